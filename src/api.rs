@@ -1,0 +1,18 @@
+//! What Kubernetes stores, as types; nothing is computed here.
+//!
+//! [`stream_encryption`] is the resource that users write, [`ledger`] the operator's own record of one stream, and
+//! [`condition`] the words in which both speak to people. `crds/` is generated from these types.
+
+pub mod condition;
+pub mod crd;
+pub mod ledger;
+pub mod stream_encryption;
+
+/// The API group of every resource of the operator.
+pub const GROUP: &str = "streamencryption.dev";
+/// The version of every resource of the operator.
+pub const VERSION: &str = "v1alpha1";
+/// The finalizer that a resource carries while `deletionPolicy` is `Disable`, and only then.
+pub const FINALIZER: &str = "streamencryption.dev/disable-encryption";
+/// Changing the value of this annotation asks for a try now, without waiting for the backoff. It never gets past the budget.
+pub const RETRY_ANNOTATION: &str = "streamencryption.dev/retry";

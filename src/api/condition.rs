@@ -1,0 +1,263 @@
+//! The words in which a status speaks: condition types, and every reason that they can give.
+//!
+//! The conditions follow kstatus: `Ready` always; `Reconciling` and `Stalled` only while true, and never both. What a
+//! retry or another object may mend is *progressing*; what only a change of the spec mends is *stalled*.
+//! `docs/conditions.md` has one line for each reason, and a test holds that table against this enum.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The types of condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionType {
+    /// The stream is as the spec asks.
+    Ready,
+    /// The operator is at it, or waits for something that may come by itself.
+    Reconciling,
+    /// Only a change of the spec, by a person, helps.
+    Stalled,
+    /// Records are encrypted now, with whatever key.
+    Encrypted,
+    /// The key asked for can encrypt the stream.
+    KeyUsable,
+}
+
+impl ConditionType {
+    /// As it stands in `type`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::Encrypted => "Encrypted",
+            Self::KeyUsable => "KeyUsable",
+        }
+    }
+}
+
+/// What a reason means for `Ready`, `Reconciling` and `Stalled`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// `Ready=True`.
+    Ready,
+    /// `Ready=False`, `Reconciling=True`: Argo CD says Progressing.
+    Progressing,
+    /// `Ready=Unknown`, `Reconciling=True`: AWS cannot be asked.
+    Unknown,
+    /// `Ready=False`, `Stalled=True`: Argo CD says Degraded.
+    Stalled,
+    /// `Ready=False` and nothing more: it was asked to only report.
+    Reported,
+    /// `Ready` stays as it was: it was asked to do nothing.
+    Unchanged,
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident => $standing:ident),+ $(,)?) => {
+        /// Why a condition is as it is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[doc = $doc])+ $name),+ }
+
+        impl Reason {
+            /// Every reason, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// As it stands in `reason`.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),+ }
+            }
+
+            /// What it means for `Ready`, `Reconciling` and `Stalled`.
+            #[must_use]
+            pub fn standing(self) -> Standing {
+                match self { $(Self::$name => Standing::$standing),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Records are encrypted with the key asked for.
+    Encrypted => Ready,
+    /// Encryption is off, as asked.
+    EncryptionDisabled => Ready,
+    /// AWS says ENABLED (or DISABLED); it takes up to 5 seconds until that holds for all records.
+    Settling => Progressing,
+    /// A marked record was written to prove that records are encrypted, and AWS has not said yet that it was.
+    Verifying => Progressing,
+    /// AWS is enabling encryption, or changing the key.
+    Enabling => Progressing,
+    /// AWS is disabling encryption.
+    Disabling => Progressing,
+    /// AWS is changing the stream for another reason, such as resharding.
+    StreamUpdating => Progressing,
+    /// The last attempt to enable encryption or to change the key failed. The next one is at nextAttemptTime.
+    EnablingFailed => Progressing,
+    /// The last attempt to disable encryption failed. The next one is at nextAttemptTime.
+    DisablingFailed => Progressing,
+    /// AWS accepted the call and nothing changed.
+    NotApplied => Progressing,
+    /// No answer came to the last call. It is tried again once it can no longer arrive.
+    OutcomeUnknown => Progressing,
+    /// The calls allowed in 24 hours are used up.
+    CallLimitReached => Progressing,
+    /// AWS would not carry out the call because the stream was being changed.
+    StreamInUse => Progressing,
+    /// AWS would not carry out the call, with an error that is not about keys, rights or limits.
+    CallRefused => Progressing,
+    /// KMS does not know the key asked for.
+    KeyNotFound => Progressing,
+    /// The key asked for is disabled.
+    KeyDisabled => Progressing,
+    /// The key asked for is going to be deleted.
+    KeyPendingDeletion => Progressing,
+    /// The key asked for has no key material yet.
+    KeyPendingImport => Progressing,
+    /// The key asked for cannot be used for now.
+    KeyUnavailable => Progressing,
+    /// The operator may not read the key asked for.
+    KeyUnreadable => Progressing,
+    /// AWS would not use the key asked for: its policy is in the way.
+    KeyRefused => Progressing,
+    /// The object that key.ref names does not exist or shows no ARN yet.
+    KeyReferenceNotReady => Progressing,
+    /// The cluster does not know the kind that key.ref names.
+    KeyReferenceKindMissing => Progressing,
+    /// The key asked for is not a symmetric one.
+    KeyNotSymmetric => Stalled,
+    /// The key asked for is not for encryption.
+    KeyUsageWrong => Stalled,
+    /// The key asked for is in another region than the stream.
+    KeyInOtherRegion => Stalled,
+    /// AWS does not know the stream.
+    StreamNotFound => Progressing,
+    /// The stream is being made.
+    StreamCreating => Progressing,
+    /// The stream is being deleted.
+    StreamDeleting => Progressing,
+    /// The stream could not be made or deleted.
+    StreamBroken => Progressing,
+    /// AWS answers with another stream of that name: the operator's credentials are of another account.
+    WrongStream => Progressing,
+    /// The operator's rights in AWS do not suffice.
+    AccessDenied => Progressing,
+    /// AWS does not answer.
+    AwsUnreachable => Unknown,
+    /// AWS asks the operator to slow down.
+    AwsThrottled => Unknown,
+    /// The operator's session is too old for Firehose to make a grant with it.
+    SessionTooOld => Progressing,
+    /// The ledger of the stream cannot be read, written or believed, so no call is made.
+    LedgerUnreadable => Progressing,
+    /// Only Firehose streams whose source is DirectPut can be encrypted.
+    SourceNotDirectPut => Stalled,
+    /// Another StreamEncryption owns the stream.
+    StreamOwnedByAnother => Stalled,
+    /// Nothing allows this namespace to do this to this stream with this key.
+    NotPermitted => Stalled,
+    /// Turning encryption off is not allowed here.
+    DisableNotPermitted => Stalled,
+    /// Corrected three times in 24 hours, and changed again by somebody.
+    Contested => Stalled,
+    /// The last attempt, which the operator did not make, failed: AWS does not say which key is in force.
+    KeyInForceUnknown => Stalled,
+    /// The spec cannot be read.
+    SpecInvalid => Stalled,
+    /// It differs from the spec, and drift is Report.
+    Drifted => Reported,
+    /// spec.suspend is true.
+    Suspended => Unchanged,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Reason {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == text).ok_or(())
+    }
+}
+
+/// True, false or unknown, as conditions have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Truth {
+    /// It is so.
+    True,
+    /// It is not so.
+    False,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Truth {
+    /// As it stands in `status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One condition; its transition time is that of `before` unless its status changed.
+#[must_use]
+pub fn condition(
+    before: &[Condition],
+    kind: ConditionType,
+    truth: Truth,
+    reason: Reason,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    let unchanged = find(before, kind).filter(|old| old.status == truth.as_str());
+    Condition {
+        type_: kind.as_str().to_owned(),
+        status: truth.as_str().to_owned(),
+        reason: reason.as_str().to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: unchanged.map_or(Time(now), |old| old.last_transition_time.clone()),
+    }
+}
+
+/// The condition of a type.
+#[must_use]
+pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_keeps_its_transition_time_until_its_status_changes() {
+        let early: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let late: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
+        let make = |before: &[Condition], truth, now| condition(before, ConditionType::Ready, truth, Reason::Enabling, "", Some(1), now);
+        let first = make(&[], Truth::False, early);
+        let same = make(std::slice::from_ref(&first), Truth::False, late);
+        assert_eq!(same.last_transition_time, Time(early));
+        let other = make(&[first], Truth::True, late);
+        assert_eq!(other.last_transition_time, Time(late));
+    }
+
+    #[test]
+    fn every_reason_is_read_as_it_is_written() {
+        for reason in Reason::ALL {
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The stream encryption operator.
+
+pub mod api;
+pub mod model;

@@ -1,0 +1,15 @@
+//! The domain, without I/O: identities, what was observed, the decision, the ledger's arithmetic.
+//!
+//! Nothing here is async, reads a clock, or knows Kubernetes' or AWS's clients. Time comes in as a value. Everything
+//! is total: there is an answer for each input, and a test can enumerate them.
+
+pub mod backoff;
+pub mod claims;
+pub mod decision;
+pub mod fault;
+pub mod key;
+pub mod ledger;
+pub mod message;
+pub mod observation;
+pub mod permission;
+pub mod stream;

@@ -1,0 +1,146 @@
+//! What a status may claim of a stream: never more than was observed.
+//!
+//! AWS's own words where AWS has them; for Kinesis, which has none for "enabling" and "failed", the same words from what
+//! was asked and what is shown. The key in force is what AWS shows once it has settled, and else what was in force before.
+
+use jiff::Timestamp;
+
+use super::decision::{Input, SETTLE, Seen};
+use super::key::Key;
+use super::ledger::{self, later};
+use super::observation::Observation;
+use crate::api::condition::{Reason, Truth};
+use crate::api::ledger::{Action, Outcome};
+use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, Service};
+
+/// Where the stream's encryption stands, in AWS's words; nothing where it is not known.
+#[must_use]
+pub fn encryption_status(i: &Input<'_>) -> Option<EncryptionStatus> {
+    let Seen::At(_, observation) = i.seen else { return None };
+    if ledger::may_be_stale(i.ledger, observation, i.now) {
+        return ledger::last_open(i.ledger).map(|call| on_the_way(call.target.action));
+    }
+    match observation {
+        Observation::Changing(Some(action)) => Some(on_the_way(*action)),
+        // Kinesis says UPDATING for whatever changes.
+        Observation::Changing(None) => match asked(i) {
+            Some(action) => Some(on_the_way(action)),
+            None => i.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some())),
+        },
+        Observation::Failed { action, .. } => Some(failed(*action)),
+        Observation::Off | Observation::On(_) => {
+            let on = matches!(observation, Observation::On(_));
+            Some(if i.stream.service == Service::Kinesis && attempt_failed(i) {
+                failed(asked(i).unwrap_or(Action::Start))
+            } else {
+                at_rest(on)
+            })
+        }
+        Observation::NotEncryptable(_) => Some(EncryptionStatus::Disabled),
+        Observation::Missing
+        | Observation::OtherStream
+        | Observation::Creating
+        | Observation::Deleting
+        | Observation::Broken(_) => None,
+    }
+}
+
+/// The key that encrypts records now; nothing for plain text, or where it is not known.
+#[must_use]
+pub fn key_in_force(i: &Input<'_>) -> Option<KeyStatus> {
+    if gone(i) {
+        return None;
+    }
+    i.ledger.in_force.as_ref().and_then(|known| known.key.clone())
+}
+
+/// Since when records are known to be encrypted.
+#[must_use]
+pub fn encrypted_since(i: &Input<'_>) -> Option<Timestamp> {
+    let known = i.ledger.in_force.as_ref().filter(|known| known.key.is_some() && !gone(i))?;
+    Some(later(known.since.0, SETTLE)).filter(|since| *since <= i.now)
+}
+
+/// Since when records are known to be in plain text.
+#[must_use]
+pub fn plain_text_since(i: &Input<'_>) -> Option<Timestamp> {
+    let known = i.ledger.in_force.as_ref().filter(|known| known.key.is_none() && !gone(i))?;
+    Some(known.since.0)
+}
+
+/// Whether records are encrypted now, with whatever key.
+#[must_use]
+pub fn encrypted(i: &Input<'_>, reason: Reason) -> Truth {
+    let known = i.ledger.in_force.as_ref().filter(|_| !gone(i));
+    match known {
+        None => Truth::Unknown,
+        Some(known) if known.key.is_none() => Truth::False,
+        // The proof that was asked for is still missing.
+        Some(_) if reason == Reason::Verifying => Truth::Unknown,
+        Some(_) if encrypted_since(i).is_some() => Truth::True,
+        Some(_) => Truth::False,
+    }
+}
+
+/// Why the last attempt failed: AWS's type of failure, or its error code.
+#[must_use]
+pub fn failure(i: &Input<'_>) -> Option<String> {
+    if let Seen::At(_, Observation::Failed { reason, .. }) = i.seen {
+        return Some(reason.clone());
+    }
+    let last = i.ledger.attempts.as_ref().and_then(|_| i.ledger.calls.last())?;
+    match last.outcome {
+        Outcome::Refused => Some(last.code.clone().unwrap_or_else(|| "UNKNOWN_ERROR".to_owned())),
+        Outcome::Accepted if matches!(i.seen, Seen::At(_, Observation::Off | Observation::On(_))) => {
+            let shown = later(last.at(), ledger::READ_LAG) <= i.now;
+            shown.then(|| "NOT_APPLIED".to_owned())
+        }
+        Outcome::Accepted | Outcome::Pending | Outcome::Unknown => None,
+    }
+}
+
+/// The key asked for, as far as it is known.
+#[must_use]
+pub fn key_asked_for<'a>(i: &Input<'a>) -> Option<&'a Key> {
+    match &i.intent.wanted {
+        super::decision::Wanted::Key(key) => Some(key),
+        _ => None,
+    }
+}
+
+fn gone(i: &Input<'_>) -> bool {
+    matches!(i.seen, Seen::At(_, Observation::Missing | Observation::OtherStream))
+}
+
+fn asked(i: &Input<'_>) -> Option<Action> {
+    i.ledger.attempts.as_ref().and_then(|_| i.ledger.calls.last()).map(|call| call.target.action)
+}
+
+/// Kinesis: an attempt was made, it is not on the way any more, and it has not come true.
+fn attempt_failed(i: &Input<'_>) -> bool {
+    let last = i.ledger.attempts.as_ref().and_then(|_| i.ledger.calls.last());
+    last.is_some_and(|call| match call.outcome {
+        Outcome::Accepted => true,
+        // What was refused for another reason than the key was never begun.
+        Outcome::Refused => call.code.as_ref().is_some_and(|code| code.starts_with("KMS")),
+        Outcome::Pending | Outcome::Unknown => false,
+    })
+}
+
+fn on_the_way(action: Action) -> EncryptionStatus {
+    match action {
+        Action::Start => EncryptionStatus::Enabling,
+        Action::Stop => EncryptionStatus::Disabling,
+    }
+}
+
+fn failed(action: Action) -> EncryptionStatus {
+    match action {
+        Action::Start => EncryptionStatus::EnablingFailed,
+        Action::Stop => EncryptionStatus::DisablingFailed,
+    }
+}
+
+fn at_rest(on: bool) -> EncryptionStatus {
+    if on { EncryptionStatus::Enabled } else { EncryptionStatus::Disabled }
+}

@@ -1,0 +1,269 @@
+//! What an error of AWS means: classified once, from the operation, the code and the HTTP status.
+//!
+//! The class decides what to do; the code goes into conditions; AWS's full message goes to the log only, because it may
+//! name accounts and resources of others.
+
+use super::key::KeyProblem;
+use crate::api::condition::Reason;
+use crate::api::ledger::Action;
+use crate::api::stream_encryption::Service;
+
+/// Every operation of AWS that the operator uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// Firehose `DescribeDeliveryStream`.
+    DescribeDeliveryStream,
+    /// Firehose `StartDeliveryStreamEncryption`.
+    StartDeliveryStreamEncryption,
+    /// Firehose `StopDeliveryStreamEncryption`.
+    StopDeliveryStreamEncryption,
+    /// Firehose `PutRecord`.
+    PutFirehoseRecord,
+    /// Kinesis `DescribeStreamSummary`.
+    DescribeStreamSummary,
+    /// Kinesis `StartStreamEncryption`.
+    StartStreamEncryption,
+    /// Kinesis `StopStreamEncryption`.
+    StopStreamEncryption,
+    /// Kinesis `PutRecord`.
+    PutKinesisRecord,
+    /// KMS `DescribeKey`.
+    DescribeKey,
+    /// STS `GetCallerIdentity`.
+    GetCallerIdentity,
+}
+
+impl Operation {
+    /// The operation that looks at a stream.
+    #[must_use]
+    pub fn look(service: Service) -> Self {
+        match service {
+            Service::Firehose => Self::DescribeDeliveryStream,
+            Service::Kinesis => Self::DescribeStreamSummary,
+        }
+    }
+
+    /// The operation that changes a stream.
+    #[must_use]
+    pub fn change(service: Service, action: Action) -> Self {
+        match (service, action) {
+            (Service::Firehose, Action::Start) => Self::StartDeliveryStreamEncryption,
+            (Service::Firehose, Action::Stop) => Self::StopDeliveryStreamEncryption,
+            (Service::Kinesis, Action::Start) => Self::StartStreamEncryption,
+            (Service::Kinesis, Action::Stop) => Self::StopStreamEncryption,
+        }
+    }
+
+    /// The IAM action that allows it, for messages that say what to grant.
+    #[must_use]
+    pub fn iam_action(self) -> &'static str {
+        match self {
+            Self::DescribeDeliveryStream => "firehose:DescribeDeliveryStream",
+            Self::StartDeliveryStreamEncryption => "firehose:StartDeliveryStreamEncryption",
+            Self::StopDeliveryStreamEncryption => "firehose:StopDeliveryStreamEncryption",
+            Self::PutFirehoseRecord => "firehose:PutRecord",
+            Self::DescribeStreamSummary => "kinesis:DescribeStreamSummary",
+            Self::StartStreamEncryption => "kinesis:StartStreamEncryption",
+            Self::StopStreamEncryption => "kinesis:StopStreamEncryption",
+            Self::PutKinesisRecord => "kinesis:PutRecord",
+            Self::DescribeKey => "kms:DescribeKey",
+            Self::GetCallerIdentity => "sts:GetCallerIdentity",
+        }
+    }
+
+    /// Whether it changes a stream, so that its outcome matters when no answer came.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        matches!(
+            self,
+            Self::StartDeliveryStreamEncryption
+                | Self::StopDeliveryStreamEncryption
+                | Self::StartStreamEncryption
+                | Self::StopStreamEncryption
+        )
+    }
+}
+
+/// What to do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Too many requests: slow down, then again.
+    Throttled,
+    /// AWS or the way to it does not work for now.
+    Transient,
+    /// No answer to a call that changes something: AWS may have carried it out.
+    UnknownOutcome,
+    /// The operator may not do this: somebody must grant it.
+    Denied,
+    /// The key cannot be used.
+    Key(KeyProblem),
+    /// KMS refused the key without saying more than that its policy, state or existence is in the way.
+    KeyRefused,
+    /// The stream or key is not there.
+    NotFound,
+    /// The stream is being changed already.
+    InUse,
+    /// AWS's limit of calls, or of streams per key, is reached.
+    LimitReached,
+    /// AWS does not accept the request; the same request will never work.
+    Invalid,
+}
+
+impl Class {
+    /// The reason that a person reads.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Throttled => Reason::AwsThrottled,
+            Self::Transient => Reason::AwsUnreachable,
+            Self::UnknownOutcome => Reason::OutcomeUnknown,
+            Self::Denied => Reason::AccessDenied,
+            Self::Key(problem) => problem.reason(),
+            Self::KeyRefused => Reason::KeyRefused,
+            Self::NotFound => Reason::StreamNotFound,
+            Self::InUse => Reason::StreamInUse,
+            Self::LimitReached => Reason::CallLimitReached,
+            Self::Invalid => Reason::CallRefused,
+        }
+    }
+}
+
+/// An error of AWS, classified.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} failed: {}", operation.iam_action(), code.as_deref().unwrap_or("no answer"))]
+pub struct Fault {
+    /// What was asked of AWS.
+    pub operation: Operation,
+    /// What to do about it.
+    pub class: Class,
+    /// AWS's code, where AWS answered.
+    pub code: Option<String>,
+    /// AWS's or the transport's full message. For the log, never for a condition.
+    pub message: String,
+}
+
+/// What came back instead of a result.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer<'a> {
+    /// An error of the service.
+    Error {
+        /// The error's code, without namespace (`LimitExceededException`).
+        code: &'a str,
+        /// `InvalidKMSResourceException` of Firehose carries KMS's own code here.
+        kms_code: Option<&'a str>,
+        /// AWS's message.
+        message: &'a str,
+        /// The HTTP status.
+        http: u16,
+    },
+    /// The request was never sent: no credentials, no endpoint.
+    NotSent,
+    /// It may have been sent, and no readable answer came.
+    None,
+}
+
+/// The class of an answer.
+#[must_use]
+pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
+    let (code, kms_code, message, http) = match answer {
+        Answer::Error { code, kms_code, message, http } => (code, kms_code, message, http),
+        Answer::NotSent => return Class::Transient,
+        Answer::None if operation.changes() => return Class::UnknownOutcome,
+        Answer::None => return Class::Transient,
+    };
+    match code {
+        "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyRequestsException" | "KMSThrottlingException"
+        | "ProvisionedThroughputExceededException" | "SlowDown" => Class::Throttled,
+        // Kinesis says LimitExceededException for too many requests a second too; only the text tells them apart.
+        "LimitExceededException" if message.contains("Rate exceeded") => Class::Throttled,
+        // A Describe has no limit but its rate.
+        "LimitExceededException" if !operation.changes() => Class::Throttled,
+        "LimitExceededException" => Class::LimitReached,
+        "ResourceInUseException" => Class::InUse,
+        "ResourceNotFoundException" => Class::NotFound,
+        "NotFoundException" => Class::NotFound,
+        "KMSNotFoundException" => Class::Key(KeyProblem::Missing),
+        "KMSDisabledException" => Class::Key(KeyProblem::Disabled),
+        "KMSInvalidStateException" => Class::Key(KeyProblem::Unavailable),
+        "KMSAccessDeniedException" | "KMSOptInRequired" => Class::KeyRefused,
+        "InvalidKMSResourceException" => match kms_code {
+            Some("NotFoundException" | "KMSNotFoundException") => Class::Key(KeyProblem::Missing),
+            Some("DisabledException" | "KMSDisabledException") => Class::Key(KeyProblem::Disabled),
+            Some("InvalidStateException" | "KMSInvalidStateException") => Class::Key(KeyProblem::Unavailable),
+            _ => Class::KeyRefused,
+        },
+        "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" | "UnrecognizedClientException"
+        | "InvalidClientTokenId" | "InvalidSignatureException" | "SignatureDoesNotMatch" | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException" | "IncompleteSignature" | "OptInRequired" | "NotAuthorized" => Class::Denied,
+        // The session ended or the clock is off: AWS did nothing, and the next request is signed anew.
+        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "RequestTimeTooSkewed" => Class::Transient,
+        "InvalidArgumentException" | "ValidationException" | "ValidationError" | "SerializationException"
+        | "InvalidArnException" | "InvalidParameterValue" => Class::Invalid,
+        // A server's error may come after the work was done.
+        _ if http >= 500 && operation.changes() => Class::UnknownOutcome,
+        _ if http >= 500 || http == 408 => Class::Transient,
+        _ if http == 429 => Class::Throttled,
+        _ if http == 401 || http == 403 => Class::Denied,
+        _ => Class::Invalid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: &str, message: &str, http: u16) -> Answer<'static> {
+        let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
+        Answer::Error { code: leak(code), kms_code: None, message: leak(message), http }
+    }
+
+    #[test]
+    fn each_modelled_error_has_its_class() {
+        use Class::{Denied, InUse, Invalid, Key, KeyRefused, LimitReached, NotFound, Throttled, Transient, UnknownOutcome};
+        use Operation::{
+            DescribeDeliveryStream as Describe, DescribeKey, DescribeStreamSummary, StartDeliveryStreamEncryption as Start,
+            StartStreamEncryption,
+        };
+        for (operation, answer, class) in [
+            (Start, error("LimitExceededException", "You have already reached the limit", 400), LimitReached),
+            (StartStreamEncryption, error("LimitExceededException", "Rate exceeded for stream x", 400), Throttled),
+            (DescribeStreamSummary, error("LimitExceededException", "", 400), Throttled),
+            (Describe, error("ThrottlingException", "Rate exceeded", 400), Throttled),
+            (Start, error("ResourceInUseException", "", 400), InUse),
+            (Describe, error("ResourceNotFoundException", "", 400), NotFound),
+            (DescribeKey, error("NotFoundException", "", 400), NotFound),
+            (Start, error("InvalidArgumentException", "", 400), Invalid),
+            (Describe, error("AccessDeniedException", "", 400), Denied),
+            (Describe, error("403", "", 403), Denied),
+            (StartStreamEncryption, error("KMSAccessDeniedException", "", 400), KeyRefused),
+            (StartStreamEncryption, error("KMSDisabledException", "", 400), Key(KeyProblem::Disabled)),
+            (StartStreamEncryption, error("KMSNotFoundException", "", 400), Key(KeyProblem::Missing)),
+            (StartStreamEncryption, error("KMSInvalidStateException", "", 400), Key(KeyProblem::Unavailable)),
+            (StartStreamEncryption, error("KMSThrottlingException", "", 400), Throttled),
+            (StartStreamEncryption, error("KMSOptInRequired", "", 400), KeyRefused),
+            (Describe, error("ServiceUnavailableException", "", 503), Transient),
+            (Describe, error("ExpiredTokenException", "", 400), Transient),
+            (Describe, Answer::None, Transient),
+            (Start, Answer::None, UnknownOutcome),
+            (Start, error("InternalFailure", "", 500), UnknownOutcome),
+            (Start, Answer::NotSent, Transient),
+            (Start, error("SomethingNew", "", 400), Invalid),
+        ] {
+            assert_eq!(classify(operation, answer), class, "{operation:?} {answer:?}");
+        }
+    }
+
+    #[test]
+    fn the_code_of_kms_inside_a_firehose_error_is_read() {
+        for (kms_code, class) in [
+            (Some("DisabledException"), Class::Key(KeyProblem::Disabled)),
+            (Some("NotFoundException"), Class::Key(KeyProblem::Missing)),
+            (Some("InvalidStateException"), Class::Key(KeyProblem::Unavailable)),
+            (Some("AccessDeniedException"), Class::KeyRefused),
+            (None, Class::KeyRefused),
+        ] {
+            let answer = Answer::Error { code: "InvalidKMSResourceException", kms_code, message: "", http: 400 };
+            assert_eq!(classify(Operation::StartDeliveryStreamEncryption, answer), class, "{kms_code:?}");
+        }
+    }
+}

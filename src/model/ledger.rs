@@ -1,0 +1,320 @@
+//! The ledger's arithmetic: how many calls count, when the next is free, and what an observation teaches.
+//!
+//! Every function takes a ledger and gives another; none writes. The rules of design section 7 stand here: each call is
+//! counted before it is sent, none is forgotten before AWS has forgotten it, and doubt is counted as a call.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use sha2::{Digest, Sha256};
+
+use super::backoff;
+use super::fault::{Class, Fault};
+use super::observation::Observation;
+use super::stream::StreamArn;
+use crate::api::ledger::{Action, Attempts, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target};
+use crate::api::stream_encryption::Service;
+
+/// AWS's limit of calls per stream in 24 hours
+/// ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html),
+/// [StartStreamEncryption](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_StartStreamEncryption.html)).
+pub const AWS_LIMIT: u32 = 25;
+/// A signed request may reach AWS up to 15 minutes after its reservation; after that it is refused.
+pub const ARRIVAL: SignedDuration = SignedDuration::from_mins(15);
+/// How far the operator's clock may be from AWS's.
+pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
+/// AWS's day.
+pub const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// How long a call counts: AWS's day, and what may lie between the reservation and AWS's clock.
+pub const WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 15 + 5);
+/// How long after a call AWS's answers may still be about the time before it.
+pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
+/// The most entries a ledger holds. Refused calls of Kinesis count against no limit of AWS, but not for ever either.
+pub const MOST_CALLS: usize = 200;
+
+/// The name of the ledger of a stream: a hash of its ARN, so that no two streams ever share one.
+#[must_use]
+pub fn name(stream: &StreamArn) -> String {
+    let digest = Sha256::digest(stream.to_string().as_bytes());
+    let mut name = String::from("stream-");
+    for byte in &digest[..20] {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
+}
+
+/// An empty ledger for a stream, claimed by `owner`.
+#[must_use]
+pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
+    StreamLedgerSpec {
+        stream_arn: stream.to_string(),
+        owner,
+        stream_created: None,
+        calls: Vec::new(),
+        in_force: None,
+        satisfied: None,
+        attempts: None,
+    }
+}
+
+/// Why a ledger is not believed. Nothing is called on its stream until a person has looked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Corrupt {
+    /// It is of another stream.
+    #[error("it names another stream")]
+    OtherStream,
+    /// Two calls with one id.
+    #[error("two of its calls have the same id")]
+    RepeatedCall,
+    /// A Start without a key, or a Stop with one.
+    #[error("one of its calls has no meaning")]
+    MeaninglessCall,
+}
+
+/// Whether a ledger can be believed.
+pub fn check(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Corrupt> {
+    if ledger.stream_arn != stream.to_string() {
+        return Err(Corrupt::OtherStream);
+    }
+    let ids: BTreeSet<&str> = ledger.calls.iter().map(|call| call.id.as_str()).collect();
+    if ids.len() != ledger.calls.len() {
+        return Err(Corrupt::RepeatedCall);
+    }
+    let meaningful = |call: &Call| (call.target.action == Action::Start) == call.target.key.is_some();
+    if ledger.calls.iter().all(meaningful) { Ok(()) } else { Err(Corrupt::MeaninglessCall) }
+}
+
+/// How many calls are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Calls that count now.
+    pub used: u32,
+    /// How many may count.
+    pub limit: u32,
+    /// When the next slot becomes free; nothing while none is taken.
+    pub next_free: Option<Timestamp>,
+}
+
+impl Budget {
+    /// Whether a call may be made now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.used < self.limit
+    }
+}
+
+/// The budget of one action on a stream.
+///
+/// Firehose counts every Start and Stop together. Kinesis counts Starts and Stops apart, and only those that it
+/// carried out; a call whose outcome is not known counts. An entry from the future (a clock that was set back) counts.
+#[must_use]
+pub fn budget(calls: &[Call], service: Service, action: Action, limit: u32, now: Timestamp) -> Budget {
+    let limit = limit.min(AWS_LIMIT);
+    let recent = calls.iter().filter(|call| counts_until(call) > now);
+    let mut counted: Vec<Timestamp> = recent
+        .clone()
+        .filter(|call| match service {
+            Service::Firehose => true,
+            Service::Kinesis => call.target.action == action && call.outcome != Outcome::Refused,
+        })
+        .map(counts_until)
+        .collect();
+    let used = u32::try_from(counted.len()).unwrap_or(u32::MAX);
+    // With more calls than the limit, as many must age out until one less than the limit counts.
+    let surplus = usize::try_from(used.saturating_sub(limit)).unwrap_or(usize::MAX);
+    counted.sort_unstable();
+    let mut next_free = counted.get(surplus).copied();
+    if recent.clone().count() >= MOST_CALLS {
+        next_free = recent.map(counts_until).min();
+        return Budget { used: used.max(limit), limit, next_free };
+    }
+    Budget { used, limit, next_free }
+}
+
+/// Until when an entry counts, and is kept.
+#[must_use]
+pub fn counts_until(call: &Call) -> Timestamp {
+    later(call.at(), WINDOW)
+}
+
+/// Corrections of the last day.
+#[must_use]
+pub fn corrections(ledger: &StreamLedgerSpec, now: Timestamp) -> Vec<Timestamp> {
+    ledger.calls.iter().filter(|call| call.correction && later(call.at(), DAY) > now).map(Call::at).collect()
+}
+
+/// The last call that AWS may have carried out: its answers may be about the time before it.
+#[must_use]
+pub fn last_open(ledger: &StreamLedgerSpec) -> Option<&Call> {
+    ledger.calls.iter().rev().find(|call| call.outcome != Outcome::Refused)
+}
+
+/// Until when a call without an outcome may still arrive at AWS.
+#[must_use]
+pub fn may_arrive_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
+    let open = ledger.calls.iter().filter(|call| matches!(call.outcome, Outcome::Pending | Outcome::Unknown));
+    open.map(|call| later(call.at(), ARRIVAL)).max()
+}
+
+/// Whether what was seen may be older than the last call, so that it must not be believed yet.
+#[must_use]
+pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, now: Timestamp) -> bool {
+    let Some(call) = last_open(ledger) else { return false };
+    if now >= later(call.at(), READ_LAG) {
+        return false;
+    }
+    match (observation.settled(), call.target.action) {
+        (Some(None), Action::Stop) => false,
+        (Some(Some(key)), Action::Start) => call.target.key.as_ref() != Some(&key.status()),
+        (Some(_), _) => true,
+        (None, _) => false,
+    }
+}
+
+/// What an observation teaches the ledger: what is in force, what was asked for and is true, what came of the last call.
+#[must_use]
+pub fn learn(
+    ledger: &StreamLedgerSpec,
+    observation: &Observation,
+    created: Option<Timestamp>,
+    wanted: &Target,
+    key_is_unusable: bool,
+    now: Timestamp,
+) -> StreamLedgerSpec {
+    let mut learned = ledger.clone();
+    learned.calls.retain(|call| counts_until(call) > now);
+    if let Some(created) = created
+        && learned.stream_created.as_ref() != Some(&Time(created))
+    {
+        if learned.stream_created.is_some() {
+            // Another stream under the same name: AWS's counter may go on, what we knew of its key does not.
+            learned.in_force = None;
+            learned.satisfied = None;
+            learned.attempts = None;
+        }
+        learned.stream_created = Some(Time(created));
+    }
+    if may_be_stale(&learned, observation, now) {
+        return learned;
+    }
+    if let Some(last) = learned.calls.last_mut()
+        && matches!(last.outcome, Outcome::Pending | Outcome::Unknown)
+        && shows(observation, &last.target)
+    {
+        last.outcome = Outcome::Accepted;
+    }
+    if let Some(key) = observation.settled() {
+        let key = key.map(super::key::Key::status);
+        if learned.in_force.as_ref().map(|known| &known.key) != Some(&key) {
+            learned.in_force = Some(InForce { key, since: Time(now) });
+        }
+    }
+    if satisfies(&learned, observation, wanted) {
+        learned.satisfied = Some(wanted.clone());
+        learned.attempts = None;
+    }
+    if let Some(attempts) = &mut learned.attempts
+        && key_is_unusable
+    {
+        attempts.key_was_unusable = true;
+    }
+    learned
+}
+
+/// Whether what is known to be in force is what is wanted. `Start` without a key is satisfied by any key.
+#[must_use]
+pub fn satisfies(ledger: &StreamLedgerSpec, observation: &Observation, wanted: &Target) -> bool {
+    // After a failure AWS shows either key; what was in force before it still is.
+    if !matches!(observation, Observation::Off | Observation::On(_) | Observation::Failed { .. }) {
+        return false;
+    }
+    let Some(in_force) = &ledger.in_force else { return false };
+    match (&in_force.key, wanted.action, &wanted.key) {
+        (None, Action::Stop, _) | (Some(_), Action::Start, None) => true,
+        (Some(key), Action::Start, Some(asked)) => key == asked,
+        (Some(_), Action::Stop, _) | (None, Action::Start, _) => false,
+    }
+}
+
+fn shows(observation: &Observation, target: &Target) -> bool {
+    match observation {
+        Observation::Changing(None) => true,
+        Observation::Changing(Some(action)) => *action == target.action,
+        Observation::On(key) => target.key.as_ref() == Some(&key.status()),
+        Observation::Off => target.action == Action::Stop,
+        _ => false,
+    }
+}
+
+/// A call to be made: what is reserved in the ledger, and what it was decided for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// What AWS is asked for.
+    pub target: Target,
+    /// What the resource asks for.
+    pub wanted: Target,
+    /// The value of the retry annotation.
+    pub retry: Option<String>,
+    /// Whether it puts right what somebody else changed.
+    pub correction: bool,
+}
+
+/// The ledger with one more call, pending, and the id of that call.
+#[must_use]
+pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) -> (StreamLedgerSpec, String) {
+    let Reservation { target, wanted, retry, correction } = plan.clone();
+    let mut reserved = ledger.clone();
+    reserved.calls.retain(|call| counts_until(call) > now);
+    let id = fresh_id(&reserved.calls, now);
+    reserved.calls.push(Call {
+        id: id.clone(),
+        target,
+        time: Time(now),
+        outcome: Outcome::Pending,
+        code: None,
+        correction,
+    });
+    let before = ledger.attempts.as_ref().filter(|attempts| attempts.target == wanted);
+    let count = before.map_or(0, |attempts| attempts.count).saturating_add(1);
+    reserved.attempts = Some(Attempts {
+        count,
+        not_before: Time(later(now, backoff::after_attempt(count))),
+        target: wanted,
+        reason: None,
+        retry,
+        key_was_unusable: false,
+    });
+    (reserved, id)
+}
+
+/// The ledger with the outcome of call `id`.
+#[must_use]
+pub fn record(ledger: &StreamLedgerSpec, id: &str, outcome: Result<(), &Fault>, now: Timestamp) -> StreamLedgerSpec {
+    let mut recorded = ledger.clone();
+    let Some(call) = recorded.calls.iter_mut().find(|call| call.id == id) else { return recorded };
+    let Err(fault) = outcome else {
+        call.outcome = Outcome::Accepted;
+        return recorded;
+    };
+    call.code.clone_from(&fault.code);
+    call.outcome = if fault.class == Class::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
+    if let Some(attempts) = &mut recorded.attempts {
+        attempts.reason = Some(fault.class.reason().to_string());
+        attempts.not_before = Time(later(now, backoff::after_refusal(attempts.count, fault.class)));
+    }
+    recorded
+}
+
+fn fresh_id(calls: &[Call], now: Timestamp) -> String {
+    let base = now.as_millisecond();
+    let taken = |id: &String| calls.iter().any(|call| call.id == *id);
+    (0..=calls.len()).map(|n| format!("{base}-{n}")).find(|id| !taken(id)).unwrap_or_else(|| format!("{base}-x"))
+}
+
+/// `time` and `by`, or the end of time where there is nothing later.
+#[must_use]
+pub fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
+}

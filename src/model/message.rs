@@ -1,0 +1,212 @@
+//! The words of a condition: what is the case, and what a person can do about it.
+//!
+//! Our own words and AWS's codes. AWS's full messages go to the log, because they may name what is not the reader's.
+
+use super::claims;
+use super::decision::{Decision, Input, Seen, Wanted, budget};
+use super::fault::Operation;
+use super::observation::Observation;
+use crate::api::condition::Reason;
+use crate::api::ledger::Action;
+use crate::api::stream_encryption::Service;
+
+/// The message of `Ready` (and of `Reconciling` or `Stalled`) for a decision.
+#[must_use]
+pub fn ready(i: &Input<'_>, decision: &Decision) -> String {
+    let mut message = says(i, decision.reason);
+    if let Some(at) = decision.next_attempt {
+        message.push_str(&format!(" Next attempt at {}.", whole_seconds(at)));
+    }
+    message
+}
+
+/// The message of `Encrypted`.
+#[must_use]
+pub fn encrypted(i: &Input<'_>) -> String {
+    let Some(known) = &i.ledger.in_force else { return "Not known: AWS has not shown a settled state yet.".to_owned() };
+    let since = whole_seconds(known.since.0);
+    match (&known.key, claims::encrypted_since(i)) {
+        (None, _) => format!("Records are in plain text, since {since} at the latest."),
+        (Some(_), None) => "AWS says ENABLED; it takes up to 5 seconds until all records are encrypted.".to_owned(),
+        (Some(key), Some(since)) => {
+            format!("Records are encrypted with {} since {}.", key_name(key.arn.as_deref()), whole_seconds(since))
+        }
+    }
+}
+
+/// The message of `KeyUsable`.
+#[must_use]
+pub fn key_usable(i: &Input<'_>) -> String {
+    match (i.intent.key_problem, claims::key_asked_for(i)) {
+        (Some(problem), _) => says(i, problem.reason()),
+        (None, Some(key)) => format!("{key} can encrypt the stream."),
+        (None, None) => "Any key will do.".to_owned(),
+    }
+}
+
+fn says(i: &Input<'_>, reason: Reason) -> String {
+    let stream = i.stream;
+    let key = asked_key(i);
+    match reason {
+        Reason::Encrypted => match &i.ledger.in_force {
+            Some(known) => format!(
+                "Records are encrypted with {}.",
+                key_name(known.key.as_ref().and_then(|key| key.arn.as_deref()))
+            ),
+            None => "Records are encrypted.".to_owned(),
+        },
+        Reason::EncryptionDisabled => "Encryption is off, as asked: records are in plain text.".to_owned(),
+        Reason::Settling => "AWS is done; it takes up to 5 seconds until that holds for all records.".to_owned(),
+        Reason::Verifying => format!(
+            "A marked record was written, and AWS has not said that it was encrypted. If this stays, grant {} on {stream}, and the use of the key to the operator.",
+            put_record(stream.service).iam_action()
+        ),
+        Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", meanwhile(i)),
+        Reason::Disabling => format!("AWS is disabling encryption. {}", meanwhile(i)),
+        Reason::StreamUpdating => "AWS is changing the stream; its encryption can be changed after that.".to_owned(),
+        Reason::EnablingFailed => format!(
+            "AWS could not encrypt with {key}: {}. {} Mend the key or its policy, then set the annotation streamencryption.dev/retry to try at once.",
+            failure(i), in_force(i)
+        ),
+        Reason::DisablingFailed => format!("AWS could not disable encryption: {}. {}", failure(i), in_force(i)),
+        Reason::NotApplied => format!("AWS accepted the call and nothing changed. {}", in_force(i)),
+        Reason::OutcomeUnknown => "No answer came to the last call, and AWS may still carry it out.".to_owned(),
+        Reason::CallLimitReached => limit_reached(i),
+        Reason::StreamInUse => "AWS was changing the stream when the operator called.".to_owned(),
+        Reason::CallRefused => format!("AWS refused the call: {}. The operator's log has AWS's words.", failure(i)),
+        Reason::KeyNotFound => format!("KMS does not know {key} in {}. Make the key or name another one.", stream.region),
+        Reason::KeyDisabled => format!("{key} is disabled. Enable it or name another one; no call is spent meanwhile."),
+        Reason::KeyPendingDeletion => format!("{key} is going to be deleted. Cancel that or name another one."),
+        Reason::KeyPendingImport => format!("{key} has no key material. Import it or name another one."),
+        Reason::KeyUnavailable => format!("{key} cannot be used for now. Look at its key store, or name another one."),
+        Reason::KeyUnreadable => format!("The operator may not read {key}. Grant kms:DescribeKey on it to the operator's role."),
+        Reason::KeyRefused => format!(
+            "AWS would not use {key} ({}). Its policy, or the operator's role, must allow kms:DescribeKey, kms:CreateGrant and kms:GenerateDataKey. {}",
+            failure(i), in_force(i)
+        ),
+        Reason::KeyReferenceNotReady => "The Key that key.ref names does not exist or shows no ARN yet.".to_owned(),
+        Reason::KeyReferenceKindMissing => {
+            "The cluster has no kind Key of kms.services.k8s.aws/v1alpha1. Install the KMS controller of ACK, or write the key's arn or alias.".to_owned()
+        }
+        Reason::KeyNotSymmetric => format!("{key} is not symmetric. Name a symmetric encryption key."),
+        Reason::KeyUsageWrong => format!("{key} is not for encryption. Name a key whose usage is ENCRYPT_DECRYPT."),
+        Reason::KeyInOtherRegion => format!("{key} is not in {}. Name a key of the stream's region.", stream.region),
+        Reason::StreamNotFound => format!("AWS knows no {:?} stream {} in {}. It is looked for again by itself.", stream.service, stream.name(), stream.region),
+        Reason::StreamCreating => "The stream is being made.".to_owned(),
+        Reason::StreamDeleting => "The stream is being deleted.".to_owned(),
+        Reason::StreamBroken => format!("The stream does not serve: AWS says {}.", broken(i)),
+        Reason::WrongStream => "AWS answers with another stream of this name. Give the operator credentials of the stream's account.".to_owned(),
+        Reason::AccessDenied => denied(i),
+        Reason::AwsUnreachable => format!("AWS does not answer ({}). Look at the operator's network and endpoint; it tries again by itself.", failed_operation(i)),
+        Reason::AwsThrottled => "AWS asks to slow down; the operator does, and tries again by itself.".to_owned(),
+        Reason::SessionTooOld => "The operator's session is older than 6 hours, and Firehose makes no grant with it. Give the operator credentials that are renewed.".to_owned(),
+        Reason::LedgerUnreadable => format!(
+            "The ledger {} cannot be read, written or believed, so nothing is called. Look at it in the operator's namespace; the operator's log says what is wrong.",
+            super::ledger::name(stream)
+        ),
+        Reason::SourceNotDirectPut => format!(
+            "The stream's source is {}, and only DirectPut streams can be encrypted. Encrypt its source instead, and delete this resource.",
+            source(i)
+        ),
+        Reason::StreamOwnedByAnother => "Another StreamEncryption owns this stream. Delete one of the two.".to_owned(),
+        Reason::NotPermitted => "Not allowed for this namespace: the stream and the key must be of the operator's own account.".to_owned(),
+        Reason::DisableNotPermitted => {
+            "Turning encryption off is not allowed here. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it.".to_owned()
+        }
+        Reason::Contested => "Corrected three times in 24 hours, and changed again. Find out who else changes the stream's encryption, or write drift: Report.".to_owned(),
+        Reason::KeyInForceUnknown => "An attempt that the operator did not make failed, and AWS does not say which key is in force. Say which key you want in key.".to_owned(),
+        Reason::SpecInvalid => "The spec cannot be read.".to_owned(),
+        Reason::Drifted => format!("It differs from the spec, and drift is Report. {}", in_force(i)),
+        Reason::Suspended => "spec.suspend is true: the operator neither looks nor calls.".to_owned(),
+    }
+}
+
+/// A time as people read it: whole seconds.
+fn whole_seconds(at: jiff::Timestamp) -> String {
+    jiff::Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+}
+
+fn key_name(arn: Option<&str>) -> String {
+    arn.map_or_else(|| "the AWS-owned key".to_owned(), str::to_owned)
+}
+
+fn asked_key(i: &Input<'_>) -> String {
+    match &i.intent.wanted {
+        Wanted::Key(key) => key.to_string(),
+        Wanted::AnyKey | Wanted::Off => "the AWS-owned key".to_owned(),
+        Wanted::UnknownKey => "the key asked for".to_owned(),
+    }
+}
+
+fn meanwhile(i: &Input<'_>) -> String {
+    match i.ledger.in_force.as_ref().map(|known| &known.key) {
+        Some(Some(key)) => format!("Records are still encrypted with {}.", key_name(key.arn.as_deref())),
+        Some(None) => "Records are still in plain text.".to_owned(),
+        None => "Records written meanwhile may be in plain text.".to_owned(),
+    }
+}
+
+fn in_force(i: &Input<'_>) -> String {
+    match i.ledger.in_force.as_ref().map(|known| &known.key) {
+        Some(Some(key)) => format!("{} is in force.", key_name(key.arn.as_deref())),
+        Some(None) => "Records are in plain text.".to_owned(),
+        None => "Which key is in force is not known.".to_owned(),
+    }
+}
+
+fn failure(i: &Input<'_>) -> String {
+    claims::failure(i).unwrap_or_else(|| "no reason given".to_owned())
+}
+
+fn limit_reached(i: &Input<'_>) -> String {
+    let budget = budget(i);
+    if budget.has_room() {
+        return format!(
+            "AWS says that the limit is reached ({}): others have used this stream's 25 calls of 24 hours, or 500 Firehose streams use the key.",
+            failure(i)
+        );
+    }
+    format!("{} of the {} calls that the operator allows itself in 24 hours are used; AWS allows 25.", budget.used, budget.limit)
+}
+
+fn denied(i: &Input<'_>) -> String {
+    let operation = match i.seen {
+        Seen::Failed(fault) => fault.operation,
+        Seen::NotYet | Seen::At(..) => {
+            let action = if i.intent.wanted == Wanted::Off { Action::Stop } else { Action::Start };
+            Operation::change(i.stream.service, action)
+        }
+    };
+    if operation == Operation::GetCallerIdentity {
+        return "AWS does not accept the operator's credentials. Look at its role, its service account and the clock.".to_owned();
+    }
+    format!("AWS denies it. Grant {} on {} to the operator's role.", operation.iam_action(), i.stream)
+}
+
+fn failed_operation(i: &Input<'_>) -> &'static str {
+    match i.seen {
+        Seen::Failed(fault) => fault.operation.iam_action(),
+        Seen::NotYet | Seen::At(..) => "no answer",
+    }
+}
+
+fn put_record(service: Service) -> Operation {
+    match service {
+        Service::Firehose => Operation::PutFirehoseRecord,
+        Service::Kinesis => Operation::PutKinesisRecord,
+    }
+}
+
+fn source<'a>(i: &Input<'a>) -> &'a str {
+    match i.seen {
+        Seen::At(_, Observation::NotEncryptable(source)) => source,
+        _ => "another one",
+    }
+}
+
+fn broken<'a>(i: &Input<'a>) -> &'a str {
+    match i.seen {
+        Seen::At(_, Observation::Broken(word)) => word,
+        _ => "nothing more",
+    }
+}
