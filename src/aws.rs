@@ -7,15 +7,19 @@ use std::future::Future;
 
 use jiff::SignedDuration;
 
+use crate::api::ledger::Action;
 use crate::model::fault::Fault;
 use crate::model::key::{Key, KeyFacts, KeyName};
 use crate::model::observation::Look;
 use crate::model::stream::{Account, Partition, StreamArn};
 
+mod bounded;
+mod calls;
 mod clients;
 mod credentials;
 mod faults;
 mod firehose;
+mod identity;
 mod kinesis;
 mod kms;
 pub mod pacing;
@@ -38,16 +42,15 @@ pub trait Streams: Send + Sync + 'static {
         turn: &Turn,
     ) -> impl Future<Output = Result<Option<KeyFacts>, Fault>> + Send;
 
-    /// Asks AWS to encrypt the stream with this key: once, without retry. `Ok` means accepted, not done.
-    fn start(&self, stream: &StreamArn, key: &Key, turn: &Turn) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Waits until the pacer lets a Start or Stop go. Asked for before the call is reserved, so that the reservation is
+    /// not old when the call is sent; `start` and `stop` do not wait.
+    fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) -> impl Future<Output = ()> + Send;
 
-    /// Asks AWS to stop encrypting: once, without retry. Kinesis wants to be told the key in force.
-    fn stop(
-        &self,
-        stream: &StreamArn,
-        in_force: Option<&Key>,
-        turn: &Turn,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Asks AWS to encrypt the stream with this key: once, at once, without retry. `Ok` means accepted, not done.
+    fn start(&self, stream: &StreamArn, key: &Key) -> impl Future<Output = Result<(), Fault>> + Send;
+
+    /// Asks AWS to stop encrypting: once, at once, without retry. Kinesis wants to be told the key in force.
+    fn stop(&self, stream: &StreamArn, in_force: Option<&Key>) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Writes one record and tells whether AWS says that it was encrypted.
     fn put_record(

@@ -84,6 +84,8 @@ macro_rules! reasons {
 reasons! {
     /// Records are encrypted with the key asked for.
     Encrypted => Ready,
+    /// The key asked for can encrypt the stream. Given by KeyUsable only.
+    KeyEnabled => Ready,
     /// Encryption is off, as asked.
     EncryptionDisabled => Ready,
     /// AWS says ENABLED (or DISABLED); it takes up to 5 seconds until that holds for all records.
@@ -132,6 +134,8 @@ reasons! {
     KeyNotSymmetric => Stalled,
     /// The key asked for is not for encryption.
     KeyUsageWrong => Stalled,
+    /// The key asked for is managed by AWS; AWS_OWNED_CMK names it.
+    KeyManagedByAws => Stalled,
     /// The key asked for is in another region than the stream.
     KeyInOtherRegion => Stalled,
     /// AWS does not know the stream.

@@ -1,6 +1,8 @@
 //! The CustomResourceDefinitions, as `stream-encryption-operator crd` prints them and `crds/` holds them.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 use super::ledger::StreamLedger;
@@ -10,8 +12,8 @@ use super::stream_encryption::StreamEncryption;
 #[must_use]
 pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
-        ("streamencryptions.streamencryption.dev.yaml", StreamEncryption::crd()),
-        ("streamledgers.streamencryption.dev.yaml", StreamLedger::crd()),
+        ("streamencryptions.streamencryption.dev.yaml", without_null(StreamEncryption::crd())),
+        ("streamledgers.streamencryption.dev.yaml", without_null(StreamLedger::crd())),
     ]
 }
 
@@ -20,4 +22,30 @@ pub fn yaml(definition: &CustomResourceDefinition) -> anyhow::Result<String> {
     let mut text = String::from("# Made by `stream-encryption-operator crd`; a test holds it to the code.\n");
     text.push_str(&serde_saphyr::to_string(definition)?);
     Ok(text)
+}
+
+/// The derive makes every optional field nullable. A field that is left out and one that is null would then be two
+/// states of the same thing: CEL takes a null field for a written one, and GitOps shows a difference between them.
+fn without_null(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            forbid_null(schema);
+        }
+    }
+    definition
+}
+
+fn forbid_null(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        forbid_null(property);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => forbid_null(items),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(forbid_null),
+        None => {}
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        forbid_null(values);
+    }
 }

@@ -4,7 +4,7 @@
 //! a backup tool that drops `status` on restore cannot make the operator forget which calls it made.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,7 @@ pub struct StreamLedgerSpec {
     pub owner: Owner,
     /// When AWS made the stream, as last seen; another time means that it was deleted and made again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream_created: Option<Time>,
+    pub stream_created: Option<MicroTime>,
     /// Every call of the window, oldest first. An entry is never removed before it is too old to count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
@@ -74,7 +74,7 @@ pub struct Call {
     /// What the call asks AWS for.
     pub target: Target,
     /// When the call was reserved, on the operator's clock.
-    pub time: Time,
+    pub time: MicroTime,
     /// What came of it.
     pub outcome: Outcome,
     /// AWS's error code, where AWS refused.
@@ -135,7 +135,7 @@ pub struct InForce {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyStatus>,
     /// Since when, as far as the operator saw.
-    pub since: Time,
+    pub since: MicroTime,
 }
 
 /// The attempts made without AWS showing what was asked for.
@@ -145,7 +145,7 @@ pub struct Attempts {
     /// How many.
     pub count: u32,
     /// No further attempt before this time, unless what is asked for, the key's state or the retry annotation changes.
-    pub not_before: Time,
+    pub not_before: MicroTime,
     /// What was asked for.
     pub target: Target,
     /// Why the last attempt did not succeed, where AWS refused it.

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::decision::{Input, SETTLE, Seen};
+use super::decision::{Input, SETTLE, Seen, asked_last};
 use super::key::Key;
 use super::ledger::{self, later};
 use super::observation::Observation;
@@ -16,14 +16,18 @@ use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, Service};
 /// Where the stream's encryption stands, in AWS's words; nothing where it is not known.
 #[must_use]
 pub fn encryption_status(i: &Input<'_>) -> Option<EncryptionStatus> {
-    let Seen::At(_, observation) = i.seen else { return None };
-    if ledger::may_be_stale(i.ledger, observation, i.now) {
-        return ledger::last_open(i.ledger).map(|call| on_the_way(call.target.action));
+    let Seen::At(at, observation) = i.seen else { return None };
+    if ledger::may_be_stale(i.ledger, observation, at) {
+        let accepted = ledger::last_open(i.ledger).filter(|call| call.outcome == Outcome::Accepted);
+        return match accepted {
+            Some(call) => Some(on_the_way(call.target.action)),
+            None => i.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some())),
+        };
     }
     match observation {
         Observation::Changing(Some(action)) => Some(on_the_way(*action)),
         // Kinesis says UPDATING for whatever changes.
-        Observation::Changing(None) => match asked(i) {
+        Observation::Changing(None) => match asked_last(i) {
             Some(action) => Some(on_the_way(action)),
             None => i.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some())),
         },
@@ -85,17 +89,21 @@ pub fn encrypted(i: &Input<'_>, reason: Reason) -> Truth {
 /// Why the last attempt failed: AWS's type of failure, or its error code.
 #[must_use]
 pub fn failure(i: &Input<'_>) -> Option<String> {
-    if let Seen::At(_, Observation::Failed { reason, .. }) = i.seen {
+    if let Seen::At(at, observation @ Observation::Failed { reason, .. }) = i.seen
+        && !ledger::may_be_stale(i.ledger, observation, at)
+    {
         return Some(reason.clone());
     }
     let last = i.ledger.attempts.as_ref().and_then(|_| i.ledger.calls.last())?;
     match last.outcome {
         Outcome::Refused => Some(last.code.clone().unwrap_or_else(|| "UNKNOWN_ERROR".to_owned())),
-        Outcome::Accepted if matches!(i.seen, Seen::At(_, Observation::Off | Observation::On(_))) => {
-            let shown = later(last.at(), ledger::READ_LAG) <= i.now;
-            shown.then(|| "NOT_APPLIED".to_owned())
-        }
-        Outcome::Accepted | Outcome::Pending | Outcome::Unknown => None,
+        Outcome::Accepted => match i.seen {
+            Seen::At(at, Observation::Off | Observation::On(_)) if later(last.at(), ledger::READ_LAG) <= at => {
+                Some("NOT_APPLIED".to_owned())
+            }
+            Seen::At(..) | Seen::NotYet | Seen::Failed(_) => None,
+        },
+        Outcome::Pending | Outcome::Unknown => None,
     }
 }
 

@@ -13,7 +13,7 @@ use super::observation::Observation;
 use super::permission::{Permission, Refusal};
 use super::stream::StreamArn;
 use crate::api::condition::Reason;
-use crate::api::ledger::{Action, StreamLedgerSpec, Target};
+use crate::api::ledger::{Action, Outcome, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::{Drift, Service};
 
 /// How long AWS takes, after it says ENABLED or DISABLED, until that holds for all records
@@ -192,8 +192,10 @@ pub fn decide(i: &Input<'_>) -> Decision {
         Observation::Changing(action) => return rest(i, changing(i, *action), SECONDS_2, SECONDS_30),
         Observation::Off | Observation::On(_) | Observation::Failed { .. } => {}
     }
-    if ledger::may_be_stale(i.ledger, observation, i.now) {
-        return rest(i, changing(i, None), SECONDS_2, SECONDS_30);
+    if ledger::may_be_stale(i.ledger, observation, seen_at(i)) {
+        let accepted = ledger::last_open(i.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
+        let reason = if accepted { changing(i, None) } else { Reason::OutcomeUnknown };
+        return rest(i, reason, SECONDS_2, SECONDS_30);
     }
 
     // As it should be.
@@ -205,7 +207,7 @@ pub fn decide(i: &Input<'_>) -> Decision {
     }
 
     // Not as it should be, and a call would be wrong, useless or too early.
-    if i.intent.drift == Drift::Report {
+    if i.intent.drift == Drift::Report && wanted.is_some() {
         return rest(i, Reason::Drifted, i.drift_interval, i.drift_interval);
     }
     if let Some(problem) = i.intent.key_problem {
@@ -216,7 +218,8 @@ pub fn decide(i: &Input<'_>) -> Decision {
         return rest(i, Reason::KeyInForceUnknown, i.drift_interval, i.drift_interval);
     }
     if let Some(until) = ledger::may_arrive_until(i.ledger).filter(|until| *until > i.now) {
-        return wait(i, Reason::OutcomeUnknown, until);
+        let look = rest(i, Reason::OutcomeUnknown, SECONDS_2, SECONDS_30);
+        return Decision { next_attempt: Some(until), ..look };
     }
     if let Some((reason, until)) = backing_off(i, observation, &wanted) {
         return wait(i, reason, until);
@@ -276,7 +279,8 @@ fn release_or(i: &Input<'_>, decision: Decision) -> Decision {
 
 fn seen_at(i: &Input<'_>) -> Timestamp {
     match i.seen {
-        Seen::At(at, _) => at,
+        // A clock that was set back must not keep a look good for longer.
+        Seen::At(at, _) => at.min(i.now),
         Seen::NotYet | Seen::Failed(_) => i.now,
     }
 }
@@ -301,12 +305,17 @@ fn refused(refusal: Refusal) -> Reason {
 
 /// What a stream that is changing is changing to: what AWS says, else what the last call asked for.
 fn changing(i: &Input<'_>, shown: Option<Action>) -> Reason {
-    let ours = || i.ledger.attempts.as_ref().and_then(|_| ledger::last_open(i.ledger)).map(|call| call.target.action);
-    match shown.or_else(ours) {
+    match shown.or_else(|| asked_last(i)) {
         Some(Action::Start) => Reason::Enabling,
         Some(Action::Stop) => Reason::Disabling,
         None => Reason::StreamUpdating,
     }
+}
+
+/// What the attempt under way asks for: nothing if AWS refused its last call, for then AWS changes something else.
+pub(super) fn asked_last(i: &Input<'_>) -> Option<Action> {
+    let last = i.ledger.attempts.as_ref().and_then(|_| i.ledger.calls.last())?;
+    (last.outcome != Outcome::Refused).then_some(last.target.action)
 }
 
 fn satisfied(i: &Input<'_>, wanted: &Target) -> Decision {
@@ -314,7 +323,7 @@ fn satisfied(i: &Input<'_>, wanted: &Target) -> Decision {
     let settled = later(since, SETTLE);
     if i.now < settled {
         let settling = rest(i, Reason::Settling, i.drift_interval, i.drift_interval);
-        return Decision { wake: settled, ..settling };
+        return Decision { wake: settled.min(settling.look_due), ..settling };
     }
     if wanted.action == Action::Stop {
         return rest(i, Reason::EncryptionDisabled, i.drift_interval, i.drift_interval);

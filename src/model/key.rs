@@ -94,6 +94,8 @@ pub enum KeyProblem {
     WrongUsage,
     /// In another region than the stream.
     OtherRegion,
+    /// A key that AWS manages for one of its services.
+    AwsManaged,
     /// Its policy or the operator's rights do not let us read it.
     Unreadable,
     /// The object that `key.ref` names does not exist, or shows no ARN yet.
@@ -115,6 +117,7 @@ impl KeyProblem {
             Self::NotSymmetric => Reason::KeyNotSymmetric,
             Self::WrongUsage => Reason::KeyUsageWrong,
             Self::OtherRegion => Reason::KeyInOtherRegion,
+            Self::AwsManaged => Reason::KeyManagedByAws,
             Self::Unreadable => Reason::KeyUnreadable,
             Self::ReferenceNotReady => Reason::KeyReferenceNotReady,
             Self::ReferenceKindMissing => Reason::KeyReferenceKindMissing,
@@ -128,6 +131,9 @@ impl KeyFacts {
     pub fn problem(&self, stream: &StreamArn) -> Option<KeyProblem> {
         if self.arn.region != stream.region {
             return Some(KeyProblem::OtherRegion);
+        }
+        if self.aws_managed {
+            return Some(KeyProblem::AwsManaged);
         }
         if !self.encrypts {
             return Some(KeyProblem::WrongUsage);
@@ -208,6 +214,18 @@ impl Key {
         }
     }
 
+    /// The key that status and ledger write so.
+    #[must_use]
+    pub fn of(status: &KeyStatus) -> Self {
+        match (status.kind, &status.arn) {
+            (KeyType::AwsOwned, _) => Self::AwsOwned,
+            (KeyType::CustomerManaged, arn) => {
+                let name = arn.clone().unwrap_or_default();
+                name.parse().map_or(Self::Unresolved(name), Self::Customer)
+            }
+        }
+    }
+
     /// Start with this key, as the ledger writes it.
     #[must_use]
     pub fn target(&self) -> Target {
@@ -260,6 +278,7 @@ mod tests {
             (KeyFacts { state: KeyState::Unavailable, ..good.clone() }, KeyProblem::Unavailable),
             (KeyFacts { symmetric: false, ..good.clone() }, KeyProblem::NotSymmetric),
             (KeyFacts { encrypts: false, ..good.clone() }, KeyProblem::WrongUsage),
+            (KeyFacts { aws_managed: true, ..good.clone() }, KeyProblem::AwsManaged),
             (KeyFacts { arn: elsewhere, ..good.clone() }, KeyProblem::OtherRegion),
         ] {
             assert_eq!(facts.problem(&stream), Some(problem));

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use sha2::{Digest, Sha256};
 
 use super::backoff;
@@ -122,15 +122,20 @@ pub fn budget(calls: &[Call], service: Service, action: Action, limit: u32, now:
         .map(counts_until)
         .collect();
     let used = u32::try_from(counted.len()).unwrap_or(u32::MAX);
-    // With more calls than the limit, as many must age out until one less than the limit counts.
-    let surplus = usize::try_from(used.saturating_sub(limit)).unwrap_or(usize::MAX);
-    counted.sort_unstable();
-    let mut next_free = counted.get(surplus).copied();
-    if recent.clone().count() >= MOST_CALLS {
-        next_free = recent.map(counts_until).min();
+    let next_free = room_at(&mut counted, usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut kept: Vec<Timestamp> = recent.map(counts_until).collect();
+    if kept.len() >= MOST_CALLS {
+        let entry_free = room_at(&mut kept, MOST_CALLS);
+        let next_free = if used < limit { entry_free } else { next_free.max(entry_free) };
         return Budget { used: used.max(limit), limit, next_free };
     }
     Budget { used, limit, next_free }
+}
+
+/// When the next of `most` places becomes free. With more entries than places, as many must age out first.
+fn room_at(ends: &mut [Timestamp], most: usize) -> Option<Timestamp> {
+    ends.sort_unstable();
+    ends.get(ends.len().saturating_sub(most)).copied()
 }
 
 /// Until when an entry counts, and is kept.
@@ -158,12 +163,16 @@ pub fn may_arrive_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     open.map(|call| later(call.at(), ARRIVAL)).max()
 }
 
-/// Whether what was seen may be older than the last call, so that it must not be believed yet.
+/// Whether what was seen when it was looked at (`seen`) may be older than the last call, so that it must not be believed.
 #[must_use]
-pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, now: Timestamp) -> bool {
+pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: Timestamp) -> bool {
     let Some(call) = last_open(ledger) else { return false };
-    if now >= later(call.at(), READ_LAG) {
+    if seen >= later(call.at(), READ_LAG) {
         return false;
+    }
+    // This may be the failure of the attempt before.
+    if matches!(observation, Observation::Failed { .. }) {
+        return true;
     }
     match (observation.settled(), call.target.action) {
         (Some(None), Action::Stop) => false,
@@ -174,19 +183,23 @@ pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, now: T
 }
 
 /// What an observation teaches the ledger: what is in force, what was asked for and is true, what came of the last call.
+/// `wanted` is nothing while the key asked for is not known: then nothing that is seen satisfies.
 #[must_use]
 pub fn learn(
     ledger: &StreamLedgerSpec,
     observation: &Observation,
     created: Option<Timestamp>,
-    wanted: &Target,
+    wanted: Option<&Target>,
     key_is_unusable: bool,
     now: Timestamp,
 ) -> StreamLedgerSpec {
     let mut learned = ledger.clone();
-    learned.calls.retain(|call| counts_until(call) > now);
+    if let Some(known) = learned.in_force.as_mut().filter(|known| known.since.0 > now) {
+        // The clock was set back, or it is another node's: what is in force has been so until now at the latest.
+        known.since = stored(now);
+    }
     if let Some(created) = created
-        && learned.stream_created.as_ref() != Some(&Time(created))
+        && learned.stream_created.as_ref() != Some(&stored(created))
     {
         if learned.stream_created.is_some() {
             // Another stream under the same name: AWS's counter may go on, what we knew of its key does not.
@@ -194,7 +207,7 @@ pub fn learn(
             learned.satisfied = None;
             learned.attempts = None;
         }
-        learned.stream_created = Some(Time(created));
+        learned.stream_created = Some(stored(created));
     }
     if may_be_stale(&learned, observation, now) {
         return learned;
@@ -208,10 +221,12 @@ pub fn learn(
     if let Some(key) = observation.settled() {
         let key = key.map(super::key::Key::status);
         if learned.in_force.as_ref().map(|known| &known.key) != Some(&key) {
-            learned.in_force = Some(InForce { key, since: Time(now) });
+            learned.in_force = Some(InForce { key, since: stored(now) });
         }
     }
-    if satisfies(&learned, observation, wanted) {
+    if let Some(wanted) = wanted
+        && satisfies(&learned, observation, wanted)
+    {
         learned.satisfied = Some(wanted.clone());
         learned.attempts = None;
     }
@@ -271,7 +286,7 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) ->
     reserved.calls.push(Call {
         id: id.clone(),
         target,
-        time: Time(now),
+        time: stored(now),
         outcome: Outcome::Pending,
         code: None,
         correction,
@@ -280,7 +295,7 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) ->
     let count = before.map_or(0, |attempts| attempts.count).saturating_add(1);
     reserved.attempts = Some(Attempts {
         count,
-        not_before: Time(later(now, backoff::after_attempt(count))),
+        not_before: stored(later(now, backoff::after_attempt(count))),
         target: wanted,
         reason: None,
         retry,
@@ -302,7 +317,7 @@ pub fn record(ledger: &StreamLedgerSpec, id: &str, outcome: Result<(), &Fault>, 
     call.outcome = if fault.class == Class::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
     if let Some(attempts) = &mut recorded.attempts {
         attempts.reason = Some(fault.class.reason().to_string());
-        attempts.not_before = Time(later(now, backoff::after_refusal(attempts.count, fault.class)));
+        attempts.not_before = stored(later(now, backoff::after_refusal(attempts.count, fault.class)));
     }
     recorded
 }
@@ -311,6 +326,11 @@ fn fresh_id(calls: &[Call], now: Timestamp) -> String {
     let base = now.as_millisecond();
     let taken = |id: &String| calls.iter().any(|call| call.id == *id);
     (0..=calls.len()).map(|n| format!("{base}-{n}")).find(|id| !taken(id)).unwrap_or_else(|| format!("{base}-x"))
+}
+
+/// A time as Kubernetes keeps it: in microseconds. Else it would be another one when it is read again.
+fn stored(time: Timestamp) -> MicroTime {
+    MicroTime(Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time))
 }
 
 /// `time` and `by`, or the end of time where there is nothing later.

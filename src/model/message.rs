@@ -4,10 +4,10 @@
 
 use super::claims;
 use super::decision::{Decision, Input, Seen, Wanted, budget};
-use super::fault::Operation;
+use super::fault::{Class, Operation};
 use super::observation::Observation;
 use crate::api::condition::Reason;
-use crate::api::ledger::Action;
+use crate::api::ledger::{Action, InForce};
 use crate::api::stream_encryption::Service;
 
 /// The message of `Ready` (and of `Reconciling` or `Stalled`) for a decision.
@@ -44,6 +44,36 @@ pub fn key_usable(i: &Input<'_>) -> String {
     }
 }
 
+/// The message of `Ready` while AWS does not tell whose credentials the operator has.
+#[must_use]
+pub fn identity(class: Class) -> String {
+    match class {
+        Class::Denied | Class::Invalid => NO_IDENTITY.to_owned(),
+        _ => "AWS does not answer (sts:GetCallerIdentity). Look at the operator's network, endpoint and credentials; it tries again by itself.".to_owned(),
+    }
+}
+
+const NO_IDENTITY: &str = "AWS does not accept the operator's credentials. Look at its role, its service account and the clock.";
+
+/// What a person can do about a failure: AWS's `DeliveryStreamFailureType`, or the code of an error.
+#[must_use]
+pub fn advice(failure: &str) -> &'static str {
+    match failure {
+        "KMS_ACCESS_DENIED" | "KMSAccessDeniedException" => "The key's policy, or the operator's role, does not allow its use.",
+        "DISABLED_KMS_KEY" | "KMSDisabledException" => "The key is disabled: enable it.",
+        "KMS_KEY_NOT_FOUND" | "KMSNotFoundException" => "The key does not exist.",
+        "INVALID_KMS_KEY" | "KMSInvalidStateException" => "The key cannot encrypt streams, or not in its present state.",
+        "CREATE_KMS_GRANT_FAILED" => "Firehose could not make a grant on the key: allow kms:CreateGrant to the operator's role.",
+        "RETIRE_KMS_GRANT_FAILED" => "Firehose could not retire its grant on the old key.",
+        "KMS_OPT_IN_REQUIRED" | "KMSOptInRequired" => "The account must subscribe to KMS first.",
+        "InvalidKMSResourceException" => "KMS refuses the key: look at its state and its policy.",
+        "AccessDeniedException" => "The operator's role lacks a right.",
+        "LimitExceededException" => "AWS's limit is reached.",
+        "NOT_APPLIED" => "AWS accepted the call and shows what was before.",
+        _ => "AWS gives no more than this word; the operator's log may have more.",
+    }
+}
+
 fn says(i: &Input<'_>, reason: Reason) -> String {
     let stream = i.stream;
     let key = asked_key(i);
@@ -55,6 +85,7 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
             ),
             None => "Records are encrypted.".to_owned(),
         },
+        Reason::KeyEnabled => format!("{key} can encrypt the stream."),
         Reason::EncryptionDisabled => "Encryption is off, as asked: records are in plain text.".to_owned(),
         Reason::Settling => "AWS is done; it takes up to 5 seconds until that holds for all records.".to_owned(),
         Reason::Verifying => format!(
@@ -90,6 +121,7 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         }
         Reason::KeyNotSymmetric => format!("{key} is not symmetric. Name a symmetric encryption key."),
         Reason::KeyUsageWrong => format!("{key} is not for encryption. Name a key whose usage is ENCRYPT_DECRYPT."),
+        Reason::KeyManagedByAws => format!("{key} is managed by AWS. Write type: AWS_OWNED_CMK, or name a customer managed key."),
         Reason::KeyInOtherRegion => format!("{key} is not in {}. Name a key of the stream's region.", stream.region),
         Reason::StreamNotFound => format!("AWS knows no {:?} stream {} in {}. It is looked for again by itself.", stream.service, stream.name(), stream.region),
         Reason::StreamCreating => "The stream is being made.".to_owned(),
@@ -147,7 +179,13 @@ fn meanwhile(i: &Input<'_>) -> String {
 }
 
 fn in_force(i: &Input<'_>) -> String {
-    match i.ledger.in_force.as_ref().map(|known| &known.key) {
+    key_in_force(i.ledger.in_force.as_ref())
+}
+
+/// Which key encrypts records now, as a sentence.
+#[must_use]
+pub fn key_in_force(known: Option<&InForce>) -> String {
+    match known.map(|known| &known.key) {
         Some(Some(key)) => format!("{} is in force.", key_name(key.arn.as_deref())),
         Some(None) => "Records are in plain text.".to_owned(),
         None => "Which key is in force is not known.".to_owned(),
@@ -178,7 +216,7 @@ fn denied(i: &Input<'_>) -> String {
         }
     };
     if operation == Operation::GetCallerIdentity {
-        return "AWS does not accept the operator's credentials. Look at its role, its service account and the clock.".to_owned();
+        return NO_IDENTITY.to_owned();
     }
     format!("AWS denies it. Grant {} on {} to the operator's role.", operation.iam_action(), i.stream)
 }

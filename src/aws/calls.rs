@@ -1,0 +1,68 @@
+//! How a request goes out: through the pacer, and a read again where that may help.
+//!
+//! A request that changes something goes out at most once, whatever comes back. This file knows no operation's content.
+
+use std::future::Future;
+
+use super::Turn;
+use super::pacing::{Pacer, Quota};
+use crate::model::fault::{Class, Fault};
+
+/// How often a read is sent before its fault is handed on.
+const READS: u32 = 3;
+
+/// Sends requests through a pacer.
+#[derive(Clone)]
+pub(super) struct Calls {
+    pacer: Pacer,
+}
+
+impl Calls {
+    /// Requests that `pacer` lets go.
+    pub(super) fn new(pacer: Pacer) -> Self {
+        Self { pacer }
+    }
+
+    /// Sends a request that only reads: up to three times, when AWS throttles or does not answer.
+    pub(super) async fn read<T, F>(&self, quota: &Quota, turn: &Turn, send: impl Fn() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let mut sent = 1;
+        loop {
+            match self.once(quota, turn, &send).await {
+                Err(Fault { class: Class::Throttled | Class::Transient, .. }) if sent < READS => sent += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Sends a request once, in its turn.
+    pub(super) async fn once<T, F>(&self, quota: &Quota, turn: &Turn, send: impl FnOnce() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        self.turn(quota, turn).await;
+        self.at_once(quota, send).await
+    }
+
+    /// Waits until a request may go that is then sent [`at_once`](Self::at_once).
+    pub(super) async fn turn(&self, quota: &Quota, turn: &Turn) {
+        self.pacer.acquire(quota, turn).await;
+    }
+
+    /// Sends a request once, without waiting: its turn has come already.
+    pub(super) async fn at_once<T, F>(&self, quota: &Quota, send: impl FnOnce() -> F) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let outcome = send().await;
+        match outcome.as_ref().map_err(|fault| fault.class) {
+            Err(Class::Throttled) => self.pacer.throttled(quota),
+            // No answer says nothing about the rate.
+            Err(Class::Transient | Class::UnknownOutcome) => {}
+            Ok(_) | Err(_) => self.pacer.succeeded(quota),
+        }
+        outcome
+    }
+}

@@ -1,0 +1,192 @@
+//! AWS itself: the adapters of [`Streams`] behind one set of credentials, deadlines and limits.
+//!
+//! The SDK never sends anything twice: reads are sent again by `calls`, and Start, Stop and `PutRecord` by nobody. This
+//! file is a table of contents; what a service says and wants is in the service's own file.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use jiff::SignedDuration;
+
+use super::calls::Calls;
+use super::credentials::{Clock, Sessions};
+use super::faults::no_session;
+use super::firehose::Firehose;
+use super::identity::Caller;
+use super::kinesis::Kinesis;
+use super::kms::Kms;
+use super::pacing::{DEFAULT_SHARE, Pacer, Quota};
+use super::{Identity, Streams, Turn};
+use crate::api::ledger::Action;
+use crate::api::stream_encryption::Service;
+use crate::model::fault::{Fault, Operation};
+use crate::model::key::{Key, KeyFacts, KeyName};
+use crate::model::observation::Look;
+use crate::model::stream::{Region, StreamArn};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where AWS is, and how much of its limits the operator may use.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    /// The operator's own region: for STS, and for streams that are named without one.
+    pub region: Region,
+    /// One URL in the place of every service's; without it, AWS's own, or what `AWS_ENDPOINT_URL` says.
+    pub endpoint_url: Option<String>,
+    /// The share of AWS's limits of requests a second that the operator may use, in percent: 1 to 100.
+    pub share: u8,
+}
+
+/// Why AWS cannot be set up as asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadEndpoints {
+    /// Not a URL.
+    #[error("{0:?} is not an endpoint: write http://HOST:PORT or https://HOST")]
+    Url(String),
+    /// Not a share.
+    #[error("{0} is not a share of AWS's limits: write a percentage from 1 to 100")]
+    Share(u8),
+}
+
+/// AWS, by its SDK.
+pub struct Aws {
+    firehose: Firehose,
+    kinesis: Kinesis,
+    kms: Arc<Kms>,
+    caller: Caller,
+    sessions: Sessions,
+    calls: Calls,
+    pacer: Pacer,
+}
+
+impl Endpoints {
+    /// AWS's own endpoints, and the default share of its limits.
+    #[must_use]
+    pub fn of(region: Region) -> Self {
+        Self { region, endpoint_url: None, share: DEFAULT_SHARE }
+    }
+
+    fn check(&self) -> Result<(), BadEndpoints> {
+        if !(1..=100).contains(&self.share) {
+            return Err(BadEndpoints::Share(self.share));
+        }
+        match self.endpoint_url.as_deref() {
+            Some(url) if !is_http_url(url) => Err(BadEndpoints::Url(url.to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Aws {
+    /// AWS with the credentials of the
+    /// [default chain](https://docs.aws.amazon.com/sdk-for-rust/latest/dg/credproviders.html). Sends no request to AWS
+    /// yet, so missing credentials show at the first one.
+    pub async fn new(endpoints: Endpoints) -> Result<Self, BadEndpoints> {
+        endpoints.check()?;
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .region(aws_config::Region::new(endpoints.region.as_str().to_owned()))
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(deadlines());
+        if let Some(url) = &endpoints.endpoint_url {
+            loader = loader.endpoint_url(url);
+        }
+        Ok(Self::over(loader.load().await, &endpoints, Arc::new(SystemTime::now)))
+    }
+
+    /// AWS as `config` reaches it, its sessions dated by `clock`.
+    fn over(config: SdkConfig, endpoints: &Endpoints, clock: Clock) -> Self {
+        let provider = config.credentials_provider().unwrap_or_else(|| {
+            unreachable!("the default chain is always set; that it finds nothing shows when it is asked")
+        });
+        let sessions = Sessions::new(provider, clock);
+        let config = config
+            .into_builder()
+            .credentials_provider(SharedCredentialsProvider::new(sessions.clone()))
+            .build();
+        let pacer = Pacer::new(endpoints.share);
+        let calls = Calls::new(pacer.clone());
+        let kms = Arc::new(Kms::new(config.clone(), calls.clone()));
+        Self {
+            firehose: Firehose::new(config.clone(), calls.clone(), sessions.clone()),
+            calls: calls.clone(),
+            kinesis: Kinesis::new(config.clone(), calls.clone(), kms.clone()),
+            caller: Caller::new(&config, calls, endpoints.region.clone()),
+            kms,
+            sessions,
+            pacer,
+        }
+    }
+
+    /// What paces the requests, for the metrics.
+    #[must_use]
+    pub fn pacer(&self) -> &Pacer {
+        &self.pacer
+    }
+}
+
+impl Streams for Aws {
+    async fn identity(&self) -> Result<Identity, Fault> {
+        self.caller.identity().await
+    }
+
+    async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
+        match stream.service {
+            Service::Firehose => self.firehose.look(stream, turn).await,
+            Service::Kinesis => self.kinesis.look(stream, turn).await,
+        }
+    }
+
+    async fn key(&self, stream: &StreamArn, name: &KeyName, turn: &Turn) -> Result<Option<KeyFacts>, Fault> {
+        self.kms.key(stream, name, turn).await
+    }
+
+    async fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) {
+        let operation = Operation::change(stream.service, action);
+        self.calls.turn(&Quota::of(operation, stream), turn).await;
+    }
+
+    async fn start(&self, stream: &StreamArn, key: &Key) -> Result<(), Fault> {
+        match stream.service {
+            Service::Firehose => self.firehose.start(stream, key).await,
+            Service::Kinesis => self.kinesis.start(stream, key).await,
+        }
+    }
+
+    async fn stop(&self, stream: &StreamArn, in_force: Option<&Key>) -> Result<(), Fault> {
+        match stream.service {
+            Service::Firehose => self.firehose.stop(stream).await,
+            Service::Kinesis => self.kinesis.stop(stream, in_force).await,
+        }
+    }
+
+    async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {
+        match stream.service {
+            Service::Firehose => self.firehose.put_record(stream, record, turn).await,
+            Service::Kinesis => self.kinesis.put_record(stream, record, turn).await,
+        }
+    }
+
+    async fn session_age(&self) -> Result<Option<SignedDuration>, Fault> {
+        let age = self.sessions.age().await;
+        let age = age.map_err(|error| no_session(Operation::GetCallerIdentity, &error))?;
+        Ok(age.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX)))
+    }
+}
+
+fn deadlines() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(DEADLINE)
+        .operation_timeout(DEADLINE)
+        .build()
+}
+
+fn is_http_url(url: &str) -> bool {
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    host.is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains(char::is_whitespace))
+}

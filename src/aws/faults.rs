@@ -1,0 +1,117 @@
+//! From an error of the SDK to a [`Fault`], for every operation alike.
+//!
+//! It reads what came back and leaves what it means to [`classify`]. It never sends anything, and never says that a
+//! request was not sent unless the SDK shows that it never left.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sts::config::http::HttpResponse;
+use aws_sdk_sts::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use serde_json::Value;
+
+use crate::model::fault::{Answer, Class, Fault, Operation, classify};
+
+/// The code of a fault for an answer that the operator cannot read.
+const UNREADABLE: &str = "UnreadableAnswer";
+/// The code of a fault for a request that could not be signed.
+const NO_CREDENTIALS: &str = "NoCredentials";
+
+/// What `error` means for `operation`.
+pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Fault
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let http = error.raw_response().map(|response| response.status().as_u16());
+    match error {
+        SdkError::ConstructionFailure(_) => without_code(operation, error, Answer::NotSent),
+        SdkError::DispatchFailure(_) if no_credentials(error) => {
+            not_sent(operation, classify(operation, Answer::NotSent), NO_CREDENTIALS, DisplayErrorContext(error).to_string())
+        }
+        SdkError::ServiceError(context) => {
+            let body = Body::of(context.raw());
+            let code = body.code.as_deref().or(error.code());
+            let message = error.message().unwrap_or_default();
+            answered(operation, code, body.kms_code.as_deref(), message, http.unwrap_or_default())
+        }
+        // A body that nobody can read, under a status that says no: the status is the answer.
+        SdkError::ResponseError(_) if http.is_some_and(|http| http >= 400) => {
+            let message = DisplayErrorContext(error).to_string();
+            answered(operation, None, None, &message, http.unwrap_or_default())
+        }
+        _ => without_code(operation, error, Answer::None),
+    }
+}
+
+/// AWS answered OK, but what it said of `what` cannot be read. Looking again later may help; acting on it cannot.
+pub(super) fn unreadable(operation: Operation, what: &str) -> Fault {
+    let message = format!("AWS's answer holds no readable {what}");
+    Fault { operation, class: Class::Transient, code: Some(UNREADABLE.to_owned()), message }
+}
+
+/// The operator itself refuses to send the request.
+pub(super) fn not_sent(operation: Operation, class: Class, code: &str, message: String) -> Fault {
+    Fault { operation, class, code: Some(code.to_owned()), message }
+}
+
+/// There are no credentials for the request, so it is not sent.
+pub(super) fn no_session(operation: Operation, error: &CredentialsError) -> Fault {
+    not_sent(operation, Class::Transient, NO_CREDENTIALS, DisplayErrorContext(error).to_string())
+}
+
+fn answered(operation: Operation, code: Option<&str>, kms_code: Option<&str>, message: &str, http: u16) -> Fault {
+    let status = http.to_string();
+    let code = code.map_or(status.as_str(), without_namespace);
+    let class = classify(operation, Answer::Error { code, kms_code, message, http });
+    Fault { operation, class, code: Some(code.to_owned()), message: message.to_owned() }
+}
+
+fn without_code<E>(operation: Operation, error: &SdkError<E, HttpResponse>, answer: Answer<'_>) -> Fault
+where
+    E: Error + 'static,
+{
+    let message = DisplayErrorContext(error).to_string();
+    Fault { operation, class: classify(operation, answer), code: None, message }
+}
+
+/// `com.amazonaws.firehose#LimitExceededException:http://…` is `LimitExceededException`.
+fn without_namespace(code: &str) -> &str {
+    let code = code.rsplit('#').next().unwrap_or(code);
+    code.split(':').next().unwrap_or(code)
+}
+
+/// Credentials are fetched before a request is sent, so a request without them never left.
+fn no_credentials(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// What the body says beside what the SDK reads: `InvalidKMSResourceException` of Firehose carries KMS's own code in a
+/// member named `code`, where other services put the error's own code
+/// ([InvalidKMSResourceException](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html)).
+#[derive(Default)]
+struct Body {
+    code: Option<String>,
+    kms_code: Option<String>,
+}
+
+impl Body {
+    fn of(response: &HttpResponse) -> Self {
+        let Some(Value::Object(members)) =
+            response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok())
+        else {
+            return Self::default();
+        };
+        let text = |name: &str| members.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+        let header = response.headers().get("x-amzn-errortype").map(ToOwned::to_owned);
+        let Some(code) = header.or_else(|| text("__type")) else { return Self::default() };
+        let kms_code = text("code").filter(|_| without_namespace(&code) == "InvalidKMSResourceException");
+        Self { code: Some(code), kms_code }
+    }
+}

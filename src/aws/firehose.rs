@@ -1,0 +1,197 @@
+//! Firehose: how it shows a stream's encryption, and its calls.
+//!
+//! Firehose names a stream by its name alone, in the caller's account: the answer of a look carries the ARN that was
+//! found, and it is for the caller to compare it with the ARN that was meant. Nothing here decides about encryption.
+
+use aws_config::SdkConfig;
+use aws_sdk_firehose::Client;
+use aws_sdk_firehose::config::{Builder, Region as SdkRegion};
+use aws_sdk_firehose::primitives::Blob;
+use aws_sdk_firehose::types::{
+    DeliveryStreamDescription, DeliveryStreamEncryptionConfiguration, DeliveryStreamEncryptionConfigurationInput,
+    KeyType, Record,
+};
+use jiff::Timestamp;
+
+use super::Turn;
+use super::bounded::Bounded;
+use super::calls::Calls;
+use super::credentials::{OLDEST_SESSION, Sessions};
+use super::faults::{fault, no_session, not_sent, unreadable};
+use super::pacing::Quota;
+use crate::api::ledger::Action;
+use crate::model::fault::{Class, Fault, Operation};
+use crate::model::key::Key;
+use crate::model::observation::{Look, Shown, StreamState};
+use crate::model::stream::{Region, StreamArn};
+
+/// The reason of a failure for which AWS gives none: its own word for it.
+const NO_REASON: &str = "UNKNOWN_ERROR";
+/// More regions than AWS has in one partition.
+const CLIENTS: usize = 64;
+
+/// Firehose, in every region.
+pub(super) struct Firehose {
+    config: SdkConfig,
+    calls: Calls,
+    sessions: Sessions,
+    clients: Bounded<Region, Client>,
+}
+
+impl Firehose {
+    /// Firehose as `config` says, with the credentials of `sessions`.
+    pub(super) fn new(config: SdkConfig, calls: Calls, sessions: Sessions) -> Self {
+        Self { config, calls, sessions, clients: Bounded::new(CLIENTS) }
+    }
+
+    /// `DescribeDeliveryStream`; nothing for a stream that Firehose does not know.
+    pub(super) async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
+        let operation = Operation::DescribeDeliveryStream;
+        let client = self.client(&stream.region);
+        let request = client.describe_delivery_stream().delivery_stream_name(stream.name());
+        let answer = self
+            .calls
+            .read(&Quota::of(operation, stream), turn, || async {
+                request.clone().send().await.map_err(|error| fault(operation, &error))
+            })
+            .await;
+        match answer {
+            Ok(answer) => answer.delivery_stream_description.as_ref().map(look).transpose(),
+            Err(Fault { class: Class::NotFound, .. }) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// `StartDeliveryStreamEncryption`, once and at once; never with a customer managed key in a session that is too old.
+    pub(super) async fn start(&self, stream: &StreamArn, key: &Key) -> Result<(), Fault> {
+        let operation = Operation::StartDeliveryStreamEncryption;
+        let input = encryption_input(key).ok_or_else(|| {
+            not_sent(operation, Class::Invalid, "UnresolvedKey", format!("{key} is not the ARN of a key"))
+        })?;
+        let client = self.client(&stream.region);
+        let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());
+        let request = request.delivery_stream_encryption_configuration_input(input);
+        self.calls
+            .at_once(&Quota::of(operation, stream), || async {
+                if matches!(key, Key::Customer(_)) {
+                    self.refuse_old_session(operation).await?;
+                }
+                request.send().await.map_err(|error| fault(operation, &error))
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// `StopDeliveryStreamEncryption`, once and at once.
+    pub(super) async fn stop(&self, stream: &StreamArn) -> Result<(), Fault> {
+        let operation = Operation::StopDeliveryStreamEncryption;
+        let client = self.client(&stream.region);
+        let request = client.stop_delivery_stream_encryption().delivery_stream_name(stream.name());
+        self.calls
+            .at_once(&Quota::of(operation, stream), || async {
+                request.send().await.map_err(|error| fault(operation, &error))
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// `PutRecord`, once: whether Firehose says that the record was encrypted.
+    pub(super) async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {
+        let operation = Operation::PutFirehoseRecord;
+        let record = Record::builder().data(Blob::new(record)).build();
+        let record = record.map_err(|error| {
+            not_sent(operation, Class::Invalid, "UnreadableRecord", error.to_string())
+        })?;
+        let client = self.client(&stream.region);
+        let request = client.put_record().delivery_stream_name(stream.name()).record(record);
+        let answer = self
+            .calls
+            .once(&Quota::of(operation, stream), turn, || async {
+                request.send().await.map_err(|error| fault(operation, &error))
+            })
+            .await?;
+        Ok(answer.encrypted() == Some(true))
+    }
+
+    async fn refuse_old_session(&self, operation: Operation) -> Result<(), Fault> {
+        let age = self.sessions.age().await.map_err(|error| no_session(operation, &error))?;
+        match age {
+            Some(age) if age >= OLDEST_SESSION => {
+                let message = format!("the AWS session is {} s old, more than Firehose takes", age.as_secs());
+                Err(not_sent(operation, Class::Transient, "SessionTooOld", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn client(&self, region: &Region) -> Client {
+        self.clients.get_or_put_with(region, || {
+            let region = SdkRegion::new(region.as_str().to_owned());
+            Client::from_conf(Builder::from(&self.config).region(region).build())
+        })
+    }
+}
+
+fn encryption_input(key: &Key) -> Option<DeliveryStreamEncryptionConfigurationInput> {
+    let input = DeliveryStreamEncryptionConfigurationInput::builder();
+    let input = match key {
+        Key::AwsOwned => input.key_type(KeyType::AwsOwnedCmk),
+        Key::Customer(arn) => input.key_type(KeyType::CustomerManagedCmk).key_arn(arn.to_string()),
+        Key::Unresolved(_) => return None,
+    };
+    input.build().ok()
+}
+
+fn look(description: &DeliveryStreamDescription) -> Result<Look, Fault> {
+    let unreadable = |what| unreadable(Operation::DescribeDeliveryStream, what);
+    let state_word = description.delivery_stream_status().as_str();
+    Ok(Look {
+        arn: description.delivery_stream_arn().parse().map_err(|_| unreadable("DeliveryStreamARN"))?,
+        created: description.create_timestamp().and_then(|at| Timestamp::from_nanosecond(at.as_nanos()).ok()),
+        source: Some(description.delivery_stream_type().as_str().to_owned()),
+        state: match state_word {
+            "CREATING" => StreamState::Creating,
+            "ACTIVE" => StreamState::Active,
+            "DELETING" => StreamState::Deleting,
+            _ => StreamState::Broken,
+        },
+        state_word: state_word.to_owned(),
+        encryption: shown(description.delivery_stream_encryption_configuration()),
+    })
+}
+
+/// What AWS says of a stream that was never encrypted differs: `DISABLED`, no status, or no word at all.
+fn shown(encryption: Option<&DeliveryStreamEncryptionConfiguration>) -> Shown {
+    let Some((encryption, status)) = encryption.and_then(|said| Some((said, said.status()?))) else {
+        return Shown::Off;
+    };
+    match status.as_str() {
+        "DISABLED" => Shown::Off,
+        "ENABLED" => Shown::On(key(encryption)),
+        "ENABLING" => Shown::Enabling,
+        "DISABLING" => Shown::Disabling,
+        "ENABLING_FAILED" => failed(Action::Start, encryption),
+        "DISABLING_FAILED" => failed(Action::Stop, encryption),
+        word => Shown::Unknown(word.to_owned()),
+    }
+}
+
+fn key(encryption: &DeliveryStreamEncryptionConfiguration) -> Key {
+    let arn = encryption.key_arn();
+    match encryption.key_type().map_or("no key type", KeyType::as_str) {
+        "AWS_OWNED_CMK" => Key::AwsOwned,
+        "CUSTOMER_MANAGED_CMK" => arn
+            .and_then(|arn| arn.parse().ok())
+            .map_or_else(|| Key::Unresolved(arn.unwrap_or("CUSTOMER_MANAGED_CMK").to_owned()), Key::Customer),
+        word => Key::Unresolved(arn.unwrap_or(word).to_owned()),
+    }
+}
+
+fn failed(action: Action, encryption: &DeliveryStreamEncryptionConfiguration) -> Shown {
+    let failure = encryption.failure_description();
+    Shown::Failed {
+        action,
+        reason: failure.map_or(NO_REASON, |failure| failure.r#type().as_str()).to_owned(),
+        details: failure.map(|failure| failure.details().to_owned()).unwrap_or_default(),
+    }
+}

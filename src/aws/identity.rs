@@ -1,0 +1,69 @@
+//! Whose credentials the operator has, by `GetCallerIdentity`
+//! ([GetCallerIdentity](https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html)).
+//!
+//! The answer is kept for an hour, and one request at a time asks for it.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_sts::Client;
+use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::calls::Calls;
+use super::faults::{fault, unreadable};
+use super::pacing::Quota;
+use super::{Identity, Turn, Urgency};
+use crate::model::fault::{Fault, Operation};
+use crate::model::stream::Region;
+
+const OPERATION: Operation = Operation::GetCallerIdentity;
+/// The role of a workload hardly ever changes while it runs.
+const KEPT_FOR: Duration = Duration::from_hours(1);
+
+/// The caller, as STS knows it.
+pub(super) struct Caller {
+    client: Client,
+    calls: Calls,
+    region: Region,
+    known: Mutex<Option<(Instant, Identity)>>,
+}
+
+impl Caller {
+    /// The caller with the credentials of `config`, asked for in `region`.
+    pub(super) fn new(config: &SdkConfig, calls: Calls, region: Region) -> Self {
+        Self { client: Client::new(config), calls, region, known: Mutex::new(None) }
+    }
+
+    /// Account and partition of the caller.
+    pub(super) async fn identity(&self) -> Result<Identity, Fault> {
+        let mut known = self.known.lock().await;
+        if let Some((since, identity)) = known.as_ref()
+            && since.elapsed() < KEPT_FOR
+        {
+            return Ok(identity.clone());
+        }
+        let quota = Quota { operation: OPERATION, account: None, region: self.region.clone() };
+        // It is for every namespace alike, and nothing goes on without it.
+        let turn = Turn { urgency: Urgency::Call, namespace: String::new() };
+        let answer = self
+            .calls
+            .read(&quota, &turn, || async {
+                self.client.get_caller_identity().send().await.map_err(|error| fault(OPERATION, &error))
+            })
+            .await?;
+        let identity = identity(&answer)?;
+        *known = Some((Instant::now(), identity.clone()));
+        Ok(identity)
+    }
+}
+
+fn identity(answer: &GetCallerIdentityOutput) -> Result<Identity, Fault> {
+    let account = answer.account().and_then(|account| account.parse().ok());
+    let partition = answer.arn().and_then(|arn| arn.split(':').nth(1)).and_then(|text| text.parse().ok());
+    Ok(Identity {
+        account: account.ok_or_else(|| unreadable(OPERATION, "Account"))?,
+        partition: partition.ok_or_else(|| unreadable(OPERATION, "Arn"))?,
+    })
+}

@@ -1,0 +1,117 @@
+//! The ledger store: reads a stream's ledger, and writes it only against the version that was read.
+//!
+//! Whoever wants to call AWS must first have written here. A conflict means that somebody else wrote: the caller drops
+//! all that it decided. Nothing here decides; the arithmetic is in [`crate::model::ledger`].
+
+use tracing::warn;
+
+use super::records::{RecordError, Records};
+use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use crate::api::stream_encryption::StreamEncryption;
+use crate::model::decision::Ownership;
+use crate::model::ledger;
+use crate::model::stream::StreamArn;
+
+/// A stream's ledger, as it was read and as it shall be.
+#[derive(Clone, Debug)]
+pub struct Book {
+    /// The ledger as it shall be.
+    pub spec: StreamLedgerSpec,
+    /// Whose stream it is.
+    pub ownership: Ownership,
+    /// The ledger's name.
+    name: String,
+    /// The ledger as it was read.
+    stored: Option<StreamLedger>,
+}
+
+/// Who a resource is, in a ledger.
+#[must_use]
+pub fn owner(resource: &StreamEncryption) -> Owner {
+    let metadata = &resource.metadata;
+    Owner {
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+    }
+}
+
+/// Reads the ledger of `stream` for `resource`. Where its owner is gone, it is taken over with all that it holds.
+pub async fn open<R: Records>(
+    records: &R,
+    resource: &StreamEncryption,
+    stream: &StreamArn,
+) -> Result<Book, RecordError> {
+    let name = ledger::name(stream);
+    let me = owner(resource);
+    let empty = ledger::new(stream, me.clone());
+    let stored = match records.ledger(&name).await {
+        Ok(stored) => stored,
+        Err(RecordError::Unusable(why)) => {
+            warn!(ledger = name, why, "the ledger cannot be read");
+            return Ok(Book { spec: empty, ownership: Ownership::Unreadable, name, stored: None });
+        }
+        Err(error) => return Err(error),
+    };
+    let Some(found) = stored else { return Ok(Book { spec: empty, ownership: Ownership::Own, name, stored: None }) };
+    if let Err(corrupt) = ledger::check(&found.spec, stream) {
+        warn!(ledger = name, why = %corrupt, "the ledger cannot be believed");
+        return Ok(Book { spec: empty, ownership: Ownership::Unreadable, name, stored: Some(found) });
+    }
+    let holder = &found.spec.owner;
+    if *holder != me && !is_gone(records, holder).await? {
+        // What it holds is not this resource's to read.
+        return Ok(Book { spec: empty, ownership: Ownership::Another, name, stored: Some(found) });
+    }
+    let spec = StreamLedgerSpec { owner: me, ..found.spec.clone() };
+    Ok(Book { spec, ownership: Ownership::Own, name, stored: Some(found) })
+}
+
+/// Whether the resource that owns a ledger is no more, or is another one of that name.
+pub(super) async fn is_gone<R: Records>(records: &R, owner: &Owner) -> Result<bool, RecordError> {
+    let live = records.resource(&owner.namespace, &owner.name).await?;
+    Ok(live.is_none_or(|live| live.metadata.uid.as_deref() != Some(&owner.uid)))
+}
+
+impl Book {
+    /// Writes the ledger if it is not stored as it shall be. A ledger with nothing in it is not made.
+    pub async fn save<R: Records>(&mut self, records: &R) -> Result<(), RecordError> {
+        if self.ownership != Ownership::Own {
+            return Ok(());
+        }
+        let saved = match &self.stored {
+            Some(stored) if stored.spec == self.spec => return Ok(()),
+            Some(stored) => {
+                let changed = StreamLedger { metadata: stored.metadata.clone(), spec: self.spec.clone() };
+                records.replace_ledger(&changed).await?
+            }
+            None if self.spec.in_force.is_none() && self.spec.stream_created.is_none() && self.spec.calls.is_empty() => {
+                return Ok(());
+            }
+            None => records.create_ledger(&self.name, &self.spec).await?,
+        };
+        self.spec = saved.spec.clone();
+        self.stored = Some(saved);
+        Ok(())
+    }
+
+    /// Changes the ledger and writes it, from a fresh read where somebody else wrote meanwhile. Only for what is true
+    /// whatever else the ledger holds, such as the outcome of a call that was made.
+    pub async fn amend<R: Records>(
+        &mut self,
+        records: &R,
+        change: impl Fn(&StreamLedgerSpec) -> StreamLedgerSpec,
+    ) -> Result<(), RecordError> {
+        for _ in 0..3 {
+            self.spec = change(&self.spec);
+            match self.save(records).await {
+                Err(RecordError::Conflict) => {}
+                done => return done,
+            }
+            let Some(fresh) = records.ledger(&self.name).await? else { return Err(RecordError::Conflict) };
+            self.spec = fresh.spec.clone();
+            self.stored = Some(fresh);
+        }
+        Err(RecordError::Conflict)
+    }
+}

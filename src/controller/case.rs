@@ -1,0 +1,98 @@
+//! One visit's case: everything that has been gathered about one resource, as the decision's input.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::book::Book;
+use super::memory::Visit;
+use super::resolve::Subject;
+use crate::model::decision::{Input, Seen};
+use crate::model::fault::Fault;
+use crate::model::observation::{Look, Observation};
+
+/// Everything that has been gathered.
+pub(super) struct Case {
+    /// When.
+    pub(super) now: Timestamp,
+    /// What is asked for.
+    pub(super) subject: Subject,
+    /// The ledger.
+    pub(super) book: Book,
+    /// The stream.
+    pub(super) sight: Sight,
+    /// How old the session is.
+    pub(super) session_age: Option<SignedDuration>,
+    /// What the last visit left.
+    pub(super) visit: Visit,
+}
+
+/// What is known of the stream.
+pub(super) enum Sight {
+    /// Nothing yet.
+    NotYet,
+    /// AWS could not be asked.
+    Failed(Fault),
+    /// It was looked at.
+    At {
+        /// When the look was asked for.
+        at: Timestamp,
+        /// What AWS answered.
+        look: Option<Look>,
+        /// What it means.
+        observation: Observation,
+        /// Whether it was looked at in this visit.
+        fresh: bool,
+    },
+}
+
+impl Sight {
+    /// A look, and what it means for `subject`.
+    pub(super) fn of(subject: &Subject, at: Timestamp, look: Option<Look>, fresh: bool) -> Self {
+        let observation = Observation::of(&subject.stream, look.as_ref());
+        Self::At { at, look, observation, fresh }
+    }
+}
+
+impl Case {
+    /// A case with what the last visit saw, if that is still good.
+    pub(super) fn new(now: Timestamp, subject: Subject, book: Book, visit: Visit) -> Self {
+        let sight = match (&subject.fault, visit.look.clone()) {
+            (Some(fault), _) => Sight::Failed(fault.clone()),
+            (None, Some((at, look))) => Sight::of(&subject, at, look, false),
+            (None, None) => Sight::NotYet,
+        };
+        Self { now, subject, book, sight, session_age: None, visit }
+    }
+
+    /// The decision's input.
+    pub(super) fn input(&self) -> Input<'_> {
+        Input {
+            now: self.now,
+            stream: &self.subject.stream,
+            intent: &self.subject.intent,
+            permission: &self.subject.permission,
+            ownership: self.book.ownership,
+            ledger: &self.book.spec,
+            seen: match &self.sight {
+                Sight::NotYet => Seen::NotYet,
+                Sight::Failed(fault) => Seen::Failed(fault),
+                Sight::At { at, observation, .. } => Seen::At(*at, observation),
+            },
+            session_age: self.session_age,
+            waiting: self.visit.waiting,
+            drift_interval: self.subject.drift_interval,
+        }
+    }
+
+    /// Whether the stream was looked at in this visit, after the ledger was read.
+    pub(super) fn look_is_fresh(&self) -> bool {
+        matches!(self.sight, Sight::At { fresh: true, .. })
+    }
+
+    /// The look, if there is one.
+    pub(super) fn look(&self) -> Option<(Timestamp, &Option<Look>)> {
+        match &self.sight {
+            Sight::At { at, look, .. } => Some((*at, look)),
+            Sight::NotYet | Sight::Failed(_) => None,
+        }
+    }
+}

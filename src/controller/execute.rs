@@ -1,0 +1,126 @@
+//! The execute step: the only place that calls Start or Stop. It decides nothing.
+//!
+//! In this order, and in no other: a turn from the pacer, the resource as it is now, the reservation in the ledger, the
+//! call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and none is sent twice.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Operator;
+use super::case::Case;
+use super::memory::retry_of;
+use super::records::{Happening, RecordError, Records};
+use crate::api::ledger::{Action, Target};
+use crate::api::stream_encryption::StreamEncryption;
+use crate::aws::{Streams, Turn, Urgency};
+use crate::model::decision::Wanted;
+use crate::model::fault::{Class, Fault, Operation};
+use crate::model::key::Key;
+use crate::model::ledger::{self, Reservation};
+use crate::model::message;
+
+/// How old a reservation may be when its call is sent. A process that was paused longer does not send it.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Makes the call that was decided. [`RecordError::Conflict`]: the decision does not hold any more, and nothing was sent.
+pub(super) async fn call<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    case: &mut Case,
+    reservation: &Reservation,
+) -> Result<(), RecordError> {
+    let stream = case.subject.stream.clone();
+    let target = &reservation.target;
+    operator.aws.turn(&stream, target.action, &urgent(resource)).await;
+    still_asked_for(operator, resource).await?;
+
+    let reserved_at = Instant::now();
+    let in_force_before = case.book.spec.in_force.clone();
+    let (spec, id) = ledger::reserve(&case.book.spec, reservation, operator.clock.now());
+    case.book.spec = spec;
+    case.book.save(&operator.records).await?;
+
+    let outcome = if reserved_at.elapsed() > FRESH {
+        Err(not_sent(&stream, target.action))
+    } else {
+        info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = reservation.correction, "calling");
+        send(operator, case, target).await
+    };
+    match &outcome {
+        Ok(()) => info!(%stream, call = id, "accepted"),
+        Err(fault) => warn!(%stream, call = id, code = fault.code, class = ?fault.class, message = fault.message, "not accepted"),
+    }
+    let now = operator.clock.now();
+    case.book
+        .amend(&operator.records, |ledger| ledger::record(ledger, &id, outcome.as_ref().copied(), now))
+        .await
+        // The reservation stands, as pending: the next visit resolves it by looking.
+        .unwrap_or_else(|error| warn!(%stream, call = id, %error, "the outcome could not be recorded"));
+    if reservation.correction {
+        let was = message::key_in_force(in_force_before.as_ref());
+        let note = format!("Somebody changed the stream's encryption: {was} It is being corrected.");
+        let happening = Happening { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
+        operator.records.tell(&super::book::owner(resource), &happening).await;
+    }
+    Ok(())
+}
+
+/// Writes one record and reads whether it was encrypted.
+pub(super) async fn verify<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    case: &mut Case,
+) {
+    let me = super::book::owner(resource);
+    let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
+    match operator.aws.put_record(&case.subject.stream, &record, &urgent(resource)).await {
+        Ok(true) => case.subject.intent.verified = Some(operator.clock.now()),
+        Ok(false) => info!(stream = %case.subject.stream, "a record was not encrypted yet"),
+        Err(fault) => {
+            warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "no record could be written");
+        }
+    }
+}
+
+async fn send<A: Streams, R: Records>(operator: &Operator<A, R>, case: &Case, target: &Target) -> Result<(), Fault> {
+    let stream = &case.subject.stream;
+    match (target.action, &case.subject.intent.wanted) {
+        (Action::Start, Wanted::Key(key)) => operator.aws.start(stream, key).await,
+        (Action::Start, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => {
+            operator.aws.start(stream, &Key::AwsOwned).await
+        }
+        (Action::Stop, _) => {
+            let in_force = case.book.spec.in_force.as_ref().and_then(|known| known.key.as_ref());
+            operator.aws.stop(stream, in_force.map(Key::of).as_ref()).await
+        }
+    }
+}
+
+/// The live resource must still be the one that was decided about.
+async fn still_asked_for<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+) -> Result<(), RecordError> {
+    let me = super::book::owner(resource);
+    let live = operator.records.resource(&me.namespace, &me.name).await?.ok_or(RecordError::Conflict)?;
+    let same = live.metadata.uid == resource.metadata.uid
+        && live.metadata.generation == resource.metadata.generation
+        && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
+        && retry_of(&live) == retry_of(resource);
+    if same { Ok(()) } else { Err(RecordError::Conflict) }
+}
+
+fn urgent(resource: &StreamEncryption) -> Turn {
+    Turn { urgency: Urgency::Call, namespace: resource.metadata.namespace.clone().unwrap_or_default() }
+}
+
+fn not_sent(stream: &crate::model::stream::StreamArn, action: Action) -> Fault {
+    Fault {
+        operation: Operation::change(stream.service, action),
+        class: Class::Transient,
+        code: Some("NotSent".to_owned()),
+        message: "the process was paused between the reservation and the call".to_owned(),
+    }
+}

@@ -1,0 +1,83 @@
+//! What the process remembers of a resource between two visits.
+//!
+//! Nothing here may matter for safety: a restart loses it all. It saves looks (a status that was just written brings
+//! the resource back, and a look costs one of AWS's 5 a second), lets waits grow, and notices a cache that lags.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::api::RETRY_ANNOTATION;
+use crate::api::condition::Reason;
+use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use crate::model::key::{KeyFacts, KeyName};
+use crate::model::observation::Look;
+
+/// The memories of all resources, by uid.
+#[derive(Default)]
+pub struct Memory(Mutex<HashMap<String, Visit>>);
+
+/// What the last visit left.
+#[derive(Clone, Debug, Default)]
+pub struct Visit {
+    /// What was seen of the stream, and when; nothing once it is too old to be used.
+    pub look: Option<(Timestamp, Option<Look>)>,
+    /// What KMS said of the key, by the name that was asked for.
+    pub key: Option<(KeyName, Option<KeyFacts>)>,
+    /// The reason given, and since when.
+    pub waiting: Option<(Reason, Timestamp)>,
+    /// The status last written.
+    pub status: Option<StreamEncryptionStatus>,
+    /// Until when the look is good.
+    pub look_due: Option<Timestamp>,
+    /// The retry annotation then; set by [`Memory::keep`].
+    pub retry: Option<String>,
+}
+
+/// The value of the retry annotation.
+#[must_use]
+pub fn retry_of(resource: &StreamEncryption) -> Option<String> {
+    let annotations = resource.metadata.annotations.as_ref()?;
+    annotations.get(RETRY_ANNOTATION).map(|value| value.chars().take(256).collect())
+}
+
+impl Memory {
+    /// What is known of a resource. What was seen is left out once it is due, or when a person has changed something.
+    pub fn recall(&self, resource: &StreamEncryption, now: Timestamp) -> Visit {
+        let mut visit = self.lock().get(uid(resource)).cloned().unwrap_or_default();
+        let asked_again = visit.retry != retry_of(resource) || resource.metadata.deletion_timestamp.is_some();
+        if asked_again || visit.look_due.is_none_or(|due| due <= now) {
+            visit.look = None;
+            visit.key = None;
+        }
+        visit
+    }
+
+    /// Keeps what a visit saw and said.
+    pub fn keep(&self, resource: &StreamEncryption, visit: Visit) {
+        let visit =
+            Visit { retry: retry_of(resource), ..visit };
+        self.lock().insert(uid(resource).to_owned(), visit);
+    }
+
+    /// Forgets what was seen of a resource: it must be looked at anew. The status written is still known.
+    pub fn forget(&self, resource: &StreamEncryption) {
+        if let Some(visit) = self.lock().get_mut(uid(resource)) {
+            visit.look_due = None;
+        }
+    }
+
+    /// Forgets every resource whose uid is not among `alive`.
+    pub fn retain(&self, alive: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| alive(uid));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Visit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn uid(resource: &StreamEncryption) -> &str {
+    resource.metadata.uid.as_deref().unwrap_or_default()
+}

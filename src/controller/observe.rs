@@ -1,0 +1,53 @@
+//! The observe step: one look at the stream, and what the ledger learns from it. Reads AWS; writes nothing.
+
+use tracing::{debug, warn};
+
+use super::Operator;
+use super::case::{Case, Sight};
+use super::records::Records;
+use crate::api::condition::Reason;
+use crate::aws::{Streams, Turn, Urgency};
+use crate::model::ledger;
+use crate::model::observation::{Observation, Shown};
+
+/// Looks at the stream of a case.
+pub(super) async fn observe<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case) {
+    let at = operator.clock.now();
+    let turn = Turn { urgency: urgency(case), namespace: case.book.spec.owner.namespace.clone() };
+    let seen = operator.aws.look(&case.subject.stream, &turn).await;
+    let session_age = operator.aws.session_age().await;
+    case.now = operator.clock.now();
+    match (seen, session_age) {
+        (Ok(look), Ok(age)) => {
+            if let Some(Shown::Failed { reason, details, .. }) = look.as_ref().map(|look| &look.encryption) {
+                debug!(stream = %case.subject.stream, reason, details, "AWS shows a failure");
+            }
+            case.session_age = age;
+            case.sight = Sight::of(&case.subject, at, look, true);
+            learn(case);
+        }
+        (Err(fault), _) | (_, Err(fault)) => {
+            warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "AWS could not be asked");
+            case.sight = Sight::Failed(fault);
+        }
+    }
+}
+
+/// The first look, and looks at what is changing, go before looks for drift.
+fn urgency(case: &Case) -> Urgency {
+    match case.visit.waiting {
+        Some((Reason::Encrypted | Reason::EncryptionDisabled | Reason::Drifted, _)) => Urgency::Drift,
+        _ => Urgency::Changing,
+    }
+}
+
+/// Lets the ledger learn. What was seen of another stream, or of none, teaches nothing.
+fn learn(case: &mut Case) {
+    let Sight::At { look: Some(look), observation, .. } = &case.sight else { return };
+    if matches!(observation, Observation::OtherStream | Observation::NotEncryptable(_)) {
+        return;
+    }
+    let wanted = case.subject.intent.wanted.target();
+    let unusable = case.subject.intent.key_problem.is_some();
+    case.book.spec = ledger::learn(&case.book.spec, observation, look.created, wanted.as_ref(), unusable, case.now);
+}

@@ -1,0 +1,290 @@
+//! The report step: the status, an event on a transition, and what is remembered. Writes to Kubernetes only what changed.
+//!
+//! A status that is already there is not written again: in the steady state a look costs no write. The cache may lag
+//! behind our own writes, so what is there means both the cache and what was last written.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use tracing::info;
+
+use super::Operator;
+use super::book::owner;
+use super::case::{Case, Sight};
+use super::memory::Visit;
+use super::records::{Happening, RecordError, Records};
+use super::resolve::Unresolved;
+use crate::api::condition::{ConditionType, Reason, Standing, Truth, condition, find};
+use crate::api::stream_encryption::{Calls, Failure, StreamEncryption, StreamEncryptionStatus, StreamStatus};
+use crate::aws::Streams;
+use crate::model::backoff;
+use crate::model::claims;
+use crate::model::decision::{self, Decision, Wanted};
+use crate::model::key::KeyProblem;
+use crate::model::message;
+
+/// Reports a decision. Returns when to be back.
+pub(super) async fn report<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    case: Case,
+    decision: Decision,
+) -> Result<Timestamp, RecordError> {
+    let before = written(resource, &case.visit);
+    let status = status(resource, &before, &case, &decision);
+    write(operator, resource, &case.visit, &before, &status).await?;
+    let since = case.visit.waiting.filter(|(last, _)| *last == decision.reason).map_or(case.now, |(_, since)| since);
+    let visit = Visit {
+        look: case.look().map(|(at, look)| (at, look.clone())),
+        key: case.subject.key.clone(),
+        waiting: Some((decision.reason, since)),
+        status: Some(status),
+        look_due: Some(decision.look_due),
+        ..case.visit
+    };
+    operator.memory.keep(resource, visit);
+    Ok(decision.wake)
+}
+
+/// Reports a resource that could not be resolved. Returns when to be back.
+pub(super) async fn unresolved<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    visit: &Visit,
+    why: Unresolved,
+) -> Result<Timestamp, RecordError> {
+    let (reason, words) = match why {
+        Unresolved::Spec(words) => (Reason::SpecInvalid, format!("The spec has no meaning: {words}.")),
+        Unresolved::Identity(fault) => {
+            tracing::warn!(code = fault.code, message = fault.message, "AWS does not tell whose credentials these are");
+            (fault.class.reason(), message::identity(fault.class))
+        }
+    };
+    let now = operator.clock.now();
+    let before = written(resource, visit);
+    let generation = resource.metadata.generation;
+    let mut status = before.clone();
+    status.observed_generation = generation;
+    status.conditions = standing(&before.conditions, reason, &words, generation, now);
+    write(operator, resource, visit, &before, &status).await?;
+    let since = visit.waiting.filter(|(last, _)| *last == reason).map_or(now, |(_, since)| since);
+    let wait = backoff::look_again(since, now, jiff::SignedDuration::from_secs(5), jiff::SignedDuration::from_mins(5));
+    let visit = Visit { waiting: Some((reason, since)), status: Some(status), look_due: None, ..visit.clone() };
+    operator.memory.keep(resource, visit);
+    Ok(now + wait)
+}
+
+/// Reports a resource whose content is not what its schema says.
+pub async fn malformed<R: Records>(
+    records: &R,
+    resource: &crate::api::ledger::Owner,
+    generation: Option<i64>,
+    why: &str,
+    now: Timestamp,
+) -> Result<(), RecordError> {
+    let words = format!("The resource cannot be read: {why}. Write it anew.");
+    let status = StreamEncryptionStatus {
+        observed_generation: generation,
+        conditions: standing(&[], Reason::SpecInvalid, &words, generation, now),
+        ..StreamEncryptionStatus::default()
+    };
+    records.write_status(resource, &status).await
+}
+
+/// The status as it is, as far as this process knows.
+fn written(resource: &StreamEncryption, visit: &Visit) -> StreamEncryptionStatus {
+    visit.status.clone().or_else(|| resource.status.clone()).unwrap_or_default()
+}
+
+async fn write<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    visit: &Visit,
+    before: &StreamEncryptionStatus,
+    status: &StreamEncryptionStatus,
+) -> Result<(), RecordError> {
+    let there = resource.status.as_ref() == Some(status) && visit.status.as_ref().is_none_or(|last| last == status);
+    // A deleted resource without finalizer has nothing left to write to.
+    if there {
+        return Ok(());
+    }
+    let me = owner(resource);
+    operator.records.write_status(&me, status).await?;
+    if let Some(happening) = transition(&before.conditions, &status.conditions) {
+        info!(namespace = me.namespace, name = me.name, reason = happening.reason, note = happening.note, "status");
+        operator.records.tell(&me, &happening).await;
+    }
+    Ok(())
+}
+
+/// What a person is told when `Ready` changes its reason, or the key stops being usable.
+fn transition(before: &[Condition], after: &[Condition]) -> Option<Happening> {
+    let changed = |kind| {
+        let new = find(after, kind)?;
+        let same = find(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
+        (!same).then_some(new)
+    };
+    let key = changed(ConditionType::KeyUsable).filter(|condition| condition.status == Truth::False.as_str());
+    let condition = changed(ConditionType::Ready).or(key)?;
+    let reason = condition.reason.parse::<Reason>().ok();
+    let at_ease = [
+        Reason::Settling,
+        Reason::Verifying,
+        Reason::Enabling,
+        Reason::Disabling,
+        Reason::StreamUpdating,
+        Reason::StreamCreating,
+        Reason::Suspended,
+    ];
+    let warning = condition.status != Truth::True.as_str() && !reason.is_some_and(|reason| at_ease.contains(&reason));
+    let note = condition.message.chars().take(1000).collect();
+    Some(Happening { warning, reason: condition.reason.clone(), action: "Reconcile", note })
+}
+
+/// The status that a decision leads to.
+fn status(
+    resource: &StreamEncryption,
+    before: &StreamEncryptionStatus,
+    case: &Case,
+    decision: &Decision,
+) -> StreamEncryptionStatus {
+    let generation = resource.metadata.generation;
+    if decision.reason.standing() == Standing::Unchanged {
+        return unchanged(before, generation, case.now, &message::ready(&case.input(), decision));
+    }
+    let input = case.input();
+    let mut status = StreamEncryptionStatus {
+        observed_generation: generation,
+        stream: Some(stream(before, case)),
+        key: claims::key_asked_for(&input).map(crate::model::key::Key::status),
+        next_attempt_time: decision.next_attempt.map(rounded_up),
+        conditions: standing(&before.conditions, decision.reason, &message::ready(&input, decision), generation, case.now),
+        verified_time: case.subject.intent.verified.map(rounded_up),
+        ..StreamEncryptionStatus::default()
+    };
+    // What a ledger holds is told to its owner only.
+    if matches!(decision.reason, Reason::NotPermitted | Reason::StreamOwnedByAnother | Reason::LedgerUnreadable) {
+        return status;
+    }
+    let budget = decision::budget(&input);
+    status.calls =
+        Some(Calls { used: budget.used, limit: budget.limit, next_free: budget.next_free.map(rounded_up) });
+    status.encryption_status = match case.sight {
+        Sight::Failed(_) => before.encryption_status,
+        Sight::NotYet | Sight::At { .. } => claims::encryption_status(&input),
+    };
+    status.key_in_force = claims::key_in_force(&input);
+    status.encrypted_since = claims::encrypted_since(&input).map(rounded_up);
+    status.plain_text_since = claims::plain_text_since(&input).map(rounded_up);
+    status.failure = failure(before, case);
+    status.conditions.push(encrypted(&before.conditions, case, decision, generation));
+    status.conditions.extend(key_usable(&before.conditions, case, generation));
+    status
+}
+
+/// Suspended: all stays as it was but the generation that is spoken of.
+fn unchanged(
+    before: &StreamEncryptionStatus,
+    generation: Option<i64>,
+    now: Timestamp,
+    words: &str,
+) -> StreamEncryptionStatus {
+    let mut status = before.clone();
+    status.observed_generation = generation;
+    status.next_attempt_time = None;
+    status.conditions.retain(|old| {
+        old.type_ != ConditionType::Reconciling.as_str() && old.type_ != ConditionType::Stalled.as_str()
+    });
+    for condition in &mut status.conditions {
+        condition.observed_generation = generation;
+    }
+    if find(&status.conditions, ConditionType::Ready).is_none() {
+        let ready = condition(&[], ConditionType::Ready, Truth::Unknown, Reason::Suspended, words, generation, now);
+        status.conditions.insert(0, ready);
+    }
+    status
+}
+
+fn stream(before: &StreamEncryptionStatus, case: &Case) -> StreamStatus {
+    let arn = &case.subject.stream;
+    let old = before.stream.clone().filter(|old| old.arn == arn.to_string());
+    let look = match &case.sight {
+        Sight::At { look: Some(look), .. } if look.arn == *arn => Some(look),
+        Sight::At { .. } | Sight::NotYet | Sight::Failed(_) => None,
+    };
+    let seen = matches!(case.sight, Sight::At { .. });
+    let (source, state) = match (look, old) {
+        (Some(look), _) => (look.source.clone(), Some(look.state_word.clone())),
+        (None, Some(old)) if !seen => (old.source, old.state),
+        (None, _) => (None, None),
+    };
+    StreamStatus {
+        arn: arn.to_string(),
+        service: arn.service,
+        account: arn.account.to_string(),
+        region: arn.region.to_string(),
+        name: arn.name().to_owned(),
+        source,
+        state,
+    }
+}
+
+fn failure(before: &StreamEncryptionStatus, case: &Case) -> Option<Failure> {
+    let input = case.input();
+    let kind = claims::failure(&input)?;
+    let attempts = case.book.spec.attempts.as_ref().map_or(0, |attempts| attempts.count);
+    let known = before.failure.as_ref().filter(|known| known.kind == kind && known.attempts == attempts);
+    let time = known.map_or(whole_second(case.now), |known| known.time.clone());
+    Some(Failure { message: message::advice(&kind).to_owned(), kind, time, attempts })
+}
+
+/// `Ready`, and `Reconciling` or `Stalled` where they are true.
+fn standing(
+    before: &[Condition],
+    reason: Reason,
+    words: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let make = |kind, truth| condition(before, kind, truth, reason, words, generation, whole_second(now).0);
+    let (ready, more) = match reason.standing() {
+        Standing::Ready => (Truth::True, None),
+        Standing::Progressing => (Truth::False, Some(ConditionType::Reconciling)),
+        Standing::Unknown => (Truth::Unknown, Some(ConditionType::Reconciling)),
+        Standing::Stalled => (Truth::False, Some(ConditionType::Stalled)),
+        Standing::Reported => (Truth::False, None),
+        Standing::Unchanged => (Truth::Unknown, None),
+    };
+    let mut conditions = vec![make(ConditionType::Ready, ready)];
+    conditions.extend(more.map(|kind| make(kind, Truth::True)));
+    conditions
+}
+
+fn encrypted(before: &[Condition], case: &Case, decision: &Decision, generation: Option<i64>) -> Condition {
+    let input = case.input();
+    let truth = claims::encrypted(&input, decision.reason);
+    let reason = if truth == Truth::True { Reason::Encrypted } else { decision.reason };
+    let words = message::encrypted(&input);
+    condition(before, ConditionType::Encrypted, truth, reason, &words, generation, whole_second(case.now).0)
+}
+
+fn key_usable(before: &[Condition], case: &Case, generation: Option<i64>) -> Option<Condition> {
+    let (truth, reason) = match (case.subject.intent.key_problem, &case.subject.intent.wanted) {
+        (Some(KeyProblem::Unreadable), _) => (Truth::Unknown, Reason::KeyUnreadable),
+        (Some(problem), _) => (Truth::False, problem.reason()),
+        (None, Wanted::Key(_)) => (Truth::True, Reason::KeyEnabled),
+        (None, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => return None,
+    };
+    let words = message::key_usable(&case.input());
+    Some(condition(before, ConditionType::KeyUsable, truth, reason, &words, generation, whole_second(case.now).0))
+}
+
+/// Kubernetes stores whole seconds.
+fn whole_second(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+/// What holds *from* a time on is told as the next whole second: never too early.
+fn rounded_up(at: Timestamp) -> Time {
+    let floor = whole_second(at).0;
+    if floor == at { Time(at) } else { Time(crate::model::ledger::later(floor, jiff::SignedDuration::from_secs(1))) }
+}

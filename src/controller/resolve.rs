@@ -1,0 +1,218 @@
+//! The resolve step: from the resource to a [`Subject`]: the stream's ARN, what is asked for, what is allowed.
+//!
+//! Reads the caller's identity, the key that an alias or a reference stands for, and that key's state. What is not
+//! allowed is not asked of AWS. After this step nothing reads the raw spec of the stream and the key.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use jiff::SignedDuration;
+
+use super::Operator;
+use super::memory::{Visit, retry_of};
+use super::records::{RecordError, Records, ReferencedKey};
+use crate::api::stream_encryption::{
+    DeletionPolicy, Encryption, KeyReference, KeyType, StreamEncryption, StreamReference,
+};
+use crate::aws::{Identity, Streams, Turn, Urgency};
+use crate::model::decision::{Intent, Wanted};
+use crate::model::fault::{Class, Fault};
+use crate::model::key::{self, Key, KeyFacts, KeyName, KeyProblem};
+use crate::model::permission::Permission;
+use crate::model::stream::{Malformed, Region, StreamArn};
+
+/// What a resource is about, resolved.
+pub(super) struct Subject {
+    /// The stream.
+    pub(super) stream: StreamArn,
+    /// What is asked for.
+    pub(super) intent: Intent,
+    /// What is allowed.
+    pub(super) permission: Permission,
+    /// What KMS said of the key asked for, to be remembered.
+    pub(super) key: Option<(KeyName, Option<KeyFacts>)>,
+    /// Why KMS could not be asked.
+    pub(super) fault: Option<Fault>,
+    /// How often to look for drift: a little different for each resource, so that they spread out.
+    pub(super) drift_interval: SignedDuration,
+}
+
+/// Why a resource has no subject.
+pub(super) enum Unresolved {
+    /// The spec has no meaning.
+    Spec(String),
+    /// AWS does not tell whose credentials the operator has.
+    Identity(Fault),
+}
+
+/// Resolves a resource.
+pub(super) async fn resolve<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    visit: &Visit,
+) -> Result<Result<Subject, Unresolved>, RecordError> {
+    let identity = match operator.aws.identity().await {
+        Ok(identity) => identity,
+        Err(fault) => return Ok(Err(Unresolved::Identity(fault))),
+    };
+    let stream = match stream(&resource.spec.stream, &identity, &operator.rules.region) {
+        Ok(stream) => stream,
+        Err(why) => return Ok(Err(Unresolved::Spec(why))),
+    };
+    let mut subject = Subject {
+        intent: intent(resource, visit),
+        permission: Permission {
+            account: identity.account,
+            partition: identity.partition,
+            allow_disable: operator.rules.allow_disable,
+            max_calls_per_day: operator.rules.max_calls_per_day,
+        },
+        key: None,
+        fault: None,
+        drift_interval: spread(operator.rules.drift_interval, resource),
+        stream,
+    };
+    let may_ask = subject.permission.stream(&subject.stream).is_ok() && !subject.intent.suspended;
+    if subject.intent.wanted != Wanted::Off
+        && let Some(asked) = &resource.spec.key
+    {
+        let named = match named_key(operator, resource, asked).await? {
+            Ok(named) => named,
+            Err(why) => return Ok(Err(Unresolved::Spec(why))),
+        };
+        match named {
+            Named::AwsOwned => subject.intent.wanted = Wanted::Key(Key::AwsOwned),
+            Named::Problem(problem) => {
+                subject.intent.wanted = Wanted::UnknownKey;
+                subject.intent.key_problem = Some(problem);
+            }
+            Named::Customer(name) => look_up(operator, resource, visit, &mut subject, name, may_ask).await,
+        }
+    }
+    Ok(Ok(subject))
+}
+
+/// The stream that a spec means.
+fn stream(asked: &StreamReference, identity: &Identity, region: &Region) -> Result<StreamArn, String> {
+    let words = |malformed: Malformed| malformed.to_string();
+    match (&asked.arn, asked.service, &asked.name) {
+        (Some(arn), None, None) => arn.parse().map_err(words),
+        (None, Some(service), Some(name)) => {
+            let region = match &asked.region {
+                Some(region) => region.parse().map_err(words)?,
+                None => region.clone(),
+            };
+            let (account, partition) = (identity.account.clone(), identity.partition.clone());
+            StreamArn::new(partition, service, region, account, name).map_err(words)
+        }
+        _ => Err("write exactly one of stream.arn, or stream.service and stream.name".to_owned()),
+    }
+}
+
+fn intent(resource: &StreamEncryption, visit: &Visit) -> Intent {
+    let spec = &resource.spec;
+    let deleting = resource.metadata.deletion_timestamp.is_some();
+    let status = visit.status.as_ref().or(resource.status.as_ref());
+    let off = deleting || spec.encryption == Encryption::Disabled;
+    Intent {
+        wanted: if off { Wanted::Off } else { Wanted::AnyKey },
+        key_problem: None,
+        drift: spec.drift,
+        suspended: spec.suspend,
+        disable_on_deletion: spec.deletion_policy == DeletionPolicy::Disable,
+        deleting,
+        verify: spec.verify.is_some_and(|verify| verify.put_record),
+        verified: status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0),
+        retry: retry_of(resource),
+    }
+}
+
+enum Named {
+    AwsOwned,
+    Customer(KeyName),
+    Problem(KeyProblem),
+}
+
+/// The key that a spec names, in a form that KMS understands.
+async fn named_key<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    asked: &KeyReference,
+) -> Result<Result<Named, String>, RecordError> {
+    let words = |malformed: Malformed| malformed.to_string();
+    let by_arn = |arn: &str| arn.parse().map(|arn| Named::Customer(KeyName::Arn(arn))).map_err(words);
+    Ok(match (asked.kind, &asked.arn, &asked.alias, &asked.reference) {
+        (KeyType::AwsOwned, None, None, None) => Ok(Named::AwsOwned),
+        (KeyType::CustomerManaged, Some(arn), None, None) => by_arn(arn),
+        (KeyType::CustomerManaged, None, Some(alias), None) => key::alias(alias).map(Named::Customer).map_err(words),
+        (KeyType::CustomerManaged, None, None, Some(reference)) => {
+            let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
+            match operator.records.referenced_key(namespace, reference).await? {
+                ReferencedKey::Arn(arn) => by_arn(&arn).or(Ok(Named::Problem(KeyProblem::ReferenceNotReady))),
+                ReferencedKey::NotReady => Ok(Named::Problem(KeyProblem::ReferenceNotReady)),
+                ReferencedKey::KindMissing => Ok(Named::Problem(KeyProblem::ReferenceKindMissing)),
+            }
+        }
+        _ => Err("write nothing beside key.type AWS_OWNED_CMK, and exactly one of key.arn, key.alias and key.ref with CUSTOMER_MANAGED_CMK".to_owned()),
+    })
+}
+
+/// Asks KMS for the key, unless the last visit's answer is still good, and sets what is wanted and what is wrong with it.
+async fn look_up<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    visit: &Visit,
+    subject: &mut Subject,
+    name: KeyName,
+    may_ask: bool,
+) {
+    let intent = &mut subject.intent;
+    intent.wanted = Wanted::UnknownKey;
+    if let KeyName::Arn(arn) = &name {
+        intent.wanted = Wanted::Key(Key::Customer(arn.clone()));
+        if subject.permission.key(&Key::Customer(arn.clone())).is_err() {
+            return;
+        }
+        if arn.region != subject.stream.region {
+            intent.key_problem = Some(KeyProblem::OtherRegion);
+            return;
+        }
+    }
+    if !may_ask {
+        return;
+    }
+    let remembered = visit.key.as_ref().filter(|(asked, _)| *asked == name).map(|(_, facts)| facts.clone());
+    let turn = Turn {
+        urgency: Urgency::Changing,
+        namespace: resource.metadata.namespace.clone().unwrap_or_default(),
+    };
+    let answer = match remembered {
+        Some(facts) => Ok(facts),
+        None => operator.aws.key(&subject.stream, &name, &turn).await,
+    };
+    match answer {
+        Ok(facts) => {
+            match &facts {
+                Some(facts) => {
+                    intent.wanted = Wanted::Key(Key::Customer(facts.arn.clone()));
+                    intent.key_problem = facts.problem(&subject.stream);
+                }
+                None => intent.key_problem = Some(KeyProblem::Missing),
+            }
+            subject.key = Some((name, facts));
+        }
+        Err(fault) if matches!(fault.class, Class::Denied | Class::Invalid) => {
+            tracing::warn!(key = %name, code = fault.code, message = fault.message, "the key cannot be read");
+            intent.key_problem = Some(KeyProblem::Unreadable);
+        }
+        Err(fault) => subject.fault = Some(fault),
+    }
+}
+
+/// The drift interval of one resource: up to a tenth shorter or longer, always the same for the same resource.
+fn spread(interval: SignedDuration, resource: &StreamEncryption) -> SignedDuration {
+    let mut hasher = DefaultHasher::new();
+    resource.metadata.uid.hash(&mut hasher);
+    let thousandths = i64::try_from(hasher.finish() % 200).unwrap_or(0) - 100;
+    let milliseconds = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX / 2000);
+    SignedDuration::from_millis(milliseconds + milliseconds / 1000 * thousandths)
+}

@@ -1,0 +1,85 @@
+//! What users see, on the API server: status, events and the finalizer. The spec, labels and annotations are never written.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder};
+use serde_json::json;
+use tracing::debug;
+
+use super::{DEADLINE, MANAGER, ask_for};
+use crate::api::FINALIZER;
+use crate::api::ledger::Owner;
+use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use crate::controller::records::{Happening, RecordError};
+
+/// A resource, live.
+pub(super) async fn read(
+    api: &Api<StreamEncryption>,
+    name: &str,
+) -> Result<Option<StreamEncryption>, RecordError> {
+    ask_for(api.get(name)).await
+}
+
+/// Writes the status. The uid goes along, so that it never lands on another resource of the same name.
+pub(super) async fn write_status(
+    api: &Api<StreamEncryption>,
+    resource: &Owner,
+    status: &StreamEncryptionStatus,
+) -> Result<(), RecordError> {
+    let body = json!({
+        "apiVersion": StreamEncryption::api_version(&()),
+        "kind": StreamEncryption::kind(&()),
+        "metadata": {"name": resource.name, "namespace": resource.namespace, "uid": resource.uid},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(MANAGER).force();
+    match ask_for(api.patch_status(&resource.name, &parameters, &Patch::Apply(&body))).await {
+        // Gone, or another resource by now: nobody is left to read it.
+        Ok(_) | Err(RecordError::Conflict) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Adds or removes the finalizer, if the list of finalizers is still the one that was read.
+pub(super) async fn set_finalizer(
+    api: &Api<StreamEncryption>,
+    resource: &StreamEncryption,
+    present: bool,
+) -> Result<(), RecordError> {
+    let name = resource.metadata.name.as_deref().unwrap_or_default();
+    let mut finalizers = resource.metadata.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|finalizer| finalizer != FINALIZER);
+    if present {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    let body = json!({"metadata": {
+        "finalizers": finalizers,
+        "resourceVersion": resource.metadata.resource_version,
+    }});
+    ask_for(api.patch(name, &PatchParams::default(), &Patch::Merge(&body))).await.map(|_| ())
+}
+
+/// Publishes an event.
+pub(super) async fn tell(recorder: &Recorder, resource: &Owner, happening: &Happening) {
+    let about = ObjectReference {
+        api_version: Some(StreamEncryption::api_version(&()).into_owned()),
+        kind: Some(StreamEncryption::kind(&()).into_owned()),
+        namespace: Some(resource.namespace.clone()),
+        name: Some(resource.name.clone()),
+        uid: Some(resource.uid.clone()),
+        ..ObjectReference::default()
+    };
+    let event = Event {
+        type_: if happening.warning { EventType::Warning } else { EventType::Normal },
+        reason: happening.reason.clone(),
+        note: Some(happening.note.clone()),
+        action: happening.action.to_owned(),
+        secondary: None,
+    };
+    match tokio::time::timeout(DEADLINE, recorder.publish(&event, &about)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => debug!(%error, "an event was lost"),
+        Err(_) => debug!("an event was lost: no answer in time"),
+    }
+}

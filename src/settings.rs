@@ -1,0 +1,158 @@
+//! The operator's settings: flags and environment variables as written ([`Arguments`]), and what they mean ([`Settings`]).
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+
+use crate::model::ledger::AWS_LIMIT;
+use crate::model::stream::Region;
+
+/// Keeps Amazon Data Firehose and Kinesis data streams encrypted with the key you asked for.
+#[derive(Debug, Parser)]
+#[command(name = "stream-encryption-operator", version)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator until it is told to end.
+    Run(Box<RunArguments>),
+    /// Print the CustomResourceDefinitions.
+    Crd,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// The flags of `run`, as written.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// The namespace that holds the ledgers.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "stream-encryption-system")]
+    pub namespace: String,
+    /// Watch only this namespace. Default: all.
+    #[arg(long, env = "WATCH_NAMESPACE")]
+    pub watch_namespace: Option<String>,
+    /// The operator's own region, and that of streams given by name without one.
+    #[arg(long, env = "AWS_REGION")]
+    pub region: Option<String>,
+    /// Another endpoint for all of AWS, such as a simulated one.
+    #[arg(long, env = "AWS_ENDPOINT_URL")]
+    pub aws_endpoint_url: Option<String>,
+    /// The share of AWS's request rates to use, in percent. The rest is left to other tools.
+    #[arg(long, env = "AWS_RATE_PERCENT", default_value_t = 80)]
+    pub aws_rate_percent: u8,
+    /// Calls of Start and Stop per stream in 24 hours, of AWS's 25. The rest is left to people.
+    #[arg(long, env = "MAX_CALLS_PER_DAY", default_value_t = 20)]
+    pub max_calls_per_day: u32,
+    /// Allow resources to turn encryption off (encryption: Disabled, deletionPolicy: Disable).
+    #[arg(long, env = "ALLOW_DISABLE", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub allow_disable: bool,
+    /// How often to look at each stream for changes that somebody else made, in seconds.
+    #[arg(long, env = "DRIFT_INTERVAL_SECONDS", default_value_t = 600)]
+    pub drift_interval_seconds: u32,
+    /// How many resources to work on at a time.
+    #[arg(long, env = "CONCURRENCY", default_value_t = 32)]
+    pub concurrency: u16,
+    /// How to write logs.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "json")]
+    pub log_format: LogFormat,
+    /// What to log: a level, or levels by module (tracing's filter language).
+    #[arg(long, env = "LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// What the flags mean, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The namespace that holds the ledgers.
+    pub namespace: String,
+    /// The only namespace to watch, or all.
+    pub watch_namespace: Option<String>,
+    /// The operator's own region, and that of streams given by name without one.
+    pub region: Region,
+    /// Another endpoint for all of AWS.
+    pub aws_endpoint_url: Option<String>,
+    /// The share of AWS's request rates to use, in percent.
+    pub aws_rate_percent: u8,
+    /// Calls per stream in 24 hours.
+    pub max_calls_per_day: u32,
+    /// Whether encryption may be turned off.
+    pub allow_disable: bool,
+    /// How often to look for drift.
+    pub drift_interval: SignedDuration,
+    /// How many resources to work on at a time.
+    pub concurrency: u16,
+}
+
+impl RunArguments {
+    /// What the flags mean, or what is wrong with them.
+    pub fn check(&self) -> anyhow::Result<Settings> {
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let within = |what: &str, good: bool, range: &str| {
+            if good { Ok(()) } else { Err(anyhow::anyhow!("{what} must be {range}")) }
+        };
+        within("--namespace", !self.namespace.is_empty(), "the name of a namespace")?;
+        within("--aws-rate-percent", (1..=100).contains(&self.aws_rate_percent), "from 1 to 100")?;
+        within("--max-calls-per-day", (1..=AWS_LIMIT).contains(&self.max_calls_per_day), "from 1 to 25")?;
+        within("--drift-interval-seconds", (30..=86_400).contains(&self.drift_interval_seconds), "from 30 to 86400")?;
+        // kube takes 0 as "as many as there are".
+        within("--concurrency", self.concurrency > 0, "at least 1")?;
+        Ok(Settings {
+            namespace: self.namespace.clone(),
+            watch_namespace: given(&self.watch_namespace),
+            region: given(&self.region).ok_or_else(|| anyhow::anyhow!("set AWS_REGION or --region, such as eu-west-1"))?.parse()?,
+            aws_endpoint_url: given(&self.aws_endpoint_url),
+            aws_rate_percent: self.aws_rate_percent,
+            max_calls_per_day: self.max_calls_per_day,
+            allow_disable: self.allow_disable,
+            drift_interval: SignedDuration::from_secs(i64::from(self.drift_interval_seconds)),
+            concurrency: self.concurrency,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(flags: &[&str]) -> anyhow::Result<Settings> {
+        let region = ["--region", "eu-west-1"];
+        let region: &[&str] = if flags.contains(&"--region") { &[] } else { &region };
+        let all = ["stream-encryption-operator", "run"].iter().chain(region).chain(flags);
+        match Arguments::try_parse_from(all)?.command {
+            Command::Run(arguments) => arguments.check(),
+            Command::Crd => unreachable!("`run` was given"),
+        }
+    }
+
+    #[test]
+    fn twenty_of_the_25_calls_are_used_unless_told_otherwise() {
+        assert_eq!(run(&[]).unwrap().max_calls_per_day, 20);
+        assert_eq!(run(&["--max-calls-per-day", "25"]).unwrap().max_calls_per_day, 25);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_what_to_write() {
+        for (flags, words) in [
+            (["--max-calls-per-day", "26"], "from 1 to 25"),
+            (["--max-calls-per-day", "0"], "from 1 to 25"),
+            (["--aws-rate-percent", "0"], "from 1 to 100"),
+            (["--drift-interval-seconds", "5"], "from 30 to 86400"),
+            (["--concurrency", "0"], "at least 1"),
+            (["--region", "Ireland"], "such as eu-west-1"),
+        ] {
+            let error = run(&flags).unwrap_err().to_string();
+            assert!(error.contains(words), "{flags:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The settings of a simulated AWS: how long things take, and which of several plausible answers it gives where AWS documents none.
+//!
+//! Pure data with defaults; each undocumented choice says so. It must never hold state.
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+/// How the simulated AWS behaves. Every field has a default: write `Settings { enabling: …, ..Settings::default() }`.
+/// In JSON durations are written as `"10s"`, `"2m"` or `"PT10S"`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The account of every access key that `accounts` does not name.
+    pub account: String,
+    /// Access key id to account.
+    pub accounts: BTreeMap<String, String>,
+    /// The region of calls that are not signed.
+    pub region: String,
+    /// Firehose: ENABLING lasts this long. AWS publishes no figure.
+    pub enabling: SignedDuration,
+    /// Firehose: DISABLING lasts this long.
+    pub disabling: SignedDuration,
+    /// Kinesis: UPDATING lasts this long ("a few seconds, but it can take minutes").
+    pub updating: SignedDuration,
+    /// CREATING lasts this long, for both services.
+    pub creating: SignedDuration,
+    /// DELETING lasts this long, for both services.
+    pub deleting: SignedDuration,
+    /// Records follow a change of encryption this much later ("up to 5 seconds").
+    pub settle: SignedDuration,
+    /// Every Describe shows the stream as it was this long ago.
+    pub read_lag: SignedDuration,
+    /// Which key a Firehose Describe shows after a failed re-key. Not documented.
+    pub failed_re_key_shows: ShownKey,
+    /// Whether a Firehose Describe still shows KeyType and KeyARN after DISABLED. Not documented.
+    pub key_after_disabled: KeyAfterDisabled,
+    /// What Firehose does with a key that it cannot use. Not documented which key fails in which way.
+    pub bad_key: BadKey,
+    /// What a Kinesis Describe shows as KeyId. Not documented.
+    pub kinesis_key_id: KeyIdEcho,
+    /// Whether a Kinesis Describe shows the new or the old encryption while UPDATING. Not documented.
+    pub while_updating: ShownWhileUpdating,
+    /// Which Firehose Starts and Stops count to the limit. "Calls", says the documentation, no more.
+    pub firehose_counts: FirehoseCounts,
+    /// The limit of calls per stream and window; 25 at AWS.
+    pub call_limit: usize,
+    /// The rolling window of that limit; 24 hours at AWS.
+    pub call_window: SignedDuration,
+    /// The limit of Firehose streams for one customer managed key; 500 at AWS.
+    pub streams_per_key: usize,
+    /// Session credentials older than this cannot make Firehose create a grant; 6 hours at AWS.
+    pub session_age: SignedDuration,
+    /// Whether the limits of calls per second hold.
+    pub rate_limits: bool,
+    /// Whether errors carry the `x-amzn-ErrorType` header beside `__type`, over HTTP.
+    pub error_type_header: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            account: "111122223333".to_owned(),
+            accounts: BTreeMap::new(),
+            region: "eu-west-1".to_owned(),
+            enabling: SignedDuration::from_secs(10),
+            disabling: SignedDuration::from_secs(10),
+            updating: SignedDuration::from_secs(5),
+            creating: SignedDuration::from_secs(5),
+            deleting: SignedDuration::from_secs(5),
+            settle: SignedDuration::from_secs(5),
+            read_lag: SignedDuration::ZERO,
+            failed_re_key_shows: ShownKey::Asked,
+            key_after_disabled: KeyAfterDisabled::Dropped,
+            bad_key: BadKey::FailsLater,
+            kinesis_key_id: KeyIdEcho::AsGiven,
+            while_updating: ShownWhileUpdating::New,
+            firehose_counts: FirehoseCounts::ReachedTheStream,
+            call_limit: 25,
+            call_window: SignedDuration::from_hours(24),
+            streams_per_key: 500,
+            session_age: SignedDuration::from_hours(6),
+            rate_limits: true,
+            error_type_header: true,
+        }
+    }
+}
+
+/// Which key is shown after a failed re-key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShownKey {
+    /// The key that was asked for and failed.
+    Asked,
+    /// The key that still encrypts records.
+    InForce,
+}
+
+/// Whether the key stays in Describe after DISABLED.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyAfterDisabled {
+    /// As moto does.
+    Kept,
+    /// Only `Status` is left.
+    Dropped,
+}
+
+/// What happens to a key that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BadKey {
+    /// Start answers OK, then the stream ends in ENABLING_FAILED.
+    FailsLater,
+    /// Start answers InvalidKMSResourceException.
+    RefusedAtOnce,
+}
+
+/// What Kinesis shows as KeyId.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyIdEcho {
+    /// The text of the Start call.
+    AsGiven,
+    /// The key's ARN.
+    KeyArn,
+    /// The first alias that points to the key, as `alias/name`; the key's ARN if there is none.
+    Alias,
+}
+
+/// What Kinesis shows while UPDATING.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ShownWhileUpdating {
+    /// The encryption that was asked for, as kinesis-mock does.
+    New,
+    /// The encryption that is still in force.
+    Old,
+}
+
+/// Which calls of Firehose's Start and Stop count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FirehoseCounts {
+    /// Only those that AWS accepted.
+    Accepted,
+    /// All that reached an existing stream, refused or not, but not those refused by this very limit.
+    ReachedTheStream,
+    /// Also those refused by the limit: a loop of retries never gets out.
+    EvenOverTheLimit,
+}
