@@ -23,6 +23,9 @@ mod identity;
 mod kinesis;
 mod kms;
 pub mod pacing;
+#[cfg(test)]
+mod recorded;
+mod timestamp;
 
 pub use clients::{Aws, Endpoints};
 

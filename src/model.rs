@@ -12,4 +12,6 @@ pub mod ledger;
 pub mod message;
 pub mod observation;
 pub mod permission;
+#[cfg(test)]
+mod situation;
 pub mod stream;

@@ -45,8 +45,8 @@ pub struct RunArguments {
     /// The operator's own region, and that of streams given by name without one.
     #[arg(long, env = "AWS_REGION")]
     pub region: Option<String>,
-    /// Another endpoint for all of AWS, such as a simulated one.
-    #[arg(long, env = "AWS_ENDPOINT_URL")]
+    /// Another endpoint for all of AWS, such as a simulated one. `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` work too.
+    #[arg(long, env = "STREAM_ENCRYPTION_AWS_ENDPOINT_URL")]
     pub aws_endpoint_url: Option<String>,
     /// The share of AWS's request rates to use, in percent. The rest is left to other tools.
     #[arg(long, env = "AWS_RATE_PERCENT", default_value_t = 80)]
@@ -104,7 +104,7 @@ impl RunArguments {
         within("--namespace", !self.namespace.is_empty(), "the name of a namespace")?;
         within("--aws-rate-percent", (1..=100).contains(&self.aws_rate_percent), "from 1 to 100")?;
         within("--max-calls-per-day", (1..=AWS_LIMIT).contains(&self.max_calls_per_day), "from 1 to 25")?;
-        within("--drift-interval-seconds", (30..=86_400).contains(&self.drift_interval_seconds), "from 30 to 86400")?;
+        within("--drift-interval-seconds", (10..=86_400).contains(&self.drift_interval_seconds), "from 10 to 86400")?;
         // kube takes 0 as "as many as there are".
         within("--concurrency", self.concurrency > 0, "at least 1")?;
         Ok(Settings {
@@ -147,7 +147,7 @@ mod tests {
             (["--max-calls-per-day", "26"], "from 1 to 25"),
             (["--max-calls-per-day", "0"], "from 1 to 25"),
             (["--aws-rate-percent", "0"], "from 1 to 100"),
-            (["--drift-interval-seconds", "5"], "from 30 to 86400"),
+            (["--drift-interval-seconds", "5"], "from 10 to 86400"),
             (["--concurrency", "0"], "at least 1"),
             (["--region", "Ireland"], "such as eu-west-1"),
         ] {

@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
         priority = 1
     )
 )]
+#[x_kube(validation = Rule::new("self.drift != 'Report' || self.deletionPolicy != 'Disable'").message("with drift: Report nothing is called, so write deletionPolicy: Retain; or write drift: Correct"))]
 #[serde(rename_all = "camelCase")]
 pub struct StreamEncryptionSpec {
     /// The stream. It cannot be changed: make another resource for another stream.
@@ -68,7 +69,7 @@ pub struct StreamEncryptionSpec {
 #[x_kube(validation = Rule::new("has(self.arn) != has(self.name)").message("write exactly one of arn, or service and name"))]
 #[x_kube(validation = Rule::new("has(self.name) == has(self.service)").message("write service (Firehose or Kinesis) together with name, and neither of them beside arn"))]
 #[x_kube(validation = Rule::new("!has(self.region) || !has(self.arn)").message("leave region out beside arn: the ARN names the region"))]
-#[x_kube(validation = Rule::new("!has(self.service) || self.service != 'Firehose' || !has(self.name) || self.name.size() <= 64").message("the name of a Firehose stream has at most 64 characters"))]
+#[x_kube(validation = Rule::new("!has(self.service) || self.service != 'Firehose' || !has(self.name) || self.name.size() <= 64").message("write a name of at most 64 characters: Firehose has no longer ones"))]
 #[serde(rename_all = "camelCase")]
 pub struct StreamReference {
     /// The stream's ARN: arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME.
@@ -82,7 +83,7 @@ pub struct StreamReference {
     /// The stream's name, in the operator's own account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9_.-]+$')").message("a stream's name has only the characters a-z A-Z 0-9 _ . -"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9_.-]+$')").message("write the stream's name with the characters a-z A-Z 0-9 _ . - only, and an ARN into arn"))]
     pub name: Option<String>,
     /// The region of a stream given by name. Default: the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -47,9 +47,9 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
     /// The value of `key`, made and put in where it is missing.
     pub(super) fn get_or_put_with(&self, key: &K, make: impl FnOnce() -> V) -> V {
         self.get(key).unwrap_or_else(|| {
-            let made = make();
-            self.put(key.clone(), made.clone());
-            made
+            let value = make();
+            self.put(key.clone(), value.clone());
+            value
         })
     }
 }

@@ -24,21 +24,31 @@ impl Calls {
     }
 
     /// Sends a request that only reads: up to three times, when AWS throttles or does not answer.
-    pub(super) async fn read<T, F>(&self, quota: &Quota, turn: &Turn, send: impl Fn() -> F) -> Result<T, Fault>
+    pub(super) async fn read<T, F>(
+        &self,
+        quota: &Quota,
+        turn: &Turn,
+        send: impl Fn() -> F,
+    ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let mut sent = 1;
+        let mut tries = 1;
         loop {
             match self.once(quota, turn, &send).await {
-                Err(Fault { class: Class::Throttled | Class::Transient, .. }) if sent < READS => sent += 1,
+                Err(Fault { class: Class::Throttled | Class::Transient, .. }) if tries < READS => tries += 1,
                 outcome => return outcome,
             }
         }
     }
 
     /// Sends a request once, in its turn.
-    pub(super) async fn once<T, F>(&self, quota: &Quota, turn: &Turn, send: impl FnOnce() -> F) -> Result<T, Fault>
+    pub(super) async fn once<T, F>(
+        &self,
+        quota: &Quota,
+        turn: &Turn,
+        send: impl FnOnce() -> F,
+    ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use jiff::SignedDuration;
 
@@ -29,6 +29,7 @@ use crate::model::observation::Look;
 use crate::model::stream::{Region, StreamArn};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Of every request, from its signature to the last byte of the answer.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Where AWS is, and how much of its limits the operator may use.
@@ -88,18 +89,12 @@ impl Aws {
     /// yet, so missing credentials show at the first one.
     pub async fn new(endpoints: Endpoints) -> Result<Self, BadEndpoints> {
         endpoints.check()?;
-        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .region(aws_config::Region::new(endpoints.region.as_str().to_owned()))
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(deadlines());
-        if let Some(url) = &endpoints.endpoint_url {
-            loader = loader.endpoint_url(url);
-        }
-        Ok(Self::over(loader.load().await, &endpoints, Arc::new(SystemTime::now)))
+        let config = loader(&endpoints).load().await;
+        Ok(Self::over(config, &endpoints, Arc::new(SystemTime::now)))
     }
 
     /// AWS as `config` reaches it, its sessions dated by `clock`.
-    fn over(config: SdkConfig, endpoints: &Endpoints, clock: Clock) -> Self {
+    pub fn over(config: SdkConfig, endpoints: &Endpoints, clock: Clock) -> Self {
         let provider = config.credentials_provider().unwrap_or_else(|| {
             unreachable!("the default chain is always set; that it finds nothing shows when it is asked")
         });
@@ -178,15 +173,26 @@ impl Streams for Aws {
     }
 }
 
-fn deadlines() -> TimeoutConfig {
-    TimeoutConfig::builder()
+fn loader(endpoints: &Endpoints) -> ConfigLoader {
+    let deadlines = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(DEADLINE)
         .operation_timeout(DEADLINE)
-        .build()
+        .build();
+    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .region(aws_config::Region::new(endpoints.region.as_str().to_owned()))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(deadlines);
+    match &endpoints.endpoint_url {
+        Some(url) => loader.endpoint_url(url),
+        None => loader,
+    }
 }
 
 fn is_http_url(url: &str) -> bool {
     let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     host.is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains(char::is_whitespace))
 }
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,8 @@ impl Sessions {
 impl Seen {
     /// When the session of `access_key_id` was first seen.
     fn note(&mut self, access_key_id: &str, now: SystemTime) -> SystemTime {
-        if let Some(session) = self.sessions.iter_mut().find(|session| session.access_key_id == access_key_id) {
+        if let Some(session) = self.sessions.iter_mut().find(|session| session.access_key_id == access_key_id)
+        {
             session.last = now;
             return session.first;
         }
@@ -125,5 +126,103 @@ impl ProvideCredentials for Sessions {
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn session(id: u64, expiry: Option<SystemTime>) -> Credentials {
+        Credentials::new(format!("ASIA{id}"), "secret", Some("token".to_owned()), expiry, "test")
+    }
+
+    /// A clock that a test moves, in hours.
+    #[derive(Clone, Default)]
+    struct Hours(Arc<AtomicU64>);
+
+    impl Hours {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH + HOUR * u32::try_from(self.0.load(Ordering::Relaxed)).unwrap()
+        }
+
+        fn go_to(&self, hours: u64) {
+            self.0.store(hours, Ordering::Relaxed);
+        }
+
+        fn clock(&self) -> Clock {
+            let hours = self.clone();
+            Arc::new(move || hours.now())
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_without_a_session_have_no_age_and_keep_their_expiry() {
+        let hours = Hours::default();
+        let sessions = Sessions::new(Credentials::new("AKIA", "secret", None, None, "test"), hours.clock());
+        assert_eq!(sessions.provide_credentials().await.unwrap().expiry(), None);
+        hours.go_to(48);
+        assert_eq!(sessions.age().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_session_expires_for_the_sdk_five_hours_after_it_was_first_seen_or_earlier() {
+        for (own_expiry, handed_on) in [(None, 5), (Some(12), 5), (Some(1), 1)] {
+            let hours = Hours::default();
+            let own_expiry = own_expiry.map(|hours| SystemTime::UNIX_EPOCH + hours * HOUR);
+            let sessions = Sessions::new(session(1, own_expiry), hours.clock());
+            let credentials = sessions.provide_credentials().await.unwrap();
+            assert_eq!(credentials.expiry(), Some(SystemTime::UNIX_EPOCH + handed_on * HOUR));
+            assert_eq!(credentials.session_token(), Some("token"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_a_provider_hands_on_again_keeps_its_age() {
+        let hours = Hours::default();
+        let sessions = Sessions::new(session(1, None), hours.clock());
+        for hour in 0..48 {
+            hours.go_to(hour);
+            assert_eq!(sessions.age().await.unwrap(), Some(HOUR * u32::try_from(hour).unwrap()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_can_is_asked_for_a_new_session_before_the_old_one_is_too_old() {
+        let hours = Hours::default();
+        let made = hours.clone();
+        // A new session whenever somebody asks, good for 12 hours.
+        let provider = aws_credential_types::credential_fn::provide_credentials_fn(move || {
+            let expiry = made.now() + 12 * HOUR;
+            let id = made.0.load(Ordering::Relaxed);
+            async move { Ok(session(id, Some(expiry))) }
+        });
+        let sessions = Sessions::new(provider, hours.clock());
+        for hour in 0..48 {
+            hours.go_to(hour);
+            assert_eq!(sessions.age().await.unwrap(), Some(HOUR * u32::try_from(hour % 5).unwrap()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_in_use_is_not_forgotten_for_many_that_are_not() {
+        let mut seen = Seen::default();
+        let at = |hour: u32| SystemTime::UNIX_EPOCH + HOUR * hour;
+        seen.note("ASIA-in-use", at(0));
+        for hour in 1..100 {
+            seen.note(&format!("ASIA{hour}"), at(hour));
+            assert_eq!(seen.note("ASIA-in-use", at(hour)), at(0));
+        }
+        assert_eq!(seen.sessions.len(), REMEMBERED);
+    }
+
+    #[test]
+    fn no_secret_is_in_the_debug_output() {
+        let sessions = Sessions::new(session(1, None), Hours::default().clock());
+        assert_eq!(format!("{sessions:?}"), "Sessions { .. }");
     }
 }

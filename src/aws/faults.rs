@@ -25,9 +25,12 @@ where
     let http = error.raw_response().map(|response| response.status().as_u16());
     match error {
         SdkError::ConstructionFailure(_) => without_code(operation, error, Answer::NotSent),
-        SdkError::DispatchFailure(_) if no_credentials(error) => {
-            not_sent(operation, classify(operation, Answer::NotSent), NO_CREDENTIALS, DisplayErrorContext(error).to_string())
-        }
+        SdkError::DispatchFailure(_) if no_credentials(error) => not_sent(
+            operation,
+            classify(operation, Answer::NotSent),
+            NO_CREDENTIALS,
+            DisplayErrorContext(error).to_string(),
+        ),
         SdkError::ServiceError(context) => {
             let body = Body::of(context.raw());
             let code = body.code.as_deref().or(error.code());
@@ -59,7 +62,13 @@ pub(super) fn no_session(operation: Operation, error: &CredentialsError) -> Faul
     not_sent(operation, Class::Transient, NO_CREDENTIALS, DisplayErrorContext(error).to_string())
 }
 
-fn answered(operation: Operation, code: Option<&str>, kms_code: Option<&str>, message: &str, http: u16) -> Fault {
+fn answered(
+    operation: Operation,
+    code: Option<&str>,
+    kms_code: Option<&str>,
+    message: &str,
+    http: u16,
+) -> Fault {
     let status = http.to_string();
     let code = code.map_or(status.as_str(), without_namespace);
     let class = classify(operation, Answer::Error { code, kms_code, message, http });

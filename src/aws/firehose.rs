@@ -8,10 +8,9 @@ use aws_sdk_firehose::Client;
 use aws_sdk_firehose::config::{Builder, Region as SdkRegion};
 use aws_sdk_firehose::primitives::Blob;
 use aws_sdk_firehose::types::{
-    DeliveryStreamDescription, DeliveryStreamEncryptionConfiguration, DeliveryStreamEncryptionConfigurationInput,
-    KeyType, Record,
+    DeliveryStreamDescription, DeliveryStreamEncryptionConfiguration,
+    DeliveryStreamEncryptionConfigurationInput, KeyType, Record,
 };
-use jiff::Timestamp;
 
 use super::Turn;
 use super::bounded::Bounded;
@@ -19,6 +18,7 @@ use super::calls::Calls;
 use super::credentials::{OLDEST_SESSION, Sessions};
 use super::faults::{fault, no_session, not_sent, unreadable};
 use super::pacing::Quota;
+use super::timestamp::timestamp;
 use crate::api::ledger::Action;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::Key;
@@ -96,12 +96,16 @@ impl Firehose {
     }
 
     /// `PutRecord`, once: whether Firehose says that the record was encrypted.
-    pub(super) async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {
+    pub(super) async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        turn: &Turn,
+    ) -> Result<bool, Fault> {
         let operation = Operation::PutFirehoseRecord;
         let record = Record::builder().data(Blob::new(record)).build();
-        let record = record.map_err(|error| {
-            not_sent(operation, Class::Invalid, "UnreadableRecord", error.to_string())
-        })?;
+        let record = record
+            .map_err(|error| not_sent(operation, Class::Invalid, "UnreadableRecord", error.to_string()))?;
         let client = self.client(&stream.region);
         let request = client.put_record().delivery_stream_name(stream.name()).record(record);
         let answer = self
@@ -147,7 +151,7 @@ fn look(description: &DeliveryStreamDescription) -> Result<Look, Fault> {
     let state_word = description.delivery_stream_status().as_str();
     Ok(Look {
         arn: description.delivery_stream_arn().parse().map_err(|_| unreadable("DeliveryStreamARN"))?,
-        created: description.create_timestamp().and_then(|at| Timestamp::from_nanosecond(at.as_nanos()).ok()),
+        created: description.create_timestamp().and_then(timestamp),
         source: Some(description.delivery_stream_type().as_str().to_owned()),
         state: match state_word {
             "CREATING" => StreamState::Creating,
@@ -195,3 +199,6 @@ fn failed(action: Action, encryption: &DeliveryStreamEncryptionConfiguration) ->
         details: failure.map(|failure| failure.details().to_owned()).unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,3 +67,59 @@ fn identity(answer: &GetCallerIdentityOutput) -> Result<Identity, Fault> {
         partition: partition.ok_or_else(|| unreadable(OPERATION, "Arn"))?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::recorded::{Recorded, calls};
+    use super::*;
+
+    fn answer(arn: &str) -> (u16, String) {
+        let xml = format!(
+            "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
+             <Arn>{arn}</Arn><UserId>AROAEXAMPLE:operator</UserId><Account>111122223333</Account>\
+             </GetCallerIdentityResult></GetCallerIdentityResponse>"
+        );
+        (200, xml)
+    }
+
+    fn caller(recorded: &Recorded) -> Caller {
+        Caller::new(&recorded.config(), calls(), "eu-west-1".parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn account_and_partition_come_from_sts() {
+        for (arn, partition) in [
+            ("arn:aws:sts::111122223333:assumed-role/operator/session", "aws"),
+            ("arn:aws-cn:sts::111122223333:assumed-role/operator/session", "aws-cn"),
+            ("arn:aws-us-gov:iam::111122223333:user/operator", "aws-us-gov"),
+        ] {
+            let recorded = Recorded::answers([answer(arn)]);
+            let identity = caller(&recorded).identity().await.unwrap();
+            assert_eq!((identity.account.as_str(), identity.partition.as_str()), ("111122223333", partition));
+            assert_eq!(recorded.sent()[0].host, "sts.eu-west-1.amazonaws.com");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_is_kept_for_an_hour() {
+        let arn = "arn:aws:iam::111122223333:user/operator";
+        let recorded = Recorded::answers([answer(arn), answer(arn)]);
+        let caller = caller(&recorded);
+        for _ in 0..3 {
+            caller.identity().await.unwrap();
+        }
+        tokio::time::advance(Duration::from_mins(59)).await;
+        caller.identity().await.unwrap();
+        assert_eq!(recorded.sent().len(), 1);
+        tokio::time::advance(Duration::from_mins(1)).await;
+        caller.identity().await.unwrap();
+        assert_eq!(recorded.sent().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_identity_that_cannot_be_read_is_a_fault() {
+        let recorded = Recorded::answers([answer("nobody")]);
+        let fault = caller(&recorded).identity().await.unwrap_err();
+        assert_eq!(fault.code.as_deref(), Some("UnreadableAnswer"));
+    }
+}

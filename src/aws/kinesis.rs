@@ -11,7 +11,6 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{Builder, Region as SdkRegion};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, StreamDescriptionSummary};
-use jiff::Timestamp;
 
 use super::Turn;
 use super::bounded::Bounded;
@@ -19,6 +18,7 @@ use super::calls::Calls;
 use super::faults::{fault, not_sent, unreadable};
 use super::kms::Kms;
 use super::pacing::Quota;
+use super::timestamp::timestamp;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::{KINESIS_ALIAS, Key, KeyArn};
 use crate::model::observation::{Look, Shown, StreamState};
@@ -111,7 +111,12 @@ impl Kinesis {
     }
 
     /// `PutRecord`, once: whether Kinesis says that the record was encrypted.
-    pub(super) async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {
+    pub(super) async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        turn: &Turn,
+    ) -> Result<bool, Fault> {
         let operation = Operation::PutKinesisRecord;
         let request = self.client(&stream.region).put_record().stream_arn(stream.to_string());
         let request = request.partition_key(PARTITION_KEY).data(Blob::new(record));
@@ -199,11 +204,10 @@ fn may_answer_later(fault: &Fault) -> bool {
 
 fn look(summary: &StreamDescriptionSummary, encryption: Shown) -> Result<Look, Fault> {
     let unreadable = |what| unreadable(Operation::DescribeStreamSummary, what);
-    let created = summary.stream_creation_timestamp();
     let state_word = summary.stream_status().as_str();
     Ok(Look {
         arn: summary.stream_arn().parse().map_err(|_| unreadable("StreamARN"))?,
-        created: Timestamp::from_nanosecond(created.as_nanos()).ok(),
+        created: timestamp(summary.stream_creation_timestamp()),
         source: None,
         state: match state_word {
             "CREATING" => StreamState::Creating,
@@ -216,3 +220,6 @@ fn look(summary: &StreamDescriptionSummary, encryption: Shown) -> Result<Look, F
         encryption,
     })
 }
+
+#[cfg(test)]
+mod tests;

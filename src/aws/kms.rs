@@ -89,13 +89,115 @@ fn facts(metadata: &KeyMetadata) -> Result<KeyFacts, Fault> {
         state: match metadata.key_state() {
             Some(SdkKeyState::Enabled) => KeyState::Enabled,
             Some(SdkKeyState::Disabled) => KeyState::Disabled,
-            Some(SdkKeyState::PendingDeletion | SdkKeyState::PendingReplicaDeletion) => KeyState::PendingDeletion,
+            Some(SdkKeyState::PendingDeletion | SdkKeyState::PendingReplicaDeletion) => {
+                KeyState::PendingDeletion
+            }
             Some(SdkKeyState::PendingImport) => KeyState::PendingImport,
             // Creating, Updating, Unavailable, and what AWS may add: not usable now, perhaps later.
             _ => KeyState::Unavailable,
         },
-        symmetric: metadata.key_spec() == Some(&KeySpec::SymmetricDefault),
-        encrypts: metadata.key_usage() == Some(&KeyUsageType::EncryptDecrypt),
+        // AWS always says both; where a server leaves one out, it means what CreateKey takes for it.
+        symmetric: metadata.key_spec().is_none_or(|spec| *spec == KeySpec::SymmetricDefault),
+        encrypts: metadata.key_usage().is_none_or(|usage| *usage == KeyUsageType::EncryptDecrypt),
         aws_managed: metadata.key_manager() == Some(&KeyManagerType::Aws),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::recorded::{Recorded, calls, drift};
+    use super::*;
+
+    const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+    fn orders() -> StreamArn {
+        "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap()
+    }
+
+    fn metadata(state: &str, spec: &str, usage: &str, manager: &str) -> (u16, String) {
+        let metadata = json!({
+            "KeyId": "1234abcd-12ab-34cd-56ef-1234567890ab", "Arn": KEY, "KeyState": state, "KeySpec": spec,
+            "KeyUsage": usage, "KeyManager": manager,
+        });
+        (200, json!({ "KeyMetadata": metadata }).to_string())
+    }
+
+    async fn facts_of(answer: (u16, String)) -> KeyFacts {
+        let recorded = Recorded::answers([answer]);
+        let name = KeyName::Alias("alias/orders".to_owned());
+        Kms::new(recorded.config(), calls()).key(&orders(), &name, &drift()).await.unwrap().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_state_of_a_key_is_read() {
+        for (word, state) in [
+            ("Enabled", KeyState::Enabled),
+            ("Disabled", KeyState::Disabled),
+            ("PendingDeletion", KeyState::PendingDeletion),
+            ("PendingReplicaDeletion", KeyState::PendingDeletion),
+            ("PendingImport", KeyState::PendingImport),
+            ("Creating", KeyState::Unavailable),
+            ("Updating", KeyState::Unavailable),
+            ("Unavailable", KeyState::Unavailable),
+            ("Somewhere", KeyState::Unavailable),
+        ] {
+            let facts = facts_of(metadata(word, "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER")).await;
+            assert_eq!(facts.state, state, "{word}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_key_is_for_and_who_manages_it_is_read() {
+        for (spec, usage, manager, expected) in [
+            ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER", (true, true, false)),
+            ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "AWS", (true, true, true)),
+            ("RSA_2048", "ENCRYPT_DECRYPT", "CUSTOMER", (false, true, false)),
+            ("HMAC_256", "GENERATE_VERIFY_MAC", "CUSTOMER", (false, false, false)),
+        ] {
+            let facts = facts_of(metadata("Enabled", spec, usage, manager)).await;
+            assert_eq!(
+                (facts.symmetric, facts.encrypts, facts.aws_managed),
+                expected,
+                "{spec} {usage} {manager}"
+            );
+            assert_eq!(facts.arn, KEY.parse().unwrap());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_whose_spec_and_usage_are_left_out_has_those_of_create_key() {
+        // As moto answers for a key that was made without a word about its usage.
+        let metadata =
+            json!({"KeyId": "1234abcd", "Arn": KEY, "KeyState": "Enabled", "KeyManager": "CUSTOMER"});
+        let facts = facts_of((200, json!({ "KeyMetadata": metadata }).to_string())).await;
+        assert_eq!((facts.symmetric, facts.encrypts), (true, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_asked_for_in_its_own_region_and_an_alias_in_the_streams() {
+        for (name, key_id, host) in [
+            (KeyName::Arn(KEY.parse().unwrap()), KEY, "kms.us-east-1.amazonaws.com"),
+            (KeyName::Alias("alias/orders".to_owned()), "alias/orders", "kms.eu-west-1.amazonaws.com"),
+        ] {
+            let recorded =
+                Recorded::answers([metadata("Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER")]);
+            Kms::new(recorded.config(), calls()).key(&orders(), &name, &drift()).await.unwrap();
+            let [sent] = recorded.sent().try_into().unwrap();
+            assert_eq!((sent.body, sent.host.as_str()), (json!({"KeyId": key_id}), host));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_kms_does_not_know_is_no_fault_and_one_that_it_hides_is() {
+        let recorded = Recorded::answers([
+            (400, r#"{"__type":"NotFoundException"}"#),
+            (400, r#"{"__type":"AccessDeniedException","Message":"not authorized"}"#),
+        ]);
+        let kms = Kms::new(recorded.config(), calls());
+        let name = KeyName::Arn(KEY.parse().unwrap());
+        assert_eq!(kms.key(&orders(), &name, &drift()).await, Ok(None));
+        assert_eq!(kms.key(&orders(), &name, &drift()).await.unwrap_err().class, Class::Denied);
+    }
 }

@@ -163,15 +163,13 @@ impl Lane {
             if let Err(again) = state.bucket.take(now) {
                 return Some(again);
             }
-            let mut unused = Some(Token { lane: Some(self.clone()), taken: now });
-            while let Some(token) = unused.take()
-                && let Some(waiter) = state.queue.pop()
-            {
-                // It comes back from a waiter that is gone; the next one gets it.
-                unused = waiter.send(token).err();
+            let mut granted = false;
+            while !granted && let Some(waiter) = state.queue.pop() {
+                let token = Token { lane: Some(self.clone()), taken: now };
+                // A waiter that is gone leaves it to the next one. Under this lock no token may be dropped unspent.
+                granted = waiter.send(token).map_err(Token::spend).is_ok();
             }
-            if let Some(token) = unused {
-                token.spend();
+            if !granted {
                 state.bucket.give_back(now);
             }
         }
@@ -224,3 +222,6 @@ impl Drop for Waiting<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

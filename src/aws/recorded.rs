@@ -1,7 +1,8 @@
-//! For tests: the real SDKs over recorded answers of AWS, and what they sent.
+//! For tests: the real SDKs over recorded answers of AWS, and what the SDKs sent.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -9,8 +10,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sts::config::SharedHttpClient;
-use aws_sdk_sts::primitives::SdkBody;
-use aws_smithy_http_client::test_util::{ReplayEvent, StaticReplayClient};
+use aws_smithy_http_client::test_util::infallible_client_fn;
 use serde_json::Value;
 
 use super::calls::Calls;
@@ -19,56 +19,66 @@ use super::pacing::Pacer;
 use super::{Turn, Urgency};
 
 /// Answers of AWS, given one after the other.
-#[derive(Clone)]
-pub(super) struct Recorded(StaticReplayClient);
+#[derive(Clone, Default)]
+pub(super) struct Recorded {
+    answers: Arc<Mutex<VecDeque<(u16, String)>>>,
+    sent: Arc<Mutex<Vec<Sent>>>,
+}
 
 /// What was sent.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sent {
     pub(super) host: String,
     /// The operation, as `X-Amz-Target` names it behind the version of its API.
     pub(super) operation: String,
     pub(super) body: Value,
+    /// Whose signature it carries.
+    pub(super) access_key_id: String,
 }
 
 impl Recorded {
-    /// These answers: HTTP status and body.
+    /// These answers: HTTP status and body. A request too many gets a 599.
     pub(super) fn answers<B: Into<String>>(answers: impl IntoIterator<Item = (u16, B)>) -> Self {
-        let event = |(status, body): (u16, B)| {
-            let answer = http::Response::builder()
-                .status(status)
-                .header("content-type", "application/x-amz-json-1.1")
-                .body(SdkBody::from(body.into()))
-                .unwrap();
-            ReplayEvent::new(http::Request::new(SdkBody::empty()), answer)
-        };
-        Self(StaticReplayClient::new(answers.into_iter().map(event).collect()))
+        let answers = answers.into_iter().map(|(status, body)| (status, body.into())).collect();
+        Self { answers: Arc::new(Mutex::new(answers)), sent: Arc::default() }
+    }
+
+    /// The way to these answers.
+    pub(super) fn http_client(&self) -> SharedHttpClient {
+        let Self { answers, sent } = self.clone();
+        infallible_client_fn(move |request| {
+            let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
+            let body = request.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok());
+            let signature = request.headers().get("authorization").and_then(|header| header.to_str().ok());
+            let credential =
+                signature.and_then(|header| header.split_once("Credential=")).map(|(_, rest)| rest);
+            sent.lock().unwrap().push(Sent {
+                access_key_id: credential
+                    .and_then(|rest| rest.split('/').next())
+                    .unwrap_or_default()
+                    .to_owned(),
+                host: request.uri().host().unwrap_or_default().to_owned(),
+                operation: target.and_then(|target| target.split('.').nth(1)).unwrap_or_default().to_owned(),
+                body: body.unwrap_or_default(),
+            });
+            let (status, body) = answers.lock().unwrap().pop_front().unwrap_or((599, String::new()));
+            http::Response::builder().status(status).body(body).unwrap()
+        })
     }
 
     /// A configuration under which the SDKs meet these answers.
     pub(super) fn config(&self) -> SdkConfig {
-        config(SharedHttpClient::new(self.0.clone()))
+        config(self.http_client())
     }
 
     /// Every request so far.
     pub(super) fn sent(&self) -> Vec<Sent> {
-        self.0
-            .actual_requests()
-            .map(|request| Sent {
-                host: request.uri().split('/').nth(2).unwrap_or_default().to_owned(),
-                operation: request
-                    .headers()
-                    .get("x-amz-target")
-                    .and_then(|target| target.split('.').nth(1))
-                    .unwrap_or_default()
-                    .to_owned(),
-                body: request
-                    .body()
-                    .bytes()
-                    .and_then(|bytes| serde_json::from_slice(bytes).ok())
-                    .unwrap_or_default(),
-            })
-            .collect()
+        self.sent.lock().unwrap().clone()
+    }
+
+    /// The operations of every request so far.
+    pub(super) fn operations(&self) -> Vec<String> {
+        self.sent().into_iter().map(|sent| sent.operation).collect()
     }
 }
 
@@ -77,12 +87,16 @@ pub(super) fn config(http_client: SharedHttpClient) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::from_static("eu-west-1"))
-        .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
+        .credentials_provider(SharedCredentialsProvider::new(credentials()))
         .retry_config(RetryConfig::disabled())
-        .timeout_config(TimeoutConfig::builder().operation_timeout(super::clients::DEADLINE).build())
-        .sleep_impl(aws_config::default_provider::sleep())
+        .timeout_config(TimeoutConfig::builder().operation_timeout(Duration::from_secs(10)).build())
         .http_client(http_client)
         .build()
+}
+
+/// Credentials without a session.
+pub(super) fn credentials() -> Credentials {
+    Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")
 }
 
 /// Requests, paced as by default.
@@ -90,9 +104,9 @@ pub(super) fn calls() -> Calls {
     Calls::new(Pacer::new(80))
 }
 
-/// Credentials without a session.
+/// The sessions of credentials without a session.
 pub(super) fn no_session() -> Sessions {
-    Sessions::new(Credentials::for_tests(), Arc::new(SystemTime::now))
+    Sessions::new(credentials(), Arc::new(SystemTime::now))
 }
 
 /// A look for drift.

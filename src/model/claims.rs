@@ -152,3 +152,6 @@ fn failed(action: Action) -> EncryptionStatus {
 fn at_rest(on: bool) -> EncryptionStatus {
     if on { EncryptionStatus::Enabled } else { EncryptionStatus::Disabled }
 }
+
+#[cfg(test)]
+mod tests;

@@ -211,9 +211,9 @@ pub fn decide(i: &Input<'_>) -> Decision {
         return rest(i, Reason::Drifted, i.drift_interval, i.drift_interval);
     }
     if let Some(problem) = i.intent.key_problem {
-        return rest(i, problem.reason(), MINUTES_1, MINUTES_10);
+        return rest(i, problem.reason(), SECONDS_15, MINUTES_10);
     }
-    let Some(wanted) = wanted else { return rest(i, Reason::KeyUnreadable, MINUTES_1, MINUTES_10) };
+    let Some(wanted) = wanted else { return rest(i, Reason::KeyUnreadable, SECONDS_15, MINUTES_10) };
     if matches!(observation, Observation::Failed { .. }) && i.ledger.in_force.is_none() && i.intent.wanted == Wanted::AnyKey {
         return rest(i, Reason::KeyInForceUnknown, i.drift_interval, i.drift_interval);
     }
@@ -248,6 +248,7 @@ pub fn decide(i: &Input<'_>) -> Decision {
 
 const SECONDS_2: SignedDuration = SignedDuration::from_secs(2);
 const SECONDS_5: SignedDuration = SignedDuration::from_secs(5);
+const SECONDS_15: SignedDuration = SignedDuration::from_secs(15);
 const SECONDS_30: SignedDuration = SignedDuration::from_secs(30);
 const MINUTES_1: SignedDuration = SignedDuration::from_mins(1);
 const MINUTES_3: SignedDuration = SignedDuration::from_mins(3);
@@ -366,3 +367,5 @@ fn needs_grant(stream: &StreamArn, wanted: &Wanted) -> bool {
     stream.service == Service::Firehose && matches!(wanted, Wanted::Key(Key::Customer(_)))
 }
 
+#[cfg(test)]
+mod tests;

@@ -338,3 +338,6 @@ fn stored(time: Timestamp) -> MicroTime {
 pub fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests;

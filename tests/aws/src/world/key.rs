@@ -109,7 +109,7 @@ pub struct Grant {
 /// All keys, aliases and grants of all accounts and regions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Keys {
-    keys: BTreeMap<String, Key>,
+    by_arn: BTreeMap<String, Key>,
     /// Alias ARN to key ARN.
     aliases: BTreeMap<String, String>,
     pub(crate) grants: Vec<Grant>,
@@ -127,7 +127,7 @@ impl Keys {
         let id = if key.id.is_empty() { self.next_id() } else { key.id };
         let arn = format!("arn:aws:kms:{}:{}:key/{id}", key.region, key.account);
         let policy = key.policy.unwrap_or_else(|| policy::default_policy(&key.account));
-        self.keys.insert(
+        self.by_arn.insert(
             arn.clone(),
             Key {
                 arn: arn.clone(),
@@ -148,20 +148,20 @@ impl Keys {
     }
 
     pub(crate) fn get(&self, arn: &str) -> Option<&Key> {
-        self.keys.get(arn)
+        self.by_arn.get(arn)
     }
 
     pub(crate) fn get_mut(&mut self, arn: &str) -> Option<&mut Key> {
-        self.keys.get_mut(arn)
+        self.by_arn.get_mut(arn)
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Key> {
-        self.keys.values()
+        self.by_arn.values()
     }
 
     pub(crate) fn remove(&mut self, arn: &str) -> Option<Key> {
         self.aliases.retain(|_, target| target != arn);
-        self.keys.remove(arn)
+        self.by_arn.remove(arn)
     }
 
     pub(crate) fn alias(&self, alias_arn: &str) -> Option<&String> {
@@ -182,7 +182,10 @@ impl Keys {
 
     /// The first alias of the key, as `alias/name`.
     pub(crate) fn alias_of(&self, key_arn: &str) -> Option<&str> {
-        self.aliases.iter().find(|(_, key)| *key == key_arn).and_then(|(alias, _)| alias.splitn(6, ':').nth(5))
+        self.aliases
+            .iter()
+            .find(|(_, key)| *key == key_arn)
+            .and_then(|(alias, _)| alias.splitn(6, ':').nth(5))
     }
 
     /// The ARN that an identifier means in this account and region: a key id, key ARN, alias name or alias ARN.
@@ -204,7 +207,10 @@ impl Keys {
                 Some(resource) if resource.starts_with("key/") && right_region => None,
                 // KMS answers so for an ARN of another region.
                 Some(_) if !right_region => {
-                    return Err(AwsError::new("NotFoundException", format!("Invalid arn {}", given.split(':').nth(3).unwrap_or_default())));
+                    return Err(AwsError::new(
+                        "NotFoundException",
+                        format!("Invalid arn {}", given.split(':').nth(3).unwrap_or_default()),
+                    ));
                 }
                 _ => return Err(AwsError::new("InvalidArnException", format!("Invalid arn {given}"))),
             }
@@ -217,7 +223,12 @@ impl Keys {
             }
             if let Some(prefix) = alias.strip_suffix("alias/aws/kinesis") {
                 let account = prefix.split(':').nth(4).unwrap_or_default().to_owned();
-                let key = PlantedKey { account, region: region.to_owned(), manager: "AWS".to_owned(), ..PlantedKey::default() };
+                let key = PlantedKey {
+                    account,
+                    region: region.to_owned(),
+                    manager: "AWS".to_owned(),
+                    ..PlantedKey::default()
+                };
                 let arn = self.plant(key, now);
                 self.set_alias(alias, arn.clone());
                 return Ok(arn);
@@ -229,7 +240,7 @@ impl Keys {
         } else {
             format!("arn:aws:kms:{region}:{account}:key/{given}")
         };
-        if self.keys.contains_key(&arn) {
+        if self.by_arn.contains_key(&arn) {
             Ok(arn)
         } else if given.starts_with("arn:") || looks_like_a_key_id(given) {
             Err(AwsError::new("NotFoundException", format!("Key '{arn}' does not exist")))
@@ -242,7 +253,11 @@ impl Keys {
 /// A UUID, or a multi-Region key id.
 pub(crate) fn looks_like_a_key_id(text: &str) -> bool {
     let uuid = text.len() == 36
-        && text.char_indices().all(|(at, c)| if [8, 13, 18, 23].contains(&at) { c == '-' } else { c.is_ascii_hexdigit() });
-    let multi_region = text.strip_prefix("mrk-").is_some_and(|hex| hex.len() == 32 && hex.chars().all(|c| c.is_ascii_hexdigit()));
+        && text
+            .char_indices()
+            .all(|(at, c)| if [8, 13, 18, 23].contains(&at) { c == '-' } else { c.is_ascii_hexdigit() });
+    let multi_region = text
+        .strip_prefix("mrk-")
+        .is_some_and(|hex| hex.len() == 32 && hex.chars().all(|c| c.is_ascii_hexdigit()));
     uuid || multi_region
 }

@@ -68,7 +68,9 @@ fn speaks_of(principal: Option<&Value>, names: &[String]) -> bool {
         Some(Value::Object(kinds)) => {
             kinds.values().flat_map(|value| many(Some(value))).filter_map(Value::as_str).any(|pattern| {
                 pattern == "*"
-                    || names.iter().any(|name| name == pattern || account_of(name).is_some_and(|a| is_root(pattern, a)))
+                    || names
+                        .iter()
+                        .any(|name| name == pattern || account_of(name).is_some_and(|a| is_root(pattern, a)))
             })
         }
         _ => false,

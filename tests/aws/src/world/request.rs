@@ -114,7 +114,7 @@ impl Request {
 /// Who calls, as the signature says. The key id decides the account (`Settings::accounts`) or the session (STS).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
-    /// The access key id; for session credentials the one that AssumeRole answered with.
+    /// The access key id; for session credentials the one that `AssumeRole` answered with.
     pub access_key: String,
 }
 

@@ -34,11 +34,11 @@ pub struct Settings {
     pub read_lag: SignedDuration,
     /// Which key a Firehose Describe shows after a failed re-key. Not documented.
     pub failed_re_key_shows: ShownKey,
-    /// Whether a Firehose Describe still shows KeyType and KeyARN after DISABLED. Not documented.
+    /// Whether a Firehose Describe still shows `KeyType` and `KeyARN` after DISABLED. Not documented.
     pub key_after_disabled: KeyAfterDisabled,
     /// What Firehose does with a key that it cannot use. Not documented which key fails in which way.
     pub bad_key: BadKey,
-    /// What a Kinesis Describe shows as KeyId. Not documented.
+    /// What a Kinesis Describe shows as `KeyId`. Not documented.
     pub kinesis_key_id: KeyIdEcho,
     /// Whether a Kinesis Describe shows the new or the old encryption while UPDATING. Not documented.
     pub while_updating: ShownWhileUpdating,
@@ -108,13 +108,13 @@ pub enum KeyAfterDisabled {
 /// What happens to a key that cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BadKey {
-    /// Start answers OK, then the stream ends in ENABLING_FAILED.
+    /// Start answers OK, then the stream ends in `ENABLING_FAILED`.
     FailsLater,
-    /// Start answers InvalidKMSResourceException.
+    /// Start answers `InvalidKMSResourceException`.
     RefusedAtOnce,
 }
 
-/// What Kinesis shows as KeyId.
+/// What Kinesis shows as `KeyId`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyIdEcho {
     /// The text of the Start call.

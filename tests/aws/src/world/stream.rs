@@ -153,7 +153,7 @@ impl Snapshot {
         }
     }
 
-    /// ENABLING_FAILED: `asked` failed for this reason, `in_force` still encrypts.
+    /// `ENABLING_FAILED`: `asked` failed for this reason, `in_force` still encrypts.
     #[must_use]
     pub fn enabling_failed(asked: StreamKey, in_force: Option<StreamKey>, failure: FailureType) -> Snapshot {
         Snapshot {
@@ -245,8 +245,20 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(id: StreamId, source: Source, created: Timestamp, since: Timestamp, state: Snapshot) -> Stream {
-        Stream { id, source, created, never_encrypted_shows: NeverEncryptedShows::Disabled, line: vec![(since, state)] }
+    pub(crate) fn new(
+        id: StreamId,
+        source: Source,
+        created: Timestamp,
+        since: Timestamp,
+        state: Snapshot,
+    ) -> Stream {
+        Stream {
+            id,
+            source,
+            created,
+            never_encrypted_shows: NeverEncryptedShows::Disabled,
+            line: vec![(since, state)],
+        }
     }
 
     /// The state at a time; none before the stream was made and after it was deleted.
@@ -282,7 +294,8 @@ impl Stream {
     pub(crate) fn change(&mut self, now: Timestamp, asked: Option<StreamKey>, end: End) {
         let before = self.at(now).cloned().unwrap_or_default();
         let starting = asked.is_some();
-        let busy = if self.id.service == Service::Kinesis { StreamStatus::Updating } else { StreamStatus::Active };
+        let busy =
+            if self.id.service == Service::Kinesis { StreamStatus::Updating } else { StreamStatus::Active };
         let changing = Snapshot {
             status: busy,
             encryption: if starting { EncryptionStatus::Enabling } else { EncryptionStatus::Disabling },
@@ -294,12 +307,16 @@ impl Stream {
         let rest = Snapshot { status: StreamStatus::Active, ..changing };
         match end {
             End::Succeeds { after } => {
-                let encryption = if starting { EncryptionStatus::Enabled } else { EncryptionStatus::Disabled };
+                let encryption =
+                    if starting { EncryptionStatus::Enabled } else { EncryptionStatus::Disabled };
                 self.plan(later(now, after), Snapshot { encryption, in_force: asked, ..rest });
             }
             End::Fails { after, failure } => {
-                let encryption =
-                    if starting { EncryptionStatus::EnablingFailed } else { EncryptionStatus::DisablingFailed };
+                let encryption = if starting {
+                    EncryptionStatus::EnablingFailed
+                } else {
+                    EncryptionStatus::DisablingFailed
+                };
                 self.plan(later(now, after), Snapshot { encryption, failure: Some(failure), ..rest });
             }
             End::Never => {}

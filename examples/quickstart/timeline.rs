@@ -1,0 +1,39 @@
+//! What a user would see, as it happens: each change of a resource's `Ready` and encryption status, one line each.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, ResourceExt as _};
+use stream_encryption_operator::api::condition::{ConditionType, find};
+use stream_encryption_operator::api::stream_encryption::{EncryptionStatus, StreamEncryption};
+
+/// Prints a line for each transition, for ever.
+pub(crate) async fn tell(client: Client, started: Instant) {
+    let api: Api<StreamEncryption> = Api::namespaced(client, "data");
+    let mut changes = watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();
+    let mut last: HashMap<String, String> = HashMap::new();
+    println!("{:>6}  {:<10} {:<16} {:<18} {:<6} what it says", "time", "name", "AWS says", "reason", "calls");
+    while let Some(change) = changes.next().await {
+        let Ok(resource) = change else { continue };
+        let name = resource.name_any();
+        let Some(line) = line(&resource) else { continue };
+        if last.insert(name.clone(), line.clone()).as_ref() != Some(&line) {
+            println!("{:>5.1}s  {name:<10} {line}", started.elapsed().as_secs_f64());
+        }
+    }
+}
+
+fn line(resource: &StreamEncryption) -> Option<String> {
+    let status = resource.status.as_ref()?;
+    let ready = find(&status.conditions, ConditionType::Ready)?;
+    let shown = status.encryption_status.map_or("-", EncryptionStatus::as_str);
+    let calls = status.calls.as_ref().map_or("-".to_owned(), |calls| format!("{}/{}", calls.used, calls.limit));
+    let mut words: String = ready.message.chars().take(110).collect();
+    if words.len() < ready.message.len() {
+        words.push('…');
+    }
+    Some(format!("{shown:<16} {:<18} {calls:<6} {words}", ready.reason))
+}

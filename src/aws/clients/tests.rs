@@ -1,0 +1,417 @@
+//! What holds for every operation, through the port: what an answer means, and how often a request is sent.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_credential_types::Credentials;
+use aws_credential_types::credential_fn::provide_credentials_fn;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sts::config::SharedHttpClient;
+use aws_smithy_async::time::TimeSource;
+use aws_smithy_http_client::test_util::NeverClient;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::super::recorded::{Recorded, credentials, drift};
+use super::*;
+use crate::model::fault::{Class, Operation as Op};
+use crate::model::key::{KeyArn, KeyProblem};
+
+const EVERY_OPERATION: [Op; 10] = [
+    Op::DescribeDeliveryStream,
+    Op::StartDeliveryStreamEncryption,
+    Op::StopDeliveryStreamEncryption,
+    Op::PutFirehoseRecord,
+    Op::DescribeStreamSummary,
+    Op::StartStreamEncryption,
+    Op::StopStreamEncryption,
+    Op::PutKinesisRecord,
+    Op::DescribeKey,
+    Op::GetCallerIdentity,
+];
+
+fn ours() -> Endpoints {
+    Endpoints::of("eu-west-1".parse().unwrap())
+}
+
+fn customer() -> KeyArn {
+    "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab".parse().unwrap()
+}
+
+fn stream(service: Service) -> StreamArn {
+    let arn = match service {
+        Service::Firehose => "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders",
+        Service::Kinesis => "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks",
+    };
+    arn.parse().unwrap()
+}
+
+/// AWS over `http_client`, set up as the product does it.
+async fn aws(http_client: SharedHttpClient) -> Aws {
+    let loader = loader(&ours()).credentials_provider(credentials()).http_client(http_client);
+    Aws::over(loader.load().await, &ours(), Arc::new(SystemTime::now))
+}
+
+/// Sends the operation. A look that finds nothing counts as its fault.
+async fn ask(aws: &Aws, operation: Op) -> Result<(), Fault> {
+    let (firehose, kinesis) = (stream(Service::Firehose), stream(Service::Kinesis));
+    let missing = || Fault { operation, class: Class::NotFound, code: None, message: String::new() };
+    let key = Key::Customer(customer());
+    match operation {
+        Op::DescribeDeliveryStream => aws.look(&firehose, &drift()).await?.map(drop).ok_or_else(missing),
+        Op::DescribeStreamSummary => aws.look(&kinesis, &drift()).await?.map(drop).ok_or_else(missing),
+        Op::DescribeKey => {
+            let name = KeyName::Arn(customer());
+            aws.key(&firehose, &name, &drift()).await?.map(drop).ok_or_else(missing)
+        }
+        Op::StartDeliveryStreamEncryption => aws.start(&firehose, &key).await,
+        Op::StopDeliveryStreamEncryption => aws.stop(&firehose, None).await,
+        Op::StartStreamEncryption => aws.start(&kinesis, &key).await,
+        Op::StopStreamEncryption => aws.stop(&kinesis, None).await,
+        Op::PutFirehoseRecord => aws.put_record(&firehose, "marked", &drift()).await.map(drop),
+        Op::PutKinesisRecord => aws.put_record(&kinesis, "marked", &drift()).await.map(drop),
+        Op::GetCallerIdentity => aws.identity().await.map(drop),
+    }
+}
+
+/// What `answer` to the operation means, and how often it was sent while AWS answered so.
+async fn fault_of(operation: Op, status: u16, body: &str) -> (Fault, usize) {
+    let recorded = Recorded::answers((0..9).map(|_| (status, body)));
+    let fault = ask(&aws(recorded.http_client()).await, operation).await.unwrap_err();
+    (fault, recorded.sent().len())
+}
+
+fn reads(operation: Op) -> bool {
+    matches!(
+        operation,
+        Op::DescribeDeliveryStream | Op::DescribeStreamSummary | Op::DescribeKey | Op::GetCallerIdentity
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_modelled_error_of_every_operation_has_its_class() {
+    use Class::{Denied, InUse, Invalid, Key, KeyRefused, LimitReached, NotFound, Throttled, Transient};
+    let kinesis_keys = [
+        ("KMSDisabledException", 400, Key(KeyProblem::Disabled)),
+        ("KMSInvalidStateException", 400, Key(KeyProblem::Unavailable)),
+        ("KMSAccessDeniedException", 400, KeyRefused),
+        ("KMSNotFoundException", 400, Key(KeyProblem::Missing)),
+        ("KMSOptInRequired", 400, KeyRefused),
+        ("KMSThrottlingException", 400, Throttled),
+    ];
+    let missing = ("ResourceNotFoundException", 400, NotFound);
+    let invalid = ("InvalidArgumentException", 400, Invalid);
+    let in_use = ("ResourceInUseException", 400, InUse);
+    let limit = ("LimitExceededException", 400, LimitReached);
+    let denied = ("AccessDeniedException", 400, Denied);
+    let kms = ("InvalidKMSResourceException", 400, KeyRefused);
+    for (operation, errors) in [
+        (Op::DescribeDeliveryStream, vec![missing]),
+        (Op::StartDeliveryStreamEncryption, vec![missing, in_use, invalid, limit, kms]),
+        (Op::StopDeliveryStreamEncryption, vec![missing, in_use, invalid, limit]),
+        (
+            Op::PutFirehoseRecord,
+            vec![
+                missing,
+                invalid,
+                kms,
+                ("InvalidSourceException", 400, Invalid),
+                ("ServiceUnavailableException", 503, Transient),
+            ],
+        ),
+        (
+            Op::DescribeStreamSummary,
+            vec![missing, invalid, denied, ("LimitExceededException", 400, Throttled)],
+        ),
+        (
+            Op::StartStreamEncryption,
+            [vec![missing, in_use, invalid, limit, denied], kinesis_keys.to_vec()].concat(),
+        ),
+        (Op::StopStreamEncryption, vec![missing, in_use, invalid, limit, denied]),
+        (
+            Op::PutKinesisRecord,
+            [
+                vec![missing, invalid, denied, ("ProvisionedThroughputExceededException", 400, Throttled)],
+                vec![("InternalFailureException", 500, Transient)],
+                kinesis_keys.to_vec(),
+            ]
+            .concat(),
+        ),
+        (
+            Op::DescribeKey,
+            vec![
+                ("NotFoundException", 400, NotFound),
+                ("InvalidArnException", 400, Invalid),
+                ("DependencyTimeoutException", 503, Transient),
+                ("KMSInternalException", 500, Transient),
+            ],
+        ),
+    ] {
+        for (code, status, class) in errors {
+            let body = json!({"__type": format!("com.amazonaws.service#{code}"), "message": "recorded"});
+            let (fault, _) = fault_of(operation, status, &body.to_string()).await;
+            assert_eq!((fault.operation, fault.class), (operation, class), "{operation:?} {code}");
+            // A look that finds nothing is no fault, and has no code.
+            if !(reads(operation) && class == NotFound) {
+                assert_eq!(fault.code.as_deref(), Some(code), "{operation:?}");
+                assert_eq!(fault.message, "recorded", "{operation:?} {code}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_code_of_kms_inside_firehoses_error_is_not_taken_for_the_errors_own() {
+    for (code, class) in [
+        ("DisabledException", Class::Key(KeyProblem::Disabled)),
+        ("NotFoundException", Class::Key(KeyProblem::Missing)),
+        ("InvalidStateException", Class::Key(KeyProblem::Unavailable)),
+        ("AccessDeniedException", Class::KeyRefused),
+    ] {
+        let body =
+            json!({"__type": "InvalidKMSResourceException", "code": code, "message": "recorded"}).to_string();
+        let (fault, _) = fault_of(Op::StartDeliveryStreamEncryption, 400, &body).await;
+        assert_eq!(
+            (fault.class, fault.code.as_deref()),
+            (class, Some("InvalidKMSResourceException")),
+            "{code}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_a_stream_or_writes_a_record_is_sent_once_whatever_comes_back() {
+    for operation in EVERY_OPERATION.into_iter().filter(|operation| !reads(*operation)) {
+        for (status, code) in [
+            (500, "InternalFailure"),
+            (503, "ServiceUnavailableException"),
+            (400, "LimitExceededException"),
+            (400, "ThrottlingException"),
+            (400, "RequestTimeTooSkewed"),
+        ] {
+            let (fault, sent) = fault_of(operation, status, &json!({"__type": code}).to_string()).await;
+            assert_eq!(sent, 1, "{operation:?} {code}");
+            let unknown = status >= 500 && operation.changes();
+            assert_eq!(fault.class == Class::UnknownOutcome, unknown, "{operation:?} {code}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_an_answer_ends_after_ten_seconds_and_only_a_read_is_sent_again() {
+    for operation in EVERY_OPERATION {
+        let never = NeverClient::new();
+        let aws = aws(SharedHttpClient::new(never.clone())).await;
+        let start = Instant::now();
+        let fault = ask(&aws, operation).await.unwrap_err();
+        let (sent, class) = match operation {
+            _ if reads(operation) => (3, Class::Transient),
+            _ if operation.changes() => (1, Class::UnknownOutcome),
+            _ => (1, Class::Transient),
+        };
+        assert_eq!((never.num_calls(), fault.class, fault.code), (sent, class, None), "{operation:?}");
+        let elapsed = start.elapsed();
+        assert_eq!(elapsed.as_secs(), 10 * u64::try_from(sent).unwrap(), "{operation:?} {elapsed:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_is_sent_three_times_when_aws_throttles_or_fails_and_once_when_it_refuses() {
+    for operation in EVERY_OPERATION.into_iter().filter(|operation| reads(*operation)) {
+        for (status, code, times) in
+            [(400, "ThrottlingException", 3), (500, "InternalFailure", 3), (400, "AccessDeniedException", 1)]
+        {
+            // STS answers in XML.
+            let body = match operation {
+                Op::GetCallerIdentity => {
+                    format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>")
+                }
+                _ => json!({"__type": code}).to_string(),
+            };
+            let (fault, sent) = fault_of(operation, status, &body).await;
+            assert_eq!((sent, fault.code.as_deref()), (times, Some(code)), "{operation:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_that_succeeds_the_third_time_is_no_fault() {
+    let throttled = (400, r#"{"__type":"ThrottlingException"}"#);
+    let missing = (400, r#"{"__type":"ResourceNotFoundException"}"#);
+    let recorded = Recorded::answers([throttled, throttled, missing]);
+    let aws = aws(recorded.http_client()).await;
+    assert_eq!(aws.look(&stream(Service::Firehose), &drift()).await, Ok(None));
+    assert_eq!(recorded.sent().len(), 3);
+    let quota = Quota::of(Op::DescribeDeliveryStream, &stream(Service::Firehose));
+    assert!(aws.pacer().rate(&quota) < 4_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_nobody_can_read_is_judged_by_its_status() {
+    let forbidden = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
+    for (operation, status, body, class) in [
+        // moto, with its policies on.
+        (Op::DescribeDeliveryStream, 403, forbidden, Class::Denied),
+        (Op::StartStreamEncryption, 403, forbidden, Class::Denied),
+        (Op::StartStreamEncryption, 502, "<html>Bad Gateway</html>", Class::UnknownOutcome),
+        (Op::DescribeStreamSummary, 502, "<html>Bad Gateway</html>", Class::Transient),
+        (Op::DescribeStreamSummary, 429, "", Class::Throttled),
+        (Op::DescribeStreamSummary, 200, "<html>Welcome</html>", Class::Transient),
+    ] {
+        let (fault, _) = fault_of(operation, status, body).await;
+        assert_eq!(fault.class, class, "{operation:?} {status}");
+        let code = (status >= 400).then(|| status.to_string());
+        assert_eq!(fault.code, code, "{operation:?} {status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_credentials_was_not_sent_and_is_not_unknown() {
+    let recorded = Recorded::default();
+    let nobody = provide_credentials_fn(|| async { Err(CredentialsError::not_loaded("nobody is here")) });
+    let loader = loader(&ours()).credentials_provider(nobody).http_client(recorded.http_client());
+    let aws = Aws::over(loader.load().await, &ours(), Arc::new(SystemTime::now));
+    for operation in EVERY_OPERATION {
+        let fault = ask(&aws, operation).await.unwrap_err();
+        let code = fault.code.as_deref();
+        assert_eq!(
+            (fault.class, code),
+            (Class::Transient, Some("NoCredentials")),
+            "{operation:?} {}",
+            fault.message
+        );
+    }
+    assert_eq!(aws.session_age().await.unwrap_err().code.as_deref(), Some("NoCredentials"));
+    assert_eq!(recorded.sent().len(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_connection_counts_as_no_answer() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let endpoints = Endpoints { endpoint_url: Some(format!("http://{closed}")), ..ours() };
+    let config = loader(&endpoints).credentials_provider(credentials()).load().await;
+    let aws = Aws::over(config, &endpoints, Arc::new(SystemTime::now));
+    for (operation, class) in [
+        (Op::StartDeliveryStreamEncryption, Class::UnknownOutcome),
+        (Op::StopStreamEncryption, Class::UnknownOutcome),
+        (Op::DescribeKey, Class::Transient),
+    ] {
+        let fault = ask(&aws, operation).await.unwrap_err();
+        assert_eq!((fault.class, fault.code), (class, None), "{}", fault.message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_endpoint_stands_for_every_service() {
+    let endpoints = Endpoints { endpoint_url: Some("http://aws.test:4566".to_owned()), ..ours() };
+    for operation in EVERY_OPERATION {
+        let recorded = Recorded::answers((0..3).map(|_| (400, "{}")));
+        let loader =
+            loader(&endpoints).credentials_provider(credentials()).http_client(recorded.http_client());
+        let aws = Aws::over(loader.load().await, &endpoints, Arc::new(SystemTime::now));
+        let _ = ask(&aws, operation).await;
+        let hosts: Vec<String> = recorded.sent().into_iter().map(|sent| sent.host).collect();
+        assert_eq!(hosts, ["aws.test"], "{operation:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_or_share_that_cannot_be_is_refused() {
+    for url in ["", "aws.test:4566", "ftp://aws.test", "http://", "https:///path", "http://a b"] {
+        let endpoints = Endpoints { endpoint_url: Some(url.to_owned()), ..ours() };
+        assert_eq!(Aws::new(endpoints).await.err(), Some(BadEndpoints::Url(url.to_owned())));
+    }
+    for share in [0, 101] {
+        assert_eq!(Aws::new(Endpoints { share, ..ours() }).await.err(), Some(BadEndpoints::Share(share)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_in_turn_and_not_in_start() {
+    let recorded = Recorded::answers((0..9).map(|_| (200, "{}")));
+    let aws = aws(recorded.http_client()).await;
+    let start = Instant::now();
+    for _ in 0..4 {
+        aws.turn(&stream(Service::Firehose), Action::Start, &drift()).await;
+    }
+    for _ in 0..9 {
+        aws.start(&stream(Service::Firehose), &Key::AwsOwned).await.unwrap();
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    aws.turn(&stream(Service::Firehose), Action::Start, &drift()).await;
+    assert!(start.elapsed() >= Duration::from_secs(1));
+}
+
+/// Minutes on a clock of a test, for the operator and the SDK alike.
+#[derive(Clone, Debug, Default)]
+struct Minutes(Arc<AtomicU64>);
+
+impl Minutes {
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl TimeSource for Minutes {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_763_683_200 + 60 * self.get())
+    }
+}
+
+/// AWS on the clock of a test, with a provider that hands on a session that it made when `made_at` says.
+async fn on(minutes: &Minutes, recorded: &Recorded, made_at: fn(u64) -> u64) -> Aws {
+    let at = minutes.clone();
+    let provider = provide_credentials_fn(move || {
+        let made = made_at(at.get());
+        let expiry = at.now() + Duration::from_hours(12);
+        async move {
+            Ok(Credentials::new(format!("ASIA{made}"), "secret", Some("token".into()), Some(expiry), "test"))
+        }
+    });
+    let loader = loader(&ours()).credentials_provider(provider).http_client(recorded.http_client());
+    let clock = minutes.clone();
+    Aws::over(loader.time_source(minutes.clone()).load().await, &ours(), Arc::new(move || clock.now()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_two_days_no_start_goes_out_in_a_session_older_than_six_hours() {
+    let recorded = Recorded::answers((0..2000).map(|_| (200, "{}")));
+    let minutes = Minutes::default();
+    let aws = on(&minutes, &recorded, |now| now).await;
+    let mut sessions = std::collections::BTreeSet::new();
+    for now in (0..48 * 60).step_by(10) {
+        minutes.0.store(now, Ordering::Relaxed);
+        ask(&aws, Op::StartDeliveryStreamEncryption).await.unwrap();
+        let made: u64 =
+            recorded.sent().last().unwrap().access_key_id.strip_prefix("ASIA").unwrap().parse().unwrap();
+        assert!(now - made <= 5 * 60, "{now} {made}");
+        assert_eq!(
+            aws.session_age().await,
+            Ok(Some(SignedDuration::from_mins(i64::try_from(now - made).unwrap())))
+        );
+        sessions.insert(made);
+    }
+    // One in five hours, not one for each call.
+    assert_eq!(sessions.len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_renews_is_refused_for_firehose_with_a_customers_key_and_for_nothing_else() {
+    let recorded = Recorded::answers((0..2000).map(|_| (200, "{}")));
+    let minutes = Minutes::default();
+    let aws = on(&minutes, &recorded, |_| 0).await;
+    for now in (0..48 * 60).step_by(10) {
+        minutes.0.store(now, Ordering::Relaxed);
+        let before = recorded.sent().len();
+        match ask(&aws, Op::StartDeliveryStreamEncryption).await {
+            Ok(()) => assert!(now < 6 * 60, "{now}"),
+            Err(fault) => {
+                assert!(now >= 6 * 60, "{now} {}", fault.message);
+                assert_eq!((fault.class, fault.code.as_deref()), (Class::Transient, Some("SessionTooOld")));
+                assert_eq!(recorded.sent().len(), before);
+            }
+        }
+    }
+    aws.start(&stream(Service::Firehose), &Key::AwsOwned).await.unwrap();
+    ask(&aws, Op::StartStreamEncryption).await.unwrap();
+    ask(&aws, Op::StopDeliveryStreamEncryption).await.unwrap();
+}

@@ -1,0 +1,305 @@
+//! Properties of `decide` over random input: it is total, keeps its hands off where it must, and is back in time.
+//!
+//! The ledgers are grown by random stories through the model's own functions; what was seen last is any observation.
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use crate::api::condition::Reason;
+use crate::api::ledger::Action;
+use crate::api::stream_encryption::{Drift, Service};
+use crate::model::decision::{Decision, Ownership, SETTLE, Step, Wanted, budget};
+use crate::model::fault::Class;
+use crate::model::key::{Key, KeyProblem};
+use crate::model::ledger::{self, ARRIVAL, Reservation};
+use crate::model::observation::Observation;
+use crate::model::situation::{Sight, Situation, failed, fault, key};
+
+/// The longest wait that is not the drift interval: for a key, and for AWS to answer.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
+
+fn observation() -> impl Strategy<Value = Observation> {
+    prop_oneof![
+        1 => Just(Observation::Missing),
+        1 => Just(Observation::OtherStream),
+        1 => Just(Observation::Creating),
+        1 => Just(Observation::Deleting),
+        1 => Just(Observation::Broken("CREATING_FAILED".into())),
+        1 => Just(Observation::NotEncryptable("MSKAsSource".into())),
+        1 => Just(Observation::Changing(None)),
+        1 => Just(Observation::Changing(Some(Action::Start))),
+        1 => Just(Observation::Changing(Some(Action::Stop))),
+        4 => Just(Observation::Off),
+        2 => Just(Observation::On(Key::AwsOwned)),
+        4 => (1_u8..3).prop_map(|number| Observation::On(key(number))),
+        2 => Just(failed(Action::Start)),
+        1 => Just(failed(Action::Stop)),
+    ]
+}
+
+fn wanted() -> impl Strategy<Value = Wanted> {
+    prop_oneof![
+        1 => Just(Wanted::AnyKey),
+        3 => (1_u8..3).prop_map(|number| Wanted::Key(key(number))),
+        1 => Just(Wanted::Key(Key::AwsOwned)),
+        1 => Just(Wanted::UnknownKey),
+        1 => Just(Wanted::Off),
+    ]
+}
+
+fn class() -> impl Strategy<Value = Class> {
+    prop::sample::select(vec![
+        Class::Throttled,
+        Class::Transient,
+        Class::UnknownOutcome,
+        Class::Denied,
+        Class::Key(KeyProblem::Disabled),
+        Class::KeyRefused,
+        Class::NotFound,
+        Class::InUse,
+        Class::LimitReached,
+        Class::Invalid,
+    ])
+}
+
+/// One thing that happens in a story.
+#[derive(Clone, Debug)]
+enum Event {
+    Wait(i64),
+    See(Observation),
+    Want(Wanted),
+    /// A call if one is decided, and what came of it: nothing, accepted, or refused.
+    Call(Option<Result<(), Class>>),
+    /// Calls of another life of the operator.
+    Spend(u32),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => prop_oneof![0_i64..40, 0_i64..1000, 0_i64..100_000].prop_map(Event::Wait),
+        4 => observation().prop_map(Event::See),
+        1 => wanted().prop_map(Event::Want),
+        4 => prop::option::of(prop_oneof![2 => Just(Ok(())), 1 => class().prop_map(Err)]).prop_map(Event::Call),
+        1 => (1_u32..21).prop_map(Event::Spend),
+    ]
+}
+
+fn told(story: Situation, event: Event) -> Situation {
+    match event {
+        Event::Wait(seconds) => story.after(seconds),
+        Event::See(observation) => story.sees(observation),
+        Event::Want(wanted) => story.wants(wanted),
+        Event::Spend(count) => story.spent(count),
+        Event::Call(outcome) => {
+            if !matches!(story.decide().step, Step::Call(_)) {
+                return story;
+            }
+            match outcome {
+                None => story.calls(),
+                Some(Ok(())) => story.calls().accepted(),
+                Some(Err(class)) => story.calls().refused(class, "Code"),
+            }
+        }
+    }
+}
+
+fn switches() -> impl Strategy<Value = [bool; 8]> {
+    // Each is off mostly, so that a call is decided often.
+    prop::array::uniform8(prop::bool::weighted(0.1))
+}
+
+prop_compose! {
+    fn situation()(
+        service in prop_oneof![Just(Service::Firehose), Just(Service::Kinesis)],
+        events in prop::collection::vec(event(), 0..12),
+        last in wanted(),
+        [suspended, deleting, disable, forbidden, foreign, report, verify, unreadable] in switches(),
+        ownership in prop_oneof![8 => Just(Ownership::Own), 1 => Just(Ownership::Another), 1 => Just(Ownership::Unreadable)],
+        problem in prop::option::weighted(0.2, prop::sample::select(vec![
+            KeyProblem::Missing, KeyProblem::Disabled, KeyProblem::OtherRegion, KeyProblem::Unreadable,
+        ])),
+        sight in prop_oneof![8 => Just(None), 1 => Just(Some(Sight::NotYet)), 1 => class().prop_map(|class| Some(Sight::Failed(fault(class, "Code"))))],
+        session_minutes in prop::option::of(0_i64..500),
+        drift_minutes in 10_i64..120,
+        waiting in prop::option::of((prop::sample::select(Reason::ALL), -5000_i64..5000)),
+        limit in 0_u32..30,
+        back in prop_oneof![4 => Just(0_i64), 1 => 0_i64..10_000],
+    ) -> Situation {
+        let mut s = events.into_iter().fold(Situation::of(service), told).wants(last);
+        s.intent.suspended = suspended;
+        s.intent.deleting = deleting;
+        s.intent.disable_on_deletion = disable;
+        s.intent.verify = verify;
+        s.intent.drift = if report { Drift::Report } else { Drift::Correct };
+        s.intent.key_problem = problem;
+        s.permission.allow_disable = !forbidden;
+        if foreign {
+            s.permission.account = "444455556666".parse().unwrap();
+        }
+        s.permission.max_calls_per_day = limit;
+        s.ownership = if unreadable { Ownership::Unreadable } else { ownership };
+        s.sight = sight.unwrap_or(s.sight);
+        s.session_age = session_minutes.map(SignedDuration::from_mins);
+        s.drift_interval = SignedDuration::from_mins(drift_minutes);
+        s.waiting = waiting.map(|(reason, ago)| (reason, s.now - SignedDuration::from_secs(ago)));
+        // The clock is set back.
+        s.now -= SignedDuration::from_secs(back);
+        s
+    }
+}
+
+/// Why a call would break a promise, from the input alone.
+fn must_not_call(s: &Situation) -> Option<&'static str> {
+    let i = s.input();
+    let Sight::At(_, observation) = &s.sight else { return Some("nothing was seen") };
+    let attempts = s.ledger.attempts.as_ref();
+    let target = s.intent.wanted.target();
+    let rules = [
+        (s.intent.suspended, "suspended"),
+        (s.ownership != Ownership::Own, "not owned"),
+        (s.permission.stream(&s.stream).is_err(), "not permitted"),
+        (!s.permission.allow_disable && s.intent.wanted == Wanted::Off, "Stop is not permitted"),
+        (s.intent.drift == Drift::Report, "drift: Report"),
+        (s.intent.key_problem.is_some(), "a key problem"),
+        (target.is_none(), "the key is not known"),
+        (
+            !matches!(observation, Observation::Off | Observation::On(_) | Observation::Failed { .. }),
+            "cannot be changed now",
+        ),
+        (
+            s.ledger.calls.iter().any(|call| {
+                use crate::api::ledger::Outcome::{Pending, Unknown};
+                matches!(call.outcome, Pending | Unknown) && call.at() + ARRIVAL > s.now
+            }),
+            "a call may still arrive",
+        ),
+        (
+            attempts.is_some_and(|a| {
+                s.now < a.not_before.0
+                    && Some(&a.target) == target.as_ref()
+                    && !a.key_was_unusable
+                    && (s.intent.retry.is_none() || s.intent.retry == a.retry)
+            }),
+            "backing off, and nothing changed",
+        ),
+        (!budget(&i).has_room(), "no budget"),
+    ];
+    rules.into_iter().find_map(|(broken, why)| broken.then_some(why))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2048, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_same_input_is_decided_in_the_same_way(s in situation()) {
+        prop_assert_eq!(s.decide(), s.clone().decide());
+    }
+
+    #[test]
+    fn no_call_is_decided_against_a_promise(s in situation()) {
+        if let Step::Call(call) = s.decide().step {
+            prop_assert_eq!(must_not_call(&s), None);
+            prop_assert_eq!(call.target.action == Action::Stop, s.intent.wanted == Wanted::Off, "Stop only when asked");
+            prop_assert_eq!(call.target.action == Action::Start, call.target.key.is_some(), "a Start has a key");
+        }
+    }
+
+    #[test]
+    fn a_decision_is_taken_up_again_not_in_the_past_and_not_after_the_drift_interval(s in situation()) {
+        let Decision { wake, look_due, .. } = s.decide();
+        let longest = s.drift_interval.max(LONGEST_WAIT);
+        for at in [wake, look_due] {
+            prop_assert!(at >= s.now, "{} before {}", at, s.now);
+            prop_assert!(at <= s.now + longest, "{} is later than {} after {}", at, longest, s.now);
+        }
+        prop_assert!(wake <= look_due + SETTLE, "awake at {}, after the look at {}", wake, look_due);
+    }
+
+    #[test]
+    fn a_wait_for_the_next_attempt_ends_in_the_future_and_names_its_reason(s in situation()) {
+        let decision = s.decide();
+        if let Some(at) = decision.next_attempt {
+            prop_assert!(at > s.now);
+            prop_assert_eq!(decision.step, Step::Rest);
+        }
+    }
+
+    #[test]
+    fn a_reserved_call_without_an_outcome_is_not_repeated_for_15_minutes(
+        s in situation(),
+        later in prop::collection::vec((0_i64..450, prop::option::of(observation())), 1..8),
+    ) {
+        if let Step::Call(_) = s.decide().step {
+            let mut story = s.calls();
+            let reserved = story.now;
+            for (seconds, seen) in later {
+                story = story.after(seconds);
+                if let Some(seen) = seen {
+                    // Seen by a process that cannot write what it learned.
+                    story.sight = Sight::At(story.now, seen);
+                }
+                if story.now < reserved + ARRIVAL {
+                    prop_assert!(!matches!(story.decide().step, Step::Call(_)), "{} after", story.now.duration_since(reserved));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_day_after_the_last_call_nothing_stands_in_the_way_any_more(s in situation()) {
+        prop_assume!(s.intent.wanted != Wanted::UnknownKey);
+        let mut s = s;
+        s.intent.suspended = false;
+        s.intent.drift = Drift::Correct;
+        s.intent.key_problem = None;
+        s.permission = Situation::of(s.stream.service).permission;
+        s.ownership = Ownership::Own;
+        s.session_age = None;
+        let differs = if s.intent.wanted == Wanted::Off { Observation::On(key(8)) } else { Observation::Off };
+        // The clock may have been 10,000 seconds ahead.
+        let s = s.after(10_000 + ledger::WINDOW.as_secs()).sees(differs);
+        prop_assert!(matches!(s.decide().step, Step::Call(_)), "{:?}", s.decide());
+    }
+
+    #[test]
+    fn what_is_as_asked_is_left_alone_whatever_happened_before(s in situation()) {
+        let Some(target) = s.intent.wanted.target() else { return Ok(()) };
+        let shown = match (&s.intent.wanted, target.key) {
+            (Wanted::Off, _) => Observation::Off,
+            (_, Some(key)) => Observation::On(Key::of(&key)),
+            (_, None) => Observation::On(Key::AwsOwned),
+        };
+        let s = s.after(60).sees(shown);
+        prop_assert!(!matches!(s.decide().step, Step::Call(_)));
+    }
+}
+
+#[test]
+fn the_random_situations_lead_to_many_calls_and_to_many_reasons() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let mut runner = TestRunner::deterministic();
+    let decisions: Vec<Decision> =
+        (0..2000).map(|_| situation().new_tree(&mut runner).unwrap().current().decide()).collect();
+    let calls = decisions.iter().filter(|decision| matches!(decision.step, Step::Call(_))).count();
+    let reasons: std::collections::BTreeSet<Reason> =
+        decisions.iter().map(|decision| decision.reason).collect();
+    assert!(calls > 50, "only {calls} calls: the properties would prove little");
+    assert!(reasons.len() > 20, "only {reasons:?}");
+}
+
+#[test]
+fn the_end_of_time_is_no_reason_to_panic() {
+    for now in [Timestamp::MIN, Timestamp::MAX] {
+        for (_, mut situation, _) in super::rows(Service::Kinesis) {
+            situation.now = now;
+            situation.decide();
+        }
+    }
+    let plan =
+        Reservation { target: key(1).target(), wanted: key(1).target(), retry: None, correction: true };
+    let story = Situation::of(Service::Firehose);
+    let (reserved, _) = ledger::reserve(&story.ledger, &plan, Timestamp::MAX);
+    assert_eq!(ledger::corrections(&reserved, story.now).len(), 1);
+}

@@ -1,0 +1,254 @@
+//! Rows in which a call would be wrong, useless or too early.
+
+use super::{Row, rests, waits};
+use crate::api::condition::Reason;
+use crate::api::ledger::Action;
+use crate::api::stream_encryption::Service;
+use crate::model::decision::{OLDEST_SESSION, Wanted};
+use crate::model::fault::Class;
+use crate::model::key::{Key, KeyProblem};
+use crate::model::ledger::WINDOW;
+use crate::model::observation::Observation;
+use crate::model::situation::{Situation, failed, key};
+
+const DAY: i64 = 24 * 3600;
+
+pub(super) fn rows(service: Service) -> Vec<Row> {
+    [keys(service), attempts(service), refusals(service), limits(service)].concat()
+}
+
+fn keys(service: Service) -> Vec<Row> {
+    let problem = |problem| Situation::of(service).key_is(problem).sees(Observation::Off);
+    let mut rows: Vec<Row> = [
+        ("no call is spent on a key that is missing", KeyProblem::Missing, Reason::KeyNotFound),
+        ("no call is spent on a key that is disabled", KeyProblem::Disabled, Reason::KeyDisabled),
+        (
+            "no call is spent on a key that will be deleted",
+            KeyProblem::PendingDeletion,
+            Reason::KeyPendingDeletion,
+        ),
+        ("no call is spent on a key without material", KeyProblem::PendingImport, Reason::KeyPendingImport),
+        ("no call is spent on a key that is unavailable", KeyProblem::Unavailable, Reason::KeyUnavailable),
+        ("no call is spent on an asymmetric key", KeyProblem::NotSymmetric, Reason::KeyNotSymmetric),
+        ("no call is spent on a key that does not encrypt", KeyProblem::WrongUsage, Reason::KeyUsageWrong),
+        ("no call is spent on a key of another region", KeyProblem::OtherRegion, Reason::KeyInOtherRegion),
+        ("no call is spent on a key that AWS manages", KeyProblem::AwsManaged, Reason::KeyManagedByAws),
+        ("no call is spent on a key that cannot be read", KeyProblem::Unreadable, Reason::KeyUnreadable),
+        (
+            "no call is spent while the referenced key is not ready",
+            KeyProblem::ReferenceNotReady,
+            Reason::KeyReferenceNotReady,
+        ),
+        (
+            "no call is spent while the referenced kind is missing",
+            KeyProblem::ReferenceKindMissing,
+            Reason::KeyReferenceKindMissing,
+        ),
+    ]
+    .into_iter()
+    .map(|(sentence, which, reason)| (sentence, problem(which), rests(reason, 15)))
+    .collect();
+    rows.extend([
+        (
+            "a key that stays unusable is asked about less often, down to every 10 minutes",
+            problem(KeyProblem::Disabled).with(|s| {
+                s.waiting = Some((Reason::KeyDisabled, s.now - jiff::SignedDuration::from_secs(DAY)));
+            }),
+            rests(Reason::KeyDisabled, 600),
+        ),
+        (
+            "a key that nobody could name is not called with",
+            Situation::of(service).wants(Wanted::UnknownKey).sees(Observation::Off),
+            rests(Reason::KeyUnreadable, 15),
+        ),
+    ]);
+    rows
+}
+
+fn attempts(service: Service) -> Vec<Row> {
+    let started = || Situation::of(service).sees(Observation::Off).calls();
+    let stopped = || Situation::of(service).wants(Wanted::Off).sees(Observation::On(key(1))).calls();
+    let unanswered = || started().refused(Class::UnknownOutcome, "InternalFailure");
+    let no_effect = match service {
+        Service::Firehose => Reason::NotApplied,
+        Service::Kinesis => Reason::EnablingFailed,
+    };
+    vec![
+        (
+            "a failure that the operator did not cause leaves open which key is in force",
+            Situation::of(service).wants(Wanted::AnyKey).sees(failed(Action::Start)),
+            rests(Reason::KeyInForceUnknown, 600),
+        ),
+        (
+            "a call that a crash left without an outcome may still arrive for 15 minutes",
+            started().after(31).sees(Observation::Off),
+            waits(Reason::OutcomeUnknown, 2, 15 * 60 - 31),
+        ),
+        (
+            "a call without an answer may still arrive for 15 minutes",
+            unanswered().after(31).sees(Observation::Off),
+            waits(Reason::OutcomeUnknown, 2, 15 * 60 - 31),
+        ),
+        (
+            "not even a person's wish to try now gets past a call that may still arrive",
+            unanswered().after(899).sees(Observation::Off).with(|s| s.intent.retry = Some("now".into())),
+            waits(Reason::OutcomeUnknown, 2, 1),
+        ),
+        (
+            "after a failed attempt the next one waits 5 minutes",
+            started().accepted().after(60).sees(failed(Action::Start)),
+            waits(Reason::EnablingFailed, 240, 240),
+        ),
+        (
+            "after a failed Stop the next one waits 5 minutes",
+            stopped().accepted().after(60).sees(failed(Action::Stop)),
+            waits(Reason::DisablingFailed, 240, 240),
+        ),
+        (
+            "an accepted Start that changes nothing backs off all the same",
+            started().accepted().after(60).sees(Observation::Off),
+            waits(no_effect, 240, 240),
+        ),
+        (
+            "the second failed attempt waits 10 minutes",
+            started()
+                .accepted()
+                .after(300)
+                .sees(failed(Action::Start))
+                .calls()
+                .accepted()
+                .after(60)
+                .sees(failed(Action::Start)),
+            waits(Reason::EnablingFailed, 540, 540),
+        ),
+        (
+            "a wait that is longer than the drift interval is interrupted by looks",
+            started()
+                .accepted()
+                .after(300)
+                .sees(failed(Action::Start))
+                .calls()
+                .accepted()
+                .after(600)
+                .sees(failed(Action::Start))
+                .calls()
+                .accepted()
+                .after(60)
+                .sees(failed(Action::Start)),
+            waits(Reason::EnablingFailed, 600, 1140),
+        ),
+    ]
+}
+
+fn refusals(service: Service) -> Vec<Row> {
+    let refused = |class, code| {
+        Situation::of(service)
+            .sees(Observation::Off)
+            .calls()
+            .refused(class, code)
+            .after(31)
+            .sees(Observation::Off)
+    };
+    vec![
+        (
+            "a call that is denied is tried again after 5 minutes",
+            refused(Class::Denied, "AccessDeniedException"),
+            waits(Reason::AccessDenied, 269, 269),
+        ),
+        (
+            "a key whose policy is in the way is tried again after 5 minutes",
+            refused(Class::KeyRefused, "KMSAccessDeniedException"),
+            waits(Reason::KeyRefused, 269, 269),
+        ),
+        (
+            "a key that only the call found disabled is tried again after 5 minutes",
+            refused(Class::Key(KeyProblem::Disabled), "KMSDisabledException"),
+            waits(Reason::KeyDisabled, 269, 269),
+        ),
+        (
+            "a call that AWS does not understand is tried again after 5 minutes",
+            refused(Class::Invalid, "InvalidArgumentException"),
+            waits(Reason::CallRefused, 269, 269),
+        ),
+        (
+            "when others have used the calls up the next try comes after an hour",
+            refused(Class::LimitReached, "LimitExceededException"),
+            waits(Reason::CallLimitReached, 600, 3600 - 31),
+        ),
+        (
+            "a stream in use is tried again after 30 seconds, and doubling",
+            Situation::of(service)
+                .sees(Observation::Off)
+                .calls()
+                .refused(Class::InUse, "ResourceInUseException"),
+            waits(Reason::StreamInUse, 30, 30),
+        ),
+        (
+            "a reason in the ledger that this version does not know is a refusal",
+            refused(Class::Denied, "x")
+                .with(|s| s.ledger.attempts.as_mut().unwrap().reason = Some("Tomorrow".into())),
+            waits(Reason::CallRefused, 269, 269),
+        ),
+    ]
+}
+
+fn limits(service: Service) -> Vec<Row> {
+    let window = WINDOW.as_secs();
+    // Somebody turns it off again and again, once in 100 seconds.
+    let fought = |times: i64| {
+        (0..times).fold(Situation::of(service).converged(), |story, _| {
+            story.after(39).sees(Observation::Off).calls().accepted().after(1).converged()
+        })
+    };
+    let third_of_contest = fought(3).ledger.calls[0].at();
+    let contested = fought(3).after(39).sees(Observation::Off);
+    let over = DAY - contested.now.duration_since(third_of_contest).as_secs();
+    let old = OLDEST_SESSION + jiff::SignedDuration::from_secs(1);
+    let old_session = |wanted| {
+        Situation::of(service).wants(wanted).with(|s| s.session_age = Some(old)).sees(Observation::Off)
+    };
+    let mut rows = vec![
+        (
+            "after three corrections in a day the operator does not fight on",
+            contested,
+            waits(Reason::Contested, 600, over),
+        ),
+        (
+            "when the budget is used up the wait ends when the oldest call ages out",
+            Situation::of(service).spent(20).after(60).sees(Observation::Off),
+            waits(Reason::CallLimitReached, 600, window - 60),
+        ),
+        (
+            "near its end the wait for the budget is exact",
+            Situation::of(service).spent(20).after(window - 7).sees(Observation::Off),
+            waits(Reason::CallLimitReached, 7, 7),
+        ),
+        (
+            "not even a person's wish to try now gets past the budget",
+            Situation::of(service)
+                .spent(20)
+                .after(60)
+                .with(|s| s.intent.retry = Some("now".into()))
+                .sees(Observation::Off),
+            waits(Reason::CallLimitReached, 600, window - 60),
+        ),
+        (
+            "a policy that allows no calls is a limit that never ends",
+            Situation::of(service).with(|s| s.permission.max_calls_per_day = 0).sees(Observation::Off),
+            waits(Reason::CallLimitReached, 300, 300),
+        ),
+    ];
+    if service == Service::Firehose {
+        rows.push((
+            "an old session is renewed before Firehose makes a grant with it",
+            old_session(Wanted::Key(key(1))),
+            rests(Reason::SessionTooOld, 60),
+        ));
+    }
+    rows.push((
+        "the AWS-owned key needs no young session",
+        old_session(Wanted::Key(Key::AwsOwned)),
+        super::starts(Key::AwsOwned),
+    ));
+    rows
+}

@@ -1,0 +1,140 @@
+//! The wire forms: AWS JSON 1.1 for Firehose, Kinesis and KMS; the query protocol with XML answers for STS.
+//!
+//! Pure translation between HTTP messages and [`Request`] and [`Reply`](crate::world::Reply); it must never decide an answer.
+
+use std::fmt::Write as _;
+
+use hyper::http::request::Parts;
+use serde_json::{Map, Value, json};
+
+use crate::world::{AwsError, Caller, Request, Service};
+
+/// The region and caller of an `Authorization: AWS4-HMAC-SHA256 Credential=KEY/date/region/service/aws4_request, …` header.
+/// An unsigned call has neither. Signatures are not checked.
+pub(super) fn signature(parts: &Parts) -> (Caller, String) {
+    let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let scope =
+        header.split_once("Credential=").map_or("", |(_, rest)| rest.split(',').next().unwrap_or_default());
+    let mut scope = scope.split('/');
+    let access_key = scope.next().unwrap_or_default();
+    let region = scope.nth(1).unwrap_or_default();
+    (Caller::new(access_key.trim()), region.to_owned())
+}
+
+/// The call that an HTTP message carries.
+pub(super) fn request(parts: &Parts, body: &[u8]) -> Result<Request, AwsError> {
+    let Some(target) = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok()) else {
+        return query(body);
+    };
+    let (prefix, operation) = target.split_once('.').unwrap_or((target, ""));
+    let service = match prefix {
+        "Firehose_20150804" => Service::Firehose,
+        "Kinesis_20131202" => Service::Kinesis,
+        "TrentService" => Service::Kms,
+        _ => return Err(AwsError::new("UnknownOperationException", format!("{target} is not simulated"))),
+    };
+    let body = if body.is_empty() { Ok(json!({})) } else { serde_json::from_slice(body) };
+    let body = body.map_err(|error| AwsError::new("SerializationException", error.to_string()))?;
+    Ok(Request { service, operation: operation.to_owned(), body })
+}
+
+/// The query protocol: `Action=AssumeRole&Version=2011-06-15&RoleArn=…`.
+fn query(body: &[u8]) -> Result<Request, AwsError> {
+    let text = String::from_utf8_lossy(body);
+    let mut fields = Map::new();
+    for (name, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {
+        let (name, value) = (decode(name), decode(value));
+        let value = if name == "DurationSeconds" {
+            value.parse::<u64>().map_or(json!(value), |n| json!(n))
+        } else {
+            json!(value)
+        };
+        fields.insert(name, value);
+    }
+    match fields.remove("Action") {
+        Some(Value::String(operation)) => Ok(Request::sts(&operation, Value::Object(fields))),
+        _ => Err(AwsError::new(
+            "MissingAction",
+            "The request names no operation: neither X-Amz-Target nor Action.",
+        )),
+    }
+}
+
+/// `application/x-www-form-urlencoded`.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        rest = tail;
+        let escaped = tail
+            .get(..2)
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (first, escaped) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            (b'+', _) => bytes.push(b' '),
+            (other, _) => bytes.push(*other),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The content type and body of a good answer.
+pub(super) fn answer(service: Service, operation: &str, result: &Value, call: u64) -> (&'static str, String) {
+    if service != Service::Sts {
+        // The empty answers of Firehose and Kinesis have no body; the SDKs take both.
+        let body =
+            if result.as_object().is_some_and(Map::is_empty) { String::new() } else { result.to_string() };
+        return (JSON, body);
+    }
+    let mut xml = format!(
+        "<{operation}Response xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><{operation}Result>"
+    );
+    elements(&mut xml, result);
+    let id = request_id(call);
+    let _ = write!(
+        xml,
+        "</{operation}Result><ResponseMetadata><RequestId>{id}</RequestId></ResponseMetadata></{operation}Response>"
+    );
+    (XML, xml)
+}
+
+/// The content type and body of an error.
+pub(super) fn error(service: Option<Service>, error: &AwsError, call: u64) -> (&'static str, String) {
+    if service != Some(Service::Sts) {
+        return (JSON, error.body().to_string());
+    }
+    let side = if error.status >= 500 { "Receiver" } else { "Sender" };
+    let (code, message, id) = (escape(&error.code), escape(&error.message), request_id(call));
+    let xml = format!(
+        "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>{side}</Type><Code>{code}</Code><Message>{message}</Message></Error><RequestId>{id}</RequestId></ErrorResponse>"
+    );
+    (XML, xml)
+}
+
+const JSON: &str = "application/x-amz-json-1.1";
+const XML: &str = "text/xml";
+
+/// `x-amzn-RequestId`: the call's number in the log, in a UUID's form.
+pub(super) fn request_id(call: u64) -> String {
+    format!("00000000-0000-4000-8000-{call:012x}")
+}
+
+fn elements(xml: &mut String, value: &Value) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        let _ = write!(xml, "<{name}>");
+        match value {
+            Value::Object(_) => elements(xml, value),
+            Value::String(text) => xml.push_str(&escape(text)),
+            other => xml.push_str(&other.to_string()),
+        }
+        let _ = write!(xml, "</{name}>");
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}

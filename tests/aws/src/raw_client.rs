@@ -1,0 +1,136 @@
+//! A client that says to an AWS-like server exactly what a test wants, and keeps the raw answer.
+//!
+//! It signs nothing: the `Authorization` header carries only the credential scope, by which moto routes a call. It must never retry.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::world::Service;
+
+/// A raw answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The `x-amzn-ErrorType` header.
+    pub error_type: Option<String>,
+    /// The body as text.
+    pub text: String,
+}
+
+impl Answer {
+    /// The body as JSON; null if it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+
+    /// The error code of an AWS JSON error, without its name space.
+    #[must_use]
+    pub fn code(&self) -> Option<String> {
+        let code = self.json().get("__type")?.as_str()?.to_owned();
+        Some(code.rsplit('#').next().unwrap_or_default().to_owned())
+    }
+}
+
+/// One server and who we claim to be.
+#[derive(Clone, Debug)]
+pub struct RawClient {
+    /// `http://127.0.0.1:port`.
+    pub url: String,
+    /// The access key id of the credential scope.
+    pub access_key: String,
+    /// The region of the credential scope.
+    pub region: String,
+}
+
+impl RawClient {
+    /// A client of the region `eu-west-1`.
+    #[must_use]
+    pub fn new(url: &str) -> RawClient {
+        RawClient {
+            url: url.to_owned(),
+            access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+            region: "eu-west-1".to_owned(),
+        }
+    }
+
+    /// An AWS JSON 1.1 call.
+    pub async fn json(&self, service: Service, operation: &str, body: &Value) -> anyhow::Result<Answer> {
+        let prefix = match service {
+            Service::Firehose => "Firehose_20150804",
+            Service::Kinesis => "Kinesis_20131202",
+            Service::Kms => "TrentService",
+            Service::Sts => bail!("STS speaks the query protocol: use `query`"),
+        };
+        let target = format!("{prefix}.{operation}");
+        let authorization = self.authorization(service);
+        let headers = [
+            ("content-type", "application/x-amz-json-1.1"),
+            ("x-amz-target", &target),
+            ("authorization", &authorization),
+        ];
+        send(&self.url, Method::POST, "/", &headers, body.to_string()).await
+    }
+
+    /// A call of STS: `Action=GetCallerIdentity&Version=2011-06-15`.
+    pub async fn query(&self, body: &str) -> anyhow::Result<Answer> {
+        let authorization = self.authorization(Service::Sts);
+        let headers =
+            [("content-type", "application/x-www-form-urlencoded"), ("authorization", &authorization)];
+        send(&self.url, Method::POST, "/", &headers, body.to_owned()).await
+    }
+
+    /// A call without AWS's headers, for example of `/_admin/log`.
+    pub async fn plain(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Answer> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        send(&self.url, method, path, &[("content-type", "application/json")], body).await
+    }
+
+    fn authorization(&self, service: Service) -> String {
+        let scope = format!("{}/20260101/{}/{service}/aws4_request", self.access_key, self.region);
+        format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date, Signature=0")
+    }
+}
+
+/// One message on a connection of its own.
+async fn send(
+    url: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: String,
+) -> anyhow::Result<Answer> {
+    let address = url.strip_prefix("http://").context("the URL must start with http://")?;
+    let exchange = async {
+        let socket = TcpStream::connect(address).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", address)
+            .header("x-amz-date", "20260101T000000Z");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
+        let (parts, body) = response.into_parts();
+        let text = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
+        connection.abort();
+        let error_type =
+            parts.headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        anyhow::Ok(Answer { status: parts.status.as_u16(), error_type, text })
+    };
+    tokio::time::timeout(Duration::from_secs(30), exchange)
+        .await
+        .with_context(|| format!("{url} did not answer in 30 s"))?
+}

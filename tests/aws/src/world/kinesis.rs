@@ -1,0 +1,370 @@
+//! Kinesis Data Streams: the operations on streams.
+//!
+//! It decides what each operation answers and how it changes the state; time and circumstances come in.
+//! Follows <https://docs.aws.amazon.com/kinesis/latest/APIReference/>.
+
+use serde_json::{Map, Value, json};
+
+use super::input::{constraint, is_kinesis_key_id, name, number, required, text};
+use super::key::KeyState;
+use super::limits::Window;
+use super::request::{AwsError, Service};
+use super::settings::{KeyIdEcho, ShownWhileUpdating};
+use super::state::{Context, State};
+use super::stream::{EncryptionStatus, Snapshot, Source, Stream, StreamId, StreamKey, StreamStatus, later};
+
+pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
+    match context.request.operation.as_str() {
+        "DescribeStreamSummary" | "DescribeStream" => describe(state, context),
+        "StartStreamEncryption" => start(state, context),
+        "StopStreamEncryption" => stop(state, context),
+        "UpdateShardCount" => reshard(state, context),
+        "PutRecord" | "PutRecords" => put(state, context),
+        "CreateStream" => create(state, context),
+        "DeleteStream" => delete(state, context),
+        "ListStreams" => list(state, context),
+        other => {
+            Err(AwsError::new("UnknownOperationException", format!("Kinesis's {other} is not simulated")))
+        }
+    }
+}
+
+/// The stream by `StreamName` or `StreamARN`. An ARN may name another account only where a resource policy allows it: not modelled.
+fn id(context: &Context<'_>) -> Result<StreamId, AwsError> {
+    let of = |account: &str, region: &str, name: &str| StreamId {
+        service: Service::Kinesis,
+        account: account.to_owned(),
+        region: region.to_owned(),
+        name: name.to_owned(),
+    };
+    let by_name =
+        text(context.request, "StreamName")?.map(|given| name(given, "StreamName", 128)).transpose()?;
+    let Some(arn) = text(context.request, "StreamARN")? else {
+        let given = by_name.ok_or_else(|| {
+            AwsError::new("InvalidArgumentException", "Either StreamName or StreamARN should be provided.")
+        })?;
+        return Ok(of(&context.account, &context.region, given));
+    };
+    let parts: Vec<&str> = arn.splitn(6, ':').collect();
+    let ["arn", _, "kinesis", region, account, resource] = parts.as_slice() else {
+        return Err(constraint(
+            "StreamARN",
+            arn,
+            r"Member must satisfy regular expression pattern: arn:aws.*:kinesis:.*:\d{12}:stream/\S+",
+        ));
+    };
+    let Some(given) = resource.strip_prefix("stream/") else {
+        return Err(constraint(
+            "StreamARN",
+            arn,
+            r"Member must satisfy regular expression pattern: arn:aws.*:kinesis:.*:\d{12}:stream/\S+",
+        ));
+    };
+    if by_name.is_some_and(|name| name != given) {
+        return Err(AwsError::new(
+            "InvalidArgumentException",
+            "StreamName and StreamARN name different streams.",
+        ));
+    }
+    if *account != context.account || *region != context.region {
+        return Err(not_found(&of(account, region, given)));
+    }
+    Ok(of(account, region, given))
+}
+
+fn not_found(id: &StreamId) -> AwsError {
+    AwsError::new(
+        "ResourceNotFoundException",
+        format!("Stream {} under account {} not found.", id.name, id.account),
+    )
+}
+
+fn in_use(id: &StreamId, status: StreamStatus) -> AwsError {
+    AwsError::new(
+        "ResourceInUseException",
+        format!(
+            "Stream {} under account {} not ACTIVE, instead in state {}",
+            id.name,
+            id.account,
+            json!(status).as_str().unwrap_or_default()
+        ),
+    )
+}
+
+fn find<'a>(state: &'a State, context: &Context<'_>, id: &StreamId) -> Result<&'a Snapshot, AwsError> {
+    state.streams.get(id).and_then(|stream| stream.at(context.now)).ok_or_else(|| not_found(id))
+}
+
+fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
+    let id = id(context)?;
+    let stream = state.streams.get(&id).ok_or_else(|| not_found(&id))?;
+    let seen = stream.at(context.seen()).ok_or_else(|| not_found(&id))?;
+    let updating = seen.status == StreamStatus::Updating
+        && matches!(seen.encryption, EncryptionStatus::Enabling | EncryptionStatus::Disabling);
+    let key = match (updating, state.settings.while_updating, seen.encryption) {
+        (true, ShownWhileUpdating::New, EncryptionStatus::Enabling) => seen.asked.as_ref(),
+        (true, ShownWhileUpdating::New, _) => None,
+        _ => seen.in_force.as_ref(),
+    };
+    let mut description = Map::new();
+    let mut put = |name: &str, value: Value| description.insert(name.to_owned(), value);
+    put("StreamName", json!(id.name));
+    put("StreamARN", json!(id.arn()));
+    put("StreamStatus", json!(seen.status));
+    put("StreamModeDetails", json!({ "StreamMode": "PROVISIONED" }));
+    put("RetentionPeriodHours", json!(24));
+    put("StreamCreationTimestamp", json!(stream.created.as_duration().as_secs_f64()));
+    put("EnhancedMonitoring", json!([{ "ShardLevelMetrics": [] }]));
+    put("EncryptionType", json!(if key.is_some() { "KMS" } else { "NONE" }));
+    if let Some(key) = key {
+        put("KeyId", json!(shown_key(state, key)));
+    }
+    if context.request.operation == "DescribeStream" {
+        let shard = json!({
+            "ShardId": "shardId-000000000000",
+            "HashKeyRange": { "StartingHashKey": "0", "EndingHashKey": "340282366920938463463374607431768211455" },
+            "SequenceNumberRange": { "StartingSequenceNumber": "1" },
+        });
+        put("Shards", json!([shard]));
+        put("HasMoreShards", json!(false));
+        return Ok(json!({ "StreamDescription": description }));
+    }
+    put("OpenShardCount", json!(1));
+    put("ConsumerCount", json!(0));
+    Ok(json!({ "StreamDescriptionSummary": description }))
+}
+
+fn shown_key(state: &State, key: &StreamKey) -> String {
+    match key {
+        StreamKey::AwsOwned => "alias/aws/kinesis".to_owned(),
+        StreamKey::Kms { arn, given } => match state.settings.kinesis_key_id {
+            KeyIdEcho::AsGiven => given.clone(),
+            KeyIdEcho::KeyArn => arn.clone(),
+            KeyIdEcho::Alias => state.keys.alias_of(arn).unwrap_or(arn).to_owned(),
+        },
+    }
+}
+
+/// `EncryptionType` and `KeyId`, which Start and Stop both need.
+fn asked_key<'a>(context: &Context<'a>) -> Result<&'a str, AwsError> {
+    match required(context.request, "EncryptionType")? {
+        "KMS" => {}
+        "NONE" => return Err(AwsError::new("InvalidArgumentException", "Encryption type cannot be NONE.")),
+        other => {
+            return Err(constraint(
+                "EncryptionType",
+                other,
+                "Member must satisfy enum value set: [KMS, NONE]",
+            ));
+        }
+    }
+    let key = required(context.request, "KeyId")?;
+    if is_kinesis_key_id(key) {
+        Ok(key)
+    } else {
+        Err(AwsError::new("InvalidArgumentException", format!("Invalid KeyId {key}")))
+    }
+}
+
+/// The key's ARN, if it can be used now; else KMS's refusal in Kinesis's words.
+fn usable_key(state: &mut State, context: &Context<'_>, given: &str) -> Result<StreamKey, AwsError> {
+    let arn = state
+        .keys
+        .resolve(given, &context.account, &context.region, context.now)
+        .map_err(|error| AwsError::new("KMSNotFoundException", error.message))?;
+    let Some(key) = state.keys.get(&arn) else {
+        return Err(AwsError::new("KMSNotFoundException", format!("Key '{arn}' does not exist")));
+    };
+    match key.state {
+        KeyState::Enabled => {}
+        KeyState::Disabled => {
+            return Err(AwsError::new("KMSDisabledException", format!("{arn} is disabled.")));
+        }
+        KeyState::PendingDeletion | KeyState::PendingImport | KeyState::Unavailable => {
+            return Err(AwsError::new("KMSInvalidStateException", format!("{arn} is {:?}.", key.state)));
+        }
+    }
+    if !key.encrypts() {
+        // KMS would say InvalidKeyUsageException, which Kinesis does not model: our guess.
+        return Err(AwsError::new(
+            "KMSInvalidStateException",
+            format!("{arn} is no symmetric encryption key."),
+        ));
+    }
+    let names = context.names();
+    if key.manager != "AWS"
+        && !(key.permits(&names, "kms:DescribeKey") && key.permits(&names, "kms:GenerateDataKey"))
+    {
+        let message = format!("{} is not authorized to use {arn}", context.principal.arn);
+        return Err(AwsError::new("KMSAccessDeniedException", message));
+    }
+    Ok(StreamKey::Kms { arn, given: given.to_owned() })
+}
+
+/// Refuses the 26th success of this kind in 24 hours.
+fn check_limit(
+    state: &mut State,
+    context: &Context<'_>,
+    id: &StreamId,
+    window: Window,
+) -> Result<(), AwsError> {
+    let used = state.changes.used(context.now, id, window, state.settings.call_window);
+    if used < state.settings.call_limit {
+        return Ok(());
+    }
+    let message = format!("Stream {} has had its encryption changed {used} times in 24 hours.", id.name);
+    Err(AwsError::new("LimitExceededException", message))
+}
+
+fn start(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
+    let given = asked_key(context)?;
+    let id = id(context)?;
+    let status = find(state, context, &id)?.status;
+    if status != StreamStatus::Active {
+        return Err(in_use(&id, status));
+    }
+    let key = usable_key(state, context, given)?;
+    check_limit(state, context, &id, Window::KinesisStarts)?;
+    accept(state, context, &id, Window::KinesisStarts, Some(key));
+    Ok(json!({}))
+}
+
+fn stop(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
+    asked_key(context)?;
+    let id = id(context)?;
+    let status = find(state, context, &id)?.status;
+    if status != StreamStatus::Active {
+        return Err(in_use(&id, status));
+    }
+    check_limit(state, context, &id, Window::KinesisStops)?;
+    accept(state, context, &id, Window::KinesisStops, None);
+    Ok(json!({}))
+}
+
+fn accept(
+    state: &mut State,
+    context: &mut Context<'_>,
+    id: &StreamId,
+    window: Window,
+    key: Option<StreamKey>,
+) {
+    state.changes.count(context.now, id, window);
+    context.counted = true;
+    if context.no_op {
+        return;
+    }
+    let end = context.end(state.settings.updating, None);
+    if let Some(stream) = state.streams.get_mut(id) {
+        stream.change(context.now, key, end);
+    }
+}
+
+/// UPDATING for another reason than encryption.
+fn reshard(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
+    let id = id(context)?;
+    let before = find(state, context, &id)?.clone();
+    if before.status != StreamStatus::Active {
+        return Err(in_use(&id, before.status));
+    }
+    let end = later(context.now, context.takes.unwrap_or(state.settings.updating));
+    let target = number(context.request, "TargetShardCount", 1, 100_000, 1)?;
+    let stream_arn = id.arn();
+    if let Some(stream) = state.streams.get_mut(&id) {
+        stream.write(context.now, Snapshot { status: StreamStatus::Updating, ..before.clone() });
+        stream.plan(end, before);
+    }
+    Ok(
+        json!({ "StreamName": id.name, "StreamARN": stream_arn, "CurrentShardCount": 1, "TargetShardCount": target }),
+    )
+}
+
+/// `PutRecord` and `PutRecords`. `EncryptionType` follows the encryption in force by the settle time.
+fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
+    let id = id(context)?;
+    let status = find(state, context, &id)?.status;
+    if status == StreamStatus::Creating {
+        return Err(not_found(&id));
+    }
+    let settled = later(context.now, -state.settings.settle);
+    let in_force = state.streams.get(&id).and_then(|s| s.at(settled)).and_then(|s| s.in_force.clone());
+    if let Some(key) = in_force.as_ref().and_then(StreamKey::key_arn).map(str::to_owned) {
+        usable_key(state, context, &key)?;
+    }
+    let encryption = if in_force.is_some() { "KMS" } else { "NONE" };
+    let mut record =
+        || json!({ "ShardId": "shardId-000000000000", "SequenceNumber": format!("{:056}", state.next()) });
+    if context.request.operation == "PutRecord" {
+        let mut answer = record();
+        answer["EncryptionType"] = json!(encryption);
+        return Ok(answer);
+    }
+    let records = context.request.body.get("Records").and_then(Value::as_array).map_or(0, Vec::len);
+    if !(1..=500).contains(&records) {
+        return Err(constraint("records", "null", "Member must have length between 1 and 500"));
+    }
+    let records: Vec<Value> = (0..records).map(|_| record()).collect();
+    Ok(json!({ "FailedRecordCount": 0, "EncryptionType": encryption, "Records": records }))
+}
+
+fn create(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
+    required(context.request, "StreamName")?;
+    let id = id(context)?;
+    if state.streams.get(&id).is_some_and(|stream| stream.at(context.now).is_some()) {
+        let message = format!("Stream {} under account {} already exists.", id.name, id.account);
+        return Err(AwsError::new("ResourceInUseException", message));
+    }
+    let creating = Snapshot { status: StreamStatus::Creating, ..Snapshot::default() };
+    let mut stream = Stream::new(id.clone(), Source::DirectPut, context.now, context.now, creating);
+    stream.plan(later(context.now, state.settings.creating), Snapshot::default());
+    state.streams.insert(id, stream);
+    Ok(json!({}))
+}
+
+fn delete(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
+    let id = id(context)?;
+    let deleting = Snapshot { status: StreamStatus::Deleting, ..find(state, context, &id)?.clone() };
+    let gone = later(context.now, state.settings.deleting);
+    if let Some(stream) = state.streams.get_mut(&id) {
+        stream.write(context.now, deleting);
+        stream.plan(gone, Snapshot { status: StreamStatus::Gone, ..Snapshot::default() });
+    }
+    Ok(json!({}))
+}
+
+fn list(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
+    let limit = usize::try_from(number(context.request, "Limit", 1, 10_000, 100)?).unwrap_or(100);
+    let after = text(context.request, "NextToken")?
+        .or(text(context.request, "ExclusiveStartStreamName")?)
+        .unwrap_or_default();
+    let mut streams: Vec<(&Stream, &Snapshot)> = state
+        .streams
+        .values()
+        .filter(|s| {
+            s.id.service == Service::Kinesis
+                && s.id.account == context.account
+                && s.id.region == context.region
+        })
+        .filter(|s| s.id.name.as_str() > after)
+        .filter_map(|s| s.at(context.now).map(|snapshot| (s, snapshot)))
+        .collect();
+    let more = streams.len() > limit;
+    streams.truncate(limit);
+    let names: Vec<&str> = streams.iter().map(|(s, _)| s.id.name.as_str()).collect();
+    let summaries: Vec<Value> = streams
+        .iter()
+        .map(|(stream, snapshot)| {
+            json!({
+                "StreamName": stream.id.name,
+                "StreamARN": stream.id.arn(),
+                "StreamStatus": snapshot.status,
+                "StreamModeDetails": { "StreamMode": "PROVISIONED" },
+                "StreamCreationTimestamp": stream.created.as_duration().as_secs_f64(),
+            })
+        })
+        .collect();
+    let mut answer = json!({ "StreamNames": names, "HasMoreStreams": more, "StreamSummaries": summaries });
+    if let Some(last) = streams.last().filter(|_| more) {
+        answer["NextToken"] = json!(last.0.id.name);
+    }
+    Ok(answer)
+}

@@ -1,0 +1,149 @@
+//! Everything that the simulated AWS remembers, and the circumstances of one call.
+//!
+//! Plain data for the services' files to act on; it must never decide an answer.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::faults::throttled;
+use super::key::Keys;
+use super::limits::{Changes, Rates};
+use super::log::Principal;
+use super::log::Session;
+use super::request::{AwsError, Caller, Request};
+use super::settings::Settings;
+use super::stream::{End, FailureType, Streams, later};
+
+/// A role to plant. A role that is not planted can be assumed by everybody.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlantedRole {
+    /// The role's ARN.
+    pub arn: String,
+    /// The `sts:ExternalId` that its trust policy demands.
+    pub external_id: Option<String>,
+    /// The access key ids or principal ARNs that it trusts; empty: all.
+    pub trusts: Vec<String>,
+    /// The longest session, one hour unless told (`MaxSessionDuration`).
+    pub max_session: Option<SignedDuration>,
+}
+
+/// All state.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct State {
+    pub(crate) settings: Settings,
+    pub(crate) streams: Streams,
+    pub(crate) keys: Keys,
+    pub(crate) sessions: BTreeMap<String, Session>,
+    pub(crate) roles: BTreeMap<String, PlantedRole>,
+    pub(crate) rates: Rates,
+    pub(crate) changes: Changes,
+    /// Numbers for record ids and session keys.
+    pub(crate) made: u64,
+}
+
+impl State {
+    /// Who an access key is.
+    pub(crate) fn principal(&self, caller: &Caller) -> Principal {
+        let session = self.sessions.get(&caller.access_key).cloned();
+        let arn = match &session {
+            Some(session) => session_arn(session),
+            None => format!("arn:aws:iam::{}:user/{}", self.account(caller), caller.access_key),
+        };
+        Principal { access_key: caller.access_key.clone(), arn, session }
+    }
+
+    /// The account of an access key.
+    pub(crate) fn account(&self, caller: &Caller) -> String {
+        let of_session =
+            self.sessions.get(&caller.access_key).and_then(|s| s.role.split(':').nth(4)).map(str::to_owned);
+        of_session
+            .or_else(|| self.settings.accounts.get(&caller.access_key).cloned())
+            .unwrap_or_else(|| self.settings.account.clone())
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.made += 1;
+        self.made
+    }
+}
+
+/// `arn:aws:sts::account:assumed-role/role/session`.
+pub(crate) fn session_arn(session: &Session) -> String {
+    let account = session.role.split(':').nth(4).unwrap_or_default();
+    let role = session.role.rsplit('/').next().unwrap_or_default();
+    format!("arn:aws:sts::{account}:assumed-role/{role}/{}", session.name)
+}
+
+/// The circumstances of one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) principal: Principal,
+    pub(crate) account: String,
+    pub(crate) region: String,
+    pub(crate) request: &'a Request,
+    /// A Start or Stop does nothing.
+    pub(crate) no_op: bool,
+    /// A Start or Stop fails in the end.
+    pub(crate) fails: Option<FailureType>,
+    /// A Start or Stop takes this long.
+    pub(crate) takes: Option<SignedDuration>,
+    /// A Start or Stop never ends.
+    pub(crate) stuck: bool,
+    /// A Describe shows the past.
+    pub(crate) lag: SignedDuration,
+    /// Set when the call counts to a stream's limit.
+    pub(crate) counted: bool,
+}
+
+impl Context<'_> {
+    /// The names by which a key policy may speak of the caller.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let role = self.principal.session.as_ref().map(|session| session.role.clone());
+        std::iter::once(self.principal.arn.clone()).chain(role).collect()
+    }
+
+    /// The time whose state a Describe shows.
+    pub(crate) fn seen(&self) -> Timestamp {
+        later(self.now, -self.lag)
+    }
+
+    /// How a change ends, from what stands against it.
+    pub(crate) fn end(&self, usual: SignedDuration, against: Option<FailureType>) -> End {
+        let after = self.takes.unwrap_or(usual);
+        match self.fails.or(against) {
+            _ if self.stuck => End::Never,
+            Some(failure) => End::Fails { after, failure },
+            None => End::Succeeds { after },
+        }
+    }
+
+    pub(crate) fn throttled(&self) -> AwsError {
+        throttled(self.request.service, self.request.target(), &self.account)
+    }
+
+    /// IAM's refusal.
+    pub(crate) fn access_denied(&self) -> AwsError {
+        let action = format!("{}:{}", self.request.service, self.request.operation);
+        let code = if self.request.service == super::request::Service::Sts {
+            "AccessDenied"
+        } else {
+            "AccessDeniedException"
+        };
+        let mut error = AwsError::new(
+            code,
+            format!(
+                "User: {} is not authorized to perform: {action} on resource: {} because no identity-based policy allows the {action} action",
+                self.principal.arn,
+                self.request.target(),
+            ),
+        );
+        if self.request.service == super::request::Service::Sts {
+            error.status = 403;
+        }
+        error
+    }
+}

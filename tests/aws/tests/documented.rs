@@ -1,0 +1,71 @@
+//! The commands of docs/simulated-aws.md, run as written against the real program, and what the page says they print.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const PAGE: &str = include_str!("../../../docs/simulated-aws.md");
+
+/// The program, killed with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The fenced blocks of the page, as (info line, content).
+fn blocks() -> Vec<(&'static str, &'static str)> {
+    let mut parts = PAGE.split("```");
+    parts.next();
+    parts.step_by(2).filter_map(|block| block.split_once('\n')).collect()
+}
+
+#[test]
+fn every_command_of_the_page_does_what_the_page_says() {
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
+    let here = |text: &str| text.replace("127.0.0.1:4599", &format!("127.0.0.1:{port}"));
+    let mut running = None;
+    let mut printed = String::new();
+    let mut ran = 0;
+    for (kind, content) in blocks() {
+        match kind {
+            "sh run" => {
+                let command = here(content);
+                let (_, arguments) = command.split_once(" -- ").expect("arguments");
+                let program = Command::new(env!("CARGO_BIN_EXE_simulated-aws"))
+                    .args(arguments.split_whitespace())
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .expect("started");
+                running = Some(Running(program));
+                let up = (0..200).any(|_| {
+                    std::thread::sleep(Duration::from_millis(25));
+                    std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+                });
+                assert!(up, "the program listens");
+            }
+            "sh" => {
+                let output = Command::new("sh")
+                    .args(["-e", "-c", &here(content)])
+                    .output()
+                    .expect("a shell with curl");
+                printed = String::from_utf8_lossy(&output.stdout).into_owned();
+                let complaint = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{content}\n{printed}\n{complaint}");
+                ran += 1;
+            }
+            "text" => {
+                for line in content.lines() {
+                    assert!(printed.contains(line), "the page promises {line}, printed was {printed}");
+                }
+            }
+            other => panic!("a block of an unknown kind: {other}"),
+        }
+    }
+    assert!(running.is_some());
+    assert_eq!(ran, 4, "the page's blocks are found");
+}

@@ -1,0 +1,154 @@
+//! The HTTP side: lost, held and slow replies are real, and admin routes reach the model.
+
+use std::time::Duration;
+
+use hyper::Method;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use simulated_aws::raw_client::{Answer, RawClient};
+use simulated_aws::world::BadKey;
+use simulated_aws::{Clock, Fault, PlantedKey, PlantedStream, Rule, Service, Settings, SimulatedAws, World};
+
+async fn serve(settings: Settings) -> (SimulatedAws, RawClient) {
+    let mut world = World::new(settings);
+    world.plant_stream(PlantedStream::default());
+    let start: Timestamp = "2026-01-02T00:00:00Z".parse().expect("a time");
+    let aws = SimulatedAws::start(world, Clock::Virtual(start)).await.expect("it starts");
+    let client = RawClient::new(&aws.url());
+    (aws, client)
+}
+
+async fn describe(client: &RawClient) -> anyhow::Result<Answer> {
+    client.json(Service::Firehose, "DescribeDeliveryStream", &json!({ "DeliveryStreamName": "orders" })).await
+}
+
+/// Waits until the server has logged this many calls.
+async fn arrived(aws: &SimulatedAws, calls: usize) {
+    while aws.world().calls().len() < calls {
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_reply_closes_the_connection_after_the_call_was_executed() {
+    let (aws, client) = serve(Settings::default()).await;
+    aws.world().script(Rule::once(Fault::LoseReply));
+    assert!(describe(&client).await.is_err());
+    assert!(aws.world().calls()[0].executed);
+    assert_eq!(describe(&client).await.expect("an answer").status, 200);
+}
+
+#[tokio::test]
+async fn a_held_reply_comes_when_it_is_released() {
+    let (aws, client) = serve(Settings::default()).await;
+    aws.world().script(Rule::once(Fault::Hold));
+    let held = tokio::spawn(async move { describe(&client).await });
+    arrived(&aws, 1).await;
+    assert!(!held.is_finished());
+    aws.release_held();
+    assert_eq!(held.await.expect("no panic").expect("an answer").status, 200);
+}
+
+#[tokio::test]
+async fn a_slow_reply_waits_for_the_virtual_clock() {
+    let (aws, client) = serve(Settings::default()).await;
+    aws.world().script(Rule::once(Fault::Slow { by: SignedDuration::from_hours(1) }));
+    let slow = tokio::spawn(async move { describe(&client).await });
+    arrived(&aws, 1).await;
+    aws.advance(SignedDuration::from_mins(59));
+    assert!(!slow.is_finished());
+    aws.advance(SignedDuration::from_mins(1));
+    assert_eq!(slow.await.expect("no panic").expect("an answer").status, 200);
+}
+
+#[tokio::test]
+async fn errors_have_the_wire_form_that_the_sdks_parse() {
+    let (aws, client) = serve(Settings { bad_key: BadKey::RefusedAtOnce, ..Settings::default() }).await;
+    let key = aws
+        .world()
+        .plant_key(PlantedKey { state: simulated_aws::world::KeyState::Disabled, ..PlantedKey::default() });
+    let block = json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": key });
+    let body = json!({ "DeliveryStreamName": "orders", "DeliveryStreamEncryptionConfigurationInput": block });
+    let answer =
+        client.json(Service::Firehose, "StartDeliveryStreamEncryption", &body).await.expect("an answer");
+    assert_eq!((answer.status, answer.error_type.as_deref()), (400, Some("InvalidKMSResourceException")));
+    assert_eq!(answer.code().as_deref(), Some("InvalidKMSResourceException"));
+    assert_eq!(answer.json()["code"], "DisabledException");
+    let denied = client
+        .query("Action=AssumeRole&Version=2011-06-15&RoleArn=x&RoleSessionName=op")
+        .await
+        .expect("an answer");
+    assert_eq!(denied.status, 400);
+    assert!(
+        denied.text.contains("<Error><Type>Sender</Type><Code>ValidationError</Code>"),
+        "{}",
+        denied.text
+    );
+}
+
+#[tokio::test]
+async fn a_role_is_assumed_over_the_query_protocol_and_its_key_decides_the_account() {
+    let (aws, client) = serve(Settings::default()).await;
+    let body = "Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A444455556666%3Arole%2Fse&RoleSessionName=op&ExternalId=a+b&Tags.member.1.Key=team&Tags.member.1.Value=data";
+    let answer = client.query(body).await.expect("an answer").text;
+    let (_, rest) = answer.split_once("<AccessKeyId>").expect("a key");
+    let (access_key, _) = rest.split_once('<').expect("its end");
+    let session = RawClient { access_key: access_key.to_owned(), ..client };
+    assert_eq!(
+        describe(&session).await.expect("an answer").code().as_deref(),
+        Some("ResourceNotFoundException")
+    );
+    let call = aws.world().calls().last().cloned().expect("logged");
+    let principal = call.principal.session.expect("a session");
+    assert_eq!((call.account.as_str(), principal.external_id.as_deref()), ("444455556666", Some("a b")));
+    assert_eq!(principal.tags, ["team=data"]);
+}
+
+#[tokio::test]
+async fn admin_routes_change_what_the_handle_can_change() {
+    let (aws, client) = serve(Settings::default()).await;
+    let ask = |method: Method, path: &'static str, body: Value| {
+        let client = client.clone();
+        async move { client.plain(method, path, &body).await.expect("an answer") }
+    };
+    let arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
+    let state = json!({ "encryption": "ENABLED", "asked": "AwsOwned", "in_force": "AwsOwned" });
+    let answer = ask(Method::PATCH, "/_admin/streams", json!({ "arn": arn, "state": state })).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let block = describe(&client).await.expect("an answer").json();
+    let status =
+        block.pointer("/DeliveryStreamDescription/DeliveryStreamEncryptionConfiguration/Status").cloned();
+    assert_eq!(status, Some(json!("ENABLED")));
+    let answer =
+        ask(Method::PATCH, "/_admin/settings", json!({ "enabling": "2m", "failed_re_key_shows": "InForce" }))
+            .await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(aws.world().settings().enabling, SignedDuration::from_mins(2));
+    let refused = ask(Method::PATCH, "/_admin/settings", json!({ "no_such_setting": 1 })).await;
+    assert_eq!(refused.status, 400);
+    let outside = json!({ "service": "firehose", "operation": "StopDeliveryStreamEncryption", "body": { "DeliveryStreamName": "orders" } });
+    assert_eq!(ask(Method::POST, "/_admin/calls", outside).await.status, 200);
+    let log =
+        ask(Method::GET, "/_admin/log?operation=StopDeliveryStreamEncryption", Value::Null).await.json();
+    assert_eq!(log[0]["principal"]["access_key"], "AKIASOMEBODYELSE");
+    assert_eq!(ask(Method::DELETE, "/_admin/streams", json!({ "arn": arn })).await.status, 200);
+    assert_eq!(
+        describe(&client).await.expect("an answer").code().as_deref(),
+        Some("ResourceNotFoundException")
+    );
+    assert_eq!(ask(Method::GET, "/_admin/nothing", Value::Null).await.status, 404);
+    assert_eq!(ask(Method::POST, "/_admin/reset", Value::Null).await.status, 200);
+    assert!(aws.world().calls().is_empty());
+}
+
+#[tokio::test]
+async fn dropping_the_handle_closes_the_port() {
+    let (aws, client) = serve(Settings::default()).await;
+    assert!(describe(&client).await.is_ok());
+    drop(aws);
+    // The task ends at its next turn, not within drop.
+    while describe(&client).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,13 @@
+//! A cluster to play with: starts one, prints the path of its kubeconfig, and holds it until Ctrl-C.
+//!
+//! `cargo run -p test-cluster`
+
+use test_cluster::TestCluster;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let cluster = TestCluster::start().await?;
+    println!("{}", cluster.kubeconfig().display());
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}

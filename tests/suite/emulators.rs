@@ -1,0 +1,123 @@
+//! The operator, unchanged, against servers that others wrote: moto and kinesis-local. What they get wrong is in
+//! `docs/simulated-aws.md`; what they get right, the operator must get right with them.
+
+use std::time::Duration;
+
+use aws_sdk_firehose::types::{CompressionFormat, ExtendedS3DestinationConfiguration};
+use serde_json::json;
+use simulated_aws::emulators::{KinesisLocal, Moto, StartOptions};
+use test_cluster::TestCluster;
+
+use crate::play::{REGION, cluster, fresh_namespace, operators_kubeconfig, sdk};
+use crate::process::{OperatorProcess, REASON, apply, eventually, field};
+
+/// The account of moto, which kinesis-local is told to use as well.
+const ACCOUNT: &str = "123456789012";
+const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+
+async fn is_told(cluster: &TestCluster, namespace: &str, name: &str, reason: &str) {
+    let told = async || field(cluster, namespace, name, REASON).await == reason;
+    eventually(&format!("{name} is {reason}"), 60, told).await;
+}
+
+async fn encryption_status(cluster: &TestCluster, namespace: &str, name: &str) -> String {
+    field(cluster, namespace, name, "{.status.encryptionStatus}").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned_off() {
+    let Some(moto) = Moto::start().await.expect("moto starts") else { return };
+    let cluster = cluster().await;
+    let namespace = fresh_namespace(cluster).await;
+    let config = sdk(&moto.url(), ACCESS_KEY);
+    let (firehose, kinesis, kms) =
+        (aws_sdk_firehose::Client::new(&config), aws_sdk_kinesis::Client::new(&config), aws_sdk_kms::Client::new(&config));
+    let destination = ExtendedS3DestinationConfiguration::builder()
+        .role_arn(format!("arn:aws:iam::{ACCOUNT}:role/firehose"))
+        .bucket_arn("arn:aws:s3:::orders")
+        .compression_format(CompressionFormat::Gzip)
+        .build()
+        .expect("a destination");
+    firehose
+        .create_delivery_stream()
+        .delivery_stream_name("orders")
+        .extended_s3_destination_configuration(destination)
+        .send()
+        .await
+        .expect("a Firehose stream");
+    kinesis.create_stream().stream_name("clicks").shard_count(1).send().await.expect("a Kinesis stream");
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        keys.push(kms.create_key().send().await.expect("a key").key_metadata.expect("its metadata").arn.expect("its ARN"));
+    }
+    kms.create_alias().alias_name("alias/orders").target_key_id(&keys[0]).send().await.expect("an alias");
+
+    let url = moto.url();
+    let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("ALLOW_DISABLE", "true")];
+    let _operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, &namespace, &environment);
+    let clicks = format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/clicks");
+    let by_name = json!({"service": "Firehose", "name": "orders"});
+    let alias = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
+    apply(cluster, &namespace, "orders", &json!({"stream": by_name, "key": alias})).await;
+    apply(cluster, &namespace, "clicks", &json!({"stream": {"arn": clicks}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": keys[0]}})).await;
+    apply(cluster, &namespace, "nobody", &json!({"stream": {"service": "Firehose", "name": "nobody"}})).await;
+    for name in ["orders", "clicks"] {
+        is_told(cluster, &namespace, name, "Encrypted").await;
+        assert_eq!(field(cluster, &namespace, name, "{.status.keyInForce.arn}").await, keys[0], "{name}");
+        assert_eq!(field(cluster, &namespace, name, "{.status.calls.used}").await, "1", "{name}");
+    }
+    is_told(cluster, &namespace, "nobody", "StreamNotFound").await;
+
+    for name in ["orders", "clicks"] {
+        let re_key = json!({"spec": {"key": {"type": "CUSTOMER_MANAGED_CMK", "arn": keys[1], "alias": null}}});
+        let patch = ["patch", "strenc", name, "-n", &namespace, "--type=merge", "-p", &re_key.to_string()];
+        cluster.kubectl(&patch).await.expect("the key is changed");
+        let new_key = async || field(cluster, &namespace, name, "{.status.keyInForce.arn}").await == keys[1];
+        eventually("the new key is in force", 60, new_key).await;
+        is_told(cluster, &namespace, name, "Encrypted").await;
+    }
+    for name in ["orders", "clicks"] {
+        let off = json!({"spec": {"encryption": "Disabled"}});
+        let patch = ["patch", "strenc", name, "-n", &namespace, "--type=merge", "-p", &off.to_string()];
+        cluster.kubectl(&patch).await.expect("encryption is turned off");
+        is_told(cluster, &namespace, name, "EncryptionDisabled").await;
+        assert_eq!(encryption_status(cluster, &namespace, name).await, "DISABLED", "{name}");
+    }
+
+    // moto's KMS knows states: a disabled key waits without a call.
+    let id = keys[1].rsplit('/').next().expect("an id");
+    kms.disable_key().key_id(id).send().await.expect("the key is disabled");
+    let again = json!({"spec": {"encryption": "Enabled"}});
+    let patch = ["patch", "strenc", "orders", "-n", &namespace, "--type=merge", "-p", &again.to_string()];
+    cluster.kubectl(&patch).await.expect("encryption is asked for");
+    is_told(cluster, &namespace, "orders", "KeyDisabled").await;
+    assert_eq!(field(cluster, &namespace, "orders", "{.status.calls.used}").await, "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn against_kinesis_local_a_stream_that_is_really_updating_is_waited_for() {
+    let Some(kinesis_local) =
+        KinesisLocal::start(StartOptions { update: Duration::from_secs(3), ..StartOptions::default() }).await.expect("kinesis-local starts")
+    else {
+        return;
+    };
+    // It has neither STS nor KMS: those are moto's.
+    let Some(moto) = Moto::start().await.expect("moto starts") else { return };
+    let cluster = cluster().await;
+    let namespace = fresh_namespace(cluster).await;
+    let kinesis = aws_sdk_kinesis::Client::new(&sdk(&kinesis_local.url(), ACCESS_KEY));
+    kinesis.create_stream().stream_name("clicks").shard_count(1).send().await.expect("a stream");
+    let key = aws_sdk_kms::Client::new(&sdk(&moto.url(), ACCESS_KEY)).create_key().send().await.expect("a key");
+    let key = key.key_metadata.expect("its metadata").arn.expect("its ARN");
+
+    let (aws, own) = (moto.url(), kinesis_local.url());
+    let environment = [("AWS_ENDPOINT_URL", aws.as_str()), ("AWS_ENDPOINT_URL_KINESIS", own.as_str())];
+    let _operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, &namespace, &environment);
+    let clicks = json!({"arn": format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/clicks")});
+    apply(cluster, &namespace, "clicks", &json!({"stream": clicks, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key}})).await;
+    let enabling = async || encryption_status(cluster, &namespace, "clicks").await == "ENABLING";
+    eventually("it is being enabled", 30, enabling).await;
+    is_told(cluster, &namespace, "clicks", "Encrypted").await;
+    assert_eq!(field(cluster, &namespace, "clicks", "{.status.keyInForce.arn}").await, key);
+    assert_eq!(field(cluster, &namespace, "clicks", "{.status.calls.used}").await, "1");
+}

@@ -1,0 +1,225 @@
+//! Who may use what, read from the sources: the rules of the map in `src/lib.rs` and of each file's first lines.
+//!
+//! Tests inside `src` are free; what is said here is about the code that runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+mod source;
+
+use source::Source;
+
+/// Lines of a file without its tests. Longer ones have more than one purpose.
+const LONGEST: usize = 500;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below a folder.
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The product's sources by module (`model::ledger`; the crate's root is empty), without those that are only tests.
+fn modules() -> BTreeMap<String, Source> {
+    let folder = root().join("src");
+    let all: BTreeMap<String, Source> = rust_files(&folder)
+        .into_iter()
+        .map(|path| {
+            let module = path
+                .strip_prefix(&folder)
+                .unwrap()
+                .with_extension("")
+                .display()
+                .to_string()
+                .replace('/', "::");
+            let module = if module == "lib" { String::new() } else { module };
+            (module, Source::read(&path))
+        })
+        .collect();
+    let tests: BTreeSet<String> =
+        all.iter().flat_map(|(module, source)| source.test_modules(module)).collect();
+    let is_test = |module: &str| tests.iter().any(|test| is_within(module, test));
+    all.into_iter().filter(|(module, _)| !is_test(module)).collect()
+}
+
+fn is_within(module: &str, outer: &str) -> bool {
+    module == outer || module.strip_prefix(outer).is_some_and(|rest| rest.starts_with("::"))
+}
+
+/// Every module in `outer`, with each crate of Cargo.toml that it names.
+fn crates_used_in(outer: &str) -> Vec<(String, String)> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let dependencies = manifest.split("\n[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let crates: BTreeSet<String> = dependencies
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()))
+        .map(|line| line.split(['.', ' ', '=']).next().unwrap().replace('-', "_"))
+        .collect();
+    assert!(
+        crates.contains("kube") && crates.contains("aws_sdk_kms"),
+        "Cargo.toml is read wrongly: {crates:?}"
+    );
+    modules()
+        .iter()
+        .filter(|(module, _)| is_within(module, outer))
+        .flat_map(|(module, source)| source.heads().into_iter().map(|head| (module.clone(), head)))
+        .filter(|(_, head)| crates.contains(head))
+        .collect()
+}
+
+/// Every module in `outer`, with each other module of the product that it names.
+fn modules_used_in(outer: &str) -> Vec<(String, String)> {
+    imports().into_iter().filter(|(module, _)| is_within(module, outer)).collect()
+}
+
+/// The import graph: a file, and a file that it names by a path from `crate`, `super` or `self`. The names of its own
+/// children, which it declares, are a file's table of contents and no import.
+fn imports() -> Vec<(String, String)> {
+    let modules = modules();
+    let known = |path: &[String]| {
+        (0..=path.len())
+            .rev()
+            .map(|length| path[..length].join("::"))
+            .find(|module| modules.contains_key(module))
+            .unwrap()
+    };
+    let mut edges = Vec::new();
+    for (module, source) in &modules {
+        let targets: BTreeSet<String> = source.paths(module).iter().map(|path| known(path)).collect();
+        edges.extend(
+            targets.into_iter().filter(|target| target != module).map(|target| (module.clone(), target)),
+        );
+    }
+    edges
+}
+
+fn none_but(allowed: &[&str], used: Vec<(String, String)>) {
+    assert!(!used.is_empty(), "nothing is used: the sources are read wrongly");
+    let wrong: Vec<_> =
+        used.into_iter().filter(|(_, name)| !allowed.iter().any(|one| is_within(name, one))).collect();
+    assert!(wrong.is_empty(), "only {allowed:?} may be used, not {wrong:?}");
+}
+
+#[test]
+fn the_model_is_pure() {
+    none_but(&["jiff", "serde", "sha2", "thiserror", "k8s_openapi"], crates_used_in("model"));
+    none_but(&["api", "model"], modules_used_in("model"));
+    for (module, source) in modules().iter().filter(|(module, _)| is_within(module, "model")) {
+        let kubernetes: Vec<String> = source.lines_with("k8s_openapi").collect();
+        let only_times = |line: &String| line.ends_with("v1::Time;") || line.ends_with("v1::MicroTime;");
+        assert!(
+            kubernetes.iter().all(only_times),
+            "{module} uses more of Kubernetes than its times: {kubernetes:?}"
+        );
+        for word in [
+            "async fn",
+            ".await",
+            "Timestamp::now",
+            "SystemTime::now",
+            "Instant::now",
+            "std::fs",
+            "std::net",
+            "std::env",
+        ] {
+            assert_eq!(source.lines_with(word).next(), None, "{module} is not pure");
+        }
+    }
+}
+
+#[test]
+fn what_kubernetes_stores_uses_nothing_of_the_product() {
+    none_but(&["api"], modules_used_in("api"));
+}
+
+#[test]
+fn aws_knows_nothing_of_kubernetes() {
+    let used = crates_used_in("aws");
+    assert!(used.iter().any(|(_, name)| name == "aws_sdk_firehose"), "{used:?}");
+    let wrong: Vec<_> = used.iter().filter(|(_, name)| name == "kube" || name == "k8s_openapi").collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    none_but(&["api", "model", "aws"], modules_used_in("aws"));
+}
+
+#[test]
+fn the_controller_knows_no_aws_sdk() {
+    let used = crates_used_in("controller");
+    assert!(used.iter().any(|(_, name)| name == "jiff"), "{used:?}");
+    let wrong: Vec<_> = used.iter().filter(|(_, name)| name.starts_with("aws_")).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    none_but(&["api", "model", "aws", "controller"], modules_used_in("controller"));
+}
+
+#[test]
+fn only_the_execute_step_calls_start_and_stop() {
+    for call in [".start(", ".stop("] {
+        // What stands behind the port is in `aws`, which the other tests keep from deciding anything.
+        let callers: Vec<String> = modules()
+            .into_iter()
+            .filter(|(module, source)| !is_within(module, "aws") && source.lines_with(call).next().is_some())
+            .map(|(module, _)| module)
+            .collect();
+        assert_eq!(callers, ["controller::execute"], "{call}");
+    }
+}
+
+#[test]
+fn files_import_without_circles() {
+    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (from, to) in imports() {
+        edges.entry(from).or_default().insert(to);
+    }
+    assert!(edges.len() > 20, "only {} files import anything: the sources are read wrongly", edges.len());
+    let circles: Vec<String> = edges.keys().filter_map(|start| circle(start, &edges)).collect();
+    assert!(circles.is_empty(), "these files import each other in a circle:\n{}", circles.join("\n"));
+}
+
+/// A shortest way from a file back to itself, if the file is the first in the alphabet on it.
+fn circle(start: &str, edges: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
+    let mut ways = std::collections::VecDeque::from([vec![start.to_owned()]]);
+    let mut seen = BTreeSet::new();
+    while let Some(way) = ways.pop_front() {
+        for next in edges.get(way.last()?).into_iter().flatten() {
+            if next == start {
+                let first = way.iter().all(|file| file.as_str() >= start);
+                return first.then(|| [way.join(" -> "), start.to_owned()].join(" -> "));
+            }
+            if seen.insert(next.clone()) {
+                ways.push_back([way.clone(), vec![next.clone()]].concat());
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn no_file_is_longer_than_500_lines_without_its_tests() {
+    for (module, source) in modules() {
+        assert!(source.lines < LONGEST, "{module} has {} lines", source.lines);
+    }
+}
+
+#[test]
+fn every_file_says_first_what_it_is_for() {
+    let folders = ["src", "tests", "examples"].map(|folder| root().join(folder));
+    let files: Vec<PathBuf> =
+        folders.iter().filter(|folder| folder.is_dir()).flat_map(|folder| rust_files(folder)).collect();
+    assert!(files.len() > 30);
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(root()).unwrap().display();
+        assert!(text.starts_with("//! "), "{name} does not begin with //!");
+    }
+}

@@ -1,0 +1,263 @@
+//! A play: the operator's own steps, in this process, on a real API server and the simulated AWS, with one virtual clock.
+//!
+//! [`Play::until`] visits a resource as the driver would, and moves the clock to the time at which each visit asks to
+//! be back. So a day passes in seconds, nothing sleeps, and what is counted is exact.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use kube::api::{Api, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+use simulated_aws::world::{Calls as _, Settings, World};
+use simulated_aws::{Clock as AwsClock, SimulatedAws};
+use stream_encryption_operator::api::condition::{ConditionType, find};
+use stream_encryption_operator::api::ledger::StreamLedger;
+use stream_encryption_operator::api::stream_encryption::{EncryptionStatus, StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_operator::aws::{Aws, Endpoints};
+use stream_encryption_operator::controller::memory::Memory;
+use stream_encryption_operator::controller::records::RecordError;
+use stream_encryption_operator::controller::{Clock, Operator, Rules, reconcile};
+use stream_encryption_operator::kubernetes::Cluster;
+use stream_encryption_operator::model::ledger;
+use test_cluster::TestCluster;
+
+/// The account and region of every play.
+pub(crate) const ACCOUNT: &str = "111122223333";
+pub(crate) const REGION: &str = "eu-west-1";
+/// The namespace of the ledgers.
+pub(crate) const LEDGERS: &str = "stream-encryption-system";
+
+/// One play.
+pub(crate) struct Play {
+    pub(crate) aws: Arc<SimulatedAws>,
+    pub(crate) cluster: &'static TestCluster,
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) rules: Rules,
+    operator: Operator<Aws, Cluster>,
+}
+
+/// What a visit left, in one line.
+pub(crate) type Word = (Option<EncryptionStatus>, String);
+
+/// The cluster of this test binary, with the operator's definitions and roles installed as users install them.
+pub(crate) async fn cluster() -> &'static TestCluster {
+    static INSTALLED: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    let cluster = test_cluster::shared().await.expect("a test cluster");
+    INSTALLED
+        .get_or_init(async || {
+            let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
+            cluster.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
+            let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+            cluster.kubectl(&established).await.expect("the definitions are established");
+        })
+        .await;
+    cluster
+}
+
+/// A client of a kubeconfig.
+pub(crate) async fn client(kubeconfig: &std::path::Path) -> Client {
+    // Each test has a runtime of its own, and a client belongs to one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    Client::try_from(config.expect("a configuration")).expect("a client")
+}
+
+/// The operator's own service account, with exactly the rights of `config/rbac`.
+pub(crate) async fn operators_kubeconfig(cluster: &TestCluster) -> std::path::PathBuf {
+    static MADE: tokio::sync::OnceCell<std::path::PathBuf> = tokio::sync::OnceCell::const_new();
+    let account = async || cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
+    MADE.get_or_init(account).await.clone()
+}
+
+/// A namespace that no other test uses.
+pub(crate) async fn fresh_namespace(cluster: &TestCluster) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let namespace = format!("play-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    cluster.kubectl(&["create", "namespace", &namespace]).await.expect("a namespace");
+    namespace
+}
+
+/// The SDKs' configuration towards an endpoint, with credentials of nobody in particular.
+pub(crate) fn sdk(url: &str, access_key: &str) -> SdkConfig {
+    let credentials = Credentials::new(access_key, "not-a-secret", None, None, "play");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(aws_config::Region::new(REGION))
+        .endpoint_url(url)
+        .retry_config(aws_config::retry::RetryConfig::disabled())
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build()
+}
+
+fn operator(url: &str, access_key: &str, client: Client, clock: Clock, rules: Rules) -> Operator<Aws, Cluster> {
+    let endpoints = Endpoints::of(rules.region.clone());
+    Operator {
+        aws: Aws::over(sdk(url, access_key), &endpoints, Arc::new(SystemTime::now)),
+        records: Cluster::new(client, LEDGERS),
+        clock,
+        rules,
+        memory: Memory::default(),
+    }
+}
+
+impl Play {
+    /// A play in the world that `settings` make, at noon of some day.
+    pub(crate) async fn start(settings: Settings) -> Self {
+        let cluster = cluster().await;
+        let client = client(&operators_kubeconfig(cluster).await).await;
+        let noon: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
+        let aws = SimulatedAws::start(World::new(settings), AwsClock::Virtual(noon)).await.expect("a simulated AWS");
+        let aws = Arc::new(aws);
+        let rules = Rules {
+            region: REGION.parse().expect("a region"),
+            drift_interval: SignedDuration::from_mins(10),
+            max_calls_per_day: 20,
+            allow_disable: true,
+        };
+        let operator = operator(&aws.url(), "AKIAIOSFODNN7EXAMPLE", client.clone(), clock(&aws), rules.clone());
+        Self { namespace: fresh_namespace(cluster).await, aws, cluster, client, rules, operator }
+    }
+
+    /// The same after the operator's process ended and started again, with other rules perhaps.
+    pub(crate) fn restart(&mut self) {
+        let clock = clock(&self.aws);
+        let url = self.aws.url();
+        self.operator = operator(&url, "AKIAIOSFODNN7EXAMPLE", self.client.clone(), clock, self.rules.clone());
+    }
+
+    /// Applies a resource as a user does. `spec` is its spec.
+    pub(crate) async fn apply(&self, name: &str, spec: &Value) {
+        let resource = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1",
+            "kind": "StreamEncryption",
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": spec,
+        });
+        self.cluster.apply(&resource.to_string()).await.expect("the resource is accepted");
+    }
+
+    /// What kubectl prints, in the play's namespace.
+    pub(crate) async fn kubectl(&self, arguments: &[&str]) -> String {
+        let arguments = [arguments, &["-n", &self.namespace]].concat();
+        self.cluster.kubectl(&arguments).await.expect("kubectl")
+    }
+
+    /// The resource as it is now.
+    pub(crate) async fn resource(&self, name: &str) -> Option<StreamEncryption> {
+        let api: Api<StreamEncryption> = Api::namespaced(self.client.clone(), &self.namespace);
+        api.get_opt(name).await.expect("the resource can be read")
+    }
+
+    /// Its status.
+    pub(crate) async fn status(&self, name: &str) -> StreamEncryptionStatus {
+        self.resource(name).await.and_then(|resource| resource.status).unwrap_or_default()
+    }
+
+    /// The ledger of a stream.
+    pub(crate) async fn ledger(&self, arn: &str) -> Option<StreamLedger> {
+        let api: Api<StreamLedger> = Api::namespaced(self.client.clone(), LEDGERS);
+        api.get_opt(&ledger::name(&arn.parse().expect("an ARN"))).await.expect("the ledger can be read")
+    }
+
+    /// Visits a resource once, now; tells when to be back.
+    pub(crate) async fn visit(&self, name: &str) -> Result<Timestamp, RecordError> {
+        match self.resource(name).await {
+            Some(resource) => reconcile(&self.operator, &resource).await,
+            None => Ok(self.aws.now() + SignedDuration::from_mins(10)),
+        }
+    }
+
+    /// Visits a resource, and again whenever it asks to be visited, until its status is as `enough` says. Tells every
+    /// (encryption status, reason) on the way, without repetitions. More than 300 visits are a failure.
+    pub(crate) async fn until(&self, name: &str, enough: impl Fn(&StreamEncryptionStatus) -> bool) -> Vec<Word> {
+        let mut words: Vec<Word> = Vec::new();
+        for _ in 0..300 {
+            let wake = self.visit(name).await.expect("Kubernetes can be asked");
+            let status = self.status(name).await;
+            let word = (status.encryption_status, reason(&status));
+            if words.last() != Some(&word) {
+                words.push(word);
+            }
+            if enough(&status) {
+                return words;
+            }
+            let wait = wake.duration_since(self.aws.now()).max(SignedDuration::from_millis(1));
+            self.aws.advance(wait);
+        }
+        panic!("not within 300 visits; on the way: {words:#?}");
+    }
+
+    /// The same, until `Ready` has this reason.
+    pub(crate) async fn until_it_says(&self, name: &str, reason_wanted: &str) -> Vec<Word> {
+        self.until(name, |status| reason(status) == reason_wanted).await
+    }
+
+    /// Visits a resource whenever it asks, for so long.
+    pub(crate) async fn let_pass(&self, name: &str, time: SignedDuration) {
+        let end = self.aws.now() + time;
+        loop {
+            let wake = self.visit(name).await.expect("Kubernetes can be asked");
+            if wake >= end {
+                self.aws.advance(end.duration_since(self.aws.now()));
+                return;
+            }
+            self.aws.advance(wake.duration_since(self.aws.now()).max(SignedDuration::from_millis(1)));
+        }
+    }
+
+    /// How often AWS got this operation for this stream or key.
+    pub(crate) fn calls(&self, operation: &str, target: &str) -> usize {
+        self.aws.world().calls().count(operation, target)
+    }
+
+    /// The reasons of all events of a resource.
+    pub(crate) async fn events(&self, name: &str) -> BTreeSet<String> {
+        let api: Api<k8s_openapi::api::events::v1::Event> =
+            Api::namespaced(client(self.cluster.kubeconfig()).await, &self.namespace);
+        let events = api.list(&ListParams::default()).await.expect("the events can be read");
+        let of = |event: &k8s_openapi::api::events::v1::Event| {
+            event.regarding.as_ref().and_then(|about| about.name.clone()).is_some_and(|about| about == name)
+        };
+        events.into_iter().filter(of).filter_map(|event| event.reason).collect()
+    }
+}
+
+fn clock(aws: &Arc<SimulatedAws>) -> Clock {
+    let aws = aws.clone();
+    Clock::new(move || aws.now())
+}
+
+/// The reason of `Ready`.
+pub(crate) fn reason(status: &StreamEncryptionStatus) -> String {
+    find(&status.conditions, ConditionType::Ready).map(|ready| ready.reason.clone()).unwrap_or_default()
+}
+
+/// The status of a condition: True, False, Unknown, or nothing.
+pub(crate) fn truth(status: &StreamEncryptionStatus, kind: ConditionType) -> String {
+    find(&status.conditions, kind).map(|condition| condition.status.clone()).unwrap_or_default()
+}
+
+/// The message of `Ready`.
+pub(crate) fn message(status: &StreamEncryptionStatus) -> String {
+    find(&status.conditions, ConditionType::Ready).map(|ready| ready.message.clone()).unwrap_or_default()
+}
+
+/// The ARN of a Firehose stream.
+pub(crate) fn firehose(name: &str) -> String {
+    format!("arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{name}")
+}
+
+/// The ARN of a Kinesis data stream.
+pub(crate) fn kinesis(name: &str) -> String {
+    format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{name}")
+}

@@ -1,0 +1,108 @@
+//! What a real API server takes and refuses: each document with a sentence, and what the refusal must tell its author.
+//!
+//! Nothing is stored but what the tests of changes need. Each refusal must say what to write instead.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Request;
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use stream_encryption_operator::api::crd::{definitions, yaml};
+use tokio::sync::OnceCell;
+
+mod changes;
+mod keys;
+mod ledgers;
+mod streams;
+
+/// A sentence, the `spec`, and what the API server says of it.
+type Row = (&'static str, &'static str, Verdict);
+
+/// What the API server says.
+#[derive(Clone, Copy, Debug)]
+enum Verdict {
+    Taken,
+    /// Refused, with this in the message.
+    Refused(&'static str),
+}
+use Verdict::{Refused, Taken};
+
+const ENCRYPTIONS: &str = "/apis/streamencryption.dev/v1alpha1/namespaces/default/streamencryptions";
+const LEDGERS: &str = "/apis/streamencryption.dev/v1alpha1/namespaces/default/streamledgers";
+
+/// A client of the shared cluster, with the definitions installed.
+async fn client() -> Client {
+    static INSTALLED: OnceCell<()> = OnceCell::const_new();
+    let cluster = test_cluster::shared().await.unwrap();
+    INSTALLED
+        .get_or_init(|| async {
+            for (_, definition) in definitions() {
+                let definition: CustomResourceDefinition = definition;
+                cluster.apply(&yaml(&definition).unwrap()).await.unwrap();
+                let name = format!("crd/{}", definition.metadata.name.unwrap());
+                cluster
+                    .kubectl(&["wait", "--for=condition=Established", &name, "--timeout=30s"])
+                    .await
+                    .unwrap();
+            }
+        })
+        .await;
+    let kubeconfig = Kubeconfig::from_yaml(cluster.kubeconfig_yaml()).unwrap();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
+}
+
+fn encryption(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": name}, "spec": spec,
+    })
+}
+
+/// Creates an object as `kubectl create --validate=strict` does. `dry`: without storing it.
+async fn create(client: &Client, path: &str, object: &Value, dry: bool) -> Result<Value, String> {
+    let mut request =
+        Request::new(path).create(&PostParams::default(), serde_json::to_vec(object).unwrap()).unwrap();
+    let dry = if dry { "&dryRun=All" } else { "" };
+    *request.uri_mut() = format!("{path}?fieldValidation=Strict{dry}").parse().unwrap();
+    client.request(request).await.map_err(message)
+}
+
+/// Changes an object by a JSON merge patch.
+async fn change(client: &Client, path: &str, name: &str, new: &Value) -> Result<Value, String> {
+    let request = Request::new(path).patch(name, &PatchParams::default(), &Patch::Merge(new)).unwrap();
+    client.request(request).await.map_err(message)
+}
+
+fn message(error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message,
+        other => panic!("the API server did not answer: {other}"),
+    }
+}
+
+/// Nothing if the answer is the verdict, else what is wrong.
+fn disagreement(sentence: &str, verdict: Verdict, answer: &Result<Value, String>) -> Option<String> {
+    match (verdict, answer) {
+        (Taken, Ok(_)) => None,
+        (Refused(piece), Err(message)) if message.contains(piece) => None,
+        (Taken, Err(message)) => Some(format!("{sentence}: refused: {message}")),
+        (Refused(_), Ok(_)) => Some(format!("{sentence}: taken")),
+        (Refused(piece), Err(message)) => Some(format!("{sentence}: no {piece:?} in: {message}")),
+    }
+}
+
+async fn judge(rows: &[Row]) {
+    let client = client().await;
+    let mut wrong = Vec::new();
+    for (sentence, spec, verdict) in rows {
+        let spec: Value = serde_saphyr::from_str(spec).unwrap();
+        let answer = create(&client, ENCRYPTIONS, &encryption("judged", &spec), true).await;
+        if let (Refused(_), Err(message)) = (verdict, &answer) {
+            println!("{sentence}\n    {message}");
+        }
+        wrong.extend(disagreement(sentence, *verdict, &answer));
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+}

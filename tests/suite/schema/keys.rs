@@ -1,0 +1,210 @@
+//! Which key.
+
+use super::{Refused, Row, Taken, judge};
+
+const LEAVE_OUT: &str =
+    "leave arn, alias and ref out with AWS_OWNED_CMK, or write type: CUSTOMER_MANAGED_CMK";
+const ONE_OF: &str = "write exactly one of arn, alias and ref with CUSTOMER_MANAGED_CMK";
+const WRITE_ARN: &str =
+    "write the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); an alias goes into alias";
+const WRITE_ALIAS: &str =
+    "write the alias of a customer managed key (alias/NAME); for a key of AWS write type: AWS_OWNED_CMK";
+
+macro_rules! key {
+    ($key:literal) => {
+        concat!("{stream: {service: Firehose, name: orders}, key: ", $key, "}")
+    };
+}
+
+const ACK: &str = key!(
+    "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: orders}}"
+);
+
+#[tokio::test]
+async fn a_key_is_named_in_one_way() {
+    let rows: &[Row] = &[
+        ("the AWS-owned key", key!("{type: AWS_OWNED_CMK}"), Taken),
+        (
+            "a key by ARN",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab'}"
+            ),
+            Taken,
+        ),
+        (
+            "a multi-region key",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:eu-west-1:111122223333:key/mrk-1234abcd12ab34cd56ef1234567890ab'}"
+            ),
+            Taken,
+        ),
+        (
+            "a key in China",
+            key!("{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws-cn:kms:cn-north-1:111122223333:key/1'}"),
+            Taken,
+        ),
+        ("a key by alias", key!("{type: CUSTOMER_MANAGED_CMK, alias: alias/orders}"), Taken),
+        (
+            "an alias with folders",
+            key!("{type: CUSTOMER_MANAGED_CMK, alias: alias/team-a/orders_2026}"),
+            Taken,
+        ),
+        ("a key of ACK", ACK, Taken),
+        ("no type", key!("{alias: alias/orders}"), Refused("spec.key.type: Required value")),
+        (
+            "a type that is none",
+            key!("{type: AWS_MANAGED_CMK}"),
+            Refused(r#"supported values: "AWS_OWNED_CMK", "CUSTOMER_MANAGED_CMK""#),
+        ),
+        (
+            "a type as people say it",
+            key!("{type: Customer, alias: alias/orders}"),
+            Refused(r#"supported values: "AWS_OWNED_CMK", "CUSTOMER_MANAGED_CMK""#),
+        ),
+        (
+            "an ARN with the AWS-owned key",
+            key!("{type: AWS_OWNED_CMK, arn: 'arn:aws:kms:eu-west-1:111122223333:key/1'}"),
+            Refused(LEAVE_OUT),
+        ),
+        (
+            "an alias with the AWS-owned key",
+            key!("{type: AWS_OWNED_CMK, alias: alias/orders}"),
+            Refused(LEAVE_OUT),
+        ),
+        (
+            "a reference with the AWS-owned key",
+            key!(
+                "{type: AWS_OWNED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: orders}}"
+            ),
+            Refused(LEAVE_OUT),
+        ),
+        ("a customer managed key without name", key!("{type: CUSTOMER_MANAGED_CMK}"), Refused(ONE_OF)),
+        (
+            "a customer managed key with two names",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:eu-west-1:111122223333:key/1', alias: alias/orders}"
+            ),
+            Refused(ONE_OF),
+        ),
+        (
+            "a customer managed key with three names",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:eu-west-1:111122223333:key/1', alias: alias/orders, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: orders}}"
+            ),
+            Refused(ONE_OF),
+        ),
+        (
+            "a field that does not exist",
+            key!("{type: AWS_OWNED_CMK, id: '1'}"),
+            Refused(r#"unknown field "spec.key.id""#),
+        ),
+        ("a key as a text", key!("alias/orders"), Refused("spec.key")),
+    ];
+    judge(rows).await;
+}
+
+#[tokio::test]
+async fn arns_aliases_and_references_are_of_keys() {
+    let rows: &[Row] = &[
+        (
+            "the ARN of an alias",
+            key!("{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:eu-west-1:111122223333:alias/orders'}"),
+            Refused(WRITE_ARN),
+        ),
+        (
+            "the id of a key as its ARN",
+            key!("{type: CUSTOMER_MANAGED_CMK, arn: 1234abcd-12ab-34cd-56ef-1234567890ab}"),
+            Refused(WRITE_ARN),
+        ),
+        (
+            "the ARN of a stream",
+            key!("{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders'}"),
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a wildcard",
+            key!("{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:eu-west-1:111122223333:key/*'}"),
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a key without region",
+            key!("{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms::111122223333:key/1'}"),
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a line break after the ARN",
+            key!("{type: CUSTOMER_MANAGED_CMK, arn: \"arn:aws:kms:eu-west-1:111122223333:key/1\\n\"}"),
+            Refused(WRITE_ARN),
+        ),
+        ("an empty ARN", key!("{type: CUSTOMER_MANAGED_CMK, arn: ''}"), Refused("spec.key.arn")),
+        (
+            "an alias of AWS",
+            key!("{type: CUSTOMER_MANAGED_CMK, alias: alias/aws/kinesis}"),
+            Refused(WRITE_ALIAS),
+        ),
+        (
+            "an alias without its prefix",
+            key!("{type: CUSTOMER_MANAGED_CMK, alias: orders-key}"),
+            Refused(WRITE_ALIAS),
+        ),
+        (
+            "an alias without its prefix, and short",
+            key!("{type: CUSTOMER_MANAGED_CMK, alias: orders}"),
+            Refused("spec.key.alias"),
+        ),
+        (
+            "an alias without name",
+            key!("{type: CUSTOMER_MANAGED_CMK, alias: alias/}"),
+            Refused("spec.key.alias"),
+        ),
+        (
+            "the ARN of an alias as alias",
+            key!("{type: CUSTOMER_MANAGED_CMK, alias: 'arn:aws:kms:eu-west-1:111122223333:alias/orders'}"),
+            Refused(WRITE_ALIAS),
+        ),
+        (
+            "an alias with a space",
+            key!("{type: CUSTOMER_MANAGED_CMK, alias: 'alias/my orders'}"),
+            Refused(WRITE_ALIAS),
+        ),
+        (
+            "an alias with a dot",
+            key!("{type: CUSTOMER_MANAGED_CMK, alias: alias/orders.2026}"),
+            Refused(WRITE_ALIAS),
+        ),
+        (
+            "a reference to another version",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1, kind: Key, name: orders}}"
+            ),
+            Refused("write apiVersion: kms.services.k8s.aws/v1alpha1, the keys of ACK"),
+        ),
+        (
+            "a reference to a key of Crossplane",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.aws.upbound.io/v1beta1, kind: Key, name: orders}}"
+            ),
+            Refused("write apiVersion: kms.services.k8s.aws/v1alpha1, the keys of ACK"),
+        ),
+        (
+            "a reference to an alias of ACK",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Alias, name: orders}}"
+            ),
+            Refused("write kind: Key"),
+        ),
+        (
+            "a reference into another namespace",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: orders, namespace: other}}"
+            ),
+            Refused(r#"unknown field "spec.key.ref.namespace""#),
+        ),
+        (
+            "a reference without name",
+            key!("{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key}}"),
+            Refused("spec.key.ref.name: Required value"),
+        ),
+    ];
+    judge(rows).await;
+}

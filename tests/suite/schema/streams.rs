@@ -1,0 +1,259 @@
+//! Which stream, and what is to be done with it.
+
+use super::{Refused, Taken, client, create, disagreement, encryption, judge};
+use serde_json::json;
+
+const WRITE_ARN: &str = "write the ARN of a Firehose stream (arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME) or of a Kinesis data stream (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)";
+const ONE_OF: &str = "write exactly one of arn, or service and name";
+const TOGETHER: &str =
+    "write service (Firehose or Kinesis) together with name, and neither of them beside arn";
+const NAME: &str = "write the stream's name with the characters a-z A-Z 0-9 _ . - only, and an ARN into arn";
+const REGION: &str = "write a region's code, such as eu-west-1";
+
+#[tokio::test]
+async fn a_stream_is_named_in_one_way() {
+    judge(&[
+        ("a Firehose stream by its ARN", "stream: {arn: 'arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders'}", Taken),
+        ("a Kinesis stream by its ARN", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders'}", Taken),
+        ("a stream in China", "stream: {arn: 'arn:aws-cn:firehose:cn-north-1:111122223333:deliverystream/orders'}", Taken),
+        ("a stream of the American government", "stream: {arn: 'arn:aws-us-gov:kinesis:us-gov-west-1:111122223333:stream/orders'}", Taken),
+        ("a stream in an isolated partition", "stream: {arn: 'arn:aws-iso-b:kinesis:us-isob-east-1:111122223333:stream/orders'}", Taken),
+        ("every character that a name may have", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/aZ09_.-'}", Taken),
+        ("a Firehose stream by its name", "stream: {service: Firehose, name: orders}", Taken),
+        ("a Kinesis stream by its name", "stream: {service: Kinesis, name: orders}", Taken),
+        ("a stream by name, in a region", "stream: {service: Kinesis, name: orders, region: ap-southeast-2}", Taken),
+        ("a stream by name, in a government region", "stream: {service: Kinesis, name: orders, region: us-gov-east-1}", Taken),
+        ("neither ARN nor name", "stream: {}", Refused(ONE_OF)),
+        ("only a service", "stream: {service: Firehose}", Refused(ONE_OF)),
+        ("only a region", "stream: {region: eu-west-1}", Refused(ONE_OF)),
+        ("ARN and name", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders', service: Kinesis, name: orders}", Refused(ONE_OF)),
+        ("a service beside the ARN", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders', service: Kinesis}", Refused(TOGETHER)),
+        ("a name without its service", "stream: {name: orders}", Refused(TOGETHER)),
+        ("a region beside the ARN", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders', region: eu-west-1}", Refused("leave region out beside arn: the ARN names the region")),
+        ("a service that is none", "stream: {service: SQS, name: orders}", Refused(r#"supported values: "Firehose", "Kinesis""#)),
+        ("a service in lower case", "stream: {service: firehose, name: orders}", Refused(r#"supported values: "Firehose", "Kinesis""#)),
+        ("no stream", "encryption: Enabled", Refused("spec.stream: Required value")),
+        ("a stream that is null", "stream: null", Refused("spec.stream")),
+        ("an ARN where the stream should be", "stream: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders'", Refused("spec.stream")),
+        ("a name that is a number", "stream: {service: Kinesis, name: 42}", Refused("spec.stream.name")),
+        ("a field that does not exist", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders', account: '1'}", Refused(r#"unknown field "spec.stream.account""#)),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn an_arn_is_of_a_stream() {
+    judge(&[
+        ("an S3 bucket", "stream: {arn: 'arn:aws:s3:::orders'}", Refused(WRITE_ARN)),
+        ("an SNS topic", "stream: {arn: 'arn:aws:sns:eu-west-1:111122223333:orders'}", Refused(WRITE_ARN)),
+        (
+            "an MSK cluster",
+            "stream: {arn: 'arn:aws:kafka:eu-west-1:111122223333:cluster/orders/1234-5'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a DynamoDB stream",
+            "stream: {arn: 'arn:aws:dynamodb:eu-west-1:111122223333:table/orders/stream/2026'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a Kinesis video stream",
+            "stream: {arn: 'arn:aws:kinesisvideo:eu-west-1:111122223333:stream/orders/1'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a consumer of a Kinesis stream",
+            "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders/consumer/app:1'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a Kinesis stream as Firehose's",
+            "stream: {arn: 'arn:aws:firehose:eu-west-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a Firehose stream as Kinesis'",
+            "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:deliverystream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "an ARN in upper case",
+            "stream: {arn: 'ARN:AWS:KINESIS:EU-WEST-1:111122223333:STREAM/ORDERS'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a service in upper case",
+            "stream: {arn: 'arn:aws:Kinesis:eu-west-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a wildcard as name",
+            "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/*'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a wildcard as region",
+            "stream: {arn: 'arn:aws:kinesis:*:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        ("no region", "stream: {arn: 'arn:aws:kinesis::111122223333:stream/orders'}", Refused(WRITE_ARN)),
+        ("no account", "stream: {arn: 'arn:aws:kinesis:eu-west-1::stream/orders'}", Refused(WRITE_ARN)),
+        (
+            "an account of 11 digits",
+            "stream: {arn: 'arn:aws:kinesis:eu-west-1:11112222333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "an availability zone",
+            "stream: {arn: 'arn:aws:kinesis:eu-west-1a:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "another cloud",
+            "stream: {arn: 'arn:gcp:kinesis:eu-west-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a space before it",
+            "stream: {arn: ' arn:aws:kinesis:eu-west-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a space within",
+            "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/or ders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a line break at its end",
+            "stream: {arn: \"arn:aws:kinesis:eu-west-1:111122223333:stream/orders\\n\"}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a second line that is good",
+            "stream: {arn: \"x\\narn:aws:kinesis:eu-west-1:111122223333:stream/orders\"}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a letter of another alphabet",
+            "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/оrders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "digits of another alphabet",
+            "stream: {arn: 'arn:aws:kinesis:eu-west-1:١١١١٢٢٢٢٣٣٣٣:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        ("only a name", "stream: {arn: orders}", Refused(WRITE_ARN)),
+        ("nothing", "stream: {arn: ''}", Refused("spec.stream.arn")),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_and_a_region_are_such_as_aws_has() {
+    judge(&[
+        ("a name with a slash", "stream: {service: Kinesis, name: a/b}", Refused(NAME)),
+        ("a name with a space", "stream: {service: Kinesis, name: 'a b'}", Refused(NAME)),
+        ("a name with a line break", "stream: {service: Kinesis, name: \"orders\\n\"}", Refused(NAME)),
+        ("a name with an umlaut", "stream: {service: Kinesis, name: aufträge}", Refused(NAME)),
+        ("a wildcard", "stream: {service: Kinesis, name: 'orders-*'}", Refused(NAME)),
+        (
+            "an ARN as name",
+            "stream: {service: Kinesis, name: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders'}",
+            Refused(NAME),
+        ),
+        ("no name", "stream: {service: Kinesis, name: ''}", Refused("spec.stream.name")),
+        ("a region in words", "stream: {service: Kinesis, name: orders, region: Ireland}", Refused(REGION)),
+        (
+            "an availability zone as region",
+            "stream: {service: Kinesis, name: orders, region: eu-west-1a}",
+            Refused(REGION),
+        ),
+        (
+            "a region in upper case",
+            "stream: {service: Kinesis, name: orders, region: EU-WEST-1}",
+            Refused(REGION),
+        ),
+        (
+            "a region of Google's",
+            "stream: {service: Kinesis, name: orders, region: europe-west}",
+            Refused(REGION),
+        ),
+        (
+            "a region that is too long",
+            "stream: {service: Kinesis, name: orders, region: abcdefghijkl-abcdefghijkl-abcdefg-1}",
+            Refused("spec.stream.region"),
+        ),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_is_as_long_as_its_service_allows() {
+    let client = client().await;
+    let mut wrong = Vec::new();
+    for (service, arn, longest, too_long) in [
+        (
+            "Firehose",
+            "arn:aws:firehose:eu-west-1:111122223333:deliverystream/",
+            64,
+            "write a name of at most 64 characters: Firehose has no longer ones",
+        ),
+        (
+            "Kinesis",
+            "arn:aws:kinesis:eu-west-1:111122223333:stream/",
+            128,
+            "Too long: may not be more than 128 bytes",
+        ),
+    ] {
+        for (length, verdicts) in [
+            (1, [Taken, Taken]),
+            (longest, [Taken, Taken]),
+            (longest + 1, [Refused(too_long), Refused(WRITE_ARN)]),
+            (
+                1_000_000,
+                [
+                    Refused("Too long: may not be more than 128 bytes"),
+                    Refused("Too long: may not be more than 256 bytes"),
+                ],
+            ),
+        ] {
+            let name = "a".repeat(length);
+            let by_name = json!({"stream": {"service": service, "name": name}});
+            let by_arn = json!({"stream": {"arn": format!("{arn}{name}")}});
+            for (spec, verdict) in [by_name, by_arn].iter().zip(verdicts) {
+                let answer = create(&client, super::ENCRYPTIONS, &encryption("judged", spec), true).await;
+                wrong.extend(disagreement(&format!("{service}, {length} characters"), verdict, &answer));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn what_is_to_be_done_is_one_of_few_words() {
+    judge(&[
+        ("all that can be written", "{stream: {service: Kinesis, name: orders}, encryption: Enabled, drift: Report, deletionPolicy: Retain, suspend: true, verify: {putRecord: true}}", Taken),
+        ("turned off", "{stream: {service: Kinesis, name: orders}, encryption: Disabled, deletionPolicy: Disable}", Taken),
+        ("true as encryption", "{stream: {service: Kinesis, name: orders}, encryption: true}", Refused("spec.encryption")),
+        ("enabled in lower case", "{stream: {service: Kinesis, name: orders}, encryption: enabled}", Refused(r#"supported values: "Enabled", "Disabled""#)),
+        ("another word for drift", "{stream: {service: Kinesis, name: orders}, drift: Ignore}", Refused(r#"supported values: "Correct", "Report""#)),
+        ("the deletion policy of CloudFormation", "{stream: {service: Kinesis, name: orders}, deletionPolicy: Delete}", Refused(r#"supported values: "Retain", "Disable""#)),
+        ("a deletion that would need a call where none may be made", "{stream: {service: Kinesis, name: orders}, drift: Report, deletionPolicy: Disable}", Refused("with drift: Report nothing is called, so write deletionPolicy: Retain")),
+        ("yes as suspend", "{stream: {service: Kinesis, name: orders}, suspend: 'yes'}", Refused("spec.suspend")),
+        ("a proof that is a word", "{stream: {service: Kinesis, name: orders}, verify: putRecord}", Refused("spec.verify")),
+        ("a field that does not exist", "{stream: {service: Kinesis, name: orders}, retries: 3}", Refused(r#"unknown field "spec.retries""#)),
+        ("a field in another spelling", "{stream: {service: Kinesis, name: orders}, deletion_policy: Retain}", Refused(r#"unknown field "spec.deletion_policy""#)),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_resource_without_spec_is_refused() {
+    let client = client().await;
+    let object = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": {"name": "judged"},
+    });
+    let answer = create(&client, super::ENCRYPTIONS, &object, true).await;
+    assert_eq!(disagreement("no spec", Refused("spec: Required value"), &answer), None);
+}
