@@ -84,6 +84,9 @@ pub struct Call {
     /// Whether the call put right what somebody else had changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub correction: bool,
+    /// Whether AWS showed a failure when the call was decided: the same failure, seen soon after, is not this call's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub after_failure: bool,
 }
 
 impl Call {

@@ -90,11 +90,12 @@ impl Aws {
     pub async fn new(endpoints: Endpoints) -> Result<Self, BadEndpoints> {
         endpoints.check()?;
         let config = loader(&endpoints).load().await;
-        Ok(Self::over(config, &endpoints, Arc::new(SystemTime::now)))
+        Ok(Self::over(config, endpoints.region, Pacer::new(endpoints.share), Arc::new(SystemTime::now)))
     }
 
-    /// AWS as `config` reaches it, its sessions dated by `clock`.
-    pub fn over(config: SdkConfig, endpoints: &Endpoints, clock: Clock) -> Self {
+    /// AWS as `config` reaches it from `region`, paced by `pacer`, its sessions dated by `clock`.
+    #[must_use]
+    pub fn over(config: SdkConfig, region: Region, pacer: Pacer, clock: Clock) -> Self {
         let provider = config.credentials_provider().unwrap_or_else(|| {
             unreachable!("the default chain is always set; that it finds nothing shows when it is asked")
         });
@@ -103,14 +104,13 @@ impl Aws {
             .into_builder()
             .credentials_provider(SharedCredentialsProvider::new(sessions.clone()))
             .build();
-        let pacer = Pacer::new(endpoints.share);
         let calls = Calls::new(pacer.clone());
         let kms = Arc::new(Kms::new(config.clone(), calls.clone()));
         Self {
             firehose: Firehose::new(config.clone(), calls.clone(), sessions.clone()),
             calls: calls.clone(),
             kinesis: Kinesis::new(config.clone(), calls.clone(), kms.clone()),
-            caller: Caller::new(&config, calls, endpoints.region.clone()),
+            caller: Caller::new(&config, calls, region),
             kms,
             sessions,
             pacer,

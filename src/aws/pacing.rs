@@ -48,6 +48,7 @@ impl Quota {
 #[derive(Clone)]
 pub struct Pacer {
     share: u32,
+    limits: fn(Operation) -> u32,
     lanes: Arc<Mutex<HashMap<Quota, Arc<Lane>>>>,
     waiters: Arc<[AtomicUsize; URGENCIES.len()]>,
 }
@@ -76,7 +77,13 @@ impl Pacer {
     /// A pacer that uses `share` percent of AWS's limits: 1 to 100; what lies outside counts as the nearest of these.
     #[must_use]
     pub fn new(share: u8) -> Self {
-        Self { share: u32::from(share.clamp(1, 100)), lanes: Arc::default(), waiters: Arc::default() }
+        Self::with_limits(share, limit)
+    }
+
+    /// The same under other limits, in requests a second: AWS raises some of them on request.
+    #[must_use]
+    pub fn with_limits(share: u8, limits: fn(Operation) -> u32) -> Self {
+        Self { share: u32::from(share.clamp(1, 100)), limits, lanes: Arc::default(), waiters: Arc::default() }
     }
 
     /// Waits until a request may go. Dropping the future gives up the place in the queue and takes no token.
@@ -131,7 +138,7 @@ impl Pacer {
             let now = Instant::now();
             lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.lock().bucket.is_fresh(now));
         }
-        let full_rate = limit(quota.operation) * 1000 * self.share / 100;
+        let full_rate = (self.limits)(quota.operation) * 10 * self.share;
         lanes.entry(quota.clone()).or_insert_with(|| Arc::new(Lane::new(full_rate))).clone()
     }
 }

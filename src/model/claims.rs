@@ -19,9 +19,9 @@ pub fn encryption_status(i: &Input<'_>) -> Option<EncryptionStatus> {
     let Seen::At(at, observation) = i.seen else { return None };
     if ledger::may_be_stale(i.ledger, observation, at) {
         let accepted = ledger::last_open(i.ledger).filter(|call| call.outcome == Outcome::Accepted);
-        return match accepted {
-            Some(call) => Some(on_the_way(call.target.action)),
-            None => i.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some())),
+        return match (accepted, &i.ledger.attempts) {
+            (Some(call), Some(_)) => Some(on_the_way(call.target.action)),
+            (Some(_), None) | (None, _) => i.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some())),
         };
     }
     match observation {

@@ -194,7 +194,12 @@ pub fn decide(i: &Input<'_>) -> Decision {
     }
     if ledger::may_be_stale(i.ledger, observation, seen_at(i)) {
         let accepted = ledger::last_open(i.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
-        let reason = if accepted { changing(i, None) } else { Reason::OutcomeUnknown };
+        let reason = match (accepted, &i.ledger.attempts) {
+            (false, _) => Reason::OutcomeUnknown,
+            (true, Some(_)) => changing(i, None),
+            // It was seen to be done, and now it is not: an old answer, or somebody was very quick.
+            (true, None) => Reason::Settling,
+        };
         return rest(i, reason, SECONDS_2, SECONDS_30);
     }
 
@@ -242,7 +247,8 @@ pub fn decide(i: &Input<'_>) -> Decision {
 
     // Nothing stands in the way.
     let reason = if target.action == Action::Start { Reason::Enabling } else { Reason::Disabling };
-    let call = Reservation { target, wanted, retry: i.intent.retry.clone(), correction };
+    let after_failure = matches!(observation, Observation::Failed { .. });
+    let call = Reservation { target, wanted, retry: i.intent.retry.clone(), correction, after_failure };
     Decision { step: Step::Call(call), ..rest(i, reason, SECONDS_2, SECONDS_2) }
 }
 

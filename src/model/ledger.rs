@@ -170,9 +170,9 @@ pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: 
     if seen >= later(call.at(), READ_LAG) {
         return false;
     }
-    // This may be the failure of the attempt before.
+    // A failure that was there before the call may be shown for a while after it.
     if matches!(observation, Observation::Failed { .. }) {
-        return true;
+        return call.after_failure;
     }
     match (observation.settled(), call.target.action) {
         (Some(None), Action::Stop) => false,
@@ -274,12 +274,14 @@ pub struct Reservation {
     pub retry: Option<String>,
     /// Whether it puts right what somebody else changed.
     pub correction: bool,
+    /// Whether AWS shows a failure now.
+    pub after_failure: bool,
 }
 
 /// The ledger with one more call, pending, and the id of that call.
 #[must_use]
 pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) -> (StreamLedgerSpec, String) {
-    let Reservation { target, wanted, retry, correction } = plan.clone();
+    let Reservation { target, wanted, retry, correction, after_failure } = plan.clone();
     let mut reserved = ledger.clone();
     reserved.calls.retain(|call| counts_until(call) > now);
     let id = fresh_id(&reserved.calls, now);
@@ -290,6 +292,7 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) ->
         outcome: Outcome::Pending,
         code: None,
         correction,
+        after_failure,
     });
     let before = ledger.attempts.as_ref().filter(|attempts| attempts.target == wanted);
     let count = before.map_or(0, |attempts| attempts.count).saturating_add(1);

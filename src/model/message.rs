@@ -87,7 +87,7 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         },
         Reason::KeyEnabled => format!("{key} can encrypt the stream."),
         Reason::EncryptionDisabled => "Encryption is off, as asked: records are in plain text.".to_owned(),
-        Reason::Settling => "AWS is done; it takes up to 5 seconds until that holds for all records.".to_owned(),
+        Reason::Settling => "AWS is done; it takes some seconds until that holds for all records, and shows in all answers.".to_owned(),
         Reason::Verifying => format!(
             "A marked record was written, and AWS has not said that it was encrypted. If this stays, grant {} on {stream}, and the use of the key to the operator.",
             put_record(stream.service).iam_action()

@@ -180,6 +180,7 @@ impl Situation {
                 target: target.clone(),
                 retry: None,
                 correction: false,
+                after_failure: false,
             };
             let (reserved, id) = ledger::reserve(&self.ledger, &plan, self.now);
             self.ledger = ledger::record(&reserved, &id, Ok(()), self.now);

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
-use simulated_aws::world::{Calls as _, Fault, PlantedKey, PlantedStream, Rule, Service, Settings, Snapshot, StreamKey};
+use simulated_aws::world::{Calls as _, Fault, PlantedStream, Rule, Service, Settings, Snapshot, StreamKey};
 use stream_encryption_operator::api::condition::ConditionType;
 
 use crate::play::{Play, firehose, kinesis, message, truth};
@@ -15,7 +15,7 @@ async fn spent() -> (Play, String, String) {
     let second = SignedDuration::from_secs(1);
     let play = Play::start(Settings { enabling: second, ..Settings::default() }).await;
     play.aws.world().plant_stream(PlantedStream::default());
-    let keys = [play.aws.world().plant_key(PlantedKey::default()), play.aws.world().plant_key(PlantedKey::default())];
+    let keys = [play.plant_key(), play.plant_key()];
     for turn in 0..20 {
         ask_for(&play, &keys[turn % 2]).await;
         play.until_it_says("orders", "Encrypted").await;
@@ -89,7 +89,7 @@ async fn the_budget_is_a_setting_and_the_rest_is_left_to_people() {
     play.rules.max_calls_per_day = 2;
     play.restart();
     play.aws.world().plant_stream(PlantedStream::default());
-    let keys: Vec<String> = (0..3).map(|_| play.aws.world().plant_key(PlantedKey::default())).collect();
+    let keys: Vec<String> = (0..3).map(|_| play.plant_key()).collect();
     for key in &keys[..2] {
         ask_for(&play, key).await;
         play.until_it_says("orders", "Encrypted").await;
@@ -106,7 +106,7 @@ async fn where_others_have_spent_the_calls_aws_says_so_and_is_asked_again_only_r
     play.aws.world().plant_stream(PlantedStream { state: Snapshot::enabled(StreamKey::AwsOwned), ..PlantedStream::default() });
     let limit = Fault::Refuse { code: "LimitExceededException".into(), message: "You have already reached the limit".into(), status: 400 };
     play.aws.world().script(Rule::always(limit).on(START));
-    let key = play.aws.world().plant_key(PlantedKey::default());
+    let key = play.plant_key();
     ask_for(&play, &key).await;
     play.until_it_says("orders", "CallLimitReached").await;
     let next = play.status("orders").await.next_attempt_time.expect("a time").0;

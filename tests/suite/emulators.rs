@@ -8,12 +8,11 @@ use serde_json::json;
 use simulated_aws::emulators::{KinesisLocal, Moto, StartOptions};
 use test_cluster::TestCluster;
 
-use crate::play::{REGION, cluster, fresh_namespace, operators_kubeconfig, sdk};
+use crate::play::{ACCESS_KEY, REGION, cluster, fresh_namespace, operators_kubeconfig, sdk};
 use crate::process::{OperatorProcess, REASON, apply, eventually, field};
 
 /// The account of moto, which kinesis-local is told to use as well.
 const ACCOUNT: &str = "123456789012";
-const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 
 async fn is_told(cluster: &TestCluster, namespace: &str, name: &str, reason: &str) {
     let told = async || field(cluster, namespace, name, REASON).await == reason;
@@ -53,7 +52,7 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
     kms.create_alias().alias_name("alias/orders").target_key_id(&keys[0]).send().await.expect("an alias");
 
     let url = moto.url();
-    let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("ALLOW_DISABLE", "true")];
+    let environment = [("AWS_ENDPOINT_URL", url), ("ALLOW_DISABLE", "true")];
     let _operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, &namespace, &environment);
     let clicks = format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/clicks");
     let by_name = json!({"service": "Firehose", "name": "orders"});
@@ -111,7 +110,7 @@ async fn against_kinesis_local_a_stream_that_is_really_updating_is_waited_for() 
     let key = key.key_metadata.expect("its metadata").arn.expect("its ARN");
 
     let (aws, own) = (moto.url(), kinesis_local.url());
-    let environment = [("AWS_ENDPOINT_URL", aws.as_str()), ("AWS_ENDPOINT_URL_KINESIS", own.as_str())];
+    let environment = [("AWS_ENDPOINT_URL", aws), ("AWS_ENDPOINT_URL_KINESIS", own)];
     let _operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, &namespace, &environment);
     let clicks = json!({"arn": format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/clicks")});
     apply(cluster, &namespace, "clicks", &json!({"stream": clicks, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key}})).await;

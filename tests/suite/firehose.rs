@@ -36,10 +36,6 @@ fn cmk(arn: &str) -> Value {
     json!({"type": "CUSTOMER_MANAGED_CMK", "arn": arn})
 }
 
-fn plant_key(play: &Play) -> String {
-    play.aws.world().plant_key(PlantedKey::default())
-}
-
 /// A key whose policy keeps Firehose from it.
 fn plant_denied_key(play: &Play) -> String {
     play.aws.world().plant_key(PlantedKey { policy: Some(denying()), ..PlantedKey::default() })
@@ -140,7 +136,7 @@ async fn a_stream_that_comes_without_any_encryption_block_is_in_plain_text() {
 #[tokio::test]
 async fn a_stream_whose_owner_does_not_care_keeps_the_key_that_somebody_chose() {
     let play = play_with(Snapshot::default()).await;
-    let key = plant_key(&play);
+    let key = play.plant_key();
     let state = Snapshot::enabled(StreamKey::arn(&key));
     play.aws.world().plant_stream(PlantedStream { state, ..PlantedStream::default() });
     play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
@@ -174,7 +170,7 @@ async fn a_failed_first_enable_leaves_plain_text_and_backs_off() {
 #[tokio::test]
 async fn a_re_key_names_the_old_key_until_the_new_one_is_in_force() {
     let play = play_with(Snapshot::default()).await;
-    let (old, new) = (plant_key(&play), plant_key(&play));
+    let (old, new) = (play.plant_key(), play.plant_key());
     play.apply("orders", &orders(&cmk(&old))).await;
     play.until_it_says("orders", "Encrypted").await;
     play.apply("orders", &orders(&cmk(&new))).await;
@@ -193,7 +189,7 @@ async fn after_a_failed_re_key_the_old_key_is_in_force_whichever_key_aws_shows()
     for shows in [ShownKey::Asked, ShownKey::InForce] {
         let play = Play::start(Settings { failed_re_key_shows: shows, ..Settings::default() }).await;
         play.aws.world().plant_stream(PlantedStream::default());
-        let (old, denied) = (plant_key(&play), plant_denied_key(&play));
+        let (old, denied) = (play.plant_key(), plant_denied_key(&play));
         play.apply("orders", &orders(&cmk(&old))).await;
         play.until_it_says("orders", "Encrypted").await;
         play.apply("orders", &orders(&cmk(&denied))).await;
@@ -415,7 +411,7 @@ async fn one_stream_has_one_owner_and_the_other_makes_no_call() {
     let play = play_with(Snapshot::default()).await;
     play.apply("first", &orders(&aws_owned())).await;
     play.until_it_says("first", "Encrypted").await;
-    let key = plant_key(&play);
+    let key = play.plant_key();
     play.apply("second", &orders(&cmk(&key))).await;
     play.until_it_says("second", "StreamOwnedByAnother").await;
     play.let_pass("second", SignedDuration::from_hours(1)).await;
@@ -432,7 +428,7 @@ async fn one_stream_has_one_owner_and_the_other_makes_no_call() {
 #[tokio::test]
 async fn an_alias_that_is_pointed_at_another_key_is_a_re_key() {
     let play = play_with(Snapshot::default()).await;
-    let (old, new) = (plant_key(&play), plant_key(&play));
+    let (old, new) = (play.plant_key(), play.plant_key());
     play.aws.world().plant_alias("alias/orders", &old);
     play.apply("orders", &orders(&json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"}))).await;
     play.until_it_says("orders", "Encrypted").await;
@@ -444,7 +440,7 @@ async fn an_alias_that_is_pointed_at_another_key_is_a_re_key() {
 #[tokio::test]
 async fn a_failure_that_was_there_before_us_is_not_guessed_at() {
     let play = play_with(Snapshot::default()).await;
-    let key = plant_key(&play);
+    let key = play.plant_key();
     let state = Snapshot::enabling_failed(StreamKey::arn(&key), Some(StreamKey::AwsOwned), FailureType::KmsAccessDenied);
     play.aws.world().plant_stream(PlantedStream { state, ..PlantedStream::default() });
     play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;

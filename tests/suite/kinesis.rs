@@ -55,7 +55,7 @@ async fn a_plain_text_stream_becomes_encrypted_with_one_start_and_at_most_four_l
 async fn a_stream_that_is_already_right_costs_one_look_and_no_call_whichever_name_kinesis_echoes() {
     for echo in [KeyIdEcho::AsGiven, KeyIdEcho::KeyArn, KeyIdEcho::Alias] {
         let play = Play::start(Settings { kinesis_key_id: echo, ..Settings::default() }).await;
-        let key = play.aws.world().plant_key(PlantedKey::default());
+        let key = play.plant_key();
         play.aws.world().plant_alias("alias/clicks", &key);
         let given = key.rsplit('/').next().expect("an id").to_owned();
         play.aws.world().plant_stream(clicks(Snapshot::enabled(StreamKey::Kms { arn: key.clone(), given })));
@@ -80,7 +80,7 @@ async fn the_aws_owned_key_is_known_by_its_alias_and_by_its_arn() {
 #[tokio::test]
 async fn a_re_key_names_the_old_key_until_the_new_one_is_in_force() {
     let play = play_in(Settings::default(), Snapshot::default()).await;
-    let (old, new) = (play.aws.world().plant_key(PlantedKey::default()), play.aws.world().plant_key(PlantedKey::default()));
+    let (old, new) = (play.plant_key(), play.plant_key());
     play.apply("clicks", &spec(&cmk(&old))).await;
     play.until_it_says("clicks", "Encrypted").await;
     play.apply("clicks", &spec(&cmk(&new))).await;
@@ -94,7 +94,7 @@ async fn a_re_key_names_the_old_key_until_the_new_one_is_in_force() {
 #[tokio::test]
 async fn a_start_that_kms_refuses_reads_as_enabling_failed() {
     let play = play_in(Settings::default(), Snapshot::default()).await;
-    let key = play.aws.world().plant_key(PlantedKey::default());
+    let key = play.plant_key();
     play.aws.world().script(Rule::always(Fault::Refuse { code: "KMSAccessDeniedException".into(), message: "no".into(), status: 400 }).on(START));
     play.apply("clicks", &spec(&cmk(&key))).await;
     play.until_it_says("clicks", "KeyRefused").await;
@@ -106,7 +106,7 @@ async fn a_start_that_kms_refuses_reads_as_enabling_failed() {
 #[tokio::test]
 async fn a_re_key_that_ends_with_the_old_key_reads_as_enabling_failed() {
     let play = play_in(Settings::default(), Snapshot::default()).await;
-    let (old, new) = (play.aws.world().plant_key(PlantedKey::default()), play.aws.world().plant_key(PlantedKey::default()));
+    let (old, new) = (play.plant_key(), play.plant_key());
     play.apply("clicks", &spec(&cmk(&old))).await;
     play.until_it_says("clicks", "Encrypted").await;
     play.aws.world().script(Rule::once(Fault::FailsLater { failure: FailureType::UnknownError }).on(START));
@@ -133,7 +133,7 @@ async fn a_disabled_key_waits_without_a_call() {
 #[tokio::test]
 async fn encryption_is_turned_off_where_that_is_asked_for_and_allowed() {
     let play = play_in(Settings::default(), Snapshot::default()).await;
-    let key = play.aws.world().plant_key(PlantedKey::default());
+    let key = play.plant_key();
     play.apply("clicks", &spec(&cmk(&key))).await;
     play.until_it_says("clicks", "Encrypted").await;
     play.apply("clicks", &json!({"stream": {"arn": kinesis("clicks")}, "encryption": "Disabled"})).await;

@@ -9,4 +9,4 @@ mod mistakes;
 mod play;
 mod process;
 mod schema;
-// mod emulators;
+mod emulators;

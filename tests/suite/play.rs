@@ -13,15 +13,16 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
-use simulated_aws::world::{Calls as _, Settings, World};
+use simulated_aws::world::{Calls as _, PlantedKey, Settings, World};
 use simulated_aws::{Clock as AwsClock, SimulatedAws};
 use stream_encryption_operator::api::condition::{ConditionType, find};
 use stream_encryption_operator::api::ledger::StreamLedger;
 use stream_encryption_operator::api::stream_encryption::{EncryptionStatus, StreamEncryption, StreamEncryptionStatus};
-use stream_encryption_operator::aws::{Aws, Endpoints};
+use stream_encryption_operator::aws::Aws;
+use stream_encryption_operator::aws::pacing::Pacer;
 use stream_encryption_operator::controller::memory::Memory;
 use stream_encryption_operator::controller::records::RecordError;
 use stream_encryption_operator::controller::{Clock, Operator, Rules, reconcile};
@@ -32,14 +33,19 @@ use test_cluster::TestCluster;
 /// The account and region of every play.
 pub(crate) const ACCOUNT: &str = "111122223333";
 pub(crate) const REGION: &str = "eu-west-1";
-/// The namespace of the ledgers.
+/// The access key of every play; the simulated AWS gives it the account above.
+pub(crate) const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+/// The operator's own namespace, with its service account.
 pub(crate) const LEDGERS: &str = "stream-encryption-system";
 
 /// One play.
 pub(crate) struct Play {
     pub(crate) aws: Arc<SimulatedAws>,
     pub(crate) cluster: &'static TestCluster,
+    /// Kubernetes as the operator may use it.
     pub(crate) client: Client,
+    /// Kubernetes as an administrator may use it.
+    user: Client,
     pub(crate) namespace: String,
     pub(crate) rules: Rules,
     operator: Operator<Aws, Cluster>,
@@ -79,11 +85,16 @@ pub(crate) async fn operators_kubeconfig(cluster: &TestCluster) -> std::path::Pa
     MADE.get_or_init(account).await.clone()
 }
 
-/// A namespace that no other test uses.
+/// A namespace that no other test uses, for resources and for ledgers, with the operator's role for ledgers in it.
 pub(crate) async fn fresh_namespace(cluster: &TestCluster) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let namespace = format!("play-{}", COUNT.fetch_add(1, Ordering::Relaxed));
     cluster.kubectl(&["create", "namespace", &namespace]).await.expect("a namespace");
+    for role in [include_str!("../../config/rbac/role.yaml"), include_str!("../../config/rbac/role_binding.yaml")] {
+        // The first is the object's own namespace; the binding's last one is that of the operator's account.
+        let here = role.replacen(&format!("namespace: {LEDGERS}"), &format!("namespace: {namespace}"), 1);
+        cluster.apply(&here).await.expect("the operator's role for ledgers");
+    }
     namespace
 }
 
@@ -99,12 +110,13 @@ pub(crate) fn sdk(url: &str, access_key: &str) -> SdkConfig {
         .build()
 }
 
-fn operator(url: &str, access_key: &str, client: Client, clock: Clock, rules: Rules) -> Operator<Aws, Cluster> {
-    let endpoints = Endpoints::of(rules.region.clone());
+fn operator(aws: &Arc<SimulatedAws>, client: Client, namespace: &str, rules: Rules) -> Operator<Aws, Cluster> {
+    // The virtual clock leaps over what the pacer, on the real one, would wait for.
+    let unpaced = Pacer::with_limits(100, |_| 100_000);
     Operator {
-        aws: Aws::over(sdk(url, access_key), &endpoints, Arc::new(SystemTime::now)),
-        records: Cluster::new(client, LEDGERS),
-        clock,
+        aws: Aws::over(sdk(&aws.url(), ACCESS_KEY), rules.region.clone(), unpaced, Arc::new(SystemTime::now)),
+        records: Cluster::new(client, namespace),
+        clock: clock(aws),
         rules,
         memory: Memory::default(),
     }
@@ -116,7 +128,7 @@ impl Play {
         let cluster = cluster().await;
         let client = client(&operators_kubeconfig(cluster).await).await;
         let noon: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
-        let aws = SimulatedAws::start(World::new(settings), AwsClock::Virtual(noon)).await.expect("a simulated AWS");
+        let aws = SimulatedAws::start(World::new(Settings { rate_limits: false, ..settings }), AwsClock::Virtual(noon)).await.expect("a simulated AWS");
         let aws = Arc::new(aws);
         let rules = Rules {
             region: REGION.parse().expect("a region"),
@@ -124,15 +136,15 @@ impl Play {
             max_calls_per_day: 20,
             allow_disable: true,
         };
-        let operator = operator(&aws.url(), "AKIAIOSFODNN7EXAMPLE", client.clone(), clock(&aws), rules.clone());
-        Self { namespace: fresh_namespace(cluster).await, aws, cluster, client, rules, operator }
+        let namespace = fresh_namespace(cluster).await;
+        let operator = operator(&aws, client.clone(), &namespace, rules.clone());
+        let user = self::client(cluster.kubeconfig()).await;
+        Self { aws, cluster, client, user, namespace, rules, operator }
     }
 
     /// The same after the operator's process ended and started again, with other rules perhaps.
     pub(crate) fn restart(&mut self) {
-        let clock = clock(&self.aws);
-        let url = self.aws.url();
-        self.operator = operator(&url, "AKIAIOSFODNN7EXAMPLE", self.client.clone(), clock, self.rules.clone());
+        self.operator = operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone());
     }
 
     /// Applies a resource as a user does. `spec` is its spec.
@@ -143,7 +155,9 @@ impl Play {
             "metadata": {"name": name, "namespace": self.namespace},
             "spec": spec,
         });
-        self.cluster.apply(&resource.to_string()).await.expect("the resource is accepted");
+        let api: Api<StreamEncryption> = Api::namespaced(self.user.clone(), &self.namespace);
+        let parameters = PatchParams::apply("a-user").force();
+        api.patch(name, &parameters, &Patch::Apply(&resource)).await.expect("the resource is accepted");
     }
 
     /// What kubectl prints, in the play's namespace.
@@ -165,7 +179,7 @@ impl Play {
 
     /// The ledger of a stream.
     pub(crate) async fn ledger(&self, arn: &str) -> Option<StreamLedger> {
-        let api: Api<StreamLedger> = Api::namespaced(self.client.clone(), LEDGERS);
+        let api: Api<StreamLedger> = Api::namespaced(self.client.clone(), &self.namespace);
         api.get_opt(&ledger::name(&arn.parse().expect("an ARN"))).await.expect("the ledger can be read")
     }
 
@@ -215,6 +229,11 @@ impl Play {
         }
     }
 
+    /// A key that works.
+    pub(crate) fn plant_key(&self) -> String {
+        self.aws.world().plant_key(PlantedKey::default())
+    }
+
     /// How often AWS got this operation for this stream or key.
     pub(crate) fn calls(&self, operation: &str, target: &str) -> usize {
         self.aws.world().calls().count(operation, target)
@@ -223,7 +242,7 @@ impl Play {
     /// The reasons of all events of a resource.
     pub(crate) async fn events(&self, name: &str) -> BTreeSet<String> {
         let api: Api<k8s_openapi::api::events::v1::Event> =
-            Api::namespaced(client(self.cluster.kubeconfig()).await, &self.namespace);
+            Api::namespaced(self.user.clone(), &self.namespace);
         let events = api.list(&ListParams::default()).await.expect("the events can be read");
         let of = |event: &k8s_openapi::api::events::v1::Event| {
             event.regarding.as_ref().and_then(|about| about.name.clone()).is_some_and(|about| about == name)

@@ -24,6 +24,7 @@ impl OperatorProcess {
             .arg("run")
             .env("KUBECONFIG", kubeconfig)
             .env("WATCH_NAMESPACE", namespace)
+            .env("POD_NAMESPACE", namespace)
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
@@ -99,7 +100,7 @@ async fn killed_right_after_a_start_was_sent_the_operator_sends_no_second_one() 
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     eventually("Start was sent", 20, async || aws.world().calls().count(START, "orders") == 1).await;
     operator.kill();
-    let pending = ["get", "streamledgers", "-n", LEDGERS, "-o", "jsonpath={.items[*].spec.calls[*].outcome}"];
+    let pending = ["get", "streamledgers", "-n", &namespace, "-o", "jsonpath={.items[*].spec.calls[*].outcome}"];
     assert!(cluster.kubectl(&pending).await.expect("the ledgers").contains("Pending"), "the outcome is not recorded");
 
     let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
@@ -131,7 +132,7 @@ async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, OperatorPro
     own.kubectl(&["create", "namespace", "data"]).await.expect("a namespace");
     let account = own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
     let aws = world().await;
-    let operator = OperatorProcess::start(&account, "data", &[("AWS_ENDPOINT_URL", &aws.url())]);
+    let operator = OperatorProcess::start(&account, "data", &[("AWS_ENDPOINT_URL", &aws.url()), ("POD_NAMESPACE", LEDGERS)]);
     (own, aws, operator)
 }
 

@@ -91,11 +91,21 @@ fn any_key_satisfies_where_any_will_do_and_plain_text_where_that_is_asked_for() 
 }
 
 #[test]
+fn a_failure_soon_after_a_call_is_the_calls_own_unless_one_was_there_before_it() {
+    for after_failure in [false, true] {
+        let mut called = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
+        called.calls[0].after_failure = after_failure;
+        assert_eq!(may_be_stale(&called, &failed(Action::Start), seconds(29)), after_failure);
+        assert!(!may_be_stale(&called, &failed(Action::Start), seconds(30)));
+    }
+}
+
+#[test]
 fn a_look_within_30_seconds_of_a_call_teaches_nothing_unless_it_shows_what_was_asked_for() {
     for service in BOTH {
         let before = seen(&empty(service), &Observation::On(key(2)), -60);
         let called = with_call(&before, midnight(), Some(Ok(())));
-        for observation in [Observation::On(key(2)), Observation::Off, failed(Action::Start)] {
+        for observation in [Observation::On(key(2)), Observation::Off] {
             assert!(may_be_stale(&called, &observation, seconds(29)), "{observation:?}");
             assert_eq!(seen(&called, &observation, 29), called, "{observation:?}");
             assert!(!may_be_stale(&called, &observation, seconds(30)), "{observation:?}");
