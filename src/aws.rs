@@ -3,16 +3,6 @@
 //! Nothing above this module knows an AWS SDK, and nothing in it knows Kubernetes. The adapters decide nothing about
 //! encryption: they ask, translate and pace.
 
-use std::future::Future;
-
-use jiff::SignedDuration;
-
-use crate::api::ledger::Action;
-use crate::model::fault::Fault;
-use crate::model::key::{Key, KeyFacts, KeyName};
-use crate::model::observation::Look;
-use crate::model::stream::{Account, Partition, StreamArn};
-
 mod bounded;
 mod calls;
 mod clients;
@@ -23,75 +13,10 @@ mod identity;
 mod kinesis;
 mod kms;
 pub mod pacing;
+mod port;
 #[cfg(test)]
 mod recorded;
 mod timestamp;
 
-pub use clients::{Aws, Endpoints};
-
-/// Everything that the operator does in AWS. The simulation replaces it; [`Aws`] is the real one.
-pub trait Streams: Send + Sync + 'static {
-    /// Whose credentials the operator has (`GetCallerIdentity`).
-    fn identity(&self) -> impl Future<Output = Result<Identity, Fault>> + Send;
-
-    /// One look at a stream; nothing, if AWS does not know it.
-    fn look(&self, stream: &StreamArn, turn: &Turn) -> impl Future<Output = Result<Option<Look>, Fault>> + Send;
-
-    /// What KMS says of a key, in the stream's region; nothing, if KMS does not know it.
-    fn key(
-        &self,
-        stream: &StreamArn,
-        name: &KeyName,
-        turn: &Turn,
-    ) -> impl Future<Output = Result<Option<KeyFacts>, Fault>> + Send;
-
-    /// Waits until the pacer lets a Start or Stop go. Asked for before the call is reserved, so that the reservation is
-    /// not old when the call is sent; `start` and `stop` do not wait.
-    fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) -> impl Future<Output = ()> + Send;
-
-    /// Asks AWS to encrypt the stream with this key: once, at once, without retry. `Ok` means accepted, not done.
-    fn start(&self, stream: &StreamArn, key: &Key) -> impl Future<Output = Result<(), Fault>> + Send;
-
-    /// Asks AWS to stop encrypting: once, at once, without retry. Kinesis wants to be told the key in force.
-    fn stop(&self, stream: &StreamArn, in_force: Option<&Key>) -> impl Future<Output = Result<(), Fault>> + Send;
-
-    /// Writes one record and tells whether AWS says that it was encrypted.
-    fn put_record(
-        &self,
-        stream: &StreamArn,
-        record: &str,
-        turn: &Turn,
-    ) -> impl Future<Output = Result<bool, Fault>> + Send;
-
-    /// How old the session is whose credentials the next call would use, at least; nothing for credentials without a session.
-    fn session_age(&self) -> impl Future<Output = Result<Option<SignedDuration>, Fault>> + Send;
-}
-
-/// Whose credentials the operator has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The account.
-    pub account: Account,
-    /// The partition.
-    pub partition: Partition,
-}
-
-/// How soon a request must go, and for whom: the order in which the pacer serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// How soon.
-    pub urgency: Urgency,
-    /// The namespace that it is for; namespaces of the same urgency take turns.
-    pub namespace: String,
-}
-
-/// How soon a request must go. Earlier ones go first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Urgency {
-    /// Start and Stop, and what must be read just before them.
-    Call,
-    /// A look at a stream that is changing, or that nobody has looked at yet.
-    Changing,
-    /// A look for drift.
-    Drift,
-}
+pub use clients::{Aws, BadEndpoints, Endpoints};
+pub use port::{Identity, Streams, Turn, Urgency};

@@ -20,7 +20,10 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             rustls::crypto::aws_lc_rs::default_provider()
                 .install_default()
                 .map_err(|_| anyhow::anyhow!("another TLS implementation is installed already"))?;
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(operator::run(settings))
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(operator::run(settings))
         }
     }
 }

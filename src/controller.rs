@@ -4,18 +4,16 @@
 //! [`Streams`] and Kubernetes through [`Records`] only, so the same code runs in the simulation. A call is decided only
 //! from a look that is newer than the ledger that was read: a remembered look is good for words, never for a call.
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
 use tracing::debug;
 
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::Streams;
 use crate::model::decision::{Decision, Step, decide};
-use crate::model::stream::Region;
 
 pub mod book;
 mod case;
+mod context;
 mod execute;
 mod finalize;
 pub mod memory;
@@ -26,62 +24,10 @@ mod resolve;
 pub mod retire;
 
 use case::Case;
-use memory::Memory;
 use records::{RecordError, Records};
 
+pub use context::{Clock, Operator, Rules};
 pub use report::malformed;
-
-/// What a reconcile works with.
-pub struct Operator<A, R> {
-    /// AWS.
-    pub aws: A,
-    /// Kubernetes.
-    pub records: R,
-    /// The clock.
-    pub clock: Clock,
-    /// What the administrator set.
-    pub rules: Rules,
-    /// What this process remembers between two visits; nothing that may not be lost.
-    pub memory: Memory,
-}
-
-/// The clock, as a value: tests and the simulation bring their own.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Clock {
-    /// A clock that tells what `now` tells.
-    #[must_use]
-    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now))
-    }
-
-    /// The system's clock.
-    #[must_use]
-    pub fn system() -> Self {
-        Self::new(Timestamp::now)
-    }
-
-    /// Now, in whole microseconds: what Kubernetes stores is then equal to what was written.
-    #[must_use]
-    pub fn now(&self) -> Timestamp {
-        let now = (self.0)();
-        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
-    }
-}
-
-/// What the administrator set for all resources.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// The region of streams given by name without one.
-    pub region: Region,
-    /// How often to look for drift.
-    pub drift_interval: SignedDuration,
-    /// Calls per stream in 24 hours, of AWS's 25.
-    pub max_calls_per_day: u32,
-    /// Whether encryption may be turned off.
-    pub allow_disable: bool,
-}
 
 /// Visits one resource once, and tells when to be back.
 ///
@@ -140,6 +86,10 @@ async fn act<A: Streams, R: Records>(
     case.now = operator.clock.now();
     let after = decide(&case.input());
     // What the step led to is said now; what is to be done next is done at the next visit.
-    let wake = if after.step == Step::Rest { after.wake } else { after.wake.max(case.now + SignedDuration::from_secs(2)) };
+    let wake = if after.step == Step::Rest {
+        after.wake
+    } else {
+        after.wake.max(case.now + SignedDuration::from_secs(2))
+    };
     Ok(Decision { wake, look_due: after.look_due.min(wake), ..after })
 }

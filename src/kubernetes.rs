@@ -3,9 +3,6 @@
 //! [`resources`] writes what users see (status, events, the finalizer), [`ledgers`] the operator's own records. Every
 //! request has a deadline, and the client does not retry by itself: the next visit does, with what is true then.
 
-use std::future::Future;
-use std::time::Duration;
-
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
@@ -14,14 +11,10 @@ use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
 use crate::controller::records::{Happening, RecordError, Records, ReferencedKey};
 
+mod ask;
 pub mod keys;
 mod ledgers;
 mod resources;
-
-/// How long any request may take.
-const DEADLINE: Duration = Duration::from_secs(15);
-/// The field manager of everything that the operator writes.
-const MANAGER: &str = "stream-encryption-operator";
 
 /// The API server, as the operator uses it.
 #[derive(Clone)]
@@ -36,7 +29,7 @@ impl Cluster {
     #[must_use]
     pub fn new(client: Client, ledger_namespace: &str) -> Self {
         let ledgers = Api::namespaced(client.clone(), ledger_namespace);
-        let recorder = Recorder::new(client.clone(), Reporter::from(MANAGER));
+        let recorder = Recorder::new(client.clone(), Reporter::from(ask::MANAGER));
         Self { client, ledgers, recorder }
     }
 
@@ -70,7 +63,11 @@ impl Records for Cluster {
         ledgers::delete(&self.ledgers, ledger).await
     }
 
-    async fn write_status(&self, resource: &Owner, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
+    async fn write_status(
+        &self,
+        resource: &Owner,
+        status: &StreamEncryptionStatus,
+    ) -> Result<(), RecordError> {
         resources::write_status(&self.resources(&resource.namespace), resource, status).await
     }
 
@@ -89,39 +86,5 @@ impl Records for Cluster {
         reference: &KeyObjectReference,
     ) -> Result<ReferencedKey, RecordError> {
         keys::arn(&self.client, namespace, reference).await
-    }
-}
-
-/// A request with its deadline, and its error in our words.
-async fn ask<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RecordError> {
-    match tokio::time::timeout(DEADLINE, request).await {
-        Ok(answer) => answer.map_err(|error| told(&error)),
-        Err(_) => Err(RecordError::Unavailable(format!("within {} s", DEADLINE.as_secs()))),
-    }
-}
-
-/// The same, for something that may not be there.
-async fn ask_for<T>(request: impl Future<Output = kube::Result<T>>) -> Result<Option<T>, RecordError> {
-    let request = async {
-        match request.await {
-            Ok(found) => Ok(Some(found)),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    };
-    ask(request).await
-}
-
-fn told(error: &kube::Error) -> RecordError {
-    match error {
-        kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => RecordError::Conflict,
-        kube::Error::Api(status) if status.code >= 500 || status.code == 429 => {
-            RecordError::Unavailable(status.message.clone())
-        }
-        // 401 comes while the API server restarts or a token is renewed.
-        kube::Error::Api(status) if status.code == 401 => RecordError::Unavailable(status.message.clone()),
-        kube::Error::Api(status) => RecordError::Unusable(status.message.clone()),
-        kube::Error::SerdeError(error) => RecordError::Unusable(format!("it is not of the expected form: {error}")),
-        other => RecordError::Unavailable(other.to_string()),
     }
 }

@@ -11,6 +11,7 @@ use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 use tracing::{debug, error, info, warn};
@@ -58,10 +59,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         None => Api::all(client.clone()),
     };
     let controller = Controller::new(api, watcher::Config::default())
-        .with_config(controller::Config::default().concurrency(settings.concurrency));
+        .with_config(controller::Config::default().concurrency(settings.concurrency))
+        .trigger_backoff(EverySeconds(3));
     let store = controller.store();
     let key_changes = users_of(keys::changes(client, settings.watch_namespace.as_deref()), store.clone());
-    info!(namespace = settings.namespace, watching = settings.watch_namespace.as_deref().unwrap_or("all namespaces"), "started");
+    info!(
+        namespace = settings.namespace,
+        watching = settings.watch_namespace.as_deref().unwrap_or("all namespaces"),
+        "started"
+    );
 
     let housekeeping = tokio::spawn(keep_house(context.clone(), store));
     controller
@@ -104,8 +110,14 @@ async fn visit(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
             };
             warn!(namespace = of.namespace, name = of.name, error = %invalid.error, "a resource cannot be read");
             let now = context.clock.now();
-            crate::controller::malformed(&context.records, &of, invalid.metadata.generation, &invalid.error.to_string(), now)
-                .await?;
+            crate::controller::malformed(
+                &context.records,
+                &of,
+                invalid.metadata.generation,
+                &invalid.error.to_string(),
+                now,
+            )
+            .await?;
             return Ok(Action::await_change());
         }
     };
@@ -135,6 +147,21 @@ fn users_of(
         debug!(namespace, key = name, users = users.len(), "a key object changed");
         futures_util::stream::iter(users)
     })
+}
+
+/// How long to wait before a broken watch is begun again. Short and always the same: the definitions may just have been
+/// installed, or the API server been restarted, and one operator asking is no load.
+struct EverySeconds(u64);
+
+impl Iterator for EverySeconds {
+    type Item = Duration;
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_secs(self.0))
+    }
+}
+
+impl Backoff for EverySeconds {
+    fn reset(&mut self) {}
 }
 
 /// Retires ledgers, and forgets resources that are gone.

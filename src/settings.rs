@@ -104,13 +104,19 @@ impl RunArguments {
         within("--namespace", !self.namespace.is_empty(), "the name of a namespace")?;
         within("--aws-rate-percent", (1..=100).contains(&self.aws_rate_percent), "from 1 to 100")?;
         within("--max-calls-per-day", (1..=AWS_LIMIT).contains(&self.max_calls_per_day), "from 1 to 25")?;
-        within("--drift-interval-seconds", (10..=86_400).contains(&self.drift_interval_seconds), "from 10 to 86400")?;
+        within(
+            "--drift-interval-seconds",
+            (10..=86_400).contains(&self.drift_interval_seconds),
+            "from 10 to 86400",
+        )?;
         // kube takes 0 as "as many as there are".
         within("--concurrency", self.concurrency > 0, "at least 1")?;
         Ok(Settings {
             namespace: self.namespace.clone(),
             watch_namespace: given(&self.watch_namespace),
-            region: given(&self.region).ok_or_else(|| anyhow::anyhow!("set AWS_REGION or --region, such as eu-west-1"))?.parse()?,
+            region: given(&self.region)
+                .ok_or_else(|| anyhow::anyhow!("set AWS_REGION or --region, such as eu-west-1"))?
+                .parse()?,
             aws_endpoint_url: given(&self.aws_endpoint_url),
             aws_rate_percent: self.aws_rate_percent,
             max_calls_per_day: self.max_calls_per_day,

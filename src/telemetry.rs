@@ -7,7 +7,8 @@ use crate::settings::LogFormat;
 
 /// Starts logging, once per process.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("{filter:?} is not a log filter: write info, or debug,kube=warn"))?;
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("{filter:?} is not a log filter: write info, or debug,kube=warn"))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Json => logs.json().flatten_event(true).try_init(),

@@ -36,9 +36,13 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn show(arguments: &Quickstart) -> anyhow::Result<ExitCode> {
-    println!("Starting etcd, kube-apiserver, a simulated AWS and the operator. The first time, etcd and kube-apiserver are built.");
+    println!(
+        "Starting etcd, kube-apiserver, a simulated AWS and the operator. The first time, etcd and kube-apiserver are built."
+    );
     let stage = stage::Stage::set().await.context("the stage could not be set")?;
-    println!("Up. Applying config/samples; what follows is what `kubectl get events` and `kubectl get strenc` would show.\n");
+    println!(
+        "Up. Applying config/samples; what follows is what `kubectl get events` and `kubectl get strenc` would show.\n"
+    );
 
     let started = Instant::now();
     let told = tokio::spawn(timeline::tell(stage.client(), started));
@@ -60,12 +64,20 @@ async fn show(arguments: &Quickstart) -> anyhow::Result<ExitCode> {
             false
         }
     };
-    println!("\n{} after {:.0} s.", if good { "All as it must be" } else { "Not as it must be" }, started.elapsed().as_secs_f64());
+    println!(
+        "\n{} after {:.0} s.",
+        if good { "All as it must be" } else { "Not as it must be" },
+        started.elapsed().as_secs_f64()
+    );
     if !good {
         println!("The operator's log: {}", stage.keep_log()?.display());
     }
     if arguments.keep {
-        println!("\nStill running. In another terminal:\n\n  export KUBECONFIG={}\n  kubectl get strenc -n data -o wide\n  kubectl describe strenc payments -n data\n\nThe simulated AWS: {} (docs/simulated-aws.md). Ctrl-C ends it all.", stage.kubeconfig().display(), stage.aws_url());
+        println!(
+            "\nStill running. In another terminal:\n\n  export KUBECONFIG={}\n  kubectl get strenc -n data -o wide\n  kubectl describe strenc payments -n data\n\nThe simulated AWS: {} (docs/simulated-aws.md). Ctrl-C ends it all.",
+            stage.kubeconfig().display(),
+            stage.aws_url()
+        );
         tokio::signal::ctrl_c().await?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -43,7 +43,9 @@ impl Stage {
             cluster.kubectl(&["apply", "--server-side", "-k", &folder.display().to_string()]).await?;
         }
         cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await?;
-        let account = cluster.service_account_kubeconfig("stream-encryption-system", "stream-encryption-operator").await?;
+        let account = cluster
+            .service_account_kubeconfig("stream-encryption-system", "stream-encryption-operator")
+            .await?;
         let operator = Operator::start(&account, &aws.url())?;
         let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;

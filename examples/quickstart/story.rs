@@ -7,10 +7,13 @@ use jiff::SignedDuration;
 use kube::api::Api;
 use serde_json::{Value, json};
 use simulated_aws::world::{
-    Calls as _, EncryptionStatus as Shown, KeyState, PlantedKey, PlantedStream, Service, Settings, Snapshot, Source, World,
+    Calls as _, EncryptionStatus as Shown, KeyState, PlantedKey, PlantedStream, Service, Settings, Snapshot,
+    Source, World,
 };
 use stream_encryption_operator::api::condition::{ConditionType, find};
-use stream_encryption_operator::api::stream_encryption::{EncryptionStatus, StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_operator::api::stream_encryption::{
+    EncryptionStatus, StreamEncryption, StreamEncryptionStatus,
+};
 
 use crate::stage::Stage;
 
@@ -57,7 +60,9 @@ fn policy(effects: &[&str]) -> Value {
 /// What people do, each when it is their turn.
 pub(crate) async fn play(stage: &Stage) -> anyhow::Result<()> {
     stage.kubectl(&["apply", "-k", concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples")]).await?;
-    let all = async { tokio::try_join!(re_key(stage), disabled_key(stage), behind_our_back(stage), the_rest(stage)) };
+    let all = async {
+        tokio::try_join!(re_key(stage), disabled_key(stage), behind_our_back(stage), the_rest(stage))
+    };
     tokio::time::timeout(Duration::from_secs(120), all).await.context("not within 2 minutes")??;
     Ok(())
 }
@@ -72,7 +77,9 @@ async fn re_key(stage: &Stage) -> anyhow::Result<()> {
     if failed.encryption_status != Some(EncryptionStatus::EnablingFailed) || !in_force.contains("22222222") {
         bail!("after the failed re-key the old key must be in force, not {in_force:?}");
     }
-    person("somebody mends the key policy, and asks for a retry: kubectl annotate strenc payments streamencryption.dev/retry=…");
+    person(
+        "somebody mends the key policy, and asks for a retry: kubectl annotate strenc payments streamencryption.dev/retry=…",
+    );
     stage.aws.world().plant_key(PlantedKey { policy: Some(policy(&["Allow"])), ..key(DENIED) });
     let retry = format!("streamencryption.dev/retry={}", jiff::Timestamp::now());
     stage.kubectl(&["annotate", "strenc", "payments", "-n", "data", "--overwrite", &retry]).await?;
@@ -96,7 +103,11 @@ async fn behind_our_back(stage: &Stage) -> anyhow::Result<()> {
     until(stage, "orders", says("Encrypted")).await?;
     person("somebody turns the encryption of orders off, behind the operator's back");
     let off = Snapshot { encryption: Shown::Disabled, ..Snapshot::default() };
-    stage.aws.world().plant_stream(PlantedStream { name: "orders".to_owned(), state: off, ..PlantedStream::default() });
+    stage.aws.world().plant_stream(PlantedStream {
+        name: "orders".to_owned(),
+        state: off,
+        ..PlantedStream::default()
+    });
     until(stage, "orders", says("Enabling")).await?;
     until(stage, "orders", says("Encrypted")).await.map(|_| ())
 }
@@ -144,15 +155,24 @@ pub(crate) struct Check {
 pub(crate) async fn checks(stage: &Stage) -> anyhow::Result<Vec<Check>> {
     let starts = |name: &str| {
         let world = stage.aws.world();
-        world.calls().count("StartDeliveryStreamEncryption", name) + world.calls().count("StartStreamEncryption", name)
+        world.calls().count("StartDeliveryStreamEncryption", name)
+            + world.calls().count("StartStreamEncryption", name)
     };
-    let payments = stage.kubectl(&["get", "strenc", "payments", "-n", "data", "-o", "jsonpath={.status.keyInForce.arn}"]).await?;
+    let payments = stage
+        .kubectl(&["get", "strenc", "payments", "-n", "data", "-o", "jsonpath={.status.keyInForce.arn}"])
+        .await?;
     let events = stage.kubectl(&["get", "events", "-n", "data", "-o", "jsonpath={.items[*].reason}"]).await?;
     let check = |sentence, holds| Check { sentence, holds };
     Ok(vec![
         check("clicks: encrypted with the AWS-owned key, by one Start", starts("clicks") == 1),
-        check("telemetry: a Kinesis data stream encrypted with its own key, by one Start", starts("telemetry") == 1),
-        check("payments: one Start, one that failed, one after the policy was mended", starts("payments") == 3),
+        check(
+            "telemetry: a Kinesis data stream encrypted with its own key, by one Start",
+            starts("telemetry") == 1,
+        ),
+        check(
+            "payments: one Start, one that failed, one after the policy was mended",
+            starts("payments") == 3,
+        ),
         check("payments: the key asked for is in force", payments == format!("{ACCOUNT}/{DENIED}")),
         check("audit: no Start while its key was disabled, one after that", starts("audit") == 1),
         check("replica: not DirectPut, so refused without any call", starts("replica") == 0),

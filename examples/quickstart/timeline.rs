@@ -30,7 +30,8 @@ fn line(resource: &StreamEncryption) -> Option<String> {
     let status = resource.status.as_ref()?;
     let ready = find(&status.conditions, ConditionType::Ready)?;
     let shown = status.encryption_status.map_or("-", EncryptionStatus::as_str);
-    let calls = status.calls.as_ref().map_or("-".to_owned(), |calls| format!("{}/{}", calls.used, calls.limit));
+    let calls =
+        status.calls.as_ref().map_or("-".to_owned(), |calls| format!("{}/{}", calls.used, calls.limit));
     let mut words: String = ready.message.chars().take(110).collect();
     if words.len() < ready.message.len() {
         words.push('…');

@@ -250,7 +250,9 @@ mod tests {
     fn a_condition_keeps_its_transition_time_until_its_status_changes() {
         let early: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let late: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
-        let make = |before: &[Condition], truth, now| condition(before, ConditionType::Ready, truth, Reason::Enabling, "", Some(1), now);
+        let make = |before: &[Condition], truth, now| {
+            condition(before, ConditionType::Ready, truth, Reason::Enabling, "", Some(1), now)
+        };
         let first = make(&[], Truth::False, early);
         let same = make(std::slice::from_ref(&first), Truth::False, late);
         assert_eq!(same.last_transition_time, Time(early));

@@ -139,6 +139,9 @@ pub struct InForce {
     pub key: Option<KeyStatus>,
     /// Since when, as far as the operator saw.
     pub since: MicroTime,
+    /// Since when records are encrypted with whatever key; absent for plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_since: Option<MicroTime>,
 }
 
 /// The attempts made without AWS showing what was asked for.

@@ -21,8 +21,16 @@ use serde::{Deserialize, Serialize};
     category = "encryption",
     status = "StreamEncryptionStatus",
     doc = "Keeps one Firehose stream or Kinesis data stream encrypted with the key asked for, within AWS's limit of 25 calls per stream in 24 hours.",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
     printcolumn(name = "Service", type_ = "string", json_path = ".status.stream.service"),
     printcolumn(name = "Stream", type_ = "string", json_path = ".status.stream.name"),
     printcolumn(name = "Encryption", type_ = "string", json_path = ".status.encryptionStatus"),
@@ -218,7 +226,7 @@ pub struct StreamEncryptionStatus {
     /// When AWS will be called again, while the operator waits to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
-    /// Since when records are known to be encrypted with the key in force.
+    /// Since when records are known to be encrypted, with whatever key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted_since: Option<Time>,
     /// Since when records are known to be in plain text.

@@ -4,8 +4,8 @@
 
 use std::future::Future;
 
-use super::Turn;
 use super::pacing::{Pacer, Quota};
+use super::port::Turn;
 use crate::model::fault::{Class, Fault};
 
 /// How often a read is sent before its fault is handed on.

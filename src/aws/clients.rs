@@ -20,7 +20,7 @@ use super::identity::Caller;
 use super::kinesis::Kinesis;
 use super::kms::Kms;
 use super::pacing::{DEFAULT_SHARE, Pacer, Quota};
-use super::{Identity, Streams, Turn};
+use super::port::{Identity, Streams, Turn};
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
 use crate::model::fault::{Fault, Operation};

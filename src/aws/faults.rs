@@ -4,10 +4,11 @@
 //! request was not sent unless the SDK shows that it never left.
 
 use std::error::Error;
+use std::fmt::Write as _;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::http::HttpResponse;
-use aws_sdk_sts::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
 use crate::model::fault::{Answer, Class, Fault, Operation, classify};
@@ -25,12 +26,9 @@ where
     let http = error.raw_response().map(|response| response.status().as_u16());
     match error {
         SdkError::ConstructionFailure(_) => without_code(operation, error, Answer::NotSent),
-        SdkError::DispatchFailure(_) if no_credentials(error) => not_sent(
-            operation,
-            classify(operation, Answer::NotSent),
-            NO_CREDENTIALS,
-            DisplayErrorContext(error).to_string(),
-        ),
+        SdkError::DispatchFailure(_) if no_credentials(error) => {
+            not_sent(operation, classify(operation, Answer::NotSent), NO_CREDENTIALS, words(error))
+        }
         SdkError::ServiceError(context) => {
             let body = Body::of(context.raw());
             let code = body.code.as_deref().or(error.code());
@@ -39,7 +37,7 @@ where
         }
         // A body that nobody can read, under a status that says no: the status is the answer.
         SdkError::ResponseError(_) if http.is_some_and(|http| http >= 400) => {
-            let message = DisplayErrorContext(error).to_string();
+            let message = words(error);
             answered(operation, None, None, &message, http.unwrap_or_default())
         }
         _ => without_code(operation, error, Answer::None),
@@ -59,7 +57,18 @@ pub(super) fn not_sent(operation: Operation, class: Class, code: &str, message: 
 
 /// There are no credentials for the request, so it is not sent.
 pub(super) fn no_session(operation: Operation, error: &CredentialsError) -> Fault {
-    not_sent(operation, Class::Transient, NO_CREDENTIALS, DisplayErrorContext(error).to_string())
+    not_sent(operation, Class::Transient, NO_CREDENTIALS, words(error))
+}
+
+/// An error and its causes in one line, for the log: without the request and the answer, which may be long and not ours to keep.
+fn words(error: &dyn Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(words, ": {error}");
+        cause = error.source();
+    }
+    words
 }
 
 fn answered(
@@ -79,7 +88,7 @@ fn without_code<E>(operation: Operation, error: &SdkError<E, HttpResponse>, answ
 where
     E: Error + 'static,
 {
-    let message = DisplayErrorContext(error).to_string();
+    let message = words(error);
     Fault { operation, class: classify(operation, answer), code: None, message }
 }
 

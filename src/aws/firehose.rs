@@ -12,12 +12,12 @@ use aws_sdk_firehose::types::{
     DeliveryStreamEncryptionConfigurationInput, KeyType, Record,
 };
 
-use super::Turn;
 use super::bounded::Bounded;
 use super::calls::Calls;
 use super::credentials::{OLDEST_SESSION, Sessions};
 use super::faults::{fault, no_session, not_sent, unreadable};
 use super::pacing::Quota;
+use super::port::Turn;
 use super::timestamp::timestamp;
 use crate::api::ledger::Action;
 use crate::model::fault::{Class, Fault, Operation};

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::calls::Calls;
 use super::faults::{fault, unreadable};
 use super::pacing::Quota;
-use super::{Identity, Turn, Urgency};
+use super::port::{Identity, Turn, Urgency};
 use crate::model::fault::{Fault, Operation};
 use crate::model::stream::Region;
 

@@ -12,12 +12,12 @@ use aws_sdk_kinesis::config::{Builder, Region as SdkRegion};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, StreamDescriptionSummary};
 
-use super::Turn;
 use super::bounded::Bounded;
 use super::calls::Calls;
 use super::faults::{fault, not_sent, unreadable};
 use super::kms::Kms;
 use super::pacing::Quota;
+use super::port::Turn;
 use super::timestamp::timestamp;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::{KINESIS_ALIAS, Key, KeyArn};

@@ -8,11 +8,11 @@ use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{Builder, Region as SdkRegion};
 use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeySpec, KeyState as SdkKeyState, KeyUsageType};
 
-use super::Turn;
 use super::bounded::Bounded;
 use super::calls::Calls;
 use super::faults::{fault, unreadable};
 use super::pacing::Quota;
+use super::port::Turn;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::{KeyFacts, KeyName, KeyState};
 use crate::model::stream::{Account, Region, StreamArn};

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use self::bucket::Bucket;
 use self::queue::{Queue, URGENCIES};
-use super::{Turn, Urgency};
+use super::port::{Turn, Urgency};
 use crate::model::fault::Operation;
 use crate::model::stream::{Account, Region, StreamArn};
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::calls::Calls;
 use super::credentials::Sessions;
 use super::pacing::Pacer;
-use super::{Turn, Urgency};
+use super::port::{Turn, Urgency};
 
 /// Answers of AWS, given one after the other.
 #[derive(Clone, Default)]

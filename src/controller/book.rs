@@ -53,7 +53,9 @@ pub async fn open<R: Records>(
         }
         Err(error) => return Err(error),
     };
-    let Some(found) = stored else { return Ok(Book { spec: empty, ownership: Ownership::Own, name, stored: None }) };
+    let Some(found) = stored else {
+        return Ok(Book { spec: empty, ownership: Ownership::Own, name, stored: None });
+    };
     if let Err(corrupt) = ledger::check(&found.spec, stream) {
         warn!(ledger = name, why = %corrupt, "the ledger cannot be believed");
         return Ok(Book { spec: empty, ownership: Ownership::Unreadable, name, stored: Some(found) });
@@ -85,7 +87,10 @@ impl Book {
                 let changed = StreamLedger { metadata: stored.metadata.clone(), spec: self.spec.clone() };
                 records.replace_ledger(&changed).await?
             }
-            None if self.spec.in_force.is_none() && self.spec.stream_created.is_none() && self.spec.calls.is_empty() => {
+            None if self.spec.in_force.is_none()
+                && self.spec.stream_created.is_none()
+                && self.spec.calls.is_empty() =>
+            {
                 return Ok(());
             }
             None => records.create_ledger(&self.name, &self.spec).await?,

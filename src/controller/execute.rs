@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Operator;
 use super::case::Case;
+use super::context::Operator;
 use super::memory::retry_of;
 use super::records::{Happening, RecordError, Records};
 use crate::api::ledger::{Action, Target};
@@ -50,7 +50,9 @@ pub(super) async fn call<A: Streams, R: Records>(
     };
     match &outcome {
         Ok(()) => info!(%stream, call = id, "accepted"),
-        Err(fault) => warn!(%stream, call = id, code = fault.code, class = ?fault.class, message = fault.message, "not accepted"),
+        Err(fault) => {
+            warn!(%stream, call = id, code = fault.code, class = ?fault.class, message = fault.message, "not accepted")
+        }
     }
     let now = operator.clock.now();
     case.book
@@ -61,7 +63,8 @@ pub(super) async fn call<A: Streams, R: Records>(
     if reservation.correction {
         let was = message::key_in_force(in_force_before.as_ref());
         let note = format!("Somebody changed the stream's encryption: {was} It is being corrected.");
-        let happening = Happening { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
+        let happening =
+            Happening { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
         operator.records.tell(&super::book::owner(resource), &happening).await;
     }
     Ok(())
@@ -84,7 +87,11 @@ pub(super) async fn verify<A: Streams, R: Records>(
     }
 }
 
-async fn send<A: Streams, R: Records>(operator: &Operator<A, R>, case: &Case, target: &Target) -> Result<(), Fault> {
+async fn send<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    case: &Case,
+    target: &Target,
+) -> Result<(), Fault> {
     let stream = &case.subject.stream;
     match (target.action, &case.subject.intent.wanted) {
         (Action::Start, Wanted::Key(key)) => operator.aws.start(stream, key).await,

@@ -1,6 +1,6 @@
 //! The finalizer: set only while deleting the resource is to turn encryption off, and taken away once it is off.
 
-use super::Operator;
+use super::context::Operator;
 use super::records::{RecordError, Records};
 use super::resolve::Subject;
 use crate::api::FINALIZER;

@@ -56,8 +56,7 @@ impl Memory {
 
     /// Keeps what a visit saw and said.
     pub fn keep(&self, resource: &StreamEncryption, visit: Visit) {
-        let visit =
-            Visit { retry: retry_of(resource), ..visit };
+        let visit = Visit { retry: retry_of(resource), ..visit };
         self.lock().insert(uid(resource).to_owned(), visit);
     }
 

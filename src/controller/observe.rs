@@ -2,8 +2,8 @@
 
 use tracing::{debug, warn};
 
-use super::Operator;
 use super::case::{Case, Sight};
+use super::context::Operator;
 use super::records::Records;
 use crate::api::condition::Reason;
 use crate::aws::{Streams, Turn, Urgency};
@@ -49,5 +49,6 @@ fn learn(case: &mut Case) {
     }
     let wanted = case.subject.intent.wanted.target();
     let unusable = case.subject.intent.key_problem.is_some();
-    case.book.spec = ledger::learn(&case.book.spec, observation, look.created, wanted.as_ref(), unusable, case.now);
+    case.book.spec =
+        ledger::learn(&case.book.spec, observation, look.created, wanted.as_ref(), unusable, case.now);
 }

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tracing::info;
 
-use super::Operator;
 use super::book::owner;
 use super::case::{Case, Sight};
+use super::context::Operator;
 use super::memory::Visit;
 use super::records::{Happening, RecordError, Records};
 use super::resolve::Unresolved;
@@ -32,7 +32,8 @@ pub(super) async fn report<A: Streams, R: Records>(
     let before = written(resource, &case.visit);
     let status = status(resource, &before, &case, &decision);
     write(operator, resource, &case.visit, &before, &status).await?;
-    let since = case.visit.waiting.filter(|(last, _)| *last == decision.reason).map_or(case.now, |(_, since)| since);
+    let since =
+        case.visit.waiting.filter(|(last, _)| *last == decision.reason).map_or(case.now, |(_, since)| since);
     let visit = Visit {
         look: case.look().map(|(at, look)| (at, look.clone())),
         key: case.subject.key.clone(),
@@ -55,7 +56,11 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     let (reason, words) = match why {
         Unresolved::Spec(words) => (Reason::SpecInvalid, format!("The spec has no meaning: {words}.")),
         Unresolved::Identity(fault) => {
-            tracing::warn!(code = fault.code, message = fault.message, "AWS does not tell whose credentials these are");
+            tracing::warn!(
+                code = fault.code,
+                message = fault.message,
+                "AWS does not tell whose credentials these are"
+            );
             (fault.class.reason(), message::identity(fault.class))
         }
     };
@@ -67,8 +72,14 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     status.conditions = standing(&before.conditions, reason, &words, generation, now);
     write(operator, resource, visit, &before, &status).await?;
     let since = visit.waiting.filter(|(last, _)| *last == reason).map_or(now, |(_, since)| since);
-    let wait = backoff::look_again(since, now, jiff::SignedDuration::from_secs(5), jiff::SignedDuration::from_mins(5));
-    let visit = Visit { waiting: Some((reason, since)), status: Some(status), look_due: None, ..visit.clone() };
+    let wait = backoff::look_again(
+        since,
+        now,
+        jiff::SignedDuration::from_secs(5),
+        jiff::SignedDuration::from_mins(5),
+    );
+    let visit =
+        Visit { waiting: Some((reason, since)), status: Some(status), look_due: None, ..visit.clone() };
     operator.memory.keep(resource, visit);
     Ok(now + wait)
 }
@@ -102,7 +113,8 @@ async fn write<A: Streams, R: Records>(
     before: &StreamEncryptionStatus,
     status: &StreamEncryptionStatus,
 ) -> Result<(), RecordError> {
-    let there = resource.status.as_ref() == Some(status) && visit.status.as_ref().is_none_or(|last| last == status);
+    let there =
+        resource.status.as_ref() == Some(status) && visit.status.as_ref().is_none_or(|last| last == status);
     // A deleted resource without finalizer has nothing left to write to.
     if there {
         return Ok(());
@@ -110,7 +122,13 @@ async fn write<A: Streams, R: Records>(
     let me = owner(resource);
     operator.records.write_status(&me, status).await?;
     if let Some(happening) = transition(&before.conditions, &status.conditions) {
-        info!(namespace = me.namespace, name = me.name, reason = happening.reason, note = happening.note, "status");
+        info!(
+            namespace = me.namespace,
+            name = me.name,
+            reason = happening.reason,
+            note = happening.note,
+            "status"
+        );
         operator.records.tell(&me, &happening).await;
     }
     Ok(())
@@ -135,7 +153,8 @@ fn transition(before: &[Condition], after: &[Condition]) -> Option<Happening> {
         Reason::StreamCreating,
         Reason::Suspended,
     ];
-    let warning = condition.status != Truth::True.as_str() && !reason.is_some_and(|reason| at_ease.contains(&reason));
+    let warning =
+        condition.status != Truth::True.as_str() && !reason.is_some_and(|reason| at_ease.contains(&reason));
     let note = condition.message.chars().take(1000).collect();
     Some(Happening { warning, reason: condition.reason.clone(), action: "Reconcile", note })
 }
@@ -157,12 +176,21 @@ fn status(
         stream: Some(stream(before, case)),
         key: claims::key_asked_for(&input).map(crate::model::key::Key::status),
         next_attempt_time: decision.next_attempt.map(rounded_up),
-        conditions: standing(&before.conditions, decision.reason, &message::ready(&input, decision), generation, case.now),
+        conditions: standing(
+            &before.conditions,
+            decision.reason,
+            &message::ready(&input, decision),
+            generation,
+            case.now,
+        ),
         verified_time: case.subject.intent.verified.map(rounded_up),
         ..StreamEncryptionStatus::default()
     };
     // What a ledger holds is told to its owner only.
-    if matches!(decision.reason, Reason::NotPermitted | Reason::StreamOwnedByAnother | Reason::LedgerUnreadable) {
+    if matches!(
+        decision.reason,
+        Reason::NotPermitted | Reason::StreamOwnedByAnother | Reason::LedgerUnreadable
+    ) {
         return status;
     }
     let budget = decision::budget(&input);
@@ -198,7 +226,8 @@ fn unchanged(
         condition.observed_generation = generation;
     }
     if find(&status.conditions, ConditionType::Ready).is_none() {
-        let ready = condition(&[], ConditionType::Ready, Truth::Unknown, Reason::Suspended, words, generation, now);
+        let ready =
+            condition(&[], ConditionType::Ready, Truth::Unknown, Reason::Suspended, words, generation, now);
         status.conditions.insert(0, ready);
     }
     status
@@ -275,7 +304,15 @@ fn key_usable(before: &[Condition], case: &Case, generation: Option<i64>) -> Opt
         (None, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => return None,
     };
     let words = message::key_usable(&case.input());
-    Some(condition(before, ConditionType::KeyUsable, truth, reason, &words, generation, whole_second(case.now).0))
+    Some(condition(
+        before,
+        ConditionType::KeyUsable,
+        truth,
+        reason,
+        &words,
+        generation,
+        whole_second(case.now).0,
+    ))
 }
 
 /// Kubernetes stores whole seconds.
@@ -286,5 +323,9 @@ fn whole_second(at: Timestamp) -> Time {
 /// What holds *from* a time on is told as the next whole second: never too early.
 fn rounded_up(at: Timestamp) -> Time {
     let floor = whole_second(at).0;
-    if floor == at { Time(at) } else { Time(crate::model::ledger::later(floor, jiff::SignedDuration::from_secs(1))) }
+    if floor == at {
+        Time(at)
+    } else {
+        Time(crate::model::ledger::later(floor, jiff::SignedDuration::from_secs(1)))
+    }
 }

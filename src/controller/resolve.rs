@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::SignedDuration;
 
-use super::Operator;
+use super::context::Operator;
 use super::memory::{Visit, retry_of};
 use super::records::{RecordError, Records, ReferencedKey};
 use crate::api::stream_encryption::{

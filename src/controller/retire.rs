@@ -4,8 +4,8 @@
 
 use tracing::{info, warn};
 
-use super::Operator;
 use super::book::is_gone;
+use super::context::Operator;
 use super::records::{RecordError, Records};
 use crate::aws::Streams;
 use crate::model::ledger::counts_until;
@@ -21,7 +21,10 @@ pub async fn retire<A: Streams, R: Records>(operator: &Operator<A, R>) -> Result
         }
         match operator.records.delete_ledger(&ledger).await {
             Ok(()) => {
-                info!(stream = ledger.spec.stream_arn, "retired the ledger of a stream that nobody asks for any more");
+                info!(
+                    stream = ledger.spec.stream_arn,
+                    "retired the ledger of a stream that nobody asks for any more"
+                );
                 retired += 1;
             }
             // Somebody has just claimed it.

@@ -7,12 +7,15 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::{WatchStreamExt, watcher};
 
-use super::ask;
+use super::ask::ask;
 use crate::api::stream_encryption::KeyObjectReference;
 use crate::controller::records::{RecordError, ReferencedKey};
 
 fn kind() -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("kms.services.k8s.aws", "v1alpha1", "Key"), "keys")
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("kms.services.k8s.aws", "v1alpha1", "Key"),
+        "keys",
+    )
 }
 
 /// The ARN in the status of a key object.
@@ -47,7 +50,10 @@ pub(super) async fn arn(
 }
 
 /// The namespace and name of every key object that appears, changes or goes, for ever.
-pub fn changes(client: Client, namespace: Option<&str>) -> impl Stream<Item = (String, String)> + Send + 'static {
+pub fn changes(
+    client: Client,
+    namespace: Option<&str>,
+) -> impl Stream<Item = (String, String)> + Send + 'static {
     let api: Api<DynamicObject> = match namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &kind()),
         None => Api::all_with(client, &kind()),

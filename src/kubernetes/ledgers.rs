@@ -2,7 +2,7 @@
 
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 
-use super::{MANAGER, ask, ask_for};
+use super::ask::{MANAGER, ask, ask_for};
 use crate::api::ledger::{StreamLedger, StreamLedgerSpec};
 use crate::controller::records::RecordError;
 
@@ -30,7 +30,10 @@ pub(super) async fn create(
 }
 
 /// Replaces a ledger, if it is still the one that was read.
-pub(super) async fn replace(api: &Api<StreamLedger>, ledger: &StreamLedger) -> Result<StreamLedger, RecordError> {
+pub(super) async fn replace(
+    api: &Api<StreamLedger>,
+    ledger: &StreamLedger,
+) -> Result<StreamLedger, RecordError> {
     let ObjectMeta { name: Some(name), resource_version: Some(_), .. } = &ledger.metadata else {
         return Err(RecordError::Conflict);
     };

@@ -7,7 +7,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use serde_json::json;
 use tracing::debug;
 
-use super::{DEADLINE, MANAGER, ask_for};
+use super::ask::{DEADLINE, MANAGER, ask_for};
 use crate::api::FINALIZER;
 use crate::api::ledger::Owner;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};

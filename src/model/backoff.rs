@@ -26,9 +26,12 @@ pub fn after_refusal(count: u32, class: Class) -> SignedDuration {
         Class::Throttled | Class::InUse | Class::Transient => doubled(SignedDuration::from_secs(30), count),
         // Others used the calls up. When they run free cannot be known, and asking may cost one.
         Class::LimitReached => doubled(SignedDuration::from_hours(1), count),
-        Class::Denied | Class::Key(_) | Class::KeyRefused | Class::NotFound | Class::Invalid | Class::UnknownOutcome => {
-            after_attempt(count)
-        }
+        Class::Denied
+        | Class::Key(_)
+        | Class::KeyRefused
+        | Class::NotFound
+        | Class::Invalid
+        | Class::UnknownOutcome => after_attempt(count),
     }
 }
 

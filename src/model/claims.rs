@@ -21,7 +21,9 @@ pub fn encryption_status(i: &Input<'_>) -> Option<EncryptionStatus> {
         let accepted = ledger::last_open(i.ledger).filter(|call| call.outcome == Outcome::Accepted);
         return match (accepted, &i.ledger.attempts) {
             (Some(call), Some(_)) => Some(on_the_way(call.target.action)),
-            (Some(_), None) | (None, _) => i.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some())),
+            (Some(_), None) | (None, _) => {
+                i.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some()))
+            }
         };
     }
     match observation {
@@ -61,8 +63,9 @@ pub fn key_in_force(i: &Input<'_>) -> Option<KeyStatus> {
 /// Since when records are known to be encrypted.
 #[must_use]
 pub fn encrypted_since(i: &Input<'_>) -> Option<Timestamp> {
-    let known = i.ledger.in_force.as_ref().filter(|known| known.key.is_some() && !gone(i))?;
-    Some(later(known.since.0, SETTLE)).filter(|since| *since <= i.now)
+    let known = i.ledger.in_force.as_ref().filter(|_| !gone(i))?;
+    let since = known.encrypted_since.as_ref()?.0;
+    Some(later(since, SETTLE)).filter(|since| *since <= i.now)
 }
 
 /// Since when records are known to be in plain text.
@@ -98,7 +101,9 @@ pub fn failure(i: &Input<'_>) -> Option<String> {
     match last.outcome {
         Outcome::Refused => Some(last.code.clone().unwrap_or_else(|| "UNKNOWN_ERROR".to_owned())),
         Outcome::Accepted => match i.seen {
-            Seen::At(at, Observation::Off | Observation::On(_)) if later(last.at(), ledger::READ_LAG) <= at => {
+            Seen::At(at, Observation::Off | Observation::On(_))
+                if later(last.at(), ledger::READ_LAG) <= at =>
+            {
                 Some("NOT_APPLIED".to_owned())
             }
             Seen::At(..) | Seen::NotYet | Seen::Failed(_) => None,

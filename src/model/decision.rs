@@ -169,11 +169,15 @@ pub fn decide(i: &Input<'_>) -> Decision {
     }
     match i.ownership {
         Ownership::Own => {}
-        Ownership::Another => return release_or(i, rest(i, Reason::StreamOwnedByAnother, MINUTES_3, MINUTES_3)),
+        Ownership::Another => {
+            return release_or(i, rest(i, Reason::StreamOwnedByAnother, MINUTES_3, MINUTES_3));
+        }
         Ownership::Unreadable => return rest(i, Reason::LedgerUnreadable, SECONDS_5, MINUTES_5),
     }
     let observation = match i.seen {
-        Seen::NotYet => return Decision { step: Step::Look, ..rest(i, Reason::Settling, SECONDS_2, SECONDS_2) },
+        Seen::NotYet => {
+            return Decision { step: Step::Look, ..rest(i, Reason::Settling, SECONDS_2, SECONDS_2) };
+        }
         Seen::Failed(fault) => return rest(i, fault.class.reason(), SECONDS_5, MINUTES_5),
         Seen::At(_, observation) => observation,
     };
@@ -183,7 +187,9 @@ pub fn decide(i: &Input<'_>) -> Decision {
         Observation::NotEncryptable(_) if i.intent.wanted != Wanted::Off => {
             return rest(i, Reason::SourceNotDirectPut, i.drift_interval, i.drift_interval);
         }
-        Observation::NotEncryptable(_) => return release_or(i, rest(i, Reason::EncryptionDisabled, i.drift_interval, i.drift_interval)),
+        Observation::NotEncryptable(_) => {
+            return release_or(i, rest(i, Reason::EncryptionDisabled, i.drift_interval, i.drift_interval));
+        }
         Observation::Missing => return release_or(i, rest(i, Reason::StreamNotFound, SECONDS_5, MINUTES_5)),
         Observation::OtherStream => return rest(i, Reason::WrongStream, SECONDS_30, MINUTES_5),
         Observation::Creating => return rest(i, Reason::StreamCreating, SECONDS_5, MINUTES_5),
@@ -219,7 +225,10 @@ pub fn decide(i: &Input<'_>) -> Decision {
         return rest(i, problem.reason(), SECONDS_15, MINUTES_10);
     }
     let Some(wanted) = wanted else { return rest(i, Reason::KeyUnreadable, SECONDS_15, MINUTES_10) };
-    if matches!(observation, Observation::Failed { .. }) && i.ledger.in_force.is_none() && i.intent.wanted == Wanted::AnyKey {
+    if matches!(observation, Observation::Failed { .. })
+        && i.ledger.in_force.is_none()
+        && i.intent.wanted == Wanted::AnyKey
+    {
         return rest(i, Reason::KeyInForceUnknown, i.drift_interval, i.drift_interval);
     }
     if let Some(until) = ledger::may_arrive_until(i.ledger).filter(|until| *until > i.now) {
@@ -279,7 +288,10 @@ fn wait(i: &Input<'_>, reason: Reason, until: Timestamp) -> Decision {
 fn release_or(i: &Input<'_>, decision: Decision) -> Decision {
     let nothing_left = matches!(
         decision.reason,
-        Reason::EncryptionDisabled | Reason::StreamNotFound | Reason::StreamOwnedByAnother | Reason::NotPermitted
+        Reason::EncryptionDisabled
+            | Reason::StreamNotFound
+            | Reason::StreamOwnedByAnother
+            | Reason::NotPermitted
     );
     if i.intent.deleting && nothing_left { Decision { step: Step::Release, ..decision } } else { decision }
 }

@@ -172,8 +172,13 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
         Answer::None => return Class::Transient,
     };
     match code {
-        "ThrottlingException" | "Throttling" | "RequestLimitExceeded" | "TooManyRequestsException" | "KMSThrottlingException"
-        | "ProvisionedThroughputExceededException" | "SlowDown" => Class::Throttled,
+        "ThrottlingException"
+        | "Throttling"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "KMSThrottlingException"
+        | "ProvisionedThroughputExceededException"
+        | "SlowDown" => Class::Throttled,
         // Kinesis says LimitExceededException for too many requests a second too; only the text tells them apart.
         "LimitExceededException" if message.contains("Rate exceeded") => Class::Throttled,
         // A Describe has no limit but its rate.
@@ -192,13 +197,28 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
             Some("InvalidStateException" | "KMSInvalidStateException") => Class::Key(KeyProblem::Unavailable),
             _ => Class::KeyRefused,
         },
-        "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" | "UnrecognizedClientException"
-        | "InvalidClientTokenId" | "InvalidSignatureException" | "SignatureDoesNotMatch" | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException" | "IncompleteSignature" | "OptInRequired" | "NotAuthorized" => Class::Denied,
+        "AccessDeniedException"
+        | "AccessDenied"
+        | "UnauthorizedOperation"
+        | "UnrecognizedClientException"
+        | "InvalidClientTokenId"
+        | "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "IncompleteSignature"
+        | "OptInRequired"
+        | "NotAuthorized" => Class::Denied,
         // The session ended or the clock is off: AWS did nothing, and the next request is signed anew.
-        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "RequestTimeTooSkewed" => Class::Transient,
-        "InvalidArgumentException" | "ValidationException" | "ValidationError" | "SerializationException"
-        | "InvalidArnException" | "InvalidParameterValue" => Class::Invalid,
+        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "RequestTimeTooSkewed" => {
+            Class::Transient
+        }
+        "InvalidArgumentException"
+        | "ValidationException"
+        | "ValidationError"
+        | "SerializationException"
+        | "InvalidArnException"
+        | "InvalidParameterValue" => Class::Invalid,
         // A server's error may come after the work was done.
         _ if http >= 500 && operation.changes() => Class::UnknownOutcome,
         _ if http >= 500 || http == 408 => Class::Transient,
@@ -219,14 +239,21 @@ mod tests {
 
     #[test]
     fn each_modelled_error_has_its_class() {
-        use Class::{Denied, InUse, Invalid, Key, KeyRefused, LimitReached, NotFound, Throttled, Transient, UnknownOutcome};
+        use Class::{
+            Denied, InUse, Invalid, Key, KeyRefused, LimitReached, NotFound, Throttled, Transient,
+            UnknownOutcome,
+        };
         use Operation::{
-            DescribeDeliveryStream as Describe, DescribeKey, DescribeStreamSummary, StartDeliveryStreamEncryption as Start,
-            StartStreamEncryption,
+            DescribeDeliveryStream as Describe, DescribeKey, DescribeStreamSummary,
+            StartDeliveryStreamEncryption as Start, StartStreamEncryption,
         };
         for (operation, answer, class) in [
             (Start, error("LimitExceededException", "You have already reached the limit", 400), LimitReached),
-            (StartStreamEncryption, error("LimitExceededException", "Rate exceeded for stream x", 400), Throttled),
+            (
+                StartStreamEncryption,
+                error("LimitExceededException", "Rate exceeded for stream x", 400),
+                Throttled,
+            ),
             (DescribeStreamSummary, error("LimitExceededException", "", 400), Throttled),
             (Describe, error("ThrottlingException", "Rate exceeded", 400), Throttled),
             (Start, error("ResourceInUseException", "", 400), InUse),
@@ -262,7 +289,8 @@ mod tests {
             (Some("AccessDeniedException"), Class::KeyRefused),
             (None, Class::KeyRefused),
         ] {
-            let answer = Answer::Error { code: "InvalidKMSResourceException", kms_code, message: "", http: 400 };
+            let answer =
+                Answer::Error { code: "InvalidKMSResourceException", kms_code, message: "", http: 400 };
             assert_eq!(classify(Operation::StartDeliveryStreamEncryption, answer), class, "{kms_code:?}");
         }
     }

@@ -168,7 +168,8 @@ impl FromStr for KeyArn {
     type Err = Malformed;
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let malformed = || Malformed::KeyArn(text.to_owned());
-        let ["arn", partition, "kms", region, account, resource] = arn_parts(text).ok_or_else(malformed)? else {
+        let ["arn", partition, "kms", region, account, resource] = arn_parts(text).ok_or_else(malformed)?
+        else {
             return Err(malformed());
         };
         let id = resource.strip_prefix("key/").ok_or_else(malformed)?;
@@ -252,7 +253,13 @@ mod tests {
     #[test]
     fn a_key_arn_is_written_as_it_was_read_and_an_alias_arn_is_none() {
         assert_eq!(ARN.parse::<KeyArn>().unwrap().to_string(), ARN);
-        for bad in ["", "1234abcd", "arn:aws:kms:eu-west-1:111122223333:alias/orders", "arn:aws:kms:eu-west-1:111122223333:key/", "arn:aws:s3:eu-west-1:111122223333:key/x"] {
+        for bad in [
+            "",
+            "1234abcd",
+            "arn:aws:kms:eu-west-1:111122223333:alias/orders",
+            "arn:aws:kms:eu-west-1:111122223333:key/",
+            "arn:aws:s3:eu-west-1:111122223333:key/x",
+        ] {
             assert!(bad.parse::<KeyArn>().is_err(), "{bad}");
         }
     }
@@ -267,8 +274,15 @@ mod tests {
 
     #[test]
     fn each_reason_why_a_key_cannot_encrypt_is_named() {
-        let stream: StreamArn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap();
-        let good = KeyFacts { arn: ARN.parse().unwrap(), state: KeyState::Enabled, symmetric: true, encrypts: true, aws_managed: false };
+        let stream: StreamArn =
+            "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap();
+        let good = KeyFacts {
+            arn: ARN.parse().unwrap(),
+            state: KeyState::Enabled,
+            symmetric: true,
+            encrypts: true,
+            aws_managed: false,
+        };
         assert_eq!(good.problem(&stream), None);
         let elsewhere: KeyArn = ARN.replace("eu-west-1", "us-east-1").parse().unwrap();
         for (facts, problem) in [

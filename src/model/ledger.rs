@@ -28,7 +28,7 @@ pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// AWS's day.
 pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// How long a call counts: AWS's day, and what may lie between the reservation and AWS's clock.
-pub const WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 15 + 5);
+pub const WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 15 + 2 * 5);
 /// How long after a call AWS's answers may still be about the time before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
 /// The most entries a ledger holds. Refused calls of Kinesis count against no limit of AWS, but not for ever either.
@@ -221,7 +221,10 @@ pub fn learn(
     if let Some(key) = observation.settled() {
         let key = key.map(super::key::Key::status);
         if learned.in_force.as_ref().map(|known| &known.key) != Some(&key) {
-            learned.in_force = Some(InForce { key, since: stored(now) });
+            // From one key to another, records were encrypted all along.
+            let all_along = learned.in_force.as_ref().and_then(|known| known.encrypted_since.clone());
+            let encrypted_since = key.as_ref().map(|_| all_along.unwrap_or_else(|| stored(now)));
+            learned.in_force = Some(InForce { key, since: stored(now), encrypted_since });
         }
     }
     if let Some(wanted) = wanted
@@ -309,7 +312,12 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) ->
 
 /// The ledger with the outcome of call `id`.
 #[must_use]
-pub fn record(ledger: &StreamLedgerSpec, id: &str, outcome: Result<(), &Fault>, now: Timestamp) -> StreamLedgerSpec {
+pub fn record(
+    ledger: &StreamLedgerSpec,
+    id: &str,
+    outcome: Result<(), &Fault>,
+    now: Timestamp,
+) -> StreamLedgerSpec {
     let mut recorded = ledger.clone();
     let Some(call) = recorded.calls.iter_mut().find(|call| call.id == id) else { return recorded };
     let Err(fault) = outcome else {
@@ -328,7 +336,10 @@ pub fn record(ledger: &StreamLedgerSpec, id: &str, outcome: Result<(), &Fault>, 
 fn fresh_id(calls: &[Call], now: Timestamp) -> String {
     let base = now.as_millisecond();
     let taken = |id: &String| calls.iter().any(|call| call.id == *id);
-    (0..=calls.len()).map(|n| format!("{base}-{n}")).find(|id| !taken(id)).unwrap_or_else(|| format!("{base}-x"))
+    (0..=calls.len())
+        .map(|n| format!("{base}-{n}"))
+        .find(|id| !taken(id))
+        .unwrap_or_else(|| format!("{base}-x"))
 }
 
 /// A time as Kubernetes keeps it: in microseconds. Else it would be another one when it is read again.

@@ -23,13 +23,21 @@ pub fn ready(i: &Input<'_>, decision: &Decision) -> String {
 /// The message of `Encrypted`.
 #[must_use]
 pub fn encrypted(i: &Input<'_>) -> String {
-    let Some(known) = &i.ledger.in_force else { return "Not known: AWS has not shown a settled state yet.".to_owned() };
+    let Some(known) = &i.ledger.in_force else {
+        return "Not known: AWS has not shown a settled state yet.".to_owned();
+    };
     let since = whole_seconds(known.since.0);
     match (&known.key, claims::encrypted_since(i)) {
         (None, _) => format!("Records are in plain text, since {since} at the latest."),
-        (Some(_), None) => "AWS says ENABLED; it takes up to 5 seconds until all records are encrypted.".to_owned(),
+        (Some(_), None) => {
+            "AWS says ENABLED; it takes up to 5 seconds until all records are encrypted.".to_owned()
+        }
         (Some(key), Some(since)) => {
-            format!("Records are encrypted with {} since {}.", key_name(key.arn.as_deref()), whole_seconds(since))
+            format!(
+                "Records are encrypted with {} since {}.",
+                key_name(key.arn.as_deref()),
+                whole_seconds(since)
+            )
         }
     }
 }
@@ -53,17 +61,24 @@ pub fn identity(class: Class) -> String {
     }
 }
 
-const NO_IDENTITY: &str = "AWS does not accept the operator's credentials. Look at its role, its service account and the clock.";
+const NO_IDENTITY: &str =
+    "AWS does not accept the operator's credentials. Look at its role, its service account and the clock.";
 
 /// What a person can do about a failure: AWS's `DeliveryStreamFailureType`, or the code of an error.
 #[must_use]
 pub fn advice(failure: &str) -> &'static str {
     match failure {
-        "KMS_ACCESS_DENIED" | "KMSAccessDeniedException" => "The key's policy, or the operator's role, does not allow its use.",
+        "KMS_ACCESS_DENIED" | "KMSAccessDeniedException" => {
+            "The key's policy, or the operator's role, does not allow its use."
+        }
         "DISABLED_KMS_KEY" | "KMSDisabledException" => "The key is disabled: enable it.",
         "KMS_KEY_NOT_FOUND" | "KMSNotFoundException" => "The key does not exist.",
-        "INVALID_KMS_KEY" | "KMSInvalidStateException" => "The key cannot encrypt streams, or not in its present state.",
-        "CREATE_KMS_GRANT_FAILED" => "Firehose could not make a grant on the key: allow kms:CreateGrant to the operator's role.",
+        "INVALID_KMS_KEY" | "KMSInvalidStateException" => {
+            "The key cannot encrypt streams, or not in its present state."
+        }
+        "CREATE_KMS_GRANT_FAILED" => {
+            "Firehose could not make a grant on the key: allow kms:CreateGrant to the operator's role."
+        }
         "RETIRE_KMS_GRANT_FAILED" => "Firehose could not retire its grant on the old key.",
         "KMS_OPT_IN_REQUIRED" | "KMSOptInRequired" => "The account must subscribe to KMS first.",
         "InvalidKMSResourceException" => "KMS refuses the key: look at its state and its policy.",
@@ -204,7 +219,10 @@ fn limit_reached(i: &Input<'_>) -> String {
             failure(i)
         );
     }
-    format!("{} of the {} calls that the operator allows itself in 24 hours are used; AWS allows 25.", budget.used, budget.limit)
+    format!(
+        "{} of the {} calls that the operator allows itself in 24 hours are used; AWS allows 25.",
+        budget.used, budget.limit
+    )
 }
 
 fn denied(i: &Input<'_>) -> String {

@@ -166,7 +166,10 @@ mod tests {
     fn only_direct_put_streams_can_be_encrypted() {
         let mut shown = look(StreamState::Active, Shown::Off);
         shown.source = Some("KinesisStreamAsSource".into());
-        assert_eq!(Observation::of(&stream(), Some(&shown)), Observation::NotEncryptable("KinesisStreamAsSource".into()));
+        assert_eq!(
+            Observation::of(&stream(), Some(&shown)),
+            Observation::NotEncryptable("KinesisStreamAsSource".into())
+        );
         shown.source = Some("DirectPut".into());
         assert_eq!(Observation::of(&stream(), Some(&shown)), Observation::Off);
     }

@@ -77,7 +77,8 @@ mod tests {
         assert_eq!(permission().stream(&foreign), Err(Refusal::Stream));
         assert_eq!(permission().stream(&china), Err(Refusal::Stream));
 
-        let key = |account: &str| Key::Customer(format!("arn:aws:kms:eu-west-1:{account}:key/1").parse().unwrap());
+        let key =
+            |account: &str| Key::Customer(format!("arn:aws:kms:eu-west-1:{account}:key/1").parse().unwrap());
         assert_eq!(permission().key(&key("111122223333")), Ok(()));
         assert_eq!(permission().key(&key("444455556666")), Err(Refusal::Key));
         assert_eq!(permission().key(&Key::AwsOwned), Ok(()));

@@ -116,7 +116,11 @@ impl FromStr for Partition {
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let good = text.len() <= 32
             && text.split('-').enumerate().all(|(at, word)| {
-                if at == 0 { word == "aws" } else { !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase()) }
+                if at == 0 {
+                    word == "aws"
+                } else {
+                    !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase())
+                }
             });
         if good { Ok(Self(text.to_owned())) } else { Err(Malformed::Partition(text.to_owned())) }
     }

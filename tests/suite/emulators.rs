@@ -29,8 +29,11 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
     let config = sdk(&moto.url(), ACCESS_KEY);
-    let (firehose, kinesis, kms) =
-        (aws_sdk_firehose::Client::new(&config), aws_sdk_kinesis::Client::new(&config), aws_sdk_kms::Client::new(&config));
+    let (firehose, kinesis, kms) = (
+        aws_sdk_firehose::Client::new(&config),
+        aws_sdk_kinesis::Client::new(&config),
+        aws_sdk_kms::Client::new(&config),
+    );
     let destination = ExtendedS3DestinationConfiguration::builder()
         .role_arn(format!("arn:aws:iam::{ACCOUNT}:role/firehose"))
         .bucket_arn("arn:aws:s3:::orders")
@@ -47,7 +50,16 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
     kinesis.create_stream().stream_name("clicks").shard_count(1).send().await.expect("a Kinesis stream");
     let mut keys = Vec::new();
     for _ in 0..2 {
-        keys.push(kms.create_key().send().await.expect("a key").key_metadata.expect("its metadata").arn.expect("its ARN"));
+        keys.push(
+            kms.create_key()
+                .send()
+                .await
+                .expect("a key")
+                .key_metadata
+                .expect("its metadata")
+                .arn
+                .expect("its ARN"),
+        );
     }
     kms.create_alias().alias_name("alias/orders").target_key_id(&keys[0]).send().await.expect("an alias");
 
@@ -58,7 +70,13 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
     let by_name = json!({"service": "Firehose", "name": "orders"});
     let alias = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
     apply(cluster, &namespace, "orders", &json!({"stream": by_name, "key": alias})).await;
-    apply(cluster, &namespace, "clicks", &json!({"stream": {"arn": clicks}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": keys[0]}})).await;
+    apply(
+        cluster,
+        &namespace,
+        "clicks",
+        &json!({"stream": {"arn": clicks}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": keys[0]}}),
+    )
+    .await;
     apply(cluster, &namespace, "nobody", &json!({"stream": {"service": "Firehose", "name": "nobody"}})).await;
     for name in ["orders", "clicks"] {
         is_told(cluster, &namespace, name, "Encrypted").await;
@@ -68,7 +86,8 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
     is_told(cluster, &namespace, "nobody", "StreamNotFound").await;
 
     for name in ["orders", "clicks"] {
-        let re_key = json!({"spec": {"key": {"type": "CUSTOMER_MANAGED_CMK", "arn": keys[1], "alias": null}}});
+        let re_key =
+            json!({"spec": {"key": {"type": "CUSTOMER_MANAGED_CMK", "arn": keys[1], "alias": null}}});
         let patch = ["patch", "strenc", name, "-n", &namespace, "--type=merge", "-p", &re_key.to_string()];
         cluster.kubectl(&patch).await.expect("the key is changed");
         let new_key = async || field(cluster, &namespace, name, "{.status.keyInForce.arn}").await == keys[1];
@@ -96,7 +115,9 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
 #[tokio::test(flavor = "multi_thread")]
 async fn against_kinesis_local_a_stream_that_is_really_updating_is_waited_for() {
     let Some(kinesis_local) =
-        KinesisLocal::start(StartOptions { update: Duration::from_secs(3), ..StartOptions::default() }).await.expect("kinesis-local starts")
+        KinesisLocal::start(StartOptions { update: Duration::from_secs(3), ..StartOptions::default() })
+            .await
+            .expect("kinesis-local starts")
     else {
         return;
     };
@@ -106,14 +127,21 @@ async fn against_kinesis_local_a_stream_that_is_really_updating_is_waited_for() 
     let namespace = fresh_namespace(cluster).await;
     let kinesis = aws_sdk_kinesis::Client::new(&sdk(&kinesis_local.url(), ACCESS_KEY));
     kinesis.create_stream().stream_name("clicks").shard_count(1).send().await.expect("a stream");
-    let key = aws_sdk_kms::Client::new(&sdk(&moto.url(), ACCESS_KEY)).create_key().send().await.expect("a key");
+    let key =
+        aws_sdk_kms::Client::new(&sdk(&moto.url(), ACCESS_KEY)).create_key().send().await.expect("a key");
     let key = key.key_metadata.expect("its metadata").arn.expect("its ARN");
 
     let (aws, own) = (moto.url(), kinesis_local.url());
     let environment = [("AWS_ENDPOINT_URL", aws), ("AWS_ENDPOINT_URL_KINESIS", own)];
     let _operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, &namespace, &environment);
     let clicks = json!({"arn": format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/clicks")});
-    apply(cluster, &namespace, "clicks", &json!({"stream": clicks, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key}})).await;
+    apply(
+        cluster,
+        &namespace,
+        "clicks",
+        &json!({"stream": clicks, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key}}),
+    )
+    .await;
     let enabling = async || encryption_status(cluster, &namespace, "clicks").await == "ENABLING";
     eventually("it is being enabled", 30, enabling).await;
     is_told(cluster, &namespace, "clicks", "Encrypted").await;

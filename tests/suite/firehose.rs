@@ -3,11 +3,13 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{
-    EncryptionStatus as Shown, FailureType, Fault, KeyState, NeverEncryptedShows, PlantedKey, PlantedStream, Rule, Settings, ShownKey,
-    Snapshot, Source, StreamKey,
+    EncryptionStatus as Shown, FailureType, Fault, KeyState, NeverEncryptedShows, PlantedKey, PlantedStream,
+    Rule, Settings, ShownKey, Snapshot, Source, StreamKey,
 };
 use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{Disabled, Disabling, Enabled, Enabling, EnablingFailed};
+use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
+    Disabled, Disabling, Enabled, Enabling, EnablingFailed,
+};
 use stream_encryption_operator::api::stream_encryption::KeyType;
 
 use crate::play::{Play, firehose, message, reason, truth};
@@ -47,7 +49,10 @@ fn denying() -> Value {
     json!({"Version": "2012-10-17", "Statement": [all, deny]})
 }
 
-fn word(status: Option<stream_encryption_operator::api::stream_encryption::EncryptionStatus>, reason: &str) -> crate::play::Word {
+fn word(
+    status: Option<stream_encryption_operator::api::stream_encryption::EncryptionStatus>,
+    reason: &str,
+) -> crate::play::Word {
     (status, reason.to_owned())
 }
 
@@ -93,7 +98,10 @@ async fn at_rest_a_stream_costs_one_look_a_drift_interval_and_no_write() {
     // Ten minutes, up to a tenth more or less for each resource.
     assert!((54..=67).contains(&looks), "{looks} looks in 10 hours");
     assert_eq!(play.resource("orders").await.expect("the resource").metadata.resource_version, before);
-    assert_eq!(play.ledger(&firehose("orders")).await.expect("the ledger").metadata.resource_version, ledger_before);
+    assert_eq!(
+        play.ledger(&firehose("orders")).await.expect("the ledger").metadata.resource_version,
+        ledger_before
+    );
 }
 
 #[tokio::test]
@@ -102,7 +110,11 @@ async fn encrypted_is_said_only_after_the_settle_time() {
     play.apply("orders", &orders(&aws_owned())).await;
     play.until_it_says("orders", "Settling").await;
     let status = play.status("orders").await;
-    assert_eq!(truth(&status, ConditionType::Encrypted), "False", "AWS says ENABLED, and records may still be in plain text");
+    assert_eq!(
+        truth(&status, ConditionType::Encrypted),
+        "False",
+        "AWS says ENABLED, and records may still be in plain text"
+    );
     let enabled_at = play.aws.now();
     play.until_it_says("orders", "Encrypted").await;
     assert!(play.aws.now().duration_since(enabled_at) >= SignedDuration::from_secs(5));
@@ -126,7 +138,8 @@ async fn while_a_stream_is_being_enabled_its_records_are_said_to_be_in_plain_tex
 #[tokio::test]
 async fn a_stream_that_comes_without_any_encryption_block_is_in_plain_text() {
     let play = Play::start(Settings::default()).await;
-    let bare = PlantedStream { never_encrypted_shows: NeverEncryptedShows::NoBlock, ..PlantedStream::default() };
+    let bare =
+        PlantedStream { never_encrypted_shows: NeverEncryptedShows::NoBlock, ..PlantedStream::default() };
     play.aws.world().plant_stream(bare);
     play.apply("orders", &json!({"stream": {"service": "Firehose", "name": "orders"}})).await;
     play.until_it_says("orders", "Encrypted").await;
@@ -156,7 +169,11 @@ async fn a_failed_first_enable_leaves_plain_text_and_backs_off() {
     assert_eq!(status.key_in_force, None);
     assert!(status.plain_text_since.is_some());
     assert_eq!(truth(&status, ConditionType::Encrypted), "False");
-    assert_eq!(truth(&status, ConditionType::Reconciling), "True", "a mended policy helps, so it is not stalled");
+    assert_eq!(
+        truth(&status, ConditionType::Reconciling),
+        "True",
+        "a mended policy helps, so it is not stalled"
+    );
     let failure = status.failure.expect("a failure");
     assert_eq!((failure.kind.as_str(), failure.attempts), ("KMS_ACCESS_DENIED", 1));
     let next = status.next_attempt_time.expect("a next attempt").0;
@@ -179,6 +196,12 @@ async fn a_re_key_names_the_old_key_until_the_new_one_is_in_force() {
     assert_eq!(status.key_in_force.clone().expect("a key").arn, Some(old));
     assert_eq!(status.key.clone().expect("a key").arn, Some(new.clone()));
     assert_eq!(truth(&status, ConditionType::Encrypted), "True", "with the old key");
+    play.until_it_says("orders", "Settling").await;
+    assert_eq!(
+        truth(&play.status("orders").await, ConditionType::Encrypted),
+        "True",
+        "records were encrypted all along"
+    );
     play.until_it_says("orders", "Encrypted").await;
     assert_eq!(play.status("orders").await.key_in_force.expect("a key").arn, Some(new));
     assert_eq!(play.calls(START, "orders"), 2);
@@ -215,11 +238,15 @@ async fn a_mended_policy_and_a_retry_heal_a_failed_re_key_at_once() {
     play.apply("orders", &orders(&cmk(&key))).await;
     play.until_it_says("orders", "EnablingFailed").await;
     let failed_at = play.aws.now();
-    play.aws.world().plant_key(PlantedKey { id: key.rsplit('/').next().expect("an id").to_owned(), ..PlantedKey::default() });
+    play.aws.world().plant_key(PlantedKey {
+        id: key.rsplit('/').next().expect("an id").to_owned(),
+        ..PlantedKey::default()
+    });
     play.kubectl(&["annotate", "strenc", "orders", "streamencryption.dev/retry=2026-03-01T12:01:00Z"]).await;
-    play.until_it_says("orders", "Encrypted").await;
+    let words = play.until_it_says("orders", "Encrypted").await;
     assert_eq!(play.calls(START, "orders"), 2);
-    assert!(play.aws.now().duration_since(failed_at) < SignedDuration::from_mins(1), "it did not wait for the backoff");
+    let took = play.aws.now().duration_since(failed_at);
+    assert!(took < SignedDuration::from_mins(1), "it waited for the backoff: {took:#}, {words:?}");
 }
 
 #[tokio::test]
@@ -243,7 +270,9 @@ async fn a_disabled_key_waits_without_a_call_and_goes_on_once_enabled() {
 #[tokio::test]
 async fn a_stream_fed_by_kinesis_is_refused_without_any_call() {
     let play = Play::start(Settings::default()).await;
-    play.aws.world().plant_stream(PlantedStream { source: Source::KinesisStreamAsSource, ..PlantedStream::default() });
+    play.aws
+        .world()
+        .plant_stream(PlantedStream { source: Source::KinesisStreamAsSource, ..PlantedStream::default() });
     play.apply("orders", &orders(&aws_owned())).await;
     play.until_it_says("orders", "SourceNotDirectPut").await;
     play.let_pass("orders", SignedDuration::from_hours(2)).await;
@@ -402,7 +431,10 @@ async fn a_suspended_resource_is_left_alone_and_its_ready_stays() {
     play.let_pass("orders", SignedDuration::from_hours(2)).await;
     assert_eq!((play.calls(START, "orders"), play.calls(DESCRIBE, "orders")), (1, looks));
     let status = play.status("orders").await;
-    assert_eq!((truth(&status, ConditionType::Ready), reason(&status)), ("True".to_owned(), "Encrypted".to_owned()));
+    assert_eq!(
+        (truth(&status, ConditionType::Ready), reason(&status)),
+        ("True".to_owned(), "Encrypted".to_owned())
+    );
     assert_eq!(status.observed_generation, Some(2));
 }
 
@@ -422,7 +454,11 @@ async fn one_stream_has_one_owner_and_the_other_makes_no_call() {
     play.kubectl(&["delete", "strenc", "first"]).await;
     play.until_it_says("second", "Encrypted").await;
     assert_eq!(play.calls(START, "orders"), 2);
-    assert_eq!(play.status("second").await.calls.expect("the budget").used, 2, "the owner's calls are inherited");
+    assert_eq!(
+        play.status("second").await.calls.expect("the budget").used,
+        2,
+        "the owner's calls are inherited"
+    );
 }
 
 #[tokio::test]
@@ -433,7 +469,10 @@ async fn an_alias_that_is_pointed_at_another_key_is_a_re_key() {
     play.apply("orders", &orders(&json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"}))).await;
     play.until_it_says("orders", "Encrypted").await;
     play.aws.world().plant_alias("alias/orders", &new);
-    play.until("orders", |status| status.key_in_force.as_ref().is_some_and(|key| key.arn.as_ref() == Some(&new))).await;
+    play.until("orders", |status| {
+        status.key_in_force.as_ref().is_some_and(|key| key.arn.as_ref() == Some(&new))
+    })
+    .await;
     assert_eq!(play.calls(START, "orders"), 2);
 }
 
@@ -441,7 +480,11 @@ async fn an_alias_that_is_pointed_at_another_key_is_a_re_key() {
 async fn a_failure_that_was_there_before_us_is_not_guessed_at() {
     let play = play_with(Snapshot::default()).await;
     let key = play.plant_key();
-    let state = Snapshot::enabling_failed(StreamKey::arn(&key), Some(StreamKey::AwsOwned), FailureType::KmsAccessDenied);
+    let state = Snapshot::enabling_failed(
+        StreamKey::arn(&key),
+        Some(StreamKey::AwsOwned),
+        FailureType::KmsAccessDenied,
+    );
     play.aws.world().plant_stream(PlantedStream { state, ..PlantedStream::default() });
     play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     play.until_it_says("orders", "KeyInForceUnknown").await;
@@ -469,7 +512,8 @@ async fn a_stream_made_again_under_its_name_keeps_its_calls_and_loses_its_key() 
 #[tokio::test]
 async fn a_record_proves_that_records_are_encrypted_where_that_is_asked_for() {
     let play = play_with(Snapshot::default()).await;
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "verify": {"putRecord": true}})).await;
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "verify": {"putRecord": true}}))
+        .await;
     play.until_it_says("orders", "Encrypted").await;
     assert!(play.calls("PutRecord", "orders") >= 1);
     assert!(play.status("orders").await.verified_time.is_some());

@@ -3,10 +3,13 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{
-    FailureType, Fault, KeyIdEcho, KeyState, PlantedKey, PlantedStream, Rule, Service, Settings, ShownWhileUpdating, Snapshot, StreamKey,
+    FailureType, Fault, KeyIdEcho, KeyState, PlantedKey, PlantedStream, Rule, Service, Settings,
+    ShownWhileUpdating, Snapshot, StreamKey,
 };
 use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{Disabled, Disabling, Enabled, Enabling, EnablingFailed};
+use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
+    Disabled, Disabling, Enabled, Enabling, EnablingFailed,
+};
 use stream_encryption_operator::api::stream_encryption::KeyType;
 
 use crate::play::{Play, kinesis, truth};
@@ -40,11 +43,16 @@ fn cmk(arn: &str) -> Value {
 #[tokio::test]
 async fn a_plain_text_stream_becomes_encrypted_with_one_start_and_at_most_four_looks() {
     for shows in [ShownWhileUpdating::New, ShownWhileUpdating::Old] {
-        let play = play_in(Settings { while_updating: shows, ..Settings::default() }, Snapshot::default()).await;
+        let play =
+            play_in(Settings { while_updating: shows, ..Settings::default() }, Snapshot::default()).await;
         play.apply("clicks", &spec(&aws_owned())).await;
         let words = play.until_it_says("clicks", "Encrypted").await;
         let statuses: Vec<_> = words.iter().map(|(status, reason)| (*status, reason.as_str())).collect();
-        assert_eq!(statuses, [(Some(Enabling), "Enabling"), (Some(Enabled), "Settling"), (Some(Enabled), "Encrypted")], "{shows:?}");
+        assert_eq!(
+            statuses,
+            [(Some(Enabling), "Enabling"), (Some(Enabled), "Settling"), (Some(Enabled), "Encrypted")],
+            "{shows:?}"
+        );
         assert_eq!(play.calls(START, "clicks"), 1);
         assert!(play.calls(DESCRIBE, "clicks") <= 4);
         assert_eq!(play.status("clicks").await.key_in_force.expect("a key").kind, KeyType::AwsOwned);
@@ -69,7 +77,8 @@ async fn a_stream_that_is_already_right_costs_one_look_and_no_call_whichever_nam
 #[tokio::test]
 async fn the_aws_owned_key_is_known_by_its_alias_and_by_its_arn() {
     for echo in [KeyIdEcho::AsGiven, KeyIdEcho::KeyArn, KeyIdEcho::Alias] {
-        let play = play_in(Settings { kinesis_key_id: echo, ..Settings::default() }, Snapshot::default()).await;
+        let play =
+            play_in(Settings { kinesis_key_id: echo, ..Settings::default() }, Snapshot::default()).await;
         play.apply("clicks", &spec(&aws_owned())).await;
         play.until_it_says("clicks", "Encrypted").await;
         play.let_pass("clicks", SignedDuration::from_hours(3)).await;
@@ -95,7 +104,14 @@ async fn a_re_key_names_the_old_key_until_the_new_one_is_in_force() {
 async fn a_start_that_kms_refuses_reads_as_enabling_failed() {
     let play = play_in(Settings::default(), Snapshot::default()).await;
     let key = play.plant_key();
-    play.aws.world().script(Rule::always(Fault::Refuse { code: "KMSAccessDeniedException".into(), message: "no".into(), status: 400 }).on(START));
+    play.aws.world().script(
+        Rule::always(Fault::Refuse {
+            code: "KMSAccessDeniedException".into(),
+            message: "no".into(),
+            status: 400,
+        })
+        .on(START),
+    );
     play.apply("clicks", &spec(&cmk(&key))).await;
     play.until_it_says("clicks", "KeyRefused").await;
     let status = play.status("clicks").await;

@@ -2,6 +2,7 @@
 mod budget;
 mod crds;
 mod documents;
+mod emulators;
 mod firehose;
 mod kinesis;
 mod layout;
@@ -9,4 +10,3 @@ mod mistakes;
 mod play;
 mod process;
 mod schema;
-mod emulators;

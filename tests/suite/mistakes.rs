@@ -25,7 +25,11 @@ async fn every_mistake_is_told_within_seconds_and_costs_no_call() {
     let pending = key(KeyState::PendingDeletion);
     let import = key(KeyState::PendingImport);
     let rsa = play.aws.world().plant_key(PlantedKey { spec: "RSA_2048".into(), ..PlantedKey::default() });
-    let sign = play.aws.world().plant_key(PlantedKey { usage: "SIGN_VERIFY".into(), spec: "RSA_2048".into(), ..PlantedKey::default() });
+    let sign = play.aws.world().plant_key(PlantedKey {
+        usage: "SIGN_VERIFY".into(),
+        spec: "RSA_2048".into(),
+        ..PlantedKey::default()
+    });
     let elsewhere = format!("arn:aws:kms:us-east-1:{ACCOUNT}:key/00000009-0000-4000-8000-000000000009");
     let missing = format!("arn:aws:kms:eu-west-1:{ACCOUNT}:key/00000008-0000-4000-8000-000000000008");
     let foreign_key = "arn:aws:kms:eu-west-1:444455556666:key/00000007-0000-4000-8000-000000000007";
@@ -35,17 +39,83 @@ async fn every_mistake_is_told_within_seconds_and_costs_no_call() {
     let reference = json!({"stream": {"arn": firehose("orders")}, "key": {"type": "CUSTOMER_MANAGED_CMK", "ref": reference}});
     let stream = |arn: String| json!({"stream": {"arn": arn}});
     let mistakes = [
-        Mistake { sentence: "a missing stream", spec: stream(firehose("nobody")), reason: "StreamNotFound", advice: "looked for again", stalled: false },
-        Mistake { sentence: "a stream of a foreign account", spec: stream(firehose("orders").replace(ACCOUNT, "444455556666")), reason: "NotPermitted", advice: "operator's own account", stalled: true },
-        Mistake { sentence: "a key of a foreign account", spec: with(foreign_key), reason: "NotPermitted", advice: "operator's own account", stalled: true },
-        Mistake { sentence: "a missing key", spec: with(&missing), reason: "KeyNotFound", advice: "Make the key or name another one", stalled: false },
-        Mistake { sentence: "a missing alias", spec: alias, reason: "KeyNotFound", advice: "Make the key or name another one", stalled: false },
-        Mistake { sentence: "a key that is going to be deleted", spec: with(&pending), reason: "KeyPendingDeletion", advice: "Cancel that", stalled: false },
-        Mistake { sentence: "a key without material", spec: with(&import), reason: "KeyPendingImport", advice: "Import it", stalled: false },
-        Mistake { sentence: "an asymmetric key", spec: with(&rsa), reason: "KeyNotSymmetric", advice: "Name a symmetric", stalled: true },
-        Mistake { sentence: "a signing key", spec: with(&sign), reason: "KeyUsageWrong", advice: "ENCRYPT_DECRYPT", stalled: true },
-        Mistake { sentence: "a key of another region", spec: with(&elsewhere), reason: "KeyInOtherRegion", advice: "of the stream's region", stalled: true },
-        Mistake { sentence: "a reference to a kind that is not installed", spec: reference, reason: "KeyReferenceKindMissing", advice: "Install the KMS controller of ACK", stalled: false },
+        Mistake {
+            sentence: "a missing stream",
+            spec: stream(firehose("nobody")),
+            reason: "StreamNotFound",
+            advice: "looked for again",
+            stalled: false,
+        },
+        Mistake {
+            sentence: "a stream of a foreign account",
+            spec: stream(firehose("orders").replace(ACCOUNT, "444455556666")),
+            reason: "NotPermitted",
+            advice: "operator's own account",
+            stalled: true,
+        },
+        Mistake {
+            sentence: "a key of a foreign account",
+            spec: with(foreign_key),
+            reason: "NotPermitted",
+            advice: "operator's own account",
+            stalled: true,
+        },
+        Mistake {
+            sentence: "a missing key",
+            spec: with(&missing),
+            reason: "KeyNotFound",
+            advice: "Make the key or name another one",
+            stalled: false,
+        },
+        Mistake {
+            sentence: "a missing alias",
+            spec: alias,
+            reason: "KeyNotFound",
+            advice: "Make the key or name another one",
+            stalled: false,
+        },
+        Mistake {
+            sentence: "a key that is going to be deleted",
+            spec: with(&pending),
+            reason: "KeyPendingDeletion",
+            advice: "Cancel that",
+            stalled: false,
+        },
+        Mistake {
+            sentence: "a key without material",
+            spec: with(&import),
+            reason: "KeyPendingImport",
+            advice: "Import it",
+            stalled: false,
+        },
+        Mistake {
+            sentence: "an asymmetric key",
+            spec: with(&rsa),
+            reason: "KeyNotSymmetric",
+            advice: "Name a symmetric",
+            stalled: true,
+        },
+        Mistake {
+            sentence: "a signing key",
+            spec: with(&sign),
+            reason: "KeyUsageWrong",
+            advice: "ENCRYPT_DECRYPT",
+            stalled: true,
+        },
+        Mistake {
+            sentence: "a key of another region",
+            spec: with(&elsewhere),
+            reason: "KeyInOtherRegion",
+            advice: "of the stream's region",
+            stalled: true,
+        },
+        Mistake {
+            sentence: "a reference to a kind that is not installed",
+            spec: reference,
+            reason: "KeyReferenceKindMissing",
+            advice: "Install the KMS controller of ACK",
+            stalled: false,
+        },
     ];
     for Mistake { sentence, spec, reason, advice, stalled } in mistakes {
         let began = play.aws.now();
@@ -86,7 +156,10 @@ async fn a_missing_right_is_named() {
         play.aws.world().script(Rule::always(Fault::AccessDenied).on(operation));
         let key = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": key});
         play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
-        play.until("orders", |status| ["AccessDenied", "KeyUnreadable"].contains(&crate::play::reason(status).as_str())).await;
+        play.until("orders", |status| {
+            ["AccessDenied", "KeyUnreadable"].contains(&crate::play::reason(status).as_str())
+        })
+        .await;
         let words = message(&play.status("orders").await);
         assert!(words.contains(&format!("rant {right}")), "{words}");
     }
@@ -104,7 +177,10 @@ async fn an_aws_that_does_not_answer_is_told_and_what_was_known_stays() {
     let status = play.status("orders").await;
     assert_eq!(truth(&status, ConditionType::Ready), "Unknown");
     assert_eq!(truth(&status, ConditionType::Encrypted), "True");
-    assert_eq!((status.encryption_status, status.key_in_force), (known.encryption_status, known.key_in_force));
+    assert_eq!(
+        (status.encryption_status, status.key_in_force),
+        (known.encryption_status, known.key_in_force)
+    );
     play.aws.world().clear_faults();
     play.until_it_says("orders", "Encrypted").await;
     assert_eq!(play.calls("StartDeliveryStreamEncryption", "orders"), 1);

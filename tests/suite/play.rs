@@ -20,7 +20,9 @@ use simulated_aws::world::{Calls as _, PlantedKey, Settings, World};
 use simulated_aws::{Clock as AwsClock, SimulatedAws};
 use stream_encryption_operator::api::condition::{ConditionType, find};
 use stream_encryption_operator::api::ledger::StreamLedger;
-use stream_encryption_operator::api::stream_encryption::{EncryptionStatus, StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_operator::api::stream_encryption::{
+    EncryptionStatus, StreamEncryption, StreamEncryptionStatus,
+};
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::aws::pacing::Pacer;
 use stream_encryption_operator::controller::memory::Memory;
@@ -81,7 +83,9 @@ pub(crate) async fn client(kubeconfig: &std::path::Path) -> Client {
 /// The operator's own service account, with exactly the rights of `config/rbac`.
 pub(crate) async fn operators_kubeconfig(cluster: &TestCluster) -> std::path::PathBuf {
     static MADE: tokio::sync::OnceCell<std::path::PathBuf> = tokio::sync::OnceCell::const_new();
-    let account = async || cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
+    let account = async || {
+        cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account")
+    };
     MADE.get_or_init(account).await.clone()
 }
 
@@ -90,7 +94,9 @@ pub(crate) async fn fresh_namespace(cluster: &TestCluster) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let namespace = format!("play-{}", COUNT.fetch_add(1, Ordering::Relaxed));
     cluster.kubectl(&["create", "namespace", &namespace]).await.expect("a namespace");
-    for role in [include_str!("../../config/rbac/role.yaml"), include_str!("../../config/rbac/role_binding.yaml")] {
+    for role in
+        [include_str!("../../config/rbac/role.yaml"), include_str!("../../config/rbac/role_binding.yaml")]
+    {
         // The first is the object's own namespace; the binding's last one is that of the operator's account.
         let here = role.replacen(&format!("namespace: {LEDGERS}"), &format!("namespace: {namespace}"), 1);
         cluster.apply(&here).await.expect("the operator's role for ledgers");
@@ -110,7 +116,12 @@ pub(crate) fn sdk(url: &str, access_key: &str) -> SdkConfig {
         .build()
 }
 
-fn operator(aws: &Arc<SimulatedAws>, client: Client, namespace: &str, rules: Rules) -> Operator<Aws, Cluster> {
+fn operator(
+    aws: &Arc<SimulatedAws>,
+    client: Client,
+    namespace: &str,
+    rules: Rules,
+) -> Operator<Aws, Cluster> {
     // The virtual clock leaps over what the pacer, on the real one, would wait for.
     let unpaced = Pacer::with_limits(100, |_| 100_000);
     Operator {
@@ -128,7 +139,12 @@ impl Play {
         let cluster = cluster().await;
         let client = client(&operators_kubeconfig(cluster).await).await;
         let noon: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");
-        let aws = SimulatedAws::start(World::new(Settings { rate_limits: false, ..settings }), AwsClock::Virtual(noon)).await.expect("a simulated AWS");
+        let aws = SimulatedAws::start(
+            World::new(Settings { rate_limits: false, ..settings }),
+            AwsClock::Virtual(noon),
+        )
+        .await
+        .expect("a simulated AWS");
         let aws = Arc::new(aws);
         let rules = Rules {
             region: REGION.parse().expect("a region"),
@@ -193,7 +209,11 @@ impl Play {
 
     /// Visits a resource, and again whenever it asks to be visited, until its status is as `enough` says. Tells every
     /// (encryption status, reason) on the way, without repetitions. More than 300 visits are a failure.
-    pub(crate) async fn until(&self, name: &str, enough: impl Fn(&StreamEncryptionStatus) -> bool) -> Vec<Word> {
+    pub(crate) async fn until(
+        &self,
+        name: &str,
+        enough: impl Fn(&StreamEncryptionStatus) -> bool,
+    ) -> Vec<Word> {
         let mut words: Vec<Word> = Vec::new();
         for _ in 0..300 {
             let wake = self.visit(name).await.expect("Kubernetes can be asked");

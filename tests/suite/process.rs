@@ -100,11 +100,18 @@ async fn killed_right_after_a_start_was_sent_the_operator_sends_no_second_one() 
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     eventually("Start was sent", 20, async || aws.world().calls().count(START, "orders") == 1).await;
     operator.kill();
-    let pending = ["get", "streamledgers", "-n", &namespace, "-o", "jsonpath={.items[*].spec.calls[*].outcome}"];
-    assert!(cluster.kubectl(&pending).await.expect("the ledgers").contains("Pending"), "the outcome is not recorded");
+    let pending =
+        ["get", "streamledgers", "-n", &namespace, "-o", "jsonpath={.items[*].spec.calls[*].outcome}"];
+    assert!(
+        cluster.kubectl(&pending).await.expect("the ledgers").contains("Pending"),
+        "the outcome is not recorded"
+    );
 
     let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
-    eventually("it is encrypted", 40, async || field(cluster, &namespace, "orders", REASON).await == "Encrypted").await;
+    eventually("it is encrypted", 40, async || {
+        field(cluster, &namespace, "orders", REASON).await == "Encrypted"
+    })
+    .await;
     assert_eq!(aws.world().calls().count(START, "orders"), 1);
 }
 
@@ -113,12 +120,19 @@ async fn an_unreachable_aws_is_told_within_seconds() {
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
     // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let url = format!("http://127.0.0.1:{port}");
-    let _operator =
-        OperatorProcess::start(&operators_kubeconfig(cluster).await, &namespace, &[("AWS_ENDPOINT_URL", &url)]);
+    let _operator = OperatorProcess::start(
+        &operators_kubeconfig(cluster).await,
+        &namespace,
+        &[("AWS_ENDPOINT_URL", &url)],
+    );
     apply(cluster, &namespace, "lost", &json!({"stream": {"arn": firehose("lost")}})).await;
-    eventually("it is told", 15, async || field(cluster, &namespace, "lost", REASON).await == "AwsUnreachable").await;
+    eventually("it is told", 15, async || {
+        field(cluster, &namespace, "lost", REASON).await == "AwsUnreachable"
+    })
+    .await;
 }
 
 /// A cluster of its own, on which anything may be installed, with an operator on it.
@@ -126,13 +140,30 @@ async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, OperatorPro
     let own = TestCluster::start().await.expect("a cluster");
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
     own.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
-    own.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/crds")]).await.expect("crds/");
-    own.kubectl_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], definitions).await.expect("more definitions");
-    own.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await.expect("established");
+    own.kubectl(&[
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "-f",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/crds"),
+    ])
+    .await
+    .expect("crds/");
+    own.kubectl_with_input(&["apply", "--server-side", "--force-conflicts", "-f", "-"], definitions)
+        .await
+        .expect("more definitions");
+    own.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
+        .await
+        .expect("established");
     own.kubectl(&["create", "namespace", "data"]).await.expect("a namespace");
-    let account = own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
+    let account =
+        own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
     let aws = world().await;
-    let operator = OperatorProcess::start(&account, "data", &[("AWS_ENDPOINT_URL", &aws.url()), ("POD_NAMESPACE", LEDGERS)]);
+    let operator = OperatorProcess::start(
+        &account,
+        "data",
+        &[("AWS_ENDPOINT_URL", &aws.url()), ("POD_NAMESPACE", LEDGERS)],
+    );
     (own, aws, operator)
 }
 
@@ -156,8 +187,14 @@ async fn an_object_that_cannot_be_read_stops_nobody_else() {
     let (own, _aws, _operator) = own_stage(&lax.to_string()).await;
     apply(&own, "data", "broken", &json!({"stream": 7})).await;
     apply(&own, "data", "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    eventually("the good one is encrypted", 40, async || field(&own, "data", "orders", REASON).await == "Encrypted").await;
-    eventually("the bad one is told", 10, async || field(&own, "data", "broken", REASON).await == "SpecInvalid").await;
+    eventually("the good one is encrypted", 40, async || {
+        field(&own, "data", "orders", REASON).await == "Encrypted"
+    })
+    .await;
+    eventually("the bad one is told", 10, async || {
+        field(&own, "data", "broken", REASON).await == "SpecInvalid"
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +217,10 @@ async fn a_key_object_of_ack_is_followed_promptly() {
     let reference = json!({"apiVersion": "kms.services.k8s.aws/v1alpha1", "kind": "Key", "name": "orders"});
     let key = json!({"type": "CUSTOMER_MANAGED_CMK", "ref": reference});
     apply(&own, "data", "orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
-    eventually("it waits", 20, async || field(&own, "data", "orders", REASON).await == "KeyReferenceNotReady").await;
+    eventually("it waits", 20, async || {
+        field(&own, "data", "orders", REASON).await == "KeyReferenceNotReady"
+    })
+    .await;
 
     for _ in 0..2 {
         let arn = aws.world().plant_key(PlantedKey::default());

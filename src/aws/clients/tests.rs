@@ -269,7 +269,8 @@ async fn a_request_without_credentials_was_not_sent_and_is_not_unknown() {
     let recorded = Recorded::default();
     let nobody = provide_credentials_fn(|| async { Err(CredentialsError::not_loaded("nobody is here")) });
     let loader = loader(&ours()).credentials_provider(nobody).http_client(recorded.http_client());
-    let aws = Aws::over(loader.load().await, ours().region, Pacer::new(ours().share), Arc::new(SystemTime::now));
+    let aws =
+        Aws::over(loader.load().await, ours().region, Pacer::new(ours().share), Arc::new(SystemTime::now));
     for operation in EVERY_OPERATION {
         let fault = ask(&aws, operation).await.unwrap_err();
         let code = fault.code.as_deref();
@@ -289,7 +290,8 @@ async fn a_refused_connection_counts_as_no_answer() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let endpoints = Endpoints { endpoint_url: Some(format!("http://{closed}")), ..ours() };
     let config = loader(&endpoints).credentials_provider(credentials()).load().await;
-    let aws = Aws::over(config, endpoints.region.clone(), Pacer::new(endpoints.share), Arc::new(SystemTime::now));
+    let aws =
+        Aws::over(config, endpoints.region.clone(), Pacer::new(endpoints.share), Arc::new(SystemTime::now));
     for (operation, class) in [
         (Op::StartDeliveryStreamEncryption, Class::UnknownOutcome),
         (Op::StopStreamEncryption, Class::UnknownOutcome),
@@ -307,7 +309,12 @@ async fn one_endpoint_stands_for_every_service() {
         let recorded = Recorded::answers((0..3).map(|_| (400, "{}")));
         let loader =
             loader(&endpoints).credentials_provider(credentials()).http_client(recorded.http_client());
-        let aws = Aws::over(loader.load().await, endpoints.region.clone(), Pacer::new(endpoints.share), Arc::new(SystemTime::now));
+        let aws = Aws::over(
+            loader.load().await,
+            endpoints.region.clone(),
+            Pacer::new(endpoints.share),
+            Arc::new(SystemTime::now),
+        );
         let _ = ask(&aws, operation).await;
         let hosts: Vec<String> = recorded.sent().into_iter().map(|sent| sent.host).collect();
         assert_eq!(hosts, ["aws.test"], "{operation:?}");
@@ -369,7 +376,12 @@ async fn on(minutes: &Minutes, recorded: &Recorded, made_at: fn(u64) -> u64) -> 
     });
     let loader = loader(&ours()).credentials_provider(provider).http_client(recorded.http_client());
     let clock = minutes.clone();
-    Aws::over(loader.time_source(minutes.clone()).load().await, ours().region, Pacer::new(ours().share), Arc::new(move || clock.now()))
+    Aws::over(
+        loader.time_source(minutes.clone()).load().await,
+        ours().region,
+        Pacer::new(ours().share),
+        Arc::new(move || clock.now()),
+    )
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,3 +1,5 @@
+//! How the Kinesis adapter reads and writes AWS, against recorded answers.
+
 use serde_json::{Value, json};
 
 use super::super::recorded::{Recorded, calls, drift};

@@ -1,3 +1,5 @@
+//! The pacer on a paused clock: rates, urgency, fairness, slowing down and growing back.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

@@ -25,7 +25,13 @@ fn empty(service: Service) -> StreamLedgerSpec {
 
 /// A Start with key 1, asked for as such.
 fn plan() -> Reservation {
-    Reservation { target: key(1).target(), wanted: key(1).target(), retry: None, correction: false, after_failure: false }
+    Reservation {
+        target: key(1).target(),
+        wanted: key(1).target(),
+        retry: None,
+        correction: false,
+        after_failure: false,
+    }
 }
 
 fn seconds(seconds: i64) -> Timestamp {
@@ -111,7 +117,8 @@ fn a_ledger_with_a_start_without_key_or_a_stop_with_one_is_not_believed() {
 fn a_reserved_call_is_pending_and_is_what_was_planned() {
     let plan = Reservation { retry: Some("now".into()), correction: true, ..plan() };
     let (ledger, id) = reserve(&empty(Service::Firehose), &plan, midnight());
-    let [Call { id: kept, target, time, outcome, code, correction, after_failure: _ }] = &ledger.calls[..] else {
+    let [Call { id: kept, target, time, outcome, code, correction, after_failure: _ }] = &ledger.calls[..]
+    else {
         panic!("{ledger:?}")
     };
     assert_eq!((kept, target, time), (&id, &plan.target, &MicroTime(midnight())));

@@ -297,8 +297,13 @@ fn the_end_of_time_is_no_reason_to_panic() {
             situation.decide();
         }
     }
-    let plan =
-        Reservation { target: key(1).target(), wanted: key(1).target(), retry: None, correction: true, after_failure: false };
+    let plan = Reservation {
+        target: key(1).target(),
+        wanted: key(1).target(),
+        retry: None,
+        correction: true,
+        after_failure: false,
+    };
     let story = Situation::of(Service::Firehose);
     let (reserved, _) = ledger::reserve(&story.ledger, &plan, Timestamp::MAX);
     assert_eq!(ledger::corrections(&reserved, story.now).len(), 1);

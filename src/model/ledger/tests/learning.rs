@@ -23,7 +23,8 @@ fn made_at(ledger: &StreamLedgerSpec, created: Timestamp, at: i64) -> StreamLedg
 }
 
 fn in_force(key: Option<&Key>, since: i64) -> InForce {
-    InForce { key: key.map(Key::status), since: MicroTime(seconds(since)) }
+    let since = MicroTime(seconds(since));
+    InForce { key: key.map(Key::status), encrypted_since: key.map(|_| since.clone()), since }
 }
 
 const BOTH: [Service; 2] = [Service::Firehose, Service::Kinesis];
