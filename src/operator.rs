@@ -30,7 +30,7 @@ type Guarded = DeserializeGuard<StreamEncryption>;
 type Context = Operator<Aws, Cluster>;
 
 /// How often ledgers are looked through for those that may be retired.
-const RETIRE_EVERY: Duration = Duration::from_secs(3600);
+const RETIRE_EVERY: Duration = Duration::from_hours(1);
 
 /// Runs until SIGTERM or SIGINT; calls in flight are finished first.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
@@ -76,8 +76,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         .run(visit, failed, context)
         .for_each(|result| async move {
             match result {
-                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
-                Err(controller::Error::ReconcilerFailed(..)) => {} // told in `failed`
+                // What failed in a visit is told in `failed`; an object that is gone is no error.
+                Ok(_) | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
                 Err(error @ controller::Error::QueueError(_)) => {
                     error!(%error, "cannot watch StreamEncryptions: are the definitions installed (`stream-encryption-operator crd | kubectl apply -f -`), and may the operator list them?");
                 }
@@ -101,7 +101,7 @@ async fn client() -> anyhow::Result<Client> {
 /// One visit of one resource.
 async fn visit(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, RecordError> {
     let wake = match &resource.0 {
-        Ok(resource) => reconcile(&context, resource).await?,
+        Ok(resource) => Box::pin(reconcile(&context, resource)).await?,
         Err(invalid) => {
             let of = Owner {
                 namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
@@ -114,7 +114,7 @@ async fn visit(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
                 &context.records,
                 &of,
                 invalid.metadata.generation,
-                &invalid.error.to_string(),
+                &invalid.error.clone(),
                 now,
             )
             .await?;
@@ -126,6 +126,7 @@ async fn visit(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
 }
 
 /// Kubernetes could not be asked: again soon, but not all resources at once.
+#[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
 fn failed(resource: Arc<Guarded>, error: &RecordError, _: Arc<Context>) -> Action {
     warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "Kubernetes could not be asked");
     let spread = u64::from(resource.uid().unwrap_or_default().bytes().fold(0_u8, u8::wrapping_add));
@@ -143,9 +144,9 @@ fn users_of(
             (reference.name == name && resource.namespace().as_deref() == Some(&namespace))
                 .then(|| ObjectRef::from_obj(resource))
         };
-        let users: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
-        debug!(namespace, key = name, users = users.len(), "a key object changed");
-        futures_util::stream::iter(users)
+        let found: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
+        debug!(namespace, key = name, users = found.len(), "a key object changed");
+        futures_util::stream::iter(found)
     })
 }
 

@@ -20,7 +20,7 @@ pub struct Arguments {
 pub enum Command {
     /// Run the operator until it is told to end.
     Run(Box<RunArguments>),
-    /// Print the CustomResourceDefinitions.
+    /// Print the `CustomResourceDefinitions`.
     Crd,
 }
 

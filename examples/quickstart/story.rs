@@ -63,7 +63,7 @@ pub(crate) async fn play(stage: &Stage) -> anyhow::Result<()> {
     let all = async {
         tokio::try_join!(re_key(stage), disabled_key(stage), behind_our_back(stage), the_rest(stage))
     };
-    tokio::time::timeout(Duration::from_secs(120), all).await.context("not within 2 minutes")??;
+    tokio::time::timeout(Duration::from_mins(2), all).await.context("not within 2 minutes")??;
     Ok(())
 }
 

@@ -84,7 +84,7 @@ macro_rules! reasons {
 reasons! {
     /// Records are encrypted with the key asked for.
     Encrypted => Ready,
-    /// The key asked for can encrypt the stream. Given by KeyUsable only.
+    /// The key asked for can encrypt the stream. Given by `KeyUsable` only.
     KeyEnabled => Ready,
     /// Encryption is off, as asked.
     EncryptionDisabled => Ready,
@@ -134,7 +134,7 @@ reasons! {
     KeyNotSymmetric => Stalled,
     /// The key asked for is not for encryption.
     KeyUsageWrong => Stalled,
-    /// The key asked for is managed by AWS; AWS_OWNED_CMK names it.
+    /// The key asked for is managed by AWS; `AWS_OWNED_CMK` names it.
     KeyManagedByAws => Stalled,
     /// The key asked for is in another region than the stream.
     KeyInOtherRegion => Stalled,
@@ -158,9 +158,9 @@ reasons! {
     SessionTooOld => Progressing,
     /// The ledger of the stream cannot be read, written or believed, so no call is made.
     LedgerUnreadable => Progressing,
-    /// Only Firehose streams whose source is DirectPut can be encrypted.
+    /// Only Firehose streams whose source is `DirectPut` can be encrypted.
     SourceNotDirectPut => Stalled,
-    /// Another StreamEncryption owns the stream.
+    /// Another `StreamEncryption` owns the stream.
     StreamOwnedByAnother => Stalled,
     /// Nothing allows this namespace to do this to this stream with this key.
     NotPermitted => Stalled,

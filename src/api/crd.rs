@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions, as `stream-encryption-operator crd` prints them and `crds/` holds them.
+//! The `CustomResourceDefinitions`, as `stream-encryption-operator crd` prints them and `crds/` holds them.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -25,7 +25,7 @@ pub fn yaml(definition: &CustomResourceDefinition) -> anyhow::Result<String> {
 }
 
 /// The derive makes every optional field nullable. A field that is left out and one that is null would then be two
-/// states of the same thing: CEL takes a null field for a written one, and GitOps shows a difference between them.
+/// states of the same thing: CEL takes a null field for a written one, and `GitOps` shows a difference between them.
 fn without_null(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {

@@ -111,9 +111,9 @@ pub struct Target {
 /// The two calls that change a stream's encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Action {
-    /// StartDeliveryStreamEncryption, or StartStreamEncryption.
+    /// `StartDeliveryStreamEncryption`, or `StartStreamEncryption`.
     Start,
-    /// StopDeliveryStreamEncryption, or StopStreamEncryption.
+    /// `StopDeliveryStreamEncryption`, or `StopStreamEncryption`.
     Stop,
 }
 

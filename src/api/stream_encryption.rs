@@ -115,7 +115,7 @@ pub enum Service {
 #[x_kube(validation = Rule::new("self.type != 'CUSTOMER_MANAGED_CMK' || [has(self.arn), has(self.alias), has(self.ref)].filter(given, given).size() == 1").message("write exactly one of arn, alias and ref with CUSTOMER_MANAGED_CMK"))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyReference {
-    /// AWS_OWNED_CMK (on Kinesis that is alias/aws/kinesis) or CUSTOMER_MANAGED_CMK.
+    /// `AWS_OWNED_CMK` (on Kinesis that is alias/aws/kinesis) or `CUSTOMER_MANAGED_CMK`.
     #[serde(rename = "type")]
     pub kind: KeyType,
     /// The key's ARN: arn:aws:kms:REGION:ACCOUNT:key/ID. An alias goes into alias.
@@ -205,7 +205,7 @@ pub struct StreamEncryptionStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// AWS's own word: ENABLING, ENABLED, ENABLING_FAILED, DISABLING, DISABLED or DISABLING_FAILED. For Kinesis, which has no such word, derived from StreamStatus, EncryptionType and KeyId.
+    /// AWS's own word: ENABLING, ENABLED, `ENABLING_FAILED`, DISABLING, DISABLED or `DISABLING_FAILED`. For Kinesis, which has no such word, derived from `StreamStatus`, `EncryptionType` and `KeyId`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_status: Option<EncryptionStatus>,
     /// The stream, resolved.
@@ -235,7 +235,7 @@ pub struct StreamEncryptionStatus {
     /// When a marked record was last written and came back as encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_time: Option<Time>,
-    /// Ready, Reconciling, Stalled, Encrypted and KeyUsable.
+    /// Ready, Reconciling, Stalled, Encrypted and `KeyUsable`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -288,7 +288,7 @@ pub struct StreamStatus {
     pub region: String,
     /// The stream's name.
     pub name: String,
-    /// Where a Firehose stream's records come from; only DirectPut streams can be encrypted.
+    /// Where a Firehose stream's records come from; only `DirectPut` streams can be encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The state of the stream itself, in AWS's word.
@@ -300,10 +300,10 @@ pub struct StreamStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyStatus {
-    /// AWS_OWNED_CMK or CUSTOMER_MANAGED_CMK.
+    /// `AWS_OWNED_CMK` or `CUSTOMER_MANAGED_CMK`.
     #[serde(rename = "type")]
     pub kind: KeyType,
-    /// The key's ARN; absent for AWS_OWNED_CMK.
+    /// The key's ARN; absent for `AWS_OWNED_CMK`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arn: Option<String>,
 }

@@ -26,6 +26,7 @@ pub(super) struct Case {
 }
 
 /// What is known of the stream.
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, for one visit")]
 pub(super) enum Sight {
     /// Nothing yet.
     NotYet,

@@ -51,7 +51,7 @@ pub(super) async fn call<A: Streams, R: Records>(
     match &outcome {
         Ok(()) => info!(%stream, call = id, "accepted"),
         Err(fault) => {
-            warn!(%stream, call = id, code = fault.code, class = ?fault.class, message = fault.message, "not accepted")
+            warn!(%stream, call = id, code = fault.code, class = ?fault.class, message = fault.message, "not accepted");
         }
     }
     let now = operator.clock.now();

@@ -78,7 +78,7 @@ pub(super) async fn tell(recorder: &Recorder, resource: &Owner, happening: &Happ
         secondary: None,
     };
     match tokio::time::timeout(DEADLINE, recorder.publish(&event, &about)).await {
-        Ok(Ok(_)) => {}
+        Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "an event was lost"),
         Err(_) => debug!("an event was lost: no answer in time"),
     }

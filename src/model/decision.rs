@@ -25,6 +25,7 @@ pub const OLDEST_SESSION: SignedDuration = SignedDuration::from_mins(5 * 60 + 45
 pub const MOST_CORRECTIONS: usize = 3;
 
 /// What a resource asks for, resolved.
+#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own to the spec")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intent {
     /// The encryption.

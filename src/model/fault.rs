@@ -167,9 +167,8 @@ pub enum Answer<'a> {
 pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
     let (code, kms_code, message, http) = match answer {
         Answer::Error { code, kms_code, message, http } => (code, kms_code, message, http),
-        Answer::NotSent => return Class::Transient,
         Answer::None if operation.changes() => return Class::UnknownOutcome,
-        Answer::None => return Class::Transient,
+        Answer::None | Answer::NotSent => return Class::Transient,
     };
     match code {
         "ThrottlingException"
@@ -179,14 +178,13 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
         | "KMSThrottlingException"
         | "ProvisionedThroughputExceededException"
         | "SlowDown" => Class::Throttled,
-        // Kinesis says LimitExceededException for too many requests a second too; only the text tells them apart.
-        "LimitExceededException" if message.contains("Rate exceeded") => Class::Throttled,
-        // A Describe has no limit but its rate.
-        "LimitExceededException" if !operation.changes() => Class::Throttled,
+        // A Describe has no limit but its rate, and Kinesis says the same of too many Starts a second; only the text tells.
+        "LimitExceededException" if !operation.changes() || message.contains("Rate exceeded") => {
+            Class::Throttled
+        }
         "LimitExceededException" => Class::LimitReached,
         "ResourceInUseException" => Class::InUse,
-        "ResourceNotFoundException" => Class::NotFound,
-        "NotFoundException" => Class::NotFound,
+        "ResourceNotFoundException" | "NotFoundException" => Class::NotFound,
         "KMSNotFoundException" => Class::Key(KeyProblem::Missing),
         "KMSDisabledException" => Class::Key(KeyProblem::Disabled),
         "KMSInvalidStateException" => Class::Key(KeyProblem::Unavailable),

@@ -175,10 +175,9 @@ pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: 
         return call.after_failure;
     }
     match (observation.settled(), call.target.action) {
-        (Some(None), Action::Stop) => false,
         (Some(Some(key)), Action::Start) => call.target.key.as_ref() != Some(&key.status()),
-        (Some(_), _) => true,
-        (None, _) => false,
+        (Some(Some(_)), Action::Stop) | (Some(None), Action::Start) => true,
+        (Some(None), Action::Stop) | (None, _) => false,
     }
 }
 
@@ -194,9 +193,11 @@ pub fn learn(
     now: Timestamp,
 ) -> StreamLedgerSpec {
     let mut learned = ledger.clone();
-    if let Some(known) = learned.in_force.as_mut().filter(|known| known.since.0 > now) {
-        // The clock was set back, or it is another node's: what is in force has been so until now at the latest.
-        known.since = stored(now);
+    if let Some(known) = &mut learned.in_force {
+        // Later than now, if the clock was set back or it is another node's: it has been so since now at the latest.
+        for since in [Some(&mut known.since), known.encrypted_since.as_mut()].into_iter().flatten() {
+            since.0 = since.0.min(stored(now).0);
+        }
     }
     if let Some(created) = created
         && learned.stream_created.as_ref() != Some(&stored(created))

@@ -2,6 +2,8 @@
 //!
 //! Our own words and AWS's codes. AWS's full messages go to the log, because they may name what is not the reader's.
 
+use std::fmt::Write as _;
+
 use super::claims;
 use super::decision::{Decision, Input, Seen, Wanted, budget};
 use super::fault::{Class, Operation};
@@ -15,7 +17,7 @@ use crate::api::stream_encryption::Service;
 pub fn ready(i: &Input<'_>, decision: &Decision) -> String {
     let mut message = says(i, decision.reason);
     if let Some(at) = decision.next_attempt {
-        message.push_str(&format!(" Next attempt at {}.", whole_seconds(at)));
+        let _ = write!(message, " Next attempt at {}.", whole_seconds(at));
     }
     message
 }

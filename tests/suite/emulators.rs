@@ -28,7 +28,7 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
     let Some(moto) = Moto::start().await.expect("moto starts") else { return };
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
-    let config = sdk(&moto.url(), ACCESS_KEY);
+    let config = sdk(moto.url(), ACCESS_KEY);
     let (firehose, kinesis, kms) = (
         aws_sdk_firehose::Client::new(&config),
         aws_sdk_kinesis::Client::new(&config),
@@ -40,13 +40,11 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
         .compression_format(CompressionFormat::Gzip)
         .build()
         .expect("a destination");
-    firehose
+    let create = firehose
         .create_delivery_stream()
         .delivery_stream_name("orders")
-        .extended_s3_destination_configuration(destination)
-        .send()
-        .await
-        .expect("a Firehose stream");
+        .extended_s3_destination_configuration(destination);
+    Box::pin(create.send()).await.expect("a Firehose stream");
     kinesis.create_stream().stream_name("clicks").shard_count(1).send().await.expect("a Kinesis stream");
     let mut keys = Vec::new();
     for _ in 0..2 {
@@ -125,10 +123,10 @@ async fn against_kinesis_local_a_stream_that_is_really_updating_is_waited_for() 
     let Some(moto) = Moto::start().await.expect("moto starts") else { return };
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
-    let kinesis = aws_sdk_kinesis::Client::new(&sdk(&kinesis_local.url(), ACCESS_KEY));
+    let kinesis = aws_sdk_kinesis::Client::new(&sdk(kinesis_local.url(), ACCESS_KEY));
     kinesis.create_stream().stream_name("clicks").shard_count(1).send().await.expect("a stream");
     let key =
-        aws_sdk_kms::Client::new(&sdk(&moto.url(), ACCESS_KEY)).create_key().send().await.expect("a key");
+        aws_sdk_kms::Client::new(&sdk(moto.url(), ACCESS_KEY)).create_key().send().await.expect("a key");
     let key = key.key_metadata.expect("its metadata").arn.expect("its ARN");
 
     let (aws, own) = (moto.url(), kinesis_local.url());

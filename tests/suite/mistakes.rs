@@ -18,6 +18,7 @@ struct Mistake {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one table")]
 async fn every_mistake_is_told_within_seconds_and_costs_no_call() {
     let play = Play::start(Settings::default()).await;
     play.aws.world().plant_stream(PlantedStream::default());

@@ -202,7 +202,7 @@ impl Play {
     /// Visits a resource once, now; tells when to be back.
     pub(crate) async fn visit(&self, name: &str) -> Result<Timestamp, RecordError> {
         match self.resource(name).await {
-            Some(resource) => reconcile(&self.operator, &resource).await,
+            Some(resource) => Box::pin(reconcile(&self.operator, &resource)).await,
             None => Ok(self.aws.now() + SignedDuration::from_mins(10)),
         }
     }

@@ -114,7 +114,13 @@ fn a_look_within_30_seconds_of_a_call_teaches_nothing_unless_it_shows_what_was_a
         for observation in [Observation::On(key(1)), Observation::Changing(None), Observation::Missing] {
             assert!(!may_be_stale(&called, &observation, seconds(1)), "{observation:?}");
         }
-        assert_eq!(seen(&called, &Observation::On(key(1)), 1).in_force, Some(in_force(Some(&key(1)), 1)));
+        let all_along = before.in_force.and_then(|known| known.encrypted_since);
+        let in_force = InForce { encrypted_since: all_along, ..in_force(Some(&key(1)), 1) };
+        assert_eq!(
+            seen(&called, &Observation::On(key(1)), 1).in_force,
+            Some(in_force),
+            "encrypted all along"
+        );
     }
 }
 
