@@ -1,6 +1,6 @@
 //! Kubernetes: the port [`Records`] on the API server. Reads are live; writes are in two files only.
 //!
-//! [`resources`] writes what users see (status, events, the finalizer), [`ledgers`] the operator's own records. Every
+//! `resources` writes what users see (status, events, the finalizer), `ledgers` the operator's own records. Every
 //! request has a deadline, and the client does not retry by itself: the next visit does, with what is true then.
 
 use kube::Client;
