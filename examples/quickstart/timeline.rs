@@ -32,8 +32,10 @@ fn line(resource: &StreamEncryption) -> Option<String> {
     let shown = status.encryption_status.map_or("-", EncryptionStatus::as_str);
     let calls =
         status.calls.as_ref().map_or("-".to_owned(), |calls| format!("{}/{}", calls.used, calls.limit));
-    let mut words: String = ready.message.chars().take(110).collect();
-    if words.len() < ready.message.len() {
+    // The account and region are the same in every line.
+    let message = ready.message.replace("arn:aws:kms:eu-west-1:111122223333:", "");
+    let mut words: String = message.chars().take(110).collect();
+    if words.len() < message.len() {
         words.push('…');
     }
     Some(format!("{shown:<16} {:<18} {calls:<6} {words}", ready.reason))

@@ -163,6 +163,11 @@ impl Play {
         self.operator = operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone());
     }
 
+    /// Another replica of the operator, with a memory of its own.
+    pub(crate) fn replica(&self) -> Operator<Aws, Cluster> {
+        operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone())
+    }
+
     /// Applies a resource as a user does. `spec` is its spec.
     pub(crate) async fn apply(&self, name: &str, spec: &Value) {
         let resource = json!({

@@ -1,0 +1,86 @@
+//! The ledgers: what the operator does with one that it cannot believe, when it lets one go, and that it is the fence between two operators.
+
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+use simulated_aws::world::{PlantedStream, Settings};
+use stream_encryption_operator::controller::{reconcile, retire};
+use stream_encryption_operator::model::ledger;
+
+use crate::play::{Play, firehose, message};
+
+const START: &str = "StartDeliveryStreamEncryption";
+
+async fn play() -> Play {
+    let play = Play::start(Settings::default()).await;
+    play.aws.world().plant_stream(PlantedStream::default());
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    play
+}
+
+fn name() -> String {
+    ledger::name(&firehose("orders").parse().expect("an ARN"))
+}
+
+#[tokio::test]
+async fn two_operators_that_see_the_same_stream_at_the_same_moment_send_one_start() {
+    let play = play().await;
+    let resource = play.resource("orders").await.expect("the resource");
+    let (one, other) = (play.replica(), play.replica());
+    let (first, second) =
+        tokio::join!(Box::pin(reconcile(&one, &resource)), Box::pin(reconcile(&other, &resource)));
+    first.expect("Kubernetes can be asked");
+    second.expect("Kubernetes can be asked");
+    assert_eq!(play.calls(START, "orders"), 1);
+    play.until_it_says("orders", "Encrypted").await;
+    assert_eq!(play.calls(START, "orders"), 1);
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_believed_stops_all_calls_and_is_told() {
+    let play = play().await;
+    play.until_it_says("orders", "Encrypted").await;
+    let ledger = play.ledger(&firehose("orders")).await.expect("the ledger");
+    let mut calls = serde_json::to_value(&ledger.spec.calls).expect("its calls");
+    let twice = calls[0].clone();
+    calls.as_array_mut().expect("a list").push(twice);
+    edit_ledger(&play, &json!({"spec": {"calls": calls}})).await;
+    let key = play.plant_key();
+    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": key});
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
+    play.until_it_says("orders", "LedgerUnreadable").await;
+    play.let_pass("orders", SignedDuration::from_hours(1)).await;
+    assert_eq!(play.calls(START, "orders"), 1);
+    assert!(message(&play.status("orders").await).contains(&name()), "the message names the ledger");
+
+    calls.as_array_mut().expect("a list").pop();
+    edit_ledger(&play, &json!({"spec": {"calls": calls}})).await;
+    play.until_it_says("orders", "Encrypted").await;
+    assert_eq!(play.calls(START, "orders"), 2);
+}
+
+#[tokio::test]
+async fn a_ledger_is_let_go_only_when_its_owner_is_gone_and_its_last_call_has_aged_out() {
+    let play = play().await;
+    play.until_it_says("orders", "Encrypted").await;
+    let operator = play.replica();
+    let retired = async || retire::retire(&operator).await.expect("Kubernetes can be asked");
+
+    play.let_pass("orders", SignedDuration::from_hours(30)).await;
+    assert_eq!(retired().await, 0, "its owner is there");
+
+    let key = play.plant_key();
+    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": key});
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
+    play.until_it_says("orders", "Encrypted").await;
+    play.kubectl(&["delete", "strenc", "orders"]).await;
+    assert_eq!(retired().await, 0, "its last call still counts");
+
+    play.aws.advance(SignedDuration::from_hours(25));
+    assert_eq!(retired().await, 1);
+    assert!(play.ledger(&firehose("orders")).await.is_none());
+}
+
+/// As an administrator with kubectl.
+async fn edit_ledger(play: &Play, patch: &Value) {
+    play.kubectl(&["patch", "streamledger", &name(), "--type=merge", "-p", &patch.to_string()]).await;
+}

@@ -1,0 +1,96 @@
+//! The README: every YAML in it is accepted by a real API server, and every command in it is run, here or by `.ci/run`.
+
+use std::process::Stdio;
+
+use simulated_aws::world::{PlantedStream, Settings, World};
+use simulated_aws::{Clock, SimulatedAws};
+use test_cluster::TestCluster;
+
+use crate::play::LEDGERS;
+use crate::process::OperatorProcess;
+
+const README: &str = include_str!("../../README.md");
+const CI: &str = include_str!("../../.ci/run");
+
+/// The fenced blocks of the README in this language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let opening = format!("```{language}\n");
+    README.split(opening.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+fn commands() -> Vec<&'static str> {
+    blocks("sh").into_iter().flat_map(str::lines).filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn ci_runs_the_two_commands_of_the_readme() {
+    let cargo: Vec<&str> = commands().into_iter().filter(|command| command.starts_with("cargo")).collect();
+    assert_eq!(cargo, ["cargo run --example quickstart", "cargo test"]);
+    assert!(CI.contains("cargo run --locked --example quickstart") && CI.contains("cargo test --locked"));
+}
+
+/// The command that starts the operator is too slow to build here as it stands: its arguments are tried on this build.
+#[test]
+fn the_operators_own_command_line_is_one_that_it_understands() {
+    let [line] = blocks("sh run")[..] else { panic!("one command starts the operator") };
+    let arguments = line.trim().strip_prefix("cargo run --release -- ").expect("by cargo");
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_stream-encryption-operator"))
+        .args(arguments.split(' '))
+        .args(["--region", "eu-west-1"])
+        .env("KUBECONFIG", "/nowhere")
+        .stderr(Stdio::piped())
+        .output()
+        .expect("it starts");
+    let error = String::from_utf8_lossy(&run.stderr);
+    assert!(error.contains("set KUBECONFIG"), "it gets as far as looking for a cluster: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_yaml_and_every_kubectl_command_of_the_readme_works_in_their_order() {
+    let cluster = TestCluster::start().await.expect("a cluster");
+    let mut world =
+        World::new(Settings { enabling: jiff::SignedDuration::from_secs(1), ..Settings::default() });
+    world.plant_stream(PlantedStream { name: "clicks".to_owned(), ..PlantedStream::default() });
+    let aws = SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS");
+    let mut operator = None;
+    let kubectl: Vec<&str> =
+        commands().into_iter().filter(|command| command.starts_with("kubectl")).collect();
+    assert!(kubectl.len() >= 6, "{kubectl:?}");
+    for command in kubectl {
+        run(&cluster, command).await;
+        if operator.is_none() {
+            let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+            cluster.kubectl(&established).await.expect("established");
+            let account = cluster
+                .service_account_kubeconfig(LEDGERS, "stream-encryption-operator")
+                .await
+                .expect("its account");
+            let environment = [("AWS_ENDPOINT_URL", aws.url()), ("POD_NAMESPACE", LEDGERS.to_owned())];
+            let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+            operator = Some(OperatorProcess::start(&account, "data", &environment));
+        }
+    }
+    let yamls = blocks("yaml");
+    assert_eq!(yamls.len(), 2);
+    for yaml in yamls {
+        cluster
+            .kubectl_with_input(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], yaml)
+            .await
+            .expect("the YAML is accepted");
+    }
+}
+
+/// Runs a line as a reader would, in the repository, with the cluster's own kubectl.
+async fn run(cluster: &TestCluster, line: &str) {
+    let programs = cluster.programs().kubectl.parent().expect("a folder").display().to_string();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
+    let done = tokio::process::Command::new("sh")
+        .args(["-c", line])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("KUBECONFIG", cluster.kubeconfig())
+        .env("PATH", path)
+        .output()
+        .await
+        .expect("sh");
+    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+}
