@@ -1,17 +1,43 @@
-//! What a user would see, as it happens: each change of a resource's `Ready` and encryption status, one line each.
+//! What a user would see, as it happens: each change of a resource's `Ready` and encryption status, and the events that no
+//! status shows.
 
 use std::collections::HashMap;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
+use k8s_openapi::api::events::v1::Event;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
-use stream_encryption_operator::api::condition::{ConditionType, find};
+use stream_encryption_operator::api::condition::{ConditionType, Reason, find};
 use stream_encryption_operator::api::stream_encryption::{EncryptionStatus, StreamEncryption};
 
-/// Prints a line for each transition, for ever.
+/// Prints a line for each transition and each such event, for ever.
 pub(crate) async fn tell(client: Client, started: Instant) {
+    tokio::join!(transitions(client.clone(), started), events(client, started));
+}
+
+/// Most events tell of a change of `Ready`, and have their line already.
+async fn events(client: Client, started: Instant) {
+    let api: Api<Event> = Api::namespaced(client, "data");
+    let mut events = watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();
+    while let Some(event) = events.next().await {
+        let Ok(event) = event else { continue };
+        let reason = event.reason.unwrap_or_default();
+        if reason.parse::<Reason>().is_err() {
+            let name = event.regarding.and_then(|about| about.name).unwrap_or_default();
+            let seconds = started.elapsed().as_secs_f64();
+            println!(
+                "{seconds:>5.1}s  {name:<10} {:<16} {reason:<18} {:<6} {}",
+                "event",
+                "",
+                event.note.unwrap_or_default()
+            );
+        }
+    }
+}
+
+async fn transitions(client: Client, started: Instant) {
     let api: Api<StreamEncryption> = Api::namespaced(client, "data");
     let mut changes = watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();
     let mut last: HashMap<String, String> = HashMap::new();

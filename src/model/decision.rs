@@ -199,7 +199,7 @@ pub fn decide(i: &Input<'_>) -> Decision {
         Observation::Changing(action) => return rest(i, changing(i, *action), SECONDS_2, SECONDS_30),
         Observation::Off | Observation::On(_) | Observation::Failed { .. } => {}
     }
-    if ledger::may_be_stale(i.ledger, observation, seen_at(i)) {
+    if let Some(believed_from) = ledger::stale_until(i.ledger, observation, seen_at(i)) {
         let accepted = ledger::last_open(i.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
         let reason = match (accepted, &i.ledger.attempts) {
             (false, _) => Reason::OutcomeUnknown,
@@ -207,7 +207,9 @@ pub fn decide(i: &Input<'_>) -> Decision {
             // It was seen to be done, and now it is not: an old answer, or somebody was very quick.
             (true, None) => Reason::Settling,
         };
-        return rest(i, reason, SECONDS_2, SECONDS_30);
+        let look = rest(i, reason, SECONDS_2, SECONDS_30);
+        let due = look.look_due.min(believed_from).max(i.now);
+        return Decision { wake: due, look_due: due, ..look };
     }
 
     // As it should be.

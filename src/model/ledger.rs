@@ -181,6 +181,17 @@ pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: 
     }
 }
 
+/// From when on a look can be believed, if what was seen may be older than the last call.
+#[must_use]
+pub fn stale_until(
+    ledger: &StreamLedgerSpec,
+    observation: &Observation,
+    seen: Timestamp,
+) -> Option<Timestamp> {
+    let call = last_open(ledger).filter(|_| may_be_stale(ledger, observation, seen))?;
+    Some(later(call.at(), READ_LAG))
+}
+
 /// What an observation teaches the ledger: what is in force, what was asked for and is true, what came of the last call.
 /// `wanted` is nothing while the key asked for is not known: then nothing that is seen satisfies.
 #[must_use]

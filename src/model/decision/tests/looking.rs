@@ -129,18 +129,23 @@ fn changing(service: Service) -> Vec<Row> {
         ),
         (
             "plain text right after an accepted Start is not believed",
-            called().accepted().after(29).sees(Observation::Off),
+            called().accepted().after(10).sees(Observation::Off),
             rests(Reason::Enabling, 2),
+        ),
+        (
+            "plain text after an accepted Start is looked at again as soon as it can be believed",
+            called().accepted().after(29).sees(Observation::Off),
+            rests(Reason::Enabling, 1),
         ),
         (
             "encryption right after an accepted Stop is not believed",
             stopping().accepted().after(29).sees(Observation::On(key(1))),
-            rests(Reason::Disabling, 2),
+            rests(Reason::Disabling, 1),
         ),
         (
             "plain text right after a Start without an answer says nothing",
             called().refused(Class::UnknownOutcome, "InternalFailure").after(29).sees(Observation::Off),
-            rests(Reason::OutcomeUnknown, 2),
+            rests(Reason::OutcomeUnknown, 1),
         ),
         (
             "a look that was too early stays so when time goes by without another",
