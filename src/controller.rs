@@ -5,11 +5,11 @@
 //! from a look that is newer than the ledger that was read: a remembered look is good for words, never for a call.
 
 use jiff::{SignedDuration, Timestamp};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::Streams;
-use crate::model::decision::{Decision, Step, decide};
+use crate::model::decision::{Decision, Ownership, Step, decide};
 
 pub mod book;
 mod case;
@@ -60,6 +60,11 @@ pub async fn reconcile<A: Streams, R: Records>(
             operator.memory.forget(resource);
             Ok(operator.clock.now() + SignedDuration::from_secs(1))
         }
+        Err(RecordError::Unusable(why)) if case.book.ownership == Ownership::Unreadable => {
+            warn!(stream = %case.subject.stream, why, "the ledger cannot be written");
+            let decision = decide(&case.input());
+            report::report(operator, resource, case, decision).await
+        }
         Err(error) => Err(error),
     }
 }
@@ -73,7 +78,10 @@ async fn act<A: Streams, R: Records>(
 ) -> Result<Decision, RecordError> {
     match &decision.step {
         Step::Call(reservation) => execute::call(operator, resource, case, reservation).await?,
-        Step::Verify => execute::verify(operator, resource, case).await,
+        Step::Verify => {
+            case.book.save(&operator.records).await?;
+            execute::verify(operator, resource, case).await;
+        }
         Step::Release => {
             finalize::release(operator, resource).await?;
             return Ok(decision);

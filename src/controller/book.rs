@@ -76,8 +76,17 @@ pub(super) async fn is_gone<R: Records>(records: &R, owner: &Owner) -> Result<bo
 }
 
 impl Book {
-    /// Writes the ledger if it is not stored as it shall be. A ledger with nothing in it is not made.
+    /// Writes the ledger if it is not stored as it shall be. A ledger with nothing in it is not made. One that cannot be
+    /// written is as good as one that cannot be read.
     pub async fn save<R: Records>(&mut self, records: &R) -> Result<(), RecordError> {
+        let saved = self.write(records).await;
+        if matches!(saved, Err(RecordError::Unusable(_))) {
+            self.ownership = Ownership::Unreadable;
+        }
+        saved
+    }
+
+    async fn write<R: Records>(&mut self, records: &R) -> Result<(), RecordError> {
         if self.ownership != Ownership::Own {
             return Ok(());
         }

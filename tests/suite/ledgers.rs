@@ -6,7 +6,7 @@ use simulated_aws::world::{PlantedStream, Settings};
 use stream_encryption_operator::controller::{reconcile, retire};
 use stream_encryption_operator::model::ledger;
 
-use crate::play::{Play, firehose, message};
+use crate::play::{Play, firehose, message, reason};
 
 const START: &str = "StartDeliveryStreamEncryption";
 
@@ -56,6 +56,16 @@ async fn a_ledger_that_cannot_be_believed_stops_all_calls_and_is_told() {
     edit_ledger(&play, &json!({"spec": {"calls": calls}})).await;
     play.until_it_says("orders", "Encrypted").await;
     assert_eq!(play.calls(START, "orders"), 2);
+}
+
+#[tokio::test]
+async fn a_ledger_that_cannot_be_written_stops_all_calls_and_is_told() {
+    let play = play().await;
+    let resource = play.resource("orders").await.expect("the resource");
+    let without_namespace = play.with_ledgers_in("nobody-made-this-namespace");
+    Box::pin(reconcile(&without_namespace, &resource)).await.expect("Kubernetes can be asked");
+    assert_eq!(reason(&play.status("orders").await), "LedgerUnreadable");
+    assert_eq!(play.calls(START, "orders"), 0);
 }
 
 #[tokio::test]

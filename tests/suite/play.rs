@@ -168,6 +168,11 @@ impl Play {
         operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone())
     }
 
+    /// An operator that may do everything, and whose ledgers are to lie in another namespace.
+    pub(crate) fn with_ledgers_in(&self, namespace: &str) -> Operator<Aws, Cluster> {
+        operator(&self.aws, self.user.clone(), namespace, self.rules.clone())
+    }
+
     /// Applies a resource as a user does. `spec` is its spec.
     pub(crate) async fn apply(&self, name: &str, spec: &Value) {
         let resource = json!({

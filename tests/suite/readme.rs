@@ -1,30 +1,34 @@
-//! The README: every YAML in it is accepted by a real API server, and every command in it is run, here or by `.ci/run`.
+//! The README and `docs/conditions.md`: every YAML in them is accepted by a real API server, and every command is run, here or
+//! by `.ci/run`. The commands of `docs/simulated-aws.md` are run beside its program.
 
 use std::process::Stdio;
 
+use serde_json::json;
 use simulated_aws::world::{PlantedStream, Settings, World};
 use simulated_aws::{Clock, SimulatedAws};
 use test_cluster::TestCluster;
 
-use crate::play::LEDGERS;
-use crate::process::OperatorProcess;
+use crate::play::{LEDGERS, firehose};
+use crate::process::{OperatorProcess, apply};
 
 const README: &str = include_str!("../../README.md");
+const CONDITIONS: &str = include_str!("../../docs/conditions.md");
 const CI: &str = include_str!("../../.ci/run");
 
-/// The fenced blocks of the README in this language.
-fn blocks(language: &str) -> Vec<&'static str> {
+/// The fenced blocks of a page in this language.
+fn blocks(page: &'static str, language: &str) -> Vec<&'static str> {
     let opening = format!("```{language}\n");
-    README.split(opening.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+    page.split(opening.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
-fn commands() -> Vec<&'static str> {
-    blocks("sh").into_iter().flat_map(str::lines).filter(|line| !line.is_empty()).collect()
+fn commands(page: &'static str) -> Vec<&'static str> {
+    blocks(page, "sh").into_iter().flat_map(str::lines).filter(|line| !line.is_empty()).collect()
 }
 
 #[test]
 fn ci_runs_the_two_commands_of_the_readme() {
-    let cargo: Vec<&str> = commands().into_iter().filter(|command| command.starts_with("cargo")).collect();
+    let cargo: Vec<&str> =
+        commands(README).into_iter().filter(|command| command.starts_with("cargo")).collect();
     assert_eq!(cargo, ["cargo run --example quickstart", "cargo test"]);
     assert!(CI.contains("cargo run --locked --example quickstart") && CI.contains("cargo test --locked"));
 }
@@ -32,7 +36,7 @@ fn ci_runs_the_two_commands_of_the_readme() {
 /// The command that starts the operator is too slow to build here as it stands: its arguments are tried on this build.
 #[test]
 fn the_operators_own_command_line_is_one_that_it_understands() {
-    let [line] = blocks("sh run")[..] else { panic!("one command starts the operator") };
+    let [line] = blocks(README, "sh run")[..] else { panic!("one command starts the operator") };
     let arguments = line.trim().strip_prefix("cargo run --release -- ").expect("by cargo");
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_stream-encryption-operator"))
         .args(arguments.split(' '))
@@ -54,7 +58,7 @@ async fn every_yaml_and_every_kubectl_command_of_the_readme_works_in_their_order
     let aws = SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS");
     let mut operator = None;
     let kubectl: Vec<&str> =
-        commands().into_iter().filter(|command| command.starts_with("kubectl")).collect();
+        commands(README).into_iter().filter(|command| command.starts_with("kubectl")).collect();
     assert!(kubectl.len() >= 6, "{kubectl:?}");
     for command in kubectl {
         run(&cluster, command).await;
@@ -67,10 +71,19 @@ async fn every_yaml_and_every_kubectl_command_of_the_readme_works_in_their_order
                 .expect("its account");
             let environment = [("AWS_ENDPOINT_URL", aws.url()), ("POD_NAMESPACE", LEDGERS.to_owned())];
             let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
-            operator = Some(OperatorProcess::start(&account, "data", &environment));
+            let all_namespaces = "";
+            operator = Some(OperatorProcess::start(&account, all_namespaces, &environment));
         }
     }
-    let yamls = blocks("yaml");
+
+    // That page speaks of a resource `orders` in the reader's own namespace.
+    aws.world().plant_stream(PlantedStream::default());
+    apply(&cluster, "default", "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    for command in commands(CONDITIONS) {
+        run(&cluster, command).await;
+    }
+
+    let yamls = blocks(README, "yaml");
     assert_eq!(yamls.len(), 2);
     for yaml in yamls {
         cluster
