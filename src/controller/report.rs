@@ -115,7 +115,6 @@ async fn write<A: Streams, R: Records>(
 ) -> Result<(), RecordError> {
     let there =
         resource.status.as_ref() == Some(status) && visit.status.as_ref().is_none_or(|last| last == status);
-    // A deleted resource without finalizer has nothing left to write to.
     if there {
         return Ok(());
     }
