@@ -21,7 +21,7 @@ use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Aws, Endpoints};
 use crate::controller::memory::Memory;
 use crate::controller::records::RecordError;
-use crate::controller::{Clock, Operator, Rules, reconcile, retire};
+use crate::controller::{Clock, Operator, Rules, malformed, reconcile, retire};
 use crate::kubernetes::{Cluster, keys};
 use crate::settings::Settings;
 
@@ -109,15 +109,8 @@ async fn visit(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
                 uid: invalid.metadata.uid.clone().unwrap_or_default(),
             };
             warn!(namespace = of.namespace, name = of.name, error = %invalid.error, "a resource cannot be read");
-            let now = context.clock.now();
-            crate::controller::malformed(
-                &context.records,
-                &of,
-                invalid.metadata.generation,
-                &invalid.error.clone(),
-                now,
-            )
-            .await?;
+            let why = invalid.error.clone();
+            malformed(&context, &of, invalid.metadata.generation, &why).await?;
             return Ok(Action::await_change());
         }
     };

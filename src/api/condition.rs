@@ -214,7 +214,8 @@ impl Truth {
     }
 }
 
-/// One condition; its transition time is that of `before` unless its status changed.
+/// One condition; its transition time is that of `before` unless its status changed. Kubernetes stores whole seconds, so a
+/// time has no more here either: what was written is then equal to what is read.
 #[must_use]
 pub fn condition(
     before: &[Condition],
@@ -232,8 +233,15 @@ pub fn condition(
         reason: reason.as_str().to_owned(),
         message: message.to_owned(),
         observed_generation: generation,
-        last_transition_time: unchanged.map_or(Time(now), |old| old.last_transition_time.clone()),
+        last_transition_time: unchanged
+            .map_or_else(|| whole_second(now), |old| old.last_transition_time.clone()),
     }
+}
+
+/// A time as Kubernetes stores it.
+#[must_use]
+pub fn whole_second(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
 /// The condition of a type.
@@ -258,6 +266,14 @@ mod tests {
         assert_eq!(same.last_transition_time, Time(early));
         let other = make(&[first], Truth::True, late);
         assert_eq!(other.last_transition_time, Time(late));
+    }
+
+    #[test]
+    fn a_condition_has_the_time_that_kubernetes_gives_back() {
+        let now: Timestamp = "2026-01-01T00:00:00.9Z".parse().unwrap();
+        let made = condition(&[], ConditionType::Ready, Truth::Unknown, Reason::Suspended, "", Some(1), now);
+        let read: Condition = serde_json::from_value(serde_json::to_value(&made).unwrap()).unwrap();
+        assert_eq!(made, read);
     }
 
     #[test]

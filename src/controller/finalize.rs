@@ -8,7 +8,7 @@ use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::Streams;
 
 /// Whether the resource carries the operator's finalizer.
-pub(super) fn is_held(resource: &StreamEncryption) -> bool {
+fn is_held(resource: &StreamEncryption) -> bool {
     resource.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 

@@ -60,6 +60,16 @@ impl Memory {
         self.lock().insert(uid(resource).to_owned(), visit);
     }
 
+    /// The status last written to the resource of this uid.
+    pub fn status_of(&self, uid: &str) -> Option<StreamEncryptionStatus> {
+        self.lock().get(uid).and_then(|visit| visit.status.clone())
+    }
+
+    /// Keeps only the status that was written: all that there is of a resource that cannot be read.
+    pub fn keep_status(&self, uid: &str, status: StreamEncryptionStatus) {
+        self.lock().insert(uid.to_owned(), Visit { status: Some(status), ..Visit::default() });
+    }
+
     /// Forgets what was seen of a resource: it must be looked at anew. The status written is still known.
     pub fn forget(&self, resource: &StreamEncryption) {
         if let Some(visit) = self.lock().get_mut(uid(resource)) {

@@ -13,7 +13,8 @@ use super::context::Operator;
 use super::memory::Visit;
 use super::records::{Happening, RecordError, Records};
 use super::resolve::Unresolved;
-use crate::api::condition::{ConditionType, Reason, Standing, Truth, condition, find};
+use crate::api::condition::{ConditionType, Reason, Standing, Truth, condition, find, whole_second};
+use crate::api::ledger::Owner;
 use crate::api::stream_encryption::{Calls, Failure, StreamEncryption, StreamEncryptionStatus, StreamStatus};
 use crate::aws::Streams;
 use crate::model::backoff;
@@ -32,8 +33,7 @@ pub(super) async fn report<A: Streams, R: Records>(
     let before = written(resource, &case.visit);
     let status = status(resource, &before, &case, &decision);
     write(operator, resource, &case.visit, &before, &status).await?;
-    let since =
-        case.visit.waiting.filter(|(last, _)| *last == decision.reason).map_or(case.now, |(_, since)| since);
+    let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
     let visit = Visit {
         look: case.look().map(|(at, look)| (at, look.clone())),
         key: case.subject.key.clone(),
@@ -71,7 +71,7 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     status.observed_generation = generation;
     status.conditions = standing(&before.conditions, reason, &words, generation, now);
     write(operator, resource, visit, &before, &status).await?;
-    let since = visit.waiting.filter(|(last, _)| *last == reason).map_or(now, |(_, since)| since);
+    let since = backoff::given_since(visit.waiting, reason, now);
     let wait = backoff::look_again(
         since,
         now,
@@ -84,21 +84,28 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     Ok(now + wait)
 }
 
-/// Reports a resource whose content is not what its schema says.
-pub async fn malformed<R: Records>(
-    records: &R,
-    resource: &crate::api::ledger::Owner,
+/// Reports a resource whose content is not what its schema says. Its own status cannot be read either, so what was last
+/// written is remembered: each write brings the resource back, and must not lead to another.
+pub async fn malformed<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &Owner,
     generation: Option<i64>,
     why: &str,
-    now: Timestamp,
 ) -> Result<(), RecordError> {
     let words = format!("The resource cannot be read: {why}. Write it anew.");
+    let before = operator.memory.status_of(&resource.uid);
+    let known = before.as_ref().map_or(&[][..], |before| &before.conditions);
     let status = StreamEncryptionStatus {
         observed_generation: generation,
-        conditions: standing(&[], Reason::SpecInvalid, &words, generation, now),
+        conditions: standing(known, Reason::SpecInvalid, &words, generation, operator.clock.now()),
         ..StreamEncryptionStatus::default()
     };
-    records.write_status(resource, &status).await
+    if before.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    operator.records.write_status(resource, &status).await?;
+    operator.memory.keep_status(&resource.uid, status);
+    Ok(())
 }
 
 /// The status as it is, as far as this process knows.
@@ -273,7 +280,7 @@ fn standing(
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let make = |kind, truth| condition(before, kind, truth, reason, words, generation, whole_second(now).0);
+    let make = |kind, truth| condition(before, kind, truth, reason, words, generation, now);
     let (ready, more) = match reason.standing() {
         Standing::Ready => (Truth::True, None),
         Standing::Progressing => (Truth::False, Some(ConditionType::Reconciling)),
@@ -292,7 +299,7 @@ fn encrypted(before: &[Condition], case: &Case, decision: &Decision, generation:
     let truth = claims::encrypted(&input, decision.reason);
     let reason = if truth == Truth::True { Reason::Encrypted } else { decision.reason };
     let words = message::encrypted(&input);
-    condition(before, ConditionType::Encrypted, truth, reason, &words, generation, whole_second(case.now).0)
+    condition(before, ConditionType::Encrypted, truth, reason, &words, generation, case.now)
 }
 
 fn key_usable(before: &[Condition], case: &Case, generation: Option<i64>) -> Option<Condition> {
@@ -303,20 +310,7 @@ fn key_usable(before: &[Condition], case: &Case, generation: Option<i64>) -> Opt
         (None, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => return None,
     };
     let words = message::key_usable(&case.input());
-    Some(condition(
-        before,
-        ConditionType::KeyUsable,
-        truth,
-        reason,
-        &words,
-        generation,
-        whole_second(case.now).0,
-    ))
-}
-
-/// Kubernetes stores whole seconds.
-fn whole_second(at: Timestamp) -> Time {
-    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+    Some(condition(before, ConditionType::KeyUsable, truth, reason, &words, generation, case.now))
 }
 
 /// What holds *from* a time on is told as the next whole second: never too early.

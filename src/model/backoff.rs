@@ -6,6 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::fault::Class;
+use crate::api::condition::Reason;
 
 /// The wait after the first attempt.
 pub const FIRST: SignedDuration = SignedDuration::from_mins(5);
@@ -38,6 +39,12 @@ pub fn after_refusal(count: u32, class: Class) -> SignedDuration {
 fn doubled(first: SignedDuration, count: u32) -> SignedDuration {
     let factor = 1_i32 << count.saturating_sub(1).min(16);
     first.saturating_mul(factor).min(LONGEST)
+}
+
+/// Since when `reason` has been given: since `waiting` says so, if it was the one given last, and else since now.
+#[must_use]
+pub fn given_since(waiting: Option<(Reason, Timestamp)>, reason: Reason, now: Timestamp) -> Timestamp {
+    waiting.filter(|(last, _)| *last == reason).map_or(now, |(_, since)| since)
 }
 
 /// When to look again at what has been as it is since `since`: as long again, within bounds.

@@ -275,7 +275,7 @@ const MINUTES_10: SignedDuration = SignedDuration::from_mins(10);
 
 /// Rests, and looks again after `shortest`, growing to `longest` while the reason stays the same.
 fn rest(i: &Input<'_>, reason: Reason, shortest: SignedDuration, longest: SignedDuration) -> Decision {
-    let since = i.waiting.filter(|(last, _)| *last == reason).map_or(i.now, |(_, since)| since);
+    let since = backoff::given_since(i.waiting, reason, i.now);
     let look_due = later(seen_at(i), backoff::look_again(since, i.now, shortest, longest)).max(i.now);
     Decision { step: Step::Rest, reason, wake: look_due, look_due, next_attempt: None }
 }

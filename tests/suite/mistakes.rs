@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Fault, KeyState, PlantedKey, PlantedStream, Rule, Settings};
 use stream_encryption_operator::api::condition::ConditionType;
+use stream_encryption_operator::controller::{book, malformed};
 
 use crate::play::{ACCOUNT, Play, firehose, message, truth};
 
@@ -185,4 +186,34 @@ async fn an_aws_that_does_not_answer_is_told_and_what_was_known_stays() {
     play.aws.world().clear_faults();
     play.until_it_says("orders", "Encrypted").await;
     assert_eq!(play.calls("StartDeliveryStreamEncryption", "orders"), 1);
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_is_told_once_and_not_written_again() {
+    let play = Play::start(Settings::default()).await;
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    let resource = play.resource("orders").await.expect("the resource");
+    let operator = play.replica();
+    let mut versions = Vec::new();
+    for why in ["a field is wrong", "a field is wrong", "another field is wrong"] {
+        malformed(&operator, &book::owner(&resource), resource.metadata.generation, why)
+            .await
+            .expect("it is told");
+        versions.push(play.resource("orders").await.expect("the resource").metadata.resource_version);
+        play.aws.advance(SignedDuration::from_secs(7));
+    }
+    assert_eq!(versions[0], versions[1], "the same words are not written twice");
+    assert_ne!(versions[1], versions[2]);
+    assert!(message(&play.status("orders").await).contains("another field is wrong"));
+}
+
+#[tokio::test]
+async fn a_resource_that_is_suspended_from_the_start_is_not_written_again_and_again() {
+    let play = Play::start(Settings::default()).await;
+    play.aws.advance(SignedDuration::from_millis(700));
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "suspend": true})).await;
+    play.until_it_says("orders", "Suspended").await;
+    let told = play.status("orders").await;
+    let written = play.kept_status("orders").await;
+    assert_eq!(written, Some(told), "what was written is what is read, so nothing is left to write");
 }

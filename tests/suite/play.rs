@@ -168,6 +168,12 @@ impl Play {
         operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone())
     }
 
+    /// The status that the operator remembers to have written.
+    pub(crate) async fn kept_status(&self, name: &str) -> Option<StreamEncryptionStatus> {
+        let uid = self.resource(name).await?.metadata.uid?;
+        self.operator.memory.status_of(&uid)
+    }
+
     /// An operator that may do everything, and whose ledgers are to lie in another namespace.
     pub(crate) fn with_ledgers_in(&self, namespace: &str) -> Operator<Aws, Cluster> {
         operator(&self.aws, self.user.clone(), namespace, self.rules.clone())
