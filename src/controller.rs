@@ -9,7 +9,7 @@ use tracing::{debug, warn};
 
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::Streams;
-use crate::model::decision::{Decision, Ownership, Step, decide};
+use crate::model::decision::{Decision, Ownership, Step};
 
 pub mod book;
 mod case;
@@ -26,7 +26,7 @@ pub mod retire;
 use case::Case;
 use records::{RecordError, Records};
 
-pub use context::{Clock, Operator, Rules};
+pub use context::{Clock, Decide, Operator, Rules};
 pub use report::malformed;
 
 /// Visits one resource once, and tells when to be back.
@@ -47,10 +47,10 @@ pub async fn reconcile<A: Streams, R: Records>(
     let book = book::open(&operator.records, resource, &subject.stream).await?;
     let mut case = Case::new(operator.clock.now(), subject, book, visit);
 
-    let mut decision = decide(&case.input());
+    let mut decision = (operator.decide)(&case.input());
     if decision.step == Step::Look || (matches!(decision.step, Step::Call(_)) && !case.look_is_fresh()) {
         observe::observe(operator, &mut case).await;
-        decision = decide(&case.input());
+        decision = (operator.decide)(&case.input());
     }
     match act(operator, resource, &mut case, decision).await {
         Ok(decision) => report::report(operator, resource, case, decision).await,
@@ -62,7 +62,7 @@ pub async fn reconcile<A: Streams, R: Records>(
         }
         Err(RecordError::Unusable(why)) if case.book.ownership == Ownership::Unreadable => {
             warn!(stream = %case.subject.stream, why, "the ledger cannot be written");
-            let decision = decide(&case.input());
+            let decision = (operator.decide)(&case.input());
             report::report(operator, resource, case, decision).await
         }
         Err(error) => Err(error),
@@ -92,7 +92,7 @@ async fn act<A: Streams, R: Records>(
         }
     }
     case.now = operator.clock.now();
-    let after = decide(&case.input());
+    let after = (operator.decide)(&case.input());
     // What the step led to is said now; what is to be done next is done at the next visit.
     let wake = if after.step == Step::Rest {
         after.wake

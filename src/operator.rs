@@ -23,6 +23,7 @@ use crate::controller::memory::Memory;
 use crate::controller::records::RecordError;
 use crate::controller::{Clock, Operator, Rules, malformed, reconcile, retire};
 use crate::kubernetes::{Cluster, keys};
+use crate::model::decision::decide;
 use crate::settings::Settings;
 
 /// A resource whose content may not be what its schema says: one such object must not stop the watch of all others.
@@ -45,6 +46,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         aws,
         records: Cluster::new(client.clone(), &settings.namespace),
         clock: Clock::system(),
+        decide,
         rules: Rules {
             region: settings.region,
             drift_interval: settings.drift_interval,

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::case::Case;
@@ -36,13 +35,13 @@ pub(super) async fn call<A: Streams, R: Records>(
     operator.aws.turn(&stream, target.action, &urgent(resource)).await;
     still_asked_for(operator, resource).await?;
 
-    let reserved_at = Instant::now();
+    let reserved_at = operator.clock.steady();
     let in_force_before = case.book.spec.in_force.clone();
     let (spec, id) = ledger::reserve(&case.book.spec, reservation, operator.clock.now());
     case.book.spec = spec;
     case.book.save(&operator.records).await?;
 
-    let outcome = if reserved_at.elapsed() > FRESH {
+    let outcome = if operator.clock.steady().saturating_sub(reserved_at) > FRESH {
         Err(not_sent(&stream, target.action))
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = reservation.correction, "calling");

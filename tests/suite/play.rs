@@ -29,6 +29,7 @@ use stream_encryption_operator::controller::memory::Memory;
 use stream_encryption_operator::controller::records::RecordError;
 use stream_encryption_operator::controller::{Clock, Operator, Rules, reconcile};
 use stream_encryption_operator::kubernetes::Cluster;
+use stream_encryption_operator::model::decision::decide;
 use stream_encryption_operator::model::ledger;
 use test_cluster::TestCluster;
 
@@ -128,6 +129,7 @@ fn operator(
         aws: Aws::over(sdk(&aws.url(), ACCESS_KEY), rules.region.clone(), unpaced, Arc::new(SystemTime::now)),
         records: Cluster::new(client, namespace),
         clock: clock(aws),
+        decide,
         rules,
         memory: Memory::default(),
     }
@@ -288,8 +290,9 @@ impl Play {
 }
 
 fn clock(aws: &Arc<SimulatedAws>) -> Clock {
-    let aws = aws.clone();
-    Clock::new(move || aws.now())
+    let (wall, steady) = (aws.clone(), aws.clone());
+    // Only play time passes: what a visit does on the real clock takes none.
+    Clock::new(move || wall.now(), move || steady.now().as_duration().unsigned_abs())
 }
 
 /// The reason of `Ready`.
