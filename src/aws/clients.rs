@@ -1,7 +1,9 @@
 //! AWS itself: the adapters of [`Streams`] behind one set of credentials, deadlines and limits.
 //!
-//! The SDK never sends anything twice: reads are sent again by `calls`, and Start, Stop and `PutRecord` by nobody. This
-//! file is a table of contents; what a service says and wants is in the service's own file.
+//! The SDK never sends anything twice: reads are sent again by `calls`, and Start, Stop and `PutRecord` by nobody. It
+//! signs with the operator's own clock, whatever that says: AWS then refuses whoever's clock is more than 15 minutes off,
+//! and the ledger, which counts by that clock, relies on it. This file is a table of contents; what a service says and
+//! wants is in the service's own file.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -103,6 +105,7 @@ impl Aws {
         let config = config
             .into_builder()
             .credentials_provider(SharedCredentialsProvider::new(sessions.clone()))
+            .disable_clock_skew_correction(true)
             .build();
         let calls = Calls::new(pacer.clone());
         let kms = Arc::new(Kms::new(config.clone(), calls.clone()));

@@ -427,3 +427,25 @@ async fn a_session_that_nobody_renews_is_refused_for_firehose_with_a_customers_k
     ask(&aws, Op::StartStreamEncryption).await.unwrap();
     ask(&aws, Op::StopDeliveryStreamEncryption).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_signed_with_the_operators_own_clock_however_far_aws_says_it_is_off() {
+    // AWS would refuse it, and must: what counts the calls of a day is the same clock.
+    let signed = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = signed.clone();
+    let two_days_behind = aws_smithy_http_client::test_util::infallible_client_fn(move |request| {
+        let date = request.headers().get("x-amz-date").and_then(|date| date.to_str().ok());
+        seen.lock().unwrap().push(date.unwrap_or_default().to_owned());
+        let answer = http::Response::builder().status(400).header("date", "Wed, 19 Nov 2025 00:00:00 GMT");
+        answer.body(r#"{"__type":"InvalidSignatureException"}"#).unwrap()
+    });
+    let loader = loader(&ours()).credentials_provider(credentials()).http_client(two_days_behind);
+    let clock = Minutes::default();
+    let config = loader.time_source(clock.clone()).load().await;
+    let aws = Aws::over(config, ours().region, Pacer::new(ours().share), Arc::new(move || clock.now()));
+    for _ in 0..3 {
+        let fault = ask(&aws, Op::StartDeliveryStreamEncryption).await.unwrap_err();
+        assert_eq!(fault.class, Class::Denied);
+    }
+    assert_eq!(*signed.lock().unwrap(), ["20251121T000000Z"; 3]);
+}
