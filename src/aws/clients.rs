@@ -12,7 +12,7 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::calls::Calls;
 use super::credentials::{Clock, Sessions};
@@ -148,17 +148,22 @@ impl Streams for Aws {
         self.calls.turn(&Quota::of(operation, stream), turn).await;
     }
 
-    async fn start(&self, stream: &StreamArn, key: &Key) -> Result<(), Fault> {
+    async fn start(&self, stream: &StreamArn, key: &Key, reserved: Timestamp) -> Result<(), Fault> {
         match stream.service {
-            Service::Firehose => self.firehose.start(stream, key).await,
-            Service::Kinesis => self.kinesis.start(stream, key).await,
+            Service::Firehose => self.firehose.start(stream, key, reserved).await,
+            Service::Kinesis => self.kinesis.start(stream, key, reserved).await,
         }
     }
 
-    async fn stop(&self, stream: &StreamArn, in_force: Option<&Key>) -> Result<(), Fault> {
+    async fn stop(
+        &self,
+        stream: &StreamArn,
+        in_force: Option<&Key>,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         match stream.service {
-            Service::Firehose => self.firehose.stop(stream).await,
-            Service::Kinesis => self.kinesis.stop(stream, in_force).await,
+            Service::Firehose => self.firehose.stop(stream, reserved).await,
+            Service::Kinesis => self.kinesis.stop(stream, in_force, reserved).await,
         }
     }
 

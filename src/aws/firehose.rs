@@ -11,6 +11,7 @@ use aws_sdk_firehose::types::{
     DeliveryStreamDescription, DeliveryStreamEncryptionConfiguration,
     DeliveryStreamEncryptionConfigurationInput, KeyType, Record,
 };
+use jiff::Timestamp;
 
 use super::bounded::Bounded;
 use super::calls::Calls;
@@ -18,7 +19,7 @@ use super::credentials::{OLDEST_SESSION, Sessions};
 use super::faults::{fault, no_session, not_sent, unreadable};
 use super::pacing::Quota;
 use super::port::Turn;
-use super::timestamp::timestamp;
+use super::timestamp::{dated, timestamp};
 use crate::api::ledger::Action;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::Key;
@@ -62,8 +63,13 @@ impl Firehose {
         }
     }
 
-    /// `StartDeliveryStreamEncryption`, once and at once; never with a customer managed key in a session that is too old.
-    pub(super) async fn start(&self, stream: &StreamArn, key: &Key) -> Result<(), Fault> {
+    /// `StartDeliveryStreamEncryption`, once and at once, dated `reserved`; never with a customer managed key in a session that is too old.
+    pub(super) async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         let operation = Operation::StartDeliveryStreamEncryption;
         let input = encryption_input(key).ok_or_else(|| {
             not_sent(operation, Class::Invalid, "UnresolvedKey", format!("{key} is not the ARN of a key"))
@@ -71,6 +77,7 @@ impl Firehose {
         let client = self.client(&stream.region);
         let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());
         let request = request.delivery_stream_encryption_configuration_input(input);
+        let request = request.customize().config_override(Builder::default().time_source(dated(reserved)));
         self.calls
             .at_once(&Quota::of(operation, stream), || async {
                 if matches!(key, Key::Customer(_)) {
@@ -82,11 +89,12 @@ impl Firehose {
         Ok(())
     }
 
-    /// `StopDeliveryStreamEncryption`, once and at once.
-    pub(super) async fn stop(&self, stream: &StreamArn) -> Result<(), Fault> {
+    /// `StopDeliveryStreamEncryption`, once and at once, dated `reserved`.
+    pub(super) async fn stop(&self, stream: &StreamArn, reserved: Timestamp) -> Result<(), Fault> {
         let operation = Operation::StopDeliveryStreamEncryption;
         let client = self.client(&stream.region);
         let request = client.stop_delivery_stream_encryption().delivery_stream_name(stream.name());
+        let request = request.customize().config_override(Builder::default().time_source(dated(reserved)));
         self.calls
             .at_once(&Quota::of(operation, stream), || async {
                 request.send().await.map_err(|error| fault(operation, &error))

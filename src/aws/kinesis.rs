@@ -11,6 +11,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{Builder, Region as SdkRegion};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, StreamDescriptionSummary};
+use jiff::Timestamp;
 
 use super::bounded::Bounded;
 use super::calls::Calls;
@@ -18,7 +19,7 @@ use super::faults::{fault, not_sent, unreadable};
 use super::kms::Kms;
 use super::pacing::Quota;
 use super::port::Turn;
-use super::timestamp::timestamp;
+use super::timestamp::{dated, timestamp};
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::{KINESIS_ALIAS, Key, KeyArn};
 use crate::model::observation::{Look, Shown, StreamState};
@@ -71,8 +72,13 @@ impl Kinesis {
         }
     }
 
-    /// `StartStreamEncryption`, once and at once.
-    pub(super) async fn start(&self, stream: &StreamArn, key: &Key) -> Result<(), Fault> {
+    /// `StartStreamEncryption`, once and at once, dated `reserved`.
+    pub(super) async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         let operation = Operation::StartStreamEncryption;
         let key_id = match key {
             Key::AwsOwned => KINESIS_ALIAS.to_owned(),
@@ -84,6 +90,7 @@ impl Kinesis {
         };
         let request = self.client(&stream.region).start_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
+        let request = request.customize().config_override(Builder::default().time_source(dated(reserved)));
         self.calls
             .at_once(&Quota::of(operation, stream), || async {
                 request.send().await.map_err(|error| fault(operation, &error))
@@ -92,8 +99,13 @@ impl Kinesis {
         Ok(())
     }
 
-    /// `StopStreamEncryption`, once and at once. Kinesis wants the key in force; where it is not known, its own alias has to do.
-    pub(super) async fn stop(&self, stream: &StreamArn, in_force: Option<&Key>) -> Result<(), Fault> {
+    /// `StopStreamEncryption`, once and at once, dated `reserved`. Kinesis wants the key in force; where it is not known, its own alias has to do.
+    pub(super) async fn stop(
+        &self,
+        stream: &StreamArn,
+        in_force: Option<&Key>,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         let operation = Operation::StopStreamEncryption;
         let key_id = match in_force {
             Some(Key::Customer(arn)) => arn.to_string(),
@@ -102,6 +114,7 @@ impl Kinesis {
         };
         let request = self.client(&stream.region).stop_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
+        let request = request.customize().config_override(Builder::default().time_source(dated(reserved)));
         self.calls
             .at_once(&Quota::of(operation, stream), || async {
                 request.send().await.map_err(|error| fault(operation, &error))

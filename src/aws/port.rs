@@ -3,7 +3,7 @@
 
 use std::future::Future;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::api::ledger::Action;
 use crate::model::fault::Fault;
@@ -36,13 +36,24 @@ pub trait Streams: Send + Sync + 'static {
     fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) -> impl Future<Output = ()> + Send;
 
     /// Asks AWS to encrypt the stream with this key: once, at once, without retry. `Ok` means accepted, not done.
-    fn start(&self, stream: &StreamArn, key: &Key) -> impl Future<Output = Result<(), Fault>> + Send;
+    ///
+    /// The request is dated `reserved`, the time at which the ledger holds the call. AWS refuses what is dated more than 15
+    /// minutes off its own clock: so wherever the process is paused and whatever becomes of its clock, a call arrives near
+    /// the time that the ledger counts it at, or not at all.
+    fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        reserved: Timestamp,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Asks AWS to stop encrypting: once, at once, without retry. Kinesis wants to be told the key in force.
+    /// Asks AWS to stop encrypting: once, at once, without retry, dated as [`start`](Self::start) is. Kinesis wants to be told
+    /// the key in force.
     fn stop(
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
+        reserved: Timestamp,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
     /// Writes one record and tells whether AWS says that it was encrypted.

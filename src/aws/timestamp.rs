@@ -1,14 +1,20 @@
-//! AWS's times, as the model keeps them.
+//! AWS's times, as the model keeps them, and the model's times, as the SDKs take them.
 //!
 //! AWS writes them as decimal numbers of seconds, to the millisecond. Read as floating point they carry noise behind it,
 //! which would make one time look like two once it has been stored.
 
 use aws_sdk_sts::primitives::DateTime;
+use aws_smithy_async::time::StaticTimeSource;
 use jiff::{Timestamp, Unit};
 
 /// The time, to the millisecond; nothing for one that no calendar holds.
 pub(super) fn timestamp(time: &DateTime) -> Option<Timestamp> {
     Timestamp::from_nanosecond(time.as_nanos()).ok()?.round(Unit::Millisecond).ok()
+}
+
+/// What the SDKs take for their clock, so that they date a request `at`.
+pub(super) fn dated(at: Timestamp) -> StaticTimeSource {
+    StaticTimeSource::new(at.into())
 }
 
 #[cfg(test)]

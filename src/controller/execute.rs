@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::case::Case;
@@ -37,7 +38,8 @@ pub(super) async fn call<A: Streams, R: Records>(
 
     let reserved_at = operator.clock.steady();
     let in_force_before = case.book.spec.in_force.clone();
-    let (spec, id) = ledger::reserve(&case.book.spec, reservation, operator.clock.now());
+    let reserved = operator.clock.now();
+    let (spec, id) = ledger::reserve(&case.book.spec, reservation, reserved);
     case.book.spec = spec;
     case.book.save(&operator.records).await?;
 
@@ -45,7 +47,7 @@ pub(super) async fn call<A: Streams, R: Records>(
         Err(not_sent(&stream, target.action))
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = reservation.correction, "calling");
-        send(operator, case, target).await
+        send(operator, case, target, reserved).await
     };
     match &outcome {
         Ok(()) => info!(%stream, call = id, "accepted"),
@@ -90,16 +92,17 @@ async fn send<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     case: &Case,
     target: &Target,
+    reserved: Timestamp,
 ) -> Result<(), Fault> {
     let stream = &case.subject.stream;
     match (target.action, &case.subject.intent.wanted) {
-        (Action::Start, Wanted::Key(key)) => operator.aws.start(stream, key).await,
+        (Action::Start, Wanted::Key(key)) => operator.aws.start(stream, key, reserved).await,
         (Action::Start, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => {
-            operator.aws.start(stream, &Key::AwsOwned).await
+            operator.aws.start(stream, &Key::AwsOwned, reserved).await
         }
         (Action::Stop, _) => {
             let in_force = case.book.spec.in_force.as_ref().and_then(|known| known.key.as_ref());
-            operator.aws.stop(stream, in_force.map(Key::of).as_ref()).await
+            operator.aws.stop(stream, in_force.map(Key::of).as_ref(), reserved).await
         }
     }
 }

@@ -63,10 +63,10 @@ async fn ask(aws: &Aws, operation: Op) -> Result<(), Fault> {
             let name = KeyName::Arn(customer());
             aws.key(&firehose, &name, &drift()).await?.map(drop).ok_or_else(missing)
         }
-        Op::StartDeliveryStreamEncryption => aws.start(&firehose, &key).await,
-        Op::StopDeliveryStreamEncryption => aws.stop(&firehose, None).await,
-        Op::StartStreamEncryption => aws.start(&kinesis, &key).await,
-        Op::StopStreamEncryption => aws.stop(&kinesis, None).await,
+        Op::StartDeliveryStreamEncryption => aws.start(&firehose, &key, Timestamp::UNIX_EPOCH).await,
+        Op::StopDeliveryStreamEncryption => aws.stop(&firehose, None, Timestamp::UNIX_EPOCH).await,
+        Op::StartStreamEncryption => aws.start(&kinesis, &key, Timestamp::UNIX_EPOCH).await,
+        Op::StopStreamEncryption => aws.stop(&kinesis, None, Timestamp::UNIX_EPOCH).await,
         Op::PutFirehoseRecord => aws.put_record(&firehose, "marked", &drift()).await.map(drop),
         Op::PutKinesisRecord => aws.put_record(&kinesis, "marked", &drift()).await.map(drop),
         Op::GetCallerIdentity => aws.identity().await.map(drop),
@@ -341,7 +341,7 @@ async fn a_call_waits_in_turn_and_not_in_start() {
         aws.turn(&stream(Service::Firehose), Action::Start, &drift()).await;
     }
     for _ in 0..9 {
-        aws.start(&stream(Service::Firehose), &Key::AwsOwned).await.unwrap();
+        aws.start(&stream(Service::Firehose), &Key::AwsOwned, Timestamp::UNIX_EPOCH).await.unwrap();
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
     aws.turn(&stream(Service::Firehose), Action::Start, &drift()).await;
@@ -392,7 +392,8 @@ async fn over_two_days_no_start_goes_out_in_a_session_older_than_six_hours() {
     let mut sessions = std::collections::BTreeSet::new();
     for now in (0..48 * 60).step_by(10) {
         minutes.0.store(now, Ordering::Relaxed);
-        ask(&aws, Op::StartDeliveryStreamEncryption).await.unwrap();
+        let (stream, key) = (stream(Service::Firehose), Key::Customer(customer()));
+        aws.start(&stream, &key, minutes.now().try_into().unwrap()).await.unwrap();
         let made: u64 =
             recorded.sent().last().unwrap().access_key_id.strip_prefix("ASIA").unwrap().parse().unwrap();
         assert!(now - made <= 5 * 60, "{now} {made}");
@@ -423,16 +424,17 @@ async fn a_session_that_nobody_renews_is_refused_for_firehose_with_a_customers_k
             }
         }
     }
-    aws.start(&stream(Service::Firehose), &Key::AwsOwned).await.unwrap();
+    aws.start(&stream(Service::Firehose), &Key::AwsOwned, Timestamp::UNIX_EPOCH).await.unwrap();
     ask(&aws, Op::StartStreamEncryption).await.unwrap();
     ask(&aws, Op::StopDeliveryStreamEncryption).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_signed_with_the_operators_own_clock_however_far_aws_says_it_is_off() {
-    // AWS would refuse it, and must: what counts the calls of a day is the same clock.
-    let signed = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let seen = signed.clone();
+async fn a_read_is_dated_by_the_operators_own_clock_and_a_call_by_its_reservation_whatever_aws_says_the_time_is()
+ {
+    // AWS would refuse both, and must: what counts the calls of a day is the same clock.
+    let dates = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = dates.clone();
     let two_days_behind = aws_smithy_http_client::test_util::infallible_client_fn(move |request| {
         let date = request.headers().get("x-amz-date").and_then(|date| date.to_str().ok());
         seen.lock().unwrap().push(date.unwrap_or_default().to_owned());
@@ -443,9 +445,15 @@ async fn a_request_is_signed_with_the_operators_own_clock_however_far_aws_says_i
     let clock = Minutes::default();
     let config = loader.time_source(clock.clone()).load().await;
     let aws = Aws::over(config, ours().region, Pacer::new(ours().share), Arc::new(move || clock.now()));
-    for _ in 0..3 {
-        let fault = ask(&aws, Op::StartDeliveryStreamEncryption).await.unwrap_err();
-        assert_eq!(fault.class, Class::Denied);
+    let reserved = "2025-11-20T23:59:55Z".parse().unwrap();
+    for service in [Service::Firehose, Service::Kinesis] {
+        let stream = stream(service);
+        for _ in 0..2 {
+            aws.look(&stream, &drift()).await.unwrap_err();
+            aws.start(&stream, &Key::AwsOwned, reserved).await.unwrap_err();
+            aws.stop(&stream, None, reserved).await.unwrap_err();
+        }
     }
-    assert_eq!(*signed.lock().unwrap(), ["20251121T000000Z"; 3]);
+    let one_round = ["20251121T000000Z", "20251120T235955Z", "20251120T235955Z"];
+    assert_eq!(*dates.lock().unwrap(), one_round.repeat(4));
 }

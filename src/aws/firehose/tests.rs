@@ -1,5 +1,6 @@
 //! How the Firehose adapter reads and writes AWS, against recorded answers.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::recorded::{Recorded, calls, drift, no_session};
@@ -127,7 +128,7 @@ async fn start_always_says_which_type_of_key_it_wants() {
         (Key::Customer(KEY.parse().unwrap()), json!({"KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY})),
     ] {
         let recorded = Recorded::answers([(200, "{}")]);
-        firehose(&recorded).start(&orders(), &key).await.unwrap();
+        firehose(&recorded).start(&orders(), &key, Timestamp::UNIX_EPOCH).await.unwrap();
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.operation, "StartDeliveryStreamEncryption");
         assert_eq!(sent.host, "firehose.eu-west-1.amazonaws.com");
@@ -141,14 +142,17 @@ async fn start_always_says_which_type_of_key_it_wants() {
 #[tokio::test(start_paused = true)]
 async fn a_key_without_an_arn_is_never_asked_for() {
     let recorded = Recorded::default();
-    let fault = firehose(&recorded).start(&orders(), &Key::Unresolved("x".to_owned())).await.unwrap_err();
+    let fault = firehose(&recorded)
+        .start(&orders(), &Key::Unresolved("x".to_owned()), Timestamp::UNIX_EPOCH)
+        .await
+        .unwrap_err();
     assert_eq!((fault.class, recorded.sent().len()), (Class::Invalid, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn stop_names_the_stream() {
     let recorded = Recorded::answers([(200, "{}")]);
-    firehose(&recorded).stop(&orders()).await.unwrap();
+    firehose(&recorded).stop(&orders(), Timestamp::UNIX_EPOCH).await.unwrap();
     let [sent] = recorded.sent().try_into().unwrap();
     assert_eq!(sent.operation, "StopDeliveryStreamEncryption");
     assert_eq!(sent.body, json!({"DeliveryStreamName": "orders"}));

@@ -1,5 +1,6 @@
 //! How the Kinesis adapter reads and writes AWS, against recorded answers.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::super::recorded::{Recorded, calls, drift};
@@ -136,7 +137,7 @@ async fn a_stream_that_kinesis_does_not_know_is_no_fault() {
 async fn start_names_the_key_by_arn_or_by_the_alias_of_kinesis() {
     for (key, key_id) in [(Key::AwsOwned, "alias/aws/kinesis"), (Key::Customer(KEY.parse().unwrap()), KEY)] {
         let recorded = Recorded::answers([(200, "")]);
-        kinesis(&recorded).start(&clicks(), &key).await.unwrap();
+        kinesis(&recorded).start(&clicks(), &key, Timestamp::UNIX_EPOCH).await.unwrap();
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.operation, "StartStreamEncryption");
         assert_eq!(
@@ -145,7 +146,10 @@ async fn start_names_the_key_by_arn_or_by_the_alias_of_kinesis() {
         );
     }
     let recorded = Recorded::default();
-    let fault = kinesis(&recorded).start(&clicks(), &Key::Unresolved("x".to_owned())).await.unwrap_err();
+    let fault = kinesis(&recorded)
+        .start(&clicks(), &Key::Unresolved("x".to_owned()), Timestamp::UNIX_EPOCH)
+        .await
+        .unwrap_err();
     assert_eq!((fault.class, recorded.sent().len()), (Class::Invalid, 0));
 }
 
@@ -160,7 +164,7 @@ async fn stop_names_the_key_in_force() {
         (unresolved(UNNAMED), "alias/aws/kinesis"),
     ] {
         let recorded = Recorded::answers([(200, "")]);
-        kinesis(&recorded).stop(&clicks(), in_force.as_ref()).await.unwrap();
+        kinesis(&recorded).stop(&clicks(), in_force.as_ref(), Timestamp::UNIX_EPOCH).await.unwrap();
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.operation, "StopStreamEncryption");
         assert_eq!(
