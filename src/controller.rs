@@ -29,13 +29,18 @@ use records::{RecordError, Records};
 pub use context::{Clock, Decide, Operator, Rules};
 pub use report::malformed;
 
-/// Visits one resource once, and tells when to be back.
+/// Visits one resource once, as it is now, and tells when to be back. `cached` only says that there is one: a cache lags,
+/// and if its watch ever lost a change, nothing but the next change would tell.
 ///
 /// An error means that Kubernetes could not be asked; everything else is told in the resource's status.
 pub async fn reconcile<A: Streams, R: Records>(
     operator: &Operator<A, R>,
-    resource: &StreamEncryption,
+    cached: &StreamEncryption,
 ) -> Result<Timestamp, RecordError> {
+    let of = book::owner(cached);
+    let Some(resource) = &operator.records.resource(&of.namespace, &of.name).await? else {
+        return Ok(operator.clock.now() + operator.rules.drift_interval);
+    };
     let visit = operator.memory.recall(resource, operator.clock.now());
     let subject = match resolve::resolve(operator, resource, &visit).await? {
         Ok(subject) => subject,

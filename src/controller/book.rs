@@ -76,6 +76,11 @@ pub(super) async fn is_gone<R: Records>(records: &R, owner: &Owner) -> Result<bo
 }
 
 impl Book {
+    /// The version of the ledger that is stored, as far as this visit knows.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.stored.as_ref().and_then(|stored| stored.metadata.resource_version.as_deref())
+    }
+
     /// Writes the ledger if it is not stored as it shall be. A ledger with nothing in it is not made. One that cannot be
     /// written is as good as one that cannot be read.
     pub async fn save<R: Records>(&mut self, records: &R) -> Result<(), RecordError> {

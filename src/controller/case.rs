@@ -54,9 +54,11 @@ impl Sight {
 }
 
 impl Case {
-    /// A case with what the last visit saw, if that is still good.
+    /// A case with what the last visit saw, if that is still good. It is not once another replica has written the ledger: what
+    /// that one saw is newer, and words made from both would contradict themselves.
     pub(super) fn new(now: Timestamp, subject: Subject, book: Book, visit: Visit) -> Self {
-        let sight = match (&subject.fault, visit.look.clone()) {
+        let remembered = visit.look.clone().filter(|_| visit.ledger.as_deref() == book.version());
+        let sight = match (&subject.fault, remembered) {
             (Some(fault), _) => Sight::Failed(fault.clone()),
             (None, Some((at, look))) => Sight::of(&subject, at, look, false),
             (None, None) => Sight::NotYet,

@@ -23,6 +23,8 @@ pub struct Memory(Mutex<HashMap<String, Visit>>);
 pub struct Visit {
     /// What was seen of the stream, and when; nothing once it is too old to be used.
     pub look: Option<(Timestamp, Option<Look>)>,
+    /// The version of the ledger that the look was read with.
+    pub ledger: Option<String>,
     /// What KMS said of the key, by the name that was asked for.
     pub key: Option<(KeyName, Option<KeyFacts>)>,
     /// The reason given, and since when.

@@ -1,7 +1,8 @@
 //! The report step: the status, an event on a transition, and what is remembered. Writes to Kubernetes only what changed.
 //!
-//! A status that is already there is not written again: in the steady state a look costs no write. The cache may lag
-//! behind our own writes, so what is there means both the cache and what was last written.
+//! A status that is already there is not written again: in the steady state a look costs no write. Nor is one that this
+//! process has written before and another replica has changed since, unless it has just looked: two memories would write
+//! against each other for ever.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -30,12 +31,15 @@ pub(super) async fn report<A: Streams, R: Records>(
     case: Case,
     decision: Decision,
 ) -> Result<Timestamp, RecordError> {
-    let before = written(resource, &case.visit);
+    let before = resource.status.clone().unwrap_or_default();
     let status = status(resource, &before, &case, &decision);
-    write(operator, resource, &case.visit, &before, &status).await?;
+    if case.look_is_fresh() || case.visit.status.as_ref() != Some(&status) {
+        write(operator, resource, &before, &status).await?;
+    }
     let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
     let visit = Visit {
         look: case.look().map(|(at, look)| (at, look.clone())),
+        ledger: case.book.version().map(ToOwned::to_owned),
         key: case.subject.key.clone(),
         waiting: Some((decision.reason, since)),
         status: Some(status),
@@ -65,12 +69,14 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
         }
     };
     let now = operator.clock.now();
-    let before = written(resource, visit);
+    let before = resource.status.clone().unwrap_or_default();
     let generation = resource.metadata.generation;
     let mut status = before.clone();
     status.observed_generation = generation;
     status.conditions = standing(&before.conditions, reason, &words, generation, now);
-    write(operator, resource, visit, &before, &status).await?;
+    if visit.status.as_ref() != Some(&status) {
+        write(operator, resource, &before, &status).await?;
+    }
     let since = backoff::given_since(visit.waiting, reason, now);
     let wait = backoff::look_again(
         since,
@@ -108,21 +114,13 @@ pub async fn malformed<A: Streams, R: Records>(
     Ok(())
 }
 
-/// The status as it is, as far as this process knows.
-fn written(resource: &StreamEncryption, visit: &Visit) -> StreamEncryptionStatus {
-    visit.status.clone().or_else(|| resource.status.clone()).unwrap_or_default()
-}
-
 async fn write<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     resource: &StreamEncryption,
-    visit: &Visit,
     before: &StreamEncryptionStatus,
     status: &StreamEncryptionStatus,
 ) -> Result<(), RecordError> {
-    let there =
-        resource.status.as_ref() == Some(status) && visit.status.as_ref().is_none_or(|last| last == status);
-    if there {
+    if resource.status.as_ref() == Some(status) {
         return Ok(());
     }
     let me = owner(resource);

@@ -59,7 +59,7 @@ pub(super) async fn resolve<A: Streams, R: Records>(
         Err(why) => return Ok(Err(Unresolved::Spec(why))),
     };
     let mut subject = Subject {
-        intent: intent(resource, visit),
+        intent: intent(resource),
         permission: Permission {
             account: identity.account,
             partition: identity.partition,
@@ -108,10 +108,10 @@ fn stream(asked: &StreamReference, identity: &Identity, region: &Region) -> Resu
     }
 }
 
-fn intent(resource: &StreamEncryption, visit: &Visit) -> Intent {
+fn intent(resource: &StreamEncryption) -> Intent {
     let spec = &resource.spec;
     let deleting = resource.metadata.deletion_timestamp.is_some();
-    let status = visit.status.as_ref().or(resource.status.as_ref());
+    let status = resource.status.as_ref();
     let off = deleting || spec.encryption == Encryption::Disabled;
     Intent {
         wanted: if off { Wanted::Off } else { Wanted::AnyKey },

@@ -1,0 +1,320 @@
+//! The simulated AWS in the operator's verbs, without HTTP and SDK: a request for each verb, and the meaning of the answer.
+//!
+//! It decides nothing about encryption and waits for nothing. `tests/real_adapters.rs` holds it against the operator's own
+//! adapters over HTTP, so that what the simulation shows the controller is what the SDKs would.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use simulated_aws::world::{AwsError, Caller, Delivery, Reply, Request, World};
+use stream_encryption_operator::api::ledger::Action;
+use stream_encryption_operator::api::stream_encryption::Service;
+use stream_encryption_operator::model::fault::{Answer, Class, Fault, Operation, classify};
+use stream_encryption_operator::model::key::{KINESIS_ALIAS, Key, KeyArn, KeyFacts, KeyName, KeyState};
+use stream_encryption_operator::model::observation::{Look, Shown, StreamState};
+use stream_encryption_operator::model::stream::StreamArn;
+
+/// What came of a request, and how the answer travels.
+pub type Told<T> = (Result<T, Fault>, Delivery);
+
+/// One look at a stream.
+pub fn look(world: &mut World, now: Timestamp, who: &Caller, stream: &StreamArn) -> Told<Option<Look>> {
+    let operation = Operation::look(stream.service);
+    let request = match stream.service {
+        Service::Firehose => {
+            Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": stream.name() }))
+        }
+        Service::Kinesis => {
+            Request::kinesis("DescribeStreamSummary", json!({ "StreamARN": stream.to_string() }))
+        }
+    };
+    let (answer, delivery) = told(operation, world.call(now, who, stream.region.as_str(), &request));
+    let read = match answer {
+        Ok(body) => match stream.service {
+            Service::Firehose => firehose_look(&body["DeliveryStreamDescription"]).map(Some),
+            Service::Kinesis => {
+                kinesis_look(world, now, who, stream, &body["StreamDescriptionSummary"]).map(Some)
+            }
+        },
+        Err(Fault { class: Class::NotFound, .. }) => Ok(None),
+        Err(fault) => Err(fault),
+    };
+    (read, delivery)
+}
+
+/// What KMS says of a key.
+pub fn key(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    name: &KeyName,
+) -> Told<Option<KeyFacts>> {
+    let region = match name {
+        KeyName::Arn(arn) => arn.region.as_str(),
+        KeyName::Alias(_) => stream.region.as_str(),
+    };
+    describe_key(world, now, who, region, &name.to_string())
+}
+
+/// Start.
+pub fn start(world: &mut World, now: Timestamp, who: &Caller, stream: &StreamArn, key: &Key) -> Told<()> {
+    let request = match (stream.service, key) {
+        (_, Key::Unresolved(_)) => return (Err(never_sent(stream, Action::Start)), Delivery::Prompt),
+        (Service::Firehose, Key::AwsOwned) => start_firehose(stream, json!({ "KeyType": "AWS_OWNED_CMK" })),
+        (Service::Firehose, Key::Customer(arn)) => {
+            start_firehose(stream, json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": arn.to_string() }))
+        }
+        (Service::Kinesis, Key::AwsOwned) => change_kinesis("StartStreamEncryption", stream, KINESIS_ALIAS),
+        (Service::Kinesis, Key::Customer(arn)) => {
+            change_kinesis("StartStreamEncryption", stream, &arn.to_string())
+        }
+    };
+    change(world, now, who, stream, Action::Start, &request)
+}
+
+/// Stop.
+pub fn stop(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    in_force: Option<&Key>,
+) -> Told<()> {
+    let request = match (stream.service, in_force) {
+        (Service::Firehose, _) => {
+            Request::firehose("StopDeliveryStreamEncryption", json!({ "DeliveryStreamName": stream.name() }))
+        }
+        (Service::Kinesis, Some(Key::Customer(arn))) => {
+            change_kinesis("StopStreamEncryption", stream, &arn.to_string())
+        }
+        (Service::Kinesis, _) => change_kinesis("StopStreamEncryption", stream, KINESIS_ALIAS),
+    };
+    change(world, now, who, stream, Action::Stop, &request)
+}
+
+/// Whether a record comes back as encrypted.
+pub fn put_record(world: &mut World, now: Timestamp, who: &Caller, stream: &StreamArn) -> Told<bool> {
+    let (operation, request) = match stream.service {
+        Service::Firehose => (
+            Operation::PutFirehoseRecord,
+            Request::firehose(
+                "PutRecord",
+                json!({ "DeliveryStreamName": stream.name(), "Record": { "Data": "" } }),
+            ),
+        ),
+        Service::Kinesis => (
+            Operation::PutKinesisRecord,
+            Request::kinesis(
+                "PutRecord",
+                json!({ "StreamARN": stream.to_string(), "PartitionKey": "p", "Data": "" }),
+            ),
+        ),
+    };
+    let (answer, delivery) = told(operation, world.call(now, who, stream.region.as_str(), &request));
+    let encrypted = |body: Value| body["Encrypted"] == json!(true) || body["EncryptionType"] == json!("KMS");
+    (answer.map(encrypted), delivery)
+}
+
+/// Whose credentials these are: the account, or why AWS does not tell.
+pub fn identity(world: &mut World, now: Timestamp, who: &Caller, region: &str) -> Told<String> {
+    let request = Request::sts("GetCallerIdentity", json!({}));
+    let (answer, delivery) = told(Operation::GetCallerIdentity, world.call(now, who, region, &request));
+    (answer.map(|body| body["Account"].as_str().unwrap_or_default().to_owned()), delivery)
+}
+
+fn change(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    action: Action,
+    request: &Request,
+) -> Told<()> {
+    let operation = Operation::change(stream.service, action);
+    let (answer, delivery) = told(operation, world.call(now, who, stream.region.as_str(), request));
+    (answer.map(drop), delivery)
+}
+
+fn start_firehose(stream: &StreamArn, key: Value) -> Request {
+    let body =
+        json!({ "DeliveryStreamName": stream.name(), "DeliveryStreamEncryptionConfigurationInput": key });
+    Request::firehose("StartDeliveryStreamEncryption", body)
+}
+
+fn change_kinesis(operation: &str, stream: &StreamArn, key: &str) -> Request {
+    let body = json!({ "StreamARN": stream.to_string(), "EncryptionType": "KMS", "KeyId": key });
+    Request::kinesis(operation, body)
+}
+
+fn never_sent(stream: &StreamArn, action: Action) -> Fault {
+    let operation = Operation::change(stream.service, action);
+    Fault {
+        operation,
+        class: Class::Invalid,
+        code: Some("UnresolvedKey".to_owned()),
+        message: String::new(),
+    }
+}
+
+/// The answer as the caller gets it: one that is lost or held back is none.
+fn told(operation: Operation, reply: Reply) -> Told<Value> {
+    let answer = match (reply.delivery, reply.result) {
+        (Delivery::Lost | Delivery::Held, _) => Err(fault(operation, None)),
+        (_, Ok(body)) => Ok(body),
+        (_, Err(error)) => Err(fault(operation, Some(&error))),
+    };
+    (answer, reply.delivery)
+}
+
+/// What an error of AWS, or no answer at all, means.
+#[must_use]
+pub fn fault(operation: Operation, error: Option<&AwsError>) -> Fault {
+    let answer = error.map_or(Answer::None, |error| Answer::Error {
+        code: &error.code,
+        kms_code: error.kms_code.as_deref(),
+        message: &error.message,
+        http: error.status,
+    });
+    Fault {
+        operation,
+        class: classify(operation, answer),
+        code: error.map(|error| error.code.clone()),
+        message: error.map(|error| error.message.clone()).unwrap_or_default(),
+    }
+}
+
+fn describe_key(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    region: &str,
+    id: &str,
+) -> Told<Option<KeyFacts>> {
+    let request = Request::kms("DescribeKey", json!({ "KeyId": id }));
+    let (answer, delivery) = told(Operation::DescribeKey, world.call(now, who, region, &request));
+    let facts = match answer {
+        Ok(body) => Ok(facts(&body["KeyMetadata"])),
+        Err(Fault { class: Class::NotFound, .. }) => Ok(None),
+        Err(fault) => Err(fault),
+    };
+    (facts, delivery)
+}
+
+fn facts(metadata: &Value) -> Option<KeyFacts> {
+    Some(KeyFacts {
+        arn: metadata["Arn"].as_str()?.parse().ok()?,
+        state: match metadata["KeyState"].as_str()? {
+            "Enabled" => KeyState::Enabled,
+            "Disabled" => KeyState::Disabled,
+            "PendingDeletion" => KeyState::PendingDeletion,
+            "PendingImport" => KeyState::PendingImport,
+            _ => KeyState::Unavailable,
+        },
+        symmetric: metadata["KeySpec"] == json!("SYMMETRIC_DEFAULT"),
+        encrypts: metadata["KeyUsage"] == json!("ENCRYPT_DECRYPT"),
+        aws_managed: metadata["KeyManager"] == json!("AWS"),
+    })
+}
+
+fn text<'a>(of: &'a Value, member: &str) -> &'a str {
+    of[member].as_str().unwrap_or_default()
+}
+
+fn created(description: &Value, member: &str) -> Option<Timestamp> {
+    let seconds = description[member].as_f64()?;
+    #[allow(clippy::cast_possible_truncation, reason = "microseconds of this century are exact in both")]
+    Timestamp::from_microsecond((seconds * 1e6).round() as i64).ok()
+}
+
+fn arn_of(operation: Operation, description: &Value, member: &str) -> Result<StreamArn, Fault> {
+    text(description, member).parse().map_err(|_| fault(operation, None))
+}
+
+fn firehose_look(description: &Value) -> Result<Look, Fault> {
+    let word = text(description, "DeliveryStreamStatus");
+    Ok(Look {
+        arn: arn_of(Operation::DescribeDeliveryStream, description, "DeliveryStreamARN")?,
+        created: created(description, "CreateTimestamp"),
+        source: Some(text(description, "DeliveryStreamType").to_owned()),
+        state: match word {
+            "CREATING" => StreamState::Creating,
+            "ACTIVE" => StreamState::Active,
+            "DELETING" => StreamState::Deleting,
+            _ => StreamState::Broken,
+        },
+        state_word: word.to_owned(),
+        encryption: firehose_shown(&description["DeliveryStreamEncryptionConfiguration"]),
+    })
+}
+
+fn firehose_shown(block: &Value) -> Shown {
+    let failed = |action| Shown::Failed {
+        action,
+        reason: text(&block["FailureDescription"], "Type").to_owned(),
+        details: text(&block["FailureDescription"], "Details").to_owned(),
+    };
+    match text(block, "Status") {
+        "" | "DISABLED" => Shown::Off,
+        "ENABLED" => Shown::On(match (text(block, "KeyType"), text(block, "KeyARN").parse()) {
+            ("AWS_OWNED_CMK", _) => Key::AwsOwned,
+            (_, Ok(arn)) => Key::Customer(arn),
+            (_, Err(_)) => Key::Unresolved(text(block, "KeyARN").to_owned()),
+        }),
+        "ENABLING" => Shown::Enabling,
+        "DISABLING" => Shown::Disabling,
+        "ENABLING_FAILED" => failed(Action::Start),
+        "DISABLING_FAILED" => failed(Action::Stop),
+        word => Shown::Unknown(word.to_owned()),
+    }
+}
+
+fn kinesis_look(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    summary: &Value,
+) -> Result<Look, Fault> {
+    let word = text(summary, "StreamStatus");
+    let encryption = match text(summary, "EncryptionType") {
+        "KMS" => Shown::On(kinesis_key(world, now, who, stream, text(summary, "KeyId"))?),
+        _ => Shown::Off,
+    };
+    Ok(Look {
+        arn: arn_of(Operation::DescribeStreamSummary, summary, "StreamARN")?,
+        created: created(summary, "StreamCreationTimestamp"),
+        source: None,
+        state: match word {
+            "CREATING" => StreamState::Creating,
+            "ACTIVE" => StreamState::Active,
+            "UPDATING" => StreamState::Updating,
+            "DELETING" => StreamState::Deleting,
+            _ => StreamState::Broken,
+        },
+        state_word: word.to_owned(),
+        encryption,
+    })
+}
+
+/// The key that Kinesis names in one of its forms.
+fn kinesis_key(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    id: &str,
+) -> Result<Key, Fault> {
+    let alias = id.rsplit(':').next().filter(|name| name.starts_with("alias/"));
+    if alias == Some(KINESIS_ALIAS) {
+        return Ok(Key::AwsOwned);
+    }
+    if let Ok(arn) = id.parse::<KeyArn>() {
+        return Ok(Key::Customer(arn));
+    }
+    match describe_key(world, now, who, stream.region.as_str(), id).0 {
+        Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
+        Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
+        Err(fault) if matches!(fault.class, Class::Throttled | Class::Transient) => Err(fault),
+        Ok(None) | Err(_) => Ok(Key::Unresolved(id.to_owned())),
+    }
+}

@@ -1,0 +1,248 @@
+//! The reckoning: after the faults have ended and a day has passed, everything must be as asked for, and stay so (P4, P5).
+//!
+//! What is expected is worked out from the live specs and the true state of AWS, without the operator's decision: who owns a
+//! stream, whether its key works, what is really in force.
+
+use simulated_aws::world::{Caller, KeyState, StreamStatus};
+use stream_encryption_operator::api::condition::{ConditionType, Reason, Truth, find};
+use stream_encryption_operator::api::ledger::StreamLedgerSpec;
+use stream_encryption_operator::api::stream_encryption::{
+    DeletionPolicy, Drift, Encryption, KeyReference, KeyStatus, KeyType, Service, StreamEncryption,
+};
+use stream_encryption_operator::model::ledger;
+use stream_encryption_operator::model::stream::StreamArn;
+
+use crate::cloud;
+use crate::promises::written;
+use crate::scene::{ACCOUNT, OPERATOR, REGION, State};
+
+/// What must be so in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Expected {
+    /// Encrypted with this key; nothing: with any.
+    Encrypted(Option<KeyStatus>),
+    /// Plain text.
+    Off,
+    /// One of these reasons, and no call.
+    Says(Vec<Reason>),
+    /// Left as it was.
+    Unchanged,
+}
+
+/// Holds every resource to what is expected of it.
+pub fn reckon(state: &mut State, allow_disable: bool) {
+    let resources: Vec<_> = state.store.resources().cloned().collect();
+    for resource in resources {
+        let Some(stream) = stream_of(&resource) else { continue };
+        let expected = expected(state, &resource, &stream, allow_disable);
+        let now = state.now;
+        let of = format!(
+            "{}/{}",
+            resource.metadata.namespace.as_deref().unwrap_or_default(),
+            resource.metadata.name.as_deref().unwrap_or_default()
+        );
+        match held(state, &resource, &stream, &expected) {
+            Ok(true) => state.tally.converged += 1,
+            Ok(false) => state.tally.blocked += 1,
+            Err(how) => {
+                state.promises.break_with("P4", now, || format!("{of}: {how}"));
+                return;
+            }
+        }
+        if resource.status.as_ref().and_then(|status| status.observed_generation) != resource.metadata.generation
+            && expected != Expected::Unchanged
+        {
+            state.promises.break_with("P4", now, || format!("{of}: its status speaks of an older spec"));
+        }
+    }
+}
+
+/// The stream that a spec means.
+#[must_use]
+pub fn stream_of(resource: &StreamEncryption) -> Option<StreamArn> {
+    let asked = &resource.spec.stream;
+    match (&asked.arn, asked.service, &asked.name) {
+        (Some(arn), ..) => arn.parse().ok(),
+        (None, Some(service), Some(name)) => StreamArn::new(
+            "aws".parse().ok()?,
+            service,
+            REGION.parse().ok()?,
+            ACCOUNT.parse().ok()?,
+            name,
+        )
+        .ok(),
+        _ => None,
+    }
+}
+
+fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn, allow_disable: bool) -> Expected {
+    let spec = &resource.spec;
+    let says = |reasons: &[Reason]| Expected::Says(reasons.to_vec());
+    let deleting = resource.metadata.deletion_timestamp.is_some();
+    let off = deleting || spec.encryption == Encryption::Disabled;
+    if stream.account.as_str() != ACCOUNT {
+        return says(&[Reason::NotPermitted]);
+    }
+    if (off || spec.deletion_policy == DeletionPolicy::Disable) && !allow_disable {
+        return says(&[Reason::DisableNotPermitted, Reason::NotPermitted]);
+    }
+    let foreign = |key: &KeyReference| key.arn.as_deref().is_some_and(|arn| !arn.contains(ACCOUNT));
+    if !off && spec.key.as_ref().is_some_and(foreign) {
+        return says(&[Reason::NotPermitted]);
+    }
+    if spec.suspend {
+        return Expected::Unchanged;
+    }
+    let uid = resource.metadata.uid.clone().unwrap_or_default();
+    if let Some(ledger) = state.store.ledger(&ledger::name(stream))
+        && ledger.spec.owner.uid != uid
+    {
+        return says(&[Reason::StreamOwnedByAnother]);
+    }
+    let now = state.now;
+    let Some(real) = state.world.stream(&stream.to_string(), now).cloned() else {
+        return says(&[Reason::StreamNotFound]);
+    };
+    if matches!(real.status, StreamStatus::CreatingFailed) {
+        return says(&[Reason::StreamBroken]);
+    }
+    let source = cloud::look(&mut state.world, now, &Caller::new(OPERATOR), stream).0.ok().flatten();
+    if let Some(source) = source.and_then(|look| look.source).filter(|source| source != "DirectPut") {
+        let _ = source;
+        return if off { says(&[Reason::EncryptionDisabled]) } else { says(&[Reason::SourceNotDirectPut]) };
+    }
+    if off {
+        return Expected::Off;
+    }
+    match &spec.key {
+        None => Expected::Encrypted(None),
+        Some(KeyReference { kind: KeyType::AwsOwned, .. }) => {
+            Expected::Encrypted(Some(KeyStatus { kind: KeyType::AwsOwned, arn: None }))
+        }
+        Some(key) => customer_key(state, resource, stream, key),
+    }
+}
+
+/// What a customer's key leads to.
+fn customer_key(state: &mut State, resource: &StreamEncryption, stream: &StreamArn, key: &KeyReference) -> Expected {
+    let id = match (&key.arn, &key.alias, &key.reference) {
+        (Some(arn), ..) => arn.clone(),
+        (_, Some(alias), _) => alias.clone(),
+        (_, _, Some(reference)) => {
+            let name = (resource.metadata.namespace.clone().unwrap_or_default(), reference.name.clone());
+            if !state.key_kind {
+                return Expected::Says(vec![Reason::KeyReferenceKindMissing]);
+            }
+            match state.key_objects.iter().find(|(known, _)| *known == name).and_then(|(_, arn)| arn.clone()) {
+                Some(arn) => arn,
+                None => return Expected::Says(vec![Reason::KeyReferenceNotReady]),
+            }
+        }
+        _ => return Expected::Says(vec![Reason::SpecInvalid]),
+    };
+    let arn = if id.starts_with("alias/") {
+        let request = simulated_aws::world::Request::kms("DescribeKey", serde_json::json!({ "KeyId": id }));
+        let now = state.now;
+        let reply = state.world.call(now, &Caller::new(OPERATOR), stream.region.as_str(), &request);
+        match reply.result {
+            Ok(body) => body["KeyMetadata"]["Arn"].as_str().unwrap_or_default().to_owned(),
+            Err(_) => return Expected::Says(vec![Reason::KeyUnreadable, Reason::KeyNotFound]),
+        }
+    } else {
+        id
+    };
+    let every_trouble = [
+        Reason::KeyNotFound,
+        Reason::KeyDisabled,
+        Reason::KeyPendingDeletion,
+        Reason::KeyPendingImport,
+        Reason::KeyUnavailable,
+        Reason::KeyNotSymmetric,
+        Reason::KeyUsageWrong,
+        Reason::KeyManagedByAws,
+        Reason::KeyInOtherRegion,
+        Reason::KeyUnreadable,
+    ];
+    let works = state.world.key(&arn).is_some_and(|key| {
+        key.state == KeyState::Enabled
+            && key.encrypts()
+            && key.region == stream.region.as_str()
+            && key.manager == "CUSTOMER"
+    });
+    if !works {
+        return Expected::Says(every_trouble.to_vec());
+    }
+    let denied = state.world.key(&arn).is_some_and(|key| key.policy.to_string().contains("Deny"));
+    if denied {
+        // It may be in force from before, or refused, or not even readable.
+        let mut reasons = every_trouble.to_vec();
+        reasons.extend([
+            Reason::Encrypted,
+            Reason::Verifying,
+            Reason::EnablingFailed,
+            Reason::KeyRefused,
+            Reason::Enabling,
+            Reason::CallLimitReached,
+            Reason::Drifted,
+            Reason::CallRefused,
+        ]);
+        return Expected::Says(reasons);
+    }
+    Expected::Encrypted(Some(KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn) }))
+}
+
+/// Whether it is as expected: with the stream as asked for, or for a good reason not.
+fn held(state: &State, resource: &StreamEncryption, stream: &StreamArn, expected: &Expected) -> Result<bool, String> {
+    let status = resource.status.clone().unwrap_or_default();
+    let ready = find(&status.conditions, ConditionType::Ready);
+    let said = ready.map(|ready| ready.reason.clone()).unwrap_or_default();
+    let reason: Option<Reason> = said.parse().ok();
+    let real = state.world.stream(&stream.to_string(), state.now);
+    let in_force = real.and_then(|real| real.in_force.as_ref()).map(written);
+    let is_ready = ready.is_some_and(|ready| ready.status == Truth::True.as_str());
+    match expected {
+        Expected::Unchanged => Ok(false),
+        Expected::Says(reasons) => {
+            if reason.is_some_and(|reason| reasons.contains(&reason)) {
+                Ok(false)
+            } else {
+                Err(format!("it says {said}, and should say one of {reasons:?}"))
+            }
+        }
+        Expected::Off | Expected::Encrypted(_) => {
+            let so = match expected {
+                Expected::Encrypted(Some(key)) => in_force.as_ref() == Some(key),
+                Expected::Encrypted(None) => in_force.is_some(),
+                _ => in_force.is_none(),
+            };
+            if so && is_ready {
+                return Ok(true);
+            }
+            if resource.spec.drift == Drift::Report && !so && reason == Some(Reason::Drifted) {
+                return Ok(false);
+            }
+            // Nobody can tell what is in force after somebody else's failed attempt: the spec must name a key.
+            if reason == Some(Reason::KeyInForceUnknown) && matches!(expected, Expected::Encrypted(None)) {
+                return Ok(false);
+            }
+            if reason == Some(Reason::Drifted) && resource.spec.drift == Drift::Report && stream.service == Service::Firehose {
+                // After a failed attempt of somebody else the operator may only report that it does not know.
+                return Ok(false);
+            }
+            Err(format!(
+                "expected {expected:?}; in force is {in_force:?} ({real:?}); it says {said}, next attempt {:?}, ledger {:?}",
+                status.next_attempt_time.map(|next| crate::story::since_begin(next.0)),
+                state.store.ledger(&ledger::name(stream)).map(|ledger| brief(&ledger.spec)),
+            ))
+        }
+    }
+}
+
+fn brief(ledger: &StreamLedgerSpec) -> String {
+    format!(
+        "{} calls, in force {:?}, attempts {:?}",
+        ledger.calls.len(),
+        ledger.in_force.as_ref().map(|known| &known.key),
+        ledger.attempts.as_ref().map(|attempts| (attempts.count, &attempts.reason))
+    )
+}

@@ -1,0 +1,380 @@
+//! One run: a plan carried out from its beginning to its end, on virtual time, with the promises watched after every event.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::acts;
+use crate::agenda::Agenda;
+use crate::faults::KubernetesFaults;
+use crate::parts::Parts;
+use crate::plan::{CALM, END, Plan, RECKONING};
+use crate::promises::{Broken, Promises};
+use crate::reckoning;
+use crate::replica::{Outcome, Replica, Task};
+use crate::scene::{BEGIN, Condition, Event, Polled, Process, Scene, State};
+use crate::store::Store;
+use crate::story::Story;
+use crate::tally::Tally;
+
+/// How often a process looks for ledgers to retire.
+const RETIRE_EVERY: SignedDuration = SignedDuration::from_hours(1);
+/// How long a watch takes to tell of a change, at the most.
+const WATCH: u64 = 60_000;
+/// The most visits of a run. More is an operator that never rests.
+const MOST_VISITS: u64 = 60_000;
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// The promise that was broken, if one was.
+    pub broken: Option<Broken>,
+    /// What is counted.
+    pub tally: Tally,
+    /// What happened, if that was asked for.
+    pub story: Story,
+}
+
+struct Run<'a, P: Parts> {
+    plan: &'a Plan,
+    parts: &'a P,
+    scene: Arc<Scene>,
+    replicas: Vec<Option<Replica<P>>>,
+    tasks: BTreeMap<usize, Task>,
+    begun: usize,
+    /// How many changes of resources the watches have been given.
+    given: usize,
+    /// Calls and writes at the reckoning.
+    at_rest: Option<(u64, u64)>,
+}
+
+/// Carries a plan out with operators of these parts. `told`: the story is kept.
+pub fn run<P: Parts>(plan: &Plan, parts: &P, told: bool) -> Report {
+    let mut run = Run::new(plan, parts, told);
+    let end = BEGIN + END;
+    while let Some(event) = run.scene.next_until(end) {
+        run.happen(event);
+        if run.watch_over() {
+            break;
+        }
+    }
+    run.ended()
+}
+
+impl<'a, P: Parts> Run<'a, P> {
+    fn new(plan: &'a Plan, parts: &'a P, told: bool) -> Self {
+        let mut agenda = Agenda::new();
+        for replica in 0..plan.replicas {
+            agenda.add(BEGIN, Event::Boot(replica));
+        }
+        for (number, (at, _)) in plan.happenings.iter().enumerate() {
+            agenda.add(BEGIN + *at, Event::Happening(number));
+        }
+        agenda.add(BEGIN + CALM, Event::Calm);
+        agenda.add(BEGIN + RECKONING, Event::Reckoning);
+        let condition = |_| Condition {
+            life: 0,
+            up: false,
+            paused_until: Timestamp::MIN,
+            doom: None,
+            mistaken: false,
+            session: plan.sessions.then_some(BEGIN),
+            stuck_session: false,
+            watch_lag: SignedDuration::ZERO,
+            watch_frozen_until: Timestamp::MIN,
+            watch_drops: 0,
+        };
+        let scene = Scene::new(State {
+            now: BEGIN,
+            agenda,
+            dice: fastrand::Rng::with_seed(plan.seed),
+            world: acts::world(plan),
+            store: Store::default(),
+            replicas: (0..plan.replicas).map(condition).collect(),
+            kubernetes: KubernetesFaults::none(),
+            key_objects: Vec::new(),
+            key_kind: true,
+            latency: plan.latency,
+            late: Vec::new(),
+            polled: Polled::default(),
+            promises: Promises::new(plan.max_calls, plan.allow_disable),
+            story: Story::new(told),
+            tally: Tally::default(),
+        });
+        for (replica, off) in plan.clocks.iter().enumerate() {
+            scene.set_offset(replica, *off);
+        }
+        Self {
+            plan,
+            parts,
+            scene,
+            replicas: (0..plan.replicas).map(|_| None).collect(),
+            tasks: BTreeMap::new(),
+            begun: 0,
+            given: 0,
+            at_rest: None,
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wake(task) => self.poll(task),
+            Event::Happening(number) => self.act(number),
+            Event::Watch { process, upto } => self.watch(process, upto),
+            Event::Due { process, name } => {
+                let parts = self.parts;
+                let task = self.alive(process).and_then(|(replica, now)| replica.visit(&name, now, parts));
+                if let Some(task) = task {
+                    self.begin(task);
+                }
+            }
+            Event::Retire(process) => self.retire(process),
+            Event::Crash(process) => self.crash(process),
+            Event::Boot(replica) => self.boot(replica),
+            Event::Late(number) => {
+                let mut state = self.scene.state();
+                let (write, by) = state.late[number].clone();
+                let _ = state.carry_out(&write, by);
+            }
+            Event::AwsMends(rule) => {
+                self.scene.state().world.clear_fault(rule);
+            }
+            Event::Relist { replica, behind } => self.relist(replica, behind),
+            Event::Calm => self.calm(),
+            Event::Reckoning => {
+                let mut state = self.scene.state();
+                reckoning::reckon(&mut state, self.plan.allow_disable);
+                self.at_rest = Some((state.promises.calls, state.promises.writes));
+            }
+        }
+    }
+
+    /// The process, if it is still this one and runs and is not paused. A paused one does it when it goes on.
+    fn alive(&mut self, process: Process) -> Option<(&mut Replica<P>, Timestamp)> {
+        let now = self.scene.state().now;
+        let replica = self.replicas[process.replica].as_mut()?;
+        (replica.process == process).then_some((replica, now))
+    }
+
+    /// Until when a process that is paused is paused.
+    fn paused(&self, process: Process) -> Option<Timestamp> {
+        let state = self.scene.state();
+        let until = state.replicas[process.replica].paused_until;
+        (until > state.now).then_some(until)
+    }
+
+    fn begin(&mut self, task: Task) {
+        if let Some(until) = self.paused(task.process) {
+            // It would begin when the process goes on; the queue holds it till then.
+            if let (Some(name), Some(replica)) = (&task.name, self.replicas[task.process.replica].as_mut()) {
+                replica.hold(&self.scene, name, until);
+            }
+            return;
+        }
+        self.begun += 1;
+        self.tasks.insert(self.begun, task);
+        self.poll(self.begun);
+    }
+
+    /// The operator's own code goes on until it waits for something.
+    fn poll(&mut self, number: usize) {
+        let Some(task) = self.tasks.get_mut(&number) else { return };
+        {
+            let mut state = self.scene.state();
+            state.polled.task = number;
+            state.polled.uid.clone_from(&task.uid);
+        }
+        let Poll::Ready(outcome) = task.future.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            return;
+        };
+        let Some(task) = self.tasks.remove(&number) else { return };
+        if let (Outcome::Visited(result), Some(name)) = (outcome, &task.name) {
+            self.scene.state().tally.visits += 1;
+            if let Some(replica) = self.replicas[task.process.replica].as_mut() {
+                replica.visited(&self.scene, name, &result);
+            }
+        }
+    }
+
+    fn act(&mut self, number: usize) {
+        let before = self.scene.state().store.changes().len();
+        acts::act(&self.scene, self.plan, &self.plan.happenings[number].1);
+        self.deletions(before);
+    }
+
+    /// What Kubernetes does after a deletion, where a planted bug has it do something.
+    fn deletions(&self, before: usize) {
+        let mut state = self.scene.state();
+        let gone: Vec<_> =
+            state.store.changes()[before..].iter().filter(|change| change.deleted).cloned().collect();
+        for change in gone {
+            self.parts.after_deletion(&mut state, &change.resource);
+        }
+    }
+
+    fn watch(&mut self, process: Process, upto: usize) {
+        let scene = self.scene.clone();
+        let mut lost = {
+            let mut state = scene.state();
+            let condition = &state.replicas[process.replica];
+            let until = condition.paused_until.max(condition.watch_frozen_until);
+            if until > state.now {
+                state.agenda.add(until, Event::Watch { process, upto });
+                return;
+            }
+            condition.watch_drops
+        };
+        if let Some((replica, _)) = self.alive(process) {
+            replica.watch(&scene, upto, &mut lost);
+            scene.state().replicas[process.replica].watch_drops = lost;
+        }
+    }
+
+    fn relist(&mut self, replica: usize, behind: usize) {
+        let scene = self.scene.clone();
+        if let Some(replica) = self.replicas[replica].as_mut() {
+            let changes = scene.state().store.changes().len();
+            let upto = changes.saturating_sub(behind);
+            replica.list(&scene, upto);
+            if behind > 0 {
+                let mut state = scene.state();
+                let at = state.now + SignedDuration::from_secs(3);
+                state.agenda.add(at, Event::Watch { process: replica.process, upto: changes });
+            }
+        }
+    }
+
+    fn retire(&mut self, process: Process) {
+        let Some((replica, now)) = self.alive(process) else { return };
+        let task = replica.retire();
+        self.scene.state().agenda.add(now + RETIRE_EVERY, Event::Retire(process));
+        self.begin(task);
+    }
+
+    fn crash(&mut self, process: Process) {
+        if self.alive(process).is_none() {
+            return;
+        }
+        self.replicas[process.replica] = None;
+        self.tasks.retain(|_, task| task.process != process);
+        let mut state = self.scene.state();
+        let now = state.now;
+        state.story.tell(now, || format!("operator {} is gone", process.replica));
+        let condition = &mut state.replicas[process.replica];
+        condition.up = false;
+        condition.doom = None;
+        condition.paused_until = Timestamp::MIN;
+    }
+
+    fn boot(&mut self, replica: usize) {
+        let process = {
+            let mut state = self.scene.state();
+            let now = state.now;
+            let condition = &mut state.replicas[replica];
+            if condition.up {
+                return;
+            }
+            condition.up = true;
+            condition.life += 1;
+            condition.session = condition.session.map(|_| now);
+            let process = Process { replica, life: condition.life };
+            state.tally.restarts += u64::from(process.life > 1);
+            state.story.tell(now, || format!("operator {replica} starts"));
+            state.agenda.add(now, Event::Retire(process));
+            process
+        };
+        self.replicas[replica] = Some(Replica::boot(&self.scene, process, self.plan, self.parts));
+        self.relist(replica, 0);
+    }
+
+    fn calm(&mut self) {
+        acts::calm(&self.scene, self.plan);
+        for replica in 0..self.plan.replicas {
+            if self.replicas[replica].is_none() {
+                self.boot(replica);
+            }
+        }
+    }
+
+    /// Gives the watches what is new, renews sessions, and looks whether a promise is broken. True: the run is over.
+    fn watch_over(&mut self) -> bool {
+        let state = &mut *self.scene.state();
+        let now = state.now;
+        let changes = state.store.changes().len();
+        if changes > self.given {
+            self.given = changes;
+            for replica in self.replicas.iter().flatten() {
+                let lag = state.replicas[replica.process.replica].watch_lag;
+                let micros = i64::try_from(state.dice.u64(1_000..WATCH)).unwrap_or(0);
+                let at = now + lag + SignedDuration::from_micros(micros);
+                state.agenda.add(at, Event::Watch { process: replica.process, upto: changes });
+            }
+        }
+        for condition in &mut state.replicas {
+            let old = condition.session.is_some_and(|made| now.duration_since(made) > SignedDuration::from_hours(4));
+            if old && !condition.stuck_session {
+                condition.session = Some(now);
+            }
+        }
+        let State { promises, store, world, tally, .. } = state;
+        promises.note_specs(store.resources(), now);
+        promises.read_log(world);
+        if tally.visits > MOST_VISITS {
+            promises.break_with("P5", now, || format!("more than {MOST_VISITS} visits"));
+        }
+        promises.broken.is_some()
+    }
+
+    fn ended(self) -> Report {
+        let allow_disable = self.plan.allow_disable;
+        drop(self.tasks);
+        drop(self.replicas);
+        let state = &mut *self.scene.state();
+        if state.promises.broken.is_none() {
+            reckoning::reckon(state, allow_disable);
+            let now = state.now;
+            if let Some((calls, writes)) = self.at_rest
+                && (calls, writes) != (state.promises.calls, state.promises.writes)
+            {
+                let (more_calls, more_writes) = (state.promises.calls - calls, state.promises.writes - writes);
+                state.promises.break_with("P5", now, || {
+                    format!("{more_calls} calls and {more_writes} writes after all was as asked for")
+                });
+            }
+        }
+        state.tally.take_rows();
+        state.tally.runs = 1;
+        state.tally.seconds = u64::try_from(state.now.duration_since(BEGIN).as_secs()).unwrap_or(0);
+        let faults = state.world.calls().iter().filter_map(|call| call.fault.clone());
+        for fault in faults.collect::<Vec<_>>() {
+            state.tally.fault(aws_fault(&fault));
+        }
+        Report {
+            broken: state.promises.broken.clone(),
+            tally: std::mem::take(&mut state.tally),
+            story: std::mem::take(&mut state.story),
+        }
+    }
+}
+
+fn aws_fault(name: &str) -> &'static str {
+    match name {
+        "Refuse" => "AWS refuses",
+        "AccessDenied" => "AWS denies access",
+        "Throttle" => "AWS throttles",
+        "ServerError" => "AWS answers 5xx, not carried out",
+        "ServerErrorAfterwards" => "AWS answers 5xx, carried out",
+        "LoseRequest" => "a request to AWS is lost",
+        "LoseReply" => "AWS's reply is lost, carried out",
+        "Late" => "a request arrives late at AWS",
+        "Hold" => "AWS's reply never comes, carried out",
+        "Slow" => "AWS is slow",
+        "NoOp" => "AWS answers OK and does nothing",
+        "FailsLater" => "AWS accepts and fails later",
+        "Takes" => "AWS takes long",
+        "ReadLag" => "AWS shows the past",
+        _ => "another fault of AWS",
+    }
+}

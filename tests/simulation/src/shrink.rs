@@ -1,0 +1,66 @@
+//! Makes a plan that breaks a promise as small as it can: happening by happening, replica by replica, as long as the same promise breaks.
+
+use crate::parts::Parts;
+use crate::plan::{Happening, Plan};
+use crate::promises::Broken;
+use crate::run::run;
+
+/// The most runs that are spent on it.
+const MOST_RUNS: usize = 400;
+
+/// The smallest plan found that breaks the same promise, and how.
+pub fn shrink<P: Parts>(plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broken) {
+    let mut best = (plan.clone(), broken.clone());
+    let mut runs = 0;
+    loop {
+        let before = best.0.happenings.len();
+        let mut size = before.max(1);
+        while size > 0 {
+            let mut begin = 0;
+            while begin < best.0.happenings.len() && runs < MOST_RUNS {
+                let mut smaller = best.0.clone();
+                let end = (begin + size).min(smaller.happenings.len());
+                smaller.happenings.drain(begin..end);
+                runs += 1;
+                match still(&smaller, broken, parts) {
+                    Some(same) => best = (smaller, same),
+                    None => begin += size,
+                }
+            }
+            size /= 2;
+        }
+        if best.0.replicas > 1 && runs < MOST_RUNS {
+            let mut fewer = best.0.clone();
+            fewer.replicas -= 1;
+            fewer.clocks.truncate(fewer.replicas);
+            fewer.happenings.retain(|(_, happening)| replica_of(happening).is_none_or(|one| one < fewer.replicas));
+            runs += 1;
+            if let Some(same) = still(&fewer, broken, parts) {
+                best = (fewer, same);
+                continue;
+            }
+        }
+        if best.0.happenings.len() == before || runs >= MOST_RUNS {
+            return best;
+        }
+    }
+}
+
+fn still<P: Parts>(plan: &Plan, broken: &Broken, parts: &P) -> Option<Broken> {
+    run(plan, parts, false).broken.filter(|again| again.promise == broken.promise)
+}
+
+fn replica_of(happening: &Happening) -> Option<usize> {
+    match happening {
+        Happening::Doom(replica, ..)
+        | Happening::Kill(replica, _)
+        | Happening::ClockSet(replica, _)
+        | Happening::Credentials(replica, _)
+        | Happening::SessionStuck(replica, _)
+        | Happening::WatchLag(replica, _)
+        | Happening::WatchFrozen(replica, _)
+        | Happening::WatchDrops(replica, _)
+        | Happening::WatchBackInTime(replica, _) => Some(*replica),
+        _ => None,
+    }
+}

@@ -1,0 +1,272 @@
+//! Kubernetes in memory: resources and ledgers with the API server's rules for versions, generations, conflicts, finalizers
+//! and deletion, as far as the operator and its users touch them.
+//!
+//! It is pure: no time, no faults, no waiting; those come with the ports. A property test holds it against a real API
+//! server (`tests/real_kubernetes.rs`), so what it says of a write is what Kubernetes would say.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::stream_encryption::{
+    StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
+};
+use stream_encryption_operator::api::{FINALIZER, RETRY_ANNOTATION};
+use stream_encryption_operator::controller::records::RecordError;
+
+/// The most calls that the schema of a ledger allows.
+const MOST_CALLS: usize = 256;
+
+/// The namespace and name of a resource.
+pub type Name = (String, String);
+
+/// One change of a resource, as a watch tells it.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// The resource after the change; before it, where it was deleted.
+    pub resource: Arc<StreamEncryption>,
+    /// Whether it was deleted.
+    pub deleted: bool,
+}
+
+/// All objects, and the history of the resources.
+#[derive(Clone, Debug, Default)]
+pub struct Store {
+    version: u64,
+    uids: u64,
+    resources: BTreeMap<Name, Arc<StreamEncryption>>,
+    ledgers: BTreeMap<String, StreamLedger>,
+    changes: Vec<Change>,
+}
+
+/// The name of a resource.
+#[must_use]
+pub fn name_of(resource: &StreamEncryption) -> Name {
+    let metadata = &resource.metadata;
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}
+
+impl Store {
+    /// Every change of a resource so far, oldest first.
+    #[must_use]
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Every resource.
+    pub fn resources(&self) -> impl Iterator<Item = &Arc<StreamEncryption>> {
+        self.resources.values()
+    }
+
+    /// A resource.
+    #[must_use]
+    pub fn resource(&self, name: &Name) -> Option<&Arc<StreamEncryption>> {
+        self.resources.get(name)
+    }
+
+    /// The resource of this uid.
+    #[must_use]
+    pub fn resource_by_uid(&self, uid: &str) -> Option<&Arc<StreamEncryption>> {
+        self.resources.values().find(|resource| resource.metadata.uid.as_deref() == Some(uid))
+    }
+
+    /// A ledger.
+    #[must_use]
+    pub fn ledger(&self, name: &str) -> Option<&StreamLedger> {
+        self.ledgers.get(name)
+    }
+
+    /// Every ledger.
+    pub fn ledgers(&self) -> impl Iterator<Item = &StreamLedger> {
+        self.ledgers.values()
+    }
+
+    /// How many writes have changed something.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// `kubectl apply`: makes a resource, or gives it another spec. Without a change nothing is written.
+    pub fn apply(&mut self, name: &Name, spec: &StreamEncryptionSpec, now: Timestamp) {
+        let resource = match self.resources.get(name) {
+            Some(known) if known.spec == *spec => return,
+            Some(known) => {
+                let mut changed = (**known).clone();
+                changed.spec = spec.clone();
+                raise_generation(&mut changed.metadata);
+                changed
+            }
+            None => {
+                let mut made = StreamEncryption::new(&name.1, spec.clone());
+                made.metadata.namespace = Some(name.0.clone());
+                made.metadata.uid = Some(self.next_uid());
+                made.metadata.generation = Some(1);
+                made.metadata.creation_timestamp = Some(Time(now));
+                made
+            }
+        };
+        self.put(resource);
+    }
+
+    /// `kubectl annotate`: asks for a try now.
+    pub fn annotate(&mut self, name: &Name, retry: &str) {
+        let Some(known) = self.resources.get(name) else { return };
+        let mut changed = (**known).clone();
+        let annotations = changed.metadata.annotations.get_or_insert_default();
+        if annotations.insert(RETRY_ANNOTATION.to_owned(), retry.to_owned()).as_deref() != Some(retry) {
+            self.put(changed);
+        }
+    }
+
+    /// `kubectl delete`: with a finalizer the resource is only marked.
+    pub fn delete(&mut self, name: &Name, now: Timestamp) {
+        let Some(known) = self.resources.get(name) else { return };
+        if known.metadata.finalizers.iter().flatten().next().is_none() {
+            self.remove(name);
+        } else if known.metadata.deletion_timestamp.is_none() {
+            let mut marked = (**known).clone();
+            let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
+            marked.metadata.deletion_timestamp = Some(Time(second));
+            marked.metadata.deletion_grace_period_seconds = Some(0);
+            raise_generation(&mut marked.metadata);
+            self.put(marked);
+        }
+    }
+
+    /// Makes a ledger; a conflict if there is one of this name.
+    pub fn create_ledger(&mut self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, RecordError> {
+        fits(spec)?;
+        if self.ledgers.contains_key(name) {
+            return Err(RecordError::Conflict);
+        }
+        let mut ledger = StreamLedger::new(name, spec.clone());
+        ledger.metadata.uid = Some(self.next_uid());
+        ledger.metadata.generation = Some(1);
+        ledger.metadata.resource_version = Some(self.next_version());
+        self.ledgers.insert(name.to_owned(), ledger.clone());
+        Ok(ledger)
+    }
+
+    /// Replaces a ledger; a conflict unless it is the version that was read. Without a change nothing is written.
+    pub fn replace_ledger(&mut self, ledger: &StreamLedger) -> Result<StreamLedger, RecordError> {
+        let name = ledger.metadata.name.clone().unwrap_or_default();
+        let known = self.ledgers.get(&name).ok_or(RecordError::Conflict)?;
+        let same = known.metadata.resource_version == ledger.metadata.resource_version
+            && known.metadata.uid == ledger.metadata.uid;
+        if !same {
+            return Err(RecordError::Conflict);
+        }
+        fits(&ledger.spec)?;
+        if known.spec.stream_arn != ledger.spec.stream_arn {
+            return Err(RecordError::Unusable("a ledger belongs to one stream for ever".to_owned()));
+        }
+        if known.spec == ledger.spec {
+            return Ok(known.clone());
+        }
+        let mut changed = StreamLedger { metadata: known.metadata.clone(), spec: ledger.spec.clone() };
+        raise_generation(&mut changed.metadata);
+        changed.metadata.resource_version = Some(self.next_version());
+        self.ledgers.insert(name, changed.clone());
+        Ok(changed)
+    }
+
+    /// Deletes a ledger; a conflict unless it is the version that was read. One that is gone is no error.
+    pub fn delete_ledger(&mut self, ledger: &StreamLedger) -> Result<(), RecordError> {
+        let name = ledger.metadata.name.clone().unwrap_or_default();
+        let Some(known) = self.ledgers.get(&name) else { return Ok(()) };
+        let same = known.metadata.resource_version == ledger.metadata.resource_version
+            && known.metadata.uid == ledger.metadata.uid;
+        if !same {
+            return Err(RecordError::Conflict);
+        }
+        self.version += 1;
+        self.ledgers.remove(&name);
+        Ok(())
+    }
+
+    /// Takes a ledger away, whatever its version: a person, or a garbage collector.
+    pub fn lose_ledger(&mut self, name: &str) -> bool {
+        self.version += 1;
+        self.ledgers.remove(name).is_some()
+    }
+
+    /// Writes the status, unless the resource is gone or another one of that name. Without a change nothing is written.
+    pub fn write_status(&mut self, of: &Owner, status: &StreamEncryptionStatus) {
+        let name = (of.namespace.clone(), of.name.clone());
+        let Some(known) = self.resources.get(&name) else { return };
+        if known.metadata.uid.as_deref() != Some(&of.uid) || known.status.as_ref() == Some(status) {
+            return;
+        }
+        let mut changed = (**known).clone();
+        changed.status = Some(status.clone());
+        self.put(changed);
+    }
+
+    /// Sets or takes away the operator's finalizer, if the resource is still the version that was read. The last finalizer of a
+    /// resource that is being deleted takes it along.
+    pub fn set_finalizer(&mut self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
+        let name = name_of(resource);
+        let Some(known) = self.resources.get(&name) else { return Ok(()) };
+        if known.metadata.resource_version != resource.metadata.resource_version {
+            return Err(RecordError::Conflict);
+        }
+        let mut finalizers = known.metadata.finalizers.clone().unwrap_or_default();
+        let before = finalizers.len();
+        finalizers.retain(|finalizer| finalizer != FINALIZER);
+        if present {
+            if known.metadata.deletion_timestamp.is_some() && before == finalizers.len() {
+                return Err(RecordError::Unusable("no new finalizers can be added if the object is being deleted".to_owned()));
+            }
+            finalizers.push(FINALIZER.to_owned());
+        }
+        if known.metadata.deletion_timestamp.is_some() && finalizers.is_empty() {
+            self.remove(&name);
+            return Ok(());
+        }
+        let mut changed = (**known).clone();
+        changed.metadata.finalizers = (!finalizers.is_empty()).then_some(finalizers);
+        if changed.metadata.finalizers != known.metadata.finalizers {
+            self.put(changed);
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, mut resource: StreamEncryption) {
+        resource.metadata.resource_version = Some(self.next_version());
+        let resource = Arc::new(resource);
+        self.resources.insert(name_of(&resource), resource.clone());
+        self.changes.push(Change { resource, deleted: false });
+    }
+
+    fn remove(&mut self, name: &Name) {
+        if let Some(resource) = self.resources.remove(name) {
+            self.version += 1;
+            self.changes.push(Change { resource, deleted: true });
+        }
+    }
+
+    fn next_version(&mut self) -> String {
+        self.version += 1;
+        self.version.to_string()
+    }
+
+    fn next_uid(&mut self) -> String {
+        self.uids += 1;
+        format!("uid-{}", self.uids)
+    }
+}
+
+/// The generation counts changes of the spec, and the mark of deletion.
+fn raise_generation(metadata: &mut ObjectMeta) {
+    metadata.generation = Some(metadata.generation.unwrap_or(0) + 1);
+}
+
+fn fits(spec: &StreamLedgerSpec) -> Result<(), RecordError> {
+    if spec.calls.len() > MOST_CALLS {
+        return Err(RecordError::Unusable(format!("spec.calls: Too many: must have at most {MOST_CALLS} items")));
+    }
+    Ok(())
+}
