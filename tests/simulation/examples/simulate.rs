@@ -62,13 +62,15 @@ fn main() -> ExitCode {
         }
     });
     let tally = total.into_inner().unwrap();
-    println!("{tally:#?}");
-    println!("{:?}", begin.elapsed());
+    if arguments.failures == 1 {
+        println!("{tally:#?}");
+    }
+    println!("{} runs, {} visits, {:?}", tally.runs, tally.visits, begin.elapsed());
     let failed = failed.into_inner().unwrap();
     for (seed, broken) in &failed {
         println!("seed {seed}: {broken}");
     }
-    if let Some((seed, broken)) = failed.first() {
+    if let (Some((seed, broken)), 1) = (failed.first(), arguments.failures) {
         let (small, broken) = shrink(&plan(*seed), broken, &Faithful);
         println!("smallest of seed {seed}: {small:#?}");
         print!("{}", run(&small, &Faithful, true).story);

@@ -202,6 +202,8 @@ fn held(state: &State, resource: &StreamEncryption, stream: &StreamArn, expected
     let is_ready = ready.is_some_and(|ready| ready.status == Truth::True.as_str());
     match expected {
         Expected::Unchanged => Ok(false),
+        // What it would do is not asked of who only reports.
+        Expected::Says(_) if resource.spec.drift == Drift::Report && reason == Some(Reason::Drifted) => Ok(false),
         Expected::Says(reasons) => {
             if reason.is_some_and(|reason| reasons.contains(&reason)) {
                 Ok(false)
