@@ -1,0 +1,7 @@
+//! The fault matrix: what goes wrong around the operator, row by row, on a real API server. `docs/reliability.md` has the
+//! table that says which test stands for which row.
+
+mod crashes;
+mod fuse;
+mod proxy;
+mod rig;
