@@ -3,5 +3,6 @@
 
 mod crashes;
 mod fuse;
+mod kills;
 mod proxy;
 mod rig;

@@ -113,20 +113,21 @@ impl Fuse {
 
     /// A write or a call.
     async fn around<T>(&self, name: &'static str, call: impl Future<Output = T>) -> T {
-        let number = {
-            let mut passed = self.passed();
-            if name == IDENTITY && passed.names.contains(&name) {
-                // It is asked of AWS once in a process.
-                drop(passed);
-                return call.await;
-            }
-            passed.names.push(name);
-            passed.names.len()
-        };
+        let number = self.number(name);
         self.stand_still_at((number, When::Before)).await;
         let answer = call.await;
         self.stand_still_at((number, When::After)).await;
         answer
+    }
+
+    /// Its number, from 1; 0 for what is not sent: AWS is asked for the identity once in a process.
+    fn number(&self, name: &'static str) -> usize {
+        let mut passed = self.passed();
+        if name == IDENTITY && passed.names.contains(&name) {
+            return 0;
+        }
+        passed.names.push(name);
+        passed.names.len()
     }
 
     async fn stand_still_at(&self, here: Spot) {
