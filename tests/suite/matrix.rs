@@ -6,3 +6,4 @@ mod fuse;
 mod kills;
 mod proxy;
 mod rig;
+mod site;

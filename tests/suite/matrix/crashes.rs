@@ -29,7 +29,10 @@ async fn crash_everywhere(play: &Play, service: Service, prefix: &str, scenes: i
             assert_eq!(journey.changes(), calls, "{spot}: calls");
             let reserved = journey.reserved().await;
             // Crashed between a reservation and its call: the reservation stays, and counts.
-            assert!((calls..=calls + 1).contains(&reserved), "{spot}: {reserved} reservations, {calls} calls");
+            assert!(
+                (calls..=calls + 1).contains(&reserved),
+                "{spot}: {reserved} reservations, {calls} calls"
+            );
         }
     }
 }
@@ -40,7 +43,8 @@ fn cmk(arn: &str) -> Value {
 }
 
 #[tokio::test]
-async fn whichever_write_or_call_it_crashes_at_a_stream_is_enabled_proved_and_turned_off_with_one_call_each() {
+async fn whichever_write_or_call_it_crashes_at_a_stream_is_enabled_proved_and_turned_off_with_one_call_each()
+{
     let play = stage().await;
     let key = play.plant_key();
     crash_everywhere(&play, Service::Firehose, "on-off", |name| {

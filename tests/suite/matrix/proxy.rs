@@ -230,7 +230,7 @@ impl Proxy {
 
     /// How often a watch has said that what it was to go on from is gone.
     pub(crate) fn said_gone(&self) -> usize {
-        *self.shared.gone.borrow() + self.answered(Asked::is_watch, 410)
+        *self.shared.gone.borrow()
     }
 
     /// Leaves one line of a watch out, after so many more.
@@ -308,6 +308,11 @@ impl Shared {
     ) -> io::Result<Answer> {
         let met = self.met(asked);
         match met {
+            Some(Meet::Answer(410, When::Before)) if asked.is_watch() => {
+                // The API server begins the watch, and its first line says so.
+                self.gone.send_modify(|count| *count += 1);
+                return Ok(Response::new(whole(Bytes::from_static(GONE))));
+            }
             Some(Meet::Answer(status, When::Before)) => return Ok(refusal(status)),
             Some(Meet::Cut(When::Before)) => return Err(io::Error::other("cut, as told")),
             Some(Meet::Hold(When::Before)) => self.hold().await,
@@ -444,6 +449,8 @@ impl Shared {
 fn whole(body: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
     Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
+
+const GONE: &[u8] = b"{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\"message\":\"too old resource version: 1 (2)\",\"reason\":\"Expired\",\"code\":410}}\n";
 
 /// A refusal as the API server words one.
 fn refusal(status: u16) -> Answer {
