@@ -7,3 +7,4 @@ mod kills;
 mod proxy;
 mod rig;
 mod site;
+mod watches;
