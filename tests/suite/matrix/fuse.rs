@@ -100,6 +100,11 @@ impl<A: Streams, R: Records> FusedOperator<A, R> {
         visit.await
     }
 
+    /// How long the driver would wait for this time: on the operator's own clock.
+    pub(crate) fn wait_until(&self, wake: Timestamp) -> SignedDuration {
+        wake.duration_since(self.operator.clock.now()).max(SignedDuration::from_millis(10))
+    }
+
     /// The writes and calls so far, by name.
     pub(crate) fn passed(&self) -> Vec<&'static str> {
         self.fuse.passed().names.clone()

@@ -4,16 +4,19 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, PlantedStream, Service, Settings, Snapshot};
-use stream_encryption_operator::api::stream_encryption::StreamEncryptionStatus;
+use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::kubernetes::Cluster;
 use test_cluster::TestCluster;
 
 use super::fuse::{FusedOperator, Spot, Visited};
 use crate::play::{Play, firehose, kinesis, reason};
+
+/// The operator of every journey, with its fuse.
+pub(crate) type Fused = FusedOperator<Aws, Cluster>;
 
 pub(crate) const DAY: SignedDuration = SignedDuration::from_hours(24);
 pub(crate) const START: &str = "StartDeliveryStreamEncryption";
@@ -78,7 +81,7 @@ pub(crate) struct Journey<'a> {
     pub(crate) play: &'a Play,
     pub(crate) name: String,
     pub(crate) arn: String,
-    pub(crate) operator: FusedOperator<Aws, Cluster>,
+    pub(crate) operator: Fused,
     /// Whether the fuse has blown.
     pub(crate) crashed: bool,
     /// Visits to which Kubernetes gave no answer.
@@ -118,7 +121,9 @@ impl<'a> Journey<'a> {
         match act {
             Act::Apply(spec) => self.play.apply(&self.name, spec).await,
             Act::Delete => {
-                self.play.kubectl(&["delete", "strenc", &self.name, "--wait=false"]).await;
+                let api: Api<StreamEncryption> =
+                    Api::namespaced(self.play.user.clone(), &self.play.namespace);
+                api.delete(&self.name, &DeleteParams::default()).await.expect("it may be deleted");
             }
             Act::Outside(state) => {
                 let now = self.play.aws.now();
@@ -157,9 +162,7 @@ impl<'a> Journey<'a> {
     pub(crate) async fn visit(&mut self) -> Option<SignedDuration> {
         let resource = self.play.resource(&self.name).await?;
         Some(match self.operator.visit_or_crash(&resource).await {
-            Visited::Done(Ok(wake)) => {
-                wake.duration_since(self.play.aws.now()).max(SignedDuration::from_millis(1))
-            }
+            Visited::Done(Ok(wake)) => self.operator.wait_until(wake),
             Visited::Done(Err(_)) => {
                 self.failed += 1;
                 AGAIN
