@@ -6,6 +6,7 @@ mod aws;
 mod crashes;
 mod fuse;
 mod kills;
+mod ledgers;
 mod outages;
 mod proxy;
 mod rig;

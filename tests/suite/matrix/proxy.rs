@@ -103,6 +103,8 @@ struct Shared {
     cut: watch::Sender<usize>,
     /// How many lines of watches said 410.
     gone: watch::Sender<usize>,
+    /// What is added to the `spec` of objects that are read, as if newer definitions kept it.
+    added: Mutex<Option<(fn(&Asked) -> bool, serde_json::Value)>>,
     /// After how many more lines of watches one is left out.
     lose_after: Mutex<Option<usize>>,
 }
@@ -149,6 +151,7 @@ impl Proxy {
             frozen: watch::Sender::new(false),
             cut: watch::Sender::new(0),
             gone: watch::Sender::new(0),
+            added: Mutex::new(None),
             lose_after: Mutex::new(None),
         });
         let kubeconfig = cluster.folder().join(format!("proxy-{}.kubeconfig", address.port()));
@@ -211,6 +214,11 @@ impl Proxy {
     /// Lets the lines of all watches wait, or go.
     pub(crate) fn freeze(&self, frozen: bool) {
         self.shared.frozen.send_replace(frozen);
+    }
+
+    /// Adds fields to the `spec` of every object of this kind that is read, or no longer.
+    pub(crate) fn add_to_spec(&self, of: fn(&Asked) -> bool, fields: Option<serde_json::Value>) {
+        *lock(&self.shared.added) = fields.map(|fields| (of, fields));
     }
 
     /// Ends all watches, as a load balancer does.
@@ -385,13 +393,26 @@ impl Shared {
         let body = if asked.is_watch() && status == StatusCode::OK {
             self.lines(answered.into_body())
         } else {
-            whole(answered.into_body().collect().await.map_err(io::Error::other)?.to_bytes())
+            let body = answered.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+            whole(self.with_additions(asked, body))
         };
         Response::builder()
             .status(status)
             .header("content-type", "application/json")
             .body(body)
             .map_err(io::Error::other)
+    }
+
+    fn with_additions(&self, asked: &Asked, body: Bytes) -> Bytes {
+        let added = lock(&self.added);
+        let Some((_, fields)) = added.as_ref().filter(|(of, _)| !asked.is_write() && of(asked)) else {
+            return body;
+        };
+        let mut object: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        if let (Some(spec), Some(fields)) = (object["spec"].as_object_mut(), fields.as_object()) {
+            spec.extend(fields.clone());
+        }
+        Bytes::from(object.to_string())
     }
 
     /// A watch, line by line.
