@@ -136,9 +136,8 @@ impl<'a> Journey<'a> {
     pub(crate) async fn until(&mut self, end: &str) -> String {
         for _ in 0..VISITS {
             let Some(wake) = self.visit().await else { return self.all_in_all(None).await };
-            let live = self.play.resource(&self.name).await;
-            let status = live.as_ref().and_then(|live| live.status.clone()).unwrap_or_default();
-            let generation = live.and_then(|live| live.metadata.generation);
+            let Some(live) = self.play.resource(&self.name).await else { return self.all_in_all(None).await };
+            let (status, generation) = (live.status.unwrap_or_default(), live.metadata.generation);
             if !end.is_empty() && reason(&status) == end && status.observed_generation == generation {
                 return self.all_in_all(Some(&status)).await;
             }
