@@ -7,7 +7,7 @@ use serde_json::json;
 use simulated_aws::world::Service;
 
 use super::proxy::{Asked, Meet, Proxy, When};
-use super::rig::{Act, DAY, Journey, START, Scene, spec, stage, stopped};
+use super::rig::{Act, Journey, START, Scene, spec, stage, stopped};
 use crate::play::{Play, operators_kubeconfig, reason};
 
 /// A play whose operator reaches the API server through a proxy.
@@ -140,7 +140,7 @@ async fn while_ledgers_cannot_be_written_nothing_is_called_though_all_else_works
         let mut journey = Journey::new(&play, Service::Firehose, "orders", None);
         play.apply("orders", &spec(&journey.arn, None)).await;
         proxy.always(is_ledger_write, meet);
-        journey.let_pass(DAY / 24).await;
+        journey.let_pass(SignedDuration::from_mins(2)).await;
         assert_eq!(journey.changes(), 0, "{meet:?}");
         proxy.heal();
         journey.until("Encrypted").await;

@@ -66,7 +66,7 @@ async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_c
     // The API server is killed, and etcd forgets what the watch would have to go on from.
     own.stop_apiserver();
     site.turned_off_by_another();
-    asked_again(&site, 4).await;
+    asked_again(&site, 3).await;
     assert_eq!(site.starts(), 1, "nothing can be written");
     compact(&own).await;
     own.start_apiserver().await.expect("it starts again");
@@ -83,7 +83,7 @@ async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_c
     let etcd = *processes.last().expect("etcd runs");
     signal_to(etcd, "-STOP");
     site.turned_off_by_another();
-    asked_again(&site, 3).await;
+    asked_again(&site, 2).await;
     let called_meanwhile = site.starts() - 3;
     signal_to(etcd, "-CONT");
     assert_eq!(called_meanwhile, 0, "nothing can be written");
@@ -97,7 +97,7 @@ async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_c
     own.kubectl(&["delete", "clusterrolebinding", name]).await.expect("it is deleted");
     let other = aws.world().plant_key(PlantedKey::default());
     site.apply(&spec(&site.arn(), Some(&other))).await;
-    asked_again(&site, 3).await;
+    asked_again(&site, 2).await;
     let forbidden = site.kubernetes.answered(Asked::is_status, 403)
         + site.kubernetes.answered(|asked| !asked.is_write(), 403);
     assert!(forbidden > 0);

@@ -86,8 +86,11 @@ pub(crate) struct Rule {
 /// Where requests are passed on to.
 enum Upstream {
     Kubernetes(Client),
-    Aws(legacy::Client<legacy::connect::HttpConnector, Full<Bytes>>, String),
+    Aws(Box<legacy::Client<legacy::connect::HttpConnector, Full<Bytes>>>, String),
 }
+
+/// Fields, and of which objects they are added to the `spec`.
+struct Added(fn(&Asked) -> bool, serde_json::Value);
 
 struct Shared {
     upstream: Upstream,
@@ -104,7 +107,7 @@ struct Shared {
     /// How many lines of watches said 410.
     gone: watch::Sender<usize>,
     /// What is added to the `spec` of objects that are read, as if newer definitions kept it.
-    added: Mutex<Option<(fn(&Asked) -> bool, serde_json::Value)>>,
+    added: Mutex<Option<Added>>,
     /// After how many more lines of watches one is left out.
     lose_after: Mutex<Option<usize>>,
 }
@@ -136,7 +139,7 @@ impl Proxy {
     /// In front of AWS at this address.
     pub(crate) async fn of_aws(cluster: &TestCluster, url: &str) -> Self {
         let client = legacy::Client::builder(TokioExecutor::new()).build_http();
-        Self::start(Upstream::Aws(client, url.to_owned()), cluster).await
+        Self::start(Upstream::Aws(Box::new(client), url.to_owned()), cluster).await
     }
 
     async fn start(upstream: Upstream, cluster: &TestCluster) -> Self {
@@ -218,7 +221,7 @@ impl Proxy {
 
     /// Adds fields to the `spec` of every object of this kind that is read, or no longer.
     pub(crate) fn add_to_spec(&self, of: fn(&Asked) -> bool, fields: Option<serde_json::Value>) {
-        *lock(&self.shared.added) = fields.map(|fields| (of, fields));
+        *lock(&self.shared.added) = fields.map(|fields| Added(of, fields));
     }
 
     /// Ends all watches, as a load balancer does.
@@ -405,7 +408,8 @@ impl Shared {
 
     fn with_additions(&self, asked: &Asked, body: Bytes) -> Bytes {
         let added = lock(&self.added);
-        let Some((_, fields)) = added.as_ref().filter(|(of, _)| !asked.is_write() && of(asked)) else {
+        let Some(Added(_, fields)) = added.as_ref().filter(|Added(of, _)| !asked.is_write() && of(asked))
+        else {
             return body;
         };
         let mut object: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();

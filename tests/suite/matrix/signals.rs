@@ -84,13 +84,13 @@ async fn a_log_whose_reader_is_gone_or_whose_disk_is_full_stops_nothing() {
 
     let full = Site::prepare(cluster, &account, &aws, &names[1]).await;
     let device = std::fs::File::options().write(true).open("/dev/full");
-    let _other = device.ok().map(|device| full.start_logging_to(device));
+    let other = device.ok().map(|device| full.start_logging_to(device));
     full.ask_for_encryption().await;
 
     gone.until_it_says("Encrypted", 40).await;
     assert_eq!(gone.starts(), 1);
     // Only Linux has a device that is always full.
-    if _other.is_some() {
+    if other.is_some() {
         full.until_it_says("Encrypted", 40).await;
         assert_eq!(full.starts(), 1);
     }
@@ -104,7 +104,7 @@ async fn a_log_that_nobody_reads_holds_the_process_up_and_sends_nothing_twice() 
     let site = Site::prepare(cluster, &account, &aws().await, name).await;
     let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
     // A pipe holds 64 kB; the operator's first lines find little room.
-    writer.write_all(&[b'\n'; 65_000]).expect("there is room");
+    writer.write_all(&vec![b'\n'; 65_000]).expect("there is room");
     let _operator = site.start_logging_to(writer);
     site.ask_for_encryption().await;
     time_passes(Duration::from_secs(3)).await;
