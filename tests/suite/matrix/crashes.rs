@@ -15,7 +15,7 @@ use crate::play::{ACCOUNT, Play, REGION};
 const LANES: usize = 4;
 
 /// The id of the key of every journey, so that all ends read alike.
-const KEY: &str = "00000001-0000-4000-8000-000000000001";
+const KEY: &str = "0000cafe-0000-4000-8000-00000000cafe";
 
 /// Plays the journey once as it is, and then with a crash at each spot of it. `scenes` makes them for a stream's name.
 async fn crash_everywhere(service: Service, prefix: &str, scenes: impl Fn(&Play, &str) -> Vec<Scene>) {
