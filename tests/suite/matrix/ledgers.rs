@@ -1,5 +1,6 @@
 //! Rows 9, 21 and 22: what others do to the ledgers: webhooks that do not answer, a deleted ledger, one of a newer version.
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::Service;
 use stream_encryption_operator::model::ledger;
@@ -9,7 +10,6 @@ use super::proxy::{Asked, Meet, Proxy, When};
 use super::rig::{Act, DAY, Journey, Scene, spec, stage, stopped};
 use crate::play::{Play, message, operators_kubeconfig, reason};
 use crate::process::eventually;
-use jiff::SignedDuration;
 
 /// A webhook that nobody serves, for these resources in the play's namespace.
 fn webhook(play: &Play, resources: &[&str]) -> Value {

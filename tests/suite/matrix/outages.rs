@@ -1,11 +1,10 @@
 //! Rows 6, 7 and 24 on a cluster of its own: the API server is killed and started again, etcd is compacted and stands still,
 //! and the operator's rights are taken away while it runs. The operator is a process.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
-
 use simulated_aws::world::PlantedKey;
 use test_cluster::TestCluster;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
 use super::proxy::Asked;
 use super::rig::spec;

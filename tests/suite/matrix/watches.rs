@@ -4,13 +4,13 @@
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
+use simulated_aws::world::{PlantedKey, Service};
 
 use super::proxy::{Asked, Meet, When};
 use super::rig::{Act, DESCRIBE, Journey, START, Scene, namespaces, spec, stage, stopped};
 use super::site::{Site, aws};
 use crate::play::{cluster, operators_kubeconfig};
 use crate::process::eventually;
-use simulated_aws::world::{PlantedKey, Service};
 
 /// A read of the resource as it is now, which each visit begins with.
 fn is_live_read(asked: &Asked) -> bool {
@@ -45,7 +45,6 @@ async fn while_its_watch_is_frozen_the_operator_calls_nothing_that_the_live_spec
 
     site.kubernetes.freeze(false);
     site.until_it_says("Drifted", 20).await;
-    site.ask_for_encryption().await;
     let correct = json!({"stream": {"arn": site.arn()}, "drift": "Correct"});
     site.apply(&correct).await;
     site.until_it_says("Encrypted", 40).await;
