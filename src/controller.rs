@@ -49,7 +49,7 @@ pub async fn reconcile<A: Streams, R: Records>(
     if finalize::is_released(operator, resource, &subject).await? {
         return Ok(operator.clock.now() + subject.drift_interval);
     }
-    let book = book::open(&operator.records, resource, &subject.stream).await?;
+    let book = book::open(&operator.records, resource, &subject.stream, operator.clock.now()).await?;
     let mut case = Case::new(operator.clock.now(), subject, book, visit);
 
     let mut decision = (operator.decide)(&case.input());

@@ -2,11 +2,14 @@
 //!
 //! Everything lies in `spec`, not in `status`: the claim of an owner and the first call are then one atomic write, and
 //! a backup tool that drops `status` on restore cannot make the operator forget which calls it made.
+//!
+//! A ledger with a field that this version does not know was written by a newer one, and is refused as unreadable: the
+//! field may forbid what this version would do, and writing the ledger back would lose it.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::stream_encryption::KeyStatus;
@@ -24,7 +27,8 @@ use super::stream_encryption::KeyStatus;
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.name"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = as_kubernetes_has_it)]
 pub struct StreamLedgerSpec {
     /// The stream's ARN. The ledger's name is a hash of it.
     #[serde(rename = "streamARN")]
@@ -52,9 +56,15 @@ pub struct StreamLedgerSpec {
     pub attempts: Option<Attempts>,
 }
 
+/// What is refused here is refused on reading: the API server takes no schema that forbids further fields beside known ones.
+fn as_kubernetes_has_it(schema: &mut Schema) {
+    schema.remove("additionalProperties");
+}
+
 /// The resource that owns a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = as_kubernetes_has_it)]
 pub struct Owner {
     /// Its namespace.
     pub namespace: String,
@@ -66,7 +76,8 @@ pub struct Owner {
 
 /// One call of Start or Stop: written before it is sent, completed by its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = as_kubernetes_has_it)]
 pub struct Call {
     /// Unique within the ledger.
     #[schemars(length(max = 64))]
@@ -99,7 +110,8 @@ impl Call {
 
 /// What a call asks for, and what a stream's encryption is compared with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = as_kubernetes_has_it)]
 pub struct Target {
     /// Start, or Stop.
     pub action: Action,
@@ -132,7 +144,8 @@ pub enum Outcome {
 
 /// What was last known for certain to encrypt the records.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = as_kubernetes_has_it)]
 pub struct InForce {
     /// The key; absent for plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -146,7 +159,8 @@ pub struct InForce {
 
 /// The attempts made without AWS showing what was asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = as_kubernetes_has_it)]
 pub struct Attempts {
     /// How many.
     pub count: u32,

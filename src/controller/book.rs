@@ -3,11 +3,12 @@
 //! Whoever wants to call AWS must first have written here. A conflict means that somebody else wrote: the caller drops
 //! all that it decided. Nothing here decides; the arithmetic is in [`crate::model::ledger`].
 
+use jiff::Timestamp;
 use tracing::warn;
 
 use super::records::{RecordError, Records};
-use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
-use crate::api::stream_encryption::StreamEncryption;
+use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
+use crate::api::stream_encryption::{Encryption, StreamEncryption};
 use crate::model::decision::Ownership;
 use crate::model::ledger;
 use crate::model::stream::StreamArn;
@@ -41,6 +42,7 @@ pub async fn open<R: Records>(
     records: &R,
     resource: &StreamEncryption,
     stream: &StreamArn,
+    now: Timestamp,
 ) -> Result<Book, RecordError> {
     let name = ledger::name(stream);
     let me = owner(resource);
@@ -54,7 +56,18 @@ pub async fn open<R: Records>(
         Err(error) => return Err(error),
     };
     let Some(found) = stored else {
-        return Ok(Book { spec: empty, ownership: Ownership::Own, name, stored: None });
+        let told =
+            resource.status.as_ref().and_then(|status| status.calls.as_ref()).map_or(0, |calls| calls.used);
+        if told > 0 {
+            warn!(
+                ledger = name,
+                calls = told,
+                "the ledger is gone: the calls that the status tells of are taken as made now"
+            );
+        }
+        let off = resource.spec.encryption == Encryption::Disabled;
+        let spec = ledger::regained(&empty, if off { Action::Stop } else { Action::Start }, told, now);
+        return Ok(Book { spec, ownership: Ownership::Own, name, stored: None });
     };
     if let Err(corrupt) = ledger::check(&found.spec, stream) {
         warn!(ledger = name, why = %corrupt, "the ledger cannot be believed");

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::backoff;
 use super::fault::{Class, Fault};
+use super::key::Key;
 use super::observation::Observation;
 use super::stream::StreamArn;
 use crate::api::ledger::{Action, Attempts, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target};
@@ -57,6 +58,26 @@ pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
         satisfied: None,
         attempts: None,
     }
+}
+
+/// A ledger in place of one that somebody deleted, when `told` calls of its stream counted as far as anybody knows. When
+/// they were made is lost with it, so they count as made now.
+#[must_use]
+pub fn regained(empty: &StreamLedgerSpec, action: Action, told: u32, now: Timestamp) -> StreamLedgerSpec {
+    let target = match action {
+        Action::Start => Key::AwsOwned.target(),
+        Action::Stop => Target { action, key: None },
+    };
+    let call = |number| Call {
+        id: format!("regained-{number}"),
+        target: target.clone(),
+        time: stored(now),
+        outcome: Outcome::Accepted,
+        code: None,
+        correction: false,
+        after_failure: false,
+    };
+    StreamLedgerSpec { calls: (0..told.min(AWS_LIMIT)).map(call).collect(), ..empty.clone() }
 }
 
 /// Why a ledger is not believed. Nothing is called on its stream until a person has looked.
@@ -231,7 +252,7 @@ pub fn learn(
         last.outcome = Outcome::Accepted;
     }
     if let Some(key) = observation.settled() {
-        let key = key.map(super::key::Key::status);
+        let key = key.map(Key::status);
         if learned.in_force.as_ref().map(|known| &known.key) != Some(&key) {
             // From one key to another, records were encrypted all along.
             let all_along = learned.in_force.as_ref().and_then(|known| known.encrypted_since.clone());

@@ -7,6 +7,7 @@ mod firehose;
 mod kinesis;
 mod layout;
 mod ledgers;
+mod matrix;
 mod mistakes;
 mod play;
 mod process;

@@ -48,7 +48,7 @@ pub(crate) struct Play {
     /// Kubernetes as the operator may use it.
     pub(crate) client: Client,
     /// Kubernetes as an administrator may use it.
-    user: Client,
+    pub(crate) user: Client,
     pub(crate) namespace: String,
     pub(crate) rules: Rules,
     operator: Operator<Aws, Cluster>,
@@ -165,6 +165,12 @@ impl Play {
         self.operator = operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone());
     }
 
+    /// The same, but the operator reaches the API server by another client, such as one through a proxy.
+    pub(crate) fn through(&mut self, client: Client) {
+        self.client = client;
+        self.restart();
+    }
+
     /// Another replica of the operator, with a memory of its own.
     pub(crate) fn replica(&self) -> Operator<Aws, Cluster> {
         operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone())
@@ -202,7 +208,7 @@ impl Play {
 
     /// The resource as it is now.
     pub(crate) async fn resource(&self, name: &str) -> Option<StreamEncryption> {
-        let api: Api<StreamEncryption> = Api::namespaced(self.client.clone(), &self.namespace);
+        let api: Api<StreamEncryption> = Api::namespaced(self.user.clone(), &self.namespace);
         api.get_opt(name).await.expect("the resource can be read")
     }
 
@@ -213,7 +219,7 @@ impl Play {
 
     /// The ledger of a stream.
     pub(crate) async fn ledger(&self, arn: &str) -> Option<StreamLedger> {
-        let api: Api<StreamLedger> = Api::namespaced(self.client.clone(), &self.namespace);
+        let api: Api<StreamLedger> = Api::namespaced(self.user.clone(), &self.namespace);
         api.get_opt(&ledger::name(&arn.parse().expect("an ARN"))).await.expect("the ledger can be read")
     }
 

@@ -1,7 +1,7 @@
 //! The operator's own process, on a real clock: killed at the worst moment, before objects that it cannot read, without AWS.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
@@ -20,6 +20,16 @@ pub(crate) struct OperatorProcess(Child);
 impl OperatorProcess {
     /// Starts the binary with nothing but a KUBECONFIG and AWS's standard environment.
     pub(crate) fn start(kubeconfig: &Path, namespace: &str, environment: &[(&str, &str)]) -> Self {
+        Self::logging_to(Stdio::null(), kubeconfig, namespace, environment)
+    }
+
+    /// The same, with its log.
+    pub(crate) fn logging_to(
+        log: impl Into<Stdio>,
+        kubeconfig: &Path,
+        namespace: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_stream-encryption-operator"))
             .arg("run")
             .env("KUBECONFIG", kubeconfig)
@@ -33,9 +43,19 @@ impl OperatorProcess {
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn();
         Self(child.expect("the operator starts"))
+    }
+
+    /// `kill` with this signal, such as `-STOP`.
+    pub(crate) fn signal(&self, signal: &str) {
+        signal_to(self.0.id(), signal);
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("it can be asked")
     }
 
     /// kill -9.
@@ -50,6 +70,12 @@ impl Drop for OperatorProcess {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// `kill` of any process.
+pub(crate) fn signal_to(process: u32, signal: &str) {
+    let sent = Command::new("kill").args([signal, &process.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "kill {signal} {process}");
 }
 
 /// Waits, on the real clock, until something outside this process has come true.

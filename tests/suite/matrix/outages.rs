@@ -1,0 +1,117 @@
+//! Rows 6, 7 and 24 on a cluster of its own: the API server is killed and started again, etcd is compacted and stands still,
+//! and the operator's rights are taken away while it runs. The operator is a process.
+
+use simulated_aws::world::PlantedKey;
+use test_cluster::TestCluster;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+use super::proxy::Asked;
+use super::rig::spec;
+use super::site::{Site, aws};
+use crate::play::LEDGERS;
+use crate::process::{eventually, signal_to};
+
+/// Makes etcd forget every revision but the last.
+async fn compact(cluster: &TestCluster) {
+    let last = etcd(cluster, "/v3/kv/range", "{\"key\":\"Lw==\"}").await;
+    let revision = last.split("\"revision\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    let revision = revision.unwrap_or_else(|| panic!("no revision in {last}"));
+    let compacted = etcd(cluster, "/v3/kv/compaction", &format!("{{\"revision\":{revision}}}")).await;
+    assert!(compacted.contains("200 OK"), "{compacted}");
+}
+
+/// One request to etcd's JSON gateway, which listens on a socket in the cluster's folder.
+async fn etcd(cluster: &TestCluster, path: &str, body: &str) -> String {
+    let mut socket = UnixStream::connect(cluster.folder().join("etcd.sock")).await.expect("etcd listens");
+    let length = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: etcd\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    );
+    socket.write_all(request.as_bytes()).await.expect("it is sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+async fn install(cluster: &TestCluster) {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
+    cluster.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
+    let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+    cluster.kubectl(&established).await.expect("the definitions are established");
+    cluster.kubectl(&["create", "namespace", "orders"]).await.expect("a namespace");
+}
+
+/// Waits until the operator has asked the API server so many times more.
+async fn asked_again(site: &Site<'_>, times: usize) {
+    let asked = site.kubernetes.count(|_| true);
+    eventually("it asks again", 60, async || site.kubernetes.count(|_| true) >= asked + times).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_called_that_is_not_written_first()
+ {
+    let own = TestCluster::start().await.expect("a cluster");
+    install(&own).await;
+    let account =
+        own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
+    let aws = aws().await;
+    let site = Site::prepare(&own, &account, &aws, "orders").await;
+    let log = own.folder().join("operator.log");
+    let _operator = site.start_logging_to(std::fs::File::create(&log).expect("a log"));
+    site.ask_for_encryption().await;
+    site.until_it_says("Encrypted", 40).await;
+
+    // The API server is killed, and etcd forgets what the watch would have to go on from.
+    own.stop_apiserver();
+    site.turned_off_by_another();
+    asked_again(&site, 3).await;
+    assert_eq!(site.starts(), 1, "nothing can be written");
+    compact(&own).await;
+    own.start_apiserver().await.expect("it starts again");
+    eventually("it is corrected", 60, async || site.starts() == 2).await;
+    site.until_it_says("Encrypted", 40).await;
+    assert!(site.kubernetes.said_gone() > 0, "the watch could go on after all");
+    let key = aws.world().plant_key(PlantedKey::default());
+    site.apply(&spec(&site.arn(), Some(&key))).await;
+    site.until_it_says("Encrypted", 40).await;
+    assert_eq!(site.starts(), 3);
+
+    // etcd stands still, and with it whoever asks it.
+    let processes = own.process_ids();
+    let etcd = *processes.last().expect("etcd runs");
+    signal_to(etcd, "-STOP");
+    site.turned_off_by_another();
+    asked_again(&site, 2).await;
+    let called_meanwhile = site.starts() - 3;
+    signal_to(etcd, "-CONT");
+    assert_eq!(called_meanwhile, 0, "nothing can be written");
+    eventually("it is corrected", 90, async || site.starts() == 4).await;
+    site.until_it_says("Encrypted", 60).await;
+
+    // Its rights are taken away: first those on the ledgers, which a condition tells, then all.
+    let name = "stream-encryption-operator";
+    own.kubectl(&["delete", "rolebinding", name, "-n", LEDGERS]).await.expect("it is deleted");
+    site.until_it_says("LedgerUnreadable", 40).await;
+    own.kubectl(&["delete", "clusterrolebinding", name]).await.expect("it is deleted");
+    let other = aws.world().plant_key(PlantedKey::default());
+    site.apply(&spec(&site.arn(), Some(&other))).await;
+    asked_again(&site, 2).await;
+    let forbidden = site.kubernetes.answered(Asked::is_status, 403)
+        + site.kubernetes.answered(|asked| !asked.is_write(), 403);
+    assert!(forbidden > 0);
+    assert_eq!(site.starts(), 4, "nothing may be written");
+    eventually("the log says why", 20, async || {
+        std::fs::read_to_string(&log).expect("the log").contains("is forbidden")
+    })
+    .await;
+    install_rights(&own).await;
+    site.until_it_says("Encrypted", 90).await;
+    assert_eq!(site.starts(), 5);
+    assert_eq!(site.outcomes().await, ["Accepted"; 5]);
+}
+
+async fn install_rights(cluster: &TestCluster) {
+    let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/config/rbac");
+    cluster.kubectl(&["apply", "--server-side", "-k", rbac]).await.expect("the rights");
+}
