@@ -19,9 +19,8 @@ use tracing::{debug, error, info, warn};
 use crate::api::ledger::Owner;
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Aws, Endpoints};
-use crate::controller::book::owner;
 use crate::controller::memory::Memory;
-use crate::controller::records::{RecordError, Records as _};
+use crate::controller::records::RecordError;
 use crate::controller::{Clock, Operator, Rules, malformed, reconcile, retire};
 use crate::kubernetes::{Cluster, keys};
 use crate::model::decision::decide;
@@ -101,16 +100,10 @@ async fn client() -> anyhow::Result<Client> {
     Client::try_from(config).context("the cluster's configuration cannot be used")
 }
 
-/// One visit of one resource, as it is now: the cache only says that there is one. It may lag, and if its watch ever lost
-/// a change, nothing but the next change would tell.
+/// One visit of one resource.
 async fn visit(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, RecordError> {
     let wake = match &resource.0 {
-        Ok(cached) => {
-            let of = owner(cached);
-            let live = context.records.resource(&of.namespace, &of.name).await?;
-            let Some(live) = live else { return Ok(Action::await_change()) };
-            Box::pin(reconcile(&context, &live)).await?
-        }
+        Ok(resource) => Box::pin(reconcile(&context, resource)).await?,
         Err(invalid) => {
             let of = Owner {
                 namespace: invalid.metadata.namespace.clone().unwrap_or_default(),

@@ -91,6 +91,15 @@ impl Case {
         matches!(self.sight, Sight::At { fresh: true, .. })
     }
 
+    /// A time at which AWS took the operator's clock for right, in this visit: it answered a request that was dated so. Of
+    /// the times before and after, the earlier one, should somebody have set the clock in between.
+    pub(super) fn proven(&self) -> Option<Timestamp> {
+        match &self.sight {
+            Sight::At { at, fresh: true, .. } => Some((*at).min(self.now)),
+            Sight::At { .. } | Sight::NotYet | Sight::Failed(_) => None,
+        }
+    }
+
     /// The look, if there is one.
     pub(super) fn look(&self) -> Option<(Timestamp, &Option<Look>)> {
         match &self.sight {

@@ -1,7 +1,9 @@
 //! The execute step: the only place that calls Start or Stop. It decides nothing.
 //!
 //! In this order, and in no other: a turn from the pacer, the resource as it is now, the reservation in the ledger, the
-//! call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and none is sent twice.
+//! call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and none is sent twice. The
+//! call is dated as the ledger has it, and AWS refuses a date that is not its own: so whatever becomes of the clock, AWS
+//! counts a call when the ledger does, or not at all.
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use super::records::{Happening, RecordError, Records};
 use crate::api::ledger::{Action, Target};
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Streams, Turn, Urgency};
-use crate::model::decision::Wanted;
+use crate::model::decision::{self, Wanted};
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::Key;
 use crate::model::ledger::{self, Reservation};
@@ -39,7 +41,14 @@ pub(super) async fn call<A: Streams, R: Records>(
     let reserved_at = operator.clock.steady();
     let in_force_before = case.book.spec.in_force.clone();
     let reserved = operator.clock.now();
-    let (spec, id) = ledger::reserve(&case.book.spec, reservation, reserved);
+    let Some(proven) = case.proven() else { return Err(RecordError::Conflict) };
+    case.now = reserved;
+    if !decision::budget(&case.input()).has_room() {
+        // The clock was set since the decision.
+        return Err(RecordError::Conflict);
+    }
+    let shorter = ledger::without_old_calls(&case.book.spec, proven);
+    let (spec, id) = ledger::reserve(&shorter, reservation, reserved);
     case.book.spec = spec;
     case.book.save(&operator.records).await?;
 

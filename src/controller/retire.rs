@@ -1,22 +1,28 @@
 //! Retires ledgers: a ledger is deleted only when its owner is gone and none of its calls counts any more.
 //!
-//! Deleting one too early would make the operator forget calls that AWS still counts, so every doubt keeps it.
+//! Deleting one too early would make the operator forget calls that AWS still counts, so every doubt keeps it. The operator's
+//! own clock is such a doubt: AWS, which refuses a request that is dated wrongly, has to have answered one just now.
 
+use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::book::is_gone;
 use super::context::Operator;
 use super::records::{RecordError, Records};
-use crate::aws::Streams;
+use crate::api::ledger::StreamLedgerSpec;
+use crate::aws::{Streams, Turn, Urgency};
 use crate::model::ledger::counts_until;
 
 /// Looks at every ledger once, and tells how many were retired.
 pub async fn retire<A: Streams, R: Records>(operator: &Operator<A, R>) -> Result<usize, RecordError> {
-    let now = operator.clock.now();
     let mut retired = 0;
     for ledger in operator.records.ledgers().await? {
-        let counts = ledger.spec.calls.iter().any(|call| counts_until(call) > now);
-        if counts || !is_gone(&operator.records, &ledger.spec.owner).await? {
+        let now = operator.clock.now();
+        if counts(&ledger.spec, now) || !is_gone(&operator.records, &ledger.spec.owner).await? {
+            continue;
+        }
+        // The clock may have been set while AWS was asked.
+        if !is_right(operator, &ledger.spec).await || counts(&ledger.spec, operator.clock.now()) {
             continue;
         }
         match operator.records.delete_ledger(&ledger).await {
@@ -33,4 +39,19 @@ pub async fn retire<A: Streams, R: Records>(operator: &Operator<A, R>) -> Result
         }
     }
     Ok(retired)
+}
+
+/// Whether AWS still counts a call of the ledger, if this is the time.
+fn counts(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
+    ledger.calls.iter().any(|call| counts_until(call) > now)
+}
+
+/// Whether AWS accepts the operator's clock, shown by a look at the ledger's stream. A ledger without calls needs no clock.
+async fn is_right<A: Streams, R: Records>(operator: &Operator<A, R>, ledger: &StreamLedgerSpec) -> bool {
+    if ledger.calls.is_empty() {
+        return true;
+    }
+    let Ok(stream) = ledger.stream_arn.parse() else { return false };
+    let turn = Turn { urgency: Urgency::Drift, namespace: ledger.owner.namespace.clone() };
+    operator.aws.look(&stream, &turn).await.is_ok()
 }

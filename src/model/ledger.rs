@@ -22,14 +22,16 @@ use crate::api::stream_encryption::Service;
 /// ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html),
 /// [StartStreamEncryption](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_StartStreamEncryption.html)).
 pub const AWS_LIMIT: u32 = 25;
-/// A signed request may reach AWS up to 15 minutes after its reservation; after that it is refused.
+/// AWS refuses a request whose date is further than this from its own clock, either way
+/// ([RequestExpired](https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html)). A call is dated as of its
+/// reservation, so this is how far the time in the ledger can be from the time at which AWS counts it, whatever
+/// becomes of the process or its clock.
 pub const ARRIVAL: SignedDuration = SignedDuration::from_mins(15);
-/// How far the operator's clock may be from AWS's.
-pub const SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// AWS's day.
 pub const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// How long a call counts: AWS's day, and what may lie between the reservation and AWS's clock.
-pub const WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 15 + 2 * 5);
+/// How long a call counts: AWS's day, and what may lie between reservation and arrival at both of its ends: the first call
+/// may arrive so much late, and the one that follows it be dated so much early.
+pub const WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15);
 /// How long after a call AWS's answers may still be about the time before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
 /// The most entries a ledger holds. Refused calls of Kinesis count against no limit of AWS, but not for ever either.
@@ -319,7 +321,6 @@ pub struct Reservation {
 pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) -> (StreamLedgerSpec, String) {
     let Reservation { target, wanted, retry, correction, after_failure } = plan.clone();
     let mut reserved = ledger.clone();
-    reserved.calls.retain(|call| counts_until(call) > now);
     let id = fresh_id(&reserved.calls, now);
     reserved.calls.push(Call {
         id: id.clone(),
@@ -357,6 +358,10 @@ pub fn record(
         call.outcome = Outcome::Accepted;
         return recorded;
     };
+    if call.outcome != Outcome::Pending {
+        // Another replica has seen meanwhile what came of it, and that is more than an error tells.
+        return recorded;
+    }
     call.code.clone_from(&fault.code);
     call.outcome = if fault.class == Class::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
     if let Some(attempts) = &mut recorded.attempts {
@@ -364,6 +369,15 @@ pub fn record(
         attempts.not_before = stored(later(now, backoff::after_refusal(attempts.count, fault.class)));
     }
     recorded
+}
+
+/// The ledger without the calls that are too old to count. `proven` is a time that AWS has just accepted as the date of a
+/// request: by a clock that leapt ahead, the operator would forget what AWS still counts.
+#[must_use]
+pub fn without_old_calls(ledger: &StreamLedgerSpec, proven: Timestamp) -> StreamLedgerSpec {
+    let mut shorter = ledger.clone();
+    shorter.calls.retain(|call| counts_until(call) > proven);
+    shorter
 }
 
 fn fresh_id(calls: &[Call], now: Timestamp) -> String {

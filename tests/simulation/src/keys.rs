@@ -29,8 +29,9 @@ pub fn arn(number: usize) -> String {
     format!("arn:aws:kms:{region}:{account}:key/{}", id(number))
 }
 
+/// Apart from those that the simulated AWS makes by itself.
 fn id(number: usize) -> String {
-    format!("{number:08x}-0000-4000-8000-{number:012x}")
+    format!("4b000000-0000-4000-8000-{number:012x}")
 }
 
 /// Plants them all, and the alias.

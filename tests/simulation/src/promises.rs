@@ -251,7 +251,7 @@ impl State {
         }
         let arn = stream.to_string();
         let Ok(Some(look)) = seen else {
-            if let Ok(None) = seen {
+            if matches!(seen, Ok(None)) && !self.replicas[replica].mistaken {
                 self.promises.shown.remove(&arn);
             }
             return;

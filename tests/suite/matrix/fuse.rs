@@ -178,14 +178,14 @@ impl<A: Streams> Streams for Fused<A> {
         self.0.turn(stream, action, turn).await;
     }
 
-    async fn start(&self, stream: &StreamArn, key: &Key) -> Result<(), Fault> {
+    async fn start(&self, stream: &StreamArn, key: &Key, reserved: Timestamp) -> Result<(), Fault> {
         self.1.sends(stream);
-        self.1.around("start", self.0.start(stream, key)).await
+        self.1.around("start", self.0.start(stream, key, reserved)).await
     }
 
-    async fn stop(&self, stream: &StreamArn, in_force: Option<&Key>) -> Result<(), Fault> {
+    async fn stop(&self, stream: &StreamArn, in_force: Option<&Key>, reserved: Timestamp) -> Result<(), Fault> {
         self.1.sends(stream);
-        self.1.around("stop", self.0.stop(stream, in_force)).await
+        self.1.around("stop", self.0.stop(stream, in_force, reserved)).await
     }
 
     async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {

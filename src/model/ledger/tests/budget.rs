@@ -9,7 +9,7 @@ use crate::api::stream_encryption::Service;
 use crate::model::fault::Class;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    ARRIVAL, AWS_LIMIT, DAY, MOST_CALLS, Reservation, SKEW, WINDOW, budget, counts_until, record, reserve,
+    ARRIVAL, AWS_LIMIT, DAY, MOST_CALLS, Reservation, WINDOW, budget, counts_until, record, reserve,
 };
 use crate::model::situation::midnight;
 
@@ -43,7 +43,7 @@ enum Heard {
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
-    let skew = SKEW.as_secs();
+    let skew = ARRIVAL.as_secs();
     (
         prop_oneof![
             8 => (0_i64..30).prop_map(Gap::Seconds),
@@ -68,7 +68,7 @@ fn target(action: Action) -> Target {
 
 /// When AWS carried out calls, on its clock, if the operator calls whenever it wishes and the budget has room.
 ///
-/// A request is signed with the operator's time, and AWS refuses it once its own clock is 15 minutes past that.
+/// A request is dated with the operator's time, and AWS refuses it where its own clock is further than 15 minutes from that.
 fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp, Action)> {
     let mut ledger = empty(service);
     let mut aws_now = midnight();
@@ -209,8 +209,8 @@ fn a_call_counts_for_a_day_and_what_may_lie_between_its_reservation_and_aws() {
     let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
     let used = |now| budget(&ledger.calls, Service::Firehose, Action::Start, 20, now).used;
     let moment = SignedDuration::from_nanos(1);
-    assert_eq!(used(midnight() + DAY + ARRIVAL + SKEW * 2 - moment), 1);
-    assert_eq!(used(midnight() + DAY + ARRIVAL + SKEW * 2), 0);
+    assert_eq!(used(midnight() + DAY + ARRIVAL * 2 - moment), 1);
+    assert_eq!(used(midnight() + DAY + ARRIVAL * 2), 0);
 }
 
 #[test]
