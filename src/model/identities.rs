@@ -173,7 +173,7 @@ fn named(service: Service, name: &str) -> Result<StreamArn, Malformed> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_schema_and_the_parser_take_the_same_arns_of_streams(text in text(&STREAM_ARN)) {
