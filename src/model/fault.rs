@@ -217,8 +217,10 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
         | "SerializationException"
         | "InvalidArnException"
         | "InvalidParameterValue" => Class::Invalid,
-        // A server's error may come after the work was done.
-        _ if http >= 500 && operation.changes() => Class::UnknownOutcome,
+        // A server's error, or its impatience, may come after the work was done.
+        "RequestTimeout" | "RequestTimeoutException" if operation.changes() => Class::UnknownOutcome,
+        _ if (http >= 500 || http == 408) && operation.changes() => Class::UnknownOutcome,
+        "RequestTimeout" | "RequestTimeoutException" => Class::Transient,
         _ if http >= 500 || http == 408 => Class::Transient,
         _ if http == 429 => Class::Throttled,
         _ if http == 401 || http == 403 => Class::Denied,
@@ -271,6 +273,10 @@ mod tests {
             (Describe, Answer::None, Transient),
             (Start, Answer::None, UnknownOutcome),
             (Start, error("InternalFailure", "", 500), UnknownOutcome),
+            (Start, error("RequestTimeoutException", "", 400), UnknownOutcome),
+            (Start, error("Timeout", "", 408), UnknownOutcome),
+            (Describe, error("RequestTimeoutException", "", 400), Transient),
+            (Describe, error("Timeout", "", 408), Transient),
             (Start, Answer::NotSent, Transient),
             (Start, error("SomethingNew", "", 400), Invalid),
         ] {
