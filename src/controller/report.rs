@@ -161,7 +161,7 @@ fn transition(before: &[Condition], after: &[Condition]) -> Option<Happening> {
     ];
     let warning =
         condition.status != Truth::True.as_str() && !reason.is_some_and(|reason| at_ease.contains(&reason));
-    let note = condition.message.chars().take(1000).collect();
+    let note = condition.message.clone();
     Some(Happening { warning, reason: condition.reason.clone(), action: "Reconcile", note })
 }
 

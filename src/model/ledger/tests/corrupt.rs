@@ -5,11 +5,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use proptest::sample::Index;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{empty, plan, seconds, with_call};
 use crate::api::condition::{Reason, Truth};
+use crate::api::damage::{damaged, damages};
 use crate::api::ledger::{Action, Call, Outcome, StreamLedgerSpec};
 use crate::api::stream_encryption::Service;
 use crate::model::decision::{Step, Wanted};
@@ -42,117 +42,20 @@ fn grown(service: Service) -> impl Strategy<Value = StreamLedgerSpec> {
     })
 }
 
-/// What a damage puts where something else was.
-fn thing() -> impl Strategy<Value = Value> {
-    let texts = [
-        "",
-        "Start",
-        "Stop",
-        "Pause",
-        "Refused",
-        "Perhaps",
-        "Accepted\u{0}",
-        "AWS_OWNED_CMK",
-        "CUSTOMER_MANAGED_CMK",
-        "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks",
-        "2026-01-01T00:00:00Z",
-        "2026-01-01T12:00:00.000000Z",
-        "2025-12-31T23:59:60Z",
-        "9999-12-30T22:00:00.999999Z",
-        "-009999-01-02T01:59:59Z",
-        "-9999-01-02T01:59:59Z",
-        "0000-01-01T00:00:00Z",
-        "yesterday",
-        "../../x",
-    ];
-    prop_oneof![
-        4 => prop::sample::select(texts.to_vec()).prop_map(Value::from),
-        1 => any::<String>().prop_map(Value::from),
-        1 => Just(Value::from("x".repeat(10_000))),
-        2 => prop::sample::select(vec![
-            json!(null), json!(true), json!(false), json!(-1), json!(0), json!(4_294_967_295_u32), json!(4_294_967_296_u64),
-            json!(1e300), json!([]), json!({}), json!([null]), json!({"action": "Start"}), json!({"action": "Stop"}),
-        ]),
-        2 => (-200_000_i64..200_000).prop_map(|at| json!(seconds(at).to_string())),
-    ]
-}
-
-#[derive(Clone, Debug)]
-enum Damage {
-    Remove,
-    Replace(Value),
-    Add(&'static str, Value),
-    /// The same entry again, so often.
-    Repeat(usize),
-    /// The same entry again, so often, each with an id of its own.
-    Grow(usize),
-}
-
-fn damage() -> impl Strategy<Value = Damage> {
-    let member =
-        prop::sample::select(vec!["code", "key", "retry", "reason", "encryptedSince", "tomorrow", "arn"]);
-    prop_oneof![
-        4 => Just(Damage::Remove),
-        8 => thing().prop_map(Damage::Replace),
-        2 => (member, thing()).prop_map(|(name, value)| Damage::Add(name, value)),
-        1 => (1_usize..3).prop_map(Damage::Repeat),
-        2 => prop_oneof![4 => 1_usize..40, 1 => Just(300)].prop_map(Damage::Grow),
-    ]
-}
-
-/// Every place in a value, as JSON pointers.
-fn places(value: &Value, at: &str) -> Vec<String> {
-    let below = |name: &str, value: &Value| places(value, &format!("{at}/{name}"));
-    let mut all = vec![at.to_owned()];
-    match value {
-        Value::Object(members) => all.extend(members.iter().flat_map(|(name, value)| below(name, value))),
-        Value::Array(items) => {
-            all.extend(items.iter().enumerate().flat_map(|(at, value)| below(&at.to_string(), value)));
-        }
-        _ => {}
-    }
-    all
-}
-
-fn damaged(ledger: &StreamLedgerSpec, damages: Vec<(Index, Damage)>) -> Value {
-    let mut value = serde_json::to_value(ledger).unwrap();
-    for (at, damage) in damages {
-        let place = at.get(&places(&value, "")).clone();
-        let parent = place.rsplit_once('/').map(|(parent, name)| (parent.to_owned(), name.to_owned()));
-        match (damage, parent) {
-            (Damage::Remove, Some((parent, name))) => match value.pointer_mut(&parent).unwrap() {
-                Value::Object(members) => drop(members.remove(&name)),
-                Value::Array(items) => drop(items.remove(name.parse().unwrap())),
-                _ => {}
-            },
-            (Damage::Replace(new), _) => *value.pointer_mut(&place).unwrap() = new,
-            (Damage::Add(name, new), _) => {
-                if let Some(members) = value.pointer_mut(&place).and_then(Value::as_object_mut) {
-                    members.insert(name.to_owned(), new);
-                }
-            }
-            (Damage::Repeat(times), _) => grow(&mut value, at, times, |_, _| {}),
-            (Damage::Grow(times), _) => grow(&mut value, at, times, |call, n| {
-                call.insert("id".to_owned(), json!(format!("grown-{n}-{}", at.index(1_000_000))));
-            }),
-            (Damage::Remove, None) => value = Value::Null,
-        }
-    }
-    value
-}
-
-fn grow(ledger: &mut Value, at: Index, times: usize, change: impl Fn(&mut Map<String, Value>, usize)) {
-    let Some(calls) = ledger.get_mut("calls").and_then(Value::as_array_mut).filter(|calls| !calls.is_empty())
-    else {
-        return;
-    };
-    let Value::Object(call) = at.get(calls).clone() else { return };
-    for n in 0..times {
-        let mut again = call.clone();
-        change(&mut again, n);
-        calls.push(Value::Object(again));
-    }
-}
+/// What may stand in a ledger, at another place.
+const WORDS: [&str; 10] = [
+    "Start",
+    "Stop",
+    "Pause",
+    "Pending",
+    "Accepted",
+    "Refused",
+    "AWS_OWNED_CMK",
+    "CUSTOMER_MANAGED_CMK",
+    "2026-01-01T00:00:00Z",
+    "2026-01-01T12:00:00.000000Z",
+];
+const MEMBERS: [&str; 7] = ["code", "key", "retry", "reason", "encryptedSince", "tomorrow", "arn"];
 
 fn services() -> impl Strategy<Value = Service> {
     prop_oneof![Just(Service::Firehose), Just(Service::Kinesis)]
@@ -161,8 +64,11 @@ fn services() -> impl Strategy<Value = Service> {
 /// A ledger that is nearly right.
 fn suspicious() -> impl Strategy<Value = (Service, Value)> {
     services().prop_flat_map(|service| {
-        let damages = prop::collection::vec((any::<Index>(), damage()), 0..4);
-        (grown(service), damages).prop_map(move |(ledger, damages)| (service, damaged(&ledger, damages)))
+        let midnight = midnight().as_second();
+        let damages = damages(3, &MEMBERS, &WORDS, midnight - 200_000..midnight + 200_000);
+        (grown(service), damages).prop_map(move |(ledger, damages)| {
+            (service, damaged(serde_json::to_value(ledger).unwrap(), &damages))
+        })
     })
 }
 
