@@ -31,7 +31,7 @@ where
     match error {
         SdkError::ConstructionFailure(_) => without_code(operation, error, Answer::NotSent),
         SdkError::DispatchFailure(_) if no_credentials(error) => {
-            not_sent(operation, classify(operation, Answer::NotSent), NO_CREDENTIALS, words(error))
+            not_sent(operation, classify(operation, Answer::NotSent), NO_CREDENTIALS, &words(error))
         }
         SdkError::ServiceError(_) => {
             let body = error.raw_response().map(Body::of).unwrap_or_default();
@@ -57,13 +57,13 @@ pub(super) fn unreadable(operation: Operation, what: &str) -> Fault {
 }
 
 /// The operator itself refuses to send the request.
-pub(super) fn not_sent(operation: Operation, class: Class, code: &str, message: String) -> Fault {
-    Fault { operation, class, code: Some(code.to_owned()), message: cut(&message, LONGEST_MESSAGE) }
+pub(super) fn not_sent(operation: Operation, class: Class, code: &str, message: &str) -> Fault {
+    Fault { operation, class, code: Some(code.to_owned()), message: cut(message, LONGEST_MESSAGE) }
 }
 
 /// There are no credentials for the request, so it is not sent.
 pub(super) fn no_session(operation: Operation, error: &CredentialsError) -> Fault {
-    not_sent(operation, Class::Transient, NO_CREDENTIALS, words(error))
+    not_sent(operation, Class::Transient, NO_CREDENTIALS, &words(error))
 }
 
 /// An error and its causes in one line, for the log: without the request and the answer, which may be long and not ours to keep.

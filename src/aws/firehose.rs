@@ -66,7 +66,7 @@ impl Firehose {
     pub(super) async fn start(&self, stream: &StreamArn, key: &Key) -> Result<(), Fault> {
         let operation = Operation::StartDeliveryStreamEncryption;
         let input = encryption_input(key).ok_or_else(|| {
-            not_sent(operation, Class::Invalid, "UnresolvedKey", format!("{key} is not the ARN of a key"))
+            not_sent(operation, Class::Invalid, "UnresolvedKey", &format!("{key} is not the ARN of a key"))
         })?;
         let client = self.client(&stream.region);
         let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());
@@ -105,7 +105,7 @@ impl Firehose {
         let operation = Operation::PutFirehoseRecord;
         let record = Record::builder().data(Blob::new(record)).build();
         let record = record
-            .map_err(|error| not_sent(operation, Class::Invalid, "UnreadableRecord", error.to_string()))?;
+            .map_err(|error| not_sent(operation, Class::Invalid, "UnreadableRecord", &error.to_string()))?;
         let client = self.client(&stream.region);
         let request = client.put_record().delivery_stream_name(stream.name()).record(record);
         let answer = self
@@ -122,7 +122,7 @@ impl Firehose {
         match age {
             Some(age) if age >= OLDEST_SESSION => {
                 let message = format!("the AWS session is {} s old, more than Firehose takes", age.as_secs());
-                Err(not_sent(operation, Class::Transient, "SessionTooOld", message))
+                Err(not_sent(operation, Class::Transient, "SessionTooOld", &message))
             }
             _ => Ok(()),
         }

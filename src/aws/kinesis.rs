@@ -79,7 +79,7 @@ impl Kinesis {
             Key::Customer(arn) => arn.to_string(),
             Key::Unresolved(name) => {
                 let message = format!("{name} is not the ARN of a key");
-                return Err(not_sent(operation, Class::Invalid, "UnresolvedKey", message));
+                return Err(not_sent(operation, Class::Invalid, "UnresolvedKey", &message));
             }
         };
         let request = self.client(&stream.region).start_stream_encryption().stream_arn(stream.to_string());
