@@ -124,7 +124,7 @@ fn wishes() -> impl Strategy<Value = Wanted> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
 
     #[test]
     fn every_entry_of_a_believed_ledger_that_counts_is_counted((service, value) in suspicious(), now in moments()) {
