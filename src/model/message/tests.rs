@@ -40,7 +40,7 @@ fn a_message_names_what_it_is_about_and_what_to_do() {
     let converged = || firehose().converged();
     let rekeying = || converged().wants(Wanted::Key(key(2))).calls().accepted().after(60);
     let refused = |code: &str| seen(Observation::Off).calls().refused(Class::KeyRefused, code).after(60);
-    for (situation, reason, pieces) in [
+    for (situation, reason, pieces) in vec![
         (converged(), Reason::Encrypted, &["Records are encrypted with", KEY_1][..]),
         (firehose(), Reason::Encrypted, &["Records are encrypted."]),
         (converged(), Reason::KeyEnabled, &[KEY_1, "can encrypt"]),
