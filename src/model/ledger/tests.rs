@@ -168,6 +168,15 @@ fn a_reserved_call_is_pending_and_is_what_was_planned() {
 }
 
 #[test]
+fn an_entry_goes_with_the_next_reservation_from_the_moment_at_which_it_counts_no_more() {
+    let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
+    let over = counts_until(&ledger.calls[0]);
+    for (now, kept) in [(over - SignedDuration::from_micros(1), 2), (over, 1)] {
+        assert_eq!(reserve(&ledger, &plan(), now).0.calls.len(), kept, "{now}");
+    }
+}
+
+#[test]
 fn an_outcome_is_recorded_at_the_call_that_it_belongs_to() {
     let denied = fault(Class::Denied, "AccessDeniedException");
     for (outcome, kept, code) in [

@@ -216,13 +216,6 @@ proptest! {
     }
 
     #[test]
-    fn what_was_seen_is_used_no_longer_than_the_decision_holds(s in situation()) {
-        let Decision { reason, wake, look_due, .. } = s.decide();
-        // While it settles, nothing new is to be seen: one look serves for what is said before and after.
-        prop_assert!(wake == look_due || reason == Reason::Settling, "{:?}: {} but {}", reason, wake, look_due);
-    }
-
-    #[test]
     fn a_wait_for_the_next_attempt_ends_in_the_future_and_names_its_reason(s in situation()) {
         let decision = s.decide();
         if let Some(at) = decision.next_attempt {
