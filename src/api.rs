@@ -5,6 +5,8 @@
 
 pub mod condition;
 pub mod crd;
+#[cfg(test)]
+pub(crate) mod damage;
 pub mod ledger;
 pub mod stream_encryption;
 

@@ -7,9 +7,12 @@ pub mod backoff;
 pub mod claims;
 pub mod decision;
 pub mod fault;
+#[cfg(test)]
+mod identities;
 pub mod key;
 pub mod ledger;
 pub mod message;
+pub mod object;
 pub mod observation;
 pub mod permission;
 #[cfg(test)]

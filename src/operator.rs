@@ -175,3 +175,6 @@ async fn keep_house(context: Arc<Context>, store: Store<Guarded>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,6 +214,11 @@ impl Truth {
     }
 }
 
+/// The longest message of a condition, in bytes, as Kubernetes' own conditions have it
+/// ([Condition](https://pkg.go.dev/k8s.io/apimachinery/pkg/apis/meta/v1#Condition)). What cannot be read is told with
+/// what stands there, and that may be as large as an object.
+pub const LONGEST_MESSAGE: usize = 32_768;
+
 /// One condition; its transition time is that of `before` unless its status changed. Kubernetes stores whole seconds, so a
 /// time has no more here either: what was written is then equal to what is read.
 #[must_use]
@@ -231,7 +236,7 @@ pub fn condition(
         type_: kind.as_str().to_owned(),
         status: truth.as_str().to_owned(),
         reason: reason.as_str().to_owned(),
-        message: message.to_owned(),
+        message: message[..message.floor_char_boundary(LONGEST_MESSAGE)].to_owned(),
         observed_generation: generation,
         last_transition_time: unchanged
             .map_or_else(|| whole_second(now), |old| old.last_transition_time.clone()),
@@ -274,6 +279,29 @@ mod tests {
         let made = condition(&[], ConditionType::Ready, Truth::Unknown, Reason::Suspended, "", Some(1), now);
         let read: Condition = serde_json::from_value(serde_json::to_value(&made).unwrap()).unwrap();
         assert_eq!(made, read);
+    }
+
+    #[test]
+    fn a_message_is_cut_to_what_a_condition_holds() {
+        for (words, bytes) in
+            [("€".repeat(500_000), 32_766), ("x".repeat(500_000), 32_768), ("x".repeat(9), 9)]
+        {
+            let now = Timestamp::UNIX_EPOCH;
+            let made =
+                condition(&[], ConditionType::Ready, Truth::False, Reason::SpecInvalid, &words, None, now);
+            assert_eq!(made.message.len(), bytes);
+            assert!(words.starts_with(&made.message));
+        }
+    }
+
+    #[test]
+    fn every_reason_is_one_that_a_condition_an_event_and_a_ledger_take() {
+        for reason in Reason::ALL {
+            let word = reason.as_str();
+            assert!((1..=64).contains(&word.len()), "{word}");
+            assert!(word.starts_with(|c: char| c.is_ascii_alphabetic()), "{word}");
+            assert!(word.chars().all(|c| c.is_ascii_alphanumeric()), "{word}");
+        }
     }
 
     #[test]

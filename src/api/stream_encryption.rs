@@ -83,7 +83,7 @@ pub struct StreamReference {
     /// The stream's ARN: arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
-    #[x_kube(validation = Rule::new(r"self.matches('^arn:aws(-[a-z]+)*:(firehose:[a-z]+(-[a-z]+)+-[0-9]+:[0-9]{12}:deliverystream/[a-zA-Z0-9_.-]{1,64}|kinesis:[a-z]+(-[a-z]+)+-[0-9]+:[0-9]{12}:stream/[a-zA-Z0-9_.-]{1,128})$')").message("write the ARN of a Firehose stream (arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME) or of a Kinesis data stream (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^arn:aws(-[a-z]+)*:(firehose:[a-z]+(-[a-z]+)+-[0-9]+:[0-9]{12}:deliverystream/[a-zA-Z0-9_.-]{1,64}|kinesis:[a-z]+(-[a-z]+)+-[0-9]+:[0-9]{12}:stream/[a-zA-Z0-9_.-]{1,128})$') && self.split(':')[1].size() <= 32 && self.split(':')[3].size() <= 32").message("write the ARN of a Firehose stream (arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME) or of a Kinesis data stream (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)"))]
     pub arn: Option<String>,
     /// The service that a stream given by name belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,7 +121,7 @@ pub struct KeyReference {
     /// The key's ARN: arn:aws:kms:REGION:ACCOUNT:key/ID. An alias goes into alias.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^arn:aws(-[a-z]+)*:kms:[a-z]+(-[a-z]+)+-[0-9]+:[0-9]{12}:key/[a-zA-Z0-9-]{1,128}$')").message("write the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); an alias goes into alias"))]
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws(-[a-z]+)*:kms:[a-z]+(-[a-z]+)+-[0-9]+:[0-9]{12}:key/[a-zA-Z0-9-]{1,128}$') && self.split(':')[1].size() <= 32 && self.split(':')[3].size() <= 32").message("write the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); an alias goes into alias"))]
     pub arn: Option<String>,
     /// The key's alias in the stream's account and region. When it is pointed at another key, the stream is re-keyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,6 +156,7 @@ pub struct KeyObjectReference {
     pub kind: String,
     /// The object's name.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("write the name of the Key object: a-z 0-9 - and . only, with a letter or digit at both ends"))]
     pub name: String,
 }
 

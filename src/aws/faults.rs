@@ -17,6 +17,10 @@ use crate::model::fault::{Answer, Class, Fault, Operation, classify};
 const UNREADABLE: &str = "UnreadableAnswer";
 /// The code of a fault for a request that could not be signed.
 const NO_CREDENTIALS: &str = "NoCredentials";
+/// The longest code or other word of AWS's, in bytes: what a ledger can hold. An outcome that could not be recorded would stay open.
+pub(super) const LONGEST_CODE: usize = 128;
+/// The longest message, in bytes: enough for every message of AWS's, and for a line of the log.
+pub(super) const LONGEST_MESSAGE: usize = 4096;
 
 /// What `error` means for `operation`.
 pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Fault
@@ -27,18 +31,20 @@ where
     match error {
         SdkError::ConstructionFailure(_) => without_code(operation, error, Answer::NotSent),
         SdkError::DispatchFailure(_) if no_credentials(error) => {
-            not_sent(operation, classify(operation, Answer::NotSent), NO_CREDENTIALS, words(error))
+            not_sent(operation, classify(operation, Answer::NotSent), NO_CREDENTIALS, &words(error))
         }
-        SdkError::ServiceError(context) => {
-            let body = Body::of(context.raw());
-            let code = body.code.as_deref().or(error.code());
+        SdkError::ServiceError(_) => {
+            let body = error.raw_response().map(Body::of).unwrap_or_default();
             let message = error.message().unwrap_or_default();
+            let code = body.code.as_deref().or(error.code());
             answered(operation, code, body.kms_code.as_deref(), message, http.unwrap_or_default())
         }
-        // A body that nobody can read, under a status that says no: the status is the answer.
+        // A body that the SDK cannot read, under a status that says no.
         SdkError::ResponseError(_) if http.is_some_and(|http| http >= 400) => {
+            let body = error.raw_response().map(Body::of).unwrap_or_default();
             let message = words(error);
-            answered(operation, None, None, &message, http.unwrap_or_default())
+            let code = body.code.as_deref();
+            answered(operation, code, body.kms_code.as_deref(), &message, http.unwrap_or_default())
         }
         _ => without_code(operation, error, Answer::None),
     }
@@ -51,13 +57,13 @@ pub(super) fn unreadable(operation: Operation, what: &str) -> Fault {
 }
 
 /// The operator itself refuses to send the request.
-pub(super) fn not_sent(operation: Operation, class: Class, code: &str, message: String) -> Fault {
-    Fault { operation, class, code: Some(code.to_owned()), message }
+pub(super) fn not_sent(operation: Operation, class: Class, code: &str, message: &str) -> Fault {
+    Fault { operation, class, code: Some(code.to_owned()), message: cut(message, LONGEST_MESSAGE) }
 }
 
 /// There are no credentials for the request, so it is not sent.
 pub(super) fn no_session(operation: Operation, error: &CredentialsError) -> Fault {
-    not_sent(operation, Class::Transient, NO_CREDENTIALS, words(error))
+    not_sent(operation, Class::Transient, NO_CREDENTIALS, &words(error))
 }
 
 /// An error and its causes in one line, for the log: without the request and the answer, which may be long and not ours to keep.
@@ -79,17 +85,28 @@ fn answered(
     http: u16,
 ) -> Fault {
     let status = http.to_string();
-    let code = code.map_or(status.as_str(), without_namespace);
-    let class = classify(operation, Answer::Error { code, kms_code, message, http });
-    Fault { operation, class, code: Some(code.to_owned()), message: message.to_owned() }
+    let said = code.map(without_namespace).filter(|code| !code.is_empty());
+    let code = said.unwrap_or(&status);
+    let answer = match said {
+        // Only a code shows that AWS itself refused. A status alone may be a proxy's, which may have passed the call on.
+        None if operation.changes() => Answer::None,
+        Some(_) | None => Answer::Error { code, kms_code, message, http },
+    };
+    let class = classify(operation, answer);
+    Fault { operation, class, code: Some(cut(code, LONGEST_CODE)), message: cut(message, LONGEST_MESSAGE) }
 }
 
 fn without_code<E>(operation: Operation, error: &SdkError<E, HttpResponse>, answer: Answer<'_>) -> Fault
 where
     E: Error + 'static,
 {
-    let message = words(error);
+    let message = cut(&words(error), LONGEST_MESSAGE);
     Fault { operation, class: classify(operation, answer), code: None, message }
+}
+
+/// The beginning of a text, at most so many bytes.
+pub(super) fn cut(text: &str, longest: usize) -> String {
+    text[..text.floor_char_boundary(longest)].to_owned()
 }
 
 /// `com.amazonaws.firehose#LimitExceededException:http://…` is `LimitExceededException`.
@@ -121,15 +138,23 @@ struct Body {
 
 impl Body {
     fn of(response: &HttpResponse) -> Self {
-        let Some(Value::Object(members)) =
-            response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok())
-        else {
-            return Self::default();
-        };
-        let text = |name: &str| members.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+        let body: Option<Value> =
+            response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let text = |name: &str| body.as_ref()?.get(name)?.as_str().map(ToOwned::to_owned);
         let header = response.headers().get("x-amzn-errortype").map(ToOwned::to_owned);
-        let Some(code) = header.or_else(|| text("__type")) else { return Self::default() };
+        let xml = || code_in_xml(response.body().bytes()?);
+        let Some(code) = header.or_else(|| text("__type")).or_else(xml) else { return Self::default() };
         let kms_code = text("code").filter(|_| without_namespace(&code) == "InvalidKMSResourceException");
         Self { code: Some(code), kms_code }
     }
 }
+
+/// The code of an error in XML: so do moto, with its policies on, and some of AWS's own front doors, whatever was asked for.
+fn code_in_xml(body: &[u8]) -> Option<String> {
+    let (_, error) = std::str::from_utf8(body).ok()?.split_once("<ErrorResponse")?;
+    let (code, _) = error.split_once("<Code>")?.1.split_once("</Code>")?;
+    Some(code.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

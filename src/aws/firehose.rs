@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use super::bounded::Bounded;
 use super::calls::Calls;
 use super::credentials::{OLDEST_SESSION, Sessions};
-use super::faults::{fault, no_session, not_sent, unreadable};
+use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, no_session, not_sent, unreadable};
 use super::pacing::Quota;
 use super::port::Turn;
 use super::timestamp::{dated, timestamp};
@@ -72,7 +72,7 @@ impl Firehose {
     ) -> Result<(), Fault> {
         let operation = Operation::StartDeliveryStreamEncryption;
         let input = encryption_input(key).ok_or_else(|| {
-            not_sent(operation, Class::Invalid, "UnresolvedKey", format!("{key} is not the ARN of a key"))
+            not_sent(operation, Class::Invalid, "UnresolvedKey", &format!("{key} is not the ARN of a key"))
         })?;
         let client = self.client(&stream.region);
         let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());
@@ -113,7 +113,7 @@ impl Firehose {
         let operation = Operation::PutFirehoseRecord;
         let record = Record::builder().data(Blob::new(record)).build();
         let record = record
-            .map_err(|error| not_sent(operation, Class::Invalid, "UnreadableRecord", error.to_string()))?;
+            .map_err(|error| not_sent(operation, Class::Invalid, "UnreadableRecord", &error.to_string()))?;
         let client = self.client(&stream.region);
         let request = client.put_record().delivery_stream_name(stream.name()).record(record);
         let answer = self
@@ -130,7 +130,7 @@ impl Firehose {
         match age {
             Some(age) if age >= OLDEST_SESSION => {
                 let message = format!("the AWS session is {} s old, more than Firehose takes", age.as_secs());
-                Err(not_sent(operation, Class::Transient, "SessionTooOld", message))
+                Err(not_sent(operation, Class::Transient, "SessionTooOld", &message))
             }
             _ => Ok(()),
         }
@@ -160,14 +160,14 @@ fn look(description: &DeliveryStreamDescription) -> Result<Look, Fault> {
     Ok(Look {
         arn: description.delivery_stream_arn().parse().map_err(|_| unreadable("DeliveryStreamARN"))?,
         created: description.create_timestamp().and_then(timestamp),
-        source: Some(description.delivery_stream_type().as_str().to_owned()),
+        source: Some(word(description.delivery_stream_type().as_str())),
         state: match state_word {
             "CREATING" => StreamState::Creating,
             "ACTIVE" => StreamState::Active,
             "DELETING" => StreamState::Deleting,
             _ => StreamState::Broken,
         },
-        state_word: state_word.to_owned(),
+        state_word: word(state_word),
         encryption: shown(description.delivery_stream_encryption_configuration()),
     })
 }
@@ -184,7 +184,7 @@ fn shown(encryption: Option<&DeliveryStreamEncryptionConfiguration>) -> Shown {
         "DISABLING" => Shown::Disabling,
         "ENABLING_FAILED" => failed(Action::Start, encryption),
         "DISABLING_FAILED" => failed(Action::Stop, encryption),
-        word => Shown::Unknown(word.to_owned()),
+        other => Shown::Unknown(word(other)),
     }
 }
 
@@ -194,17 +194,26 @@ fn key(encryption: &DeliveryStreamEncryptionConfiguration) -> Key {
         "AWS_OWNED_CMK" => Key::AwsOwned,
         "CUSTOMER_MANAGED_CMK" => arn
             .and_then(|arn| arn.parse().ok())
-            .map_or_else(|| Key::Unresolved(arn.unwrap_or("CUSTOMER_MANAGED_CMK").to_owned()), Key::Customer),
-        word => Key::Unresolved(arn.unwrap_or(word).to_owned()),
+            .map_or_else(|| unresolved(arn.unwrap_or("CUSTOMER_MANAGED_CMK")), Key::Customer),
+        word => unresolved(arn.unwrap_or(word)),
     }
+}
+
+fn unresolved(name: &str) -> Key {
+    Key::Unresolved(cut(name, LONGEST_MESSAGE))
+}
+
+/// A word of AWS's, short enough to be kept.
+fn word(text: &str) -> String {
+    cut(text, LONGEST_CODE)
 }
 
 fn failed(action: Action, encryption: &DeliveryStreamEncryptionConfiguration) -> Shown {
     let failure = encryption.failure_description();
     Shown::Failed {
         action,
-        reason: failure.map_or(NO_REASON, |failure| failure.r#type().as_str()).to_owned(),
-        details: failure.map(|failure| failure.details().to_owned()).unwrap_or_default(),
+        reason: word(failure.map_or(NO_REASON, |failure| failure.r#type().as_str())),
+        details: failure.map(|failure| cut(failure.details(), LONGEST_MESSAGE)).unwrap_or_default(),
     }
 }
 

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use super::bounded::Bounded;
 use super::calls::Calls;
-use super::faults::{fault, not_sent, unreadable};
+use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, not_sent, unreadable};
 use super::kms::Kms;
 use super::pacing::Quota;
 use super::port::Turn;
@@ -85,7 +85,7 @@ impl Kinesis {
             Key::Customer(arn) => arn.to_string(),
             Key::Unresolved(name) => {
                 let message = format!("{name} is not the ARN of a key");
-                return Err(not_sent(operation, Class::Invalid, "UnresolvedKey", message));
+                return Err(not_sent(operation, Class::Invalid, "UnresolvedKey", &message));
             }
         };
         let request = self.client(&stream.region).start_stream_encryption().stream_arn(stream.to_string());
@@ -151,10 +151,10 @@ impl Kinesis {
         match summary.encryption_type().map_or("NONE", EncryptionType::as_str) {
             "NONE" => Ok(Shown::Off),
             "KMS" => {
-                let key_id = summary.key_id().unwrap_or(UNNAMED);
-                self.key(stream, key_id, turn).await.map(Shown::On)
+                let key_id = cut(summary.key_id().unwrap_or(UNNAMED), LONGEST_MESSAGE);
+                self.key(stream, &key_id, turn).await.map(Shown::On)
             }
-            word => Ok(Shown::Unknown(word.to_owned())),
+            word => Ok(Shown::Unknown(cut(word, LONGEST_CODE))),
         }
     }
 
@@ -229,7 +229,7 @@ fn look(summary: &StreamDescriptionSummary, encryption: Shown) -> Result<Look, F
             "DELETING" => StreamState::Deleting,
             _ => StreamState::Broken,
         },
-        state_word: state_word.to_owned(),
+        state_word: cut(state_word, LONGEST_CODE),
         encryption,
     })
 }

@@ -21,8 +21,17 @@ use super::port::{Turn, Urgency};
 /// Answers of AWS, given one after the other.
 #[derive(Clone, Default)]
 pub(super) struct Recorded {
-    answers: Arc<Mutex<VecDeque<(u16, String)>>>,
+    answers: Arc<Mutex<VecDeque<Answer>>>,
     sent: Arc<Mutex<Vec<Sent>>>,
+}
+
+/// One answer of AWS, or of whatever stands where AWS should.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// The header in which AWS names an error beside the body.
+    pub(super) error_type: Option<String>,
+    pub(super) body: Vec<u8>,
 }
 
 /// What was sent.
@@ -39,8 +48,15 @@ pub(super) struct Sent {
 impl Recorded {
     /// These answers: HTTP status and body. A request too many gets a 599.
     pub(super) fn answers<B: Into<String>>(answers: impl IntoIterator<Item = (u16, B)>) -> Self {
-        let answers = answers.into_iter().map(|(status, body)| (status, body.into())).collect();
-        Self { answers: Arc::new(Mutex::new(answers)), sent: Arc::default() }
+        Self::raw(answers.into_iter().map(|(status, body)| {
+            let body: String = body.into();
+            Answer { status, error_type: None, body: body.into_bytes() }
+        }))
+    }
+
+    /// These answers, byte for byte.
+    pub(super) fn raw(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), sent: Arc::default() }
     }
 
     /// The way to these answers.
@@ -61,8 +77,14 @@ impl Recorded {
                 operation: target.and_then(|target| target.split('.').nth(1)).unwrap_or_default().to_owned(),
                 body: body.unwrap_or_default(),
             });
-            let (status, body) = answers.lock().unwrap().pop_front().unwrap_or((599, String::new()));
-            http::Response::builder().status(status).body(body).unwrap()
+            let one_too_many = Answer { status: 599, error_type: None, body: Vec::new() };
+            let Answer { status, error_type, body } =
+                answers.lock().unwrap().pop_front().unwrap_or(one_too_many);
+            let mut response = http::Response::builder().status(status);
+            if let Some(error_type) = error_type {
+                response = response.header("x-amzn-errortype", error_type);
+            }
+            response.body(body).unwrap()
         })
     }
 

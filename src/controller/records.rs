@@ -84,7 +84,7 @@ pub struct Happening {
     pub reason: String,
     /// What the operator was doing.
     pub action: &'static str,
-    /// The words; at most 1 kB.
+    /// The words. Kubernetes keeps the first 1024 bytes of them.
     pub note: String,
 }
 

@@ -33,7 +33,9 @@ pub(super) async fn report<A: Streams, R: Records>(
 ) -> Result<Timestamp, RecordError> {
     let before = resource.status.clone().unwrap_or_default();
     let status = status(resource, &before, &case, &decision);
-    if case.look_is_fresh() || case.visit.status.as_ref() != Some(&status) {
+    let said_before =
+        case.visit.status.as_ref().is_some_and(|last| *last == self::status(resource, last, &case, &decision));
+    if case.look_is_fresh() || !said_before {
         write(operator, resource, &before, &status).await?;
     }
     let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
@@ -159,7 +161,7 @@ fn transition(before: &[Condition], after: &[Condition]) -> Option<Happening> {
     ];
     let warning =
         condition.status != Truth::True.as_str() && !reason.is_some_and(|reason| at_ease.contains(&reason));
-    let note = condition.message.chars().take(1000).collect();
+    let note = condition.message.clone();
     Some(Happening { warning, reason: condition.reason.clone(), action: "Reconcile", note })
 }
 

@@ -10,6 +10,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use super::ask::ask;
 use crate::api::stream_encryption::KeyObjectReference;
 use crate::controller::records::{RecordError, ReferencedKey};
+use crate::model::object::can_be_named;
 
 fn kind() -> ApiResource {
     ApiResource::from_gvk_with_plural(
@@ -24,6 +25,10 @@ pub(super) async fn arn(
     namespace: &str,
     reference: &KeyObjectReference,
 ) -> Result<ReferencedKey, RecordError> {
+    // The schema refuses such a name; an object may be older than its rule.
+    if !can_be_named(&reference.name) {
+        return Ok(ReferencedKey::NotReady);
+    }
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind());
     let request = async {
         match api.get(&reference.name).await {
@@ -64,4 +69,25 @@ pub fn changes(
         let metadata = touched.ok()?.metadata;
         Some((metadata.namespace?, metadata.name?))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::Config;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_that_no_object_can_have_is_asked_of_nobody() {
+        // Nobody listens here, so whatever is asked is an error.
+        let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        for name in ["my orders", "../../other/keys/orders", "orders?watch=true", "orders#", "", "\u{fc}"] {
+            let reference = KeyObjectReference {
+                api_version: "kms.services.k8s.aws/v1alpha1".to_owned(),
+                kind: "Key".to_owned(),
+                name: name.to_owned(),
+            };
+            assert_eq!(arn(&client, "data", &reference).await, Ok(ReferencedKey::NotReady), "{name:?}");
+        }
+    }
 }

@@ -13,6 +13,9 @@ use crate::api::ledger::Owner;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use crate::controller::records::{Happening, RecordError};
 
+/// The longest note of an event, in bytes: the API server refuses a longer one.
+const LONGEST_NOTE: usize = 1024;
+
 /// A resource, live.
 pub(super) async fn read(
     api: &Api<StreamEncryption>,
@@ -70,16 +73,41 @@ pub(super) async fn tell(recorder: &Recorder, resource: &Owner, happening: &Happ
         uid: Some(resource.uid.clone()),
         ..ObjectReference::default()
     };
-    let event = Event {
-        type_: if happening.warning { EventType::Warning } else { EventType::Normal },
-        reason: happening.reason.clone(),
-        note: Some(happening.note.clone()),
-        action: happening.action.to_owned(),
-        secondary: None,
-    };
+    let event = event(happening);
     match tokio::time::timeout(DEADLINE, recorder.publish(&event, &about)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "an event was lost"),
         Err(_) => debug!("an event was lost: no answer in time"),
+    }
+}
+
+fn event(happening: &Happening) -> Event {
+    let note = &happening.note[..happening.note.floor_char_boundary(LONGEST_NOTE)];
+    Event {
+        type_: if happening.warning { EventType::Warning } else { EventType::Normal },
+        reason: happening.reason.clone(),
+        note: Some(note.to_owned()),
+        action: happening.action.to_owned(),
+        secondary: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_an_event_fit_into_one_in_whatever_language_they_are() {
+        for (note, kept) in [
+            ("short".to_owned(), "short".to_owned()),
+            ("ü".repeat(1000), "ü".repeat(512)),
+            ("€".repeat(1000), "€".repeat(341)),
+            ("x".repeat(1025), "x".repeat(1024)),
+            (String::new(), String::new()),
+        ] {
+            let happening =
+                Happening { warning: true, reason: "SpecInvalid".to_owned(), action: "Reconcile", note };
+            assert_eq!(event(&happening).note, Some(kept));
+        }
     }
 }

@@ -217,8 +217,10 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
         | "SerializationException"
         | "InvalidArnException"
         | "InvalidParameterValue" => Class::Invalid,
-        // A server's error may come after the work was done.
-        _ if http >= 500 && operation.changes() => Class::UnknownOutcome,
+        // A server's error, or its impatience, may come after the work was done.
+        "RequestTimeout" | "RequestTimeoutException" if operation.changes() => Class::UnknownOutcome,
+        _ if (http >= 500 || http == 408) && operation.changes() => Class::UnknownOutcome,
+        "RequestTimeout" | "RequestTimeoutException" => Class::Transient,
         _ if http >= 500 || http == 408 => Class::Transient,
         _ if http == 429 => Class::Throttled,
         _ if http == 401 || http == 403 => Class::Denied,
@@ -227,69 +229,4 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(code: &str, message: &str, http: u16) -> Answer<'static> {
-        let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
-        Answer::Error { code: leak(code), kms_code: None, message: leak(message), http }
-    }
-
-    #[test]
-    fn each_modelled_error_has_its_class() {
-        use Class::{
-            Denied, InUse, Invalid, Key, KeyRefused, LimitReached, NotFound, Throttled, Transient,
-            UnknownOutcome,
-        };
-        use Operation::{
-            DescribeDeliveryStream as Describe, DescribeKey, DescribeStreamSummary,
-            StartDeliveryStreamEncryption as Start, StartStreamEncryption,
-        };
-        for (operation, answer, class) in [
-            (Start, error("LimitExceededException", "You have already reached the limit", 400), LimitReached),
-            (
-                StartStreamEncryption,
-                error("LimitExceededException", "Rate exceeded for stream x", 400),
-                Throttled,
-            ),
-            (DescribeStreamSummary, error("LimitExceededException", "", 400), Throttled),
-            (Describe, error("ThrottlingException", "Rate exceeded", 400), Throttled),
-            (Start, error("ResourceInUseException", "", 400), InUse),
-            (Describe, error("ResourceNotFoundException", "", 400), NotFound),
-            (DescribeKey, error("NotFoundException", "", 400), NotFound),
-            (Start, error("InvalidArgumentException", "", 400), Invalid),
-            (Describe, error("AccessDeniedException", "", 400), Denied),
-            (Describe, error("403", "", 403), Denied),
-            (StartStreamEncryption, error("KMSAccessDeniedException", "", 400), KeyRefused),
-            (StartStreamEncryption, error("KMSDisabledException", "", 400), Key(KeyProblem::Disabled)),
-            (StartStreamEncryption, error("KMSNotFoundException", "", 400), Key(KeyProblem::Missing)),
-            (StartStreamEncryption, error("KMSInvalidStateException", "", 400), Key(KeyProblem::Unavailable)),
-            (StartStreamEncryption, error("KMSThrottlingException", "", 400), Throttled),
-            (StartStreamEncryption, error("KMSOptInRequired", "", 400), KeyRefused),
-            (Describe, error("ServiceUnavailableException", "", 503), Transient),
-            (Describe, error("ExpiredTokenException", "", 400), Transient),
-            (Describe, Answer::None, Transient),
-            (Start, Answer::None, UnknownOutcome),
-            (Start, error("InternalFailure", "", 500), UnknownOutcome),
-            (Start, Answer::NotSent, Transient),
-            (Start, error("SomethingNew", "", 400), Invalid),
-        ] {
-            assert_eq!(classify(operation, answer), class, "{operation:?} {answer:?}");
-        }
-    }
-
-    #[test]
-    fn the_code_of_kms_inside_a_firehose_error_is_read() {
-        for (kms_code, class) in [
-            (Some("DisabledException"), Class::Key(KeyProblem::Disabled)),
-            (Some("NotFoundException"), Class::Key(KeyProblem::Missing)),
-            (Some("InvalidStateException"), Class::Key(KeyProblem::Unavailable)),
-            (Some("AccessDeniedException"), Class::KeyRefused),
-            (None, Class::KeyRefused),
-        ] {
-            let answer =
-                Answer::Error { code: "InvalidKMSResourceException", kms_code, message: "", http: 400 };
-            assert_eq!(classify(Operation::StartDeliveryStreamEncryption, answer), class, "{kms_code:?}");
-        }
-    }
-}
+mod tests;

@@ -13,10 +13,11 @@ use sha2::{Digest, Sha256};
 use super::backoff;
 use super::fault::{Class, Fault};
 use super::key::Key;
+use super::object::can_be_named;
 use super::observation::Observation;
 use super::stream::StreamArn;
 use crate::api::ledger::{Action, Attempts, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target};
-use crate::api::stream_encryption::Service;
+use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
 
 /// AWS's limit of calls per stream in 24 hours
 /// ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html),
@@ -91,9 +92,15 @@ pub enum Corrupt {
     /// Two calls with one id.
     #[error("two of its calls have the same id")]
     RepeatedCall,
-    /// A Start without a key, or a Stop with one.
+    /// A Start without a key, a Stop with one, or a key that is none.
     #[error("one of its calls has no meaning")]
     MeaninglessCall,
+    /// Its owner has no uid, or a name that no resource can have.
+    #[error("its owner is no resource")]
+    NoOwner,
+    /// A key in force that is none, or one of which is not said since when records are encrypted; or plain text of which it is.
+    #[error("what it says of the key in force has no meaning")]
+    MeaninglessKey,
 }
 
 /// Whether a ledger can be believed.
@@ -101,12 +108,27 @@ pub fn check(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Corrup
     if ledger.stream_arn != stream.to_string() {
         return Err(Corrupt::OtherStream);
     }
+    let Owner { namespace, name, uid } = &ledger.owner;
+    if uid.is_empty() || !can_be_named(namespace) || !can_be_named(name) {
+        return Err(Corrupt::NoOwner);
+    }
     let ids: BTreeSet<&str> = ledger.calls.iter().map(|call| call.id.as_str()).collect();
     if ids.len() != ledger.calls.len() {
         return Err(Corrupt::RepeatedCall);
     }
-    let meaningful = |call: &Call| (call.target.action == Action::Start) == call.target.key.is_some();
-    if ledger.calls.iter().all(meaningful) { Ok(()) } else { Err(Corrupt::MeaninglessCall) }
+    let is_key = |key: &KeyStatus| (key.kind == KeyType::CustomerManaged) == key.arn.is_some();
+    let meaningful = |call: &Call| match (call.target.action, &call.target.key) {
+        (Action::Start, Some(key)) => is_key(key),
+        (Action::Stop, None) => true,
+        (Action::Start, None) | (Action::Stop, Some(_)) => false,
+    };
+    if !ledger.calls.iter().all(meaningful) {
+        return Err(Corrupt::MeaninglessCall);
+    }
+    let contradicts = |known: &InForce| {
+        known.key.is_some() != known.encrypted_since.is_some() || !known.key.as_ref().is_none_or(is_key)
+    };
+    if ledger.in_force.as_ref().is_some_and(contradicts) { Err(Corrupt::MeaninglessKey) } else { Ok(()) }
 }
 
 /// How many calls are left.

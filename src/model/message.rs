@@ -268,3 +268,6 @@ fn broken<'a>(i: &Input<'a>) -> &'a str {
         _ => "nothing more",
     }
 }
+
+#[cfg(test)]
+mod tests;

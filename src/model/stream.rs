@@ -217,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn the_parts_of_an_arn_are_those_that_stand_in_it() {
+        let arn: StreamArn =
+            "arn:aws-us-gov:firehose:us-gov-west-1:111122223333:deliverystream/x".parse().unwrap();
+        let parts = [arn.partition.as_str(), arn.region.as_str(), arn.account.as_str(), arn.name()];
+        assert_eq!(parts, ["aws-us-gov", "us-gov-west-1", "111122223333", "x"]);
+        assert_eq!(arn.service, Service::Firehose);
+    }
+
+    #[test]
     fn an_arn_of_another_service_shape_or_length_is_refused() {
         let long = format!("arn:aws:firehose:eu-west-1:111122223333:deliverystream/{}", "a".repeat(65));
         for arn in [

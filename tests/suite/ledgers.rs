@@ -59,6 +59,19 @@ async fn a_ledger_that_cannot_be_believed_stops_all_calls_and_is_told() {
 }
 
 #[tokio::test]
+async fn a_ledger_whose_owner_is_no_resource_stops_all_calls_and_is_told() {
+    let play = play().await;
+    play.until_it_says("orders", "Encrypted").await;
+    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": play.plant_key()});
+    for owner in [json!({"name": ""}), json!({"name": "../orders"}), json!({"name": "orders", "uid": ""})] {
+        edit_ledger(&play, &json!({"spec": {"owner": owner}})).await;
+        play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
+        play.until_it_says("orders", "LedgerUnreadable").await;
+    }
+    assert_eq!(play.calls(START, "orders"), 1);
+}
+
+#[tokio::test]
 async fn a_ledger_that_cannot_be_written_stops_all_calls_and_is_told() {
     let play = play().await;
     let resource = play.resource("orders").await.expect("the resource");

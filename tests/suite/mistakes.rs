@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Fault, KeyState, PlantedKey, PlantedStream, Rule, Settings};
 use stream_encryption_operator::api::condition::ConditionType;
+use stream_encryption_operator::controller::records::{Happening, Records as _};
 use stream_encryption_operator::controller::{book, malformed};
 
 use crate::play::{ACCOUNT, Play, firehose, message, truth};
@@ -216,4 +217,17 @@ async fn a_resource_that_is_suspended_from_the_start_is_not_written_again_and_ag
     let told = play.status("orders").await;
     let written = play.kept_status("orders").await;
     assert_eq!(written, Some(told), "what was written is what is read, so nothing is left to write");
+}
+
+#[tokio::test]
+async fn what_is_told_in_a_script_with_long_characters_arrives() {
+    let play = Play::start(Settings::default()).await;
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "suspend": true})).await;
+    let resource = play.resource("orders").await.expect("the resource");
+    let note = "€".repeat(1000);
+    let happening = Happening { warning: true, reason: "SpecInvalid".into(), action: "Reconcile", note };
+    play.replica().records.tell(&book::owner(&resource), &happening).await;
+    let told =
+        play.kubectl(&["get", "events", "-o", "jsonpath={.items[?(@.reason=='SpecInvalid')].message}"]).await;
+    assert_eq!(told, "€".repeat(341), "Kubernetes takes 1024 bytes");
 }

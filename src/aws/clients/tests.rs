@@ -247,11 +247,11 @@ async fn a_read_that_succeeds_the_third_time_is_no_fault() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_nobody_can_read_is_judged_by_its_status() {
-    let forbidden = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
+    let forbidden = "<html>Forbidden</html>";
     for (operation, status, body, class) in [
-        // moto, with its policies on.
         (Op::DescribeDeliveryStream, 403, forbidden, Class::Denied),
-        (Op::StartStreamEncryption, 403, forbidden, Class::Denied),
+        // Whoever answered this may have passed the call on.
+        (Op::StartStreamEncryption, 403, forbidden, Class::UnknownOutcome),
         (Op::StartStreamEncryption, 502, "<html>Bad Gateway</html>", Class::UnknownOutcome),
         (Op::DescribeStreamSummary, 502, "<html>Bad Gateway</html>", Class::Transient),
         (Op::DescribeStreamSummary, 429, "", Class::Throttled),
@@ -261,6 +261,16 @@ async fn a_body_that_nobody_can_read_is_judged_by_its_status() {
         assert_eq!(fault.class, class, "{operation:?} {status}");
         let code = (status >= 400).then(|| status.to_string());
         assert_eq!(fault.code, code, "{operation:?} {status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_in_xml_is_read_whatever_was_asked_for() {
+    // moto, with its policies on.
+    let forbidden = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
+    for operation in [Op::DescribeDeliveryStream, Op::StartStreamEncryption, Op::DescribeKey] {
+        let (fault, _) = fault_of(operation, 403, forbidden).await;
+        assert_eq!((fault.class, fault.code.as_deref()), (Class::Denied, Some("AccessDenied")));
     }
 }
 

@@ -2,8 +2,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{encrypted, encrypted_since, encryption_status, failure, key_in_force, plain_text_since};
-use crate::api::condition::Truth;
+use super::{
+    encrypted, encrypted_since, encryption_status, failure, key_asked_for, key_in_force, plain_text_since,
+};
+use crate::api::condition::{Reason, Truth};
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::EncryptionStatus::{
     self, Disabled, Disabling, DisablingFailed, Enabled, Enabling, EnablingFailed,
@@ -294,4 +296,39 @@ fn records_are_encrypted_since_5_seconds_after_aws_said_so_and_in_plain_text_sin
     assert_eq!(since(&on), (None, None));
     assert_eq!(since(&on.clone().after(5)), (at(start, 65), None));
     assert_eq!(since(&on.after(500).sees(Observation::On(key(1)))), (at(start, 65), None), "seen again");
+}
+
+#[test]
+fn plain_text_is_told_as_such_whatever_is_waited_for() {
+    for service in [Firehose, Kinesis] {
+        let plain = Situation::of(service).sees(Observation::Off);
+        for reason in Reason::ALL {
+            assert_eq!(encrypted(&plain.input(), *reason), Truth::False, "{reason}");
+        }
+    }
+}
+
+#[test]
+fn what_was_not_proved_is_not_claimed_and_what_was_seen_to_be_encrypted_is_after_it_settled() {
+    for service in [Firehose, Kinesis] {
+        let seen = |seconds| Situation::of(service).sees(Observation::On(key(1))).after(seconds);
+        assert_eq!(encrypted(&seen(5).input(), Reason::Verifying), Truth::Unknown);
+        assert_eq!(encrypted(&seen(5).input(), Reason::Encrypted), Truth::True);
+        assert_eq!(encrypted(&seen(4).input(), Reason::Settling), Truth::False);
+        assert_eq!(encrypted(&Situation::of(service).input(), Reason::Settling), Truth::Unknown);
+    }
+}
+
+#[test]
+fn the_key_asked_for_is_told_as_far_as_it_is_known() {
+    for (wanted, told) in [
+        (Wanted::Key(key(1)), Some(key(1))),
+        (Wanted::Key(Key::AwsOwned), Some(Key::AwsOwned)),
+        (Wanted::AnyKey, None),
+        (Wanted::UnknownKey, None),
+        (Wanted::Off, None),
+    ] {
+        let situation = Situation::of(Firehose).wants(wanted);
+        assert_eq!(key_asked_for(&situation.input()), told.as_ref());
+    }
 }

@@ -101,6 +101,16 @@ fn each_row_of_the_table_holds_for_both_services() {
 }
 
 #[test]
+fn what_was_seen_is_good_until_the_decision_is_taken_up_again_and_no_longer() {
+    for (sentence, situation, _) in [rows(Service::Firehose), rows(Service::Kinesis)].concat() {
+        let Decision { reason, wake, look_due, .. } = situation.decide();
+        // While it settles, nothing new is to be seen: one look serves for what is said before and after.
+        let settling = reason == Reason::Settling && wake < look_due;
+        assert!(wake == look_due || settling, "{sentence}: {wake} and {look_due}");
+    }
+}
+
+#[test]
 fn the_table_has_a_row_for_every_reason_that_a_decision_can_give() {
     let given: BTreeSet<Reason> = rows(Service::Firehose)
         .into_iter()

@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use proptest::prelude::*;
 
 use super::{Corrupt, Reservation, check, counts_until, name, record, reserve};
-use crate::api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
-use crate::api::stream_encryption::Service;
+use crate::api::ledger::{Action, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target};
+use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
 use crate::model::fault::{Class, Fault};
 use crate::model::key::Key;
 use crate::model::observation::Observation;
@@ -16,6 +16,7 @@ use crate::model::situation::{fault, key, midnight, owner, stream};
 use crate::model::stream::StreamArn;
 
 mod budget;
+mod corrupt;
 mod learning;
 
 /// An empty ledger of a stream of this service.
@@ -106,10 +107,50 @@ fn a_ledger_with_a_start_without_key_or_a_stop_with_one_is_not_believed() {
     for target in [
         Target { action: Action::Start, key: None },
         Target { action: Action::Stop, key: Some(Key::AwsOwned.status()) },
+        Target { action: Action::Start, key: Some(KeyStatus { kind: KeyType::CustomerManaged, arn: None }) },
+        Target {
+            action: Action::Start,
+            key: Some(KeyStatus { arn: Some("x".into()), ..Key::AwsOwned.status() }),
+        },
     ] {
         let mut ledger = with_call(&empty(Service::Kinesis), midnight(), None);
         ledger.calls[0].target = target;
         assert_eq!(check(&ledger, &stream(Service::Kinesis)), Err(Corrupt::MeaninglessCall));
+    }
+}
+
+#[test]
+fn a_ledger_whose_owner_cannot_be_looked_for_is_not_believed() {
+    for owner in [
+        Owner { uid: String::new(), ..owner() },
+        Owner { name: String::new(), ..owner() },
+        Owner { namespace: String::new(), ..owner() },
+        Owner { name: "../secrets".into(), ..owner() },
+        Owner { namespace: "my data".into(), ..owner() },
+    ] {
+        let ledger = StreamLedgerSpec { owner, ..empty(Service::Kinesis) };
+        assert_eq!(check(&ledger, &stream(Service::Kinesis)), Err(Corrupt::NoOwner), "{:?}", ledger.owner);
+    }
+}
+
+#[test]
+fn a_ledger_that_contradicts_itself_about_the_key_in_force_is_not_believed() {
+    let since = MicroTime(midnight());
+    let good = InForce { key: Some(key(1).status()), since: since.clone(), encrypted_since: Some(since) };
+    let plain = InForce { key: None, encrypted_since: None, ..good.clone() };
+    let nameless = KeyStatus { kind: KeyType::CustomerManaged, arn: None };
+    let check = |in_force: &InForce| {
+        let ledger = StreamLedgerSpec { in_force: Some(in_force.clone()), ..empty(Service::Kinesis) };
+        check(&ledger, &stream(Service::Kinesis))
+    };
+    assert_eq!((check(&good), check(&plain)), (Ok(()), Ok(())));
+    for bad in [
+        InForce { key: None, ..good.clone() },
+        InForce { encrypted_since: None, ..good.clone() },
+        // It would be told as the AWS-owned key.
+        InForce { key: Some(nameless), ..good.clone() },
+    ] {
+        assert_eq!(check(&bad), Err(Corrupt::MeaninglessKey), "{bad:?}");
     }
 }
 
@@ -124,6 +165,15 @@ fn a_reserved_call_is_pending_and_is_what_was_planned() {
     assert_eq!((kept, target, time), (&id, &plan.target, &MicroTime(midnight())));
     assert_eq!((outcome, code, correction), (&Outcome::Pending, &None, &true));
     assert_eq!(ledger.attempts.unwrap().retry, plan.retry);
+}
+
+#[test]
+fn an_entry_goes_with_the_next_reservation_from_the_moment_at_which_it_counts_no_more() {
+    let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
+    let over = counts_until(&ledger.calls[0]);
+    for (now, kept) in [(over - SignedDuration::from_micros(1), 2), (over, 1)] {
+        assert_eq!(reserve(&ledger, &plan(), now).0.calls.len(), kept, "{now}");
+    }
 }
 
 #[test]

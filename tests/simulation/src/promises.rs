@@ -25,6 +25,8 @@ use crate::story::since_begin;
 
 /// Up to here clocks are said to differ; beyond it only the safety of the count is promised.
 pub const USUAL_SKEW: SignedDuration = SignedDuration::from_mins(5);
+/// How long the operator may rightly disbelieve what contradicts its last call, and some seconds.
+const DISBELIEF: SignedDuration = SignedDuration::from_secs(45);
 /// AWS's settle time.
 const SETTLE: SignedDuration = SignedDuration::from_secs(5);
 
@@ -85,8 +87,9 @@ pub struct Promises {
 struct ShownOf {
     /// The last look of each replica.
     last: BTreeMap<usize, Timestamp>,
-    /// What was really in force when it was last shown as settled, and at every look since.
-    in_force: Vec<Option<StreamKey>>,
+    /// What was really in force when it was last shown as settled, and at every look since; before that only what the
+    /// operator may still hold for true, because AWS's answers lag.
+    in_force: Vec<(Timestamp, Option<StreamKey>)>,
     /// When it was last shown as settled.
     settled: Option<Timestamp>,
     /// Whether a look showed the past by an unknown time.
@@ -269,14 +272,13 @@ impl State {
         let shown = self.promises.shown.entry(arn).or_default();
         shown.last.insert(replica, now - lag);
         if settled {
-            shown.in_force.clear();
+            shown.in_force.retain(|(at, _)| now.duration_since(*at) < DISBELIEF);
             shown.settled = Some(now - lag);
             shown.blurred = blurred;
         }
         shown.blurred |= blurred;
-        if shown.in_force.last() != Some(&real) {
-            shown.in_force.push(real);
-        }
+        shown.in_force.retain(|(_, known)| *known != real);
+        shown.in_force.push((now, real));
         self.story.tell(now, || {
             format!("operator {replica} looks at {}: {:?} {:?}", stream.name(), look.state, look.encryption)
         });
@@ -383,10 +385,13 @@ impl State {
     pub fn status_written(&mut self, by: Process, of: &Owner, status: &StreamEncryptionStatus) {
         let now = self.now;
         let known = self.store.resource_by_uid(&of.uid).and_then(|known| known.status.clone()).unwrap_or_default();
+        let known_again = known == *status;
         // Calls age out, and the status tells of it: that is news, and comes to an end by itself.
         let only_aged = known.calls != status.calls
             && StreamEncryptionStatus { calls: None, ..known } == StreamEncryptionStatus { calls: None, ..status.clone() };
-        self.promises.writes += u64::from(!only_aged);
+        // Two replicas may write the same at the same moment.
+        let twice = known_again && self.replicas.len() > 1;
+        self.promises.writes += u64::from(!only_aged && !twice);
         self.promises.told.insert(of.uid.clone(), now);
         let ready = find(&status.conditions, ConditionType::Ready);
         self.story.tell(now, || {
@@ -432,8 +437,10 @@ impl State {
         if shown.blurred || touched >= settled {
             return;
         }
-        if let Some(key) = &status.key_in_force
-            && !shown.in_force.iter().any(|real| real.as_ref().map(written).as_ref() == Some(key))
+        // Kinesis may name a key by an alias that KMS does not resolve: then nobody can say more.
+        let by_arn = |key: &KeyStatus| key.arn.as_ref().is_none_or(|arn| arn.starts_with("arn:"));
+        if let Some(key) = status.key_in_force.as_ref().filter(|key| by_arn(key))
+            && !shown.in_force.iter().any(|(_, real)| real.as_ref().map(written).as_ref() == Some(key))
         {
             let (key, real) = (key.clone(), shown.in_force.clone());
             self.promises.break_with("P6", now, || {
@@ -447,10 +454,8 @@ impl State {
         // What one replica saw the others read in the ledger.
         let Some(looked) = shown.last.values().max().copied() else { return };
         let at = if said_encrypted && self.replicas.len() == 1 { looked.min(now - SETTLE) } else { looked };
-        if (said_encrypted || said_enabled)
-            && touched < at
-            && self.world.stream(&stream.arn, at).is_some_and(|real| real.in_force.is_none())
-        {
+        let plain = |at| self.world.stream(&stream.arn, at).is_none_or(|real| real.in_force.is_none());
+        if (said_encrypted || said_enabled) && touched < at && plain(at) && plain(now - DISBELIEF) {
             self.promises.break_with("P6", now, || {
                 format!("{} says encrypted, and at {} records were in plain text", of.name, since_begin(at))
             });

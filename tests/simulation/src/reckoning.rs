@@ -29,8 +29,9 @@ enum Expected {
     Unchanged,
 }
 
-/// Holds every resource to what is expected of it.
-pub fn reckon(state: &mut State, allow_disable: bool) {
+/// Holds every resource to what is expected of it. True: nothing is left to be tried.
+pub fn reckon(state: &mut State, allow_disable: bool) -> bool {
+    let mut at_rest = true;
     let resources: Vec<_> = state.store.resources().cloned().collect();
     for resource in resources {
         let Some(stream) = stream_of(&resource) else { continue };
@@ -46,7 +47,7 @@ pub fn reckon(state: &mut State, allow_disable: bool) {
             Ok(false) => state.tally.blocked += 1,
             Err(how) => {
                 state.promises.break_with("P4", now, || format!("{of}: {how}"));
-                return;
+                return false;
             }
         }
         if resource.status.as_ref().and_then(|status| status.observed_generation) != resource.metadata.generation
@@ -54,7 +55,10 @@ pub fn reckon(state: &mut State, allow_disable: bool) {
         {
             state.promises.break_with("P4", now, || format!("{of}: its status speaks of an older spec"));
         }
+        // A key whose policy denies it is tried again now and then.
+        at_rest &= !matches!(&expected, Expected::Says(reasons) if reasons.contains(&Reason::EnablingFailed));
     }
+    at_rest
 }
 
 /// The stream that a spec means.
@@ -162,6 +166,9 @@ fn customer_key(state: &mut State, resource: &StreamEncryption, stream: &StreamA
         Reason::KeyManagedByAws,
         Reason::KeyInOtherRegion,
         Reason::KeyUnreadable,
+        // It was given to the stream while it worked.
+        Reason::Encrypted,
+        Reason::Verifying,
     ];
     let works = state.world.key(&arn).is_some_and(|key| {
         key.state == KeyState::Enabled

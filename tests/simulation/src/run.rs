@@ -145,8 +145,8 @@ impl<'a, P: Parts> Run<'a, P> {
             Event::Calm => self.calm(),
             Event::Reckoning => {
                 let mut state = self.scene.state();
-                reckoning::reckon(&mut state, self.plan.allow_disable);
-                self.at_rest = Some((state.promises.calls, state.promises.writes));
+                let at_rest = reckoning::reckon(&mut state, self.plan.allow_disable);
+                self.at_rest = at_rest.then(|| (state.promises.calls, state.promises.writes));
             }
         }
     }

@@ -9,6 +9,8 @@ const WRITE_ARN: &str =
     "write the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); an alias goes into alias";
 const WRITE_ALIAS: &str =
     "write the alias of a customer managed key (alias/NAME); for a key of AWS write type: AWS_OWNED_CMK";
+const WRITE_OBJECT: &str =
+    "write the name of the Key object: a-z 0-9 - and . only, with a letter or digit at both ends";
 
 macro_rules! key {
     ($key:literal) => {
@@ -205,6 +207,42 @@ async fn arns_aliases_and_references_are_of_keys() {
             key!("{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key}}"),
             Refused("spec.key.ref.name: Required value"),
         ),
+        (
+            "a reference by a name that no object can have",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: my orders}}"
+            ),
+            Refused(WRITE_OBJECT),
+        ),
+        (
+            "a reference by a path",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: ../../other/keys/orders}}"
+            ),
+            Refused(WRITE_OBJECT),
+        ),
+        (
+            "a reference with parameters",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: 'orders?watch=true'}}"
+            ),
+            Refused(WRITE_OBJECT),
+        ),
+        (
+            "a reference by a long name with dots",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: team-a.orders.2026}}"
+            ),
+            Taken,
+        ),
+        (
+            "a region that is longer than any",
+            key!(
+                "{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:abcdefghijkl-abcdefghijkl-abcdefg-1:111122223333:key/1'}"
+            ),
+            Refused(WRITE_ARN),
+        ),
+        ("no ARN at all", key!("{type: CUSTOMER_MANAGED_CMK, arn: orders}"), Refused(WRITE_ARN)),
     ];
     judge(rows).await;
 }

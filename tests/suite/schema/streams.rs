@@ -184,6 +184,16 @@ async fn a_name_and_a_region_are_such_as_aws_has() {
             "stream: {service: Kinesis, name: orders, region: abcdefghijkl-abcdefghijkl-abcdefg-1}",
             Refused("spec.stream.region"),
         ),
+        (
+            "a region that is too long, in an ARN",
+            "stream: {arn: 'arn:aws:kinesis:abcdefghijkl-abcdefghijkl-abcdefg-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a partition that is too long, in an ARN",
+            "stream: {arn: 'arn:aws-abcdefghijkl-abcdefghijkl-abcdef:kinesis:eu-west-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
     ])
     .await;
 }

@@ -3,10 +3,10 @@
 use super::{Row, starts, stops};
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
-use crate::model::decision::{Step, Wanted};
+use crate::model::decision::{OLDEST_SESSION, Step, Wanted};
 use crate::model::fault::Class;
 use crate::model::key::{Key, KeyProblem};
-use crate::model::ledger::WINDOW;
+use crate::model::ledger::{ARRIVAL, WINDOW};
 use crate::model::observation::Observation;
 use crate::model::situation::{Situation, failed, key};
 
@@ -160,4 +160,10 @@ fn a_call_takes_the_wish_to_try_now_with_it_so_that_it_works_once() {
     let wished = story.sees(failed(Action::Start)).with(|s| s.intent.retry = Some("once".into()));
     let after = wished.calls().accepted().after(60).sees(failed(Action::Start));
     assert_eq!(after.decide().step, Step::Rest);
+}
+
+#[test]
+fn a_session_is_renewed_before_firehose_refuses_it() {
+    // Firehose makes no grant with a session of 6 hours; a reserved call may take 15 minutes to arrive.
+    assert_eq!(OLDEST_SESSION + ARRIVAL, jiff::SignedDuration::from_hours(6));
 }

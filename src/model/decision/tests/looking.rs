@@ -237,6 +237,16 @@ fn as_asked(service: Service) -> Vec<Row> {
             rests(Reason::Encrypted, 600),
         ),
         (
+            "a proof of the moment in which the key was seen in force is one",
+            Situation::of(service)
+                .with(proof)
+                .sees(Observation::On(key(1)))
+                .with(|s| s.intent.verified = Some(s.now))
+                .after(60)
+                .sees(Observation::On(key(1))),
+            rests(Reason::Encrypted, 600),
+        ),
+        (
             "no proof is made of plain text",
             Situation::of(service).with(proof).wants(Wanted::Off).converged(),
             rests(Reason::EncryptionDisabled, 600),

@@ -274,3 +274,16 @@ fn refused_calls_of_kinesis_count_for_nothing_until_the_ledger_is_full() {
     assert!(!full.has_room());
     assert_eq!(full.next_free, Some(counts_until(&ledger.calls[0])));
 }
+
+#[test]
+fn a_full_ledger_has_room_when_an_entry_and_where_none_is_left_a_call_is_free_again() {
+    let refusal = fault(Class::InUse, "ResourceInUseException");
+    let refused = i64::try_from(MOST_CALLS).unwrap() - 1;
+    let ledger = (0..refused)
+        .fold(empty(Service::Kinesis), |ledger, n| with_call(&ledger, seconds(n), Some(Err(&refusal))));
+    let full = with_call(&ledger, seconds(refused), Some(Ok(())));
+    let free_at = |limit| budget(&full.calls, Service::Kinesis, Action::Start, limit, seconds(300)).next_free;
+    assert_eq!(free_at(20), Some(counts_until(&full.calls[0])), "the oldest entry makes room");
+    let accepted = full.calls.last().unwrap();
+    assert_eq!(free_at(1), Some(counts_until(accepted)), "the only call that is allowed still counts");
+}

@@ -132,6 +132,22 @@ fn a_refused_call_makes_no_look_stale() {
 }
 
 #[test]
+fn a_stop_without_an_answer_is_accepted_once_plain_text_or_its_way_there_is_seen() {
+    for service in BOTH {
+        let mut called = with_call(&empty(service), midnight(), None);
+        called.calls[0].target = Target { action: Action::Stop, key: None };
+        for effect in
+            [Observation::Off, Observation::Changing(Some(Action::Stop)), Observation::Changing(None)]
+        {
+            assert_eq!(seen(&called, &effect, 60).calls[0].outcome, Outcome::Accepted, "{effect:?}");
+        }
+        for nothing in [Observation::On(key(1)), Observation::Changing(Some(Action::Start))] {
+            assert_eq!(seen(&called, &nothing, 60).calls[0].outcome, Outcome::Pending, "{nothing:?}");
+        }
+    }
+}
+
+#[test]
 fn a_call_without_an_answer_is_accepted_once_its_effect_is_seen_and_never_refunded() {
     for service in BOTH {
         for unanswered in [None, Some(Err(&fault(Class::UnknownOutcome, "InternalFailure")))] {

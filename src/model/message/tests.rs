@@ -1,0 +1,202 @@
+//! What people read: each message says what is the case and what to do, and names the stream, the key or the right that it is about.
+
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::decision::Step;
+use crate::model::fault::Fault;
+use crate::model::key::{Key, KeyProblem};
+use crate::model::situation::{Sight, Situation, failed, fault, key, midnight};
+
+const KEY_1: &str = "arn:aws:kms:eu-west-1:111122223333:key/1";
+const FIREHOSE: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
+const KINESIS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/orders";
+
+/// The message of `Ready` if `reason` were the decision's.
+fn says(situation: &Situation, reason: Reason) -> String {
+    let decision = Decision {
+        step: Step::Rest,
+        reason,
+        wake: situation.now,
+        look_due: situation.now,
+        next_attempt: None,
+    };
+    ready(&situation.input(), &decision)
+}
+
+fn cannot_see(service: Service, operation: Operation) -> Situation {
+    let asked = Fault { operation, ..fault(Class::Denied, "AccessDeniedException") };
+    Situation::of(service).with(|s| s.sight = Sight::Failed(asked))
+}
+
+fn seen(observation: Observation) -> Situation {
+    Situation::of(Service::Firehose).sees(observation)
+}
+
+#[test]
+fn a_message_names_what_it_is_about_and_what_to_do() {
+    let firehose = || Situation::of(Service::Firehose);
+    let converged = || firehose().converged();
+    let rekeying = || converged().wants(Wanted::Key(key(2))).calls().accepted().after(60);
+    let refused = |code: &str| seen(Observation::Off).calls().refused(Class::KeyRefused, code).after(60);
+    for (situation, reason, pieces) in vec![
+        (converged(), Reason::Encrypted, &["Records are encrypted with", KEY_1][..]),
+        (firehose(), Reason::Encrypted, &["Records are encrypted."]),
+        (converged(), Reason::KeyEnabled, &[KEY_1, "can encrypt"]),
+        (firehose(), Reason::Verifying, &["grant firehose:PutRecord on", FIREHOSE]),
+        (Situation::of(Service::Kinesis), Reason::Verifying, &["grant kinesis:PutRecord on", KINESIS]),
+        (firehose().wants(Wanted::AnyKey), Reason::Enabling, &["with the AWS-owned key"]),
+        (firehose().wants(Wanted::UnknownKey), Reason::Enabling, &["with the key asked for"]),
+        (firehose(), Reason::Enabling, &[KEY_1, "Records written meanwhile may be in plain text."]),
+        (seen(Observation::Off), Reason::Enabling, &["Records are still in plain text."]),
+        (rekeying(), Reason::Enabling, &["key/2", "Records are still encrypted with", KEY_1]),
+        (converged(), Reason::Disabling, &["Records are still encrypted with", KEY_1]),
+        (
+            rekeying().sees(failed(Action::Start)),
+            Reason::EnablingFailed,
+            &["KMS_ACCESS_DENIED", "key/1 is in force", "streamencryption.dev/retry"],
+        ),
+        (seen(failed(Action::Stop)), Reason::DisablingFailed, &["Which key is in force is not known."]),
+        (seen(Observation::Off), Reason::NotApplied, &["Records are in plain text."]),
+        (refused("SomethingNew"), Reason::CallRefused, &["SomethingNew"]),
+        (firehose(), Reason::CallRefused, &["no reason given"]),
+        (refused("KMSOptInRequired"), Reason::KeyRefused, &["KMSOptInRequired", "kms:CreateGrant"]),
+        (firehose(), Reason::KeyNotFound, &[KEY_1, "eu-west-1"]),
+        (firehose(), Reason::KeyUnreadable, &["Grant kms:DescribeKey"]),
+        (firehose(), Reason::KeyInOtherRegion, &["eu-west-1"]),
+        (firehose(), Reason::StreamNotFound, &["Firehose", "orders", "eu-west-1"]),
+        (seen(Observation::Broken("CREATING_FAILED".into())), Reason::StreamBroken, &["CREATING_FAILED"]),
+        (firehose(), Reason::StreamBroken, &["nothing more"]),
+        (
+            seen(Observation::NotEncryptable("MSKAsSource".into())),
+            Reason::SourceNotDirectPut,
+            &["MSKAsSource", "delete this resource"],
+        ),
+        (firehose(), Reason::SourceNotDirectPut, &["another one"]),
+        (
+            cannot_see(Service::Firehose, Operation::DescribeDeliveryStream),
+            Reason::AccessDenied,
+            &["Grant firehose:DescribeDeliveryStream on", FIREHOSE],
+        ),
+        (
+            cannot_see(Service::Firehose, Operation::GetCallerIdentity),
+            Reason::AccessDenied,
+            &["does not accept the operator's credentials"],
+        ),
+        (firehose(), Reason::AccessDenied, &["Grant firehose:StartDeliveryStreamEncryption on"]),
+        (
+            Situation::of(Service::Kinesis).wants(Wanted::Off),
+            Reason::AccessDenied,
+            &["Grant kinesis:StopStreamEncryption on", KINESIS],
+        ),
+        (
+            cannot_see(Service::Kinesis, Operation::DescribeStreamSummary),
+            Reason::AwsUnreachable,
+            &["kinesis:DescribeStreamSummary"],
+        ),
+        (firehose(), Reason::AwsUnreachable, &["no answer"]),
+        (firehose(), Reason::LedgerUnreadable, &["stream-"]),
+        (firehose().spent(20), Reason::CallLimitReached, &["20 of the 20 calls", "AWS allows 25"]),
+        (
+            seen(Observation::Off).calls().refused(Class::LimitReached, "LimitExceededException"),
+            Reason::CallLimitReached,
+            &["others have used", "LimitExceededException"],
+        ),
+    ] {
+        let words = says(&situation, reason);
+        for piece in pieces {
+            assert!(words.contains(piece), "{reason:?} without {piece:?}: {words}");
+        }
+    }
+}
+
+#[test]
+fn a_wait_for_the_next_attempt_says_until_when_in_whole_seconds() {
+    let situation = seen(Observation::Off).calls().refused(Class::Denied, "AccessDeniedException");
+    let decision = situation.after(1).sees(Observation::Off);
+    let words = ready(&decision.input(), &decision.decide());
+    assert!(words.ends_with(" Next attempt at 2026-01-01T00:05:00Z."), "{words}");
+    let at = midnight() + SignedDuration::from_millis(1999);
+    assert_eq!(whole_seconds(at), "2026-01-01T00:00:01Z");
+    assert!(!whole_seconds(Timestamp::MAX).is_empty());
+}
+
+#[test]
+fn what_is_said_of_the_records_is_what_was_seen() {
+    let words = |situation: Situation| encrypted(&situation.input());
+    let plain = "Records are in plain text, since 2026-01-01T00:00:00Z at the latest.";
+    assert_eq!(words(Situation::of(Service::Kinesis)), "Not known: AWS has not shown a settled state yet.");
+    assert_eq!(words(seen(Observation::Off)), plain);
+    let fresh = words(seen(Observation::On(key(1))));
+    assert!(fresh.contains("up to 5 seconds"), "{fresh}");
+    assert_eq!(
+        words(seen(Observation::On(key(1))).after(5)),
+        format!("Records are encrypted with {KEY_1} since 2026-01-01T00:00:05Z.")
+    );
+    assert_eq!(
+        words(seen(Observation::On(Key::AwsOwned)).after(5)),
+        "Records are encrypted with the AWS-owned key since 2026-01-01T00:00:05Z."
+    );
+}
+
+#[test]
+fn what_is_said_of_the_key_is_about_the_key_that_is_asked_for() {
+    let words = |situation: Situation| key_usable(&situation.input());
+    assert_eq!(words(Situation::of(Service::Kinesis)), format!("{KEY_1} can encrypt the stream."));
+    assert_eq!(words(Situation::of(Service::Kinesis).wants(Wanted::AnyKey)), "Any key will do.");
+    let disabled = words(Situation::of(Service::Kinesis).key_is(KeyProblem::Disabled));
+    assert_eq!(
+        disabled,
+        format!("{KEY_1} is disabled. Enable it or name another one; no call is spent meanwhile.")
+    );
+}
+
+#[test]
+fn credentials_that_aws_does_not_accept_and_an_aws_that_does_not_answer_are_two_things() {
+    for class in [Class::Denied, Class::Invalid] {
+        assert!(identity(class).contains("Look at its role"), "{class:?}");
+    }
+    for class in [Class::Transient, Class::Throttled] {
+        assert!(identity(class).contains("AWS does not answer (sts:GetCallerIdentity)"), "{class:?}");
+    }
+}
+
+#[test]
+fn each_failure_that_aws_documents_has_advice_of_its_own() {
+    let nothing = advice("SOMETHING_NEW");
+    assert!(nothing.contains("log"), "{nothing}");
+    for (codes, piece) in [
+        (&["KMS_ACCESS_DENIED", "KMSAccessDeniedException"][..], "policy"),
+        (&["DISABLED_KMS_KEY", "KMSDisabledException"], "enable it"),
+        (&["KMS_KEY_NOT_FOUND", "KMSNotFoundException"], "does not exist"),
+        (&["INVALID_KMS_KEY", "KMSInvalidStateException"], "present state"),
+        (&["CREATE_KMS_GRANT_FAILED"], "allow kms:CreateGrant"),
+        (&["RETIRE_KMS_GRANT_FAILED"], "old key"),
+        (&["KMS_OPT_IN_REQUIRED", "KMSOptInRequired"], "subscribe"),
+        (&["InvalidKMSResourceException"], "KMS refuses the key"),
+        (&["AccessDeniedException"], "lacks a right"),
+        (&["LimitExceededException"], "limit"),
+        (&["NOT_APPLIED"], "shows what was before"),
+    ] {
+        for code in codes {
+            assert!(advice(code).contains(piece), "{code}: {}", advice(code));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_message_is_longer_than_an_event_takes_whatever_aws_says_in_a_word(
+        reason in prop::sample::select(Reason::ALL), word in "\\PC{0,40}", off in any::<bool>(),
+    ) {
+        let observation = Observation::Failed { action: Action::Start, reason: word.clone() };
+        let situation = Situation::of(Service::Kinesis).converged().sees(observation).after(60);
+        let situation = situation.wants(if off { Wanted::Off } else { Wanted::Key(Key::Unresolved(word)) });
+        let words = says(&situation, reason);
+        prop_assert!((1..=1024).contains(&words.len()), "{} bytes: {}", words.len(), words);
+        prop_assert!(words.ends_with('.'), "{}", words);
+    }
+}

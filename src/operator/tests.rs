@@ -1,0 +1,301 @@
+//! Malformed and huge resources, as the watch brings them: each is told in its status, and none stops the operator.
+
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::condition::{ConditionType, LONGEST_MESSAGE, Reason, find};
+use crate::api::damage::{damaged, damages};
+use crate::api::ledger::{Action as Change, StreamLedger, StreamLedgerSpec};
+use crate::api::stream_encryption::{KeyObjectReference, StreamEncryptionStatus};
+use crate::aws::{Identity, Streams, Turn};
+use crate::controller::records::{Happening, Records, ReferencedKey};
+use crate::model::fault::Fault;
+use crate::model::key::{Key, KeyFacts, KeyName, KeyState};
+use crate::model::ledger;
+use crate::model::observation::{Look, Shown, StreamState};
+use crate::model::stream::StreamArn;
+
+const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
+const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+/// An AWS in which every stream is there and in plain text, and every key works.
+#[derive(Default)]
+struct PlainText {
+    called: Mutex<Vec<StreamArn>>,
+}
+
+impl Streams for PlainText {
+    async fn identity(&self) -> Result<Identity, Fault> {
+        Ok(Identity { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
+    }
+    async fn look(&self, stream: &StreamArn, _: &Turn) -> Result<Option<Look>, Fault> {
+        Ok(Some(Look {
+            arn: stream.clone(),
+            created: None,
+            source: Some("DirectPut".to_owned()),
+            state: StreamState::Active,
+            state_word: "ACTIVE".to_owned(),
+            encryption: Shown::Off,
+        }))
+    }
+    async fn key(&self, _: &StreamArn, name: &KeyName, _: &Turn) -> Result<Option<KeyFacts>, Fault> {
+        let KeyName::Arn(arn) = name else { return Ok(None) };
+        let (arn, state) = (arn.clone(), KeyState::Enabled);
+        Ok(Some(KeyFacts { arn, state, symmetric: true, encrypts: true, aws_managed: false }))
+    }
+    async fn turn(&self, _: &StreamArn, _: Change, _: &Turn) {}
+    async fn start(&self, stream: &StreamArn, _: &Key) -> Result<(), Fault> {
+        self.called.lock().unwrap().push(stream.clone());
+        Ok(())
+    }
+    async fn stop(&self, stream: &StreamArn, _: Option<&Key>) -> Result<(), Fault> {
+        self.called.lock().unwrap().push(stream.clone());
+        Ok(())
+    }
+    async fn put_record(&self, _: &StreamArn, _: &str, _: &Turn) -> Result<bool, Fault> {
+        Ok(true)
+    }
+    async fn session_age(&self) -> Result<Option<SignedDuration>, Fault> {
+        Ok(None)
+    }
+}
+
+/// A cluster with one resource, the ledgers that the operator makes, and what it last told.
+#[derive(Default)]
+struct Paper {
+    resource: Option<StreamEncryption>,
+    ledgers: Mutex<Vec<StreamLedger>>,
+    status: Mutex<Option<StreamEncryptionStatus>>,
+}
+
+impl Records for Paper {
+    async fn resource(&self, _: &str, _: &str) -> Result<Option<StreamEncryption>, RecordError> {
+        Ok(self.resource.clone())
+    }
+    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, RecordError> {
+        let ledgers = self.ledgers.lock().unwrap();
+        Ok(ledgers.iter().find(|ledger| ledger.metadata.name.as_deref() == Some(name)).cloned())
+    }
+    async fn ledgers(&self) -> Result<Vec<StreamLedger>, RecordError> {
+        Ok(self.ledgers.lock().unwrap().clone())
+    }
+    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, RecordError> {
+        let ledger = StreamLedger::new(name, spec.clone());
+        self.ledgers.lock().unwrap().push(ledger.clone());
+        Ok(ledger)
+    }
+    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, RecordError> {
+        let mut ledgers = self.ledgers.lock().unwrap();
+        ledgers.retain(|other| other.metadata.name != ledger.metadata.name);
+        ledgers.push(ledger.clone());
+        Ok(ledger.clone())
+    }
+    async fn delete_ledger(&self, _: &StreamLedger) -> Result<(), RecordError> {
+        Ok(())
+    }
+    async fn write_status(&self, _: &Owner, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
+        *self.status.lock().unwrap() = Some(status.clone());
+        Ok(())
+    }
+    async fn tell(&self, _: &Owner, _: &Happening) {}
+    async fn set_finalizer(&self, _: &StreamEncryption, _: bool) -> Result<(), RecordError> {
+        Ok(())
+    }
+    async fn referenced_key(&self, _: &str, _: &KeyObjectReference) -> Result<ReferencedKey, RecordError> {
+        Ok(ReferencedKey::Arn("not an ARN".to_owned()))
+    }
+}
+
+fn operator(resource: Option<StreamEncryption>) -> Operator<PlainText, Paper> {
+    let now: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
+    Operator {
+        aws: PlainText::default(),
+        records: Paper { resource, ..Paper::default() },
+        clock: Clock::new(move || now, || Duration::ZERO),
+        decide,
+        rules: Rules {
+            region: "eu-west-1".parse().unwrap(),
+            drift_interval: SignedDuration::from_mins(10),
+            max_calls_per_day: 20,
+            allow_disable: true,
+        },
+        memory: Memory::default(),
+    }
+}
+
+/// A resource as the API server would take it.
+fn resource() -> impl Strategy<Value = Value> {
+    let customer = |name: &str, value: Value| json!({"type": "CUSTOMER_MANAGED_CMK", name: value});
+    let reference = json!({"apiVersion": "kms.services.k8s.aws/v1alpha1", "kind": "Key", "name": "orders"});
+    let keys = vec![
+        Value::Null,
+        json!({"type": "AWS_OWNED_CMK"}),
+        customer("arn", json!(KEY)),
+        customer("alias", json!("alias/orders")),
+        customer("ref", reference),
+    ];
+    let streams =
+        vec![json!({"arn": ARN}), json!({"service": "Kinesis", "name": "clicks", "region": "eu-west-2"})];
+    (prop::sample::select(streams), prop::sample::select(keys)).prop_map(|(stream, key)| {
+        let condition = json!({
+            "type": "Ready", "status": "True", "reason": "Encrypted", "message": "x", "observedGeneration": 1,
+            "lastTransitionTime": "2025-12-31T00:00:00Z",
+        });
+        let mut object = json!({
+            "spec": {
+                "stream": stream, "encryption": "Enabled", "drift": "Correct", "deletionPolicy": "Retain",
+                "suspend": false, "verify": {"putRecord": true},
+            },
+            "status": {
+                "observedGeneration": 1, "encryptionStatus": "ENABLED", "conditions": [condition],
+                "stream": {"arn": ARN, "service": "Firehose", "account": "1", "region": "r", "name": "orders"},
+                "failure": {"type": "X", "message": "x", "time": "2025-12-31T00:00:00Z", "attempts": 1},
+                "calls": {"used": 1, "limit": 20}, "verifiedTime": "2025-12-31T00:00:00Z",
+            },
+        });
+        if !key.is_null() {
+            object["spec"]["key"] = key;
+        }
+        object
+    })
+}
+
+const WORDS: [&str; 12] = [
+    "Enabled",
+    "Disabled",
+    "Disable",
+    "Report",
+    "Firehose",
+    "Kinesis",
+    "AWS_OWNED_CMK",
+    "CUSTOMER_MANAGED_CMK",
+    "alias/aws/kinesis",
+    "arn:aws:firehose:eu-west-1:444455556666:deliverystream/orders",
+    "arn:aws:firehose:eu-west-1:111122223333:deliverystream/a b",
+    "ENABLING",
+];
+const MEMBERS: [&str; 8] = ["arn", "alias", "ref", "name", "region", "suspend", "tomorrow", "conditions"];
+
+/// A resource that is nearly right, with a retry annotation that may be large.
+fn suspicious() -> impl Strategy<Value = Value> {
+    let retry = prop_oneof![
+        2 => Just(None),
+        1 => any::<String>().prop_map(Some),
+        1 => prop::sample::select(vec!["ü", "€", "x", "\u{1f511}"]).prop_map(|c| Some(c.repeat(256 * 1024 / c.len()))),
+    ];
+    let damages = damages(3, &MEMBERS, &WORDS, 0..4_000_000_000);
+    (resource(), damages, retry).prop_map(|(object, damages, retry)| {
+        // What stands in the metadata is the API server's, so it is always well formed.
+        let mut object = damaged(object, &damages);
+        if let Value::Object(members) = &mut object {
+            members.insert("apiVersion".into(), json!("streamencryption.dev/v1alpha1"));
+            members.insert("kind".into(), json!("StreamEncryption"));
+            members.insert(
+                "metadata".into(),
+                json!({
+                    "name": "orders", "namespace": "data", "uid": "1", "generation": 2,
+                    "annotations": retry.map(|retry| json!({"streamencryption.dev/retry": retry})).unwrap_or_default(),
+                }),
+            );
+        }
+        object
+    })
+}
+
+/// Visits a resource twice, as the driver does; gives what was told.
+fn visited(object: &Value) -> (Guarded, Operator<PlainText, Paper>) {
+    let guarded: Guarded = serde_json::from_value(object.clone()).unwrap();
+    let operator = operator(guarded.0.as_ref().ok().cloned());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        for _ in 0..2 {
+            match &guarded.0 {
+                Ok(resource) => {
+                    let wake = Box::pin(reconcile(&operator, resource)).await.unwrap();
+                    assert!(wake >= operator.clock.now());
+                }
+                Err(invalid) => {
+                    let of = Owner { namespace: "data".into(), name: "orders".into(), uid: "1".into() };
+                    malformed(&operator, &of, Some(2), &invalid.error).await.unwrap();
+                }
+            }
+        }
+    });
+    (guarded, operator)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_a_resource_holds_its_status_says_what_is_the_case(object in suspicious()) {
+        prop_assume!(object.is_object());
+        let (guarded, operator) = visited(&object);
+        let told = operator.records.status.lock().unwrap().clone();
+        // A suspended resource whose status was right already needs no word.
+        let status = told.or_else(|| guarded.0.as_ref().ok().and_then(|resource| resource.status.clone()));
+        let conditions = status.unwrap().conditions;
+        let ready = find(&conditions, ConditionType::Ready).unwrap();
+        if guarded.0.is_err() {
+            prop_assert_eq!(&ready.reason, Reason::SpecInvalid.as_str());
+        }
+        if !guarded.0.as_ref().is_ok_and(|resource| resource.spec.suspend) {
+            for condition in &conditions {
+                prop_assert!(!condition.message.is_empty() && condition.message.len() <= LONGEST_MESSAGE);
+                prop_assert!(condition.reason.parse::<Reason>().is_ok(), "{}", condition.reason);
+                prop_assert_eq!(condition.observed_generation, Some(2));
+            }
+            let words = conditions.iter().map(|condition| condition.message.len()).sum::<usize>();
+            prop_assert!(words < 5 * LONGEST_MESSAGE, "many huge conditions do not stay");
+        }
+    }
+
+    #[test]
+    fn whatever_a_resource_holds_a_call_is_in_the_ledger_and_for_the_stream_that_is_named(object in suspicious()) {
+        prop_assume!(object.is_object());
+        let (guarded, operator) = visited(&object);
+        let called = operator.aws.called.lock().unwrap().clone();
+        let ledgers = operator.records.ledgers.lock().unwrap().clone();
+        prop_assert!(called.len() <= 1, "the second visit waits for the first call");
+        for stream in called {
+            let spec = &guarded.0.as_ref().unwrap().spec;
+            let named = spec.stream.arn.clone().or_else(|| spec.stream.name.clone()).unwrap();
+            prop_assert!(stream.to_string().ends_with(&named));
+            prop_assert_eq!(stream.account.as_str(), "111122223333");
+            let [ledger] = &ledgers[..] else { return Err(TestCaseError::fail("no ledger, or two")) };
+            prop_assert_eq!(ledger.metadata.name.clone(), Some(ledger::name(&stream)));
+            prop_assert_eq!(ledger.spec.calls.len(), 1);
+            let retry = ledger.spec.attempts.as_ref().and_then(|attempts| attempts.retry.as_ref());
+            prop_assert!(retry.is_none_or(|retry| retry.chars().count() <= 256));
+        }
+    }
+}
+
+#[test]
+fn the_random_resources_lead_to_calls_to_other_words_and_to_what_cannot_be_read() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let mut runner = TestRunner::deterministic();
+    let resources = suspicious();
+    let (mut called, mut told, mut unreadable) = (0, 0, 0);
+    for _ in 0..200 {
+        let object = resources.new_tree(&mut runner).unwrap().current();
+        if object.is_object() {
+            let (guarded, operator) = visited(&object);
+            let calls = operator.aws.called.lock().unwrap().len();
+            *(if guarded.0.is_err() {
+                &mut unreadable
+            } else if calls == 0 {
+                &mut told
+            } else {
+                &mut called
+            }) += 1;
+        }
+    }
+    assert!(called > 20 && told > 20 && unreadable > 20, "{called} {told} {unreadable}");
+}
