@@ -156,11 +156,12 @@ pub fn last_open(ledger: &StreamLedgerSpec) -> Option<&Call> {
     ledger.calls.iter().rev().find(|call| call.outcome != Outcome::Refused)
 }
 
-/// Until when a call without an outcome may still arrive at AWS.
+/// Until when a call without an outcome may still arrive at AWS, on whoever's clock. What [`WINDOW`] adds to AWS's day is
+/// just that: the life of a signature, a reservation that was not sent at once, a clock that is ahead, and AWS's old answers.
 #[must_use]
 pub fn may_arrive_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     let open = ledger.calls.iter().filter(|call| matches!(call.outcome, Outcome::Pending | Outcome::Unknown));
-    open.map(|call| later(call.at(), ARRIVAL)).max()
+    open.map(|call| later(call.at(), WINDOW - DAY)).max()
 }
 
 /// Whether what was seen when it was looked at (`seen`) may be older than the last call, so that it must not be believed.
