@@ -9,8 +9,8 @@ use stream_encryption_operator::api::stream_encryption::Service;
 use stream_encryption_operator::model::ledger::{DAY, READ_LAG};
 use stream_encryption_operator::model::observation::Observation;
 
-use crate::names::Encryption;
 use crate::bounds::FRESH;
+use crate::names::Encryption;
 
 /// How long after a change AWS may still show what was before it. The product waits [`READ_LAG`] from the reservation,
 /// and a call may be sent a little later than that.

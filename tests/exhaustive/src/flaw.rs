@@ -5,9 +5,10 @@
 
 use stream_encryption_operator::api::ledger::{Outcome, StreamLedgerSpec};
 use stream_encryption_operator::model::decision::{Decision, Input, Step, decide};
-use stream_encryption_operator::model::ledger::{DAY, Reservation, later};
+use stream_encryption_operator::model::ledger::{DAY, later};
 
-use crate::names::Wish;
+use crate::bounds::{Bounds, Fault};
+use crate::names::{Encryption, Wish};
 use crate::promise::Promise;
 
 /// One thing done wrong.
@@ -37,20 +38,60 @@ pub enum Flaw {
     GivesUpAtTheLimit,
 }
 
-/// All of them, with the promise that each breaks.
-pub const EVERY_FLAW: &[(Flaw, Promise)] = &[
-    (Flaw::NoCompareAndSwap, Promise::OneOpenCall),
-    (Flaw::RefundOfUnknownCalls, Promise::Limit),
-    (Flaw::SharpWindow, Promise::Limit),
-    (Flaw::LookOlderThanLedger, Promise::OneOpenCall),
-    (Flaw::SendBeforeReserve, Promise::WriteAhead),
-    (Flaw::NoWaitForLateCalls, Promise::OneOpenCall),
-    (Flaw::NoLiveReadOfTheResource, Promise::NoStop),
-    (Flaw::SentTwice, Promise::Limit),
-    (Flaw::EnablingTakenForEnabled, Promise::Truth),
-    (Flaw::StopBeforeReKey, Promise::NoStop),
-    (Flaw::GivesUpAtTheLimit, Promise::Rest),
+/// All of them.
+pub const EVERY_FLAW: &[Flaw] = &[
+    Flaw::NoCompareAndSwap,
+    Flaw::RefundOfUnknownCalls,
+    Flaw::SharpWindow,
+    Flaw::LookOlderThanLedger,
+    Flaw::SendBeforeReserve,
+    Flaw::NoWaitForLateCalls,
+    Flaw::NoLiveReadOfTheResource,
+    Flaw::SentTwice,
+    Flaw::EnablingTakenForEnabled,
+    Flaw::StopBeforeReKey,
+    Flaw::GivesUpAtTheLimit,
 ];
+
+impl Flaw {
+    /// Bounds that are just wide enough for the flaw to show, and the promise that it breaks.
+    #[must_use]
+    pub fn bounds(self) -> (Bounds, &'static [Promise]) {
+        let open = &[Promise::OneOpenCall];
+        let limit = &[Promise::Limit];
+        match self {
+            Self::NoCompareAndSwap => (Bounds::new(2, 0, 0, 1, 0), open),
+            Self::RefundOfUnknownCalls => {
+                let kinds = &[Fault::LostReply, Fault::Failure];
+                (Bounds { kinds, ..Bounds::new(1, 2, 0, 2, 0) }, limit)
+            }
+            Self::SharpWindow => {
+                let kinds = &[Fault::TimeOut, Fault::Failure];
+                (Bounds { kinds, ..Bounds::new(1, 2, 0, 4, 0) }, limit)
+            }
+            Self::LookOlderThanLedger => (Bounds::new(2, 0, 0, 1, 0), open),
+            Self::SendBeforeReserve => (Bounds::new(2, 0, 0, 0, 0), &[Promise::WriteAhead]),
+            Self::NoWaitForLateCalls => {
+                (Bounds { kinds: &[Fault::TimeOut], ..Bounds::new(2, 1, 0, 1, 0) }, open)
+            }
+            Self::NoLiveReadOfTheResource => {
+                let wishes = &[Wish::Off, Wish::One];
+                (
+                    Bounds { found: Encryption::Foreign, wishes, ..Bounds::new(2, 0, 1, 0, 0) },
+                    &[Promise::NoStop],
+                )
+            }
+            Self::SentTwice => (Bounds { kinds: &[Fault::LostReply], ..Bounds::new(1, 1, 0, 0, 0) }, limit),
+            Self::EnablingTakenForEnabled => (Bounds::new(2, 0, 0, 0, 0), &[Promise::Truth]),
+            Self::StopBeforeReKey => {
+                (Bounds { found: Encryption::Foreign, ..Bounds::new(2, 0, 0, 0, 0) }, &[Promise::NoStop])
+            }
+            Self::GivesUpAtTheLimit => {
+                (Bounds { kinds: &[Fault::Refusal], ..Bounds::new(2, 1, 0, 0, 0) }, &[Promise::Rest])
+            }
+        }
+    }
+}
 
 /// The product's decision, or what a wrong operator makes of it.
 pub(crate) fn decided(flaw: Option<Flaw>, input: &Input<'_>) -> Decision {
@@ -80,13 +121,9 @@ fn stop_first(input: &Input<'_>) -> Decision {
     let mut decision = decide(input);
     let encrypted = input.ledger.in_force.as_ref().is_some_and(|known| known.key.is_some());
     if let (Step::Call(call), true) = (&mut decision.step, encrypted) {
-        call.target = Reservation { target: stop(), ..call.clone() }.target;
+        call.target = Wish::Off.intent().wanted.target().expect("plain text can be asked for");
     }
     decision
-}
-
-fn stop() -> stream_encryption_operator::api::ledger::Target {
-    Wish::Off.intent().wanted.target().expect("plain text can be asked for")
 }
 
 fn give_up(input: &Input<'_>) -> Decision {

@@ -47,11 +47,17 @@ impl Operator {
         self.flaw == Some(flaw)
     }
 
+    /// The next moment at which anything ends, if anything does.
+    pub(crate) fn next_moment(&self, world: &World) -> Option<Timestamp> {
+        // AWS's day as such ends nothing for the product.
+        world.next_moment(self.bounds.ahead, self.has(Flaw::SharpWindow))
+    }
+
     /// A visit begins: with the resource as the cache has it, and the ledger as it is.
     pub(crate) fn open(&self, world: &mut World, replica: usize, resource: Resource) {
         let stream = names::stream(self.bounds.service);
         let book = world.ledger.clone().unwrap_or_else(|| Arc::new(ledger::new(stream, names::owner())));
-        // A wrong operator has looked before it reads the ledger, and takes the look for a new one when it decides.
+        // A wrong operator looks first, and reads the ledger a step later.
         let sight = self.has(Flaw::LookOlderThanLedger).then_some((world.now, world.aws.view));
         world.replicas[replica] =
             Some(Visit { at: At::Opened, resource, book, current: true, sight, planned: None, tries: 0 });
@@ -75,21 +81,30 @@ impl Operator {
     pub(crate) fn look(&self, world: &mut World, replica: usize, mut visit: Visit, shown: View) {
         let now = self.clock(world, replica);
         let shown = visit.sight.take().map_or(shown, |(_, view)| view);
+        if self.has(Flaw::LookOlderThanLedger) {
+            visit.book = world.ledger.clone().unwrap_or(visit.book);
+            visit.current = true;
+        }
         let observation = shown.observation(self.bounds.service);
         let wanted = visit.resource.wish.intent().wanted.target();
         let believed = match &observation {
-            Observation::Changing(Some(Action::Start)) if self.has(Flaw::EnablingTakenForEnabled) => {
-                visit.resource.wish.intent().wanted.target().and_then(|target| target.key).map_or(
-                    observation.clone(),
-                    |key| Observation::On(stream_encryption_operator::model::key::Key::of(&key)),
-                )
-            }
+            Observation::Changing(Some(Action::Start)) if self.has(Flaw::EnablingTakenForEnabled) => visit
+                .resource
+                .wish
+                .intent()
+                .wanted
+                .target()
+                .and_then(|target| target.key)
+                .map_or(observation.clone(), |key| {
+                    Observation::On(stream_encryption_operator::model::key::Key::of(&key))
+                }),
             seen => seen.clone(),
         };
         let learned = ledger::learn(&visit.book, &believed, None, wanted.as_ref(), false, now);
         self.tell_what_was_learned(&visit.book, &learned);
         let nothing_new = learned == *visit.book;
-        let nothing_to_keep = world.ledger.is_none() && learned.in_force.is_none() && learned.calls.is_empty();
+        let nothing_to_keep =
+            world.ledger.is_none() && learned.in_force.is_none() && learned.calls.is_empty();
         visit.book = Arc::new(learned);
         visit.sight = Some((now, shown));
         let decision = self.decide(&visit, &observation, now);
@@ -188,7 +203,8 @@ impl Operator {
             self.reserved(world, replica, &mut visit);
         }
         let written = self.write(world, replica, &visit);
-        visit.at = if self.has(Flaw::SendBeforeReserve) { At::Answered(Heard::Nothing) } else { At::Reserved };
+        visit.at =
+            if self.has(Flaw::SendBeforeReserve) { At::Answered(Heard::Nothing) } else { At::Reserved };
         world.replicas[replica] = written.then_some(visit);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! What is counted changes nothing: it only proves that the interesting situations were among those explored.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use stream_encryption_operator::api::condition::Reason;
 
 use crate::bounds::Bounds;
 use crate::flaw::Flaw;
-use crate::promise::{EVERY_PROMISE, Promise};
+use crate::promise::EVERY_PROMISE;
 use crate::protocol::{Act, Protocol};
 use crate::world::World;
 
@@ -87,6 +87,21 @@ pub struct Report {
     pub reasons: Vec<(Reason, u64)>,
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { states, steps, depth, took, broken, unreached, reasons } = self;
+        let seconds = took.as_secs_f64();
+        writeln!(f, "{states} states, {steps} steps between them, {depth} deep, in {seconds:.1} s")?;
+        writeln!(f, "  decided: {reasons:?}")?;
+        if !unreached.is_empty() {
+            writeln!(f, "  never: {unreached:?}")?;
+        }
+        broken.iter().try_for_each(|(promise, story)| {
+            writeln!(f, "  {promise}: broken in {} steps\n{}", story.steps, story.text)
+        })
+    }
+}
+
 /// A way to a world.
 #[derive(Debug)]
 pub struct Story {
@@ -102,20 +117,24 @@ pub fn check(bounds: Bounds, threads: usize) -> Report {
     explore(Protocol::new(bounds, None, EVERY_PROMISE), threads)
 }
 
-/// Looks for the shortest story in which a wrong operator breaks a promise.
+/// Looks for the shortest story in which a wrong operator breaks its promise. With one thread, that is the first found.
 #[must_use]
-pub fn check_flaw(bounds: Bounds, flaw: Flaw, promise: &'static [Promise]) -> Report {
+pub fn check_flaw(flaw: Flaw) -> Report {
+    let (bounds, promise) = flaw.bounds();
     explore(Protocol::new(bounds, Some(flaw), promise), 1)
+}
+
+/// Holds the product to the same promise within the same bounds.
+#[must_use]
+pub fn check_without(flaw: Flaw) -> Report {
+    let (bounds, promise) = flaw.bounds();
+    explore(Protocol::new(bounds, None, promise), 1)
 }
 
 fn explore(model: Protocol, threads: usize) -> Report {
     let begin = Instant::now();
-    let checker = model
-        .checker()
-        .threads(threads)
-        .finish_when(HasDiscoveries::AnyFailures)
-        .spawn_bfs()
-        .join();
+    let checker =
+        model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let took = begin.elapsed();
     let mut broken = Vec::new();
     let mut unreached = Vec::new();

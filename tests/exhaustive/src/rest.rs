@@ -38,7 +38,7 @@ impl Protocol {
                 world.passes(lag);
                 continue;
             }
-            let Some(moment) = world.next_moment(self.operator.bounds.ahead) else { break };
+            let Some(moment) = self.operator.next_moment(&world) else { break };
             world.passes(moment);
         }
         let done = world.resource.wish.is(world.aws.view.in_force) && !world.aws.is_changing();

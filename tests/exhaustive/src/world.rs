@@ -148,12 +148,13 @@ impl World {
     }
 
     /// The next moment at which anything ends, on AWS's clock, if anything does.
-    pub(crate) fn next_moment(&self, ahead: [SignedDuration; 2]) -> Option<Timestamp> {
+    pub(crate) fn next_moment(&self, ahead: [SignedDuration; 2], sharp: bool) -> Option<Timestamp> {
         let ledger = self.ledger.as_deref();
         let calls = ledger.map_or(&[][..], |ledger| &ledger.calls[..]);
         let ends = ledger.and_then(may_arrive_until).into_iter();
         let ends = ends.chain(calls.iter().map(counts_until));
-        let ends = ends.chain(calls.iter().filter(|call| call.correction).map(|call| later(call.at(), DAY)));
+        let ends = ends
+            .chain(calls.iter().filter(|call| sharp || call.correction).map(|call| later(call.at(), DAY)));
         let waits = ledger.and_then(|ledger| ledger.attempts.as_ref()).map(|attempts| attempts.not_before.0);
         let of_replicas = ends.chain(waits).flat_map(|end| ahead.map(|ahead| later(end, -ahead)));
         // The last moment at which a request can arrive.
@@ -217,7 +218,8 @@ impl<H: Hasher> Same<'_, H> {
 
     fn aws(&mut self, aws: &Aws) {
         (aws.view, aws.before, aws.outside).hash(self.state);
-        for one in [Encryption::Off, Encryption::Owned, Encryption::One, Encryption::Two, Encryption::Foreign] {
+        for one in [Encryption::Off, Encryption::Owned, Encryption::One, Encryption::Two, Encryption::Foreign]
+        {
             aws.ever_had(one).hash(self.state);
         }
         if aws.before.is_some() {
