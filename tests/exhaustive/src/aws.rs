@@ -157,6 +157,7 @@ impl Aws {
     }
 }
 
-fn bit(encryption: Encryption) -> u8 {
+/// A set of one.
+pub(crate) fn bit(encryption: Encryption) -> u8 {
     1 << encryption as u8
 }

@@ -11,9 +11,9 @@ use stream_encryption_operator::model::key::Key;
 use stream_encryption_operator::model::ledger::{check, counts_until};
 use stream_encryption_operator::model::stream::StreamArn;
 
-use crate::aws::View;
+use crate::aws::{View, bit};
 use crate::names::Encryption;
-use crate::world::World;
+use crate::world::{Visit, World};
 
 /// A promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,18 +83,19 @@ pub(crate) fn may_replace(
     })
 }
 
-/// Whether a status is true: what it says against what there was when AWS was looked at.
-pub(crate) fn is_true(world: &World, input: &Input<'_>, reason: Reason, then: View) -> bool {
+/// Whether a status is true: what it says against what was in force since the visit began, and when it was looked at.
+pub(crate) fn is_true(world: &World, input: &Input<'_>, reason: Reason, visit: &Visit, then: View) -> bool {
+    let had = visit.had | bit(then.in_force);
     let key = claims::key_in_force(input);
     let claimed = key.as_ref().map(|key| Encryption::of(Some(&Key::of(key))));
     let says_encrypted = claims::encrypted(input, reason) == Truth::True;
     let says_enabled = claims::encryption_status(input) == Some(EncryptionStatus::Enabled);
     let says_plain = claims::plain_text_since(input).is_some();
-    // The other replica may have seen it change since. Between two looks somebody else may have done anything: then
+    // Where somebody else has called, or the other replica has written the ledger meanwhile, a status may be late: then
     // only what never was in force is a lie.
+    let may_be_late = world.aws.outside || !visit.current;
     let could_be = |encryption| {
-        let seen = then.in_force == encryption || world.aws.view.in_force == encryption;
-        if world.aws.outside { world.aws.ever_had(encryption) } else { seen }
+        if may_be_late { world.aws.ever_had(encryption) } else { had & bit(encryption) != 0 }
     };
     claimed.is_none_or(could_be)
         && (!says_plain || could_be(Encryption::Off))

@@ -13,7 +13,7 @@ use stream_encryption_operator::api::ledger::Outcome;
 use stream_encryption_operator::api::stream_encryption::Service;
 use stream_encryption_operator::model::ledger::later;
 
-use crate::aws::Counted;
+use crate::aws::{Counted, bit};
 use crate::bounds::{Bounds, FRESH, Fault};
 use crate::flaw::Flaw;
 use crate::names::{self, Encryption, Wish};
@@ -233,7 +233,11 @@ impl Protocol {
             Act::Arrives { request } => self.arrive(world, request, false, false),
             Act::ArrivesUnheard { request } => self.arrive(world, request, false, true),
             Act::MeetsTheLimit { request } => self.arrive(world, request, true, false),
-            Act::Finishes => world.aws.finish(now),
+            Act::Finishes => {
+                world.aws.finish(now);
+                let had = bit(world.aws.view.in_force);
+                world.replicas.iter_mut().flatten().for_each(|visit| visit.had |= had);
+            }
             Act::Fails => world.aws.fail(operator.bounds.service, now),
             Act::Outside(to) => {
                 world.aws.outside = true;

@@ -14,7 +14,7 @@ use stream_encryption_operator::model::ledger;
 use stream_encryption_operator::model::observation::Observation;
 use stream_encryption_operator::model::permission::Permission;
 
-use crate::aws::View;
+use crate::aws::{View, bit};
 use crate::bounds::{Bounds, FRESH};
 use crate::flaw::{Flaw, decided};
 use crate::names::{self, Encryption};
@@ -59,8 +59,10 @@ impl Operator {
         let book = world.ledger.clone().unwrap_or_else(|| Arc::new(ledger::new(stream, names::owner())));
         // A wrong operator looks first, and reads the ledger a step later.
         let sight = self.has(Flaw::LookOlderThanLedger).then_some((world.now, world.aws.view));
+        let had = bit(world.aws.view.in_force);
+        let at = At::Opened;
         world.replicas[replica] =
-            Some(Visit { at: At::Opened, resource, book, current: true, sight, planned: None, tries: 0 });
+            Some(Visit { at, resource, book, current: true, sight, planned: None, had, tries: 0 });
     }
 
     /// The next step of a visit.
@@ -277,7 +279,7 @@ impl Operator {
             let observation = shown.observation(self.bounds.service);
             let reason = self.decide(visit, &observation, now).reason;
             let input = self.input(visit, &observation, now);
-            if !is_true(world, &input, reason, shown) {
+            if !is_true(world, &input, reason, visit, shown) {
                 self.breaks(world, Promise::Truth);
             }
         }

@@ -88,6 +88,8 @@ pub(crate) struct Visit {
     /// When it looked, and what AWS answered.
     pub(crate) sight: Option<(Timestamp, View)>,
     pub(crate) planned: Option<Planned>,
+    /// What has been in force since the ledger was read, as bits: a status is about some moment since then.
+    pub(crate) had: u8,
     /// How often it has tried to record the outcome.
     pub(crate) tries: u8,
 }
@@ -273,10 +275,10 @@ impl<H: Hasher> Same<'_, H> {
     }
 
     fn visit(&mut self, visit: Option<&Visit>) {
-        let Some(Visit { at, resource, book, current, sight, planned, tries }) = visit else {
+        let Some(Visit { at, resource, book, current, sight, planned, had, tries }) = visit else {
             return 0.hash(self.state);
         };
-        (at, resource, current, tries).hash(self.state);
+        (at, resource, current, had, tries).hash(self.state);
         self.ledger(Some(book));
         if let Some((at, view)) = sight {
             self.time(*at);
