@@ -332,6 +332,8 @@ pub fn record(
     now: Timestamp,
 ) -> StreamLedgerSpec {
     let mut recorded = ledger.clone();
+    // An outcome may be recorded late: the attempts since then are another call's.
+    let is_last = ledger.calls.last().is_some_and(|call| call.id == id);
     let Some(call) = recorded.calls.iter_mut().find(|call| call.id == id) else { return recorded };
     let Err(fault) = outcome else {
         call.outcome = Outcome::Accepted;
@@ -339,7 +341,7 @@ pub fn record(
     };
     call.code.clone_from(&fault.code);
     call.outcome = if fault.class == Class::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
-    if let Some(attempts) = &mut recorded.attempts {
+    if let Some(attempts) = recorded.attempts.as_mut().filter(|_| is_last) {
         attempts.reason = Some(fault.class.reason().to_string());
         attempts.not_before = stored(later(now, backoff::after_refusal(attempts.count, fault.class)));
     }

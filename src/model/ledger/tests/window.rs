@@ -221,6 +221,39 @@ fn a_reservation_keeps_what_counts_and_has_an_id_of_its_own() {
 }
 
 #[test]
+fn an_outcome_touches_its_own_entry_and_the_attempts_only_if_it_is_of_the_last() {
+    let classes = [Class::UnknownOutcome, Class::LimitReached, Class::InUse, Class::Denied];
+    for class in classes {
+        let fault = fault(class, "Code");
+        for (outcome, which) in
+            [Ok(()), Err(&fault)].into_iter().flat_map(|o| [0_usize, 1, 2].map(|which| (o, which)))
+        {
+            let mut ledger = empty(Service::Firehose);
+            for n in 0..3 {
+                ledger = reserve(&ledger, &plan(), midnight() + SignedDuration::from_mins(n)).0;
+            }
+            let id = ledger.calls[which].id.clone();
+            let recorded = record(&ledger, &id, outcome, midnight() + DAY);
+            for n in 0..3 {
+                assert_eq!(recorded.calls[n] == ledger.calls[n], n != which, "{n} of {which}: {outcome:?}");
+            }
+            let is_last = which == 2;
+            assert_eq!(
+                recorded.attempts != ledger.attempts,
+                is_last && outcome.is_err(),
+                "{which} {outcome:?}"
+            );
+            let rest = StreamLedgerSpec {
+                calls: ledger.calls.clone(),
+                attempts: ledger.attempts.clone(),
+                ..recorded.clone()
+            };
+            assert_eq!(rest, ledger);
+        }
+    }
+}
+
+#[test]
 fn a_call_without_an_outcome_is_waited_for_as_long_as_it_can_arrive_on_anybodys_clock() {
     for (ahead, other) in [-SKEW, SignedDuration::ZERO, SKEW]
         .iter()
