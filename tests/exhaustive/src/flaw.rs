@@ -60,7 +60,7 @@ impl Flaw {
         let open = &[Promise::OneOpenCall];
         let limit = &[Promise::Limit];
         match self {
-            Self::NoCompareAndSwap => (Bounds::new(2, 0, 0, 1, 0), open),
+            Self::NoCompareAndSwap | Self::LookOlderThanLedger => (Bounds::new(2, 0, 0, 1, 0), open),
             Self::RefundOfUnknownCalls => {
                 let kinds = &[Fault::LostReply, Fault::Failure];
                 (Bounds { kinds, ..Bounds::new(1, 2, 0, 2, 0) }, limit)
@@ -69,7 +69,6 @@ impl Flaw {
                 let kinds = &[Fault::TimeOut, Fault::Failure];
                 (Bounds { kinds, ..Bounds::new(1, 2, 0, 4, 0) }, limit)
             }
-            Self::LookOlderThanLedger => (Bounds::new(2, 0, 0, 1, 0), open),
             Self::SendBeforeReserve => (Bounds::new(2, 0, 0, 0, 0), &[Promise::WriteAhead]),
             Self::NoWaitForLateCalls => {
                 (Bounds { kinds: &[Fault::TimeOut], ..Bounds::new(2, 1, 0, 1, 0) }, open)

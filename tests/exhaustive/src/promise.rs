@@ -99,5 +99,7 @@ pub(crate) fn is_true(world: &World, input: &Input<'_>, reason: Reason, visit: &
     };
     claimed.is_none_or(could_be)
         && (!says_plain || could_be(Encryption::Off))
-        && (!(says_enabled || says_encrypted) || claimed.is_some())
+        && (!says_encrypted || claimed.is_some())
+        // A replica that records late tells of its own look and of the ledger as it is now.
+        && (!says_enabled || claimed.is_some() || then.in_force != Encryption::Off)
 }

@@ -136,7 +136,7 @@ impl Protocol {
     fn offer_aws(&self, world: &World, offers: &mut Vec<Act>) {
         for (request, sent) in world.wire.iter().enumerate() {
             offers.push(Act::Arrives { request });
-            if self.waiting_for(world, sent).is_some() && self.allows(world, Fault::LostReply) {
+            if waiting_for(world, sent).is_some() && self.allows(world, Fault::LostReply) {
                 offers.push(Act::ArrivesUnheard { request });
             }
             if self.allows(world, Fault::Refusal) {
@@ -157,15 +157,6 @@ impl Protocol {
         }
     }
 
-    fn waiting_for(&self, world: &World, request: &Request) -> Option<usize> {
-        let waits = |replica: &usize| {
-            world.replicas[*replica].as_ref().is_some_and(|visit| {
-                visit.at == At::Waiting && visit.planned.as_ref().is_some_and(|call| call.id == request.id)
-            })
-        };
-        (0..world.replicas.len()).find(waits)
-    }
-
     /// AWS gets a request.
     pub(crate) fn arrive(&self, world: &mut World, request: usize, refused: bool, lost: bool) {
         let Request { id, to, signed, sent } = world.wire.remove(request);
@@ -174,7 +165,7 @@ impl Protocol {
             self.operator.breaks(world, Promise::WriteAhead);
         }
         let request = Request { id: id.clone(), to, signed, sent };
-        let waiting = self.waiting_for(world, &request);
+        let waiting = waiting_for(world, &request);
         let heard = if refused {
             Heard::LimitReached
         } else if world.aws.is_changing() {
@@ -281,14 +272,9 @@ impl Protocol {
         u32::try_from(world.aws.used(service)) == Ok(limit)
     }
 
-    fn is_forgotten(&self, world: &World) -> bool {
-        world.wire.iter().any(|request| self.waiting_for(world, request).is_none())
-    }
-
-    /// Remembers worlds that are known to come to rest, and tells whether one was known.
-    pub(crate) fn remembers(&self, worlds: &[u64]) -> bool {
-        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-        worlds.iter().fold(true, |all, world| !settled.insert(*world) && all)
+    /// Remembers worlds that are known to come to rest.
+    pub(crate) fn remembers(&self, worlds: &[u64]) {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner).extend(worlds);
     }
 
     /// Whether a world is known to come to rest.
@@ -375,7 +361,7 @@ impl Model for Protocol {
             Property::sometimes("both replicas are about to reserve", |m, w| {
                 m.first(18, about_to_reserve(w))
             }),
-            Property::sometimes("a request that nobody waits for", |m, w| m.first(19, m.is_forgotten(w))),
+            Property::sometimes("a request that nobody waits for", |m, w| m.first(19, forgotten(w))),
             Property::sometimes("a request that is 10 minutes late", |m, w| m.first(20, late(w))),
             Property::sometimes("a call that nobody heard of is adopted", |m, w| m.first(21, adopted(w))),
             Property::sometimes("a call is reserved and never sent", |m, w| m.first(22, never_sent(w))),
@@ -399,6 +385,20 @@ fn never_sent(world: &World) -> bool {
         && world.ledger.iter().flat_map(|ledger| &ledger.calls).any(|call| {
             call.outcome == Outcome::Pending && !world.aws.log.iter().any(|counted| counted.id == call.id)
         })
+}
+
+/// Who waits for the answer to a request.
+fn waiting_for(world: &World, request: &Request) -> Option<usize> {
+    let waits = |replica: &usize| {
+        world.replicas[*replica].as_ref().is_some_and(|visit| {
+            visit.at == At::Waiting && visit.planned.as_ref().is_some_and(|call| call.id == request.id)
+        })
+    };
+    (0..world.replicas.len()).find(waits)
+}
+
+fn forgotten(world: &World) -> bool {
+    world.wire.iter().any(|request| waiting_for(world, request).is_none())
 }
 
 fn about_to_reserve(world: &World) -> bool {

@@ -70,7 +70,7 @@ impl Operator {
         let Some(visit) = world.replicas[replica].clone() else { return };
         match visit.at {
             At::Opened => self.look(world, replica, visit, world.aws.view),
-            At::Learned => self.save(world, replica, visit),
+            At::Learned => self.save(world, replica, &visit),
             At::Decided => self.check(world, replica, visit),
             At::Checked => self.reserve(world, replica, visit),
             At::Reserved => self.send(world, replica, visit),
@@ -167,9 +167,9 @@ impl Operator {
         true
     }
 
-    fn save(&self, world: &mut World, replica: usize, visit: Visit) {
-        if self.write(world, replica, &visit) {
-            self.report(world, replica, &visit);
+    fn save(&self, world: &mut World, replica: usize, visit: &Visit) {
+        if self.write(world, replica, visit) {
+            self.report(world, replica, visit);
         } else {
             world.replicas[replica] = None;
         }

@@ -262,10 +262,14 @@ impl<H: Hasher> Same<'_, H> {
             key.as_ref().map(|key| &key.arn).hash(self.state);
             self.ago(since.0, settled);
             encrypted_since.is_some().hash(self.state);
-            encrypted_since.iter().for_each(|since| self.ago(since.0, settled));
+            if let Some(since) = encrypted_since {
+                self.ago(since.0, settled);
+            }
         }
         satisfied.is_some().hash(self.state);
-        satisfied.iter().for_each(|target| self.target(target));
+        if let Some(target) = satisfied {
+            self.target(target);
+        }
         attempts.is_some().hash(self.state);
         if let Some(Attempts { count, not_before, target, reason, retry, key_was_unusable }) = attempts {
             self.ago(not_before.0, settled);
