@@ -13,6 +13,7 @@
 //! | [`replica`] | the steps of a visit |
 //! | [`protocol`] | what can happen next: the model that is checked |
 //! | [`promise`] | what must never happen |
+//! | [`reached`] | what must be reachable |
 //! | [`rest`] | what must happen in the end |
 //! | [`flaw`] | wrong operators, to prove that they are found |
 //! | [`report`] | the check itself, and a counterexample as a story |
@@ -23,6 +24,7 @@ pub mod flaw;
 pub mod names;
 pub mod promise;
 pub mod protocol;
+pub mod reached;
 pub mod replica;
 pub mod report;
 pub mod rest;

@@ -9,7 +9,6 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::SignedDuration;
 use stateright::{Model, Property};
-use stream_encryption_operator::api::ledger::Outcome;
 use stream_encryption_operator::api::stream_encryption::Service;
 use stream_encryption_operator::model::ledger::later;
 
@@ -18,6 +17,7 @@ use crate::bounds::{Bounds, FRESH, Fault};
 use crate::flaw::Flaw;
 use crate::names::{self, Encryption, Wish};
 use crate::promise::Promise;
+use crate::reached::{about_to_reserve, adopted, as_asked, forgotten, late, never_sent, waiting_for};
 use crate::replica::Operator;
 use crate::report::{Event, Tally};
 use crate::world::{At, Heard, Request, Resource, World};
@@ -368,48 +368,4 @@ impl Model for Protocol {
             Property::sometimes("as asked after all faults", |m, w| m.first(23, as_asked(w))),
         ]
     }
-}
-
-/// AWS has carried out a call whose answer was lost, and the ledger knows that from a look.
-fn adopted(world: &World) -> bool {
-    let accepted = |id: &str| {
-        let mut calls = world.ledger.iter().flat_map(|ledger| &ledger.calls);
-        calls.any(|call| call.id == id && call.outcome == Outcome::Accepted)
-    };
-    world.aws.log.iter().any(|call| call.unheard && accepted(&call.id))
-}
-
-/// The ledger holds a call that AWS does not know, that is not on its way, and that nobody will send any more.
-fn never_sent(world: &World) -> bool {
-    world.is_idle()
-        && world.ledger.iter().flat_map(|ledger| &ledger.calls).any(|call| {
-            call.outcome == Outcome::Pending && !world.aws.log.iter().any(|counted| counted.id == call.id)
-        })
-}
-
-/// Who waits for the answer to a request.
-fn waiting_for(world: &World, request: &Request) -> Option<usize> {
-    let waits = |replica: &usize| {
-        world.replicas[*replica].as_ref().is_some_and(|visit| {
-            visit.at == At::Waiting && visit.planned.as_ref().is_some_and(|call| call.id == request.id)
-        })
-    };
-    (0..world.replicas.len()).find(waits)
-}
-
-fn forgotten(world: &World) -> bool {
-    world.wire.iter().any(|request| waiting_for(world, request).is_none())
-}
-
-fn about_to_reserve(world: &World) -> bool {
-    world.replicas.iter().flatten().filter(|visit| visit.at == At::Checked).count() == 2
-}
-
-fn late(world: &World) -> bool {
-    world.aws.log.iter().any(|call| call.late)
-}
-
-fn as_asked(world: &World) -> bool {
-    let over = world.faults == 0 && world.changes == 0 && world.is_idle() && !world.aws.is_changing();
-    over && world.resource.wish.is(world.aws.view.in_force)
 }
