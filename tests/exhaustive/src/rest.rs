@@ -38,14 +38,18 @@ impl Protocol {
                 world.passes(lag);
                 continue;
             }
-            let Some(moment) = self.operator.next_moment(&world) else { break };
-            world.passes(moment);
+            if let Some(moment) = self.operator.next_moment(&world) {
+                world.passes(moment);
+                continue;
+            }
+            let done = world.resource.wish.is(world.aws.view.in_force) && !world.aws.is_changing();
+            if done {
+                self.remembers(&passed);
+            }
+            return done;
         }
-        let done = world.resource.wish.is(world.aws.view.in_force) && !world.aws.is_changing();
-        if done {
-            self.remembers(&passed);
-        }
-        done
+        // It never rests.
+        false
     }
 
     /// AWS finishes what it does, and each replica visits once. How many calls were made.
