@@ -17,11 +17,11 @@ fn runs() -> Vec<(&'static str, Bounds)> {
     let unanswered = &[Fault::TimeOut, Fault::LostReply, Fault::Failure];
     let pause = SignedDuration::from_secs(10);
     vec![
-        ("two-faults", Bounds::new(1, 2, 0, 2, 0)),
+        ("two-faults", Bounds::new(1, 2, 0, 3, 0)),
         ("two-calls", Bounds::new(2, 1, 0, 5, 0)),
         ("change-of-mind", Bounds { wishes: mind, ..Bounds::new(2, 1, 1, 1, 0) }),
         ("pauses", Bounds { pause, ..Bounds::new(1, 1, 0, 2, 2) }),
-        ("wrong-clocks", Bounds { ahead: [-SKEW, SKEW], kinds: unanswered, ..Bounds::new(1, 2, 0, 2, 0) }),
+        ("wrong-clocks", Bounds { ahead: [-SKEW, SKEW], kinds: unanswered, ..Bounds::new(1, 2, 0, 4, 0) }),
         (
             "kinesis",
             Bounds { service: Service::Kinesis, found: Encryption::Foreign, ..Bounds::new(1, 2, 0, 2, 0) },

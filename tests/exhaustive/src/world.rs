@@ -179,6 +179,7 @@ impl Hash for World {
             same.id(&request.id);
             request.to.hash(same.state);
             same.time(request.signed);
+            same.time(request.sent);
         }
         let mut both = replicas.each_ref().map(|visit| {
             let mut hasher = DefaultHasher::new();
@@ -208,10 +209,10 @@ impl<H: Hasher> Same<'_, H> {
         (time.as_second() - self.now.as_second()).max(-longest.as_secs()).hash(self.state);
     }
 
-    /// An id begins with the milliseconds of its reservation.
+    /// An id begins with the milliseconds of its reservation; before that it is empty.
     fn id(&mut self, id: &str) {
-        let (base, number) = id.split_once('-').unwrap_or(("0", id));
-        (base.parse().unwrap_or(0_i64) - self.now.as_millisecond(), number).hash(self.state);
+        let base = id.split_once('-').and_then(|(base, number)| Some((base.parse::<i64>().ok()?, number)));
+        base.map(|(base, number)| (base - self.now.as_millisecond(), number)).hash(self.state);
     }
 
     fn target(&mut self, target: &Target) {
