@@ -33,8 +33,11 @@ pub(super) async fn report<A: Streams, R: Records>(
 ) -> Result<Timestamp, RecordError> {
     let before = resource.status.clone().unwrap_or_default();
     let status = status(resource, &before, &case, &decision);
-    let said_before =
-        case.visit.status.as_ref().is_some_and(|last| *last == self::status(resource, last, &case, &decision));
+    let said_before = case
+        .visit
+        .status
+        .as_ref()
+        .is_some_and(|last| *last == self::status(resource, last, &case, &decision));
     if case.look_is_fresh() || !said_before {
         write(operator, resource, &before, &status).await?;
     }

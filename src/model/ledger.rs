@@ -31,8 +31,8 @@ pub const ARRIVAL: SignedDuration = SignedDuration::from_mins(15);
 /// AWS's day.
 pub const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// How long a call counts: AWS's day, and what may lie between reservation and arrival at both of its ends: the first call
-/// may arrive so much late, and the one that follows it be dated so much early.
-pub const WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15);
+/// may arrive so much late, and the one that follows it be dated so much early. The last minute is for what is read late.
+pub const WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
 /// How long after a call AWS's answers may still be about the time before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
 /// The most entries a ledger holds. Refused calls of Kinesis count against no limit of AWS, but not for ever either.
@@ -201,11 +201,12 @@ pub fn last_open(ledger: &StreamLedgerSpec) -> Option<&Call> {
     ledger.calls.iter().rev().find(|call| call.outcome != Outcome::Refused)
 }
 
-/// Until when a call without an outcome may still arrive at AWS.
+/// Until when a call without an outcome may still arrive at AWS, on whoever's clock. What [`WINDOW`] adds to AWS's day is
+/// just that: the life of a signature, a reservation that was not sent at once, a clock that is ahead, and AWS's old answers.
 #[must_use]
 pub fn may_arrive_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     let open = ledger.calls.iter().filter(|call| matches!(call.outcome, Outcome::Pending | Outcome::Unknown));
-    open.map(|call| later(call.at(), ARRIVAL)).max()
+    open.map(|call| later(call.at(), WINDOW - DAY)).max()
 }
 
 /// Whether what was seen when it was looked at (`seen`) may be older than the last call, so that it must not be believed.
@@ -375,6 +376,8 @@ pub fn record(
     now: Timestamp,
 ) -> StreamLedgerSpec {
     let mut recorded = ledger.clone();
+    // An outcome may be recorded late: the attempts since then are another call's.
+    let is_last = ledger.calls.last().is_some_and(|call| call.id == id);
     let Some(call) = recorded.calls.iter_mut().find(|call| call.id == id) else { return recorded };
     let Err(fault) = outcome else {
         call.outcome = Outcome::Accepted;
@@ -386,7 +389,7 @@ pub fn record(
     }
     call.code.clone_from(&fault.code);
     call.outcome = if fault.class == Class::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
-    if let Some(attempts) = &mut recorded.attempts {
+    if let Some(attempts) = recorded.attempts.as_mut().filter(|_| is_last) {
         attempts.reason = Some(fault.class.reason().to_string());
         attempts.not_before = stored(later(now, backoff::after_refusal(attempts.count, fault.class)));
     }

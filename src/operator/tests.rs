@@ -48,11 +48,11 @@ impl Streams for PlainText {
         Ok(Some(KeyFacts { arn, state, symmetric: true, encrypts: true, aws_managed: false }))
     }
     async fn turn(&self, _: &StreamArn, _: Change, _: &Turn) {}
-    async fn start(&self, stream: &StreamArn, _: &Key) -> Result<(), Fault> {
+    async fn start(&self, stream: &StreamArn, _: &Key, _: Timestamp) -> Result<(), Fault> {
         self.called.lock().unwrap().push(stream.clone());
         Ok(())
     }
-    async fn stop(&self, stream: &StreamArn, _: Option<&Key>) -> Result<(), Fault> {
+    async fn stop(&self, stream: &StreamArn, _: Option<&Key>, _: Timestamp) -> Result<(), Fault> {
         self.called.lock().unwrap().push(stream.clone());
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What stands where AWS's answer should: broken, huge or foreign answers, through the real SDKs.
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -40,10 +41,16 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 async fn change(recorded: &Recorded, operation: Operation) -> Result<(), Fault> {
     let key = Key::Customer(KEY.parse().unwrap());
     match operation {
-        Operation::StartDeliveryStreamEncryption => firehose(recorded).start(&firehose_stream(), &key).await,
-        Operation::StopDeliveryStreamEncryption => firehose(recorded).stop(&firehose_stream()).await,
-        Operation::StartStreamEncryption => kinesis(recorded).start(&kinesis_stream(), &key).await,
-        _ => kinesis(recorded).stop(&kinesis_stream(), Some(&key)).await,
+        Operation::StartDeliveryStreamEncryption => {
+            firehose(recorded).start(&firehose_stream(), &key, Timestamp::UNIX_EPOCH).await
+        }
+        Operation::StopDeliveryStreamEncryption => {
+            firehose(recorded).stop(&firehose_stream(), Timestamp::UNIX_EPOCH).await
+        }
+        Operation::StartStreamEncryption => {
+            kinesis(recorded).start(&kinesis_stream(), &key, Timestamp::UNIX_EPOCH).await
+        }
+        _ => kinesis(recorded).stop(&kinesis_stream(), Some(&key), Timestamp::UNIX_EPOCH).await,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::model::stream::StreamArn;
 mod budget;
 mod corrupt;
 mod learning;
+mod window;
 
 /// An empty ledger of a stream of this service.
 fn empty(service: Service) -> StreamLedgerSpec {

@@ -48,7 +48,9 @@ fn main() -> ExitCode {
                 let mut sum = Tally::default();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= arguments.from + arguments.seeds || failed.lock().unwrap().len() as u64 >= arguments.failures {
+                    if seed >= arguments.from + arguments.seeds
+                        || failed.lock().unwrap().len() as u64 >= arguments.failures
+                    {
                         break;
                     }
                     let report = run(&plan(seed), &Faithful, false);

@@ -46,7 +46,9 @@ fn plant(world: &mut World, stream: &PlannedStream, account: &str, created: Opti
             simulated_aws::world::FailureType::KmsAccessDenied,
         ),
         StreamKind::Broken => Snapshot { status: StreamStatus::CreatingFailed, ..Snapshot::default() },
-        StreamKind::Plain | StreamKind::NotDirectPut | StreamKind::Missing | StreamKind::Foreign => Snapshot::default(),
+        StreamKind::Plain | StreamKind::NotDirectPut | StreamKind::Missing | StreamKind::Foreign => {
+            Snapshot::default()
+        }
     };
     let source = if stream.kind == StreamKind::NotDirectPut {
         simulated_aws::world::Source::KinesisStreamAsSource
@@ -103,7 +105,8 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             if let Some(real) = state.world.stream(&arn, now).cloned()
                 && stream.service == Service::Firehose
             {
-                let failed = Snapshot::enabling_failed(StreamKey::arn(&keys::arn(2)), real.in_force, *failure);
+                let failed =
+                    Snapshot::enabling_failed(StreamKey::arn(&keys::arn(2)), real.in_force, *failure);
                 state.world.set_stream(now, &arn, failed);
                 state.promises.touched.insert(arn, now);
             }
@@ -121,9 +124,13 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
                     Service::Firehose => json!({ "DeliveryStreamName": stream.name }),
                     Service::Kinesis => json!({ "StreamName": stream.name }),
                 };
-                let operation = if stream.service == Service::Firehose { "CreateDeliveryStream" } else { "CreateStream" };
-                let request =
-                    Request { service: aws_service(stream.service), operation: operation.to_owned(), body: name };
+                let operation =
+                    if stream.service == Service::Firehose { "CreateDeliveryStream" } else { "CreateStream" };
+                let request = Request {
+                    service: aws_service(stream.service),
+                    operation: operation.to_owned(),
+                    body: name,
+                };
                 state.world.call(now, &Caller::new(OUTSIDER), REGION, &request);
             }
             state.promises.touched.insert(arn, now);
@@ -131,7 +138,8 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
         Happening::Reshard(number) => {
             let (stream, arn) = stream_of(*number);
             if stream.service == Service::Kinesis {
-                let request = Request::kinesis("UpdateShardCount", json!({ "StreamARN": arn, "TargetShardCount": 2 }));
+                let request =
+                    Request::kinesis("UpdateShardCount", json!({ "StreamARN": arn, "TargetShardCount": 2 }));
                 state.world.call(now, &Caller::new(OUTSIDER), REGION, &request);
             }
         }
@@ -163,7 +171,8 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
         Happening::KubernetesDown(time) => state.kubernetes.down_until = now + *time,
         Happening::Forbidden(time) => state.kubernetes.forbidden_until = now + *time,
         Happening::Doom(replica, after, carried_out, fate) => {
-            state.replicas[*replica].doom = Some(Doom { after: *after, carried_out: *carried_out, fate: *fate });
+            state.replicas[*replica].doom =
+                Some(Doom { after: *after, carried_out: *carried_out, fate: *fate });
         }
         Happening::Kill(replica, downtime) => {
             let process = Process { replica: *replica, life: state.replicas[*replica].life };

@@ -82,7 +82,8 @@ mod tests {
         for (second, event) in [(3, 'd'), (1, 'a'), (2, 'b'), (2, 'c')] {
             agenda.add(at(second), event);
         }
-        let order: Vec<char> = std::iter::from_fn(|| agenda.next_until(at(2))).map(|(_, event)| event).collect();
+        let order: Vec<char> =
+            std::iter::from_fn(|| agenda.next_until(at(2))).map(|(_, event)| event).collect();
         assert_eq!(order, ['a', 'b', 'c']);
     }
 }

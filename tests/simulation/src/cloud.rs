@@ -148,12 +148,7 @@ fn change_kinesis(operation: &str, stream: &StreamArn, key: &str) -> Request {
 
 fn never_sent(stream: &StreamArn, action: Action) -> Fault {
     let operation = Operation::change(stream.service, action);
-    Fault {
-        operation,
-        class: Class::Invalid,
-        code: Some("UnresolvedKey".to_owned()),
-        message: String::new(),
-    }
+    Fault { operation, class: Class::Invalid, code: Some("UnresolvedKey".to_owned()), message: String::new() }
 }
 
 /// The answer as the caller gets it: one that is lost or held back is none.
@@ -308,13 +303,11 @@ fn kinesis_key(
     if alias == Some(KINESIS_ALIAS) {
         return Ok(Key::AwsOwned);
     }
-    if let Ok(arn) = id.parse::<KeyArn>() {
-        return Ok(Key::Customer(arn));
-    }
+    let by_arn = id.parse::<KeyArn>().ok();
     match describe_key(world, now, who, stream.region.as_str(), id).0 {
         Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
         Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
         Err(fault) if matches!(fault.class, Class::Throttled | Class::Transient) => Err(fault),
-        Ok(None) | Err(_) => Ok(Key::Unresolved(id.to_owned())),
+        Ok(None) | Err(_) => Ok(by_arn.map_or_else(|| Key::Unresolved(id.to_owned()), Key::Customer)),
     }
 }

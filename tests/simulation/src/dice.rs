@@ -8,8 +8,8 @@ use simulated_aws::world::{
     ShownWhileUpdating,
 };
 use stream_encryption_operator::api::stream_encryption::{
-    DeletionPolicy, Drift, Encryption, KeyObjectReference, KeyReference, KeyType, Service, StreamEncryptionSpec,
-    StreamReference, Verify,
+    DeletionPolicy, Drift, Encryption, KeyObjectReference, KeyReference, KeyType, Service,
+    StreamEncryptionSpec, StreamReference, Verify,
 };
 
 use crate::faults::{KubernetesFault, KubernetesRule, Request};
@@ -47,7 +47,9 @@ pub fn plan(seed: u64) -> Plan {
         replicas,
         clocks,
         latency: [5_000, 40_000, 40_000, 300_000, 3_000_000][dice.dice.usize(..5)],
-        drift_interval: SignedDuration::from_mins([10, 60, 180, 360, 360, 720, 720, 720, 720, 720][dice.dice.usize(..10)]),
+        drift_interval: SignedDuration::from_mins(
+            [10, 60, 180, 360, 360, 720, 720, 720, 720, 720][dice.dice.usize(..10)],
+        ),
         max_calls: [1, 2, 2, 3, 3, 4, 6, 20][dice.dice.usize(..8)],
         allow_disable: dice.dice.u8(..10) < 8,
         sessions: dice.dice.u8(..4) == 0,
@@ -95,7 +97,11 @@ impl Dice {
     /// A clock's usual error: up to five minutes either way, mostly small.
     fn skew(&mut self) -> SignedDuration {
         let most = self.pick(&[0, 0, 200, 2_000, 290_000]);
-        if most == 0 { SignedDuration::ZERO } else { SignedDuration::from_millis(self.dice.i64(-most..=most)) }
+        if most == 0 {
+            SignedDuration::ZERO
+        } else {
+            SignedDuration::from_millis(self.dice.i64(-most..=most))
+        }
     }
 
     fn settings(&mut self) -> Settings {
@@ -222,7 +228,11 @@ impl Dice {
         let planned = &self.streams[stream];
         let foreign = planned.kind == StreamKind::Foreign;
         let reference = if by_name && !foreign {
-            StreamReference { service: Some(planned.service), name: Some(planned.name.clone()), ..Default::default() }
+            StreamReference {
+                service: Some(planned.service),
+                name: Some(planned.name.clone()),
+                ..Default::default()
+            }
         } else {
             StreamReference { arn: Some(stream_arn(planned)), ..Default::default() }
         };
@@ -336,7 +346,11 @@ impl Dice {
             faults.push(KubernetesFault::Late(self.span(0.1, 120.0)));
             faults.push(KubernetesFault::Conflict);
         }
-        KubernetesRule { on: Some(on), skip: self.dice.u32(..3), fault: faults[self.dice.usize(..faults.len())] }
+        KubernetesRule {
+            on: Some(on),
+            skip: self.dice.u32(..3),
+            fault: faults[self.dice.usize(..faults.len())],
+        }
     }
 }
 

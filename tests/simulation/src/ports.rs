@@ -153,9 +153,9 @@ impl Link {
             let date = dated.unwrap_or(state.now + offset);
             if date.duration_since(state.now).abs() > DATED {
                 let now = state.now;
-                state.story.tell(now, || {
-                    format!("AWS refuses a request of operator {replica}: it is dated {date}")
-                });
+                state
+                    .story
+                    .tell(now, || format!("AWS refuses a request of operator {replica}: it is dated {date}"));
                 state.tally.fault("AWS refuses a wrong date");
                 let error = simulated_aws::world::AwsError::new("InvalidSignatureException", "");
                 return (Err(cloud::fault(operation, Some(&error))), SignedDuration::ZERO);
@@ -183,12 +183,17 @@ impl Link {
             if let Some(fault) = fault {
                 state.tally.fault(kubernetes_fault(fault));
                 state.story.tell(now, || {
-                    format!("the API server, asked to {request:?} by operator {}: {fault:?}", self.process.replica)
+                    format!(
+                        "the API server, asked to {request:?} by operator {}: {fault:?}",
+                        self.process.replica
+                    )
                 });
             }
             match fault {
                 None => (carry_out(state), SignedDuration::ZERO),
-                Some(KubernetesFault::Refused | KubernetesFault::Late(_)) => (unavailable(), SignedDuration::ZERO),
+                Some(KubernetesFault::Refused | KubernetesFault::Late(_)) => {
+                    (unavailable(), SignedDuration::ZERO)
+                }
                 Some(KubernetesFault::Conflict) => (Err(RecordError::Conflict), SignedDuration::ZERO),
                 Some(KubernetesFault::Forbidden) => {
                     (Err(RecordError::Unusable("forbidden".to_owned())), SignedDuration::ZERO)
@@ -216,10 +221,12 @@ impl Link {
             match state.kubernetes.rules.iter().position(|rule| {
                 rule.on == Some(request) && rule.skip == 0 && matches!(rule.fault, KubernetesFault::Late(_))
             }) {
-                Some(at) if now >= state.kubernetes.down_until => match state.kubernetes.rules.remove(at).fault {
-                    KubernetesFault::Late(by) => Some(by),
-                    _ => None,
-                },
+                Some(at) if now >= state.kubernetes.down_until => {
+                    match state.kubernetes.rules.remove(at).fault {
+                        KubernetesFault::Late(by) => Some(by),
+                        _ => None,
+                    }
+                }
                 _ => None,
             }
         };
@@ -229,7 +236,10 @@ impl Link {
                     state.tally.fault(kubernetes_fault(KubernetesFault::Late(by)));
                     let now = state.now;
                     state.story.tell(now, || {
-                        format!("operator {}'s {request:?} gets no answer, and is carried out later", process.replica)
+                        format!(
+                            "operator {}'s {request:?} gets no answer, and is carried out later",
+                            process.replica
+                        )
                     });
                     state.postpone(now + by, write, process);
                     (Err(RecordError::Unavailable("simulated".to_owned())), KUBERNETES_DEADLINE)
@@ -355,7 +365,12 @@ impl Streams for Aws {
             .await
     }
 
-    async fn stop(&self, stream: &StreamArn, in_force: Option<&Key>, reserved: Timestamp) -> Result<(), Fault> {
+    async fn stop(
+        &self,
+        stream: &StreamArn,
+        in_force: Option<&Key>,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         let process = self.link.process;
         self.link
             .ask_aws(Operation::change(stream.service, Action::Stop), Some(reserved), |state| {
@@ -400,7 +415,9 @@ impl Records for Cluster {
     }
 
     async fn ledgers(&self) -> Result<Vec<StreamLedger>, RecordError> {
-        self.0.ask_kubernetes(Request::ListLedgers, |state| Ok(state.store.ledgers().cloned().collect())).await
+        self.0
+            .ask_kubernetes(Request::ListLedgers, |state| Ok(state.store.ledgers().cloned().collect()))
+            .await
     }
 
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, RecordError> {
@@ -444,9 +461,7 @@ impl Records for Cluster {
             }
             let name = (namespace.to_owned(), reference.name.clone());
             let found = state.key_objects.iter().find(|(known, _)| *known == name);
-            Ok(found
-                .and_then(|(_, arn)| arn.clone())
-                .map_or(ReferencedKey::NotReady, ReferencedKey::Arn))
+            Ok(found.and_then(|(_, arn)| arn.clone()).map_or(ReferencedKey::NotReady, ReferencedKey::Arn))
         };
         self.0.ask_kubernetes(Request::ReadKey, read).await
     }

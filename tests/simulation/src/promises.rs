@@ -194,7 +194,11 @@ impl Promises {
                 }
                 None if now.duration_since(stored) < DAY => {
                     self.break_with("P10", now, || {
-                        format!("entry {} was dropped {:#} after it was made", call.id, now.duration_since(stored))
+                        format!(
+                            "entry {} was dropped {:#} after it was made",
+                            call.id,
+                            now.duration_since(stored)
+                        )
                     });
                 }
                 Some(_) | None => {}
@@ -203,7 +207,11 @@ impl Promises {
     }
 
     /// Notes which resources ask for plain text now.
-    pub fn note_specs<'a>(&mut self, resources: impl Iterator<Item = &'a std::sync::Arc<StreamEncryption>>, now: Timestamp) {
+    pub fn note_specs<'a>(
+        &mut self,
+        resources: impl Iterator<Item = &'a std::sync::Arc<StreamEncryption>>,
+        now: Timestamp,
+    ) {
         for resource in resources {
             if asks_for_plain_text(resource) {
                 self.asked_off.insert(resource.metadata.uid.clone().unwrap_or_default(), now);
@@ -238,9 +246,7 @@ pub fn written(key: &StreamKey) -> KeyStatus {
         StreamKey::Kms { given, .. } if given == "alias/aws/kinesis" => {
             KeyStatus { kind: KeyType::AwsOwned, arn: None }
         }
-        StreamKey::Kms { arn, .. } => {
-            KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn.clone()) }
-        }
+        StreamKey::Kms { arn, .. } => KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn.clone()) },
     }
 }
 
@@ -313,7 +319,11 @@ impl State {
                 Err(fault) => format!("{:?} {:?}", fault.class, fault.code),
             };
             let key = key.map(ToString::to_string).unwrap_or_default();
-            format!("AWS gets {action:?} of {} with {key} from operator {}: {answer}", stream.name(), by.replica)
+            format!(
+                "AWS gets {action:?} of {} with {key} from operator {}: {answer}",
+                stream.name(),
+                by.replica
+            )
         });
         if stream.account.as_str() != ACCOUNT {
             self.promises.break_with("P8", now, || format!("{action:?} of {stream}"));
@@ -330,7 +340,8 @@ impl State {
                 && !self.promises.sent.contains(&(arn.clone(), call.id.clone()))
         };
         let Some(entry) = ledger.spec.calls.iter().find(fits).cloned() else {
-            self.promises.break_with("P2", now, || format!("{action:?} of {stream} without an entry in its ledger"));
+            self.promises
+                .break_with("P2", now, || format!("{action:?} of {stream} without an entry in its ledger"));
             return;
         };
         self.promises.sent.insert((arn.clone(), entry.id.clone()));
@@ -373,10 +384,16 @@ impl State {
         let quiet = self.promises.stirred < told
             && self.promises.touched.get(&stream.to_string()).is_none_or(|at| *at < told)
             && now >= self.promises.wild_until;
-        if quiet && status.observed_generation == resource.metadata.generation && next.0 > now + USUAL_SKEW + USUAL_SKEW {
+        if quiet
+            && status.observed_generation == resource.metadata.generation
+            && next.0 > now + USUAL_SKEW + USUAL_SKEW
+        {
             let next = next.0;
             self.promises.break_with("P9", now, || {
-                format!("a call of {stream} now, and the status says that the next attempt is at {}", since_begin(next))
+                format!(
+                    "a call of {stream} now, and the status says that the next attempt is at {}",
+                    since_begin(next)
+                )
             });
         }
     }
@@ -384,11 +401,13 @@ impl State {
     /// P6 and P9: what a status says was observed, and every wait has a reason and an end.
     pub fn status_written(&mut self, by: Process, of: &Owner, status: &StreamEncryptionStatus) {
         let now = self.now;
-        let known = self.store.resource_by_uid(&of.uid).and_then(|known| known.status.clone()).unwrap_or_default();
+        let known =
+            self.store.resource_by_uid(&of.uid).and_then(|known| known.status.clone()).unwrap_or_default();
         let known_again = known == *status;
         // Calls age out, and the status tells of it: that is news, and comes to an end by itself.
         let only_aged = known.calls != status.calls
-            && StreamEncryptionStatus { calls: None, ..known } == StreamEncryptionStatus { calls: None, ..status.clone() };
+            && StreamEncryptionStatus { calls: None, ..known }
+                == StreamEncryptionStatus { calls: None, ..status.clone() };
         // Two replicas may write the same at the same moment.
         let twice = known_again && self.replicas.len() > 1;
         self.promises.writes += u64::from(!only_aged && !twice);
@@ -415,7 +434,8 @@ impl State {
             Reason::EnablingFailed | Reason::DisablingFailed | Reason::NotApplied | Reason::Contested
         );
         if waits && status.next_attempt_time.is_none() {
-            self.promises.break_with("P9", now, || format!("{} waits because of {reason} without an end", of.name));
+            self.promises
+                .break_with("P9", now, || format!("{} waits because of {reason} without an end", of.name));
         }
         if reason != Reason::Suspended {
             self.claims(of, status);
@@ -429,7 +449,9 @@ impl State {
         let Some(settled) = shown.settled else {
             if let Some(key) = &status.key_in_force {
                 let key = key.clone();
-                self.promises.break_with("P6", now, || format!("{} says that {key:?} is in force, and AWS never showed it", of.name));
+                self.promises.break_with("P6", now, || {
+                    format!("{} says that {key:?} is in force, and AWS never showed it", of.name)
+                });
             }
             return;
         };

@@ -50,7 +50,8 @@ pub fn reckon(state: &mut State, allow_disable: bool) -> bool {
                 return false;
             }
         }
-        if resource.status.as_ref().and_then(|status| status.observed_generation) != resource.metadata.generation
+        if resource.status.as_ref().and_then(|status| status.observed_generation)
+            != resource.metadata.generation
             && expected != Expected::Unchanged
         {
             state.promises.break_with("P4", now, || format!("{of}: its status speaks of an older spec"));
@@ -67,19 +68,20 @@ pub fn stream_of(resource: &StreamEncryption) -> Option<StreamArn> {
     let asked = &resource.spec.stream;
     match (&asked.arn, asked.service, &asked.name) {
         (Some(arn), ..) => arn.parse().ok(),
-        (None, Some(service), Some(name)) => StreamArn::new(
-            "aws".parse().ok()?,
-            service,
-            REGION.parse().ok()?,
-            ACCOUNT.parse().ok()?,
-            name,
-        )
-        .ok(),
+        (None, Some(service), Some(name)) => {
+            StreamArn::new("aws".parse().ok()?, service, REGION.parse().ok()?, ACCOUNT.parse().ok()?, name)
+                .ok()
+        }
         _ => None,
     }
 }
 
-fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn, allow_disable: bool) -> Expected {
+fn expected(
+    state: &mut State,
+    resource: &StreamEncryption,
+    stream: &StreamArn,
+    allow_disable: bool,
+) -> Expected {
     let spec = &resource.spec;
     let says = |reasons: &[Reason]| Expected::Says(reasons.to_vec());
     let deleting = resource.metadata.deletion_timestamp.is_some();
@@ -128,7 +130,12 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn, 
 }
 
 /// What a customer's key leads to.
-fn customer_key(state: &mut State, resource: &StreamEncryption, stream: &StreamArn, key: &KeyReference) -> Expected {
+fn customer_key(
+    state: &mut State,
+    resource: &StreamEncryption,
+    stream: &StreamArn,
+    key: &KeyReference,
+) -> Expected {
     let id = match (&key.arn, &key.alias, &key.reference) {
         (Some(arn), ..) => arn.clone(),
         (_, Some(alias), _) => alias.clone(),
@@ -137,7 +144,8 @@ fn customer_key(state: &mut State, resource: &StreamEncryption, stream: &StreamA
             if !state.key_kind {
                 return Expected::Says(vec![Reason::KeyReferenceKindMissing]);
             }
-            match state.key_objects.iter().find(|(known, _)| *known == name).and_then(|(_, arn)| arn.clone()) {
+            match state.key_objects.iter().find(|(known, _)| *known == name).and_then(|(_, arn)| arn.clone())
+            {
                 Some(arn) => arn,
                 None => return Expected::Says(vec![Reason::KeyReferenceNotReady]),
             }
@@ -199,7 +207,12 @@ fn customer_key(state: &mut State, resource: &StreamEncryption, stream: &StreamA
 }
 
 /// Whether it is as expected: with the stream as asked for, or for a good reason not.
-fn held(state: &State, resource: &StreamEncryption, stream: &StreamArn, expected: &Expected) -> Result<bool, String> {
+fn held(
+    state: &State,
+    resource: &StreamEncryption,
+    stream: &StreamArn,
+    expected: &Expected,
+) -> Result<bool, String> {
     let status = resource.status.clone().unwrap_or_default();
     let ready = find(&status.conditions, ConditionType::Ready);
     let said = ready.map(|ready| ready.reason.clone()).unwrap_or_default();
@@ -210,7 +223,9 @@ fn held(state: &State, resource: &StreamEncryption, stream: &StreamArn, expected
     match expected {
         Expected::Unchanged => Ok(false),
         // What it would do is not asked of who only reports.
-        Expected::Says(_) if resource.spec.drift == Drift::Report && reason == Some(Reason::Drifted) => Ok(false),
+        Expected::Says(_) if resource.spec.drift == Drift::Report && reason == Some(Reason::Drifted) => {
+            Ok(false)
+        }
         Expected::Says(reasons) => {
             if reason.is_some_and(|reason| reasons.contains(&reason)) {
                 Ok(false)
@@ -234,7 +249,10 @@ fn held(state: &State, resource: &StreamEncryption, stream: &StreamArn, expected
             if reason == Some(Reason::KeyInForceUnknown) && matches!(expected, Expected::Encrypted(None)) {
                 return Ok(false);
             }
-            if reason == Some(Reason::Drifted) && resource.spec.drift == Drift::Report && stream.service == Service::Firehose {
+            if reason == Some(Reason::Drifted)
+                && resource.spec.drift == Drift::Report
+                && stream.service == Service::Firehose
+            {
                 // After a failed attempt of somebody else the operator may only report that it does not know.
                 return Ok(false);
             }

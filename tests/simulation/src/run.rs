@@ -313,7 +313,9 @@ impl<'a, P: Parts> Run<'a, P> {
             }
         }
         for condition in &mut state.replicas {
-            let old = condition.session.is_some_and(|made| now.duration_since(made) > SignedDuration::from_hours(4));
+            let old = condition
+                .session
+                .is_some_and(|made| now.duration_since(made) > SignedDuration::from_hours(4));
             if old && !condition.stuck_session {
                 condition.session = Some(now);
             }
@@ -338,7 +340,8 @@ impl<'a, P: Parts> Run<'a, P> {
             if let Some((calls, writes)) = self.at_rest
                 && (calls, writes) != (state.promises.calls, state.promises.writes)
             {
-                let (more_calls, more_writes) = (state.promises.calls - calls, state.promises.writes - writes);
+                let (more_calls, more_writes) =
+                    (state.promises.calls - calls, state.promises.writes - writes);
                 state.promises.break_with("P5", now, || {
                     format!("{more_calls} calls and {more_writes} writes after all was as asked for")
                 });

@@ -230,8 +230,7 @@ impl Scene {
         let (wall, steady) = (self.clone(), self.clone());
         Clock::new(
             move || {
-                let shown =
-                    wall.now.load(Ordering::Relaxed) + wall.offsets[replica].load(Ordering::Relaxed);
+                let shown = wall.now.load(Ordering::Relaxed) + wall.offsets[replica].load(Ordering::Relaxed);
                 Timestamp::from_microsecond(shown).unwrap_or(Timestamp::MAX)
             },
             move || {

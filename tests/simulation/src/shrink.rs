@@ -33,7 +33,9 @@ pub fn shrink<P: Parts>(plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broke
             let mut fewer = best.0.clone();
             fewer.replicas -= 1;
             fewer.clocks.truncate(fewer.replicas);
-            fewer.happenings.retain(|(_, happening)| replica_of(happening).is_none_or(|one| one < fewer.replicas));
+            fewer
+                .happenings
+                .retain(|(_, happening)| replica_of(happening).is_none_or(|one| one < fewer.replicas));
             runs += 1;
             if let Some(same) = still(&fewer, broken, parts) {
                 best = (fewer, same);

@@ -137,7 +137,11 @@ impl Store {
     }
 
     /// Makes a ledger; a conflict if there is one of this name.
-    pub fn create_ledger(&mut self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, RecordError> {
+    pub fn create_ledger(
+        &mut self,
+        name: &str,
+        spec: &StreamLedgerSpec,
+    ) -> Result<StreamLedger, RecordError> {
         fits(spec)?;
         if self.ledgers.contains_key(name) {
             return Err(RecordError::Conflict);
@@ -218,7 +222,9 @@ impl Store {
         finalizers.retain(|finalizer| finalizer != FINALIZER);
         if present {
             if known.metadata.deletion_timestamp.is_some() && before == finalizers.len() {
-                return Err(RecordError::Unusable("no new finalizers can be added if the object is being deleted".to_owned()));
+                return Err(RecordError::Unusable(
+                    "no new finalizers can be added if the object is being deleted".to_owned(),
+                ));
             }
             finalizers.push(FINALIZER.to_owned());
         }
@@ -266,7 +272,9 @@ fn raise_generation(metadata: &mut ObjectMeta) {
 
 fn fits(spec: &StreamLedgerSpec) -> Result<(), RecordError> {
     if spec.calls.len() > MOST_CALLS {
-        return Err(RecordError::Unusable(format!("spec.calls: Too many: must have at most {MOST_CALLS} items")));
+        return Err(RecordError::Unusable(format!(
+            "spec.calls: Too many: must have at most {MOST_CALLS} items"
+        )));
     }
     Ok(())
 }

@@ -49,7 +49,9 @@ impl State {
                 self.store.write_status(of, status);
                 Ok(None)
             }
-            Write::Finalizer(resource, present) => self.store.set_finalizer(resource, *present).map(|()| None),
+            Write::Finalizer(resource, present) => {
+                self.store.set_finalizer(resource, *present).map(|()| None)
+            }
         }
     }
 
@@ -62,16 +64,17 @@ impl State {
     fn ledger_changed(&mut self, before: Option<&StreamLedger>, after: Option<&StreamLedger>, by: Process) {
         let now = self.now;
         self.promises.writes += 1;
-        self.promises.ledger_changed(before.map(|ledger| &ledger.spec), after.map(|ledger| &ledger.spec), now);
+        self.promises.ledger_changed(
+            before.map(|ledger| &ledger.spec),
+            after.map(|ledger| &ledger.spec),
+            now,
+        );
         self.story.tell(now, || {
             let calls = |ledger: Option<&StreamLedger>| {
                 ledger.map_or("gone".to_owned(), |ledger| {
-                    let calls = ledger.spec.calls.iter().map(|call| format!("{}={:?}", call.id, call.outcome));
-                    format!(
-                        "{:?} of {}",
-                        calls.collect::<Vec<_>>(),
-                        ledger.spec.owner.uid
-                    )
+                    let calls =
+                        ledger.spec.calls.iter().map(|call| format!("{}={:?}", call.id, call.outcome));
+                    format!("{:?} of {}", calls.collect::<Vec<_>>(), ledger.spec.owner.uid)
                 })
             };
             format!("operator {} writes a ledger: {}", by.replica, calls(after))

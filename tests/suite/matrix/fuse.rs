@@ -183,7 +183,12 @@ impl<A: Streams> Streams for Fused<A> {
         self.1.around("start", self.0.start(stream, key, reserved)).await
     }
 
-    async fn stop(&self, stream: &StreamArn, in_force: Option<&Key>, reserved: Timestamp) -> Result<(), Fault> {
+    async fn stop(
+        &self,
+        stream: &StreamArn,
+        in_force: Option<&Key>,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         self.1.sends(stream);
         self.1.around("stop", self.0.stop(stream, in_force, reserved)).await
     }

@@ -6,7 +6,7 @@ use crate::api::stream_encryption::Service;
 use crate::model::decision::{OLDEST_SESSION, Step, Wanted};
 use crate::model::fault::Class;
 use crate::model::key::{Key, KeyProblem};
-use crate::model::ledger::{ARRIVAL, WINDOW};
+use crate::model::ledger::{ARRIVAL, DAY, WINDOW};
 use crate::model::observation::Observation;
 use crate::model::situation::{Situation, failed, key};
 
@@ -117,7 +117,7 @@ fn tries_again(service: Service) -> Vec<Row> {
                 .sees(Observation::Off)
                 .calls()
                 .refused(Class::UnknownOutcome, "InternalFailure")
-                .after(15 * 60)
+                .after((WINDOW - DAY).as_secs())
                 .sees(Observation::Off),
             starts(key(1)),
         ),

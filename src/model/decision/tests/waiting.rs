@@ -66,6 +66,7 @@ fn keys(service: Service) -> Vec<Row> {
 }
 
 fn attempts(service: Service) -> Vec<Row> {
+    let arrival = WINDOW.as_secs() - DAY;
     let started = || Situation::of(service).sees(Observation::Off).calls();
     let stopped = || Situation::of(service).wants(Wanted::Off).sees(Observation::On(key(1))).calls();
     let unanswered = || started().refused(Class::UnknownOutcome, "InternalFailure");
@@ -80,18 +81,21 @@ fn attempts(service: Service) -> Vec<Row> {
             rests(Reason::KeyInForceUnknown, 600),
         ),
         (
-            "a call that a crash left without an outcome may still arrive for 15 minutes",
+            "a call that a crash left without an outcome may still arrive while its signature lives, on anybody's clock",
             started().after(31).sees(Observation::Off),
-            waits(Reason::OutcomeUnknown, 2, 15 * 60 - 31),
+            waits(Reason::OutcomeUnknown, 2, arrival - 31),
         ),
         (
-            "a call without an answer may still arrive for 15 minutes",
+            "a call without an answer may still arrive while its signature lives, on anybody's clock",
             unanswered().after(31).sees(Observation::Off),
-            waits(Reason::OutcomeUnknown, 2, 15 * 60 - 31),
+            waits(Reason::OutcomeUnknown, 2, arrival - 31),
         ),
         (
             "not even a person's wish to try now gets past a call that may still arrive",
-            unanswered().after(899).sees(Observation::Off).with(|s| s.intent.retry = Some("now".into())),
+            unanswered()
+                .after(arrival - 1)
+                .sees(Observation::Off)
+                .with(|s| s.intent.retry = Some("now".into())),
             waits(Reason::OutcomeUnknown, 2, 1),
         ),
         (

@@ -6,7 +6,7 @@ use crate::api::stream_encryption::Service;
 use crate::model::fault::Class;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    budget, corrections, last_open, learn, may_arrive_until, may_be_stale, satisfies,
+    DAY, WINDOW, budget, corrections, last_open, learn, may_arrive_until, may_be_stale, satisfies,
 };
 use crate::model::observation::Observation;
 use crate::model::situation::{failed, key, midnight};
@@ -167,7 +167,7 @@ fn a_call_without_an_answer_is_accepted_once_its_effect_is_seen_and_never_refund
             ] {
                 let learned = seen(&called, &nothing, 60);
                 assert_eq!(learned.calls, called.calls, "{nothing:?}");
-                assert_eq!(may_arrive_until(&learned), Some(seconds(15 * 60)), "{nothing:?}");
+                assert_eq!(may_arrive_until(&learned), Some(midnight() + (WINDOW - DAY)), "{nothing:?}");
             }
             let day_later = seen(&called, &Observation::Off, 86_400);
             assert_eq!(
