@@ -82,7 +82,15 @@ async fn act<A: Streams, R: Records>(
     decision: Decision,
 ) -> Result<Decision, RecordError> {
     match &decision.step {
-        Step::Call(reservation) => execute::call(operator, resource, case, reservation).await?,
+        Step::Call(reservation) => {
+            if !execute::turn(operator, resource, case, reservation).await {
+                observe::observe(operator, case).await;
+                if (operator.decide)(&case.input()).step != decision.step {
+                    return Err(RecordError::Conflict);
+                }
+            }
+            execute::call(operator, resource, case, reservation).await?;
+        }
         Step::Verify => {
             case.book.save(&operator.records).await?;
             execute::verify(operator, resource, case).await;

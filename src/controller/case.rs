@@ -1,5 +1,7 @@
 //! One visit's case: everything that has been gathered about one resource, as the decision's input.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::book::Book;
@@ -19,6 +21,8 @@ pub(super) struct Case {
     pub(super) book: Book,
     /// The stream.
     pub(super) sight: Sight,
+    /// When it was looked at in this visit, on the steady clock.
+    pub(super) looked: Duration,
     /// How old the session is.
     pub(super) session_age: Option<SignedDuration>,
     /// What the last visit left.
@@ -63,7 +67,7 @@ impl Case {
             (None, Some((at, look))) => Sight::of(&subject, at, look, false),
             (None, None) => Sight::NotYet,
         };
-        Self { now, subject, book, sight, session_age: None, visit }
+        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, visit }
     }
 
     /// The decision's input.

@@ -23,8 +23,20 @@ use crate::model::key::Key;
 use crate::model::ledger::{self, Reservation};
 use crate::model::message;
 
-/// How old a reservation may be when its call is sent. A process that was paused longer does not send it.
+/// How old a look may be when a call is reserved, and a reservation when its call is sent. A process that was paused longer
+/// does not send it.
 const FRESH: Duration = Duration::from_secs(10);
+
+/// Waits for the call's turn. False: it took so long that what was seen before is old, and must be looked at again.
+pub(super) async fn turn<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    case: &Case,
+    reservation: &Reservation,
+) -> bool {
+    operator.aws.turn(&case.subject.stream, reservation.target.action, &urgent(resource)).await;
+    operator.clock.steady().saturating_sub(case.looked) <= FRESH
+}
 
 /// Makes the call that was decided. [`RecordError::Conflict`]: the decision does not hold any more, and nothing was sent.
 pub(super) async fn call<A: Streams, R: Records>(
@@ -35,7 +47,6 @@ pub(super) async fn call<A: Streams, R: Records>(
 ) -> Result<(), RecordError> {
     let stream = case.subject.stream.clone();
     let target = &reservation.target;
-    operator.aws.turn(&stream, target.action, &urgent(resource)).await;
     still_asked_for(operator, resource).await?;
 
     let reserved_at = operator.clock.steady();

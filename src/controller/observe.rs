@@ -13,6 +13,7 @@ use crate::model::observation::{Observation, Shown};
 /// Looks at the stream of a case.
 pub(super) async fn observe<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case) {
     let at = operator.clock.now();
+    case.looked = operator.clock.steady();
     let turn = Turn { urgency: urgency(case), namespace: case.book.spec.owner.namespace.clone() };
     let seen = operator.aws.look(&case.subject.stream, &turn).await;
     let session_age = operator.aws.session_age().await;

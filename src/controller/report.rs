@@ -33,12 +33,8 @@ pub(super) async fn report<A: Streams, R: Records>(
 ) -> Result<Timestamp, RecordError> {
     let before = resource.status.clone().unwrap_or_default();
     let status = status(resource, &before, &case, &decision);
-    let said_before = case
-        .visit
-        .status
-        .as_ref()
-        .is_some_and(|last| *last == self::status(resource, last, &case, &decision));
-    if case.look_is_fresh() || !said_before {
+    let said_before = |last: &StreamEncryptionStatus| *last == self::status(resource, last, &case, &decision);
+    if case.look_is_fresh() || !case.visit.status.as_ref().is_some_and(said_before) {
         write(operator, resource, &before, &status).await?;
     }
     let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);

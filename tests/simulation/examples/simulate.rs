@@ -1,83 +1,89 @@
-//! Runs many seeds and reports: `cargo run --release --example simulate -- --seeds 1000000`. With `--seed N` it tells one story.
+//! Runs many seeds and reports: `cargo run --release --example simulate -- --seeds 1000000`. With `--seed N` it tells the story
+//! of one.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
 use simulation::dice::plan;
+use simulation::many::{Many, many};
 use simulation::parts::Faithful;
 use simulation::run::run;
 use simulation::shrink::shrink;
-use simulation::tally::Tally;
 
-#[derive(Parser)]
+/// Simulates the operator, from seeds.
+#[derive(Debug, Parser)]
 struct Arguments {
     /// How many seeds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
-    /// The first.
+    /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Only this one, with its story.
+    /// Stop when so many seeds have broken a promise.
+    #[arg(long, default_value_t = 1)]
+    failures: usize,
+    /// Tell the story of this seed, and nothing else.
     #[arg(long)]
     seed: Option<u64>,
-    /// How many to show before stopping.
-    #[arg(long, default_value_t = 1)]
-    failures: u64,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    if let Some(seed) = arguments.seed {
-        let plan = plan(seed);
-        let report = run(&plan, &Faithful, true);
+    let Arguments { seeds, from, failures, seed } = Arguments::parse();
+    if let Some(seed) = seed {
+        let report = run(&plan(seed), &Faithful, true);
         print!("{}", report.story);
-        println!("{:?}", report.broken.map(|broken| broken.to_string()));
-        return ExitCode::SUCCESS;
+        return match report.broken {
+            Some(broken) => {
+                println!("{broken}");
+                ExitCode::FAILURE
+            }
+            None => ExitCode::SUCCESS,
+        };
     }
     let begin = Instant::now();
-    let next = AtomicU64::new(arguments.from);
-    let total = Mutex::new(Tally::default());
-    let failed = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                let mut sum = Tally::default();
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= arguments.from + arguments.seeds
-                        || failed.lock().unwrap().len() as u64 >= arguments.failures
-                    {
-                        break;
-                    }
-                    let report = run(&plan(seed), &Faithful, false);
-                    sum.add(&report.tally);
-                    if let Some(broken) = report.broken {
-                        failed.lock().unwrap().push((seed, broken));
-                    }
-                }
-                total.lock().unwrap().add(&sum);
-            });
-        }
-    });
-    let tally = total.into_inner().unwrap();
-    if arguments.failures == 1 {
-        println!("{tally:#?}");
-    }
-    println!("{} runs, {} visits, {:?}", tally.runs, tally.visits, begin.elapsed());
-    let failed = failed.into_inner().unwrap();
-    for (seed, broken) in &failed {
+    let all = many(from, seeds, failures);
+    print(&all, begin.elapsed().as_secs_f64());
+    for (seed, broken) in &all.broken {
         println!("seed {seed}: {broken}");
     }
-    if let (Some((seed, broken)), 1) = (failed.first(), arguments.failures) {
-        let (small, broken) = shrink(&plan(*seed), broken, &Faithful);
-        println!("smallest of seed {seed}: {small:#?}");
-        print!("{}", run(&small, &Faithful, true).story);
+    let Some((seed, broken)) = all.broken.first() else { return ExitCode::SUCCESS };
+    if failures == 1 {
+        let (smallest, broken) = shrink(&plan(*seed), broken, &Faithful);
+        println!("\nThe smallest story of seed {seed}, {} happenings:", smallest.happenings.len());
+        print!("{}", run(&smallest, &Faithful, true).story);
         println!("{broken}");
-        return ExitCode::FAILURE;
     }
-    ExitCode::SUCCESS
+    ExitCode::FAILURE
+}
+
+/// The report, as the documentation shows it.
+#[allow(clippy::cast_precision_loss, reason = "for people")]
+fn print(all: &Many, seconds: f64) {
+    let tally = &all.tally;
+    println!("| what | how many |\n|---|---|");
+    println!("| seeds | {} |", tally.runs);
+    println!("| seeds that broke a promise | {} |", all.broken.len());
+    println!("| seeds a second | {:.0} |", tally.runs as f64 / seconds);
+    println!("| simulated years | {:.0} |", tally.seconds as f64 / (365.25 * 86_400.0));
+    println!("| visits | {} |", tally.visits);
+    println!("| looks | {} |", tally.looks);
+    println!("| Starts and Stops | {} |", tally.calls);
+    println!("| restarts | {} |", tally.restarts);
+    println!("| resources as asked for in the end | {} |", tally.converged);
+    println!("| resources that could not be, and said why | {} |", tally.blocked);
+    println!("\n| fault or happening | how often |\n|---|---|");
+    for (kind, count) in &tally.faults {
+        println!("| {kind} | {count} |");
+    }
+    println!("\n| step | reason | how often |\n|---|---|---|");
+    let mut rows = BTreeMap::new();
+    for (row, count) in &tally.rows {
+        let until = if row.until { ", until a time" } else { "" };
+        rows.insert(format!("| {:?} | {}{until} |", row.step, row.reason), count);
+    }
+    for (row, count) in rows {
+        println!("{row} {count} |");
+    }
 }

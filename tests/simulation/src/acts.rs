@@ -187,7 +187,10 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
                 state.promises.wild_until = jiff::Timestamp::MAX;
             }
         }
-        Happening::Credentials(replica, mistaken) => state.replicas[*replica].mistaken = *mistaken,
+        Happening::Credentials(replica, mistaken) => {
+            state.replicas[*replica].mistaken = *mistaken;
+            state.promises.exchanged = now;
+        }
         Happening::SessionStuck(replica, stuck) => state.replicas[*replica].stuck_session = *stuck,
         Happening::WatchLag(replica, lag) => state.replicas[*replica].watch_lag = *lag,
         Happening::WatchFrozen(replica, time) => state.replicas[*replica].watch_frozen_until = now + *time,
@@ -268,6 +271,7 @@ pub fn calm(scene: &Scene, plan: &Plan) {
         if plan.keys_are_mended {
             keys::mend(&mut state.world);
             state.key_kind = true;
+            state.key_objects = vec![(("data".to_owned(), KEY_OBJECT.to_owned()), Some(keys::arn(0)))];
         }
         state.promises.stirred = now;
     }

@@ -35,7 +35,7 @@ pub fn plan(seed: u64) -> Plan {
     let streams = streams(&mut dice);
     let mut resources: Vec<(Name, usize)> =
         (0..streams.len()).map(|stream| (("data".to_owned(), format!("r{stream}")), stream)).collect();
-    if dice.u8(..10) == 0 {
+    if dice.u8(..20) == 0 {
         resources.push((("other".to_owned(), "rival".to_owned()), 0));
     }
     let mut dice = Dice { dice, streams, resources, replicas };
@@ -64,14 +64,15 @@ fn streams(dice: &mut fastrand::Rng) -> Vec<PlannedStream> {
     (0..count)
         .map(|number| {
             let service = if dice.u8(..3) == 0 { Service::Kinesis } else { Service::Firehose };
-            let kind = match dice.u8(..40) {
-                0..=27 => StreamKind::Plain,
-                28..=33 => StreamKind::Encrypted,
-                34 if service == Service::Firehose => StreamKind::FailedBefore,
-                35 if service == Service::Firehose => StreamKind::NotDirectPut,
-                36 if service == Service::Firehose => StreamKind::Broken,
-                37 | 38 => StreamKind::Missing,
-                39 => StreamKind::Foreign,
+            // What can never be encrypted is visited every few minutes, and nothing happens: few are enough.
+            let kind = match dice.u8(..80) {
+                0..=59 => StreamKind::Plain,
+                60..=73 => StreamKind::Encrypted,
+                74 if service == Service::Firehose => StreamKind::FailedBefore,
+                75 if service == Service::Firehose => StreamKind::NotDirectPut,
+                76 if service == Service::Firehose => StreamKind::Broken,
+                77 => StreamKind::Missing,
+                78 => StreamKind::Foreign,
                 _ => StreamKind::Plain,
             };
             PlannedStream { service, name: format!("s{number}"), kind }
@@ -139,6 +140,12 @@ impl Dice {
             for _ in 0..self.dice.u8(1..=6) {
                 let after = self.span(0.02, 180.0);
                 let happening = self.happening();
+                if let Happening::StreamDeleted(stream) = happening
+                    && !self.one_in(5)
+                {
+                    let later = self.span(20.0, 7200.0);
+                    all.push((begin + after + later, Happening::StreamRecreated(stream)));
+                }
                 all.push((begin + after, happening));
             }
         }
@@ -250,12 +257,12 @@ impl Dice {
 
     fn key(&mut self) -> Option<KeyReference> {
         let none = KeyReference { kind: KeyType::CustomerManaged, arn: None, alias: None, reference: None };
-        let key = match self.dice.u8(..24) {
-            0..=3 => return None,
-            4..=6 => KeyReference { kind: KeyType::AwsOwned, ..none },
-            7..=17 => KeyReference { arn: Some(keys::arn(self.dice.usize(..GOOD))), ..none },
-            18..=19 => KeyReference { alias: Some(ALIAS.to_owned()), ..none },
-            20 => KeyReference {
+        let key = match self.dice.u8(..40) {
+            0..=6 => return None,
+            7..=12 => KeyReference { kind: KeyType::AwsOwned, ..none },
+            13..=34 => KeyReference { arn: Some(keys::arn(self.dice.usize(..GOOD))), ..none },
+            35..=37 => KeyReference { alias: Some(ALIAS.to_owned()), ..none },
+            38 => KeyReference {
                 reference: Some(KeyObjectReference {
                     api_version: "kms.services.k8s.aws/v1alpha1".to_owned(),
                     kind: "Key".to_owned(),

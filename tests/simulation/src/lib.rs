@@ -8,7 +8,7 @@
 //! | [`ports`], [`parts`], [`replica`] | an operator on them: the real controller, its two ports, its driver |
 //! | [`plan`], [`dice`], [`keys`], [`acts`] | what happens, from a seed |
 //! | [`promises`], [`reckoning`] | what must never be, and what must be in the end |
-//! | [`run`], [`shrink`], [`story`], [`tally`] | a run, the smallest one that fails, what is told and counted |
+//! | [`run`], [`many`], [`shrink`], [`story`], [`tally`] | a run, many, the smallest one that fails, what is told and counted |
 
 pub mod acts;
 pub mod agenda;
@@ -16,6 +16,7 @@ pub mod cloud;
 pub mod dice;
 pub mod faults;
 pub mod keys;
+pub mod many;
 pub mod parts;
 pub mod plan;
 pub mod ports;

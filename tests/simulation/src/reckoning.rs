@@ -3,7 +3,7 @@
 //! What is expected is worked out from the live specs and the true state of AWS, without the operator's decision: who owns a
 //! stream, whether its key works, what is really in force.
 
-use simulated_aws::world::{Caller, KeyState, StreamStatus};
+use simulated_aws::world::{Caller, EncryptionStatus as AwsEncryption, KeyState, StreamStatus};
 use stream_encryption_operator::api::condition::{ConditionType, Reason, Truth, find};
 use stream_encryption_operator::api::ledger::StreamLedgerSpec;
 use stream_encryption_operator::api::stream_encryption::{
@@ -56,6 +56,8 @@ pub fn reckon(state: &mut State, allow_disable: bool) -> bool {
         {
             state.promises.break_with("P4", now, || format!("{of}: its status speaks of an older spec"));
         }
+        let waits = resource.status.as_ref().is_some_and(|status| status.next_attempt_time.is_some());
+        at_rest &= !waits;
         // A key whose policy denies it is tried again now and then.
         at_rest &= !matches!(&expected, Expected::Says(reasons) if reasons.contains(&Reason::EnablingFailed));
     }
@@ -247,6 +249,21 @@ fn held(
             }
             // Nobody can tell what is in force after somebody else's failed attempt: the spec must name a key.
             if reason == Some(Reason::KeyInForceUnknown) && matches!(expected, Expected::Encrypted(None)) {
+                return Ok(false);
+            }
+            // Somebody else's change that worked, and then one that failed, between two looks: AWS shows only the second.
+            let failed = [AwsEncryption::EnablingFailed, AwsEncryption::DisablingFailed];
+            if real.is_some_and(|real| failed.contains(&real.encryption))
+                && state.promises.touched.contains_key(&stream.to_string())
+            {
+                return Ok(false);
+            }
+            // With a small budget, calls that AWS refused because of others may have used it up. It says until when.
+            let calls = status.calls.as_ref();
+            if reason == Some(Reason::CallLimitReached)
+                && calls.is_some_and(|calls| calls.used >= calls.limit)
+                && status.next_attempt_time.as_ref().is_some_and(|next| next.0 > state.now)
+            {
                 return Ok(false);
             }
             if reason == Some(Reason::Drifted)

@@ -35,8 +35,6 @@ pub struct Task {
     pub process: Process,
     /// Which resource it visits, if it does.
     pub name: Option<Name>,
-    /// The uid of that resource.
-    pub uid: String,
     /// The operator's own code.
     pub future: Pin<Box<dyn Future<Output = Outcome> + Send>>,
 }
@@ -105,11 +103,12 @@ impl<P: Parts> Replica<P> {
         let upto = upto.min(state.store.changes().len());
         for at in self.told..upto {
             let Change { resource, deleted } = state.store.changes()[at].clone();
-            if *lost > 0 {
+            let name = name_of(&resource);
+            // A resource that was never told of could be found by nobody; no API server is known to lose that.
+            if *lost > 0 && self.cache.contains_key(&name) {
                 *lost -= 1;
                 continue;
             }
-            let name = name_of(&resource);
             if deleted {
                 self.cache.remove(&name);
             } else {
@@ -135,11 +134,9 @@ impl<P: Parts> Replica<P> {
         };
         queued.running = true;
         let (operator, resource) = (self.operator.clone(), parts.cached(resource));
-        let uid = resource.metadata.uid.clone().unwrap_or_default();
         Some(Task {
             process: self.process,
             name: Some(name.clone()),
-            uid,
             future: Box::pin(async move { Outcome::Visited(reconcile(&operator, &resource).await) }),
         })
     }
@@ -179,6 +176,6 @@ impl<P: Parts> Replica<P> {
             let _ = retire::retire(&operator).await;
             Outcome::Retired
         });
-        Task { process: self.process, name: None, uid: String::new(), future }
+        Task { process: self.process, name: None, future }
     }
 }

@@ -184,7 +184,7 @@ impl<'a, P: Parts> Run<'a, P> {
         {
             let mut state = self.scene.state();
             state.polled.task = number;
-            state.polled.uid.clone_from(&task.uid);
+            state.polled.name.clone_from(&task.name);
         }
         let Poll::Ready(outcome) = task.future.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
             return;

@@ -176,8 +176,8 @@ pub struct State {
 pub struct Polled {
     /// Its number.
     pub task: usize,
-    /// The uid of the resource that it visits; empty for other tasks.
-    pub uid: String,
+    /// The resource that it visits, if it does.
+    pub name: Option<Name>,
 }
 
 /// A world that can be shared.
