@@ -47,9 +47,10 @@ pub(super) async fn call<A: Streams, R: Records>(
 ) -> Result<(), RecordError> {
     let stream = case.subject.stream.clone();
     let target = &reservation.target;
+    // Counted from here, so that a pause after the answer is noticed too.
+    let asked_at = operator.clock.steady();
     still_asked_for(operator, resource).await?;
 
-    let reserved_at = operator.clock.steady();
     let in_force_before = case.book.spec.in_force.clone();
     let reserved = operator.clock.now();
     let Some(proven) = case.proven() else { return Err(RecordError::Conflict) };
@@ -63,7 +64,7 @@ pub(super) async fn call<A: Streams, R: Records>(
     case.book.spec = spec;
     case.book.save(&operator.records).await?;
 
-    let outcome = if operator.clock.steady().saturating_sub(reserved_at) > FRESH {
+    let outcome = if operator.clock.steady().saturating_sub(asked_at) > FRESH {
         Err(not_sent(&stream, target.action))
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = reservation.correction, "calling");
