@@ -194,9 +194,7 @@ impl Operator {
 
     fn reserved(&self, world: &World, replica: usize, visit: &mut Visit) {
         let Some(planned) = &mut visit.planned else { return };
-        let shorter = visit.sight.map(|(proven, _)| ledger::without_old_calls(&visit.book, proven));
-        let before = shorter.as_ref().unwrap_or(&visit.book);
-        let (book, id) = ledger::reserve(before, &planned.reservation, self.clock(world, replica));
+        let (book, id) = ledger::reserve(&visit.book, &planned.reservation, self.clock(world, replica));
         visit.book = Arc::new(book);
         planned.id = id;
         planned.at = world.now;
