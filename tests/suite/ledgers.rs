@@ -1,9 +1,11 @@
 //! The ledgers: what the operator does with one that it cannot believe, when it lets one go, and that it is the fence between two operators.
 
+use std::time::Duration;
+
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use simulated_aws::world::{PlantedStream, Settings};
-use stream_encryption_operator::controller::{reconcile, retire};
+use simulated_aws::world::{Fault, PlantedStream, Rule, Settings};
+use stream_encryption_operator::controller::{Clock, reconcile, retire};
 use stream_encryption_operator::model::ledger;
 
 use crate::play::{Play, firehose, message, reason};
@@ -101,6 +103,50 @@ async fn a_ledger_is_let_go_only_when_its_owner_is_gone_and_its_last_call_has_ag
     play.aws.advance(SignedDuration::from_hours(25));
     assert_eq!(retired().await, 1);
     assert!(play.ledger(&firehose("orders")).await.is_none());
+}
+
+#[tokio::test]
+async fn a_ledger_is_kept_while_aws_does_not_answer_or_refuses_the_clock_by_which_it_is_too_old() {
+    let mut play = play().await;
+    play.until_it_says("orders", "Encrypted").await;
+    play.kubectl(&["delete", "strenc", "orders"]).await;
+    let retired = async |play: &Play| retire::retire(&play.replica()).await.expect("Kubernetes can be asked");
+
+    // By this clock the call has long been forgotten by AWS, which refuses whatever is dated by it.
+    let aws = play.aws.clone();
+    let ahead = move || aws.now() + SignedDuration::from_hours(48);
+    let fast = play.replica_with_clock(Clock::new(ahead, || Duration::ZERO));
+    assert_eq!(retire::retire(&fast).await.expect("Kubernetes can be asked"), 0);
+
+    play.aws.advance(SignedDuration::from_hours(25));
+    for fault in [Fault::ServerError { status: 503 }, Fault::LoseRequest, Fault::AccessDenied] {
+        play.aws.world().script(Rule::always(fault.clone()));
+        assert_eq!(retired(&play).await, 0, "{fault:?}");
+        play.aws.world().clear_faults();
+    }
+    assert!(play.ledger(&firehose("orders")).await.is_some());
+    play.restart();
+    assert_eq!(retired(&play).await, 1);
+}
+
+#[tokio::test]
+async fn a_ledger_whose_owner_cannot_be_looked_up_keeps_no_other_from_being_retired() {
+    let play = play().await;
+    play.until_it_says("orders", "Encrypted").await;
+    // Before and after it in the list, as names are hashes.
+    for stream in ["a", "b", "c", "d"] {
+        play.aws.world().plant_stream(PlantedStream { name: stream.to_owned(), ..PlantedStream::default() });
+        play.apply(stream, &json!({"stream": {"arn": firehose(stream)}})).await;
+        play.until_it_says(stream, "Encrypted").await;
+    }
+    edit_ledger(&play, &json!({"spec": {"owner": {"name": "../orders"}}})).await;
+    play.kubectl(&["delete", "strenc", "--all"]).await;
+    play.aws.advance(SignedDuration::from_hours(25));
+    let retired = retire::retire(&play.replica()).await.expect("Kubernetes can be asked");
+    assert!(retired >= 4, "{retired} of those whose owner is a resource");
+    for stream in ["a", "b", "c", "d"] {
+        assert!(play.ledger(&firehose(stream)).await.is_none(), "{stream}");
+    }
 }
 
 /// As an administrator with kubectl.

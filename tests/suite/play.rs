@@ -4,6 +4,7 @@
 //! be back. So a day passes in seconds, nothing sleeps, and what is counted is exact.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -11,6 +12,7 @@ use std::time::SystemTime;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_async::time::TimeSource;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -105,7 +107,7 @@ pub(crate) async fn fresh_namespace(cluster: &TestCluster) -> String {
     namespace
 }
 
-/// The SDKs' configuration towards an endpoint, with credentials of nobody in particular.
+/// The SDKs' configuration towards an endpoint, with credentials of nobody in particular, dated by the machine's clock.
 pub(crate) fn sdk(url: &str, access_key: &str) -> SdkConfig {
     let credentials = Credentials::new(access_key, "not-a-secret", None, None, "play");
     SdkConfig::builder()
@@ -117,18 +119,37 @@ pub(crate) fn sdk(url: &str, access_key: &str) -> SdkConfig {
         .build()
 }
 
+/// An operator's own clock as the SDKs take it: right or wrong, its requests are dated by it.
+struct DatedBy(Clock);
+
+impl fmt::Debug for DatedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatedBy")
+    }
+}
+
+impl TimeSource for DatedBy {
+    fn now(&self) -> SystemTime {
+        self.0.now().into()
+    }
+}
+
 fn operator(
     aws: &Arc<SimulatedAws>,
     client: Client,
     namespace: &str,
     rules: Rules,
+    clock: Clock,
 ) -> Operator<Aws, Cluster> {
     // The virtual clock leaps over what the pacer, on the real one, would wait for.
     let unpaced = Pacer::with_limits(100, |_| 100_000);
+    let dated = DatedBy(clock.clone());
+    let sdk = sdk(&aws.url(), ACCESS_KEY).into_builder().time_source(dated).build();
+    let sessions = clock.clone();
     Operator {
-        aws: Aws::over(sdk(&aws.url(), ACCESS_KEY), rules.region.clone(), unpaced, Arc::new(SystemTime::now)),
+        aws: Aws::over(sdk, rules.region.clone(), unpaced, Arc::new(move || sessions.now().into())),
         records: Cluster::new(client, namespace),
-        clock: clock(aws),
+        clock,
         decide,
         rules,
         memory: Memory::default(),
@@ -155,14 +176,14 @@ impl Play {
             allow_disable: true,
         };
         let namespace = fresh_namespace(cluster).await;
-        let operator = operator(&aws, client.clone(), &namespace, rules.clone());
+        let operator = operator(&aws, client.clone(), &namespace, rules.clone(), clock(&aws));
         let user = self::client(cluster.kubeconfig()).await;
         Self { aws, cluster, client, user, namespace, rules, operator }
     }
 
     /// The same after the operator's process ended and started again, with other rules perhaps.
     pub(crate) fn restart(&mut self) {
-        self.operator = operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone());
+        self.operator = self.replica();
     }
 
     /// The same, but the operator reaches the API server by another client, such as one through a proxy.
@@ -173,7 +194,12 @@ impl Play {
 
     /// Another replica of the operator, with a memory of its own.
     pub(crate) fn replica(&self) -> Operator<Aws, Cluster> {
-        operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone())
+        self.replica_with_clock(clock(&self.aws))
+    }
+
+    /// Another replica on a node with a clock of its own, which may be wrong: its requests to AWS are dated by it.
+    pub(crate) fn replica_with_clock(&self, clock: Clock) -> Operator<Aws, Cluster> {
+        operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone(), clock)
     }
 
     /// The status that the operator remembers to have written.
@@ -184,7 +210,7 @@ impl Play {
 
     /// An operator that may do everything, and whose ledgers are to lie in another namespace.
     pub(crate) fn with_ledgers_in(&self, namespace: &str) -> Operator<Aws, Cluster> {
-        operator(&self.aws, self.user.clone(), namespace, self.rules.clone())
+        operator(&self.aws, self.user.clone(), namespace, self.rules.clone(), clock(&self.aws))
     }
 
     /// Applies a resource as a user does. `spec` is its spec.

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use proptest::prelude::*;
 
-use super::{Corrupt, Reservation, check, counts_until, name, record, reserve};
+use super::{Corrupt, Reservation, check, counts_until, name, record, reserve, without_old_calls};
 use crate::api::ledger::{Action, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
 use crate::model::fault::{Class, Fault};
@@ -169,11 +169,11 @@ fn a_reserved_call_is_pending_and_is_what_was_planned() {
 }
 
 #[test]
-fn an_entry_goes_with_the_next_reservation_from_the_moment_at_which_it_counts_no_more() {
+fn an_entry_may_go_from_the_moment_at_which_it_counts_no_more() {
     let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
     let over = counts_until(&ledger.calls[0]);
-    for (now, kept) in [(over - SignedDuration::from_micros(1), 2), (over, 1)] {
-        assert_eq!(reserve(&ledger, &plan(), now).0.calls.len(), kept, "{now}");
+    for (proven, kept) in [(over - SignedDuration::from_micros(1), 1), (over, 0)] {
+        assert_eq!(without_old_calls(&ledger, proven).calls.len(), kept, "{proven}");
     }
 }
 
@@ -194,6 +194,32 @@ fn an_outcome_is_recorded_at_the_call_that_it_belongs_to() {
     }
     let ledger = with_call(&empty(Service::Firehose), midnight(), None);
     assert_eq!(record(&ledger, "no such call", Ok(()), midnight()), ledger);
+}
+
+#[test]
+fn an_error_that_comes_late_takes_nothing_back_that_was_seen_of_its_call_meanwhile() {
+    let (reserved, id) = reserve(&empty(Service::Firehose), &plan(), midnight());
+    let adopted = super::learn(
+        &reserved,
+        &Observation::Changing(Some(Action::Start)),
+        None,
+        Some(&key(1).target()),
+        false,
+        seconds(2),
+    );
+    assert_eq!(adopted.calls[0].outcome, Outcome::Accepted, "it was seen being carried out");
+    for class in [Class::UnknownOutcome, Class::InUse, Class::Denied, Class::LimitReached] {
+        let late = fault(class, "Code");
+        assert_eq!(record(&adopted, &id, Err(&late), seconds(10)), adopted, "{class:?}");
+        let unknown = StreamLedgerSpec {
+            calls: vec![Call { outcome: Outcome::Unknown, ..reserved.calls[0].clone() }],
+            ..reserved.clone()
+        };
+        assert_eq!(record(&unknown, &id, Err(&late), seconds(10)), unknown, "{class:?}");
+    }
+    // That AWS accepted it is more than any look could tell.
+    let unknown = record(&reserved, &id, Err(&fault(Class::UnknownOutcome, "InternalFailure")), seconds(1));
+    assert_eq!(record(&unknown, &id, Ok(()), seconds(2)).calls[0].outcome, Outcome::Accepted);
 }
 
 #[test]
@@ -258,15 +284,25 @@ proptest! {
     }
 
     #[test]
-    fn a_reservation_drops_only_what_does_not_count_any_more(ages in prop::collection::vec(0_i64..100_000, 0..40)) {
+    fn a_reservation_drops_nothing_and_what_does_not_count_any_more_goes_by_a_proven_time_only(
+        ages in prop::collection::vec(-100_000_i64..100_000, 0..40),
+        ahead in -200_000_i64..200_000,
+    ) {
         let mut ledger = empty(Service::Firehose);
         for age in &ages {
             ledger.calls.extend(with_call(&empty(Service::Firehose), seconds(-age), None).calls);
         }
-        let (reserved, id) = reserve(&ledger, &plan(), midnight());
-        let counting: Vec<&Call> = ledger.calls.iter().filter(|call| counts_until(call) > midnight()).collect();
+        // Whatever the operator's clock shows.
+        let (reserved, id) = reserve(&ledger, &plan(), seconds(ahead));
         let kept: Vec<&Call> = reserved.calls.iter().filter(|call| call.id != id).collect();
-        prop_assert_eq!(kept, counting);
+        prop_assert_eq!(kept, ledger.calls.iter().collect::<Vec<_>>());
+
+        let shorter = without_old_calls(&ledger, midnight());
+        let counting: Vec<Call> =
+            ledger.calls.iter().filter(|call| counts_until(call) > midnight()).cloned().collect();
+        prop_assert_eq!(&shorter.calls, &counting);
+        let rest = StreamLedgerSpec { calls: ledger.calls.clone(), ..shorter };
+        prop_assert_eq!(rest, ledger);
     }
 
     #[test]

@@ -26,6 +26,10 @@ struct Arguments {
     /// A clock that stands still at this time until /_admin/clock moves it, for example 2026-01-01T00:00:00Z.
     #[arg(long)]
     virtual_clock: Option<Timestamp>,
+    /// Takes calls whose signature is dated more than 15 minutes from this AWS's clock: for a virtual clock and a tool that
+    /// has the machine's.
+    #[arg(long)]
+    no_date_checks: bool,
     /// Switches the limits of calls per second off.
     #[arg(long)]
     no_rate_limits: bool,
@@ -40,6 +44,7 @@ async fn main() -> anyhow::Result<()> {
         enabling: SignedDuration::from_secs(arguments.enabling_seconds),
         disabling: SignedDuration::from_secs(arguments.enabling_seconds),
         updating: SignedDuration::from_secs(arguments.updating_seconds),
+        checks_dates: !arguments.no_date_checks,
         rate_limits: !arguments.no_rate_limits,
         ..Settings::default()
     };

@@ -10,10 +10,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::world::Service;
+use crate::world::date::BASIC;
 
 /// A raw answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,16 +52,19 @@ pub struct RawClient {
     pub access_key: String,
     /// The region of the credential scope.
     pub region: String,
+    /// The `x-amz-date` header; nothing to leave it out.
+    pub date: Option<String>,
 }
 
 impl RawClient {
-    /// A client of the region `eu-west-1`.
+    /// A client of the region `eu-west-1`, which dates its calls with the machine's time as of now.
     #[must_use]
     pub fn new(url: &str) -> RawClient {
         RawClient {
             url: url.to_owned(),
             access_key: "AKIAIOSFODNN7EXAMPLE".to_owned(),
             region: "eu-west-1".to_owned(),
+            date: Some(Timestamp::now().strftime(BASIC).to_string()),
         }
     }
 
@@ -78,7 +83,7 @@ impl RawClient {
             ("x-amz-target", &target),
             ("authorization", &authorization),
         ];
-        send(&self.url, Method::POST, "/", &headers, body.to_string()).await
+        self.send(Method::POST, "/", &headers, body.to_string()).await
     }
 
     /// A call of STS: `Action=GetCallerIdentity&Version=2011-06-15`.
@@ -86,51 +91,51 @@ impl RawClient {
         let authorization = self.authorization(Service::Sts);
         let headers =
             [("content-type", "application/x-www-form-urlencoded"), ("authorization", &authorization)];
-        send(&self.url, Method::POST, "/", &headers, body.to_owned()).await
+        self.send(Method::POST, "/", &headers, body.to_owned()).await
     }
 
     /// A call without AWS's headers, for example of `/_admin/log`.
     pub async fn plain(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Answer> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        send(&self.url, method, path, &[("content-type", "application/json")], body).await
+        self.send(method, path, &[("content-type", "application/json")], body).await
     }
 
     fn authorization(&self, service: Service) -> String {
         let scope = format!("{}/20260101/{}/{service}/aws4_request", self.access_key, self.region);
         format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date, Signature=0")
     }
-}
 
-/// One message on a connection of its own.
-async fn send(
-    url: &str,
-    method: Method,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: String,
-) -> anyhow::Result<Answer> {
-    let address = url.strip_prefix("http://").context("the URL must start with http://")?;
-    let exchange = async {
-        let socket = TcpStream::connect(address).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
-        let connection = tokio::spawn(connection);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", address)
-            .header("x-amz-date", "20260101T000000Z");
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let response = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
-        let (parts, body) = response.into_parts();
-        let text = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
-        connection.abort();
-        let error_type =
-            parts.headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        anyhow::Ok(Answer { status: parts.status.as_u16(), error_type, text })
-    };
-    tokio::time::timeout(Duration::from_secs(30), exchange)
-        .await
-        .with_context(|| format!("{url} did not answer in 30 s"))?
+    /// One message on a connection of its own.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> anyhow::Result<Answer> {
+        let (url, date) = (&self.url, self.date.as_deref());
+        let address = url.strip_prefix("http://").context("the URL must start with http://")?;
+        let exchange = async {
+            let socket = TcpStream::connect(address).await?;
+            let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await?;
+            let connection = tokio::spawn(connection);
+            let mut request = Request::builder().method(method).uri(path).header("host", address);
+            for (name, value) in headers.iter().copied().chain(date.map(|date| ("x-amz-date", date))) {
+                request = request.header(name, value);
+            }
+            let response = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
+            let (parts, body) = response.into_parts();
+            let text = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
+            connection.abort();
+            let error_type = parts
+                .headers
+                .get("x-amzn-errortype")
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned);
+            anyhow::Ok(Answer { status: parts.status.as_u16(), error_type, text })
+        };
+        tokio::time::timeout(Duration::from_secs(30), exchange)
+            .await
+            .with_context(|| format!("{url} did not answer in 30 s"))?
+    }
 }

@@ -3,6 +3,7 @@
 //! Pure and deterministic: no clock, no I/O, no randomness, no threads. Time is an argument. The same calls at the same times give the
 //! same answers, always. In a simulation call [`World::call`]; over HTTP let [`crate::SimulatedAws`] do it.
 
+pub(crate) mod date;
 pub mod faults;
 mod firehose;
 mod input;
@@ -122,7 +123,11 @@ impl World {
             },
             counted: false,
         };
-        let (result, executed) = if let Some(error) = refusal(fault, &context) {
+        let arrives = !matches!(fault, Some(Fault::LoseRequest | Fault::Late { .. }));
+        let wrong_date = (arrives && self.state.settings.checks_dates)
+            .then(|| date::refusal(caller, request.service, now))
+            .flatten();
+        let (result, executed) = if let Some(error) = wrong_date.or_else(|| refusal(fault, &context)) {
             (Err(error), false)
         } else {
             let result = self.state.dispatch(&mut context);

@@ -14,7 +14,8 @@ async fn serve(settings: Settings) -> (SimulatedAws, RawClient) {
     world.plant_stream(PlantedStream::default());
     let start: Timestamp = "2026-01-02T00:00:00Z".parse().expect("a time");
     let aws = SimulatedAws::start(world, Clock::Virtual(start)).await.expect("it starts");
-    let client = RawClient::new(&aws.url());
+    // That clock is not the machine's.
+    let client = RawClient { date: None, ..RawClient::new(&aws.url()) };
     (aws, client)
 }
 
@@ -140,6 +141,58 @@ async fn admin_routes_change_what_the_handle_can_change() {
     assert_eq!(ask(Method::GET, "/_admin/nothing", Value::Null).await.status, 404);
     assert_eq!(ask(Method::POST, "/_admin/reset", Value::Null).await.status, 200);
     assert!(aws.world().calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_call_whose_date_is_more_than_15_minutes_off_is_refused_before_anything_else_and_does_not_count() {
+    let (aws, client) = serve(Settings::default()).await;
+    let start = async |date: &str| {
+        let client = RawClient { date: Some(date.to_owned()), ..client.clone() };
+        let body = json!({ "DeliveryStreamName": "orders" });
+        client.json(Service::Firehose, "StartDeliveryStreamEncryption", &body).await.expect("an answer")
+    };
+    for (date, message) in [
+        (
+            "20260101T234459Z",
+            "Signature expired: 20260101T234459Z is now earlier than 20260101T234500Z (20260102T000000Z - 15 min.)",
+        ),
+        (
+            "20260102T001501Z",
+            "Signature not yet current: 20260102T001501Z is still later than 20260102T001500Z (20260102T000000Z + 15 min.)",
+        ),
+    ] {
+        aws.world().script(Rule::once(Fault::AccessDenied));
+        let answer = start(date).await;
+        assert_eq!((answer.status, answer.code().as_deref()), (400, Some("InvalidSignatureException")));
+        assert_eq!(answer.json()["message"], message);
+        let client = RawClient { date: Some(date.to_owned()), ..client.clone() };
+        let answer = client.query("Action=GetCallerIdentity&Version=2011-06-15").await.expect("an answer");
+        assert_eq!(answer.status, 403);
+        assert!(answer.text.contains("<Code>SignatureDoesNotMatch</Code>"), "{}", answer.text);
+        aws.world().clear_faults();
+    }
+    assert!(aws.world().calls().iter().all(|call| !call.executed && !call.counted));
+    for date in ["20260101T234500Z", "20260102T001500Z"] {
+        assert_ne!(start(date).await.code().as_deref(), Some("InvalidSignatureException"), "{date}");
+    }
+    assert!(aws.world().calls().iter().any(|call| call.executed), "on the edge it is taken");
+    aws.world().settings().checks_dates = false;
+    assert_ne!(start("20200101T000000Z").await.code().as_deref(), Some("InvalidSignatureException"));
+}
+
+#[tokio::test]
+async fn a_dated_call_that_arrives_more_than_15_minutes_later_is_refused() {
+    let (aws, client) = serve(Settings::default()).await;
+    let client = RawClient { date: Some("20260102T000000Z".to_owned()), ..client };
+    let body = json!({ "DeliveryStreamName": "orders" });
+    for (late, executed) in [(14, true), (16, false)] {
+        aws.world().script(Rule::once(Fault::Late { by: SignedDuration::from_mins(late) }));
+        assert!(client.json(Service::Firehose, "StartDeliveryStreamEncryption", &body).await.is_err());
+        aws.advance(SignedDuration::from_mins(late));
+        let call = aws.world().calls().last().cloned().expect("logged");
+        assert_eq!(call.executed, executed, "{late} minutes: {call:?}");
+        aws.advance(SignedDuration::from_mins(-late));
+    }
 }
 
 #[tokio::test]

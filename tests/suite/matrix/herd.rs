@@ -1,4 +1,4 @@
-//! Row 20: a thousand resources at the start of the operator. Their streams are looked at no faster than AWS allows, and
+//! Row 20: hundreds of resources at the start of the operator. Their streams are looked at no faster than AWS allows, and
 //! nothing is called and nothing written that need not be. The operator is a process, AWS keeps its limits.
 
 use std::collections::BTreeMap;
@@ -15,9 +15,9 @@ use super::rig::namespaces;
 use crate::play::{LEDGERS, cluster, operators_kubeconfig, reason};
 use crate::process::{OperatorProcess, eventually};
 
-const COUNT: usize = 1000;
-/// Each has 20 looks a second at streams of Kinesis.
-const REGIONS: [&str; 5] = ["eu-west-1", "eu-west-2", "eu-central-1", "us-east-1", "us-west-2"];
+const COUNT: usize = 300;
+/// Each has 20 looks a second at streams of Kinesis, apart from the other.
+const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
 const LOOK: &str = "DescribeStreamSummary";
 
 /// The most looks in any second of AWS's clock, of any region, and how many were refused.
@@ -35,7 +35,7 @@ fn busiest_second(aws: &SimulatedAws) -> (usize, usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_resources_at_the_start_are_looked_at_within_awss_limits_and_nothing_is_called() {
+async fn three_hundred_resources_at_the_start_are_looked_at_within_awss_limits_and_nothing_is_called() {
     let cluster = cluster().await;
     let namespace = &namespaces(cluster, "herd", 1).await[0];
     let mut world = World::new(Settings::default());

@@ -209,8 +209,9 @@ fn a_call_counts_for_a_day_and_what_may_lie_between_its_reservation_and_aws() {
     let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
     let used = |now| budget(&ledger.calls, Service::Firehose, Action::Start, 20, now).used;
     let moment = SignedDuration::from_nanos(1);
-    assert_eq!(used(midnight() + DAY + ARRIVAL * 2 - moment), 1);
-    assert_eq!(used(midnight() + DAY + ARRIVAL * 2), 0);
+    assert_eq!(used(midnight() + DAY + ARRIVAL * 2), 1, "and a minute for what is read late");
+    assert_eq!(used(midnight() + WINDOW - moment), 1);
+    assert_eq!(used(midnight() + WINDOW), 0);
 }
 
 #[test]

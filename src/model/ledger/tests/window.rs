@@ -13,7 +13,7 @@ use crate::model::fault::Class;
 use crate::model::key::Key;
 use crate::model::ledger::{
     ARRIVAL, AWS_LIMIT, DAY, READ_LAG, Reservation, WINDOW, budget, check, corrections, counts_until, later,
-    learn, may_arrive_until, record, reserve, stale_until,
+    learn, may_arrive_until, record, reserve, stale_until, without_old_calls,
 };
 use crate::model::observation::Observation;
 use crate::model::situation::{key, midnight, stream};
@@ -198,13 +198,14 @@ fn no_step_of_the_clock_within_the_window_frees_a_call() {
 }
 
 #[test]
-fn a_reservation_keeps_what_counts_and_has_an_id_of_its_own() {
+fn a_reservation_keeps_all_and_has_an_id_of_its_own_and_what_counts_no_more_goes_by_a_proven_time() {
     for calls in every_ledger() {
         let ledger = StreamLedgerSpec { calls: calls.clone(), ..empty(Service::Firehose) };
         let (reserved, id) = reserve(&ledger, &plan(), midnight());
         let (last, kept) = reserved.calls.split_last().unwrap();
+        assert_eq!(kept, calls);
         let counting: Vec<Call> = calls.into_iter().filter(|call| counts_until(call) > midnight()).collect();
-        assert_eq!(kept, counting);
+        assert_eq!(without_old_calls(&ledger, midnight()).calls, counting);
         assert_eq!((&last.id, last.at(), last.outcome), (&id, midnight(), Outcome::Pending));
         assert_eq!(check(&reserved, &stream(Service::Firehose)), Ok(()));
     }

@@ -5,12 +5,16 @@
 use std::fmt::Write as _;
 
 use hyper::http::request::Parts;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 
+use crate::world::date::BASIC;
 use crate::world::{AwsError, Caller, Request, Service};
 
 /// The region and caller of an `Authorization: AWS4-HMAC-SHA256 Credential=KEY/date/region/service/aws4_request, …` header.
-/// An unsigned call has neither. Signatures are not checked.
+/// An unsigned call has neither. Signatures are not checked, but the model checks the date in `x-amz-date`.
 pub(super) fn signature(parts: &Parts) -> (Caller, String) {
     let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let scope =
@@ -18,7 +22,15 @@ pub(super) fn signature(parts: &Parts) -> (Caller, String) {
     let mut scope = scope.split('/');
     let access_key = scope.next().unwrap_or_default();
     let region = scope.nth(1).unwrap_or_default();
-    (Caller::new(access_key.trim()), region.to_owned())
+    let date = parts.headers.get("x-amz-date").and_then(|value| value.to_str().ok()).and_then(date);
+    let caller = Caller { date, ..Caller::new(access_key.trim()) };
+    (caller, region.to_owned())
+}
+
+/// A date such as `20260301T120000Z`.
+fn date(text: &str) -> Option<Timestamp> {
+    let date = DateTime::strptime(BASIC, text).ok()?;
+    Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
 /// The call that an HTTP message carries.

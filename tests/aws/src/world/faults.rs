@@ -42,7 +42,7 @@ pub enum Fault {
     /// The reply is lost: the call is executed, then the connection is closed.
     LoseReply,
     /// The connection is closed at once and the call is executed this much later, at the first call or look after that time.
-    /// AWS takes a signed request for 15 minutes: a longer delay is no real fault, and not refused here.
+    /// AWS takes a signed request for 15 minutes: dated, it is refused after a longer delay, as at AWS.
     Late {
         /// How much later.
         by: SignedDuration,

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -116,13 +116,22 @@ impl Request {
 pub struct Caller {
     /// The access key id; for session credentials the one that `AssumeRole` answered with.
     pub access_key: String,
+    /// The date of the signature (`x-amz-date`), by the caller's own clock; without one, no date is checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<Timestamp>,
 }
 
 impl Caller {
     /// A caller with this access key id.
     #[must_use]
     pub fn new(access_key: &str) -> Caller {
-        Caller { access_key: access_key.to_owned() }
+        Caller { access_key: access_key.to_owned(), date: None }
+    }
+
+    /// The same, whose signature is dated so.
+    #[must_use]
+    pub fn dated(self, date: Timestamp) -> Caller {
+        Caller { date: Some(date), ..self }
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Settings {
     pub streams_per_key: usize,
     /// Session credentials older than this cannot make Firehose create a grant; 6 hours at AWS.
     pub session_age: SignedDuration,
+    /// Whether a call is refused whose signature is dated more than 15 minutes from AWS's own clock, as AWS does it.
+    pub checks_dates: bool,
     /// Whether the limits of calls per second hold.
     pub rate_limits: bool,
     /// Whether errors carry the `x-amzn-ErrorType` header beside `__type`, over HTTP.
@@ -81,6 +83,7 @@ impl Default for Settings {
             call_window: SignedDuration::from_hours(24),
             streams_per_key: 500,
             session_age: SignedDuration::from_hours(6),
+            checks_dates: true,
             rate_limits: true,
             error_type_header: true,
         }
