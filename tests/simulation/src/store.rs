@@ -11,13 +11,19 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
-    StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
+    DeletionPolicy, Drift, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
 };
 use stream_encryption_operator::api::{FINALIZER, RETRY_ANNOTATION};
 use stream_encryption_operator::controller::records::RecordError;
 
 /// The most calls that the schema of a ledger allows.
 const MOST_CALLS: usize = 256;
+/// The longest texts that it allows, in characters.
+const LONGEST_ARN: usize = 256;
+const LONGEST_ID: usize = 64;
+const LONGEST_CODE: usize = 128;
+const LONGEST_REASON: usize = 64;
+const LONGEST_RETRY: usize = 256;
 
 /// The namespace and name of a resource.
 pub type Name = (String, String);
@@ -89,10 +95,13 @@ impl Store {
         self.version
     }
 
-    /// `kubectl apply`: makes a resource, or gives it another spec. Without a change nothing is written.
-    pub fn apply(&mut self, name: &Name, spec: &StreamEncryptionSpec, now: Timestamp) {
+    /// `kubectl apply`: makes a resource, or gives it another spec. Without a change nothing is written. False: the schema
+    /// refuses it.
+    pub fn apply(&mut self, name: &Name, spec: &StreamEncryptionSpec, now: Timestamp) -> bool {
         let resource = match self.resources.get(name) {
-            Some(known) if known.spec == *spec => return,
+            Some(known) if known.spec == *spec => return true,
+            Some(known) if known.spec.stream != spec.stream => return false,
+            _ if spec.drift == Drift::Report && spec.deletion_policy == DeletionPolicy::Disable => return false,
             Some(known) => {
                 let mut changed = (**known).clone();
                 changed.spec = spec.clone();
@@ -104,11 +113,12 @@ impl Store {
                 made.metadata.namespace = Some(name.0.clone());
                 made.metadata.uid = Some(self.next_uid());
                 made.metadata.generation = Some(1);
-                made.metadata.creation_timestamp = Some(Time(now));
+                made.metadata.creation_timestamp = Some(whole_second(now));
                 made
             }
         };
         self.put(resource);
+        true
     }
 
     /// `kubectl annotate`: asks for a try now.
@@ -128,8 +138,7 @@ impl Store {
             self.remove(name);
         } else if known.metadata.deletion_timestamp.is_none() {
             let mut marked = (**known).clone();
-            let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
-            marked.metadata.deletion_timestamp = Some(Time(second));
+            marked.metadata.deletion_timestamp = Some(whole_second(now));
             marked.metadata.deletion_grace_period_seconds = Some(0);
             raise_generation(&mut marked.metadata);
             self.put(marked);
@@ -270,11 +279,29 @@ fn raise_generation(metadata: &mut ObjectMeta) {
     metadata.generation = Some(metadata.generation.unwrap_or(0) + 1);
 }
 
+/// The bounds of a ledger's schema.
 fn fits(spec: &StreamLedgerSpec) -> Result<(), RecordError> {
-    if spec.calls.len() > MOST_CALLS {
-        return Err(RecordError::Unusable(format!(
-            "spec.calls: Too many: must have at most {MOST_CALLS} items"
-        )));
-    }
-    Ok(())
+    let within = |text: &str, longest| text.chars().count() <= longest;
+    let optional = |text: Option<&String>, longest| text.is_none_or(|text| within(text, longest));
+    let refused = if spec.calls.len() > MOST_CALLS {
+        Some(format!("spec.calls: Too many: must have at most {MOST_CALLS} items"))
+    } else if spec.stream_arn.is_empty() || !within(&spec.stream_arn, LONGEST_ARN) {
+        Some(format!("spec.streamARN: must have 1 to {LONGEST_ARN} characters"))
+    } else if !spec.calls.iter().all(|call| {
+        within(&call.id, LONGEST_ID) && optional(call.code.as_ref(), LONGEST_CODE)
+    }) {
+        Some("spec.calls: Too long: an id or a code".to_owned())
+    } else if !spec.attempts.iter().all(|attempts| {
+        optional(attempts.reason.as_ref(), LONGEST_REASON) && optional(attempts.retry.as_ref(), LONGEST_RETRY)
+    }) {
+        Some("spec.attempts: Too long: the reason or the retry".to_owned())
+    } else {
+        None
+    };
+    refused.map_or(Ok(()), |why| Err(RecordError::Unusable(why)))
+}
+
+/// A time as Kubernetes keeps it in metadata.
+fn whole_second(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
