@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
     DeletionPolicy, Drift, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
@@ -155,7 +157,7 @@ impl Store {
         if self.ledgers.contains_key(name) {
             return Err(RecordError::Conflict);
         }
-        let mut ledger = StreamLedger::new(name, spec.clone());
+        let mut ledger = StreamLedger::new(name, as_kept(spec));
         ledger.metadata.uid = Some(self.next_uid());
         ledger.metadata.generation = Some(1);
         ledger.metadata.resource_version = Some(self.next_version());
@@ -176,10 +178,11 @@ impl Store {
         if known.spec.stream_arn != ledger.spec.stream_arn {
             return Err(RecordError::Unusable("a ledger belongs to one stream for ever".to_owned()));
         }
-        if known.spec == ledger.spec {
+        let spec = as_kept(&ledger.spec);
+        if known.spec == spec {
             return Ok(known.clone());
         }
-        let mut changed = StreamLedger { metadata: known.metadata.clone(), spec: ledger.spec.clone() };
+        let mut changed = StreamLedger { metadata: known.metadata.clone(), spec };
         raise_generation(&mut changed.metadata);
         changed.metadata.resource_version = Some(self.next_version());
         self.ledgers.insert(name, changed.clone());
@@ -210,11 +213,12 @@ impl Store {
     pub fn write_status(&mut self, of: &Owner, status: &StreamEncryptionStatus) {
         let name = (of.namespace.clone(), of.name.clone());
         let Some(known) = self.resources.get(&name) else { return };
-        if known.metadata.uid.as_deref() != Some(&of.uid) || known.status.as_ref() == Some(status) {
+        let status = Some(as_kept(status));
+        if known.metadata.uid.as_deref() != Some(&of.uid) || known.status == status {
             return;
         }
         let mut changed = (**known).clone();
-        changed.status = Some(status.clone());
+        changed.status = status;
         self.put(changed);
     }
 
@@ -299,6 +303,11 @@ fn fits(spec: &StreamLedgerSpec) -> Result<(), RecordError> {
         None
     };
     refused.map_or(Ok(()), |why| Err(RecordError::Unusable(why)))
+}
+
+/// What comes back of what is written: a `Time` loses what is less than a second, a `MicroTime` less than a microsecond.
+fn as_kept<T: Clone + Serialize + DeserializeOwned>(written: &T) -> T {
+    serde_json::to_value(written).and_then(serde_json::from_value).unwrap_or_else(|_| written.clone())
 }
 
 /// A time as Kubernetes keeps it in metadata.

@@ -110,7 +110,8 @@ pub(crate) fn spec(number: usize) -> StreamEncryptionSpec {
     }
 }
 
-/// The statuses of the operator: one that says nothing, one that says everything, and some with a part of it.
+/// The statuses of the operator: some that say little, one that says everything, and some with a part of it. None is empty:
+/// the operator always writes conditions, and Kubernetes refuses an applied status that leaves nothing of an earlier one.
 pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
     let condition = |kind: &str, reason: &str| Condition {
         last_transition_time: Time(time()),
@@ -149,7 +150,7 @@ pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
         conditions: vec![condition("Ready", "KeyAccessDenied"), condition("Stalled", "KeyAccessDenied")],
     };
     match number {
-        0 => StreamEncryptionStatus::default(),
+        0 => StreamEncryptionStatus { observed_generation: Some(1), ..StreamEncryptionStatus::default() },
         1 => full,
         2 => StreamEncryptionStatus { conditions: vec![condition("Ready", "Encrypted")], ..full },
         3 => StreamEncryptionStatus {
