@@ -216,9 +216,7 @@ fn describe_key(
     let request = Request::kms("DescribeKey", json!({ "KeyId": id }));
     let (answer, delivery) = told(Operation::DescribeKey, world.call(now, who, region, &request));
     let facts = match answer {
-        Ok(body) => {
-            facts(&body["KeyMetadata"]).map(Some).ok_or_else(|| unreadable(Operation::DescribeKey))
-        }
+        Ok(body) => facts(&body["KeyMetadata"]).map(Some).ok_or_else(|| unreadable(Operation::DescribeKey)),
         Err(Fault { class: Class::NotFound, .. }) => Ok(None),
         Err(fault) => Err(fault),
     };

@@ -103,7 +103,9 @@ impl Store {
         let resource = match self.resources.get(name) {
             Some(known) if known.spec == *spec => return true,
             Some(known) if known.spec.stream != spec.stream => return false,
-            _ if spec.drift == Drift::Report && spec.deletion_policy == DeletionPolicy::Disable => return false,
+            _ if spec.drift == Drift::Report && spec.deletion_policy == DeletionPolicy::Disable => {
+                return false;
+            }
             Some(known) => {
                 let mut changed = (**known).clone();
                 changed.spec = spec.clone();
@@ -209,12 +211,15 @@ impl Store {
         self.ledgers.remove(name).is_some()
     }
 
-    /// Writes the status, unless the resource is gone or another one of that name. Without a change nothing is written.
+    /// Writes the status, unless the resource is gone. Without a change nothing is written.
+    ///
+    /// The uid that the operator sends along stops nobody: to a status subresource the API server takes all metadata from
+    /// the object that it has. So it lands on another resource of that name, too.
     pub fn write_status(&mut self, of: &Owner, status: &StreamEncryptionStatus) {
         let name = (of.namespace.clone(), of.name.clone());
         let Some(known) = self.resources.get(&name) else { return };
         let status = Some(as_kept(status));
-        if known.metadata.uid.as_deref() != Some(&of.uid) || known.status == status {
+        if known.status == status {
             return;
         }
         let mut changed = (**known).clone();
@@ -291,9 +296,11 @@ fn fits(spec: &StreamLedgerSpec) -> Result<(), RecordError> {
         Some(format!("spec.calls: Too many: must have at most {MOST_CALLS} items"))
     } else if spec.stream_arn.is_empty() || !within(&spec.stream_arn, LONGEST_ARN) {
         Some(format!("spec.streamARN: must have 1 to {LONGEST_ARN} characters"))
-    } else if !spec.calls.iter().all(|call| {
-        within(&call.id, LONGEST_ID) && optional(call.code.as_ref(), LONGEST_CODE)
-    }) {
+    } else if !spec
+        .calls
+        .iter()
+        .all(|call| within(&call.id, LONGEST_ID) && optional(call.code.as_ref(), LONGEST_CODE))
+    {
         Some("spec.calls: Too long: an id or a code".to_owned())
     } else if !spec.attempts.iter().all(|attempts| {
         optional(attempts.reason.as_ref(), LONGEST_REASON) && optional(attempts.retry.as_ref(), LONGEST_RETRY)

@@ -162,8 +162,7 @@ fn planted_key(id: &'static str) -> impl Strategy<Value = PlantedKey> {
     ]);
     let manager = select(vec!["CUSTOMER", "CUSTOMER", "AWS"]);
     // Without a policy of its own everybody in the account may use it; with this one nobody.
-    let policy =
-        select(vec![None, None, None, Some(json!({ "Version": "2012-10-17", "Statement": [] }))]);
+    let policy = select(vec![None, None, None, Some(json!({ "Version": "2012-10-17", "Statement": [] }))]);
     (state, kind, manager, policy).prop_map(move |(state, (spec, usage), manager, policy)| PlantedKey {
         id: id.to_owned(),
         state,
@@ -321,7 +320,8 @@ fn fault() -> impl Strategy<Value = Scripted> {
 
 fn step() -> impl Strategy<Value = Step> {
     // The key that Kinesis names is looked up by a request of its own, which may fail by itself.
-    let on = select(vec!["Describe*Stream*", "Describe*Stream*", "DescribeKey", "*Encryption", "PutRecord", "*"]);
+    let on =
+        select(vec!["Describe*Stream*", "Describe*Stream*", "DescribeKey", "*Encryption", "PutRecord", "*"]);
     let faults = prop_oneof![
         2 => Just(Vec::new()),
         3 => (fault(), on).prop_map(|(fault, on)| vec![Rule::always(fault).on(on)]),
@@ -398,7 +398,12 @@ fn arrived(world: &World) -> Vec<String> {
 }
 
 /// Each request comes to both in the world that the earlier ones left in process.
-async fn hold(aws: &SimulatedAws, config: &SdkConfig, world: &World, steps: &[Step]) -> Result<(), TestCaseError> {
+async fn hold(
+    aws: &SimulatedAws,
+    config: &SdkConfig,
+    world: &World,
+    steps: &[Step],
+) -> Result<(), TestCaseError> {
     let mut mine = world.clone();
     for (at, step) in steps.iter().enumerate() {
         aws.advance(step.wait);

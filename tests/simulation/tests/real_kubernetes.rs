@@ -80,7 +80,8 @@ impl Stage {
 fn every_pair() -> Vec<Vec<Act>> {
     let fresh = true;
     let specs = (0..SPECS).map(|first| {
-        let after = (0..SPECS).flat_map(|second| [Act::Apply(0, first), Act::Apply(0, second), Act::Delete(0)]);
+        let after =
+            (0..SPECS).flat_map(|second| [Act::Apply(0, first), Act::Apply(0, second), Act::Delete(0)]);
         after.collect()
     });
     let statuses = (0..STATUSES).map(|first| {
@@ -89,7 +90,8 @@ fn every_pair() -> Vec<Vec<Act>> {
         let pairs = (0..STATUSES).flat_map(|second| [write(first), write(second), write(second)]);
         begin.into_iter().chain(pairs).collect()
     });
-    let made = (0..LEDGER_SPECS).flat_map(|spec| [Act::Create(0, spec), Act::DeleteLedger { ledger: 0, fresh }]);
+    let made =
+        (0..LEDGER_SPECS).flat_map(|spec| [Act::Create(0, spec), Act::DeleteLedger { ledger: 0, fresh }]);
     let replaced = (0..LEDGER_SPECS).flat_map(|spec| {
         [Act::Create(1, 1), Act::Replace { ledger: 1, spec, fresh }, Act::DeleteLedger { ledger: 1, fresh }]
     });

@@ -102,11 +102,7 @@ pub(crate) fn spec(number: usize) -> StreamEncryptionSpec {
         3 => StreamEncryptionSpec { suspend: true, verify: Some(Verify { put_record: true }), ..plain },
         4 => StreamEncryptionSpec { drift: Drift::Report, ..plain },
         5 => StreamEncryptionSpec { stream: stream("payments"), ..plain },
-        _ => StreamEncryptionSpec {
-            drift: Drift::Report,
-            deletion_policy: DeletionPolicy::Disable,
-            ..plain
-        },
+        _ => StreamEncryptionSpec { drift: Drift::Report, deletion_policy: DeletionPolicy::Disable, ..plain },
     }
 }
 
@@ -194,11 +190,8 @@ pub(crate) fn ledger_spec(number: usize) -> StreamLedgerSpec {
         satisfied: None,
         attempts: None,
     };
-    let in_force = InForce {
-        key: Some(key),
-        since: MicroTime(time()),
-        encrypted_since: Some(MicroTime(time())),
-    };
+    let in_force =
+        InForce { key: Some(key), since: MicroTime(time()), encrypted_since: Some(MicroTime(time())) };
     match number {
         0 => empty,
         1 => StreamLedgerSpec { calls: calls(2), ..empty },
