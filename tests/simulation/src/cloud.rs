@@ -65,9 +65,9 @@ pub fn key(
 pub fn start(world: &mut World, now: Timestamp, who: &Caller, stream: &StreamArn, key: &Key) -> Told<()> {
     let request = match (stream.service, key) {
         (_, Key::Unresolved(_)) => return (Err(never_sent(stream, Action::Start)), Delivery::Prompt),
-        (Service::Firehose, Key::AwsOwned) => start_firehose(stream, json!({ "KeyType": "AWS_OWNED_CMK" })),
+        (Service::Firehose, Key::AwsOwned) => start_firehose(stream, &json!({ "KeyType": "AWS_OWNED_CMK" })),
         (Service::Firehose, Key::Customer(arn)) => {
-            start_firehose(stream, json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": arn.to_string() }))
+            start_firehose(stream, &json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": arn.to_string() }))
         }
         (Service::Kinesis, Key::AwsOwned) => change_kinesis("StartStreamEncryption", stream, KINESIS_ALIAS),
         (Service::Kinesis, Key::Customer(arn)) => {
@@ -143,7 +143,7 @@ fn change(
     (answer.map(drop), delivery)
 }
 
-fn start_firehose(stream: &StreamArn, key: Value) -> Request {
+fn start_firehose(stream: &StreamArn, key: &Value) -> Request {
     let body =
         json!({ "DeliveryStreamName": stream.name(), "DeliveryStreamEncryptionConfigurationInput": key });
     Request::firehose("StartDeliveryStreamEncryption", body)
@@ -307,27 +307,27 @@ fn kinesis_look(
     stream: &StreamArn,
     summary: &Value,
 ) -> Result<Look, Fault> {
-    let word = text(summary, "StreamStatus");
+    let state_word = text(summary, "StreamStatus");
     let encryption = match summary["EncryptionType"].as_str().unwrap_or("NONE") {
         "NONE" => Shown::Off,
         "KMS" => {
             let id = summary["KeyId"].as_str().unwrap_or(UNNAMED);
             Shown::On(kinesis_key(world, now, who, stream, id)?)
         }
-        word => Shown::Unknown(word.to_owned()),
+        other => Shown::Unknown(other.to_owned()),
     };
     Ok(Look {
         arn: arn_of(Operation::DescribeStreamSummary, summary, "StreamARN")?,
         created: created(summary, "StreamCreationTimestamp"),
         source: None,
-        state: match word {
+        state: match state_word {
             "CREATING" => StreamState::Creating,
             "ACTIVE" => StreamState::Active,
             "UPDATING" => StreamState::Updating,
             "DELETING" => StreamState::Deleting,
             _ => StreamState::Broken,
         },
-        state_word: word.to_owned(),
+        state_word: state_word.to_owned(),
         encryption,
     })
 }

@@ -34,8 +34,8 @@ pub(crate) enum Answer {
     Conflict,
     Unusable,
     Unavailable(String),
-    Resource(Option<Resource>),
-    Ledger(Option<Ledger>),
+    Resource(Option<Box<Resource>>),
+    Ledger(Option<Box<Ledger>>),
 }
 
 /// Every object as it is now.
@@ -106,7 +106,7 @@ impl Held {
     fn keep(&mut self, shown: &mut Shown, at: usize, ledger: Result<StreamLedger, RecordError>) -> Answer {
         match ledger {
             Ok(ledger) => {
-                let answer = Answer::Ledger(Some(shown.ledger(&ledger)));
+                let answer = Answer::Ledger(Some(Box::new(shown.ledger(&ledger))));
                 self.ledgers[at] = Some(ledger);
                 answer
             }
@@ -160,7 +160,7 @@ impl Real {
             Act::Read(of) => {
                 self.read(of).await;
                 let read = self.held.resources[of].as_ref();
-                Answer::Resource(read.map(|resource| self.shown.resource(resource)))
+                Answer::Resource(read.map(|resource| Box::new(self.shown.resource(resource))))
             }
             Act::Status { of, status: number, stranger } => {
                 let owner = owner(&self.namespace, of, self.held.resources[of].as_ref(), stranger);
@@ -178,7 +178,7 @@ impl Real {
             Act::ReadLedger(at) => {
                 self.read_ledger(at).await;
                 let read = self.held.ledgers[at].as_ref();
-                Answer::Ledger(read.map(|ledger| self.shown.ledger(ledger)))
+                Answer::Ledger(read.map(|ledger| Box::new(self.shown.ledger(ledger))))
             }
             Act::Create(at, number) => {
                 let name = ledger_name(&self.namespace, at);
@@ -308,7 +308,7 @@ impl Model {
             Act::Read(of) => {
                 self.read(of);
                 let read = self.held.resources[of].as_ref();
-                Answer::Resource(read.map(|resource| self.shown.resource(resource)))
+                Answer::Resource(read.map(|resource| Box::new(self.shown.resource(resource))))
             }
             Act::Status { of, status: number, stranger } => {
                 let owner = owner(&self.namespace, of, self.held.resources[of].as_ref(), stranger);
@@ -327,7 +327,7 @@ impl Model {
             Act::ReadLedger(at) => {
                 self.read_ledger(at);
                 let read = self.held.ledgers[at].as_ref();
-                Answer::Ledger(read.map(|ledger| self.shown.ledger(ledger)))
+                Answer::Ledger(read.map(|ledger| Box::new(self.shown.ledger(ledger))))
             }
             Act::Create(at, number) => {
                 let spec: StreamLedgerSpec = ledger_spec(number);
