@@ -3,7 +3,7 @@
 //! It decides nothing about encryption and waits for nothing. `tests/real_adapters.rs` holds it against the operator's own
 //! adapters over HTTP, so that what the simulation shows the controller is what the SDKs would.
 
-use jiff::Timestamp;
+use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
 use simulated_aws::world::{AwsError, Caller, Delivery, Reply, Request, World};
 use stream_encryption_operator::api::ledger::Action;
@@ -12,6 +12,11 @@ use stream_encryption_operator::model::fault::{Answer, Class, Fault, Operation, 
 use stream_encryption_operator::model::key::{KINESIS_ALIAS, Key, KeyArn, KeyFacts, KeyName, KeyState};
 use stream_encryption_operator::model::observation::{Look, Shown, StreamState};
 use stream_encryption_operator::model::stream::StreamArn;
+
+/// The key of a stream of which Kinesis says that it is encrypted, but not with what.
+const UNNAMED: &str = "unknown";
+/// The longest code or other word of AWS's that the adapters keep, in bytes.
+const LONGEST_WORD: usize = 128;
 
 /// What came of a request, and how the answer travels.
 pub type Told<T> = (Result<T, Fault>, Delivery);
@@ -60,9 +65,9 @@ pub fn key(
 pub fn start(world: &mut World, now: Timestamp, who: &Caller, stream: &StreamArn, key: &Key) -> Told<()> {
     let request = match (stream.service, key) {
         (_, Key::Unresolved(_)) => return (Err(never_sent(stream, Action::Start)), Delivery::Prompt),
-        (Service::Firehose, Key::AwsOwned) => start_firehose(stream, json!({ "KeyType": "AWS_OWNED_CMK" })),
+        (Service::Firehose, Key::AwsOwned) => start_firehose(stream, &json!({ "KeyType": "AWS_OWNED_CMK" })),
         (Service::Firehose, Key::Customer(arn)) => {
-            start_firehose(stream, json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": arn.to_string() }))
+            start_firehose(stream, &json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": arn.to_string() }))
         }
         (Service::Kinesis, Key::AwsOwned) => change_kinesis("StartStreamEncryption", stream, KINESIS_ALIAS),
         (Service::Kinesis, Key::Customer(arn)) => {
@@ -86,6 +91,9 @@ pub fn stop(
         }
         (Service::Kinesis, Some(Key::Customer(arn))) => {
             change_kinesis("StopStreamEncryption", stream, &arn.to_string())
+        }
+        (Service::Kinesis, Some(Key::Unresolved(name))) if name != UNNAMED => {
+            change_kinesis("StopStreamEncryption", stream, name)
         }
         (Service::Kinesis, _) => change_kinesis("StopStreamEncryption", stream, KINESIS_ALIAS),
     };
@@ -135,7 +143,7 @@ fn change(
     (answer.map(drop), delivery)
 }
 
-fn start_firehose(stream: &StreamArn, key: Value) -> Request {
+fn start_firehose(stream: &StreamArn, key: &Value) -> Request {
     let body =
         json!({ "DeliveryStreamName": stream.name(), "DeliveryStreamEncryptionConfigurationInput": key });
     Request::firehose("StartDeliveryStreamEncryption", body)
@@ -164,18 +172,38 @@ fn told(operation: Operation, reply: Reply) -> Told<Value> {
 /// What an error of AWS, or no answer at all, means.
 #[must_use]
 pub fn fault(operation: Operation, error: Option<&AwsError>) -> Fault {
-    let answer = error.map_or(Answer::None, |error| Answer::Error {
-        code: &error.code,
-        kms_code: error.kms_code.as_deref(),
-        message: &error.message,
-        http: error.status,
-    });
-    Fault {
-        operation,
-        class: classify(operation, answer),
-        code: error.map(|error| error.code.clone()),
-        message: error.map(|error| error.message.clone()).unwrap_or_default(),
-    }
+    let Some(error) = error else {
+        let class = classify(operation, Answer::None);
+        return Fault { operation, class, code: None, message: String::new() };
+    };
+    let (status, said) = (error.status.to_string(), without_namespace(&error.code));
+    let code = if said.is_empty() { status.as_str() } else { said };
+    let answer = if said.is_empty() && operation.changes() {
+        // Only a code shows that AWS itself refused. A status alone may be a proxy's, which may have passed the call on.
+        Answer::None
+    } else {
+        let kms_code = error.kms_code.as_deref();
+        Answer::Error { code, kms_code, message: &error.message, http: error.status }
+    };
+    let class = classify(operation, answer);
+    Fault { operation, class, code: Some(word(code)), message: error.message.clone() }
+}
+
+/// AWS answered OK, but what it said cannot be read.
+fn unreadable(operation: Operation) -> Fault {
+    let code = Some("UnreadableAnswer".to_owned());
+    Fault { operation, class: Class::Transient, code, message: String::new() }
+}
+
+/// `com.amazonaws.firehose#LimitExceededException:http://…` is `LimitExceededException`.
+fn without_namespace(code: &str) -> &str {
+    let code = code.rsplit('#').next().unwrap_or(code);
+    code.split(':').next().unwrap_or(code)
+}
+
+/// A word of AWS's, short enough to be kept.
+fn word(text: &str) -> String {
+    text[..text.floor_char_boundary(LONGEST_WORD)].to_owned()
 }
 
 fn describe_key(
@@ -188,7 +216,7 @@ fn describe_key(
     let request = Request::kms("DescribeKey", json!({ "KeyId": id }));
     let (answer, delivery) = told(Operation::DescribeKey, world.call(now, who, region, &request));
     let facts = match answer {
-        Ok(body) => Ok(facts(&body["KeyMetadata"])),
+        Ok(body) => facts(&body["KeyMetadata"]).map(Some).ok_or_else(|| unreadable(Operation::DescribeKey)),
         Err(Fault { class: Class::NotFound, .. }) => Ok(None),
         Err(fault) => Err(fault),
     };
@@ -218,11 +246,13 @@ fn text<'a>(of: &'a Value, member: &str) -> &'a str {
 fn created(description: &Value, member: &str) -> Option<Timestamp> {
     let seconds = description[member].as_f64()?;
     #[allow(clippy::cast_possible_truncation, reason = "microseconds of this century are exact in both")]
-    Timestamp::from_microsecond((seconds * 1e6).round() as i64).ok()
+    let time = Timestamp::from_microsecond((seconds * 1e6).round() as i64).ok()?;
+    // As the adapters keep it: AWS writes milliseconds.
+    time.round(Unit::Millisecond).ok()
 }
 
 fn arn_of(operation: Operation, description: &Value, member: &str) -> Result<StreamArn, Fault> {
-    text(description, member).parse().map_err(|_| fault(operation, None))
+    text(description, member).parse().map_err(|_| unreadable(operation))
 }
 
 fn firehose_look(description: &Value) -> Result<Look, Fault> {
@@ -245,21 +275,28 @@ fn firehose_look(description: &Value) -> Result<Look, Fault> {
 fn firehose_shown(block: &Value) -> Shown {
     let failed = |action| Shown::Failed {
         action,
-        reason: text(&block["FailureDescription"], "Type").to_owned(),
+        // AWS's own word for a failure of which it tells no more.
+        reason: block["FailureDescription"]["Type"].as_str().unwrap_or("UNKNOWN_ERROR").to_owned(),
         details: text(&block["FailureDescription"], "Details").to_owned(),
     };
     match text(block, "Status") {
         "" | "DISABLED" => Shown::Off,
-        "ENABLED" => Shown::On(match (text(block, "KeyType"), text(block, "KeyARN").parse()) {
-            ("AWS_OWNED_CMK", _) => Key::AwsOwned,
-            (_, Ok(arn)) => Key::Customer(arn),
-            (_, Err(_)) => Key::Unresolved(text(block, "KeyARN").to_owned()),
-        }),
+        "ENABLED" => Shown::On(firehose_key(block)),
         "ENABLING" => Shown::Enabling,
         "DISABLING" => Shown::Disabling,
         "ENABLING_FAILED" => failed(Action::Start),
         "DISABLING_FAILED" => failed(Action::Stop),
         word => Shown::Unknown(word.to_owned()),
+    }
+}
+
+fn firehose_key(block: &Value) -> Key {
+    let kind = block["KeyType"].as_str().unwrap_or("no key type");
+    let name = block["KeyARN"].as_str().unwrap_or(kind);
+    match (kind, name.parse()) {
+        ("AWS_OWNED_CMK", _) => Key::AwsOwned,
+        ("CUSTOMER_MANAGED_CMK", Ok(arn)) => Key::Customer(arn),
+        _ => Key::Unresolved(name.to_owned()),
     }
 }
 
@@ -270,23 +307,27 @@ fn kinesis_look(
     stream: &StreamArn,
     summary: &Value,
 ) -> Result<Look, Fault> {
-    let word = text(summary, "StreamStatus");
-    let encryption = match text(summary, "EncryptionType") {
-        "KMS" => Shown::On(kinesis_key(world, now, who, stream, text(summary, "KeyId"))?),
-        _ => Shown::Off,
+    let state_word = text(summary, "StreamStatus");
+    let encryption = match summary["EncryptionType"].as_str().unwrap_or("NONE") {
+        "NONE" => Shown::Off,
+        "KMS" => {
+            let id = summary["KeyId"].as_str().unwrap_or(UNNAMED);
+            Shown::On(kinesis_key(world, now, who, stream, id)?)
+        }
+        other => Shown::Unknown(other.to_owned()),
     };
     Ok(Look {
         arn: arn_of(Operation::DescribeStreamSummary, summary, "StreamARN")?,
         created: created(summary, "StreamCreationTimestamp"),
         source: None,
-        state: match word {
+        state: match state_word {
             "CREATING" => StreamState::Creating,
             "ACTIVE" => StreamState::Active,
             "UPDATING" => StreamState::Updating,
             "DELETING" => StreamState::Deleting,
             _ => StreamState::Broken,
         },
-        state_word: word.to_owned(),
+        state_word: state_word.to_owned(),
         encryption,
     })
 }
@@ -299,15 +340,31 @@ fn kinesis_key(
     stream: &StreamArn,
     id: &str,
 ) -> Result<Key, Fault> {
+    let unresolved = || Key::Unresolved(id.to_owned());
     let alias = id.rsplit(':').next().filter(|name| name.starts_with("alias/"));
     if alias == Some(KINESIS_ALIAS) {
         return Ok(Key::AwsOwned);
     }
-    let by_arn = id.parse::<KeyArn>().ok();
-    match describe_key(world, now, who, stream.region.as_str(), id).0 {
-        Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
-        Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
-        Err(fault) if matches!(fault.class, Class::Throttled | Class::Transient) => Err(fault),
-        Ok(None) | Err(_) => Ok(by_arn.map_or_else(|| Key::Unresolved(id.to_owned()), Key::Customer)),
+    if alias.is_some() {
+        return match describe_key(world, now, who, stream.region.as_str(), id).0 {
+            Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
+            Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
+            Err(fault) if may_answer_later(&fault) => Err(fault),
+            Ok(None) | Err(_) => Ok(unresolved()),
+        };
     }
+    let by_id =
+        || KeyArn::new(stream.partition.clone(), stream.region.clone(), stream.account.clone(), id).ok();
+    let arn = id.parse().ok().or_else(by_id);
+    let Some(arn) = arn.filter(|_| id != UNNAMED) else { return Ok(unresolved()) };
+    match describe_key(world, now, who, arn.region.as_str(), &arn.to_string()).0 {
+        Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
+        Err(fault) if may_answer_later(&fault) => Err(fault),
+        Ok(_) | Err(_) => Ok(Key::Customer(arn)),
+    }
+}
+
+/// A key that KMS cannot name just now must not look like another key.
+fn may_answer_later(fault: &Fault) -> bool {
+    matches!(fault.class, Class::Throttled | Class::Transient)
 }

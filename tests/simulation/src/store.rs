@@ -9,15 +9,23 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
-    StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
+    DeletionPolicy, Drift, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
 };
 use stream_encryption_operator::api::{FINALIZER, RETRY_ANNOTATION};
 use stream_encryption_operator::controller::records::RecordError;
 
 /// The most calls that the schema of a ledger allows.
 const MOST_CALLS: usize = 256;
+/// The longest texts that it allows, in characters.
+const LONGEST_ARN: usize = 256;
+const LONGEST_ID: usize = 64;
+const LONGEST_CODE: usize = 128;
+const LONGEST_REASON: usize = 64;
+const LONGEST_RETRY: usize = 256;
 
 /// The namespace and name of a resource.
 pub type Name = (String, String);
@@ -89,10 +97,15 @@ impl Store {
         self.version
     }
 
-    /// `kubectl apply`: makes a resource, or gives it another spec. Without a change nothing is written.
-    pub fn apply(&mut self, name: &Name, spec: &StreamEncryptionSpec, now: Timestamp) {
+    /// `kubectl apply`: makes a resource, or gives it another spec. Without a change nothing is written. False: the schema
+    /// refuses it.
+    pub fn apply(&mut self, name: &Name, spec: &StreamEncryptionSpec, now: Timestamp) -> bool {
         let resource = match self.resources.get(name) {
-            Some(known) if known.spec == *spec => return,
+            Some(known) if known.spec == *spec => return true,
+            Some(known) if known.spec.stream != spec.stream => return false,
+            _ if spec.drift == Drift::Report && spec.deletion_policy == DeletionPolicy::Disable => {
+                return false;
+            }
             Some(known) => {
                 let mut changed = (**known).clone();
                 changed.spec = spec.clone();
@@ -104,11 +117,12 @@ impl Store {
                 made.metadata.namespace = Some(name.0.clone());
                 made.metadata.uid = Some(self.next_uid());
                 made.metadata.generation = Some(1);
-                made.metadata.creation_timestamp = Some(Time(now));
+                made.metadata.creation_timestamp = Some(whole_second(now));
                 made
             }
         };
         self.put(resource);
+        true
     }
 
     /// `kubectl annotate`: asks for a try now.
@@ -128,8 +142,7 @@ impl Store {
             self.remove(name);
         } else if known.metadata.deletion_timestamp.is_none() {
             let mut marked = (**known).clone();
-            let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
-            marked.metadata.deletion_timestamp = Some(Time(second));
+            marked.metadata.deletion_timestamp = Some(whole_second(now));
             marked.metadata.deletion_grace_period_seconds = Some(0);
             raise_generation(&mut marked.metadata);
             self.put(marked);
@@ -146,7 +159,7 @@ impl Store {
         if self.ledgers.contains_key(name) {
             return Err(RecordError::Conflict);
         }
-        let mut ledger = StreamLedger::new(name, spec.clone());
+        let mut ledger = StreamLedger::new(name, as_kept(spec));
         ledger.metadata.uid = Some(self.next_uid());
         ledger.metadata.generation = Some(1);
         ledger.metadata.resource_version = Some(self.next_version());
@@ -167,10 +180,11 @@ impl Store {
         if known.spec.stream_arn != ledger.spec.stream_arn {
             return Err(RecordError::Unusable("a ledger belongs to one stream for ever".to_owned()));
         }
-        if known.spec == ledger.spec {
+        let spec = as_kept(&ledger.spec);
+        if known.spec == spec {
             return Ok(known.clone());
         }
-        let mut changed = StreamLedger { metadata: known.metadata.clone(), spec: ledger.spec.clone() };
+        let mut changed = StreamLedger { metadata: known.metadata.clone(), spec };
         raise_generation(&mut changed.metadata);
         changed.metadata.resource_version = Some(self.next_version());
         self.ledgers.insert(name, changed.clone());
@@ -197,15 +211,19 @@ impl Store {
         self.ledgers.remove(name).is_some()
     }
 
-    /// Writes the status, unless the resource is gone or another one of that name. Without a change nothing is written.
+    /// Writes the status, unless the resource is gone. Without a change nothing is written.
+    ///
+    /// The uid that the operator sends along stops nobody: to a status subresource the API server takes all metadata from
+    /// the object that it has. So it lands on another resource of that name, too.
     pub fn write_status(&mut self, of: &Owner, status: &StreamEncryptionStatus) {
         let name = (of.namespace.clone(), of.name.clone());
         let Some(known) = self.resources.get(&name) else { return };
-        if known.metadata.uid.as_deref() != Some(&of.uid) || known.status.as_ref() == Some(status) {
+        let status = Some(as_kept(status));
+        if known.status == status {
             return;
         }
         let mut changed = (**known).clone();
-        changed.status = Some(status.clone());
+        changed.status = status;
         self.put(changed);
     }
 
@@ -270,11 +288,36 @@ fn raise_generation(metadata: &mut ObjectMeta) {
     metadata.generation = Some(metadata.generation.unwrap_or(0) + 1);
 }
 
+/// The bounds of a ledger's schema.
 fn fits(spec: &StreamLedgerSpec) -> Result<(), RecordError> {
-    if spec.calls.len() > MOST_CALLS {
-        return Err(RecordError::Unusable(format!(
-            "spec.calls: Too many: must have at most {MOST_CALLS} items"
-        )));
-    }
-    Ok(())
+    let within = |text: &str, longest| text.chars().count() <= longest;
+    let optional = |text: Option<&String>, longest| text.is_none_or(|text| within(text, longest));
+    let refused = if spec.calls.len() > MOST_CALLS {
+        Some(format!("spec.calls: Too many: must have at most {MOST_CALLS} items"))
+    } else if spec.stream_arn.is_empty() || !within(&spec.stream_arn, LONGEST_ARN) {
+        Some(format!("spec.streamARN: must have 1 to {LONGEST_ARN} characters"))
+    } else if !spec
+        .calls
+        .iter()
+        .all(|call| within(&call.id, LONGEST_ID) && optional(call.code.as_ref(), LONGEST_CODE))
+    {
+        Some("spec.calls: Too long: an id or a code".to_owned())
+    } else if !spec.attempts.iter().all(|attempts| {
+        optional(attempts.reason.as_ref(), LONGEST_REASON) && optional(attempts.retry.as_ref(), LONGEST_RETRY)
+    }) {
+        Some("spec.attempts: Too long: the reason or the retry".to_owned())
+    } else {
+        None
+    };
+    refused.map_or(Ok(()), |why| Err(RecordError::Unusable(why)))
+}
+
+/// What comes back of what is written: a `Time` loses what is less than a second, a `MicroTime` less than a microsecond.
+fn as_kept<T: Clone + Serialize + DeserializeOwned>(written: &T) -> T {
+    serde_json::to_value(written).and_then(serde_json::from_value).unwrap_or_else(|_| written.clone())
+}
+
+/// A time as Kubernetes keeps it in metadata.
+fn whole_second(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }

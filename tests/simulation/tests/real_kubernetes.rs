@@ -1,0 +1,172 @@
+//! Holds `simulation::store` against a real API server: the same acts of users and of the operator's own `Cluster` must get the
+//! same answers, leave the same objects, and be told by a watch in the same way.
+//!
+//! One cluster for all cases, and a fresh namespace for each.
+
+#[path = "real_kubernetes/acts.rs"]
+mod acts;
+#[path = "real_kubernetes/sides.rs"]
+mod sides;
+#[path = "real_kubernetes/views.rs"]
+mod views;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use test_cluster::TestCluster;
+use tokio::runtime::Runtime;
+
+use acts::{Act, LEDGER_SPECS, SPECS, STATUSES, act};
+use sides::{LEDGERS, Model, Real};
+
+const CASES: u32 = 40;
+
+/// A cluster with the operator's definitions and roles, its user and its operator.
+struct Stage {
+    runtime: Runtime,
+    user: Client,
+    operator: Client,
+    // Dropped last: the clients still speak to it.
+    _cluster: TestCluster,
+}
+
+async fn client(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    Client::try_from(config.expect("a configuration")).expect("a client")
+}
+
+impl Stage {
+    fn new() -> Self {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        let (user, operator, cluster) = runtime.block_on(async {
+            let cluster = TestCluster::start().await.expect("a test cluster");
+            let config = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config");
+            cluster.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
+            let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+            cluster.kubectl(&established).await.expect("the definitions are established");
+            let account = cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await;
+            let operator = client(&account.expect("its account")).await;
+            (client(cluster.kubeconfig()).await, operator, cluster)
+        });
+        Self { runtime, user, operator, _cluster: cluster }
+    }
+
+    /// Carries the acts out on both sides.
+    fn hold(&self, acts: &[Act]) -> Result<(), TestCaseError> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!("case-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        self.runtime.block_on(async {
+            let mut real = Real::new(self.user.clone(), self.operator.clone(), &namespace).await;
+            let mut model = Model::new(&namespace);
+            for (at, act) in acts.iter().enumerate() {
+                let (theirs, ours) = (real.act(*act).await, model.act(*act));
+                prop_assert_eq!(ours, theirs, "the answers to {:?} at {} of {:?}", act, at, acts);
+                let (theirs, ours) = (real.objects().await, model.objects());
+                prop_assert_eq!(ours, theirs, "what {:?} leaves at {} of {:?}", act, at, acts);
+            }
+            prop_assert_eq!(model.changes(), real.changes().await, "what a watch tells of {:?}", acts);
+            Ok(())
+        })
+    }
+}
+
+/// Every spec after every other, every status after every other, every ledger at each edge of its schema.
+fn every_pair() -> Vec<Vec<Act>> {
+    let fresh = true;
+    let specs = (0..SPECS).map(|first| {
+        let after =
+            (0..SPECS).flat_map(|second| [Act::Apply(0, first), Act::Apply(0, second), Act::Delete(0)]);
+        after.collect()
+    });
+    let statuses = (0..STATUSES).map(|first| {
+        let begin = [Act::Apply(0, 0), Act::Read(0)];
+        let write = |status| Act::Status { of: 0, status, stranger: false };
+        let pairs = (0..STATUSES).flat_map(|second| [write(first), write(second), write(second)]);
+        begin.into_iter().chain(pairs).collect()
+    });
+    let made =
+        (0..LEDGER_SPECS).flat_map(|spec| [Act::Create(0, spec), Act::DeleteLedger { ledger: 0, fresh }]);
+    let replaced = (0..LEDGER_SPECS).flat_map(|spec| {
+        [Act::Create(1, 1), Act::Replace { ledger: 1, spec, fresh }, Act::DeleteLedger { ledger: 1, fresh }]
+    });
+    specs.chain(statuses).chain([made.collect(), replaced.collect()]).collect()
+}
+
+/// What the operator's promises hang on, and chance may not try.
+fn by_hand() -> Vec<Vec<Act>> {
+    let finalizer = |present, fresh| Act::Finalizer { of: 0, present, fresh };
+    let replace = |spec, fresh| Act::Replace { ledger: 0, spec, fresh };
+    let status = |stranger| Act::Status { of: 0, status: 1, stranger };
+    vec![
+        // A finalizer holds the resource; the mark of deletion is set once; the spec can still change; the last one takes it.
+        vec![
+            Act::Apply(0, 2),
+            finalizer(true, true),
+            finalizer(true, true),
+            Act::Delete(0),
+            Act::Delete(0),
+            Act::Apply(0, 1),
+            Act::Annotate(0, 1),
+            status(false),
+            finalizer(true, true),
+            finalizer(false, true),
+            finalizer(false, false),
+            status(false),
+        ],
+        // One that was made again under the same name is another one.
+        vec![
+            Act::Apply(0, 0),
+            Act::Read(0),
+            status(false),
+            Act::Delete(0),
+            status(false),
+            finalizer(true, false),
+            Act::Apply(0, 0),
+            status(false),
+            finalizer(true, false),
+            status(true),
+            Act::Read(0),
+            status(false),
+            status(false),
+        ],
+        // What was read before a change, a deletion or another one of that name is not written over it.
+        vec![
+            Act::Create(0, 0),
+            replace(0, false),
+            replace(1, false),
+            replace(1, false),
+            Act::Create(0, 1),
+            Act::Lose(0),
+            replace(2, false),
+            Act::DeleteLedger { ledger: 0, fresh: false },
+            Act::Create(0, 0),
+            Act::Lose(0),
+            Act::Lose(0),
+        ],
+        // A replacement that is both stale and wrong is stale.
+        vec![Act::Apply(0, 0), finalizer(true, true), Act::Annotate(0, 0), finalizer(false, false)],
+    ]
+}
+
+#[test]
+fn the_store_answers_as_a_real_api_server_does() {
+    let stage = Stage::new();
+    let chosen = by_hand().into_iter().chain(every_pair());
+    let differences: Vec<String> =
+        chosen.filter_map(|acts| stage.hold(&acts).err()).map(|error| error.to_string()).collect();
+    assert!(
+        differences.is_empty(),
+        "the store (left) and Kubernetes (right) differ:\n{}",
+        differences.join("\n\n")
+    );
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
+        .run(&prop::collection::vec(act(), 12..25), |acts| stage.hold(&acts))
+        .unwrap_or_else(|error| panic!("the store (left) and Kubernetes (right) differ: {error}"));
+}

@@ -1,0 +1,388 @@
+//! The two sides: a real API server, reached as users and the operator reach it, and the simulation's store. Each carries out
+//! the same acts and tells what came of them. What the operator has read, each side keeps for itself.
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{
+    Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+use simulation::store::{Change, Name, Store};
+use stream_encryption_operator::api::RETRY_ANNOTATION;
+use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_operator::controller::records::{RecordError, Records as _};
+use stream_encryption_operator::kubernetes::Cluster;
+
+use crate::acts::{Act, OBJECTS, ledger_spec, spec, status};
+use crate::views::{Ledger, Resource, Shown, Told};
+
+/// The operator's own namespace.
+pub(crate) const LEDGERS: &str = "stream-encryption-system";
+/// The resource that is made last, so that all that came before it has been told when it is.
+const LAST: &str = "last";
+
+/// What came of an act.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Answer {
+    /// There was nothing to do it with.
+    Nothing,
+    Done,
+    Refused,
+    Conflict,
+    Unusable,
+    Unavailable(String),
+    Resource(Option<Box<Resource>>),
+    Ledger(Option<Box<Ledger>>),
+}
+
+/// Every object as it is now.
+pub(crate) type Objects = (Vec<Option<Resource>>, Vec<Option<Ledger>>);
+
+/// What the operator last read or wrote.
+#[derive(Default)]
+struct Held {
+    resources: [Option<StreamEncryption>; OBJECTS],
+    ledgers: [Option<StreamLedger>; OBJECTS],
+}
+
+/// A namespace of a real API server.
+pub(crate) struct Real {
+    namespace: String,
+    resources: Api<StreamEncryption>,
+    ledgers: Api<StreamLedger>,
+    operator: Cluster,
+    since: String,
+    held: Held,
+    shown: Shown,
+}
+
+/// The simulation's store.
+pub(crate) struct Model {
+    namespace: String,
+    store: Store,
+    now: Timestamp,
+    held: Held,
+    shown: Shown,
+}
+
+fn resource_name(number: usize) -> String {
+    format!("resource-{number}")
+}
+
+fn ledger_name(namespace: &str, number: usize) -> String {
+    format!("{namespace}-{number}")
+}
+
+fn failed(error: RecordError) -> Answer {
+    match error {
+        RecordError::Conflict => Answer::Conflict,
+        RecordError::Unusable(_) => Answer::Unusable,
+        RecordError::Unavailable(why) => Answer::Unavailable(why),
+    }
+}
+
+fn done(result: Result<(), RecordError>) -> Answer {
+    result.map_or_else(failed, |()| Answer::Done)
+}
+
+/// The owner that a status is written to: what was read last, or somebody who is not there.
+fn owner(namespace: &str, number: usize, held: Option<&StreamEncryption>, stranger: bool) -> Owner {
+    let uid = held.filter(|_| !stranger).and_then(|resource| resource.metadata.uid.clone());
+    Owner {
+        namespace: namespace.to_owned(),
+        name: resource_name(number),
+        uid: uid.unwrap_or_else(|| "00000000-0000-4000-8000-000000000000".to_owned()),
+    }
+}
+
+fn with_spec(held: &StreamLedger, number: usize) -> StreamLedger {
+    StreamLedger { metadata: held.metadata.clone(), spec: ledger_spec(number) }
+}
+
+impl Held {
+    fn keep(&mut self, shown: &mut Shown, at: usize, ledger: Result<StreamLedger, RecordError>) -> Answer {
+        match ledger {
+            Ok(ledger) => {
+                let answer = Answer::Ledger(Some(Box::new(shown.ledger(&ledger))));
+                self.ledgers[at] = Some(ledger);
+                answer
+            }
+            Err(error) => failed(error),
+        }
+    }
+}
+
+impl Real {
+    /// A fresh namespace. The user may do everything, the operator what its roles say.
+    pub(crate) async fn new(user: Client, operator: Client, namespace: &str) -> Self {
+        let metadata = ObjectMeta { name: Some(namespace.to_owned()), ..ObjectMeta::default() };
+        let made = Namespace { metadata, ..Namespace::default() };
+        Api::all(user.clone()).create(&PostParams::default(), &made).await.expect("a namespace");
+        let resources: Api<StreamEncryption> = Api::namespaced(user.clone(), namespace);
+        let list = resources.list(&ListParams::default()).await.expect("no resources");
+        Self {
+            namespace: namespace.to_owned(),
+            resources,
+            ledgers: Api::namespaced(user, LEDGERS),
+            operator: Cluster::new(operator, LEDGERS),
+            since: list.metadata.resource_version.expect("a version"),
+            held: Held::default(),
+            shown: Shown::default(),
+        }
+    }
+
+    async fn read(&mut self, at: usize) {
+        self.held.resources[at] =
+            self.operator.resource(&self.namespace, &resource_name(at)).await.expect("the resource is read");
+    }
+
+    async fn read_ledger(&mut self, at: usize) {
+        let name = ledger_name(&self.namespace, at);
+        self.held.ledgers[at] = self.operator.ledger(&name).await.expect("the ledger is read");
+    }
+
+    /// Carries an act out.
+    pub(crate) async fn act(&mut self, act: Act) -> Answer {
+        match act {
+            Act::Apply(of, number) => self.apply(&resource_name(of), number).await,
+            Act::Annotate(of, retry) => {
+                let body = json!({"metadata": {"annotations": {RETRY_ANNOTATION: retry.to_string()}}});
+                let (name, parameters) = (resource_name(of), PatchParams::default());
+                unless_gone(self.resources.patch(&name, &parameters, &Patch::Merge(&body)).await.map(drop))
+            }
+            Act::Delete(of) => {
+                let name = resource_name(of);
+                unless_gone(self.resources.delete(&name, &DeleteParams::default()).await.map(drop))
+            }
+            Act::Read(of) => {
+                self.read(of).await;
+                let read = self.held.resources[of].as_ref();
+                Answer::Resource(read.map(|resource| Box::new(self.shown.resource(resource))))
+            }
+            Act::Status { of, status: number, stranger } => {
+                let owner = owner(&self.namespace, of, self.held.resources[of].as_ref(), stranger);
+                done(self.operator.write_status(&owner, &status(number)).await)
+            }
+            Act::Finalizer { of, present, fresh } => {
+                if fresh {
+                    self.read(of).await;
+                }
+                match &self.held.resources[of] {
+                    Some(held) => done(self.operator.set_finalizer(held, present).await),
+                    None => Answer::Nothing,
+                }
+            }
+            Act::ReadLedger(at) => {
+                self.read_ledger(at).await;
+                let read = self.held.ledgers[at].as_ref();
+                Answer::Ledger(read.map(|ledger| Box::new(self.shown.ledger(ledger))))
+            }
+            Act::Create(at, number) => {
+                let name = ledger_name(&self.namespace, at);
+                let made = self.operator.create_ledger(&name, &ledger_spec(number)).await;
+                self.held.keep(&mut self.shown, at, made)
+            }
+            Act::Replace { ledger, spec, fresh } => {
+                if fresh {
+                    self.read_ledger(ledger).await;
+                }
+                let Some(held) = &self.held.ledgers[ledger] else { return Answer::Nothing };
+                let replaced = self.operator.replace_ledger(&with_spec(held, spec)).await;
+                self.held.keep(&mut self.shown, ledger, replaced)
+            }
+            Act::DeleteLedger { ledger, fresh } => {
+                if fresh {
+                    self.read_ledger(ledger).await;
+                }
+                match &self.held.ledgers[ledger] {
+                    Some(held) => done(self.operator.delete_ledger(held).await),
+                    None => Answer::Nothing,
+                }
+            }
+            Act::Lose(at) => {
+                let name = ledger_name(&self.namespace, at);
+                unless_gone(self.ledgers.delete(&name, &DeleteParams::default()).await.map(drop))
+            }
+        }
+    }
+
+    async fn apply(&self, name: &str, number: usize) -> Answer {
+        let body = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1",
+            "kind": "StreamEncryption",
+            "metadata": {"name": name},
+            "spec": spec(number),
+        });
+        let parameters = PatchParams::apply("a-user").force();
+        match self.resources.patch(name, &parameters, &Patch::Apply(&body)).await {
+            Ok(_) => Answer::Done,
+            Err(kube::Error::Api(status)) if status.code == 422 => Answer::Refused,
+            Err(error) => Answer::Unavailable(error.to_string()),
+        }
+    }
+
+    /// Every object as it is now.
+    pub(crate) async fn objects(&mut self) -> Objects {
+        let (mut resources, mut ledgers) = (Vec::new(), Vec::new());
+        for at in 0..OBJECTS {
+            let resource = self.operator.resource(&self.namespace, &resource_name(at)).await;
+            let resource = resource.expect("the resource is read");
+            resources.push(resource.map(|resource| self.shown.resource(&resource)));
+            let ledger = self.operator.ledger(&ledger_name(&self.namespace, at)).await;
+            ledgers.push(ledger.expect("the ledger is read").map(|ledger| self.shown.ledger(&ledger)));
+        }
+        (resources, ledgers)
+    }
+
+    /// Everything that a watch has told of the resources, in its order.
+    pub(crate) async fn changes(&mut self) -> Vec<Told> {
+        assert_eq!(self.apply(LAST, 0).await, Answer::Done);
+        let watch = self.resources.watch(&WatchParams::default(), &self.since).await.expect("a watch");
+        let mut watch = watch.boxed();
+        let mut told = Vec::new();
+        while let Some(event) = watch.try_next().await.expect("the watch goes on") {
+            told.push(match event {
+                WatchEvent::Added(resource) if resource.name_any() == LAST => break,
+                WatchEvent::Added(resource) => Told::Added(self.shown.resource(&resource)),
+                WatchEvent::Modified(resource) => Told::Modified(self.shown.resource(&resource)),
+                WatchEvent::Deleted(resource) => Told::Deleted(self.shown.deleted(&resource)),
+                WatchEvent::Bookmark(_) => continue,
+                WatchEvent::Error(error) => panic!("the watch ends: {error:?}"),
+            });
+        }
+        told
+    }
+}
+
+fn unless_gone(result: kube::Result<()>) -> Answer {
+    match result {
+        Ok(()) => Answer::Done,
+        Err(kube::Error::Api(status)) if status.code == 404 => Answer::Done,
+        Err(error) => Answer::Unavailable(error.to_string()),
+    }
+}
+
+impl Model {
+    pub(crate) fn new(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            store: Store::default(),
+            now: Timestamp::constant(1_795_237_910, 123_456_789),
+            held: Held::default(),
+            shown: Shown::default(),
+        }
+    }
+
+    fn name(&self, number: usize) -> Name {
+        (self.namespace.clone(), resource_name(number))
+    }
+
+    fn read(&mut self, at: usize) {
+        self.held.resources[at] = self.store.resource(&self.name(at)).map(|resource| (**resource).clone());
+    }
+
+    fn read_ledger(&mut self, at: usize) {
+        self.held.ledgers[at] = self.store.ledger(&ledger_name(&self.namespace, at)).cloned();
+    }
+
+    /// Carries an act out.
+    pub(crate) fn act(&mut self, act: Act) -> Answer {
+        // A second mark of deletion would be told apart from the first.
+        self.now += SignedDuration::from_secs(10);
+        match act {
+            Act::Apply(of, number) => {
+                let accepted = self.store.apply(&self.name(of), &spec(number), self.now);
+                if accepted { Answer::Done } else { Answer::Refused }
+            }
+            Act::Annotate(of, retry) => {
+                self.store.annotate(&self.name(of), &retry.to_string());
+                Answer::Done
+            }
+            Act::Delete(of) => {
+                self.store.delete(&self.name(of), self.now);
+                Answer::Done
+            }
+            Act::Read(of) => {
+                self.read(of);
+                let read = self.held.resources[of].as_ref();
+                Answer::Resource(read.map(|resource| Box::new(self.shown.resource(resource))))
+            }
+            Act::Status { of, status: number, stranger } => {
+                let owner = owner(&self.namespace, of, self.held.resources[of].as_ref(), stranger);
+                self.store.write_status(&owner, &status(number));
+                Answer::Done
+            }
+            Act::Finalizer { of, present, fresh } => {
+                if fresh {
+                    self.read(of);
+                }
+                match &self.held.resources[of] {
+                    Some(held) => done(self.store.set_finalizer(held, present)),
+                    None => Answer::Nothing,
+                }
+            }
+            Act::ReadLedger(at) => {
+                self.read_ledger(at);
+                let read = self.held.ledgers[at].as_ref();
+                Answer::Ledger(read.map(|ledger| Box::new(self.shown.ledger(ledger))))
+            }
+            Act::Create(at, number) => {
+                let spec: StreamLedgerSpec = ledger_spec(number);
+                let made = self.store.create_ledger(&ledger_name(&self.namespace, at), &spec);
+                self.held.keep(&mut self.shown, at, made)
+            }
+            Act::Replace { ledger, spec, fresh } => {
+                if fresh {
+                    self.read_ledger(ledger);
+                }
+                let Some(held) = &self.held.ledgers[ledger] else { return Answer::Nothing };
+                let replaced = self.store.replace_ledger(&with_spec(held, spec));
+                self.held.keep(&mut self.shown, ledger, replaced)
+            }
+            Act::DeleteLedger { ledger, fresh } => {
+                if fresh {
+                    self.read_ledger(ledger);
+                }
+                match &self.held.ledgers[ledger] {
+                    Some(held) => done(self.store.delete_ledger(held)),
+                    None => Answer::Nothing,
+                }
+            }
+            Act::Lose(at) => {
+                self.store.lose_ledger(&ledger_name(&self.namespace, at));
+                Answer::Done
+            }
+        }
+    }
+
+    /// Every object as it is now.
+    pub(crate) fn objects(&mut self) -> Objects {
+        let (mut resources, mut ledgers) = (Vec::new(), Vec::new());
+        for at in 0..OBJECTS {
+            let resource = self.store.resource(&self.name(at)).cloned();
+            resources.push(resource.map(|resource| self.shown.resource(&resource)));
+            let ledger = self.store.ledger(&ledger_name(&self.namespace, at));
+            ledgers.push(ledger.map(|ledger| self.shown.ledger(ledger)));
+        }
+        (resources, ledgers)
+    }
+
+    /// Every change of a resource, as a watch would tell it.
+    pub(crate) fn changes(&mut self) -> Vec<Told> {
+        let mut known = Vec::new();
+        let mut told = Vec::new();
+        for Change { resource, deleted } in self.store.changes() {
+            let new = !known.contains(&resource.metadata.uid);
+            known.push(resource.metadata.uid.clone());
+            told.push(match (new, deleted) {
+                (_, true) => Told::Deleted(self.shown.deleted(resource)),
+                (true, false) => Told::Added(self.shown.resource(resource)),
+                (false, false) => Told::Modified(self.shown.resource(resource)),
+            });
+        }
+        told
+    }
+}

@@ -1,0 +1,115 @@
+//! What is compared of an object: all that says the same on both sides. Uids, versions and times are told by the order in
+//! which they first appeared, so that equal ones stay equal and different ones different.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kube::api::ObjectMeta;
+use stream_encryption_operator::api::RETRY_ANNOTATION;
+use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::stream_encryption::{
+    StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
+};
+
+/// What one side has shown so far.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    uids: Order,
+    versions: Order,
+    marks: Order,
+}
+
+#[derive(Debug, Default)]
+struct Order(BTreeMap<String, usize>);
+
+impl Order {
+    fn of(&mut self, text: String) -> usize {
+        let next = self.0.len();
+        *self.0.entry(text).or_insert(next)
+    }
+}
+
+/// The metadata of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Metadata {
+    name: Option<String>,
+    uid: Option<usize>,
+    version: Option<usize>,
+    generation: Option<i64>,
+    /// Kubernetes keeps whole seconds.
+    created_at_a_second: Option<bool>,
+    marked: Option<usize>,
+    marked_at_a_second: Option<bool>,
+    grace: Option<i64>,
+    finalizers: Vec<String>,
+    retry: Option<String>,
+}
+
+/// A resource.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Resource {
+    pub(crate) metadata: Metadata,
+    spec: StreamEncryptionSpec,
+    status: Option<StreamEncryptionStatus>,
+}
+
+/// A ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ledger {
+    metadata: Metadata,
+    spec: StreamLedgerSpec,
+}
+
+/// One change, as a watch tells it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Told {
+    Added(Resource),
+    Modified(Resource),
+    Deleted(Resource),
+}
+
+impl Shown {
+    fn metadata(&mut self, metadata: &ObjectMeta) -> Metadata {
+        let whole = |time: Timestamp| time.subsec_nanosecond() == 0;
+        let uid = metadata.uid.clone().unwrap_or_default();
+        let annotations = metadata.annotations.as_ref();
+        Metadata {
+            name: metadata.name.clone(),
+            uid: metadata.uid.clone().map(|uid| self.uids.of(uid)),
+            version: metadata.resource_version.clone().map(|version| self.versions.of(version)),
+            generation: metadata.generation,
+            created_at_a_second: metadata.creation_timestamp.as_ref().map(|time| whole(time.0)),
+            marked: metadata
+                .deletion_timestamp
+                .as_ref()
+                .map(|time| self.marks.of(format!("{uid} {}", time.0))),
+            marked_at_a_second: metadata.deletion_timestamp.as_ref().map(|time| whole(time.0)),
+            grace: metadata.deletion_grace_period_seconds,
+            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            retry: annotations.and_then(|annotations| annotations.get(RETRY_ANNOTATION)).cloned(),
+        }
+    }
+
+    pub(crate) fn resource(&mut self, resource: &StreamEncryption) -> Resource {
+        Resource {
+            metadata: self.metadata(&resource.metadata),
+            spec: resource.spec.clone(),
+            status: resource.status.clone(),
+        }
+    }
+
+    pub(crate) fn ledger(&mut self, ledger: &StreamLedger) -> Ledger {
+        let mut metadata = self.metadata(&ledger.metadata);
+        // The store is not told the time of a ledger, and nobody reads it.
+        metadata.created_at_a_second = None;
+        Ledger { metadata, spec: ledger.spec.clone() }
+    }
+
+    /// A resource in its last event. The version of that is the deletion's on the one side and the last write's on the other,
+    /// and nobody reads it.
+    pub(crate) fn deleted(&mut self, resource: &StreamEncryption) -> Resource {
+        let mut resource = resource.clone();
+        resource.metadata.resource_version = None;
+        self.resource(&resource)
+    }
+}
