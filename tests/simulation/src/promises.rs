@@ -14,7 +14,7 @@ use stream_encryption_operator::api::stream_encryption::{
     DeletionPolicy, Encryption, EncryptionStatus, KeyStatus, KeyType, Service, StreamEncryption,
     StreamEncryptionStatus,
 };
-use stream_encryption_operator::model::fault::Fault;
+use stream_encryption_operator::model::fault::{Class, Fault};
 use stream_encryption_operator::model::key::{Key, KeyName};
 use stream_encryption_operator::model::ledger::{self, ARRIVAL, DAY};
 use stream_encryption_operator::model::observation::Look;
@@ -68,6 +68,8 @@ pub struct Promises {
     stored: BTreeMap<(String, String), Timestamp>,
     /// The entries whose call was sent.
     sent: BTreeSet<(String, String)>,
+    /// Those of them to which nobody got an answer: only a look can tell what came of them.
+    unanswered: BTreeSet<(String, String)>,
     /// What the operator was shown of each stream.
     shown: BTreeMap<String, ShownOf>,
     /// When somebody last changed something that may rightly cut a wait short.
@@ -110,6 +112,7 @@ impl Promises {
             read: 0,
             stored: BTreeMap::new(),
             sent: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
             shown: BTreeMap::new(),
             stirred: Timestamp::MIN,
             touched: BTreeMap::new(),
@@ -124,6 +127,12 @@ impl Promises {
         if self.broken.is_none() {
             self.broken = Some(Broken { promise, how: how(), at });
         }
+    }
+
+    /// Whether encryption may be turned off.
+    #[must_use]
+    pub fn allow_disable(&self) -> bool {
+        self.allow_disable
     }
 
     /// P1: reads what is new in AWS's log, and counts.
@@ -328,6 +337,11 @@ impl State {
         if stream.account.as_str() != ACCOUNT {
             self.promises.break_with("P8", now, || format!("{action:?} of {stream}"));
         }
+        if let Some(Key::Customer(key)) = key
+            && key.account.as_str() != ACCOUNT
+        {
+            self.promises.break_with("P8", now, || format!("{action:?} of {stream} with {key}"));
+        }
         let arn = stream.to_string();
         let target = Target { action, key: key.map(Key::status) };
         let Some(ledger) = self.store.ledger(&ledger::name(stream)).cloned() else {
@@ -352,17 +366,27 @@ impl State {
                 format!("{action:?} of {stream} for {uid}, and {} owns it", ledger.spec.owner.uid)
             });
         }
-        let open = ledger.spec.calls.iter().find(|other| {
-            other.id != entry.id
-                && matches!(other.outcome, Outcome::Pending | Outcome::Unknown)
-                && other.at() + ARRIVAL > reserved
-        });
+        let unanswered = &self.promises.unanswered;
+        let is_open = |other: &Call| match other.outcome {
+            Outcome::Pending | Outcome::Unknown => true,
+            // The ledger may not call refused what nobody has answered.
+            Outcome::Refused => unanswered.contains(&(arn.clone(), other.id.clone())),
+            Outcome::Accepted => false,
+        };
+        let open = ledger
+            .spec
+            .calls
+            .iter()
+            .find(|other| other.id != entry.id && is_open(other) && other.at() + ARRIVAL > reserved);
         if let Some(open) = open
             && now >= self.promises.wild_until
         {
             self.promises.break_with("P3", now, || {
                 format!("{action:?} of {stream} while call {} is still open", open.id)
             });
+        }
+        if matches!(answer, Err(fault) if fault.class == Class::UnknownOutcome) {
+            self.promises.unanswered.insert((arn.clone(), entry.id.clone()));
         }
         if action == Action::Stop {
             let asked = self.promises.asked_off.get(&uid).copied();

@@ -40,8 +40,9 @@ impl State {
                 Ok(Some(after))
             }
             Write::Delete(ledger) => {
+                let before = self.store.ledger(ledger.metadata.name.as_deref().unwrap_or_default()).cloned();
                 self.store.delete_ledger(ledger)?;
-                self.ledger_changed(Some(ledger), None, by);
+                self.ledger_changed(before.as_ref(), None, by);
                 Ok(None)
             }
             Write::Status(of, status) => {
@@ -64,6 +65,15 @@ impl State {
     fn ledger_changed(&mut self, before: Option<&StreamLedger>, after: Option<&StreamLedger>, by: Process) {
         let now = self.now;
         self.promises.writes += 1;
+        if let (Some(before), Some(after)) = (before, after)
+            && before.spec.owner.uid != after.spec.owner.uid
+            && self.store.resource_by_uid(&before.spec.owner.uid).is_some()
+        {
+            let (from, to) = (&before.spec.owner.uid, &after.spec.owner.uid);
+            self.promises.break_with("P3", now, || {
+                format!("{to} took {} from {from}, which is alive", after.spec.stream_arn)
+            });
+        }
         self.promises.ledger_changed(
             before.map(|ledger| &ledger.spec),
             after.map(|ledger| &ledger.spec),
