@@ -291,10 +291,11 @@ impl<'a, P: Parts> Run<'a, P> {
         let changes = state.store.changes().len();
         if changes > self.given {
             // What Kubernetes does after a deletion, where a planted bug has it do something.
-            let new = state.store.changes()[self.given..].iter();
-            let deleted: Vec<_> = new.filter(|change| change.deleted).cloned().collect();
-            for change in deleted {
-                self.parts.after_deletion(state, &change.resource);
+            for change in state.store.changes()[self.given..].to_vec() {
+                state.promises.note_change(&change.resource, change.deleted, now);
+                if change.deleted {
+                    self.parts.after_deletion(state, &change.resource);
+                }
             }
             self.given = changes;
             for replica in self.replicas.iter().flatten() {

@@ -139,7 +139,7 @@ impl Bug {
             Self::NoCompareAndSwap | Self::LeaseOnly => &["P1", "P2", "P3", "P10"],
             Self::CachedResource => &["P3", "P7"],
             Self::SdkRetries => &["P1", "P2"],
-            Self::BackoffInMemory => &["P9"],
+            Self::BackoffInMemory => &["P5", "P9"],
             Self::UnknownRefunded => &["P1", "P3", "P10"],
             Self::LedgerCollected | Self::SharpWindow | Self::RetiredEarly | Self::OwnClockPrunes => {
                 &["P1", "P10"]
