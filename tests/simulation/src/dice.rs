@@ -149,7 +149,7 @@ impl Dice {
         }
         // Dice of their own, so that everything else of a seed stays as it is.
         self.dice = fastrand::Rng::with_seed(seed.wrapping_mul(0xD134_2543_DE82_EF95) ^ 0xB0057);
-        if self.one_in(4) {
+        if self.one_in(2) {
             all.extend(self.mishap());
         }
         all.retain(|(at, _)| *at < CALM);
@@ -163,14 +163,15 @@ impl Dice {
         let (replica, resource) = (self.dice.usize(..self.replicas), self.dice.usize(..self.resources.len()));
         let mut at = begin;
         let mut all = Vec::new();
-        match self.dice.u8(..3) {
+        match self.dice.u8(..4) {
             // A process stands still on its way to a call, and the spec is changed meanwhile.
             0 => {
                 let fate = Fate::Pause(self.span(60.0, 12.0 * 3600.0));
                 let (after, carried_out) = (self.dice.u32(2..11), self.one_in(2));
                 all.push((at, Happening::Doom(replica, after, carried_out, fate)));
                 all.push((at + SignedDuration::from_millis(1), self.apply(resource)));
-                at += self.span(30.0, 600.0);
+                // Time enough for another replica to take over, were there a lease to take.
+                at += self.span(20.0, 300.0);
                 all.push((at, self.apply(resource)));
             }
             // A resource is deleted and made again, and once more.
@@ -180,6 +181,17 @@ impl Dice {
                     at += self.span(1.0, 300.0);
                     all.push((at, self.apply(resource)));
                     at += self.span(60.0, 3600.0);
+                }
+            }
+            // All processes are killed while they wait after attempts that failed.
+            2 => {
+                for key in 0..GOOD {
+                    all.push((at, Happening::KeyDenied(key, Denial::Use)));
+                }
+                all.push((at, self.apply(resource)));
+                at += self.span(1800.0, 4.0 * 3600.0);
+                for replica in 0..self.replicas {
+                    all.push((at, Happening::Kill(replica, self.span(0.5, 60.0))));
                 }
             }
             // The watches tell nothing while the spec is changed, and changed again.

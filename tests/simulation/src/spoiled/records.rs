@@ -2,7 +2,7 @@
 //!
 //! It may show and write other things than it was told. It never touches AWS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -31,6 +31,8 @@ pub struct SpoiledRecords {
     cluster: Cluster,
     /// The attempts of each ledger, for the life of the process.
     attempts: Mutex<BTreeMap<String, Attempts>>,
+    /// The visits that have begun, by task.
+    begun: Mutex<BTreeSet<usize>>,
 }
 
 /// Kubernetes collects the ledgers that a deleted resource owned: somebody gave them an owner reference.
@@ -47,7 +49,7 @@ pub(super) fn collect(state: &mut State, resource: &StreamEncryption) {
 
 impl SpoiledRecords {
     pub(super) fn new(bug: Bug, cluster: Cluster) -> Self {
-        Self { bug, cluster, attempts: Mutex::default() }
+        Self { bug, cluster, attempts: Mutex::default(), begun: Mutex::default() }
     }
 
     fn attempts(&self) -> MutexGuard<'_, BTreeMap<String, Attempts>> {
@@ -60,11 +62,22 @@ impl SpoiledRecords {
         link.scene.clock_of(link.process.replica).now()
     }
 
-    /// Whether the task that is polled visits this resource.
-    fn visits(&self, namespace: &str, name: &str) -> bool {
-        let state = self.cluster.link().scene.state();
-        let visited = state.store.resource_by_uid(&state.polled.uid);
-        visited.is_some_and(|visited| name_of(visited) == (namespace.to_owned(), name.to_owned()))
+    /// Whether this is the first thing that a visit does: only then is the lease looked at, as leader election does it.
+    fn begins_a_visit(&self) -> bool {
+        let task = {
+            let state = self.cluster.link().scene.state();
+            (!state.polled.uid.is_empty()).then_some(state.polled.task)
+        };
+        task.is_some_and(|task| self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(task))
+    }
+
+    /// Who does not lead waits.
+    async fn wait_to_lead(&self) {
+        let scene = &self.cluster.link().scene;
+        while !self.leads() {
+            let again = scene.state().now + LEASE;
+            scene.wait_until(again).await;
+        }
     }
 
     /// Whether this process holds the lease, or takes one that has run out by its own clock.
@@ -72,6 +85,9 @@ impl SpoiledRecords {
         let link = self.cluster.link();
         let now = self.now();
         let state = &mut *link.scene.state();
+        if state.replicas[link.process.replica].paused_until > state.now {
+            return false;
+        }
         if let Some((holder, renewed)) = &mut state.lease
             && *holder != link.process
         {
@@ -192,8 +208,7 @@ impl Records for SpoiledRecords {
     async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {
         match self.bug {
             Bug::CachedResource => return Ok(self.from_the_cache(namespace, name)),
-            // Who does not lead leaves the resource alone, and comes back later.
-            Bug::LeaseOnly if self.visits(namespace, name) && !self.leads() => return Ok(None),
+            Bug::LeaseOnly if self.begins_a_visit() => self.wait_to_lead().await,
             _ => {}
         }
         let resource = self.cluster.resource(namespace, name).await?;
