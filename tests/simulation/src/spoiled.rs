@@ -139,6 +139,7 @@ impl Bug {
             Self::NoCompareAndSwap | Self::LeaseOnly => &["P1", "P2", "P3", "P10"],
             Self::CachedResource => &["P3", "P7"],
             Self::SdkRetries => &["P1", "P2"],
+            // Two processes that remember different attempts write the status against each other for ever.
             Self::BackoffInMemory => &["P5", "P9"],
             Self::UnknownRefunded => &["P1", "P3", "P10"],
             Self::LedgerCollected | Self::SharpWindow | Self::RetiredEarly | Self::OwnClockPrunes => {
@@ -151,8 +152,7 @@ impl Bug {
             Self::NoSettling => &["P6"],
             Self::FailedShownAsDone => &["P4", "P6"],
             Self::OwnershipIgnored => &["P3"],
-            Self::PauseNotNoticed => &["P1", "P3"],
-            Self::SilenceIsRefusal => &["P1", "P3"],
+            Self::PauseNotNoticed | Self::SilenceIsRefusal => &["P1", "P3"],
             Self::ForeignStream | Self::ForeignKey => &["P8"],
             Self::BudgetIgnored => &["P1"],
             Self::StatusRewritten => &["P5"],
