@@ -54,7 +54,7 @@ pub fn plan(seed: u64) -> Plan {
         allow_disable: dice.dice.u8(..10) < 8,
         sessions: dice.dice.u8(..4) == 0,
         keys_are_mended: dice.dice.u8(..10) < 8,
-        happenings: dice.happenings(),
+        happenings: dice.happenings(seed),
         streams: dice.streams,
     }
 }
@@ -129,7 +129,7 @@ impl Dice {
         }
     }
 
-    fn happenings(&mut self) -> Vec<(SignedDuration, Happening)> {
+    fn happenings(&mut self, seed: u64) -> Vec<(SignedDuration, Happening)> {
         let mut all = Vec::new();
         for resource in 0..self.resources.len() {
             let at = self.span(0.5, 20.0);
@@ -154,8 +154,65 @@ impl Dice {
             let happening = self.happening();
             all.push((at, happening));
         }
+        // Dice of their own, so that everything else of a seed stays as it is.
+        self.dice = fastrand::Rng::with_seed(seed.wrapping_mul(0xD134_2543_DE82_EF95) ^ 0xB0057);
+        if self.one_in(2) {
+            all.extend(self.mishap());
+        }
         all.retain(|(at, _)| *at < CALM);
         all.sort_by_key(|(at, _)| *at);
+        all
+    }
+
+    /// What random happenings seldom come to: several that must follow each other to do harm.
+    fn mishap(&mut self) -> Vec<(SignedDuration, Happening)> {
+        let begin = self.span(60.0, 12.0 * 3600.0);
+        let (replica, resource) = (self.dice.usize(..self.replicas), self.dice.usize(..self.resources.len()));
+        let mut at = begin;
+        let mut all = Vec::new();
+        match self.dice.u8(..4) {
+            // A process stands still on its way to a call, and the spec is changed meanwhile.
+            0 => {
+                let fate = Fate::Pause(self.span(60.0, 12.0 * 3600.0));
+                let (after, carried_out) = (self.dice.u32(2..11), self.one_in(2));
+                all.push((at, Happening::Doom(replica, after, carried_out, fate)));
+                all.push((at + SignedDuration::from_millis(1), self.apply(resource)));
+                // Time enough for another replica to take over, were there a lease to take.
+                at += self.span(20.0, 300.0);
+                all.push((at, self.apply(resource)));
+            }
+            // A resource is deleted and made again, and once more.
+            1 => {
+                for _ in 0..self.dice.u8(2..5) {
+                    all.push((at, Happening::Delete(self.resources[resource].0.clone())));
+                    at += self.span(1.0, 300.0);
+                    all.push((at, self.apply(resource)));
+                    at += self.span(60.0, 3600.0);
+                }
+            }
+            // All processes are killed while they wait after attempts that failed.
+            2 => {
+                for key in 0..GOOD {
+                    all.push((at, Happening::KeyDenied(key, Denial::Use)));
+                }
+                all.push((at, self.apply(resource)));
+                at += self.span(1800.0, 4.0 * 3600.0);
+                for replica in 0..self.replicas {
+                    all.push((at, Happening::Kill(replica, self.span(0.5, 60.0))));
+                }
+            }
+            // The watches tell nothing while the spec is changed, and changed again.
+            _ => {
+                let time = self.span(600.0, 7200.0);
+                for replica in 0..self.replicas {
+                    all.push((at, Happening::WatchFrozen(replica, time)));
+                }
+                for _ in 0..self.dice.u8(1..4) {
+                    at += self.span(1.0, 600.0);
+                    all.push((at, self.apply(resource)));
+                }
+            }
+        }
         all
     }
 

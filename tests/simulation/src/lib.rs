@@ -8,6 +8,7 @@
 //! | [`ports`], [`parts`], [`replica`] | an operator on them: the real controller, its two ports, its driver |
 //! | [`plan`], [`dice`], [`keys`], [`acts`] | what happens, from a seed |
 //! | [`promises`], [`reckoning`] | what must never be, and what must be in the end |
+//! | [`spoiled`] | operators with a planted bug, to prove that the promises would tell |
 //! | [`run`], [`many`], [`shrink`], [`story`], [`tally`] | a run, many, the smallest one that fails, what is told and counted |
 
 pub mod acts;
@@ -26,6 +27,7 @@ pub mod replica;
 pub mod run;
 pub mod scene;
 pub mod shrink;
+pub mod spoiled;
 pub mod store;
 pub mod story;
 pub mod tally;

@@ -267,6 +267,62 @@ impl Aws {
     pub fn new(link: Link) -> Self {
         Self { link, identity: Mutex::new(None) }
     }
+
+    /// The link, for those who spoil it.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Start, for the call that the ledger holds as of `reserved`. Its date is what AWS checks; nothing: when it is sent.
+    pub async fn start_dated(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        reserved: Timestamp,
+        dated: Option<Timestamp>,
+    ) -> Result<(), Fault> {
+        let process = self.link.process;
+        let operation = Operation::change(stream.service, Action::Start);
+        let age = self.session_age().await?;
+        let grant = stream.service == Service::Firehose && matches!(key, Key::Customer(_));
+        if grant && age.is_some_and(|age| age > SignedDuration::from_mins(350)) {
+            // The operator's own adapter refuses it: AWS could make no grant.
+            return Err(Fault {
+                operation,
+                class: Class::Transient,
+                code: Some("SessionTooOld".to_owned()),
+                message: String::new(),
+            });
+        }
+        self.link
+            .ask_aws(operation, dated, |state| {
+                let (now, caller) = (state.now, state.replicas[process.replica].caller());
+                let told = cloud::start(&mut state.world, now, &caller, stream, key);
+                state.sent(process, stream, Action::Start, Some(key), reserved, &told.0);
+                told
+            })
+            .await
+    }
+
+    /// Stop, for the call that the ledger holds as of `reserved`, dated as [`start_dated`](Self::start_dated) is.
+    pub async fn stop_dated(
+        &self,
+        stream: &StreamArn,
+        in_force: Option<&Key>,
+        reserved: Timestamp,
+        dated: Option<Timestamp>,
+    ) -> Result<(), Fault> {
+        let process = self.link.process;
+        self.link
+            .ask_aws(Operation::change(stream.service, Action::Stop), dated, |state| {
+                let (now, caller) = (state.now, state.replicas[process.replica].caller());
+                let told = cloud::stop(&mut state.world, now, &caller, stream, in_force);
+                state.sent(process, stream, Action::Stop, None, reserved, &told.0);
+                told
+            })
+            .await
+    }
 }
 
 impl Cluster {
@@ -342,27 +398,7 @@ impl Streams for Aws {
     }
 
     async fn start(&self, stream: &StreamArn, key: &Key, reserved: Timestamp) -> Result<(), Fault> {
-        let process = self.link.process;
-        let operation = Operation::change(stream.service, Action::Start);
-        let age = self.session_age().await?;
-        let grant = stream.service == Service::Firehose && matches!(key, Key::Customer(_));
-        if grant && age.is_some_and(|age| age > SignedDuration::from_mins(350)) {
-            // The operator's own adapter refuses it: AWS could make no grant.
-            return Err(Fault {
-                operation,
-                class: Class::Transient,
-                code: Some("SessionTooOld".to_owned()),
-                message: String::new(),
-            });
-        }
-        self.link
-            .ask_aws(operation, Some(reserved), |state| {
-                let (now, caller) = (state.now, state.replicas[process.replica].caller());
-                let told = cloud::start(&mut state.world, now, &caller, stream, key);
-                state.sent(process, stream, Action::Start, Some(key), reserved, &told.0);
-                told
-            })
-            .await
+        self.start_dated(stream, key, reserved, Some(reserved)).await
     }
 
     async fn stop(
@@ -371,15 +407,7 @@ impl Streams for Aws {
         in_force: Option<&Key>,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        let process = self.link.process;
-        self.link
-            .ask_aws(Operation::change(stream.service, Action::Stop), Some(reserved), |state| {
-                let (now, caller) = (state.now, state.replicas[process.replica].caller());
-                let told = cloud::stop(&mut state.world, now, &caller, stream, in_force);
-                state.sent(process, stream, Action::Stop, None, reserved, &told.0);
-                told
-            })
-            .await
+        self.stop_dated(stream, in_force, reserved, Some(reserved)).await
     }
 
     async fn put_record(&self, stream: &StreamArn, _: &str, _: &Turn) -> Result<bool, Fault> {

@@ -11,10 +11,10 @@ use simulated_aws::world::{Call as AwsCall, Service as AwsService, StreamKey, Wo
 use stream_encryption_operator::api::condition::{ConditionType, Reason, Truth, find};
 use stream_encryption_operator::api::ledger::{Action, Call, Outcome, Owner, StreamLedgerSpec, Target};
 use stream_encryption_operator::api::stream_encryption::{
-    DeletionPolicy, Encryption, EncryptionStatus, KeyStatus, KeyType, Service, StreamEncryption,
+    DeletionPolicy, Drift, Encryption, EncryptionStatus, KeyStatus, KeyType, Service, StreamEncryption,
     StreamEncryptionStatus,
 };
-use stream_encryption_operator::model::fault::Fault;
+use stream_encryption_operator::model::fault::{Class, Fault};
 use stream_encryption_operator::model::key::{Key, KeyName};
 use stream_encryption_operator::model::ledger::{self, ARRIVAL, DAY};
 use stream_encryption_operator::model::observation::Look;
@@ -30,6 +30,9 @@ pub const USUAL_SKEW: SignedDuration = SignedDuration::from_mins(5);
 const DISBELIEF: SignedDuration = SignedDuration::from_secs(75);
 /// AWS's settle time.
 const SETTLE: SignedDuration = SignedDuration::from_secs(5);
+
+/// How much older than its reservation the spec may be that a call follows: the live read, and the write that comes after it.
+const LIVE: SignedDuration = SignedDuration::from_secs(40);
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,8 @@ pub struct Promises {
     stored: BTreeMap<(String, String), Timestamp>,
     /// The entries whose call was sent.
     sent: BTreeSet<(String, String)>,
+    /// Those of them to which nobody got an answer: only a look can tell what came of them.
+    unanswered: BTreeSet<(String, String)>,
     /// What the operator was shown of each stream.
     shown: BTreeMap<String, ShownOf>,
     /// When somebody last changed something that may rightly cut a wait short.
@@ -77,12 +82,25 @@ pub struct Promises {
     pub touched: BTreeMap<String, Timestamp>,
     /// When a status was last written, by uid.
     told: BTreeMap<String, Timestamp>,
+    /// What each resource's live spec has asked to be started, and since when, by uid.
+    asked: BTreeMap<String, Vec<(Timestamp, Starts)>>,
     /// When each resource's live spec last asked for plain text, by uid.
     asked_off: BTreeMap<String, Timestamp>,
     /// When a replica last got other credentials.
     pub exchanged: Timestamp,
     /// Until when clocks differ more than usual.
     pub wild_until: Timestamp,
+}
+
+/// Which Start a spec asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Starts {
+    /// None.
+    None,
+    /// With a key that only AWS or another object can tell.
+    WithAny,
+    /// With this key.
+    With(KeyStatus),
 }
 
 /// What was shown of a stream.
@@ -113,10 +131,12 @@ impl Promises {
             read: 0,
             stored: BTreeMap::new(),
             sent: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
             shown: BTreeMap::new(),
             stirred: Timestamp::MIN,
             touched: BTreeMap::new(),
             told: BTreeMap::new(),
+            asked: BTreeMap::new(),
             asked_off: BTreeMap::new(),
             exchanged: Timestamp::MIN,
             wild_until: Timestamp::MIN,
@@ -128,6 +148,12 @@ impl Promises {
         if self.broken.is_none() {
             self.broken = Some(Broken { promise, how: how(), at });
         }
+    }
+
+    /// Whether encryption may be turned off.
+    #[must_use]
+    pub fn allow_disable(&self) -> bool {
+        self.allow_disable
     }
 
     /// P1: reads what is new in AWS's log, and counts.
@@ -215,6 +241,27 @@ impl Promises {
         }
     }
 
+    /// Notes what a resource asks for from now on.
+    pub fn note_change(&mut self, resource: &StreamEncryption, deleted: bool, now: Timestamp) {
+        let starts = if deleted { Starts::None } else { starts(resource) };
+        let history = self.asked.entry(resource.metadata.uid.clone().unwrap_or_default()).or_default();
+        if history.last().is_none_or(|(_, last)| *last != starts) {
+            history.push((now, starts));
+        }
+    }
+
+    /// Whether the spec of this resource has asked for a Start with this key at any time since then.
+    fn asked_since(&self, uid: &str, key: &KeyStatus, since: Timestamp) -> bool {
+        let history = self.asked.get(uid).map_or(&[][..], Vec::as_slice);
+        // What was in effect at that time counts as well.
+        let first = history.partition_point(|(at, _)| *at <= since).saturating_sub(1);
+        history[first..].iter().any(|(_, starts)| match starts {
+            Starts::None => false,
+            Starts::WithAny => true,
+            Starts::With(asked) => asked == key,
+        })
+    }
+
     /// Notes which resources ask for plain text now.
     pub fn note_specs<'a>(
         &mut self,
@@ -236,6 +283,24 @@ fn may_become(before: Outcome, after: Outcome) -> bool {
             Outcome::Unknown => after == Outcome::Accepted,
             Outcome::Accepted | Outcome::Refused => false,
         }
+}
+
+fn starts(resource: &StreamEncryption) -> Starts {
+    let spec = &resource.spec;
+    let hands_off = spec.suspend || spec.drift == Drift::Report || spec.encryption == Encryption::Disabled;
+    if hands_off || resource.metadata.deletion_timestamp.is_some() {
+        return Starts::None;
+    }
+    match &spec.key {
+        None => Starts::With(Key::AwsOwned.status()),
+        Some(key) => match (key.kind, &key.arn) {
+            (KeyType::AwsOwned, _) => Starts::With(Key::AwsOwned.status()),
+            (KeyType::CustomerManaged, Some(arn)) => {
+                Starts::With(KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn.clone()) })
+            }
+            (KeyType::CustomerManaged, None) => Starts::WithAny,
+        },
+    }
 }
 
 fn asks_for_plain_text(resource: &StreamEncryption) -> bool {
@@ -340,6 +405,11 @@ impl State {
         if stream.account.as_str() != ACCOUNT {
             self.promises.break_with("P8", now, || format!("{action:?} of {stream}"));
         }
+        if let Some(Key::Customer(key)) = key
+            && key.account.as_str() != ACCOUNT
+        {
+            self.promises.break_with("P8", now, || format!("{action:?} of {stream} with {key}"));
+        }
         let arn = stream.to_string();
         let target = Target { action, key: key.map(Key::status) };
         let Some(ledger) = self.store.ledger(&ledger::name(stream)).cloned() else {
@@ -364,11 +434,18 @@ impl State {
                 format!("{action:?} of {stream} for {uid}, and {} owns it", ledger.spec.owner.uid)
             });
         }
-        let open = ledger.spec.calls.iter().find(|other| {
-            other.id != entry.id
-                && matches!(other.outcome, Outcome::Pending | Outcome::Unknown)
-                && other.at() + ARRIVAL > reserved
-        });
+        let unanswered = &self.promises.unanswered;
+        let is_open = |other: &Call| match other.outcome {
+            Outcome::Pending | Outcome::Unknown => true,
+            // The ledger may not call refused what nobody has answered.
+            Outcome::Refused => unanswered.contains(&(arn.clone(), other.id.clone())),
+            Outcome::Accepted => false,
+        };
+        let open = ledger
+            .spec
+            .calls
+            .iter()
+            .find(|other| other.id != entry.id && is_open(other) && other.at() + ARRIVAL > reserved);
         if let Some(open) = open
             && now >= self.promises.wild_until
         {
@@ -376,10 +453,30 @@ impl State {
                 format!("{action:?} of {stream} while call {} is still open", open.id)
             });
         }
+        if matches!(answer, Err(fault) if fault.class == Class::UnknownOutcome) {
+            self.promises.unanswered.insert((arn.clone(), entry.id.clone()));
+        }
+        // AWS counts a call when it arrives, and the ledger when it was reserved.
+        if now.duration_since(reserved).abs() > ARRIVAL {
+            self.promises.break_with("P1", now, || {
+                format!(
+                    "{action:?} of {stream} reaches AWS {:#} after the time that it is counted at",
+                    now.duration_since(reserved)
+                )
+            });
+        }
+        let since = reserved_at - LIVE;
+        if let Some(key) = key.map(Key::status)
+            && !self.promises.asked_since(&ledger.spec.owner.uid, &key, since)
+        {
+            self.promises.break_with("P7", now, || {
+                format!("{action:?} of {stream} with {key:?}, and the spec does not ask for it")
+            });
+        }
         if action == Action::Stop {
             // The resource may have gone while the call was under way; the ledger still names it.
             let asked = self.promises.asked_off.get(&ledger.spec.owner.uid).copied();
-            let live = asked.is_some_and(|asked| asked >= reserved_at - SignedDuration::from_secs(40));
+            let live = asked.is_some_and(|asked| asked >= since);
             if !live || !self.promises.allow_disable {
                 self.promises.break_with("P7", now, || format!("Stop of {stream}, and nothing says so"));
             }

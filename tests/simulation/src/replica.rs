@@ -65,12 +65,12 @@ impl<P: Parts> Replica<P> {
             records: parts.records(Cluster::new(link)),
             clock: parts.clock(scene.clock_of(process.replica)),
             decide: parts.decide(),
-            rules: Rules {
+            rules: parts.rules(Rules {
                 region: REGION.parse().expect("a region"),
                 drift_interval: plan.drift_interval,
                 max_calls_per_day: plan.max_calls,
                 allow_disable: plan.allow_disable,
-            },
+            }),
             memory: Memory::default(),
         });
         Self { process, operator, cache: BTreeMap::new(), told: 0, queue: BTreeMap::new() }
@@ -89,6 +89,7 @@ impl<P: Parts> Replica<P> {
             }
         }
         self.told = upto;
+        state.replicas[self.process.replica].told = upto;
         let now = state.now;
         for name in self.cache.keys() {
             let queued = self.queue.entry(name.clone()).or_default();
@@ -119,6 +120,7 @@ impl<P: Parts> Replica<P> {
             }
         }
         self.told = self.told.max(upto);
+        state.replicas[self.process.replica].told = self.told;
     }
 
     /// A visit that is due, unless one of the same resource is under way: then it follows that one.

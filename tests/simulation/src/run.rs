@@ -85,6 +85,7 @@ impl<'a, P: Parts> Run<'a, P> {
             watch_lag: SignedDuration::ZERO,
             watch_frozen_until: Timestamp::MIN,
             watch_drops: 0,
+            told: 0,
         };
         let scene = Scene::new(State {
             now: BEGIN,
@@ -98,6 +99,7 @@ impl<'a, P: Parts> Run<'a, P> {
             key_kind: true,
             latency: plan.latency,
             late: Vec::new(),
+            lease: None,
             polled: Polled::default(),
             promises: Promises::new(plan.max_calls, plan.allow_disable),
             story: Story::new(told),
@@ -121,7 +123,7 @@ impl<'a, P: Parts> Run<'a, P> {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Wake(task) => self.poll(task),
-            Event::Happening(number) => self.act(number),
+            Event::Happening(number) => acts::act(&self.scene, self.plan, &self.plan.happenings[number].1),
             Event::Watch { process, upto } => self.watch(process, upto),
             Event::Due { process, name } => {
                 let parts = self.parts;
@@ -195,22 +197,6 @@ impl<'a, P: Parts> Run<'a, P> {
             if let Some(replica) = self.replicas[task.process.replica].as_mut() {
                 replica.visited(&self.scene, name, &result);
             }
-        }
-    }
-
-    fn act(&mut self, number: usize) {
-        let before = self.scene.state().store.changes().len();
-        acts::act(&self.scene, self.plan, &self.plan.happenings[number].1);
-        self.deletions(before);
-    }
-
-    /// What Kubernetes does after a deletion, where a planted bug has it do something.
-    fn deletions(&self, before: usize) {
-        let mut state = self.scene.state();
-        let gone: Vec<_> =
-            state.store.changes()[before..].iter().filter(|change| change.deleted).cloned().collect();
-        for change in gone {
-            self.parts.after_deletion(&mut state, &change.resource);
         }
     }
 
@@ -304,6 +290,13 @@ impl<'a, P: Parts> Run<'a, P> {
         let now = state.now;
         let changes = state.store.changes().len();
         if changes > self.given {
+            // What Kubernetes does after a deletion, where a planted bug has it do something.
+            for change in state.store.changes()[self.given..].to_vec() {
+                state.promises.note_change(&change.resource, change.deleted, now);
+                if change.deleted {
+                    self.parts.after_deletion(state, &change.resource);
+                }
+            }
             self.given = changes;
             for replica in self.replicas.iter().flatten() {
                 let lag = state.replicas[replica.process.replica].watch_lag;

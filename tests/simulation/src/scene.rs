@@ -114,6 +114,8 @@ pub struct Condition {
     pub watch_frozen_until: Timestamp,
     /// How many of the next changes its watch loses.
     pub watch_drops: u32,
+    /// How many changes its watch has told.
+    pub told: usize,
 }
 
 /// What befalls a process at a request.
@@ -161,6 +163,8 @@ pub struct State {
     pub latency: u64,
     /// Writes that are still to be carried out.
     pub late: Vec<(Write, Process)>,
+    /// Who leads, and since when by its own clock: for a spoiled operator that relies on a lease. The real one has none here.
+    pub lease: Option<(Process, Timestamp)>,
     /// The task that is polled, and what it is about.
     pub polled: Polled,
     /// What is watched over.

@@ -4,20 +4,28 @@ use crate::parts::Parts;
 use crate::plan::{Happening, Plan};
 use crate::promises::Broken;
 use crate::run::run;
+use crate::scene::BEGIN;
 
-/// The most runs that are spent on it.
+/// The most runs that are usually spent on it.
 const MOST_RUNS: usize = 400;
 
 /// The smallest plan found that breaks the same promise, and how.
 pub fn shrink<P: Parts>(plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broken) {
+    within(MOST_RUNS, plan, broken, parts)
+}
+
+/// The smallest plan found within so many runs.
+pub fn within<P: Parts>(most_runs: usize, plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broken) {
     let mut best = (plan.clone(), broken.clone());
+    // What comes after the promise was broken has no part in it.
+    best.0.happenings.retain(|(at, _)| BEGIN + *at <= broken.at);
     let mut runs = 0;
     loop {
         let before = best.0.happenings.len();
         let mut size = before.max(1);
         while size > 0 {
             let mut begin = 0;
-            while begin < best.0.happenings.len() && runs < MOST_RUNS {
+            while begin < best.0.happenings.len() && runs < most_runs {
                 let mut smaller = best.0.clone();
                 let end = (begin + size).min(smaller.happenings.len());
                 smaller.happenings.drain(begin..end);
@@ -29,7 +37,7 @@ pub fn shrink<P: Parts>(plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broke
             }
             size /= 2;
         }
-        if best.0.replicas > 1 && runs < MOST_RUNS {
+        if best.0.replicas > 1 && runs < most_runs {
             let mut fewer = best.0.clone();
             fewer.replicas -= 1;
             fewer.clocks.truncate(fewer.replicas);
@@ -42,7 +50,7 @@ pub fn shrink<P: Parts>(plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broke
                 continue;
             }
         }
-        if best.0.happenings.len() == before || runs >= MOST_RUNS {
+        if best.0.happenings.len() == before || runs >= most_runs {
             return best;
         }
     }

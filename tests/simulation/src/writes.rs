@@ -40,8 +40,9 @@ impl State {
                 Ok(Some(after))
             }
             Write::Delete(ledger) => {
+                let before = self.store.ledger(ledger.metadata.name.as_deref().unwrap_or_default()).cloned();
                 self.store.delete_ledger(ledger)?;
-                self.ledger_changed(Some(ledger), None, by);
+                self.ledger_changed(before.as_ref(), None, by);
                 Ok(None)
             }
             Write::Status(of, status) => {
@@ -65,6 +66,15 @@ impl State {
         let now = self.now;
         // Putting a ledger away is housekeeping, and comes to an end by itself.
         self.promises.writes += u64::from(after.is_some());
+        if let (Some(before), Some(after)) = (before, after)
+            && before.spec.owner.uid != after.spec.owner.uid
+            && self.store.resource_by_uid(&before.spec.owner.uid).is_some()
+        {
+            let (from, to) = (&before.spec.owner.uid, &after.spec.owner.uid);
+            self.promises.break_with("P3", now, || {
+                format!("{to} took {} from {from}, which is alive", after.spec.stream_arn)
+            });
+        }
         self.promises.ledger_changed(
             before.map(|ledger| &ledger.spec),
             after.map(|ledger| &ledger.spec),

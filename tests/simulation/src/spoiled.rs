@@ -1,0 +1,207 @@
+//! Planted bugs: operators that are wrong in one way each, as a real programmer would make it, to prove that a promise tells.
+//!
+//! A bug wraps a port, the decision, the clock or the rules; the controller between them is the real one. It must never need
+//! a switch in the product, and it may break only the promises that it names here.
+
+mod aws;
+mod decisions;
+mod records;
+
+use std::time::Duration;
+
+use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_operator::controller::{Clock, Decide, Rules};
+use stream_encryption_operator::model::ledger::AWS_LIMIT;
+
+pub use aws::SpoiledAws;
+pub use records::SpoiledRecords;
+
+use crate::parts::Parts;
+use crate::ports::{Aws, Cluster};
+use crate::scene::State;
+use crate::tally;
+
+/// One way to be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The ledger is written without compare-and-swap.
+    NoCompareAndSwap,
+    /// The live resource is read from a cache.
+    CachedResource,
+    /// The SDK sends calls again.
+    SdkRetries,
+    /// Attempts are counted in memory.
+    BackoffInMemory,
+    /// Calls without an answer are given back.
+    UnknownRefunded,
+    /// The ledger goes with its resource.
+    LedgerCollected,
+    /// The window is AWS's day and no more.
+    SharpWindow,
+    /// Any key is taken for the right one.
+    EnabledIsEnough,
+    /// Every deleted resource turns encryption off.
+    StopOnDeletion,
+    /// A lease is the only fence.
+    LeaseOnly,
+    /// Errors of ledger writes are ignored.
+    UnacknowledgedCounts,
+    /// Looks are cached.
+    OldLook,
+    /// Encrypted is said at once.
+    NoSettling,
+    /// A failed re-key is shown as done.
+    FailedShownAsDone,
+    /// Any resource may act on any stream.
+    OwnershipIgnored,
+    /// Pauses are not noticed, and calls are dated when they are sent.
+    PauseNotNoticed,
+    /// Ledgers are retired at once.
+    RetiredEarly,
+    /// No answer is taken for a refusal.
+    SilenceIsRefusal,
+    /// Streams of other accounts are touched.
+    ForeignStream,
+    /// Keys of other accounts are used.
+    ForeignKey,
+    /// The administrator's budget is ignored.
+    BudgetIgnored,
+    /// Old calls are forgotten by the operator's own clock.
+    OwnClockPrunes,
+    /// The status is written at every look.
+    StatusRewritten,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 23] = [
+        Self::NoCompareAndSwap,
+        Self::CachedResource,
+        Self::SdkRetries,
+        Self::BackoffInMemory,
+        Self::UnknownRefunded,
+        Self::LedgerCollected,
+        Self::SharpWindow,
+        Self::EnabledIsEnough,
+        Self::StopOnDeletion,
+        Self::LeaseOnly,
+        Self::UnacknowledgedCounts,
+        Self::OldLook,
+        Self::NoSettling,
+        Self::FailedShownAsDone,
+        Self::OwnershipIgnored,
+        Self::PauseNotNoticed,
+        Self::RetiredEarly,
+        Self::SilenceIsRefusal,
+        Self::ForeignStream,
+        Self::ForeignKey,
+        Self::BudgetIgnored,
+        Self::OwnClockPrunes,
+        Self::StatusRewritten,
+    ];
+
+    /// What is wrong, in a line.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::NoCompareAndSwap => "after a conflict the ledger is written again over the newer version",
+            Self::CachedResource => "the live read of the resource is answered from the watch's cache",
+            Self::SdkRetries => "the SDK sends Start again after LimitExceeded, 5xx and no answer",
+            Self::BackoffInMemory => "attempts are counted in memory, and a new process forgets them",
+            Self::UnknownRefunded => "calls whose outcome is not known are taken out of the ledger",
+            Self::LedgerCollected => "the ledger is garbage-collected with its resource",
+            Self::SharpWindow => "a call is forgotten 24 h after its reservation, sharp",
+            Self::EnabledIsEnough => "ENABLED is trusted without comparing the key",
+            Self::StopOnDeletion => "deleting a resource turns encryption off, whatever its policy says",
+            Self::LeaseOnly => "a lease of 15 s by the replicas' own clocks is the only fence",
+            Self::UnacknowledgedCounts => "a reservation whose write failed counts as written",
+            Self::OldLook => "a look is cached for five minutes",
+            Self::NoSettling => "Encrypted is said as soon as AWS says ENABLED",
+            Self::FailedShownAsDone => "a failed re-key is read as the new key in force",
+            Self::OwnershipIgnored => "a second resource writes itself into another's ledger",
+            Self::PauseNotNoticed => {
+                "a pause before the call is not noticed, and the call dated when it is sent"
+            }
+            Self::RetiredEarly => "a ledger is retired as soon as its owner is gone",
+            Self::SilenceIsRefusal => "a call that got no answer is recorded as refused",
+            Self::ForeignStream => "nobody asks whether the stream is the operator's",
+            Self::ForeignKey => "nobody asks whether the key is the operator's",
+            Self::BudgetIgnored => "AWS's limit counts instead of the administrator's",
+            Self::OwnClockPrunes => "calls are forgotten by a clock that AWS has not accepted",
+            Self::StatusRewritten => "the status is written at every look, changed or not",
+        }
+    }
+
+    /// The promises that may rightly report it.
+    #[must_use]
+    pub fn promises(self) -> &'static [&'static str] {
+        match self {
+            Self::NoCompareAndSwap | Self::LeaseOnly => &["P1", "P2", "P3", "P10"],
+            Self::CachedResource => &["P3", "P7"],
+            Self::SdkRetries => &["P1", "P2"],
+            // Two processes that remember different attempts write the status against each other for ever.
+            Self::BackoffInMemory => &["P5", "P9"],
+            Self::UnknownRefunded => &["P1", "P3", "P10"],
+            Self::LedgerCollected | Self::SharpWindow | Self::RetiredEarly | Self::OwnClockPrunes => {
+                &["P1", "P10"]
+            }
+            Self::EnabledIsEnough => &["P4"],
+            Self::StopOnDeletion => &["P7"],
+            Self::UnacknowledgedCounts => &["P1", "P2", "P3"],
+            Self::OldLook => &["P4", "P5", "P6"],
+            Self::NoSettling => &["P6"],
+            Self::FailedShownAsDone => &["P4", "P6"],
+            Self::OwnershipIgnored => &["P3"],
+            Self::PauseNotNoticed | Self::SilenceIsRefusal => &["P1", "P3"],
+            Self::ForeignStream | Self::ForeignKey => &["P8"],
+            Self::BudgetIgnored => &["P1"],
+            Self::StatusRewritten => &["P5"],
+        }
+    }
+}
+
+/// An operator with one bug.
+#[derive(Clone, Copy, Debug)]
+pub struct Spoiled(pub Bug);
+
+impl Parts for Spoiled {
+    type Aws = SpoiledAws;
+    type Records = SpoiledRecords;
+
+    fn aws(&self, aws: Aws) -> SpoiledAws {
+        SpoiledAws::new(self.0, aws)
+    }
+
+    fn records(&self, records: Cluster) -> SpoiledRecords {
+        SpoiledRecords::new(self.0, records)
+    }
+
+    fn decide(&self) -> Decide {
+        match self.0 {
+            Bug::SharpWindow => decisions::back_after_a_day_sharp,
+            Bug::EnabledIsEnough => decisions::enabled_is_enough,
+            Bug::NoSettling => decisions::without_settling,
+            Bug::ForeignStream => decisions::on_any_stream,
+            Bug::ForeignKey => decisions::with_any_key,
+            _ => tally::noted,
+        }
+    }
+
+    fn clock(&self, clock: Clock) -> Clock {
+        if self.0 != Bug::PauseNotNoticed {
+            return clock;
+        }
+        // A clock that does not run while the process is paused shows no more than a request takes.
+        Clock::new(move || clock.now(), || Duration::ZERO)
+    }
+
+    fn rules(&self, rules: Rules) -> Rules {
+        if self.0 == Bug::BudgetIgnored { Rules { max_calls_per_day: AWS_LIMIT, ..rules } } else { rules }
+    }
+
+    fn after_deletion(&self, state: &mut State, resource: &StreamEncryption) {
+        if self.0 == Bug::LedgerCollected {
+            records::collect(state, resource);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! AWS as a spoiled operator reaches it: the simulated port, with the bug before or behind it.
+//!
+//! It may send more, later or otherwise than it was told, and misread answers. It never touches Kubernetes.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use stream_encryption_operator::api::ledger::Action;
+use stream_encryption_operator::aws::{Identity, Streams, Turn};
+use stream_encryption_operator::model::fault::{Class, Fault};
+use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
+use stream_encryption_operator::model::observation::{Look, Shown};
+use stream_encryption_operator::model::stream::StreamArn;
+
+use super::Bug;
+use crate::ports::Aws;
+
+/// How long [`Bug::OldLook`] takes a look for good.
+const GOOD_FOR: SignedDuration = SignedDuration::from_mins(5);
+/// How often the SDK sends a request, by its defaults.
+const TRIES: i64 = 3;
+
+/// AWS, spoiled.
+#[derive(Debug)]
+pub struct SpoiledAws {
+    bug: Bug,
+    aws: Aws,
+    known: Mutex<Known>,
+}
+
+/// What this process believes to know.
+#[derive(Debug, Default)]
+struct Known {
+    /// The last look at each stream, and when it was made.
+    looks: BTreeMap<String, (Timestamp, Option<Look>)>,
+    /// The key last asked for, by stream.
+    asked: BTreeMap<String, Key>,
+}
+
+impl SpoiledAws {
+    pub(super) fn new(bug: Bug, aws: Aws) -> Self {
+        Self { bug, aws, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.aws.link().scene.state().now
+    }
+
+    /// Start as the SDK sends it while its retries are on.
+    async fn start_with_retries(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
+        let mut tries = 1;
+        loop {
+            let answer = self.aws.start(stream, key, reserved).await;
+            let again = matches!(
+                &answer,
+                Err(fault)
+                    if matches!(fault.class, Class::LimitReached | Class::UnknownOutcome | Class::Throttled)
+            );
+            if !again || tries == TRIES {
+                return answer;
+            }
+            let pause = SignedDuration::from_millis(300 * tries);
+            let at = self.now() + pause;
+            self.aws.link().scene.wait_until(at).await;
+            tries += 1;
+        }
+    }
+
+    /// An answer as it is understood.
+    fn understood(&self, answer: Result<(), Fault>) -> Result<(), Fault> {
+        match answer {
+            Err(fault) if self.bug == Bug::SilenceIsRefusal && fault.class == Class::UnknownOutcome => {
+                Err(Fault { class: Class::Transient, ..fault })
+            }
+            answer => answer,
+        }
+    }
+}
+
+impl Streams for SpoiledAws {
+    async fn identity(&self) -> Result<Identity, Fault> {
+        self.aws.identity().await
+    }
+
+    async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
+        let name = stream.to_string();
+        if self.bug == Bug::OldLook {
+            let known = self.known().looks.get(&name).cloned();
+            if let Some((at, look)) = known
+                && self.now() < at + GOOD_FOR
+            {
+                return Ok(look);
+            }
+        }
+        let mut look = self.aws.look(stream, turn).await?;
+        let now = self.now();
+        let mut known = self.known();
+        if self.bug == Bug::FailedShownAsDone
+            && let (Some(look), Some(asked)) = (&mut look, known.asked.get(&name))
+            && matches!(look.encryption, Shown::Failed { action: Action::Start, .. })
+        {
+            look.encryption = Shown::On(asked.clone());
+        }
+        known.looks.insert(name, (now, look.clone()));
+        Ok(look)
+    }
+
+    async fn key(&self, stream: &StreamArn, name: &KeyName, turn: &Turn) -> Result<Option<KeyFacts>, Fault> {
+        self.aws.key(stream, name, turn).await
+    }
+
+    async fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) {
+        self.aws.turn(stream, action, turn).await;
+    }
+
+    async fn start(&self, stream: &StreamArn, key: &Key, reserved: Timestamp) -> Result<(), Fault> {
+        self.known().asked.insert(stream.to_string(), key.clone());
+        let answer = match self.bug {
+            Bug::SdkRetries => self.start_with_retries(stream, key, reserved).await,
+            Bug::PauseNotNoticed => self.aws.start_dated(stream, key, reserved, None).await,
+            _ => self.aws.start(stream, key, reserved).await,
+        };
+        self.understood(answer)
+    }
+
+    async fn stop(
+        &self,
+        stream: &StreamArn,
+        in_force: Option<&Key>,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
+        let answer = match self.bug {
+            Bug::PauseNotNoticed => self.aws.stop_dated(stream, in_force, reserved, None).await,
+            _ => self.aws.stop(stream, in_force, reserved).await,
+        };
+        self.understood(answer)
+    }
+
+    async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {
+        self.aws.put_record(stream, record, turn).await
+    }
+
+    async fn session_age(&self) -> Result<Option<SignedDuration>, Fault> {
+        self.aws.session_age().await
+    }
+}

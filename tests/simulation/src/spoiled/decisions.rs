@@ -1,0 +1,75 @@
+//! Wrong decisions: each asks the real one, with an input or an answer that a programmer got wrong.
+//!
+//! They are pure, as the real one is, and each is wrong in one way only.
+
+use jiff::SignedDuration;
+use stream_encryption_operator::api::condition::Reason;
+use stream_encryption_operator::model::decision::{Decision, Input, Intent, Seen, Step, Wanted};
+use stream_encryption_operator::model::key::Key;
+use stream_encryption_operator::model::ledger::{DAY, WINDOW};
+use stream_encryption_operator::model::observation::Observation;
+use stream_encryption_operator::model::permission::Permission;
+
+use crate::tally::noted;
+
+/// Waits for the budget as if a call counted for 24 hours sharp; the spoiled ledger shows none that is older.
+pub(super) fn back_after_a_day_sharp(input: &Input<'_>) -> Decision {
+    let decision = noted(input);
+    match decision.next_attempt {
+        Some(next) if decision.reason == Reason::CallLimitReached => {
+            // The ledger is read a moment before the visit's own time is.
+            let free = next - (WINDOW - DAY) + SignedDuration::from_millis(10);
+            let wake = decision.wake.min(free).max(input.now);
+            let look_due = decision.look_due.min(free).max(input.now);
+            Decision { wake, look_due, next_attempt: Some(free), ..decision }
+        }
+        _ => decision,
+    }
+}
+
+/// A stream that is encrypted with one key is taken for encrypted with the other.
+pub(super) fn enabled_is_enough(input: &Input<'_>) -> Decision {
+    let on = matches!(input.seen, Seen::At(_, Observation::On(_)));
+    if !on || matches!(input.intent.wanted, Wanted::Off) {
+        return noted(input);
+    }
+    let intent = Intent { wanted: Wanted::AnyKey, key_problem: None, ..input.intent.clone() };
+    noted(&Input { intent: &intent, ..input.clone() })
+}
+
+/// What AWS has just said is said at once.
+pub(super) fn without_settling(input: &Input<'_>) -> Decision {
+    let decision = noted(input);
+    if decision.reason == Reason::Settling && matches!(decision.step, Step::Rest) {
+        Decision { reason: Reason::Encrypted, ..decision }
+    } else {
+        decision
+    }
+}
+
+/// Every stream is the operator's.
+pub(super) fn on_any_stream(input: &Input<'_>) -> Decision {
+    let permission = Permission {
+        account: input.stream.account.clone(),
+        partition: input.stream.partition.clone(),
+        ..input.permission.clone()
+    };
+    noted(&Input { permission: &permission, ..input.clone() })
+}
+
+/// Every key is the operator's.
+pub(super) fn with_any_key(input: &Input<'_>) -> Decision {
+    let Wanted::Key(Key::Customer(asked)) = &input.intent.wanted else { return noted(input) };
+    if asked.account == input.permission.account {
+        return noted(input);
+    }
+    let mut own = asked.clone();
+    own.account = input.permission.account.clone();
+    let intent = Intent { wanted: Wanted::Key(Key::Customer(own)), ..input.intent.clone() };
+    let mut decision = noted(&Input { intent: &intent, ..input.clone() });
+    if let Step::Call(call) = &mut decision.step {
+        call.target = Key::Customer(asked.clone()).target();
+        call.wanted = call.target.clone();
+    }
+    decision
+}

@@ -1,0 +1,284 @@
+//! Kubernetes as a spoiled operator reaches it: the simulated port, with the bug before or behind it.
+//!
+//! It may show and write other things than it was told. It never touches AWS.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use stream_encryption_operator::api::condition::{ConditionType, Reason, Truth};
+use stream_encryption_operator::api::ledger::{Attempts, Outcome, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::stream_encryption::{
+    DeletionPolicy, Drift, EncryptionStatus, KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
+};
+use stream_encryption_operator::controller::records::{Happening, RecordError, Records, ReferencedKey};
+use stream_encryption_operator::model::ledger::{DAY, counts_until};
+
+use super::Bug;
+use crate::ports::Cluster;
+use crate::scene::State;
+use crate::store::name_of;
+
+/// How much longer than it must [`Bug::OwnClockPrunes`] keeps a call, so that it writes nothing when all is quiet.
+const KEPT: SignedDuration = SignedDuration::from_hours(26);
+/// How long a lease is good for.
+const LEASE: SignedDuration = SignedDuration::from_secs(15);
+
+/// Kubernetes, spoiled.
+#[derive(Debug)]
+pub struct SpoiledRecords {
+    bug: Bug,
+    cluster: Cluster,
+    /// The attempts of each ledger, for the life of the process.
+    attempts: Mutex<BTreeMap<String, Attempts>>,
+    /// The visits that have begun, by task.
+    begun: Mutex<BTreeSet<usize>>,
+}
+
+/// Kubernetes collects the ledgers that a deleted resource owned: somebody gave them an owner reference.
+pub(super) fn collect(state: &mut State, resource: &StreamEncryption) {
+    let owned = |ledger: &&StreamLedger| Some(&ledger.spec.owner.uid) == resource.metadata.uid.as_ref();
+    let names: Vec<_> =
+        state.store.ledgers().filter(owned).filter_map(|ledger| ledger.metadata.name.clone()).collect();
+    let now = state.now;
+    for name in names {
+        state.story.tell(now, || format!("the ledger {name} is collected with its owner"));
+        state.store.lose_ledger(&name);
+    }
+}
+
+impl SpoiledRecords {
+    pub(super) fn new(bug: Bug, cluster: Cluster) -> Self {
+        Self { bug, cluster, attempts: Mutex::default(), begun: Mutex::default() }
+    }
+
+    fn attempts(&self) -> MutexGuard<'_, BTreeMap<String, Attempts>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Now, by this replica's own clock.
+    fn now(&self) -> Timestamp {
+        let link = self.cluster.link();
+        link.scene.clock_of(link.process.replica).now()
+    }
+
+    /// Whether this is the first thing that a visit does: only then is the lease looked at, as leader election does it.
+    fn begins_a_visit(&self) -> bool {
+        let task = {
+            let state = self.cluster.link().scene.state();
+            state.polled.name.is_some().then_some(state.polled.task)
+        };
+        task.is_some_and(|task| self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(task))
+    }
+
+    /// Who does not lead waits.
+    async fn wait_to_lead(&self) {
+        let scene = &self.cluster.link().scene;
+        while !self.leads() {
+            let again = scene.state().now + LEASE;
+            scene.wait_until(again).await;
+        }
+    }
+
+    /// Whether this process holds the lease, or takes one that has run out by its own clock.
+    fn leads(&self) -> bool {
+        let link = self.cluster.link();
+        let now = self.now();
+        let state = &mut *link.scene.state();
+        if state.replicas[link.process.replica].paused_until > state.now {
+            return false;
+        }
+        if let Some((holder, renewed)) = &mut state.lease
+            && *holder != link.process
+        {
+            let condition = &state.replicas[holder.replica];
+            if condition.up && condition.life == holder.life && condition.paused_until <= state.now {
+                // It renews its lease every few seconds, while it runs.
+                *renewed = state.now + link.scene.offset(holder.replica);
+            }
+            if now < *renewed + LEASE {
+                return false;
+            }
+        }
+        state.lease = Some((link.process, now));
+        true
+    }
+
+    /// The resource as the watch has told it.
+    fn from_the_cache(&self, namespace: &str, name: &str) -> Option<StreamEncryption> {
+        let link = self.cluster.link();
+        let state = link.scene.state();
+        let told = state.replicas[link.process.replica].told;
+        let name = (namespace.to_owned(), name.to_owned());
+        let last = state.store.changes()[..told].iter().rev();
+        let last = last.into_iter().find(|change| name_of(&change.resource) == name)?;
+        (!last.deleted).then(|| (*last.resource).clone())
+    }
+
+    /// A resource as it is shown.
+    fn shown(&self, mut resource: StreamEncryption) -> StreamEncryption {
+        match self.bug {
+            Bug::StopOnDeletion if resource.spec.drift == Drift::Correct => {
+                let allowed = self.cluster.link().scene.state().promises.allow_disable();
+                if allowed {
+                    resource.spec.deletion_policy = DeletionPolicy::Disable;
+                }
+            }
+            Bug::StatusRewritten => resource.status = None,
+            _ => {}
+        }
+        resource
+    }
+
+    /// A ledger as it is shown.
+    async fn opened(&self, mut ledger: StreamLedger) -> StreamLedger {
+        let now = self.now();
+        match self.bug {
+            Bug::SharpWindow => ledger.spec.calls.retain(|call| call.at() + DAY > now),
+            Bug::OwnClockPrunes => {
+                let before = ledger.spec.calls.len();
+                ledger.spec.calls.retain(|call| counts_until(call) + KEPT > now);
+                if ledger.spec.calls.len() < before
+                    && let Ok(tidy) = self.cluster.replace_ledger(&ledger).await
+                {
+                    return tidy;
+                }
+            }
+            Bug::BackoffInMemory => {
+                let name = ledger.metadata.name.as_deref().unwrap_or_default();
+                ledger.spec.attempts = self.attempts().get(name).cloned();
+            }
+            Bug::OwnershipIgnored => {
+                let state = self.cluster.link().scene.state();
+                let asking = state.polled.name.as_ref().and_then(|name| state.store.resource(name));
+                if let Some(resource) = asking {
+                    let (namespace, name) = name_of(resource);
+                    let uid = resource.metadata.uid.clone().unwrap_or_default();
+                    ledger.spec.owner = Owner { namespace, name, uid };
+                }
+            }
+            _ => {}
+        }
+        ledger
+    }
+
+    /// A ledger as it is written.
+    fn to_be_written(&self, name: &str, spec: &StreamLedgerSpec) -> StreamLedgerSpec {
+        let mut written = spec.clone();
+        match self.bug {
+            Bug::UnknownRefunded => written.calls.retain(|call| call.outcome != Outcome::Unknown),
+            Bug::BackoffInMemory => match written.attempts.take() {
+                Some(attempts) => {
+                    self.attempts().insert(name.to_owned(), attempts);
+                }
+                None => {
+                    self.attempts().remove(name);
+                }
+            },
+            _ => {}
+        }
+        written
+    }
+
+    /// What came of a write, as it is understood.
+    async fn written(
+        &self,
+        asked: StreamLedger,
+        mut answer: Result<StreamLedger, RecordError>,
+    ) -> Result<StreamLedger, RecordError> {
+        match self.bug {
+            Bug::NoCompareAndSwap | Bug::LeaseOnly => {
+                while matches!(answer, Err(RecordError::Conflict)) {
+                    let name = asked.metadata.name.as_deref().unwrap_or_default();
+                    let Some(newer) = self.cluster.ledger(name).await? else { break };
+                    let over = StreamLedger { metadata: newer.metadata, spec: asked.spec.clone() };
+                    answer = self.cluster.replace_ledger(&over).await;
+                }
+                answer
+            }
+            Bug::UnacknowledgedCounts => answer.or(Ok(asked)),
+            Bug::BackoffInMemory => match answer {
+                Ok(ledger) => Ok(self.opened(ledger).await),
+                error => error,
+            },
+            _ => answer,
+        }
+    }
+}
+
+impl Records for SpoiledRecords {
+    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {
+        match self.bug {
+            Bug::CachedResource => return Ok(self.from_the_cache(namespace, name)),
+            Bug::LeaseOnly if self.begins_a_visit() => self.wait_to_lead().await,
+            _ => {}
+        }
+        let resource = self.cluster.resource(namespace, name).await?;
+        Ok(resource.map(|resource| self.shown(resource)))
+    }
+
+    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, RecordError> {
+        match self.cluster.ledger(name).await? {
+            Some(ledger) => Ok(Some(self.opened(ledger).await)),
+            None => Ok(None),
+        }
+    }
+
+    async fn ledgers(&self) -> Result<Vec<StreamLedger>, RecordError> {
+        let mut ledgers = self.cluster.ledgers().await?;
+        if self.bug == Bug::RetiredEarly {
+            ledgers.iter_mut().for_each(|ledger| ledger.spec.calls.clear());
+        }
+        Ok(ledgers)
+    }
+
+    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, RecordError> {
+        let asked = StreamLedger::new(name, self.to_be_written(name, spec));
+        let answer = self.cluster.create_ledger(name, &asked.spec).await;
+        if self.bug == Bug::LeaseOnly {
+            // Even so the API server makes nothing twice.
+            return answer;
+        }
+        self.written(asked, answer).await
+    }
+
+    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, RecordError> {
+        let name = ledger.metadata.name.as_deref().unwrap_or_default();
+        let spec = self.to_be_written(name, &ledger.spec);
+        let asked = StreamLedger { metadata: ledger.metadata.clone(), spec };
+        let answer = self.cluster.replace_ledger(&asked).await;
+        self.written(asked, answer).await
+    }
+
+    async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), RecordError> {
+        self.cluster.delete_ledger(ledger).await
+    }
+
+    async fn write_status(&self, of: &Owner, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
+        let mut status = status.clone();
+        if self.bug == Bug::NoSettling && status.encryption_status == Some(EncryptionStatus::Enabled) {
+            let encrypted = ConditionType::Encrypted.as_str();
+            for condition in status.conditions.iter_mut().filter(|condition| condition.type_ == encrypted) {
+                Truth::True.as_str().clone_into(&mut condition.status);
+                condition.reason = Reason::Encrypted.to_string();
+            }
+        }
+        self.cluster.write_status(of, &status).await
+    }
+
+    async fn tell(&self, of: &Owner, happening: &Happening) {
+        self.cluster.tell(of, happening).await;
+    }
+
+    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
+        self.cluster.set_finalizer(resource, present).await
+    }
+
+    async fn referenced_key(
+        &self,
+        namespace: &str,
+        reference: &KeyObjectReference,
+    ) -> Result<ReferencedKey, RecordError> {
+        self.cluster.referenced_key(namespace, reference).await
+    }
+}

@@ -1,0 +1,71 @@
+//! Proves the simulation: each planted bug is found, by a promise that it breaks, within a bounded number of seeds.
+//!
+//! A promise that nothing can break protects nobody. A seed counts only if the faithful operator keeps all promises in the
+//! same plan, so what is found is the bug and nothing else. With `--nocapture` it prints what found what.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use simulation::dice::plan;
+use simulation::parts::Faithful;
+use simulation::plan::Plan;
+use simulation::promises::Broken;
+use simulation::run::run;
+use simulation::shrink;
+use simulation::spoiled::{Bug, Spoiled};
+
+/// The most seeds that a bug may survive.
+const MOST_SEEDS: u64 = 3_000;
+/// The most runs that are spent on making a story smaller.
+const MOST_SHRINKING: usize = 40;
+
+/// How a bug was found.
+struct Found {
+    seed: u64,
+    broken: Broken,
+    story: usize,
+}
+
+fn find(bug: Bug) -> Option<Found> {
+    (0..MOST_SEEDS).find_map(|seed| {
+        let plan = plan(seed);
+        let broken = run(&plan, &Spoiled(bug), false).broken?;
+        if run(&plan, &Faithful, false).broken.is_some() {
+            return None;
+        }
+        let (small, _): (Plan, Broken) = shrink::within(MOST_SHRINKING, &plan, &broken, &Spoiled(bug));
+        Some(Found { seed, broken, story: small.happenings.len() })
+    })
+}
+
+#[test]
+fn every_planted_bug_breaks_a_promise_that_the_faithful_operator_keeps() {
+    let next = AtomicUsize::new(0);
+    let all = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = find(*bug);
+                    all.lock().unwrap().push((*bug, found));
+                }
+            });
+        }
+    });
+    let mut all = all.into_inner().unwrap();
+    all.sort_by_key(|(bug, _)| Bug::ALL.iter().position(|one| one == bug));
+    println!("| bug | promise | seeds | story | what is wrong |\n|---|---|---|---|---|");
+    for (bug, found) in &all {
+        let what = bug.description();
+        match found {
+            Some(Found { seed, broken, story }) => {
+                println!("| {bug:?} | {} | {} | {story} | {what} |", broken.promise, seed + 1);
+            }
+            None => println!("| {bug:?} | none | {MOST_SEEDS} | - | {what} |"),
+        }
+    }
+    for (bug, found) in &all {
+        let Some(Found { seed, broken, .. }) = found else { panic!("{bug:?} was not found") };
+        assert!(bug.promises().contains(&broken.promise), "{bug:?} in seed {seed}: {broken}");
+    }
+}
