@@ -67,6 +67,7 @@ fn plant(world: &mut World, stream: &PlannedStream, account: &str, created: Opti
 }
 
 /// Carries one happening out.
+#[allow(clippy::too_many_lines, reason = "one arm for each kind of happening")]
 pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
     let state = &mut *scene.state();
     let now = state.now;
@@ -201,9 +202,11 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
     }
 }
 
+type KeyChange = Box<dyn Fn(&mut simulated_aws::world::Key)>;
+
 fn change_key(state: &mut State, happening: &Happening) {
     use simulated_aws::world::KeyState;
-    let (number, change): (usize, Box<dyn Fn(&mut simulated_aws::world::Key)>) = match happening {
+    let (number, change): (usize, KeyChange) = match happening {
         Happening::KeyDisabled(number, disabled) => {
             let to = if *disabled { KeyState::Disabled } else { KeyState::Enabled };
             (*number, Box::new(move |key| key.state = to))

@@ -20,6 +20,7 @@ use crate::store::Name;
 
 /// The dice of one plan.
 struct Dice {
+    #[allow(clippy::struct_field_names, reason = "the dice that are thrown")]
     dice: fastrand::Rng,
     streams: Vec<PlannedStream>,
     resources: Vec<(Name, usize)>,
@@ -66,7 +67,6 @@ fn streams(dice: &mut fastrand::Rng) -> Vec<PlannedStream> {
             let service = if dice.u8(..3) == 0 { Service::Kinesis } else { Service::Firehose };
             // What can never be encrypted is visited every few minutes, and nothing happens: few are enough.
             let kind = match dice.u8(..80) {
-                0..=59 => StreamKind::Plain,
                 60..=73 => StreamKind::Encrypted,
                 74 if service == Service::Firehose => StreamKind::FailedBefore,
                 75 if service == Service::Firehose => StreamKind::NotDirectPut,

@@ -345,10 +345,9 @@ impl State {
         let blurred = self.world.calls().last().and_then(|call| call.fault.as_deref()) == Some("ReadLag");
         let lag = self.world.settings().read_lag;
         let real = self.world.stream(&arn, now - lag).and_then(|snapshot| snapshot.in_force.clone());
-        let settled = matches!(
-            stream_encryption_operator::model::observation::Observation::of(stream, Some(look)).settled(),
-            Some(_)
-        );
+        let settled = stream_encryption_operator::model::observation::Observation::of(stream, Some(look))
+            .settled()
+            .is_some();
         let shown = self.promises.shown.entry(arn).or_default();
         shown.last.insert(replica, now - lag);
         if settled {

@@ -58,6 +58,7 @@ struct Queued {
 
 impl<P: Parts> Replica<P> {
     /// Starts a process.
+    #[allow(clippy::missing_panics_doc, reason = "the region is a constant")]
     pub fn boot(scene: &Arc<Scene>, process: Process, plan: &Plan, parts: &P) -> Self {
         let link = Link { scene: scene.clone(), process };
         let operator = Arc::new(Operator {
@@ -171,6 +172,7 @@ impl<P: Parts> Replica<P> {
     }
 
     /// Looks for ledgers to retire.
+    #[must_use]
     pub fn retire(&self) -> Task {
         let operator = self.operator.clone();
         let future = Box::pin(async move {

@@ -291,6 +291,7 @@ impl<'a, P: Parts> Run<'a, P> {
         let changes = state.store.changes().len();
         if changes > self.given {
             // What Kubernetes does after a deletion, where a planted bug has it do something.
+            #[allow(clippy::unnecessary_to_owned, reason = "the state changes meanwhile")]
             for change in state.store.changes()[self.given..].to_vec() {
                 state.promises.note_change(&change.resource, change.deleted, now);
                 if change.deleted {

@@ -105,7 +105,7 @@ impl SpoiledRecords {
     }
 
     /// The resource as the watch has told it.
-    fn from_the_cache(&self, namespace: &str, name: &str) -> Option<StreamEncryption> {
+    fn remembered(&self, namespace: &str, name: &str) -> Option<StreamEncryption> {
         let link = self.cluster.link();
         let state = link.scene.state();
         let told = state.replicas[link.process.replica].told;
@@ -209,7 +209,7 @@ impl SpoiledRecords {
 impl Records for SpoiledRecords {
     async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {
         match self.bug {
-            Bug::CachedResource => return Ok(self.from_the_cache(namespace, name)),
+            Bug::CachedResource => return Ok(self.remembered(namespace, name)),
             Bug::LeaseOnly if self.begins_a_visit() => self.wait_to_lead().await,
             _ => {}
         }
@@ -227,7 +227,9 @@ impl Records for SpoiledRecords {
     async fn ledgers(&self) -> Result<Vec<StreamLedger>, RecordError> {
         let mut ledgers = self.cluster.ledgers().await?;
         if self.bug == Bug::RetiredEarly {
-            ledgers.iter_mut().for_each(|ledger| ledger.spec.calls.clear());
+            for ledger in &mut ledgers {
+                ledger.spec.calls.clear();
+            }
         }
         Ok(ledgers)
     }
