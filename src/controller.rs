@@ -24,6 +24,7 @@ mod resolve;
 pub mod retire;
 
 use case::Case;
+use finalize::Hold;
 use records::{RecordError, Records};
 
 pub use context::{Clock, Decide, Operator, Rules};
@@ -41,37 +42,54 @@ pub async fn reconcile<A: Streams, R: Records>(
     let Some(resource) = &operator.records.resource(&of.namespace, &of.name).await? else {
         return Ok(operator.clock.now() + operator.rules.drift_interval);
     };
+    match visit(operator, resource).await {
+        // Somebody else wrote first, or the resource has changed: all that was seen and decided is void.
+        Err(RecordError::Conflict) => {
+            debug!(namespace = of.namespace, name = of.name, "dropped, to be decided anew");
+            operator.memory.forget(resource);
+            Ok(operator.clock.now() + SignedDuration::from_secs(1))
+        }
+        outcome => outcome,
+    }
+}
+
+/// Visits the resource that was just read. [`RecordError::Conflict`]: it is to be read again.
+async fn visit<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+) -> Result<Timestamp, RecordError> {
     let visit = operator.memory.recall(resource, operator.clock.now());
     let subject = match resolve::resolve(operator, resource, &visit).await? {
         Ok(subject) => subject,
         Err(unresolved) => return report::unresolved(operator, resource, &visit, unresolved).await,
     };
-    if finalize::is_released(operator, resource, &subject).await? {
-        return Ok(operator.clock.now() + subject.drift_interval);
+    match finalize::hold(operator, resource, &subject).await? {
+        Hold::AsItShouldBe => {}
+        // It is another version now, and is visited as that.
+        Hold::Changed => return Ok(operator.clock.now()),
+        Hold::Released => return Ok(operator.clock.now() + subject.drift_interval),
     }
     let book = book::open(&operator.records, resource, &subject.stream, operator.clock.now()).await?;
     let mut case = Case::new(operator.clock.now(), subject, book, visit);
 
     let mut decision = (operator.decide)(&case.input());
-    if decision.step == Step::Look || (matches!(decision.step, Step::Call(_)) && !case.look_is_fresh()) {
+    if matches!(decision.step, Step::Look | Step::Call(_)) {
+        if case.visit.key.is_some() {
+            // What is remembered of the key is as old as the look that is not good enough any more.
+            operator.memory.forget(resource);
+            return Ok(operator.clock.now());
+        }
         observe::observe(operator, &mut case).await;
         decision = (operator.decide)(&case.input());
     }
-    match act(operator, resource, &mut case, decision).await {
-        Ok(decision) => report::report(operator, resource, case, decision).await,
-        // Somebody else wrote first, or the resource has changed: all that was seen and decided is void.
-        Err(RecordError::Conflict) => {
-            debug!("dropped, to be decided anew");
-            operator.memory.forget(resource);
-            Ok(operator.clock.now() + SignedDuration::from_secs(1))
-        }
+    let decision = match act(operator, resource, &mut case, decision).await {
         Err(RecordError::Unusable(why)) if case.book.ownership == Ownership::Unreadable => {
             warn!(stream = %case.subject.stream, why, "the ledger cannot be written");
-            let decision = (operator.decide)(&case.input());
-            report::report(operator, resource, case, decision).await
+            (operator.decide)(&case.input())
         }
-        Err(error) => Err(error),
-    }
+        decided => decided?,
+    };
+    report::report(operator, resource, case, decision).await
 }
 
 /// Carries the step out, and decides what to say after it.
@@ -92,7 +110,7 @@ async fn act<A: Streams, R: Records>(
             execute::call(operator, resource, case, reservation).await?;
         }
         Step::Verify => {
-            case.book.save(&operator.records).await?;
+            execute::note(operator, resource, case).await?;
             execute::verify(operator, resource, case).await;
         }
         Step::Release => {
@@ -100,7 +118,7 @@ async fn act<A: Streams, R: Records>(
             return Ok(decision);
         }
         Step::Look | Step::Rest => {
-            case.book.save(&operator.records).await?;
+            execute::note(operator, resource, case).await?;
             return Ok(decision);
         }
     }

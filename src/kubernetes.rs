@@ -3,6 +3,7 @@
 //! `resources` writes what users see (status, events, the finalizer), `ledgers` the operator's own records. Every
 //! request has a deadline, and the client does not retry by itself: the next visit does, with what is true then.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
@@ -65,10 +66,11 @@ impl Records for Cluster {
 
     async fn write_status(
         &self,
-        resource: &Owner,
+        read: &ObjectMeta,
         status: &StreamEncryptionStatus,
     ) -> Result<(), RecordError> {
-        resources::write_status(&self.resources(&resource.namespace), resource, status).await
+        let namespace = read.namespace.as_deref().unwrap_or_default();
+        resources::write_status(&self.resources(namespace), read, status).await
     }
 
     async fn tell(&self, resource: &Owner, happening: &Happening) {

@@ -16,7 +16,6 @@ use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 use tracing::{debug, error, info, warn};
 
-use crate::api::ledger::Owner;
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Aws, Endpoints};
 use crate::controller::memory::Memory;
@@ -105,14 +104,9 @@ async fn visit(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
     let wake = match &resource.0 {
         Ok(resource) => Box::pin(reconcile(&context, resource)).await?,
         Err(invalid) => {
-            let of = Owner {
-                namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
-                name: invalid.metadata.name.clone().unwrap_or_default(),
-                uid: invalid.metadata.uid.clone().unwrap_or_default(),
-            };
-            warn!(namespace = of.namespace, name = of.name, error = %invalid.error, "a resource cannot be read");
-            let why = invalid.error.clone();
-            malformed(&context, &of, invalid.metadata.generation, &why).await?;
+            let read = &invalid.metadata;
+            warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "a resource cannot be read");
+            malformed(&context, read, &invalid.error).await?;
             return Ok(Action::await_change());
         }
     };

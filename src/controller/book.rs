@@ -104,12 +104,16 @@ impl Book {
         saved
     }
 
+    /// Whether the ledger is to be another than it was read.
+    pub(super) fn is_changed(&self) -> bool {
+        self.ownership == Ownership::Own && self.stored.as_ref().is_none_or(|stored| stored.spec != self.spec)
+    }
+
     async fn write<R: Records>(&mut self, records: &R) -> Result<(), RecordError> {
-        if self.ownership != Ownership::Own {
+        if !self.is_changed() {
             return Ok(());
         }
         let saved = match &self.stored {
-            Some(stored) if stored.spec == self.spec => return Ok(()),
             Some(stored) => {
                 let changed = StreamLedger { metadata: stored.metadata.clone(), spec: self.spec.clone() };
                 records.replace_ledger(&changed).await?

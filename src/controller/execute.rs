@@ -92,6 +92,19 @@ pub(super) async fn call<A: Streams, R: Records>(
     Ok(())
 }
 
+/// Writes down what was learned, without a call. What is learned depends on what is asked for: a visit of a resource that has
+/// changed since must not write over what another one has learned of it.
+pub(super) async fn note<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    case: &mut Case,
+) -> Result<(), RecordError> {
+    if case.book.is_changed() {
+        still_asked_for(operator, resource).await?;
+    }
+    case.book.save(&operator.records).await
+}
+
 /// Writes one record and reads whether it was encrypted.
 pub(super) async fn verify<A: Streams, R: Records>(
     operator: &Operator<A, R>,

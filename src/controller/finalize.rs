@@ -12,21 +12,32 @@ fn is_held(resource: &StreamEncryption) -> bool {
     resource.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Sets or takes away the finalizer as the spec has it. True: the resource is being deleted and nothing is left to do.
-pub(super) async fn is_released<A: Streams, R: Records>(
+/// What became of the finalizer.
+pub(super) enum Hold {
+    /// Nothing: it is there, or not, as the spec has it.
+    AsItShouldBe,
+    /// It was set, or taken away.
+    Changed,
+    /// The resource is being deleted, and nothing is left to do.
+    Released,
+}
+
+/// Sets or takes away the finalizer as the spec has it.
+pub(super) async fn hold<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     resource: &StreamEncryption,
     subject: &Subject,
-) -> Result<bool, RecordError> {
+) -> Result<Hold, RecordError> {
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let held = is_held(resource);
     let wanted = subject.intent.disable_on_deletion && (deleting || subject.permission.disable().is_ok());
+    let set = |present| operator.records.set_finalizer(resource, present);
     match (deleting, held, wanted) {
-        (true, true, false) => operator.records.set_finalizer(resource, false).await.map(|()| true),
-        (true, false, _) => Ok(true),
-        (false, false, true) => operator.records.set_finalizer(resource, true).await.map(|()| false),
-        (false, true, false) => operator.records.set_finalizer(resource, false).await.map(|()| false),
-        (_, true, true) | (false, false, false) => Ok(false),
+        (true, true, false) => set(false).await.map(|()| Hold::Released),
+        (true, false, _) => Ok(Hold::Released),
+        (false, false, true) => set(true).await.map(|()| Hold::Changed),
+        (false, true, false) => set(false).await.map(|()| Hold::Changed),
+        (_, true, true) | (false, false, false) => Ok(Hold::AsItShouldBe),
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::future::Future;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
 
@@ -39,10 +41,11 @@ pub trait Records: Send + Sync + 'static {
     /// Deletes a ledger, unless it has changed since it was read.
     fn delete_ledger(&self, ledger: &StreamLedger) -> impl Future<Output = Result<(), RecordError>> + Send;
 
-    /// Writes the status of a resource, unless it is gone or another one of that name.
+    /// Writes the status of the resource whose metadata was read as `read`; [`RecordError::Conflict`] if it has changed since.
+    /// One that is gone is no error: nobody is left to read it.
     fn write_status(
         &self,
-        resource: &Owner,
+        read: &ObjectMeta,
         status: &StreamEncryptionStatus,
     ) -> impl Future<Output = Result<(), RecordError>> + Send;
 

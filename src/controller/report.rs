@@ -5,7 +5,7 @@
 //! against each other for ever.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use tracing::info;
 
 use super::book::owner;
@@ -15,7 +15,6 @@ use super::memory::Visit;
 use super::records::{Happening, RecordError, Records};
 use super::resolve::Unresolved;
 use crate::api::condition::{ConditionType, Reason, Standing, Truth, condition, find, whole_second};
-use crate::api::ledger::Owner;
 use crate::api::stream_encryption::{Calls, Failure, StreamEncryption, StreamEncryptionStatus, StreamStatus};
 use crate::aws::Streams;
 use crate::model::backoff;
@@ -34,7 +33,8 @@ pub(super) async fn report<A: Streams, R: Records>(
     let before = resource.status.clone().unwrap_or_default();
     let status = status(resource, &before, &case, &decision);
     let said_before = |last: &StreamEncryptionStatus| *last == self::status(resource, last, &case, &decision);
-    if case.look_is_fresh() || !case.visit.status.as_ref().is_some_and(said_before) {
+    let is_news = resource.status.as_ref() != Some(&status);
+    if is_news && (case.look_is_fresh() || !case.visit.status.as_ref().is_some_and(said_before)) {
         write(operator, resource, &before, &status).await?;
     }
     let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
@@ -95,23 +95,23 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
 /// written is remembered: each write brings the resource back, and must not lead to another.
 pub async fn malformed<A: Streams, R: Records>(
     operator: &Operator<A, R>,
-    resource: &Owner,
-    generation: Option<i64>,
+    read: &ObjectMeta,
     why: &str,
 ) -> Result<(), RecordError> {
     let words = format!("The resource cannot be read: {why}. Write it anew.");
-    let before = operator.memory.status_of(&resource.uid);
+    let uid = read.uid.as_deref().unwrap_or_default();
+    let before = operator.memory.status_of(uid);
     let known = before.as_ref().map_or(&[][..], |before| &before.conditions);
     let status = StreamEncryptionStatus {
-        observed_generation: generation,
-        conditions: standing(known, Reason::SpecInvalid, &words, generation, operator.clock.now()),
+        observed_generation: read.generation,
+        conditions: standing(known, Reason::SpecInvalid, &words, read.generation, operator.clock.now()),
         ..StreamEncryptionStatus::default()
     };
     if before.as_ref() == Some(&status) {
         return Ok(());
     }
-    operator.records.write_status(resource, &status).await?;
-    operator.memory.keep_status(&resource.uid, status);
+    operator.records.write_status(read, &status).await?;
+    operator.memory.keep_status(uid, status);
     Ok(())
 }
 
@@ -125,7 +125,7 @@ async fn write<A: Streams, R: Records>(
         return Ok(());
     }
     let me = owner(resource);
-    operator.records.write_status(&me, status).await?;
+    operator.records.write_status(&resource.metadata, status).await?;
     if let Some(happening) = transition(&before.conditions, &status.conditions) {
         info!(
             namespace = me.namespace,

@@ -1,6 +1,7 @@
 //! What users see, on the API server: status, events and the finalizer. The spec, labels and annotations are never written.
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder};
@@ -24,24 +25,23 @@ pub(super) async fn read(
     ask_for(api.get(name)).await
 }
 
-/// Writes the status. The uid goes along, so that it never lands on another resource of the same name.
+/// Writes the status, if the resource is still the version that was read: what was seen of another version, or before a pause,
+/// is not written over what others have said since. The uid alone would not do: a server-side apply to `/status` takes the
+/// object's own (seen on 1.35.4).
 pub(super) async fn write_status(
     api: &Api<StreamEncryption>,
-    resource: &Owner,
+    read: &ObjectMeta,
     status: &StreamEncryptionStatus,
 ) -> Result<(), RecordError> {
+    let name = read.name.as_deref().unwrap_or_default();
     let body = json!({
         "apiVersion": StreamEncryption::api_version(&()),
         "kind": StreamEncryption::kind(&()),
-        "metadata": {"name": resource.name, "namespace": resource.namespace, "uid": resource.uid},
+        "metadata": {"name": name, "uid": read.uid, "resourceVersion": read.resource_version},
         "status": status,
     });
     let parameters = PatchParams::apply(MANAGER).force();
-    match ask_for(api.patch_status(&resource.name, &parameters, &Patch::Apply(&body))).await {
-        // Gone, or another resource by now: nobody is left to read it.
-        Ok(_) | Err(RecordError::Conflict) => Ok(()),
-        Err(error) => Err(error),
-    }
+    ask_for(api.patch_status(name, &parameters, &Patch::Apply(&body))).await.map(|_| ())
 }
 
 /// Adds or removes the finalizer, if the list of finalizers is still the one that was read.

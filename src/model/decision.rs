@@ -163,7 +163,7 @@ pub fn budget(i: &Input<'_>) -> Budget {
 pub fn decide(i: &Input<'_>) -> Decision {
     // Nothing of AWS is asked for what is not allowed, not wanted now, or not ours.
     if let Err(refusal) = permitted(i) {
-        return release_or(i, rest(i, refused(refusal), MINUTES_5, MINUTES_5));
+        return release_or(i, rest(i, refused(refusal), i.drift_interval, i.drift_interval));
     }
     if i.intent.suspended {
         return rest(i, Reason::Suspended, i.drift_interval, i.drift_interval);
@@ -171,7 +171,7 @@ pub fn decide(i: &Input<'_>) -> Decision {
     match i.ownership {
         Ownership::Own => {}
         Ownership::Another => {
-            return release_or(i, rest(i, Reason::StreamOwnedByAnother, MINUTES_3, MINUTES_3));
+            return release_or(i, rest(i, Reason::StreamOwnedByAnother, SECONDS_30, MINUTES_10));
         }
         Ownership::Unreadable => return rest(i, Reason::LedgerUnreadable, SECONDS_5, MINUTES_5),
     }
@@ -191,7 +191,7 @@ pub fn decide(i: &Input<'_>) -> Decision {
         Observation::NotEncryptable(_) => {
             return release_or(i, rest(i, Reason::EncryptionDisabled, i.drift_interval, i.drift_interval));
         }
-        Observation::Missing => return release_or(i, rest(i, Reason::StreamNotFound, SECONDS_5, MINUTES_5)),
+        Observation::Missing => return release_or(i, rest(i, Reason::StreamNotFound, SECONDS_5, MINUTES_10)),
         Observation::OtherStream => return rest(i, Reason::WrongStream, SECONDS_30, MINUTES_5),
         Observation::Creating => return rest(i, Reason::StreamCreating, SECONDS_5, MINUTES_5),
         Observation::Deleting => return rest(i, Reason::StreamDeleting, SECONDS_5, MINUTES_5),
@@ -269,7 +269,6 @@ const SECONDS_5: SignedDuration = SignedDuration::from_secs(5);
 const SECONDS_15: SignedDuration = SignedDuration::from_secs(15);
 const SECONDS_30: SignedDuration = SignedDuration::from_secs(30);
 const MINUTES_1: SignedDuration = SignedDuration::from_mins(1);
-const MINUTES_3: SignedDuration = SignedDuration::from_mins(3);
 const MINUTES_5: SignedDuration = SignedDuration::from_mins(5);
 const MINUTES_10: SignedDuration = SignedDuration::from_mins(10);
 

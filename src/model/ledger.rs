@@ -4,7 +4,6 @@
 //! counted before it is sent, none is forgotten before AWS has forgotten it, and doubt is counted as a call.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -43,9 +42,8 @@ pub const MOST_CALLS: usize = 200;
 pub fn name(stream: &StreamArn) -> String {
     let digest = Sha256::digest(stream.to_string().as_bytes());
     let mut name = String::from("stream-");
-    for byte in &digest[..20] {
-        let _ = write!(name, "{byte:02x}");
-    }
+    let nibbles = digest[..20].iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    name.extend(nibbles.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)));
     name
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Mutex;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::api::condition::{ConditionType, LONGEST_MESSAGE, Reason, find};
 use crate::api::damage::{damaged, damages};
-use crate::api::ledger::{Action as Change, StreamLedger, StreamLedgerSpec};
+use crate::api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryptionStatus};
 use crate::aws::{Identity, Streams, Turn};
 use crate::controller::records::{Happening, Records, ReferencedKey};
@@ -97,7 +98,7 @@ impl Records for Paper {
     async fn delete_ledger(&self, _: &StreamLedger) -> Result<(), RecordError> {
         Ok(())
     }
-    async fn write_status(&self, _: &Owner, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
+    async fn write_status(&self, _: &ObjectMeta, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
         *self.status.lock().unwrap() = Some(status.clone());
         Ok(())
     }
@@ -221,8 +222,7 @@ fn visited(object: &Value) -> (Guarded, Operator<PlainText, Paper>) {
                     assert!(wake >= operator.clock.now());
                 }
                 Err(invalid) => {
-                    let of = Owner { namespace: "data".into(), name: "orders".into(), uid: "1".into() };
-                    malformed(&operator, &of, Some(2), &invalid.error).await.unwrap();
+                    malformed(&operator, &invalid.metadata, &invalid.error).await.unwrap();
                 }
             }
         }

@@ -193,13 +193,11 @@ async fn an_aws_that_does_not_answer_is_told_and_what_was_known_stays() {
 async fn an_object_that_cannot_be_read_is_told_once_and_not_written_again() {
     let play = Play::start(Settings::default()).await;
     play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    let resource = play.resource("orders").await.expect("the resource");
     let operator = play.replica();
     let mut versions = Vec::new();
     for why in ["a field is wrong", "a field is wrong", "another field is wrong"] {
-        malformed(&operator, &book::owner(&resource), resource.metadata.generation, why)
-            .await
-            .expect("it is told");
+        let read = play.resource("orders").await.expect("the resource").metadata;
+        malformed(&operator, &read, why).await.expect("it is told");
         versions.push(play.resource("orders").await.expect("the resource").metadata.resource_version);
         play.aws.advance(SignedDuration::from_secs(7));
     }

@@ -14,7 +14,7 @@ use crate::keys::{self, ALIAS, KEY_OBJECT};
 use crate::plan::{Denial, Happening, Plan, PlannedStream, StreamKind};
 use crate::promises::{USUAL_SKEW, aws_service};
 use crate::scene::{
-    ACCOUNT, BEGIN, Doom, Event, FOREIGN_ACCOUNT, MISTAKEN, OPERATOR, OUTSIDER, Process, REGION, Scene, State,
+    ACCOUNT, Doom, Event, FOREIGN_ACCOUNT, MISTAKEN, OPERATOR, OUTSIDER, Process, REGION, Scene, State,
 };
 
 /// AWS at the beginning of a run.
@@ -281,5 +281,4 @@ pub fn calm(scene: &Scene, plan: &Plan) {
     for (number, skew) in skews {
         scene.set_offset(number, skew);
     }
-    let _ = BEGIN;
 }

@@ -32,3 +32,6 @@ pub mod store;
 pub mod story;
 pub mod tally;
 pub mod writes;
+
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;

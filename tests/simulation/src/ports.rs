@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use simulated_aws::world::Delivery;
 use stream_encryption_operator::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
@@ -15,6 +16,7 @@ use stream_encryption_operator::aws::{Identity, Streams, Turn};
 use stream_encryption_operator::controller::records::{Happening, RecordError, Records, ReferencedKey};
 use stream_encryption_operator::model::fault::{Class, Fault, Operation};
 use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
+use stream_encryption_operator::model::ledger::ARRIVAL;
 use stream_encryption_operator::model::observation::Look;
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -27,8 +29,6 @@ use crate::writes::Write;
 const AWS_DEADLINE: SignedDuration = SignedDuration::from_secs(10);
 /// How long the operator waits for the API server.
 const KUBERNETES_DEADLINE: SignedDuration = SignedDuration::from_secs(15);
-/// How far a request's date may be from AWS's clock.
-pub const DATED: SignedDuration = SignedDuration::from_mins(15);
 
 /// One process's way to everything outside it.
 #[derive(Clone, Debug)]
@@ -151,7 +151,7 @@ impl Link {
         self.request(|state| {
             let offset = self.scene.offset(replica);
             let date = dated.unwrap_or(state.now + offset);
-            if date.duration_since(state.now).abs() > DATED {
+            if date.duration_since(state.now).abs() > ARRIVAL {
                 let now = state.now;
                 state
                     .story
@@ -344,13 +344,11 @@ impl Streams for Aws {
         if let Some(known) = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Ok(known);
         }
-        let replica = self.link.process.replica;
         let account = self
             .link
             .ask_aws(Operation::GetCallerIdentity, None, |state| {
                 // Credentials that turn out to be another account's were the operator's own when it asked.
                 let own = simulated_aws::world::Caller::new(crate::scene::OPERATOR);
-                let _ = replica;
                 let now = state.now;
                 cloud::identity(&mut state.world, now, &own, REGION)
             })
@@ -462,8 +460,12 @@ impl Records for Cluster {
         self.0.write(Request::DeleteLedger, Write::Delete(Box::new(ledger.clone()))).await.map(drop)
     }
 
-    async fn write_status(&self, of: &Owner, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
-        let write = Write::Status(of.clone(), Box::new(status.clone()));
+    async fn write_status(
+        &self,
+        read: &ObjectMeta,
+        status: &StreamEncryptionStatus,
+    ) -> Result<(), RecordError> {
+        let write = Write::Status(Box::new(read.clone()), Box::new(status.clone()));
         self.0.write(Request::WriteStatus, write).await.map(drop)
     }
 

@@ -14,13 +14,13 @@ use stream_encryption_operator::api::stream_encryption::{
     DeletionPolicy, Drift, Encryption, EncryptionStatus, KeyStatus, KeyType, Service, StreamEncryption,
     StreamEncryptionStatus,
 };
+use stream_encryption_operator::controller::book::owner;
 use stream_encryption_operator::model::fault::{Class, Fault};
 use stream_encryption_operator::model::key::{Key, KeyName};
 use stream_encryption_operator::model::ledger::{self, ARRIVAL, DAY};
 use stream_encryption_operator::model::observation::Look;
 use stream_encryption_operator::model::stream::StreamArn;
 
-use crate::ports::DATED;
 use crate::scene::{ACCOUNT, MISTAKEN, OPERATOR, Process, State};
 use crate::story::since_begin;
 
@@ -82,14 +82,19 @@ pub struct Promises {
     pub touched: BTreeMap<String, Timestamp>,
     /// When a status was last written, by uid.
     told: BTreeMap<String, Timestamp>,
-    /// What each resource's live spec has asked to be started, and since when, by uid.
-    asked: BTreeMap<String, Vec<(Timestamp, Starts)>>,
-    /// When each resource's live spec last asked for plain text, by uid.
-    asked_off: BTreeMap<String, Timestamp>,
+    /// What each resource's live spec has asked for, and since when, by uid.
+    asked: BTreeMap<String, Vec<(Timestamp, Asked)>>,
     /// When a replica last got other credentials.
     pub exchanged: Timestamp,
     /// Until when clocks differ more than usual.
     pub wild_until: Timestamp,
+}
+
+/// What a spec asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Asked {
+    start: Starts,
+    plain_text: bool,
 }
 
 /// Which Start a spec asks for.
@@ -113,8 +118,20 @@ struct ShownOf {
     in_force: Vec<(Option<StreamKey>, Timestamp)>,
     /// When it was last shown as settled.
     settled: Option<Timestamp>,
+    /// Whether it was shown last that there is no such stream.
+    missing: bool,
     /// Whether a look showed the past by an unknown time.
     blurred: bool,
+}
+
+impl ShownOf {
+    /// What was shown so far is not so any more; for a while it may still be held for true.
+    fn forget(&mut self, now: Timestamp) {
+        self.settled = None;
+        for (_, until) in &mut self.in_force {
+            *until = (*until).min(now + DISBELIEF);
+        }
+    }
 }
 
 impl Promises {
@@ -137,7 +154,6 @@ impl Promises {
             touched: BTreeMap::new(),
             told: BTreeMap::new(),
             asked: BTreeMap::new(),
-            asked_off: BTreeMap::new(),
             exchanged: Timestamp::MIN,
             wild_until: Timestamp::MIN,
         }
@@ -224,9 +240,13 @@ impl Promises {
                         format!("entry {} went from {:?} to {:?}", call.id, call.outcome, kept.outcome)
                     });
                 }
+                // What turns out to be refused may count no more: whoever waited for room need not.
+                Some(kept) if kept.outcome != call.outcome && kept.outcome == Outcome::Refused => {
+                    self.stirred = now;
+                }
                 // AWS refuses what is dated wrongly, so such an entry never counted.
                 None if now.duration_since(stored) < DAY
-                    && stored.duration_since(call.at()).abs() <= DATED =>
+                    && stored.duration_since(call.at()).abs() <= ARRIVAL =>
                 {
                     self.break_with("P10", now, || {
                         format!(
@@ -243,36 +263,28 @@ impl Promises {
 
     /// Notes what a resource asks for from now on.
     pub fn note_change(&mut self, resource: &StreamEncryption, deleted: bool, now: Timestamp) {
-        let starts = if deleted { Starts::None } else { starts(resource) };
+        let asked = if deleted {
+            Asked { start: Starts::None, plain_text: false }
+        } else {
+            Asked { start: starts(resource), plain_text: asks_for_plain_text(resource) }
+        };
         let history = self.asked.entry(resource.metadata.uid.clone().unwrap_or_default()).or_default();
-        if history.last().is_none_or(|(_, last)| *last != starts) {
-            history.push((now, starts));
+        if history.last().is_none_or(|(_, last)| *last != asked) {
+            history.push((now, asked));
         }
     }
 
-    /// Whether the spec of this resource has asked for a Start with this key at any time since then.
-    fn asked_since(&self, uid: &str, key: &KeyStatus, since: Timestamp) -> bool {
+    /// Whether the spec of this resource has asked for this call at any time since then: a Start with this key, or a Stop.
+    fn asked_since(&self, uid: &str, key: Option<&KeyStatus>, since: Timestamp) -> bool {
         let history = self.asked.get(uid).map_or(&[][..], Vec::as_slice);
         // What was in effect at that time counts as well.
         let first = history.partition_point(|(at, _)| *at <= since).saturating_sub(1);
-        history[first..].iter().any(|(_, starts)| match starts {
-            Starts::None => false,
-            Starts::WithAny => true,
-            Starts::With(asked) => asked == key,
+        history[first..].iter().any(|(_, asked)| match (key, &asked.start) {
+            (None, _) => asked.plain_text,
+            (Some(_), Starts::None) => false,
+            (Some(_), Starts::WithAny) => true,
+            (Some(key), Starts::With(asked)) => asked == key,
         })
-    }
-
-    /// Notes which resources ask for plain text now.
-    pub fn note_specs<'a>(
-        &mut self,
-        resources: impl Iterator<Item = &'a std::sync::Arc<StreamEncryption>>,
-        now: Timestamp,
-    ) {
-        for resource in resources {
-            if asks_for_plain_text(resource) {
-                self.asked_off.insert(resource.metadata.uid.clone().unwrap_or_default(), now);
-            }
-        }
     }
 }
 
@@ -335,7 +347,9 @@ impl State {
         let arn = stream.to_string();
         let Ok(Some(look)) = seen else {
             if matches!(seen, Ok(None)) && !self.replicas[replica].mistaken {
-                self.promises.shown.remove(&arn);
+                let shown = self.promises.shown.entry(arn).or_default();
+                shown.forget(now);
+                shown.missing = true;
             }
             return;
         };
@@ -350,10 +364,9 @@ impl State {
             .is_some();
         let shown = self.promises.shown.entry(arn).or_default();
         shown.last.insert(replica, now - lag);
+        shown.missing = false;
         if settled {
-            for (_, until) in &mut shown.in_force {
-                *until = (*until).min(now + DISBELIEF);
-            }
+            shown.forget(now);
             shown.settled = Some(now - lag);
             shown.blurred = blurred;
         }
@@ -465,20 +478,14 @@ impl State {
             });
         }
         let since = reserved_at - LIVE;
-        if let Some(key) = key.map(Key::status)
-            && !self.promises.asked_since(&ledger.spec.owner.uid, &key, since)
-        {
+        // The resource may have gone while the call was under way; the ledger still names it.
+        if !self.promises.asked_since(&ledger.spec.owner.uid, target.key.as_ref(), since) {
             self.promises.break_with("P7", now, || {
-                format!("{action:?} of {stream} with {key:?}, and the spec does not ask for it")
+                format!("{action:?} of {stream} with {:?}, and the spec does not ask for it", target.key)
             });
         }
-        if action == Action::Stop {
-            // The resource may have gone while the call was under way; the ledger still names it.
-            let asked = self.promises.asked_off.get(&ledger.spec.owner.uid).copied();
-            let live = asked.is_some_and(|asked| asked >= since);
-            if !live || !self.promises.allow_disable {
-                self.promises.break_with("P7", now, || format!("Stop of {stream}, and nothing says so"));
-            }
+        if action == Action::Stop && !self.promises.allow_disable {
+            self.promises.break_with("P7", now, || format!("Stop of {stream}, and nothing allows it"));
         }
         self.called_before_its_time(&uid, stream, reserved_at);
     }
@@ -514,18 +521,20 @@ impl State {
     }
 
     /// P6 and P9: what a status says was observed, and every wait has a reason and an end.
-    pub fn status_written(&mut self, by: Process, of: &Owner, status: &StreamEncryptionStatus) {
+    pub fn status_written(
+        &mut self,
+        by: Process,
+        before: &StreamEncryption,
+        status: &StreamEncryptionStatus,
+    ) {
         let now = self.now;
-        let known =
-            self.store.resource_by_uid(&of.uid).and_then(|known| known.status.clone()).unwrap_or_default();
-        let known_again = known == *status;
+        let of = owner(before);
+        let known = before.status.clone().unwrap_or_default();
         // Calls age out, and the status tells of it: that is news, and comes to an end by itself.
         let only_aged = known.calls != status.calls
             && StreamEncryptionStatus { calls: None, ..known }
                 == StreamEncryptionStatus { calls: None, ..status.clone() };
-        // Two replicas may write the same at the same moment.
-        let twice = known_again && self.replicas.len() > 1;
-        self.promises.writes += u64::from(!only_aged && !twice);
+        self.promises.writes += u64::from(!only_aged);
         self.promises.told.insert(of.uid.clone(), now);
         let ready = find(&status.conditions, ConditionType::Ready);
         self.story.tell(now, || {
@@ -548,26 +557,29 @@ impl State {
             reason,
             Reason::EnablingFailed | Reason::DisablingFailed | Reason::NotApplied | Reason::Contested
         );
-        let suspended = self.store.resource_by_uid(&of.uid).is_none_or(|resource| resource.spec.suspend);
-        if waits && !suspended && status.next_attempt_time.is_none() {
+        if waits && !before.spec.suspend && status.next_attempt_time.is_none() {
             self.promises
                 .break_with("P9", now, || format!("{} waits because of {reason} without an end", of.name));
         }
         if reason != Reason::Suspended {
-            self.claims(by, of, status);
+            self.claims(&of, status);
         }
     }
 
-    fn claims(&mut self, by: Process, of: &Owner, status: &StreamEncryptionStatus) {
+    fn claims(&mut self, of: &Owner, status: &StreamEncryptionStatus) {
         let now = self.now;
-        // A status has no fence: a process that stood still may write one from before, and the next look corrects it.
-        if now.duration_since(self.replicas[by.replica].paused_until) < DISBELIEF {
-            return;
-        }
         let Some(stream) = &status.stream else { return };
         let Some(shown) = self.promises.shown.get(&stream.arn) else { return };
+        if shown.missing {
+            // What is said of the key is what was last known; when the stream is there again, that counts no more.
+            return;
+        }
         let Some(settled) = shown.settled else {
-            if let Some(key) = &status.key_in_force {
+            if let Some(key) = &status.key_in_force
+                && !shown.in_force.iter().any(|(real, until)| {
+                    *until > now && real.as_ref().map(written).as_ref() == Some(key)
+                })
+            {
                 let key = key.clone();
                 self.promises.break_with("P6", now, || {
                     format!("{} says that {key:?} is in force, and AWS never showed it", of.name)

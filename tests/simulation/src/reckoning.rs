@@ -115,8 +115,7 @@ fn expected(
         return says(&[Reason::StreamBroken]);
     }
     let source = cloud::look(&mut state.world, now, &Caller::new(OPERATOR), stream).0.ok().flatten();
-    if let Some(source) = source.and_then(|look| look.source).filter(|source| source != "DirectPut") {
-        let _ = source;
+    if source.and_then(|look| look.source).is_some_and(|source| source != "DirectPut") {
         return if off { says(&[Reason::EncryptionDisabled]) } else { says(&[Reason::SourceNotDirectPut]) };
     }
     if off {

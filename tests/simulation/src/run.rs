@@ -314,8 +314,7 @@ impl<'a, P: Parts> Run<'a, P> {
                 condition.session = Some(now);
             }
         }
-        let State { promises, store, world, tally, .. } = state;
-        promises.note_specs(store.resources(), now);
+        let State { promises, world, tally, .. } = state;
         promises.read_log(world);
         if tally.visits > MOST_VISITS {
             promises.break_with("P5", now, || format!("more than {MOST_VISITS} visits"));

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
     DeletionPolicy, Drift, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
 };
@@ -52,7 +52,10 @@ pub struct Store {
 /// The name of a resource.
 #[must_use]
 pub fn name_of(resource: &StreamEncryption) -> Name {
-    let metadata = &resource.metadata;
+    name_in(&resource.metadata)
+}
+
+fn name_in(metadata: &ObjectMeta) -> Name {
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
@@ -211,20 +214,25 @@ impl Store {
         self.ledgers.remove(name).is_some()
     }
 
-    /// Writes the status, unless the resource is gone. Without a change nothing is written.
-    ///
-    /// The uid that the operator sends along stops nobody: to a status subresource the API server takes all metadata from
-    /// the object that it has. So it lands on another resource of that name, too.
-    pub fn write_status(&mut self, of: &Owner, status: &StreamEncryptionStatus) {
-        let name = (of.namespace.clone(), of.name.clone());
-        let Some(known) = self.resources.get(&name) else { return };
-        let status = Some(as_kept(status));
-        if known.status == status {
-            return;
+    /// Writes the status, if the resource is still the version that was read. Without a change nothing is written; one that is
+    /// gone is no error.
+    pub fn write_status(
+        &mut self,
+        read: &ObjectMeta,
+        status: &StreamEncryptionStatus,
+    ) -> Result<(), RecordError> {
+        let name = name_in(read);
+        let Some(known) = self.resources.get(&name) else { return Ok(()) };
+        if known.metadata.resource_version != read.resource_version {
+            return Err(RecordError::Conflict);
         }
-        let mut changed = (**known).clone();
-        changed.status = status;
-        self.put(changed);
+        let status = Some(as_kept(status));
+        if known.status != status {
+            let mut changed = (**known).clone();
+            changed.status = status;
+            self.put(changed);
+        }
+        Ok(())
     }
 
     /// Sets or takes away the operator's finalizer, if the resource is still the version that was read. The last finalizer of a

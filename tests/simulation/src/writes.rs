@@ -3,7 +3,8 @@
 //! Every change of a ledger and every status passes here, on its way past the promises.
 
 use jiff::Timestamp;
-use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use stream_encryption_operator::controller::records::RecordError;
 
@@ -19,7 +20,7 @@ pub enum Write {
     /// Deletes a ledger.
     Delete(Box<StreamLedger>),
     /// Writes a status.
-    Status(Owner, Box<StreamEncryptionStatus>),
+    Status(Box<ObjectMeta>, Box<StreamEncryptionStatus>),
     /// Sets the finalizer, or takes it away.
     Finalizer(Box<StreamEncryption>, bool),
 }
@@ -45,9 +46,13 @@ impl State {
                 self.ledger_changed(before.as_ref(), None, by);
                 Ok(None)
             }
-            Write::Status(of, status) => {
-                self.status_written(by, of, status);
-                self.store.write_status(of, status);
+            Write::Status(read, status) => {
+                let uid = read.uid.as_deref().unwrap_or_default();
+                let before = self.store.resource_by_uid(uid).cloned();
+                self.store.write_status(read, status)?;
+                if let Some(before) = before {
+                    self.status_written(by, &before, status);
+                }
                 Ok(None)
             }
             Write::Finalizer(resource, present) => {

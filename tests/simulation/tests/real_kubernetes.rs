@@ -86,7 +86,7 @@ fn every_pair() -> Vec<Vec<Act>> {
     });
     let statuses = (0..STATUSES).map(|first| {
         let begin = [Act::Apply(0, 0), Act::Read(0)];
-        let write = |status| Act::Status { of: 0, status, stranger: false };
+        let write = |status| Act::Status { of: 0, status, fresh: true };
         let pairs = (0..STATUSES).flat_map(|second| [write(first), write(second), write(second)]);
         begin.into_iter().chain(pairs).collect()
     });
@@ -102,7 +102,7 @@ fn every_pair() -> Vec<Vec<Act>> {
 fn by_hand() -> Vec<Vec<Act>> {
     let finalizer = |present, fresh| Act::Finalizer { of: 0, present, fresh };
     let replace = |spec, fresh| Act::Replace { ledger: 0, spec, fresh };
-    let status = |stranger| Act::Status { of: 0, status: 1, stranger };
+    let status = |fresh| Act::Status { of: 0, status: 1, fresh };
     vec![
         // A finalizer holds the resource; the mark of deletion is set once; the spec can still change; the last one takes it.
         vec![
@@ -114,6 +114,7 @@ fn by_hand() -> Vec<Vec<Act>> {
             Act::Apply(0, 1),
             Act::Annotate(0, 1),
             status(false),
+            status(true),
             finalizer(true, true),
             finalizer(false, true),
             finalizer(false, false),
@@ -124,6 +125,7 @@ fn by_hand() -> Vec<Vec<Act>> {
             Act::Apply(0, 0),
             Act::Read(0),
             status(false),
+            status(false),
             Act::Delete(0),
             status(false),
             finalizer(true, false),
@@ -131,9 +133,7 @@ fn by_hand() -> Vec<Vec<Act>> {
             status(false),
             finalizer(true, false),
             status(true),
-            Act::Read(0),
-            status(false),
-            status(false),
+            status(true),
         ],
         // What was read before a change, a deletion or another one of that name is not written over it.
         vec![

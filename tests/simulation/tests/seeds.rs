@@ -7,7 +7,7 @@ use simulation::run::run;
 use simulation::shrink::shrink;
 
 /// More of them: `cargo run --release --example simulate -- --seeds 1000000`.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 20_000;
 
 #[test]
 fn no_seed_breaks_a_promise() {

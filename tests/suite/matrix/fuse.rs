@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_operator::api::ledger::{Action, Outcome, Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
@@ -233,10 +234,10 @@ impl<R: Records> Records for Fused<R> {
 
     async fn write_status(
         &self,
-        resource: &Owner,
+        read: &ObjectMeta,
         status: &StreamEncryptionStatus,
     ) -> Result<(), RecordError> {
-        self.1.around("write status", self.0.write_status(resource, status)).await
+        self.1.around("write status", self.0.write_status(read, status)).await
     }
 
     async fn tell(&self, resource: &Owner, happening: &Happening) {

@@ -18,6 +18,8 @@ use crate::ports::Aws;
 
 /// How long [`Bug::OldLook`] takes a look for good.
 const GOOD_FOR: SignedDuration = SignedDuration::from_mins(5);
+/// How long [`Bug::OldKey`] takes KMS's answer for good.
+const KEY_GOOD_FOR: SignedDuration = SignedDuration::from_hours(1);
 /// How often the SDK sends a request, by its defaults.
 const TRIES: i64 = 3;
 
@@ -34,6 +36,8 @@ pub struct SpoiledAws {
 struct Known {
     /// The last look at each stream, and when it was made.
     looks: BTreeMap<String, (Timestamp, Option<Look>)>,
+    /// What KMS said last of each key, and when.
+    keys: BTreeMap<String, (Timestamp, Option<KeyFacts>)>,
     /// The key last asked for, by stream.
     asked: BTreeMap<String, Key>,
 }
@@ -116,7 +120,19 @@ impl Streams for SpoiledAws {
     }
 
     async fn key(&self, stream: &StreamArn, name: &KeyName, turn: &Turn) -> Result<Option<KeyFacts>, Fault> {
-        self.aws.key(stream, name, turn).await
+        let asked = name.to_string();
+        if self.bug == Bug::OldKey {
+            let known = self.known().keys.get(&asked).cloned();
+            if let Some((at, facts)) = known
+                && self.now() < at + KEY_GOOD_FOR
+            {
+                return Ok(facts);
+            }
+        }
+        let facts = self.aws.key(stream, name, turn).await?;
+        let now = self.now();
+        self.known().keys.insert(asked, (now, facts.clone()));
+        Ok(facts)
     }
 
     async fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) {

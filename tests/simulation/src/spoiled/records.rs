@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_operator::api::condition::{ConditionType, Reason, Truth};
 use stream_encryption_operator::api::ledger::{Attempts, Outcome, Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
@@ -17,7 +18,7 @@ use stream_encryption_operator::model::ledger::{DAY, counts_until};
 use super::Bug;
 use crate::ports::Cluster;
 use crate::scene::State;
-use crate::store::name_of;
+use crate::store::{Name, name_of};
 
 /// How much longer than it must [`Bug::OwnClockPrunes`] keeps a call, so that it writes nothing when all is quiet.
 const KEPT: SignedDuration = SignedDuration::from_hours(26);
@@ -33,6 +34,8 @@ pub struct SpoiledRecords {
     attempts: Mutex<BTreeMap<String, Attempts>>,
     /// The visits that have begun, by task.
     begun: Mutex<BTreeSet<usize>>,
+    /// What each resource was when it was first read in its last visit, by task.
+    read: Mutex<BTreeMap<Name, (usize, Option<StreamEncryption>)>>,
 }
 
 /// Kubernetes collects the ledgers that a deleted resource owned: somebody gave them an owner reference.
@@ -49,7 +52,7 @@ pub(super) fn collect(state: &mut State, resource: &StreamEncryption) {
 
 impl SpoiledRecords {
     pub(super) fn new(bug: Bug, cluster: Cluster) -> Self {
-        Self { bug, cluster, attempts: Mutex::default(), begun: Mutex::default() }
+        Self { bug, cluster, attempts: Mutex::default(), begun: Mutex::default(), read: Mutex::default() }
     }
 
     fn attempts(&self) -> MutexGuard<'_, BTreeMap<String, Attempts>> {
@@ -113,6 +116,19 @@ impl SpoiledRecords {
         let last = state.store.changes()[..told].iter().rev();
         let last = last.into_iter().find(|change| name_of(&change.resource) == name)?;
         (!last.deleted).then(|| (*last.resource).clone())
+    }
+
+    /// The resource as it was when this visit first read it.
+    async fn read_once(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {
+        let task = self.cluster.link().scene.state().polled.task;
+        let of = (namespace.to_owned(), name.to_owned());
+        let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&of).cloned();
+        if let Some((_, resource)) = known.filter(|(read_in, _)| *read_in == task) {
+            return Ok(resource);
+        }
+        let resource = self.cluster.resource(namespace, name).await?;
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(of, (task, resource.clone()));
+        Ok(resource)
     }
 
     /// A resource as it is shown.
@@ -210,6 +226,7 @@ impl Records for SpoiledRecords {
     async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {
         match self.bug {
             Bug::CachedResource => return Ok(self.remembered(namespace, name)),
+            Bug::ReadOnce => return self.read_once(namespace, name).await,
             Bug::LeaseOnly if self.begins_a_visit() => self.wait_to_lead().await,
             _ => {}
         }
@@ -256,7 +273,11 @@ impl Records for SpoiledRecords {
         self.cluster.delete_ledger(ledger).await
     }
 
-    async fn write_status(&self, of: &Owner, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
+    async fn write_status(
+        &self,
+        read: &ObjectMeta,
+        status: &StreamEncryptionStatus,
+    ) -> Result<(), RecordError> {
         let mut status = status.clone();
         if self.bug == Bug::NoSettling && status.encryption_status == Some(EncryptionStatus::Enabled) {
             let encrypted = ConditionType::Encrypted.as_str();
@@ -265,7 +286,7 @@ impl Records for SpoiledRecords {
                 condition.reason = Reason::Encrypted.to_string();
             }
         }
-        self.cluster.write_status(of, &status).await
+        self.cluster.write_status(read, &status).await
     }
 
     async fn tell(&self, of: &Owner, happening: &Happening) {

@@ -33,8 +33,8 @@ pub(crate) enum Act {
     Delete(usize),
     /// The operator reads the resource.
     Read(usize),
-    /// The operator writes one of the statuses; to a resource with another uid, where `stranger`.
-    Status { of: usize, status: usize, stranger: bool },
+    /// The operator writes one of the statuses.
+    Status { of: usize, status: usize, fresh: bool },
     /// The operator sets its finalizer, or takes it away.
     Finalizer { of: usize, present: bool, fresh: bool },
     /// The operator reads the ledger.
@@ -60,8 +60,7 @@ pub(crate) fn act() -> impl Strategy<Value = Act> {
         2 => (object(), 0..2_usize).prop_map(|(of, retry)| Act::Annotate(of, retry)),
         2 => object().prop_map(Act::Delete),
         1 => object().prop_map(Act::Read),
-        4 => (object(), 0..STATUSES, select(vec![false, false, true]))
-            .prop_map(|(of, status, stranger)| Act::Status { of, status, stranger }),
+        4 => (object(), 0..STATUSES, fresh()).prop_map(|(of, status, fresh)| Act::Status { of, status, fresh }),
         5 => (object(), select(vec![true, true, false]), fresh())
             .prop_map(|(of, present, fresh)| Act::Finalizer { of, present, fresh }),
         1 => object().prop_map(Act::ReadLedger),

@@ -11,7 +11,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use simulation::store::{Change, Name, Store};
 use stream_encryption_operator::api::RETRY_ANNOTATION;
-use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 use stream_encryption_operator::controller::records::{RecordError, Records as _};
 use stream_encryption_operator::kubernetes::Cluster;
@@ -88,16 +88,6 @@ fn done(result: Result<(), RecordError>) -> Answer {
     result.map_or_else(failed, |()| Answer::Done)
 }
 
-/// The owner that a status is written to: what was read last, or somebody who is not there.
-fn owner(namespace: &str, number: usize, held: Option<&StreamEncryption>, stranger: bool) -> Owner {
-    let uid = held.filter(|_| !stranger).and_then(|resource| resource.metadata.uid.clone());
-    Owner {
-        namespace: namespace.to_owned(),
-        name: resource_name(number),
-        uid: uid.unwrap_or_else(|| "00000000-0000-4000-8000-000000000000".to_owned()),
-    }
-}
-
 fn with_spec(held: &StreamLedger, number: usize) -> StreamLedger {
     StreamLedger { metadata: held.metadata.clone(), spec: ledger_spec(number) }
 }
@@ -162,9 +152,14 @@ impl Real {
                 let read = self.held.resources[of].as_ref();
                 Answer::Resource(read.map(|resource| Box::new(self.shown.resource(resource))))
             }
-            Act::Status { of, status: number, stranger } => {
-                let owner = owner(&self.namespace, of, self.held.resources[of].as_ref(), stranger);
-                done(self.operator.write_status(&owner, &status(number)).await)
+            Act::Status { of, status: number, fresh } => {
+                if fresh {
+                    self.read(of).await;
+                }
+                match &self.held.resources[of] {
+                    Some(held) => done(self.operator.write_status(&held.metadata, &status(number)).await),
+                    None => Answer::Nothing,
+                }
             }
             Act::Finalizer { of, present, fresh } => {
                 if fresh {
@@ -310,10 +305,14 @@ impl Model {
                 let read = self.held.resources[of].as_ref();
                 Answer::Resource(read.map(|resource| Box::new(self.shown.resource(resource))))
             }
-            Act::Status { of, status: number, stranger } => {
-                let owner = owner(&self.namespace, of, self.held.resources[of].as_ref(), stranger);
-                self.store.write_status(&owner, &status(number));
-                Answer::Done
+            Act::Status { of, status: number, fresh } => {
+                if fresh {
+                    self.read(of);
+                }
+                match &self.held.resources[of] {
+                    Some(held) => done(self.store.write_status(&held.metadata, &status(number))),
+                    None => Answer::Nothing,
+                }
             }
             Act::Finalizer { of, present, fresh } => {
                 if fresh {
