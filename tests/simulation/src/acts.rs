@@ -183,7 +183,7 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             }
         }
         Happening::ClockSet(replica, off) => {
-            scene.set_offset(*replica, *off);
+            scene.set_offset(state, *replica, *off);
             if off.abs() > USUAL_SKEW {
                 state.promises.wild_until = jiff::Timestamp::MAX;
             }
@@ -254,31 +254,27 @@ fn outsider(state: &mut State, stream: &PlannedStream, verb: &str, key: &str) {
 
 /// The faults end: nobody does anything any more, and what machines can mend is mended.
 pub fn calm(scene: &Scene, plan: &Plan) {
-    let mut skews = Vec::new();
-    {
-        let state = &mut *scene.state();
-        let now = state.now;
-        state.story.tell(now, || "-> all faults end".to_owned());
-        state.world.clear_faults();
-        state.kubernetes = crate::faults::KubernetesFaults::none();
-        for (number, replica) in state.replicas.iter_mut().enumerate() {
-            replica.paused_until = replica.paused_until.min(now);
-            replica.doom = None;
-            replica.mistaken = false;
-            replica.stuck_session = false;
-            replica.watch_lag = SignedDuration::ZERO;
-            replica.watch_frozen_until = replica.watch_frozen_until.min(now);
-            replica.watch_drops = 0;
-            skews.push((number, plan.clocks[number]));
-        }
-        if plan.keys_are_mended {
-            keys::mend(&mut state.world);
-            state.key_kind = true;
-            state.key_objects = vec![(("data".to_owned(), KEY_OBJECT.to_owned()), Some(keys::arn(0)))];
-        }
-        state.promises.stirred = now;
+    let state = &mut *scene.state();
+    let now = state.now;
+    state.story.tell(now, || "-> all faults end".to_owned());
+    state.world.clear_faults();
+    state.kubernetes = crate::faults::KubernetesFaults::none();
+    for replica in &mut state.replicas {
+        replica.paused_until = replica.paused_until.min(now);
+        replica.doom = None;
+        replica.mistaken = false;
+        replica.stuck_session = false;
+        replica.watch_lag = SignedDuration::ZERO;
+        replica.watch_frozen_until = replica.watch_frozen_until.min(now);
+        replica.watch_drops = 0;
     }
-    for (number, skew) in skews {
-        scene.set_offset(number, skew);
+    for (number, skew) in plan.clocks.iter().enumerate() {
+        scene.set_offset(state, number, *skew);
     }
+    if plan.keys_are_mended {
+        keys::mend(&mut state.world);
+        state.key_kind = true;
+        state.key_objects = vec![(("data".to_owned(), KEY_OBJECT.to_owned()), Some(keys::arn(0)))];
+    }
+    state.promises.stirred = now;
 }

@@ -26,7 +26,8 @@ use crate::story::since_begin;
 
 /// Up to here clocks are said to differ; beyond it only the safety of the count is promised.
 pub const USUAL_SKEW: SignedDuration = SignedDuration::from_mins(5);
-/// How long the operator may rightly disbelieve what contradicts its last call, and some seconds.
+/// How long the operator may rightly disbelieve what contradicts its last call, and some seconds. The last call may be another
+/// replica's, dated by a clock that is ahead.
 const DISBELIEF: SignedDuration = SignedDuration::from_secs(75);
 /// AWS's settle time.
 const SETTLE: SignedDuration = SignedDuration::from_secs(5);
@@ -125,11 +126,11 @@ struct ShownOf {
 }
 
 impl ShownOf {
-    /// What was shown so far is not so any more; for a while it may still be held for true.
-    fn forget(&mut self, now: Timestamp) {
+    /// What was shown so far is not so any more; until then it may still be held for true.
+    fn forget(&mut self, disbelieved: Timestamp) {
         self.settled = None;
         for (_, until) in &mut self.in_force {
-            *until = (*until).min(now + DISBELIEF);
+            *until = (*until).min(disbelieved);
         }
     }
 }
@@ -345,10 +346,11 @@ impl State {
             self.promises.break_with("P8", now, || format!("a look at {stream}"));
         }
         let arn = stream.to_string();
+        let disbelieved = now + DISBELIEF + self.clocks_apart();
         let Ok(Some(look)) = seen else {
             if matches!(seen, Ok(None)) && !self.replicas[replica].mistaken {
                 let shown = self.promises.shown.entry(arn).or_default();
-                shown.forget(now);
+                shown.forget(disbelieved);
                 shown.missing = true;
             }
             return;
@@ -366,7 +368,7 @@ impl State {
         shown.last.insert(replica, now - lag);
         shown.missing = false;
         if settled {
-            shown.forget(now);
+            shown.forget(disbelieved);
             shown.settled = Some(now - lag);
             shown.blurred = blurred;
         }
@@ -615,7 +617,7 @@ impl State {
         // It was encrypted until a moment ago, and what says otherwise may not be believed yet.
         let lately = shown.in_force.iter().any(|(real, until)| real.is_some() && *until < Timestamp::MAX);
         let said = (said_encrypted || said_enabled) && !lately;
-        if said && touched < at && plain(at) && plain(now - DISBELIEF) {
+        if said && touched < at && plain(at) && plain(now - DISBELIEF - self.clocks_apart()) {
             self.promises.break_with("P6", now, || {
                 format!("{} says encrypted, and at {} records were in plain text", of.name, since_begin(at))
             });

@@ -77,6 +77,7 @@ impl<'a, P: Parts> Run<'a, P> {
         let condition = |_| Condition {
             life: 0,
             up: false,
+            clock: SignedDuration::ZERO,
             paused_until: Timestamp::MIN,
             doom: None,
             mistaken: false,
@@ -106,7 +107,7 @@ impl<'a, P: Parts> Run<'a, P> {
             tally: Tally::default(),
         });
         for (replica, off) in plan.clocks.iter().enumerate() {
-            scene.set_offset(replica, *off);
+            scene.set_offset(&mut scene.state(), replica, *off);
         }
         Self {
             plan,

@@ -98,6 +98,8 @@ pub struct Condition {
     pub life: u32,
     /// Whether it runs.
     pub up: bool,
+    /// How far its clock is off.
+    pub clock: SignedDuration,
     /// Until when it is paused.
     pub paused_until: Timestamp,
     /// What will befall it after so many requests.
@@ -224,8 +226,9 @@ impl Scene {
     }
 
     /// Sets a replica's clock.
-    pub fn set_offset(&self, replica: usize, by: SignedDuration) {
+    pub fn set_offset(&self, state: &mut State, replica: usize, by: SignedDuration) {
         self.offsets[replica].store(i64::try_from(by.as_micros()).unwrap_or(0), Ordering::Relaxed);
+        state.replicas[replica].clock = by;
     }
 
     /// What a replica's clock shows.
@@ -247,6 +250,15 @@ impl Scene {
     /// Waits until `at`.
     pub fn wait_until(self: &Arc<Self>, at: Timestamp) -> impl Future<Output = ()> + Send + 'static {
         Until { scene: self.clone(), at, written: false }
+    }
+}
+
+impl State {
+    /// How far the clocks of the replicas are apart, at the most.
+    #[must_use]
+    pub fn clocks_apart(&self) -> SignedDuration {
+        let clocks = || self.replicas.iter().map(|replica| replica.clock);
+        clocks().max().zip(clocks().min()).map_or(SignedDuration::ZERO, |(most, least)| most - least)
     }
 }
 
