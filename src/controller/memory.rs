@@ -35,6 +35,8 @@ pub struct Visit {
     pub look_due: Option<Timestamp>,
     /// The retry annotation then; set by [`Memory::keep`].
     pub retry: Option<String>,
+    /// Whether it was being deleted then; set by [`Memory::keep`].
+    pub deleting: bool,
 }
 
 /// The value of the retry annotation.
@@ -48,7 +50,7 @@ impl Memory {
     /// What is known of a resource. What was seen is left out once it is due, or when a person has changed something.
     pub fn recall(&self, resource: &StreamEncryption, now: Timestamp) -> Visit {
         let mut visit = self.lock().get(uid(resource)).cloned().unwrap_or_default();
-        let asked_again = visit.retry != retry_of(resource) || resource.metadata.deletion_timestamp.is_some();
+        let asked_again = visit.retry != retry_of(resource) || visit.deleting != is_being_deleted(resource);
         if asked_again || visit.look_due.is_none_or(|due| due <= now) {
             visit.look = None;
             visit.key = None;
@@ -58,7 +60,7 @@ impl Memory {
 
     /// Keeps what a visit saw and said.
     pub fn keep(&self, resource: &StreamEncryption, visit: Visit) {
-        let visit = Visit { retry: retry_of(resource), ..visit };
+        let visit = Visit { retry: retry_of(resource), deleting: is_being_deleted(resource), ..visit };
         self.lock().insert(uid(resource).to_owned(), visit);
     }
 
@@ -87,6 +89,10 @@ impl Memory {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Visit>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_being_deleted(resource: &StreamEncryption) -> bool {
+    resource.metadata.deletion_timestamp.is_some()
 }
 
 fn uid(resource: &StreamEncryption) -> &str {

@@ -4,7 +4,7 @@
 //! process has written before and another replica has changed since, unless it has just looked: two memories would write
 //! against each other for ever.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use tracing::info;
 
@@ -30,25 +30,20 @@ pub(super) async fn report<A: Streams, R: Records>(
     case: Case,
     decision: Decision,
 ) -> Result<Timestamp, RecordError> {
-    let before = resource.status.clone().unwrap_or_default();
-    let status = status(resource, &before, &case, &decision);
-    let said_before = |last: &StreamEncryptionStatus| *last == self::status(resource, last, &case, &decision);
-    let is_news = resource.status.as_ref() != Some(&status);
-    if is_news && (case.look_is_fresh() || !case.visit.status.as_ref().is_some_and(said_before)) {
-        write(operator, resource, &before, &status).await?;
-    }
+    let make = |before: &StreamEncryptionStatus| status(resource, before, &case, &decision);
+    let said = say(operator, resource, case.visit.status.as_ref(), case.look_is_fresh(), make).await?;
     let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
     let visit = Visit {
         look: case.look().map(|(at, look)| (at, look.clone())),
         ledger: case.book.version().map(ToOwned::to_owned),
         key: case.subject.key.clone(),
         waiting: Some((decision.reason, since)),
-        status: Some(status),
+        status: said.status,
         look_due: Some(decision.look_due),
         ..case.visit
     };
     operator.memory.keep(resource, visit);
-    Ok(decision.wake)
+    Ok(said.again.map_or(decision.wake, |again| again.min(decision.wake)))
 }
 
 /// Reports a resource that could not be resolved. Returns when to be back.
@@ -70,25 +65,23 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
         }
     };
     let now = operator.clock.now();
-    let before = resource.status.clone().unwrap_or_default();
-    let generation = resource.metadata.generation;
-    let mut status = before.clone();
-    status.observed_generation = generation;
-    status.conditions = standing(&before.conditions, reason, &words, generation, now);
-    if visit.status.as_ref() != Some(&status) {
-        write(operator, resource, &before, &status).await?;
-    }
+    let make = |before: &StreamEncryptionStatus| {
+        let generation = resource.metadata.generation;
+        let conditions = standing(&before.conditions, reason, &words, generation, now);
+        StreamEncryptionStatus { observed_generation: generation, conditions, ..before.clone() }
+    };
+    let said = say(operator, resource, visit.status.as_ref(), false, make).await?;
     let since = backoff::given_since(visit.waiting, reason, now);
     let wait = backoff::look_again(
         since,
         now,
-        jiff::SignedDuration::from_secs(5),
-        jiff::SignedDuration::from_mins(5),
+        SignedDuration::from_secs(5),
+        SignedDuration::from_mins(5),
     );
     let visit =
-        Visit { waiting: Some((reason, since)), status: Some(status), look_due: None, ..visit.clone() };
+        Visit { waiting: Some((reason, since)), status: said.status, look_due: None, ..visit.clone() };
     operator.memory.keep(resource, visit);
-    Ok(now + wait)
+    Ok(said.again.unwrap_or(now + wait))
 }
 
 /// Reports a resource whose content is not what its schema says. Its own status cannot be read either, so what was last
@@ -115,28 +108,58 @@ pub async fn malformed<A: Streams, R: Records>(
     Ok(())
 }
 
-async fn write<A: Streams, R: Records>(
+/// What became of a status.
+struct Said {
+    /// What this process said last.
+    status: Option<StreamEncryptionStatus>,
+    /// When to try again, if somebody else wrote first.
+    again: Option<Timestamp>,
+}
+
+/// Says the status that `make` makes of what was said before, where it is news. To repeat what this process said `last` is
+/// none, unless it has just `looked`.
+async fn say<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    last: Option<&StreamEncryptionStatus>,
+    looked: bool,
+    make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
+) -> Result<Said, RecordError> {
+    let before = resource.status.clone().unwrap_or_default();
+    let status = make(&before);
+    let is_news = resource.status.as_ref() != Some(&status)
+        && (looked || last.is_none_or(|last| *last != make(last)));
+    if is_news {
+        match operator.records.write_status(&resource.metadata, &status).await {
+            Ok(()) => tell(operator, resource, &before, &status).await,
+            // The next visit says it, of what is true then; a new look would only give cause to write again.
+            Err(RecordError::Conflict) => {
+                let again = operator.clock.now() + SignedDuration::from_secs(1);
+                return Ok(Said { status: last.cloned(), again: Some(again) });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Said { status: Some(status), again: None })
+}
+
+/// Tells of a transition.
+async fn tell<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
     status: &StreamEncryptionStatus,
-) -> Result<(), RecordError> {
-    if resource.status.as_ref() == Some(status) {
-        return Ok(());
-    }
+) {
+    let Some(happening) = transition(&before.conditions, &status.conditions) else { return };
     let me = owner(resource);
-    operator.records.write_status(&resource.metadata, status).await?;
-    if let Some(happening) = transition(&before.conditions, &status.conditions) {
-        info!(
-            namespace = me.namespace,
-            name = me.name,
-            reason = happening.reason,
-            note = happening.note,
-            "status"
-        );
-        operator.records.tell(&me, &happening).await;
-    }
-    Ok(())
+    info!(
+        namespace = me.namespace,
+        name = me.name,
+        reason = happening.reason,
+        note = happening.note,
+        "status"
+    );
+    operator.records.tell(&me, &happening).await;
 }
 
 /// What a person is told when `Ready` changes its reason, or the key stops being usable.
@@ -318,6 +341,6 @@ fn rounded_up(at: Timestamp) -> Time {
     if floor == at {
         Time(at)
     } else {
-        Time(crate::model::ledger::later(floor, jiff::SignedDuration::from_secs(1)))
+        Time(crate::model::ledger::later(floor, SignedDuration::from_secs(1)))
     }
 }

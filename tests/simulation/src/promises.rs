@@ -443,7 +443,8 @@ impl State {
         self.promises.sent.insert((arn.clone(), entry.id.clone()));
         let reserved_at = self.promises.stored.get(&(arn.clone(), entry.id.clone())).copied().unwrap_or(now);
         let prompt = now.duration_since(reserved_at) < SignedDuration::from_secs(10);
-        if prompt && !uid.is_empty() && ledger.spec.owner.uid != uid {
+        let owner_is_alive = self.store.resource_by_uid(&ledger.spec.owner.uid).is_some();
+        if prompt && owner_is_alive && !uid.is_empty() && ledger.spec.owner.uid != uid {
             self.promises.break_with("P3", now, || {
                 format!("{action:?} of {stream} for {uid}, and {} owns it", ledger.spec.owner.uid)
             });

@@ -179,17 +179,10 @@ fn customer_key(
         Reason::Encrypted,
         Reason::Verifying,
     ];
-    let works = state.world.key(&arn).is_some_and(|key| {
-        key.state == KeyState::Enabled
-            && key.encrypts()
-            && key.region == stream.region.as_str()
-            && key.manager == "CUSTOMER"
-    });
-    if !works {
+    if !works(state, stream, &arn) {
         return Expected::Says(every_trouble.to_vec());
     }
-    let denied = state.world.key(&arn).is_some_and(|key| key.policy.to_string().contains("Deny"));
-    if denied {
+    if denies(state, &arn) {
         // It may be in force from before, or refused, or not even readable.
         let mut reasons = every_trouble.to_vec();
         reasons.extend([
@@ -205,6 +198,21 @@ fn customer_key(
         return Expected::Says(reasons);
     }
     Expected::Encrypted(Some(KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn) }))
+}
+
+/// Whether a stream can be encrypted with a key, if its policy allows that.
+fn works(state: &State, stream: &StreamArn, arn: &str) -> bool {
+    state.world.key(arn).is_some_and(|key| {
+        key.state == KeyState::Enabled
+            && key.encrypts()
+            && key.region == stream.region.as_str()
+            && key.manager == "CUSTOMER"
+    })
+}
+
+/// Whether a key's policy denies something.
+fn denies(state: &State, arn: &str) -> bool {
+    state.world.key(arn).is_some_and(|key| key.policy.to_string().contains("Deny"))
 }
 
 /// Whether it is as expected: with the stream as asked for, or for a good reason not.
@@ -244,6 +252,12 @@ fn held(
                 return Ok(true);
             }
             if resource.spec.drift == Drift::Report && !so && reason == Some(Reason::Drifted) {
+                return Ok(false);
+            }
+            // The proof fails while the key in force, which was given to the stream while it worked, cannot be used.
+            let lost = in_force.as_ref().and_then(|key| key.arn.as_ref());
+            let lost = lost.is_some_and(|arn| !works(state, stream, arn) || denies(state, arn));
+            if so && lost && reason == Some(Reason::Verifying) {
                 return Ok(false);
             }
             // Nobody can tell what is in force after somebody else's failed attempt: the spec must name a key.
