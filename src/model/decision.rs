@@ -362,7 +362,9 @@ fn backing_off(i: &Input<'_>, observation: &Observation, wanted: &Target) -> Opt
         || (i.intent.retry.is_some() && i.intent.retry != attempts.retry)
         || attempts.key_was_unusable;
     let until = attempts.not_before.0;
-    if something_changed || i.now >= until {
+    // No wait is as long as that: it was written by a clock that was far ahead.
+    let impossible = until > later(i.now, backoff::LONGEST + ledger::ARRIVAL);
+    if something_changed || impossible || i.now >= until {
         return None;
     }
     let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));

@@ -162,9 +162,9 @@ impl Link {
             }
             let (answer, delivery) = send(state);
             match delivery {
-                Delivery::Prompt | Delivery::Lost => (answer, SignedDuration::ZERO),
-                Delivery::After(by) if by < AWS_DEADLINE => (answer, by),
-                Delivery::After(_) | Delivery::Held => (Err(cloud::fault(operation, None)), AWS_DEADLINE),
+                _ if !arrives(&delivery) => (Err(cloud::fault(operation, None)), AWS_DEADLINE),
+                Delivery::After(by) => (answer, by),
+                Delivery::Prompt | Delivery::Lost | Delivery::Held => (answer, SignedDuration::ZERO),
             }
         })
         .await
@@ -247,6 +247,15 @@ impl Link {
                 .await;
         }
         self.ask_kubernetes(request, |state| state.carry_out(&write, process)).await
+    }
+}
+
+/// Whether an answer comes before it is given up.
+fn arrives(delivery: &Delivery) -> bool {
+    match delivery {
+        Delivery::Prompt | Delivery::Lost => true,
+        Delivery::After(by) => *by < AWS_DEADLINE,
+        Delivery::Held => false,
     }
 }
 
@@ -367,7 +376,9 @@ impl Streams for Aws {
             .ask_aws(Operation::look(stream.service), None, |state| {
                 let (now, caller) = (state.now, state.replicas[replica].caller());
                 let told = cloud::look(&mut state.world, now, &caller, stream);
-                state.looked(replica, stream, &told.0);
+                if arrives(&told.1) {
+                    state.looked(replica, stream, &told.0);
+                }
                 told
             })
             .await

@@ -564,7 +564,8 @@ impl State {
             self.promises
                 .break_with("P9", now, || format!("{} waits because of {reason} without an end", of.name));
         }
-        if reason != Reason::Suspended {
+        // Where nothing is looked at, what is said of the key is what was last known.
+        if !matches!(reason, Reason::Suspended | Reason::DisableNotPermitted) {
             self.claims(&of, status);
         }
     }
@@ -613,7 +614,9 @@ impl State {
         let said_enabled = status.encryption_status == Some(EncryptionStatus::Enabled);
         // What one replica saw the others read in the ledger.
         let Some(looked) = shown.last.values().max().copied() else { return };
-        let at = if said_encrypted && self.replicas.len() == 1 { looked.min(now - SETTLE) } else { looked };
+        // The settle time is waited for by the operator's clock, and with two of them nobody can say by which.
+        let waited_for = self.replicas.len() == 1 && now >= self.promises.wild_until;
+        let at = if said_encrypted && waited_for { looked.min(now - SETTLE) } else { looked };
         let plain = |at| self.world.stream(&stream.arn, at).is_none_or(|real| real.in_force.is_none());
         // It was encrypted until a moment ago, and what says otherwise may not be believed yet.
         let lately = shown.in_force.iter().any(|(real, until)| real.is_some() && *until < Timestamp::MAX);
