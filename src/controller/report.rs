@@ -68,7 +68,10 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     let make = |before: &StreamEncryptionStatus| {
         let generation = resource.metadata.generation;
         let conditions = standing(&before.conditions, reason, &words, generation, now);
-        StreamEncryptionStatus { observed_generation: generation, conditions, ..before.clone() }
+        // No attempt is planned for what is asked for now.
+        let next_attempt_time = None;
+        let observed_generation = generation;
+        StreamEncryptionStatus { observed_generation, conditions, next_attempt_time, ..before.clone() }
     };
     let said = say(operator, resource, visit.status.as_ref(), false, make).await?;
     let since = backoff::given_since(visit.waiting, reason, now);

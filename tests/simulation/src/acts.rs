@@ -113,8 +113,14 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             }
         }
         Happening::StreamDeleted(number) => {
-            let (_, arn) = stream_of(*number);
-            state.world.remove_stream(&arn);
+            let (stream, arn) = stream_of(*number);
+            let request = match stream.service {
+                Service::Firehose => {
+                    Request::firehose("DeleteDeliveryStream", json!({ "DeliveryStreamName": stream.name }))
+                }
+                Service::Kinesis => Request::kinesis("DeleteStream", json!({ "StreamName": stream.name })),
+            };
+            state.world.call(now, &Caller::new(OUTSIDER), REGION, &request);
             state.promises.touched.insert(arn, now);
         }
         Happening::StreamRecreated(number) => {
@@ -246,10 +252,9 @@ fn outsider(state: &mut State, stream: &PlannedStream, verb: &str, key: &str) {
         ),
     };
     debug_assert!(matches!(request.service, AwsService::Firehose | AwsService::Kinesis));
-    let reply = state.world.call(now, &Caller::new(OUTSIDER), REGION, &request);
-    if reply.result.is_ok() {
-        state.promises.touched.insert(stream_arn(stream), now);
-    }
+    state.world.call(now, &Caller::new(OUTSIDER), REGION, &request);
+    // Whatever AWS answered: an error may come after it was carried out.
+    state.promises.touched.insert(stream_arn(stream), now);
 }
 
 /// The faults end: nobody does anything any more, and what machines can mend is mended.

@@ -170,7 +170,7 @@ impl Dice {
         let (replica, resource) = (self.dice.usize(..self.replicas), self.dice.usize(..self.resources.len()));
         let mut at = begin;
         let mut all = Vec::new();
-        match self.dice.u8(..4) {
+        match self.dice.u8(..6) {
             // A process stands still on its way to a call, and the spec is changed meanwhile.
             0 => {
                 let fate = Fate::Pause(self.span(60.0, 12.0 * 3600.0));
@@ -200,6 +200,24 @@ impl Dice {
                 for replica in 0..self.replicas {
                     all.push((at, Happening::Kill(replica, self.span(0.5, 60.0))));
                 }
+            }
+            // Somebody turns encryption off as often as the operator turns it on.
+            3 => {
+                let name = self.resources[resource].0.clone();
+                for _ in 0..self.dice.u8(2..7) {
+                    all.push((at, Happening::OutsiderStops(self.resources[resource].1)));
+                    at += self.span(1.0, 60.0);
+                    all.push((at, Happening::Retry(name.clone())));
+                    at += self.span(60.0, 3600.0);
+                }
+            }
+            // Somebody deletes the stream, and a person asks for a try at once.
+            4 => {
+                all.push((at, Happening::StreamDeleted(self.resources[resource].1)));
+                at += self.span(0.1, 20.0);
+                all.push((at, Happening::Retry(self.resources[resource].0.clone())));
+                at += self.span(60.0, 3600.0);
+                all.push((at, Happening::StreamRecreated(self.resources[resource].1)));
             }
             // The watches tell nothing while the spec is changed, and changed again.
             _ => {

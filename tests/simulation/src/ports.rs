@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use simulated_aws::world::Delivery;
+use simulated_aws::world::{Caller, Delivery};
 use stream_encryption_operator::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus,
@@ -145,9 +145,11 @@ impl Link {
         &self,
         operation: Operation,
         dated: Option<Timestamp>,
-        send: impl FnOnce(&mut State) -> cloud::Told<T>,
+        send: impl FnOnce(&mut State, &Caller) -> cloud::Told<T>,
     ) -> Result<T, Fault> {
         let replica = self.process.replica;
+        // It is signed when it is sent.
+        let caller = self.scene.state().replicas[replica].caller();
         self.request(|state| {
             let offset = self.scene.offset(replica);
             let date = dated.unwrap_or(state.now + offset);
@@ -160,7 +162,7 @@ impl Link {
                 let error = simulated_aws::world::AwsError::new("InvalidSignatureException", "");
                 return (Err(cloud::fault(operation, Some(&error))), SignedDuration::ZERO);
             }
-            let (answer, delivery) = send(state);
+            let (answer, delivery) = send(state, &caller);
             match delivery {
                 _ if !arrives(&delivery) => (Err(cloud::fault(operation, None)), AWS_DEADLINE),
                 Delivery::After(by) => (answer, by),
@@ -305,9 +307,9 @@ impl Aws {
             });
         }
         self.link
-            .ask_aws(operation, dated, |state| {
-                let (now, caller) = (state.now, state.replicas[process.replica].caller());
-                let told = cloud::start(&mut state.world, now, &caller, stream, key);
+            .ask_aws(operation, dated, |state, caller| {
+                let now = state.now;
+                let told = cloud::start(&mut state.world, now, caller, stream, key);
                 state.sent(process, stream, Action::Start, Some(key), reserved, &told.0);
                 told
             })
@@ -324,9 +326,9 @@ impl Aws {
     ) -> Result<(), Fault> {
         let process = self.link.process;
         self.link
-            .ask_aws(Operation::change(stream.service, Action::Stop), dated, |state| {
-                let (now, caller) = (state.now, state.replicas[process.replica].caller());
-                let told = cloud::stop(&mut state.world, now, &caller, stream, in_force);
+            .ask_aws(Operation::change(stream.service, Action::Stop), dated, |state, caller| {
+                let now = state.now;
+                let told = cloud::stop(&mut state.world, now, caller, stream, in_force);
                 state.sent(process, stream, Action::Stop, None, reserved, &told.0);
                 told
             })
@@ -355,9 +357,9 @@ impl Streams for Aws {
         }
         let account = self
             .link
-            .ask_aws(Operation::GetCallerIdentity, None, |state| {
+            .ask_aws(Operation::GetCallerIdentity, None, |state, _| {
                 // Credentials that turn out to be another account's were the operator's own when it asked.
-                let own = simulated_aws::world::Caller::new(crate::scene::OPERATOR);
+                let own = Caller::new(crate::scene::OPERATOR);
                 let now = state.now;
                 cloud::identity(&mut state.world, now, &own, REGION)
             })
@@ -373,9 +375,9 @@ impl Streams for Aws {
     async fn look(&self, stream: &StreamArn, _: &Turn) -> Result<Option<Look>, Fault> {
         let replica = self.link.process.replica;
         self.link
-            .ask_aws(Operation::look(stream.service), None, |state| {
-                let (now, caller) = (state.now, state.replicas[replica].caller());
-                let told = cloud::look(&mut state.world, now, &caller, stream);
+            .ask_aws(Operation::look(stream.service), None, |state, caller| {
+                let now = state.now;
+                let told = cloud::look(&mut state.world, now, caller, stream);
                 if arrives(&told.1) {
                     state.looked(replica, stream, &told.0);
                 }
@@ -385,12 +387,11 @@ impl Streams for Aws {
     }
 
     async fn key(&self, stream: &StreamArn, name: &KeyName, _: &Turn) -> Result<Option<KeyFacts>, Fault> {
-        let replica = self.link.process.replica;
         self.link
-            .ask_aws(Operation::DescribeKey, None, |state| {
-                let (now, caller) = (state.now, state.replicas[replica].caller());
+            .ask_aws(Operation::DescribeKey, None, |state, caller| {
+                let now = state.now;
                 state.asked_for_key(name);
-                cloud::key(&mut state.world, now, &caller, stream, name)
+                cloud::key(&mut state.world, now, caller, stream, name)
             })
             .await
     }
@@ -420,15 +421,14 @@ impl Streams for Aws {
     }
 
     async fn put_record(&self, stream: &StreamArn, _: &str, _: &Turn) -> Result<bool, Fault> {
-        let replica = self.link.process.replica;
         let operation = match stream.service {
             Service::Firehose => Operation::PutFirehoseRecord,
             Service::Kinesis => Operation::PutKinesisRecord,
         };
         self.link
-            .ask_aws(operation, None, |state| {
-                let (now, caller) = (state.now, state.replicas[replica].caller());
-                cloud::put_record(&mut state.world, now, &caller, stream)
+            .ask_aws(operation, None, |state, caller| {
+                let now = state.now;
+                cloud::put_record(&mut state.world, now, caller, stream)
             })
             .await
     }

@@ -138,6 +138,8 @@ impl<'a, P: Parts> Run<'a, P> {
             Event::Boot(replica) => self.boot(replica),
             Event::Late(number) => {
                 let mut state = self.scene.state();
+                // No visit waits for it any more.
+                state.polled = Polled::default();
                 let (write, by) = state.late[number].clone();
                 let _ = state.carry_out(&write, by);
             }
@@ -193,12 +195,20 @@ impl<'a, P: Parts> Run<'a, P> {
             return;
         };
         let Some(task) = self.tasks.remove(&number) else { return };
+        let said = matches!(&outcome, Outcome::Visited(Ok(wake)) if self.is_done(task.process, *wake));
+        self.scene.state().promises.visit_says(number, said);
         if let (Outcome::Visited(result), Some(name)) = (outcome, &task.name) {
             self.scene.state().tally.visits += 1;
             if let Some(replica) = self.replicas[task.process.replica].as_mut() {
                 replica.visited(&self.scene, name, &result);
             }
         }
+    }
+
+    /// Whether a visit that asks to be back then came to its end: one that was dropped is back within a second.
+    fn is_done(&self, process: Process, wake: Timestamp) -> bool {
+        let now = self.scene.clock_of(process.replica).now();
+        wake.duration_since(now) > SignedDuration::from_secs(1)
     }
 
     fn watch(&mut self, process: Process, upto: usize) {

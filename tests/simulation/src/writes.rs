@@ -69,6 +69,7 @@ impl State {
 
     fn ledger_changed(&mut self, before: Option<&StreamLedger>, after: Option<&StreamLedger>, by: Process) {
         let now = self.now;
+        self.promises.visit_says(self.polled.task, true);
         // Putting a ledger away is housekeeping, and comes to an end by itself.
         self.promises.writes += u64::from(after.is_some());
         if let (Some(before), Some(after)) = (before, after)

@@ -1,0 +1,262 @@
+//! P6 and P9: what a status says. Held against what its visit was shown, and against the true state of the stream.
+//!
+//! What the operator cannot know is not held against it: what AWS has not shown it yet, what lay between two looks, and what
+//! another replica has seen a moment ago.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use simulated_aws::world::StreamKey;
+use stream_encryption_operator::api::condition::{ConditionType, Reason, Truth, find};
+use stream_encryption_operator::api::ledger::Owner;
+use stream_encryption_operator::api::stream_encryption::{
+    EncryptionStatus, KeyStatus, KeyType, StreamEncryption, StreamEncryptionStatus,
+};
+use stream_encryption_operator::controller::book::owner;
+use stream_encryption_operator::model::fault::Fault;
+use stream_encryption_operator::model::ledger::READ_LAG;
+use stream_encryption_operator::model::observation::{Look, Observation};
+use stream_encryption_operator::model::stream::StreamArn;
+
+use super::Promises;
+use crate::scene::{ACCOUNT, Process, State};
+use crate::story::since_begin;
+
+/// How long the operator may rightly disbelieve what contradicts its last call, and some seconds. The last call may be another
+/// replica's, dated by a clock that is ahead.
+const DISBELIEF: SignedDuration = SignedDuration::from_secs(75);
+/// AWS's settle time.
+const SETTLE: SignedDuration = SignedDuration::from_secs(5);
+
+/// What was shown of a stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ShownOf {
+    /// The last look of each replica.
+    last: BTreeMap<usize, Timestamp>,
+    /// What was really in force when it was last shown as settled, and at every look since, for good; what was so before, until
+    /// nobody may rightly hold it for true any more: AWS's answers lag, and a visit under way has not heard of the others.
+    in_force: Vec<(Option<StreamKey>, Timestamp)>,
+    /// When it was last shown as settled.
+    settled: Option<Timestamp>,
+    /// Whether it was shown last that there is no such stream.
+    missing: bool,
+    /// Whether a look showed the past by an unknown time.
+    blurred: bool,
+}
+
+impl ShownOf {
+    /// What was shown so far is not so any more; until then it may still be held for true.
+    fn forget(&mut self, disbelieved: Timestamp) {
+        self.settled = None;
+        for (_, until) in &mut self.in_force {
+            *until = (*until).min(disbelieved);
+        }
+    }
+}
+
+/// One look.
+#[derive(Clone, Debug)]
+pub(super) struct Glimpse {
+    replica: usize,
+    arn: String,
+    /// The time that it shows.
+    at: Timestamp,
+    /// Until when what contradicts it may be held for true.
+    disbelieved: Timestamp,
+    what: What,
+}
+
+/// What a look shows.
+#[derive(Clone, Debug)]
+enum What {
+    /// That there is no such stream.
+    Missing,
+    /// The stream.
+    Stream {
+        /// What is really in force.
+        real: Option<StreamKey>,
+        /// Whether the operator must take that for true.
+        settled: bool,
+        /// Whether the past was shown, by an unknown time.
+        blurred: bool,
+    },
+}
+
+/// A key of AWS as the status writes it.
+#[must_use]
+pub fn written(key: &StreamKey) -> KeyStatus {
+    match key {
+        StreamKey::AwsOwned => KeyStatus { kind: KeyType::AwsOwned, arn: None },
+        StreamKey::Kms { given, .. } if given == "alias/aws/kinesis" => {
+            KeyStatus { kind: KeyType::AwsOwned, arn: None }
+        }
+        StreamKey::Kms { arn, .. } => KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn.clone()) },
+    }
+}
+
+impl Promises {
+    /// A visit has ended, or has written something: what it was shown counts from now on, if it was `said`.
+    pub fn visit_says(&mut self, task: usize, said: bool) {
+        let Some(glimpses) = self.unsaid.remove(&task).filter(|_| said) else { return };
+        for Glimpse { replica, arn, at, disbelieved, what } in glimpses {
+            let shown = self.shown.entry(arn).or_default();
+            match what {
+                What::Missing => {
+                    shown.forget(disbelieved);
+                    shown.missing = true;
+                }
+                What::Stream { real, settled, blurred } => {
+                    shown.last.insert(replica, at);
+                    shown.missing = false;
+                    if settled {
+                        shown.forget(disbelieved);
+                        shown.settled = Some(at);
+                        shown.blurred = blurred;
+                    }
+                    shown.blurred |= blurred;
+                    shown.in_force.retain(|(known, until)| *known != real && *until > at);
+                    shown.in_force.push((real, Timestamp::MAX));
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    /// P8: nothing is asked of AWS about what is not the operator's. What a look showed is noted: it counts once its visit says
+    /// something, for a visit that is dropped has seen nothing.
+    pub fn looked(&mut self, replica: usize, stream: &StreamArn, seen: &Result<Option<Look>, Fault>) {
+        let now = self.now;
+        self.tally.looks += 1;
+        if stream.account.as_str() != ACCOUNT {
+            self.promises.break_with("P8", now, || format!("a look at {stream}"));
+        }
+        let arn = stream.to_string();
+        let lag = self.world.settings().read_lag;
+        let what = match seen {
+            Ok(None) if !self.replicas[replica].mistaken => What::Missing,
+            Ok(Some(look)) if look.arn == *stream => {
+                let real = self.world.stream(&arn, now - lag).and_then(|real| real.in_force.clone());
+                // Soon after a call what is shown may rightly be taken for old.
+                let called = self.promises.called.get(&arn).is_some_and(|at| now < *at + READ_LAG + lag);
+                let settled = !called && Observation::of(stream, Some(look)).settled().is_some();
+                let fault = self.world.calls().last().and_then(|call| call.fault.as_deref());
+                self.story.tell(now, || {
+                    let (state, encryption) = (&look.state, &look.encryption);
+                    format!("operator {replica} looks at {}: {state:?} {encryption:?}", stream.name())
+                });
+                What::Stream { real, settled, blurred: fault == Some("ReadLag") }
+            }
+            Ok(_) | Err(_) => return,
+        };
+        let disbelieved = now + DISBELIEF + self.clocks_apart();
+        let glimpse = Glimpse { replica, arn, at: now - lag, disbelieved, what };
+        self.promises.unsaid.entry(self.polled.task).or_default().push(glimpse);
+    }
+
+    /// P6 and P9: what a status says was observed, and every wait has a reason and an end.
+    pub fn status_written(
+        &mut self,
+        by: Process,
+        before: &StreamEncryption,
+        status: &StreamEncryptionStatus,
+    ) {
+        let now = self.now;
+        self.promises.visit_says(self.polled.task, true);
+        let of = owner(before);
+        let known = before.status.clone().unwrap_or_default();
+        // Calls age out, and the status tells of it: that is news, and comes to an end by itself.
+        let only_aged = known.calls != status.calls
+            && StreamEncryptionStatus { calls: None, ..known }
+                == StreamEncryptionStatus { calls: None, ..status.clone() };
+        self.promises.writes += u64::from(!only_aged);
+        self.promises.told.insert(of.uid.clone(), now);
+        let ready = find(&status.conditions, ConditionType::Ready);
+        self.story.tell(now, || {
+            format!(
+                "operator {} writes the status of {}/{}: {} {:?}, in force {:?}, next attempt {:?}",
+                by.replica,
+                of.namespace,
+                of.name,
+                ready.map_or("-", |ready| &ready.reason),
+                status.encryption_status,
+                status.key_in_force.as_ref().map(|key| key.arn.as_deref().unwrap_or("AWS-owned")),
+                status.next_attempt_time.as_ref().map(|next| since_begin(next.0)),
+            )
+        });
+        let Some(reason) = ready.and_then(|ready| ready.reason.parse::<Reason>().ok()) else {
+            self.promises.break_with("P9", now, || format!("the status of {} has no reason", of.name));
+            return;
+        };
+        let waits = matches!(
+            reason,
+            Reason::EnablingFailed | Reason::DisablingFailed | Reason::NotApplied | Reason::Contested
+        );
+        if waits && !before.spec.suspend && status.next_attempt_time.is_none() {
+            self.promises
+                .break_with("P9", now, || format!("{} waits because of {reason} without an end", of.name));
+        }
+        // Where nothing is looked at, what is said of the key is what was last known.
+        if !matches!(reason, Reason::Suspended | Reason::DisableNotPermitted) {
+            self.claims(&of, status);
+        }
+    }
+
+    fn claims(&mut self, of: &Owner, status: &StreamEncryptionStatus) {
+        let now = self.now;
+        let Some(stream) = &status.stream else { return };
+        let Some(shown) = self.promises.shown.get(&stream.arn) else { return };
+        if shown.missing {
+            // What is said of the key is what was last known; when the stream is there again, that counts no more.
+            return;
+        }
+        let Some(settled) = shown.settled else {
+            if let Some(key) = &status.key_in_force
+                && !shown.in_force.iter().any(|(real, until)| {
+                    *until > now && real.as_ref().map(written).as_ref() == Some(key)
+                })
+            {
+                let key = key.clone();
+                self.promises.break_with("P6", now, || {
+                    format!("{} says that {key:?} is in force, and AWS never showed it", of.name)
+                });
+            }
+            return;
+        };
+        let touched = self.promises.touched.get(&stream.arn).copied().unwrap_or(Timestamp::MIN);
+        if shown.blurred || touched >= settled {
+            return;
+        }
+        // Kinesis may name a key by an alias that KMS does not resolve: then nobody can say more.
+        // Nor whether AWS manages a key, while KMS does not let itself be asked.
+        let by_arn = |key: &KeyStatus| {
+            key.arn.as_ref().is_none_or(|arn| arn.starts_with("arn:") && !arn.contains(":key/0000"))
+        };
+        if let Some(key) = status.key_in_force.as_ref().filter(|key| by_arn(key))
+            && !shown.in_force.iter().any(|(real, _)| real.as_ref().map(written).as_ref() == Some(key))
+        {
+            let (key, real) = (key.clone(), shown.in_force.clone());
+            self.promises.break_with("P6", now, || {
+                format!("{} says that {key:?} is in force, and in force was {real:?}", of.name)
+            });
+            return;
+        }
+        let said_encrypted = find(&status.conditions, ConditionType::Encrypted)
+            .is_some_and(|condition| condition.status == Truth::True.as_str());
+        let said_enabled = status.encryption_status == Some(EncryptionStatus::Enabled);
+        // What one replica saw the others read in the ledger.
+        let Some(looked) = shown.last.values().max().copied() else { return };
+        // The settle time is waited for by the operator's clock, and with two of them nobody can say by which.
+        let waited_for = self.replicas.len() == 1 && now >= self.promises.wild_until;
+        let at = if said_encrypted && waited_for { looked.min(now - SETTLE) } else { looked };
+        let plain = |at| self.world.stream(&stream.arn, at).is_none_or(|real| real.in_force.is_none());
+        // It was encrypted until a moment ago, and what says otherwise may not be believed yet.
+        let lately = shown.in_force.iter().any(|(real, until)| real.is_some() && *until < Timestamp::MAX);
+        let said = (said_encrypted || said_enabled) && !lately;
+        if said && touched < at && plain(at) && plain(now - DISBELIEF - self.clocks_apart()) {
+            self.promises.break_with("P6", now, || {
+                format!("{} says encrypted, and at {} records were in plain text", of.name, since_begin(at))
+            });
+        }
+    }
+}
