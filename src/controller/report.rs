@@ -227,11 +227,12 @@ fn status(
     let budget = decision::budget(&input);
     status.calls =
         Some(Calls { used: budget.used, limit: budget.limit, next_free: budget.next_free.map(rounded_up) });
+    status.key_in_force = claims::key_in_force(&input);
     status.encryption_status = match case.sight {
-        Sight::Failed(_) => before.encryption_status,
+        // As long as nobody has learned more since.
+        Sight::Failed(_) => before.encryption_status.filter(|_| before.key_in_force == status.key_in_force),
         Sight::NotYet | Sight::At { .. } => claims::encryption_status(&input),
     };
-    status.key_in_force = claims::key_in_force(&input);
     status.encrypted_since = claims::encrypted_since(&input).map(rounded_up);
     status.plain_text_since = claims::plain_text_since(&input).map(rounded_up);
     status.failure = failure(before, case);

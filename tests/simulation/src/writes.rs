@@ -63,6 +63,7 @@ impl State {
 
     /// Carries a write out at a later time; nobody hears of its outcome.
     pub fn postpone(&mut self, at: Timestamp, write: Write, by: Process) {
+        self.promises.visit_says(self.polled.task, true);
         self.late.push((write, by));
         self.agenda.add(at, Event::Late(self.late.len() - 1));
     }

@@ -169,7 +169,14 @@ impl State {
         let only_aged = known.calls != status.calls
             && StreamEncryptionStatus { calls: None, ..known }
                 == StreamEncryptionStatus { calls: None, ..status.clone() };
-        self.promises.writes += u64::from(!only_aged);
+        // Looks of several replicas that fall together may be too many for AWS; the pacer, which spreads them, is not simulated.
+        let says = |status: Option<&StreamEncryptionStatus>, reason: Reason| {
+            let ready = status.and_then(|status| find(&status.conditions, ConditionType::Ready));
+            ready.is_some_and(|ready| ready.reason == reason.as_str())
+        };
+        let throttled = says(before.status.as_ref(), Reason::AwsThrottled)
+            || says(Some(status), Reason::AwsThrottled);
+        self.promises.writes += u64::from(!only_aged && !throttled);
         self.promises.told.insert(of.uid.clone(), now);
         let ready = find(&status.conditions, ConditionType::Ready);
         self.story.tell(now, || {
