@@ -98,3 +98,35 @@ fn is_being_deleted(resource: &StreamEncryption) -> bool {
 fn uid(resource: &StreamEncryption) -> &str {
     resource.metadata.uid.as_deref().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn resource(deleting: bool) -> StreamEncryption {
+        let resource = serde_json::json!({
+            "apiVersion": "streamencryption.dev/v1alpha1",
+            "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "uid": "uid-1"},
+            "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
+        });
+        let mut resource: StreamEncryption = serde_json::from_value(resource).unwrap();
+        resource.metadata.deletion_timestamp = deleting.then(|| Time(Timestamp::UNIX_EPOCH));
+        resource
+    }
+
+    /// Each visit that looks may say another status than another replica did, and each status leads to a visit of both.
+    #[test]
+    fn a_resource_that_is_being_deleted_is_looked_at_anew_once_and_not_at_every_visit() {
+        let memory = Memory::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let seen = || Visit { look: Some((now, None)), look_due: Some(Timestamp::MAX), ..Visit::default() };
+        memory.keep(&resource(false), seen());
+        assert!(memory.recall(&resource(false), now).look.is_some());
+        assert!(memory.recall(&resource(true), now).look.is_none(), "the deletion is news");
+        memory.keep(&resource(true), seen());
+        assert!(memory.recall(&resource(true), now).look.is_some(), "and then it is not");
+    }
+}

@@ -11,6 +11,7 @@ mod ledgers;
 mod outages;
 mod owners;
 mod proxy;
+mod replicas;
 mod rig;
 mod signals;
 mod site;

@@ -5,6 +5,8 @@ use simulation::many::many;
 use simulation::parts::Faithful;
 use simulation::run::run;
 use simulation::shrink::shrink;
+use simulation::tally::{Done, Tally};
+use stream_encryption_operator::api::condition::Reason;
 
 /// More of them: `cargo run --release --example simulate -- --seeds 1000000`.
 const SEEDS: u64 = 20_000;
@@ -23,6 +25,32 @@ fn no_seed_breaks_a_promise() {
     assert!(all.tally.seconds >= SEEDS * 48 * 3600, "each run is at least 48 hours long");
     assert!(all.tally.converged > SEEDS / 2, "only {} streams came to be as asked for", all.tally.converged);
     assert!(all.tally.calls > SEEDS, "only {} calls: nothing would be proven", all.tally.calls);
+    let missed = missed(&all.tally);
+    assert!(missed.is_empty(), "rows of the decision that no seed has reached: {missed:?}");
+}
+
+/// The rows of the decision that were not reached.
+fn missed(tally: &Tally) -> Vec<(Option<Done>, Reason)> {
+    let steps = [
+        (Done::Look, Reason::Settling),
+        (Done::Start, Reason::Enabling),
+        (Done::Stop, Reason::Disabling),
+        (Done::Correct, Reason::Enabling),
+        (Done::Correct, Reason::Disabling),
+        (Done::Verify, Reason::Verifying),
+        (Done::Release, Reason::EncryptionDisabled),
+        (Done::Release, Reason::StreamNotFound),
+        (Done::Release, Reason::StreamOwnedByAnother),
+        (Done::Release, Reason::NotPermitted),
+    ];
+    // A spec without a meaning is refused by the schema, and that a key is enabled is said of the key only.
+    let decided = |reason: &&Reason| !matches!(reason, Reason::SpecInvalid | Reason::KeyEnabled);
+    let reasons = Reason::ALL.iter().filter(decided).map(|reason| (None, *reason));
+    let reached = |step: Option<Done>, reason| {
+        tally.rows.keys().any(|row| row.reason == reason && step.is_none_or(|step| row.step == step))
+    };
+    let rows = steps.into_iter().map(|(step, reason)| (Some(step), reason)).chain(reasons);
+    rows.filter(|(step, reason)| !reached(*step, *reason)).collect()
 }
 
 #[test]

@@ -31,42 +31,42 @@ fn not_allowed(service: Service) -> Vec<Row> {
         (
             "a stream of another account is left alone",
             plain().with(foreign),
-            rests(Reason::NotPermitted, 300),
+            rests(Reason::NotPermitted, 600),
         ),
         (
             "a stream of another partition is left alone",
             plain().with(|s| s.permission.partition = "aws-cn".parse().unwrap()),
-            rests(Reason::NotPermitted, 300),
+            rests(Reason::NotPermitted, 600),
         ),
         (
             "a key of another account is not used",
             plain().wants(Wanted::Key(foreign_key)),
-            rests(Reason::NotPermitted, 300),
+            rests(Reason::NotPermitted, 600),
         ),
         (
             "what is not allowed is not even looked at",
             plain().with(foreign).with(|s| s.sight = Sight::NotYet),
-            rests(Reason::NotPermitted, 300),
+            rests(Reason::NotPermitted, 600),
         ),
         (
             "encryption is not turned off where that is not allowed",
             plain().wants(Wanted::Off).with(no_disable),
-            rests(Reason::DisableNotPermitted, 300),
+            rests(Reason::DisableNotPermitted, 600),
         ),
         (
             "a resource that would turn encryption off when deleted says early that this is not allowed",
             plain().with(no_disable).with(|s| s.intent.disable_on_deletion = true),
-            rests(Reason::DisableNotPermitted, 300),
+            rests(Reason::DisableNotPermitted, 600),
         ),
         (
             "a deleted resource does not leave a stream encrypted silently that it was to turn off",
             plain().with(deleting).with(no_disable),
-            rests(Reason::DisableNotPermitted, 300),
+            rests(Reason::DisableNotPermitted, 600),
         ),
         (
             "a deleted resource whose stream is not allowed any more is let go",
             plain().with(deleting).with(foreign),
-            releases(Reason::NotPermitted, 300),
+            releases(Reason::NotPermitted, 600),
         ),
     ]
 }
@@ -82,17 +82,17 @@ fn not_wanted_or_not_ours(service: Service) -> Vec<Row> {
         (
             "suspension does not hide that something is not allowed",
             plain().with(foreign).with(|s| s.intent.suspended = true),
-            rests(Reason::NotPermitted, 300),
+            rests(Reason::NotPermitted, 600),
         ),
         (
             "the second resource for a stream waits for the first",
             plain().with(|s| s.ownership = Ownership::Another),
-            rests(Reason::StreamOwnedByAnother, 180),
+            rests(Reason::StreamOwnedByAnother, 30),
         ),
         (
             "a deleted resource that does not own its stream is let go",
             plain().with(deleting).with(|s| s.ownership = Ownership::Another),
-            releases(Reason::StreamOwnedByAnother, 180),
+            releases(Reason::StreamOwnedByAnother, 30),
         ),
         (
             "without a ledger that can be believed nothing is called",

@@ -1,6 +1,6 @@
 //! Rows in which a call would be wrong, useless or too early.
 
-use super::{Row, rests, waits};
+use super::{Row, rests, starts, waits};
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
@@ -102,6 +102,14 @@ fn attempts(service: Service) -> Vec<Row> {
             "after a failed attempt the next one waits 5 minutes",
             started().accepted().after(60).sees(failed(Action::Start)),
             waits(Reason::EnablingFailed, 240, 240),
+        ),
+        (
+            "a wait that only a clock days ahead can have written binds nobody",
+            started().accepted().after(60).sees(failed(Action::Start)).with(|s| {
+                let attempts = s.ledger.attempts.as_mut().expect("an attempt");
+                attempts.not_before.0 += jiff::SignedDuration::from_hours(48);
+            }),
+            starts(key(1)),
         ),
         (
             "after a failed Stop the next one waits 5 minutes",
