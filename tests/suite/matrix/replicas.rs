@@ -68,6 +68,7 @@ async fn where_aws_cannot_be_asked_its_last_word_is_not_repeated_beside_what_was
     one.until("Encrypted").await;
     report["drift"] = json!("Report");
     play.apply("orders", &report).await;
+    play.aws.advance(SignedDuration::from_mins(1));
     let now = play.aws.now();
     play.aws.world().set_stream(now, &one.arn, stopped());
 
