@@ -70,7 +70,8 @@ impl Operator {
         let Some(visit) = world.replicas[replica].clone() else { return };
         match visit.at {
             At::Opened => self.look(world, replica, visit, world.aws.view),
-            At::Learned => self.save(world, replica, &visit),
+            At::Learned => self.check_before_noting(world, replica, visit),
+            At::Confirmed => self.save(world, replica, &visit),
             At::Decided => self.check(world, replica, visit),
             At::Checked => self.reserve(world, replica, visit),
             At::Reserved => self.send(world, replica, visit),
@@ -175,6 +176,15 @@ impl Operator {
         }
     }
 
+    /// What was learned is written down for the resource as it is now, or not at all.
+    fn check_before_noting(&self, world: &mut World, replica: usize, visit: Visit) {
+        let changed = visit.resource != world.resource && !self.has(Flaw::NoLiveReadOfTheResource);
+        if changed {
+            self.tally.event(Event::ResourceChanged);
+        }
+        world.replicas[replica] = (!changed).then_some(Visit { at: At::Confirmed, ..visit });
+    }
+
     /// The live resource must still be the one that was decided about.
     fn check(&self, world: &mut World, replica: usize, mut visit: Visit) {
         if visit.resource != world.resource && !self.has(Flaw::NoLiveReadOfTheResource) {
@@ -194,7 +204,9 @@ impl Operator {
 
     fn reserved(&self, world: &World, replica: usize, visit: &mut Visit) {
         let Some(planned) = &mut visit.planned else { return };
-        let (book, id) = ledger::reserve(&visit.book, &planned.reservation, self.clock(world, replica));
+        let shorter = visit.sight.map(|(proven, _)| ledger::without_old_calls(&visit.book, proven));
+        let before = shorter.as_ref().unwrap_or(&visit.book);
+        let (book, id) = ledger::reserve(before, &planned.reservation, self.clock(world, replica));
         visit.book = Arc::new(book);
         planned.id = id;
         planned.at = world.now;

@@ -209,7 +209,8 @@ fn doing(world: &World, replica: usize) -> String {
     let Some(visit) = &world.replicas[replica] else { return String::new() };
     match visit.at {
         At::Opened => format!("looks: {:?} in force, {:?}", world.aws.view.in_force, world.aws.view.phase),
-        At::Learned => "writes what it has learned".to_owned(),
+        At::Learned => "reads the resource again, before it writes what it has learned".to_owned(),
+        At::Confirmed => "writes what it has learned".to_owned(),
         At::Decided => "has decided to call, and reads the resource again".to_owned(),
         At::Checked => "reserves the call in the ledger".to_owned(),
         At::Reserved => "sends the call".to_owned(),

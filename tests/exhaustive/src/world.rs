@@ -55,6 +55,8 @@ pub(crate) enum At {
     Opened,
     /// It has learned something, and rests after it is written.
     Learned,
+    /// It has learned something, and the resource still asks for what it did.
+    Confirmed,
     /// It has decided to call.
     Decided,
     /// It has read the resource again.
