@@ -113,7 +113,7 @@ mod tests {
             "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
         });
         let mut resource: StreamEncryption = serde_json::from_value(resource).unwrap();
-        resource.metadata.deletion_timestamp = deleting.then(|| Time(Timestamp::UNIX_EPOCH));
+        resource.metadata.deletion_timestamp = deleting.then_some(Time(Timestamp::UNIX_EPOCH));
         resource
     }
 

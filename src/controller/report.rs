@@ -68,19 +68,16 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     let make = |before: &StreamEncryptionStatus| {
         let generation = resource.metadata.generation;
         let conditions = standing(&before.conditions, reason, &words, generation, now);
+        let mut status = before.clone();
+        status.observed_generation = generation;
+        status.conditions = conditions;
         // No attempt is planned for what is asked for now.
-        let next_attempt_time = None;
-        let observed_generation = generation;
-        StreamEncryptionStatus { observed_generation, conditions, next_attempt_time, ..before.clone() }
+        status.next_attempt_time = None;
+        status
     };
     let said = say(operator, resource, visit.status.as_ref(), false, make).await?;
     let since = backoff::given_since(visit.waiting, reason, now);
-    let wait = backoff::look_again(
-        since,
-        now,
-        SignedDuration::from_secs(5),
-        SignedDuration::from_mins(5),
-    );
+    let wait = backoff::look_again(since, now, SignedDuration::from_secs(5), SignedDuration::from_mins(5));
     let visit =
         Visit { waiting: Some((reason, since)), status: said.status, look_due: None, ..visit.clone() };
     operator.memory.keep(resource, visit);
@@ -130,8 +127,8 @@ async fn say<A: Streams, R: Records>(
 ) -> Result<Said, RecordError> {
     let before = resource.status.clone().unwrap_or_default();
     let status = make(&before);
-    let is_news = resource.status.as_ref() != Some(&status)
-        && (looked || last.is_none_or(|last| *last != make(last)));
+    let is_news =
+        resource.status.as_ref() != Some(&status) && (looked || last.is_none_or(|last| *last != make(last)));
     if is_news {
         match operator.records.write_status(&resource.metadata, &status).await {
             Ok(()) => tell(operator, resource, &before, &status).await,

@@ -25,8 +25,6 @@ pub use calls::USUAL_SKEW;
 pub use words::written;
 use words::{Glimpse, ShownOf};
 
-
-
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
@@ -197,7 +195,9 @@ impl Promises {
     ) {
         for call in after.iter().flat_map(|ledger| &ledger.calls) {
             let key = (after.map_or(String::new(), |ledger| ledger.stream_arn.clone()), call.id.clone());
-            self.stored.entry(key).or_insert_with(|| (now, after.map_or(String::new(), |ledger| ledger.owner.uid.clone())));
+            self.stored
+                .entry(key)
+                .or_insert_with(|| (now, after.map_or(String::new(), |ledger| ledger.owner.uid.clone())));
         }
         let Some(before) = before else { return };
         for call in &before.calls {

@@ -123,7 +123,9 @@ impl Bug {
             Self::UnacknowledgedCounts => "a reservation whose write failed counts as written",
             Self::OldLook => "a look is cached for five minutes",
             Self::OldKey => "what KMS says of a key is cached for an hour",
-            Self::ReadOnce => "the resource is read once in a visit, and not again before the ledger is written",
+            Self::ReadOnce => {
+                "the resource is read once in a visit, and not again before the ledger is written"
+            }
             Self::NoSettling => "Encrypted is said as soon as AWS says ENABLED",
             Self::FailedShownAsDone => "a failed re-key is read as the new key in force",
             Self::OwnershipIgnored => "a second resource writes itself into another's ledger",

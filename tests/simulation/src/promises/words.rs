@@ -174,8 +174,8 @@ impl State {
             let ready = status.and_then(|status| find(&status.conditions, ConditionType::Ready));
             ready.is_some_and(|ready| ready.reason == reason.as_str())
         };
-        let throttled = says(before.status.as_ref(), Reason::AwsThrottled)
-            || says(Some(status), Reason::AwsThrottled);
+        let throttled =
+            says(before.status.as_ref(), Reason::AwsThrottled) || says(Some(status), Reason::AwsThrottled);
         self.promises.writes += u64::from(!only_aged && !throttled);
         self.promises.told.insert(of.uid.clone(), now);
         let ready = find(&status.conditions, ConditionType::Ready);
@@ -219,9 +219,10 @@ impl State {
         }
         let Some(settled) = shown.settled else {
             if let Some(key) = &status.key_in_force
-                && !shown.in_force.iter().any(|(real, until)| {
-                    *until > now && real.as_ref().map(written).as_ref() == Some(key)
-                })
+                && !shown
+                    .in_force
+                    .iter()
+                    .any(|(real, until)| *until > now && real.as_ref().map(written).as_ref() == Some(key))
             {
                 let key = key.clone();
                 self.promises.break_with("P6", now, || {
