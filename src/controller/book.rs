@@ -24,6 +24,8 @@ pub struct Book {
     name: String,
     /// The ledger as it was read.
     stored: Option<StreamLedger>,
+    /// Whether somebody else wrote it since.
+    pub(super) overtaken: bool,
 }
 
 /// Who a resource is, in a ledger.
@@ -51,7 +53,13 @@ pub async fn open<R: Records>(
         Ok(stored) => stored,
         Err(RecordError::Unusable(why)) => {
             warn!(ledger = name, why, "the ledger cannot be read");
-            return Ok(Book { spec: empty, ownership: Ownership::Unreadable, name, stored: None });
+            return Ok(Book {
+                spec: empty,
+                ownership: Ownership::Unreadable,
+                name,
+                stored: None,
+                overtaken: false,
+            });
         }
         Err(error) => return Err(error),
     };
@@ -67,19 +75,31 @@ pub async fn open<R: Records>(
         }
         let off = resource.spec.encryption == Encryption::Disabled;
         let spec = ledger::regained(&empty, if off { Action::Stop } else { Action::Start }, told, now);
-        return Ok(Book { spec, ownership: Ownership::Own, name, stored: None });
+        return Ok(Book { spec, ownership: Ownership::Own, name, stored: None, overtaken: false });
     };
     if let Err(corrupt) = ledger::check(&found.spec, stream) {
         warn!(ledger = name, why = %corrupt, "the ledger cannot be believed");
-        return Ok(Book { spec: empty, ownership: Ownership::Unreadable, name, stored: Some(found) });
+        return Ok(Book {
+            spec: empty,
+            ownership: Ownership::Unreadable,
+            name,
+            stored: Some(found),
+            overtaken: false,
+        });
     }
     let holder = &found.spec.owner;
     if *holder != me && !is_gone(records, holder).await? {
         // What it holds is not this resource's to read.
-        return Ok(Book { spec: empty, ownership: Ownership::Another, name, stored: Some(found) });
+        return Ok(Book {
+            spec: empty,
+            ownership: Ownership::Another,
+            name,
+            stored: Some(found),
+            overtaken: false,
+        });
     }
     let spec = StreamLedgerSpec { owner: me, ..found.spec.clone() };
-    Ok(Book { spec, ownership: Ownership::Own, name, stored: Some(found) })
+    Ok(Book { spec, ownership: Ownership::Own, name, stored: Some(found), overtaken: false })
 }
 
 /// Whether the resource that owns a ledger is no more, or is another one of that name.
@@ -147,6 +167,7 @@ impl Book {
             let Some(fresh) = records.ledger(&self.name).await? else { return Err(RecordError::Conflict) };
             self.spec = fresh.spec.clone();
             self.stored = Some(fresh);
+            self.overtaken = true;
         }
         Err(RecordError::Conflict)
     }

@@ -38,7 +38,8 @@ pub(super) async fn turn<A: Streams, R: Records>(
     operator.clock.steady().saturating_sub(case.looked) <= FRESH
 }
 
-/// Makes the call that was decided. [`RecordError::Conflict`]: the decision does not hold any more, and nothing was sent.
+/// Makes the call that was decided. [`RecordError::Conflict`]: the decision does not hold any more, and nothing was sent; or
+/// what was seen is older than what the ledger holds by now, and is to be seen anew.
 pub(super) async fn call<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     resource: &StreamEncryption,
@@ -89,7 +90,7 @@ pub(super) async fn call<A: Streams, R: Records>(
             Happening { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
         operator.records.tell(&super::book::owner(resource), &happening).await;
     }
-    Ok(())
+    if case.book.overtaken { Err(RecordError::Conflict) } else { Ok(()) }
 }
 
 /// Writes down what was learned, without a call. What is learned depends on what is asked for: a visit of a resource that has

@@ -267,13 +267,17 @@ impl Play {
         let mut words: Vec<Word> = Vec::new();
         for _ in 0..300 {
             let wake = self.visit(name).await.expect("Kubernetes can be asked");
-            let status = self.status(name).await;
-            let word = (status.encryption_status, reason(&status));
-            if words.last() != Some(&word) {
-                words.push(word);
-            }
-            if enough(&status) {
-                return words;
+            let live = self.resource(name).await.expect("the resource");
+            let status = live.status.unwrap_or_default();
+            // What it says of an older spec is not meant.
+            if status.observed_generation == live.metadata.generation {
+                let word = (status.encryption_status, reason(&status));
+                if words.last() != Some(&word) {
+                    words.push(word);
+                }
+                if enough(&status) {
+                    return words;
+                }
             }
             let wait = wake.duration_since(self.aws.now()).max(SignedDuration::from_millis(1));
             self.aws.advance(wait);

@@ -74,10 +74,10 @@ impl<'a, P: Parts> Run<'a, P> {
         }
         agenda.add(BEGIN + CALM, Event::Calm);
         agenda.add(BEGIN + RECKONING, Event::Reckoning);
-        let condition = |_| Condition {
+        let condition = |replica: usize| Condition {
             life: 0,
             up: false,
-            clock: SignedDuration::ZERO,
+            clocks: (plan.clocks[replica], plan.clocks[replica]),
             paused_until: Timestamp::MIN,
             doom: None,
             mistaken: false,

@@ -98,8 +98,8 @@ pub struct Condition {
     pub life: u32,
     /// Whether it runs.
     pub up: bool,
-    /// How far its clock is off.
-    pub clock: SignedDuration,
+    /// How far its clock has been off, at the least and at the most.
+    pub clocks: (SignedDuration, SignedDuration),
     /// Until when it is paused.
     pub paused_until: Timestamp,
     /// What will befall it after so many requests.
@@ -228,7 +228,8 @@ impl Scene {
     /// Sets a replica's clock.
     pub fn set_offset(&self, state: &mut State, replica: usize, by: SignedDuration) {
         self.offsets[replica].store(i64::try_from(by.as_micros()).unwrap_or(0), Ordering::Relaxed);
-        state.replicas[replica].clock = by;
+        let (least, most) = state.replicas[replica].clocks;
+        state.replicas[replica].clocks = (least.min(by), most.max(by));
     }
 
     /// What a replica's clock shows.
@@ -254,10 +255,10 @@ impl Scene {
 }
 
 impl State {
-    /// How far the clocks of the replicas are apart, at the most.
+    /// How far the clocks of the replicas are apart, and have been since the beginning, at the most.
     #[must_use]
     pub fn clocks_apart(&self) -> SignedDuration {
-        let clocks = || self.replicas.iter().map(|replica| replica.clock);
+        let clocks = || self.replicas.iter().flat_map(|replica| [replica.clocks.0, replica.clocks.1]);
         clocks().max().zip(clocks().min()).map_or(SignedDuration::ZERO, |(most, least)| most - least)
     }
 }
