@@ -53,13 +53,7 @@ pub async fn open<R: Records>(
         Ok(stored) => stored,
         Err(RecordError::Unusable(why)) => {
             warn!(ledger = name, why, "the ledger cannot be read");
-            return Ok(Book {
-                spec: empty,
-                ownership: Ownership::Unreadable,
-                name,
-                stored: None,
-                overtaken: false,
-            });
+            return Ok(Book::new(name, empty, Ownership::Unreadable, None));
         }
         Err(error) => return Err(error),
     };
@@ -75,31 +69,19 @@ pub async fn open<R: Records>(
         }
         let off = resource.spec.encryption == Encryption::Disabled;
         let spec = ledger::regained(&empty, if off { Action::Stop } else { Action::Start }, told, now);
-        return Ok(Book { spec, ownership: Ownership::Own, name, stored: None, overtaken: false });
+        return Ok(Book::new(name, spec, Ownership::Own, None));
     };
     if let Err(corrupt) = ledger::check(&found.spec, stream) {
         warn!(ledger = name, why = %corrupt, "the ledger cannot be believed");
-        return Ok(Book {
-            spec: empty,
-            ownership: Ownership::Unreadable,
-            name,
-            stored: Some(found),
-            overtaken: false,
-        });
+        return Ok(Book::new(name, empty, Ownership::Unreadable, Some(found)));
     }
     let holder = &found.spec.owner;
     if *holder != me && !is_gone(records, holder).await? {
         // What it holds is not this resource's to read.
-        return Ok(Book {
-            spec: empty,
-            ownership: Ownership::Another,
-            name,
-            stored: Some(found),
-            overtaken: false,
-        });
+        return Ok(Book::new(name, empty, Ownership::Another, Some(found)));
     }
     let spec = StreamLedgerSpec { owner: me, ..found.spec.clone() };
-    Ok(Book { spec, ownership: Ownership::Own, name, stored: Some(found), overtaken: false })
+    Ok(Book::new(name, spec, Ownership::Own, Some(found)))
 }
 
 /// Whether the resource that owns a ledger is no more, or is another one of that name.
@@ -109,6 +91,10 @@ pub(super) async fn is_gone<R: Records>(records: &R, owner: &Owner) -> Result<bo
 }
 
 impl Book {
+    fn new(name: String, spec: StreamLedgerSpec, ownership: Ownership, stored: Option<StreamLedger>) -> Self {
+        Self { spec, ownership, name, stored, overtaken: false }
+    }
+
     /// The version of the ledger that is stored, as far as this visit knows.
     pub(super) fn version(&self) -> Option<&str> {
         self.stored.as_ref().and_then(|stored| stored.metadata.resource_version.as_deref())
