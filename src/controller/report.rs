@@ -67,10 +67,12 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     let now = operator.clock.now();
     let make = |before: &StreamEncryptionStatus| {
         let generation = resource.metadata.generation;
-        let conditions = standing(&before.conditions, reason, &words, generation, now);
         let mut status = before.clone();
         status.observed_generation = generation;
-        status.conditions = conditions;
+        status.conditions = standing(&before.conditions, reason, &words, generation, now);
+        // What was seen of the stream and the key was so of the spec that it speaks of, and is not taken back.
+        let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
+        status.conditions.extend(kept.into_iter().filter_map(|kind| find(&before.conditions, kind).cloned()));
         // No attempt is planned for what is asked for now.
         status.next_attempt_time = None;
         status

@@ -196,7 +196,13 @@ impl<'a, P: Parts> Run<'a, P> {
         };
         let Some(task) = self.tasks.remove(&number) else { return };
         let said = matches!(&outcome, Outcome::Visited(Ok(wake)) if self.is_done(task.process, *wake));
-        self.scene.state().promises.visit_says(number, said);
+        {
+            let promises = &mut self.scene.state().promises;
+            if said {
+                promises.visit_says(number);
+            }
+            promises.visit_ends(number);
+        }
         if let (Outcome::Visited(result), Some(name)) = (outcome, &task.name) {
             self.scene.state().tally.visits += 1;
             if let Some(replica) = self.replicas[task.process.replica].as_mut() {

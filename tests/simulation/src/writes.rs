@@ -63,14 +63,14 @@ impl State {
 
     /// Carries a write out at a later time; nobody hears of its outcome.
     pub fn postpone(&mut self, at: Timestamp, write: Write, by: Process) {
-        self.promises.visit_says(self.polled.task, true);
+        self.promises.visit_says(self.polled.task);
         self.late.push((write, by));
         self.agenda.add(at, Event::Late(self.late.len() - 1));
     }
 
     fn ledger_changed(&mut self, before: Option<&StreamLedger>, after: Option<&StreamLedger>, by: Process) {
         let now = self.now;
-        self.promises.visit_says(self.polled.task, true);
+        self.promises.visit_says(self.polled.task);
         // Putting a ledger away is housekeeping, and comes to an end by itself.
         self.promises.writes += u64::from(after.is_some());
         if let (Some(before), Some(after)) = (before, after)

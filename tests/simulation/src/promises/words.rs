@@ -94,10 +94,19 @@ pub fn written(key: &StreamKey) -> KeyStatus {
     }
 }
 
+/// What a status claims of the stream.
+fn claimed(
+    status: &StreamEncryptionStatus,
+) -> (Option<&KeyStatus>, Option<EncryptionStatus>, Option<&String>) {
+    let encrypted = find(&status.conditions, ConditionType::Encrypted);
+    (status.key_in_force.as_ref(), status.encryption_status, encrypted.map(|condition| &condition.status))
+}
+
 impl Promises {
-    /// A visit has ended, or has written something: what it was shown counts from now on, if it was `said`.
-    pub fn visit_says(&mut self, task: usize, said: bool) {
-        let Some(glimpses) = self.unsaid.remove(&task).filter(|_| said) else { return };
+    /// A visit has ended well, or has written something: what it was shown counts from now on. Tells whether it was shown
+    /// something at all.
+    pub fn visit_says(&mut self, task: usize) -> bool {
+        let Some(glimpses) = self.unsaid.get_mut(&task).map(std::mem::take) else { return false };
         for Glimpse { replica, arn, at, disbelieved, what } in glimpses {
             let shown = self.shown.entry(arn).or_default();
             match what {
@@ -119,6 +128,12 @@ impl Promises {
                 }
             }
         }
+        true
+    }
+
+    /// A visit is over.
+    pub fn visit_ends(&mut self, task: usize) {
+        self.unsaid.remove(&task);
     }
 }
 
@@ -162,7 +177,7 @@ impl State {
         status: &StreamEncryptionStatus,
     ) {
         let now = self.now;
-        self.promises.visit_says(self.polled.task, true);
+        let looked = self.promises.visit_says(self.polled.task);
         let of = owner(before);
         let known = before.status.clone().unwrap_or_default();
         // Calls age out, and the status tells of it: that is news, and comes to an end by itself.
@@ -203,8 +218,10 @@ impl State {
             self.promises
                 .break_with("P9", now, || format!("{} waits because of {reason} without an end", of.name));
         }
-        // Where nothing is looked at, what is said of the key is what was last known.
-        if !matches!(reason, Reason::Suspended | Reason::DisableNotPermitted) {
+        // Where nothing is looked at, what is said of the key is what was last known. What was said before and is still said,
+        // because nobody looked, was held against the truth then.
+        let repeated = before.status.as_ref().is_some_and(|before| claimed(before) == claimed(status));
+        if reason != Reason::DisableNotPermitted && (looked || !repeated) {
             self.claims(&of, status);
         }
     }
