@@ -3,9 +3,11 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{Caller, Fault, PlantedKey, Request, Rule, Service};
+use stream_encryption_operator::api::condition::ConditionType;
 
+use super::fuse::FusedOperator;
 use super::rig::{Act, DAY, DESCRIBE, Journey, START, Scene, spec, stage, stopped};
-use crate::play::{ACCESS_KEY, Play, REGION, message, reason};
+use crate::play::{ACCESS_KEY, Play, REGION, message, reason, truth};
 
 /// A stage on which streams are looked at for drift only each six hours, so that a day takes few visits.
 async fn quiet_stage() -> Play {
@@ -139,4 +141,34 @@ async fn a_key_that_fails_a_stream_of_kinesis_and_one_of_firehose_backs_both_off
         journey.let_pass(SignedDuration::from_hours(7)).await;
         journey.until("Encrypted").await;
     }
+}
+
+#[tokio::test]
+async fn while_aws_does_not_tell_whose_credentials_these_are_what_was_seen_stays_told_and_no_attempt_is_promised()
+ {
+    let play = stage().await;
+    let silent = || Rule {
+        times: Some(1),
+        ..Rule::always(Fault::ServerError { status: 503 }).on("GetCallerIdentity")
+    };
+    let mut journey = Journey::new(&play, Service::Firehose, "orders", None);
+    play.apply("orders", &spec(&journey.arn, None)).await;
+    journey.until("Encrypted").await;
+    let limit = Rule::always(refuse("LimitExceededException")).on(START);
+    play.aws.world().script(limit);
+    play.apply("orders", &spec(&journey.arn, Some(&play.plant_key()))).await;
+    journey.until("CallLimitReached").await;
+    assert!(play.status("orders").await.next_attempt_time.is_some());
+
+    play.aws.world().script(silent());
+    play.apply("orders", &spec(&journey.arn, Some(&play.plant_key()))).await;
+    journey.operator = FusedOperator::new(play.replica(), None);
+    journey.until("AwsUnreachable").await;
+    let status = play.status("orders").await;
+    assert_eq!(
+        truth(&status, ConditionType::Encrypted),
+        "True",
+        "it was seen, and nothing else has been since"
+    );
+    assert_eq!(status.next_attempt_time, None, "what the other key waited for is no wait of this one");
 }
