@@ -277,7 +277,8 @@ impl State {
         let plain = |at| self.world.stream(&stream.arn, at).is_none_or(|real| real.in_force.is_none());
         // It was encrypted until a moment ago, and what says otherwise may not be believed yet.
         let off = shown.in_force.last().is_some_and(|(real, _)| real.is_none());
-        let lately = off && shown.in_force.iter().any(|(real, until)| real.is_some() && *until > now);
+        let until_lately = |until: Timestamp| until > now && (off || until < Timestamp::MAX);
+        let lately = shown.in_force.iter().any(|(real, until)| real.is_some() && until_lately(*until));
         let said = (said_encrypted || said_enabled) && !lately;
         if said && touched < at && plain(at) && plain(now - DISBELIEF - self.clocks_apart()) {
             self.promises.break_with("P6", now, || {
