@@ -147,10 +147,6 @@ async fn a_key_that_fails_a_stream_of_kinesis_and_one_of_firehose_backs_both_off
 async fn while_aws_does_not_tell_whose_credentials_these_are_what_was_seen_stays_told_and_no_attempt_is_promised()
  {
     let play = stage().await;
-    let silent = || Rule {
-        times: Some(1),
-        ..Rule::always(Fault::ServerError { status: 503 }).on("GetCallerIdentity")
-    };
     let mut journey = Journey::new(&play, Service::Firehose, "orders", None);
     play.apply("orders", &spec(&journey.arn, None)).await;
     journey.until("Encrypted").await;
@@ -160,7 +156,7 @@ async fn while_aws_does_not_tell_whose_credentials_these_are_what_was_seen_stays
     journey.until("CallLimitReached").await;
     assert!(play.status("orders").await.next_attempt_time.is_some());
 
-    play.aws.world().script(silent());
+    play.aws.world().script(Rule::always(Fault::ServerError { status: 503 }).on("GetCallerIdentity"));
     play.apply("orders", &spec(&journey.arn, Some(&play.plant_key()))).await;
     journey.operator = FusedOperator::new(play.replica(), None);
     journey.until("AwsUnreachable").await;
