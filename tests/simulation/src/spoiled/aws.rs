@@ -31,13 +31,26 @@ pub struct SpoiledAws {
     known: Mutex<Known>,
 }
 
+/// AWS's last answers by what was asked for, and when they came.
+type Answers<T> = BTreeMap<String, (Timestamp, T)>;
+
+/// The answer to what is asked for, if it came less than `good_for` ago.
+fn still_good<T: Clone>(
+    answers: &Answers<T>,
+    asked: &str,
+    now: Timestamp,
+    good_for: SignedDuration,
+) -> Option<T> {
+    answers.get(asked).filter(|(at, _)| now < *at + good_for).map(|(_, answer)| answer.clone())
+}
+
 /// What this process believes to know.
 #[derive(Debug, Default)]
 struct Known {
     /// The last look at each stream, and when it was made.
-    looks: BTreeMap<String, (Timestamp, Option<Look>)>,
+    looks: Answers<Option<Look>>,
     /// What KMS said last of each key, and when.
-    keys: BTreeMap<String, (Timestamp, Option<KeyFacts>)>,
+    keys: Answers<Option<KeyFacts>>,
     /// The key last asked for, by stream.
     asked: BTreeMap<String, Key>,
 }
@@ -98,13 +111,11 @@ impl Streams for SpoiledAws {
 
     async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
         let name = stream.to_string();
-        if self.bug == Bug::OldLook {
-            let known = self.known().looks.get(&name).cloned();
-            if let Some((at, look)) = known
-                && self.now() < at + GOOD_FOR
-            {
-                return Ok(look);
-            }
+        let now = self.now();
+        if self.bug == Bug::OldLook
+            && let Some(look) = still_good(&self.known().looks, &name, now, GOOD_FOR)
+        {
+            return Ok(look);
         }
         let mut look = self.aws.look(stream, turn).await?;
         let now = self.now();
@@ -121,13 +132,11 @@ impl Streams for SpoiledAws {
 
     async fn key(&self, stream: &StreamArn, name: &KeyName, turn: &Turn) -> Result<Option<KeyFacts>, Fault> {
         let asked = name.to_string();
-        if self.bug == Bug::OldKey {
-            let known = self.known().keys.get(&asked).cloned();
-            if let Some((at, facts)) = known
-                && self.now() < at + KEY_GOOD_FOR
-            {
-                return Ok(facts);
-            }
+        let now = self.now();
+        if self.bug == Bug::OldKey
+            && let Some(facts) = still_good(&self.known().keys, &asked, now, KEY_GOOD_FOR)
+        {
+            return Ok(facts);
         }
         let facts = self.aws.key(stream, name, turn).await?;
         let now = self.now();
