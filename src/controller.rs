@@ -47,7 +47,7 @@ pub async fn reconcile<A: Streams, R: Records>(
         Err(RecordError::Conflict) => {
             debug!(namespace = of.namespace, name = of.name, "dropped, to be decided anew");
             operator.memory.forget(resource);
-            Ok(operator.clock.now() + SignedDuration::from_secs(1))
+            Ok(operator.clock.now() + records::AFTER_CONFLICT)
         }
         outcome => outcome,
     }

@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Aws, Endpoints};
 use crate::controller::memory::Memory;
-use crate::controller::records::RecordError;
+use crate::controller::records::{AFTER_CONFLICT, RecordError};
 use crate::controller::{Clock, Operator, Rules, malformed, reconcile, retire};
 use crate::kubernetes::{Cluster, keys};
 use crate::model::decision::decide;
@@ -114,9 +114,12 @@ async fn visit(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, 
     Ok(Action::requeue(wait.unsigned_abs()))
 }
 
-/// Kubernetes could not be asked: again soon, but not all resources at once.
+/// Somebody else wrote first, or Kubernetes could not be asked: again soon, but not all resources at once.
 #[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
 fn failed(resource: Arc<Guarded>, error: &RecordError, _: Arc<Context>) -> Action {
+    if matches!(error, RecordError::Conflict) {
+        return Action::requeue(AFTER_CONFLICT.unsigned_abs());
+    }
     warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "Kubernetes could not be asked");
     let spread = u64::from(resource.uid().unwrap_or_default().bytes().fold(0_u8, u8::wrapping_add));
     Action::requeue(Duration::from_millis(3000 + spread * 20))

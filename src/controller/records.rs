@@ -5,10 +5,14 @@
 
 use std::future::Future;
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
+
+/// How long after a conflict everything is read and decided anew.
+pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
 
 /// The reads and writes of a reconcile.
 pub trait Records: Send + Sync + 'static {

@@ -12,7 +12,7 @@ use super::book::owner;
 use super::case::{Case, Sight};
 use super::context::Operator;
 use super::memory::Visit;
-use super::records::{Happening, RecordError, Records};
+use super::records::{AFTER_CONFLICT, Happening, RecordError, Records};
 use super::resolve::Unresolved;
 use crate::api::condition::{ConditionType, Reason, Standing, Truth, condition, find, whole_second};
 use crate::api::stream_encryption::{Calls, Failure, StreamEncryption, StreamEncryptionStatus, StreamStatus};
@@ -136,7 +136,7 @@ async fn say<A: Streams, R: Records>(
             Ok(()) => tell(operator, resource, &before, &status).await,
             // The next visit says it, of what is true then; a new look would only give cause to write again.
             Err(RecordError::Conflict) => {
-                let again = operator.clock.now() + SignedDuration::from_secs(1);
+                let again = operator.clock.now() + AFTER_CONFLICT;
                 return Ok(Said { status: last.cloned(), again: Some(again) });
             }
             Err(error) => return Err(error),
