@@ -17,6 +17,7 @@ pub mod cloud;
 pub mod dice;
 pub mod faults;
 pub mod keys;
+pub mod link;
 pub mod many;
 pub mod parts;
 pub mod plan;

@@ -14,9 +14,10 @@ use stream_encryption_operator::controller::memory::Memory;
 use stream_encryption_operator::controller::records::RecordError;
 use stream_encryption_operator::controller::{Operator, Rules, reconcile, retire};
 
+use crate::link::Link;
 use crate::parts::Parts;
 use crate::plan::Plan;
-use crate::ports::{Aws, Cluster, Link};
+use crate::ports::{Aws, Cluster};
 use crate::scene::{Event, Process, REGION, Scene};
 use crate::store::{Change, Name, name_of};
 
