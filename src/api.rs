@@ -18,3 +18,5 @@ pub const VERSION: &str = "v1alpha1";
 pub const FINALIZER: &str = "streamencryption.dev/disable-encryption";
 /// Changing the value of this annotation asks for a try now, without waiting for the backoff. It never gets past the budget.
 pub const RETRY_ANNOTATION: &str = "streamencryption.dev/retry";
+/// `"true"` acts as `spec.suspend: true`: for a person in a hurry where the spec belongs to Git.
+pub const SUSPEND_ANNOTATION: &str = "streamencryption.dev/suspend";

@@ -11,6 +11,7 @@ use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::Streams;
 use crate::model::decision::{Decision, Ownership, Step};
 
+mod asked;
 pub mod book;
 mod case;
 mod context;

@@ -174,7 +174,7 @@ reasons! {
     SpecInvalid => Stalled,
     /// It differs from the spec, and drift is Report.
     Drifted => Reported,
-    /// spec.suspend is true.
+    /// spec.suspend or the annotation streamencryption.dev/suspend is true.
     Suspended => Unchanged,
 }
 

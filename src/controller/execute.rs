@@ -10,9 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
+use super::asked::{is_suspended, retry_of};
 use super::case::Case;
 use super::context::Operator;
-use super::memory::retry_of;
 use super::records::{Happening, RecordError, Records};
 use crate::api::ledger::{Action, Target};
 use crate::api::stream_encryption::StreamEncryption;
@@ -152,6 +152,7 @@ async fn still_asked_for<A: Streams, R: Records>(
     let same = live.metadata.uid == resource.metadata.uid
         && live.metadata.generation == resource.metadata.generation
         && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
+        && is_suspended(&live) == is_suspended(resource)
         && retry_of(&live) == retry_of(resource);
     if same { Ok(()) } else { Err(RecordError::Conflict) }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::api::RETRY_ANNOTATION;
+use super::asked::retry_of;
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use crate::model::key::{KeyFacts, KeyName};
@@ -37,13 +37,6 @@ pub struct Visit {
     pub retry: Option<String>,
     /// Whether it was being deleted then; set by [`Memory::keep`].
     pub deleting: bool,
-}
-
-/// The value of the retry annotation.
-#[must_use]
-pub fn retry_of(resource: &StreamEncryption) -> Option<String> {
-    let annotations = resource.metadata.annotations.as_ref()?;
-    annotations.get(RETRY_ANNOTATION).map(|value| value.chars().take(256).collect())
 }
 
 impl Memory {

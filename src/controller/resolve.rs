@@ -7,8 +7,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::SignedDuration;
 
+use super::asked::{is_suspended, retry_of};
 use super::context::Operator;
-use super::memory::{Visit, retry_of};
+use super::memory::Visit;
 use super::records::{RecordError, Records, ReferencedKey};
 use crate::api::stream_encryption::{
     DeletionPolicy, Encryption, KeyReference, KeyType, StreamEncryption, StreamReference,
@@ -117,7 +118,7 @@ fn intent(resource: &StreamEncryption) -> Intent {
         wanted: if off { Wanted::Off } else { Wanted::AnyKey },
         key_problem: None,
         drift: spec.drift,
-        suspended: spec.suspend,
+        suspended: is_suspended(resource),
         disable_on_deletion: spec.deletion_policy == DeletionPolicy::Disable,
         deleting,
         verify: spec.verify.is_some_and(|verify| verify.put_record),

@@ -166,7 +166,9 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         Reason::KeyInForceUnknown => "An attempt that the operator did not make failed, and AWS does not say which key is in force. Say which key you want in key.".to_owned(),
         Reason::SpecInvalid => "The spec cannot be read.".to_owned(),
         Reason::Drifted => format!("It differs from the spec, and drift is Report. {}", in_force(i)),
-        Reason::Suspended => "spec.suspend is true: the operator neither looks nor calls.".to_owned(),
+        Reason::Suspended => {
+            "It is suspended, by spec.suspend or its annotation: the operator neither looks nor calls.".to_owned()
+        }
     }
 }
 
