@@ -1,5 +1,13 @@
 //! What the command line does: the whole program in one match, for the binary and for whoever starts it otherwise.
 
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::body::{Body, Bytes};
+use http_body_util::BodyExt as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
 use crate::api::crd;
 use crate::settings::{Arguments, Command};
 use crate::{operator, telemetry};
@@ -12,6 +20,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             let documents = definitions.collect::<anyhow::Result<Vec<String>>>()?;
             print!("{}", documents.join("---\n"));
             Ok(())
+        }
+        Command::Check { url } => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(check(&url))
         }
         Command::Run(arguments) => {
             let settings = arguments.check()?;
@@ -26,4 +37,28 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
                 .block_on(operator::run(settings))
         }
     }
+}
+
+/// How long a running operator may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks a running operator how it is.
+async fn check(url: &str) -> anyhow::Result<()> {
+    let wanted = || format!("{url} is not what can be asked: write http://HOST:PORT/readyz");
+    let uri: axum::http::Uri = url.parse().with_context(wanted)?;
+    anyhow::ensure!(uri.scheme_str() == Some("http"), wanted());
+    let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build_http();
+    let answer = tokio::time::timeout(PATIENCE, async {
+        let response = client.get(uri).await?;
+        let status = response.status();
+        let words: Bytes = response.into_body().collect().await?.to_bytes();
+        anyhow::Ok((status, String::from_utf8_lossy(&words).trim().to_owned()))
+    });
+    let (status, words) = answer
+        .await
+        .with_context(|| format!("{url} did not answer within {} s", PATIENCE.as_secs()))?
+        .with_context(|| format!("{url} could not be asked"))?;
+    anyhow::ensure!(status.is_success(), "{url} says {status}: {words}");
+    println!("{url} says {status}: {words}");
+    Ok(())
 }

@@ -10,14 +10,18 @@
 //! | [`aws`] | AWS in our verbs: the port [`aws::Streams`] and its adapters |
 //! | [`controller`] | one reconcile, a file per step, between two ports |
 //! | [`kubernetes`] | the port [`controller::records::Records`] on the API server |
+//! | [`metrics`], [`admin`], [`leader`] | what is told to Prometheus and the kubelet; which replica works |
 //! | [`operator`] | the driver: watches, queue, shutdown |
 //! | [`settings`], [`telemetry`], [`commands`] | the command line |
 
+pub mod admin;
 pub mod api;
 pub mod aws;
 pub mod commands;
 pub mod controller;
 pub mod kubernetes;
+pub mod leader;
+pub mod metrics;
 pub mod model;
 pub mod operator;
 pub mod settings;

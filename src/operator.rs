@@ -1,177 +1,141 @@
-//! The driver: watches, the queue, and the shutdown. It hands each resource to [`crate::controller::reconcile`], as many
-//! at a time as it was told to, and comes back when that says.
+//! The driver: sets everything up, works in terms while this replica leads, and ends when it is told to.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use futures_util::{Stream, StreamExt};
-use jiff::SignedDuration;
-use kube::api::Api;
-use kube::core::DeserializeGuard;
-use kube::runtime::controller::{self, Action, Controller};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::utils::Backoff;
-use kube::runtime::watcher;
-use kube::{Client, ResourceExt};
-use tracing::{debug, error, info, warn};
+use jiff::Timestamp;
+use kube::runtime::reflector::Store;
+use kube::{Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
-use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::{Aws, Endpoints};
+use crate::admin::{Admin, Readiness};
+use crate::aws::{Aws, Endpoints, Urgency};
 use crate::controller::memory::Memory;
-use crate::controller::records::{AFTER_CONFLICT, RecordError};
-use crate::controller::{Clock, Operator, Rules, malformed, reconcile, retire};
-use crate::kubernetes::{Cluster, keys};
+use crate::controller::{Clock, Operator, Rules};
+use crate::kubernetes::Cluster;
+use crate::leader::Candidate;
+use crate::metrics::{Census, Counted, Metrics, Moment};
 use crate::model::decision::decide;
 use crate::settings::Settings;
 
-/// A resource whose content may not be what its schema says: one such object must not stop the watch of all others.
-type Guarded = DeserializeGuard<StreamEncryption>;
-type Context = Operator<Aws, Cluster>;
+mod term;
 
-/// How often ledgers are looked through for those that may be retired.
-const RETIRE_EVERY: Duration = Duration::from_hours(1);
+use term::{Guarded, Watch};
 
-/// Runs until SIGTERM or SIGINT; calls in flight are finished first.
+/// What visits work with: the two ports are counted.
+type Context = Operator<Counted<Aws>, Counted<Cluster>>;
+
+/// What the parts of this process share.
+struct Shared {
+    operator: Context,
+    metrics: Metrics,
+    readiness: Readiness,
+    /// The resources, while this replica leads.
+    resources: Mutex<Option<Store<Guarded>>>,
+}
+
+/// Runs until SIGTERM or SIGINT; calls in flight are finished first. A second signal ends it at once.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    let client = client().await?;
+    let cluster = cluster().await?;
+    let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
+    let shared = Arc::new(shared(&settings, &client).await?);
+    let end = told_to_end()?;
+    if let Some(address) = settings.listen {
+        let asked = shared.clone();
+        let metrics = Arc::new(move || asked.metrics.told(&asked.moment()));
+        let admin = Admin { readiness: shared.readiness.clone(), metrics };
+        // It answers until the last call is finished, so it ends with the process.
+        admin.serve(address, CancellationToken::new()).await?;
+    }
+    let watch =
+        Watch { client, namespace: settings.watch_namespace.clone(), concurrency: settings.concurrency };
+    info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "started");
+    if settings.leader_election {
+        let candidate = Candidate::new(&cluster, &settings.namespace, settings.identity.clone())?;
+        let seen = || shared.readiness.reached();
+        candidate.lead(&end, seen, |token| watch.serve(shared.clone(), token)).await;
+    } else {
+        watch.serve(shared, end).await;
+    }
+    info!("ended");
+    Ok(())
+}
+
+async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> {
     let endpoints = Endpoints {
         region: settings.region.clone(),
         endpoint_url: settings.aws_endpoint_url.clone(),
         share: settings.aws_rate_percent,
     };
     let aws = Aws::new(endpoints).await.context("AWS's configuration cannot be used")?;
-    let context = Arc::new(Operator {
-        aws,
-        records: Cluster::new(client.clone(), &settings.namespace),
+    let metrics = Metrics::default();
+    let operator = Operator {
+        aws: Counted::new(aws, metrics.clone()),
+        records: Counted::new(Cluster::new(client.clone(), &settings.namespace), metrics.clone()),
         clock: Clock::system(),
         decide,
         rules: Rules {
-            region: settings.region,
+            region: settings.region.clone(),
             drift_interval: settings.drift_interval,
             max_calls_per_day: settings.max_calls_per_day,
             allow_disable: settings.allow_disable,
         },
         memory: Memory::default(),
-    });
-
-    let api: Api<Guarded> = match &settings.watch_namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
     };
-    let controller = Controller::new(api, watcher::Config::default())
-        .with_config(controller::Config::default().concurrency(settings.concurrency))
-        .trigger_backoff(EverySeconds(3));
-    let store = controller.store();
-    let key_changes = users_of(keys::changes(client, settings.watch_namespace.as_deref()), store.clone());
-    info!(
-        namespace = settings.namespace,
-        watching = settings.watch_namespace.as_deref().unwrap_or("all namespaces"),
-        "started"
-    );
-
-    let housekeeping = tokio::spawn(keep_house(context.clone(), store));
-    controller
-        .reconcile_on(key_changes)
-        .shutdown_on_signal()
-        .run(visit, failed, context)
-        .for_each(|result| async move {
-            match result {
-                // What failed in a visit is told in `failed`; an object that is gone is no error.
-                Ok(_) | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
-                Err(error @ controller::Error::QueueError(_)) => {
-                    error!(%error, "cannot watch StreamEncryptions: are the definitions installed (`stream-encryption-operator crd | kubectl apply -f -`), and may the operator list them?");
-                }
-                Err(error @ controller::Error::RunnerError(_)) => error!(%error, "the queue failed"),
-            }
-        })
-        .await;
-    housekeeping.abort();
-    info!("ended");
-    Ok(())
+    Ok(Shared { operator, metrics, readiness: Readiness::default(), resources: Mutex::default() })
 }
 
 /// The API server, from KUBECONFIG or the pod's service account.
-async fn client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer().await.context("no cluster: set KUBECONFIG, or run in a pod")?;
+async fn cluster() -> anyhow::Result<Config> {
+    let mut config = Config::infer().await.context("no cluster: set KUBECONFIG, or run in a pod")?;
     // Each request has a deadline of its own, and the next visit retries with what is true then.
     config.default_retry = false;
-    Client::try_from(config).context("the cluster's configuration cannot be used")
+    Ok(config)
 }
 
-/// One visit of one resource.
-async fn visit(resource: Arc<Guarded>, context: Arc<Context>) -> Result<Action, RecordError> {
-    let wake = match &resource.0 {
-        Ok(resource) => Box::pin(reconcile(&context, resource)).await?,
-        Err(invalid) => {
-            let read = &invalid.metadata;
-            warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "a resource cannot be read");
-            malformed(&context, read, &invalid.error).await?;
-            return Ok(Action::await_change());
+/// Cancelled at SIGTERM or SIGINT.
+fn told_to_end() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let end = CancellationToken::new();
+    let told = end.clone();
+    tokio::spawn(async move {
+        for times in 1.. {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if times > 1 {
+                warn!("told to end again: a call in flight is resolved by whoever looks next");
+                std::process::exit(1);
+            }
+            info!("told to end; calls in flight are finished first");
+            told.cancel();
         }
-    };
-    let wait = wake.duration_since(context.clock.now()).max(SignedDuration::from_millis(10));
-    Ok(Action::requeue(wait.unsigned_abs()))
+    });
+    Ok(end)
 }
 
-/// Somebody else wrote first, or Kubernetes could not be asked: again soon, but not all resources at once.
-#[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
-fn failed(resource: Arc<Guarded>, error: &RecordError, _: Arc<Context>) -> Action {
-    if matches!(error, RecordError::Conflict) {
-        return Action::requeue(AFTER_CONFLICT.unsigned_abs());
+impl Shared {
+    /// From now on these are the resources, or there are none at hand.
+    fn has(&self, resources: Option<Store<Guarded>>) {
+        *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
     }
-    warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "Kubernetes could not be asked");
-    let spread = u64::from(resource.uid().unwrap_or_default().bytes().fold(0_u8, u8::wrapping_add));
-    Action::requeue(Duration::from_millis(3000 + spread * 20))
-}
 
-/// The resources whose key is the object that changed.
-fn users_of(
-    changes: impl Stream<Item = (String, String)> + Send + 'static,
-    store: Store<Guarded>,
-) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
-    changes.flat_map(move |(namespace, name)| {
-        let uses = |resource: &Guarded| {
-            let reference = resource.0.as_ref().ok()?.spec.key.as_ref()?.reference.as_ref()?;
-            (reference.name == name && resource.namespace().as_deref() == Some(&namespace))
-                .then(|| ObjectRef::from_obj(resource))
-        };
-        let found: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
-        debug!(namespace, key = name, users = found.len(), "a key object changed");
-        futures_util::stream::iter(found)
-    })
-}
-
-/// How long to wait before a broken watch is begun again. Short and always the same: the definitions may just have been
-/// installed, or the API server been restarted, and one operator asking is no load.
-struct EverySeconds(u64);
-
-impl Iterator for EverySeconds {
-    type Item = Duration;
-    fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_secs(self.0))
+    /// What is to be told at this moment.
+    fn moment(&self) -> Moment {
+        let pacer = self.operator.aws.port().pacer();
+        let urgencies = [Urgency::Call, Urgency::Changing, Urgency::Drift];
+        let pacer_waiting = urgencies.map(|urgency| (urgency, pacer.waiting(urgency))).to_vec();
+        let store = self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let census = store.map(|store| {
+            let resources = store.state();
+            let statuses =
+                resources.iter().map(|one| one.0.as_ref().ok().and_then(|one| one.status.as_ref()));
+            Census::of(statuses, Timestamp::now())
+        });
+        Moment { pacer_waiting, census }
     }
 }
-
-impl Backoff for EverySeconds {
-    fn reset(&mut self) {}
-}
-
-/// Retires ledgers, and forgets resources that are gone.
-async fn keep_house(context: Arc<Context>, store: Store<Guarded>) {
-    let mut every = tokio::time::interval(RETIRE_EVERY);
-    loop {
-        every.tick().await;
-        if let Err(error) = retire::retire(&context).await {
-            warn!(%error, "the ledgers could not be looked through");
-        }
-        if store.wait_until_ready().await.is_ok() {
-            let alive: std::collections::HashSet<String> =
-                store.state().iter().filter_map(|resource| resource.uid()).collect();
-            context.memory.retain(|uid| alive.contains(uid));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,7 @@
 //! The operator's settings: flags and environment variables as written ([`Arguments`]), and what they mean ([`Settings`]).
 
+use std::net::SocketAddr;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
@@ -22,6 +24,12 @@ pub enum Command {
     Run(Box<RunArguments>),
     /// Print the `CustomResourceDefinitions`.
     Crd,
+    /// Ask a running operator how it is, and fail unless it answers 200.
+    Check {
+        /// What to ask, such as `http://stream-encryption-operator.stream-encryption-system:8080/readyz`.
+        #[arg(long)]
+        url: String,
+    },
 }
 
 /// How logs are written.
@@ -63,6 +71,15 @@ pub struct RunArguments {
     /// How many resources to work on at a time.
     #[arg(long, env = "CONCURRENCY", default_value_t = 32)]
     pub concurrency: u16,
+    /// Serve /metrics, /healthz and /readyz at this address, such as 0.0.0.0:8080. Default: nowhere.
+    #[arg(long, env = "LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Work only while holding the lease of this operator: for more than one replica.
+    #[arg(long, env = "LEADER_ELECTION", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub leader_election: bool,
+    /// Who this replica is in the lease. Default: a random name.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
     /// How to write logs.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: LogFormat,
@@ -92,6 +109,12 @@ pub struct Settings {
     pub drift_interval: SignedDuration,
     /// How many resources to work on at a time.
     pub concurrency: u16,
+    /// Where to serve /metrics, /healthz and /readyz.
+    pub listen: Option<SocketAddr>,
+    /// Whether to work only while holding the lease.
+    pub leader_election: bool,
+    /// Who this replica is in the lease.
+    pub identity: Option<String>,
 }
 
 impl RunArguments {
@@ -123,6 +146,9 @@ impl RunArguments {
             allow_disable: self.allow_disable,
             drift_interval: SignedDuration::from_secs(i64::from(self.drift_interval_seconds)),
             concurrency: self.concurrency,
+            listen: self.listen,
+            leader_election: self.leader_election,
+            identity: given(&self.identity),
         })
     }
 }
@@ -137,7 +163,7 @@ mod tests {
         let all = ["stream-encryption-operator", "run"].iter().chain(region).chain(flags);
         match Arguments::try_parse_from(all)?.command {
             Command::Run(arguments) => arguments.check(),
-            Command::Crd => unreachable!("`run` was given"),
+            Command::Crd | Command::Check { .. } => unreachable!("`run` was given"),
         }
     }
 

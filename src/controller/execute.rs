@@ -86,8 +86,13 @@ pub(super) async fn call<A: Streams, R: Records>(
     if reservation.correction {
         let was = message::key_in_force(in_force_before.as_ref());
         let note = format!("Somebody changed the stream's encryption: {was} It is being corrected.");
-        let happening =
-            Happening { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
+        let happening = Happening {
+            warning: true,
+            reason: "DriftCorrected".to_owned(),
+            action: "Correct",
+            note,
+            encrypted_after: None,
+        };
         operator.records.tell(&super::book::owner(resource), &happening).await;
     }
     if case.book.overtaken { Err(RecordError::Conflict) } else { Ok(()) }

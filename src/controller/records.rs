@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
-use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
+use crate::api::stream_encryption::{KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus};
 
 /// How long after a conflict everything is read and decided anew.
 pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
@@ -93,6 +93,9 @@ pub struct Happening {
     pub action: &'static str,
     /// The words. Kubernetes keeps the first 1024 bytes of them.
     pub note: String,
+    /// Where AWS says for the first time that records are encrypted: for how long they were known to be in plain text. This is
+    /// counted, not told.
+    pub encrypted_after: Option<(Service, SignedDuration)>,
 }
 
 /// Why Kubernetes did not do it.

@@ -15,7 +15,9 @@ use super::memory::Visit;
 use super::records::{AFTER_CONFLICT, Happening, RecordError, Records};
 use super::resolve::Unresolved;
 use crate::api::condition::{ConditionType, Reason, Standing, Truth, condition, find, whole_second};
-use crate::api::stream_encryption::{Calls, Failure, StreamEncryption, StreamEncryptionStatus, StreamStatus};
+use crate::api::stream_encryption::{
+    Calls, Failure, Service, StreamEncryption, StreamEncryptionStatus, StreamStatus,
+};
 use crate::aws::Streams;
 use crate::model::backoff;
 use crate::model::claims;
@@ -152,7 +154,8 @@ async fn tell<A: Streams, R: Records>(
     before: &StreamEncryptionStatus,
     status: &StreamEncryptionStatus,
 ) {
-    let Some(happening) = transition(&before.conditions, &status.conditions) else { return };
+    let Some(mut happening) = transition(&before.conditions, &status.conditions) else { return };
+    happening.encrypted_after = encrypted_after(before, status, operator.clock.now());
     let me = owner(resource);
     info!(
         namespace = me.namespace,
@@ -162,6 +165,16 @@ async fn tell<A: Streams, R: Records>(
         "status"
     );
     operator.records.tell(&me, &happening).await;
+}
+
+/// For how long records were in plain text, if that has just ended.
+fn encrypted_after(
+    before: &StreamEncryptionStatus,
+    after: &StreamEncryptionStatus,
+    now: Timestamp,
+) -> Option<(Service, SignedDuration)> {
+    let since = before.plain_text_since.as_ref().filter(|_| after.key_in_force.is_some())?;
+    Some((after.stream.as_ref()?.service, now.duration_since(since.0)))
 }
 
 /// What a person is told when `Ready` changes its reason, or the key stops being usable.
@@ -186,7 +199,13 @@ fn transition(before: &[Condition], after: &[Condition]) -> Option<Happening> {
     let warning =
         condition.status != Truth::True.as_str() && !reason.is_some_and(|reason| at_ease.contains(&reason));
     let note = condition.message.clone();
-    Some(Happening { warning, reason: condition.reason.clone(), action: "Reconcile", note })
+    Some(Happening {
+        warning,
+        reason: condition.reason.clone(),
+        action: "Reconcile",
+        note,
+        encrypted_after: None,
+    })
 }
 
 /// The status that a decision leads to.

@@ -105,8 +105,13 @@ mod tests {
             ("x".repeat(1025), "x".repeat(1024)),
             (String::new(), String::new()),
         ] {
-            let happening =
-                Happening { warning: true, reason: "SpecInvalid".to_owned(), action: "Reconcile", note };
+            let happening = Happening {
+                warning: true,
+                reason: "SpecInvalid".to_owned(),
+                action: "Reconcile",
+                note,
+                encrypted_after: None,
+            };
             assert_eq!(event(&happening).note, Some(kept));
         }
     }

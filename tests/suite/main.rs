@@ -6,6 +6,7 @@ mod emulators;
 mod firehose;
 mod kinesis;
 mod layout;
+mod leader;
 mod ledgers;
 mod matrix;
 mod mistakes;

@@ -10,7 +10,7 @@ mod kills;
 mod ledgers;
 mod outages;
 mod owners;
-mod proxy;
+pub(crate) mod proxy;
 mod replicas;
 mod rig;
 mod signals;

@@ -223,7 +223,13 @@ async fn what_is_told_in_a_script_with_long_characters_arrives() {
     play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "suspend": true})).await;
     let resource = play.resource("orders").await.expect("the resource");
     let note = "€".repeat(1000);
-    let happening = Happening { warning: true, reason: "SpecInvalid".into(), action: "Reconcile", note };
+    let happening = Happening {
+        warning: true,
+        reason: "SpecInvalid".into(),
+        action: "Reconcile",
+        note,
+        encrypted_after: None,
+    };
     play.replica().records.tell(&book::owner(&resource), &happening).await;
     let told =
         play.kubectl(&["get", "events", "-o", "jsonpath={.items[?(@.reason=='SpecInvalid')].message}"]).await;

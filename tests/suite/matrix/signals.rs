@@ -77,6 +77,20 @@ async fn told_to_end_while_a_start_is_in_flight_the_process_writes_its_outcome_d
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn told_to_end_before_it_has_ever_listed_the_resources_the_process_ends() {
+    let cluster = cluster().await;
+    let account = operators_kubeconfig(cluster).await;
+    let name = &namespaces(cluster, "unlisted", 1).await[0];
+    let site = Site::prepare(cluster, &account, &aws().await, name).await;
+    site.kubernetes.always(|asked| asked.path.ends_with("/streamencryptions"), Meet::Hold(When::Before));
+    let mut operator = site.start();
+    site.kubernetes.held(1).await;
+    operator.signal("-TERM");
+    eventually("it ends", 10, async || operator.ended().is_some()).await;
+    assert!(operator.ended().is_some_and(|status| status.success()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_log_whose_reader_is_gone_or_whose_disk_is_full_stops_nothing() {
     let cluster = cluster().await;
     let account = operators_kubeconfig(cluster).await;

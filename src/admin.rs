@@ -1,0 +1,81 @@
+//! What is told over HTTP: `/metrics` to Prometheus, `/readyz` and `/healthz` to the kubelet. It changes nothing.
+//!
+//! Neither depends on AWS: a replica that is ended because AWS does not answer would only forget what it has seen.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// The media type of `OpenMetrics`.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Whether this replica does what it should: it has listed the resources, or knows that another one leads.
+#[derive(Clone, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    /// From now on it does.
+    pub fn reached(&self) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            info!("ready");
+        }
+    }
+
+    fn is_reached(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is served.
+#[derive(Clone)]
+pub struct Admin {
+    /// For `/readyz`.
+    pub readiness: Readiness,
+    /// Makes the text of `/metrics`.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl Admin {
+    /// Serves at `address` until `end`. Gives the address that it is: a port of 0 is any.
+    pub async fn serve(self, address: SocketAddr, end: CancellationToken) -> anyhow::Result<SocketAddr> {
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}: choose another --listen"))?;
+        let address = listener.local_addr()?;
+        info!(%address, "serves /metrics, /readyz and /healthz");
+        let serving = axum::serve(listener, self.router()).with_graceful_shutdown(end.cancelled_owned());
+        tokio::spawn(async move { serving.await });
+        Ok(address)
+    }
+
+    fn router(self) -> Router {
+        Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(metrics))
+            .with_state(self)
+    }
+}
+
+async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
+    if admin.readiness.is_reached() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the API server has not been read yet\n")
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, OPEN_METRICS)], (admin.metrics)())
+}

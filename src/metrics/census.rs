@@ -1,0 +1,165 @@
+//! What the resources say, counted: how many streams stand how, how long the longest is in plain text, how few calls are left.
+//!
+//! It is read from statuses that were written already, at the moment of asking, so nothing is kept and nothing grows stale. Only
+//! the replica that leads has the resources at hand; the others tell nothing of them, and sums over replicas are right.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use jiff::{SignedDuration, Timestamp};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Word;
+use crate::api::condition::{ConditionType, Reason, Truth, find};
+use crate::api::stream_encryption::{EncryptionStatus, Service, StreamEncryptionStatus};
+use crate::aws::Urgency;
+
+/// The word for what nobody has seen or said yet.
+const UNKNOWN: &str = "UNKNOWN";
+
+/// What only the moment of asking shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Moment {
+    /// Requests that wait for their turn at AWS, by how urgent they are.
+    pub pacer_waiting: Vec<(Urgency, usize)>,
+    /// What the resources say; nothing where this replica does not have them.
+    pub census: Option<Census>,
+}
+
+/// What the resources say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Census {
+    /// Resources by service and AWS's word.
+    streams: BTreeMap<(Service, &'static str), u32>,
+    /// Resources by the reason of `Ready`.
+    reasons: BTreeMap<&'static str, u32>,
+    /// Of the stream that has the fewest.
+    lowest_calls_left: Option<u32>,
+    /// Streams whose records are in plain text.
+    in_plain_text: u32,
+    /// Of the stream that has been in plain text longest.
+    longest_plain_text: SignedDuration,
+    /// Resources whose key cannot be used.
+    unusable_keys: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stream {
+    service: Word,
+    status: Word,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Given {
+    reason: Word,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Waiting {
+    urgency: Word,
+}
+
+impl Census {
+    /// Counts what these statuses say at `now`; a resource that has none yet is counted too.
+    #[must_use]
+    pub fn of<'a>(
+        statuses: impl IntoIterator<Item = Option<&'a StreamEncryptionStatus>>,
+        now: Timestamp,
+    ) -> Self {
+        let mut census = Self::default();
+        for status in statuses {
+            let reason = status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str);
+            *census.reasons.entry(reason).or_default() += 1;
+            if let Some(status) = status {
+                census.count(status, now);
+            }
+        }
+        census
+    }
+
+    fn count(&mut self, status: &StreamEncryptionStatus, now: Timestamp) {
+        if let Some(stream) = &status.stream {
+            let word = status.encryption_status.map_or(UNKNOWN, EncryptionStatus::as_str);
+            *self.streams.entry((stream.service, word)).or_default() += 1;
+        }
+        if let Some(calls) = &status.calls {
+            let left = calls.limit.saturating_sub(calls.used);
+            self.lowest_calls_left = Some(self.lowest_calls_left.map_or(left, |lowest| lowest.min(left)));
+        }
+        if let Some(since) = &status.plain_text_since {
+            self.in_plain_text += 1;
+            self.longest_plain_text = self.longest_plain_text.max(now.duration_since(since.0));
+        }
+        let key = find(&status.conditions, ConditionType::KeyUsable);
+        self.unusable_keys += u32::from(key.is_some_and(|key| key.status == Truth::False.as_str()));
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let streams = Family::<Stream, Gauge>::default();
+        for ((service, status), count) in &self.streams {
+            let labels = Stream { service: super::of(*service), status: Word(status) };
+            streams.get_or_create(&labels).set(i64::from(*count));
+        }
+        registry.register("streams", "Streams of resources by AWS's word for their encryption", streams);
+        let reasons = Family::<Given, Gauge>::default();
+        for (reason, count) in &self.reasons {
+            reasons.get_or_create(&Given { reason: Word(reason) }).set(i64::from(*count));
+        }
+        registry.register("resources", "Resources by the reason of Ready", reasons);
+        if let Some(left) = self.lowest_calls_left {
+            registry.register(
+                "lowest_calls_left",
+                "Calls left to the stream that has the fewest",
+                gauge(left),
+            );
+        }
+        registry.register(
+            "plain_text_streams",
+            "Streams whose records are in plain text",
+            gauge(self.in_plain_text),
+        );
+        let longest = Gauge::<f64, AtomicU64>::default();
+        longest.set(self.longest_plain_text.as_secs_f64().max(0.0));
+        registry.register(
+            "longest_plain_text_seconds",
+            "How long the stream that has been in plain text longest has been so",
+            longest,
+        );
+        registry.register("unusable_keys", "Resources whose key cannot be used", gauge(self.unusable_keys));
+    }
+}
+
+impl Moment {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let waiting = Family::<Waiting, Gauge>::default();
+        for (urgency, count) in &self.pacer_waiting {
+            let labels = Waiting { urgency: Word(word(*urgency)) };
+            waiting.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+        registry.register("pacer_waiting", "Requests that wait for their turn at AWS", waiting);
+        if let Some(census) = &self.census {
+            census.register(registry);
+        }
+    }
+}
+
+fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {
+    find(&status.conditions, ConditionType::Ready)?.reason.parse().ok()
+}
+
+fn word(urgency: Urgency) -> &'static str {
+    match urgency {
+        Urgency::Call => "call",
+        Urgency::Changing => "changing",
+        Urgency::Drift => "drift",
+    }
+}
+
+fn gauge(value: u32) -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(i64::from(value));
+    gauge
+}

@@ -1,0 +1,185 @@
+//! One term: the watches and the queue, from when this replica may work until it is told to end. It hands each resource to
+//! [`crate::controller::reconcile`], as many at a time as it was told to, and comes back when that says.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
+use jiff::SignedDuration;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{self, Action, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{Context, Shared};
+use crate::api::stream_encryption::StreamEncryption;
+use crate::controller::records::{AFTER_CONFLICT, RecordError};
+use crate::controller::{malformed, reconcile, retire};
+use crate::kubernetes::keys;
+use crate::metrics::Ended;
+
+/// A resource whose content may not be what its schema says: one such object must not stop the watch of all others.
+pub(super) type Guarded = DeserializeGuard<StreamEncryption>;
+
+/// How often ledgers are looked through for those that may be retired.
+const RETIRE_EVERY: Duration = Duration::from_hours(1);
+
+/// What is watched, and how much is done at a time.
+pub(super) struct Watch {
+    pub(super) client: Client,
+    /// Only this namespace, or all.
+    pub(super) namespace: Option<String>,
+    /// How many resources to work on at a time.
+    pub(super) concurrency: u16,
+}
+
+impl Watch {
+    /// Works until `end`; calls in flight are finished first.
+    pub(super) async fn serve(&self, shared: Arc<Shared>, end: CancellationToken) {
+        // What was remembered of a term before is older than what another replica may have said since.
+        shared.operator.memory.retain(|_| false);
+        let api: Api<Guarded> = match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let controller = Controller::new(api, watcher::Config::default())
+            .with_config(controller::Config::default().concurrency(self.concurrency))
+            .trigger_backoff(EverySeconds(3));
+        let store = controller.store();
+        let changes = keys::changes(self.client.clone(), self.namespace.as_deref());
+        let key_changes = users_of(changes, store.clone());
+        info!(watching = self.namespace.as_deref().unwrap_or("all namespaces"), "works");
+        shared.metrics.leads(true);
+        shared.has(Some(store.clone()));
+        let housekeeping = tokio::spawn(keep_house(shared.clone(), store.clone()));
+        let work = controller
+            .reconcile_on(key_changes)
+            .graceful_shutdown_on(end.clone().cancelled_owned())
+            .run(visit, failed, shared.clone())
+            .for_each(|result| async move {
+                match result {
+                    // What failed in a visit is told in `failed`; an object that is gone is no error.
+                    Ok(_)
+                    | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
+                    Err(error @ controller::Error::QueueError(_)) => {
+                        error!(%error, "cannot watch StreamEncryptions: are the definitions installed (`stream-encryption-operator crd | kubectl apply -f -`), and may the operator list them?");
+                    }
+                    Err(error @ controller::Error::RunnerError(_)) => error!(%error, "the queue failed"),
+                }
+            });
+        tokio::select! {
+            () = work => {}
+            () = ended_before_the_first_list(&end, &store) => {}
+        }
+        housekeeping.abort();
+        shared.has(None);
+        shared.metrics.leads(false);
+    }
+}
+
+/// Returns if `end` comes before the resources were ever listed. The controller would wait for that list for ever, and without
+/// it nothing is in flight.
+async fn ended_before_the_first_list(end: &CancellationToken, store: &Store<Guarded>) {
+    end.cancelled().await;
+    if store.wait_until_ready().now_or_never().is_some() {
+        std::future::pending().await
+    }
+}
+
+/// One visit of one resource.
+async fn visit(resource: Arc<Guarded>, shared: Arc<Shared>) -> Result<Action, RecordError> {
+    let begin = Instant::now();
+    let visited = visit_uncounted(&resource, &shared.operator).await;
+    let ended = match &visited {
+        Ok(_) => Ended::ok,
+        Err(RecordError::Conflict) => Ended::conflict,
+        Err(_) => Ended::error,
+    };
+    shared.metrics.reconciled(ended, begin.elapsed());
+    visited
+}
+
+async fn visit_uncounted(resource: &Guarded, context: &Context) -> Result<Action, RecordError> {
+    let wake = match &resource.0 {
+        Ok(resource) => Box::pin(reconcile(context, resource)).await?,
+        Err(invalid) => {
+            let read = &invalid.metadata;
+            warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "a resource cannot be read");
+            malformed(context, read, &invalid.error).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let wait = wake.duration_since(context.clock.now()).max(SignedDuration::from_millis(10));
+    Ok(Action::requeue(wait.unsigned_abs()))
+}
+
+/// Somebody else wrote first, or Kubernetes could not be asked: again soon, but not all resources at once.
+#[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
+fn failed(resource: Arc<Guarded>, error: &RecordError, _: Arc<Shared>) -> Action {
+    if matches!(error, RecordError::Conflict) {
+        return Action::requeue(AFTER_CONFLICT.unsigned_abs());
+    }
+    warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "Kubernetes could not be asked");
+    let spread = u64::from(resource.uid().unwrap_or_default().bytes().fold(0_u8, u8::wrapping_add));
+    Action::requeue(Duration::from_millis(3000 + spread * 20))
+}
+
+/// The resources whose key is the object that changed.
+fn users_of(
+    changes: impl Stream<Item = (String, String)> + Send + 'static,
+    store: Store<Guarded>,
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+    changes.flat_map(move |(namespace, name)| {
+        let uses = |resource: &Guarded| {
+            let reference = resource.0.as_ref().ok()?.spec.key.as_ref()?.reference.as_ref()?;
+            (reference.name == name && resource.namespace().as_deref() == Some(&namespace))
+                .then(|| ObjectRef::from_obj(resource))
+        };
+        let found: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
+        debug!(namespace, key = name, users = found.len(), "a key object changed");
+        futures_util::stream::iter(found)
+    })
+}
+
+/// How long to wait before a broken watch is begun again. Short and always the same: the definitions may just have been
+/// installed, or the API server been restarted, and one operator asking is no load.
+struct EverySeconds(u64);
+
+impl Iterator for EverySeconds {
+    type Item = Duration;
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_secs(self.0))
+    }
+}
+
+impl Backoff for EverySeconds {
+    fn reset(&mut self) {}
+}
+
+/// Tells when the first list is there; retires ledgers, and forgets resources that are gone.
+async fn keep_house(shared: Arc<Shared>, store: Store<Guarded>) {
+    if store.wait_until_ready().await.is_ok() {
+        shared.readiness.reached();
+    }
+    let context = &shared.operator;
+    let mut every = tokio::time::interval(RETIRE_EVERY);
+    loop {
+        every.tick().await;
+        if let Err(error) = retire::retire(context).await {
+            warn!(%error, "the ledgers could not be looked through");
+        }
+        if store.wait_until_ready().await.is_ok() {
+            let alive: std::collections::HashSet<String> =
+                store.state().iter().filter_map(|resource| resource.uid()).collect();
+            context.memory.retain(|uid| alive.contains(uid));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! Replicas with a lease: one works and the others wait, whoever is killed, ended or cut off; and what each tells over HTTP.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use jiff::SignedDuration;
+use serde_json::json;
+use simulated_aws::world::{Calls as _, Fault, PlantedStream, Rule, Settings, World};
+use simulated_aws::{Clock, SimulatedAws};
+use test_cluster::TestCluster;
+
+use crate::matrix::proxy::{Meet, Proxy, When};
+use crate::play::{cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::process::{OperatorProcess, REASON, apply, eventually, field};
+
+const START: &str = "StartDeliveryStreamEncryption";
+/// A replica that dies is followed within this time, in seconds.
+const TAKEN_OVER: u64 = 20;
+
+/// A replica that takes part in the election.
+struct Replica {
+    process: OperatorProcess,
+    /// Where it tells of itself.
+    url: String,
+}
+
+impl Replica {
+    fn start(kubeconfig: &Path, namespace: &str, name: &str, aws: &str) -> Self {
+        // A port that was free a moment ago.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        drop(listener);
+        let environment = [
+            ("AWS_ENDPOINT_URL", aws),
+            ("LEADER_ELECTION", "true"),
+            ("POD_NAME", name),
+            ("LISTEN", address.as_str()),
+        ];
+        let process = OperatorProcess::start(kubeconfig, namespace, &environment);
+        Self { process, url: format!("http://{address}") }
+    }
+
+    /// What it answers; nothing while it does not listen.
+    async fn asked(&self, path: &str) -> Option<(u16, String)> {
+        let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+        let answer = client.get(format!("{}{path}", self.url).parse().expect("a URL")).await.ok()?;
+        let status = answer.status().as_u16();
+        let words = answer.into_body().collect().await.ok()?.to_bytes();
+        Some((status, String::from_utf8_lossy(&words).into_owned()))
+    }
+
+    async fn metrics(&self) -> String {
+        self.asked("/metrics").await.map(|(_, words)| words).unwrap_or_default()
+    }
+
+    async fn leads(&self) -> bool {
+        self.metrics().await.contains("\nstream_encryption_leader 1\n")
+    }
+}
+
+async fn aws() -> SimulatedAws {
+    let settings = Settings { enabling: SignedDuration::from_secs(2), ..Settings::default() };
+    let mut world = World::new(settings);
+    world.plant_stream(PlantedStream::default());
+    SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS")
+}
+
+async fn until_it_leads(replica: &Replica) {
+    eventually("it leads", TAKEN_OVER, async || replica.leads().await).await;
+}
+
+async fn until_it_is_encrypted(cluster: &TestCluster, namespace: &str) {
+    eventually("it is encrypted", 40, async || {
+        field(cluster, namespace, "orders", REASON).await == "Encrypted"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_replicas_one_works_and_when_it_is_killed_the_other_goes_on_and_calls_nothing_twice() {
+    let cluster = cluster().await;
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let namespace = fresh_namespace(cluster).await;
+    let aws = aws().await;
+    let first = Replica::start(&kubeconfig, &namespace, "first", &aws.url());
+    until_it_leads(&first).await;
+    let second = Replica::start(&kubeconfig, &namespace, "second", &aws.url());
+    for replica in [&first, &second] {
+        eventually("it is ready", 20, async || {
+            replica.asked("/readyz").await.is_some_and(|(status, _)| status == 200)
+        })
+        .await;
+        assert_eq!(replica.asked("/healthz").await, Some((200, "ok\n".to_owned())));
+    }
+    assert!(!second.leads().await);
+
+    aws.world().script(Rule::once(Fault::Hold).on(START));
+    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    eventually("Start is sent", 20, async || aws.world().calls().count(START, "orders") == 1).await;
+    first.process.kill();
+    until_it_leads(&second).await;
+    until_it_is_encrypted(cluster, &namespace).await;
+    assert_eq!(aws.world().calls().count(START, "orders"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_told_to_end_gives_the_lease_back_and_one_whose_lease_is_deleted_makes_it_anew() {
+    let cluster = cluster().await;
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let namespace = fresh_namespace(cluster).await;
+    let aws = aws().await;
+    let mut first = Replica::start(&kubeconfig, &namespace, "first", &aws.url());
+    until_it_leads(&first).await;
+    let second = Replica::start(&kubeconfig, &namespace, "second", &aws.url());
+    first.process.signal("-TERM");
+    eventually("it ends", 10, async || first.process.ended().is_some()).await;
+    assert!(first.process.ended().is_some_and(|status| status.success()));
+    until_it_leads(&second).await;
+
+    let lease = ["delete", "lease", "stream-encryption-operator", "-n", &namespace];
+    cluster.kubectl(&lease).await.expect("the lease is deleted");
+    let holder = ["get", "lease", "stream-encryption-operator", "-n", &namespace, "-o"];
+    eventually("there is a lease again", TAKEN_OVER, async || {
+        let path = ["jsonpath={.spec.holderIdentity}"];
+        let asked = [&holder[..], &path].concat();
+        cluster.kubectl(&asked).await.is_ok_and(|holder| holder == "second")
+    })
+    .await;
+    until_it_leads(&second).await;
+    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    until_it_is_encrypted(cluster, &namespace).await;
+    assert_eq!(aws.world().calls().count(START, "orders"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_cannot_reach_the_api_server_stops_to_lead_and_another_does() {
+    let cluster = cluster().await;
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let namespace = fresh_namespace(cluster).await;
+    let aws = aws().await;
+    let proxy = Proxy::of_kubernetes(cluster, &kubeconfig).await;
+    let first = Replica::start(proxy.kubeconfig(), &namespace, "first", &aws.url());
+    until_it_leads(&first).await;
+    let second = Replica::start(&kubeconfig, &namespace, "second", &aws.url());
+    // No answer comes, and no error either.
+    proxy.always(|_| true, Meet::Hold(When::Before));
+    until_it_leads(&second).await;
+    eventually("the first one has noticed", TAKEN_OVER, async || !first.leads().await).await;
+    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    until_it_is_encrypted(cluster, &namespace).await;
+    assert_eq!(aws.world().calls().count(START, "orders"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_may_not_read_its_lease_is_not_ready_and_does_nothing() {
+    let cluster = cluster().await;
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    // Without the operator's role.
+    let namespace = "without-a-lease";
+    cluster.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
+    let aws = aws().await;
+    let replica = Replica::start(&kubeconfig, namespace, "only", &aws.url());
+    eventually("it answers", 20, async || replica.asked("/healthz").await.is_some()).await;
+    apply(cluster, namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    let (status, words) = replica.asked("/readyz").await.expect("an answer");
+    assert_eq!((status, words.as_str()), (503, "the API server has not been read yet\n"));
+    assert!(!replica.leads().await);
+    assert_eq!(field(cluster, namespace, "orders", REASON).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_replica_does_is_told_in_its_metrics_and_checked_by_a_command() {
+    let cluster = cluster().await;
+    let namespace = fresh_namespace(cluster).await;
+    let aws = aws().await;
+    let replica = Replica::start(&operators_kubeconfig(cluster).await, &namespace, "only", &aws.url());
+    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    until_it_is_encrypted(cluster, &namespace).await;
+    eventually("its watch has seen that", 10, async || {
+        replica.metrics().await.contains("stream_encryption_resources{reason=\"Encrypted\"} 1\n")
+    })
+    .await;
+    let metrics = replica.metrics().await;
+    for line in [
+        "stream_encryption_leader 1",
+        "stream_encryption_calls_total{service=\"Firehose\",action=\"Start\",outcome=\"Accepted\"} 1",
+        "stream_encryption_streams{service=\"Firehose\",status=\"ENABLED\"} 1",
+        "stream_encryption_time_to_encrypted_seconds_count{service=\"Firehose\"} 1",
+        "stream_encryption_lowest_calls_left 19",
+        "stream_encryption_plain_text_streams 0",
+    ] {
+        assert!(metrics.contains(&format!("\n{line}\n")), "{line} is not in\n{metrics}");
+    }
+
+    let check = |url: String| {
+        let program = env!("CARGO_BIN_EXE_stream-encryption-operator");
+        Command::new(program).args(["check", "--url", &url]).output().expect("it runs")
+    };
+    let good = check(format!("{}/readyz", replica.url));
+    assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
+    let bad = check(format!("{}/nowhere", replica.url));
+    assert!(!bad.status.success());
+    assert!(String::from_utf8_lossy(&bad.stderr).contains("404"));
+    let word = check("readyz".to_owned());
+    assert!(String::from_utf8_lossy(&word.stderr).contains("write http://HOST:PORT/readyz"));
+}
