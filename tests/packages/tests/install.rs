@@ -110,6 +110,10 @@ async fn helm_installs_upgrades_and_uninstalls_as_documented_and_the_resources_s
     programs::run_helm(&uninstall, "", Some(&cluster)).await.expect("it is uninstalled");
     assert_eq!(there(&cluster).await, Vec::<String>::new());
     the_resource_is_there(&cluster).await;
+
+    follow(&cluster, "## By Helm").await;
+    assert_eq!(there(&cluster).await.len(), 5, "it is installed again beside what stayed");
+    the_resource_is_there(&cluster).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
