@@ -1,10 +1,12 @@
 //! The API server that rendered objects are held against, with the Prometheus operator's definitions on it.
 
+use std::collections::BTreeSet;
+
 use packages::objects::{list, of_kind, parsed, rendered, word};
 use packages::programs::prometheus_operator_definitions;
 use serde_json::{Value, json};
 use test_cluster::TestCluster;
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 
 /// The cluster of this test binary.
 pub(crate) async fn cluster() -> &'static TestCluster {
@@ -24,20 +26,21 @@ pub(crate) async fn cluster() -> &'static TestCluster {
 }
 
 /// Makes namespaces, and in them the account that pods name: the API server takes no pod without one.
-pub(crate) async fn prepare(cluster: &TestCluster, objects: &[Value]) {
-    for object in objects {
-        if let Some(namespace) = object["metadata"]["namespace"].as_str() {
-            let made = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-            cluster.kubectl_with_input(&["apply", "-f", "-"], &made.to_string()).await.expect("a namespace");
-        }
-    }
-    for deployment in of_kind(objects, "Deployment") {
+async fn prepare(cluster: &TestCluster, objects: &[Value]) {
+    // One test at a time: two that make the same namespace at once would be in each other's way.
+    static TURN: Mutex<()> = Mutex::const_new(());
+    let _turn = TURN.lock().await;
+    let made = |kind: &str, metadata: Value| json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
+    let namespaces: BTreeSet<&str> =
+        objects.iter().filter_map(|object| object["metadata"]["namespace"].as_str()).collect();
+    let namespaces = namespaces.into_iter().map(|name| made("Namespace", json!({"name": name})));
+    let accounts = of_kind(objects, "Deployment").map(|deployment| {
         let name = word(&deployment["spec"]["template"]["spec"]["serviceAccountName"]);
-        let metadata = json!({"name": name, "namespace": deployment["metadata"]["namespace"]});
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata});
-        let apply = ["apply", "--server-side", "--field-manager=test", "-f", "-"];
-        cluster.kubectl_with_input(&apply, &account.to_string()).await.expect("an account");
-    }
+        made("ServiceAccount", json!({"name": name, "namespace": deployment["metadata"]["namespace"]}))
+    });
+    let first: Vec<Value> = namespaces.chain(accounts).collect();
+    let apply = ["apply", "--server-side", "--field-manager=test", "-f", "-"];
+    cluster.kubectl_with_input(&apply, &list(&first)).await.expect("namespaces and an account");
 }
 
 /// Asks the API server whether it would take the objects as they are, with no field that it does not know.
