@@ -1,0 +1,95 @@
+{{/* Names, labels and rules that more than one template uses. */}}
+
+{{- define "stream-encryption-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* 52 letters, so that the longest suffix, -resources, still fits. */}}
+{{- define "stream-encryption-operator.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* These two never change: a Deployment's selector cannot. They are those of config/operator too, so that a release can take over what kubectl installed. */}}
+{{- define "stream-encryption-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "stream-encryption-operator.sharedLabels" -}}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: stream-encryption-operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "stream-encryption-operator.labels" -}}
+{{ include "stream-encryption-operator.selectorLabels" . }}
+{{ include "stream-encryption-operator.sharedLabels" . }}
+{{- end }}
+
+{{- define "stream-encryption-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "stream-encryption-operator.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "stream-encryption-operator.image" -}}
+{{- $tag := default .Chart.AppVersion .Values.image.tag }}
+{{- with .Values.image.digest }}
+{{- printf "%s@%s" $.Values.image.repository . }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository $tag }}
+{{- end }}
+{{- end }}
+
+{{/* The one namespace that is watched; empty means all. */}}
+{{- define "stream-encryption-operator.watchNamespace" -}}
+{{- if eq .Values.installScope "namespace" }}
+{{- default .Release.Namespace .Values.watchNamespace }}
+{{- end }}
+{{- end }}
+
+{{/* What the operator may do wherever it watches: in all namespaces by a ClusterRole, or in one by a Role. config/rbac/cluster_role.yaml has the same rules, and why. */}}
+{{- define "stream-encryption-operator.resourceRules" -}}
+- apiGroups: [streamencryption.dev]
+  resources: [streamencryptions]
+  verbs: [get, list, watch]
+# Only for the finalizer of `deletionPolicy: Disable`: it lies in the metadata, which has no subresource of its own to patch.
+- apiGroups: [streamencryption.dev]
+  resources: [streamencryptions]
+  verbs: [patch]
+- apiGroups: [streamencryption.dev]
+  resources: [streamencryptions/status]
+  verbs: [get, patch, update]
+# For clusters with OwnerReferencesPermissionEnforcement, such as OpenShift.
+- apiGroups: [streamencryption.dev]
+  resources: [streamencryptions/finalizers]
+  verbs: [update]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+# `key.ref`: the ARN of a key that ACK made.
+- apiGroups: [kms.services.k8s.aws]
+  resources: [keys]
+  verbs: [get, list, watch]
+{{- end }}
+
+{{/* Not those of the operator's pods, or the Service would send requests to the pod of `helm test`. */}}
+{{- define "stream-encryption-operator.testLabels" -}}
+app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . | trunc 58 }}-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}

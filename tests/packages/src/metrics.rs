@@ -1,0 +1,33 @@
+//! The metrics that `docs/metrics.md` promises.
+
+use std::collections::BTreeMap;
+
+/// What is said of a metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metric {
+    /// gauge, counter or histogram.
+    pub kind: String,
+    /// Its labels.
+    pub labels: Vec<String>,
+}
+
+/// Every metric by its name as it is scraped.
+///
+/// # Panics
+/// The table is not as it was.
+#[must_use]
+pub fn documented() -> BTreeMap<String, Metric> {
+    let page = crate::text("docs/metrics.md");
+    let found: BTreeMap<String, Metric> = page.lines().filter_map(line).collect();
+    assert!(found.len() > 10, "docs/metrics.md is read wrongly: {found:?}");
+    found
+}
+
+/// One line of the table.
+fn line(line: &str) -> Option<(String, Metric)> {
+    let cells: Vec<&str> = line.strip_prefix("| `stream_encryption_")?.split('|').map(str::trim).collect();
+    let [name, kind, labels, ..] = cells[..] else { return None };
+    let labels = labels.split(',').map(|label| label.trim().trim_matches('`').to_owned());
+    let metric = Metric { kind: kind.to_owned(), labels: labels.filter(|label| !label.is_empty()).collect() };
+    Some((format!("stream_encryption_{}", name.trim_end_matches('`')), metric))
+}

@@ -1,0 +1,108 @@
+//! Helm and promtool, built from the Go modules beside this crate, and how they are run: without the user's own settings.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+use test_cluster::{TestCluster, build_go_program_with_tags};
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+/// The folder of one of the Go modules.
+fn module(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Helm, built once, about 3 minutes.
+///
+/// # Errors
+/// It cannot be built.
+pub async fn helm() -> anyhow::Result<&'static PathBuf> {
+    static HELM: OnceCell<PathBuf> = OnceCell::const_new();
+    HELM.get_or_try_init(async || {
+        build_go_program_with_tags(&module("helm"), "helm.sh/helm/v4/cmd/helm", "helm", "").await
+    })
+    .await
+}
+
+/// promtool, built once, about 3 minutes. Without the discovery of services, which would bring every cloud's SDK.
+///
+/// # Errors
+/// It cannot be built.
+pub async fn promtool() -> anyhow::Result<&'static PathBuf> {
+    static PROMTOOL: OnceCell<PathBuf> = OnceCell::const_new();
+    PROMTOOL
+        .get_or_try_init(async || {
+            let package = "github.com/prometheus/prometheus/cmd/promtool";
+            build_go_program_with_tags(&module("promtool"), package, "promtool", "remove_all_sd").await
+        })
+        .await
+}
+
+/// The definitions of the kinds that the chart makes for the Prometheus operator, from that operator's own module.
+///
+/// # Errors
+/// Go cannot download it.
+pub async fn prometheus_operator_definitions() -> anyhow::Result<Vec<PathBuf>> {
+    let name = "github.com/prometheus-operator/prometheus-operator";
+    let mut go = Command::new("go");
+    go.args(["mod", "download", "-json", name]).current_dir(module("prometheus-operator"));
+    let downloaded: serde_json::Value = serde_json::from_str(&output(go, "").await?)?;
+    let folder =
+        Path::new(downloaded["Dir"].as_str().context("no folder")?).join("example/prometheus-operator-crd");
+    Ok(["servicemonitors", "prometheusrules"]
+        .map(|kind| folder.join(format!("monitoring.coreos.com_{kind}.yaml")))
+        .into())
+}
+
+/// Runs Helm in the repository, with `input` as its stdin; on `cluster`, or without any.
+///
+/// # Errors
+/// Helm fails; the error has what it says.
+pub async fn run_helm(
+    arguments: &[&str],
+    input: &str,
+    cluster: Option<&TestCluster>,
+) -> anyhow::Result<String> {
+    let own = TempDir::new()?;
+    let mut helm = Command::new(helm().await?);
+    helm.args(arguments).current_dir(crate::path("."));
+    for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+        helm.env(folder, own.path().join(folder));
+    }
+    helm.env("KUBECONFIG", cluster.map_or(Path::new("/nowhere"), TestCluster::kubeconfig));
+    output(helm, input).await.with_context(|| format!("helm {}", arguments.join(" ")))
+}
+
+/// Runs promtool on files in `folder`.
+///
+/// # Errors
+/// promtool fails; the error has what it says.
+pub async fn run_promtool(arguments: &[&str], folder: &Path) -> anyhow::Result<String> {
+    let mut promtool = Command::new(promtool().await?);
+    promtool.args(arguments).current_dir(folder);
+    output(promtool, "").await.with_context(|| format!("promtool {}", arguments.join(" ")))
+}
+
+/// What a program prints to stdout.
+async fn output(mut command: Command, input: &str) -> anyhow::Result<String> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("it does not start")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that does not read its input closes the pipe: its exit status tells what matters.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await?;
+    let words = String::from_utf8(output.stdout)?;
+    if !output.status.success() {
+        bail!("{words}{}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(words)
+}

@@ -1,0 +1,97 @@
+//! Which metrics and labels a query names. No parser: promtool is one, and the tests run that too.
+
+use std::collections::BTreeMap;
+
+use crate::metrics::Metric;
+
+/// Labels that come from the scrape, not from the operator. `le` is that of every histogram.
+const OF_THE_SCRAPE: [&str; 4] = ["namespace", "pod", "job", "le"];
+
+/// What a query names that `known` does not have: a metric, or a label that none of the query's metrics has.
+#[must_use]
+pub fn unknown(query: &str, known: &BTreeMap<String, Metric>) -> Vec<String> {
+    let metrics: Vec<(String, Option<&Metric>)> =
+        names(query).into_iter().map(|name| (name.clone(), find(&name, known))).collect();
+    let labels: Vec<&str> = metrics
+        .iter()
+        .filter_map(|(_, metric)| *metric)
+        .flat_map(|metric| metric.labels.iter().map(String::as_str))
+        .chain(OF_THE_SCRAPE)
+        .collect();
+    let missing = metrics.iter().filter(|(_, metric)| metric.is_none()).map(|(name, _)| name.clone());
+    missing.chain(label_names(query).into_iter().filter(|label| !labels.contains(&label.as_str()))).collect()
+}
+
+/// The metrics that a query names.
+#[must_use]
+pub fn names(query: &str) -> Vec<String> {
+    query
+        .match_indices("stream_encryption_")
+        .map(|(begin, _)| {
+            query[begin..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+        })
+        .collect()
+}
+
+/// A metric by its name in a query: a histogram is there as its three parts.
+#[must_use]
+pub fn find<'a>(name: &str, known: &'a BTreeMap<String, Metric>) -> Option<&'a Metric> {
+    known.get(name).filter(|metric| metric.kind != "histogram").or_else(|| {
+        let part = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part))?;
+        known.get(part).filter(|metric| metric.kind == "histogram")
+    })
+}
+
+/// The labels in braces, and those of `by (…)` and `on (…)`.
+fn label_names(query: &str) -> Vec<String> {
+    let within = |opening: &str, closing: char| -> Vec<String> {
+        let rests = query.split(opening).skip(1);
+        rests.filter_map(|rest| rest.split(closing).next()).map(str::to_owned).collect()
+    };
+    let in_braces = within("{", '}').into_iter().flat_map(|inside| {
+        // A value may hold a comma, but none of ours does.
+        inside
+            .split(',')
+            .map(|one| one.split(['=', '!']).next().unwrap_or_default().trim().to_owned())
+            .collect::<Vec<_>>()
+    });
+    let grouped = within("by (", ')').into_iter().chain(within("on (", ')'));
+    let grouped =
+        grouped.flat_map(|inside| inside.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>());
+    in_braces.chain(grouped).filter(|label| !label.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known() -> BTreeMap<String, Metric> {
+        let metric = |kind: &str, labels: &[&str]| Metric {
+            kind: kind.to_owned(),
+            labels: labels.iter().map(|&label| label.to_owned()).collect(),
+        };
+        BTreeMap::from([
+            ("stream_encryption_a_total".to_owned(), metric("counter", &["result"])),
+            ("stream_encryption_b_seconds".to_owned(), metric("histogram", &[])),
+        ])
+    }
+
+    #[test]
+    fn a_metric_or_a_label_that_is_not_documented_is_found() {
+        let good =
+            r#"sum by (pod, result) (rate(stream_encryption_a_total{namespace="x", result!~"a|b"}[5m]))"#;
+        assert_eq!(unknown(good, &known()), Vec::<String>::new());
+        assert_eq!(unknown("stream_encryption_a", &known()), ["stream_encryption_a"]);
+        assert_eq!(unknown(r#"stream_encryption_a_total{reslut="ok"}"#, &known()), ["reslut"]);
+        assert_eq!(unknown("sum by (reslut) (stream_encryption_a_total)", &known()), ["reslut"]);
+    }
+
+    #[test]
+    fn a_histogram_is_named_by_its_parts_only() {
+        assert_eq!(
+            unknown("sum by (le) (stream_encryption_b_seconds_bucket)", &known()),
+            Vec::<String>::new()
+        );
+        assert_eq!(unknown("stream_encryption_b_seconds", &known()), ["stream_encryption_b_seconds"]);
+    }
+}

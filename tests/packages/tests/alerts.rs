@@ -1,0 +1,143 @@
+//! The alerts: they speak of metrics that exist, fire when they should, and each has a runbook.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use packages::metrics::documented;
+use packages::objects::{only, word};
+use packages::programs::run_promtool;
+use packages::{path, promql, text};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::stage::chart;
+
+const RUNBOOKS: &str =
+    "https://github.com/stream-encryption-operator/stream-encryption-operator/blob/main/docs/runbooks";
+
+/// The rule file that these values of `prometheusRule` and others make.
+async fn rule_file(mut values: Value) -> Value {
+    values["prometheusRule"]["enabled"] = json!(true);
+    only(&chart(values).await, "PrometheusRule")["spec"].clone()
+}
+
+/// Every alert.
+async fn alerts() -> Vec<Value> {
+    let file = rule_file(json!({})).await;
+    let alerts = file["groups"][0]["rules"].as_array().expect("rules").clone();
+    assert!(alerts.len() > 6);
+    alerts
+}
+
+/// A folder with the rule file, as `rules.yaml`.
+fn folder_with(rules: &Value) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    fs::write(folder.path().join("rules.yaml"), rules.to_string()).expect("it is written");
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_and_label_of_an_alert_is_documented() {
+    let known = documented();
+    for alert in alerts().await {
+        let query = word(&alert["expr"]);
+        assert!(!promql::names(query).is_empty(), "{}", alert["alert"]);
+        assert_eq!(promql::unknown(query, &known), Vec::<String>::new(), "{}: {query}", alert["alert"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_has_nothing_to_say_of_the_rules_with_any_values() {
+    for values in [
+        json!({}),
+        json!({"driftIntervalSeconds": 86400, "maxCallsPerDay": 1, "prometheusRule": {"plainTextSeconds": 1, "callsLeft": 0}}),
+    ] {
+        let folder = folder_with(&rule_file(values).await);
+        run_promtool(&["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"], folder.path())
+            .await
+            .expect("the rules are good");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_fire_when_they_should_and_not_before() {
+    let folder = folder_with(&rule_file(json!({})).await);
+    let tests = text("tests/packages/rules/alerts.test.yaml").replace("RUNBOOKS", RUNBOOKS);
+    fs::write(folder.path().join("test.yaml"), &tests).expect("it is written");
+    run_promtool(&["test", "rules", "test.yaml"], folder.path()).await.expect("the tests pass");
+    for alert in alerts().await {
+        let name = word(&alert["alert"]);
+        assert!(tests.contains(&format!("{RUNBOOKS}/{name}.md")), "no test lets {name} fire");
+        assert!(tests.contains(&format!("alertname: {name}\n")), "{name} is not tested");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tests_of_the_alerts_fail_on_other_rules() {
+    let folder = folder_with(&rule_file(json!({"prometheusRule": {"plainTextSeconds": 7200}})).await);
+    let tests = text("tests/packages/rules/alerts.test.yaml").replace("RUNBOOKS", RUNBOOKS);
+    fs::write(folder.path().join("test.yaml"), tests).expect("it is written");
+    let error = run_promtool(&["test", "rules", "test.yaml"], folder.path()).await.expect_err("they fail");
+    assert!(format!("{error:#}").contains("StreamEncryptionPlainText"), "{error:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_budget_and_a_slow_round_are_no_alert_from_the_start() {
+    let file = rule_file(json!({"maxCallsPerDay": 2, "driftIntervalSeconds": 3600})).await;
+    let query = |name: &str| {
+        let rules = file["groups"][0]["rules"].as_array().expect("rules");
+        word(&rules.iter().find(|rule| rule["alert"] == name).expect("the alert")["expr"]).to_owned()
+    };
+    assert!(query("StreamEncryptionFewCallsLeft").ends_with("<= 1"));
+    assert!(query("StreamEncryptionNotReconciling").contains("[10800s]"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_alert_has_a_runbook_that_its_url_names_and_every_runbook_an_alert() {
+    let mut named = BTreeSet::new();
+    for alert in alerts().await {
+        let name = word(&alert["alert"]).to_owned();
+        assert_eq!(alert["annotations"]["runbook_url"], format!("{RUNBOOKS}/{name}.md"));
+        let page = text(&format!("docs/runbooks/{name}.md"));
+        assert!(page.starts_with(&format!("# {name}\n")), "{name}");
+        for part in ["\n## How to look\n", "\n## What to do\n"] {
+            assert!(page.contains(part), "docs/runbooks/{name}.md has no {part:?}");
+        }
+        named.insert(name);
+    }
+    let there: BTreeSet<String> = fs::read_dir(path("docs/runbooks"))
+        .expect("docs/runbooks")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .map(|file| file.trim_end_matches(".md").to_owned())
+        .collect();
+    assert_eq!(named, there);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_metrics_lists_every_alert_with_its_severity() {
+    let page = text("docs/metrics.md");
+    let (mut listed, alerts) = (0, alerts().await);
+    for alert in &alerts {
+        let name = word(&alert["alert"]);
+        let line = format!("| [{name}](runbooks/{name}.md) | {} | ", word(&alert["labels"]["severity"]));
+        listed += usize::from(page.contains(&line));
+        assert!(page.contains(&line), "docs/metrics.md has no line {line:?}");
+    }
+    assert_eq!(page.matches("| [StreamEncryption").count(), listed);
+}
+
+#[test]
+fn every_link_within_the_runbooks_leads_somewhere() {
+    let mut followed = 0;
+    for entry in fs::read_dir(path("docs/runbooks")).expect("docs/runbooks") {
+        let file = entry.expect("an entry").path();
+        let page = fs::read_to_string(&file).expect("a page");
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let target = file.parent().unwrap_or(Path::new("")).join(link);
+            assert!(target.is_file(), "{}: {link}", file.display());
+            followed += 1;
+        }
+    }
+    assert!(followed > 5);
+}

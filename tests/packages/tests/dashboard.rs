@@ -1,0 +1,91 @@
+//! The dashboard: it is JSON, its queries are `PromQL`, and they speak of metrics that exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use packages::metrics::documented;
+use packages::objects::{only, word};
+use packages::programs::run_promtool;
+use packages::promql;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::stage::chart;
+
+/// The dashboard as the chart's `ConfigMap` has it.
+async fn dashboard() -> Value {
+    let objects = chart(json!({"grafanaDashboard": {"enabled": true}})).await;
+    let map = only(&objects, "ConfigMap");
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+    serde_json::from_str(word(&map["data"]["stream-encryption-operator.json"])).expect("JSON")
+}
+
+/// The queries of all panels, each with its panel's title.
+fn queries(dashboard: &Value) -> Vec<(String, String)> {
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let all: Vec<(String, String)> = panels
+        .flat_map(|panel| {
+            let targets = panel["targets"].as_array().expect("targets").iter();
+            targets
+                .map(|target| (word(&panel["title"]).to_owned(), word(&target["expr"]).to_owned()))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(all.len() > 10);
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_and_label_of_a_panel_is_documented() {
+    let known = documented();
+    for (title, query) in queries(&dashboard().await) {
+        assert!(!promql::names(&query).is_empty(), "{title}");
+        assert_eq!(promql::unknown(&query, &known), Vec::<String>::new(), "{title}: {query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_documented_metric_is_on_it() {
+    let dashboard = dashboard().await;
+    let shown: BTreeSet<String> =
+        queries(&dashboard).iter().flat_map(|(_, query)| promql::names(query)).collect();
+    for name in documented().into_keys() {
+        assert!(shown.contains(&name) || shown.contains(&format!("{name}_bucket")), "no panel shows {name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_queries_are_ones_that_prometheus_understands() {
+    // As rules that record them, with Grafana's own variables filled in.
+    let rules: Vec<Value> = queries(&dashboard().await)
+        .into_iter()
+        .enumerate()
+        .map(|(number, (_, query))| {
+            let query = query.replace("$namespace", "x").replace("$__rate_interval", "5m");
+            assert!(!query.contains('$'), "{query}");
+            json!({"record": format!("panel:{number}"), "expr": query})
+        })
+        .collect();
+    let folder = TempDir::new().expect("a folder");
+    let file = json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    fs::write(folder.path().join("rules.yaml"), file.to_string()).expect("it is written");
+    run_promtool(&["check", "rules", "rules.yaml"], folder.path()).await.expect("they are understood");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_two_panels_share_an_id_or_a_place() {
+    let dashboard = dashboard().await;
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let ids: BTreeSet<u64> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();
+    assert_eq!(ids.len(), panels.len());
+    let mut taken = BTreeSet::new();
+    for panel in panels {
+        let at = |key: &str| panel["gridPos"][key].as_u64().expect("a number");
+        for x in at("x")..at("x") + at("w") {
+            assert!(x < 24, "{} is wider than the page", panel["title"]);
+            for y in at("y")..at("y") + at("h") {
+                assert!(taken.insert((x, y)), "{} lies on another panel", panel["title"]);
+            }
+        }
+    }
+}

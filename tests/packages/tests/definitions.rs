@@ -1,0 +1,93 @@
+//! The definitions are those of `crds/`, whichever way they are installed.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use packages::objects::{by_name, name, of_kind, parsed, word};
+use packages::{CHART, kept, path, text};
+use serde_json::{Value, json};
+
+use crate::stage::{chart, kustomized};
+
+/// The files of `crds/`.
+fn files() -> Vec<String> {
+    let mut found: Vec<String> = fs::read_dir(path("crds"))
+        .expect("crds/")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .collect();
+    found.sort();
+    assert_eq!(found.len(), 2);
+    found
+}
+
+/// What they define, by name.
+fn wanted() -> BTreeMap<String, Value> {
+    let all: Vec<Value> =
+        files().iter().flat_map(|file| parsed(&text(&format!("crds/{file}"))).expect("YAML")).collect();
+    by_name(&all)
+}
+
+fn definitions(objects: &[Value]) -> BTreeMap<String, Value> {
+    by_name(&of_kind(objects, "CustomResourceDefinition").cloned().collect::<Vec<_>>())
+}
+
+#[test]
+fn the_charts_copies_are_the_files_of_crds() {
+    for file in files() {
+        kept(&format!("{CHART}/files/crds/{file}"), &text(&format!("crds/{file}")));
+        kept(&format!("config/crd/{file}"), &text(&format!("crds/{file}")));
+    }
+    let copies = fs::read_dir(path(&format!("{CHART}/files/crds"))).expect("the copies").count();
+    assert_eq!(copies, files().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chart_config_and_install_yaml_install_what_crds_says() {
+    let install = parsed(&text("config/install.yaml")).expect("YAML");
+    for (what, objects) in
+        [("chart", chart(json!({})).await), ("config", kustomized("config").await), ("install.yaml", install)]
+    {
+        // Not by assert_eq: it would print all of them.
+        assert!(definitions(&objects) == wanted(), "{what} has other definitions than crds/");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn they_are_kept_or_not_and_installed_or_not_as_the_values_say() {
+    let annotations = async |values: Value| {
+        let objects = chart(values).await;
+        let found: Vec<_> = of_kind(&objects, "CustomResourceDefinition")
+            .map(|one| one["metadata"]["annotations"].clone())
+            .collect();
+        found
+    };
+    let keep = json!({"helm.sh/resource-policy": "keep"});
+    assert_eq!(annotations(json!({})).await, [keep.clone(), keep]);
+    let own = json!({"crds": {"keep": false, "annotations": {"a": "b"}}});
+    assert_eq!(annotations(own).await, [json!({"a": "b"}), json!({"a": "b"})]);
+    assert_eq!(annotations(json!({"crds": {"keep": false}})).await, [Value::Null, Value::Null]);
+    assert!(annotations(json!({"crds": {"enabled": false}})).await.is_empty());
+}
+
+#[test]
+fn artifact_hub_is_told_of_each_and_shown_examples_and_the_image_of_this_version() {
+    let about: Value = serde_saphyr::from_str(&text(&format!("{CHART}/Chart.yaml"))).expect("YAML");
+    let annotation = |key: &str| -> Value {
+        let yaml = word(&about["annotations"][format!("artifacthub.io/{key}").as_str()]);
+        serde_saphyr::from_str(yaml).unwrap_or_else(|error| panic!("{key}: {error}"))
+    };
+    let told: Vec<String> = annotation("crds")
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|one| format!("CustomResourceDefinition/{}", word(&one["name"])))
+        .collect();
+    assert_eq!(told, wanted().into_keys().collect::<Vec<_>>());
+    for one in annotation("crdsExamples").as_array().expect("a list") {
+        assert_eq!(one["kind"], "StreamEncryption", "{}", name(one));
+    }
+    let image = annotation("images");
+    assert!(word(&image[0]["image"]).ends_with(&format!(":{}", word(&about["appVersion"]))));
+    assert!(text("Cargo.toml").contains(&format!("\nversion = {}\n", about["appVersion"])));
+    assert_eq!(about["version"], about["appVersion"]);
+}

@@ -1,0 +1,48 @@
+//! The pages about installing: their YAML is what the chart takes, and their links lead somewhere.
+
+use packages::objects::render;
+use packages::{CHART, path, text};
+use serde_json::Value;
+
+/// The fenced blocks of a page in this language.
+pub(crate) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let opening = format!("```{language}\n");
+    page.split(opening.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_values_in_the_pages_are_values_of_the_chart() {
+    let page = text("docs/install.md");
+    let values = blocks(&page, "yaml");
+    assert_eq!(values.len(), 2);
+    for yaml in values {
+        let values: Value = serde_saphyr::from_str(yaml).expect("YAML");
+        render(&values).await.expect("the chart takes them");
+    }
+}
+
+#[test]
+fn every_link_to_a_file_of_the_repository_leads_somewhere() {
+    const REPOSITORY: &str =
+        "https://github.com/stream-encryption-operator/stream-encryption-operator/blob/main/";
+    for (page, folder) in [
+        ("docs/install.md", "docs"),
+        ("docs/metrics.md", "docs"),
+        (&format!("{CHART}/README.md"), CHART),
+        (&format!("{CHART}/Chart.yaml"), CHART),
+    ] {
+        let text = text(page);
+        let relative = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        let absolute = text.split(REPOSITORY).skip(1).filter_map(|rest| rest.split([')', '#', '\n']).next());
+        let mut followed = 0;
+        for link in relative.filter(|link| !link.starts_with("http") && !link.is_empty()) {
+            assert!(path(folder).join(link).is_file(), "{page}: {link}");
+            followed += 1;
+        }
+        for link in absolute {
+            assert!(path(link).is_file(), "{page}: {link}");
+            followed += 1;
+        }
+        assert!(followed > 0, "{page} has no links");
+    }
+}

@@ -1,0 +1,137 @@
+//! The ways to install: kustomize and `config/install.yaml` make what the chart makes, and `docs/install.md` works as it is written.
+
+use std::process::Stdio;
+
+use packages::objects::{NAMESPACE, by_name, parsed};
+use packages::{kept, programs, text};
+use serde_json::json;
+use test_cluster::TestCluster;
+
+use crate::documents::blocks;
+use crate::stage::{chart, kustomize, kustomized, would_take};
+
+const ABOUT_INSTALL_YAML: &str = "# Everything that the operator needs in a cluster, and the operator: kubectl apply --server-side -f install.yaml
+# Made of config/default by UPDATE_PACKAGES=1 cargo test -p packages; docs/install.md says more.
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn install_yaml_is_what_config_default_makes() {
+    kept("config/install.yaml", &format!("{ABOUT_INSTALL_YAML}{}", kustomize("config/default").await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn config_default_makes_what_the_chart_makes() {
+    let mut charts = by_name(&chart(json!({})).await);
+    charts
+        .remove("Pod/stream-encryption-operator-test")
+        .expect("the pod of `helm test`, which only Helm has");
+    let mut ours = by_name(&kustomized("config/default").await);
+    ours.remove("Namespace/stream-encryption-system").expect("the namespace, which Helm is told to make");
+    assert_eq!(charts, ours);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn config_is_the_same_without_the_operator_itself() {
+    let mut all = by_name(&kustomized("config/default").await);
+    for name in ["Deployment", "Service", "PodDisruptionBudget"] {
+        all.remove(&format!("{name}/stream-encryption-operator")).expect(name);
+    }
+    assert_eq!(by_name(&kustomized("config").await), all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_install_yaml() {
+    let objects = parsed(&text("config/install.yaml")).expect("YAML");
+    let taken = would_take(&objects).await.expect("it is taken");
+    assert_eq!(taken.lines().count(), objects.len(), "{taken}");
+}
+
+/// What is there of the operator.
+async fn there(cluster: &TestCluster) -> Vec<String> {
+    let kinds = "deployments,services,poddisruptionbudgets,roles,serviceaccounts";
+    let found = cluster.kubectl(&["get", kinds, "-n", NAMESPACE, "-o", "name"]).await.expect("a list");
+    found.lines().map(str::to_owned).collect()
+}
+
+/// Runs the page's commands below a heading, as a reader would, with the cluster's kubectl and our Helm.
+async fn follow(cluster: &TestCluster, heading: &str) {
+    let page = text("docs/install.md");
+    let (_, rest) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+    let end = rest.find("\n## ").into_iter().chain(rest.find("\n### ")).min().unwrap_or(rest.len());
+    let commands = blocks(&rest[..end], "sh");
+    assert!(!commands.is_empty(), "{heading} has no commands");
+    let helm = programs::helm().await.expect("Helm");
+    let folders = [cluster.programs().kubectl.parent(), helm.parent()]
+        .map(|folder| folder.expect("a folder").display().to_string());
+    let path = format!("{}:{}", folders.join(":"), std::env::var("PATH").unwrap_or_default());
+    for command in commands {
+        let done = tokio::process::Command::new("sh")
+            .args(["-ec", command])
+            .current_dir(packages::path("."))
+            .env("KUBECONFIG", cluster.kubeconfig())
+            .env("PATH", &path)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .expect("sh");
+        let words = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{heading}: {command}: {words}");
+    }
+}
+
+/// A resource and a ledger, as they would be there after some use.
+async fn use_it(cluster: &TestCluster) {
+    let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+    cluster.kubectl(&established).await.expect("established");
+    let resource = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": "orders", "namespace": "default"},
+        "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
+    });
+    cluster.apply(&resource.to_string()).await.expect("a resource");
+}
+
+async fn the_resource_is_there(cluster: &TestCluster) {
+    cluster.kubectl(&["get", "strenc", "orders"]).await.expect("the resource is still there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_installs_upgrades_and_uninstalls_as_documented_and_the_resources_stay() {
+    let cluster = TestCluster::start().await.expect("a cluster");
+    follow(&cluster, "## By Helm").await;
+    assert_eq!(there(&cluster).await.len(), 5);
+    use_it(&cluster).await;
+    follow(&cluster, "## Upgrade").await;
+    let region = "jsonpath={.spec.template.spec.containers[0].env[?(@.name=='AWS_REGION')].value}";
+    let get = ["get", "deployment/stream-encryption-operator", "-n", NAMESPACE, "-o", region];
+    assert_eq!(cluster.kubectl(&get).await.expect("the Deployment"), "eu-west-1", "what was set is kept");
+
+    let uninstall = ["uninstall", "stream-encryption-operator", "--namespace", NAMESPACE];
+    programs::run_helm(&uninstall, "", Some(&cluster)).await.expect("it is uninstalled");
+    assert_eq!(there(&cluster).await, Vec::<String>::new());
+    the_resource_is_there(&cluster).await;
+
+    follow(&cluster, "## By Helm").await;
+    assert_eq!(there(&cluster).await.len(), 5, "it is installed again beside what stayed");
+    the_resource_is_there(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_takes_over_what_kubectl_installed_as_documented_to_the_end() {
+    let cluster = TestCluster::start().await.expect("a cluster");
+    follow(&cluster, "## By kubectl").await;
+    assert_eq!(there(&cluster).await.len(), 5);
+    use_it(&cluster).await;
+    let selector =
+        ["get", "deployment/stream-encryption-operator", "-n", NAMESPACE, "-o", "jsonpath={.metadata.uid}"];
+    let before = cluster.kubectl(&selector).await.expect("the Deployment");
+    follow(&cluster, "### From kubectl to Helm").await;
+    assert_eq!(cluster.kubectl(&selector).await.expect("the Deployment"), before, "it is the same object");
+    follow(&cluster, "## Rights in AWS").await;
+    follow(&cluster, "## Upgrade").await;
+    the_resource_is_there(&cluster).await;
+    follow(&cluster, "## Uninstall").await;
+    assert_eq!(there(&cluster).await, Vec::<String>::new());
+    let left = cluster.kubectl(&["get", "crd", "-o", "name"]).await.expect("a list");
+    assert_eq!(left, "", "the last commands of the page delete the definitions");
+}

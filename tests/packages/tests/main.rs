@@ -1,0 +1,13 @@
+//! What users install does what its documentation says, with the real Helm, promtool and kube-apiserver. Nothing here needs a
+//! node or an image.
+
+mod alerts;
+mod dashboard;
+mod definitions;
+mod documents;
+mod install;
+mod objects;
+mod pods;
+mod rights;
+mod stage;
+mod values;

@@ -1,0 +1,183 @@
+//! The chart's objects are ones that the API server takes, with whatever values.
+
+use packages::CHART;
+use packages::objects::{name, of_kind, only, word};
+use packages::programs::run_helm;
+use serde_json::{Value, json};
+
+use crate::stage::{chart, would_take};
+
+/// Values that together turn on every part of the chart, each under what it is about.
+fn varied() -> Vec<(&'static str, Value)> {
+    vec![
+        ("the defaults", json!({})),
+        (
+            "everything that is off by default",
+            json!({
+                "serviceMonitor": {"enabled": true, "additionalLabels": {"release": "prometheus"}},
+                "prometheusRule": {"enabled": true, "alertLabels": {"team": "data"}},
+                "grafanaDashboard": {"enabled": true, "annotations": {"grafana_folder": "AWS"}},
+                "networkPolicy": {"enabled": true},
+            }),
+        ),
+        (
+            "one namespace, without definitions",
+            json!({"installScope": "namespace", "watchNamespace": "data", "crds": {"enabled": false}}),
+        ),
+        ("one namespace, its own", json!({"installScope": "namespace"})),
+        (
+            "every setting of the operator",
+            json!({
+                "aws": {"region": "us-gov-west-1", "endpointUrl": "http://simulated-aws.test:4566", "ratePercent": 1,
+                        "credentials": {"secretName": "aws", "secretKey": "file", "profile": "streams"}},
+                "maxCallsPerDay": 25, "allowDisable": true, "driftIntervalSeconds": 86400, "concurrency": 65535,
+                "leaderElection": {"enabled": false}, "replicaCount": 0,
+                "log": {"level": "warn,stream_encryption_operator=trace", "format": "text"},
+                "extraEnv": [{"name": "AWS_ENDPOINT_URL_KMS", "value": "https://kms.test"}],
+                "extraArgs": ["--max-calls-per-day", "3"],
+            }),
+        ),
+        (
+            "every setting of the pods",
+            json!({
+                "commonLabels": {"cost-center": "42"}, "podAnnotations": {"a": "b"}, "podLabels": {"c": "d"},
+                "image": {"repository": "registry.test:5000/operator", "digest": format!("sha256:{}", "a".repeat(64)), "pullPolicy": "Always"},
+                "imagePullSecrets": [{"name": "registry"}], "priorityClassName": "", "resources": {}, "nodeSelector": {},
+                "tolerations": [{"operator": "Exists"}],
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "a", "operator": "In", "values": ["b"]}]}]}}},
+                "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+                                               "labelSelector": {"matchLabels": {"own": "selector"}}}],
+                "extraVolumes": [{"name": "extra", "emptyDir": {}}], "extraVolumeMounts": [{"name": "extra", "mountPath": "/extra"}],
+                "podDisruptionBudget": {"minAvailable": "50%"},
+                "podSecurityContext": {"runAsUser": null, "runAsGroup": null, "fsGroup": null},
+            }),
+        ),
+        (
+            "names and accounts of one's own",
+            json!({
+                "fullnameOverride": "encrypts", "nameOverride": "streams",
+                "serviceAccount": {"create": false, "name": "mine"}, "rbac": {"aggregateToView": false, "aggregateToEdit": false},
+                "metrics": {"listen": {"address": "[::]", "port": 9090}, "service": {"port": 80, "annotations": {"prometheus.io/scrape": "true"}}},
+                "crds": {"keep": false, "annotations": {"note": "mine"}},
+                "podDisruptionBudget": {"minAvailable": null, "maxUnavailable": 0},
+            }),
+        ),
+        (
+            "no rights and no service",
+            json!({"rbac": {"create": false}, "metrics": {"service": {"enabled": false}}, "podDisruptionBudget": {"enabled": false}}),
+        ),
+        (
+            "closed doors",
+            json!({
+                "networkPolicy": {"enabled": true, "ingressFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+                                  "egressPorts": [443], "extraEgress": [{"ports": [{"port": 4566}]}]},
+                "serviceMonitor": {"enabled": true, "relabelings": [{"action": "labeldrop", "regex": "instance"}],
+                                   "metricRelabelings": [{"action": "keep", "sourceLabels": ["__name__"], "regex": "stream_.*"}]},
+                "podDisruptionBudget": {"minAvailable": 0},
+            }),
+        ),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_lint_has_nothing_to_say_even_when_strict() {
+    for (what, values) in varied() {
+        let lint = ["lint", "--strict", CHART, "--namespace", "stream-encryption-system", "--values", "-"];
+        run_helm(&lint, &values.to_string(), None).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_every_object_of_every_variety() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for (what, values) in varied() {
+        let objects = chart(values).await;
+        let taken = would_take(&objects).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        assert_eq!(taken.lines().count(), objects.len(), "{what}: {taken}");
+        kinds.extend(objects.iter().map(|object| word(&object["kind"]).to_owned()));
+    }
+    assert_eq!(
+        kinds.into_iter().collect::<Vec<_>>(),
+        [
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "ConfigMap",
+            "CustomResourceDefinition",
+            "Deployment",
+            "NetworkPolicy",
+            "Pod",
+            "PodDisruptionBudget",
+            "PrometheusRule",
+            "Role",
+            "RoleBinding",
+            "Service",
+            "ServiceAccount",
+            "ServiceMonitor",
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_would_refuse_a_field_that_it_does_not_know() {
+    for kind in ["Deployment", "ServiceMonitor", "PrometheusRule"] {
+        let mut objects =
+            chart(json!({"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}})).await;
+        objects.retain(|object| object["kind"] == kind);
+        objects[0]["spec"]["tpyo"] = json!(1);
+        let error = would_take(&objects).await.expect_err("it is refused").to_string();
+        assert!(error.contains("tpyo"), "{kind}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_test_is_the_only_hook() {
+    for (what, values) in varied() {
+        for object in chart(values).await {
+            let hook = &object["metadata"]["annotations"]["helm.sh/hook"];
+            assert!(
+                hook.is_null() || (object["kind"] == "Pod" && hook == "test"),
+                "{what}: {}",
+                name(&object)
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_finds_the_operators_pods_and_not_the_one_of_helm_test() {
+    let objects = chart(json!({})).await;
+    let selector = only(&objects, "Service")["spec"]["selector"].as_object().expect("a selector");
+    let matches = |labels: &Value| selector.iter().all(|(key, value)| labels[key] == *value);
+    let deployment = only(&objects, "Deployment");
+    assert!(matches(&deployment["spec"]["template"]["metadata"]["labels"]));
+    assert!(!matches(&only(&objects, "Pod")["metadata"]["labels"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_monitored_is_the_service_of_the_release() {
+    let objects = chart(json!({"serviceMonitor": {"enabled": true}})).await;
+    let (monitor, service) = (only(&objects, "ServiceMonitor"), only(&objects, "Service"));
+    let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().expect("labels");
+    assert!(wanted.iter().all(|(key, value)| service["metadata"]["labels"][key] == *value));
+    assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+    assert_eq!(
+        monitor["spec"]["endpoints"][0]["relabelings"][0],
+        json!({"action": "labeldrop", "regex": "service"}),
+        "or Firehose and Kinesis would be told apart by `exported_service`"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_object_carries_the_labels_that_are_asked_for() {
+    let values = json!({"commonLabels": {"cost-center": "42"}, "serviceMonitor": {"enabled": true},
+        "prometheusRule": {"enabled": true}, "grafanaDashboard": {"enabled": true}, "networkPolicy": {"enabled": true}});
+    let objects = chart(values).await;
+    for object in &objects {
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels["cost-center"], "42", "{}", name(object));
+        assert_eq!(labels["app.kubernetes.io/part-of"], "stream-encryption-operator", "{}", name(object));
+    }
+    let pods = of_kind(&objects, "Deployment").map(|one| &one["spec"]["template"]["metadata"]["labels"]);
+    assert!(pods.into_iter().all(|labels| labels["cost-center"] == "42"));
+}

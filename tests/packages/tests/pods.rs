@@ -1,0 +1,124 @@
+//! The pods: what they may on their node, and what they tell the operator.
+
+use packages::objects::{NAMESPACE, only, word};
+use serde_json::{Value, json};
+
+use crate::stage::{chart, cluster};
+
+/// The environment that the operator gets with these values; those from a field have the field's path.
+async fn environment(values: Value) -> std::collections::BTreeMap<String, String> {
+    let objects = chart(values).await;
+    let container = &only(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    let variables = container["env"].as_array().expect("a list").iter();
+    variables
+        .map(|variable| {
+            let value = variable["value"].as_str().map(str::to_owned);
+            let field = || word(&variable["valueFrom"]["fieldRef"]["fieldPath"]).to_owned();
+            (word(&variable["name"]).to_owned(), value.unwrap_or_else(field))
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_pods_are_taken_where_only_restricted_ones_are_and_a_careless_one_is_not() {
+    let cluster = cluster().await;
+    let strict = "restricted-only";
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": strict, "labels": labels}});
+    cluster.apply(&namespace.to_string()).await.expect("a namespace");
+    let mut objects = chart(json!({})).await;
+    for object in &mut objects {
+        if object["metadata"]["namespace"].is_string() {
+            object["metadata"]["namespace"] = json!(strict);
+        }
+    }
+    objects.retain(|object| object["kind"] == "Deployment" || object["kind"] == "Pod");
+    let account = "stream-encryption-operator";
+    cluster.kubectl(&["create", "serviceaccount", account, "-n", strict]).await.expect("an account");
+
+    let spec = &only(&objects, "Deployment")["spec"]["template"]["spec"];
+    let metadata = json!({"name": "operator", "namespace": strict});
+    let operator = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
+    let create = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
+    for pod in [&operator, only(&objects, "Pod")] {
+        cluster.kubectl_with_input(&create, &pod.to_string()).await.expect("it is taken");
+    }
+    let mut careless = operator;
+    careless["spec"]["containers"][0]["securityContext"] = json!({});
+    let error = cluster.kubectl_with_input(&create, &careless.to_string()).await.expect_err("it is refused");
+    assert!(error.to_string().contains("violates PodSecurity \"restricted"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_is_told_where_it_is_where_to_listen_and_that_one_works() {
+    let told = environment(json!({})).await;
+    assert_eq!(told["POD_NAME"], "metadata.name");
+    assert_eq!(told["POD_NAMESPACE"], "metadata.namespace");
+    assert_eq!(told["LISTEN"], "0.0.0.0:8080");
+    assert_eq!(told["LEADER_ELECTION"], "true");
+    let elsewhere = json!({"metrics": {"listen": {"address": "[::]", "port": 9090}}, "leaderElection": {"enabled": false}});
+    let told = environment(elsewhere).await;
+    assert_eq!((told["LISTEN"].as_str(), told["LEADER_ELECTION"].as_str()), ("[::]:9090", "false"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_region_that_is_not_given_is_left_to_eks() {
+    assert!(!environment(json!({})).await.contains_key("AWS_REGION"));
+    assert_eq!(environment(json!({"aws": {"region": "eu-west-1"}})).await["AWS_REGION"], "eu-west-1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_namespace_is_watched_with_that_scope_only() {
+    assert!(!environment(json!({})).await.contains_key("WATCH_NAMESPACE"));
+    assert_eq!(environment(json!({"installScope": "namespace"})).await["WATCH_NAMESPACE"], NAMESPACE);
+    let values = json!({"installScope": "namespace", "watchNamespace": "data"});
+    assert_eq!(environment(values).await["WATCH_NAMESPACE"], "data");
+}
+
+/// The operator refuses a variable that it knows with a value that it does not, so the names are what can go wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_variable_is_one_that_the_operator_reads() {
+    let settings = packages::text("src/settings.rs");
+    // Read by the AWS SDK, and by what issue 5 adds beside the settings.
+    let elsewhere = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE", "POD_NAME", "LISTEN", "LEADER_ELECTION"];
+    let values = json!({"aws": {"region": "eu-west-1", "endpointUrl": "https://aws.test", "credentials": {"secretName": "aws"}},
+                        "installScope": "namespace"});
+    let told = environment(values).await;
+    assert!(told.len() > 12, "{told:?}");
+    for name in told.keys().filter(|name| !elsewhere.contains(&name.as_str())) {
+        assert!(settings.contains(&format!("env = \"{name}\"")), "src/settings.rs reads no {name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_credentials_of_a_secret_are_a_file_that_the_sdk_is_told_of() {
+    let values =
+        json!({"aws": {"credentials": {"secretName": "aws", "secretKey": "file", "profile": "streams"}}});
+    let objects = chart(values.clone()).await;
+    let pod = &only(&objects, "Deployment")["spec"]["template"]["spec"];
+    let mount = &pod["containers"][0]["volumeMounts"][0];
+    let told = environment(values).await;
+    assert_eq!(told["AWS_SHARED_CREDENTIALS_FILE"], format!("{}/file", word(&mount["mountPath"])));
+    assert_eq!(told["AWS_PROFILE"], "streams");
+    assert_eq!(mount["name"], pod["volumes"][0]["name"]);
+    assert_eq!(mount["readOnly"], true);
+    assert_eq!(
+        pod["volumes"][0]["secret"],
+        json!({"secretName": "aws", "items": [{"key": "file", "path": "file"}]})
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_listened_on_is_what_is_probed_scraped_and_tested() {
+    let objects = chart(json!({"metrics": {"listen": {"port": 9090}, "service": {"port": 80}}})).await;
+    let container = &only(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["ports"][0], json!({"name": "http", "containerPort": 9090, "protocol": "TCP"}));
+    for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+        assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "http"}), "{probe}");
+    }
+    let port = &only(&objects, "Service")["spec"]["ports"][0];
+    assert_eq!((&port["targetPort"], &port["port"]), (&json!("http"), &json!(80)));
+    let url = "http://stream-encryption-operator.stream-encryption-system.svc:80/readyz";
+    assert_eq!(only(&objects, "Pod")["spec"]["containers"][0]["args"], json!(["check", "--url", url]));
+}

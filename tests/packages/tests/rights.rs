@@ -1,0 +1,152 @@
+//! Who may do what: the same rights whichever way the operator is installed, and none that is not needed.
+
+use packages::objects::{NAMESPACE, by_name, name, of_kind, only, parsed, word};
+use packages::text;
+use serde_json::{Value, json};
+
+use crate::stage::{chart, kustomized};
+
+const KINDS: [&str; 4] = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
+
+/// The words in a list.
+fn words(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().map(word).collect()
+}
+
+/// Every rule as (group, resource, verb).
+fn granted(role: &Value) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for rule in role["rules"].as_array().expect("rules") {
+        for group in words(&rule["apiGroups"]) {
+            for resource in words(&rule["resources"]) {
+                for verb in words(&rule["verbs"]) {
+                    found.push((group.to_owned(), resource.to_owned(), verb.to_owned()));
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn of_rights(objects: &[Value]) -> Vec<Value> {
+    objects.iter().filter(|object| KINDS.contains(&word(&object["kind"]))).cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chart_config_and_install_yaml_grant_the_same() {
+    let charts = by_name(&of_rights(&chart(json!({})).await));
+    assert_eq!(charts.len(), 6, "{:?}", charts.keys());
+    assert_eq!(charts, by_name(&of_rights(&kustomized("config").await)));
+    let install = parsed(&text("config/install.yaml")).expect("YAML");
+    assert_eq!(charts, by_name(&of_rights(&install)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_get_their_rights_by_the_same_labels_whichever_way() {
+    let aggregates = |objects: &[Value]| -> Vec<(String, Vec<String>)> {
+        let mut found: Vec<_> = of_kind(objects, "ClusterRole")
+            .map(|role| {
+                let labels = role["metadata"]["labels"].as_object().into_iter().flatten();
+                let to = labels.filter(|(key, value)| key.contains("/aggregate-to-") && *value == "true");
+                (name(role), to.map(|(key, _)| key.clone()).collect())
+            })
+            .collect();
+        found.sort();
+        found
+    };
+    let charts = aggregates(&chart(json!({})).await);
+    assert_eq!(charts, aggregates(&kustomized("config").await));
+    let to = |role: &str| charts.iter().find(|(name, _)| name.ends_with(role)).expect("the role").1.len();
+    assert_eq!((to("-operator"), to("-view"), to("-edit")), (0, 3, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_views_or_edits_a_namespace_gets_no_status_and_no_ledger() {
+    let objects = chart(json!({})).await;
+    for (role, most) in [
+        ("view", ["get", "list", "watch"].as_slice()),
+        ("edit", &["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"]),
+    ] {
+        let role = of_kind(&objects, "ClusterRole")
+            .find(|one| word(&one["metadata"]["name"]).ends_with(&format!("-{role}")))
+            .expect("the role");
+        let granted = granted(role);
+        assert_eq!(granted.len(), most.len());
+        for (group, resource, verb) in granted {
+            assert_eq!((group.as_str(), resource.as_str()), ("streamencryption.dev", "streamencryptions"));
+            assert!(most.contains(&verb.as_str()), "{verb}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_reads_no_secrets_and_nothing_is_granted_by_a_star() {
+    for values in [json!({}), json!({"installScope": "namespace", "watchNamespace": "data"})] {
+        for role in of_rights(&chart(values).await).iter().filter(|object| object["rules"].is_array()) {
+            for (group, resource, verb) in granted(role) {
+                assert!(![&group, &resource, &verb].iter().any(|word| word.contains('*')), "{}", name(role));
+                assert_ne!(resource, "secrets", "{}", name(role));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_one_namespace_the_same_is_granted_there_and_nothing_cluster_wide_but_the_definitions() {
+    let everywhere = chart(json!({"rbac": {"aggregateToView": false, "aggregateToEdit": false}})).await;
+    let one = chart(json!({"installScope": "namespace", "watchNamespace": "data"})).await;
+    let cluster_wide: Vec<&str> = one
+        .iter()
+        .filter(|object| object["metadata"]["namespace"].is_null())
+        .map(|object| word(&object["kind"]))
+        .collect();
+    assert_eq!(cluster_wide, ["CustomResourceDefinition", "CustomResourceDefinition"]);
+
+    let there =
+        |kind: &str| of_kind(&one, kind).find(|role| role["metadata"]["namespace"] == "data").cloned();
+    let role = there("Role").expect("a role in the watched namespace");
+    assert_eq!(granted(&role), granted(only(&everywhere, "ClusterRole")));
+    let binding = there("RoleBinding").expect("a binding in the watched namespace");
+    assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
+    assert_eq!(binding["roleRef"]["kind"], "Role");
+    assert_eq!(binding["subjects"][0]["namespace"], NAMESPACE);
+
+    let own = |objects: &[Value]| {
+        let found = of_kind(objects, "Role").find(|role| role["metadata"]["namespace"] == NAMESPACE).cloned();
+        granted(&found.expect("a role in its own namespace"))
+    };
+    assert_eq!(own(&one), own(&everywhere));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_leader_election_no_lease_is_granted() {
+    let leases = async |values: Value| {
+        let objects = chart(values).await;
+        let roles: Vec<_> = of_kind(&objects, "Role").flat_map(granted).collect();
+        roles
+            .into_iter()
+            .filter(|(_, resource, _)| resource == "leases")
+            .map(|(_, _, verb)| verb)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(leases(json!({})).await, ["create", "get", "list", "patch", "update", "watch"]);
+    assert!(leases(json!({"leaderElection": {"enabled": false}})).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_binding_is_for_the_account_that_the_pods_run_as() {
+    for values in [
+        json!({}),
+        json!({"serviceAccount": {"create": false, "name": "mine"}}),
+        json!({"fullnameOverride": "x"}),
+    ] {
+        let objects = chart(values).await;
+        let pods = &only(&objects, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"];
+        let bindings: Vec<&Value> = objects.iter().filter(|object| object["subjects"].is_array()).collect();
+        assert_eq!(bindings.len(), 2);
+        for binding in bindings {
+            assert_eq!(binding["subjects"][0]["name"], *pods, "{}", name(binding));
+        }
+    }
+}

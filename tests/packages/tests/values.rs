@@ -1,0 +1,212 @@
+//! The chart's values: what is a mistake is refused, and what is taken is documented.
+
+use packages::objects::render;
+use packages::{CHART, kept, text, values};
+use serde_json::{Map, Value, json};
+
+/// What a parent chart hands down; this one documents neither.
+const OF_A_PARENT: [&str; 2] = ["global", "enabled"];
+
+fn defaults() -> Value {
+    serde_saphyr::from_str(&text(&format!("{CHART}/values.yaml"))).expect("YAML")
+}
+
+fn schema() -> Value {
+    serde_json::from_str(&text(&format!("{CHART}/values.schema.json"))).expect("JSON")
+}
+
+fn documented() -> Vec<values::Documented> {
+    values::documented(&text(&format!("{CHART}/values.yaml")))
+}
+
+/// `value` at a path, and nothing else.
+fn at(path: &[String], value: Value) -> Value {
+    path.iter().rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.clone(), inner)])))
+}
+
+/// Every object of the schema that takes only what it knows, by its path.
+fn closed(path: &[String], schema: &Value, found: &mut Vec<Vec<String>>) {
+    if schema["additionalProperties"] == false {
+        found.push(path.to_vec());
+    }
+    for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+        closed(&[path, std::slice::from_ref(key)].concat(), inner, found);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_typo_is_refused_wherever_it_is() {
+    let mut places = Vec::new();
+    closed(&[], &schema(), &mut places);
+    assert!(places.len() > 15, "{places:?}");
+    for place in places {
+        let values = at(&[place.as_slice(), &["tpyo".to_owned()]].concat(), json!(1));
+        let error = format!("{:#}", render(&values).await.expect_err(&format!("{values} is refused")));
+        assert!(error.contains("additional properties 'tpyo' not allowed"), "{values}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_type_an_impossible_number_and_an_unknown_word_are_refused() {
+    for (path, wrong) in [
+        ("replicaCount", json!("two")),
+        ("replicaCount", json!(-1)),
+        ("replicaCount", json!(1.5)),
+        ("maxCallsPerDay", json!(0)),
+        ("maxCallsPerDay", json!(26)),
+        ("driftIntervalSeconds", json!(9)),
+        ("driftIntervalSeconds", json!(86401)),
+        ("concurrency", json!(0)),
+        ("concurrency", json!(65536)),
+        ("allowDisable", json!("yes")),
+        ("aws.region", json!("Ireland")),
+        ("aws.ratePercent", json!(0)),
+        ("aws.ratePercent", json!(101)),
+        ("aws.endpointUrl", json!("localhost:4566")),
+        ("image.digest", json!("sha256:abc")),
+        ("image.pullPolicy", json!("Sometimes")),
+        ("installScope", json!("clusters")),
+        ("watchNamespace", json!("data,more")),
+        ("log.format", json!("xml")),
+        ("metrics.listen.port", json!(80)),
+        ("metrics.service.port", json!(65536)),
+        ("podDisruptionBudget.minAvailable", json!("half")),
+        ("serviceMonitor.interval", json!("half a minute")),
+        ("prometheusRule.callsLeft", json!(26)),
+        ("prometheusRule.runbookBaseUrl", json!("runbooks/")),
+        ("commonLabels", json!({"cost-center": 42})),
+        ("resources", json!({"request": {}})),
+        ("tolerations", json!({})),
+        ("networkPolicy.egressPorts", json!([])),
+        ("fullnameOverride", json!("Capitals")),
+    ] {
+        let keys: Vec<String> = path.split('.').map(str::to_owned).collect();
+        let error = format!(
+            "{:#}",
+            render(&at(&keys, wrong.clone())).await.expect_err(&format!("{path}: {wrong} is refused"))
+        );
+        let place = format!("'/{}", keys.join("/"));
+        assert!(error.contains(&place), "{path}: {wrong}: the error names the place: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_contradict_each_other_are_refused() {
+    for (values, words) in [
+        (json!({"watchNamespace": "data"}), "'/watchNamespace'"),
+        (
+            json!({"serviceMonitor": {"enabled": true}, "metrics": {"service": {"enabled": false}}}),
+            "serviceMonitor.enabled needs metrics.service.enabled",
+        ),
+    ] {
+        let error = format!("{:#}", render(&values).await.expect_err("it is refused"));
+        assert!(error.contains(words), "{values}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_chart_may_hand_down_what_it_hands_to_all() {
+    render(&json!({"global": {"imageRegistry": "registry.test"}, "enabled": true}))
+        .await
+        .expect("it renders");
+}
+
+/// Each of these is a limit of the operator's own, and a value beyond it would only be found in the log of a pod that does not start.
+#[test]
+fn the_schema_has_the_limits_of_the_operator() {
+    let settings = text("src/settings.rs");
+    let limits = |path: &str| {
+        let place = path.split('.').fold(schema(), |schema, key| schema["properties"][key].clone());
+        (place["minimum"].clone(), place["maximum"].clone())
+    };
+    assert!(
+        settings.contains("(1..=AWS_LIMIT)") && text("src/model/ledger.rs").contains("AWS_LIMIT: u32 = 25")
+    );
+    assert_eq!(limits("maxCallsPerDay"), (json!(1), json!(25)));
+    assert!(settings.contains("(1..=100).contains(&self.aws_rate_percent)"));
+    assert_eq!(limits("aws.ratePercent"), (json!(1), json!(100)));
+    assert!(settings.contains("(10..=86_400).contains(&self.drift_interval_seconds)"));
+    assert_eq!(limits("driftIntervalSeconds"), (json!(10), json!(86_400)));
+    assert!(settings.contains("self.concurrency > 0") && settings.contains("pub concurrency: u16"));
+    assert_eq!(limits("concurrency"), (json!(1), json!(u16::MAX)));
+}
+
+#[test]
+fn the_charts_defaults_are_the_operators() {
+    let settings = text("src/settings.rs");
+    for (path, variable) in [
+        ("aws.ratePercent", "AWS_RATE_PERCENT"),
+        ("maxCallsPerDay", "MAX_CALLS_PER_DAY"),
+        ("allowDisable", "ALLOW_DISABLE"),
+        ("driftIntervalSeconds", "DRIFT_INTERVAL_SECONDS"),
+        ("concurrency", "CONCURRENCY"),
+    ] {
+        let default = path.split('.').fold(defaults(), |values, key| values[key].clone());
+        let line = format!("env = \"{variable}\", default_value_t = {default}");
+        assert!(settings.contains(&line), "src/settings.rs has no `{line}`");
+    }
+    let log = &defaults()["log"];
+    assert!(settings.contains(&format!("env = \"LOG\", default_value = {}", log["level"])));
+    assert!(
+        settings.contains(&format!("env = \"LOG_FORMAT\", value_enum, default_value = {}", log["format"]))
+    );
+}
+
+/// What is in the values and not below something documented.
+fn undocumented(path: &[String], value: &Value, known: &[Vec<String>], found: &mut Vec<String>) {
+    if known.iter().any(|one| one == path) {
+        return;
+    }
+    match value.as_object().filter(|object| !object.is_empty()) {
+        Some(object) => {
+            for (key, inner) in object {
+                undocumented(&[path, std::slice::from_ref(key)].concat(), inner, known, found);
+            }
+        }
+        None => found.push(path.join(".")),
+    }
+}
+
+#[test]
+fn every_value_has_words_above_it() {
+    let known: Vec<Vec<String>> = documented().into_iter().map(|one| one.path).collect();
+    assert!(known.len() > 60, "values.yaml is read wrongly: {known:?}");
+    let mut found = Vec::new();
+    undocumented(&[], &defaults(), &known, &mut found);
+    assert_eq!(found, Vec::<String>::new(), "nothing is said of these");
+}
+
+#[test]
+fn the_schema_knows_every_value_and_no_other() {
+    fn same(path: &str, values: &Value, schema: &Value) {
+        let known = schema["properties"].as_object().unwrap_or_else(|| panic!("{path} is not in the schema"));
+        let values = values.as_object().unwrap_or_else(|| panic!("{path} is no object"));
+        let mut known: Vec<&str> = known
+            .keys()
+            .map(String::as_str)
+            .filter(|key| !OF_A_PARENT.contains(key) || !path.is_empty())
+            .collect();
+        let mut there: Vec<&str> = values.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        there.sort_unstable();
+        if path == ".resources" {
+            // Kubernetes' own; `claims` is rarely wanted.
+            known.retain(|key| *key != "claims");
+        }
+        assert_eq!(known, there, "left: the schema; right: values.yaml, at {path:?}");
+        for (key, value) in values {
+            let inner = &schema["properties"][key];
+            if inner["additionalProperties"] == false {
+                same(&format!("{path}.{key}"), value, inner);
+            }
+        }
+    }
+    same("", &defaults(), &schema());
+}
+
+#[test]
+fn the_table_in_the_charts_readme_is_made_of_the_values() {
+    let readme = format!("{CHART}/README.md");
+    let made = values::with_table(&text(&readme), &text(&format!("{CHART}/values.yaml"))).expect("a table");
+    kept(&readme, &made);
+}
