@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
 use crate::model::fault::Class;
+use crate::model::key::KeyProblem;
 
 mod census;
 mod counted;
@@ -31,6 +32,20 @@ const PREFIX: &str = "stream_encryption";
 const VISIT_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
 /// AWS takes seconds to minutes; a key that a person has to mend takes hours.
 const PLAIN_TEXT_SECONDS: [f64; 9] = [10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0];
+
+/// How a call may fail, once each.
+const CLASSES: [Class; 10] = [
+    Class::Throttled,
+    Class::Transient,
+    Class::UnknownOutcome,
+    Class::Denied,
+    Class::Key(KeyProblem::Disabled),
+    Class::KeyRefused,
+    Class::NotFound,
+    Class::InUse,
+    Class::LimitReached,
+    Class::Invalid,
+];
 
 /// What is counted as it happens. Clones count together.
 #[derive(Clone)]
@@ -62,20 +77,20 @@ struct Reconcile {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Look {
-    service: Word,
+    aws_service: Word,
     outcome: Word,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
-    service: Word,
+    aws_service: Word,
     action: Word,
     outcome: Word,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfService {
-    service: Word,
+    aws_service: Word,
 }
 
 /// A word of a fixed set.
@@ -88,39 +103,50 @@ impl EncodeLabelValue for Word {
     }
 }
 
+/// Every line of a counter is there from the start, at 0: Prometheus sees no increase in a line that begins with 1.
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             looks: Family::default(),
             calls: Family::default(),
             reconciles: Family::default(),
             reconcile_duration: Histogram::new(VISIT_SECONDS),
             time_to_encrypted: Family::new_with_constructor(|| Histogram::new(PLAIN_TEXT_SECONDS)),
             leader: Gauge::default(),
+        };
+        for result in [Ended::ok, Ended::conflict, Ended::error] {
+            metrics.reconciles.get_or_create(&Reconcile { result });
         }
+        for aws_service in [of(Service::Firehose), of(Service::Kinesis)] {
+            for answered in [true, false] {
+                metrics.looks.get_or_create(&Look { aws_service, outcome: look(answered) });
+            }
+            for action in [action(Action::Start), action(Action::Stop)] {
+                for outcome in CLASSES.map(Err).into_iter().chain([Ok(())]) {
+                    metrics.calls.get_or_create(&Call { aws_service, action, outcome: call(outcome) });
+                }
+            }
+            metrics.time_to_encrypted.get_or_create(&OfService { aws_service });
+        }
+        metrics
     }
 }
 
 impl Metrics {
     /// A look at a stream, and whether AWS answered.
     fn look(&self, service: Service, answered: bool) {
-        let outcome = Word(if answered { "answered" } else { "failed" });
-        self.looks.get_or_create(&Look { service: of(service), outcome }).inc();
+        self.looks.get_or_create(&Look { aws_service: of(service), outcome: look(answered) }).inc();
     }
 
     /// A Start or Stop, and what came of it: accepted, or the class of the error.
     fn call(&self, service: Service, action: Action, outcome: Result<(), Class>) {
-        let outcome = Word(outcome.map_or_else(class, |()| "Accepted"));
-        let action = Word(match action {
-            Action::Start => "Start",
-            Action::Stop => "Stop",
-        });
-        self.calls.get_or_create(&Call { service: of(service), action, outcome }).inc();
+        let labels = Call { aws_service: of(service), action: self::action(action), outcome: call(outcome) };
+        self.calls.get_or_create(&labels).inc();
     }
 
     /// A stream's records were in plain text for so long, and AWS says now that they no longer are.
     fn encrypted(&self, service: Service, after: SignedDuration) {
-        let family = self.time_to_encrypted.get_or_create(&OfService { service: of(service) });
+        let family = self.time_to_encrypted.get_or_create(&OfService { aws_service: of(service) });
         family.observe(after.as_secs_f64().max(0.0));
     }
 
@@ -171,8 +197,20 @@ fn of(service: Service) -> Word {
     })
 }
 
-fn class(class: Class) -> &'static str {
-    match class {
+fn action(action: Action) -> Word {
+    Word(match action {
+        Action::Start => "Start",
+        Action::Stop => "Stop",
+    })
+}
+
+fn look(answered: bool) -> Word {
+    Word(if answered { "answered" } else { "failed" })
+}
+
+fn call(outcome: Result<(), Class>) -> Word {
+    let Err(class) = outcome else { return Word("Accepted") };
+    Word(match class {
         Class::Throttled => "Throttled",
         Class::Transient => "Transient",
         Class::UnknownOutcome => "UnknownOutcome",
@@ -183,7 +221,7 @@ fn class(class: Class) -> &'static str {
         Class::InUse => "InUse",
         Class::LimitReached => "LimitReached",
         Class::Invalid => "Invalid",
-    }
+    })
 }
 
 #[cfg(test)]

@@ -132,9 +132,7 @@ impl Shared {
         let store = self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let census = store.map(|store| {
             let resources = store.state();
-            let statuses =
-                resources.iter().map(|one| one.0.as_ref().ok().and_then(|one| one.status.as_ref()));
-            Census::of(statuses, Timestamp::now())
+            Census::of(resources.iter().map(|resource| resource.0.as_ref().ok()), Timestamp::now())
         });
         Moment { pacer_waiting, census }
     }

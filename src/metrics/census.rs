@@ -14,7 +14,9 @@ use prometheus_client::registry::Registry;
 
 use super::Word;
 use crate::api::condition::{ConditionType, Reason, Truth, find};
-use crate::api::stream_encryption::{EncryptionStatus, Service, StreamEncryptionStatus};
+use crate::api::stream_encryption::{
+    Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
+};
 use crate::aws::Urgency;
 
 /// The word for what nobody has seen or said yet.
@@ -38,7 +40,7 @@ pub struct Census {
     reasons: BTreeMap<&'static str, u32>,
     /// Of the stream that has the fewest.
     lowest_calls_left: Option<u32>,
-    /// Streams whose records are in plain text.
+    /// Streams whose records are in plain text and are to be encrypted.
     in_plain_text: u32,
     /// Of the stream that has been in plain text longest.
     longest_plain_text: SignedDuration,
@@ -48,7 +50,7 @@ pub struct Census {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Stream {
-    service: Word,
+    aws_service: Word,
     status: Word,
 }
 
@@ -63,24 +65,22 @@ struct Waiting {
 }
 
 impl Census {
-    /// Counts what these statuses say at `now`; a resource that has none yet is counted too.
+    /// Counts what these resources say at `now`; one that says nothing yet, or cannot be read, is counted too.
     #[must_use]
-    pub fn of<'a>(
-        statuses: impl IntoIterator<Item = Option<&'a StreamEncryptionStatus>>,
-        now: Timestamp,
-    ) -> Self {
+    pub fn of<'a>(resources: impl IntoIterator<Item = Option<&'a StreamEncryption>>, now: Timestamp) -> Self {
         let mut census = Self::default();
-        for status in statuses {
+        for resource in resources {
+            let status = resource.and_then(|resource| resource.status.as_ref());
             let reason = status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str);
             *census.reasons.entry(reason).or_default() += 1;
-            if let Some(status) = status {
-                census.count(status, now);
+            if let (Some(resource), Some(status)) = (resource, status) {
+                census.count(&resource.spec, status, now);
             }
         }
         census
     }
 
-    fn count(&mut self, status: &StreamEncryptionStatus, now: Timestamp) {
+    fn count(&mut self, spec: &StreamEncryptionSpec, status: &StreamEncryptionStatus, now: Timestamp) {
         if let Some(stream) = &status.stream {
             let word = status.encryption_status.map_or(UNKNOWN, EncryptionStatus::as_str);
             *self.streams.entry((stream.service, word)).or_default() += 1;
@@ -89,7 +89,9 @@ impl Census {
             let left = calls.limit.saturating_sub(calls.used);
             self.lowest_calls_left = Some(self.lowest_calls_left.map_or(left, |lowest| lowest.min(left)));
         }
-        if let Some(since) = &status.plain_text_since {
+        // Plain text that is asked for is nothing to wait for.
+        let since = status.plain_text_since.as_ref();
+        if let Some(since) = since.filter(|_| spec.encryption == Encryption::Enabled) {
             self.in_plain_text += 1;
             self.longest_plain_text = self.longest_plain_text.max(now.duration_since(since.0));
         }
@@ -100,7 +102,7 @@ impl Census {
     fn register(&self, registry: &mut Registry) {
         let streams = Family::<Stream, Gauge>::default();
         for ((service, status), count) in &self.streams {
-            let labels = Stream { service: super::of(*service), status: Word(status) };
+            let labels = Stream { aws_service: super::of(*service), status: Word(status) };
             streams.get_or_create(&labels).set(i64::from(*count));
         }
         registry.register("streams", "Streams of resources by AWS's word for their encryption", streams);
@@ -118,7 +120,7 @@ impl Census {
         }
         registry.register(
             "plain_text_streams",
-            "Streams whose records are in plain text",
+            "Streams whose records are in plain text and are to be encrypted",
             gauge(self.in_plain_text),
         );
         let longest = Gauge::<f64, AtomicU64>::default();

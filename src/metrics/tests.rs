@@ -1,15 +1,12 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
-use crate::api::stream_encryption::StreamEncryptionStatus;
+use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::Urgency;
-
-fn status(value: serde_json::Value) -> StreamEncryptionStatus {
-    serde_json::from_value(value).unwrap()
-}
 
 fn at(time: &str) -> Timestamp {
     time.parse().unwrap()
@@ -41,13 +38,13 @@ fn what_happens_is_counted_by_service_and_outcome() {
     metrics.reconciled(Ended::conflict, Duration::from_millis(20));
     let text = metrics.told(&Moment::default());
     assert_eq!(
-        lines(&text, "stream_encryption_looks_total{service=\"Firehose\""),
-        ["stream_encryption_looks_total{service=\"Firehose\",outcome=\"answered\"} 2"]
+        lines(&text, "stream_encryption_looks_total{aws_service=\"Firehose\""),
+        ["stream_encryption_looks_total{aws_service=\"Firehose\",outcome=\"answered\"} 2"]
     );
     for line in [
-        "stream_encryption_looks_total{service=\"Kinesis\",outcome=\"failed\"} 1",
-        "stream_encryption_calls_total{service=\"Firehose\",action=\"Start\",outcome=\"Accepted\"} 1",
-        "stream_encryption_calls_total{service=\"Kinesis\",action=\"Stop\",outcome=\"LimitReached\"} 1",
+        "stream_encryption_looks_total{aws_service=\"Kinesis\",outcome=\"failed\"} 1",
+        "stream_encryption_calls_total{aws_service=\"Firehose\",action=\"Start\",outcome=\"Accepted\"} 1",
+        "stream_encryption_calls_total{aws_service=\"Kinesis\",action=\"Stop\",outcome=\"LimitReached\"} 1",
         "stream_encryption_reconciles_total{result=\"conflict\"} 1",
         "stream_encryption_reconcile_duration_seconds_bucket{le=\"0.025\"} 1",
         "stream_encryption_reconcile_duration_seconds_bucket{le=\"0.01\"} 0",
@@ -66,8 +63,11 @@ fn the_time_in_plain_text_is_told_once_it_has_ended() {
     metrics.encrypted(Service::Kinesis, SignedDuration::from_secs(-5));
     let text = metrics.told(&Moment::default());
     let name = "stream_encryption_time_to_encrypted_seconds";
-    assert_eq!(lines(&text, &format!("{name}_count")), [format!("{name}_count{{service=\"Kinesis\"}} 2")]);
-    assert_eq!(lines(&text, &format!("{name}_sum")), [format!("{name}_sum{{service=\"Kinesis\"}} 45.0")]);
+    assert_eq!(
+        lines(&text, &format!("{name}_count")),
+        [format!("{name}_count{{aws_service=\"Kinesis\"}} 2")]
+    );
+    assert_eq!(lines(&text, &format!("{name}_sum")), [format!("{name}_sum{{aws_service=\"Kinesis\"}} 45.0")]);
 }
 
 #[test]
@@ -78,29 +78,43 @@ fn a_replica_without_the_resources_tells_nothing_of_them() {
     }
 }
 
+/// A resource that is to be encrypted, or not.
+fn resource(encryption: &str, status: &serde_json::Value) -> StreamEncryption {
+    let resource = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": {"name": "n"},
+        "spec": {"stream": {"service": "Kinesis", "name": "n"}, "encryption": encryption}, "status": status,
+    });
+    serde_json::from_value(resource).unwrap()
+}
+
+/// Its records have been in plain text since.
+fn plain(encryption: &str, since: &str) -> StreamEncryption {
+    let status = json!({
+        "encryptionStatus": "DISABLED", "stream": stream("Kinesis"), "calls": {"used": 18, "limit": 20},
+        "plainTextSince": since,
+        "conditions": [condition("Ready", "False", "KeyDisabled"), condition("KeyUsable", "False", "KeyDisabled")],
+    });
+    resource(encryption, &status)
+}
+
 #[test]
 fn the_resources_are_counted_by_what_their_statuses_say() {
-    let encrypted = status(json!({
+    let encrypted = json!({
         "encryptionStatus": "ENABLED", "stream": stream("Firehose"), "calls": {"used": 1, "limit": 20},
         "conditions": [condition("Ready", "True", "Encrypted"), condition("KeyUsable", "True", "KeyEnabled")],
-    }));
-    let plain = |since: &str| {
-        status(json!({
-            "encryptionStatus": "DISABLED", "stream": stream("Kinesis"), "calls": {"used": 18, "limit": 20},
-            "plainTextSince": since,
-            "conditions": [condition("Ready", "False", "KeyDisabled"), condition("KeyUsable", "False", "KeyDisabled")],
-        }))
-    };
-    let (older, newer) = (plain("2026-01-01T00:00:00Z"), plain("2026-01-01T00:30:00Z"));
-    let statuses = [Some(&encrypted), Some(&older), Some(&newer), None];
-    let census = Census::of(statuses, at("2026-01-01T01:00:00Z"));
+    });
+    let encrypted = resource("Enabled", &encrypted);
+    let unvisited = resource("Enabled", &json!(null));
+    let (older, newer) = (plain("Enabled", "2026-01-01T00:00:00Z"), plain("Enabled", "2026-01-01T00:30:00Z"));
+    let all = [Some(&encrypted), Some(&older), Some(&newer), Some(&unvisited), None];
+    let census = Census::of(all, at("2026-01-01T01:00:00Z"));
     let waiting = vec![(Urgency::Call, 0), (Urgency::Drift, 7)];
     let text = Metrics::default().told(&Moment { pacer_waiting: waiting, census: Some(census) });
     for line in [
-        "stream_encryption_streams{service=\"Firehose\",status=\"ENABLED\"} 1",
-        "stream_encryption_streams{service=\"Kinesis\",status=\"DISABLED\"} 2",
+        "stream_encryption_streams{aws_service=\"Firehose\",status=\"ENABLED\"} 1",
+        "stream_encryption_streams{aws_service=\"Kinesis\",status=\"DISABLED\"} 2",
         "stream_encryption_resources{reason=\"KeyDisabled\"} 2",
-        "stream_encryption_resources{reason=\"UNKNOWN\"} 1",
+        "stream_encryption_resources{reason=\"UNKNOWN\"} 2",
         "stream_encryption_lowest_calls_left 2",
         "stream_encryption_plain_text_streams 2",
         "stream_encryption_longest_plain_text_seconds 3600.0",
@@ -112,9 +126,76 @@ fn the_resources_are_counted_by_what_their_statuses_say() {
 }
 
 #[test]
+fn plain_text_that_is_asked_for_is_nothing_to_wait_for() {
+    let census = Census::of([Some(&plain("Disabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
+    let text = Metrics::default().told(&Moment { census: Some(census), ..Moment::default() });
+    assert_eq!(
+        lines(&text, "stream_encryption_longest_plain_text_seconds"),
+        ["stream_encryption_longest_plain_text_seconds 0.0"]
+    );
+}
+
+#[test]
 fn where_no_stream_has_a_budget_no_lowest_one_is_made_up() {
     let census = Census::of([None], at("2026-01-01T01:00:00Z"));
     let text = Metrics::default().told(&Moment { census: Some(census), ..Moment::default() });
     assert!(!text.contains("lowest_calls_left"));
     assert!(text.contains("\nstream_encryption_plain_text_streams 0\n"));
+}
+
+/// The cells of the table whose lines begin so.
+fn documented(beginning: &str) -> Vec<Vec<&'static str>> {
+    let page = include_str!("../../docs/metrics.md");
+    let lines = page.lines().filter(|line| line.starts_with(beginning));
+    lines.map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+fn words(cell: &str) -> BTreeSet<String> {
+    cell.split(',')
+        .map(|word| word.trim().trim_matches('`').to_owned())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+#[test]
+fn the_page_of_metrics_has_what_is_told_with_its_type_and_labels_and_nothing_else() {
+    let everything =
+        Census::of([Some(&plain("Enabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
+    let waiting = vec![(Urgency::Call, 0)];
+    let text = Metrics::default().told(&Moment { pacer_waiting: waiting, census: Some(everything) });
+    let told: BTreeMap<String, (String, BTreeSet<String>)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| {
+            let suffix = match kind {
+                "counter" => "_total",
+                "info" => "_info",
+                _ => "",
+            };
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            let labels = line.split_once('{').map_or("", |(_, rest)| rest.split_once('}').unwrap().0);
+            let labels = labels.split(',').filter_map(|label| label.split_once('=')).map(|(label, _)| label);
+            let labels = labels.filter(|label| *label != "le").map(ToOwned::to_owned).collect();
+            (format!("{name}{suffix}"), (kind.to_owned(), labels))
+        })
+        .collect();
+    let page = documented("| `stream_encryption_").into_iter().map(|cells| {
+        let name = cells[0].trim_matches('`').to_owned();
+        (name, (cells[1].to_owned(), words(cells[2])))
+    });
+    assert_eq!(page.collect::<BTreeMap<_, _>>(), told, "left: docs/metrics.md; right: the code");
+}
+
+#[test]
+fn the_page_of_metrics_has_every_outcome_of_a_call() {
+    let text = Metrics::default().told(&Moment::default());
+    let told: BTreeSet<&str> = lines(&text, "stream_encryption_calls_total")
+        .into_iter()
+        .map(|line| line.split("outcome=\"").nth(1).unwrap().split('"').next().unwrap())
+        .collect();
+    let page = include_str!("../../docs/metrics.md");
+    let table = page.split("| outcome |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let documented: BTreeSet<&str> =
+        table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(documented, told, "left: docs/metrics.md; right: the code");
 }

@@ -188,9 +188,9 @@ async fn what_a_replica_does_is_told_in_its_metrics_and_checked_by_a_command() {
     let metrics = replica.metrics().await;
     for line in [
         "stream_encryption_leader 1",
-        "stream_encryption_calls_total{service=\"Firehose\",action=\"Start\",outcome=\"Accepted\"} 1",
-        "stream_encryption_streams{service=\"Firehose\",status=\"ENABLED\"} 1",
-        "stream_encryption_time_to_encrypted_seconds_count{service=\"Firehose\"} 1",
+        "stream_encryption_calls_total{aws_service=\"Firehose\",action=\"Start\",outcome=\"Accepted\"} 1",
+        "stream_encryption_streams{aws_service=\"Firehose\",status=\"ENABLED\"} 1",
+        "stream_encryption_time_to_encrypted_seconds_count{aws_service=\"Firehose\"} 1",
         "stream_encryption_lowest_calls_left 19",
         "stream_encryption_plain_text_streams 0",
     ] {

@@ -161,11 +161,6 @@ async fn what_is_monitored_is_the_service_of_the_release() {
     let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().expect("labels");
     assert!(wanted.iter().all(|(key, value)| service["metadata"]["labels"][key] == *value));
     assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
-    assert_eq!(
-        monitor["spec"]["endpoints"][0]["relabelings"][0],
-        json!({"action": "labeldrop", "regex": "service"}),
-        "or Firehose and Kinesis would be told apart by `exported_service`"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,8 +80,8 @@ async fn one_namespace_is_watched_with_that_scope_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_variable_is_one_that_the_operator_reads() {
     let settings = packages::text("src/settings.rs");
-    // Read by the AWS SDK, and by what issue 5 adds beside the settings.
-    let elsewhere = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE", "POD_NAME", "LISTEN", "LEADER_ELECTION"];
+    // Read by the AWS SDK.
+    let elsewhere = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"];
     let values = json!({"aws": {"region": "eu-west-1", "endpointUrl": "https://aws.test", "credentials": {"secretName": "aws"}},
                         "installScope": "namespace"});
     let told = environment(values).await;
