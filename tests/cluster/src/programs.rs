@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+pub use build::build_go_program;
+
 /// The module that pins the versions, and from which the programs are built.
 const GO_MOD: &str = include_str!("../kubernetes/go.mod");
 
@@ -56,20 +58,15 @@ struct Folders {
 
 impl Folders {
     fn from_environment() -> anyhow::Result<Self> {
-        let folder = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let base = folder("STREAM_ENCRYPTION_CACHE")
-            .or_else(|| folder("XDG_CACHE_HOME"))
-            .or_else(|| folder("HOME").map(|home| home.join(".cache")))
-            .context("no place for a cache: set STREAM_ENCRYPTION_CACHE or HOME")?;
         let pinned = format!(
             "kubernetes-{}-etcd-{}",
             version("k8s.io/kubernetes")?,
             version("go.etcd.io/etcd/server/v3")?
         );
         Ok(Self {
-            assets: folder("KUBEBUILDER_ASSETS"),
+            assets: folder_in("KUBEBUILDER_ASSETS"),
             path: env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
-            cache: std::path::absolute(base)?.join("stream-encryption-operator/bin").join(pinned),
+            cache: cache()?.join(pinned),
         })
     }
 
@@ -79,6 +76,20 @@ impl Folders {
         let installed = || in_path("etcd").and(in_path("kube-apiserver")).and(in_path(name));
         in_assets.or_else(installed).or_else(|| file(&self.cache, name))
     }
+}
+
+/// Where built programs are kept, each in a folder that names what it was built from.
+fn cache() -> anyhow::Result<PathBuf> {
+    let base = folder_in("STREAM_ENCRYPTION_CACHE")
+        .or_else(|| folder_in("XDG_CACHE_HOME"))
+        .or_else(|| folder_in("HOME").map(|home| home.join(".cache")))
+        .context("no place for a cache: set STREAM_ENCRYPTION_CACHE or HOME")?;
+    Ok(std::path::absolute(base)?.join("stream-encryption-operator/bin"))
+}
+
+/// The folder that an environment variable names.
+fn folder_in(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn file(folder: &Path, name: &str) -> Option<PathBuf> {

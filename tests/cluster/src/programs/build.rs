@@ -1,17 +1,18 @@
-//! Builds the programs from their Go modules into the cache. Two test processes do not build at once, and a build that is
+//! Builds programs from their Go modules into the cache. Two test processes do not build at once, and a build that is
 //! interrupted leaves no half-written program.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use aws_lc_rs::digest;
 use tokio::process::Command;
 use tokio::time::{self, Instant};
 
-use super::{GO_MOD, version};
+use super::{cache, version};
 
 /// go.mod and go.sum, which pin every module by its hash.
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kubernetes");
@@ -21,20 +22,64 @@ const PROGRESS: Duration = Duration::from_secs(15);
 
 /// Builds those of `names` that `cache` does not hold by the time that we have its lock.
 pub(super) async fn build(cache: &Path, names: &[&str]) -> anyhow::Result<()> {
-    check_go().await?;
-    std::fs::create_dir_all(cache).with_context(|| format!("cannot make the cache {}", cache.display()))?;
-    let lock = File::create(cache.join(".lock"))?;
-    if lock.try_lock().is_err() {
-        say("waiting for another process that builds etcd and Kubernetes …");
-    }
-    // Held until this function returns; the system lets go of it where the process dies.
-    let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
+    let instead = "no etcd and Kubernetes to test with; a folder that holds etcd, kube-apiserver and kubectl will do, too: \
+                   set KUBEBUILDER_ASSETS to it";
+    check_go(Path::new(MODULE), "etcd and Kubernetes").await.context(instead)?;
+    let _lock = lock(cache).await?;
     for name in names {
         if !cache.join(name).is_file() {
-            build_one(cache, name).await?;
+            build_one(cache, name).await.context(instead)?;
         }
     }
     Ok(())
+}
+
+/// Builds `package` of the Go module in the folder `module` as the program `name`, unless the cache has it from the same
+/// sources. The module's go.mod and go.sum pin all that it uses.
+///
+/// # Errors
+/// Go is missing, too old, or cannot build or download; the error says what to install.
+pub async fn build_go_program(module: &Path, package: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let folder = cache()?.join(format!("{name}-{}", fingerprint(module)?));
+    let program = folder.join(name);
+    if program.is_file() {
+        return Ok(program);
+    }
+    check_go(module, name).await?;
+    let _lock = lock(&folder).await?;
+    if !program.is_file() {
+        say(&format!("building {name}, once …"));
+        go_build(module, package, "-s -w", &program).await?;
+    }
+    Ok(program)
+}
+
+/// Of go.mod, go.sum and the Go files of a module's own folder: another one where one of them is another.
+fn fingerprint(module: &Path) -> anyhow::Result<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(module).and_then(Iterator::collect).with_context(|| module.display().to_string())?;
+    names.retain(|entry: &fs::DirEntry| {
+        let path = entry.path();
+        path.extension().is_some_and(|extension| ["go", "mod", "sum"].iter().any(|known| extension == *known))
+    });
+    names.sort_by_key(fs::DirEntry::file_name);
+    let mut context = digest::Context::new(&digest::SHA256);
+    for entry in names {
+        context.update(entry.file_name().as_encoded_bytes());
+        context.update(digest::digest(&digest::SHA256, &fs::read(entry.path())?).as_ref());
+    }
+    let hash = context.finish();
+    Ok(hash.as_ref()[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
+}
+
+/// The lock of a folder of the cache. The system lets go of it where the process dies.
+async fn lock(folder: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the cache {}", folder.display()))?;
+    let lock = File::create(folder.join(".lock"))?;
+    if lock.try_lock().is_err() {
+        say("waiting for another process that builds the same …");
+    }
+    Ok(tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??)
 }
 
 async fn build_one(cache: &Path, name: &str) -> anyhow::Result<()> {
@@ -47,13 +92,22 @@ async fn build_one(cache: &Path, name: &str) -> anyhow::Result<()> {
         _ => (format!("k8s.io/kubernetes/cmd/{name}"), kubernetes, "1 minute"),
     };
     say(&format!("building {name} {version}, once, about {duration} …"));
-    let work = tempfile::Builder::new().prefix(".building-").tempdir_in(cache)?;
+    go_build(Path::new(MODULE), &package, &ldflags(kubernetes), &cache.join(name)).await
+}
+
+/// Builds one program, and says each quarter of a minute that it still does.
+async fn go_build(module: &Path, package: &str, ldflags: &str, program: &Path) -> anyhow::Result<()> {
+    let (Some(folder), Some(name)) = (program.parent(), program.file_name().and_then(|name| name.to_str()))
+    else {
+        bail!("{} names no program", program.display());
+    };
+    let work = tempfile::Builder::new().prefix(".building-").tempdir_in(folder)?;
     let mut go = Command::new("go");
-    go.args(["build", "-mod=readonly", "-trimpath", "-ldflags", &ldflags(kubernetes)])
+    go.args(["build", "-mod=readonly", "-trimpath", "-ldflags", ldflags])
         .arg("-o")
         .arg(work.path().join(name))
-        .arg(&package)
-        .current_dir(MODULE)
+        .arg(package)
+        .current_dir(module)
         .env("CGO_ENABLED", "0")
         .stdin(Stdio::null())
         .kill_on_drop(true);
@@ -67,15 +121,12 @@ async fn build_one(cache: &Path, name: &str) -> anyhow::Result<()> {
         }
     };
     if !output.status.success() {
-        bail!(
-            "cannot build {name} {version} with Go (does it reach its module proxy? else put etcd, kube-apiserver and kubectl \
-             into a folder and set KUBEBUILDER_ASSETS to it):\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let words = String::from_utf8_lossy(&output.stderr);
+        bail!("cannot build {name} with Go (does it reach its module proxy?):\n{words}");
     }
     // Within one file system, hence atomic: whoever looks sees no program or a whole one.
-    std::fs::rename(work.path().join(name), cache.join(name))?;
-    say(&format!("built {name} {version} in {} s", start.elapsed().as_secs()));
+    fs::rename(work.path().join(name), program)?;
+    say(&format!("built {name} in {} s", start.elapsed().as_secs()));
     Ok(())
 }
 
@@ -94,16 +145,16 @@ fn ldflags(kubernetes: &str) -> String {
     )
 }
 
-/// Go is there and as new as go.mod asks. A Go since 1.21 that is older than that downloads the newer one by itself, unless
-/// it is told not to: then `go version` fails in this folder, and says so.
-async fn check_go() -> anyhow::Result<()> {
+/// Go is there and as new as the module's go.mod asks. A Go since 1.21 that is older than that downloads the newer one by
+/// itself, unless it is told not to: then `go version` fails in this folder, and says so.
+async fn check_go(module: &Path, what: &str) -> anyhow::Result<()> {
+    let go_mod = fs::read_to_string(module.join("go.mod")).context("cannot read go.mod")?;
     let wanted =
-        GO_MOD.lines().find_map(|line| line.strip_prefix("go ")).context("go.mod names no version of Go")?;
+        go_mod.lines().find_map(|line| line.strip_prefix("go ")).context("go.mod names no version of Go")?;
     let install = format!(
-        "Go {wanted} or newer is needed to build etcd and Kubernetes for the tests: install it from https://go.dev/dl, or set \
-         KUBEBUILDER_ASSETS to a folder that holds etcd, kube-apiserver and kubectl"
+        "Go {wanted} or newer is needed to build {what} for the tests: install it from https://go.dev/dl"
     );
-    let output = match Command::new("go").arg("version").current_dir(MODULE).output().await {
+    let output = match Command::new("go").arg("version").current_dir(module).output().await {
         Err(error) if error.kind() == ErrorKind::NotFound => bail!("{install}. There is no `go` in PATH"),
         output => output.context("cannot run `go version`")?,
     };
@@ -130,6 +181,19 @@ fn minor(version: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_of_other_sources_has_another_fingerprint() {
+        let module = tempfile::tempdir().unwrap();
+        fs::write(module.path().join("main.go"), "package main").unwrap();
+        let one = fingerprint(module.path()).unwrap();
+        fs::write(module.path().join("README.md"), "not built").unwrap();
+        assert_eq!(fingerprint(module.path()).unwrap(), one);
+        fs::write(module.path().join("go.sum"), "").unwrap();
+        let other = fingerprint(module.path()).unwrap();
+        assert_ne!(other, one);
+        assert_eq!(other.len(), 16);
+    }
 
     #[test]
     fn the_version_of_go_is_read_from_what_it_prints() {
