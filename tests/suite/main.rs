@@ -1,4 +1,5 @@
 //! The suite.
+mod argocd;
 mod budget;
 mod crds;
 mod documents;
