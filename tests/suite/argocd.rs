@@ -90,16 +90,27 @@ fn whoever_looks_at_argo_cd_reads_what_ready_tells() {
         let message = health.message.unwrap_or_default();
         match state.row {
             "not seen yet" | "changed, and not seen since" => {
-                assert!(message.starts_with("Waiting"), "{message}")
+                assert!(message.starts_with("Waiting"), "{message}");
             }
             "being deleted" => {
-                assert!(health.deletion_message.is_some_and(|words| words.contains("turned off first")))
+                let told = health.deletion_message.unwrap_or_default();
+                assert!(told.contains("turned off first"), "{told}");
             }
             // There is nothing from before to tell of a resource that was suspended from its first day.
             _ if message.starts_with("Suspended by") && state.name.starts_with("Suspended") => {}
             _ => assert!(message.ends_with(WORDS), "{}: {}: {message}", state.row, state.name),
         }
     }
+}
+
+/// Somebody else's finalizer holds it: the operator has none on it.
+#[test]
+fn a_deleted_resource_that_retains_says_that_aws_stays_as_it_is() {
+    let mut resource: Value = yaml(&folder().join("testdata/firehose-encrypted.yaml"));
+    resource["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    let health = health(&resource);
+    assert_eq!(health.status, "Progressing");
+    assert_eq!(health.deletion_message.as_deref(), Some("Being deleted. The stream in AWS stays as it is."));
 }
 
 #[test]

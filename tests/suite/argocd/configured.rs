@@ -14,7 +14,9 @@ use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
 use super::{ACTIONS, folder, script, yaml};
+use crate::play::LEDGERS;
 use crate::readme::{blocks, commands, run};
+use crate::states::table;
 
 const PAGE: &str = include_str!("../../../docs/gitops.md");
 
@@ -192,12 +194,9 @@ fn the_operators_application_is_of_its_chart_in_its_own_namespace_and_comes_befo
     let version = operator.spec.source.revision.trim_start_matches('v');
     assert_eq!(version, env!("CARGO_PKG_VERSION"), "the Application installs this version");
     assert!(operator.spec.source.helm.is_some_and(|helm| helm["valuesObject"].is_object()));
-    let namespace: Value =
-        yaml(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config/operator/namespace.yaml"));
-    assert_eq!(operator.spec.destination.namespace, namespace["metadata"]["name"]);
+    assert_eq!(operator.spec.destination.namespace, LEDGERS);
     let labels = operator.spec.sync_policy.managed_namespace_metadata.expect("labels")["labels"].clone();
-    let restricted = "pod-security.kubernetes.io/enforce";
-    assert_eq!(labels[restricted], namespace["metadata"]["labels"][restricted]);
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
     assert_eq!(operator.spec.sync_policy.sync_options, ["CreateNamespace=true"]);
 }
 
@@ -262,6 +261,23 @@ fn every_yaml_of_the_page_is_understood() {
     for file in PAGE.split('`').filter(|word| word.starts_with("config/")) {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{file} is not there");
     }
+}
+
+#[test]
+fn the_page_explains_every_word_and_every_action_and_no_other() {
+    let first_cells = |heading: &str| -> Vec<&str> {
+        let (_, table) = PAGE.split_once(heading).unwrap_or_else(|| panic!("{heading} is not there"));
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.filter_map(|row| row.split('|').nth(1)).map(|cell| cell.trim().trim_matches('`')).collect()
+    };
+    assert_eq!(first_cells("| action |"), ACTIONS);
+    let mut explained = first_cells("| Argo CD |");
+    let table = table();
+    let mut said: Vec<&str> = table.values().map(|row| row.argo_cd.as_str()).collect();
+    explained.sort_unstable();
+    said.sort_unstable();
+    said.dedup();
+    assert_eq!(explained, said);
 }
 
 #[tokio::test(flavor = "multi_thread")]
