@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-pub use build::build_go_program;
+pub use build::{build_go_program, build_go_program_with_tags};
 
 /// The module that pins the versions, and from which the programs are built.
 const GO_MOD: &str = include_str!("../kubernetes/go.mod");

@@ -40,6 +40,19 @@ pub(super) async fn build(cache: &Path, names: &[&str]) -> anyhow::Result<()> {
 /// # Errors
 /// Go is missing, too old, or cannot build or download; the error says what to install.
 pub async fn build_go_program(module: &Path, package: &str, name: &str) -> anyhow::Result<PathBuf> {
+    build_go_program_with_tags(module, package, name, "").await
+}
+
+/// [`build_go_program`] with build tags, as `go build -tags` has them. They are always the same for one program of one module.
+///
+/// # Errors
+/// As [`build_go_program`].
+pub async fn build_go_program_with_tags(
+    module: &Path,
+    package: &str,
+    name: &str,
+    tags: &str,
+) -> anyhow::Result<PathBuf> {
     let folder = cache()?.join(format!("{name}-{}", fingerprint(module)?));
     let program = folder.join(name);
     if program.is_file() {
@@ -49,7 +62,7 @@ pub async fn build_go_program(module: &Path, package: &str, name: &str) -> anyho
     let _lock = lock(&folder).await?;
     if !program.is_file() {
         say(&format!("building {name}, once …"));
-        go_build(module, package, "-s -w", &program).await?;
+        go_build(module, package, tags, "-s -w", &program).await?;
     }
     Ok(program)
 }
@@ -92,18 +105,24 @@ async fn build_one(cache: &Path, name: &str) -> anyhow::Result<()> {
         _ => (format!("k8s.io/kubernetes/cmd/{name}"), kubernetes, "1 minute"),
     };
     say(&format!("building {name} {version}, once, about {duration} …"));
-    go_build(Path::new(MODULE), &package, &ldflags(kubernetes), &cache.join(name)).await
+    go_build(Path::new(MODULE), &package, "", &ldflags(kubernetes), &cache.join(name)).await
 }
 
 /// Builds one program, and says each quarter of a minute that it still does.
-async fn go_build(module: &Path, package: &str, ldflags: &str, program: &Path) -> anyhow::Result<()> {
+async fn go_build(
+    module: &Path,
+    package: &str,
+    tags: &str,
+    ldflags: &str,
+    program: &Path,
+) -> anyhow::Result<()> {
     let (Some(folder), Some(name)) = (program.parent(), program.file_name().and_then(|name| name.to_str()))
     else {
         bail!("{} names no program", program.display());
     };
     let work = tempfile::Builder::new().prefix(".building-").tempdir_in(folder)?;
     let mut go = Command::new("go");
-    go.args(["build", "-mod=readonly", "-trimpath", "-ldflags", ldflags])
+    go.args(["build", "-mod=readonly", "-trimpath", "-tags", tags, "-ldflags", ldflags])
         .arg("-o")
         .arg(work.path().join(name))
         .arg(package)
