@@ -243,6 +243,29 @@ pub fn condition(
     }
 }
 
+/// `Ready`, and `Reconciling` or `Stalled` where they are true.
+#[must_use]
+pub fn standing(
+    before: &[Condition],
+    reason: Reason,
+    words: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let make = |kind, truth| condition(before, kind, truth, reason, words, generation, now);
+    let (ready, more) = match reason.standing() {
+        Standing::Ready => (Truth::True, None),
+        Standing::Progressing => (Truth::False, Some(ConditionType::Reconciling)),
+        Standing::Unknown => (Truth::Unknown, Some(ConditionType::Reconciling)),
+        Standing::Stalled => (Truth::False, Some(ConditionType::Stalled)),
+        Standing::Reported => (Truth::False, None),
+        Standing::Unchanged => (Truth::Unknown, None),
+    };
+    let mut conditions = vec![make(ConditionType::Ready, ready)];
+    conditions.extend(more.map(|kind| make(kind, Truth::True)));
+    conditions
+}
+
 /// A time as Kubernetes stores it.
 #[must_use]
 pub fn whole_second(at: Timestamp) -> Time {

@@ -14,7 +14,9 @@ use super::context::Operator;
 use super::memory::Visit;
 use super::records::{AFTER_CONFLICT, Happening, RecordError, Records};
 use super::resolve::Unresolved;
-use crate::api::condition::{ConditionType, Reason, Standing, Truth, condition, find, whole_second};
+use crate::api::condition::{
+    ConditionType, Reason, Standing, Truth, condition, find, standing, whole_second,
+};
 use crate::api::stream_encryption::{
     Calls, Failure, Service, StreamEncryption, StreamEncryptionStatus, StreamStatus,
 };
@@ -314,28 +316,6 @@ fn failure(before: &StreamEncryptionStatus, case: &Case) -> Option<Failure> {
     let known = before.failure.as_ref().filter(|known| known.kind == kind && known.attempts == attempts);
     let time = known.map_or(whole_second(case.now), |known| known.time.clone());
     Some(Failure { message: message::advice(&kind).to_owned(), kind, time, attempts })
-}
-
-/// `Ready`, and `Reconciling` or `Stalled` where they are true.
-fn standing(
-    before: &[Condition],
-    reason: Reason,
-    words: &str,
-    generation: Option<i64>,
-    now: Timestamp,
-) -> Vec<Condition> {
-    let make = |kind, truth| condition(before, kind, truth, reason, words, generation, now);
-    let (ready, more) = match reason.standing() {
-        Standing::Ready => (Truth::True, None),
-        Standing::Progressing => (Truth::False, Some(ConditionType::Reconciling)),
-        Standing::Unknown => (Truth::Unknown, Some(ConditionType::Reconciling)),
-        Standing::Stalled => (Truth::False, Some(ConditionType::Stalled)),
-        Standing::Reported => (Truth::False, None),
-        Standing::Unchanged => (Truth::Unknown, None),
-    };
-    let mut conditions = vec![make(ConditionType::Ready, ready)];
-    conditions.extend(more.map(|kind| make(kind, Truth::True)));
-    conditions
 }
 
 fn encrypted(before: &[Condition], case: &Case, decision: &Decision, generation: Option<i64>) -> Condition {

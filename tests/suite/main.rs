@@ -1,10 +1,12 @@
 //! The suite.
+mod argocd;
 mod budget;
 mod crds;
 mod documents;
 mod emulators;
 mod firehose;
 mod kinesis;
+mod kstatus;
 mod layout;
 mod leader;
 mod ledgers;
@@ -14,3 +16,4 @@ mod play;
 mod process;
 mod readme;
 mod schema;
+mod states;

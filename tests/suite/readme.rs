@@ -16,12 +16,12 @@ const CONDITIONS: &str = include_str!("../../docs/conditions.md");
 const CI: &str = include_str!("../../.ci/run");
 
 /// The fenced blocks of a page in this language.
-fn blocks(page: &'static str, language: &str) -> Vec<&'static str> {
+pub(crate) fn blocks(page: &'static str, language: &str) -> Vec<&'static str> {
     let opening = format!("```{language}\n");
     page.split(opening.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
-fn commands(page: &'static str) -> Vec<&'static str> {
+pub(crate) fn commands(page: &'static str) -> Vec<&'static str> {
     blocks(page, "sh").into_iter().flat_map(str::lines).filter(|line| !line.is_empty()).collect()
 }
 
@@ -94,7 +94,7 @@ async fn every_yaml_and_every_kubectl_command_of_the_readme_works_in_their_order
 }
 
 /// Runs a line as a reader would, in the repository, with the cluster's own kubectl.
-async fn run(cluster: &TestCluster, line: &str) {
+pub(crate) async fn run(cluster: &TestCluster, line: &str) {
     let programs = cluster.programs().kubectl.parent().expect("a folder").display().to_string();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
     let done = tokio::process::Command::new("sh")

@@ -1,0 +1,24 @@
+-- What can be asked for, for now. A resource that Git suspends is resumed in Git.
+local metadata = obj.metadata or {}
+local annotations = metadata.annotations or {}
+local by_git = obj.spec ~= nil and obj.spec.suspend == true
+local suspended = by_git or annotations["streamencryption.dev/suspend"] == "true"
+local deleting = metadata.deletionTimestamp ~= nil
+
+local actions = {}
+actions["reconcile"] = {
+  ["disabled"] = suspended,
+  ["displayName"] = "Look and try now",
+  ["iconClass"] = "fa fa-fw fa-sync",
+}
+actions["suspend"] = {
+  ["disabled"] = suspended or deleting,
+  ["displayName"] = "Suspend",
+  ["iconClass"] = "fa fa-fw fa-pause-circle",
+}
+actions["resume"] = {
+  ["disabled"] = by_git or not suspended,
+  ["displayName"] = "Resume",
+  ["iconClass"] = "fa fa-fw fa-play-circle",
+}
+return actions

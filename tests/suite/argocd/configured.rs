@@ -1,0 +1,317 @@
+//! What a user of Argo CD applies: `config/argocd`, and the page about it, `docs/gitops.md`.
+//!
+//! `UPDATE_ARGOCD=1 cargo test --test suite argocd` writes `config/argocd/argocd-cm.yaml` anew.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+use stream_encryption_operator::api::crd::{definitions, yaml as definition_yaml};
+use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use test_cluster::TestCluster;
+
+use super::{ACTIONS, folder, script, yaml};
+use crate::play::LEDGERS;
+use crate::readme::{blocks, commands, run};
+use crate::states::table;
+
+const PAGE: &str = include_str!("../../../docs/gitops.md");
+
+/// What stands before the scripts. The labels are those that Argo CD's own manifest has; without `part-of` it does not read it.
+const HEAD: &str = "\
+# Argo CD's health check and actions of StreamEncryption. Made from resource_customizations; a test holds it to them.
+# Adds two keys to what is there: kubectl apply --server-side --field-manager=stream-encryption -f config/argocd/argocd-cm.yaml
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: argocd-cm
+  namespace: argocd
+  labels:
+    app.kubernetes.io/name: argocd-cm
+    app.kubernetes.io/part-of: argocd
+data:
+";
+
+const HEALTH: &str = "resource.customizations.health.streamencryption.dev_StreamEncryption";
+const CUSTOM_ACTIONS: &str = "resource.customizations.actions.streamencryption.dev_StreamEncryption";
+
+fn config() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config/argocd")
+}
+
+/// Each line of a text, so far to the right.
+fn indented(text: &str, spaces: usize) -> String {
+    text.lines().fold(String::new(), |mut all, line| {
+        let space = if line.is_empty() { 0 } else { spaces };
+        writeln!(all, "{:space$}{line}", "").expect("a text takes it");
+        all
+    })
+}
+
+fn config_map() -> String {
+    let mut text = format!("{HEAD}  {HEALTH}: |\n{}", indented(&script("health.lua"), 4));
+    let discovery = indented(&script("actions/discovery.lua"), 6);
+    write!(text, "  {CUSTOM_ACTIONS}: |\n    discovery.lua: |\n{discovery}    definitions:\n")
+        .expect("a text takes it");
+    for action in ACTIONS {
+        let lua = indented(&script(&format!("actions/{action}/action.lua")), 8);
+        write!(text, "    - name: {action}\n      action.lua: |\n{lua}").expect("a text takes it");
+    }
+    text
+}
+
+#[test]
+fn argocd_cm_is_made_from_the_scripts() {
+    let path = config().join("argocd-cm.yaml");
+    let made = config_map();
+    if std::env::var("UPDATE_ARGOCD").is_ok_and(|value| value == "1") {
+        fs::write(&path, &made).unwrap();
+    }
+    let kept = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        kept == made,
+        "config/argocd/argocd-cm.yaml is not what the scripts say: UPDATE_ARGOCD=1 cargo test --test suite argocd"
+    );
+}
+
+/// As Argo CD reads the key of actions.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Actions {
+    #[serde(rename = "discovery.lua")]
+    discovery: String,
+    definitions: Vec<Definition>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Definition {
+    name: String,
+    #[serde(rename = "action.lua")]
+    action: String,
+}
+
+#[test]
+fn argo_cd_reads_the_very_scripts_out_of_argocd_cm() {
+    let read: Value = yaml(&config().join("argocd-cm.yaml"));
+    assert_eq!(read["data"].as_object().map(serde_json::Map::len), Some(2));
+    assert_eq!(read["data"][HEALTH], script("health.lua"));
+    let actions: Actions = serde_saphyr::from_str(read["data"][CUSTOM_ACTIONS].as_str().unwrap()).unwrap();
+    assert_eq!(actions.discovery, script("actions/discovery.lua"));
+    let names: Vec<&str> = actions.definitions.iter().map(|definition| definition.name.as_str()).collect();
+    assert_eq!(names, ACTIONS);
+    for definition in &actions.definitions {
+        assert_eq!(definition.action, script(&format!("actions/{}/action.lua", definition.name)));
+    }
+    let folders = fs::read_dir(folder().join("actions"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().join("action.lua").is_file()));
+    assert_eq!(folders.count(), ACTIONS.len(), "every action is configured");
+}
+
+/// Of an Application, the fields that ours use.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Application {
+    api_version: String,
+    kind: String,
+    metadata: Metadata,
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Metadata {
+    name: String,
+    namespace: String,
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Spec {
+    #[expect(dead_code, reason = "it is a field")]
+    project: String,
+    source: Source,
+    destination: Destination,
+    sync_policy: SyncPolicy,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Source {
+    #[serde(rename = "repoURL")]
+    repository: String,
+    #[serde(rename = "targetRevision")]
+    revision: String,
+    path: String,
+    helm: Option<BTreeMap<String, Value>>,
+    directory: Option<BTreeMap<String, bool>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Destination {
+    server: String,
+    namespace: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SyncPolicy {
+    automated: BTreeMap<String, bool>,
+    sync_options: Vec<String>,
+    managed_namespace_metadata: Option<Value>,
+    retry: Option<Value>,
+}
+
+fn application(file: &str) -> Application {
+    let read: Application = yaml(&config().join(file));
+    assert_eq!((read.api_version.as_str(), read.kind.as_str()), ("argoproj.io/v1alpha1", "Application"));
+    assert_eq!(read.metadata.namespace, "argocd", "{}", read.metadata.name);
+    assert_eq!(read.spec.destination.server, "https://kubernetes.default.svc");
+    assert_eq!(
+        read.spec.sync_policy.automated,
+        [("prune".to_owned(), true), ("selfHeal".to_owned(), true)].into()
+    );
+    assert!(read.spec.source.repository.starts_with("https://") && !read.spec.source.revision.is_empty());
+    read
+}
+
+fn wave(application: &Application) -> i32 {
+    application.metadata.annotations["argocd.argoproj.io/sync-wave"].parse().expect("a number")
+}
+
+#[test]
+fn the_operators_application_is_of_its_chart_in_its_own_namespace_and_comes_before_the_streams() {
+    let (operator, streams) =
+        (application("application-operator.yaml"), application("application-streams.yaml"));
+    assert!(wave(&operator) < wave(&streams));
+    assert_eq!(operator.spec.source.path, "charts/stream-encryption-operator");
+    let version = operator.spec.source.revision.trim_start_matches('v');
+    assert_eq!(version, env!("CARGO_PKG_VERSION"), "the Application installs this version");
+    assert!(operator.spec.source.helm.is_some_and(|helm| helm["valuesObject"].is_object()));
+    assert_eq!(operator.spec.destination.namespace, LEDGERS);
+    let labels = operator.spec.sync_policy.managed_namespace_metadata.expect("labels")["labels"].clone();
+    assert_eq!(labels["pod-security.kubernetes.io/enforce"], "restricted");
+    assert_eq!(operator.spec.sync_policy.sync_options, ["CreateNamespace=true"]);
+}
+
+#[test]
+fn the_streams_application_can_come_before_its_definitions() {
+    let streams = application("application-streams.yaml").spec;
+    let options = &streams.sync_policy.sync_options;
+    assert!(options.iter().any(|option| option == "SkipDryRunOnMissingResource=true"), "{options:?}");
+    assert!(streams.sync_policy.retry.is_some_and(|retry| retry["limit"].as_i64() > Some(5)));
+    assert_eq!(streams.source.directory, Some([("recurse".to_owned(), true)].into()));
+}
+
+/// A Kustomization of Flux, with the fields that the page uses.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "they are its fields")]
+struct Kustomization {
+    api_version: String,
+    kind: String,
+    metadata: BTreeMap<String, String>,
+    spec: KustomizationSpec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "they are its fields")]
+struct KustomizationSpec {
+    interval: String,
+    retry_interval: String,
+    timeout: String,
+    path: String,
+    prune: bool,
+    wait: bool,
+    source_ref: BTreeMap<String, String>,
+    depends_on: Vec<BTreeMap<String, String>>,
+    health_check_exprs: Vec<HealthCheck>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "they are its fields")]
+struct HealthCheck {
+    api_version: String,
+    kind: String,
+    failed: String,
+    current: String,
+}
+
+#[test]
+fn every_yaml_of_the_page_is_understood() {
+    let yamls = blocks(PAGE, "yaml");
+    assert_eq!(yamls.len(), 2);
+    let orders: StreamEncryption = serde_saphyr::from_str(yamls[0]).unwrap();
+    let wave: i32 = orders.metadata.annotations.unwrap()["argocd.argoproj.io/sync-wave"].parse().unwrap();
+    assert!(wave < 0, "before what has no wave");
+    let flux: Kustomization = serde_saphyr::from_str(yamls[1]).unwrap();
+    let check = &flux.spec.health_check_exprs[0];
+    assert_eq!(
+        (check.api_version.as_str(), check.kind.as_str()),
+        ("streamencryption.dev/v1alpha1", "StreamEncryption")
+    );
+    for file in PAGE.split('`').filter(|word| word.starts_with("config/")) {
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{file} is not there");
+    }
+}
+
+#[test]
+fn the_page_explains_every_word_and_every_action_and_no_other() {
+    let first_cells = |heading: &str| -> Vec<&str> {
+        let (_, table) = PAGE.split_once(heading).unwrap_or_else(|| panic!("{heading} is not there"));
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.filter_map(|row| row.split('|').nth(1)).map(|cell| cell.trim().trim_matches('`')).collect()
+    };
+    assert_eq!(first_cells("| action |"), ACTIONS);
+    let mut explained = first_cells("| Argo CD |");
+    let table = table();
+    let mut said: Vec<&str> = table.values().map(|row| row.argo_cd.as_str()).collect();
+    explained.sort_unstable();
+    said.sort_unstable();
+    said.dedup();
+    assert_eq!(explained, said);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_of_the_page_works_and_leaves_what_is_in_argocd_cm() {
+    let cluster = TestCluster::start().await.expect("a cluster");
+    for (_, definition) in definitions() {
+        cluster.apply(&definition_yaml(&definition).unwrap()).await.expect("the definitions");
+    }
+    cluster
+        .kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
+        .await
+        .expect("them");
+    for namespace in ["argocd", "data"] {
+        cluster.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
+    }
+    // Somebody else's settings, which another field manager wrote.
+    let before = "--from-literal=url=https://argocd.example.com";
+    cluster.kubectl(&["create", "configmap", "argocd-cm", "-n", "argocd", before]).await.expect("argocd-cm");
+    let orders = blocks(PAGE, "yaml")[0];
+    cluster
+        .kubectl_with_input(&["apply", "--validate=strict", "-f", "-"], orders)
+        .await
+        .expect("it is taken");
+
+    let commands = commands(PAGE);
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    for command in commands {
+        run(&cluster, command).await;
+    }
+
+    let after =
+        cluster.kubectl(&["get", "configmap", "argocd-cm", "-n", "argocd", "-o", "json"]).await.expect("it");
+    let after: Value = serde_json::from_str(&after).expect("JSON");
+    assert_eq!(after["data"]["url"], "https://argocd.example.com");
+    assert_eq!(after["data"][HEALTH], script("health.lua"));
+    assert_eq!(after["metadata"]["labels"]["app.kubernetes.io/part-of"], "argocd");
+}

@@ -1,0 +1,135 @@
+//! Runs Lua as Argo CD does with what stands in argocd-cm: Lua 5.1 with the base and table libraries, and of `os` only `date`
+//! and `time`, which a script has to `require`. Argo CD's own is `util/lua/lua.go`; what it makes of values on their way in
+//! and out is the same here.
+
+use jiff::Timestamp;
+use mlua::{Lua, LuaOptions, StdLib, Table, Value as LuaValue};
+use serde_json::{Map, Value};
+
+/// The flags of `os.date` that Argo CD's has and that mean the same everywhere.
+const DATE_FLAGS: &str = "YmdHMSXF";
+
+/// What a script returns for an object, which it finds in `obj`.
+pub(super) fn run(script: &str, object: &Value) -> Result<Value, String> {
+    evaluate(script, object).map_err(|error| error.to_string())?
+}
+
+fn evaluate(script: &str, object: &Value) -> mlua::Result<Result<Value, String>> {
+    let lua = Lua::new_with(StdLib::TABLE, LuaOptions::default())?;
+    let globals = lua.globals();
+    // Lua 5.1 has it in its base library; the one of Argo CD has not.
+    globals.set("coroutine", LuaValue::Nil)?;
+    let os = lua.create_table()?;
+    os.set("date", lua.create_function(|_, format: String| date(&format).map_err(mlua::Error::runtime))?)?;
+    os.set("time", lua.create_function(|_, ()| Ok(Timestamp::now().as_second()))?)?;
+    let require = lua.create_function(move |_, name: String| match name.as_str() {
+        "os" => Ok(os.clone()),
+        _ => Err(mlua::Error::runtime(format!("there is no module {name}"))),
+    })?;
+    globals.set("require", require)?;
+    globals.set("obj", to_lua(&lua, object)?)?;
+    lua.load(script).into_function()?.call::<LuaValue>(()).map(|value| to_json(&value))
+}
+
+fn date(format: &str) -> Result<String, String> {
+    let format = format.strip_prefix('!').ok_or("a local time is told: begin the format with !")?;
+    let mut flags = format.split('%').skip(1);
+    match flags.find(|flag| !flag.starts_with(|c| DATE_FLAGS.contains(c))) {
+        Some(flag) => Err(format!("not every Argo CD knows %{flag}")),
+        None => Ok(Timestamp::now().strftime(&format.replace("%X", "%H:%M:%S")).to_string()),
+    }
+}
+
+fn to_lua(lua: &Lua, value: &Value) -> mlua::Result<LuaValue> {
+    Ok(match value {
+        Value::Null => LuaValue::Nil,
+        Value::Bool(value) => LuaValue::Boolean(*value),
+        Value::Number(number) => LuaValue::Number(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => LuaValue::String(lua.create_string(text)?),
+        Value::Array(items) => {
+            let table = lua.create_table()?;
+            for item in items {
+                table.raw_push(to_lua(lua, item)?)?;
+            }
+            LuaValue::Table(table)
+        }
+        Value::Object(members) => {
+            let table = lua.create_table()?;
+            for (name, member) in members {
+                table.raw_set(name.as_str(), to_lua(lua, member)?)?;
+            }
+            LuaValue::Table(table)
+        }
+    })
+}
+
+/// An empty table is an empty list, as Argo CD has it.
+fn to_json(value: &LuaValue) -> Result<Value, String> {
+    match value {
+        LuaValue::Nil => Ok(Value::Null),
+        LuaValue::Boolean(value) => Ok(Value::Bool(*value)),
+        LuaValue::Integer(number) => Ok(Value::from(*number)),
+        LuaValue::Number(number) => Ok(Value::from(*number)),
+        LuaValue::String(text) => Ok(Value::from(text.to_string_lossy())),
+        LuaValue::Table(table) => table_to_json(table),
+        other => Err(format!("a {} is no JSON", other.type_name())),
+    }
+}
+
+fn table_to_json(table: &Table) -> Result<Value, String> {
+    let pairs = table.pairs::<LuaValue, LuaValue>();
+    let pairs: Vec<_> = pairs.collect::<mlua::Result<_>>().map_err(|error| error.to_string())?;
+    if pairs.len() == table.raw_len() {
+        return pairs.iter().map(|(_, item)| to_json(item)).collect::<Result<Vec<_>, _>>().map(Value::from);
+    }
+    let mut members = Map::new();
+    for (name, member) in &pairs {
+        let LuaValue::String(name) = name else {
+            return Err("a table is a list or has names only".to_owned());
+        };
+        members.insert(name.to_string_lossy(), to_json(member)?);
+    }
+    Ok(Value::Object(members))
+}
+
+/// Gives the empty lists that an object had as empty objects before it went through Lua back to it, as Argo CD does.
+pub(super) fn mend_empty_objects(after: &mut Value, before: &Value) {
+    match (after, before) {
+        (Value::Object(after), Value::Object(before)) => {
+            for (name, member) in after {
+                mend_empty_objects(member, before.get(name).unwrap_or(&Value::Null));
+            }
+        }
+        (Value::Array(after), Value::Array(before)) => {
+            for (member, before) in after.iter_mut().zip(before) {
+                mend_empty_objects(member, before);
+            }
+        }
+        (after @ Value::Array(_), Value::Object(_)) if after.as_array().is_some_and(Vec::is_empty) => {
+            *after = Value::Object(Map::new());
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_script_has_no_more_than_argo_cd_gives_it() {
+    let nothing = Value::Null;
+    assert_eq!(run("return { n = table.concat({'a', 'b'}) }", &nothing).unwrap()["n"], "ab");
+    for name in ["os", "io", "string", "math", "debug", "coroutine", "package"] {
+        assert_eq!(run(&format!("return {name}"), &nothing).unwrap(), Value::Null, "{name} is there");
+    }
+    assert!(run("return require('string')", &nothing).unwrap_err().contains("no module string"));
+    assert!(run("return ('x'):upper()", &nothing).is_err(), "texts have no methods");
+    assert!(run("return require('os').date('!%T')", &nothing).unwrap_err().contains("%T"));
+}
+
+#[test]
+fn an_object_comes_back_from_lua_as_it_went_in() {
+    let object =
+        serde_json::json!({"a": {}, "list": [{"b": {}}, {"c": [1, 2]}], "n": 3, "text": "x", "yes": true});
+    let mut back = run("return obj", &object).unwrap();
+    assert_ne!(back, object, "Lua has one kind of empty table");
+    mend_empty_objects(&mut back, &object);
+    assert_eq!(back, object);
+}
