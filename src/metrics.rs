@@ -115,18 +115,19 @@ impl Default for Metrics {
             leader: Gauge::default(),
         };
         for result in [Ended::ok, Ended::conflict, Ended::error] {
-            metrics.reconciles.get_or_create(&Reconcile { result });
+            let _ = metrics.reconciles.get_or_create(&Reconcile { result });
         }
         for aws_service in [of(Service::Firehose), of(Service::Kinesis)] {
             for answered in [true, false] {
-                metrics.looks.get_or_create(&Look { aws_service, outcome: look(answered) });
+                let _ = metrics.looks.get_or_create(&Look { aws_service, outcome: look(answered) });
             }
             for action in [action(Action::Start), action(Action::Stop)] {
                 for outcome in CLASSES.map(Err).into_iter().chain([Ok(())]) {
-                    metrics.calls.get_or_create(&Call { aws_service, action, outcome: call(outcome) });
+                    let _ =
+                        metrics.calls.get_or_create(&Call { aws_service, action, outcome: call(outcome) });
                 }
             }
-            metrics.time_to_encrypted.get_or_create(&OfService { aws_service });
+            let _ = metrics.time_to_encrypted.get_or_create(&OfService { aws_service });
         }
         metrics
     }

@@ -33,7 +33,7 @@ impl<P> Counted<P> {
     }
 
     fn call(&self, stream: &StreamArn, action: Action, outcome: Result<(), Fault>) -> Result<(), Fault> {
-        let class = outcome.as_ref().map(|()| ()).map_err(|fault| fault.class);
+        let class = outcome.as_ref().copied().map_err(|fault| fault.class);
         self.metrics.call(stream.service, action, class);
         outcome
     }

@@ -87,7 +87,7 @@ impl Watch {
 async fn ended_before_the_first_list(end: &CancellationToken, store: &Store<Guarded>) {
     end.cancelled().await;
     if store.wait_until_ready().now_or_never().is_some() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
