@@ -60,6 +60,7 @@ async fn visit<A: Streams, R: Records>(
     resource: &StreamEncryption,
 ) -> Result<Timestamp, RecordError> {
     let visit = operator.memory.recall(resource, operator.clock.now());
+    let resolved = operator.clock.steady();
     let subject = match resolve::resolve(operator, resource, &visit).await? {
         Ok(subject) => subject,
         Err(unresolved) => return report::unresolved(operator, resource, &visit, unresolved).await,
@@ -71,7 +72,7 @@ async fn visit<A: Streams, R: Records>(
         Hold::Released => return Ok(operator.clock.now() + subject.drift_interval),
     }
     let book = book::open(&operator.records, resource, &subject.stream, operator.clock.now()).await?;
-    let mut case = Case::new(operator.clock.now(), subject, book, visit);
+    let mut case = Case::new(operator.clock.now(), subject, resolved, book, visit);
 
     let mut decision = (operator.decide)(&case.input());
     if matches!(decision.step, Step::Look | Step::Call(_)) {
@@ -80,7 +81,9 @@ async fn visit<A: Streams, R: Records>(
             operator.memory.forget(resource);
             return Ok(operator.clock.now());
         }
-        observe::observe(operator, &mut case).await;
+        if let Err(unresolved) = observe::observe(operator, resource, &mut case).await? {
+            return report::unresolved(operator, resource, &case.visit, unresolved).await;
+        }
         decision = (operator.decide)(&case.input());
     }
     let decision = match act(operator, resource, &mut case, decision).await {
@@ -103,8 +106,8 @@ async fn act<A: Streams, R: Records>(
     match &decision.step {
         Step::Call(reservation) => {
             if !execute::turn(operator, resource, case, reservation).await {
-                observe::observe(operator, case).await;
-                if (operator.decide)(&case.input()).step != decision.step {
+                let seen = observe::observe(operator, resource, case).await?;
+                if seen.is_err() || (operator.decide)(&case.input()).step != decision.step {
                     return Err(RecordError::Conflict);
                 }
             }

@@ -11,6 +11,10 @@ use crate::model::decision::{Input, Seen};
 use crate::model::fault::Fault;
 use crate::model::observation::{Look, Observation};
 
+/// How old may be what a call follows: its look, what was resolved for it, its reservation. A process that was paused longer
+/// does not send it.
+pub(super) const FRESH: Duration = Duration::from_secs(10);
+
 /// Everything that has been gathered.
 pub(super) struct Case {
     /// When.
@@ -27,6 +31,8 @@ pub(super) struct Case {
     pub(super) session_age: Option<SignedDuration>,
     /// What the last visit left.
     pub(super) visit: Visit,
+    /// When it was begun to resolve the subject, on the steady clock.
+    pub(super) resolved: Duration,
 }
 
 /// What is known of the stream.
@@ -60,14 +66,20 @@ impl Sight {
 impl Case {
     /// A case with what the last visit saw, if that is still good. It is not once another replica has written the ledger: what
     /// that one saw is newer, and words made from both would contradict themselves.
-    pub(super) fn new(now: Timestamp, subject: Subject, book: Book, visit: Visit) -> Self {
+    pub(super) fn new(
+        now: Timestamp,
+        subject: Subject,
+        resolved: Duration,
+        book: Book,
+        visit: Visit,
+    ) -> Self {
         let remembered = visit.look.clone().filter(|_| visit.ledger.as_deref() == book.version());
         let sight = match (&subject.fault, remembered) {
             (Some(fault), _) => Sight::Failed(fault.clone()),
             (None, Some((at, look))) => Sight::of(&subject, at, look, false),
             (None, None) => Sight::NotYet,
         };
-        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, visit }
+        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, visit, resolved }
     }
 
     /// The decision's input.
@@ -88,6 +100,11 @@ impl Case {
             waiting: self.visit.waiting,
             drift_interval: self.subject.drift_interval,
         }
+    }
+
+    /// How long before `steady` it was begun to resolve what is asked for.
+    pub(super) fn resolved_before(&self, steady: Duration) -> Duration {
+        steady.saturating_sub(self.resolved)
     }
 
     /// Whether the stream was looked at in this visit, after the ledger was read.

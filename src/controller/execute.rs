@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::asked::{is_suspended, retry_of};
-use super::case::Case;
+use super::case::{Case, FRESH};
 use super::context::Operator;
 use super::records::{Happening, RecordError, Records};
 use crate::api::ledger::{Action, Target};
@@ -23,9 +23,8 @@ use crate::model::key::Key;
 use crate::model::ledger::{self, Reservation};
 use crate::model::message;
 
-/// How old a look may be when a call is reserved, and a reservation when its call is sent. A process that was paused longer
-/// does not send it.
-const FRESH: Duration = Duration::from_secs(10);
+/// Longer than it may take, with all deadlines used up, from the resolving to the ledger: the process was paused meanwhile.
+const PAUSED: Duration = Duration::from_mins(2);
 
 /// Waits for the call's turn. False: it took so long that what was seen before is old, and must be looked at again.
 pub(super) async fn turn<A: Streams, R: Records>(
@@ -35,7 +34,8 @@ pub(super) async fn turn<A: Streams, R: Records>(
     reservation: &Reservation,
 ) -> bool {
     operator.aws.turn(&case.subject.stream, reservation.target.action, &urgent(resource)).await;
-    operator.clock.steady().saturating_sub(case.looked) <= FRESH
+    let steady = operator.clock.steady();
+    steady.saturating_sub(case.looked) <= FRESH && case.resolved_before(steady) <= FRESH
 }
 
 /// Makes the call that was decided. [`RecordError::Conflict`]: the decision does not hold any more, and nothing was sent; or
@@ -106,6 +106,10 @@ pub(super) async fn note<A: Streams, R: Records>(
     case: &mut Case,
 ) -> Result<(), RecordError> {
     if case.book.is_changed() {
+        if case.resolved_before(operator.clock.steady()) > PAUSED {
+            // It was paused, and the key may be another one by now.
+            return Err(RecordError::Conflict);
+        }
         still_asked_for(operator, resource).await?;
     }
     case.book.save(&operator.records).await

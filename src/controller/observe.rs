@@ -1,17 +1,39 @@
-//! The observe step: one look at the stream, and what the ledger learns from it. Reads AWS; writes nothing.
+//! The observe step: one look at the stream, and what the ledger learns from it. Reads; writes nothing.
+//!
+//! A look may wait for its turn for minutes. What was resolved before such a wait is resolved again after it: a key that is
+//! named by an alias or an object may be another one by now, and the ledger would learn of the old one.
 
 use tracing::{debug, warn};
 
-use super::case::{Case, Sight};
+use super::case::{Case, FRESH, Sight};
 use super::context::Operator;
-use super::records::Records;
+use super::records::{RecordError, Records};
+use super::resolve::{self, Unresolved};
 use crate::api::condition::Reason;
+use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Streams, Turn, Urgency};
 use crate::model::ledger;
 use crate::model::observation::{Observation, Shown};
 
 /// Looks at the stream of a case.
-pub(super) async fn observe<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case) {
+pub(super) async fn observe<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    case: &mut Case,
+) -> Result<Result<(), Unresolved>, RecordError> {
+    look(operator, case).await;
+    if case.resolved_before(operator.clock.steady()) > FRESH {
+        let resolved = operator.clock.steady();
+        match resolve::resolve(operator, resource, &case.visit).await? {
+            Ok(subject) => (case.subject, case.resolved) = (subject, resolved),
+            Err(unresolved) => return Ok(Err(unresolved)),
+        }
+    }
+    learn(case);
+    Ok(Ok(()))
+}
+
+async fn look<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case) {
     let at = operator.clock.now();
     case.looked = operator.clock.steady();
     let turn = Turn { urgency: urgency(case), namespace: case.book.spec.owner.namespace.clone() };
@@ -25,7 +47,6 @@ pub(super) async fn observe<A: Streams, R: Records>(operator: &Operator<A, R>, c
             }
             case.session_age = age;
             case.sight = Sight::of(&case.subject, at, look, true);
-            learn(case);
         }
         (Err(fault), _) | (_, Err(fault)) => {
             warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "AWS could not be asked");

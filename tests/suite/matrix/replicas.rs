@@ -60,6 +60,35 @@ async fn a_visit_of_an_older_spec_wipes_out_no_backoff_of_a_newer_one() {
 }
 
 #[tokio::test]
+async fn a_visit_that_was_paused_before_its_look_wipes_out_no_backoff_of_the_key_that_an_alias_names_by_now()
+{
+    let play = stage().await;
+    let (old, new) = (play.plant_key(), play.plant_key());
+    play.aws.world().plant_alias("alias/orders", &old);
+    let mut one = Journey::new(&play, Service::Firehose, "orders", None);
+    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
+    play.apply("orders", &json!({"stream": {"arn": one.arn}, "key": key})).await;
+    one.until("Encrypted").await;
+
+    // It has asked KMS what the alias names, and is paused for ten minutes.
+    let late = FusedOperator::new(play.replica(), Some((2, When::After)));
+    let resource = play.resource("orders").await.expect("the resource");
+    let limit = Fault::Refuse { code: "LimitExceededException".into(), message: String::new(), status: 400 };
+    play.aws.world().script(Rule::always(limit).on(START));
+    let meanwhile = async || {
+        play.aws.world().plant_alias("alias/orders", &new);
+        play.aws.advance(SignedDuration::from_mins(10));
+        one.until("CallLimitReached").await;
+    };
+    late.visit_with_a_pause(&resource, meanwhile).await.expect("Kubernetes can be asked");
+    assert_eq!(late.passed()[..2], ["identity", "key"]);
+    let ledger = play.ledger(&one.arn).await.expect("the ledger").spec;
+    assert!(ledger.attempts.is_some(), "the attempt that AWS refused is still known");
+    one.visit().await;
+    assert_eq!(play.calls(START, "orders"), 2, "and the next one waits");
+}
+
+#[tokio::test]
 async fn where_aws_cannot_be_asked_its_last_word_is_not_repeated_beside_what_was_learned_since() {
     let play = stage().await;
     let mut one = Journey::new(&play, Service::Firehose, "orders", None);
