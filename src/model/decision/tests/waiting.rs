@@ -91,6 +91,14 @@ fn attempts(service: Service) -> Vec<Row> {
             waits(Reason::OutcomeUnknown, 2, arrival - 31),
         ),
         (
+            "a call that a clock two days ahead has dated may arrive in two days, and the end of the wait is told",
+            unanswered().after(0).sees(Observation::Off).with(|s| {
+                let call = s.ledger.calls.last_mut().expect("a call");
+                call.time.0 += jiff::SignedDuration::from_hours(48);
+            }),
+            waits(Reason::OutcomeUnknown, 2, 48 * 3600 + arrival),
+        ),
+        (
             "not even a person's wish to try now gets past a call that may still arrive",
             unanswered()
                 .after(arrival - 1)
