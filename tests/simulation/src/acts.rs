@@ -193,10 +193,11 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             if off.abs() > USUAL_SKEW {
                 state.promises.wild_until = jiff::Timestamp::MAX;
             }
+            state.promises.clock_set = now;
         }
         Happening::Credentials(replica, mistaken) => {
             state.replicas[*replica].mistaken = *mistaken;
-            state.promises.exchanged = now;
+            state.promises.exchanged.push(now);
         }
         Happening::SessionStuck(replica, stuck) => state.replicas[*replica].stuck_session = *stuck,
         Happening::WatchLag(replica, lag) => state.replicas[*replica].watch_lag = *lag,

@@ -156,7 +156,12 @@ impl Streams for Aws {
             .ask_aws(Operation::DescribeKey, None, |state, caller| {
                 let now = state.now;
                 state.asked_for_key(name);
-                cloud::key(&mut state.world, now, caller, stream, name)
+                let told = cloud::key(&mut state.world, now, caller, stream, name);
+                if told.0.is_err() {
+                    // A key that cannot be read, and then can, is one that somebody has mended.
+                    state.promises.stirred = now;
+                }
+                told
             })
             .await
     }

@@ -3,6 +3,7 @@
 //! What is expected is worked out from the live specs and the true state of AWS, without the operator's decision: who owns a
 //! stream, whether its key works, what is really in force.
 
+use jiff::SignedDuration;
 use simulated_aws::world::{Caller, EncryptionStatus as AwsEncryption, KeyState, StreamStatus};
 use stream_encryption_operator::api::condition::{ConditionType, Reason, Truth, find};
 use stream_encryption_operator::api::ledger::StreamLedgerSpec;
@@ -28,6 +29,9 @@ enum Expected {
     /// Left as it was.
     Unchanged,
 }
+
+/// How long AWS may be at a change: its slowest ones take an hour.
+const LONGEST_CHANGE: SignedDuration = SignedDuration::from_mins(90);
 
 /// Holds every resource to what is expected of it. True: nothing is left to be tried.
 pub fn reckon(state: &mut State, allow_disable: bool) -> bool {
@@ -57,7 +61,7 @@ pub fn reckon(state: &mut State, allow_disable: bool) -> bool {
             state.promises.break_with("P4", now, || format!("{of}: its status speaks of an older spec"));
         }
         let waits = resource.status.as_ref().is_some_and(|status| status.next_attempt_time.is_some());
-        at_rest &= !waits;
+        at_rest &= !waits && !is_on_its_way(state, &resource, &stream);
         // A key whose policy denies it is tried again now and then.
         at_rest &= !matches!(&expected, Expected::Says(reasons) if reasons.contains(&Reason::EnablingFailed));
     }
@@ -215,6 +219,17 @@ fn denies(state: &State, arn: &str) -> bool {
     state.world.key(arn).is_some_and(|key| key.policy.to_string().contains("Deny"))
 }
 
+/// Whether a wait has just come to its end, and the stream is being changed.
+fn is_on_its_way(state: &State, resource: &StreamEncryption, stream: &StreamArn) -> bool {
+    let ready = resource.status.as_ref().and_then(|status| find(&status.conditions, ConditionType::Ready));
+    let on_the_way = [Reason::Enabling, Reason::Disabling, Reason::Settling, Reason::Verifying];
+    ready.is_some_and(|ready| on_the_way.iter().any(|reason| ready.reason == reason.as_str()))
+        && state
+            .promises
+            .called(&stream.to_string())
+            .is_some_and(|at| state.now.duration_since(at) < LONGEST_CHANGE)
+}
+
 /// Whether it is as expected: with the stream as asked for, or for a good reason not.
 fn held(
     state: &State,
@@ -277,6 +292,16 @@ fn held(
                 && calls.is_some_and(|calls| calls.used >= calls.limit)
                 && status.next_attempt_time.as_ref().is_some_and(|next| next.0 > state.now)
             {
+                return Ok(false);
+            }
+            // A call dated by a clock that was days ahead may still arrive then. It says until when.
+            if reason == Some(Reason::OutcomeUnknown)
+                && state.now < state.promises.wild_until
+                && status.next_attempt_time.as_ref().is_some_and(|next| next.0 > state.now)
+            {
+                return Ok(false);
+            }
+            if is_on_its_way(state, resource, stream) {
                 return Ok(false);
             }
             if reason == Some(Reason::Drifted)

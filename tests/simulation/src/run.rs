@@ -189,6 +189,8 @@ impl<'a, P: Parts> Run<'a, P> {
         {
             let mut state = self.scene.state();
             state.polled.task = number;
+            let now = state.now;
+            state.promises.visit_goes_on(number, now);
             state.polled.name.clone_from(&task.name);
         }
         let Poll::Ready(outcome) = task.future.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {

@@ -38,6 +38,8 @@ pub(super) struct ShownOf {
     in_force: Vec<(Option<StreamKey>, Timestamp)>,
     /// When it was last shown as settled.
     settled: Option<Timestamp>,
+    /// And when the time before.
+    settled_before: Option<Timestamp>,
     /// Whether it was shown last that there is no such stream.
     missing: bool,
     /// Whether a look showed the past by an unknown time.
@@ -118,6 +120,7 @@ impl Promises {
                     shown.last.insert(replica, at);
                     shown.missing = false;
                     if settled {
+                        shown.settled_before = shown.settled;
                         shown.forget(disbelieved);
                         shown.settled = Some(at);
                         shown.blurred = blurred;
@@ -131,9 +134,15 @@ impl Promises {
         true
     }
 
+    /// A visit goes on, or begins.
+    pub fn visit_goes_on(&mut self, task: usize, now: Timestamp) {
+        self.begun.entry(task).or_insert(now);
+    }
+
     /// A visit is over.
     pub fn visit_ends(&mut self, task: usize) {
         self.unsaid.remove(&task);
+        self.begun.remove(&task);
     }
 }
 
@@ -155,7 +164,11 @@ impl State {
                 // Soon after a call what is shown may rightly be taken for old.
                 let called = self.promises.called.get(&arn).is_some_and(|at| now < *at + READ_LAG + lag);
                 let settled = !called && Observation::of(stream, Some(look)).settled().is_some();
-                let fault = self.world.calls().last().and_then(|call| call.fault.as_deref());
+                // A look at a Kinesis stream may ask KMS of the key, after it.
+                let mut calls = self.world.calls().iter().rev();
+                let described = calls
+                    .find(|call| call.operation.starts_with("Describe") && call.operation != "DescribeKey");
+                let fault = described.and_then(|call| call.fault.as_deref());
                 self.story.tell(now, || {
                     let (state, encryption) = (&look.state, &look.encryption);
                     format!("operator {replica} looks at {}: {state:?} {encryption:?}", stream.name())
@@ -192,7 +205,11 @@ impl State {
         let throttled =
             says(before.status.as_ref(), Reason::AwsThrottled) || says(Some(status), Reason::AwsThrottled);
         self.promises.writes += u64::from(!only_aged && !throttled);
-        self.promises.told.insert(of.uid.clone(), now);
+        let begun = self.promises.begun.get(&self.polled.task).copied().unwrap_or(now);
+        // What it says may be from the look of a visit before.
+        let shown = status.stream.as_ref().and_then(|stream| self.promises.shown.get(&stream.arn));
+        let known = shown.and_then(|shown| shown.last.get(&by.replica)).map_or(begun, |at| begun.min(*at));
+        self.promises.told.insert(of.uid.clone(), known);
         let ready = find(&status.conditions, ConditionType::Ready);
         self.story.tell(now, || {
             format!(
@@ -221,7 +238,11 @@ impl State {
         // Where nothing is looked at, what is said of the key is what was last known. What was said before and is still said,
         // because nobody looked, was held against the truth then.
         let repeated = before.status.as_ref().is_some_and(|before| claimed(before) == claimed(status));
-        if reason != Reason::DisableNotPermitted && (looked || !repeated) {
+        // What another replica has seen since, it cannot know.
+        let shown = status.stream.as_ref().and_then(|stream| self.promises.shown.get(&stream.arn));
+        let overtaken = shown
+            .is_some_and(|shown| shown.last.iter().any(|(other, at)| *other != by.replica && *at > known));
+        if reason != Reason::DisableNotPermitted && (looked || !repeated) && !overtaken {
             self.claims(&of, status);
         }
     }
@@ -271,8 +292,12 @@ impl State {
         let said_enabled = status.encryption_status == Some(EncryptionStatus::Enabled);
         // What one replica saw the others read in the ledger.
         let Some(looked) = shown.last.values().max().copied() else { return };
-        // The settle time is waited for by the operator's clock, and with two of them nobody can say by which.
-        let waited_for = self.replicas.len() == 1 && now >= self.promises.wild_until;
+        // The settle time is waited for by the operator's clock: with two of them nobody can say by which, and with one that was
+        // just set, nobody can say how long. And who turned encryption off and on again between two looks was not seen.
+        let clock_is_steady = now.duration_since(self.promises.clock_set) > SignedDuration::from_mins(1);
+        let seen_all_along = shown.settled_before.is_none_or(|before| touched < before);
+        let waited_for =
+            self.replicas.len() == 1 && now >= self.promises.wild_until && clock_is_steady && seen_all_along;
         let at = if said_encrypted && waited_for { looked.min(now - SETTLE) } else { looked };
         let plain = |at| self.world.stream(&stream.arn, at).is_none_or(|real| real.in_force.is_none());
         // It was encrypted until a moment ago, and what says otherwise may not be believed yet.
