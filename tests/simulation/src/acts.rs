@@ -153,6 +153,7 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
         Happening::KeyDisabled(..) | Happening::KeyPendingDeletion(..) | Happening::KeyDenied(..) => {
             change_key(state, happening);
             state.promises.stirred = now;
+            note_unusable_keys(state);
         }
         Happening::AliasMoved(number) => {
             state.world.plant_alias(ALIAS, &keys::arn(*number));
@@ -193,7 +194,7 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             if off.abs() > USUAL_SKEW {
                 state.promises.wild_until = jiff::Timestamp::MAX;
             }
-            state.promises.clock_set = now;
+            state.promises.clocks_set.push(now);
         }
         Happening::Credentials(replica, mistaken) => {
             state.replicas[*replica].mistaken = *mistaken;
@@ -258,6 +259,21 @@ fn outsider(state: &mut State, stream: &PlannedStream, verb: &str, key: &str) {
     state.promises.touched.insert(stream_arn(stream), now);
 }
 
+/// Notes since when which keys cannot be used.
+fn note_unusable_keys(state: &mut State) {
+    let now = state.now;
+    for number in 0..keys::GOOD {
+        let arn = keys::arn(number);
+        let enabled =
+            state.world.key(&arn).is_some_and(|key| key.state == simulated_aws::world::KeyState::Enabled);
+        if enabled {
+            state.promises.unusable.remove(&arn);
+        } else {
+            state.promises.unusable.entry(arn).or_insert(now);
+        }
+    }
+}
+
 /// The faults end: nobody does anything any more, and what machines can mend is mended.
 pub fn calm(scene: &Scene, plan: &Plan) {
     let state = &mut *scene.state();
@@ -279,6 +295,7 @@ pub fn calm(scene: &Scene, plan: &Plan) {
     }
     if plan.keys_are_mended {
         keys::mend(&mut state.world);
+        state.promises.unusable.clear();
         state.key_kind = true;
         state.key_objects = vec![(("data".to_owned(), KEY_OBJECT.to_owned()), Some(keys::arn(0)))];
     }

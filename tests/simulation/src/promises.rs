@@ -88,8 +88,10 @@ pub struct Promises {
     pub exchanged: Vec<Timestamp>,
     /// When calls were sent, by the stream's name: some arrive later.
     sends: Vec<(String, Timestamp)>,
-    /// When a clock was last set by a little.
-    pub clock_set: Timestamp,
+    /// Since when which keys cannot be used, by ARN.
+    pub unusable: BTreeMap<String, Timestamp>,
+    /// When clocks were set.
+    pub clocks_set: Vec<Timestamp>,
     /// Until when clocks differ more than usual.
     pub wild_until: Timestamp,
 }
@@ -137,7 +139,8 @@ impl Promises {
             asked: BTreeMap::new(),
             exchanged: Vec::new(),
             sends: Vec::new(),
-            clock_set: Timestamp::MIN,
+            unusable: BTreeMap::new(),
+            clocks_set: Vec::new(),
             wild_until: Timestamp::MIN,
         }
     }
@@ -159,6 +162,23 @@ impl Promises {
     #[must_use]
     pub fn called(&self, stream: &str) -> Option<Timestamp> {
         self.called.get(stream).copied()
+    }
+
+    /// Whether a call of the ledger was dated wrongly because the clock was set after the look that had shown it to be right. Who
+    /// dates a call wrongly without that has not looked.
+    #[must_use]
+    pub fn dated_while_a_clock_was_set(&self, ledger: &StreamLedgerSpec) -> bool {
+        ledger.calls.iter().any(|call| {
+            let stored = self.stored.get(&(ledger.stream_arn.clone(), call.id.clone()));
+            stored.is_some_and(|(stored, _)| {
+                call.at().duration_since(*stored) > ARRIVAL && self.a_clock_was_set_shortly_before(*stored)
+            })
+        })
+    }
+
+    /// Whether a clock was set within the minute before.
+    fn a_clock_was_set_shortly_before(&self, at: Timestamp) -> bool {
+        self.clocks_set.iter().any(|set| *set <= at && at.duration_since(*set) < SignedDuration::from_mins(1))
     }
 
     /// P1: reads what is new in AWS's log, and counts.

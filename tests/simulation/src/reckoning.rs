@@ -295,8 +295,9 @@ fn held(
                 return Ok(false);
             }
             // A call dated by a clock that was days ahead may still arrive then. It says until when.
+            let ledger = state.store.ledger(&ledger::name(stream));
             if reason == Some(Reason::OutcomeUnknown)
-                && state.now < state.promises.wild_until
+                && ledger.is_some_and(|ledger| state.promises.dated_while_a_clock_was_set(&ledger.spec))
                 && status.next_attempt_time.as_ref().is_some_and(|next| next.0 > state.now)
             {
                 return Ok(false);

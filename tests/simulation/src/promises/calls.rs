@@ -131,6 +131,13 @@ impl State {
                 format!("{action:?} of {stream} with {:?}, and the spec does not ask for it", target.key)
             });
         }
+        // What cannot work costs no call.
+        if let Some(Key::Customer(key)) = key
+            && self.promises.unusable.get(&key.to_string()).is_some_and(|broken| *broken < since)
+        {
+            self.promises
+                .break_with("P7", now, || format!("{action:?} of {stream} with {key}, which cannot be used"));
+        }
         if action == Action::Stop && !self.promises.allow_disable {
             self.promises.break_with("P7", now, || format!("Stop of {stream}, and nothing allows it"));
         }

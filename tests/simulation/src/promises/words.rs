@@ -294,7 +294,7 @@ impl State {
         let Some(looked) = shown.last.values().max().copied() else { return };
         // The settle time is waited for by the operator's clock: with two of them nobody can say by which, and with one that was
         // just set, nobody can say how long. And who turned encryption off and on again between two looks was not seen.
-        let clock_is_steady = now.duration_since(self.promises.clock_set) > SignedDuration::from_mins(1);
+        let clock_is_steady = !self.promises.a_clock_was_set_shortly_before(now);
         let seen_all_along = shown.settled_before.is_none_or(|before| touched < before);
         let waited_for =
             self.replicas.len() == 1 && now >= self.promises.wild_until && clock_is_steady && seen_all_along;
