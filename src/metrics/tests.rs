@@ -1,3 +1,5 @@
+//! What is counted, and that the page of metrics tells of just that.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
