@@ -156,11 +156,10 @@ impl Bug {
                 &["P1", "P10"]
             }
             Self::EnabledIsEnough => &["P4"],
-            Self::StopOnDeletion => &["P7"],
+            Self::StopOnDeletion | Self::OldKey => &["P7"],
             Self::UnacknowledgedCounts => &["P1", "P2", "P3"],
             // AWS has accepted no date where nothing was asked, and calls are forgotten by one that it would have refused.
             Self::OldLook => &["P4", "P5", "P6", "P9", "P10"],
-            Self::OldKey => &["P7"],
             Self::ReadOnce => &["P3", "P7", "P9"],
             Self::NoSettling => &["P6"],
             Self::FailedShownAsDone => &["P4", "P6"],
