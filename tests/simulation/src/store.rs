@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
-    DeletionPolicy, Drift, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus, UNSEEN,
+    DeletionPolicy, Drift, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
 };
 use stream_encryption_operator::api::{FINALIZER, RETRY_ANNOTATION};
 use stream_encryption_operator::controller::records::RecordError;
@@ -121,10 +121,6 @@ impl Store {
                 made.metadata.uid = Some(self.next_uid());
                 made.metadata.generation = Some(1);
                 made.metadata.creation_timestamp = Some(whole_second(now));
-                // As the definition has it.
-                let unseen =
-                    StreamEncryptionStatus { observed_generation: Some(UNSEEN), ..Default::default() };
-                made.status = Some(unseen);
                 made
             }
         };
