@@ -60,7 +60,6 @@ async fn visit<A: Streams, R: Records>(
     resource: &StreamEncryption,
 ) -> Result<Timestamp, RecordError> {
     let visit = operator.memory.recall(resource, operator.clock.now());
-    let resolved = operator.clock.steady();
     let subject = match resolve::resolve(operator, resource, &visit).await? {
         Ok(subject) => subject,
         Err(unresolved) => return report::unresolved(operator, resource, &visit, unresolved).await,
@@ -72,7 +71,7 @@ async fn visit<A: Streams, R: Records>(
         Hold::Released => return Ok(operator.clock.now() + subject.drift_interval),
     }
     let book = book::open(&operator.records, resource, &subject.stream, operator.clock.now()).await?;
-    let mut case = Case::new(operator.clock.now(), subject, resolved, book, visit);
+    let mut case = Case::new(operator.clock.now(), subject, book, visit);
 
     let mut decision = (operator.decide)(&case.input());
     if matches!(decision.step, Step::Look | Step::Call(_)) {

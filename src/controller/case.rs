@@ -31,8 +31,6 @@ pub(super) struct Case {
     pub(super) session_age: Option<SignedDuration>,
     /// What the last visit left.
     pub(super) visit: Visit,
-    /// When it was begun to resolve the subject, on the steady clock.
-    pub(super) resolved: Duration,
 }
 
 /// What is known of the stream.
@@ -66,20 +64,14 @@ impl Sight {
 impl Case {
     /// A case with what the last visit saw, if that is still good. It is not once another replica has written the ledger: what
     /// that one saw is newer, and words made from both would contradict themselves.
-    pub(super) fn new(
-        now: Timestamp,
-        subject: Subject,
-        resolved: Duration,
-        book: Book,
-        visit: Visit,
-    ) -> Self {
+    pub(super) fn new(now: Timestamp, subject: Subject, book: Book, visit: Visit) -> Self {
         let remembered = visit.look.clone().filter(|_| visit.ledger.as_deref() == book.version());
         let sight = match (&subject.fault, remembered) {
             (Some(fault), _) => Sight::Failed(fault.clone()),
             (None, Some((at, look))) => Sight::of(&subject, at, look, false),
             (None, None) => Sight::NotYet,
         };
-        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, visit, resolved }
+        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, visit }
     }
 
     /// The decision's input.
@@ -104,7 +96,7 @@ impl Case {
 
     /// How long before `steady` it was begun to resolve what is asked for.
     pub(super) fn resolved_before(&self, steady: Duration) -> Duration {
-        steady.saturating_sub(self.resolved)
+        steady.saturating_sub(self.subject.resolved)
     }
 
     /// Whether the stream was looked at in this visit, after the ledger was read.

@@ -23,9 +23,8 @@ pub(super) async fn observe<A: Streams, R: Records>(
 ) -> Result<Result<(), Unresolved>, RecordError> {
     look(operator, case).await;
     if case.resolved_before(operator.clock.steady()) > FRESH {
-        let resolved = operator.clock.steady();
         match resolve::resolve(operator, resource, &case.visit).await? {
-            Ok(subject) => (case.subject, case.resolved) = (subject, resolved),
+            Ok(subject) => case.subject = subject,
             Err(unresolved) => return Ok(Err(unresolved)),
         }
     }

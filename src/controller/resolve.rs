@@ -4,6 +4,7 @@
 //! allowed is not asked of AWS. After this step nothing reads the raw spec of the stream and the key.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use jiff::SignedDuration;
 
@@ -35,6 +36,8 @@ pub(super) struct Subject {
     pub(super) fault: Option<Fault>,
     /// How often to look for drift: a little different for each resource, so that they spread out.
     pub(super) drift_interval: SignedDuration,
+    /// When it was begun to resolve it, on the steady clock.
+    pub(super) resolved: Duration,
 }
 
 /// Why a resource has no subject.
@@ -51,6 +54,7 @@ pub(super) async fn resolve<A: Streams, R: Records>(
     resource: &StreamEncryption,
     visit: &Visit,
 ) -> Result<Result<Subject, Unresolved>, RecordError> {
+    let resolved = operator.clock.steady();
     let identity = match operator.aws.identity().await {
         Ok(identity) => identity,
         Err(fault) => return Ok(Err(Unresolved::Identity(fault))),
@@ -70,6 +74,7 @@ pub(super) async fn resolve<A: Streams, R: Records>(
         key: None,
         fault: None,
         drift_interval: spread(operator.rules.drift_interval, resource),
+        resolved,
         stream,
     };
     let may_ask = subject.permission.stream(&subject.stream).is_ok() && !subject.intent.suspended;
