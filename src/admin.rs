@@ -14,7 +14,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 /// The media type of `OpenMetrics`.
@@ -47,16 +46,15 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Serves at `address` until `end`. Gives the address that it is: a port of 0 is any.
-    pub async fn serve(self, address: SocketAddr, end: CancellationToken) -> anyhow::Result<SocketAddr> {
+    /// Serves at `address` for as long as the process runs: it answers until the last call is finished.
+    pub async fn serve(self, address: SocketAddr) -> anyhow::Result<()> {
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot listen on {address}: choose another --listen"))?;
         let address = listener.local_addr()?;
         info!(%address, "serves /metrics, /readyz and /healthz");
-        let serving = axum::serve(listener, self.router()).with_graceful_shutdown(end.cancelled_owned());
-        tokio::spawn(async move { serving.await });
-        Ok(address)
+        tokio::spawn(async move { axum::serve(listener, self.router()).await });
+        Ok(())
     }
 
     fn router(self) -> Router {

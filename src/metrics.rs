@@ -18,7 +18,6 @@ use prometheus_client::registry::Registry;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
 use crate::model::fault::Class;
-use crate::model::key::KeyProblem;
 
 mod census;
 mod counted;
@@ -32,20 +31,6 @@ const PREFIX: &str = "stream_encryption";
 const VISIT_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
 /// AWS takes seconds to minutes; a key that a person has to mend takes hours.
 const PLAIN_TEXT_SECONDS: [f64; 9] = [10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0];
-
-/// How a call may fail, once each.
-const CLASSES: [Class; 10] = [
-    Class::Throttled,
-    Class::Transient,
-    Class::UnknownOutcome,
-    Class::Denied,
-    Class::Key(KeyProblem::Disabled),
-    Class::KeyRefused,
-    Class::NotFound,
-    Class::InUse,
-    Class::LimitReached,
-    Class::Invalid,
-];
 
 /// What is counted as it happens. Clones count together.
 #[derive(Clone)]
@@ -122,7 +107,7 @@ impl Default for Metrics {
                 let _ = metrics.looks.get_or_create(&Look { aws_service, outcome: look(answered) });
             }
             for action in [action(Action::Start), action(Action::Stop)] {
-                for outcome in CLASSES.map(Err).into_iter().chain([Ok(())]) {
+                for outcome in Class::EACH.map(Err).into_iter().chain([Ok(())]) {
                     let _ =
                         metrics.calls.get_or_create(&Call { aws_service, action, outcome: call(outcome) });
                 }

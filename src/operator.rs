@@ -46,8 +46,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let asked = shared.clone();
         let metrics = Arc::new(move || asked.metrics.told(&asked.moment()));
         let admin = Admin { readiness: shared.readiness.clone(), metrics };
-        // It answers until the last call is finished, so it ends with the process.
-        admin.serve(address, CancellationToken::new()).await?;
+        admin.serve(address).await?;
     }
     let watch =
         Watch { client, namespace: settings.watch_namespace.clone(), concurrency: settings.concurrency };

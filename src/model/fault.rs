@@ -110,6 +110,20 @@ pub enum Class {
 }
 
 impl Class {
+    /// Each class once; of the problems of a key one stands for all.
+    pub const EACH: [Self; 10] = [
+        Self::Throttled,
+        Self::Transient,
+        Self::UnknownOutcome,
+        Self::Denied,
+        Self::Key(KeyProblem::Disabled),
+        Self::KeyRefused,
+        Self::NotFound,
+        Self::InUse,
+        Self::LimitReached,
+        Self::Invalid,
+    ];
+
     /// The reason that a person reads.
     #[must_use]
     pub fn reason(self) -> Reason {

@@ -163,9 +163,10 @@ impl Backoff for EverySeconds {
 
 /// Tells when the first list is there; retires ledgers, and forgets resources that are gone.
 async fn keep_house(shared: Arc<Shared>, store: Store<Guarded>) {
-    if store.wait_until_ready().await.is_ok() {
-        shared.readiness.reached();
+    if store.wait_until_ready().await.is_err() {
+        return;
     }
+    shared.readiness.reached();
     let context = &shared.operator;
     let mut every = tokio::time::interval(RETIRE_EVERY);
     loop {
@@ -173,11 +174,9 @@ async fn keep_house(shared: Arc<Shared>, store: Store<Guarded>) {
         if let Err(error) = retire::retire(context).await {
             warn!(%error, "the ledgers could not be looked through");
         }
-        if store.wait_until_ready().await.is_ok() {
-            let alive: std::collections::HashSet<String> =
-                store.state().iter().filter_map(|resource| resource.uid()).collect();
-            context.memory.retain(|uid| alive.contains(uid));
-        }
+        let alive: std::collections::HashSet<String> =
+            store.state().iter().filter_map(|resource| resource.uid()).collect();
+        context.memory.retain(|uid| alive.contains(uid));
     }
 }
 

@@ -48,18 +48,7 @@ fn wanted() -> impl Strategy<Value = Wanted> {
 }
 
 fn class() -> impl Strategy<Value = Class> {
-    prop::sample::select(vec![
-        Class::Throttled,
-        Class::Transient,
-        Class::UnknownOutcome,
-        Class::Denied,
-        Class::Key(KeyProblem::Disabled),
-        Class::KeyRefused,
-        Class::NotFound,
-        Class::InUse,
-        Class::LimitReached,
-        Class::Invalid,
-    ])
+    prop::sample::select(Class::EACH.to_vec())
 }
 
 /// One thing that happens in a story.
