@@ -1,6 +1,5 @@
 //! Replicas with a lease: one works and the others wait, whoever is killed, ended or cut off; and what each tells over HTTP.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
@@ -8,17 +7,15 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use jiff::SignedDuration;
 use serde_json::json;
-use simulated_aws::world::{Calls as _, Fault, PlantedStream, Rule, Settings, World};
-use simulated_aws::{Clock, SimulatedAws};
-use test_cluster::TestCluster;
+use simulated_aws::world::{Calls as _, Fault, Rule};
 
 use crate::matrix::proxy::{Meet, Proxy, When};
 use crate::play::{cluster, firehose, fresh_namespace, operators_kubeconfig};
-use crate::process::{OperatorProcess, REASON, apply, eventually, field};
+use crate::process::{
+    OperatorProcess, REASON, START, apply, eventually, field, free_address, until_it_is_encrypted, world,
+};
 
-const START: &str = "StartDeliveryStreamEncryption";
 /// A replica that dies is followed within this time, in seconds.
 const TAKEN_OVER: u64 = 20;
 
@@ -31,10 +28,7 @@ struct Replica {
 
 impl Replica {
     fn start(kubeconfig: &Path, namespace: &str, name: &str, aws: &str) -> Self {
-        // A port that was free a moment ago.
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let address = listener.local_addr().expect("an address").to_string();
-        drop(listener);
+        let address = free_address().to_string();
         let environment = [
             ("AWS_ENDPOINT_URL", aws),
             ("LEADER_ELECTION", "true"),
@@ -63,22 +57,8 @@ impl Replica {
     }
 }
 
-async fn aws() -> SimulatedAws {
-    let settings = Settings { enabling: SignedDuration::from_secs(2), ..Settings::default() };
-    let mut world = World::new(settings);
-    world.plant_stream(PlantedStream::default());
-    SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS")
-}
-
 async fn until_it_leads(replica: &Replica) {
     eventually("it leads", TAKEN_OVER, async || replica.leads().await).await;
-}
-
-async fn until_it_is_encrypted(cluster: &TestCluster, namespace: &str) {
-    eventually("it is encrypted", 40, async || {
-        field(cluster, namespace, "orders", REASON).await == "Encrypted"
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +66,7 @@ async fn of_two_replicas_one_works_and_when_it_is_killed_the_other_goes_on_and_c
     let cluster = cluster().await;
     let kubeconfig = operators_kubeconfig(cluster).await;
     let namespace = fresh_namespace(cluster).await;
-    let aws = aws().await;
+    let aws = world().await;
     let first = Replica::start(&kubeconfig, &namespace, "first", &aws.url());
     until_it_leads(&first).await;
     let second = Replica::start(&kubeconfig, &namespace, "second", &aws.url());
@@ -113,7 +93,7 @@ async fn a_replica_that_is_told_to_end_gives_the_lease_back_and_one_whose_lease_
     let cluster = cluster().await;
     let kubeconfig = operators_kubeconfig(cluster).await;
     let namespace = fresh_namespace(cluster).await;
-    let aws = aws().await;
+    let aws = world().await;
     let mut first = Replica::start(&kubeconfig, &namespace, "first", &aws.url());
     until_it_leads(&first).await;
     let second = Replica::start(&kubeconfig, &namespace, "second", &aws.url());
@@ -142,7 +122,7 @@ async fn a_leader_that_cannot_reach_the_api_server_stops_to_lead_and_another_doe
     let cluster = cluster().await;
     let kubeconfig = operators_kubeconfig(cluster).await;
     let namespace = fresh_namespace(cluster).await;
-    let aws = aws().await;
+    let aws = world().await;
     let proxy = Proxy::of_kubernetes(cluster, &kubeconfig).await;
     let first = Replica::start(proxy.kubeconfig(), &namespace, "first", &aws.url());
     until_it_leads(&first).await;
@@ -163,7 +143,7 @@ async fn a_replica_that_may_not_read_its_lease_is_not_ready_and_does_nothing() {
     // Without the operator's role.
     let namespace = "without-a-lease";
     cluster.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
-    let aws = aws().await;
+    let aws = world().await;
     let replica = Replica::start(&kubeconfig, namespace, "only", &aws.url());
     eventually("it answers", 20, async || replica.asked("/healthz").await.is_some()).await;
     apply(cluster, namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
@@ -177,7 +157,7 @@ async fn a_replica_that_may_not_read_its_lease_is_not_ready_and_does_nothing() {
 async fn what_a_replica_does_is_told_in_its_metrics_and_checked_by_a_command() {
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
-    let aws = aws().await;
+    let aws = world().await;
     let replica = Replica::start(&operators_kubeconfig(cluster).await, &namespace, "only", &aws.url());
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     until_it_is_encrypted(cluster, &namespace).await;

@@ -1,5 +1,6 @@
 //! The operator's own process, on a real clock: killed at the worst moment, before objects that it cannot read, without AWS.
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use test_cluster::TestCluster;
 
 use crate::play::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig};
 
-const START: &str = "StartDeliveryStreamEncryption";
+pub(crate) const START: &str = "StartDeliveryStreamEncryption";
 
 /// The operator as a process. Dropping it kills it.
 pub(crate) struct OperatorProcess(Child);
@@ -87,6 +88,20 @@ pub(crate) async fn eventually(what: &str, seconds: u64, mut is_so: impl AsyncFn
     }
 }
 
+/// An address whose port was free a moment ago.
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    listener.local_addr().expect("an address")
+}
+
+/// Waits until the resource `orders` is encrypted.
+pub(crate) async fn until_it_is_encrypted(cluster: &TestCluster, namespace: &str) {
+    eventually("it is encrypted", 40, async || {
+        field(cluster, namespace, "orders", REASON).await == "Encrypted"
+    })
+    .await;
+}
+
 /// One field of a resource, by kubectl's jsonpath.
 pub(crate) async fn field(cluster: &TestCluster, namespace: &str, name: &str, path: &str) -> String {
     let path = format!("jsonpath={path}");
@@ -105,7 +120,8 @@ pub(crate) async fn apply(cluster: &TestCluster, namespace: &str, name: &str, sp
     cluster.apply(&resource.to_string()).await.expect("the resource is accepted");
 }
 
-async fn world() -> SimulatedAws {
+/// A simulated AWS on the real clock, with one stream, in which a change takes 2 s.
+pub(crate) async fn world() -> SimulatedAws {
     let settings = Settings { enabling: SignedDuration::from_secs(2), ..Settings::default() };
     let mut world = World::new(settings);
     world.plant_stream(PlantedStream::default());
@@ -134,10 +150,7 @@ async fn killed_right_after_a_start_was_sent_the_operator_sends_no_second_one() 
     );
 
     let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
-    eventually("it is encrypted", 40, async || {
-        field(cluster, &namespace, "orders", REASON).await == "Encrypted"
-    })
-    .await;
+    until_it_is_encrypted(cluster, &namespace).await;
     assert_eq!(aws.world().calls().count(START, "orders"), 1);
 }
 
@@ -145,10 +158,7 @@ async fn killed_right_after_a_start_was_sent_the_operator_sends_no_second_one() 
 async fn an_unreachable_aws_is_told_within_seconds() {
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
-    // A port that was free a moment ago.
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-    let url = format!("http://127.0.0.1:{port}");
+    let url = format!("http://{}", free_address());
     let _operator = OperatorProcess::start(
         &operators_kubeconfig(cluster).await,
         &namespace,
