@@ -209,6 +209,9 @@ impl State {
         // What it says may be from the look of a visit before.
         let shown = status.stream.as_ref().and_then(|stream| self.promises.shown.get(&stream.arn));
         let known = shown.and_then(|shown| shown.last.get(&by.replica)).map_or(begun, |at| begun.min(*at));
+        // What another replica has seen since, it cannot know.
+        let overtaken = shown
+            .is_some_and(|shown| shown.last.iter().any(|(other, at)| *other != by.replica && *at > known));
         self.promises.told.insert(of.uid.clone(), known);
         let ready = find(&status.conditions, ConditionType::Ready);
         self.story.tell(now, || {
@@ -238,10 +241,6 @@ impl State {
         // Where nothing is looked at, what is said of the key is what was last known. What was said before and is still said,
         // because nobody looked, was held against the truth then.
         let repeated = before.status.as_ref().is_some_and(|before| claimed(before) == claimed(status));
-        // What another replica has seen since, it cannot know.
-        let shown = status.stream.as_ref().and_then(|stream| self.promises.shown.get(&stream.arn));
-        let overtaken = shown
-            .is_some_and(|shown| shown.last.iter().any(|(other, at)| *other != by.replica && *at > known));
         if reason != Reason::DisableNotPermitted && (looked || !repeated) && !overtaken {
             self.claims(&of, status);
         }
