@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::book::Book;
 use super::memory::Visit;
+use super::records::RecordError;
 use super::resolve::Subject;
 use crate::model::decision::{Input, Seen};
 use crate::model::fault::Fault;
@@ -92,6 +93,19 @@ impl Case {
             waiting: self.visit.waiting,
             drift_interval: self.subject.drift_interval,
         }
+    }
+
+    /// Takes what is asked for by now. Where KMS could not be asked of the key, nothing is known that a call may follow.
+    pub(super) fn resolve_again(&mut self, subject: Subject) -> Result<(), RecordError> {
+        if subject.stream != self.subject.stream {
+            // Other credentials name another account's stream, and the ledger is not that stream's.
+            return Err(RecordError::Conflict);
+        }
+        if let Some(fault) = &subject.fault {
+            self.sight = Sight::Failed(fault.clone());
+        }
+        self.subject = subject;
+        Ok(())
     }
 
     /// How long before `steady` it was begun to resolve what is asked for.

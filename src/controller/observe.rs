@@ -24,7 +24,7 @@ pub(super) async fn observe<A: Streams, R: Records>(
     look(operator, case).await;
     if case.resolved_before(operator.clock.steady()) > FRESH {
         match resolve::resolve(operator, resource, &case.visit).await? {
-            Ok(subject) => case.subject = subject,
+            Ok(subject) => case.resolve_again(subject)?,
             Err(unresolved) => return Ok(Err(unresolved)),
         }
     }

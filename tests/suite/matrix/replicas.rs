@@ -89,6 +89,27 @@ async fn a_visit_that_was_paused_before_its_look_wipes_out_no_backoff_of_the_key
 }
 
 #[tokio::test]
+async fn where_kms_cannot_be_asked_again_after_a_pause_no_call_follows_what_it_said_before() {
+    let play = stage().await;
+    let key = play.plant_key();
+    let one = Journey::new(&play, Service::Firehose, "orders", None);
+    play.apply("orders", &spec(&one.arn, Some(&key))).await;
+
+    // It has asked KMS for the key, and is paused for ten minutes.
+    let late = FusedOperator::new(play.replica(), Some((3, When::After)));
+    let resource = play.resource("orders").await.expect("the resource");
+    let meanwhile = async || {
+        play.aws.world().key_mut(&key).expect("the key").state = KeyState::Disabled;
+        play.aws.world().script(Rule { times: Some(1), ..Rule::always(Fault::Throttle).on("DescribeKey") });
+        play.aws.advance(SignedDuration::from_mins(10));
+    };
+    late.visit_with_a_pause(&resource, meanwhile).await.expect("Kubernetes can be asked");
+    let passed = late.passed();
+    assert_eq!(passed.iter().filter(|name| **name == "key").count(), 2, "{passed:?}");
+    assert_eq!(play.calls(START, "orders"), 0, "the key was usable ten minutes ago");
+}
+
+#[tokio::test]
 async fn where_aws_cannot_be_asked_its_last_word_is_not_repeated_beside_what_was_learned_since() {
     let play = stage().await;
     let mut one = Journey::new(&play, Service::Firehose, "orders", None);
