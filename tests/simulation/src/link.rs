@@ -176,6 +176,7 @@ impl Link {
                 }
                 Some(KubernetesFault::Conflict) => (Err(RecordError::Conflict), SignedDuration::ZERO),
                 Some(KubernetesFault::Forbidden) => {
+                    state.promises.visit_forgets(state.polled.task);
                     (Err(RecordError::Unusable("forbidden".to_owned())), SignedDuration::ZERO)
                 }
                 Some(KubernetesFault::AnswerLost) => {

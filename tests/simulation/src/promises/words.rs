@@ -134,6 +134,11 @@ impl Promises {
         true
     }
 
+    /// A visit may not write into its ledger: what it was shown is kept nowhere, and its status says no more than that.
+    pub fn visit_forgets(&mut self, task: usize) {
+        self.unsaid.remove(&task);
+    }
+
     /// A visit goes on, or begins.
     pub fn visit_goes_on(&mut self, task: usize, now: Timestamp) {
         self.begun.entry(task).or_insert(now);
