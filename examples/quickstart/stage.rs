@@ -6,10 +6,9 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context as _;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use simulated_aws::{Clock, SimulatedAws};
+use simulated_aws::{Clock, SimulatedAws, samples};
 use test_cluster::TestCluster;
 
-use crate::story;
 
 /// Everything that runs. Dropping it ends it all.
 pub(crate) struct Stage {
@@ -36,7 +35,7 @@ impl Stage {
     /// Starts everything and installs the operator's definitions and roles.
     pub(crate) async fn set() -> anyhow::Result<Self> {
         let cluster = TestCluster::start().await?;
-        let aws = SimulatedAws::start(story::world(), Clock::Real).await?;
+        let aws = SimulatedAws::start(samples::world(), Clock::Real).await?;
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         for folder in ["config"] {
             let folder = repository.join(folder);

@@ -1,15 +1,11 @@
-//! The story: the world in which the samples live, what its people do, and what must be true at the end.
+//! The story: what the people of the samples' world do, and what must be true at the end.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use jiff::SignedDuration;
 use kube::api::Api;
-use serde_json::{Value, json};
-use simulated_aws::world::{
-    Calls as _, EncryptionStatus as Shown, KeyState, PlantedKey, PlantedStream, Service, Settings, Snapshot,
-    Source, World,
-};
+use simulated_aws::samples::{DENIED, DISABLED, mended};
+use simulated_aws::world::{Calls as _, EncryptionStatus as Shown, PlantedStream, Snapshot};
 use stream_encryption_operator::api::condition::{ConditionType, find};
 use stream_encryption_operator::api::stream_encryption::{
     EncryptionStatus, StreamEncryption, StreamEncryptionStatus,
@@ -18,44 +14,6 @@ use stream_encryption_operator::api::stream_encryption::{
 use crate::stage::Stage;
 
 const ACCOUNT: &str = "arn:aws:kms:eu-west-1:111122223333:key";
-const DENIED: &str = "44444444-4444-4444-8444-444444444444";
-const DISABLED: &str = "55555555-5555-4555-8555-555555555555";
-
-/// The streams and keys of `config/samples`. ENABLING takes 3 seconds here; AWS takes some seconds to minutes.
-pub(crate) fn world() -> World {
-    let three = SignedDuration::from_secs(3);
-    let settings = Settings { enabling: three, disabling: three, updating: three, ..Settings::default() };
-    let mut world = World::new(settings);
-    for name in ["clicks", "payments", "audit", "orders"] {
-        world.plant_stream(PlantedStream { name: name.to_owned(), ..PlantedStream::default() });
-    }
-    let source = Source::KinesisStreamAsSource;
-    world.plant_stream(PlantedStream { name: "replica".to_owned(), source, ..PlantedStream::default() });
-    world.plant_stream(PlantedStream {
-        service: Service::Kinesis,
-        name: "telemetry".to_owned(),
-        ..PlantedStream::default()
-    });
-    let payments = world.plant_key(key("22222222-2222-4222-8222-222222222222"));
-    world.plant_alias("alias/payments", &payments);
-    world.plant_key(key("33333333-3333-4333-8333-333333333333"));
-    world.plant_key(PlantedKey { policy: Some(policy(&["Allow", "Deny"])), ..key(DENIED) });
-    world.plant_key(PlantedKey { state: KeyState::Disabled, ..key(DISABLED) });
-    world
-}
-
-fn key(id: &str) -> PlantedKey {
-    PlantedKey { id: id.to_owned(), ..PlantedKey::default() }
-}
-
-/// A key policy: everybody may do everything, and with "Deny" nobody may make a grant.
-fn policy(effects: &[&str]) -> Value {
-    let statement = |effect: &&str| {
-        let action = if *effect == "Deny" { "kms:CreateGrant" } else { "kms:*" };
-        json!({"Effect": effect, "Principal": "*", "Action": action, "Resource": "*"})
-    };
-    json!({"Version": "2012-10-17", "Statement": effects.iter().map(statement).collect::<Vec<_>>()})
-}
 
 /// What people do, each when it is their turn.
 pub(crate) async fn play(stage: &Stage) -> anyhow::Result<()> {
@@ -80,7 +38,7 @@ async fn re_key(stage: &Stage) -> anyhow::Result<()> {
     person(
         "somebody mends the key policy, and asks for a retry: kubectl annotate strenc payments streamencryption.dev/retry=…",
     );
-    stage.aws.world().plant_key(PlantedKey { policy: Some(policy(&["Allow"])), ..key(DENIED) });
+    stage.aws.world().plant_key(mended(DENIED));
     let retry = format!("streamencryption.dev/retry={}", jiff::Timestamp::now());
     stage.kubectl(&["annotate", "strenc", "payments", "-n", "data", "--overwrite", &retry]).await?;
     until(stage, "payments", says("Encrypted")).await.map(|_| ())
@@ -94,7 +52,7 @@ async fn disabled_key(stage: &Stage) -> anyhow::Result<()> {
         bail!("a call was spent on a disabled key");
     }
     person("somebody enables the key of audit");
-    stage.aws.world().plant_key(key(DISABLED));
+    stage.aws.world().plant_key(mended(DISABLED));
     until(stage, "audit", says("Encrypted")).await.map(|_| ())
 }
 

@@ -33,4 +33,4 @@ mod process;
 mod programs;
 
 pub use cluster::{TestCluster, shared};
-pub use programs::{Programs, build_go_program, build_go_program_with_tags};
+pub use programs::{Programs, build_go_program, build_go_program_with_tags, kubernetes_program};

@@ -35,17 +35,24 @@ impl Programs {
     /// # Errors
     /// Go is missing, too old, or cannot build or download; the error says what to install.
     pub async fn find_or_build() -> anyhow::Result<Self> {
-        let folders = Folders::from_environment()?;
-        let missing: Vec<&str> = ["etcd", "kube-apiserver", "kubectl"]
-            .into_iter()
-            .filter(|name| folders.find(name).is_none())
-            .collect();
-        if !missing.is_empty() {
-            build::build(&folders.cache, &missing).await?;
-        }
-        let path = |name| folders.find(name).with_context(|| format!("{name} was built and is not there"));
-        Ok(Self { etcd: path("etcd")?, kube_apiserver: path("kube-apiserver")?, kubectl: path("kubectl")? })
+        Ok(Self {
+            etcd: kubernetes_program("etcd").await?,
+            kube_apiserver: kubernetes_program("kube-apiserver").await?,
+            kubectl: kubernetes_program("kubectl").await?,
+        })
     }
+}
+
+/// One of the programs of a cluster by its name, as [`Programs`] finds it: also those that only a node needs, such as `kubelet`.
+///
+/// # Errors
+/// As [`Programs::find_or_build`].
+pub async fn kubernetes_program(name: &str) -> anyhow::Result<PathBuf> {
+    let folders = Folders::from_environment()?;
+    if folders.find(name).is_none() {
+        build::build(&folders.cache, name).await?;
+    }
+    folders.find(name).with_context(|| format!("{name} was built and is not there"))
 }
 
 /// The folders to look in.

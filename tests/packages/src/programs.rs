@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
-use test_cluster::{TestCluster, build_go_program_with_tags};
+use test_cluster::build_go_program_with_tags;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
@@ -47,24 +47,31 @@ pub async fn promtool() -> anyhow::Result<&'static PathBuf> {
 /// Go cannot download it.
 pub async fn prometheus_operator_definitions() -> anyhow::Result<Vec<PathBuf>> {
     let name = "github.com/prometheus-operator/prometheus-operator";
-    let mut go = Command::new("go");
-    go.args(["mod", "download", "-json", name]).current_dir(module("prometheus-operator"));
-    let downloaded: serde_json::Value = serde_json::from_str(&output(go, "").await?)?;
-    let folder =
-        Path::new(downloaded["Dir"].as_str().context("no folder")?).join("example/prometheus-operator-crd");
+    let folder = go_module(&module("prometheus-operator"), name).await?.join("example/prometheus-operator-crd");
     Ok(["servicemonitors", "prometheusrules"]
         .map(|kind| folder.join(format!("monitoring.coreos.com_{kind}.yaml")))
         .into())
 }
 
-/// Runs Helm in the repository, with `input` as its stdin; on `cluster`, or without any.
+/// The sources of a Go module, at the version that the module in the folder `from` pins.
+///
+/// # Errors
+/// Go cannot download it.
+pub async fn go_module(from: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let mut go = Command::new("go");
+    go.args(["mod", "download", "-json", name]).current_dir(from);
+    let downloaded: serde_json::Value = serde_json::from_str(&output(go, "").await?)?;
+    Ok(downloaded["Dir"].as_str().context("no folder")?.into())
+}
+
+/// Runs Helm in the repository, with `input` as its stdin; on the cluster of `kubeconfig`, or without any.
 ///
 /// # Errors
 /// Helm fails; the error has what it says.
 pub async fn run_helm(
     arguments: &[&str],
     input: &str,
-    cluster: Option<&TestCluster>,
+    kubeconfig: Option<&Path>,
 ) -> anyhow::Result<String> {
     let own = TempDir::new()?;
     let mut helm = Command::new(helm().await?);
@@ -72,7 +79,7 @@ pub async fn run_helm(
     for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
         helm.env(folder, own.path().join(folder));
     }
-    helm.env("KUBECONFIG", cluster.map_or(Path::new("/nowhere"), TestCluster::kubeconfig));
+    helm.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nowhere")));
     output(helm, input).await.with_context(|| format!("helm {}", arguments.join(" ")))
 }
 
@@ -87,7 +94,10 @@ pub async fn run_promtool(arguments: &[&str], folder: &Path) -> anyhow::Result<S
 }
 
 /// What a program prints to stdout.
-async fn output(mut command: Command, input: &str) -> anyhow::Result<String> {
+///
+/// # Errors
+/// It fails; the error has what it says.
+pub async fn output(mut command: Command, input: &str) -> anyhow::Result<String> {
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

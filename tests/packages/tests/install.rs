@@ -107,7 +107,7 @@ async fn helm_installs_upgrades_and_uninstalls_as_documented_and_the_resources_s
     assert_eq!(cluster.kubectl(&get).await.expect("the Deployment"), "eu-west-1", "what was set is kept");
 
     let uninstall = ["uninstall", "stream-encryption-operator", "--namespace", NAMESPACE];
-    programs::run_helm(&uninstall, "", Some(&cluster)).await.expect("it is uninstalled");
+    programs::run_helm(&uninstall, "", Some(cluster.kubeconfig())).await.expect("it is uninstalled");
     assert_eq!(there(&cluster).await, Vec::<String>::new());
     the_resource_is_there(&cluster).await;
 

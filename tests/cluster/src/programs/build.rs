@@ -20,16 +20,14 @@ const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kubernetes");
 /// How often a running build says so.
 const PROGRESS: Duration = Duration::from_secs(15);
 
-/// Builds those of `names` that `cache` does not hold by the time that we have its lock.
-pub(super) async fn build(cache: &Path, names: &[&str]) -> anyhow::Result<()> {
+/// Builds a program, unless `cache` holds it by the time that we have its lock.
+pub(super) async fn build(cache: &Path, name: &str) -> anyhow::Result<()> {
     let instead = "no etcd and Kubernetes to test with; a folder that holds etcd, kube-apiserver and kubectl will do, too: \
                    set KUBEBUILDER_ASSETS to it";
     check_go(Path::new(MODULE), "etcd and Kubernetes").await.context(instead)?;
     let _lock = lock(cache).await?;
-    for name in names {
-        if !cache.join(name).is_file() {
-            build_one(cache, name).await.context(instead)?;
-        }
+    if !cache.join(name).is_file() {
+        build_one(cache, name).await.context(instead)?;
     }
     Ok(())
 }

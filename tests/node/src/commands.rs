@@ -1,0 +1,70 @@
+//! kubectl and Helm, as a user of the node's cluster types them, and waiting for what comes of it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use packages::programs::{output, run_helm};
+use serde_json::Value;
+use tokio::process::Command;
+
+/// The folder that `tests/node/node` keeps the node's state in.
+///
+/// # Panics
+/// There is no node.
+#[must_use]
+pub fn state() -> PathBuf {
+    std::env::var_os("NODE_STATE").expect("a node is needed: bash tests/node/run").into()
+}
+
+/// Runs kubectl in the repository, and gives what it prints.
+///
+/// # Errors
+/// It fails; the error has what it says.
+pub async fn try_kubectl(arguments: &[&str], input: &str) -> anyhow::Result<String> {
+    let mut kubectl = Command::new(state().join("programs/kubectl"));
+    kubectl.args(arguments).current_dir(packages::path("."));
+    output(kubectl, input).await.with_context(|| format!("kubectl {}", arguments.join(" ")))
+}
+
+/// [`try_kubectl`] with words divided by blanks.
+///
+/// # Panics
+/// It fails.
+pub async fn kubectl(line: &str) -> String {
+    let arguments: Vec<&str> = line.split_whitespace().collect();
+    try_kubectl(&arguments, "").await.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// `kubectl apply` of an object or a list of them.
+///
+/// # Panics
+/// The API server does not take it.
+pub async fn apply(object: &Value) {
+    let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
+    try_kubectl(&apply, &object.to_string()).await.unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// Runs Helm on the node's cluster.
+///
+/// # Panics
+/// It fails.
+pub async fn helm(line: &str, values: &Value) -> String {
+    let arguments: Vec<&str> = line.split_whitespace().collect();
+    let kubeconfig = state().join("kubeconfig");
+    run_helm(&arguments, &values.to_string(), Some(Path::new(&kubeconfig)))
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Waits for what the cluster does by itself.
+///
+/// # Panics
+/// It does not come true within `seconds`.
+pub async fn eventually(what: &str, seconds: u64, mut is_so: impl AsyncFnMut() -> bool) {
+    let begin = Instant::now();
+    while !is_so().await {
+        assert!(begin.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

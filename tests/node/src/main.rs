@@ -1,0 +1,36 @@
+//! Brings the programs of a node together in one folder, and builds those that are missing: `cargo run -p node -- FOLDER`.
+//!
+//! About 10 minutes the first time, on two cores; then they come from the cache of `tests/cluster`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use node::argocd;
+use packages::programs::{go_module, helm};
+use test_cluster::{build_go_program, kubernetes_program};
+
+const KUBERNETES: [&str; 7] =
+    ["etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let folder: PathBuf = std::env::args().nth(1).context("say which folder: cargo run -p node -- FOLDER")?.into();
+    fs::create_dir_all(&folder)?;
+    for name in KUBERNETES {
+        symlink(kubernetes_program(name).await?, folder.join(name))?;
+    }
+    symlink(helm().await?, folder.join("helm"))?;
+
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("argocd");
+    let name = "github.com/argoproj/argo-cd/v3";
+    let program = build_go_program(&module, &format!("{name}/cmd"), "argocd").await?;
+    symlink(program, folder.join(argocd::PROGRAM))?;
+    symlink(go_module(&module, name).await?.join("manifests/crds"), folder.join(argocd::DEFINITIONS))?;
+    // Its server of repositories looks for this in PATH, whether commits are signed or not.
+    let verify = folder.join("git-verify-wrapper.sh");
+    fs::write(&verify, "#!/bin/sh\ngit verify-commit \"$1\" 2>&1 || true\n")?;
+    fs::set_permissions(&verify, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}

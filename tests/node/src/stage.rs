@@ -1,0 +1,135 @@
+//! What a test begins with: a node with nothing of ours on it, and the simulated AWS where pods reach it.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use packages::objects::{NAMESPACE, RELEASE};
+use serde_json::{Value, json};
+use simulated_aws::world::{Calls as _, World};
+use simulated_aws::{Clock, SimulatedAws};
+
+use crate::commands::{apply, helm, kubectl, state, try_kubectl};
+
+/// Where servers listen that pods reach.
+const NODE: [u8; 4] = [10, 1, 0, 1];
+const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+const REGION: &str = "eu-west-1";
+/// The chart's Deployment, in its namespace.
+pub const OPERATOR: &str = "deployment/stream-encryption-operator -n stream-encryption-system";
+/// The samples that become Ready.
+pub const READY: [&str; 4] = ["clicks", "payments", "telemetry", "orders"];
+/// The samples that wait for somebody, and why.
+pub const WAITING: [(&str, &str); 2] = [("audit", "KeyDisabled"), ("replica", "SourceNotDirectPut")];
+
+/// A test's stage.
+pub struct Stage {
+    /// AWS, on the real clock.
+    pub aws: SimulatedAws,
+}
+
+impl Stage {
+    /// Clears the node, and makes the operator's namespace, in which only pods of the standard `restricted` may run, with AWS's
+    /// credentials in a Secret.
+    ///
+    /// # Panics
+    /// There is no node.
+    pub async fn set(world: World) -> Self {
+        clear().await;
+        let aws = SimulatedAws::start_on((NODE, 0).into(), world, Clock::Real).await.expect("a simulated AWS");
+        let labels = json!({
+            "pod-security.kubernetes.io/enforce": "restricted",
+            "pod-security.kubernetes.io/warn": "restricted",
+        });
+        let credentials =
+            format!("[default]\naws_access_key_id = {ACCESS_KEY}\naws_secret_access_key = not-a-secret\n");
+        apply(&json!({"apiVersion": "v1", "kind": "List", "items": [
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}},
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "aws", "namespace": NAMESPACE},
+             "stringData": {"credentials": credentials}},
+        ]}))
+        .await;
+        Self { aws }
+    }
+
+    /// The chart's values that a user of this AWS has to set, and no other.
+    #[must_use]
+    pub fn values(&self) -> Value {
+        json!({"aws": {"region": REGION, "endpointUrl": self.aws.url(), "credentials": {"secretName": "aws"}}})
+    }
+
+    /// The same for the Deployment of `config/install.yaml`, for `kubectl set env`.
+    #[must_use]
+    pub fn environment(&self) -> String {
+        let url = self.aws.url();
+        format!(
+            "AWS_REGION={REGION} AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY=not-a-secret"
+        )
+    }
+
+    /// `helm install` with [`Self::values`], and waits until both pods are Ready.
+    ///
+    /// # Panics
+    /// They are not.
+    pub async fn install(&self) {
+        let chart = packages::CHART;
+        helm(&format!("install {RELEASE} {chart} -n {NAMESPACE} --values - --wait --timeout 60s"), &self.values())
+            .await;
+    }
+
+    /// Applies the samples, and waits until each is as its file says.
+    ///
+    /// # Panics
+    /// One is not.
+    pub async fn samples(&self) {
+        kubectl("apply -k config/samples").await;
+        self.samples_are_as_their_files_say().await;
+    }
+
+    /// Waits until each sample is as its file says.
+    ///
+    /// # Panics
+    /// One is not.
+    pub async fn samples_are_as_their_files_say(&self) {
+        let ready = READY.map(|name| format!("strenc/{name}")).join(" ");
+        kubectl(&format!("wait --for=condition=Ready {ready} -n data --timeout=60s")).await;
+        for (name, reason) in WAITING {
+            let path = "{.status.conditions[?(@.type==\"Ready\")].reason}";
+            kubectl(&format!("wait --for=jsonpath={path}={reason} strenc/{name} -n data --timeout=60s")).await;
+        }
+    }
+
+    /// Starts and Stops of every stream that AWS got: how often, by stream.
+    #[must_use]
+    pub fn changes(&self) -> BTreeMap<String, usize> {
+        let mut changes = BTreeMap::new();
+        for call in self.aws.world().calls().iter().filter(|call| call.changes_encryption()) {
+            *changes.entry(call.target.clone()).or_default() += 1;
+        }
+        changes
+    }
+
+    /// How often Start was called of a stream of Firehose.
+    #[must_use]
+    pub fn starts(&self, stream: &str) -> usize {
+        self.aws.world().calls().count("StartDeliveryStreamEncryption", stream)
+    }
+}
+
+/// Takes away all that a test before has left.
+async fn clear() {
+    for release in helm(&format!("list -n {NAMESPACE} --short"), &json!({})).await.lines() {
+        helm(&format!("uninstall {release} -n {NAMESPACE} --wait"), &json!({})).await;
+    }
+    kubectl("delete --ignore-not-found --wait -f config/install.yaml").await;
+    kubectl("delete --ignore-not-found --wait namespace data").await;
+}
+
+/// Gives the Services their names, which a cluster's DNS server would know.
+///
+/// # Panics
+/// The node's state cannot be written.
+pub async fn name_services() {
+    let lines = "jsonpath={range .items[*]}{.spec.clusterIP} {.metadata.name}.{.metadata.namespace}.svc{\"\\n\"}{end}";
+    let hosts = try_kubectl(&["get", "services", "-A", "-o", lines], "").await.expect("the Services");
+    fs::write(state().join("hosts/services"), hosts).expect("the node's hosts");
+}

@@ -1,0 +1,159 @@
+//! By Argo CD, from a Git repository: what it says of streams, that it finds nothing to do again, and that pruning leaves AWS alone.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use jiff::SignedDuration;
+use node::argocd::{ArgoCd, RESYNC};
+use node::commands::{apply, eventually, kubectl, try_kubectl};
+use node::stage::Stage;
+use packages::objects::parsed;
+use serde_json::{Value, json};
+use simulated_aws::samples;
+use simulated_aws::world::{EncryptionStatus, Settings};
+use tempfile::TempDir;
+
+const OPERATOR: &str = "stream-encryption-operator";
+const STREAMS: &str = "streams";
+const CLICKS: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/clicks";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_touching_aws() {
+    let mut world = samples::world();
+    *world.settings() = Settings { enabling: SignedDuration::from_secs(10), ..world.settings().clone() };
+    let stage = Stage::set(world).await;
+    let repository = Repository::of_the_chart();
+    repository.add(&["01-firehose-aws-owned-key.yaml", "03-kinesis-by-arn.yaml"]);
+    repository.commit("the operator, and two streams");
+    let argocd = ArgoCd::start().await;
+
+    let mut values = stage.values();
+    // It looks for drift all the time: what that writes must be no difference.
+    values["driftIntervalSeconds"] = json!(10);
+    let helm = json!({"releaseName": OPERATOR, "valuesObject": values});
+    apply(&repository.application("application-operator.yaml", &json!({"helm": helm}))).await;
+    argocd.until(OPERATOR, "Synced Healthy", 90).await;
+
+    apply(&repository.application("application-streams.yaml", &json!({}))).await;
+    argocd.until(STREAMS, "Synced Progressing", 60).await;
+    assert!(!encrypted(&stage), "Progressing while ENABLING");
+    eventually("both are encrypted, and said to be", 60, async || {
+        let healthy = argocd.says(STREAMS).await == "Synced Healthy";
+        assert!(!healthy || encrypted(&stage), "Healthy before the stream is encrypted");
+        healthy
+    })
+    .await;
+
+    nothing_to_do_for_30_resyncs(&argocd).await;
+
+    repository.add(&["06-not-direct-put.yaml"]);
+    repository.commit("a stream that cannot be encrypted");
+    refresh().await;
+    argocd.until(STREAMS, "Synced Degraded", 60).await;
+
+    repository.remove(&["06-not-direct-put.yaml", "01-firehose-aws-owned-key.yaml"]);
+    repository.commit("clicks is not ours any more");
+    refresh().await;
+    eventually("it is pruned", 60, async || {
+        try_kubectl(&["get", "strenc", "clicks", "-n", "data"], "").await.is_err()
+    })
+    .await;
+    argocd.until(STREAMS, "Synced Healthy", 60).await;
+    assert!(encrypted(&stage), "deletionPolicy: Retain");
+    let changes: Vec<(String, usize)> = stage.changes().into_iter().collect();
+    assert_eq!(changes, [("clicks".to_owned(), 1), ("telemetry".to_owned(), 1)], "one Start each, and no Stop");
+
+    for application in [STREAMS, OPERATOR] {
+        kubectl(&format!("delete application {application} -n argocd")).await;
+    }
+}
+
+/// Looks at every comparison of the two applications until there were thirty of each.
+async fn nothing_to_do_for_30_resyncs(argocd: &ArgoCd) {
+    let syncs = async || {
+        let path = "{.status.history[*].id} {.status.operationState.startedAt}";
+        [argocd.field(OPERATOR, path).await, argocd.field(STREAMS, path).await]
+    };
+    let before = syncs().await;
+    let mut comparisons = [BTreeSet::new(), BTreeSet::new()];
+    eventually("there were 30 comparisons", 60 * RESYNC, async || {
+        for (application, seen) in [OPERATOR, STREAMS].into_iter().zip(&mut comparisons) {
+            let says = "{.status.reconciledAt} {.status.sync.status} {.status.health.status}";
+            let says = argocd.field(application, says).await;
+            let (at, state) = says.split_once(' ').expect("a time");
+            assert_eq!(state, "Synced Healthy", "{application}");
+            seen.insert(at.to_owned());
+        }
+        comparisons.iter().all(|seen| seen.len() > 30)
+    })
+    .await;
+    assert_eq!(syncs().await, before, "nothing was synced again");
+}
+
+/// Whether the stream `clicks` is.
+fn encrypted(stage: &Stage) -> bool {
+    let now = stage.aws.now();
+    let world = stage.aws.world();
+    world.stream(CLICKS, now).is_some_and(|stream| stream.encryption == EncryptionStatus::Enabled)
+}
+
+/// Has Argo CD read the repository now, as its button does.
+async fn refresh() {
+    kubectl(&format!("annotate application {STREAMS} -n argocd --overwrite argocd.argoproj.io/refresh=hard")).await;
+}
+
+/// A Git repository with the chart, and a folder of streams.
+struct Repository(TempDir);
+
+impl Repository {
+    fn of_the_chart() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        run(Command::new("cp").arg("-r").arg(packages::path("charts")).arg(folder.path()));
+        fs::create_dir(folder.path().join(STREAMS)).expect("a folder");
+        run(Command::new("git").args(["init", "--quiet", "--initial-branch=main"]).arg(folder.path()));
+        Self(folder)
+    }
+
+    fn add(&self, samples: &[&str]) {
+        for sample in samples {
+            let from = packages::path("config/samples").join(sample);
+            fs::copy(from, self.0.path().join(STREAMS).join(sample)).expect(sample);
+        }
+    }
+
+    fn remove(&self, samples: &[&str]) {
+        for sample in samples {
+            fs::remove_file(self.0.path().join(STREAMS).join(sample)).expect(sample);
+        }
+    }
+
+    fn commit(&self, message: &str) {
+        let git = || {
+            let mut git = Command::new("git");
+            git.arg("-C").arg(self.0.path()).args(["-c", "user.name=test", "-c", "user.email=test@example.com"]);
+            git
+        };
+        run(git().args(["add", "--all"]));
+        run(git().args(["commit", "--quiet", "--message", message]));
+    }
+
+    /// An application of `config/argocd`, from this repository; with more in its source.
+    fn application(&self, file: &str, source: &Value) -> Value {
+        let text = packages::text(&format!("config/argocd/{file}"));
+        let [mut application] = <[Value; 1]>::try_from(parsed(&text).expect("YAML")).expect("one application");
+        let url = format!("file://{}", Path::display(self.0.path()));
+        let own = &mut application["spec"]["source"];
+        own["repoURL"] = url.into();
+        own["targetRevision"] = "main".into();
+        for (name, value) in source.as_object().expect("an object") {
+            own[name] = value.clone();
+        }
+        application
+    }
+}
+
+fn run(command: &mut Command) {
+    assert!(command.status().expect("it starts").success(), "{command:?}");
+}

@@ -1,0 +1,127 @@
+//! Installed by Helm and by kubectl, upgraded, rolled back, uninstalled and installed again: streams are encrypted, and nothing is lost.
+
+use std::time::{Duration, Instant};
+
+use node::commands::{apply, eventually, helm, kubectl, try_kubectl};
+use node::stage::{OPERATOR, Stage, name_services};
+use packages::objects::{NAMESPACE, RELEASE};
+use serde_json::{Value, json};
+use simulated_aws::samples;
+use simulated_aws::world::PlantedStream;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_helm_two_restricted_pods_are_ready_in_15_seconds_and_the_samples_become_as_they_should() {
+    let stage = Stage::set(samples::world()).await;
+    let begin = Instant::now();
+    stage.install().await;
+    let took = begin.elapsed();
+    assert_eq!(ready_pods().await, "2");
+    println!("two pods are ready {:.1} s after `helm install`", took.as_secs_f64());
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    stage.samples().await;
+    name_services().await;
+    let tested = helm(&format!("test {RELEASE} -n {NAMESPACE} --timeout 30s"), &json!({})).await;
+    assert!(tested.contains("Phase:") && tested.contains("Succeeded"), "{tested}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_kubectl_the_same() {
+    let stage = Stage::set(samples::world()).await;
+    kubectl("apply --server-side -f config/install.yaml").await;
+    kubectl(&format!("set env {OPERATOR} {}", stage.environment())).await;
+    kubectl(&format!("rollout status {OPERATOR} --timeout=60s")).await;
+    assert_eq!(ready_pods().await, "2");
+    stage.samples().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_a_rollback_an_uninstall_and_an_install_anew_lose_nothing_and_call_nothing() {
+    let stage = Stage::set(samples::world()).await;
+    stage.install().await;
+    stage.samples().await;
+    let before = (kept().await, stage.changes());
+    let release = format!("{RELEASE} {} -n {NAMESPACE}", packages::CHART);
+
+    helm(&format!("upgrade {release} --reset-then-reuse-values --set maxCallsPerDay=19 --wait"), &json!({})).await;
+    limit_is("19").await;
+    helm(&format!("rollback {RELEASE} 1 -n {NAMESPACE} --wait"), &json!({})).await;
+    limit_is("20").await;
+    stage.samples_are_as_their_files_say().await;
+    helm(&format!("uninstall {RELEASE} -n {NAMESPACE} --wait"), &json!({})).await;
+    assert_eq!((kept().await, stage.changes()), before);
+
+    stage.install().await;
+    stage.samples_are_as_their_files_say().await;
+    stage.aws.world().plant_stream(PlantedStream { name: "late".into(), ..PlantedStream::default() });
+    apply(&resource("late")).await;
+    kubectl("wait --for=condition=Ready strenc/late -n data --timeout=60s").await;
+    kubectl("delete strenc/late -n data").await;
+    let mut changes = stage.changes();
+    assert_eq!(changes.remove("late"), Some(1), "it works");
+    assert_eq!(changes, before.1);
+}
+
+/// No chart has been published before this one: one is made that is older, with a definition that has a field less, as the
+/// first change of the API will make it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_chart_is_upgraded_with_its_definitions_under_resources_and_ledgers_that_stay() {
+    let stage = Stage::set(samples::world()).await;
+    let older = tempfile::tempdir().expect("a folder");
+    let chart = older.path().join("stream-encryption-operator");
+    let copied = std::process::Command::new("cp").arg("-r").arg(packages::path(packages::CHART)).arg(&chart).status();
+    assert!(copied.expect("cp").success());
+    let edit = |file: &str, from: &str, to: &str| {
+        let path = chart.join(file);
+        let text = std::fs::read_to_string(&path).expect(file);
+        assert!(text.contains(from), "{file}: {from}");
+        std::fs::write(path, text.replace(from, to)).expect(file);
+    };
+    edit("Chart.yaml", "\nversion: 0.1.0\n", "\nversion: 0.0.9\n");
+    edit("files/crds/streamencryptions.streamencryption.dev.yaml", "              verify:\n", "              proof:\n");
+    let install = format!("install {RELEASE} {} -n {NAMESPACE} --values - --wait", chart.display());
+    helm(&install, &stage.values()).await;
+    stage.samples().await;
+    let field = "explain streamencryption.spec.verify";
+    assert!(try_kubectl(&field.split(' ').collect::<Vec<_>>(), "").await.is_err(), "the older one has no such field");
+    let before = (kept().await, stage.changes());
+
+    let release = format!("{RELEASE} {} -n {NAMESPACE}", packages::CHART);
+    helm(&format!("upgrade {release} --reset-then-reuse-values --wait"), &json!({})).await;
+    eventually("the new definition is served", 20, async || {
+        try_kubectl(&field.split(' ').collect::<Vec<_>>(), "").await.is_ok()
+    })
+    .await;
+    stage.samples_are_as_their_files_say().await;
+    assert_eq!((kept().await, stage.changes()), before);
+}
+
+async fn ready_pods() -> String {
+    kubectl(&format!("get {OPERATOR} -o jsonpath={{.status.readyReplicas}}")).await
+}
+
+/// The limit of calls that the operator says, once it is this.
+async fn limit_is(limit: &str) {
+    eventually(&format!("the limit of calls is {limit}"), 30, async || {
+        kubectl("get strenc/clicks -n data -o jsonpath={.status.calls.limit}").await == limit
+    })
+    .await;
+}
+
+/// What has to survive: the resources as their owners wrote them, and the ledgers with their calls.
+async fn kept() -> Value {
+    let list = async |what: &str| -> Value {
+        let listed = kubectl(&format!("get {what} -o json")).await;
+        let listed: Value = serde_json::from_str(&listed).expect("JSON");
+        let kept = |item: &Value| json!([item["metadata"]["name"], item["metadata"]["uid"], item["spec"]]);
+        listed["items"].as_array().expect("items").iter().map(kept).collect()
+    };
+    json!([list("strenc -A").await, list(&format!("streamledgers -n {NAMESPACE}")).await])
+}
+
+fn resource(name: &str) -> Value {
+    json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": name, "namespace": "data"},
+        "spec": {"stream": {"service": "Firehose", "name": name}},
+    })
+}

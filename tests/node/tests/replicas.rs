@@ -1,0 +1,87 @@
+//! Pods that go: the leader's is deleted, all are replaced while streams change. Nothing is lost, and no call is made twice.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+use node::commands::{apply, eventually, kubectl};
+use node::stage::{OPERATOR, Stage};
+use packages::objects::NAMESPACE;
+use serde_json::{Value, json};
+use simulated_aws::world::{PlantedStream, Settings, World};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_leaders_pod_is_deleted_the_other_takes_over_in_under_20_seconds_and_calls_nothing_twice() {
+    let streams = ["one", "two", "three"];
+    let stage = Stage::set(world(&streams, 2)).await;
+    stage.install().await;
+    kubectl("create namespace data").await;
+    apply(&list(&streams[..1])).await;
+    kubectl("wait --for=condition=Ready strenc/one -n data --timeout=60s").await;
+
+    // Asked to end, as by a drain; and gone at once, as when the node dies.
+    for (how, stream) in [("", "two"), ("--force --grace-period=0", "three")] {
+        let first = leader().await;
+        let begin = Instant::now();
+        kubectl(&format!("delete pod {first} -n {NAMESPACE} --wait=false {how}")).await;
+        apply(&list(&[stream])).await;
+        eventually("another leads", 20, async || {
+            let now = leader().await;
+            !now.is_empty() && now != first
+        })
+        .await;
+        println!("taken over within {:.1} s ({how})", begin.elapsed().as_secs_f64());
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        kubectl(&format!("wait --for=condition=Ready strenc/{stream} -n data --timeout=60s")).await;
+        kubectl(&format!("rollout status {OPERATOR} --timeout=60s")).await;
+    }
+    assert_eq!(stage.changes(), once(&streams));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_50_streams_change_all_pods_are_replaced_and_none_is_lost_or_called_twice() {
+    let names: Vec<String> = (0..50).map(|number| format!("stream-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let stage = Stage::set(world(&names, 20)).await;
+    stage.install().await;
+    kubectl("create namespace data").await;
+    apply(&list(&names)).await;
+    eventually("some are under way", 30, async || stage.changes().len() >= 10).await;
+    let under_way = stage.changes().len();
+    kubectl(&format!("rollout restart {OPERATOR}")).await;
+    kubectl(&format!("rollout status {OPERATOR} --timeout=90s")).await;
+    println!("{under_way} of 50 were under way when the pods were replaced, {} after it", stage.changes().len());
+    assert!(under_way < 50, "the restart came too late to show anything");
+    kubectl("wait --for=condition=Ready strenc --all -n data --timeout=180s").await;
+    assert_eq!(stage.changes(), once(&names));
+}
+
+/// Streams in plain text, whose encryption takes so many seconds.
+fn world(names: &[&str], seconds: i64) -> World {
+    let settings = Settings { enabling: SignedDuration::from_secs(seconds), ..Settings::default() };
+    let mut world = World::new(settings);
+    for name in names {
+        world.plant_stream(PlantedStream { name: (*name).to_owned(), ..PlantedStream::default() });
+    }
+    world
+}
+
+fn once(names: &[&str]) -> BTreeMap<String, usize> {
+    names.iter().map(|name| ((*name).to_owned(), 1)).collect()
+}
+
+/// The pod that holds the lease.
+async fn leader() -> String {
+    kubectl(&format!("get lease/stream-encryption-operator -n {NAMESPACE} -o jsonpath={{.spec.holderIdentity}}")).await
+}
+
+fn list(names: &[&str]) -> Value {
+    let resource = |name: &&str| {
+        json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": name, "namespace": "data"},
+            "spec": {"stream": {"service": "Firehose", "name": name}},
+        })
+    };
+    json!({"apiVersion": "v1", "kind": "List", "items": names.iter().map(resource).collect::<Vec<_>>()})
+}
