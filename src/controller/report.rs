@@ -257,7 +257,7 @@ fn status(
     status.plain_text_since = claims::plain_text_since(&input).map(rounded_up);
     status.failure = failure(before, case);
     status.conditions.push(encrypted(&before.conditions, case, decision, generation));
-    status.conditions.extend(key_usable(&before.conditions, case, generation));
+    status.conditions.extend(key_usable(&before.conditions, case, decision, generation));
     status
 }
 
@@ -326,14 +326,25 @@ fn encrypted(before: &[Condition], case: &Case, decision: &Decision, generation:
     condition(before, ConditionType::Encrypted, truth, reason, &words, generation, case.now)
 }
 
-fn key_usable(before: &[Condition], case: &Case, generation: Option<i64>) -> Option<Condition> {
+fn key_usable(
+    before: &[Condition],
+    case: &Case,
+    decision: &Decision,
+    generation: Option<i64>,
+) -> Option<Condition> {
     let (truth, reason) = match (case.subject.intent.key_problem, &case.subject.intent.wanted) {
         (Some(KeyProblem::Unreadable), _) => (Truth::Unknown, Reason::KeyUnreadable),
         (Some(problem), _) => (Truth::False, problem.reason()),
+        // Nobody has said that it can be used.
+        (None, Wanted::Key(_)) if case.subject.fault.is_some() => (Truth::Unknown, decision.reason),
         (None, Wanted::Key(_)) => (Truth::True, Reason::KeyEnabled),
         (None, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => return None,
     };
-    let words = message::key_usable(&case.input());
+    let input = case.input();
+    let words = match truth {
+        Truth::Unknown if case.subject.fault.is_some() => message::ready(&input, decision),
+        Truth::True | Truth::False | Truth::Unknown => message::key_usable(&input),
+    };
     Some(condition(before, ConditionType::KeyUsable, truth, reason, &words, generation, case.now))
 }
 

@@ -19,7 +19,7 @@ async fn when_the_leaders_pod_is_deleted_the_other_takes_over_in_under_20_second
     apply(&list(&streams[..1])).await;
     kubectl("wait --for=condition=Ready strenc/one -n data --timeout=60s").await;
 
-    // Asked to end, as by a drain; and gone at once, as when the node dies.
+    // As by a drain; and with no time to finish.
     for (how, stream) in [("", "two"), ("--force --grace-period=0", "three")] {
         let first = leader().await;
         let begin = Instant::now();

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
-use simulated_aws::world::{Caller, Fault, PlantedKey, Request, Rule, Service};
+use simulated_aws::world::{Caller, Fault, KeyState, PlantedKey, Request, Rule, Service};
 use stream_encryption_operator::api::condition::ConditionType;
 
 use super::fuse::FusedOperator;
@@ -72,6 +72,23 @@ async fn without_an_identity_or_with_expired_credentials_nothing_is_called_and_i
         journey.until("Encrypted").await;
         assert_eq!(journey.changes(), 1, "{name}");
     }
+}
+
+#[tokio::test]
+async fn of_a_key_that_kms_does_not_answer_about_nobody_says_that_it_can_be_used() {
+    let play = quiet_stage().await;
+    let key = play.plant_key();
+    play.aws.world().key_mut(&key).expect("the key").state = KeyState::Disabled;
+    let mut journey = Journey::new(&play, Service::Firehose, "orders", None);
+    play.apply("orders", &spec(&journey.arn, Some(&key))).await;
+    journey.until("KeyDisabled").await;
+    play.aws.world().script(Rule::always(Fault::ServerError { status: 503 }).on("DescribeKey"));
+    journey.until("AwsUnreachable").await;
+    let status = play.status("orders").await;
+    assert_eq!(truth(&status, ConditionType::KeyUsable), "Unknown");
+    play.aws.world().clear_faults();
+    journey.until("KeyDisabled").await;
+    assert_eq!(journey.changes(), 0);
 }
 
 #[tokio::test]
