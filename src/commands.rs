@@ -26,15 +26,18 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Run(arguments) => {
             let settings = arguments.check()?;
-            telemetry::start(arguments.log_format, &arguments.log)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let entered = runtime.enter();
+            let telemetry = telemetry::start(arguments.log_format, &arguments.log)?;
+            drop(entered);
             // kube and the AWS SDKs share one TLS implementation; without this line rustls does not know which.
             rustls::crypto::aws_lc_rs::default_provider()
                 .install_default()
                 .map_err(|_| anyhow::anyhow!("another TLS implementation is installed already"))?;
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()?
-                .block_on(operator::run(settings))
+            let ended = runtime.block_on(operator::run(settings));
+            // While the runtime still runs: it sends the last traces.
+            drop(telemetry);
+            ended
         }
     }
 }

@@ -5,7 +5,7 @@
 //! from a look that is newer than the ledger that was read: a remembered look is good for words, never for a call.
 
 use jiff::{SignedDuration, Timestamp};
-use tracing::{debug, warn};
+use tracing::{Instrument as _, debug, info_span, warn};
 
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::Streams;
@@ -43,7 +43,8 @@ pub async fn reconcile<A: Streams, R: Records>(
     let Some(resource) = &operator.records.resource(&of.namespace, &of.name).await? else {
         return Ok(operator.clock.now() + operator.rules.drift_interval);
     };
-    match visit(operator, resource).await {
+    let span = info_span!("visit", namespace = of.namespace, resource = of.name);
+    match visit(operator, resource).instrument(span).await {
         // Somebody else wrote first, or the resource has changed: all that was seen and decided is void.
         Err(RecordError::Conflict) => {
             debug!(namespace = of.namespace, name = of.name, "dropped, to be decided anew");

@@ -1,23 +1,43 @@
-//! Logs: to standard error, as JSON or for people.
+//! Logs: to standard error, as JSON or for people. Traces, with the feature `otlp`: to a collector.
 
 use anyhow::Context as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt, registry};
 
 use crate::settings::LogFormat;
 
-/// Starts logging, once per process.
-pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<()> {
+#[cfg(feature = "otlp")]
+mod traces;
+
+/// What sends the last traces when it is dropped.
+#[must_use = "dropped at once, it sends no traces"]
+pub struct Telemetry {
+    #[cfg(feature = "otlp")]
+    _traces: Option<traces::Traces>,
+}
+
+/// Starts logging and tracing, once per process; within a tokio runtime, which sends the traces.
+pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(filter)
         .with_context(|| format!("{filter:?} is not a log filter: write info, or debug,kube=warn"))?;
     // A line that cannot be written (a full disk, a reader that is gone) is lost. To say so on standard error, as is the
     // default, would panic: it is the same file.
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .log_internal_errors(false);
-    match format {
-        LogFormat::Json => logs.json().flatten_event(true).try_init(),
-        LogFormat::Text => logs.with_target(false).try_init(),
-    }
-    .map_err(|error| anyhow::anyhow!("logging is already started: {error}"))
+    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
+        LogFormat::Text => lines.with_target(false).boxed(),
+    };
+    let subscriber = registry().with(filter).with(lines);
+    #[cfg(feature = "otlp")]
+    let (traces, subscriber) = {
+        let traces = traces::Traces::to_the_collector_of_the_environment()?;
+        let layer = traces.as_ref().map(traces::Traces::layer);
+        (traces, subscriber.with(layer))
+    };
+    subscriber.try_init().map_err(|error| anyhow::anyhow!("logging is already started: {error}"))?;
+    Ok(Telemetry {
+        #[cfg(feature = "otlp")]
+        _traces: traces,
+    })
 }

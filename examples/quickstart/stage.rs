@@ -9,7 +9,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use simulated_aws::{Clock, SimulatedAws, samples};
 use test_cluster::TestCluster;
 
-
 /// Everything that runs. Dropping it ends it all.
 pub(crate) struct Stage {
     cluster: TestCluster,

@@ -35,7 +35,8 @@ impl ArgoCd {
             let file = definitions.join(format!("{kind}-crd.yaml"));
             kubectl(&format!("apply --server-side -f {}", file.display())).await;
         }
-        kubectl("wait --for=condition=Established crd --all --timeout=30s").await;
+        let kinds = ["get", "applications,applicationsets,appprojects", "-A"];
+        eventually("its kinds are served", 30, async || try_kubectl(&kinds, "").await.is_ok()).await;
         let labels = json!({"app.kubernetes.io/part-of": "argocd"});
         let map = |kind: &str, name: &str| {
             let metadata = json!({"name": name, "namespace": "argocd", "labels": labels});
@@ -56,7 +57,8 @@ impl ArgoCd {
              }},
         ]}))
         .await;
-        kubectl("apply --server-side --field-manager=stream-encryption -f config/argocd/argocd-cm.yaml").await;
+        kubectl("apply --server-side --field-manager=stream-encryption -f config/argocd/argocd-cm.yaml")
+            .await;
 
         let folder = tempfile::tempdir().expect("a folder");
         let redis = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port", "6379"];
@@ -88,7 +90,9 @@ impl ArgoCd {
     /// One field of an application, by kubectl's jsonpath; empty while it is not there.
     pub async fn field(&self, application: &str, path: &str) -> String {
         let path = format!("jsonpath={path}");
-        try_kubectl(&["get", "application", application, "-n", "argocd", "-o", &path], "").await.unwrap_or_default()
+        try_kubectl(&["get", "application", application, "-n", "argocd", "-o", &path], "")
+            .await
+            .unwrap_or_default()
     }
 
     /// `Synced Healthy`, or what else it is.
@@ -101,7 +105,10 @@ impl ArgoCd {
     /// # Panics
     /// It does not within `seconds`.
     pub async fn until(&self, application: &str, says: &str, seconds: u64) {
-        eventually(&format!("{application} is {says}"), seconds, async || self.says(application).await == says).await;
+        eventually(&format!("{application} is {says}"), seconds, async || {
+            self.says(application).await == says
+        })
+        .await;
     }
 }
 
@@ -124,7 +131,11 @@ fn start(folder: &Path, name: &str, program: &str, arguments: &[&str]) -> Child 
         .env("TMPDIR", folder.join("tmp"))
         .env("HOME", folder)
         // The repositories of the tests belong to whoever runs them.
-        .envs([("GIT_CONFIG_COUNT", "1"), ("GIT_CONFIG_KEY_0", "safe.directory"), ("GIT_CONFIG_VALUE_0", "*")])
+        .envs([
+            ("GIT_CONFIG_COUNT", "1"),
+            ("GIT_CONFIG_KEY_0", "safe.directory"),
+            ("GIT_CONFIG_VALUE_0", "*"),
+        ])
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a log"))
         .stderr(log)

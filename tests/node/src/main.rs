@@ -11,12 +11,20 @@ use node::argocd;
 use packages::programs::{go_module, helm};
 use test_cluster::{build_go_program, kubernetes_program};
 
-const KUBERNETES: [&str; 7] =
-    ["etcd", "kube-apiserver", "kubectl", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
+const KUBERNETES: [&str; 7] = [
+    "etcd",
+    "kube-apiserver",
+    "kubectl",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let folder: PathBuf = std::env::args().nth(1).context("say which folder: cargo run -p node -- FOLDER")?.into();
+    let folder: PathBuf =
+        std::env::args().nth(1).context("say which folder: cargo run -p node -- FOLDER")?.into();
     fs::create_dir_all(&folder)?;
     for name in KUBERNETES {
         symlink(kubernetes_program(name).await?, folder.join(name))?;

@@ -5,7 +5,7 @@ use std::fs;
 
 use packages::objects::{NAMESPACE, RELEASE};
 use serde_json::{Value, json};
-use simulated_aws::world::{Calls as _, World};
+use simulated_aws::world::World;
 use simulated_aws::{Clock, SimulatedAws};
 
 use crate::commands::{apply, helm, kubectl, state, try_kubectl};
@@ -35,7 +35,8 @@ impl Stage {
     /// There is no node.
     pub async fn set(world: World) -> Self {
         clear().await;
-        let aws = SimulatedAws::start_on((NODE, 0).into(), world, Clock::Real).await.expect("a simulated AWS");
+        let aws =
+            SimulatedAws::start_on((NODE, 0).into(), world, Clock::Real).await.expect("a simulated AWS");
         let labels = json!({
             "pod-security.kubernetes.io/enforce": "restricted",
             "pod-security.kubernetes.io/warn": "restricted",
@@ -72,8 +73,11 @@ impl Stage {
     /// They are not.
     pub async fn install(&self) {
         let chart = packages::CHART;
-        helm(&format!("install {RELEASE} {chart} -n {NAMESPACE} --values - --wait --timeout 60s"), &self.values())
-            .await;
+        helm(
+            &format!("install {RELEASE} {chart} -n {NAMESPACE} --values - --wait --timeout 60s"),
+            &self.values(),
+        )
+        .await;
     }
 
     /// Applies the samples, and waits until each is as its file says.
@@ -94,24 +98,19 @@ impl Stage {
         kubectl(&format!("wait --for=condition=Ready {ready} -n data --timeout=60s")).await;
         for (name, reason) in WAITING {
             let path = "{.status.conditions[?(@.type==\"Ready\")].reason}";
-            kubectl(&format!("wait --for=jsonpath={path}={reason} strenc/{name} -n data --timeout=60s")).await;
+            kubectl(&format!("wait --for=jsonpath={path}={reason} strenc/{name} -n data --timeout=60s"))
+                .await;
         }
     }
 
-    /// Starts and Stops of every stream that AWS got: how often, by stream.
+    /// Starts and Stops of every stream that AWS got, each by its outcome: `OK`, or an error's code.
     #[must_use]
-    pub fn changes(&self) -> BTreeMap<String, usize> {
-        let mut changes = BTreeMap::new();
+    pub fn changes(&self) -> BTreeMap<String, Vec<String>> {
+        let mut changes = BTreeMap::<_, Vec<_>>::new();
         for call in self.aws.world().calls().iter().filter(|call| call.changes_encryption()) {
-            *changes.entry(call.target.clone()).or_default() += 1;
+            changes.entry(call.target.clone()).or_default().push(call.outcome.clone());
         }
         changes
-    }
-
-    /// How often Start was called of a stream of Firehose.
-    #[must_use]
-    pub fn starts(&self, stream: &str) -> usize {
-        self.aws.world().calls().count("StartDeliveryStreamEncryption", stream)
     }
 }
 

@@ -7,7 +7,9 @@ use simulated_aws::samples;
 /// A line's words, whatever their distance; without the times and ages, which are others each time.
 fn words(line: &str) -> Vec<&str> {
     let is_age = |word: &str| {
-        word.len() > 1 && word.ends_with(['s', 'm', 'h']) && word[..word.len() - 1].chars().all(|digit| digit.is_ascii_digit())
+        word.len() > 1
+            && word.ends_with(['s', 'm', 'h'])
+            && word[..word.len() - 1].chars().all(|digit| digit.is_ascii_digit())
     };
     let is_time = |word: &str| word.ends_with('Z') && word.parse::<jiff::Timestamp>().is_ok();
     line.split_whitespace().map(|word| if is_age(word) || is_time(word) { "…" } else { word }).collect()
@@ -29,7 +31,10 @@ async fn kubectl_prints_what_the_readme_shows() {
             let mut printed = printed.lines().map(words);
             for line in lines.lines().filter(|line| !["", "…"].contains(&line.trim())) {
                 // In this order; what lies between may be left out.
-                assert!(printed.any(|other| other == words(line)), "`kubectl {command}` does not print: {line}");
+                assert!(
+                    printed.any(|other| other == words(line)),
+                    "`kubectl {command}` does not print: {line}"
+                );
             }
             shown += 1;
         }

@@ -47,9 +47,22 @@ pub async fn promtool() -> anyhow::Result<&'static PathBuf> {
 /// Go cannot download it.
 pub async fn prometheus_operator_definitions() -> anyhow::Result<Vec<PathBuf>> {
     let name = "github.com/prometheus-operator/prometheus-operator";
-    let folder = go_module(&module("prometheus-operator"), name).await?.join("example/prometheus-operator-crd");
+    let folder =
+        go_module(&module("prometheus-operator"), name).await?.join("example/prometheus-operator-crd");
     Ok(["servicemonitors", "prometheusrules"]
         .map(|kind| folder.join(format!("monitoring.coreos.com_{kind}.yaml")))
+        .into())
+}
+
+/// The definitions of Argo CD's kinds, from its own module.
+///
+/// # Errors
+/// Go cannot download it.
+pub async fn argocd_definitions() -> anyhow::Result<Vec<PathBuf>> {
+    let module = module("../node/argocd");
+    let folder = go_module(&module, "github.com/argoproj/argo-cd/v3").await?.join("manifests/crds");
+    Ok(["application", "applicationset", "appproject"]
+        .map(|kind| folder.join(format!("{kind}-crd.yaml")))
         .into())
 }
 
@@ -68,11 +81,7 @@ pub async fn go_module(from: &Path, name: &str) -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// Helm fails; the error has what it says.
-pub async fn run_helm(
-    arguments: &[&str],
-    input: &str,
-    kubeconfig: Option<&Path>,
-) -> anyhow::Result<String> {
+pub async fn run_helm(arguments: &[&str], input: &str, kubeconfig: Option<&Path>) -> anyhow::Result<String> {
     let own = TempDir::new()?;
     let mut helm = Command::new(helm().await?);
     helm.args(arguments).current_dir(crate::path("."));

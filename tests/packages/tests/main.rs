@@ -11,3 +11,4 @@ mod pods;
 mod rights;
 mod stage;
 mod values;
+mod yaml;

@@ -1,9 +1,9 @@
-//! The API server that rendered objects are held against, with the Prometheus operator's definitions on it.
+//! The API server that objects are held against, with our definitions, the Prometheus operator's and Argo CD's on it.
 
 use std::collections::BTreeSet;
 
 use packages::objects::{list, of_kind, parsed, rendered, word};
-use packages::programs::prometheus_operator_definitions;
+use packages::programs::{argocd_definitions, prometheus_operator_definitions};
 use serde_json::{Value, json};
 use test_cluster::TestCluster;
 use tokio::sync::{Mutex, OnceCell};
@@ -14,7 +14,10 @@ pub(crate) async fn cluster() -> &'static TestCluster {
     let cluster = test_cluster::shared().await.expect("a cluster");
     READY
         .get_or_init(async || {
-            for definition in prometheus_operator_definitions().await.expect("the definitions") {
+            let mut definitions = prometheus_operator_definitions().await.expect("the definitions");
+            definitions.extend(argocd_definitions().await.expect("the definitions"));
+            definitions.push(packages::path("crds"));
+            for definition in definitions {
                 let file = definition.display().to_string();
                 cluster.kubectl(&["apply", "--server-side", "-f", &file]).await.expect("a definition");
             }
