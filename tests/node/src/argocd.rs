@@ -31,10 +31,7 @@ impl ArgoCd {
     pub async fn start() -> Self {
         kubectl("delete --ignore-not-found --wait namespace argocd").await;
         let definitions = state().join("programs").join(DEFINITIONS);
-        for kind in ["application", "applicationset", "appproject"] {
-            let file = definitions.join(format!("{kind}-crd.yaml"));
-            kubectl(&format!("apply --server-side -f {}", file.display())).await;
-        }
+        kubectl(&format!("apply --server-side -f {}", definitions.display())).await;
         let kinds = ["get", "applications,applicationsets,appprojects", "-A"];
         eventually("its kinds are served", 30, async || try_kubectl(&kinds, "").await.is_ok()).await;
         let labels = json!({"app.kubernetes.io/part-of": "argocd"});

@@ -1,10 +1,10 @@
 //! kubectl and Helm, as a user of the node's cluster types them, and waiting for what comes of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use packages::programs::{output, run_helm};
+use packages::programs::{output, run_this_helm};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -45,14 +45,22 @@ pub async fn apply(object: &Value) {
     try_kubectl(&apply, &object.to_string()).await.unwrap_or_else(|error| panic!("{error:#}"));
 }
 
-/// Runs Helm on the node's cluster.
+/// Runs Helm 4 on the node's cluster.
 ///
 /// # Panics
 /// It fails.
 pub async fn helm(line: &str, values: &Value) -> String {
+    this_helm("helm", line, values).await
+}
+
+/// Runs a Helm of the node's programs: `helm`, which is Helm 4, or `helm3`.
+///
+/// # Panics
+/// It fails.
+pub async fn this_helm(program: &str, line: &str, values: &Value) -> String {
     let arguments: Vec<&str> = line.split_whitespace().collect();
-    let kubeconfig = state().join("kubeconfig");
-    run_helm(&arguments, &values.to_string(), Some(Path::new(&kubeconfig)))
+    let (program, kubeconfig) = (state().join("programs").join(program), state().join("kubeconfig"));
+    run_this_helm(&program, &arguments, &values.to_string(), Some(&kubeconfig))
         .await
         .unwrap_or_else(|error| panic!("{error:#}"))
 }

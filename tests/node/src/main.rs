@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use node::argocd;
-use packages::programs::{go_module, helm};
+use packages::programs::{argocd_definitions, helm, helm_3};
 use test_cluster::{build_go_program, kubernetes_program};
 
 const KUBERNETES: [&str; 7] = [
@@ -30,12 +30,16 @@ async fn main() -> anyhow::Result<()> {
         symlink(kubernetes_program(name).await?, folder.join(name))?;
     }
     symlink(helm().await?, folder.join("helm"))?;
+    symlink(helm_3().await?, folder.join("helm3"))?;
 
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("argocd");
-    let name = "github.com/argoproj/argo-cd/v3";
-    let program = build_go_program(&module, &format!("{name}/cmd"), "argocd").await?;
+    let program = build_go_program(&module, "github.com/argoproj/argo-cd/v3/cmd", "argocd").await?;
     symlink(program, folder.join(argocd::PROGRAM))?;
-    symlink(go_module(&module, name).await?.join("manifests/crds"), folder.join(argocd::DEFINITIONS))?;
+    let definitions = folder.join(argocd::DEFINITIONS);
+    fs::create_dir(&definitions)?;
+    for file in argocd_definitions().await? {
+        symlink(&file, definitions.join(file.file_name().context("a file has a name")?))?;
+    }
     // Its server of repositories looks for this in PATH, whether commits are signed or not.
     let verify = folder.join("git-verify-wrapper.sh");
     fs::write(&verify, "#!/bin/sh\ngit verify-commit \"$1\" 2>&1 || true\n")?;

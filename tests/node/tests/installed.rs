@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use node::commands::{apply, eventually, helm, kubectl, try_kubectl};
+use node::commands::{apply, eventually, helm, kubectl, this_helm, try_kubectl};
 use node::stage::{OPERATOR, Stage, name_services};
 use packages::objects::{NAMESPACE, RELEASE};
 use serde_json::{Value, json};
@@ -32,6 +32,24 @@ async fn by_kubectl_the_same() {
     kubectl(&format!("rollout status {OPERATOR} --timeout=60s")).await;
     assert_eq!(ready_pods().await, "2");
     stage.samples().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_helm_3_the_same_and_upgraded_by_helm_4() {
+    let stage = Stage::set(samples::world()).await;
+    let release = format!("{RELEASE} {} -n {NAMESPACE}", packages::CHART);
+    this_helm("helm3", &format!("install {release} --values - --wait --timeout 60s"), &stage.values()).await;
+    stage.samples().await;
+    this_helm(
+        "helm3",
+        &format!("upgrade {release} --reset-then-reuse-values --set maxCallsPerDay=19 --wait"),
+        &json!({}),
+    )
+    .await;
+    limit_is("19").await;
+    helm(&format!("upgrade {release} --reset-then-reuse-values --set maxCallsPerDay=18 --wait"), &json!({}))
+        .await;
+    limit_is("18").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

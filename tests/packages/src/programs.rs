@@ -27,6 +27,18 @@ pub async fn helm() -> anyhow::Result<&'static PathBuf> {
     .await
 }
 
+/// Helm 3, built once, about 2 minutes: many still have it.
+///
+/// # Errors
+/// It cannot be built.
+pub async fn helm_3() -> anyhow::Result<&'static PathBuf> {
+    static HELM: OnceCell<PathBuf> = OnceCell::const_new();
+    HELM.get_or_try_init(async || {
+        build_go_program_with_tags(&module("helm3"), "helm.sh/helm/v3/cmd/helm", "helm", "").await
+    })
+    .await
+}
+
 /// promtool, built once, about 3 minutes. Without the discovery of services, which would bring every cloud's SDK.
 ///
 /// # Errors
@@ -77,19 +89,32 @@ pub async fn go_module(from: &Path, name: &str) -> anyhow::Result<PathBuf> {
     Ok(downloaded["Dir"].as_str().context("no folder")?.into())
 }
 
-/// Runs Helm in the repository, with `input` as its stdin; on the cluster of `kubeconfig`, or without any.
+/// Runs Helm 4 in the repository, with `input` as its stdin; on the cluster of `kubeconfig`, or without any.
 ///
 /// # Errors
 /// Helm fails; the error has what it says.
 pub async fn run_helm(arguments: &[&str], input: &str, kubeconfig: Option<&Path>) -> anyhow::Result<String> {
+    run_this_helm(helm().await?, arguments, input, kubeconfig).await
+}
+
+/// [`run_helm`] with this one.
+///
+/// # Errors
+/// Helm fails; the error has what it says.
+pub async fn run_this_helm(
+    helm: &Path,
+    arguments: &[&str],
+    input: &str,
+    kubeconfig: Option<&Path>,
+) -> anyhow::Result<String> {
     let own = TempDir::new()?;
-    let mut helm = Command::new(helm().await?);
-    helm.args(arguments).current_dir(crate::path("."));
+    let mut command = Command::new(helm);
+    command.args(arguments).current_dir(crate::path("."));
     for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-        helm.env(folder, own.path().join(folder));
+        command.env(folder, own.path().join(folder));
     }
-    helm.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nowhere")));
-    output(helm, input).await.with_context(|| format!("helm {}", arguments.join(" ")))
+    command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/nowhere")));
+    output(command, input).await.with_context(|| format!("helm {}", arguments.join(" ")))
 }
 
 /// Runs promtool on files in `folder`.

@@ -12,9 +12,9 @@ pub(crate) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_values_in_the_pages_are_values_of_the_chart() {
-    let page = text("docs/install.md");
-    let values = blocks(&page, "yaml");
-    assert_eq!(values.len(), 2);
+    let pages = text("docs/install.md") + &text("docs/metrics.md");
+    let values = blocks(&pages, "yaml");
+    assert_eq!(values.len(), 3);
     for yaml in values {
         let values: Value = serde_saphyr::from_str(yaml).expect("YAML");
         render(&values).await.expect("the chart takes them");
@@ -28,6 +28,7 @@ fn every_link_to_a_file_of_the_repository_leads_somewhere() {
     for (page, folder) in [
         ("docs/install.md", "docs"),
         ("docs/metrics.md", "docs"),
+        ("docs/releases.md", "docs"),
         (&format!("{CHART}/README.md"), CHART),
         (&format!("{CHART}/Chart.yaml"), CHART),
     ] {

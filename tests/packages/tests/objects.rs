@@ -1,8 +1,8 @@
 //! The chart's objects are ones that the API server takes, with whatever values.
 
 use packages::CHART;
-use packages::objects::{name, of_kind, only, word};
-use packages::programs::run_helm;
+use packages::objects::{NAMESPACE, RELEASE, by_name, name, of_kind, only, parsed, word};
+use packages::programs::{helm_3, run_helm, run_this_helm};
 use serde_json::{Value, json};
 
 use crate::stage::{chart, would_take};
@@ -85,6 +85,22 @@ async fn helm_lint_has_nothing_to_say_even_when_strict() {
     for (what, values) in varied() {
         let lint = ["lint", "--strict", CHART, "--namespace", "stream-encryption-system", "--values", "-"];
         run_helm(&lint, &values.to_string(), None).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_3_makes_what_helm_4_makes() {
+    let helm = helm_3().await.expect("Helm 3");
+    for (what, values) in varied() {
+        // A Helm that Go builds by itself does not know which Kubernetes it was made for.
+        let kubernetes = ["--kube-version", "1.35.4"];
+        let template =
+            [&["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-"][..], &kubernetes]
+                .concat();
+        let made = run_this_helm(helm, &template, &values.to_string(), None).await;
+        let made = made.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+        let by_name = |objects: Vec<Value>| by_name(&objects);
+        assert_eq!(by_name(parsed(&made).expect("YAML")), by_name(chart(values).await), "{what}");
     }
 }
 

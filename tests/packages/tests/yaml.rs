@@ -45,7 +45,11 @@ async fn the_api_server_takes_every_object_in_every_file() {
     assert!(found.len() > 30, "{found:?}");
     for file in found {
         let text = fs::read_to_string(&file).expect("text");
-        let objects = parsed(&text).unwrap_or_else(|error| panic!("{}: {error:#}", file.display()));
+        let mut objects = parsed(&text).unwrap_or_else(|error| panic!("{}: {error:#}", file.display()));
+        for metadata in objects.iter_mut().filter_map(|object| object["metadata"].as_object_mut()) {
+            // What is written there as it was read from a server: it would be a condition.
+            metadata.retain(|name, _| !["uid", "resourceVersion", "managedFields"].contains(&name.as_str()));
+        }
         assert!(!objects.is_empty(), "{} is empty", file.display());
         would_take(&objects).await.unwrap_or_else(|error| panic!("{}: {error:#}", file.display()));
     }
