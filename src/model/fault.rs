@@ -34,6 +34,20 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Each of them.
+    pub const EACH: [Self; 10] = [
+        Self::DescribeDeliveryStream,
+        Self::StartDeliveryStreamEncryption,
+        Self::StopDeliveryStreamEncryption,
+        Self::PutFirehoseRecord,
+        Self::DescribeStreamSummary,
+        Self::StartStreamEncryption,
+        Self::StopStreamEncryption,
+        Self::PutKinesisRecord,
+        Self::DescribeKey,
+        Self::GetCallerIdentity,
+    ];
+
     /// The operation that looks at a stream.
     #[must_use]
     pub fn look(service: Service) -> Self {

@@ -69,19 +69,6 @@ fn the_code_of_kms_inside_a_firehose_error_is_read() {
     }
 }
 
-const EVERY_OPERATION: [Operation; 10] = [
-    Operation::DescribeDeliveryStream,
-    Operation::StartDeliveryStreamEncryption,
-    Operation::StopDeliveryStreamEncryption,
-    Operation::PutFirehoseRecord,
-    Operation::DescribeStreamSummary,
-    Operation::StartStreamEncryption,
-    Operation::StopStreamEncryption,
-    Operation::PutKinesisRecord,
-    Operation::DescribeKey,
-    Operation::GetCallerIdentity,
-];
-
 /// The errors in the services' models, with the status that each has.
 #[test]
 fn each_documented_error_of_each_operation_has_its_class() {
@@ -198,7 +185,7 @@ fn a_code_that_is_known_says_more_than_the_status_under_which_it_comes() {
     ] {
         for code in codes {
             for http in [400, 403, 404, 408, 429, 500, 503] {
-                for operation in EVERY_OPERATION {
+                for operation in Operation::EACH {
                     assert_eq!(
                         classify(operation, error(code, "", http)),
                         class,
@@ -223,7 +210,7 @@ fn a_code_that_nobody_knows_is_judged_by_the_status_under_which_it_comes() {
         (500, Class::Transient, Class::UnknownOutcome),
         (503, Class::Transient, Class::UnknownOutcome),
     ] {
-        for operation in EVERY_OPERATION {
+        for operation in Operation::EACH {
             let class = if operation.changes() { of_changes } else { of_reads };
             assert_eq!(classify(operation, error("SomethingNew", "", http)), class, "{operation:?} {http}");
         }
@@ -233,7 +220,7 @@ fn a_code_that_nobody_knows_is_judged_by_the_status_under_which_it_comes() {
 #[test]
 fn the_rights_that_people_are_told_to_grant_are_those_of_iam() {
     // Service Authorization Reference.
-    let actions = EVERY_OPERATION.map(Operation::iam_action);
+    let actions = Operation::EACH.map(Operation::iam_action);
     assert_eq!(
         actions,
         [
@@ -277,7 +264,7 @@ proptest! {
 
     #[test]
     fn every_answer_has_a_class_and_only_a_change_has_an_unknown_outcome(
-        operation in prop::sample::select(EVERY_OPERATION.to_vec()),
+        operation in prop::sample::select(Operation::EACH.to_vec()),
         code in any::<String>(),
         kms_code in prop::option::of(any::<String>()),
         message in any::<String>(),
