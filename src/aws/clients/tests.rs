@@ -16,19 +16,6 @@ use super::*;
 use crate::model::fault::{Class, Operation as Op};
 use crate::model::key::{KeyArn, KeyProblem};
 
-const EVERY_OPERATION: [Op; 10] = [
-    Op::DescribeDeliveryStream,
-    Op::StartDeliveryStreamEncryption,
-    Op::StopDeliveryStreamEncryption,
-    Op::PutFirehoseRecord,
-    Op::DescribeStreamSummary,
-    Op::StartStreamEncryption,
-    Op::StopStreamEncryption,
-    Op::PutKinesisRecord,
-    Op::DescribeKey,
-    Op::GetCallerIdentity,
-];
-
 fn ours() -> Endpoints {
     Endpoints::of("eu-west-1".parse().unwrap())
 }
@@ -180,7 +167,7 @@ async fn the_code_of_kms_inside_firehoses_error_is_not_taken_for_the_errors_own(
 
 #[tokio::test(start_paused = true)]
 async fn what_changes_a_stream_or_writes_a_record_is_sent_once_whatever_comes_back() {
-    for operation in EVERY_OPERATION.into_iter().filter(|operation| !reads(*operation)) {
+    for operation in Op::EACH.into_iter().filter(|operation| !reads(*operation)) {
         for (status, code) in [
             (500, "InternalFailure"),
             (503, "ServiceUnavailableException"),
@@ -198,7 +185,7 @@ async fn what_changes_a_stream_or_writes_a_record_is_sent_once_whatever_comes_ba
 
 #[tokio::test(start_paused = true)]
 async fn a_request_without_an_answer_ends_after_ten_seconds_and_only_a_read_is_sent_again() {
-    for operation in EVERY_OPERATION {
+    for operation in Op::EACH {
         let never = NeverClient::new();
         let aws = aws(SharedHttpClient::new(never.clone())).await;
         let start = Instant::now();
@@ -216,7 +203,7 @@ async fn a_request_without_an_answer_ends_after_ten_seconds_and_only_a_read_is_s
 
 #[tokio::test(start_paused = true)]
 async fn a_read_is_sent_three_times_when_aws_throttles_or_fails_and_once_when_it_refuses() {
-    for operation in EVERY_OPERATION.into_iter().filter(|operation| reads(*operation)) {
+    for operation in Op::EACH.into_iter().filter(|operation| reads(*operation)) {
         for (status, code, times) in
             [(400, "ThrottlingException", 3), (500, "InternalFailure", 3), (400, "AccessDeniedException", 1)]
         {
@@ -281,7 +268,7 @@ async fn a_request_without_credentials_was_not_sent_and_is_not_unknown() {
     let loader = loader(&ours()).credentials_provider(nobody).http_client(recorded.http_client());
     let aws =
         Aws::over(loader.load().await, ours().region, Pacer::new(ours().share), Arc::new(SystemTime::now));
-    for operation in EVERY_OPERATION {
+    for operation in Op::EACH {
         let fault = ask(&aws, operation).await.unwrap_err();
         let code = fault.code.as_deref();
         assert_eq!(
@@ -315,7 +302,7 @@ async fn a_refused_connection_counts_as_no_answer() {
 #[tokio::test(start_paused = true)]
 async fn one_endpoint_stands_for_every_service() {
     let endpoints = Endpoints { endpoint_url: Some("http://aws.test:4566".to_owned()), ..ours() };
-    for operation in EVERY_OPERATION {
+    for operation in Op::EACH {
         let recorded = Recorded::answers((0..3).map(|_| (400, "{}")));
         let loader =
             loader(&endpoints).credentials_provider(credentials()).http_client(recorded.http_client());
