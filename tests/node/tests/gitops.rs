@@ -22,7 +22,7 @@ const CLICKS: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/cli
 #[tokio::test(flavor = "multi_thread")]
 async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_touching_aws() {
     let mut world = samples::world();
-    *world.settings() = Settings { enabling: SignedDuration::from_secs(10), ..world.settings().clone() };
+    *world.settings() = Settings { enabling: SignedDuration::from_secs(20), ..world.settings().clone() };
     let stage = Stage::set(world).await;
     let repository = Repository::of_the_chart();
     repository.add(&["01-firehose-aws-owned-key.yaml", "03-kinesis-by-arn.yaml"]);
@@ -39,7 +39,7 @@ async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_to
     apply(&repository.application("application-streams.yaml", &json!({}))).await;
     argocd.until(STREAMS, "Synced Progressing", 60).await;
     assert!(!encrypted(&stage), "Progressing while ENABLING");
-    eventually("both are encrypted, and said to be", 60, async || {
+    eventually("both are encrypted, and said to be", 90, async || {
         let healthy = argocd.says(STREAMS).await == "Synced Healthy";
         assert!(!healthy || encrypted(&stage), "Healthy before the stream is encrypted");
         healthy
@@ -79,7 +79,7 @@ async fn nothing_to_do_for_30_resyncs(argocd: &ArgoCd) {
     };
     let before = syncs().await;
     let mut comparisons = [BTreeSet::new(), BTreeSet::new()];
-    eventually("there were 30 comparisons", 60 * RESYNC, async || {
+    eventually("there were 30 comparisons", 90 * RESYNC, async || {
         for (application, seen) in [OPERATOR, STREAMS].into_iter().zip(&mut comparisons) {
             let says = "{.status.reconciledAt} {.status.sync.status} {.status.health.status}";
             let says = argocd.field(application, says).await;
