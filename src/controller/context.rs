@@ -26,6 +26,11 @@ pub struct Operator<A, R> {
     pub memory: Memory,
 }
 
+/// What a visit may ask for at most, where looks for drift are more frequent.
+const LONGEST_REST: SignedDuration = SignedDuration::from_mins(10);
+/// Between two visits of one resource.
+const SHORTEST_REST: SignedDuration = SignedDuration::from_millis(10);
+
 /// A decision as a value.
 pub type Decide = fn(&Input<'_>) -> Decision;
 
@@ -81,4 +86,34 @@ pub struct Rules {
     pub max_calls_per_day: u32,
     /// Whether encryption may be turned off.
     pub allow_disable: bool,
+}
+
+impl Rules {
+    /// How long a visit that asked to be back at `wake` waits. Every visit asks to be back within the interval of looks for drift, or ten
+    /// minutes; what is much longer was asked for by a clock that has been set back since, and nobody would look for days.
+    #[must_use]
+    pub fn wait(&self, now: Timestamp, wake: Timestamp) -> SignedDuration {
+        let longest = self.drift_interval.max(LONGEST_REST).saturating_mul(2);
+        wake.duration_since(now).clamp(SHORTEST_REST, longest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_by_days_after_a_visit_told_the_time_lets_no_resource_sleep_for_days() {
+        let rules = Rules {
+            region: "eu-west-1".parse().unwrap(),
+            drift_interval: SignedDuration::from_mins(30),
+            max_calls_per_day: 20,
+            allow_disable: false,
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let wait = |wake| rules.wait(now, now + wake);
+        assert_eq!(wait(SignedDuration::from_mins(33)), SignedDuration::from_mins(33));
+        assert_eq!(wait(SignedDuration::from_hours(48)), SignedDuration::from_hours(1));
+        assert_eq!(wait(SignedDuration::from_hours(-48)), SHORTEST_REST);
+    }
 }

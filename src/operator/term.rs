@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
-use jiff::SignedDuration;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, Controller};
@@ -114,8 +113,7 @@ async fn visit_uncounted(resource: &Guarded, context: &Context) -> Result<Action
             return Ok(Action::await_change());
         }
     };
-    let wait = wake.duration_since(context.clock.now()).max(SignedDuration::from_millis(10));
-    Ok(Action::requeue(wait.unsigned_abs()))
+    Ok(Action::requeue(context.rules.wait(context.clock.now(), wake).unsigned_abs()))
 }
 
 /// Somebody else wrote first, or Kubernetes could not be asked: again soon, but not all resources at once.

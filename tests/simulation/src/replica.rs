@@ -158,7 +158,7 @@ impl<P: Parts> Replica<P> {
         let mut state = scene.state();
         let now = state.now;
         let wait = match outcome {
-            Ok(wake) => wake.duration_since(self.operator.clock.now()).max(SignedDuration::from_millis(10)),
+            Ok(wake) => self.operator.rules.wait(self.operator.clock.now(), *wake),
             Err(error) => {
                 state.story.tell(now, || format!("operator {}: {error}", self.process.replica));
                 SignedDuration::from_secs(4)
