@@ -1,18 +1,22 @@
 //! The `CustomResourceDefinitions`, as `stream-encryption-operator crd` prints them and `crds/` holds them.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
+use serde_json::json;
 
 use super::ledger::StreamLedger;
-use super::stream_encryption::StreamEncryption;
+use super::stream_encryption::{StreamEncryption, UNSEEN};
 
 /// Every definition that the operator needs, with the name of its file in `crds/`.
 #[must_use]
 pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
-        ("streamencryptions.streamencryption.dev.yaml", without_null(StreamEncryption::crd())),
+        (
+            "streamencryptions.streamencryption.dev.yaml",
+            unseen_at_first(without_null(StreamEncryption::crd())),
+        ),
         ("streamledgers.streamencryption.dev.yaml", without_null(StreamLedger::crd())),
     ]
 }
@@ -22,6 +26,18 @@ pub fn yaml(definition: &CustomResourceDefinition) -> anyhow::Result<String> {
     let mut text = String::from("# Made by `stream-encryption-operator crd`; a test holds it to the code.\n");
     text.push_str(&serde_saphyr::to_string(definition)?);
     Ok(text)
+}
+
+/// The status that a resource has until the operator writes one: see [`UNSEEN`].
+fn unseen_at_first(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let properties = schema.and_then(|schema| schema.properties.as_mut());
+        if let Some(status) = properties.and_then(|properties| properties.get_mut("status")) {
+            status.default = Some(JSON(json!({"observedGeneration": UNSEEN})));
+        }
+    }
+    definition
 }
 
 /// The derive makes every optional field nullable. A field that is left out and one that is null would then be two

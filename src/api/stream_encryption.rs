@@ -199,6 +199,10 @@ pub struct Verify {
     pub put_record: bool,
 }
 
+/// The generation that a status speaks of before the operator has seen the resource: none. kstatus takes a resource without a
+/// status for one that is done, so `kubectl apply` gives it this one.
+pub const UNSEEN: i64 = -1;
+
 /// What the operator observed, and what it will do next.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -14,7 +14,7 @@ use stream_encryption_operator::api::FINALIZER;
 use stream_encryption_operator::api::condition::{
     ConditionType, Reason, Standing, Truth, condition, standing,
 };
-use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus, UNSEEN};
 
 /// What `Ready` tells in every state; a tool that shows a message shows this.
 pub(crate) const WORDS: &str = "What is the case. What to do.";
@@ -113,6 +113,8 @@ fn resource() -> StreamEncryption {
     let mut resource = StreamEncryption::new("orders", spec.expect("a spec"));
     resource.metadata.namespace = Some("data".to_owned());
     resource.metadata.generation = Some(GENERATION);
+    let unseen = StreamEncryptionStatus { observed_generation: Some(UNSEEN), ..Default::default() };
+    resource.status = Some(unseen);
     resource
 }
 

@@ -4,7 +4,7 @@
 //! It is pure: no time, no faults, no waiting; those come with the ports. A property test holds it against a real API
 //! server (`tests/real_kubernetes.rs`), so what it says of a write is what Kubernetes would say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
-    DeletionPolicy, Drift, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
+    DeletionPolicy, Drift, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus, UNSEEN,
 };
 use stream_encryption_operator::api::{FINALIZER, RETRY_ANNOTATION};
 use stream_encryption_operator::controller::records::RecordError;
@@ -45,6 +45,9 @@ pub struct Store {
     version: u64,
     uids: u64,
     resources: BTreeMap<Name, Arc<StreamEncryption>>,
+    /// The resources that are stored as they were made. The API server shows them with the definition's default status and
+    /// stores it with the next write, even one that changes nothing.
+    unstored_default: BTreeSet<Name>,
     ledgers: BTreeMap<String, StreamLedger>,
     changes: Vec<Change>,
 }
@@ -104,7 +107,10 @@ impl Store {
     /// refuses it.
     pub fn apply(&mut self, name: &Name, spec: &StreamEncryptionSpec, now: Timestamp) -> bool {
         let resource = match self.resources.get(name) {
-            Some(known) if known.spec == *spec => return true,
+            Some(known) if known.spec == *spec => {
+                self.write_the_same(name);
+                return true;
+            }
             Some(known) if known.spec.stream != spec.stream => return false,
             _ if spec.drift == Drift::Report && spec.deletion_policy == DeletionPolicy::Disable => {
                 return false;
@@ -121,10 +127,18 @@ impl Store {
                 made.metadata.uid = Some(self.next_uid());
                 made.metadata.generation = Some(1);
                 made.metadata.creation_timestamp = Some(whole_second(now));
+                // As the definition has it.
+                let unseen =
+                    StreamEncryptionStatus { observed_generation: Some(UNSEEN), ..Default::default() };
+                made.status = Some(unseen);
                 made
             }
         };
+        let made = !self.resources.contains_key(name);
         self.put(resource);
+        if made {
+            self.unstored_default.insert(name.clone());
+        }
         true
     }
 
@@ -133,7 +147,9 @@ impl Store {
         let Some(known) = self.resources.get(name) else { return };
         let mut changed = (**known).clone();
         let annotations = changed.metadata.annotations.get_or_insert_default();
-        if annotations.insert(RETRY_ANNOTATION.to_owned(), retry.to_owned()).as_deref() != Some(retry) {
+        if annotations.insert(RETRY_ANNOTATION.to_owned(), retry.to_owned()).as_deref() == Some(retry) {
+            self.write_the_same(name);
+        } else {
             self.put(changed);
         }
     }
@@ -260,13 +276,25 @@ impl Store {
         }
         let mut changed = (**known).clone();
         changed.metadata.finalizers = (!finalizers.is_empty()).then_some(finalizers);
-        if changed.metadata.finalizers != known.metadata.finalizers {
+        if changed.metadata.finalizers == known.metadata.finalizers {
+            self.write_the_same(&name);
+        } else {
             self.put(changed);
         }
         Ok(())
     }
 
+    /// A write that changes nothing is none, but for a default that it stores.
+    fn write_the_same(&mut self, name: &Name) {
+        if self.unstored_default.contains(name)
+            && let Some(known) = self.resources.get(name)
+        {
+            self.put((**known).clone());
+        }
+    }
+
     fn put(&mut self, mut resource: StreamEncryption) {
+        self.unstored_default.remove(&name_of(&resource));
         resource.metadata.resource_version = Some(self.next_version());
         let resource = Arc::new(resource);
         self.resources.insert(name_of(&resource), resource.clone());
@@ -274,6 +302,7 @@ impl Store {
     }
 
     fn remove(&mut self, name: &Name) {
+        self.unstored_default.remove(name);
         if let Some(resource) = self.resources.remove(name) {
             self.version += 1;
             self.changes.push(Change { resource, deleted: true });

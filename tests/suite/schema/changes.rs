@@ -86,6 +86,7 @@ async fn a_short_resource_is_stored_with_its_three_defaults_and_nothing_else() {
         "stream": {"arn": ORDERS}, "encryption": "Enabled", "drift": "Correct", "deletionPolicy": "Retain",
     });
     assert_eq!(stored["spec"], expected);
+    assert_eq!(stored["status"], json!({"observedGeneration": -1}), "or kstatus would call it done");
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ if metadata.deletionTimestamp ~= nil then
 end
 
 local hs = { status = "Progressing", message = "Waiting for the operator to see this resource." }
-if status.observedGeneration == nil then
+if status.observedGeneration == nil or status.observedGeneration == -1 then
   return hs
 end
 if status.observedGeneration ~= metadata.generation then
