@@ -53,16 +53,26 @@ pub async fn helm(line: &str, values: &Value) -> String {
     this_helm("helm", line, values).await
 }
 
+/// [`helm`] that may fail.
+///
+/// # Errors
+/// It fails; the error has what it says.
+pub async fn try_helm(line: &str, values: &Value) -> anyhow::Result<String> {
+    try_this_helm("helm", line, values).await
+}
+
 /// Runs a Helm of the node's programs: `helm`, which is Helm 4, or `helm3`.
 ///
 /// # Panics
 /// It fails.
 pub async fn this_helm(program: &str, line: &str, values: &Value) -> String {
+    try_this_helm(program, line, values).await.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+async fn try_this_helm(program: &str, line: &str, values: &Value) -> anyhow::Result<String> {
     let arguments: Vec<&str> = line.split_whitespace().collect();
     let (program, kubeconfig) = (state().join("programs").join(program), state().join("kubeconfig"));
-    run_this_helm(&program, &arguments, &values.to_string(), Some(&kubeconfig))
-        .await
-        .unwrap_or_else(|error| panic!("{error:#}"))
+    run_this_helm(&program, &arguments, &values.to_string(), Some(&kubeconfig)).await
 }
 
 /// Waits for what the cluster does by itself.

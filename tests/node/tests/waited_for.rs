@@ -1,0 +1,43 @@
+//! Whoever waits for a `StreamEncryption` waits until records are encrypted, or is told that they will not be: `helm install --wait`,
+//! which asks kstatus, and `kubectl wait`.
+
+use node::commands::{helm, kubectl, try_helm, try_kubectl};
+use node::stage::Stage;
+use serde_json::json;
+use simulated_aws::samples;
+use simulated_aws::world::EncryptionStatus;
+use tempfile::TempDir;
+
+/// A user's own chart, with one of the samples in it.
+fn chart_of(sample: &str) -> TempDir {
+    let chart = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(chart.path().join("templates")).expect("a folder");
+    let about = "apiVersion: v2\nname: streams\nversion: 0.1.0\n";
+    std::fs::write(chart.path().join("Chart.yaml"), about).expect("Chart.yaml");
+    let from = packages::path("config/samples").join(sample);
+    std::fs::copy(from, chart.path().join("templates/stream.yaml")).expect(sample);
+    chart
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_waits_until_a_stream_is_encrypted_and_fails_for_one_that_cannot_be() {
+    let stage = Stage::set(samples::world()).await;
+    stage.install().await;
+    kubectl("create namespace data").await;
+
+    let chart = chart_of("01-firehose-aws-owned-key.yaml");
+    let install = format!("install clicks {} -n data --wait --timeout 60s", chart.path().display());
+    helm(&install, &json!({})).await;
+    let arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/clicks";
+    let shown = stage.aws.world().stream(arn, stage.aws.now()).map(|stream| stream.encryption);
+    assert_eq!(shown, Some(EncryptionStatus::Enabled), "Helm came back too early");
+    let wait = ["wait", "--for=condition=Ready", "strenc/clicks", "-n", "data", "--timeout=1s"];
+    try_kubectl(&wait, "").await.expect("what Helm takes for done, is Ready");
+
+    let chart = chart_of("06-not-direct-put.yaml");
+    let install = format!("install replica {} -n data --wait --timeout 60s", chart.path().display());
+    let refused = try_helm(&install, &json!({})).await.expect_err("it cannot be encrypted");
+    assert!(format!("{refused:#}").contains("replica"), "{refused:#}");
+    let wait = ["wait", "--for=condition=Ready", "strenc/replica", "-n", "data", "--timeout=1s"];
+    try_kubectl(&wait, "").await.expect_err("it is not Ready");
+}
