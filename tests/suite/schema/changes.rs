@@ -1,7 +1,7 @@
 //! What may be changed of a resource that is there, and what the API server writes into it.
 
 use super::{ENCRYPTIONS, Refused, Taken, change, client, create, disagreement, encryption};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const NOT_CHANGED: &str =
     "stream cannot be changed: delete this resource and make another one for the other stream";
