@@ -96,11 +96,11 @@ async fn where_kms_cannot_be_asked_again_after_a_pause_no_call_follows_what_it_s
     play.apply("orders", &spec(&one.arn, Some(&key))).await;
 
     // It has asked KMS for the key, and is paused for ten minutes.
-    let late = FusedOperator::new(play.replica(), Some((3, When::After)));
+    let late = FusedOperator::new(play.replica(), Some((2, When::After)));
     let resource = play.resource("orders").await.expect("the resource");
     let meanwhile = async || {
         play.aws.world().key_mut(&key).expect("the key").state = KeyState::Disabled;
-        play.aws.world().script(Rule { times: Some(1), ..Rule::always(Fault::Throttle).on("DescribeKey") });
+        play.aws.world().script(Rule::always(Fault::Throttle).on("DescribeKey"));
         play.aws.advance(SignedDuration::from_mins(10));
     };
     late.visit_with_a_pause(&resource, meanwhile).await.expect("Kubernetes can be asked");
