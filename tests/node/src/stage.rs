@@ -5,7 +5,7 @@ use std::fs;
 
 use packages::objects::{NAMESPACE, RELEASE};
 use serde_json::{Value, json};
-use simulated_aws::world::World;
+use simulated_aws::world::{EncryptionStatus, World};
 use simulated_aws::{Clock, SimulatedAws};
 
 use crate::commands::{apply, helm, kubectl, state, try_kubectl};
@@ -112,6 +112,27 @@ impl Stage {
         }
         changes
     }
+
+    /// Whether AWS shows this stream of Firehose as encrypted.
+    #[must_use]
+    pub fn encrypts(&self, name: &str) -> bool {
+        let (now, world) = (self.aws.now(), self.aws.world());
+        let arn = format!("arn:aws:firehose:{REGION}:111122223333:deliverystream/{name}");
+        world.stream(&arn, now).is_some_and(|stream| stream.encryption == EncryptionStatus::Enabled)
+    }
+}
+
+/// A resource for each of these streams of Firehose, by their names, in the namespace `data`.
+#[must_use]
+pub fn streams(names: &[&str]) -> Value {
+    let resource = |name: &&str| {
+        json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": name, "namespace": "data"},
+            "spec": {"stream": {"service": "Firehose", "name": name}},
+        })
+    };
+    json!({"apiVersion": "v1", "kind": "List", "items": names.iter().map(resource).collect::<Vec<_>>()})
 }
 
 /// Takes away all that a test before has left.

@@ -12,12 +12,11 @@ use node::stage::Stage;
 use packages::objects::parsed;
 use serde_json::{Value, json};
 use simulated_aws::samples;
-use simulated_aws::world::{EncryptionStatus, Settings};
+use simulated_aws::world::Settings;
 use tempfile::TempDir;
 
 const OPERATOR: &str = "stream-encryption-operator";
 const STREAMS: &str = "streams";
-const CLICKS: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/clicks";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_touching_aws() {
@@ -38,10 +37,10 @@ async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_to
 
     apply(&repository.application("application-streams.yaml", &json!({}))).await;
     argocd.until(STREAMS, "Synced Progressing", 60).await;
-    assert!(!encrypted(&stage), "Progressing while ENABLING");
+    assert!(!stage.encrypts("clicks"), "Progressing while ENABLING");
     eventually("both are encrypted, and said to be", 90, async || {
         let healthy = argocd.says(STREAMS).await == "Synced Healthy";
-        assert!(!healthy || encrypted(&stage), "Healthy before the stream is encrypted");
+        assert!(!healthy || stage.encrypts("clicks"), "Healthy before the stream is encrypted");
         healthy
     })
     .await;
@@ -61,7 +60,7 @@ async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_to
     })
     .await;
     argocd.until(STREAMS, "Synced Healthy", 60).await;
-    assert!(encrypted(&stage), "deletionPolicy: Retain");
+    assert!(stage.encrypts("clicks"), "deletionPolicy: Retain");
     let changes: Vec<_> = stage.changes().into_iter().collect();
     let once = |name: &str| (name.to_owned(), vec!["OK".to_owned()]);
     assert_eq!(changes, [once("clicks"), once("telemetry")], "one Start each, and no Stop");
@@ -91,13 +90,6 @@ async fn nothing_to_do_for_30_resyncs(argocd: &ArgoCd) {
     })
     .await;
     assert_eq!(syncs().await, before, "nothing was synced again");
-}
-
-/// Whether the stream `clicks` is.
-fn encrypted(stage: &Stage) -> bool {
-    let now = stage.aws.now();
-    let world = stage.aws.world();
-    world.stream(CLICKS, now).is_some_and(|stream| stream.encryption == EncryptionStatus::Enabled)
 }
 
 /// Has Argo CD read the repository now, as its button does.

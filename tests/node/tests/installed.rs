@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use node::commands::{apply, eventually, helm, kubectl, this_helm, try_kubectl};
-use node::stage::{OPERATOR, Stage, name_services};
+use node::stage::{OPERATOR, Stage, name_services, streams};
 use packages::objects::{NAMESPACE, RELEASE};
 use serde_json::{Value, json};
 use simulated_aws::samples;
@@ -72,7 +72,7 @@ async fn an_upgrade_a_rollback_an_uninstall_and_an_install_anew_lose_nothing_and
     stage.install().await;
     stage.samples_are_as_their_files_say().await;
     stage.aws.world().plant_stream(PlantedStream { name: "late".into(), ..PlantedStream::default() });
-    apply(&resource("late")).await;
+    apply(&streams(&["late"])).await;
     kubectl("wait --for=condition=Ready strenc/late -n data --timeout=60s").await;
     kubectl("delete strenc/late -n data").await;
     let mut changes = stage.changes();
@@ -143,12 +143,4 @@ async fn kept() -> Value {
         listed["items"].as_array().expect("items").iter().map(kept).collect()
     };
     json!([list("strenc -A").await, list(&format!("streamledgers -n {NAMESPACE}")).await])
-}
-
-fn resource(name: &str) -> Value {
-    json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-        "metadata": {"name": name, "namespace": "data"},
-        "spec": {"stream": {"service": "Firehose", "name": name}},
-    })
 }

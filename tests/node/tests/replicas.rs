@@ -5,18 +5,17 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use node::commands::{apply, eventually, kubectl};
-use node::stage::{OPERATOR, Stage};
+use node::stage::{OPERATOR, Stage, streams};
 use packages::objects::NAMESPACE;
-use serde_json::{Value, json};
 use simulated_aws::world::{PlantedStream, Settings, World};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_leaders_pod_is_deleted_the_other_takes_over_in_under_20_seconds_and_calls_nothing_twice() {
-    let streams = ["one", "two", "three"];
-    let stage = Stage::set(world(&streams, 2)).await;
+    let names = ["one", "two", "three"];
+    let stage = Stage::set(world(&names, 2)).await;
     stage.install().await;
     kubectl("create namespace data").await;
-    apply(&list(&streams[..1])).await;
+    apply(&streams(&names[..1])).await;
     kubectl("wait --for=condition=Ready strenc/one -n data --timeout=60s").await;
 
     // As by a drain; and with no time to finish.
@@ -24,7 +23,7 @@ async fn when_the_leaders_pod_is_deleted_the_other_takes_over_in_under_20_second
         let first = leader().await;
         let begin = Instant::now();
         kubectl(&format!("delete pod {first} -n {NAMESPACE} --wait=false {how}")).await;
-        apply(&list(&[stream])).await;
+        apply(&streams(&[stream])).await;
         eventually("another leads", 20, async || {
             let now = leader().await;
             !now.is_empty() && now != first
@@ -35,7 +34,7 @@ async fn when_the_leaders_pod_is_deleted_the_other_takes_over_in_under_20_second
         kubectl(&format!("wait --for=condition=Ready strenc/{stream} -n data --timeout=60s")).await;
         kubectl(&format!("rollout status {OPERATOR} --timeout=60s")).await;
     }
-    assert_eq!(stage.changes(), once(&streams));
+    assert_eq!(stage.changes(), once(&names));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,7 +44,7 @@ async fn while_50_streams_change_all_pods_are_replaced_and_none_is_lost_or_calle
     let stage = Stage::set(world(&names, 20)).await;
     stage.install().await;
     kubectl("create namespace data").await;
-    apply(&list(&names)).await;
+    apply(&streams(&names)).await;
     eventually("some are under way", 30, async || stage.changes().len() >= 10).await;
     let under_way = stage.changes().len();
     kubectl(&format!("rollout restart {OPERATOR}")).await;
@@ -84,15 +83,4 @@ async fn leader() -> String {
         "get lease/stream-encryption-operator -n {NAMESPACE} -o jsonpath={{.spec.holderIdentity}}"
     ))
     .await
-}
-
-fn list(names: &[&str]) -> Value {
-    let resource = |name: &&str| {
-        json!({
-            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-            "metadata": {"name": name, "namespace": "data"},
-            "spec": {"stream": {"service": "Firehose", "name": name}},
-        })
-    };
-    json!({"apiVersion": "v1", "kind": "List", "items": names.iter().map(resource).collect::<Vec<_>>()})
 }

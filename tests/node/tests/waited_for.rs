@@ -5,7 +5,6 @@ use node::commands::{helm, kubectl, try_helm, try_kubectl};
 use node::stage::Stage;
 use serde_json::json;
 use simulated_aws::samples;
-use simulated_aws::world::EncryptionStatus;
 use tempfile::TempDir;
 
 /// A user's own chart, with one of the samples in it.
@@ -28,9 +27,7 @@ async fn helm_waits_until_a_stream_is_encrypted_and_fails_for_one_that_cannot_be
     let chart = chart_of("01-firehose-aws-owned-key.yaml");
     let install = format!("install clicks {} -n data --wait --timeout 60s", chart.path().display());
     helm(&install, &json!({})).await;
-    let arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/clicks";
-    let shown = stage.aws.world().stream(arn, stage.aws.now()).map(|stream| stream.encryption);
-    assert_eq!(shown, Some(EncryptionStatus::Enabled), "Helm came back too early");
+    assert!(stage.encrypts("clicks"), "Helm came back too early");
     let wait = ["wait", "--for=condition=Ready", "strenc/clicks", "-n", "data", "--timeout=1s"];
     try_kubectl(&wait, "").await.expect("what Helm takes for done, is Ready");
 
