@@ -131,7 +131,9 @@ fn planted_stream(service: AwsService) -> impl Strategy<Value = PlantedStream> {
         });
     let source = prop_oneof![5 => Just(Source::DirectPut), 1 => Just(Source::MSKAsSource)];
     let shows = select(vec![NeverEncryptedShows::NoBlock, NeverEncryptedShows::Disabled]);
-    let created = prop::option::of(0..4_000_000_000_000_i64);
+    // Never exactly between two milliseconds: what stands there is not kept by the floating point on the wire.
+    let created = (0..4_000_000_000_000_i64).prop_filter("between two milliseconds", |at| at % 1_000 != 500);
+    let created = prop::option::of(created);
     (state, source, shows, created).prop_map(move |(state, source, never_encrypted_shows, created)| {
         PlantedStream {
             service,
