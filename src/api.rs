@@ -1,13 +1,14 @@
 //! What Kubernetes stores, as types; nothing is computed here.
 //!
-//! [`stream_encryption`] is the resource that users write, [`ledger`] the operator's own record of one stream, and
-//! [`condition`] the words in which both speak to people. `crds/` is generated from these types.
+//! [`stream_encryption`] is the resource that users write, [`policy`] what administrators allow them, [`ledger`] the operator's own
+//! record of one stream, and [`condition`] the words in which a status speaks. `crds/` is generated from these types.
 
 pub mod condition;
 pub mod crd;
 #[cfg(test)]
 pub(crate) mod damage;
 pub mod ledger;
+pub mod policy;
 pub mod stream_encryption;
 
 /// The API group of every resource of the operator.

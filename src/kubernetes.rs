@@ -9,12 +9,14 @@ use kube::api::Api;
 use kube::runtime::events::{Recorder, Reporter};
 
 use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
 use crate::controller::records::{Happening, RecordError, Records, ReferencedKey};
 
 mod ask;
 pub mod keys;
 mod ledgers;
+pub mod policies;
 mod resources;
 
 /// The API server, as the operator uses it.
@@ -22,16 +24,21 @@ mod resources;
 pub struct Cluster {
     client: Client,
     ledgers: Api<StreamLedger>,
+    default_policy: Option<StreamEncryptionPolicySpec>,
     recorder: Recorder,
 }
 
 impl Cluster {
-    /// A cluster whose ledgers lie in the namespace `ledger_namespace`.
+    /// A cluster whose ledgers lie in the namespace `ledger_namespace`. The default policy counts like one that is stored there.
     #[must_use]
-    pub fn new(client: Client, ledger_namespace: &str) -> Self {
+    pub fn new(
+        client: Client,
+        ledger_namespace: &str,
+        default_policy: Option<StreamEncryptionPolicySpec>,
+    ) -> Self {
         let ledgers = Api::namespaced(client.clone(), ledger_namespace);
         let recorder = Recorder::new(client.clone(), Reporter::from(ask::MANAGER));
-        Self { client, ledgers, recorder }
+        Self { client, ledgers, default_policy, recorder }
     }
 
     fn resources(&self, namespace: &str) -> Api<StreamEncryption> {
@@ -80,6 +87,10 @@ impl Records for Cluster {
     async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
         let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
         resources::set_finalizer(&self.resources(namespace), resource, present).await
+    }
+
+    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+        policies::of(&self.client, self.default_policy.as_ref(), namespace).await
     }
 
     async fn referenced_key(

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod message;
 pub mod object;
 pub mod observation;
+pub mod pattern;
 pub mod permission;
 #[cfg(test)]
 mod situation;

@@ -70,17 +70,13 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
     };
     let aws = Aws::new(endpoints).await.context("AWS's configuration cannot be used")?;
     let metrics = Metrics::default();
+    let cluster = Cluster::new(client.clone(), &settings.namespace, settings.default_policy.clone());
     let operator = Operator {
         aws: Counted::new(aws, metrics.clone()),
-        records: Counted::new(Cluster::new(client.clone(), &settings.namespace), metrics.clone()),
+        records: Counted::new(cluster, metrics.clone()),
         clock: Clock::system(),
         decide,
-        rules: Rules {
-            region: settings.region.clone(),
-            drift_interval: settings.drift_interval,
-            max_calls_per_day: settings.max_calls_per_day,
-            allow_disable: settings.allow_disable,
-        },
+        rules: Rules { region: settings.region.clone(), drift_interval: settings.drift_interval },
         memory: Memory::default(),
     };
     Ok(Shared { operator, metrics, readiness: Readiness::default(), resources: Mutex::default() })

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
+use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::model::ledger::AWS_LIMIT;
+use crate::model::permission::Policy;
 use crate::model::stream::Region;
 
 /// Keeps Amazon Data Firehose and Kinesis data streams encrypted with the key you asked for.
@@ -59,12 +62,9 @@ pub struct RunArguments {
     /// The share of AWS's request rates to use, in percent. The rest is left to other tools.
     #[arg(long, env = "AWS_RATE_PERCENT", default_value_t = 80)]
     pub aws_rate_percent: u8,
-    /// Calls of Start and Stop per stream in 24 hours, of AWS's 25. The rest is left to people.
-    #[arg(long, env = "MAX_CALLS_PER_DAY", default_value_t = 20)]
-    pub max_calls_per_day: u32,
-    /// Allow resources to turn encryption off (encryption: Disabled, deletionPolicy: Disable).
-    #[arg(long, env = "ALLOW_DISABLE", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
-    pub allow_disable: bool,
+    /// The spec of a `StreamEncryptionPolicy`, as JSON, that counts beside those in the cluster. Default: none, and without any nothing is called.
+    #[arg(long, env = "DEFAULT_POLICY")]
+    pub default_policy: Option<String>,
     /// How often to look at each stream for changes that somebody else made, in seconds.
     #[arg(long, env = "DRIFT_INTERVAL_SECONDS", default_value_t = 600)]
     pub drift_interval_seconds: u32,
@@ -101,10 +101,8 @@ pub struct Settings {
     pub aws_endpoint_url: Option<String>,
     /// The share of AWS's request rates to use, in percent.
     pub aws_rate_percent: u8,
-    /// Calls per stream in 24 hours.
-    pub max_calls_per_day: u32,
-    /// Whether encryption may be turned off.
-    pub allow_disable: bool,
+    /// A policy that counts beside those in the cluster.
+    pub default_policy: Option<StreamEncryptionPolicySpec>,
     /// How often to look for drift.
     pub drift_interval: SignedDuration,
     /// How many resources to work on at a time.
@@ -126,7 +124,6 @@ impl RunArguments {
         };
         within("--namespace", !self.namespace.is_empty(), "the name of a namespace")?;
         within("--aws-rate-percent", (1..=100).contains(&self.aws_rate_percent), "from 1 to 100")?;
-        within("--max-calls-per-day", (1..=AWS_LIMIT).contains(&self.max_calls_per_day), "from 1 to 25")?;
         within(
             "--drift-interval-seconds",
             (10..=86_400).contains(&self.drift_interval_seconds),
@@ -142,8 +139,7 @@ impl RunArguments {
                 .parse()?,
             aws_endpoint_url: given(&self.aws_endpoint_url),
             aws_rate_percent: self.aws_rate_percent,
-            max_calls_per_day: self.max_calls_per_day,
-            allow_disable: self.allow_disable,
+            default_policy: given(&self.default_policy).as_deref().map(policy).transpose()?,
             drift_interval: SignedDuration::from_secs(i64::from(self.drift_interval_seconds)),
             concurrency: self.concurrency,
             listen: self.listen,
@@ -151,6 +147,27 @@ impl RunArguments {
             identity: given(&self.identity),
         })
     }
+}
+
+/// A policy as it is given on the command line, where no schema has refused what it cannot mean.
+fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
+    let given: serde_json::Value = serde_json::from_str(text).context("--default-policy is not JSON")?;
+    let spec: StreamEncryptionPolicySpec = serde_json::from_value(given.clone())
+        .context("--default-policy is not the spec of a StreamEncryptionPolicy")?;
+    for name in given.as_object().into_iter().flat_map(|fields| fields.keys()) {
+        let known = ["namespaces", "streams", "keys", "allowDisable", "maxCallsPerDay"];
+        anyhow::ensure!(known.contains(&name.as_str()), "--default-policy: nobody knows the field {name}");
+    }
+    let (_, malformed) = Policy::read(&spec);
+    if let Some(error) = malformed.into_iter().next() {
+        return Err(error).context("--default-policy");
+    }
+    let calls = spec.max_calls_per_day;
+    anyhow::ensure!(
+        (1..=AWS_LIMIT).contains(&calls),
+        "--default-policy: maxCallsPerDay must be from 1 to 25"
+    );
+    Ok(spec)
 }
 
 #[cfg(test)]
@@ -167,17 +184,38 @@ mod tests {
         }
     }
 
+    const OWN: &str =
+        r#"{"namespaces":{},"streams":["arn:*:kinesis:*:own:stream/*"],"keys":["AWS_OWNED_CMK"]"#;
+
     #[test]
-    fn twenty_of_the_25_calls_are_used_unless_told_otherwise() {
-        assert_eq!(run(&[]).unwrap().max_calls_per_day, 20);
-        assert_eq!(run(&["--max-calls-per-day", "25"]).unwrap().max_calls_per_day, 25);
+    fn without_a_default_policy_there_is_none_and_twenty_of_the_25_calls_are_used_unless_it_says_otherwise() {
+        assert_eq!(run(&[]).unwrap().default_policy, None);
+        let calls = |more: &str| {
+            let policy = format!("{OWN}{more}}}");
+            run(&["--default-policy", &policy]).unwrap().default_policy.unwrap().max_calls_per_day
+        };
+        assert_eq!(calls(""), 20);
+        assert_eq!(calls(r#","maxCallsPerDay":25"#), 25);
+    }
+
+    #[test]
+    fn a_default_policy_that_the_schema_would_refuse_is_refused() {
+        for (policy, words) in [
+            ("all".to_owned(), "not JSON"),
+            ("{}".to_owned(), "not the spec"),
+            (format!(r#"{OWN},"maxCallsPerDay":26}}"#), "from 1 to 25"),
+            (format!(r#"{OWN},"maxCallsPerDay":0}}"#), "from 1 to 25"),
+            (format!(r#"{OWN},"allowDisabel":true}}"#), "allowDisabel"),
+            (OWN.replace("own", "*") + "}", "12 digits or own"),
+        ] {
+            let error = format!("{:#}", run(&["--default-policy", &policy]).unwrap_err());
+            assert!(error.contains(words), "{policy}: {error}");
+        }
     }
 
     #[test]
     fn what_cannot_be_meant_is_refused_with_what_to_write() {
         for (flags, words) in [
-            (["--max-calls-per-day", "26"], "from 1 to 25"),
-            (["--max-calls-per-day", "0"], "from 1 to 25"),
             (["--aws-rate-percent", "0"], "from 1 to 100"),
             (["--drift-interval-seconds", "5"], "from 10 to 86400"),
             (["--concurrency", "0"], "at least 1"),

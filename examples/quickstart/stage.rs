@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use simulated_aws::{Clock, SimulatedAws, samples};
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
 /// Everything that runs. Dropping it ends it all.
@@ -92,6 +93,8 @@ impl Operator {
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+            // What the chart's default policy says: all streams and keys of the own account.
+            .env("DEFAULT_POLICY", serde_json::to_string(&StreamEncryptionPolicySpec::own_account())?)
             // So that a change made behind our back is seen while somebody watches; 10 minutes is the default.
             .env("DRIFT_INTERVAL_SECONDS", "10")
             .stdin(Stdio::null())

@@ -162,9 +162,9 @@ reasons! {
     SourceNotDirectPut => Stalled,
     /// Another `StreamEncryption` owns the stream.
     StreamOwnedByAnother => Stalled,
-    /// Nothing allows this namespace to do this to this stream with this key.
+    /// No policy allows this namespace this stream, or this key for it.
     NotPermitted => Stalled,
-    /// Turning encryption off is not allowed here.
+    /// No policy allows this namespace to turn encryption of this stream off.
     DisableNotPermitted => Stalled,
     /// Corrected three times in 24 hours, and changed again by somebody.
     Contested => Stalled,

@@ -7,6 +7,7 @@ use kube::CustomResourceExt;
 use serde_json::json;
 
 use super::ledger::StreamLedger;
+use super::policy::StreamEncryptionPolicy;
 use super::stream_encryption::{StreamEncryption, UNSEEN};
 
 /// Every definition that the operator needs, with the name of its file in `crds/`.
@@ -17,6 +18,7 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
             "streamencryptions.streamencryption.dev.yaml",
             unseen_at_first(without_null(StreamEncryption::crd())),
         ),
+        ("streamencryptionpolicies.streamencryption.dev.yaml", without_null(StreamEncryptionPolicy::crd())),
         ("streamledgers.streamencryption.dev.yaml", without_null(StreamLedger::crd())),
     ]
 }

@@ -75,17 +75,13 @@ impl Clock {
     }
 }
 
-/// What the administrator set for all resources.
+/// What the administrator set for all resources. What is allowed is said by policies.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The region of streams given by name without one.
     pub region: Region,
     /// How often to look for drift.
     pub drift_interval: SignedDuration,
-    /// Calls per stream in 24 hours, of AWS's 25.
-    pub max_calls_per_day: u32,
-    /// Whether encryption may be turned off.
-    pub allow_disable: bool,
 }
 
 impl Rules {
@@ -104,12 +100,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_by_days_after_a_visit_told_the_time_lets_no_resource_sleep_for_days() {
-        let rules = Rules {
-            region: "eu-west-1".parse().unwrap(),
-            drift_interval: SignedDuration::from_mins(30),
-            max_calls_per_day: 20,
-            allow_disable: false,
-        };
+        let rules =
+            Rules { region: "eu-west-1".parse().unwrap(), drift_interval: SignedDuration::from_mins(30) };
         let now = Timestamp::UNIX_EPOCH;
         let wait = |wake| rules.wait(now, now + wake);
         assert_eq!(wait(SignedDuration::from_mins(33)), SignedDuration::from_mins(33));

@@ -1,7 +1,7 @@
 //! The execute step: the only place that calls Start or Stop. It decides nothing.
 //!
-//! In this order, and in no other: a turn from the pacer, the resource as it is now, the reservation in the ledger, the
-//! call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and none is sent twice. The
+//! In this order, and in no other: a turn from the pacer, the resource and the policies as they are now, the reservation in the
+//! ledger, the call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and none is sent twice. The
 //! call is dated as the ledger has it, and AWS refuses a date that is not its own: so whatever becomes of the clock, AWS
 //! counts a call when the ledger does, or not at all.
 
@@ -14,6 +14,7 @@ use super::asked::{is_suspended, retry_of};
 use super::case::{Case, FRESH};
 use super::context::Operator;
 use super::records::{Happening, RecordError, Records};
+use super::resolve::permission;
 use crate::api::ledger::{Action, Target};
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Streams, Turn, Urgency};
@@ -51,6 +52,7 @@ pub(super) async fn call<A: Streams, R: Records>(
     // Counted from here, so that a pause after the answer is noticed too.
     let asked_at = operator.clock.steady();
     still_asked_for(operator, resource).await?;
+    still_permitted(operator, resource, case).await?;
 
     let in_force_before = case.book.spec.in_force.clone();
     let reserved = operator.clock.now();
@@ -84,7 +86,7 @@ pub(super) async fn call<A: Streams, R: Records>(
         // The reservation stands, as pending: the next visit resolves it by looking.
         .unwrap_or_else(|error| warn!(%stream, call = id, %error, "the outcome could not be recorded"));
     if reservation.correction {
-        let was = message::key_in_force(in_force_before.as_ref());
+        let was = message::key_in_force(&case.input(), in_force_before.as_ref());
         let note = format!("Somebody changed the stream's encryption: {was} It is being corrected.");
         let happening = Happening {
             warning: true,
@@ -164,6 +166,17 @@ async fn still_asked_for<A: Streams, R: Records>(
         && is_suspended(&live) == is_suspended(resource)
         && retry_of(&live) == retry_of(resource);
     if same { Ok(()) } else { Err(RecordError::Conflict) }
+}
+
+/// The live policies must still say what was decided about: what was taken away meanwhile is not used any more.
+async fn still_permitted<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    case: &Case,
+) -> Result<(), RecordError> {
+    let own = case.subject.permission.own().clone();
+    let now = permission(operator, resource, own).await?;
+    if now == case.subject.permission { Ok(()) } else { Err(RecordError::Conflict) }
 }
 
 fn urgent(resource: &StreamEncryption) -> Turn {

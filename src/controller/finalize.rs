@@ -30,7 +30,8 @@ pub(super) async fn hold<A: Streams, R: Records>(
 ) -> Result<Hold, RecordError> {
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let held = is_held(resource);
-    let wanted = subject.intent.disable_on_deletion && (deleting || subject.permission.disable().is_ok());
+    let wanted = subject.intent.disable_on_deletion
+        && (deleting || subject.permission.disable(&subject.stream).is_ok());
     let set = |present| operator.records.set_finalizer(resource, present);
     match (deleting, held, wanted) {
         (true, true, false) => set(false).await.map(|()| Hold::Released),

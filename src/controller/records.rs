@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus};
 
 /// How long after a conflict everything is read and decided anew.
@@ -62,6 +63,12 @@ pub trait Records: Send + Sync + 'static {
         resource: &StreamEncryption,
         present: bool,
     ) -> impl Future<Output = Result<(), RecordError>> + Send;
+
+    /// The policies that select this namespace, as they are now.
+    fn policies(
+        &self,
+        namespace: &str,
+    ) -> impl Future<Output = Result<Vec<StreamEncryptionPolicySpec>, RecordError>> + Send;
 
     /// What the object that `key.ref` names says.
     fn referenced_key(

@@ -1,12 +1,13 @@
 //! The resolve step: from the resource to a [`Subject`]: the stream's ARN, what is asked for, what is allowed.
 //!
-//! Reads the caller's identity, the key that an alias or a reference stands for, and that key's state. What is not
-//! allowed is not asked of AWS. After this step nothing reads the raw spec of the stream and the key.
+//! Reads the caller's identity, the namespace's policies, the key that an alias or a reference stands for, and that key's state.
+//! What is not allowed is not asked of AWS. After this step nothing reads the raw spec of the stream and the key.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use tracing::warn;
 
 use super::asked::{is_suspended, retry_of};
 use super::context::Operator;
@@ -19,7 +20,8 @@ use crate::aws::{Identity, Streams, Turn, Urgency};
 use crate::model::decision::{Intent, Wanted};
 use crate::model::fault::{Class, Fault};
 use crate::model::key::{self, Key, KeyFacts, KeyName, KeyProblem};
-use crate::model::permission::Permission;
+use crate::model::pattern::Own;
+use crate::model::permission::{Permission, Policy};
 use crate::model::stream::{Malformed, Region, StreamArn};
 
 /// What a resource is about, resolved.
@@ -63,14 +65,10 @@ pub(super) async fn resolve<A: Streams, R: Records>(
         Ok(stream) => stream,
         Err(why) => return Ok(Err(Unresolved::Spec(why))),
     };
+    let own = Own { account: identity.account, partition: identity.partition };
     let mut subject = Subject {
         intent: intent(resource),
-        permission: Permission {
-            account: identity.account,
-            partition: identity.partition,
-            allow_disable: operator.rules.allow_disable,
-            max_calls_per_day: operator.rules.max_calls_per_day,
-        },
+        permission: permission(operator, resource, own).await?,
         key: None,
         fault: None,
         drift_interval: spread(operator.rules.drift_interval, resource),
@@ -90,6 +88,11 @@ pub(super) async fn resolve<A: Streams, R: Records>(
             Named::Problem(problem) => {
                 subject.intent.wanted = Wanted::UnknownKey;
                 subject.intent.key_problem = Some(problem);
+            }
+            Named::Customer(KeyName::Alias(alias))
+                if subject.permission.alias(&subject.stream, &alias).is_err() =>
+            {
+                not_permitted(&mut subject.intent);
             }
             Named::Customer(name) => look_up(operator, resource, visit, &mut subject, name, may_ask).await,
         }
@@ -162,6 +165,30 @@ async fn named_key<A: Streams, R: Records>(
     })
 }
 
+/// What the policies of the resource's namespace allow, as they are now.
+pub(super) async fn permission<A: Streams, R: Records>(
+    operator: &Operator<A, R>,
+    resource: &StreamEncryption,
+    own: Own,
+) -> Result<Permission, RecordError> {
+    let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
+    let mut policies = Vec::new();
+    for spec in operator.records.policies(namespace).await? {
+        let (policy, malformed) = Policy::read(&spec);
+        for error in malformed {
+            warn!(%error, "a policy cannot be read, and this part of it allows nothing");
+        }
+        policies.push(policy);
+    }
+    Ok(Permission::of(policies, own))
+}
+
+/// The key is not to be used. Which one an alias or an object stands for is not told: it is not this namespace's.
+fn not_permitted(intent: &mut Intent) {
+    intent.wanted = Wanted::UnknownKey;
+    intent.key_problem = Some(KeyProblem::NotPermitted);
+}
+
 /// Asks KMS for the key, unless the last visit's answer is still good, and sets what is wanted and what is wrong with it.
 async fn look_up<A: Streams, R: Records>(
     operator: &Operator<A, R>,
@@ -175,8 +202,8 @@ async fn look_up<A: Streams, R: Records>(
     intent.wanted = Wanted::UnknownKey;
     if let KeyName::Arn(arn) = &name {
         intent.wanted = Wanted::Key(Key::Customer(arn.clone()));
-        if subject.permission.key(&Key::Customer(arn.clone())).is_err() {
-            return;
+        if subject.permission.key(&subject.stream, &Key::Customer(arn.clone())).is_err() {
+            return not_permitted(intent);
         }
         if arn.region != subject.stream.region {
             intent.key_problem = Some(KeyProblem::OtherRegion);
@@ -199,15 +226,20 @@ async fn look_up<A: Streams, R: Records>(
         Ok(facts) => {
             match &facts {
                 Some(facts) => {
-                    intent.wanted = Wanted::Key(Key::Customer(facts.arn.clone()));
-                    intent.key_problem = facts.problem(&subject.stream);
+                    let key = Key::Customer(facts.arn.clone());
+                    if subject.permission.key(&subject.stream, &key).is_ok() {
+                        intent.wanted = Wanted::Key(key);
+                        intent.key_problem = facts.problem(&subject.stream);
+                    } else {
+                        not_permitted(intent);
+                    }
                 }
                 None => intent.key_problem = Some(KeyProblem::Missing),
             }
             subject.key = Some((name, facts));
         }
         Err(fault) if matches!(fault.class, Class::Denied | Class::Invalid) => {
-            tracing::warn!(key = %name, code = fault.code, message = fault.message, "the key cannot be read");
+            warn!(key = %name, code = fault.code, message = fault.message, "the key cannot be read");
             intent.key_problem = Some(KeyProblem::Unreadable);
         }
         Err(fault) => subject.fault = Some(fault),

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Metrics;
 use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
+use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
 use crate::aws::{Identity, Streams, Turn};
 use crate::controller::records::{Happening, RecordError, Records, ReferencedKey};
@@ -124,6 +125,10 @@ impl<P: Records> Records for Counted<P> {
 
     async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
         self.port.set_finalizer(resource, present).await
+    }
+
+    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+        self.port.policies(namespace).await
     }
 
     async fn referenced_key(

@@ -1,7 +1,8 @@
 //! What a status may claim of a stream: never more than was observed.
 //!
 //! AWS's own words where AWS has them; for Kinesis, which has none for "enabling" and "failed", the same words from what
-//! was asked and what is shown. The key in force is what AWS shows once it has settled, and else what was in force before.
+//! was asked and what is shown. The key in force is what AWS shows once it has settled, and else what was in force before; which
+//! one it is, only a namespace is told that may use it.
 
 use jiff::Timestamp;
 
@@ -57,7 +58,17 @@ pub fn key_in_force(i: &Input<'_>) -> Option<KeyStatus> {
     if gone(i) {
         return None;
     }
-    i.ledger.in_force.as_ref().and_then(|known| known.key.clone())
+    i.ledger.in_force.as_ref().and_then(|known| known.key.as_ref()).map(|key| told(i, key))
+}
+
+/// A key as the namespace may know it: of one that no policy allows it, only that it is a customer's.
+#[must_use]
+pub fn told(i: &Input<'_>, key: &KeyStatus) -> KeyStatus {
+    if i.permission.key(i.stream, &Key::of(key)).is_ok() {
+        key.clone()
+    } else {
+        KeyStatus { kind: key.kind, arn: None }
+    }
 }
 
 /// Since when records are known to be encrypted.

@@ -155,7 +155,8 @@ pub enum Step {
 #[must_use]
 pub fn budget(i: &Input<'_>) -> Budget {
     let action = if i.intent.wanted == Wanted::Off { Action::Stop } else { Action::Start };
-    ledger::budget(&i.ledger.calls, i.stream.service, action, i.permission.max_calls_per_day, i.now)
+    let limit = i.permission.max_calls_per_day(i.stream);
+    ledger::budget(&i.ledger.calls, i.stream.service, action, limit, i.now)
 }
 
 /// Decides. The rows are those of the table in the documentation; a test has one sentence for each.
@@ -312,11 +313,14 @@ fn seen_at(i: &Input<'_>) -> Timestamp {
 fn permitted(i: &Input<'_>) -> Result<(), Refusal> {
     i.permission.stream(i.stream)?;
     if i.intent.wanted == Wanted::Off || i.intent.disable_on_deletion {
-        i.permission.disable()?;
+        i.permission.disable(i.stream)?;
     }
     match &i.intent.wanted {
-        Wanted::Key(key) => i.permission.key(key),
-        Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off => Ok(()),
+        Wanted::Key(key) => i.permission.key(i.stream, key),
+        // It is what a plain-text stream would get.
+        Wanted::AnyKey => i.permission.key(i.stream, &Key::AwsOwned),
+        Wanted::UnknownKey if i.intent.key_problem == Some(KeyProblem::NotPermitted) => Err(Refusal::Key),
+        Wanted::UnknownKey | Wanted::Off => Ok(()),
     }
 }
 

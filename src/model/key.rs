@@ -102,6 +102,8 @@ pub enum KeyProblem {
     ReferenceNotReady,
     /// The kind that `key.ref` names is not installed in the cluster.
     ReferenceKindMissing,
+    /// No policy allows what it is named by, or what that stands for.
+    NotPermitted,
 }
 
 impl KeyProblem {
@@ -121,6 +123,7 @@ impl KeyProblem {
             Self::Unreadable => Reason::KeyUnreadable,
             Self::ReferenceNotReady => Reason::KeyReferenceNotReady,
             Self::ReferenceKindMissing => Reason::KeyReferenceKindMissing,
+            Self::NotPermitted => Reason::NotPermitted,
         }
     }
 }
@@ -161,6 +164,12 @@ impl KeyArn {
         } else {
             Err(Malformed::KeyArn(id.to_owned()))
         }
+    }
+
+    /// The key's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
     }
 }
 

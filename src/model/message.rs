@@ -10,7 +10,7 @@ use super::fault::{Class, Operation};
 use super::observation::Observation;
 use crate::api::condition::Reason;
 use crate::api::ledger::{Action, InForce};
-use crate::api::stream_encryption::Service;
+use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
 
 /// The message of `Ready` (and of `Reconciling` or `Stalled`) for a decision.
 #[must_use]
@@ -35,11 +35,7 @@ pub fn encrypted(i: &Input<'_>) -> String {
             "AWS says ENABLED; it takes up to 5 seconds until all records are encrypted.".to_owned()
         }
         (Some(key), Some(since)) => {
-            format!(
-                "Records are encrypted with {} since {}.",
-                key_name(key.arn.as_deref()),
-                whole_seconds(since)
-            )
+            format!("Records are encrypted with {} since {}.", key_name(i, key), whole_seconds(since))
         }
     }
 }
@@ -95,11 +91,8 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
     let stream = i.stream;
     let key = asked_key(i);
     match reason {
-        Reason::Encrypted => match &i.ledger.in_force {
-            Some(known) => format!(
-                "Records are encrypted with {}.",
-                key_name(known.key.as_ref().and_then(|key| key.arn.as_deref()))
-            ),
+        Reason::Encrypted => match i.ledger.in_force.as_ref().and_then(|known| known.key.as_ref()) {
+            Some(key) => format!("Records are encrypted with {}.", key_name(i, key)),
             None => "Records are encrypted.".to_owned(),
         },
         Reason::KeyEnabled => format!("{key} can encrypt the stream."),
@@ -158,9 +151,9 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
             source(i)
         ),
         Reason::StreamOwnedByAnother => "Another StreamEncryption owns this stream. Delete one of the two.".to_owned(),
-        Reason::NotPermitted => "Not allowed for this namespace: the stream and the key must be of the operator's own account.".to_owned(),
+        Reason::NotPermitted => not_permitted(i).to_owned(),
         Reason::DisableNotPermitted => {
-            "Turning encryption off is not allowed here. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it.".to_owned()
+            "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it.".to_owned()
         }
         Reason::Contested => "Corrected three times in 24 hours, and changed again. Find out who else changes the stream's encryption, or write drift: Report.".to_owned(),
         Reason::KeyInForceUnknown => "An attempt that the operator did not make failed, and AWS does not say which key is in force. Say which key you want in key.".to_owned(),
@@ -172,13 +165,30 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
     }
 }
 
+/// Says nothing of what exists: that is not for those who may not use it.
+fn not_permitted(i: &Input<'_>) -> &'static str {
+    if i.permission.stream(i.stream).is_err() {
+        "No StreamEncryptionPolicy allows this namespace this stream. Name another one, or have an administrator allow it."
+    } else if i.intent.wanted == Wanted::AnyKey {
+        "No StreamEncryptionPolicy allows this namespace the AWS-owned key for this stream. Say in key which one you want."
+    } else {
+        "No StreamEncryptionPolicy allows this namespace this key for this stream. Name another one, or have an administrator allow it."
+    }
+}
+
 /// A time as people read it: whole seconds.
 fn whole_seconds(at: jiff::Timestamp) -> String {
     jiff::Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
-fn key_name(arn: Option<&str>) -> String {
-    arn.map_or_else(|| "the AWS-owned key".to_owned(), str::to_owned)
+fn key_name(i: &Input<'_>, key: &KeyStatus) -> String {
+    match (key.kind, claims::told(i, key).arn) {
+        (KeyType::AwsOwned, _) => "the AWS-owned key".to_owned(),
+        (KeyType::CustomerManaged, Some(arn)) => arn,
+        (KeyType::CustomerManaged, None) => {
+            "a customer managed key that no StreamEncryptionPolicy allows this namespace".to_owned()
+        }
+    }
 }
 
 fn asked_key(i: &Input<'_>) -> String {
@@ -191,21 +201,21 @@ fn asked_key(i: &Input<'_>) -> String {
 
 fn meanwhile(i: &Input<'_>) -> String {
     match i.ledger.in_force.as_ref().map(|known| &known.key) {
-        Some(Some(key)) => format!("Records are still encrypted with {}.", key_name(key.arn.as_deref())),
+        Some(Some(key)) => format!("Records are still encrypted with {}.", key_name(i, key)),
         Some(None) => "Records are still in plain text.".to_owned(),
         None => "Records written meanwhile may be in plain text.".to_owned(),
     }
 }
 
 fn in_force(i: &Input<'_>) -> String {
-    key_in_force(i.ledger.in_force.as_ref())
+    key_in_force(i, i.ledger.in_force.as_ref())
 }
 
 /// Which key encrypts records now, as a sentence.
 #[must_use]
-pub fn key_in_force(known: Option<&InForce>) -> String {
+pub fn key_in_force(i: &Input<'_>, known: Option<&InForce>) -> String {
     match known.map(|known| &known.key) {
-        Some(Some(key)) => format!("{} is in force.", key_name(key.arn.as_deref())),
+        Some(Some(key)) => format!("{} is in force.", key_name(i, key)),
         Some(None) => "Records are in plain text.".to_owned(),
         None => "Which key is in force is not known.".to_owned(),
     }

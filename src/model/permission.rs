@@ -1,92 +1,206 @@
 //! What a resource may do: which streams, with which keys, and whether it may turn encryption off.
 //!
-//! Until policies say otherwise there is one rule for all namespaces: streams and keys of the operator's own account,
-//! and no Disable unless the operator's flag allows it. It is asked before any call of AWS.
+//! Policies say so, and nothing else: without one, nothing is allowed. Those that speak of a stream add up, and only those. It
+//! is asked before any call of AWS, and what it refuses tells nobody whether the stream or the key exists.
 
 use super::key::Key;
-use super::stream::{Account, Partition, StreamArn};
+use super::ledger::AWS_LIMIT;
+use super::pattern::{KeyPattern, Own, StreamPattern};
+use super::stream::{Malformed, StreamArn};
+use crate::api::policy::StreamEncryptionPolicySpec;
 
-/// What the operator allows.
+/// What the policies of a namespace allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
-    /// The account whose streams and keys may be used.
-    pub account: Account,
-    /// Its partition.
-    pub partition: Partition,
-    /// Whether encryption may be turned off.
-    pub allow_disable: bool,
-    /// How many calls a stream gets in 24 hours, of AWS's 25.
-    pub max_calls_per_day: u32,
+    own: Own,
+    policies: Vec<Policy>,
+}
+
+/// One policy, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    streams: Vec<StreamPattern>,
+    keys: Vec<KeyPattern>,
+    allow_disable: bool,
+    max_calls_per_day: u32,
 }
 
 /// What is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// A stream of another account.
+    /// The stream.
     Stream,
-    /// A key of another account.
+    /// The key.
     Key,
     /// Turning encryption off, now or when the resource is deleted.
     Disable,
 }
 
+impl Policy {
+    /// A policy as it is written. A pattern that cannot be read (the schema refuses it; an object may be older than its rule) allows
+    /// nothing, and is told.
+    #[must_use]
+    pub fn read(spec: &StreamEncryptionPolicySpec) -> (Self, Vec<Malformed>) {
+        let mut malformed = Vec::new();
+        let mut read = |error| malformed.push(error);
+        let streams = spec.streams.iter().filter_map(|text| text.parse().map_err(&mut read).ok()).collect();
+        let keys = spec.keys.iter().filter_map(|text| text.parse().map_err(&mut read).ok()).collect();
+        let policy = Self {
+            streams,
+            keys,
+            allow_disable: spec.allow_disable,
+            max_calls_per_day: spec.max_calls_per_day.min(AWS_LIMIT),
+        };
+        (policy, malformed)
+    }
+}
+
 impl Permission {
+    /// What these policies allow together.
+    #[must_use]
+    pub fn of(policies: Vec<Policy>, own: Own) -> Self {
+        Self { own, policies }
+    }
+
+    /// Whose account the word `own` means in them.
+    #[must_use]
+    pub fn own(&self) -> &Own {
+        &self.own
+    }
+
     /// Whether this stream may be looked at and changed.
     pub fn stream(&self, stream: &StreamArn) -> Result<(), Refusal> {
-        if stream.account == self.account && stream.partition == self.partition {
-            Ok(())
-        } else {
-            Err(Refusal::Stream)
-        }
+        self.speaking_of(stream).next().map(|_| ()).ok_or(Refusal::Stream)
     }
 
-    /// Whether this key may be used.
-    pub fn key(&self, key: &Key) -> Result<(), Refusal> {
-        match key {
-            Key::AwsOwned => Ok(()),
-            Key::Customer(arn) if arn.account == self.account && arn.partition == self.partition => Ok(()),
-            Key::Customer(_) | Key::Unresolved(_) => Err(Refusal::Key),
-        }
+    /// Whether this key may be used for the stream.
+    pub fn key(&self, stream: &StreamArn, key: &Key) -> Result<(), Refusal> {
+        self.any_key(stream, |pattern| pattern.matches(key, &self.own))
     }
 
-    /// Whether encryption may be turned off.
-    pub fn disable(&self) -> Result<(), Refusal> {
-        if self.allow_disable { Ok(()) } else { Err(Refusal::Disable) }
+    /// Whether this alias, of the stream's account and region, may be asked for.
+    pub fn alias(&self, stream: &StreamArn, alias: &str) -> Result<(), Refusal> {
+        self.any_key(stream, |pattern| pattern.matches_alias(alias, stream, &self.own))
+    }
+
+    /// Whether encryption of this stream may be turned off.
+    pub fn disable(&self, stream: &StreamArn) -> Result<(), Refusal> {
+        let allowed = self.speaking_of(stream).any(|policy| policy.allow_disable);
+        if allowed { Ok(()) } else { Err(Refusal::Disable) }
+    }
+
+    /// How many calls this stream gets in 24 hours, of AWS's 25; none where nothing is allowed.
+    #[must_use]
+    pub fn max_calls_per_day(&self, stream: &StreamArn) -> u32 {
+        self.speaking_of(stream).map(|policy| policy.max_calls_per_day).max().unwrap_or(0)
+    }
+
+    fn speaking_of(&self, stream: &StreamArn) -> impl Iterator<Item = &Policy> {
+        let speaks =
+            |policy: &&Policy| policy.streams.iter().any(|pattern| pattern.matches(stream, &self.own));
+        self.policies.iter().filter(speaks)
+    }
+
+    fn any_key(&self, stream: &StreamArn, allows: impl Fn(&KeyPattern) -> bool) -> Result<(), Refusal> {
+        let allowed = self.speaking_of(stream).any(|policy| policy.keys.iter().any(&allows));
+        if allowed { Ok(()) } else { Err(Refusal::Key) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::policy::NamespaceSelector;
 
-    fn permission() -> Permission {
-        Permission {
-            account: "111122223333".parse().unwrap(),
-            partition: "aws".parse().unwrap(),
-            allow_disable: false,
-            max_calls_per_day: 20,
+    const ORDERS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/orders";
+    const CLICKS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
+    const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1";
+
+    fn spec(streams: &[&str], keys: &[&str]) -> StreamEncryptionPolicySpec {
+        StreamEncryptionPolicySpec {
+            namespaces: NamespaceSelector::default(),
+            streams: streams.iter().map(|&text| text.to_owned()).collect(),
+            keys: keys.iter().map(|&text| text.to_owned()).collect(),
+            ..StreamEncryptionPolicySpec::own_account()
         }
     }
 
-    #[test]
-    fn only_streams_and_keys_of_the_own_account_are_allowed() {
-        let own: StreamArn = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks".parse().unwrap();
-        let foreign: StreamArn = "arn:aws:kinesis:eu-west-1:444455556666:stream/clicks".parse().unwrap();
-        let china: StreamArn = "arn:aws-cn:kinesis:cn-north-1:111122223333:stream/clicks".parse().unwrap();
-        assert_eq!(permission().stream(&own), Ok(()));
-        assert_eq!(permission().stream(&foreign), Err(Refusal::Stream));
-        assert_eq!(permission().stream(&china), Err(Refusal::Stream));
+    fn permission(specs: &[StreamEncryptionPolicySpec]) -> Permission {
+        let own = Own { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
+        Permission::of(specs.iter().map(|spec| Policy::read(spec).0).collect(), own)
+    }
 
-        let key =
-            |account: &str| Key::Customer(format!("arn:aws:kms:eu-west-1:{account}:key/1").parse().unwrap());
-        assert_eq!(permission().key(&key("111122223333")), Ok(()));
-        assert_eq!(permission().key(&key("444455556666")), Err(Refusal::Key));
-        assert_eq!(permission().key(&Key::AwsOwned), Ok(()));
+    fn stream(arn: &str) -> StreamArn {
+        arn.parse().unwrap()
+    }
+
+    fn key(arn: &str) -> Key {
+        Key::Customer(arn.parse().unwrap())
     }
 
     #[test]
-    fn encryption_is_not_turned_off_unless_allowed() {
-        assert_eq!(permission().disable(), Err(Refusal::Disable));
-        assert_eq!(Permission { allow_disable: true, ..permission() }.disable(), Ok(()));
+    fn without_a_policy_nothing_is_allowed() {
+        let none = permission(&[]);
+        let orders = stream(ORDERS);
+        assert_eq!(none.stream(&orders), Err(Refusal::Stream));
+        assert_eq!(none.key(&orders, &Key::AwsOwned), Err(Refusal::Key));
+        assert_eq!(none.alias(&orders, "alias/orders"), Err(Refusal::Key));
+        assert_eq!(none.disable(&orders), Err(Refusal::Disable));
+        assert_eq!(none.max_calls_per_day(&orders), 0);
+    }
+
+    #[test]
+    fn the_default_policy_allows_streams_and_keys_of_the_own_account_and_no_turning_off() {
+        let own = permission(&[StreamEncryptionPolicySpec::own_account()]);
+        let orders = stream(ORDERS);
+        assert_eq!(own.stream(&orders), Ok(()));
+        assert_eq!(own.stream(&stream(&ORDERS.replace("1111", "9999"))), Err(Refusal::Stream));
+        assert_eq!(own.key(&orders, &Key::AwsOwned), Ok(()));
+        assert_eq!(own.key(&orders, &key(KEY)), Ok(()));
+        assert_eq!(own.key(&orders, &key(&KEY.replace("1111", "9999"))), Err(Refusal::Key));
+        assert_eq!(own.key(&orders, &Key::Unresolved("1".into())), Err(Refusal::Key));
+        assert_eq!(own.alias(&orders, "alias/orders"), Ok(()));
+        assert_eq!(own.disable(&orders), Err(Refusal::Disable));
+        assert_eq!(own.max_calls_per_day(&orders), 20);
+    }
+
+    #[test]
+    fn policies_add_up_for_a_stream_that_both_speak_of() {
+        let both = permission(&[
+            spec(&[ORDERS], &["AWS_OWNED_CMK"]),
+            StreamEncryptionPolicySpec {
+                allow_disable: true,
+                max_calls_per_day: 25,
+                ..spec(&["arn:aws:kinesis:*:own:stream/o*"], &[KEY])
+            },
+        ]);
+        let orders = stream(ORDERS);
+        assert_eq!(both.key(&orders, &Key::AwsOwned), Ok(()));
+        assert_eq!(both.key(&orders, &key(KEY)), Ok(()));
+        assert_eq!(both.disable(&orders), Ok(()));
+        assert_eq!(both.max_calls_per_day(&orders), 25);
+    }
+
+    #[test]
+    fn what_a_policy_allows_for_its_streams_it_allows_for_no_other() {
+        let two = permission(&[
+            spec(&[ORDERS], &["AWS_OWNED_CMK"]),
+            StreamEncryptionPolicySpec { allow_disable: true, ..spec(&[CLICKS], &[KEY]) },
+        ]);
+        let orders = stream(ORDERS);
+        assert_eq!(two.key(&orders, &key(KEY)), Err(Refusal::Key));
+        assert_eq!(two.disable(&orders), Err(Refusal::Disable));
+        assert_eq!(two.key(&stream(CLICKS), &Key::AwsOwned), Err(Refusal::Key));
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_read_allows_nothing_and_the_others_hold() {
+        let (policy, malformed) = Policy::read(&spec(&["*", ORDERS], &["arn:aws:kms:*:*:key/*", KEY]));
+        assert_eq!(malformed.len(), 2);
+        let own = Own { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
+        let permission = Permission::of(vec![policy], own);
+        assert_eq!(permission.stream(&stream(CLICKS)), Err(Refusal::Stream));
+        assert_eq!(permission.key(&stream(ORDERS), &key(KEY)), Ok(()));
+        assert_eq!(permission.key(&stream(ORDERS), &key(&KEY.replace("1111", "9999"))), Err(Refusal::Key));
     }
 }

@@ -9,10 +9,12 @@ use super::fault::{Class, Fault, Operation};
 use super::key::{Key, KeyProblem};
 use super::ledger::{self, Reservation};
 use super::observation::Observation;
-use super::permission::Permission;
+use super::pattern::Own;
+use super::permission::{Permission, Policy};
 use super::stream::StreamArn;
 use crate::api::condition::Reason;
 use crate::api::ledger::{Action, Owner, StreamLedgerSpec};
+use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{Drift, Service};
 
 /// The operator's own account.
@@ -66,6 +68,22 @@ pub(super) fn fault(class: Class, code: &str) -> Fault {
     Fault { operation, class, code: Some(code.to_owned()), message: "AWS's words".into() }
 }
 
+/// Streams and keys of the operator's own account, which is this one.
+pub(super) fn allowed(
+    account: &str,
+    partition: &str,
+    allow_disable: bool,
+    max_calls_per_day: u32,
+) -> Permission {
+    let spec = StreamEncryptionPolicySpec {
+        allow_disable,
+        max_calls_per_day,
+        ..StreamEncryptionPolicySpec::own_account()
+    };
+    let own = Own { account: account.parse().unwrap(), partition: partition.parse().unwrap() };
+    Permission::of(vec![Policy::read(&spec).0], own)
+}
+
 /// The day on which every story begins.
 pub(super) fn midnight() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
@@ -88,12 +106,7 @@ impl Situation {
                 verified: None,
                 retry: None,
             },
-            permission: Permission {
-                account: stream.account.clone(),
-                partition: stream.partition.clone(),
-                allow_disable: true,
-                max_calls_per_day: 20,
-            },
+            permission: allowed(stream.account.as_str(), stream.partition.as_str(), true, 20),
             ownership: Ownership::Own,
             ledger: ledger::new(&stream, owner()),
             sight: Sight::NotYet,

@@ -60,6 +60,16 @@ pub enum Malformed {
     /// Not a key's ARN.
     #[error("{0:?} is not the ARN of a KMS key: write arn:aws:kms:REGION:ACCOUNT:key/ID")]
     KeyArn(String),
+    /// Not a pattern of streams.
+    #[error(
+        "{0:?} is not a pattern of streams: write arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, with * for the partition, for the region or in the name; the account is 12 digits or own"
+    )]
+    StreamPattern(String),
+    /// Not a pattern of keys.
+    #[error(
+        "{0:?} is not a pattern of keys: write AWS_OWNED_CMK, arn:aws:kms:REGION:ACCOUNT:key/ID or arn:aws:kms:REGION:ACCOUNT:alias/NAME, with * for the partition, for the region or in the last part; the account is 12 digits or own"
+    )]
+    KeyPattern(String),
     /// Not an alias.
     #[error("{0:?} is not the alias of a customer managed key: write alias/NAME")]
     KeyAlias(String),

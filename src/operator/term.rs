@@ -19,7 +19,7 @@ use super::{Context, Shared};
 use crate::api::stream_encryption::StreamEncryption;
 use crate::controller::records::{AFTER_CONFLICT, RecordError};
 use crate::controller::{malformed, reconcile, retire};
-use crate::kubernetes::keys;
+use crate::kubernetes::{keys, policies};
 use crate::metrics::Ended;
 
 /// A resource whose content may not be what its schema says: one such object must not stop the watch of all others.
@@ -52,12 +52,17 @@ impl Watch {
         let store = controller.store();
         let changes = keys::changes(self.client.clone(), self.namespace.as_deref());
         let key_changes = users_of(changes, store.clone());
+        let policy_changes = policies::changes(self.client.clone());
+        let namespaces = policies::namespace_changes(self.client.clone(), self.namespace.as_deref());
+        let namespace_changes = all_in(namespaces, store.clone());
         info!(watching = self.namespace.as_deref().unwrap_or("all namespaces"), "works");
         shared.metrics.leads(true);
         shared.has(Some(store.clone()));
         let housekeeping = tokio::spawn(keep_house(shared.clone(), store.clone()));
         let work = controller
             .reconcile_on(key_changes)
+            .reconcile_on(namespace_changes)
+            .reconcile_all_on(policy_changes)
             .graceful_shutdown_on(end.clone().cancelled_owned())
             .run(visit, failed, shared.clone())
             .for_each(|result| async move {
@@ -140,6 +145,23 @@ fn users_of(
         };
         let found: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
         debug!(namespace, key = name, users = found.len(), "a key object changed");
+        futures_util::stream::iter(found)
+    })
+}
+
+/// The resources of a namespace that changed: other policies may select it now.
+fn all_in(
+    changes: impl Stream<Item = String> + Send + 'static,
+    store: Store<Guarded>,
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+    changes.flat_map(move |namespace| {
+        let lies_in = |resource: &Arc<Guarded>| resource.namespace().as_deref() == Some(&namespace);
+        let found: Vec<_> = store
+            .state()
+            .iter()
+            .filter(|one| lies_in(one))
+            .map(|one| ObjectRef::from_obj(one.as_ref()))
+            .collect();
         futures_util::stream::iter(found)
     })
 }

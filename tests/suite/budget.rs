@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{Calls as _, Fault, PlantedStream, Rule, Service, Settings, Snapshot, StreamKey};
 use stream_encryption_operator::api::condition::ConditionType;
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 
 use crate::play::{Play, firehose, kinesis, message, truth};
 
@@ -90,7 +91,10 @@ async fn a_resource_that_is_deleted_and_made_again_finds_its_calls_counted() {
 #[tokio::test]
 async fn the_budget_is_a_setting_and_the_rest_is_left_to_people() {
     let mut play = Play::start(Settings::default()).await;
-    play.rules.max_calls_per_day = 2;
+    play.policy = Some(StreamEncryptionPolicySpec {
+        max_calls_per_day: 2,
+        ..StreamEncryptionPolicySpec::own_account()
+    });
     play.restart();
     play.aws.world().plant_stream(PlantedStream::default());
     let keys: Vec<String> = (0..3).map(|_| play.plant_key()).collect();

@@ -127,3 +127,34 @@ fn to_change_the_encryption_of_a_kinesis_stream_is_allowed_on_the_stream_and_on_
         assert_eq!(kinds, ["kinesis", "kms"], "{action}");
     }
 }
+
+/// Every Rust source of the repository.
+fn sources(folder: &std::path::Path, found: &mut String) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push_str(&fs::read_to_string(&path).expect("a source"));
+        }
+    }
+}
+
+#[test]
+fn every_threat_names_tests_that_exist() {
+    let mut all = String::new();
+    for folder in ["src", "tests"] {
+        sources(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder), &mut all);
+    }
+    let page = page("docs/security.md");
+    for number in 1..=16 {
+        let row = page.lines().find(|line| line.starts_with(&format!("| T{number} | ")));
+        let row = row.unwrap_or_else(|| panic!("T{number} is missing"));
+        let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "T{number} names no test");
+        for name in names {
+            assert!(all.contains(&format!("fn {name}(")), "T{number}: there is no test {name}");
+        }
+    }
+}

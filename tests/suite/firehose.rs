@@ -7,6 +7,7 @@ use simulated_aws::world::{
     Rule, Settings, ShownKey, Snapshot, Source, StreamKey,
 };
 use stream_encryption_operator::api::condition::ConditionType;
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
     Disabled, Disabling, Enabled, Enabling, EnablingFailed,
 };
@@ -370,14 +371,15 @@ async fn stale_answers_of_describe_cause_no_second_start() {
 #[tokio::test]
 async fn turning_encryption_off_needs_permission() {
     let mut play = play_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
-    play.rules.allow_disable = false;
+    play.policy = Some(StreamEncryptionPolicySpec::own_account());
     play.restart();
     play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "encryption": "Disabled"})).await;
     play.until_it_says("orders", "DisableNotPermitted").await;
     play.let_pass("orders", SignedDuration::from_hours(2)).await;
     assert_eq!((play.calls(STOP, "orders"), play.calls(DESCRIBE, "orders")), (0, 0));
 
-    play.rules.allow_disable = true;
+    play.policy =
+        Some(StreamEncryptionPolicySpec { allow_disable: true, ..StreamEncryptionPolicySpec::own_account() });
     play.restart();
     let words = play.until_it_says("orders", "EncryptionDisabled").await;
     assert!(words.contains(&word(Some(Disabling), "Disabling")), "{words:?}");

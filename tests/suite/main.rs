@@ -13,6 +13,7 @@ mod ledgers;
 mod matrix;
 mod mistakes;
 mod play;
+mod policies;
 mod process;
 mod readme;
 mod schema;

@@ -22,6 +22,7 @@ use simulated_aws::world::{Calls as _, PlantedKey, Settings, World};
 use simulated_aws::{Clock as AwsClock, SimulatedAws};
 use stream_encryption_operator::api::condition::{ConditionType, find};
 use stream_encryption_operator::api::ledger::StreamLedger;
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     EncryptionStatus, StreamEncryption, StreamEncryptionStatus,
 };
@@ -52,6 +53,10 @@ pub(crate) struct Play {
     /// Kubernetes as an administrator may use it.
     pub(crate) user: Client,
     pub(crate) namespace: String,
+    /// The namespace of the ledgers.
+    ledgers: String,
+    /// What counts beside the policies that are stored.
+    pub(crate) policy: Option<StreamEncryptionPolicySpec>,
     pub(crate) rules: Rules,
     operator: Operator<Aws, Cluster>,
 }
@@ -138,6 +143,7 @@ fn operator(
     aws: &Arc<SimulatedAws>,
     client: Client,
     namespace: &str,
+    policy: Option<StreamEncryptionPolicySpec>,
     rules: Rules,
     clock: Clock,
 ) -> Operator<Aws, Cluster> {
@@ -148,7 +154,7 @@ fn operator(
     let sessions = clock.clone();
     Operator {
         aws: Aws::over(sdk, rules.region.clone(), unpaced, Arc::new(move || sessions.now().into())),
-        records: Cluster::new(client, namespace),
+        records: Cluster::new(client, namespace, policy),
         clock,
         decide,
         rules,
@@ -172,18 +178,36 @@ impl Play {
         let rules = Rules {
             region: REGION.parse().expect("a region"),
             drift_interval: SignedDuration::from_mins(10),
-            max_calls_per_day: 20,
-            allow_disable: true,
         };
+        let policy = Some(StreamEncryptionPolicySpec {
+            allow_disable: true,
+            ..StreamEncryptionPolicySpec::own_account()
+        });
         let namespace = fresh_namespace(cluster).await;
-        let operator = operator(&aws, client.clone(), &namespace, rules.clone(), clock(&aws));
+        let operator = operator(&aws, client.clone(), &namespace, policy.clone(), rules.clone(), clock(&aws));
         let user = self::client(cluster.kubeconfig()).await;
-        Self { aws, cluster, client, user, namespace, rules, operator }
+        let ledgers = namespace.clone();
+        Self { aws, cluster, client, user, namespace, ledgers, policy, rules, operator }
     }
 
     /// The same after the operator's process ended and started again, with other rules perhaps.
     pub(crate) fn restart(&mut self) {
         self.operator = self.replica();
+    }
+
+    /// The same operator and AWS, and another namespace.
+    pub(crate) async fn beside(&self) -> Self {
+        Self {
+            aws: self.aws.clone(),
+            cluster: self.cluster,
+            client: self.client.clone(),
+            user: self.user.clone(),
+            namespace: fresh_namespace(self.cluster).await,
+            ledgers: self.ledgers.clone(),
+            policy: self.policy.clone(),
+            rules: self.rules.clone(),
+            operator: self.replica(),
+        }
     }
 
     /// The same, but the operator reaches the API server by another client, such as one through a proxy.
@@ -199,7 +223,8 @@ impl Play {
 
     /// Another replica on a node with a clock of its own, which may be wrong: its requests to AWS are dated by it.
     pub(crate) fn replica_with_clock(&self, clock: Clock) -> Operator<Aws, Cluster> {
-        operator(&self.aws, self.client.clone(), &self.namespace, self.rules.clone(), clock)
+        let policy = self.policy.clone();
+        operator(&self.aws, self.client.clone(), &self.ledgers, policy, self.rules.clone(), clock)
     }
 
     /// The status that the operator remembers to have written.
@@ -210,7 +235,8 @@ impl Play {
 
     /// An operator that may do everything, and whose ledgers are to lie in another namespace.
     pub(crate) fn with_ledgers_in(&self, namespace: &str) -> Operator<Aws, Cluster> {
-        operator(&self.aws, self.user.clone(), namespace, self.rules.clone(), clock(&self.aws))
+        let policy = self.policy.clone();
+        operator(&self.aws, self.user.clone(), namespace, policy, self.rules.clone(), clock(&self.aws))
     }
 
     /// Applies a resource as a user does. `spec` is its spec.
@@ -245,7 +271,7 @@ impl Play {
 
     /// The ledger of a stream.
     pub(crate) async fn ledger(&self, arn: &str) -> Option<StreamLedger> {
-        let api: Api<StreamLedger> = Api::namespaced(self.user.clone(), &self.namespace);
+        let api: Api<StreamLedger> = Api::namespaced(self.user.clone(), &self.ledgers);
         api.get_opt(&ledger::name(&arn.parse().expect("an ARN"))).await.expect("the ledger can be read")
     }
 

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, Fault, PlantedKey, PlantedStream, Rule, Settings, World};
 use simulated_aws::{Clock, SimulatedAws};
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
 use crate::play::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig};
@@ -41,6 +42,7 @@ impl OperatorProcess {
             .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("DRIFT_INTERVAL_SECONDS", "10")
+            .env("DEFAULT_POLICY", own_account())
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -71,6 +73,11 @@ impl Drop for OperatorProcess {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The chart's default policy, as the command line takes it.
+pub(crate) fn own_account() -> String {
+    serde_json::to_string(&StreamEncryptionPolicySpec::own_account()).expect("JSON")
 }
 
 /// `kill` of any process.

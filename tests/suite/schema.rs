@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 mod changes;
 mod keys;
 mod ledgers;
+mod policies;
 mod streams;
 
 /// A sentence, the `spec`, and what the API server says of it.

@@ -4,9 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::model::decision::Step;
 use crate::model::fault::Fault;
 use crate::model::key::{Key, KeyProblem};
+use crate::model::permission::{Permission, Policy};
 use crate::model::situation::{Sight, Situation, failed, fault, key, midnight};
 
 const KEY_1: &str = "arn:aws:kms:eu-west-1:111122223333:key/1";
@@ -32,6 +34,32 @@ fn cannot_see(service: Service, operation: Operation) -> Situation {
 
 fn seen(observation: Observation) -> Situation {
     Situation::of(Service::Firehose).sees(observation)
+}
+
+/// The key was in force before the policy was changed, or somebody else has set it.
+#[test]
+fn a_key_that_no_policy_allows_is_not_named_to_the_namespace() {
+    let only_the_aws_owned = StreamEncryptionPolicySpec {
+        keys: vec!["AWS_OWNED_CMK".to_owned()],
+        ..StreamEncryptionPolicySpec::own_account()
+    };
+    let own = Situation::of(Service::Firehose).permission.own().clone();
+    let restricted = Permission::of(vec![Policy::read(&only_the_aws_owned).0], own);
+    let s = Situation::of(Service::Firehose).converged().with(|s| s.permission = restricted).after(60);
+    assert_eq!(
+        claims::key_in_force(&s.input()),
+        Some(KeyStatus { kind: KeyType::CustomerManaged, arn: None })
+    );
+    for reason in Reason::ALL {
+        let wants_another = s.clone().wants(Wanted::AnyKey);
+        assert!(
+            !says(&wants_another, *reason).contains("key/1"),
+            "{reason}: {}",
+            says(&wants_another, *reason)
+        );
+    }
+    assert!(!encrypted(&s.input()).contains("key/1"), "{}", encrypted(&s.input()));
+    assert!(encrypted(&s.input()).contains("a customer managed key"), "{}", encrypted(&s.input()));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::*;
 use crate::api::condition::{ConditionType, LONGEST_MESSAGE, Reason, find};
 use crate::api::damage::{damaged, damages};
 use crate::api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec};
+use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryptionStatus};
 use crate::aws::{Identity, Streams, Turn};
 use crate::controller::memory::Memory;
@@ -109,6 +110,12 @@ impl Records for Paper {
     async fn set_finalizer(&self, _: &StreamEncryption, _: bool) -> Result<(), RecordError> {
         Ok(())
     }
+    async fn policies(&self, _: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+        Ok(vec![StreamEncryptionPolicySpec {
+            allow_disable: true,
+            ..StreamEncryptionPolicySpec::own_account()
+        }])
+    }
     async fn referenced_key(&self, _: &str, _: &KeyObjectReference) -> Result<ReferencedKey, RecordError> {
         Ok(ReferencedKey::Arn("not an ARN".to_owned()))
     }
@@ -121,12 +128,7 @@ fn operator(resource: Option<StreamEncryption>) -> Operator<PlainText, Paper> {
         records: Paper { resource, ..Paper::default() },
         clock: Clock::new(move || now, || Duration::ZERO),
         decide,
-        rules: Rules {
-            region: "eu-west-1".parse().unwrap(),
-            drift_interval: SignedDuration::from_mins(10),
-            max_calls_per_day: 20,
-            allow_disable: true,
-        },
+        rules: Rules { region: "eu-west-1".parse().unwrap(), drift_interval: SignedDuration::from_mins(10) },
         memory: Memory::default(),
     }
 }

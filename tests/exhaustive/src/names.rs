@@ -6,10 +6,12 @@ use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use stream_encryption_operator::api::ledger::{Action, Owner, Target};
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{Drift, Service};
 use stream_encryption_operator::model::decision::{Intent, Wanted};
 use stream_encryption_operator::model::key::Key;
-use stream_encryption_operator::model::permission::Permission;
+use stream_encryption_operator::model::pattern::Own;
+use stream_encryption_operator::model::permission::{Permission, Policy};
 use stream_encryption_operator::model::stream::StreamArn;
 
 /// What encrypts records.
@@ -89,12 +91,13 @@ pub(crate) fn owner() -> Owner {
 
 /// What the administrator allows.
 pub(crate) fn permission(limit: u32) -> Permission {
-    Permission {
-        account: FIREHOSE.account.clone(),
-        partition: FIREHOSE.partition.clone(),
+    let spec = StreamEncryptionPolicySpec {
         allow_disable: true,
         max_calls_per_day: limit,
-    }
+        ..StreamEncryptionPolicySpec::own_account()
+    };
+    let own = Own { account: FIREHOSE.account.clone(), partition: FIREHOSE.partition.clone() };
+    Permission::of(vec![Policy::read(&spec).0], own)
 }
 
 /// When every story begins.

@@ -51,7 +51,7 @@ async fn every_metric_and_label_of_an_alert_is_documented() {
 async fn promtool_has_nothing_to_say_of_the_rules_with_any_values() {
     for values in [
         json!({}),
-        json!({"driftIntervalSeconds": 86400, "maxCallsPerDay": 1, "prometheusRule": {"plainTextSeconds": 1, "callsLeft": 0}}),
+        json!({"driftIntervalSeconds": 86400, "defaultPolicy": {"maxCallsPerDay": 1}, "prometheusRule": {"plainTextSeconds": 1, "callsLeft": 0}}),
     ] {
         let folder = folder_with(&rule_file(values).await);
         run_promtool(&["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"], folder.path())
@@ -84,7 +84,7 @@ async fn the_tests_of_the_alerts_fail_on_other_rules() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_budget_and_a_slow_round_are_no_alert_from_the_start() {
-    let file = rule_file(json!({"maxCallsPerDay": 2, "driftIntervalSeconds": 3600})).await;
+    let file = rule_file(json!({"defaultPolicy": {"maxCallsPerDay": 2}, "driftIntervalSeconds": 3600})).await;
     let query = |name: &str| {
         let rules = file["groups"][0]["rules"].as_array().expect("rules");
         word(&rules.iter().find(|rule| rule["alert"] == name).expect("the alert")["expr"]).to_owned()

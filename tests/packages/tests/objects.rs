@@ -30,7 +30,7 @@ fn varied() -> Vec<(&'static str, Value)> {
             json!({
                 "aws": {"region": "us-gov-west-1", "endpointUrl": "http://simulated-aws.test:4566", "ratePercent": 1,
                         "credentials": {"secretName": "aws", "secretKey": "file", "profile": "streams"}},
-                "maxCallsPerDay": 25, "allowDisable": true, "driftIntervalSeconds": 86400, "concurrency": 65535,
+                "defaultPolicy": {"maxCallsPerDay": 25, "allowDisable": true}, "driftIntervalSeconds": 86400, "concurrency": 65535,
                 "leaderElection": {"enabled": false}, "replicaCount": 0,
                 "log": {"level": "warn,stream_encryption_operator=trace", "format": "text"},
                 "extraEnv": [{"name": "AWS_ENDPOINT_URL_KMS", "value": "https://kms.test"}],

@@ -93,7 +93,7 @@ async fn the_operator_reads_no_secrets_and_nothing_is_granted_by_a_star() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn in_one_namespace_the_same_is_granted_there_and_nothing_cluster_wide_but_the_definitions() {
+async fn in_one_namespace_the_same_is_granted_there_and_cluster_wide_only_to_read_policies() {
     let everywhere = chart(json!({"rbac": {"aggregateToView": false, "aggregateToEdit": false}})).await;
     let one = chart(json!({"installScope": "namespace", "watchNamespace": "data"})).await;
     let cluster_wide: Vec<&str> = one
@@ -101,12 +101,24 @@ async fn in_one_namespace_the_same_is_granted_there_and_nothing_cluster_wide_but
         .filter(|object| object["metadata"]["namespace"].is_null())
         .map(|object| word(&object["kind"]))
         .collect();
-    assert_eq!(cluster_wide, ["CustomResourceDefinition", "CustomResourceDefinition"]);
+    let definition = "CustomResourceDefinition";
+    assert_eq!(cluster_wide, [definition, definition, definition, "ClusterRole", "ClusterRoleBinding"]);
 
     let there =
         |kind: &str| of_kind(&one, kind).find(|role| role["metadata"]["namespace"] == "data").cloned();
     let role = there("Role").expect("a role in the watched namespace");
-    assert_eq!(granted(&role), granted(only(&everywhere, "ClusterRole")));
+    let policies = only(&one, "ClusterRole");
+    let mut both = [granted(&role), granted(policies)].concat();
+    both.sort();
+    assert_eq!(both, granted(only(&everywhere, "ClusterRole")));
+    let reads = |(_, resource, verb): &(String, String, String)| {
+        ["streamencryptionpolicies", "namespaces"].contains(&resource.as_str())
+            && ["get", "list", "watch"].contains(&verb.as_str())
+    };
+    assert!(granted(policies).iter().all(reads));
+    let namespaces =
+        policies["rules"].as_array().expect("rules").iter().find(|rule| rule["resources"][0] == "namespaces");
+    assert_eq!(namespaces.expect("a rule")["resourceNames"], json!(["data"]));
     let binding = there("RoleBinding").expect("a binding in the watched namespace");
     assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
     assert_eq!(binding["roleRef"]["kind"], "Role");

@@ -52,13 +52,15 @@ async fn a_wrong_type_an_impossible_number_and_an_unknown_word_are_refused() {
         ("replicaCount", json!("two")),
         ("replicaCount", json!(-1)),
         ("replicaCount", json!(1.5)),
-        ("maxCallsPerDay", json!(0)),
-        ("maxCallsPerDay", json!(26)),
+        ("defaultPolicy.maxCallsPerDay", json!(0)),
+        ("defaultPolicy.maxCallsPerDay", json!(26)),
+        ("defaultPolicy.streams", json!(["arn:aws:kinesis:*:*:stream/*"])),
+        ("defaultPolicy.keys", json!(["*"])),
         ("driftIntervalSeconds", json!(9)),
         ("driftIntervalSeconds", json!(86401)),
         ("concurrency", json!(0)),
         ("concurrency", json!(65536)),
-        ("allowDisable", json!("yes")),
+        ("defaultPolicy.allowDisable", json!("yes")),
         ("aws.region", json!("Ireland")),
         ("aws.ratePercent", json!(0)),
         ("aws.ratePercent", json!(101)),
@@ -122,7 +124,7 @@ fn the_schema_has_the_limits_of_the_operator() {
     assert!(
         settings.contains("(1..=AWS_LIMIT)") && text("src/model/ledger.rs").contains("AWS_LIMIT: u32 = 25")
     );
-    assert_eq!(limits("maxCallsPerDay"), (json!(1), json!(25)));
+    assert_eq!(limits("defaultPolicy.maxCallsPerDay"), (json!(1), json!(25)));
     assert!(settings.contains("(1..=100).contains(&self.aws_rate_percent)"));
     assert_eq!(limits("aws.ratePercent"), (json!(1), json!(100)));
     assert!(settings.contains("(10..=86_400).contains(&self.drift_interval_seconds)"));
@@ -136,8 +138,6 @@ fn the_charts_defaults_are_the_operators() {
     let settings = text("src/settings.rs");
     for (path, variable) in [
         ("aws.ratePercent", "AWS_RATE_PERCENT"),
-        ("maxCallsPerDay", "MAX_CALLS_PER_DAY"),
-        ("allowDisable", "ALLOW_DISABLE"),
         ("driftIntervalSeconds", "DRIFT_INTERVAL_SECONDS"),
         ("concurrency", "CONCURRENCY"),
     ] {

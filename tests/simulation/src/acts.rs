@@ -87,6 +87,14 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             state.store.delete(name, now);
             state.promises.stirred = now;
         }
+        Happening::Policies(policies) => {
+            state.policies.change(now, policies.clone());
+            state.promises.stirred = now;
+            for replica in 0..state.replicas.len() {
+                let lag = state.replicas[replica].watch_lag;
+                state.agenda.add(now + lag, Event::PoliciesTold(replica));
+            }
+        }
         Happening::OutsiderStarts(number, key) => {
             let (stream, _) = stream_of(*number);
             outsider(state, stream, "Start", &keys::arn(*key));

@@ -12,6 +12,8 @@ use stream_encryption_operator::api::stream_encryption::{
     StreamEncryptionSpec, StreamReference, Verify,
 };
 
+mod policies;
+
 use crate::faults::{KubernetesFault, KubernetesRule, Request};
 use crate::keys::{self, ALIAS, FOREIGN, GOOD, KEY_OBJECT};
 use crate::plan::{CALM, Denial, Happening, Plan, PlannedStream, StreamKind};
@@ -158,6 +160,10 @@ impl Dice {
         self.dice = fastrand::Rng::with_seed(seed.wrapping_mul(0xD134_2543_DE82_EF95) ^ 0xB0057);
         if self.one_in(2) {
             all.extend(self.mishap());
+        }
+        self.dice = fastrand::Rng::with_seed(seed.wrapping_mul(0xA24B_AED4_963E_E407) ^ 0x90_11C7);
+        if self.one_in(3) {
+            all.extend(self.changes_of_policy());
         }
         all.retain(|(at, _)| *at < CALM);
         all.sort_by_key(|(at, _)| *at);
@@ -318,7 +324,7 @@ impl Dice {
         } else {
             StreamReference { arn: Some(stream_arn(planned)), ..Default::default() }
         };
-        StreamEncryptionSpec {
+        taken(StreamEncryptionSpec {
             stream: reference,
             key: self.key(),
             encryption: if self.one_in(8) { Encryption::Disabled } else { Encryption::Enabled },
@@ -326,8 +332,7 @@ impl Dice {
             deletion_policy: if self.one_in(6) { DeletionPolicy::Disable } else { DeletionPolicy::Retain },
             suspend: self.one_in(16),
             verify: self.one_in(6).then_some(Verify { put_record: true }),
-        }
-        .allowed()
+        })
     }
 
     fn key(&mut self) -> Option<KeyReference> {
@@ -450,16 +455,10 @@ pub fn stream_arn(stream: &PlannedStream) -> String {
     }
 }
 
-trait Allowed {
-    fn allowed(self) -> Self;
-}
-
-impl Allowed for StreamEncryptionSpec {
-    /// The schema refuses `drift: Report` together with `deletionPolicy: Disable`.
-    fn allowed(mut self) -> Self {
-        if self.drift == Drift::Report {
-            self.deletion_policy = DeletionPolicy::Retain;
-        }
-        self
+/// The schema refuses `drift: Report` together with `deletionPolicy: Disable`.
+fn taken(mut spec: StreamEncryptionSpec) -> StreamEncryptionSpec {
+    if spec.drift == Drift::Report {
+        spec.deletion_policy = DeletionPolicy::Retain;
     }
+    spec
 }

@@ -25,6 +25,8 @@ pub enum Request {
     SetFinalizer,
     /// Reads the object that `key.ref` names.
     ReadKey,
+    /// Reads the policies of a namespace.
+    ReadPolicies,
 }
 
 impl Request {

@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`agenda`], [`scene`] | time, and everything that exists in it |
-//! | [`store`], [`writes`], [`faults`] | Kubernetes in memory, and what goes wrong with it |
+//! | [`store`], [`writes`], [`policies`], [`faults`] | Kubernetes in memory, what administrators allow, and what goes wrong with it |
 //! | [`cloud`] | the simulated AWS in the operator's verbs |
 //! | [`ports`], [`parts`], [`replica`] | an operator on them: the real controller, its two ports, its driver |
 //! | [`plan`], [`dice`], [`keys`], [`acts`] | what happens, from a seed |
@@ -21,6 +21,7 @@ pub mod link;
 pub mod many;
 pub mod parts;
 pub mod plan;
+pub mod policies;
 pub mod ports;
 pub mod promises;
 pub mod reckoning;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 use stream_encryption_operator::aws::Streams;
 use stream_encryption_operator::controller::records::Records;
-use stream_encryption_operator::controller::{Clock, Decide, Rules};
+use stream_encryption_operator::controller::{Clock, Decide};
 
 use crate::ports::{Aws, Cluster};
 use crate::scene::State;
@@ -30,10 +30,6 @@ pub trait Parts {
     /// Its clock.
     fn clock(&self, clock: Clock) -> Clock {
         clock
-    }
-    /// What its administrator set.
-    fn rules(&self, rules: Rules) -> Rules {
-        rules
     }
     /// A resource as its cache shows it.
     fn cached(&self, resource: &Arc<StreamEncryption>) -> Arc<StreamEncryption> {

@@ -8,6 +8,7 @@ use simulated_aws::world::{FailureType, Rule, Settings};
 use stream_encryption_operator::api::stream_encryption::{Service, StreamEncryptionSpec};
 
 use crate::faults::KubernetesRule;
+use crate::policies::Allowed;
 use crate::scene::Fate;
 use crate::store::Name;
 
@@ -35,7 +36,7 @@ pub struct Plan {
     pub drift_interval: SignedDuration,
     /// The calls that a stream gets in 24 hours.
     pub max_calls: u32,
-    /// Whether encryption may be turned off.
+    /// Whether the first policy, which allows all of the operator's account, allows to turn encryption off.
     pub allow_disable: bool,
     /// Whether the operator has credentials with a session.
     pub sessions: bool,
@@ -86,6 +87,8 @@ pub enum Happening {
     Retry(Name),
     /// A user deletes a resource.
     Delete(Name),
+    /// An administrator replaces all policies.
+    Policies(Vec<Allowed>),
     /// Somebody calls Start behind the operator's back.
     OutsiderStarts(usize, usize),
     /// Somebody calls Stop behind the operator's back.
@@ -161,6 +164,7 @@ impl Happening {
             Self::Apply(..) => "a user applies a resource",
             Self::Retry(_) => "a user asks for a retry",
             Self::Delete(_) => "a user deletes a resource",
+            Self::Policies(_) => "an administrator changes the policies",
             Self::OutsiderStarts(..) => "somebody else calls Start",
             Self::OutsiderStops(_) => "somebody else calls Stop",
             Self::OutsiderBurns(..) => "somebody else uses up the calls",

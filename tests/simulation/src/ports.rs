@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use simulated_aws::world::Caller;
 use stream_encryption_operator::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus,
 };
@@ -22,6 +23,7 @@ use stream_encryption_operator::model::stream::StreamArn;
 use crate::cloud;
 use crate::faults::Request;
 use crate::link::{Link, arrives};
+use crate::policies::Act;
 use crate::scene::{REGION, State};
 use crate::writes::Write;
 
@@ -142,6 +144,7 @@ impl Streams for Aws {
         self.link
             .ask_aws(Operation::look(stream.service), None, |state, caller| {
                 let now = state.now;
+                state.causes(stream, &Act::Look);
                 let told = cloud::look(&mut state.world, now, caller, stream);
                 if arrives(&told.1) {
                     state.looked(replica, stream, &told.0);
@@ -155,7 +158,7 @@ impl Streams for Aws {
         self.link
             .ask_aws(Operation::DescribeKey, None, |state, caller| {
                 let now = state.now;
-                state.asked_for_key(name);
+                state.causes(stream, &Act::Ask(name));
                 let told = cloud::key(&mut state.world, now, caller, stream, name);
                 if told.0.is_err() {
                     // A key that cannot be read, and then can, is one that somebody has mended.
@@ -198,6 +201,7 @@ impl Streams for Aws {
         self.link
             .ask_aws(operation, None, |state, caller| {
                 let now = state.now;
+                state.causes(stream, &Act::Look);
                 cloud::put_record(&mut state.world, now, caller, stream)
             })
             .await
@@ -259,6 +263,10 @@ impl Records for Cluster {
     async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
         let write = Write::Finalizer(Box::new(resource.clone()), present);
         self.0.write(Request::SetFinalizer, write).await.map(drop)
+    }
+
+    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+        self.0.ask_kubernetes(Request::ReadPolicies, |state| Ok(state.policies.of(namespace))).await
     }
 
     async fn referenced_key(

@@ -56,8 +56,6 @@ pub struct Promises {
     pub calls: u64,
     /// The calls a stream gets in 24 hours.
     limit: usize,
-    /// Whether encryption may be turned off.
-    allow_disable: bool,
     /// The calls that AWS counts, by stream and kind.
     arrived: BTreeMap<(AwsService, String, &'static str), VecDeque<Timestamp>>,
     /// How much of AWS's log has been read.
@@ -117,13 +115,12 @@ enum Starts {
 impl Promises {
     /// Watches over a run with this budget.
     #[must_use]
-    pub fn new(limit: u32, allow_disable: bool) -> Self {
+    pub fn new(limit: u32) -> Self {
         Self {
             broken: None,
             writes: 0,
             calls: 0,
             limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            allow_disable,
             arrived: BTreeMap::new(),
             read: 0,
             stored: BTreeMap::new(),
@@ -150,12 +147,6 @@ impl Promises {
         if self.broken.is_none() {
             self.broken = Some(Broken { promise, how: how(), at });
         }
-    }
-
-    /// Whether encryption may be turned off.
-    #[must_use]
-    pub fn allow_disable(&self) -> bool {
-        self.allow_disable
     }
 
     /// When the operator last called Start or Stop of a stream.

@@ -10,10 +10,12 @@ use stream_encryption_operator::api::ledger::StreamLedgerSpec;
 use stream_encryption_operator::api::stream_encryption::{
     DeletionPolicy, Drift, Encryption, KeyReference, KeyStatus, KeyType, Service, StreamEncryption,
 };
+use stream_encryption_operator::model::key::{Key, KeyName};
 use stream_encryption_operator::model::ledger;
 use stream_encryption_operator::model::stream::StreamArn;
 
 use crate::cloud;
+use crate::policies::Act;
 use crate::promises::written;
 use crate::scene::{ACCOUNT, OPERATOR, REGION, State};
 
@@ -34,12 +36,12 @@ enum Expected {
 const LONGEST_CHANGE: SignedDuration = SignedDuration::from_mins(90);
 
 /// Holds every resource to what is expected of it. True: nothing is left to be tried.
-pub fn reckon(state: &mut State, allow_disable: bool) -> bool {
+pub fn reckon(state: &mut State) -> bool {
     let mut at_rest = true;
     let resources: Vec<_> = state.store.resources().cloned().collect();
     for resource in resources {
         let Some(stream) = stream_of(&resource) else { continue };
-        let expected = expected(state, &resource, &stream, allow_disable);
+        let expected = expected(state, &resource, &stream);
         let now = state.now;
         let of = format!(
             "{}/{}",
@@ -82,24 +84,23 @@ pub fn stream_of(resource: &StreamEncryption) -> Option<StreamArn> {
     }
 }
 
-fn expected(
-    state: &mut State,
-    resource: &StreamEncryption,
-    stream: &StreamArn,
-    allow_disable: bool,
-) -> Expected {
+fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) -> Expected {
     let spec = &resource.spec;
     let says = |reasons: &[Reason]| Expected::Says(reasons.to_vec());
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let off = deleting || spec.encryption == Encryption::Disabled;
-    if stream.account.as_str() != ACCOUNT {
+    let namespace = resource.metadata.namespace.clone().unwrap_or_default();
+    if !state.policies.allow(&namespace, stream, &Act::Look) {
         return says(&[Reason::NotPermitted]);
     }
-    if (off || spec.deletion_policy == DeletionPolicy::Disable) && !allow_disable {
-        return says(&[Reason::DisableNotPermitted, Reason::NotPermitted]);
+    if (off || spec.deletion_policy == DeletionPolicy::Disable)
+        && !state.policies.allow(&namespace, stream, &Act::Stop)
+    {
+        return says(&[Reason::DisableNotPermitted]);
     }
-    let foreign = |key: &KeyReference| key.arn.as_deref().is_some_and(|arn| !arn.contains(ACCOUNT));
-    if !off && spec.key.as_ref().is_some_and(foreign) {
+    // What an alias or an object stands for is asked of nobody while it is suspended.
+    let by_name = spec.key.as_ref().is_some_and(|key| key.alias.is_some() || key.reference.is_some());
+    if !off && !(by_name && spec.suspend) && !key_is_allowed(state, &namespace, resource, stream) {
         return says(&[Reason::NotPermitted]);
     }
     if spec.suspend {
@@ -134,6 +135,59 @@ fn expected(
     }
 }
 
+/// Whether the policies allow the key that is asked for, and the name that it is asked for by. One that is not there is not forbidden.
+fn key_is_allowed(
+    state: &mut State,
+    namespace: &str,
+    resource: &StreamEncryption,
+    stream: &StreamArn,
+) -> bool {
+    let Some(KeyReference { kind: KeyType::CustomerManaged, alias, .. }) = &resource.spec.key else {
+        return state.policies.allow(namespace, stream, &Act::Start(&Key::AwsOwned));
+    };
+    if let Some(alias) = alias
+        && !state.policies.allow(namespace, stream, &Act::Ask(&KeyName::Alias(alias.clone())))
+    {
+        return false;
+    }
+    let Some(key) = resource.spec.key.clone() else { return true };
+    let Ok(arn) = key_arn(state, resource, stream, &key) else { return true };
+    let Ok(arn) = arn.parse() else { return true };
+    state.policies.allow(namespace, stream, &Act::Start(&Key::Customer(arn)))
+}
+
+/// The ARN of a customer's key, or why there is none.
+fn key_arn(
+    state: &mut State,
+    resource: &StreamEncryption,
+    stream: &StreamArn,
+    key: &KeyReference,
+) -> Result<String, Vec<Reason>> {
+    let id = match (&key.arn, &key.alias, &key.reference) {
+        (Some(arn), ..) => arn.clone(),
+        (_, Some(alias), _) => alias.clone(),
+        (_, _, Some(reference)) => {
+            let name = (resource.metadata.namespace.clone().unwrap_or_default(), reference.name.clone());
+            if !state.key_kind {
+                return Err(vec![Reason::KeyReferenceKindMissing]);
+            }
+            let object = state.key_objects.iter().find(|(known, _)| *known == name);
+            return object.and_then(|(_, arn)| arn.clone()).ok_or_else(|| vec![Reason::KeyReferenceNotReady]);
+        }
+        _ => return Err(vec![Reason::SpecInvalid]),
+    };
+    if !id.starts_with("alias/") {
+        return Ok(id);
+    }
+    let request = simulated_aws::world::Request::kms("DescribeKey", serde_json::json!({ "KeyId": id }));
+    let now = state.now;
+    let reply = state.world.call(now, &Caller::new(OPERATOR), stream.region.as_str(), &request);
+    match reply.result {
+        Ok(body) => Ok(body["KeyMetadata"]["Arn"].as_str().unwrap_or_default().to_owned()),
+        Err(_) => Err(vec![Reason::KeyUnreadable, Reason::KeyNotFound]),
+    }
+}
+
 /// What a customer's key leads to.
 fn customer_key(
     state: &mut State,
@@ -141,32 +195,9 @@ fn customer_key(
     stream: &StreamArn,
     key: &KeyReference,
 ) -> Expected {
-    let id = match (&key.arn, &key.alias, &key.reference) {
-        (Some(arn), ..) => arn.clone(),
-        (_, Some(alias), _) => alias.clone(),
-        (_, _, Some(reference)) => {
-            let name = (resource.metadata.namespace.clone().unwrap_or_default(), reference.name.clone());
-            if !state.key_kind {
-                return Expected::Says(vec![Reason::KeyReferenceKindMissing]);
-            }
-            match state.key_objects.iter().find(|(known, _)| *known == name).and_then(|(_, arn)| arn.clone())
-            {
-                Some(arn) => arn,
-                None => return Expected::Says(vec![Reason::KeyReferenceNotReady]),
-            }
-        }
-        _ => return Expected::Says(vec![Reason::SpecInvalid]),
-    };
-    let arn = if id.starts_with("alias/") {
-        let request = simulated_aws::world::Request::kms("DescribeKey", serde_json::json!({ "KeyId": id }));
-        let now = state.now;
-        let reply = state.world.call(now, &Caller::new(OPERATOR), stream.region.as_str(), &request);
-        match reply.result {
-            Ok(body) => body["KeyMetadata"]["Arn"].as_str().unwrap_or_default().to_owned(),
-            Err(_) => return Expected::Says(vec![Reason::KeyUnreadable, Reason::KeyNotFound]),
-        }
-    } else {
-        id
+    let arn = match key_arn(state, resource, stream, key) {
+        Ok(arn) => arn,
+        Err(reasons) => return Expected::Says(reasons),
     };
     let every_trouble = [
         Reason::KeyNotFound,

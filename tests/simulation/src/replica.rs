@@ -67,12 +67,7 @@ impl<P: Parts> Replica<P> {
             records: parts.records(Cluster::new(link)),
             clock: parts.clock(scene.clock_of(process.replica)),
             decide: parts.decide(),
-            rules: parts.rules(Rules {
-                region: REGION.parse().expect("a region"),
-                drift_interval: plan.drift_interval,
-                max_calls_per_day: plan.max_calls,
-                allow_disable: plan.allow_disable,
-            }),
+            rules: Rules { region: REGION.parse().expect("a region"), drift_interval: plan.drift_interval },
             memory: Memory::default(),
         });
         Self { process, operator, cache: BTreeMap::new(), told: 0, queue: BTreeMap::new() }
@@ -123,6 +118,16 @@ impl<P: Parts> Replica<P> {
         }
         self.told = self.told.max(upto);
         state.replicas[self.process.replica].told = self.told;
+    }
+
+    /// Every resource is to be visited: something has changed that may concern each.
+    pub fn visit_all(&mut self, scene: &Scene) {
+        let mut state = scene.state();
+        let now = state.now;
+        for name in self.cache.keys() {
+            self.queue.entry(name.clone()).or_default().due = Some(now);
+            state.agenda.add(now, Event::Due { process: self.process, name: name.clone() });
+        }
     }
 
     /// A visit that is due, unless one of the same resource is under way: then it follows that one.

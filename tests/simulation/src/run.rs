@@ -11,6 +11,7 @@ use crate::agenda::Agenda;
 use crate::faults::KubernetesFaults;
 use crate::parts::Parts;
 use crate::plan::{CALM, END, Plan, RECKONING};
+use crate::policies::{Allowed, Policies};
 use crate::promises::{Broken, Promises};
 use crate::reckoning;
 use crate::replica::{Outcome, Replica, Task};
@@ -96,13 +97,14 @@ impl<'a, P: Parts> Run<'a, P> {
             store: Store::default(),
             replicas: (0..plan.replicas).map(condition).collect(),
             kubernetes: KubernetesFaults::none(),
+            policies: Policies::new(vec![Allowed::own_account(plan.allow_disable)], plan.max_calls),
             key_objects: Vec::new(),
             key_kind: true,
             latency: plan.latency,
             late: Vec::new(),
             lease: None,
             polled: Polled::default(),
-            promises: Promises::new(plan.max_calls, plan.allow_disable),
+            promises: Promises::new(plan.max_calls),
             story: Story::new(told),
             tally: Tally::default(),
         });
@@ -134,6 +136,7 @@ impl<'a, P: Parts> Run<'a, P> {
                 }
             }
             Event::Retire(process) => self.retire(process),
+            Event::PoliciesTold(replica) => self.policies_told(replica),
             Event::Crash(process) => self.crash(process),
             Event::Boot(replica) => self.boot(replica),
             Event::Late(number) => {
@@ -150,7 +153,7 @@ impl<'a, P: Parts> Run<'a, P> {
             Event::Calm => self.calm(),
             Event::Reckoning => {
                 let mut state = self.scene.state();
-                let at_rest = reckoning::reckon(&mut state, self.plan.allow_disable);
+                let at_rest = reckoning::reckon(&mut state);
                 self.at_rest = at_rest.then(|| (state.promises.calls, state.promises.writes));
             }
         }
@@ -234,6 +237,23 @@ impl<'a, P: Parts> Run<'a, P> {
         if let Some((replica, _)) = self.alive(process) {
             replica.watch(&scene, upto, &mut lost);
             scene.state().replicas[process.replica].watch_drops = lost;
+        }
+    }
+
+    /// A watch that is late or frozen tells later.
+    fn policies_told(&mut self, replica: usize) {
+        let scene = self.scene.clone();
+        {
+            let mut state = scene.state();
+            let condition = &state.replicas[replica];
+            let until = condition.paused_until.max(condition.watch_frozen_until);
+            if until > state.now {
+                state.agenda.add(until, Event::PoliciesTold(replica));
+                return;
+            }
+        }
+        if let Some(replica) = self.replicas[replica].as_mut() {
+            replica.visit_all(&scene);
         }
     }
 
@@ -342,12 +362,11 @@ impl<'a, P: Parts> Run<'a, P> {
     }
 
     fn ended(self) -> Report {
-        let allow_disable = self.plan.allow_disable;
         drop(self.tasks);
         drop(self.replicas);
         let state = &mut *self.scene.state();
         if state.promises.broken.is_none() {
-            reckoning::reckon(state, allow_disable);
+            reckoning::reckon(state);
             let now = state.now;
             if let Some((calls, writes)) = self.at_rest
                 && (calls, writes) != (state.promises.calls, state.promises.writes)

@@ -16,6 +16,7 @@ use stream_encryption_operator::controller::Clock;
 
 use crate::agenda::Agenda;
 use crate::faults::KubernetesFaults;
+use crate::policies::Policies;
 use crate::promises::Promises;
 use crate::store::{Name, Store};
 use crate::story::Story;
@@ -61,6 +62,8 @@ pub enum Event {
     },
     /// A replica looks for ledgers to retire.
     Retire(Process),
+    /// A replica's watch of policies tells that they have changed.
+    PoliciesTold(usize),
     /// A replica ends without a warning.
     Crash(Process),
     /// A replica starts.
@@ -157,6 +160,8 @@ pub struct State {
     pub replicas: Vec<Condition>,
     /// What is wrong with the API server.
     pub kubernetes: KubernetesFaults,
+    /// What administrators allow.
+    pub policies: Policies,
     /// Which objects `key.ref` may name, and the ARN that each shows.
     pub key_objects: Vec<(Name, Option<String>)>,
     /// Whether the cluster knows the kind of these objects.

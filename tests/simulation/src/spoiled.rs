@@ -10,8 +10,7 @@ mod records;
 use std::time::Duration;
 
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-use stream_encryption_operator::controller::{Clock, Decide, Rules};
-use stream_encryption_operator::model::ledger::AWS_LIMIT;
+use stream_encryption_operator::controller::{Clock, Decide};
 
 pub use aws::SpoiledAws;
 pub use records::SpoiledRecords;
@@ -70,6 +69,10 @@ pub enum Bug {
     ForeignKey,
     /// The administrator's budget is ignored.
     BudgetIgnored,
+    /// Policies are read once in the life of a process.
+    PoliciesKept,
+    /// Policies are read once in a visit, and not again before the call.
+    PoliciesReadOnce,
     /// Old calls are forgotten by the operator's own clock.
     OwnClockPrunes,
     /// The status is written at every look.
@@ -78,7 +81,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::NoCompareAndSwap,
         Self::CachedResource,
         Self::SdkRetries,
@@ -102,6 +105,8 @@ impl Bug {
         Self::ForeignStream,
         Self::ForeignKey,
         Self::BudgetIgnored,
+        Self::PoliciesKept,
+        Self::PoliciesReadOnce,
         Self::OwnClockPrunes,
         Self::StatusRewritten,
     ];
@@ -136,6 +141,8 @@ impl Bug {
             Self::SilenceIsRefusal => "a call that got no answer is recorded as refused",
             Self::ForeignStream => "nobody asks whether the stream is the operator's",
             Self::ForeignKey => "nobody asks whether the key is the operator's",
+            Self::PoliciesKept => "policies are read when a process first needs them, and never again",
+            Self::PoliciesReadOnce => "policies are read once in a visit, and not again before the call",
             Self::BudgetIgnored => "AWS's limit counts instead of the administrator's",
             Self::OwnClockPrunes => "calls are forgotten by a clock that AWS has not accepted",
             Self::StatusRewritten => "the status is written at every look, changed or not",
@@ -165,7 +172,9 @@ impl Bug {
             Self::FailedShownAsDone => &["P4", "P6"],
             Self::OwnershipIgnored => &["P3"],
             Self::PauseNotNoticed | Self::SilenceIsRefusal => &["P1", "P3"],
-            Self::ForeignStream | Self::ForeignKey => &["P8"],
+            // Who has forgotten that something is allowed does not do it.
+            Self::PoliciesKept => &["P4", "P8"],
+            Self::ForeignStream | Self::ForeignKey | Self::PoliciesReadOnce => &["P8"],
             Self::BudgetIgnored => &["P1"],
             Self::StatusRewritten => &["P5"],
         }
@@ -205,10 +214,6 @@ impl Parts for Spoiled {
         }
         // A clock that does not run while the process is paused shows no more than a request takes.
         Clock::new(move || clock.now(), || Duration::ZERO)
-    }
-
-    fn rules(&self, rules: Rules) -> Rules {
-        if self.0 == Bug::BudgetIgnored { Rules { max_calls_per_day: AWS_LIMIT, ..rules } } else { rules }
     }
 
     fn after_deletion(&self, state: &mut State, resource: &StreamEncryption) {

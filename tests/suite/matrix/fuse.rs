@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_operator::api::ledger::{Action, Outcome, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
@@ -246,6 +247,10 @@ impl<R: Records> Records for Fused<R> {
 
     async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
         self.1.around("finalizer", self.0.set_finalizer(resource, present)).await
+    }
+
+    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+        self.0.policies(namespace).await
     }
 
     async fn referenced_key(

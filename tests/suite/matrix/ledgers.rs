@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::Service;
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::model::ledger;
 
 use super::fuse::FusedOperator;
@@ -85,7 +86,10 @@ async fn a_webhook_that_is_down_before_the_ledgers_stops_all_calls_until_it_is_g
 async fn a_deleted_ledger_gives_no_new_budget() {
     for (service, limit) in [(Service::Firehose, 6), (Service::Kinesis, 6)] {
         let mut play = stage().await;
-        play.rules.max_calls_per_day = limit;
+        play.policy = Some(StreamEncryptionPolicySpec {
+            max_calls_per_day: limit,
+            ..StreamEncryptionPolicySpec::own_account()
+        });
         play.restart();
         let keys = [play.plant_key(), play.plant_key()];
         let mut journey = Journey::new(&play, service, "orders", None);

@@ -7,14 +7,14 @@ use crate::model::decision::{Ownership, Wanted};
 use crate::model::fault::Class;
 use crate::model::key::Key;
 use crate::model::observation::Observation;
-use crate::model::situation::{Sight, Situation};
+use crate::model::situation::{ACCOUNT, Sight, Situation, allowed};
 
 pub(super) fn rows(service: Service) -> Vec<Row> {
     [not_allowed(service), not_wanted_or_not_ours(service), not_known(service)].concat()
 }
 
 fn foreign(s: &mut Situation) {
-    s.permission.account = "444455556666".parse().unwrap();
+    s.permission = allowed("444455556666", "aws", true, 20);
 }
 
 fn deleting(s: &mut Situation) {
@@ -25,7 +25,7 @@ fn deleting(s: &mut Situation) {
 
 fn not_allowed(service: Service) -> Vec<Row> {
     let plain = || Situation::of(service).sees(Observation::Off);
-    let no_disable = |s: &mut Situation| s.permission.allow_disable = false;
+    let no_disable = |s: &mut Situation| s.permission = allowed(ACCOUNT, "aws", false, 20);
     let foreign_key = Key::Customer("arn:aws:kms:eu-west-1:444455556666:key/1".parse().unwrap());
     vec![
         (
@@ -35,7 +35,7 @@ fn not_allowed(service: Service) -> Vec<Row> {
         ),
         (
             "a stream of another partition is left alone",
-            plain().with(|s| s.permission.partition = "aws-cn".parse().unwrap()),
+            plain().with(|s| s.permission = allowed(ACCOUNT, "aws-cn", true, 20)),
             rests(Reason::NotPermitted, 600),
         ),
         (

@@ -13,7 +13,7 @@ use crate::model::fault::Class;
 use crate::model::key::{Key, KeyProblem};
 use crate::model::ledger::{self, ARRIVAL, Reservation};
 use crate::model::observation::Observation;
-use crate::model::situation::{Sight, Situation, failed, fault, key};
+use crate::model::situation::{ACCOUNT, Sight, Situation, allowed, failed, fault, key};
 
 /// The longest wait that is not the drift interval: for a key, and for AWS to answer.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
@@ -121,11 +121,8 @@ prop_compose! {
         s.intent.verify = verify;
         s.intent.drift = if report { Drift::Report } else { Drift::Correct };
         s.intent.key_problem = problem;
-        s.permission.allow_disable = !forbidden;
-        if foreign {
-            s.permission.account = "444455556666".parse().unwrap();
-        }
-        s.permission.max_calls_per_day = limit;
+        let account = if foreign { "444455556666" } else { ACCOUNT };
+        s.permission = allowed(account, "aws", !forbidden, limit);
         s.ownership = if unreadable { Ownership::Unreadable } else { ownership };
         s.sight = sight.unwrap_or(s.sight);
         s.session_age = session_minutes.map(SignedDuration::from_mins);
@@ -147,7 +144,7 @@ fn must_not_call(s: &Situation) -> Option<&'static str> {
         (s.intent.suspended, "suspended"),
         (s.ownership != Ownership::Own, "not owned"),
         (s.permission.stream(&s.stream).is_err(), "not permitted"),
-        (!s.permission.allow_disable && s.intent.wanted == Wanted::Off, "Stop is not permitted"),
+        (s.permission.disable(&s.stream).is_err() && s.intent.wanted == Wanted::Off, "Stop is not permitted"),
         (s.intent.drift == Drift::Report, "drift: Report"),
         (s.intent.key_problem.is_some(), "a key problem"),
         (target.is_none(), "the key is not known"),

@@ -9,7 +9,7 @@ use crate::model::fault::Class;
 use crate::model::key::{Key, KeyProblem};
 use crate::model::ledger::WINDOW;
 use crate::model::observation::Observation;
-use crate::model::situation::{Situation, failed, key};
+use crate::model::situation::{ACCOUNT, Situation, allowed, failed, key};
 
 const DAY: i64 = 24 * 3600;
 
@@ -254,7 +254,9 @@ fn limits(service: Service) -> Vec<Row> {
         ),
         (
             "a policy that allows no calls is a limit that never ends",
-            Situation::of(service).with(|s| s.permission.max_calls_per_day = 0).sees(Observation::Off),
+            Situation::of(service)
+                .with(|s| s.permission = allowed(ACCOUNT, "aws", true, 0))
+                .sees(Observation::Off),
             waits(Reason::CallLimitReached, 300, 300),
         ),
     ];

@@ -149,7 +149,7 @@ proptest! {
         let s = s.sees(observation);
         let decision = s.decide();
         let calls = matches!(decision.step, Step::Call(_));
-        prop_assert!(!calls || counting(&value, service, word, now) < s.permission.max_calls_per_day as usize);
+        prop_assert!(!calls || counting(&value, service, word, now) < s.permission.max_calls_per_day(&s.stream) as usize);
         prop_assert!(decision.wake >= now);
         // What is told is told without a panic, and without a contradiction.
         let i = s.input();

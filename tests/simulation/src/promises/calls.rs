@@ -5,11 +5,12 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_operator::api::condition::{ConditionType, Reason, find};
 use stream_encryption_operator::api::ledger::{Action, Call, Outcome, Target};
 use stream_encryption_operator::model::fault::{Class, Fault};
-use stream_encryption_operator::model::key::{Key, KeyName};
+use stream_encryption_operator::model::key::Key;
 use stream_encryption_operator::model::ledger::{self, ARRIVAL};
 use stream_encryption_operator::model::stream::StreamArn;
 
-use crate::scene::{ACCOUNT, Process, State};
+use crate::policies::Act;
+use crate::scene::{Process, State};
 use crate::story::since_begin;
 
 /// Up to here clocks are said to differ; beyond it only the safety of the count is promised.
@@ -18,13 +19,20 @@ pub const USUAL_SKEW: SignedDuration = SignedDuration::from_mins(5);
 const LIVE: SignedDuration = SignedDuration::from_secs(40);
 
 impl State {
-    /// P8: no key of another account is asked for.
-    pub fn asked_for_key(&mut self, name: &KeyName) {
-        if let KeyName::Arn(arn) = name
-            && arn.account.as_str() != ACCOUNT
-        {
+    /// P8: a visit asks AWS of nothing that no policy has allowed its namespace since it began.
+    pub fn causes(&mut self, stream: &StreamArn, act: &Act<'_>) {
+        let since = self.promises.begun.get(&self.polled.task).copied().unwrap_or(self.now);
+        self.causes_since(since, stream, act);
+    }
+
+    fn causes_since(&mut self, since: Timestamp, stream: &StreamArn, act: &Act<'_>) {
+        // Ledgers are looked after for no namespace.
+        let Some((namespace, name)) = self.polled.name.clone() else { return };
+        if !self.policies.allowed_since(since, &namespace, stream, act) {
             let now = self.now;
-            self.promises.break_with("P8", now, || format!("a look at key {arn}"));
+            self.promises.break_with("P8", now, || {
+                format!("{act:?} of {stream} for {namespace}/{name}, which no policy allows")
+            });
         }
     }
 
@@ -54,14 +62,6 @@ impl State {
                 by.replica
             )
         });
-        if stream.account.as_str() != ACCOUNT {
-            self.promises.break_with("P8", now, || format!("{action:?} of {stream}"));
-        }
-        if let Some(Key::Customer(key)) = key
-            && key.account.as_str() != ACCOUNT
-        {
-            self.promises.break_with("P8", now, || format!("{action:?} of {stream} with {key}"));
-        }
         let arn = stream.to_string();
         let target = Target { action, key: key.map(Key::status) };
         let Some(ledger) = self.store.ledger(&ledger::name(stream)).cloned() else {
@@ -83,6 +83,8 @@ impl State {
         self.promises.sends.push((stream.name().to_owned(), now));
         let stored = self.promises.stored.get(&(arn.clone(), entry.id.clone())).cloned();
         let (reserved_at, owner) = stored.unwrap_or((now, ledger.spec.owner.uid.clone()));
+        // It was signed soon after that, and may have been under way for as long as its process stood still.
+        self.promises.sends.push((stream.name().to_owned(), reserved_at));
         let prompt = now.duration_since(reserved_at) < SignedDuration::from_secs(10);
         let owner_is_alive = self.store.resource_by_uid(&ledger.spec.owner.uid).is_some();
         if prompt && owner_is_alive && !uid.is_empty() && ledger.spec.owner.uid != uid {
@@ -138,9 +140,8 @@ impl State {
             self.promises
                 .break_with("P7", now, || format!("{action:?} of {stream} with {key}, which cannot be used"));
         }
-        if action == Action::Stop && !self.promises.allow_disable {
-            self.promises.break_with("P7", now, || format!("Stop of {stream}, and nothing allows it"));
-        }
+        // P8: what was taken away before the reservation is not used any more.
+        self.causes_since(since, stream, &key.map_or(Act::Stop, Act::Start));
         self.called_before_its_time(&uid, stream, reserved_at);
     }
 

@@ -96,6 +96,11 @@ pub fn written(key: &StreamKey) -> KeyStatus {
     }
 }
 
+/// Whether a status tells this key: whole, or only that it is a customer's, to a namespace that may not use it.
+fn is_told(real: Option<&StreamKey>, key: &KeyStatus) -> bool {
+    real.map(written).is_some_and(|real| real.kind == key.kind && (key.arn.is_none() || key.arn == real.arn))
+}
+
 /// What a status claims of the stream.
 fn claimed(
     status: &StreamEncryptionStatus,
@@ -261,10 +266,7 @@ impl State {
         }
         let Some(settled) = shown.settled else {
             if let Some(key) = &status.key_in_force
-                && !shown
-                    .in_force
-                    .iter()
-                    .any(|(real, until)| *until > now && real.as_ref().map(written).as_ref() == Some(key))
+                && !shown.in_force.iter().any(|(real, until)| *until > now && is_told(real.as_ref(), key))
             {
                 let key = key.clone();
                 self.promises.break_with("P6", now, || {
@@ -283,7 +285,7 @@ impl State {
             key.arn.as_ref().is_none_or(|arn| arn.starts_with("arn:") && !arn.contains(":key/0000"))
         };
         if let Some(key) = status.key_in_force.as_ref().filter(|key| by_arn(key))
-            && !shown.in_force.iter().any(|(real, _)| real.as_ref().map(written).as_ref() == Some(key))
+            && !shown.in_force.iter().any(|(real, _)| is_told(real.as_ref(), key))
         {
             let (key, real) = (key.clone(), shown.in_force.clone());
             self.promises.break_with("P6", now, || {

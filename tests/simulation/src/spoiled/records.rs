@@ -9,11 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_operator::api::condition::{ConditionType, Reason, Truth};
 use stream_encryption_operator::api::ledger::{Attempts, Outcome, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     DeletionPolicy, Drift, EncryptionStatus, KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_operator::controller::records::{Happening, RecordError, Records, ReferencedKey};
-use stream_encryption_operator::model::ledger::{DAY, counts_until};
+use stream_encryption_operator::model::ledger::{AWS_LIMIT, DAY, counts_until};
 
 use super::Bug;
 use crate::ports::Cluster;
@@ -36,6 +37,8 @@ pub struct SpoiledRecords {
     begun: Mutex<BTreeSet<usize>>,
     /// What each resource was when it was first read in its last visit, by task.
     read: Mutex<BTreeMap<Name, (usize, Option<StreamEncryption>)>>,
+    /// The policies as they were first read, by namespace and task.
+    policies: Mutex<BTreeMap<(String, usize), Vec<StreamEncryptionPolicySpec>>>,
 }
 
 /// Kubernetes collects the ledgers that a deleted resource owned: somebody gave them an owner reference.
@@ -52,7 +55,14 @@ pub(super) fn collect(state: &mut State, resource: &StreamEncryption) {
 
 impl SpoiledRecords {
     pub(super) fn new(bug: Bug, cluster: Cluster) -> Self {
-        Self { bug, cluster, attempts: Mutex::default(), begun: Mutex::default(), read: Mutex::default() }
+        Self {
+            bug,
+            cluster,
+            attempts: Mutex::default(),
+            begun: Mutex::default(),
+            read: Mutex::default(),
+            policies: Mutex::default(),
+        }
     }
 
     fn attempts(&self) -> MutexGuard<'_, BTreeMap<String, Attempts>> {
@@ -131,11 +141,27 @@ impl SpoiledRecords {
         Ok(resource)
     }
 
+    /// The policies of a namespace as they were when they were first read, in this task or at all.
+    async fn policies_kept(
+        &self,
+        namespace: &str,
+        task: usize,
+    ) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+        let of = (namespace.to_owned(), task);
+        let known = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(&of).cloned();
+        if let Some(policies) = known {
+            return Ok(policies);
+        }
+        let policies = self.cluster.policies(namespace).await?;
+        self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(of, policies.clone());
+        Ok(policies)
+    }
+
     /// A resource as it is shown.
     fn shown(&self, mut resource: StreamEncryption) -> StreamEncryption {
         match self.bug {
             Bug::StopOnDeletion if resource.spec.drift == Drift::Correct => {
-                let allowed = self.cluster.link().scene.state().promises.allow_disable();
+                let allowed = self.cluster.link().scene.state().policies.allow_any_stop();
                 if allowed {
                     resource.spec.deletion_policy = DeletionPolicy::Disable;
                 }
@@ -295,6 +321,23 @@ impl Records for SpoiledRecords {
 
     async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
         self.cluster.set_finalizer(resource, present).await
+    }
+
+    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+        match self.bug {
+            Bug::PoliciesKept => self.policies_kept(namespace, 0).await,
+            Bug::PoliciesReadOnce => {
+                let task = self.cluster.link().scene.state().polled.task;
+                self.policies_kept(namespace, task).await
+            }
+            Bug::BudgetIgnored => {
+                let policies = self.cluster.policies(namespace).await?.into_iter();
+                Ok(policies
+                    .map(|policy| StreamEncryptionPolicySpec { max_calls_per_day: AWS_LIMIT, ..policy })
+                    .collect())
+            }
+            _ => self.cluster.policies(namespace).await,
+        }
     }
 
     async fn referenced_key(

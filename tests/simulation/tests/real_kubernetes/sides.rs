@@ -117,7 +117,7 @@ impl Real {
             namespace: namespace.to_owned(),
             resources,
             ledgers: Api::namespaced(user, LEDGERS),
-            operator: Cluster::new(operator, LEDGERS),
+            operator: Cluster::new(operator, LEDGERS, None),
             since: list.metadata.resource_version.expect("a version"),
             held: Held::default(),
             shown: Shown::default(),

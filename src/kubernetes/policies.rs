@@ -1,0 +1,113 @@
+//! Policies: those that select a namespace, live, and word of their changes. Reads only; people and GitOps write them.
+//!
+//! A selector that cannot be understood selects nothing: what is not clearly allowed is not allowed.
+
+use std::collections::BTreeMap;
+
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use kube::Client;
+use kube::api::{Api, ListParams};
+use kube::core::{PartialObjectMeta, Selector, SelectorExt};
+use kube::runtime::{WatchStreamExt, watcher};
+use tracing::warn;
+
+use super::ask::{ask, ask_for};
+use crate::api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
+use crate::controller::records::RecordError;
+
+/// The policies that select `namespace`, and `default` if it does.
+pub(super) async fn of(
+    client: &Client,
+    default: Option<&StreamEncryptionPolicySpec>,
+    namespace: &str,
+) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+    let api: Api<StreamEncryptionPolicy> = Api::all(client.clone());
+    // Where the kind is not installed, nobody has written a policy.
+    let stored = ask_for(api.list(&ListParams::default())).await?.map(|list| list.items).unwrap_or_default();
+    let mut policies: Vec<_> =
+        default.cloned().into_iter().chain(stored.into_iter().map(|one| one.spec)).collect();
+    if policies.iter().any(|policy| !policy.namespaces.is_everything()) {
+        let labels = labels(client, namespace).await?;
+        policies.retain(|policy| selects(&policy.namespaces, &labels));
+    }
+    Ok(policies)
+}
+
+async fn labels(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>, RecordError> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    Ok(ask(api.get_metadata(namespace)).await?.metadata.labels.unwrap_or_default())
+}
+
+fn selects(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> bool {
+    let expressions = selector.match_expressions.iter().map(|condition| LabelSelectorRequirement {
+        key: condition.key.clone(),
+        operator: condition.operator.as_str().to_owned(),
+        values: Some(condition.values.clone()).filter(|values| !values.is_empty()),
+    });
+    let selector = LabelSelector {
+        match_labels: Some(selector.match_labels.clone()),
+        match_expressions: Some(expressions.collect()),
+    };
+    match Selector::try_from(selector) {
+        Ok(selector) => selector.matches(labels),
+        Err(error) => {
+            warn!(%error, "the namespaces of a policy cannot be read, and it allows nothing");
+            false
+        }
+    }
+}
+
+/// Word of every policy that appears, changes or goes, for ever.
+pub fn changes(client: Client) -> impl Stream<Item = ()> + Send + 'static {
+    let api: Api<PartialObjectMeta<StreamEncryptionPolicy>> = Api::all(client);
+    let events = watcher(api, watcher::Config::default()).default_backoff();
+    events.touched_objects().filter_map(async |touched| touched.ok().map(drop))
+}
+
+/// The name of every namespace that appears, changes or goes, for ever: its labels say which policies select it.
+pub fn namespace_changes(
+    client: Client,
+    namespace: Option<&str>,
+) -> impl Stream<Item = String> + Send + 'static {
+    let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+    let config = match namespace {
+        Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
+        None => watcher::Config::default(),
+    };
+    let events = watcher(api, config).default_backoff();
+    events.touched_objects().filter_map(async |touched| touched.ok()?.metadata.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_selector_selects_the_namespaces_of_which_all_that_it_says_is_true() {
+        let labels = BTreeMap::from([("team".to_owned(), "data".to_owned())]);
+        for (selector, selected) in [
+            (json!({}), true),
+            (json!({"matchLabels": {"team": "data"}}), true),
+            (json!({"matchLabels": {"team": "finance"}}), false),
+            (json!({"matchLabels": {"team": "data", "stage": "live"}}), false),
+            (
+                json!({"matchExpressions": [{"key": "team", "operator": "In", "values": ["data", "web"]}]}),
+                true,
+            ),
+            (json!({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["data"]}]}), false),
+            (json!({"matchExpressions": [{"key": "stage", "operator": "Exists"}]}), false),
+            (json!({"matchExpressions": [{"key": "stage", "operator": "DoesNotExist"}]}), true),
+            (
+                json!({"matchLabels": {"team": "data"}, "matchExpressions": [{"key": "stage", "operator": "Exists"}]}),
+                false,
+            ),
+        ] {
+            let read: NamespaceSelector = serde_json::from_value(selector.clone()).unwrap();
+            assert_eq!(selects(&read, &labels), selected, "{selector}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Patterns of ARNs, as policies have them: which streams, which keys.
+//!
+//! An ARN is compared part by part and never as one text, so that no `*` reaches over a part's end. A `*` stands for a whole
+//! partition or region, or for any characters of a name; an account is written out, or is [`Own`]'s. What no pattern
+//! understands, it does not allow.
+
+use std::str::FromStr;
+
+use super::key::{Key, KeyArn};
+use super::stream::{Account, Malformed, Partition, Region, StreamArn, arn_parts};
+use crate::api::stream_encryption::Service;
+
+/// Whose account the word `own` means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// The account.
+    pub account: Account,
+    /// Its partition: 12 digits are an account of one partition only.
+    pub partition: Partition,
+}
+
+/// Which streams.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamPattern {
+    service: Service,
+    place: Place,
+    name: Glob,
+}
+
+/// Which keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyPattern {
+    /// The key that AWS owns.
+    AwsOwned,
+    /// Customer managed keys, by ARN.
+    Key(CustomerKeys),
+    /// Names of customer managed keys. What they stand for has to be allowed too.
+    Alias(CustomerKeys),
+}
+
+/// Where keys are, and their ids or the names of their aliases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CustomerKeys {
+    place: Place,
+    name: Glob,
+}
+
+/// Partition, region and account; nothing is any, or [`Own`]'s account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    partition: Option<Partition>,
+    region: Option<Region>,
+    account: Option<Account>,
+}
+
+/// A name in which `*` stands for any characters, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Glob(String);
+
+impl StreamPattern {
+    /// Whether `stream` is one of them.
+    #[must_use]
+    pub fn matches(&self, stream: &StreamArn, own: &Own) -> bool {
+        self.service == stream.service
+            && self.place.matches(&stream.partition, &stream.region, &stream.account, own)
+            && self.name.matches(stream.name())
+    }
+}
+
+impl FromStr for StreamPattern {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let malformed = || Malformed::StreamPattern(text.to_owned());
+        let ["arn", partition, service, region, account, resource] = arn_parts(text).ok_or_else(malformed)?
+        else {
+            return Err(malformed());
+        };
+        let (service, name) = match (service, resource.split_once('/')) {
+            ("firehose", Some(("deliverystream", name))) => (Service::Firehose, name),
+            ("kinesis", Some(("stream", name))) => (Service::Kinesis, name),
+            _ => return Err(malformed()),
+        };
+        let place = Place::parse(partition, region, account).ok_or_else(malformed)?;
+        let name = Glob::parse(name, b"_.-").ok_or_else(malformed)?;
+        Ok(Self { service, place, name })
+    }
+}
+
+impl KeyPattern {
+    /// Whether `key` is one of them.
+    #[must_use]
+    pub fn matches(&self, key: &Key, own: &Own) -> bool {
+        match (self, key) {
+            (Self::AwsOwned, Key::AwsOwned) => true,
+            (Self::Key(keys), Key::Customer(arn)) => keys.matches(arn, own),
+            (Self::AwsOwned | Self::Key(_) | Self::Alias(_), _) => false,
+        }
+    }
+
+    /// Whether the alias (`alias/NAME`) of the account and region of `stream` is one of them.
+    #[must_use]
+    pub fn matches_alias(&self, alias: &str, stream: &StreamArn, own: &Own) -> bool {
+        let Self::Alias(aliases) = self else { return false };
+        aliases.place.matches(&stream.partition, &stream.region, &stream.account, own)
+            && alias.strip_prefix("alias/").is_some_and(|name| aliases.name.matches(name))
+    }
+}
+
+impl CustomerKeys {
+    fn matches(&self, key: &KeyArn, own: &Own) -> bool {
+        self.place.matches(&key.partition, &key.region, &key.account, own) && self.name.matches(key.id())
+    }
+}
+
+impl FromStr for KeyPattern {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        if text == "AWS_OWNED_CMK" {
+            return Ok(Self::AwsOwned);
+        }
+        let malformed = || Malformed::KeyPattern(text.to_owned());
+        let ["arn", partition, "kms", region, account, resource] = arn_parts(text).ok_or_else(malformed)?
+        else {
+            return Err(malformed());
+        };
+        let place = Place::parse(partition, region, account).ok_or_else(malformed)?;
+        let keys = |name: &str, more: &[u8]| {
+            Glob::parse(name, more).map(|name| CustomerKeys { place, name }).ok_or_else(malformed)
+        };
+        match resource.split_once('/') {
+            Some(("key", id)) => keys(id, b"-").map(Self::Key),
+            Some(("alias", name)) => keys(name, b"/_-").map(Self::Alias),
+            _ => Err(malformed()),
+        }
+    }
+}
+
+impl Place {
+    fn parse(partition: &str, region: &str, account: &str) -> Option<Self> {
+        Some(Self {
+            partition: unless("*", partition)?,
+            region: unless("*", region)?,
+            account: unless("own", account)?,
+        })
+    }
+
+    fn matches(&self, partition: &Partition, region: &Region, account: &Account, own: &Own) -> bool {
+        let account_fits = match &self.account {
+            Some(wanted) => wanted == account,
+            None => *account == own.account && *partition == own.partition,
+        };
+        account_fits
+            && self.partition.as_ref().is_none_or(|wanted| wanted == partition)
+            && self.region.as_ref().is_none_or(|wanted| wanted == region)
+    }
+}
+
+/// Nothing for the word; what the text says for another; `None` if it says nothing.
+fn unless<T: FromStr>(word: &str, text: &str) -> Option<Option<T>> {
+    if text == word { Some(None) } else { text.parse().ok().map(Some) }
+}
+
+impl Glob {
+    /// Letters, digits, `*`, and some more.
+    fn parse(text: &str, more: &[u8]) -> Option<Self> {
+        let good = (1..=256).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'*' || more.contains(&b));
+        good.then(|| Self(text.to_owned()))
+    }
+
+    /// The parts between the stars stand in the name in their order; each is taken where it stands first, which leaves most to the next.
+    fn matches(&self, name: &str) -> bool {
+        let Some((first, rest)) = self.0.split_once('*') else { return self.0 == name };
+        let Some(mut name) = name.strip_prefix(first) else { return false };
+        let (middle, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+        for part in middle.split('*') {
+            match name.find(part) {
+                Some(at) => name = &name[at + part.len()..],
+                None => return false,
+            }
+        }
+        name.ends_with(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn own() -> Own {
+        Own { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() }
+    }
+
+    fn allows(pattern: &str, arn: &str) -> bool {
+        let stream: StreamArn = arn.parse().unwrap();
+        pattern.parse::<StreamPattern>().unwrap().matches(&stream, &own())
+    }
+
+    fn allows_key(pattern: &str, arn: &str) -> bool {
+        pattern.parse::<KeyPattern>().unwrap().matches(&Key::Customer(arn.parse().unwrap()), &own())
+    }
+
+    #[test]
+    fn a_pattern_is_held_against_each_part_of_an_arn() {
+        let orders = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/data-orders";
+        for pattern in [
+            orders,
+            "arn:aws:firehose:eu-west-1:111122223333:deliverystream/data-*",
+            "arn:aws:firehose:*:111122223333:deliverystream/*",
+            "arn:*:firehose:*:own:deliverystream/*-o*",
+        ] {
+            assert!(allows(pattern, orders), "{pattern}");
+        }
+        for pattern in [
+            "arn:aws:firehose:eu-west-1:111122223333:deliverystream/data",
+            "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders*",
+            "arn:aws:firehose:eu-west-1:444455556666:deliverystream/*",
+            "arn:aws:firehose:eu-west-2:111122223333:deliverystream/*",
+            "arn:aws-cn:firehose:*:111122223333:deliverystream/*",
+            "arn:aws:kinesis:eu-west-1:111122223333:stream/*",
+        ] {
+            assert!(!allows(pattern, orders), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn own_is_the_operators_account_in_its_partition_and_no_other() {
+        let all = "arn:*:kinesis:*:own:stream/*";
+        assert!(allows(all, "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks"));
+        assert!(!allows(all, "arn:aws:kinesis:eu-west-1:444455556666:stream/clicks"));
+        assert!(!allows(all, "arn:aws-cn:kinesis:cn-north-1:111122223333:stream/clicks"));
+    }
+
+    #[test]
+    fn a_key_is_allowed_by_its_own_arn_and_an_alias_by_its_name() {
+        let key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd";
+        assert!(allows_key("arn:*:kms:*:own:key/*", key));
+        assert!(allows_key(key, key));
+        assert!(!allows_key("arn:*:kms:*:own:alias/*", key));
+        assert!(!allows_key("AWS_OWNED_CMK", key));
+        assert!(!allows_key("arn:aws:kms:eu-west-1:444455556666:key/*", key));
+
+        let stream: StreamArn = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks".parse().unwrap();
+        let allows_alias = |pattern: &str, alias: &str| {
+            pattern.parse::<KeyPattern>().unwrap().matches_alias(alias, &stream, &own())
+        };
+        assert!(allows_alias("arn:aws:kms:*:own:alias/data/*", "alias/data/orders"));
+        assert!(!allows_alias("arn:aws:kms:*:own:alias/data/*", "alias/finance/orders"));
+        assert!(!allows_alias("arn:aws:kms:eu-west-2:own:alias/*", "alias/data/orders"));
+        assert!(!allows_alias("arn:*:kms:*:own:key/*", "alias/data/orders"));
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused() {
+        for text in [
+            "",
+            "*",
+            "arn:aws:*:*:own:stream/*",
+            "arn:aws:kinesis:*:*:stream/*",
+            "arn:aws:kinesis:eu-*:own:stream/*",
+            "arn:a*:kinesis:*:own:stream/*",
+            "arn:aws:kinesis:*:own:*",
+            "arn:aws:kinesis:*:own:deliverystream/*",
+            "arn:aws:kinesis:*:own:stream/a/b",
+            "arn:aws:kinesis:*:own:stream/a:b",
+            "arn:aws:kinesis:*:1111*:stream/a",
+            "arn:aws:kinesis:*:own:stream/",
+        ] {
+            assert!(text.parse::<StreamPattern>().is_err(), "{text}");
+        }
+        for text in
+            ["", "*", "CUSTOMER_MANAGED_CMK", "arn:*:kms:*:*:key/*", "arn:*:kms:*:own:*", "alias/orders"]
+        {
+            assert!(text.parse::<KeyPattern>().is_err(), "{text}");
+        }
+    }
+
+    /// As simple as can be said: a star takes nothing, or one character and stays.
+    fn plainly(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), _) if plainly(rest, name) => true,
+            (Some((b'*', _)), Some((_, rest))) => plainly(pattern, rest),
+            (Some((wanted, pattern)), Some((found, name))) => wanted == found && plainly(pattern, name),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_matches_as_its_plainest_reading_says(pattern in "[ab*]{1,8}", name in "[ab]{1,10}") {
+            let glob = Glob::parse(&pattern, b"").unwrap();
+            prop_assert_eq!(glob.matches(&name), plainly(pattern.as_bytes(), name.as_bytes()));
+        }
+
+        #[test]
+        fn no_pattern_of_an_account_allows_a_stream_of_another(
+            name in "[a-z*]{1,6}", stream in "[a-z]{1,6}", region in "(\\*|eu-west-1)", partition in "(\\*|aws)",
+        ) {
+            let pattern = format!("arn:{partition}:kinesis:{region}:444455556666:stream/{name}");
+            let arn = format!("arn:aws:kinesis:eu-west-1:111122223333:stream/{stream}");
+            prop_assert!(!allows(&pattern, &arn));
+        }
+    }
+}

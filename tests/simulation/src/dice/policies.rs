@@ -1,0 +1,52 @@
+//! What administrators allow, and take away again, in a plan: often while a process is on its way to a call.
+
+use jiff::SignedDuration;
+
+use super::Dice;
+use crate::keys::GOOD;
+use crate::plan::Happening;
+use crate::policies::{Allowed, Keys};
+use crate::scene::Fate;
+
+impl Dice {
+    /// An administrator allows other things, now and then while a process is on its way to a call.
+    pub(super) fn changes_of_policy(&mut self) -> Vec<(SignedDuration, Happening)> {
+        let mut at = self.span(10.0, 12.0 * 3600.0);
+        let mut all = Vec::new();
+        for _ in 0..self.dice.u8(1..5) {
+            let (replica, resource) =
+                (self.dice.usize(..self.replicas), self.dice.usize(..self.resources.len()));
+            if self.one_in(2) {
+                let fate = Fate::Pause(self.span(2.0, 3600.0));
+                all.push((at, Happening::Doom(replica, self.dice.u32(2..11), self.one_in(2), fate)));
+                all.push((at, self.apply(resource)));
+            }
+            at += self.span(0.01, 60.0);
+            all.push((at, Happening::Policies(self.policies())));
+            at += self.span(1.0, 3600.0);
+        }
+        if !self.one_in(3) {
+            all.push((at, Happening::Policies(vec![Allowed::own_account(!self.one_in(5))])));
+        }
+        all
+    }
+
+    fn policies(&mut self) -> Vec<Allowed> {
+        let stream = Some(self.streams[self.dice.usize(..self.streams.len())].name.clone());
+        let namespace = Some(self.pick(&["data", "data", "other"]).to_owned());
+        let only = Keys::Only(self.dice.usize(..GOOD));
+        let own = Allowed::own_account(self.one_in(2));
+        match self.dice.u8(..6) {
+            0 => Vec::new(),
+            1 => vec![own],
+            2 => vec![Allowed { namespace, ..own }],
+            3 => vec![Allowed { stream, ..own }],
+            4 => vec![Allowed { keys: self.pick(&[Keys::AwsOwned, only]), ..own }],
+            // Two that add up for one stream, and for one only.
+            _ => vec![
+                Allowed { keys: Keys::AwsOwned, ..own },
+                Allowed { stream, keys: only, namespace, disable: false },
+            ],
+        }
+    }
+}

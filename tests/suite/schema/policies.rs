@@ -1,0 +1,140 @@
+//! What an administrator may write into a policy, and what the API server says of the rest.
+
+use serde_json::{Value, json};
+
+use super::{Refused, Taken, Verdict, client, create, disagreement};
+
+const POLICIES: &str = "/apis/streamencryption.dev/v1alpha1/streamencryptionpolicies";
+
+fn policy(field: &str, value: &Value) -> Value {
+    let mut spec = json!({
+        "namespaces": {"matchLabels": {"team": "data"}},
+        "streams": ["arn:aws:firehose:eu-west-1:111122223333:deliverystream/data-*"],
+        "keys": ["AWS_OWNED_CMK", "arn:aws:kms:eu-west-1:111122223333:key/*"],
+    });
+    spec[field] = value.clone();
+    json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+        "metadata": {"name": "judged"}, "spec": spec,
+    })
+}
+
+async fn judge(field: &str, rows: &[(&str, Value, Verdict)]) {
+    let client = client().await;
+    let mut wrong = Vec::new();
+    for (sentence, value, verdict) in rows {
+        let answer = create(&client, POLICIES, &policy(field, value), true).await;
+        wrong.extend(disagreement(sentence, *verdict, &answer));
+    }
+    assert!(wrong.is_empty(), "{field}: {} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn a_policy_names_streams_by_patterns_that_reach_over_no_part_of_an_arn() {
+    let refused = || Refused("write patterns of streams' ARNs");
+    judge(
+        "streams",
+        &[
+            ("one stream", json!(["arn:aws:kinesis:eu-west-1:111122223333:stream/orders"]), Taken),
+            ("all of the own account", json!(["arn:*:firehose:*:own:deliverystream/*"]), Taken),
+            ("in China", json!(["arn:aws-cn:kinesis:cn-north-1:111122223333:stream/a*b"]), Taken),
+            ("a hundred", json!(vec!["arn:aws:kinesis:*:own:stream/orders"; 100]), Taken),
+            ("every account", json!(["arn:aws:kinesis:eu-west-1:*:stream/orders"]), refused()),
+            ("a part of an account", json!(["arn:aws:kinesis:eu-west-1:1111*:stream/orders"]), refused()),
+            ("every service", json!(["arn:aws:*:eu-west-1:own:stream/orders"]), refused()),
+            ("some regions", json!(["arn:aws:kinesis:eu-*:own:stream/orders"]), refused()),
+            (
+                "the other service's streams",
+                json!(["arn:aws:kinesis:*:own:deliverystream/orders"]),
+                refused(),
+            ),
+            (
+                "a consumer of a stream",
+                json!(["arn:aws:kinesis:*:own:stream/orders/consumer/a:1"]),
+                refused(),
+            ),
+            ("everything", json!(["*"]), refused()),
+            ("one good and one bad", json!(["arn:aws:kinesis:*:own:stream/a", "arn:aws:s3:::a"]), refused()),
+            ("none", json!([]), Refused("spec.streams")),
+            (
+                "too many",
+                json!(vec!["arn:aws:kinesis:*:own:stream/orders"; 101]),
+                Refused("spec.streams: Too many"),
+            ),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_policy_names_keys_by_what_they_are_and_aliases_beside_them() {
+    let refused = || Refused("write AWS_OWNED_CMK, or patterns of ARNs");
+    judge(
+        "keys",
+        &[
+            ("the AWS-owned key", json!(["AWS_OWNED_CMK"]), Taken),
+            (
+                "one key",
+                json!(["arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"]),
+                Taken,
+            ),
+            ("keys of several regions", json!(["arn:aws:kms:*:own:key/mrk-*"]), Taken),
+            ("aliases", json!(["arn:aws:kms:*:own:alias/data/*"]), Taken),
+            ("every account", json!(["arn:aws:kms:*:*:key/*"]), refused()),
+            ("keys and aliases at once", json!(["arn:aws:kms:*:own:*"]), refused()),
+            ("an alias without its ARN", json!(["alias/orders"]), refused()),
+            ("the type of a customer's key", json!(["CUSTOMER_MANAGED_CMK"]), refused()),
+            ("none", json!([]), Refused("spec.keys")),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_policy_says_for_which_namespaces_it_is_and_all_have_to_be_meant() {
+    let with_values = "write values with In and NotIn";
+    let expression = |operator: &str, values: &[&str]| json!({"matchExpressions": [{"key": "team", "operator": operator, "values": values}]});
+    judge(
+        "namespaces",
+        &[
+            ("all", json!({}), Taken),
+            ("some", expression("In", &["data", "web"]), Taken),
+            (
+                "those without a label",
+                json!({"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}),
+                Taken,
+            ),
+            ("not said", Value::Null, Refused("spec.namespaces: Required value")),
+            ("In of nothing", expression("In", &[]), Refused(with_values)),
+            ("Exists of something", expression("Exists", &["data"]), Refused(with_values)),
+            ("an operator that nobody knows", expression("Matches", &["data"]), Refused("Unsupported value")),
+            ("by their names", json!({"names": ["data"]}), Refused("unknown field")),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_policy_allows_at_most_the_calls_that_aws_does() {
+    judge(
+        "maxCallsPerDay",
+        &[
+            ("one", json!(1), Taken),
+            ("all", json!(25), Taken),
+            ("none", json!(0), Refused("spec.maxCallsPerDay")),
+            ("more", json!(26), Refused("spec.maxCallsPerDay")),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn no_resource_can_name_a_role_an_endpoint_or_a_namespace_for_itself() {
+    let client = client().await;
+    for field in ["role", "roleArn", "endpoint", "endpointUrl", "externalID", "namespace", "account"] {
+        let mut spec = json!({"stream": {"service": "Kinesis", "name": "orders"}});
+        spec[field] = json!("mine");
+        let refused = create(&client, super::ENCRYPTIONS, &super::encryption("judged", &spec), true).await;
+        assert_eq!(disagreement(field, Refused("unknown field"), &refused), None);
+    }
+}
