@@ -5,6 +5,7 @@ pub mod metrics;
 pub mod objects;
 pub mod programs;
 pub mod promql;
+pub mod schemas;
 pub mod values;
 
 use std::fs;

@@ -1,4 +1,5 @@
-//! Helm and promtool, built from the Go modules beside this crate, and how they are run: without the user's own settings.
+//! Helm, promtool and kubeconform, built from the Go modules beside this crate, and how they are run: without the user's own
+//! settings.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,6 +10,8 @@ use test_cluster::build_go_program_with_tags;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
+
+use crate::schemas;
 
 /// The folder of one of the Go modules.
 fn module(name: &str) -> PathBuf {
@@ -49,6 +52,20 @@ pub async fn promtool() -> anyhow::Result<&'static PathBuf> {
         .get_or_try_init(async || {
             let package = "github.com/prometheus/prometheus/cmd/promtool";
             build_go_program_with_tags(&module("promtool"), package, "promtool", "remove_all_sd").await
+        })
+        .await
+}
+
+/// kubeconform, built once, about a minute beside other work.
+///
+/// # Errors
+/// It cannot be built.
+pub async fn kubeconform() -> anyhow::Result<&'static PathBuf> {
+    static KUBECONFORM: OnceCell<PathBuf> = OnceCell::const_new();
+    KUBECONFORM
+        .get_or_try_init(async || {
+            let package = "github.com/yannh/kubeconform/cmd/kubeconform";
+            build_go_program_with_tags(&module("kubeconform"), package, "kubeconform", "").await
         })
         .await
 }
@@ -125,6 +142,18 @@ pub async fn run_promtool(arguments: &[&str], folder: &Path) -> anyhow::Result<S
     let mut promtool = Command::new(promtool().await?);
     promtool.args(arguments).current_dir(folder);
     output(promtool, "").await.with_context(|| format!("promtool {}", arguments.join(" ")))
+}
+
+/// Runs kubeconform on files of the repository, or on `input` where there are none, with only the schemas of a folder (see
+/// [`schemas`]). Returns its summary.
+///
+/// # Errors
+/// An object is not as its schema says, or has none; the error has what kubeconform says.
+pub async fn run_kubeconform(folder: &Path, files: &[String], input: &str) -> anyhow::Result<String> {
+    let mut kubeconform = Command::new(kubeconform().await?);
+    kubeconform.args(["-strict", "-summary", "-schema-location", &schemas::location(folder)]);
+    kubeconform.args(files).current_dir(crate::path("."));
+    output(kubeconform, input).await.context("kubeconform")
 }
 
 /// What a program prints to stdout.

@@ -1,11 +1,12 @@
-//! What users install does what its documentation says, with the real Helm, promtool and kube-apiserver. Nothing here needs a
-//! node or an image.
+//! What users install does what its documentation says, with the real Helm, promtool, kubeconform and kube-apiserver. Nothing here
+//! needs a node or an image.
 
 mod alerts;
 mod dashboard;
 mod definitions;
 mod documents;
 mod install;
+mod kubeconform;
 mod objects;
 mod pods;
 mod rights;

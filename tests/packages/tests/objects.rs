@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::stage::{chart, would_take};
 
 /// Values that together turn on every part of the chart, each under what it is about.
-fn varied() -> Vec<(&'static str, Value)> {
+pub(crate) fn varied() -> Vec<(&'static str, Value)> {
     vec![
         ("the defaults", json!({})),
         (

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use packages::objects::parsed;
-use packages::path;
+use packages::{path, text};
 
 use crate::stage::would_take;
 
@@ -21,36 +21,53 @@ const INPUTS: [&str; 6] = [
 /// Templates, which are no YAML before Helm has rendered them.
 const TEMPLATES: &str = "templates";
 
-/// The YAML files below a folder.
-fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if path.is_dir() {
-            if !name.starts_with('.') && ![TEMPLATES, "target"].contains(&name) {
-                files(&path, found);
+/// The YAML files below a folder of the repository, by their names in the repository.
+fn walk(folder: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(path(".").join(folder)).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name().into_string().expect("a name");
+        let file = folder.join(&name);
+        if entry.path().is_dir() {
+            if !name.starts_with('.') && ![TEMPLATES, "target"].contains(&name.as_str()) {
+                walk(&file, found);
             }
-        } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
-            && !INPUTS.contains(&name)
-        {
-            found.push(path);
+        } else if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            found.push(file.display().to_string());
         }
     }
 }
 
+/// Every YAML file of the repository.
+fn all() -> Vec<String> {
+    let mut found = Vec::new();
+    walk(Path::new(""), &mut found);
+    found
+}
+
+/// Every file of objects.
+pub(crate) fn files() -> Vec<String> {
+    let mut found = all();
+    found.retain(|file| !INPUTS.contains(&file.rsplit('/').next().unwrap_or_default()));
+    assert!(found.len() > 30, "{found:?}");
+    found
+}
+
+/// The folder of every kustomization.
+pub(crate) fn kustomizations() -> Vec<String> {
+    let found = all();
+    let found = found.iter().filter_map(|file| file.strip_suffix("/kustomization.yaml"));
+    found.map(str::to_owned).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_takes_every_object_in_every_file() {
-    let mut found = Vec::new();
-    files(&path("."), &mut found);
-    assert!(found.len() > 30, "{found:?}");
-    for file in found {
-        let text = fs::read_to_string(&file).expect("text");
-        let mut objects = parsed(&text).unwrap_or_else(|error| panic!("{}: {error:#}", file.display()));
+    for file in files() {
+        let mut objects = parsed(&text(&file)).unwrap_or_else(|error| panic!("{file}: {error:#}"));
         for metadata in objects.iter_mut().filter_map(|object| object["metadata"].as_object_mut()) {
             // What is written there as it was read from a server: it would be a condition.
             metadata.retain(|name, _| !["uid", "resourceVersion", "managedFields"].contains(&name.as_str()));
         }
-        assert!(!objects.is_empty(), "{} is empty", file.display());
-        would_take(&objects).await.unwrap_or_else(|error| panic!("{}: {error:#}", file.display()));
+        assert!(!objects.is_empty(), "{file} is empty");
+        would_take(&objects).await.unwrap_or_else(|error| panic!("{file}: {error:#}"));
     }
 }

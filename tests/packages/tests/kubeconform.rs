@@ -1,0 +1,157 @@
+//! kubeconform, which is what people run who check their YAML without a cluster, takes every object of the repository and all
+//! that is rendered from it. Its schemas are those of the API server that the other tests ask.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use packages::objects::{parsed, render, word};
+use packages::programs::run_kubeconform;
+use packages::{schemas, text};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::objects::varied;
+use crate::stage::{cluster, kustomize};
+use crate::yaml::{files, kustomizations};
+
+/// What the API server answers.
+async fn ask(path: &str) -> anyhow::Result<Value> {
+    Ok(serde_json::from_str(&cluster().await.kubectl(&["get", "--raw", path]).await?)?)
+}
+
+/// Waits until the API server publishes the schemas of all definitions, which is some time after they are established.
+async fn published() {
+    let end = Instant::now() + Duration::from_mins(1);
+    let definitions = ask("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").await.expect("a list");
+    let definitions = definitions["items"].as_array().expect("a list");
+    assert!(definitions.len() > 5, "{definitions:?}");
+    for definition in definitions {
+        let (group, kind) = (word(&definition["spec"]["group"]), word(&definition["spec"]["names"]["kind"]));
+        let versions = definition["spec"]["versions"].as_array().expect("versions");
+        for version in versions.iter().filter(|version| version["served"] == true) {
+            let version = word(&version["name"]);
+            let path = format!("/openapi/v3/apis/{group}/{version}");
+            while !ask(&path).await.is_ok_and(|found| schemas::defines(&found, group, version, kind)) {
+                assert!(Instant::now() < end, "{path} has no {kind}");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+/// A folder with the schema of every kind of the API server. It goes with the cluster.
+async fn folder() -> &'static PathBuf {
+    static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
+    FOLDER
+        .get_or_init(async || {
+            published().await;
+            let folder = cluster().await.folder().join("schemas");
+            fs::create_dir(&folder).expect("a folder");
+            let index = ask("/openapi/v3").await.expect("an index");
+            for (path, place) in index["paths"].as_object().expect("paths") {
+                let Some((group, version)) = schemas::group_version(path) else { continue };
+                let document = ask(word(&place["serverRelativeURL"])).await.expect("a document");
+                for (name, schema) in schemas::files(document, group, version).expect("schemas") {
+                    // Not over another: two groups with the same first word could be meant by one name.
+                    let mut file = File::create_new(folder.join(&name)).expect(&name);
+                    file.write_all(schema.as_bytes()).expect("it is written");
+                }
+            }
+            folder
+        })
+        .await
+}
+
+/// kubeconform takes each of so many objects: it finds them all, and skips none.
+async fn takes_all(what: &str, files: &[String], input: &str, count: usize) {
+    assert!(count > 0, "{what}: no objects");
+    let said = run_kubeconform(folder().await, files, input).await;
+    let said = said.unwrap_or_else(|error| panic!("{what}: {error:#}"));
+    let wanted = format!("Valid: {count}, Invalid: 0, Errors: 0, Skipped: 0\n");
+    assert!(said.ends_with(&wanted), "{what} has {count} objects: {said}");
+}
+
+/// [`takes_all`] of what is printed by another program.
+async fn takes(what: &str, yaml: &str) {
+    takes_all(what, &[], yaml, parsed(yaml).expect("YAML").len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubeconform_takes_every_object_in_every_file() {
+    let files = files();
+    let count = files.iter().map(|file| parsed(&text(file)).expect("YAML").len()).sum();
+    takes_all("the files", &files, "", count).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubeconform_takes_what_every_kustomization_makes() {
+    let found = kustomizations();
+    assert!(found.iter().any(|folder| folder == "config/default"), "{found:?}");
+    for folder in found {
+        takes(&folder, &kustomize(&folder).await).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubeconform_takes_what_the_chart_makes_with_whatever_values() {
+    for (what, values) in varied() {
+        takes(what, &render(&values).await.expect("it renders")).await;
+    }
+}
+
+/// A Deployment and one of our own resources, without a mistake.
+fn good() -> [Value; 2] {
+    let pod =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "d"}]}});
+    [
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "operator"},
+            "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": pod},
+        }),
+        json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": {"name": "orders"},
+            "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
+        }),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubeconform_names_an_unknown_field_and_a_wrong_type_of_kubernetes_and_of_ours() {
+    let [deployment, ours] = good();
+    takes("without a mistake", &format!("{deployment}\n---\n{ours}\n")).await;
+    for (object, place, field, value, words) in [
+        (&deployment, "/spec", "tpyo", json!(1), "'/spec': additional properties 'tpyo' not allowed"),
+        (
+            &deployment,
+            "/spec/template/spec/containers/0",
+            "tpyo",
+            json!({}),
+            "'/spec/template/spec/containers/0': additional properties 'tpyo' not allowed",
+        ),
+        (&deployment, "/spec", "replicas", json!("two"), "'/spec/replicas': got string, want integer"),
+        (&ours, "", "tpyo", json!(1), "'': additional properties 'tpyo' not allowed"),
+        (&ours, "/metadata", "tpyo", json!(1), "'/metadata': additional properties 'tpyo' not allowed"),
+        (&ours, "/spec/stream", "tpyo", json!(1), "'/spec/stream': additional properties 'tpyo' not allowed"),
+        (&ours, "/spec", "suspend", json!("yes"), "'/spec/suspend': got string, want boolean"),
+    ] {
+        let mut wrong = object.clone();
+        wrong.pointer_mut(place).expect("a place")[field] = value;
+        let said = run_kubeconform(folder().await, &[], &wrong.to_string()).await;
+        let said = format!("{:#}", said.expect_err("it is refused"));
+        let name = format!("{} {} is invalid", word(&object["kind"]), word(&object["metadata"]["name"]));
+        for part in [&name, words, "Valid: 0, Invalid: 1, Errors: 0, Skipped: 0"] {
+            assert!(said.contains(part), "{place}/{field}, {part}: {said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubeconform_skips_no_kind_that_it_does_not_know() {
+    let [mut deployment, _] = good();
+    deployment["apiVersion"] = json!("apps/v1beta1");
+    let said = run_kubeconform(folder().await, &[], &deployment.to_string()).await;
+    let said = format!("{:#}", said.expect_err("it is refused"));
+    assert!(said.contains("could not find schema for Deployment"), "{said}");
+}
