@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use stream_encryption_operator::api::condition::{ConditionType, Reason, Standing, find, standing};
+use stream_encryption_operator::api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicySpec};
 use stream_encryption_operator::model::fault::Operation;
 
 /// One line of the table of reasons.
@@ -126,6 +127,21 @@ fn to_change_the_encryption_of_a_kinesis_stream_is_allowed_on_the_stream_and_on_
             resources.iter().map(|arn| arn.split(':').nth(2).expect("a service")).collect();
         assert_eq!(kinds, ["kinesis", "kms"], "{action}");
     }
+}
+
+#[test]
+fn the_default_policy_is_the_same_in_the_code_in_the_deployment_and_as_an_object() {
+    let code = StreamEncryptionPolicySpec::own_account();
+    let deployment: Value = serde_saphyr::from_str(&page("config/operator/deployment.yaml")).expect("YAML");
+    let environment =
+        deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("variables");
+    let variable =
+        environment.iter().find(|variable| variable["name"] == "DEFAULT_POLICY").expect("the policy");
+    let deployed = serde_json::from_str(variable["value"].as_str().expect("a text")).expect("a policy");
+    assert_eq!(code, deployed);
+    let object: StreamEncryptionPolicy =
+        serde_saphyr::from_str(&page("config/policies/own-account.yaml")).expect("a policy");
+    assert_eq!(code, object.spec);
 }
 
 /// Every Rust source of the repository.

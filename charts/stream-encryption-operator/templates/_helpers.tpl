@@ -68,6 +68,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptions]
   verbs: [get, list, watch]
+{{- if not (include "stream-encryption-operator.watchNamespace" .) }}
+# Which namespaces may have which streams encrypted, and the labels by which policies select them.
+- apiGroups: [streamencryption.dev]
+  resources: [streamencryptionpolicies]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get, list, watch]
+{{- end }}
 # Only for the finalizer of `deletionPolicy: Disable`: it lies in the metadata, which has no subresource of its own to patch.
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptions]
@@ -82,15 +91,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
-{{- if not (include "stream-encryption-operator.watchNamespace" .) }}
-# Which namespaces may have which streams encrypted, and the labels by which policies select them.
-- apiGroups: [streamencryption.dev]
-  resources: [streamencryptionpolicies]
-  verbs: [get, list, watch]
-- apiGroups: [""]
-  resources: [namespaces]
-  verbs: [get, list, watch]
-{{- end }}
 # `key.ref`: the ARN of a key that ACK made.
 - apiGroups: [kms.services.k8s.aws]
   resources: [keys]
