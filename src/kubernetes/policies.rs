@@ -1,4 +1,4 @@
-//! Policies: those that select a namespace, live, and word of their changes. Reads only; people and GitOps write them.
+//! Policies: those that select a namespace, live, and word of their changes. Reads only; administrators write them.
 //!
 //! A selector that cannot be understood selects nothing: what is not clearly allowed is not allowed.
 

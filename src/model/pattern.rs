@@ -138,9 +138,9 @@ impl FromStr for KeyPattern {
 impl Place {
     fn parse(partition: &str, region: &str, account: &str) -> Option<Self> {
         Some(Self {
-            partition: unless("*", partition)?,
-            region: unless("*", region)?,
-            account: unless("own", account)?,
+            partition: unless("*", partition).ok()?,
+            region: unless("*", region).ok()?,
+            account: unless("own", account).ok()?,
         })
     }
 
@@ -155,9 +155,9 @@ impl Place {
     }
 }
 
-/// Nothing for the word; what the text says for another; `None` if it says nothing.
-fn unless<T: FromStr>(word: &str, text: &str) -> Option<Option<T>> {
-    if text == word { Some(None) } else { text.parse().ok().map(Some) }
+/// Nothing for the word, and what the text says for another.
+fn unless<T: FromStr>(word: &str, text: &str) -> Result<Option<T>, T::Err> {
+    if text == word { Ok(None) } else { text.parse().map(Some) }
 }
 
 impl Glob {

@@ -35,17 +35,24 @@ pub async fn render(values: &Value) -> anyhow::Result<String> {
 /// It is no YAML.
 pub fn parsed(yaml: &str) -> anyhow::Result<Vec<Value>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).context("no YAML")?;
-    Ok(documents.into_iter().filter(|document| !document.is_null()).map(with_plain_zeros).collect())
+    Ok(documents.into_iter().filter(|document| !document.is_null()).map(with_plain_numbers).collect())
 }
 
-/// `0.0` as `0`, which are one number to Kubernetes: Helm writes the one as the other.
-fn with_plain_zeros(value: Value) -> Value {
+/// `25.0` as `25`, which are one number to Kubernetes: Helm writes the one as the other.
+fn with_plain_numbers(value: Value) -> Value {
     match value {
-        Value::Object(map) => map.into_iter().map(|(key, value)| (key, with_plain_zeros(value))).collect(),
-        Value::Array(list) => list.into_iter().map(with_plain_zeros).collect(),
-        Value::Number(number) if number.as_f64() == Some(0.0) => json!(0),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, with_plain_numbers(value))).collect(),
+        Value::Array(list) => list.into_iter().map(with_plain_numbers).collect(),
+        Value::Number(number) if number.is_f64() => plain(number),
         other => other,
     }
+}
+
+fn plain(number: serde_json::Number) -> Value {
+    let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < 1e15);
+    // Below 2^53 each whole number is written as itself.
+    let whole = whole.and_then(|float| format!("{float:.0}").parse::<i64>().ok());
+    whole.map_or(Value::Number(number), |whole| json!(whole))
 }
 
 /// The objects as YAML (JSON is YAML) for `kubectl apply -f -`.

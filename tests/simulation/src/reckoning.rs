@@ -100,7 +100,8 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) 
     }
     // What an alias or an object stands for is asked of nobody while it is suspended.
     let by_name = spec.key.as_ref().is_some_and(|key| key.alias.is_some() || key.reference.is_some());
-    if !off && !(by_name && spec.suspend) && !key_is_allowed(state, &namespace, resource, stream) {
+    let is_asked_for = !(off || by_name && spec.suspend);
+    if is_asked_for && !key_is_allowed(state, &namespace, resource, stream) {
         return says(&[Reason::NotPermitted]);
     }
     if spec.suspend {

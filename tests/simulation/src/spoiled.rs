@@ -139,8 +139,8 @@ impl Bug {
             }
             Self::RetiredEarly => "a ledger is retired as soon as its owner is gone",
             Self::SilenceIsRefusal => "a call that got no answer is recorded as refused",
-            Self::ForeignStream => "nobody asks whether the stream is the operator's",
-            Self::ForeignKey => "nobody asks whether the key is the operator's",
+            Self::ForeignStream => "the account of a stream is not compared with the policy's",
+            Self::ForeignKey => "the account of a key is not compared with the policy's",
             Self::PoliciesKept => "policies are read when a process first needs them, and never again",
             Self::PoliciesReadOnce => "policies are read once in a visit, and not again before the call",
             Self::BudgetIgnored => "AWS's limit counts instead of the administrator's",
@@ -202,8 +202,6 @@ impl Parts for Spoiled {
             Bug::SharpWindow => decisions::back_after_a_day_sharp,
             Bug::EnabledIsEnough => decisions::enabled_is_enough,
             Bug::NoSettling => decisions::without_settling,
-            Bug::ForeignStream => decisions::on_any_stream,
-            Bug::ForeignKey => decisions::with_any_key,
             _ => tally::noted,
         }
     }

@@ -4,14 +4,9 @@
 
 use jiff::SignedDuration;
 use stream_encryption_operator::api::condition::Reason;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::model::decision::{Decision, Input, Intent, Seen, Step, Wanted};
-use stream_encryption_operator::model::key::Key;
 use stream_encryption_operator::model::ledger::{DAY, WINDOW};
 use stream_encryption_operator::model::observation::Observation;
-use stream_encryption_operator::model::pattern::Own;
-use stream_encryption_operator::model::permission::{Permission, Policy};
-use stream_encryption_operator::model::stream::Account;
 
 use crate::tally::noted;
 
@@ -48,37 +43,4 @@ pub(super) fn without_settling(input: &Input<'_>) -> Decision {
     } else {
         decision
     }
-}
-
-/// Every stream is the operator's.
-pub(super) fn on_any_stream(input: &Input<'_>) -> Decision {
-    let permission = everywhere(input, &input.stream.account);
-    noted(&Input { permission: &permission, ..input.clone() })
-}
-
-/// Every key is the operator's.
-pub(super) fn with_any_key(input: &Input<'_>) -> Decision {
-    let Wanted::Key(Key::Customer(asked)) = &input.intent.wanted else { return noted(input) };
-    if asked.account == input.stream.account || input.permission.stream(input.stream).is_err() {
-        return noted(input);
-    }
-    let mut own = asked.clone();
-    own.account = input.stream.account.clone();
-    let intent = Intent { wanted: Wanted::Key(Key::Customer(own)), ..input.intent.clone() };
-    let mut decision = noted(&Input { intent: &intent, ..input.clone() });
-    if let Step::Call(call) = &mut decision.step {
-        call.target = Key::Customer(asked.clone()).target();
-        call.wanted = call.target.clone();
-    }
-    decision
-}
-
-/// All of an account is allowed.
-fn everywhere(input: &Input<'_>, account: &Account) -> Permission {
-    let spec = StreamEncryptionPolicySpec {
-        allow_disable: input.permission.disable(input.stream).is_ok(),
-        ..StreamEncryptionPolicySpec::own_account()
-    };
-    let own = Own { account: account.clone(), partition: input.stream.partition.clone() };
-    Permission::of(vec![Policy::read(&spec).0], own)
 }

@@ -18,7 +18,7 @@ use stream_encryption_operator::model::ledger::{AWS_LIMIT, DAY, counts_until};
 
 use super::Bug;
 use crate::ports::Cluster;
-use crate::scene::State;
+use crate::scene::{ACCOUNT, FOREIGN_ACCOUNT, State};
 use crate::store::{Name, name_of};
 
 /// How much longer than it must [`Bug::OwnClockPrunes`] keeps a call, so that it writes nothing when all is quiet.
@@ -51,6 +51,15 @@ pub(super) fn collect(state: &mut State, resource: &StreamEncryption) {
         state.story.tell(now, || format!("the ledger {name} is collected with its owner"));
         state.store.lose_ledger(&name);
     }
+}
+
+/// The same patterns of another account.
+fn elsewhere(patterns: &[String]) -> Vec<String> {
+    let account = format!(":{FOREIGN_ACCOUNT}:");
+    patterns
+        .iter()
+        .map(|text| text.replace(":own:", &account).replace(&format!(":{ACCOUNT}:"), &account))
+        .collect()
 }
 
 impl SpoiledRecords {
@@ -139,6 +148,17 @@ impl SpoiledRecords {
         let resource = self.cluster.resource(namespace, name).await?;
         self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(of, (task, resource.clone()));
         Ok(resource)
+    }
+
+    /// The policies of a namespace, each changed.
+    async fn policies_of(
+        &self,
+        namespace: &str,
+        change: impl Fn(&mut StreamEncryptionPolicySpec),
+    ) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+        let mut policies = self.cluster.policies(namespace).await?;
+        policies.iter_mut().for_each(change);
+        Ok(policies)
     }
 
     /// The policies of a namespace as they were when they were first read, in this task or at all.
@@ -330,11 +350,14 @@ impl Records for SpoiledRecords {
                 let task = self.cluster.link().scene.state().polled.task;
                 self.policies_kept(namespace, task).await
             }
+            Bug::ForeignStream => {
+                self.policies_of(namespace, |policy| policy.streams.extend(elsewhere(&policy.streams))).await
+            }
+            Bug::ForeignKey => {
+                self.policies_of(namespace, |policy| policy.keys.extend(elsewhere(&policy.keys))).await
+            }
             Bug::BudgetIgnored => {
-                let policies = self.cluster.policies(namespace).await?.into_iter();
-                Ok(policies
-                    .map(|policy| StreamEncryptionPolicySpec { max_calls_per_day: AWS_LIMIT, ..policy })
-                    .collect())
+                self.policies_of(namespace, |policy| policy.max_calls_per_day = AWS_LIMIT).await
             }
             _ => self.cluster.policies(namespace).await,
         }
