@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
+use serde_json::{Value, json};
 
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::model::ledger::AWS_LIMIT;
@@ -151,12 +152,11 @@ impl RunArguments {
 
 /// A policy as it is given on the command line, where no schema has refused what it cannot mean.
 fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
-    let given: serde_json::Value = serde_json::from_str(text).context("--default-policy is not JSON")?;
+    let given: Value = serde_json::from_str(text).context("--default-policy is not JSON")?;
     let spec: StreamEncryptionPolicySpec = serde_json::from_value(given.clone())
         .context("--default-policy is not the spec of a StreamEncryptionPolicy")?;
-    for name in given.as_object().into_iter().flat_map(|fields| fields.keys()) {
-        let known = ["namespaces", "streams", "keys", "allowDisable", "maxCallsPerDay"];
-        anyhow::ensure!(known.contains(&name.as_str()), "--default-policy: nobody knows the field {name}");
+    if let Some(name) = not_read(&given, &serde_json::to_value(&spec)?) {
+        anyhow::bail!("--default-policy: nobody knows the field {name}");
     }
     let (_, malformed) = Policy::read(&spec);
     if let Some(error) = malformed.into_iter().next() {
@@ -168,6 +168,23 @@ fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
         "--default-policy: maxCallsPerDay must be from 1 to 25"
     );
     Ok(spec)
+}
+
+/// A field that is given, says something, and is not among what was read. One letter wrong in `matchLabels` would select every namespace.
+fn not_read(given: &Value, read: &Value) -> Option<String> {
+    match (given, read) {
+        (Value::Object(given), Value::Object(read)) => {
+            given.iter().find_map(|(name, value)| match read.get(name) {
+                Some(read) => not_read(value, read),
+                None if *value == json!(false) || *value == json!({}) || *value == json!([]) => None,
+                None => Some(name.clone()),
+            })
+        }
+        (Value::Array(given), Value::Array(read)) => {
+            given.iter().zip(read).find_map(|(given, read)| not_read(given, read))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +223,12 @@ mod tests {
             (format!(r#"{OWN},"maxCallsPerDay":26}}"#), "from 1 to 25"),
             (format!(r#"{OWN},"maxCallsPerDay":0}}"#), "from 1 to 25"),
             (format!(r#"{OWN},"allowDisabel":true}}"#), "allowDisabel"),
+            (OWN.replace("{},", r#"{"matchlabels":{"team":"data"}},"#) + "}", "matchlabels"),
+            (
+                OWN.replace("{},", r#"{"matchExpressions":[{"key":"a","operator":"In","valeus":["b"]}]},"#)
+                    + "}",
+                "valeus",
+            ),
             (OWN.replace("own", "*") + "}", "12 digits or own"),
         ] {
             let error = format!("{:#}", run(&["--default-policy", &policy]).unwrap_err());

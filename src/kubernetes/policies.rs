@@ -1,6 +1,6 @@
 //! Policies: those that select a namespace, live, and word of their changes. Reads only; administrators write them.
 //!
-//! A selector that cannot be understood selects nothing: what is not clearly allowed is not allowed.
+//! A policy or a selector that cannot be understood allows nothing, and the others hold.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::Client;
 use kube::api::{Api, ListParams};
-use kube::core::{PartialObjectMeta, Selector, SelectorExt};
+use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use tracing::warn;
 
@@ -23,11 +24,18 @@ pub(super) async fn of(
     default: Option<&StreamEncryptionPolicySpec>,
     namespace: &str,
 ) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
-    let api: Api<StreamEncryptionPolicy> = Api::all(client.clone());
+    let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(client.clone());
     // Where the kind is not installed, nobody has written a policy.
     let stored = ask_for(api.list(&ListParams::default())).await?.map(|list| list.items).unwrap_or_default();
-    let mut policies: Vec<_> =
-        default.cloned().into_iter().chain(stored.into_iter().map(|one| one.spec)).collect();
+    let stored = stored.into_iter().filter_map(|policy| match policy.0 {
+        Ok(policy) => Some(policy.spec),
+        Err(invalid) => {
+            let name = invalid.metadata.name;
+            warn!(policy = name, error = %invalid.error, "a policy cannot be read, and it allows nothing");
+            None
+        }
+    });
+    let mut policies: Vec<_> = default.cloned().into_iter().chain(stored).collect();
     if policies.iter().any(|policy| !policy.namespaces.is_everything()) {
         let labels = labels(client, namespace).await?;
         policies.retain(|policy| selects(&policy.namespaces, &labels));
@@ -59,10 +67,10 @@ fn selects(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> b
     }
 }
 
-/// Word of every policy that appears, changes or goes, for ever.
-pub fn changes(client: Client) -> impl Stream<Item = ()> + Send + 'static {
+/// Word of every policy that appears, changes or goes, for ever; a broken watch is begun `again`.
+pub fn changes(client: Client, again: impl Backoff + 'static) -> impl Stream<Item = ()> + Send + 'static {
     let api: Api<PartialObjectMeta<StreamEncryptionPolicy>> = Api::all(client);
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let events = watcher(api, watcher::Config::default()).backoff(again);
     events.touched_objects().filter_map(async |touched| touched.ok().map(drop))
 }
 
@@ -70,13 +78,14 @@ pub fn changes(client: Client) -> impl Stream<Item = ()> + Send + 'static {
 pub fn namespace_changes(
     client: Client,
     namespace: Option<&str>,
+    again: impl Backoff + 'static,
 ) -> impl Stream<Item = String> + Send + 'static {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
     let config = match namespace {
         Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
         None => watcher::Config::default(),
     };
-    let events = watcher(api, config).default_backoff();
+    let events = watcher(api, config).backoff(again);
     events.touched_objects().filter_map(async |touched| touched.ok()?.metadata.name)
 }
 

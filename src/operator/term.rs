@@ -52,8 +52,9 @@ impl Watch {
         let store = controller.store();
         let changes = keys::changes(self.client.clone(), self.namespace.as_deref());
         let key_changes = users_of(changes, store.clone());
-        let policy_changes = policies::changes(self.client.clone());
-        let namespaces = policies::namespace_changes(self.client.clone(), self.namespace.as_deref());
+        let policy_changes = policies::changes(self.client.clone(), EverySeconds(3));
+        let namespaces =
+            policies::namespace_changes(self.client.clone(), self.namespace.as_deref(), EverySeconds(3));
         let namespace_changes = all_in(namespaces, store.clone());
         info!(watching = self.namespace.as_deref().unwrap_or("all namespaces"), "works");
         shared.metrics.leads(true);
