@@ -21,6 +21,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             print!("{}", documents.join("---\n"));
             Ok(())
         }
+        Command::Iam { document } => {
+            let policy = serde_json::to_string_pretty(&document.policy()?)?;
+            if let Some(advice) = document.advice(&policy) {
+                eprintln!("{advice}");
+            }
+            println!("{policy}");
+            Ok(())
+        }
         Command::Check { url } => {
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(check(&url))
         }

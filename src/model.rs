@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod claims;
 pub mod decision;
 pub mod fault;
+pub mod iam;
 #[cfg(test)]
 mod identities;
 pub mod key;

@@ -12,6 +12,8 @@ use crate::model::ledger::AWS_LIMIT;
 use crate::model::permission::Policy;
 use crate::model::stream::Region;
 
+pub mod iam;
+
 /// Keeps Amazon Data Firehose and Kinesis data streams encrypted with the key you asked for.
 #[derive(Debug, Parser)]
 #[command(name = "stream-encryption-operator", version)]
@@ -28,6 +30,12 @@ pub enum Command {
     Run(Box<RunArguments>),
     /// Print the `CustomResourceDefinitions`.
     Crd,
+    /// Print a policy for AWS: for the operator's role, a key, or another role's trust. It asks neither AWS nor a cluster.
+    Iam {
+        /// Which one.
+        #[command(subcommand)]
+        document: iam::Document,
+    },
     /// Ask a running operator how it is, and fail unless it answers 200.
     Check {
         /// What to ask, such as `http://stream-encryption-operator.stream-encryption-system:8080/readyz`.
@@ -197,7 +205,7 @@ mod tests {
         let all = ["stream-encryption-operator", "run"].iter().chain(region).chain(flags);
         match Arguments::try_parse_from(all)?.command {
             Command::Run(arguments) => arguments.check(),
-            Command::Crd | Command::Check { .. } => unreachable!("`run` was given"),
+            Command::Crd | Command::Iam { .. } | Command::Check { .. } => unreachable!("`run` was given"),
         }
     }
 

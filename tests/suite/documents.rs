@@ -1,4 +1,4 @@
-//! What the documentation says is what the code does, and the policies allow what the code does.
+//! What the documentation says is what the code does.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use serde_json::Value;
 use stream_encryption_operator::api::condition::{ConditionType, Reason, Standing, find, standing};
 use stream_encryption_operator::api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicySpec};
-use stream_encryption_operator::model::fault::Operation;
 
 /// One line of the table of reasons.
 struct Line {
@@ -74,59 +73,6 @@ fn every_reason_is_documented_with_its_meaning_and_what_to_do() {
 
 fn page(name: &str) -> String {
     fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name)
-}
-
-/// The statements of a policy, each with its actions and resources.
-fn statements(name: &str) -> Vec<(Vec<String>, Vec<String>)> {
-    let policy: Value = serde_json::from_str(&page(&format!("config/iam/{name}"))).expect(name);
-    let words = |value: &Value| match value {
-        Value::String(word) => vec![word.clone()],
-        other => other
-            .as_array()
-            .expect("words")
-            .iter()
-            .map(|word| word.as_str().expect("a word").to_owned())
-            .collect(),
-    };
-    let statements = policy["Statement"].as_array().expect("statements").iter();
-    statements.map(|statement| (words(&statement["Action"]), words(&statement["Resource"]))).collect()
-}
-
-/// What no call of the operator needs, but what AWS does for it: a grant for Firehose, a data key for a record.
-const ON_ITS_BEHALF: [&str; 2] = ["kms:CreateGrant", "kms:GenerateDataKey"];
-
-#[test]
-fn the_policies_allow_every_call_of_the_operator_and_no_other() {
-    let policies = ["operator.json", "disable.json", "verify.json"];
-    let allowed: Vec<String> =
-        policies.into_iter().flat_map(statements).flat_map(|(actions, _)| actions).collect();
-    let mut needed: Vec<&str> = Operation::EACH.map(Operation::iam_action).to_vec();
-    // Everybody may ask who they are.
-    needed.retain(|action| *action != "sts:GetCallerIdentity");
-    needed.extend(ON_ITS_BEHALF);
-    needed.sort_unstable();
-    let mut sorted = allowed.clone();
-    sorted.sort();
-    assert_eq!(sorted, needed);
-    let readme = page("README.md");
-    for action in allowed {
-        assert!(readme.contains(&format!("`{action}`")), "the README does not name {action}");
-    }
-}
-
-/// The list of Kinesis' actions has two resources for each of the two, and a policy must allow both.
-#[test]
-fn to_change_the_encryption_of_a_kinesis_stream_is_allowed_on_the_stream_and_on_the_key() {
-    for (policy, action) in
-        [("operator.json", "kinesis:StartStreamEncryption"), ("disable.json", "kinesis:StopStreamEncryption")]
-    {
-        let of_action =
-            |(actions, _): &(Vec<String>, Vec<String>)| actions.iter().any(|other| other == action);
-        let (_, resources) = statements(policy).into_iter().find(of_action).expect(action);
-        let kinds: Vec<&str> =
-            resources.iter().map(|arn| arn.split(':').nth(2).expect("a service")).collect();
-        assert_eq!(kinds, ["kinesis", "kms"], "{action}");
-    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod crds;
 mod documents;
 mod emulators;
 mod firehose;
+mod iam;
 mod kinesis;
 mod kstatus;
 mod layout;

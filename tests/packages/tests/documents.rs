@@ -30,6 +30,7 @@ fn every_link_to_a_file_of_the_repository_leads_somewhere() {
         ("docs/metrics.md", "docs"),
         ("docs/releases.md", "docs"),
         ("docs/keys.md", "docs"),
+        ("docs/iam.md", "docs"),
         (&format!("{CHART}/README.md"), CHART),
         (&format!("{CHART}/Chart.yaml"), CHART),
     ] {

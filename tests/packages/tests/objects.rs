@@ -34,7 +34,7 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
                 "leaderElection": {"enabled": false}, "replicaCount": 0,
                 "log": {"level": "warn,stream_encryption_operator=trace", "format": "text"},
                 "extraEnv": [{"name": "AWS_ENDPOINT_URL_KMS", "value": "https://kms.test"}],
-                "extraArgs": ["--max-calls-per-day", "3"],
+                "extraArgs": ["--drift-interval-seconds", "60"],
             }),
         ),
         (

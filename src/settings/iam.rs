@@ -1,0 +1,229 @@
+//! The flags of `iam`: which policy document to print, and about what.
+//!
+//! They are read into streams, keys and roles here; what the documents say is decided in [`crate::model::iam`].
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::model::iam::document::Policy;
+use crate::model::iam::role::{self, ExternalId, ObjectName, OidcProvider, RoleArn};
+use crate::model::iam::scope::{KeyPattern, Refused, Scope, StreamPattern};
+use crate::model::iam::{self, Feature};
+
+/// A document to print.
+#[derive(Debug, Subcommand)]
+pub enum Document {
+    /// The policy of the operator's role. In hub and spoke: of its role in each spoke.
+    Policy(PolicyArguments),
+    /// What the policy of a key has to say, where the key is another account's or its policy does not leave it to IAM.
+    KeyPolicy(KeyPolicyArguments),
+    /// The policy of the operator's role in the hub: to assume the roles of the spokes.
+    Hub {
+        /// The role in a spoke. One for each spoke.
+        #[arg(long = "spoke-role", value_name = "ARN", required = true, num_args = 1..)]
+        spoke_roles: Vec<RoleArn>,
+    },
+    /// The trust policy of the operator's role in a spoke.
+    SpokeTrust {
+        /// The operator's role in the hub.
+        #[arg(long, value_name = "ARN")]
+        hub_role: RoleArn,
+        /// What the operator has to present as well; choose another one for each spoke.
+        #[arg(long, value_name = "ID")]
+        external_id: ExternalId,
+    },
+    /// The trust policy of the operator's role, by EKS Pod Identity.
+    TrustPodIdentity,
+    /// The trust policy of the operator's role, by IRSA.
+    TrustIrsa {
+        /// The cluster's OIDC provider.
+        #[arg(long, value_name = "ARN")]
+        oidc_provider: OidcProvider,
+        /// The operator's namespace.
+        #[arg(long, default_value = "stream-encryption-system")]
+        namespace: ObjectName,
+        /// The operator's service account.
+        #[arg(long, default_value = "stream-encryption-operator")]
+        service_account: ObjectName,
+    },
+}
+
+/// The streams and keys.
+#[derive(Debug, Args)]
+pub struct About {
+    /// A stream's ARN; * may stand for any part of its name.
+    #[arg(long = "stream", value_name = "ARN", required = true, num_args = 1..)]
+    streams: Vec<StreamPattern>,
+    /// The ARN of a customer managed key, or arn:aws:kms:REGION:ACCOUNT:key/*. None: only keys of AWS are used.
+    #[arg(long = "key", value_name = "ARN", num_args = 1..)]
+    keys: Vec<KeyPattern>,
+}
+
+/// The flags of `iam policy`.
+#[derive(Debug, Args)]
+pub struct PolicyArguments {
+    #[command(flatten)]
+    about: About,
+    /// The ARN of alias/aws/kinesis, where Kinesis streams use it. Without it and without --key, every key of their account and region is meant.
+    #[arg(long = "kinesis-key", value_name = "ARN", num_args = 1..)]
+    kinesis_keys: Vec<KeyPattern>,
+    /// Some resources have verify.putRecord: allow to write a record.
+    #[arg(long)]
+    verify: bool,
+    /// A policy of the cluster has `allowDisable`: allow to turn encryption off.
+    #[arg(long)]
+    disable: bool,
+    /// Only what this adds, for a policy beside the first one.
+    #[arg(long, value_enum, value_name = "FEATURE", conflicts_with_all = ["verify", "disable"])]
+    only: Option<Added>,
+}
+
+/// The flags of `iam key-policy`.
+#[derive(Debug, Args)]
+pub struct KeyPolicyArguments {
+    #[command(flatten)]
+    about: About,
+    /// The operator's role.
+    #[arg(long, value_name = "ARN")]
+    role: RoleArn,
+    /// Some resources have verify.putRecord: allow to encrypt a record.
+    #[arg(long)]
+    verify: bool,
+}
+
+/// A feature that a policy of its own may allow.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Added {
+    /// Write a record.
+    Verify,
+    /// Turn encryption off.
+    Disable,
+}
+
+/// The characters of a managed policy, not counting white space
+/// ([quotas](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)).
+const LONGEST_MANAGED_POLICY: usize = 6144;
+
+impl Document {
+    /// The document.
+    pub fn policy(&self) -> anyhow::Result<Policy> {
+        Ok(match self {
+            Self::Policy(arguments) => iam::policy(&arguments.scope()?, &arguments.features()),
+            Self::KeyPolicy(KeyPolicyArguments { about, role, verify }) => {
+                anyhow::ensure!(!about.keys.is_empty(), "no key is given: write --key ARN");
+                let scope = Scope::new(about.streams.clone(), about.keys.clone(), Vec::new())?;
+                iam::key_policy(&scope, &features(*verify, false), role)
+            }
+            Self::Hub { spoke_roles } => role::hub(spoke_roles),
+            Self::SpokeTrust { hub_role, external_id } => role::spoke_trust(hub_role, external_id),
+            Self::TrustPodIdentity => role::pod_identity_trust(),
+            Self::TrustIrsa { oidc_provider, namespace, service_account } => {
+                role::irsa_trust(oidc_provider, namespace, service_account)
+            }
+        })
+    }
+
+    /// What to mind about the document as it was written, if anything.
+    #[must_use]
+    pub fn advice(&self, written: &str) -> Option<String> {
+        let characters = written.chars().filter(|character| !character.is_whitespace()).count();
+        let is_managed = matches!(self, Self::Policy(_) | Self::Hub { .. });
+        (is_managed && characters > LONGEST_MANAGED_POLICY).then(|| {
+            format!(
+                "This policy has {characters} characters, and IAM takes {LONGEST_MANAGED_POLICY} in a managed one: name streams by pattern, or print several policies."
+            )
+        })
+    }
+}
+
+impl PolicyArguments {
+    fn scope(&self) -> Result<Scope, Refused> {
+        let About { streams, keys } = &self.about;
+        Scope::new(streams.clone(), keys.clone(), self.kinesis_keys.clone())
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        match self.only {
+            Some(Added::Verify) => vec![Feature::Verify],
+            Some(Added::Disable) => vec![Feature::Disable],
+            None => features(self.verify, self.disable),
+        }
+    }
+}
+
+fn features(verify: bool, disable: bool) -> Vec<Feature> {
+    let added = [(verify, Feature::Verify), (disable, Feature::Disable)];
+    let added = added.into_iter().filter(|(asked, _)| *asked).map(|(_, feature)| feature);
+    std::iter::once(Feature::Encrypt).chain(added).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::{Arguments, Command};
+    use super::*;
+
+    const ORDERS: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
+    const CLICKS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
+    const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+    fn iam(flags: &[&str]) -> anyhow::Result<(Document, Policy)> {
+        let arguments = ["stream-encryption-operator", "iam"].iter().chain(flags);
+        let Command::Iam { document } = Arguments::try_parse_from(arguments)?.command else {
+            unreachable!("`iam` was given")
+        };
+        let policy = document.policy()?;
+        Ok((document, policy))
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_what_to_write() {
+        let elsewhere = ORDERS.replace("111122223333", "444455556666");
+        let key_elsewhere = KEY.replace("eu-west-1", "us-east-1");
+        for (flags, words) in [
+            (&["policy"][..], "--stream <ARN>"),
+            (&["policy", "--stream", "orders"], "write arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME"),
+            (&["policy", "--stream", "arn:aws:firehose:eu-west-1:*:deliverystream/x"], "write its 12 digits"),
+            (&["policy", "--stream", "arn:aws:firehose:*:111122223333:deliverystream/x"], "write its code"),
+            (&["policy", "--stream", ORDERS, &elsewhere], "print one policy for each"),
+            (
+                &["policy", "--stream", ORDERS, "--key", "alias/orders"],
+                "`aws kms describe-key --key-id ALIAS`",
+            ),
+            (&["policy", "--stream", ORDERS, "--key", &key_elsewhere], "only streams of its own region"),
+            (&["policy", "--stream", ORDERS, "--kinesis-key", KEY], "cannot be alias/aws/kinesis"),
+            (&["policy", "--stream", ORDERS, "--only", "verify", "--disable"], "cannot be used with"),
+            (
+                &["key-policy", "--role", "arn:aws:iam::111122223333:role/x", "--stream", CLICKS],
+                "write --key ARN",
+            ),
+            (&["hub"], "--spoke-role <ARN>"),
+            (&["hub", "--spoke-role", "arn:aws:sts::111122223333:assumed-role/x/y"], "not a session of it"),
+            (&["spoke-trust", "--hub-role", "arn:aws:iam::111122223333:role/x"], "--external-id <ID>"),
+            (
+                &["spoke-trust", "--hub-role", "arn:aws:iam::111122223333:role/x", "--external-id", "a b"],
+                "2 to 1224",
+            ),
+            (
+                &["trust-irsa", "--oidc-provider", "oidc.eks.eu-west-1.amazonaws.com/id/X"],
+                "list-open-id-connect",
+            ),
+        ] {
+            let error = iam(flags).unwrap_err().to_string();
+            assert!(error.contains(words), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_policy_that_iam_would_not_take_is_printed_with_what_to_do() {
+        let written = |streams: usize| {
+            let streams: Vec<String> = (0..streams).map(|at| format!("{CLICKS}-{at}")).collect();
+            let mut flags = vec!["policy", "--stream"];
+            flags.extend(streams.iter().map(String::as_str));
+            let (document, policy) = iam(&flags).unwrap();
+            document.advice(&serde_json::to_string_pretty(&policy).unwrap())
+        };
+        assert_eq!(written(30), None);
+        assert!(written(60).unwrap().contains("name streams by pattern"));
+    }
+}

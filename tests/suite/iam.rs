@@ -1,0 +1,198 @@
+//! `config/iam` holds what the program prints, that is what the code needs, and the pages show it.
+//!
+//! `UPDATE_IAM=1 cargo test --test suite iam` writes the files anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use stream_encryption_operator::model::fault::Operation;
+use stream_encryption_operator::model::iam::role::SESSION_TAGS;
+
+use crate::readme::commands;
+
+const PAGE: &str = include_str!("../../docs/iam.md");
+const README: &str = include_str!("../../README.md");
+
+const FIREHOSE: &str = "--stream arn:aws:firehose:eu-west-1:111122223333:deliverystream/*";
+const KINESIS: &str = "--stream arn:aws:kinesis:eu-west-1:111122223333:stream/*";
+const KEYS: &str = "--key arn:aws:kms:eu-west-1:111122223333:key/*";
+const KEY: &str = "--key arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+/// Each file, with the flags of `iam` that print it. The operator's account is 111122223333, and a spoke's 444455556666.
+fn all() -> Vec<(&'static str, String)> {
+    let policy = |about: &[&str]| format!("policy {}", about.join(" "));
+    let spoke = |about: String| about.replace("111122223333", "444455556666");
+    vec![
+        ("operator.json", policy(&[FIREHOSE, KINESIS, KEYS])),
+        ("firehose.json", policy(&[FIREHOSE])),
+        ("firehose-customer-managed-key.json", policy(&[FIREHOSE, KEY])),
+        ("kinesis.json", policy(&[KINESIS])),
+        ("kinesis-customer-managed-key.json", policy(&[KINESIS, KEY])),
+        ("disable.json", policy(&[FIREHOSE, KINESIS, KEYS, "--only disable"])),
+        ("verify.json", policy(&[FIREHOSE, KINESIS, KEYS, "--only verify"])),
+        ("hub.json", "hub --spoke-role arn:aws:iam::444455556666:role/stream-encryption-spoke".to_owned()),
+        ("spoke.json", spoke(policy(&[FIREHOSE, KINESIS, KEYS]))),
+        (
+            "spoke-trust.json",
+            "spoke-trust --hub-role arn:aws:iam::111122223333:role/stream-encryption --external-id EXAMPLE".to_owned(),
+        ),
+        (
+            "key-policy.json",
+            format!(
+                "key-policy --role arn:aws:iam::444455556666:role/stream-encryption-spoke {} {KEY}",
+                spoke(FIREHOSE.to_owned())
+            ),
+        ),
+        ("trust-pod-identity.json", "trust-pod-identity".to_owned()),
+        (
+            "trust-irsa.json",
+            "trust-irsa --oidc-provider arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE".to_owned(),
+        ),
+    ]
+}
+
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/iam")
+}
+
+fn printed(flags: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_stream-encryption-operator");
+    let run = Command::new(program).arg("iam").args(flags.split(' ')).output().expect("it runs");
+    assert!(run.status.success(), "iam {flags}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).expect("UTF-8")
+}
+
+#[test]
+fn the_files_in_config_iam_are_what_the_program_prints() {
+    let update = std::env::var("UPDATE_IAM").is_ok_and(|value| value == "1");
+    for (file, flags) in all() {
+        let path = directory().join(file);
+        let made = printed(&flags);
+        if update {
+            fs::write(&path, &made).unwrap();
+        }
+        let kept = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            kept == made,
+            "config/iam/{file} is not what `iam {flags}` prints: UPDATE_IAM=1 cargo test --test suite iam"
+        );
+    }
+}
+
+#[test]
+fn config_iam_holds_no_file_that_the_program_does_not_print_and_the_page_tells_of_each() {
+    for entry in fs::read_dir(directory()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            all().iter().any(|(file, _)| *file == name),
+            "config/iam/{name} is made by nothing: delete it"
+        );
+        assert!(PAGE.contains(&format!("](../config/iam/{name})")), "docs/iam.md does not link {name}");
+    }
+}
+
+/// The statements of a policy, each with its actions and resources.
+fn statements(name: &str) -> Vec<(Vec<String>, Vec<String>)> {
+    let text = fs::read_to_string(directory().join(name)).expect(name);
+    let policy: Value = serde_json::from_str(&text).expect(name);
+    let words = |value: &Value| match value {
+        Value::String(word) => vec![word.clone()],
+        other => other
+            .as_array()
+            .expect("words")
+            .iter()
+            .map(|word| word.as_str().expect("a word").to_owned())
+            .collect(),
+    };
+    let statements = policy["Statement"].as_array().expect("statements").iter();
+    statements.map(|statement| (words(&statement["Action"]), words(&statement["Resource"]))).collect()
+}
+
+/// What no call of the operator needs, but what AWS does for it: a grant for Firehose, a data key for a record.
+const ON_ITS_BEHALF: [&str; 3] = ["kms:CreateGrant", "kms:GenerateDataKey", "kms:Decrypt"];
+
+#[test]
+fn the_policies_allow_every_call_of_the_operator_and_no_other() {
+    let policies = ["operator.json", "disable.json", "verify.json"];
+    let mut allowed: Vec<String> =
+        policies.into_iter().flat_map(statements).flat_map(|(actions, _)| actions).collect();
+    let mut needed: Vec<&str> = Operation::EACH.map(Operation::iam_action).to_vec();
+    // Everybody may ask who they are.
+    needed.retain(|action| *action != "sts:GetCallerIdentity");
+    needed.extend(ON_ITS_BEHALF);
+    needed.sort_unstable();
+    allowed.sort();
+    // A record for Firehose and one for Kinesis take a data key each, under different conditions.
+    allowed.dedup();
+    assert_eq!(allowed, needed);
+    for action in allowed {
+        assert!(README.contains(&format!("`{action}`")), "the README does not name {action}");
+    }
+}
+
+/// The list of Kinesis' actions has two resources for each of the two, and a policy must allow both.
+#[test]
+fn to_change_the_encryption_of_a_kinesis_stream_is_allowed_on_the_stream_and_on_the_key() {
+    for (policy, action) in [
+        ("operator.json", "kinesis:StartStreamEncryption"),
+        ("kinesis.json", "kinesis:StartStreamEncryption"),
+        ("disable.json", "kinesis:StopStreamEncryption"),
+    ] {
+        let of_action =
+            |(actions, _): &(Vec<String>, Vec<String>)| actions.iter().any(|other| other == action);
+        let (_, resources) = statements(policy).into_iter().find(of_action).expect(action);
+        let kinds: Vec<&str> =
+            resources.iter().map(|arn| arn.split(':').nth(2).expect("a service")).collect();
+        assert_eq!(kinds, ["kinesis", "kms"], "{action}");
+    }
+}
+
+/// Each `sh` block of a page, with the `json` block that follows it at once, if one does.
+fn shown(page: &'static str) -> Vec<(&'static str, Option<&'static str>)> {
+    let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split_once("```").expect("an end"));
+    let output = |after: &'static str| after.trim_start().strip_prefix("```json\n")?.split("```").next();
+    blocks.map(|(command, after)| (command, output(after))).collect()
+}
+
+fn run(command: &str) -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_stream-encryption-operator"));
+    let path = format!(
+        "{}:{}",
+        program.parent().expect("a folder").display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
+    let run = Command::new("sh").args(["-c", command]).env("PATH", path).output().expect("sh");
+    assert!(run.status.success(), "{command}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).expect("UTF-8")
+}
+
+#[test]
+fn every_command_of_the_page_prints_what_the_page_shows() {
+    let shown = shown(PAGE);
+    assert!(shown.iter().filter(|(_, output)| output.is_some()).count() >= 2, "{shown:?}");
+    for (command, output) in shown {
+        let printed = run(command);
+        if let Some(output) = output {
+            assert!(printed == output, "docs/iam.md shows something else than {command}prints:\n{printed}");
+        }
+    }
+}
+
+#[test]
+fn the_command_of_the_readme_prints_a_policy() {
+    let all = commands(README);
+    let own: Vec<&str> =
+        all.into_iter().filter(|command| command.starts_with("stream-encryption-operator iam")).collect();
+    assert_eq!(own.len(), 1);
+    let policy: Value = serde_json::from_str(&run(own[0])).expect("JSON");
+    assert!(policy["Statement"].as_array().is_some_and(|statements| !statements.is_empty()));
+}
+
+#[test]
+fn the_page_names_the_tags_of_a_session() {
+    for tag in SESSION_TAGS {
+        assert!(PAGE.contains(tag), "docs/iam.md does not name {tag}");
+    }
+}
