@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_sdk_firehose::types::{CompressionFormat, ExtendedS3DestinationConfiguration};
 use serde_json::json;
 use simulated_aws::emulators::{KinesisLocal, Moto, StartOptions};
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
 use crate::play::{ACCESS_KEY, REGION, cluster, fresh_namespace, operators_kubeconfig, sdk};
@@ -62,7 +63,10 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
     kms.create_alias().alias_name("alias/orders").target_key_id(&keys[0]).send().await.expect("an alias");
 
     let url = moto.url();
-    let environment = [("AWS_ENDPOINT_URL", url), ("ALLOW_DISABLE", "true")];
+    let policy =
+        StreamEncryptionPolicySpec { allow_disable: true, ..StreamEncryptionPolicySpec::own_account() };
+    let policy = serde_json::to_string(&policy).expect("JSON");
+    let environment = [("AWS_ENDPOINT_URL", url), ("DEFAULT_POLICY", policy.as_str())];
     let _operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, &namespace, &environment);
     let clicks = format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/clicks");
     let by_name = json!({"service": "Firehose", "name": "orders"});
