@@ -53,14 +53,14 @@ async fn every_mistake_is_told_within_seconds_and_costs_no_call() {
             sentence: "a stream of a foreign account",
             spec: stream(firehose("orders").replace(ACCOUNT, "444455556666")),
             reason: "NotPermitted",
-            advice: "operator's own account",
+            advice: "have an administrator allow it",
             stalled: true,
         },
         Mistake {
             sentence: "a key of a foreign account",
             spec: with(foreign_key),
             reason: "NotPermitted",
-            advice: "operator's own account",
+            advice: "have an administrator allow it",
             stalled: true,
         },
         Mistake {
