@@ -10,15 +10,15 @@ use super::ledger::StreamLedger;
 use super::policy::StreamEncryptionPolicy;
 use super::stream_encryption::{StreamEncryption, UNSEEN};
 
-/// Every definition that the operator needs, with the name of its file in `crds/`.
+/// Every definition that the operator needs, with the name of its file in `crds/`, in the order of these names.
 #[must_use]
 pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
+        ("streamencryptionpolicies.streamencryption.dev.yaml", without_null(StreamEncryptionPolicy::crd())),
         (
             "streamencryptions.streamencryption.dev.yaml",
             unseen_at_first(without_null(StreamEncryption::crd())),
         ),
-        ("streamencryptionpolicies.streamencryption.dev.yaml", without_null(StreamEncryptionPolicy::crd())),
         ("streamledgers.streamencryption.dev.yaml", without_null(StreamLedger::crd())),
     ]
 }

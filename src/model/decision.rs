@@ -211,8 +211,8 @@ pub fn decide(i: &Input<'_>) -> Decision {
         let look = rest(i, reason, SECONDS_2, SECONDS_30);
         let due = look.look_due.min(believed_from).max(i.now);
         // A call that is dated ahead, by a clock that was, is no matter of seconds.
-        let next_attempt =
-            ledger::may_arrive_until(i.ledger).filter(|_| believed_from > later(i.now, ledger::READ_LAG));
+        let next_attempt = ledger::may_arrive_until(i.ledger)
+            .filter(|until| *until > i.now && believed_from > later(i.now, ledger::READ_LAG));
         return Decision { wake: due, look_due: due, next_attempt, ..look };
     }
 

@@ -9,6 +9,7 @@ use crate::api::condition::Reason;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
 use crate::model::key::Key;
+use crate::model::observation::Observation;
 use crate::model::situation::Situation;
 
 mod calling;
@@ -122,6 +123,15 @@ fn the_table_has_a_row_for_every_reason_that_a_decision_can_give() {
     let all: BTreeSet<Reason> =
         Reason::ALL.iter().copied().filter(|reason| !elsewhere.contains(reason)).collect();
     assert_eq!(given, all, "left: the table; right: the enum");
+}
+
+/// Nobody has heard of the first call, and it can no longer arrive. After the second, the clock was set back.
+#[test]
+fn a_call_that_can_no_longer_arrive_is_not_waited_for_while_an_answer_to_a_newer_one_is_not_believed() {
+    let first = Situation::of(Service::Firehose).sees(Observation::Off).calls().after(3 * 3600);
+    let second = first.sees(Observation::Off).calls().accepted();
+    let set_back = second.after(-2).sees(Observation::Off);
+    assert_eq!(decided(&set_back), rests(Reason::Enabling, 2));
 }
 
 #[test]
