@@ -42,13 +42,16 @@ async fn by_helm_3_the_same_and_upgraded_by_helm_4() {
     stage.samples().await;
     this_helm(
         "helm3",
-        &format!("upgrade {release} --reset-then-reuse-values --set maxCallsPerDay=19 --wait"),
+        &format!("upgrade {release} --reset-then-reuse-values --set defaultPolicy.maxCallsPerDay=19 --wait"),
         &json!({}),
     )
     .await;
     limit_is("19").await;
-    helm(&format!("upgrade {release} --reset-then-reuse-values --set maxCallsPerDay=18 --wait"), &json!({}))
-        .await;
+    helm(
+        &format!("upgrade {release} --reset-then-reuse-values --set defaultPolicy.maxCallsPerDay=18 --wait"),
+        &json!({}),
+    )
+    .await;
     limit_is("18").await;
 }
 
@@ -60,8 +63,11 @@ async fn an_upgrade_a_rollback_an_uninstall_and_an_install_anew_lose_nothing_and
     let before = (kept().await, stage.changes());
     let release = format!("{RELEASE} {} -n {NAMESPACE}", packages::CHART);
 
-    helm(&format!("upgrade {release} --reset-then-reuse-values --set maxCallsPerDay=19 --wait"), &json!({}))
-        .await;
+    helm(
+        &format!("upgrade {release} --reset-then-reuse-values --set defaultPolicy.maxCallsPerDay=19 --wait"),
+        &json!({}),
+    )
+    .await;
     limit_is("19").await;
     helm(&format!("rollback {RELEASE} 1 -n {NAMESPACE} --wait"), &json!({})).await;
     limit_is("20").await;
