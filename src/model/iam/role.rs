@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use super::document::{Policy, Principal, Statement};
 use crate::model::object::can_be_named;
-use crate::model::stream::{Account, Partition};
+use crate::model::stream::{Account, Partition, arn_parts};
 
 /// To assume a role.
 const ASSUME_ROLE: &str = "sts:AssumeRole";
@@ -110,8 +110,7 @@ pub fn irsa_trust(provider: &OidcProvider, namespace: &ObjectName, service_accou
 
 /// What stands after the account in an ARN of IAM.
 fn iam_resource(text: &str) -> Option<&str> {
-    let parts: Vec<&str> = text.splitn(6, ':').collect();
-    let ["arn", partition, "iam", "", account, resource] = parts[..] else { return None };
+    let ["arn", partition, "iam", "", account, resource] = arn_parts(text)? else { return None };
     let good = partition.parse::<Partition>().is_ok() && account.parse::<Account>().is_ok();
     good.then_some(resource)
 }
