@@ -152,7 +152,10 @@ fn only_a_stream_encryption_has_a_status() {
 
 #[test]
 fn what_is_left_out_shows_with_its_default_and_suspend_and_verify_stay_out() {
-    let (_, definition) = all().remove(0);
+    let (_, definition) = all()
+        .into_iter()
+        .find(|(_, definition)| definition["spec"]["names"]["kind"] == "StreamEncryption")
+        .unwrap();
     let properties = &schema(&definition)["properties"]["spec"]["properties"];
     assert_eq!(properties["encryption"]["default"], "Enabled");
     assert_eq!(properties["drift"]["default"], "Correct");
