@@ -15,6 +15,7 @@ pub mod message;
 pub mod object;
 pub mod observation;
 pub mod permission;
+pub mod principal;
 #[cfg(test)]
 mod situation;
 pub mod stream;
