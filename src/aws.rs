@@ -3,6 +3,7 @@
 //! Nothing above this module knows an AWS SDK, and nothing in it knows Kubernetes. The adapters decide nothing about
 //! encryption: they ask, translate and pace.
 
+mod assumed;
 mod bounded;
 mod calls;
 mod clients;
@@ -16,7 +17,9 @@ pub mod pacing;
 mod port;
 #[cfg(test)]
 mod recorded;
+mod requests;
+mod sessions;
 mod timestamp;
 
 pub use clients::{Aws, BadEndpoints, Endpoints};
-pub use port::{Identity, Streams, Turn, Urgency};
+pub use port::{Identity, Streams, Urgency};

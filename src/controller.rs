@@ -105,7 +105,7 @@ async fn act<A: Streams, R: Records>(
 ) -> Result<Decision, RecordError> {
     match &decision.step {
         Step::Call(reservation) => {
-            if !execute::turn(operator, resource, case, reservation).await {
+            if !execute::turn(operator, case, reservation).await {
                 let seen = observe::observe(operator, resource, case).await?;
                 if seen.is_err() || (operator.decide)(&case.input()).step != decision.step {
                     return Err(RecordError::Conflict);

@@ -17,6 +17,7 @@ pub mod object;
 pub mod observation;
 pub mod pattern;
 pub mod permission;
+pub mod principal;
 #[cfg(test)]
 mod situation;
 pub mod stream;

@@ -1,11 +1,11 @@
-//! A small map that forgets its oldest entry when it is full.
+//! A small map that forgets an old entry when it is full: of those that nobody asked for since it last had to choose, the oldest.
 //!
-//! It holds what can be had again (a client, an answer of AWS that never changes), so that names which users write can
-//! never make the operator grow. It does no I/O and holds its lock for a look-up only.
+//! It holds what can be had again (a client, a session, an answer of AWS that never changes), so that names which users
+//! write can never make the operator grow. It does no I/O and holds its lock for a look-up only.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A map of at most `limit` entries.
 pub(super) struct Bounded<K, V> {
@@ -14,34 +14,43 @@ pub(super) struct Bounded<K, V> {
 }
 
 struct Entries<K, V> {
-    by_key: HashMap<K, V>,
-    oldest_first: VecDeque<K>,
+    by_key: HashMap<K, Entry<V>>,
+    /// In the order in which they may have to go.
+    in_turn: VecDeque<K>,
+}
+
+struct Entry<V> {
+    value: V,
+    /// Whether somebody asked for it since it came to stand where it stands.
+    asked_for: bool,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
     /// An empty map of at most `limit` entries.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, entries: Mutex::new(Entries { by_key: HashMap::new(), oldest_first: VecDeque::new() }) }
+        Self { limit, entries: Mutex::new(Entries { by_key: HashMap::new(), in_turn: VecDeque::new() }) }
     }
 
     /// The value of `key`.
     pub(super) fn get(&self, key: &K) -> Option<V> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.by_key.get(key).cloned()
+        let mut entries = self.lock();
+        let entry = entries.by_key.get_mut(key)?;
+        entry.asked_for = true;
+        Some(entry.value.clone())
     }
 
-    /// Puts `value` in, in the place of the oldest entry when the map is full.
+    /// Puts `value` in, in the place of another entry when the map is full.
     pub(super) fn put(&self, key: K, value: V) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.by_key.insert(key.clone(), value).is_some() {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.by_key.get_mut(&key) {
+            entry.value = value;
             return;
         }
-        entries.oldest_first.push_back(key);
-        if entries.by_key.len() > self.limit
-            && let Some(oldest) = entries.oldest_first.pop_front()
-        {
-            entries.by_key.remove(&oldest);
+        if entries.by_key.len() >= self.limit {
+            entries.forget_one();
         }
+        entries.by_key.insert(key.clone(), Entry { value, asked_for: false });
+        entries.in_turn.push_back(key);
     }
 
     /// The value of `key`, made and put in where it is missing.
@@ -51,6 +60,28 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
             self.put(key.clone(), value.clone());
             value
         })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries<K, V>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Entries<K, V> {
+    /// Forgets the first that nobody asked for; the others before it come in turn again behind the rest.
+    fn forget_one(&mut self) {
+        while let Some(key) = self.in_turn.pop_front() {
+            match self.by_key.get_mut(&key) {
+                Some(entry) if entry.asked_for => {
+                    entry.asked_for = false;
+                    self.in_turn.push_back(key);
+                }
+                _ => {
+                    self.by_key.remove(&key);
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -66,6 +97,30 @@ mod tests {
         map.put("a", 3);
         map.put("c", 4);
         assert_eq!([map.get(&"a"), map.get(&"b"), map.get(&"c")], [None, Some(2), Some(4)]);
+    }
+
+    #[test]
+    fn an_entry_that_is_asked_for_stays_while_a_hundred_that_are_not_come_and_go() {
+        let map = Bounded::new(3);
+        map.put(0, "in use");
+        for key in 1..=100 {
+            assert_eq!(map.get(&0), Some("in use"));
+            map.put(key, "not");
+            assert!(map.lock().by_key.len() <= 3);
+        }
+        let entries = map.lock();
+        assert_eq!((entries.by_key.len(), entries.in_turn.len()), (3, 3));
+    }
+
+    #[test]
+    fn a_map_in_which_every_entry_is_in_use_takes_a_new_one_all_the_same() {
+        let map = Bounded::new(2);
+        for key in ["a", "b"] {
+            map.put(key, key);
+            map.get(&key);
+        }
+        map.put("c", "c");
+        assert_eq!([map.get(&"a"), map.get(&"b"), map.get(&"c")], [None, Some("b"), Some("c")]);
     }
 
     #[test]

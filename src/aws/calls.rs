@@ -1,78 +1,94 @@
-//! How a request goes out: through the pacer, and a read again where that may help.
+//! As whom a request goes out: each is signed with a session of its principal, and with no other.
 //!
-//! A request that changes something goes out at most once, whatever comes back. This file knows no operation's content.
+//! A session is looked up when the request's turn has come, which may be minutes after it was asked for. The clients of the
+//! SDK hold no credentials of their own, so what is not sent from here cannot be signed. This file knows no operation's
+//! content.
 
 use std::future::Future;
+use std::time::Duration;
 
-use super::pacing::{Pacer, Quota};
-use super::port::Turn;
-use crate::model::fault::{Class, Fault};
+use tokio::time::timeout;
 
-/// How often a read is sent before its fault is handed on.
-const READS: u32 = 3;
+use super::credentials::Session;
+use super::faults::no_session_in_time;
+use super::pacing::{Quota, Turn};
+use super::port::Urgency;
+use super::requests::{DEADLINE, Requests};
+use super::sessions::Sessions;
+use crate::model::fault::{Fault, Operation};
+use crate::model::principal::Principal;
 
-/// Sends requests through a pacer.
+/// A read, and what may wait, goes out with a session that lasts this much longer: so the call that follows a look finds
+/// one that still lasts, and need not wait for another after it has been reserved.
+const EARLY: Duration = Duration::from_mins(1);
+/// What must go at once goes with whatever lasts long enough to arrive.
+const LATE: Duration = DEADLINE;
+
+/// Sends requests in their turn, each with a session of its principal.
 #[derive(Clone)]
 pub(super) struct Calls {
-    pacer: Pacer,
+    requests: Requests,
+    sessions: Sessions,
 }
 
 impl Calls {
-    /// Requests that `pacer` lets go.
-    pub(super) fn new(pacer: Pacer) -> Self {
-        Self { pacer }
+    /// Requests that go out with `sessions`.
+    pub(super) fn new(requests: Requests, sessions: Sessions) -> Self {
+        Self { requests, sessions }
     }
 
     /// Sends a request that only reads: up to three times, when AWS throttles or does not answer.
     pub(super) async fn read<T, F>(
         &self,
         quota: &Quota,
-        turn: &Turn,
-        send: impl Fn() -> F,
+        by: &Principal,
+        urgency: Urgency,
+        send: impl Fn(Session) -> F,
     ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let mut tries = 1;
-        loop {
-            match self.once(quota, turn, &send).await {
-                Err(Fault { class: Class::Throttled | Class::Transient, .. }) if tries < READS => tries += 1,
-                outcome => return outcome,
-            }
-        }
+        let send = async || send(self.sessions.of(quota.operation, by, urgency, EARLY).await?).await;
+        self.requests.read(quota, &Turn::of(by, urgency), send).await
     }
 
     /// Sends a request once, in its turn.
     pub(super) async fn once<T, F>(
         &self,
         quota: &Quota,
-        turn: &Turn,
-        send: impl FnOnce() -> F,
+        by: &Principal,
+        send: impl FnOnce(Session) -> F,
     ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        self.turn(quota, turn).await;
-        self.at_once(quota, send).await
+        self.turn(quota, by).await;
+        self.at_once(quota, by, send).await
     }
 
     /// Waits until a request may go that is then sent [`at_once`](Self::at_once).
-    pub(super) async fn turn(&self, quota: &Quota, turn: &Turn) {
-        self.pacer.acquire(quota, turn).await;
+    pub(super) async fn turn(&self, quota: &Quota, by: &Principal) {
+        self.requests.turn(quota, &Turn::of(by, Urgency::Call)).await;
     }
 
-    /// Sends a request once, without waiting: its turn has come already.
-    pub(super) async fn at_once<T, F>(&self, quota: &Quota, send: impl FnOnce() -> F) -> Result<T, Fault>
+    /// Sends a request once, without waiting: its turn has come already. It waits for a session, should there be none, no
+    /// longer than for an answer.
+    pub(super) async fn at_once<T, F>(
+        &self,
+        quota: &Quota,
+        by: &Principal,
+        send: impl FnOnce(Session) -> F,
+    ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let outcome = send().await;
-        match outcome.as_ref().map_err(|fault| fault.class) {
-            Err(Class::Throttled) => self.pacer.throttled(quota),
-            // No answer says nothing about the rate.
-            Err(Class::Transient | Class::UnknownOutcome) => {}
-            Ok(_) | Err(_) => self.pacer.succeeded(quota),
-        }
-        outcome
+        let send = async || send(self.session(quota.operation, by).await?).await;
+        self.requests.at_once(quota, send).await
+    }
+
+    /// The session that the next call would go out with.
+    pub(super) async fn session(&self, operation: Operation, by: &Principal) -> Result<Session, Fault> {
+        let session = self.sessions.of(operation, by, Urgency::Call, LATE);
+        timeout(DEADLINE, session).await.unwrap_or_else(|_| Err(no_session_in_time(operation)))
     }
 }

@@ -1,9 +1,10 @@
-//! AWS itself: the adapters of [`Streams`] behind one set of credentials, deadlines and limits.
+//! AWS itself: the adapters of [`Streams`] behind one set of deadlines, limits and sessions.
 //!
-//! The SDK never sends anything twice: reads are sent again by `calls`, and Start, Stop and `PutRecord` by nobody. It
-//! signs with the operator's own clock, whatever that says: AWS then refuses whoever's clock is more than 15 minutes off,
-//! and the ledger, which counts by that clock, relies on it. This file is a table of contents; what a service says and
-//! wants is in the service's own file.
+//! One client of the SDK for a service and region serves every principal, and so do its connections: the credentials come
+//! with each request. The SDK never sends anything twice: reads are sent again by `requests`, and Start, Stop and `PutRecord`
+//! by nobody. It signs with the operator's own clock, whatever that says: AWS then refuses whoever's clock is more than 15
+//! minutes off, and the ledger, which counts by that clock, relies on it. This file is a table of contents; what a service
+//! says and wants is in the service's own file.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,28 +12,27 @@ use std::time::{Duration, SystemTime};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
-use aws_credential_types::provider::SharedCredentialsProvider;
 use jiff::{SignedDuration, Timestamp};
 
 use super::calls::Calls;
-use super::credentials::{Clock, Sessions};
-use super::faults::no_session;
+use super::credentials::Clock;
 use super::firehose::Firehose;
 use super::identity::Caller;
 use super::kinesis::Kinesis;
 use super::kms::Kms;
 use super::pacing::{DEFAULT_SHARE, Pacer, Quota};
-use super::port::{Identity, Streams, Turn};
+use super::port::{Identity, Streams, Urgency};
+use super::requests::{DEADLINE, Requests};
+use super::sessions::Sessions;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
 use crate::model::fault::{Fault, Operation};
 use crate::model::key::{Key, KeyFacts, KeyName};
 use crate::model::observation::Look;
+use crate::model::principal::Principal;
 use crate::model::stream::{Region, StreamArn};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Of every request, from its signature to the last byte of the answer.
-const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Where AWS is, and how much of its limits the operator may use.
 #[derive(Clone, Debug)]
@@ -62,7 +62,6 @@ pub struct Aws {
     kinesis: Kinesis,
     kms: Arc<Kms>,
     caller: Caller,
-    sessions: Sessions,
     calls: Calls,
     pacer: Pacer,
 }
@@ -101,21 +100,19 @@ impl Aws {
         let provider = config.credentials_provider().unwrap_or_else(|| {
             unreachable!("the default chain is always set; that it finds nothing shows when it is asked")
         });
-        let sessions = Sessions::new(provider, clock);
-        let config = config
-            .into_builder()
-            .credentials_provider(SharedCredentialsProvider::new(sessions.clone()))
-            .disable_clock_skew_correction(true)
-            .build();
-        let calls = Calls::new(pacer.clone());
+        let mut config = config.into_builder().disable_clock_skew_correction(true);
+        config.set_credentials_provider(None);
+        let config = config.build();
+        let requests = Requests::new(pacer.clone());
+        let sessions = Sessions::new(provider, &config, region.clone(), requests.clone(), clock);
+        let calls = Calls::new(requests, sessions);
         let kms = Arc::new(Kms::new(config.clone(), calls.clone()));
         Self {
-            firehose: Firehose::new(config.clone(), calls.clone(), sessions.clone()),
+            firehose: Firehose::new(config.clone(), calls.clone()),
             calls: calls.clone(),
             kinesis: Kinesis::new(config.clone(), calls.clone(), kms.clone()),
             caller: Caller::new(&config, calls, region),
             kms,
-            sessions,
             pacer,
         }
     }
@@ -132,26 +129,47 @@ impl Streams for Aws {
         self.caller.identity().await
     }
 
-    async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
+    async fn answers(&self) -> Result<(), Fault> {
+        self.caller.answers().await
+    }
+
+    async fn look(
+        &self,
+        stream: &StreamArn,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<Look>, Fault> {
         match stream.service {
-            Service::Firehose => self.firehose.look(stream, turn).await,
-            Service::Kinesis => self.kinesis.look(stream, turn).await,
+            Service::Firehose => self.firehose.look(stream, by, urgency).await,
+            Service::Kinesis => self.kinesis.look(stream, by, urgency).await,
         }
     }
 
-    async fn key(&self, stream: &StreamArn, name: &KeyName, turn: &Turn) -> Result<Option<KeyFacts>, Fault> {
-        self.kms.key(stream, name, turn).await
+    async fn key(
+        &self,
+        stream: &StreamArn,
+        name: &KeyName,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<KeyFacts>, Fault> {
+        self.kms.key(stream, name, by, urgency).await
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) {
+    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) {
         let operation = Operation::change(stream.service, action);
-        self.calls.turn(&Quota::of(operation, stream), turn).await;
+        self.calls.turn(&Quota::of(operation, stream), by).await;
     }
 
-    async fn start(&self, stream: &StreamArn, key: &Key, reserved: Timestamp) -> Result<(), Fault> {
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        by: &Principal,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         match stream.service {
-            Service::Firehose => self.firehose.start(stream, key, reserved).await,
-            Service::Kinesis => self.kinesis.start(stream, key, reserved).await,
+            Service::Firehose => self.firehose.start(stream, key, by, reserved).await,
+            Service::Kinesis => self.kinesis.start(stream, key, by, reserved).await,
         }
     }
 
@@ -159,25 +177,25 @@ impl Streams for Aws {
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         match stream.service {
-            Service::Firehose => self.firehose.stop(stream, reserved).await,
-            Service::Kinesis => self.kinesis.stop(stream, in_force, reserved).await,
+            Service::Firehose => self.firehose.stop(stream, by, reserved).await,
+            Service::Kinesis => self.kinesis.stop(stream, in_force, by, reserved).await,
         }
     }
 
-    async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {
+    async fn put_record(&self, stream: &StreamArn, record: &str, by: &Principal) -> Result<bool, Fault> {
         match stream.service {
-            Service::Firehose => self.firehose.put_record(stream, record, turn).await,
-            Service::Kinesis => self.kinesis.put_record(stream, record, turn).await,
+            Service::Firehose => self.firehose.put_record(stream, record, by).await,
+            Service::Kinesis => self.kinesis.put_record(stream, record, by).await,
         }
     }
 
-    async fn session_age(&self) -> Result<Option<SignedDuration>, Fault> {
-        let age = self.sessions.age().await;
-        let age = age.map_err(|error| no_session(Operation::GetCallerIdentity, &error))?;
-        Ok(age.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX)))
+    async fn session_age(&self, by: &Principal) -> Result<Option<SignedDuration>, Fault> {
+        let session = self.calls.session(Operation::GetCallerIdentity, by).await?;
+        Ok(session.age.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX)))
     }
 }
 

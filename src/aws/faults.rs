@@ -33,6 +33,10 @@ where
         SdkError::DispatchFailure(_) if no_credentials(error) => {
             not_sent(operation, classify(operation, Answer::NotSent), NO_CREDENTIALS, &words(error))
         }
+        // Of what cannot be read under a status that says yes, the SDKs of services that speak XML make an error without a code.
+        SdkError::ServiceError(_) if http.is_some_and(|http| (200..300).contains(&http)) => {
+            without_code(operation, error, Answer::None)
+        }
         SdkError::ServiceError(_) => {
             let body = error.raw_response().map(Body::of).unwrap_or_default();
             let message = error.message().unwrap_or_default();
@@ -64,6 +68,21 @@ pub(super) fn not_sent(operation: Operation, class: Class, code: &str, message: 
 /// There are no credentials for the request, so it is not sent.
 pub(super) fn no_session(operation: Operation, error: &CredentialsError) -> Fault {
     not_sent(operation, Class::Transient, NO_CREDENTIALS, &words(error))
+}
+
+/// The same, because nobody provided any in time.
+pub(super) fn no_session_in_time(operation: Operation) -> Fault {
+    not_sent(operation, Class::Transient, NO_CREDENTIALS, "no session could be had in time")
+}
+
+/// What a read found; nothing for what AWS does not know. Only what was asked for can be missing: where the session for it
+/// could not be had, that is a fault.
+pub(super) fn found<T>(operation: Operation, answer: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(fault) if fault.operation == operation && fault.class == Class::NotFound => Ok(None),
+        Err(fault) => Err(fault),
+    }
 }
 
 /// An error and its causes in one line, for the log: without the request and the answer, which may be long and not ours to keep.

@@ -15,15 +15,16 @@ use jiff::Timestamp;
 
 use super::bounded::Bounded;
 use super::calls::Calls;
-use super::credentials::{OLDEST_SESSION, Sessions};
-use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, no_session, not_sent, unreadable};
+use super::credentials::{OLDEST_SESSION, Session};
+use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, unreadable};
 use super::pacing::Quota;
-use super::port::Turn;
+use super::port::Urgency;
 use super::timestamp::{dated, timestamp};
 use crate::api::ledger::Action;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::Key;
 use crate::model::observation::{Look, Shown, StreamState};
+use crate::model::principal::Principal;
 use crate::model::stream::{Region, StreamArn};
 
 /// The reason of a failure for which AWS gives none: its own word for it.
@@ -35,32 +36,35 @@ const CLIENTS: usize = 64;
 pub(super) struct Firehose {
     config: SdkConfig,
     calls: Calls,
-    sessions: Sessions,
     clients: Bounded<Region, Client>,
 }
 
 impl Firehose {
-    /// Firehose as `config` says, with the credentials of `sessions`.
-    pub(super) fn new(config: SdkConfig, calls: Calls, sessions: Sessions) -> Self {
-        Self { config, calls, sessions, clients: Bounded::new(CLIENTS) }
+    /// Firehose as `config` says.
+    pub(super) fn new(config: SdkConfig, calls: Calls) -> Self {
+        Self { config, calls, clients: Bounded::new(CLIENTS) }
     }
 
     /// `DescribeDeliveryStream`; nothing for a stream that Firehose does not know.
-    pub(super) async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
+    pub(super) async fn look(
+        &self,
+        stream: &StreamArn,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<Look>, Fault> {
         let operation = Operation::DescribeDeliveryStream;
         let client = self.client(&stream.region);
         let request = client.describe_delivery_stream().delivery_stream_name(stream.name());
         let answer = self
             .calls
-            .read(&Quota::of(operation, stream), turn, || async {
-                request.clone().send().await.map_err(|error| fault(operation, &error))
+            .read(&Quota::of(operation, stream), by, urgency, async |session| {
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = request.clone().customize().config_override(signed);
+                request.send().await.map_err(|error| fault(operation, &error))
             })
             .await;
-        match answer {
-            Ok(answer) => answer.delivery_stream_description.as_ref().map(look).transpose(),
-            Err(Fault { class: Class::NotFound, .. }) => Ok(None),
-            Err(fault) => Err(fault),
-        }
+        let Some(answer) = found(operation, answer)? else { return Ok(None) };
+        answer.delivery_stream_description.as_ref().map(look).transpose()
     }
 
     /// `StartDeliveryStreamEncryption`, once and at once, dated `reserved`; never with a customer managed key in a session that is too old.
@@ -68,6 +72,7 @@ impl Firehose {
         &self,
         stream: &StreamArn,
         key: &Key,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let operation = Operation::StartDeliveryStreamEncryption;
@@ -77,12 +82,13 @@ impl Firehose {
         let client = self.client(&stream.region);
         let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());
         let request = request.delivery_stream_encryption_configuration_input(input);
-        let request = request.customize().config_override(Builder::default().time_source(dated(reserved)));
         self.calls
-            .at_once(&Quota::of(operation, stream), || async {
+            .at_once(&Quota::of(operation, stream), by, async |session| {
                 if matches!(key, Key::Customer(_)) {
-                    self.refuse_old_session(operation).await?;
+                    refuse_old(operation, &session)?;
                 }
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(signed.time_source(dated(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
@@ -90,13 +96,19 @@ impl Firehose {
     }
 
     /// `StopDeliveryStreamEncryption`, once and at once, dated `reserved`.
-    pub(super) async fn stop(&self, stream: &StreamArn, reserved: Timestamp) -> Result<(), Fault> {
+    pub(super) async fn stop(
+        &self,
+        stream: &StreamArn,
+        by: &Principal,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         let operation = Operation::StopDeliveryStreamEncryption;
         let client = self.client(&stream.region);
         let request = client.stop_delivery_stream_encryption().delivery_stream_name(stream.name());
-        let request = request.customize().config_override(Builder::default().time_source(dated(reserved)));
         self.calls
-            .at_once(&Quota::of(operation, stream), || async {
+            .at_once(&Quota::of(operation, stream), by, async |session| {
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(signed.time_source(dated(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
@@ -108,7 +120,7 @@ impl Firehose {
         &self,
         stream: &StreamArn,
         record: &str,
-        turn: &Turn,
+        by: &Principal,
     ) -> Result<bool, Fault> {
         let operation = Operation::PutFirehoseRecord;
         let record = Record::builder().data(Blob::new(record)).build();
@@ -118,22 +130,13 @@ impl Firehose {
         let request = client.put_record().delivery_stream_name(stream.name()).record(record);
         let answer = self
             .calls
-            .once(&Quota::of(operation, stream), turn, || async {
+            .once(&Quota::of(operation, stream), by, async |session| {
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(signed);
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
         Ok(answer.encrypted() == Some(true))
-    }
-
-    async fn refuse_old_session(&self, operation: Operation) -> Result<(), Fault> {
-        let age = self.sessions.age().await.map_err(|error| no_session(operation, &error))?;
-        match age {
-            Some(age) if age >= OLDEST_SESSION => {
-                let message = format!("the AWS session is {} s old, more than Firehose takes", age.as_secs());
-                Err(not_sent(operation, Class::Transient, "SessionTooOld", &message))
-            }
-            _ => Ok(()),
-        }
     }
 
     fn client(&self, region: &Region) -> Client {
@@ -141,6 +144,16 @@ impl Firehose {
             let region = SdkRegion::new(region.as_str().to_owned());
             Client::from_conf(Builder::from(&self.config).region(region).build())
         })
+    }
+}
+
+fn refuse_old(operation: Operation, session: &Session) -> Result<(), Fault> {
+    match session.age {
+        Some(age) if age >= OLDEST_SESSION => {
+            let message = format!("the AWS session is {} s old, more than Firehose takes", age.as_secs());
+            Err(not_sent(operation, Class::Transient, "SessionTooOld", &message))
+        }
+        _ => Ok(()),
     }
 }
 

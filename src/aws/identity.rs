@@ -1,12 +1,14 @@
 //! Whose credentials the operator has, by `GetCallerIdentity`
 //! ([GetCallerIdentity](https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html)).
 //!
-//! The answer is kept for an hour, and one request at a time asks for it.
+//! The answer is kept for an hour, and one request at a time asks for it. It is always about the operator itself: who a
+//! role is, its ARN says.
 
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_sts::Client;
+use aws_sdk_sts::config::Builder;
 use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -14,8 +16,9 @@ use tokio::time::Instant;
 use super::calls::Calls;
 use super::faults::{fault, unreadable};
 use super::pacing::Quota;
-use super::port::{Identity, Turn, Urgency};
+use super::port::{Identity, Urgency};
 use crate::model::fault::{Fault, Operation};
+use crate::model::principal::Principal;
 use crate::model::stream::Region;
 
 const OPERATION: Operation = Operation::GetCallerIdentity;
@@ -31,7 +34,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The caller with the credentials of `config`, asked for in `region`.
+    /// The caller, asked for where `config` says, in `region`.
     pub(super) fn new(config: &SdkConfig, calls: Calls, region: Region) -> Self {
         Self { client: Client::new(config), calls, region, known: Mutex::new(None) }
     }
@@ -44,18 +47,28 @@ impl Caller {
         {
             return Ok(identity.clone());
         }
-        let quota = Quota { operation: OPERATION, account: None, region: self.region.clone() };
-        // It is for every namespace alike, and nothing goes on without it.
-        let turn = Turn { urgency: Urgency::Call, namespace: String::new() };
-        let answer = self
-            .calls
-            .read(&quota, &turn, || async {
-                self.client.get_caller_identity().send().await.map_err(|error| fault(OPERATION, &error))
-            })
-            .await?;
-        let identity = identity(&answer)?;
+        // Nothing goes on without it.
+        let identity = self.ask(Urgency::Call).await?;
         *known = Some((Instant::now(), identity.clone()));
         Ok(identity)
+    }
+
+    /// Whether AWS answers now. What it answered before is no answer.
+    pub(super) async fn answers(&self) -> Result<(), Fault> {
+        self.ask(Urgency::Drift).await.map(drop)
+    }
+
+    async fn ask(&self, urgency: Urgency) -> Result<Identity, Fault> {
+        let quota = Quota { operation: OPERATION, account: None, region: self.region.clone() };
+        let answer = self
+            .calls
+            .read(&quota, &Principal::operator(), urgency, async |session| {
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = self.client.get_caller_identity().customize().config_override(signed);
+                request.send().await.map_err(|error| fault(OPERATION, &error))
+            })
+            .await?;
+        identity(&answer)
     }
 }
 
@@ -114,6 +127,21 @@ mod tests {
         tokio::time::advance(Duration::from_mins(1)).await;
         caller.identity().await.unwrap();
         assert_eq!(recorded.sent().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whether_aws_answers_is_asked_each_time() {
+        let arn = "arn:aws:iam::111122223333:user/operator";
+        let recorded = Recorded::answers([answer(arn), answer(arn), answer("nobody"), (403, String::new())]);
+        let caller = caller(&recorded);
+        caller.identity().await.unwrap();
+        assert_eq!(caller.answers().await, Ok(()));
+        for _ in 0..2 {
+            assert!(caller.answers().await.is_err());
+        }
+        assert_eq!(recorded.sent().len(), 4);
+        caller.identity().await.unwrap();
+        assert_eq!(recorded.sent().len(), 4);
     }
 
     #[tokio::test(start_paused = true)]

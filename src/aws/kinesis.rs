@@ -15,14 +15,15 @@ use jiff::Timestamp;
 
 use super::bounded::Bounded;
 use super::calls::Calls;
-use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, not_sent, unreadable};
+use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, unreadable};
 use super::kms::Kms;
 use super::pacing::Quota;
-use super::port::Turn;
+use super::port::Urgency;
 use super::timestamp::{dated, timestamp};
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::{KINESIS_ALIAS, Key, KeyArn};
 use crate::model::observation::{Look, Shown, StreamState};
+use crate::model::principal::Principal;
 use crate::model::stream::{Region, StreamArn};
 
 /// The key of a stream of which Kinesis says that it is encrypted, but not with what.
@@ -51,25 +52,27 @@ impl Kinesis {
     }
 
     /// `DescribeStreamSummary`, and `DescribeKey` where the key's name needs it; nothing for a stream that Kinesis does not know.
-    pub(super) async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
+    pub(super) async fn look(
+        &self,
+        stream: &StreamArn,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<Look>, Fault> {
         let operation = Operation::DescribeStreamSummary;
         let request = self.client(&stream.region).describe_stream_summary().stream_arn(stream.to_string());
         let answer = self
             .calls
-            .read(&Quota::of(operation, stream), turn, || async {
-                request.clone().send().await.map_err(|error| fault(operation, &error))
+            .read(&Quota::of(operation, stream), by, urgency, async |session| {
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = request.clone().customize().config_override(signed);
+                request.send().await.map_err(|error| fault(operation, &error))
             })
             .await;
-        match answer {
-            Ok(answer) => {
-                let summary = answer.stream_description_summary;
-                let summary = summary.ok_or_else(|| unreadable(operation, "StreamDescriptionSummary"))?;
-                let encryption = self.shown(stream, &summary, turn).await?;
-                look(&summary, encryption).map(Some)
-            }
-            Err(Fault { class: Class::NotFound, .. }) => Ok(None),
-            Err(fault) => Err(fault),
-        }
+        let Some(answer) = found(operation, answer)? else { return Ok(None) };
+        let summary = answer.stream_description_summary;
+        let summary = summary.ok_or_else(|| unreadable(operation, "StreamDescriptionSummary"))?;
+        let encryption = self.shown(stream, &summary, by, urgency).await?;
+        look(&summary, encryption).map(Some)
     }
 
     /// `StartStreamEncryption`, once and at once, dated `reserved`.
@@ -77,6 +80,7 @@ impl Kinesis {
         &self,
         stream: &StreamArn,
         key: &Key,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let operation = Operation::StartStreamEncryption;
@@ -90,9 +94,10 @@ impl Kinesis {
         };
         let request = self.client(&stream.region).start_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
-        let request = request.customize().config_override(Builder::default().time_source(dated(reserved)));
         self.calls
-            .at_once(&Quota::of(operation, stream), || async {
+            .at_once(&Quota::of(operation, stream), by, async |session| {
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(signed.time_source(dated(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
@@ -104,6 +109,7 @@ impl Kinesis {
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let operation = Operation::StopStreamEncryption;
@@ -114,9 +120,10 @@ impl Kinesis {
         };
         let request = self.client(&stream.region).stop_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
-        let request = request.customize().config_override(Builder::default().time_source(dated(reserved)));
         self.calls
-            .at_once(&Quota::of(operation, stream), || async {
+            .at_once(&Quota::of(operation, stream), by, async |session| {
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(signed.time_source(dated(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
@@ -128,14 +135,16 @@ impl Kinesis {
         &self,
         stream: &StreamArn,
         record: &str,
-        turn: &Turn,
+        by: &Principal,
     ) -> Result<bool, Fault> {
         let operation = Operation::PutKinesisRecord;
         let request = self.client(&stream.region).put_record().stream_arn(stream.to_string());
         let request = request.partition_key(PARTITION_KEY).data(Blob::new(record));
         let answer = self
             .calls
-            .once(&Quota::of(operation, stream), turn, || async {
+            .once(&Quota::of(operation, stream), by, async |session| {
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(signed);
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
@@ -146,55 +155,76 @@ impl Kinesis {
         &self,
         stream: &StreamArn,
         summary: &StreamDescriptionSummary,
-        turn: &Turn,
+        by: &Principal,
+        urgency: Urgency,
     ) -> Result<Shown, Fault> {
         match summary.encryption_type().map_or("NONE", EncryptionType::as_str) {
             "NONE" => Ok(Shown::Off),
             "KMS" => {
                 let key_id = cut(summary.key_id().unwrap_or(UNNAMED), LONGEST_MESSAGE);
-                self.key(stream, &key_id, turn).await.map(Shown::On)
+                self.key(stream, &key_id, by, urgency).await.map(Shown::On)
             }
             word => Ok(Shown::Unknown(cut(word, LONGEST_CODE))),
         }
     }
 
     /// The key that `key_id` names, whatever form it has.
-    async fn key(&self, stream: &StreamArn, key_id: &str, turn: &Turn) -> Result<Key, Fault> {
+    async fn key(
+        &self,
+        stream: &StreamArn,
+        key_id: &str,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Key, Fault> {
         let StreamArn { partition, region, account, .. } = stream;
         let alias = key_id.rsplit(':').next().filter(|name| name.starts_with("alias/"));
         match alias {
             _ if key_id == UNNAMED => Ok(Key::Unresolved(UNNAMED.to_owned())),
             Some(KINESIS_ALIAS) => Ok(Key::AwsOwned),
-            Some(_) => self.key_of_alias(stream, key_id, turn).await,
+            Some(_) => self.key_of_alias(stream, key_id, by, urgency).await,
             None => {
                 let by_id = || KeyArn::new(partition.clone(), region.clone(), account.clone(), key_id);
                 match key_id.parse().or_else(|_| by_id()) {
-                    Ok(arn) => self.key_of_arn(stream, arn, turn).await,
+                    Ok(arn) => self.key_of_arn(stream, arn, by, urgency).await,
                     Err(_) => Ok(Key::Unresolved(key_id.to_owned())),
                 }
             }
         }
     }
 
-    async fn key_of_arn(&self, stream: &StreamArn, arn: KeyArn, turn: &Turn) -> Result<Key, Fault> {
+    async fn key_of_arn(
+        &self,
+        stream: &StreamArn,
+        arn: KeyArn,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Key, Fault> {
         let aws_managed = match self.aws_managed.get(&arn) {
             Some(known) => known,
-            None => match self.kms.describe(&stream.account, &arn.region, &arn.to_string(), turn).await {
-                Ok(Some(facts)) => {
-                    self.aws_managed.put(arn.clone(), facts.aws_managed);
-                    facts.aws_managed
+            None => {
+                match self.kms.describe(&stream.account, &arn.region, &arn.to_string(), by, urgency).await {
+                    Ok(Some(facts)) => {
+                        self.aws_managed.put(arn.clone(), facts.aws_managed);
+                        facts.aws_managed
+                    }
+                    Err(fault) if may_answer_later(&fault) => return Err(fault),
+                    // KMS does not know it, or will not tell: then it is no key of AWS's that anybody could ask for.
+                    Ok(None) | Err(_) => false,
                 }
-                Err(fault) if may_answer_later(&fault) => return Err(fault),
-                // KMS does not know it, or will not tell: then it is no key of AWS's that anybody could ask for.
-                Ok(None) | Err(_) => false,
-            },
+            }
         };
         Ok(if aws_managed { Key::AwsOwned } else { Key::Customer(arn) })
     }
 
     /// An alias may be pointed at another key at any time, so its key is not remembered.
-    async fn key_of_alias(&self, stream: &StreamArn, alias: &str, turn: &Turn) -> Result<Key, Fault> {
-        match self.kms.describe(&stream.account, &stream.region, alias, turn).await {
+    async fn key_of_alias(
+        &self,
+        stream: &StreamArn,
+        alias: &str,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Key, Fault> {
+        match self.kms.describe(&stream.account, &stream.region, alias, by, urgency).await {
             Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
             Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
             Err(fault) if may_answer_later(&fault) => Err(fault),
@@ -210,9 +240,10 @@ impl Kinesis {
     }
 }
 
-/// A key that KMS cannot name just now must not look like another key: that would be drift, and cost a call.
+/// A key that KMS cannot name just now must not look like another key: that would be drift, and cost a call. KMS was not
+/// even asked if the fault is another operation's.
 fn may_answer_later(fault: &Fault) -> bool {
-    matches!(fault.class, Class::Throttled | Class::Transient)
+    fault.operation != Operation::DescribeKey || matches!(fault.class, Class::Throttled | Class::Transient)
 }
 
 fn look(summary: &StreamDescriptionSummary, encryption: Shown) -> Result<Look, Fault> {

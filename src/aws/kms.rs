@@ -10,11 +10,12 @@ use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeySpec, KeyState as SdkKe
 
 use super::bounded::Bounded;
 use super::calls::Calls;
-use super::faults::{fault, unreadable};
+use super::faults::{fault, found, unreadable};
 use super::pacing::Quota;
-use super::port::Turn;
-use crate::model::fault::{Class, Fault, Operation};
+use super::port::Urgency;
+use crate::model::fault::{Fault, Operation};
 use crate::model::key::{KeyFacts, KeyName, KeyState};
+use crate::model::principal::Principal;
 use crate::model::stream::{Account, Region, StreamArn};
 
 const DESCRIBE: Operation = Operation::DescribeKey;
@@ -39,13 +40,14 @@ impl Kms {
         &self,
         stream: &StreamArn,
         name: &KeyName,
-        turn: &Turn,
+        by: &Principal,
+        urgency: Urgency,
     ) -> Result<Option<KeyFacts>, Fault> {
         let region = match name {
             KeyName::Arn(arn) => &arn.region,
             KeyName::Alias(_) => &stream.region,
         };
-        self.describe(&stream.account, region, &name.to_string(), turn).await
+        self.describe(&stream.account, region, &name.to_string(), by, urgency).await
     }
 
     /// What KMS says of a key named in any form: ARN, id, alias or the alias's ARN.
@@ -54,24 +56,21 @@ impl Kms {
         account: &Account,
         region: &Region,
         key_id: &str,
-        turn: &Turn,
+        by: &Principal,
+        urgency: Urgency,
     ) -> Result<Option<KeyFacts>, Fault> {
         let quota = Quota { operation: DESCRIBE, account: Some(account.clone()), region: region.clone() };
         let request = self.client(region).describe_key().key_id(key_id);
         let answer = self
             .calls
-            .read(&quota, turn, || async {
-                request.clone().send().await.map_err(|error| fault(DESCRIBE, &error))
+            .read(&quota, by, urgency, async |session| {
+                let signed = Builder::default().credentials_provider(session.credentials);
+                let request = request.clone().customize().config_override(signed);
+                request.send().await.map_err(|error| fault(DESCRIBE, &error))
             })
             .await;
-        match answer {
-            Ok(answer) => {
-                let metadata = answer.key_metadata.ok_or_else(|| unreadable(DESCRIBE, "KeyMetadata"))?;
-                facts(&metadata).map(Some)
-            }
-            Err(Fault { class: Class::NotFound, .. }) => Ok(None),
-            Err(fault) => Err(fault),
-        }
+        let Some(answer) = found(DESCRIBE, answer)? else { return Ok(None) };
+        facts(&answer.key_metadata.ok_or_else(|| unreadable(DESCRIBE, "KeyMetadata"))?).map(Some)
     }
 
     fn client(&self, region: &Region) -> Client {
@@ -107,8 +106,9 @@ fn facts(metadata: &KeyMetadata) -> Result<KeyFacts, Fault> {
 mod tests {
     use serde_json::json;
 
-    use super::super::recorded::{Recorded, calls, drift};
+    use super::super::recorded::{Recorded, calls, somebody};
     use super::*;
+    use crate::model::fault::Class;
 
     const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
@@ -127,7 +127,11 @@ mod tests {
     async fn facts_of(answer: (u16, String)) -> KeyFacts {
         let recorded = Recorded::answers([answer]);
         let name = KeyName::Alias("alias/orders".to_owned());
-        Kms::new(recorded.config(), calls()).key(&orders(), &name, &drift()).await.unwrap().unwrap()
+        Kms::new(recorded.config(), calls())
+            .key(&orders(), &name, &somebody(), Urgency::Drift)
+            .await
+            .unwrap()
+            .unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -183,7 +187,10 @@ mod tests {
         ] {
             let recorded =
                 Recorded::answers([metadata("Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER")]);
-            Kms::new(recorded.config(), calls()).key(&orders(), &name, &drift()).await.unwrap();
+            Kms::new(recorded.config(), calls())
+                .key(&orders(), &name, &somebody(), Urgency::Drift)
+                .await
+                .unwrap();
             let [sent] = recorded.sent().try_into().unwrap();
             assert_eq!((sent.body, sent.host.as_str()), (json!({"KeyId": key_id}), host));
         }
@@ -197,7 +204,10 @@ mod tests {
         ]);
         let kms = Kms::new(recorded.config(), calls());
         let name = KeyName::Arn(KEY.parse().unwrap());
-        assert_eq!(kms.key(&orders(), &name, &drift()).await, Ok(None));
-        assert_eq!(kms.key(&orders(), &name, &drift()).await.unwrap_err().class, Class::Denied);
+        assert_eq!(kms.key(&orders(), &name, &somebody(), Urgency::Drift).await, Ok(None));
+        assert_eq!(
+            kms.key(&orders(), &name, &somebody(), Urgency::Drift).await.unwrap_err().class,
+            Class::Denied
+        );
     }
 }

@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::bucket::Bucket;
+pub use self::queue::Turn;
 use self::queue::{Queue, URGENCIES};
-use super::port::{Turn, Urgency};
+use super::port::Urgency;
 use crate::model::fault::Operation;
 use crate::model::stream::{Account, Region, StreamArn};
 
@@ -56,7 +57,8 @@ pub struct Pacer {
 /// What AWS allows of `operation`, in requests a second for an account and region: [Firehose's
 /// quotas](https://docs.aws.amazon.com/firehose/latest/dev/limits.html), [those of
 /// Kinesis](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html), [those of
-/// KMS](https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html).
+/// KMS](https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html), [those of
+/// STS](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-sts-requests).
 fn limit(operation: Operation) -> u32 {
     match operation {
         Operation::DescribeDeliveryStream
@@ -68,7 +70,10 @@ fn limit(operation: Operation) -> u32 {
         Operation::DescribeStreamSummary => 20,
         Operation::DescribeKey => 2_000,
         // These limits are higher, or of each stream, and the operator needs few of these requests.
-        Operation::PutFirehoseRecord | Operation::PutKinesisRecord => 100,
+        Operation::PutFirehoseRecord
+        | Operation::PutKinesisRecord
+        // STS allows an account 600 requests a second of all kinds, and others ask as well.
+        | Operation::AssumeRole => 100,
         Operation::GetCallerIdentity => 10,
     }
 }

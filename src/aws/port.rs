@@ -1,5 +1,7 @@
 //! The port to AWS: what the operator asks of it, in our verbs. [`super::Aws`] answers it with the SDKs, the simulation
 //! with a model.
+//!
+//! Whoever asks says as whom: the [`Principal`] is part of each request, so that none is ever made as somebody else.
 
 use std::future::Future;
 
@@ -9,6 +11,7 @@ use crate::api::ledger::Action;
 use crate::model::fault::Fault;
 use crate::model::key::{Key, KeyFacts, KeyName};
 use crate::model::observation::Look;
+use crate::model::principal::Principal;
 use crate::model::stream::{Account, Partition, StreamArn};
 
 /// Everything that the operator does in AWS. The simulation replaces it; `Aws` is the real one.
@@ -16,11 +19,16 @@ pub trait Streams: Send + Sync + 'static {
     /// Whose credentials the operator has (`GetCallerIdentity`).
     fn identity(&self) -> impl Future<Output = Result<Identity, Fault>> + Send;
 
+    /// Whether AWS answers the operator just now: a request about no stream, dated by the operator's clock. AWS refuses what
+    /// is dated wrongly, so an answer shows that the clock is right.
+    fn answers(&self) -> impl Future<Output = Result<(), Fault>> + Send;
+
     /// One look at a stream; nothing, if AWS does not know it.
     fn look(
         &self,
         stream: &StreamArn,
-        turn: &Turn,
+        by: &Principal,
+        urgency: Urgency,
     ) -> impl Future<Output = Result<Option<Look>, Fault>> + Send;
 
     /// What KMS says of a key, in the stream's region; nothing, if KMS does not know it.
@@ -28,12 +36,13 @@ pub trait Streams: Send + Sync + 'static {
         &self,
         stream: &StreamArn,
         name: &KeyName,
-        turn: &Turn,
+        by: &Principal,
+        urgency: Urgency,
     ) -> impl Future<Output = Result<Option<KeyFacts>, Fault>> + Send;
 
     /// Waits until the pacer lets a Start or Stop go. Asked for before the call is reserved, so that the reservation is
     /// not old when the call is sent; `start` and `stop` do not wait.
-    fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) -> impl Future<Output = ()> + Send;
+    fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) -> impl Future<Output = ()> + Send;
 
     /// Asks AWS to encrypt the stream with this key: once, at once, without retry. `Ok` means accepted, not done.
     ///
@@ -44,6 +53,7 @@ pub trait Streams: Send + Sync + 'static {
         &self,
         stream: &StreamArn,
         key: &Key,
+        by: &Principal,
         reserved: Timestamp,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
@@ -53,6 +63,7 @@ pub trait Streams: Send + Sync + 'static {
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
+        by: &Principal,
         reserved: Timestamp,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
@@ -61,11 +72,14 @@ pub trait Streams: Send + Sync + 'static {
         &self,
         stream: &StreamArn,
         record: &str,
-        turn: &Turn,
+        by: &Principal,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
 
     /// How old the session is whose credentials the next call would use, at least; nothing for credentials without a session.
-    fn session_age(&self) -> impl Future<Output = Result<Option<SignedDuration>, Fault>> + Send;
+    fn session_age(
+        &self,
+        by: &Principal,
+    ) -> impl Future<Output = Result<Option<SignedDuration>, Fault>> + Send;
 }
 
 /// Whose credentials the operator has.
@@ -75,15 +89,6 @@ pub struct Identity {
     pub account: Account,
     /// The partition.
     pub partition: Partition,
-}
-
-/// How soon a request must go, and for whom: the order in which the pacer serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Turn {
-    /// How soon.
-    pub urgency: Urgency,
-    /// The namespace that it is for; namespaces of the same urgency take turns.
-    pub namespace: String,
 }
 
 /// How soon a request must go. Earlier ones go first.

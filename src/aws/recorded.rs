@@ -14,15 +14,19 @@ use aws_smithy_http_client::test_util::infallible_client_fn;
 use serde_json::Value;
 
 use super::calls::Calls;
-use super::credentials::Sessions;
+use super::credentials::Clock;
 use super::pacing::Pacer;
-use super::port::{Turn, Urgency};
+use super::requests::Requests;
+use super::sessions::Sessions;
+use crate::model::principal::{Principal, Role};
 
 /// Answers of AWS, given one after the other.
 #[derive(Clone, Default)]
 pub(super) struct Recorded {
     answers: Arc<Mutex<VecDeque<Answer>>>,
     sent: Arc<Mutex<Vec<Sent>>>,
+    /// Whether every role may be assumed.
+    assumed: bool,
 }
 
 /// One answer of AWS, or of whatever stands where AWS should.
@@ -38,8 +42,9 @@ pub(super) struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sent {
     pub(super) host: String,
-    /// The operation, as `X-Amz-Target` names it behind the version of its API.
+    /// The operation, as `X-Amz-Target` names it behind the version of its API; for STS, as `Action` names it.
     pub(super) operation: String,
+    /// JSON; the parameters of STS as one string.
     pub(super) body: Value,
     /// Whose signature it carries.
     pub(super) access_key_id: String,
@@ -56,27 +61,41 @@ impl Recorded {
 
     /// These answers, byte for byte.
     pub(super) fn raw(answers: impl IntoIterator<Item = Answer>) -> Self {
-        Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), sent: Arc::default() }
+        Self { answers: Arc::new(Mutex::new(answers.into_iter().collect())), ..Self::default() }
+    }
+
+    /// The same, where every role may be assumed: in sessions whose access keys are called `ASIA.`, the session's name and
+    /// its number.
+    pub(super) fn assuming(self) -> Self {
+        Self { assumed: true, ..self }
     }
 
     /// The way to these answers.
     pub(super) fn http_client(&self) -> SharedHttpClient {
-        let Self { answers, sent } = self.clone();
+        let Self { answers, sent, assumed } = self.clone();
         infallible_client_fn(move |request| {
-            let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
-            let body = request.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok());
-            let signature = request.headers().get("authorization").and_then(|header| header.to_str().ok());
-            let credential =
-                signature.and_then(|header| header.split_once("Credential=")).map(|(_, rest)| rest);
-            sent.lock().unwrap().push(Sent {
+            let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+            let bytes = request.body().bytes().unwrap_or_default();
+            let body = serde_json::from_slice(bytes)
+                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(bytes).into_owned()));
+            let action = parameter(&body, "Action");
+            let target = header("x-amz-target").and_then(|target| target.split('.').nth(1));
+            let credential = header("authorization").and_then(|header| header.split_once("Credential="));
+            let mut sent = sent.lock().unwrap();
+            sent.push(Sent {
                 access_key_id: credential
-                    .and_then(|rest| rest.split('/').next())
+                    .and_then(|(_, rest)| rest.split('/').next())
                     .unwrap_or_default()
                     .to_owned(),
                 host: request.uri().host().unwrap_or_default().to_owned(),
-                operation: target.and_then(|target| target.split('.').nth(1)).unwrap_or_default().to_owned(),
-                body: body.unwrap_or_default(),
+                operation: target.or(action).unwrap_or_default().to_owned(),
+                body: body.clone(),
             });
+            if assumed && action == Some("AssumeRole") {
+                let name = parameter(&body, "RoleSessionName").unwrap_or_default();
+                let number = sent.iter().filter(|sent| sent.operation == "AssumeRole").count();
+                return http::Response::new(session(&format!("ASIA.{name}.{number}")).into_bytes());
+            }
             let one_too_many = Answer { status: 599, error_type: None, body: Vec::new() };
             let Answer { status, error_type, body } =
                 answers.lock().unwrap().pop_front().unwrap_or(one_too_many);
@@ -104,6 +123,22 @@ impl Recorded {
     }
 }
 
+/// A parameter of a request to STS, as it was encoded.
+pub(super) fn parameter<'a>(body: &'a Value, name: &str) -> Option<&'a str> {
+    let parameters = body.as_str()?.split('&').filter_map(|parameter| parameter.split_once('='));
+    parameters.filter(|(known, _)| *known == name).map(|(_, value)| value).next()
+}
+
+/// What STS answers to `AssumeRole`.
+pub(super) fn session(access_key_id: &str) -> String {
+    format!(
+        "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
+         <AccessKeyId>{access_key_id}</AccessKeyId><SecretAccessKey>secret</SecretAccessKey>\
+         <SessionToken>token</SessionToken><Expiration>2126-01-01T00:00:00Z</Expiration>\
+         </Credentials></AssumeRoleResult></AssumeRoleResponse>"
+    )
+}
+
 /// A configuration like the operator's, with credentials without a session.
 pub(super) fn config(http_client: SharedHttpClient) -> SdkConfig {
     SdkConfig::builder()
@@ -121,17 +156,27 @@ pub(super) fn credentials() -> Credentials {
     Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")
 }
 
-/// Requests, paced as by default.
+/// Requests, paced as by default, with credentials without a session.
 pub(super) fn calls() -> Calls {
-    Calls::new(Pacer::new(80))
+    calls_of(&Recorded::default(), Arc::new(SystemTime::now))
 }
 
-/// The sessions of credentials without a session.
-pub(super) fn no_session() -> Sessions {
-    Sessions::new(credentials(), Arc::new(SystemTime::now))
+/// The same, with roles that are assumed of an STS that answers so, in sessions dated by `clock`.
+pub(super) fn calls_of(sts: &Recorded, clock: Clock) -> Calls {
+    let requests = Requests::new(Pacer::new(80));
+    let provider = SharedCredentialsProvider::new(credentials());
+    let region = "eu-west-1".parse().unwrap();
+    Calls::new(requests.clone(), Sessions::new(provider, &sts.config(), region, requests, clock))
 }
 
-/// A look for drift.
-pub(super) fn drift() -> Turn {
-    Turn { urgency: Urgency::Drift, namespace: "data".to_owned() }
+/// The operator's own credentials, on behalf of a resource.
+pub(super) fn somebody() -> Principal {
+    Principal { role: None, namespace: "data".to_owned(), resource: "orders".to_owned() }
+}
+
+/// A role in another account, on behalf of a resource.
+pub(super) fn assuming(resource: &str) -> Principal {
+    let arn = "arn:aws:iam::222222222222:role/stream-encryption".parse().unwrap();
+    let role = Role { arn, external_id: Some("of-the-data-team".to_owned()) };
+    Principal { role: Some(role), namespace: "data".to_owned(), resource: resource.to_owned() }
 }

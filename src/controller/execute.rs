@@ -17,7 +17,7 @@ use super::records::{Happening, RecordError, Records};
 use super::resolve::permission;
 use crate::api::ledger::{Action, Target};
 use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::{Streams, Turn, Urgency};
+use crate::aws::Streams;
 use crate::model::decision::{self, Wanted};
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::Key;
@@ -30,11 +30,11 @@ const PAUSED: Duration = Duration::from_mins(2);
 /// Waits for the call's turn. False: it took so long that what was seen before is old, and must be looked at again.
 pub(super) async fn turn<A: Streams, R: Records>(
     operator: &Operator<A, R>,
-    resource: &StreamEncryption,
     case: &Case,
     reservation: &Reservation,
 ) -> bool {
-    operator.aws.turn(&case.subject.stream, reservation.target.action, &urgent(resource)).await;
+    let subject = &case.subject;
+    operator.aws.turn(&subject.stream, reservation.target.action, &subject.principal).await;
     let steady = operator.clock.steady();
     steady.saturating_sub(case.looked) <= FRESH && case.resolved_before(steady) <= FRESH
 }
@@ -125,7 +125,7 @@ pub(super) async fn verify<A: Streams, R: Records>(
 ) {
     let me = super::book::owner(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
-    match operator.aws.put_record(&case.subject.stream, &record, &urgent(resource)).await {
+    match operator.aws.put_record(&case.subject.stream, &record, &case.subject.principal).await {
         Ok(true) => case.subject.intent.verified = Some(operator.clock.now()),
         Ok(false) => info!(stream = %case.subject.stream, "a record was not encrypted yet"),
         Err(fault) => {
@@ -140,15 +140,15 @@ async fn send<A: Streams, R: Records>(
     target: &Target,
     reserved: Timestamp,
 ) -> Result<(), Fault> {
-    let stream = &case.subject.stream;
+    let (stream, by) = (&case.subject.stream, &case.subject.principal);
     match (target.action, &case.subject.intent.wanted) {
-        (Action::Start, Wanted::Key(key)) => operator.aws.start(stream, key, reserved).await,
+        (Action::Start, Wanted::Key(key)) => operator.aws.start(stream, key, by, reserved).await,
         (Action::Start, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => {
-            operator.aws.start(stream, &Key::AwsOwned, reserved).await
+            operator.aws.start(stream, &Key::AwsOwned, by, reserved).await
         }
         (Action::Stop, _) => {
             let in_force = case.book.spec.in_force.as_ref().and_then(|known| known.key.as_ref());
-            operator.aws.stop(stream, in_force.map(Key::of).as_ref(), reserved).await
+            operator.aws.stop(stream, in_force.map(Key::of).as_ref(), by, reserved).await
         }
     }
 }
@@ -177,10 +177,6 @@ async fn still_permitted<A: Streams, R: Records>(
     let own = case.subject.permission.own().clone();
     let now = permission(operator, resource, own).await?;
     if now == case.subject.permission { Ok(()) } else { Err(RecordError::Conflict) }
-}
-
-fn urgent(resource: &StreamEncryption) -> Turn {
-    Turn { urgency: Urgency::Call, namespace: resource.metadata.namespace.clone().unwrap_or_default() }
 }
 
 fn not_sent(stream: &crate::model::stream::StreamArn, action: Action) -> Fault {

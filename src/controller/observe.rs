@@ -11,7 +11,7 @@ use super::records::{RecordError, Records};
 use super::resolve::{self, Unresolved};
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::{Streams, Turn, Urgency};
+use crate::aws::{Streams, Urgency};
 use crate::model::ledger;
 use crate::model::observation::{Observation, Shown};
 
@@ -35,9 +35,9 @@ pub(super) async fn observe<A: Streams, R: Records>(
 async fn look<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case) {
     let at = operator.clock.now();
     case.looked = operator.clock.steady();
-    let turn = Turn { urgency: urgency(case), namespace: case.book.spec.owner.namespace.clone() };
-    let seen = operator.aws.look(&case.subject.stream, &turn).await;
-    let session_age = operator.aws.session_age().await;
+    let by = &case.subject.principal;
+    let seen = operator.aws.look(&case.subject.stream, by, urgency(case)).await;
+    let session_age = operator.aws.session_age(by).await;
     case.now = operator.clock.now();
     match (seen, session_age) {
         (Ok(look), Ok(age)) => {

@@ -16,18 +16,21 @@ use super::records::{RecordError, Records, ReferencedKey};
 use crate::api::stream_encryption::{
     DeletionPolicy, Encryption, KeyReference, KeyType, StreamEncryption, StreamReference,
 };
-use crate::aws::{Identity, Streams, Turn, Urgency};
+use crate::aws::{Identity, Streams, Urgency};
 use crate::model::decision::{Intent, Wanted};
-use crate::model::fault::{Class, Fault};
+use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::{self, Key, KeyFacts, KeyName, KeyProblem};
 use crate::model::pattern::Own;
 use crate::model::permission::{Permission, Policy};
+use crate::model::principal::Principal;
 use crate::model::stream::{Malformed, Region, StreamArn};
 
 /// What a resource is about, resolved.
 pub(super) struct Subject {
     /// The stream.
     pub(super) stream: StreamArn,
+    /// As whom AWS is asked about it.
+    pub(super) principal: Principal,
     /// What is asked for.
     pub(super) intent: Intent,
     /// What is allowed.
@@ -67,6 +70,7 @@ pub(super) async fn resolve<A: Streams, R: Records>(
     };
     let own = Own { account: identity.account, partition: identity.partition };
     let mut subject = Subject {
+        principal: principal(resource),
         intent: intent(resource),
         permission: permission(operator, resource, own).await?,
         key: None,
@@ -94,7 +98,7 @@ pub(super) async fn resolve<A: Streams, R: Records>(
             {
                 not_permitted(&mut subject.intent);
             }
-            Named::Customer(name) => look_up(operator, resource, visit, &mut subject, name, may_ask).await,
+            Named::Customer(name) => look_up(operator, visit, &mut subject, name, may_ask).await,
         }
     }
     Ok(Ok(subject))
@@ -115,6 +119,11 @@ fn stream(asked: &StreamReference, identity: &Identity, region: &Region) -> Resu
         }
         _ => Err("write exactly one of stream.arn, or stream.service and stream.name".to_owned()),
     }
+}
+
+fn principal(resource: &StreamEncryption) -> Principal {
+    let me = super::book::owner(resource);
+    Principal { role: None, namespace: me.namespace, resource: me.name }
 }
 
 fn intent(resource: &StreamEncryption) -> Intent {
@@ -192,7 +201,6 @@ fn not_permitted(intent: &mut Intent) {
 /// Asks KMS for the key, unless the last visit's answer is still good, and sets what is wanted and what is wrong with it.
 async fn look_up<A: Streams, R: Records>(
     operator: &Operator<A, R>,
-    resource: &StreamEncryption,
     visit: &Visit,
     subject: &mut Subject,
     name: KeyName,
@@ -214,13 +222,9 @@ async fn look_up<A: Streams, R: Records>(
         return;
     }
     let remembered = visit.key.as_ref().filter(|(asked, _)| *asked == name).map(|(_, facts)| facts.clone());
-    let turn = Turn {
-        urgency: Urgency::Changing,
-        namespace: resource.metadata.namespace.clone().unwrap_or_default(),
-    };
     let answer = match remembered {
         Some(facts) => Ok(facts),
-        None => operator.aws.key(&subject.stream, &name, &turn).await,
+        None => operator.aws.key(&subject.stream, &name, &subject.principal, Urgency::Changing).await,
     };
     match answer {
         Ok(facts) => {
@@ -238,7 +242,11 @@ async fn look_up<A: Streams, R: Records>(
             }
             subject.key = Some((name, facts));
         }
-        Err(fault) if matches!(fault.class, Class::Denied | Class::Invalid) => {
+        // KMS's own refusal; where the role could not even be assumed, the key is not what is wrong.
+        Err(fault)
+            if fault.operation == Operation::DescribeKey
+                && matches!(fault.class, Class::Denied | Class::Invalid) =>
+        {
             warn!(key = %name, code = fault.code, message = fault.message, "the key cannot be read");
             intent.key_problem = Some(KeyProblem::Unreadable);
         }

@@ -7,11 +7,12 @@ use super::Metrics;
 use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::aws::{Identity, Streams, Turn};
+use crate::aws::{Identity, Streams, Urgency};
 use crate::controller::records::{Happening, RecordError, Records, ReferencedKey};
 use crate::model::fault::Fault;
 use crate::model::key::{Key, KeyFacts, KeyName};
 use crate::model::observation::Look;
+use crate::model::principal::Principal;
 use crate::model::stream::StreamArn;
 
 /// A port that is counted.
@@ -41,14 +42,29 @@ impl<P> Counted<P> {
 }
 
 impl<P: Streams> Streams for Counted<P> {
-    async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
-        let look = self.port.look(stream, turn).await;
+    async fn answers(&self) -> Result<(), Fault> {
+        self.port.answers().await
+    }
+
+    async fn look(
+        &self,
+        stream: &StreamArn,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<Look>, Fault> {
+        let look = self.port.look(stream, by, urgency).await;
         self.metrics.look(stream.service, look.is_ok());
         look
     }
 
-    async fn start(&self, stream: &StreamArn, key: &Key, reserved: Timestamp) -> Result<(), Fault> {
-        let outcome = self.port.start(stream, key, reserved).await;
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        by: &Principal,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
+        let outcome = self.port.start(stream, key, by, reserved).await;
         self.call(stream, Action::Start, outcome)
     }
 
@@ -56,9 +72,10 @@ impl<P: Streams> Streams for Counted<P> {
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        let outcome = self.port.stop(stream, in_force, reserved).await;
+        let outcome = self.port.stop(stream, in_force, by, reserved).await;
         self.call(stream, Action::Stop, outcome)
     }
 
@@ -66,20 +83,26 @@ impl<P: Streams> Streams for Counted<P> {
         self.port.identity().await
     }
 
-    async fn key(&self, stream: &StreamArn, name: &KeyName, turn: &Turn) -> Result<Option<KeyFacts>, Fault> {
-        self.port.key(stream, name, turn).await
+    async fn key(
+        &self,
+        stream: &StreamArn,
+        name: &KeyName,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<KeyFacts>, Fault> {
+        self.port.key(stream, name, by, urgency).await
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) {
-        self.port.turn(stream, action, turn).await;
+    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) {
+        self.port.turn(stream, action, by).await;
     }
 
-    async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {
-        self.port.put_record(stream, record, turn).await
+    async fn put_record(&self, stream: &StreamArn, record: &str, by: &Principal) -> Result<bool, Fault> {
+        self.port.put_record(stream, record, by).await
     }
 
-    async fn session_age(&self) -> Result<Option<SignedDuration>, Fault> {
-        self.port.session_age().await
+    async fn session_age(&self, by: &Principal) -> Result<Option<SignedDuration>, Fault> {
+        self.port.session_age(by).await
     }
 }
 

@@ -31,11 +31,13 @@ pub enum Operation {
     DescribeKey,
     /// STS `GetCallerIdentity`.
     GetCallerIdentity,
+    /// STS `AssumeRole`.
+    AssumeRole,
 }
 
 impl Operation {
     /// Each of them.
-    pub const EACH: [Self; 10] = [
+    pub const EACH: [Self; 11] = [
         Self::DescribeDeliveryStream,
         Self::StartDeliveryStreamEncryption,
         Self::StopDeliveryStreamEncryption,
@@ -46,6 +48,7 @@ impl Operation {
         Self::PutKinesisRecord,
         Self::DescribeKey,
         Self::GetCallerIdentity,
+        Self::AssumeRole,
     ];
 
     /// The operation that looks at a stream.
@@ -82,6 +85,7 @@ impl Operation {
             Self::PutKinesisRecord => "kinesis:PutRecord",
             Self::DescribeKey => "kms:DescribeKey",
             Self::GetCallerIdentity => "sts:GetCallerIdentity",
+            Self::AssumeRole => "sts:AssumeRole",
         }
     }
 

@@ -62,6 +62,9 @@ pub fn identity(class: Class) -> String {
 const NO_IDENTITY: &str =
     "AWS does not accept the operator's credentials. Look at its role, its service account and the clock.";
 
+/// STS says the same of each of these, so that nobody can find out which roles there are.
+const NO_ROLE: &str = "AWS does not let the operator assume the stream's role. Grant sts:AssumeRole and sts:TagSession on it to the operator, in the role's trust policy too, and compare the external id.";
+
 /// What a person can do about a failure: AWS's `DeliveryStreamFailureType`, or the code of an error.
 #[must_use]
 pub fn advice(failure: &str) -> &'static str {
@@ -249,6 +252,9 @@ fn denied(i: &Input<'_>) -> String {
     };
     if operation == Operation::GetCallerIdentity {
         return NO_IDENTITY.to_owned();
+    }
+    if operation == Operation::AssumeRole {
+        return NO_ROLE.to_owned();
     }
     format!("AWS denies it. Grant {} on {} to the operator's role.", operation.iam_action(), i.stream)
 }

@@ -73,6 +73,14 @@ pub enum Malformed {
     /// Not an alias.
     #[error("{0:?} is not the alias of a customer managed key: write alias/NAME")]
     KeyAlias(String),
+    /// Not a role's ARN.
+    #[error(
+        "{0:?} is not the ARN of a role: write arn:aws:iam::ACCOUNT:role/NAME, and the path before NAME if it has one"
+    )]
+    RoleArn(String),
+    /// Not an external id. It is not repeated.
+    #[error("this is not an external id: write 2 to 1224 of the characters a-z A-Z 0-9 _ + = , . @ : / -")]
+    ExternalId,
 }
 
 impl Account {

@@ -1,5 +1,8 @@
 //! What holds for every operation, through the port: what an answer means, and how often a request is sent.
 
+mod accounts;
+mod endpoints;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_credential_types::Credentials;
@@ -11,7 +14,7 @@ use aws_smithy_http_client::test_util::NeverClient;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::super::recorded::{Recorded, credentials, drift};
+use super::super::recorded::{Recorded, assuming, credentials, somebody};
 use super::*;
 use crate::model::fault::{Class, Operation as Op};
 use crate::model::key::{KeyArn, KeyProblem};
@@ -44,19 +47,28 @@ async fn ask(aws: &Aws, operation: Op) -> Result<(), Fault> {
     let missing = || Fault { operation, class: Class::NotFound, code: None, message: String::new() };
     let key = Key::Customer(customer());
     match operation {
-        Op::DescribeDeliveryStream => aws.look(&firehose, &drift()).await?.map(drop).ok_or_else(missing),
-        Op::DescribeStreamSummary => aws.look(&kinesis, &drift()).await?.map(drop).ok_or_else(missing),
+        Op::DescribeDeliveryStream => {
+            aws.look(&firehose, &somebody(), Urgency::Drift).await?.map(drop).ok_or_else(missing)
+        }
+        Op::DescribeStreamSummary => {
+            aws.look(&kinesis, &somebody(), Urgency::Drift).await?.map(drop).ok_or_else(missing)
+        }
         Op::DescribeKey => {
             let name = KeyName::Arn(customer());
-            aws.key(&firehose, &name, &drift()).await?.map(drop).ok_or_else(missing)
+            aws.key(&firehose, &name, &somebody(), Urgency::Drift).await?.map(drop).ok_or_else(missing)
         }
-        Op::StartDeliveryStreamEncryption => aws.start(&firehose, &key, Timestamp::UNIX_EPOCH).await,
-        Op::StopDeliveryStreamEncryption => aws.stop(&firehose, None, Timestamp::UNIX_EPOCH).await,
-        Op::StartStreamEncryption => aws.start(&kinesis, &key, Timestamp::UNIX_EPOCH).await,
-        Op::StopStreamEncryption => aws.stop(&kinesis, None, Timestamp::UNIX_EPOCH).await,
-        Op::PutFirehoseRecord => aws.put_record(&firehose, "marked", &drift()).await.map(drop),
-        Op::PutKinesisRecord => aws.put_record(&kinesis, "marked", &drift()).await.map(drop),
+        Op::StartDeliveryStreamEncryption => {
+            aws.start(&firehose, &key, &somebody(), Timestamp::UNIX_EPOCH).await
+        }
+        Op::StopDeliveryStreamEncryption => {
+            aws.stop(&firehose, None, &somebody(), Timestamp::UNIX_EPOCH).await
+        }
+        Op::StartStreamEncryption => aws.start(&kinesis, &key, &somebody(), Timestamp::UNIX_EPOCH).await,
+        Op::StopStreamEncryption => aws.stop(&kinesis, None, &somebody(), Timestamp::UNIX_EPOCH).await,
+        Op::PutFirehoseRecord => aws.put_record(&firehose, "marked", &somebody()).await.map(drop),
+        Op::PutKinesisRecord => aws.put_record(&kinesis, "marked", &somebody()).await.map(drop),
         Op::GetCallerIdentity => aws.identity().await.map(drop),
+        Op::AssumeRole => aws.look(&firehose, &assuming("orders"), Urgency::Drift).await.map(drop),
     }
 }
 
@@ -70,7 +82,11 @@ async fn fault_of(operation: Op, status: u16, body: &str) -> (Fault, usize) {
 fn reads(operation: Op) -> bool {
     matches!(
         operation,
-        Op::DescribeDeliveryStream | Op::DescribeStreamSummary | Op::DescribeKey | Op::GetCallerIdentity
+        Op::DescribeDeliveryStream
+            | Op::DescribeStreamSummary
+            | Op::DescribeKey
+            | Op::GetCallerIdentity
+            | Op::AssumeRole
     )
 }
 
@@ -209,7 +225,7 @@ async fn a_read_is_sent_three_times_when_aws_throttles_or_fails_and_once_when_it
         {
             // STS answers in XML.
             let body = match operation {
-                Op::GetCallerIdentity => {
+                Op::GetCallerIdentity | Op::AssumeRole => {
                     format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>")
                 }
                 _ => json!({"__type": code}).to_string(),
@@ -226,7 +242,7 @@ async fn a_read_that_succeeds_the_third_time_is_no_fault() {
     let missing = (400, r#"{"__type":"ResourceNotFoundException"}"#);
     let recorded = Recorded::answers([throttled, throttled, missing]);
     let aws = aws(recorded.http_client()).await;
-    assert_eq!(aws.look(&stream(Service::Firehose), &drift()).await, Ok(None));
+    assert_eq!(aws.look(&stream(Service::Firehose), &somebody(), Urgency::Drift).await, Ok(None));
     assert_eq!(recorded.sent().len(), 3);
     let quota = Quota::of(Op::DescribeDeliveryStream, &stream(Service::Firehose));
     assert!(aws.pacer().rate(&quota) < 4_000);
@@ -278,7 +294,7 @@ async fn a_request_without_credentials_was_not_sent_and_is_not_unknown() {
             fault.message
         );
     }
-    assert_eq!(aws.session_age().await.unwrap_err().code.as_deref(), Some("NoCredentials"));
+    assert_eq!(aws.session_age(&somebody()).await.unwrap_err().code.as_deref(), Some("NoCredentials"));
     assert_eq!(recorded.sent().len(), 0);
 }
 
@@ -335,13 +351,15 @@ async fn a_call_waits_in_turn_and_not_in_start() {
     let aws = aws(recorded.http_client()).await;
     let start = Instant::now();
     for _ in 0..4 {
-        aws.turn(&stream(Service::Firehose), Action::Start, &drift()).await;
+        aws.turn(&stream(Service::Firehose), Action::Start, &somebody()).await;
     }
     for _ in 0..9 {
-        aws.start(&stream(Service::Firehose), &Key::AwsOwned, Timestamp::UNIX_EPOCH).await.unwrap();
+        aws.start(&stream(Service::Firehose), &Key::AwsOwned, &somebody(), Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap();
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
-    aws.turn(&stream(Service::Firehose), Action::Start, &drift()).await;
+    aws.turn(&stream(Service::Firehose), Action::Start, &somebody()).await;
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
@@ -390,12 +408,12 @@ async fn over_two_days_no_start_goes_out_in_a_session_older_than_six_hours() {
     for now in (0..48 * 60).step_by(10) {
         minutes.0.store(now, Ordering::Relaxed);
         let (stream, key) = (stream(Service::Firehose), Key::Customer(customer()));
-        aws.start(&stream, &key, minutes.now().try_into().unwrap()).await.unwrap();
+        aws.start(&stream, &key, &somebody(), minutes.now().try_into().unwrap()).await.unwrap();
         let made: u64 =
             recorded.sent().last().unwrap().access_key_id.strip_prefix("ASIA").unwrap().parse().unwrap();
         assert!(now - made <= 5 * 60, "{now} {made}");
         assert_eq!(
-            aws.session_age().await,
+            aws.session_age(&somebody()).await,
             Ok(Some(SignedDuration::from_mins(i64::try_from(now - made).unwrap())))
         );
         sessions.insert(made);
@@ -421,7 +439,7 @@ async fn a_session_that_nobody_renews_is_refused_for_firehose_with_a_customers_k
             }
         }
     }
-    aws.start(&stream(Service::Firehose), &Key::AwsOwned, Timestamp::UNIX_EPOCH).await.unwrap();
+    aws.start(&stream(Service::Firehose), &Key::AwsOwned, &somebody(), Timestamp::UNIX_EPOCH).await.unwrap();
     ask(&aws, Op::StartStreamEncryption).await.unwrap();
     ask(&aws, Op::StopDeliveryStreamEncryption).await.unwrap();
 }
@@ -446,9 +464,9 @@ async fn a_read_is_dated_by_the_operators_own_clock_and_a_call_by_its_reservatio
     for service in [Service::Firehose, Service::Kinesis] {
         let stream = stream(service);
         for _ in 0..2 {
-            aws.look(&stream, &drift()).await.unwrap_err();
-            aws.start(&stream, &Key::AwsOwned, reserved).await.unwrap_err();
-            aws.stop(&stream, None, reserved).await.unwrap_err();
+            aws.look(&stream, &somebody(), Urgency::Drift).await.unwrap_err();
+            aws.start(&stream, &Key::AwsOwned, &somebody(), reserved).await.unwrap_err();
+            aws.stop(&stream, None, &somebody(), reserved).await.unwrap_err();
         }
     }
     let one_round = ["20251121T000000Z", "20251120T235955Z", "20251120T235955Z"];

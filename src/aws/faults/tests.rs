@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::super::firehose::Firehose;
 use super::super::kinesis::Kinesis;
 use super::super::kms::Kms;
-use super::super::recorded::{Answer as Recording, Recorded, calls, drift, no_session};
+use super::super::port::Urgency;
+use super::super::recorded::{Answer as Recording, Recorded, calls, somebody};
 use super::*;
 use crate::model::key::{Key, KeyName};
 use crate::model::observation::Shown;
@@ -24,7 +25,7 @@ fn kinesis_stream() -> StreamArn {
 }
 
 fn firehose(recorded: &Recorded) -> Firehose {
-    Firehose::new(recorded.config(), calls(), no_session())
+    Firehose::new(recorded.config(), calls())
 }
 
 fn kinesis(recorded: &Recorded) -> Kinesis {
@@ -42,15 +43,15 @@ async fn change(recorded: &Recorded, operation: Operation) -> Result<(), Fault> 
     let key = Key::Customer(KEY.parse().unwrap());
     match operation {
         Operation::StartDeliveryStreamEncryption => {
-            firehose(recorded).start(&firehose_stream(), &key, Timestamp::UNIX_EPOCH).await
+            firehose(recorded).start(&firehose_stream(), &key, &somebody(), Timestamp::UNIX_EPOCH).await
         }
         Operation::StopDeliveryStreamEncryption => {
-            firehose(recorded).stop(&firehose_stream(), Timestamp::UNIX_EPOCH).await
+            firehose(recorded).stop(&firehose_stream(), &somebody(), Timestamp::UNIX_EPOCH).await
         }
         Operation::StartStreamEncryption => {
-            kinesis(recorded).start(&kinesis_stream(), &key, Timestamp::UNIX_EPOCH).await
+            kinesis(recorded).start(&kinesis_stream(), &key, &somebody(), Timestamp::UNIX_EPOCH).await
         }
-        _ => kinesis(recorded).stop(&kinesis_stream(), Some(&key), Timestamp::UNIX_EPOCH).await,
+        _ => kinesis(recorded).stop(&kinesis_stream(), Some(&key), &somebody(), Timestamp::UNIX_EPOCH).await,
     }
 }
 
@@ -187,9 +188,9 @@ proptest! {
         let recorded = Recorded::raw(vec![answer; 5]);
         let look = run(async {
             if kinesis_answers {
-                kinesis(&recorded).look(&kinesis_stream(), &drift()).await
+                kinesis(&recorded).look(&kinesis_stream(), &somebody(), Urgency::Drift).await
             } else {
-                firehose(&recorded).look(&firehose_stream(), &drift()).await
+                firehose(&recorded).look(&firehose_stream(), &somebody(), Urgency::Drift).await
             }
         });
         prop_assert!(recorded.sent().len() <= 3);
@@ -203,7 +204,7 @@ proptest! {
     fn a_broken_answer_of_kms_is_a_fault_and_never_a_panic(answer in recording()) {
         let recorded = Recorded::raw(vec![answer; 5]);
         let name = KeyName::Arn(KEY.parse().unwrap());
-        let facts = run(Kms::new(recorded.config(), calls()).key(&firehose_stream(), &name, &drift()));
+        let facts = run(Kms::new(recorded.config(), calls()).key(&firehose_stream(), &name, &somebody(), Urgency::Drift));
         if let Err(fault) = facts {
             can_be_kept(&fault)?;
         }
@@ -223,7 +224,7 @@ proptest! {
             },
         }});
         let recorded = Recorded::raw(vec![answer(200, &description.to_string()); 5]);
-        if let Ok(Some(look)) = run(firehose(&recorded).look(&firehose_stream(), &drift())) {
+        if let Ok(Some(look)) = run(firehose(&recorded).look(&firehose_stream(), &somebody(), Urgency::Drift)) {
             prop_assert!(look.state_word.len() <= LONGEST_CODE);
             prop_assert!(look.source.is_none_or(|source| source.len() <= LONGEST_CODE));
             match look.encryption {
@@ -273,7 +274,8 @@ fn what_is_no_answer_of_aws_is_read_by_its_status_where_nothing_was_to_be_change
         (502, Class::Transient),
     ] {
         let recorded = Recorded::answers(vec![(status, "<html></html>"); 3]);
-        let fault = run(firehose(&recorded).look(&firehose_stream(), &drift())).unwrap_err();
+        let fault =
+            run(firehose(&recorded).look(&firehose_stream(), &somebody(), Urgency::Drift)).unwrap_err();
         assert_eq!((fault.class, fault.code.as_deref()), (class, Some(status.to_string().as_str())));
     }
 }

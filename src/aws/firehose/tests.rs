@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::recorded::{Recorded, calls, drift, no_session};
+use super::super::recorded::{Recorded, calls, somebody};
 use super::*;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -13,7 +13,7 @@ fn orders() -> StreamArn {
 }
 
 fn firehose(recorded: &Recorded) -> Firehose {
-    Firehose::new(recorded.config(), calls(), no_session())
+    Firehose::new(recorded.config(), calls())
 }
 
 fn described(status: &str, source: &str, encryption: &Value) -> String {
@@ -30,7 +30,7 @@ fn described(status: &str, source: &str, encryption: &Value) -> String {
 
 async fn look_at(body: String) -> Look {
     let recorded = Recorded::answers([(200, body)]);
-    firehose(&recorded).look(&orders(), &drift()).await.unwrap().unwrap()
+    firehose(&recorded).look(&orders(), &somebody(), Urgency::Drift).await.unwrap().unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,14 +110,14 @@ async fn the_stream_itself_is_read() {
 async fn a_stream_that_firehose_does_not_know_is_no_fault() {
     let recorded =
         Recorded::answers([(400, r#"{"__type":"ResourceNotFoundException","message":"not found"}"#)]);
-    assert_eq!(firehose(&recorded).look(&orders(), &drift()).await, Ok(None));
+    assert_eq!(firehose(&recorded).look(&orders(), &somebody(), Urgency::Drift).await, Ok(None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_with_an_unreadable_arn_is_a_fault_and_no_look() {
     let body = described("ACTIVE", "DirectPut", &Value::Null).replace("arn:aws:firehose", "arn:gcp:firehose");
     let recorded = Recorded::answers([(200, body)]);
-    let fault = firehose(&recorded).look(&orders(), &drift()).await.unwrap_err();
+    let fault = firehose(&recorded).look(&orders(), &somebody(), Urgency::Drift).await.unwrap_err();
     assert_eq!((fault.class, fault.code.as_deref()), (Class::Transient, Some("UnreadableAnswer")));
 }
 
@@ -128,7 +128,7 @@ async fn start_always_says_which_type_of_key_it_wants() {
         (Key::Customer(KEY.parse().unwrap()), json!({"KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY})),
     ] {
         let recorded = Recorded::answers([(200, "{}")]);
-        firehose(&recorded).start(&orders(), &key, Timestamp::UNIX_EPOCH).await.unwrap();
+        firehose(&recorded).start(&orders(), &key, &somebody(), Timestamp::UNIX_EPOCH).await.unwrap();
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.operation, "StartDeliveryStreamEncryption");
         assert_eq!(sent.host, "firehose.eu-west-1.amazonaws.com");
@@ -143,7 +143,7 @@ async fn start_always_says_which_type_of_key_it_wants() {
 async fn a_key_without_an_arn_is_never_asked_for() {
     let recorded = Recorded::default();
     let fault = firehose(&recorded)
-        .start(&orders(), &Key::Unresolved("x".to_owned()), Timestamp::UNIX_EPOCH)
+        .start(&orders(), &Key::Unresolved("x".to_owned()), &somebody(), Timestamp::UNIX_EPOCH)
         .await
         .unwrap_err();
     assert_eq!((fault.class, recorded.sent().len()), (Class::Invalid, 0));
@@ -152,7 +152,7 @@ async fn a_key_without_an_arn_is_never_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn stop_names_the_stream() {
     let recorded = Recorded::answers([(200, "{}")]);
-    firehose(&recorded).stop(&orders(), Timestamp::UNIX_EPOCH).await.unwrap();
+    firehose(&recorded).stop(&orders(), &somebody(), Timestamp::UNIX_EPOCH).await.unwrap();
     let [sent] = recorded.sent().try_into().unwrap();
     assert_eq!(sent.operation, "StopDeliveryStreamEncryption");
     assert_eq!(sent.body, json!({"DeliveryStreamName": "orders"}));
@@ -166,7 +166,7 @@ async fn only_an_answer_that_says_so_proves_that_a_record_was_encrypted() {
         (json!({"RecordId": "1"}), false),
     ] {
         let recorded = Recorded::answers([(200, answer.to_string())]);
-        assert_eq!(firehose(&recorded).put_record(&orders(), "marked", &drift()).await, Ok(encrypted));
+        assert_eq!(firehose(&recorded).put_record(&orders(), "marked", &somebody()).await, Ok(encrypted));
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.body, json!({"DeliveryStreamName": "orders", "Record": {"Data": "bWFya2Vk"}}));
     }
@@ -176,6 +176,6 @@ async fn only_an_answer_that_says_so_proves_that_a_record_was_encrypted() {
 async fn a_stream_of_another_region_is_looked_for_there() {
     let recorded = Recorded::answers([(400, r#"{"__type":"ResourceNotFoundException"}"#)]);
     let stream = "arn:aws:firehose:us-east-2:111122223333:deliverystream/orders".parse().unwrap();
-    firehose(&recorded).look(&stream, &drift()).await.unwrap();
+    firehose(&recorded).look(&stream, &somebody(), Urgency::Drift).await.unwrap();
     assert_eq!(recorded.sent()[0].host, "firehose.us-east-2.amazonaws.com");
 }

@@ -1,9 +1,12 @@
 //! How the Kinesis adapter reads and writes AWS, against recorded answers.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::recorded::{Recorded, calls, drift};
+use super::super::recorded::{Recorded, assuming, calls, calls_of, session, somebody};
 use super::*;
 
 const ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -72,7 +75,7 @@ async fn every_form_in_which_kinesis_names_a_key_is_read() {
         (kms("not a key"), None, None, unresolved("not a key")),
     ] {
         let recorded = Recorded::answers([summary("ACTIVE", &encryption)].into_iter().chain(answer_of_kms));
-        let look = kinesis(&recorded).look(&clicks(), &drift()).await.unwrap().unwrap();
+        let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
         assert_eq!(look.encryption, shown, "{encryption}");
         let asked: Vec<Value> = recorded.sent().into_iter().skip(1).map(|sent| sent.body).collect();
         assert_eq!(
@@ -88,9 +91,30 @@ async fn a_key_that_kms_cannot_name_just_now_does_not_look_like_another_key() {
         let shown = summary("ACTIVE", &json!({"EncryptionType": "KMS", "KeyId": key_id}));
         let recorded =
             Recorded::answers([shown].into_iter().chain((0..3).map(|_| refusal("ThrottlingException"))));
-        let fault = kinesis(&recorded).look(&clicks(), &drift()).await.unwrap_err();
+        let fault = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap_err();
         assert_eq!((fault.operation, fault.class), (Operation::DescribeKey, Class::Throttled));
         assert_eq!(recorded.sent().len(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_that_cannot_be_assumed_to_ask_kms_does_not_make_a_key_look_like_another_one() {
+    // On this clock an hour passes whenever it is read: no session lasts until the next request.
+    let hours = Arc::new(AtomicU64::new(0));
+    let hasty = Arc::new(move || {
+        SystemTime::now()
+            + Duration::from_hours(1) * u32::try_from(hours.fetch_add(1, Ordering::Relaxed)).unwrap()
+    });
+    for key_id in [KEY, "alias/orders"] {
+        let denied = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
+        let shown = summary("ACTIVE", &json!({"EncryptionType": "KMS", "KeyId": key_id}));
+        let recorded = Recorded::answers([(200, session("ASIA")), shown, (403, denied.to_owned())]);
+        let calls = calls_of(&recorded, hasty.clone());
+        let kms = Arc::new(Kms::new(recorded.config(), calls.clone()));
+        let kinesis = Kinesis::new(recorded.config(), calls, kms);
+        let fault = kinesis.look(&clicks(), &assuming("clicks"), Urgency::Drift).await.unwrap_err();
+        assert_eq!((fault.operation, fault.class), (Operation::AssumeRole, Class::Denied));
+        assert_eq!(recorded.operations(), ["AssumeRole", "DescribeStreamSummary", "AssumeRole"]);
     }
 }
 
@@ -100,7 +124,7 @@ async fn kms_is_asked_once_whether_aws_manages_a_key() {
     let recorded = Recorded::answers([shown(), key_metadata("AWS"), shown(), shown()]);
     let kinesis = kinesis(&recorded);
     for _ in 0..3 {
-        let look = kinesis.look(&clicks(), &drift()).await.unwrap().unwrap();
+        let look = kinesis.look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
         assert_eq!(look.encryption, Shown::On(Key::AwsOwned));
     }
     assert_eq!(recorded.operations().iter().filter(|operation| *operation == "DescribeKey").count(), 1);
@@ -116,7 +140,7 @@ async fn the_stream_itself_is_read_by_its_arn() {
         ("FROZEN", StreamState::Broken),
     ] {
         let recorded = Recorded::answers([summary(word, &json!({"EncryptionType": "NONE"}))]);
-        let look = kinesis(&recorded).look(&clicks(), &drift()).await.unwrap().unwrap();
+        let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
         assert_eq!((look.state, look.state_word.as_str()), (state, word));
         assert_eq!((look.arn, look.source), (clicks(), None));
         assert_eq!(look.created, Some("2025-11-21T00:00:00Z".parse().unwrap()));
@@ -130,14 +154,14 @@ async fn the_stream_itself_is_read_by_its_arn() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_kinesis_does_not_know_is_no_fault() {
     let recorded = Recorded::answers([refusal("ResourceNotFoundException")]);
-    assert_eq!(kinesis(&recorded).look(&clicks(), &drift()).await, Ok(None));
+    assert_eq!(kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await, Ok(None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn start_names_the_key_by_arn_or_by_the_alias_of_kinesis() {
     for (key, key_id) in [(Key::AwsOwned, "alias/aws/kinesis"), (Key::Customer(KEY.parse().unwrap()), KEY)] {
         let recorded = Recorded::answers([(200, "")]);
-        kinesis(&recorded).start(&clicks(), &key, Timestamp::UNIX_EPOCH).await.unwrap();
+        kinesis(&recorded).start(&clicks(), &key, &somebody(), Timestamp::UNIX_EPOCH).await.unwrap();
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.operation, "StartStreamEncryption");
         assert_eq!(
@@ -147,7 +171,7 @@ async fn start_names_the_key_by_arn_or_by_the_alias_of_kinesis() {
     }
     let recorded = Recorded::default();
     let fault = kinesis(&recorded)
-        .start(&clicks(), &Key::Unresolved("x".to_owned()), Timestamp::UNIX_EPOCH)
+        .start(&clicks(), &Key::Unresolved("x".to_owned()), &somebody(), Timestamp::UNIX_EPOCH)
         .await
         .unwrap_err();
     assert_eq!((fault.class, recorded.sent().len()), (Class::Invalid, 0));
@@ -164,7 +188,10 @@ async fn stop_names_the_key_in_force() {
         (unresolved(UNNAMED), "alias/aws/kinesis"),
     ] {
         let recorded = Recorded::answers([(200, "")]);
-        kinesis(&recorded).stop(&clicks(), in_force.as_ref(), Timestamp::UNIX_EPOCH).await.unwrap();
+        kinesis(&recorded)
+            .stop(&clicks(), in_force.as_ref(), &somebody(), Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap();
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.operation, "StopStreamEncryption");
         assert_eq!(
@@ -185,7 +212,7 @@ async fn only_an_answer_that_says_so_proves_that_a_record_was_encrypted() {
         answer["ShardId"] = json!("shardId-000000000000");
         answer["SequenceNumber"] = json!("1");
         let recorded = Recorded::answers([(200, answer.to_string())]);
-        assert_eq!(kinesis(&recorded).put_record(&clicks(), "marked", &drift()).await, Ok(encrypted));
+        assert_eq!(kinesis(&recorded).put_record(&clicks(), "marked", &somebody()).await, Ok(encrypted));
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.body["PartitionKey"], json!(PARTITION_KEY));
         assert_eq!(sent.body["StreamARN"], json!(clicks().to_string()));

@@ -4,10 +4,28 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::super::{Turn, Urgency};
+use super::super::port::Urgency;
+use crate::model::principal::Principal;
 
 /// Every urgency, the most urgent first.
 pub(super) const URGENCIES: [Urgency; 3] = [Urgency::Call, Urgency::Changing, Urgency::Drift];
+
+/// How soon a request must go, and for whom: the order in which the pacer serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// How soon.
+    pub urgency: Urgency,
+    /// The namespace that it is for; namespaces of the same urgency take turns.
+    pub namespace: String,
+}
+
+impl Turn {
+    /// The turn of a principal's request.
+    #[must_use]
+    pub fn of(by: &Principal, urgency: Urgency) -> Self {
+        Self { urgency, namespace: by.namespace.clone() }
+    }
+}
 
 /// Those who wait.
 pub(super) struct Queue<T> {

@@ -126,6 +126,16 @@ fn each_documented_error_of_each_operation_has_its_class() {
                 ("KMSInternalException", 500, Class::Transient),
             ],
         ),
+        (
+            Operation::AssumeRole,
+            vec![
+                ("ExpiredTokenException", 400, Class::Transient),
+                ("PackedPolicyTooLarge", 400, Class::Invalid),
+                ("MalformedPolicyDocument", 400, Class::Invalid),
+                ("RegionDisabledException", 403, Class::Denied),
+                ("AccessDenied", 403, Class::Denied),
+            ],
+        ),
     ] {
         for (code, http, class) in errors {
             assert_eq!(classify(operation, error(code, "", http)), class, "{operation:?} {code}");
@@ -234,6 +244,7 @@ fn the_rights_that_people_are_told_to_grant_are_those_of_iam() {
             "kinesis:PutRecord",
             "kms:DescribeKey",
             "sts:GetCallerIdentity",
+            "sts:AssumeRole",
         ]
     );
     for service in [Service::Firehose, Service::Kinesis] {

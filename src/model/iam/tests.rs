@@ -165,7 +165,7 @@ fn features_services_and_keys_add_up() {
 }
 
 #[test]
-fn every_operation_stands_in_the_table_once_except_to_ask_who_one_is_which_everybody_may() {
+fn every_operation_on_streams_and_keys_stands_in_the_table_once() {
     let calls: Vec<Operation> = RIGHTS
         .iter()
         .flat_map(|right| right.actions)
@@ -176,7 +176,9 @@ fn every_operation_stands_in_the_table_once_except_to_ask_who_one_is_which_every
         .collect();
     for operation in Operation::EACH {
         let times = calls.iter().filter(|other| **other == operation).count();
-        assert_eq!(times, usize::from(operation != Operation::GetCallerIdentity), "{operation:?}");
+        // Who one is, everybody may ask; which roles may be assumed is said by `hub`.
+        let is_of_sts = operation.iam_action().starts_with("sts:");
+        assert_eq!(times, usize::from(!is_of_sts), "{operation:?}");
     }
 }
 

@@ -112,6 +112,11 @@ fn a_message_names_what_it_is_about_and_what_to_do() {
             Reason::AccessDenied,
             &["does not accept the operator's credentials"],
         ),
+        (
+            cannot_see(Service::Kinesis, Operation::AssumeRole),
+            Reason::AccessDenied,
+            &["sts:AssumeRole", "sts:TagSession", "trust policy", "external id"],
+        ),
         (firehose(), Reason::AccessDenied, &["Grant firehose:StartDeliveryStreamEncryption on"]),
         (
             Situation::of(Service::Kinesis).wants(Wanted::Off),

@@ -13,7 +13,7 @@ use crate::api::damage::{damaged, damages};
 use crate::api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryptionStatus};
-use crate::aws::{Identity, Streams, Turn};
+use crate::aws::{Identity, Streams, Urgency};
 use crate::controller::memory::Memory;
 use crate::controller::records::{Happening, Records, ReferencedKey};
 use crate::controller::{Clock, Operator, Rules};
@@ -22,6 +22,7 @@ use crate::model::fault::Fault;
 use crate::model::key::{Key, KeyFacts, KeyName, KeyState};
 use crate::model::ledger;
 use crate::model::observation::{Look, Shown, StreamState};
+use crate::model::principal::Principal;
 use crate::model::stream::StreamArn;
 
 const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
@@ -37,7 +38,10 @@ impl Streams for PlainText {
     async fn identity(&self) -> Result<Identity, Fault> {
         Ok(Identity { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
     }
-    async fn look(&self, stream: &StreamArn, _: &Turn) -> Result<Option<Look>, Fault> {
+    async fn answers(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+    async fn look(&self, stream: &StreamArn, _: &Principal, _: Urgency) -> Result<Option<Look>, Fault> {
         Ok(Some(Look {
             arn: stream.clone(),
             created: None,
@@ -47,24 +51,36 @@ impl Streams for PlainText {
             encryption: Shown::Off,
         }))
     }
-    async fn key(&self, _: &StreamArn, name: &KeyName, _: &Turn) -> Result<Option<KeyFacts>, Fault> {
+    async fn key(
+        &self,
+        _: &StreamArn,
+        name: &KeyName,
+        _: &Principal,
+        _: Urgency,
+    ) -> Result<Option<KeyFacts>, Fault> {
         let KeyName::Arn(arn) = name else { return Ok(None) };
         let (arn, state) = (arn.clone(), KeyState::Enabled);
         Ok(Some(KeyFacts { arn, state, symmetric: true, encrypts: true, aws_managed: false }))
     }
-    async fn turn(&self, _: &StreamArn, _: Change, _: &Turn) {}
-    async fn start(&self, stream: &StreamArn, _: &Key, _: Timestamp) -> Result<(), Fault> {
+    async fn turn(&self, _: &StreamArn, _: Change, _: &Principal) {}
+    async fn start(&self, stream: &StreamArn, _: &Key, _: &Principal, _: Timestamp) -> Result<(), Fault> {
         self.called.lock().unwrap().push(stream.clone());
         Ok(())
     }
-    async fn stop(&self, stream: &StreamArn, _: Option<&Key>, _: Timestamp) -> Result<(), Fault> {
+    async fn stop(
+        &self,
+        stream: &StreamArn,
+        _: Option<&Key>,
+        _: &Principal,
+        _: Timestamp,
+    ) -> Result<(), Fault> {
         self.called.lock().unwrap().push(stream.clone());
         Ok(())
     }
-    async fn put_record(&self, _: &StreamArn, _: &str, _: &Turn) -> Result<bool, Fault> {
+    async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal) -> Result<bool, Fault> {
         Ok(true)
     }
-    async fn session_age(&self) -> Result<Option<SignedDuration>, Fault> {
+    async fn session_age(&self, _: &Principal) -> Result<Option<SignedDuration>, Fault> {
         Ok(None)
     }
 }

@@ -13,11 +13,12 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::aws::{Identity, Streams, Turn};
+use stream_encryption_operator::aws::{Identity, Streams, Urgency};
 use stream_encryption_operator::controller::records::{Happening, RecordError, Records, ReferencedKey};
 use stream_encryption_operator::model::fault::{Class, Fault, Operation};
 use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
 use stream_encryption_operator::model::observation::Look;
+use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
 use crate::cloud;
@@ -52,6 +53,13 @@ impl Aws {
         &self.link
     }
 
+    /// How old the replica's session is.
+    fn age(&self) -> Option<SignedDuration> {
+        let state = self.link.scene.state();
+        let made = state.replicas[self.link.process.replica].session;
+        made.map(|made| state.now.duration_since(made))
+    }
+
     /// Start, for the call that the ledger holds as of `reserved`. Its date is what AWS checks; nothing: when it is sent.
     pub async fn start_dated(
         &self,
@@ -62,7 +70,7 @@ impl Aws {
     ) -> Result<(), Fault> {
         let process = self.link.process;
         let operation = Operation::change(stream.service, Action::Start);
-        let age = self.session_age().await?;
+        let age = self.age();
         let grant = stream.service == Service::Firehose && matches!(key, Key::Customer(_));
         if grant && age.is_some_and(|age| age > SignedDuration::from_mins(350)) {
             // The operator's own adapter refuses it: AWS could make no grant.
@@ -139,7 +147,17 @@ impl Streams for Aws {
         Ok(identity)
     }
 
-    async fn look(&self, stream: &StreamArn, _: &Turn) -> Result<Option<Look>, Fault> {
+    async fn answers(&self) -> Result<(), Fault> {
+        self.link
+            .ask_aws(Operation::GetCallerIdentity, None, |state, caller| {
+                let now = state.now;
+                cloud::identity(&mut state.world, now, caller, REGION)
+            })
+            .await
+            .map(drop)
+    }
+
+    async fn look(&self, stream: &StreamArn, _: &Principal, _: Urgency) -> Result<Option<Look>, Fault> {
         let replica = self.link.process.replica;
         self.link
             .ask_aws(Operation::look(stream.service), None, |state, caller| {
@@ -154,7 +172,13 @@ impl Streams for Aws {
             .await
     }
 
-    async fn key(&self, stream: &StreamArn, name: &KeyName, _: &Turn) -> Result<Option<KeyFacts>, Fault> {
+    async fn key(
+        &self,
+        stream: &StreamArn,
+        name: &KeyName,
+        _: &Principal,
+        _: Urgency,
+    ) -> Result<Option<KeyFacts>, Fault> {
         self.link
             .ask_aws(Operation::DescribeKey, None, |state, caller| {
                 let now = state.now;
@@ -169,7 +193,7 @@ impl Streams for Aws {
             .await
     }
 
-    async fn turn(&self, _: &StreamArn, _: Action, _: &Turn) {
+    async fn turn(&self, _: &StreamArn, _: Action, _: &Principal) {
         // The pacer is tested by itself; here it only takes its time, now and then.
         self.link
             .request(|state| {
@@ -180,7 +204,13 @@ impl Streams for Aws {
             .await;
     }
 
-    async fn start(&self, stream: &StreamArn, key: &Key, reserved: Timestamp) -> Result<(), Fault> {
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        _: &Principal,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         self.start_dated(stream, key, reserved, Some(reserved)).await
     }
 
@@ -188,12 +218,13 @@ impl Streams for Aws {
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
+        _: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         self.stop_dated(stream, in_force, reserved, Some(reserved)).await
     }
 
-    async fn put_record(&self, stream: &StreamArn, _: &str, _: &Turn) -> Result<bool, Fault> {
+    async fn put_record(&self, stream: &StreamArn, _: &str, _: &Principal) -> Result<bool, Fault> {
         let operation = match stream.service {
             Service::Firehose => Operation::PutFirehoseRecord,
             Service::Kinesis => Operation::PutKinesisRecord,
@@ -207,10 +238,8 @@ impl Streams for Aws {
             .await
     }
 
-    async fn session_age(&self) -> Result<Option<SignedDuration>, Fault> {
-        let state = self.link.scene.state();
-        let made = state.replicas[self.link.process.replica].session;
-        Ok(made.map(|made| state.now.duration_since(made)))
+    async fn session_age(&self, _: &Principal) -> Result<Option<SignedDuration>, Fault> {
+        Ok(self.age())
     }
 }
 

@@ -23,10 +23,11 @@ use simulated_aws::world::{
 use simulated_aws::{Clock, SimulatedAws};
 use simulation::cloud;
 use stream_encryption_operator::aws::pacing::Pacer;
-use stream_encryption_operator::aws::{Aws, Streams as _, Turn, Urgency};
+use stream_encryption_operator::aws::{Aws, Streams as _, Urgency};
 use stream_encryption_operator::model::fault::{Class, Fault, Operation};
 use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
 use stream_encryption_operator::model::observation::Look;
+use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
 const ACCOUNT: &str = "111122223333";
@@ -358,13 +359,14 @@ fn in_process(world: &mut World, now: Timestamp, ask: &Ask) -> Told {
 
 /// The same by the operator's own adapters.
 async fn over_http(aws: &Aws, now: Timestamp, ask: &Ask) -> Told {
-    let turn = Turn { urgency: Urgency::Call, namespace: "data".to_owned() };
+    let by = Principal { role: None, namespace: "data".to_owned(), resource: "orders".to_owned() };
+    let urgency = Urgency::Call;
     match ask {
-        Ask::Look(stream) => told(aws.look(stream, &turn).await, Told::Look),
-        Ask::Key(stream, name) => told(aws.key(stream, name, &turn).await, Told::Key),
-        Ask::Start(stream, key) => told(aws.start(stream, key, now).await, |()| Told::Done),
-        Ask::Stop(stream, key) => told(aws.stop(stream, key.as_ref(), now).await, |()| Told::Done),
-        Ask::PutRecord(stream) => told(aws.put_record(stream, "", &turn).await, Told::Encrypted),
+        Ask::Look(stream) => told(aws.look(stream, &by, urgency).await, Told::Look),
+        Ask::Key(stream, name) => told(aws.key(stream, name, &by, urgency).await, Told::Key),
+        Ask::Start(stream, key) => told(aws.start(stream, key, &by, now).await, |()| Told::Done),
+        Ask::Stop(stream, key) => told(aws.stop(stream, key.as_ref(), &by, now).await, |()| Told::Done),
+        Ask::PutRecord(stream) => told(aws.put_record(stream, "", &by).await, Told::Encrypted),
         Ask::Identity => told(aws.identity().await, |identity| Told::Account(identity.account.to_string())),
     }
 }

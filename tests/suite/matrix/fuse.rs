@@ -14,12 +14,13 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::aws::{Identity, Streams, Turn};
+use stream_encryption_operator::aws::{Identity, Streams, Urgency};
 use stream_encryption_operator::controller::records::{Happening, RecordError, Records, ReferencedKey};
 use stream_encryption_operator::controller::{Operator, reconcile};
 use stream_encryption_operator::model::fault::Fault;
 use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
 use stream_encryption_operator::model::observation::Look;
+use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 use tokio::sync::Notify;
 
@@ -168,39 +169,61 @@ impl<A: Streams> Streams for Fused<A> {
         self.1.around(IDENTITY, self.0.identity()).await
     }
 
-    async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
-        self.1.around("look", self.0.look(stream, turn)).await
+    async fn answers(&self) -> Result<(), Fault> {
+        self.0.answers().await
     }
 
-    async fn key(&self, stream: &StreamArn, name: &KeyName, turn: &Turn) -> Result<Option<KeyFacts>, Fault> {
-        self.1.around("key", self.0.key(stream, name, turn)).await
+    async fn look(
+        &self,
+        stream: &StreamArn,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<Look>, Fault> {
+        self.1.around("look", self.0.look(stream, by, urgency)).await
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) {
-        self.0.turn(stream, action, turn).await;
+    async fn key(
+        &self,
+        stream: &StreamArn,
+        name: &KeyName,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<KeyFacts>, Fault> {
+        self.1.around("key", self.0.key(stream, name, by, urgency)).await
     }
 
-    async fn start(&self, stream: &StreamArn, key: &Key, reserved: Timestamp) -> Result<(), Fault> {
+    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) {
+        self.0.turn(stream, action, by).await;
+    }
+
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        by: &Principal,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         self.1.sends(stream);
-        self.1.around("start", self.0.start(stream, key, reserved)).await
+        self.1.around("start", self.0.start(stream, key, by, reserved)).await
     }
 
     async fn stop(
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         self.1.sends(stream);
-        self.1.around("stop", self.0.stop(stream, in_force, reserved)).await
+        self.1.around("stop", self.0.stop(stream, in_force, by, reserved)).await
     }
 
-    async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {
-        self.1.around("put record", self.0.put_record(stream, record, turn)).await
+    async fn put_record(&self, stream: &StreamArn, record: &str, by: &Principal) -> Result<bool, Fault> {
+        self.1.around("put record", self.0.put_record(stream, record, by)).await
     }
 
-    async fn session_age(&self) -> Result<Option<SignedDuration>, Fault> {
-        self.0.session_age().await
+    async fn session_age(&self, by: &Principal) -> Result<Option<SignedDuration>, Fault> {
+        self.0.session_age(by).await
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::aws::{Identity, Streams, Turn};
+use stream_encryption_operator::aws::{Identity, Streams, Urgency};
 use stream_encryption_operator::model::fault::{Class, Fault};
 use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
 use stream_encryption_operator::model::observation::{Look, Shown};
+use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
 use super::Bug;
@@ -73,11 +74,12 @@ impl SpoiledAws {
         &self,
         stream: &StreamArn,
         key: &Key,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let mut tries = 1;
         loop {
-            let answer = self.aws.start(stream, key, reserved).await;
+            let answer = self.aws.start(stream, key, by, reserved).await;
             let again = matches!(
                 &answer,
                 Err(fault)
@@ -109,7 +111,16 @@ impl Streams for SpoiledAws {
         self.aws.identity().await
     }
 
-    async fn look(&self, stream: &StreamArn, turn: &Turn) -> Result<Option<Look>, Fault> {
+    async fn answers(&self) -> Result<(), Fault> {
+        self.aws.answers().await
+    }
+
+    async fn look(
+        &self,
+        stream: &StreamArn,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<Look>, Fault> {
         let name = stream.to_string();
         let now = self.now();
         if self.bug == Bug::OldLook
@@ -117,7 +128,7 @@ impl Streams for SpoiledAws {
         {
             return Ok(look);
         }
-        let mut look = self.aws.look(stream, turn).await?;
+        let mut look = self.aws.look(stream, by, urgency).await?;
         let now = self.now();
         let mut known = self.known();
         if self.bug == Bug::FailedShownAsDone
@@ -130,7 +141,13 @@ impl Streams for SpoiledAws {
         Ok(look)
     }
 
-    async fn key(&self, stream: &StreamArn, name: &KeyName, turn: &Turn) -> Result<Option<KeyFacts>, Fault> {
+    async fn key(
+        &self,
+        stream: &StreamArn,
+        name: &KeyName,
+        by: &Principal,
+        urgency: Urgency,
+    ) -> Result<Option<KeyFacts>, Fault> {
         let asked = name.to_string();
         let now = self.now();
         if self.bug == Bug::OldKey
@@ -138,22 +155,28 @@ impl Streams for SpoiledAws {
         {
             return Ok(facts);
         }
-        let facts = self.aws.key(stream, name, turn).await?;
+        let facts = self.aws.key(stream, name, by, urgency).await?;
         let now = self.now();
         self.known().keys.insert(asked, (now, facts.clone()));
         Ok(facts)
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, turn: &Turn) {
-        self.aws.turn(stream, action, turn).await;
+    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) {
+        self.aws.turn(stream, action, by).await;
     }
 
-    async fn start(&self, stream: &StreamArn, key: &Key, reserved: Timestamp) -> Result<(), Fault> {
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        by: &Principal,
+        reserved: Timestamp,
+    ) -> Result<(), Fault> {
         self.known().asked.insert(stream.to_string(), key.clone());
         let answer = match self.bug {
-            Bug::SdkRetries => self.start_with_retries(stream, key, reserved).await,
+            Bug::SdkRetries => self.start_with_retries(stream, key, by, reserved).await,
             Bug::PauseNotNoticed => self.aws.start_dated(stream, key, reserved, None).await,
-            _ => self.aws.start(stream, key, reserved).await,
+            _ => self.aws.start(stream, key, by, reserved).await,
         };
         self.understood(answer)
     }
@@ -162,20 +185,21 @@ impl Streams for SpoiledAws {
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let answer = match self.bug {
             Bug::PauseNotNoticed => self.aws.stop_dated(stream, in_force, reserved, None).await,
-            _ => self.aws.stop(stream, in_force, reserved).await,
+            _ => self.aws.stop(stream, in_force, by, reserved).await,
         };
         self.understood(answer)
     }
 
-    async fn put_record(&self, stream: &StreamArn, record: &str, turn: &Turn) -> Result<bool, Fault> {
-        self.aws.put_record(stream, record, turn).await
+    async fn put_record(&self, stream: &StreamArn, record: &str, by: &Principal) -> Result<bool, Fault> {
+        self.aws.put_record(stream, record, by).await
     }
 
-    async fn session_age(&self) -> Result<Option<SignedDuration>, Fault> {
-        self.aws.session_age().await
+    async fn session_age(&self, by: &Principal) -> Result<Option<SignedDuration>, Fault> {
+        self.aws.session_age(by).await
     }
 }
