@@ -164,6 +164,8 @@ reasons! {
     StreamOwnedByAnother => Stalled,
     /// No policy allows this namespace this stream, or this key for it.
     NotPermitted => Stalled,
+    /// Policies name different roles for this stream.
+    RolesDiffer => Stalled,
     /// No policy allows this namespace to turn encryption of this stream off.
     DisableNotPermitted => Stalled,
     /// Corrected three times in 24 hours, and changed again by somebody.

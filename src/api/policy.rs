@@ -22,6 +22,7 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
     category = "encryption",
     doc = "Allows namespaces to have streams encrypted: which namespaces, which streams, which keys. Where no policy speaks of a stream, the operator calls nothing.",
     printcolumn(name = "Streams", type_ = "string", json_path = ".spec.streams"),
+    printcolumn(name = "Role", type_ = "string", json_path = ".spec.role.arn", priority = 1),
     printcolumn(name = "Disable", type_ = "boolean", json_path = ".spec.allowDisable"),
     printcolumn(name = "Calls", type_ = "integer", json_path = ".spec.maxCallsPerDay"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -30,7 +31,10 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
 pub struct StreamEncryptionPolicySpec {
     /// Which namespaces, by their labels. {} is every namespace; one by its name: matchLabels {kubernetes.io/metadata.name: NAME}.
     pub namespaces: NamespaceSelector,
-    /// Which streams: ARNs, with * for the partition, for the region, or for any characters in the name; own stands for the operator's account.
+    /// The role that the operator assumes for these streams; without one it uses its own rights. Policies that speak of one stream have to name the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<PolicyRole>,
+    /// Which streams: ARNs, with * for the partition, for the region, or for any characters in the name; own stands for the account of the role, or without one for the operator's.
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 256)))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(p, p.matches('^arn:([*]|aws(-[a-z]+)*):(firehose:([*]|[a-z]+(-[a-z]+)+-[0-9]+):(own|[0-9]{12}):deliverystream|kinesis:([*]|[a-z]+(-[a-z]+)+-[0-9]+):(own|[0-9]{12}):stream)/[a-zA-Z0-9_.*-]{1,128}$'))").message("write patterns of streams' ARNs: arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, with * for the partition, for the region or in the name; the account is 12 digits or own"))]
     pub streams: Vec<String>,
@@ -45,6 +49,23 @@ pub struct StreamEncryptionPolicySpec {
     #[serde(default = "default_calls")]
     #[schemars(range(min = 1, max = 25))]
     pub max_calls_per_day: u32,
+}
+
+/// A role in AWS. Whoever may write policies chooses it; no `StreamEncryption` can.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRole {
+    /// Its ARN.
+    #[schemars(
+        length(max = 612),
+        regex(
+            pattern = r"^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/([a-zA-Z0-9_+=,.@:-]+/)*[a-zA-Z0-9_+=,.@-]{1,64}$"
+        )
+    )]
+    pub arn: String,
+    /// The external id that its trust policy demands.
+    #[serde(default, rename = "externalID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1224), regex(pattern = r"^[a-zA-Z0-9_+=,.@:/-]*$"))]
+    pub external_id: Option<String>,
 }
 
 /// Namespaces by their labels; all of what is written has to be true of one.
@@ -121,6 +142,7 @@ impl StreamEncryptionPolicySpec {
         let all = |patterns: &[&str]| patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         Self {
             namespaces: NamespaceSelector::default(),
+            role: None,
             streams: all(&["arn:*:firehose:*:own:deliverystream/*", "arn:*:kinesis:*:own:stream/*"]),
             keys: all(&["AWS_OWNED_CMK", "arn:*:kms:*:own:key/*", "arn:*:kms:*:own:alias/*"]),
             allow_disable: false,

@@ -22,7 +22,7 @@ use super::faults::{fault, no_session, not_sent, unreadable};
 use super::pacing::{Quota, Turn};
 use super::requests::{DEADLINE, Requests};
 use crate::model::fault::{Class, Fault, Operation};
-use crate::model::principal::{Principal, Role};
+use crate::model::principal::{Principal, Role, SESSION_TAGS};
 use crate::model::stream::Region;
 
 const OPERATION: Operation = Operation::AssumeRole;
@@ -35,8 +35,6 @@ const LONGEST_NAME: usize = 64;
 /// The longest value of a session tag
 /// ([session tags](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html)).
 const LONGEST_TAG: usize = 256;
-const NAMESPACE_TAG: &str = "streamencryption.dev/namespace";
-const RESOURCE_TAG: &str = "streamencryption.dev/resource";
 
 /// Assumes roles.
 pub(super) struct Assume {
@@ -65,10 +63,9 @@ impl Assume {
             .client
             .assume_role()
             .role_arn(role.arn.to_string())
-            .set_external_id(role.external_id.clone())
+            .set_external_id(role.external_id.as_ref().map(|id| id.as_str().to_owned()))
             .role_session_name(session_name(by))
-            .tags(tag(NAMESPACE_TAG, &by.namespace)?)
-            .tags(tag(RESOURCE_TAG, &by.resource)?)
+            .set_tags(Some(tags(by)?))
             .duration_seconds(i32::try_from(LASTS.as_secs()).unwrap_or(i32::MAX));
         let send = async || {
             let own = self.own.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
@@ -87,9 +84,14 @@ fn credentials(answer: AssumeRoleOutput) -> Result<Credentials, Fault> {
     Ok(Credentials::new(given.access_key_id, given.secret_access_key, token, Some(expiry), "AssumeRole"))
 }
 
-fn tag(key: &str, value: &str) -> Result<Tag, Fault> {
-    let tag = Tag::builder().key(key).value(fitted(value, LONGEST_TAG)).build();
-    tag.map_err(|error| not_sent(OPERATION, Class::Invalid, "UnreadableTag", &error.to_string()))
+fn tags(by: &Principal) -> Result<Vec<Tag>, Fault> {
+    let values = [&by.namespace, &by.resource];
+    let tags = SESSION_TAGS
+        .iter()
+        .zip(values)
+        .map(|(&key, value)| Tag::builder().key(key).value(fitted(value, LONGEST_TAG)).build());
+    tags.collect::<Result<_, _>>()
+        .map_err(|error| not_sent(OPERATION, Class::Invalid, "UnreadableTag", &error.to_string()))
 }
 
 /// `NAMESPACE.RESOURCE`: a namespace's name has no dot, so the first one parts the two.

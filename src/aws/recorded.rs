@@ -177,6 +177,6 @@ pub(super) fn somebody() -> Principal {
 /// A role in another account, on behalf of a resource.
 pub(super) fn assuming(resource: &str) -> Principal {
     let arn = "arn:aws:iam::222222222222:role/stream-encryption".parse().unwrap();
-    let role = Role { arn, external_id: Some("of-the-data-team".to_owned()) };
+    let role = Role { arn, external_id: Some("of-the-data-team".parse().unwrap()) };
     Principal { role: Some(role), namespace: "data".to_owned(), resource: resource.to_owned() }
 }

@@ -240,7 +240,7 @@ fn status(
     // What a ledger holds is told to its owner only.
     if matches!(
         decision.reason,
-        Reason::NotPermitted | Reason::StreamOwnedByAnother | Reason::LedgerUnreadable
+        Reason::NotPermitted | Reason::RolesDiffer | Reason::StreamOwnedByAnother | Reason::LedgerUnreadable
     ) {
         return status;
     }

@@ -21,8 +21,8 @@ use crate::model::decision::{Intent, Wanted};
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::{self, Key, KeyFacts, KeyName, KeyProblem};
 use crate::model::pattern::Own;
-use crate::model::permission::{Permission, Policy};
-use crate::model::principal::Principal;
+use crate::model::permission::{Permission, Policy, Refusal};
+use crate::model::principal::{Principal, Role};
 use crate::model::stream::{Malformed, Region, StreamArn};
 
 /// What a resource is about, resolved.
@@ -69,10 +69,11 @@ pub(super) async fn resolve<A: Streams, R: Records>(
         Err(why) => return Ok(Err(Unresolved::Spec(why))),
     };
     let own = Own { account: identity.account, partition: identity.partition };
+    let permission = permission(operator, resource, own).await?;
     let mut subject = Subject {
-        principal: principal(resource),
+        principal: principal(resource, role(&permission, &stream)),
         intent: intent(resource),
-        permission: permission(operator, resource, own).await?,
+        permission,
         key: None,
         fault: None,
         drift_interval: spread(operator.rules.drift_interval, resource),
@@ -121,9 +122,17 @@ fn stream(asked: &StreamReference, identity: &Identity, region: &Region) -> Resu
     }
 }
 
-fn principal(resource: &StreamEncryption) -> Principal {
+/// The role that the policies name. Where they do not allow the stream there is none, and nothing is asked of AWS.
+fn role(permission: &Permission, stream: &StreamArn) -> Option<Role> {
+    if permission.stream(stream) == Err(Refusal::Roles) {
+        warn!(%stream, "several policies name different roles or external ids for this stream: none is used");
+    }
+    permission.stream(stream).ok().flatten().cloned()
+}
+
+fn principal(resource: &StreamEncryption, role: Option<Role>) -> Principal {
     let me = super::book::owner(resource);
-    Principal { role: None, namespace: me.namespace, resource: me.name }
+    Principal { role, namespace: me.namespace, resource: me.name }
 }
 
 fn intent(resource: &StreamEncryption) -> Intent {
@@ -185,9 +194,9 @@ pub(super) async fn permission<A: Streams, R: Records>(
     for spec in operator.records.policies(namespace).await? {
         let (policy, malformed) = Policy::read(&spec);
         for error in malformed {
-            warn!(%error, "a policy cannot be read, and this part of it allows nothing");
+            warn!(%error, "what cannot be read of a policy allows nothing; a policy whose role cannot be read, nothing at all");
         }
-        policies.push(policy);
+        policies.extend(policy);
     }
     Ok(Permission::of(policies, own))
 }

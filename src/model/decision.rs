@@ -327,6 +327,7 @@ fn permitted(i: &Input<'_>) -> Result<(), Refusal> {
 fn refused(refusal: Refusal) -> Reason {
     match refusal {
         Refusal::Stream | Refusal::Key => Reason::NotPermitted,
+        Refusal::Roles => Reason::RolesDiffer,
         Refusal::Disable => Reason::DisableNotPermitted,
     }
 }

@@ -11,11 +11,11 @@ pub mod role;
 pub mod scope;
 
 use document::{Policy, Principal, Statement, Words};
-use role::RoleArn;
 use scope::Scope;
 
 use crate::api::stream_encryption::Service::{self, Firehose, Kinesis};
 use crate::model::fault::Operation;
+use crate::model::principal::RoleArn;
 
 /// What a policy is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -155,6 +155,7 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         ),
         Reason::StreamOwnedByAnother => "Another StreamEncryption owns this stream. Delete one of the two.".to_owned(),
         Reason::NotPermitted => not_permitted(i).to_owned(),
+        Reason::RolesDiffer => "Several StreamEncryptionPolicies allow this namespace this stream, and they name different roles or external ids for it. Have an administrator leave one.".to_owned(),
         Reason::DisableNotPermitted => {
             "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it.".to_owned()
         }

@@ -16,6 +16,10 @@ const LONGEST_PATH: usize = 512;
 /// ([AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html)).
 const EXTERNAL_ID: std::ops::RangeInclusive<usize> = 2..=1224;
 
+/// The tags of a role's session: for a resource of which namespace the operator works, and for which one
+/// ([session tags](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html)).
+pub const SESSION_TAGS: [&str; 2] = ["streamencryption.dev/namespace", "streamencryption.dev/resource"];
+
 /// The ARN of an IAM role: `arn:aws:iam::ACCOUNT:role/NAME`, or `arn:aws:iam::ACCOUNT:role/PATH/NAME`
 /// ([Role](https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html)).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,13 +34,18 @@ pub struct RoleArn {
 }
 
 /// A role that the operator assumes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Role {
     /// Which one.
     pub arn: RoleArn,
-    /// The external id that its trust policy demands ([checked](external_id)).
-    pub external_id: Option<String>,
+    /// The external id that its trust policy demands.
+    pub external_id: Option<ExternalId>,
 }
+
+/// What the operator has to know, besides having its own role, to assume another
+/// ([external id](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-user_externalid.html)).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExternalId(String);
 
 /// As whom AWS is asked, and for which resource. The resource is part of it: a role's session is named and tagged after it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,21 +74,33 @@ impl Principal {
     }
 }
 
-/// An external id that STS takes.
-pub fn external_id(text: &str) -> Result<String, Malformed> {
-    let good = EXTERNAL_ID.contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&b));
-    if good { Ok(text.to_owned()) } else { Err(Malformed::ExternalId) }
+impl ExternalId {
+    /// As STS is told it. It goes nowhere else, but into a trust policy that somebody has printed.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+fn is_all(text: &str, lengths: std::ops::RangeInclusive<usize>, others: &[u8]) -> bool {
+    lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
 }
 
 fn is_name(text: &str) -> bool {
-    (1..=LONGEST_NAME).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b))
+    is_all(text, 1..=LONGEST_NAME, b"_+=,.@-")
 }
 
+/// IAM takes every visible character. A star is not taken here: in a policy that is printed it would mean many roles.
 fn is_path(text: &str) -> bool {
-    let good = (3..=LONGEST_PATH).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    text == "/" || good
+    text == "/" || (is_all(text, 3..=LONGEST_PATH, b"_+=,.@:/-") && !text.contains("//"))
+}
+
+impl FromStr for ExternalId {
+    type Err = Malformed;
+    fn from_str(text: &str) -> Result<Self, Malformed> {
+        let good = is_all(text, EXTERNAL_ID, b"_+=,.@:/-");
+        if good { Ok(Self(text.to_owned())) } else { Err(Malformed::ExternalId) }
+    }
 }
 
 impl FromStr for RoleArn {
@@ -106,10 +127,9 @@ impl fmt::Display for RoleArn {
     }
 }
 
-impl fmt::Debug for Role {
+impl fmt::Debug for ExternalId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let external_id = self.external_id.as_ref().map(|_| "not shown");
-        f.debug_struct("Role").field("arn", &self.arn).field("external_id", &external_id).finish()
+        f.write_str("(not shown)")
     }
 }
 
@@ -120,7 +140,7 @@ mod tests {
     const ROLE: &str = "arn:aws:iam::111122223333:role/stream-encryption";
 
     fn role(external_id: Option<&str>) -> Role {
-        Role { arn: ROLE.parse().unwrap(), external_id: external_id.map(str::to_owned) }
+        Role { arn: ROLE.parse().unwrap(), external_id: external_id.map(|id| id.parse().unwrap()) }
     }
 
     #[test]
@@ -157,6 +177,11 @@ mod tests {
             "arn:aws:iam::111122223333:role/",
             "arn:aws:iam::111122223333:role/teams/",
             "arn:aws:iam::111122223333:role//a",
+            "arn:aws:iam::111122223333:role/a//b",
+            "arn:aws:iam::111122223333:role/*",
+            "arn:aws:iam::111122223333:role/*/b",
+            "arn:aws:iam::111122223333:root",
+            "arn:aws:iam::*:role/a",
             "arn:aws:iam::111122223333:roles/a",
             "arn:aws:iam::111122223333:user/a",
             "arn:aws:sts::111122223333:assumed-role/a/session",
@@ -178,10 +203,10 @@ mod tests {
     #[test]
     fn an_external_id_is_one_that_sts_takes() {
         for good in ["42", "a-b_c+d=e,f.g@h:i/j", &"a".repeat(1224)] {
-            assert_eq!(external_id(good).as_deref(), Ok(good));
+            assert_eq!(good.parse::<ExternalId>().unwrap().as_str(), good);
         }
         for bad in ["", "a", "a b", "a;b", "ää", &"a".repeat(1225)] {
-            assert_eq!(external_id(bad), Err(Malformed::ExternalId), "{bad}");
+            assert_eq!(bad.parse::<ExternalId>(), Err(Malformed::ExternalId), "{bad}");
         }
     }
 
@@ -189,18 +214,20 @@ mod tests {
     fn nothing_that_is_written_of_a_principal_shows_the_external_id() {
         for id in ["42", "a-very-secret-id"] {
             let (namespace, resource) = ("data".to_owned(), "orders".to_owned());
-            let principal = Principal { role: Some(role(Some(id))), namespace, resource };
+            let arn = ROLE.replace("111122223333", "999988887777").parse().unwrap();
+            let role = Role { arn, ..role(Some(id)) };
+            let principal = Principal { role: Some(role), namespace, resource };
             for written in [format!("{principal:?}"), format!("{principal:#?}")] {
-                assert!(!written.contains(&format!("\"{id}\"")), "{written}");
+                assert!(!written.contains(id), "{written}");
                 assert!(written.contains("not shown") && written.contains("orders"), "{written}");
             }
         }
-        assert!(!external_id("a;very;secret;id").unwrap_err().to_string().contains("secret"));
+        assert!(!"a;very;secret;id".parse::<ExternalId>().unwrap_err().to_string().contains("secret"));
     }
 
     #[test]
     fn whether_a_role_has_an_external_id_is_shown() {
         assert!(format!("{:?}", role(None)).ends_with("external_id: None }"));
-        assert!(format!("{:?}", role(Some("42"))).ends_with("external_id: Some(\"not shown\") }"));
+        assert!(format!("{:?}", role(Some("42"))).ends_with("external_id: Some((not shown)) }"));
     }
 }

@@ -14,7 +14,7 @@ use super::permission::{Permission, Policy};
 use super::stream::StreamArn;
 use crate::api::condition::Reason;
 use crate::api::ledger::{Action, Owner, StreamLedgerSpec};
-use crate::api::policy::StreamEncryptionPolicySpec;
+use crate::api::policy::{PolicyRole, StreamEncryptionPolicySpec};
 use crate::api::stream_encryption::{Drift, Service};
 
 /// The operator's own account.
@@ -81,7 +81,22 @@ pub(super) fn allowed(
         ..StreamEncryptionPolicySpec::own_account()
     };
     let own = Own { account: account.parse().unwrap(), partition: partition.parse().unwrap() };
-    Permission::of(vec![Policy::read(&spec).0], own)
+    Permission::of(Policy::read(&spec).0.into_iter().collect(), own)
+}
+
+/// As [`allowed`] has it, by as many policies as there are roles.
+pub(super) fn allowed_as(roles: &[&str]) -> Permission {
+    let policies = roles.iter().filter_map(|role| {
+        let role = Some(PolicyRole { arn: format!("arn:aws:iam::{ACCOUNT}:role/{role}"), external_id: None });
+        let spec = StreamEncryptionPolicySpec {
+            role,
+            allow_disable: true,
+            ..StreamEncryptionPolicySpec::own_account()
+        };
+        Policy::read(&spec).0
+    });
+    let own = Own { account: ACCOUNT.parse().unwrap(), partition: "aws".parse().unwrap() };
+    Permission::of(policies.collect(), own)
 }
 
 /// The day on which every story begins.

@@ -75,7 +75,7 @@ pub enum Malformed {
     KeyAlias(String),
     /// Not a role's ARN.
     #[error(
-        "{0:?} is not the ARN of a role: write arn:aws:iam::ACCOUNT:role/NAME, and the path before NAME if it has one"
+        "{0:?} is not the ARN of a role: write arn:aws:iam::ACCOUNT:role/NAME, with the path before NAME if it has one: the role itself, and not a session of it"
     )]
     RoleArn(String),
     /// Not an external id. It is not repeated.

@@ -5,9 +5,10 @@
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::model::iam::document::Policy;
-use crate::model::iam::role::{self, ExternalId, ObjectName, OidcProvider, RoleArn};
+use crate::model::iam::role::{self, ObjectName, OidcProvider};
 use crate::model::iam::scope::{KeyPattern, Refused, Scope, StreamPattern};
 use crate::model::iam::{self, Feature};
+use crate::model::principal::{ExternalId, RoleArn};
 
 /// A document to print.
 #[derive(Debug, Subcommand)]

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use stream_encryption_operator::model::fault::Operation;
-use stream_encryption_operator::model::iam::role::SESSION_TAGS;
+use stream_encryption_operator::model::principal::SESSION_TAGS;
 
 use crate::readme::commands;
 

@@ -106,7 +106,7 @@ async fn what_differs_in_role_external_id_namespace_or_resource_gets_a_session_o
         Principal { namespace: "web".to_owned(), ..one.clone() },
         Principal { role: Some(Role { arn: other_arn, ..role.clone() }), ..one.clone() },
         Principal { role: Some(Role { external_id: None, ..role.clone() }), ..one.clone() },
-        Principal { role: Some(Role { external_id: Some("another".to_owned()), ..role }), ..one },
+        Principal { role: Some(Role { external_id: Some("another".parse().unwrap()), ..role }), ..one },
     ];
     let mut keys = Vec::new();
     for principal in principals.iter().chain(&principals) {

@@ -4,30 +4,17 @@
 //! What those roles may do with streams and keys is not said here. A role's trust never names an account or everybody, only one
 //! role, service or service account.
 
-use std::fmt;
 use std::str::FromStr;
 
 use super::document::{Policy, Principal, Statement};
 use crate::model::object::can_be_named;
+use crate::model::principal::{ExternalId, RoleArn};
 use crate::model::stream::{Account, Partition, arn_parts};
 
 /// To assume a role.
 const ASSUME_ROLE: &str = "sts:AssumeRole";
 /// To tag the session; without it AWS refuses a request for a session with tags.
 const TAG_SESSION: &str = "sts:TagSession";
-
-/// The tags of a session in a spoke: for which resource, and in which namespace, the operator works
-/// ([session tags](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html)).
-pub const SESSION_TAGS: [&str; 2] = ["streamencryption.dev/namespace", "streamencryption.dev/resource"];
-
-/// The ARN of a role: `arn:aws:iam::ACCOUNT:role/NAME`, with or without a path before the name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoleArn(String);
-
-/// What the operator has to know, besides having its own role, to assume a spoke's
-/// ([external ID](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-user_externalid.html)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExternalId(String);
 
 /// The ARN of a cluster's OIDC provider: `arn:aws:iam::ACCOUNT:oidc-provider/HOST/id/ID`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,14 +30,6 @@ pub struct ObjectName(String);
 /// Why a text is not what it should be; the message says what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// Not a role.
-    #[error(
-        "{0:?} is not a role: write arn:aws:iam::ACCOUNT:role/NAME, the role itself and not a session of it"
-    )]
-    Role(String),
-    /// Not an external ID.
-    #[error("{0:?} is not an external ID: write 2 to 1224 of the characters a-z A-Z 0-9 _ + = , . @ : / -")]
-    ExternalId(String),
     /// Not an OIDC provider.
     #[error(
         "{0:?} is not an OIDC provider: write arn:aws:iam::ACCOUNT:oidc-provider/oidc.eks.REGION.amazonaws.com/id/ID, as `aws iam list-open-id-connect-providers` shows it"
@@ -79,7 +58,7 @@ pub fn spoke_trust(hub: &RoleArn, external_id: &ExternalId) -> Policy {
         Statement::allow("LetTheHubAssumeThisRole", [ASSUME_ROLE]).to(hub()).only_if(
             "StringEquals",
             "sts:ExternalId",
-            [&external_id.0],
+            [external_id.as_str()],
         ),
         Statement::allow("LetTheHubTagItsSessions", [TAG_SESSION]).to(hub()),
     ])
@@ -119,26 +98,6 @@ fn is_all(text: &str, lengths: std::ops::RangeInclusive<usize>, others: &[u8]) -
     lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
 }
 
-impl FromStr for RoleArn {
-    type Err = Unfit;
-    fn from_str(text: &str) -> Result<Self, Unfit> {
-        let named = iam_resource(text).and_then(|resource| resource.strip_prefix("role/"));
-        let good = named.is_some_and(|named| {
-            let name = named.rsplit('/').next().unwrap_or_default();
-            is_all(named, 1..=576, b"_+=,.@-/") && is_all(name, 1..=64, b"_+=,.@-")
-        });
-        if good { Ok(Self(text.to_owned())) } else { Err(Unfit::Role(text.to_owned())) }
-    }
-}
-
-impl FromStr for ExternalId {
-    type Err = Unfit;
-    fn from_str(text: &str) -> Result<Self, Unfit> {
-        let good = is_all(text, 2..=1224, b"_+=,.@:/-");
-        if good { Ok(Self(text.to_owned())) } else { Err(Unfit::ExternalId(text.to_owned())) }
-    }
-}
-
 impl FromStr for OidcProvider {
     type Err = Unfit;
     fn from_str(text: &str) -> Result<Self, Unfit> {
@@ -154,39 +113,5 @@ impl FromStr for ObjectName {
     type Err = Unfit;
     fn from_str(text: &str) -> Result<Self, Unfit> {
         if can_be_named(text) { Ok(Self(text.to_owned())) } else { Err(Unfit::ObjectName(text.to_owned())) }
-    }
-}
-
-impl fmt::Display for RoleArn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_role_is_one_role_of_one_account_and_no_session_user_account_or_pattern() {
-        for good in [
-            "arn:aws:iam::111122223333:role/stream-encryption",
-            "arn:aws-cn:iam::111122223333:role/teams/data/stream_encryption+1",
-        ] {
-            assert_eq!(good.parse::<RoleArn>().unwrap().to_string(), good);
-        }
-        for bad in [
-            "stream-encryption",
-            "arn:aws:iam::111122223333:root",
-            "arn:aws:iam::111122223333:user/stream-encryption",
-            "arn:aws:iam::111122223333:role/",
-            "arn:aws:iam::111122223333:role/teams/",
-            "arn:aws:iam::111122223333:role/*",
-            "arn:aws:iam::*:role/stream-encryption",
-            "arn:aws:iam:eu-west-1:111122223333:role/stream-encryption",
-            "arn:aws:sts::111122223333:assumed-role/stream-encryption/session",
-        ] {
-            assert_eq!(bad.parse::<RoleArn>(), Err(Unfit::Role(bad.to_owned())));
-        }
     }
 }

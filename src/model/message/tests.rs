@@ -44,7 +44,7 @@ fn a_key_that_no_policy_allows_is_not_named_to_the_namespace() {
         ..StreamEncryptionPolicySpec::own_account()
     };
     let own = Situation::of(Service::Firehose).permission.own().clone();
-    let restricted = Permission::of(vec![Policy::read(&only_the_aws_owned).0], own);
+    let restricted = Permission::of(Policy::read(&only_the_aws_owned).0.into_iter().collect(), own);
     let s = Situation::of(Service::Firehose).converged().with(|s| s.permission = restricted).after(60);
     assert_eq!(
         claims::key_in_force(&s.input()),

@@ -97,7 +97,7 @@ pub(crate) fn permission(limit: u32) -> Permission {
         ..StreamEncryptionPolicySpec::own_account()
     };
     let own = Own { account: FIREHOSE.account.clone(), partition: FIREHOSE.partition.clone() };
-    Permission::of(vec![Policy::read(&spec).0], own)
+    Permission::of(Policy::read(&spec).0.into_iter().collect(), own)
 }
 
 /// When every story begins.

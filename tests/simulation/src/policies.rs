@@ -4,13 +4,19 @@
 //! A policy here is a plain value; [`Policies::of`] writes it down as the operator reads it, and [`Policies::allowed_since`] says what
 //! it means. It is pure: no time of its own, no faults.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use stream_encryption_operator::api::policy::{NamespaceSelector, StreamEncryptionPolicySpec};
+use stream_encryption_operator::api::policy::{NamespaceSelector, PolicyRole, StreamEncryptionPolicySpec};
 use stream_encryption_operator::model::key::{Key, KeyName};
+use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
 use crate::keys;
 use crate::scene::{ACCOUNT, REGION};
+
+/// The external id that every policy with a role names.
+const EXTERNAL_ID: &str = "of-this-cluster";
 
 /// What one policy allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub struct Allowed {
     pub keys: Keys,
     /// Whether encryption may be turned off.
     pub disable: bool,
+    /// As which of the account's roles, by name; nothing: as the operator itself.
+    pub role: Option<&'static str>,
 }
 
 /// Which keys a policy allows.
@@ -60,7 +68,7 @@ impl Allowed {
     /// All of the operator's account, as the chart's default policy has it.
     #[must_use]
     pub fn own_account(disable: bool) -> Self {
-        Self { namespace: None, stream: None, keys: Keys::Own, disable }
+        Self { namespace: None, stream: None, keys: Keys::Own, disable, role: None }
     }
 
     fn spec(&self, calls: u32) -> StreamEncryptionPolicySpec {
@@ -83,11 +91,23 @@ impl Allowed {
         StreamEncryptionPolicySpec {
             // Who is selected is decided before it is handed on.
             namespaces: NamespaceSelector::default(),
+            role: self
+                .role
+                .map(|name| PolicyRole { arn: arn_of(name), external_id: Some(EXTERNAL_ID.to_owned()) }),
             streams,
             keys,
             allow_disable: self.disable,
             max_calls_per_day: calls,
         }
+    }
+
+    /// Whether a principal has the rights with which this is done, and works for that namespace.
+    fn is_done_by(&self, namespace: &str, by: &Principal) -> bool {
+        let role = by.role.as_ref().map(|role| (role.arn.to_string(), role.external_id.as_ref()));
+        let named = |(arn, id): &(String, Option<_>)| {
+            Some(arn.as_str()) == self.role.map(arn_of).as_deref() && id.is_some()
+        };
+        by.namespace == namespace && role.as_ref().map_or(self.role.is_none(), named)
     }
 
     fn speaks_of(&self, namespace: &str, stream: &StreamArn) -> bool {
@@ -137,18 +157,29 @@ impl Policies {
         allow(self.now(), namespace, stream, act)
     }
 
-    /// Whether a resource of the namespace might do this at any time since then.
+    /// Whether policies name different roles for a stream of the namespace now.
+    #[must_use]
+    pub fn roles_differ(&self, namespace: &str, stream: &StreamArn) -> bool {
+        roles_differ(self.now(), namespace, stream)
+    }
+
+    /// Whether a resource of the namespace might do this, as this principal, at any time since then.
     #[must_use]
     pub fn allowed_since(
         &self,
         since: Timestamp,
         namespace: &str,
+        by: &Principal,
         stream: &StreamArn,
         act: &Act<'_>,
     ) -> bool {
         // Those that were in effect at that time count as well.
         let first = self.history.partition_point(|(at, _)| *at <= since).saturating_sub(1);
-        self.history[first..].iter().any(|(_, policies)| allow(policies, namespace, stream, act))
+        self.history[first..].iter().any(|(_, policies)| {
+            allow(policies, namespace, stream, act)
+                && !roles_differ(policies, namespace, stream)
+                && speaking(policies, namespace, stream).all(|policy| policy.is_done_by(namespace, by))
+        })
     }
 
     /// Whether any policy allows Stop to anybody now.
@@ -162,6 +193,23 @@ impl Policies {
     }
 }
 
+fn speaking<'a>(
+    policies: &'a [Allowed],
+    namespace: &str,
+    stream: &StreamArn,
+) -> impl Iterator<Item = &'a Allowed> {
+    policies.iter().filter(move |policy| policy.speaks_of(namespace, stream))
+}
+
 fn allow(policies: &[Allowed], namespace: &str, stream: &StreamArn, act: &Act<'_>) -> bool {
-    policies.iter().any(|policy| policy.speaks_of(namespace, stream) && policy.allows(act))
+    speaking(policies, namespace, stream).any(|policy| policy.allows(act))
+}
+
+fn roles_differ(policies: &[Allowed], namespace: &str, stream: &StreamArn) -> bool {
+    let roles: BTreeSet<_> = speaking(policies, namespace, stream).map(|policy| policy.role).collect();
+    roles.len() > 1
+}
+
+fn arn_of(role: &str) -> String {
+    format!("arn:aws:iam::{ACCOUNT}:role/{role}")
 }

@@ -25,6 +25,7 @@ use crate::cloud;
 use crate::faults::Request;
 use crate::link::{Link, arrives};
 use crate::policies::Act;
+use crate::promises::Sent;
 use crate::scene::{REGION, State};
 use crate::writes::Write;
 
@@ -65,10 +66,11 @@ impl Aws {
         &self,
         stream: &StreamArn,
         key: &Key,
+        as_whom: &Principal,
         reserved: Timestamp,
         dated: Option<Timestamp>,
     ) -> Result<(), Fault> {
-        let process = self.link.process;
+        let by = self.link.process;
         let operation = Operation::change(stream.service, Action::Start);
         let age = self.age();
         let grant = stream.service == Service::Firehose && matches!(key, Key::Customer(_));
@@ -85,7 +87,8 @@ impl Aws {
             .ask_aws(operation, dated, |state, caller| {
                 let now = state.now;
                 let told = cloud::start(&mut state.world, now, caller, stream, key);
-                state.sent(process, stream, Action::Start, Some(key), reserved, &told.0);
+                let (action, key) = (Action::Start, Some(key));
+                state.sent(&Sent { by, as_whom, stream, action, key, reserved }, &told.0);
                 told
             })
             .await
@@ -96,15 +99,17 @@ impl Aws {
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
+        as_whom: &Principal,
         reserved: Timestamp,
         dated: Option<Timestamp>,
     ) -> Result<(), Fault> {
-        let process = self.link.process;
+        let by = self.link.process;
         self.link
             .ask_aws(Operation::change(stream.service, Action::Stop), dated, |state, caller| {
                 let now = state.now;
                 let told = cloud::stop(&mut state.world, now, caller, stream, in_force);
-                state.sent(process, stream, Action::Stop, None, reserved, &told.0);
+                let (action, key) = (Action::Stop, None);
+                state.sent(&Sent { by, as_whom, stream, action, key, reserved }, &told.0);
                 told
             })
             .await
@@ -157,12 +162,12 @@ impl Streams for Aws {
             .map(drop)
     }
 
-    async fn look(&self, stream: &StreamArn, _: &Principal, _: Urgency) -> Result<Option<Look>, Fault> {
+    async fn look(&self, stream: &StreamArn, by: &Principal, _: Urgency) -> Result<Option<Look>, Fault> {
         let replica = self.link.process.replica;
         self.link
             .ask_aws(Operation::look(stream.service), None, |state, caller| {
                 let now = state.now;
-                state.causes(stream, &Act::Look);
+                state.causes(by, stream, &Act::Look);
                 let told = cloud::look(&mut state.world, now, caller, stream);
                 if arrives(&told.1) {
                     state.looked(replica, stream, &told.0);
@@ -176,13 +181,13 @@ impl Streams for Aws {
         &self,
         stream: &StreamArn,
         name: &KeyName,
-        _: &Principal,
+        by: &Principal,
         _: Urgency,
     ) -> Result<Option<KeyFacts>, Fault> {
         self.link
             .ask_aws(Operation::DescribeKey, None, |state, caller| {
                 let now = state.now;
-                state.causes(stream, &Act::Ask(name));
+                state.causes(by, stream, &Act::Ask(name));
                 let told = cloud::key(&mut state.world, now, caller, stream, name);
                 if told.0.is_err() {
                     // A key that cannot be read, and then can, is one that somebody has mended.
@@ -208,23 +213,23 @@ impl Streams for Aws {
         &self,
         stream: &StreamArn,
         key: &Key,
-        _: &Principal,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        self.start_dated(stream, key, reserved, Some(reserved)).await
+        self.start_dated(stream, key, by, reserved, Some(reserved)).await
     }
 
     async fn stop(
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
-        _: &Principal,
+        by: &Principal,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        self.stop_dated(stream, in_force, reserved, Some(reserved)).await
+        self.stop_dated(stream, in_force, by, reserved, Some(reserved)).await
     }
 
-    async fn put_record(&self, stream: &StreamArn, _: &str, _: &Principal) -> Result<bool, Fault> {
+    async fn put_record(&self, stream: &StreamArn, _: &str, by: &Principal) -> Result<bool, Fault> {
         let operation = match stream.service {
             Service::Firehose => Operation::PutFirehoseRecord,
             Service::Kinesis => Operation::PutKinesisRecord,
@@ -232,7 +237,7 @@ impl Streams for Aws {
         self.link
             .ask_aws(operation, None, |state, caller| {
                 let now = state.now;
-                state.causes(stream, &Act::Look);
+                state.causes(by, stream, &Act::Look);
                 cloud::put_record(&mut state.world, now, caller, stream)
             })
             .await

@@ -21,7 +21,7 @@ use stream_encryption_operator::model::ledger::{ARRIVAL, DAY};
 use crate::scene::{ACCOUNT, MISTAKEN, OPERATOR};
 use crate::story::since_begin;
 
-pub use calls::USUAL_SKEW;
+pub use calls::{Sent, USUAL_SKEW};
 pub use words::written;
 use words::{Glimpse, ShownOf};
 

@@ -93,6 +93,9 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) 
     if !state.policies.allow(&namespace, stream, &Act::Look) {
         return says(&[Reason::NotPermitted]);
     }
+    if state.policies.roles_differ(&namespace, stream) {
+        return says(&[Reason::RolesDiffer]);
+    }
     if (off || spec.deletion_policy == DeletionPolicy::Disable)
         && !state.policies.allow(&namespace, stream, &Act::Stop)
     {

@@ -73,6 +73,8 @@ pub enum Bug {
     PoliciesKept,
     /// Policies are read once in a visit, and not again before the call.
     PoliciesReadOnce,
+    /// Looks are made as the operator itself.
+    RoleForgotten,
     /// Old calls are forgotten by the operator's own clock.
     OwnClockPrunes,
     /// The status is written at every look.
@@ -81,7 +83,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NoCompareAndSwap,
         Self::CachedResource,
         Self::SdkRetries,
@@ -107,6 +109,7 @@ impl Bug {
         Self::BudgetIgnored,
         Self::PoliciesKept,
         Self::PoliciesReadOnce,
+        Self::RoleForgotten,
         Self::OwnClockPrunes,
         Self::StatusRewritten,
     ];
@@ -143,6 +146,7 @@ impl Bug {
             Self::ForeignKey => "the account of a key is not compared with the policy's",
             Self::PoliciesKept => "policies are read when a process first needs them, and never again",
             Self::PoliciesReadOnce => "policies are read once in a visit, and not again before the call",
+            Self::RoleForgotten => "the operator looks with its own rights where a policy names a role",
             Self::BudgetIgnored => "AWS's limit counts instead of the administrator's",
             Self::OwnClockPrunes => "calls are forgotten by a clock that AWS has not accepted",
             Self::StatusRewritten => "the status is written at every look, changed or not",
@@ -174,7 +178,7 @@ impl Bug {
             Self::PauseNotNoticed | Self::SilenceIsRefusal => &["P1", "P3"],
             // Who has forgotten that something is allowed does not do it.
             Self::PoliciesKept => &["P4", "P8"],
-            Self::ForeignStream | Self::ForeignKey | Self::PoliciesReadOnce => &["P8"],
+            Self::ForeignStream | Self::ForeignKey | Self::PoliciesReadOnce | Self::RoleForgotten => &["P8"],
             Self::BudgetIgnored => &["P1"],
             Self::StatusRewritten => &["P5"],
         }

@@ -74,7 +74,7 @@ fn role_of(account: &str) -> RoleArn {
 }
 
 fn by_role_of(account: &str, resource: &str) -> Principal {
-    let role = Role { arn: role_of(account), external_id: Some(format!("id-of-{account}")) };
+    let role = Role { arn: role_of(account), external_id: Some(format!("id-of-{account}").parse().unwrap()) };
     Principal { role: Some(role), namespace: "data".to_owned(), resource: resource.to_owned() }
 }
 
@@ -158,7 +158,7 @@ async fn a_wrong_external_id_is_a_missing_right_to_assume_the_role_and_nothing_i
     let Stage { simulated, operator } = &stage;
     let stream = orders(Service::Firehose, OTHERS[0]);
     let Key::Customer(key) = key_of(OTHERS[0]) else { unreachable!() };
-    for external_id in [None, Some("id-of-somebody-else".to_owned())] {
+    for external_id in [None, Some("id-of-somebody-else".parse().unwrap())] {
         let role = Role { arn: role_of(OTHERS[0]), external_id };
         let by = Principal { role: Some(role), ..by_role_of(OTHERS[0], "orders") };
         let faults = [

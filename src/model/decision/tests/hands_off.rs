@@ -7,7 +7,7 @@ use crate::model::decision::{Ownership, Wanted};
 use crate::model::fault::Class;
 use crate::model::key::Key;
 use crate::model::observation::Observation;
-use crate::model::situation::{ACCOUNT, Sight, Situation, allowed};
+use crate::model::situation::{ACCOUNT, Sight, Situation, allowed, allowed_as};
 
 pub(super) fn rows(service: Service) -> Vec<Row> {
     [not_allowed(service), not_wanted_or_not_ours(service), not_known(service)].concat()
@@ -47,6 +47,21 @@ fn not_allowed(service: Service) -> Vec<Row> {
             "what is not allowed is not even looked at",
             plain().with(foreign).with(|s| s.sight = Sight::NotYet),
             rests(Reason::NotPermitted, 600),
+        ),
+        (
+            "of two roles for one stream none is used",
+            plain().with(|s| s.permission = allowed_as(&["a", "b"])),
+            rests(Reason::RolesDiffer, 600),
+        ),
+        (
+            "one role that two policies name is no conflict",
+            plain().with(|s| s.permission = allowed_as(&["a", "a"])).with(|s| s.sight = Sight::NotYet),
+            Expected { step: Kind::Look, ..rests(Reason::Settling, 2) },
+        ),
+        (
+            "a deleted resource is held until it can be said as whom its stream is to be turned off",
+            plain().with(deleting).with(|s| s.permission = allowed_as(&["a", "b"])),
+            rests(Reason::RolesDiffer, 600),
         ),
         (
             "encryption is not turned off where that is not allowed",

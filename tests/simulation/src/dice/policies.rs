@@ -36,16 +36,20 @@ impl Dice {
         let namespace = Some(self.pick(&["data", "data", "other"]).to_owned());
         let only = Keys::Only(self.dice.usize(..GOOD));
         let own = Allowed::own_account(self.one_in(2));
-        match self.dice.u8(..6) {
+        let role = Some(self.pick(&["of-data", "of-all"]));
+        match self.dice.u8(..8) {
             0 => Vec::new(),
             1 => vec![own],
             2 => vec![Allowed { namespace, ..own }],
             3 => vec![Allowed { stream, ..own }],
             4 => vec![Allowed { keys: self.pick(&[Keys::AwsOwned, only]), ..own }],
+            5 => vec![Allowed { role, ..own }],
+            // For one stream, or for one namespace, it cannot be said as whom.
+            6 => vec![own.clone(), Allowed { stream, namespace, role, ..own }],
             // Two that add up for one stream, and for one only.
             _ => vec![
                 Allowed { keys: Keys::AwsOwned, ..own },
-                Allowed { stream, keys: only, namespace, disable: false },
+                Allowed { stream, keys: only, namespace, disable: false, role: None },
             ],
         }
     }

@@ -7,6 +7,7 @@ use stream_encryption_operator::api::ledger::{Action, Call, Outcome, Target};
 use stream_encryption_operator::model::fault::{Class, Fault};
 use stream_encryption_operator::model::key::Key;
 use stream_encryption_operator::model::ledger::{self, ARRIVAL};
+use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
 use crate::policies::Act;
@@ -18,34 +19,44 @@ pub const USUAL_SKEW: SignedDuration = SignedDuration::from_mins(5);
 /// How much older than its reservation the spec may be that a call follows: the live read, and the write that comes after it.
 const LIVE: SignedDuration = SignedDuration::from_secs(40);
 
+/// A Start or Stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
+    /// Who sends it.
+    pub by: Process,
+    /// With whose rights, and for which resource.
+    pub as_whom: &'a Principal,
+    /// Of which stream.
+    pub stream: &'a StreamArn,
+    /// Start or Stop.
+    pub action: Action,
+    /// With which key.
+    pub key: Option<&'a Key>,
+    /// As of when the ledger holds it.
+    pub reserved: Timestamp,
+}
+
 impl State {
     /// P8: a visit asks AWS of nothing that no policy has allowed its namespace since it began.
-    pub fn causes(&mut self, stream: &StreamArn, act: &Act<'_>) {
+    pub fn causes(&mut self, as_whom: &Principal, stream: &StreamArn, act: &Act<'_>) {
         let since = self.promises.begun.get(&self.polled.task).copied().unwrap_or(self.now);
-        self.causes_since(since, stream, act);
+        self.causes_since(since, as_whom, stream, act);
     }
 
-    fn causes_since(&mut self, since: Timestamp, stream: &StreamArn, act: &Act<'_>) {
-        // Ledgers are looked after for no namespace.
-        let Some((namespace, name)) = self.polled.name.clone() else { return };
-        if !self.policies.allowed_since(since, &namespace, stream, act) {
+    fn causes_since(&mut self, since: Timestamp, as_whom: &Principal, stream: &StreamArn, act: &Act<'_>) {
+        // Ledgers are looked after for no resource, and nothing of a stream is asked for that.
+        let (namespace, name) = self.polled.name.clone().unwrap_or_default();
+        if as_whom.resource != name || !self.policies.allowed_since(since, &namespace, as_whom, stream, act) {
             let now = self.now;
             self.promises.break_with("P8", now, || {
-                format!("{act:?} of {stream} for {namespace}/{name}, which no policy allows")
+                format!("{act:?} of {stream} for {namespace}/{name} as {as_whom:?}, which no policy allows")
             });
         }
     }
 
     /// P2, P3, P7, P8, P9: a Start or Stop that has just reached AWS.
-    pub fn sent(
-        &mut self,
-        by: Process,
-        stream: &StreamArn,
-        action: Action,
-        key: Option<&Key>,
-        reserved: Timestamp,
-        answer: &Result<(), Fault>,
-    ) {
+    pub fn sent(&mut self, sent: &Sent<'_>, answer: &Result<(), Fault>) {
+        let Sent { by, as_whom, stream, action, key, reserved } = *sent;
         let now = self.now;
         let asking = self.polled.name.as_ref().and_then(|name| self.store.resource(name));
         let uid = asking.and_then(|resource| resource.metadata.uid.clone()).unwrap_or_default();
@@ -141,7 +152,7 @@ impl State {
                 .break_with("P7", now, || format!("{action:?} of {stream} with {key}, which cannot be used"));
         }
         // P8: what was taken away before the reservation is not used any more.
-        self.causes_since(since, stream, &key.map_or(Act::Stop, Act::Start));
+        self.causes_since(since, as_whom, stream, &key.map_or(Act::Stop, Act::Start));
         self.called_before_its_time(&uid, stream, reserved_at);
     }
 

@@ -95,6 +95,12 @@ impl SpoiledAws {
         }
     }
 
+    /// As whom it is asked.
+    fn as_whom(&self, by: &Principal) -> Principal {
+        let role = if self.bug == Bug::RoleForgotten { None } else { by.role.clone() };
+        Principal { role, ..by.clone() }
+    }
+
     /// An answer as it is understood.
     fn understood(&self, answer: Result<(), Fault>) -> Result<(), Fault> {
         match answer {
@@ -128,7 +134,7 @@ impl Streams for SpoiledAws {
         {
             return Ok(look);
         }
-        let mut look = self.aws.look(stream, by, urgency).await?;
+        let mut look = self.aws.look(stream, &self.as_whom(by), urgency).await?;
         let now = self.now();
         let mut known = self.known();
         if self.bug == Bug::FailedShownAsDone
@@ -175,7 +181,7 @@ impl Streams for SpoiledAws {
         self.known().asked.insert(stream.to_string(), key.clone());
         let answer = match self.bug {
             Bug::SdkRetries => self.start_with_retries(stream, key, by, reserved).await,
-            Bug::PauseNotNoticed => self.aws.start_dated(stream, key, reserved, None).await,
+            Bug::PauseNotNoticed => self.aws.start_dated(stream, key, by, reserved, None).await,
             _ => self.aws.start(stream, key, by, reserved).await,
         };
         self.understood(answer)
@@ -189,7 +195,7 @@ impl Streams for SpoiledAws {
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let answer = match self.bug {
-            Bug::PauseNotNoticed => self.aws.stop_dated(stream, in_force, reserved, None).await,
+            Bug::PauseNotNoticed => self.aws.stop_dated(stream, in_force, by, reserved, None).await,
             _ => self.aws.stop(stream, in_force, by, reserved).await,
         };
         self.understood(answer)
