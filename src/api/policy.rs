@@ -55,16 +55,13 @@ pub struct StreamEncryptionPolicySpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRole {
     /// Its ARN.
-    #[schemars(
-        length(max = 612),
-        regex(
-            pattern = r"^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/([a-zA-Z0-9_+=,.@:-]+/)*[a-zA-Z0-9_+=,.@-]{1,64}$"
-        )
-    )]
+    #[schemars(length(min = 1, max = 612))]
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/([a-zA-Z0-9_+=,.@:-]+/)*[a-zA-Z0-9_+=,.@-]{1,64}$')").message("write arn:aws:iam::ACCOUNT:role/NAME, with the path before NAME if it has one: the role itself, and not a session of it"))]
     pub arn: String,
     /// The external id that its trust policy demands.
     #[serde(default, rename = "externalID", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 1224), regex(pattern = r"^[a-zA-Z0-9_+=,.@:/-]*$"))]
+    #[schemars(length(min = 2, max = 1224))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9_+=,.@:/-]*$')").message("write 2 to 1224 of the characters a-z A-Z 0-9 _ + = , . @ : / -"))]
     pub external_id: Option<String>,
 }
 

@@ -17,5 +17,6 @@ mod play;
 mod policies;
 mod process;
 mod readme;
+mod roles;
 mod schema;
 mod states;

@@ -138,3 +138,33 @@ async fn no_resource_can_name_a_role_an_endpoint_or_a_namespace_for_itself() {
         assert_eq!(disagreement(field, Refused("unknown field"), &refused), None);
     }
 }
+
+#[tokio::test]
+async fn a_policy_names_one_role_by_its_arn() {
+    let arn = |arn: &str| json!({ "arn": arn });
+    let role = "arn:aws:iam::111122223333:role/stream-encryption";
+    let refused = || Refused("the role itself, and not a session of it");
+    let id = |id: &str| json!({"arn": role, "externalID": id});
+    judge(
+        "role",
+        &[
+            ("a role", arn(role), Taken),
+            ("one with a path, in China", arn("arn:aws-cn:iam::111122223333:role/teams/data/a_b+1"), Taken),
+            ("with an external id", id("of-the-data-team"), Taken),
+            ("a session", arn("arn:aws:sts::111122223333:assumed-role/a/session"), refused()),
+            ("a user", arn("arn:aws:iam::111122223333:user/a"), refused()),
+            ("any role", arn("arn:aws:iam::111122223333:role/*"), refused()),
+            ("own is no account here", arn("arn:aws:iam::own:role/a"), refused()),
+            ("a name", arn("stream-encryption"), refused()),
+            ("no path", arn("arn:aws:iam::111122223333:role//a"), refused()),
+            (
+                "an external id that STS does not take",
+                id("a b"),
+                Refused("write 2 to 1224 of the characters"),
+            ),
+            ("one that is too short", id("a"), Refused("spec.role.externalID")),
+            ("only an external id", json!({"externalID": "abc"}), Refused("spec.role.arn: Required")),
+        ],
+    )
+    .await;
+}
