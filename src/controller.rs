@@ -93,6 +93,7 @@ async fn visit<A: Streams, R: Records>(
         }
         decided => decided?,
     };
+    observe::key_in_force(operator, &mut case).await;
     report::report(operator, resource, case, decision).await
 }
 

@@ -18,6 +18,7 @@ pub mod observation;
 pub mod pattern;
 pub mod permission;
 pub mod principal;
+pub mod replaced;
 #[cfg(test)]
 mod situation;
 pub mod stream;

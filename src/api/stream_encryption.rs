@@ -222,6 +222,9 @@ pub struct StreamEncryptionStatus {
     /// The key that encrypts records now; after a failed re-key still the old one; absent for plain text, or where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_in_force: Option<KeyStatus>,
+    /// The customer managed key that was in force before, and until when it has to stay enabled. Keys before it are needed no longer than that either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_key: Option<PreviousKey>,
     /// Why the last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -244,6 +247,16 @@ pub struct StreamEncryptionStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A key that records in the stream may still need.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreviousKey {
+    /// The key's ARN.
+    pub arn: String,
+    /// From then on the stream holds no record that needs it: it may be retired.
+    pub needed_until: Time,
 }
 
 /// AWS's words for where a stream's encryption stands (`DeliveryStreamEncryptionStatus`).

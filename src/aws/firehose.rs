@@ -21,10 +21,12 @@ use super::pacing::Quota;
 use super::port::Urgency;
 use super::timestamp::{dated, timestamp};
 use crate::api::ledger::Action;
+use crate::api::stream_encryption::Service;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::Key;
 use crate::model::observation::{Look, Shown, StreamState};
 use crate::model::principal::Principal;
+use crate::model::replaced::longest_retention;
 use crate::model::stream::{Region, StreamArn};
 
 /// The reason of a failure for which AWS gives none: its own word for it.
@@ -182,6 +184,7 @@ fn look(description: &DeliveryStreamDescription) -> Result<Look, Fault> {
         },
         state_word: word(state_word),
         encryption: shown(description.delivery_stream_encryption_configuration()),
+        retention: longest_retention(Service::Firehose),
     })
 }
 

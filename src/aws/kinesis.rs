@@ -11,7 +11,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{Builder, Region as SdkRegion};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, StreamDescriptionSummary};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::bounded::Bounded;
 use super::calls::Calls;
@@ -262,6 +262,7 @@ fn look(summary: &StreamDescriptionSummary, encryption: Shown) -> Result<Look, F
         },
         state_word: cut(state_word, LONGEST_CODE),
         encryption,
+        retention: SignedDuration::from_hours(summary.retention_period_hours().into()),
     })
 }
 

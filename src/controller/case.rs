@@ -8,8 +8,10 @@ use super::book::Book;
 use super::memory::Visit;
 use super::records::RecordError;
 use super::resolve::Subject;
+use crate::model::claims;
 use crate::model::decision::{Input, Seen};
 use crate::model::fault::Fault;
+use crate::model::key::{KeyArn, KeyFacts, KeyProblem};
 use crate::model::observation::{Look, Observation};
 
 /// How old may be what a call follows: its look, what was resolved for it, its reservation. A process that was paused longer
@@ -30,6 +32,8 @@ pub(super) struct Case {
     pub(super) looked: Duration,
     /// How old the session is.
     pub(super) session_age: Option<SignedDuration>,
+    /// What KMS said of the key in force, by its ARN: the records need it, whichever key is asked for.
+    pub(super) key_in_force: Option<(KeyArn, Option<KeyFacts>)>,
     /// What the last visit left.
     pub(super) visit: Visit,
 }
@@ -72,7 +76,8 @@ impl Case {
             (None, Some((at, look))) => Sight::of(&subject, at, look, false),
             (None, None) => Sight::NotYet,
         };
-        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, visit }
+        let key_in_force = visit.key_in_force.clone();
+        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, key_in_force, visit }
     }
 
     /// The decision's input.
@@ -93,6 +98,27 @@ impl Case {
             waiting: self.visit.waiting,
             drift_interval: self.subject.drift_interval,
         }
+    }
+
+    /// What is wrong with the customer managed key in force, if KMS was asked of it.
+    pub(super) fn key_lost(&self) -> Option<(KeyArn, KeyProblem)> {
+        let (arn, facts) = self.key_in_force.as_ref()?;
+        let problem = match facts {
+            Some(facts) => facts.problem(&self.subject.stream)?,
+            None => KeyProblem::Missing,
+        };
+        // What else may be wrong with a key that was asked for does not keep one in force from being used. And it may be another one
+        // that is in force by now.
+        let is_lost = matches!(
+            problem,
+            KeyProblem::Missing
+                | KeyProblem::Disabled
+                | KeyProblem::PendingDeletion
+                | KeyProblem::PendingImport
+                | KeyProblem::Unavailable
+        );
+        let is_in_force = claims::customer_key_in_force(&self.input()).as_ref() == Some(arn);
+        (is_lost && is_in_force).then(|| (arn.clone(), problem))
     }
 
     /// Takes what is asked for by now. Where KMS could not be asked of the key, nothing is known that a call may follow.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::asked::retry_of;
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
-use crate::model::key::{KeyFacts, KeyName};
+use crate::model::key::{KeyArn, KeyFacts, KeyName};
 use crate::model::observation::Look;
 
 /// The memories of all resources, by uid.
@@ -27,6 +27,8 @@ pub struct Visit {
     pub ledger: Option<String>,
     /// What KMS said of the key, by the name that was asked for.
     pub key: Option<(KeyName, Option<KeyFacts>)>,
+    /// What KMS said last of the key in force, by its ARN.
+    pub key_in_force: Option<(KeyArn, Option<KeyFacts>)>,
     /// The reason given, and since when.
     pub waiting: Option<(Reason, Timestamp)>,
     /// The status last written.

@@ -1,4 +1,5 @@
-//! The observe step: one look at the stream, and what the ledger learns from it. Reads; writes nothing.
+//! The observe step: one look at the stream, what the ledger learns from it, and the state of the key in force. Reads; writes
+//! nothing.
 //!
 //! A look may wait for its turn for minutes. What was resolved before such a wait is resolved again after it: a key that is
 //! named by an alias or an object may be another one by now, and the ledger would learn of the old one.
@@ -12,6 +13,8 @@ use super::resolve::{self, Unresolved};
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Streams, Urgency};
+use crate::model::claims;
+use crate::model::key::KeyName;
 use crate::model::ledger;
 use crate::model::observation::{Observation, Shown};
 
@@ -30,6 +33,28 @@ pub(super) async fn observe<A: Streams, R: Records>(
     }
     learn(case);
     Ok(Ok(()))
+}
+
+/// Asks KMS of the customer managed key in force, where that is not the one asked for. What it does not say stops nothing.
+pub(super) async fn key_in_force<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case) {
+    if !case.look_is_fresh() {
+        return;
+    }
+    let Some(arn) = claims::customer_key_in_force(&case.input()) else { return };
+    if let Some((_, Some(facts))) = &case.subject.key
+        && facts.arn == arn
+    {
+        case.key_in_force = Some((arn, Some(facts.clone())));
+        return;
+    }
+    let (name, by) = (KeyName::Arn(arn.clone()), &case.subject.principal);
+    match operator.aws.key(&case.subject.stream, &name, by, Urgency::Drift).await {
+        Ok(facts) => case.key_in_force = Some((arn, facts)),
+        // What it said last is still said.
+        Err(fault) => {
+            debug!(key = %arn, code = fault.code, message = fault.message, "the key in force cannot be read");
+        }
+    }
 }
 
 async fn look<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case) {

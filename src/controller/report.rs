@@ -18,7 +18,7 @@ use crate::api::condition::{
     ConditionType, Reason, Standing, Truth, condition, find, standing, whole_second,
 };
 use crate::api::stream_encryption::{
-    Calls, Failure, Service, StreamEncryption, StreamEncryptionStatus, StreamStatus,
+    Calls, Failure, PreviousKey, Service, StreamEncryption, StreamEncryptionStatus, StreamStatus,
 };
 use crate::aws::Streams;
 use crate::model::backoff;
@@ -26,6 +26,7 @@ use crate::model::claims;
 use crate::model::decision::{self, Decision, Wanted};
 use crate::model::key::KeyProblem;
 use crate::model::message;
+use crate::model::replaced;
 
 /// Reports a decision. Returns when to be back.
 pub(super) async fn report<A: Streams, R: Records>(
@@ -41,6 +42,7 @@ pub(super) async fn report<A: Streams, R: Records>(
         look: case.look().map(|(at, look)| (at, look.clone())),
         ledger: case.book.version().map(ToOwned::to_owned),
         key: case.subject.key.clone(),
+        key_in_force: case.key_in_force.clone(),
         waiting: Some((decision.reason, since)),
         status: said.status,
         look_due: Some(decision.look_due),
@@ -255,6 +257,7 @@ fn status(
     };
     status.encrypted_since = claims::encrypted_since(&input).map(rounded_up);
     status.plain_text_since = claims::plain_text_since(&input).map(rounded_up);
+    status.previous_key = previous_key(before, case);
     status.failure = failure(before, case);
     status.conditions.push(encrypted(&before.conditions, case, decision, generation));
     status.conditions.extend(key_usable(&before.conditions, case, decision, generation));
@@ -332,6 +335,19 @@ fn key_usable(
     decision: &Decision,
     generation: Option<i64>,
 ) -> Option<Condition> {
+    if let Some((key, problem)) = case.key_lost() {
+        let words = message::key_lost(&case.input(), &key, problem);
+        let reason = problem.reason();
+        return Some(condition(
+            before,
+            ConditionType::KeyUsable,
+            Truth::False,
+            reason,
+            &words,
+            generation,
+            case.now,
+        ));
+    }
     let (truth, reason) = match (case.subject.intent.key_problem, &case.subject.intent.wanted) {
         (Some(KeyProblem::Unreadable), _) => (Truth::Unknown, Reason::KeyUnreadable),
         (Some(problem), _) => (Truth::False, problem.reason()),
@@ -346,6 +362,17 @@ fn key_usable(
         Truth::True | Truth::False | Truth::Unknown => message::key_usable(&input),
     };
     Some(condition(before, ConditionType::KeyUsable, truth, reason, &words, generation, case.now))
+}
+
+fn previous_key(before: &StreamEncryptionStatus, case: &Case) -> Option<PreviousKey> {
+    let retention = match &case.sight {
+        Sight::At { look: Some(look), .. } => look.retention,
+        Sight::At { look: None, .. } | Sight::NotYet | Sight::Failed(_) => {
+            replaced::longest_retention(case.subject.stream.service)
+        }
+    };
+    let replaced = replaced::previous_key(&case.input(), before, retention)?;
+    Some(PreviousKey { arn: replaced.arn, needed_until: rounded_up(replaced.needed_until) })
 }
 
 /// What holds *from* a time on is told as the next whole second: never too early.

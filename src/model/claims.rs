@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 
 use super::decision::{Input, SETTLE, Seen, asked_last};
-use super::key::Key;
+use super::key::{Key, KeyArn};
 use super::ledger::{self, later};
 use super::observation::Observation;
 use crate::api::condition::{Reason, Truth};
@@ -59,6 +59,13 @@ pub fn key_in_force(i: &Input<'_>) -> Option<KeyStatus> {
         return None;
     }
     i.ledger.in_force.as_ref().and_then(|known| known.key.as_ref()).map(|key| told(i, key))
+}
+
+/// The customer managed key that encrypts records now, where the namespace may use it: KMS may be asked of no other.
+#[must_use]
+pub fn customer_key_in_force(i: &Input<'_>) -> Option<KeyArn> {
+    let Key::Customer(arn) = Key::of(&key_in_force(i)?) else { return None };
+    Some(arn)
 }
 
 /// A key as the namespace may know it: of one that no policy allows it, only that it is a customer's.

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use super::claims;
 use super::decision::{Decision, Input, Seen, Wanted, budget};
 use super::fault::{Class, Operation};
+use super::key::{Key, KeyArn, KeyProblem};
 use super::observation::Observation;
 use crate::api::condition::Reason;
 use crate::api::ledger::{Action, InForce};
@@ -40,14 +41,44 @@ pub fn encrypted(i: &Input<'_>) -> String {
     }
 }
 
-/// The message of `KeyUsable`.
+/// The message of `KeyUsable`, of the key asked for.
 #[must_use]
 pub fn key_usable(i: &Input<'_>) -> String {
     match (i.intent.key_problem, claims::key_asked_for(i)) {
         (Some(problem), _) => says(i, problem.reason()),
+        (None, Some(key @ Key::Customer(_))) => format!("{key} can encrypt the stream. {}", others(i)),
         (None, Some(key)) => format!("{key} can encrypt the stream."),
         (None, None) => "Any key will do.".to_owned(),
     }
+}
+
+/// Who else needs the key: nobody but they can tell whether they have the right.
+fn others(i: &Input<'_>) -> &'static str {
+    match i.stream.service {
+        Service::Kinesis => {
+            "Not checked: whoever writes needs kms:GenerateDataKey on it, and whoever reads kms:Decrypt."
+        }
+        Service::Firehose => {
+            "Not checked: whoever writes needs kms:GenerateDataKey and kms:Decrypt on it, by 2027-02-28 for each stream."
+        }
+    }
+}
+
+/// The message of `KeyUsable` where the key in force cannot be used: what becomes of records, and what to do at once.
+#[must_use]
+pub fn key_lost(i: &Input<'_>, key: &KeyArn, problem: KeyProblem) -> String {
+    let (state, remedy) = match problem {
+        KeyProblem::Disabled => ("is disabled", "Enable it."),
+        KeyProblem::PendingDeletion => ("is going to be deleted", "Cancel its deletion and enable it."),
+        KeyProblem::Missing => ("does not exist any more", "Give the stream another one."),
+        KeyProblem::PendingImport => ("has no key material", "Import it."),
+        _ => ("cannot be used", "Look at it and at its key store in KMS."),
+    };
+    let records = match i.stream.service {
+        Service::Kinesis => "nothing can be written to the stream or read from it",
+        Service::Firehose => "records are not delivered, and are lost after 24 hours",
+    };
+    format!("{key} is in force and {state}: {records}. {remedy}")
 }
 
 /// The message of `Ready` while AWS does not tell whose credentials the operator has.

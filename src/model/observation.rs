@@ -3,7 +3,7 @@
 //! A [`Look`] is AWS's answer, field by field; an [`Observation`] is what it means for encryption. Whether a Kinesis
 //! stream that shows an old key has *failed* cannot be seen in one look: the decision knows, from the ledger.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::key::Key;
 use super::stream::StreamArn;
@@ -24,6 +24,8 @@ pub struct Look {
     pub state_word: String,
     /// What AWS says of its encryption.
     pub encryption: Shown,
+    /// How long the stream keeps a record at most, and with it needs the key that it was written with.
+    pub retention: SignedDuration,
 }
 
 /// The state of the stream itself, apart from its encryption.
@@ -146,7 +148,15 @@ mod tests {
     }
 
     fn look(state: StreamState, encryption: Shown) -> Look {
-        Look { arn: stream(), created: None, source: None, state, state_word: String::new(), encryption }
+        Look {
+            arn: stream(),
+            created: None,
+            source: None,
+            state,
+            state_word: String::new(),
+            encryption,
+            retention: SignedDuration::from_hours(24),
+        }
     }
 
     #[test]

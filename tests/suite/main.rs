@@ -6,6 +6,7 @@ mod documents;
 mod emulators;
 mod firehose;
 mod iam;
+mod keys;
 mod kinesis;
 mod kstatus;
 mod layout;

@@ -176,7 +176,12 @@ fn what_is_said_of_the_records_is_what_was_seen() {
 #[test]
 fn what_is_said_of_the_key_is_about_the_key_that_is_asked_for() {
     let words = |situation: Situation| key_usable(&situation.input());
-    assert_eq!(words(Situation::of(Service::Kinesis)), format!("{KEY_1} can encrypt the stream."));
+    assert_eq!(
+        words(Situation::of(Service::Kinesis)),
+        format!(
+            "{KEY_1} can encrypt the stream. Not checked: whoever writes needs kms:GenerateDataKey on it, and whoever reads kms:Decrypt."
+        )
+    );
     assert_eq!(words(Situation::of(Service::Kinesis).wants(Wanted::AnyKey)), "Any key will do.");
     let disabled = words(Situation::of(Service::Kinesis).key_is(KeyProblem::Disabled));
     assert_eq!(
@@ -231,5 +236,39 @@ proptest! {
         let words = says(&situation, reason);
         prop_assert!((1..=1024).contains(&words.len()), "{} bytes: {}", words.len(), words);
         prop_assert!(words.ends_with('.'), "{}", words);
+    }
+}
+
+#[test]
+fn a_key_in_force_that_is_lost_is_told_with_what_becomes_of_records_and_what_to_do() {
+    let Key::Customer(arn) = key(1) else { unreachable!() };
+    for (service, records) in
+        [(Service::Kinesis, "nothing can be written"), (Service::Firehose, "lost after 24 hours")]
+    {
+        for (problem, remedy) in [
+            (KeyProblem::Disabled, "Enable it."),
+            (KeyProblem::PendingDeletion, "Cancel its deletion"),
+            (KeyProblem::Missing, "another one"),
+            (KeyProblem::PendingImport, "Import it."),
+            (KeyProblem::Unavailable, "key store"),
+        ] {
+            let words = key_lost(&Situation::of(service).input(), &arn, problem);
+            for part in ["key/1 is in force", records, remedy] {
+                assert!(words.contains(part), "{problem:?}: {words}");
+            }
+        }
+    }
+}
+
+#[test]
+fn before_a_customers_key_is_used_those_are_named_who_need_rights_on_it() {
+    for (service, rights) in [
+        (Service::Kinesis, ["kms:GenerateDataKey", "kms:Decrypt"]),
+        (Service::Firehose, ["kms:GenerateDataKey and kms:Decrypt", "2027-02-28"]),
+    ] {
+        let words = key_usable(&Situation::of(service).input());
+        assert!(rights.iter().all(|right| words.contains(right)), "{words}");
+        let aws_owned = key_usable(&Situation::of(service).wants(Wanted::Key(Key::AwsOwned)).input());
+        assert!(!aws_owned.contains("kms:"), "{aws_owned}");
     }
 }

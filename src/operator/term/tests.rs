@@ -49,6 +49,7 @@ impl Streams for PlainText {
             state: StreamState::Active,
             state_word: "ACTIVE".to_owned(),
             encryption: Shown::Off,
+            retention: SignedDuration::from_hours(24),
         }))
     }
     async fn key(

@@ -3,7 +3,7 @@
 //! It decides nothing about encryption and waits for nothing. `tests/real_adapters.rs` holds it against the operator's own
 //! adapters over HTTP, so that what the simulation shows the controller is what the SDKs would.
 
-use jiff::{Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
 use simulated_aws::world::{AwsError, Caller, Delivery, Reply, Request, World};
 use stream_encryption_operator::api::ledger::Action;
@@ -269,6 +269,7 @@ fn firehose_look(description: &Value) -> Result<Look, Fault> {
         },
         state_word: word.to_owned(),
         encryption: firehose_shown(&description["DeliveryStreamEncryptionConfiguration"]),
+        retention: SignedDuration::from_hours(24),
     })
 }
 
@@ -329,6 +330,7 @@ fn kinesis_look(
         },
         state_word: state_word.to_owned(),
         encryption,
+        retention: SignedDuration::from_hours(summary["RetentionPeriodHours"].as_i64().unwrap_or_default()),
     })
 }
 
