@@ -14,6 +14,7 @@ mod leader;
 mod ledgers;
 mod matrix;
 mod mistakes;
+mod moto_iam;
 mod play;
 mod policies;
 mod process;

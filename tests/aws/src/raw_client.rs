@@ -77,7 +77,7 @@ impl RawClient {
             Service::Sts => bail!("STS speaks the query protocol: use `query`"),
         };
         let target = format!("{prefix}.{operation}");
-        let authorization = self.authorization(service);
+        let authorization = self.authorization(service.prefix());
         let headers = [
             ("content-type", "application/x-amz-json-1.1"),
             ("x-amz-target", &target),
@@ -88,7 +88,16 @@ impl RawClient {
 
     /// A call of STS: `Action=GetCallerIdentity&Version=2011-06-15`.
     pub async fn query(&self, body: &str) -> anyhow::Result<Answer> {
-        let authorization = self.authorization(Service::Sts);
+        self.form(Service::Sts.prefix(), body).await
+    }
+
+    /// A call of IAM, which only moto has: `Action=ListRoles&Version=2010-05-08`.
+    pub async fn iam(&self, body: &str) -> anyhow::Result<Answer> {
+        self.form("iam", body).await
+    }
+
+    async fn form(&self, service: &str, body: &str) -> anyhow::Result<Answer> {
+        let authorization = self.authorization(service);
         let headers =
             [("content-type", "application/x-www-form-urlencoded"), ("authorization", &authorization)];
         self.send(Method::POST, "/", &headers, body.to_owned()).await
@@ -100,7 +109,7 @@ impl RawClient {
         self.send(method, path, &[("content-type", "application/json")], body).await
     }
 
-    fn authorization(&self, service: Service) -> String {
+    fn authorization(&self, service: &str) -> String {
         let scope = format!("{}/20260101/{}/{service}/aws4_request", self.access_key, self.region);
         format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date, Signature=0")
     }
