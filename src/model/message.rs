@@ -133,7 +133,7 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         Reason::EncryptionDisabled => "Encryption is off, as asked: records are in plain text.".to_owned(),
         Reason::Settling => "AWS is done; it takes some seconds until that holds for all records, and shows in all answers.".to_owned(),
         Reason::Verifying => format!(
-            "A marked record was written, and AWS has not said that it was encrypted. If this stays, grant {} on {stream}, and the use of the key to the operator.",
+            "A marked record is to prove it, and AWS has not said yet that one was encrypted. If this stays, grant {} on {stream}, and the use of the key to the operator.",
             put_record(stream.service).iam_action()
         ),
         Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", meanwhile(i)),
