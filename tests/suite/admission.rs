@@ -313,7 +313,7 @@ async fn an_update_is_refused_where_it_makes_wrong_what_was_right_or_otherwise_w
         match refusal {
             None => assert_eq!(said, None, "{what}"),
             Some(refusal) => {
-                assert!(said.as_ref().is_some_and(|said| said.contains(refusal)), "{what}: {said:?}")
+                assert!(said.as_ref().is_some_and(|said| said.contains(refusal)), "{what}: {said:?}");
             }
         }
     }

@@ -99,7 +99,7 @@ async fn each_message_is_one_of_the_operators() {
 async fn every_yaml_of_the_page_of_policies_is_an_object_or_values_of_the_chart() {
     let page = text("docs/policies.md");
     let yamls = blocks(&page, "yaml");
-    assert_eq!(yamls.len(), 3);
+    assert!(yamls.len() >= 3, "the page is read wrongly");
     for yaml in yamls {
         let value: Value = serde_saphyr::from_str(yaml).expect("YAML");
         if value["kind"].is_string() {
