@@ -1,4 +1,5 @@
 //! The suite.
+mod admission;
 mod argocd;
 mod budget;
 mod crds;

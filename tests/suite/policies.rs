@@ -23,10 +23,10 @@ const START: &str = "StartDeliveryStreamEncryption";
 const STOP: &str = "StopDeliveryStreamEncryption";
 const DESCRIBE: &str = "DescribeDeliveryStream";
 /// The account of somebody else.
-const ELSEWHERE: &str = "444455556666";
+pub(crate) const ELSEWHERE: &str = "444455556666";
 
 /// An administrator's play without any policy, with a stream `orders`; whoever acts in it may edit its namespace and nothing more.
-async fn team() -> Play {
+pub(crate) async fn team() -> Play {
     let five = SignedDuration::from_secs(5);
     let mut play = Play::start(Settings { enabling: five, disabling: five, ..Settings::default() }).await;
     play.aws.world().plant_stream(PlantedStream::default());
@@ -36,7 +36,7 @@ async fn team() -> Play {
 }
 
 /// The kubeconfig of somebody who may edit the namespace of `play`, by the role that the operator brings.
-async fn editor(play: &Play) -> PathBuf {
+pub(crate) async fn editor(play: &Play) -> PathBuf {
     let namespace = &play.namespace;
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
@@ -54,7 +54,7 @@ async fn editor(play: &Play) -> PathBuf {
 }
 
 /// A policy for the namespace of `play` alone, whatever other tests write.
-fn policy(play: &Play, streams: &[&str], keys: &[&str]) -> Value {
+pub(crate) fn policy(play: &Play, streams: &[&str], keys: &[&str]) -> Value {
     json!({
         "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
         "metadata": {"name": play.namespace},
@@ -66,7 +66,7 @@ fn policy(play: &Play, streams: &[&str], keys: &[&str]) -> Value {
     })
 }
 
-async fn allow(play: &Play, policy: &Value) {
+pub(crate) async fn allow(play: &Play, policy: &Value) {
     play.cluster.apply(&policy.to_string()).await.expect("a policy");
 }
 
@@ -84,7 +84,7 @@ fn with_key(arn: &str) -> Value {
 }
 
 /// What AWS got from the operator: everything but the question who it is itself.
-fn asked_of_aws(play: &Play) -> Vec<String> {
+pub(crate) fn asked_of_aws(play: &Play) -> Vec<String> {
     let world = play.aws.world();
     let calls = world.calls().iter().filter(|call| call.operation != "GetCallerIdentity");
     calls.map(|call| format!("{} {}", call.operation, call.target)).collect()

@@ -28,6 +28,7 @@ fn every_link_to_a_file_of_the_repository_leads_somewhere() {
     for (page, folder) in [
         ("docs/install.md", "docs"),
         ("docs/metrics.md", "docs"),
+        ("docs/policies.md", "docs"),
         ("docs/releases.md", "docs"),
         ("docs/keys.md", "docs"),
         ("docs/iam.md", "docs"),

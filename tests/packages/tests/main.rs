@@ -1,6 +1,7 @@
 //! What users install does what its documentation says, with the real Helm, promtool, kubeconform and kube-apiserver. Nothing here
 //! needs a node or an image.
 
+mod admission;
 mod alerts;
 mod dashboard;
 mod definitions;

@@ -18,6 +18,7 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
                 "prometheusRule": {"enabled": true, "alertLabels": {"team": "data"}},
                 "grafanaDashboard": {"enabled": true, "annotations": {"grafana_folder": "AWS"}},
                 "networkPolicy": {"enabled": true},
+                "admissionPolicy": {"enabled": true},
             }),
         ),
         (
@@ -25,6 +26,11 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
             json!({"installScope": "namespace", "watchNamespace": "data", "crds": {"enabled": false}}),
         ),
         ("one namespace, its own", json!({"installScope": "namespace"})),
+        (
+            "early refusal in some namespaces",
+            json!({"admissionPolicy": {"enabled": true, "accounts": ["111122223333", "444455556666"], "allowDisable": true,
+                                       "namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "Exists"}]}}}),
+        ),
         (
             "every setting of the operator",
             json!({
@@ -130,6 +136,8 @@ async fn the_api_server_takes_every_object_of_every_variety() {
             "Service",
             "ServiceAccount",
             "ServiceMonitor",
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding",
         ]
     );
 }
@@ -182,7 +190,7 @@ async fn what_is_monitored_is_the_service_of_the_release() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_object_carries_the_labels_that_are_asked_for() {
     let values = json!({"commonLabels": {"cost-center": "42"}, "serviceMonitor": {"enabled": true},
-        "prometheusRule": {"enabled": true}, "grafanaDashboard": {"enabled": true}, "networkPolicy": {"enabled": true}});
+        "prometheusRule": {"enabled": true}, "grafanaDashboard": {"enabled": true}, "networkPolicy": {"enabled": true}, "admissionPolicy": {"enabled": true}});
     let objects = chart(values).await;
     for object in &objects {
         let labels = &object["metadata"]["labels"];

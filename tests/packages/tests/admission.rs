@@ -1,0 +1,111 @@
+//! Early refusal as it is shipped: the chart and `config/admission` make the same two objects, only where somebody asks for them, and a
+//! cluster that cannot have them is told of. What they refuse is in `tests/suite/admission.rs`.
+
+use packages::objects::{NAMESPACE, RELEASE, by_name, only, render, word};
+use packages::programs::run_helm;
+use packages::{CHART, text};
+use serde_json::{Value, json};
+
+use crate::documents::blocks;
+use crate::stage::{chart, kustomized, would_take};
+
+const KINDS: [&str; 2] = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
+
+/// The two objects of the chart with these values, if it makes them.
+async fn made(values: Value) -> Vec<Value> {
+    let mut objects = chart(values).await;
+    objects.retain(|object| KINDS.contains(&word(&object["kind"])));
+    objects
+}
+
+/// The expression of a variable.
+fn variable<'a>(objects: &'a [Value], name: &str) -> &'a str {
+    let variables = only(objects, KINDS[0])["spec"]["variables"].as_array().expect("variables");
+    word(&variables.iter().find(|one| one["name"] == name).expect("the variable")["expression"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn config_admission_is_what_the_chart_makes_when_it_is_asked_to() {
+    assert_eq!(made(json!({})).await, Vec::<Value>::new());
+    let charts = made(json!({"admissionPolicy": {"enabled": true}})).await;
+    assert_eq!(by_name(&charts), by_name(&kustomized("config/admission").await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_and_turning_off_are_what_the_values_say() {
+    let values =
+        json!({"admissionPolicy": {"enabled": true, "accounts": ["012345678901"], "allowDisable": true}});
+    let objects = made(values).await;
+    assert_eq!(variable(&objects, "accounts"), r#"["012345678901"]"#);
+    assert_eq!(variable(&objects, "allowDisable"), "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_in_force_in_the_namespaces_that_are_selected_and_watched_and_in_no_other() {
+    let selector = async |mut values: Value| {
+        values["admissionPolicy"]["enabled"] = json!(true);
+        let objects = made(values).await;
+        only(&objects, KINDS[1])["spec"]["matchResources"]["namespaceSelector"].clone()
+    };
+    let team = json!({"matchLabels": {"team": "data"}});
+    assert_eq!(selector(json!({})).await, Value::Null);
+    assert_eq!(selector(json!({"admissionPolicy": {"namespaceSelector": team}})).await, team);
+    let one = json!({"installScope": "namespace", "watchNamespace": "streams"});
+    assert_eq!(
+        selector(one.clone()).await,
+        json!({"matchLabels": {"kubernetes.io/metadata.name": "streams"}})
+    );
+    let mut both = one;
+    both["admissionPolicy"] = json!({"namespaceSelector": team});
+    assert_eq!(
+        selector(both).await,
+        json!({"matchLabels": {"kubernetes.io/metadata.name": "streams", "team": "data"}})
+    );
+}
+
+/// `helm install` tells the chart what the cluster serves; `helm template`, which knows no cluster, is not in its way.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_cluster_does_not_have_the_kind_the_chart_says_so() {
+    let template = async |served: &[&str]| {
+        let mut arguments = vec!["template", RELEASE, CHART, "--namespace", NAMESPACE];
+        arguments.extend(["--set", "admissionPolicy.enabled=true"]);
+        arguments.extend(served.iter().flat_map(|kind| ["--api-versions", kind]));
+        run_helm(&arguments, "", None).await
+    };
+    template(&[]).await.expect("without a cluster");
+    let error = template(&["v1/Pod"]).await.expect_err("a cluster without it");
+    assert!(
+        format!("{error:#}").contains("leave it off, the operator refuses the same by itself"),
+        "{error:#}"
+    );
+    let served = "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy";
+    template(&["v1/Pod", served]).await.expect("a cluster with it");
+}
+
+/// The words are the operator's own; the field stands before them.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_message_is_one_of_the_operators() {
+    let words = text("src/model/message.rs");
+    let objects = made(json!({"admissionPolicy": {"enabled": true}})).await;
+    let rules = only(&objects, KINDS[0])["spec"]["validations"].as_array().expect("rules");
+    assert_eq!(rules.len(), 5);
+    for rule in rules.iter().filter(|rule| rule["messageExpression"].is_null()) {
+        let (field, message) = word(&rule["message"]).split_once(": ").expect("a field");
+        assert!(field.starts_with("spec.") && words.contains(message), "{field}: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_yaml_of_the_page_of_policies_is_an_object_or_values_of_the_chart() {
+    let page = text("docs/policies.md");
+    let yamls = blocks(&page, "yaml");
+    assert!(yamls.len() >= 3, "the page is read wrongly");
+    for yaml in yamls {
+        let value: Value = serde_saphyr::from_str(yaml).expect("YAML");
+        if value["kind"].is_string() {
+            would_take(&[value]).await.expect("the API server takes it");
+        } else {
+            render(&value).await.expect("the chart takes them");
+        }
+    }
+}

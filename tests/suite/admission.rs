@@ -1,0 +1,360 @@
+//! Early refusal: what `config/admission` refuses at `kubectl apply`, on a real API server, held against the operator's own steps, which
+//! run in namespaces without it. It touches only namespaces that a test has labelled, and the operator never needs it.
+
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use simulated_aws::world::{PlantedKey, PlantedStream};
+use stream_encryption_operator::api::FINALIZER;
+use stream_encryption_operator::api::condition::ConditionType;
+use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use test_cluster::TestCluster;
+
+use crate::play::{
+    ACCOUNT, Play, REGION, client, cluster, firehose, message, operators_kubeconfig, reason, truth,
+};
+use crate::policies::{ELSEWHERE, allow, asked_of_aws, editor, policy, team};
+use crate::process::eventually;
+use crate::readme::{blocks, run};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/admission");
+const PAGE: &str = include_str!("../../docs/policies.md");
+/// What the API server says before the words of the policy.
+const DENIED: &str = "denied request: ";
+/// The reasons for which the operator refuses what the API server can see.
+const REFUSED: [&str; 3] = ["NotPermitted", "DisableNotPermitted", "KeyInOtherRegion"];
+
+/// What is written into the two variables of the shipped policy.
+#[derive(Clone, Copy)]
+struct Says {
+    accounts: &'static str,
+    allow_disable: &'static str,
+}
+
+/// One account and no turning off.
+const STRICT: Says = Says { accounts: "['111122223333']", allow_disable: "false" };
+
+/// Puts the shipped objects in force in the namespace of `play` alone, with these variables, and returns when they are: the API server
+/// needs a moment to see them.
+async fn guard(play: &Play, says: Says) {
+    let shipped = |file: &str| -> Value {
+        serde_saphyr::from_str(&std::fs::read_to_string(format!("{FOLDER}/{file}")).expect(file))
+            .expect("YAML")
+    };
+    let (mut policy, mut binding) = (shipped("policy.yaml"), shipped("binding.yaml"));
+    let name = &play.namespace;
+    policy["metadata"]["name"] = json!(name);
+    let variables = policy["spec"]["variables"].as_array_mut().expect("variables");
+    for (variable, expression) in [("accounts", says.accounts), ("allowDisable", says.allow_disable)] {
+        let found = variables.iter_mut().find(|one| one["name"] == variable);
+        found.expect("the variable")["expression"] = json!(expression);
+    }
+    binding["metadata"]["name"] = json!(name);
+    binding["spec"]["policyName"] = json!(name);
+    let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": name}});
+    binding["spec"]["matchResources"] = json!({"namespaceSelector": selector});
+    for object in [policy, binding] {
+        play.cluster.apply(&object.to_string()).await.expect("an admission policy");
+    }
+    until_in_force(&play.user, name).await;
+}
+
+/// Until a key of another region is refused, which it is whatever the variables say.
+async fn until_in_force(user: &Client, namespace: &str) {
+    let spec = json!({"stream": {"arn": firehose("probe")}, "key": customer(&key_arn("us-east-1", ACCOUNT))});
+    let refuses = async || would_create(user, namespace, "probe", &spec).await.is_err();
+    eventually("the admission policy is in force", 60, refuses).await;
+}
+
+/// Asks the API server whether it would take a new resource; its words if not.
+async fn would_create(user: &Client, namespace: &str, name: &str, spec: &Value) -> Result<(), String> {
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let resource =
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).expect("a resource");
+    let api: Api<StreamEncryption> = Api::namespaced(user.clone(), namespace);
+    api.create(&dry, &resource).await.map(|_| ()).map_err(words)
+}
+
+/// Changes a stored resource by a merge patch; the API server's words if it does not take it.
+async fn change(user: &Client, play: &Play, name: &str, patch: &Value) -> Result<(), String> {
+    let api: Api<StreamEncryption> = Api::namespaced(user.clone(), &play.namespace);
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()).map_err(words)
+}
+
+fn words(error: kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message,
+        other => panic!("the API server did not answer: {other}"),
+    }
+}
+
+fn key_arn(region: &str, account: &str) -> String {
+    format!("arn:aws:kms:{region}:{account}:key/1234abcd-12ab-34cd-56ef-1234567890ab")
+}
+
+fn customer(arn: &str) -> Value {
+    json!({"type": "CUSTOMER_MANAGED_CMK", "arn": arn})
+}
+
+/// The policy of the operator's own that says what the variables of [`guard`] say: streams and keys of one account, in all regions.
+fn corresponding(play: &Play, allow_disable: bool) -> Value {
+    let streams = ["arn:*:firehose:*:111122223333:deliverystream/*", "arn:*:kinesis:*:111122223333:stream/*"];
+    let keys = ["AWS_OWNED_CMK", "arn:*:kms:*:111122223333:key/*", "arn:*:kms:*:111122223333:alias/*"];
+    let mut policy = policy(play, &streams, &keys);
+    policy["spec"]["allowDisable"] = json!(allow_disable);
+    policy
+}
+
+/// Every way to write what the policies speak of, each with a stream `name` of its own: a sentence and a spec.
+fn all_specs(own_key: &str, name: &str) -> Vec<(String, Value)> {
+    let streams = |name: &str| {
+        [
+            ("a stream", json!({"arn": firehose(name)})),
+            ("a stream of another account", json!({"arn": firehose(name).replace(ACCOUNT, ELSEWHERE)})),
+            ("a stream by its name", json!({"service": "Firehose", "name": name})),
+            ("a stream by name and region", json!({"service": "Firehose", "name": name, "region": REGION})),
+        ]
+    };
+    let keys = [
+        ("any key", Value::Null),
+        ("the AWS-owned key", json!({"type": "AWS_OWNED_CMK"})),
+        ("a key", customer(own_key)),
+        ("a key of another account", customer(&key_arn(REGION, ELSEWHERE))),
+        ("a key of another region", customer(&key_arn("us-east-1", ACCOUNT))),
+        ("an alias", json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"})),
+    ];
+    let wishes = [("Enabled", "Retain"), ("Disabled", "Retain"), ("Enabled", "Disable")];
+    let mut all = Vec::new();
+    for stream in 0..streams("").len() {
+        for (key, reference) in &keys {
+            for (encryption, deletion_policy) in wishes {
+                let (what, stream) = streams(&format!("{name}-{}", all.len()))[stream].clone();
+                let mut spec =
+                    json!({"stream": stream, "encryption": encryption, "deletionPolicy": deletion_policy});
+                if !reference.is_null() {
+                    spec["key"] = reference.clone();
+                }
+                all.push((format!("{what}, {key}, {encryption}, {deletion_policy}"), spec));
+            }
+        }
+    }
+    all
+}
+
+/// T11. The operator's own verdict comes from a namespace in which no admission policy is in force.
+#[tokio::test]
+async fn exactly_what_the_operator_refuses_by_itself_is_refused_at_once_and_in_its_words() {
+    for (allow_disable, says, wanted) in
+        [(false, STRICT, 60), (true, Says { allow_disable: "true", ..STRICT }, 30)]
+    {
+        let operators = team().await;
+        let guarded = operators.beside().await;
+        allow(&operators, &corresponding(&operators, allow_disable)).await;
+        guard(&guarded, says).await;
+        let user = client(&editor(&guarded).await).await;
+        let key = operators.plant_key();
+        operators.aws.world().plant_alias("alias/orders", &key);
+        let mut wrong = Vec::new();
+        let mut refusals = 0;
+        for (number, (what, spec)) in all_specs(&key, "all").iter().enumerate() {
+            let stream = PlantedStream { name: format!("all-{number}"), ..PlantedStream::default() };
+            operators.aws.world().plant_stream(stream);
+            let name = format!("all-{number}");
+            let before = asked_of_aws(&operators).len();
+            operators.apply(&name, spec).await;
+            operators.until(&name, |status| !status.conditions.is_empty()).await;
+            let status = operators.status(&name).await;
+            let verdict = REFUSED.contains(&reason(&status).as_str()).then(|| message(&status));
+            let at_once = would_create(&guarded.user, &guarded.namespace, &name, spec).await.err();
+            assert_eq!(would_create(&user, &guarded.namespace, &name, spec).await.err(), at_once, "{what}");
+            let says = at_once.as_deref().and_then(|words| words.split_once(DENIED)).map(|(_, says)| says);
+            // After the field.
+            let says = says.and_then(|says| says.split_once(": ")).map(|(_, says)| says.to_owned());
+            // A stream by its name alone lies in the operator's own region, which only the operator knows.
+            let region_known = !spec["stream"]["arn"].is_null() || !spec["stream"]["region"].is_null();
+            let wanted = verdict.clone().filter(|_| region_known || reason(&status) != "KeyInOtherRegion");
+            if says != wanted || at_once.is_some() != wanted.is_some() {
+                wrong.push(format!("{what}\n    at once:      {at_once:?}\n    the operator: {verdict:?}"));
+            }
+            if verdict.is_some() {
+                refusals += 1;
+                assert_eq!(truth(&status, ConditionType::Stalled), "True", "{what}");
+                // What is not permitted is not asked; of what is, the operator may look before it refuses the rest.
+                let asked = asked_of_aws(&operators).split_off(before);
+                let looks = |call: &&String| {
+                    let own = [name.as_str(), key.as_str(), "alias/orders"];
+                    reason(&status) != "NotPermitted"
+                        && call.starts_with("Describe")
+                        && own.iter().any(|own| call.ends_with(own))
+                };
+                assert_eq!(asked.iter().find(|call| !looks(call)), None, "{what}");
+            }
+        }
+        assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+        assert_eq!(refusals, wanted, "allowDisable: {allow_disable}");
+    }
+}
+
+/// With nothing written into the variables: what accounts there are is not known then.
+#[tokio::test]
+async fn as_it_is_shipped_it_looks_at_no_account() {
+    let play = team().await;
+    guard(&play, Says { accounts: "[]", ..STRICT }).await;
+    let elsewhere = firehose("orders").replace(ACCOUNT, ELSEWHERE);
+    let spec = json!({"stream": {"arn": elsewhere}, "key": customer(&key_arn(REGION, ELSEWHERE))});
+    assert_eq!(would_create(&play.user, &play.namespace, "orders", &spec).await, Ok(()));
+}
+
+#[tokio::test]
+async fn what_cannot_be_evaluated_stands_in_nobodys_way() {
+    let play = team().await;
+    guard(&play, Says { accounts: "[string(1 / (1 - int('1')))]", ..STRICT }).await;
+    let spec = json!({"stream": {"arn": firehose("orders").replace(ACCOUNT, ELSEWHERE)}});
+    assert_eq!(would_create(&play.user, &play.namespace, "orders", &spec).await, Ok(()));
+}
+
+/// Each of these was stored before the admission policy came.
+#[tokio::test]
+async fn an_older_resource_that_would_be_refused_stays_editable_and_goes() {
+    let play = team().await;
+    let user = client(&editor(&play).await).await;
+    let operator = client(&operators_kubeconfig(play.cluster).await).await;
+    let older = [
+        ("stream", json!({"stream": {"arn": firehose("orders").replace(ACCOUNT, ELSEWHERE)}})),
+        ("key", json!({"stream": {"arn": firehose("key")}, "key": customer(&key_arn(REGION, ELSEWHERE))})),
+        (
+            "region",
+            json!({"stream": {"arn": firehose("region")}, "key": customer(&key_arn("us-east-1", ACCOUNT))}),
+        ),
+        ("off", json!({"stream": {"arn": firehose("off")}, "encryption": "Disabled"})),
+        ("on-deletion", json!({"stream": {"arn": firehose("on-deletion")}, "deletionPolicy": "Disable"})),
+    ];
+    for (name, spec) in &older {
+        play.apply(name, spec).await;
+    }
+    guard(&play, STRICT).await;
+    for (name, spec) in &older {
+        assert!(
+            would_create(&user, &play.namespace, "new", spec).await.is_err(),
+            "{name}: a new one is refused"
+        );
+        play.apply(name, spec).await;
+        for (who, what, patch) in [
+            (&user, "a label", json!({"metadata": {"labels": {"team": "data"}}})),
+            (&user, "another field", json!({"spec": {"drift": "Report", "deletionPolicy": "Retain"}})),
+            (&user, "a field that pauses", json!({"spec": {"suspend": true}})),
+            (&user, "and goes on", json!({"spec": {"suspend": false}})),
+            (&operator, "the operator's finalizer", json!({"metadata": {"finalizers": [FINALIZER]}})),
+        ] {
+            // Where turning off on deletion is what is wrong, it stays; drift: Report does not go with it.
+            let kept = *name == "on-deletion" && what == "another field";
+            let patch = if kept { json!({"spec": {"verify": {"putRecord": true}}}) } else { patch };
+            assert_eq!(change(who, &play, name, &patch).await, Ok(()), "{name}: {what}");
+        }
+        // It takes its finalizer away where the spec has none, and writes its status.
+        play.until(name, |status| !status.conditions.is_empty()).await;
+    }
+    assert_eq!(
+        asked_of_aws(&play),
+        Vec::<String>::new(),
+        "without a policy of its own the operator refuses them too"
+    );
+
+    let delete = async |name: &str| {
+        let api: Api<StreamEncryption> = Api::namespaced(user.clone(), &play.namespace);
+        change(&operator, &play, name, &json!({"metadata": {"finalizers": [FINALIZER]}}))
+            .await
+            .expect("held");
+        api.delete(name, &DeleteParams::default()).await.expect("it is deleted");
+        let held = play.resource(name).await.expect("it is held");
+        assert!(held.metadata.deletion_timestamp.is_some(), "{name}");
+        change(&operator, &play, name, &json!({"metadata": {"finalizers": null}})).await.expect("let go");
+        assert!(play.resource(name).await.is_none(), "{name} is gone");
+    };
+    for (name, _) in &older {
+        delete(name).await;
+    }
+}
+
+#[tokio::test]
+async fn an_update_is_refused_where_it_makes_wrong_what_was_right_or_otherwise_wrong() {
+    let play = team().await;
+    let user = client(&editor(&play).await).await;
+    let with_key = |region, account| json!({"spec": {"key": customer(&key_arn(region, account))}});
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    play.apply("off", &json!({
+        "stream": {"arn": firehose("off")}, "encryption": "Disabled", "key": customer(&key_arn(REGION, ELSEWHERE)),
+    })).await;
+    guard(&play, STRICT).await;
+    let turned_off = "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it.";
+    let other_key = "spec.key.arn: No StreamEncryptionPolicy allows this namespace this key for this stream. Name another one, or have an administrator allow it.";
+    for (name, what, patch, refusal) in [
+        ("orders", "a key of another account", with_key(REGION, ELSEWHERE), Some(other_key)),
+        (
+            "orders",
+            "a key of another region",
+            with_key("us-east-1", ACCOUNT),
+            Some("is not in eu-west-1. Name a key of the stream's region."),
+        ),
+        ("orders", "a key", with_key(REGION, ACCOUNT), None),
+        ("orders", "off", json!({"spec": {"encryption": "Disabled"}}), Some(turned_off)),
+        ("orders", "off on deletion", json!({"spec": {"deletionPolicy": "Disable"}}), Some(turned_off)),
+        ("off", "a key that nobody asks for while encryption is off", with_key("us-east-1", ELSEWHERE), None),
+        ("off", "on again, with that key", json!({"spec": {"encryption": "Enabled"}}), Some(other_key)),
+        (
+            "off",
+            "on again, with a key",
+            json!({"spec": {"encryption": "Enabled", "key": customer(&key_arn(REGION, ACCOUNT))}}),
+            None,
+        ),
+        ("off", "off again", json!({"spec": {"encryption": "Disabled"}}), Some(turned_off)),
+    ] {
+        let said = change(&user, &play, name, &patch).await.err();
+        match refusal {
+            None => assert_eq!(said, None, "{what}"),
+            Some(refusal) => {
+                assert!(said.as_ref().is_some_and(|said| said.contains(refusal)), "{what}: {said:?}");
+            }
+        }
+    }
+}
+
+/// Keys of another account are right where a policy names that account.
+#[tokio::test]
+async fn an_account_that_is_named_is_as_good_as_the_own_one() {
+    let play = team().await;
+    let foreign = {
+        let mut world = play.aws.world();
+        world.plant_stream(PlantedStream::default());
+        world.plant_key(PlantedKey { account: ELSEWHERE.to_owned(), ..PlantedKey::default() })
+    };
+    let keys = ["arn:aws:kms:*:444455556666:key/*"];
+    allow(&play, &policy(&play, &[&firehose("orders")], &keys)).await;
+    guard(&play, Says { accounts: "['111122223333', '444455556666']", ..STRICT }).await;
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": customer(&foreign)})).await;
+    // Whether the other account lets the operator use it is for AWS to say.
+    play.until("orders", |status| !status.conditions.is_empty()).await;
+    let said = reason(&play.status("orders").await);
+    assert!(!REFUSED.contains(&said.as_str()), "{said}");
+}
+
+/// On a cluster of its own: it is for all namespaces there.
+#[tokio::test]
+async fn the_command_of_the_page_puts_it_in_force() {
+    cluster().await;
+    let cluster = TestCluster::start().await.expect("a cluster");
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config/crd");
+    cluster.kubectl(&["apply", "--server-side", "-k", config]).await.expect("the definitions");
+    let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+    cluster.kubectl(&established).await.expect("established");
+    let commands = blocks(PAGE, "sh");
+    assert!(!commands.is_empty());
+    for command in commands {
+        run(&cluster, command).await;
+    }
+    let user = client(cluster.kubeconfig()).await;
+    until_in_force(&user, "default").await;
+    let off = json!({"stream": {"arn": firehose("orders")}, "encryption": "Disabled"});
+    let said = would_create(&user, "default", "orders", &off).await.expect_err("it is refused");
+    assert!(said.contains("ValidatingAdmissionPolicy 'stream-encryption-operator' with binding"), "{said}");
+}
