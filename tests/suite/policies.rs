@@ -1,6 +1,8 @@
 //! Policies: what two teams may do with each other's streams and keys, each with its namespace, its own user and the rights
 //! that the definitions give to whoever may edit a namespace.
 
+mod random;
+
 use std::path::PathBuf;
 
 use jiff::SignedDuration;

@@ -60,6 +60,10 @@ pub struct Promises {
     arrived: BTreeMap<(AwsService, String, &'static str), VecDeque<Timestamp>>,
     /// How much of AWS's log has been read.
     read: usize,
+    /// How many requests about streams have been held against the policies.
+    judged: usize,
+    /// How many of the operator's requests about streams AWS's log has.
+    logged: usize,
     /// When each entry was first stored, on the true clock, and who owned the stream then; by ledger and id.
     stored: BTreeMap<(String, String), (Timestamp, String)>,
     /// The entries whose call was sent.
@@ -123,6 +127,8 @@ impl Promises {
             limit: usize::try_from(limit).unwrap_or(usize::MAX),
             arrived: BTreeMap::new(),
             read: 0,
+            judged: 0,
+            logged: 0,
             stored: BTreeMap::new(),
             sent: BTreeSet::new(),
             unanswered: BTreeSet::new(),
@@ -172,17 +178,24 @@ impl Promises {
         self.clocks_set.iter().any(|set| *set <= at && at.duration_since(*set) < SignedDuration::from_mins(1))
     }
 
-    /// P1: reads what is new in AWS's log, and counts.
+    /// P1: reads what is new in AWS's log, and counts. P8: there is none of the operator that was not held against the policies.
     pub fn read_log(&mut self, world: &World) {
         let calls = world.calls();
         for call in &calls[self.read.min(calls.len())..] {
             self.arrived(call);
         }
         self.read = calls.len();
+        if self.logged > self.judged {
+            let now = calls.last().map_or(Timestamp::MIN, |call| call.time);
+            self.break_with("P8", now, || "AWS got a request that was held against no policy".to_owned());
+        }
     }
 
     fn arrived(&mut self, call: &AwsCall) {
         let ours = [OPERATOR, MISTAKEN].contains(&call.principal.access_key.as_str());
+        // A question to KMS may be part of a look.
+        let about_a_stream = !matches!(call.operation.as_str(), "GetCallerIdentity" | "DescribeKey");
+        self.logged += usize::from(ours && about_a_stream);
         if !ours || !call.changes_encryption() {
             return;
         }

@@ -44,6 +44,7 @@ impl State {
     }
 
     fn causes_since(&mut self, since: Timestamp, as_whom: &Principal, stream: &StreamArn, act: &Act<'_>) {
+        self.promises.judged += usize::from(!matches!(act, Act::Ask(_)));
         // Ledgers are looked after for no resource, and nothing of a stream is asked for that.
         let (namespace, name) = self.polled.name.clone().unwrap_or_default();
         if as_whom.resource != name || !self.policies.allowed_since(since, &namespace, as_whom, stream, act) {

@@ -1,0 +1,372 @@
+//! Random policies and resources of two teams, on the real API server with the operator's own adapters: nothing in AWS's log was caused
+//! by a team that no policy allows it.
+//!
+//! What a policy means is worked out here anew, from how it was drawn, and not from the operator's reading of patterns. More cases:
+//! `RANDOM_POLICIES=3000 cargo test --test suite random_policies`.
+
+use jiff::SignedDuration;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{RngSeed, TestRunner};
+use serde_json::{Value, json};
+use simulated_aws::world::{Call, PlantedKey, PlantedStream, Service, Settings, Snapshot};
+use stream_encryption_operator::api::policy::StreamEncryptionPolicy;
+use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+
+use crate::play::{ACCOUNT, Play, REGION, reason};
+
+use super::ELSEWHERE;
+
+/// So many are tried unless the environment says otherwise; about five in a second.
+const CASES: usize = 60;
+const NAMES: [&str; 3] = ["orders", "orders-eu", "clicks"];
+const SERVICES: [Service; 2] = [Service::Firehose, Service::Kinesis];
+const KEYS: [(&str, &str); 3] = [
+    (ACCOUNT, "1234abcd-12ab-34cd-56ef-00000000000a"),
+    (ACCOUNT, "1234abcd-12ab-34cd-56ef-00000000000b"),
+    (ELSEWHERE, "1234abcd-12ab-34cd-56ef-00000000000c"),
+];
+
+/// A policy, as it was drawn.
+#[derive(Clone, Debug)]
+struct Drawn {
+    /// Which of the two teams; nothing: both.
+    team: Option<usize>,
+    /// Whether it names the role in the other account, which is its own account then.
+    role: bool,
+    /// The account that is written out; nothing: `own`.
+    account: Option<&'static str>,
+    /// Of which service; nothing: of both.
+    service: Option<Service>,
+    name: Name,
+    aws_owned: bool,
+    key: Option<Keys>,
+    disable: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Name {
+    Is(&'static str),
+    BeginsWith(&'static str),
+    EndsWith(&'static str),
+    Any,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Keys {
+    One(usize),
+    AllOfOwn,
+}
+
+/// A resource, as it was drawn.
+#[derive(Clone, Debug)]
+struct Asked {
+    team: usize,
+    account: &'static str,
+    service: Service,
+    name: &'static str,
+    key: Option<Option<usize>>,
+    off: bool,
+}
+
+fn a_policy() -> impl Strategy<Value = Drawn> {
+    let names = prop_oneof![
+        2 => prop::sample::select(NAMES.to_vec()).prop_map(Name::Is),
+        2 => Just(Name::BeginsWith("orders")),
+        1 => Just(Name::EndsWith("s")),
+        3 => Just(Name::Any),
+    ];
+    (
+        prop::option::of(0..2_usize),
+        prop::bool::weighted(0.3),
+        prop::sample::select(vec![None, None, None, Some(ACCOUNT), Some(ELSEWHERE)]),
+        prop::option::weighted(0.3, prop::sample::select(SERVICES.to_vec())),
+        names,
+        prop::bool::weighted(0.8),
+        prop::option::weighted(0.8, prop_oneof![(0..KEYS.len()).prop_map(Keys::One), Just(Keys::AllOfOwn)]),
+        any::<bool>(),
+    )
+        .prop_map(|(team, role, account, service, name, aws_owned, key, disable)| Drawn {
+            team,
+            role,
+            account,
+            service,
+            name,
+            aws_owned: aws_owned || key.is_none(),
+            key,
+            disable,
+        })
+}
+
+fn a_resource() -> impl Strategy<Value = Asked> {
+    (
+        0..2_usize,
+        prop::sample::select(vec![ACCOUNT, ACCOUNT, ELSEWHERE]),
+        prop::sample::select(SERVICES.to_vec()),
+        prop::sample::select(NAMES.to_vec()),
+        prop::option::of(prop::option::of(0..KEYS.len())),
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(team, account, service, name, key, off)| Asked {
+            team,
+            account,
+            service,
+            name,
+            key,
+            off,
+        })
+}
+
+fn stream_arn(account: &str, service: Service, name: &str) -> String {
+    match service {
+        Service::Firehose => format!("arn:aws:firehose:{REGION}:{account}:deliverystream/{name}"),
+        _ => format!("arn:aws:kinesis:{REGION}:{account}:stream/{name}"),
+    }
+}
+
+fn key_arn(number: usize) -> String {
+    let (account, id) = KEYS[number];
+    format!("arn:aws:kms:{REGION}:{account}:key/{id}")
+}
+
+fn role() -> String {
+    format!("arn:aws:iam::{ELSEWHERE}:role/spoke")
+}
+
+impl Name {
+    fn is(self, name: &str) -> bool {
+        match self {
+            Self::Is(text) => name == text,
+            Self::BeginsWith(text) => name.starts_with(text),
+            Self::EndsWith(text) => name.ends_with(text),
+            Self::Any => true,
+        }
+    }
+
+    fn pattern(self) -> String {
+        match self {
+            Self::Is(text) => text.to_owned(),
+            Self::BeginsWith(text) => format!("{text}*"),
+            Self::EndsWith(text) => format!("*{text}"),
+            Self::Any => "*".to_owned(),
+        }
+    }
+}
+
+impl Drawn {
+    fn own(&self) -> &'static str {
+        if self.role { ELSEWHERE } else { ACCOUNT }
+    }
+
+    fn speaks_of(&self, team: usize, account: &str, service: Service, name: &str) -> bool {
+        self.team.is_none_or(|of| of == team)
+            && self.account.unwrap_or(self.own()) == account
+            && self.service.is_none_or(|of| of == service)
+            && self.name.is(name)
+    }
+
+    fn allows_key(&self, arn: &str) -> bool {
+        match self.key {
+            None => false,
+            Some(Keys::One(number)) => arn == key_arn(number),
+            Some(Keys::AllOfOwn) => arn.contains(&format!(":{}:key/", self.own())),
+        }
+    }
+
+    fn object(&self, number: usize, teams: &[Play; 2]) -> Value {
+        let account = self.account.unwrap_or("own");
+        let mut keys = Vec::new();
+        if self.aws_owned {
+            keys.push("AWS_OWNED_CMK".to_owned());
+        }
+        match self.key {
+            Some(Keys::One(number)) => keys.push(key_arn(number)),
+            Some(Keys::AllOfOwn) => keys.push("arn:aws:kms:*:own:key/*".to_owned()),
+            None => {}
+        }
+        let labels: Vec<&str> = teams
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| self.team.is_none_or(|team| team == *number))
+            .map(|(_, play)| play.namespace.as_str())
+            .collect();
+        let services = SERVICES.into_iter().filter(|service| self.service.is_none_or(|of| of == *service));
+        let streams: Vec<String> =
+            services.map(|service| stream_arn(account, service, &self.name.pattern())).collect();
+        let mut spec = json!({
+            "namespaces": {"matchExpressions": [
+                {"key": "kubernetes.io/metadata.name", "operator": "In", "values": labels},
+            ]},
+            "streams": streams,
+            "keys": keys,
+            "allowDisable": self.disable,
+        });
+        if self.role {
+            spec["role"] = json!({"arn": role()});
+        }
+        json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+            "metadata": {
+                "name": format!("{}-{number}", teams[0].namespace), "labels": {"drawn-by": teams[0].namespace},
+            },
+            "spec": spec,
+        })
+    }
+}
+
+impl Asked {
+    fn spec(&self) -> Value {
+        let mut spec = json!({"stream": {"arn": stream_arn(self.account, self.service, self.name)}});
+        match self.key {
+            None => {}
+            Some(None) => spec["key"] = json!({"type": "AWS_OWNED_CMK"}),
+            Some(Some(number)) => {
+                spec["key"] = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": key_arn(number)});
+            }
+        }
+        if self.off {
+            spec["encryption"] = json!("Disabled");
+            spec.as_object_mut().expect("a spec").remove("key");
+        }
+        spec
+    }
+
+    /// Why a call that came of a visit to this resource is one too many; nothing, if the policies allow it.
+    fn objection(&self, call: &Call, policies: &[Drawn], in_force: Option<&str>) -> Option<String> {
+        let speaking: Vec<&Drawn> = policies
+            .iter()
+            .filter(|policy| policy.speaks_of(self.team, self.account, self.service, self.name))
+            .collect();
+        let Some(first) = speaking.first() else { return Some("no policy speaks of the stream".to_owned()) };
+        if speaking.iter().any(|policy| policy.role != first.role) {
+            return Some("the policies name different roles".to_owned());
+        }
+        if call.operation == "AssumeRole" {
+            let good = first.role && call.target == role();
+            return (!good).then(|| "this role is not the stream's".to_owned());
+        }
+        let session = call.principal.session.as_ref().map(|session| session.role.clone());
+        if session != first.role.then(role) {
+            return Some(format!("it was made as {session:?}"));
+        }
+        match call.operation.as_str() {
+            "DescribeKey" => {
+                let good =
+                    speaking.iter().any(|p| p.allows_key(&call.target)) || in_force == Some(&call.target);
+                (!good).then(|| "no policy allows the key".to_owned())
+            }
+            _ if call.target != self.name || call.service != self.service => {
+                Some("it is another stream".to_owned())
+            }
+            // Whose credentials do not reach the stream's account finds another account's stream or none, and leaves it alone.
+            operation if operation.starts_with("Describe") => None,
+            _ if call.account != self.account => Some("it is another account's stream".to_owned()),
+            operation if operation.starts_with("Start") => {
+                let good = speaking.iter().any(|policy| match call.key.as_deref() {
+                    Some(arn) if arn.starts_with("arn:") => policy.allows_key(arn),
+                    _ => policy.aws_owned,
+                });
+                (!good).then(|| "no policy allows the key".to_owned())
+            }
+            operation if operation.starts_with("Stop") => {
+                let good = speaking.iter().any(|policy| policy.disable);
+                (!good).then(|| "no policy allows to turn it off".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// All streams in plain text, in both accounts, and the keys.
+fn plant(play: &Play) {
+    let mut world = play.aws.world();
+    for account in [ACCOUNT, ELSEWHERE] {
+        for service in SERVICES {
+            for name in NAMES {
+                let (account, name, state) = (account.to_owned(), name.to_owned(), Snapshot::default());
+                world.plant_stream(PlantedStream {
+                    service,
+                    account,
+                    name,
+                    state,
+                    ..PlantedStream::default()
+                });
+            }
+        }
+    }
+    for (account, id) in KEYS {
+        let (account, id) = (account.to_owned(), id.to_owned());
+        world.plant_key(PlantedKey { account, id, ..PlantedKey::default() });
+    }
+}
+
+async fn write(teams: &[Play; 2], policies: &[Drawn]) {
+    let api: Api<StreamEncryptionPolicy> = Api::all(teams[0].user.clone());
+    let drawn = ListParams::default().labels(&format!("drawn-by={}", teams[0].namespace));
+    api.delete_collection(&DeleteParams::default(), &drawn).await.expect("the old ones go");
+    for (number, policy) in policies.iter().enumerate() {
+        let object = policy.object(number, teams);
+        let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
+        let parameters = PatchParams::apply("an-administrator").force();
+        api.patch(&name, &parameters, &Patch::Apply(&object)).await.expect("a policy");
+    }
+}
+
+async fn delete(play: &Play, name: &str) {
+    let api: Api<StreamEncryption> = Api::namespaced(play.user.clone(), &play.namespace);
+    api.delete(name, &DeleteParams::default()).await.expect("the resource goes");
+}
+
+#[tokio::test]
+async fn nothing_in_awss_log_was_caused_by_a_team_that_no_random_policies_allow_it() {
+    let cases = std::env::var("RANDOM_POLICIES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    let seed = cases as u64;
+    let mut runner = TestRunner::new(ProptestConfig { rng_seed: RngSeed::Fixed(seed), ..Default::default() });
+    let second = SignedDuration::from_secs(1);
+    let mut play = Play::start(Settings { enabling: second, disabling: second, ..Settings::default() }).await;
+    play.policy = None;
+    play.restart();
+    plant(&play);
+    let other = play.beside().await;
+    let teams = [play, other];
+    let (mut caused, mut refused) = (0, 0);
+    let drawing = (prop::collection::vec(a_policy(), 0..5), prop::collection::vec(a_resource(), 1..4));
+    for _ in 0..cases {
+        let (policies, resources) = drawing.new_tree(&mut runner).expect("a case").current();
+        write(&teams, &policies).await;
+        for (number, asked) in resources.iter().enumerate() {
+            let (play, name) = (&teams[asked.team], format!("drawn-{number}"));
+            play.apply(&name, &asked.spec()).await;
+            let arn = stream_arn(asked.account, asked.service, asked.name);
+            for _ in 0..4 {
+                let (before, in_force) = {
+                    let (now, world) = (play.aws.now(), play.aws.world());
+                    let key = world.stream(&arn, now).and_then(|stream| stream.in_force.clone());
+                    (world.calls().len(), key.map(|key| format!("{key:?}")))
+                };
+                play.visit(&name).await.expect("a visit");
+                play.aws.advance(SignedDuration::from_secs(10));
+                let calls = play.aws.world().calls()[before..].to_vec();
+                for call in calls.iter().filter(|call| call.operation != "GetCallerIdentity") {
+                    let known = in_force.as_deref().filter(|key| key.contains(&call.target));
+                    let objection = asked.objection(call, &policies, known.map(|_| call.target.as_str()));
+                    assert_eq!(objection, None, "{call:#?}\nof {asked:#?}\nunder {policies:#?}");
+                    caused += 1;
+                }
+                let said = reason(&play.status(&name).await);
+                if ["NotPermitted", "DisableNotPermitted", "RolesDiffer"].contains(&said.as_str()) {
+                    refused += 1;
+                    break;
+                }
+            }
+        }
+        for (number, asked) in resources.iter().enumerate() {
+            delete(&teams[asked.team], &format!("drawn-{number}")).await;
+        }
+        // Their calls age out, and their ledgers are free for the next ones.
+        teams[0].aws.advance(SignedDuration::from_hours(25));
+    }
+    println!("{cases} cases: {caused} requests were caused, and {refused} resources refused");
+    assert!(caused > cases && refused > cases / 2, "{caused} caused, {refused} refused");
+}
