@@ -59,6 +59,13 @@ enum Keys {
     AllOfOwn,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Any,
+    AwsOwned,
+    Customers(usize),
+}
+
 /// A resource, as it was drawn.
 #[derive(Clone, Debug)]
 struct Asked {
@@ -66,7 +73,7 @@ struct Asked {
     account: &'static str,
     service: Service,
     name: &'static str,
-    key: Option<Option<usize>>,
+    key: Wanted,
     off: bool,
 }
 
@@ -105,7 +112,7 @@ fn a_resource() -> impl Strategy<Value = Asked> {
         prop::sample::select(vec![ACCOUNT, ACCOUNT, ELSEWHERE]),
         prop::sample::select(SERVICES.to_vec()),
         prop::sample::select(NAMES.to_vec()),
-        prop::option::of(prop::option::of(0..KEYS.len())),
+        prop_oneof![Just(Wanted::Any), Just(Wanted::AwsOwned), (0..KEYS.len()).prop_map(Wanted::Customers)],
         prop::bool::weighted(0.2),
     )
         .prop_map(|(team, account, service, name, key, off)| Asked {
@@ -219,9 +226,9 @@ impl Asked {
     fn spec(&self) -> Value {
         let mut spec = json!({"stream": {"arn": stream_arn(self.account, self.service, self.name)}});
         match self.key {
-            None => {}
-            Some(None) => spec["key"] = json!({"type": "AWS_OWNED_CMK"}),
-            Some(Some(number)) => {
+            Wanted::Any => {}
+            Wanted::AwsOwned => spec["key"] = json!({"type": "AWS_OWNED_CMK"}),
+            Wanted::Customers(number) => {
                 spec["key"] = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": key_arn(number)});
             }
         }

@@ -45,7 +45,7 @@ impl Dice {
             4 => vec![Allowed { keys: self.pick(&[Keys::AwsOwned, only]), ..own }],
             5 => vec![Allowed { role, ..own }],
             // For one stream, or for one namespace, it cannot be said as whom.
-            6 => vec![own.clone(), Allowed { stream, namespace, role, ..own }],
+            6 => vec![own.clone(), Allowed { namespace, stream, role, ..own }],
             // Two that add up for one stream, and for one only.
             _ => vec![
                 Allowed { keys: Keys::AwsOwned, ..own },

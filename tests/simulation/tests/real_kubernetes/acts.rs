@@ -8,8 +8,8 @@ use stream_encryption_operator::api::ledger::{
     Action, Attempts, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target,
 };
 use stream_encryption_operator::api::stream_encryption::{
-    Calls, DeletionPolicy, Drift, EncryptionStatus, Failure, KeyReference, KeyStatus, KeyType, Service,
-    StreamEncryptionSpec, StreamEncryptionStatus, StreamReference, StreamStatus, Verify,
+    Calls, DeletionPolicy, Drift, EncryptionStatus, Failure, KeyReference, KeyStatus, KeyType, PreviousKey,
+    Service, StreamEncryptionSpec, StreamEncryptionStatus, StreamReference, StreamStatus, Verify,
 };
 
 /// Resources and ledgers of each case.
@@ -131,6 +131,7 @@ pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
         }),
         key: Some(key.clone()),
         key_in_force: Some(key),
+        previous_key: Some(PreviousKey { arn: KEY.to_owned(), needed_until: Time(time()) }),
         failure: Some(Failure {
             kind: "KMS_ACCESS_DENIED".to_owned(),
             message: "in words".to_owned(),
