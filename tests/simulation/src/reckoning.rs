@@ -17,7 +17,7 @@ use stream_encryption_operator::model::stream::StreamArn;
 use crate::cloud;
 use crate::policies::Act;
 use crate::promises::written;
-use crate::scene::{ACCOUNT, OPERATOR, REGION, State};
+use crate::scene::{ACCOUNT, OPERATOR, OUTSIDER, REGION, State};
 
 /// What must be so in the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +123,8 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) 
     if matches!(real.status, StreamStatus::CreatingFailed) {
         return says(&[Reason::StreamBroken]);
     }
-    let source = cloud::look(&mut state.world, now, &Caller::new(OPERATOR), stream).0.ok().flatten();
+    // As somebody else: what the operator asks is held against the policies.
+    let source = cloud::look(&mut state.world, now, &Caller::new(OUTSIDER), stream).0.ok().flatten();
     if source.and_then(|look| look.source).is_some_and(|source| source != "DirectPut") {
         return if off { says(&[Reason::EncryptionDisabled]) } else { says(&[Reason::SourceNotDirectPut]) };
     }
