@@ -161,6 +161,35 @@ async fn killed_right_after_a_start_was_sent_the_operator_sends_no_second_one() 
     assert_eq!(aws.world().calls().count(START, "orders"), 1);
 }
 
+/// T12: what AWS says, or whoever answers in its place, makes no line of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_of_several_lines_is_one_line_of_the_log_and_every_line_is_json() {
+    let cluster = cluster().await;
+    let namespace = fresh_namespace(cluster).await;
+    let aws = world().await;
+    let (code, message) = ("SomethingNew".to_owned(), "no\n{\"message\":\"forged\"}\nnor this".to_owned());
+    aws.world().script(Rule::always(Fault::Refuse { code, message, status: 400 }).on(START));
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let operator = OperatorProcess::logging_to(
+        writer,
+        &operators_kubeconfig(cluster).await,
+        &namespace,
+        &[("AWS_ENDPOINT_URL", &aws.url())],
+    );
+    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    eventually("it is told", 40, async || {
+        field(cluster, &namespace, "orders", REASON).await == "CallRefused"
+    })
+    .await;
+    operator.kill();
+    let log = std::io::read_to_string(reader).expect("text");
+    assert!(log.contains("forged"), "AWS's message is in\n{log}");
+    for line in log.lines() {
+        let told: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(told["level"].is_string(), "this is no line of the operator's: {line}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_aws_is_told_within_seconds() {
     let cluster = cluster().await;

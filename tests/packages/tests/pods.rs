@@ -50,6 +50,17 @@ async fn both_pods_are_taken_where_only_restricted_ones_are_and_a_careless_one_i
     assert!(error.to_string().contains("violates PodSecurity \"restricted"), "{error}");
 }
 
+/// `restricted` does not ask for a read-only root, so the API server would take a pod without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_pods_run_as_nobody_and_write_nothing_into_their_own_files() {
+    let objects = chart(json!({})).await;
+    for pod in [&only(&objects, "Deployment")["spec"]["template"]["spec"], &only(&objects, "Pod")["spec"]] {
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{pod}");
+        assert_eq!(pod["containers"].as_array().map(Vec::len), Some(1), "{pod}");
+        assert_eq!(pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"], true, "{pod}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_is_told_where_it_is_where_to_listen_and_that_one_works() {
     let told = environment(json!({})).await;
