@@ -16,6 +16,7 @@ use stream_encryption_operator::api::condition::ConditionType;
 use stream_encryption_operator::api::policy::StreamEncryptionPolicy;
 use stream_encryption_operator::model::ledger;
 
+use crate::matrix::proxy::{Meet, Proxy, When};
 use crate::play::{
     Play, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig, reason, truth,
 };
@@ -121,6 +122,29 @@ async fn what_a_policy_takes_away_is_not_used_any_more() {
     assert_eq!(reason(&play.status("orders").await), "NotPermitted");
     play.let_pass("orders", SignedDuration::from_hours(2)).await;
     assert_eq!(asked_of_aws(&play), before);
+}
+
+/// T11: what was decided under a policy is not sent once it is gone.
+#[tokio::test]
+async fn what_a_policy_takes_away_while_a_visit_is_on_its_way_to_a_call_is_not_called() {
+    let mut play = team().await;
+    let account = operators_kubeconfig(play.cluster).await;
+    let proxy = Proxy::of_kubernetes(play.cluster, &account).await;
+    play.through(proxy.client().await);
+    allow(&play, &policy(&play, &[&firehose("orders")], &["AWS_OWNED_CMK"])).await;
+    play.apply("orders", &orders()).await;
+    // The first time it decides by them; the second time is just before the call.
+    proxy.once(|asked| asked.path.contains("streamencryptionpolicies"), 1, Meet::Hold(When::Before));
+    let takes_away = async {
+        proxy.held(1).await;
+        assert!(asked_of_aws(&play).iter().any(|call| call.starts_with(DESCRIBE)), "it has looked");
+        forbid(&play).await;
+        proxy.release();
+    };
+    // A conflict, after which all is decided anew; or it took so long that it was decided anew by itself.
+    let (_, ()) = tokio::join!(play.visit("orders"), takes_away);
+    play.until_it_says("orders", "NotPermitted").await;
+    assert_eq!(play.calls(START, "orders"), 0);
 }
 
 /// T2, T3, T5: whoever comes first to a stream that is not its own gets nothing of it.

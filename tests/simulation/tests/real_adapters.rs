@@ -414,6 +414,8 @@ async fn hold(
     for (at, step) in steps.iter().enumerate() {
         aws.advance(step.wait);
         let now = aws.now();
+        // What was under way arrives, also where this step asks AWS for nothing.
+        mine.settle(now);
         for fault in &step.faults {
             mine.script(fault.clone());
         }
