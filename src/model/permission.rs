@@ -115,6 +115,9 @@ impl Permission {
 
     /// Whether encryption of this stream may be turned off.
     pub fn disable(&self, stream: &StreamArn) -> Result<(), Refusal> {
+        if self.stream(stream) == Err(Refusal::Roles) {
+            return Err(Refusal::Roles);
+        }
         let allowed = self.speaking_of(stream).any(|policy| policy.allow_disable);
         if allowed { Ok(()) } else { Err(Refusal::Disable) }
     }
@@ -130,6 +133,10 @@ impl Permission {
     }
 
     fn any_key(&self, stream: &StreamArn, allows: impl Fn(&KeyPattern, &Own) -> bool) -> Result<(), Refusal> {
+        // It cannot be said as whom to ask of it.
+        if self.stream(stream) == Err(Refusal::Roles) {
+            return Err(Refusal::Roles);
+        }
         let allowed = self.speaking_of(stream).any(|policy| {
             let own = policy.own(&self.own);
             policy.keys.iter().any(|pattern| allows(pattern, &own))
@@ -267,7 +274,12 @@ mod tests {
             [with_role("b", Some("of-data")), with_role("a", Some("of-web")), with_role("a", None), no_role]
         {
             let two = permission(&[all.clone(), only_orders(other)]);
-            assert_eq!(two.stream(&stream(ORDERS)), Err(Refusal::Roles));
+            let orders = stream(ORDERS);
+            assert_eq!(two.stream(&orders), Err(Refusal::Roles));
+            // Nothing about it is allowed, whoever asks for that first.
+            assert_eq!(two.key(&orders, &Key::AwsOwned), Err(Refusal::Roles));
+            assert_eq!(two.alias(&orders, "alias/orders"), Err(Refusal::Roles));
+            assert_eq!(two.disable(&orders), Err(Refusal::Roles));
             assert!(two.stream(&stream(CLICKS)).is_ok());
         }
     }
