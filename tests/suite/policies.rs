@@ -342,8 +342,9 @@ async fn a_change_of_a_policy_or_of_a_namespaces_labels_is_felt_at_once() {
         [("AWS_ENDPOINT_URL", url.as_str()), ("DEFAULT_POLICY", ""), ("DRIFT_INTERVAL_SECONDS", "3600")];
     let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
     apply(cluster, &namespace, "orders", &orders()).await;
+    // Long before the next look for drift, also on a machine with much to do.
     let says = async |reason: &str| {
-        eventually(reason, 30, async || field(cluster, &namespace, "orders", REASON).await == reason).await;
+        eventually(reason, 120, async || field(cluster, &namespace, "orders", REASON).await == reason).await;
     };
     says("NotPermitted").await;
 
