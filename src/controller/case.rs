@@ -107,18 +107,9 @@ impl Case {
             Some(facts) => facts.problem(&self.subject.stream)?,
             None => KeyProblem::Missing,
         };
-        // What else may be wrong with a key that was asked for does not keep one in force from being used. And it may be another one
-        // that is in force by now.
-        let is_lost = matches!(
-            problem,
-            KeyProblem::Missing
-                | KeyProblem::Disabled
-                | KeyProblem::PendingDeletion
-                | KeyProblem::PendingImport
-                | KeyProblem::Unavailable
-        );
+        // It may be another one that is in force by now.
         let is_in_force = claims::customer_key_in_force(&self.input()).as_ref() == Some(arn);
-        (is_lost && is_in_force).then(|| (arn.clone(), problem))
+        (problem.loses_records() && is_in_force).then(|| (arn.clone(), problem))
     }
 
     /// Takes what is asked for by now. Where KMS could not be asked of the key, nothing is known that a call may follow.

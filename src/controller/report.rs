@@ -335,18 +335,12 @@ fn key_usable(
     decision: &Decision,
     generation: Option<i64>,
 ) -> Option<Condition> {
+    let input = case.input();
+    let say = |truth, reason, words: &str| {
+        Some(condition(before, ConditionType::KeyUsable, truth, reason, words, generation, case.now))
+    };
     if let Some((key, problem)) = case.key_lost() {
-        let words = message::key_lost(&case.input(), &key, problem);
-        let reason = problem.reason();
-        return Some(condition(
-            before,
-            ConditionType::KeyUsable,
-            Truth::False,
-            reason,
-            &words,
-            generation,
-            case.now,
-        ));
+        return say(Truth::False, problem.reason(), &message::key_lost(&input, &key, problem));
     }
     let (truth, reason) = match (case.subject.intent.key_problem, &case.subject.intent.wanted) {
         (Some(KeyProblem::Unreadable), _) => (Truth::Unknown, Reason::KeyUnreadable),
@@ -356,12 +350,11 @@ fn key_usable(
         (None, Wanted::Key(_)) => (Truth::True, Reason::KeyEnabled),
         (None, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => return None,
     };
-    let input = case.input();
     let words = match truth {
         Truth::Unknown if case.subject.fault.is_some() => message::ready(&input, decision),
         Truth::True | Truth::False | Truth::Unknown => message::key_usable(&input),
     };
-    Some(condition(before, ConditionType::KeyUsable, truth, reason, &words, generation, case.now))
+    say(truth, reason, &words)
 }
 
 fn previous_key(before: &StreamEncryptionStatus, case: &Case) -> Option<PreviousKey> {

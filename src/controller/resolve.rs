@@ -124,10 +124,11 @@ fn stream(asked: &StreamReference, identity: &Identity, region: &Region) -> Resu
 
 /// The role that the policies name. Where they do not allow the stream there is none, and nothing is asked of AWS.
 fn role(permission: &Permission, stream: &StreamArn) -> Option<Role> {
-    if permission.stream(stream) == Err(Refusal::Roles) {
+    let role = permission.stream(stream);
+    if role == Err(Refusal::Roles) {
         warn!(%stream, "several policies name different roles or external ids for this stream: none is used");
     }
-    permission.stream(stream).ok().flatten().cloned()
+    role.ok().flatten().cloned()
 }
 
 fn principal(resource: &StreamEncryption, role: Option<Role>) -> Principal {

@@ -126,6 +126,27 @@ impl KeyProblem {
             Self::NotPermitted => Reason::NotPermitted,
         }
     }
+
+    /// Whether records are lost where such a key is in force. What else may be wrong with a key that is asked for does not keep
+    /// one in force from being used.
+    #[must_use]
+    pub fn loses_records(self) -> bool {
+        match self {
+            Self::Missing
+            | Self::Disabled
+            | Self::PendingDeletion
+            | Self::PendingImport
+            | Self::Unavailable => true,
+            Self::NotSymmetric
+            | Self::WrongUsage
+            | Self::OtherRegion
+            | Self::AwsManaged
+            | Self::Unreadable
+            | Self::ReferenceNotReady
+            | Self::ReferenceKindMissing
+            | Self::NotPermitted => false,
+        }
+    }
 }
 
 impl KeyFacts {

@@ -98,9 +98,8 @@ impl Permission {
 
     /// As which role this stream may be looked at and changed, if it may; nothing is the operator itself.
     pub fn stream(&self, stream: &StreamArn) -> Result<Option<&Role>, Refusal> {
-        let mut roles = self.speaking_of(stream).map(|policy| policy.role.as_ref());
-        let role = roles.next().ok_or(Refusal::Stream)?;
-        if roles.all(|other| other == role) { Ok(role) } else { Err(Refusal::Roles) }
+        let policy = self.speaking_of(stream)?.next().ok_or(Refusal::Stream)?;
+        Ok(policy.role.as_ref())
     }
 
     /// Whether this key may be used for the stream.
@@ -115,29 +114,27 @@ impl Permission {
 
     /// Whether encryption of this stream may be turned off.
     pub fn disable(&self, stream: &StreamArn) -> Result<(), Refusal> {
-        if self.stream(stream) == Err(Refusal::Roles) {
-            return Err(Refusal::Roles);
-        }
-        let allowed = self.speaking_of(stream).any(|policy| policy.allow_disable);
+        let allowed = self.speaking_of(stream)?.any(|policy| policy.allow_disable);
         if allowed { Ok(()) } else { Err(Refusal::Disable) }
     }
 
     /// How many calls this stream gets in 24 hours, of AWS's 25; none where nothing is allowed.
     #[must_use]
     pub fn max_calls_per_day(&self, stream: &StreamArn) -> u32 {
-        self.speaking_of(stream).map(|policy| policy.max_calls_per_day).max().unwrap_or(0)
+        let speaking = self.speaking_of(stream).ok();
+        speaking.and_then(|policies| policies.map(|policy| policy.max_calls_per_day).max()).unwrap_or(0)
     }
 
-    fn speaking_of(&self, stream: &StreamArn) -> impl Iterator<Item = &Policy> {
-        self.policies.iter().filter(|policy| policy.speaks_of(stream, &self.own))
+    /// The policies that speak of a stream. Where they do not agree as whom it is asked about, nothing that they say counts.
+    fn speaking_of(&self, stream: &StreamArn) -> Result<impl Iterator<Item = &Policy>, Refusal> {
+        let speaking = self.policies.iter().filter(|policy| policy.speaks_of(stream, &self.own));
+        let mut roles = speaking.clone().map(|policy| &policy.role);
+        let first = roles.next();
+        if roles.all(|other| Some(other) == first) { Ok(speaking) } else { Err(Refusal::Roles) }
     }
 
     fn any_key(&self, stream: &StreamArn, allows: impl Fn(&KeyPattern, &Own) -> bool) -> Result<(), Refusal> {
-        // It cannot be said as whom to ask of it.
-        if self.stream(stream) == Err(Refusal::Roles) {
-            return Err(Refusal::Roles);
-        }
-        let allowed = self.speaking_of(stream).any(|policy| {
+        let allowed = self.speaking_of(stream)?.any(|policy| {
             let own = policy.own(&self.own);
             policy.keys.iter().any(|pattern| allows(pattern, &own))
         });

@@ -80,23 +80,25 @@ pub(super) fn allowed(
         max_calls_per_day,
         ..StreamEncryptionPolicySpec::own_account()
     };
-    let own = Own { account: account.parse().unwrap(), partition: partition.parse().unwrap() };
-    Permission::of(Policy::read(&spec).0.into_iter().collect(), own)
+    permission(account, partition, &[spec])
 }
 
 /// As [`allowed`] has it, by as many policies as there are roles.
 pub(super) fn allowed_as(roles: &[&str]) -> Permission {
-    let policies = roles.iter().filter_map(|role| {
-        let role = Some(PolicyRole { arn: format!("arn:aws:iam::{ACCOUNT}:role/{role}"), external_id: None });
-        let spec = StreamEncryptionPolicySpec {
-            role,
+    let specs: Vec<_> = roles
+        .iter()
+        .map(|role| StreamEncryptionPolicySpec {
+            role: Some(PolicyRole { arn: format!("arn:aws:iam::{ACCOUNT}:role/{role}"), external_id: None }),
             allow_disable: true,
             ..StreamEncryptionPolicySpec::own_account()
-        };
-        Policy::read(&spec).0
-    });
-    let own = Own { account: ACCOUNT.parse().unwrap(), partition: "aws".parse().unwrap() };
-    Permission::of(policies.collect(), own)
+        })
+        .collect();
+    permission(ACCOUNT, "aws", &specs)
+}
+
+fn permission(account: &str, partition: &str, specs: &[StreamEncryptionPolicySpec]) -> Permission {
+    let own = Own { account: account.parse().unwrap(), partition: partition.parse().unwrap() };
+    Permission::of(specs.iter().filter_map(|spec| Policy::read(spec).0).collect(), own)
 }
 
 /// The day on which every story begins.

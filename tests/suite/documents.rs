@@ -102,6 +102,16 @@ fn sources(folder: &std::path::Path, found: &mut String) {
     }
 }
 
+/// The tests that the last cell of a table's row names, which begins with `row`. There is at least one.
+pub(crate) fn tests_of_row<'a>(page: &'a str, row: &str) -> Vec<&'a str> {
+    let line = page.lines().find(|line| line.starts_with(&format!("| {row} | ")));
+    let line = line.unwrap_or_else(|| panic!("row {row} is missing"));
+    let last = line.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+    let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+    assert!(!names.is_empty(), "row {row} names no test");
+    names
+}
+
 #[test]
 fn every_threat_names_tests_that_exist() {
     let mut all = String::new();
@@ -110,12 +120,7 @@ fn every_threat_names_tests_that_exist() {
     }
     let page = page("docs/security.md");
     for number in 1..=16 {
-        let row = page.lines().find(|line| line.starts_with(&format!("| T{number} | ")));
-        let row = row.unwrap_or_else(|| panic!("T{number} is missing"));
-        let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
-        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
-        assert!(!names.is_empty(), "T{number} names no test");
-        for name in names {
+        for name in tests_of_row(&page, &format!("T{number}")) {
             assert!(all.contains(&format!("fn {name}(")), "T{number}: there is no test {name}");
         }
     }

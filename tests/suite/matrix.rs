@@ -18,6 +18,8 @@ mod site;
 mod time;
 mod watches;
 
+use crate::documents::tests_of_row;
+
 /// Whatever the table says is tested is tested, and it has all rows.
 #[test]
 fn every_row_of_the_table_names_tests_that_exist() {
@@ -33,12 +35,7 @@ fn every_row_of_the_table_names_tests_that_exist() {
         }
     }
     for number in 1..=24 {
-        let row = table.lines().find(|line| line.starts_with(&format!("| {number} | ")));
-        let row = row.unwrap_or_else(|| panic!("row {number} is missing"));
-        let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
-        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
-        assert!(!names.is_empty(), "row {number} names no test");
-        for name in names {
+        for name in tests_of_row(table, &number.to_string()) {
             assert!(sources.contains(&format!("async fn {name}()")), "row {number}: there is no test {name}");
         }
     }
