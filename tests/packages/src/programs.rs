@@ -1,4 +1,4 @@
-//! Helm, promtool and kubeconform, built from the Go modules beside this crate, and how they are run: without the user's own
+//! Helm, promtool, kubeconform and actionlint, built from the Go modules beside this crate, and how they are run: without the user's own
 //! settings.
 
 use std::path::{Path, PathBuf};
@@ -66,6 +66,20 @@ pub async fn kubeconform() -> anyhow::Result<&'static PathBuf> {
         .get_or_try_init(async || {
             let package = "github.com/yannh/kubeconform/cmd/kubeconform";
             build_go_program_with_tags(&module("kubeconform"), package, "kubeconform", "").await
+        })
+        .await
+}
+
+/// actionlint, built once, about half a minute beside other work.
+///
+/// # Errors
+/// It cannot be built.
+pub async fn actionlint() -> anyhow::Result<&'static PathBuf> {
+    static ACTIONLINT: OnceCell<PathBuf> = OnceCell::const_new();
+    ACTIONLINT
+        .get_or_try_init(async || {
+            let package = "github.com/rhysd/actionlint/cmd/actionlint";
+            build_go_program_with_tags(&module("actionlint"), package, "actionlint", "").await
         })
         .await
 }
@@ -154,6 +168,16 @@ pub async fn run_kubeconform(folder: &Path, files: &[String], input: &str) -> an
     kubeconform.args(["-strict", "-summary", "-schema-location", &schemas::location(folder)]);
     kubeconform.args(files).current_dir(crate::path("."));
     output(kubeconform, input).await.context("kubeconform")
+}
+
+/// Runs actionlint on a workflow of GitHub Actions, without the linters of shells that a machine may or may not have.
+///
+/// # Errors
+/// GitHub would not take it, or a step has nothing of what it uses; the error has what actionlint says.
+pub async fn run_actionlint(workflow: &str) -> anyhow::Result<String> {
+    let mut actionlint = Command::new(actionlint().await?);
+    actionlint.args(["-no-color", "-shellcheck=", "-pyflakes=", "-"]).current_dir(crate::path("."));
+    output(actionlint, workflow).await.context("actionlint")
 }
 
 /// What a program prints to stdout.

@@ -1,5 +1,5 @@
-//! What users install does what its documentation says, with the real Helm, promtool, kubeconform and kube-apiserver. Nothing here
-//! needs a node or an image.
+//! What users install does what its documentation says, with the real Helm, promtool, kubeconform, actionlint and kube-apiserver.
+//! Nothing here needs a node or an image.
 
 mod admission;
 mod alerts;
@@ -10,6 +10,7 @@ mod install;
 mod kubeconform;
 mod objects;
 mod pods;
+mod release;
 mod rights;
 mod stage;
 mod values;

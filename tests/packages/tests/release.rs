@@ -1,0 +1,120 @@
+//! The release workflow, which has not run yet: that GitHub would take it, that nobody can change what it runs without a commit here,
+//! and that what it publishes is signed. What it says to the outside world nothing here can try.
+
+use std::collections::BTreeSet;
+
+use packages::objects::word;
+use packages::programs::run_actionlint;
+use packages::text;
+use serde_json::{Value, json};
+
+const WORKFLOW: &str = ".github/workflows/release.yaml";
+
+fn workflow() -> Value {
+    serde_saphyr::from_str(&text(WORKFLOW)).expect("YAML")
+}
+
+fn jobs(workflow: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    workflow["jobs"].as_object().expect("jobs").iter()
+}
+
+fn steps(job: &Value) -> impl Iterator<Item = &Value> {
+    job["steps"].as_array().expect("steps").iter()
+}
+
+/// What all steps of a job run in a shell.
+fn runs(job: &Value) -> String {
+    steps(job).filter_map(|step| step["run"].as_str()).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn github_would_take_the_workflow_and_one_with_a_mistake_it_would_not() {
+    let workflow = text(WORKFLOW);
+    run_actionlint(&workflow).await.expect("it is taken");
+    let mistaken = workflow.replace("steps.image.outputs.digest", "steps.picture.outputs.digest");
+    let error = run_actionlint(&mistaken).await.expect_err("there is no such step");
+    assert!(format!("{error:#}").contains("\"picture\" is not defined"), "{error:#}");
+}
+
+#[test]
+fn every_action_is_named_by_its_commit_which_nobody_can_move() {
+    let text = text(WORKFLOW);
+    let named: Vec<&str> =
+        text.lines().filter_map(|line| line.split_once("uses: ")).map(|(_, it)| it).collect();
+    let used: usize =
+        jobs(&workflow()).flat_map(|(_, job)| steps(job)).filter(|it| it["uses"].is_string()).count();
+    assert!(used > 5 && named.len() == used, "{named:?}");
+    for action in named {
+        let (_, version) = action.split_once('@').expect("a version");
+        let (commit, tag) =
+            version.split_once(" # v").unwrap_or_else(|| panic!("{action}: of which version?"));
+        let is_commit =
+            commit.len() == 40 && commit.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        assert!(is_commit && tag.split('.').count() == 3, "{action}");
+    }
+}
+
+#[test]
+fn a_job_may_do_what_it_needs_and_the_one_that_signs_runs_no_code_of_anybodys() {
+    let workflow = workflow();
+    assert_eq!(workflow["permissions"], json!({}), "what no job asks for");
+    let rights: BTreeSet<String> = jobs(&workflow)
+        .flat_map(|(name, job)| {
+            let rights = job["permissions"].as_object().unwrap_or_else(|| panic!("{name} says what it may"));
+            rights.iter().map(move |(right, level)| format!("{name} {right} {}", word(level)))
+        })
+        .collect();
+    let wanted = [
+        "checks contents read",
+        "image contents read",
+        "image packages write",
+        "publish attestations write",
+        "publish contents write",
+        "publish id-token write",
+        "publish packages write",
+    ];
+    assert_eq!(rights, wanted.map(str::to_owned).into());
+    assert!(runs(&workflow["jobs"]["checks"]).contains("bash .ci/run"));
+    let publish = &workflow["jobs"]["publish"];
+    assert_eq!((&publish["needs"], &workflow["jobs"]["image"]["needs"]), (&json!("image"), &json!("checks")));
+    for program in ["cargo", "bash", "make", "docker build "] {
+        assert!(!runs(publish).contains(program), "{program}");
+    }
+    for (name, job) in jobs(&workflow) {
+        // What somebody could name a tag or a branch would be part of the script.
+        assert!(!runs(job).contains("${{"), "{name} puts an expression into a script");
+        for checkout in
+            steps(job).filter(|step| step["uses"].as_str().is_some_and(|it| it.contains("checkout")))
+        {
+            assert_eq!(checkout["with"]["persist-credentials"], false, "{name}");
+        }
+    }
+}
+
+#[test]
+fn image_and_chart_are_signed_by_what_they_are_and_tell_what_is_in_them() {
+    let workflow = workflow();
+    let script = runs(&workflow["jobs"]["publish"]);
+    let signed: Vec<&str> = script.lines().filter(|line| line.contains("cosign sign")).collect();
+    assert_eq!(signed.len(), 2, "{signed:?}");
+    for (line, what) in signed.iter().zip(["$IMAGE@$digest", "$CHARTS/stream-encryption-operator@$digest"]) {
+        assert!(line.ends_with(&format!("{what}\"")), "by its digest, since a tag can be moved: {line}");
+    }
+    let build = steps(&workflow["jobs"]["image"]).find(|step| step["id"] == "build").expect("it");
+    assert_eq!((&build["with"]["sbom"], &build["with"]["provenance"]), (&json!(true), &json!("mode=max")));
+    let attested = steps(&workflow["jobs"]["publish"])
+        .find(|step| step["uses"].as_str().is_some_and(|it| it.contains("attest-build-provenance")))
+        .expect("it");
+    assert_eq!(attested["with"]["subject-digest"], "${{ steps.image.outputs.digest }}");
+}
+
+#[test]
+fn the_image_is_built_from_the_versions_that_were_tested_and_ends_without_a_shell() {
+    let text = text("config/image/Containerfile");
+    let cargo: Vec<&str> =
+        text.lines().filter(|line| line.contains("cargo ") && !line.starts_with('#')).collect();
+    assert!(cargo.len() == 2 && cargo.iter().all(|line| line.contains("--locked")), "{cargo:?}");
+    let last = text.rsplit("\nFROM ").next().expect("a stage");
+    assert!(last.starts_with("${BASE}\n") && text.contains("\nARG BASE=gcr.io/distroless/"), "{last}");
+    assert!(!last.contains("\nRUN ") && last.contains("\nUSER 65532:65532\n"), "{last}");
+}
