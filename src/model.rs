@@ -22,3 +22,4 @@ pub mod replaced;
 #[cfg(test)]
 mod situation;
 pub mod stream;
+pub mod turns;

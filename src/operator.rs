@@ -20,6 +20,7 @@ use crate::metrics::{Census, Counted, Metrics, Moment};
 use crate::model::decision::decide;
 use crate::settings::Settings;
 
+mod places;
 mod term;
 
 use term::{Guarded, Watch};

@@ -1,5 +1,5 @@
 //! One term: the watches and the queue, from when this replica may work until it is told to end. It hands each resource to
-//! [`crate::controller::reconcile`], as many at a time as it was told to, and comes back when that says.
+//! [`crate::controller::reconcile`], as many at a time as there are [`Places`], and comes back when that says.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use kube::{Client, ResourceExt};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::places::Places;
 use super::{Context, Shared};
 use crate::api::stream_encryption::StreamEncryption;
 use crate::controller::records::{AFTER_CONFLICT, RecordError};
@@ -37,6 +38,15 @@ pub(super) struct Watch {
     pub(super) concurrency: u16,
 }
 
+/// What the visits of one term have in common.
+struct Term {
+    shared: Arc<Shared>,
+    places: Places,
+    resources: Store<Guarded>,
+    /// Cancelled when no visit shall begin any more.
+    end: CancellationToken,
+}
+
 impl Watch {
     /// Works until `end`; calls in flight are finished first.
     pub(super) async fn serve(&self, shared: Arc<Shared>, end: CancellationToken) {
@@ -47,7 +57,8 @@ impl Watch {
             None => Api::all(self.client.clone()),
         };
         let controller = Controller::new(api, watcher::Config::default())
-            .with_config(controller::Config::default().concurrency(self.concurrency))
+            // As many as are due; those beyond the places wait for one.
+            .with_config(controller::Config::default().concurrency(0))
             .trigger_backoff(EverySeconds(3));
         let store = controller.store();
         let changes = keys::changes(self.client.clone(), self.namespace.as_deref());
@@ -60,12 +71,18 @@ impl Watch {
         shared.metrics.leads(true);
         shared.has(Some(store.clone()));
         let housekeeping = tokio::spawn(keep_house(shared.clone(), store.clone()));
+        let term = Term {
+            shared: shared.clone(),
+            places: Places::new(self.concurrency),
+            resources: store.clone(),
+            end: end.clone(),
+        };
         let work = controller
             .reconcile_on(key_changes)
             .reconcile_on(namespace_changes)
             .reconcile_all_on(policy_changes)
             .graceful_shutdown_on(end.clone().cancelled_owned())
-            .run(visit, failed, shared.clone())
+            .run(visit, failed, Arc::new(term))
             .for_each(|result| async move {
                 match result {
                     // What failed in a visit is told in `failed`; an object that is gone is no error.
@@ -96,8 +113,19 @@ async fn ended_before_the_first_list(end: &CancellationToken, store: &Store<Guar
     }
 }
 
-/// One visit of one resource.
-async fn visit(resource: Arc<Guarded>, shared: Arc<Shared>) -> Result<Action, RecordError> {
+/// One visit of one resource, in its turn.
+async fn visit(resource: Arc<Guarded>, term: Arc<Term>) -> Result<Action, RecordError> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let _place = tokio::select! {
+        biased;
+        () = term.end.cancelled() => return Ok(Action::await_change()),
+        place = term.places.take(&namespace) => place,
+    };
+    // It may have changed while it waited, or be gone.
+    let Some(resource) = term.resources.get(&ObjectRef::from_obj(&*resource)) else {
+        return Ok(Action::await_change());
+    };
+    let shared = &term.shared;
     let begin = Instant::now();
     let visited = visit_uncounted(&resource, &shared.operator).await;
     let ended = match &visited {
@@ -124,7 +152,7 @@ async fn visit_uncounted(resource: &Guarded, context: &Context) -> Result<Action
 
 /// Somebody else wrote first, or Kubernetes could not be asked: again soon, but not all resources at once.
 #[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
-fn failed(resource: Arc<Guarded>, error: &RecordError, _: Arc<Shared>) -> Action {
+fn failed(resource: Arc<Guarded>, error: &RecordError, _: Arc<Term>) -> Action {
     if matches!(error, RecordError::Conflict) {
         return Action::requeue(AFTER_CONFLICT.unsigned_abs());
     }
