@@ -1,7 +1,7 @@
-//! Early refusal as it is shipped: the chart and `config/admission` make the same two objects, only where somebody asks for them, and a
+//! Early refusal as it is shipped: the chart and `config/admission` make the same objects, only where somebody asks for them, and a
 //! cluster that cannot have them is told of. What they refuse is in `tests/suite/admission.rs`.
 
-use packages::objects::{NAMESPACE, RELEASE, by_name, only, render, word};
+use packages::objects::{NAMESPACE, RELEASE, by_name, name, of_kind, render, word};
 use packages::programs::run_helm;
 use packages::{CHART, text};
 use serde_json::{Value, json};
@@ -11,16 +11,24 @@ use crate::stage::{chart, kustomized, would_take};
 
 const KINDS: [&str; 2] = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
 
-/// The two objects of the chart with these values, if it makes them.
+/// The objects of the chart with these values, if it makes them.
 async fn made(values: Value) -> Vec<Value> {
     let mut objects = chart(values).await;
     objects.retain(|object| KINDS.contains(&word(&object["kind"])));
     objects
 }
 
+/// The one of this kind that refuses, or the one that warns.
+fn that<'a>(objects: &'a [Value], kind: &str, warns: bool) -> &'a Value {
+    let mut found = of_kind(objects, kind).filter(|one| name(one).ends_with("-notice") == warns);
+    let one = found.next().unwrap_or_else(|| panic!("no {kind}"));
+    assert!(found.next().is_none(), "two of {kind}");
+    one
+}
+
 /// The expression of a variable.
 fn variable<'a>(objects: &'a [Value], name: &str) -> &'a str {
-    let variables = only(objects, KINDS[0])["spec"]["variables"].as_array().expect("variables");
+    let variables = that(objects, KINDS[0], false)["spec"]["variables"].as_array().expect("variables");
     word(&variables.iter().find(|one| one["name"] == name).expect("the variable")["expression"])
 }
 
@@ -29,6 +37,16 @@ async fn config_admission_is_what_the_chart_makes_when_it_is_asked_to() {
     assert_eq!(made(json!({})).await, Vec::<Value>::new());
     let charts = made(json!({"admissionPolicy": {"enabled": true}})).await;
     assert_eq!(by_name(&charts), by_name(&kustomized("config/admission").await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refuses_and_the_other_only_warns() {
+    let objects = made(json!({"admissionPolicy": {"enabled": true}})).await;
+    for (warns, action) in [(false, "Deny"), (true, "Warn")] {
+        let binding = that(&objects, KINDS[1], warns);
+        assert_eq!(binding["spec"]["validationActions"], json!([action]));
+        assert_eq!(binding["spec"]["policyName"], that(&objects, KINDS[0], warns)["metadata"]["name"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,7 +63,11 @@ async fn it_is_in_force_in_the_namespaces_that_are_selected_and_watched_and_in_n
     let selector = async |mut values: Value| {
         values["admissionPolicy"]["enabled"] = json!(true);
         let objects = made(values).await;
-        only(&objects, KINDS[1])["spec"]["matchResources"]["namespaceSelector"].clone()
+        let [refuses, warns] = [false, true].map(|warns| {
+            that(&objects, KINDS[1], warns)["spec"]["matchResources"]["namespaceSelector"].clone()
+        });
+        assert_eq!(refuses, warns);
+        refuses
     };
     let team = json!({"matchLabels": {"team": "data"}});
     assert_eq!(selector(json!({})).await, Value::Null);
@@ -87,9 +109,9 @@ async fn where_the_cluster_does_not_have_the_kind_the_chart_says_so() {
 async fn each_message_is_one_of_the_operators() {
     let words = text("src/model/message.rs");
     let objects = made(json!({"admissionPolicy": {"enabled": true}})).await;
-    let rules = only(&objects, KINDS[0])["spec"]["validations"].as_array().expect("rules");
-    assert_eq!(rules.len(), 5);
-    for rule in rules.iter().filter(|rule| rule["messageExpression"].is_null()) {
+    let rules = |warns| that(&objects, KINDS[0], warns)["spec"]["validations"].as_array().expect("rules");
+    assert_eq!((rules(false).len(), rules(true).len()), (5, 2));
+    for rule in rules(false).iter().chain(rules(true)).filter(|rule| rule["messageExpression"].is_null()) {
         let (field, message) = word(&rule["message"]).split_once(": ").expect("a field");
         assert!(field.starts_with("spec.") && words.contains(message), "{field}: {message}");
     }
