@@ -71,7 +71,7 @@ pub struct PolicyRole {
 pub struct NamespaceSelector {
     /// These labels with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 20))]
+    #[schemars(extend("maxProperties" = 20, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
     /// Further conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
