@@ -13,7 +13,7 @@ use test_cluster::TestCluster;
 use crate::play::{
     ACCOUNT, Play, REGION, client, cluster, firehose, message, operators_kubeconfig, reason, truth,
 };
-use crate::policies::{ELSEWHERE, allow, asked_of_aws, editor, policy, team};
+use crate::policies::{ELSEWHERE, allow, asked_of_aws, policy, team};
 use crate::process::eventually;
 use crate::readme::{blocks, run};
 
@@ -56,7 +56,7 @@ async fn guard(play: &Play, says: Says) {
     for object in [policy, binding] {
         play.cluster.apply(&object.to_string()).await.expect("an admission policy");
     }
-    until_in_force(&play.user, name).await;
+    until_in_force(&play.administrator, name).await;
 }
 
 /// Until a key of another region is refused, which it is whatever the variables say.
@@ -151,7 +151,6 @@ async fn exactly_what_the_operator_refuses_by_itself_is_refused_at_once_and_in_i
         let guarded = operators.beside().await;
         allow(&operators, &corresponding(&operators, allow_disable)).await;
         guard(&guarded, says).await;
-        let user = client(&editor(&guarded).await).await;
         let key = operators.plant_key();
         operators.aws.world().plant_alias("alias/orders", &key);
         let mut wrong = Vec::new();
@@ -165,8 +164,12 @@ async fn exactly_what_the_operator_refuses_by_itself_is_refused_at_once_and_in_i
             operators.until(&name, |status| !status.conditions.is_empty()).await;
             let status = operators.status(&name).await;
             let verdict = REFUSED.contains(&reason(&status).as_str()).then(|| message(&status));
-            let at_once = would_create(&guarded.user, &guarded.namespace, &name, spec).await.err();
-            assert_eq!(would_create(&user, &guarded.namespace, &name, spec).await.err(), at_once, "{what}");
+            let at_once = would_create(&guarded.tenant, &guarded.namespace, &name, spec).await.err();
+            assert_eq!(
+                would_create(&guarded.administrator, &guarded.namespace, &name, spec).await.err(),
+                at_once,
+                "{what}"
+            );
             let says = at_once.as_deref().and_then(|words| words.split_once(DENIED)).map(|(_, says)| says);
             // After the field.
             let says = says.and_then(|says| says.split_once(": ")).map(|(_, says)| says.to_owned());
@@ -202,7 +205,7 @@ async fn as_it_is_shipped_it_looks_at_no_account() {
     guard(&play, Says { accounts: "[]", ..STRICT }).await;
     let elsewhere = firehose("orders").replace(ACCOUNT, ELSEWHERE);
     let spec = json!({"stream": {"arn": elsewhere}, "key": customer(&key_arn(REGION, ELSEWHERE))});
-    assert_eq!(would_create(&play.user, &play.namespace, "orders", &spec).await, Ok(()));
+    assert_eq!(would_create(&play.tenant, &play.namespace, "orders", &spec).await, Ok(()));
 }
 
 #[tokio::test]
@@ -210,14 +213,14 @@ async fn what_cannot_be_evaluated_stands_in_nobodys_way() {
     let play = team().await;
     guard(&play, Says { accounts: "[string(1 / (1 - int('1')))]", ..STRICT }).await;
     let spec = json!({"stream": {"arn": firehose("orders").replace(ACCOUNT, ELSEWHERE)}});
-    assert_eq!(would_create(&play.user, &play.namespace, "orders", &spec).await, Ok(()));
+    assert_eq!(would_create(&play.tenant, &play.namespace, "orders", &spec).await, Ok(()));
 }
 
 /// Each of these was stored before the admission policy came.
 #[tokio::test]
 async fn an_older_resource_that_would_be_refused_stays_editable_and_goes() {
     let play = team().await;
-    let user = client(&editor(&play).await).await;
+    let user = play.tenant.clone();
     let operator = client(&operators_kubeconfig(play.cluster).await).await;
     let older = [
         ("stream", json!({"stream": {"arn": firehose("orders").replace(ACCOUNT, ELSEWHERE)}})),
@@ -279,7 +282,7 @@ async fn an_older_resource_that_would_be_refused_stays_editable_and_goes() {
 #[tokio::test]
 async fn an_update_is_refused_where_it_makes_wrong_what_was_right_or_otherwise_wrong() {
     let play = team().await;
-    let user = client(&editor(&play).await).await;
+    let user = play.tenant.clone();
     let with_key = |region, account| json!({"spec": {"key": customer(&key_arn(region, account))}});
     play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     play.apply("off", &json!({
@@ -357,4 +360,47 @@ async fn the_command_of_the_page_puts_it_in_force() {
     let off = json!({"stream": {"arn": firehose("orders")}, "encryption": "Disabled"});
     let said = would_create(&user, "default", "orders", &off).await.expect_err("it is refused");
     assert!(said.contains("ValidatingAdmissionPolicy 'stream-encryption-operator' with binding"), "{said}");
+    it_warns_of_who_else_needs_a_key_that_is_new_to_the_stream(&cluster).await;
+}
+
+/// Of what is applied kubectl prints this as a warning. The API server takes it.
+async fn warning(cluster: &TestCluster, resource: &str, spec: &Value) -> Option<String> {
+    let object = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": resource, "namespace": "default"}, "spec": spec,
+    });
+    let applied = |strict: &'static str| {
+        let object = object.to_string();
+        async move { cluster.kubectl_with_input(&["apply", strict, "-f", "-"], &object).await }
+    };
+    let error = applied("--warnings-as-errors=true").await.err().map(|error| format!("{error:#}"));
+    applied("--warnings-as-errors=false").await.expect("it is taken, with a warning or without");
+    error
+}
+
+async fn it_warns_of_who_else_needs_a_key_that_is_new_to_the_stream(cluster: &TestCluster) {
+    let (one, other) = (customer(&key_arn(REGION, ACCOUNT)), customer(&key_arn(REGION, ELSEWHERE)));
+    let alias = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
+    let (orders, clicks) =
+        (json!({"arn": firehose("orders")}), json!({"service": "Kinesis", "name": "clicks"}));
+    let firehose = "spec.key: Not checked: whoever writes needs kms:GenerateDataKey and kms:Decrypt on it, by 2027-02-28";
+    let kinesis = "spec.key: Not checked: whoever writes needs kms:GenerateDataKey on it, and whoever reads kms:Decrypt.";
+    for (what, spec, wanted) in [
+        ("no key", json!({"stream": orders}), None),
+        ("an AWS-owned key", json!({"stream": orders, "key": {"type": "AWS_OWNED_CMK"}}), None),
+        ("the first key of a customer", json!({"stream": orders, "key": one}), Some(firehose)),
+        ("the same again, and another field", json!({"stream": orders, "key": one, "drift": "Report"}), None),
+        ("another key", json!({"stream": orders, "key": other}), Some(firehose)),
+        ("a key by its alias", json!({"stream": clicks, "key": alias}), Some(kinesis)),
+        ("the alias again", json!({"stream": clicks, "key": alias}), None),
+    ] {
+        let name = if spec["stream"] == clicks { "clicks" } else { "orders" };
+        let said = warning(cluster, name, &spec).await;
+        match wanted {
+            None => assert_eq!(said, None, "{what}"),
+            Some(words) => {
+                assert!(said.as_ref().is_some_and(|said| said.contains(words)), "{what}: {said:?}");
+            }
+        }
+    }
 }

@@ -132,6 +132,29 @@ fn nothing_is_nullable_a_float_or_either_a_number_or_a_text() {
     });
 }
 
+/// T16: what people write is stored, kept in memory and put into messages.
+#[test]
+fn nothing_that_people_write_can_be_of_any_length() {
+    for (file, definition) in all().into_iter().filter(|(file, _)| !file.starts_with("streamledgers")) {
+        let mut found = Vec::new();
+        schemas("spec", &schema(&definition)["properties"]["spec"], &mut found);
+        assert!(found.len() > 10, "{file}: only {} schemas were found", found.len());
+        for (path, schema) in found {
+            let says = |word: &str| schema[word].is_u64() || schema[word].is_array();
+            let mut rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+            let is_one_word =
+                |rule: &Value| rule["rule"].as_str().is_some_and(|rule| rule.starts_with("self == '"));
+            let bounded = match schema["type"].as_str() {
+                Some("string") => says("maxLength") || says("enum") || rules.any(is_one_word),
+                Some("array") => says("maxItems"),
+                Some("object") => !schema["additionalProperties"].is_object() || says("maxProperties"),
+                _ => true,
+            };
+            assert!(bounded, "{file}: {path} can be of any length");
+        }
+    }
+}
+
 #[test]
 fn every_field_has_a_description() {
     each_schema(|path, schema| {

@@ -6,6 +6,7 @@ mod crds;
 mod documents;
 mod emulators;
 mod firehose;
+mod flood;
 mod iam;
 mod keys;
 mod kinesis;

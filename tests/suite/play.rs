@@ -51,14 +51,16 @@ pub(crate) struct Play {
     /// Kubernetes as the operator may use it.
     pub(crate) client: Client,
     /// Kubernetes as an administrator may use it.
-    pub(crate) user: Client,
+    pub(crate) administrator: Client,
+    /// Kubernetes as a user may who edits this namespace, by the role that the operator brings, and nothing else.
+    pub(crate) tenant: Client,
     pub(crate) namespace: String,
     /// The namespace of the ledgers.
     ledgers: String,
     /// What counts beside the policies that are stored.
     pub(crate) policy: Option<StreamEncryptionPolicySpec>,
     pub(crate) rules: Rules,
-    operator: Operator<Aws, Cluster>,
+    operator: Box<Operator<Aws, Cluster>>,
 }
 
 /// What a visit left, in one line.
@@ -70,22 +72,52 @@ pub(crate) async fn cluster() -> &'static TestCluster {
     let cluster = test_cluster::shared().await.expect("a test cluster");
     INSTALLED
         .get_or_init(async || {
-            let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
-            cluster.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
-            let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
-            cluster.kubectl(&established).await.expect("the definitions are established");
+            install(cluster).await;
         })
         .await;
     cluster
+}
+
+/// Installs the operator's definitions and roles as users do.
+pub(crate) async fn install(cluster: &TestCluster) {
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
+    cluster.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
+    let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+    cluster.kubectl(&established).await.expect("the definitions are established");
 }
 
 /// A client of a kubeconfig.
 pub(crate) async fn client(kubeconfig: &std::path::Path) -> Client {
     // Each test has a runtime of its own, and a client belongs to one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Client::try_from(config(kubeconfig).await).expect("a client")
+}
+
+async fn config(kubeconfig: &std::path::Path) -> kube::Config {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    Client::try_from(config.expect("a configuration")).expect("a client")
+    config.expect("a configuration")
+}
+
+/// The user who may edit a namespace that [`fresh_namespace`] made. Not an administrator, and of no group.
+pub(crate) fn tenant_of(namespace: &str) -> String {
+    format!("tenant-of-{namespace}")
+}
+
+/// What gives that user the role that the operator brings for whoever edits a namespace.
+pub(crate) fn binding_of_tenant(namespace: &str) -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "tenants", "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "stream-encryption-operator-edit"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": tenant_of(namespace)}],
+    })
+}
+
+async fn tenant(cluster: &TestCluster, namespace: &str) -> Client {
+    let mut config = config(cluster.kubeconfig()).await;
+    config.auth_info.impersonate = Some(tenant_of(namespace));
+    Client::try_from(config).expect("a client")
 }
 
 /// The operator's own service account, with exactly the rights of `config/rbac`.
@@ -97,7 +129,8 @@ pub(crate) async fn operators_kubeconfig(cluster: &TestCluster) -> std::path::Pa
     MADE.get_or_init(account).await.clone()
 }
 
-/// A namespace that no other test uses, for resources and for ledgers, with the operator's role for ledgers in it.
+/// A namespace that no other test uses, for resources and for ledgers, with the operator's role for ledgers in it, and a user who
+/// may edit it.
 pub(crate) async fn fresh_namespace(cluster: &TestCluster) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let namespace = format!("play-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -109,6 +142,7 @@ pub(crate) async fn fresh_namespace(cluster: &TestCluster) -> String {
         let here = role.replacen(&format!("namespace: {LEDGERS}"), &format!("namespace: {namespace}"), 1);
         cluster.apply(&here).await.expect("the operator's role for ledgers");
     }
+    cluster.apply(&binding_of_tenant(&namespace).to_string()).await.expect("a user who may edit it");
     namespace
 }
 
@@ -185,28 +219,32 @@ impl Play {
         });
         let namespace = fresh_namespace(cluster).await;
         let operator = operator(&aws, client.clone(), &namespace, policy.clone(), rules.clone(), clock(&aws));
-        let user = self::client(cluster.kubeconfig()).await;
+        let operator = Box::new(operator);
+        let administrator = self::client(cluster.kubeconfig()).await;
+        let tenant = Box::pin(tenant(cluster, &namespace)).await;
         let ledgers = namespace.clone();
-        Self { aws, cluster, client, user, namespace, ledgers, policy, rules, operator }
+        Self { aws, cluster, client, administrator, tenant, namespace, ledgers, policy, rules, operator }
     }
 
     /// The same after the operator's process ended and started again, with other rules perhaps.
     pub(crate) fn restart(&mut self) {
-        self.operator = self.replica();
+        *self.operator = self.replica();
     }
 
-    /// The same operator and AWS, and another namespace.
+    /// The same operator and AWS, and another namespace with a user of its own.
     pub(crate) async fn beside(&self) -> Self {
+        let namespace = fresh_namespace(self.cluster).await;
         Self {
             aws: self.aws.clone(),
             cluster: self.cluster,
             client: self.client.clone(),
-            user: self.user.clone(),
-            namespace: fresh_namespace(self.cluster).await,
+            administrator: self.administrator.clone(),
+            tenant: Box::pin(tenant(self.cluster, &namespace)).await,
+            namespace,
             ledgers: self.ledgers.clone(),
             policy: self.policy.clone(),
             rules: self.rules.clone(),
-            operator: self.replica(),
+            operator: Box::new(self.replica()),
         }
     }
 
@@ -236,10 +274,17 @@ impl Play {
     /// An operator that may do everything, and whose ledgers are to lie in another namespace.
     pub(crate) fn with_ledgers_in(&self, namespace: &str) -> Operator<Aws, Cluster> {
         let policy = self.policy.clone();
-        operator(&self.aws, self.user.clone(), namespace, policy, self.rules.clone(), clock(&self.aws))
+        operator(
+            &self.aws,
+            self.administrator.clone(),
+            namespace,
+            policy,
+            self.rules.clone(),
+            clock(&self.aws),
+        )
     }
 
-    /// Applies a resource as a user does. `spec` is its spec.
+    /// Applies a resource as the user of the namespace. `spec` is its spec.
     pub(crate) async fn apply(&self, name: &str, spec: &Value) {
         let resource = json!({
             "apiVersion": "streamencryption.dev/v1alpha1",
@@ -247,7 +292,7 @@ impl Play {
             "metadata": {"name": name, "namespace": self.namespace},
             "spec": spec,
         });
-        let api: Api<StreamEncryption> = Api::namespaced(self.user.clone(), &self.namespace);
+        let api: Api<StreamEncryption> = Api::namespaced(self.tenant.clone(), &self.namespace);
         let parameters = PatchParams::apply("a-user").force();
         api.patch(name, &parameters, &Patch::Apply(&resource)).await.expect("the resource is accepted");
     }
@@ -260,7 +305,7 @@ impl Play {
 
     /// The resource as it is now.
     pub(crate) async fn resource(&self, name: &str) -> Option<StreamEncryption> {
-        let api: Api<StreamEncryption> = Api::namespaced(self.user.clone(), &self.namespace);
+        let api: Api<StreamEncryption> = Api::namespaced(self.tenant.clone(), &self.namespace);
         api.get_opt(name).await.expect("the resource can be read")
     }
 
@@ -271,7 +316,7 @@ impl Play {
 
     /// The ledger of a stream.
     pub(crate) async fn ledger(&self, arn: &str) -> Option<StreamLedger> {
-        let api: Api<StreamLedger> = Api::namespaced(self.user.clone(), &self.ledgers);
+        let api: Api<StreamLedger> = Api::namespaced(self.administrator.clone(), &self.ledgers);
         api.get_opt(&ledger::name(&arn.parse().expect("an ARN"))).await.expect("the ledger can be read")
     }
 
@@ -342,7 +387,7 @@ impl Play {
     /// The reasons of all events of a resource.
     pub(crate) async fn events(&self, name: &str) -> BTreeSet<String> {
         let api: Api<k8s_openapi::api::events::v1::Event> =
-            Api::namespaced(self.user.clone(), &self.namespace);
+            Api::namespaced(self.administrator.clone(), &self.namespace);
         let events = api.list(&ListParams::default()).await.expect("the events can be read");
         let of = |event: &k8s_openapi::api::events::v1::Event| {
             event.regarding.as_ref().and_then(|about| about.name.clone()).is_some_and(|about| about == name)

@@ -3,8 +3,6 @@
 
 mod random;
 
-use std::path::PathBuf;
-
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
@@ -18,7 +16,7 @@ use stream_encryption_operator::model::ledger;
 
 use crate::matrix::proxy::{Meet, Proxy, When};
 use crate::play::{
-    Play, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig, reason, truth,
+    Play, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig, reason, tenant_of, truth,
 };
 use crate::process::{OperatorProcess, REASON, apply, eventually, field};
 
@@ -28,7 +26,7 @@ const DESCRIBE: &str = "DescribeDeliveryStream";
 /// The account of somebody else.
 pub(crate) const ELSEWHERE: &str = "444455556666";
 
-/// An administrator's play without any policy, with a stream `orders`; whoever acts in it may edit its namespace and nothing more.
+/// A play without any policy, with a stream `orders`.
 pub(crate) async fn team() -> Play {
     let five = SignedDuration::from_secs(5);
     let mut play = Play::start(Settings { enabling: five, disabling: five, ..Settings::default() }).await;
@@ -36,24 +34,6 @@ pub(crate) async fn team() -> Play {
     play.policy = None;
     play.restart();
     play
-}
-
-/// The kubeconfig of somebody who may edit the namespace of `play`, by the role that the operator brings.
-pub(crate) async fn editor(play: &Play) -> PathBuf {
-    let namespace = &play.namespace;
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-        "metadata": {"name": "editors", "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "stream-encryption-operator-edit"},
-        "subjects": [{"kind": "ServiceAccount", "name": "editor", "namespace": namespace}],
-    });
-    let account = json!({
-        "apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "editor", "namespace": namespace},
-    });
-    for object in [account, binding] {
-        play.cluster.apply(&object.to_string()).await.expect("an editor");
-    }
-    play.cluster.service_account_kubeconfig(namespace, "editor").await.expect("a kubeconfig")
 }
 
 /// A policy for the namespace of `play` alone, whatever other tests write.
@@ -73,9 +53,9 @@ pub(crate) async fn allow(play: &Play, policy: &Value) {
     play.cluster.apply(&policy.to_string()).await.expect("a policy");
 }
 
-async fn forbid(play: &Play) {
-    let api: Api<StreamEncryptionPolicy> = Api::all(play.user.clone());
-    api.delete(&play.namespace, &DeleteParams::default()).await.expect("the policy goes");
+pub(crate) async fn forbid(play: &Play, name: &str) {
+    let api: Api<StreamEncryptionPolicy> = Api::all(play.administrator.clone());
+    api.delete(name, &DeleteParams::default()).await.expect("the policy goes");
 }
 
 fn orders() -> Value {
@@ -115,7 +95,7 @@ async fn what_a_policy_takes_away_is_not_used_any_more() {
     allow(&play, &policy(&play, &["arn:aws:firehose:*:own:deliverystream/ord*"], &["AWS_OWNED_CMK"])).await;
     play.apply("orders", &orders()).await;
     play.until_it_says("orders", "Encrypted").await;
-    forbid(&play).await;
+    forbid(&play, &play.namespace).await;
     let before = asked_of_aws(&play);
     play.aws.world().plant_stream(PlantedStream::default());
     play.visit("orders").await.expect("a visit");
@@ -138,7 +118,7 @@ async fn what_a_policy_takes_away_while_a_visit_is_on_its_way_to_a_call_is_not_c
     let takes_away = async {
         proxy.held(1).await;
         assert!(asked_of_aws(&play).iter().any(|call| call.starts_with(DESCRIBE)), "it has looked");
-        forbid(&play).await;
+        forbid(&play, &play.namespace).await;
         proxy.release();
     };
     // A conflict, after which all is decided anew; or it took so long that it was decided anew by itself.
@@ -298,18 +278,16 @@ async fn no_message_of_aws_and_nothing_in_it_reaches_a_tenant() {
 async fn who_may_edit_a_namespace_may_write_no_status_no_ledger_and_no_policy() {
     let play = team().await;
     allow(&play, &policy(&play, &[&firehose("orders")], &["AWS_OWNED_CMK"])).await;
-    let editor = editor(&play).await.display().to_string();
     let own = &play.namespace;
+    let tenant = tenant_of(own);
     let other = play.beside().await.namespace;
-    let as_editor = async |arguments: &[&str]| {
-        play.cluster
-            .kubectl(&[&["--kubeconfig", &editor], arguments].concat())
-            .await
-            .map_err(|error| format!("{error:#}"))
+    let as_tenant = async |arguments: &[&str]| {
+        let said = play.cluster.kubectl(&[&["--as", &tenant], arguments].concat()).await;
+        said.map_err(|error| format!("{error:#}"))
     };
     play.apply("orders", &orders()).await;
     play.until_it_says("orders", "Encrypted").await;
-    as_editor(&["annotate", "strenc", "orders", "-n", own, "team=data"]).await.expect("what it may");
+    as_tenant(&["annotate", "strenc", "orders", "-n", own, "team=data"]).await.expect("what it may");
 
     let status = r#"{"status":{"calls":{"used":0,"limit":25}}}"#;
     let ledger = ledger::name(&firehose("orders").parse().expect("an ARN"));
@@ -322,7 +300,7 @@ async fn who_may_edit_a_namespace_may_write_no_status_no_ledger_and_no_policy() 
         &["get", "strenc", "-n", &other],
         &["delete", "strenc", "--all", "-n", &other],
     ] {
-        let refused = as_editor(forbidden).await.expect_err(&format!("{forbidden:?} is refused"));
+        let refused = as_tenant(forbidden).await.expect_err(&format!("{forbidden:?} is refused"));
         assert!(refused.contains("Forbidden") || refused.contains("forbidden"), "{forbidden:?}: {refused}");
     }
 }

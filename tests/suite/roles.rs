@@ -3,13 +3,12 @@
 //! What is checked is AWS's log: who asked, in which session, how old it was. The operator's own rights reach no team's account.
 
 use jiff::SignedDuration;
-use kube::api::{Api, DeleteParams};
 use serde_json::{Value, json};
 use simulated_aws::world::{Call, PlantedKey, PlantedRole, PlantedStream, Settings};
 use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicy;
 
 use crate::play::{ACCOUNT, Play, REGION, message, reason, truth};
+use crate::policies;
 
 const START: &str = "StartDeliveryStreamEncryption";
 /// The accounts of three teams.
@@ -33,28 +32,18 @@ fn spec(account: &str, key: &str) -> Value {
     json!({"stream": {"arn": stream(account)}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": arn}})
 }
 
-/// Whatever is in the account of the role, for the namespace of `play` alone.
-fn policy(play: &Play, name: &str, role: &Value) -> Value {
-    json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
-        "metadata": {"name": format!("{}-{name}", play.namespace)},
-        "spec": {
-            "namespaces": {"matchLabels": {"kubernetes.io/metadata.name": play.namespace}},
-            "role": role,
-            "streams": ["arn:aws:firehose:*:own:deliverystream/*"],
-            "keys": ["AWS_OWNED_CMK", "arn:aws:kms:*:own:key/*"],
-        },
-    })
+/// What a policy of the play is called.
+fn called(play: &Play, name: &str) -> String {
+    format!("{}-{name}", play.namespace)
 }
 
+/// Allows the namespace of `play` whatever is in the account of the role.
 async fn allow(play: &Play, name: &str, role: &Value) {
-    play.cluster.apply(&policy(play, name, role).to_string()).await.expect("a policy");
-}
-
-async fn forbid(play: &Play, name: &str) {
-    let api: Api<StreamEncryptionPolicy> = Api::all(play.user.clone());
-    let name = format!("{}-{name}", play.namespace);
-    api.delete(&name, &DeleteParams::default()).await.expect("the policy goes");
+    let keys = ["AWS_OWNED_CMK", "arn:aws:kms:*:own:key/*"];
+    let mut policy = policies::policy(play, &["arn:aws:firehose:*:own:deliverystream/*"], &keys);
+    policy["metadata"]["name"] = json!(called(play, name));
+    policy["spec"]["role"] = role.clone();
+    policies::allow(play, &policy).await;
 }
 
 /// Three accounts, each with a stream, two keys and a role that demands its external id; and a namespace without any policy.
@@ -140,7 +129,7 @@ async fn of_two_roles_for_one_stream_none_is_used_and_the_conflict_is_told() {
     assert!(message(&status).contains("different roles"), "{}", message(&status));
     assert!(!message(&status).contains(account), "{}", message(&status));
     assert_eq!(log(&play), Vec::new());
-    forbid(&play, "two").await;
+    policies::forbid(&play, &called(&play, "two")).await;
     play.until_it_says("orders", "Encrypted").await;
     assert_eq!(play.calls(START, "orders"), 1);
     // It holds for what is encrypted, too.

@@ -9,7 +9,7 @@ use tokio::net::UnixStream;
 use super::proxy::Asked;
 use super::rig::spec;
 use super::site::{Site, aws};
-use crate::play::LEDGERS;
+use crate::play::{LEDGERS, install};
 use crate::process::{eventually, signal_to};
 
 /// Makes etcd forget every revision but the last.
@@ -34,14 +34,6 @@ async fn etcd(cluster: &TestCluster, path: &str, body: &str) -> String {
     answer
 }
 
-async fn install(cluster: &TestCluster) {
-    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
-    cluster.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
-    let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
-    cluster.kubectl(&established).await.expect("the definitions are established");
-    cluster.kubectl(&["create", "namespace", "orders"]).await.expect("a namespace");
-}
-
 /// Waits until the operator has asked the API server so many times more.
 async fn asked_again(site: &Site<'_>, times: usize) {
     let asked = site.kubernetes.count(|_| true);
@@ -53,6 +45,7 @@ async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_c
  {
     let own = TestCluster::start().await.expect("a cluster");
     install(&own).await;
+    own.kubectl(&["create", "namespace", "orders"]).await.expect("a namespace");
     let account =
         own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
     let aws = aws().await;

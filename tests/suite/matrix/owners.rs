@@ -90,7 +90,7 @@ async fn of_two_resources_that_name_one_stream_in_two_ways_in_two_namespaces_one
         },
     });
     play.cluster.apply(&by_name.to_string()).await.expect("the resource is accepted");
-    let api: Api<StreamEncryption> = Api::namespaced(play.user.clone(), &elsewhere);
+    let api: Api<StreamEncryption> = Api::namespaced(play.administrator.clone(), &elsewhere);
     let operator = play.replica();
     for _ in 0..5 {
         let resource = api.get("mine").await.expect("the resource");

@@ -122,7 +122,7 @@ impl<'a> Journey<'a> {
             Act::Apply(spec) => self.play.apply(&self.name, spec).await,
             Act::Delete => {
                 let api: Api<StreamEncryption> =
-                    Api::namespaced(self.play.user.clone(), &self.play.namespace);
+                    Api::namespaced(self.play.tenant.clone(), &self.play.namespace);
                 api.delete(&self.name, &DeleteParams::default()).await.expect("it may be deleted");
             }
             Act::Outside(state) => {
