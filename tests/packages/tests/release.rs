@@ -10,6 +10,12 @@ use serde_json::{Value, json};
 
 const WORKFLOW: &str = ".github/workflows/release.yaml";
 
+/// The compiler of the tests.
+fn compiler() -> String {
+    let toolchain = text("rust-toolchain.toml");
+    toolchain.split('"').nth(1).expect("a channel").to_owned()
+}
+
 fn workflow() -> Value {
     serde_saphyr::from_str(&text(WORKFLOW)).expect("YAML")
 }
@@ -114,6 +120,10 @@ fn the_image_is_built_from_the_versions_that_were_tested_and_ends_without_a_shel
     let cargo: Vec<&str> =
         text.lines().filter(|line| line.contains("cargo ") && !line.starts_with('#')).collect();
     assert!(cargo.len() == 2 && cargo.iter().all(|line| line.contains("--locked")), "{cargo:?}");
+    let channel = compiler();
+    for place in [format!("/rust:{channel}-"), format!("RUSTUP_TOOLCHAIN={channel}\n")] {
+        assert!(text.contains(&place), "another compiler than that of the tests: no {place:?}");
+    }
     let last = text.rsplit("\nFROM ").next().expect("a stage");
     assert!(last.starts_with("${BASE}\n") && text.contains("\nARG BASE=gcr.io/distroless/"), "{last}");
     assert!(!last.contains("\nRUN ") && last.contains("\nUSER 65532:65532\n"), "{last}");
