@@ -1,0 +1,111 @@
+//! What lies around encryption: streams made and deleted, keys in KMS, the log, and that all is the same each time.
+
+use jiff::SignedDuration;
+use serde_json::json;
+use simulated_aws::world::{Calls as _, DAY, EncryptionStatus, FailureType, Snapshot, StreamKey};
+use simulated_aws::{PlantedKey, PlantedStream, Request};
+
+use crate::stage::{REGION, Stage, error};
+
+#[test]
+fn a_stream_can_be_planted_in_any_state() {
+    let mut stage = Stage::plain();
+    let key = stage.key(PlantedKey::default());
+    let failed = Snapshot::enabling_failed(StreamKey::arn(&key), None, FailureType::KmsAccessDenied);
+    let disabling_failed =
+        Snapshot { encryption: EncryptionStatus::DisablingFailed, ..Snapshot::enabled(StreamKey::AwsOwned) };
+    let rows = [
+        (Snapshot::enabled(StreamKey::arn(&key)), "ENABLED", true),
+        (failed, "ENABLING_FAILED", false),
+        (disabling_failed, "DISABLING_FAILED", true),
+    ];
+    for (state, status, encrypted) in rows {
+        stage.world.plant_stream(PlantedStream { state, ..PlantedStream::default() });
+        assert_eq!((stage.status().as_str(), stage.put_is_encrypted()), (status, encrypted));
+    }
+}
+
+#[test]
+fn streams_are_created_with_encryption_and_deleted() {
+    let mut stage = Stage::plain();
+    let create = json!({ "DeliveryStreamName": "new", "DeliveryStreamEncryptionConfigurationInput": { "KeyType": "AWS_OWNED_CMK" } });
+    let describe = Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": "new" }));
+    stage.call(&Request::firehose("CreateDeliveryStream", create)).expect("created");
+    let seen = |stage: &mut Stage| stage.call(&describe).map(|d| d["DeliveryStreamDescription"].clone());
+    assert_eq!(seen(&mut stage).expect("there")["DeliveryStreamStatus"], "CREATING");
+    stage.wait(5);
+    assert_eq!(
+        seen(&mut stage).expect("there")["DeliveryStreamEncryptionConfiguration"]["Status"],
+        "ENABLING"
+    );
+    let delete = Request::firehose("DeleteDeliveryStream", json!({ "DeliveryStreamName": "new" }));
+    assert_eq!(stage.call(&delete), error("ResourceInUseException"));
+    stage.wait(10);
+    assert_eq!(
+        seen(&mut stage).expect("there")["DeliveryStreamEncryptionConfiguration"]["Status"],
+        "ENABLED"
+    );
+    stage.call(&delete).expect("accepted");
+    assert_eq!(seen(&mut stage).expect("there")["DeliveryStreamStatus"], "DELETING");
+    stage.wait(5);
+    assert_eq!(seen(&mut stage), error("ResourceNotFoundException"));
+}
+
+#[test]
+fn kms_answers_for_ids_arns_and_aliases_and_moves_keys_through_their_states() {
+    let mut stage = Stage::plain();
+    let made = stage.call(&Request::kms("CreateKey", json!({}))).expect("a key");
+    let (id, arn) = (made["KeyMetadata"]["KeyId"].clone(), made["KeyMetadata"]["Arn"].clone());
+    let alias = json!({ "AliasName": "alias/orders", "TargetKeyId": id });
+    stage.call(&Request::kms("CreateAlias", alias.clone())).expect("an alias");
+    assert_eq!(stage.call(&Request::kms("CreateAlias", alias)), error("AlreadyExistsException"));
+    let alias_arn = json!("arn:aws:kms:eu-west-1:111122223333:alias/orders");
+    for given in [&id, &arn, &json!("alias/orders"), &alias_arn] {
+        let key = stage.call(&Request::kms("DescribeKey", json!({ "KeyId": given }))).expect("described");
+        assert_eq!(key["KeyMetadata"]["Arn"], arn, "{given}");
+    }
+    let own =
+        stage.call(&Request::kms("DescribeKey", json!({ "KeyId": "alias/aws/kinesis" }))).expect("described");
+    assert_eq!(own["KeyMetadata"]["KeyManager"], "AWS");
+    for (operation, state) in [
+        ("DisableKey", "Disabled"),
+        ("EnableKey", "Enabled"),
+        ("ScheduleKeyDeletion", "PendingDeletion"),
+        ("CancelKeyDeletion", "Disabled"),
+    ] {
+        stage.call(&Request::kms(operation, json!({ "KeyId": id }))).expect(operation);
+        let key = stage.call(&Request::kms("DescribeKey", json!({ "KeyId": id }))).expect("described");
+        assert_eq!(key["KeyMetadata"]["KeyState"], state, "{operation}");
+    }
+    stage
+        .call(&Request::kms("ScheduleKeyDeletion", json!({ "KeyId": id, "PendingWindowInDays": 7 })))
+        .expect("scheduled");
+    stage.now += SignedDuration::from_hours(7 * 24);
+    assert_eq!(stage.call(&Request::kms("DescribeKey", json!({ "KeyId": id }))), error("NotFoundException"));
+}
+
+#[test]
+fn the_log_keeps_who_what_when_and_the_records() {
+    let mut stage = Stage::plain();
+    stage.start(None).expect("started");
+    stage.put_is_encrypted();
+    let calls = stage.world.calls();
+    assert_eq!(calls.count("StartDeliveryStreamEncryption", "orders"), 1);
+    assert_eq!(calls.changes_in_window("orders", stage.now, DAY), 1);
+    assert_eq!(calls[0].key.as_deref(), Some("AWS_OWNED_CMK"));
+    assert_eq!((calls[0].account.as_str(), calls[0].region.as_str()), ("111122223333", REGION));
+    assert_eq!(calls[0].principal.arn, "arn:aws:iam::111122223333:user/AKIAIOSFODNN7EXAMPLE");
+    assert_eq!(calls[1].records, [json!("aGk=")]);
+}
+
+#[test]
+fn the_same_calls_at_the_same_times_give_the_same_answers() {
+    let run = || {
+        let mut stage = Stage::plain();
+        let key = stage.key(PlantedKey::default());
+        let _ = (stage.start(Some(&key)), stage.start_kinesis("alias/aws/kinesis"), stage.put_is_encrypted());
+        stage.wait(10);
+        (stage.block(), stage.summary(), serde_json::to_string(stage.world.calls()).expect("JSON"))
+    };
+    assert_eq!(run(), run());
+}
