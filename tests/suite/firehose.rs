@@ -1,19 +1,23 @@
-//! Firehose streams, from `kubectl apply` to encrypted and through everything that can happen on the way.
+//! Firehose streams, from `kubectl apply` to encrypted: this file the way there, those beside it all that can happen on it.
+
+mod drift;
+mod ending;
+mod keys;
+mod replies;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{
-    EncryptionStatus as Shown, FailureType, Fault, KeyState, NeverEncryptedShows, PlantedKey, PlantedStream,
-    Rule, Settings, ShownKey, Snapshot, Source, StreamKey,
+    EncryptionStatus as Shown, FailureType, NeverEncryptedShows, PlantedKey, PlantedStream, Settings,
+    Snapshot, Source, StreamKey,
 };
 use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
-    Disabled, Disabling, Enabled, Enabling, EnablingFailed,
+    Enabled, Enabling, EnablingFailed,
 };
 use stream_encryption_operator::api::stream_encryption::KeyType;
 
-use crate::play::{Play, firehose, message, reason, truth};
+use crate::play::{Play, firehose, message, truth};
 
 const DESCRIBE: &str = "DescribeDeliveryStream";
 const START: &str = "StartDeliveryStreamEncryption";
@@ -148,18 +152,6 @@ async fn a_stream_that_comes_without_any_encryption_block_is_in_plain_text() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_owner_does_not_care_keeps_the_key_that_somebody_chose() {
-    let play = play_with(Snapshot::default()).await;
-    let key = play.plant_key();
-    let state = Snapshot::enabled(StreamKey::arn(&key));
-    play.aws.world().plant_stream(PlantedStream { state, ..PlantedStream::default() });
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 0);
-    assert_eq!(play.status("orders").await.key_in_force.expect("a key").arn, Some(key));
-}
-
-#[tokio::test]
 async fn a_failed_first_enable_leaves_plain_text_and_backs_off() {
     let play = play_with(Snapshot::default()).await;
     let key = plant_denied_key(&play);
@@ -186,89 +178,6 @@ async fn a_failed_first_enable_leaves_plain_text_and_backs_off() {
 }
 
 #[tokio::test]
-async fn a_re_key_names_the_old_key_until_the_new_one_is_in_force() {
-    let play = play_with(Snapshot::default()).await;
-    let (old, new) = (play.plant_key(), play.plant_key());
-    play.apply("orders", &orders(&cmk(&old))).await;
-    play.until_it_says("orders", "Encrypted").await;
-    play.apply("orders", &orders(&cmk(&new))).await;
-    play.until_it_says("orders", "Enabling").await;
-    let status = play.status("orders").await;
-    assert_eq!(status.key_in_force.clone().expect("a key").arn, Some(old));
-    assert_eq!(status.key.clone().expect("a key").arn, Some(new.clone()));
-    assert_eq!(truth(&status, ConditionType::Encrypted), "True", "with the old key");
-    play.until_it_says("orders", "Settling").await;
-    assert_eq!(
-        truth(&play.status("orders").await, ConditionType::Encrypted),
-        "True",
-        "records were encrypted all along"
-    );
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.status("orders").await.key_in_force.expect("a key").arn, Some(new));
-    assert_eq!(play.calls(START, "orders"), 2);
-}
-
-#[tokio::test]
-async fn after_a_failed_re_key_the_old_key_is_in_force_whichever_key_aws_shows() {
-    for shows in [ShownKey::Asked, ShownKey::InForce] {
-        let play = Play::start(Settings { failed_re_key_shows: shows, ..Settings::default() }).await;
-        play.aws.world().plant_stream(PlantedStream::default());
-        let (old, denied) = (play.plant_key(), plant_denied_key(&play));
-        play.apply("orders", &orders(&cmk(&old))).await;
-        play.until_it_says("orders", "Encrypted").await;
-        play.apply("orders", &orders(&cmk(&denied))).await;
-        play.until_it_says("orders", "EnablingFailed").await;
-        let status = play.status("orders").await;
-        assert_eq!(status.encryption_status, Some(EnablingFailed), "{shows:?}");
-        assert_eq!(status.key_in_force.clone().expect("a key").arn, Some(old.clone()), "{shows:?}");
-        assert_eq!(truth(&status, ConditionType::Encrypted), "True", "{shows:?}");
-        assert!(message(&status).contains(&old), "{}", message(&status));
-        assert_eq!(play.calls(START, "orders"), 2, "{shows:?}");
-
-        // Whoever goes back to the old key has what was asked for, and spends no call on it.
-        play.apply("orders", &orders(&cmk(&old))).await;
-        play.until_it_says("orders", "Encrypted").await;
-        assert_eq!(play.calls(START, "orders"), 2, "{shows:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_mended_policy_and_a_retry_heal_a_failed_re_key_at_once() {
-    let play = play_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
-    let key = plant_denied_key(&play);
-    play.apply("orders", &orders(&cmk(&key))).await;
-    play.until_it_says("orders", "EnablingFailed").await;
-    let failed_at = play.aws.now();
-    play.aws.world().plant_key(PlantedKey {
-        id: key.rsplit('/').next().expect("an id").to_owned(),
-        ..PlantedKey::default()
-    });
-    play.kubectl(&["annotate", "strenc", "orders", "streamencryption.dev/retry=2026-03-01T12:01:00Z"]).await;
-    let words = play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 2);
-    let took = play.aws.now().duration_since(failed_at);
-    assert!(took < SignedDuration::from_mins(1), "it waited for the backoff: {took:#}, {words:?}");
-}
-
-#[tokio::test]
-async fn a_disabled_key_waits_without_a_call_and_goes_on_once_enabled() {
-    let play = play_with(Snapshot::default()).await;
-    let key = play.aws.world().plant_key(PlantedKey { state: KeyState::Disabled, ..PlantedKey::default() });
-    play.apply("orders", &orders(&cmk(&key))).await;
-    play.until_it_says("orders", "KeyDisabled").await;
-    let status = play.status("orders").await;
-    assert_eq!(truth(&status, ConditionType::KeyUsable), "False");
-    play.let_pass("orders", SignedDuration::from_hours(3)).await;
-    assert_eq!(play.calls(START, "orders"), 0);
-    let id = key.rsplit('/').next().expect("an id").to_owned();
-    play.aws.world().plant_key(PlantedKey { id, ..PlantedKey::default() });
-    let enabled_at = play.aws.now();
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 1);
-    assert!(play.aws.now().duration_since(enabled_at) <= SignedDuration::from_mins(11));
-}
-
-#[tokio::test]
 async fn a_stream_fed_by_kinesis_is_refused_without_any_call() {
     let play = Play::start(Settings::default()).await;
     play.aws
@@ -280,164 +189,6 @@ async fn a_stream_fed_by_kinesis_is_refused_without_any_call() {
     let status = play.status("orders").await;
     assert_eq!(truth(&status, ConditionType::Stalled), "True");
     assert_eq!(play.calls(START, "orders"), 0);
-}
-
-#[tokio::test]
-async fn encryption_that_somebody_turned_off_is_corrected_and_told() {
-    let play = play_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Encrypted").await;
-    play.aws.world().plant_stream(PlantedStream { state: stopped(), ..PlantedStream::default() });
-    play.until_it_says("orders", "Enabling").await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 1);
-    assert!(play.events("orders").await.contains("DriftCorrected"));
-}
-
-#[tokio::test]
-async fn after_three_corrections_in_a_day_the_operator_stops_fighting() {
-    let play = play_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Encrypted").await;
-    for _ in 0..3 {
-        play.aws.world().plant_stream(PlantedStream { state: stopped(), ..PlantedStream::default() });
-        play.until_it_says("orders", "Enabling").await;
-        play.until_it_says("orders", "Encrypted").await;
-    }
-    play.aws.world().plant_stream(PlantedStream { state: stopped(), ..PlantedStream::default() });
-    play.until_it_says("orders", "Contested").await;
-    assert_eq!(truth(&play.status("orders").await, ConditionType::Stalled), "True");
-    play.let_pass("orders", SignedDuration::from_hours(20)).await;
-    assert_eq!(play.calls(START, "orders"), 3);
-    play.let_pass("orders", SignedDuration::from_hours(5)).await;
-    assert_eq!(play.calls(START, "orders"), 4, "a day later it is corrected again");
-}
-
-#[tokio::test]
-async fn with_drift_report_a_difference_is_told_and_nothing_is_called() {
-    let play = play_with(stopped()).await;
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "drift": "Report"})).await;
-    play.until_it_says("orders", "Drifted").await;
-    play.let_pass("orders", SignedDuration::from_hours(2)).await;
-    let status = play.status("orders").await;
-    assert_eq!(status.encryption_status, Some(Disabled));
-    assert_eq!(truth(&status, ConditionType::Ready), "False");
-    assert_eq!(truth(&status, ConditionType::Reconciling) + &truth(&status, ConditionType::Stalled), "");
-    assert_eq!(play.calls(START, "orders"), 0);
-}
-
-#[tokio::test]
-async fn a_lost_reply_is_resolved_by_looking_and_costs_no_second_start() {
-    let play = play_with(Snapshot::default()).await;
-    play.aws.world().script(Rule::once(Fault::LoseReply).on(START));
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 1);
-}
-
-#[tokio::test]
-async fn a_lost_request_is_sent_again_only_once_it_can_no_longer_arrive() {
-    let play = play_with(Snapshot::default()).await;
-    let began = play.aws.now();
-    play.aws.world().script(Rule::once(Fault::LoseRequest).on(START));
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "OutcomeUnknown").await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 2);
-    assert!(play.aws.now().duration_since(began) >= SignedDuration::from_mins(15));
-}
-
-#[tokio::test]
-async fn an_answer_that_changes_nothing_backs_off_like_a_failure() {
-    let play = play_with(Snapshot::default()).await;
-    play.aws.world().script(Rule::always(Fault::NoOp).on(START));
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "NotApplied").await;
-    play.let_pass("orders", SignedDuration::from_hours(24)).await;
-    let starts = play.calls(START, "orders");
-    assert!((9..=10).contains(&starts), "{starts} Starts in a day");
-}
-
-#[tokio::test]
-async fn stale_answers_of_describe_cause_no_second_start() {
-    let play = play_with(Snapshot::default()).await;
-    play.aws.world().script(Rule::always(Fault::ReadLag { by: SignedDuration::from_secs(10) }).on(DESCRIBE));
-    play.apply("orders", &orders(&aws_owned())).await;
-    let words = play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 1);
-    assert!(words.contains(&word(Some(Enabling), "Enabling")), "{words:?}");
-}
-
-#[tokio::test]
-async fn turning_encryption_off_needs_permission() {
-    let mut play = play_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
-    play.policy = Some(StreamEncryptionPolicySpec::own_account());
-    play.restart();
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "encryption": "Disabled"})).await;
-    play.until_it_says("orders", "DisableNotPermitted").await;
-    play.let_pass("orders", SignedDuration::from_hours(2)).await;
-    assert_eq!((play.calls(STOP, "orders"), play.calls(DESCRIBE, "orders")), (0, 0));
-
-    play.policy =
-        Some(StreamEncryptionPolicySpec { allow_disable: true, ..StreamEncryptionPolicySpec::own_account() });
-    play.restart();
-    let words = play.until_it_says("orders", "EncryptionDisabled").await;
-    assert!(words.contains(&word(Some(Disabling), "Disabling")), "{words:?}");
-    let status = play.status("orders").await;
-    assert_eq!((status.encryption_status, status.key_in_force.clone()), (Some(Disabled), None));
-    assert_eq!(truth(&status, ConditionType::Ready), "True");
-    assert_eq!(truth(&status, ConditionType::Encrypted), "False");
-    assert_eq!(play.calls(STOP, "orders"), 1);
-}
-
-#[tokio::test]
-async fn deleting_a_resource_leaves_the_stream_as_it_is_and_no_finalizer_is_set() {
-    let play = play_with(Snapshot::default()).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.resource("orders").await.expect("the resource").metadata.finalizers, None);
-    play.kubectl(&["delete", "strenc", "orders"]).await;
-    assert!(play.resource("orders").await.is_none());
-    assert_eq!(play.calls(STOP, "orders"), 0);
-    assert!(play.ledger(&firehose("orders")).await.is_some(), "the ledger outlives the resource");
-}
-
-#[tokio::test]
-async fn deletion_policy_disable_holds_the_resource_until_encryption_is_off() {
-    let play = play_with(Snapshot::default()).await;
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "deletionPolicy": "Disable"})).await;
-    play.until_it_says("orders", "Encrypted").await;
-    play.kubectl(&["delete", "strenc", "orders", "--wait=false"]).await;
-    play.until_it_says("orders", "Disabling").await;
-    for _ in 0..20 {
-        if play.resource("orders").await.is_none() {
-            break;
-        }
-        let wake = play.visit("orders").await.expect("a visit");
-        play.aws.advance(wake.duration_since(play.aws.now()).max(SignedDuration::from_millis(1)));
-    }
-    assert!(play.resource("orders").await.is_none(), "it is let go");
-    assert_eq!(play.calls(STOP, "orders"), 1);
-}
-
-#[tokio::test]
-async fn a_suspended_resource_is_left_alone_and_its_ready_stays() {
-    let play = play_with(Snapshot::default()).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Encrypted").await;
-    let looks = play.calls(DESCRIBE, "orders");
-    let mut spec = orders(&aws_owned());
-    spec["suspend"] = json!(true);
-    play.apply("orders", &spec).await;
-    play.aws.world().plant_stream(PlantedStream { state: stopped(), ..PlantedStream::default() });
-    play.let_pass("orders", SignedDuration::from_hours(2)).await;
-    assert_eq!((play.calls(START, "orders"), play.calls(DESCRIBE, "orders")), (1, looks));
-    let status = play.status("orders").await;
-    assert_eq!(
-        (truth(&status, ConditionType::Ready), reason(&status)),
-        ("True".to_owned(), "Encrypted".to_owned())
-    );
-    assert_eq!(status.observed_generation, Some(2));
 }
 
 #[tokio::test]
@@ -461,21 +212,6 @@ async fn one_stream_has_one_owner_and_the_other_makes_no_call() {
         2,
         "the owner's calls are inherited"
     );
-}
-
-#[tokio::test]
-async fn an_alias_that_is_pointed_at_another_key_is_a_re_key() {
-    let play = play_with(Snapshot::default()).await;
-    let (old, new) = (play.plant_key(), play.plant_key());
-    play.aws.world().plant_alias("alias/orders", &old);
-    play.apply("orders", &orders(&json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"}))).await;
-    play.until_it_says("orders", "Encrypted").await;
-    play.aws.world().plant_alias("alias/orders", &new);
-    play.until("orders", |status| {
-        status.key_in_force.as_ref().is_some_and(|key| key.arn.as_ref() == Some(&new))
-    })
-    .await;
-    assert_eq!(play.calls(START, "orders"), 2);
 }
 
 #[tokio::test]
