@@ -77,7 +77,7 @@ pub struct RunArguments {
     /// How often to look at each stream for changes that somebody else made, in seconds.
     #[arg(long, env = "DRIFT_INTERVAL_SECONDS", default_value_t = 600)]
     pub drift_interval_seconds: u32,
-    /// How many resources to work on at a time.
+    /// How many resources to work on at a time. Namespaces take turns.
     #[arg(long, env = "CONCURRENCY", default_value_t = 32)]
     pub concurrency: u16,
     /// Serve /metrics, /healthz and /readyz at this address, such as 0.0.0.0:8080. Default: nowhere.

@@ -302,6 +302,27 @@ mod tests {
         }
     }
 
+    /// KMS refuses every use of a key that is gone, or in another state than enabled.
+    #[test]
+    fn a_key_in_force_loses_records_by_its_state_and_not_by_what_else_is_wrong_with_it() {
+        let stream: StreamArn =
+            "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap();
+        let in_state = |state| {
+            let arn = ARN.parse().unwrap();
+            let facts = KeyFacts { arn, state, symmetric: true, encrypts: true, aws_managed: false };
+            facts.problem(&stream)
+        };
+        use KeyState::{Disabled, Enabled, PendingDeletion, PendingImport, Unavailable};
+        assert_eq!(in_state(Enabled), None);
+        for state in [Disabled, PendingDeletion, PendingImport, Unavailable] {
+            assert!(in_state(state).unwrap().loses_records(), "{state:?}");
+        }
+        assert!(KeyProblem::Missing.loses_records());
+        for other in [KeyProblem::OtherRegion, KeyProblem::WrongUsage, KeyProblem::NotPermitted] {
+            assert!(!other.loses_records(), "{other:?}");
+        }
+    }
+
     #[test]
     fn each_reason_why_a_key_cannot_encrypt_is_named() {
         let stream: StreamArn =
