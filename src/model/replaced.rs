@@ -100,6 +100,13 @@ mod tests {
         (key(number).to_string(), until.to_owned())
     }
 
+    /// AWS writes 8760 hours where it documents retention, and a day for Firehose.
+    #[test]
+    fn no_stream_keeps_records_longer_than_aws_says() {
+        assert_eq!(longest_retention(Service::Kinesis), SignedDuration::from_hours(8760));
+        assert_eq!(longest_retention(Service::Firehose), DAY);
+    }
+
     #[test]
     fn the_key_that_is_replaced_is_needed_for_as_long_as_the_stream_keeps_records() {
         assert_eq!(midnight().to_string(), "2026-01-01T00:00:00Z");
