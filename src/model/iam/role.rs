@@ -115,3 +115,44 @@ impl FromStr for ObjectName {
         if can_be_named(text) { Ok(Self(text.to_owned())) } else { Err(Unfit::ObjectName(text.to_owned())) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROVIDER: &str = "arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE";
+
+    #[test]
+    fn a_provider_of_identities_is_read_from_its_arn_and_stands_in_the_trust_policy() {
+        let provider: OidcProvider = PROVIDER.parse().unwrap();
+        let [namespace, account] = ["stream-encryption-system", "operator"].map(|name| name.parse().unwrap());
+        let policy = serde_json::to_value(irsa_trust(&provider, &namespace, &account)).unwrap();
+        let statement = &policy["Statement"][0];
+        assert_eq!(statement["Principal"]["Federated"], PROVIDER);
+        let issuer = PROVIDER.split_once("oidc-provider/").unwrap().1;
+        let only_if = &statement["Condition"]["StringEquals"];
+        assert_eq!(
+            only_if[format!("{issuer}:sub")].to_string().trim_matches(['[', ']', '"']),
+            "system:serviceaccount:stream-encryption-system:operator"
+        );
+    }
+
+    #[test]
+    fn what_is_no_provider_is_refused() {
+        let longest = PROVIDER.split_once("oidc-provider/").unwrap().0.to_owned() + "oidc-provider/";
+        assert!((longest.clone() + &"a".repeat(255)).parse::<OidcProvider>().is_ok());
+        for bad in [
+            "",
+            "oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE",
+            "arn:aws:iam::111122223333:role/operator",
+            "arn:aws:iam::111122223333:oidc-provider/",
+            "arn:aws:iam::1111:oidc-provider/oidc.example.com",
+            "arn:nowhere:iam::111122223333:oidc-provider/oidc.example.com",
+            "arn:aws:sts::111122223333:oidc-provider/oidc.example.com",
+            "arn:aws:iam::111122223333:oidc-provider/oidc.example.com\" , \"",
+            &(longest + &"a".repeat(256)),
+        ] {
+            assert!(bad.parse::<OidcProvider>().is_err(), "{bad}");
+        }
+    }
+}

@@ -195,6 +195,34 @@ fn the_key_of_aws_for_kinesis_can_be_named_beside_customer_managed_ones_or_alone
     }
 }
 
+/// `alias/aws/kinesis` is one key; a pattern would widen the policy to all keys of the account.
+#[test]
+fn what_is_named_as_the_key_of_aws_for_kinesis_is_one_key_of_the_streams_account_and_region() {
+    let streams: Vec<scope::StreamPattern> = vec![CLICKS.parse().unwrap()];
+    let other_account = KINESIS_KEY.replace("111122223333", "444455556666");
+    let other_region = KINESIS_KEY.replace("eu-west-1", "us-east-1");
+    for (key, good) in
+        [(KINESIS_KEY, true), (ANY_KEY, false), (&*other_account, false), (&*other_region, false)]
+    {
+        let made = Scope::new(streams.clone(), vec![], vec![key.parse().unwrap()]);
+        assert_eq!(made.is_ok(), good, "{key}: {made:?}");
+    }
+}
+
+#[test]
+fn a_refused_stream_is_told_by_the_part_that_is_wrong() {
+    use crate::model::stream::Malformed;
+    use scope::Refused::{Part, Stream};
+
+    let refusal = |text: &str| text.parse::<scope::StreamPattern>().unwrap_err();
+    assert!(matches!(refusal(&ORDERS.replace("111122223333", "1111")), Part(Malformed::Account(_))));
+    assert!(matches!(refusal(&ORDERS.replace("eu-west-1", "Ireland")), Part(Malformed::Region(_))));
+    assert!(matches!(refusal(&ORDERS.replace("arn:aws:", "arn:nowhere:")), Part(Malformed::Partition(_))));
+    for whole in ["orders", "arn:aws:s3:::orders/x", &ORDERS.replace("deliverystream", "stream")] {
+        assert!(matches!(refusal(whole), Stream(_)), "{whole}");
+    }
+}
+
 #[test]
 fn a_region_without_a_key_does_not_widen_another_one() {
     let tokyo = "arn:aws:kinesis:ap-northeast-1:111122223333:stream/clicks";
