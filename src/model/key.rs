@@ -312,9 +312,10 @@ mod tests {
             let facts = KeyFacts { arn, state, symmetric: true, encrypts: true, aws_managed: false };
             facts.problem(&stream)
         };
-        use KeyState::{Disabled, Enabled, PendingDeletion, PendingImport, Unavailable};
-        assert_eq!(in_state(Enabled), None);
-        for state in [Disabled, PendingDeletion, PendingImport, Unavailable] {
+        assert_eq!(in_state(KeyState::Enabled), None);
+        for state in
+            [KeyState::Disabled, KeyState::PendingDeletion, KeyState::PendingImport, KeyState::Unavailable]
+        {
             assert!(in_state(state).unwrap().loses_records(), "{state:?}");
         }
         assert!(KeyProblem::Missing.loses_records());

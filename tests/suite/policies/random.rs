@@ -4,6 +4,7 @@
 //! What a policy means is worked out here anew, from how it was drawn, and not from the operator's reading of patterns. More cases:
 //! `RANDOM_POLICIES=3000 cargo test --test suite random_policies`.
 
+use futures_util::future::join_all;
 use jiff::SignedDuration;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use proptest::prelude::*;
@@ -18,8 +19,10 @@ use crate::play::{ACCOUNT, Play, REGION, reason};
 
 use super::ELSEWHERE;
 
-/// So many are tried unless the environment says otherwise; about five in a second.
-const CASES: usize = 60;
+/// So many are tried unless the environment says otherwise.
+const CASES: usize = 500;
+/// In so many worlds at a time, each with its own AWS and its own two teams: what takes long is to wait for the API server.
+const WORLDS: usize = 6;
 const NAMES: [&str; 3] = ["orders", "orders-eu", "clicks"];
 const SERVICES: [Service; 2] = [Service::Firehose, Service::Kinesis];
 const KEYS: [(&str, &str); 3] = [
@@ -328,10 +331,8 @@ async fn delete(play: &Play, name: &str) {
     api.delete(name, &DeleteParams::default()).await.expect("the resource goes");
 }
 
-#[tokio::test]
-async fn nothing_in_awss_log_was_caused_by_a_team_that_no_random_policies_allow_it() {
-    let cases = std::env::var("RANDOM_POLICIES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
-    let seed = cases as u64;
+/// Plays so many cases in a world of its own. Gives how many requests were caused, and how many resources refused.
+async fn play_in_a_world(seed: u64, cases: usize) -> (usize, usize) {
     let mut runner = TestRunner::new(ProptestConfig { rng_seed: RngSeed::Fixed(seed), ..Default::default() });
     let second = SignedDuration::from_secs(1);
     let mut play = Play::start(Settings { enabling: second, disabling: second, ..Settings::default() }).await;
@@ -346,35 +347,55 @@ async fn nothing_in_awss_log_was_caused_by_a_team_that_no_random_policies_allow_
         let (policies, resources) = drawing.new_tree(&mut runner).expect("a case").current();
         write(&teams, &policies).await;
         for (number, asked) in resources.iter().enumerate() {
-            let (play, name) = (&teams[asked.team], format!("drawn-{number}"));
-            play.apply(&name, &asked.spec()).await;
-            let arn = stream_arn(asked.account, asked.service, asked.name);
-            for _ in 0..4 {
-                let (before, in_force) = {
-                    let (now, world) = (play.aws.now(), play.aws.world());
-                    let key = world.stream(&arn, now).and_then(|stream| stream.in_force.clone());
-                    (world.calls().len(), key)
-                };
-                play.visit(&name).await.expect("a visit");
-                play.aws.advance(SignedDuration::from_secs(10));
-                let calls = play.aws.world().calls()[before..].to_vec();
-                for call in calls.iter().filter(|call| call.operation != "GetCallerIdentity") {
-                    let objection = asked.objection(call, &policies, in_force.as_ref());
-                    assert_eq!(objection, None, "{call:#?}\nof {asked:#?}\nunder {policies:#?}");
-                    caused += 1;
-                }
-                let said = reason(&play.status(&name).await);
-                if ["NotPermitted", "DisableNotPermitted", "RolesDiffer"].contains(&said.as_str()) {
-                    refused += 1;
-                    break;
-                }
-            }
+            let (requests, is_refused) = judged(&teams, number, asked, &policies).await;
+            caused += requests;
+            refused += usize::from(is_refused);
         }
         for (number, asked) in resources.iter().enumerate() {
             delete(&teams[asked.team], &format!("drawn-{number}")).await;
         }
         // Their calls age out, and their ledgers are free for the next ones.
         teams[0].aws.advance(SignedDuration::from_hours(25));
+    }
+    (caused, refused)
+}
+
+/// Writes a resource and visits it until it is refused, or a few times. How many requests it caused, each of which the policies allow.
+async fn judged(teams: &[Play; 2], number: usize, asked: &Asked, policies: &[Drawn]) -> (usize, bool) {
+    let (play, name) = (&teams[asked.team], format!("drawn-{number}"));
+    play.apply(&name, &asked.spec()).await;
+    let arn = stream_arn(asked.account, asked.service, asked.name);
+    let mut caused = 0;
+    for _ in 0..4 {
+        let (before, in_force) = {
+            let (now, world) = (play.aws.now(), play.aws.world());
+            let key = world.stream(&arn, now).and_then(|stream| stream.in_force.clone());
+            (world.calls().len(), key)
+        };
+        play.visit(&name).await.expect("a visit");
+        play.aws.advance(SignedDuration::from_secs(10));
+        let calls = play.aws.world().calls()[before..].to_vec();
+        for call in calls.iter().filter(|call| call.operation != "GetCallerIdentity") {
+            let objection = asked.objection(call, policies, in_force.as_ref());
+            assert_eq!(objection, None, "{call:#?}\nof {asked:#?}\nunder {policies:#?}");
+            caused += 1;
+        }
+        let said = reason(&play.status(&name).await);
+        if ["NotPermitted", "DisableNotPermitted", "RolesDiffer"].contains(&said.as_str()) {
+            return (caused, true);
+        }
+    }
+    (caused, false)
+}
+
+#[tokio::test]
+async fn nothing_in_awss_log_was_caused_by_a_team_that_no_random_policies_allow_it() {
+    let cases = std::env::var("RANDOM_POLICIES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    let worlds = (0..WORLDS).map(|world| Box::pin(play_in_a_world((cases + world) as u64, cases / WORLDS)));
+    let (mut caused, mut refused) = (0, 0);
+    for (requests, resources) in join_all(worlds).await {
+        caused += requests;
+        refused += resources;
     }
     println!("{cases} cases: {caused} requests were caused, and {refused} resources refused");
     assert!(caused > cases && refused > cases / 2, "{caused} caused, {refused} refused");
