@@ -80,7 +80,6 @@ pub(super) async fn resolve<A: Streams, R: Records>(
         resolved,
         stream,
     };
-    let may_ask = subject.permission.stream(&subject.stream).is_ok() && !subject.intent.suspended;
     if subject.intent.wanted != Wanted::Off
         && let Some(asked) = &resource.spec.key
     {
@@ -99,7 +98,7 @@ pub(super) async fn resolve<A: Streams, R: Records>(
             {
                 not_permitted(&mut subject.intent);
             }
-            Named::Customer(name) => look_up(operator, visit, &mut subject, name, may_ask).await,
+            Named::Customer(name) => look_up(operator, visit, &mut subject, name).await,
         }
     }
     Ok(Ok(subject))
@@ -214,7 +213,6 @@ async fn look_up<A: Streams, R: Records>(
     visit: &Visit,
     subject: &mut Subject,
     name: KeyName,
-    may_ask: bool,
 ) {
     let intent = &mut subject.intent;
     intent.wanted = Wanted::UnknownKey;
@@ -228,7 +226,7 @@ async fn look_up<A: Streams, R: Records>(
             return;
         }
     }
-    if !may_ask {
+    if intent.suspended {
         return;
     }
     let remembered = visit.key.as_ref().filter(|(asked, _)| *asked == name).map(|(_, facts)| facts.clone());

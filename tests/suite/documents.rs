@@ -1,7 +1,7 @@
 //! What the documentation says is what the code does.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use stream_encryption_operator::api::condition::{ConditionType, Reason, Standing, find, standing};
@@ -91,7 +91,7 @@ fn the_default_policy_is_the_same_in_the_code_in_the_deployment_and_as_an_object
 }
 
 /// Every Rust source of the repository.
-fn sources(folder: &std::path::Path, found: &mut String) {
+pub(crate) fn sources(folder: &Path, found: &mut String) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
