@@ -75,7 +75,7 @@ async fn of_a_crowd_so_many_are_worked_on_at_a_time_as_was_said_and_another_name
         ("CONCURRENCY", at_a_time.as_str()),
         ("DRIFT_INTERVAL_SECONDS", "3600"),
     ];
-    let _operator = OperatorProcess::start(proxy.kubeconfig(), "", &environment);
+    let mut operator = OperatorProcess::start(proxy.kubeconfig(), "", &environment);
 
     proxy.held(AT_A_TIME).await;
     let one_more = tokio::time::timeout(Duration::from_secs(3), proxy.held(AT_A_TIME + 1)).await;
@@ -88,5 +88,11 @@ async fn of_a_crowd_so_many_are_worked_on_at_a_time_as_was_said_and_another_name
         .await;
     let looks = looked_at(&aws);
     let before = looks.iter().position(|stream| stream == "lone").expect("it");
-    assert!(before <= 2 * AT_A_TIME, "{before} of the crowd were looked at before the lone one: {looks:?}");
+    // Those that were held, and those that got a place before it was known; kube's own order would put it anywhere.
+    assert!(before <= 3 * AT_A_TIME, "{before} of the crowd were looked at before the lone one: {looks:?}");
+
+    operator.signal("-TERM");
+    eventually("it has ended", 60, async || operator.ended().is_some()).await;
+    let looks = looked_at(&aws).len();
+    assert!(looks < CROWD, "{looks} looks: those who waited for a place were worked on all the same");
 }
