@@ -280,9 +280,15 @@ impl State {
             return;
         }
         // Kinesis may name a key by an alias that KMS does not resolve: then nobody can say more.
-        // Nor whether AWS manages a key, while KMS does not let itself be asked.
-        let by_arn = |key: &KeyStatus| {
-            key.arn.as_ref().is_none_or(|arn| arn.starts_with("arn:") && !arn.contains(":key/0000"))
+        // Nor whether AWS manages a key, while KMS does not let itself be asked; a customer's that no policy allows is not named.
+        let is_aws_managed = |arn: &str| arn.contains(":key/0000");
+        let may_be_aws_managed = shown
+            .in_force
+            .iter()
+            .any(|(real, _)| matches!(real, Some(StreamKey::Kms { arn, .. }) if is_aws_managed(arn)));
+        let by_arn = |key: &KeyStatus| match &key.arn {
+            Some(arn) => arn.starts_with("arn:") && !is_aws_managed(arn),
+            None => key.kind == KeyType::AwsOwned || !may_be_aws_managed,
         };
         if let Some(key) = status.key_in_force.as_ref().filter(|key| by_arn(key))
             && !shown.in_force.iter().any(|(real, _)| is_told(real.as_ref(), key))
