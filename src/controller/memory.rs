@@ -33,6 +33,8 @@ pub struct Visit {
     pub waiting: Option<(Reason, Timestamp)>,
     /// The status last written.
     pub status: Option<StreamEncryptionStatus>,
+    /// Whether a write of the status since then went unheard: it may have landed, or may land yet.
+    pub unheard: bool,
     /// Until when the look is good.
     pub look_due: Option<Timestamp>,
     /// The retry annotation then; set by [`Memory::keep`].
@@ -74,6 +76,11 @@ impl Memory {
         if let Some(visit) = self.lock().get_mut(uid(resource)) {
             visit.look_due = None;
         }
+    }
+
+    /// A write of the status of this resource was not answered. No write that is acknowledged after it lets it land any more.
+    pub fn unheard(&self, resource: &StreamEncryption) {
+        self.lock().entry(uid(resource).to_owned()).or_default().unheard = true;
     }
 
     /// Forgets every resource whose uid is not among `alive`.

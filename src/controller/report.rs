@@ -36,7 +36,7 @@ pub(super) async fn report<A: Streams, R: Records>(
     decision: Decision,
 ) -> Result<Timestamp, RecordError> {
     let make = |before: &StreamEncryptionStatus| status(resource, before, &case, &decision);
-    let said = say(operator, resource, case.visit.status.as_ref(), case.look_is_fresh(), make).await?;
+    let said = say(operator, resource, &case.visit, case.look_is_fresh(), make).await?;
     let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
     let visit = Visit {
         look: case.look().map(|(at, look)| (at, look.clone())),
@@ -45,6 +45,7 @@ pub(super) async fn report<A: Streams, R: Records>(
         key_in_force: case.key_in_force.clone(),
         waiting: Some((decision.reason, since)),
         status: said.status,
+        unheard: said.unheard,
         look_due: Some(decision.look_due),
         ..case.visit
     };
@@ -83,11 +84,16 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
         status.next_attempt_time = None;
         status
     };
-    let said = say(operator, resource, visit.status.as_ref(), false, make).await?;
+    let said = say(operator, resource, visit, false, make).await?;
     let since = backoff::given_since(visit.waiting, reason, now);
     let wait = backoff::look_again(since, now, SignedDuration::from_secs(5), SignedDuration::from_mins(5));
-    let visit =
-        Visit { waiting: Some((reason, since)), status: said.status, look_due: None, ..visit.clone() };
+    let visit = Visit {
+        waiting: Some((reason, since)),
+        status: said.status,
+        unheard: said.unheard,
+        look_due: None,
+        ..visit.clone()
+    };
     operator.memory.keep(resource, visit);
     Ok(said.again.unwrap_or(now + wait))
 }
@@ -120,35 +126,44 @@ pub async fn malformed<A: Streams, R: Records>(
 struct Said {
     /// What this process said last.
     status: Option<StreamEncryptionStatus>,
+    /// Whether what it tried to say since went unheard.
+    unheard: bool,
     /// When to try again, if somebody else wrote first.
     again: Option<Timestamp>,
 }
 
-/// Says the status that `make` makes of what was said before, where it is news. To repeat what this process said `last` is
-/// none, unless it has just `looked`.
+/// Says the status that `make` makes of what was said before, where it is news. To repeat what this process said last is none,
+/// unless it has just `looked`, or what stands there may be its own: what it said in between and nobody answered.
 async fn say<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     resource: &StreamEncryption,
-    last: Option<&StreamEncryptionStatus>,
+    visit: &Visit,
     looked: bool,
     make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
 ) -> Result<Said, RecordError> {
     let before = resource.status.clone().unwrap_or_default();
     let status = make(&before);
-    let is_news =
-        resource.status.as_ref() != Some(&status) && (looked || last.is_none_or(|last| *last != make(last)));
-    if is_news {
+    let last = visit.status.as_ref();
+    let may_repeat = looked || visit.unheard || last.is_none_or(|last| *last != make(last));
+    let mut unheard = visit.unheard;
+    if resource.status.as_ref() != Some(&status) && may_repeat {
         match operator.records.write_status(&resource.metadata, &status).await {
-            Ok(()) => tell(operator, resource, &before, &status).await,
+            Ok(()) => {
+                unheard = false;
+                tell(operator, resource, &before, &status).await;
+            }
             // The next visit says it, of what is true then; a new look would only give cause to write again.
             Err(RecordError::Conflict) => {
                 let again = operator.clock.now() + AFTER_CONFLICT;
-                return Ok(Said { status: last.cloned(), again: Some(again) });
+                return Ok(Said { status: last.cloned(), unheard, again: Some(again) });
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                operator.memory.unheard(resource);
+                return Err(error);
+            }
         }
     }
-    Ok(Said { status: Some(status), again: None })
+    Ok(Said { status: Some(status), unheard, again: None })
 }
 
 /// Tells of a transition.

@@ -84,6 +84,9 @@ pub(crate) async fn install(cluster: &TestCluster) {
     cluster.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
     let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
     cluster.kubectl(&established).await.expect("the definitions are established");
+    // Established, and yet the API server may say for a moment that it initialises their storage; kubectl then asks again.
+    let kinds = "streamencryptions,streamledgers,streamencryptionpolicies";
+    cluster.kubectl(&["get", kinds, "--all-namespaces"]).await.expect("their objects are served");
 }
 
 /// A client of a kubeconfig.

@@ -14,7 +14,7 @@ use stream_encryption_operator::api::condition::ConditionType;
 use stream_encryption_operator::api::policy::StreamEncryptionPolicy;
 use stream_encryption_operator::model::ledger;
 
-use crate::matrix::proxy::{Meet, Proxy, When};
+use crate::matrix::proxy::{Asked, Meet, Proxy, When};
 use crate::play::{
     Play, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig, reason, tenant_of, truth,
 };
@@ -125,6 +125,25 @@ async fn what_a_policy_takes_away_while_a_visit_is_on_its_way_to_a_call_is_not_c
     let (_, ()) = tokio::join!(play.visit("orders"), takes_away);
     play.until_it_says("orders", "NotPermitted").await;
     assert_eq!(play.calls(START, "orders"), 0);
+}
+
+/// What was told and not answered may stand there all the same; nothing is looked at meanwhile that would lead to another word.
+#[tokio::test]
+async fn a_refusal_that_landed_unheard_is_taken_back_when_it_is_true_no_more() {
+    let mut play = team().await;
+    let account = operators_kubeconfig(play.cluster).await;
+    let proxy = Proxy::of_kubernetes(play.cluster, &account).await;
+    play.through(proxy.client().await);
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "encryption": "Disabled"})).await;
+    play.until_it_says("orders", "NotPermitted").await;
+
+    allow(&play, &policy(&play, &[&firehose("orders")], &["AWS_OWNED_CMK"])).await;
+    proxy.once(Asked::is_status, 0, Meet::Cut(When::After));
+    play.visit("orders").await.expect_err("it is not answered");
+    assert_eq!(reason(&play.status("orders").await), "DisableNotPermitted");
+    forbid(&play, &play.namespace).await;
+    play.visit("orders").await.expect("a visit");
+    assert_eq!(reason(&play.status("orders").await), "NotPermitted");
 }
 
 /// T2, T3, T5: whoever comes first to a stream that is not its own gets nothing of it.
