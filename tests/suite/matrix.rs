@@ -12,7 +12,7 @@ mod outages;
 mod owners;
 pub(crate) mod proxy;
 mod replicas;
-mod rig;
+pub(crate) mod rig;
 mod signals;
 mod site;
 mod time;

@@ -14,7 +14,8 @@ use stream_encryption_operator::api::condition::ConditionType;
 use stream_encryption_operator::api::policy::StreamEncryptionPolicy;
 use stream_encryption_operator::model::ledger;
 
-use crate::matrix::proxy::{Asked, Meet, Proxy, When};
+use crate::matrix::proxy::{Asked, Meet, When};
+use crate::matrix::rig::proxied;
 use crate::play::{
     Play, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig, reason, tenant_of, truth,
 };
@@ -108,9 +109,7 @@ async fn what_a_policy_takes_away_is_not_used_any_more() {
 #[tokio::test]
 async fn what_a_policy_takes_away_while_a_visit_is_on_its_way_to_a_call_is_not_called() {
     let mut play = team().await;
-    let account = operators_kubeconfig(play.cluster).await;
-    let proxy = Proxy::of_kubernetes(play.cluster, &account).await;
-    play.through(proxy.client().await);
+    let proxy = proxied(&mut play).await;
     allow(&play, &policy(&play, &[&firehose("orders")], &["AWS_OWNED_CMK"])).await;
     play.apply("orders", &orders()).await;
     // The first time it decides by them; the second time is just before the call.
@@ -131,9 +130,7 @@ async fn what_a_policy_takes_away_while_a_visit_is_on_its_way_to_a_call_is_not_c
 #[tokio::test]
 async fn a_refusal_that_landed_unheard_is_taken_back_when_it_is_true_no_more() {
     let mut play = team().await;
-    let account = operators_kubeconfig(play.cluster).await;
-    let proxy = Proxy::of_kubernetes(play.cluster, &account).await;
-    play.through(proxy.client().await);
+    let proxy = proxied(&mut play).await;
     play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "encryption": "Disabled"})).await;
     play.until_it_says("orders", "NotPermitted").await;
 

@@ -1,5 +1,5 @@
-//! Helm, promtool, kubeconform and actionlint, built from the Go modules beside this crate, and how they are run: without the user's own
-//! settings.
+//! Helm, promtool, kubeconform and actionlint, built from the Go modules beside this crate, and how they are run: without the
+//! user's own settings.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,16 +18,25 @@ fn module(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
+/// A program of the Go module in this folder, built once for all tests.
+async fn built(
+    once: &'static OnceCell<PathBuf>,
+    folder: &str,
+    package: &str,
+    tags: &str,
+) -> anyhow::Result<&'static PathBuf> {
+    let name = package.rsplit('/').next().unwrap_or(package);
+    once.get_or_try_init(async || build_go_program_with_tags(&module(folder), package, name, tags).await)
+        .await
+}
+
 /// Helm, built once, about 3 minutes.
 ///
 /// # Errors
 /// It cannot be built.
 pub async fn helm() -> anyhow::Result<&'static PathBuf> {
     static HELM: OnceCell<PathBuf> = OnceCell::const_new();
-    HELM.get_or_try_init(async || {
-        build_go_program_with_tags(&module("helm"), "helm.sh/helm/v4/cmd/helm", "helm", "").await
-    })
-    .await
+    built(&HELM, "helm", "helm.sh/helm/v4/cmd/helm", "").await
 }
 
 /// Helm 3, built once, about 2 minutes: many still have it.
@@ -36,10 +45,7 @@ pub async fn helm() -> anyhow::Result<&'static PathBuf> {
 /// It cannot be built.
 pub async fn helm_3() -> anyhow::Result<&'static PathBuf> {
     static HELM: OnceCell<PathBuf> = OnceCell::const_new();
-    HELM.get_or_try_init(async || {
-        build_go_program_with_tags(&module("helm3"), "helm.sh/helm/v3/cmd/helm", "helm", "").await
-    })
-    .await
+    built(&HELM, "helm3", "helm.sh/helm/v3/cmd/helm", "").await
 }
 
 /// promtool, built once, about 3 minutes. Without the discovery of services, which would bring every cloud's SDK.
@@ -48,12 +54,7 @@ pub async fn helm_3() -> anyhow::Result<&'static PathBuf> {
 /// It cannot be built.
 pub async fn promtool() -> anyhow::Result<&'static PathBuf> {
     static PROMTOOL: OnceCell<PathBuf> = OnceCell::const_new();
-    PROMTOOL
-        .get_or_try_init(async || {
-            let package = "github.com/prometheus/prometheus/cmd/promtool";
-            build_go_program_with_tags(&module("promtool"), package, "promtool", "remove_all_sd").await
-        })
-        .await
+    built(&PROMTOOL, "promtool", "github.com/prometheus/prometheus/cmd/promtool", "remove_all_sd").await
 }
 
 /// kubeconform, built once, about a minute beside other work.
@@ -62,12 +63,7 @@ pub async fn promtool() -> anyhow::Result<&'static PathBuf> {
 /// It cannot be built.
 pub async fn kubeconform() -> anyhow::Result<&'static PathBuf> {
     static KUBECONFORM: OnceCell<PathBuf> = OnceCell::const_new();
-    KUBECONFORM
-        .get_or_try_init(async || {
-            let package = "github.com/yannh/kubeconform/cmd/kubeconform";
-            build_go_program_with_tags(&module("kubeconform"), package, "kubeconform", "").await
-        })
-        .await
+    built(&KUBECONFORM, "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "").await
 }
 
 /// actionlint, built once, about half a minute beside other work.
@@ -76,12 +72,7 @@ pub async fn kubeconform() -> anyhow::Result<&'static PathBuf> {
 /// It cannot be built.
 pub async fn actionlint() -> anyhow::Result<&'static PathBuf> {
     static ACTIONLINT: OnceCell<PathBuf> = OnceCell::const_new();
-    ACTIONLINT
-        .get_or_try_init(async || {
-            let package = "github.com/rhysd/actionlint/cmd/actionlint";
-            build_go_program_with_tags(&module("actionlint"), package, "actionlint", "").await
-        })
-        .await
+    built(&ACTIONLINT, "actionlint", "github.com/rhysd/actionlint/cmd/actionlint", "").await
 }
 
 /// The definitions of the kinds that the chart makes for the Prometheus operator, from that operator's own module.

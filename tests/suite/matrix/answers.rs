@@ -7,15 +7,13 @@ use serde_json::json;
 use simulated_aws::world::Service;
 
 use super::proxy::{Asked, Meet, Proxy, When};
-use super::rig::{Act, Journey, START, Scene, spec, stage, stopped};
-use crate::play::{Play, operators_kubeconfig, reason};
+use super::rig::{Act, Journey, START, Scene, proxied, spec, stage, stopped};
+use crate::play::{Play, reason};
 
 /// A play whose operator reaches the API server through a proxy.
 async fn stage_with_proxy() -> (Play, Proxy) {
     let mut play = stage().await;
-    let account = operators_kubeconfig(play.cluster).await;
-    let proxy = Proxy::of_kubernetes(play.cluster, &account).await;
-    play.through(proxy.client().await);
+    let proxy = proxied(&mut play).await;
     (play, proxy)
 }
 

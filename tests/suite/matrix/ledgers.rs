@@ -8,8 +8,8 @@ use stream_encryption_operator::model::ledger;
 
 use super::fuse::FusedOperator;
 use super::proxy::{Asked, Meet, Proxy, When};
-use super::rig::{Act, DAY, Journey, Scene, spec, stage, stopped};
-use crate::play::{Play, message, operators_kubeconfig, reason};
+use super::rig::{Act, DAY, Journey, Scene, proxied, spec, stage, stopped};
+use crate::play::{Play, message, reason};
 use crate::process::eventually;
 
 /// A webhook that nobody serves, for these resources in the play's namespace.
@@ -121,9 +121,7 @@ async fn a_deleted_ledger_gives_no_new_budget() {
 #[tokio::test]
 async fn a_ledger_of_a_newer_version_is_neither_believed_nor_written() {
     let mut play = stage().await;
-    let account = operators_kubeconfig(play.cluster).await;
-    let proxy = Proxy::of_kubernetes(play.cluster, &account).await;
-    play.through(proxy.client().await);
+    let proxy = proxied(&mut play).await;
     let mut journey = Journey::new(&play, Service::Firehose, "orders", None);
     journey.play(&[Scene { act: Act::Apply(spec(&journey.arn, None)), end: "Encrypted" }]).await;
     let key = play.plant_key();
@@ -182,9 +180,7 @@ async fn without_the_right_to_the_ledgers_nothing_is_called_and_it_is_told() {
 #[tokio::test]
 async fn a_ledger_that_cannot_be_read_stops_all_calls() {
     let mut play = stage().await;
-    let account = operators_kubeconfig(play.cluster).await;
-    let proxy = Proxy::of_kubernetes(play.cluster, &account).await;
-    play.through(proxy.client().await);
+    let proxy = proxied(&mut play).await;
     let mut journey = Journey::new(&play, Service::Firehose, "orders", None);
     play.apply("orders", &spec(&journey.arn, None)).await;
     proxy.always(|asked| asked.is_ledger() && !asked.is_write(), Meet::Answer(500, When::Before));

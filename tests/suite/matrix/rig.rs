@@ -13,7 +13,8 @@ use stream_encryption_operator::kubernetes::Cluster;
 use test_cluster::TestCluster;
 
 use super::fuse::{FusedOperator, Spot, Visited};
-use crate::play::{Play, firehose, kinesis, reason};
+use super::proxy::Proxy;
+use crate::play::{Play, firehose, kinesis, operators_kubeconfig, reason};
 
 /// The operator of every journey, with its fuse.
 pub(crate) type Fused = FusedOperator<Aws, Cluster>;
@@ -199,6 +200,14 @@ impl<'a> Journey<'a> {
         let told = status.map(|status| (reason(status), status.encryption_status, &status.key_in_force));
         format!("{told:?}, ledger {in_force:?}, AWS {:?}", state.map(|at| (at.encryption, &at.in_force)))
     }
+}
+
+/// Puts a proxy between the operator of a play and the API server.
+pub(crate) async fn proxied(play: &mut Play) -> Proxy {
+    let account = operators_kubeconfig(play.cluster).await;
+    let proxy = Proxy::of_kubernetes(play.cluster, &account).await;
+    play.through(proxy.client().await);
+    proxy
 }
 
 /// Namespaces that no other test uses: `<prefix>-0` and so on. For resources; ledgers lie in the operator's own.
