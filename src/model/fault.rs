@@ -210,10 +210,10 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
         | "KMSThrottlingException"
         | "ProvisionedThroughputExceededException"
         | "SlowDown" => Class::Throttled,
-        // A Describe has no limit but its rate, and Kinesis says the same of too many Starts a second; only the text tells.
-        "LimitExceededException" if !operation.changes() || message.contains("Rate exceeded") => {
-            Class::Throttled
-        }
+        // A Describe has no limit but its rate. Of a Start or Stop only the text tells: Kinesis words a quota
+        // of one stream in 24 hours as "Rate exceeded for stream S under account N.", and a rate as "Rate
+        // exceeded for account N.".
+        "LimitExceededException" if !operation.changes() || is_rate_of_account(message) => Class::Throttled,
         "LimitExceededException" => Class::LimitReached,
         "ResourceInUseException" => Class::InUse,
         "ResourceNotFoundException" | "NotFoundException" => Class::NotFound,
@@ -258,6 +258,12 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
         _ if http == 401 || http == 403 => Class::Denied,
         _ => Class::Invalid,
     }
+}
+
+/// Whether the text of a `LimitExceededException` is about the rate of all calls. One that names a stream is
+/// about that stream alone, and no reason to slow down the calls for the others of its account and region.
+fn is_rate_of_account(message: &str) -> bool {
+    message.contains("Rate exceeded") && !message.contains("for stream")
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
-use simulated_aws::world::{Calls as _, Fault, PlantedStream, Rule, Service, Settings, Snapshot, StreamKey};
+use simulated_aws::world::{
+    Caller, Calls as _, Fault, PlantedStream, Request, Rule, Service, Settings, Snapshot, StreamKey,
+};
 use stream_encryption_operator::api::condition::ConditionType;
 use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 
@@ -129,6 +131,33 @@ async fn where_others_have_spent_the_calls_aws_says_so_and_is_asked_again_only_r
     play.let_pass("orders", DAY).await;
     let sent = play.calls(START, "orders");
     assert!((4..=7).contains(&sent), "{sent} calls in a day");
+}
+
+#[tokio::test]
+async fn kinesis_starts_used_up_by_others_are_a_limit() {
+    let play = Play::start(Settings::default()).await;
+    let clicks =
+        PlantedStream { service: Service::Kinesis, name: "clicks".to_owned(), ..PlantedStream::default() };
+    play.aws.world().plant_stream(clicks.clone());
+    let start = json!({"StreamName": "clicks", "EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"});
+    let start = Request::kinesis("StartStreamEncryption", start);
+    for _ in 0..25 {
+        let now = play.aws.now();
+        let reply = play.aws.world().call(now, &Caller::default(), "", &start);
+        reply.result.expect("somebody else starts encryption");
+        play.aws.advance(SignedDuration::from_secs(60));
+    }
+    play.aws.world().plant_stream(clicks);
+    play.apply("clicks", &json!({"stream": {"arn": kinesis("clicks")}})).await;
+    play.until_it_says("clicks", "CallLimitReached").await;
+    let status = play.status("clicks").await;
+    assert!(message(&status).contains("25 calls"), "{}", message(&status));
+    let next = status.next_attempt_time.expect("a time").0;
+    assert!(next.duration_since(play.aws.now()) >= SignedDuration::from_mins(59));
+    assert_eq!(play.calls("StartStreamEncryption", "clicks"), 26);
+    play.until_it_says("clicks", "Encrypted").await;
+    let sent = play.calls("StartStreamEncryption", "clicks") - 25;
+    assert!(sent <= 7, "{sent} calls until the oldest one of the others was a day old");
 }
 
 #[tokio::test]

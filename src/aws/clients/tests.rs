@@ -249,6 +249,25 @@ async fn a_read_that_succeeds_the_third_time_is_no_fault() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn kinesis_limit_of_one_stream_slows_no_other_stream() {
+    let clicks = stream(Service::Kinesis);
+    for operation in [Op::StartStreamEncryption, Op::StopStreamEncryption] {
+        for (message, class, slowed) in [
+            ("Rate exceeded for stream clicks under account 111122223333.", Class::LimitReached, false),
+            ("Rate exceeded for account 111122223333.", Class::Throttled, true),
+        ] {
+            let body = json!({"__type": "LimitExceededException", "message": message}).to_string();
+            let recorded = Recorded::answers([(400, body)]);
+            let aws = aws(recorded.http_client()).await;
+            let rates = |of: &Aws| Op::EACH.map(|each| of.pacer().rate(&Quota::of(each, &clicks)));
+            let before = rates(&aws);
+            assert_eq!(ask(&aws, operation).await.unwrap_err().class, class, "{operation:?} {message}");
+            assert_eq!(rates(&aws) != before, slowed, "{operation:?} {message}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_nobody_can_read_is_judged_by_its_status() {
     let forbidden = "<html>Forbidden</html>";
     for (operation, status, body, class) in [

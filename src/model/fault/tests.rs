@@ -9,6 +9,11 @@ fn error(code: &str, message: &str, http: u16) -> Answer<'static> {
     Answer::Error { code: leak(code), kms_code: None, message: leak(message), http }
 }
 
+/// A quota of 24 hours, as Kinesis was recorded to word it (of `UpdateStreamMode`).
+const OF_STREAM: &str = "Rate exceeded for stream clicks under account 111122223333.";
+/// The rate of all calls of an account, as Kinesis was recorded to word it.
+const OF_ACCOUNT: &str = "Rate exceeded for account 111122223333.";
+
 #[test]
 fn each_modelled_error_has_its_class() {
     use Class::{
@@ -16,15 +21,15 @@ fn each_modelled_error_has_its_class() {
     };
     use Operation::{
         DescribeDeliveryStream as Describe, DescribeKey, DescribeStreamSummary,
-        StartDeliveryStreamEncryption as Start, StartStreamEncryption,
+        StartDeliveryStreamEncryption as Start, StartStreamEncryption, StopStreamEncryption,
     };
     for (operation, answer, class) in [
         (Start, error("LimitExceededException", "You have already reached the limit", 400), LimitReached),
-        (
-            StartStreamEncryption,
-            error("LimitExceededException", "Rate exceeded for stream x", 400),
-            Throttled,
-        ),
+        (StartStreamEncryption, error("LimitExceededException", OF_STREAM, 400), LimitReached),
+        (StopStreamEncryption, error("LimitExceededException", OF_STREAM, 400), LimitReached),
+        (StartStreamEncryption, error("LimitExceededException", OF_ACCOUNT, 400), Throttled),
+        (StopStreamEncryption, error("LimitExceededException", OF_ACCOUNT, 400), Throttled),
+        (DescribeStreamSummary, error("LimitExceededException", OF_STREAM, 400), Throttled),
         (DescribeStreamSummary, error("LimitExceededException", "", 400), Throttled),
         (Describe, error("ThrottlingException", "Rate exceeded", 400), Throttled),
         (Start, error("ResourceInUseException", "", 400), InUse),

@@ -341,7 +341,7 @@ fn refusal(fault: Option<&Fault>, context: &Context<'_>) -> Option<AwsError> {
             AwsError { status: *status, ..AwsError::new(code, message) }
         }
         Fault::AccessDenied => context.access_denied(),
-        Fault::Throttle => throttled(request.service, request.target(), &context.account),
+        Fault::Throttle => throttled(request.service, &context.account),
         Fault::ServerError { status } => server_error(*status),
         Fault::LoseRequest | Fault::Late { .. } => {
             AwsError { status: 0, ..AwsError::new("RequestLost", "never arrived") }

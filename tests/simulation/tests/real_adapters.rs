@@ -296,7 +296,7 @@ fn fault() -> impl Strategy<Value = Scripted> {
     let codes = codes.map(str::to_owned).into_iter().chain([format!("Long{}", "g".repeat(200))]);
     let refuse = (
         select(codes.collect::<Vec<_>>()),
-        select(vec!["", "Rate exceeded for stream orders", "no"]),
+        select(vec!["", "Rate exceeded for stream orders", "Rate exceeded for account 1", "no"]),
         select(vec![400_u16, 401, 403, 408, 429, 500, 503]),
     );
     let status = || select(vec![500_u16, 502, 503, 504]);

@@ -206,13 +206,12 @@ impl Faults {
 }
 
 /// How each service says "too fast".
-pub(crate) fn throttled(service: Service, target: &str, account: &str) -> AwsError {
+pub(crate) fn throttled(service: Service, account: &str) -> AwsError {
     match service {
-        // Kinesis has one code for its rate, its quotas and its 25 calls.
-        Service::Kinesis => AwsError::new(
-            "LimitExceededException",
-            format!("Rate exceeded for stream {target} under account {account}."),
-        ),
+        // Kinesis has one code for its rate, its quotas and its 25 calls; one of a stream names the stream.
+        Service::Kinesis => {
+            AwsError::new("LimitExceededException", format!("Rate exceeded for account {account}."))
+        }
         Service::Firehose => AwsError::new("ThrottlingException", "Rate exceeded"),
         Service::Kms => AwsError::new(
             "ThrottlingException",

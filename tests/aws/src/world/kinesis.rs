@@ -201,7 +201,8 @@ fn usable_key(state: &mut State, context: &Context<'_>, given: &str) -> Result<S
     Ok(StreamKey::Kms { arn, given: given.to_owned() })
 }
 
-/// Refuses the 26th success of this kind in 24 hours.
+/// Refuses the 26th success of this kind in 24 hours, in the words that Kinesis was recorded to use for
+/// another quota of a day.
 fn check_limit(
     state: &mut State,
     context: &Context<'_>,
@@ -212,7 +213,7 @@ fn check_limit(
     if used < state.settings.call_limit {
         return Ok(());
     }
-    let message = format!("Stream {} has had its encryption changed {used} times in 24 hours.", id.name);
+    let message = format!("Rate exceeded for stream {} under account {}.", id.name, id.account);
     Err(AwsError::new("LimitExceededException", message))
 }
 

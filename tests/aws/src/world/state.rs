@@ -122,7 +122,7 @@ impl Context<'_> {
     }
 
     pub(crate) fn throttled(&self) -> AwsError {
-        throttled(self.request.service, self.request.target(), &self.account)
+        throttled(self.request.service, &self.account)
     }
 
     /// IAM's refusal.
