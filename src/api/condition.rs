@@ -122,6 +122,8 @@ reasons! {
     KeyPendingImport => Progressing,
     /// The key asked for cannot be used for now.
     KeyUnavailable => Progressing,
+    /// KMS describes the key asked for in words that this version of the operator does not know.
+    KeyStateUnrecognized => Progressing,
     /// The operator may not read the key asked for.
     KeyUnreadable => Progressing,
     /// AWS would not use the key asked for: its policy is in the way.
@@ -146,6 +148,8 @@ reasons! {
     StreamDeleting => Progressing,
     /// The stream could not be made or deleted.
     StreamBroken => Progressing,
+    /// AWS describes the stream in words that this version of the operator does not know, so no call is made.
+    StreamStateUnrecognized => Progressing,
     /// AWS answers with another stream of that name: the operator's credentials are of another account.
     WrongStream => Progressing,
     /// The operator's rights in AWS do not suffice.

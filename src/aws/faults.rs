@@ -123,6 +123,12 @@ where
     Fault { operation, class: classify(operation, answer), code: None, message }
 }
 
+/// A word of AWS's as it stands in the answer; `None` where the answer has none. The SDKs put a text of their
+/// own into a member that AWS promises to show and did not.
+pub(super) fn shown_word(word: &str) -> Option<&str> {
+    (word != "no value was set").then_some(word)
+}
+
 /// The beginning of a text, at most so many bytes.
 pub(super) fn cut(text: &str, longest: usize) -> String {
     text[..text.floor_char_boundary(longest)].to_owned()

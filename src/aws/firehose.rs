@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use super::bounded::Bounded;
 use super::calls::Calls;
 use super::credentials::{OLDEST_SESSION, Session};
-use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, unreadable};
+use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, shown_word, unreadable};
 use super::pacing::Quota;
 use super::port::Urgency;
 use super::timestamp::{dated, timestamp};
@@ -175,27 +175,28 @@ fn look(description: &DeliveryStreamDescription) -> Result<Look, Fault> {
     Ok(Look {
         arn: description.delivery_stream_arn().parse().map_err(|_| unreadable("DeliveryStreamARN"))?,
         created: description.create_timestamp().and_then(timestamp),
-        source: Some(word(description.delivery_stream_type().as_str())),
+        source: shown_word(description.delivery_stream_type().as_str()).map(word),
         state: match state_word {
             "CREATING" => StreamState::Creating,
             "ACTIVE" => StreamState::Active,
             "DELETING" => StreamState::Deleting,
-            _ => StreamState::Broken,
+            "CREATING_FAILED" | "DELETING_FAILED" => StreamState::Broken,
+            _ => StreamState::Unrecognized,
         },
-        state_word: word(state_word),
+        state_word: word(shown_word(state_word).unwrap_or_default()),
         encryption: shown(description.delivery_stream_encryption_configuration()),
         retention: longest_retention(Service::Firehose),
     })
 }
 
-/// What AWS says of a stream that was never encrypted differs: `DISABLED`, no status, or no word at all.
+/// What AWS shows of a stream that was never encrypted differs: `DISABLED`, no status, or no word at all.
 fn shown(encryption: Option<&DeliveryStreamEncryptionConfiguration>) -> Shown {
     let Some((encryption, status)) = encryption.and_then(|said| Some((said, said.status()?))) else {
         return Shown::Off;
     };
     match status.as_str() {
         "DISABLED" => Shown::Off,
-        "ENABLED" => Shown::On(key(encryption)),
+        "ENABLED" => key(encryption).map_or_else(Shown::Unknown, Shown::On),
         "ENABLING" => Shown::Enabling,
         "DISABLING" => Shown::Disabling,
         "ENABLING_FAILED" => failed(Action::Start, encryption),
@@ -204,15 +205,17 @@ fn shown(encryption: Option<&DeliveryStreamEncryptionConfiguration>) -> Shown {
     }
 }
 
-fn key(encryption: &DeliveryStreamEncryptionConfiguration) -> Key {
+/// The key of a stream that is `ENABLED`, or the type of key that this version does not know.
+fn key(encryption: &DeliveryStreamEncryptionConfiguration) -> Result<Key, String> {
     let arn = encryption.key_arn();
-    match encryption.key_type().map_or("no key type", KeyType::as_str) {
-        "AWS_OWNED_CMK" => Key::AwsOwned,
-        "CUSTOMER_MANAGED_CMK" => arn
+    Ok(match encryption.key_type().map(KeyType::as_str) {
+        Some("AWS_OWNED_CMK") => Key::AwsOwned,
+        Some("CUSTOMER_MANAGED_CMK") => arn
             .and_then(|arn| arn.parse().ok())
             .map_or_else(|| unresolved(arn.unwrap_or("CUSTOMER_MANAGED_CMK")), Key::Customer),
-        word => unresolved(arn.unwrap_or(word)),
-    }
+        Some(other) => return Err(word(&format!("ENABLED, KeyType {other}"))),
+        None => return Err("ENABLED, no KeyType".to_owned()),
+    })
 }
 
 fn unresolved(name: &str) -> Key {

@@ -15,15 +15,17 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::bounded::Bounded;
 use super::calls::Calls;
-use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, unreadable};
+use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, shown_word, unreadable};
 use super::kms::Kms;
 use super::pacing::Quota;
 use super::port::Urgency;
 use super::timestamp::{dated, timestamp};
+use crate::api::stream_encryption::Service;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::{KINESIS_ALIAS, Key, KeyArn};
 use crate::model::observation::{Look, Shown, StreamState};
 use crate::model::principal::Principal;
+use crate::model::replaced::longest_retention;
 use crate::model::stream::{Region, StreamArn};
 
 /// The key of a stream of which Kinesis says that it is encrypted, but not with what.
@@ -258,11 +260,16 @@ fn look(summary: &StreamDescriptionSummary, encryption: Shown) -> Result<Look, F
             "ACTIVE" => StreamState::Active,
             "UPDATING" => StreamState::Updating,
             "DELETING" => StreamState::Deleting,
-            _ => StreamState::Broken,
+            _ => StreamState::Unrecognized,
         },
-        state_word: cut(state_word, LONGEST_CODE),
+        state_word: cut(shown_word(state_word).unwrap_or_default(), LONGEST_CODE),
         encryption,
-        retention: SignedDuration::from_hours(summary.retention_period_hours().into()),
+        retention: match summary.retention_period_hours() {
+            hours @ 1.. => SignedDuration::from_hours(hours.into()),
+            // The SDK has 0 where AWS shows none. A key may be needed for as long as Kinesis can keep a
+            // record.
+            _ => longest_retention(Service::Kinesis),
+        },
     })
 }
 

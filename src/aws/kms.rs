@@ -7,14 +7,15 @@ use aws_config::SdkConfig;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{Builder, Region as SdkRegion};
 use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeySpec, KeyState as SdkKeyState, KeyUsageType};
+use tracing::warn;
 
 use super::bounded::Bounded;
 use super::calls::Calls;
-use super::faults::{fault, found, unreadable};
+use super::faults::{LONGEST_CODE, cut, fault, found, unreadable};
 use super::pacing::Quota;
 use super::port::Urgency;
 use crate::model::fault::{Fault, Operation};
-use crate::model::key::{KeyFacts, KeyName, KeyState};
+use crate::model::key::{KeyArn, KeyFacts, KeyName, KeyState};
 use crate::model::principal::Principal;
 use crate::model::stream::{Account, Region, StreamArn};
 
@@ -83,23 +84,45 @@ impl Kms {
 
 fn facts(metadata: &KeyMetadata) -> Result<KeyFacts, Fault> {
     let arn = metadata.arn().and_then(|arn| arn.parse().ok());
+    let arn: KeyArn = arn.ok_or_else(|| unreadable(DESCRIBE, "Arn"))?;
+    let unknown = unknown_word(metadata);
+    if let Some(word) = unknown {
+        warn!(key = %arn, word = cut(word, LONGEST_CODE), "KMS describes a key in an unknown word");
+    }
     Ok(KeyFacts {
-        arn: arn.ok_or_else(|| unreadable(DESCRIBE, "Arn"))?,
-        state: match metadata.key_state() {
+        arn,
+        state: match metadata.key_state().filter(|_| unknown.is_none()) {
+            None => KeyState::Unrecognized,
             Some(SdkKeyState::Enabled) => KeyState::Enabled,
             Some(SdkKeyState::Disabled) => KeyState::Disabled,
             Some(SdkKeyState::PendingDeletion | SdkKeyState::PendingReplicaDeletion) => {
                 KeyState::PendingDeletion
             }
             Some(SdkKeyState::PendingImport) => KeyState::PendingImport,
-            // Creating, Updating, Unavailable, and what AWS may add: not usable now, perhaps later.
-            _ => KeyState::Unavailable,
+            // Creating, Updating, Unavailable: not usable now, perhaps later.
+            Some(_) => KeyState::Unavailable,
         },
-        // AWS always says both; where a server leaves one out, it means what CreateKey takes for it.
-        symmetric: metadata.key_spec().is_none_or(|spec| *spec == KeySpec::SymmetricDefault),
-        encrypts: metadata.key_usage().is_none_or(|usage| *usage == KeyUsageType::EncryptDecrypt),
+        // AWS always shows both; where a server leaves one out, it means what CreateKey takes for it. Of a
+        // key that is described in an unknown word only that is reported, and nothing that might follow from
+        // it.
+        symmetric: unknown.is_some()
+            || metadata.key_spec().is_none_or(|spec| *spec == KeySpec::SymmetricDefault),
+        encrypts: unknown.is_some()
+            || metadata.key_usage().is_none_or(|usage| *usage == KeyUsageType::EncryptDecrypt),
         aws_managed: metadata.key_manager() == Some(&KeyManagerType::Aws),
     })
+}
+
+/// The first word about the key that this version does not know, of those that decide whether the key can be
+/// used.
+fn unknown_word(metadata: &KeyMetadata) -> Option<&str> {
+    let words = [
+        metadata.key_state().map(|word| (word.as_str(), SdkKeyState::values())),
+        metadata.key_spec().map(|word| (word.as_str(), KeySpec::values())),
+        metadata.key_usage().map(|word| (word.as_str(), KeyUsageType::values())),
+        metadata.key_manager().map(|word| (word.as_str(), KeyManagerType::values())),
+    ];
+    words.into_iter().flatten().find(|(word, known)| !known.contains(word)).map(|(word, _)| word)
 }
 
 #[cfg(test)]
@@ -109,6 +132,7 @@ mod tests {
     use super::super::recorded::{Recorded, calls, somebody};
     use super::*;
     use crate::model::fault::Class;
+    use crate::model::key::KeyProblem;
 
     const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
@@ -145,7 +169,7 @@ mod tests {
             ("Creating", KeyState::Unavailable),
             ("Updating", KeyState::Unavailable),
             ("Unavailable", KeyState::Unavailable),
-            ("Somewhere", KeyState::Unavailable),
+            ("Somewhere", KeyState::Unrecognized),
         ] {
             let facts = facts_of(metadata(word, "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER")).await;
             assert_eq!(facts.state, state, "{word}");
@@ -168,6 +192,24 @@ mod tests {
             );
             assert_eq!(facts.arn, KEY.parse().unwrap());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn key_in_unknown_words_is_unrecognized() {
+        for (state, spec, usage, manager) in [
+            ("Somewhere", "RSA_2048", "SIGN_VERIFY", "CUSTOMER"),
+            ("Enabled", "SYMMETRIC_NEW", "ENCRYPT_DECRYPT", "CUSTOMER"),
+            ("Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_ALL", "CUSTOMER"),
+            ("Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "PARTNER"),
+        ] {
+            let facts = facts_of(metadata(state, spec, usage, manager)).await;
+            let stream: StreamArn =
+                "arn:aws:firehose:us-east-1:111122223333:deliverystream/orders".parse().unwrap();
+            let problem = facts.problem(&stream);
+            assert_eq!(problem, Some(KeyProblem::Unrecognized), "{state} {spec} {usage} {manager}");
+        }
+        let stateless = json!({ "KeyMetadata": {"KeyId": "1234abcd", "Arn": KEY} });
+        assert_eq!(facts_of((200, stateless.to_string())).await.state, KeyState::Unrecognized);
     }
 
     #[tokio::test(start_paused = true)]

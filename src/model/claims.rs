@@ -48,7 +48,8 @@ pub fn encryption_status(i: &Input<'_>) -> Option<EncryptionStatus> {
         | Observation::OtherStream
         | Observation::Creating
         | Observation::Deleting
-        | Observation::Broken(_) => None,
+        | Observation::Broken(_)
+        | Observation::Unrecognized(_) => None,
     }
 }
 
@@ -139,8 +140,13 @@ pub fn key_asked_for<'a>(i: &Input<'a>) -> Option<&'a Key> {
     }
 }
 
+/// Whether what was known of the stream's encryption no longer holds: the stream is gone, or AWS describes it
+/// in words that may mean anything.
 fn gone(i: &Input<'_>) -> bool {
-    matches!(i.seen, Seen::At(_, Observation::Missing | Observation::OtherStream))
+    matches!(
+        i.seen,
+        Seen::At(_, Observation::Missing | Observation::OtherStream | Observation::Unrecognized(_))
+    )
 }
 
 fn asked(i: &Input<'_>) -> Option<Action> {

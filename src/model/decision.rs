@@ -197,6 +197,9 @@ pub fn decide(i: &Input<'_>) -> Decision {
         Observation::Creating => return rest(i, Reason::StreamCreating, SECONDS_5, MINUTES_5),
         Observation::Deleting => return rest(i, Reason::StreamDeleting, SECONDS_5, MINUTES_5),
         Observation::Broken(_) => return rest(i, Reason::StreamBroken, SECONDS_30, MINUTES_5),
+        Observation::Unrecognized(_) => {
+            return rest(i, Reason::StreamStateUnrecognized, SECONDS_30, MINUTES_5);
+        }
         Observation::Changing(action) => return rest(i, changing(i, *action), SECONDS_2, SECONDS_30),
         Observation::Off | Observation::On(_) | Observation::Failed { .. } => {}
     }

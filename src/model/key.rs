@@ -73,6 +73,9 @@ pub enum KeyState {
     PendingImport,
     /// Its key store is disconnected, or it is being made or updated.
     Unavailable,
+    /// KMS describes it (its state, spec, usage or manager) in a word that this version does not know, or
+    /// shows no state.
+    Unrecognized,
 }
 
 /// Why a key cannot encrypt a stream.
@@ -88,6 +91,8 @@ pub enum KeyProblem {
     PendingImport,
     /// Its key store does not answer.
     Unavailable,
+    /// KMS describes it in words that this version does not know.
+    Unrecognized,
     /// Asymmetric, or for HMACs.
     NotSymmetric,
     /// Not for encryption.
@@ -116,6 +121,7 @@ impl KeyProblem {
             Self::PendingDeletion => Reason::KeyPendingDeletion,
             Self::PendingImport => Reason::KeyPendingImport,
             Self::Unavailable => Reason::KeyUnavailable,
+            Self::Unrecognized => Reason::KeyStateUnrecognized,
             Self::NotSymmetric => Reason::KeyNotSymmetric,
             Self::WrongUsage => Reason::KeyUsageWrong,
             Self::OtherRegion => Reason::KeyInOtherRegion,
@@ -137,7 +143,8 @@ impl KeyProblem {
             | Self::PendingDeletion
             | Self::PendingImport
             | Self::Unavailable => true,
-            Self::NotSymmetric
+            Self::Unrecognized
+            | Self::NotSymmetric
             | Self::WrongUsage
             | Self::OtherRegion
             | Self::AwsManaged
@@ -171,6 +178,7 @@ impl KeyFacts {
             KeyState::PendingDeletion => Some(KeyProblem::PendingDeletion),
             KeyState::PendingImport => Some(KeyProblem::PendingImport),
             KeyState::Unavailable => Some(KeyProblem::Unavailable),
+            KeyState::Unrecognized => Some(KeyProblem::Unrecognized),
         }
     }
 }
@@ -319,6 +327,7 @@ mod tests {
             assert!(in_state(state).unwrap().loses_records(), "{state:?}");
         }
         assert!(KeyProblem::Missing.loses_records());
+        assert!(!in_state(KeyState::Unrecognized).unwrap().loses_records(), "nothing follows from it");
         for other in [KeyProblem::OtherRegion, KeyProblem::WrongUsage, KeyProblem::NotPermitted] {
             assert!(!other.loses_records(), "{other:?}");
         }
@@ -342,6 +351,7 @@ mod tests {
             (KeyFacts { state: KeyState::PendingDeletion, ..good.clone() }, KeyProblem::PendingDeletion),
             (KeyFacts { state: KeyState::PendingImport, ..good.clone() }, KeyProblem::PendingImport),
             (KeyFacts { state: KeyState::Unavailable, ..good.clone() }, KeyProblem::Unavailable),
+            (KeyFacts { state: KeyState::Unrecognized, ..good.clone() }, KeyProblem::Unrecognized),
             (KeyFacts { symmetric: false, ..good.clone() }, KeyProblem::NotSymmetric),
             (KeyFacts { encrypts: false, ..good.clone() }, KeyProblem::WrongUsage),
             (KeyFacts { aws_managed: true, ..good.clone() }, KeyProblem::AwsManaged),

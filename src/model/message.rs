@@ -154,6 +154,7 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         Reason::KeyPendingDeletion => format!("{key} is going to be deleted. Cancel that or name another one."),
         Reason::KeyPendingImport => format!("{key} has no key material. Import it or name another one."),
         Reason::KeyUnavailable => format!("{key} cannot be used for now. Look at its key store, or name another one."),
+        Reason::KeyStateUnrecognized => format!("KMS describes {key} in words that this version of the operator does not know, so no call is made. The operator's log has them: update the operator, or name another key."),
         Reason::KeyUnreadable => format!("The operator may not read {key}. Grant kms:DescribeKey on it to the operator's role."),
         Reason::KeyRefused => format!(
             "AWS would not use {key} ({}). Its policy, or the operator's role, must allow kms:DescribeKey, kms:CreateGrant and kms:GenerateDataKey. {}",
@@ -171,6 +172,10 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         Reason::StreamCreating => "The stream is being made.".to_owned(),
         Reason::StreamDeleting => "The stream is being deleted.".to_owned(),
         Reason::StreamBroken => format!("The stream does not serve: AWS says {}.", broken(i)),
+        Reason::StreamStateUnrecognized => format!(
+            "AWS reports {}, which this version of the operator does not know, so no call is made. Look at the stream in AWS, and update the operator.",
+            unrecognized(i)
+        ),
         Reason::WrongStream => "AWS answers with another stream of this name. Give the operator credentials of the stream's account.".to_owned(),
         Reason::AccessDenied => denied(i),
         Reason::AwsUnreachable => format!("AWS does not answer ({}). Look at the operator's network and endpoint; it tries again by itself.", failed_operation(i)),
@@ -316,6 +321,13 @@ fn broken<'a>(i: &Input<'a>) -> &'a str {
     match i.seen {
         Seen::At(_, Observation::Broken(word)) => word,
         _ => "nothing more",
+    }
+}
+
+fn unrecognized<'a>(i: &Input<'a>) -> &'a str {
+    match i.seen {
+        Seen::At(_, Observation::Unrecognized(words)) => words,
+        _ => "a state",
     }
 }
 

@@ -9,6 +9,10 @@ use super::key::Key;
 use super::stream::StreamArn;
 use crate::api::ledger::Action;
 
+/// The sources of Firehose streams that take no encryption
+/// ([DeliveryStreamType](https://docs.aws.amazon.com/firehose/latest/APIReference/API_DeliveryStreamDescription.html)).
+const OTHER_SOURCES: [&str; 3] = ["KinesisStreamAsSource", "MSKAsSource", "DatabaseAsSource"];
+
 /// The answer of `DescribeDeliveryStream` or `DescribeStreamSummary`, as far as encryption goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
@@ -16,7 +20,8 @@ pub struct Look {
     pub arn: StreamArn,
     /// When the stream was made; another time means another stream under the same name.
     pub created: Option<Timestamp>,
-    /// Where a Firehose stream's records come from (`DeliveryStreamType`); nothing for Kinesis.
+    /// Where a Firehose stream's records come from (`DeliveryStreamType`); `None` for Kinesis, and where AWS
+    /// shows no source.
     pub source: Option<String>,
     /// The state of the stream itself.
     pub state: StreamState,
@@ -39,8 +44,10 @@ pub enum StreamState {
     Updating,
     /// Being deleted.
     Deleting,
-    /// It could not be made or deleted (`CREATING_FAILED`, `DELETING_FAILED`), or is in a state that we do not know.
+    /// It could not be created or deleted (`CREATING_FAILED`, `DELETING_FAILED`).
     Broken,
+    /// A word that this version does not know, or none.
+    Unrecognized,
 }
 
 /// What AWS says of a stream's encryption.
@@ -63,7 +70,7 @@ pub enum Shown {
         /// AWS's details, for the log.
         details: String,
     },
-    /// A word that this version does not know.
+    /// A status, a type of encryption or a type of key in a word that this version does not know.
     Unknown(String),
 }
 
@@ -86,8 +93,12 @@ pub enum Observation {
     Off,
     /// Encrypted with this key.
     On(Key),
-    /// On the way to something else: `ENABLING`, `DISABLING`, `UPDATING`, or a word that we do not know yet.
+    /// On the way to something else: `ENABLING`, `DISABLING` or `UPDATING`.
     Changing(Option<Action>),
+    /// AWS describes the stream, its source or its encryption in words that this version does not know.
+    /// Nothing follows from them: neither that the stream can be encrypted nor that it cannot, nor which key
+    /// encrypts its records.
+    Unrecognized(String),
     /// The last attempt failed; what was in force before it still is.
     Failed {
         /// What failed.
@@ -109,12 +120,21 @@ impl Observation {
             StreamState::Creating => return Self::Creating,
             StreamState::Deleting => return Self::Deleting,
             StreamState::Broken => return Self::Broken(look.state_word.clone()),
+            StreamState::Unrecognized => {
+                return Self::Unrecognized(format!("the stream status {:?}", look.state_word));
+            }
             StreamState::Active | StreamState::Updating => {}
         }
-        if let Some(source) = look.source.as_ref().filter(|source| *source != "DirectPut") {
-            return Self::NotEncryptable(source.clone());
+        match look.source.as_deref() {
+            // Firehose showed no source in 2016, when every stream had this one.
+            None | Some("DirectPut") => {}
+            Some(source) if OTHER_SOURCES.contains(&source) => {
+                return Self::NotEncryptable(source.to_owned());
+            }
+            Some(source) => return Self::Unrecognized(format!("the stream type {source:?}")),
         }
-        // Whether Kinesis shows the old or the new key while UPDATING is not documented, so neither is believed.
+        // While UPDATING, Kinesis was recorded to show the old encryption, and emulators show the new one:
+        // neither is what the stream comes to.
         if look.state == StreamState::Updating {
             return Self::Changing(None);
         }
@@ -124,7 +144,7 @@ impl Observation {
             Shown::Enabling => Self::Changing(Some(Action::Start)),
             Shown::Disabling => Self::Changing(Some(Action::Stop)),
             Shown::Failed { action, reason, .. } => Self::Failed { action: *action, reason: reason.clone() },
-            Shown::Unknown(_) => Self::Changing(None),
+            Shown::Unknown(word) => Self::Unrecognized(format!("the encryption {word:?}")),
         }
     }
 
@@ -182,5 +202,22 @@ mod tests {
         );
         shown.source = Some("DirectPut".into());
         assert_eq!(Observation::of(&stream(), Some(&shown)), Observation::Off);
+    }
+
+    #[test]
+    fn unknown_words_of_aws_are_unrecognized() {
+        let suspended =
+            Look { state_word: "SUSPENDED".into(), ..look(StreamState::Unrecognized, Shown::Off) };
+        let source = Look { source: Some("New".into()), ..look(StreamState::Active, Shown::Off) };
+        let encryption = look(StreamState::Active, Shown::Unknown("ROT13".into()));
+        for (shown, words) in [
+            (suspended, "the stream status \"SUSPENDED\""),
+            (source, "the stream type \"New\""),
+            (encryption, "the encryption \"ROT13\""),
+        ] {
+            let observation = Observation::of(&stream(), Some(&shown));
+            assert_eq!(observation, Observation::Unrecognized(words.into()));
+            assert_eq!(observation.settled(), None);
+        }
     }
 }

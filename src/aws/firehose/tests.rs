@@ -64,8 +64,11 @@ async fn every_way_in_which_firehose_shows_encryption_is_read() {
             json!({"Status": "ENABLED", "KeyType": "CUSTOMER_MANAGED_CMK"}),
             Shown::On(Key::Unresolved("CUSTOMER_MANAGED_CMK".to_owned())),
         ),
-        (json!({"Status": "ENABLED"}), Shown::On(Key::Unresolved("no key type".to_owned()))),
-        (json!({"Status": "ENABLED", "KeyType": "NEW"}), Shown::On(Key::Unresolved("NEW".to_owned()))),
+        (json!({"Status": "ENABLED"}), Shown::Unknown("ENABLED, no KeyType".to_owned())),
+        (
+            json!({"Status": "ENABLED", "KeyType": "NEW", "KeyARN": KEY}),
+            Shown::Unknown("ENABLED, KeyType NEW".to_owned()),
+        ),
         (json!({"Status": "ENABLING", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY}), Shown::Enabling),
         (json!({"Status": "DISABLING"}), Shown::Disabling),
         (
@@ -96,7 +99,7 @@ async fn the_stream_itself_is_read() {
         ("DELETING", StreamState::Deleting),
         ("CREATING_FAILED", StreamState::Broken),
         ("DELETING_FAILED", StreamState::Broken),
-        ("PAUSED", StreamState::Broken),
+        ("SUSPENDED", StreamState::Unrecognized),
     ] {
         let look = look_at(described(word, "MSKAsSource", &Value::Null)).await;
         assert_eq!((look.state, look.state_word.as_str()), (state, word));
@@ -104,6 +107,19 @@ async fn the_stream_itself_is_read() {
         assert_eq!(look.source.as_deref(), Some("MSKAsSource"));
         assert_eq!(look.created, Some("2025-11-21T00:00:00.5Z".parse().unwrap()));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn member_that_firehose_leaves_out_is_no_word() {
+    let without = |member: &str| {
+        let mut body: Value = serde_json::from_str(&described("ACTIVE", "DirectPut", &Value::Null)).unwrap();
+        body["DeliveryStreamDescription"].as_object_mut().unwrap().remove(member);
+        body.to_string()
+    };
+    let look = look_at(without("DeliveryStreamType")).await;
+    assert_eq!((look.source, look.state), (None, StreamState::Active));
+    let look = look_at(without("DeliveryStreamStatus")).await;
+    assert_eq!((look.state_word.as_str(), look.state), ("", StreamState::Unrecognized));
 }
 
 #[tokio::test(start_paused = true)]

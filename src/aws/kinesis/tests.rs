@@ -137,7 +137,7 @@ async fn the_stream_itself_is_read_by_its_arn() {
         ("ACTIVE", StreamState::Active),
         ("UPDATING", StreamState::Updating),
         ("DELETING", StreamState::Deleting),
-        ("FROZEN", StreamState::Broken),
+        ("FROZEN", StreamState::Unrecognized),
     ] {
         let recorded = Recorded::answers([summary(word, &json!({"EncryptionType": "NONE"}))]);
         let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
@@ -149,6 +149,15 @@ async fn the_stream_itself_is_read_by_its_arn() {
         assert_eq!(sent.body, json!({"StreamARN": clicks().to_string()}));
         assert_eq!(sent.host, "111122223333.control-kinesis.eu-west-1.amazonaws.com");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn member_that_kinesis_leaves_out_is_no_word() {
+    let arn = json!({"StreamARN": clicks().to_string(), "StreamName": "clicks"});
+    let recorded = Recorded::answers([(200, json!({ "StreamDescriptionSummary": arn }).to_string())]);
+    let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
+    assert_eq!((look.state_word.as_str(), look.state), ("", StreamState::Unrecognized));
+    assert_eq!(look.retention, longest_retention(Service::Kinesis));
 }
 
 #[tokio::test(start_paused = true)]

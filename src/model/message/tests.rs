@@ -97,6 +97,12 @@ fn a_message_names_what_it_is_about_and_what_to_do() {
         (seen(Observation::Broken("CREATING_FAILED".into())), Reason::StreamBroken, &["CREATING_FAILED"]),
         (firehose(), Reason::StreamBroken, &["nothing more"]),
         (
+            seen(Observation::Unrecognized("the stream status \"SUSPENDED\"".into())),
+            Reason::StreamStateUnrecognized,
+            &["AWS reports the stream status \"SUSPENDED\"", "no call is made", "update the operator"],
+        ),
+        (firehose(), Reason::StreamStateUnrecognized, &["a state"]),
+        (
             seen(Observation::NotEncryptable("MSKAsSource".into())),
             Reason::SourceNotDirectPut,
             &["MSKAsSource", "delete this resource"],

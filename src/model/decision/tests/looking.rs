@@ -61,6 +61,16 @@ fn unchangeable(service: Service) -> Vec<Row> {
             rests(Reason::StreamBroken, 30),
         ),
         (
+            "a stream that AWS describes in unknown words is not changed",
+            sees(Observation::Unrecognized("the stream status \"SUSPENDED\"".into())),
+            rests(Reason::StreamStateUnrecognized, 30),
+        ),
+        (
+            "unknown words of AWS do not let a deleted resource go",
+            deleted(service).sees(Observation::Unrecognized("the encryption \"ROT13\"".into())),
+            rests(Reason::StreamStateUnrecognized, 30),
+        ),
+        (
             "a stream that reads from Kinesis cannot be encrypted",
             sees(other_source()),
             rests(Reason::SourceNotDirectPut, 600),

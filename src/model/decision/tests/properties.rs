@@ -25,6 +25,7 @@ fn observation() -> impl Strategy<Value = Observation> {
         1 => Just(Observation::Creating),
         1 => Just(Observation::Deleting),
         1 => Just(Observation::Broken("CREATING_FAILED".into())),
+        1 => Just(Observation::Unrecognized("the stream status \"SUSPENDED\"".into())),
         1 => Just(Observation::NotEncryptable("MSKAsSource".into())),
         1 => Just(Observation::Changing(None)),
         1 => Just(Observation::Changing(Some(Action::Start))),

@@ -29,6 +29,11 @@ fn keys(service: Service) -> Vec<Row> {
         ),
         ("no call is spent on a key without material", KeyProblem::PendingImport, Reason::KeyPendingImport),
         ("no call is spent on a key that is unavailable", KeyProblem::Unavailable, Reason::KeyUnavailable),
+        (
+            "no call is spent on a key in an unknown state",
+            KeyProblem::Unrecognized,
+            Reason::KeyStateUnrecognized,
+        ),
         ("no call is spent on an asymmetric key", KeyProblem::NotSymmetric, Reason::KeyNotSymmetric),
         ("no call is spent on a key that does not encrypt", KeyProblem::WrongUsage, Reason::KeyUsageWrong),
         ("no call is spent on a key of another region", KeyProblem::OtherRegion, Reason::KeyInOtherRegion),

@@ -51,6 +51,7 @@ fn what_is_not_settled_leaves_the_old_key_in_force() {
         Observation::Creating,
         Observation::Deleting,
         Observation::Broken("x".into()),
+        Observation::Unrecognized("x".into()),
     ] {
         assert_eq!(
             seen(&old, &observation, 60).in_force,
