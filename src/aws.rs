@@ -17,6 +17,8 @@ pub mod pacing;
 mod port;
 #[cfg(test)]
 mod recorded;
+#[cfg(test)]
+mod recordings;
 mod requests;
 mod sessions;
 mod timestamp;

@@ -1,0 +1,157 @@
+//! What the real AWS was recorded to answer, and how the operator understands it.
+//!
+//! `tests/aws/recorded` has the answers that others recorded and made public, one file each: `operation` is
+//! the one that was recorded, `replayedAs` those that the answer stands for here, `means` what the operator
+//! has to make of it. Where `built` stands, the answer was put together from recorded parts. Every answer
+//! goes through the real SDKs and adapters.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Aws;
+use super::pacing::Pacer;
+use super::port::{Streams, Urgency};
+use super::recorded::{Recorded, somebody};
+use crate::api::ledger::Action;
+use crate::model::fault::Fault;
+use crate::model::key::{Key, KeyFacts, KeyName};
+use crate::model::observation::{Look, Observation};
+use crate::model::stream::StreamArn;
+
+const CLICKS: &str = "arn:aws:kinesis:us-east-1:111122223333:stream/clicks";
+const ORDERS: &str = "arn:aws:firehose:us-east-1:111122223333:deliverystream/orders";
+const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+/// How often a read is sent at most.
+const READS: usize = 3;
+
+/// Every recording by its name.
+fn recordings() -> BTreeMap<String, Value> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/aws/recorded");
+    let files = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    let read = |path: &Path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    files.map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), read(&path))).collect()
+}
+
+fn text<'a>(of: &'a Value, member: &str) -> &'a str {
+    of[member].as_str().unwrap_or_else(|| panic!("no {member} in {of}"))
+}
+
+/// The answer as it came over the wire.
+fn answer(recording: &Value) -> (u16, String) {
+    let status = u16::try_from(recording["status"].as_u64().unwrap()).unwrap();
+    let body = &recording["body"];
+    let body = match (text(recording, "operation"), body) {
+        ("GetCallerIdentity", _) => format!(
+            "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>{}</Arn><UserId>{}</UserId>\
+             <Account>{}</Account></GetCallerIdentityResult></GetCallerIdentityResponse>",
+            text(body, "Arn"),
+            text(body, "UserId"),
+            text(body, "Account"),
+        ),
+        (_, Value::String(raw)) => raw.clone(),
+        (_, body) => body.to_string(),
+    };
+    (status, body)
+}
+
+/// The operator's AWS over recorded answers.
+fn aws(recorded: &Recorded) -> Aws {
+    let region = "us-east-1".parse().unwrap();
+    Aws::over(recorded.config(), region, Pacer::new(80), Arc::new(SystemTime::now))
+}
+
+fn looked(stream: &StreamArn, look: Result<Option<Look>, Fault>) -> Result<Value, Fault> {
+    let observation = match Observation::of(stream, look?.as_ref()) {
+        Observation::On(Key::AwsOwned) => "On AWS_OWNED_CMK".to_owned(),
+        Observation::On(Key::Customer(arn)) => format!("On {arn}"),
+        Observation::Changing(None) => "Changing".to_owned(),
+        Observation::Changing(Some(Action::Start)) => "Changing Start".to_owned(),
+        Observation::Changing(Some(Action::Stop)) => "Changing Stop".to_owned(),
+        Observation::Broken(word) => format!("Broken {word}"),
+        Observation::NotEncryptable(source) => format!("NotEncryptable {source}"),
+        other => format!("{other:?}"),
+    };
+    Ok(json!({ "observation": observation }))
+}
+
+fn described(facts: Option<KeyFacts>) -> Value {
+    let facts = facts.map(|facts| {
+        assert_eq!(facts.arn.to_string(), KEY);
+        json!({
+            "state": format!("{:?}", facts.state), "symmetric": facts.symmetric,
+            "encrypts": facts.encrypts, "awsManaged": facts.aws_managed,
+        })
+    });
+    json!({ "key": facts })
+}
+
+/// What the operator makes of the answer to `operation`, in the words of the recordings.
+async fn understood(aws: &Aws, recording: &str, operation: &str) -> Value {
+    let (clicks, orders) = (CLICKS.parse().unwrap(), ORDERS.parse().unwrap());
+    let of_kinesis = recording.starts_with("kinesis");
+    let (stream, by, now) = (if of_kinesis { &clicks } else { &orders }, somebody(), Timestamp::UNIX_EPOCH);
+    let accepted = |()| json!({"outcome": "Accepted"});
+    let answer = match operation {
+        "DescribeDeliveryStream" | "DescribeStreamSummary" => {
+            looked(stream, aws.look(stream, &by, Urgency::Drift).await)
+        }
+        "StartStreamEncryption" => aws.start(stream, &Key::AwsOwned, &by, now).await.map(accepted),
+        "StopStreamEncryption" => aws.stop(stream, Some(&Key::AwsOwned), &by, now).await.map(accepted),
+        "PutRecord" => {
+            aws.put_record(stream, "marked", &by).await.map(|encrypted| json!({ "encrypted": encrypted }))
+        }
+        "DescribeKey" => {
+            aws.key(stream, &KeyName::Arn(KEY.parse().unwrap()), &by, Urgency::Drift).await.map(described)
+        }
+        "GetCallerIdentity" => aws.identity().await.map(|identity| {
+            json!({"account": identity.account.to_string(), "partition": identity.partition.to_string()})
+        }),
+        other => panic!("{recording}: nothing is asked of AWS by {other}"),
+    };
+    answer.unwrap_or_else(
+        |fault| json!({"class": format!("{:?}", fault.class), "reason": fault.class.reason().to_string()}),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_recorded_answer_is_understood() {
+    let recordings = recordings();
+    let answers = recordings.iter().filter(|(_, recording)| recording.get("body").is_some());
+    let mut replayed = 0;
+    for (name, recording) in answers {
+        let recorded_operation = json!([recording["operation"]]);
+        let operations = recording.get("replayedAs").unwrap_or(&recorded_operation).as_array().unwrap();
+        let then = recording.get("then").map(|then| answer(&recordings[then.as_str().unwrap()]));
+        for operation in operations {
+            let first = answer(recording);
+            // A read is repeated where AWS throttles it.
+            let repeated = if then.is_none() { READS - 1 } else { 0 };
+            let repeated = (0..repeated).map(|_| first.clone());
+            let answers = [first.clone()].into_iter().chain(then.clone()).chain(repeated);
+            let aws = aws(&Recorded::answers(answers));
+            let means = understood(&aws, name, operation.as_str().unwrap()).await;
+            assert_eq!(means, recording["means"], "{name} as the answer of {operation}");
+            replayed += 1;
+        }
+    }
+    assert!(replayed > recordings.len(), "{replayed} answers of {} recordings", recordings.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn kinesis_start_is_the_recorded_request() {
+    let request = &recordings()["kinesis-start-request"]["means"]["request"];
+    let recorded = Recorded::answers([(200, "")]);
+    let by = somebody();
+    aws(&recorded).start(&CLICKS.parse().unwrap(), &Key::AwsOwned, &by, Timestamp::UNIX_EPOCH).await.unwrap();
+    let [sent] = recorded.sent().try_into().unwrap();
+    // CloudTrail spells the members of a request with a small letter.
+    let expected = json!({
+        "EncryptionType": request["encryptionType"], "KeyId": request["keyId"], "StreamARN": request["streamARN"],
+    });
+    assert_eq!(sent.body, expected);
+}
