@@ -24,3 +24,4 @@ mod readme;
 mod roles;
 mod schema;
 mod states;
+mod unrecognized;

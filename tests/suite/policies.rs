@@ -326,7 +326,9 @@ async fn who_may_edit_a_namespace_may_write_no_status_no_ledger_and_no_policy() 
 async fn a_change_of_a_policy_or_of_a_namespaces_labels_is_felt_at_once() {
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
-    let aws = SimulatedAws::start(simulated_aws::world::World::new(Settings::default()), Clock::Real)
+    let two = SignedDuration::from_secs(2);
+    let settings = Settings { enabling: two, disabling: two, ..Settings::default() };
+    let aws = SimulatedAws::start(simulated_aws::world::World::new(settings), Clock::Real)
         .await
         .expect("a simulated AWS");
     aws.world().plant_stream(PlantedStream::default());

@@ -129,7 +129,8 @@ pub(crate) async fn apply(cluster: &TestCluster, namespace: &str, name: &str, sp
 
 /// A simulated AWS on the real clock, with one stream, in which a change takes 2 s.
 pub(crate) async fn world() -> SimulatedAws {
-    let settings = Settings { enabling: SignedDuration::from_secs(2), ..Settings::default() };
+    let two = SignedDuration::from_secs(2);
+    let settings = Settings { enabling: two, disabling: two, ..Settings::default() };
     let mut world = World::new(settings);
     world.plant_stream(PlantedStream::default());
     SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS")

@@ -52,8 +52,8 @@ fn the_operators_own_command_line_is_one_that_it_understands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_yaml_and_every_kubectl_command_of_the_readme_works_in_their_order() {
     let cluster = TestCluster::start().await.expect("a cluster");
-    let mut world =
-        World::new(Settings { enabling: jiff::SignedDuration::from_secs(1), ..Settings::default() });
+    let second = jiff::SignedDuration::from_secs(1);
+    let mut world = World::new(Settings { enabling: second, disabling: second, ..Settings::default() });
     world.plant_stream(PlantedStream { name: "clicks".to_owned(), ..PlantedStream::default() });
     let aws = SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS");
     let mut operator = None;

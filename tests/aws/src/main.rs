@@ -18,10 +18,10 @@ struct Arguments {
     #[arg(long, default_value = "111122223333")]
     account: String,
     /// How long Firehose's ENABLING and DISABLING last, in seconds.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = Settings::default().enabling.as_secs())]
     enabling_seconds: i64,
     /// How long Kinesis's UPDATING lasts, in seconds.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = Settings::default().updating.as_secs())]
     updating_seconds: i64,
     /// A clock that stands still at this time until /_admin/clock moves it, for example 2026-01-01T00:00:00Z.
     #[arg(long)]

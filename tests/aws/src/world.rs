@@ -27,7 +27,7 @@ pub use key::{Grant, Key, KeyState, PlantedKey};
 pub use log::{Call, Calls, Principal, Session};
 pub use request::{AwsError, Caller, Delivery, Reply, Request, Service};
 pub use settings::{
-    BadKey, FirehoseCounts, KeyAfterDisabled, KeyIdEcho, Settings, ShownKey, ShownWhileUpdating,
+    BadKey, FirehoseCounts, KeyAfterDisabled, KeyIdEcho, SameKey, Settings, ShownKey, ShownWhileUpdating,
 };
 pub use state::PlantedRole;
 pub use stream::{

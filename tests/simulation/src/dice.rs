@@ -4,8 +4,8 @@
 
 use jiff::SignedDuration;
 use simulated_aws::world::{
-    BadKey, FailureType, Fault, FirehoseCounts, KeyAfterDisabled, KeyIdEcho, Rule, Settings, ShownKey,
-    ShownWhileUpdating,
+    BadKey, FailureType, Fault, FirehoseCounts, KeyAfterDisabled, KeyIdEcho, Rule, SameKey, Settings,
+    ShownKey, ShownWhileUpdating,
 };
 use stream_encryption_operator::api::stream_encryption::{
     DeletionPolicy, Drift, Encryption, KeyObjectReference, KeyReference, KeyType, Service,
@@ -19,6 +19,9 @@ use crate::keys::{self, ALIAS, FOREIGN, GOOD, KEY_OBJECT};
 use crate::plan::{CALM, Denial, Happening, Plan, PlannedStream, StreamKind};
 use crate::scene::{ACCOUNT, FOREIGN_ACCOUNT, Fate, REGION};
 use crate::store::Name;
+
+/// What Firehose does with a Start whose key is in force already, one for every third seed.
+const SAME_KEY: [SameKey; 3] = [SameKey::FailsLater, SameKey::RefusedAtOnce, SameKey::Accepted];
 
 /// The dice of one plan.
 struct Dice {
@@ -42,7 +45,8 @@ pub fn plan(seed: u64) -> Plan {
         resources.push((("other".to_owned(), "rival".to_owned()), 0));
     }
     let mut dice = Dice { dice, streams, resources, replicas };
-    let settings = dice.settings();
+    let same_key = SAME_KEY[usize::try_from(seed % 3).unwrap_or_default()];
+    let settings = Settings { same_key, ..dice.settings() };
     let clocks = (0..replicas).map(|_| dice.skew()).collect();
     Plan {
         seed,

@@ -315,6 +315,13 @@ fn held(
             if reason == Some(Reason::KeyInForceUnknown) && matches!(expected, Expected::Encrypted(None)) {
                 return Ok(false);
             }
+            // Firehose fails a Start with the key that is in force already, and shows nothing but the
+            // failure: who did not see it while it was settled can only try once, or ask which key is wanted.
+            let failed_start = real.is_some_and(|real| real.encryption == AwsEncryption::EnablingFailed);
+            let unknown = [Reason::EnablingFailed, Reason::KeyInForceUnknown, Reason::CallRefused];
+            if so && failed_start && reason.is_some_and(|reason| unknown.contains(&reason)) {
+                return Ok(false);
+            }
             // Somebody else's change that worked, and then one that failed, between two looks: AWS shows only the second.
             let failed = [AwsEncryption::EnablingFailed, AwsEncryption::DisablingFailed];
             if real.is_some_and(|real| failed.contains(&real.encryption))

@@ -32,8 +32,8 @@ pub(crate) struct Site<'a> {
 
 /// A simulated AWS in which a change takes 2 s.
 pub(crate) async fn aws() -> Arc<SimulatedAws> {
-    let settings =
-        Settings { enabling: SignedDuration::from_secs(2), rate_limits: false, ..Settings::default() };
+    let two = SignedDuration::from_secs(2);
+    let settings = Settings { enabling: two, disabling: two, rate_limits: false, ..Settings::default() };
     Arc::new(SimulatedAws::start(World::new(settings), Clock::Real).await.expect("a simulated AWS"))
 }
 

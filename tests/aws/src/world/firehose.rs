@@ -9,7 +9,7 @@ use super::input::{constraint, is_key_arn_for_sse, name, number, required};
 use super::key::{Grant, Key, KeyState};
 use super::limits::Window;
 use super::request::{AwsError, Service};
-use super::settings::{BadKey, FirehoseCounts, KeyAfterDisabled, ShownKey};
+use super::settings::{BadKey, FirehoseCounts, KeyAfterDisabled, SameKey, ShownKey};
 use super::state::{Context, State};
 use super::stream::{
     EncryptionStatus, End, FailureType, NeverEncryptedShows, Snapshot, Source, Stream, StreamId, StreamKey,
@@ -260,6 +260,7 @@ fn start(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError
     let asked = asked_key(context.request.body.get("DeliveryStreamEncryptionConfigurationInput"))?;
     check_change(state, context, &id)?;
     let against = check_key(state, context, &id, &asked)?;
+    let against = check_same_key(state, context, &id, &asked, against)?;
     // All checks passed: from here on it is accepted.
     count(state, context, &id);
     if !context.no_op {
@@ -303,6 +304,31 @@ fn check_key(
         }
     }
     Ok(against)
+}
+
+/// What stands against a Start with the key that is in force already, where nothing else does.
+fn check_same_key(
+    state: &State,
+    context: &Context<'_>,
+    id: &StreamId,
+    asked: &StreamKey,
+    against: Option<FailureType>,
+) -> Result<Option<FailureType>, AwsError> {
+    let (_, snapshot) = find(state, context, id)?;
+    let is_same = match (&snapshot.in_force, asked) {
+        (Some(StreamKey::AwsOwned), StreamKey::AwsOwned) => true,
+        (Some(key), asked) => key.key_arn().is_some() && key.key_arn() == asked.key_arn(),
+        (None, _) => false,
+    };
+    match state.settings.same_key {
+        _ if !is_same => Ok(against),
+        SameKey::FailsLater => Ok(against.or(Some(FailureType::UnknownError))),
+        SameKey::RefusedAtOnce => Err(AwsError::new(
+            "InvalidArgumentException",
+            format!("Delivery stream {} is encrypted with this key already.", id.name),
+        )),
+        SameKey::Accepted => Ok(against),
+    }
 }
 
 fn enable(
@@ -452,8 +478,13 @@ fn create(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsErro
 fn delete(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     let id = id(context)?;
     let (_, snapshot) = find(state, context, &id)?;
-    let changing = matches!(snapshot.encryption, EncryptionStatus::Enabling | EncryptionStatus::Disabling);
-    if snapshot.status == StreamStatus::Creating || changing {
+    if matches!(snapshot.encryption, EncryptionStatus::Enabling | EncryptionStatus::Disabling) {
+        let status = json!(snapshot.encryption);
+        let status = status.as_str().unwrap_or_default();
+        let message = format!("Cannot delete firehose {} when encryption is in {status} status", id.name);
+        return Err(AwsError::new("ResourceInUseException", message));
+    }
+    if snapshot.status == StreamStatus::Creating {
         return Err(AwsError::new("ResourceInUseException", format!("Firehose {} is in use.", id.name)));
     }
     let deleting = Snapshot { status: StreamStatus::Deleting, ..snapshot.clone() };

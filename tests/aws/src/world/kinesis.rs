@@ -30,7 +30,7 @@ pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value
 }
 
 /// The stream by `StreamName` or `StreamARN`. An ARN may name another account only where a resource policy allows it: not modelled.
-fn id(context: &Context<'_>) -> Result<StreamId, AwsError> {
+fn id(state: &State, context: &Context<'_>) -> Result<StreamId, AwsError> {
     let of = |account: &str, region: &str, name: &str| StreamId {
         service: Service::Kinesis,
         account: account.to_owned(),
@@ -66,7 +66,15 @@ fn id(context: &Context<'_>) -> Result<StreamId, AwsError> {
             "StreamName and StreamARN name different streams.",
         ));
     }
-    if *account != context.account || *region != context.region {
+    if *region != context.region {
+        let message = format!("The region specified in the ARN '{arn}' does not match the endpoint region");
+        return Err(AwsError::new("InvalidArgumentException", message));
+    }
+    if !state.has_account(account) {
+        let message = "No account found for the given parameters";
+        return Err(AwsError::new("UnrecognizedClientException", message));
+    }
+    if *account != context.account {
         return Err(not_found(&of(account, region, given)));
     }
     Ok(of(account, region, given))
@@ -96,7 +104,7 @@ fn find<'a>(state: &'a State, context: &Context<'_>, id: &StreamId) -> Result<&'
 }
 
 fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
-    let id = id(context)?;
+    let id = id(state, context)?;
     let stream = state.streams.get(&id).ok_or_else(|| not_found(&id))?;
     let seen = stream.at(context.seen()).ok_or_else(|| not_found(&id))?;
     let updating = seen.status == StreamStatus::Updating
@@ -129,8 +137,12 @@ fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
         put("HasMoreShards", json!(false));
         return Ok(json!({ "StreamDescription": description }));
     }
-    put("OpenShardCount", json!(1));
+    if !matches!(seen.status, StreamStatus::Creating | StreamStatus::Deleting) {
+        put("OpenShardCount", json!(1));
+    }
     put("ConsumerCount", json!(0));
+    put("ChannelCount", json!(0));
+    put("MaxRecordSizeInKiB", json!(1024));
     Ok(json!({ "StreamDescriptionSummary": description }))
 }
 
@@ -219,7 +231,7 @@ fn check_limit(
 
 fn start(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
     let given = asked_key(context)?;
-    let id = id(context)?;
+    let id = id(state, context)?;
     let status = find(state, context, &id)?.status;
     if status != StreamStatus::Active {
         return Err(in_use(&id, status));
@@ -232,10 +244,14 @@ fn start(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError
 
 fn stop(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
     asked_key(context)?;
-    let id = id(context)?;
-    let status = find(state, context, &id)?.status;
-    if status != StreamStatus::Active {
-        return Err(in_use(&id, status));
+    let id = id(state, context)?;
+    let Snapshot { status, in_force, .. } = find(state, context, &id)?;
+    if *status != StreamStatus::Active {
+        return Err(in_use(&id, *status));
+    }
+    if in_force.is_none() {
+        let message = "Cannot stop encrypting an unencrypted stream.";
+        return Err(AwsError::new("InvalidArgumentException", message));
     }
     check_limit(state, context, &id, Window::KinesisStops)?;
     accept(state, context, &id, Window::KinesisStops, None);
@@ -262,7 +278,7 @@ fn accept(
 
 /// UPDATING for another reason than encryption.
 fn reshard(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
-    let id = id(context)?;
+    let id = id(state, context)?;
     let before = find(state, context, &id)?.clone();
     if before.status != StreamStatus::Active {
         return Err(in_use(&id, before.status));
@@ -281,7 +297,7 @@ fn reshard(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> 
 
 /// `PutRecord` and `PutRecords`. `EncryptionType` follows the encryption in force by the settle time.
 fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
-    let id = id(context)?;
+    let id = id(state, context)?;
     let status = find(state, context, &id)?.status;
     if status == StreamStatus::Creating {
         return Err(not_found(&id));
@@ -291,25 +307,31 @@ fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     if let Some(key) = in_force.as_ref().and_then(StreamKey::key_arn).map(str::to_owned) {
         usable_key(state, context, &key)?;
     }
-    let encryption = if in_force.is_some() { "KMS" } else { "NONE" };
+    // Of a record in plain text Kinesis shows no type of encryption at all.
+    let encryption = in_force.map(|_| json!("KMS"));
     let mut record =
         || json!({ "ShardId": "shardId-000000000000", "SequenceNumber": format!("{:056}", state.next()) });
     if context.request.operation == "PutRecord" {
-        let mut answer = record();
-        answer["EncryptionType"] = json!(encryption);
-        return Ok(answer);
+        return Ok(with_encryption(record(), encryption));
     }
     let records = context.request.body.get("Records").and_then(Value::as_array).map_or(0, Vec::len);
     if !(1..=500).contains(&records) {
         return Err(constraint("records", "null", "Member must have length between 1 and 500"));
     }
     let records: Vec<Value> = (0..records).map(|_| record()).collect();
-    Ok(json!({ "FailedRecordCount": 0, "EncryptionType": encryption, "Records": records }))
+    Ok(with_encryption(json!({ "FailedRecordCount": 0, "Records": records }), encryption))
+}
+
+fn with_encryption(mut answer: Value, encryption: Option<Value>) -> Value {
+    if let Some(encryption) = encryption {
+        answer["EncryptionType"] = encryption;
+    }
+    answer
 }
 
 fn create(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     required(context.request, "StreamName")?;
-    let id = id(context)?;
+    let id = id(state, context)?;
     if state.streams.get(&id).is_some_and(|stream| stream.at(context.now).is_some()) {
         let message = format!("Stream {} under account {} already exists.", id.name, id.account);
         return Err(AwsError::new("ResourceInUseException", message));
@@ -322,7 +344,7 @@ fn create(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
 }
 
 fn delete(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
-    let id = id(context)?;
+    let id = id(state, context)?;
     let deleting = Snapshot { status: StreamStatus::Deleting, ..find(state, context, &id)?.clone() };
     let gone = later(context.now, state.settings.deleting);
     if let Some(stream) = state.streams.get_mut(&id) {

@@ -64,6 +64,15 @@ impl State {
             .unwrap_or_else(|| self.settings.account.clone())
     }
 
+    /// Whether AWS has this account: it calls, or something in it was planted.
+    pub(crate) fn has_account(&self, account: &str) -> bool {
+        *account == self.settings.account
+            || self.settings.accounts.values().any(|known| known == account)
+            || self.streams.keys().any(|stream| stream.account == account)
+            || self.keys.all().any(|key| key.account == account)
+            || self.roles.keys().any(|role| role.split(':').nth(4) == Some(account))
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
         self.made += 1;
         self.made

@@ -61,6 +61,8 @@ pub enum StreamStatus {
     Active,
     Updating,
     Deleting,
+    /// Not documented: one user reported it of Firehose. No call leads there.
+    Suspended,
     /// No more there; never shown.
     Gone,
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use simulated_aws::world::Delivery;
 use simulated_aws::{Caller, Fault, PlantedKey, Request, Rule, Settings};
 
-use crate::stage::{REGION, Stage, error};
+use crate::stage::{REGION, Stage, error, quick};
 
 #[test]
 fn each_fault_does_what_its_line_says() {
@@ -75,7 +75,7 @@ fn rules_match_by_operation_target_key_principal_and_count() {
 
 #[test]
 fn a_lagging_describe_shows_the_past() {
-    let mut stage = Stage::new(Settings { read_lag: SignedDuration::from_secs(3), ..Settings::default() });
+    let mut stage = Stage::new(Settings { read_lag: SignedDuration::from_secs(3), ..quick() });
     stage.start(None).expect("started");
     assert_eq!(stage.status(), "DISABLED");
     assert_eq!(stage.start(None), error("ResourceInUseException"), "only reads lag");

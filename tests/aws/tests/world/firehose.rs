@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 use simulated_aws::world::{
-    BadKey, FailureType, KeyAfterDisabled, KeyState, NeverEncryptedShows, ShownKey, Snapshot, Source,
-    StreamKey, StreamStatus,
+    BadKey, FailureType, KeyAfterDisabled, KeyState, NeverEncryptedShows, SameKey, ShownKey, Snapshot,
+    Source, StreamKey, StreamStatus,
 };
 use simulated_aws::{Fault, PlantedKey, PlantedStream, Request, Rule, Settings};
 
-use crate::stage::{FIREHOSE, REGION, Stage, error};
+use crate::stage::{FIREHOSE, REGION, Stage, error, quick};
 
 #[test]
 fn firehose_goes_from_enabling_to_enabled_and_from_disabling_to_disabled() {
@@ -106,7 +106,7 @@ fn a_bad_key_fails_for_its_real_cause() {
         assert_eq!(stage.status(), "ENABLING_FAILED", "{says}");
         assert_eq!(stage.block()["FailureDescription"]["Type"], failure, "{says}");
 
-        let mut stage = Stage::new(Settings { bad_key: BadKey::RefusedAtOnce, ..Settings::default() });
+        let mut stage = Stage::new(Settings { bad_key: BadKey::RefusedAtOnce, ..quick() });
         let arn = stage.key(key);
         let body = json!({ "DeliveryStreamName": "orders", "DeliveryStreamEncryptionConfigurationInput":
             { "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": arn } });
@@ -131,7 +131,7 @@ fn a_bad_key_fails_for_its_real_cause() {
 #[test]
 fn a_failed_re_key_leaves_the_old_key_in_force() {
     for shows in [ShownKey::Asked, ShownKey::InForce] {
-        let mut stage = Stage::new(Settings { failed_re_key_shows: shows, ..Settings::default() });
+        let mut stage = Stage::new(Settings { failed_re_key_shows: shows, ..quick() });
         let good = stage.key(PlantedKey::default());
         let bad = stage.key(PlantedKey { state: KeyState::Disabled, ..PlantedKey::default() });
         stage.start(Some(&good)).expect("started");
@@ -147,6 +147,27 @@ fn a_failed_re_key_leaves_the_old_key_in_force() {
             stage.world.grants(stage.now).map(|g| g.key_arn.as_str()).collect::<Vec<_>>(),
             [good.as_str()]
         );
+    }
+}
+
+#[test]
+fn firehose_start_with_the_active_key_follows_the_setting() {
+    for (same_key, at_once, in_the_end) in [
+        (SameKey::FailsLater, Ok(json!({})), "ENABLING_FAILED"),
+        (SameKey::RefusedAtOnce, error("InvalidArgumentException"), "ENABLED"),
+        (SameKey::Accepted, Ok(json!({})), "ENABLED"),
+    ] {
+        for customer in [false, true] {
+            let mut stage = Stage::new(Settings { same_key, ..quick() });
+            let key = customer.then(|| stage.key(PlantedKey::default()));
+            stage.start(key.as_deref()).expect("started");
+            stage.wait(10);
+            let in_force = stage.world.stream(FIREHOSE, stage.now).expect("there").in_force.clone();
+            assert_eq!(stage.start(key.as_deref()), at_once, "{same_key:?}");
+            stage.wait(10);
+            assert_eq!(stage.status(), in_the_end, "{same_key:?}");
+            assert_eq!(stage.world.stream(FIREHOSE, stage.now).expect("there").in_force, in_force);
+        }
     }
 }
 
@@ -280,8 +301,7 @@ fn input_is_checked_as_the_api_constrains_it() {
 
 #[test]
 fn what_describe_shows_where_aws_documents_nothing_is_a_setting() {
-    let mut stage =
-        Stage::new(Settings { key_after_disabled: KeyAfterDisabled::Kept, ..Settings::default() });
+    let mut stage = Stage::new(Settings { key_after_disabled: KeyAfterDisabled::Kept, ..quick() });
     let never_encrypted_shows = NeverEncryptedShows::NoBlock;
     stage.world.plant_stream(PlantedStream { never_encrypted_shows, ..PlantedStream::default() });
     assert_eq!(stage.status(), "no block");

@@ -4,12 +4,12 @@ use serde_json::json;
 use simulated_aws::world::{FailureType, KeyIdEcho, KeyState, ShownWhileUpdating};
 use simulated_aws::{Fault, PlantedKey, Request, Rule, Settings};
 
-use crate::stage::{Stage, error};
+use crate::stage::{Stage, error, quick};
 
 #[test]
 fn kinesis_goes_through_updating_to_active() {
     for (shown, during) in [(ShownWhileUpdating::New, "KMS"), (ShownWhileUpdating::Old, "NONE")] {
-        let mut stage = Stage::new(Settings { while_updating: shown, ..Settings::default() });
+        let mut stage = Stage::new(Settings { while_updating: shown, ..quick() });
         stage.start_kinesis("alias/aws/kinesis").expect("started");
         let (status, kind, _) = stage.summary();
         assert_eq!((status.as_str(), kind.as_str()), ("UPDATING", during));
@@ -20,13 +20,47 @@ fn kinesis_goes_through_updating_to_active() {
             "PutRecord",
             json!({ "StreamName": "clicks", "Data": "aGk=", "PartitionKey": "a" }),
         );
-        assert_eq!(stage.call(&put).expect("put")["EncryptionType"], "NONE");
+        assert_eq!(stage.call(&put).expect("put").get("EncryptionType"), None);
         stage.wait(5);
         assert_eq!(stage.call(&put).expect("put")["EncryptionType"], "KMS");
         stage.stop_kinesis().expect("stopped");
         stage.wait(5);
         assert_eq!(stage.summary(), ("ACTIVE".to_owned(), "NONE".to_owned(), String::new()));
     }
+}
+
+#[test]
+fn kinesis_shows_the_old_encryption_while_updating_by_default() {
+    let mut stage = Stage::plain();
+    stage.start_kinesis("alias/aws/kinesis").expect("started");
+    assert_eq!(stage.summary(), ("UPDATING".to_owned(), "NONE".to_owned(), String::new()));
+    stage.wait(5);
+    stage.stop_kinesis().expect("stopped");
+    let old = ("UPDATING".to_owned(), "KMS".to_owned(), "alias/aws/kinesis".to_owned());
+    assert_eq!(stage.summary(), old);
+}
+
+#[test]
+fn kinesis_stop_of_plain_text_is_refused_and_not_counted() {
+    let mut stage = Stage::plain();
+    assert_eq!(stage.stop_kinesis(), error("InvalidArgumentException"));
+    assert!(!stage.world.calls()[0].counted);
+    assert_eq!(stage.summary().0, "ACTIVE");
+}
+
+#[test]
+fn kinesis_arn_of_no_account_is_refused() {
+    let mut stage = Stage::plain();
+    let mut describe = |account: &str| {
+        let arn = format!("arn:aws:kinesis:eu-west-1:{account}:stream/clicks");
+        stage.call(&Request::kinesis("DescribeStreamSummary", json!({ "StreamARN": arn })))
+    };
+    assert_eq!(describe("999988887777"), error("UnrecognizedClientException"));
+    assert!(describe("111122223333").is_ok());
+    stage.world.plant_account("AKIASOMEBODYELSE", "999988887777");
+    let arn = "arn:aws:kinesis:eu-west-1:999988887777:stream/clicks";
+    let request = Request::kinesis("DescribeStreamSummary", json!({ "StreamARN": arn }));
+    assert_eq!(stage.call(&request), error("ResourceNotFoundException"));
 }
 
 #[test]
@@ -74,7 +108,7 @@ fn kinesis_refuses_a_bad_key_at_once_in_its_own_words() {
 #[test]
 fn kinesis_echoes_the_key_as_the_setting_says() {
     for echo in [KeyIdEcho::AsGiven, KeyIdEcho::KeyArn, KeyIdEcho::Alias] {
-        let mut stage = Stage::new(Settings { kinesis_key_id: echo, ..Settings::default() });
+        let mut stage = Stage::new(Settings { kinesis_key_id: echo, ..quick() });
         let arn = stage.key(PlantedKey::default());
         let alias = stage.world.plant_alias("alias/clicks", &arn);
         stage.start_kinesis(&alias).expect("started");

@@ -5,7 +5,7 @@ use serde_json::json;
 use simulated_aws::world::{Calls as _, DAY, FirehoseCounts, Snapshot, StreamKey};
 use simulated_aws::{PlantedKey, PlantedStream, Request, Service, Settings};
 
-use crate::stage::{FIREHOSE, Stage, error};
+use crate::stage::{FIREHOSE, Stage, error, quick};
 
 #[test]
 fn firehose_allows_25_starts_and_stops_together_in_a_rolling_day() {
@@ -32,7 +32,7 @@ fn whether_refused_calls_count_is_a_setting() {
         (FirehoseCounts::ReachedTheStream, false),
         (FirehoseCounts::EvenOverTheLimit, false),
     ] {
-        let mut stage = Stage::new(Settings { firehose_counts: counts, ..Settings::default() });
+        let mut stage = Stage::new(Settings { firehose_counts: counts, ..quick() });
         stage.start(None).expect("started");
         for _ in 0..24 {
             assert_eq!(stage.start(None), error("ResourceInUseException"));
@@ -62,7 +62,7 @@ fn a_stream_made_again_has_not_won_new_calls() {
 
 #[test]
 fn one_key_encrypts_no_more_streams_than_the_limit() {
-    let mut stage = Stage::new(Settings { streams_per_key: 2, ..Settings::default() });
+    let mut stage = Stage::new(Settings { streams_per_key: 2, ..quick() });
     let key = stage.key(PlantedKey::default());
     for name in ["a", "b"] {
         let state = Snapshot::enabled(StreamKey::arn(&key));

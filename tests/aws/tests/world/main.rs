@@ -6,6 +6,7 @@ mod faults;
 mod firehose;
 mod kinesis;
 mod limits;
+mod recorded;
 mod sessions;
 mod stage;
 mod surroundings;

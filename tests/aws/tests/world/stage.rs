@@ -15,6 +15,12 @@ pub(crate) struct Stage {
     pub(crate) caller: Caller,
 }
 
+/// Settings by which a change of Firehose's encryption takes 10 seconds.
+pub(crate) fn quick() -> Settings {
+    let ten = SignedDuration::from_secs(10);
+    Settings { enabling: ten, disabling: ten, ..Settings::default() }
+}
+
 impl Stage {
     pub(crate) fn new(settings: Settings) -> Stage {
         let mut world = World::new(Settings { rate_limits: false, ..settings });
@@ -28,7 +34,7 @@ impl Stage {
     }
 
     pub(crate) fn plain() -> Stage {
-        Stage::new(Settings::default())
+        Stage::new(quick())
     }
 
     pub(crate) fn key(&mut self, key: PlantedKey) -> String {
