@@ -47,7 +47,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let asked = shared.clone();
         let metrics = Arc::new(move || asked.metrics.told(&asked.moment()));
         let admin = Admin { readiness: shared.readiness.clone(), metrics };
-        admin.serve(address).await?;
+        admin.serve(address)?;
     }
     let watch =
         Watch { client, namespace: settings.watch_namespace.clone(), concurrency: settings.concurrency };
