@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
-use kube::runtime::reflector::Store;
 use kube::{Client, Config};
+use kube::runtime::reflector::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -49,8 +49,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let admin = Admin { readiness: shared.readiness.clone(), metrics };
         admin.serve(address)?;
     }
-    let watch =
-        Watch { client, namespace: settings.watch_namespace.clone(), concurrency: settings.concurrency };
+    let watch = Watch {
+        client,
+        server: cluster.cluster_url.to_string(),
+        namespace: settings.watch_namespace.clone(),
+        concurrency: settings.concurrency,
+        has_default_policy: settings.default_policy.is_some(),
+    };
     info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "started");
     if settings.leader_election {
         let candidate = Candidate::new(&cluster, &settings.namespace, settings.identity.clone())?;
