@@ -17,6 +17,7 @@ use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, Stream
 use crate::controller::records::{Happening, RecordError, Records, ReferencedKey};
 
 mod ask;
+pub mod connection;
 pub mod keys;
 mod ledgers;
 pub mod policies;
