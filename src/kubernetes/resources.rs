@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource};
 use serde_json::json;
 use tracing::debug;
 
 use super::ask::{DEADLINE, MANAGER, ask_for};
+use super::trimmed::Trimmed;
 use crate::api::FINALIZER;
 use crate::api::ledger::Owner;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
@@ -17,12 +18,14 @@ use crate::controller::records::{Happening, RecordError};
 /// The longest note of an event, in bytes: the API server refuses a longer one.
 const LONGEST_NOTE: usize = 1024;
 
-/// A resource, live.
+/// A resource, live, without the metadata that the operator does not use.
 pub(super) async fn read(
-    api: &Api<StreamEncryption>,
+    client: &Client,
+    namespace: &str,
     name: &str,
 ) -> Result<Option<StreamEncryption>, RecordError> {
-    ask_for(api.get(name)).await
+    let api: Api<Trimmed<StreamEncryption>> = Api::namespaced(client.clone(), namespace);
+    Ok(ask_for(api.get(name)).await?.map(|read| read.0))
 }
 
 /// Writes the status, if the resource is still the version that was read: what was seen of another version, or before a pause,
