@@ -289,7 +289,7 @@ async fn a_request_without_credentials_was_not_sent_and_is_not_unknown() {
         let code = fault.code.as_deref();
         assert_eq!(
             (fault.class, code),
-            (Class::Transient, Some("NoCredentials")),
+            (Class::NoCredentials, Some("NoCredentials")),
             "{operation:?} {}",
             fault.message
         );
@@ -434,7 +434,10 @@ async fn a_session_that_nobody_renews_is_refused_for_firehose_with_a_customers_k
             Ok(()) => assert!(now < 6 * 60, "{now}"),
             Err(fault) => {
                 assert!(now >= 6 * 60, "{now} {}", fault.message);
-                assert_eq!((fault.class, fault.code.as_deref()), (Class::Transient, Some("SessionTooOld")));
+                assert_eq!(
+                    (fault.class, fault.code.as_deref()),
+                    (Class::NoCredentials, Some("SessionTooOld"))
+                );
                 assert_eq!(recorded.sent().len(), before);
             }
         }
