@@ -19,6 +19,8 @@ mod port;
 mod recorded;
 mod requests;
 mod sessions;
+mod signable;
+mod source;
 mod timestamp;
 
 pub use clients::{Aws, BadEndpoints, Endpoints};

@@ -11,6 +11,7 @@ use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
+use super::credentials::NoSession;
 use crate::model::credentials::Missing;
 use crate::model::fault::{Answer, Class, Fault, Operation, classify};
 
@@ -20,6 +21,8 @@ const UNREADABLE: &str = "UnreadableAnswer";
 pub(super) const LONGEST_CODE: usize = 128;
 /// The longest message, in bytes: enough for every message of AWS's, and for a line of the log.
 pub(super) const LONGEST_MESSAGE: usize = 4096;
+/// The longest cause of missing credentials, in bytes: each visit of each resource logs it.
+const LONGEST_CAUSE: usize = 160;
 
 /// What `error` means for `operation`.
 pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Fault
@@ -28,7 +31,7 @@ where
 {
     let http = error.raw_response().map(|response| response.status().as_u16());
     if let (SdkError::DispatchFailure(_), Some(why)) = (error, credentials_error(error)) {
-        return no_session(operation, why);
+        return no_session(operation, &why.into());
     }
     match error {
         SdkError::ConstructionFailure(_) => without_code(operation, error, Answer::NotSent),
@@ -64,15 +67,9 @@ pub(super) fn not_sent(operation: Operation, class: Class, code: &str, message: 
     Fault { operation, class, code: Some(code.to_owned()), message: cut(message, LONGEST_MESSAGE) }
 }
 
-/// There are no credentials for the request, so it is not sent.
-pub(super) fn no_session(operation: Operation, error: &CredentialsError) -> Fault {
-    let missing = match error {
-        CredentialsError::CredentialsNotLoaded(_) => Missing::NotFound,
-        CredentialsError::ProviderTimedOut(_) => Missing::TimedOut,
-        CredentialsError::InvalidConfiguration(_) => Missing::Misconfigured,
-        _ => Missing::SourceFailed,
-    };
-    not_signed(operation, missing, &words(error))
+/// There are no credentials for the request, so it is not sent. The whole cause is in the log already.
+pub(super) fn no_session(operation: Operation, why: &NoSession) -> Fault {
+    not_signed(operation, why.missing, &cut(&why.cause, LONGEST_CAUSE))
 }
 
 /// The same, because nobody provided any in time.
@@ -80,7 +77,8 @@ pub(super) fn no_session_in_time(operation: Operation) -> Fault {
     not_signed(operation, Missing::TimedOut, "no session could be had in time")
 }
 
-fn not_signed(operation: Operation, missing: Missing, message: &str) -> Fault {
+/// There is nothing to sign the request with, so it is not sent.
+pub(super) fn not_signed(operation: Operation, missing: Missing, message: &str) -> Fault {
     not_sent(operation, classify(operation, Answer::NotSigned), missing.code(), message)
 }
 
@@ -95,7 +93,7 @@ pub(super) fn found<T>(operation: Operation, answer: Result<T, Fault>) -> Result
 }
 
 /// An error and its causes in one line, for the log: without the request and the answer, which may be long and not ours to keep.
-fn words(error: &dyn Error) -> String {
+pub(super) fn words(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

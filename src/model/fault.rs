@@ -189,6 +189,15 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    /// Whether other credentials from the same source may be accepted where these were not.
+    #[must_use]
+    pub fn rejects_the_session(&self) -> bool {
+        let rejection = self.code.as_deref().and_then(|code| Rejection::of(code, &self.message));
+        self.class == Class::CredentialsRejected && rejection.is_some_and(Rejection::is_of_the_session)
+    }
+}
+
 /// What came back instead of a result.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer<'a> {

@@ -3,6 +3,7 @@ mod admission;
 mod argocd;
 mod budget;
 mod crds;
+mod credentials;
 mod documents;
 mod emulators;
 mod firehose;

@@ -2,12 +2,12 @@
 
 mod accounts;
 mod endpoints;
+mod signing;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::credential_fn::provide_credentials_fn;
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::SharedHttpClient;
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_http_client::test_util::NeverClient;
@@ -275,27 +275,6 @@ async fn an_error_in_xml_is_read_whatever_was_asked_for() {
         let (fault, _) = fault_of(operation, 403, forbidden).await;
         assert_eq!((fault.class, fault.code.as_deref()), (Class::Denied, Some("AccessDenied")));
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_request_without_credentials_was_not_sent_and_is_not_unknown() {
-    let recorded = Recorded::default();
-    let nobody = provide_credentials_fn(|| async { Err(CredentialsError::not_loaded("nobody is here")) });
-    let loader = loader(&ours()).credentials_provider(nobody).http_client(recorded.http_client());
-    let aws =
-        Aws::over(loader.load().await, ours().region, Pacer::new(ours().share), Arc::new(SystemTime::now));
-    for operation in Op::EACH {
-        let fault = ask(&aws, operation).await.unwrap_err();
-        let code = fault.code.as_deref();
-        assert_eq!(
-            (fault.class, code),
-            (Class::NoCredentials, Some("NoCredentials")),
-            "{operation:?} {}",
-            fault.message
-        );
-    }
-    assert_eq!(aws.session_age(&somebody()).await.unwrap_err().code.as_deref(), Some("NoCredentials"));
-    assert_eq!(recorded.sent().len(), 0);
 }
 
 #[tokio::test]
