@@ -15,6 +15,7 @@ use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
+use tracing::warn;
 
 use super::calls::Calls;
 use super::credentials::Clock;
@@ -93,6 +94,11 @@ impl Aws {
     /// yet, so missing credentials show at the first one.
     pub async fn new(endpoints: Endpoints) -> Result<Self, BadEndpoints> {
         endpoints.check()?;
+        if std::env::var_os("AWS_CA_BUNDLE").is_some_and(|bundle| !bundle.is_empty()) {
+            warn!(
+                "AWS_CA_BUNDLE is set, and AWS's SDK for Rust does not read it: name the file in SSL_CERT_FILE instead"
+            );
+        }
         let config = loader(&endpoints).load().await;
         let (pacer, region) = (Pacer::new(endpoints.share), endpoints.region.clone());
         let http_client = config.http_client();

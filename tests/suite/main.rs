@@ -25,3 +25,4 @@ mod readme;
 mod roles;
 mod schema;
 mod states;
+mod way_to_aws;
