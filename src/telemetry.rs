@@ -31,7 +31,9 @@ fn colours_are_wanted() -> bool {
 
 /// Starts logging and tracing, once per process; within a tokio runtime, which sends the traces.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
-    let filter = EnvFilter::try_new(filter)
+    // AWS's SDK warns of each attempt to obtain credentials that fails; the operator tells each cause once.
+    let quiet = format!("aws_config::meta::credentials=error,aws_config::profile=error,{filter}");
+    let filter = EnvFilter::try_new(quiet)
         .with_context(|| format!("{filter:?} is not a log filter: write info, or debug,kube=warn"))?;
     // A line that cannot be written (a full disk, a reader that is gone) is lost. To say so on standard error, as is the
     // default, would panic: it is the same file.

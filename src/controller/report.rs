@@ -68,7 +68,7 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
                 message = fault.message,
                 "AWS does not tell whose credentials these are"
             );
-            (fault.class.reason(), message::identity(fault.class))
+            (fault.class.reason(), message::identity(&fault))
         }
     };
     let now = operator.clock.now();
