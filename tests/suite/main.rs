@@ -23,4 +23,5 @@ mod process;
 mod readme;
 mod roles;
 mod schema;
+mod shown;
 mod states;
