@@ -11,6 +11,7 @@ mod iam;
 mod keys;
 mod kinesis;
 mod kstatus;
+mod kustomize;
 mod layout;
 mod leader;
 mod ledgers;
