@@ -71,7 +71,7 @@ async fn visit<A: Streams, R: Records>(
         Hold::Changed => return Ok(operator.clock.now()),
         Hold::Released => return Ok(operator.clock.now() + subject.drift_interval),
     }
-    let book = book::open(&operator.records, resource, &subject.stream, operator.clock.now()).await?;
+    let book = book::open(&operator.records, resource, &subject, operator.clock.now()).await?;
     let mut case = Case::new(operator.clock.now(), subject, book, visit);
 
     let mut decision = (operator.decide)(&case.input());

@@ -30,6 +30,8 @@ enum Expected {
     Says(Vec<Reason>),
     /// Left as it was.
     Unchanged,
+    /// Its own: a claim of another resource has no effect any more.
+    Claimed,
 }
 
 /// How long AWS may be at a change: its slowest ones take an hour.
@@ -114,7 +116,10 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) 
     if let Some(ledger) = state.store.ledger(&ledger::name(stream))
         && ledger.spec.owner.uid != uid
     {
-        return says(&[Reason::StreamOwnedByAnother]);
+        let owner = &ledger.spec.owner;
+        let holds = state.store.resource_by_uid(&owner.uid).is_some()
+            && state.policies.allow(&owner.namespace, stream, &Act::Look);
+        return if holds { says(&[Reason::StreamOwnedByAnother]) } else { Expected::Claimed };
     }
     let now = state.now;
     let Some(real) = state.world.stream(&stream.to_string(), now).cloned() else {
@@ -282,6 +287,9 @@ fn held(
     let is_ready = ready.is_some_and(|ready| ready.status == Truth::True.as_str());
     match expected {
         Expected::Unchanged => Ok(false),
+        Expected::Claimed => {
+            Err(format!("it says {said}, and the owner of its stream is gone or not allowed it any more"))
+        }
         // What it would do is not asked of who only reports.
         Expected::Says(_) if resource.spec.drift == Drift::Report && reason == Some(Reason::Drifted) => {
             Ok(false)
