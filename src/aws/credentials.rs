@@ -19,7 +19,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::faults::words;
+use super::faults::NoSession;
 use super::requests::DEADLINE;
 use super::signable::unsignable;
 use super::source::{Contents, Source};
@@ -90,15 +90,6 @@ struct State {
     failed: Option<(SystemTime, NoSession)>,
     /// What the log was told last of a failure.
     told: Option<String>,
-}
-
-/// Why there is no session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NoSession {
-    /// Of which kind it is.
-    pub(super) missing: Missing,
-    /// The source's words, for the log.
-    pub(super) cause: String,
 }
 
 /// Every session that the provider handed on of late, by its access key's id.
@@ -303,18 +294,6 @@ impl Own {
 
 fn fallback(provider: &SharedCredentialsProvider) -> Option<Credentials> {
     AsRef::<dyn ProvideCredentials>::as_ref(provider).fallback_on_interrupt()
-}
-
-impl From<&CredentialsError> for NoSession {
-    fn from(error: &CredentialsError) -> Self {
-        let missing = match error {
-            CredentialsError::CredentialsNotLoaded(_) => Missing::NotFound,
-            CredentialsError::ProviderTimedOut(_) => Missing::TimedOut,
-            CredentialsError::InvalidConfiguration(_) => Missing::Misconfigured,
-            _ => Missing::SourceFailed,
-        };
-        Self { missing, cause: words(error) }
-    }
 }
 
 impl Seen {

@@ -11,7 +11,6 @@ use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
-use super::credentials::NoSession;
 use crate::model::credentials::Missing;
 use crate::model::fault::{Answer, Class, Fault, Operation, classify};
 
@@ -23,6 +22,27 @@ pub(super) const LONGEST_CODE: usize = 128;
 pub(super) const LONGEST_MESSAGE: usize = 4096;
 /// The longest cause of missing credentials, in bytes: each visit of each resource logs it.
 const LONGEST_CAUSE: usize = 160;
+
+/// Why there is nothing to sign a request with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NoSession {
+    /// Of which kind it is.
+    pub(super) missing: Missing,
+    /// The source's words, for the log.
+    pub(super) cause: String,
+}
+
+impl From<&CredentialsError> for NoSession {
+    fn from(error: &CredentialsError) -> Self {
+        let missing = match error {
+            CredentialsError::CredentialsNotLoaded(_) => Missing::NotFound,
+            CredentialsError::ProviderTimedOut(_) => Missing::TimedOut,
+            CredentialsError::InvalidConfiguration(_) => Missing::Misconfigured,
+            _ => Missing::SourceFailed,
+        };
+        Self { missing, cause: words(error) }
+    }
+}
 
 /// What `error` means for `operation`.
 pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Fault
@@ -93,7 +113,7 @@ pub(super) fn found<T>(operation: Operation, answer: Result<T, Fault>) -> Result
 }
 
 /// An error and its causes in one line, for the log: without the request and the answer, which may be long and not ours to keep.
-pub(super) fn words(error: &dyn Error) -> String {
+fn words(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
