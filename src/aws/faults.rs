@@ -44,6 +44,9 @@ impl From<&CredentialsError> for NoSession {
     }
 }
 
+/// The SDKs' own text for a word that AWS promises to show and did not.
+pub(super) const NOT_SHOWN: &str = "no value was set";
+
 /// What `error` means for `operation`.
 pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Fault
 where
@@ -150,10 +153,10 @@ where
     Fault { operation, class: classify(operation, answer), code: None, message }
 }
 
-/// A word of AWS's as it stands in the answer; `None` where the answer has none. The SDKs put a text of their
-/// own into a member that AWS promises to show and did not.
+/// A word of AWS's as it stands in the answer; `None` where the answer has none, and [`NOT_SHOWN`] in its
+/// place.
 pub(super) fn shown_word(word: &str) -> Option<&str> {
-    (word != "no value was set").then_some(word)
+    (word != NOT_SHOWN).then_some(word)
 }
 
 /// The beginning of a text, at most so many bytes.
