@@ -93,7 +93,13 @@ async fn visit<A: Streams, R: Records>(
         }
         decided => decided?,
     };
+    let known = case.key_lost();
     observe::key_in_force(operator, &mut case).await;
+    let decision = if case.key_lost() == known || decision.step == Step::Release {
+        decision
+    } else {
+        afterwards(operator, &case)
+    };
     report::report(operator, resource, case, decision).await
 }
 
@@ -128,12 +134,16 @@ async fn act<A: Streams, R: Records>(
         }
     }
     case.now = operator.clock.now();
+    Ok(afterwards(operator, case))
+}
+
+/// What to report after a step. What is to be done next is done at the next visit.
+fn afterwards<A: Streams, R: Records>(operator: &Operator<A, R>, case: &Case) -> Decision {
     let after = (operator.decide)(&case.input());
-    // What the step led to is said now; what is to be done next is done at the next visit.
     let wake = if after.step == Step::Rest {
         after.wake
     } else {
         after.wake.max(case.now + SignedDuration::from_secs(2))
     };
-    Ok(Decision { wake, look_due: after.look_due.min(wake), ..after })
+    Decision { wake, look_due: after.look_due.min(wake), ..after }
 }

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// The types of condition.
@@ -176,9 +176,9 @@ reasons! {
     RolesDiffer => Stalled,
     /// No policy allows this namespace to turn encryption of this stream off.
     DisableNotPermitted => Stalled,
-    /// Corrected three times in 24 hours, and changed again by somebody.
-    Contested => Stalled,
-    /// The last attempt, which the operator did not make, failed: AWS does not say which key is in force.
+    /// Corrected three times in 24 hours, and changed again by somebody. The next correction is at nextAttemptTime.
+    Contested => Progressing,
+    /// The last attempt failed, and AWS does not report which key is active: it may be the key asked for.
     KeyInForceUnknown => Stalled,
     /// The spec cannot be read.
     SpecInvalid => Stalled,
@@ -280,6 +280,17 @@ pub fn standing(
 #[must_use]
 pub fn whole_second(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+/// The next time that Kubernetes can store: of what holds from a time on, never too early.
+#[must_use]
+pub fn next_whole_second(at: Timestamp) -> Time {
+    let floor = whole_second(at).0;
+    if floor == at {
+        Time(at)
+    } else {
+        Time(floor.saturating_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX))
+    }
 }
 
 /// The condition of a type.

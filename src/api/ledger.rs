@@ -98,6 +98,14 @@ pub struct Call {
     /// Whether AWS showed a failure when the call was decided: the same failure, seen soon after, is not this call's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub after_failure: bool,
+    // The change under way, or its result. From then on what AWS shows otherwise is newer than the call.
+    /// Whether AWS has shown the effect of the call since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirmed: bool,
+    /// The value of the retry annotation at the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub retry: Option<String>,
 }
 
 impl Call {

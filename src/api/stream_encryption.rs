@@ -232,6 +232,9 @@ pub struct StreamEncryptionStatus {
     /// The key that encrypts records now; after a failed re-key still the old one; absent for plain text, or where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_in_force: Option<KeyStatus>,
+    /// Since when records are lost because the active key is unusable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_key_unusable_since_time: Option<Time>,
     /// The customer managed key that was in force before, and until when it has to stay enabled. Keys before it are needed no longer than that either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_key: Option<PreviousKey>,

@@ -128,6 +128,12 @@ impl Book {
         self.stored.is_some()
     }
 
+    /// The name of the resource that owns the stream, if that is another one of the same namespace: others are not to be told.
+    pub(super) fn other_owner(&self) -> Option<&str> {
+        let other = &self.stored.as_ref().filter(|_| self.ownership == Ownership::Another)?.spec.owner;
+        (other.namespace == self.spec.owner.namespace).then_some(other.name.as_str())
+    }
+
     /// The version of the ledger that is stored, as far as this visit knows.
     pub(super) fn version(&self) -> Option<&str> {
         self.stored.as_ref().and_then(|stored| stored.metadata.resource_version.as_deref())

@@ -82,18 +82,26 @@ impl Case {
 
     /// The decision's input.
     pub(super) fn input(&self) -> Input<'_> {
+        let active_key_problem = self.key_lost().map(|(_, problem)| problem);
+        Input { active_key_problem, ..self.without_the_active_key() }
+    }
+
+    /// The decision's input, apart from what KMS reported of the active key.
+    fn without_the_active_key(&self) -> Input<'_> {
         Input {
             now: self.now,
             stream: &self.subject.stream,
             intent: &self.subject.intent,
             permission: &self.subject.permission,
             ownership: self.book.ownership,
+            other_owner: self.book.other_owner(),
             ledger: &self.book.spec,
             seen: match &self.sight {
                 Sight::NotYet => Seen::NotYet,
                 Sight::Failed(fault) => Seen::Failed(fault),
                 Sight::At { at, observation, .. } => Seen::At(*at, observation),
             },
+            active_key_problem: None,
             session_age: self.session_age,
             waiting: self.visit.waiting,
             drift_interval: self.subject.drift_interval,
@@ -108,7 +116,7 @@ impl Case {
             None => KeyProblem::Missing,
         };
         // It may be another one that is in force by now.
-        let is_in_force = claims::customer_key_in_force(&self.input()).as_ref() == Some(arn);
+        let is_in_force = claims::customer_key_in_force(&self.without_the_active_key()).as_ref() == Some(arn);
         (problem.loses_records() && is_in_force).then(|| (arn.clone(), problem))
     }
 

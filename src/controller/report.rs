@@ -5,7 +5,7 @@
 //! against each other for ever.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use tracing::info;
 
 use super::book::owner;
@@ -15,7 +15,7 @@ use super::memory::Visit;
 use super::records::{AFTER_CONFLICT, Happening, RecordError, Records};
 use super::resolve::Unresolved;
 use crate::api::condition::{
-    ConditionType, Reason, Standing, Truth, condition, find, standing, whole_second,
+    ConditionType, Reason, Standing, Truth, condition, find, next_whole_second, standing, whole_second,
 };
 use crate::api::stream_encryption::{
     Calls, Failure, PreviousKey, Service, StreamEncryption, StreamEncryptionStatus, StreamStatus,
@@ -26,6 +26,7 @@ use crate::model::claims;
 use crate::model::decision::{self, Decision, Wanted};
 use crate::model::key::KeyProblem;
 use crate::model::message;
+use crate::model::observation::Observation;
 use crate::model::replaced;
 
 /// Reports a decision. Returns when to be back.
@@ -243,7 +244,7 @@ fn status(
         observed_generation: generation,
         stream: Some(stream(before, case)),
         key: claims::key_asked_for(&input).map(crate::model::key::Key::status),
-        next_attempt_time: decision.next_attempt.map(rounded_up),
+        next_attempt_time: decision.next_attempt.map(next_whole_second),
         conditions: standing(
             &before.conditions,
             decision.reason,
@@ -251,7 +252,7 @@ fn status(
             generation,
             case.now,
         ),
-        verified_time: case.subject.intent.verified.map(rounded_up),
+        verified_time: case.subject.intent.verified.map(next_whole_second),
         ..StreamEncryptionStatus::default()
     };
     // What a ledger holds is told to its owner only.
@@ -264,16 +265,24 @@ fn status(
         return status;
     }
     let budget = decision::budget(&input);
-    status.calls =
-        Some(Calls { used: budget.used, limit: budget.limit, next_free: budget.next_free.map(rounded_up) });
+    status.calls = Some(Calls {
+        used: budget.used,
+        limit: budget.limit,
+        next_free: budget.next_free.map(next_whole_second),
+    });
     status.key_in_force = claims::key_in_force(&input);
     status.encryption_status = match case.sight {
         // As long as nobody has learned more since.
         Sight::Failed(_) => before.encryption_status.filter(|_| before.key_in_force == status.key_in_force),
         Sight::NotYet | Sight::At { .. } => claims::encryption_status(&input),
     };
-    status.encrypted_since = claims::encrypted_since(&input).map(rounded_up);
-    status.plain_text_since = claims::plain_text_since(&input).map(rounded_up);
+    status.encrypted_since = claims::encrypted_since(&input).map(next_whole_second);
+    status.plain_text_since = claims::plain_text_since(&input).map(next_whole_second);
+    // Another key would be lost since another time.
+    let known_since = before.active_key_unusable_since_time.clone();
+    let known_since = known_since.filter(|_| before.key_in_force == status.key_in_force);
+    status.active_key_unusable_since_time =
+        case.key_lost().map(|_| known_since.unwrap_or_else(|| whole_second(case.now)));
     status.previous_key = previous_key(before, case);
     status.failure = failure(before, case);
     status.conditions.push(encrypted(&before.conditions, case, decision, generation));
@@ -359,6 +368,10 @@ fn key_usable(
     if let Some((key, problem)) = case.key_lost() {
         return say(Truth::False, problem.reason(), &message::key_lost(&input, &key, problem));
     }
+    if matches!(&case.sight, Sight::At { observation: Observation::NotEncryptable(_), .. }) {
+        // No key can encrypt this stream.
+        return None;
+    }
     let (truth, reason) = match (case.subject.intent.key_problem, &case.subject.intent.wanted) {
         (Some(KeyProblem::Unreadable), _) => (Truth::Unknown, Reason::KeyUnreadable),
         (Some(problem), _) => (Truth::False, problem.reason()),
@@ -382,15 +395,5 @@ fn previous_key(before: &StreamEncryptionStatus, case: &Case) -> Option<Previous
         }
     };
     let replaced = replaced::previous_key(&case.input(), before, retention)?;
-    Some(PreviousKey { arn: replaced.arn, needed_until: rounded_up(replaced.needed_until) })
-}
-
-/// What holds *from* a time on is told as the next whole second: never too early.
-fn rounded_up(at: Timestamp) -> Time {
-    let floor = whole_second(at).0;
-    if floor == at {
-        Time(at)
-    } else {
-        Time(crate::model::ledger::later(floor, SignedDuration::from_secs(1)))
-    }
+    Some(PreviousKey { arn: replaced.arn, needed_until: next_whole_second(replaced.needed_until) })
 }

@@ -44,8 +44,10 @@ pub struct Census {
     in_plain_text: u32,
     /// Of the stream that has been in plain text longest.
     longest_plain_text: SignedDuration,
-    /// Resources whose key cannot be used.
-    unusable_keys: u32,
+    /// Resources whose active key cannot be used: records are being lost.
+    unusable_active_keys: u32,
+    /// Resources of which the key asked for cannot be used, and the active one can.
+    unusable_desired_keys: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +59,11 @@ struct Stream {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Given {
     reason: Word,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Unusable {
+    key: Word,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -96,7 +103,11 @@ impl Census {
             self.longest_plain_text = self.longest_plain_text.max(now.duration_since(since.0));
         }
         let key = find(&status.conditions, ConditionType::KeyUsable);
-        self.unusable_keys += u32::from(key.is_some_and(|key| key.status == Truth::False.as_str()));
+        if status.active_key_unusable_since_time.is_some() {
+            self.unusable_active_keys += 1;
+        } else if key.is_some_and(|key| key.status == Truth::False.as_str()) {
+            self.unusable_desired_keys += 1;
+        }
     }
 
     fn register(&self, registry: &mut Registry) {
@@ -130,7 +141,15 @@ impl Census {
             "How long the stream that has been in plain text longest has been so",
             longest,
         );
-        registry.register("unusable_keys", "Resources whose key cannot be used", gauge(self.unusable_keys));
+        let unusable = Family::<Unusable, Gauge>::default();
+        for (key, count) in [("active", self.unusable_active_keys), ("desired", self.unusable_desired_keys)] {
+            unusable.get_or_create(&Unusable { key: Word(key) }).set(i64::from(count));
+        }
+        registry.register(
+            "unusable_keys",
+            "Resources whose active or desired key cannot be used; with an active one, records are being lost",
+            unusable,
+        );
     }
 }
 

@@ -106,21 +106,27 @@ fn the_resources_are_counted_by_what_their_statuses_say() {
         "conditions": [condition("Ready", "True", "Encrypted"), condition("KeyUsable", "True", "KeyEnabled")],
     });
     let encrypted = resource("Enabled", &encrypted);
+    let lost = json!({
+        "encryptionStatus": "ENABLED", "stream": stream("Firehose"), "activeKeyUnusableSinceTime": "2026-01-01T00:00:00Z",
+        "conditions": [condition("Ready", "False", "KeyNotFound"), condition("KeyUsable", "False", "KeyNotFound")],
+    });
+    let lost = resource("Enabled", &lost);
     let unvisited = resource("Enabled", &json!(null));
     let (older, newer) = (plain("Enabled", "2026-01-01T00:00:00Z"), plain("Enabled", "2026-01-01T00:30:00Z"));
-    let all = [Some(&encrypted), Some(&older), Some(&newer), Some(&unvisited), None];
+    let all = [Some(&encrypted), Some(&lost), Some(&older), Some(&newer), Some(&unvisited), None];
     let census = Census::of(all, at("2026-01-01T01:00:00Z"));
     let waiting = vec![(Urgency::Call, 0), (Urgency::Drift, 7)];
     let text = Metrics::default().told(&Moment { pacer_waiting: waiting, census: Some(census) });
     for line in [
-        "stream_encryption_streams{aws_service=\"Firehose\",status=\"ENABLED\"} 1",
+        "stream_encryption_streams{aws_service=\"Firehose\",status=\"ENABLED\"} 2",
         "stream_encryption_streams{aws_service=\"Kinesis\",status=\"DISABLED\"} 2",
         "stream_encryption_resources{reason=\"KeyDisabled\"} 2",
         "stream_encryption_resources{reason=\"UNKNOWN\"} 2",
         "stream_encryption_lowest_calls_left 2",
         "stream_encryption_plain_text_streams 2",
         "stream_encryption_longest_plain_text_seconds 3600.0",
-        "stream_encryption_unusable_keys 2",
+        "stream_encryption_unusable_keys{key=\"active\"} 1",
+        "stream_encryption_unusable_keys{key=\"desired\"} 2",
         "stream_encryption_pacer_waiting{urgency=\"drift\"} 7",
     ] {
         assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");

@@ -18,13 +18,14 @@ use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, Service};
 #[must_use]
 pub fn encryption_status(i: &Input<'_>) -> Option<EncryptionStatus> {
     let Seen::At(at, observation) = i.seen else { return None };
+    if let Some(action) = accepted_since(i, at) {
+        return Some(on_the_way(action));
+    }
     if ledger::may_be_stale(i.ledger, observation, at) {
-        let accepted = ledger::last_open(i.ledger).filter(|call| call.outcome == Outcome::Accepted);
-        return match (accepted, &i.ledger.attempts) {
-            (Some(call), Some(_)) => Some(on_the_way(call.target.action)),
-            (Some(_), None) | (None, _) => {
-                i.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some()))
-            }
+        // What AWS shows is said as it is shown, while it is being confirmed.
+        return match observation {
+            Observation::Failed { action, .. } => Some(failed(*action)),
+            _ => observation.settled().map(|key| at_rest(key.is_some())),
         };
     }
     match observation {
@@ -37,7 +38,7 @@ pub fn encryption_status(i: &Input<'_>) -> Option<EncryptionStatus> {
         Observation::Failed { action, .. } => Some(failed(*action)),
         Observation::Off | Observation::On(_) => {
             let on = matches!(observation, Observation::On(_));
-            Some(if i.stream.service == Service::Kinesis && attempt_failed(i) {
+            Some(if i.stream.service == Service::Kinesis && attempt_failed(i, observation) {
                 failed(asked(i).unwrap_or(Action::Start))
             } else {
                 at_rest(on)
@@ -87,6 +88,13 @@ pub fn encrypted_since(i: &Input<'_>) -> Option<Timestamp> {
     Some(later(since, SETTLE)).filter(|since| *since <= i.now)
 }
 
+/// Since when records are known to be encrypted with the active key.
+#[must_use]
+pub fn active_key_since(i: &Input<'_>) -> Option<Timestamp> {
+    let known = i.ledger.in_force.as_ref().filter(|known| known.key.is_some() && !gone(i))?;
+    Some(later(known.since.0, SETTLE)).filter(|since| *since <= i.now)
+}
+
 /// Since when records are known to be in plain text.
 #[must_use]
 pub fn plain_text_since(i: &Input<'_>) -> Option<Timestamp> {
@@ -97,7 +105,7 @@ pub fn plain_text_since(i: &Input<'_>) -> Option<Timestamp> {
 /// Whether records are encrypted now, with whatever key.
 #[must_use]
 pub fn encrypted(i: &Input<'_>, reason: Reason) -> Truth {
-    let known = i.ledger.in_force.as_ref().filter(|_| !gone(i));
+    let known = i.ledger.in_force.as_ref().filter(|_| !gone(i) && in_doubt(i).is_none());
     match known {
         None => Truth::Unknown,
         Some(known) if known.key.is_none() => Truth::False,
@@ -106,6 +114,28 @@ pub fn encrypted(i: &Input<'_>, reason: Reason) -> Truth {
         Some(_) if encrypted_since(i).is_some() => Truth::True,
         Some(_) => Truth::False,
     }
+}
+
+/// What AWS shows, while that may be older than the last call and is being confirmed: as settled, or as failed.
+#[must_use]
+pub fn unconfirmed<'a>(i: &Input<'a>) -> Option<&'a Observation> {
+    let Seen::At(at, observation) = i.seen else { return None };
+    let looked_since = ledger::last_open(i.ledger).is_some_and(|call| call.at() < at);
+    (looked_since && ledger::may_be_stale(i.ledger, observation, at)).then_some(observation)
+}
+
+/// What AWS shows, while that is being confirmed, if it is another state than the one that is known to be in force.
+#[must_use]
+pub fn in_doubt<'a>(i: &Input<'a>) -> Option<&'a Observation> {
+    let shown = unconfirmed(i)?;
+    let key = shown.settled()?.map(Key::status);
+    i.ledger.in_force.as_ref().filter(|known| known.key != key).map(|_| shown)
+}
+
+/// What AWS has accepted since it was looked at: its answer to the call is newer than what was seen.
+fn accepted_since(i: &Input<'_>, seen: Timestamp) -> Option<Action> {
+    let call = ledger::last_open(i.ledger).filter(|_| i.ledger.attempts.is_some())?;
+    (call.outcome == Outcome::Accepted && !call.confirmed && seen <= call.at()).then_some(call.target.action)
 }
 
 /// Why the last attempt failed: AWS's type of failure, or its error code.
@@ -120,8 +150,8 @@ pub fn failure(i: &Input<'_>) -> Option<String> {
     match last.outcome {
         Outcome::Refused => Some(last.code.clone().unwrap_or_else(|| "UNKNOWN_ERROR".to_owned())),
         Outcome::Accepted => match i.seen {
-            Seen::At(at, Observation::Off | Observation::On(_))
-                if later(last.at(), ledger::READ_LAG) <= at =>
+            Seen::At(at, shown @ (Observation::Off | Observation::On(_)))
+                if !ledger::may_be_stale(i.ledger, shown, at) && !ledger::shows(shown, &last.target) =>
             {
                 Some("NOT_APPLIED".to_owned())
             }
@@ -140,12 +170,19 @@ pub fn key_asked_for<'a>(i: &Input<'a>) -> Option<&'a Key> {
     }
 }
 
-/// Whether what was known of the stream's encryption no longer holds: the stream is gone, or AWS describes it
-/// in words that may mean anything.
-fn gone(i: &Input<'_>) -> bool {
+/// Whether what was known of the stream's encryption no longer holds: the stream is gone, takes no encryption, or AWS describes
+/// it in words that may mean anything.
+#[must_use]
+pub fn gone(i: &Input<'_>) -> bool {
     matches!(
         i.seen,
-        Seen::At(_, Observation::Missing | Observation::OtherStream | Observation::Unrecognized(_))
+        Seen::At(
+            _,
+            Observation::Missing
+                | Observation::OtherStream
+                | Observation::NotEncryptable(_)
+                | Observation::Unrecognized(_)
+        )
     )
 }
 
@@ -154,10 +191,10 @@ fn asked(i: &Input<'_>) -> Option<Action> {
 }
 
 /// Kinesis: an attempt was made, it is not on the way any more, and it has not come true.
-fn attempt_failed(i: &Input<'_>) -> bool {
+fn attempt_failed(i: &Input<'_>, shown: &Observation) -> bool {
     let last = i.ledger.attempts.as_ref().and_then(|_| i.ledger.calls.last());
     last.is_some_and(|call| match call.outcome {
-        Outcome::Accepted => true,
+        Outcome::Accepted => !ledger::shows(shown, &call.target),
         // What was refused for another reason than the key was never begun.
         Outcome::Refused => call.code.as_ref().is_some_and(|code| code.starts_with("KMS")),
         Outcome::Pending | Outcome::Unknown => false,

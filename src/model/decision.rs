@@ -13,7 +13,7 @@ use super::observation::Observation;
 use super::permission::{Permission, Refusal};
 use super::stream::StreamArn;
 use crate::api::condition::Reason;
-use crate::api::ledger::{Action, Outcome, StreamLedgerSpec, Target};
+use crate::api::ledger::{Action, Attempts, Outcome, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::{Drift, Service};
 
 /// How long AWS takes, after it says ENABLED or DISABLED, until that holds for all records
@@ -46,6 +46,8 @@ pub struct Intent {
     pub verified: Option<Timestamp>,
     /// The value of the retry annotation.
     pub retry: Option<String>,
+    /// The alias or the object that the spec names the key by, if it does not name the key itself.
+    pub key_name: Option<String>,
 }
 
 impl Intent {
@@ -126,10 +128,14 @@ pub struct Input<'a> {
     pub permission: &'a Permission,
     /// Whose stream it is.
     pub ownership: Ownership,
+    /// The name of the resource that owns the stream, if that is another one of the same namespace.
+    pub other_owner: Option<&'a str>,
     /// The ledger, after it learned from what was seen.
     pub ledger: &'a StreamLedgerSpec,
     /// What is known of the stream.
     pub seen: Seen<'a>,
+    /// What is wrong with the active key, if records are lost with it.
+    pub active_key_problem: Option<KeyProblem>,
     /// How old the session is, at least.
     pub session_age: Option<SignedDuration>,
     /// The reason given last, and since when: waits grow while it stays.
@@ -225,7 +231,7 @@ pub fn decide(i: &Input<'_>) -> Decision {
         let reason = match (accepted, &i.ledger.attempts) {
             (false, _) => Reason::OutcomeUnknown,
             (true, Some(_)) => changing(i, None),
-            // It was seen to be done, and now it is not: an old answer, or somebody was very quick.
+            // The call was for another stream of that name, or is only told by a status: nobody has seen what came of it.
             (true, None) => Reason::Settling,
         };
         let look = rest(i, reason, SECONDS_2, SECONDS_30);
@@ -262,11 +268,17 @@ pub fn decide(i: &Input<'_>) -> Decision {
         let look = rest(i, Reason::OutcomeUnknown, SECONDS_2, SECONDS_30);
         return Decision { next_attempt: Some(until), ..look };
     }
+    if may_be_in_force(i, observation, &wanted) {
+        return rest(i, Reason::KeyInForceUnknown, i.drift_interval, i.drift_interval);
+    }
     if let Some((reason, until)) = backing_off(i, observation, &wanted) {
         return wait(i, reason, until);
     }
     let correction = i.ledger.satisfied.as_ref() == Some(&wanted) && i.ledger.attempts.is_none();
-    if correction && let [.., third, _, _] = ledger::corrections(i.ledger, i.now)[..] {
+    if correction
+        && !is_asked_for_again(i)
+        && let [.., third, _, _] = ledger::corrections(i.ledger, i.now)[..]
+    {
         return wait(i, Reason::Contested, later(third, ledger::DAY));
     }
     let budget = budget(i);
@@ -354,6 +366,10 @@ pub(super) fn asked_last(i: &Input<'_>) -> Option<Action> {
 }
 
 fn satisfied(i: &Input<'_>, wanted: &Target) -> Decision {
+    // AWS shows ENABLED all the same, and no call of the operator's would help.
+    if let Some(problem) = i.active_key_problem.filter(|_| wanted.action == Action::Start) {
+        return rest(i, problem.reason(), SECONDS_15, MINUTES_10);
+    }
     let since = i.ledger.in_force.as_ref().map_or(i.now, |known| known.since.0);
     let settled = later(since, SETTLE);
     if i.now < settled {
@@ -369,16 +385,39 @@ fn satisfied(i: &Input<'_>, wanted: &Target) -> Decision {
     rest(i, Reason::Encrypted, i.drift_interval, i.drift_interval)
 }
 
+/// Whether the retry annotation has another value than at the last call.
+fn is_asked_for_again(i: &Input<'_>) -> bool {
+    let last = i.ledger.calls.last().and_then(|call| call.retry.as_ref());
+    i.intent.retry.is_some() && i.intent.retry.as_ref() != last
+}
+
+/// Whether the key asked for may be the active one already, so that AWS fails each call with it: a failure is shown, which key
+/// is active is not known, and an attempt with this key has failed.
+fn may_be_in_force(i: &Input<'_>, observation: &Observation, wanted: &Target) -> bool {
+    let is_failure = matches!(observation, Observation::Failed { action: Action::Start, .. });
+    let tried = i.ledger.attempts.as_ref().filter(|attempts| !is_another_case(i, attempts, wanted));
+    // What AWS refused for a reason that goes away tells nothing of the key.
+    let failed_with_it = tried.is_some_and(|attempts| {
+        let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));
+        refused.is_none_or(|reason| matches!(reason, Reason::CallRefused | Reason::KeyRefused))
+    });
+    is_failure && i.ledger.in_force.is_none() && wanted.action == Action::Start && failed_with_it
+}
+
+/// Whether something has changed since the last attempt that may make the next one succeed.
+fn is_another_case(i: &Input<'_>, attempts: &Attempts, wanted: &Target) -> bool {
+    attempts.target != *wanted
+        || (i.intent.retry.is_some() && i.intent.retry != attempts.retry)
+        || attempts.key_was_unusable
+}
+
 /// Why the last attempt did not help and until when to wait, unless something that matters has changed since.
 fn backing_off(i: &Input<'_>, observation: &Observation, wanted: &Target) -> Option<(Reason, Timestamp)> {
     let attempts = i.ledger.attempts.as_ref()?;
-    let something_changed = attempts.target != *wanted
-        || (i.intent.retry.is_some() && i.intent.retry != attempts.retry)
-        || attempts.key_was_unusable;
     let until = attempts.not_before.0;
     // No wait is as long as that: it was written by a clock that was far ahead.
     let impossible = until > later(i.now, backoff::LONGEST + ledger::ARRIVAL);
-    if something_changed || impossible || i.now >= until {
+    if is_another_case(i, attempts, wanted) || impossible || i.now >= until {
         return None;
     }
     let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));

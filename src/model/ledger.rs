@@ -77,6 +77,8 @@ pub fn regained(empty: &StreamLedgerSpec, action: Action, told: u32, now: Timest
         code: None,
         correction: false,
         after_failure: false,
+        confirmed: false,
+        retry: None,
     };
     StreamLedgerSpec { calls: (0..told.min(AWS_LIMIT)).map(call).collect(), ..empty.clone() }
 }
@@ -207,11 +209,12 @@ pub fn may_arrive_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     open.map(|call| later(call.at(), WINDOW - DAY)).max()
 }
 
-/// Whether what was seen when it was looked at (`seen`) may be older than the last call, so that it must not be believed.
+/// Whether what was seen when it was looked at (`seen`) may be older than the last call, so that it must not be believed. Once a
+/// look has shown the effect of that call, a later one that differs is news, however soon it comes.
 #[must_use]
 pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: Timestamp) -> bool {
     let Some(call) = last_open(ledger) else { return false };
-    if seen >= later(call.at(), READ_LAG) {
+    if call.confirmed || seen >= later(call.at(), READ_LAG) {
         return false;
     }
     // A failure that was there before the call may be shown for a while after it.
@@ -274,6 +277,9 @@ pub fn learn(
     {
         last.outcome = Outcome::Accepted;
     }
+    if let Some(call) = learned.calls.iter_mut().rev().find(|call| call.outcome != Outcome::Refused) {
+        call.confirmed |= shows(observation, &call.target) || is_its_failure(observation, call);
+    }
     if let Some(key) = observation.settled() {
         let key = key.map(Key::status);
         if learned.in_force.as_ref().map(|known| &known.key) != Some(&key) {
@@ -312,7 +318,9 @@ pub fn satisfies(ledger: &StreamLedgerSpec, observation: &Observation, wanted: &
     }
 }
 
-fn shows(observation: &Observation, target: &Target) -> bool {
+/// Whether it shows that a call for this is being carried out, or was.
+#[must_use]
+pub fn shows(observation: &Observation, target: &Target) -> bool {
     match observation {
         Observation::Changing(None) => true,
         Observation::Changing(Some(action)) => *action == target.action,
@@ -320,6 +328,11 @@ fn shows(observation: &Observation, target: &Target) -> bool {
         Observation::Off => target.action == Action::Stop,
         _ => false,
     }
+}
+
+/// Whether a failure that is shown, and may be believed, is that of this call.
+fn is_its_failure(observation: &Observation, call: &Call) -> bool {
+    matches!(observation, Observation::Failed { action, .. } if *action == call.target.action)
 }
 
 /// A call to be made: what is reserved in the ledger, and what it was decided for.
@@ -351,6 +364,8 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) ->
         code: None,
         correction,
         after_failure,
+        confirmed: false,
+        retry: retry.clone(),
     });
     let before = ledger.attempts.as_ref().filter(|attempts| attempts.target == wanted);
     let count = before.map_or(0, |attempts| attempts.count).saturating_add(1);

@@ -10,36 +10,50 @@ use super::decision::{Decision, Input, Seen, Wanted, budget};
 use super::fault::{Class, Fault, Operation};
 use super::key::{Key, KeyArn, KeyProblem};
 use super::observation::Observation;
-use crate::api::condition::Reason;
+use crate::api::condition::{Reason, next_whole_second};
 use crate::api::ledger::{Action, InForce, Outcome};
 use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
+
+mod encrypted;
+
+pub use encrypted::encrypted;
 
 /// The message of `Ready` (and of `Reconciling` or `Stalled`) for a decision.
 #[must_use]
 pub fn ready(i: &Input<'_>, decision: &Decision) -> String {
-    let mut message = says(i, decision.reason);
+    let mut message = match key_lost_first(i, decision.reason) {
+        Some((lost, true)) => lost,
+        Some((lost, false)) => format!("{lost} {}", says(i, decision.reason)),
+        None => says(i, decision.reason),
+    };
+    if let Some(shown) = claims::unconfirmed(i).filter(|_| encrypted::confirms(decision.reason)) {
+        let _ = write!(message, " {}", encrypted::still_shows(shown));
+    }
     if let Some(at) = decision.next_attempt {
         let _ = write!(message, " Next attempt at {}.", whole_seconds(at));
     }
     message
 }
 
-/// The message of `Encrypted`.
-#[must_use]
-pub fn encrypted(i: &Input<'_>) -> String {
-    let Some(known) = &i.ledger.in_force else {
-        return "Not known: AWS has not shown a settled state yet.".to_owned();
+/// What is told before anything else, where records are being lost; and whether that is all that `reason` is about.
+fn key_lost_first(i: &Input<'_>, reason: Reason) -> Option<(String, bool)> {
+    let problem = i.active_key_problem.filter(|_| matches!(i.seen, Seen::At(..)))?;
+    // What a ledger holds is told to its owner only; and what is suspended stays as it was.
+    let untold = matches!(
+        reason,
+        Reason::NotPermitted
+            | Reason::RolesDiffer
+            | Reason::StreamOwnedByAnother
+            | Reason::LedgerUnreadable
+            | Reason::Suspended
+    );
+    let key = claims::customer_key_in_force(i).filter(|_| !untold)?;
+    let asked_for = match &i.intent.wanted {
+        Wanted::Key(asked) => *asked == Key::Customer(key.clone()),
+        Wanted::AnyKey => true,
+        Wanted::UnknownKey | Wanted::Off => false,
     };
-    let since = whole_seconds(known.since.0);
-    match (&known.key, claims::encrypted_since(i)) {
-        (None, _) => format!("Records are in plain text, since {since} at the latest."),
-        (Some(_), None) => {
-            "AWS says ENABLED; it takes up to 5 seconds until all records are encrypted.".to_owned()
-        }
-        (Some(key), Some(since)) => {
-            format!("Records are encrypted with {} since {}.", key_name(i, key), whole_seconds(since))
-        }
-    }
+    Some((key_lost(i, &key, problem), asked_for && reason == problem.reason()))
 }
 
 /// The message of `KeyUsable`, of the key asked for.
@@ -70,16 +84,18 @@ fn others(i: &Input<'_>) -> &'static str {
 pub fn key_lost(i: &Input<'_>, key: &KeyArn, problem: KeyProblem) -> String {
     let (state, remedy) = match problem {
         KeyProblem::Disabled => ("is disabled", "Enable it."),
-        KeyProblem::PendingDeletion => ("is going to be deleted", "Cancel its deletion and enable it."),
-        KeyProblem::Missing => ("does not exist any more", "Give the stream another one."),
+        KeyProblem::PendingDeletion => ("is pending deletion", "Cancel its deletion and enable it."),
+        KeyProblem::Missing => ("does not exist any more", "Name another key in spec.key."),
         KeyProblem::PendingImport => ("has no key material", "Import it."),
         _ => ("cannot be used", "Look at it and at its key store in KMS."),
     };
     let records = match i.stream.service {
-        Service::Kinesis => "nothing can be written to the stream or read from it",
-        Service::Firehose => "records are not delivered, and are lost after 24 hours",
+        Service::Kinesis => "Records can be neither written to the stream nor read from it",
+        Service::Firehose => {
+            "Records are being lost: they are not delivered, and AWS discards them after 24 hours"
+        }
     };
-    format!("{key} is in force and {state}: {records}. {remedy}")
+    format!("{records}. {key} is the active key and {state}. {remedy}")
 }
 
 /// The message of `Ready` while AWS does not tell whose credentials the operator has.
@@ -165,12 +181,16 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
             None => "Records are encrypted.".to_owned(),
         },
         Reason::KeyEnabled => format!("{key} can encrypt the stream."),
+        Reason::EncryptionDisabled if claims::gone(i) => "Encryption is off, as asked.".to_owned(),
         Reason::EncryptionDisabled => "Encryption is off, as asked: records are in plain text.".to_owned(),
+        Reason::Settling if claims::unconfirmed(i).is_some() => "The operator waits to see the effect of its last call.".to_owned(),
         Reason::Settling => "AWS is done; it takes some seconds until that holds for all records, and shows in all answers.".to_owned(),
         Reason::Verifying => format!(
             "A marked record is to prove it, and AWS has not said yet that one was encrypted. If this stays, grant {} on {stream}, and the use of the key to the operator.",
             put_record(stream.service).iam_action()
         ),
+        Reason::Enabling if claims::unconfirmed(i).is_some() => format!("AWS has accepted the call to enable encryption with {key}."),
+        Reason::Disabling if claims::unconfirmed(i).is_some() => "AWS has accepted the call to disable encryption.".to_owned(),
         Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", meanwhile(i)),
         Reason::Disabling => format!("AWS is disabling encryption. {}", meanwhile(i)),
         Reason::StreamUpdating => "AWS is changing the stream; its encryption can be changed after that.".to_owned(),
@@ -192,10 +212,13 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         Reason::KeyStateUnrecognized => format!("KMS describes {key} in words that this version of the operator does not know, so no call is made. The operator's log has them: update the operator, or name another key."),
         Reason::KeyUnreadable => format!("The operator may not read {key}. Grant kms:DescribeKey on it to the operator's role."),
         Reason::KeyRefused => format!(
-            "AWS would not use {key} ({}). Its policy, or the operator's role, must allow kms:DescribeKey, kms:CreateGrant and kms:GenerateDataKey. {}",
+            "AWS would not use {key} ({}). Its policy, or the operator's role, must allow kms:DescribeKey, kms:CreateGrant, kms:GenerateDataKey and kms:Decrypt. {}",
             failure(i), in_force(i)
         ),
-        Reason::KeyReferenceNotReady => "The Key that key.ref names does not exist or shows no ARN yet.".to_owned(),
+        Reason::KeyReferenceNotReady => match &i.intent.key_name {
+            Some(name) => format!("The Key {name} that key.ref names does not exist or shows no ARN yet."),
+            None => "The Key that key.ref names does not exist or shows no ARN yet.".to_owned(),
+        },
         Reason::KeyReferenceKindMissing => {
             "The cluster has no kind Key of kms.services.k8s.aws/v1alpha1. Install the KMS controller of ACK, or write the key's arn or alias.".to_owned()
         }
@@ -229,20 +252,49 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
             "The stream's source is {}, and only DirectPut streams can be encrypted. Encrypt its source instead, and delete this resource.",
             source(i)
         ),
-        Reason::StreamOwnedByAnother => "Another StreamEncryption owns this stream. Delete one of the two.".to_owned(),
+        Reason::StreamOwnedByAnother => match i.other_owner {
+            Some(name) => format!("StreamEncryption {name} of this namespace owns this stream. Delete one of the two."),
+            None => "A StreamEncryption of another namespace owns this stream. Delete one of the two.".to_owned(),
+        },
         Reason::NotPermitted => not_permitted(i).to_owned(),
         Reason::RolesDiffer => "Several StreamEncryptionPolicies allow this namespace this stream, and they name different roles or external ids for it. Have an administrator leave one.".to_owned(),
-        Reason::DisableNotPermitted => {
-            "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it.".to_owned()
-        }
-        Reason::Contested => "Corrected three times in 24 hours, and changed again. Find out who else changes the stream's encryption, or write drift: Report.".to_owned(),
-        Reason::KeyInForceUnknown => "An attempt that the operator did not make failed, and AWS does not say which key is in force. Say which key you want in key.".to_owned(),
+        Reason::DisableNotPermitted => disable_not_permitted(i).to_owned(),
+        Reason::Contested => format!(
+            "The operator has corrected the stream's encryption three times in 24 hours, and it was changed again. {} Find out who else changes it, or write drift: Report. To correct it once more now, change the annotation streamencryption.dev/retry.",
+            in_force(i)
+        ),
+        Reason::KeyInForceUnknown => active_key_unknown(i),
         Reason::SpecInvalid => "The spec cannot be read.".to_owned(),
         Reason::Drifted => format!("It differs from the spec, and drift is Report. {}", in_force(i)),
         Reason::Suspended => {
             "It is suspended, by spec.suspend or its annotation: the operator neither looks nor calls.".to_owned()
         }
     }
+}
+
+fn disable_not_permitted(i: &Input<'_>) -> &'static str {
+    match (&i.intent.wanted, i.intent.deleting) {
+        (_, true) => {
+            "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off, so the resource stays. Have an administrator allow it, or write deletionPolicy: Retain to leave the stream encrypted."
+        }
+        (Wanted::Off, false) => {
+            "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it."
+        }
+        (_, false) => {
+            "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off, so deletionPolicy: Disable has no effect: deleting this resource leaves the stream encrypted. Write deletionPolicy: Retain, or have an administrator allow it."
+        }
+    }
+}
+
+fn active_key_unknown(i: &Input<'_>) -> String {
+    if i.intent.wanted == Wanted::AnyKey {
+        return "An attempt that the operator did not make failed, and AWS does not report which key is active. Name the key that you want in spec.key.".to_owned();
+    }
+    let key = asked_key(i);
+    format!(
+        "AWS could not encrypt with {key}: {}. Which key is active is not known, and AWS also fails a change to the key that is active already, so the operator does not try again by itself. Name another key in spec.key, and {key} after that; or, once the cause is fixed, change the annotation streamencryption.dev/retry.",
+        failure(i)
+    )
 }
 
 /// Says nothing of what exists: that is not for those who may not use it.
@@ -256,9 +308,9 @@ fn not_permitted(i: &Input<'_>) -> &'static str {
     }
 }
 
-/// A time as people read it: whole seconds.
+/// A time as people read it: in whole seconds, the same as in the fields of the status.
 fn whole_seconds(at: jiff::Timestamp) -> String {
-    jiff::Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+    next_whole_second(at).0.to_string()
 }
 
 fn key_name(i: &Input<'_>, key: &KeyStatus) -> String {
@@ -275,7 +327,10 @@ fn asked_key(i: &Input<'_>) -> String {
     match &i.intent.wanted {
         Wanted::Key(key) => key.to_string(),
         Wanted::AnyKey | Wanted::Off => "the AWS-owned key".to_owned(),
-        Wanted::UnknownKey => "the key asked for".to_owned(),
+        Wanted::UnknownKey => match &i.intent.key_name {
+            Some(name) => format!("the key {name}"),
+            None => "the key asked for".to_owned(),
+        },
     }
 }
 

@@ -36,8 +36,10 @@ pub(super) struct Situation {
     pub(super) intent: Intent,
     pub(super) permission: Permission,
     pub(super) ownership: Ownership,
+    pub(super) other_owner: Option<&'static str>,
     pub(super) ledger: StreamLedgerSpec,
     pub(super) sight: Sight,
+    pub(super) active_key_problem: Option<KeyProblem>,
     pub(super) session_age: Option<SignedDuration>,
     pub(super) waiting: Option<(Reason, Timestamp)>,
     pub(super) drift_interval: SignedDuration,
@@ -122,11 +124,14 @@ impl Situation {
                 verify: false,
                 verified: None,
                 retry: None,
+                key_name: None,
             },
             permission: allowed(stream.account.as_str(), stream.partition.as_str(), true, 20),
             ownership: Ownership::Own,
+            other_owner: None,
             ledger: ledger::new(&stream, owner()),
             sight: Sight::NotYet,
+            active_key_problem: None,
             session_age: None,
             waiting: None,
             drift_interval: SignedDuration::from_mins(10),
@@ -225,6 +230,12 @@ impl Situation {
         self
     }
 
+    /// The key in force cannot be used any more.
+    pub(super) fn active_key_is(mut self, problem: KeyProblem) -> Self {
+        self.active_key_problem = Some(problem);
+        self
+    }
+
     /// The decision's input.
     pub(super) fn input(&self) -> Input<'_> {
         Input {
@@ -233,12 +244,14 @@ impl Situation {
             intent: &self.intent,
             permission: &self.permission,
             ownership: self.ownership,
+            other_owner: self.other_owner,
             ledger: &self.ledger,
             seen: match &self.sight {
                 Sight::NotYet => Seen::NotYet,
                 Sight::Failed(fault) => Seen::Failed(fault),
                 Sight::At(at, observation) => Seen::At(*at, observation),
             },
+            active_key_problem: self.active_key_problem,
             session_age: self.session_age,
             waiting: self.waiting,
             drift_interval: self.drift_interval,

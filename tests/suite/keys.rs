@@ -43,7 +43,7 @@ async fn a_key_in_force_that_nobody_asked_for_is_watched_and_its_loss_is_told_wi
         assert_eq!(truth(&play.status(name).await, ConditionType::KeyUsable), "");
     }
     for (state, reason, records) in [
-        (KeyState::Disabled, "KeyDisabled", ["lost after 24 hours", "nothing can be written"]),
+        (KeyState::Disabled, "KeyDisabled", ["discards them after 24 hours", "neither written"]),
         (KeyState::PendingDeletion, "KeyPendingDeletion", ["Cancel its deletion", "Cancel its deletion"]),
     ] {
         for (name, records) in ["orders", "clicks"].into_iter().zip(records) {
@@ -54,15 +54,26 @@ async fn a_key_in_force_that_nobody_asked_for_is_watched_and_its_loss_is_told_wi
             let (told, message) = key_usable(&status);
             assert_eq!(told, reason);
             assert!(
-                message.contains(&format!("{key} is in force")) && message.contains(records),
+                message.contains(&format!("{key} is the active key")) && message.contains(records),
                 "{message}"
             );
             assert!(play.events(name).await.contains(reason));
-            assert_eq!(truth(&status, ConditionType::Ready), "True", "the stream is as it was asked for");
+            let ready = find(&status.conditions, ConditionType::Ready).expect("Ready");
+            assert_eq!((&*ready.status, &ready.reason), ("False", &told), "{name}");
+            assert_eq!(ready.message, message, "the first thing in the column MESSAGE");
+            assert!(status.active_key_unusable_since_time.is_some(), "{name}");
+            assert_eq!(
+                truth(&status, ConditionType::Encrypted),
+                "True",
+                "{name}: what is written is encrypted"
+            );
 
             set(&play, &key, KeyState::Enabled);
             play.let_pass(name, SignedDuration::from_mins(12)).await;
-            assert_eq!(truth(&play.status(name).await, ConditionType::KeyUsable), "");
+            let status = play.status(name).await;
+            assert_eq!(truth(&status, ConditionType::KeyUsable), "");
+            assert_eq!(truth(&status, ConditionType::Ready), "True");
+            assert_eq!(status.active_key_unusable_since_time, None);
         }
     }
 }
@@ -81,7 +92,15 @@ async fn where_drift_is_only_told_the_key_in_force_is_watched_and_not_the_one_as
     play.let_pass("orders", SignedDuration::from_mins(12)).await;
     let (reason, message) = key_usable(&play.status("orders").await);
     assert_eq!(reason, "KeyDisabled");
-    assert!(message.starts_with(&old), "{message}");
+    assert!(
+        message.starts_with(&format!(
+            "Records are being lost: they are not delivered, and AWS discards them after 24 hours. {old}"
+        )),
+        "{message}"
+    );
+    let status = play.status("orders").await;
+    let ready = find(&status.conditions, ConditionType::Ready).expect("Ready");
+    assert!(ready.reason == "Drifted" && ready.message.starts_with(&message), "{}", ready.message);
 }
 
 #[tokio::test]

@@ -92,7 +92,7 @@ fn a_first_enable_is_plain_text_until_it_has_settled() {
                     claim(Disabled, None, Truth::False),
                 ),
                 ("AWS has accepted", &accepted, claim(Enabling, None, Truth::False)),
-                ("AWS shows an old state", &stale, claim(Enabling, None, Truth::False)),
+                ("AWS shows an old state", &stale, claim(Disabled, None, Truth::False)),
                 ("AWS is at it", &changing, claim(Enabling, None, Truth::False)),
                 ("AWS says ENABLED, and it has not settled", &on, claim(Enabled, Some(key(1)), Truth::False)),
                 ("4 seconds later", &nearly, claim(Enabled, Some(key(1)), Truth::False)),
@@ -138,7 +138,7 @@ fn a_re_key_keeps_the_old_key_in_force_until_aws_shows_the_new_one() {
             &[
                 ("before", &old, claim(Enabled, Some(key(1)), Truth::True)),
                 ("AWS has accepted", &called, claim(Enabling, Some(key(1)), Truth::True)),
-                ("AWS shows an old state", &stale, claim(Enabling, Some(key(1)), Truth::True)),
+                ("AWS shows an old state", &stale, claim(Enabled, Some(key(1)), Truth::True)),
                 ("AWS is at it", &changing, claim(Enabling, Some(key(1)), Truth::True)),
                 ("done", &done, claim(Enabled, Some(key(2)), Truth::True)),
             ],
@@ -238,8 +238,49 @@ fn a_look_that_was_too_early_is_not_turned_into_a_failure_by_time_alone() {
     for service in [Firehose, Kinesis] {
         let early =
             Situation::of(service).sees(Observation::Off).calls().accepted().after(29).sees(Observation::Off);
-        assert_eq!(claims(&early.after(10)), claim(Enabling, None, Truth::False), "{service:?}");
+        assert_eq!(claims(&early.after(10)), claim(Disabled, None, Truth::False), "{service:?}");
     }
+}
+
+#[test]
+fn change_behind_the_back_soon_after_a_call_is_reported_at_once() {
+    for service in [Firehose, Kinesis] {
+        let called = Situation::of(service).sees(Observation::Off).calls().accepted();
+        let enabled =
+            called.after(3).sees(on_the_way(service, Action::Start)).after(3).sees(Observation::On(key(1)));
+        let settled = enabled.after(6).sees(Observation::On(key(1)));
+        let stopped = settled.clone().after(2).sees(Observation::Off);
+        let other = settled.clone().after(2).sees(Observation::On(key(2)));
+        holds(
+            service,
+            &[
+                ("encrypted, 12 seconds after the call", &settled, claim(Enabled, Some(key(1)), Truth::True)),
+                ("stopped by somebody else", &stopped, claim(Disabled, None, Truth::False)),
+                ("re-keyed by somebody else", &other, claim(Enabled, Some(key(2)), Truth::True)),
+            ],
+        );
+        assert_eq!(stopped.decide().reason, Reason::Enabling, "{service:?}: it is corrected at once");
+        assert!(stopped.calls().ledger.calls[1].correction, "{service:?}: and counted as a correction");
+    }
+}
+
+#[test]
+fn unconfirmed_state_that_contradicts_the_ledger_leaves_encrypted_unknown() {
+    for service in [Firehose, Kinesis] {
+        let called = Situation::of(service).converged().wants(Wanted::Key(key(2))).calls().accepted();
+        let off = called.clone().after(3).sees(Observation::Off);
+        assert_eq!(claims(&off), claim(Disabled, Some(key(1)), Truth::Unknown), "{service:?}");
+        let believed = called.after(30).sees(Observation::Off);
+        let status = if service == Firehose { Disabled } else { EnablingFailed };
+        assert_eq!(claims(&believed), fails(status, None, Truth::False, "NOT_APPLIED"), "{service:?}");
+    }
+}
+
+#[test]
+fn applied_call_is_no_failure_when_another_key_is_asked_for_since() {
+    let called = Situation::of(Kinesis).sees(Observation::Off).calls().accepted();
+    let moved_on = called.wants(Wanted::Key(key(2))).after(60).sees(Observation::On(key(1))).after(5);
+    assert_eq!(claims(&moved_on), claim(Enabled, Some(key(1)), Truth::True));
 }
 
 #[test]
@@ -272,6 +313,9 @@ fn a_stream_that_cannot_be_encrypted_is_off() {
             crate::model::situation::Sight::At(s.now, Observation::NotEncryptable("MSKAsSource".into()));
     });
     assert_eq!(encryption_status(&story.input()), Some(Disabled));
+    // A stream of another source may have been there under its name before.
+    let before = Situation::of(Firehose).converged().with(|s| s.sight = story.sight.clone());
+    assert_eq!(claims(&before), claim(Disabled, None, Truth::Unknown));
 }
 
 #[test]

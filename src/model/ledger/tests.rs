@@ -159,12 +159,15 @@ fn a_ledger_that_contradicts_itself_about_the_key_in_force_is_not_believed() {
 fn a_reserved_call_is_pending_and_is_what_was_planned() {
     let plan = Reservation { retry: Some("now".into()), correction: true, ..plan() };
     let (ledger, id) = reserve(&empty(Service::Firehose), &plan, midnight());
-    let [Call { id: kept, target, time, outcome, code, correction, after_failure: _ }] = &ledger.calls[..]
+    let [Call { id: kept, target, time, outcome, code, correction, after_failure: _, confirmed, retry }] =
+        &ledger.calls[..]
     else {
         panic!("{ledger:?}")
     };
     assert_eq!((kept, target, time), (&id, &plan.target, &MicroTime(midnight())));
     assert_eq!((outcome, code, correction), (&Outcome::Pending, &None, &true));
+    assert!(!confirmed, "nobody has looked since");
+    assert_eq!(*retry, plan.retry);
     assert_eq!(ledger.attempts.unwrap().retry, plan.retry);
 }
 

@@ -333,20 +333,129 @@ proptest! {
 fn a_key_in_force_that_is_lost_is_told_with_what_becomes_of_records_and_what_to_do() {
     let Key::Customer(arn) = key(1) else { unreachable!() };
     for (service, records) in
-        [(Service::Kinesis, "nothing can be written"), (Service::Firehose, "lost after 24 hours")]
+        [(Service::Kinesis, "neither written"), (Service::Firehose, "discards them after 24 hours")]
     {
         for (problem, remedy) in [
             (KeyProblem::Disabled, "Enable it."),
             (KeyProblem::PendingDeletion, "Cancel its deletion"),
-            (KeyProblem::Missing, "another one"),
+            (KeyProblem::Missing, "Name another key"),
             (KeyProblem::PendingImport, "Import it."),
             (KeyProblem::Unavailable, "key store"),
         ] {
             let words = key_lost(&Situation::of(service).input(), &arn, problem);
-            for part in ["key/1 is in force", records, remedy] {
+            for part in ["key/1 is the active key", records, remedy] {
                 assert!(words.contains(part), "{problem:?}: {words}");
             }
         }
+    }
+}
+
+#[test]
+fn encrypted_has_a_time_of_its_own_for_the_active_key() {
+    let rekeyed = Situation::of(Service::Kinesis)
+        .converged()
+        .wants(Wanted::Key(key(2)))
+        .calls()
+        .accepted()
+        .after(100)
+        .sees(Observation::On(key(2)));
+    let words = encrypted(&rekeyed.input());
+    assert!(
+        words.starts_with("Records are encrypted since 2026-01-01T00:00:05Z. AWS has changed"),
+        "{words}"
+    );
+    let words = encrypted(&rekeyed.after(5).input());
+    let both = "Records are encrypted since 2026-01-01T00:00:05Z, with arn:aws:kms:eu-west-1:111122223333:key/2 since 2026-01-01T00:02:45Z.";
+    assert_eq!(words, both);
+}
+
+#[test]
+fn times_in_messages_are_those_of_the_fields() {
+    let s = Situation::of(Service::Kinesis).with(|s| s.now += SignedDuration::from_millis(300)).converged();
+    let field = next_whole_second(claims::encrypted_since(&s.input()).unwrap()).0;
+    assert!(encrypted(&s.input()).ends_with(&format!("since {field}.")), "{}", encrypted(&s.input()));
+    let plain = s.wants(Wanted::Off).converged();
+    let field = next_whole_second(claims::plain_text_since(&plain.input()).unwrap()).0;
+    assert!(encrypted(&plain.input()).contains(&format!("since {field}")), "{}", encrypted(&plain.input()));
+}
+
+#[test]
+fn unknown_encryption_says_why_it_is_unknown() {
+    let of = || Situation::of(Service::Firehose);
+    let source = Observation::NotEncryptable("KinesisStreamAsSource".into());
+    for (situation, words) in [
+        (of(), "has not been asked"),
+        (of().cannot_see(Class::Transient), "could not be asked"),
+        (seen(Observation::Missing), "no such stream"),
+        (seen(Observation::Creating), "is being made"),
+        (seen(Observation::Broken("CREATING_FAILED".into())), "CREATING_FAILED"),
+        (of().with(|s| s.sight = Sight::At(s.now, source)), "its source is KinesisStreamAsSource"),
+        (seen(failed(Action::Start)), "not which key is active"),
+        (seen(Observation::Changing(None)), "not reported a settled state"),
+    ] {
+        let message = encrypted(&situation.input());
+        assert!(message.starts_with("Unknown: ") && message.contains(words), "{message}");
+    }
+}
+
+#[test]
+fn unconfirmed_state_is_told_as_aws_shows_it() {
+    let waiting = seen(Observation::Off).calls().accepted().after(3).sees(Observation::Off);
+    let words = ready(&waiting.input(), &waiting.decide());
+    assert!(
+        words.contains("AWS reports DISABLED") && words.contains("confirmed within 30 seconds"),
+        "{words}"
+    );
+    assert!(!words.contains("Records"), "nothing is claimed of them: {words}");
+}
+
+#[test]
+fn key_and_owner_are_named_where_the_reader_may_know_them() {
+    let by_name = |name: &str| {
+        let name = Some(name.to_owned());
+        Situation::of(Service::Kinesis).wants(Wanted::UnknownKey).with(|s| s.intent.key_name = name)
+    };
+    assert!(
+        says(&by_name("alias/orders"), Reason::KeyNotFound).contains("the key alias/orders in eu-west-1")
+    );
+    assert!(says(&by_name("orders"), Reason::KeyReferenceNotReady).contains("Key orders"));
+    let owned = Situation::of(Service::Kinesis);
+    assert!(says(&owned, Reason::StreamOwnedByAnother).contains("of another namespace"));
+    let named = owned.with(|s| s.other_owner = Some("clicks"));
+    assert!(says(&named, Reason::StreamOwnedByAnother).contains("StreamEncryption clicks of this namespace"));
+}
+
+#[test]
+fn deletion_without_permission_is_told_before_it_happens() {
+    let kept = Situation::of(Service::Kinesis).with(|s| s.intent.disable_on_deletion = true);
+    let words = says(&kept, Reason::DisableNotPermitted);
+    assert!(words.contains("deleting this resource leaves the stream encrypted"), "{words}");
+    let deleting = kept.wants(Wanted::Off).with(|s| s.intent.deleting = true);
+    let words = says(&deleting, Reason::DisableNotPermitted);
+    assert!(words.contains("so the resource stays"), "{words}");
+}
+
+#[test]
+fn lost_active_key_is_the_first_thing_in_the_message() {
+    let converged = Situation::of(Service::Firehose).converged();
+    let lost = converged.clone().active_key_is(KeyProblem::Disabled);
+    let Key::Customer(arn) = key(1) else { unreachable!() };
+    let alone = key_lost(&lost.input(), &arn, KeyProblem::Disabled);
+    assert_eq!(ready(&lost.input(), &lost.decide()), alone);
+    let any = lost.clone().wants(Wanted::AnyKey);
+    assert_eq!(ready(&any.input(), &any.decide()), alone);
+    // The key asked for is another one, and cannot be used either.
+    let other = lost.clone().wants(Wanted::Key(key(2))).key_is(KeyProblem::Disabled);
+    let words = ready(&other.input(), &other.decide());
+    assert!(words.starts_with(&alone) && words.contains("key/2 is disabled"), "{words}");
+    let rekeying = lost.clone().wants(Wanted::Key(key(2))).calls().accepted();
+    let words = ready(&rekeying.input(), &rekeying.decide());
+    assert!(words.starts_with(&alone) && words.contains("key/2"), "{words}");
+    // Nothing is claimed where AWS could not be asked, and nobody but the owner is told.
+    let unseen = lost.clone().cannot_see(Class::Transient);
+    assert!(!ready(&unseen.input(), &unseen.decide()).contains("key/1"));
+    for reason in [Reason::NotPermitted, Reason::StreamOwnedByAnother, Reason::Suspended] {
+        assert!(!says(&lost, reason).contains("key/1"), "{reason}");
     }
 }
 

@@ -73,6 +73,7 @@ fn asked(wish: Wish) -> Intent {
         verify: false,
         verified: None,
         retry: None,
+        key_name: None,
     }
 }
 

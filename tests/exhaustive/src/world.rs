@@ -255,11 +255,11 @@ impl<H: Hasher> Same<'_, H> {
             return 0.hash(self.state);
         };
         calls.len().hash(self.state);
-        for Call { id, target, time, outcome, code, correction, after_failure } in calls {
+        for Call { id, target, time, outcome, code, correction, after_failure, confirmed, retry } in calls {
             self.id(id);
             self.target(target);
             self.time(time.0);
-            (*outcome as u8, code, correction, after_failure).hash(self.state);
+            (*outcome as u8, code, correction, after_failure, confirmed, retry).hash(self.state);
         }
         // Only the settle time of 5 seconds is ever measured from these.
         let settled = SKEW * 3;

@@ -23,7 +23,7 @@ use crate::story::since_begin;
 
 pub use calls::{Sent, USUAL_SKEW};
 pub use words::written;
-use words::{Glimpse, ShownOf};
+use words::{Believed, Glimpse, ShownOf};
 
 /// How long after its credentials were exchanged an operator may send what it decided before.
 const EXCHANGE: SignedDuration = SignedDuration::from_secs(25);
@@ -78,6 +78,8 @@ pub struct Promises {
     pub begun: BTreeMap<usize, Timestamp>,
     /// What the visits under way were shown and have said nothing of, by task.
     unsaid: BTreeMap<usize, Vec<Glimpse>>,
+    /// The last look of each visit under way that must be believed, by task.
+    believed: BTreeMap<usize, Believed>,
     /// When somebody last changed something that may rightly cut a wait short.
     pub stirred: Timestamp,
     /// When somebody else last touched a stream.
@@ -136,6 +138,7 @@ impl Promises {
             shown: BTreeMap::new(),
             begun: BTreeMap::new(),
             unsaid: BTreeMap::new(),
+            believed: BTreeMap::new(),
             stirred: Timestamp::MIN,
             touched: BTreeMap::new(),
             told: BTreeMap::new(),
@@ -159,6 +162,12 @@ impl Promises {
     #[must_use]
     pub fn called(&self, stream: &str) -> Option<Timestamp> {
         self.called.get(stream).copied()
+    }
+
+    /// When the last entry of a stream's ledger was first stored, on the true clock.
+    fn last_reserved(&self, arn: &str) -> Option<Timestamp> {
+        let of_stream = self.stored.iter().filter(|((stream, _), _)| stream == arn);
+        of_stream.map(|(_, (at, _))| *at).max()
     }
 
     /// Whether a call of the ledger was dated wrongly because the clock was set after the look that had shown it to be right. Who

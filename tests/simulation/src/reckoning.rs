@@ -255,6 +255,36 @@ fn works(state: &State, stream: &StreamArn, arn: &str) -> bool {
     })
 }
 
+/// What is said where the active key cannot be used.
+const LOST: [Reason; 5] = [
+    Reason::KeyNotFound,
+    Reason::KeyDisabled,
+    Reason::KeyPendingDeletion,
+    Reason::KeyPendingImport,
+    Reason::KeyUnavailable,
+];
+
+/// Whether records are lost with this key in force.
+fn is_lost(state: &State, stream: &StreamArn, arn: &str) -> bool {
+    state.world.key(arn).is_some_and(|key| {
+        key.state != KeyState::Enabled
+            && key.encrypts()
+            && key.region == stream.region.as_str()
+            && key.manager == "CUSTOMER"
+    })
+}
+
+/// Whether no policy lets the operator ask KMS of the active key for this resource.
+fn is_kept_from(
+    state: &State,
+    resource: &StreamEncryption,
+    stream: &StreamArn,
+    key: Option<&KeyStatus>,
+) -> bool {
+    let namespace = resource.metadata.namespace.clone().unwrap_or_default();
+    key.is_some_and(|key| !state.policies.allow(&namespace, stream, &Act::Start(&Key::of(key))))
+}
+
 /// Whether a key's policy denies something.
 fn denies(state: &State, arn: &str) -> bool {
     state.world.key(arn).is_some_and(|key| key.policy.to_string().contains("Deny"))
@@ -307,6 +337,19 @@ fn held(
                 Expected::Encrypted(None) => in_force.is_some(),
                 _ => in_force.is_none(),
             };
+            // With such a key in force records are lost: nothing may be said to be ready.
+            let key = in_force.as_ref().and_then(|key| key.arn.as_ref());
+            let cannot_be_used = key.is_some_and(|arn| is_lost(state, stream, arn));
+            if so && cannot_be_used {
+                let told = reason.is_some_and(|reason| LOST.contains(&reason));
+                let unreadable = key.is_some_and(|arn| denies(state, arn));
+                let how = || format!("it says {said}, and the active key cannot be used");
+                return if told || unreadable || is_kept_from(state, resource, stream, in_force.as_ref()) {
+                    Ok(false)
+                } else {
+                    Err(how())
+                };
+            }
             if so && is_ready {
                 return Ok(true);
             }
@@ -319,8 +362,8 @@ fn held(
             if so && lost && reason == Some(Reason::Verifying) {
                 return Ok(false);
             }
-            // Nobody can tell what is in force after somebody else's failed attempt: the spec must name a key.
-            if reason == Some(Reason::KeyInForceUnknown) && matches!(expected, Expected::Encrypted(None)) {
+            // Nobody can tell what is in force after somebody else's failed attempt: a person must name a key, or another one.
+            if reason == Some(Reason::KeyInForceUnknown) && matches!(expected, Expected::Encrypted(_)) {
                 return Ok(false);
             }
             // Firehose fails a Start with the key that is in force already, and shows nothing but the

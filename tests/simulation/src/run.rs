@@ -202,11 +202,11 @@ impl<'a, P: Parts> Run<'a, P> {
         let Some(task) = self.tasks.remove(&number) else { return };
         let said = matches!(&outcome, Outcome::Visited(Ok(wake)) if self.is_done(task.process, *wake));
         {
-            let promises = &mut self.scene.state().promises;
+            let state = &mut *self.scene.state();
             if said {
-                promises.visit_says(number);
+                state.promises.visit_says(number, state.now);
             }
-            promises.visit_ends(number);
+            state.promises.visit_ends(number);
         }
         if let (Outcome::Visited(result), Some(name)) = (outcome, &task.name) {
             self.scene.state().tally.visits += 1;

@@ -83,11 +83,15 @@ pub enum Bug {
     ClaimedWithoutPolicy,
     /// A claim outlives the policy that it was made under.
     ClaimOutlivesPolicy,
+    /// It is not written down that a call was seen to take effect.
+    EffectForgotten,
+    /// An active key that cannot be used is ready.
+    LostKeyIsReady,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::NoCompareAndSwap,
         Self::CachedResource,
         Self::SdkRetries,
@@ -118,6 +122,8 @@ impl Bug {
         Self::StatusRewritten,
         Self::ClaimedWithoutPolicy,
         Self::ClaimOutlivesPolicy,
+        Self::EffectForgotten,
+        Self::LostKeyIsReady,
     ];
 
     /// What is wrong, in a line.
@@ -160,6 +166,10 @@ impl Bug {
                 "a stream whose owner is gone is claimed by a resource that no policy allows it"
             }
             Self::ClaimOutlivesPolicy => "the owner of a stream keeps it whatever policies say of the owner",
+            Self::LostKeyIsReady => "a stream is ready though its active key is disabled or pending deletion",
+            Self::EffectForgotten => {
+                "for 30 s after a call what AWS shows is disbelieved, also once it has shown the call's effect"
+            }
         }
     }
 
@@ -176,7 +186,7 @@ impl Bug {
             Self::LedgerCollected | Self::SharpWindow | Self::RetiredEarly | Self::OwnClockPrunes => {
                 &["P1", "P10"]
             }
-            Self::EnabledIsEnough => &["P4"],
+            Self::EnabledIsEnough | Self::LostKeyIsReady => &["P4"],
             Self::StopOnDeletion | Self::OldKey => &["P7"],
             Self::UnacknowledgedCounts => &["P1", "P2", "P3"],
             // AWS has accepted no date where nothing was asked, and calls are forgotten by one that it would have refused.
@@ -193,6 +203,7 @@ impl Bug {
             Self::StatusRewritten => &["P5"],
             Self::ClaimedWithoutPolicy => &["P8"],
             Self::ClaimOutlivesPolicy => &["P4"],
+            Self::EffectForgotten => &["P6"],
         }
     }
 }
@@ -218,6 +229,7 @@ impl Parts for Spoiled {
             Bug::SharpWindow => decisions::back_after_a_day_sharp,
             Bug::EnabledIsEnough => decisions::enabled_is_enough,
             Bug::NoSettling => decisions::without_settling,
+            Bug::LostKeyIsReady => decisions::lost_key_is_ready,
             _ => tally::noted,
         }
     }

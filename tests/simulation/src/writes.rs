@@ -66,7 +66,8 @@ impl State {
 
     /// Carries a write out at a later time; nobody hears of its outcome.
     pub fn postpone(&mut self, at: Timestamp, write: Write, by: Process) {
-        self.promises.visit_says(self.polled.task);
+        // When it lands, and whether, nobody can say yet.
+        self.promises.visit_says(self.polled.task, Timestamp::MAX);
         self.late.push((write, by));
         self.agenda.add(at, Event::Late(self.late.len() - 1));
     }
@@ -95,7 +96,7 @@ impl State {
 
     fn ledger_changed(&mut self, before: Option<&StreamLedger>, after: Option<&StreamLedger>, by: Process) {
         let now = self.now;
-        self.promises.visit_says(self.polled.task);
+        self.promises.visit_says(self.polled.task, now);
         // Putting a ledger away is housekeeping, and comes to an end by itself.
         self.promises.writes += u64::from(after.is_some());
         if let Some(after) = after

@@ -34,11 +34,36 @@ async fn after_three_corrections_in_a_day_the_operator_stops_fighting() {
     }
     play.aws.world().plant_stream(PlantedStream { state: stopped(), ..PlantedStream::default() });
     play.until_it_says("orders", "Contested").await;
-    assert_eq!(truth(&play.status("orders").await, ConditionType::Stalled), "True");
+    let status = play.status("orders").await;
+    assert_eq!(truth(&status, ConditionType::Reconciling), "True", "it goes on by itself");
+    assert!(status.next_attempt_time.is_some(), "a day after the first correction");
     play.let_pass("orders", SignedDuration::from_hours(20)).await;
     assert_eq!(play.calls(START, "orders"), 3);
     play.let_pass("orders", SignedDuration::from_hours(5)).await;
     assert_eq!(play.calls(START, "orders"), 4, "a day later it is corrected again");
+}
+
+#[tokio::test]
+async fn retry_annotation_corrects_once_more_after_three_corrections() {
+    let play = play_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
+    play.apply("orders", &orders(&aws_owned())).await;
+    play.until_it_says("orders", "Encrypted").await;
+    let stop =
+        || play.aws.world().plant_stream(PlantedStream { state: stopped(), ..PlantedStream::default() });
+    for _ in 0..3 {
+        stop();
+        play.until_it_says("orders", "Enabling").await;
+        play.until_it_says("orders", "Encrypted").await;
+    }
+    stop();
+    play.until_it_says("orders", "Contested").await;
+    play.kubectl(&["annotate", "strenc", "orders", "streamencryption.dev/retry=2026-03-01T12:01:00Z"]).await;
+    play.until_it_says("orders", "Encrypted").await;
+    assert_eq!(play.calls(START, "orders"), 4);
+    stop();
+    play.until_it_says("orders", "Contested").await;
+    play.let_pass("orders", SignedDuration::from_hours(2)).await;
+    assert_eq!(play.calls(START, "orders"), 4, "one value of the annotation is good for one correction");
 }
 
 #[tokio::test]

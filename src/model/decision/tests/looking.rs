@@ -1,6 +1,6 @@
 //! Rows in which what was seen says all: a stream that cannot be changed now, that is changing, or that is as it should be.
 
-use super::{Expected, Kind, Row, releases, rests};
+use super::{Expected, Kind, Row, releases, rests, starts, stops, waits};
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::{Drift, Service};
@@ -153,6 +153,23 @@ fn changing(service: Service) -> Vec<Row> {
             rests(Reason::Disabling, 1),
         ),
         (
+            "plain text after an accepted Start that was seen under way is believed at once",
+            called().accepted().after(3).sees(unknown()).after(3).sees(Observation::Off),
+            waits(
+                match service {
+                    Service::Firehose => Reason::NotApplied,
+                    Service::Kinesis => Reason::EnablingFailed,
+                },
+                294,
+                294,
+            ),
+        ),
+        (
+            "plain text right after a Start that was seen to be done is corrected at once",
+            called().accepted().after(3).sees(Observation::On(key(1))).after(9).sees(Observation::Off),
+            starts(key(1)),
+        ),
+        (
             "plain text right after a Start without an answer says nothing",
             called().refused(Class::UnknownOutcome, "InternalFailure").after(29).sees(Observation::Off),
             rests(Reason::OutcomeUnknown, 1),
@@ -197,6 +214,39 @@ fn as_asked(service: Service) -> Vec<Row> {
             "a key that has become unusable does not change what is in force",
             Situation::of(service).converged().key_is(KeyProblem::Disabled),
             rests(Reason::Encrypted, 600),
+        ),
+        (
+            "an active key that is lost is not ready, whatever AWS shows",
+            Situation::of(service).converged().active_key_is(KeyProblem::Disabled),
+            rests(Reason::KeyDisabled, 15),
+        ),
+        (
+            "an active key that is lost is not ready either when any key will do",
+            Situation::of(service).wants(Wanted::AnyKey).converged().active_key_is(KeyProblem::Missing),
+            rests(Reason::KeyNotFound, 15),
+        ),
+        (
+            "an active key that is lost is not proved by a record",
+            Situation::of(service).with(proof).converged().active_key_is(KeyProblem::Disabled),
+            rests(Reason::KeyDisabled, 15),
+        ),
+        (
+            "a stream is re-keyed away from a key that is lost",
+            Situation::of(service)
+                .converged()
+                .wants(Wanted::Key(key(2)))
+                .active_key_is(KeyProblem::PendingDeletion),
+            starts(key(2)),
+        ),
+        (
+            "encryption with a key that is lost is turned off as asked",
+            Situation::of(service).converged().wants(Wanted::Off).active_key_is(KeyProblem::Disabled),
+            stops(),
+        ),
+        (
+            "a lost key of before keeps no deleted resource whose stream is in plain text",
+            deleted(service).converged().active_key_is(KeyProblem::Disabled),
+            releases(Reason::EncryptionDisabled, 600),
         ),
         (
             "somebody's own key is left alone when any key will do",

@@ -75,6 +75,9 @@ fn attempts(service: Service) -> Vec<Row> {
     let started = || Situation::of(service).sees(Observation::Off).calls();
     let stopped = || Situation::of(service).wants(Wanted::Off).sees(Observation::On(key(1))).calls();
     let unanswered = || started().refused(Class::UnknownOutcome, "InternalFailure");
+    // Somebody else's attempt has failed, and the key asked for may be the active one.
+    let unguessed = || Situation::of(service).sees(failed(Action::Start));
+    let guessed = || unguessed().calls().accepted().after(60).sees(failed(Action::Start));
     let no_effect = match service {
         Service::Firehose => Reason::NotApplied,
         Service::Kinesis => Reason::EnablingFailed,
@@ -84,6 +87,39 @@ fn attempts(service: Service) -> Vec<Row> {
             "a failure that the operator did not cause leaves open which key is in force",
             Situation::of(service).wants(Wanted::AnyKey).sees(failed(Action::Start)),
             rests(Reason::KeyInForceUnknown, 600),
+        ),
+        (
+            "with no active key known, a second call with the key that AWS failed is not made by itself",
+            guessed(),
+            rests(Reason::KeyInForceUnknown, 600),
+        ),
+        (
+            "however long that stays so",
+            guessed().after(9 * 3600).sees(failed(Action::Start)),
+            rests(Reason::KeyInForceUnknown, 600),
+        ),
+        (
+            "a person's wish to try now is one more call with it",
+            guessed().with(|s| s.intent.retry = Some("now".into())),
+            starts(key(1)),
+        ),
+        (
+            "another key is tried, for it cannot be the active one as well",
+            guessed().wants(Wanted::Key(key(2))),
+            starts(key(2)),
+        ),
+        (
+            "a key that could not be used meanwhile is tried again with no active key known",
+            guessed()
+                .key_is(KeyProblem::Disabled)
+                .sees(failed(Action::Start))
+                .with(|s| s.intent.key_problem = None),
+            starts(key(1)),
+        ),
+        (
+            "a refusal that has nothing to do with the key is waited out with no active key known",
+            unguessed().calls().refused(Class::Denied, "AccessDeniedException"),
+            waits(Reason::AccessDenied, 300, 300),
         ),
         (
             "a call that a crash left without an outcome may still arrive while its signature lives, on anybody's clock",
@@ -228,6 +264,10 @@ fn limits(service: Service) -> Vec<Row> {
     let third_of_contest = fought(3).ledger.calls[0].at();
     let contested = fought(3).after(39).sees(Observation::Off);
     let over = DAY - contested.now.duration_since(third_of_contest).as_secs();
+    let contested_once = contested.clone();
+    // It is the second one then that is to be a day old.
+    let later = contested.now + jiff::SignedDuration::from_secs(100);
+    let over_again = DAY - later.duration_since(contested.ledger.calls[1].at()).as_secs();
     let old = OLDEST_SESSION + jiff::SignedDuration::from_secs(1);
     let old_session = |wanted| {
         Situation::of(service).wants(wanted).with(|s| s.session_age = Some(old)).sees(Observation::Off)
@@ -237,6 +277,23 @@ fn limits(service: Service) -> Vec<Row> {
             "after three corrections in a day the operator does not fight on",
             contested,
             waits(Reason::Contested, 600, over),
+        ),
+        (
+            "a person's wish to try now gets past the corrections of a day",
+            contested_once.clone().with(|s| s.intent.retry = Some("now".into())),
+            starts(key(1)),
+        ),
+        (
+            "a person's wish gets past the corrections of a day only once",
+            contested_once
+                .with(|s| s.intent.retry = Some("now".into()))
+                .calls()
+                .accepted()
+                .after(1)
+                .converged()
+                .after(39)
+                .sees(Observation::Off),
+            waits(Reason::Contested, 600, over_again),
         ),
         (
             "when the budget is used up the wait ends when the oldest call ages out",

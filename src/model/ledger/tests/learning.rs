@@ -1,6 +1,6 @@
 //! What an observation teaches a ledger, and what it does not.
 
-use super::{empty, fault, seconds, with_call};
+use super::{empty, fault, read_again, seconds, with_call};
 use crate::api::ledger::{Action, InForce, Outcome, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::Service;
 use crate::model::fault::Class;
@@ -122,6 +122,33 @@ fn a_look_within_30_seconds_of_a_call_teaches_nothing_unless_it_shows_what_was_a
             Some(in_force),
             "encrypted all along"
         );
+    }
+}
+
+#[test]
+fn look_after_a_confirmed_call_is_news_also_after_a_restart() {
+    for service in BOTH {
+        let called = with_call(&empty(service), midnight(), Some(Ok(())));
+        for effect in [
+            Observation::On(key(1)),
+            Observation::Changing(None),
+            Observation::Changing(Some(Action::Start)),
+            failed(Action::Start),
+        ] {
+            let confirmed = read_again(&seen(&called, &effect, 2));
+            assert!(confirmed.calls[0].confirmed, "{effect:?}");
+            assert!(!may_be_stale(&confirmed, &Observation::Off, seconds(4)), "{effect:?}");
+            assert_eq!(
+                seen(&confirmed, &Observation::Off, 4).in_force,
+                Some(in_force(None, 4)),
+                "{effect:?}"
+            );
+            let called_again = with_call(&confirmed, seconds(5), Some(Ok(())));
+            assert!(may_be_stale(&called_again, &Observation::Off, seconds(6)), "the next call is another");
+        }
+        for other in [Observation::Changing(Some(Action::Stop)), failed(Action::Stop), Observation::Missing] {
+            assert!(!seen(&called, &other, 2).calls[0].confirmed, "{other:?}");
+        }
     }
 }
 

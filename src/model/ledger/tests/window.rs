@@ -36,7 +36,17 @@ fn planned(action: Action) -> Reservation {
 
 fn call(number: usize, at: Timestamp, action: Action, outcome: Outcome) -> Call {
     let (id, time, target) = (format!("{number}"), MicroTime(at), target(action));
-    Call { id, target, time, outcome, code: None, correction: false, after_failure: false }
+    Call {
+        id,
+        target,
+        time,
+        outcome,
+        code: None,
+        correction: false,
+        after_failure: false,
+        confirmed: false,
+        retry: None,
+    }
 }
 
 /// Every sequence of `length` of these.

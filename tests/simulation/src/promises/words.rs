@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::StreamKey;
-use stream_encryption_operator::api::condition::{ConditionType, Reason, Truth, find};
+use stream_encryption_operator::api::condition::{ConditionType, Reason, Standing, Truth, find};
 use stream_encryption_operator::api::ledger::Owner;
 use stream_encryption_operator::api::stream_encryption::{
     EncryptionStatus, KeyStatus, KeyType, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_operator::controller::book::owner;
 use stream_encryption_operator::model::fault::Fault;
-use stream_encryption_operator::model::ledger::READ_LAG;
+use stream_encryption_operator::model::ledger::{self, READ_LAG};
 use stream_encryption_operator::model::observation::{Look, Observation};
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -44,6 +44,8 @@ pub(super) struct ShownOf {
     missing: bool,
     /// Whether a look showed the past by an unknown time.
     blurred: bool,
+    /// The time that a look showed, when it showed the effect of the operator's last call, and when its visit first said something.
+    confirmed: Option<(Timestamp, Timestamp)>,
 }
 
 impl ShownOf {
@@ -81,7 +83,17 @@ enum What {
         settled: bool,
         /// Whether the past was shown, by an unknown time.
         blurred: bool,
+        /// Whether the effect of the operator's last call is shown.
+        effect: bool,
     },
+}
+
+/// The last look of a visit, where it must be believed: it came after one that has shown the effect of the operator's last call.
+#[derive(Clone, Debug)]
+pub(super) struct Believed {
+    arn: String,
+    /// Whether the stream was shown as encrypted.
+    on: bool,
 }
 
 /// A key of AWS as the status writes it.
@@ -112,7 +124,7 @@ fn claimed(
 impl Promises {
     /// A visit has ended well, or has written something: what it was shown counts from now on. Tells whether it was shown
     /// something at all.
-    pub fn visit_says(&mut self, task: usize) -> bool {
+    pub fn visit_says(&mut self, task: usize, now: Timestamp) -> bool {
         let Some(glimpses) = self.unsaid.get_mut(&task).map(std::mem::take) else { return false };
         for Glimpse { replica, arn, at, disbelieved, what } in glimpses {
             let shown = self.shown.entry(arn).or_default();
@@ -121,7 +133,10 @@ impl Promises {
                     shown.forget(disbelieved);
                     shown.missing = true;
                 }
-                What::Stream { real, settled, blurred } => {
+                What::Stream { real, settled, blurred, effect } => {
+                    if effect {
+                        shown.confirmed = Some((at, now));
+                    }
                     shown.last.insert(replica, at);
                     shown.missing = false;
                     if settled {
@@ -152,6 +167,7 @@ impl Promises {
     /// A visit is over.
     pub fn visit_ends(&mut self, task: usize) {
         self.unsaid.remove(&task);
+        self.believed.remove(&task);
         self.begun.remove(&task);
     }
 }
@@ -167,6 +183,7 @@ impl State {
         }
         let arn = stream.to_string();
         let lag = self.world.settings().read_lag;
+        self.must_be_believed(stream, seen);
         let what = match seen {
             Ok(None) if !self.replicas[replica].mistaken => What::Missing,
             Ok(Some(look)) if look.arn == *stream => {
@@ -183,13 +200,64 @@ impl State {
                     let (state, encryption) = (&look.state, &look.encryption);
                     format!("operator {replica} looks at {}: {state:?} {encryption:?}", stream.name())
                 });
-                What::Stream { real, settled, blurred: fault == Some("ReadLag") }
+                let effect = self.shows_the_effect_of_the_last_call(stream, look);
+                What::Stream { real, settled, blurred: fault == Some("ReadLag"), effect }
             }
             Ok(_) | Err(_) => return,
         };
         let disbelieved = now + DISBELIEF + self.clocks_apart();
         let glimpse = Glimpse { replica, arn, at: now - lag, disbelieved, what };
         self.promises.unsaid.entry(self.polled.task).or_default().push(glimpse);
+    }
+
+    /// Whether a look shows that the last call of the stream's ledger is being carried out, or was.
+    fn shows_the_effect_of_the_last_call(&self, stream: &StreamArn, look: &Look) -> bool {
+        let Some(ledger) = self.store.ledger(&ledger::name(stream)) else { return false };
+        let observation = Observation::of(stream, Some(look));
+        ledger::last_open(&ledger.spec).is_some_and(|call| ledger::shows(&observation, &call.target))
+    }
+
+    /// Notes the last look of a visit, if the operator has no reason to take it for old.
+    fn must_be_believed(&mut self, stream: &StreamArn, seen: &Result<Option<Look>, Fault>) {
+        let task = self.polled.task;
+        self.promises.believed.remove(&task);
+        let arn = stream.to_string();
+        let observation = match seen {
+            Ok(Some(look)) if look.arn == *stream => Observation::of(stream, Some(look)),
+            Ok(_) | Err(_) => return,
+        };
+        let Some(on) = observation.settled().map(|key| key.is_some()) else { return };
+        let begun = self.promises.begun.get(&task).copied().unwrap_or(self.now);
+        let confirmed = self.promises.shown.get(&arn).and_then(|shown| shown.confirmed);
+        let last = self.promises.last_reserved(&arn);
+        if confirmed.is_some_and(|(at, said)| last.is_some_and(|last| last < at) && said < begun) {
+            self.promises.believed.insert(task, Believed { arn, on });
+        }
+    }
+
+    /// P6: what AWS has just shown, after it had shown the effect of the operator's last call, is not contradicted.
+    fn contradicts(&mut self, of: &Owner, status: &StreamEncryptionStatus) {
+        let Some(Believed { arn, on }) = self.promises.believed.get(&self.polled.task).cloned() else {
+            return;
+        };
+        if status.stream.as_ref().is_none_or(|stream| stream.arn != arn) {
+            return;
+        }
+        let now = self.now;
+        let said_encrypted = find(&status.conditions, ConditionType::Encrypted)
+            .is_some_and(|condition| condition.status == Truth::True.as_str());
+        let said = status.encryption_status;
+        let contradicted = if on {
+            said == Some(EncryptionStatus::Disabled)
+        } else {
+            said_encrypted || said == Some(EncryptionStatus::Enabled) || status.key_in_force.is_some()
+        };
+        if contradicted {
+            self.promises.break_with("P6", now, || {
+                let shown = if on { "ENABLED" } else { "DISABLED" };
+                format!("{} says {said:?}, and AWS has just shown {shown}", of.name)
+            });
+        }
     }
 
     /// P6 and P9: what a status says was observed, and every wait has a reason and an end.
@@ -200,7 +268,7 @@ impl State {
         status: &StreamEncryptionStatus,
     ) {
         let now = self.now;
-        let looked = self.promises.visit_says(self.polled.task);
+        let looked = self.promises.visit_says(self.polled.task, now);
         let of = owner(before);
         let known = before.status.clone().unwrap_or_default();
         // Calls age out, and the status tells of it: that is news, and comes to an end by itself.
@@ -240,6 +308,19 @@ impl State {
             self.promises.break_with("P9", now, || format!("the status of {} has no reason", of.name));
             return;
         };
+        // Where AWS could not be asked of all that there is to know, what was last known is kept.
+        let not_of_the_look = matches!(reason.standing(), Standing::Unknown | Standing::Unchanged)
+            || matches!(
+                reason,
+                Reason::NotPermitted
+                    | Reason::RolesDiffer
+                    | Reason::DisableNotPermitted
+                    | Reason::AccessDenied
+                    | Reason::SpecInvalid
+            );
+        if !not_of_the_look {
+            self.contradicts(&of, status);
+        }
         let waits = matches!(
             reason,
             Reason::EnablingFailed | Reason::DisablingFailed | Reason::NotApplied | Reason::Contested

@@ -35,6 +35,11 @@ pub(super) fn enabled_is_enough(input: &Input<'_>) -> Decision {
     noted(&Input { intent: &intent, ..input.clone() })
 }
 
+/// What KMS reports of the active key is not looked at.
+pub(super) fn lost_key_is_ready(input: &Input<'_>) -> Decision {
+    noted(&Input { active_key_problem: None, ..input.clone() })
+}
+
 /// What AWS has just said is said at once.
 pub(super) fn without_settling(input: &Input<'_>) -> Decision {
     let decision = noted(input);

@@ -254,6 +254,7 @@ impl SpoiledRecords {
     fn to_be_written(&self, name: &str, spec: &StreamLedgerSpec) -> StreamLedgerSpec {
         let mut written = spec.clone();
         match self.bug {
+            Bug::EffectForgotten => written.calls.iter_mut().for_each(|call| call.confirmed = false),
             Bug::UnknownRefunded => written.calls.retain(|call| call.outcome != Outcome::Unknown),
             Bug::BackoffInMemory => match written.attempts.take() {
                 Some(attempts) => {

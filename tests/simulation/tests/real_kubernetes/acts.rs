@@ -142,6 +142,7 @@ pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
         next_attempt_time: Some(Time(time())),
         encrypted_since: Some(Time(time())),
         plain_text_since: None,
+        active_key_unusable_since_time: None,
         verified_time: Some(Time(time())),
         conditions: vec![condition("Ready", "KeyAccessDenied"), condition("Stalled", "KeyAccessDenied")],
     };
@@ -171,6 +172,8 @@ pub(crate) fn ledger_spec(number: usize) -> StreamLedgerSpec {
         code,
         correction: false,
         after_failure: true,
+        confirmed: true,
+        retry: Some("ü".repeat(256)),
     };
     let calls = |count: usize| (0..count).map(|n| call(n.to_string(), None)).collect();
     let attempts = |reason: usize, retry: usize| Attempts {
