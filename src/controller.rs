@@ -19,6 +19,7 @@ mod execute;
 mod finalize;
 pub mod memory;
 mod observe;
+mod publish;
 pub mod records;
 mod report;
 mod resolve;
@@ -29,7 +30,7 @@ use finalize::Hold;
 use records::{RecordError, Records};
 
 pub use context::{Clock, Decide, Operator, Rules};
-pub use report::malformed;
+pub use publish::malformed;
 
 /// Visits one resource once, as it is now, and tells when to be back. `cached` only says that there is one: a cache lags,
 /// and if its watch ever lost a change, nothing but the next change would tell.

@@ -41,6 +41,7 @@ pub struct Metrics {
     reconcile_duration: Histogram,
     time_to_encrypted: Family<OfService, Histogram>,
     leader: Gauge,
+    events_lost: Counter,
 }
 
 /// How a visit ended.
@@ -98,6 +99,7 @@ impl Default for Metrics {
             reconcile_duration: Histogram::new(VISIT_SECONDS),
             time_to_encrypted: Family::new_with_constructor(|| Histogram::new(PLAIN_TEXT_SECONDS)),
             leader: Gauge::default(),
+            events_lost: Counter::default(),
         };
         for result in [Ended::ok, Ended::conflict, Ended::error] {
             let _ = metrics.reconciles.get_or_create(&Reconcile { result });
@@ -136,6 +138,11 @@ impl Metrics {
         family.observe(after.as_secs_f64().max(0.0));
     }
 
+    /// An event that Kubernetes did not take.
+    fn event_lost(&self) {
+        self.events_lost.inc();
+    }
+
     /// A visit of a resource.
     pub fn reconciled(&self, ended: Ended, took: Duration) {
         self.reconciles.get_or_create(&Reconcile { result: ended }).inc();
@@ -168,6 +175,7 @@ impl Metrics {
             "How long records were in plain text until AWS said ENABLED",
             self.time_to_encrypted.clone(),
         );
+        registry.register("events_lost", "Events that Kubernetes did not take", self.events_lost.clone());
         moment.register(&mut registry);
         let mut text = String::new();
         // Writing to a String does not fail.

@@ -54,8 +54,13 @@ pub trait Records: Send + Sync + 'static {
         status: &StreamEncryptionStatus,
     ) -> impl Future<Output = Result<(), RecordError>> + Send;
 
-    /// Tells what happened in an event. It is lost where that fails: events are for people, not for decisions.
-    fn tell(&self, resource: &Owner, happening: &Happening) -> impl Future<Output = ()> + Send;
+    /// Publishes an event. It is lost where that fails: events are for people, not for decisions. The loss is reported and counted
+    /// on the way.
+    fn tell(
+        &self,
+        resource: &Owner,
+        happening: &Happening,
+    ) -> impl Future<Output = Result<(), RecordError>> + Send;
 
     /// Adds or removes the operator's finalizer.
     fn set_finalizer(

@@ -7,8 +7,6 @@ use crate::controller::records::RecordError;
 
 /// How long any request may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
-/// The field manager of everything that the operator writes.
-pub(super) const MANAGER: &str = "stream-encryption-operator";
 
 /// A request with its deadline, and its error in our words.
 pub(super) async fn ask<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RecordError> {

@@ -107,11 +107,15 @@ impl<P: Streams> Streams for Counted<P> {
 }
 
 impl<P: Records> Records for Counted<P> {
-    async fn tell(&self, resource: &Owner, happening: &Happening) {
+    async fn tell(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
         if let Some((service, after)) = happening.encrypted_after {
             self.metrics.encrypted(service, after);
         }
-        self.port.tell(resource, happening).await;
+        let published = self.port.tell(resource, happening).await;
+        if published.is_err() {
+            self.metrics.event_lost();
+        }
+        published
     }
 
     async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {

@@ -123,7 +123,9 @@ impl Records for Paper {
         *self.status.lock().unwrap() = Some(status.clone());
         Ok(())
     }
-    async fn tell(&self, _: &Owner, _: &Happening) {}
+    async fn tell(&self, _: &Owner, _: &Happening) -> Result<(), RecordError> {
+        Ok(())
+    }
     async fn set_finalizer(&self, _: &StreamEncryption, _: bool) -> Result<(), RecordError> {
         Ok(())
     }
