@@ -42,6 +42,7 @@ pub struct Metrics {
     time_to_encrypted: Family<OfService, Histogram>,
     leader: Gauge,
     events_lost: Counter,
+    encryption_left_on: Counter,
 }
 
 /// How a visit ended.
@@ -100,6 +101,7 @@ impl Default for Metrics {
             time_to_encrypted: Family::new_with_constructor(|| Histogram::new(PLAIN_TEXT_SECONDS)),
             leader: Gauge::default(),
             events_lost: Counter::default(),
+            encryption_left_on: Counter::default(),
         };
         for result in [Ended::ok, Ended::conflict, Ended::error] {
             let _ = metrics.reconciles.get_or_create(&Reconcile { result });
@@ -143,6 +145,11 @@ impl Metrics {
         self.events_lost.inc();
     }
 
+    /// A deleted resource was let go, and its stream was to be turned off and is not.
+    fn encryption_left_on(&self) {
+        self.encryption_left_on.inc();
+    }
+
     /// A visit of a resource.
     pub fn reconciled(&self, ended: Ended, took: Duration) {
         self.reconciles.get_or_create(&Reconcile { result: ended }).inc();
@@ -176,6 +183,11 @@ impl Metrics {
             self.time_to_encrypted.clone(),
         );
         registry.register("events_lost", "Events that Kubernetes did not take", self.events_lost.clone());
+        registry.register(
+            "encryption_left_on",
+            "Resources deleted with deletionPolicy Disable whose stream was left as it is",
+            self.encryption_left_on.clone(),
+        );
         moment.register(&mut registry);
         let mut text = String::new();
         // Writing to a String does not fail.

@@ -35,6 +35,8 @@ pub struct Visit {
     pub status: Option<StreamEncryptionStatus>,
     /// Whether a write of the status since then went unheard: it may have landed, or may land yet.
     pub unheard: bool,
+    /// How many looks in a row AWS has not answered.
+    pub unanswered: u32,
     /// Until when the look is good.
     pub look_due: Option<Timestamp>,
     /// The retry annotation then; set by [`Memory::keep`].

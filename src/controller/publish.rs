@@ -11,10 +11,10 @@ use tracing::info;
 use super::context::Operator;
 use super::memory::Visit;
 use super::records::{AFTER_CONFLICT, Happening, RecordError, Records};
-use crate::api::FIELD_MANAGER;
 use crate::api::condition::{ConditionType, Reason, Truth, find, standing};
 use crate::api::ledger::Owner;
 use crate::api::stream_encryption::{Service, StreamEncryptionStatus};
+use crate::api::{FIELD_MANAGER, RETRY_ANNOTATION};
 use crate::aws::Streams;
 
 /// What became of a status.
@@ -38,13 +38,13 @@ pub(super) async fn say<A: Streams, R: Records>(
     looked: bool,
     make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
 ) -> Result<Said, RecordError> {
-    let before = standing.cloned().unwrap_or_default();
-    let status = make(&before);
     let last = visit.status.as_ref();
-    let may_repeat = looked
-        || visit.unheard
-        || changed_by_another(read)
-        || last.is_none_or(|last| *last != make(last));
+    let is_foreign = changed_by_another(read);
+    // Where somebody else has written, what was said before is what this process remembers of it.
+    let own = last.filter(|_| is_foreign && !visit.unheard);
+    let before = own.or(standing).cloned().unwrap_or_default();
+    let status = make(&before);
+    let may_repeat = looked || visit.unheard || is_foreign || last.is_none_or(|last| *last != make(last));
     let mut unheard = visit.unheard;
     if standing != Some(&status) && may_repeat {
         match operator.records.write_status(read, &status).await {
@@ -129,7 +129,8 @@ async fn tell<A: Streams, R: Records>(
     before: &StreamEncryptionStatus,
     status: &StreamEncryptionStatus,
 ) {
-    let Some(mut happening) = transition(&before.conditions, &status.conditions) else { return };
+    let happening = transition(&before.conditions, &status.conditions);
+    let Some(mut happening) = happening.or_else(|| retried_in_vain(before, status)) else { return };
     happening.encrypted_after = encrypted_after(before, status, operator.clock.now());
     let me = owner(read);
     info!(
@@ -141,6 +142,21 @@ async fn tell<A: Streams, R: Records>(
     );
     // A loss is counted and in the log.
     operator.records.tell(&me, &happening).await.ok();
+}
+
+/// What a person is told whose retry changed nothing: a retry that did is told by what it changed.
+fn retried_in_vain(before: &StreamEncryptionStatus, status: &StreamEncryptionStatus) -> Option<Happening> {
+    let retry = status.last_handled_retry.as_ref();
+    let retry = retry.filter(|retry| before.last_handled_retry.as_ref() != Some(*retry))?;
+    let ready = find(&status.conditions, ConditionType::Ready).map_or("", |ready| &ready.message);
+    let note = format!("The retry {retry:?} of the annotation {RETRY_ANNOTATION} changed nothing: {ready}");
+    Some(Happening {
+        warning: false,
+        reason: "RetryHandled".to_owned(),
+        action: "Retry",
+        note,
+        encrypted_after: None,
+    })
 }
 
 /// For how long records were in plain text, if that has just ended.

@@ -15,6 +15,10 @@ use crate::api::stream_encryption::{KeyObjectReference, Service, StreamEncryptio
 /// How long after a conflict everything is read and decided anew.
 pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
 
+/// The reason of the event that a deleted resource was let go although the encryption of its stream was to be turned off first. The
+/// metrics count it, whether or not Kubernetes takes the event.
+pub const ENCRYPTION_LEFT_ON: &str = "EncryptionLeftOn";
+
 /// The reads and writes of a reconcile.
 pub trait Records: Send + Sync + 'static {
     /// The resource as it is now.

@@ -3,6 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::age;
+use super::asked::retry_of;
 use super::case::{Case, Sight};
 use super::context::Operator;
 use super::memory::Visit;
@@ -30,16 +32,15 @@ pub(super) async fn report<A: Streams, R: Records>(
     case: Case,
     decision: Decision,
 ) -> Result<Timestamp, RecordError> {
-    let make = |before: &StreamEncryptionStatus| status(resource, before, &case, &decision);
-    let said = say(
-        operator,
-        &resource.metadata,
-        resource.status.as_ref(),
-        &case.visit,
-        case.look_is_fresh(),
-        make,
-    )
-    .await?;
+    let unanswered = match case.sight {
+        Sight::Failed(_) => case.visit.unanswered.saturating_add(1),
+        Sight::At { .. } => 0,
+        Sight::NotYet => case.visit.unanswered,
+    };
+    let make = |before: &StreamEncryptionStatus| status(resource, before, &case, &decision, unanswered);
+    let said =
+        say(operator, &resource.metadata, resource.status.as_ref(), &case.visit, case.look_is_fresh(), make)
+            .await?;
     let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
     let visit = Visit {
         look: case.look().map(|(at, look)| (at, look.clone())),
@@ -49,6 +50,7 @@ pub(super) async fn report<A: Streams, R: Records>(
         waiting: Some((decision.reason, since)),
         status: said.status,
         unheard: said.unheard,
+        unanswered,
         look_due: Some(decision.look_due),
         ..case.visit
     };
@@ -63,7 +65,9 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     visit: &Visit,
     why: Unresolved,
 ) -> Result<Timestamp, RecordError> {
+    let mut unanswered = visit.unanswered;
     let (reason, words) = match why {
+        Unresolved::Suspended => (Reason::Suspended, String::new()),
         Unresolved::Spec(words) => (Reason::SpecInvalid, format!("The spec has no meaning: {words}.")),
         Unresolved::Identity(fault) => {
             tracing::warn!(
@@ -71,29 +75,47 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
                 message = fault.message,
                 "AWS does not tell whose credentials these are"
             );
+            unanswered = unanswered.saturating_add(1);
             (fault.class.reason(), message::identity(fault.class))
         }
     };
     let now = operator.clock.now();
     let make = |before: &StreamEncryptionStatus| {
+        if reason == Reason::Suspended {
+            return age::suspended(resource, before, now);
+        }
         let generation = resource.metadata.generation;
         let mut status = before.clone();
         status.observed_generation = generation;
+        status.suspended_since_time = None;
         status.conditions = standing(&before.conditions, reason, &words, generation, now);
         // What was seen of the stream and the key was so of the spec that it speaks of, and is not taken back.
         let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
-        status.conditions.extend(kept.into_iter().filter_map(|kind| find(&before.conditions, kind).cloned()));
+        let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
+        status.conditions.extend(kept.map(|old| {
+            let encrypted = old.type_ == ConditionType::Encrypted.as_str();
+            if encrypted && age::is_outdated(before, unanswered) {
+                age::outdated(old, before, reason, generation, now)
+            } else {
+                old.clone()
+            }
+        }));
         // No attempt is planned for what is asked for now.
         status.next_attempt_time = None;
         status
     };
     let said = say(operator, &resource.metadata, resource.status.as_ref(), visit, false, make).await?;
     let since = backoff::given_since(visit.waiting, reason, now);
-    let wait = backoff::look_again(since, now, SignedDuration::from_secs(5), SignedDuration::from_mins(5));
+    let wait = if reason == Reason::Suspended {
+        operator.rules.drift_interval
+    } else {
+        backoff::look_again(since, now, SignedDuration::from_secs(5), SignedDuration::from_mins(5))
+    };
     let visit = Visit {
         waiting: Some((reason, since)),
         status: said.status,
         unheard: said.unheard,
+        unanswered,
         look_due: None,
         ..visit.clone()
     };
@@ -107,11 +129,35 @@ fn status(
     before: &StreamEncryptionStatus,
     case: &Case,
     decision: &Decision,
+    unanswered: u32,
+) -> StreamEncryptionStatus {
+    if decision.reason.standing() == Standing::Unchanged {
+        return age::suspended(resource, before, case.now);
+    }
+    let mut status = decided(resource, before, case, decision);
+    if age::is_outdated(before, unanswered)
+        && let Some(known) =
+            status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
+    {
+        *known = age::outdated(known, before, decision.reason, resource.metadata.generation, case.now);
+    }
+    status.last_handled_retry = match case.sight {
+        // It waits, like everything else.
+        Sight::Failed(_) => before.last_handled_retry.clone(),
+        Sight::NotYet | Sight::At { .. } => retry_of(resource),
+    };
+    age::set_describe_time(&mut status, before, case.look().map(|(at, _)| at));
+    status
+}
+
+/// What of it is decided.
+fn decided(
+    resource: &StreamEncryption,
+    before: &StreamEncryptionStatus,
+    case: &Case,
+    decision: &Decision,
 ) -> StreamEncryptionStatus {
     let generation = resource.metadata.generation;
-    if decision.reason.standing() == Standing::Unchanged {
-        return unchanged(before, generation, case.now, &message::ready(&case.input(), decision));
-    }
     let input = case.input();
     let mut status = StreamEncryptionStatus {
         observed_generation: generation,
@@ -150,30 +196,6 @@ fn status(
     status.failure = failure(before, case);
     status.conditions.push(encrypted(&before.conditions, case, decision, generation));
     status.conditions.extend(key_usable(&before.conditions, case, decision, generation));
-    status
-}
-
-/// Suspended: all stays as it was but the generation that is spoken of.
-fn unchanged(
-    before: &StreamEncryptionStatus,
-    generation: Option<i64>,
-    now: Timestamp,
-    words: &str,
-) -> StreamEncryptionStatus {
-    let mut status = before.clone();
-    status.observed_generation = generation;
-    status.next_attempt_time = None;
-    status.conditions.retain(|old| {
-        old.type_ != ConditionType::Reconciling.as_str() && old.type_ != ConditionType::Stalled.as_str()
-    });
-    for condition in &mut status.conditions {
-        condition.observed_generation = generation;
-    }
-    if find(&status.conditions, ConditionType::Ready).is_none() {
-        let ready =
-            condition(&[], ConditionType::Ready, Truth::Unknown, Reason::Suspended, words, generation, now);
-        status.conditions.insert(0, ready);
-    }
     status
 }
 

@@ -7,8 +7,8 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::ask::ask_for;
-use crate::api::{FIELD_MANAGER, FINALIZER};
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use crate::api::{FIELD_MANAGER, FINALIZER};
 use crate::controller::records::RecordError;
 
 /// A resource, live.

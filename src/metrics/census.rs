@@ -46,6 +46,8 @@ pub struct Census {
     longest_plain_text: SignedDuration,
     /// Resources whose key cannot be used.
     unusable_keys: u32,
+    /// How long ago AWS answered last, of the stream of which it answered least lately.
+    oldest_describe: Option<SignedDuration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,6 +91,12 @@ impl Census {
             let left = calls.limit.saturating_sub(calls.used);
             self.lowest_calls_left = Some(self.lowest_calls_left.map_or(left, |lowest| lowest.min(left)));
         }
+        // What is suspended, or not this resource's, is not described on purpose.
+        let described = status.last_describe_time.as_ref().filter(|_| is_described(status));
+        if let Some(described) = described {
+            let age = now.duration_since(described.0);
+            self.oldest_describe = Some(self.oldest_describe.map_or(age, |oldest| oldest.max(age)));
+        }
         // Plain text that is asked for is nothing to wait for.
         let since = status.plain_text_since.as_ref();
         if let Some(since) = since.filter(|_| spec.encryption == Encryption::Enabled) {
@@ -130,6 +138,15 @@ impl Census {
             "How long the stream that has been in plain text longest has been so",
             longest,
         );
+        if let Some(age) = self.oldest_describe {
+            let oldest = Gauge::<f64, AtomicU64>::default();
+            oldest.set(age.as_secs_f64().max(0.0));
+            registry.register(
+                "oldest_describe_age_seconds",
+                "How long ago AWS last answered a Describe, of the stream where that is longest ago",
+                oldest,
+            );
+        }
         registry.register("unusable_keys", "Resources whose key cannot be used", gauge(self.unusable_keys));
     }
 }
@@ -146,6 +163,22 @@ impl Moment {
             census.register(registry);
         }
     }
+}
+
+/// Whether the operator looks at the stream of a resource with this status, if AWS lets it.
+fn is_described(status: &StreamEncryptionStatus) -> bool {
+    !matches!(
+        reason_of_ready(status),
+        Some(
+            Reason::Suspended
+                | Reason::NotPermitted
+                | Reason::RolesDiffer
+                | Reason::DisableNotPermitted
+                | Reason::StreamOwnedByAnother
+                | Reason::LedgerUnreadable
+                | Reason::SpecInvalid
+        )
+    )
 }
 
 fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {

@@ -24,7 +24,8 @@ fn api(play: &Play) -> Api<StreamEncryption> {
 
 /// Changes the status as another field manager.
 async fn restore(play: &Play, status: &Value) {
-    let parameters = PatchParams { field_manager: Some("velero-server".to_owned()), ..PatchParams::default() };
+    let parameters =
+        PatchParams { field_manager: Some("velero-server".to_owned()), ..PatchParams::default() };
     let patch = Patch::Merge(json!({ "status": status }));
     api(play).patch_status("orders", &parameters, &patch).await.expect("the status is restored");
 }

@@ -1,6 +1,7 @@
 //! Malformed and huge resources, as the watch brings them: each is told in its status, and none stops the operator.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -92,6 +93,8 @@ struct Paper {
     resource: Option<StreamEncryption>,
     ledgers: Mutex<Vec<StreamLedger>>,
     status: Mutex<Option<StreamEncryptionStatus>>,
+    /// Whether a status that is written gets no answer.
+    silent: AtomicBool,
 }
 
 impl Records for Paper {
@@ -121,7 +124,8 @@ impl Records for Paper {
     }
     async fn write_status(&self, _: &ObjectMeta, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
         *self.status.lock().unwrap() = Some(status.clone());
-        Ok(())
+        let silent = self.silent.load(Ordering::Relaxed);
+        if silent { Err(RecordError::Unavailable("no answer".to_owned())) } else { Ok(()) }
     }
     async fn tell(&self, _: &Owner, _: &Happening) -> Result<(), RecordError> {
         Ok(())
@@ -299,6 +303,20 @@ proptest! {
             prop_assert!(retry.is_none_or(|retry| retry.chars().count() <= 256));
         }
     }
+}
+
+#[tokio::test]
+async fn unreadable_resource_is_reported_again_after_an_unheard_write() {
+    let operator = operator(None);
+    let read = ObjectMeta { uid: Some("uid-1".to_owned()), generation: Some(1), ..ObjectMeta::default() };
+    malformed(&operator, &read, "stream is missing").await.unwrap();
+    operator.records.silent.store(true, Ordering::Relaxed);
+    malformed(&operator, &read, "key is wrong").await.unwrap_err();
+    operator.records.silent.store(false, Ordering::Relaxed);
+    malformed(&operator, &read, "stream is missing").await.unwrap();
+    let status = operator.records.status.lock().unwrap().clone().unwrap();
+    let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+    assert!(ready.message.contains("stream is missing"), "{}", ready.message);
 }
 
 #[test]

@@ -142,6 +142,9 @@ pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
         next_attempt_time: Some(Time(time())),
         encrypted_since: Some(Time(time())),
         plain_text_since: None,
+        last_describe_time: Some(Time(time())),
+        suspended_since_time: Some(Time(time())),
+        last_handled_retry: Some("monday".to_owned()),
         verified_time: Some(Time(time())),
         conditions: vec![condition("Ready", "KeyAccessDenied"), condition("Stalled", "KeyAccessDenied")],
     };
