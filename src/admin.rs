@@ -13,8 +13,9 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tracing::info;
+
+mod server;
 
 /// The media type of `OpenMetrics`.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -47,13 +48,12 @@ pub struct Admin {
 
 impl Admin {
     /// Serves at `address` for as long as the process runs: it answers until the last call is finished.
-    pub async fn serve(self, address: SocketAddr) -> anyhow::Result<()> {
-        let listener = TcpListener::bind(address)
-            .await
+    pub fn serve(self, address: SocketAddr) -> anyhow::Result<()> {
+        let listener = server::bind(address)
             .with_context(|| format!("cannot listen on {address}: choose another --listen"))?;
         let address = listener.local_addr()?;
         info!(%address, "serves /metrics, /readyz and /healthz");
-        tokio::spawn(async move { axum::serve(listener, self.router()).await });
+        tokio::spawn(server::serve(listener, self.router()));
         Ok(())
     }
 

@@ -21,6 +21,8 @@ mod recorded;
 mod recordings;
 mod requests;
 mod sessions;
+mod signable;
+mod source;
 mod timestamp;
 
 pub use clients::{Aws, BadEndpoints, Endpoints};

@@ -12,6 +12,8 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::telemetry::error_chain;
+
 /// The lease's name, in the operator's namespace.
 pub const LEASE: &str = "stream-encryption-operator";
 /// How long a lease is good after its last renewal, in seconds. A replica that dies is followed after this time.
@@ -63,7 +65,8 @@ impl Candidate {
                 Err(error) => Err(error),
             };
             if let Err(error) = lost {
-                warn!(%error, lease = LEASE, "the lease cannot be read or written; may the operator do so in its namespace?");
+                let error = error_chain(&error);
+                warn!(error, lease = LEASE, "the lease cannot be read or written");
                 tokio::select! {
                     () = tokio::time::sleep(AGAIN) => {}
                     () = end.cancelled() => {}

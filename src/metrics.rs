@@ -220,6 +220,8 @@ fn call(outcome: Result<(), Class>) -> Word {
         Class::Throttled => "Throttled",
         Class::Transient => "Transient",
         Class::UnknownOutcome => "UnknownOutcome",
+        Class::NoCredentials => "NoCredentials",
+        Class::CredentialsRejected => "CredentialsRejected",
         Class::Denied => "Denied",
         Class::Key(_) => "Key",
         Class::KeyRefused => "KeyRefused",

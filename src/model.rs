@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod claims;
+pub mod credentials;
 pub mod decision;
 pub mod fault;
 pub mod iam;

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use kube::Client;
 use kube::runtime::reflector::Store;
-use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -14,7 +14,7 @@ use crate::admin::{Admin, Readiness};
 use crate::aws::{Aws, Endpoints, Urgency};
 use crate::controller::memory::Memory;
 use crate::controller::{Clock, Operator, Rules};
-use crate::kubernetes::Cluster;
+use crate::kubernetes::{Cluster, connection};
 use crate::leader::Candidate;
 use crate::metrics::{Census, Counted, Metrics, Moment};
 use crate::model::decision::decide;
@@ -39,7 +39,7 @@ struct Shared {
 
 /// Runs until SIGTERM or SIGINT; calls in flight are finished first. A second signal ends it at once.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    let cluster = cluster().await?;
+    let cluster = connection::config().await?;
     let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
     let shared = Arc::new(shared(&settings, &client).await?);
     let end = told_to_end()?;
@@ -47,10 +47,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let asked = shared.clone();
         let metrics = Arc::new(move || asked.metrics.told(&asked.moment()));
         let admin = Admin { readiness: shared.readiness.clone(), metrics };
-        admin.serve(address).await?;
+        admin.serve(address)?;
     }
-    let watch =
-        Watch { client, namespace: settings.watch_namespace.clone(), concurrency: settings.concurrency };
+    let watch = Watch {
+        client,
+        server: cluster.cluster_url.to_string(),
+        namespace: settings.watch_namespace.clone(),
+        concurrency: settings.concurrency,
+        has_default_policy: settings.default_policy.is_some(),
+    };
     info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "started");
     if settings.leader_election {
         let candidate = Candidate::new(&cluster, &settings.namespace, settings.identity.clone())?;
@@ -81,14 +86,6 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
         memory: Memory::default(),
     };
     Ok(Shared { operator, metrics, readiness: Readiness::default(), resources: Mutex::default() })
-}
-
-/// The API server, from KUBECONFIG or the pod's service account.
-async fn cluster() -> anyhow::Result<Config> {
-    let mut config = Config::infer().await.context("no cluster: set KUBECONFIG, or run in a pod")?;
-    // Each request has a deadline of its own, and the next visit retries with what is true then.
-    config.default_retry = false;
-    Ok(config)
 }
 
 /// Cancelled at SIGTERM or SIGINT.

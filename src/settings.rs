@@ -13,6 +13,7 @@ use crate::model::permission::Policy;
 use crate::model::stream::Region;
 
 pub mod iam;
+mod names;
 
 /// Keeps Amazon Data Firehose and Kinesis data streams encrypted with the key you asked for.
 #[derive(Debug, Parser)]
@@ -80,7 +81,7 @@ pub struct RunArguments {
     /// How many resources to work on at a time. Namespaces take turns.
     #[arg(long, env = "CONCURRENCY", default_value_t = 32)]
     pub concurrency: u16,
-    /// Serve /metrics, /healthz and /readyz at this address, such as 0.0.0.0:8080. Default: nowhere.
+    /// Serve /metrics, /healthz and /readyz at this address, such as [::]:8080 (IPv4 and IPv6). Default: nowhere.
     #[arg(long, env = "LISTEN")]
     pub listen: Option<SocketAddr>,
     /// Work only while holding the lease of this operator: for more than one replica.
@@ -131,7 +132,15 @@ impl RunArguments {
         let within = |what: &str, good: bool, range: &str| {
             if good { Ok(()) } else { Err(anyhow::anyhow!("{what} must be {range}")) }
         };
-        within("--namespace", !self.namespace.is_empty(), "the name of a namespace")?;
+        names::namespace("--namespace (POD_NAMESPACE)", &self.namespace)?;
+        let watch_namespace = given(&self.watch_namespace);
+        if let Some(namespace) = &watch_namespace {
+            names::namespace("--watch-namespace (WATCH_NAMESPACE)", namespace)?;
+        }
+        let identity = given(&self.identity);
+        if let Some(identity) = &identity {
+            names::identity("--identity (POD_NAME)", identity)?;
+        }
         within("--aws-rate-percent", (1..=100).contains(&self.aws_rate_percent), "from 1 to 100")?;
         within(
             "--drift-interval-seconds",
@@ -142,7 +151,7 @@ impl RunArguments {
         within("--concurrency", self.concurrency > 0, "at least 1")?;
         Ok(Settings {
             namespace: self.namespace.clone(),
-            watch_namespace: given(&self.watch_namespace),
+            watch_namespace,
             region: given(&self.region)
                 .ok_or_else(|| anyhow::anyhow!("set AWS_REGION or --region, such as eu-west-1"))?
                 .parse()?,
@@ -153,7 +162,7 @@ impl RunArguments {
             concurrency: self.concurrency,
             listen: self.listen,
             leader_election: self.leader_election,
-            identity: given(&self.identity),
+            identity,
         })
     }
 }
@@ -242,6 +251,44 @@ mod tests {
             let error = format!("{:#}", run(&["--default-policy", &policy]).unwrap_err());
             assert!(error.contains(words), "{policy}: {error}");
         }
+    }
+
+    #[test]
+    fn name_that_no_namespace_can_have_is_rejected() {
+        let long = "a".repeat(64);
+        for (name, words) in [
+            ("default,data", "must be one namespace"),
+            ("Data", "name of a namespace"),
+            ("data ", "name of a namespace"),
+            (" data", "name of a namespace"),
+            ("data\n", "name of a namespace"),
+            ("my.data", "name of a namespace"),
+            ("-data", "name of a namespace"),
+            ("da/ta", "name of a namespace"),
+            (&long, "name of a namespace"),
+        ] {
+            for flag in ["--watch-namespace", "--namespace"] {
+                let error = run(&[&format!("{flag}={name}")]).unwrap_err().to_string();
+                assert!(error.contains(words) && error.contains(flag), "{flag} {name:?}: {error}");
+            }
+        }
+        let longest = "a".repeat(63);
+        for name in ["data", "team-1", "1", &longest] {
+            let settings = run(&["--watch-namespace", name]).unwrap();
+            assert_eq!(settings.watch_namespace.as_deref(), Some(name));
+        }
+        assert_eq!(run(&["--watch-namespace", ""]).unwrap().watch_namespace, None);
+        assert!(run(&["--namespace", ""]).is_err());
+    }
+
+    #[test]
+    fn identity_that_a_lease_cannot_have_is_rejected() {
+        let long = "a".repeat(110);
+        for identity in ["pod 1", "pod\n", "pöd", &long] {
+            let error = run(&["--identity", identity]).unwrap_err().to_string();
+            assert!(error.contains("--identity") && error.contains("name of the pod"), "{error}");
+        }
+        assert_eq!(run(&["--identity", "operator-1"]).unwrap().identity.as_deref(), Some("operator-1"));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Logs: to standard error, as JSON or for people. Traces, with the feature `otlp`: to a collector.
 
+use std::io::IsTerminal as _;
+use std::{env, io};
+
 use anyhow::Context as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -9,6 +12,10 @@ use crate::settings::LogFormat;
 
 #[cfg(feature = "otlp")]
 mod traces;
+mod words;
+
+use words::Lines;
+pub use words::error_chain;
 
 /// What sends the last traces when it is dropped.
 #[must_use = "dropped at once, it sends no traces"]
@@ -17,13 +24,22 @@ pub struct Telemetry {
     _traces: Option<traces::Traces>,
 }
 
+/// Colours are for terminals; <https://no-color.org>.
+fn colours_are_wanted() -> bool {
+    io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Starts logging and tracing, once per process; within a tokio runtime, which sends the traces.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
-    let filter = EnvFilter::try_new(filter)
+    // AWS's SDK warns of each attempt to obtain credentials that fails; the operator tells each cause once.
+    let quiet = format!("aws_config::meta::credentials=error,aws_config::profile=error,{filter}");
+    let filter = EnvFilter::try_new(quiet)
         .with_context(|| format!("{filter:?} is not a log filter: write info, or debug,kube=warn"))?;
     // A line that cannot be written (a full disk, a reader that is gone) is lost. To say so on standard error, as is the
     // default, would panic: it is the same file.
-    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let coloured = format == LogFormat::Text && colours_are_wanted();
+    let stderr = move || Lines { to: io::stderr(), coloured };
+    let lines = fmt::layer().with_writer(stderr).with_ansi(coloured).log_internal_errors(false);
     let lines = match format {
         LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).boxed(),
         LogFormat::Text => lines.with_target(false).boxed(),

@@ -154,7 +154,11 @@ reasons! {
     WrongStream => Progressing,
     /// The operator's rights in AWS do not suffice.
     AccessDenied => Progressing,
-    /// AWS does not answer.
+    /// No credentials for AWS could be obtained, so nothing was sent.
+    NoCredentials => Unknown,
+    /// AWS does not accept the operator's credentials, its clock, or its use of the region.
+    CredentialsRejected => Unknown,
+    /// AWS does not answer, or answers with an internal error.
     AwsUnreachable => Unknown,
     /// AWS asks the operator to slow down.
     AwsThrottled => Unknown,

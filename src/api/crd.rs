@@ -14,12 +14,9 @@ use super::stream_encryption::{StreamEncryption, UNSEEN};
 #[must_use]
 pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
-        ("streamencryptionpolicies.streamencryption.dev.yaml", without_null(StreamEncryptionPolicy::crd())),
-        (
-            "streamencryptions.streamencryption.dev.yaml",
-            unseen_at_first(without_null(StreamEncryption::crd())),
-        ),
-        ("streamledgers.streamencryption.dev.yaml", without_null(StreamLedger::crd())),
+        ("streamencryptionpolicies.streamencryption.dev.yaml", corrected(StreamEncryptionPolicy::crd())),
+        ("streamencryptions.streamencryption.dev.yaml", unseen_at_first(corrected(StreamEncryption::crd()))),
+        ("streamledgers.streamencryption.dev.yaml", corrected(StreamLedger::crd())),
     ]
 }
 
@@ -42,28 +39,41 @@ fn unseen_at_first(mut definition: CustomResourceDefinition) -> CustomResourceDe
     definition
 }
 
-/// The derive makes every optional field nullable. A field that is left out and one that is null would then be two
-/// states of the same thing: CEL takes a null field for a written one, and `GitOps` shows a difference between them.
-fn without_null(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+/// The derive's schema as Kubernetes and its users want it. See [`correct`].
+fn corrected(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            forbid_null(schema);
+            correct(schema);
         }
     }
     definition
 }
 
-fn forbid_null(schema: &mut JSONSchemaProps) {
+/// Corrects a schema and every schema in it:
+///
+/// - The derive makes every optional field nullable. A field that is left out and one that is null would then be two states of the
+///   same thing: CEL takes a null field for a written one, and `GitOps` shows a difference between them.
+/// - Kubernetes has no unsigned integers: some API servers since 1.34 warn of the format `uint32`. The bounds say the same.
+/// - A description is shown by `kubectl explain` as plain text, where rustdoc's backticks are noise.
+fn correct(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    if schema.format.as_deref() == Some("uint32") {
+        schema.format = Some("int32".to_owned());
+        schema.minimum = schema.minimum.or(Some(0.0));
+        schema.maximum = schema.maximum.or(Some(f64::from(i32::MAX)));
+    }
+    if let Some(description) = &mut schema.description {
+        description.retain(|character| character != '`');
+    }
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
-        forbid_null(property);
+        correct(property);
     }
     match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(items)) => forbid_null(items),
-        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(forbid_null),
+        Some(JSONSchemaPropsOrArray::Schema(items)) => correct(items),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(correct),
         None => {}
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        forbid_null(values);
+        correct(values);
     }
 }

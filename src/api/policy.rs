@@ -42,10 +42,10 @@ pub struct StreamEncryptionPolicySpec {
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 512)))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(p, p == 'AWS_OWNED_CMK' || p.matches('^arn:([*]|aws(-[a-z]+)*):kms:([*]|[a-z]+(-[a-z]+)+-[0-9]+):(own|[0-9]{12}):(key/[a-zA-Z0-9*-]{1,128}|alias/[a-zA-Z0-9/_*-]{1,250})$'))").message("write AWS_OWNED_CMK, or patterns of ARNs: arn:aws:kms:REGION:ACCOUNT:key/ID or arn:aws:kms:REGION:ACCOUNT:alias/NAME, with * for the partition, for the region or in the last part; the account is 12 digits or own"))]
     pub keys: Vec<String>,
-    /// Whether encryption may be turned off: encryption: Disabled, deletionPolicy: Disable.
+    /// Whether encryption may be turned off: encryption: Disabled, deletionPolicy: Disable. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_disable: bool,
-    /// Calls of Start and Stop per stream in 24 hours, of AWS's 25.
+    /// Calls of Start and Stop per stream in 24 hours, of AWS's 25. Default: 20.
     #[serde(default = "default_calls")]
     #[schemars(range(min = 1, max = 25))]
     pub max_calls_per_day: u32,

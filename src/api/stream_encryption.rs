@@ -6,7 +6,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 /// What a user asks for: this stream is encrypted with this key.
@@ -36,9 +36,13 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Encryption", type_ = "string", json_path = ".status.encryptionStatus"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Region", type_ = "string", json_path = ".status.stream.region", priority = 1),
-    printcolumn(name = "Key in force", type_ = "string", json_path = ".status.keyInForce.arn", priority = 1),
-    printcolumn(name = "Calls", type_ = "integer", json_path = ".status.calls.used", priority = 1),
-    printcolumn(name = "Next attempt", type_ = "date", json_path = ".status.nextAttemptTime", priority = 1),
+    // The first of them that is there: the ARN, or the type of a key that has none to show.
+    printcolumn(name = "Key", type_ = "string", json_path = ".status.keyInForce['arn','type']", priority = 1),
+    printcolumn(name = "Calls used", type_ = "integer", json_path = ".status.calls.used", priority = 1),
+    printcolumn(name = "Calls limit", type_ = "integer", json_path = ".status.calls.limit", priority = 1),
+    printcolumn(name = "Plaintext since", type_ = "date", json_path = ".status.plainTextSince", priority = 1),
+    // A date is printed as an age, and a time to come has none.
+    printcolumn(name = "Next attempt", type_ = "string", json_path = ".status.nextAttemptTime", priority = 1),
     printcolumn(
         name = "Last describe",
         type_ = "date",
@@ -62,16 +66,16 @@ pub struct StreamEncryptionSpec {
     /// The key that encrypts the records. Absent: any key will do, and a plain-text stream gets the AWS-owned one; a key that somebody chose is never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyReference>,
-    /// Whether the stream is to be encrypted. Disabled turns encryption off, and needs a policy that allows it.
+    /// Whether the stream is to be encrypted. Disabled turns encryption off, and needs a policy that allows it. Default: Enabled.
     #[serde(default)]
     pub encryption: Encryption,
-    /// What happens when somebody else changes the stream's encryption: Correct it, or Report it and call nothing.
+    /// What happens when somebody else changes the stream's encryption: Correct it, or Report it and call nothing. Default: Correct.
     #[serde(default)]
     pub drift: Drift,
-    /// What happens in AWS when this resource is deleted: Retain leaves the stream as it is; Disable turns encryption off first, and needs a policy that allows it.
+    /// What happens in AWS when this resource is deleted: Retain leaves the stream as it is; Disable turns encryption off first, and needs a policy that allows it. Default: Retain.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
-    /// While true, the operator neither looks at the stream nor changes it.
+    /// While true, the operator neither looks at the stream nor changes it. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
     /// Further proof, beyond what AWS says of the stream.
@@ -109,11 +113,17 @@ pub struct StreamReference {
 
 /// The two services that encrypt streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = described_by_its_field)]
 pub enum Service {
     /// Amazon Data Firehose.
     Firehose,
     /// Amazon Kinesis Data Streams.
     Kinesis,
+}
+
+/// In an optional field the derive puts a type's words in the place of the field's, which say more.
+fn described_by_its_field(schema: &mut Schema) {
+    schema.remove("description");
 }
 
 /// Which key: the AWS-owned one, or a customer managed one by ARN, alias or reference.
@@ -122,7 +132,7 @@ pub enum Service {
 #[x_kube(validation = Rule::new("self.type != 'CUSTOMER_MANAGED_CMK' || [has(self.arn), has(self.alias), has(self.ref)].filter(given, given).size() == 1").message("write exactly one of arn, alias and ref with CUSTOMER_MANAGED_CMK"))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyReference {
-    /// `AWS_OWNED_CMK` (on Kinesis that is alias/aws/kinesis) or `CUSTOMER_MANAGED_CMK`.
+    /// `AWS_OWNED_CMK` (on Kinesis that is the AWS managed key alias/aws/kinesis) or `CUSTOMER_MANAGED_CMK`.
     #[serde(rename = "type")]
     pub kind: KeyType,
     /// The key's ARN: arn:aws:kms:REGION:ACCOUNT:key/ID. An alias goes into alias.
@@ -155,10 +165,10 @@ pub enum KeyType {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyObjectReference {
-    /// kms.services.k8s.aws/v1alpha1.
+    /// The object's API version, which is kms.services.k8s.aws/v1alpha1.
     #[x_kube(validation = Rule::new("self == 'kms.services.k8s.aws/v1alpha1'").message("write apiVersion: kms.services.k8s.aws/v1alpha1, the keys of ACK"))]
     pub api_version: String,
-    /// Key.
+    /// The object's kind, which is Key.
     #[x_kube(validation = Rule::new("self == 'Key'").message("write kind: Key"))]
     pub kind: String,
     /// The object's name.
@@ -201,7 +211,7 @@ pub enum DeletionPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
-    /// Write one marked record into the stream after each change, and read in the answer whether it was encrypted. It reaches the stream's destination.
+    /// Write one marked record into the stream after each change, and read in the answer whether it was encrypted. It reaches the stream's destination. Default: false.
     #[serde(default)]
     pub put_record: bool,
 }
@@ -278,6 +288,7 @@ pub struct PreviousKey {
 
 /// AWS's words for where a stream's encryption stands (`DeliveryStreamEncryptionStatus`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = described_by_its_field)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EncryptionStatus {
     /// Start was called; records are still in plain text, or under the old key.
@@ -366,7 +377,7 @@ pub struct Calls {
     pub used: u32,
     /// How many the operator allows itself in 24 hours; AWS allows 25.
     pub limit: u32,
-    /// When the oldest of them stops counting.
+    /// When the oldest of them stops counting: 24 hours after it was made, and 31 minutes more for clocks that differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_free: Option<Time>,
 }

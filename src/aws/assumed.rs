@@ -17,10 +17,12 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleOutput;
 use aws_sdk_sts::types::Tag;
 use sha2::{Digest, Sha256};
 
-use super::credentials::Own;
-use super::faults::{fault, no_session, not_sent, unreadable};
+use super::credentials::{Own, Session};
+use super::faults::{fault, no_session, not_sent, not_signed, unreadable};
 use super::pacing::{Quota, Turn};
 use super::requests::{DEADLINE, Requests};
+use super::signable::unsignable;
+use crate::model::credentials::Missing;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::principal::{Principal, Role, SESSION_TAGS};
 use crate::model::stream::Region;
@@ -67,11 +69,20 @@ impl Assume {
             .role_session_name(session_name(by))
             .set_tags(Some(tags(by)?))
             .duration_seconds(i32::try_from(LASTS.as_secs()).unwrap_or(i32::MAX));
-        let send = async || {
-            let own = self.own.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
+        let send_as = async |own: Session| {
             let signed = Builder::default().credentials_provider(own.credentials);
             let request = request.clone().customize().config_override(signed);
             request.send().await.map_err(|error| fault(OPERATION, &error))
+        };
+        let send = async || {
+            let own = self.own.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
+            let outcome = send_as(own.clone()).await;
+            if outcome.as_ref().is_err_and(Fault::rejects_the_session) && self.own.rejected(&own).await {
+                let other =
+                    self.own.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
+                return send_as(other).await;
+            }
+            outcome
         };
         credentials(self.requests.read(&self.quota, turn, send).await?)
     }
@@ -81,7 +92,12 @@ fn credentials(answer: AssumeRoleOutput) -> Result<Credentials, Fault> {
     let given = answer.credentials.ok_or_else(|| unreadable(OPERATION, "Credentials"))?;
     let expiry = given.expiration.try_into().map_err(|_| unreadable(OPERATION, "Expiration"))?;
     let token = Some(given.session_token);
-    Ok(Credentials::new(given.access_key_id, given.secret_access_key, token, Some(expiry), "AssumeRole"))
+    let credentials =
+        Credentials::new(given.access_key_id, given.secret_access_key, token, Some(expiry), "AssumeRole");
+    match unsignable(&credentials) {
+        Some(cause) => Err(not_signed(OPERATION, Missing::Unsignable, &cause)),
+        None => Ok(credentials),
+    }
 }
 
 fn tags(by: &Principal) -> Result<Vec<Tag>, Fault> {

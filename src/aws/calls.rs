@@ -37,7 +37,8 @@ impl Calls {
         Self { requests, sessions }
     }
 
-    /// Sends a request that only reads: up to three times, when AWS throttles or does not answer.
+    /// Sends a request that only reads: up to three times, when AWS throttles or does not answer; and with another session
+    /// at once, where AWS does not accept the one that was kept.
     pub(super) async fn read<T, F>(
         &self,
         quota: &Quota,
@@ -48,7 +49,15 @@ impl Calls {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let send = async || send(self.sessions.of(quota.operation, by, urgency, EARLY).await?).await;
+        let session = async || self.sessions.of(quota.operation, by, urgency, EARLY).await;
+        let send = async || {
+            let kept = session().await?;
+            let outcome = send(kept.clone()).await;
+            if self.sessions.is_another_due(by, &kept, outcome.as_ref().err()).await {
+                return send(session().await?).await;
+            }
+            outcome
+        };
         self.requests.read(quota, &Turn::of(by, urgency), send).await
     }
 
@@ -82,7 +91,12 @@ impl Calls {
     where
         F: Future<Output = Result<T, Fault>>,
     {
-        let send = async || send(self.session(quota.operation, by).await?).await;
+        let send = async || {
+            let session = self.session(quota.operation, by).await?;
+            let outcome = send(session.clone()).await;
+            self.sessions.is_another_due(by, &session, outcome.as_ref().err()).await;
+            outcome
+        };
         self.requests.at_once(quota, send).await
     }
 

@@ -12,7 +12,10 @@ use std::time::{Duration, SystemTime};
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
+use tracing::warn;
 
 use super::calls::Calls;
 use super::credentials::Clock;
@@ -24,6 +27,7 @@ use super::pacing::{DEFAULT_SHARE, Pacer, Quota};
 use super::port::{Identity, Streams, Urgency};
 use super::requests::{DEADLINE, Requests};
 use super::sessions::Sessions;
+use super::source::Source;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
 use crate::model::fault::{Fault, Operation};
@@ -90,21 +94,39 @@ impl Aws {
     /// yet, so missing credentials show at the first one.
     pub async fn new(endpoints: Endpoints) -> Result<Self, BadEndpoints> {
         endpoints.check()?;
+        if std::env::var_os("AWS_CA_BUNDLE").is_some_and(|bundle| !bundle.is_empty()) {
+            warn!(
+                "AWS_CA_BUNDLE is set, and AWS's SDK for Rust does not read it: name the file in SSL_CERT_FILE instead"
+            );
+        }
         let config = loader(&endpoints).load().await;
-        Ok(Self::over(config, endpoints.region, Pacer::new(endpoints.share), Arc::new(SystemTime::now)))
+        let (pacer, region) = (Pacer::new(endpoints.share), endpoints.region.clone());
+        let http_client = config.http_client();
+        let make = move || -> BoxFuture<'static, _> {
+            let loader = loader(&endpoints);
+            let loader = match &http_client {
+                Some(http_client) => loader.http_client(http_client.clone()),
+                None => loader,
+            };
+            Box::pin(async move { provider(&loader.load().await) })
+        };
+        let source = Source::new(Box::new(make), |name| std::env::var(name).ok());
+        Ok(Self::of(config, source, region, pacer, Arc::new(SystemTime::now)))
     }
 
     /// AWS as `config` reaches it from `region`, paced by `pacer`, its sessions dated by `clock`.
     #[must_use]
     pub fn over(config: SdkConfig, region: Region, pacer: Pacer, clock: Clock) -> Self {
-        let provider = config.credentials_provider().unwrap_or_else(|| {
-            unreachable!("the default chain is always set; that it finds nothing shows when it is asked")
-        });
+        let provider = provider(&config);
+        Self::of(config, provider, region, pacer, clock)
+    }
+
+    fn of(config: SdkConfig, source: impl Into<Source>, region: Region, pacer: Pacer, clock: Clock) -> Self {
         let mut config = config.into_builder().disable_clock_skew_correction(true);
         config.set_credentials_provider(None);
         let config = config.build();
         let requests = Requests::new(pacer.clone());
-        let sessions = Sessions::new(provider, &config, region.clone(), requests.clone(), clock);
+        let sessions = Sessions::new(source, &config, region.clone(), requests.clone(), clock);
         let calls = Calls::new(requests, sessions);
         let kms = Arc::new(Kms::new(config.clone(), calls.clone()));
         Self {
@@ -197,6 +219,12 @@ impl Streams for Aws {
         let session = self.calls.session(Operation::GetCallerIdentity, by).await?;
         Ok(session.age.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX)))
     }
+}
+
+fn provider(config: &SdkConfig) -> SharedCredentialsProvider {
+    config.credentials_provider().unwrap_or_else(|| {
+        unreachable!("the default chain is always set; that it finds nothing shows when it is asked")
+    })
 }
 
 fn loader(endpoints: &Endpoints) -> ConfigLoader {

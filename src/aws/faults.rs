@@ -11,16 +11,18 @@ use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
+use super::credentials::NoSession;
+use crate::model::credentials::Missing;
 use crate::model::fault::{Answer, Class, Fault, Operation, classify};
 
 /// The code of a fault for an answer that the operator cannot read.
 const UNREADABLE: &str = "UnreadableAnswer";
-/// The code of a fault for a request that could not be signed.
-const NO_CREDENTIALS: &str = "NoCredentials";
 /// The longest code or other word of AWS's, in bytes: what a ledger can hold. An outcome that could not be recorded would stay open.
 pub(super) const LONGEST_CODE: usize = 128;
 /// The longest message, in bytes: enough for every message of AWS's, and for a line of the log.
 pub(super) const LONGEST_MESSAGE: usize = 4096;
+/// The longest cause of missing credentials, in bytes: each visit of each resource logs it.
+const LONGEST_CAUSE: usize = 160;
 
 /// What `error` means for `operation`.
 pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Fault
@@ -28,11 +30,11 @@ where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let http = error.raw_response().map(|response| response.status().as_u16());
+    if let (SdkError::DispatchFailure(_), Some(why)) = (error, credentials_error(error)) {
+        return no_session(operation, &why.into());
+    }
     match error {
         SdkError::ConstructionFailure(_) => without_code(operation, error, Answer::NotSent),
-        SdkError::DispatchFailure(_) if no_credentials(error) => {
-            not_sent(operation, classify(operation, Answer::NotSent), NO_CREDENTIALS, &words(error))
-        }
         // Of what cannot be read under a status that says yes, the SDKs of services that speak XML make an error without a code.
         SdkError::ServiceError(_) if http.is_some_and(|http| (200..300).contains(&http)) => {
             without_code(operation, error, Answer::None)
@@ -65,14 +67,19 @@ pub(super) fn not_sent(operation: Operation, class: Class, code: &str, message: 
     Fault { operation, class, code: Some(code.to_owned()), message: cut(message, LONGEST_MESSAGE) }
 }
 
-/// There are no credentials for the request, so it is not sent.
-pub(super) fn no_session(operation: Operation, error: &CredentialsError) -> Fault {
-    not_sent(operation, Class::Transient, NO_CREDENTIALS, &words(error))
+/// There are no credentials for the request, so it is not sent. The whole cause is in the log already.
+pub(super) fn no_session(operation: Operation, why: &NoSession) -> Fault {
+    not_signed(operation, why.missing, &cut(&why.cause, LONGEST_CAUSE))
 }
 
 /// The same, because nobody provided any in time.
 pub(super) fn no_session_in_time(operation: Operation) -> Fault {
-    not_sent(operation, Class::Transient, NO_CREDENTIALS, "no session could be had in time")
+    not_signed(operation, Missing::TimedOut, "no session could be had in time")
+}
+
+/// There is nothing to sign the request with, so it is not sent.
+pub(super) fn not_signed(operation: Operation, missing: Missing, message: &str) -> Fault {
+    not_sent(operation, classify(operation, Answer::NotSigned), missing.code(), message)
 }
 
 /// What a read found; nothing for what AWS does not know. Only what was asked for can be missing: where the session for it
@@ -86,7 +93,7 @@ pub(super) fn found<T>(operation: Operation, answer: Result<T, Fault>) -> Result
 }
 
 /// An error and its causes in one line, for the log: without the request and the answer, which may be long and not ours to keep.
-fn words(error: &dyn Error) -> String {
+pub(super) fn words(error: &dyn Error) -> String {
     let mut words = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -141,15 +148,15 @@ fn without_namespace(code: &str) -> &str {
 }
 
 /// Credentials are fetched before a request is sent, so a request without them never left.
-fn no_credentials(error: &(dyn Error + 'static)) -> bool {
+fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.is::<CredentialsError>() {
-            return true;
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 /// What the body says beside what the SDK reads: `InvalidKMSResourceException` of Firehose carries KMS's own code in a

@@ -22,6 +22,7 @@ use super::port::Urgency;
 use super::timestamp::{dated, timestamp};
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
+use crate::model::credentials::Missing;
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::Key;
 use crate::model::observation::{Look, Shown, StreamState};
@@ -153,7 +154,7 @@ fn refuse_old(operation: Operation, session: &Session) -> Result<(), Fault> {
     match session.age {
         Some(age) if age >= OLDEST_SESSION => {
             let message = format!("the AWS session is {} s old, more than Firehose takes", age.as_secs());
-            Err(not_sent(operation, Class::Transient, "SessionTooOld", &message))
+            Err(not_sent(operation, Class::NoCredentials, Missing::SessionTooOld.code(), &message))
         }
         _ => Ok(()),
     }

@@ -245,7 +245,7 @@ impl Kinesis {
 /// A key that KMS cannot name just now must not look like another key: that would be drift, and cost a call. KMS was not
 /// even asked if the fault is another operation's.
 fn may_answer_later(fault: &Fault) -> bool {
-    fault.operation != Operation::DescribeKey || matches!(fault.class, Class::Throttled | Class::Transient)
+    fault.operation != Operation::DescribeKey || fault.class.leaves_the_question_open()
 }
 
 fn look(summary: &StreamDescriptionSummary, encryption: Shown) -> Result<Look, Fault> {

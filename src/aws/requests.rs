@@ -75,7 +75,7 @@ impl Requests {
             Err(fault) if fault.operation != quota.operation => {}
             Err(Fault { class: Class::Throttled, .. }) => self.pacer.throttled(quota),
             // No answer says nothing about the rate.
-            Err(Fault { class: Class::Transient | Class::UnknownOutcome, .. }) => {}
+            Err(Fault { class: Class::Transient | Class::UnknownOutcome | Class::NoCredentials, .. }) => {}
             Ok(_) | Err(_) => self.pacer.succeeded(quota),
         }
         outcome

@@ -7,17 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::assumed::{Assume, LASTS};
 use super::bounded::Bounded;
-use super::credentials::{Clock, Kept, Own, Session};
+use super::credentials::{Clock, Kept, Own, Session, Slot};
 use super::faults::no_session;
 use super::pacing::Turn;
 use super::port::Urgency;
 use super::requests::Requests;
+use super::source::Source;
 use crate::model::fault::{Fault, Operation};
 use crate::model::principal::{Principal, Role};
 use crate::model::stream::Region;
@@ -39,29 +39,29 @@ struct Inner {
 }
 
 /// A role's session for one principal, once there is one. One request at a time asks for it.
-type Assumed = Arc<Mutex<Option<Kept>>>;
+type Assumed = Arc<Mutex<Slot>>;
 
 impl Sessions {
-    /// The sessions of `provider`'s credentials and of the roles that these may assume, dated by `clock`.
+    /// The sessions of `source`'s credentials and of the roles that these may assume, dated by `clock`.
     pub(super) fn new(
-        provider: SharedCredentialsProvider,
+        source: impl Into<Source>,
         config: &SdkConfig,
         region: Region,
         requests: Requests,
         clock: Clock,
     ) -> Self {
-        Self::at_most(SESSIONS, provider, config, region, requests, clock)
+        Self::at_most(SESSIONS, source, config, region, requests, clock)
     }
 
     fn at_most(
         limit: usize,
-        provider: SharedCredentialsProvider,
+        source: impl Into<Source>,
         config: &SdkConfig,
         region: Region,
         requests: Requests,
         clock: Clock,
     ) -> Self {
-        let own = Arc::new(Own::new(provider, clock.clone()));
+        let own = Arc::new(Own::new(source, clock.clone()));
         let assume = Assume::new(config, region, requests, own.clone());
         Self(Arc::new(Inner { own, assume, assumed: Bounded::new(limit), clock }))
     }
@@ -81,6 +81,25 @@ impl Sessions {
         }
     }
 
+    /// Gives `session` up where a fault shows that AWS does not accept it any more. Whether the next one may be another.
+    pub(super) async fn is_another_due(
+        &self,
+        by: &Principal,
+        session: &Session,
+        fault: Option<&Fault>,
+    ) -> bool {
+        if !fault.is_some_and(Fault::rejects_the_session) {
+            return false;
+        }
+        match &by.role {
+            Some(_) => {
+                let slot = self.0.assumed.get_or_put_with(by, Assumed::default);
+                slot.lock().await.give_up(session, (self.0.clock)())
+            }
+            None => self.0.own.rejected(session).await,
+        }
+    }
+
     async fn assumed(
         &self,
         role: &Role,
@@ -90,8 +109,8 @@ impl Sessions {
     ) -> Result<Session, Fault> {
         let Inner { assume, assumed, clock, .. } = &*self.0;
         let slot = assumed.get_or_put_with(by, Assumed::default);
-        let mut kept = slot.lock().await;
-        if let Some(session) = kept.as_ref().and_then(|kept| kept.session(clock(), lasting)) {
+        let mut slot = slot.lock().await;
+        if let Some(session) = slot.kept.as_ref().and_then(|kept| kept.session(clock(), lasting)) {
             return Ok(session);
         }
         // Counted from before the request, by this clock: whatever AWS's clock says, it ends no later than this.
@@ -100,7 +119,7 @@ impl Sessions {
         debug!(role = %role.arn, namespace = by.namespace, resource = by.resource, "assumed the role");
         let ends = since + LASTS;
         let until = credentials.expiry().map_or(ends, |expiry| expiry.min(ends));
-        Ok(kept.insert(Kept::new(credentials, since, until)).session_at(clock()))
+        Ok(slot.kept.insert(Kept::new(credentials, since, until)).session_at(clock()))
     }
 }
 

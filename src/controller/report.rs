@@ -76,7 +76,7 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
                 "AWS does not tell whose credentials these are"
             );
             unanswered = unanswered.saturating_add(1);
-            (fault.class.reason(), message::identity(fault.class))
+            (fault.class.reason(), message::identity(&fault))
         }
     };
     let now = operator.clock.now();

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::controller::records::RecordError;
+use crate::telemetry::error_chain;
 
 /// How long any request may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
@@ -44,6 +45,6 @@ fn told(error: &kube::Error) -> RecordError {
         kube::Error::SerdeError(error) => {
             RecordError::Unusable(format!("it is not of the expected form: {error}"))
         }
-        other => RecordError::Unavailable(other.to_string()),
+        other => RecordError::Unavailable(error_chain(other)),
     }
 }

@@ -5,9 +5,12 @@
 use futures_util::{Stream, StreamExt};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 
 use super::ask::ask;
+use super::trimmed::Trimmed;
+use super::watches;
 use crate::api::stream_encryption::KeyObjectReference;
 use crate::controller::records::{RecordError, ReferencedKey};
 use crate::model::object::can_be_named;
@@ -29,7 +32,7 @@ pub(super) async fn arn(
     if !can_be_named(&reference.name) {
         return Ok(ReferencedKey::NotReady);
     }
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind());
+    let api: Api<Trimmed<DynamicObject>> = Api::namespaced_with(client.clone(), namespace, &kind());
     let request = async {
         match api.get(&reference.name).await {
             Ok(key) => Ok(Some(key)),
@@ -45,7 +48,8 @@ pub(super) async fn arn(
     };
     match ask(request).await {
         Ok(Some(key)) => {
-            let arn = key.data.pointer("/status/ackResourceMetadata/arn").and_then(serde_json::Value::as_str);
+            let arn =
+                key.0.data.pointer("/status/ackResourceMetadata/arn").and_then(serde_json::Value::as_str);
             Ok(arn.map_or(ReferencedKey::NotReady, |arn| ReferencedKey::Arn(arn.to_owned())))
         }
         Ok(None) => Ok(ReferencedKey::NotReady),
@@ -59,14 +63,14 @@ pub fn changes(
     client: Client,
     namespace: Option<&str>,
 ) -> impl Stream<Item = (String, String)> + Send + 'static {
-    let api: Api<DynamicObject> = match namespace {
+    let api: Api<Trimmed<PartialObjectMeta<DynamicObject>>> = match namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &kind()),
         None => Api::all_with(client, &kind()),
     };
-    let events = watcher(api, watcher::Config::default()).default_backoff();
+    let events = watcher(api, watches::config()).default_backoff();
     // Where the kind is not installed each attempt fails, and is made again with a growing wait.
     events.touched_objects().filter_map(async |touched| {
-        let metadata = touched.ok()?.metadata;
+        let metadata = touched.ok()?.0.metadata;
         Some((metadata.namespace?, metadata.name?))
     })
 }

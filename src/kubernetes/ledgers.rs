@@ -16,9 +16,24 @@ pub(super) async fn read(api: &Api<StreamLedger>, name: &str) -> Result<Option<S
     ask_for(api.get(name)).await
 }
 
+/// How many ledgers are read at a time.
+const PAGE_SIZE: u32 = 50;
+
 /// Every ledger.
 pub(super) async fn list(api: &Api<StreamLedger>) -> Result<Vec<StreamLedger>, RecordError> {
-    Ok(ask(api.list(&ListParams::default())).await?.items)
+    let mut ledgers = Vec::new();
+    let mut page = ListParams::default().limit(PAGE_SIZE);
+    loop {
+        let read = ask(api.list(&page)).await?;
+        ledgers.extend(read.items.into_iter().map(|mut ledger| {
+            ledger.metadata.managed_fields = None;
+            ledger
+        }));
+        match read.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page.continue_token = Some(token),
+            None => return Ok(ledgers),
+        }
+    }
 }
 
 /// Makes a ledger.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::Client;
@@ -12,9 +12,12 @@ use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::ask::{ask, ask_for};
+use super::presence::Presence;
+use super::trimmed::Trimmed;
+use super::watches;
 use crate::api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
 use crate::controller::records::RecordError;
 
@@ -67,26 +70,55 @@ fn selects(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> b
     }
 }
 
-/// Word of every policy that appears, changes or goes, for ever; a broken watch is begun `again`.
-pub fn changes(client: Client, again: impl Backoff + 'static) -> impl Stream<Item = ()> + Send + 'static {
-    let api: Api<PartialObjectMeta<StreamEncryptionPolicy>> = Api::all(client);
-    let events = watcher(api, watcher::Config::default()).backoff(again);
+/// Word of every policy that appears, changes or goes, for ever; a broken watch is begun `again`. Logs a warning when no policy
+/// allows anything: when there is none in the cluster, and no default policy.
+pub fn changes(
+    client: Client,
+    has_default: bool,
+    again: impl Backoff + 'static,
+) -> impl Stream<Item = ()> + Send + 'static {
+    let api: Api<Trimmed<PartialObjectMeta<StreamEncryptionPolicy>>> = Api::all(client);
+    let mut presence = Presence::default();
+    let events = watcher(api, watches::config()).backoff(again).inspect_ok(move |event| {
+        match presence.observe(event) {
+            Some(true) => info!("there is a StreamEncryptionPolicy"),
+            Some(false) if has_default => info!("there is no StreamEncryptionPolicy but the default policy"),
+            Some(false) => warn!(
+                "no StreamEncryptionPolicy exists and no default policy is set: every stream is NotPermitted and nothing is \
+                 called; create a policy, for example config/policies/own-account.yaml"
+            ),
+            None => {}
+        }
+    });
     events.touched_objects().filter_map(async |touched| touched.ok().map(drop))
 }
 
-/// The name of every namespace that appears, changes or goes, for ever: its labels say which policies select it.
+/// The name of every namespace that appears, changes or goes, for ever: its labels say which policies select it. Logs a warning
+/// when the only watched namespace does not exist.
 pub fn namespace_changes(
     client: Client,
     namespace: Option<&str>,
     again: impl Backoff + 'static,
 ) -> impl Stream<Item = String> + Send + 'static {
-    let api: Api<PartialObjectMeta<Namespace>> = Api::all(client);
-    let config = match namespace {
-        Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
-        None => watcher::Config::default(),
+    let api: Api<Trimmed<PartialObjectMeta<Namespace>>> = Api::all(client);
+    let only = namespace.map(str::to_owned);
+    let config = match &only {
+        Some(name) => watches::config().fields(&format!("metadata.name={name}")),
+        None => watches::config(),
     };
-    let events = watcher(api, config).backoff(again);
-    events.touched_objects().filter_map(async |touched| touched.ok()?.metadata.name)
+    let mut presence = Presence::default();
+    let events = watcher(api, config).backoff(again).inspect_ok(move |event| {
+        let Some(namespace) = &only else { return };
+        match presence.observe(event) {
+            Some(true) => info!(namespace, "the watched namespace exists"),
+            Some(false) => warn!(
+                namespace,
+                "the watched namespace does not exist, so nothing is done until it is created; is WATCH_NAMESPACE right?"
+            ),
+            None => {}
+        }
+    });
+    events.touched_objects().filter_map(async |touched| touched.ok()?.0.metadata.name)
 }
 
 #[cfg(test)]

@@ -7,16 +7,19 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::ask::ask_for;
+use super::trimmed::Trimmed;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use crate::api::{FIELD_MANAGER, FINALIZER};
 use crate::controller::records::RecordError;
 
-/// A resource, live.
+/// A resource, live, without the metadata that the operator does not use.
 pub(super) async fn read(
-    api: &Api<StreamEncryption>,
+    client: &Client,
+    namespace: &str,
     name: &str,
 ) -> Result<Option<StreamEncryption>, RecordError> {
-    ask_for(api.get(name)).await
+    let api: Api<Trimmed<StreamEncryption>> = Api::namespaced(client.clone(), namespace);
+    Ok(ask_for(api.get(name)).await?.map(|read| read.0))
 }
 
 /// Replaces the whole status, if the resource is still the version that was read: what was seen of another version, or before a

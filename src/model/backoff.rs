@@ -23,8 +23,12 @@ pub fn after_attempt(count: u32) -> SignedDuration {
 #[must_use]
 pub fn after_refusal(count: u32, class: Class) -> SignedDuration {
     match class {
-        // Somebody else is changing the stream, or everybody calls at once: that is over soon.
-        Class::Throttled | Class::InUse | Class::Transient => doubled(SignedDuration::from_secs(30), count),
+        // Somebody else is changing the stream, everybody calls at once, or other credentials come: that is over soon.
+        Class::Throttled
+        | Class::InUse
+        | Class::Transient
+        | Class::NoCredentials
+        | Class::CredentialsRejected => doubled(SignedDuration::from_secs(30), count),
         // Others used the calls up. When they run free cannot be known, and asking may cost one.
         Class::LimitReached => doubled(SignedDuration::from_hours(1), count),
         Class::Denied

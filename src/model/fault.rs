@@ -3,6 +3,7 @@
 //! The class decides what to do; the code goes into conditions; AWS's full message goes to the log only, because it may
 //! name accounts and resources of others.
 
+use super::credentials::Rejection;
 use super::key::KeyProblem;
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
@@ -111,6 +112,10 @@ pub enum Class {
     Transient,
     /// No answer to a call that changes something: AWS may have carried it out.
     UnknownOutcome,
+    /// There were no credentials to sign the request with, so nothing was sent.
+    NoCredentials,
+    /// AWS answered, and does not accept the credentials or the signature: [`Rejection`].
+    CredentialsRejected,
     /// The operator may not do this: somebody must grant it.
     Denied,
     /// The key cannot be used.
@@ -129,10 +134,12 @@ pub enum Class {
 
 impl Class {
     /// Each class once; of the problems of a key one stands for all.
-    pub const EACH: [Self; 10] = [
+    pub const EACH: [Self; 12] = [
         Self::Throttled,
         Self::Transient,
         Self::UnknownOutcome,
+        Self::NoCredentials,
+        Self::CredentialsRejected,
         Self::Denied,
         Self::Key(KeyProblem::Disabled),
         Self::KeyRefused,
@@ -142,6 +149,12 @@ impl Class {
         Self::Invalid,
     ];
 
+    /// Whether the error is about the request and who sent it, so that it tells nothing of the stream or key in question.
+    #[must_use]
+    pub fn leaves_the_question_open(self) -> bool {
+        matches!(self, Self::Throttled | Self::Transient | Self::NoCredentials | Self::CredentialsRejected)
+    }
+
     /// The reason that a person reads.
     #[must_use]
     pub fn reason(self) -> Reason {
@@ -149,6 +162,8 @@ impl Class {
             Self::Throttled => Reason::AwsThrottled,
             Self::Transient => Reason::AwsUnreachable,
             Self::UnknownOutcome => Reason::OutcomeUnknown,
+            Self::NoCredentials => Reason::NoCredentials,
+            Self::CredentialsRejected => Reason::CredentialsRejected,
             Self::Denied => Reason::AccessDenied,
             Self::Key(problem) => problem.reason(),
             Self::KeyRefused => Reason::KeyRefused,
@@ -174,6 +189,15 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    /// Whether other credentials from the same source may be accepted where these were not.
+    #[must_use]
+    pub fn rejects_the_session(&self) -> bool {
+        let rejection = self.code.as_deref().and_then(|code| Rejection::of(code, &self.message));
+        self.class == Class::CredentialsRejected && rejection.is_some_and(Rejection::is_of_the_session)
+    }
+}
+
 /// What came back instead of a result.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer<'a> {
@@ -188,11 +212,18 @@ pub enum Answer<'a> {
         /// The HTTP status.
         http: u16,
     },
-    /// The request was never sent: no credentials, no endpoint.
+    /// The request could not be built, and was never sent.
     NotSent,
+    /// The request could not be signed, and was never sent.
+    NotSigned,
     /// It may have been sent, and no readable answer came.
     None,
 }
+
+/// AWS's code for a key that it does not know, and for an account that it does not know.
+const UNRECOGNIZED: &str = "UnrecognizedClientException";
+/// How Kinesis begins its message where the 12 digits of a stream's ARN are no account (recorded 2026-09).
+const NO_ACCOUNT: &str = "No account found";
 
 /// The class of an answer.
 #[must_use]
@@ -201,7 +232,14 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
         Answer::Error { code, kms_code, message, http } => (code, kms_code, message, http),
         Answer::None if operation.changes() => return Class::UnknownOutcome,
         Answer::None | Answer::NotSent => return Class::Transient,
+        Answer::NotSigned => return Class::NoCredentials,
     };
+    if code == UNRECOGNIZED && message.starts_with(NO_ACCOUNT) {
+        return Class::NotFound;
+    }
+    if Rejection::of(code, message).is_some() {
+        return Class::CredentialsRejected;
+    }
     match code {
         "ThrottlingException"
         | "Throttling"
@@ -227,22 +265,7 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
             Some("InvalidStateException" | "KMSInvalidStateException") => Class::Key(KeyProblem::Unavailable),
             _ => Class::KeyRefused,
         },
-        "AccessDeniedException"
-        | "AccessDenied"
-        | "UnauthorizedOperation"
-        | "UnrecognizedClientException"
-        | "InvalidClientTokenId"
-        | "InvalidSignatureException"
-        | "SignatureDoesNotMatch"
-        | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException"
-        | "IncompleteSignature"
-        | "OptInRequired"
-        | "NotAuthorized" => Class::Denied,
-        // The session ended or the clock is off: AWS did nothing, and the next request is signed anew.
-        "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" | "RequestTimeTooSkewed" => {
-            Class::Transient
-        }
+        "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" | "NotAuthorized" => Class::Denied,
         "InvalidArgumentException"
         | "ValidationException"
         | "ValidationError"
@@ -253,7 +276,8 @@ pub fn classify(operation: Operation, answer: Answer<'_>) -> Class {
         "RequestTimeout" | "RequestTimeoutException" if operation.changes() => Class::UnknownOutcome,
         _ if (http >= 500 || http == 408) && operation.changes() => Class::UnknownOutcome,
         "RequestTimeout" | "RequestTimeoutException" => Class::Transient,
-        _ if http >= 500 || http == 408 => Class::Transient,
+        // 407: a proxy wants to know who asks, and AWS has seen nothing.
+        _ if http >= 500 || http == 408 || http == 407 => Class::Transient,
         _ if http == 429 => Class::Throttled,
         _ if http == 401 || http == 403 => Class::Denied,
         _ => Class::Invalid,

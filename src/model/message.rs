@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::claims;
+use super::credentials::{Missing, Rejection};
 use super::decision::{Decision, Input, Seen, Wanted, budget};
-use super::fault::{Class, Operation};
+use super::fault::{Class, Fault, Operation};
 use super::key::{Key, KeyArn, KeyProblem};
 use super::observation::Observation;
 use crate::api::condition::Reason;
-use crate::api::ledger::{Action, InForce};
+use crate::api::ledger::{Action, InForce, Outcome};
 use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, KeyType, Service};
 
 /// The message of `Ready` (and of `Reconciling` or `Stalled`) for a decision.
@@ -125,15 +126,49 @@ const AS_OF: &str = "As of ";
 
 /// The message of `Ready` while AWS does not tell whose credentials the operator has.
 #[must_use]
-pub fn identity(class: Class) -> String {
-    match class {
+pub fn identity(fault: &Fault) -> String {
+    match fault.class {
+        Class::NoCredentials => no_credentials(fault.code.as_deref()).to_owned(),
+        Class::CredentialsRejected => rejected(fault.code.as_deref(), &fault.message).to_owned(),
         Class::Denied | Class::Invalid => NO_IDENTITY.to_owned(),
-        _ => "AWS does not answer (sts:GetCallerIdentity). Look at the operator's network, endpoint and credentials; it tries again by itself.".to_owned(),
+        Class::Throttled => THROTTLED.to_owned(),
+        _ => unanswered(fault.operation.iam_action(), fault.code.as_deref()),
     }
 }
 
-const NO_IDENTITY: &str =
-    "AWS does not accept the operator's credentials. Look at its role, its service account and the clock.";
+const NO_IDENTITY: &str = "AWS does not tell the operator whose credentials it has. Look at its role, its service account and the endpoint.";
+const THROTTLED: &str = "AWS asks to slow down; the operator does, and tries again by itself.";
+
+/// Nothing was sent, because there is nothing to sign with.
+fn no_credentials(code: Option<&str>) -> &'static str {
+    code.and_then(Missing::of).unwrap_or(Missing::NotFound).words()
+}
+
+/// AWS does not accept what the request was signed with.
+fn rejected(code: Option<&str>, message: &str) -> &'static str {
+    code.and_then(|code| Rejection::of(code, message)).unwrap_or(Rejection::SignatureWrong).words()
+}
+
+/// No answer came, or one that helps nobody: by the code that came with it.
+fn unanswered(action: &str, code: Option<&str>) -> String {
+    match code {
+        None => format!(
+            "AWS does not answer ({action}). Look at the operator's network and endpoint; it tries again by itself."
+        ),
+        Some("NotSent") => {
+            "The operator was paused, and the call was not sent. It tries again by itself.".to_owned()
+        }
+        Some("UnreadableAnswer") => format!(
+            "AWS's answer to {action} cannot be read. Look at the operator's endpoint and proxy; it tries again by itself."
+        ),
+        Some(status) if status.bytes().all(|byte| byte.is_ascii_digit()) => format!(
+            "HTTP status {status} came back, and no error of AWS ({action}). Look at the endpoint, proxy or gateway on the way to AWS; the operator tries again by itself."
+        ),
+        Some(code) => format!(
+            "AWS answered with an internal error ({action}: {code}). Look at AWS's health page if it stays; the operator tries again by itself."
+        ),
+    }
+}
 
 /// STS says the same of each of these, so that nobody can find out which roles there are.
 const NO_ROLE: &str = "AWS does not let the operator assume the stream's role. Grant sts:AssumeRole and sts:TagSession on it to the operator, in the role's trust policy too, and compare the external id.";
@@ -187,7 +222,7 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         ),
         Reason::DisablingFailed => format!("AWS could not disable encryption: {}. {}", failure(i), in_force(i)),
         Reason::NotApplied => format!("AWS accepted the call and nothing changed. {}", in_force(i)),
-        Reason::OutcomeUnknown => "No answer came to the last call, and AWS may still carry it out.".to_owned(),
+        Reason::OutcomeUnknown => outcome_unknown(i),
         Reason::CallLimitReached => limit_reached(i),
         Reason::StreamInUse => "AWS was changing the stream when the operator called.".to_owned(),
         Reason::CallRefused => format!("AWS refused the call: {}. The operator's log has AWS's words.", failure(i)),
@@ -210,7 +245,10 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         Reason::KeyUsageWrong => format!("{key} is not for encryption. Name a key whose usage is ENCRYPT_DECRYPT."),
         Reason::KeyManagedByAws => format!("{key} is managed by AWS. Write type: AWS_OWNED_CMK, or name a customer managed key."),
         Reason::KeyInOtherRegion => format!("{key} is not in {}. Name a key of the stream's region.", stream.region),
-        Reason::StreamNotFound => format!("AWS knows no {:?} stream {} in {}. It is looked for again by itself.", stream.service, stream.name(), stream.region),
+        Reason::StreamNotFound => format!(
+            "AWS knows no {:?} stream {} of account {} in {}. Compare name, account and region; it is looked for again by itself.",
+            stream.service, stream.name(), stream.account, stream.region
+        ),
         Reason::StreamCreating => "The stream is being made.".to_owned(),
         Reason::StreamDeleting => "The stream is being deleted.".to_owned(),
         Reason::StreamBroken => format!("The stream does not serve: AWS says {}.", broken(i)),
@@ -220,8 +258,10 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         ),
         Reason::WrongStream => "AWS answers with another stream of this name. Give the operator credentials of the stream's account.".to_owned(),
         Reason::AccessDenied => denied(i),
-        Reason::AwsUnreachable => format!("AWS does not answer ({}). Look at the operator's network and endpoint; it tries again by itself.", failed_operation(i)),
-        Reason::AwsThrottled => "AWS asks to slow down; the operator does, and tries again by itself.".to_owned(),
+        Reason::NoCredentials => no_credentials(code(i).as_deref()).to_owned(),
+        Reason::CredentialsRejected => rejected(code(i).as_deref(), fault_message(i)).to_owned(),
+        Reason::AwsUnreachable => unanswered(failed_operation(i), code(i).as_deref()),
+        Reason::AwsThrottled => THROTTLED.to_owned(),
         Reason::SessionTooOld => "The operator's session is older than 6 hours, and Firehose makes no grant with it. Give the operator credentials that are renewed.".to_owned(),
         Reason::LedgerUnreadable => format!(
             "The ledger {} cannot be read, written or believed, so nothing is called. Look at it in the operator's namespace; the operator's log says what is wrong.",
@@ -340,6 +380,32 @@ fn failed_operation(i: &Input<'_>) -> &'static str {
     match i.seen {
         Seen::Failed(fault) => fault.operation.iam_action(),
         Seen::NotYet | Seen::At(..) => "no answer",
+    }
+}
+
+/// The code of what went wrong: with the look, else with the last call.
+fn code(i: &Input<'_>) -> Option<String> {
+    match i.seen {
+        Seen::Failed(fault) => fault.code.clone(),
+        Seen::NotYet | Seen::At(..) => claims::failure(i),
+    }
+}
+
+/// What AWS wrote of it. It is read, and never shown.
+fn fault_message<'a>(i: &Input<'a>) -> &'a str {
+    match i.seen {
+        Seen::Failed(fault) => &fault.message,
+        Seen::NotYet | Seen::At(..) => "",
+    }
+}
+
+fn outcome_unknown(i: &Input<'_>) -> String {
+    let unknown = i.ledger.calls.last().filter(|call| call.outcome == Outcome::Unknown);
+    match unknown.and_then(|call| call.code.as_deref()) {
+        Some(code) => {
+            format!("The last call ended in an internal error ({code}), and AWS may still carry it out.")
+        }
+        None => "No answer came to the last call, and AWS may still carry it out.".to_owned(),
     }
 }
 

@@ -1,26 +1,28 @@
 //! One term: the watches and the queue, from when this replica may work until it is told to end. It hands each resource to
 //! [`crate::controller::reconcile`], as many at a time as there are [`Places`], and comes back when that says.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _};
-use kube::api::Api;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, Controller};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt};
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::places::Places;
 use super::{Context, Shared};
 use crate::api::stream_encryption::StreamEncryption;
-use crate::controller::records::{AFTER_CONFLICT, RecordError};
-use crate::controller::{malformed, reconcile, retire};
-use crate::kubernetes::{keys, policies};
+use crate::aws::Streams;
+use crate::controller::records::{AFTER_CONFLICT, RecordError, Records};
+use crate::controller::{Operator, malformed, reconcile, retire};
+use crate::kubernetes::{keys, policies, watches};
 use crate::metrics::Ended;
 
 /// A resource whose content may not be what its schema says: one such object must not stop the watch of all others.
@@ -32,10 +34,14 @@ const RETIRE_EVERY: Duration = Duration::from_hours(1);
 /// What is watched, and how much is done at a time.
 pub(super) struct Watch {
     pub(super) client: Client,
+    /// The URL of the API server.
+    pub(super) server: String,
     /// Only this namespace, or all.
     pub(super) namespace: Option<String>,
     /// How many resources to work on at a time.
     pub(super) concurrency: u16,
+    /// Whether a policy counts that is not in the cluster.
+    pub(super) has_default_policy: bool,
 }
 
 /// What the visits of one term have in common.
@@ -52,25 +58,26 @@ impl Watch {
     pub(super) async fn serve(&self, shared: Arc<Shared>, end: CancellationToken) {
         // What was remembered of a term before is older than what another replica may have said since.
         shared.operator.memory.retain(|_| false);
-        let api: Api<Guarded> = match &self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
-        let controller = Controller::new(api, watcher::Config::default())
+        let (store, writer) = reflector::store();
+        let listed = Arc::new(SetOnce::new());
+        let resources = watches::resources(self.client.clone(), self.namespace.as_deref())
+            .reflect(writer)
+            .inspect_ok(notify_at_first_list(listed.clone()))
+            .applied_objects();
+        let controller = Controller::for_stream(resources, store.clone())
             // As many as are due; those beyond the places wait for one.
             .with_config(controller::Config::default().concurrency(0))
             .trigger_backoff(EverySeconds(3));
-        let store = controller.store();
         let changes = keys::changes(self.client.clone(), self.namespace.as_deref());
         let key_changes = users_of(changes, store.clone());
-        let policy_changes = policies::changes(self.client.clone(), EverySeconds(3));
+        let policy_changes = policies::changes(self.client.clone(), self.has_default_policy, EverySeconds(3));
         let namespaces =
             policies::namespace_changes(self.client.clone(), self.namespace.as_deref(), EverySeconds(3));
         let namespace_changes = all_in(namespaces, store.clone());
         info!(watching = self.namespace.as_deref().unwrap_or("all namespaces"), "works");
         shared.metrics.leads(true);
         shared.has(Some(store.clone()));
-        let housekeeping = tokio::spawn(keep_house(shared.clone(), store.clone()));
+        let housekeeping = tokio::spawn(keep_house(shared.clone(), store.clone(), listed.clone()));
         let term = Term {
             shared: shared.clone(),
             places: Places::new(self.concurrency),
@@ -87,16 +94,18 @@ impl Watch {
                 match result {
                     // What failed in a visit is told in `failed`; an object that is gone is no error.
                     Ok(_)
-                    | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {}
-                    Err(error @ controller::Error::QueueError(_)) => {
-                        error!(%error, "cannot watch StreamEncryptions: are the definitions installed (`stream-encryption-operator crd | kubectl apply -f -`), and may the operator list them?");
+                    | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {
+                    }
+                    Err(controller::Error::QueueError(error)) => {
+                        let cause = watches::explain(&error);
+                        error!(server = self.server, cause, "cannot watch StreamEncryptions");
                     }
                     Err(error @ controller::Error::RunnerError(_)) => error!(%error, "the queue failed"),
                 }
             });
         tokio::select! {
             () = work => {}
-            () = ended_before_the_first_list(&end, &store) => {}
+            () = ended_before_the_first_list(&end, &listed) => {}
         }
         housekeeping.abort();
         shared.has(None);
@@ -106,10 +115,22 @@ impl Watch {
 
 /// Returns if `end` comes before the resources were ever listed. The controller would wait for that list for ever, and without
 /// it nothing is in flight.
-async fn ended_before_the_first_list(end: &CancellationToken, store: &Store<Guarded>) {
+async fn ended_before_the_first_list(end: &CancellationToken, listed: &SetOnce<()>) {
     end.cancelled().await;
-    if store.wait_until_ready().now_or_never().is_some() {
+    if listed.initialized() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Sets `listed` when the resources have been listed for the first time, and the store holds them.
+///
+/// The store itself can be awaited by the Controller only: of several tasks that wait until it is ready, kube wakes the last.
+fn notify_at_first_list<K>(listed: Arc<SetOnce<()>>) -> impl FnMut(&watcher::Event<K>) {
+    move |event| {
+        if matches!(event, watcher::Event::InitDone) {
+            // It is set already where this is a later list.
+            let _ = listed.set(());
+        }
     }
 }
 
@@ -210,22 +231,23 @@ impl Backoff for EverySeconds {
     fn reset(&mut self) {}
 }
 
-/// Tells when the first list is there; retires ledgers, and forgets resources that are gone.
-async fn keep_house(shared: Arc<Shared>, store: Store<Guarded>) {
-    if store.wait_until_ready().await.is_err() {
-        return;
-    }
+/// Reports readiness when the first list is complete; then does the housekeeping.
+async fn keep_house(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<SetOnce<()>>) {
+    listed.wait().await;
     shared.readiness.reached();
-    let context = &shared.operator;
+    housekeeping(&shared.operator, &store).await;
+}
+
+/// Retires ledgers and evicts the memory of deleted resources: now, and then every hour.
+async fn housekeeping<A: Streams, R: Records>(operator: &Operator<A, R>, store: &Store<Guarded>) {
     let mut every = tokio::time::interval(RETIRE_EVERY);
     loop {
         every.tick().await;
-        if let Err(error) = retire::retire(context).await {
+        if let Err(error) = retire::retire(operator).await {
             warn!(%error, "the ledgers could not be looked through");
         }
-        let alive: std::collections::HashSet<String> =
-            store.state().iter().filter_map(|resource| resource.uid()).collect();
-        context.memory.retain(|uid| alive.contains(uid));
+        let alive: HashSet<String> = store.state().iter().filter_map(|resource| resource.uid()).collect();
+        operator.memory.retain(|uid| alive.contains(uid));
     }
 }
 

@@ -165,6 +165,25 @@ fn every_field_has_a_description() {
     });
 }
 
+/// Some API servers since Kubernetes 1.34 warn of other formats at each install.
+#[test]
+fn every_format_is_one_that_kubernetes_knows() {
+    each_schema(|path, schema| {
+        let format = schema["format"].as_str();
+        assert!(matches!(format, None | Some("int32" | "int64" | "date-time")), "{path}: {format:?}");
+        let whole = schema["type"] != "integer" || schema["format"] == "int64";
+        let bounded = schema["minimum"].is_number() && schema["maximum"].is_number();
+        assert!(whole || bounded, "{path}: a number without bounds");
+    });
+}
+
+#[test]
+fn no_description_has_the_backticks_of_rustdoc() {
+    each_schema(|path, schema| {
+        assert!(!schema["description"].to_string().contains('`'), "{path}: {}", schema["description"]);
+    });
+}
+
 #[test]
 fn only_a_stream_encryption_has_a_status() {
     for (file, definition) in all() {

@@ -113,13 +113,45 @@ pub(crate) fn tests_of_row<'a>(page: &'a str, row: &str) -> Vec<&'a str> {
 }
 
 #[test]
+fn index_lists_every_page_of_the_documentation() {
+    let index = page("docs/README.md");
+    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
+    for entry in fs::read_dir(docs).expect("docs") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a name");
+        assert!(
+            name == "README.md" || index.contains(&format!("]({name})")),
+            "docs/README.md lists no {name}"
+        );
+    }
+}
+
+/// The kinds are other projects', so no API server of the tests knows them.
+#[test]
+fn yaml_beside_other_owners_parses_and_names_its_owner() {
+    let page = page("docs/beside.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let groups: Vec<String> = blocks
+        .map(|yaml| {
+            let object: Value = serde_saphyr::from_str(yaml).expect("YAML");
+            object["apiVersion"].as_str().expect("a version").to_owned()
+        })
+        .collect();
+    assert_eq!(groups, ["firehose.services.k8s.aws/v1alpha1", "kinesis.aws.m.upbound.io/v1beta1"]);
+    for wanted in
+        ["ignore_changes = [encryption_type, kms_key_id]", "ignore_changes = [server_side_encryption]"]
+    {
+        assert!(page.contains(wanted), "{wanted}");
+    }
+}
+
+#[test]
 fn every_threat_names_tests_that_exist() {
     let mut all = String::new();
     for folder in ["src", "tests"] {
         sources(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder), &mut all);
     }
     let page = page("docs/security.md");
-    for number in 1..=16 {
+    for number in 1..=17 {
         for name in tests_of_row(&page, &format!("T{number}")) {
             assert!(all.contains(&format!("fn {name}(")), "T{number}: there is no test {name}");
         }

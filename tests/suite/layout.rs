@@ -187,6 +187,14 @@ fn the_controller_and_what_it_uses_know_nothing_of_metrics() {
     assert_eq!(users, ["operator", "operator::term"].map(str::to_owned).into());
 }
 
+/// kube wakes only the last of several tasks that await this future, and its Controller is one of them.
+#[test]
+fn only_the_controller_awaits_a_store() {
+    for (module, source) in modules() {
+        assert_eq!(source.lines_with("wait_until_ready").next(), None, "{module} awaits a store");
+    }
+}
+
 #[test]
 fn files_import_without_circles() {
     let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -56,6 +56,11 @@ impl OperatorProcess {
         signal_to(self.0.id(), signal);
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// How it ended, if it did.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().expect("it can be asked")

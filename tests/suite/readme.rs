@@ -54,7 +54,8 @@ async fn every_yaml_and_every_kubectl_command_of_the_readme_works_in_their_order
     let cluster = TestCluster::start().await.expect("a cluster");
     let second = jiff::SignedDuration::from_secs(1);
     let mut world = World::new(Settings { enabling: second, disabling: second, ..Settings::default() });
-    world.plant_stream(PlantedStream { name: "clicks".to_owned(), ..PlantedStream::default() });
+    // The reader writes a name of their own there.
+    world.plant_stream(PlantedStream { name: "YOUR-STREAM".to_owned(), ..PlantedStream::default() });
     let aws = SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS");
     let mut operator = None;
     let kubectl: Vec<&str> =
@@ -69,7 +70,12 @@ async fn every_yaml_and_every_kubectl_command_of_the_readme_works_in_their_order
                 .service_account_kubeconfig(LEDGERS, "stream-encryption-operator")
                 .await
                 .expect("its account");
-            let environment = [("AWS_ENDPOINT_URL", aws.url()), ("POD_NAMESPACE", LEDGERS.to_owned())];
+            let environment = [
+                ("AWS_ENDPOINT_URL", aws.url()),
+                ("POD_NAMESPACE", LEDGERS.to_owned()),
+                // From source there is none: without the policy that the page installs nothing would become Ready.
+                ("DEFAULT_POLICY", String::new()),
+            ];
             let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
             let all_namespaces = "";
             operator = Some(OperatorProcess::start(&account, all_namespaces, &environment));

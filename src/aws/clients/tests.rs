@@ -2,12 +2,12 @@
 
 mod accounts;
 mod endpoints;
+mod signing;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_credential_types::Credentials;
 use aws_credential_types::credential_fn::provide_credentials_fn;
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::SharedHttpClient;
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_http_client::test_util::NeverClient;
@@ -296,27 +296,6 @@ async fn an_error_in_xml_is_read_whatever_was_asked_for() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_request_without_credentials_was_not_sent_and_is_not_unknown() {
-    let recorded = Recorded::default();
-    let nobody = provide_credentials_fn(|| async { Err(CredentialsError::not_loaded("nobody is here")) });
-    let loader = loader(&ours()).credentials_provider(nobody).http_client(recorded.http_client());
-    let aws =
-        Aws::over(loader.load().await, ours().region, Pacer::new(ours().share), Arc::new(SystemTime::now));
-    for operation in Op::EACH {
-        let fault = ask(&aws, operation).await.unwrap_err();
-        let code = fault.code.as_deref();
-        assert_eq!(
-            (fault.class, code),
-            (Class::Transient, Some("NoCredentials")),
-            "{operation:?} {}",
-            fault.message
-        );
-    }
-    assert_eq!(aws.session_age(&somebody()).await.unwrap_err().code.as_deref(), Some("NoCredentials"));
-    assert_eq!(recorded.sent().len(), 0);
-}
-
 #[tokio::test]
 async fn a_refused_connection_counts_as_no_answer() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
@@ -453,7 +432,10 @@ async fn a_session_that_nobody_renews_is_refused_for_firehose_with_a_customers_k
             Ok(()) => assert!(now < 6 * 60, "{now}"),
             Err(fault) => {
                 assert!(now >= 6 * 60, "{now} {}", fault.message);
-                assert_eq!((fault.class, fault.code.as_deref()), (Class::Transient, Some("SessionTooOld")));
+                assert_eq!(
+                    (fault.class, fault.code.as_deref()),
+                    (Class::NoCredentials, Some("SessionTooOld"))
+                );
                 assert_eq!(recorded.sent().len(), before);
             }
         }

@@ -150,6 +150,187 @@ async fn nobody_waits_for_a_silent_provider_longer_than_for_aws() {
     assert_eq!(of_an_instance.session(SOON).await.unwrap().credentials.access_key_id(), "ASIA7");
 }
 
+/// A source that reads a file: every provider that it makes has read it once.
+struct File {
+    path: std::path::PathBuf,
+    made: Arc<AtomicUsize>,
+}
+
+impl File {
+    fn new(name: &str, key: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("credentials-{}-{name}", std::process::id()));
+        std::fs::write(&path, key).unwrap();
+        Self { path, made: Arc::default() }
+    }
+
+    fn own(&self, clock: Clock) -> Own {
+        let (path, made) = (self.path.clone(), self.made.clone());
+        let make = move || -> futures_util::future::BoxFuture<'static, _> {
+            let content = std::fs::read_to_string(&path).unwrap_or_default();
+            made.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                SharedCredentialsProvider::new(provide_credentials_fn(move || {
+                    let (key, token) = content.split_once(' ').unwrap_or((content.as_str(), ""));
+                    let token = (!token.is_empty()).then(|| token.to_owned());
+                    let read = Credentials::new(key, "secret", token, None, "file");
+                    let read =
+                        if key.is_empty() { Err(CredentialsError::not_loaded("empty")) } else { Ok(read) };
+                    async move { read }
+                }))
+            })
+        };
+        let path = self.path.to_str().unwrap().to_owned();
+        let environment = move |name: &str| (name == "AWS_SHARED_CREDENTIALS_FILE").then(|| path.clone());
+        Own::new(Source::new(Box::new(make), environment), clock)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A clock that a test moves, in seconds.
+#[derive(Clone, Default)]
+struct Seconds(Arc<AtomicU64>);
+
+impl Seconds {
+    fn pass(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::Relaxed);
+    }
+
+    fn clock(&self) -> Clock {
+        let seconds = self.clone();
+        Arc::new(move || {
+            SystemTime::UNIX_EPOCH
+                + Duration::from_hours(1_000)
+                + Duration::from_secs(seconds.0.load(Ordering::Relaxed))
+        })
+    }
+}
+
+async fn key(own: &Own) -> String {
+    own.session(SOON).await.unwrap().credentials.access_key_id().to_owned()
+}
+
+#[tokio::test]
+async fn a_credentials_file_that_changes_is_read_anew_within_seconds() {
+    let (file, seconds) = (File::new("changes", "AKIA1"), Seconds::default());
+    let own = file.own(seconds.clock());
+    assert_eq!(key(&own).await, "AKIA1");
+    std::fs::write(&file.path, "AKIA2").unwrap();
+    seconds.pass(5);
+    assert_eq!(key(&own).await, "AKIA2");
+    // Another file takes its place, as a Secret of Kubernetes does; here with the older time of modification.
+    let other = file.path.with_extension("next");
+    std::fs::write(&other, "AKIA3").unwrap();
+    std::fs::File::options().write(true).open(&other).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    std::fs::rename(&other, &file.path).unwrap();
+    seconds.pass(5);
+    assert_eq!(key(&own).await, "AKIA3");
+    for _ in 0..20 {
+        seconds.pass(5);
+        assert_eq!(key(&own).await, "AKIA3");
+    }
+    assert_eq!(file.made.load(Ordering::Relaxed), 3, "a file that stays is not read into a new provider");
+}
+
+#[tokio::test]
+async fn a_file_that_is_half_written_leaves_the_credentials_as_they_were() {
+    let (file, seconds) = (File::new("half", "AKIA1"), Seconds::default());
+    let own = file.own(seconds.clock());
+    assert_eq!(key(&own).await, "AKIA1");
+    std::fs::write(&file.path, "").unwrap();
+    seconds.pass(5);
+    assert_eq!(key(&own).await, "AKIA1");
+    std::fs::write(&file.path, "AKIA2").unwrap();
+    seconds.pass(5);
+    assert_eq!(key(&own).await, "AKIA2");
+}
+
+#[tokio::test]
+async fn a_session_that_a_changed_file_still_holds_is_no_younger() {
+    let (file, seconds) = (File::new("same", "ASIA1 token"), Seconds::default());
+    let own = file.own(seconds.clock());
+    assert_eq!(age(&own).await, Some(Duration::ZERO));
+    seconds.pass(60);
+    // Other settings in the same file, or the very same content in another one.
+    std::fs::write(&file.path, "ASIA1 token2").unwrap();
+    assert_eq!(age(&own).await, Some(Duration::from_mins(1)));
+}
+
+#[tokio::test]
+async fn credentials_that_aws_rejects_are_asked_for_anew_once_a_minute() {
+    let seconds = Seconds::default();
+    let made = Arc::new(AtomicU64::new(0));
+    let counted = made.clone();
+    let provider = provide_credentials_fn(move || {
+        let id = counted.fetch_add(1, Ordering::Relaxed);
+        async move { Ok(session(id, None)) }
+    });
+    let own = Own::new(SharedCredentialsProvider::new(provider), seconds.clock());
+    let first = own.session(SOON).await.unwrap();
+    assert!(own.rejected(&first).await);
+    let second = own.session(SOON).await.unwrap();
+    assert_eq!(second.credentials.access_key_id(), "ASIA1");
+    // What is heard late of the first one is no word about the second one.
+    assert!(own.rejected(&first).await);
+    for _ in 0..59 {
+        seconds.pass(1);
+        assert!(!own.rejected(&second).await);
+        assert_eq!(key(&own).await, "ASIA1");
+    }
+    seconds.pass(1);
+    assert!(own.rejected(&second).await);
+    assert_eq!(key(&own).await, "ASIA2");
+    assert_eq!(made.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_source_that_fails_is_asked_once_in_five_seconds() {
+    let seconds = Seconds::default();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    let provider = provide_credentials_fn(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async { Err(CredentialsError::provider_error("the token has expired: run aws sso login")) }
+    });
+    let own = Own::new(SharedCredentialsProvider::new(provider), seconds.clock());
+    for _ in 0..10 {
+        let failure = own.session(SOON).await.unwrap_err();
+        assert_eq!(failure.missing, Missing::SourceFailed);
+        assert!(failure.cause.ends_with("run aws sso login"), "{}", failure.cause);
+        seconds.pass(1);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn credentials_that_cannot_be_signed_with_are_not_handed_on() {
+    for (id, secret, token) in
+        [("AKIA\n", "secret", None), ("AKIA", "secret\n", None), ("ASIA", "secret", Some("token\r\n"))]
+    {
+        let broken = Credentials::new(id, secret, token.map(str::to_owned), None, "test");
+        let failure = own(broken, &Hours::default()).session(SOON).await.unwrap_err();
+        assert_eq!(failure.missing, Missing::Unsignable);
+        assert!(failure.cause.contains("holds a line break"), "{}", failure.cause);
+    }
+}
+
+#[tokio::test]
+async fn a_profile_that_provides_nothing_is_named() {
+    let make = || -> futures_util::future::BoxFuture<'static, _> {
+        let nothing = provide_credentials_fn(|| async { Err(CredentialsError::not_loaded("nothing")) });
+        Box::pin(async move { SharedCredentialsProvider::new(nothing) })
+    };
+    let environment = |name: &str| (name == "AWS_PROFILE").then(|| "prod".to_owned());
+    let own = Own::new(Source::new(Box::new(make), environment), Hours::default().clock());
+    let failure = own.session(SOON).await.unwrap_err();
+    assert_eq!(failure.missing, Missing::Misconfigured);
+    assert!(failure.cause.starts_with("the profile \"prod\" of AWS_PROFILE"), "{}", failure.cause);
+}
+
 #[test]
 fn a_session_in_use_is_not_forgotten_for_many_that_are_not() {
     let mut seen = Seen::default();

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
 use aws_credential_types::credential_fn::provide_credentials_fn;
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 
 use super::super::pacing::{Pacer, Quota};
@@ -199,11 +200,53 @@ async fn a_role_is_assumed_with_what_the_operator_has_then() {
         Requests::new(Pacer::new(80)),
         minutes.clock(),
     );
-    // The first try finds nothing, and is repeated as every read is.
-    for hour in 0..12 {
+    // The first try finds nothing, and nothing is sent.
+    let fault = sessions.of(LOOK, &assuming("orders"), Urgency::Drift, SOON).await.unwrap_err();
+    assert_eq!((fault.class, recorded.sent().len()), (Class::NoCredentials, 0));
+    for hour in 1..13 {
         minutes.go_to(hour * 60);
         key_of(&sessions, &assuming("orders")).await;
     }
     let keys: Vec<String> = recorded.sent().into_iter().map(|sent| sent.access_key_id).collect();
     assert_eq!(keys, [vec!["ASIA1"; 5], vec!["ASIA2"; 5], vec!["ASIA3"; 2]].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_role_session_is_replaced_once_a_minute() {
+    let minutes = Minutes::default();
+    let (sessions, recorded) = of_all_roles(9, &minutes);
+    let by = assuming("orders");
+    let ended = Fault {
+        operation: LOOK,
+        class: Class::CredentialsRejected,
+        code: Some("ExpiredTokenException".to_owned()),
+        message: String::new(),
+    };
+    let ended = Some(&ended);
+    let session = async || sessions.of(LOOK, &by, Urgency::Drift, SOON).await.unwrap();
+    let first = session().await;
+    assert!(!sessions.is_another_due(&by, &first, None).await);
+    let other = sessions.of(LOOK, &assuming("clicks"), Urgency::Drift, SOON).await.unwrap();
+    assert!(sessions.is_another_due(&by, &first, ended).await);
+    let second = session().await;
+    assert_ne!(first.credentials.access_key_id(), second.credentials.access_key_id());
+    // A late answer about the first one does not end the second one.
+    assert!(sessions.is_another_due(&by, &first, ended).await);
+    assert!(!sessions.is_another_due(&by, &second, ended).await, "within the minute");
+    assert_eq!(session().await.credentials.access_key_id(), second.credentials.access_key_id());
+    minutes.go_to(1);
+    assert!(sessions.is_another_due(&by, &second, ended).await);
+    session().await;
+    let unharmed = sessions.of(LOOK, &assuming("clicks"), Urgency::Drift, SOON).await.unwrap();
+    assert_eq!(unharmed.credentials.access_key_id(), other.credentials.access_key_id());
+    assert_eq!(recorded.sent().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_role_session_that_cannot_sign_is_refused() {
+    let broken = super::super::recorded::session("ASIA&#10;7");
+    let recorded = Recorded::answers([(200, broken)]);
+    let sessions = sessions(9, &recorded, &Minutes::default(), &Pacer::new(80));
+    let fault = sessions.of(LOOK, &assuming("orders"), Urgency::Drift, SOON).await.unwrap_err();
+    assert_eq!((fault.class, fault.code.as_deref()), (Class::NoCredentials, Some("CredentialsUnsignable")));
 }

@@ -17,7 +17,8 @@ const OF_ACCOUNT: &str = "Rate exceeded for account 111122223333.";
 #[test]
 fn each_modelled_error_has_its_class() {
     use Class::{
-        Denied, InUse, Invalid, Key, KeyRefused, LimitReached, NotFound, Throttled, Transient, UnknownOutcome,
+        CredentialsRejected, Denied, InUse, Invalid, Key, KeyRefused, LimitReached, NoCredentials, NotFound,
+        Throttled, Transient, UnknownOutcome,
     };
     use Operation::{
         DescribeDeliveryStream as Describe, DescribeKey, DescribeStreamSummary,
@@ -45,7 +46,9 @@ fn each_modelled_error_has_its_class() {
         (StartStreamEncryption, error("KMSThrottlingException", "", 400), Throttled),
         (StartStreamEncryption, error("KMSOptInRequired", "", 400), KeyRefused),
         (Describe, error("ServiceUnavailableException", "", 503), Transient),
-        (Describe, error("ExpiredTokenException", "", 400), Transient),
+        (Describe, error("ExpiredTokenException", "", 400), CredentialsRejected),
+        (Describe, Answer::NotSigned, NoCredentials),
+        (Start, Answer::NotSigned, NoCredentials),
         (Describe, Answer::None, Transient),
         (Start, Answer::None, UnknownOutcome),
         (Start, error("InternalFailure", "", 500), UnknownOutcome),
@@ -71,6 +74,21 @@ fn the_code_of_kms_inside_a_firehose_error_is_read() {
     ] {
         let answer = Answer::Error { code: "InvalidKMSResourceException", kms_code, message: "", http: 400 };
         assert_eq!(classify(Operation::StartDeliveryStreamEncryption, answer), class, "{kms_code:?}");
+    }
+}
+
+/// Recorded 2026-09 of Kinesis, of a StreamARN with 12 digits that are no account.
+#[test]
+fn an_account_that_does_not_exist_is_no_matter_of_credentials() {
+    let unknown = "UnrecognizedClientException";
+    for operation in Operation::EACH {
+        for (message, class) in [
+            ("No account found for the given parameters", Class::NotFound),
+            ("The security token included in the request is invalid.", Class::CredentialsRejected),
+            ("", Class::CredentialsRejected),
+        ] {
+            assert_eq!(classify(operation, error(unknown, message, 400)), class, "{operation:?} {message}");
+        }
     }
 }
 
@@ -134,10 +152,10 @@ fn each_documented_error_of_each_operation_has_its_class() {
         (
             Operation::AssumeRole,
             vec![
-                ("ExpiredTokenException", 400, Class::Transient),
+                ("ExpiredTokenException", 400, Class::CredentialsRejected),
                 ("PackedPolicyTooLarge", 400, Class::Invalid),
                 ("MalformedPolicyDocument", 400, Class::Invalid),
-                ("RegionDisabledException", 403, Class::Denied),
+                ("RegionDisabledException", 403, Class::CredentialsRejected),
                 ("AccessDenied", 403, Class::Denied),
             ],
         ),
@@ -163,26 +181,29 @@ fn a_code_that_is_known_says_more_than_the_status_under_which_it_comes() {
                 "SlowDown",
             ][..],
         ),
+        (Class::Denied, &["AccessDeniedException", "AccessDenied", "UnauthorizedOperation", "NotAuthorized"]),
         (
-            Class::Denied,
+            Class::CredentialsRejected,
             &[
-                "AccessDeniedException",
-                "AccessDenied",
-                "UnauthorizedOperation",
+                "ExpiredToken",
+                "ExpiredTokenException",
+                "RequestExpired",
+                "RequestTimeTooSkewed",
+                "RequestInTheFuture",
                 "UnrecognizedClientException",
                 "InvalidClientTokenId",
+                "InvalidAccessKeyId",
                 "InvalidSignatureException",
                 "SignatureDoesNotMatch",
                 "MissingAuthenticationToken",
                 "MissingAuthenticationTokenException",
                 "IncompleteSignature",
+                "IncompleteSignatureException",
+                "AuthFailure",
                 "OptInRequired",
-                "NotAuthorized",
+                "SubscriptionRequiredException",
+                "RegionDisabledException",
             ],
-        ),
-        (
-            Class::Transient,
-            &["ExpiredToken", "ExpiredTokenException", "RequestExpired", "RequestTimeTooSkewed"],
         ),
         (
             Class::Invalid,
@@ -219,6 +240,7 @@ fn a_code_that_nobody_knows_is_judged_by_the_status_under_which_it_comes() {
         (404, Class::Invalid, Class::Invalid),
         (401, Class::Denied, Class::Denied),
         (403, Class::Denied, Class::Denied),
+        (407, Class::Transient, Class::Transient),
         (408, Class::Transient, Class::UnknownOutcome),
         (429, Class::Throttled, Class::Throttled),
         (499, Class::Invalid, Class::Invalid),
@@ -289,7 +311,7 @@ proptest! {
         let answer = Answer::Error { code: &code, kms_code: kms_code.as_deref(), message: &message, http };
         let class = classify(operation, answer);
         prop_assert_eq!(class == Class::UnknownOutcome, operation.changes() && (http >= 500 || http == 408));
-        for answer in [Answer::None, Answer::NotSent] {
+        for answer in [Answer::None, Answer::NotSent, Answer::NotSigned] {
             let unknown = classify(operation, answer) == Class::UnknownOutcome;
             prop_assert_eq!(unknown, operation.changes() && matches!(answer, Answer::None));
         }

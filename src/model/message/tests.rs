@@ -116,7 +116,12 @@ fn a_message_names_what_it_is_about_and_what_to_do() {
         (
             cannot_see(Service::Firehose, Operation::GetCallerIdentity),
             Reason::AccessDenied,
-            &["does not accept the operator's credentials"],
+            &["whose credentials it has"],
+        ),
+        (
+            Situation::of(Service::Kinesis),
+            Reason::StreamNotFound,
+            &["of account 111122223333", "Compare name, account"],
         ),
         (
             cannot_see(Service::Kinesis, Operation::AssumeRole),
@@ -132,7 +137,7 @@ fn a_message_names_what_it_is_about_and_what_to_do() {
         (
             cannot_see(Service::Kinesis, Operation::DescribeStreamSummary),
             Reason::AwsUnreachable,
-            &["kinesis:DescribeStreamSummary"],
+            &["kinesis:DescribeStreamSummary: AccessDeniedException"],
         ),
         (firehose(), Reason::AwsUnreachable, &["no answer"]),
         (firehose(), Reason::LedgerUnreadable, &["stream-"]),
@@ -197,13 +202,92 @@ fn what_is_said_of_the_key_is_about_the_key_that_is_asked_for() {
 }
 
 #[test]
-fn credentials_that_aws_does_not_accept_and_an_aws_that_does_not_answer_are_two_things() {
-    for class in [Class::Denied, Class::Invalid] {
-        assert!(identity(class).contains("Look at its role"), "{class:?}");
+fn no_credentials_rejected_ones_and_no_answer_are_told_apart() {
+    let look = Operation::DescribeDeliveryStream;
+    let expired = "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z";
+    for (class, code, message, pieces) in [
+        (
+            Class::NoCredentials,
+            Some("NoCredentials"),
+            "",
+            &["AWS was not asked", "service account has no role"][..],
+        ),
+        (
+            Class::NoCredentials,
+            Some("CredentialsMisconfigured"),
+            "",
+            &["AWS was not asked", "docs/install.md"],
+        ),
+        (Class::NoCredentials, Some("CredentialsSourceFailed"), "", &["AWS was not asked", "trust policy"]),
+        (Class::NoCredentials, Some("CredentialsTimedOut"), "", &["AWS was not asked", "does not answer"]),
+        (Class::NoCredentials, Some("CredentialsUnsignable"), "", &["line break", "create the Secret"]),
+        (Class::CredentialsRejected, Some("ExpiredTokenException"), "", &["has ended", "renew"]),
+        (
+            Class::CredentialsRejected,
+            Some("UnrecognizedClientException"),
+            "",
+            &["does not know", "access key"],
+        ),
+        (Class::CredentialsRejected, Some("InvalidSignatureException"), expired, &["clock", "node"]),
+        (Class::CredentialsRejected, Some("RequestTimeTooSkewed"), "", &["clock"]),
+        (Class::CredentialsRejected, Some("SignatureDoesNotMatch"), "", &["secret access key"]),
+        (Class::CredentialsRejected, Some("OptInRequired"), "", &["region is not enabled"]),
+        (Class::Transient, None, "", &["AWS does not answer", "network"]),
+        (
+            Class::Transient,
+            Some("InternalFailure"),
+            "",
+            &["AWS answered with an internal error", "InternalFailure"],
+        ),
+        (Class::Transient, Some("502"), "", &["HTTP status 502", "proxy"]),
+        (Class::Transient, Some("UnreadableAnswer"), "", &["cannot be read"]),
+        (Class::Throttled, Some("ThrottlingException"), "", &["slow down"]),
+    ] {
+        let asked = |operation| Fault {
+            operation,
+            class,
+            code: code.map(str::to_owned),
+            message: message.to_owned(),
+        };
+        let seen = Situation::of(Service::Firehose).with(|s| s.sight = Sight::Failed(asked(look)));
+        for words in [identity(&asked(Operation::GetCallerIdentity)), says(&seen, class.reason())] {
+            for piece in pieces {
+                assert!(words.contains(piece), "{class:?} {code:?} without {piece:?}: {words}");
+            }
+            assert!(!words.contains("Grant") && !words.contains("20260101"), "{words}");
+            assert_eq!(
+                words.contains("network and endpoint"),
+                (class, code) == (Class::Transient, None),
+                "{words}"
+            );
+        }
     }
-    for class in [Class::Transient, Class::Throttled] {
-        assert!(identity(class).contains("AWS does not answer (sts:GetCallerIdentity)"), "{class:?}");
+    let strange = Fault { operation: Operation::GetCallerIdentity, ..fault(Class::Invalid, "Strange") };
+    assert!(identity(&strange).contains("does not tell the operator whose credentials"));
+}
+
+#[test]
+fn a_call_refused_for_its_credentials_is_told_by_its_code() {
+    for (code, class, piece) in [
+        ("ExpiredTokenException", Class::CredentialsRejected, "has ended"),
+        ("SessionTooOld", Class::NoCredentials, "older than 6 hours"),
+        ("NotSent", Class::Transient, "paused"),
+    ] {
+        let refused = seen(Observation::Off).calls().refused(class, code).after(1).sees(Observation::Off);
+        let decision = refused.decide();
+        assert_eq!(decision.reason, class.reason());
+        let words = ready(&refused.input(), &decision);
+        assert!(words.contains(piece) && words.contains("Next attempt at"), "{words}");
     }
+}
+
+#[test]
+fn an_unknown_outcome_after_an_error_of_the_server_is_not_told_as_silence() {
+    let unknown = |code| seen(Observation::Off).calls().refused(Class::UnknownOutcome, code);
+    let words = says(&unknown("InternalFailure"), Reason::OutcomeUnknown);
+    assert!(words.contains("internal error (InternalFailure)"), "{words}");
+    let silent = says(&seen(Observation::Off), Reason::OutcomeUnknown);
+    assert!(silent.contains("No answer came"), "{silent}");
 }
 
 #[test]

@@ -343,3 +343,35 @@ fn the_random_resources_lead_to_calls_to_other_words_and_to_what_cannot_be_read(
     }
     assert!(called > 20 && told > 20 && unreadable > 20, "{called} {told} {unreadable}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn memory_of_deleted_resources_is_evicted_hourly() {
+    let metadata = json!({"name": "orders", "namespace": "data", "uid": "1"});
+    let spec = json!({"stream": {"arn": ARN}});
+    let object = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata, "spec": spec,
+    });
+    let resource: Guarded = serde_json::from_value(object).unwrap();
+    let operator = operator(None);
+    for uid in ["1", "2"] {
+        operator.memory.keep_status(uid, StreamEncryptionStatus::default());
+    }
+    let (store, mut writer) = reflector::store();
+    writer.apply_watcher_event(&watcher::Event::Init);
+    writer.apply_watcher_event(&watcher::Event::InitApply(resource.clone()));
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    let known = || ["1", "2"].map(|uid| operator.memory.status_of(uid).is_some());
+    let keeping = housekeeping(&operator, &store);
+    tokio::pin!(keeping);
+
+    let wait = async |keeping: &mut std::pin::Pin<&mut _>, time| {
+        tokio::time::timeout(time, keeping).await.expect_err("it ends never");
+    };
+    wait(&mut keeping, Duration::from_secs(1)).await;
+    assert_eq!(known(), [true, false], "the first time is at once");
+    writer.apply_watcher_event(&watcher::Event::Delete(resource));
+    wait(&mut keeping, RETIRE_EVERY - Duration::from_secs(10)).await;
+    assert_eq!(known(), [true, false]);
+    wait(&mut keeping, Duration::from_secs(10)).await;
+    assert_eq!(known(), [false, false]);
+}

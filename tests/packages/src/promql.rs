@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::metrics::Metric;
 
 /// Labels that come from the scrape, not from the operator. `le` is that of every histogram.
-const OF_THE_SCRAPE: [&str; 4] = ["namespace", "pod", "job", "le"];
+const OF_THE_SCRAPE: [&str; 5] = ["cluster", "namespace", "pod", "job", "le"];
 
 /// What a query names that `known` does not have: a metric, or a label that none of the query's metrics has.
 #[must_use]

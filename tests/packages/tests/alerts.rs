@@ -127,6 +127,47 @@ async fn the_page_of_metrics_lists_every_alert_with_its_severity() {
     assert_eq!(page.matches("| [StreamEncryption").count(), listed);
 }
 
+/// The reasons of the table in `docs/conditions.md`, each with whether it stalls.
+fn reasons() -> Vec<(String, bool)> {
+    let page = text("docs/conditions.md");
+    let (_, table) = page.split_once("\n## Reasons\n").expect("reasons");
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let found: Vec<_> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            (cells[0].trim_end_matches('`').to_owned(), cells[3] == "True")
+        })
+        .collect();
+    assert!(found.len() > 40, "{found:?}");
+    found
+}
+
+/// Only what is as asked, what somebody asked for and what has an alert of its own is left out. A typo would leave nothing out.
+#[tokio::test(flavor = "multi_thread")]
+async fn not_ready_alert_leaves_out_known_reasons_and_none_that_stalls() {
+    let alerts = alerts().await;
+    let alert = alerts.iter().find(|alert| alert["alert"] == "StreamEncryptionNotReady").expect("the alert");
+    let (_, rest) = word(&alert["expr"]).split_once("reason!~\"").expect("reasons that are left out");
+    let left_out: Vec<&str> = rest.split('"').next().expect("an end").split('|').collect();
+    let reasons = reasons();
+    for reason in left_out {
+        let (_, stalls) = reasons.iter().find(|(name, _)| name == reason).expect(reason);
+        assert!(!stalls, "{reason} needs a person, and wakes nobody");
+    }
+}
+
+/// Thousands of resources, and lines of 300 characters, are no answer at night.
+#[test]
+fn runbook_commands_filter_the_resources_they_print() {
+    for entry in fs::read_dir(path("docs/runbooks")).expect("docs/runbooks") {
+        let file = entry.expect("an entry").path();
+        let page = fs::read_to_string(&file).expect("a page");
+        for line in page.lines().filter(|line| line.starts_with("kubectl get strenc")) {
+            assert!(line.contains(" | jq ") || line.contains(" | grep "), "{}: {line}", file.display());
+        }
+    }
+}
+
 #[test]
 fn every_link_within_the_runbooks_leads_somewhere() {
     let mut followed = 0;

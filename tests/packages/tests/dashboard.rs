@@ -6,7 +6,7 @@ use std::fs;
 use packages::metrics::documented;
 use packages::objects::{only, word};
 use packages::programs::run_promtool;
-use packages::promql;
+use packages::{path, promql};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -61,7 +61,8 @@ async fn its_queries_are_ones_that_prometheus_understands() {
         .into_iter()
         .enumerate()
         .map(|(number, (_, query))| {
-            let query = query.replace("$namespace", "x").replace("$__rate_interval", "5m");
+            let query =
+                query.replace("$cluster", ".*").replace("$namespace", "x").replace("$__rate_interval", "5m");
             assert!(!query.contains('$'), "{query}");
             json!({"record": format!("panel:{number}"), "expr": query})
         })
@@ -70,6 +71,50 @@ async fn its_queries_are_ones_that_prometheus_understands() {
     let file = json!({"groups": [{"name": "dashboard", "rules": rules}]});
     fs::write(folder.path().join("rules.yaml"), file.to_string()).expect("it is written");
     run_promtool(&["check", "rules", "rules.yaml"], folder.path()).await.expect("they are understood");
+}
+
+/// A Prometheus may gather several clusters.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_query_is_limited_to_the_chosen_cluster_and_namespace() {
+    for (title, query) in queries(&dashboard().await) {
+        let metrics = promql::names(&query).len();
+        let limited = query.matches(r#"{cluster=~"$cluster", namespace="$namespace""#).count();
+        assert_eq!(limited, metrics, "{title}: {query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_lead_to_pages_that_exist_and_to_the_alerts() {
+    const REPOSITORY: &str =
+        "https://github.com/stream-encryption-operator/stream-encryption-operator/blob/main/";
+    let dashboard = dashboard().await;
+    let urls: Vec<&str> =
+        dashboard["links"].as_array().expect("links").iter().map(|link| word(&link["url"])).collect();
+    assert!(urls.contains(&"/alerting/list?search=StreamEncryption"), "{urls:?}");
+    let pages: Vec<&str> = urls.iter().filter_map(|url| url.strip_prefix(REPOSITORY)).collect();
+    assert!(pages.contains(&"docs/runbooks") && pages.len() > 2, "{urls:?}");
+    for page in pages {
+        assert!(path(page.split('#').next().unwrap_or_default()).exists(), "{page}");
+    }
+}
+
+/// A runbook names a panel in quotes.
+#[tokio::test(flavor = "multi_thread")]
+async fn panels_that_runbooks_name_exist() {
+    let dashboard = dashboard().await;
+    let titles: Vec<&str> =
+        dashboard["panels"].as_array().expect("panels").iter().map(|panel| word(&panel["title"])).collect();
+    let mut named = 0;
+    for entry in fs::read_dir(path("docs/runbooks")).expect("docs/runbooks") {
+        let page = fs::read_to_string(entry.expect("an entry").path()).expect("a page");
+        let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        for mention in page.split("dashboard").skip(1) {
+            let Some(title) = mention.split('"').nth(1) else { continue };
+            assert!(titles.contains(&title), "no panel is called {title:?}");
+            named += 1;
+        }
+    }
+    assert!(named > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,7 +66,7 @@ async fn the_operator_is_told_where_it_is_where_to_listen_and_that_one_works() {
     let told = environment(json!({})).await;
     assert_eq!(told["POD_NAME"], "metadata.name");
     assert_eq!(told["POD_NAMESPACE"], "metadata.namespace");
-    assert_eq!(told["LISTEN"], "0.0.0.0:8080");
+    assert_eq!(told["LISTEN"], "[::]:8080");
     assert_eq!(told["LEADER_ELECTION"], "true");
     let elsewhere = json!({"metrics": {"listen": {"address": "[::]", "port": 9090}}, "leaderElection": {"enabled": false}});
     let told = environment(elsewhere).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use packages::objects::word;
 use packages::programs::run_actionlint;
-use packages::text;
+use packages::{CHART, kept, text};
 use serde_json::{Value, json};
 
 const WORKFLOW: &str = ".github/workflows/release.yaml";
@@ -112,6 +112,30 @@ fn image_and_chart_are_signed_by_what_they_are_and_tell_what_is_in_them() {
         .find(|step| step["uses"].as_str().is_some_and(|it| it.contains("attest-build-provenance")))
         .expect("it");
     assert_eq!(attested["with"]["subject-digest"], "${{ steps.image.outputs.digest }}");
+}
+
+/// The license grants its rights to whoever has a copy of it.
+#[test]
+fn repository_chart_and_image_hold_the_license_they_name() {
+    let license = text("LICENSE");
+    assert!(license.contains("Version 2.0, January 2004") && license.contains("END OF TERMS AND CONDITIONS"));
+    kept(&format!("{CHART}/LICENSE"), &license);
+    let image = text("config/image/Containerfile");
+    let last = image.rsplit("\nFROM ").next().expect("a stage");
+    assert!(
+        last.contains("\nCOPY LICENSE /licenses/\n") && last.contains("licenses=\"Apache-2.0\""),
+        "{last}"
+    );
+    assert!(
+        text("config/image/build").contains("LICENSE\" \"$work/context\""),
+        "the other build copies it too"
+    );
+    for (file, named) in [
+        ("Cargo.toml", "license = \"Apache-2.0\""),
+        (&format!("{CHART}/Chart.yaml"), "artifacthub.io/license: Apache-2.0"),
+    ] {
+        assert!(text(file).contains(named), "{file}");
+    }
 }
 
 #[test]

@@ -55,12 +55,14 @@ async fn prepare(cluster: &TestCluster, objects: &[Value]) {
     cluster.kubectl_with_input(&apply, &list(&first)).await.expect("namespaces and an account");
 }
 
-/// Asks the API server whether it would take the objects as they are, with no field that it does not know.
+/// Asks the API server whether it would take the objects as they are, with no field that it does not know, and no warning.
 pub(crate) async fn would_take(objects: &[Value]) -> anyhow::Result<String> {
     let cluster = cluster().await;
     prepare(cluster, objects).await;
+    let strict = ["--validate=strict", "--warnings-as-errors"];
     let ask =
-        ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"];
+        [&["apply", "--server-side", "--force-conflicts", "--dry-run=server"][..], &strict, &["-f", "-"]]
+            .concat();
     cluster.kubectl_with_input(&ask, &list(objects)).await
 }
 

@@ -10,10 +10,11 @@ use crate::stage::would_take;
 
 /// What is YAML and no object of Kubernetes: the input of Helm, of kustomize, of Argo CD's own tests and of promtool. Each is given to
 /// its program by another test.
-const INPUTS: [&str; 6] = [
+const INPUTS: [&str; 7] = [
     "Chart.yaml",
     "values.yaml",
     "kustomization.yaml",
+    "key-references.yaml",
     "health_test.yaml",
     "action_test.yaml",
     "alerts.test.yaml",

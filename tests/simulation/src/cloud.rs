@@ -370,5 +370,5 @@ fn kinesis_key(
 
 /// A key that KMS cannot name just now must not look like another key.
 fn may_answer_later(fault: &Fault) -> bool {
-    matches!(fault.class, Class::Throttled | Class::Transient)
+    fault.class.leaves_the_question_open()
 }

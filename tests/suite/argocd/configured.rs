@@ -237,7 +237,7 @@ struct KustomizationSpec {
 #[test]
 fn every_yaml_of_the_page_is_understood() {
     let yamls = blocks(PAGE, "yaml");
-    assert_eq!(yamls.len(), 2);
+    assert_eq!(yamls.len(), 3);
     let orders: StreamEncryption = serde_saphyr::from_str(yamls[0]).unwrap();
     let wave: i32 = orders.metadata.annotations.unwrap()["argocd.argoproj.io/sync-wave"].parse().unwrap();
     assert!(wave < 0, "before what has no wave");

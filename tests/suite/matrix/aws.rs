@@ -33,7 +33,7 @@ async fn whatever_aws_answers_to_start_for_a_day_it_is_told_and_the_calls_stay_f
         ("not-found", refuse("ResourceNotFoundException"), "StreamNotFound"),
         ("denied", Fault::AccessDenied, "AccessDenied"),
         ("invalid", refuse("InvalidArgumentException"), "CallRefused"),
-        ("expired", refuse("ExpiredTokenException"), "AwsUnreachable"),
+        ("expired", refuse("ExpiredTokenException"), "CredentialsRejected"),
         ("limit", refuse("LimitExceededException"), "CallLimitReached"),
     ];
     for (name, fault, expected) in cases {

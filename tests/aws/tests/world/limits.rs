@@ -5,7 +5,7 @@ use serde_json::json;
 use simulated_aws::world::{Calls as _, DAY, FirehoseCounts, Snapshot, StreamKey};
 use simulated_aws::{PlantedKey, PlantedStream, Request, Service, Settings};
 
-use crate::stage::{FIREHOSE, Stage, error, quick};
+use crate::stage::{FIREHOSE, KINESIS, Stage, error, quick};
 
 #[test]
 fn firehose_allows_25_starts_and_stops_together_in_a_rolling_day() {
@@ -88,6 +88,8 @@ fn kinesis_counts_successful_starts_and_stops_apart() {
         stage.wait(5);
     }
     assert_eq!(stage.start_kinesis("alias/aws/kinesis"), error("LimitExceededException"));
+    // Of a stream in plain text a Stop is refused for that alone.
+    stage.world.set_stream(stage.now, KINESIS, Snapshot::enabled(StreamKey::AwsOwned));
     assert_eq!(stage.stop_kinesis(), error("LimitExceededException"));
     stage.now += DAY - SignedDuration::from_secs(250);
     assert_eq!(stage.start_kinesis("alias/aws/kinesis"), Ok(json!({})));

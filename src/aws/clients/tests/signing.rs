@@ -1,0 +1,77 @@
+//! With what requests are signed, for every operation: with nothing, with what cannot sign, and with what AWS no longer accepts.
+
+use aws_credential_types::provider::error::CredentialsError;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_credentials_was_not_sent_and_is_not_unknown() {
+    let recorded = Recorded::default();
+    let nobody = provide_credentials_fn(|| async { Err(CredentialsError::not_loaded("nobody is here")) });
+    let loader = loader(&ours()).credentials_provider(nobody).http_client(recorded.http_client());
+    let aws =
+        Aws::over(loader.load().await, ours().region, Pacer::new(ours().share), Arc::new(SystemTime::now));
+    for operation in Op::EACH {
+        let fault = ask(&aws, operation).await.unwrap_err();
+        let code = fault.code.as_deref();
+        assert_eq!(
+            (fault.class, code),
+            (Class::NoCredentials, Some("NoCredentials")),
+            "{operation:?} {}",
+            fault.message
+        );
+    }
+    assert_eq!(aws.session_age(&somebody()).await.unwrap_err().code.as_deref(), Some("NoCredentials"));
+    assert_eq!(recorded.sent().len(), 0);
+}
+
+/// The SDK's signer ends the process where a header cannot hold the access key id.
+#[tokio::test(start_paused = true)]
+async fn credentials_with_a_line_break_are_refused_before_the_signer() {
+    for (id, token) in [("AKIA\n", None), ("AKIA\r\n", None), ("ASIA", Some("token\n"))] {
+        let recorded = Recorded::default();
+        let broken = Credentials::new(id, "secret", token.map(str::to_owned), None, "test");
+        let loader = loader(&ours()).credentials_provider(broken).http_client(recorded.http_client());
+        let aws = Aws::over(loader.load().await, ours().region, Pacer::new(80), Arc::new(SystemTime::now));
+        for operation in Op::EACH {
+            let fault = ask(&aws, operation).await.unwrap_err();
+            let code = fault.code.as_deref();
+            assert_eq!((fault.class, code), (Class::NoCredentials, Some("CredentialsUnsignable")));
+            assert!(
+                fault.message.contains("line break") && !fault.message.contains("AKIA"),
+                "{}",
+                fault.message
+            );
+        }
+        assert_eq!(recorded.sent(), []);
+    }
+}
+
+/// A read goes on with the next session at once; a call waits until it is decided again.
+#[tokio::test(start_paused = true)]
+async fn an_ended_session_is_replaced_whatever_was_asked_for() {
+    for operation in Op::EACH {
+        let made = Arc::new(AtomicU64::new(0));
+        let provider = provide_credentials_fn(move || {
+            let number = made.fetch_add(1, Ordering::Relaxed);
+            let token = Some("token".to_owned());
+            async move { Ok(Credentials::new(format!("ASIA{number}"), "secret", token, None, "test")) }
+        });
+        let body = match operation {
+            Op::GetCallerIdentity | Op::AssumeRole => {
+                "<ErrorResponse><Error><Code>ExpiredToken</Code></Error></ErrorResponse>"
+            }
+            _ => r#"{"__type":"ExpiredTokenException"}"#,
+        };
+        let recorded = Recorded::answers((0..9).map(|_| (403, body)));
+        let loader = loader(&ours()).credentials_provider(provider).http_client(recorded.http_client());
+        let aws = Aws::over(loader.load().await, ours().region, Pacer::new(80), Arc::new(SystemTime::now));
+        let fault = ask(&aws, operation).await.unwrap_err();
+        assert_eq!((fault.operation, fault.class), (operation, Class::CredentialsRejected));
+        let _ = ask(&aws, operation).await;
+        let keys: Vec<String> = recorded.sent().into_iter().map(|sent| sent.access_key_id).collect();
+        let expected: &[&str] =
+            if reads(operation) { &["ASIA0", "ASIA1", "ASIA1"] } else { &["ASIA0", "ASIA1"] };
+        assert_eq!(keys, expected, "{operation:?}");
+    }
+}

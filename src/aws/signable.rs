@@ -1,0 +1,60 @@
+//! Whether a request can be signed with credentials at all: the SDK's signer ends the process where it cannot.
+//!
+//! The access key id and the session token go into headers; a secret with a control character is never the one that AWS
+//! knows. The words name the field and the character's kind, never the value.
+
+use aws_credential_types::Credentials;
+
+/// What stands in the way of a signature, in words.
+pub(super) fn unsignable(credentials: &Credentials) -> Option<String> {
+    let in_header = |c: char| !c.is_ascii_graphic();
+    let access_key_id = credentials.access_key_id();
+    let token = credentials.session_token().unwrap_or_default();
+    let bad = [
+        ("access key id", access_key_id.chars().find(|c| in_header(*c))),
+        ("session token", token.chars().find(|c| in_header(*c))),
+        ("secret access key", credentials.secret_access_key().chars().find(|c| c.is_control())),
+    ];
+    let (field, character) = bad.into_iter().find_map(|(field, bad)| Some((field, bad?)))?;
+    let kind = match character {
+        '\n' | '\r' => "a line break",
+        c if c.is_control() => "a control character",
+        c if c.is_whitespace() => "a space",
+        _ => "a character that is not ASCII",
+    };
+    Some(format!(
+        "the {field} holds {kind}: create the Secret, file or variable that it comes from without it"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(id: &str, secret: &str, token: Option<&str>) -> Option<String> {
+        unsignable(&Credentials::new(id, secret, token.map(str::to_owned), None, "test"))
+    }
+
+    #[test]
+    fn credentials_of_aws_can_be_signed_with() {
+        assert_eq!(told("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfi=", Some("IQoJb3Jp//+=")), None);
+        assert_eq!(told("test", "a secret of an emulator", None), None);
+    }
+
+    #[test]
+    fn an_unsignable_field_is_named_and_not_shown() {
+        for (id, secret, token, words) in [
+            ("AKIA7\n", "s", None, "the access key id holds a line break"),
+            ("AKIA7\r", "s", None, "the access key id holds a line break"),
+            ("AKIA7\0", "s", None, "the access key id holds a control character"),
+            ("AKIA 7", "s", None, "the access key id holds a space"),
+            ("AKIÄ7", "s", None, "the access key id holds a character that is not ASCII"),
+            ("AKIA7", "topsecret\n", None, "the secret access key holds a line break"),
+            ("ASIA7", "s", Some("topsecret\n"), "the session token holds a line break"),
+        ] {
+            let told = told(id, secret, token).unwrap();
+            assert!(told.starts_with(words), "{told}");
+            assert!(!told.contains("KIA") && !told.contains("topsecret"), "{told}");
+        }
+    }
+}

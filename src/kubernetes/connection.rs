@@ -1,0 +1,139 @@
+//! How the API server is reached: by a kubeconfig as kubectl would, or in a pod directly, whatever proxy the environment names.
+//!
+//! kube reads `HTTPS_PROXY` itself, but holds `NO_PROXY` against the proxy's address in place of the API server's.
+
+use std::env;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+use axum::http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+/// The connection that KUBECONFIG or `~/.kube/config` describes, else that of the pod's service account.
+pub async fn config() -> anyhow::Result<Config> {
+    let mut config = match kubeconfig()? {
+        Some(kubeconfig) => of_kubeconfig(kubeconfig).await?,
+        None => Config::incluster().context(
+            "there is no cluster: KUBECONFIG is not set, ~/.kube/config does not exist, and this is no pod with a service account",
+        )?,
+    };
+    config.apply_debug_overrides();
+    // Each request has a deadline of its own, and the next visit retries with what is true then.
+    config.default_retry = false;
+    Ok(config)
+}
+
+/// The kubeconfig, if there is one. One that is named in the environment has to be there.
+fn kubeconfig() -> anyhow::Result<Option<Kubeconfig>> {
+    let named = env::var("KUBECONFIG").ok().filter(|path| !path.is_empty());
+    match (Kubeconfig::read(), named) {
+        (Ok(kubeconfig), _) => Ok(Some(kubeconfig)),
+        (Err(error), Some(path)) => Err(error).with_context(|| format!("KUBECONFIG={path} cannot be used")),
+        (Err(KubeconfigError::FindPath), None) => Ok(None),
+        (Err(KubeconfigError::ReadConfig(error, _)), None) if error.kind() == ErrorKind::NotFound => Ok(None),
+        (Err(error), None) => Err(error).context("~/.kube/config cannot be used"),
+    }
+}
+
+async fn of_kubeconfig(kubeconfig: Kubeconfig) -> anyhow::Result<Config> {
+    let proxy = proxy_of_context(&kubeconfig);
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    let mut config = config.map_err(|error| {
+        // kube parses it even where it decides nothing.
+        let no_proxy = matches!(error, KubeconfigError::ParseNoProxy(_));
+        let wanted = "NO_PROXY must be names, addresses and CIDRs, separated by commas, without an empty one";
+        anyhow::Error::new(error).context(if no_proxy { wanted } else { "the kubeconfig cannot be used" })
+    })?;
+    config.proxy_url = match proxy {
+        Some(url) => Some(parse(&url).context("proxy-url in the kubeconfig is not a URL")?),
+        None => proxy_of_environment(&config.cluster_url, |name| env::var(name).ok())?,
+    };
+    Ok(config)
+}
+
+/// `proxy-url` of the current context's cluster. `NO_PROXY` does not take it back, as with kubectl.
+fn proxy_of_context(kubeconfig: &Kubeconfig) -> Option<String> {
+    let current = kubeconfig.current_context.as_ref()?;
+    let context = kubeconfig.contexts.iter().find(|context| context.name == *current)?.context.as_ref()?;
+    let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
+    cluster.cluster.as_ref()?.proxy_url.clone().filter(|url| !url.is_empty())
+}
+
+/// The proxy through which the environment wants `server` to be reached. Names in lower case count, too.
+fn proxy_of_environment(
+    server: &Uri,
+    variable: impl Fn(&str) -> Option<String>,
+) -> anyhow::Result<Option<Uri>> {
+    let given =
+        |names: [&str; 2]| names.iter().find_map(|name| variable(name).filter(|text| !text.is_empty()));
+    let Some(url) = given(["HTTPS_PROXY", "https_proxy"]) else { return Ok(None) };
+    if server.scheme_str() != Some("https") || is_local(server) {
+        return Ok(None);
+    }
+    let excepted = given(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+    let matcher = Matcher::builder().all("http://proxy.invalid").no(excepted).build();
+    if matcher.intercept(server).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(parse(&url).context("HTTPS_PROXY is not a URL such as http://HOST:PORT")?))
+}
+
+/// kubectl never asks a proxy for what runs on the same machine.
+fn is_local(server: &Uri) -> bool {
+    let host = server.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// The URL of a proxy; without a scheme it is HTTP.
+fn parse(url: &str) -> anyhow::Result<Uri> {
+    let url = match url.split_once("://") {
+        // kube has the proxy look names up in any case.
+        Some(("socks5h", rest)) => format!("socks5://{rest}"),
+        Some(_) => url.to_owned(),
+        None => format!("http://{url}"),
+    };
+    Ok(url.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(server: &str, variables: &[(&str, &str)]) -> Option<String> {
+        let variable = |name: &str| {
+            variables.iter().find(|(given, _)| *given == name).map(|(_, value)| (*value).to_owned())
+        };
+        proxy_of_environment(&server.parse().unwrap(), variable).unwrap().map(|url| url.to_string())
+    }
+
+    #[test]
+    fn environment_names_the_proxy_as_for_kubectl() {
+        const FAR: &str = "https://api.example.com:6443";
+        for (server, variables, expected) in [
+            (FAR, &[][..], None),
+            (FAR, &[("HTTPS_PROXY", "http://p:3128")], Some("http://p:3128/")),
+            (FAR, &[("https_proxy", "http://p:3128")], Some("http://p:3128/")),
+            (FAR, &[("HTTPS_PROXY", ""), ("https_proxy", "p:3128")], Some("http://p:3128/")),
+            (FAR, &[("HTTPS_PROXY", "socks5h://p:1080")], Some("socks5://p:1080/")),
+            (FAR, &[("HTTP_PROXY", "http://p:3128")], None),
+            (FAR, &[("HTTPS_PROXY", "http://p"), ("NO_PROXY", "*")], None),
+            (FAR, &[("HTTPS_PROXY", "http://p"), ("no_proxy", "a.example, .example.com")], None),
+            (FAR, &[("HTTPS_PROXY", "http://p"), ("NO_PROXY", "p")], Some("http://p/")),
+            ("https://10.0.0.1", &[("HTTPS_PROXY", "http://p"), ("NO_PROXY", "10.0.0.0/8")], None),
+            (
+                "https://11.0.0.1",
+                &[("HTTPS_PROXY", "http://p"), ("NO_PROXY", "10.0.0.0/8")],
+                Some("http://p/"),
+            ),
+            ("https://127.0.0.1:6443", &[("HTTPS_PROXY", "http://p")], None),
+            ("https://[::1]:6443", &[("HTTPS_PROXY", "http://p")], None),
+            ("https://localhost", &[("HTTPS_PROXY", "http://p")], None),
+            ("http://api.example.com", &[("HTTPS_PROXY", "http://p")], None),
+        ] {
+            assert_eq!(proxy(server, variables).as_deref(), expected, "{server} {variables:?}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The watch of the resources, and how every watch is kept small: one tenant's large objects must not use up the memory of an
+//! operator that serves all of them.
+
+use futures_util::{Stream, TryStreamExt as _};
+use kube::Client;
+use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as watch};
+
+use super::trimmed::Trimmed;
+use crate::api::stream_encryption::StreamEncryption;
+use crate::telemetry::error_chain;
+
+/// Objects in one answer of a list. A page is in memory twice as text, and each object may have 1.5 MB.
+const PAGE_SIZE: u32 = 10;
+
+/// How objects are listed and watched that others may write.
+pub(super) fn config() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE_SIZE)
+}
+
+/// Every event of the resources in one namespace, or in all: their spec, the facts of their status, and who they are.
+pub fn resources(
+    client: Client,
+    namespace: Option<&str>,
+) -> impl Stream<Item = watcher::Result<Event<DeserializeGuard<StreamEncryption>>>> + Send + 'static {
+    let api: Api<Trimmed<DeserializeGuard<StreamEncryption>>> = match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    watch(api, config()).map_ok(untrimmed).modify(drop_words)
+}
+
+/// The same event of the object inside.
+fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
+    match event {
+        Event::Apply(object) => Event::Apply(object.0),
+        Event::Delete(object) => Event::Delete(object.0),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(object.0),
+        Event::InitDone => Event::InitDone,
+    }
+}
+
+/// Drops the words that only people read, and the metadata that each visit reads anew.
+fn drop_words(resource: &mut DeserializeGuard<StreamEncryption>) {
+    let metadata = match &mut resource.0 {
+        Ok(resource) => {
+            if let Some(status) = &mut resource.status {
+                status.conditions.iter_mut().for_each(|condition| condition.message = String::new());
+                status.failure = None;
+            }
+            &mut resource.metadata
+        }
+        Err(invalid) => &mut invalid.metadata,
+    };
+    metadata.annotations = None;
+    metadata.finalizers = None;
+}
+
+/// Returns the reason why the resources cannot be watched, and what to do about it.
+#[must_use]
+pub fn explain(error: &watcher::Error) -> String {
+    let status = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => status,
+        other => return format!("no answer: {}", error_chain(other)),
+    };
+    match status.code {
+        // The answer to a path that the API server does not know is no Status.
+        404 => "the definitions are not installed; run `stream-encryption-operator crd | kubectl apply --server-side -f -`".to_owned(),
+        401 => format!("the API server does not accept the operator's credentials: {}", status.message),
+        403 => format!("the operator has no permission: {}", status.message),
+        code => format!("the API server answers {code}: {}", status.message),
+    }
+}

@@ -1,0 +1,31 @@
+//! Settings that name something in Kubernetes: a name that no object can have is refused at the start, not watched for ever.
+
+use crate::model::object::can_be_named;
+
+/// The longest name of a namespace.
+const LONGEST_LABEL: usize = 63;
+/// The longest identity in a lease: the API server takes 128 characters as a field manager, and `kube-lease-manager-` is before it.
+const LONGEST_IDENTITY: usize = 128 - "kube-lease-manager-".len();
+
+/// Checks the name of one namespace that is given as `flag`.
+pub(super) fn namespace(flag: &str, name: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !name.contains(','),
+        "{flag} is {name:?}, but must be one namespace; leave it out to watch all of them"
+    );
+    anyhow::ensure!(
+        name.len() <= LONGEST_LABEL && !name.contains('.') && can_be_named(name),
+        "{flag} is {name:?}, but must be the name of a namespace: at most {LONGEST_LABEL} characters a-z, 0-9 and '-', beginning and \
+         ending with a letter or digit"
+    );
+    Ok(())
+}
+
+/// Checks the identity of a replica that is given as `flag`: the name of its pod.
+pub(super) fn identity(flag: &str, name: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        name.len() <= LONGEST_IDENTITY && name.bytes().all(|b| b.is_ascii_graphic()),
+        "{flag} is {name:?}, but must be the name of the pod: at most {LONGEST_IDENTITY} printable characters without spaces"
+    );
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Texts for logs and for standard error: errors with their causes, and lines that stay lines.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io;
+
+/// An error and its causes on one line. A cause that is told already is not repeated.
+#[must_use]
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !told.contains(&text) {
+            let _ = write!(told, ": {text}");
+        }
+        cause = error.source();
+    }
+    told
+}
+
+/// Writes each record of a log as exactly one line: control characters in it are escaped.
+pub(super) struct Lines<W> {
+    /// Where to.
+    pub(super) to: W,
+    /// Whether records have colours, which begin with an escape character. Those in values are escaped already.
+    pub(super) coloured: bool,
+}
+
+impl<W: io::Write> io::Write for Lines<W> {
+    /// A record comes in one piece.
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(record);
+        self.to.write_all(one_line(&text, self.coloured).as_bytes())?;
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+fn one_line(record: &str, coloured: bool) -> Cow<'_, str> {
+    let (line, end) = record.strip_suffix('\n').map_or((record, ""), |line| (line, "\n"));
+    // U+2028 and U+2029 end a line too, for those who read it.
+    let escaped =
+        |c: char| (c.is_control() && !(coloured && c == '\u{1b}')) || matches!(c, '\u{2028}' | '\u{2029}');
+    if !line.contains(escaped) {
+        return Cow::Borrowed(record);
+    }
+    let mut text = String::with_capacity(record.len());
+    for c in line.chars() {
+        if escaped(c) {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text.push_str(end);
+    Cow::Owned(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_begin_a_line() {
+        for (record, line) in [
+            ("INFO all is well\n", "INFO all is well\n"),
+            ("INFO x\nERROR y\r\n\tz\n", "INFO x\\nERROR y\\r\\n\\tz\n"),
+            ("\u{1b}[2mINFO\u{1b}[0m ü\u{85}x\u{2028}y\n", "\u{1b}[2mINFO\u{1b}[0m ü\\u{85}x\\u{2028}y\n"),
+            ("without an end\0", "without an end\\u{0}"),
+        ] {
+            assert_eq!(one_line(record, true), line);
+        }
+        assert_eq!(one_line("\u{1b}[2m\n", false), "\\u{1b}[2m\n");
+    }
+
+    #[test]
+    fn error_chain_tells_each_cause_once() {
+        let error = anyhow::anyhow!("refused").context("tcp: refused").context("cannot connect");
+        assert_eq!(error_chain(error.as_ref()), "cannot connect: tcp: refused");
+    }
+}

@@ -1,0 +1,193 @@
+//! AWS credentials that change under the running operator, and sources of them beside an environment's two variables: a file
+//! that is replaced, a session that AWS has ended, a profile with a `credential_process`, and a profile that does not exist.
+
+use std::fs::{self, create_dir_all, rename};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use simulated_aws::SimulatedAws;
+use simulated_aws::world::{Fault, Rule};
+
+use crate::play::{cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::process::{OperatorProcess, REASON, apply, eventually, field, until_it_is_encrypted, world};
+
+const LOOK: &str = "DescribeDeliveryStream";
+/// What is promised of a rotated file and of an ended session.
+const WITHIN: u64 = 60;
+
+/// A directory that is removed when it is dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("suite-credentials-{}-{name}", std::process::id()));
+        create_dir_all(&path).expect("a directory");
+        Self(path)
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, content).expect("a file");
+        path.to_str().expect("a path in UTF-8").to_owned()
+    }
+
+    /// Puts a file where a Secret's volume has it, as the kubelet does: another directory, behind a link that is replaced.
+    fn mount(&self, version: u32, content: &str) {
+        let (data, next) = (self.0.join("..data"), self.0.join("..data_tmp"));
+        let version = self.0.join(format!("..{version}"));
+        create_dir_all(&version).expect("a directory");
+        fs::write(version.join("credentials"), content).expect("a file");
+        symlink(&version, &next).expect("a link");
+        rename(&next, &data).expect("the link is replaced");
+        let link = self.0.join("credentials");
+        if !link.exists() {
+            symlink(Path::new("..data/credentials"), link).expect("a link");
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Without the keys in the environment, which go before every other source.
+const NO_KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
+
+/// The access keys of all looks so far, in their order.
+fn keys(aws: &SimulatedAws) -> Vec<String> {
+    let mut keys: Vec<String> = Vec::new();
+    for call in aws.world().calls().iter().filter(|call| call.operation == LOOK) {
+        if keys.last() != Some(&call.principal.access_key) {
+            keys.push(call.principal.access_key.clone());
+        }
+    }
+    keys
+}
+
+/// From now on AWS answers so to whatever is signed with this key.
+fn refuse(aws: &SimulatedAws, key: &str, code: &str) {
+    let message = "The security token included in the request is invalid.".to_owned();
+    let fault = Fault::Refuse { code: code.to_owned(), message, status: 400 };
+    aws.world().script(Rule { principal: Some(key.to_owned()), ..Rule::always(fault) });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_credentials_file_is_used_within_a_minute() {
+    let (cluster, aws) = (cluster().await, world().await);
+    let namespace = fresh_namespace(cluster).await;
+    let secret = Directory::new("rotated");
+    secret.mount(1, "[default]\naws_access_key_id = AKIAROTATED00000001\naws_secret_access_key = first\n");
+    let (url, file) = (aws.url(), secret.0.join("credentials"));
+    let own =
+        [("AWS_ENDPOINT_URL", url.as_str()), ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().expect("UTF-8"))];
+    let environment = [&NO_KEYS[..], &own].concat();
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
+    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    until_it_is_encrypted(cluster, &namespace).await;
+
+    // To another key, and from that to a session.
+    for (version, old, new, token) in [
+        (2, "AKIAROTATED00000001", "AKIAROTATED00000002", ""),
+        (3, "AKIAROTATED00000002", "ASIAROTATED00000003", "aws_session_token = a-token\n"),
+    ] {
+        refuse(&aws, old, "InvalidClientTokenId");
+        let content = format!("[default]\naws_access_key_id = {new}\naws_secret_access_key = next\n{token}");
+        secret.mount(version, &content);
+        let since = Instant::now();
+        eventually("the new key is used", WITHIN, async || keys(&aws).last().is_some_and(|key| key == new))
+            .await;
+        println!("{new}: used after {:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(WITHIN));
+        until_it_is_encrypted(cluster, &namespace).await;
+    }
+    assert_eq!(keys(&aws), ["AKIAROTATED00000001", "AKIAROTATED00000002", "ASIAROTATED00000003"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_aws_has_ended_is_replaced_in_a_minute() {
+    let (cluster, aws) = (cluster().await, world().await);
+    let namespace = fresh_namespace(cluster).await;
+    let files = Directory::new("ended");
+    let (url, token) = (aws.url(), files.file("token", "a.web.token"));
+    let own = [
+        ("AWS_ENDPOINT_URL", url.as_str()),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()),
+        ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/stream-encryption"),
+        ("AWS_ROLE_SESSION_NAME", "operator"),
+    ];
+    let environment = [&NO_KEYS[..], &own].concat();
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
+    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    until_it_is_encrypted(cluster, &namespace).await;
+
+    let first = keys(&aws).pop().expect("it was looked at");
+    refuse(&aws, &first, "ExpiredTokenException");
+    let since = Instant::now();
+    eventually("another session is used", WITHIN, async || keys(&aws).last() != Some(&first)).await;
+    println!("another session after {:?}", since.elapsed());
+    until_it_is_encrypted(cluster, &namespace).await;
+    let calls = aws.world().calls().to_vec();
+    let assumed = calls.iter().filter(|call| call.operation == "AssumeRoleWithWebIdentity");
+    assert_eq!(assumed.count(), 2, "one session, and one in its place");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_with_a_credential_process_is_followed() {
+    let (cluster, aws) = (cluster().await, world().await);
+    let namespace = fresh_namespace(cluster).await;
+    let files = Directory::new("process");
+    let answer = json!({"Version": 1, "AccessKeyId": "ASIAPROCESS00000001", "SecretAccessKey": "s", "SessionToken": "t"});
+    let answer = files.file("answer.json", &answer.to_string());
+    let config = files.file("config", &format!("[profile laptop]\ncredential_process = cat {answer}\n"));
+    let url = aws.url();
+    let own =
+        [("AWS_ENDPOINT_URL", url.as_str()), ("AWS_CONFIG_FILE", config.as_str()), ("AWS_PROFILE", "laptop")];
+    let environment = [&NO_KEYS[..], &own].concat();
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
+    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    until_it_is_encrypted(cluster, &namespace).await;
+    assert_eq!(keys(&aws), ["ASIAPROCESS00000001"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_provide_nothing_are_told_and_not_sent() {
+    let (cluster, aws) = (cluster().await, world().await);
+    let namespace = fresh_namespace(cluster).await;
+    let files = Directory::new("nothing");
+    let config = files.file("config", "[profile other]\nregion = eu-west-1\n");
+    let (url, kubeconfig) = (aws.url(), operators_kubeconfig(cluster).await);
+    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    for (own, logged, told) in [
+        ([("AWS_PROFILE", "laptop"), ("AWS_CONFIG_FILE", config.as_str())], "laptop", "cannot work"),
+        // What `echo` made of a Secret's value: it ended the process.
+        (
+            [("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE\n"), ("AWS_SECRET_ACCESS_KEY", "s")],
+            "line break",
+            "line break",
+        ),
+    ] {
+        let environment = [&NO_KEYS[..], &[("AWS_ENDPOINT_URL", url.as_str())], &own].concat();
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let mut operator = OperatorProcess::logging_to(writer, &kubeconfig, &namespace, &environment);
+        let message = "{.status.conditions[?(@.type=='Ready')].message}";
+        eventually("it is told", 40, async || {
+            field(cluster, &namespace, "orders", REASON).await == "NoCredentials"
+                && field(cluster, &namespace, "orders", message).await.contains(told)
+        })
+        .await;
+        assert!(operator.ended().is_none(), "the operator goes on");
+        operator.kill();
+        let log = std::io::read_to_string(reader).expect("text");
+        let causes = log.lines().filter(|line| line.contains("there are no AWS credentials"));
+        assert_eq!(causes.clone().count(), 1, "{log}");
+        assert!(causes.clone().all(|line| line.contains(logged)) && !log.contains("AKIAEXAMPLE"), "{log}");
+    }
+    assert_eq!(aws.world().calls().len(), 0, "nothing was sent");
+}

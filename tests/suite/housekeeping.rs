@@ -1,0 +1,69 @@
+//! What begins once the resources are listed: readiness, and the retiring of ledgers; with and without leader election.
+
+use std::path::Path;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::json;
+use test_cluster::TestCluster;
+
+use crate::play::{cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::process::{OperatorProcess, eventually, free_address, world};
+
+/// The status and words that an operator answers with; `None` while it does not listen.
+pub(crate) async fn asked(url: &str) -> Option<(u16, String)> {
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let answer = client.get(url.parse().expect("a URL")).await.ok()?;
+    let status = answer.status().as_u16();
+    let words = answer.into_body().collect().await.ok()?.to_bytes();
+    Some((status, String::from_utf8_lossy(&words).into_owned()))
+}
+
+/// A ledger without calls whose owner does not exist.
+async fn stray_ledger(cluster: &TestCluster, namespace: &str) {
+    let ledger = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedger",
+        "metadata": {"name": "stray", "namespace": namespace},
+        "spec": {
+            "streamARN": firehose("stray"), "calls": [],
+            "owner": {"namespace": namespace, "name": "stray", "uid": "00000000-0000-0000-0000-000000000000"},
+        },
+    });
+    cluster.apply(&ledger.to_string()).await.expect("the ledger is accepted");
+}
+
+async fn becomes_ready_and_keeps_house(kubeconfig: &Path, cluster: &TestCluster, election: &str) {
+    let namespace = fresh_namespace(cluster).await;
+    stray_ledger(cluster, &namespace).await;
+    let aws = world().await;
+    let (url, address) = (aws.url(), free_address().to_string());
+    let environment = [
+        ("AWS_ENDPOINT_URL", url.as_str()),
+        ("LEADER_ELECTION", election),
+        ("POD_NAME", "only"),
+        ("LISTEN", address.as_str()),
+    ];
+    let _operator = OperatorProcess::start(kubeconfig, &namespace, &environment);
+    let ready = format!("http://{address}/readyz");
+    eventually("it is ready", 20, async || asked(&ready).await.is_some_and(|(status, _)| status == 200))
+        .await;
+    eventually("the stray ledger is retired", 20, async || {
+        let ledgers = ["get", "streamledgers", "-n", &namespace, "-o", "name"];
+        cluster.kubectl(&ledgers).await.is_ok_and(|names| names.trim().is_empty())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_without_election_is_ready_and_retires_ledgers() {
+    let cluster = cluster().await;
+    becomes_ready_and_keeps_house(&operators_kubeconfig(cluster).await, cluster, "false").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_with_election_is_ready_and_retires_ledgers() {
+    let cluster = cluster().await;
+    becomes_ready_and_keeps_house(&operators_kubeconfig(cluster).await, cluster, "true").await;
+}
