@@ -354,13 +354,13 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     let resource: Guarded = serde_json::from_value(object).unwrap();
     let operator = operator(None);
     for uid in ["1", "2"] {
-        operator.memory.keep_status(uid, StreamEncryptionStatus::default());
+        operator.memory.keep_status(uid, Some(StreamEncryptionStatus::default()), false);
     }
     let (store, mut writer) = reflector::store();
     writer.apply_watcher_event(&watcher::Event::Init);
     writer.apply_watcher_event(&watcher::Event::InitApply(resource.clone()));
     writer.apply_watcher_event(&watcher::Event::InitDone);
-    let known = || ["1", "2"].map(|uid| operator.memory.status_of(uid).is_some());
+    let known = || ["1", "2"].map(|uid| operator.memory.visit_of(uid).status.is_some());
     let keeping = housekeeping(&operator, &store);
     tokio::pin!(keeping);
 
