@@ -81,7 +81,7 @@ pub struct RunArguments {
     /// How many resources to work on at a time. Namespaces take turns.
     #[arg(long, env = "CONCURRENCY", default_value_t = 32)]
     pub concurrency: u16,
-    /// Serve /metrics, /healthz and /readyz at this address, such as [::]:8080 (IPv4 and IPv6). Default: nowhere.
+    /// Serve /metrics, /healthz and /readyz at this address, such as `[::]:8080` (IPv4 and IPv6). Default: nowhere.
     #[arg(long, env = "LISTEN")]
     pub listen: Option<SocketAddr>,
     /// Work only while holding the lease of this operator: for more than one replica.

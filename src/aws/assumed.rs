@@ -80,7 +80,9 @@ impl Assume {
             if outcome.as_ref().is_err_and(Fault::rejects_the_session) && self.own.rejected(&own).await {
                 let other =
                     self.own.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
-                return send_as(other).await;
+                if !other.is_same(&own) {
+                    return send_as(other).await;
+                }
             }
             outcome
         };

@@ -54,7 +54,10 @@ impl Calls {
             let kept = session().await?;
             let outcome = send(kept.clone()).await;
             if self.sessions.is_another_due(by, &kept, outcome.as_ref().err()).await {
-                return send(session().await?).await;
+                let other = session().await?;
+                if !other.is_same(&kept) {
+                    return send(other).await;
+                }
             }
             outcome
         };

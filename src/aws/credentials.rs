@@ -111,6 +111,21 @@ struct Sighting {
     last: SystemTime,
 }
 
+impl Session {
+    /// Whether a request signed with the one is as good as one signed with the other.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        is_same(&self.credentials, &other.credentials)
+    }
+}
+
+fn is_same(one: &Credentials, other: &Credentials) -> bool {
+    let parts = |of: &Credentials| {
+        [of.access_key_id(), of.secret_access_key(), of.session_token().unwrap_or_default()]
+            .map(str::to_owned)
+    };
+    parts(one) == parts(other)
+}
+
 impl Kept {
     /// Credentials of a session that began at `since` and is to be kept until `until`.
     pub(super) fn new(credentials: Credentials, since: SystemTime, until: SystemTime) -> Self {
@@ -120,12 +135,6 @@ impl Kept {
     /// The session as it is at `now`, if it lasts for `lasting` more.
     pub(super) fn session(&self, now: SystemTime, lasting: Duration) -> Option<Session> {
         (now + lasting < self.until).then(|| self.session_at(now))
-    }
-
-    /// Whether `session` is signed with these.
-    fn is_of(&self, session: &Session) -> bool {
-        let (own, other) = (&self.credentials, &session.credentials);
-        own.access_key_id() == other.access_key_id() && own.session_token() == other.session_token()
     }
 
     /// The session as it is at `now`.
@@ -139,7 +148,7 @@ impl Slot {
     /// AWS did not accept `session`. Gives it up, unless another one was given up shortly before; whether what is asked for
     /// next may be another one.
     pub(super) fn give_up(&mut self, session: &Session, now: SystemTime) -> bool {
-        if !self.kept.as_ref().is_some_and(|kept| kept.is_of(session)) {
+        if !self.kept.as_ref().is_some_and(|kept| is_same(&kept.credentials, &session.credentials)) {
             return true;
         }
         if is_within(GIVEN_UP_EVERY, self.given_up, now) {

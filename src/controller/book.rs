@@ -2,16 +2,20 @@
 //!
 //! Whoever wants to call AWS must first have written here. A conflict means that somebody else wrote: the caller drops
 //! all that it decided. Nothing here decides; the arithmetic is in [`crate::model::ledger`].
+//!
+//! A ledger is a claim on its stream, so a resource that no policy allows gets none: it neither creates a ledger nor takes over
+//! the ledger of another, however that one's owner fares.
 
 use jiff::Timestamp;
 use tracing::warn;
 
 use super::records::{RecordError, Records};
+use super::resolve::{Subject, permission_in};
 use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::stream_encryption::{Encryption, StreamEncryption};
 use crate::model::decision::Ownership;
 use crate::model::ledger;
-use crate::model::stream::StreamArn;
+use crate::model::permission::Refusal;
 
 /// A stream's ledger, as it was read and as it shall be.
 #[derive(Clone, Debug)]
@@ -39,13 +43,15 @@ pub fn owner(resource: &StreamEncryption) -> Owner {
     }
 }
 
-/// Reads the ledger of `stream` for `resource`. Where its owner is gone, it is taken over with all that it holds.
-pub async fn open<R: Records>(
+/// Reads the ledger of the subject's stream for `resource`. Where its owner holds the stream no longer, and the resource may
+/// claim it, it is taken over with all that it holds.
+pub(super) async fn open<R: Records>(
     records: &R,
     resource: &StreamEncryption,
-    stream: &StreamArn,
+    subject: &Subject,
     now: Timestamp,
 ) -> Result<Book, RecordError> {
+    let stream = &subject.stream;
     let name = ledger::name(stream);
     let me = owner(resource);
     let empty = ledger::new(stream, me.clone());
@@ -58,6 +64,9 @@ pub async fn open<R: Records>(
         Err(error) => return Err(error),
     };
     let Some(found) = stored else {
+        if !subject.may_claim() {
+            return Ok(Book::new(name, empty, Ownership::Own, None));
+        }
         let told =
             resource.status.as_ref().and_then(|status| status.calls.as_ref()).map_or(0, |calls| calls.used);
         if told > 0 {
@@ -76,12 +85,31 @@ pub async fn open<R: Records>(
         return Ok(Book::new(name, empty, Ownership::Unreadable, Some(found)));
     }
     let holder = &found.spec.owner;
-    if *holder != me && !is_gone(records, holder).await? {
+    if *holder != me && (!subject.may_claim() || holds(records, holder, subject).await?) {
         // What it holds is not this resource's to read.
         return Ok(Book::new(name, empty, Ownership::Another, Some(found)));
     }
     let spec = StreamLedgerSpec { owner: me, ..found.spec.clone() };
     Ok(Book::new(name, spec, Ownership::Own, Some(found)))
+}
+
+/// Returns whether the owner of a ledger holds its stream still: the resource exists, and a policy of its namespace allows it
+/// the stream. Every doubt leaves the stream with its owner.
+async fn holds<R: Records>(records: &R, owner: &Owner, subject: &Subject) -> Result<bool, RecordError> {
+    match is_gone(records, owner).await {
+        Ok(true) => return Ok(false),
+        // It exists, even if its content cannot be read.
+        Ok(false) | Err(RecordError::Unusable(_)) => {}
+        Err(error) => return Err(error),
+    }
+    match permission_in(records, &owner.namespace, subject.permission.own().clone()).await {
+        Ok(permission) => Ok(permission.stream(&subject.stream) != Err(Refusal::Stream)),
+        Err(RecordError::Unusable(why)) => {
+            warn!(namespace = owner.namespace, why, "the policies of a stream's owner cannot be read");
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the resource that owns a ledger is no more, or is another one of that name.
@@ -93,6 +121,11 @@ pub(super) async fn is_gone<R: Records>(records: &R, owner: &Owner) -> Result<bo
 impl Book {
     fn new(name: String, spec: StreamLedgerSpec, ownership: Ownership, stored: Option<StreamLedger>) -> Self {
         Self { spec, ownership, name, stored, overtaken: false }
+    }
+
+    /// Returns whether the ledger is stored, as far as this visit knows.
+    pub(super) fn is_stored(&self) -> bool {
+        self.stored.is_some()
     }
 
     /// The version of the ledger that is stored, as far as this visit knows.

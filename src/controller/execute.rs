@@ -102,7 +102,8 @@ pub(super) async fn call<A: Streams, R: Records>(
 }
 
 /// Writes down what was learned, without a call. What is learned depends on what is asked for: a visit of a resource that has
-/// changed since must not write over what another one has learned of it.
+/// changed since must not write over what another one has learned of it, and a resource that no policy allows any more claims
+/// nothing.
 pub(super) async fn note<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     resource: &StreamEncryption,
@@ -114,6 +115,7 @@ pub(super) async fn note<A: Streams, R: Records>(
             return Err(RecordError::Conflict);
         }
         still_asked_for(operator, resource).await?;
+        still_permitted(operator, resource, case).await?;
     }
     case.book.save(&operator.records).await
 }

@@ -179,6 +179,8 @@ fn decided(
         decision.reason,
         Reason::NotPermitted | Reason::RolesDiffer | Reason::StreamOwnedByAnother | Reason::LedgerUnreadable
     ) {
+        // Without a ledger nothing but the status has counted the calls.
+        status.calls = before.calls.clone().filter(|_| !case.book.is_stored());
         return status;
     }
     let budget = decision::budget(&input);

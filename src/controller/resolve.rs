@@ -47,6 +47,13 @@ pub(super) struct Subject {
     pub(super) resolved: Duration,
 }
 
+impl Subject {
+    /// Returns whether the resource may claim its stream now: policies allow all that it asks for, and it is not suspended.
+    pub(super) fn may_claim(&self) -> bool {
+        !self.intent.suspended && self.intent.permitted(&self.permission, &self.stream).is_ok()
+    }
+}
+
 /// Why a resource has no subject.
 pub(super) enum Unresolved {
     /// The spec has no meaning.
@@ -241,8 +248,17 @@ async fn policies<A: Streams, R: Records>(
     resource: &StreamEncryption,
 ) -> Result<Vec<Policy>, RecordError> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
+    permission_in(&operator.records, namespace, own).await
+}
+
+/// Returns the permissions that the policies of a namespace give, as they are now.
+pub(super) async fn permission_in<R: Records>(
+    records: &R,
+    namespace: &str,
+    own: Own,
+) -> Result<Permission, RecordError> {
     let mut policies = Vec::new();
-    for spec in operator.records.policies(namespace).await? {
+    for spec in records.policies(namespace).await? {
         let (policy, malformed) = Policy::read(&spec);
         for error in malformed {
             warn!(%error, "what cannot be read of a policy allows nothing; a policy whose role cannot be read, nothing at all");

@@ -48,6 +48,23 @@ pub struct Intent {
     pub retry: Option<String>,
 }
 
+impl Intent {
+    /// Returns why policies refuse what is asked for of the stream, if they do.
+    pub fn permitted(&self, permission: &Permission, stream: &StreamArn) -> Result<(), Refusal> {
+        permission.stream(stream)?;
+        if self.wanted == Wanted::Off || self.disable_on_deletion {
+            permission.disable(stream)?;
+        }
+        match &self.wanted {
+            Wanted::Key(key) => permission.key(stream, key),
+            // It is what a plain-text stream would get.
+            Wanted::AnyKey => permission.key(stream, &Key::AwsOwned),
+            Wanted::UnknownKey if self.key_problem == Some(KeyProblem::NotPermitted) => Err(Refusal::Key),
+            Wanted::UnknownKey | Wanted::Off => Ok(()),
+        }
+    }
+}
+
 /// The encryption that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
@@ -163,7 +180,7 @@ pub fn budget(i: &Input<'_>) -> Budget {
 #[must_use]
 pub fn decide(i: &Input<'_>) -> Decision {
     // Nothing of AWS is asked for what is not allowed, not wanted now, or not ours.
-    if let Err(refusal) = permitted(i) {
+    if let Err(refusal) = i.intent.permitted(i.permission, i.stream) {
         return release_or(i, rest(i, refused(refusal), i.drift_interval, i.drift_interval));
     }
     if i.intent.suspended {
@@ -310,20 +327,6 @@ fn seen_at(i: &Input<'_>) -> Timestamp {
         // A clock that was set back must not keep a look good for longer.
         Seen::At(at, _) => at.min(i.now),
         Seen::NotYet | Seen::Failed(_) => i.now,
-    }
-}
-
-fn permitted(i: &Input<'_>) -> Result<(), Refusal> {
-    i.permission.stream(i.stream)?;
-    if i.intent.wanted == Wanted::Off || i.intent.disable_on_deletion {
-        i.permission.disable(i.stream)?;
-    }
-    match &i.intent.wanted {
-        Wanted::Key(key) => i.permission.key(i.stream, key),
-        // It is what a plain-text stream would get.
-        Wanted::AnyKey => i.permission.key(i.stream, &Key::AwsOwned),
-        Wanted::UnknownKey if i.intent.key_problem == Some(KeyProblem::NotPermitted) => Err(Refusal::Key),
-        Wanted::UnknownKey | Wanted::Off => Ok(()),
     }
 }
 

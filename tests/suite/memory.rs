@@ -16,7 +16,7 @@ use crate::play::{client, cluster, firehose, fresh_namespace, operators_kubeconf
 use crate::process::{OperatorProcess, eventually, free_address, world};
 
 /// How many large resources there are; the variable of this name sets another number.
-const LARGE_RESOURCES: usize = 60;
+const LARGE_RESOURCES: usize = 80;
 /// What each has: Kubernetes allows 256 KiB of annotations, and owners with names of any length, in 1.5 MiB.
 const ANNOTATION: usize = 250_000;
 const OWNERS: usize = 5;
@@ -86,9 +86,9 @@ async fn large_resources_do_not_add_to_memory() {
     stream::iter(0..count).for_each_concurrent(4, create).await;
     let full = peak_of_operator(&namespace).await;
     let more = full.saturating_sub(empty);
-    // Much less than the objects have themselves, which is much less than they take once parsed.
     println!("{count} resources: at most {full} bytes with them, {empty} bytes without them");
-    assert!(more < count * BYTES / 2 && full < 128 << 20, "{empty} bytes without them, {full} with them");
+    // A page of them, and those that are read at a time; an operator that keeps them whole needs several times what they have.
+    assert!(more < count * BYTES && full < 128 << 20, "{empty} bytes without them, {full} with them");
     api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("they are deleted");
 }
 

@@ -1,6 +1,7 @@
 //! Policies: what two teams may do with each other's streams and keys, each with its namespace, its own user and the rights
 //! that the definitions give to whoever may edit a namespace.
 
+mod claims;
 mod random;
 
 use jiff::SignedDuration;

@@ -89,6 +89,7 @@ async fn every_yaml_and_every_kubectl_command_of_the_readme_works_in_their_order
         run(&cluster, command).await;
     }
 
+    cluster.kubectl(&["create", "namespace", "data"]).await.expect("the namespace of the page's resources");
     let yamls = blocks(README, "yaml");
     assert_eq!(yamls.len(), 2);
     for yaml in yamls {

@@ -1,5 +1,7 @@
 //! The output of kubectl for the definitions and samples: no warnings, readable columns, plain text in `kubectl explain`.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 use test_cluster::TestCluster;
 
@@ -7,7 +9,14 @@ use test_cluster::TestCluster;
 async fn installed() -> TestCluster {
     let cluster = TestCluster::start().await.expect("a cluster");
     kubectl(&cluster, &["apply", "--server-side", "--warnings-as-errors", "-k", "config"]).await;
-    kubectl(&cluster, &["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await;
+    // kubectl finds a kind some time after its definition is there.
+    let end = Instant::now() + Duration::from_secs(60);
+    for kind in ["strenc", "strencpol"] {
+        while let Err(error) = cluster.kubectl(&["explain", kind]).await {
+            assert!(Instant::now() < end, "{error:#}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
     cluster
 }
 
@@ -29,10 +38,10 @@ async fn kubectl(cluster: &TestCluster, arguments: &[&str]) -> String {
 fn cells(table: &str) -> Vec<(String, String)> {
     let mut lines = table.lines();
     let (headings, row) = (lines.next().expect("headings"), lines.next().expect("a row"));
-    // Columns are divided by three spaces, and a heading may hold one.
-    let mut starts = vec![0];
-    starts.extend(headings.match_indices("   ").map(|(at, space)| at + space.len()));
-    starts.retain(|&at| headings[at..].starts_with(|first: char| first != ' '));
+    // Columns are divided by three spaces or more, and a heading may hold one.
+    let begins =
+        |at: &usize| !headings[*at..].starts_with(' ') && (*at == 0 || headings[..*at].ends_with("  "));
+    let starts: Vec<usize> = (0..headings.len()).filter(begins).collect();
     let cut = |line: &str, at: usize| {
         let next = starts.iter().copied().find(|&start| start > at);
         line.get(at..next.unwrap_or(line.len()).min(line.len())).unwrap_or_default().trim().to_owned()

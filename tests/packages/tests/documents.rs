@@ -14,7 +14,7 @@ pub(crate) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 async fn the_values_in_the_pages_are_values_of_the_chart() {
     let pages = text("docs/install.md") + &text("docs/metrics.md");
     let values = blocks(&pages, "yaml");
-    assert_eq!(values.len(), 3);
+    assert_eq!(values.len(), 4);
     for yaml in values {
         let values: Value = serde_saphyr::from_str(yaml).expect("YAML");
         render(&values).await.expect("the chart takes them");

@@ -173,13 +173,31 @@ impl Policies {
         stream: &StreamArn,
         act: &Act<'_>,
     ) -> bool {
-        // Those that were in effect at that time count as well.
-        let first = self.history.partition_point(|(at, _)| *at <= since).saturating_sub(1);
-        self.history[first..].iter().any(|(_, policies)| {
+        self.since(since).any(|policies| {
             allow(policies, namespace, stream, act)
                 && !roles_differ(policies, namespace, stream)
                 && speaking(policies, namespace, stream).all(|policy| policy.is_done_by(namespace, by))
         })
+    }
+
+    /// Returns whether policies allowed a namespace this stream at any time since then.
+    #[must_use]
+    pub fn allowed_at_some_time_since(&self, since: Timestamp, namespace: &str, stream: &StreamArn) -> bool {
+        self.since(since).any(|policies| {
+            allow(policies, namespace, stream, &Act::Look) && !roles_differ(policies, namespace, stream)
+        })
+    }
+
+    /// Returns whether policies allowed a namespace this stream at all times since then.
+    #[must_use]
+    pub fn allowed_at_all_times_since(&self, since: Timestamp, namespace: &str, stream: &StreamArn) -> bool {
+        self.since(since).all(|policies| allow(policies, namespace, stream, &Act::Look))
+    }
+
+    /// The policies at each time since then; those that were in effect at that time count as well.
+    fn since(&self, since: Timestamp) -> impl Iterator<Item = &[Allowed]> {
+        let first = self.history.partition_point(|(at, _)| *at <= since).saturating_sub(1);
+        self.history[first..].iter().map(|(_, policies)| policies.as_slice())
     }
 
     /// Whether any policy allows Stop to anybody now.

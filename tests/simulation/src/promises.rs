@@ -75,7 +75,7 @@ pub struct Promises {
     /// What the operator was shown of each stream.
     shown: BTreeMap<String, ShownOf>,
     /// When each visit under way began, by task.
-    begun: BTreeMap<usize, Timestamp>,
+    pub begun: BTreeMap<usize, Timestamp>,
     /// What the visits under way were shown and have said nothing of, by task.
     unsaid: BTreeMap<usize, Vec<Glimpse>>,
     /// When somebody last changed something that may rightly cut a wait short.

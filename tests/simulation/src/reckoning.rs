@@ -28,6 +28,8 @@ enum Expected {
     Off,
     /// One of these reasons, and no call.
     Says(Vec<Reason>),
+    /// Its own: a claim of another resource has no effect any more.
+    Claimed,
 }
 
 /// How long AWS may be at a change: its slowest ones take an hour.
@@ -114,7 +116,10 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) 
     if let Some(ledger) = state.store.ledger(&ledger::name(stream))
         && ledger.spec.owner.uid != uid
     {
-        return says(&[Reason::StreamOwnedByAnother]);
+        let owner = &ledger.spec.owner;
+        let holds = state.store.resource_by_uid(&owner.uid).is_some()
+            && state.policies.allow(&owner.namespace, stream, &Act::Look);
+        return if holds { says(&[Reason::StreamOwnedByAnother]) } else { Expected::Claimed };
     }
     let now = state.now;
     let Some(real) = state.world.stream(&stream.to_string(), now).cloned() else {
@@ -281,6 +286,9 @@ fn held(
     let in_force = real.and_then(|real| real.in_force.as_ref()).map(written);
     let is_ready = ready.is_some_and(|ready| ready.status == Truth::True.as_str());
     match expected {
+        Expected::Claimed => {
+            Err(format!("it says {said}, and the owner of its stream is gone or not allowed it any more"))
+        }
         // What it would do is not asked of who only reports.
         Expected::Says(_) if resource.spec.drift == Drift::Report && reason == Some(Reason::Drifted) => {
             Ok(false)

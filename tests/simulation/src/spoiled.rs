@@ -79,11 +79,15 @@ pub enum Bug {
     OwnClockPrunes,
     /// The status is written at every look.
     StatusRewritten,
+    /// A stream whose owner is gone is claimed without a policy.
+    ClaimedWithoutPolicy,
+    /// A claim outlives the policy that it was made under.
+    ClaimOutlivesPolicy,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::NoCompareAndSwap,
         Self::CachedResource,
         Self::SdkRetries,
@@ -112,6 +116,8 @@ impl Bug {
         Self::RoleForgotten,
         Self::OwnClockPrunes,
         Self::StatusRewritten,
+        Self::ClaimedWithoutPolicy,
+        Self::ClaimOutlivesPolicy,
     ];
 
     /// What is wrong, in a line.
@@ -150,6 +156,10 @@ impl Bug {
             Self::BudgetIgnored => "AWS's limit counts instead of the administrator's",
             Self::OwnClockPrunes => "calls are forgotten by a clock that AWS has not accepted",
             Self::StatusRewritten => "the status is written at every look, changed or not",
+            Self::ClaimedWithoutPolicy => {
+                "a stream whose owner is gone is claimed by a resource that no policy allows it"
+            }
+            Self::ClaimOutlivesPolicy => "the owner of a stream keeps it whatever policies say of the owner",
         }
     }
 
@@ -181,6 +191,8 @@ impl Bug {
             Self::ForeignStream | Self::ForeignKey | Self::PoliciesReadOnce | Self::RoleForgotten => &["P8"],
             Self::BudgetIgnored => &["P1"],
             Self::StatusRewritten => &["P5"],
+            Self::ClaimedWithoutPolicy => &["P8"],
+            Self::ClaimOutlivesPolicy => &["P4"],
         }
     }
 }

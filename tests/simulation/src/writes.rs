@@ -2,13 +2,16 @@
 //!
 //! Every change of a ledger and every status passes here, on its way past the promises.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
+use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use stream_encryption_operator::controller::records::RecordError;
 
 use crate::scene::{Event, Process, State};
+
+/// How long before a late write its visit may have begun.
+const LATEST: SignedDuration = SignedDuration::from_hours(24);
 
 /// A write, with all that it needs.
 #[derive(Clone, Debug)]
@@ -68,19 +71,37 @@ impl State {
         self.agenda.add(at, Event::Late(self.late.len() - 1));
     }
 
+    /// P3, P8: a stream is claimed by a resource that a policy allows it, and from none that exists and is allowed it.
+    fn claimed(&mut self, from: Option<&Owner>, claimed: &StreamLedgerSpec) {
+        let now = self.now;
+        let Ok(stream) = claimed.stream_arn.parse() else { return };
+        let by = &claimed.owner;
+        // Nothing is known of the visit whose write is carried out late.
+        let since = self.promises.begun.get(&self.polled.task).copied().unwrap_or(now - LATEST);
+        if !self.policies.allowed_at_some_time_since(since, &by.namespace, &stream) {
+            self.promises.break_with("P8", now, || {
+                format!("{}/{} claims {stream}, which no policy allows it", by.namespace, by.name)
+            });
+        }
+        if let Some(from) = from
+            && self.store.resource_by_uid(&from.uid).is_some()
+            && self.policies.allowed_at_all_times_since(since, &from.namespace, &stream)
+        {
+            self.promises.break_with("P3", now, || {
+                format!("{} took {stream} from {}, which is alive and allowed it", by.uid, from.uid)
+            });
+        }
+    }
+
     fn ledger_changed(&mut self, before: Option<&StreamLedger>, after: Option<&StreamLedger>, by: Process) {
         let now = self.now;
         self.promises.visit_says(self.polled.task);
         // Putting a ledger away is housekeeping, and comes to an end by itself.
         self.promises.writes += u64::from(after.is_some());
-        if let (Some(before), Some(after)) = (before, after)
-            && before.spec.owner.uid != after.spec.owner.uid
-            && self.store.resource_by_uid(&before.spec.owner.uid).is_some()
+        if let Some(after) = after
+            && before.is_none_or(|before| before.spec.owner.uid != after.spec.owner.uid)
         {
-            let (from, to) = (&before.spec.owner.uid, &after.spec.owner.uid);
-            self.promises.break_with("P3", now, || {
-                format!("{to} took {} from {from}, which is alive", after.spec.stream_arn)
-            });
+            self.claimed(before.map(|before| &before.spec.owner), &after.spec);
         }
         self.promises.ledger_changed(
             before.map(|ledger| &ledger.spec),

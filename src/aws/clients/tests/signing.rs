@@ -75,3 +75,17 @@ async fn an_ended_session_is_replaced_whatever_was_asked_for() {
         assert_eq!(keys, expected, "{operation:?}");
     }
 }
+
+/// Keys in an environment are what they are: to ask AWS again with the same is no use.
+#[tokio::test(start_paused = true)]
+async fn rejected_credentials_without_others_are_sent_once() {
+    for operation in Op::EACH {
+        let (fault, sent) = fault_of(operation, 403, r#"{"__type":"InvalidClientTokenId"}"#).await;
+        let wanted = match operation {
+            // What speaks XML reads no JSON.
+            Op::GetCallerIdentity | Op::AssumeRole => continue,
+            _ => Class::CredentialsRejected,
+        };
+        assert_eq!((fault.class, sent), (wanted, 1), "{operation:?}");
+    }
+}

@@ -31,6 +31,33 @@ impl Dice {
         all
     }
 
+    /// A resource of another team waits for a stream: its owner is created anew, or the administrator hands the stream over.
+    pub(super) fn handed_over(&mut self) -> Vec<(SignedDuration, Happening)> {
+        let rival = ("other".to_owned(), "rival".to_owned());
+        let owner = self.resources[0].0.clone();
+        let to =
+            |namespace: &str| Allowed { namespace: Some(namespace.to_owned()), ..Allowed::own_account(true) };
+        let mut at = self.span(60.0, 6.0 * 3600.0);
+        let mut all = vec![(at, Happening::Policies(vec![to("data")]))];
+        at += self.span(0.1, 600.0);
+        all.push((at, Happening::Apply(rival.clone(), Box::new(self.spec(0, true)))));
+        at += self.span(10.0, 3600.0);
+        if self.one_in(2) {
+            all.push((at, Happening::Delete(owner)));
+            for _ in 0..self.dice.u8(1..5) {
+                at += self.span(0.02, 60.0);
+                all.push((at, Happening::Retry(rival.clone())));
+            }
+            at += self.span(0.1, 600.0);
+            all.push((at, self.apply(0)));
+        } else {
+            all.push((at, Happening::Policies(vec![to("other")])));
+            at += self.span(0.02, 600.0);
+            all.push((at, Happening::Retry(rival)));
+        }
+        all
+    }
+
     fn policies(&mut self) -> Vec<Allowed> {
         let stream = Some(self.streams[self.dice.usize(..self.streams.len())].name.clone());
         let namespace = Some(self.pick(&["data", "data", "other"]).to_owned());

@@ -98,11 +98,11 @@ impl State {
         // It was signed soon after that, and may have been under way for as long as its process stood still.
         self.promises.sends.push((stream.name().to_owned(), reserved_at));
         let prompt = now.duration_since(reserved_at) < SignedDuration::from_secs(10);
-        let owner_is_alive = self.store.resource_by_uid(&ledger.spec.owner.uid).is_some();
-        if prompt && owner_is_alive && !uid.is_empty() && ledger.spec.owner.uid != uid {
-            self.promises.break_with("P3", now, || {
-                format!("{action:?} of {stream} for {uid}, and {} owns it", ledger.spec.owner.uid)
-            });
+        // The stream may have been handed over while the call was under way.
+        let owner_is_alive = self.store.resource_by_uid(&owner).is_some();
+        if prompt && owner_is_alive && !uid.is_empty() && owner != uid {
+            self.promises
+                .break_with("P3", now, || format!("{action:?} of {stream} for {uid}, and {owner} owned it"));
         }
         let unanswered = &self.promises.unanswered;
         let is_open = |other: &Call| match other.outcome {

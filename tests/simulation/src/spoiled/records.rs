@@ -13,11 +13,13 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     DeletionPolicy, Drift, EncryptionStatus, KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
+use stream_encryption_operator::controller::book::owner;
 use stream_encryption_operator::controller::records::{Happening, RecordError, Records, ReferencedKey};
-use stream_encryption_operator::model::ledger::{AWS_LIMIT, DAY, counts_until};
+use stream_encryption_operator::model::ledger::{self, AWS_LIMIT, DAY, counts_until};
 
 use super::Bug;
 use crate::ports::Cluster;
+use crate::reckoning::stream_of;
 use crate::scene::{ACCOUNT, FOREIGN_ACCOUNT, State};
 use crate::store::{Name, name_of};
 
@@ -91,6 +93,18 @@ impl SpoiledRecords {
             state.polled.name.is_some().then_some(state.polled.task)
         };
         task.is_some_and(|task| self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(task))
+    }
+
+    /// Whether a resource of this namespace is visited.
+    fn visits(&self, namespace: &str) -> bool {
+        let state = self.cluster.link().scene.state();
+        state.polled.name.as_ref().is_some_and(|visited| visited.0 == namespace)
+    }
+
+    /// Whether this is the resource whose visit is under way.
+    fn is_visited(&self, namespace: &str, name: &str) -> bool {
+        let state = self.cluster.link().scene.state();
+        state.polled.name.as_ref().is_some_and(|visited| visited.0 == namespace && visited.1 == name)
     }
 
     /// Who does not lead waits.
@@ -175,6 +189,18 @@ impl SpoiledRecords {
         let policies = self.cluster.policies(namespace).await?;
         self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(of, policies.clone());
         Ok(policies)
+    }
+
+    /// Writes a resource into the ledger of its stream if that one's owner is gone.
+    async fn claim(&self, resource: &StreamEncryption) {
+        let Some(stream) = stream_of(resource) else { return };
+        let Ok(Some(mut ledger)) = self.cluster.ledger(&ledger::name(&stream)).await else { return };
+        let gone = self.cluster.link().scene.state().store.resource_by_uid(&ledger.spec.owner.uid).is_none();
+        if gone {
+            ledger.spec.owner = owner(resource);
+            // A conflict means that another replica was first.
+            let _ = self.cluster.replace_ledger(&ledger).await;
+        }
     }
 
     /// A resource as it is shown.
@@ -277,6 +303,11 @@ impl Records for SpoiledRecords {
             _ => {}
         }
         let resource = self.cluster.resource(namespace, name).await?;
+        if let (Bug::ClaimedWithoutPolicy, Some(resource)) = (self.bug, &resource)
+            && self.is_visited(namespace, name)
+        {
+            self.claim(resource).await;
+        }
         Ok(resource.map(|resource| self.shown(resource)))
     }
 
@@ -355,6 +386,9 @@ impl Records for SpoiledRecords {
             }
             Bug::ForeignKey => {
                 self.policies_of(namespace, |policy| policy.keys.extend(elsewhere(&policy.keys))).await
+            }
+            Bug::ClaimOutlivesPolicy if !self.visits(namespace) => {
+                Ok(vec![StreamEncryptionPolicySpec::own_account()])
             }
             Bug::BudgetIgnored => {
                 self.policies_of(namespace, |policy| policy.max_calls_per_day = AWS_LIMIT).await
