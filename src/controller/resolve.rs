@@ -85,7 +85,7 @@ pub(super) async fn resolve<A: Streams, R: Records>(
     };
     let policies = policies(operator, resource).await?;
     let (stream, own) = match asked {
-        Asked::Arn(stream) if !policies.iter().any(|policy| policy.depends_on_operator(&stream)) => {
+        Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &intent) => {
             // Nothing in the policies means the operator's account, so any will do.
             let own = Own { account: stream.account.clone(), partition: stream.partition.clone() };
             (stream, own)
@@ -131,6 +131,20 @@ pub(super) async fn resolve<A: Streams, R: Records>(
         Some(Named::Customer(name)) => look_up(operator, visit, &mut subject, name).await,
     }
     Ok(Ok(subject))
+}
+
+/// Whether the policies refuse what is asked for, or it is suspended, and the operator's own account has no part in that: then nothing is
+/// asked of AWS.
+fn is_decided_without_aws(stream: &StreamArn, policies: &[Policy], intent: &Intent) -> bool {
+    if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
+        return false;
+    }
+    let own = Own { account: stream.account.clone(), partition: stream.partition.clone() };
+    let permission = Permission::of(policies.to_vec(), own);
+    let turns_off = intent.wanted == Wanted::Off || intent.disable_on_deletion;
+    intent.suspended
+        || permission.stream(stream).is_err()
+        || (turns_off && permission.disable(stream).is_err())
 }
 
 /// The stream that a spec means.
