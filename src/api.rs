@@ -17,7 +17,9 @@ pub const GROUP: &str = "streamencryption.dev";
 pub const VERSION: &str = "v1alpha1";
 /// The finalizer that a resource carries while `deletionPolicy` is `Disable`, and only then.
 pub const FINALIZER: &str = "streamencryption.dev/disable-encryption";
+/// The field manager of everything that the operator writes.
+pub const FIELD_MANAGER: &str = "stream-encryption-operator";
 /// Changing the value of this annotation asks for a try now, without waiting for the backoff. It never gets past the budget.
 pub const RETRY_ANNOTATION: &str = "streamencryption.dev/retry";
-/// `"true"` acts as `spec.suspend: true`: for a person in a hurry where the spec belongs to Git.
+/// `"true"` (or yes, on, 1, in any case) acts as `spec.suspend: true`: for a person in a hurry where the spec belongs to Git.
 pub const SUSPEND_ANNOTATION: &str = "streamencryption.dev/suspend";

@@ -7,10 +7,13 @@
 use jiff::{SignedDuration, Timestamp};
 use tracing::{Instrument as _, debug, info_span, warn};
 
+use crate::api::condition::Reason;
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::Streams;
 use crate::model::decision::{Decision, Ownership, Step};
+use crate::model::message;
 
+mod age;
 mod asked;
 pub mod book;
 mod case;
@@ -19,6 +22,7 @@ mod execute;
 mod finalize;
 pub mod memory;
 mod observe;
+mod publish;
 pub mod records;
 mod report;
 mod resolve;
@@ -27,9 +31,10 @@ pub mod retire;
 use case::Case;
 use finalize::Hold;
 use records::{RecordError, Records};
+use resolve::Unresolved;
 
 pub use context::{Clock, Decide, Operator, Rules};
-pub use report::malformed;
+pub use publish::malformed;
 
 /// Visits one resource once, as it is now, and tells when to be back. `cached` only says that there is one: a cache lags,
 /// and if its watch ever lost a change, nothing but the next change would tell.
@@ -61,15 +66,21 @@ async fn visit<A: Streams, R: Records>(
     resource: &StreamEncryption,
 ) -> Result<Timestamp, RecordError> {
     let visit = operator.memory.recall(resource, operator.clock.now());
+    if let Some(wake) = wake_after(operator, &finalize::unless_wanted(operator, resource).await?) {
+        return Ok(wake);
+    }
     let subject = match resolve::resolve(operator, resource, &visit).await? {
         Ok(subject) => subject,
+        // Nothing can be turned off that cannot be made out, and the stream of a resource does not change.
+        Err(Unresolved::Spec(why)) if resource.metadata.deletion_timestamp.is_some() => {
+            let why = format!("The spec has no meaning: {why}.");
+            finalize::release_unchanged(operator, resource, &why).await?;
+            return Ok(operator.clock.now() + operator.rules.drift_interval);
+        }
         Err(unresolved) => return report::unresolved(operator, resource, &visit, unresolved).await,
     };
-    match finalize::hold(operator, resource, &subject).await? {
-        Hold::AsItShouldBe => {}
-        // It is another version now, and is visited as that.
-        Hold::Changed => return Ok(operator.clock.now()),
-        Hold::Released => return Ok(operator.clock.now() + subject.drift_interval),
+    if let Some(wake) = wake_after(operator, &finalize::as_permitted(operator, resource, &subject).await?) {
+        return Ok(wake);
     }
     let book = book::open(&operator.records, resource, &subject, operator.clock.now()).await?;
     let mut case = Case::new(operator.clock.now(), subject, book, visit);
@@ -103,6 +114,16 @@ async fn visit<A: Streams, R: Records>(
     report::report(operator, resource, case, decision).await
 }
 
+/// When to be back after the finalizer was changed; nothing: the visit goes on.
+fn wake_after<A, R>(operator: &Operator<A, R>, hold: &Hold) -> Option<Timestamp> {
+    match hold {
+        Hold::AsItShouldBe => None,
+        // It is another version now, and is visited as that.
+        Hold::Changed => Some(operator.clock.now()),
+        Hold::Released => Some(operator.clock.now() + operator.rules.drift_interval),
+    }
+}
+
 /// Carries the step out, and decides what to say after it.
 async fn act<A: Streams, R: Records>(
     operator: &Operator<A, R>,
@@ -125,7 +146,12 @@ async fn act<A: Streams, R: Records>(
             execute::verify(operator, resource, case).await;
         }
         Step::Release => {
-            finalize::release(operator, resource).await?;
+            if decision.reason == Reason::NotPermitted {
+                let why = message::ready(&case.input(), &decision);
+                finalize::release_unchanged(operator, resource, &why).await?;
+            } else {
+                finalize::release(operator, resource).await?;
+            }
             return Ok(decision);
         }
         Step::Look | Step::Rest => {

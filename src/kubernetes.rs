@@ -1,14 +1,14 @@
-//! Kubernetes: the port [`Records`] on the API server. Reads are live; writes are in two files only.
+//! Kubernetes: the port [`Records`] on the API server. Reads are live; writes are in three files only.
 //!
-//! `resources` writes what users see (status, events, the finalizer), `ledgers` the operator's own records. Every
+//! `resources` writes the status and the finalizer, `events` what happened, `ledgers` the operator's own records. Every
 //! request has a deadline, and the client does not retry by itself: the next visit does, with what is true then.
 
 use std::sync::Arc;
 
+use events::Recorder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::Api;
-use kube::runtime::events::{Recorder, Reporter};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
@@ -18,6 +18,7 @@ use crate::controller::records::{Happening, RecordError, Records, ReferencedKey}
 
 mod ask;
 pub mod connection;
+mod events;
 pub mod keys;
 mod ledgers;
 pub mod policies;
@@ -32,7 +33,7 @@ pub struct Cluster {
     client: Client,
     ledgers: Api<StreamLedger>,
     default_policy: Option<StreamEncryptionPolicySpec>,
-    recorder: Recorder,
+    recorder: Arc<Recorder>,
     turns: Arc<Semaphore>,
 }
 
@@ -49,7 +50,7 @@ impl Cluster {
         default_policy: Option<StreamEncryptionPolicySpec>,
     ) -> Self {
         let ledgers = Api::namespaced(client.clone(), ledger_namespace);
-        let recorder = Recorder::new(client.clone(), Reporter::from(ask::MANAGER));
+        let recorder = Arc::new(Recorder::new(client.clone()));
         Self { client, ledgers, default_policy, recorder, turns: Arc::new(Semaphore::new(LARGE_OBJECTS)) }
     }
 
@@ -98,12 +99,11 @@ impl Records for Cluster {
         status: &StreamEncryptionStatus,
     ) -> Result<(), RecordError> {
         let _turn = self.turn().await?;
-        let namespace = read.namespace.as_deref().unwrap_or_default();
-        resources::write_status(&self.resources(namespace), read, status).await
+        resources::write_status(&self.client, read, status).await
     }
 
-    async fn tell(&self, resource: &Owner, happening: &Happening) {
-        resources::tell(&self.recorder, resource, happening).await;
+    async fn tell(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
+        self.recorder.publish(resource, happening).await
     }
 
     async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {

@@ -41,6 +41,8 @@ pub struct Metrics {
     reconcile_duration: Histogram,
     time_to_encrypted: Family<OfService, Histogram>,
     leader: Gauge,
+    events_lost: Counter,
+    encryption_left_on: Counter,
 }
 
 /// How a visit ended.
@@ -98,6 +100,8 @@ impl Default for Metrics {
             reconcile_duration: Histogram::new(VISIT_SECONDS),
             time_to_encrypted: Family::new_with_constructor(|| Histogram::new(PLAIN_TEXT_SECONDS)),
             leader: Gauge::default(),
+            events_lost: Counter::default(),
+            encryption_left_on: Counter::default(),
         };
         for result in [Ended::ok, Ended::conflict, Ended::error] {
             let _ = metrics.reconciles.get_or_create(&Reconcile { result });
@@ -136,6 +140,16 @@ impl Metrics {
         family.observe(after.as_secs_f64().max(0.0));
     }
 
+    /// An event that Kubernetes did not take.
+    fn event_lost(&self) {
+        self.events_lost.inc();
+    }
+
+    /// A deleted resource was let go, and its stream was to be turned off and is not.
+    fn encryption_left_on(&self) {
+        self.encryption_left_on.inc();
+    }
+
     /// A visit of a resource.
     pub fn reconciled(&self, ended: Ended, took: Duration) {
         self.reconciles.get_or_create(&Reconcile { result: ended }).inc();
@@ -167,6 +181,12 @@ impl Metrics {
             "time_to_encrypted_seconds",
             "How long records were in plain text until AWS said ENABLED",
             self.time_to_encrypted.clone(),
+        );
+        registry.register("events_lost", "Events that Kubernetes did not take", self.events_lost.clone());
+        registry.register(
+            "encryption_left_on",
+            "Resources deleted with deletionPolicy Disable whose stream was left as it is",
+            self.encryption_left_on.clone(),
         );
         moment.register(&mut registry);
         let mut text = String::new();

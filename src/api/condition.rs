@@ -52,7 +52,7 @@ pub enum Standing {
     Stalled,
     /// `Ready=False` and nothing more: it was asked to only report.
     Reported,
-    /// `Ready` stays as it was: it was asked to do nothing.
+    /// `Ready` keeps its status, and has this reason: it was asked to do nothing.
     Unchanged,
 }
 

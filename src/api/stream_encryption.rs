@@ -44,6 +44,13 @@ use serde::{Deserialize, Serialize};
     // A date is printed as an age, and a time to come has none.
     printcolumn(name = "Next attempt", type_ = "string", json_path = ".status.nextAttemptTime", priority = 1),
     printcolumn(
+        name = "Last describe",
+        type_ = "date",
+        json_path = ".status.lastDescribeTime",
+        priority = 1
+    ),
+    printcolumn(name = "Suspended", type_ = "date", json_path = ".status.suspendedSinceTime", priority = 1),
+    printcolumn(
         name = "Message",
         type_ = "string",
         json_path = ".status.conditions[?(@.type=='Ready')].message",
@@ -253,6 +260,16 @@ pub struct StreamEncryptionStatus {
     /// Since when records are known to be in plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plain_text_since: Option<Time>,
+    // Written with other changes, and otherwise once an hour at most.
+    /// When AWS last answered a Describe of the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_describe_time: Option<Time>,
+    /// Since when the resource is suspended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended_since_time: Option<Time>,
+    /// The value of the retry annotation that was handled last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_retry: Option<String>,
     /// When a marked record was last written and came back as encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_time: Option<Time>,

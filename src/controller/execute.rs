@@ -95,7 +95,8 @@ pub(super) async fn call<A: Streams, R: Records>(
             note,
             encrypted_after: None,
         };
-        operator.records.tell(&super::book::owner(resource), &happening).await;
+        // A loss is counted and in the log.
+        operator.records.tell(&super::book::owner(resource), &happening).await.ok();
     }
     if case.book.overtaken { Err(RecordError::Conflict) } else { Ok(()) }
 }

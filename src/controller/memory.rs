@@ -35,6 +35,8 @@ pub struct Visit {
     pub status: Option<StreamEncryptionStatus>,
     /// Whether a write of the status since then went unheard: it may have landed, or may land yet.
     pub unheard: bool,
+    /// How many looks in a row AWS has not answered.
+    pub unanswered: u32,
     /// Until when the look is good.
     pub look_due: Option<Timestamp>,
     /// The retry annotation then; set by [`Memory::keep`].
@@ -61,14 +63,15 @@ impl Memory {
         self.lock().insert(uid(resource).to_owned(), visit);
     }
 
-    /// The status last written to the resource of this uid.
-    pub fn status_of(&self, uid: &str) -> Option<StreamEncryptionStatus> {
-        self.lock().get(uid).and_then(|visit| visit.status.clone())
+    /// What is known of the resource of this uid, which may be one that cannot be read.
+    #[must_use]
+    pub fn visit_of(&self, uid: &str) -> Visit {
+        self.lock().get(uid).cloned().unwrap_or_default()
     }
 
-    /// Keeps only the status that was written: all that there is of a resource that cannot be read.
-    pub fn keep_status(&self, uid: &str, status: StreamEncryptionStatus) {
-        self.lock().insert(uid.to_owned(), Visit { status: Some(status), ..Visit::default() });
+    /// Keeps only what was said: all that there is of a resource that cannot be read.
+    pub fn keep_status(&self, uid: &str, status: Option<StreamEncryptionStatus>, unheard: bool) {
+        self.lock().insert(uid.to_owned(), Visit { status, unheard, ..Visit::default() });
     }
 
     /// Forgets what was seen of a resource: it must be looked at anew. The status written is still known.
@@ -78,9 +81,9 @@ impl Memory {
         }
     }
 
-    /// A write of the status of this resource was not answered. No write that is acknowledged after it lets it land any more.
-    pub fn unheard(&self, resource: &StreamEncryption) {
-        self.lock().entry(uid(resource).to_owned()).or_default().unheard = true;
+    /// A write of the status of the resource of this uid was not answered. No write that is acknowledged after it lets it land any more.
+    pub fn unheard(&self, uid: &str) {
+        self.lock().entry(uid.to_owned()).or_default().unheard = true;
     }
 
     /// Forgets every resource whose uid is not among `alive`.

@@ -15,6 +15,10 @@ use crate::api::stream_encryption::{KeyObjectReference, Service, StreamEncryptio
 /// How long after a conflict everything is read and decided anew.
 pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
 
+/// The reason of the event that a deleted resource was let go although the encryption of its stream was to be turned off first. The
+/// metrics count it, whether or not Kubernetes takes the event.
+pub const ENCRYPTION_LEFT_ON: &str = "EncryptionLeftOn";
+
 /// The reads and writes of a reconcile.
 pub trait Records: Send + Sync + 'static {
     /// The resource as it is now.
@@ -54,8 +58,13 @@ pub trait Records: Send + Sync + 'static {
         status: &StreamEncryptionStatus,
     ) -> impl Future<Output = Result<(), RecordError>> + Send;
 
-    /// Tells what happened in an event. It is lost where that fails: events are for people, not for decisions.
-    fn tell(&self, resource: &Owner, happening: &Happening) -> impl Future<Output = ()> + Send;
+    /// Publishes an event. It is lost where that fails: events are for people, not for decisions. The loss is reported and counted
+    /// on the way.
+    fn tell(
+        &self,
+        resource: &Owner,
+        happening: &Happening,
+    ) -> impl Future<Output = Result<(), RecordError>> + Send;
 
     /// Adds or removes the operator's finalizer.
     fn set_finalizer(

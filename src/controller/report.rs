@@ -1,24 +1,21 @@
-//! The report step: the status, an event on a transition, and what is remembered. Writes to Kubernetes only what changed.
-//!
-//! A status that is already there is not written again: in the steady state a look costs no write. Nor is one that this
-//! process has written before and another replica has changed since, unless it has just looked: two memories would write
-//! against each other for ever.
+//! The report step: the status that a visit leads to, and what is remembered of the visit. [`publish`](super::publish) writes it.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
-use tracing::info;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::book::owner;
+use super::age;
+use super::asked::retry_of;
 use super::case::{Case, Sight};
 use super::context::Operator;
 use super::memory::Visit;
-use super::records::{AFTER_CONFLICT, Happening, RecordError, Records};
+use super::publish::say;
+use super::records::{RecordError, Records};
 use super::resolve::Unresolved;
 use crate::api::condition::{
     ConditionType, Reason, Standing, Truth, condition, find, next_whole_second, standing, whole_second,
 };
 use crate::api::stream_encryption::{
-    Calls, Failure, PreviousKey, Service, StreamEncryption, StreamEncryptionStatus, StreamStatus,
+    Calls, Failure, PreviousKey, StreamEncryption, StreamEncryptionStatus, StreamStatus,
 };
 use crate::aws::Streams;
 use crate::model::backoff;
@@ -36,8 +33,15 @@ pub(super) async fn report<A: Streams, R: Records>(
     case: Case,
     decision: Decision,
 ) -> Result<Timestamp, RecordError> {
-    let make = |before: &StreamEncryptionStatus| status(resource, before, &case, &decision);
-    let said = say(operator, resource, &case.visit, case.look_is_fresh(), make).await?;
+    let unanswered = match case.sight {
+        Sight::Failed(_) => case.visit.unanswered.saturating_add(1),
+        Sight::At { .. } => 0,
+        Sight::NotYet => case.visit.unanswered,
+    };
+    let make = |before: &StreamEncryptionStatus| status(resource, before, &case, &decision, unanswered);
+    let said =
+        say(operator, &resource.metadata, resource.status.as_ref(), &case.visit, case.look_is_fresh(), make)
+            .await?;
     let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
     let visit = Visit {
         look: case.look().map(|(at, look)| (at, look.clone())),
@@ -47,6 +51,7 @@ pub(super) async fn report<A: Streams, R: Records>(
         waiting: Some((decision.reason, since)),
         status: said.status,
         unheard: said.unheard,
+        unanswered,
         look_due: Some(decision.look_due),
         ..case.visit
     };
@@ -61,7 +66,9 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     visit: &Visit,
     why: Unresolved,
 ) -> Result<Timestamp, RecordError> {
+    let mut unanswered = visit.unanswered;
     let (reason, words) = match why {
+        Unresolved::Suspended => (Reason::Suspended, String::new()),
         Unresolved::Spec(words) => (Reason::SpecInvalid, format!("The spec has no meaning: {words}.")),
         Unresolved::Identity(fault) => {
             tracing::warn!(
@@ -69,163 +76,52 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
                 message = fault.message,
                 "AWS does not tell whose credentials these are"
             );
+            unanswered = unanswered.saturating_add(1);
             (fault.class.reason(), message::identity(&fault))
         }
     };
     let now = operator.clock.now();
     let make = |before: &StreamEncryptionStatus| {
+        if reason == Reason::Suspended {
+            return age::suspended(resource, before, now);
+        }
         let generation = resource.metadata.generation;
         let mut status = before.clone();
         status.observed_generation = generation;
+        status.suspended_since_time = None;
         status.conditions = standing(&before.conditions, reason, &words, generation, now);
         // What was seen of the stream and the key was so of the spec that it speaks of, and is not taken back.
         let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
-        status.conditions.extend(kept.into_iter().filter_map(|kind| find(&before.conditions, kind).cloned()));
+        let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
+        status.conditions.extend(kept.map(|old| {
+            let encrypted = old.type_ == ConditionType::Encrypted.as_str();
+            if encrypted && age::is_outdated(before, unanswered) {
+                age::outdated(old, before, reason, generation, now)
+            } else {
+                old.clone()
+            }
+        }));
         // No attempt is planned for what is asked for now.
         status.next_attempt_time = None;
         status
     };
-    let said = say(operator, resource, visit, false, make).await?;
+    let said = say(operator, &resource.metadata, resource.status.as_ref(), visit, false, make).await?;
     let since = backoff::given_since(visit.waiting, reason, now);
-    let wait = backoff::look_again(since, now, SignedDuration::from_secs(5), SignedDuration::from_mins(5));
+    let wait = if reason == Reason::Suspended {
+        operator.rules.drift_interval
+    } else {
+        backoff::look_again(since, now, SignedDuration::from_secs(5), SignedDuration::from_mins(5))
+    };
     let visit = Visit {
         waiting: Some((reason, since)),
         status: said.status,
         unheard: said.unheard,
+        unanswered,
         look_due: None,
         ..visit.clone()
     };
     operator.memory.keep(resource, visit);
     Ok(said.again.unwrap_or(now + wait))
-}
-
-/// Reports a resource whose content is not what its schema says. Its own status cannot be read either, so what was last
-/// written is remembered: each write brings the resource back, and must not lead to another.
-pub async fn malformed<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
-    read: &ObjectMeta,
-    why: &str,
-) -> Result<(), RecordError> {
-    let words = format!("The resource cannot be read: {why}. Write it anew.");
-    let uid = read.uid.as_deref().unwrap_or_default();
-    let before = operator.memory.status_of(uid);
-    let known = before.as_ref().map_or(&[][..], |before| &before.conditions);
-    let status = StreamEncryptionStatus {
-        observed_generation: read.generation,
-        conditions: standing(known, Reason::SpecInvalid, &words, read.generation, operator.clock.now()),
-        ..StreamEncryptionStatus::default()
-    };
-    if before.as_ref() == Some(&status) {
-        return Ok(());
-    }
-    operator.records.write_status(read, &status).await?;
-    operator.memory.keep_status(uid, status);
-    Ok(())
-}
-
-/// What became of a status.
-struct Said {
-    /// What this process said last.
-    status: Option<StreamEncryptionStatus>,
-    /// Whether what it tried to say since went unheard.
-    unheard: bool,
-    /// When to try again, if somebody else wrote first.
-    again: Option<Timestamp>,
-}
-
-/// Says the status that `make` makes of what was said before, where it is news. To repeat what this process said last is none,
-/// unless it has just `looked`, or what stands there may be its own: what it said in between and nobody answered.
-async fn say<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
-    resource: &StreamEncryption,
-    visit: &Visit,
-    looked: bool,
-    make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
-) -> Result<Said, RecordError> {
-    let before = resource.status.clone().unwrap_or_default();
-    let status = make(&before);
-    let last = visit.status.as_ref();
-    let may_repeat = looked || visit.unheard || last.is_none_or(|last| *last != make(last));
-    let mut unheard = visit.unheard;
-    if resource.status.as_ref() != Some(&status) && may_repeat {
-        match operator.records.write_status(&resource.metadata, &status).await {
-            Ok(()) => {
-                unheard = false;
-                tell(operator, resource, &before, &status).await;
-            }
-            // The next visit says it, of what is true then; a new look would only give cause to write again.
-            Err(RecordError::Conflict) => {
-                let again = operator.clock.now() + AFTER_CONFLICT;
-                return Ok(Said { status: last.cloned(), unheard, again: Some(again) });
-            }
-            Err(error) => {
-                operator.memory.unheard(resource);
-                return Err(error);
-            }
-        }
-    }
-    Ok(Said { status: Some(status), unheard, again: None })
-}
-
-/// Tells of a transition.
-async fn tell<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
-    resource: &StreamEncryption,
-    before: &StreamEncryptionStatus,
-    status: &StreamEncryptionStatus,
-) {
-    let Some(mut happening) = transition(&before.conditions, &status.conditions) else { return };
-    happening.encrypted_after = encrypted_after(before, status, operator.clock.now());
-    let me = owner(resource);
-    info!(
-        namespace = me.namespace,
-        name = me.name,
-        reason = happening.reason,
-        note = happening.note,
-        "status"
-    );
-    operator.records.tell(&me, &happening).await;
-}
-
-/// For how long records were in plain text, if that has just ended.
-fn encrypted_after(
-    before: &StreamEncryptionStatus,
-    after: &StreamEncryptionStatus,
-    now: Timestamp,
-) -> Option<(Service, SignedDuration)> {
-    let since = before.plain_text_since.as_ref().filter(|_| after.key_in_force.is_some())?;
-    Some((after.stream.as_ref()?.service, now.duration_since(since.0)))
-}
-
-/// What a person is told when `Ready` changes its reason, or the key stops being usable.
-fn transition(before: &[Condition], after: &[Condition]) -> Option<Happening> {
-    let changed = |kind| {
-        let new = find(after, kind)?;
-        let same = find(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
-        (!same).then_some(new)
-    };
-    let key = changed(ConditionType::KeyUsable).filter(|condition| condition.status == Truth::False.as_str());
-    let condition = changed(ConditionType::Ready).or(key)?;
-    let reason = condition.reason.parse::<Reason>().ok();
-    let at_ease = [
-        Reason::Settling,
-        Reason::Verifying,
-        Reason::Enabling,
-        Reason::Disabling,
-        Reason::StreamUpdating,
-        Reason::StreamCreating,
-        Reason::Suspended,
-    ];
-    let warning =
-        condition.status != Truth::True.as_str() && !reason.is_some_and(|reason| at_ease.contains(&reason));
-    let note = condition.message.clone();
-    Some(Happening {
-        warning,
-        reason: condition.reason.clone(),
-        action: "Reconcile",
-        note,
-        encrypted_after: None,
-    })
 }
 
 /// The status that a decision leads to.
@@ -234,11 +130,35 @@ fn status(
     before: &StreamEncryptionStatus,
     case: &Case,
     decision: &Decision,
+    unanswered: u32,
+) -> StreamEncryptionStatus {
+    if decision.reason.standing() == Standing::Unchanged {
+        return age::suspended(resource, before, case.now);
+    }
+    let mut status = decided(resource, before, case, decision);
+    if age::is_outdated(before, unanswered)
+        && let Some(known) =
+            status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
+    {
+        *known = age::outdated(known, before, decision.reason, resource.metadata.generation, case.now);
+    }
+    status.last_handled_retry = match case.sight {
+        // It waits, like everything else.
+        Sight::Failed(_) => before.last_handled_retry.clone(),
+        Sight::NotYet | Sight::At { .. } => retry_of(resource),
+    };
+    age::set_describe_time(&mut status, before, case.look().map(|(at, _)| at));
+    status
+}
+
+/// What of it is decided.
+fn decided(
+    resource: &StreamEncryption,
+    before: &StreamEncryptionStatus,
+    case: &Case,
+    decision: &Decision,
 ) -> StreamEncryptionStatus {
     let generation = resource.metadata.generation;
-    if decision.reason.standing() == Standing::Unchanged {
-        return unchanged(before, generation, case.now, &message::ready(&case.input(), decision));
-    }
     let input = case.input();
     let mut status = StreamEncryptionStatus {
         observed_generation: generation,
@@ -287,30 +207,6 @@ fn status(
     status.failure = failure(before, case);
     status.conditions.push(encrypted(&before.conditions, case, decision, generation));
     status.conditions.extend(key_usable(&before.conditions, case, decision, generation));
-    status
-}
-
-/// Suspended: all stays as it was but the generation that is spoken of.
-fn unchanged(
-    before: &StreamEncryptionStatus,
-    generation: Option<i64>,
-    now: Timestamp,
-    words: &str,
-) -> StreamEncryptionStatus {
-    let mut status = before.clone();
-    status.observed_generation = generation;
-    status.next_attempt_time = None;
-    status.conditions.retain(|old| {
-        old.type_ != ConditionType::Reconciling.as_str() && old.type_ != ConditionType::Stalled.as_str()
-    });
-    for condition in &mut status.conditions {
-        condition.observed_generation = generation;
-    }
-    if find(&status.conditions, ConditionType::Ready).is_none() {
-        let ready =
-            condition(&[], ConditionType::Ready, Truth::Unknown, Reason::Suspended, words, generation, now);
-        status.conditions.insert(0, ready);
-    }
     status
 }
 

@@ -1,7 +1,9 @@
 //! The resolve step: from the resource to a [`Subject`]: the stream's ARN, what is asked for, what is allowed.
 //!
-//! Reads the caller's identity, the namespace's policies, the key that an alias or a reference stands for, and that key's state.
-//! What is not allowed is not asked of AWS. After this step nothing reads the raw spec of the stream and the key.
+//! Reads the namespace's policies, the key that an alias or a reference stands for, and that key's state; and the caller's identity
+//! only where the stream or a policy means the operator's own account. An invalid spec, a refusing policy and a suspension are
+//! found out before AWS is asked. What is not allowed is not asked of AWS. After this step nothing reads the raw spec of the
+//! stream and the key.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -14,16 +16,16 @@ use super::context::Operator;
 use super::memory::Visit;
 use super::records::{RecordError, Records, ReferencedKey};
 use crate::api::stream_encryption::{
-    DeletionPolicy, Encryption, KeyReference, KeyType, StreamEncryption, StreamReference,
+    DeletionPolicy, Encryption, KeyReference, KeyType, Service, StreamEncryption, StreamReference,
 };
-use crate::aws::{Identity, Streams, Urgency};
+use crate::aws::{Streams, Urgency};
 use crate::model::decision::{Intent, Wanted};
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::{self, Key, KeyFacts, KeyName, KeyProblem};
 use crate::model::pattern::Own;
 use crate::model::permission::{Permission, Policy, Refusal};
 use crate::model::principal::{Principal, Role};
-use crate::model::stream::{Malformed, Region, StreamArn};
+use crate::model::stream::{self, Malformed, Region, StreamArn};
 
 /// What a resource is about, resolved.
 pub(super) struct Subject {
@@ -58,6 +60,8 @@ pub(super) enum Unresolved {
     Spec(String),
     /// AWS does not tell whose credentials the operator has.
     Identity(Fault),
+    /// It is suspended, and only AWS could tell more.
+    Suspended,
 }
 
 /// Resolves a resource.
@@ -67,19 +71,44 @@ pub(super) async fn resolve<A: Streams, R: Records>(
     visit: &Visit,
 ) -> Result<Result<Subject, Unresolved>, RecordError> {
     let resolved = operator.clock.steady();
-    let identity = match operator.aws.identity().await {
-        Ok(identity) => identity,
-        Err(fault) => return Ok(Err(Unresolved::Identity(fault))),
-    };
-    let stream = match stream(&resource.spec.stream, &identity, &operator.rules.region) {
-        Ok(stream) => stream,
+    let intent = intent(resource);
+    let asked = match stream(&resource.spec.stream, &operator.rules.region) {
+        Ok(asked) => asked,
         Err(why) => return Ok(Err(Unresolved::Spec(why))),
     };
-    let own = Own { account: identity.account, partition: identity.partition };
-    let permission = permission(operator, resource, own).await?;
+    let key = match &resource.spec.key {
+        Some(key) if intent.wanted != Wanted::Off => match named_key(operator, resource, key).await? {
+            Ok(named) => Some(named),
+            Err(why) => return Ok(Err(Unresolved::Spec(why))),
+        },
+        Some(_) | None => None,
+    };
+    let policies = policies(&operator.records, namespace(resource)).await?;
+    let (stream, own) = match asked {
+        Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &intent) => {
+            // Nothing in the policies means the operator's account, so any will do.
+            let own = Own { account: stream.account.clone(), partition: stream.partition.clone() };
+            (stream, own)
+        }
+        Asked::Arn(_) | Asked::Named { .. } if intent.suspended => {
+            return Ok(Err(Unresolved::Suspended));
+        }
+        asked => {
+            let identity = match operator.aws.identity().await {
+                Ok(identity) => identity,
+                Err(fault) => return Ok(Err(Unresolved::Identity(fault))),
+            };
+            let own = Own { account: identity.account, partition: identity.partition };
+            match asked.of(&own) {
+                Ok(stream) => (stream, own),
+                Err(why) => return Ok(Err(Unresolved::Spec(why))),
+            }
+        }
+    };
+    let permission = Permission::of(policies, own);
     let mut subject = Subject {
         principal: principal(resource, role(&permission, &stream)),
-        intent: intent(resource),
+        intent,
         permission,
         key: None,
         fault: None,
@@ -87,42 +116,70 @@ pub(super) async fn resolve<A: Streams, R: Records>(
         resolved,
         stream,
     };
-    if subject.intent.wanted != Wanted::Off
-        && let Some(asked) = &resource.spec.key
-    {
-        let named = match named_key(operator, resource, asked).await? {
-            Ok(named) => named,
-            Err(why) => return Ok(Err(Unresolved::Spec(why))),
-        };
-        match named {
-            Named::AwsOwned => subject.intent.wanted = Wanted::Key(Key::AwsOwned),
-            Named::Problem(problem) => {
-                subject.intent.wanted = Wanted::UnknownKey;
-                subject.intent.key_problem = Some(problem);
-            }
-            Named::Customer(KeyName::Alias(alias))
-                if subject.permission.alias(&subject.stream, &alias).is_err() =>
-            {
-                not_permitted(&mut subject.intent);
-            }
-            Named::Customer(name) => look_up(operator, visit, &mut subject, name).await,
+    match key {
+        None => {}
+        Some(Named::AwsOwned) => subject.intent.wanted = Wanted::Key(Key::AwsOwned),
+        Some(Named::Problem(problem)) => {
+            subject.intent.wanted = Wanted::UnknownKey;
+            subject.intent.key_problem = Some(problem);
         }
+        Some(Named::Customer(KeyName::Alias(alias)))
+            if subject.permission.alias(&subject.stream, &alias).is_err() =>
+        {
+            not_permitted(&mut subject.intent);
+        }
+        Some(Named::Customer(name)) => look_up(operator, visit, &mut subject, name).await,
     }
     Ok(Ok(subject))
 }
 
+/// Whether the policies refuse what is asked for, or it is suspended, and the operator's own account has no part in that: then nothing is
+/// asked of AWS.
+fn is_decided_without_aws(stream: &StreamArn, policies: &[Policy], intent: &Intent) -> bool {
+    if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
+        return false;
+    }
+    let own = Own { account: stream.account.clone(), partition: stream.partition.clone() };
+    let permission = Permission::of(policies.to_vec(), own);
+    let turns_off = intent.wanted == Wanted::Off || intent.disable_on_deletion;
+    intent.suspended
+        || permission.stream(stream).is_err()
+        || (turns_off && permission.disable(stream).is_err())
+}
+
 /// The stream that a spec means.
-fn stream(asked: &StreamReference, identity: &Identity, region: &Region) -> Result<StreamArn, String> {
+enum Asked {
+    /// This one.
+    Arn(StreamArn),
+    /// The one of this name in the operator's account.
+    Named { service: Service, region: Region, name: String },
+}
+
+impl Asked {
+    /// The stream, where the operator's account is `own`.
+    fn of(self, own: &Own) -> Result<StreamArn, String> {
+        match self {
+            Self::Arn(stream) => Ok(stream),
+            Self::Named { service, region, name } => {
+                StreamArn::new(own.partition.clone(), service, region, own.account.clone(), &name)
+                    .map_err(|malformed| malformed.to_string())
+            }
+        }
+    }
+}
+
+/// Reads which stream a spec means. What is wrong with a name shows without AWS, too.
+fn stream(asked: &StreamReference, region: &Region) -> Result<Asked, String> {
     let words = |malformed: Malformed| malformed.to_string();
     match (&asked.arn, asked.service, &asked.name) {
-        (Some(arn), None, None) => arn.parse().map_err(words),
+        (Some(arn), None, None) => arn.parse().map(Asked::Arn).map_err(words),
         (None, Some(service), Some(name)) => {
             let region = match &asked.region {
                 Some(region) => region.parse().map_err(words)?,
                 None => region.clone(),
             };
-            let (account, partition) = (identity.account.clone(), identity.partition.clone());
-            StreamArn::new(partition, service, region, account, name).map_err(words)
+            stream::check_name(service, name).map_err(words)?;
+            Ok(Asked::Named { service, region, name: name.clone() })
         }
         _ => Err("write exactly one of stream.arn, or stream.service and stream.name".to_owned()),
     }
@@ -212,6 +269,11 @@ pub(super) async fn permission_in<R: Records>(
     namespace: &str,
     own: Own,
 ) -> Result<Permission, RecordError> {
+    Ok(Permission::of(policies(records, namespace).await?, own))
+}
+
+/// Reads the policies that select a namespace, as they are now.
+async fn policies<R: Records>(records: &R, namespace: &str) -> Result<Vec<Policy>, RecordError> {
     let mut policies = Vec::new();
     for spec in records.policies(namespace).await? {
         let (policy, malformed) = Policy::read(&spec);
@@ -220,7 +282,7 @@ pub(super) async fn permission_in<R: Records>(
         }
         policies.extend(policy);
     }
-    Ok(Permission::of(policies, own))
+    Ok(policies)
 }
 
 /// The key is not to be used. Which one an alias or an object stands for is not told: it is not this namespace's.

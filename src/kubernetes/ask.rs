@@ -8,8 +8,6 @@ use crate::telemetry::error_chain;
 
 /// How long any request may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
-/// The field manager of everything that the operator writes.
-pub(super) const MANAGER: &str = "stream-encryption-operator";
 
 /// A request with its deadline, and its error in our words.
 pub(super) async fn ask<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, RecordError> {

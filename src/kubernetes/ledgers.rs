@@ -2,12 +2,13 @@
 
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 
-use super::ask::{MANAGER, ask, ask_for};
+use super::ask::{ask, ask_for};
+use crate::api::FIELD_MANAGER;
 use crate::api::ledger::{StreamLedger, StreamLedgerSpec};
 use crate::controller::records::RecordError;
 
 fn post() -> PostParams {
-    PostParams { dry_run: false, field_manager: Some(MANAGER.to_owned()) }
+    PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) }
 }
 
 /// A ledger, live.

@@ -1,22 +1,16 @@
-//! What users see, on the API server: status, events and the finalizer. The spec, labels and annotations are never written.
+//! What users see, on the API server: the status and the finalizer. The spec, labels and annotations are never written.
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::api::{Api, Patch, PatchParams, PostParams, Request};
 use kube::{Client, Resource};
+use serde::de::IgnoredAny;
 use serde_json::json;
-use tracing::debug;
 
-use super::ask::{DEADLINE, MANAGER, ask_for};
+use super::ask::ask_for;
 use super::trimmed::Trimmed;
-use crate::api::FINALIZER;
-use crate::api::ledger::Owner;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
-use crate::controller::records::{Happening, RecordError};
-
-/// The longest note of an event, in bytes: the API server refuses a longer one.
-const LONGEST_NOTE: usize = 1024;
+use crate::api::{FIELD_MANAGER, FINALIZER};
+use crate::controller::records::RecordError;
 
 /// A resource, live, without the metadata that the operator does not use.
 pub(super) async fn read(
@@ -28,23 +22,39 @@ pub(super) async fn read(
     Ok(ask_for(api.get(name)).await?.map(|read| read.0))
 }
 
-/// Writes the status, if the resource is still the version that was read: what was seen of another version, or before a pause,
-/// is not written over what others have said since. The uid alone would not do: a server-side apply to `/status` takes the
-/// object's own (seen on 1.35.4).
+/// Replaces the whole status, if the resource is still the version that was read: what was seen of another version, or before a
+/// pause, is not written over what others have said since.
+///
+/// It is no server-side apply, which leaves in place what another field manager wrote: after a restore, or once managedFields
+/// are lost, old conditions and times would stay beside the operator's own. A replaced `/status` leaves the rest of the object
+/// as it is, so the spec, which may be one that cannot be read, is left out; and nothing is read of the answer.
 pub(super) async fn write_status(
-    api: &Api<StreamEncryption>,
+    client: &Client,
     read: &ObjectMeta,
     status: &StreamEncryptionStatus,
 ) -> Result<(), RecordError> {
-    let name = read.name.as_deref().unwrap_or_default();
+    let (name, namespace) = (read.name.as_deref().unwrap_or_default(), read.namespace.as_deref());
     let body = json!({
         "apiVersion": StreamEncryption::api_version(&()),
         "kind": StreamEncryption::kind(&()),
-        "metadata": {"name": name, "uid": read.uid, "resourceVersion": read.resource_version},
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": read.uid,
+            "resourceVersion": read.resource_version,
+        },
         "status": status,
     });
-    let parameters = PatchParams::apply(MANAGER).force();
-    ask_for(api.patch_status(name, &parameters, &Patch::Apply(&body))).await.map(|_| ())
+    let parameters = PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) };
+    let request = async {
+        let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
+        let url = StreamEncryption::url_path(&(), namespace);
+        let request = Request::new(url)
+            .replace_subresource("status", name, &parameters, body)
+            .map_err(kube::Error::BuildRequest)?;
+        client.request::<IgnoredAny>(request).await
+    };
+    ask_for(request).await.map(|_| ())
 }
 
 /// Adds or removes the finalizer, if the list of finalizers is still the one that was read.
@@ -64,58 +74,4 @@ pub(super) async fn set_finalizer(
         "resourceVersion": resource.metadata.resource_version,
     }});
     ask_for(api.patch(name, &PatchParams::default(), &Patch::Merge(&body))).await.map(|_| ())
-}
-
-/// Publishes an event.
-pub(super) async fn tell(recorder: &Recorder, resource: &Owner, happening: &Happening) {
-    let about = ObjectReference {
-        api_version: Some(StreamEncryption::api_version(&()).into_owned()),
-        kind: Some(StreamEncryption::kind(&()).into_owned()),
-        namespace: Some(resource.namespace.clone()),
-        name: Some(resource.name.clone()),
-        uid: Some(resource.uid.clone()),
-        ..ObjectReference::default()
-    };
-    let event = event(happening);
-    match tokio::time::timeout(DEADLINE, recorder.publish(&event, &about)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "an event was lost"),
-        Err(_) => debug!("an event was lost: no answer in time"),
-    }
-}
-
-fn event(happening: &Happening) -> Event {
-    let note = &happening.note[..happening.note.floor_char_boundary(LONGEST_NOTE)];
-    Event {
-        type_: if happening.warning { EventType::Warning } else { EventType::Normal },
-        reason: happening.reason.clone(),
-        note: Some(note.to_owned()),
-        action: happening.action.to_owned(),
-        secondary: None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_words_of_an_event_fit_into_one_in_whatever_language_they_are() {
-        for (note, kept) in [
-            ("short".to_owned(), "short".to_owned()),
-            ("ü".repeat(1000), "ü".repeat(512)),
-            ("€".repeat(1000), "€".repeat(341)),
-            ("x".repeat(1025), "x".repeat(1024)),
-            (String::new(), String::new()),
-        ] {
-            let happening = Happening {
-                warning: true,
-                reason: "SpecInvalid".to_owned(),
-                action: "Reconcile",
-                note,
-                encrypted_after: None,
-            };
-            assert_eq!(event(&happening).note, Some(kept));
-        }
-    }
 }

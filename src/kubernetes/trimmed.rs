@@ -9,7 +9,7 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
-use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -18,7 +18,7 @@ use crate::api::GROUP;
 /// Characters of an annotation's value that are kept. The operator compares no more of them.
 const LONGEST_VALUE: usize = 256;
 
-/// An object without labels, managed fields and foreign annotations.
+/// An object without labels and foreign annotations, and of its managed fields only who wrote the status.
 #[derive(Clone, Debug)]
 pub(super) struct Trimmed<K>(pub(super) K);
 
@@ -53,6 +53,44 @@ struct Metadata {
     finalizers: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<OwnAnnotations>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    managed_fields: Option<StatusManagers>,
+}
+
+/// Who wrote the status, and when; not which fields.
+#[derive(Default, Serialize)]
+struct StatusManagers(Vec<Manager>);
+
+/// One entry of the managed fields.
+#[derive(Deserialize, Serialize)]
+struct Manager {
+    manager: Option<String>,
+    subresource: Option<String>,
+    time: Option<Time>,
+}
+
+impl<'de> Deserialize<'de> for StatusManagers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Managers;
+        impl<'de> Visitor<'de> for Managers {
+            type Value = StatusManagers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("managed fields")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<StatusManagers, A::Error> {
+                let mut kept = Vec::new();
+                while let Some(entry) = entries.next_element::<Manager>()? {
+                    if entry.subresource.as_deref() == Some("status") {
+                        kept.push(entry);
+                    }
+                }
+                Ok(StatusManagers(kept))
+            }
+        }
+        deserializer.deserialize_seq(Managers)
+    }
 }
 
 /// The annotations of the operator's group.
@@ -125,6 +163,7 @@ impl<K: Resource> Resource for Trimmed<K> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
     use kube::core::DeserializeGuard;
     use serde_json::json;
 
@@ -143,7 +182,13 @@ mod tests {
                     "streamencryption.dev/retry": "ü".repeat(1000), "streamencryption.dev/suspend": "true",
                     "streamencryption.development/retry": "no", "note": "no",
                 },
-                "managedFields": [{"manager": "x", "operation": "Apply", "fieldsV1": {"f:spec": {}}}],
+                "managedFields": [
+                    {"manager": "x", "operation": "Apply", "fieldsV1": {"f:spec": {}}},
+                    {
+                        "manager": "y", "operation": "Update", "subresource": "status",
+                        "time": "2026-01-01T00:00:00Z", "fieldsV1": {"f:status": {}},
+                    },
+                ],
                 "ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "2"}],
             },
             "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
@@ -157,7 +202,12 @@ mod tests {
         let whole: StreamEncryption = serde_json::from_str(&text).unwrap();
         let kept = ObjectMeta {
             labels: None,
-            managed_fields: None,
+            managed_fields: Some(vec![ManagedFieldsEntry {
+                manager: Some("y".to_owned()),
+                subresource: Some("status".to_owned()),
+                time: whole.metadata.creation_timestamp.clone(),
+                ..ManagedFieldsEntry::default()
+            }]),
             owner_references: None,
             annotations: Some(BTreeMap::from([
                 ("streamencryption.dev/retry".to_owned(), "ü".repeat(256)),

@@ -48,6 +48,8 @@ pub struct Census {
     unusable_active_keys: u32,
     /// Resources of which the key asked for cannot be used, and the active one can.
     unusable_desired_keys: u32,
+    /// How long ago AWS answered last, of the stream of which it answered least lately.
+    oldest_describe: Option<SignedDuration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +97,12 @@ impl Census {
         if let Some(calls) = &status.calls {
             let left = calls.limit.saturating_sub(calls.used);
             self.lowest_calls_left = Some(self.lowest_calls_left.map_or(left, |lowest| lowest.min(left)));
+        }
+        // What is suspended, or not this resource's, is not described on purpose.
+        let described = status.last_describe_time.as_ref().filter(|_| is_described(status));
+        if let Some(described) = described {
+            let age = now.duration_since(described.0);
+            self.oldest_describe = Some(self.oldest_describe.map_or(age, |oldest| oldest.max(age)));
         }
         // Plain text that is asked for is nothing to wait for.
         let since = status.plain_text_since.as_ref();
@@ -150,6 +158,15 @@ impl Census {
             "Resources whose active or desired key cannot be used; with an active one, records are being lost",
             unusable,
         );
+        if let Some(age) = self.oldest_describe {
+            let oldest = Gauge::<f64, AtomicU64>::default();
+            oldest.set(age.as_secs_f64().max(0.0));
+            registry.register(
+                "oldest_describe_age_seconds",
+                "How long ago AWS last answered a Describe, of the stream where that is longest ago",
+                oldest,
+            );
+        }
     }
 }
 
@@ -165,6 +182,22 @@ impl Moment {
             census.register(registry);
         }
     }
+}
+
+/// Whether the operator looks at the stream of a resource with this status, if AWS lets it.
+fn is_described(status: &StreamEncryptionStatus) -> bool {
+    !matches!(
+        reason_of_ready(status),
+        Some(
+            Reason::Suspended
+                | Reason::NotPermitted
+                | Reason::RolesDiffer
+                | Reason::DisableNotPermitted
+                | Reason::StreamOwnedByAnother
+                | Reason::LedgerUnreadable
+                | Reason::SpecInvalid
+        )
+    )
 }
 
 fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {

@@ -8,7 +8,7 @@ use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
 use crate::aws::{Identity, Streams, Urgency};
-use crate::controller::records::{Happening, RecordError, Records, ReferencedKey};
+use crate::controller::records::{ENCRYPTION_LEFT_ON, Happening, RecordError, Records, ReferencedKey};
 use crate::model::fault::Fault;
 use crate::model::key::{Key, KeyFacts, KeyName};
 use crate::model::observation::Look;
@@ -107,11 +107,18 @@ impl<P: Streams> Streams for Counted<P> {
 }
 
 impl<P: Records> Records for Counted<P> {
-    async fn tell(&self, resource: &Owner, happening: &Happening) {
+    async fn tell(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
         if let Some((service, after)) = happening.encrypted_after {
             self.metrics.encrypted(service, after);
         }
-        self.port.tell(resource, happening).await;
+        if happening.reason == ENCRYPTION_LEFT_ON {
+            self.metrics.encryption_left_on();
+        }
+        let published = self.port.tell(resource, happening).await;
+        if published.is_err() {
+            self.metrics.event_lost();
+        }
+        published
     }
 
     async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {

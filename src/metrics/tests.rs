@@ -93,7 +93,7 @@ fn resource(encryption: &str, status: &serde_json::Value) -> StreamEncryption {
 fn plain(encryption: &str, since: &str) -> StreamEncryption {
     let status = json!({
         "encryptionStatus": "DISABLED", "stream": stream("Kinesis"), "calls": {"used": 18, "limit": 20},
-        "plainTextSince": since,
+        "plainTextSince": since, "lastDescribeTime": since,
         "conditions": [condition("Ready", "False", "KeyDisabled"), condition("KeyUsable", "False", "KeyDisabled")],
     });
     resource(encryption, &status)
@@ -127,6 +127,7 @@ fn the_resources_are_counted_by_what_their_statuses_say() {
         "stream_encryption_longest_plain_text_seconds 3600.0",
         "stream_encryption_unusable_keys{key=\"active\"} 1",
         "stream_encryption_unusable_keys{key=\"desired\"} 2",
+        "stream_encryption_oldest_describe_age_seconds 3600.0",
         "stream_encryption_pacer_waiting{urgency=\"drift\"} 7",
     ] {
         assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
@@ -141,6 +142,22 @@ fn plain_text_that_is_asked_for_is_nothing_to_wait_for() {
         lines(&text, "stream_encryption_longest_plain_text_seconds"),
         ["stream_encryption_longest_plain_text_seconds 0.0"]
     );
+}
+
+#[test]
+fn oldest_describe_leaves_out_streams_that_are_not_described() {
+    let resource_with = |reason: &str, described: &str| {
+        let conditions = [condition("Ready", "True", reason)];
+        resource("Enabled", &json!({"lastDescribeTime": described, "conditions": conditions}))
+    };
+    let suspended = resource_with("Suspended", "2025-01-01T00:00:00Z");
+    let refused = resource_with("NotPermitted", "2025-01-01T00:00:00Z");
+    let described = resource_with("AwsUnreachable", "2026-01-01T00:50:00Z");
+    let census = Census::of([Some(&suspended), Some(&refused), Some(&described)], at("2026-01-01T01:00:00Z"));
+    let text = Metrics::default().told(&Moment { census: Some(census), ..Moment::default() });
+    let name = "stream_encryption_oldest_describe_age_seconds";
+    assert_eq!(lines(&text, name), [format!("{name} 600.0")]);
+    assert!(text.contains("stream_encryption_resources{reason=\"Suspended\"} 1"));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+
 use super::claims;
 use super::credentials::{Missing, Rejection};
 use super::decision::{Decision, Input, Seen, Wanted, budget};
@@ -12,7 +14,7 @@ use super::key::{Key, KeyArn, KeyProblem};
 use super::observation::Observation;
 use crate::api::condition::{Reason, next_whole_second};
 use crate::api::ledger::{Action, InForce, Outcome};
-use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
+use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, KeyType, Service};
 
 mod encrypted;
 
@@ -97,6 +99,46 @@ pub fn key_lost(i: &Input<'_>, key: &KeyArn, problem: KeyProblem) -> String {
     };
     format!("{records}. {key} is the active key and {state}. {remedy}")
 }
+
+/// The message of `Ready` while a resource is suspended: what suspends it, since when, and how old the rest of its status is.
+#[must_use]
+pub fn suspended(
+    by: &str,
+    since: Timestamp,
+    described: Option<Timestamp>,
+    shown: Option<EncryptionStatus>,
+) -> String {
+    let since = whole_seconds(since);
+    let last = match (described.map(whole_seconds), shown.map(EncryptionStatus::as_str)) {
+        (Some(at), Some(shown)) => format!("The stream was last described at {at}, as {shown}."),
+        (Some(at), None) => format!("The stream was last described at {at}."),
+        (None, Some(shown)) => format!("The stream was last described as {shown}."),
+        (None, None) => "The stream has not been described yet.".to_owned(),
+    };
+    format!(
+        "Reconciliation is suspended since {since} by {by}. {last} Changes since then are neither noticed nor corrected."
+    )
+}
+
+/// The message of a condition of which nothing newer is known since `described`: with what was known then. A message that says so
+/// already stays as it is.
+#[must_use]
+pub fn outdated(described: Option<Timestamp>, message: &str) -> String {
+    match described {
+        _ if is_outdated(message) => message.to_owned(),
+        Some(at) => format!("{AS_OF}{}, when AWS last answered: {message}", whole_seconds(at)),
+        None => format!("{AS_OF}an earlier answer of AWS: {message}"),
+    }
+}
+
+/// Whether a message says that it is older than its status.
+#[must_use]
+pub fn is_outdated(message: &str) -> bool {
+    message.starts_with(AS_OF)
+}
+
+/// How a message begins that is older than its status.
+const AS_OF: &str = "As of ";
 
 /// The message of `Ready` while AWS does not tell whose credentials the operator has.
 #[must_use]
@@ -266,9 +308,7 @@ fn says(i: &Input<'_>, reason: Reason) -> String {
         Reason::KeyInForceUnknown => active_key_unknown(i),
         Reason::SpecInvalid => "The spec cannot be read.".to_owned(),
         Reason::Drifted => format!("It differs from the spec, and drift is Report. {}", in_force(i)),
-        Reason::Suspended => {
-            "It is suspended, by spec.suspend or its annotation: the operator neither looks nor calls.".to_owned()
-        }
+        Reason::Suspended => "Reconciliation is suspended.".to_owned(),
     }
 }
 
@@ -309,7 +349,7 @@ fn not_permitted(i: &Input<'_>) -> &'static str {
 }
 
 /// A time as people read it: in whole seconds, the same as in the fields of the status.
-fn whole_seconds(at: jiff::Timestamp) -> String {
+fn whole_seconds(at: Timestamp) -> String {
     next_whole_second(at).0.to_string()
 }
 

@@ -58,6 +58,12 @@ struct Place {
 struct Glob(String);
 
 impl StreamPattern {
+    /// Whether the word `own` stands for its account.
+    #[must_use]
+    pub fn is_of_own_account(&self) -> bool {
+        self.place.account.is_none()
+    }
+
     /// Whether `stream` is one of them.
     #[must_use]
     pub fn matches(&self, stream: &StreamArn, own: &Own) -> bool {
@@ -87,6 +93,15 @@ impl FromStr for StreamPattern {
 }
 
 impl KeyPattern {
+    /// Whether the word `own` stands for its account.
+    #[must_use]
+    pub fn is_of_own_account(&self) -> bool {
+        match self {
+            Self::AwsOwned => false,
+            Self::Key(keys) | Self::Alias(keys) => keys.place.account.is_none(),
+        }
+    }
+
     /// Whether `key` is one of them.
     #[must_use]
     pub fn matches(&self, key: &Key, own: &Own) -> bool {

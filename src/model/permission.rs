@@ -72,6 +72,19 @@ impl Policy {
         }
     }
 
+    /// Whether the account of the operator decides what the policy allows for this stream: the word `own` is in it, means that account,
+    /// and may speak of the stream.
+    #[must_use]
+    pub fn depends_on_operator(&self, stream: &StreamArn) -> bool {
+        let same = Own { account: stream.account.clone(), partition: stream.partition.clone() };
+        let by_own_account =
+            |pattern: &StreamPattern| pattern.is_of_own_account() && pattern.matches(stream, &same);
+        self.role.is_none()
+            && self.speaks_of(stream, &same)
+            && (self.streams.iter().any(by_own_account)
+                || self.keys.iter().any(KeyPattern::is_of_own_account))
+    }
+
     fn speaks_of(&self, stream: &StreamArn, operator: &Own) -> bool {
         let own = self.own(operator);
         self.streams.iter().any(|pattern| pattern.matches(stream, &own))
@@ -197,6 +210,25 @@ mod tests {
         assert_eq!(own.alias(&orders, "alias/orders"), Ok(()));
         assert_eq!(own.disable(&orders), Err(Refusal::Disable));
         assert_eq!(own.max_calls_per_day(&orders), 20);
+    }
+
+    #[test]
+    fn policy_depends_on_operator_only_if_own_may_matter() {
+        let written = "arn:aws:kinesis:*:111122223333:stream/o*";
+        let own = "arn:aws:kinesis:*:own:stream/o*";
+        for (streams, keys, role, depends) in [
+            (vec![written], vec!["AWS_OWNED_CMK", KEY], None, false),
+            (vec![own], vec!["AWS_OWNED_CMK"], None, true),
+            (vec![written], vec!["arn:aws:kms:*:own:key/*"], None, true),
+            (vec![written], vec!["arn:aws:kms:*:own:alias/*"], None, true),
+            (vec!["arn:aws:kinesis:*:own:stream/x*"], vec!["arn:aws:kms:*:own:key/*"], None, false),
+            (vec![own], vec!["arn:aws:kms:*:own:key/*"], Some("arn:aws:iam::111122223333:role/a"), false),
+        ] {
+            let role = role.map(|arn| PolicyRole { arn: arn.to_owned(), external_id: None });
+            let spec = StreamEncryptionPolicySpec { role, ..spec(&streams, &keys) };
+            let policy = Policy::read(&spec).0.unwrap();
+            assert_eq!(policy.depends_on_operator(&stream(ORDERS)), depends, "{streams:?} {keys:?}");
+        }
     }
 
     #[test]

@@ -153,17 +153,8 @@ impl StreamArn {
         account: Account,
         name: &str,
     ) -> Result<Self, Malformed> {
-        let longest = match service {
-            Service::Firehose => 64,
-            Service::Kinesis => 128,
-        };
-        let good = (1..=longest).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-        if good {
-            Ok(Self { partition, service, region, account, name: name.to_owned() })
-        } else {
-            Err(Malformed::StreamName(name.to_owned(), service, longest))
-        }
+        check_name(service, name)?;
+        Ok(Self { partition, service, region, account, name: name.to_owned() })
     }
 
     /// The stream's name: 1 to 64 characters for Firehose, 1 to 128 for Kinesis.
@@ -188,6 +179,17 @@ impl FromStr for StreamArn {
         }
         Self::new(partition.parse()?, service, region.parse()?, account.parse()?, name)
     }
+}
+
+/// Checks whether a stream of this service can have this name.
+pub fn check_name(service: Service, name: &str) -> Result<(), Malformed> {
+    let longest = match service {
+        Service::Firehose => 64,
+        Service::Kinesis => 128,
+    };
+    let good = (1..=longest).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
+    if good { Ok(()) } else { Err(Malformed::StreamName(name.to_owned(), service, longest)) }
 }
 
 impl fmt::Display for StreamArn {

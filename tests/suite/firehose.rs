@@ -15,7 +15,7 @@ use stream_encryption_operator::api::condition::ConditionType;
 use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
     Enabled, Enabling, EnablingFailed,
 };
-use stream_encryption_operator::api::stream_encryption::KeyType;
+use stream_encryption_operator::api::stream_encryption::{KeyType, StreamEncryptionStatus};
 
 use crate::play::{Play, firehose, message, truth};
 
@@ -91,18 +91,24 @@ async fn a_stream_that_is_already_right_costs_one_look_and_no_call() {
 }
 
 #[tokio::test]
-async fn at_rest_a_stream_costs_one_look_a_drift_interval_and_no_write() {
+async fn at_rest_a_look_costs_no_write_but_of_its_time_each_hour() {
     let play = play_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
     play.apply("orders", &orders(&aws_owned())).await;
     play.until_it_says("orders", "Encrypted").await;
-    let before = play.resource("orders").await.expect("the resource").metadata.resource_version;
+    let before = play.status("orders").await;
     let ledger_before = play.ledger(&firehose("orders")).await.expect("the ledger").metadata.resource_version;
     let looks_before = play.calls(DESCRIBE, "orders");
     play.let_pass("orders", SignedDuration::from_hours(10)).await;
     let looks = play.calls(DESCRIBE, "orders") - looks_before;
     // Ten minutes, up to a tenth more or less for each resource.
     assert!((54..=67).contains(&looks), "{looks} looks in 10 hours");
-    assert_eq!(play.resource("orders").await.expect("the resource").metadata.resource_version, before);
+    let after = play.status("orders").await;
+    // Once an hour it tells when AWS last answered, and nothing else.
+    assert_ne!(after.last_describe_time, before.last_describe_time);
+    assert_eq!(
+        StreamEncryptionStatus { last_describe_time: before.last_describe_time.clone(), ..after },
+        before
+    );
     assert_eq!(
         play.ledger(&firehose("orders")).await.expect("the ledger").metadata.resource_version,
         ledger_before

@@ -230,7 +230,7 @@ async fn what_is_told_in_a_script_with_long_characters_arrives() {
         note,
         encrypted_after: None,
     };
-    play.replica().records.tell(&book::owner(&resource), &happening).await;
+    play.replica().records.tell(&book::owner(&resource), &happening).await.expect("it is published");
     let told =
         play.kubectl(&["get", "events", "-o", "jsonpath={.items[?(@.reason=='SpecInvalid')].message}"]).await;
     assert_eq!(told, "€".repeat(341), "Kubernetes takes 1024 bytes");

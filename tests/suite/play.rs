@@ -271,7 +271,7 @@ impl Play {
     /// The status that the operator remembers to have written.
     pub(crate) async fn kept_status(&self, name: &str) -> Option<StreamEncryptionStatus> {
         let uid = self.resource(name).await?.metadata.uid?;
-        self.operator.memory.status_of(&uid)
+        self.operator.memory.visit_of(&uid).status
     }
 
     /// An operator that may do everything, and whose ledgers are to lie in another namespace.

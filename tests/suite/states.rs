@@ -137,8 +137,12 @@ fn told(reason: Reason, others: Truth, generation: i64) -> Vec<Condition> {
     conditions
 }
 
-/// What the operator leaves of the conditions once it has seen the suspension.
+/// What the operator leaves of the conditions once it has seen the suspension, and `Ready` with its own reason.
 fn kept_while_suspended(mut conditions: Vec<Condition>) -> Vec<Condition> {
+    let is_ready = |condition: &&mut Condition| condition.type_ == ConditionType::Ready.as_str();
+    if let Some(ready) = conditions.iter_mut().find(is_ready) {
+        ready.reason = Reason::Suspended.to_string();
+    }
     let taken = [ConditionType::Reconciling, ConditionType::Stalled].map(ConditionType::as_str);
     conditions.retain(|condition| !taken.contains(&condition.type_.as_str()));
     conditions

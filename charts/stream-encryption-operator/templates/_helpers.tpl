@@ -83,7 +83,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   verbs: [patch]
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptions/status]
-  verbs: [get, patch, update]
+  verbs: [update]
 # For clusters with OwnerReferencesPermissionEnforcement, such as OpenShift.
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptions/finalizers]

@@ -1,6 +1,7 @@
 //! Malformed and huge resources, as the watch brings them: each is told in its status, and none stops the operator.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -92,6 +93,8 @@ struct Paper {
     resource: Option<StreamEncryption>,
     ledgers: Mutex<Vec<StreamLedger>>,
     status: Mutex<Option<StreamEncryptionStatus>>,
+    /// Whether a status that is written gets no answer.
+    silent: AtomicBool,
 }
 
 impl Records for Paper {
@@ -121,9 +124,12 @@ impl Records for Paper {
     }
     async fn write_status(&self, _: &ObjectMeta, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
         *self.status.lock().unwrap() = Some(status.clone());
+        let silent = self.silent.load(Ordering::Relaxed);
+        if silent { Err(RecordError::Unavailable("no answer".to_owned())) } else { Ok(()) }
+    }
+    async fn tell(&self, _: &Owner, _: &Happening) -> Result<(), RecordError> {
         Ok(())
     }
-    async fn tell(&self, _: &Owner, _: &Happening) {}
     async fn set_finalizer(&self, _: &StreamEncryption, _: bool) -> Result<(), RecordError> {
         Ok(())
     }
@@ -299,6 +305,20 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn unreadable_resource_is_reported_again_after_an_unheard_write() {
+    let operator = operator(None);
+    let read = ObjectMeta { uid: Some("uid-1".to_owned()), generation: Some(1), ..ObjectMeta::default() };
+    malformed(&operator, &read, "stream is missing").await.unwrap();
+    operator.records.silent.store(true, Ordering::Relaxed);
+    malformed(&operator, &read, "key is wrong").await.unwrap_err();
+    operator.records.silent.store(false, Ordering::Relaxed);
+    malformed(&operator, &read, "stream is missing").await.unwrap();
+    let status = operator.records.status.lock().unwrap().clone().unwrap();
+    let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+    assert!(ready.message.contains("stream is missing"), "{}", ready.message);
+}
+
 #[test]
 fn the_random_resources_lead_to_calls_to_other_words_and_to_what_cannot_be_read() {
     use proptest::strategy::ValueTree;
@@ -334,13 +354,13 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     let resource: Guarded = serde_json::from_value(object).unwrap();
     let operator = operator(None);
     for uid in ["1", "2"] {
-        operator.memory.keep_status(uid, StreamEncryptionStatus::default());
+        operator.memory.keep_status(uid, Some(StreamEncryptionStatus::default()), false);
     }
     let (store, mut writer) = reflector::store();
     writer.apply_watcher_event(&watcher::Event::Init);
     writer.apply_watcher_event(&watcher::Event::InitApply(resource.clone()));
     writer.apply_watcher_event(&watcher::Event::InitDone);
-    let known = || ["1", "2"].map(|uid| operator.memory.status_of(uid).is_some());
+    let known = || ["1", "2"].map(|uid| operator.memory.visit_of(uid).status.is_some());
     let keeping = housekeeping(&operator, &store);
     tokio::pin!(keeping);
 

@@ -288,10 +288,11 @@ impl Records for Cluster {
         self.0.write(Request::WriteStatus, write).await.map(drop)
     }
 
-    async fn tell(&self, of: &Owner, happening: &Happening) {
+    async fn tell(&self, of: &Owner, happening: &Happening) -> Result<(), RecordError> {
         let mut state = self.0.scene.state();
         let now = state.now;
         state.story.tell(now, || format!("event of {}/{}: {}", of.namespace, of.name, happening.reason));
+        Ok(())
     }
 
     async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {

@@ -28,8 +28,6 @@ enum Expected {
     Off,
     /// One of these reasons, and no call.
     Says(Vec<Reason>),
-    /// Left as it was.
-    Unchanged,
     /// Its own: a claim of another resource has no effect any more.
     Claimed,
 }
@@ -60,7 +58,6 @@ pub fn reckon(state: &mut State) -> bool {
         }
         if resource.status.as_ref().and_then(|status| status.observed_generation)
             != resource.metadata.generation
-            && expected != Expected::Unchanged
         {
             state.promises.break_with("P4", now, || format!("{of}: its status speaks of an older spec"));
         }
@@ -92,6 +89,15 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) 
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let off = deleting || spec.encryption == Encryption::Disabled;
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
+    if spec.suspend {
+        // A refusal shows where nothing of AWS is needed to tell.
+        return says(&[
+            Reason::Suspended,
+            Reason::NotPermitted,
+            Reason::RolesDiffer,
+            Reason::DisableNotPermitted,
+        ]);
+    }
     if !state.policies.allow(&namespace, stream, &Act::Look) {
         return says(&[Reason::NotPermitted]);
     }
@@ -103,14 +109,8 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) 
     {
         return says(&[Reason::DisableNotPermitted]);
     }
-    // What an alias or an object stands for is asked of nobody while it is suspended.
-    let by_name = spec.key.as_ref().is_some_and(|key| key.alias.is_some() || key.reference.is_some());
-    let is_asked_for = !(off || by_name && spec.suspend);
-    if is_asked_for && !key_is_allowed(state, &namespace, resource, stream) {
+    if !off && !key_is_allowed(state, &namespace, resource, stream) {
         return says(&[Reason::NotPermitted]);
-    }
-    if spec.suspend {
-        return Expected::Unchanged;
     }
     let uid = resource.metadata.uid.clone().unwrap_or_default();
     if let Some(ledger) = state.store.ledger(&ledger::name(stream))
@@ -316,7 +316,6 @@ fn held(
     let in_force = real.and_then(|real| real.in_force.as_ref()).map(written);
     let is_ready = ready.is_some_and(|ready| ready.status == Truth::True.as_str());
     match expected {
-        Expected::Unchanged => Ok(false),
         Expected::Claimed => {
             Err(format!("it says {said}, and the owner of its stream is gone or not allowed it any more"))
         }

@@ -264,8 +264,8 @@ impl<R: Records> Records for Fused<R> {
         self.1.around("write status", self.0.write_status(read, status)).await
     }
 
-    async fn tell(&self, resource: &Owner, happening: &Happening) {
-        self.1.around("event", self.0.tell(resource, happening)).await;
+    async fn tell(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
+        self.1.around("event", self.0.tell(resource, happening)).await
     }
 
     async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {

@@ -271,10 +271,19 @@ impl State {
         let looked = self.promises.visit_says(self.polled.task, now);
         let of = owner(before);
         let known = before.status.clone().unwrap_or_default();
-        // Calls age out, and the status tells of it: that is news, and comes to an end by itself.
-        let only_aged = known.calls != status.calls
-            && StreamEncryptionStatus { calls: None, ..known }
-                == StreamEncryptionStatus { calls: None, ..status.clone() };
+        // Calls age out, and the status tells of it: that is news, and comes to an end by itself. And once an hour, not more
+        // often, it tells when AWS last answered.
+        let answered =
+            |status: &StreamEncryptionStatus| status.last_describe_time.as_ref().map(|time| time.0);
+        let hourly = answered(&known)
+            .zip(answered(status))
+            .is_some_and(|(old, new)| new.duration_since(old) >= SignedDuration::from_hours(1));
+        let news = |status: StreamEncryptionStatus| StreamEncryptionStatus {
+            calls: None,
+            last_describe_time: None,
+            ..status
+        };
+        let only_aged = (known.calls != status.calls || hourly) && news(known) == news(status.clone());
         // Looks of several replicas that fall together may be too many for AWS; the pacer, which spreads them, is not simulated.
         let says = |status: Option<&StreamEncryptionStatus>, reason: Reason| {
             let ready = status.and_then(|status| find(&status.conditions, ConditionType::Ready));

@@ -367,8 +367,8 @@ impl Records for SpoiledRecords {
         self.cluster.write_status(read, &status).await
     }
 
-    async fn tell(&self, of: &Owner, happening: &Happening) {
-        self.cluster.tell(of, happening).await;
+    async fn tell(&self, of: &Owner, happening: &Happening) -> Result<(), RecordError> {
+        self.cluster.tell(of, happening).await
     }
 
     async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {

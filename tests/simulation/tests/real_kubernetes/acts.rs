@@ -143,6 +143,9 @@ pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
         encrypted_since: Some(Time(time())),
         plain_text_since: None,
         active_key_unusable_since_time: None,
+        last_describe_time: Some(Time(time())),
+        suspended_since_time: Some(Time(time())),
+        last_handled_retry: Some("monday".to_owned()),
         verified_time: Some(Time(time())),
         conditions: vec![condition("Ready", "KeyAccessDenied"), condition("Stalled", "KeyAccessDenied")],
     };

@@ -16,7 +16,9 @@ local ready = conditions.Ready
 local suspended_by
 if spec.suspend == true then
   suspended_by = "spec.suspend"
-elseif annotations["streamencryption.dev/suspend"] == "true" then
+elseif annotations["streamencryption.dev/suspend"] == "true"
+  or annotations["streamencryption.dev/suspend"] ~= nil and ready ~= nil and ready.reason == "Suspended" then
+  -- the operator takes other words for true as well, and says so by the reason
   suspended_by = "the annotation streamencryption.dev/suspend"
 end
 
@@ -43,7 +45,9 @@ end
 if suspended_by ~= nil then
   hs.status = "Suspended"
   hs.message = "Suspended by " .. suspended_by .. ": the operator neither looks nor calls."
-  if ready ~= nil and ready.reason ~= "Suspended" then
+  if ready ~= nil and ready.reason == "Suspended" then
+    hs.message = ready.message
+  elseif ready ~= nil then
     hs.message = hs.message .. " What was told before: " .. ready.message
   end
   return hs

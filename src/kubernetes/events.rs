@@ -1,0 +1,202 @@
+//! Events on the API server: one for each text, whatever the name of the resource, and none lost in silence.
+//!
+//! kube-runtime's recorder takes two events that differ only in their text for the same one, and counts up the first; and it names
+//! an event after its resource, which leaves a long name no room. Both are done here instead.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use serde_json::json;
+use tracing::{debug, warn};
+
+use super::ask::{ask, ask_for};
+use crate::api::FIELD_MANAGER;
+use crate::api::ledger::Owner;
+use crate::api::stream_encryption::StreamEncryption;
+use crate::controller::records::{Happening, RecordError};
+
+/// The longest note of an event, in bytes: the API server refuses a longer one.
+const LONGEST_NOTE: usize = 1024;
+/// The longest name of an object.
+const LONGEST_NAME: usize = 253;
+/// For how long a repeated event counts as the same one, as client-go has it.
+const SERIES: SignedDuration = SignedDuration::from_mins(6);
+
+/// Publishes events, and remembers those of the last minutes, so that a repeated one is counted instead of added.
+pub(super) struct Recorder {
+    client: Client,
+    published: Mutex<HashMap<u64, Published>>,
+    /// Whether the loss of an event was reported since one last arrived.
+    loss_reported: AtomicBool,
+}
+
+/// An event that was published.
+#[derive(Clone)]
+struct Published {
+    name: String,
+    count: i32,
+    last: Timestamp,
+}
+
+impl Recorder {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, published: Mutex::default(), loss_reported: AtomicBool::new(false) }
+    }
+
+    /// Publishes an event. The first loss after one that arrived is reported as a warning, further ones only at debug level.
+    pub(super) async fn publish(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
+        let published = self.try_publish(resource, happening).await;
+        let (namespace, name) = (&resource.namespace, &resource.name);
+        let (reason, note) = (&happening.reason, &happening.note);
+        match &published {
+            Ok(()) => self.loss_reported.store(false, Ordering::Relaxed),
+            Err(error) if !self.loss_reported.swap(true, Ordering::Relaxed) => {
+                warn!(
+                    namespace, name, reason, note, %error,
+                    "an event was lost; further losses are counted, and reported at debug level only"
+                );
+            }
+            Err(error) => debug!(namespace, name, reason, note, %error, "an event was lost"),
+        }
+        published
+    }
+
+    async fn try_publish(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &resource.namespace);
+        let now = Timestamp::now();
+        let key = key(resource, happening);
+        let known = {
+            let mut published = self.published();
+            published.retain(|_, event| event.last + SERIES > now);
+            published.get(&key).cloned()
+        };
+        if let Some(Published { name, count, .. }) = known {
+            let count = count.saturating_add(1);
+            let series = json!({"series": {"count": count, "lastObservedTime": MicroTime(now)}});
+            let patched = ask_for(api.patch(&name, &PatchParams::default(), &Patch::Merge(&series))).await?;
+            if patched.is_some() {
+                self.published().insert(key, Published { name, count, last: now });
+                return Ok(());
+            }
+        }
+        let event = event(resource, happening, now);
+        ask(api.create(&PostParams::default(), &event)).await?;
+        let name = event.metadata.name.unwrap_or_default();
+        self.published().insert(key, Published { name, count: 1, last: now });
+        Ok(())
+    }
+
+    fn published(&self) -> MutexGuard<'_, HashMap<u64, Published>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What makes two events the same one: all that a reader sees of them, the text included.
+fn key(resource: &Owner, happening: &Happening) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&resource.namespace, &resource.name, &resource.uid).hash(&mut hasher);
+    (happening.warning, &happening.reason, happening.action, &happening.note).hash(&mut hasher);
+    hasher.finish()
+}
+
+fn event(resource: &Owner, happening: &Happening, now: Timestamp) -> Event {
+    let note = &happening.note[..happening.note.floor_char_boundary(LONGEST_NOTE)];
+    Event {
+        metadata: ObjectMeta {
+            namespace: Some(resource.namespace.clone()),
+            name: Some(name(&resource.name, now)),
+            ..ObjectMeta::default()
+        },
+        action: Some(happening.action.to_owned()),
+        event_time: Some(MicroTime(now)),
+        note: Some(note.to_owned()),
+        reason: Some(happening.reason.clone()),
+        regarding: Some(ObjectReference {
+            api_version: Some(StreamEncryption::api_version(&()).into_owned()),
+            kind: Some(StreamEncryption::kind(&()).into_owned()),
+            namespace: Some(resource.namespace.clone()),
+            name: Some(resource.name.clone()),
+            uid: Some(resource.uid.clone()),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some(FIELD_MANAGER.to_owned()),
+        reporting_instance: Some(FIELD_MANAGER.to_owned()),
+        type_: Some(if happening.warning { "Warning" } else { "Normal" }.to_owned()),
+        ..Event::default()
+    }
+}
+
+/// The name of an event: that of its resource, cut to leave room, and the time. What is cut must not end with a separator.
+fn name(resource: &str, now: Timestamp) -> String {
+    let suffix = format!(".{:x}", now.as_nanosecond());
+    let room = LONGEST_NAME.saturating_sub(suffix.len());
+    let cut = &resource[..resource.floor_char_boundary(room)];
+    format!("{}{suffix}", cut.trim_end_matches(['.', '-']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::object::can_be_named;
+
+    fn owner(name: &str) -> Owner {
+        Owner { namespace: "data".to_owned(), name: name.to_owned(), uid: "uid-1".to_owned() }
+    }
+
+    fn happening(note: &str) -> Happening {
+        Happening {
+            warning: true,
+            reason: "SpecInvalid".to_owned(),
+            action: "Reconcile",
+            note: note.to_owned(),
+            encrypted_after: None,
+        }
+    }
+
+    #[test]
+    fn event_note_is_cut_to_its_limit_in_any_language() {
+        for (note, kept) in [
+            ("short".to_owned(), "short".to_owned()),
+            ("ü".repeat(1000), "ü".repeat(512)),
+            ("€".repeat(1000), "€".repeat(341)),
+            ("x".repeat(1025), "x".repeat(1024)),
+            (String::new(), String::new()),
+        ] {
+            let event = event(&owner("orders"), &happening(&note), Timestamp::UNIX_EPOCH);
+            assert_eq!(event.note, Some(kept));
+        }
+    }
+
+    #[test]
+    fn event_name_is_valid_for_every_length_of_resource_name() {
+        let now: Timestamp = "2026-11-26T02:00:00.123456789Z".parse().unwrap();
+        for length in 1..=253 {
+            for separator in ["", "-", "."] {
+                // A separator at each place where the name may be cut.
+                let text: String = "a".repeat(length);
+                let cut = 236.min(length);
+                let resource = format!("{}{separator}{}", &text[..cut - 1], &text[cut - 1..]);
+                let resource = &resource[..resource.len().min(253)];
+                let event = event(&owner(resource), &happening("note"), now);
+                let name = event.metadata.name.unwrap();
+                assert!(can_be_named(&name), "{length}: {name}");
+                assert_eq!(event.regarding.unwrap().name.as_deref(), Some(resource));
+            }
+        }
+    }
+
+    #[test]
+    fn another_text_is_another_event() {
+        let of = |note: &str| key(&owner("orders"), &happening(note));
+        assert_ne!(of("encrypted with key/2222"), of("encrypted with key/4444"));
+        assert_eq!(of("encrypted with key/2222"), of("encrypted with key/2222"));
+    }
+}
