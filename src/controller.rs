@@ -19,6 +19,7 @@ mod execute;
 mod finalize;
 pub mod memory;
 mod observe;
+mod permitted;
 pub mod records;
 mod report;
 mod resolve;
@@ -71,7 +72,7 @@ async fn visit<A: Streams, R: Records>(
         Hold::Changed => return Ok(operator.clock.now()),
         Hold::Released => return Ok(operator.clock.now() + subject.drift_interval),
     }
-    let book = book::open(&operator.records, resource, &subject, operator.clock.now()).await?;
+    let book = book::open(&operator.records, resource, &subject.claim(), operator.clock.now()).await?;
     let mut case = Case::new(operator.clock.now(), subject, book, visit);
 
     let mut decision = (operator.decide)(&case.input());
