@@ -55,8 +55,9 @@ pub(super) async fn report<A: Streams, R: Records>(
         look_due: Some(decision.look_due),
         ..case.visit
     };
+    let wake = [said.again, visit.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
     operator.memory.keep(resource, visit);
-    Ok(said.again.map_or(decision.wake, |again| again.min(decision.wake)))
+    Ok(wake)
 }
 
 /// Reports a resource that could not be resolved. Returns when to be back.
