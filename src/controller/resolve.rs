@@ -83,7 +83,8 @@ pub(super) async fn resolve<A: Streams, R: Records>(
         },
         Some(_) | None => None,
     };
-    let policies = policies(operator, resource).await?;
+    let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
+    let policies = policies_in(&operator.records, namespace).await?;
     let (stream, own) = match asked {
         Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &intent) => {
             // Nothing in the policies means the operator's account, so any will do.
@@ -253,14 +254,6 @@ pub(super) async fn permission<A: Streams, R: Records>(
     resource: &StreamEncryption,
     own: Own,
 ) -> Result<Permission, RecordError> {
-    Ok(Permission::of(policies(operator, resource).await?, own))
-}
-
-/// The policies of the resource's namespace, as they are now.
-async fn policies<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
-    resource: &StreamEncryption,
-) -> Result<Vec<Policy>, RecordError> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     permission_in(&operator.records, namespace, own).await
 }
@@ -271,6 +264,11 @@ pub(super) async fn permission_in<R: Records>(
     namespace: &str,
     own: Own,
 ) -> Result<Permission, RecordError> {
+    Ok(Permission::of(policies_in(records, namespace).await?, own))
+}
+
+/// Reads the policies of a namespace, as they are now.
+async fn policies_in<R: Records>(records: &R, namespace: &str) -> Result<Vec<Policy>, RecordError> {
     let mut policies = Vec::new();
     for spec in records.policies(namespace).await? {
         let (policy, malformed) = Policy::read(&spec);
