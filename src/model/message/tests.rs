@@ -162,7 +162,7 @@ fn a_wait_for_the_next_attempt_says_until_when_in_whole_seconds() {
     let words = ready(&decision.input(), &decision.decide());
     assert!(words.ends_with(" Next attempt at 2026-01-01T00:05:00Z."), "{words}");
     let at = midnight() + SignedDuration::from_millis(1999);
-    assert_eq!(whole_seconds(at), "2026-01-01T00:00:01Z");
+    assert_eq!(whole_seconds(at), "2026-01-01T00:00:02Z", "as the field has it: not too early");
     assert!(!whole_seconds(Timestamp::MAX).is_empty());
 }
 
@@ -170,7 +170,7 @@ fn a_wait_for_the_next_attempt_says_until_when_in_whole_seconds() {
 fn what_is_said_of_the_records_is_what_was_seen() {
     let words = |situation: Situation| encrypted(&situation.input());
     let plain = "Records are in plain text, since 2026-01-01T00:00:00Z at the latest.";
-    assert_eq!(words(Situation::of(Service::Kinesis)), "Not known: AWS has not shown a settled state yet.");
+    assert_eq!(words(Situation::of(Service::Kinesis)), "Unknown: AWS has not been asked about the stream.");
     assert_eq!(words(seen(Observation::Off)), plain);
     let fresh = words(seen(Observation::On(key(1))));
     assert!(fresh.contains("up to 5 seconds"), "{fresh}");

@@ -222,9 +222,12 @@ fn a_stream_made_again_under_its_name_keeps_its_calls_and_loses_its_key() {
     assert!(failing.in_force.is_some() && failing.satisfied.is_some() && failing.attempts.is_some());
 
     let same = made_at(&failing, midnight(), 200);
-    assert_eq!(same, failing, "the same stream");
+    // AWS is at the second call.
+    let mut shown = failing.clone();
+    shown.calls[1].confirmed = true;
+    assert_eq!(same, shown, "the same stream");
     let again = made_at(&failing, seconds(150), 200);
-    assert_eq!(again.calls, failing.calls);
+    assert_eq!(again.calls, shown.calls);
     assert_eq!((&again.in_force, &again.satisfied, &again.attempts), (&None, &None, &None));
     assert_eq!(again.stream_created, Some(MicroTime(seconds(150))));
 }
