@@ -22,6 +22,7 @@ mod execute;
 mod finalize;
 pub mod memory;
 mod observe;
+mod permitted;
 mod publish;
 pub mod records;
 mod report;
@@ -82,7 +83,7 @@ async fn visit<A: Streams, R: Records>(
     if let Some(wake) = wake_after(operator, &finalize::as_permitted(operator, resource, &subject).await?) {
         return Ok(wake);
     }
-    let book = book::open(&operator.records, resource, &subject, operator.clock.now()).await?;
+    let book = book::open(&operator.records, resource, &subject.claim(), operator.clock.now()).await?;
     let mut case = Case::new(operator.clock.now(), subject, book, visit);
 
     let mut decision = (operator.decide)(&case.input());

@@ -24,6 +24,9 @@ pub(super) const LONGEST_MESSAGE: usize = 4096;
 /// The longest cause of missing credentials, in bytes: each visit of each resource logs it.
 const LONGEST_CAUSE: usize = 160;
 
+/// The SDKs' own text for a word that AWS promises to show and did not.
+pub(super) const NOT_SHOWN: &str = "no value was set";
+
 /// What `error` means for `operation`.
 pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> Fault
 where
@@ -130,10 +133,10 @@ where
     Fault { operation, class: classify(operation, answer), code: None, message }
 }
 
-/// A word of AWS's as it stands in the answer; `None` where the answer has none. The SDKs put a text of their
-/// own into a member that AWS promises to show and did not.
+/// A word of AWS's as it stands in the answer; `None` where the answer has none, and [`NOT_SHOWN`] in its
+/// place.
 pub(super) fn shown_word(word: &str) -> Option<&str> {
-    (word != "no value was set").then_some(word)
+    (word != NOT_SHOWN).then_some(word)
 }
 
 /// The beginning of a text, at most so many bytes.

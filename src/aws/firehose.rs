@@ -3,6 +3,8 @@
 //! Firehose names a stream by its name alone, in the caller's account: the answer of a look carries the ARN that was
 //! found, and it is for the caller to compare it with the ARN that was meant. Nothing here decides about encryption.
 
+mod incomplete;
+
 use aws_config::SdkConfig;
 use aws_sdk_firehose::Client;
 use aws_sdk_firehose::config::{Builder, Region as SdkRegion};
@@ -63,11 +65,16 @@ impl Firehose {
             .read(&Quota::of(operation, stream), by, urgency, async |session| {
                 let signed = Builder::default().credentials_provider(session.credentials);
                 let request = request.clone().customize().config_override(signed);
-                request.send().await.map_err(|error| fault(operation, &error))
+                match request.send().await {
+                    Ok(answer) => Ok(answer.delivery_stream_description),
+                    Err(error) => {
+                        incomplete::description(&error).map(Some).ok_or_else(|| fault(operation, &error))
+                    }
+                }
             })
             .await;
-        let Some(answer) = found(operation, answer)? else { return Ok(None) };
-        answer.delivery_stream_description.as_ref().map(look).transpose()
+        let Some(description) = found(operation, answer)? else { return Ok(None) };
+        description.as_ref().map(look).transpose()
     }
 
     /// `StartDeliveryStreamEncryption`, once and at once, dated `reserved`; never with a customer managed key in a session that is too old.

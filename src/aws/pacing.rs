@@ -45,7 +45,7 @@ impl Quota {
     }
 }
 
-/// Lets requests go under AWS's limits, the most urgent first. Clones share the queues.
+/// Lets requests go under AWS's limits, namespaces in turn and of each the most urgent first. Clones share the queues.
 #[derive(Clone)]
 pub struct Pacer {
     share: u32,

@@ -9,13 +9,15 @@
 use jiff::Timestamp;
 use tracing::warn;
 
+use super::permitted::permission_in;
 use super::records::{RecordError, Records};
-use super::resolve::{Subject, permission_in};
 use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::stream_encryption::{Encryption, StreamEncryption};
 use crate::model::decision::Ownership;
 use crate::model::ledger;
+use crate::model::pattern::Own;
 use crate::model::permission::Refusal;
+use crate::model::stream::StreamArn;
 
 /// A stream's ledger, as it was read and as it shall be.
 #[derive(Clone, Debug)]
@@ -43,15 +45,26 @@ pub fn owner(resource: &StreamEncryption) -> Owner {
     }
 }
 
-/// Reads the ledger of the subject's stream for `resource`. Where its owner holds the stream no longer, and the resource may
-/// claim it, it is taken over with all that it holds.
-pub(super) async fn open<R: Records>(
+/// What a resource wants of a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The stream.
+    pub stream: &'a StreamArn,
+    /// Whose account the word `own` means in policies without a role.
+    pub own: &'a Own,
+    /// Whether it may be made.
+    pub allowed: bool,
+}
+
+/// Reads the ledger of a stream for `resource`. Where its owner holds the stream no longer, and the claim may be made, it is taken
+/// over with all that it holds.
+pub async fn open<R: Records>(
     records: &R,
     resource: &StreamEncryption,
-    subject: &Subject,
+    claim: &Claim<'_>,
     now: Timestamp,
 ) -> Result<Book, RecordError> {
-    let stream = &subject.stream;
+    let stream = claim.stream;
     let name = ledger::name(stream);
     let me = owner(resource);
     let empty = ledger::new(stream, me.clone());
@@ -64,7 +77,7 @@ pub(super) async fn open<R: Records>(
         Err(error) => return Err(error),
     };
     let Some(found) = stored else {
-        if !subject.may_claim() {
+        if !claim.allowed {
             return Ok(Book::new(name, empty, Ownership::Own, None));
         }
         let told =
@@ -85,7 +98,7 @@ pub(super) async fn open<R: Records>(
         return Ok(Book::new(name, empty, Ownership::Unreadable, Some(found)));
     }
     let holder = &found.spec.owner;
-    if *holder != me && (!subject.may_claim() || holds(records, holder, subject).await?) {
+    if *holder != me && (!claim.allowed || holds(records, holder, claim).await?) {
         // What it holds is not this resource's to read.
         return Ok(Book::new(name, empty, Ownership::Another, Some(found)));
     }
@@ -95,15 +108,15 @@ pub(super) async fn open<R: Records>(
 
 /// Returns whether the owner of a ledger holds its stream still: the resource exists, and a policy of its namespace allows it
 /// the stream. Every doubt leaves the stream with its owner.
-async fn holds<R: Records>(records: &R, owner: &Owner, subject: &Subject) -> Result<bool, RecordError> {
+async fn holds<R: Records>(records: &R, owner: &Owner, claim: &Claim<'_>) -> Result<bool, RecordError> {
     match is_gone(records, owner).await {
         Ok(true) => return Ok(false),
         // It exists, even if its content cannot be read.
         Ok(false) | Err(RecordError::Unusable(_)) => {}
         Err(error) => return Err(error),
     }
-    match permission_in(records, &owner.namespace, subject.permission.own().clone()).await {
-        Ok(permission) => Ok(permission.stream(&subject.stream) != Err(Refusal::Stream)),
+    match permission_in(records, &owner.namespace, claim.own.clone()).await {
+        Ok(permission) => Ok(permission.stream(claim.stream) != Err(Refusal::Stream)),
         Err(RecordError::Unusable(why)) => {
             warn!(namespace = owner.namespace, why, "the policies of a stream's owner cannot be read");
             Ok(true)

@@ -6,13 +6,17 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::asked::retry_of;
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use crate::model::key::{KeyArn, KeyFacts, KeyName};
+use crate::model::ledger::later;
 use crate::model::observation::Look;
+
+/// How old a look must be before the retry annotation has the stream looked at anew for nothing but the annotation.
+pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 
 /// The memories of all resources, by uid.
 #[derive(Default)]
@@ -39,8 +43,10 @@ pub struct Visit {
     pub unanswered: u32,
     /// Until when the look is good.
     pub look_due: Option<Timestamp>,
-    /// The retry annotation then; set by [`Memory::keep`].
+    /// The retry annotation for which the stream was looked at last; set by [`Memory::keep`].
     pub retry: Option<String>,
+    /// When the stream is looked at anew for a retry annotation that has changed too soon after the last look.
+    pub retry_due: Option<Timestamp>,
     /// Whether it was being deleted then; set by [`Memory::keep`].
     pub deleting: bool,
 }
@@ -49,7 +55,12 @@ impl Memory {
     /// What is known of a resource. What was seen is left out once it is due, or when a person has changed something.
     pub fn recall(&self, resource: &StreamEncryption, now: Timestamp) -> Visit {
         let mut visit = self.lock().get(uid(resource)).cloned().unwrap_or_default();
-        let asked_again = visit.retry != retry_of(resource) || visit.deleting != is_being_deleted(resource);
+        let deleted = visit.deleting != is_being_deleted(resource);
+        let retried = visit.retry != retry_of(resource);
+        // A clock that was set back must not have it wait for longer.
+        let latest = later(now, RETRY_PAUSE);
+        visit.retry_due = look_again_from(&visit).filter(|due| retried && *due > now && *due <= latest);
+        let asked_again = deleted || retried && visit.retry_due.is_none();
         if asked_again || visit.look_due.is_none_or(|due| due <= now) {
             visit.look = None;
             visit.key = None;
@@ -59,7 +70,10 @@ impl Memory {
 
     /// Keeps what a visit saw and said.
     pub fn keep(&self, resource: &StreamEncryption, visit: Visit) {
-        let visit = Visit { retry: retry_of(resource), deleting: is_being_deleted(resource), ..visit };
+        // As long as the look is the one that was too young, the annotation has had no effect.
+        let waits = visit.retry_due.is_some() && visit.retry_due == look_again_from(&visit);
+        let retry = if waits { visit.retry.clone() } else { retry_of(resource) };
+        let visit = Visit { retry, deleting: is_being_deleted(resource), ..visit };
         self.lock().insert(uid(resource).to_owned(), visit);
     }
 
@@ -96,6 +110,11 @@ impl Memory {
     }
 }
 
+/// From when on the retry annotation has the stream looked at anew.
+fn look_again_from(visit: &Visit) -> Option<Timestamp> {
+    visit.look.as_ref().map(|(at, _)| later(*at, RETRY_PAUSE))
+}
+
 fn is_being_deleted(resource: &StreamEncryption) -> bool {
     resource.metadata.deletion_timestamp.is_some()
 }
@@ -109,6 +128,44 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
+
+    fn retried(retry: &str) -> StreamEncryption {
+        let mut resource = resource(false);
+        let annotation = (crate::api::RETRY_ANNOTATION.to_owned(), retry.to_owned());
+        resource.metadata.annotations = Some([annotation].into());
+        resource
+    }
+
+    #[test]
+    fn changed_retry_annotation_has_an_old_look_thrown_away_only() {
+        let memory = Memory::default();
+        let begin = Timestamp::UNIX_EPOCH;
+        let at = |seconds| begin + SignedDuration::from_secs(seconds);
+        let look_at = |seconds| Visit {
+            look: Some((at(seconds), None)),
+            look_due: Some(Timestamp::MAX),
+            ..Visit::default()
+        };
+        memory.keep(&retried("0"), look_at(0));
+        let mut looks = 0;
+        // Somebody changes it every second.
+        for second in 1..=60 {
+            let resource = retried(&second.to_string());
+            let visit = memory.recall(&resource, at(second));
+            if visit.look.is_none() {
+                looks += 1;
+                memory.keep(&resource, look_at(second));
+            } else {
+                assert!(visit.retry_due.is_some_and(|due| due <= at(second + 10)), "it is not forgotten");
+                memory.keep(&resource, visit);
+            }
+        }
+        assert_eq!(looks, 6);
+        // The last change counts once.
+        assert!(memory.recall(&retried("60"), at(70)).look.is_some());
+        memory.keep(&retried("61"), memory.recall(&retried("61"), at(69)));
+        assert!(memory.recall(&retried("61"), at(70)).look.is_none());
+    }
 
     fn resource(deleting: bool) -> StreamEncryption {
         let resource = serde_json::json!({

@@ -79,10 +79,21 @@ async fn look<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case
     }
 }
 
-/// The first look, and looks at what is changing, go before looks for drift.
+/// The first look, and looks at what is changing, go before looks for drift. A stream that cannot be encrypted as it is, or does not
+/// exist, is not changing.
 fn urgency(case: &Case) -> Urgency {
     match case.visit.waiting {
-        Some((Reason::Encrypted | Reason::EncryptionDisabled | Reason::Drifted, _)) => Urgency::Drift,
+        Some((
+            Reason::Encrypted
+            | Reason::EncryptionDisabled
+            | Reason::Drifted
+            | Reason::StreamNotFound
+            | Reason::StreamDeleting
+            | Reason::StreamBroken
+            | Reason::SourceNotDirectPut
+            | Reason::WrongStream,
+            _,
+        )) => Urgency::Drift,
         _ => Urgency::Changing,
     }
 }

@@ -54,8 +54,9 @@ pub(super) async fn report<A: Streams, R: Records>(
         look_due: Some(decision.look_due),
         ..case.visit
     };
+    let wake = [said.again, visit.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
     operator.memory.keep(resource, visit);
-    Ok(said.again.map_or(decision.wake, |again| again.min(decision.wake)))
+    Ok(wake)
 }
 
 /// Reports a resource that could not be resolved. Returns when to be back.
@@ -144,6 +145,8 @@ fn status(
     status.last_handled_retry = match case.sight {
         // It waits, like everything else.
         Sight::Failed(_) => before.last_handled_retry.clone(),
+        // It came too soon after the last look, and is acted on later.
+        _ if case.visit.retry_due.is_some() => before.last_handled_retry.clone(),
         Sight::NotYet | Sight::At { .. } => retry_of(resource),
     };
     age::set_describe_time(&mut status, before, case.look().map(|(at, _)| at));

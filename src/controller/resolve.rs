@@ -12,8 +12,10 @@ use jiff::SignedDuration;
 use tracing::warn;
 
 use super::asked::{is_suspended, retry_of};
+use super::book::Claim;
 use super::context::Operator;
 use super::memory::Visit;
+use super::permitted::{permission_in, policies_in};
 use super::records::{RecordError, Records, ReferencedKey};
 use crate::api::stream_encryption::{
     DeletionPolicy, Encryption, KeyReference, KeyType, Service, StreamEncryption, StreamReference,
@@ -48,9 +50,12 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// Returns whether the resource may claim its stream now: policies allow all that it asks for, and it is not suspended.
-    pub(super) fn may_claim(&self) -> bool {
-        !self.intent.suspended && self.intent.permitted(&self.permission, &self.stream).is_ok()
+    /// Returns the claim that the resource has on its stream. It may be made only for all that policies allow, and not while the
+    /// resource is suspended.
+    pub(super) fn claim(&self) -> Claim<'_> {
+        let Self { stream, permission, intent, .. } = self;
+        let allowed = !intent.suspended && intent.permitted(permission, stream).is_ok();
+        Claim { stream, own: permission.own(), allowed }
     }
 }
 
@@ -256,28 +261,6 @@ pub(super) async fn permission<A: Streams, R: Records>(
 ) -> Result<Permission, RecordError> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     permission_in(&operator.records, namespace, own).await
-}
-
-/// Returns the permissions that the policies of a namespace give, as they are now.
-pub(super) async fn permission_in<R: Records>(
-    records: &R,
-    namespace: &str,
-    own: Own,
-) -> Result<Permission, RecordError> {
-    Ok(Permission::of(policies_in(records, namespace).await?, own))
-}
-
-/// Reads the policies of a namespace, as they are now.
-async fn policies_in<R: Records>(records: &R, namespace: &str) -> Result<Vec<Policy>, RecordError> {
-    let mut policies = Vec::new();
-    for spec in records.policies(namespace).await? {
-        let (policy, malformed) = Policy::read(&spec);
-        for error in malformed {
-            warn!(%error, "what cannot be read of a policy allows nothing; a policy whose role cannot be read, nothing at all");
-        }
-        policies.extend(policy);
-    }
-    Ok(policies)
 }
 
 /// The key is not to be used. Which one an alias or an object stands for is not told: it is not this namespace's.

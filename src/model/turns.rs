@@ -1,5 +1,5 @@
-//! Who is next of those who wait: namespace after namespace, and within one in the order of arrival. So a namespace with thousands
-//! of requests keeps no other waiting. It knows no time and no limit.
+//! Who is next of those who wait: the namespaces that have the least, one after the other, and within one in the order of arrival. So
+//! a namespace with thousands of requests keeps no other waiting. It knows no time and no limit.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -33,9 +33,11 @@ impl<T> Turns<T> {
         waiting.push_back(one);
     }
 
-    /// The next in turn, who waits no longer.
-    pub fn pop(&mut self) -> Option<T> {
-        let namespace = self.namespaces.pop_front()?;
+    /// Takes out the next in turn of the namespaces that have the least, as `has` counts it.
+    pub fn pop_least(&mut self, has: impl Fn(&str) -> usize) -> Option<T> {
+        let turns = self.namespaces.iter().enumerate();
+        let (turn, _) = turns.min_by_key(|(turn, namespace)| (has(namespace), *turn))?;
+        let namespace = self.namespaces.remove(turn)?;
         let waiting = self.waiting.get_mut(&namespace)?;
         let next = waiting.pop_front();
         if waiting.is_empty() {
@@ -51,8 +53,26 @@ impl<T> Turns<T> {
 mod tests {
     use super::*;
 
+    /// The next in turn, where all namespaces have the same.
+    fn pop(turns: &mut Turns<u32>) -> Option<u32> {
+        turns.pop_least(|_| 0)
+    }
+
     fn all(turns: &mut Turns<u32>) -> Vec<u32> {
-        std::iter::from_fn(|| turns.pop()).collect()
+        std::iter::from_fn(|| pop(turns)).collect()
+    }
+
+    #[test]
+    fn namespace_that_has_less_is_served_first() {
+        let mut turns = Turns::default();
+        for request in 0..3 {
+            turns.push("rich", request);
+            turns.push("poor", 10 + request);
+            turns.push("poor too", 20 + request);
+        }
+        let has = |namespace: &str| usize::from(namespace == "rich");
+        let served: Vec<u32> = std::iter::from_fn(|| turns.pop_least(has)).collect();
+        assert_eq!(served, [10, 20, 11, 21, 12, 22, 0, 1, 2]);
     }
 
     #[test]
@@ -62,9 +82,9 @@ mod tests {
             turns.push("crowd", request);
         }
         turns.push("lone", 1000);
-        assert_eq!(turns.pop(), Some(0));
-        assert_eq!(turns.pop(), Some(1000));
-        assert_eq!(turns.pop(), Some(1));
+        assert_eq!(pop(&mut turns), Some(0));
+        assert_eq!(pop(&mut turns), Some(1000));
+        assert_eq!(pop(&mut turns), Some(1));
     }
 
     #[test]
@@ -83,7 +103,7 @@ mod tests {
         let mut turns = Turns::default();
         turns.push("a", 1);
         turns.push("b", 2);
-        assert_eq!(turns.pop(), Some(1));
+        assert_eq!(pop(&mut turns), Some(1));
         turns.push("a", 3);
         assert_eq!(all(&mut turns), [2, 3]);
     }

@@ -1,9 +1,11 @@
-//! Places for visits: as many are worked on at a time as there are places, and who waits for one gets it in turn, namespace after
-//! namespace.
+//! Places for visits: as many are worked on at a time as there are places. A free place goes to the namespace that has the fewest, and
+//! of several to the next in turn.
 //!
 //! kube's own bound begins those that are due in no order at all, so a namespace with thousands of resources that all wait for AWS's
-//! limits would keep the only one of another waiting with them. Nothing here knows what a visit does.
+//! limits would keep the only one of another waiting with them. Turns alone would not do: a namespace whose visits take long, at a
+//! limit or a region that is slow, would get every second place and keep it. Nothing here knows what a visit does.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -17,16 +19,22 @@ pub(super) struct Places(Arc<Mutex<State>>);
 struct State {
     /// How many nobody has. While there are any, nobody waits.
     free: usize,
-    waiting: Turns<oneshot::Sender<Place>>,
+    /// How many each namespace has, for those that have any.
+    taken: HashMap<String, usize>,
+    waiting: Turns<(String, oneshot::Sender<Place>)>,
 }
 
-/// A place that somebody has. Dropped, it goes to the next in turn.
-pub(super) struct Place(Option<Places>);
+/// A place that a namespace has. Dropped, it goes to the next.
+pub(super) struct Place {
+    of: Option<Places>,
+    namespace: String,
+}
 
 impl Places {
     /// So many.
     pub(super) fn new(count: u16) -> Self {
-        Self(Arc::new(Mutex::new(State { free: usize::from(count), waiting: Turns::default() })))
+        let (taken, waiting) = (HashMap::new(), Turns::default());
+        Self(Arc::new(Mutex::new(State { free: usize::from(count), taken, waiting })))
     }
 
     /// Waits for a place, for a resource of this namespace. Dropping the future gives the turn up.
@@ -35,10 +43,10 @@ impl Places {
             let mut state = self.lock();
             if state.free > 0 {
                 state.free -= 1;
-                return Place(Some(self.clone()));
+                return self.place(&mut state, namespace.to_owned());
             }
             let (give, given) = oneshot::channel();
-            state.waiting.push(namespace, give);
+            state.waiting.push(namespace, (namespace.to_owned(), give));
             given
         };
         match given.await {
@@ -48,13 +56,22 @@ impl Places {
         }
     }
 
-    fn give_on(&self) {
+    fn place(&self, state: &mut State, namespace: String) -> Place {
+        *state.taken.entry(namespace.clone()).or_default() += 1;
+        Place { of: Some(self.clone()), namespace }
+    }
+
+    fn give_on(&self, from: &str) {
         let mut state = self.lock();
-        while let Some(next) = state.waiting.pop() {
-            match next.send(Place(Some(self.clone()))) {
+        state.returned(from);
+        while let Some((namespace, next)) = state.next() {
+            match next.send(self.place(&mut state, namespace)) {
                 Ok(()) => return,
                 // It waits no longer. Its place must not be given on by itself, under this lock.
-                Err(mut refused) => drop(refused.0.take()),
+                Err(mut refused) => {
+                    refused.of = None;
+                    state.returned(&refused.namespace);
+                }
             }
         }
         state.free += 1;
@@ -65,10 +82,28 @@ impl Places {
     }
 }
 
+impl State {
+    /// The next who gets a place.
+    fn next(&mut self) -> Option<(String, oneshot::Sender<Place>)> {
+        let taken = &self.taken;
+        self.waiting.pop_least(|namespace| taken.get(namespace).copied().unwrap_or(0))
+    }
+
+    /// A namespace has one place less.
+    fn returned(&mut self, namespace: &str) {
+        if let Some(taken) = self.taken.get_mut(namespace) {
+            *taken -= 1;
+            if *taken == 0 {
+                self.taken.remove(namespace);
+            }
+        }
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(places) = self.0.take() {
-            places.give_on();
+        if let Some(places) = self.of.take() {
+            places.give_on(&self.namespace);
         }
     }
 }
@@ -122,6 +157,21 @@ mod tests {
         assert!(crowd[1..].iter_mut().all(|one| taken(one).is_none()));
         drop(place);
         assert!(taken(&mut crowd[1]).is_some());
+    }
+
+    #[test]
+    fn visits_that_take_long_keep_no_more_than_their_share() {
+        let places = Places::new(4);
+        let mut slow: Vec<Place> =
+            (0..4).map(|_| places.take("slow").now_or_never().expect("a place")).collect();
+        let _queue: Vec<Waiting> = (0..100).map(|_| waiting(&places, "slow")).collect();
+        let mut quick: Vec<Waiting> = (0..100).map(|_| waiting(&places, "quick")).collect();
+        // One visit of the slow namespace ends, and from then on the other one goes on in its place.
+        drop(slow.pop());
+        for one in &mut quick {
+            let place = taken(one).expect("the place that was free");
+            drop(place);
+        }
     }
 
     #[test]

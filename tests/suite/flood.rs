@@ -4,14 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use simulated_aws::world::{PlantedStream, Settings, Snapshot, StreamKey, World};
+use simulated_aws::world::{Calls as _, PlantedStream, Settings, Snapshot, StreamKey, World};
 use simulated_aws::{Clock, SimulatedAws};
+use stream_encryption_operator::api::RETRY_ANNOTATION;
+use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
 use crate::matrix::proxy::{Asked, Meet, Proxy, When};
-use crate::play::{LEDGERS, binding_of_tenant, firehose, install, tenant_of};
-use crate::process::{OperatorProcess, eventually};
+use crate::play::{LEDGERS, binding_of_tenant, firehose, install, tenant, tenant_of};
+use crate::process::{OperatorProcess, REASON, eventually, field};
 
 const CROWD: usize = 100;
 const AT_A_TIME: usize = 4;
@@ -95,4 +98,63 @@ async fn of_a_crowd_so_many_are_worked_on_at_a_time_as_was_said_and_another_name
     eventually("it has ended", 60, async || operator.ended().is_some()).await;
     let looks = looked_at(&aws).len();
     assert!(looks < CROWD, "{looks} looks: those who waited for a place were worked on all the same");
+}
+
+/// A team changes the retry annotations of its resources without end, for streams that do not exist, while somebody turns the
+/// encryption of another team's stream off. AWS keeps its limit of five looks a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_annotations_of_one_team_delay_no_drift_look_of_another() {
+    let own = TestCluster::start().await.expect("a cluster");
+    install(&own).await;
+    let mut world = World::new(Settings::default());
+    world.plant_stream(PlantedStream {
+        name: "lone".to_owned(),
+        state: Snapshot::enabled(StreamKey::AwsOwned),
+        ..PlantedStream::default()
+    });
+    for namespace in ["crowd", "lone"] {
+        own.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
+        own.apply(&binding_of_tenant(namespace).to_string()).await.expect("its user");
+    }
+    let aws = Arc::new(SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS"));
+    let account =
+        own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
+    let url = aws.url();
+    // It looks for drift every ten seconds.
+    let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("POD_NAMESPACE", LEDGERS)];
+    let _operator = OperatorProcess::start(&account, "", &environment);
+    create(&own, "lone", &["lone".to_owned()]).await;
+    eventually("it is encrypted", 60, async || field(&own, "lone", "lone", REASON).await == "Encrypted")
+        .await;
+
+    let crowd: Vec<String> = (0..60).map(|number| format!("crowd-{number}")).collect();
+    create(&own, "crowd", &crowd).await;
+    let user = tenant(&own, "crowd").await;
+    let mut pokes = tokio::task::JoinSet::new();
+    for names in crowd.chunks(15).map(<[String]>::to_vec) {
+        let resources: Api<StreamEncryption> = Api::namespaced(user.clone(), "crowd");
+        pokes.spawn(async move {
+            for value in 0_u64.. {
+                let patch = json!({"metadata": {"annotations": {RETRY_ANNOTATION: value.to_string()}}});
+                for name in &names {
+                    let parameters = PatchParams::default();
+                    resources
+                        .patch(name, &parameters, &Patch::Merge(&patch))
+                        .await
+                        .expect("its own resource");
+                }
+            }
+        });
+    }
+    let looks_of_the_crowd =
+        async || looked_at(&aws).iter().filter(|stream| stream.starts_with("crowd-")).count();
+    eventually("the crowd waits for AWS's limit", 60, async || looks_of_the_crowd().await > 40).await;
+
+    let now = aws.now();
+    assert!(aws.world().set_stream(now, &firehose("lone"), Snapshot::default()), "a stream");
+    eventually("the drift is seen while they go on", 60, async || {
+        aws.world().calls().count("StartDeliveryStreamEncryption", "lone") == 1
+    })
+    .await;
+    pokes.shutdown().await;
 }

@@ -117,7 +117,8 @@ pub(crate) fn binding_of_tenant(namespace: &str) -> Value {
     })
 }
 
-async fn tenant(cluster: &TestCluster, namespace: &str) -> Client {
+/// A client with that user's rights.
+pub(crate) async fn tenant(cluster: &TestCluster, namespace: &str) -> Client {
     let mut config = config(cluster.kubeconfig()).await;
     config.auth_info.impersonate = Some(tenant_of(namespace));
     Client::try_from(config).expect("a client")

@@ -152,11 +152,12 @@ async fn the_stream_itself_is_read_by_its_arn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn member_that_kinesis_leaves_out_is_no_word() {
-    let arn = json!({"StreamARN": clicks().to_string(), "StreamName": "clicks"});
-    let recorded = Recorded::answers([(200, json!({ "StreamDescriptionSummary": arn }).to_string())]);
+async fn retention_that_kinesis_does_not_show_is_the_longest() {
+    let (status, body) = summary("ACTIVE", &json!({}));
+    let body = body.replace("\"RetentionPeriodHours\":24,", "");
+    assert!(!body.contains("Retention"));
+    let recorded = Recorded::answers([(status, body)]);
     let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
-    assert_eq!((look.state_word.as_str(), look.state), ("", StreamState::Unrecognized));
     assert_eq!(look.retention, longest_retention(Service::Kinesis));
 }
 

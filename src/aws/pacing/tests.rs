@@ -103,6 +103,23 @@ async fn a_thousand_requests_of_one_namespace_do_not_delay_the_only_one_of_anoth
 }
 
 #[tokio::test(start_paused = true)]
+async fn urgent_requests_of_one_namespace_delay_no_drift_look_of_another() {
+    let (pacer, went) = (Pacer::new(80), Arc::default());
+    empty(&pacer).await;
+    let crowd: Vec<_> = (0..1000).map(|_| arrive(&pacer, &went, turn(Urgency::Changing, "crowd"))).collect();
+    tokio::task::yield_now().await;
+    // One after the other, as the visits of a few resources come.
+    for _ in 0..10 {
+        let start = Instant::now();
+        arrive(&pacer, &went, turn(Urgency::Drift, "lone")).await.unwrap();
+        assert!(start.elapsed() <= SECOND + Duration::from_millis(1), "{:?}", start.elapsed());
+    }
+    for waiter in crowd {
+        waiter.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiter_that_gives_up_is_skipped_and_costs_no_token() {
     let (pacer, went) = (Pacer::new(80), Arc::default());
     empty(&pacer).await;

@@ -1,0 +1,62 @@
+//! Descriptions in which Firehose leaves out a word that the SDK cannot do without.
+//!
+//! The SDK takes an answer without `DeliveryStreamType` (as Firehose gave it in 2016) or without
+//! `DeliveryStreamStatus` for no answer at all. What the operator needs of such an answer is read here; the
+//! missing word stays missing.
+
+use aws_sdk_firehose::config::http::HttpResponse;
+use aws_sdk_firehose::error::SdkError;
+use aws_sdk_firehose::primitives::DateTime;
+use aws_sdk_firehose::types::{
+    DeliveryStreamDescription, DeliveryStreamEncryptionConfiguration, FailureDescription,
+};
+use serde_json::Value;
+
+use super::super::faults::NOT_SHOWN;
+
+/// The description in an answer that the SDK could not read, if all that it lacks is one of these two words.
+pub(super) fn description<E>(error: &SdkError<E, HttpResponse>) -> Option<DeliveryStreamDescription> {
+    let response = error.raw_response().filter(|response| response.status().as_u16() == 200)?;
+    let body: Value = serde_json::from_slice(response.body().bytes()?).ok()?;
+    let description = body.get("DeliveryStreamDescription")?;
+    let status = text(description, "DeliveryStreamStatus");
+    let source = text(description, "DeliveryStreamType");
+    if status.is_some() && source.is_some() {
+        return None;
+    }
+    let created = description.get("CreateTimestamp").and_then(Value::as_f64);
+    DeliveryStreamDescription::builder()
+        .delivery_stream_name(text(description, "DeliveryStreamName")?)
+        .delivery_stream_arn(text(description, "DeliveryStreamARN")?)
+        .delivery_stream_status(status.unwrap_or(NOT_SHOWN).into())
+        .delivery_stream_type(source.unwrap_or(NOT_SHOWN).into())
+        .set_create_timestamp(created.map(DateTime::from_secs_f64))
+        .set_delivery_stream_encryption_configuration(
+            description.get("DeliveryStreamEncryptionConfiguration").map(encryption),
+        )
+        .version_id("")
+        .set_destinations(Some(Vec::new()))
+        .has_more_destinations(false)
+        .build()
+        .ok()
+}
+
+fn encryption(block: &Value) -> DeliveryStreamEncryptionConfiguration {
+    let failure = block.get("FailureDescription").and_then(|failure| {
+        FailureDescription::builder()
+            .r#type(text(failure, "Type")?.into())
+            .details(text(failure, "Details").unwrap_or_default())
+            .build()
+            .ok()
+    });
+    DeliveryStreamEncryptionConfiguration::builder()
+        .set_status(text(block, "Status").map(Into::into))
+        .set_key_type(text(block, "KeyType").map(Into::into))
+        .set_key_arn(text(block, "KeyARN").map(ToOwned::to_owned))
+        .set_failure_description(failure)
+        .build()
+}
+
+fn text<'a>(of: &'a Value, member: &str) -> Option<&'a str> {
+    of.get(member)?.as_str()
+}
