@@ -85,8 +85,10 @@ async fn a_suspended_resource_is_left_alone_and_its_ready_stays() {
         ("True".to_owned(), "Suspended".to_owned())
     );
     assert_eq!(status.observed_generation, Some(2));
-    let (since, seen) =
-        (status.suspended_since_time.expect("a time"), status.last_describe_time.expect("a time"));
+    let (since, seen) = (
+        status.suspended_since_time.clone().expect("a time"),
+        status.last_describe_time.clone().expect("a time"),
+    );
     let told = message(&status);
     assert!(told.contains(&format!("since {}", since.0)), "{told}");
     assert!(told.contains(&format!("last described at {}, as ENABLED", seen.0)), "{told}");
