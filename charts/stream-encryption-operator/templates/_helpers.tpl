@@ -72,7 +72,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 # Which namespaces may have which streams encrypted, and the labels by which policies select them.
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptionpolicies]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get, list, watch]
@@ -83,10 +83,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
   verbs: [patch]
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptions/status]
-  verbs: [update]
-# For clusters with OwnerReferencesPermissionEnforcement, such as OpenShift.
-- apiGroups: [streamencryption.dev]
-  resources: [streamencryptions/finalizers]
   verbs: [update]
 - apiGroups: [events.k8s.io]
   resources: [events]

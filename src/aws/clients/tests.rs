@@ -455,7 +455,7 @@ async fn a_read_is_dated_by_the_operators_own_clock_and_a_call_by_its_reservatio
         let date = request.headers().get("x-amz-date").and_then(|date| date.to_str().ok());
         seen.lock().unwrap().push(date.unwrap_or_default().to_owned());
         let answer = http::Response::builder().status(400).header("date", "Wed, 19 Nov 2025 00:00:00 GMT");
-        answer.body(r#"{"__type":"InvalidSignatureException"}"#).unwrap()
+        answer.body(r#"{"__type":"RequestTimeTooSkewed"}"#).unwrap()
     });
     let loader = loader(&ours()).credentials_provider(credentials()).http_client(two_days_behind);
     let clock = Minutes::default();

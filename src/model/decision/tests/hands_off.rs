@@ -135,6 +135,16 @@ fn not_known(service: Service) -> Vec<Row> {
             plain().cannot_see(Class::Throttled),
             rests(Reason::AwsThrottled, 5),
         ),
+        (
+            "a look without credentials says so",
+            plain().cannot_see(Class::NoCredentials),
+            rests(Reason::NoCredentials, 5),
+        ),
+        (
+            "a look whose credentials are rejected says so",
+            plain().cannot_see(Class::CredentialsRejected),
+            rests(Reason::CredentialsRejected, 5),
+        ),
         ("a look that is denied says so", plain().cannot_see(Class::Denied), rests(Reason::AccessDenied, 5)),
         (
             "a look that AWS does not understand says so",
