@@ -12,11 +12,11 @@ pub(super) async fn permission_in<R: Records>(
     namespace: &str,
     own: Own,
 ) -> Result<Permission, RecordError> {
-    Ok(Permission::of(policies_of(records, namespace).await?, own))
+    Ok(Permission::of(policies_in(records, namespace).await?, own))
 }
 
-/// Returns the policies that select a namespace, as they are now.
-pub(super) async fn policies_of<R: Records>(
+/// Reads the policies of a namespace, as they are now.
+pub(super) async fn policies_in<R: Records>(
     records: &R,
     namespace: &str,
 ) -> Result<Vec<Policy>, RecordError> {

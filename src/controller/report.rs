@@ -146,6 +146,8 @@ fn status(
     status.last_handled_retry = match case.sight {
         // It waits, like everything else.
         Sight::Failed(_) => before.last_handled_retry.clone(),
+        // It came too soon after the last look, and is acted on later.
+        _ if case.visit.retry_due.is_some() => before.last_handled_retry.clone(),
         Sight::NotYet | Sight::At { .. } => retry_of(resource),
     };
     age::set_describe_time(&mut status, before, case.look().map(|(at, _)| at));

@@ -15,7 +15,7 @@ use super::asked::{is_suspended, retry_of};
 use super::book::Claim;
 use super::context::Operator;
 use super::memory::Visit;
-use super::permitted::{permission_in, policies_of};
+use super::permitted::{permission_in, policies_in};
 use super::records::{RecordError, Records, ReferencedKey};
 use crate::api::stream_encryption::{
     DeletionPolicy, Encryption, KeyReference, KeyType, Service, StreamEncryption, StreamReference,
@@ -89,7 +89,7 @@ pub(super) async fn resolve<A: Streams, R: Records>(
         Some(_) | None => None,
     };
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-    let policies = policies_of(&operator.records, namespace).await?;
+    let policies = policies_in(&operator.records, namespace).await?;
     let (stream, own) = match asked {
         Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &intent) => {
             // Nothing in the policies means the operator's account, so any will do.
@@ -220,13 +220,7 @@ fn intent(resource: &StreamEncryption) -> Intent {
         verify: spec.verify.is_some_and(|verify| verify.put_record),
         verified: status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0),
         retry: retry_of(resource),
-        key_name: spec.key.as_ref().and_then(key_name),
     }
-}
-
-/// What the spec names the key by, if that is not the key itself.
-fn key_name(asked: &KeyReference) -> Option<String> {
-    asked.alias.clone().or_else(|| asked.reference.as_ref().map(|reference| reference.name.clone()))
 }
 
 enum Named {

@@ -172,7 +172,7 @@ async fn retry_that_changes_nothing_leaves_a_trace() {
     for retry in ["monday", "tuesday"] {
         let annotation = format!("streamencryption.dev/retry={retry}");
         play.kubectl(&["annotate", "strenc", "orders", "--overwrite", &annotation]).await;
-        play.visit("orders").await.expect("a visit");
+        play.let_pass("orders", SignedDuration::from_mins(1)).await;
         assert_eq!(play.status("orders").await.last_handled_retry.as_deref(), Some(retry));
     }
     assert!(play.events("orders").await.contains("RetryHandled"));
