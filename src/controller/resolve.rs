@@ -220,7 +220,13 @@ fn intent(resource: &StreamEncryption) -> Intent {
         verify: spec.verify.is_some_and(|verify| verify.put_record),
         verified: status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0),
         retry: retry_of(resource),
+        key_name: spec.key.as_ref().and_then(key_name),
     }
+}
+
+/// What the spec names the key by, if that is not the key itself.
+fn key_name(asked: &KeyReference) -> Option<String> {
+    asked.alias.clone().or_else(|| asked.reference.as_ref().map(|reference| reference.name.clone()))
 }
 
 enum Named {
