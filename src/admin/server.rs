@@ -22,7 +22,7 @@ const MOST_CONNECTIONS: usize = 256;
 /// How long a client may take to send the headers of a request; also how long a connection may be idle between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may last: also one whose client never reads the response.
-const LONGEST_CONNECTION: Duration = Duration::from_secs(60);
+const LONGEST_CONNECTION: Duration = Duration::from_mins(1);
 /// The buffer of a connection, which holds all headers of a request, in bytes.
 const BUFFER: usize = 16 * 1024;
 /// How long to wait after an error of the listener, such as too many open files.
@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    async fn server() -> SocketAddr {
+    fn server() -> SocketAddr {
         let listener = listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/healthz", axum::routing::get(|| async { "ok\n" }));
@@ -147,7 +147,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn half_open_connections_are_closed_and_healthz_answers() {
-        let address = server().await;
+        let address = server();
         let mut first = half_open(address).await;
         let mut held = Vec::new();
         for _ in 0..MOST_CONNECTIONS + 64 {

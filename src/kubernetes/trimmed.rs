@@ -64,7 +64,8 @@ struct StatusManagers(Vec<Manager>);
 /// One entry of the managed fields.
 #[derive(Deserialize, Serialize)]
 struct Manager {
-    manager: Option<String>,
+    #[serde(rename = "manager")]
+    name: Option<String>,
     subresource: Option<String>,
     time: Option<Time>,
 }

@@ -226,20 +226,8 @@ pub fn decide(i: &Input<'_>) -> Decision {
         Observation::Changing(action) => return rest(i, changing(i, *action), SECONDS_2, SECONDS_30),
         Observation::Off | Observation::On(_) | Observation::Failed { .. } => {}
     }
-    if let Some(believed_from) = ledger::stale_until(i.ledger, observation, seen_at(i)) {
-        let accepted = ledger::last_open(i.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
-        let reason = match (accepted, &i.ledger.attempts) {
-            (false, _) => Reason::OutcomeUnknown,
-            (true, Some(_)) => changing(i, None),
-            // The call was for another stream of that name, or is only told by a status: nobody has seen what came of it.
-            (true, None) => Reason::Settling,
-        };
-        let look = rest(i, reason, SECONDS_2, SECONDS_30);
-        let due = look.look_due.min(believed_from).max(i.now);
-        // A call that is dated ahead, by a clock that was, is no matter of seconds.
-        let next_attempt = ledger::may_arrive_until(i.ledger)
-            .filter(|until| *until > i.now && believed_from > later(i.now, ledger::READ_LAG));
-        return Decision { wake: due, look_due: due, next_attempt, ..look };
+    if let Some(wait) = unconfirmed(i, observation) {
+        return wait;
     }
 
     // As it should be.
@@ -307,6 +295,24 @@ const SECONDS_30: SignedDuration = SignedDuration::from_secs(30);
 const MINUTES_1: SignedDuration = SignedDuration::from_mins(1);
 const MINUTES_5: SignedDuration = SignedDuration::from_mins(5);
 const MINUTES_10: SignedDuration = SignedDuration::from_mins(10);
+
+/// Waits while what AWS shows may be older than the last call.
+fn unconfirmed(i: &Input<'_>, observation: &Observation) -> Option<Decision> {
+    let believed_from = ledger::stale_until(i.ledger, observation, seen_at(i))?;
+    let accepted = ledger::last_open(i.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
+    let reason = match (accepted, &i.ledger.attempts) {
+        (false, _) => Reason::OutcomeUnknown,
+        (true, Some(_)) => changing(i, None),
+        // The call was for another stream of that name, or is only told by a status: nobody has seen what came of it.
+        (true, None) => Reason::Settling,
+    };
+    let look = rest(i, reason, SECONDS_2, SECONDS_30);
+    let due = look.look_due.min(believed_from).max(i.now);
+    // A call that is dated ahead, by a clock that was, is no matter of seconds.
+    let next_attempt = ledger::may_arrive_until(i.ledger)
+        .filter(|until| *until > i.now && believed_from > later(i.now, ledger::READ_LAG));
+    Some(Decision { wake: due, look_due: due, next_attempt, ..look })
+}
 
 /// Rests, and looks again after `shortest`, growing to `longest` while the reason stays the same.
 fn rest(i: &Input<'_>, reason: Reason, shortest: SignedDuration, longest: SignedDuration) -> Decision {

@@ -1,4 +1,4 @@
-//! A proxy in the environment: the API server is asked through it as kubectl would, and directly where NO_PROXY says so.
+//! A proxy in the environment: the API server is asked through it as kubectl would, and directly where `NO_PROXY` says so.
 
 use std::fs;
 use std::net::Ipv4Addr;

@@ -165,7 +165,7 @@ impl File {
 
     fn own(&self, clock: Clock) -> Own {
         let (path, made) = (self.path.clone(), self.made.clone());
-        let make = move || -> futures_util::future::BoxFuture<'static, _> {
+        let provider = move || -> futures_util::future::BoxFuture<'static, _> {
             let content = std::fs::read_to_string(&path).unwrap_or_default();
             made.fetch_add(1, Ordering::Relaxed);
             Box::pin(async move {
@@ -181,7 +181,7 @@ impl File {
         };
         let path = self.path.to_str().unwrap().to_owned();
         let environment = move |name: &str| (name == "AWS_SHARED_CREDENTIALS_FILE").then(|| path.clone());
-        Own::new(Source::new(Box::new(make), environment), clock)
+        Own::new(Source::new(Box::new(provider), environment), clock)
     }
 }
 

@@ -77,7 +77,7 @@ fn the_code_of_kms_inside_a_firehose_error_is_read() {
     }
 }
 
-/// Recorded 2026-09 of Kinesis, of a StreamARN with 12 digits that are no account.
+/// Recorded 2026-09 of Kinesis, of a `StreamARN` with 12 digits that are no account.
 #[test]
 fn an_account_that_does_not_exist_is_no_matter_of_credentials() {
     let unknown = "UnrecognizedClientException";

@@ -253,6 +253,7 @@ async fn we_and_moto_answer_alike_where_moto_is_right() {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "one table")]
 async fn we_and_kinesis_local_answer_alike() {
     let options = StartOptions { update: Duration::from_secs(2), ..StartOptions::default() };
     let Some(kinesis) = KinesisLocal::start(options).await.expect("kinesis-local starts") else { return };

@@ -140,9 +140,9 @@ async fn every_granted_verb_is_one_that_the_operator_uses() {
         .collect();
     assert_eq!(found, used);
     // Leases of others in its namespace, such as those of other controllers, are none of its business.
-    let rules = of_kind(&objects, "Role").flat_map(|role| role["rules"].as_array().expect("rules"));
+    let of_roles = of_kind(&objects, "Role").flat_map(|role| role["rules"].as_array().expect("rules"));
     for rule in
-        rules.filter(|rule| rule["resources"] == json!(["leases"]) && rule["verbs"] != json!(["create"]))
+        of_roles.filter(|rule| rule["resources"] == json!(["leases"]) && rule["verbs"] != json!(["create"]))
     {
         assert_eq!(rule["resourceNames"], json!(["stream-encryption-operator"]));
     }

@@ -169,7 +169,7 @@ impl Dice {
         if self.one_in(3) {
             all.extend(self.changes_of_policy());
         }
-        self.dice = fastrand::Rng::with_seed(seed.wrapping_mul(0x9FB2_1C65_1E98_DF25) ^ 0x7EA_A5);
+        self.dice = fastrand::Rng::with_seed(seed.wrapping_mul(0x9FB2_1C65_1E98_DF25) ^ 0x7_EAA5);
         if self.one_in(10) {
             all.extend(self.handed_over());
         }

@@ -186,24 +186,25 @@ impl Bug {
             Self::LedgerCollected | Self::SharpWindow | Self::RetiredEarly | Self::OwnClockPrunes => {
                 &["P1", "P10"]
             }
-            Self::EnabledIsEnough | Self::LostKeyIsReady => &["P4"],
+            Self::EnabledIsEnough | Self::LostKeyIsReady | Self::ClaimOutlivesPolicy => &["P4"],
             Self::StopOnDeletion | Self::OldKey => &["P7"],
             Self::UnacknowledgedCounts => &["P1", "P2", "P3"],
             // AWS has accepted no date where nothing was asked, and calls are forgotten by one that it would have refused.
             Self::OldLook => &["P4", "P5", "P6", "P9", "P10"],
             Self::ReadOnce => &["P3", "P7", "P9"],
-            Self::NoSettling => &["P6"],
+            Self::NoSettling | Self::EffectForgotten => &["P6"],
             Self::FailedShownAsDone => &["P4", "P6"],
             Self::OwnershipIgnored => &["P3"],
             Self::PauseNotNoticed | Self::SilenceIsRefusal => &["P1", "P3"],
             // Who has forgotten that something is allowed does not do it.
             Self::PoliciesKept => &["P4", "P8"],
-            Self::ForeignStream | Self::ForeignKey | Self::PoliciesReadOnce | Self::RoleForgotten => &["P8"],
+            Self::ForeignStream
+            | Self::ForeignKey
+            | Self::PoliciesReadOnce
+            | Self::RoleForgotten
+            | Self::ClaimedWithoutPolicy => &["P8"],
             Self::BudgetIgnored => &["P1"],
             Self::StatusRewritten => &["P5"],
-            Self::ClaimedWithoutPolicy => &["P8"],
-            Self::ClaimOutlivesPolicy => &["P4"],
-            Self::EffectForgotten => &["P6"],
         }
     }
 }

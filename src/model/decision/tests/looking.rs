@@ -88,6 +88,7 @@ fn unchangeable(service: Service) -> Vec<Row> {
     ]
 }
 
+#[allow(clippy::too_many_lines, reason = "one table")]
 fn changing(service: Service) -> Vec<Row> {
     let called = || Situation::of(service).sees(Observation::Off).calls();
     let stopping = || Situation::of(service).wants(Wanted::Off).sees(Observation::On(key(1))).calls();
@@ -199,6 +200,7 @@ fn changing(service: Service) -> Vec<Row> {
     ]
 }
 
+#[allow(clippy::too_many_lines, reason = "one table")]
 fn as_asked(service: Service) -> Vec<Row> {
     let on = || Situation::of(service).sees(Observation::On(key(1)));
     let proof = |s: &mut Situation| s.intent.verify = true;

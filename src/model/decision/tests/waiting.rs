@@ -70,6 +70,7 @@ fn keys(service: Service) -> Vec<Row> {
     rows
 }
 
+#[allow(clippy::too_many_lines, reason = "one table")]
 fn attempts(service: Service) -> Vec<Row> {
     let arrival = WINDOW.as_secs() - DAY;
     let started = || Situation::of(service).sees(Observation::Off).calls();

@@ -41,7 +41,7 @@ pub struct Settings {
     pub key_after_disabled: KeyAfterDisabled,
     /// What Firehose does with a key that it cannot use. Not documented which key fails in which way.
     pub bad_key: BadKey,
-    /// What Firehose does with a Start whose key is in force already. AWS's own CloudFormation handler makes
+    /// What Firehose does with a Start whose key is in force already. AWS's own `CloudFormation` handler makes
     /// no such call, "as the firehose backend fails in those cases"; in which way it fails was not recorded.
     pub same_key: SameKey,
     /// What a Kinesis Describe shows as `KeyId`. Recorded: an id, an ARN and the alias of AWS's key are shown
