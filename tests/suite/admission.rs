@@ -290,6 +290,7 @@ async fn an_update_is_refused_where_it_makes_wrong_what_was_right_or_otherwise_w
     })).await;
     guard(&play, STRICT).await;
     let turned_off = "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it.";
+    let without_effect = "so deletionPolicy: Disable has no effect: deleting this resource leaves the stream encrypted. Write deletionPolicy: Retain, or have an administrator allow it.";
     let other_key = "spec.key.arn: No StreamEncryptionPolicy allows this namespace this key for this stream. Name another one, or have an administrator allow it.";
     for (name, what, patch, refusal) in [
         ("orders", "a key of another account", with_key(REGION, ELSEWHERE), Some(other_key)),
@@ -301,7 +302,7 @@ async fn an_update_is_refused_where_it_makes_wrong_what_was_right_or_otherwise_w
         ),
         ("orders", "a key", with_key(REGION, ACCOUNT), None),
         ("orders", "off", json!({"spec": {"encryption": "Disabled"}}), Some(turned_off)),
-        ("orders", "off on deletion", json!({"spec": {"deletionPolicy": "Disable"}}), Some(turned_off)),
+        ("orders", "off on deletion", json!({"spec": {"deletionPolicy": "Disable"}}), Some(without_effect)),
         ("off", "a key that nobody asks for while encryption is off", with_key("us-east-1", ELSEWHERE), None),
         ("off", "on again, with that key", json!({"spec": {"encryption": "Enabled"}}), Some(other_key)),
         (

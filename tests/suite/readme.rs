@@ -46,7 +46,10 @@ fn the_operators_own_command_line_is_one_that_it_understands() {
         .output()
         .expect("it starts");
     let error = String::from_utf8_lossy(&run.stderr);
-    assert!(error.contains("set KUBECONFIG"), "it gets as far as looking for a cluster: {error}");
+    assert!(
+        error.contains("KUBECONFIG=/nowhere cannot be used"),
+        "it gets as far as looking for a cluster: {error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

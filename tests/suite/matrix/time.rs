@@ -244,7 +244,7 @@ async fn with_a_clock_that_aws_does_not_take_nothing_is_called_and_it_is_told_un
         let before = play.aws.world().calls().len();
         journey.let_pass(SignedDuration::from_mins(10)).await;
         assert_eq!(journey.changes(), 0, "{wrong_by}");
-        assert_eq!(reason(&play.status(&name).await), "AccessDenied", "{wrong_by}");
+        assert_eq!(reason(&play.status(&name).await), "CredentialsRejected", "{wrong_by}");
         assert!(
             play.aws.world().calls()[before..].iter().all(|call| {
                 ["InvalidSignatureException", "SignatureDoesNotMatch"].contains(&call.outcome.as_str())
