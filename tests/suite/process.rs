@@ -34,6 +34,8 @@ impl OperatorProcess {
     ) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_stream-encryption-operator"))
             .arg("run")
+            // The machine may have its own.
+            .env_remove("AWS_CA_BUNDLE")
             .env("KUBECONFIG", kubeconfig)
             .env("WATCH_NAMESPACE", namespace)
             .env("POD_NAMESPACE", namespace)
