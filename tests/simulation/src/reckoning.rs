@@ -225,7 +225,12 @@ fn customer_key(
         Reason::Verifying,
     ];
     if !works(state, stream, &arn) {
-        return Expected::Says(every_trouble.to_vec());
+        let mut reasons = every_trouble.to_vec();
+        if is_lost(state, stream, &arn) && !denies(state, &arn) {
+            // Also where it is the active one: records are lost.
+            reasons.retain(|reason| !matches!(reason, Reason::Encrypted | Reason::Verifying));
+        }
+        return Expected::Says(reasons);
     }
     if denies(state, &arn) {
         // It may be in force from before, or refused, or not even readable.

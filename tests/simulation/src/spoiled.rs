@@ -192,7 +192,7 @@ impl Bug {
             // AWS has accepted no date where nothing was asked, and calls are forgotten by one that it would have refused.
             Self::OldLook => &["P4", "P5", "P6", "P9", "P10"],
             Self::ReadOnce => &["P3", "P7", "P9"],
-            Self::NoSettling | Self::EffectForgotten => &["P6"],
+            Self::NoSettling => &["P6"],
             Self::FailedShownAsDone => &["P4", "P6"],
             Self::OwnershipIgnored => &["P3"],
             Self::PauseNotNoticed | Self::SilenceIsRefusal => &["P1", "P3"],
@@ -204,6 +204,8 @@ impl Bug {
             | Self::RoleForgotten
             | Self::ClaimedWithoutPolicy => &["P8"],
             Self::BudgetIgnored => &["P1"],
+            // What is not kept is written again at each look.
+            Self::EffectForgotten => &["P5", "P6"],
             Self::StatusRewritten => &["P5"],
         }
     }
