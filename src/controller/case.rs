@@ -120,14 +120,11 @@ impl Case {
         (problem.loses_records() && is_in_force).then(|| (arn.clone(), problem))
     }
 
-    /// Takes what is asked for by now. Where KMS could not be asked of the key, nothing is known that a call may follow.
+    /// Takes what is asked for by now.
     pub(super) fn resolve_again(&mut self, subject: Subject) -> Result<(), RecordError> {
         if subject.stream != self.subject.stream {
             // Other credentials name another account's stream, and the ledger is not that stream's.
             return Err(RecordError::Conflict);
-        }
-        if let Some(fault) = &subject.fault {
-            self.sight = Sight::Failed(fault.clone());
         }
         self.subject = subject;
         Ok(())

@@ -31,7 +31,11 @@ pub(super) async fn observe<A: Streams, R: Records>(
             Err(unresolved) => return Ok(Err(unresolved)),
         }
     }
+    // Also where KMS does not answer by now: what AWS has shown of the stream is known all the same.
     learn(case);
+    if let Some(fault) = &case.subject.fault {
+        case.sight = Sight::Failed(fault.clone());
+    }
     Ok(Ok(()))
 }
 
