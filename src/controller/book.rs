@@ -7,6 +7,7 @@
 //! the ledger of another, however that one's owner fares.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tracing::warn;
 
 use super::permitted::permission_in;
@@ -37,11 +38,15 @@ pub struct Book {
 /// Who a resource is, in a ledger.
 #[must_use]
 pub fn owner(resource: &StreamEncryption) -> Owner {
-    let metadata = &resource.metadata;
+    owner_of(&resource.metadata)
+}
+
+/// The same, of a resource whose content may not be readable.
+pub(super) fn owner_of(read: &ObjectMeta) -> Owner {
     Owner {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
+        namespace: read.namespace.clone().unwrap_or_default(),
+        name: read.name.clone().unwrap_or_default(),
+        uid: read.uid.clone().unwrap_or_default(),
     }
 }
 

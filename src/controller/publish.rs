@@ -8,11 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ManagedFieldsEntry, ObjectMeta};
 use tracing::info;
 
+use super::book::owner_of;
 use super::context::Operator;
 use super::memory::Visit;
 use super::records::{AFTER_CONFLICT, Happening, RecordError, Records};
 use crate::api::condition::{ConditionType, Reason, Truth, find, standing};
-use crate::api::ledger::Owner;
 use crate::api::stream_encryption::{Service, StreamEncryptionStatus};
 use crate::api::{FIELD_MANAGER, RETRY_ANNOTATION};
 use crate::aws::Streams;
@@ -114,14 +114,6 @@ fn uid(read: &ObjectMeta) -> &str {
     read.uid.as_deref().unwrap_or_default()
 }
 
-fn owner(read: &ObjectMeta) -> Owner {
-    Owner {
-        namespace: read.namespace.clone().unwrap_or_default(),
-        name: read.name.clone().unwrap_or_default(),
-        uid: uid(read).to_owned(),
-    }
-}
-
 /// Tells of a transition.
 async fn tell<A: Streams, R: Records>(
     operator: &Operator<A, R>,
@@ -132,7 +124,7 @@ async fn tell<A: Streams, R: Records>(
     let happening = transition(&before.conditions, &status.conditions);
     let Some(mut happening) = happening.or_else(|| retried_in_vain(before, status)) else { return };
     happening.encrypted_after = encrypted_after(before, status, operator.clock.now());
-    let me = owner(read);
+    let me = owner_of(read);
     info!(
         namespace = me.namespace,
         name = me.name,

@@ -96,9 +96,7 @@ pub(super) async fn resolve<A: Streams, R: Records>(
             let own = Own { account: stream.account.clone(), partition: stream.partition.clone() };
             (stream, own)
         }
-        Asked::Arn(_) | Asked::Named { .. } if intent.suspended => {
-            return Ok(Err(Unresolved::Suspended));
-        }
+        _ if intent.suspended => return Ok(Err(Unresolved::Suspended)),
         asked => {
             let identity = match operator.aws.identity().await {
                 Ok(identity) => identity,
