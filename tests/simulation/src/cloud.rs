@@ -266,7 +266,7 @@ fn firehose_look(description: &Value) -> Result<Look, Fault> {
             "CREATING" => StreamState::Creating,
             "ACTIVE" => StreamState::Active,
             "DELETING" => StreamState::Deleting,
-            "CREATING_FAILED" => StreamState::Broken,
+            "CREATING_FAILED" | "DELETING_FAILED" => StreamState::Broken,
             _ => StreamState::Unrecognized,
         },
         state_word: word.to_owned(),
@@ -284,7 +284,7 @@ fn firehose_shown(block: &Value) -> Shown {
     };
     match text(block, "Status") {
         "" | "DISABLED" => Shown::Off,
-        "ENABLED" => Shown::On(firehose_key(block)),
+        "ENABLED" => firehose_key(block).map_or_else(Shown::Unknown, Shown::On),
         "ENABLING" => Shown::Enabling,
         "DISABLING" => Shown::Disabling,
         "ENABLING_FAILED" => failed(Action::Start),
@@ -293,13 +293,16 @@ fn firehose_shown(block: &Value) -> Shown {
     }
 }
 
-fn firehose_key(block: &Value) -> Key {
-    let kind = block["KeyType"].as_str().unwrap_or("no key type");
-    let name = block["KeyARN"].as_str().unwrap_or(kind);
-    match (kind, name.parse()) {
-        ("AWS_OWNED_CMK", _) => Key::AwsOwned,
-        ("CUSTOMER_MANAGED_CMK", Ok(arn)) => Key::Customer(arn),
-        _ => Key::Unresolved(name.to_owned()),
+/// The key of a stream that is `ENABLED`, or the words for a key that the operator does not know.
+fn firehose_key(block: &Value) -> Result<Key, String> {
+    match block["KeyType"].as_str() {
+        Some("AWS_OWNED_CMK") => Ok(Key::AwsOwned),
+        Some(kind @ "CUSTOMER_MANAGED_CMK") => {
+            let name = block["KeyARN"].as_str().unwrap_or(kind);
+            Ok(name.parse().map_or_else(|_| Key::Unresolved(name.to_owned()), Key::Customer))
+        }
+        Some(other) => Err(format!("ENABLED, KeyType {other}")),
+        None => Err("ENABLED, no KeyType".to_owned()),
     }
 }
 
