@@ -26,6 +26,7 @@ use crate::model::claims;
 use crate::model::decision::{self, Decision, Wanted};
 use crate::model::key::KeyProblem;
 use crate::model::message;
+use crate::model::permission::Refusal;
 use crate::model::replaced;
 
 /// Reports a decision. Returns when to be back.
@@ -242,7 +243,7 @@ fn status(
     let input = case.input();
     let mut status = StreamEncryptionStatus {
         observed_generation: generation,
-        stream: Some(stream(before, case)),
+        stream: Some(stream(resource, before, case)),
         key: claims::key_asked_for(&input).map(crate::model::key::Key::status),
         next_attempt_time: decision.next_attempt.map(rounded_up),
         conditions: standing(
@@ -306,9 +307,12 @@ fn unchanged(
     status
 }
 
-fn stream(before: &StreamEncryptionStatus, case: &Case) -> StreamStatus {
+fn stream(resource: &StreamEncryption, before: &StreamEncryptionStatus, case: &Case) -> StreamStatus {
     let arn = &case.subject.stream;
-    let old = before.stream.clone().filter(|old| old.arn == arn.to_string());
+    let old = before.stream.clone().filter(|old| old.arn.as_ref() == Some(&arn.to_string()));
+    // A name alone is of the operator's own account, which is not for a namespace that no policy allows the stream.
+    let told =
+        resource.spec.stream.arn.is_some() || case.subject.permission.stream(arn) != Err(Refusal::Stream);
     let look = match &case.sight {
         Sight::At { look: Some(look), .. } if look.arn == *arn => Some(look),
         Sight::At { .. } | Sight::NotYet | Sight::Failed(_) => None,
@@ -320,9 +324,9 @@ fn stream(before: &StreamEncryptionStatus, case: &Case) -> StreamStatus {
         (None, _) => (None, None),
     };
     StreamStatus {
-        arn: arn.to_string(),
+        arn: told.then(|| arn.to_string()),
         service: arn.service,
-        account: arn.account.to_string(),
+        account: told.then(|| arn.account.to_string()),
         region: arn.region.to_string(),
         name: arn.name().to_owned(),
         source,

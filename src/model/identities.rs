@@ -29,6 +29,7 @@ struct Rule {
 /// The forms of CEL that the rules of identities are written in; another one must be added here.
 enum Condition {
     Matches(Regex),
+    MatchesNot(Regex),
     StartsNotWith(String),
     /// `self.split(':')[part].size() <= longest`.
     PartIsAtMost {
@@ -44,6 +45,9 @@ impl Condition {
         if let Some(pattern) = between("self.matches('", "')") {
             return Self::Matches(Regex::new(pattern).unwrap());
         }
+        if let Some(pattern) = between("!self.matches('", "')") {
+            return Self::MatchesNot(Regex::new(pattern).unwrap());
+        }
         if let Some(start) = between("!self.startsWith('", "')") {
             return Self::StartsNotWith(start.to_owned());
         }
@@ -55,6 +59,7 @@ impl Condition {
     fn holds(&self, text: &str) -> bool {
         match self {
             Self::Matches(pattern) => pattern.is_match(text),
+            Self::MatchesNot(pattern) => !pattern.is_match(text),
             Self::StartsNotWith(start) => !text.starts_with(start),
             Self::PartIsAtMost { part, longest } => {
                 text.split(':').nth(*part).is_some_and(|part| part.chars().count() <= *longest)
@@ -76,7 +81,7 @@ impl Rule {
         let conditions: Vec<Condition> = rule.rule.split(" && ").map(Condition::of).collect();
         let pattern = conditions.iter().find_map(|condition| match condition {
             Condition::Matches(pattern) => Some(pattern.as_str().to_owned()),
-            Condition::StartsNotWith(_) | Condition::PartIsAtMost { .. } => None,
+            Condition::MatchesNot(_) | Condition::StartsNotWith(_) | Condition::PartIsAtMost { .. } => None,
         });
         let lengths = length(field.min_length)..=length(field.max_length);
         Self { lengths, pattern: pattern.unwrap(), conditions }
