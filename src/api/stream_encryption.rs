@@ -94,7 +94,7 @@ pub struct StreamReference {
     /// The stream's ARN: arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
-    #[x_kube(validation = Rule::new(r"self.matches('^arn:aws(-[a-z]+)*:(firehose:[a-z]+(-[a-z]+)+-[0-9]+:[0-9]{12}:deliverystream/[a-zA-Z0-9_.-]{1,64}|kinesis:[a-z]+(-[a-z]+)+-[0-9]+:[0-9]{12}:stream/[a-zA-Z0-9_.-]{1,128})$') && self.split(':')[1].size() <= 32 && self.split(':')[3].size() <= 32").message("write the ARN of a Firehose stream (arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME) or of a Kinesis data stream (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)"))]
+    #[x_kube(validation = Rule::new(r"self.matches('^arn:aws(-cn|-eusc|-us-gov|-iso|-iso-b|-iso-e|-iso-f)?:(firehose:[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?:[0-9]{12}:deliverystream/[a-zA-Z0-9_.-]{1,64}|kinesis:[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?:[0-9]{12}:stream/[a-zA-Z0-9_.-]{1,128})$') && self.matches('^arn:(aws:[a-z]+:|aws-cn:[a-z]+:cn-|aws-eusc:[a-z]+:eusc-|aws-us-gov:[a-z]+:us-gov-|aws-iso:[a-z]+:[a-z]+-iso-|aws-iso-b:[a-z]+:[a-z]+-isob-|aws-iso-e:[a-z]+:[a-z]+-isoe-|aws-iso-f:[a-z]+:[a-z]+-isof-)') && !self.matches('^arn:aws:[a-z]+:(cn|eusc|us-gov|[a-z]+-(iso|isob|isoe|isof))-') && self.split(':')[3].size() <= 32").message("write the ARN of a Firehose stream (arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME) or of a Kinesis data stream (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)"))]
     pub arn: Option<String>,
     /// The service that a stream given by name belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,7 +107,7 @@ pub struct StreamReference {
     /// The region of a stream given by name. Default: the operator's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z]+(-[a-z]+)+-[0-9]+$')").message("write a region's code, such as eu-west-1"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?$')").message("write a region's code, such as eu-west-1"))]
     pub region: Option<String>,
 }
 
@@ -138,7 +138,7 @@ pub struct KeyReference {
     /// The key's ARN: arn:aws:kms:REGION:ACCOUNT:key/ID. An alias goes into alias.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^arn:aws(-[a-z]+)*:kms:[a-z]+(-[a-z]+)+-[0-9]+:[0-9]{12}:key/[a-zA-Z0-9-]{1,128}$') && self.split(':')[1].size() <= 32 && self.split(':')[3].size() <= 32").message("write the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); an alias goes into alias"))]
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws(-cn|-eusc|-us-gov|-iso|-iso-b|-iso-e|-iso-f)?:kms:[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?:[0-9]{12}:key/[a-zA-Z0-9-]{1,128}$') && self.matches('^arn:(aws:[a-z]+:|aws-cn:[a-z]+:cn-|aws-eusc:[a-z]+:eusc-|aws-us-gov:[a-z]+:us-gov-|aws-iso:[a-z]+:[a-z]+-iso-|aws-iso-b:[a-z]+:[a-z]+-isob-|aws-iso-e:[a-z]+:[a-z]+-isoe-|aws-iso-f:[a-z]+:[a-z]+-isof-)') && !self.matches('^arn:aws:[a-z]+:(cn|eusc|us-gov|[a-z]+-(iso|isob|isoe|isof))-') && self.split(':')[3].size() <= 32").message("write the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); an alias goes into alias"))]
     pub arn: Option<String>,
     /// The key's alias in the stream's account and region. When it is pointed at another key, the stream is re-keyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -327,12 +327,14 @@ impl EncryptionStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamStatus {
-    /// The stream's ARN.
-    pub arn: String,
+    /// The stream's ARN. Left out where no policy allows the namespace the stream and the spec names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arn: Option<String>,
     /// Firehose or Kinesis.
     pub service: Service,
-    /// The AWS account, 12 digits.
-    pub account: String,
+    /// The AWS account, 12 digits. Left out with the ARN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
     /// The region's code.
     pub region: String,
     /// The stream's name.

@@ -24,6 +24,7 @@ use crate::model::decision::{self, Decision, Wanted};
 use crate::model::key::KeyProblem;
 use crate::model::message;
 use crate::model::observation::Observation;
+use crate::model::permission::Refusal;
 use crate::model::replaced;
 
 /// Reports a decision. Returns when to be back.
@@ -165,7 +166,7 @@ fn decided(
     let input = case.input();
     let mut status = StreamEncryptionStatus {
         observed_generation: generation,
-        stream: Some(stream(before, case)),
+        stream: Some(stream(resource, before, case)),
         key: claims::key_asked_for(&input).map(crate::model::key::Key::status),
         next_attempt_time: decision.next_attempt.map(next_whole_second),
         conditions: standing(
@@ -213,9 +214,12 @@ fn decided(
     status
 }
 
-fn stream(before: &StreamEncryptionStatus, case: &Case) -> StreamStatus {
+fn stream(resource: &StreamEncryption, before: &StreamEncryptionStatus, case: &Case) -> StreamStatus {
     let arn = &case.subject.stream;
-    let old = before.stream.clone().filter(|old| old.arn == arn.to_string());
+    let old = before.stream.clone().filter(|old| old.arn.as_ref() == Some(&arn.to_string()));
+    // A name alone is of the operator's own account, which is not for a namespace that no policy allows the stream.
+    let told =
+        resource.spec.stream.arn.is_some() || case.subject.permission.stream(arn) != Err(Refusal::Stream);
     let look = match &case.sight {
         Sight::At { look: Some(look), .. } if look.arn == *arn => Some(look),
         Sight::At { .. } | Sight::NotYet | Sight::Failed(_) => None,
@@ -227,9 +231,9 @@ fn stream(before: &StreamEncryptionStatus, case: &Case) -> StreamStatus {
         (None, _) => (None, None),
     };
     StreamStatus {
-        arn: arn.to_string(),
+        arn: told.then(|| arn.to_string()),
         service: arn.service,
-        account: arn.account.to_string(),
+        account: told.then(|| arn.account.to_string()),
         region: arn.region.to_string(),
         name: arn.name().to_owned(),
         source,

@@ -29,6 +29,7 @@ struct Rule {
 /// The forms of CEL that the rules of identities are written in; another one must be added here.
 enum Condition {
     Matches(Regex),
+    MatchesNot(Regex),
     StartsNotWith(String),
     /// `self.split(':')[part].size() <= longest`.
     PartIsAtMost {
@@ -44,6 +45,9 @@ impl Condition {
         if let Some(pattern) = between("self.matches('", "')") {
             return Self::Matches(Regex::new(pattern).unwrap());
         }
+        if let Some(pattern) = between("!self.matches('", "')") {
+            return Self::MatchesNot(Regex::new(pattern).unwrap());
+        }
         if let Some(start) = between("!self.startsWith('", "')") {
             return Self::StartsNotWith(start.to_owned());
         }
@@ -55,6 +59,7 @@ impl Condition {
     fn holds(&self, text: &str) -> bool {
         match self {
             Self::Matches(pattern) => pattern.is_match(text),
+            Self::MatchesNot(pattern) => !pattern.is_match(text),
             Self::StartsNotWith(start) => !text.starts_with(start),
             Self::PartIsAtMost { part, longest } => {
                 text.split(':').nth(*part).is_some_and(|part| part.chars().count() <= *longest)
@@ -76,7 +81,7 @@ impl Rule {
         let conditions: Vec<Condition> = rule.rule.split(" && ").map(Condition::of).collect();
         let pattern = conditions.iter().find_map(|condition| match condition {
             Condition::Matches(pattern) => Some(pattern.as_str().to_owned()),
-            Condition::StartsNotWith(_) | Condition::PartIsAtMost { .. } => None,
+            Condition::MatchesNot(_) | Condition::StartsNotWith(_) | Condition::PartIsAtMost { .. } => None,
         });
         let lengths = length(field.min_length)..=length(field.max_length);
         Self { lengths, pattern: pattern.unwrap(), conditions }
@@ -103,6 +108,28 @@ fn described(rule: &Rule) -> impl Strategy<Value = String> + use<> {
         3 => string_regex(&pattern.replace('+', "{1,6}").replace('*', "{0,2}")).unwrap(),
         1 => string_regex(&repeated.replace('*', "{0,4}")).unwrap(),
     ]
+}
+
+/// Partitions, and regions that are in them.
+const PLACES: [(&str, &str); 8] = [
+    ("aws", "eu-west-1"),
+    ("aws-cn", "cn-north-1"),
+    ("aws-eusc", "eusc-de-east-1"),
+    ("aws-us-gov", "us-gov-west-1"),
+    ("aws-iso", "us-iso-east-1"),
+    ("aws-iso-b", "us-isob-east-1"),
+    ("aws-iso-e", "eu-isoe-west-1"),
+    ("aws-iso-f", "us-isof-south-1"),
+];
+
+/// `text` with a partition and a region of one place, if it is an ARN: at random they hardly ever fit each other.
+fn placed(text: &str, (partition, region): (&str, &str)) -> String {
+    let mut parts: Vec<&str> = text.split(':').collect();
+    if parts.len() >= 6 {
+        parts[1] = partition;
+        parts[3] = region;
+    }
+    parts.join(":")
 }
 
 /// A character that somebody may have meant for another one, or that ends what follows it somewhere.
@@ -152,7 +179,9 @@ fn text(rule: &Rule) -> impl Strategy<Value = String> + use<> {
     ];
     let edits = prop::collection::vec((any::<prop::sample::Index>(), edit), 0..3);
     prop_oneof![
-        9 => (described(rule), edits).prop_map(|(text, edits)| edited(&text, &edits)),
+        3 => (described(rule), edits.clone()).prop_map(|(text, edits)| edited(&text, &edits)),
+        6 => (described(rule), prop::sample::select(&PLACES[..]), edits)
+            .prop_map(|(text, place, edits)| edited(&placed(&text, place), &edits)),
         1 => any::<String>(),
     ]
 }

@@ -188,7 +188,7 @@ impl KeyArn {
     pub fn new(partition: Partition, region: Region, account: Account, id: &str) -> Result<Self, Malformed> {
         let good =
             (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if good {
+        if good && region.check_partition(&partition).is_ok() {
             Ok(Self { partition, region, account, id: id.to_owned() })
         } else {
             Err(Malformed::KeyArn(id.to_owned()))

@@ -275,7 +275,12 @@ mod tests {
         assert_eq!(spoke.key(&there, &key(&KEY.replace("111122223333", "444455556666"))), Ok(()));
         assert_eq!(spoke.key(&there, &key(KEY)), Err(Refusal::Key));
         assert_eq!(spoke.stream(&stream(ORDERS)), Err(Refusal::Stream));
-        let china = stream(&ORDERS.replace("111122223333", "444455556666").replace("aws:", "aws-cn:"));
+        let china = stream(
+            &ORDERS
+                .replace("111122223333", "444455556666")
+                .replace("aws:", "aws-cn:")
+                .replace("eu-west-1", "cn-north-1"),
+        );
         assert_eq!(spoke.stream(&china), Err(Refusal::Stream));
     }
 

@@ -49,6 +49,9 @@ pub enum Malformed {
     /// Not a partition.
     #[error("{0:?} is not a partition of AWS: write aws, aws-cn or aws-us-gov")]
     Partition(String),
+    /// A region of another partition.
+    #[error("{0} is not a region of the partition {1}: the region is in {2}")]
+    OtherPartition(Region, Partition, Partition),
     /// Not a stream's ARN.
     #[error(
         "{0:?} is not a stream's ARN: write arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"
@@ -105,6 +108,34 @@ impl Region {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns the partition that the region is in. AWS gives the regions of a partition other than `aws` a beginning of their own
+    /// ([partitions](https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html)).
+    #[must_use]
+    pub fn partition(&self) -> Partition {
+        let mut words = self.0.split('-');
+        let name = match (words.next().unwrap_or_default(), words.next().unwrap_or_default()) {
+            ("cn", _) => "aws-cn",
+            ("eusc", _) => "aws-eusc",
+            ("us", "gov") => "aws-us-gov",
+            (_, "iso") => "aws-iso",
+            (_, "isob") => "aws-iso-b",
+            (_, "isoe") => "aws-iso-e",
+            (_, "isof") => "aws-iso-f",
+            _ => "aws",
+        };
+        Partition(name.to_owned())
+    }
+
+    /// Returns an error if the region is of another partition: a request to it would go to other hosts than those that the ARN means.
+    pub(super) fn check_partition(&self, partition: &Partition) -> Result<(), Malformed> {
+        let own = self.partition();
+        if own == *partition {
+            Ok(())
+        } else {
+            Err(Malformed::OtherPartition(self.clone(), partition.clone(), own))
+        }
+    }
 }
 
 impl FromStr for Region {
@@ -115,8 +146,10 @@ impl FromStr for Region {
         let good = text.len() <= 32
             && words.len() >= 2
             && words.iter().all(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase()))
-            && !number.is_empty()
-            && number.bytes().all(|b| b.is_ascii_digit());
+            && (2..=4).contains(&words[0].len())
+            && (1..=2).contains(&number.len())
+            && number.bytes().all(|b| b.is_ascii_digit())
+            && !number.starts_with('0');
         if good { Ok(Self(text.to_owned())) } else { Err(Malformed::Region(text.to_owned())) }
     }
 }
@@ -153,6 +186,7 @@ impl StreamArn {
         account: Account,
         name: &str,
     ) -> Result<Self, Malformed> {
+        region.check_partition(&partition)?;
         check_name(service, name)?;
         Ok(Self { partition, service, region, account, name: name.to_owned() })
     }
@@ -233,6 +267,40 @@ mod tests {
             "arn:aws-cn:kinesis:cn-north-1:111122223333:stream/x",
         ] {
             assert_eq!(arn.parse::<StreamArn>().unwrap().to_string(), arn);
+        }
+    }
+
+    #[test]
+    fn region_is_in_the_partition_that_its_beginning_names() {
+        for (region, partition) in [
+            ("eu-west-1", "aws"),
+            ("us-east-2", "aws"),
+            // None that AWS has today.
+            ("zz-central-12", "aws"),
+            ("cn-north-1", "aws-cn"),
+            ("us-gov-west-1", "aws-us-gov"),
+            ("us-iso-east-1", "aws-iso"),
+            ("us-isob-east-1", "aws-iso-b"),
+            ("eu-isoe-west-1", "aws-iso-e"),
+            ("us-isof-south-1", "aws-iso-f"),
+            ("eusc-de-east-1", "aws-eusc"),
+        ] {
+            let region: Region = region.parse().unwrap();
+            assert_eq!(region.partition().as_str(), partition, "{region}");
+            let arn = |partition: &str| format!("arn:{partition}:kinesis:{region}:111122223333:stream/x");
+            assert!(arn(partition).parse::<StreamArn>().is_ok(), "{region}");
+            let other = if partition == "aws" { "aws-cn" } else { "aws" };
+            let refused = arn(other).parse::<StreamArn>();
+            assert!(matches!(refused, Err(Malformed::OtherPartition(..))), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn region_that_aws_could_not_have_is_refused() {
+        for region in
+            ["x-evil-1", "us-east-01", "us-east-0", "us-east-100", "america-north-1", "us-1", "us--1"]
+        {
+            assert!(region.parse::<Region>().is_err(), "{region}");
         }
     }
 

@@ -219,6 +219,12 @@ fn an_action_is_offered_only_where_it_changes_something() {
     let suspended = act("suspend", &plain);
     assert_eq!(offered(&suspended), ["resume"]);
     assert_eq!(offered(&act("resume", &suspended)), ["reconcile", "suspend"]);
+    // Another word that the operator takes for true.
+    let mut until_monday = suspended.clone();
+    until_monday["metadata"]["annotations"]["streamencryption.dev/suspend"] = "until Monday".into();
+    until_monday["status"] = json!({"conditions": [{"type": "Ready", "reason": "Suspended"}]});
+    assert_eq!(offered(&until_monday), ["resume"]);
+    assert_eq!(offered(&act("resume", &until_monday)), ["reconcile", "suspend"]);
     for by_git in [&plain, &suspended] {
         let mut by_git = by_git.clone();
         by_git["spec"]["suspend"] = true.into();

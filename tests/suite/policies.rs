@@ -18,7 +18,8 @@ use stream_encryption_operator::model::ledger;
 use crate::matrix::proxy::{Asked, Meet, When};
 use crate::matrix::rig::proxied;
 use crate::play::{
-    Play, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig, reason, tenant_of, truth,
+    ACCOUNT, Play, REGION, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig, reason,
+    tenant_of, truth,
 };
 use crate::process::{OperatorProcess, REASON, apply, eventually, field};
 
@@ -258,6 +259,40 @@ async fn what_is_not_allowed_looks_the_same_whether_it_exists_or_not() {
     }
     assert_eq!(said[0], said[1]);
     assert_eq!(said[2], said[3]);
+    assert_eq!(asked_of_aws(&play), Vec::<String>::new());
+}
+
+/// T6: a name alone is of the operator's own account, and which that is, is not for everybody.
+#[tokio::test]
+async fn operators_account_is_not_shown_without_a_permission() {
+    let play = team().await;
+    play.apply("orders", &json!({"stream": {"service": "Firehose", "name": "orders"}})).await;
+    play.until_it_says("orders", "NotPermitted").await;
+    let seen = play.kubectl(&["get", "strenc,events", "-o", "yaml"]).await;
+    assert!(!seen.contains(ACCOUNT), "the operator's account is in\n{seen}");
+    let stream = play.status("orders").await.stream.expect("the stream as it was written");
+    assert_eq!((stream.name.as_str(), stream.region.as_str()), ("orders", REGION));
+
+    allow(&play, &policy(&play, &[&firehose("orders")], &["AWS_OWNED_CMK"])).await;
+    play.until_it_says("orders", "Encrypted").await;
+    assert_eq!(play.status("orders").await.stream.and_then(|stream| stream.arn), Some(firehose("orders")));
+    forbid(&play, &play.namespace).await;
+    play.until_it_says("orders", "NotPermitted").await;
+    let status = play.status("orders").await;
+    assert!(!serde_json::to_string(&status).expect("JSON").contains(ACCOUNT), "{status:?}");
+}
+
+/// T13: requests for it would go to the hosts of another partition.
+#[tokio::test]
+async fn stream_in_a_region_of_another_partition_is_not_requested() {
+    let play = team().await;
+    let policy = policy(&play, &["arn:*:firehose:*:own:deliverystream/*"], &["AWS_OWNED_CMK"]);
+    allow(&play, &policy).await;
+    for (name, region) in [("china", "cn-north-1"), ("government", "us-gov-west-1")] {
+        let stream = json!({"service": "Firehose", "name": "orders", "region": region});
+        play.apply(name, &json!({"stream": stream})).await;
+        play.until_it_says(name, "SpecInvalid").await;
+    }
     assert_eq!(asked_of_aws(&play), Vec::<String>::new());
 }
 

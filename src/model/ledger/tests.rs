@@ -80,7 +80,7 @@ fn streams_that_differ_in_anything_have_ledgers_of_their_own() {
         "arn:aws:kinesis:eu-west-1:111122223333:stream/orders.",
         "arn:aws:kinesis:eu-west-2:111122223333:stream/orders",
         "arn:aws:kinesis:eu-west-1:111122223334:stream/orders",
-        "arn:aws-cn:kinesis:eu-west-1:111122223333:stream/orders",
+        "arn:aws-cn:kinesis:cn-north-1:111122223333:stream/orders",
         "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders",
     ];
     let names: BTreeSet<String> = arns.iter().map(|arn| name(&arn.parse().unwrap())).collect();

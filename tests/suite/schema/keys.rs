@@ -129,6 +129,11 @@ async fn arns_aliases_and_references_are_of_keys() {
             Refused(WRITE_ARN),
         ),
         (
+            "a key of China in the partition aws",
+            key!("{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:cn-north-1:111122223333:key/1'}"),
+            Refused(WRITE_ARN),
+        ),
+        (
             "a key without region",
             key!("{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms::111122223333:key/1'}"),
             Refused(WRITE_ARN),

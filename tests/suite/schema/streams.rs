@@ -104,6 +104,41 @@ async fn an_arn_is_of_a_stream() {
             Refused(WRITE_ARN),
         ),
         (
+            "a region of China in the partition aws",
+            "stream: {arn: 'arn:aws:kinesis:cn-north-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a region of Europe in the partition of China",
+            "stream: {arn: 'arn:aws-cn:firehose:eu-west-1:111122223333:deliverystream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "an isolated region in another isolated partition",
+            "stream: {arn: 'arn:aws-iso:kinesis:us-isob-east-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a partition that does not exist",
+            "stream: {arn: 'arn:aws-x:kinesis:eu-west-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a region that AWS could not have",
+            "stream: {arn: 'arn:aws:kinesis:x-evil-1:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a region with a zero",
+            "stream: {arn: 'arn:aws:kinesis:us-east-01:111122223333:stream/orders'}",
+            Refused(WRITE_ARN),
+        ),
+        (
+            "a region that AWS may have one day",
+            "stream: {arn: 'arn:aws:kinesis:zz-central-12:111122223333:stream/orders'}",
+            Taken,
+        ),
+        (
             "an availability zone",
             "stream: {arn: 'arn:aws:kinesis:eu-west-1a:111122223333:stream/orders'}",
             Refused(WRITE_ARN),
@@ -163,6 +198,7 @@ async fn a_name_and_a_region_are_such_as_aws_has() {
             Refused(NAME),
         ),
         ("no name", "stream: {service: Kinesis, name: ''}", Refused("spec.stream.name")),
+        ("a region that AWS could not have", "stream: {service: Kinesis, name: orders, region: x-evil-1}", Refused(REGION)),
         ("a region in words", "stream: {service: Kinesis, name: orders, region: Ireland}", Refused(REGION)),
         (
             "an availability zone as region",

@@ -240,7 +240,7 @@ impl State {
         let Some(Believed { arn, on }) = self.promises.believed.get(&self.polled.task).cloned() else {
             return;
         };
-        if status.stream.as_ref().is_none_or(|stream| stream.arn != arn) {
+        if status.stream.as_ref().is_none_or(|stream| stream.arn.as_ref() != Some(&arn)) {
             return;
         }
         let now = self.now;
@@ -294,7 +294,7 @@ impl State {
         self.promises.writes += u64::from(!only_aged && !throttled);
         let begun = self.promises.begun.get(&self.polled.task).copied().unwrap_or(now);
         // What it says may be from the look of a visit before.
-        let shown = status.stream.as_ref().and_then(|stream| self.promises.shown.get(&stream.arn));
+        let shown = status.stream.as_ref().and_then(|stream| self.promises.shown.get(stream.arn.as_deref()?));
         let known = shown.and_then(|shown| shown.last.get(&by.replica)).map_or(begun, |at| begun.min(*at));
         // What another replica has seen since, it cannot know.
         let overtaken = shown
@@ -348,8 +348,8 @@ impl State {
 
     fn claims(&mut self, of: &Owner, status: &StreamEncryptionStatus) {
         let now = self.now;
-        let Some(stream) = &status.stream else { return };
-        let Some(shown) = self.promises.shown.get(&stream.arn) else { return };
+        let Some(arn) = status.stream.as_ref().and_then(|stream| stream.arn.as_deref()) else { return };
+        let Some(shown) = self.promises.shown.get(arn) else { return };
         if shown.missing {
             // What is said of the key is what was last known; when the stream is there again, that counts no more.
             return;
@@ -365,7 +365,7 @@ impl State {
             }
             return;
         };
-        let touched = self.promises.touched.get(&stream.arn).copied().unwrap_or(Timestamp::MIN);
+        let touched = self.promises.touched.get(arn).copied().unwrap_or(Timestamp::MIN);
         if shown.blurred || touched >= settled {
             return;
         }
@@ -401,7 +401,7 @@ impl State {
         let waited_for =
             self.replicas.len() == 1 && now >= self.promises.wild_until && clock_is_steady && seen_all_along;
         let at = if said_encrypted && waited_for { looked.min(now - SETTLE) } else { looked };
-        let plain = |at| self.world.stream(&stream.arn, at).is_none_or(|real| real.in_force.is_none());
+        let plain = |at| self.world.stream(arn, at).is_none_or(|real| real.in_force.is_none());
         // It was encrypted until a moment ago, and what says otherwise may not be believed yet.
         let off = shown.in_force.last().is_some_and(|(real, _)| real.is_none());
         let until_lately = |until: Timestamp| until > now && (off || until < Timestamp::MAX);

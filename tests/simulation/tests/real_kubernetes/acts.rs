@@ -121,9 +121,9 @@ pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
         observed_generation: Some(1),
         encryption_status: Some(EncryptionStatus::EnablingFailed),
         stream: Some(StreamStatus {
-            arn: "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".to_owned(),
+            arn: Some("arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".to_owned()),
             service: Service::Firehose,
-            account: "111122223333".to_owned(),
+            account: Some("111122223333".to_owned()),
             region: "eu-west-1".to_owned(),
             name: "orders".to_owned(),
             source: Some("DirectPut".to_owned()),

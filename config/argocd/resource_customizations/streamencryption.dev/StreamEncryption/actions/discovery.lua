@@ -2,7 +2,14 @@
 local metadata = obj.metadata or {}
 local annotations = metadata.annotations or {}
 local by_git = obj.spec ~= nil and obj.spec.suspend == true
-local suspended = by_git or annotations["streamencryption.dev/suspend"] == "true"
+local by_annotation = annotations["streamencryption.dev/suspend"] == "true"
+if annotations["streamencryption.dev/suspend"] ~= nil then
+  -- the operator takes other words for true as well, and says so by the reason
+  for _, condition in ipairs((obj.status or {}).conditions or {}) do
+    by_annotation = by_annotation or condition.type == "Ready" and condition.reason == "Suspended"
+  end
+end
+local suspended = by_git or by_annotation
 local deleting = metadata.deletionTimestamp ~= nil
 
 local actions = {}
