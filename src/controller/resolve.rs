@@ -336,3 +336,22 @@ fn spread(interval: SignedDuration, resource: &StreamEncryption) -> SignedDurati
     let milliseconds = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX / 2000);
     SignedDuration::from_millis(milliseconds + milliseconds / 1000 * thousandths)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_that_no_stream_can_have_is_refused_without_aws() {
+        let region = "eu-west-1".parse().unwrap();
+        let long = "x".repeat(65);
+        let of = |service, name: &str| {
+            let name = Some(name.to_owned());
+            stream(&StreamReference { service: Some(service), name, ..StreamReference::default() }, &region)
+        };
+        for name in ["", "my orders", "orders/1", long.as_str()] {
+            assert!(of(Service::Firehose, name).is_err(), "{name:?}");
+        }
+        assert!(of(Service::Kinesis, &long).is_ok(), "Kinesis has longer names");
+    }
+}

@@ -7,8 +7,11 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::*;
+use crate::api::ledger::Owner;
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::Urgency;
+use crate::controller::records::{Happening, Records as _};
+use crate::kubernetes::Cluster;
 
 fn at(time: &str) -> Timestamp {
     time.parse().unwrap()
@@ -223,4 +226,32 @@ fn the_page_of_metrics_has_every_outcome_of_a_call() {
     let documented: BTreeSet<&str> =
         table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     assert_eq!(documented, told, "left: docs/metrics.md; right: the code");
+}
+
+#[tokio::test]
+async fn lost_event_is_counted() {
+    // Nothing listens there, so no event arrives.
+    let mut config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+    config.default_retry = false;
+    let metrics = Metrics::default();
+    let cluster = Cluster::new(kube::Client::try_from(config).unwrap(), "operator", None);
+    let records = Counted::new(cluster, metrics.clone());
+    let of = Owner { namespace: "data".to_owned(), name: "orders".to_owned(), uid: "1".to_owned() };
+    let happening = Happening {
+        warning: true,
+        reason: "KeyDisabled".to_owned(),
+        action: "Reconcile",
+        note: "The key is disabled.".to_owned(),
+        encrypted_after: None,
+    };
+    let count = || metrics.told(&Moment::default());
+    assert_eq!(
+        lines(&count(), "stream_encryption_events_lost_total"),
+        ["stream_encryption_events_lost_total 0"]
+    );
+    assert!(records.tell(&of, &happening).await.is_err());
+    assert_eq!(
+        lines(&count(), "stream_encryption_events_lost_total"),
+        ["stream_encryption_events_lost_total 1"]
+    );
 }

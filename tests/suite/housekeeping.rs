@@ -9,6 +9,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use test_cluster::TestCluster;
 
+use crate::matrix::proxy::{Meet, Proxy, When};
 use crate::play::{cluster, firehose, fresh_namespace, operators_kubeconfig};
 use crate::process::{OperatorProcess, eventually, free_address, world};
 
@@ -66,4 +67,33 @@ async fn operator_without_election_is_ready_and_retires_ledgers() {
 async fn operator_with_election_is_ready_and_retires_ledgers() {
     let cluster = cluster().await;
     becomes_ready_and_keeps_house(&operators_kubeconfig(cluster).await, cluster, "true").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_before_the_first_list_is_not_ready() {
+    let cluster = cluster().await;
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let namespace = fresh_namespace(cluster).await;
+    let aws = world().await;
+    let proxy = Proxy::of_kubernetes(cluster, &kubeconfig).await;
+    proxy.always(
+        |asked| asked.path.ends_with("/streamencryptions") && !asked.is_watch(),
+        Meet::Hold(When::Before),
+    );
+    let (url, address) = (aws.url(), free_address().to_string());
+    let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("LISTEN", address.as_str())];
+    let _operator = OperatorProcess::start(proxy.kubeconfig(), &namespace, &environment);
+    let page = |path: &str| format!("http://{address}{path}");
+    proxy.held(1).await;
+    eventually("it is alive", 20, async || {
+        asked(&page("/healthz")).await.is_some_and(|(status, _)| status == 200)
+    })
+    .await;
+    assert_eq!(asked(&page("/readyz")).await.expect("an answer").0, 503);
+    proxy.heal();
+    proxy.release();
+    eventually("it is ready", 20, async || {
+        asked(&page("/readyz")).await.is_some_and(|(status, _)| status == 200)
+    })
+    .await;
 }

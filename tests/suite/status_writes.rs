@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use simulated_aws::world::{PlantedKey, PlantedStream, Settings};
 use stream_encryption_operator::api::condition::{ConditionType, find};
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_operator::controller::malformed;
 
 use crate::play::{Play, firehose, reason, truth};
 
@@ -119,4 +120,23 @@ async fn status_write_leaves_spec_and_metadata_as_they_are() {
     assert_eq!((after.spec, after.metadata.generation), (written.spec, written.metadata.generation));
     assert_eq!(after.metadata.labels.expect("labels")["team"], "data");
     assert_eq!(after.metadata.annotations.expect("annotations")["a"], "b");
+}
+
+#[tokio::test]
+async fn foreign_status_of_an_unreadable_object_is_corrected() {
+    let play = Play::start(Settings::default()).await;
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    let operator = play.replica();
+    let told = async || {
+        let read = play.resource("orders").await.expect("the resource").metadata;
+        malformed(&operator, &read, "a field is wrong").await.expect("it is told");
+        play.aws.advance(jiff::SignedDuration::from_secs(7));
+        let resource = play.resource("orders").await.expect("the resource");
+        (reason(&resource.status.expect("a status")), resource.metadata.resource_version)
+    };
+    assert_eq!(told().await.0, "SpecInvalid");
+    restore(&play, &json!({"conditions": [condition("Ready", "True", "Encrypted")]})).await;
+    let corrected = told().await;
+    assert_eq!(corrected.0, "SpecInvalid");
+    assert_eq!(told().await, corrected, "and is left alone then");
 }

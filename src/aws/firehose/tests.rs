@@ -123,6 +123,21 @@ async fn member_that_firehose_leaves_out_is_no_word() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn encryption_beside_a_left_out_member_is_read() {
+    let denied = json!({"Type": "KMS_ACCESS_DENIED", "Details": "no grant"});
+    for encryption in [
+        json!({"Status": "ENABLED", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY}),
+        json!({"Status": "ENABLING_FAILED", "FailureDescription": denied}),
+    ] {
+        let whole = described("ACTIVE", "DirectPut", &encryption);
+        let mut body: Value = serde_json::from_str(&whole).unwrap();
+        body["DeliveryStreamDescription"].as_object_mut().unwrap().remove("DeliveryStreamType");
+        let (left_out, whole) = (look_at(body.to_string()).await, look_at(whole).await);
+        assert_eq!(left_out.encryption, whole.encryption, "{encryption}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_firehose_does_not_know_is_no_fault() {
     let recorded =
         Recorded::answers([(400, r#"{"__type":"ResourceNotFoundException","message":"not found"}"#)]);

@@ -9,7 +9,7 @@ use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{Disab
 
 use crate::play::{firehose, message, reason, truth};
 
-use super::{DESCRIBE, START, STOP, aws_owned, orders, play_with, stopped, word};
+use super::{DESCRIBE, START, STOP, aws_owned, cmk, orders, play_with, stopped, word};
 
 fn unavailable() -> Fault {
     Fault::Refuse { code: "ServiceUnavailable".into(), message: "no".into(), status: 503 }
@@ -226,5 +226,60 @@ async fn encrypted_is_unknown_after_three_looks_without_an_answer() {
         play.aws.world().clear_faults();
         play.until_it_says("orders", "Encrypted").await;
         assert_eq!(truth(&play.status("orders").await, ConditionType::Encrypted), "True");
+    }
+}
+
+#[tokio::test]
+async fn suspended_resource_with_a_key_sends_no_request() {
+    let mut play = play_with(Snapshot::default()).await;
+    let key = play.plant_key();
+    play.aws.world().plant_alias("alias/orders", &key);
+    // With the account in the policy nothing of it depends on whose credentials the operator has.
+    let keys = ["arn:aws:kms:eu-west-1:111122223333:key/*", "arn:aws:kms:eu-west-1:111122223333:alias/*"];
+    play.policy = Some(StreamEncryptionPolicySpec {
+        streams: vec![firehose("orders")],
+        keys: keys.map(str::to_owned).to_vec(),
+        ..StreamEncryptionPolicySpec::own_account()
+    });
+    let alias = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
+    for key in [cmk(&key), alias] {
+        let mut spec = orders(&key);
+        spec["suspend"] = json!(true);
+        play.restart();
+        let before = play.aws.world().calls().len();
+        play.apply("orders", &spec).await;
+        play.let_pass("orders", SignedDuration::from_hours(2)).await;
+        assert_eq!(reason(&play.status("orders").await), "Suspended");
+        assert_eq!(play.aws.world().calls().len(), before, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn outdated_encrypted_stays_unknown_after_a_restart() {
+    let mut play = play_with(Snapshot::default()).await;
+    play.apply("orders", &orders(&aws_owned())).await;
+    play.until_it_says("orders", "Encrypted").await;
+    play.aws.world().script(Rule::always(unavailable()).on(DESCRIBE));
+    play.until("orders", |status| truth(status, ConditionType::Encrypted) == "Unknown").await;
+    let version = play.resource("orders").await.expect("the resource").metadata.resource_version;
+    play.restart();
+    play.visit("orders").await.expect("a visit");
+    assert_eq!(truth(&play.status("orders").await, ConditionType::Encrypted), "Unknown");
+    let left = play.resource("orders").await.expect("the resource").metadata.resource_version;
+    assert_eq!(left, version, "nothing newer is known");
+}
+
+#[tokio::test]
+async fn encrypted_is_unknown_after_three_unanswered_identities() {
+    let mut play = play_with(Snapshot::default()).await;
+    // By its name, a stream is of the operator's own account.
+    play.apply("orders", &json!({"stream": {"service": "Firehose", "name": "orders"}})).await;
+    play.until_it_says("orders", "Encrypted").await;
+    play.restart();
+    play.aws.world().script(Rule::always(unavailable()));
+    for expected in ["True", "True", "Unknown"] {
+        let wake = play.visit("orders").await.expect("a visit");
+        assert_eq!(truth(&play.status("orders").await, ConditionType::Encrypted), expected);
+        play.aws.advance(wake.duration_since(play.aws.now()).max(SignedDuration::from_millis(1)));
     }
 }
