@@ -162,7 +162,6 @@ impl Store {
         } else if known.metadata.deletion_timestamp.is_none() {
             let mut marked = (**known).clone();
             marked.metadata.deletion_timestamp = Some(whole_second(now));
-            marked.metadata.deletion_grace_period_seconds = Some(0);
             raise_generation(&mut marked.metadata);
             self.put(marked);
         }

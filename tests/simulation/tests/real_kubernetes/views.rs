@@ -40,7 +40,6 @@ pub(crate) struct Metadata {
     created_at_a_second: Option<bool>,
     marked: Option<usize>,
     marked_at_a_second: Option<bool>,
-    grace: Option<i64>,
     finalizers: Vec<String>,
     retry: Option<String>,
 }
@@ -84,7 +83,6 @@ impl Shown {
                 .as_ref()
                 .map(|time| self.marks.of(format!("{uid} {}", time.0))),
             marked_at_a_second: metadata.deletion_timestamp.as_ref().map(|time| whole(time.0)),
-            grace: metadata.deletion_grace_period_seconds,
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
             retry: annotations.and_then(|annotations| annotations.get(RETRY_ANNOTATION)).cloned(),
         }
