@@ -352,8 +352,17 @@ fn held(
             if so && cannot_be_used {
                 let told = reason.is_some_and(|reason| LOST.contains(&reason));
                 let unreadable = key.is_some_and(|arn| denies(state, arn));
+                // Another key was given to the stream behind the operator's back, and AWS shows only the attempt after that, which failed.
+                let failed = [AwsEncryption::EnablingFailed, AwsEncryption::DisablingFailed];
+                let unseen = status.key_in_force != in_force
+                    && real.is_some_and(|real| failed.contains(&real.encryption))
+                    && state.promises.touched.contains_key(&stream.to_string());
                 let how = || format!("it says {said}, and the active key cannot be used");
-                return if told || unreadable || is_kept_from(state, resource, stream, in_force.as_ref()) {
+                return if told
+                    || unreadable
+                    || unseen
+                    || is_kept_from(state, resource, stream, in_force.as_ref())
+                {
                     Ok(false)
                 } else {
                     Err(how())
