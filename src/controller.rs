@@ -84,12 +84,13 @@ async fn visit<A: Streams, R: Records>(
         return Ok(wake);
     }
     let book = book::open(&operator.records, resource, &subject.claim(), operator.clock.now()).await?;
-    let mut case = Case::new(operator.clock.now(), subject, book, visit);
+    let status = publish::before(&resource.metadata, resource.status.as_ref(), &visit);
+    let mut case = Case::new(operator.clock.now(), subject, book, visit, &status);
 
     let mut decision = (operator.decide)(&case.input());
     if matches!(decision.step, Step::Look | Step::Call(_)) {
-        if case.visit.key.is_some() {
-            // What is remembered of the key is as old as the look that is not good enough any more.
+        if case.visit.key.is_some() || case.visit.active_key.is_some() {
+            // What is remembered of the keys is as old as the look that is not good enough any more.
             operator.memory.forget(resource);
             return Ok(operator.clock.now());
         }

@@ -8,10 +8,12 @@ use super::book::Book;
 use super::memory::Visit;
 use super::records::RecordError;
 use super::resolve::Subject;
+use crate::api::condition::{ConditionType, find};
+use crate::api::stream_encryption::StreamEncryptionStatus;
 use crate::model::claims;
 use crate::model::decision::{Input, Seen};
 use crate::model::fault::Fault;
-use crate::model::key::{KeyArn, KeyFacts, KeyProblem};
+use crate::model::key::{Key, KeyArn, KeyProblem};
 use crate::model::observation::{Look, Observation};
 
 /// How old may be what a call follows: its look, what was resolved for it, its reservation. A process that was paused longer
@@ -32,8 +34,9 @@ pub(super) struct Case {
     pub(super) looked: Duration,
     /// How old the session is.
     pub(super) session_age: Option<SignedDuration>,
-    /// What KMS said of the key in force, by its ARN: the records need it, whichever key is asked for.
-    pub(super) key_in_force: Option<(KeyArn, Option<KeyFacts>)>,
+    /// The active key, whichever key is asked for, and what is wrong with it: what KMS answered with the look, else what the
+    /// status reports.
+    pub(super) active_key: Option<(KeyArn, Option<KeyProblem>)>,
     /// What the last visit left.
     pub(super) visit: Visit,
 }
@@ -68,16 +71,25 @@ impl Sight {
 
 impl Case {
     /// A case with what the last visit saw, if that is still good. It is not once another replica has written the ledger: what
-    /// that one saw is newer, and words made from both would contradict themselves.
-    pub(super) fn new(now: Timestamp, subject: Subject, book: Book, visit: Visit) -> Self {
+    /// that one saw is newer, and words made from both would contradict themselves. `status` is the one that stands.
+    pub(super) fn new(
+        now: Timestamp,
+        subject: Subject,
+        book: Book,
+        visit: Visit,
+        status: &StreamEncryptionStatus,
+    ) -> Self {
         let remembered = visit.look.clone().filter(|_| visit.ledger.as_deref() == book.version());
         let sight = match (&subject.fault, remembered) {
             (Some(fault), _) => Sight::Failed(fault.clone()),
             (None, Some((at, look))) => Sight::of(&subject, at, look, false),
             (None, None) => Sight::NotYet,
         };
-        let key_in_force = visit.key_in_force.clone();
-        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, key_in_force, visit }
+        let active_key = match sight {
+            Sight::At { .. } => visit.active_key.clone(),
+            Sight::NotYet | Sight::Failed(_) => reported_loss(status),
+        };
+        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, active_key, visit }
     }
 
     /// The decision's input.
@@ -108,16 +120,13 @@ impl Case {
         }
     }
 
-    /// What is wrong with the customer managed key in force, if KMS was asked of it.
+    /// The active key, if records are lost with it, and why.
     pub(super) fn key_lost(&self) -> Option<(KeyArn, KeyProblem)> {
-        let (arn, facts) = self.key_in_force.as_ref()?;
-        let problem = match facts {
-            Some(facts) => facts.problem(&self.subject.stream)?,
-            None => KeyProblem::Missing,
-        };
+        let (arn, problem) = self.active_key.as_ref()?;
+        let problem = problem.filter(|problem| problem.loses_records())?;
         // It may be another one that is in force by now.
         let is_in_force = claims::customer_key_in_force(&self.without_the_active_key()).as_ref() == Some(arn);
-        (problem.loses_records() && is_in_force).then(|| (arn.clone(), problem))
+        is_in_force.then(|| (arn.clone(), problem))
     }
 
     /// Takes what is asked for by now.
@@ -156,4 +165,15 @@ impl Case {
             Sight::NotYet | Sight::Failed(_) => None,
         }
     }
+}
+
+/// The loss of the active key that a status reports. It is reported on where KMS does not answer: what one process remembers,
+/// another one does not, and a restart forgets it.
+fn reported_loss(status: &StreamEncryptionStatus) -> Option<(KeyArn, Option<KeyProblem>)> {
+    status.active_key_unusable_since_time.as_ref()?;
+    let Key::Customer(arn) = Key::of(status.key_in_force.as_ref()?) else { return None };
+    let reason = &find(&status.conditions, ConditionType::KeyUsable)?.reason;
+    let problem =
+        KeyProblem::LOSING_RECORDS.into_iter().find(|problem| problem.reason().as_str() == reason)?;
+    Some((arn, Some(problem)))
 }

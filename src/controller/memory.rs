@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::asked::retry_of;
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
-use crate::model::key::{KeyArn, KeyFacts, KeyName};
+use crate::model::key::{KeyArn, KeyFacts, KeyName, KeyProblem};
 use crate::model::ledger::later;
 use crate::model::observation::Look;
 
@@ -31,8 +31,8 @@ pub struct Visit {
     pub ledger: Option<String>,
     /// What KMS said of the key, by the name that was asked for.
     pub key: Option<(KeyName, Option<KeyFacts>)>,
-    /// What KMS said last of the key in force, by its ARN.
-    pub key_in_force: Option<(KeyArn, Option<KeyFacts>)>,
+    /// The active key at the look, and what was wrong with it.
+    pub active_key: Option<(KeyArn, Option<KeyProblem>)>,
     /// The reason given, and since when.
     pub waiting: Option<(Reason, Timestamp)>,
     /// The status last written.
@@ -64,6 +64,7 @@ impl Memory {
         if asked_again || visit.look_due.is_none_or(|due| due <= now) {
             visit.look = None;
             visit.key = None;
+            visit.active_key = None;
         }
         visit
     }

@@ -14,7 +14,7 @@ use crate::api::condition::Reason;
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Streams, Urgency};
 use crate::model::claims;
-use crate::model::key::KeyName;
+use crate::model::key::{KeyName, KeyProblem};
 use crate::model::ledger;
 use crate::model::observation::{Observation, Shown};
 
@@ -45,16 +45,20 @@ pub(super) async fn key_in_force<A: Streams, R: Records>(operator: &Operator<A, 
         return;
     }
     let Some(arn) = claims::customer_key_in_force(&case.input()) else { return };
+    let stream = &case.subject.stream;
     if let Some((_, Some(facts))) = &case.subject.key
         && facts.arn == arn
     {
-        case.key_in_force = Some((arn, Some(facts.clone())));
+        case.active_key = Some((arn, facts.problem(stream)));
         return;
     }
     let (name, by) = (KeyName::Arn(arn.clone()), &case.subject.principal);
-    match operator.aws.key(&case.subject.stream, &name, by, Urgency::Drift).await {
-        Ok(facts) => case.key_in_force = Some((arn, facts)),
-        // What it said last is still said.
+    match operator.aws.key(stream, &name, by, Urgency::Drift).await {
+        Ok(facts) => {
+            let problem = facts.map_or(Some(KeyProblem::Missing), |facts| facts.problem(stream));
+            case.active_key = Some((arn, problem));
+        }
+        // What the status reports of it is still reported.
         Err(fault) => {
             debug!(key = %arn, code = fault.code, message = fault.message, "the key in force cannot be read");
         }

@@ -40,9 +40,7 @@ pub(super) async fn say<A: Streams, R: Records>(
 ) -> Result<Said, RecordError> {
     let last = visit.status.as_ref();
     let is_foreign = changed_by_another(read);
-    // Where somebody else has written, what was said before is what this process remembers of it.
-    let own = last.filter(|_| is_foreign && !visit.unheard);
-    let before = own.or(standing).cloned().unwrap_or_default();
+    let before = before(read, standing, visit);
     let status = make(&before);
     let may_repeat = looked || visit.unheard || is_foreign || last.is_none_or(|last| *last != make(last));
     let mut unheard = visit.unheard;
@@ -64,6 +62,16 @@ pub(super) async fn say<A: Streams, R: Records>(
         }
     }
     Ok(Said { status: Some(status), unheard, again: None })
+}
+
+/// What was said before: what stands there, or, where somebody else has written, what this process remembers of it.
+pub(super) fn before(
+    read: &ObjectMeta,
+    standing: Option<&StreamEncryptionStatus>,
+    visit: &Visit,
+) -> StreamEncryptionStatus {
+    let own = visit.status.as_ref().filter(|_| changed_by_another(read) && !visit.unheard);
+    own.or(standing).cloned().unwrap_or_default()
 }
 
 /// Reports a resource whose content is not what its schema says. Its own status cannot be read either, so what was last

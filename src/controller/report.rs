@@ -48,7 +48,7 @@ pub(super) async fn report<A: Streams, R: Records>(
         look: case.look().map(|(at, look)| (at, look.clone())),
         ledger: case.book.version().map(ToOwned::to_owned),
         key: case.subject.key.clone(),
-        key_in_force: case.key_in_force.clone(),
+        active_key: case.active_key.clone(),
         waiting: Some((decision.reason, since)),
         status: said.status,
         unheard: said.unheard,

@@ -112,6 +112,10 @@ pub enum KeyProblem {
 }
 
 impl KeyProblem {
+    /// Those with which records are lost where such a key is in force.
+    pub const LOSING_RECORDS: [Self; 5] =
+        [Self::Missing, Self::Disabled, Self::PendingDeletion, Self::PendingImport, Self::Unavailable];
+
     /// The reason that a person reads.
     #[must_use]
     pub fn reason(self) -> Reason {
@@ -137,22 +141,7 @@ impl KeyProblem {
     /// one in force from being used.
     #[must_use]
     pub fn loses_records(self) -> bool {
-        match self {
-            Self::Missing
-            | Self::Disabled
-            | Self::PendingDeletion
-            | Self::PendingImport
-            | Self::Unavailable => true,
-            Self::Unrecognized
-            | Self::NotSymmetric
-            | Self::WrongUsage
-            | Self::OtherRegion
-            | Self::AwsManaged
-            | Self::Unreadable
-            | Self::ReferenceNotReady
-            | Self::ReferenceKindMissing
-            | Self::NotPermitted => false,
-        }
+        Self::LOSING_RECORDS.contains(&self)
     }
 }
 

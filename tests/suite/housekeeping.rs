@@ -22,6 +22,10 @@ pub(crate) async fn asked(url: &str) -> Option<(u16, String)> {
     Some((status, String::from_utf8_lossy(&words).into_owned()))
 }
 
+async fn is_ok(url: &str) -> bool {
+    asked(url).await.is_some_and(|(status, _)| status == 200)
+}
+
 /// A ledger without calls whose owner does not exist.
 async fn stray_ledger(cluster: &TestCluster, namespace: &str) {
     let ledger = json!({
@@ -48,8 +52,7 @@ async fn becomes_ready_and_keeps_house(kubeconfig: &Path, cluster: &TestCluster,
     ];
     let _operator = OperatorProcess::start(kubeconfig, &namespace, &environment);
     let ready = format!("http://{address}/readyz");
-    eventually("it is ready", 20, async || asked(&ready).await.is_some_and(|(status, _)| status == 200))
-        .await;
+    eventually("it is ready", 20, async || is_ok(&ready).await).await;
     eventually("the stray ledger is retired", 20, async || {
         let ledgers = ["get", "streamledgers", "-n", &namespace, "-o", "name"];
         cluster.kubectl(&ledgers).await.is_ok_and(|names| names.trim().is_empty())
@@ -85,15 +88,9 @@ async fn operator_before_the_first_list_is_not_ready() {
     let _operator = OperatorProcess::start(proxy.kubeconfig(), &namespace, &environment);
     let page = |path: &str| format!("http://{address}{path}");
     proxy.held(1).await;
-    eventually("it is alive", 20, async || {
-        asked(&page("/healthz")).await.is_some_and(|(status, _)| status == 200)
-    })
-    .await;
+    eventually("it is alive", 20, async || is_ok(&page("/healthz")).await).await;
     assert_eq!(asked(&page("/readyz")).await.expect("an answer").0, 503);
     proxy.heal();
     proxy.release();
-    eventually("it is ready", 20, async || {
-        asked(&page("/readyz")).await.is_some_and(|(status, _)| status == 200)
-    })
-    .await;
+    eventually("it is ready", 20, async || is_ok(&page("/readyz")).await).await;
 }

@@ -3,9 +3,10 @@
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use simulated_aws::world::{KeyState, PlantedStream, Service, Settings, Snapshot, StreamKey};
+use simulated_aws::world::{Fault, KeyState, PlantedStream, Rule, Service, Settings, Snapshot, StreamKey};
 use stream_encryption_operator::api::condition::{ConditionType, find};
 use stream_encryption_operator::api::stream_encryption::StreamEncryptionStatus;
+use stream_encryption_operator::controller::reconcile;
 
 use crate::play::{Play, firehose, kinesis, truth};
 
@@ -76,6 +77,45 @@ async fn a_key_in_force_that_nobody_asked_for_is_watched_and_its_loss_is_told_wi
             assert_eq!(status.active_key_unusable_since_time, None);
         }
     }
+}
+
+/// What one process remembers of the key, another one does not, and a restart forgets it.
+#[tokio::test]
+async fn lost_key_is_reported_by_each_replica_without_kms() {
+    let (mut play, key) = encrypted().await;
+    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    play.until_it_says("orders", "Encrypted").await;
+    set(&play, &key, KeyState::Disabled);
+    play.let_pass("orders", SignedDuration::from_mins(12)).await;
+    let reported = play.status("orders").await;
+    assert_eq!(key_usable(&reported).0, "KeyDisabled");
+
+    play.aws.world().script(Rule::always(Fault::AccessDenied).on("DescribeKey"));
+    play.restart();
+    play.let_pass("orders", SignedDuration::from_mins(12)).await;
+    let status = play.status("orders").await;
+    assert_eq!(status.conditions, reported.conditions, "the new process has nothing else to report");
+    assert_eq!(status.active_key_unusable_since_time, reported.active_key_unusable_since_time);
+
+    play.aws.world().clear_faults();
+    set(&play, &key, KeyState::Enabled);
+    play.let_pass("orders", SignedDuration::from_mins(12)).await;
+    let status = play.status("orders").await;
+    assert_eq!(truth(&status, ConditionType::Ready), "True");
+    assert_eq!(status.active_key_unusable_since_time, None);
+
+    // A process that remembers the key as disabled, after another one has read that it is enabled.
+    set(&play, &key, KeyState::Disabled);
+    play.let_pass("orders", SignedDuration::from_mins(12)).await;
+    assert_eq!(key_usable(&play.status("orders").await).0, "KeyDisabled");
+    set(&play, &key, KeyState::Enabled);
+    let other = play.replica();
+    let resource = play.resource("orders").await.expect("the resource");
+    Box::pin(reconcile(&other, &resource)).await.expect("Kubernetes can be asked");
+    assert_eq!(truth(&play.status("orders").await, ConditionType::Ready), "True");
+    play.aws.world().script(Rule::always(Fault::AccessDenied).on("DescribeKey"));
+    play.let_pass("orders", SignedDuration::from_mins(12)).await;
+    assert_eq!(truth(&play.status("orders").await, ConditionType::Ready), "True");
 }
 
 /// The key that is asked for works; the stream is not changed to it, and loses records with the one that it has.

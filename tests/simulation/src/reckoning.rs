@@ -306,6 +306,15 @@ fn is_on_its_way(state: &State, resource: &StreamEncryption, stream: &StreamArn)
             .is_some_and(|at| state.now.duration_since(at) < LONGEST_CHANGE)
 }
 
+/// Whether somebody else's change that worked, and then one that failed, may have come between two looks: AWS shows only the
+/// second, so nobody can know which key is the active one.
+fn shows_only_a_failure_of_another(state: &State, stream: &StreamArn) -> bool {
+    let failed = [AwsEncryption::EnablingFailed, AwsEncryption::DisablingFailed];
+    let stream = stream.to_string();
+    let real = state.world.stream(&stream, state.now);
+    real.is_some_and(|real| failed.contains(&real.encryption)) && state.promises.touched.contains_key(&stream)
+}
+
 /// Whether it is as expected: with the stream as asked for, or for a good reason not.
 fn held(
     state: &State,
@@ -352,20 +361,13 @@ fn held(
             if so && cannot_be_used {
                 let told = reason.is_some_and(|reason| LOST.contains(&reason));
                 let unreadable = key.is_some_and(|arn| denies(state, arn));
-                // Another key was given to the stream behind the operator's back, and AWS shows only the attempt after that, which failed.
-                let failed = [AwsEncryption::EnablingFailed, AwsEncryption::DisablingFailed];
-                let unseen = status.key_in_force != in_force
-                    && real.is_some_and(|real| failed.contains(&real.encryption))
-                    && state.promises.touched.contains_key(&stream.to_string());
-                let how = || format!("it says {said}, and the active key cannot be used");
-                return if told
-                    || unreadable
-                    || unseen
-                    || is_kept_from(state, resource, stream, in_force.as_ref())
-                {
+                let unseen =
+                    status.key_in_force != in_force && shows_only_a_failure_of_another(state, stream);
+                let kept_from = is_kept_from(state, resource, stream, in_force.as_ref());
+                return if told || unreadable || unseen || kept_from {
                     Ok(false)
                 } else {
-                    Err(how())
+                    Err(format!("it says {said}, and the active key cannot be used"))
                 };
             }
             if so && is_ready {
@@ -391,11 +393,7 @@ fn held(
             if so && failed_start && reason.is_some_and(|reason| unknown.contains(&reason)) {
                 return Ok(false);
             }
-            // Somebody else's change that worked, and then one that failed, between two looks: AWS shows only the second.
-            let failed = [AwsEncryption::EnablingFailed, AwsEncryption::DisablingFailed];
-            if real.is_some_and(|real| failed.contains(&real.encryption))
-                && state.promises.touched.contains_key(&stream.to_string())
-            {
+            if shows_only_a_failure_of_another(state, stream) {
                 return Ok(false);
             }
             // With a small budget, calls that AWS refused because of others may have used it up. It says until when.
