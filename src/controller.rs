@@ -84,8 +84,7 @@ async fn visit<A: Streams, R: Records>(
         return Ok(wake);
     }
     let book = book::open(&operator.records, resource, &subject.claim(), operator.clock.now()).await?;
-    let status = publish::before(&resource.metadata, resource.status.as_ref(), &visit);
-    let mut case = Case::new(operator.clock.now(), subject, book, visit, &status);
+    let mut case = Case::new(operator.clock.now(), subject, book, visit, resource);
 
     let mut decision = (operator.decide)(&case.input());
     if matches!(decision.step, Step::Look | Step::Call(_)) {

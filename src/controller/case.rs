@@ -6,10 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::book::Book;
 use super::memory::Visit;
+use super::publish::before;
 use super::records::RecordError;
 use super::resolve::Subject;
 use crate::api::condition::{ConditionType, find};
-use crate::api::stream_encryption::StreamEncryptionStatus;
+use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use crate::model::claims;
 use crate::model::decision::{Input, Seen};
 use crate::model::fault::Fault;
@@ -71,13 +72,13 @@ impl Sight {
 
 impl Case {
     /// A case with what the last visit saw, if that is still good. It is not once another replica has written the ledger: what
-    /// that one saw is newer, and words made from both would contradict themselves. `status` is the one that stands.
+    /// that one saw is newer, and words made from both would contradict themselves.
     pub(super) fn new(
         now: Timestamp,
         subject: Subject,
         book: Book,
         visit: Visit,
-        status: &StreamEncryptionStatus,
+        resource: &StreamEncryption,
     ) -> Self {
         let remembered = visit.look.clone().filter(|_| visit.ledger.as_deref() == book.version());
         let sight = match (&subject.fault, remembered) {
@@ -87,7 +88,9 @@ impl Case {
         };
         let active_key = match sight {
             Sight::At { .. } => visit.active_key.clone(),
-            Sight::NotYet | Sight::Failed(_) => reported_loss(status),
+            Sight::NotYet | Sight::Failed(_) => {
+                before(&resource.metadata, resource.status.as_ref(), &visit).and_then(reported_loss)
+            }
         };
         Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, active_key, visit }
     }
@@ -172,8 +175,6 @@ impl Case {
 fn reported_loss(status: &StreamEncryptionStatus) -> Option<(KeyArn, Option<KeyProblem>)> {
     status.active_key_unusable_since_time.as_ref()?;
     let Key::Customer(arn) = Key::of(status.key_in_force.as_ref()?) else { return None };
-    let reason = &find(&status.conditions, ConditionType::KeyUsable)?.reason;
-    let problem =
-        KeyProblem::LOSING_RECORDS.into_iter().find(|problem| problem.reason().as_str() == reason)?;
-    Some((arn, Some(problem)))
+    let reason = find(&status.conditions, ConditionType::KeyUsable)?.reason.parse().ok()?;
+    Some((arn, Some(KeyProblem::of_key_in_force(reason)?)))
 }

@@ -40,7 +40,7 @@ pub(super) async fn say<A: Streams, R: Records>(
 ) -> Result<Said, RecordError> {
     let last = visit.status.as_ref();
     let is_foreign = changed_by_another(read);
-    let before = before(read, standing, visit);
+    let before = before(read, standing, visit).cloned().unwrap_or_default();
     let status = make(&before);
     let may_repeat = looked || visit.unheard || is_foreign || last.is_none_or(|last| *last != make(last));
     let mut unheard = visit.unheard;
@@ -65,13 +65,13 @@ pub(super) async fn say<A: Streams, R: Records>(
 }
 
 /// What was said before: what stands there, or, where somebody else has written, what this process remembers of it.
-pub(super) fn before(
+pub(super) fn before<'a>(
     read: &ObjectMeta,
-    standing: Option<&StreamEncryptionStatus>,
-    visit: &Visit,
-) -> StreamEncryptionStatus {
+    standing: Option<&'a StreamEncryptionStatus>,
+    visit: &'a Visit,
+) -> Option<&'a StreamEncryptionStatus> {
     let own = visit.status.as_ref().filter(|_| changed_by_another(read) && !visit.unheard);
-    own.or(standing).cloned().unwrap_or_default()
+    own.or(standing)
 }
 
 /// Reports a resource whose content is not what its schema says. Its own status cannot be read either, so what was last

@@ -112,9 +112,18 @@ pub enum KeyProblem {
 }
 
 impl KeyProblem {
-    /// Those with which records are lost where such a key is in force.
-    pub const LOSING_RECORDS: [Self; 5] =
-        [Self::Missing, Self::Disabled, Self::PendingDeletion, Self::PendingImport, Self::Unavailable];
+    /// The problem that KMS shows of a key in force, for which a status gives this reason.
+    #[must_use]
+    pub fn of_key_in_force(reason: Reason) -> Option<Self> {
+        match reason {
+            Reason::KeyNotFound => Some(Self::Missing),
+            Reason::KeyDisabled => Some(Self::Disabled),
+            Reason::KeyPendingDeletion => Some(Self::PendingDeletion),
+            Reason::KeyPendingImport => Some(Self::PendingImport),
+            Reason::KeyUnavailable => Some(Self::Unavailable),
+            _ => None,
+        }
+    }
 
     /// The reason that a person reads.
     #[must_use]
@@ -141,7 +150,22 @@ impl KeyProblem {
     /// one in force from being used.
     #[must_use]
     pub fn loses_records(self) -> bool {
-        Self::LOSING_RECORDS.contains(&self)
+        match self {
+            Self::Missing
+            | Self::Disabled
+            | Self::PendingDeletion
+            | Self::PendingImport
+            | Self::Unavailable => true,
+            Self::Unrecognized
+            | Self::NotSymmetric
+            | Self::WrongUsage
+            | Self::OtherRegion
+            | Self::AwsManaged
+            | Self::Unreadable
+            | Self::ReferenceNotReady
+            | Self::ReferenceKindMissing
+            | Self::NotPermitted => false,
+        }
     }
 }
 
@@ -314,8 +338,16 @@ mod tests {
             [KeyState::Disabled, KeyState::PendingDeletion, KeyState::PendingImport, KeyState::Unavailable]
         {
             assert!(in_state(state).unwrap().loses_records(), "{state:?}");
+            let problem = in_state(state);
+            assert_eq!(problem.and_then(|problem| KeyProblem::of_key_in_force(problem.reason())), problem);
         }
         assert!(KeyProblem::Missing.loses_records());
+        assert_eq!(KeyProblem::of_key_in_force(Reason::KeyNotFound), Some(KeyProblem::Missing));
+        for reason in Reason::ALL {
+            if let Some(problem) = KeyProblem::of_key_in_force(*reason) {
+                assert!(problem.loses_records() && problem.reason() == *reason, "{reason}");
+            }
+        }
         assert!(!in_state(KeyState::Unrecognized).unwrap().loses_records(), "nothing follows from it");
         for other in [KeyProblem::OtherRegion, KeyProblem::WrongUsage, KeyProblem::NotPermitted] {
             assert!(!other.loses_records(), "{other:?}");
