@@ -26,4 +26,4 @@ mod source;
 mod timestamp;
 
 pub use clients::{Aws, BadEndpoints, Endpoints};
-pub use port::{Identity, Streams, Urgency};
+pub use port::{Identity, Signer, Streams, Urgency};

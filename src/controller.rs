@@ -2,7 +2,7 @@
 //!
 //! The steps decide nothing but what their files say; [`crate::model::decision::decide`] decides. AWS is reached through
 //! [`Streams`] and Kubernetes through [`Records`] only, so the same code runs in the simulation. A call is decided only
-//! from a look that is newer than the ledger that was read: a remembered look is good for words, never for a call.
+//! from a look that is newer than the ledger that was read: a remembered look is good for words, never for a call or a record.
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::{Instrument as _, debug, info_span, warn};
@@ -87,7 +87,7 @@ async fn visit<A: Streams, R: Records>(
     let mut case = Case::new(operator.clock.now(), subject, book, visit, resource);
 
     let mut decision = (operator.decide)(&case.input());
-    if matches!(decision.step, Step::Look | Step::Call(_)) {
+    if matches!(decision.step, Step::Look | Step::Call(_) | Step::Verify) {
         if case.visit.key.is_some() || case.visit.active_key.is_some() {
             // What is remembered of the keys is as old as the look that is not good enough any more.
             operator.memory.forget(resource);

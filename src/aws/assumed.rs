@@ -70,8 +70,8 @@ impl Assume {
             .set_tags(Some(tags(by)?))
             .duration_seconds(i32::try_from(LASTS.as_secs()).unwrap_or(i32::MAX));
         let send_as = async |own: Session| {
-            let signed = Builder::default().credentials_provider(own.credentials);
-            let request = request.clone().customize().config_override(signed);
+            let overrides = Builder::default().credentials_provider(own.credentials);
+            let request = request.clone().customize().config_override(overrides);
             request.send().await.map_err(|error| fault(OPERATION, &error))
         };
         let send = async || {

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::credentials::Session;
-use super::faults::no_session_in_time;
+use super::faults::{no_session_in_time, signer_changed};
 use super::pacing::{Quota, Turn};
-use super::port::Urgency;
+use super::port::{Signer, Urgency};
 use super::requests::{DEADLINE, Requests};
 use super::sessions::Sessions;
 use crate::model::fault::{Fault, Operation};
@@ -64,31 +64,39 @@ impl Calls {
         self.requests.read(quota, &Turn::of(by, urgency), send).await
     }
 
-    /// Sends a request once, in its turn.
+    /// Sends a request once, in its turn, if `signer` signs it.
     pub(super) async fn once<T, F>(
         &self,
         quota: &Quota,
         by: &Principal,
+        signer: &Signer,
         send: impl FnOnce(Session) -> F,
     ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Fault>>,
     {
         self.turn(quota, by).await;
-        self.at_once(quota, by, send).await
+        self.at_once(quota, by, signer, send).await
     }
 
     /// Waits until a request may go that is then sent [`at_once`](Self::at_once).
-    pub(super) async fn turn(&self, quota: &Quota, by: &Principal) {
+    async fn turn(&self, quota: &Quota, by: &Principal) {
         self.requests.turn(quota, &Turn::of(by, Urgency::Call)).await;
     }
 
+    /// Waits as [`turn`](Self::turn) does. Returns whether `signer` would sign the request now.
+    pub(super) async fn turn_of(&self, quota: &Quota, by: &Principal, signer: &Signer) -> bool {
+        self.turn(quota, by).await;
+        self.session(quota.operation, by).await.is_ok_and(|session| session.signer().is(signer))
+    }
+
     /// Sends a request once, without waiting: its turn has come already. It waits for a session, should there be none, no
-    /// longer than for an answer.
+    /// longer than for an answer; and sends nothing with another one than `signer`'s.
     pub(super) async fn at_once<T, F>(
         &self,
         quota: &Quota,
         by: &Principal,
+        signer: &Signer,
         send: impl FnOnce(Session) -> F,
     ) -> Result<T, Fault>
     where
@@ -96,6 +104,9 @@ impl Calls {
     {
         let send = async || {
             let session = self.session(quota.operation, by).await?;
+            if !session.signer().is(signer) {
+                return Err(signer_changed(quota.operation));
+            }
             let outcome = send(session.clone()).await;
             self.sessions.is_another_due(by, &session, outcome.as_ref().err()).await;
             outcome

@@ -14,7 +14,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use futures_util::future::BoxFuture;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tracing::warn;
 
 use super::calls::Calls;
@@ -24,7 +24,7 @@ use super::identity::Caller;
 use super::kinesis::Kinesis;
 use super::kms::Kms;
 use super::pacing::{DEFAULT_SHARE, Pacer, Quota};
-use super::port::{Identity, Streams, Urgency};
+use super::port::{Identity, Signer, Streams, Urgency};
 use super::requests::{DEADLINE, Requests};
 use super::sessions::Sessions;
 use super::source::Source;
@@ -160,7 +160,7 @@ impl Streams for Aws {
         stream: &StreamArn,
         by: &Principal,
         urgency: Urgency,
-    ) -> Result<Option<Look>, Fault> {
+    ) -> Result<Option<(Look, Signer)>, Fault> {
         match stream.service {
             Service::Firehose => self.firehose.look(stream, by, urgency).await,
             Service::Kinesis => self.kinesis.look(stream, by, urgency).await,
@@ -177,9 +177,9 @@ impl Streams for Aws {
         self.kms.key(stream, name, by, urgency).await
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) {
+    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal, signer: &Signer) -> bool {
         let operation = Operation::change(stream.service, action);
-        self.calls.turn(&Quota::of(operation, stream), by).await;
+        self.calls.turn_of(&Quota::of(operation, stream), by, signer).await
     }
 
     async fn start(
@@ -187,11 +187,12 @@ impl Streams for Aws {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         match stream.service {
-            Service::Firehose => self.firehose.start(stream, key, by, reserved).await,
-            Service::Kinesis => self.kinesis.start(stream, key, by, reserved).await,
+            Service::Firehose => self.firehose.start(stream, key, by, signer, reserved).await,
+            Service::Kinesis => self.kinesis.start(stream, key, by, signer, reserved).await,
         }
     }
 
@@ -200,24 +201,26 @@ impl Streams for Aws {
         stream: &StreamArn,
         in_force: Option<&Key>,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         match stream.service {
-            Service::Firehose => self.firehose.stop(stream, by, reserved).await,
-            Service::Kinesis => self.kinesis.stop(stream, in_force, by, reserved).await,
+            Service::Firehose => self.firehose.stop(stream, by, signer, reserved).await,
+            Service::Kinesis => self.kinesis.stop(stream, in_force, by, signer, reserved).await,
         }
     }
 
-    async fn put_record(&self, stream: &StreamArn, record: &str, by: &Principal) -> Result<bool, Fault> {
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        by: &Principal,
+        signer: &Signer,
+    ) -> Result<bool, Fault> {
         match stream.service {
-            Service::Firehose => self.firehose.put_record(stream, record, by).await,
-            Service::Kinesis => self.kinesis.put_record(stream, record, by).await,
+            Service::Firehose => self.firehose.put_record(stream, record, by, signer).await,
+            Service::Kinesis => self.kinesis.put_record(stream, record, by, signer).await,
         }
-    }
-
-    async fn session_age(&self, by: &Principal) -> Result<Option<SignedDuration>, Fault> {
-        let session = self.calls.session(Operation::GetCallerIdentity, by).await?;
-        Ok(session.age.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX)))
     }
 }
 

@@ -16,10 +16,12 @@ use std::time::{Duration, SystemTime};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use jiff::SignedDuration;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::faults::NoSession;
+use super::port::Signer;
 use super::requests::DEADLINE;
 use super::signable::unsignable;
 use super::source::{Contents, Source};
@@ -103,6 +105,14 @@ struct Sighting {
 }
 
 impl Session {
+    /// What the port calls it: without what is secret.
+    pub(super) fn signer(&self) -> Signer {
+        Signer {
+            access_key_id: self.credentials.access_key_id().to_owned(),
+            session_age: self.age.map(|age| SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX)),
+        }
+    }
+
     /// Whether a request signed with the one is as good as one signed with the other.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         is_same(&self.credentials, &other.credentials)

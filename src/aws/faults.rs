@@ -15,6 +15,8 @@ use crate::model::credentials::Missing;
 use crate::model::fault::{Answer, Class, Fault, Operation, classify};
 
 /// The code of a fault for an answer that the operator cannot read.
+/// The code of a request that follows a look which other credentials signed.
+const SIGNER_CHANGED: &str = "SignerChanged";
 const UNREADABLE: &str = "UnreadableAnswer";
 /// The longest code or other word of AWS's, in bytes: what a ledger can hold. An outcome that could not be recorded would stay open.
 pub(super) const LONGEST_CODE: usize = 128;
@@ -103,6 +105,12 @@ pub(super) fn no_session_in_time(operation: Operation) -> Fault {
 /// There is nothing to sign the request with, so it is not sent.
 pub(super) fn not_signed(operation: Operation, missing: Missing, message: &str) -> Fault {
     not_sent(operation, classify(operation, Answer::NotSigned), missing.code(), message)
+}
+
+/// The request follows a look that other credentials signed, so it is not sent.
+pub(super) fn signer_changed(operation: Operation) -> Fault {
+    let message = "other credentials signed the look that the request follows";
+    not_sent(operation, Class::Transient, SIGNER_CHANGED, message)
 }
 
 /// What a read found; nothing for what AWS does not know. Only what was asked for can be missing: where the session for it

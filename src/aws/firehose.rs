@@ -20,7 +20,7 @@ use super::calls::Calls;
 use super::credentials::{OLDEST_SESSION, Session};
 use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, shown_word, unreadable};
 use super::pacing::Quota;
-use super::port::Urgency;
+use super::port::{Signer, Urgency};
 use super::timestamp::{dated, timestamp};
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
@@ -56,25 +56,28 @@ impl Firehose {
         stream: &StreamArn,
         by: &Principal,
         urgency: Urgency,
-    ) -> Result<Option<Look>, Fault> {
+    ) -> Result<Option<(Look, Signer)>, Fault> {
         let operation = Operation::DescribeDeliveryStream;
         let client = self.client(&stream.region);
         let request = client.describe_delivery_stream().delivery_stream_name(stream.name());
         let answer = self
             .calls
             .read(&Quota::of(operation, stream), by, urgency, async |session| {
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = request.clone().customize().config_override(signed);
-                match request.send().await {
-                    Ok(answer) => Ok(answer.delivery_stream_description),
+                let signer = session.signer();
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.clone().customize().config_override(overrides);
+                let description = match request.send().await {
+                    Ok(answer) => answer.delivery_stream_description,
                     Err(error) => {
-                        incomplete::description(&error).map(Some).ok_or_else(|| fault(operation, &error))
+                        Some(incomplete::description(&error).ok_or_else(|| fault(operation, &error))?)
                     }
-                }
+                };
+                Ok((description, signer))
             })
             .await;
-        let Some(description) = found(operation, answer)? else { return Ok(None) };
-        description.as_ref().map(look).transpose()
+        let Some((description, signer)) = found(operation, answer)? else { return Ok(None) };
+        let seen = description.as_ref().map(look).transpose()?;
+        Ok(seen.map(|look| (look, signer)))
     }
 
     /// `StartDeliveryStreamEncryption`, once and at once, dated `reserved`; never with a customer managed key in a session that is too old.
@@ -83,6 +86,7 @@ impl Firehose {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let operation = Operation::StartDeliveryStreamEncryption;
@@ -93,12 +97,12 @@ impl Firehose {
         let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());
         let request = request.delivery_stream_encryption_configuration_input(input);
         self.calls
-            .at_once(&Quota::of(operation, stream), by, async |session| {
+            .at_once(&Quota::of(operation, stream), by, signer, async |session| {
                 if matches!(key, Key::Customer(_)) {
                     refuse_old(operation, &session)?;
                 }
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(signed.time_source(dated(reserved)));
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(overrides.time_source(dated(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
@@ -110,15 +114,16 @@ impl Firehose {
         &self,
         stream: &StreamArn,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let operation = Operation::StopDeliveryStreamEncryption;
         let client = self.client(&stream.region);
         let request = client.stop_delivery_stream_encryption().delivery_stream_name(stream.name());
         self.calls
-            .at_once(&Quota::of(operation, stream), by, async |session| {
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(signed.time_source(dated(reserved)));
+            .at_once(&Quota::of(operation, stream), by, signer, async |session| {
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(overrides.time_source(dated(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
@@ -131,6 +136,7 @@ impl Firehose {
         stream: &StreamArn,
         record: &str,
         by: &Principal,
+        signer: &Signer,
     ) -> Result<bool, Fault> {
         let operation = Operation::PutFirehoseRecord;
         let record = Record::builder().data(Blob::new(record)).build();
@@ -140,9 +146,9 @@ impl Firehose {
         let request = client.put_record().delivery_stream_name(stream.name()).record(record);
         let answer = self
             .calls
-            .once(&Quota::of(operation, stream), by, async |session| {
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(signed);
+            .once(&Quota::of(operation, stream), by, signer, async |session| {
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(overrides);
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;

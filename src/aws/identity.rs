@@ -63,8 +63,8 @@ impl Caller {
         let answer = self
             .calls
             .read(&quota, &Principal::operator(), urgency, async |session| {
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = self.client.get_caller_identity().customize().config_override(signed);
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = self.client.get_caller_identity().customize().config_override(overrides);
                 request.send().await.map_err(|error| fault(OPERATION, &error))
             })
             .await?;

@@ -18,7 +18,7 @@ use super::calls::Calls;
 use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, shown_word, unreadable};
 use super::kms::Kms;
 use super::pacing::Quota;
-use super::port::Urgency;
+use super::port::{Signer, Urgency};
 use super::timestamp::{dated, timestamp};
 use crate::api::stream_encryption::Service;
 use crate::model::fault::{Class, Fault, Operation};
@@ -59,22 +59,24 @@ impl Kinesis {
         stream: &StreamArn,
         by: &Principal,
         urgency: Urgency,
-    ) -> Result<Option<Look>, Fault> {
+    ) -> Result<Option<(Look, Signer)>, Fault> {
         let operation = Operation::DescribeStreamSummary;
         let request = self.client(&stream.region).describe_stream_summary().stream_arn(stream.to_string());
         let answer = self
             .calls
             .read(&Quota::of(operation, stream), by, urgency, async |session| {
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = request.clone().customize().config_override(signed);
-                request.send().await.map_err(|error| fault(operation, &error))
+                let signer = session.signer();
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.clone().customize().config_override(overrides);
+                let answer = request.send().await.map_err(|error| fault(operation, &error))?;
+                Ok((answer, signer))
             })
             .await;
-        let Some(answer) = found(operation, answer)? else { return Ok(None) };
+        let Some((answer, signer)) = found(operation, answer)? else { return Ok(None) };
         let summary = answer.stream_description_summary;
         let summary = summary.ok_or_else(|| unreadable(operation, "StreamDescriptionSummary"))?;
         let encryption = self.shown(stream, &summary, by, urgency).await?;
-        look(&summary, encryption).map(Some)
+        Ok(Some((look(&summary, encryption)?, signer)))
     }
 
     /// `StartStreamEncryption`, once and at once, dated `reserved`.
@@ -83,6 +85,7 @@ impl Kinesis {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let operation = Operation::StartStreamEncryption;
@@ -97,9 +100,9 @@ impl Kinesis {
         let request = self.client(&stream.region).start_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
         self.calls
-            .at_once(&Quota::of(operation, stream), by, async |session| {
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(signed.time_source(dated(reserved)));
+            .at_once(&Quota::of(operation, stream), by, signer, async |session| {
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(overrides.time_source(dated(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
@@ -112,6 +115,7 @@ impl Kinesis {
         stream: &StreamArn,
         in_force: Option<&Key>,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let operation = Operation::StopStreamEncryption;
@@ -123,9 +127,9 @@ impl Kinesis {
         let request = self.client(&stream.region).stop_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
         self.calls
-            .at_once(&Quota::of(operation, stream), by, async |session| {
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(signed.time_source(dated(reserved)));
+            .at_once(&Quota::of(operation, stream), by, signer, async |session| {
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(overrides.time_source(dated(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
@@ -138,15 +142,16 @@ impl Kinesis {
         stream: &StreamArn,
         record: &str,
         by: &Principal,
+        signer: &Signer,
     ) -> Result<bool, Fault> {
         let operation = Operation::PutKinesisRecord;
         let request = self.client(&stream.region).put_record().stream_arn(stream.to_string());
         let request = request.partition_key(PARTITION_KEY).data(Blob::new(record));
         let answer = self
             .calls
-            .once(&Quota::of(operation, stream), by, async |session| {
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(signed);
+            .once(&Quota::of(operation, stream), by, signer, async |session| {
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(overrides);
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;

@@ -65,8 +65,8 @@ impl Kms {
         let answer = self
             .calls
             .read(&quota, by, urgency, async |session| {
-                let signed = Builder::default().credentials_provider(session.credentials);
-                let request = request.clone().customize().config_override(signed);
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.clone().customize().config_override(overrides);
                 request.send().await.map_err(|error| fault(DESCRIBE, &error))
             })
             .await;

@@ -23,13 +23,13 @@ pub trait Streams: Send + Sync + 'static {
     /// is dated wrongly, so an answer shows that the clock is right.
     fn answers(&self) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// One look at a stream; nothing, if AWS does not know it.
+    /// One look at a stream, and what signed it; nothing, if AWS does not know the stream.
     fn look(
         &self,
         stream: &StreamArn,
         by: &Principal,
         urgency: Urgency,
-    ) -> impl Future<Output = Result<Option<Look>, Fault>> + Send;
+    ) -> impl Future<Output = Result<Option<(Look, Signer)>, Fault>> + Send;
 
     /// What KMS says of a key, in the stream's region; nothing, if KMS does not know it.
     fn key(
@@ -41,10 +41,21 @@ pub trait Streams: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<KeyFacts>, Fault>> + Send;
 
     /// Waits until the pacer lets a Start or Stop go. Asked for before the call is reserved, so that the reservation is
-    /// not old when the call is sent; `start` and `stop` do not wait.
-    fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) -> impl Future<Output = ()> + Send;
+    /// not old when the call is sent; `start` and `stop` do not wait. Returns whether `signer` would still sign the call: where
+    /// other credentials would, the stream is to be looked at with those.
+    fn turn(
+        &self,
+        stream: &StreamArn,
+        action: Action,
+        by: &Principal,
+        signer: &Signer,
+    ) -> impl Future<Output = bool> + Send;
 
     /// Asks AWS to encrypt the stream with this key: once, at once, without retry. `Ok` means accepted, not done.
+    ///
+    /// Only `signer`, which signed the look, signs the call; where it does not sign any more, nothing is sent. Firehose knows a
+    /// stream by its name in the account of the credentials: with those of another account, the call would change that
+    /// account's stream of the same name.
     ///
     /// The request is dated `reserved`, the time at which the ledger holds the call. AWS refuses what is dated more than 15
     /// minutes off its own clock: so wherever the process is paused and whatever becomes of its clock, a call arrives near
@@ -54,32 +65,47 @@ pub trait Streams: Send + Sync + 'static {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Asks AWS to stop encrypting: once, at once, without retry, dated as [`start`](Self::start) is. Kinesis wants to be told
-    /// the key in force.
+    /// Asks AWS to stop encrypting: once, at once, without retry, signed and dated as [`start`](Self::start) is. Kinesis wants
+    /// to be told the key in force.
     fn stop(
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> impl Future<Output = Result<(), Fault>> + Send;
 
-    /// Writes one record and tells whether AWS says that it was encrypted.
+    /// Writes one record, signed as [`start`](Self::start) is, and tells whether AWS says that it was encrypted.
     fn put_record(
         &self,
         stream: &StreamArn,
         record: &str,
         by: &Principal,
+        signer: &Signer,
     ) -> impl Future<Output = Result<bool, Fault>> + Send;
+}
 
-    /// How old the session is whose credentials the next call would use, at least; nothing for credentials without a session.
-    fn session_age(
-        &self,
-        by: &Principal,
-    ) -> impl Future<Output = Result<Option<SignedDuration>, Fault>> + Send;
+/// The credentials that signed a look. They stand for an account, whatever the operator's credentials have become since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signer {
+    /// The [access key's id](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html): one session has it,
+    /// and no other. It is no secret.
+    pub access_key_id: String,
+    /// How old its session was, at least; nothing for credentials without a session.
+    pub session_age: Option<SignedDuration>,
+}
+
+impl Signer {
+    /// Whether the same credentials sign as for `other`.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        self.access_key_id == other.access_key_id
+    }
 }
 
 /// Whose credentials the operator has.

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::calls::Calls;
 use super::credentials::Clock;
 use super::pacing::Pacer;
+use super::port::Signer;
 use super::requests::Requests;
 use super::sessions::Sessions;
 use crate::model::principal::{Principal, Role};
@@ -170,6 +171,11 @@ pub(super) fn calls_of(sts: &Recorded, clock: Clock) -> Calls {
 }
 
 /// The operator's own credentials, on behalf of a resource.
+/// What signs with [`credentials`].
+pub(super) fn signer() -> Signer {
+    Signer { access_key_id: credentials().access_key_id().to_owned(), session_age: None }
+}
+
 pub(super) fn somebody() -> Principal {
     Principal { role: None, namespace: "data".to_owned(), resource: "orders".to_owned() }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::Aws;
 use super::pacing::Pacer;
 use super::port::{Streams, Urgency};
-use super::recorded::{Recorded, somebody};
+use super::recorded::{Recorded, signer, somebody};
 use crate::api::ledger::Action;
 use crate::model::fault::Fault;
 use crate::model::key::{Key, KeyFacts, KeyName};
@@ -98,12 +98,12 @@ async fn understood(aws: &Aws, recording: &str, operation: &str) -> Value {
     let accepted = |()| json!({"outcome": "Accepted"});
     let answer = match operation {
         "DescribeDeliveryStream" | "DescribeStreamSummary" => {
-            looked(stream, aws.look(stream, &by, Urgency::Drift).await)
+            looked(stream, aws.look(stream, &by, Urgency::Drift).await.map(|seen| seen.map(|(look, _)| look)))
         }
-        "StartStreamEncryption" => aws.start(stream, &Key::AwsOwned, &by, now).await.map(accepted),
-        "StopStreamEncryption" => aws.stop(stream, Some(&Key::AwsOwned), &by, now).await.map(accepted),
+        "StartStreamEncryption" => aws.start(stream, &Key::AwsOwned, &by, &signer(), now).await.map(accepted),
+        "StopStreamEncryption" => aws.stop(stream, Some(&Key::AwsOwned), &by, &signer(), now).await.map(accepted),
         "PutRecord" => {
-            aws.put_record(stream, "marked", &by).await.map(|encrypted| json!({ "encrypted": encrypted }))
+            aws.put_record(stream, "marked", &by, &signer()).await.map(|encrypted| json!({ "encrypted": encrypted }))
         }
         "DescribeKey" => {
             aws.key(stream, &KeyName::Arn(KEY.parse().unwrap()), &by, Urgency::Drift).await.map(described)
@@ -147,7 +147,10 @@ async fn kinesis_start_is_the_recorded_request() {
     let request = &recordings()["kinesis-start-request"]["means"]["request"];
     let recorded = Recorded::answers([(200, "")]);
     let by = somebody();
-    aws(&recorded).start(&CLICKS.parse().unwrap(), &Key::AwsOwned, &by, Timestamp::UNIX_EPOCH).await.unwrap();
+    aws(&recorded)
+        .start(&CLICKS.parse().unwrap(), &Key::AwsOwned, &by, &signer(), Timestamp::UNIX_EPOCH)
+        .await
+        .unwrap();
     let [sent] = recorded.sent().try_into().unwrap();
     // CloudTrail spells the members of a request with a small letter.
     let expected = json!({

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::book::Book;
 use super::memory::Visit;
@@ -11,6 +11,7 @@ use super::records::RecordError;
 use super::resolve::Subject;
 use crate::api::condition::{ConditionType, find};
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use crate::aws::Signer;
 use crate::model::claims;
 use crate::model::decision::{Input, Seen};
 use crate::model::fault::Fault;
@@ -33,8 +34,8 @@ pub(super) struct Case {
     pub(super) sight: Sight,
     /// When it was looked at in this visit, on the steady clock.
     pub(super) looked: Duration,
-    /// How old the session is.
-    pub(super) session_age: Option<SignedDuration>,
+    /// What signed that look. Nothing else may sign what follows it.
+    pub(super) signer: Option<Signer>,
     /// The active key, whichever key is asked for, and what is wrong with it: what KMS answered with the look, else what the
     /// status reports.
     pub(super) active_key: Option<(KeyArn, Option<KeyProblem>)>,
@@ -92,7 +93,7 @@ impl Case {
                 before(&resource.metadata, resource.status.as_ref(), &visit).and_then(reported_loss)
             }
         };
-        Self { now, subject, book, sight, looked: Duration::ZERO, session_age: None, active_key, visit }
+        Self { now, subject, book, sight, looked: Duration::ZERO, signer: None, active_key, visit }
     }
 
     /// The decision's input.
@@ -117,7 +118,7 @@ impl Case {
                 Sight::At { at, observation, .. } => Seen::At(*at, observation),
             },
             active_key_problem: None,
-            session_age: self.session_age,
+            session_age: self.signer.as_ref().and_then(|signer| signer.session_age),
             waiting: self.visit.waiting,
             drift_interval: self.subject.drift_interval,
         }

@@ -17,7 +17,7 @@ use super::records::{Happening, RecordError, Records};
 use super::resolve::permission;
 use crate::api::ledger::{Action, Target};
 use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::Streams;
+use crate::aws::{Signer, Streams};
 use crate::model::decision::{self, Wanted};
 use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::Key;
@@ -27,16 +27,18 @@ use crate::model::message;
 /// Longer than it may take, with all deadlines used up, from the resolving to the ledger: the process was paused meanwhile.
 const PAUSED: Duration = Duration::from_mins(2);
 
-/// Waits for the call's turn. False: it took so long that what was seen before is old, and must be looked at again.
+/// Waits for the call's turn. False: it took so long that what was seen before is old, or the operator has other credentials by
+/// now; the stream must be looked at again.
 pub(super) async fn turn<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     case: &Case,
     reservation: &Reservation,
 ) -> bool {
-    let subject = &case.subject;
-    operator.aws.turn(&subject.stream, reservation.target.action, &subject.principal).await;
+    let (subject, Some(signer)) = (&case.subject, &case.signer) else { return false };
+    let (stream, by) = (&subject.stream, &subject.principal);
+    let signs = operator.aws.turn(stream, reservation.target.action, by, signer).await;
     let steady = operator.clock.steady();
-    steady.saturating_sub(case.looked) <= FRESH && case.resolved_before(steady) <= FRESH
+    signs && steady.saturating_sub(case.looked) <= FRESH && case.resolved_before(steady) <= FRESH
 }
 
 /// Makes the call that was decided. [`RecordError::Conflict`]: the decision does not hold any more, and nothing was sent; or
@@ -56,7 +58,9 @@ pub(super) async fn call<A: Streams, R: Records>(
 
     let in_force_before = case.book.spec.in_force.clone();
     let reserved = operator.clock.now();
-    let Some(proven) = case.proven() else { return Err(RecordError::Conflict) };
+    let (Some(proven), Some(signer)) = (case.proven(), case.signer.clone()) else {
+        return Err(RecordError::Conflict);
+    };
     case.now = reserved;
     if !decision::budget(&case.input()).has_room() {
         // The clock was set since the decision.
@@ -71,7 +75,7 @@ pub(super) async fn call<A: Streams, R: Records>(
         Err(not_sent(&stream, target.action))
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = reservation.correction, "calling");
-        send(operator, case, target, reserved).await
+        send(operator, case, target, &signer, reserved).await
     };
     match &outcome {
         Ok(()) => info!(%stream, call = id, "accepted"),
@@ -120,15 +124,17 @@ pub(super) async fn note<A: Streams, R: Records>(
     case.book.save(&operator.records).await
 }
 
-/// Writes one record and reads whether it was encrypted.
+/// Writes one record and reads whether it was encrypted. What signed the look signs the record, as with a call: it would else
+/// go to another account's stream.
 pub(super) async fn verify<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     resource: &StreamEncryption,
     case: &mut Case,
 ) {
+    let Some(signer) = &case.signer else { return };
     let me = super::book::owner(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
-    match operator.aws.put_record(&case.subject.stream, &record, &case.subject.principal).await {
+    match operator.aws.put_record(&case.subject.stream, &record, &case.subject.principal, signer).await {
         Ok(true) => case.subject.intent.verified = Some(operator.clock.now()),
         Ok(false) => info!(stream = %case.subject.stream, "a record was not encrypted yet"),
         Err(fault) => {
@@ -141,17 +147,18 @@ async fn send<A: Streams, R: Records>(
     operator: &Operator<A, R>,
     case: &Case,
     target: &Target,
+    signer: &Signer,
     reserved: Timestamp,
 ) -> Result<(), Fault> {
     let (stream, by) = (&case.subject.stream, &case.subject.principal);
     match (target.action, &case.subject.intent.wanted) {
-        (Action::Start, Wanted::Key(key)) => operator.aws.start(stream, key, by, reserved).await,
+        (Action::Start, Wanted::Key(key)) => operator.aws.start(stream, key, by, signer, reserved).await,
         (Action::Start, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => {
-            operator.aws.start(stream, &Key::AwsOwned, by, reserved).await
+            operator.aws.start(stream, &Key::AwsOwned, by, signer, reserved).await
         }
         (Action::Stop, _) => {
             let in_force = case.book.spec.in_force.as_ref().and_then(|known| known.key.as_ref());
-            operator.aws.stop(stream, in_force.map(Key::of).as_ref(), by, reserved).await
+            operator.aws.stop(stream, in_force.map(Key::of).as_ref(), by, signer, reserved).await
         }
     }
 }

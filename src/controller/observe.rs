@@ -70,17 +70,17 @@ async fn look<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case
     case.looked = operator.clock.steady();
     let by = &case.subject.principal;
     let seen = operator.aws.look(&case.subject.stream, by, urgency(case)).await;
-    let session_age = operator.aws.session_age(by).await;
     case.now = operator.clock.now();
-    match (seen, session_age) {
-        (Ok(look), Ok(age)) => {
+    match seen {
+        Ok(seen) => {
+            let (look, signer) = seen.unzip();
             if let Some(Shown::Failed { reason, details, .. }) = look.as_ref().map(|look| &look.encryption) {
                 debug!(stream = %case.subject.stream, reason, details, "AWS shows a failure");
             }
-            case.session_age = age;
+            case.signer = signer;
             case.sight = Sight::of(&case.subject, at, look, true);
         }
-        (Err(fault), _) | (_, Err(fault)) => {
+        Err(fault) => {
             warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "AWS could not be asked");
             case.sight = Sight::Failed(fault);
         }

@@ -1,13 +1,13 @@
 //! The two ports, counted: they hand on every request as it is, and count what came of looks, calls and transitions.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Metrics;
 use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::aws::{Identity, Streams, Urgency};
+use crate::aws::{Identity, Signer, Streams, Urgency};
 use crate::controller::records::{ENCRYPTION_LEFT_ON, Happening, RecordError, Records, ReferencedKey};
 use crate::model::fault::Fault;
 use crate::model::key::{Key, KeyFacts, KeyName};
@@ -51,7 +51,7 @@ impl<P: Streams> Streams for Counted<P> {
         stream: &StreamArn,
         by: &Principal,
         urgency: Urgency,
-    ) -> Result<Option<Look>, Fault> {
+    ) -> Result<Option<(Look, Signer)>, Fault> {
         let look = self.port.look(stream, by, urgency).await;
         self.metrics.look(stream.service, look.is_ok());
         look
@@ -62,9 +62,10 @@ impl<P: Streams> Streams for Counted<P> {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        let outcome = self.port.start(stream, key, by, reserved).await;
+        let outcome = self.port.start(stream, key, by, signer, reserved).await;
         self.call(stream, Action::Start, outcome)
     }
 
@@ -73,9 +74,10 @@ impl<P: Streams> Streams for Counted<P> {
         stream: &StreamArn,
         in_force: Option<&Key>,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        let outcome = self.port.stop(stream, in_force, by, reserved).await;
+        let outcome = self.port.stop(stream, in_force, by, signer, reserved).await;
         self.call(stream, Action::Stop, outcome)
     }
 
@@ -93,16 +95,18 @@ impl<P: Streams> Streams for Counted<P> {
         self.port.key(stream, name, by, urgency).await
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) {
-        self.port.turn(stream, action, by).await;
+    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal, signer: &Signer) -> bool {
+        self.port.turn(stream, action, by, signer).await
     }
 
-    async fn put_record(&self, stream: &StreamArn, record: &str, by: &Principal) -> Result<bool, Fault> {
-        self.port.put_record(stream, record, by).await
-    }
-
-    async fn session_age(&self, by: &Principal) -> Result<Option<SignedDuration>, Fault> {
-        self.port.session_age(by).await
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        by: &Principal,
+        signer: &Signer,
+    ) -> Result<bool, Fault> {
+        self.port.put_record(stream, record, by, signer).await
     }
 }
 

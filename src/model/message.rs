@@ -174,6 +174,9 @@ fn unanswered(action: &str, code: Option<&str>) -> String {
         Some("NotSent") => {
             "The operator was paused, and the call was not sent. It tries again by itself.".to_owned()
         }
+        Some("SignerChanged") => {
+            "The operator's AWS credentials changed just before the call, and the call was not sent. It tries again by itself.".to_owned()
+        }
         Some("UnreadableAnswer") => format!(
             "AWS's answer to {action} cannot be read. Look at the operator's endpoint and proxy; it tries again by itself."
         ),

@@ -11,10 +11,11 @@ use aws_credential_types::credential_fn::provide_credentials_fn;
 use aws_sdk_sts::config::SharedHttpClient;
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_http_client::test_util::NeverClient;
+use jiff::SignedDuration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::super::recorded::{Recorded, assuming, credentials, somebody};
+use super::super::recorded::{Recorded, assuming, credentials, signer, somebody};
 use super::*;
 use crate::model::fault::{Class, Operation as Op};
 use crate::model::key::{KeyArn, KeyProblem};
@@ -41,8 +42,19 @@ async fn aws(http_client: SharedHttpClient) -> Aws {
     Aws::over(loader.load().await, ours().region, Pacer::new(ours().share), Arc::new(SystemTime::now))
 }
 
-/// Sends the operation. A look that finds nothing counts as its fault.
+/// What would sign a call for `by` now; where nothing would, somebody.
+async fn signer_of(aws: &Aws, by: &Principal) -> Signer {
+    aws.calls.session(Op::GetCallerIdentity, by).await.map_or_else(|_| signer(), |session| session.signer())
+}
+
+/// Sends the operation, a call with whatever signs by then. A look that finds nothing counts as its fault.
 async fn ask(aws: &Aws, operation: Op) -> Result<(), Fault> {
+    let signer = if reads(operation) { signer() } else { signer_of(aws, &somebody()).await };
+    ask_signed(aws, operation, &signer).await
+}
+
+/// The same, a call after a look that `signer` signed.
+async fn ask_signed(aws: &Aws, operation: Op, signer: &Signer) -> Result<(), Fault> {
     let (firehose, kinesis) = (stream(Service::Firehose), stream(Service::Kinesis));
     let missing = || Fault { operation, class: Class::NotFound, code: None, message: String::new() };
     let key = Key::Customer(customer());
@@ -58,15 +70,19 @@ async fn ask(aws: &Aws, operation: Op) -> Result<(), Fault> {
             aws.key(&firehose, &name, &somebody(), Urgency::Drift).await?.map(drop).ok_or_else(missing)
         }
         Op::StartDeliveryStreamEncryption => {
-            aws.start(&firehose, &key, &somebody(), Timestamp::UNIX_EPOCH).await
+            aws.start(&firehose, &key, &somebody(), signer, Timestamp::UNIX_EPOCH).await
         }
         Op::StopDeliveryStreamEncryption => {
-            aws.stop(&firehose, None, &somebody(), Timestamp::UNIX_EPOCH).await
+            aws.stop(&firehose, None, &somebody(), signer, Timestamp::UNIX_EPOCH).await
         }
-        Op::StartStreamEncryption => aws.start(&kinesis, &key, &somebody(), Timestamp::UNIX_EPOCH).await,
-        Op::StopStreamEncryption => aws.stop(&kinesis, None, &somebody(), Timestamp::UNIX_EPOCH).await,
-        Op::PutFirehoseRecord => aws.put_record(&firehose, "marked", &somebody()).await.map(drop),
-        Op::PutKinesisRecord => aws.put_record(&kinesis, "marked", &somebody()).await.map(drop),
+        Op::StartStreamEncryption => {
+            aws.start(&kinesis, &key, &somebody(), signer, Timestamp::UNIX_EPOCH).await
+        }
+        Op::StopStreamEncryption => {
+            aws.stop(&kinesis, None, &somebody(), signer, Timestamp::UNIX_EPOCH).await
+        }
+        Op::PutFirehoseRecord => aws.put_record(&firehose, "marked", &somebody(), signer).await.map(drop),
+        Op::PutKinesisRecord => aws.put_record(&kinesis, "marked", &somebody(), signer).await.map(drop),
         Op::GetCallerIdentity => aws.identity().await.map(drop),
         Op::AssumeRole => aws.look(&firehose, &assuming("orders"), Urgency::Drift).await.map(drop),
     }
@@ -349,15 +365,15 @@ async fn a_call_waits_in_turn_and_not_in_start() {
     let aws = aws(recorded.http_client()).await;
     let start = Instant::now();
     for _ in 0..4 {
-        aws.turn(&stream(Service::Firehose), Action::Start, &somebody()).await;
+        assert!(aws.turn(&stream(Service::Firehose), Action::Start, &somebody(), &signer()).await);
     }
     for _ in 0..9 {
-        aws.start(&stream(Service::Firehose), &Key::AwsOwned, &somebody(), Timestamp::UNIX_EPOCH)
+        aws.start(&stream(Service::Firehose), &Key::AwsOwned, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
             .await
             .unwrap();
     }
     assert_eq!(start.elapsed(), Duration::ZERO);
-    aws.turn(&stream(Service::Firehose), Action::Start, &somebody()).await;
+    assert!(aws.turn(&stream(Service::Firehose), Action::Start, &somebody(), &signer()).await);
     assert!(start.elapsed() >= Duration::from_secs(1));
 }
 
@@ -406,14 +422,13 @@ async fn over_two_days_no_start_goes_out_in_a_session_older_than_six_hours() {
     for now in (0..48 * 60).step_by(10) {
         minutes.0.store(now, Ordering::Relaxed);
         let (stream, key) = (stream(Service::Firehose), Key::Customer(customer()));
-        aws.start(&stream, &key, &somebody(), minutes.now().try_into().unwrap()).await.unwrap();
+        let signer = signer_of(&aws, &somebody()).await;
+        aws.start(&stream, &key, &somebody(), &signer, minutes.now().try_into().unwrap()).await.unwrap();
         let made: u64 =
             recorded.sent().last().unwrap().access_key_id.strip_prefix("ASIA").unwrap().parse().unwrap();
         assert!(now - made <= 5 * 60, "{now} {made}");
-        assert_eq!(
-            aws.session_age(&somebody()).await,
-            Ok(Some(SignedDuration::from_mins(i64::try_from(now - made).unwrap())))
-        );
+        let age = SignedDuration::from_mins(i64::try_from(now - made).unwrap());
+        assert_eq!(signer.session_age, Some(age));
         sessions.insert(made);
     }
     // One in five hours, not one for each call.
@@ -440,7 +455,10 @@ async fn a_session_that_nobody_renews_is_refused_for_firehose_with_a_customers_k
             }
         }
     }
-    aws.start(&stream(Service::Firehose), &Key::AwsOwned, &somebody(), Timestamp::UNIX_EPOCH).await.unwrap();
+    let signer = signer_of(&aws, &somebody()).await;
+    aws.start(&stream(Service::Firehose), &Key::AwsOwned, &somebody(), &signer, Timestamp::UNIX_EPOCH)
+        .await
+        .unwrap();
     ask(&aws, Op::StartStreamEncryption).await.unwrap();
     ask(&aws, Op::StopDeliveryStreamEncryption).await.unwrap();
 }
@@ -466,8 +484,8 @@ async fn a_read_is_dated_by_the_operators_own_clock_and_a_call_by_its_reservatio
         let stream = stream(service);
         for _ in 0..2 {
             aws.look(&stream, &somebody(), Urgency::Drift).await.unwrap_err();
-            aws.start(&stream, &Key::AwsOwned, &somebody(), reserved).await.unwrap_err();
-            aws.stop(&stream, None, &somebody(), reserved).await.unwrap_err();
+            aws.start(&stream, &Key::AwsOwned, &somebody(), &signer(), reserved).await.unwrap_err();
+            aws.stop(&stream, None, &somebody(), &signer(), reserved).await.unwrap_err();
         }
     }
     let one_round = ["20251121T000000Z", "20251120T235955Z", "20251120T235955Z"];

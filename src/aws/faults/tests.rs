@@ -8,7 +8,7 @@ use super::super::firehose::Firehose;
 use super::super::kinesis::Kinesis;
 use super::super::kms::Kms;
 use super::super::port::Urgency;
-use super::super::recorded::{Answer as Recording, Recorded, calls, somebody};
+use super::super::recorded::{Answer as Recording, Recorded, calls, signer, somebody};
 use super::*;
 use crate::model::key::{Key, KeyName};
 use crate::model::observation::Shown;
@@ -43,15 +43,23 @@ async fn change(recorded: &Recorded, operation: Operation) -> Result<(), Fault> 
     let key = Key::Customer(KEY.parse().unwrap());
     match operation {
         Operation::StartDeliveryStreamEncryption => {
-            firehose(recorded).start(&firehose_stream(), &key, &somebody(), Timestamp::UNIX_EPOCH).await
+            firehose(recorded)
+                .start(&firehose_stream(), &key, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+                .await
         }
         Operation::StopDeliveryStreamEncryption => {
-            firehose(recorded).stop(&firehose_stream(), &somebody(), Timestamp::UNIX_EPOCH).await
+            firehose(recorded).stop(&firehose_stream(), &somebody(), &signer(), Timestamp::UNIX_EPOCH).await
         }
         Operation::StartStreamEncryption => {
-            kinesis(recorded).start(&kinesis_stream(), &key, &somebody(), Timestamp::UNIX_EPOCH).await
+            kinesis(recorded)
+                .start(&kinesis_stream(), &key, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+                .await
         }
-        _ => kinesis(recorded).stop(&kinesis_stream(), Some(&key), &somebody(), Timestamp::UNIX_EPOCH).await,
+        _ => {
+            kinesis(recorded)
+                .stop(&kinesis_stream(), Some(&key), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+                .await
+        }
     }
 }
 
@@ -224,7 +232,7 @@ proptest! {
             },
         }});
         let recorded = Recorded::raw(vec![answer(200, &description.to_string()); 5]);
-        if let Ok(Some(look)) = run(firehose(&recorded).look(&firehose_stream(), &somebody(), Urgency::Drift)) {
+        if let Ok(Some((look, _))) = run(firehose(&recorded).look(&firehose_stream(), &somebody(), Urgency::Drift)) {
             prop_assert!(look.state_word.len() <= LONGEST_CODE);
             prop_assert!(look.source.is_none_or(|source| source.len() <= LONGEST_CODE));
             match look.encryption {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::recorded::{Recorded, calls, somebody};
+use super::super::recorded::{Recorded, calls, signer, somebody};
 use super::*;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -30,7 +30,7 @@ fn described(status: &str, source: &str, encryption: &Value) -> String {
 
 async fn look_at(body: String) -> Look {
     let recorded = Recorded::answers([(200, body)]);
-    firehose(&recorded).look(&orders(), &somebody(), Urgency::Drift).await.unwrap().unwrap()
+    firehose(&recorded).look(&orders(), &somebody(), Urgency::Drift).await.unwrap().unwrap().0
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +159,10 @@ async fn start_always_says_which_type_of_key_it_wants() {
         (Key::Customer(KEY.parse().unwrap()), json!({"KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY})),
     ] {
         let recorded = Recorded::answers([(200, "{}")]);
-        firehose(&recorded).start(&orders(), &key, &somebody(), Timestamp::UNIX_EPOCH).await.unwrap();
+        firehose(&recorded)
+            .start(&orders(), &key, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap();
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.operation, "StartDeliveryStreamEncryption");
         assert_eq!(sent.host, "firehose.eu-west-1.amazonaws.com");
@@ -174,7 +177,7 @@ async fn start_always_says_which_type_of_key_it_wants() {
 async fn a_key_without_an_arn_is_never_asked_for() {
     let recorded = Recorded::default();
     let fault = firehose(&recorded)
-        .start(&orders(), &Key::Unresolved("x".to_owned()), &somebody(), Timestamp::UNIX_EPOCH)
+        .start(&orders(), &Key::Unresolved("x".to_owned()), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
         .await
         .unwrap_err();
     assert_eq!((fault.class, recorded.sent().len()), (Class::Invalid, 0));
@@ -183,7 +186,7 @@ async fn a_key_without_an_arn_is_never_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn stop_names_the_stream() {
     let recorded = Recorded::answers([(200, "{}")]);
-    firehose(&recorded).stop(&orders(), &somebody(), Timestamp::UNIX_EPOCH).await.unwrap();
+    firehose(&recorded).stop(&orders(), &somebody(), &signer(), Timestamp::UNIX_EPOCH).await.unwrap();
     let [sent] = recorded.sent().try_into().unwrap();
     assert_eq!(sent.operation, "StopDeliveryStreamEncryption");
     assert_eq!(sent.body, json!({"DeliveryStreamName": "orders"}));
@@ -197,7 +200,10 @@ async fn only_an_answer_that_says_so_proves_that_a_record_was_encrypted() {
         (json!({"RecordId": "1"}), false),
     ] {
         let recorded = Recorded::answers([(200, answer.to_string())]);
-        assert_eq!(firehose(&recorded).put_record(&orders(), "marked", &somebody()).await, Ok(encrypted));
+        assert_eq!(
+            firehose(&recorded).put_record(&orders(), "marked", &somebody(), &signer()).await,
+            Ok(encrypted)
+        );
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.body, json!({"DeliveryStreamName": "orders", "Record": {"Data": "bWFya2Vk"}}));
     }

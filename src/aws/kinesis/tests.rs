@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::recorded::{Recorded, assuming, calls, calls_of, session, somebody};
+use super::super::recorded::{Recorded, assuming, calls, calls_of, session, signer, somebody};
 use super::*;
 
 const ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -75,7 +75,7 @@ async fn every_form_in_which_kinesis_names_a_key_is_read() {
         (kms("not a key"), None, None, unresolved("not a key")),
     ] {
         let recorded = Recorded::answers([summary("ACTIVE", &encryption)].into_iter().chain(answer_of_kms));
-        let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
+        let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap().0;
         assert_eq!(look.encryption, shown, "{encryption}");
         let asked: Vec<Value> = recorded.sent().into_iter().skip(1).map(|sent| sent.body).collect();
         assert_eq!(
@@ -124,7 +124,7 @@ async fn kms_is_asked_once_whether_aws_manages_a_key() {
     let recorded = Recorded::answers([shown(), key_metadata("AWS"), shown(), shown()]);
     let kinesis = kinesis(&recorded);
     for _ in 0..3 {
-        let look = kinesis.look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
+        let look = kinesis.look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap().0;
         assert_eq!(look.encryption, Shown::On(Key::AwsOwned));
     }
     assert_eq!(recorded.operations().iter().filter(|operation| *operation == "DescribeKey").count(), 1);
@@ -140,7 +140,7 @@ async fn the_stream_itself_is_read_by_its_arn() {
         ("FROZEN", StreamState::Unrecognized),
     ] {
         let recorded = Recorded::answers([summary(word, &json!({"EncryptionType": "NONE"}))]);
-        let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
+        let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap().0;
         assert_eq!((look.state, look.state_word.as_str()), (state, word));
         assert_eq!((look.arn, look.source), (clicks(), None));
         assert_eq!(look.created, Some("2025-11-21T00:00:00Z".parse().unwrap()));
@@ -157,7 +157,7 @@ async fn retention_that_kinesis_does_not_show_is_the_longest() {
     let body = body.replace("\"RetentionPeriodHours\":24,", "");
     assert!(!body.contains("Retention"));
     let recorded = Recorded::answers([(status, body)]);
-    let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap();
+    let look = kinesis(&recorded).look(&clicks(), &somebody(), Urgency::Drift).await.unwrap().unwrap().0;
     assert_eq!(look.retention, longest_retention(Service::Kinesis));
 }
 
@@ -171,7 +171,10 @@ async fn a_stream_that_kinesis_does_not_know_is_no_fault() {
 async fn start_names_the_key_by_arn_or_by_the_alias_of_kinesis() {
     for (key, key_id) in [(Key::AwsOwned, "alias/aws/kinesis"), (Key::Customer(KEY.parse().unwrap()), KEY)] {
         let recorded = Recorded::answers([(200, "")]);
-        kinesis(&recorded).start(&clicks(), &key, &somebody(), Timestamp::UNIX_EPOCH).await.unwrap();
+        kinesis(&recorded)
+            .start(&clicks(), &key, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap();
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.operation, "StartStreamEncryption");
         assert_eq!(
@@ -181,7 +184,7 @@ async fn start_names_the_key_by_arn_or_by_the_alias_of_kinesis() {
     }
     let recorded = Recorded::default();
     let fault = kinesis(&recorded)
-        .start(&clicks(), &Key::Unresolved("x".to_owned()), &somebody(), Timestamp::UNIX_EPOCH)
+        .start(&clicks(), &Key::Unresolved("x".to_owned()), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
         .await
         .unwrap_err();
     assert_eq!((fault.class, recorded.sent().len()), (Class::Invalid, 0));
@@ -199,7 +202,7 @@ async fn stop_names_the_key_in_force() {
     ] {
         let recorded = Recorded::answers([(200, "")]);
         kinesis(&recorded)
-            .stop(&clicks(), in_force.as_ref(), &somebody(), Timestamp::UNIX_EPOCH)
+            .stop(&clicks(), in_force.as_ref(), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
             .await
             .unwrap();
         let [sent] = recorded.sent().try_into().unwrap();
@@ -222,7 +225,10 @@ async fn only_an_answer_that_says_so_proves_that_a_record_was_encrypted() {
         answer["ShardId"] = json!("shardId-000000000000");
         answer["SequenceNumber"] = json!("1");
         let recorded = Recorded::answers([(200, answer.to_string())]);
-        assert_eq!(kinesis(&recorded).put_record(&clicks(), "marked", &somebody()).await, Ok(encrypted));
+        assert_eq!(
+            kinesis(&recorded).put_record(&clicks(), "marked", &somebody(), &signer()).await,
+            Ok(encrypted)
+        );
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.body["PartitionKey"], json!(PARTITION_KEY));
         assert_eq!(sent.body["StreamARN"], json!(clicks().to_string()));

@@ -272,6 +272,7 @@ fn a_call_refused_for_its_credentials_is_told_by_its_code() {
         ("ExpiredTokenException", Class::CredentialsRejected, "has ended"),
         ("SessionTooOld", Class::NoCredentials, "older than 6 hours"),
         ("NotSent", Class::Transient, "paused"),
+        ("SignerChanged", Class::Transient, "credentials changed"),
     ] {
         let refused = seen(Observation::Off).calls().refused(class, code).after(1).sees(Observation::Off);
         let decision = refused.decide();

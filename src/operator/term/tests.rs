@@ -14,7 +14,7 @@ use crate::api::damage::{damaged, damages};
 use crate::api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryptionStatus};
-use crate::aws::{Identity, Streams, Urgency};
+use crate::aws::{Identity, Signer, Streams, Urgency};
 use crate::controller::memory::Memory;
 use crate::controller::records::{Happening, Records, ReferencedKey};
 use crate::controller::{Clock, Operator, Rules};
@@ -42,8 +42,13 @@ impl Streams for PlainText {
     async fn answers(&self) -> Result<(), Fault> {
         Ok(())
     }
-    async fn look(&self, stream: &StreamArn, _: &Principal, _: Urgency) -> Result<Option<Look>, Fault> {
-        Ok(Some(Look {
+    async fn look(
+        &self,
+        stream: &StreamArn,
+        _: &Principal,
+        _: Urgency,
+    ) -> Result<Option<(Look, Signer)>, Fault> {
+        let look = Look {
             arn: stream.clone(),
             created: None,
             source: Some("DirectPut".to_owned()),
@@ -51,7 +56,8 @@ impl Streams for PlainText {
             state_word: "ACTIVE".to_owned(),
             encryption: Shown::Off,
             retention: SignedDuration::from_hours(24),
-        }))
+        };
+        Ok(Some((look, Signer { access_key_id: "AKIDEXAMPLE".to_owned(), session_age: None })))
     }
     async fn key(
         &self,
@@ -64,8 +70,17 @@ impl Streams for PlainText {
         let (arn, state) = (arn.clone(), KeyState::Enabled);
         Ok(Some(KeyFacts { arn, state, symmetric: true, encrypts: true, aws_managed: false }))
     }
-    async fn turn(&self, _: &StreamArn, _: Change, _: &Principal) {}
-    async fn start(&self, stream: &StreamArn, _: &Key, _: &Principal, _: Timestamp) -> Result<(), Fault> {
+    async fn turn(&self, _: &StreamArn, _: Change, _: &Principal, _: &Signer) -> bool {
+        true
+    }
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        _: &Key,
+        _: &Principal,
+        _: &Signer,
+        _: Timestamp,
+    ) -> Result<(), Fault> {
         self.called.lock().unwrap().push(stream.clone());
         Ok(())
     }
@@ -74,16 +89,14 @@ impl Streams for PlainText {
         stream: &StreamArn,
         _: Option<&Key>,
         _: &Principal,
+        _: &Signer,
         _: Timestamp,
     ) -> Result<(), Fault> {
         self.called.lock().unwrap().push(stream.clone());
         Ok(())
     }
-    async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal) -> Result<bool, Fault> {
+    async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal, _: &Signer) -> Result<bool, Fault> {
         Ok(true)
-    }
-    async fn session_age(&self, _: &Principal) -> Result<Option<SignedDuration>, Fault> {
-        Ok(None)
     }
 }
 

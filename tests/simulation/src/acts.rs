@@ -205,8 +205,12 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             state.promises.clocks_set.push(now);
         }
         Happening::Credentials(replica, mistaken) => {
-            state.replicas[*replica].mistaken = *mistaken;
-            state.promises.exchanged.push(now);
+            // At once, or in the moments between the look and the call, which chance would hardly ever find.
+            if state.dice.bool() {
+                state.replicas[*replica].mistaken = *mistaken;
+            } else {
+                state.replicas[*replica].mistaken_soon = Some(*mistaken);
+            }
         }
         Happening::SessionStuck(replica, stuck) => state.replicas[*replica].stuck_session = *stuck,
         Happening::WatchLag(replica, lag) => state.replicas[*replica].watch_lag = *lag,
@@ -292,7 +296,7 @@ pub fn calm(scene: &Scene, plan: &Plan) {
     for replica in &mut state.replicas {
         replica.paused_until = replica.paused_until.min(now);
         replica.doom = None;
-        replica.mistaken = false;
+        (replica.mistaken, replica.mistaken_soon) = (false, None);
         replica.stuck_session = false;
         replica.watch_lag = SignedDuration::ZERO;
         replica.watch_frozen_until = replica.watch_frozen_until.min(now);

@@ -13,7 +13,7 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::aws::{Identity, Streams, Urgency};
+use stream_encryption_operator::aws::{Identity, Signer, Streams, Urgency};
 use stream_encryption_operator::controller::records::{Happening, RecordError, Records, ReferencedKey};
 use stream_encryption_operator::model::fault::{Class, Fault, Operation};
 use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
@@ -54,6 +54,38 @@ impl Aws {
         &self.link
     }
 
+    /// What the replica signs with.
+    #[must_use]
+    pub fn signer(&self) -> Signer {
+        let access_key_id = {
+            let state = self.link.scene.state();
+            state.replicas[self.link.process.replica].caller().access_key
+        };
+        Signer { access_key_id, session_age: self.age() }
+    }
+
+    /// Has the replica sign with other credentials, if it is their time.
+    fn exchange(&self) {
+        let mut state = self.link.scene.state();
+        let (now, number) = (state.now, self.link.process.replica);
+        if let Some(mistaken) = state.replicas[number].mistaken_soon.take() {
+            state.replicas[number].mistaken = mistaken;
+            state
+                .story
+                .tell(now, || format!("operator {number} is about to call, and its credentials change"));
+        }
+    }
+
+    /// As the operator's own adapter, it sends nothing with other credentials than those of the look.
+    fn still_signs(&self, signer: &Signer, operation: Operation) -> Result<(), Fault> {
+        if self.signer().is(signer) {
+            return Ok(());
+        }
+        self.link.scene.state().tally.fault("credentials change between look and call");
+        let code = Some("SignerChanged".to_owned());
+        Err(Fault { operation, class: Class::Transient, code, message: String::new() })
+    }
+
     /// How old the replica's session is.
     fn age(&self) -> Option<SignedDuration> {
         let state = self.link.scene.state();
@@ -67,11 +99,13 @@ impl Aws {
         stream: &StreamArn,
         key: &Key,
         as_whom: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
         dated: Option<Timestamp>,
     ) -> Result<(), Fault> {
         let by = self.link.process;
         let operation = Operation::change(stream.service, Action::Start);
+        self.still_signs(signer, operation)?;
         let age = self.age();
         let grant = stream.service == Service::Firehose && matches!(key, Key::Customer(_));
         if grant && age.is_some_and(|age| age > SignedDuration::from_mins(350)) {
@@ -100,12 +134,15 @@ impl Aws {
         stream: &StreamArn,
         in_force: Option<&Key>,
         as_whom: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
         dated: Option<Timestamp>,
     ) -> Result<(), Fault> {
         let by = self.link.process;
+        let operation = Operation::change(stream.service, Action::Stop);
+        self.still_signs(signer, operation)?;
         self.link
-            .ask_aws(Operation::change(stream.service, Action::Stop), dated, |state, caller| {
+            .ask_aws(operation, dated, |state, caller| {
                 let now = state.now;
                 let told = cloud::stop(&mut state.world, now, caller, stream, in_force);
                 let (action, key) = (Action::Stop, None);
@@ -162,9 +199,16 @@ impl Streams for Aws {
             .map(drop)
     }
 
-    async fn look(&self, stream: &StreamArn, by: &Principal, _: Urgency) -> Result<Option<Look>, Fault> {
+    async fn look(
+        &self,
+        stream: &StreamArn,
+        by: &Principal,
+        _: Urgency,
+    ) -> Result<Option<(Look, Signer)>, Fault> {
         let replica = self.link.process.replica;
-        self.link
+        let signer = self.signer();
+        let seen = self
+            .link
             .ask_aws(Operation::look(stream.service), None, |state, caller| {
                 let now = state.now;
                 state.causes(by, stream, &Act::Look);
@@ -174,7 +218,8 @@ impl Streams for Aws {
                 }
                 told
             })
-            .await
+            .await?;
+        Ok(seen.map(|look| (look, signer)))
     }
 
     async fn key(
@@ -198,7 +243,7 @@ impl Streams for Aws {
             .await
     }
 
-    async fn turn(&self, _: &StreamArn, _: Action, _: &Principal) {
+    async fn turn(&self, _: &StreamArn, _: Action, _: &Principal, signer: &Signer) -> bool {
         // The pacer is tested by itself; here it only takes its time, now and then.
         self.link
             .request(|state| {
@@ -207,6 +252,10 @@ impl Streams for Aws {
                 ((), SignedDuration::from_secs(seconds))
             })
             .await;
+        let before = self.signer().is(signer);
+        self.exchange();
+        let early = self.link.scene.state().dice.bool();
+        if early { self.signer().is(signer) } else { before }
     }
 
     async fn start(
@@ -214,9 +263,10 @@ impl Streams for Aws {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        self.start_dated(stream, key, by, reserved, Some(reserved)).await
+        self.start_dated(stream, key, by, signer, reserved, Some(reserved)).await
     }
 
     async fn stop(
@@ -224,16 +274,24 @@ impl Streams for Aws {
         stream: &StreamArn,
         in_force: Option<&Key>,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        self.stop_dated(stream, in_force, by, reserved, Some(reserved)).await
+        self.stop_dated(stream, in_force, by, signer, reserved, Some(reserved)).await
     }
 
-    async fn put_record(&self, stream: &StreamArn, _: &str, by: &Principal) -> Result<bool, Fault> {
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        _: &str,
+        by: &Principal,
+        signer: &Signer,
+    ) -> Result<bool, Fault> {
         let operation = match stream.service {
             Service::Firehose => Operation::PutFirehoseRecord,
             Service::Kinesis => Operation::PutKinesisRecord,
         };
+        self.still_signs(signer, operation)?;
         self.link
             .ask_aws(operation, None, |state, caller| {
                 let now = state.now;
@@ -241,10 +299,6 @@ impl Streams for Aws {
                 cloud::put_record(&mut state.world, now, caller, stream)
             })
             .await
-    }
-
-    async fn session_age(&self, _: &Principal) -> Result<Option<SignedDuration>, Fault> {
-        Ok(self.age())
     }
 }
 

@@ -25,9 +25,6 @@ pub use calls::{Sent, USUAL_SKEW};
 pub use words::written;
 use words::{Believed, Glimpse, ShownOf};
 
-/// How long after its credentials were exchanged an operator may send what it decided before.
-const EXCHANGE: SignedDuration = SignedDuration::from_secs(25);
-
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
@@ -88,10 +85,6 @@ pub struct Promises {
     told: BTreeMap<String, Timestamp>,
     /// What each resource's live spec has asked for, and since when, by uid.
     asked: BTreeMap<String, Vec<(Timestamp, Asked)>>,
-    /// When a replica got other credentials.
-    pub exchanged: Vec<Timestamp>,
-    /// When calls were sent, by the stream's name: some arrive later.
-    sends: Vec<(String, Timestamp)>,
     /// Since when which keys cannot be used, by ARN.
     pub unusable: BTreeMap<String, Timestamp>,
     /// When clocks were set.
@@ -143,8 +136,6 @@ impl Promises {
             touched: BTreeMap::new(),
             told: BTreeMap::new(),
             asked: BTreeMap::new(),
-            exchanged: Vec::new(),
-            sends: Vec::new(),
             unusable: BTreeMap::new(),
             clocks_set: Vec::new(),
             wild_until: Timestamp::MIN,
@@ -207,22 +198,18 @@ impl Promises {
         // What arrives late is in the log twice: when it is sent, and when it arrives.
         let is_under_way = call.fault.as_deref() == Some("Late") && call.outcome == "RequestLost";
         self.logged += usize::from(ours && about_a_stream && !is_under_way);
-        if !ours || !call.changes_encryption() {
+        let writes = call.changes_encryption() || call.operation == "PutRecord";
+        if !ours || !writes {
             return;
         }
-        // Between the look that showed whose stream it is and the call lie some seconds, in which credentials can be exchanged.
-        let exchanged = |sent: Timestamp| {
-            self.exchanged.iter().any(|at| *at <= sent && sent.duration_since(*at) < EXCHANGE)
-        };
-        let arrives_late = |name: &str, sent: Timestamp| {
-            call.target == name && call.time.duration_since(sent) <= ARRIVAL && exchanged(sent)
-        };
-        let excused =
-            || exchanged(call.time) || self.sends.iter().any(|(name, sent)| arrives_late(name, *sent));
-        if call.account != ACCOUNT && !excused() {
+        // Whatever became of its credentials since the look that showed whose stream it is.
+        if call.account != ACCOUNT {
             self.break_with("P8", call.time, || {
                 format!("{} on {} of account {}", call.operation, call.target, call.account)
             });
+        }
+        if !call.changes_encryption() {
+            return;
         }
         let starts = call.operation.starts_with("Start");
         let (kind, counts) = match call.service {

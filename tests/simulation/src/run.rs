@@ -82,6 +82,7 @@ impl<'a, P: Parts> Run<'a, P> {
             paused_until: Timestamp::MIN,
             doom: None,
             mistaken: false,
+            mistaken_soon: None,
             session: plan.sessions.then_some(BEGIN),
             stuck_session: false,
             watch_lag: SignedDuration::ZERO,

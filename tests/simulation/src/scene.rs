@@ -109,6 +109,8 @@ pub struct Condition {
     pub doom: Option<Doom>,
     /// Whether its credentials are of another account.
     pub mistaken: bool,
+    /// What that becomes when it is next about to call.
+    pub mistaken_soon: Option<bool>,
     /// When its session was made; nothing for credentials without one.
     pub session: Option<Timestamp>,
     /// Whether nobody renews its session.

@@ -87,11 +87,13 @@ pub enum Bug {
     EffectForgotten,
     /// An active key that cannot be used is ready.
     LostKeyIsReady,
+    /// A call is signed with whatever credentials there are by then.
+    SignedAnew,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::NoCompareAndSwap,
         Self::CachedResource,
         Self::SdkRetries,
@@ -124,6 +126,7 @@ impl Bug {
         Self::ClaimOutlivesPolicy,
         Self::EffectForgotten,
         Self::LostKeyIsReady,
+        Self::SignedAnew,
     ];
 
     /// What is wrong, in a line.
@@ -167,6 +170,9 @@ impl Bug {
             }
             Self::ClaimOutlivesPolicy => "the owner of a stream keeps it whatever policies say of the owner",
             Self::LostKeyIsReady => "a stream is ready though its active key is disabled or pending deletion",
+            Self::SignedAnew => {
+                "a call is signed with the credentials of its moment, and not with those of its look"
+            }
             Self::EffectForgotten => {
                 "for 30 s after a call what AWS shows is disbelieved, also once it has shown the call's effect"
             }
@@ -202,6 +208,7 @@ impl Bug {
             | Self::ForeignKey
             | Self::PoliciesReadOnce
             | Self::RoleForgotten
+            | Self::SignedAnew
             | Self::ClaimedWithoutPolicy => &["P8"],
             Self::BudgetIgnored => &["P1"],
             // What is not kept is written again at each look.

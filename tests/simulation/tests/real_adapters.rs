@@ -23,7 +23,7 @@ use simulated_aws::world::{
 use simulated_aws::{Clock, SimulatedAws};
 use simulation::cloud;
 use stream_encryption_operator::aws::pacing::Pacer;
-use stream_encryption_operator::aws::{Aws, Streams as _, Urgency};
+use stream_encryption_operator::aws::{Aws, Signer, Streams as _, Urgency};
 use stream_encryption_operator::model::fault::{Class, Fault, Operation};
 use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
 use stream_encryption_operator::model::observation::Look;
@@ -360,13 +360,18 @@ fn in_process(world: &mut World, now: Timestamp, ask: &Ask) -> Told {
 /// The same by the operator's own adapters.
 async fn over_http(aws: &Aws, now: Timestamp, ask: &Ask) -> Told {
     let by = Principal { role: None, namespace: "data".to_owned(), resource: "orders".to_owned() };
+    let signer = Signer { access_key_id: ACCESS_KEY.to_owned(), session_age: None };
     let urgency = Urgency::Call;
     match ask {
-        Ask::Look(stream) => told(aws.look(stream, &by, urgency).await, Told::Look),
+        Ask::Look(stream) => {
+            told(aws.look(stream, &by, urgency).await, |seen| Told::Look(seen.map(|(look, _)| look)))
+        }
         Ask::Key(stream, name) => told(aws.key(stream, name, &by, urgency).await, Told::Key),
-        Ask::Start(stream, key) => told(aws.start(stream, key, &by, now).await, |()| Told::Done),
-        Ask::Stop(stream, key) => told(aws.stop(stream, key.as_ref(), &by, now).await, |()| Told::Done),
-        Ask::PutRecord(stream) => told(aws.put_record(stream, "", &by).await, Told::Encrypted),
+        Ask::Start(stream, key) => told(aws.start(stream, key, &by, &signer, now).await, |()| Told::Done),
+        Ask::Stop(stream, key) => {
+            told(aws.stop(stream, key.as_ref(), &by, &signer, now).await, |()| Told::Done)
+        }
+        Ask::PutRecord(stream) => told(aws.put_record(stream, "", &by, &signer).await, Told::Encrypted),
         Ask::Identity => told(aws.identity().await, |identity| Told::Account(identity.account.to_string())),
     }
 }

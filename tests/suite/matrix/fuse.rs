@@ -14,7 +14,7 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::aws::{Identity, Streams, Urgency};
+use stream_encryption_operator::aws::{Identity, Signer, Streams, Urgency};
 use stream_encryption_operator::controller::records::{Happening, RecordError, Records, ReferencedKey};
 use stream_encryption_operator::controller::{Operator, reconcile};
 use stream_encryption_operator::model::fault::Fault;
@@ -178,7 +178,7 @@ impl<A: Streams> Streams for Fused<A> {
         stream: &StreamArn,
         by: &Principal,
         urgency: Urgency,
-    ) -> Result<Option<Look>, Fault> {
+    ) -> Result<Option<(Look, Signer)>, Fault> {
         self.1.around("look", self.0.look(stream, by, urgency)).await
     }
 
@@ -192,8 +192,8 @@ impl<A: Streams> Streams for Fused<A> {
         self.1.around("key", self.0.key(stream, name, by, urgency)).await
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) {
-        self.0.turn(stream, action, by).await;
+    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal, signer: &Signer) -> bool {
+        self.0.turn(stream, action, by, signer).await
     }
 
     async fn start(
@@ -201,10 +201,11 @@ impl<A: Streams> Streams for Fused<A> {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         self.1.sends(stream);
-        self.1.around("start", self.0.start(stream, key, by, reserved)).await
+        self.1.around("start", self.0.start(stream, key, by, signer, reserved)).await
     }
 
     async fn stop(
@@ -212,18 +213,21 @@ impl<A: Streams> Streams for Fused<A> {
         stream: &StreamArn,
         in_force: Option<&Key>,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         self.1.sends(stream);
-        self.1.around("stop", self.0.stop(stream, in_force, by, reserved)).await
+        self.1.around("stop", self.0.stop(stream, in_force, by, signer, reserved)).await
     }
 
-    async fn put_record(&self, stream: &StreamArn, record: &str, by: &Principal) -> Result<bool, Fault> {
-        self.1.around("put record", self.0.put_record(stream, record, by)).await
-    }
-
-    async fn session_age(&self, by: &Principal) -> Result<Option<SignedDuration>, Fault> {
-        self.0.session_age(by).await
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        by: &Principal,
+        signer: &Signer,
+    ) -> Result<bool, Fault> {
+        self.1.around("put record", self.0.put_record(stream, record, by, signer)).await
     }
 }
 

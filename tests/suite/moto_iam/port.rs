@@ -3,9 +3,9 @@
 //! moto never says of a record that it was encrypted, so no proof would ever succeed. Everything else passes as it is, refusals
 //! too, and nothing is asked that the operator does not ask.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::aws::{Aws, Identity, Streams, Urgency};
+use stream_encryption_operator::aws::{Aws, Identity, Signer, Streams, Urgency};
 use stream_encryption_operator::model::fault::Fault;
 use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
 use stream_encryption_operator::model::observation::Look;
@@ -29,7 +29,7 @@ impl Streams for Behind {
         stream: &StreamArn,
         by: &Principal,
         urgency: Urgency,
-    ) -> Result<Option<Look>, Fault> {
+    ) -> Result<Option<(Look, Signer)>, Fault> {
         self.0.look(stream, by, urgency).await
     }
 
@@ -43,8 +43,8 @@ impl Streams for Behind {
         self.0.key(stream, name, by, urgency).await
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) {
-        self.0.turn(stream, action, by).await;
+    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal, signer: &Signer) -> bool {
+        self.0.turn(stream, action, by, signer).await
     }
 
     async fn start(
@@ -52,9 +52,10 @@ impl Streams for Behind {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        self.0.start(stream, key, by, reserved).await
+        self.0.start(stream, key, by, signer, reserved).await
     }
 
     async fn stop(
@@ -62,16 +63,19 @@ impl Streams for Behind {
         stream: &StreamArn,
         in_force: Option<&Key>,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
-        self.0.stop(stream, in_force, by, reserved).await
+        self.0.stop(stream, in_force, by, signer, reserved).await
     }
 
-    async fn put_record(&self, stream: &StreamArn, record: &str, by: &Principal) -> Result<bool, Fault> {
-        self.0.put_record(stream, record, by).await.map(|_encrypted| true)
-    }
-
-    async fn session_age(&self, by: &Principal) -> Result<Option<SignedDuration>, Fault> {
-        self.0.session_age(by).await
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        by: &Principal,
+        signer: &Signer,
+    ) -> Result<bool, Fault> {
+        self.0.put_record(stream, record, by, signer).await.map(|_encrypted| true)
     }
 }

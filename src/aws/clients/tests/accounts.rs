@@ -91,7 +91,7 @@ fn key_of(account: &str) -> Key {
 }
 
 async fn encryption(aws: &Aws, stream: &StreamArn, by: &Principal) -> Shown {
-    let look = aws.look(stream, by, Urgency::Drift).await.unwrap().unwrap();
+    let (look, _) = aws.look(stream, by, Urgency::Drift).await.unwrap().unwrap();
     assert_eq!(look.arn, *stream);
     look.encryption
 }
@@ -104,14 +104,14 @@ async fn every_call_about_a_stream_of_another_account_is_made_in_a_session_for_i
         let stream = orders(Service::Firehose, account);
         let Key::Customer(key) = key_of(account) else { unreachable!() };
         let before = simulated.world().calls().len();
-        operator.look(&stream, &by, Urgency::Changing).await.unwrap().unwrap();
+        let (_, signer) = operator.look(&stream, &by, Urgency::Changing).await.unwrap().unwrap();
         operator.key(&stream, &KeyName::Arn(key.clone()), &by, Urgency::Changing).await.unwrap().unwrap();
-        operator.turn(&stream, Action::Start, &by).await;
-        operator.start(&stream, &Key::Customer(key), &by, simulated.now()).await.unwrap();
-        operator.put_record(&stream, "marked", &by).await.unwrap();
-        operator.stop(&stream, None, &by, simulated.now()).await.unwrap();
+        assert!(operator.turn(&stream, Action::Start, &by, &signer).await);
+        operator.start(&stream, &Key::Customer(key), &by, &signer, simulated.now()).await.unwrap();
+        operator.put_record(&stream, "marked", &by, &signer).await.unwrap();
+        operator.stop(&stream, None, &by, &signer, simulated.now()).await.unwrap();
         let kinesis = orders(Service::Kinesis, account);
-        operator.start(&kinesis, &Key::AwsOwned, &by, simulated.now()).await.unwrap();
+        operator.start(&kinesis, &Key::AwsOwned, &by, &signer, simulated.now()).await.unwrap();
 
         let calls = simulated.world().calls()[before..].to_vec();
         let [assumed, rest @ ..] = &calls[..] else { panic!("nothing was called") };
@@ -142,7 +142,8 @@ async fn streams_of_the_same_name_in_several_accounts_are_never_taken_for_one_an
     let others = OTHERS.map(|account| by_role_of(account, "orders"));
     for service in [Service::Firehose, Service::Kinesis] {
         let stream = orders(service, OTHERS[0]);
-        operator.start(&stream, &key_of(OTHERS[0]), &others[0], simulated.now()).await.unwrap();
+        let signer = signer_of(operator, &others[0]).await;
+        operator.start(&stream, &key_of(OTHERS[0]), &others[0], &signer, simulated.now()).await.unwrap();
         simulated.advance(SignedDuration::from_mins(1));
         for _ in 0..2 {
             assert_eq!(encryption(operator, &stream, &others[0]).await, Shown::On(key_of(OTHERS[0])));
@@ -161,14 +162,14 @@ async fn a_wrong_external_id_is_a_missing_right_to_assume_the_role_and_nothing_i
     for external_id in [None, Some("id-of-somebody-else".parse().unwrap())] {
         let role = Role { arn: role_of(OTHERS[0]), external_id };
         let by = Principal { role: Some(role), ..by_role_of(OTHERS[0], "orders") };
+        let signer = signer();
         let faults = [
             operator.look(&stream, &by, Urgency::Drift).await.unwrap_err(),
             operator.look(&orders(Service::Kinesis, OTHERS[0]), &by, Urgency::Drift).await.unwrap_err(),
             operator.key(&stream, &KeyName::Arn(key.clone()), &by, Urgency::Drift).await.unwrap_err(),
-            operator.start(&stream, &key_of(OTHERS[0]), &by, simulated.now()).await.unwrap_err(),
-            operator.stop(&stream, None, &by, simulated.now()).await.unwrap_err(),
-            operator.put_record(&stream, "marked", &by).await.unwrap_err(),
-            operator.session_age(&by).await.unwrap_err(),
+            operator.start(&stream, &key_of(OTHERS[0]), &by, &signer, simulated.now()).await.unwrap_err(),
+            operator.stop(&stream, None, &by, &signer, simulated.now()).await.unwrap_err(),
+            operator.put_record(&stream, "marked", &by, &signer).await.unwrap_err(),
         ];
         for fault in faults {
             assert_eq!((fault.operation.iam_action(), fault.class), ("sts:AssumeRole", Class::Denied));
@@ -190,14 +191,16 @@ async fn a_start_that_had_no_session_was_not_sent_and_its_outcome_is_known() {
         (Scripted::Throttle, Class::Throttled),
     ] {
         stage.script(fault);
-        let fault = operator.start(&stream, &Key::AwsOwned, &by, simulated.now()).await.unwrap_err();
+        let fault =
+            operator.start(&stream, &Key::AwsOwned, &by, &signer(), simulated.now()).await.unwrap_err();
         assert_eq!((fault.operation, fault.class), (Op::AssumeRole, class));
         simulated.world().clear_faults();
     }
     assert!(stage.calls(0).iter().all(|call| call.operation == "AssumeRole"));
     let rate = operator.pacer().rate(&Quota::of(Op::StartStreamEncryption, &stream));
     assert_eq!(rate, 100_000_000, "the streams' own limit was not reached");
-    operator.start(&stream, &Key::AwsOwned, &by, simulated.now()).await.unwrap();
+    let signer = signer_of(operator, &by).await;
+    operator.start(&stream, &Key::AwsOwned, &by, &signer, simulated.now()).await.unwrap();
 }
 
 #[tokio::test]
@@ -213,9 +216,10 @@ async fn a_right_that_is_taken_away_is_missed_when_the_session_ends() {
     // A look asks for a new one in time; a call goes out in what there is.
     let fault = operator.look(&stream, &by, Urgency::Drift).await.unwrap_err();
     assert_eq!((fault.operation, fault.class), (Op::AssumeRole, Class::Denied));
-    operator.start(&stream, &Key::AwsOwned, &by, simulated.now()).await.unwrap();
+    let signer = signer_of(operator, &by).await;
+    operator.start(&stream, &Key::AwsOwned, &by, &signer, simulated.now()).await.unwrap();
     simulated.advance(SignedDuration::from_mins(1));
-    let fault = operator.stop(&stream, None, &by, simulated.now()).await.unwrap_err();
+    let fault = operator.stop(&stream, None, &by, &signer, simulated.now()).await.unwrap_err();
     assert_eq!((fault.operation, fault.class), (Op::AssumeRole, Class::Denied));
 }
 
@@ -225,10 +229,10 @@ async fn over_two_days_every_start_with_a_customers_key_is_made_in_a_session_of_
     let Stage { simulated, operator } = &stage;
     let (stream, by) = (orders(Service::Firehose, OTHERS[0]), by_role_of(OTHERS[0], "orders"));
     for _ in 0..48 * 6 {
-        operator.look(&stream, &by, Urgency::Drift).await.unwrap();
-        let age = operator.session_age(&by).await.unwrap().unwrap();
+        let (_, signer) = operator.look(&stream, &by, Urgency::Drift).await.unwrap().unwrap();
+        let age = signer.session_age.unwrap();
         assert!(age < SignedDuration::from_hours(1), "{age}");
-        operator.start(&stream, &key_of(OTHERS[0]), &by, simulated.now()).await.unwrap();
+        operator.start(&stream, &key_of(OTHERS[0]), &by, &signer, simulated.now()).await.unwrap();
         simulated.advance(SignedDuration::from_mins(10));
     }
     let calls = stage.calls(0);

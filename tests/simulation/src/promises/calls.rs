@@ -92,11 +92,8 @@ impl State {
         };
         self.promises.sent.insert((arn.clone(), entry.id.clone()));
         self.promises.called.insert(arn.clone(), now);
-        self.promises.sends.push((stream.name().to_owned(), now));
         let stored = self.promises.stored.get(&(arn.clone(), entry.id.clone())).cloned();
         let (reserved_at, owner) = stored.unwrap_or((now, ledger.spec.owner.uid.clone()));
-        // It was signed soon after that, and may have been under way for as long as its process stood still.
-        self.promises.sends.push((stream.name().to_owned(), reserved_at));
         let prompt = now.duration_since(reserved_at) < SignedDuration::from_secs(10);
         // The stream may have been handed over while the call was under way.
         let owner_is_alive = self.store.resource_by_uid(&owner).is_some();

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::aws::{Identity, Streams, Urgency};
+use stream_encryption_operator::aws::{Identity, Signer, Streams, Urgency};
 use stream_encryption_operator::model::fault::{Class, Fault};
 use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
 use stream_encryption_operator::model::observation::{Look, Shown};
@@ -49,7 +49,7 @@ fn still_good<T: Clone>(
 #[derive(Debug, Default)]
 struct Known {
     /// The last look at each stream, and when it was made.
-    looks: Answers<Option<Look>>,
+    looks: Answers<Option<(Look, Signer)>>,
     /// What KMS said last of each key, and when.
     keys: Answers<Option<KeyFacts>>,
     /// The key last asked for, by stream.
@@ -75,11 +75,12 @@ impl SpoiledAws {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         let mut tries = 1;
         loop {
-            let answer = self.aws.start(stream, key, by, reserved).await;
+            let answer = self.aws.start(stream, key, by, signer, reserved).await;
             let again = matches!(
                 &answer,
                 Err(fault)
@@ -99,6 +100,11 @@ impl SpoiledAws {
     fn as_whom(&self, by: &Principal) -> Principal {
         let role = if self.bug == Bug::RoleForgotten { None } else { by.role.clone() };
         Principal { role, ..by.clone() }
+    }
+
+    /// What is to sign what follows a look that `of_look` signed.
+    fn signer(&self, of_look: &Signer) -> Signer {
+        if self.bug == Bug::SignedAnew { self.aws.signer() } else { of_look.clone() }
     }
 
     /// An answer as it is understood.
@@ -126,7 +132,7 @@ impl Streams for SpoiledAws {
         stream: &StreamArn,
         by: &Principal,
         urgency: Urgency,
-    ) -> Result<Option<Look>, Fault> {
+    ) -> Result<Option<(Look, Signer)>, Fault> {
         let name = stream.to_string();
         let now = self.now();
         if self.bug == Bug::OldLook
@@ -138,7 +144,7 @@ impl Streams for SpoiledAws {
         let now = self.now();
         let mut known = self.known();
         if self.bug == Bug::FailedShownAsDone
-            && let (Some(look), Some(asked)) = (&mut look, known.asked.get(&name))
+            && let (Some((look, _)), Some(asked)) = (&mut look, known.asked.get(&name))
             && matches!(look.encryption, Shown::Failed { action: Action::Start, .. })
         {
             look.encryption = Shown::On(asked.clone());
@@ -167,8 +173,9 @@ impl Streams for SpoiledAws {
         Ok(facts)
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal) {
-        self.aws.turn(stream, action, by).await;
+    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal, signer: &Signer) -> bool {
+        let signer = self.signer(signer);
+        self.aws.turn(stream, action, by, &signer).await
     }
 
     async fn start(
@@ -176,13 +183,15 @@ impl Streams for SpoiledAws {
         stream: &StreamArn,
         key: &Key,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
         self.known().asked.insert(stream.to_string(), key.clone());
+        let signer = &self.signer(signer);
         let answer = match self.bug {
-            Bug::SdkRetries => self.start_with_retries(stream, key, by, reserved).await,
-            Bug::PauseNotNoticed => self.aws.start_dated(stream, key, by, reserved, None).await,
-            _ => self.aws.start(stream, key, by, reserved).await,
+            Bug::SdkRetries => self.start_with_retries(stream, key, by, signer, reserved).await,
+            Bug::PauseNotNoticed => self.aws.start_dated(stream, key, by, signer, reserved, None).await,
+            _ => self.aws.start(stream, key, by, signer, reserved).await,
         };
         self.understood(answer)
     }
@@ -192,20 +201,24 @@ impl Streams for SpoiledAws {
         stream: &StreamArn,
         in_force: Option<&Key>,
         by: &Principal,
+        signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), Fault> {
+        let signer = &self.signer(signer);
         let answer = match self.bug {
-            Bug::PauseNotNoticed => self.aws.stop_dated(stream, in_force, by, reserved, None).await,
-            _ => self.aws.stop(stream, in_force, by, reserved).await,
+            Bug::PauseNotNoticed => self.aws.stop_dated(stream, in_force, by, signer, reserved, None).await,
+            _ => self.aws.stop(stream, in_force, by, signer, reserved).await,
         };
         self.understood(answer)
     }
 
-    async fn put_record(&self, stream: &StreamArn, record: &str, by: &Principal) -> Result<bool, Fault> {
-        self.aws.put_record(stream, record, by).await
-    }
-
-    async fn session_age(&self, by: &Principal) -> Result<Option<SignedDuration>, Fault> {
-        self.aws.session_age(by).await
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        by: &Principal,
+        signer: &Signer,
+    ) -> Result<bool, Fault> {
+        self.aws.put_record(stream, record, by, &self.signer(signer)).await
     }
 }
