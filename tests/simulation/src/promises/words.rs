@@ -44,7 +44,7 @@ pub(super) struct ShownOf {
     missing: bool,
     /// Whether a look showed the past by an unknown time.
     blurred: bool,
-    /// The time that a look showed, when it showed the effect of the operator's last call, and when its visit first said something.
+    /// When a visit began whose look showed the effect of the operator's last call, and when it first said something.
     confirmed: Option<(Timestamp, Timestamp)>,
 }
 
@@ -65,6 +65,8 @@ pub(super) struct Glimpse {
     arn: String,
     /// The time that it shows.
     at: Timestamp,
+    /// When its visit began.
+    begun: Timestamp,
     /// Until when what contradicts it may be held for true.
     disbelieved: Timestamp,
     what: What,
@@ -113,10 +115,17 @@ fn is_told(real: Option<&StreamKey>, key: &KeyStatus) -> bool {
     real.map(written).is_some_and(|real| real.kind == key.kind && (key.arn.is_none() || key.arn == real.arn))
 }
 
+/// What a status claims of the stream: the key, the state, and whether it is encrypted.
+type Claimed<'a> = (Option<&'a KeyStatus>, Option<EncryptionStatus>, Option<&'a String>);
+
+/// Whether a status claims nothing new: what was known is taken back where AWS has not answered for long.
+fn is_repeated(before: Claimed<'_>, after: Claimed<'_>) -> bool {
+    let taken_back = after.2.is_some_and(|encrypted| encrypted == Truth::Unknown.as_str());
+    (before.0, before.1) == (after.0, after.1) && (before.2 == after.2 || taken_back)
+}
+
 /// What a status claims of the stream.
-fn claimed(
-    status: &StreamEncryptionStatus,
-) -> (Option<&KeyStatus>, Option<EncryptionStatus>, Option<&String>) {
+fn claimed(status: &StreamEncryptionStatus) -> Claimed<'_> {
     let encrypted = find(&status.conditions, ConditionType::Encrypted);
     (status.key_in_force.as_ref(), status.encryption_status, encrypted.map(|condition| &condition.status))
 }
@@ -126,7 +135,7 @@ impl Promises {
     /// something at all.
     pub fn visit_says(&mut self, task: usize, now: Timestamp) -> bool {
         let Some(glimpses) = self.unsaid.get_mut(&task).map(std::mem::take) else { return false };
-        for Glimpse { replica, arn, at, disbelieved, what } in glimpses {
+        for Glimpse { replica, arn, at, begun, disbelieved, what } in glimpses {
             let shown = self.shown.entry(arn).or_default();
             match what {
                 What::Missing => {
@@ -135,7 +144,7 @@ impl Promises {
                 }
                 What::Stream { real, settled, blurred, effect } => {
                     if effect {
-                        shown.confirmed = Some((at, now));
+                        shown.confirmed = Some((begun, now));
                     }
                     shown.last.insert(replica, at);
                     shown.missing = false;
@@ -206,7 +215,8 @@ impl State {
             Ok(_) | Err(_) => return,
         };
         let disbelieved = now + DISBELIEF + self.clocks_apart();
-        let glimpse = Glimpse { replica, arn, at: now - lag, disbelieved, what };
+        let begun = self.promises.begun.get(&self.polled.task).copied().unwrap_or(now);
+        let glimpse = Glimpse { replica, arn, at: now - lag, begun, disbelieved, what };
         self.promises.unsaid.entry(self.polled.task).or_default().push(glimpse);
     }
 
@@ -229,8 +239,9 @@ impl State {
         let Some(on) = observation.settled().map(|key| key.is_some()) else { return };
         let begun = self.promises.begun.get(&task).copied().unwrap_or(self.now);
         let confirmed = self.promises.shown.get(&arn).and_then(|shown| shown.confirmed);
+        // A visit that had read the ledger before the call was written into it could not write there what it saw of the call.
         let last = self.promises.last_reserved(&arn);
-        if confirmed.is_some_and(|(at, said)| last.is_some_and(|last| last < at) && said < begun) {
+        if confirmed.is_some_and(|(read, said)| last.is_some_and(|last| last < read) && said < begun) {
             self.promises.believed.insert(task, Believed { arn, on });
         }
     }
@@ -340,7 +351,8 @@ impl State {
         }
         // Where nothing is looked at, what is said of the key is what was last known. What was said before and is still said,
         // because nobody looked, was held against the truth then.
-        let repeated = before.status.as_ref().is_some_and(|before| claimed(before) == claimed(status));
+        let repeated =
+            before.status.as_ref().is_some_and(|before| is_repeated(claimed(before), claimed(status)));
         if reason != Reason::DisableNotPermitted && (looked || !repeated) && !overtaken {
             self.claims(&of, status);
         }
