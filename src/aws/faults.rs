@@ -14,9 +14,9 @@ use serde_json::Value;
 use crate::model::credentials::Missing;
 use crate::model::fault::{Answer, Class, Fault, Operation, classify};
 
-/// The code of a fault for an answer that the operator cannot read.
 /// The code of a request that follows a look which other credentials signed.
 const SIGNER_CHANGED: &str = "SignerChanged";
+/// The code of a fault for an answer that the operator cannot read.
 const UNREADABLE: &str = "UnreadableAnswer";
 /// The longest code or other word of AWS's, in bytes: what a ledger can hold. An outcome that could not be recorded would stay open.
 pub(super) const LONGEST_CODE: usize = 128;

@@ -170,12 +170,12 @@ pub(super) fn calls_of(sts: &Recorded, clock: Clock) -> Calls {
     Calls::new(requests.clone(), Sessions::new(provider, &sts.config(), region, requests, clock))
 }
 
-/// The operator's own credentials, on behalf of a resource.
 /// What signs with [`credentials`].
 pub(super) fn signer() -> Signer {
     Signer { access_key_id: credentials().access_key_id().to_owned(), session_age: None }
 }
 
+/// The operator's own credentials, on behalf of a resource.
 pub(super) fn somebody() -> Principal {
     Principal { role: None, namespace: "data".to_owned(), resource: "orders".to_owned() }
 }

@@ -39,7 +39,7 @@ pub struct Sent<'a> {
 impl State {
     /// P8: a visit asks AWS of nothing that no policy has allowed its namespace since it began.
     pub fn causes(&mut self, as_whom: &Principal, stream: &StreamArn, act: &Act<'_>) {
-        let since = self.promises.begun.get(&self.polled.task).copied().unwrap_or(self.now);
+        let since = self.visit_began();
         self.causes_since(since, as_whom, stream, act);
     }
 

@@ -215,9 +215,14 @@ impl State {
             Ok(_) | Err(_) => return,
         };
         let disbelieved = now + DISBELIEF + self.clocks_apart();
-        let begun = self.promises.begun.get(&self.polled.task).copied().unwrap_or(now);
+        let begun = self.visit_began();
         let glimpse = Glimpse { replica, arn, at: now - lag, begun, disbelieved, what };
         self.promises.unsaid.entry(self.polled.task).or_default().push(glimpse);
+    }
+
+    /// When the visit began that is under way.
+    pub(super) fn visit_began(&self) -> Timestamp {
+        self.promises.begun.get(&self.polled.task).copied().unwrap_or(self.now)
     }
 
     /// Whether a look shows that the last call of the stream's ledger is being carried out, or was.
@@ -237,7 +242,7 @@ impl State {
             Ok(_) | Err(_) => return,
         };
         let Some(on) = observation.settled().map(|key| key.is_some()) else { return };
-        let begun = self.promises.begun.get(&task).copied().unwrap_or(self.now);
+        let begun = self.visit_began();
         let confirmed = self.promises.shown.get(&arn).and_then(|shown| shown.confirmed);
         // A visit that had read the ledger before the call was written into it could not write there what it saw of the call.
         let last = self.promises.last_reserved(&arn);
@@ -303,7 +308,7 @@ impl State {
         let throttled =
             says(before.status.as_ref(), Reason::AwsThrottled) || says(Some(status), Reason::AwsThrottled);
         self.promises.writes += u64::from(!only_aged && !throttled);
-        let begun = self.promises.begun.get(&self.polled.task).copied().unwrap_or(now);
+        let begun = self.visit_began();
         // What it says may be from the look of a visit before.
         let shown = status.stream.as_ref().and_then(|stream| self.promises.shown.get(stream.arn.as_deref()?));
         let known = shown.and_then(|shown| shown.last.get(&by.replica)).map_or(begun, |at| begun.min(*at));
