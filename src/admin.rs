@@ -1,6 +1,8 @@
-//! What is told over HTTP: `/metrics` to Prometheus, `/readyz` and `/healthz` to the kubelet. It changes nothing.
+//! The HTTP endpoints: `/metrics` for Prometheus, `/readyz` and `/healthz` for the kubelet. They change
+//! nothing.
 //!
-//! Neither depends on AWS: a replica that is ended because AWS does not answer would only forget what it has seen.
+//! None of them depends on AWS: restarting a replica because AWS does not answer would only discard its
+//! observations.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,12 +22,12 @@ mod server;
 /// The media type of `OpenMetrics`.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whether this replica does what it should: it has listed the resources, or knows that another one leads.
+/// The readiness of this replica: it has listed the resources, or another replica is known to lead.
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// From now on it does.
+    /// Marks this replica as ready.
     pub fn reached(&self) {
         if !self.0.swap(true, Ordering::Relaxed) {
             info!("ready");
@@ -37,22 +39,23 @@ impl Readiness {
     }
 }
 
-/// What is served.
+/// The endpoints that are served.
 #[derive(Clone)]
 pub struct Admin {
-    /// For `/readyz`.
+    /// The readiness that `/readyz` reports.
     pub readiness: Readiness,
-    /// Makes the text of `/metrics`.
+    /// Renders the text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
 impl Admin {
-    /// Serves at `address` for as long as the process runs: it answers until the last call is finished.
+    /// Serves at `address` for as long as the process runs, so that requests are answered until the last call
+    /// is finished.
     pub fn serve(self, address: SocketAddr) -> anyhow::Result<()> {
         let listener = server::bind(address)
             .with_context(|| format!("cannot listen on {address}: choose another --listen"))?;
         let address = listener.local_addr()?;
-        info!(%address, "serves /metrics, /readyz and /healthz");
+        info!(%address, "serving /metrics, /readyz and /healthz");
         tokio::spawn(server::serve(listener, self.router()));
         Ok(())
     }

@@ -1,12 +1,13 @@
-//! What Kubernetes stores, as types; nothing is computed here.
+//! The types that Kubernetes stores; nothing is computed here.
 //!
-//! [`stream_encryption`] is the resource that users write, [`policy`] what administrators allow them, [`ledger`] the operator's own
-//! record of one stream, and [`condition`] the words in which a status speaks. `crds/` is generated from these types.
+//! [`stream_encryption`] is the resource that users write, [`policy`] the permissions that administrators
+//! grant, [`ledger`] the operator's own record of one stream, and [`condition`] the conditions of a status.
+//! `crds/` is generated from these types.
 
 pub mod condition;
 pub mod crd;
 #[cfg(test)]
-pub(crate) mod damage;
+pub(crate) mod json_mutation;
 pub mod ledger;
 pub mod policy;
 pub mod stream_encryption;
@@ -19,7 +20,9 @@ pub const VERSION: &str = "v1alpha1";
 pub const FINALIZER: &str = "streamencryption.dev/disable-encryption";
 /// The field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "stream-encryption-operator";
-/// Changing the value of this annotation asks for a try now, without waiting for the backoff. It never gets past the budget.
+/// The annotation that requests a retry: a change of its value starts the next attempt now, without waiting
+/// for the backoff. It never exceeds the budget.
 pub const RETRY_ANNOTATION: &str = "streamencryption.dev/retry";
-/// `"true"` (or yes, on, 1, in any case) acts as `spec.suspend: true`: for a person in a hurry where the spec belongs to Git.
+/// `"true"` (or yes, on, 1, in any case) acts as `spec.suspend: true`, for a quick change while the spec is
+/// managed in Git.
 pub const SUSPEND_ANNOTATION: &str = "streamencryption.dev/suspend";

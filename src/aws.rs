@@ -1,29 +1,29 @@
-//! AWS, in our verbs: the port [`Streams`] and its adapters.
+//! AWS: the port [`StreamApi`] and its adapters.
 //!
-//! Nothing above this module knows an AWS SDK, and nothing in it knows Kubernetes. The adapters decide nothing about
-//! encryption: they ask, translate and pace.
+//! No module above this one uses an AWS SDK, and nothing in this module depends on Kubernetes. The adapters
+//! decide nothing about encryption: they send requests, convert responses and limit the request rate.
 
-mod assumed;
+mod adapter;
+mod assume_role;
 mod bounded;
 mod calls;
-mod clients;
 mod credentials;
-mod faults;
+mod error;
 mod firehose;
 mod identity;
 mod kinesis;
 mod kms;
-pub mod pacing;
 mod port;
-#[cfg(test)]
-mod recorded;
+pub mod rate_limit;
 #[cfg(test)]
 mod recordings;
+#[cfg(test)]
+mod replay;
 mod requests;
 mod sessions;
 mod signable;
 mod source;
 mod timestamp;
 
-pub use clients::{Aws, BadEndpoints, Endpoints};
-pub use port::{Identity, Signer, Streams, Urgency};
+pub use adapter::{Aws, BadEndpoints, Endpoints};
+pub use port::{Identity, Priority, Signer, StreamApi};

@@ -1,4 +1,5 @@
-//! What the command line does: the whole program in one match, for the binary and for whoever starts it otherwise.
+//! The commands of the command line: the whole program in one match, for the binary and for other programs
+//! that start it.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::api::crd;
 use crate::settings::{Arguments, Command};
 use crate::{operator, telemetry};
 
-/// Does what the arguments say.
+/// Runs the command of `arguments`.
 pub fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Crd => {
@@ -38,22 +39,22 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             let entered = runtime.enter();
             let telemetry = telemetry::start(arguments.log_format, &arguments.log)?;
             drop(entered);
-            // kube and the AWS SDKs share one TLS implementation; without this line rustls does not know which.
+            // kube and the AWS SDKs share one TLS implementation; rustls cannot select it without this line.
             rustls::crypto::aws_lc_rs::default_provider()
                 .install_default()
-                .map_err(|_| anyhow::anyhow!("another TLS implementation is installed already"))?;
+                .map_err(|_| anyhow::anyhow!("another TLS implementation is already installed"))?;
             let ended = runtime.block_on(operator::run(settings));
-            // While the runtime still runs: it sends the last traces.
+            // The runtime still runs here, because the last traces are sent now.
             drop(telemetry);
             ended
         }
     }
 }
 
-/// How long a running operator may take to answer.
+/// Timeout for the response of a running operator.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks a running operator how it is.
+/// Probes a running operator.
 async fn check(url: &str) -> anyhow::Result<()> {
     let wanted = || format!("{url} is not what can be asked: write http://HOST:PORT/readyz");
     let uri: axum::http::Uri = url.parse().with_context(wanted)?;

@@ -1,95 +1,102 @@
-//! One reconcile, as a table of contents: resolve, observe, decide, execute, report, and when to be back.
+//! One reconcile, as a table of contents: resolve, observe, decide, execute, report, requeue.
 //!
-//! The steps decide nothing but what their files say; [`crate::model::decision::decide`] decides. AWS is reached through
-//! [`Streams`] and Kubernetes through [`Records`] only, so the same code runs in the simulation. A call is decided only
-//! from a look that is newer than the ledger that was read: a remembered look is good for words, never for a call or a record.
+//! Each step decides only what its own file states; [`crate::model::decision::decide`] makes the decision.
+//! The steps reach AWS through [`StreamApi`] and Kubernetes through [`KubeApi`] only, so the same code runs
+//! in the simulation. A call or a test record requires a Describe that is newer than the ledger that was
+//! read. A cached description suffices for a status, but never for a call or a test record.
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::{Instrument as _, debug, info_span, warn};
 
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::Streams;
+use crate::aws::StreamApi;
 use crate::model::decision::{Decision, Ownership, Step};
 use crate::model::message;
 
 mod age;
-mod asked;
-pub mod book;
-mod case;
+mod annotations;
 mod context;
 mod execute;
 mod finalize;
+pub mod kube_api;
+pub mod ledger_gc;
+pub mod ledger_store;
 pub mod memory;
 mod observe;
 mod permitted;
 mod publish;
-pub mod records;
 mod report;
 mod resolve;
-pub mod retire;
+mod state;
 
-use case::Case;
-use finalize::Hold;
-use records::{RecordError, Records};
-use resolve::Unresolved;
+use finalize::FinalizerState;
+use kube_api::{KubeApi, KubeError};
+use resolve::ResolveError;
+use state::ReconcileState;
 
-pub use context::{Clock, Decide, Operator, Rules};
-pub use publish::malformed;
+pub use context::{Clock, Config, Context, Decide};
+pub use publish::report_invalid_object;
 
-/// Visits one resource once, as it is now, and tells when to be back. `cached` only says that there is one: a cache lags,
-/// and if its watch ever lost a change, nothing but the next change would tell.
+/// Reconciles one resource once, in its current state, and returns the time of the next reconcile. `cached`
+/// only shows that the resource exists: a cache lags, and a change that its watch lost would become visible
+/// only with the next change.
 ///
-/// An error means that Kubernetes could not be asked; everything else is told in the resource's status.
-pub async fn reconcile<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Returns an error if a request to Kubernetes failed; every other problem is reported in the resource's
+/// status.
+pub async fn reconcile<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     cached: &StreamEncryption,
-) -> Result<Timestamp, RecordError> {
-    let of = book::owner(cached);
+) -> Result<Timestamp, KubeError> {
+    let of = ledger_store::owner(cached);
     let Some(resource) = &operator.records.resource(&of.namespace, &of.name).await? else {
-        return Ok(operator.clock.now() + operator.rules.drift_interval);
+        return Ok(operator.clock.now() + operator.config.drift_interval);
     };
-    let span = info_span!("visit", namespace = of.namespace, resource = of.name);
-    match visit(operator, resource).instrument(span).await {
-        // Somebody else wrote first, or the resource has changed: all that was seen and decided is void.
-        Err(RecordError::Conflict) => {
-            debug!(namespace = of.namespace, name = of.name, "dropped, to be decided anew");
+    let span = info_span!("reconcile", namespace = of.namespace, resource = of.name);
+    match reconcile_live(operator, resource).instrument(span).await {
+        // Another writer was first, or the resource has changed: all observations and decisions are void.
+        Err(KubeError::Conflict) => {
+            debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
             operator.memory.forget(resource);
-            Ok(operator.clock.now() + records::AFTER_CONFLICT)
+            Ok(operator.clock.now() + kube_api::AFTER_CONFLICT)
         }
         outcome => outcome,
     }
 }
 
-/// Visits the resource that was just read. [`RecordError::Conflict`]: it is to be read again.
-async fn visit<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Reconciles the resource that was just read. Returns [`KubeError::Conflict`] if the resource must be read
+/// again.
+async fn reconcile_live<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-) -> Result<Timestamp, RecordError> {
+) -> Result<Timestamp, KubeError> {
     let visit = operator.memory.recall(resource, operator.clock.now());
-    if let Some(wake) = wake_after(operator, &finalize::unless_wanted(operator, resource).await?) {
+    if let Some(wake) = wake_after(operator, &finalize::remove_unwanted_finalizer(operator, resource).await?)
+    {
         return Ok(wake);
     }
     let subject = match resolve::resolve(operator, resource, &visit).await? {
         Ok(subject) => subject,
-        // Nothing can be turned off that cannot be made out, and the stream of a resource does not change.
-        Err(Unresolved::Spec(why)) if resource.metadata.deletion_timestamp.is_some() => {
-            let why = format!("The spec has no meaning: {why}.");
+        // Encryption cannot be disabled for a stream that cannot be resolved, and the stream of a resource is
+        // immutable.
+        Err(ResolveError::Spec(why)) if resource.metadata.deletion_timestamp.is_some() => {
+            let why = format!("Invalid spec: {why}.");
             finalize::release_unchanged(operator, resource, &why).await?;
-            return Ok(operator.clock.now() + operator.rules.drift_interval);
+            return Ok(operator.clock.now() + operator.config.drift_interval);
         }
         Err(unresolved) => return report::unresolved(operator, resource, &visit, unresolved).await,
     };
-    if let Some(wake) = wake_after(operator, &finalize::as_permitted(operator, resource, &subject).await?) {
+    if let Some(wake) = wake_after(operator, &finalize::sync_finalizer(operator, resource, &subject).await?) {
         return Ok(wake);
     }
-    let book = book::open(&operator.records, resource, &subject.claim(), operator.clock.now()).await?;
-    let mut case = Case::new(operator.clock.now(), subject, book, visit, resource);
+    let book =
+        ledger_store::open(&operator.records, resource, &subject.claim(), operator.clock.now()).await?;
+    let mut case = ReconcileState::new(operator.clock.now(), subject, book, visit, resource);
 
     let mut decision = (operator.decide)(&case.input());
-    if matches!(decision.step, Step::Look | Step::Call(_) | Step::Verify) {
+    if matches!(decision.step, Step::Describe | Step::ChangeEncryption(_) | Step::Verify) {
         if case.visit.key.is_some() || case.visit.active_key.is_some() {
-            // What is remembered of the keys is as old as the look that is not good enough any more.
+            // The cached key metadata is as old as the description, which is no longer recent enough.
             operator.memory.forget(resource);
             return Ok(operator.clock.now());
         }
@@ -98,16 +105,16 @@ async fn visit<A: Streams, R: Records>(
         }
         decision = (operator.decide)(&case.input());
     }
-    let decision = match act(operator, resource, &mut case, decision).await {
-        Err(RecordError::Unusable(why)) if case.book.ownership == Ownership::Unreadable => {
-            warn!(stream = %case.subject.stream, why, "the ledger cannot be written");
+    let decision = match execute_plan(operator, resource, &mut case, decision).await {
+        Err(KubeError::Rejected(why)) if case.book.ownership == Ownership::Unreadable => {
+            warn!(stream = %case.subject.stream, why, "failed to write the ledger");
             (operator.decide)(&case.input())
         }
         decided => decided?,
     };
     let known = case.key_lost();
-    observe::key_in_force(operator, &mut case).await;
-    let decision = if case.key_lost() == known || decision.step == Step::Release {
+    observe::active_key(operator, &mut case).await;
+    let decision = if case.key_lost() == known || decision.step == Step::RemoveFinalizer {
         decision
     } else {
         afterwards(operator, &case)
@@ -115,38 +122,38 @@ async fn visit<A: Streams, R: Records>(
     report::report(operator, resource, case, decision).await
 }
 
-/// When to be back after the finalizer was changed; nothing: the visit goes on.
-fn wake_after<A, R>(operator: &Operator<A, R>, hold: &Hold) -> Option<Timestamp> {
+/// Returns the time of the next reconcile if the finalizer step ends this one; `None` if this one continues.
+fn wake_after<A, R>(operator: &Context<A, R>, hold: &FinalizerState) -> Option<Timestamp> {
     match hold {
-        Hold::AsItShouldBe => None,
-        // It is another version now, and is visited as that.
-        Hold::Changed => Some(operator.clock.now()),
-        Hold::Released => Some(operator.clock.now() + operator.rules.drift_interval),
+        FinalizerState::UpToDate => None,
+        // The resource has another version now, which the next reconcile handles.
+        FinalizerState::Changed => Some(operator.clock.now()),
+        FinalizerState::Released => Some(operator.clock.now() + operator.config.drift_interval),
     }
 }
 
-/// Carries the step out, and decides what to say after it.
-async fn act<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Executes the step, and returns the decision to report.
+async fn execute_plan<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &mut Case,
+    case: &mut ReconcileState,
     decision: Decision,
-) -> Result<Decision, RecordError> {
+) -> Result<Decision, KubeError> {
     match &decision.step {
-        Step::Call(reservation) => {
-            if !execute::turn(operator, case, reservation).await {
+        Step::ChangeEncryption(reservation) => {
+            if !execute::acquire_permit(operator, case, reservation).await {
                 let seen = observe::observe(operator, resource, case).await?;
                 if seen.is_err() || (operator.decide)(&case.input()).step != decision.step {
-                    return Err(RecordError::Conflict);
+                    return Err(KubeError::Conflict);
                 }
             }
-            execute::call(operator, resource, case, reservation).await?;
+            execute::change_encryption(operator, resource, case, reservation).await?;
         }
         Step::Verify => {
-            execute::note(operator, resource, case).await?;
+            execute::save_ledger(operator, resource, case).await?;
             execute::verify(operator, resource, case).await;
         }
-        Step::Release => {
+        Step::RemoveFinalizer => {
             if decision.reason == Reason::NotPermitted {
                 let why = message::ready(&case.input(), &decision);
                 finalize::release_unchanged(operator, resource, &why).await?;
@@ -155,8 +162,8 @@ async fn act<A: Streams, R: Records>(
             }
             return Ok(decision);
         }
-        Step::Look | Step::Rest => {
-            execute::note(operator, resource, case).await?;
+        Step::Describe | Step::Wait => {
+            execute::save_ledger(operator, resource, case).await?;
             return Ok(decision);
         }
     }
@@ -164,10 +171,10 @@ async fn act<A: Streams, R: Records>(
     Ok(afterwards(operator, case))
 }
 
-/// What to report after a step. What is to be done next is done at the next visit.
-fn afterwards<A: Streams, R: Records>(operator: &Operator<A, R>, case: &Case) -> Decision {
+/// Returns the decision to report after a step. The next reconcile executes the step that follows.
+fn afterwards<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, case: &ReconcileState) -> Decision {
     let after = (operator.decide)(&case.input());
-    let wake = if after.step == Step::Rest {
+    let wake = if after.step == Step::Wait {
         after.wake
     } else {
         after.wake.max(case.now + SignedDuration::from_secs(2))

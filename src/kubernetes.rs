@@ -1,7 +1,8 @@
-//! Kubernetes: the port [`Records`] on the API server. Reads are live; writes are in three files only.
+//! Kubernetes: the port [`KubeApi`] on the API server. Reads are live; only three files write.
 //!
-//! `resources` writes the status and the finalizer, `events` what happened, `ledgers` the operator's own records. Every
-//! request has a deadline, and the client does not retry by itself: the next visit does, with what is true then.
+//! `resources` writes the status and the finalizer, `events` the events, `ledgers` the operator's ledgers.
+//! Every request has a deadline, and the client does not retry: the next reconciliation does, with the state
+//! at that time.
 
 use std::sync::Arc;
 
@@ -14,20 +15,22 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::controller::records::{Happening, RecordError, Records, ReferencedKey};
+use crate::controller::kube_api::{KubeApi, KubeError, ReconcileEvent, ReferencedKey};
 
-mod ask;
 pub mod connection;
 mod events;
+mod generations;
 pub mod keys;
 mod ledgers;
 pub mod policies;
+pub mod policy_status;
 mod presence;
+mod request;
 mod resources;
 mod trimmed;
 pub mod watches;
 
-/// The API server, as the operator uses it.
+/// Access to the API server.
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
@@ -37,12 +40,13 @@ pub struct Cluster {
     turns: Arc<Semaphore>,
 }
 
-/// How many objects that others write are read at a time, each of which may have 1.5 MB. More visits than these wait for AWS at a
-/// time, and each of them would hold one.
+/// Maximum number of concurrent requests for objects that users write, each of which may have 1.5 MB. More
+/// reconciliations than this wait for AWS at a time, and each of them would hold such an object.
 const LARGE_OBJECTS: usize = 8;
 
 impl Cluster {
-    /// A cluster whose ledgers lie in the namespace `ledger_namespace`. The default policy counts like one that is stored there.
+    /// Creates access with ledgers in the namespace `ledger_namespace`. The default policy counts like one
+    /// that is stored in the cluster.
     #[must_use]
     pub fn new(
         client: Client,
@@ -54,11 +58,11 @@ impl Cluster {
         Self { client, ledgers, default_policy, recorder, turns: Arc::new(Semaphore::new(LARGE_OBJECTS)) }
     }
 
-    /// A turn to read an object that others write.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, RecordError> {
-        match tokio::time::timeout(ask::DEADLINE, self.turns.acquire()).await {
+    /// Acquires a permit for a request about an object that users write.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, KubeError> {
+        match tokio::time::timeout(request::DEADLINE, self.turns.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
-            _ => Err(RecordError::Unavailable("all requests wait for an answer".to_owned())),
+            _ => Err(KubeError::Unavailable("all requests wait for an answer".to_owned())),
         }
     }
 
@@ -67,29 +71,29 @@ impl Cluster {
     }
 }
 
-impl Records for Cluster {
-    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {
+impl KubeApi for Cluster {
+    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, KubeError> {
         let _turn = self.turn().await?;
         resources::read(&self.client, namespace, name).await
     }
 
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, RecordError> {
+    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
         ledgers::read(&self.ledgers, name).await
     }
 
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, RecordError> {
+    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
         ledgers::list(&self.ledgers).await
     }
 
-    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, RecordError> {
+    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
         ledgers::create(&self.ledgers, name, spec).await
     }
 
-    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, RecordError> {
+    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
         ledgers::replace(&self.ledgers, ledger).await
     }
 
-    async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), RecordError> {
+    async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), KubeError> {
         ledgers::delete(&self.ledgers, ledger).await
     }
 
@@ -97,22 +101,22 @@ impl Records for Cluster {
         &self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), RecordError> {
+    ) -> Result<(), KubeError> {
         let _turn = self.turn().await?;
-        resources::write_status(&self.client, read, status).await
+        resources::write_status::<StreamEncryption>(&self.client, read, status).await
     }
 
-    async fn tell(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
-        self.recorder.publish(resource, happening).await
+    async fn publish_event(&self, resource: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {
+        self.recorder.publish(resource, event).await
     }
 
-    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
+    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
         let _turn = self.turn().await?;
         let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
         resources::set_finalizer(&self.resources(namespace), resource, present).await
     }
 
-    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         let _turn = self.turn().await?;
         policies::of(&self.client, self.default_policy.as_ref(), namespace).await
     }
@@ -121,7 +125,7 @@ impl Records for Cluster {
         &self,
         namespace: &str,
         reference: &KeyObjectReference,
-    ) -> Result<ReferencedKey, RecordError> {
+    ) -> Result<ReferencedKey, KubeError> {
         let _turn = self.turn().await?;
         keys::arn(&self.client, namespace, reference).await
     }

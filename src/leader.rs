@@ -1,8 +1,9 @@
-//! Leader election: of several replicas one works and the others wait, by a
+//! Leader election: only one of several replicas is active and the others wait, by a
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
-//! It only saves work: two replicas that both believe to lead look twice as often and make no call twice, because each call
-//! is fenced by its ledger. So a lease that is taken over by a wrong clock is a nuisance and no danger.
+//! It only saves work: two replicas that both act as leader describe streams twice as often and make no call
+//! twice, because each call is fenced by its ledger. A lease that is taken over because of a wrong clock is
+//! therefore a nuisance and no danger.
 
 use std::future::Future;
 use std::time::Duration;
@@ -14,27 +15,28 @@ use tracing::{info, warn};
 
 use crate::telemetry::error_chain;
 
-/// The lease's name, in the operator's namespace.
+/// The name of the lease, in the operator's namespace.
 pub const LEASE: &str = "stream-encryption-operator";
-/// How long a lease is good after its last renewal, in seconds. A replica that dies is followed after this time.
-const DURATION: u64 = 15;
-/// So long before its end it is renewed, in seconds.
-const GRACE: u64 = 5;
-/// How long a request about the lease may take: an API server that keeps silent is one that cannot be asked.
+/// Validity of the lease after its last renewal, in seconds. A replica that fails is replaced after this
+/// time.
+const LEASE_DURATION: u64 = 15;
+/// Time before the end of the lease at which it is renewed, in seconds.
+const RENEW_GRACE_PERIOD: u64 = 5;
+/// Timeout of a request about the lease: an API server that does not answer counts as unavailable.
 const DEADLINE: Duration = Duration::from_secs(4);
-/// How long to wait before the lease is asked for again.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Delay before the lease is requested again.
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
 /// A candidate for the lease.
-pub struct Candidate {
+pub struct LeaderElection {
     client: Client,
     namespace: String,
-    /// Who it is: the pod's name.
+    /// The identity of this replica: the pod's name.
     identity: Option<String>,
 }
 
-impl Candidate {
-    /// A candidate for the lease in `namespace`; without an identity it makes one up.
+impl LeaderElection {
+    /// Creates a candidate for the lease in `namespace`; without an identity it uses a random one.
     pub fn new(cluster: &Config, namespace: &str, identity: Option<String>) -> kube::Result<Self> {
         let mut cluster = cluster.clone();
         cluster.connect_timeout = Some(DEADLINE);
@@ -43,13 +45,14 @@ impl Candidate {
         Ok(Self { client: Client::try_from(cluster)?, namespace: namespace.to_owned(), identity })
     }
 
-    /// Runs `term` each time this replica gets the lease, until `end`. A term is to end soon after its token is cancelled: the
-    /// lease is lost, or `end` has come. `seen` is called when the lease could be read: it is known who leads.
-    pub async fn lead<F: Future<Output = ()>>(
+    /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. A term must end soon
+    /// after its token is cancelled, which happens when the lease is lost or `end` is cancelled. `seen` is
+    /// called when the lease could be read, because the leader is known then.
+    pub async fn run<F: Future<Output = ()>>(
         &self,
         end: &CancellationToken,
         seen: impl Fn(),
-        term: impl Fn(CancellationToken) -> F,
+        work: impl Fn(CancellationToken) -> F,
     ) {
         while !end.is_cancelled() {
             let asked = self.ask();
@@ -60,27 +63,27 @@ impl Candidate {
             let lost = match lease {
                 Ok(lease) => {
                     seen();
-                    follow(&lease, end, &term).await
+                    follow(&lease, end, &work).await
                 }
                 Err(error) => Err(error),
             };
             if let Err(error) = lost {
                 let error = error_chain(&error);
-                warn!(error, lease = LEASE, "the lease cannot be read or written");
+                warn!(error, lease = LEASE, "failed to read or write the lease");
                 tokio::select! {
-                    () = tokio::time::sleep(AGAIN) => {}
+                    () = tokio::time::sleep(RETRY_PERIOD) => {}
                     () = end.cancelled() => {}
                 }
             }
         }
     }
 
-    /// The lease; it is made where there is none.
+    /// Returns the lease, which is created if it does not exist.
     async fn ask(&self) -> kube_lease_manager::Result<LeaseManager> {
         let lease = LeaseManagerBuilder::new(self.client.clone(), LEASE)
             .with_namespace(&self.namespace)
-            .with_duration(DURATION)
-            .with_grace(GRACE);
+            .with_duration(LEASE_DURATION)
+            .with_grace(RENEW_GRACE_PERIOD);
         match &self.identity {
             Some(identity) => lease.with_identity(identity).build().await,
             None => lease.build().await,
@@ -88,12 +91,12 @@ impl Candidate {
     }
 }
 
-/// Follows a lease until it cannot be asked, or `end` has come. Whoever cannot renew it does not lead: nothing could be
-/// written anyway.
+/// Follows a lease until a request about it fails or `end` is cancelled. A replica that cannot renew the
+/// lease does not lead: it could write nothing anyway.
 async fn follow<F: Future<Output = ()>>(
     lease: &LeaseManager,
     end: &CancellationToken,
-    term: &impl Fn(CancellationToken) -> F,
+    work: &impl Fn(CancellationToken) -> F,
 ) -> kube_lease_manager::Result<()> {
     loop {
         let held = tokio::select! {
@@ -103,24 +106,24 @@ async fn follow<F: Future<Output = ()>>(
         if !held {
             continue;
         }
-        info!(lease = LEASE, "leads");
+        info!(lease = LEASE, "became leader");
         let token = end.child_token();
-        let work = term(token.clone());
-        tokio::pin!(work);
-        // It is renewed for as long as the term takes to end.
+        let running = work(token.clone());
+        tokio::pin!(running);
+        // The lease is renewed for as long as the term takes to end.
         let lost = tokio::select! {
             lost = lease.changed() => lost,
-            () = &mut work => {
-                // The next one need not wait for the lease to run out.
+            () = &mut running => {
+                // The next leader does not have to wait for the lease to expire.
                 if let Err(error) = lease.release().await {
-                    warn!(%error, lease = LEASE, "the lease could not be given back");
+                    warn!(%error, lease = LEASE, "failed to release the lease");
                 }
                 return Ok(());
             }
         };
-        warn!(lease = LEASE, "leads no more");
+        warn!(lease = LEASE, "lost leadership");
         token.cancel();
-        work.await;
+        running.await;
         lost?;
     }
 }

@@ -1,17 +1,17 @@
-//! The stream encryption operator: keeps Amazon Data Firehose and Kinesis data streams encrypted with the key that a
-//! team asked for, within AWS's limit of 25 calls per stream in 24 hours.
+//! The stream encryption operator: keeps Amazon Data Firehose and Kinesis data streams encrypted with the
+//! desired key, within AWS's limit of 25 calls per stream in 24 hours.
 //!
-//! A map, from what depends on nothing to what depends on all:
+//! The modules, from those without dependencies to those that depend on all others:
 //!
-//! | module | what it is |
+//! | module | content |
 //! |---|---|
-//! | [`api`] | what Kubernetes stores: the resource, the ledger, the words of the status |
-//! | [`model`] | the domain, pure: identities, observation, [`model::decision::decide`], the ledger's arithmetic |
-//! | [`aws`] | AWS in our verbs: the port [`aws::Streams`] and its adapters |
+//! | [`api`] | the types that Kubernetes stores: resource, policy, ledger, conditions |
+//! | [`model`] | the domain, pure: identities, observation, [`model::decision::decide`], ledger arithmetic |
+//! | [`aws`] | AWS requests: the port [`aws::StreamApi`] and its adapters |
 //! | [`controller`] | one reconcile, a file per step, between two ports |
-//! | [`kubernetes`] | the port [`controller::records::Records`] on the API server |
-//! | [`metrics`], [`admin`], [`leader`] | what is told to Prometheus and the kubelet; which replica works |
-//! | [`operator`] | the driver: watches, queue, shutdown |
+//! | [`kubernetes`] | the adapter of [`controller::kube_api::KubeApi`] to the API server |
+//! | [`metrics`], [`admin`], [`leader`] | metrics for Prometheus, probes for the kubelet, leader election |
+//! | [`operator`] | the runtime: watches, queue, shutdown |
 //! | [`settings`], [`telemetry`], [`commands`] | the command line |
 
 pub mod admin;

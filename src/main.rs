@@ -9,7 +9,7 @@ use stream_encryption_operator::{commands, telemetry};
 
 fn main() -> ExitCode {
     let Err(error) = commands::run(Arguments::parse()) else { return ExitCode::SUCCESS };
-    // Without a backtrace, whatever RUST_BACKTRACE says: the release binary has no symbols to name in it.
+    // Without a backtrace, regardless of RUST_BACKTRACE: the release binary has no symbols to name in it.
     let _ = writeln!(std::io::stderr(), "Error: {}", telemetry::error_chain(error.as_ref()));
     ExitCode::FAILURE
 }

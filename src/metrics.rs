@@ -1,7 +1,9 @@
-//! What the operator tells Prometheus: what it does, counted as it happens, and what the resources say, counted when asked.
+//! Metrics for Prometheus: counters of the operator's actions, updated as they happen, and gauges of the
+//! resources, computed at each scrape.
 //!
-//! Labels are words of a fixed set, never names of resources or streams: a fleet of ten thousand streams makes no more lines
-//! than one of ten. `docs/metrics.md` has one line for each metric, and a test holds that table against this module.
+//! Labels have values of a fixed set, never names of resources or streams: a fleet of ten thousand streams
+//! has no more time series than one of ten. `docs/metrics.md` has one line for each metric, and a test
+//! compares that table with this module.
 
 use std::time::Duration;
 
@@ -17,25 +19,27 @@ use prometheus_client::registry::Registry;
 
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
-use crate::model::fault::Class;
+use crate::model::aws_error::ErrorKind;
 
-mod census;
 mod counted;
+mod fleet;
 
-pub use census::{Census, Moment};
 pub use counted::Counted;
+pub use fleet::{FleetSnapshot, ScrapeInput};
 
-/// Before the name of every metric.
+/// Prefix of the name of every metric.
 const PREFIX: &str = "stream_encryption";
-/// A visit takes some milliseconds, or as long as AWS's and the API server's deadlines.
+/// Buckets for reconciliations, which take some milliseconds, or as long as the deadlines of AWS and the API
+/// server.
 const VISIT_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
-/// AWS takes seconds to minutes; a key that a person has to mend takes hours.
+/// Buckets for the time in plaintext: AWS takes seconds to minutes; a key that a person has to fix takes
+/// hours.
 const PLAIN_TEXT_SECONDS: [f64; 9] = [10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0];
 
-/// What is counted as it happens. Clones count together.
+/// The metrics that are updated as events happen. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
-    looks: Family<Look, Counter>,
+    looks: Family<DescribeLabels, Counter>,
     calls: Family<Call, Counter>,
     reconciles: Family<Reconcile, Counter>,
     reconcile_duration: Histogram,
@@ -45,52 +49,53 @@ pub struct Metrics {
     encryption_left_on: Counter,
 }
 
-/// How a visit ended.
+/// The result of a reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "the label's values are these words")]
-pub enum Ended {
-    /// All was done.
+pub enum ReconcileResult {
+    /// The reconciliation succeeded.
     ok,
-    /// Somebody else wrote first: it begins anew.
+    /// Another writer was first: the reconciliation starts again.
     conflict,
-    /// Kubernetes could not be asked.
+    /// A request to the API server failed.
     error,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reconcile {
-    result: Ended,
+    result: ReconcileResult,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Look {
-    aws_service: Word,
-    outcome: Word,
+struct DescribeLabels {
+    aws_service: Label,
+    outcome: Label,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
-    aws_service: Word,
-    action: Word,
-    outcome: Word,
+    aws_service: Label,
+    action: Label,
+    outcome: Label,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfService {
-    aws_service: Word,
+    aws_service: Label,
 }
 
-/// A word of a fixed set.
+/// A label value of a fixed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Word(&'static str);
+struct Label(&'static str);
 
-impl EncodeLabelValue for Word {
+impl EncodeLabelValue for Label {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.0.encode(encoder)
     }
 }
 
-/// Every line of a counter is there from the start, at 0: Prometheus sees no increase in a line that begins with 1.
+/// Every time series of a counter exists from the start, at 0: Prometheus sees no increase in one that begins
+/// with 1.
 impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
@@ -103,15 +108,15 @@ impl Default for Metrics {
             events_lost: Counter::default(),
             encryption_left_on: Counter::default(),
         };
-        for result in [Ended::ok, Ended::conflict, Ended::error] {
+        for result in [ReconcileResult::ok, ReconcileResult::conflict, ReconcileResult::error] {
             let _ = metrics.reconciles.get_or_create(&Reconcile { result });
         }
         for aws_service in [of(Service::Firehose), of(Service::Kinesis)] {
             for answered in [true, false] {
-                let _ = metrics.looks.get_or_create(&Look { aws_service, outcome: look(answered) });
+                let _ = metrics.looks.get_or_create(&DescribeLabels { aws_service, outcome: look(answered) });
             }
             for action in [action(Action::Start), action(Action::Stop)] {
-                for outcome in Class::EACH.map(Err).into_iter().chain([Ok(())]) {
+                for outcome in ErrorKind::ALL.map(Err).into_iter().chain([Ok(())]) {
                     let _ =
                         metrics.calls.get_or_create(&Call { aws_service, action, outcome: call(outcome) });
                 }
@@ -123,72 +128,78 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A look at a stream, and whether AWS answered.
+    /// Counts a Describe of a stream by whether AWS answered.
     fn look(&self, service: Service, answered: bool) {
-        self.looks.get_or_create(&Look { aws_service: of(service), outcome: look(answered) }).inc();
+        self.looks.get_or_create(&DescribeLabels { aws_service: of(service), outcome: look(answered) }).inc();
     }
 
-    /// A Start or Stop, and what came of it: accepted, or the class of the error.
-    fn call(&self, service: Service, action: Action, outcome: Result<(), Class>) {
+    /// Counts a Start or Stop by its outcome: accepted, or the kind of the error.
+    fn call(&self, service: Service, action: Action, outcome: Result<(), ErrorKind>) {
         let labels = Call { aws_service: of(service), action: self::action(action), outcome: call(outcome) };
         self.calls.get_or_create(&labels).inc();
     }
 
-    /// A stream's records were in plain text for so long, and AWS says now that they no longer are.
+    /// Records how long a stream's records were in plaintext; AWS reports now that they no longer are.
     fn encrypted(&self, service: Service, after: SignedDuration) {
         let family = self.time_to_encrypted.get_or_create(&OfService { aws_service: of(service) });
         family.observe(after.as_secs_f64().max(0.0));
     }
 
-    /// An event that Kubernetes did not take.
+    /// Counts an event that the API server did not accept.
     fn event_lost(&self) {
         self.events_lost.inc();
     }
 
-    /// A deleted resource was let go, and its stream was to be turned off and is not.
+    /// Counts a deleted resource whose finalizer was removed and whose stream stays encrypted against its
+    /// `deletionPolicy`.
     fn encryption_left_on(&self) {
         self.encryption_left_on.inc();
     }
 
-    /// A visit of a resource.
-    pub fn reconciled(&self, ended: Ended, took: Duration) {
+    /// Counts a reconciliation of a resource.
+    pub fn reconciled(&self, ended: ReconcileResult, took: Duration) {
         self.reconciles.get_or_create(&Reconcile { result: ended }).inc();
         self.reconcile_duration.observe(took.as_secs_f64());
     }
 
-    /// Whether this replica leads.
+    /// Sets whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// All metrics, in [`OpenMetrics`' text](https://prometheus.io/docs/specs/om/open_metrics_spec/); `moment` tells what only
-    /// the moment of asking shows.
+    /// Returns all metrics in
+    /// [`OpenMetrics`' text format](https://prometheus.io/docs/specs/om/open_metrics_spec/), with the values
+    /// of `input` that are computed at the scrape.
     #[must_use]
-    pub fn told(&self, moment: &Moment) -> String {
+    pub fn encode(&self, input: &ScrapeInput) -> String {
         let mut registry = Registry::with_prefix(PREFIX);
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("operator", "The version that runs", version);
-        registry.register("leader", "Whether this replica does the work", self.leader.clone());
-        registry.register("looks", "Looks at streams", self.looks.clone());
-        registry.register("calls", "Starts and Stops sent to AWS", self.calls.clone());
-        registry.register("reconciles", "Visits of resources", self.reconciles.clone());
+        registry.register("operator", "Version of the operator", version);
+        registry.register("leader", "Whether this replica is the leader", self.leader.clone());
+        registry.register("describe_requests", "Describe requests for streams", self.looks.clone());
+        registry.register("calls", "Start and Stop calls sent to AWS", self.calls.clone());
+        registry.register("reconciles", "Reconciliations of resources", self.reconciles.clone());
         registry.register(
             "reconcile_duration_seconds",
-            "How long visits took",
+            "Duration of reconciliations",
             self.reconcile_duration.clone(),
         );
         registry.register(
             "time_to_encrypted_seconds",
-            "How long records were in plain text until AWS said ENABLED",
+            "Time from plaintext until AWS reported ENABLED",
             self.time_to_encrypted.clone(),
         );
-        registry.register("events_lost", "Events that Kubernetes did not take", self.events_lost.clone());
+        registry.register(
+            "events_lost",
+            "Events that the API server did not accept",
+            self.events_lost.clone(),
+        );
         registry.register(
             "encryption_left_on",
-            "Resources deleted with deletionPolicy Disable whose stream was left as it is",
+            "Resources deleted with deletionPolicy Disable whose stream was left encrypted",
             self.encryption_left_on.clone(),
         );
-        moment.register(&mut registry);
+        input.register(&mut registry);
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &registry);
@@ -196,39 +207,39 @@ impl Metrics {
     }
 }
 
-fn of(service: Service) -> Word {
-    Word(match service {
+fn of(service: Service) -> Label {
+    Label(match service {
         Service::Firehose => "Firehose",
         Service::Kinesis => "Kinesis",
     })
 }
 
-fn action(action: Action) -> Word {
-    Word(match action {
+fn action(action: Action) -> Label {
+    Label(match action {
         Action::Start => "Start",
         Action::Stop => "Stop",
     })
 }
 
-fn look(answered: bool) -> Word {
-    Word(if answered { "answered" } else { "failed" })
+fn look(answered: bool) -> Label {
+    Label(if answered { "answered" } else { "failed" })
 }
 
-fn call(outcome: Result<(), Class>) -> Word {
-    let Err(class) = outcome else { return Word("Accepted") };
-    Word(match class {
-        Class::Throttled => "Throttled",
-        Class::Transient => "Transient",
-        Class::UnknownOutcome => "UnknownOutcome",
-        Class::NoCredentials => "NoCredentials",
-        Class::CredentialsRejected => "CredentialsRejected",
-        Class::Denied => "Denied",
-        Class::Key(_) => "Key",
-        Class::KeyRefused => "KeyRefused",
-        Class::NotFound => "NotFound",
-        Class::InUse => "InUse",
-        Class::LimitReached => "LimitReached",
-        Class::Invalid => "Invalid",
+fn call(outcome: Result<(), ErrorKind>) -> Label {
+    let Err(class) = outcome else { return Label("Accepted") };
+    Label(match class {
+        ErrorKind::Throttled => "Throttled",
+        ErrorKind::Transient => "Transient",
+        ErrorKind::UnknownOutcome => "UnknownOutcome",
+        ErrorKind::NoCredentials => "NoCredentials",
+        ErrorKind::CredentialsRejected => "CredentialsRejected",
+        ErrorKind::Denied => "Denied",
+        ErrorKind::Key(_) => "Key",
+        ErrorKind::KeyAccessDenied => "KeyAccessDenied",
+        ErrorKind::NotFound => "NotFound",
+        ErrorKind::InUse => "InUse",
+        ErrorKind::LimitReached => "LimitReached",
+        ErrorKind::Invalid => "Invalid",
     })
 }
 

@@ -1,13 +1,13 @@
-//! The domain, without I/O: identities, what was observed, the decision, the ledger's arithmetic.
+//! The domain, without I/O: identities, observations, the decision, the ledger's arithmetic.
 //!
-//! Nothing here is async, reads a clock, or knows Kubernetes' or AWS's clients. Time comes in as a value. Everything
-//! is total: there is an answer for each input, and a test can enumerate them.
+//! Nothing here is async, reads a clock, or depends on the clients of Kubernetes or AWS. Time is passed in as
+//! a value. Every function is total: it has a result for each input, so a test can enumerate the inputs.
 
+pub mod aws_error;
 pub mod backoff;
-pub mod claims;
 pub mod credentials;
 pub mod decision;
-pub mod fault;
+pub mod fair_queue;
 pub mod iam;
 #[cfg(test)]
 mod identities;
@@ -18,9 +18,10 @@ pub mod object;
 pub mod observation;
 pub mod pattern;
 pub mod permission;
+pub mod policy_status;
+pub mod previous_key;
 pub mod principal;
-pub mod replaced;
 #[cfg(test)]
-mod situation;
+mod scenario;
+pub mod status_fields;
 pub mod stream;
-pub mod turns;

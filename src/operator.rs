@@ -1,4 +1,5 @@
-//! The driver: sets everything up, works in terms while this replica leads, and ends when it is told to.
+//! The runtime: sets everything up, runs one term of the controller each time this replica leads, and stops
+//! on SIGTERM or SIGINT.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,41 +12,44 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{Admin, Readiness};
-use crate::aws::{Aws, Endpoints, Urgency};
+use crate::aws::{Aws, Endpoints, Priority};
 use crate::controller::memory::Memory;
-use crate::controller::{Clock, Operator, Rules};
+use crate::controller::{Clock, Config, Context};
+use crate::kubernetes::watches::Guarded;
 use crate::kubernetes::{Cluster, connection};
-use crate::leader::Candidate;
-use crate::metrics::{Census, Counted, Metrics, Moment};
+use crate::leader::LeaderElection;
+use crate::metrics::{Counted, FleetSnapshot, Metrics, ScrapeInput};
 use crate::model::decision::decide;
 use crate::settings::Settings;
 
 mod places;
+mod policy_statuses;
 mod term;
 
-use term::{Guarded, Watch};
+use term::Watch;
 
-/// What visits work with: the two ports are counted.
-type Context = Operator<Counted<Aws>, Counted<Cluster>>;
+/// The context of a reconcile, with two ports whose requests are counted.
+type CountedContext = Context<Counted<Aws>, Counted<Cluster>>;
 
-/// What the parts of this process share.
+/// State shared by the parts of this process.
 struct Shared {
-    operator: Context,
+    operator: CountedContext,
     metrics: Metrics,
     readiness: Readiness,
-    /// The resources, while this replica leads.
+    /// The store of the resources; `None` while this replica does not lead.
     resources: Mutex<Option<Store<Guarded>>>,
 }
 
-/// Runs until SIGTERM or SIGINT; calls in flight are finished first. A second signal ends it at once.
+/// Runs until SIGTERM or SIGINT; calls in flight are finished first. A second signal ends the process at
+/// once.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let cluster = connection::config().await?;
     let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
     let shared = Arc::new(shared(&settings, &client).await?);
-    let end = told_to_end()?;
+    let end = shutdown_on_signal()?;
     if let Some(address) = settings.listen {
         let asked = shared.clone();
-        let metrics = Arc::new(move || asked.metrics.told(&asked.moment()));
+        let metrics = Arc::new(move || asked.metrics.encode(&asked.scrape_input()));
         let admin = Admin { readiness: shared.readiness.clone(), metrics };
         admin.serve(address)?;
     }
@@ -56,15 +60,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         concurrency: settings.concurrency,
         has_default_policy: settings.default_policy.is_some(),
     };
-    info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "started");
+    info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "operator started");
     if settings.leader_election {
-        let candidate = Candidate::new(&cluster, &settings.namespace, settings.identity.clone())?;
+        let election = LeaderElection::new(&cluster, &settings.namespace, settings.identity.clone())?;
         let seen = || shared.readiness.reached();
-        candidate.lead(&end, seen, |token| watch.serve(shared.clone(), token)).await;
+        election.run(&end, seen, |token| watch.run(shared.clone(), token)).await;
     } else {
-        watch.serve(shared, end).await;
+        watch.run(shared, end).await;
     }
-    info!("ended");
+    info!("operator stopped");
     Ok(())
 }
 
@@ -72,24 +76,24 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
     let endpoints = Endpoints {
         region: settings.region.clone(),
         endpoint_url: settings.aws_endpoint_url.clone(),
-        share: settings.aws_rate_percent,
+        rate_percent: settings.aws_rate_percent,
     };
     let aws = Aws::new(endpoints).await.context("AWS's configuration cannot be used")?;
     let metrics = Metrics::default();
     let cluster = Cluster::new(client.clone(), &settings.namespace, settings.default_policy.clone());
-    let operator = Operator {
+    let operator = Context {
         aws: Counted::new(aws, metrics.clone()),
         records: Counted::new(cluster, metrics.clone()),
         clock: Clock::system(),
         decide,
-        rules: Rules { region: settings.region.clone(), drift_interval: settings.drift_interval },
+        config: Config { region: settings.region.clone(), drift_interval: settings.drift_interval },
         memory: Memory::default(),
     };
     Ok(Shared { operator, metrics, readiness: Readiness::default(), resources: Mutex::default() })
 }
 
-/// Cancelled at SIGTERM or SIGINT.
-fn told_to_end() -> anyhow::Result<CancellationToken> {
+/// Returns a token that is cancelled at SIGTERM or SIGINT.
+fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let end = CancellationToken::new();
@@ -101,10 +105,10 @@ fn told_to_end() -> anyhow::Result<CancellationToken> {
                 _ = interrupt.recv() => {}
             }
             if times > 1 {
-                warn!("told to end again: a call in flight is resolved by whoever looks next");
+                warn!("second shutdown signal, stopping at once: the next leader resolves calls in flight");
                 std::process::exit(1);
             }
-            info!("told to end; calls in flight are finished first");
+            info!("shutdown signal, finishing calls in flight");
             told.cancel();
         }
     });
@@ -112,21 +116,22 @@ fn told_to_end() -> anyhow::Result<CancellationToken> {
 }
 
 impl Shared {
-    /// From now on these are the resources, or there are none at hand.
-    fn has(&self, resources: Option<Store<Guarded>>) {
+    /// Sets the store of the resources; `None` when this replica stops leading.
+    fn set_store(&self, resources: Option<Store<Guarded>>) {
         *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
     }
 
-    /// What is to be told at this moment.
-    fn moment(&self) -> Moment {
-        let pacer = self.operator.aws.port().pacer();
-        let urgencies = [Urgency::Call, Urgency::Changing, Urgency::Drift];
-        let pacer_waiting = urgencies.map(|urgency| (urgency, pacer.waiting(urgency))).to_vec();
+    /// Returns the values that are computed at a scrape.
+    fn scrape_input(&self) -> ScrapeInput {
+        let rate_limiter = self.operator.aws.port().rate_limiter();
+        let priorities = [Priority::Call, Priority::Changing, Priority::Drift];
+        let rate_limiter_waiting =
+            priorities.map(|priority| (priority, rate_limiter.waiting(priority))).to_vec();
         let store = self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let census = store.map(|store| {
+        let fleet = store.map(|store| {
             let resources = store.state();
-            Census::of(resources.iter().map(|resource| resource.0.as_ref().ok()), Timestamp::now())
+            FleetSnapshot::of(resources.iter().map(|resource| resource.0.as_ref().ok()), Timestamp::now())
         });
-        Moment { pacer_waiting, census }
+        ScrapeInput { rate_limiter_waiting, fleet }
     }
 }

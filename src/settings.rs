@@ -1,4 +1,5 @@
-//! The operator's settings: flags and environment variables as written ([`Arguments`]), and what they mean ([`Settings`]).
+//! The operator's settings: flags and environment variables as given ([`Arguments`]), and their checked
+//! values ([`Settings`]).
 
 use std::net::SocketAddr;
 
@@ -15,46 +16,48 @@ use crate::model::stream::Region;
 pub mod iam;
 mod names;
 
-/// Keeps Amazon Data Firehose and Kinesis data streams encrypted with the key you asked for.
+/// Keeps Amazon Data Firehose and Kinesis data streams encrypted with the key you choose.
 #[derive(Debug, Parser)]
 #[command(name = "stream-encryption-operator", version)]
 pub struct Arguments {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The command to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the operator until it is told to end.
+    /// Run the operator until it is stopped.
     Run(Box<RunArguments>),
     /// Print the `CustomResourceDefinitions`.
     Crd,
-    /// Print a policy for AWS: for the operator's role, a key, or another role's trust. It asks neither AWS nor a cluster.
+    /// Print an AWS policy: for the operator's role, a key, or another role's trust. Contacts neither AWS nor
+    /// a cluster.
     Iam {
-        /// Which one.
+        /// The policy to print.
         #[command(subcommand)]
         document: iam::Document,
     },
-    /// Ask a running operator how it is, and fail unless it answers 200.
+    /// Probe a running operator; exits non-zero unless it returns 200.
     Check {
-        /// What to ask, such as `http://stream-encryption-operator.stream-encryption-system:8080/readyz`.
+        /// The URL to request, such as
+        /// `http://stream-encryption-operator.stream-encryption-system:8080/readyz`.
         #[arg(long)]
         url: String,
     },
 }
 
-/// How logs are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable text.
     Text,
 }
 
-/// The flags of `run`, as written.
+/// The flags of `run`, as given.
 #[derive(Debug, Args)]
 pub struct RunArguments {
     /// The namespace that holds the ledgers.
@@ -63,70 +66,73 @@ pub struct RunArguments {
     /// Watch only this namespace. Default: all.
     #[arg(long, env = "WATCH_NAMESPACE")]
     pub watch_namespace: Option<String>,
-    /// The operator's own region, and that of streams given by name without one.
+    /// The operator's own region, also used for streams given by name without a region.
     #[arg(long, env = "AWS_REGION")]
     pub region: Option<String>,
-    /// Another endpoint for all of AWS, such as a simulated one. `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` work too.
+    /// An endpoint that replaces all of AWS's, such as a simulated AWS. `AWS_ENDPOINT_URL` and
+    /// `AWS_ENDPOINT_URL_<SERVICE>` work too.
     #[arg(long, env = "STREAM_ENCRYPTION_AWS_ENDPOINT_URL")]
     pub aws_endpoint_url: Option<String>,
     /// The share of AWS's request rates to use, in percent. The rest is left to other tools.
     #[arg(long, env = "AWS_RATE_PERCENT", default_value_t = 80)]
     pub aws_rate_percent: u8,
-    /// The spec of a `StreamEncryptionPolicy`, as JSON, that counts beside those in the cluster. Default: none, and without any nothing is called.
+    /// Default policy: the spec of a `StreamEncryptionPolicy` as JSON, merged with the cluster's policies.
+    /// Streams without a policy are left untouched. Default: none.
     #[arg(long, env = "DEFAULT_POLICY")]
     pub default_policy: Option<String>,
-    /// How often to look at each stream for changes that somebody else made, in seconds.
+    /// The interval at which each stream is described to detect drift, in seconds.
     #[arg(long, env = "DRIFT_INTERVAL_SECONDS", default_value_t = 600)]
     pub drift_interval_seconds: u32,
-    /// How many resources to work on at a time. Namespaces take turns.
+    /// The number of resources to reconcile at a time, in turn across namespaces.
     #[arg(long, env = "CONCURRENCY", default_value_t = 32)]
     pub concurrency: u16,
-    /// Serve /metrics, /healthz and /readyz at this address, such as `[::]:8080` (IPv4 and IPv6). Default: nowhere.
+    /// The address that serves /metrics, /healthz and /readyz, such as `[::]:8080` (IPv4 and IPv6). Default:
+    /// none.
     #[arg(long, env = "LISTEN")]
     pub listen: Option<SocketAddr>,
-    /// Work only while holding the lease of this operator: for more than one replica.
+    /// Reconcile only while holding this operator's Lease; required for more than one replica.
     #[arg(long, env = "LEADER_ELECTION", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub leader_election: bool,
-    /// Who this replica is in the lease. Default: a random name.
+    /// The identity of this replica in the Lease. Default: a random name.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
-    /// How to write logs.
+    /// The log format.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: LogFormat,
-    /// What to log: a level, or levels by module (tracing's filter language).
+    /// The log filter: a level, or levels by module (tracing's filter language).
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,
 }
 
-/// What the flags mean, checked.
+/// The values of the flags, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The namespace that holds the ledgers.
     pub namespace: String,
-    /// The only namespace to watch, or all.
+    /// The only namespace to watch; `None` for all.
     pub watch_namespace: Option<String>,
-    /// The operator's own region, and that of streams given by name without one.
+    /// The operator's own region, also used for streams given by name without a region.
     pub region: Region,
-    /// Another endpoint for all of AWS.
+    /// An endpoint that replaces all of AWS's.
     pub aws_endpoint_url: Option<String>,
     /// The share of AWS's request rates to use, in percent.
     pub aws_rate_percent: u8,
-    /// A policy that counts beside those in the cluster.
+    /// A default policy, merged with those in the cluster.
     pub default_policy: Option<StreamEncryptionPolicySpec>,
-    /// How often to look for drift.
+    /// Interval of drift detection.
     pub drift_interval: SignedDuration,
-    /// How many resources to work on at a time.
+    /// Number of resources to reconcile at a time.
     pub concurrency: u16,
-    /// Where to serve /metrics, /healthz and /readyz.
+    /// The address that serves /metrics, /healthz and /readyz.
     pub listen: Option<SocketAddr>,
-    /// Whether to work only while holding the lease.
+    /// Whether to reconcile only while holding the lease.
     pub leader_election: bool,
-    /// Who this replica is in the lease.
+    /// The identity of this replica in the lease.
     pub identity: Option<String>,
 }
 
 impl RunArguments {
-    /// What the flags mean, or what is wrong with them.
+    /// Checks the flags, and returns their values or the first problem.
     pub fn check(&self) -> anyhow::Result<Settings> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let within = |what: &str, good: bool, range: &str| {
@@ -147,7 +153,7 @@ impl RunArguments {
             (10..=86_400).contains(&self.drift_interval_seconds),
             "from 10 to 86400",
         )?;
-        // kube takes 0 as "as many as there are".
+        // kube treats 0 as "no limit".
         within("--concurrency", self.concurrency > 0, "at least 1")?;
         Ok(Settings {
             namespace: self.namespace.clone(),
@@ -167,13 +173,13 @@ impl RunArguments {
     }
 }
 
-/// A policy as it is given on the command line, where no schema has refused what it cannot mean.
+/// Parses a policy given on the command line, where no schema has rejected invalid values.
 fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
     let given: Value = serde_json::from_str(text).context("--default-policy is not JSON")?;
     let spec: StreamEncryptionPolicySpec = serde_json::from_value(given.clone())
         .context("--default-policy is not the spec of a StreamEncryptionPolicy")?;
-    if let Some(name) = not_read(&given, &serde_json::to_value(&spec)?) {
-        anyhow::bail!("--default-policy: nobody knows the field {name}");
+    if let Some(name) = unknown_field(&given, &serde_json::to_value(&spec)?) {
+        anyhow::bail!("--default-policy: unknown field {name}");
     }
     let (_, malformed) = Policy::read(&spec);
     if let Some(error) = malformed.into_iter().next() {
@@ -187,18 +193,19 @@ fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
     Ok(spec)
 }
 
-/// A field that is given, says something, and is not among what was read. One letter wrong in `matchLabels` would select every namespace.
-fn not_read(given: &Value, read: &Value) -> Option<String> {
+/// Returns a field that is given with a value other than the empty one, and was not read. A typo in
+/// `matchLabels` would select every namespace.
+fn unknown_field(given: &Value, read: &Value) -> Option<String> {
     match (given, read) {
         (Value::Object(given), Value::Object(read)) => {
             given.iter().find_map(|(name, value)| match read.get(name) {
-                Some(read) => not_read(value, read),
+                Some(read) => unknown_field(value, read),
                 None if *value == json!(false) || *value == json!({}) || *value == json!([]) => None,
                 None => Some(name.clone()),
             })
         }
         (Value::Array(given), Value::Array(read)) => {
-            given.iter().zip(read).find_map(|(given, read)| not_read(given, read))
+            given.iter().zip(read).find_map(|(given, read)| unknown_field(given, read))
         }
         _ => None,
     }
@@ -219,10 +226,10 @@ mod tests {
     }
 
     const OWN: &str =
-        r#"{"namespaces":{},"streams":["arn:*:kinesis:*:own:stream/*"],"keys":["AWS_OWNED_CMK"]"#;
+        r#"{"namespaceSelector":{},"streams":["arn:*:kinesis:*:own:stream/*"],"keys":["AWS_OWNED_CMK"]"#;
 
     #[test]
-    fn without_a_default_policy_there_is_none_and_twenty_of_the_25_calls_are_used_unless_it_says_otherwise() {
+    fn default_policy_is_optional_and_uses_20_calls_by_default() {
         assert_eq!(run(&[]).unwrap().default_policy, None);
         let calls = |more: &str| {
             let policy = format!("{OWN}{more}}}");
@@ -233,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_policy_that_the_schema_would_refuse_is_refused() {
+    fn invalid_default_policy_is_rejected() {
         for (policy, words) in [
             ("all".to_owned(), "not JSON"),
             ("{}".to_owned(), "not the spec"),
@@ -254,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn name_that_no_namespace_can_have_is_rejected() {
+    fn invalid_namespace_name_is_rejected() {
         let long = "a".repeat(64);
         for (name, words) in [
             ("default,data", "must be one namespace"),
@@ -282,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn identity_that_a_lease_cannot_have_is_rejected() {
+    fn invalid_lease_identity_is_rejected() {
         let long = "a".repeat(110);
         for identity in ["pod 1", "pod\n", "pöd", &long] {
             let error = run(&["--identity", identity]).unwrap_err().to_string();
@@ -292,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_what_to_write() {
+    fn invalid_flags_are_rejected_with_a_hint() {
         for (flags, words) in [
             (["--aws-rate-percent", "0"], "from 1 to 100"),
             (["--drift-interval-seconds", "5"], "from 10 to 86400"),

@@ -1,4 +1,4 @@
-//! Logs: to standard error, as JSON or for people. Traces, with the feature `otlp`: to a collector.
+//! Logs to standard error, as JSON or as text. Traces to a collector, with the feature `otlp`.
 
 use std::io::IsTerminal as _;
 use std::{env, io};
@@ -17,26 +17,26 @@ mod words;
 use words::Lines;
 pub use words::error_chain;
 
-/// What sends the last traces when it is dropped.
+/// A guard that sends the last traces when it is dropped.
 #[must_use = "dropped at once, it sends no traces"]
 pub struct Telemetry {
     #[cfg(feature = "otlp")]
     _traces: Option<traces::Traces>,
 }
 
-/// Colours are for terminals; <https://no-color.org>.
+/// Returns whether to use colours: only on a terminal, and not against <https://no-color.org>.
 fn colours_are_wanted() -> bool {
     io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Starts logging and tracing, once per process; within a tokio runtime, which sends the traces.
+/// Starts logging and tracing, once per process, within a tokio runtime, which sends the traces.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
-    // AWS's SDK warns of each attempt to obtain credentials that fails; the operator tells each cause once.
+    // AWS's SDK warns of each attempt to obtain credentials that fails; the operator logs each cause once.
     let quiet = format!("aws_config::meta::credentials=error,aws_config::profile=error,{filter}");
     let filter = EnvFilter::try_new(quiet)
         .with_context(|| format!("{filter:?} is not a log filter: write info, or debug,kube=warn"))?;
-    // A line that cannot be written (a full disk, a reader that is gone) is lost. To say so on standard error, as is the
-    // default, would panic: it is the same file.
+    // A line that cannot be written (a full disk, a closed reader) is lost. The default is to report that on
+    // standard error, which would panic: it is the same file.
     let coloured = format == LogFormat::Text && colours_are_wanted();
     let stderr = move || Lines { to: io::stderr(), coloured };
     let lines = fmt::layer().with_writer(stderr).with_ansi(coloured).log_internal_errors(false);
@@ -47,7 +47,7 @@ pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
     let subscriber = registry().with(filter).with(lines);
     #[cfg(feature = "otlp")]
     let (traces, subscriber) = {
-        let traces = traces::Traces::to_the_collector_of_the_environment()?;
+        let traces = traces::Traces::from_env()?;
         let layer = traces.as_ref().map(traces::Traces::layer);
         (traces, subscriber.with(layer))
     };

@@ -1,7 +1,8 @@
-//! The operator's main job in one command: `cargo run --example quickstart`.
+//! The operator's main features in one command: `cargo run --example quickstart`.
 //!
-//! Starts a real API server, a simulated AWS and the operator, applies the YAML of `config/samples`, plays the people
-//! around it, and prints what a user would see. Exits with 0 when all is as it must be. `--keep` leaves it running.
+//! Starts a real API server, a simulated AWS and the operator, applies the YAML of `config/samples`,
+//! simulates the actions of users and administrators, and prints the output that a user would see. Exits with
+//! 0 if all checks pass. `--keep` leaves everything running.
 
 mod stage;
 mod story;
@@ -14,16 +15,16 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use stream_encryption_operator::settings::Arguments;
 
-/// Shows the operator's main job on a real API server and a simulated AWS.
+/// Demonstrates the operator on a real API server and a simulated AWS.
 #[derive(clap::Parser)]
 struct Quickstart {
-    /// Leave everything running at the end, and print how to explore it.
+    /// Leave everything running at the end and print how to explore it.
     #[arg(long)]
     keep: bool,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    // The operator is a process of its own: this program, started again.
+    // The operator runs in a separate process: this program, started again with the argument `run`.
     if std::env::args().nth(1).as_deref() == Some("run") {
         stream_encryption_operator::commands::run(Arguments::parse())?;
         return Ok(ExitCode::SUCCESS);
@@ -31,17 +32,17 @@ fn main() -> anyhow::Result<ExitCode> {
     let arguments = Quickstart::parse();
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
-        .map_err(|_| anyhow::anyhow!("another TLS implementation is installed already"))?;
+        .map_err(|_| anyhow::anyhow!("another TLS implementation is already installed"))?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(show(&arguments))
 }
 
 async fn show(arguments: &Quickstart) -> anyhow::Result<ExitCode> {
     println!(
-        "Starting etcd, kube-apiserver, a simulated AWS and the operator. The first time, etcd and kube-apiserver are built."
+        "Starting etcd, kube-apiserver, a simulated AWS and the operator. The first run builds etcd and kube-apiserver."
     );
-    let stage = stage::Stage::set().await.context("the stage could not be set")?;
+    let stage = stage::Stage::set().await.context("failed to start the environment")?;
     println!(
-        "Up. Applying config/samples; what follows is what `kubectl get events` and `kubectl get strenc` would show.\n"
+        "Started. Applying config/samples; the lines below are what `kubectl get events` and `kubectl get strenc` show.\n"
     );
 
     let started = Instant::now();
@@ -65,8 +66,8 @@ async fn show(arguments: &Quickstart) -> anyhow::Result<ExitCode> {
         }
     };
     println!(
-        "\n{} after {:.0} s.",
-        if good { "All as it must be" } else { "Not as it must be" },
+        "\n{} in {:.0} s.",
+        if good { "All checks passed" } else { "Some checks failed" },
         started.elapsed().as_secs_f64()
     );
     if !good {

@@ -1,4 +1,5 @@
-//! The stage: a real API server, a simulated AWS with its streams and keys, and the operator as a process of its own.
+//! The environment: a real API server, a simulated AWS with its streams and keys, and the operator in a
+//! separate process.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +11,7 @@ use simulated_aws::{Clock, SimulatedAws, samples};
 use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
-/// Everything that runs. Dropping it ends it all.
+/// Everything that the example runs. All of it is stopped when dropped.
 pub(crate) struct Stage {
     cluster: TestCluster,
     pub(crate) aws: SimulatedAws,
@@ -18,7 +19,7 @@ pub(crate) struct Stage {
     operator: Operator,
 }
 
-/// The operator's process, ended when dropped.
+/// The operator's process, killed when dropped.
 struct Operator {
     process: Child,
     log: PathBuf,
@@ -32,7 +33,7 @@ impl Drop for Operator {
 }
 
 impl Stage {
-    /// Starts everything and installs the operator's definitions and roles.
+    /// Starts everything, and installs the operator's definitions and roles.
     pub(crate) async fn set() -> anyhow::Result<Self> {
         let cluster = TestCluster::start().await?;
         let aws = SimulatedAws::start(samples::world(), Clock::Real).await?;
@@ -63,7 +64,7 @@ impl Stage {
         self.aws.url()
     }
 
-    /// What a user would type.
+    /// Runs kubectl.
     pub(crate) async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.cluster.kubectl(arguments).await
     }
@@ -74,16 +75,16 @@ impl Stage {
         self.kubectl(&["apply", "-f", &file.display().to_string()]).await.map(|_| ())
     }
 
-    /// Where the operator's log lies, so that it can be read after the end.
+    /// Copies the operator's log to a file that outlives the environment, and returns the path of the copy.
     pub(crate) fn keep_log(&self) -> anyhow::Result<PathBuf> {
         let kept = std::env::temp_dir().join("stream-encryption-quickstart.log");
-        std::fs::copy(&self.operator.log, &kept).context("the operator's log could not be kept")?;
+        std::fs::copy(&self.operator.log, &kept).context("failed to keep the operator's log")?;
         Ok(kept)
     }
 }
 
 impl Operator {
-    /// This program started again, with nothing but a KUBECONFIG and AWS's standard environment.
+    /// Starts this program again, configured by a KUBECONFIG and AWS's standard environment variables.
     fn start(kubeconfig: &Path, aws: &str) -> anyhow::Result<Self> {
         let log = kubeconfig.with_extension("log");
         let process = Command::new(std::env::current_exe()?)
@@ -93,15 +94,15 @@ impl Operator {
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-            // What the chart's default policy says: all streams and keys of the own account.
+            // The chart's default policy: all streams and keys of the operator's own account.
             .env("DEFAULT_POLICY", serde_json::to_string(&StreamEncryptionPolicySpec::own_account())?)
-            // So that a change made behind our back is seen while somebody watches; 10 minutes is the default.
+            // Drift is detected while the example runs; the default interval is 10 minutes.
             .env("DRIFT_INTERVAL_SECONDS", "10")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log)?)
             .spawn()
-            .context("the operator could not be started")?;
+            .context("failed to start the operator")?;
         Ok(Self { process, log })
     }
 }

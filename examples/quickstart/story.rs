@@ -1,4 +1,4 @@
-//! The story: what the people of the samples' world do, and what must be true at the end.
+//! The scenario: the actions of the people in the samples, and the conditions that must hold at the end.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::stage::Stage;
 
 const ACCOUNT: &str = "arn:aws:kms:eu-west-1:111122223333:key";
 
-/// What people do, each when it is their turn.
+/// Performs all actions, each as soon as its precondition holds.
 pub(crate) async fn play(stage: &Stage) -> anyhow::Result<()> {
     stage.kubectl(&["apply", "-k", concat!(env!("CARGO_MANIFEST_DIR"), "/config/samples")]).await?;
     let all = async {
@@ -25,18 +25,19 @@ pub(crate) async fn play(stage: &Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A re-key to a key that is denied fails, with the old key in force, and heals once the policy is mended.
+/// Re-keys to a key whose policy denies access: the old key stays active, and a retry succeeds once the
+/// policy is fixed.
 async fn re_key(stage: &Stage) -> anyhow::Result<()> {
     until(stage, "payments", says("Encrypted")).await?;
     person("payments is re-keyed to a key whose policy denies it (04-re-key-to-a-denied-key.yaml)");
     stage.apply("04-re-key-to-a-denied-key.yaml").await?;
     let failed = until(stage, "payments", says("EnablingFailed")).await?;
-    let in_force = failed.key_in_force.and_then(|key| key.arn).unwrap_or_default();
+    let in_force = failed.active_key.and_then(|key| key.arn).unwrap_or_default();
     if failed.encryption_status != Some(EncryptionStatus::EnablingFailed) || !in_force.contains("22222222") {
-        bail!("after the failed re-key the old key must be in force, not {in_force:?}");
+        bail!("after the failed key change the old key must be active, not {in_force:?}");
     }
     person(
-        "somebody mends the key policy, and asks for a retry: kubectl annotate strenc payments streamencryption.dev/retry=…",
+        "somebody fixes the key policy and requests a retry: kubectl annotate strenc payments streamencryption.dev/retry=…",
     );
     stage.aws.world().plant_key(mended(DENIED));
     let retry = format!("streamencryption.dev/retry={}", jiff::Timestamp::now());
@@ -44,22 +45,22 @@ async fn re_key(stage: &Stage) -> anyhow::Result<()> {
     until(stage, "payments", says("Encrypted")).await.map(|_| ())
 }
 
-/// A disabled key waits without a call, and goes on once it is enabled.
+/// Checks that a disabled key consumes no calls, and that encryption starts once the key is enabled.
 async fn disabled_key(stage: &Stage) -> anyhow::Result<()> {
     until(stage, "audit", says("KeyDisabled")).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     if stage.aws.world().calls().count("StartDeliveryStreamEncryption", "audit") > 0 {
-        bail!("a call was spent on a disabled key");
+        bail!("a call was made with a disabled key");
     }
     person("somebody enables the key of audit");
     stage.aws.world().plant_key(mended(DISABLED));
     until(stage, "audit", says("Encrypted")).await.map(|_| ())
 }
 
-/// Encryption is turned off by somebody, and on again by the operator.
+/// Disables encryption outside the operator, and checks that the operator enables it again.
 async fn behind_our_back(stage: &Stage) -> anyhow::Result<()> {
     until(stage, "orders", says("Encrypted")).await?;
-    person("somebody turns the encryption of orders off, behind the operator's back");
+    person("somebody disables the encryption of orders outside the operator");
     let off = Snapshot { encryption: Shown::Disabled, ..Snapshot::default() };
     stage.aws.world().plant_stream(PlantedStream {
         name: "orders".to_owned(),
@@ -97,19 +98,19 @@ async fn until(
             return Ok(status);
         }
         if Instant::now() > end {
-            bail!("{name} is not as it should be after 90 s: {status:#?}");
+            bail!("{name} has not reached the expected state after 90 s: {status:#?}");
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// One thing that must be true at the end.
+/// A condition that must hold at the end.
 pub(crate) struct Check {
     pub(crate) sentence: &'static str,
     pub(crate) holds: bool,
 }
 
-/// What must be true at the end, by the simulated AWS's own log.
+/// Evaluates the conditions at the end, by the simulated AWS's own log and the objects in the cluster.
 pub(crate) async fn checks(stage: &Stage) -> anyhow::Result<Vec<Check>> {
     let starts = |name: &str| {
         let world = stage.aws.world();
@@ -117,7 +118,7 @@ pub(crate) async fn checks(stage: &Stage) -> anyhow::Result<Vec<Check>> {
             + world.calls().count("StartStreamEncryption", name)
     };
     let payments = stage
-        .kubectl(&["get", "strenc", "payments", "-n", "data", "-o", "jsonpath={.status.keyInForce.arn}"])
+        .kubectl(&["get", "strenc", "payments", "-n", "data", "-o", "jsonpath={.status.activeKey.arn}"])
         .await?;
     let events = stage.kubectl(&["get", "events", "-n", "data", "-o", "jsonpath={.items[*].reason}"]).await?;
     let check = |sentence, holds| Check { sentence, holds };
@@ -128,13 +129,13 @@ pub(crate) async fn checks(stage: &Stage) -> anyhow::Result<Vec<Check>> {
             starts("telemetry") == 1,
         ),
         check(
-            "payments: one Start, one that failed, one after the policy was mended",
+            "payments: one Start, one that failed, one after the policy was fixed",
             starts("payments") == 3,
         ),
-        check("payments: the key asked for is in force", payments == format!("{ACCOUNT}/{DENIED}")),
+        check("payments: the desired key is active", payments == format!("{ACCOUNT}/{DENIED}")),
         check("audit: no Start while its key was disabled, one after that", starts("audit") == 1),
-        check("replica: not DirectPut, so refused without any call", starts("replica") == 0),
-        check("orders: one Start, and one to correct what somebody changed", starts("orders") == 2),
-        check("orders: the correction was told in an event", events.contains("DriftCorrected")),
+        check("replica: not DirectPut, so refused without a call", starts("replica") == 0),
+        check("orders: one Start, and one to correct drift", starts("orders") == 2),
+        check("orders: an event reports the correction", events.contains("DriftCorrected")),
     ])
 }

@@ -1,5 +1,5 @@
-//! What a user would see, as it happens: each change of a resource's `Ready` and encryption status, and the events that no
-//! status shows.
+//! The output that a user would see: each change of a resource's `Ready` condition and encryption status as
+//! it happens, and the events that no status shows.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -12,12 +12,12 @@ use kube::{Client, ResourceExt as _};
 use stream_encryption_operator::api::condition::{ConditionType, Reason, find};
 use stream_encryption_operator::api::stream_encryption::{EncryptionStatus, StreamEncryption};
 
-/// Prints a line for each transition and each such event, for ever.
+/// Prints a line for each transition and each such event, indefinitely.
 pub(crate) async fn tell(client: Client, started: Instant) {
     tokio::join!(transitions(client.clone(), started), events(client, started));
 }
 
-/// Most events tell of a change of `Ready`, and have their line already.
+/// Prints the events that do not report a change of `Ready`; the others already have a line.
 async fn events(client: Client, started: Instant) {
     let api: Api<Event> = Api::namespaced(client, "data");
     let mut events = watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();
@@ -41,7 +41,7 @@ async fn transitions(client: Client, started: Instant) {
     let api: Api<StreamEncryption> = Api::namespaced(client, "data");
     let mut changes = watcher(api, watcher::Config::default()).default_backoff().applied_objects().boxed();
     let mut last: HashMap<String, String> = HashMap::new();
-    println!("{:>6}  {:<10} {:<16} {:<18} {:<6} what it says", "time", "name", "AWS says", "reason", "calls");
+    println!("{:>6}  {:<10} {:<16} {:<18} {:<6} message", "time", "name", "AWS reports", "reason", "calls");
     while let Some(change) = changes.next().await {
         let Ok(resource) = change else { continue };
         let name = resource.name_any();

@@ -1,7 +1,9 @@
-//! An HTTP server that no client can exhaust: headers must arrive within seconds, connections are short-lived and few.
+//! An HTTP server that no client can exhaust: headers must arrive within seconds, and connections are few and
+//! short-lived.
 //!
-//! Anybody who reaches the port may open connections and send nothing. When there are too many, the address that has the most of
-//! them loses its oldest, so a client that holds hundreds takes nothing from the kubelet or from Prometheus.
+//! Any client that reaches the port can open connections and send nothing. When there are too many, the
+//! oldest connection of the address with the most connections is closed. A client that holds hundreds
+//! therefore takes nothing from the kubelet or from Prometheus.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,20 +19,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
-/// Connections at a time.
+/// Maximum number of concurrent connections.
 const MOST_CONNECTIONS: usize = 256;
-/// How long a client may take to send the headers of a request; also how long a connection may be idle between two requests.
+/// Timeout for the headers of a request, and for an idle connection between two requests.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may last: also one whose client never reads the response.
+/// Maximum lifetime of a connection, also of one whose client never reads the response.
 const LONGEST_CONNECTION: Duration = Duration::from_mins(1);
-/// The buffer of a connection, which holds all headers of a request, in bytes.
+/// Size of a connection's buffer, which holds all headers of a request, in bytes.
 const BUFFER: usize = 16 * 1024;
-/// How long to wait after an error of the listener, such as too many open files.
+/// Delay after an error of the listener, such as too many open files.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
-/// Connections that the kernel holds until they are accepted.
+/// Maximum number of connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// Binds `address`. The unspecified IPv6 address serves IPv4 too, and IPv4 alone where the machine has no IPv6.
+/// Binds `address`. The unspecified IPv6 address also serves IPv4, and IPv4 alone on a machine without IPv6.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     bind_or_fall_back(address, listen)
 }
@@ -38,16 +40,16 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 fn bind_or_fall_back<T>(address: SocketAddr, listen: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
     match listen(address) {
         Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && is_without_ipv6(&error) => {
-            info!(%error, "no IPv6 on this machine, listening on IPv4 only");
+            info!(%error, "IPv6 is unavailable, listening on IPv4 only");
             listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
     }
 }
 
-/// Whether the error means that there is no IPv6, and not, for example, that the port is in use.
+/// Returns whether the error means that IPv6 is unavailable, and not, for example, that the port is in use.
 fn is_without_ipv6(error: &io::Error) -> bool {
-    /// The address family is not supported: the kernel was started without IPv6.
+    /// The error code of an unsupported address family: the kernel was started without IPv6.
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT)
         || matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
@@ -80,7 +82,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "a connection could not be accepted");
+                warn!(%error, "failed to accept a connection");
                 tokio::time::sleep(AFTER_ERROR).await;
                 continue;
             }
@@ -95,18 +97,18 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
-/// Answers the requests of one connection.
+/// Serves the requests of one connection.
 async fn answer(stream: TcpStream, router: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // An error is the client's: it is gone, or did not send a request.
+    // The client causes every error here: it has disconnected, or did not send a request.
     let _ = tokio::time::timeout(LONGEST_CONNECTION, connection).await;
 }
 
-/// The position of the oldest connection of the address that has the most of them.
+/// Returns the position of the oldest connection of the address that has the most connections.
 fn oldest_of_greediest(peers: impl Iterator<Item = IpAddr>) -> usize {
     let mut held: HashMap<IpAddr, (usize, usize)> = HashMap::new();
     for (position, peer) in peers.enumerate() {
@@ -138,7 +140,7 @@ mod tests {
         answer
     }
 
-    /// A connection on which half a request was sent.
+    /// Opens a connection and sends half of a request.
     async fn half_open(address: SocketAddr) -> TcpStream {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: ").await.unwrap();
@@ -154,7 +156,7 @@ mod tests {
             held.push(half_open(address).await);
         }
         assert!(healthz(address).await.ends_with("ok\n"));
-        // It is closed long before its headers are due: there were too many after it.
+        // It is closed long before the header timeout, because too many connections followed.
         let closed = tokio::time::timeout(HEADER_TIMEOUT / 2, first.read(&mut [0; 16])).await;
         assert!(
             closed.is_ok_and(|read| read.map_or(true, |bytes| bytes == 0)),
@@ -179,7 +181,7 @@ mod tests {
     async fn unspecified_ipv6_address_serves_ipv4_too() {
         let listener = match listen((Ipv6Addr::UNSPECIFIED, 0).into()) {
             Ok(listener) => listener,
-            // This machine is the case of the test below.
+            // This machine has no IPv6; the test below covers that case.
             Err(error) => return assert!(is_without_ipv6(&error), "{error}"),
         };
         let port = listener.local_addr().unwrap().port();

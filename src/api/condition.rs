@@ -1,8 +1,9 @@
-//! The words in which a status speaks: condition types, and every reason that they can give.
+//! Condition types and the reasons that they can have.
 //!
-//! The conditions follow kstatus: `Ready` always; `Reconciling` and `Stalled` only while true, and never both. What a
-//! retry or another object may mend is *progressing*; what only a change of the spec mends is *stalled*.
-//! `docs/conditions.md` has one line for each reason, and a test holds that table against this enum.
+//! The conditions follow kstatus: `Ready` is always present; `Reconciling` and `Stalled` only while true, and
+//! never both. A reason that a retry or another object may resolve is *progressing*; one that requires a
+//! change of the spec is *stalled*. `docs/conditions.md` has one row for each reason of `Ready`; a test
+//! compares that table with this enum.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,23 +11,23 @@ use std::str::FromStr;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// The types of condition.
+/// A condition type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionType {
-    /// The stream is as the spec asks.
+    /// The stream matches the spec.
     Ready,
-    /// The operator is at it, or waits for something that may come by itself.
+    /// Reconciliation is in progress, or the operator is waiting for a condition that may resolve by itself.
     Reconciling,
-    /// Only a change of the spec, by a person, helps.
+    /// Progress requires a change to the spec or to AWS resources.
     Stalled,
-    /// Records are encrypted now, with whatever key.
+    /// Records are encrypted now, with any key.
     Encrypted,
-    /// The key asked for can encrypt the stream.
+    /// The desired key can encrypt the stream.
     KeyUsable,
 }
 
 impl ConditionType {
-    /// As it stands in `type`.
+    /// Returns the value of `type`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,26 +40,26 @@ impl ConditionType {
     }
 }
 
-/// What a reason means for `Ready`, `Reconciling` and `Stalled`.
+/// The values of `Ready`, `Reconciling` and `Stalled` that a reason implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum ReadyState {
     /// `Ready=True`.
     Ready,
-    /// `Ready=False`, `Reconciling=True`: Argo CD says Progressing.
+    /// `Ready=False`, `Reconciling=True`: Progressing in Argo CD.
     Progressing,
-    /// `Ready=Unknown`, `Reconciling=True`: AWS cannot be asked.
+    /// `Ready=Unknown`, `Reconciling=True`: AWS does not respond.
     Unknown,
-    /// `Ready=False`, `Stalled=True`: Argo CD says Degraded.
+    /// `Ready=False`, `Stalled=True`: Degraded in Argo CD.
     Stalled,
-    /// `Ready=False` and nothing more: it was asked to only report.
+    /// `Ready=False` alone: `mode: Observe` only reports.
     Reported,
-    /// `Ready` keeps its status, and has this reason: it was asked to do nothing.
+    /// `Ready` keeps its status and gets this reason: the resource is suspended.
     Unchanged,
 }
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident => $standing:ident),+ $(,)?) => {
-        /// Why a condition is as it is.
+        /// The reason of a condition.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason { $($(#[doc = $doc])+ $name),+ }
 
@@ -66,123 +67,124 @@ macro_rules! reasons {
             /// Every reason, in the order of the documentation.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// As it stands in `reason`.
+            /// Returns the value of `reason`.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name)),+ }
             }
 
-            /// What it means for `Ready`, `Reconciling` and `Stalled`.
+            /// Returns the values of `Ready`, `Reconciling` and `Stalled` that it implies.
             #[must_use]
-            pub fn standing(self) -> Standing {
-                match self { $(Self::$name => Standing::$standing),+ }
+            pub fn ready_state(self) -> ReadyState {
+                match self { $(Self::$name => ReadyState::$standing),+ }
             }
         }
     };
 }
 
 reasons! {
-    /// Records are encrypted with the key asked for.
+    /// Records are encrypted with the desired key.
     Encrypted => Ready,
-    /// The key asked for can encrypt the stream. Given by `KeyUsable` only.
+    /// The desired key can encrypt the stream. Given by `KeyUsable` only.
     KeyEnabled => Ready,
-    /// Encryption is off, as asked.
+    /// Encryption is disabled, as specified.
     EncryptionDisabled => Ready,
-    /// AWS says ENABLED (or DISABLED); it takes up to 5 seconds until that holds for all records.
+    /// AWS reports ENABLED or DISABLED; the change can take up to 5 seconds to apply to all records.
     Settling => Progressing,
-    /// A marked record was written to prove that records are encrypted, and AWS has not said yet that it was.
+    /// A test record was written, and AWS has not reported one as encrypted yet.
     Verifying => Progressing,
     /// AWS is enabling encryption, or changing the key.
     Enabling => Progressing,
     /// AWS is disabling encryption.
     Disabling => Progressing,
-    /// AWS is changing the stream for another reason, such as resharding.
+    /// AWS is updating the stream for another reason, for example resharding.
     StreamUpdating => Progressing,
     /// The last attempt to enable encryption or to change the key failed. The next one is at nextAttemptTime.
     EnablingFailed => Progressing,
     /// The last attempt to disable encryption failed. The next one is at nextAttemptTime.
     DisablingFailed => Progressing,
-    /// AWS accepted the call and nothing changed.
+    /// AWS accepted the call, and the stream is unchanged.
     NotApplied => Progressing,
-    /// No answer came to the last call. It is tried again once it can no longer arrive.
+    /// The last call received no response. The operator retries once AWS can no longer apply it.
     OutcomeUnknown => Progressing,
     /// The calls allowed in 24 hours are used up.
     CallLimitReached => Progressing,
-    /// AWS would not carry out the call because the stream was being changed.
+    /// AWS refused the call because the stream was being changed.
     StreamInUse => Progressing,
-    /// AWS would not carry out the call, with an error that is not about keys, rights or limits.
+    /// AWS refused the call with an error that does not concern keys, permissions or limits.
     CallRefused => Progressing,
-    /// KMS does not know the key asked for.
+    /// The desired key does not exist in KMS.
     KeyNotFound => Progressing,
-    /// The key asked for is disabled.
+    /// The desired key is disabled.
     KeyDisabled => Progressing,
-    /// The key asked for is going to be deleted.
+    /// The desired key is pending deletion.
     KeyPendingDeletion => Progressing,
-    /// The key asked for has no key material yet.
+    /// The desired key has no key material yet.
     KeyPendingImport => Progressing,
-    /// The key asked for cannot be used for now.
+    /// The desired key is temporarily unavailable.
     KeyUnavailable => Progressing,
-    /// KMS describes the key asked for in words that this version of the operator does not know.
+    /// KMS reports a state of the desired key that this operator version does not recognize.
     KeyStateUnrecognized => Progressing,
-    /// The operator may not read the key asked for.
-    KeyUnreadable => Progressing,
-    /// AWS would not use the key asked for: its policy is in the way.
-    KeyRefused => Progressing,
-    /// The object that key.ref names does not exist or shows no ARN yet.
+    /// The operator may not describe the desired key.
+    KeyDescribeDenied => Progressing,
+    /// AWS may not use the desired key, by its key policy or by the operator's role.
+    KeyAccessDenied => Progressing,
+    /// The object of key.objectRef does not exist or has no ARN yet. The operator keeps checking.
     KeyReferenceNotReady => Progressing,
-    /// The cluster does not know the kind that key.ref names.
-    KeyReferenceKindMissing => Progressing,
-    /// The key asked for is not a symmetric one.
+    /// The kind that key.objectRef names is not installed in the cluster.
+    KeyReferenceCRDMissing => Progressing,
+    /// The desired key is not symmetric.
     KeyNotSymmetric => Stalled,
-    /// The key asked for is not for encryption.
+    /// The usage of the desired key is not encryption.
     KeyUsageWrong => Stalled,
-    /// The key asked for is managed by AWS; `AWS_OWNED_CMK` names it.
+    /// The desired key is an AWS managed key; use `AWS_OWNED_CMK`.
     KeyManagedByAws => Stalled,
-    /// The key asked for is in another region than the stream.
+    /// The desired key is in another region than the stream.
     KeyInOtherRegion => Stalled,
-    /// AWS does not know the stream.
+    /// The stream does not exist in AWS.
     StreamNotFound => Progressing,
-    /// The stream is being made.
+    /// The stream is being created.
     StreamCreating => Progressing,
     /// The stream is being deleted.
     StreamDeleting => Progressing,
-    /// The stream could not be made or deleted.
-    StreamBroken => Progressing,
-    /// AWS describes the stream in words that this version of the operator does not know, so no call is made.
+    /// AWS failed to create or delete the stream.
+    StreamFailed => Progressing,
+    /// AWS reports a state of the stream that this operator version does not recognize, so no call is made.
     StreamStateUnrecognized => Progressing,
-    /// AWS answers with another stream of that name: the operator's credentials are of another account.
-    WrongStream => Progressing,
-    /// The operator's rights in AWS do not suffice.
+    /// AWS describes another stream of that name: the operator's credentials belong to another account.
+    StreamARNMismatch => Progressing,
+    /// The operator lacks a permission in AWS.
     AccessDenied => Progressing,
-    /// No credentials for AWS could be obtained, so nothing was sent.
+    /// The operator has no AWS credentials, so no request was sent.
     NoCredentials => Unknown,
-    /// AWS does not accept the operator's credentials, its clock, or its use of the region.
+    /// AWS rejects the operator's credentials, its clock, or its use of the region.
     CredentialsRejected => Unknown,
-    /// AWS does not answer, or answers with an internal error.
+    /// AWS does not respond, or returns an internal error.
     AwsUnreachable => Unknown,
-    /// AWS asks the operator to slow down.
+    /// AWS is throttling requests.
     AwsThrottled => Unknown,
-    /// The operator's session is too old for Firehose to make a grant with it.
+    /// The operator's session is too old for Firehose to create a grant with it.
     SessionTooOld => Progressing,
-    /// The ledger of the stream cannot be read, written or believed, so no call is made.
-    LedgerUnreadable => Progressing,
+    /// The ledger of the stream is inaccessible or invalid, so no call is made.
+    LedgerInvalid => Progressing,
     /// Only Firehose streams whose source is `DirectPut` can be encrypted.
     SourceNotDirectPut => Stalled,
-    /// Another `StreamEncryption` owns the stream.
-    StreamOwnedByAnother => Stalled,
-    /// No policy allows this namespace this stream, or this key for it.
+    /// Another `StreamEncryption` already manages the stream.
+    StreamAlreadyManaged => Stalled,
+    /// No policy allows this namespace to use this stream, or this key for it.
     NotPermitted => Stalled,
-    /// Policies name different roles for this stream.
-    RolesDiffer => Stalled,
-    /// No policy allows this namespace to turn encryption of this stream off.
+    /// The policies that allow this stream name different roles.
+    ConflictingPolicyRoles => Stalled,
+    /// No policy allows this namespace to disable encryption of this stream.
     DisableNotPermitted => Stalled,
-    /// Corrected three times in 24 hours, and changed again by somebody. The next correction is at nextAttemptTime.
-    Contested => Progressing,
-    /// The last attempt failed, and AWS does not report which key is active: it may be the key asked for.
-    KeyInForceUnknown => Stalled,
-    /// The spec cannot be read.
+    /// The operator has corrected drift three times in 24 hours, and the stream was changed again. The next
+    /// correction is at nextAttemptTime.
+    DriftCorrectionLimitReached => Progressing,
+    /// The last attempt failed, and AWS does not report which key is active: it may be the desired key.
+    ActiveKeyUnknown => Stalled,
+    /// The spec is invalid.
     SpecInvalid => Stalled,
-    /// It differs from the spec, and drift is Report.
+    /// The stream differs from the spec, and mode is Observe.
     Drifted => Reported,
     /// spec.suspend or the annotation streamencryption.dev/suspend is true.
     Suspended => Unchanged,
@@ -201,19 +203,19 @@ impl FromStr for Reason {
     }
 }
 
-/// True, false or unknown, as conditions have it.
+/// The status of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Truth {
-    /// It is so.
+pub enum ConditionStatus {
+    /// The condition is true.
     True,
-    /// It is not so.
+    /// The condition is false.
     False,
-    /// Nobody knows.
+    /// The condition is unknown.
     Unknown,
 }
 
-impl Truth {
-    /// As it stands in `status`.
+impl ConditionStatus {
+    /// Returns the value of `status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -224,65 +226,82 @@ impl Truth {
     }
 }
 
-/// The longest message of a condition, in bytes, as Kubernetes' own conditions have it
-/// ([Condition](https://pkg.go.dev/k8s.io/apimachinery/pkg/apis/meta/v1#Condition)). What cannot be read is told with
-/// what stands there, and that may be as large as an object.
-pub const LONGEST_MESSAGE: usize = 32_768;
+/// Maximum length of a condition's message in bytes, as Kubernetes' own conditions define it
+/// ([Condition](https://pkg.go.dev/k8s.io/apimachinery/pkg/apis/meta/v1#Condition)). The message for an
+/// object that cannot be parsed quotes its content, which may be as large as an object can be.
+pub const MAX_MESSAGE_BYTES: usize = 32_768;
 
-/// One condition; its transition time is that of `before` unless its status changed. Kubernetes stores whole seconds, so a
-/// time has no more here either: what was written is then equal to what is read.
+/// Returns a condition. Its transition time is that of the same condition in `before` unless the status
+/// changed. Kubernetes stores whole seconds, and so does this condition, so a written condition is equal to
+/// the one that is read back.
 #[must_use]
 pub fn condition(
     before: &[Condition],
     kind: ConditionType,
-    truth: Truth,
+    status: ConditionStatus,
     reason: Reason,
     message: &str,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Condition {
-    let unchanged = find(before, kind).filter(|old| old.status == truth.as_str());
+    named_condition(before, kind.as_str(), status, reason.as_str(), message, generation, now)
+}
+
+/// Returns a condition like [`condition`], of any type and with any reason.
+#[must_use]
+pub fn named_condition(
+    before: &[Condition],
+    kind: &str,
+    status: ConditionStatus,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    let old = before.iter().find(|condition| condition.type_ == kind);
+    let unchanged = old.filter(|old| old.status == status.as_str());
     Condition {
-        type_: kind.as_str().to_owned(),
-        status: truth.as_str().to_owned(),
-        reason: reason.as_str().to_owned(),
-        message: message[..message.floor_char_boundary(LONGEST_MESSAGE)].to_owned(),
+        type_: kind.to_owned(),
+        status: status.as_str().to_owned(),
+        reason: reason.to_owned(),
+        message: message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)].to_owned(),
         observed_generation: generation,
         last_transition_time: unchanged
             .map_or_else(|| whole_second(now), |old| old.last_transition_time.clone()),
     }
 }
 
-/// `Ready`, and `Reconciling` or `Stalled` where they are true.
+/// Returns `Ready`, and `Reconciling` or `Stalled` if they are true.
 #[must_use]
-pub fn standing(
+pub fn ready_conditions(
     before: &[Condition],
     reason: Reason,
     words: &str,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let make = |kind, truth| condition(before, kind, truth, reason, words, generation, now);
-    let (ready, more) = match reason.standing() {
-        Standing::Ready => (Truth::True, None),
-        Standing::Progressing => (Truth::False, Some(ConditionType::Reconciling)),
-        Standing::Unknown => (Truth::Unknown, Some(ConditionType::Reconciling)),
-        Standing::Stalled => (Truth::False, Some(ConditionType::Stalled)),
-        Standing::Reported => (Truth::False, None),
-        Standing::Unchanged => (Truth::Unknown, None),
+    let make = |kind, status| condition(before, kind, status, reason, words, generation, now);
+    let (ready, more) = match reason.ready_state() {
+        ReadyState::Ready => (ConditionStatus::True, None),
+        ReadyState::Progressing => (ConditionStatus::False, Some(ConditionType::Reconciling)),
+        ReadyState::Unknown => (ConditionStatus::Unknown, Some(ConditionType::Reconciling)),
+        ReadyState::Stalled => (ConditionStatus::False, Some(ConditionType::Stalled)),
+        ReadyState::Reported => (ConditionStatus::False, None),
+        ReadyState::Unchanged => (ConditionStatus::Unknown, None),
     };
     let mut conditions = vec![make(ConditionType::Ready, ready)];
-    conditions.extend(more.map(|kind| make(kind, Truth::True)));
+    conditions.extend(more.map(|kind| make(kind, ConditionStatus::True)));
     conditions
 }
 
-/// A time as Kubernetes stores it.
+/// Returns the time as Kubernetes stores it, in whole seconds.
 #[must_use]
 pub fn whole_second(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }
 
-/// The next time that Kubernetes can store: of what holds from a time on, never too early.
+/// Returns the next time that Kubernetes can store. Used for the start of a period, so that the stored start
+/// is never too early.
 #[must_use]
 pub fn next_whole_second(at: Timestamp) -> Time {
     let floor = whole_second(at).0;
@@ -293,7 +312,7 @@ pub fn next_whole_second(at: Timestamp) -> Time {
     }
 }
 
-/// The condition of a type.
+/// Returns the condition of a type, or `None` if it is absent.
 #[must_use]
 pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == kind.as_str())
@@ -304,42 +323,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_condition_keeps_its_transition_time_until_its_status_changes() {
+    fn transition_time_is_kept_until_status_changes() {
         let early: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let late: Timestamp = "2026-01-01T01:00:00Z".parse().unwrap();
-        let make = |before: &[Condition], truth, now| {
-            condition(before, ConditionType::Ready, truth, Reason::Enabling, "", Some(1), now)
+        let make = |before: &[Condition], status, now| {
+            condition(before, ConditionType::Ready, status, Reason::Enabling, "", Some(1), now)
         };
-        let first = make(&[], Truth::False, early);
-        let same = make(std::slice::from_ref(&first), Truth::False, late);
+        let first = make(&[], ConditionStatus::False, early);
+        let same = make(std::slice::from_ref(&first), ConditionStatus::False, late);
         assert_eq!(same.last_transition_time, Time(early));
-        let other = make(&[first], Truth::True, late);
+        let other = make(&[first], ConditionStatus::True, late);
         assert_eq!(other.last_transition_time, Time(late));
     }
 
     #[test]
-    fn a_condition_has_the_time_that_kubernetes_gives_back() {
+    fn condition_round_trips_through_kubernetes() {
         let now: Timestamp = "2026-01-01T00:00:00.9Z".parse().unwrap();
-        let made = condition(&[], ConditionType::Ready, Truth::Unknown, Reason::Suspended, "", Some(1), now);
+        let made = condition(
+            &[],
+            ConditionType::Ready,
+            ConditionStatus::Unknown,
+            Reason::Suspended,
+            "",
+            Some(1),
+            now,
+        );
         let read: Condition = serde_json::from_value(serde_json::to_value(&made).unwrap()).unwrap();
         assert_eq!(made, read);
     }
 
     #[test]
-    fn a_message_is_cut_to_what_a_condition_holds() {
+    fn message_is_truncated_to_max_bytes() {
         for (words, bytes) in
             [("€".repeat(500_000), 32_766), ("x".repeat(500_000), 32_768), ("x".repeat(9), 9)]
         {
             let now = Timestamp::UNIX_EPOCH;
-            let made =
-                condition(&[], ConditionType::Ready, Truth::False, Reason::SpecInvalid, &words, None, now);
+            let made = condition(
+                &[],
+                ConditionType::Ready,
+                ConditionStatus::False,
+                Reason::SpecInvalid,
+                &words,
+                None,
+                now,
+            );
             assert_eq!(made.message.len(), bytes);
             assert!(words.starts_with(&made.message));
         }
     }
 
     #[test]
-    fn every_reason_is_one_that_a_condition_an_event_and_a_ledger_take() {
+    fn reason_is_valid_in_condition_event_and_ledger() {
         for reason in Reason::ALL {
             let word = reason.as_str();
             assert!((1..=64).contains(&word.len()), "{word}");
@@ -349,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn every_reason_is_read_as_it_is_written() {
+    fn every_reason_round_trips() {
         for reason in Reason::ALL {
             assert_eq!(reason.as_str().parse(), Ok(*reason));
         }

@@ -1,4 +1,5 @@
-//! The `CustomResourceDefinitions`, as `stream-encryption-operator crd` prints them and `crds/` holds them.
+//! The `CustomResourceDefinitions`, as `stream-encryption-operator crd` prints them and as `crds/` contains
+//! them.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -10,7 +11,8 @@ use super::ledger::StreamLedger;
 use super::policy::StreamEncryptionPolicy;
 use super::stream_encryption::{StreamEncryption, UNSEEN};
 
-/// Every definition that the operator needs, with the name of its file in `crds/`, in the order of these names.
+/// Returns every definition that the operator needs, with the name of its file in `crds/`, sorted by that
+/// name.
 #[must_use]
 pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
@@ -20,14 +22,14 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
     ]
 }
 
-/// A definition as the file in `crds/` has it.
+/// Returns a definition as its file in `crds/` contains it.
 pub fn yaml(definition: &CustomResourceDefinition) -> anyhow::Result<String> {
     let mut text = String::from("# Made by `stream-encryption-operator crd`; a test holds it to the code.\n");
     text.push_str(&serde_saphyr::to_string(definition)?);
     Ok(text)
 }
 
-/// The status that a resource has until the operator writes one: see [`UNSEEN`].
+/// Sets the status that a resource has until the operator writes one: see [`UNSEEN`].
 fn unseen_at_first(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
         let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
@@ -39,7 +41,7 @@ fn unseen_at_first(mut definition: CustomResourceDefinition) -> CustomResourceDe
     definition
 }
 
-/// The derive's schema as Kubernetes and its users want it. See [`correct`].
+/// Corrects the schemas that the derive generates. See [`correct`].
 fn corrected(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
@@ -51,10 +53,12 @@ fn corrected(mut definition: CustomResourceDefinition) -> CustomResourceDefiniti
 
 /// Corrects a schema and every schema in it:
 ///
-/// - The derive makes every optional field nullable. A field that is left out and one that is null would then be two states of the
-///   same thing: CEL takes a null field for a written one, and `GitOps` shows a difference between them.
-/// - Kubernetes has no unsigned integers: some API servers since 1.34 warn of the format `uint32`. The bounds say the same.
-/// - A description is shown by `kubectl explain` as plain text, where rustdoc's backticks are noise.
+/// - The derive makes every optional field nullable. An absent field and a null field would then be two
+///   states with one meaning: CEL treats a null field as present, and `GitOps` tools report a difference
+///   between the two.
+/// - Kubernetes has no unsigned integers: some API servers since 1.34 warn about the format `uint32`. The
+///   bounds express the same.
+/// - `kubectl explain` prints a description as plain text, where rustdoc's backticks are noise.
 fn correct(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     if schema.format.as_deref() == Some("uint32") {

@@ -1,10 +1,11 @@
-//! `StreamLedger`: the operator's record of one stream. It outlives the resource that asked for it.
+//! `StreamLedger`: the operator's record of the calls made on one stream. It outlives the resource.
 //!
-//! Everything lies in `spec`, not in `status`: the claim of an owner and the first call are then one atomic write, and
-//! a backup tool that drops `status` on restore cannot make the operator forget which calls it made.
+//! Everything is in `spec`, not in `status`. Recording the owner and the first call is then one atomic write,
+//! and a backup tool that drops `status` on restore cannot remove the record of the calls.
 //!
-//! A ledger with a field that this version does not know was written by a newer one, and is refused as unreadable: the
-//! field may forbid what this version would do, and writing the ledger back would lose it.
+//! A ledger with a field that this version does not know was written by a newer version, and is rejected as
+//! unreadable: the field may forbid what this version would do, and writing the ledger back would lose the
+//! field.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -14,14 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use super::stream_encryption::KeyStatus;
 
-/// The record of one stream: who owns it, which calls were made, which key is known to be in force.
+/// The record of one stream: its owner, the calls made, and the last known active key.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "streamencryption.dev",
     version = "v1alpha1",
     kind = "StreamLedger",
     namespaced,
-    doc = "The operator's record of the calls made on one stream. Written by the operator alone; deleting one makes it forget calls that AWS still counts.",
+    doc = "The operator's record of the calls made on one stream. Written by the operator only; without it, the operator counts fewer calls than AWS does.",
     printcolumn(name = "Stream", type_ = "string", json_path = ".spec.streamARN"),
     printcolumn(name = "Owner namespace", type_ = "string", json_path = ".spec.owner.namespace"),
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.name"),
@@ -33,35 +34,36 @@ pub struct StreamLedgerSpec {
     /// The stream's ARN. The ledger's name is a hash of it.
     #[serde(rename = "streamARN")]
     #[schemars(length(min = 1, max = 256))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("a ledger belongs to one stream for ever"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("streamARN is immutable"))]
     pub stream_arn: String,
-    /// The resource that may act on the stream.
+    /// The resource that manages the stream.
     pub owner: Owner,
-    /// When AWS made the stream, as last seen; another time means that it was deleted and made again.
+    /// The creation time of the stream as AWS last reported it; another time means that the stream was deleted and created again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stream_created: Option<MicroTime>,
-    /// Every call of the window, oldest first. An entry is never removed before it is too old to count.
+    pub stream_creation_time: Option<MicroTime>,
+    /// The calls that count against the limit, oldest first. An entry is removed only when it no longer counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub calls: Vec<Call>,
-    /// What was last known for certain to encrypt the records.
+    /// The last known encryption of the records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_force: Option<InForce>,
-    /// What was asked for when AWS last showed it as true. A difference from it that nobody asked for is drift.
+    /// The desired encryption that AWS last reported as applied. A difference from it without a change of the spec is drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub satisfied: Option<Target>,
-    /// The attempts made since then.
+    /// The attempts since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Attempts>,
 }
 
-/// What is refused here is refused on reading: the API server takes no schema that forbids further fields beside known ones.
+/// Removes `additionalProperties`: the API server accepts no schema that forbids further fields beside known
+/// ones. Unknown fields are rejected on reading instead.
 fn as_kubernetes_has_it(schema: &mut Schema) {
     schema.remove("additionalProperties");
 }
 
-/// The resource that owns a stream.
+/// The resource that manages a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
@@ -70,11 +72,11 @@ pub struct Owner {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its uid, so that a resource made again under the same name is another one.
+    /// Its uid: a resource that is created again under the same name is another one.
     pub uid: String,
 }
 
-/// One call of Start or Stop: written before it is sent, completed by its outcome.
+/// One call of Start or Stop, written before it is sent and completed with its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
@@ -82,41 +84,42 @@ pub struct Call {
     /// Unique within the ledger.
     #[schemars(length(max = 64))]
     pub id: String,
-    /// What the call asks AWS for.
+    /// The encryption that the call requests.
     pub target: Target,
-    /// When the call was reserved, on the operator's clock.
+    /// The time at which the operator reserved the call, by its own clock.
     pub time: MicroTime,
-    /// What came of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// AWS's error code, where AWS refused.
+    /// The AWS error code, if AWS refused the call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub code: Option<String>,
-    /// Whether the call put right what somebody else had changed.
+    /// Whether the call corrects drift.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub correction: bool,
-    /// Whether AWS showed a failure when the call was decided: the same failure, seen soon after, is not this call's.
+    /// Whether AWS reported a failure when the call was planned: the same failure, seen soon after, is not caused by this call.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub after_failure: bool,
-    // The change under way, or its result. From then on what AWS shows otherwise is newer than the call.
-    /// Whether AWS has shown the effect of the call since.
+    // The effect is the change in progress, or its result. Once it was reported, any other state that AWS
+    // reports is newer than the call.
+    /// Whether AWS has reported the effect of the call since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirmed: bool,
-    /// The value of the retry annotation at the time.
+    /// The value of the retry annotation at that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub retry: Option<String>,
 }
 
 impl Call {
-    /// The time of the reservation.
+    /// Returns the time of the reservation.
     #[must_use]
     pub fn at(&self) -> Timestamp {
         self.time.0
     }
 }
 
-/// What a call asks for, and what a stream's encryption is compared with.
+/// An encryption: what a call requests, and what a stream's encryption is compared with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
@@ -137,46 +140,46 @@ pub enum Action {
     Stop,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Outcome {
-    /// Reserved; sent, or about to be, or the operator ended in between.
+    /// Reserved; sent or about to be sent, or the operator stopped in between.
     Pending,
-    /// AWS answered OK.
+    /// AWS accepted the call.
     Accepted,
-    /// AWS answered with an error: it did not carry out the call.
+    /// AWS refused the call and did not apply it.
     Refused,
-    /// No answer came. AWS may have carried it out.
+    /// No response. AWS may have applied the call.
     Unknown,
 }
 
-/// What was last known for certain to encrypt the records.
+/// The last known encryption of the records.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
 pub struct InForce {
-    /// The key; absent for plain text.
+    /// The key; absent for plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyStatus>,
-    /// Since when, as far as the operator saw.
-    pub since: MicroTime,
-    /// Since when records are encrypted with whatever key; absent for plain text.
+    /// Since when, as far as the operator observed it.
+    pub since_time: MicroTime,
+    /// Since when records are encrypted, with any key; absent for plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encrypted_since: Option<MicroTime>,
+    pub encrypted_since_time: Option<MicroTime>,
 }
 
-/// The attempts made without AWS showing what was asked for.
+/// The attempts without success.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
 pub struct Attempts {
-    /// How many.
+    /// The number of attempts.
     pub count: u32,
-    /// No further attempt before this time, unless what is asked for, the key's state or the retry annotation changes.
-    pub not_before: MicroTime,
-    /// What was asked for.
+    /// No further attempt is made before this time, unless the desired encryption, the key's state or the retry annotation changes.
+    pub not_before_time: MicroTime,
+    /// The encryption that the attempts requested.
     pub target: Target,
-    /// Why the last attempt did not succeed, where AWS refused it.
+    /// Why AWS refused the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
@@ -184,7 +187,7 @@ pub struct Attempts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub retry: Option<String>,
-    /// Whether the key has been seen unusable since the last attempt.
+    /// Whether the key was unusable at some time since the last attempt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub key_was_unusable: bool,
 }

@@ -1,26 +1,37 @@
-//! `StreamEncryptionPolicy`: which namespaces may have which streams encrypted, with which keys. Administrators write it.
+//! `StreamEncryptionPolicy`: which namespaces may encrypt which streams with which keys. Administrators write
+//! it.
 //!
-//! Without a policy nothing is called. Several that select a namespace add up, stream by stream. What a pattern means is in
-//! [`crate::model::pattern`]; here is only what may be written.
+//! Without a policy the operator makes no calls. Policies that select the same namespace add up, per stream.
+//! [`crate::model::pattern`] defines the meaning of a pattern; this module only defines which texts are
+//! valid.
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The calls that a policy allows per stream in 24 hours, unless it says otherwise: of AWS's 25, the rest is left to people.
+/// The default of `maxCallsPerDay`. The rest of AWS's 25 calls is left to people.
 pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
 
-/// What an administrator allows some namespaces.
+/// The permissions that an administrator grants to namespaces.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[kube(
     group = "streamencryption.dev",
     version = "v1alpha1",
     kind = "StreamEncryptionPolicy",
     shortname = "strencpol",
-    category = "encryption",
-    doc = "Allows namespaces to have streams encrypted: which namespaces, which streams, which keys. Where no policy speaks of a stream, the operator calls nothing.",
+    category = "stream-encryption",
+    status = "StreamEncryptionPolicyStatus",
+    doc = "Defines which streams and keys each namespace may use. The operator makes no call for a stream that no policy allows.",
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
+    ),
+    printcolumn(name = "Namespaces", type_ = "integer", json_path = ".status.namespaces"),
+    printcolumn(name = "Resources", type_ = "integer", json_path = ".status.resources"),
     printcolumn(name = "Streams", type_ = "string", json_path = ".spec.streams"),
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role.arn", priority = 1),
     printcolumn(name = "Disable", type_ = "boolean", json_path = ".spec.allowDisable"),
@@ -29,47 +40,47 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct StreamEncryptionPolicySpec {
-    /// Which namespaces, by their labels. {} is every namespace; one by its name: matchLabels {kubernetes.io/metadata.name: NAME}.
-    pub namespaces: NamespaceSelector,
-    /// The role that the operator assumes for these streams; without one it uses its own rights. Policies that speak of one stream have to name the same.
+    /// The namespaces that the policy applies to, by their labels. {} selects every namespace; matchLabels {kubernetes.io/metadata.name: NAME} selects one by its name.
+    pub namespace_selector: NamespaceSelector,
+    /// The IAM role that the operator assumes for these streams. Absent: the operator uses its own credentials. All policies that apply to a stream must name the same role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<PolicyRole>,
-    /// Which streams: ARNs, with * for the partition, for the region, or for any characters in the name; own stands for the account of the role, or without one for the operator's.
+    /// The streams, as ARNs with * for the partition, for the region, or for any characters in the name. The account own is that of the role, or without a role the operator's.
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 256)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(p, p.matches('^arn:([*]|aws(-[a-z]+)*):(firehose:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):deliverystream|kinesis:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):stream)/[a-zA-Z0-9_.*-]{1,128}$'))").message("write patterns of streams' ARNs: arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, with * for the partition, for the region or in the name; the account is 12 digits or own"))]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(p, p.matches('^arn:([*]|aws(-[a-z]+)*):(firehose:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):deliverystream|kinesis:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):stream)/[a-zA-Z0-9_.*-]{1,128}$'))").message("must be patterns of stream ARNs: arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, with * for the partition, for the region or in the name; the account is 12 digits or own"))]
     pub streams: Vec<String>,
-    /// With which keys: `AWS_OWNED_CMK`, and patterns of the ARNs of keys and of aliases. A key that is named by an alias has to be allowed by both.
+    /// The keys: `AWS_OWNED_CMK`, and patterns of the ARNs of keys and of aliases. A key that a resource names by an alias must be allowed by its alias and by its ARN.
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 512)))]
-    #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(p, p == 'AWS_OWNED_CMK' || p.matches('^arn:([*]|aws(-[a-z]+)*):kms:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):(key/[a-zA-Z0-9*-]{1,128}|alias/[a-zA-Z0-9/_*-]{1,250})$'))").message("write AWS_OWNED_CMK, or patterns of ARNs: arn:aws:kms:REGION:ACCOUNT:key/ID or arn:aws:kms:REGION:ACCOUNT:alias/NAME, with * for the partition, for the region or in the last part; the account is 12 digits or own"))]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(p, p == 'AWS_OWNED_CMK' || p.matches('^arn:([*]|aws(-[a-z]+)*):kms:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):(key/[a-zA-Z0-9*-]{1,128}|alias/[a-zA-Z0-9/_*-]{1,250})$'))").message("must be AWS_OWNED_CMK or patterns of ARNs: arn:aws:kms:REGION:ACCOUNT:key/ID or arn:aws:kms:REGION:ACCOUNT:alias/NAME, with * for the partition, for the region or in the last part; the account is 12 digits or own"))]
     pub keys: Vec<String>,
-    /// Whether encryption may be turned off: encryption: Disabled, deletionPolicy: Disable. Default: false.
+    /// Whether encryption may be disabled, by encryption: Disabled or deletionPolicy: Disable. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_disable: bool,
-    /// Calls of Start and Stop per stream in 24 hours, of AWS's 25. Default: 20.
+    /// The maximum number of Start and Stop calls per stream in 24 hours; AWS allows 25. Default: 20.
     #[serde(default = "default_calls")]
     #[schemars(range(min = 1, max = 25))]
     pub max_calls_per_day: u32,
 }
 
-/// A role in AWS. Whoever may write policies chooses it; no `StreamEncryption` can.
+/// An IAM role. Only a policy can name one; no `StreamEncryption` can.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRole {
-    /// Its ARN.
+    /// The role's ARN.
     #[schemars(length(min = 1, max = 612))]
-    #[x_kube(validation = Rule::new("self.matches('^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/([a-zA-Z0-9_+=,.@:-]+/)*[a-zA-Z0-9_+=,.@-]{1,64}$')").message("write arn:aws:iam::ACCOUNT:role/NAME, with the path before NAME if it has one: the role itself, and not a session of it"))]
+    #[x_kube(validation = Rule::new("self.matches('^arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/([a-zA-Z0-9_+=,.@:-]+/)*[a-zA-Z0-9_+=,.@-]{1,64}$')").message("must be an IAM role ARN (arn:aws:iam::ACCOUNT:role/[PATH/]NAME), not an assumed-role session"))]
     pub arn: String,
-    /// The external id that its trust policy demands.
+    /// The external id that the role's trust policy requires.
     #[serde(default, rename = "externalID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1224))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9_+=,.@:/-]*$')").message("write 2 to 1224 of the characters a-z A-Z 0-9 _ + = , . @ : / -"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9_+=,.@:/-]*$')").message("must contain only a-z, A-Z, 0-9, '_', '+', '=', ',', '.', '@', ':', '/', '-'"))]
     pub external_id: Option<String>,
 }
 
-/// Namespaces by their labels; all of what is written has to be true of one.
+/// Namespaces by their labels; a namespace must meet all conditions.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceSelector {
-    /// These labels with these values.
+    /// Labels and their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
@@ -80,9 +91,9 @@ pub struct NamespaceSelector {
     pub match_expressions: Vec<LabelCondition>,
 }
 
-/// A condition of a label.
+/// A condition on a label.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)").message("write values with In and NotIn, and none with Exists and DoesNotExist"))]
+#[x_kube(validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)").message("values must be set for In and NotIn, and must be empty for Exists and DoesNotExist"))]
 #[serde(rename_all = "camelCase")]
 pub struct LabelCondition {
     /// The label.
@@ -97,21 +108,40 @@ pub struct LabelCondition {
     pub values: Vec<String>,
 }
 
-/// What a label has to do with the values.
+/// How a label is compared with the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LabelOperator {
-    /// It has one of them.
+    /// The label has one of the values.
     In,
-    /// It has none of them, or is absent.
+    /// The label has none of the values, or is absent.
     NotIn,
-    /// It is there.
+    /// The label is present.
     Exists,
-    /// It is absent.
+    /// The label is absent.
     DoesNotExist,
 }
 
+/// What the operator makes of the policy, and how much the policy applies to now.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamEncryptionPolicyStatus {
+    /// The generation of the spec that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The number of namespaces that the policy selects now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<u32>,
+    /// The number of `StreamEncryptions` in these namespaces whose stream the policy allows now. Absent while the operator's account is unknown and the policy names it by own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<u32>,
+    /// Accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
 impl LabelOperator {
-    /// As Kubernetes' own selectors have it.
+    /// Returns the operator as Kubernetes' own selectors spell it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -124,7 +154,7 @@ impl LabelOperator {
 }
 
 impl NamespaceSelector {
-    /// Whether it selects every namespace, whatever its labels.
+    /// Returns whether the selector selects every namespace.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.match_labels.is_empty() && self.match_expressions.is_empty()
@@ -132,13 +162,13 @@ impl NamespaceSelector {
 }
 
 impl StreamEncryptionPolicySpec {
-    /// What the chart's `defaultPolicy` says: every namespace may have the streams of the operator's own account encrypted, with the keys
-    /// of that account, and not turned off.
+    /// Returns the spec of the chart's `defaultPolicy`: every namespace may encrypt the streams of the
+    /// operator's own account with the keys of that account, and may not disable encryption.
     #[must_use]
     pub fn own_account() -> Self {
         let all = |patterns: &[&str]| patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         Self {
-            namespaces: NamespaceSelector::default(),
+            namespace_selector: NamespaceSelector::default(),
             role: None,
             streams: all(&["arn:*:firehose:*:own:deliverystream/*", "arn:*:kinesis:*:own:stream/*"]),
             keys: all(&["AWS_OWNED_CMK", "arn:*:kms:*:own:key/*", "arn:*:kms:*:own:alias/*"]),

@@ -1,7 +1,9 @@
-//! A small map that forgets an old entry when it is full: of those that nobody asked for since it last had to choose, the oldest.
+//! Fixed-size second-chance cache: when it is full, it evicts the oldest entry that was not read since it was
+//! last queued for eviction.
 //!
-//! It holds what can be had again (a client, a session, an answer of AWS that never changes), so that names which users
-//! write can never make the operator grow. It does no I/O and holds its lock for a look-up only.
+//! It holds values that can be obtained again (a client, a session, an immutable response of AWS), so that
+//! names which users write can never make the operator grow. It does no I/O, and holds its lock for a lookup
+//! only.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -15,23 +17,23 @@ pub(super) struct Bounded<K, V> {
 
 struct Entries<K, V> {
     by_key: HashMap<K, Entry<V>>,
-    /// In the order in which they may have to go.
+    /// The keys in the order in which they may be evicted.
     in_turn: VecDeque<K>,
 }
 
 struct Entry<V> {
     value: V,
-    /// Whether somebody asked for it since it came to stand where it stands.
+    /// Whether the entry was read since it was last queued for eviction.
     asked_for: bool,
 }
 
 impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
-    /// An empty map of at most `limit` entries.
+    /// Creates an empty map of at most `limit` entries.
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, entries: Mutex::new(Entries { by_key: HashMap::new(), in_turn: VecDeque::new() }) }
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     pub(super) fn get(&self, key: &K) -> Option<V> {
         let mut entries = self.lock();
         let entry = entries.by_key.get_mut(key)?;
@@ -39,7 +41,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
         Some(entry.value.clone())
     }
 
-    /// Puts `value` in, in the place of another entry when the map is full.
+    /// Inserts `value`, in place of another entry if the map is full.
     pub(super) fn put(&self, key: K, value: V) {
         let mut entries = self.lock();
         if let Some(entry) = entries.by_key.get_mut(&key) {
@@ -53,7 +55,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
         entries.in_turn.push_back(key);
     }
 
-    /// The value of `key`, made and put in where it is missing.
+    /// Returns the value of `key`, which is created and inserted if it is missing.
     pub(super) fn get_or_put_with(&self, key: &K, make: impl FnOnce() -> V) -> V {
         self.get(key).unwrap_or_else(|| {
             let value = make();
@@ -68,7 +70,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Entries<K, V> {
-    /// Forgets the first that nobody asked for; the others before it come in turn again behind the rest.
+    /// Evicts the first entry that was not read. The entries before it are queued again, behind the rest.
     fn forget_one(&mut self) {
         while let Some(key) = self.in_turn.pop_front() {
             match self.by_key.get_mut(&key) {
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_entry_makes_room_for_a_new_one() {
+    fn oldest_entry_is_evicted_for_new_entry() {
         let map = Bounded::new(2);
         map.put("a", 1);
         map.put("b", 2);
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_is_asked_for_stays_while_a_hundred_that_are_not_come_and_go() {
+    fn entry_in_use_survives_a_hundred_insertions() {
         let map = Bounded::new(3);
         map.put(0, "in use");
         for key in 1..=100 {
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_in_which_every_entry_is_in_use_takes_a_new_one_all_the_same() {
+    fn full_map_of_entries_in_use_accepts_new_entry() {
         let map = Bounded::new(2);
         for key in ["a", "b"] {
             map.put(key, key);
@@ -124,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_made_once() {
+    fn missing_value_is_created_once() {
         let map = Bounded::new(2);
         assert_eq!(map.get_or_put_with(&"a", || 1), 1);
         assert_eq!(map.get_or_put_with(&"a", || 2), 1);

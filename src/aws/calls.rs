@@ -1,8 +1,8 @@
-//! As whom a request goes out: each is signed with a session of its principal, and with no other.
+//! Signing of requests: each is signed with a session of its principal, and with no other.
 //!
-//! A session is looked up when the request's turn has come, which may be minutes after it was asked for. The clients of the
-//! SDK hold no credentials of their own, so what is not sent from here cannot be signed. This file knows no operation's
-//! content.
+//! A session is looked up when the rate limiter permits the request, which may be minutes after the request
+//! was queued. The SDK's clients hold no credentials of their own, so a request that is not sent from here
+//! cannot be signed. This file does not depend on the content of any operation.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,21 +10,22 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::credentials::Session;
-use super::faults::{no_session_in_time, signer_changed};
-use super::pacing::{Quota, Turn};
-use super::port::{Signer, Urgency};
+use super::error::{no_session_in_time, signer_changed};
+use super::port::{Priority, Signer};
+use super::rate_limit::{QueueKey, Quota};
 use super::requests::{DEADLINE, Requests};
 use super::sessions::Sessions;
-use crate::model::fault::{Fault, Operation};
+use crate::model::aws_error::{AwsError, Operation};
 use crate::model::principal::Principal;
 
-/// A read, and what may wait, goes out with a session that lasts this much longer: so the call that follows a look finds
-/// one that still lasts, and need not wait for another after it has been reserved.
-const EARLY: Duration = Duration::from_mins(1);
-/// What must go at once goes with whatever lasts long enough to arrive.
-const LATE: Duration = DEADLINE;
+/// Minimum remaining lifetime of the session for a read or another request that can wait. The call that
+/// follows a Describe then finds a session that is still valid, and does not wait for another after it was
+/// reserved.
+const MIN_LIFETIME_READ: Duration = Duration::from_mins(1);
+/// Minimum remaining lifetime of the session for a request that must be sent at once: long enough to arrive.
+const MIN_LIFETIME_CALL: Duration = DEADLINE;
 
-/// Sends requests in their turn, each with a session of its principal.
+/// Sends requests in the order of the rate limiter, each with a session of its principal.
 #[derive(Clone)]
 pub(super) struct Calls {
     requests: Requests,
@@ -32,28 +33,29 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Requests that go out with `sessions`.
+    /// Creates a sender of requests that are signed with `sessions`.
     pub(super) fn new(requests: Requests, sessions: Sessions) -> Self {
         Self { requests, sessions }
     }
 
-    /// Sends a request that only reads: up to three times, when AWS throttles or does not answer; and with another session
-    /// at once, where AWS does not accept the one that was kept.
+    /// Sends a request that only reads, up to three times if AWS throttles or does not answer. If AWS does
+    /// not accept the cached session, the request is sent again at once with another one.
     pub(super) async fn read<T, F>(
         &self,
         quota: &Quota,
-        by: &Principal,
-        urgency: Urgency,
+        principal: &Principal,
+        priority: Priority,
         send: impl Fn(Session) -> F,
-    ) -> Result<T, Fault>
+    ) -> Result<T, AwsError>
     where
-        F: Future<Output = Result<T, Fault>>,
+        F: Future<Output = Result<T, AwsError>>,
     {
-        let session = async || self.sessions.of(quota.operation, by, urgency, EARLY).await;
+        let session =
+            async || self.sessions.of(quota.operation, principal, priority, MIN_LIFETIME_READ).await;
         let send = async || {
             let kept = session().await?;
             let outcome = send(kept.clone()).await;
-            if self.sessions.is_another_due(by, &kept, outcome.as_ref().err()).await {
+            if self.sessions.is_another_due(principal, &kept, outcome.as_ref().err()).await {
                 let other = session().await?;
                 if !other.is_same(&kept) {
                     return send(other).await;
@@ -61,62 +63,72 @@ impl Calls {
             }
             outcome
         };
-        self.requests.read(quota, &Turn::of(by, urgency), send).await
+        self.requests.read(quota, &QueueKey::of(principal, priority), send).await
     }
 
-    /// Sends a request once, in its turn, if `signer` signs it.
-    pub(super) async fn once<T, F>(
+    /// Sends a request once, after the rate limiter has granted a permit and if `signer` signs it.
+    pub(super) async fn send_queued<T, F>(
         &self,
         quota: &Quota,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
         send: impl FnOnce(Session) -> F,
-    ) -> Result<T, Fault>
+    ) -> Result<T, AwsError>
     where
-        F: Future<Output = Result<T, Fault>>,
+        F: Future<Output = Result<T, AwsError>>,
     {
-        self.turn(quota, by).await;
-        self.at_once(quota, by, signer, send).await
+        self.acquire_permit(quota, principal).await;
+        self.send_now(quota, principal, signer, send).await
     }
 
-    /// Waits until a request may go that is then sent [`at_once`](Self::at_once).
-    async fn turn(&self, quota: &Quota, by: &Principal) {
-        self.requests.turn(quota, &Turn::of(by, Urgency::Call)).await;
+    /// Waits for the permit of a request that is then sent [`send_now`](Self::send_now).
+    async fn acquire_permit(&self, quota: &Quota, principal: &Principal) {
+        self.requests.acquire_permit(quota, &QueueKey::of(principal, Priority::Call)).await;
     }
 
-    /// Waits as [`turn`](Self::turn) does. Returns whether `signer` would sign the request now.
-    pub(super) async fn turn_of(&self, quota: &Quota, by: &Principal, signer: &Signer) -> bool {
-        self.turn(quota, by).await;
-        self.session(quota.operation, by).await.is_ok_and(|session| session.signer().is(signer))
-    }
-
-    /// Sends a request once, without waiting: its turn has come already. It waits for a session, should there be none, no
-    /// longer than for an answer; and sends nothing with another one than `signer`'s.
-    pub(super) async fn at_once<T, F>(
+    /// Acquires a permit, and returns whether `signer` would sign the request now.
+    pub(super) async fn acquire_permit_for(
         &self,
         quota: &Quota,
-        by: &Principal,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> bool {
+        self.acquire_permit(quota, principal).await;
+        self.session(quota.operation, principal).await.is_ok_and(|session| session.signer().is(signer))
+    }
+
+    /// Sends a request once, without waiting for the rate limiter: its permit was acquired before. If there
+    /// is no session, the request waits for one no longer than for a response. If the session is not that of
+    /// `signer`, the request is not sent.
+    pub(super) async fn send_now<T, F>(
+        &self,
+        quota: &Quota,
+        principal: &Principal,
         signer: &Signer,
         send: impl FnOnce(Session) -> F,
-    ) -> Result<T, Fault>
+    ) -> Result<T, AwsError>
     where
-        F: Future<Output = Result<T, Fault>>,
+        F: Future<Output = Result<T, AwsError>>,
     {
         let send = async || {
-            let session = self.session(quota.operation, by).await?;
+            let session = self.session(quota.operation, principal).await?;
             if !session.signer().is(signer) {
                 return Err(signer_changed(quota.operation));
             }
             let outcome = send(session.clone()).await;
-            self.sessions.is_another_due(by, &session, outcome.as_ref().err()).await;
+            self.sessions.is_another_due(principal, &session, outcome.as_ref().err()).await;
             outcome
         };
-        self.requests.at_once(quota, send).await
+        self.requests.send_now(quota, send).await
     }
 
-    /// The session that the next call would go out with.
-    pub(super) async fn session(&self, operation: Operation, by: &Principal) -> Result<Session, Fault> {
-        let session = self.sessions.of(operation, by, Urgency::Call, LATE);
+    /// Returns the session with which the next call would be signed.
+    pub(super) async fn session(
+        &self,
+        operation: Operation,
+        principal: &Principal,
+    ) -> Result<Session, AwsError> {
+        let session = self.sessions.of(operation, principal, Priority::Call, MIN_LIFETIME_CALL);
         timeout(DEADLINE, session).await.unwrap_or_else(|_| Err(no_session_in_time(operation)))
     }
 }

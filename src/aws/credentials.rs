@@ -1,13 +1,14 @@
-//! The operator's own credentials: how old their session is, and new ones before it is too old.
+//! The operator's own credentials: the age of their session, and new ones before the session is too old.
 //!
-//! Firehose makes its grant on the key with the caller's session, and AWS says not to start encryption with a session
-//! of more than 6 hours
+//! Firehose creates its grant on the key with the caller's session, and AWS advises against starting
+//! encryption with a session of more than 6 hours
 //! ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html)).
-//! Credentials carry no time of issue, so a session counts from when the operator first saw it: it may be older, never
-//! younger. This file asks nobody but the provider, never logs a secret, and shows none.
+//! Credentials carry no time of issue, so the age of a session counts from when the operator first received
+//! it: the session may be older, never younger. This file sends requests to the provider only, and never logs
+//! or prints a secret.
 //!
-//! Credentials are given up before their time where a file that they come from has changed, and where AWS does not accept
-//! them any more. The provider is then made anew, for what it has read it keeps.
+//! Credentials are discarded early if a file that they come from has changed, or if AWS no longer accepts
+//! them. The provider is then created again, because it caches the files that it has read.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,83 +21,85 @@ use jiff::SignedDuration;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::faults::NoSession;
+use super::error::NoSession;
 use super::port::Signer;
 use super::requests::DEADLINE;
 use super::signable::unsignable;
 use super::source::{Contents, Source};
 use crate::model::credentials::Missing;
 
-/// A session is given up this long after it was first seen, so that the provider is asked for a new one.
+/// Time after a session was first received at which it is discarded, so that the provider is queried for a
+/// new one.
 pub(super) const REFRESH_AFTER: Duration = Duration::from_hours(5);
-/// No `StartDeliveryStreamEncryption` with a customer managed key goes out with a session older than this.
-pub(super) const OLDEST_SESSION: Duration = Duration::from_hours(6);
-/// Credentials that say nothing of their end are asked for again after this long, as the SDK's own cache does it.
+/// Maximum age of a session for `StartDeliveryStreamEncryption` with a customer managed key.
+pub(super) const MAX_SESSION_AGE: Duration = Duration::from_hours(6);
+/// Time after which credentials without an expiry are requested again, as in the SDK's own cache.
 const NO_END: Duration = Duration::from_mins(15);
-/// Files are read no more often than this.
+/// Minimum time between two reads of the files.
 const FILES_READ_EVERY: Duration = Duration::from_secs(5);
-/// A failure is handed on for this long, before the source is asked again: every visit of every resource asks.
+/// Time for which a failure is cached before the source is queried again: every reconciliation of every
+/// resource needs a session.
 const FAILURE_HOLDS: Duration = Duration::from_secs(5);
-/// Credentials that AWS does not accept are given up no more often than this.
+/// Minimum time between two discards of credentials that AWS does not accept.
 const GIVEN_UP_EVERY: Duration = Duration::from_mins(1);
-/// The sessions that are remembered. A provider hands on one at a time.
+/// Maximum number of sessions whose age is tracked. A provider returns one at a time.
 const REMEMBERED: usize = 16;
 
-/// Tells the time.
+/// Returns the current time.
 pub(super) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// What a request is signed with.
+/// The credentials to sign a request with.
 #[derive(Clone)]
 pub(super) struct Session {
     /// The credentials.
     pub(super) credentials: Credentials,
-    /// How old their session is, at least; nothing for credentials without a session.
+    /// Minimum age of their session; `None` for credentials without a session.
     pub(super) age: Option<Duration>,
 }
 
-/// Credentials that are kept until others are to be asked for.
+/// Credentials that are cached until new ones must be requested.
 #[derive(Clone)]
-pub(super) struct Kept {
+pub(super) struct CachedCredentials {
     credentials: Credentials,
     since: Option<SystemTime>,
     until: SystemTime,
 }
 
-/// What is kept for one principal.
+/// The cached state of one principal.
 #[derive(Default)]
 pub(super) struct Slot {
-    pub(super) kept: Option<Kept>,
-    /// When they were last given up because AWS did not accept them.
+    pub(super) kept: Option<CachedCredentials>,
+    /// The time at which credentials were last discarded because AWS did not accept them.
     given_up: Option<SystemTime>,
 }
 
 /// The operator's own credentials.
-pub(super) struct Own {
+pub(super) struct BaseCredentials {
     source: Source,
     clock: Clock,
     state: tokio::sync::Mutex<State>,
     provider: Mutex<Option<SharedCredentialsProvider>>,
-    seen: Mutex<Seen>,
+    seen: Mutex<SessionHistory>,
 }
 
 #[derive(Default)]
 struct State {
     slot: Slot,
-    /// What the files held when the provider was made.
+    /// The content of the files when the provider was created.
     contents: Option<Contents>,
-    /// When the files were last read.
+    /// The time at which the files were last read.
     read: Option<SystemTime>,
-    /// The files have changed, and the credentials are still those of before.
+    /// Whether the files have changed and the credentials are still the old ones.
     is_stale: bool,
-    /// The last failure, and when it came.
+    /// The last failure and its time.
     failed: Option<(SystemTime, NoSession)>,
-    /// What the log was told last of a failure.
+    /// The cause of failure that was logged last.
     told: Option<String>,
 }
 
-/// Every session that the provider handed on of late, by its access key's id.
+/// The sessions that the provider returned recently, by the id of their access key.
 #[derive(Default)]
-struct Seen(Vec<Sighting>);
+struct SessionHistory(Vec<Sighting>);
 
 struct Sighting {
     access_key_id: String,
@@ -105,7 +108,7 @@ struct Sighting {
 }
 
 impl Session {
-    /// What the port calls it: without what is secret.
+    /// Returns the session without its secrets, as the port identifies it.
     pub(super) fn signer(&self) -> Signer {
         Signer {
             access_key_id: self.credentials.access_key_id().to_owned(),
@@ -113,7 +116,7 @@ impl Session {
         }
     }
 
-    /// Whether a request signed with the one is as good as one signed with the other.
+    /// Returns whether requests signed with either session are equivalent.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         is_same(&self.credentials, &other.credentials)
     }
@@ -127,18 +130,18 @@ fn is_same(one: &Credentials, other: &Credentials) -> bool {
     parts(one) == parts(other)
 }
 
-impl Kept {
-    /// Credentials of a session that began at `since` and is to be kept until `until`.
+impl CachedCredentials {
+    /// Creates cached credentials of a session that began at `since` and may be used until `until`.
     pub(super) fn new(credentials: Credentials, since: SystemTime, until: SystemTime) -> Self {
         Self { credentials, since: Some(since), until }
     }
 
-    /// The session as it is at `now`, if it lasts for `lasting` more.
+    /// Returns the session as of `now`; `None` if it does not last for `lasting` more.
     pub(super) fn session(&self, now: SystemTime, lasting: Duration) -> Option<Session> {
         (now + lasting < self.until).then(|| self.session_at(now))
     }
 
-    /// The session as it is at `now`.
+    /// Returns the session as of `now`.
     pub(super) fn session_at(&self, now: SystemTime) -> Session {
         let age = self.since.map(|since| now.duration_since(since).unwrap_or_default());
         Session { credentials: self.credentials.clone(), age }
@@ -146,8 +149,8 @@ impl Kept {
 }
 
 impl Slot {
-    /// AWS did not accept `session`. Gives it up, unless another one was given up shortly before; whether what is asked for
-    /// next may be another one.
+    /// Discards `session`, which AWS did not accept, unless another one was discarded shortly before. Returns
+    /// whether the next session may be a different one.
     pub(super) fn give_up(&mut self, session: &Session, now: SystemTime) -> bool {
         if !self.kept.as_ref().is_some_and(|kept| is_same(&kept.credentials, &session.credentials)) {
             return true;
@@ -160,13 +163,14 @@ impl Slot {
     }
 }
 
-/// Whether `then` was less than so long ago. What a clock dates ahead of itself was not.
+/// Returns whether `then` was less than `span` ago. A time in the future, as after a clock was set back, was
+/// not.
 fn is_within(span: Duration, then: Option<SystemTime>, now: SystemTime) -> bool {
     then.and_then(|then| now.duration_since(then).ok()).is_some_and(|passed| passed < span)
 }
 
-impl Own {
-    /// The credentials of `source`, dated by `clock`.
+impl BaseCredentials {
+    /// Creates an instance for the credentials of `source`, with `clock` for their age.
     pub(super) fn new(source: impl Into<Source>, clock: Clock) -> Self {
         Self {
             source: source.into(),
@@ -177,8 +181,8 @@ impl Own {
         }
     }
 
-    /// The session to sign with: one that lasts for `lasting` more, wherever the provider has such a one. One request at a
-    /// time asks the provider, and none waits for it longer than for AWS.
+    /// Returns the session to sign with: one that lasts for `lasting` more, if the provider has one. Only one
+    /// request at a time queries the provider, and none waits for it longer than for AWS.
     pub(super) async fn session(&self, lasting: Duration) -> Result<Session, NoSession> {
         let in_time = timeout(DEADLINE, async {
             let mut state = self.state.lock().await;
@@ -195,12 +199,14 @@ impl Own {
                 Some((_, failure)) => Err(failure.clone()),
                 None => self.ask(&mut state, now).await,
             };
-            // Half a file may have been read: what was good before is good for a while.
+            // The file may have been read while half written, so the previous credentials stay in use for a
+            // while.
             fresh.or_else(|failure| kept.ok_or(failure))
         });
         match in_time.await {
             Ok(outcome) => outcome,
-            // The instance's own credentials are good for longer than they say, while their source does not answer.
+            // The credentials of an instance are valid for longer than their expiry while their source does
+            // not answer.
             Err(_) => match self.provider().as_ref().and_then(fallback) {
                 Some(credentials) => Ok(self.dated(credentials).session_at((self.clock)())),
                 None => Err((&CredentialsError::provider_timed_out(DEADLINE)).into()),
@@ -208,7 +214,7 @@ impl Own {
         }
     }
 
-    /// AWS did not accept `session`. Whether the next one may be another.
+    /// Discards `session`, which AWS did not accept. Returns whether the next one may be a different one.
     pub(super) async fn rejected(&self, session: &Session) -> bool {
         let mut state = self.state.lock().await;
         let had_some = state.slot.kept.is_some();
@@ -220,7 +226,7 @@ impl Own {
         may_help
     }
 
-    /// Notices files that have changed since the provider was made.
+    /// Checks for files that have changed since the provider was created.
     async fn read_files(&self, state: &mut State, now: SystemTime) {
         if is_within(FILES_READ_EVERY, state.read, now) {
             return;
@@ -228,7 +234,7 @@ impl Own {
         state.read = Some(now);
         let contents = self.source.contents().await;
         if state.contents.as_ref().is_some_and(|before| *before != contents) {
-            info!("a file with AWS credentials or settings has changed, and is read anew");
+            info!("AWS credentials or settings file changed, reloading");
             (state.is_stale, state.failed) = (true, None);
             *self.provider() = None;
         }
@@ -252,20 +258,20 @@ impl Own {
         match answer {
             Ok(credentials) => {
                 if state.told.take().is_some() {
-                    info!("AWS credentials can be had again");
+                    info!("obtained AWS credentials again");
                 }
                 (state.is_stale, state.failed) = (false, None);
                 let fresh = self.dated(credentials);
                 Ok(state.slot.kept.insert(fresh).session_at((self.clock)()))
             }
             Err(failure) => {
-                // What failed once may fail for good: the SDK's reader of profiles does.
+                // A provider that failed once may fail permanently: the SDK's reader of profiles does.
                 *self.provider() = None;
                 if state.told.as_ref() != Some(&failure.cause) {
                     warn!(
                         code = failure.missing.code(),
                         cause = failure.cause,
-                        "there are no AWS credentials"
+                        "failed to obtain AWS credentials"
                     );
                     state.told = Some(failure.cause.clone());
                 }
@@ -290,7 +296,7 @@ impl Own {
         self.provider.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn dated(&self, credentials: Credentials) -> Kept {
+    fn dated(&self, credentials: Credentials) -> CachedCredentials {
         let now = (self.clock)();
         let since = credentials.session_token().is_some().then(|| {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -298,7 +304,7 @@ impl Own {
         });
         let ends = [credentials.expiry(), since.map(|since| since + REFRESH_AFTER)];
         let until = ends.into_iter().flatten().min().unwrap_or(now + NO_END);
-        Kept { credentials, since, until }
+        CachedCredentials { credentials, since, until }
     }
 }
 
@@ -306,8 +312,8 @@ fn fallback(provider: &SharedCredentialsProvider) -> Option<Credentials> {
     AsRef::<dyn ProvideCredentials>::as_ref(provider).fallback_on_interrupt()
 }
 
-impl Seen {
-    /// When the session of `access_key_id` was first seen.
+impl SessionHistory {
+    /// Returns when the session of `access_key_id` was first received.
     fn note(&mut self, access_key_id: &str, now: SystemTime) -> SystemTime {
         let Self(sightings) = self;
         if let Some(known) = sightings.iter_mut().find(|known| known.access_key_id == access_key_id) {

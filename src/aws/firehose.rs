@@ -1,7 +1,8 @@
-//! Firehose: how it shows a stream's encryption, and its calls.
+//! Firehose: its format of a stream's encryption, and its operations.
 //!
-//! Firehose names a stream by its name alone, in the caller's account: the answer of a look carries the ARN that was
-//! found, and it is for the caller to compare it with the ARN that was meant. Nothing here decides about encryption.
+//! Firehose identifies a stream by its name alone, in the caller's account. A description contains the ARN
+//! that was found, and the caller must compare it with the expected ARN. This file decides nothing about
+//! encryption.
 
 mod incomplete;
 
@@ -17,27 +18,30 @@ use jiff::Timestamp;
 
 use super::bounded::Bounded;
 use super::calls::Calls;
-use super::credentials::{OLDEST_SESSION, Session};
-use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, shown_word, unreadable};
-use super::pacing::Quota;
-use super::port::{Signer, Urgency};
-use super::timestamp::{dated, timestamp};
+use super::credentials::{MAX_SESSION_AGE, Session};
+use super::error::{
+    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, fault, invalid_response, not_found_as_none, not_sent, shown_word,
+    truncate,
+};
+use super::port::{Priority, Signer};
+use super::rate_limit::Quota;
+use super::timestamp::{fixed_time_source, timestamp};
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
+use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::credentials::Missing;
-use crate::model::fault::{Class, Fault, Operation};
 use crate::model::key::Key;
-use crate::model::observation::{Look, Shown, StreamState};
+use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use crate::model::previous_key::longest_retention;
 use crate::model::principal::Principal;
-use crate::model::replaced::longest_retention;
 use crate::model::stream::{Region, StreamArn};
 
-/// The reason of a failure for which AWS gives none: its own word for it.
+/// The reason of a failure for which AWS reports none: AWS's own code for an unknown error.
 const NO_REASON: &str = "UNKNOWN_ERROR";
-/// More regions than AWS has in one partition.
+/// Maximum number of cached clients; more than the regions of any partition of AWS.
 const CLIENTS: usize = 64;
 
-/// Firehose, in every region.
+/// A client of Firehose for every region.
 pub(super) struct Firehose {
     config: SdkConfig,
     calls: Calls,
@@ -45,24 +49,24 @@ pub(super) struct Firehose {
 }
 
 impl Firehose {
-    /// Firehose as `config` says.
+    /// Creates a client that is configured by `config`.
     pub(super) fn new(config: SdkConfig, calls: Calls) -> Self {
         Self { config, calls, clients: Bounded::new(CLIENTS) }
     }
 
-    /// `DescribeDeliveryStream`; nothing for a stream that Firehose does not know.
-    pub(super) async fn look(
+    /// Sends `DescribeDeliveryStream`; returns `None` if the stream does not exist.
+    pub(super) async fn describe_stream(
         &self,
         stream: &StreamArn,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Option<(Look, Signer)>, Fault> {
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
         let operation = Operation::DescribeDeliveryStream;
         let client = self.client(&stream.region);
         let request = client.describe_delivery_stream().delivery_stream_name(stream.name());
         let answer = self
             .calls
-            .read(&Quota::of(operation, stream), by, urgency, async |session| {
+            .read(&Quota::of(operation, stream), principal, priority, async |session| {
                 let signer = session.signer();
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.clone().customize().config_override(overrides);
@@ -75,78 +79,87 @@ impl Firehose {
                 Ok((description, signer))
             })
             .await;
-        let Some((description, signer)) = found(operation, answer)? else { return Ok(None) };
+        let Some((description, signer)) = not_found_as_none(operation, answer)? else { return Ok(None) };
         let seen = description.as_ref().map(look).transpose()?;
         Ok(seen.map(|look| (look, signer)))
     }
 
-    /// `StartDeliveryStreamEncryption`, once and at once, dated `reserved`; never with a customer managed key in a session that is too old.
+    /// Sends `StartDeliveryStreamEncryption` once, without waiting, dated `reserved`. A customer managed key
+    /// requires a session that is not too old.
     pub(super) async fn start(
         &self,
         stream: &StreamArn,
         key: &Key,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         let operation = Operation::StartDeliveryStreamEncryption;
         let input = encryption_input(key).ok_or_else(|| {
-            not_sent(operation, Class::Invalid, "UnresolvedKey", &format!("{key} is not the ARN of a key"))
+            not_sent(
+                operation,
+                ErrorKind::Invalid,
+                "UnresolvedKey",
+                &format!("{key} is not the ARN of a key"),
+            )
         })?;
         let client = self.client(&stream.region);
         let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());
         let request = request.delivery_stream_encryption_configuration_input(input);
         self.calls
-            .at_once(&Quota::of(operation, stream), by, signer, async |session| {
+            .send_now(&Quota::of(operation, stream), principal, signer, async |session| {
                 if matches!(key, Key::Customer(_)) {
                     refuse_old(operation, &session)?;
                 }
                 let overrides = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(overrides.time_source(dated(reserved)));
+                let request =
+                    request.customize().config_override(overrides.time_source(fixed_time_source(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
         Ok(())
     }
 
-    /// `StopDeliveryStreamEncryption`, once and at once, dated `reserved`.
+    /// Sends `StopDeliveryStreamEncryption` once, without waiting, dated `reserved`.
     pub(super) async fn stop(
         &self,
         stream: &StreamArn,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         let operation = Operation::StopDeliveryStreamEncryption;
         let client = self.client(&stream.region);
         let request = client.stop_delivery_stream_encryption().delivery_stream_name(stream.name());
         self.calls
-            .at_once(&Quota::of(operation, stream), by, signer, async |session| {
+            .send_now(&Quota::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(overrides.time_source(dated(reserved)));
+                let request =
+                    request.customize().config_override(overrides.time_source(fixed_time_source(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
         Ok(())
     }
 
-    /// `PutRecord`, once: whether Firehose says that the record was encrypted.
+    /// Sends `PutRecord` once, and returns whether Firehose reports that the record was encrypted.
     pub(super) async fn put_record(
         &self,
         stream: &StreamArn,
         record: &str,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, AwsError> {
         let operation = Operation::PutFirehoseRecord;
         let record = Record::builder().data(Blob::new(record)).build();
-        let record = record
-            .map_err(|error| not_sent(operation, Class::Invalid, "UnreadableRecord", &error.to_string()))?;
+        let record = record.map_err(|error| {
+            not_sent(operation, ErrorKind::Invalid, "UnreadableRecord", &error.to_string())
+        })?;
         let client = self.client(&stream.region);
         let request = client.put_record().delivery_stream_name(stream.name()).record(record);
         let answer = self
             .calls
-            .once(&Quota::of(operation, stream), by, signer, async |session| {
+            .send_queued(&Quota::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.customize().config_override(overrides);
                 request.send().await.map_err(|error| fault(operation, &error))
@@ -163,11 +176,11 @@ impl Firehose {
     }
 }
 
-fn refuse_old(operation: Operation, session: &Session) -> Result<(), Fault> {
+fn refuse_old(operation: Operation, session: &Session) -> Result<(), AwsError> {
     match session.age {
-        Some(age) if age >= OLDEST_SESSION => {
+        Some(age) if age >= MAX_SESSION_AGE => {
             let message = format!("the AWS session is {} s old, more than Firehose takes", age.as_secs());
-            Err(not_sent(operation, Class::NoCredentials, Missing::SessionTooOld.code(), &message))
+            Err(not_sent(operation, ErrorKind::NoCredentials, Missing::SessionTooOld.code(), &message))
         }
         _ => Ok(()),
     }
@@ -183,43 +196,44 @@ fn encryption_input(key: &Key) -> Option<DeliveryStreamEncryptionConfigurationIn
     input.build().ok()
 }
 
-fn look(description: &DeliveryStreamDescription) -> Result<Look, Fault> {
-    let unreadable = |what| unreadable(Operation::DescribeDeliveryStream, what);
-    let state_word = description.delivery_stream_status().as_str();
-    Ok(Look {
-        arn: description.delivery_stream_arn().parse().map_err(|_| unreadable("DeliveryStreamARN"))?,
+fn look(description: &DeliveryStreamDescription) -> Result<StreamDescription, AwsError> {
+    let invalid_response = |what| invalid_response(Operation::DescribeDeliveryStream, what);
+    let raw_status = description.delivery_stream_status().as_str();
+    Ok(StreamDescription {
+        arn: description.delivery_stream_arn().parse().map_err(|_| invalid_response("DeliveryStreamARN"))?,
         created: description.create_timestamp().and_then(timestamp),
         source: shown_word(description.delivery_stream_type().as_str()).map(word),
-        state: match state_word {
+        state: match raw_status {
             "CREATING" => StreamState::Creating,
             "ACTIVE" => StreamState::Active,
             "DELETING" => StreamState::Deleting,
-            "CREATING_FAILED" | "DELETING_FAILED" => StreamState::Broken,
+            "CREATING_FAILED" | "DELETING_FAILED" => StreamState::NotOperational,
             _ => StreamState::Unrecognized,
         },
-        state_word: word(shown_word(state_word).unwrap_or_default()),
+        raw_status: word(shown_word(raw_status).unwrap_or_default()),
         encryption: shown(description.delivery_stream_encryption_configuration()),
         retention: longest_retention(Service::Firehose),
     })
 }
 
-/// What AWS shows of a stream that was never encrypted differs: `DISABLED`, no status, or no word at all.
-fn shown(encryption: Option<&DeliveryStreamEncryptionConfiguration>) -> Shown {
+/// Converts the reported encryption. For a stream that was never encrypted, AWS reports `DISABLED`, no
+/// status, or no encryption at all.
+fn shown(encryption: Option<&DeliveryStreamEncryptionConfiguration>) -> ReportedEncryption {
     let Some((encryption, status)) = encryption.and_then(|said| Some((said, said.status()?))) else {
-        return Shown::Off;
+        return ReportedEncryption::Off;
     };
     match status.as_str() {
-        "DISABLED" => Shown::Off,
-        "ENABLED" => key(encryption).map_or_else(Shown::Unknown, Shown::On),
-        "ENABLING" => Shown::Enabling,
-        "DISABLING" => Shown::Disabling,
+        "DISABLED" => ReportedEncryption::Off,
+        "ENABLED" => key(encryption).map_or_else(ReportedEncryption::Unknown, ReportedEncryption::On),
+        "ENABLING" => ReportedEncryption::Enabling,
+        "DISABLING" => ReportedEncryption::Disabling,
         "ENABLING_FAILED" => failed(Action::Start, encryption),
         "DISABLING_FAILED" => failed(Action::Stop, encryption),
-        other => Shown::Unknown(word(other)),
+        other => ReportedEncryption::Unknown(word(other)),
     }
 }
 
-/// The key of a stream that is `ENABLED`, or the type of key that this version does not know.
+/// Returns the key of a stream that is `ENABLED`; the error is a type of key that this version does not know.
 fn key(encryption: &DeliveryStreamEncryptionConfiguration) -> Result<Key, String> {
     let arn = encryption.key_arn();
     Ok(match encryption.key_type().map(KeyType::as_str) {
@@ -233,20 +247,20 @@ fn key(encryption: &DeliveryStreamEncryptionConfiguration) -> Result<Key, String
 }
 
 fn unresolved(name: &str) -> Key {
-    Key::Unresolved(cut(name, LONGEST_MESSAGE))
+    Key::Unresolved(truncate(name, MAX_MESSAGE_BYTES))
 }
 
-/// A word of AWS's, short enough to be kept.
+/// Shortens a word of AWS to the length that can be stored.
 fn word(text: &str) -> String {
-    cut(text, LONGEST_CODE)
+    truncate(text, MAX_CODE_BYTES)
 }
 
-fn failed(action: Action, encryption: &DeliveryStreamEncryptionConfiguration) -> Shown {
+fn failed(action: Action, encryption: &DeliveryStreamEncryptionConfiguration) -> ReportedEncryption {
     let failure = encryption.failure_description();
-    Shown::Failed {
+    ReportedEncryption::Failed {
         action,
         reason: word(failure.map_or(NO_REASON, |failure| failure.r#type().as_str())),
-        details: failure.map(|failure| cut(failure.details(), LONGEST_MESSAGE)).unwrap_or_default(),
+        details: failure.map(|failure| truncate(failure.details(), MAX_MESSAGE_BYTES)).unwrap_or_default(),
     }
 }
 

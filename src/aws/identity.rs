@@ -1,8 +1,8 @@
-//! Whose credentials the operator has, by `GetCallerIdentity`
+//! The account and partition of the operator's credentials, by `GetCallerIdentity`
 //! ([GetCallerIdentity](https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html)).
 //!
-//! The answer is kept for an hour, and one request at a time asks for it. It is always about the operator itself: who a
-//! role is, its ARN says.
+//! The identity is cached for an hour, and only one request at a time obtains it. It is always that of the
+//! operator itself; the ARN of a role identifies the role's account.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::calls::Calls;
-use super::faults::{fault, unreadable};
-use super::pacing::Quota;
-use super::port::{Identity, Urgency};
-use crate::model::fault::{Fault, Operation};
+use super::error::{fault, invalid_response};
+use super::port::{Identity, Priority};
+use super::rate_limit::Quota;
+use crate::model::aws_error::{AwsError, Operation};
 use crate::model::principal::Principal;
 use crate::model::stream::Region;
 
 const OPERATION: Operation = Operation::GetCallerIdentity;
-/// The role of a workload hardly ever changes while it runs.
+/// Time for which the identity is cached: the role of a workload hardly ever changes while it runs.
 const KEPT_FOR: Duration = Duration::from_hours(1);
 
-/// The caller, as STS knows it.
+/// A client that identifies the caller by STS.
 pub(super) struct Caller {
     client: Client,
     calls: Calls,
@@ -34,35 +34,35 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// The caller, asked for where `config` says, in `region`.
+    /// Creates a client with the endpoint of `config`, in `region`.
     pub(super) fn new(config: &SdkConfig, calls: Calls, region: Region) -> Self {
         Self { client: Client::new(config), calls, region, known: Mutex::new(None) }
     }
 
-    /// Account and partition of the caller.
-    pub(super) async fn identity(&self) -> Result<Identity, Fault> {
+    /// Returns the account and partition of the caller.
+    pub(super) async fn identity(&self) -> Result<Identity, AwsError> {
         let mut known = self.known.lock().await;
         if let Some((since, identity)) = known.as_ref()
             && since.elapsed() < KEPT_FOR
         {
             return Ok(identity.clone());
         }
-        // Nothing goes on without it.
-        let identity = self.ask(Urgency::Call).await?;
+        // No reconciliation continues without the identity, so the request has the highest priority.
+        let identity = self.ask(Priority::Call).await?;
         *known = Some((Instant::now(), identity.clone()));
         Ok(identity)
     }
 
-    /// Whether AWS answers now. What it answered before is no answer.
-    pub(super) async fn answers(&self) -> Result<(), Fault> {
-        self.ask(Urgency::Drift).await.map(drop)
+    /// Checks that AWS answers now. A cached identity does not count.
+    pub(super) async fn verify_clock(&self) -> Result<(), AwsError> {
+        self.ask(Priority::Drift).await.map(drop)
     }
 
-    async fn ask(&self, urgency: Urgency) -> Result<Identity, Fault> {
+    async fn ask(&self, priority: Priority) -> Result<Identity, AwsError> {
         let quota = Quota { operation: OPERATION, account: None, region: self.region.clone() };
         let answer = self
             .calls
-            .read(&quota, &Principal::operator(), urgency, async |session| {
+            .read(&quota, &Principal::operator(), priority, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = self.client.get_caller_identity().customize().config_override(overrides);
                 request.send().await.map_err(|error| fault(OPERATION, &error))
@@ -72,18 +72,18 @@ impl Caller {
     }
 }
 
-fn identity(answer: &GetCallerIdentityOutput) -> Result<Identity, Fault> {
+fn identity(answer: &GetCallerIdentityOutput) -> Result<Identity, AwsError> {
     let account = answer.account().and_then(|account| account.parse().ok());
     let partition = answer.arn().and_then(|arn| arn.split(':').nth(1)).and_then(|text| text.parse().ok());
     Ok(Identity {
-        account: account.ok_or_else(|| unreadable(OPERATION, "Account"))?,
-        partition: partition.ok_or_else(|| unreadable(OPERATION, "Arn"))?,
+        account: account.ok_or_else(|| invalid_response(OPERATION, "Account"))?,
+        partition: partition.ok_or_else(|| invalid_response(OPERATION, "Arn"))?,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::recorded::{Recorded, calls};
+    use super::super::replay::{ReplayClient, calls};
     use super::*;
 
     fn answer(arn: &str) -> (u16, String) {
@@ -95,7 +95,7 @@ mod tests {
         (200, xml)
     }
 
-    fn caller(recorded: &Recorded) -> Caller {
+    fn caller(recorded: &ReplayClient) -> Caller {
         Caller::new(&recorded.config(), calls(), "eu-west-1".parse().unwrap())
     }
 
@@ -106,7 +106,7 @@ mod tests {
             ("arn:aws-cn:sts::111122223333:assumed-role/operator/session", "aws-cn"),
             ("arn:aws-us-gov:iam::111122223333:user/operator", "aws-us-gov"),
         ] {
-            let recorded = Recorded::answers([answer(arn)]);
+            let recorded = ReplayClient::answers([answer(arn)]);
             let identity = caller(&recorded).identity().await.unwrap();
             assert_eq!((identity.account.as_str(), identity.partition.as_str()), ("111122223333", partition));
             assert_eq!(recorded.sent()[0].host, "sts.eu-west-1.amazonaws.com");
@@ -114,9 +114,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_answer_is_kept_for_an_hour() {
+    async fn identity_is_cached_for_an_hour() {
         let arn = "arn:aws:iam::111122223333:user/operator";
-        let recorded = Recorded::answers([answer(arn), answer(arn)]);
+        let recorded = ReplayClient::answers([answer(arn), answer(arn)]);
         let caller = caller(&recorded);
         for _ in 0..3 {
             caller.identity().await.unwrap();
@@ -130,14 +130,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whether_aws_answers_is_asked_each_time() {
+    async fn availability_check_is_never_cached() {
         let arn = "arn:aws:iam::111122223333:user/operator";
-        let recorded = Recorded::answers([answer(arn), answer(arn), answer("nobody"), (403, String::new())]);
+        let recorded =
+            ReplayClient::answers([answer(arn), answer(arn), answer("nobody"), (403, String::new())]);
         let caller = caller(&recorded);
         caller.identity().await.unwrap();
-        assert_eq!(caller.answers().await, Ok(()));
+        assert_eq!(caller.verify_clock().await, Ok(()));
         for _ in 0..2 {
-            assert!(caller.answers().await.is_err());
+            assert!(caller.verify_clock().await.is_err());
         }
         assert_eq!(recorded.sent().len(), 4);
         caller.identity().await.unwrap();
@@ -145,8 +146,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_identity_that_cannot_be_read_is_a_fault() {
-        let recorded = Recorded::answers([answer("nobody")]);
+    async fn unparseable_identity_is_an_error() {
+        let recorded = ReplayClient::answers([answer("nobody")]);
         let fault = caller(&recorded).identity().await.unwrap_err();
         assert_eq!(fault.code.as_deref(), Some("UnreadableAnswer"));
     }

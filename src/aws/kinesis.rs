@@ -1,8 +1,10 @@
-//! Kinesis data streams: how Kinesis shows a stream's encryption, and its calls, all by the stream's ARN.
+//! Kinesis data streams: their format of a stream's encryption, and their operations, all by the stream's
+//! ARN.
 //!
-//! Kinesis echoes a key as it was named to it: alias, alias ARN, id or key ARN
+//! Kinesis returns a key in the form in which it was given: alias, alias ARN, id or key ARN
 //! ([StreamDescriptionSummary](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_StreamDescriptionSummary.html)).
-//! This file turns each into a [`Key`], so that one key never looks like two. Nothing here decides about encryption.
+//! This file converts each form to a [`Key`], so that one key never appears as two. It decides nothing about
+//! encryption.
 
 use std::sync::Arc;
 
@@ -15,56 +17,60 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::bounded::Bounded;
 use super::calls::Calls;
-use super::faults::{LONGEST_CODE, LONGEST_MESSAGE, cut, fault, found, not_sent, shown_word, unreadable};
+use super::error::{
+    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, fault, invalid_response, not_found_as_none, not_sent, shown_word,
+    truncate,
+};
 use super::kms::Kms;
-use super::pacing::Quota;
-use super::port::{Signer, Urgency};
-use super::timestamp::{dated, timestamp};
+use super::port::{Priority, Signer};
+use super::rate_limit::Quota;
+use super::timestamp::{fixed_time_source, timestamp};
 use crate::api::stream_encryption::Service;
-use crate::model::fault::{Class, Fault, Operation};
+use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::key::{KINESIS_ALIAS, Key, KeyArn};
-use crate::model::observation::{Look, Shown, StreamState};
+use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use crate::model::previous_key::longest_retention;
 use crate::model::principal::Principal;
-use crate::model::replaced::longest_retention;
 use crate::model::stream::{Region, StreamArn};
 
-/// The key of a stream of which Kinesis says that it is encrypted, but not with what.
+/// The key of a stream that Kinesis reports as encrypted without a key.
 const UNNAMED: &str = "unknown";
-/// Every record of the operator goes to the same shard; which one does not matter.
+/// The partition key of the operator's records. All of them go to the same shard; which one does not matter.
 const PARTITION_KEY: &str = "stream-encryption-operator";
-/// More regions than AWS has in one partition.
+/// Maximum number of cached clients; more than the regions of any partition of AWS.
 const CLIENTS: usize = 64;
-/// The keys of which it is remembered whether AWS manages them.
+/// Maximum number of keys for which it is cached whether AWS manages them.
 const KEYS: usize = 4096;
 
-/// Kinesis, in every region.
+/// A client of Kinesis for every region.
 pub(super) struct Kinesis {
     config: SdkConfig,
     calls: Calls,
     kms: Arc<Kms>,
     clients: Bounded<Region, Client>,
-    /// Whether AWS manages a key never changes.
+    /// Whether AWS manages a key, which never changes.
     aws_managed: Bounded<KeyArn, bool>,
 }
 
 impl Kinesis {
-    /// Kinesis as `config` says; `kms` tells what its keys are.
+    /// Creates a client that is configured by `config`, with `kms` to describe keys.
     pub(super) fn new(config: SdkConfig, calls: Calls, kms: Arc<Kms>) -> Self {
         Self { config, calls, kms, clients: Bounded::new(CLIENTS), aws_managed: Bounded::new(KEYS) }
     }
 
-    /// `DescribeStreamSummary`, and `DescribeKey` where the key's name needs it; nothing for a stream that Kinesis does not know.
-    pub(super) async fn look(
+    /// Sends `DescribeStreamSummary`, and `DescribeKey` if the key's name must be resolved; returns `None` if
+    /// the stream does not exist.
+    pub(super) async fn describe_stream(
         &self,
         stream: &StreamArn,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Option<(Look, Signer)>, Fault> {
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
         let operation = Operation::DescribeStreamSummary;
         let request = self.client(&stream.region).describe_stream_summary().stream_arn(stream.to_string());
         let answer = self
             .calls
-            .read(&Quota::of(operation, stream), by, urgency, async |session| {
+            .read(&Quota::of(operation, stream), principal, priority, async |session| {
                 let signer = session.signer();
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.clone().customize().config_override(overrides);
@@ -72,52 +78,54 @@ impl Kinesis {
                 Ok((answer, signer))
             })
             .await;
-        let Some((answer, signer)) = found(operation, answer)? else { return Ok(None) };
+        let Some((answer, signer)) = not_found_as_none(operation, answer)? else { return Ok(None) };
         let summary = answer.stream_description_summary;
-        let summary = summary.ok_or_else(|| unreadable(operation, "StreamDescriptionSummary"))?;
-        let encryption = self.shown(stream, &summary, by, urgency).await?;
+        let summary = summary.ok_or_else(|| invalid_response(operation, "StreamDescriptionSummary"))?;
+        let encryption = self.shown(stream, &summary, principal, priority).await?;
         Ok(Some((look(&summary, encryption)?, signer)))
     }
 
-    /// `StartStreamEncryption`, once and at once, dated `reserved`.
+    /// Sends `StartStreamEncryption` once, without waiting, dated `reserved`.
     pub(super) async fn start(
         &self,
         stream: &StreamArn,
         key: &Key,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         let operation = Operation::StartStreamEncryption;
         let key_id = match key {
             Key::AwsOwned => KINESIS_ALIAS.to_owned(),
             Key::Customer(arn) => arn.to_string(),
             Key::Unresolved(name) => {
                 let message = format!("{name} is not the ARN of a key");
-                return Err(not_sent(operation, Class::Invalid, "UnresolvedKey", &message));
+                return Err(not_sent(operation, ErrorKind::Invalid, "UnresolvedKey", &message));
             }
         };
         let request = self.client(&stream.region).start_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
         self.calls
-            .at_once(&Quota::of(operation, stream), by, signer, async |session| {
+            .send_now(&Quota::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(overrides.time_source(dated(reserved)));
+                let request =
+                    request.customize().config_override(overrides.time_source(fixed_time_source(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
         Ok(())
     }
 
-    /// `StopStreamEncryption`, once and at once, dated `reserved`. Kinesis wants the key in force; where it is not known, its own alias has to do.
+    /// Sends `StopStreamEncryption` once, without waiting, dated `reserved`. Kinesis requires the active key;
+    /// if it is unknown, the alias of Kinesis is sent in its place.
     pub(super) async fn stop(
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         let operation = Operation::StopStreamEncryption;
         let key_id = match in_force {
             Some(Key::Customer(arn)) => arn.to_string(),
@@ -127,29 +135,30 @@ impl Kinesis {
         let request = self.client(&stream.region).stop_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
         self.calls
-            .at_once(&Quota::of(operation, stream), by, signer, async |session| {
+            .send_now(&Quota::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
-                let request = request.customize().config_override(overrides.time_source(dated(reserved)));
+                let request =
+                    request.customize().config_override(overrides.time_source(fixed_time_source(reserved)));
                 request.send().await.map_err(|error| fault(operation, &error))
             })
             .await?;
         Ok(())
     }
 
-    /// `PutRecord`, once: whether Kinesis says that the record was encrypted.
+    /// Sends `PutRecord` once, and returns whether Kinesis reports that the record was encrypted.
     pub(super) async fn put_record(
         &self,
         stream: &StreamArn,
         record: &str,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, AwsError> {
         let operation = Operation::PutKinesisRecord;
         let request = self.client(&stream.region).put_record().stream_arn(stream.to_string());
         let request = request.partition_key(PARTITION_KEY).data(Blob::new(record));
         let answer = self
             .calls
-            .once(&Quota::of(operation, stream), by, signer, async |session| {
+            .send_queued(&Quota::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.customize().config_override(overrides);
                 request.send().await.map_err(|error| fault(operation, &error))
@@ -162,37 +171,37 @@ impl Kinesis {
         &self,
         stream: &StreamArn,
         summary: &StreamDescriptionSummary,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Shown, Fault> {
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<ReportedEncryption, AwsError> {
         match summary.encryption_type().map_or("NONE", EncryptionType::as_str) {
-            "NONE" => Ok(Shown::Off),
+            "NONE" => Ok(ReportedEncryption::Off),
             "KMS" => {
-                let key_id = cut(summary.key_id().unwrap_or(UNNAMED), LONGEST_MESSAGE);
-                self.key(stream, &key_id, by, urgency).await.map(Shown::On)
+                let key_id = truncate(summary.key_id().unwrap_or(UNNAMED), MAX_MESSAGE_BYTES);
+                self.key(stream, &key_id, principal, priority).await.map(ReportedEncryption::On)
             }
-            word => Ok(Shown::Unknown(cut(word, LONGEST_CODE))),
+            word => Ok(ReportedEncryption::Unknown(truncate(word, MAX_CODE_BYTES))),
         }
     }
 
-    /// The key that `key_id` names, whatever form it has.
+    /// Returns the key that `key_id` names, in any form.
     async fn key(
         &self,
         stream: &StreamArn,
         key_id: &str,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Key, Fault> {
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Key, AwsError> {
         let StreamArn { partition, region, account, .. } = stream;
         let alias = key_id.rsplit(':').next().filter(|name| name.starts_with("alias/"));
         match alias {
             _ if key_id == UNNAMED => Ok(Key::Unresolved(UNNAMED.to_owned())),
             Some(KINESIS_ALIAS) => Ok(Key::AwsOwned),
-            Some(_) => self.key_of_alias(stream, key_id, by, urgency).await,
+            Some(_) => self.key_of_alias(stream, key_id, principal, priority).await,
             None => {
                 let by_id = || KeyArn::new(partition.clone(), region.clone(), account.clone(), key_id);
                 match key_id.parse().or_else(|_| by_id()) {
-                    Ok(arn) => self.key_of_arn(stream, arn, by, urgency).await,
+                    Ok(arn) => self.key_of_arn(stream, arn, principal, priority).await,
                     Err(_) => Ok(Key::Unresolved(key_id.to_owned())),
                 }
             }
@@ -203,19 +212,24 @@ impl Kinesis {
         &self,
         stream: &StreamArn,
         arn: KeyArn,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Key, Fault> {
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Key, AwsError> {
         let aws_managed = match self.aws_managed.get(&arn) {
             Some(known) => known,
             None => {
-                match self.kms.describe(&stream.account, &arn.region, &arn.to_string(), by, urgency).await {
+                match self
+                    .kms
+                    .describe(&stream.account, &arn.region, &arn.to_string(), principal, priority)
+                    .await
+                {
                     Ok(Some(facts)) => {
                         self.aws_managed.put(arn.clone(), facts.aws_managed);
                         facts.aws_managed
                     }
                     Err(fault) if may_answer_later(&fault) => return Err(fault),
-                    // KMS does not know it, or will not tell: then it is no key of AWS's that anybody could ask for.
+                    // The key does not exist, or may not be described: then it is no AWS managed key that a
+                    // spec could request.
                     Ok(None) | Err(_) => false,
                 }
             }
@@ -223,15 +237,16 @@ impl Kinesis {
         Ok(if aws_managed { Key::AwsOwned } else { Key::Customer(arn) })
     }
 
-    /// An alias may be pointed at another key at any time, so its key is not remembered.
+    /// Returns the key of an alias. An alias may be pointed at another key at any time, so the key is not
+    /// cached.
     async fn key_of_alias(
         &self,
         stream: &StreamArn,
         alias: &str,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Key, Fault> {
-        match self.kms.describe(&stream.account, &stream.region, alias, by, urgency).await {
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Key, AwsError> {
+        match self.kms.describe(&stream.account, &stream.region, alias, principal, priority).await {
             Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
             Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
             Err(fault) if may_answer_later(&fault) => Err(fault),
@@ -247,32 +262,36 @@ impl Kinesis {
     }
 }
 
-/// A key that KMS cannot name just now must not look like another key: that would be drift, and cost a call. KMS was not
-/// even asked if the fault is another operation's.
-fn may_answer_later(fault: &Fault) -> bool {
+/// Returns whether a later request may resolve the key. A key that KMS cannot resolve now must not appear as
+/// another key, which would be drift and cost a call. An error of another operation means that KMS received
+/// no request.
+fn may_answer_later(fault: &AwsError) -> bool {
     fault.operation != Operation::DescribeKey || fault.class.leaves_the_question_open()
 }
 
-fn look(summary: &StreamDescriptionSummary, encryption: Shown) -> Result<Look, Fault> {
-    let unreadable = |what| unreadable(Operation::DescribeStreamSummary, what);
-    let state_word = summary.stream_status().as_str();
-    Ok(Look {
-        arn: summary.stream_arn().parse().map_err(|_| unreadable("StreamARN"))?,
+fn look(
+    summary: &StreamDescriptionSummary,
+    encryption: ReportedEncryption,
+) -> Result<StreamDescription, AwsError> {
+    let invalid_response = |what| invalid_response(Operation::DescribeStreamSummary, what);
+    let raw_status = summary.stream_status().as_str();
+    Ok(StreamDescription {
+        arn: summary.stream_arn().parse().map_err(|_| invalid_response("StreamARN"))?,
         created: timestamp(summary.stream_creation_timestamp()),
         source: None,
-        state: match state_word {
+        state: match raw_status {
             "CREATING" => StreamState::Creating,
             "ACTIVE" => StreamState::Active,
             "UPDATING" => StreamState::Updating,
             "DELETING" => StreamState::Deleting,
             _ => StreamState::Unrecognized,
         },
-        state_word: cut(shown_word(state_word).unwrap_or_default(), LONGEST_CODE),
+        raw_status: truncate(shown_word(raw_status).unwrap_or_default(), MAX_CODE_BYTES),
         encryption,
         retention: match summary.retention_period_hours() {
             hours @ 1.. => SignedDuration::from_hours(hours.into()),
-            // The SDK has 0 where AWS shows none. A key may be needed for as long as Kinesis can keep a
-            // record.
+            // The SDK returns 0 if AWS reports no retention. A key may be required for as long as Kinesis can
+            // keep a record.
             _ => longest_retention(Service::Kinesis),
         },
     })

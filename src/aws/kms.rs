@@ -1,29 +1,31 @@
-//! KMS: what a key is, by `DescribeKey`
+//! KMS: the metadata of a key, by `DescribeKey`
 //! ([DescribeKey](https://docs.aws.amazon.com/kms/latest/APIReference/API_DescribeKey.html)).
 //!
-//! It only reads, and never touches a key, its policy or its grants.
+//! This module only reads, and never changes a key, its policy or its grants.
 
 use aws_config::SdkConfig;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{Builder, Region as SdkRegion};
-use aws_sdk_kms::types::{KeyManagerType, KeyMetadata, KeySpec, KeyState as SdkKeyState, KeyUsageType};
+use aws_sdk_kms::types::{
+    KeyManagerType, KeyMetadata as SdkKeyMetadata, KeySpec, KeyState as SdkKeyState, KeyUsageType,
+};
 use tracing::warn;
 
 use super::bounded::Bounded;
 use super::calls::Calls;
-use super::faults::{LONGEST_CODE, cut, fault, found, unreadable};
-use super::pacing::Quota;
-use super::port::Urgency;
-use crate::model::fault::{Fault, Operation};
-use crate::model::key::{KeyArn, KeyFacts, KeyName, KeyState};
+use super::error::{MAX_CODE_BYTES, fault, invalid_response, not_found_as_none, truncate};
+use super::port::Priority;
+use super::rate_limit::Quota;
+use crate::model::aws_error::{AwsError, Operation};
+use crate::model::key::{KeyArn, KeyMetadata, KeyName, KeyState};
 use crate::model::principal::Principal;
 use crate::model::stream::{Account, Region, StreamArn};
 
 const DESCRIBE: Operation = Operation::DescribeKey;
-/// More regions than AWS has in one partition.
+/// Maximum number of cached clients; more than the regions of any partition of AWS.
 const CLIENTS: usize = 64;
 
-/// KMS, in every region.
+/// A client of KMS for every region.
 pub(super) struct Kms {
     config: SdkConfig,
     calls: Calls,
@@ -31,47 +33,47 @@ pub(super) struct Kms {
 }
 
 impl Kms {
-    /// KMS as `config` says.
+    /// Creates a client that is configured by `config`.
     pub(super) fn new(config: SdkConfig, calls: Calls) -> Self {
         Self { config, calls, clients: Bounded::new(CLIENTS) }
     }
 
-    /// What KMS says of the key that `name` means for `stream`; nothing for a key that it does not know.
-    pub(super) async fn key(
+    /// Returns the metadata of the key that `name` identifies for `stream`; `None` if the key does not exist.
+    pub(super) async fn describe_key(
         &self,
         stream: &StreamArn,
         name: &KeyName,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Option<KeyFacts>, Fault> {
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
         let region = match name {
             KeyName::Arn(arn) => &arn.region,
             KeyName::Alias(_) => &stream.region,
         };
-        self.describe(&stream.account, region, &name.to_string(), by, urgency).await
+        self.describe(&stream.account, region, &name.to_string(), principal, priority).await
     }
 
-    /// What KMS says of a key named in any form: ARN, id, alias or the alias's ARN.
+    /// Returns the metadata of a key that is named in any form: ARN, id, alias or the alias's ARN.
     pub(super) async fn describe(
         &self,
         account: &Account,
         region: &Region,
         key_id: &str,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Option<KeyFacts>, Fault> {
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
         let quota = Quota { operation: DESCRIBE, account: Some(account.clone()), region: region.clone() };
         let request = self.client(region).describe_key().key_id(key_id);
         let answer = self
             .calls
-            .read(&quota, by, urgency, async |session| {
+            .read(&quota, principal, priority, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.clone().customize().config_override(overrides);
                 request.send().await.map_err(|error| fault(DESCRIBE, &error))
             })
             .await;
-        let Some(answer) = found(DESCRIBE, answer)? else { return Ok(None) };
-        facts(&answer.key_metadata.ok_or_else(|| unreadable(DESCRIBE, "KeyMetadata"))?).map(Some)
+        let Some(answer) = not_found_as_none(DESCRIBE, answer)? else { return Ok(None) };
+        facts(&answer.key_metadata.ok_or_else(|| invalid_response(DESCRIBE, "KeyMetadata"))?).map(Some)
     }
 
     fn client(&self, region: &Region) -> Client {
@@ -82,14 +84,14 @@ impl Kms {
     }
 }
 
-fn facts(metadata: &KeyMetadata) -> Result<KeyFacts, Fault> {
+fn facts(metadata: &SdkKeyMetadata) -> Result<KeyMetadata, AwsError> {
     let arn = metadata.arn().and_then(|arn| arn.parse().ok());
-    let arn: KeyArn = arn.ok_or_else(|| unreadable(DESCRIBE, "Arn"))?;
+    let arn: KeyArn = arn.ok_or_else(|| invalid_response(DESCRIBE, "Arn"))?;
     let unknown = unknown_word(metadata);
     if let Some(word) = unknown {
-        warn!(key = %arn, word = cut(word, LONGEST_CODE), "KMS describes a key in an unknown word");
+        warn!(key = %arn, value = truncate(word, MAX_CODE_BYTES), "KMS reported a value that this version does not know");
     }
-    Ok(KeyFacts {
+    Ok(KeyMetadata {
         arn,
         state: match metadata.key_state().filter(|_| unknown.is_none()) {
             None => KeyState::Unrecognized,
@@ -102,9 +104,9 @@ fn facts(metadata: &KeyMetadata) -> Result<KeyFacts, Fault> {
             // Creating, Updating, Unavailable: not usable now, perhaps later.
             Some(_) => KeyState::Unavailable,
         },
-        // AWS always shows both; where a server leaves one out, it means what CreateKey takes for it. Of a
-        // key that is described in an unknown word only that is reported, and nothing that might follow from
-        // it.
+        // AWS always reports both; if a server leaves one out, the default of CreateKey applies. With an
+        // unknown value both count as suitable, so that the key is reported as unrecognized, and not as
+        // asymmetric or of the wrong usage.
         symmetric: unknown.is_some()
             || metadata.key_spec().is_none_or(|spec| *spec == KeySpec::SymmetricDefault),
         encrypts: unknown.is_some()
@@ -113,9 +115,8 @@ fn facts(metadata: &KeyMetadata) -> Result<KeyFacts, Fault> {
     })
 }
 
-/// The first word about the key that this version does not know, of those that decide whether the key can be
-/// used.
-fn unknown_word(metadata: &KeyMetadata) -> Option<&str> {
+/// Returns the first value that this version does not know, of those that decide whether the key can be used.
+fn unknown_word(metadata: &SdkKeyMetadata) -> Option<&str> {
     let words = [
         metadata.key_state().map(|word| (word.as_str(), SdkKeyState::values())),
         metadata.key_spec().map(|word| (word.as_str(), KeySpec::values())),
@@ -129,9 +130,9 @@ fn unknown_word(metadata: &KeyMetadata) -> Option<&str> {
 mod tests {
     use serde_json::json;
 
-    use super::super::recorded::{Recorded, calls, somebody};
+    use super::super::replay::{ReplayClient, calls, somebody};
     use super::*;
-    use crate::model::fault::Class;
+    use crate::model::aws_error::ErrorKind;
     use crate::model::key::KeyProblem;
 
     const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -148,18 +149,18 @@ mod tests {
         (200, json!({ "KeyMetadata": metadata }).to_string())
     }
 
-    async fn facts_of(answer: (u16, String)) -> KeyFacts {
-        let recorded = Recorded::answers([answer]);
+    async fn facts_of(answer: (u16, String)) -> KeyMetadata {
+        let recorded = ReplayClient::answers([answer]);
         let name = KeyName::Alias("alias/orders".to_owned());
         Kms::new(recorded.config(), calls())
-            .key(&orders(), &name, &somebody(), Urgency::Drift)
+            .describe_key(&orders(), &name, &somebody(), Priority::Drift)
             .await
             .unwrap()
             .unwrap()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_state_of_a_key_is_read() {
+    async fn every_key_state_is_parsed() {
         for (word, state) in [
             ("Enabled", KeyState::Enabled),
             ("Disabled", KeyState::Disabled),
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_key_is_for_and_who_manages_it_is_read() {
+    async fn key_spec_usage_and_manager_are_parsed() {
         for (spec, usage, manager, expected) in [
             ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER", (true, true, false)),
             ("SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "AWS", (true, true, true)),
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn key_in_unknown_words_is_unrecognized() {
+    async fn key_with_unknown_value_is_unrecognized() {
         for (state, spec, usage, manager) in [
             ("Somewhere", "RSA_2048", "SIGN_VERIFY", "CUSTOMER"),
             ("Enabled", "SYMMETRIC_NEW", "ENCRYPT_DECRYPT", "CUSTOMER"),
@@ -213,8 +214,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_whose_spec_and_usage_are_left_out_has_those_of_create_key() {
-        // As moto answers for a key that was made without a word about its usage.
+    async fn omitted_spec_and_usage_have_create_key_defaults() {
+        // The response of moto for a key that was created without a usage.
         let metadata =
             json!({"KeyId": "1234abcd", "Arn": KEY, "KeyState": "Enabled", "KeyManager": "CUSTOMER"});
         let facts = facts_of((200, json!({ "KeyMetadata": metadata }).to_string())).await;
@@ -222,15 +223,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_is_asked_for_in_its_own_region_and_an_alias_in_the_streams() {
+    async fn key_arn_uses_its_own_region_and_alias_the_streams() {
         for (name, key_id, host) in [
             (KeyName::Arn(KEY.parse().unwrap()), KEY, "kms.us-east-1.amazonaws.com"),
             (KeyName::Alias("alias/orders".to_owned()), "alias/orders", "kms.eu-west-1.amazonaws.com"),
         ] {
-            let recorded =
-                Recorded::answers([metadata("Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER")]);
+            let recorded = ReplayClient::answers([metadata(
+                "Enabled",
+                "SYMMETRIC_DEFAULT",
+                "ENCRYPT_DECRYPT",
+                "CUSTOMER",
+            )]);
             Kms::new(recorded.config(), calls())
-                .key(&orders(), &name, &somebody(), Urgency::Drift)
+                .describe_key(&orders(), &name, &somebody(), Priority::Drift)
                 .await
                 .unwrap();
             let [sent] = recorded.sent().try_into().unwrap();
@@ -239,17 +244,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_key_that_kms_does_not_know_is_no_fault_and_one_that_it_hides_is() {
-        let recorded = Recorded::answers([
+    async fn missing_key_is_none_and_denied_key_is_an_error() {
+        let recorded = ReplayClient::answers([
             (400, r#"{"__type":"NotFoundException"}"#),
             (400, r#"{"__type":"AccessDeniedException","Message":"not authorized"}"#),
         ]);
         let kms = Kms::new(recorded.config(), calls());
         let name = KeyName::Arn(KEY.parse().unwrap());
-        assert_eq!(kms.key(&orders(), &name, &somebody(), Urgency::Drift).await, Ok(None));
+        assert_eq!(kms.describe_key(&orders(), &name, &somebody(), Priority::Drift).await, Ok(None));
         assert_eq!(
-            kms.key(&orders(), &name, &somebody(), Urgency::Drift).await.unwrap_err().class,
-            Class::Denied
+            kms.describe_key(&orders(), &name, &somebody(), Priority::Drift).await.unwrap_err().class,
+            ErrorKind::Denied
         );
     }
 }

@@ -1,114 +1,119 @@
-//! The port to AWS: what the operator asks of it, in our verbs. [`super::Aws`] answers it with the SDKs, the simulation
+//! The port to AWS: the requests of the operator. [`super::Aws`] implements it with the SDKs, the simulation
 //! with a model.
 //!
-//! Whoever asks says as whom: the [`Principal`] is part of each request, so that none is ever made as somebody else.
+//! The [`Principal`] is part of each request, so that no request is ever sent with the credentials of another
+//! principal.
 
 use std::future::Future;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::ledger::Action;
-use crate::model::fault::Fault;
-use crate::model::key::{Key, KeyFacts, KeyName};
-use crate::model::observation::Look;
+use crate::model::aws_error::AwsError;
+use crate::model::key::{Key, KeyMetadata, KeyName};
+use crate::model::observation::StreamDescription;
 use crate::model::principal::Principal;
 use crate::model::stream::{Account, Partition, StreamArn};
 
-/// Everything that the operator does in AWS. The simulation replaces it; `Aws` is the real one.
-pub trait Streams: Send + Sync + 'static {
-    /// Whose credentials the operator has (`GetCallerIdentity`).
-    fn identity(&self) -> impl Future<Output = Result<Identity, Fault>> + Send;
+/// All requests of the operator to AWS. `Aws` implements them for the real AWS; the simulation replaces it.
+pub trait StreamApi: Send + Sync + 'static {
+    /// Returns the account and partition of the operator's credentials (`GetCallerIdentity`).
+    fn identity(&self) -> impl Future<Output = Result<Identity, AwsError>> + Send;
 
-    /// Whether AWS answers the operator just now: a request about no stream, dated by the operator's clock. AWS refuses what
-    /// is dated wrongly, so an answer shows that the clock is right.
-    fn answers(&self) -> impl Future<Output = Result<(), Fault>> + Send;
+    /// Checks that AWS answers the operator now, with a request that concerns no stream and is dated by the
+    /// operator's clock. AWS rejects requests with a wrong date, so a response proves that the clock is
+    /// right.
+    fn verify_clock(&self) -> impl Future<Output = Result<(), AwsError>> + Send;
 
-    /// One look at a stream, and what signed it; nothing, if AWS does not know the stream.
-    fn look(
+    /// Describes a stream, and returns the signer of the request; returns `None` if the stream does not exist.
+    fn describe_stream(
         &self,
         stream: &StreamArn,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> impl Future<Output = Result<Option<(Look, Signer)>, Fault>> + Send;
+        principal: &Principal,
+        priority: Priority,
+    ) -> impl Future<Output = Result<Option<(StreamDescription, Signer)>, AwsError>> + Send;
 
-    /// What KMS says of a key, in the stream's region; nothing, if KMS does not know it.
-    fn key(
+    /// Describes a key in KMS, in the region of its ARN or, for an alias, of the stream; returns `None` if
+    /// the key does not exist.
+    fn describe_key(
         &self,
         stream: &StreamArn,
         name: &KeyName,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> impl Future<Output = Result<Option<KeyFacts>, Fault>> + Send;
+        principal: &Principal,
+        priority: Priority,
+    ) -> impl Future<Output = Result<Option<KeyMetadata>, AwsError>> + Send;
 
-    /// Waits until the pacer lets a Start or Stop go. Asked for before the call is reserved, so that the reservation is
-    /// not old when the call is sent; `start` and `stop` do not wait. Returns whether `signer` would still sign the call: where
-    /// other credentials would, the stream is to be looked at with those.
-    fn turn(
+    /// Waits for the rate limiter's permit for a Start or Stop. The permit is acquired before the call is
+    /// reserved, so that the reservation is recent when the call is sent; `start` and `stop` do not wait.
+    /// Returns whether `signer` would still sign the call; if not, the stream must be described again.
+    fn acquire_permit(
         &self,
         stream: &StreamArn,
         action: Action,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
     ) -> impl Future<Output = bool> + Send;
 
-    /// Asks AWS to encrypt the stream with this key: once, at once, without retry. `Ok` means accepted, not done.
+    /// Calls Start with this key: once, without waiting, without retry. `Ok` means accepted, not completed.
     ///
-    /// Only `signer`, which signed the look, signs the call; where it does not sign any more, nothing is sent. Firehose knows a
-    /// stream by its name in the account of the credentials: with those of another account, the call would change that
-    /// account's stream of the same name.
+    /// The call is sent only if `signer`, which signed the Describe, signs it. Firehose identifies a stream by
+    /// its name in the account of the credentials: with the credentials of another account, the call would
+    /// change that account's stream of the same name.
     ///
-    /// The request is dated `reserved`, the time at which the ledger holds the call. AWS refuses what is dated more than 15
-    /// minutes off its own clock: so wherever the process is paused and whatever becomes of its clock, a call arrives near
-    /// the time that the ledger counts it at, or not at all.
+    /// The request is dated `reserved`, the time at which the ledger holds the call. AWS rejects requests
+    /// whose date is more than 15 minutes off its own clock. Even if the process is paused or its clock
+    /// changes, a call therefore arrives near the time at which the ledger counts it, or not at all.
     fn start(
         &self,
         stream: &StreamArn,
         key: &Key,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
 
-    /// Asks AWS to stop encrypting: once, at once, without retry, signed and dated as [`start`](Self::start) is. Kinesis wants
-    /// to be told the key in force.
+    /// Calls Stop: once, without waiting, without retry, signed and dated as in [`start`](Self::start). Kinesis
+    /// requires the active key.
     fn stop(
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> impl Future<Output = Result<(), Fault>> + Send;
+    ) -> impl Future<Output = Result<(), AwsError>> + Send;
 
-    /// Writes one record, signed as [`start`](Self::start) is, and tells whether AWS says that it was encrypted.
+    /// Writes one record, signed as in [`start`](Self::start), and returns whether AWS reports that the record
+    /// was encrypted.
     fn put_record(
         &self,
         stream: &StreamArn,
         record: &str,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
-    ) -> impl Future<Output = Result<bool, Fault>> + Send;
+    ) -> impl Future<Output = Result<bool, AwsError>> + Send;
 }
 
-/// The credentials that signed a look. They stand for an account, whatever the operator's credentials have become since.
+/// The credentials that signed a request. They identify an account, even after the operator's credentials
+/// have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signer {
-    /// The [access key's id](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html): one session has it,
-    /// and no other. It is no secret.
+    /// The [access key ID](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html), which
+    /// is unique for each session and is not a secret.
     pub access_key_id: String,
-    /// How old its session was, at least; nothing for credentials without a session.
+    /// The minimum age of the session; `None` for credentials without a session.
     pub session_age: Option<SignedDuration>,
 }
 
 impl Signer {
-    /// Whether the same credentials sign as for `other`.
+    /// Returns whether both are the same credentials.
     #[must_use]
     pub fn is(&self, other: &Self) -> bool {
         self.access_key_id == other.access_key_id
     }
 }
 
-/// Whose credentials the operator has.
+/// The account and partition of the operator's credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The account.
@@ -117,13 +122,14 @@ pub struct Identity {
     pub partition: Partition,
 }
 
-/// How soon a request must go. Earlier ones go first.
+/// The priority of a request, the most urgent first. It decides within a round over all namespaces, and within a
+/// namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Urgency {
-    /// Start and Stop, and what must be read just before them.
+pub enum Priority {
+    /// Start and Stop, and the reads that directly precede them.
     Call,
-    /// A look at a stream that is changing, or that nobody has looked at yet.
+    /// A Describe of a stream that is changing, or that was never described.
     Changing,
-    /// A look for drift.
+    /// A Describe to detect drift.
     Drift,
 }

@@ -1,9 +1,9 @@
-//! What the real AWS was recorded to answer, and how the operator understands it.
+//! Recorded responses of the real AWS, and the operator's interpretation of them.
 //!
-//! `tests/aws/recorded` has the answers that others recorded and made public, one file each: `operation` is
-//! the one that was recorded, `replayedAs` those that the answer stands for here, `means` what the operator
-//! has to make of it. Where `built` stands, the answer was put together from recorded parts. Every answer
-//! goes through the real SDKs and adapters.
+//! `tests/aws/recorded` contains responses that others recorded and published, one file each. `operation` is
+//! the recorded operation, `replayedAs` are the operations for which the response is replayed here, and
+//! `means` is the expected interpretation. `built` marks a response that was assembled from recorded parts.
+//! Every response passes through the real SDKs and adapters.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,22 +14,22 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Aws;
-use super::pacing::Pacer;
-use super::port::{Streams, Urgency};
-use super::recorded::{Recorded, signer, somebody};
+use super::port::{Priority, StreamApi};
+use super::rate_limit::RateLimiter;
+use super::replay::{ReplayClient, signer, somebody};
 use crate::api::ledger::Action;
-use crate::model::fault::Fault;
-use crate::model::key::{Key, KeyFacts, KeyName};
-use crate::model::observation::{Look, Observation};
+use crate::model::aws_error::AwsError;
+use crate::model::key::{Key, KeyMetadata, KeyName};
+use crate::model::observation::{Observation, StreamDescription};
 use crate::model::stream::StreamArn;
 
 const CLICKS: &str = "arn:aws:kinesis:us-east-1:111122223333:stream/clicks";
 const ORDERS: &str = "arn:aws:firehose:us-east-1:111122223333:deliverystream/orders";
 const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
-/// How often a read is sent at most.
+/// Maximum number of times that a read is sent.
 const READS: usize = 3;
 
-/// Every recording by its name.
+/// Returns every recording by its name.
 fn recordings() -> BTreeMap<String, Value> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/aws/recorded");
     let files = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
@@ -41,7 +41,7 @@ fn text<'a>(of: &'a Value, member: &str) -> &'a str {
     of[member].as_str().unwrap_or_else(|| panic!("no {member} in {of}"))
 }
 
-/// The answer as it came over the wire.
+/// Returns the response as sent over the wire.
 fn answer(recording: &Value) -> (u16, String) {
     let status = u16::try_from(recording["status"].as_u64().unwrap()).unwrap();
     let body = &recording["body"];
@@ -59,27 +59,27 @@ fn answer(recording: &Value) -> (u16, String) {
     (status, body)
 }
 
-/// The operator's AWS over recorded answers.
-fn aws(recorded: &Recorded) -> Aws {
+/// Returns the operator's AWS over recorded responses.
+fn aws(recorded: &ReplayClient) -> Aws {
     let region = "us-east-1".parse().unwrap();
-    Aws::over(recorded.config(), region, Pacer::new(80), Arc::new(SystemTime::now))
+    Aws::from_config(recorded.config(), region, RateLimiter::new(80), Arc::new(SystemTime::now))
 }
 
-fn looked(stream: &StreamArn, look: Result<Option<Look>, Fault>) -> Result<Value, Fault> {
+fn looked(stream: &StreamArn, look: Result<Option<StreamDescription>, AwsError>) -> Result<Value, AwsError> {
     let observation = match Observation::of(stream, look?.as_ref()) {
         Observation::On(Key::AwsOwned) => "On AWS_OWNED_CMK".to_owned(),
         Observation::On(Key::Customer(arn)) => format!("On {arn}"),
-        Observation::Changing(None) => "Changing".to_owned(),
-        Observation::Changing(Some(Action::Start)) => "Changing Start".to_owned(),
-        Observation::Changing(Some(Action::Stop)) => "Changing Stop".to_owned(),
-        Observation::Broken(word) => format!("Broken {word}"),
+        Observation::InProgress(None) => "Changing".to_owned(),
+        Observation::InProgress(Some(Action::Start)) => "Changing Start".to_owned(),
+        Observation::InProgress(Some(Action::Stop)) => "Changing Stop".to_owned(),
+        Observation::NotOperational(word) => format!("Broken {word}"),
         Observation::NotEncryptable(source) => format!("NotEncryptable {source}"),
         other => format!("{other:?}"),
     };
     Ok(json!({ "observation": observation }))
 }
 
-fn described(facts: Option<KeyFacts>) -> Value {
+fn described(facts: Option<KeyMetadata>) -> Value {
     let facts = facts.map(|facts| {
         assert_eq!(facts.arn.to_string(), KEY);
         json!({
@@ -90,23 +90,24 @@ fn described(facts: Option<KeyFacts>) -> Value {
     json!({ "key": facts })
 }
 
-/// What the operator makes of the answer to `operation`, in the words of the recordings.
+/// Returns the operator's interpretation of the response to `operation`, in the format of the recordings.
 async fn understood(aws: &Aws, recording: &str, operation: &str) -> Value {
     let (clicks, orders) = (CLICKS.parse().unwrap(), ORDERS.parse().unwrap());
     let of_kinesis = recording.starts_with("kinesis");
-    let (stream, by, now) = (if of_kinesis { &clicks } else { &orders }, somebody(), Timestamp::UNIX_EPOCH);
+    let (stream, principal, now) =
+        (if of_kinesis { &clicks } else { &orders }, somebody(), Timestamp::UNIX_EPOCH);
     let accepted = |()| json!({"outcome": "Accepted"});
     let answer = match operation {
         "DescribeDeliveryStream" | "DescribeStreamSummary" => {
-            looked(stream, aws.look(stream, &by, Urgency::Drift).await.map(|seen| seen.map(|(look, _)| look)))
+            looked(stream, aws.describe_stream(stream, &principal, Priority::Drift).await.map(|seen| seen.map(|(look, _)| look)))
         }
-        "StartStreamEncryption" => aws.start(stream, &Key::AwsOwned, &by, &signer(), now).await.map(accepted),
-        "StopStreamEncryption" => aws.stop(stream, Some(&Key::AwsOwned), &by, &signer(), now).await.map(accepted),
+        "StartStreamEncryption" => aws.start(stream, &Key::AwsOwned, &principal, &signer(), now).await.map(accepted),
+        "StopStreamEncryption" => aws.stop(stream, Some(&Key::AwsOwned), &principal, &signer(), now).await.map(accepted),
         "PutRecord" => {
-            aws.put_record(stream, "marked", &by, &signer()).await.map(|encrypted| json!({ "encrypted": encrypted }))
+            aws.put_record(stream, "marked", &principal, &signer()).await.map(|encrypted| json!({ "encrypted": encrypted }))
         }
         "DescribeKey" => {
-            aws.key(stream, &KeyName::Arn(KEY.parse().unwrap()), &by, Urgency::Drift).await.map(described)
+            aws.describe_key(stream, &KeyName::Arn(KEY.parse().unwrap()), &principal, Priority::Drift).await.map(described)
         }
         "GetCallerIdentity" => aws.identity().await.map(|identity| {
             json!({"account": identity.account.to_string(), "partition": identity.partition.to_string()})
@@ -119,7 +120,7 @@ async fn understood(aws: &Aws, recording: &str, operation: &str) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_recorded_answer_is_understood() {
+async fn recorded_responses_are_interpreted_as_expected() {
     let recordings = recordings();
     let answers = recordings.iter().filter(|(_, recording)| recording.get("body").is_some());
     let mut replayed = 0;
@@ -129,11 +130,11 @@ async fn each_recorded_answer_is_understood() {
         let then = recording.get("then").map(|then| answer(&recordings[then.as_str().unwrap()]));
         for operation in operations {
             let first = answer(recording);
-            // A read is repeated where AWS throttles it.
+            // A throttled read is repeated.
             let repeated = if then.is_none() { READS - 1 } else { 0 };
             let repeated = (0..repeated).map(|_| first.clone());
             let answers = [first.clone()].into_iter().chain(then.clone()).chain(repeated);
-            let aws = aws(&Recorded::answers(answers));
+            let aws = aws(&ReplayClient::answers(answers));
             let means = understood(&aws, name, operation.as_str().unwrap()).await;
             assert_eq!(means, recording["means"], "{name} as the answer of {operation}");
             replayed += 1;
@@ -143,16 +144,16 @@ async fn each_recorded_answer_is_understood() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn kinesis_start_is_the_recorded_request() {
+async fn kinesis_start_matches_the_recorded_request() {
     let request = &recordings()["kinesis-start-request"]["means"]["request"];
-    let recorded = Recorded::answers([(200, "")]);
-    let by = somebody();
+    let recorded = ReplayClient::answers([(200, "")]);
+    let principal = somebody();
     aws(&recorded)
-        .start(&CLICKS.parse().unwrap(), &Key::AwsOwned, &by, &signer(), Timestamp::UNIX_EPOCH)
+        .start(&CLICKS.parse().unwrap(), &Key::AwsOwned, &principal, &signer(), Timestamp::UNIX_EPOCH)
         .await
         .unwrap();
     let [sent] = recorded.sent().try_into().unwrap();
-    // CloudTrail spells the members of a request with a small letter.
+    // CloudTrail writes the members of a request with a lower-case first letter.
     let expected = json!({
         "EncryptionType": request["encryptionType"], "KeyId": request["keyId"], "StreamARN": request["streamARN"],
     });

@@ -1,88 +1,92 @@
-//! How a request goes out: through the pacer, and a read again where that may help.
+//! Transmission of requests: through the rate limiter, with reads repeated if that may help.
 //!
-//! A request that changes something goes out at most once, whatever comes back. This file knows no operation's content and
-//! no credentials. What a request needed before it could be sent (a session) may fail too: that fault names another
-//! operation, and says nothing about this one's rate.
+//! A request that changes something is sent at most once, whatever the response. This file depends neither on
+//! the content of an operation nor on credentials. The session that a request needs may fail, too: that error
+//! names another operation, and does not affect the rate of this one.
 
 use std::future::Future;
 use std::time::Duration;
 
-use super::pacing::{Pacer, Quota, Turn};
-use crate::model::fault::{Class, Fault};
+use super::rate_limit::{QueueKey, Quota, RateLimiter};
+use crate::model::aws_error::{AwsError, ErrorKind};
 
-/// Of every request, from its signature to the last byte of the answer.
+/// Deadline of every request, from its signature to the last byte of the response.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// How often a read is sent before its fault is handed on.
+/// Maximum number of times that a read is sent before its error is returned.
 const READS: u32 = 3;
 
-/// Sends requests through a pacer.
+/// Sends requests through a rate limiter.
 #[derive(Clone)]
 pub(super) struct Requests {
-    pacer: Pacer,
+    rate_limiter: RateLimiter,
 }
 
 impl Requests {
-    /// Requests that `pacer` lets go.
-    pub(super) fn new(pacer: Pacer) -> Self {
-        Self { pacer }
+    /// Creates a sender that is limited by `rate_limiter`.
+    pub(super) fn new(rate_limiter: RateLimiter) -> Self {
+        Self { rate_limiter }
     }
 
-    /// Sends a request that only reads: up to three times, when AWS throttles or does not answer.
+    /// Sends a request that only reads, up to three times if AWS throttles or does not answer.
     pub(super) async fn read<T, F>(
         &self,
         quota: &Quota,
-        turn: &Turn,
+        turn: &QueueKey,
         send: impl Fn() -> F,
-    ) -> Result<T, Fault>
+    ) -> Result<T, AwsError>
     where
-        F: Future<Output = Result<T, Fault>>,
+        F: Future<Output = Result<T, AwsError>>,
     {
         let mut tries = 1;
         loop {
-            match self.once(quota, turn, &send).await {
+            match self.send_queued(quota, turn, &send).await {
                 Err(fault) if tries < READS && may_help(quota, &fault) => tries += 1,
                 outcome => return outcome,
             }
         }
     }
 
-    /// Sends a request once, in its turn.
-    pub(super) async fn once<T, F>(
+    /// Sends a request once, after the rate limiter has granted a permit.
+    pub(super) async fn send_queued<T, F>(
         &self,
         quota: &Quota,
-        turn: &Turn,
+        turn: &QueueKey,
         send: impl FnOnce() -> F,
-    ) -> Result<T, Fault>
+    ) -> Result<T, AwsError>
     where
-        F: Future<Output = Result<T, Fault>>,
+        F: Future<Output = Result<T, AwsError>>,
     {
-        self.turn(quota, turn).await;
-        self.at_once(quota, send).await
+        self.acquire_permit(quota, turn).await;
+        self.send_now(quota, send).await
     }
 
-    /// Waits until a request may go that is then sent [`at_once`](Self::at_once).
-    pub(super) async fn turn(&self, quota: &Quota, turn: &Turn) {
-        self.pacer.acquire(quota, turn).await;
+    /// Waits for the permit of a request that is then sent [`send_now`](Self::send_now).
+    pub(super) async fn acquire_permit(&self, quota: &Quota, turn: &QueueKey) {
+        self.rate_limiter.acquire(quota, turn).await;
     }
 
-    /// Sends a request once, without waiting: its turn has come already.
-    pub(super) async fn at_once<T, F>(&self, quota: &Quota, send: impl FnOnce() -> F) -> Result<T, Fault>
+    /// Sends a request once, without waiting: its permit was acquired before.
+    pub(super) async fn send_now<T, F>(&self, quota: &Quota, send: impl FnOnce() -> F) -> Result<T, AwsError>
     where
-        F: Future<Output = Result<T, Fault>>,
+        F: Future<Output = Result<T, AwsError>>,
     {
         let outcome = send().await;
         match &outcome {
             Err(fault) if fault.operation != quota.operation => {}
-            Err(Fault { class: Class::Throttled, .. }) => self.pacer.throttled(quota),
-            // No answer says nothing about the rate.
-            Err(Fault { class: Class::Transient | Class::UnknownOutcome | Class::NoCredentials, .. }) => {}
-            Ok(_) | Err(_) => self.pacer.succeeded(quota),
+            Err(AwsError { class: ErrorKind::Throttled, .. }) => self.rate_limiter.throttled(quota),
+            // A missing response implies nothing about the rate.
+            Err(AwsError {
+                class: ErrorKind::Transient | ErrorKind::UnknownOutcome | ErrorKind::NoCredentials,
+                ..
+            }) => {}
+            Ok(_) | Err(_) => self.rate_limiter.succeeded(quota),
         }
         outcome
     }
 }
 
-/// Whether it may help to send a read again. A session that could not be had was asked for as often as may help.
-fn may_help(quota: &Quota, fault: &Fault) -> bool {
-    fault.operation == quota.operation && matches!(fault.class, Class::Throttled | Class::Transient)
+/// Returns whether it may help to repeat a read. The request for a session was already repeated as often as
+/// may help.
+fn may_help(quota: &Quota, fault: &AwsError) -> bool {
+    fault.operation == quota.operation && matches!(fault.class, ErrorKind::Throttled | ErrorKind::Transient)
 }

@@ -1,7 +1,8 @@
 //! The session of each principal: the operator's own, or one of a role for one resource.
 //!
-//! Every session is kept until shortly before it ends. One is never given to another principal than the one that it was
-//! made for: the role, its external id and the resource are all part of what it may do. It writes to nobody, and never logs a secret.
+//! Every session is cached until shortly before it ends. A session is never used for another principal than
+//! the one that it was created for: the role, its external id and the resource all determine its permissions.
+//! This module changes nothing in AWS, and never logs a secret.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +11,22 @@ use aws_config::SdkConfig;
 use tokio::sync::Mutex;
 use tracing::debug;
 
-use super::assumed::{Assume, LASTS};
+use super::assume_role::{RoleAssumer, SESSION_DURATION};
 use super::bounded::Bounded;
-use super::credentials::{Clock, Kept, Own, Session, Slot};
-use super::faults::no_session;
-use super::pacing::Turn;
-use super::port::Urgency;
+use super::credentials::{BaseCredentials, CachedCredentials, Clock, Session, Slot};
+use super::error::no_session;
+use super::port::Priority;
+use super::rate_limit::QueueKey;
 use super::requests::Requests;
 use super::source::Source;
-use crate::model::fault::{Fault, Operation};
+use crate::model::aws_error::{AwsError, Operation};
 use crate::model::principal::{Principal, Role};
 use crate::model::stream::Region;
 
-/// The sessions of roles that are kept, about 3 KB each. With more resources than this that have a role, all looked at in
-/// turn, hardly one is found again: each look then assumes its role anew, as fast as the pacer lets it, and that is what
-/// such an operator must live with. Their number is what users write; the memory is not.
+/// Maximum number of cached role sessions, about 3 KB each. If more resources than this have a role and all
+/// are described in turn, hardly any session is found in the cache. Each Describe then assumes its role
+/// again, at the speed of the rate limiter, which is acceptable. Users determine the number of these
+/// resources; they must not determine the memory.
 const SESSIONS: usize = 4096;
 
 /// Sessions by principal. Clones share them.
@@ -32,17 +34,18 @@ const SESSIONS: usize = 4096;
 pub(super) struct Sessions(Arc<Inner>);
 
 struct Inner {
-    own: Arc<Own>,
-    assume: Assume,
+    own: Arc<BaseCredentials>,
+    assume: RoleAssumer,
     assumed: Bounded<Principal, Assumed>,
     clock: Clock,
 }
 
-/// A role's session for one principal, once there is one. One request at a time asks for it.
+/// A role's session for one principal, once there is one. Only one request at a time obtains it.
 type Assumed = Arc<Mutex<Slot>>;
 
 impl Sessions {
-    /// The sessions of `source`'s credentials and of the roles that these may assume, dated by `clock`.
+    /// Creates the sessions of `source`'s credentials and of the roles that they may assume, with `clock` for
+    /// their age.
     pub(super) fn new(
         source: impl Into<Source>,
         config: &SdkConfig,
@@ -61,39 +64,40 @@ impl Sessions {
         requests: Requests,
         clock: Clock,
     ) -> Self {
-        let own = Arc::new(Own::new(source, clock.clone()));
-        let assume = Assume::new(config, region, requests, own.clone());
+        let own = Arc::new(BaseCredentials::new(source, clock.clone()));
+        let assume = RoleAssumer::new(config, region, requests, own.clone());
         Self(Arc::new(Inner { own, assume, assumed: Bounded::new(limit), clock }))
     }
 
-    /// The session with which `operation` may be asked for by a principal: one that lasts for `lasting` more. Where a role
-    /// is to be assumed first, its fault is that of [`Operation::AssumeRole`].
+    /// Returns the session with which a principal may send `operation`: one that lasts for `lasting` more. If
+    /// the role must be assumed first, an error of that request has the operation [`Operation::AssumeRole`].
     pub(super) async fn of(
         &self,
         operation: Operation,
-        by: &Principal,
-        urgency: Urgency,
+        principal: &Principal,
+        priority: Priority,
         lasting: Duration,
-    ) -> Result<Session, Fault> {
-        match &by.role {
-            Some(role) => self.assumed(role, by, urgency, lasting).await,
+    ) -> Result<Session, AwsError> {
+        match &principal.role {
+            Some(role) => self.assumed(role, principal, priority, lasting).await,
             None => self.0.own.session(lasting).await.map_err(|error| no_session(operation, &error)),
         }
     }
 
-    /// Gives `session` up where a fault shows that AWS does not accept it any more. Whether the next one may be another.
+    /// Discards `session` if `fault` shows that AWS no longer accepts it. Returns whether the next one may be
+    /// a different one.
     pub(super) async fn is_another_due(
         &self,
-        by: &Principal,
+        principal: &Principal,
         session: &Session,
-        fault: Option<&Fault>,
+        fault: Option<&AwsError>,
     ) -> bool {
-        if !fault.is_some_and(Fault::rejects_the_session) {
+        if !fault.is_some_and(AwsError::rejects_the_session) {
             return false;
         }
-        match &by.role {
+        match &principal.role {
             Some(_) => {
-                let slot = self.0.assumed.get_or_put_with(by, Assumed::default);
+                let slot = self.0.assumed.get_or_put_with(principal, Assumed::default);
                 slot.lock().await.give_up(session, (self.0.clock)())
             }
             None => self.0.own.rejected(session).await,
@@ -103,23 +107,24 @@ impl Sessions {
     async fn assumed(
         &self,
         role: &Role,
-        by: &Principal,
-        urgency: Urgency,
+        principal: &Principal,
+        priority: Priority,
         lasting: Duration,
-    ) -> Result<Session, Fault> {
+    ) -> Result<Session, AwsError> {
         let Inner { assume, assumed, clock, .. } = &*self.0;
-        let slot = assumed.get_or_put_with(by, Assumed::default);
+        let slot = assumed.get_or_put_with(principal, Assumed::default);
         let mut slot = slot.lock().await;
         if let Some(session) = slot.kept.as_ref().and_then(|kept| kept.session(clock(), lasting)) {
             return Ok(session);
         }
-        // Counted from before the request, by this clock: whatever AWS's clock says, it ends no later than this.
+        // The duration counts from before the request, by this clock. Regardless of AWS's clock, the session
+        // is discarded no later than that.
         let since = clock();
-        let credentials = assume.credentials(role, by, &Turn::of(by, urgency)).await?;
-        debug!(role = %role.arn, namespace = by.namespace, resource = by.resource, "assumed the role");
-        let ends = since + LASTS;
+        let credentials = assume.credentials(role, principal, &QueueKey::of(principal, priority)).await?;
+        debug!(role = %role.arn, namespace = principal.namespace, resource = principal.resource, "assumed the role");
+        let ends = since + SESSION_DURATION;
         let until = credentials.expiry().map_or(ends, |expiry| expiry.min(ends));
-        Ok(slot.kept.insert(Kept::new(credentials, since, until)).session_at(clock()))
+        Ok(slot.kept.insert(CachedCredentials::new(credentials, since, until)).session_at(clock()))
     }
 }
 

@@ -1,18 +1,18 @@
-//! Whether a request can be signed with credentials at all: the SDK's signer ends the process where it cannot.
+//! Check that credentials can sign a request at all: the SDK's signer ends the process if they cannot.
 //!
-//! The access key id and the session token go into headers; a secret with a control character is never the one that AWS
-//! knows. The words name the field and the character's kind, never the value.
+//! The access key id and the session token are sent in headers; a secret with a control character is never
+//! the one that AWS has. The message names the field and the kind of character, never the value.
 
 use aws_credential_types::Credentials;
 
-/// What stands in the way of a signature, in words.
+/// Returns a message about why the credentials cannot sign a request; `None` if they can.
 pub(super) fn unsignable(credentials: &Credentials) -> Option<String> {
-    let in_header = |c: char| !c.is_ascii_graphic();
+    let invalid_in_header = |c: char| !c.is_ascii_graphic();
     let access_key_id = credentials.access_key_id();
     let token = credentials.session_token().unwrap_or_default();
     let bad = [
-        ("access key id", access_key_id.chars().find(|c| in_header(*c))),
-        ("session token", token.chars().find(|c| in_header(*c))),
+        ("access key id", access_key_id.chars().find(|c| invalid_in_header(*c))),
+        ("session token", token.chars().find(|c| invalid_in_header(*c))),
         ("secret access key", credentials.secret_access_key().chars().find(|c| c.is_control())),
     ];
     let (field, character) = bad.into_iter().find_map(|(field, bad)| Some((field, bad?)))?;
@@ -36,13 +36,13 @@ mod tests {
     }
 
     #[test]
-    fn credentials_of_aws_can_be_signed_with() {
+    fn aws_credentials_are_signable() {
         assert_eq!(told("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfi=", Some("IQoJb3Jp//+=")), None);
         assert_eq!(told("test", "a secret of an emulator", None), None);
     }
 
     #[test]
-    fn an_unsignable_field_is_named_and_not_shown() {
+    fn unsignable_field_is_named_without_its_value() {
         for (id, secret, token, words) in [
             ("AKIA7\n", "s", None, "the access key id holds a line break"),
             ("AKIA7\r", "s", None, "the access key id holds a line break"),

@@ -1,8 +1,8 @@
-//! Where the operator's own credentials come from, and the files that are read for them.
+//! The source of the operator's own credentials, and the files that it reads.
 //!
-//! The SDK's chain reads its files once, when it is made, and never again: so it is made anew when one of them has changed.
-//! A file counts as changed when its content has: a Secret that Kubernetes replaces is another file behind a link, with any
-//! time of modification. This file keeps no content, only what it hashes to.
+//! The SDK's chain reads its files only once, when it is created, so it is created again when one of them has
+//! changed. A file counts as changed if its content has changed: Kubernetes replaces a Secret by another file
+//! behind a link, with any time of modification. This file keeps no content, only its hash.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use futures_util::future::BoxFuture;
 use sha2::{Digest, Sha256};
 
-/// Makes a provider that has read nothing yet.
+/// Creates a provider that has read nothing yet.
 type Make = Box<dyn Fn() -> BoxFuture<'static, SharedCredentialsProvider> + Send + Sync>;
 
 /// A source of credentials.
@@ -20,12 +20,12 @@ pub(super) struct Source {
     profile: Option<String>,
 }
 
-/// What every file held, by its hash; nothing for one that could not be read.
+/// The hash of every file's content; `None` for a file that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Contents(Vec<Option<[u8; 32]>>);
 
 impl Source {
-    /// The source that `make` makes of the files that the environment names.
+    /// Creates a source of providers that `make` creates from the files that the environment names.
     pub(super) fn new(make: Make, environment: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| environment(name).filter(|value| !value.trim().is_empty());
         let home = set("HOME");
@@ -43,12 +43,12 @@ impl Source {
         Self { make, files, profile: set("AWS_PROFILE") }
     }
 
-    /// A provider in its first state.
+    /// Creates a provider in its initial state.
     pub(super) async fn provider(&self) -> SharedCredentialsProvider {
         (self.make)().await
     }
 
-    /// What the files hold now.
+    /// Returns the current content of the files.
     pub(super) async fn contents(&self) -> Contents {
         let mut contents = Vec::with_capacity(self.files.len());
         for file in &self.files {
@@ -58,13 +58,13 @@ impl Source {
         Contents(contents)
     }
 
-    /// The profile that is asked for by name.
+    /// Returns the profile of `AWS_PROFILE`.
     pub(super) fn profile(&self) -> Option<&str> {
         self.profile.as_deref()
     }
 }
 
-/// A provider that stays what it is.
+/// A source that always returns the same provider.
 impl From<SharedCredentialsProvider> for Source {
     fn from(provider: SharedCredentialsProvider) -> Self {
         let make: Make = Box::new(move || {
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_those_that_the_environment_names() {
+    fn files_and_profile_come_from_the_environment() {
         let home = of(&[("HOME", "/home/me")]);
         assert_eq!(home.files, ["/home/me/.aws/credentials", "/home/me/.aws/config"].map(PathBuf::from));
         assert_eq!(home.profile(), None);

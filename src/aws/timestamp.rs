@@ -1,19 +1,19 @@
-//! AWS's times, as the model keeps them, and the model's times, as the SDKs take them.
+//! Conversion of times: from AWS to the model, and from the model to the SDKs.
 //!
-//! AWS writes them as decimal numbers of seconds, to the millisecond. Read as floating point they carry noise behind it,
-//! which would make one time look like two once it has been stored.
+//! AWS writes times as decimal numbers of seconds, to the millisecond. Parsed as floating point they have a
+//! rounding error, which would make one time appear as two after it was stored.
 
 use aws_sdk_sts::primitives::DateTime;
 use aws_smithy_async::time::StaticTimeSource;
 use jiff::{Timestamp, Unit};
 
-/// The time, to the millisecond; nothing for one that no calendar holds.
+/// Returns the time, to the millisecond; `None` if it is out of range.
 pub(super) fn timestamp(time: &DateTime) -> Option<Timestamp> {
     Timestamp::from_nanosecond(time.as_nanos()).ok()?.round(Unit::Millisecond).ok()
 }
 
-/// What the SDKs take for their clock, so that they date a request `at`.
-pub(super) fn dated(at: Timestamp) -> StaticTimeSource {
+/// Returns a time source with which the SDKs date a request `at`.
+pub(super) fn fixed_time_source(at: Timestamp) -> StaticTimeSource {
     StaticTimeSource::new(at.into())
 }
 
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_noise_of_floating_point_is_not_part_of_a_time() {
+    fn floating_point_error_is_rounded_away() {
         let time: Timestamp = "2026-11-21T05:11:50.2Z".parse().unwrap();
         for seconds in [1_795_237_910.2, 1_795_237_910.200_1, 1_795_237_910.199_9] {
             assert_eq!(timestamp(&DateTime::from_secs_f64(seconds)), Some(time));
@@ -30,7 +30,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_beyond_every_calendar_is_none() {
+    fn time_out_of_range_is_none() {
         assert_eq!(timestamp(&DateTime::from_secs(i64::MAX)), None);
     }
 }

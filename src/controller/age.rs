@@ -1,19 +1,23 @@
-//! What a status says of its own age: since when the resource is suspended, when AWS last answered, and which retry was handled.
+//! The age of a status: since when the resource is suspended, when AWS last answered a Describe, and which
+//! retry was handled.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::asked::{retry_of, suspended_by};
-use crate::api::condition::{ConditionType, LONGEST_MESSAGE, Reason, Truth, condition, find, whole_second};
+use super::annotations::{retry_token, suspended_by};
+use crate::api::condition::{
+    ConditionStatus, ConditionType, MAX_MESSAGE_BYTES, Reason, condition, find, whole_second,
+};
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use crate::model::message;
 
-/// How many looks in a row AWS may leave unanswered until nobody knows any more whether records are encrypted.
+/// Number of consecutive unanswered Describes after which it is unknown whether records are encrypted.
 const MOST_UNANSWERED: u32 = 3;
-/// How old the time of the last Describe may grow in a status that does not change otherwise.
+/// Maximum age of the time of the last Describe in a status that does not change otherwise.
 const DESCRIBE_TIME_AGE: SignedDuration = SignedDuration::from_hours(1);
 
-/// The status of a suspended resource: what was known before stays, and says since when nothing newer is known.
+/// Returns the status of a suspended resource: the status keeps the last known state, and states since when
+/// no newer state is known.
 pub(super) fn suspended(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
@@ -23,18 +27,18 @@ pub(super) fn suspended(
     let mut status = before.clone();
     status.observed_generation = generation;
     status.next_attempt_time = None;
-    status.last_handled_retry = retry_of(resource);
+    status.last_handled_retry = retry_token(resource);
     let since = status.suspended_since_time.get_or_insert_with(|| whole_second(now)).0;
     let described = before.last_describe_time.as_ref().map(|time| time.0);
     let by = suspended_by(resource).unwrap_or_default();
     let words = message::suspended(&by, since, described, before.encryption_status);
-    let truth = find(&before.conditions, ConditionType::Ready).map_or(Truth::Unknown, truth_of);
+    let truth = find(&before.conditions, ConditionType::Ready).map_or(ConditionStatus::Unknown, truth_of);
     let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
     status.conditions.retain(|old| kept.iter().any(|kind| old.type_ == kind.as_str()));
     for condition in &mut status.conditions {
         condition.observed_generation = generation;
         let mut words = message::outdated(described, &condition.message);
-        words.truncate(words.floor_char_boundary(LONGEST_MESSAGE));
+        words.truncate(words.floor_char_boundary(MAX_MESSAGE_BYTES));
         condition.message = words;
     }
     let ready = condition(
@@ -50,17 +54,20 @@ pub(super) fn suspended(
     status
 }
 
-/// Whether AWS has left too many looks unanswered for anybody to know whether records are encrypted now. A process that has just
-/// started goes on with what the status says of that.
+/// Returns whether so many Describes were unanswered that it is unknown whether records are encrypted now. A
+/// process that has just started continues with what the status reports.
 pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32) -> bool {
     let was_outdated = || {
         let encrypted = find(&before.conditions, ConditionType::Encrypted);
-        encrypted.is_some_and(|old| truth_of(old) == Truth::Unknown && message::is_outdated(&old.message))
+        encrypted.is_some_and(|old| {
+            truth_of(old) == ConditionStatus::Unknown && message::is_outdated(&old.message)
+        })
     };
     unanswered >= MOST_UNANSWERED || (unanswered > 0 && was_outdated())
 }
 
-/// `Encrypted` once that is not known any more: with what was known last.
+/// Returns the `Encrypted` condition of a state that is no longer known, with the last known state in its
+/// message.
 pub(super) fn outdated(
     known: &Condition,
     before: &StreamEncryptionStatus,
@@ -70,11 +77,19 @@ pub(super) fn outdated(
 ) -> Condition {
     let described = before.last_describe_time.as_ref().map(|time| time.0);
     let words = message::outdated(described, &known.message);
-    condition(&before.conditions, ConditionType::Encrypted, Truth::Unknown, reason, &words, generation, now)
+    condition(
+        &before.conditions,
+        ConditionType::Encrypted,
+        ConditionStatus::Unknown,
+        reason,
+        &words,
+        generation,
+        now,
+    )
 }
 
-/// Sets the time at which AWS last answered a Describe: with any other change, and otherwise only once what stands there is old.
-/// So a status that says the same costs one write an hour.
+/// Sets the time at which AWS last answered a Describe: together with any other change, otherwise only when
+/// the stored time is old. An otherwise unchanged status therefore costs one write an hour.
 pub(super) fn set_describe_time(
     status: &mut StreamEncryptionStatus,
     before: &StreamEncryptionStatus,
@@ -90,11 +105,11 @@ pub(super) fn set_describe_time(
     }
 }
 
-fn truth_of(condition: &Condition) -> Truth {
-    [Truth::True, Truth::False]
+fn truth_of(condition: &Condition) -> ConditionStatus {
+    [ConditionStatus::True, ConditionStatus::False]
         .into_iter()
         .find(|truth| condition.status == truth.as_str())
-        .unwrap_or(Truth::Unknown)
+        .unwrap_or(ConditionStatus::Unknown)
 }
 
 #[cfg(test)]
@@ -144,9 +159,9 @@ mod tests {
         let of = |kind, truth, reason| condition(&[], kind, truth, reason, "What was so.", Some(1), now);
         let mut before = described("2026-01-01T01:00:00Z");
         before.conditions = vec![
-            of(ConditionType::Ready, Truth::Unknown, Reason::AwsUnreachable),
-            of(ConditionType::Reconciling, Truth::True, Reason::AwsUnreachable),
-            of(ConditionType::Encrypted, Truth::True, Reason::Encrypted),
+            of(ConditionType::Ready, ConditionStatus::Unknown, Reason::AwsUnreachable),
+            of(ConditionType::Reconciling, ConditionStatus::True, Reason::AwsUnreachable),
+            of(ConditionType::Encrypted, ConditionStatus::True, Reason::Encrypted),
         ];
         let first = suspended(&resource, &before, now);
         let kinds: Vec<_> =

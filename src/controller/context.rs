@@ -1,4 +1,5 @@
-//! What a reconcile works with: the two ports, the clock, the decision, the administrator's rules and the process's memory.
+//! The context of a reconcile: the two ports, the clock, the decision, the administrator's configuration, and
+//! the process's memory.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,87 +7,89 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::Memory;
-use crate::model::decision::{Decision, Input};
+use crate::model::decision::{Decision, PlanInput};
 use crate::model::stream::Region;
 
-/// What a reconcile works with.
-pub struct Operator<A, R> {
-    /// AWS.
+/// The context of a reconcile.
+pub struct Context<A, R> {
+    /// The port to AWS.
     pub aws: A,
-    /// Kubernetes.
+    /// The port to Kubernetes.
     pub records: R,
     /// The clock.
     pub clock: Clock,
-    /// The decision: [`crate::model::decision::decide`]. The simulation wraps it, to see which rows are reached and to
-    /// prove that a wrong one would be found.
+    /// The decision function, [`crate::model::decision::decide`]. The simulation wraps the function, to
+    /// record which rows are reached and to prove that a wrong row would be detected.
     pub decide: Decide,
-    /// What the administrator set.
-    pub rules: Rules,
-    /// What this process remembers between two visits; nothing that may not be lost.
+    /// The administrator's configuration.
+    pub config: Config,
+    /// The memory of this process between two reconciles; its loss is always safe.
     pub memory: Memory,
 }
 
-/// What a visit may ask for at most, where looks for drift are more frequent.
+/// Longest wait that a reconcile requests if the drift interval is shorter.
 const LONGEST_REST: SignedDuration = SignedDuration::from_mins(10);
-/// Between two visits of one resource.
+/// Shortest wait between two reconciles of one resource.
 const SHORTEST_REST: SignedDuration = SignedDuration::from_millis(10);
 
-/// A decision as a value.
-pub type Decide = fn(&Input<'_>) -> Decision;
+/// A decision function.
+pub type Decide = fn(&PlanInput<'_>) -> Decision;
 
-/// The clock, as a value: tests and the simulation bring their own.
+/// The clock, as a value: tests and the simulation provide their own.
 ///
-/// It is two clocks. The wall clock tells the time of day, and somebody may set it; the steady one only measures how
-/// much time has passed, and also runs while the process is paused.
+/// It consists of two clocks. The wall clock returns the time of day and may be set. The monotonic clock only
+/// measures elapsed time, and also runs while the process is paused.
 #[derive(Clone)]
 pub struct Clock {
     wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
-    steady: Arc<dyn Fn() -> Duration + Send + Sync>,
+    monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
 }
 
 impl Clock {
-    /// A clock that tells what `wall` tells, and measures with `steady`.
+    /// Creates a clock from these two clocks.
     #[must_use]
     pub fn new(
         wall: impl Fn() -> Timestamp + Send + Sync + 'static,
-        steady: impl Fn() -> Duration + Send + Sync + 'static,
+        monotonic: impl Fn() -> Duration + Send + Sync + 'static,
     ) -> Self {
-        Self { wall: Arc::new(wall), steady: Arc::new(steady) }
+        Self { wall: Arc::new(wall), monotonic: Arc::new(monotonic) }
     }
 
-    /// The system's clocks.
+    /// Returns the system's clocks.
     #[must_use]
     pub fn system() -> Self {
         let start = Instant::now();
         Self::new(Timestamp::now, move || start.elapsed())
     }
 
-    /// Now, in whole microseconds: what Kubernetes stores is then equal to what was written.
+    /// Returns the current time in whole microseconds, so that a time read back from Kubernetes equals the
+    /// time that was written.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         let now = (self.wall)();
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }
 
-    /// How much time has passed since some beginning, whatever the wall clock says.
+    /// Returns the time elapsed since an arbitrary start, independent of the wall clock.
     #[must_use]
-    pub fn steady(&self) -> Duration {
-        (self.steady)()
+    pub fn monotonic(&self) -> Duration {
+        (self.monotonic)()
     }
 }
 
-/// What the administrator set for all resources. What is allowed is said by policies.
+/// The administrator's configuration for all resources. Policies define the permissions.
 #[derive(Clone, Debug)]
-pub struct Rules {
-    /// The region of streams given by name without one.
+pub struct Config {
+    /// The region of streams that are given by name without a region.
     pub region: Region,
-    /// How often to look for drift.
+    /// The interval between two checks for drift.
     pub drift_interval: SignedDuration,
 }
 
-impl Rules {
-    /// How long a visit that asked to be back at `wake` waits. Every visit asks to be back within the interval of looks for drift, or ten
-    /// minutes; what is much longer was asked for by a clock that has been set back since, and nobody would look for days.
+impl Config {
+    /// Returns the wait after a reconcile that requested `wake`. Every reconcile requests a time within the
+    /// drift interval or ten minutes. A much later time was computed before the clock was set back; without a
+    /// maximum wait, the resource would not be reconciled for days.
     #[must_use]
     pub fn wait(&self, now: Timestamp, wake: Timestamp) -> SignedDuration {
         let longest = self.drift_interval.max(LONGEST_REST).saturating_mul(2);
@@ -99,11 +102,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_back_by_days_after_a_visit_told_the_time_lets_no_resource_sleep_for_days() {
-        let rules =
-            Rules { region: "eu-west-1".parse().unwrap(), drift_interval: SignedDuration::from_mins(30) };
+    fn requeue_is_capped_when_clock_goes_backwards() {
+        let config =
+            Config { region: "eu-west-1".parse().unwrap(), drift_interval: SignedDuration::from_mins(30) };
         let now = Timestamp::UNIX_EPOCH;
-        let wait = |wake| rules.wait(now, now + wake);
+        let wait = |wake| config.wait(now, now + wake);
         assert_eq!(wait(SignedDuration::from_mins(33)), SignedDuration::from_mins(33));
         assert_eq!(wait(SignedDuration::from_hours(48)), SignedDuration::from_hours(1));
         assert_eq!(wait(SignedDuration::from_hours(-48)), SHORTEST_REST);

@@ -1,198 +1,209 @@
 //! The execute step: the only place that calls Start or Stop. It decides nothing.
 //!
-//! In this order, and in no other: a turn from the pacer, the resource and the policies as they are now, the reservation in the
-//! ledger, the call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and none is sent twice. The
-//! call is dated as the ledger has it, and AWS refuses a date that is not its own: so whatever becomes of the clock, AWS
-//! counts a call when the ledger does, or not at all.
+//! The order is fixed: the rate limiter's permit, the current resource and policies, the reservation in the
+//! ledger, the call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and
+//! none is sent twice. The call carries the date of its reservation, and AWS refuses a date that differs from
+//! its own clock. Whatever happens to the operator's clock, AWS therefore counts a call when the ledger does,
+//! or not at all.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::asked::{is_suspended, retry_of};
-use super::case::{Case, FRESH};
-use super::context::Operator;
-use super::records::{Happening, RecordError, Records};
+use super::annotations::{is_suspended, retry_token};
+use super::context::Context;
+use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::resolve::permission;
+use super::state::{MAX_STATE_AGE, ReconcileState};
 use crate::api::ledger::{Action, Target};
 use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::{Signer, Streams};
-use crate::model::decision::{self, Wanted};
-use crate::model::fault::{Class, Fault, Operation};
+use crate::aws::{Signer, StreamApi};
+use crate::model::aws_error::{AwsError, ErrorKind, Operation};
+use crate::model::decision::{self, DesiredEncryption};
 use crate::model::key::Key;
 use crate::model::ledger::{self, Reservation};
 use crate::model::message;
 
-/// Longer than it may take, with all deadlines used up, from the resolving to the ledger: the process was paused meanwhile.
+/// Upper bound of the time from the resolve step to the ledger write, even if every deadline is used up. A
+/// longer time means that the process was paused meanwhile.
 const PAUSED: Duration = Duration::from_mins(2);
 
-/// Waits for the call's turn. False: it took so long that what was seen before is old, or the operator has other credentials by
-/// now; the stream must be looked at again.
-pub(super) async fn turn<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
-    case: &Case,
+/// Waits for the rate limiter's permit for the call. Returns `false` if the description or the resolved spec
+/// is too old by then, or if the operator's credentials have changed; the stream must then be described
+/// again.
+pub(super) async fn acquire_permit<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    case: &ReconcileState,
     reservation: &Reservation,
 ) -> bool {
     let (subject, Some(signer)) = (&case.subject, &case.signer) else { return false };
-    let (stream, by) = (&subject.stream, &subject.principal);
-    let signs = operator.aws.turn(stream, reservation.target.action, by, signer).await;
-    let steady = operator.clock.steady();
-    signs && steady.saturating_sub(case.looked) <= FRESH && case.resolved_before(steady) <= FRESH
+    let (stream, principal) = (&subject.stream, &subject.principal);
+    let signs = operator.aws.acquire_permit(stream, reservation.target.action, principal, signer).await;
+    let steady = operator.clock.monotonic();
+    signs
+        && steady.saturating_sub(case.observed_at) <= MAX_STATE_AGE
+        && case.resolved_before(steady) <= MAX_STATE_AGE
 }
 
-/// Makes the call that was decided. [`RecordError::Conflict`]: the decision does not hold any more, and nothing was sent; or
-/// what was seen is older than what the ledger holds by now, and is to be seen anew.
-pub(super) async fn call<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Sends the planned call. Returns [`KubeError::Conflict`] if the decision is no longer valid, in which case
+/// no call was sent, or if the ledger now holds newer state than the observation, which must be repeated.
+pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &mut Case,
+    case: &mut ReconcileState,
     reservation: &Reservation,
-) -> Result<(), RecordError> {
+) -> Result<(), KubeError> {
     let stream = case.subject.stream.clone();
     let target = &reservation.target;
-    // Counted from here, so that a pause after the answer is noticed too.
-    let asked_at = operator.clock.steady();
-    still_asked_for(operator, resource).await?;
-    still_permitted(operator, resource, case).await?;
+    // Measured from here, so that a pause after the API server's response is detected, too.
+    let asked_at = operator.clock.monotonic();
+    ensure_spec_unchanged(operator, resource).await?;
+    ensure_policies_unchanged(operator, resource, case).await?;
 
     let in_force_before = case.book.spec.in_force.clone();
     let reserved = operator.clock.now();
     let (Some(proven), Some(signer)) = (case.proven(), case.signer.clone()) else {
-        return Err(RecordError::Conflict);
+        return Err(KubeError::Conflict);
     };
     case.now = reserved;
     if !decision::budget(&case.input()).has_room() {
-        // The clock was set since the decision.
-        return Err(RecordError::Conflict);
+        // The clock was set after the decision.
+        return Err(KubeError::Conflict);
     }
-    let shorter = ledger::without_old_calls(&case.book.spec, proven);
+    let shorter = ledger::prune_expired(&case.book.spec, proven);
     let (spec, id) = ledger::reserve(&shorter, reservation, reserved);
     case.book.spec = spec;
     case.book.save(&operator.records).await?;
 
-    let outcome = if operator.clock.steady().saturating_sub(asked_at) > FRESH {
+    let outcome = if operator.clock.monotonic().saturating_sub(asked_at) > MAX_STATE_AGE {
         Err(not_sent(&stream, target.action))
     } else {
-        info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = reservation.correction, "calling");
+        info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = reservation.correction, "changing encryption");
         send(operator, case, target, &signer, reserved).await
     };
     match &outcome {
-        Ok(()) => info!(%stream, call = id, "accepted"),
+        Ok(()) => info!(%stream, call = id, "AWS accepted the call"),
         Err(fault) => {
-            warn!(%stream, call = id, code = fault.code, class = ?fault.class, message = fault.message, "not accepted");
+            warn!(%stream, call = id, code = fault.code, class = ?fault.class, message = fault.message, "AWS did not accept the call");
         }
     }
     let now = operator.clock.now();
     case.book
-        .amend(&operator.records, |ledger| ledger::record(ledger, &id, outcome.as_ref().copied(), now))
+        .update_with_retry(&operator.records, |ledger| {
+            ledger::record_outcome(ledger, &id, outcome.as_ref().copied(), now)
+        })
         .await
-        // The reservation stands, as pending: the next visit resolves it by looking.
-        .unwrap_or_else(|error| warn!(%stream, call = id, %error, "the outcome could not be recorded"));
+        // The reservation stays pending; the next reconcile resolves it with a Describe.
+        .unwrap_or_else(|error| warn!(%stream, call = id, %error, "failed to record the outcome"));
     if reservation.correction {
-        let was = message::key_in_force(&case.input(), in_force_before.as_ref());
-        let note = format!("Somebody changed the stream's encryption: {was} It is being corrected.");
-        let happening = Happening {
+        let was = message::active_key(&case.input(), in_force_before.as_ref());
+        let note = format!("Drift detected. {was} The operator is correcting it.");
+        let event = ReconcileEvent {
             warning: true,
             reason: "DriftCorrected".to_owned(),
             action: "Correct",
             note,
             encrypted_after: None,
         };
-        // A loss is counted and in the log.
-        operator.records.tell(&super::book::owner(resource), &happening).await.ok();
+        // The loss of an event is counted and logged.
+        operator.records.publish_event(&super::ledger_store::owner(resource), &event).await.ok();
     }
-    if case.book.overtaken { Err(RecordError::Conflict) } else { Ok(()) }
+    if case.book.superseded { Err(KubeError::Conflict) } else { Ok(()) }
 }
 
-/// Writes down what was learned, without a call. What is learned depends on what is asked for: a visit of a resource that has
-/// changed since must not write over what another one has learned of it, and a resource that no policy allows any more claims
-/// nothing.
-pub(super) async fn note<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Writes the updated ledger, without a call. The update depends on the desired state: a reconcile of a
+/// resource that has changed since must not overwrite the update of another reconcile, and a resource that no
+/// policy allows any more must not claim the stream.
+pub(super) async fn save_ledger<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &mut Case,
-) -> Result<(), RecordError> {
+    case: &mut ReconcileState,
+) -> Result<(), KubeError> {
     if case.book.is_changed() {
-        if case.resolved_before(operator.clock.steady()) > PAUSED {
-            // It was paused, and the key may be another one by now.
-            return Err(RecordError::Conflict);
+        if case.resolved_before(operator.clock.monotonic()) > PAUSED {
+            // The process was paused, and the desired key may be another one by now.
+            return Err(KubeError::Conflict);
         }
-        still_asked_for(operator, resource).await?;
-        still_permitted(operator, resource, case).await?;
+        ensure_spec_unchanged(operator, resource).await?;
+        ensure_policies_unchanged(operator, resource, case).await?;
     }
     case.book.save(&operator.records).await
 }
 
-/// Writes one record and reads whether it was encrypted. What signed the look signs the record, as with a call: it would else
-/// go to another account's stream.
-pub(super) async fn verify<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Writes one test record and reads from the response whether it was encrypted. The signer of the Describe
+/// signs the record, as with a call, so that the record cannot reach another account's stream.
+pub(super) async fn verify<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &mut Case,
+    case: &mut ReconcileState,
 ) {
     let Some(signer) = &case.signer else { return };
-    let me = super::book::owner(resource);
+    let me = super::ledger_store::owner(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
     match operator.aws.put_record(&case.subject.stream, &record, &case.subject.principal, signer).await {
         Ok(true) => case.subject.intent.verified = Some(operator.clock.now()),
-        Ok(false) => info!(stream = %case.subject.stream, "a record was not encrypted yet"),
+        Ok(false) => info!(stream = %case.subject.stream, "test record was not encrypted yet"),
         Err(fault) => {
-            warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "no record could be written");
+            warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "failed to write a test record");
         }
     }
 }
 
-async fn send<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
-    case: &Case,
+async fn send<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    case: &ReconcileState,
     target: &Target,
     signer: &Signer,
     reserved: Timestamp,
-) -> Result<(), Fault> {
-    let (stream, by) = (&case.subject.stream, &case.subject.principal);
+) -> Result<(), AwsError> {
+    let (stream, principal) = (&case.subject.stream, &case.subject.principal);
     match (target.action, &case.subject.intent.wanted) {
-        (Action::Start, Wanted::Key(key)) => operator.aws.start(stream, key, by, signer, reserved).await,
-        (Action::Start, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => {
-            operator.aws.start(stream, &Key::AwsOwned, by, signer, reserved).await
+        (Action::Start, DesiredEncryption::Key(key)) => {
+            operator.aws.start(stream, key, principal, signer, reserved).await
         }
+        (
+            Action::Start,
+            DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey | DesiredEncryption::Off,
+        ) => operator.aws.start(stream, &Key::AwsOwned, principal, signer, reserved).await,
         (Action::Stop, _) => {
             let in_force = case.book.spec.in_force.as_ref().and_then(|known| known.key.as_ref());
-            operator.aws.stop(stream, in_force.map(Key::of).as_ref(), by, signer, reserved).await
+            operator.aws.stop(stream, in_force.map(Key::of).as_ref(), principal, signer, reserved).await
         }
     }
 }
 
-/// The live resource must still be the one that was decided about.
-async fn still_asked_for<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Returns [`KubeError::Conflict`] if the live resource is no longer the one on which the decision is based.
+async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-) -> Result<(), RecordError> {
-    let me = super::book::owner(resource);
-    let live = operator.records.resource(&me.namespace, &me.name).await?.ok_or(RecordError::Conflict)?;
+) -> Result<(), KubeError> {
+    let me = super::ledger_store::owner(resource);
+    let live = operator.records.resource(&me.namespace, &me.name).await?.ok_or(KubeError::Conflict)?;
     let same = live.metadata.uid == resource.metadata.uid
         && live.metadata.generation == resource.metadata.generation
         && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
         && is_suspended(&live) == is_suspended(resource)
-        && retry_of(&live) == retry_of(resource);
-    if same { Ok(()) } else { Err(RecordError::Conflict) }
+        && retry_token(&live) == retry_token(resource);
+    if same { Ok(()) } else { Err(KubeError::Conflict) }
 }
 
-/// The live policies must still say what was decided about: what was taken away meanwhile is not used any more.
-async fn still_permitted<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Returns [`KubeError::Conflict`] if the live policies no longer grant exactly the permissions on which the
+/// decision is based, so that a revoked permission is not used.
+async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &Case,
-) -> Result<(), RecordError> {
+    case: &ReconcileState,
+) -> Result<(), KubeError> {
     let own = case.subject.permission.own().clone();
     let now = permission(operator, resource, own).await?;
-    if now == case.subject.permission { Ok(()) } else { Err(RecordError::Conflict) }
+    if now == case.subject.permission { Ok(()) } else { Err(KubeError::Conflict) }
 }
 
-fn not_sent(stream: &crate::model::stream::StreamArn, action: Action) -> Fault {
-    Fault {
+fn not_sent(stream: &crate::model::stream::StreamArn, action: Action) -> AwsError {
+    AwsError {
         operation: Operation::change(stream.service, action),
-        class: Class::Transient,
+        class: ErrorKind::Transient,
         code: Some("NotSent".to_owned()),
         message: "the process was paused between the reservation and the call".to_owned(),
     }

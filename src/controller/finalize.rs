@@ -1,80 +1,86 @@
-//! The finalizer: set only while deleting the resource is to turn encryption off, and taken away once it is off.
+//! The finalizer: set only while deleting the resource is to disable encryption, and removed once encryption
+//! is disabled.
 //!
-//! What needs nothing of AWS does not wait for it: where nothing is to be turned off, the finalizer goes whatever AWS answers.
+//! A step that needs no response from AWS does not wait for AWS: if encryption is not to be disabled, the
+//! finalizer is removed regardless of AWS's responses.
 
 use tracing::{info, warn};
 
-use super::book::owner;
-use super::context::Operator;
-use super::records::{ENCRYPTION_LEFT_ON, Happening, RecordError, Records};
-use super::resolve::Subject;
+use super::context::Context;
+use super::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent};
+use super::ledger_store::owner;
+use super::resolve::ResolvedSpec;
 use crate::api::FINALIZER;
 use crate::api::stream_encryption::{DeletionPolicy, StreamEncryption};
-use crate::aws::Streams;
+use crate::aws::StreamApi;
 
-/// Whether the resource carries the operator's finalizer.
-fn is_held(resource: &StreamEncryption) -> bool {
+/// Returns whether the resource has the operator's finalizer.
+fn has_finalizer(resource: &StreamEncryption) -> bool {
     resource.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// What became of the finalizer.
-pub(super) enum Hold {
-    /// Nothing: it is there, or not, as the spec has it.
-    AsItShouldBe,
-    /// It was set, or taken away.
+/// The result of a finalizer step.
+pub(super) enum FinalizerState {
+    /// No change: the finalizer is present or absent, as the spec requires.
+    UpToDate,
+    /// The finalizer was added or removed.
     Changed,
-    /// The resource is being deleted, and nothing is left to do.
+    /// The resource is being deleted, and no step is left.
     Released,
 }
 
-/// Takes away the finalizer where the spec wants none, and lets a deleted resource go that nothing holds. Asks AWS nothing.
-pub(super) async fn unless_wanted<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Removes the finalizer if the spec requires none. If the resource is being deleted and has no finalizer of
+/// the operator afterwards, the result is [`FinalizerState::Released`]. Sends no request to AWS.
+pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-) -> Result<Hold, RecordError> {
+) -> Result<FinalizerState, KubeError> {
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let wanted = resource.spec.deletion_policy == DeletionPolicy::Disable;
-    match (deleting, is_held(resource), wanted) {
-        (true, true, false) => release(operator, resource).await.map(|()| Hold::Released),
-        (true, false, _) => Ok(Hold::Released),
-        (false, true, false) => operator.records.set_finalizer(resource, false).await.map(|()| Hold::Changed),
-        (_, true, true) | (false, false, _) => Ok(Hold::AsItShouldBe),
+    match (deleting, has_finalizer(resource), wanted) {
+        (true, true, false) => release(operator, resource).await.map(|()| FinalizerState::Released),
+        (true, false, _) => Ok(FinalizerState::Released),
+        (false, true, false) => {
+            operator.records.set_finalizer(resource, false).await.map(|()| FinalizerState::Changed)
+        }
+        (_, true, true) | (false, false, _) => Ok(FinalizerState::UpToDate),
     }
 }
 
-/// Sets the finalizer where the policies allow what it is for, and takes it away where they do not. One that is being deleted is
-/// left to the decision.
-pub(super) async fn as_permitted<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Adds the finalizer if the spec requires it and the policies allow disabling encryption, otherwise removes
+/// it. The finalizer of a resource that is being deleted is left to the decision.
+pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-    subject: &Subject,
-) -> Result<Hold, RecordError> {
+    subject: &ResolvedSpec,
+) -> Result<FinalizerState, KubeError> {
     if subject.intent.deleting {
-        return Ok(Hold::AsItShouldBe);
+        return Ok(FinalizerState::UpToDate);
     }
     let wanted = subject.intent.disable_on_deletion && subject.permission.disable(&subject.stream).is_ok();
-    if wanted == is_held(resource) {
-        return Ok(Hold::AsItShouldBe);
+    if wanted == has_finalizer(resource) {
+        return Ok(FinalizerState::UpToDate);
     }
-    operator.records.set_finalizer(resource, wanted).await.map(|()| Hold::Changed)
+    operator.records.set_finalizer(resource, wanted).await.map(|()| FinalizerState::Changed)
 }
 
-/// Lets the deleted resource go.
-pub(super) async fn release<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Removes the finalizer of the deleted resource.
+pub(super) async fn release<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-) -> Result<(), RecordError> {
-    info!(namespace = resource.metadata.namespace, name = resource.metadata.name, "released");
+) -> Result<(), KubeError> {
+    info!(namespace = resource.metadata.namespace, name = resource.metadata.name, "finalizer removed");
     operator.records.set_finalizer(resource, false).await
 }
 
-/// Lets a deleted resource go whose stream was to be turned off and is not. Where its namespace is being deleted too, the event is
-/// refused, so the log and a metric have it as well.
-pub(super) async fn release_unchanged<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Removes the finalizer of a deleted resource whose stream stays encrypted against its `deletionPolicy`. If
+/// the namespace is being deleted, too, the API server refuses the event, so the log and a metric report the
+/// removal, too.
+pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
     why: &str,
-) -> Result<(), RecordError> {
+) -> Result<(), KubeError> {
     release(operator, resource).await?;
     let me = owner(resource);
     let stream = &resource.spec.stream;
@@ -84,17 +90,17 @@ pub(super) async fn release_unchanged<A: Streams, R: Records>(
         name = me.name,
         stream,
         why,
-        "the resource is deleted with deletionPolicy: Disable, and the encryption of its stream is left as it is"
+        "deleted with deletionPolicy: Disable, leaving the stream encrypted"
     );
-    let note = format!("{why} The resource is deleted, and the encryption of its stream is left as it is.");
-    let happening = Happening {
+    let note = format!("{why} The resource is deleted, and the encryption of its stream is unchanged.");
+    let event = ReconcileEvent {
         warning: true,
         reason: ENCRYPTION_LEFT_ON.to_owned(),
         action: "Release",
         note,
         encrypted_after: None,
     };
-    // A loss is counted and in the log.
-    operator.records.tell(&me, &happening).await.ok();
+    // The loss of an event is counted and logged.
+    operator.records.publish_event(&me, &event).await.ok();
     Ok(())
 }

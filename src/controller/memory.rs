@@ -1,64 +1,68 @@
-//! What the process remembers of a resource between two visits.
+//! The memory of the process between two reconciles of a resource.
 //!
-//! Nothing here may matter for safety: a restart loses it all. It saves looks (a status that was just written brings
-//! the resource back, and a look costs one of AWS's 5 a second), lets waits grow, and notices a cache that lags.
+//! Safety must not depend on this memory: a restart loses all of it. The memory saves Describes (a status
+//! that was just written triggers a reconcile, and a Describe uses one of AWS's 5 requests a second), lets
+//! waits grow, and detects a cache that lags.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::asked::retry_of;
+use super::annotations::retry_token;
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
-use crate::model::key::{KeyArn, KeyFacts, KeyName, KeyProblem};
-use crate::model::ledger::later;
-use crate::model::observation::Look;
+use crate::model::key::{KeyArn, KeyMetadata, KeyName, KeyProblem};
+use crate::model::ledger::saturating_add;
+use crate::model::observation::StreamDescription;
 
-/// How old a look must be before the retry annotation has the stream looked at anew for nothing but the annotation.
+/// Minimum age of a description before a change of the retry annotation alone causes another Describe.
 pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 
-/// The memories of all resources, by uid.
+/// The entries of all resources, by uid.
 #[derive(Default)]
 pub struct Memory(Mutex<HashMap<String, Visit>>);
 
-/// What the last visit left.
+/// The result of the last reconcile.
 #[derive(Clone, Debug, Default)]
 pub struct Visit {
-    /// What was seen of the stream, and when; nothing once it is too old to be used.
-    pub look: Option<(Timestamp, Option<Look>)>,
-    /// The version of the ledger that the look was read with.
+    /// The description of the stream, and its time; `None` once the description is too old to be used.
+    pub look: Option<(Timestamp, Option<StreamDescription>)>,
+    /// The version of the ledger that belongs to the description.
     pub ledger: Option<String>,
-    /// What KMS said of the key, by the name that was asked for.
-    pub key: Option<(KeyName, Option<KeyFacts>)>,
-    /// The active key at the look, and what was wrong with it.
+    /// The metadata that KMS returned for the key, by the requested name.
+    pub key: Option<(KeyName, Option<KeyMetadata>)>,
+    /// The active key at the time of the description, and its problem.
     pub active_key: Option<(KeyArn, Option<KeyProblem>)>,
-    /// The reason given, and since when.
+    /// The reason reported last, and since when.
     pub waiting: Option<(Reason, Timestamp)>,
     /// The status last written.
     pub status: Option<StreamEncryptionStatus>,
-    /// Whether a write of the status since then went unheard: it may have landed, or may land yet.
+    /// Whether a later write of the status was not acknowledged: it may have been applied, or may still be
+    /// applied.
     pub unheard: bool,
-    /// How many looks in a row AWS has not answered.
+    /// Number of consecutive Describes that AWS has not answered.
     pub unanswered: u32,
-    /// Until when the look is good.
+    /// The time until which the description is recent enough.
     pub look_due: Option<Timestamp>,
-    /// The retry annotation for which the stream was looked at last; set by [`Memory::keep`].
+    /// The retry annotation for which the stream was last described; set by [`Memory::keep`].
     pub retry: Option<String>,
-    /// When the stream is looked at anew for a retry annotation that has changed too soon after the last look.
+    /// When the stream is described again for a retry annotation that has changed too soon after the last
+    /// Describe.
     pub retry_due: Option<Timestamp>,
-    /// Whether it was being deleted then; set by [`Memory::keep`].
+    /// Whether the resource was being deleted at that time; set by [`Memory::keep`].
     pub deleting: bool,
 }
 
 impl Memory {
-    /// What is known of a resource. What was seen is left out once it is due, or when a person has changed something.
+    /// Returns the entry of a resource. The descriptions are left out once they are due, or if a user has
+    /// deleted the resource or changed the retry annotation.
     pub fn recall(&self, resource: &StreamEncryption, now: Timestamp) -> Visit {
         let mut visit = self.lock().get(uid(resource)).cloned().unwrap_or_default();
         let deleted = visit.deleting != is_being_deleted(resource);
-        let retried = visit.retry != retry_of(resource);
-        // A clock that was set back must not have it wait for longer.
-        let latest = later(now, RETRY_PAUSE);
+        let retried = visit.retry != retry_token(resource);
+        // A clock that was set back must not prolong the wait.
+        let latest = saturating_add(now, RETRY_PAUSE);
         visit.retry_due = look_again_from(&visit).filter(|due| retried && *due > now && *due <= latest);
         let asked_again = deleted || retried && visit.retry_due.is_none();
         if asked_again || visit.look_due.is_none_or(|due| due <= now) {
@@ -69,39 +73,41 @@ impl Memory {
         visit
     }
 
-    /// Keeps what a visit saw and said.
+    /// Stores the result of a reconcile.
     pub fn keep(&self, resource: &StreamEncryption, visit: Visit) {
-        // As long as the look is the one that was too young, the annotation has had no effect.
+        // The annotation has had no effect as long as the description is the one that was too recent.
         let waits = visit.retry_due.is_some() && visit.retry_due == look_again_from(&visit);
-        let retry = if waits { visit.retry.clone() } else { retry_of(resource) };
+        let retry = if waits { visit.retry.clone() } else { retry_token(resource) };
         let visit = Visit { retry, deleting: is_being_deleted(resource), ..visit };
         self.lock().insert(uid(resource).to_owned(), visit);
     }
 
-    /// What is known of the resource of this uid, which may be one that cannot be read.
+    /// Returns the entry of the resource with this uid, which may be an invalid one.
     #[must_use]
     pub fn visit_of(&self, uid: &str) -> Visit {
         self.lock().get(uid).cloned().unwrap_or_default()
     }
 
-    /// Keeps only what was said: all that there is of a resource that cannot be read.
+    /// Stores only the status, which is all that exists for an invalid resource.
     pub fn keep_status(&self, uid: &str, status: Option<StreamEncryptionStatus>, unheard: bool) {
         self.lock().insert(uid.to_owned(), Visit { status, unheard, ..Visit::default() });
     }
 
-    /// Forgets what was seen of a resource: it must be looked at anew. The status written is still known.
+    /// Invalidates the descriptions of a resource: its stream must be described again. The last written
+    /// status is kept.
     pub fn forget(&self, resource: &StreamEncryption) {
         if let Some(visit) = self.lock().get_mut(uid(resource)) {
             visit.look_due = None;
         }
     }
 
-    /// A write of the status of the resource of this uid was not answered. No write that is acknowledged after it lets it land any more.
+    /// Records that a write of the status of the resource with this uid was not acknowledged. Any later
+    /// acknowledged write changes the resourceVersion, so the unacknowledged write can no longer be applied.
     pub fn unheard(&self, uid: &str) {
         self.lock().entry(uid.to_owned()).or_default().unheard = true;
     }
 
-    /// Forgets every resource whose uid is not among `alive`.
+    /// Evicts every resource for whose uid `alive` returns `false`.
     pub fn retain(&self, alive: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| alive(uid));
     }
@@ -111,9 +117,9 @@ impl Memory {
     }
 }
 
-/// From when on the retry annotation has the stream looked at anew.
+/// Returns the time from which a changed retry annotation causes another Describe.
 fn look_again_from(visit: &Visit) -> Option<Timestamp> {
-    visit.look.as_ref().map(|(at, _)| later(*at, RETRY_PAUSE))
+    visit.look.as_ref().map(|(at, _)| saturating_add(*at, RETRY_PAUSE))
 }
 
 fn is_being_deleted(resource: &StreamEncryption) -> bool {
@@ -138,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_retry_annotation_has_an_old_look_thrown_away_only() {
+    fn changed_retry_annotation_evicts_only_old_descriptions() {
         let memory = Memory::default();
         let begin = Timestamp::UNIX_EPOCH;
         let at = |seconds| begin + SignedDuration::from_secs(seconds);
@@ -149,7 +155,7 @@ mod tests {
         };
         memory.keep(&retried("0"), look_at(0));
         let mut looks = 0;
-        // Somebody changes it every second.
+        // The annotation changes every second.
         for second in 1..=60 {
             let resource = retried(&second.to_string());
             let visit = memory.recall(&resource, at(second));
@@ -162,7 +168,7 @@ mod tests {
             }
         }
         assert_eq!(looks, 6);
-        // The last change counts once.
+        // The last change takes effect once.
         assert!(memory.recall(&retried("60"), at(70)).look.is_some());
         memory.keep(&retried("61"), memory.recall(&retried("61"), at(69)));
         assert!(memory.recall(&retried("61"), at(70)).look.is_none());
@@ -180,9 +186,10 @@ mod tests {
         resource
     }
 
-    /// Each visit that looks may say another status than another replica did, and each status leads to a visit of both.
+    /// A reconcile with a Describe may write another status than another replica did, and each write triggers
+    /// a reconcile in both replicas.
     #[test]
-    fn a_resource_that_is_being_deleted_is_looked_at_anew_once_and_not_at_every_visit() {
+    fn deleted_resource_is_described_anew_once() {
         let memory = Memory::default();
         let now = Timestamp::UNIX_EPOCH;
         let seen = || Visit { look: Some((now, None)), look_due: Some(Timestamp::MAX), ..Visit::default() };

@@ -1,50 +1,55 @@
-//! The observe step: one look at the stream, what the ledger learns from it, and the state of the key in force. Reads; writes
-//! nothing.
+//! The observe step: one Describe of the stream, its effect on the ledger in memory, and the state of the
+//! active key. Reads; writes nothing.
 //!
-//! A look may wait for its turn for minutes. What was resolved before such a wait is resolved again after it: a key that is
-//! named by an alias or an object may be another one by now, and the ledger would learn of the old one.
+//! A Describe may wait minutes for the rate limiter's permit. After such a wait the spec is resolved again:
+//! an alias or an object may stand for another key by then, and the ledger would be updated for the old key.
 
 use tracing::{debug, warn};
 
-use super::case::{Case, FRESH, Sight};
-use super::context::Operator;
-use super::records::{RecordError, Records};
-use super::resolve::{self, Unresolved};
+use super::context::Context;
+use super::kube_api::{KubeApi, KubeError};
+use super::resolve::{self, ResolveError};
+use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::{Streams, Urgency};
-use crate::model::claims;
+use crate::aws::{Priority, StreamApi};
 use crate::model::key::{KeyName, KeyProblem};
 use crate::model::ledger;
-use crate::model::observation::{Observation, Shown};
+use crate::model::observation::{Observation, ReportedEncryption};
+use crate::model::status_fields;
 
-/// Looks at the stream of a case.
-pub(super) async fn observe<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Describes the stream of a reconcile, and applies the observation to its ledger.
+pub(super) async fn observe<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &mut Case,
-) -> Result<Result<(), Unresolved>, RecordError> {
+    case: &mut ReconcileState,
+) -> Result<Result<(), ResolveError>, KubeError> {
     look(operator, case).await;
-    if case.resolved_before(operator.clock.steady()) > FRESH {
+    if case.resolved_before(operator.clock.monotonic()) > MAX_STATE_AGE {
         match resolve::resolve(operator, resource, &case.visit).await? {
             Ok(subject) => case.resolve_again(subject)?,
             Err(unresolved) => return Ok(Err(unresolved)),
         }
     }
-    // Also where KMS does not answer by now: what AWS has shown of the stream is known all the same.
-    learn(case);
+    // The observation is applied even if KMS does not answer by now: the description of the stream is valid
+    // regardless.
+    apply_observation(case);
     if let Some(fault) = &case.subject.fault {
-        case.sight = Sight::Failed(fault.clone());
+        case.sight = Observed::Failed(fault.clone());
     }
     Ok(Ok(()))
 }
 
-/// Asks KMS of the customer managed key in force, where that is not the one asked for. What it does not say stops nothing.
-pub(super) async fn key_in_force<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case) {
+/// Describes the active customer managed key in KMS, unless the key is the desired one. A failed request does
+/// not stop the reconcile.
+pub(super) async fn active_key<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    case: &mut ReconcileState,
+) {
     if !case.look_is_fresh() {
         return;
     }
-    let Some(arn) = claims::customer_key_in_force(&case.input()) else { return };
+    let Some(arn) = status_fields::customer_key_in_force(&case.input()) else { return };
     let stream = &case.subject.stream;
     if let Some((_, Some(facts))) = &case.subject.key
         && facts.arn == arn
@@ -52,44 +57,46 @@ pub(super) async fn key_in_force<A: Streams, R: Records>(operator: &Operator<A, 
         case.active_key = Some((arn, facts.problem(stream)));
         return;
     }
-    let (name, by) = (KeyName::Arn(arn.clone()), &case.subject.principal);
-    match operator.aws.key(stream, &name, by, Urgency::Drift).await {
+    let (name, principal) = (KeyName::Arn(arn.clone()), &case.subject.principal);
+    match operator.aws.describe_key(stream, &name, principal, Priority::Drift).await {
         Ok(facts) => {
             let problem = facts.map_or(Some(KeyProblem::Missing), |facts| facts.problem(stream));
             case.active_key = Some((arn, problem));
         }
-        // What the status reports of it is still reported.
+        // The status keeps its report about the key.
         Err(fault) => {
-            debug!(key = %arn, code = fault.code, message = fault.message, "the key in force cannot be read");
+            debug!(key = %arn, code = fault.code, message = fault.message, "failed to describe the active key");
         }
     }
 }
 
-async fn look<A: Streams, R: Records>(operator: &Operator<A, R>, case: &mut Case) {
+async fn look<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, case: &mut ReconcileState) {
     let at = operator.clock.now();
-    case.looked = operator.clock.steady();
-    let by = &case.subject.principal;
-    let seen = operator.aws.look(&case.subject.stream, by, urgency(case)).await;
+    case.observed_at = operator.clock.monotonic();
+    let principal = &case.subject.principal;
+    let seen = operator.aws.describe_stream(&case.subject.stream, principal, priority(case)).await;
     case.now = operator.clock.now();
     match seen {
         Ok(seen) => {
             let (look, signer) = seen.unzip();
-            if let Some(Shown::Failed { reason, details, .. }) = look.as_ref().map(|look| &look.encryption) {
-                debug!(stream = %case.subject.stream, reason, details, "AWS shows a failure");
+            if let Some(ReportedEncryption::Failed { reason, details, .. }) =
+                look.as_ref().map(|look| &look.encryption)
+            {
+                debug!(stream = %case.subject.stream, reason, details, "AWS reported a failure");
             }
             case.signer = signer;
-            case.sight = Sight::of(&case.subject, at, look, true);
+            case.sight = Observed::of(&case.subject, at, look, true);
         }
         Err(fault) => {
-            warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "AWS could not be asked");
-            case.sight = Sight::Failed(fault);
+            warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "failed to describe stream");
+            case.sight = Observed::Failed(fault);
         }
     }
 }
 
-/// The first look, and looks at what is changing, go before looks for drift. A stream that cannot be encrypted as it is, or does not
-/// exist, is not changing.
-fn urgency(case: &Case) -> Urgency {
+/// Returns the priority of a Describe: the first one, and those of a changing stream, precede those that
+/// detect drift. A stream that cannot be encrypted in its current state, or does not exist, is not changing.
+fn priority(case: &ReconcileState) -> Priority {
     match case.visit.waiting {
         Some((
             Reason::Encrypted
@@ -97,23 +104,30 @@ fn urgency(case: &Case) -> Urgency {
             | Reason::Drifted
             | Reason::StreamNotFound
             | Reason::StreamDeleting
-            | Reason::StreamBroken
+            | Reason::StreamFailed
             | Reason::SourceNotDirectPut
-            | Reason::WrongStream,
+            | Reason::StreamARNMismatch,
             _,
-        )) => Urgency::Drift,
-        _ => Urgency::Changing,
+        )) => Priority::Drift,
+        _ => Priority::Changing,
     }
 }
 
-/// Lets the ledger learn. What was seen of another stream, or of none, teaches nothing.
-fn learn(case: &mut Case) {
-    let Sight::At { look: Some(look), observation, .. } = &case.sight else { return };
+/// Applies the observation to the ledger. The observation of another stream, of no stream, or of a stream
+/// that cannot be encrypted has no effect.
+fn apply_observation(case: &mut ReconcileState) {
+    let Observed::At { look: Some(look), observation, .. } = &case.sight else { return };
     if matches!(observation, Observation::OtherStream | Observation::NotEncryptable(_)) {
         return;
     }
     let wanted = case.subject.intent.wanted.target();
     let unusable = case.subject.intent.key_problem.is_some();
-    case.book.spec =
-        ledger::learn(&case.book.spec, observation, look.created, wanted.as_ref(), unusable, case.now);
+    case.book.spec = ledger::apply_observation(
+        &case.book.spec,
+        observation,
+        look.created,
+        wanted.as_ref(),
+        unusable,
+        case.now,
+    );
 }

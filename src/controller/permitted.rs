@@ -1,30 +1,27 @@
-//! What policies allow a namespace, as they are now.
+//! The permissions that the current policies of a namespace grant.
 
 use tracing::warn;
 
-use super::records::{RecordError, Records};
-use crate::model::pattern::Own;
-use crate::model::permission::{Permission, Policy};
+use super::kube_api::{KubeApi, KubeError};
+use crate::model::pattern::OperatorAccount;
+use crate::model::permission::{EffectivePolicy, Policy};
 
-/// Returns the permissions that the policies of a namespace give, as they are now.
-pub(super) async fn permission_in<R: Records>(
+/// Returns the permissions that the current policies of a namespace grant.
+pub(super) async fn permission_in<R: KubeApi>(
     records: &R,
     namespace: &str,
-    own: Own,
-) -> Result<Permission, RecordError> {
-    Ok(Permission::of(policies_in(records, namespace).await?, own))
+    own: OperatorAccount,
+) -> Result<EffectivePolicy, KubeError> {
+    Ok(EffectivePolicy::of(policies_in(records, namespace).await?, own))
 }
 
-/// Reads the policies of a namespace, as they are now.
-pub(super) async fn policies_in<R: Records>(
-    records: &R,
-    namespace: &str,
-) -> Result<Vec<Policy>, RecordError> {
+/// Reads the current policies of a namespace.
+pub(super) async fn policies_in<R: KubeApi>(records: &R, namespace: &str) -> Result<Vec<Policy>, KubeError> {
     let mut policies = Vec::new();
     for spec in records.policies(namespace).await? {
         let (policy, malformed) = Policy::read(&spec);
         for error in malformed {
-            warn!(%error, "what cannot be read of a policy allows nothing; a policy whose role cannot be read, nothing at all");
+            warn!(%error, "invalid policy: an invalid pattern allows nothing, and a policy with an invalid role allows nothing at all");
         }
         policies.extend(policy);
     }

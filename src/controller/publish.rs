@@ -1,43 +1,46 @@
 //! Publishes a status, and an event on a transition. Writes to Kubernetes only what changed.
 //!
-//! A status that is already there is not written again: in the steady state a look costs no write. Nor is one that this process has
-//! written before and another replica has changed since, unless it has just looked: two memories would write against each other for
-//! ever. What somebody wrote who is no replica is put right at once: nobody answers that with a write of their own.
+//! A status that is already stored is not written again, so in the steady state a Describe costs no write. A
+//! status that this process wrote earlier and that another replica has changed since is not repeated either,
+//! unless this process has just described the stream: two replicas with different memories would overwrite
+//! each other indefinitely. A status that was written by any other client is corrected at once, because that
+//! client does not respond with another write.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ManagedFieldsEntry, ObjectMeta};
 use tracing::info;
 
-use super::book::owner_of;
-use super::context::Operator;
+use super::context::Context;
+use super::kube_api::{AFTER_CONFLICT, KubeApi, KubeError, ReconcileEvent};
+use super::ledger_store::owner_of;
 use super::memory::Visit;
-use super::records::{AFTER_CONFLICT, Happening, RecordError, Records};
-use crate::api::condition::{ConditionType, Reason, Truth, find, standing};
+use crate::api::condition::{ConditionStatus, ConditionType, Reason, find, ready_conditions};
 use crate::api::stream_encryption::{Service, StreamEncryptionStatus};
 use crate::api::{FIELD_MANAGER, RETRY_ANNOTATION};
-use crate::aws::Streams;
+use crate::aws::StreamApi;
 
-/// What became of a status.
-pub(super) struct Said {
-    /// What this process said last.
+/// The result of a status update.
+pub(super) struct StatusWrite {
+    /// The status that this process reported last.
     pub(super) status: Option<StreamEncryptionStatus>,
-    /// Whether what it tried to say since went unheard.
+    /// Whether a later write was not acknowledged.
     pub(super) unheard: bool,
-    /// When to try again, if somebody else wrote first.
+    /// When to retry, if another writer was first.
     pub(super) again: Option<Timestamp>,
 }
 
-/// Says the status that `make` makes of `standing`, which is what stands there, where it is news. To repeat what this process said last
-/// is none, unless it has just `looked`, or what stands there is not a replica's word: somebody else wrote it, or it may be what
-/// this process said in between and nobody answered.
-pub(super) async fn say<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Writes the status that `make` computes if it differs from `standing`, the stored status. The status that
+/// this process reported last is not repeated, with three exceptions: the process has just described the
+/// stream (`looked`); a client that is no replica wrote the stored status; or the stored status may be an
+/// unacknowledged later write of this process.
+pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     read: &ObjectMeta,
     standing: Option<&StreamEncryptionStatus>,
     visit: &Visit,
     looked: bool,
     make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
-) -> Result<Said, RecordError> {
+) -> Result<StatusWrite, KubeError> {
     let last = visit.status.as_ref();
     let is_foreign = changed_by_another(read);
     let before = before(read, standing, visit).cloned().unwrap_or_default();
@@ -48,12 +51,13 @@ pub(super) async fn say<A: Streams, R: Records>(
         match operator.records.write_status(read, &status).await {
             Ok(()) => {
                 unheard = false;
-                tell(operator, read, &before, &status).await;
+                publish_transition(operator, read, &before, &status).await;
             }
-            // The next visit says it, of what is true then; a new look would only give cause to write again.
-            Err(RecordError::Conflict) => {
+            // The next reconcile reports the state at that time; another Describe would only cause another
+            // write.
+            Err(KubeError::Conflict) => {
                 let again = operator.clock.now() + AFTER_CONFLICT;
-                return Ok(Said { status: last.cloned(), unheard, again: Some(again) });
+                return Ok(StatusWrite { status: last.cloned(), unheard, again: Some(again) });
             }
             Err(error) => {
                 operator.memory.unheard(uid(read));
@@ -61,10 +65,11 @@ pub(super) async fn say<A: Streams, R: Records>(
             }
         }
     }
-    Ok(Said { status: Some(status), unheard, again: None })
+    Ok(StatusWrite { status: Some(status), unheard, again: None })
 }
 
-/// What was said before: what stands there, or, where somebody else has written, what this process remembers of it.
+/// Returns the previous status: the stored one, or, if another client has written it, the one in this
+/// process's memory.
 pub(super) fn before<'a>(
     read: &ObjectMeta,
     standing: Option<&'a StreamEncryptionStatus>,
@@ -74,33 +79,35 @@ pub(super) fn before<'a>(
     own.or(standing)
 }
 
-/// Reports a resource whose content is not what its schema says. Its own status cannot be read either, so what was last
-/// written is remembered: each write brings the resource back, and must not lead to another.
-pub async fn malformed<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Reports a resource whose content does not match its schema. The status of such a resource cannot be parsed
+/// either, so the last written status is kept in memory: each write triggers a reconcile, which must not lead
+/// to another write.
+pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     read: &ObjectMeta,
     why: &str,
-) -> Result<(), RecordError> {
-    let words = format!("The resource cannot be read: {why}. Write it anew.");
+) -> Result<(), KubeError> {
+    let words = format!("Invalid resource: {why}. Apply it again.");
     let visit = operator.memory.visit_of(uid(read));
     let now = operator.clock.now();
-    // What stands there is known only if it is what was written last.
+    // The stored status is known only if it is the one that was written last.
     let stands = visit.status.as_ref().filter(|_| !visit.unheard && !changed_by_another(read));
-    // A condition keeps its time, whatever became of the write.
+    // A condition keeps its time, whatever the result of the write was.
     let known = visit.status.as_ref().map_or(&[][..], |last| &last.conditions);
     let make = |_: &StreamEncryptionStatus| StreamEncryptionStatus {
         observed_generation: read.generation,
-        conditions: standing(known, Reason::SpecInvalid, &words, read.generation, now),
+        conditions: ready_conditions(known, Reason::SpecInvalid, &words, read.generation, now),
         ..StreamEncryptionStatus::default()
     };
-    let said = say(operator, read, stands, &visit, false, make).await?;
+    let said = update_status(operator, read, stands, &visit, false, make).await?;
     operator.memory.keep_status(uid(read), said.status, said.unheard);
-    if said.again.is_some() { Err(RecordError::Conflict) } else { Ok(()) }
+    if said.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
 }
 
-/// Whether the status was changed by somebody else since the operator last wrote it, as the API server recorded it: a restore, or a
-/// person. All replicas write under one name. The times are whole seconds, so in the second of a change of both it counts as
-/// the other's; the operator's next write is later.
+/// Returns whether another client has changed the status since the operator last wrote it, as `managedFields`
+/// records: a restore, or a user. All replicas write under one name. The times are whole seconds, so if both
+/// wrote in the same second, the change counts as that of the other client; the operator's next write is
+/// later.
 fn changed_by_another(read: &ObjectMeta) -> bool {
     let entries = || {
         let entries = read.managed_fields.iter().flatten();
@@ -112,7 +119,7 @@ fn changed_by_another(read: &ObjectMeta) -> bool {
     };
     match (latest(true), latest(false)) {
         (_, None) => false,
-        // The operator has not written yet, or the record of it was lost.
+        // The operator has not written a status yet, or its entry was lost.
         (None, Some(_)) => true,
         (Some(own), Some(other)) => other >= own,
     }
@@ -122,35 +129,33 @@ fn uid(read: &ObjectMeta) -> &str {
     read.uid.as_deref().unwrap_or_default()
 }
 
-/// Tells of a transition.
-async fn tell<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Logs a transition, and publishes an event for it.
+async fn publish_transition<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     read: &ObjectMeta,
     before: &StreamEncryptionStatus,
     status: &StreamEncryptionStatus,
 ) {
-    let happening = transition(&before.conditions, &status.conditions);
-    let Some(mut happening) = happening.or_else(|| retried_in_vain(before, status)) else { return };
-    happening.encrypted_after = encrypted_after(before, status, operator.clock.now());
+    let event = transition(&before.conditions, &status.conditions);
+    let Some(mut event) = event.or_else(|| retried_in_vain(before, status)) else { return };
+    event.encrypted_after = encrypted_after(before, status, operator.clock.now());
     let me = owner_of(read);
-    info!(
-        namespace = me.namespace,
-        name = me.name,
-        reason = happening.reason,
-        note = happening.note,
-        "status"
-    );
-    // A loss is counted and in the log.
-    operator.records.tell(&me, &happening).await.ok();
+    info!(namespace = me.namespace, name = me.name, reason = event.reason, note = event.note, "status");
+    // The loss of an event is counted and logged.
+    operator.records.publish_event(&me, &event).await.ok();
 }
 
-/// What a person is told whose retry changed nothing: a retry that did is told by what it changed.
-fn retried_in_vain(before: &StreamEncryptionStatus, status: &StreamEncryptionStatus) -> Option<Happening> {
+/// Returns the event for a retry that changed nothing; `None` if no new retry was handled. A retry that
+/// changed something is reported by the event for that change.
+fn retried_in_vain(
+    before: &StreamEncryptionStatus,
+    status: &StreamEncryptionStatus,
+) -> Option<ReconcileEvent> {
     let retry = status.last_handled_retry.as_ref();
     let retry = retry.filter(|retry| before.last_handled_retry.as_ref() != Some(*retry))?;
     let ready = find(&status.conditions, ConditionType::Ready).map_or("", |ready| &ready.message);
     let note = format!("The retry {retry:?} of the annotation {RETRY_ANNOTATION} changed nothing: {ready}");
-    Some(Happening {
+    Some(ReconcileEvent {
         warning: false,
         reason: "RetryHandled".to_owned(),
         action: "Retry",
@@ -159,27 +164,28 @@ fn retried_in_vain(before: &StreamEncryptionStatus, status: &StreamEncryptionSta
     })
 }
 
-/// For how long records were in plain text, if that has just ended.
+/// Returns the service, and the time for which records were in plaintext, if that time has just ended.
 fn encrypted_after(
     before: &StreamEncryptionStatus,
     after: &StreamEncryptionStatus,
     now: Timestamp,
 ) -> Option<(Service, SignedDuration)> {
-    let since = before.plain_text_since.as_ref().filter(|_| after.key_in_force.is_some())?;
+    let since = before.plaintext_since_time.as_ref().filter(|_| after.active_key.is_some())?;
     Some((after.stream.as_ref()?.service, now.duration_since(since.0)))
 }
 
-/// What a person is told when `Ready` changes its reason, or the key stops being usable.
-fn transition(before: &[Condition], after: &[Condition]) -> Option<Happening> {
+/// Returns the event for a change of `Ready`, or for a key that is no longer usable.
+fn transition(before: &[Condition], after: &[Condition]) -> Option<ReconcileEvent> {
     let changed = |kind| {
         let new = find(after, kind)?;
         let same = find(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
         (!same).then_some(new)
     };
-    let key = changed(ConditionType::KeyUsable).filter(|condition| condition.status == Truth::False.as_str());
+    let key = changed(ConditionType::KeyUsable)
+        .filter(|condition| condition.status == ConditionStatus::False.as_str());
     let condition = changed(ConditionType::Ready).or(key)?;
     let reason = condition.reason.parse::<Reason>().ok();
-    let at_ease = [
+    let normal_reasons = [
         Reason::Settling,
         Reason::Verifying,
         Reason::Enabling,
@@ -188,10 +194,10 @@ fn transition(before: &[Condition], after: &[Condition]) -> Option<Happening> {
         Reason::StreamCreating,
         Reason::Suspended,
     ];
-    let warning =
-        condition.status != Truth::True.as_str() && !reason.is_some_and(|reason| at_ease.contains(&reason));
+    let warning = condition.status != ConditionStatus::True.as_str()
+        && !reason.is_some_and(|reason| normal_reasons.contains(&reason));
     let note = condition.message.clone();
-    Some(Happening {
+    Some(ReconcileEvent {
         warning,
         reason: condition.reason.clone(),
         action: "Reconcile",

@@ -1,48 +1,56 @@
-//! The report step: the status that a visit leads to, and what is remembered of the visit. [`publish`](super::publish) writes it.
+//! The report step: the status that results from a reconcile, and the entry for the memory.
+//! [`publish`](super::publish) writes the status.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::age;
-use super::asked::retry_of;
-use super::case::{Case, Sight};
-use super::context::Operator;
+use super::annotations::retry_token;
+use super::context::Context;
+use super::kube_api::{KubeApi, KubeError};
 use super::memory::Visit;
-use super::publish::say;
-use super::records::{RecordError, Records};
-use super::resolve::Unresolved;
+use super::publish::update_status;
+use super::resolve::ResolveError;
+use super::state::{Observed, ReconcileState};
 use crate::api::condition::{
-    ConditionType, Reason, Standing, Truth, condition, find, next_whole_second, standing, whole_second,
+    ConditionStatus, ConditionType, ReadyState, Reason, condition, find, next_whole_second, ready_conditions,
+    whole_second,
 };
 use crate::api::stream_encryption::{
     Calls, Failure, PreviousKey, StreamEncryption, StreamEncryptionStatus, StreamStatus,
 };
-use crate::aws::Streams;
+use crate::aws::StreamApi;
 use crate::model::backoff;
-use crate::model::claims;
-use crate::model::decision::{self, Decision, Wanted};
+use crate::model::decision::{self, Decision, DesiredEncryption};
 use crate::model::key::KeyProblem;
 use crate::model::message;
 use crate::model::observation::Observation;
-use crate::model::permission::Refusal;
-use crate::model::replaced;
+use crate::model::permission::Denial;
+use crate::model::previous_key;
+use crate::model::status_fields;
 
-/// Reports a decision. Returns when to be back.
-pub(super) async fn report<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Reports a decision. Returns the time of the next reconcile.
+pub(super) async fn report<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: Case,
+    case: ReconcileState,
     decision: Decision,
-) -> Result<Timestamp, RecordError> {
+) -> Result<Timestamp, KubeError> {
     let unanswered = match case.sight {
-        Sight::Failed(_) => case.visit.unanswered.saturating_add(1),
-        Sight::At { .. } => 0,
-        Sight::NotYet => case.visit.unanswered,
+        Observed::Failed(_) => case.visit.unanswered.saturating_add(1),
+        Observed::At { .. } => 0,
+        Observed::NotYet => case.visit.unanswered,
     };
     let make = |before: &StreamEncryptionStatus| status(resource, before, &case, &decision, unanswered);
-    let said =
-        say(operator, &resource.metadata, resource.status.as_ref(), &case.visit, case.look_is_fresh(), make)
-            .await?;
+    let said = update_status(
+        operator,
+        &resource.metadata,
+        resource.status.as_ref(),
+        &case.visit,
+        case.look_is_fresh(),
+        make,
+    )
+    .await?;
     let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
     let visit = Visit {
         look: case.look().map(|(at, look)| (at, look.clone())),
@@ -61,18 +69,18 @@ pub(super) async fn report<A: Streams, R: Records>(
     Ok(wake)
 }
 
-/// Reports a resource that could not be resolved. Returns when to be back.
-pub(super) async fn unresolved<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Reports a resource that could not be resolved. Returns the time of the next reconcile.
+pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
     visit: &Visit,
-    why: Unresolved,
-) -> Result<Timestamp, RecordError> {
+    why: ResolveError,
+) -> Result<Timestamp, KubeError> {
     let mut unanswered = visit.unanswered;
     let (reason, words) = match why {
-        Unresolved::Suspended => (Reason::Suspended, String::new()),
-        Unresolved::Spec(words) => (Reason::SpecInvalid, format!("The spec has no meaning: {words}.")),
-        Unresolved::Identity(fault) => {
+        ResolveError::Suspended => (Reason::Suspended, String::new()),
+        ResolveError::Spec(words) => (Reason::SpecInvalid, format!("Invalid spec: {words}.")),
+        ResolveError::Identity(fault) => {
             tracing::warn!(
                 code = fault.code,
                 message = fault.message,
@@ -91,8 +99,9 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
         let mut status = before.clone();
         status.observed_generation = generation;
         status.suspended_since_time = None;
-        status.conditions = standing(&before.conditions, reason, &words, generation, now);
-        // What was seen of the stream and the key was so of the spec that it speaks of, and is not taken back.
+        status.conditions = ready_conditions(&before.conditions, reason, &words, generation, now);
+        // The conditions of the stream and the key were true for the spec that they refer to, so they are
+        // kept.
         let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
         let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
         status.conditions.extend(kept.map(|old| {
@@ -103,14 +112,15 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
                 old.clone()
             }
         }));
-        // No attempt is planned for what is asked for now.
+        // No attempt is planned for the current spec.
         status.next_attempt_time = None;
         status
     };
-    let said = say(operator, &resource.metadata, resource.status.as_ref(), visit, false, make).await?;
+    let said =
+        update_status(operator, &resource.metadata, resource.status.as_ref(), visit, false, make).await?;
     let since = backoff::given_since(visit.waiting, reason, now);
     let wait = if reason == Reason::Suspended {
-        operator.rules.drift_interval
+        operator.config.drift_interval
     } else {
         backoff::look_again(since, now, SignedDuration::from_secs(5), SignedDuration::from_mins(5))
     };
@@ -126,15 +136,15 @@ pub(super) async fn unresolved<A: Streams, R: Records>(
     Ok(said.again.unwrap_or(now + wait))
 }
 
-/// The status that a decision leads to.
+/// Returns the status that results from a decision.
 fn status(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
-    case: &Case,
+    case: &ReconcileState,
     decision: &Decision,
     unanswered: u32,
 ) -> StreamEncryptionStatus {
-    if decision.reason.standing() == Standing::Unchanged {
+    if decision.reason.ready_state() == ReadyState::Unchanged {
         return age::suspended(resource, before, case.now);
     }
     let mut status = decided(resource, before, case, decision);
@@ -145,21 +155,21 @@ fn status(
         *known = age::outdated(known, before, decision.reason, resource.metadata.generation, case.now);
     }
     status.last_handled_retry = match case.sight {
-        // It waits, like everything else.
-        Sight::Failed(_) => before.last_handled_retry.clone(),
-        // It came too soon after the last look, and is acted on later.
+        // The retry waits, like everything else.
+        Observed::Failed(_) => before.last_handled_retry.clone(),
+        // The retry came too soon after the last Describe, and takes effect later.
         _ if case.visit.retry_due.is_some() => before.last_handled_retry.clone(),
-        Sight::NotYet | Sight::At { .. } => retry_of(resource),
+        Observed::NotYet | Observed::At { .. } => retry_token(resource),
     };
     age::set_describe_time(&mut status, before, case.look().map(|(at, _)| at));
     status
 }
 
-/// What of it is decided.
+/// Returns the status without the fields and the conditions that depend on its age.
 fn decided(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
-    case: &Case,
+    case: &ReconcileState,
     decision: &Decision,
 ) -> StreamEncryptionStatus {
     let generation = resource.metadata.generation;
@@ -167,9 +177,9 @@ fn decided(
     let mut status = StreamEncryptionStatus {
         observed_generation: generation,
         stream: Some(stream(resource, before, case)),
-        key: claims::key_asked_for(&input).map(crate::model::key::Key::status),
+        desired_key: status_fields::key_asked_for(&input).map(crate::model::key::Key::status),
         next_attempt_time: decision.next_attempt.map(next_whole_second),
-        conditions: standing(
+        conditions: ready_conditions(
             &before.conditions,
             decision.reason,
             &message::ready(&input, decision),
@@ -179,12 +189,15 @@ fn decided(
         verified_time: case.subject.intent.verified.map(next_whole_second),
         ..StreamEncryptionStatus::default()
     };
-    // What a ledger holds is told to its owner only.
+    // The content of a ledger is reported to its owner only.
     if matches!(
         decision.reason,
-        Reason::NotPermitted | Reason::RolesDiffer | Reason::StreamOwnedByAnother | Reason::LedgerUnreadable
+        Reason::NotPermitted
+            | Reason::ConflictingPolicyRoles
+            | Reason::StreamAlreadyManaged
+            | Reason::LedgerInvalid
     ) {
-        // Without a ledger nothing but the status has counted the calls.
+        // Without a ledger, the status is the only count of the calls.
         status.calls = before.calls.clone().filter(|_| !case.book.is_stored());
         return status;
     }
@@ -192,19 +205,19 @@ fn decided(
     status.calls = Some(Calls {
         used: budget.used,
         limit: budget.limit,
-        next_free: budget.next_free.map(next_whole_second),
+        next_available_time: budget.next_available_time.map(next_whole_second),
     });
-    status.key_in_force = claims::key_in_force(&input);
+    status.active_key = status_fields::active_key(&input);
     status.encryption_status = match case.sight {
-        // As long as nobody has learned more since.
-        Sight::Failed(_) => before.encryption_status.filter(|_| before.key_in_force == status.key_in_force),
-        Sight::NotYet | Sight::At { .. } => claims::encryption_status(&input),
+        // The last value applies as long as the active key has not changed.
+        Observed::Failed(_) => before.encryption_status.filter(|_| before.active_key == status.active_key),
+        Observed::NotYet | Observed::At { .. } => status_fields::encryption_status(&input),
     };
-    status.encrypted_since = claims::encrypted_since(&input).map(next_whole_second);
-    status.plain_text_since = claims::plain_text_since(&input).map(next_whole_second);
-    // Another key would be lost since another time.
+    status.encrypted_since_time = status_fields::encrypted_since_time(&input).map(next_whole_second);
+    status.plaintext_since_time = status_fields::plaintext_since_time(&input).map(next_whole_second);
+    // The loss of another key would have begun at another time.
     let known_since = before.active_key_unusable_since_time.clone();
-    let known_since = known_since.filter(|_| before.key_in_force == status.key_in_force);
+    let known_since = known_since.filter(|_| before.active_key == status.active_key);
     status.active_key_unusable_since_time =
         case.key_lost().map(|_| known_since.unwrap_or_else(|| whole_second(case.now)));
     status.previous_key = previous_key(before, case);
@@ -214,19 +227,24 @@ fn decided(
     status
 }
 
-fn stream(resource: &StreamEncryption, before: &StreamEncryptionStatus, case: &Case) -> StreamStatus {
+fn stream(
+    resource: &StreamEncryption,
+    before: &StreamEncryptionStatus,
+    case: &ReconcileState,
+) -> StreamStatus {
     let arn = &case.subject.stream;
     let old = before.stream.clone().filter(|old| old.arn.as_ref() == Some(&arn.to_string()));
-    // A name alone is of the operator's own account, which is not for a namespace that no policy allows the stream.
+    // A stream given by name is in the operator's own account, which is not disclosed to a namespace that no
+    // policy allows the stream.
     let told =
-        resource.spec.stream.arn.is_some() || case.subject.permission.stream(arn) != Err(Refusal::Stream);
+        resource.spec.stream.arn.is_some() || case.subject.permission.stream(arn) != Err(Denial::Stream);
     let look = match &case.sight {
-        Sight::At { look: Some(look), .. } if look.arn == *arn => Some(look),
-        Sight::At { .. } | Sight::NotYet | Sight::Failed(_) => None,
+        Observed::At { look: Some(look), .. } if look.arn == *arn => Some(look),
+        Observed::At { .. } | Observed::NotYet | Observed::Failed(_) => None,
     };
-    let seen = matches!(case.sight, Sight::At { .. });
+    let seen = matches!(case.sight, Observed::At { .. });
     let (source, state) = match (look, old) {
-        (Some(look), _) => (look.source.clone(), Some(look.state_word.clone())),
+        (Some(look), _) => (look.source.clone(), Some(look.raw_status.clone())),
         (None, Some(old)) if !seen => (old.source, old.state),
         (None, _) => (None, None),
     };
@@ -241,26 +259,31 @@ fn stream(resource: &StreamEncryption, before: &StreamEncryptionStatus, case: &C
     }
 }
 
-fn failure(before: &StreamEncryptionStatus, case: &Case) -> Option<Failure> {
+fn failure(before: &StreamEncryptionStatus, case: &ReconcileState) -> Option<Failure> {
     let input = case.input();
-    let kind = claims::failure(&input)?;
+    let kind = status_fields::failure(&input)?;
     let attempts = case.book.spec.attempts.as_ref().map_or(0, |attempts| attempts.count);
     let known = before.failure.as_ref().filter(|known| known.kind == kind && known.attempts == attempts);
-    let time = known.map_or(whole_second(case.now), |known| known.time.clone());
-    Some(Failure { message: message::advice(&kind).to_owned(), kind, time, attempts })
+    let last_failure_time = known.map_or(whole_second(case.now), |known| known.last_failure_time.clone());
+    Some(Failure { message: message::advice(&kind).to_owned(), kind, last_failure_time, attempts })
 }
 
-fn encrypted(before: &[Condition], case: &Case, decision: &Decision, generation: Option<i64>) -> Condition {
+fn encrypted(
+    before: &[Condition],
+    case: &ReconcileState,
+    decision: &Decision,
+    generation: Option<i64>,
+) -> Condition {
     let input = case.input();
-    let truth = claims::encrypted(&input, decision.reason);
-    let reason = if truth == Truth::True { Reason::Encrypted } else { decision.reason };
+    let truth = status_fields::encrypted(&input, decision.reason);
+    let reason = if truth == ConditionStatus::True { Reason::Encrypted } else { decision.reason };
     let words = message::encrypted(&input);
     condition(before, ConditionType::Encrypted, truth, reason, &words, generation, case.now)
 }
 
 fn key_usable(
     before: &[Condition],
-    case: &Case,
+    case: &ReconcileState,
     decision: &Decision,
     generation: Option<i64>,
 ) -> Option<Condition> {
@@ -269,34 +292,43 @@ fn key_usable(
         Some(condition(before, ConditionType::KeyUsable, truth, reason, words, generation, case.now))
     };
     if let Some((key, problem)) = case.key_lost() {
-        return say(Truth::False, problem.reason(), &message::key_lost(&input, &key, problem));
+        return say(ConditionStatus::False, problem.reason(), &message::key_lost(&input, &key, problem));
     }
-    if matches!(&case.sight, Sight::At { observation: Observation::NotEncryptable(_), .. }) {
+    if matches!(&case.sight, Observed::At { observation: Observation::NotEncryptable(_), .. }) {
         // No key can encrypt this stream.
         return None;
     }
     let (truth, reason) = match (case.subject.intent.key_problem, &case.subject.intent.wanted) {
-        (Some(KeyProblem::Unreadable), _) => (Truth::Unknown, Reason::KeyUnreadable),
-        (Some(problem), _) => (Truth::False, problem.reason()),
-        // Nobody has said that it can be used.
-        (None, Wanted::Key(_)) if case.subject.fault.is_some() => (Truth::Unknown, decision.reason),
-        (None, Wanted::Key(_)) => (Truth::True, Reason::KeyEnabled),
-        (None, Wanted::AnyKey | Wanted::UnknownKey | Wanted::Off) => return None,
+        (Some(KeyProblem::Unreadable), _) => (ConditionStatus::Unknown, Reason::KeyDescribeDenied),
+        (Some(problem), _) => (ConditionStatus::False, problem.reason()),
+        // KMS has not reported that the key is usable.
+        (None, DesiredEncryption::Key(_)) if case.subject.fault.is_some() => {
+            (ConditionStatus::Unknown, decision.reason)
+        }
+        (None, DesiredEncryption::Key(_)) => (ConditionStatus::True, Reason::KeyEnabled),
+        (None, DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey | DesiredEncryption::Off) => {
+            return None;
+        }
     };
     let words = match truth {
-        Truth::Unknown if case.subject.fault.is_some() => message::ready(&input, decision),
-        Truth::True | Truth::False | Truth::Unknown => message::key_usable(&input),
+        ConditionStatus::Unknown if case.subject.fault.is_some() => message::ready(&input, decision),
+        ConditionStatus::True | ConditionStatus::False | ConditionStatus::Unknown => {
+            message::key_usable(&input)
+        }
     };
     say(truth, reason, &words)
 }
 
-fn previous_key(before: &StreamEncryptionStatus, case: &Case) -> Option<PreviousKey> {
+fn previous_key(before: &StreamEncryptionStatus, case: &ReconcileState) -> Option<PreviousKey> {
     let retention = match &case.sight {
-        Sight::At { look: Some(look), .. } => look.retention,
-        Sight::At { look: None, .. } | Sight::NotYet | Sight::Failed(_) => {
-            replaced::longest_retention(case.subject.stream.service)
+        Observed::At { look: Some(look), .. } => look.retention,
+        Observed::At { look: None, .. } | Observed::NotYet | Observed::Failed(_) => {
+            previous_key::longest_retention(case.subject.stream.service)
         }
     };
-    let replaced = replaced::previous_key(&case.input(), before, retention)?;
-    Some(PreviousKey { arn: replaced.arn, needed_until: next_whole_second(replaced.needed_until) })
+    let replaced = previous_key::previous_key(&case.input(), before, retention)?;
+    Some(PreviousKey {
+        arn: replaced.arn,
+        required_until_time: next_whole_second(replaced.required_until_time),
+    })
 }

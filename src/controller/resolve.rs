@@ -1,9 +1,11 @@
-//! The resolve step: from the resource to a [`Subject`]: the stream's ARN, what is asked for, what is allowed.
+//! The resolve step: turns a resource into a [`ResolvedSpec`] with the stream's ARN, the desired state and
+//! the permissions.
 //!
-//! Reads the namespace's policies, the key that an alias or a reference stands for, and that key's state; and the caller's identity
-//! only where the stream or a policy means the operator's own account. An invalid spec, a refusing policy and a suspension are
-//! found out before AWS is asked. What is not allowed is not asked of AWS. After this step nothing reads the raw spec of the
-//! stream and the key.
+//! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that
+//! key. Reads the operator's identity only if the stream or a policy refers to the operator's own account. An
+//! invalid spec, a denial by policies and a suspension are detected before any request to AWS. No request is
+//! sent about a stream or a key that is not allowed. After this step no code reads the raw spec of the stream
+//! and the key.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -11,47 +13,49 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tracing::warn;
 
-use super::asked::{is_suspended, retry_of};
-use super::book::Claim;
-use super::context::Operator;
+use super::annotations::{is_suspended, retry_token};
+use super::context::Context;
+use super::kube_api::{KubeApi, KubeError, ReferencedKey};
+use super::ledger_store::Claim;
 use super::memory::Visit;
 use super::permitted::{permission_in, policies_in};
-use super::records::{RecordError, Records, ReferencedKey};
 use crate::api::stream_encryption::{
     DeletionPolicy, Encryption, KeyReference, KeyType, Service, StreamEncryption, StreamReference,
+    Verification,
 };
-use crate::aws::{Streams, Urgency};
-use crate::model::decision::{Intent, Wanted};
-use crate::model::fault::{Class, Fault, Operation};
-use crate::model::key::{self, Key, KeyFacts, KeyName, KeyProblem};
-use crate::model::pattern::Own;
-use crate::model::permission::{Permission, Policy, Refusal};
+use crate::aws::{Priority, StreamApi};
+use crate::model::aws_error::{AwsError, ErrorKind, Operation};
+use crate::model::decision::{DesiredEncryption, DesiredState};
+use crate::model::key::{self, Key, KeyMetadata, KeyName, KeyProblem};
+use crate::model::pattern::OperatorAccount;
+use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
-use crate::model::stream::{self, Malformed, Region, StreamArn};
+use crate::model::stream::{self, ParseError, Region, StreamArn};
 
-/// What a resource is about, resolved.
-pub(super) struct Subject {
+/// The resolved spec of a resource.
+pub(super) struct ResolvedSpec {
     /// The stream.
     pub(super) stream: StreamArn,
-    /// As whom AWS is asked about it.
+    /// The principal of the requests to AWS.
     pub(super) principal: Principal,
-    /// What is asked for.
-    pub(super) intent: Intent,
-    /// What is allowed.
-    pub(super) permission: Permission,
-    /// What KMS said of the key asked for, to be remembered.
-    pub(super) key: Option<(KeyName, Option<KeyFacts>)>,
-    /// Why KMS could not be asked.
-    pub(super) fault: Option<Fault>,
-    /// How often to look for drift: a little different for each resource, so that they spread out.
+    /// The desired state.
+    pub(super) intent: DesiredState,
+    /// The permissions that policies grant.
+    pub(super) permission: EffectivePolicy,
+    /// The metadata that KMS returned for the desired key, to be stored in the memory.
+    pub(super) key: Option<(KeyName, Option<KeyMetadata>)>,
+    /// The error, if the request to KMS failed for another reason than a refusal by KMS.
+    pub(super) fault: Option<AwsError>,
+    /// The interval between two checks for drift, slightly different for each resource so that the checks
+    /// spread out.
     pub(super) drift_interval: SignedDuration,
-    /// When it was begun to resolve it, on the steady clock.
+    /// When the resolve step started, on the monotonic clock.
     pub(super) resolved: Duration,
 }
 
-impl Subject {
-    /// Returns the claim that the resource has on its stream. It may be made only for all that policies allow, and not while the
-    /// resource is suspended.
+impl ResolvedSpec {
+    /// Returns the claim of the resource on its stream. The claim may be made only if policies allow the
+    /// whole desired state, and not while the resource is suspended.
     pub(super) fn claim(&self) -> Claim<'_> {
         let Self { stream, permission, intent, .. } = self;
         let allowed = !intent.suspended && intent.permitted(permission, stream).is_ok();
@@ -59,109 +63,111 @@ impl Subject {
     }
 }
 
-/// Why a resource has no subject.
-pub(super) enum Unresolved {
-    /// The spec has no meaning.
+/// The reason why a resource could not be resolved.
+pub(super) enum ResolveError {
+    /// The spec is invalid.
     Spec(String),
-    /// AWS does not tell whose credentials the operator has.
-    Identity(Fault),
-    /// It is suspended, and only AWS could tell more.
+    /// AWS did not return the identity of the operator's credentials.
+    Identity(AwsError),
+    /// The resource is suspended, and only a request to AWS could resolve it.
     Suspended,
 }
 
 /// Resolves a resource.
-pub(super) async fn resolve<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
     visit: &Visit,
-) -> Result<Result<Subject, Unresolved>, RecordError> {
-    let resolved = operator.clock.steady();
+) -> Result<Result<ResolvedSpec, ResolveError>, KubeError> {
+    let resolved = operator.clock.monotonic();
     let intent = intent(resource);
-    let asked = match stream(&resource.spec.stream, &operator.rules.region) {
+    let asked = match stream(&resource.spec.stream, &operator.config.region) {
         Ok(asked) => asked,
-        Err(why) => return Ok(Err(Unresolved::Spec(why))),
+        Err(why) => return Ok(Err(ResolveError::Spec(why))),
     };
     let key = match &resource.spec.key {
-        Some(key) if intent.wanted != Wanted::Off => match named_key(operator, resource, key).await? {
-            Ok(named) => Some(named),
-            Err(why) => return Ok(Err(Unresolved::Spec(why))),
-        },
+        Some(key) if intent.wanted != DesiredEncryption::Off => {
+            match named_key(operator, resource, key).await? {
+                Ok(named) => Some(named),
+                Err(why) => return Ok(Err(ResolveError::Spec(why))),
+            }
+        }
         Some(_) | None => None,
     };
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let policies = policies_in(&operator.records, namespace).await?;
     let (stream, own) = match asked {
         Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &intent) => {
-            // Nothing in the policies means the operator's account, so any will do.
-            let own = Own { account: stream.account.clone(), partition: stream.partition.clone() };
+            // The policies do not refer to the operator's account, so any account can stand in for it.
+            let own = OperatorAccount::of(&stream);
             (stream, own)
         }
-        _ if intent.suspended => return Ok(Err(Unresolved::Suspended)),
+        _ if intent.suspended => return Ok(Err(ResolveError::Suspended)),
         asked => {
             let identity = match operator.aws.identity().await {
                 Ok(identity) => identity,
-                Err(fault) => return Ok(Err(Unresolved::Identity(fault))),
+                Err(fault) => return Ok(Err(ResolveError::Identity(fault))),
             };
-            let own = Own { account: identity.account, partition: identity.partition };
+            let own = OperatorAccount { account: identity.account, partition: identity.partition };
             match asked.of(&own) {
                 Ok(stream) => (stream, own),
-                Err(why) => return Ok(Err(Unresolved::Spec(why))),
+                Err(why) => return Ok(Err(ResolveError::Spec(why))),
             }
         }
     };
-    let permission = Permission::of(policies, own);
-    let mut subject = Subject {
+    let permission = EffectivePolicy::of(policies, own);
+    let mut subject = ResolvedSpec {
         principal: principal(resource, role(&permission, &stream)),
         intent,
         permission,
         key: None,
         fault: None,
-        drift_interval: spread(operator.rules.drift_interval, resource),
+        drift_interval: jitter(operator.config.drift_interval, resource),
         resolved,
         stream,
     };
     match key {
         None => {}
-        Some(Named::AwsOwned) => subject.intent.wanted = Wanted::Key(Key::AwsOwned),
-        Some(Named::Problem(problem)) => {
-            subject.intent.wanted = Wanted::UnknownKey;
+        Some(KeySelector::AwsOwned) => subject.intent.wanted = DesiredEncryption::Key(Key::AwsOwned),
+        Some(KeySelector::Problem(problem)) => {
+            subject.intent.wanted = DesiredEncryption::UnknownKey;
             subject.intent.key_problem = Some(problem);
         }
-        Some(Named::Customer(KeyName::Alias(alias)))
+        Some(KeySelector::Customer(KeyName::Alias(alias)))
             if subject.permission.alias(&subject.stream, &alias).is_err() =>
         {
             not_permitted(&mut subject.intent);
         }
-        Some(Named::Customer(name)) => look_up(operator, visit, &mut subject, name).await,
+        Some(KeySelector::Customer(name)) => describe_key(operator, visit, &mut subject, name).await,
     }
     Ok(Ok(subject))
 }
 
-/// Whether the policies refuse what is asked for, or it is suspended, and the operator's own account has no part in that: then nothing is
-/// asked of AWS.
-fn is_decided_without_aws(stream: &StreamArn, policies: &[Policy], intent: &Intent) -> bool {
+/// Returns whether the resource is suspended or the policies deny the desired state, independent of the
+/// operator's own account. No request is sent to AWS then.
+fn is_decided_without_aws(stream: &StreamArn, policies: &[Policy], intent: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;
     }
-    let own = Own { account: stream.account.clone(), partition: stream.partition.clone() };
-    let permission = Permission::of(policies.to_vec(), own);
-    let turns_off = intent.wanted == Wanted::Off || intent.disable_on_deletion;
+    let own = OperatorAccount::of(stream);
+    let permission = EffectivePolicy::of(policies.to_vec(), own);
+    let turns_off = intent.wanted == DesiredEncryption::Off || intent.disable_on_deletion;
     intent.suspended
         || permission.stream(stream).is_err()
         || (turns_off && permission.disable(stream).is_err())
 }
 
-/// The stream that a spec means.
+/// The stream that a spec names.
 enum Asked {
-    /// This one.
+    /// The stream with this ARN.
     Arn(StreamArn),
-    /// The one of this name in the operator's account.
+    /// The stream of this name in the operator's account.
     Named { service: Service, region: Region, name: String },
 }
 
 impl Asked {
-    /// The stream, where the operator's account is `own`.
-    fn of(self, own: &Own) -> Result<StreamArn, String> {
+    /// Returns the stream, given the operator's account `own`.
+    fn of(self, own: &OperatorAccount) -> Result<StreamArn, String> {
         match self {
             Self::Arn(stream) => Ok(stream),
             Self::Named { service, region, name } => {
@@ -172,9 +178,9 @@ impl Asked {
     }
 }
 
-/// Reads which stream a spec means. What is wrong with a name shows without AWS, too.
+/// Parses the stream that a spec names. An invalid name is detected without AWS, too.
 fn stream(asked: &StreamReference, region: &Region) -> Result<Asked, String> {
-    let words = |malformed: Malformed| malformed.to_string();
+    let words = |malformed: ParseError| malformed.to_string();
     match (&asked.arn, asked.service, &asked.name) {
         (Some(arn), None, None) => arn.parse().map(Asked::Arn).map_err(words),
         (None, Some(service), Some(name)) => {
@@ -185,105 +191,108 @@ fn stream(asked: &StreamReference, region: &Region) -> Result<Asked, String> {
             stream::check_name(service, name).map_err(words)?;
             Ok(Asked::Named { service, region, name: name.clone() })
         }
-        _ => Err("write exactly one of stream.arn, or stream.service and stream.name".to_owned()),
+        _ => Err("exactly one of stream.arn or (stream.service, stream.name) must be set".to_owned()),
     }
 }
 
-/// The role that the policies name. Where they do not allow the stream there is none, and nothing is asked of AWS.
-fn role(permission: &Permission, stream: &StreamArn) -> Option<Role> {
+/// Returns the role that the policies name; `None` if they name no role or do not allow the stream. No
+/// request is sent to AWS about a stream that they do not allow.
+fn role(permission: &EffectivePolicy, stream: &StreamArn) -> Option<Role> {
     let role = permission.stream(stream);
-    if role == Err(Refusal::Roles) {
-        warn!(%stream, "several policies name different roles or external ids for this stream: none is used");
+    if role == Err(Denial::Roles) {
+        warn!(%stream, "policies name different roles or external ids for this stream, using none");
     }
     role.ok().flatten().cloned()
 }
 
 fn principal(resource: &StreamEncryption, role: Option<Role>) -> Principal {
-    let me = super::book::owner(resource);
+    let me = super::ledger_store::owner(resource);
     Principal { role, namespace: me.namespace, resource: me.name }
 }
 
-fn intent(resource: &StreamEncryption) -> Intent {
+fn intent(resource: &StreamEncryption) -> DesiredState {
     let spec = &resource.spec;
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let status = resource.status.as_ref();
     let off = deleting || spec.encryption == Encryption::Disabled;
-    Intent {
-        wanted: if off { Wanted::Off } else { Wanted::AnyKey },
+    DesiredState {
+        wanted: if off { DesiredEncryption::Off } else { DesiredEncryption::AnyKey },
         key_problem: None,
-        drift: spec.drift,
+        mode: spec.mode,
         suspended: is_suspended(resource),
         disable_on_deletion: spec.deletion_policy == DeletionPolicy::Disable,
         deleting,
-        verify: spec.verify.is_some_and(|verify| verify.put_record),
+        verify: spec.verification == Verification::PutRecord,
         verified: status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0),
-        retry: retry_of(resource),
+        retry: retry_token(resource),
         key_name: spec.key.as_ref().and_then(key_name),
     }
 }
 
-/// What the spec names the key by, if that is not the key itself.
+/// Returns the alias or the object by which the spec names the key; `None` if the spec names neither.
 fn key_name(asked: &KeyReference) -> Option<String> {
-    asked.alias.clone().or_else(|| asked.reference.as_ref().map(|reference| reference.name.clone()))
+    asked.alias.clone().or_else(|| asked.object_ref.as_ref().map(|reference| reference.name.clone()))
 }
 
-enum Named {
+enum KeySelector {
     AwsOwned,
     Customer(KeyName),
     Problem(KeyProblem),
 }
 
-/// The key that a spec names, in a form that KMS understands.
-async fn named_key<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Returns the key that a spec names, in a form that KMS accepts.
+async fn named_key<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
     asked: &KeyReference,
-) -> Result<Result<Named, String>, RecordError> {
-    let words = |malformed: Malformed| malformed.to_string();
-    let by_arn = |arn: &str| arn.parse().map(|arn| Named::Customer(KeyName::Arn(arn))).map_err(words);
-    Ok(match (asked.kind, &asked.arn, &asked.alias, &asked.reference) {
-        (KeyType::AwsOwned, None, None, None) => Ok(Named::AwsOwned),
+) -> Result<Result<KeySelector, String>, KubeError> {
+    let words = |malformed: ParseError| malformed.to_string();
+    let by_arn = |arn: &str| arn.parse().map(|arn| KeySelector::Customer(KeyName::Arn(arn))).map_err(words);
+    Ok(match (asked.kind, &asked.arn, &asked.alias, &asked.object_ref) {
+        (KeyType::AwsOwned, None, None, None) => Ok(KeySelector::AwsOwned),
         (KeyType::CustomerManaged, Some(arn), None, None) => by_arn(arn),
-        (KeyType::CustomerManaged, None, Some(alias), None) => key::alias(alias).map(Named::Customer).map_err(words),
+        (KeyType::CustomerManaged, None, Some(alias), None) => key::alias(alias).map(KeySelector::Customer).map_err(words),
         (KeyType::CustomerManaged, None, None, Some(reference)) => {
             let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
             match operator.records.referenced_key(namespace, reference).await? {
-                ReferencedKey::Arn(arn) => by_arn(&arn).or(Ok(Named::Problem(KeyProblem::ReferenceNotReady))),
-                ReferencedKey::NotReady => Ok(Named::Problem(KeyProblem::ReferenceNotReady)),
-                ReferencedKey::KindMissing => Ok(Named::Problem(KeyProblem::ReferenceKindMissing)),
+                ReferencedKey::Arn(arn) => by_arn(&arn).or(Ok(KeySelector::Problem(KeyProblem::ReferenceNotReady))),
+                ReferencedKey::NotReady => Ok(KeySelector::Problem(KeyProblem::ReferenceNotReady)),
+                ReferencedKey::KindMissing => Ok(KeySelector::Problem(KeyProblem::ReferenceKindMissing)),
             }
         }
-        _ => Err("write nothing beside key.type AWS_OWNED_CMK, and exactly one of key.arn, key.alias and key.ref with CUSTOMER_MANAGED_CMK".to_owned()),
+        _ => Err("key.arn, key.alias and key.objectRef must not be set when key.type is AWS_OWNED_CMK, and exactly one of them must be set when it is CUSTOMER_MANAGED_CMK".to_owned()),
     })
 }
 
-/// What the policies of the resource's namespace allow, as they are now.
-pub(super) async fn permission<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Returns the permissions that the current policies of the resource's namespace grant.
+pub(super) async fn permission<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
-    own: Own,
-) -> Result<Permission, RecordError> {
+    own: OperatorAccount,
+) -> Result<EffectivePolicy, KubeError> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     permission_in(&operator.records, namespace, own).await
 }
 
-/// The key is not to be used. Which one an alias or an object stands for is not told: it is not this namespace's.
-fn not_permitted(intent: &mut Intent) {
-    intent.wanted = Wanted::UnknownKey;
+/// Marks the key as not permitted. The key that an alias or an object stands for is not disclosed, because
+/// the namespace may not use it.
+fn not_permitted(intent: &mut DesiredState) {
+    intent.wanted = DesiredEncryption::UnknownKey;
     intent.key_problem = Some(KeyProblem::NotPermitted);
 }
 
-/// Asks KMS for the key, unless the last visit's answer is still good, and sets what is wanted and what is wrong with it.
-async fn look_up<A: Streams, R: Records>(
-    operator: &Operator<A, R>,
+/// Describes the key in KMS, unless the response of the last reconcile is still valid, and sets the desired
+/// key and its problem.
+async fn describe_key<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
     visit: &Visit,
-    subject: &mut Subject,
+    subject: &mut ResolvedSpec,
     name: KeyName,
 ) {
     let intent = &mut subject.intent;
-    intent.wanted = Wanted::UnknownKey;
+    intent.wanted = DesiredEncryption::UnknownKey;
     if let KeyName::Arn(arn) = &name {
-        intent.wanted = Wanted::Key(Key::Customer(arn.clone()));
+        intent.wanted = DesiredEncryption::Key(Key::Customer(arn.clone()));
         if subject.permission.key(&subject.stream, &Key::Customer(arn.clone())).is_err() {
             return not_permitted(intent);
         }
@@ -298,7 +307,9 @@ async fn look_up<A: Streams, R: Records>(
     let remembered = visit.key.as_ref().filter(|(asked, _)| *asked == name).map(|(_, facts)| facts.clone());
     let answer = match remembered {
         Some(facts) => Ok(facts),
-        None => operator.aws.key(&subject.stream, &name, &subject.principal, Urgency::Changing).await,
+        None => {
+            operator.aws.describe_key(&subject.stream, &name, &subject.principal, Priority::Changing).await
+        }
     };
     match answer {
         Ok(facts) => {
@@ -306,7 +317,7 @@ async fn look_up<A: Streams, R: Records>(
                 Some(facts) => {
                     let key = Key::Customer(facts.arn.clone());
                     if subject.permission.key(&subject.stream, &key).is_ok() {
-                        intent.wanted = Wanted::Key(key);
+                        intent.wanted = DesiredEncryption::Key(key);
                         intent.key_problem = facts.problem(&subject.stream);
                     } else {
                         not_permitted(intent);
@@ -316,20 +327,21 @@ async fn look_up<A: Streams, R: Records>(
             }
             subject.key = Some((name, facts));
         }
-        // KMS's own refusal; where the role could not even be assumed, the key is not what is wrong.
+        // KMS itself refused the request. If the role could not be assumed, the key is not the cause.
         Err(fault)
             if fault.operation == Operation::DescribeKey
-                && matches!(fault.class, Class::Denied | Class::Invalid) =>
+                && matches!(fault.class, ErrorKind::Denied | ErrorKind::Invalid) =>
         {
-            warn!(key = %name, code = fault.code, message = fault.message, "the key cannot be read");
+            warn!(key = %name, code = fault.code, message = fault.message, "failed to describe the key");
             intent.key_problem = Some(KeyProblem::Unreadable);
         }
         Err(fault) => subject.fault = Some(fault),
     }
 }
 
-/// The drift interval of one resource: up to a tenth shorter or longer, always the same for the same resource.
-fn spread(interval: SignedDuration, resource: &StreamEncryption) -> SignedDuration {
+/// Returns the drift interval of one resource: up to a tenth shorter or longer, always the same for the same
+/// resource.
+fn jitter(interval: SignedDuration, resource: &StreamEncryption) -> SignedDuration {
     let mut hasher = DefaultHasher::new();
     resource.metadata.uid.hash(&mut hasher);
     let thousandths = i64::try_from(hasher.finish() % 200).unwrap_or(0) - 100;
@@ -342,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_that_no_stream_can_have_is_refused_without_aws() {
+    fn invalid_stream_name_is_rejected_without_aws() {
         let region = "eu-west-1".parse().unwrap();
         let long = "x".repeat(65);
         let of = |service, name: &str| {

@@ -1,6 +1,8 @@
-//! How the API server is reached: by a kubeconfig as kubectl would, or in a pod directly, whatever proxy the environment names.
+//! The connection to the API server: by a kubeconfig like kubectl, or in a pod directly, regardless of any
+//! proxy in the environment.
 //!
-//! kube reads `HTTPS_PROXY` itself, but holds `NO_PROXY` against the proxy's address in place of the API server's.
+//! kube reads `HTTPS_PROXY` itself, but compares `NO_PROXY` with the proxy's address instead of the API
+//! server's.
 
 use std::env;
 use std::io::ErrorKind;
@@ -12,7 +14,8 @@ use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-/// The connection that KUBECONFIG or `~/.kube/config` describes, else that of the pod's service account.
+/// Returns the connection that KUBECONFIG or `~/.kube/config` describes, else that of the pod's service
+/// account.
 pub async fn config() -> anyhow::Result<Config> {
     let mut config = match kubeconfig()? {
         Some(kubeconfig) => of_kubeconfig(kubeconfig).await?,
@@ -21,12 +24,12 @@ pub async fn config() -> anyhow::Result<Config> {
         )?,
     };
     config.apply_debug_overrides();
-    // Each request has a deadline of its own, and the next visit retries with what is true then.
+    // Each request has its own deadline, and the next reconciliation retries with the state at that time.
     config.default_retry = false;
     Ok(config)
 }
 
-/// The kubeconfig, if there is one. One that is named in the environment has to be there.
+/// Returns the kubeconfig, if there is one. A kubeconfig that the environment names must exist.
 fn kubeconfig() -> anyhow::Result<Option<Kubeconfig>> {
     let named = env::var("KUBECONFIG").ok().filter(|path| !path.is_empty());
     match (Kubeconfig::read(), named) {
@@ -42,7 +45,7 @@ async fn of_kubeconfig(kubeconfig: Kubeconfig) -> anyhow::Result<Config> {
     let proxy = proxy_of_context(&kubeconfig);
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     let mut config = config.map_err(|error| {
-        // kube parses it even where it decides nothing.
+        // kube parses NO_PROXY even if it has no effect.
         let no_proxy = matches!(error, KubeconfigError::ParseNoProxy(_));
         let wanted = "NO_PROXY must be names, addresses and CIDRs, separated by commas, without an empty one";
         anyhow::Error::new(error).context(if no_proxy { wanted } else { "the kubeconfig cannot be used" })
@@ -54,7 +57,7 @@ async fn of_kubeconfig(kubeconfig: Kubeconfig) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// `proxy-url` of the current context's cluster. `NO_PROXY` does not take it back, as with kubectl.
+/// Returns `proxy-url` of the current context's cluster. As in kubectl, `NO_PROXY` does not override it.
 fn proxy_of_context(kubeconfig: &Kubeconfig) -> Option<String> {
     let current = kubeconfig.current_context.as_ref()?;
     let context = kubeconfig.contexts.iter().find(|context| context.name == *current)?.context.as_ref()?;
@@ -62,7 +65,7 @@ fn proxy_of_context(kubeconfig: &Kubeconfig) -> Option<String> {
     cluster.cluster.as_ref()?.proxy_url.clone().filter(|url| !url.is_empty())
 }
 
-/// The proxy through which the environment wants `server` to be reached. Names in lower case count, too.
+/// Returns the proxy that the environment specifies for `server`. Names in lower case count, too.
 fn proxy_of_environment(
     server: &Uri,
     variable: impl Fn(&str) -> Option<String>,
@@ -81,16 +84,16 @@ fn proxy_of_environment(
     Ok(Some(parse(&url).context("HTTPS_PROXY is not a URL such as http://HOST:PORT")?))
 }
 
-/// kubectl never asks a proxy for what runs on the same machine.
+/// Returns whether `server` runs on this machine: kubectl never uses a proxy for it.
 fn is_local(server: &Uri) -> bool {
     let host = server.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The URL of a proxy; without a scheme it is HTTP.
+/// Parses the URL of a proxy; without a scheme it is HTTP.
 fn parse(url: &str) -> anyhow::Result<Uri> {
     let url = match url.split_once("://") {
-        // kube has the proxy look names up in any case.
+        // kube always lets the proxy resolve names.
         Some(("socks5h", rest)) => format!("socks5://{rest}"),
         Some(_) => url.to_owned(),
         None => format!("http://{url}"),
@@ -110,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn environment_names_the_proxy_as_for_kubectl() {
+    fn proxy_variables_work_as_in_kubectl() {
         const FAR: &str = "https://api.example.com:6443";
         for (server, variables, expected) in [
             (FAR, &[][..], None),

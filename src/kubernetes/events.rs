@@ -1,7 +1,8 @@
-//! Events on the API server: one for each text, whatever the name of the resource, and none lost in silence.
+//! Events on the API server: one for each note, for a resource of any name, and with every loss reported.
 //!
-//! kube-runtime's recorder takes two events that differ only in their text for the same one, and counts up the first; and it names
-//! an event after its resource, which leaves a long name no room. Both are done here instead.
+//! The recorder of kube-runtime treats two events that differ only in their note as the same one, and
+//! increments the count of the first. It also names an event after its resource, which leaves no room if the
+//! name is long. This file does both differently.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,24 +18,25 @@ use kube::{Client, Resource};
 use serde_json::json;
 use tracing::{debug, warn};
 
-use super::ask::{ask, ask_for};
+use super::request::{get_opt, with_timeout};
 use crate::api::FIELD_MANAGER;
 use crate::api::ledger::Owner;
 use crate::api::stream_encryption::StreamEncryption;
-use crate::controller::records::{Happening, RecordError};
+use crate::controller::kube_api::{KubeError, ReconcileEvent};
 
-/// The longest note of an event, in bytes: the API server refuses a longer one.
+/// Maximum length of an event's note, in bytes: the API server rejects a longer one.
 const LONGEST_NOTE: usize = 1024;
-/// The longest name of an object.
+/// Maximum length of an object's name.
 const LONGEST_NAME: usize = 253;
-/// For how long a repeated event counts as the same one, as client-go has it.
+/// Time for which a repeated event counts as the same one, as in client-go.
 const SERIES: SignedDuration = SignedDuration::from_mins(6);
 
-/// Publishes events, and remembers those of the last minutes, so that a repeated one is counted instead of added.
+/// Publishes events, and caches those of the last minutes, so that a repeated one increments a count instead
+/// of creating another event.
 pub(super) struct Recorder {
     client: Client,
     published: Mutex<HashMap<u64, Published>>,
-    /// Whether the loss of an event was reported since one last arrived.
+    /// Whether the loss of an event was reported since an event last succeeded.
     loss_reported: AtomicBool,
 }
 
@@ -51,8 +53,13 @@ impl Recorder {
         Self { client, published: Mutex::default(), loss_reported: AtomicBool::new(false) }
     }
 
-    /// Publishes an event. The first loss after one that arrived is reported as a warning, further ones only at debug level.
-    pub(super) async fn publish(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
+    /// Publishes an event. The first loss after a success is logged as a warning, further ones only at debug
+    /// level.
+    pub(super) async fn publish(
+        &self,
+        resource: &Owner,
+        happening: &ReconcileEvent,
+    ) -> Result<(), KubeError> {
         let published = self.try_publish(resource, happening).await;
         let (namespace, name) = (&resource.namespace, &resource.name);
         let (reason, note) = (&happening.reason, &happening.note);
@@ -64,12 +71,12 @@ impl Recorder {
                     "an event was lost; further losses are counted, and reported at debug level only"
                 );
             }
-            Err(error) => debug!(namespace, name, reason, note, %error, "an event was lost"),
+            Err(error) => debug!(namespace, name, reason, note, %error, "event was not published"),
         }
         published
     }
 
-    async fn try_publish(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
+    async fn try_publish(&self, resource: &Owner, happening: &ReconcileEvent) -> Result<(), KubeError> {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &resource.namespace);
         let now = Timestamp::now();
         let key = key(resource, happening);
@@ -81,14 +88,14 @@ impl Recorder {
         if let Some(Published { name, count, .. }) = known {
             let count = count.saturating_add(1);
             let series = json!({"series": {"count": count, "lastObservedTime": MicroTime(now)}});
-            let patched = ask_for(api.patch(&name, &PatchParams::default(), &Patch::Merge(&series))).await?;
+            let patched = get_opt(api.patch(&name, &PatchParams::default(), &Patch::Merge(&series))).await?;
             if patched.is_some() {
                 self.published().insert(key, Published { name, count, last: now });
                 return Ok(());
             }
         }
         let event = event(resource, happening, now);
-        ask(api.create(&PostParams::default(), &event)).await?;
+        with_timeout(api.create(&PostParams::default(), &event)).await?;
         let name = event.metadata.name.unwrap_or_default();
         self.published().insert(key, Published { name, count: 1, last: now });
         Ok(())
@@ -99,15 +106,15 @@ impl Recorder {
     }
 }
 
-/// What makes two events the same one: all that a reader sees of them, the text included.
-fn key(resource: &Owner, happening: &Happening) -> u64 {
+/// Returns the identity of an event: a hash of everything that a reader sees of it, including the note.
+fn key(resource: &Owner, happening: &ReconcileEvent) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&resource.namespace, &resource.name, &resource.uid).hash(&mut hasher);
     (happening.warning, &happening.reason, happening.action, &happening.note).hash(&mut hasher);
     hasher.finish()
 }
 
-fn event(resource: &Owner, happening: &Happening, now: Timestamp) -> Event {
+fn event(resource: &Owner, happening: &ReconcileEvent, now: Timestamp) -> Event {
     let note = &happening.note[..happening.note.floor_char_boundary(LONGEST_NOTE)];
     Event {
         metadata: ObjectMeta {
@@ -134,7 +141,8 @@ fn event(resource: &Owner, happening: &Happening, now: Timestamp) -> Event {
     }
 }
 
-/// The name of an event: that of its resource, cut to leave room, and the time. What is cut must not end with a separator.
+/// Returns the name of an event: that of its resource, shortened to leave room, and the time. A shortened
+/// name must not end with a separator.
 fn name(resource: &str, now: Timestamp) -> String {
     let suffix = format!(".{:x}", now.as_nanosecond());
     let room = LONGEST_NAME.saturating_sub(suffix.len());
@@ -145,14 +153,14 @@ fn name(resource: &str, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::object::can_be_named;
+    use crate::model::object::is_dns_subdomain;
 
     fn owner(name: &str) -> Owner {
         Owner { namespace: "data".to_owned(), name: name.to_owned(), uid: "uid-1".to_owned() }
     }
 
-    fn happening(note: &str) -> Happening {
-        Happening {
+    fn happening(note: &str) -> ReconcileEvent {
+        ReconcileEvent {
             warning: true,
             reason: "SpecInvalid".to_owned(),
             action: "Reconcile",
@@ -162,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn event_note_is_cut_to_its_limit_in_any_language() {
+    fn event_note_is_truncated_at_a_character_boundary() {
         for (note, kept) in [
             ("short".to_owned(), "short".to_owned()),
             ("ü".repeat(1000), "ü".repeat(512)),
@@ -179,7 +187,7 @@ mod tests {
     fn event_name_is_valid_for_every_length_of_resource_name() {
         let now: Timestamp = "2026-11-26T02:00:00.123456789Z".parse().unwrap();
         for length in 1..=253 {
-            // A separator at the place where the name may be cut; no name begins with one.
+            // A separator at the position where the name may be cut; no name begins with one.
             let separators: &[&str] = if length == 1 { &[""] } else { &["", "-", "."] };
             for separator in separators {
                 let text: String = "a".repeat(length);
@@ -188,14 +196,14 @@ mod tests {
                 let resource = &resource[..resource.len().min(253)];
                 let event = event(&owner(resource), &happening("note"), now);
                 let name = event.metadata.name.unwrap();
-                assert!(can_be_named(&name), "{length}: {name}");
+                assert!(is_dns_subdomain(&name), "{length}: {name}");
                 assert_eq!(event.regarding.unwrap().name.as_deref(), Some(resource));
             }
         }
     }
 
     #[test]
-    fn another_text_is_another_event() {
+    fn different_note_is_a_different_event() {
         let of = |note: &str| key(&owner("orders"), &happening(note));
         assert_ne!(of("encrypted with key/2222"), of("encrypted with key/4444"));
         assert_eq!(of("encrypted with key/2222"), of("encrypted with key/2222"));

@@ -1,57 +1,61 @@
-//! Policies: those that select a namespace, live, and word of their changes. Reads only; administrators write them.
+//! Policies: those that select a namespace, live, and a watch of their changes. This module only reads;
+//! administrators write policies.
 //!
-//! A policy or a selector that cannot be understood allows nothing, and the others hold.
+//! An invalid policy or selector allows nothing; the other policies stay in effect.
 
 use std::collections::BTreeMap;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use tracing::{info, warn};
 
-use super::ask::{ask, ask_for};
+use super::generations::Generations;
 use super::presence::Presence;
+use super::request::{get_opt, with_timeout};
 use super::trimmed::Trimmed;
 use super::watches;
 use crate::api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
-use crate::controller::records::RecordError;
+use crate::controller::kube_api::KubeError;
 
-/// The policies that select `namespace`, and `default` if it does.
+/// Returns the policies that select `namespace`, and `default` if it does.
 pub(super) async fn of(
     client: &Client,
     default: Option<&StreamEncryptionPolicySpec>,
     namespace: &str,
-) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
     let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(client.clone());
-    // Where the kind is not installed, nobody has written a policy.
-    let stored = ask_for(api.list(&ListParams::default())).await?.map(|list| list.items).unwrap_or_default();
+    // If the kind is not installed, there is no policy.
+    let stored = get_opt(api.list(&ListParams::default())).await?.map(|list| list.items).unwrap_or_default();
     let stored = stored.into_iter().filter_map(|policy| match policy.0 {
         Ok(policy) => Some(policy.spec),
         Err(invalid) => {
             let name = invalid.metadata.name;
-            warn!(policy = name, error = %invalid.error, "a policy cannot be read, and it allows nothing");
+            warn!(policy = name, error = %invalid.error, "invalid policy, allowing nothing");
             None
         }
     });
     let mut policies: Vec<_> = default.cloned().into_iter().chain(stored).collect();
-    if policies.iter().any(|policy| !policy.namespaces.is_everything()) {
+    if policies.iter().any(|policy| !policy.namespace_selector.is_everything()) {
         let labels = labels(client, namespace).await?;
-        policies.retain(|policy| selects(&policy.namespaces, &labels));
+        policies.retain(|policy| selects(&policy.namespace_selector, &labels));
     }
     Ok(policies)
 }
 
-async fn labels(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>, RecordError> {
+async fn labels(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>, KubeError> {
     let api: Api<Namespace> = Api::all(client.clone());
-    Ok(ask(api.get_metadata(namespace)).await?.metadata.labels.unwrap_or_default())
+    Ok(with_timeout(api.get_metadata(namespace)).await?.metadata.labels.unwrap_or_default())
 }
 
-fn selects(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> bool {
+/// Returns whether a policy's selector selects a namespace with these labels, or the error in the selector.
+pub fn is_selected(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> Result<bool, String> {
     let expressions = selector.match_expressions.iter().map(|condition| LabelSelectorRequirement {
         key: condition.key.clone(),
         operator: condition.operator.as_str().to_owned(),
@@ -61,53 +65,90 @@ fn selects(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> b
         match_labels: Some(selector.match_labels.clone()),
         match_expressions: Some(expressions.collect()),
     };
-    match Selector::try_from(selector) {
-        Ok(selector) => selector.matches(labels),
-        Err(error) => {
-            warn!(%error, "the namespaces of a policy cannot be read, and it allows nothing");
-            false
-        }
-    }
+    let selector = Selector::try_from(selector).map_err(|error| error.to_string())?;
+    Ok(selector.matches(labels))
 }
 
-/// Word of every policy that appears, changes or goes, for ever; a broken watch is begun `again`. Logs a warning when no policy
-/// allows anything: when there is none in the cluster, and no default policy.
-pub fn changes(
+fn selects(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> bool {
+    is_selected(selector, labels).unwrap_or_else(|error| {
+        warn!(error, "invalid namespaceSelector of a policy, allowing nothing");
+        false
+    })
+}
+
+/// A policy, which may be invalid: one such object must not stop the watch of the others.
+pub type GuardedPolicy = DeserializeGuard<StreamEncryptionPolicy>;
+
+/// A namespace, of which only the name and the labels are kept.
+pub type NamespaceLabels = PartialObjectMeta<Namespace>;
+
+/// Returns every event of the policies. The stream never ends; `again` is the backoff for a failed watch.
+pub fn events(
     client: Client,
-    has_default: bool,
     again: impl Backoff + 'static,
+) -> impl Stream<Item = watcher::Result<Event<GuardedPolicy>>> + Send + 'static {
+    let api: Api<Trimmed<GuardedPolicy>> = Api::all(client);
+    watcher(api, watches::config()).map_ok(watches::untrimmed).backoff(again)
+}
+
+/// Returns a stream with an item whenever the permissions of namespaces may have changed: a policy appeared,
+/// its spec changed, or it was deleted. A new status is no such change. Logs a warning if no policy allows
+/// anything: there is none in the cluster, and no default policy.
+pub fn spec_changes(
+    events: impl Stream<Item = watcher::Result<Event<GuardedPolicy>>> + Send + 'static,
+    has_default: bool,
 ) -> impl Stream<Item = ()> + Send + 'static {
-    let api: Api<Trimmed<PartialObjectMeta<StreamEncryptionPolicy>>> = Api::all(client);
     let mut presence = Presence::default();
-    let events = watcher(api, watches::config()).backoff(again).inspect_ok(move |event| {
-        match presence.observe(event) {
-            Some(true) => info!("there is a StreamEncryptionPolicy"),
-            Some(false) if has_default => info!("there is no StreamEncryptionPolicy but the default policy"),
+    let mut generations = Generations::default();
+    events.filter_map(move |event| {
+        let Ok(event) = event else { return std::future::ready(None) };
+        match presence.observe(&event) {
+            Some(true) => info!("found a StreamEncryptionPolicy"),
+            Some(false) if has_default => info!("found no StreamEncryptionPolicy, using the default policy"),
             Some(false) => warn!(
                 "no StreamEncryptionPolicy exists and no default policy is set: every stream is NotPermitted and nothing is \
                  called; create a policy, for example config/policies/own-account.yaml"
             ),
             None => {}
         }
-    });
-    events.touched_objects().filter_map(async |touched| touched.ok().map(drop))
+        std::future::ready(generations.changed(&event).then_some(()))
+    })
 }
 
-/// The name of every namespace that appears, changes or goes, for ever: its labels say which policies select it. Logs a warning
-/// when the only watched namespace does not exist.
-pub fn namespace_changes(
+/// Returns every event of the namespaces, or of the only watched one, without all metadata but the labels. The
+/// stream never ends.
+pub fn namespace_events(
     client: Client,
     namespace: Option<&str>,
     again: impl Backoff + 'static,
-) -> impl Stream<Item = String> + Send + 'static {
-    let api: Api<Trimmed<PartialObjectMeta<Namespace>>> = Api::all(client);
-    let only = namespace.map(str::to_owned);
-    let config = match &only {
+) -> impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static {
+    let api: Api<NamespaceLabels> = Api::all(client);
+    let config = match namespace {
         Some(name) => watches::config().fields(&format!("metadata.name={name}")),
         None => watches::config(),
     };
+    watcher(api, config).backoff(again).modify(|namespace| {
+        let kept = std::mem::take(&mut namespace.metadata);
+        namespace.metadata = ObjectMeta {
+            name: kept.name,
+            uid: kept.uid,
+            resource_version: kept.resource_version,
+            labels: kept.labels,
+            ..ObjectMeta::default()
+        };
+    })
+}
+
+/// Returns a stream of the name of every namespace that appears, changes or is deleted: its labels determine
+/// which policies select it. The stream never ends. Logs a warning if the only watched namespace does not
+/// exist.
+pub fn namespace_changes(
+    events: impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static,
+    namespace: Option<&str>,
+) -> impl Stream<Item = String> + Send + 'static {
+    let only = namespace.map(str::to_owned);
     let mut presence = Presence::default();
-    let events = watcher(api, config).backoff(again).inspect_ok(move |event| {
+    let events = events.inspect_ok(move |event| {
         let Some(namespace) = &only else { return };
         match presence.observe(event) {
             Some(true) => info!(namespace, "the watched namespace exists"),
@@ -118,7 +159,7 @@ pub fn namespace_changes(
             None => {}
         }
     });
-    events.touched_objects().filter_map(async |touched| touched.ok()?.0.metadata.name)
+    events.touched_objects().filter_map(async |touched| touched.ok()?.metadata.name)
 }
 
 #[cfg(test)]
@@ -128,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_selector_selects_the_namespaces_of_which_all_that_it_says_is_true() {
+    fn selector_requires_all_labels_and_expressions() {
         let labels = BTreeMap::from([("team".to_owned(), "data".to_owned())]);
         for (selector, selected) in [
             (json!({}), true),

@@ -1,20 +1,20 @@
-//! Whether there is any object of a watch: told when its first list is complete, and whenever that changes.
+//! Presence of any object in a watch: reported when the first list is complete, and whenever it changes.
 
 use std::collections::HashSet;
 
 use kube::Resource;
 use kube::runtime::watcher::Event;
 
-/// The objects that a watch has shown.
+/// The objects that a watch has returned.
 #[derive(Default)]
 pub(super) struct Presence {
     uids: HashSet<String>,
-    /// Whether there was any when it was last told; `None` before the first list is complete.
+    /// The presence that was reported last; `None` before the first list is complete.
     any: Option<bool>,
 }
 
 impl Presence {
-    /// Counts an event; returns whether there is any object now, if that is news.
+    /// Processes an event. Returns whether there is any object now, if that has changed.
     pub(super) fn observe<K: Resource>(&mut self, event: &Event<K>) -> Option<bool> {
         let uid = |object: &K| object.meta().uid.clone().unwrap_or_default();
         match event {
@@ -68,7 +68,7 @@ mod tests {
             (Event::Init, None),
             (Event::InitApply(object("c")), None),
             (Event::InitDone, Some(true)),
-            // A deletion that no event told of.
+            // A deletion for which no event arrived.
             (Event::Init, None),
             (Event::InitDone, Some(false)),
         ] {

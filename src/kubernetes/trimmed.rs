@@ -1,7 +1,7 @@
-//! An object as it is read from the API server, without the parts that the operator never uses.
+//! Objects as read from the API server, without the parts that the operator never uses.
 //!
-//! Users may write about 1.5 MB of labels, annotations and managed fields to each object. They are skipped while the JSON is
-//! parsed: nothing of them is ever allocated.
+//! Users may write about 1.5 MB of labels, annotations and managed fields to each object. They are skipped
+//! while the JSON is parsed: no memory is ever allocated for them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,14 +15,15 @@ use serde_json::{Map, Value};
 
 use crate::api::GROUP;
 
-/// Characters of an annotation's value that are kept. The operator compares no more of them.
+/// Maximum number of characters of an annotation's value. The operator compares no more of them.
 const LONGEST_VALUE: usize = 256;
 
-/// An object without labels and foreign annotations, and of its managed fields only who wrote the status.
+/// An object without labels and foreign annotations; of its managed fields only the writers of the status
+/// remain.
 #[derive(Clone, Debug)]
 pub(super) struct Trimmed<K>(pub(super) K);
 
-/// An object before it is given its type.
+/// An object before its conversion to a type.
 #[derive(Deserialize)]
 struct Object {
     #[serde(default)]
@@ -57,7 +58,7 @@ struct Metadata {
     managed_fields: Option<StatusManagers>,
 }
 
-/// Who wrote the status, and when; not which fields.
+/// The writers of the status and the times of their writes, without the fields.
 #[derive(Default, Serialize)]
 struct StatusManagers(Vec<Manager>);
 
@@ -221,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn trimmed_object_of_null_members_is_read() {
+    fn trimmed_object_accepts_null_members() {
         let mut object = object();
         for member in ["annotations", "finalizers", "labels", "managedFields", "deletionTimestamp"] {
             object["metadata"][member] = Value::Null;

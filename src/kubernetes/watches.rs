@@ -1,5 +1,5 @@
-//! The watch of the resources, and how every watch is kept small: one tenant's large objects must not use up the memory of an
-//! operator that serves all of them.
+//! The watch of the resources, and the configuration that keeps every watch small: one tenant's large objects
+//! must not use up the memory of an operator that serves all of them.
 
 use futures_util::{Stream, TryStreamExt as _};
 use kube::Client;
@@ -12,28 +12,33 @@ use super::trimmed::Trimmed;
 use crate::api::stream_encryption::StreamEncryption;
 use crate::telemetry::error_chain;
 
-/// Objects in one answer of a list. A page is in memory twice as text, and each object may have 1.5 MB.
+/// Number of objects in one page of a list. A page is in memory twice as text, and each object may have 1.5
+/// MB.
 const PAGE_SIZE: u32 = 10;
 
-/// How objects are listed and watched that others may write.
+/// Returns the configuration of lists and watches of objects that users may write.
 pub(super) fn config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE_SIZE)
 }
 
-/// Every event of the resources in one namespace, or in all: their spec, the facts of their status, and who they are.
+/// A resource, which may be invalid: one such object must not stop the watch of the others.
+pub type Guarded = DeserializeGuard<StreamEncryption>;
+
+/// Returns every event of the resources in one namespace, or in all: with their spec, the values of their
+/// status, and their identity.
 pub fn resources(
     client: Client,
     namespace: Option<&str>,
-) -> impl Stream<Item = watcher::Result<Event<DeserializeGuard<StreamEncryption>>>> + Send + 'static {
-    let api: Api<Trimmed<DeserializeGuard<StreamEncryption>>> = match namespace {
+) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static {
+    let api: Api<Trimmed<Guarded>> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
     watch(api, config()).map_ok(untrimmed).modify(drop_words)
 }
 
-/// The same event of the object inside.
-fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
+/// Returns the same event with the object inside.
+pub(super) fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
     match event {
         Event::Apply(object) => Event::Apply(object.0),
         Event::Delete(object) => Event::Delete(object.0),
@@ -43,8 +48,8 @@ fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
     }
 }
 
-/// Drops the words that only people read, and the metadata that each visit reads anew.
-fn drop_words(resource: &mut DeserializeGuard<StreamEncryption>) {
+/// Drops the texts that only people read, and the metadata that each reconciliation reads again.
+fn drop_words(resource: &mut Guarded) {
     let metadata = match &mut resource.0 {
         Ok(resource) => {
             if let Some(status) = &mut resource.status {
@@ -70,7 +75,7 @@ pub fn explain(error: &watcher::Error) -> String {
         other => return format!("no answer: {}", error_chain(other)),
     };
     match status.code {
-        // The answer to a path that the API server does not know is no Status.
+        // If the path does not exist, the response of the API server is no Status.
         404 => "the definitions are not installed; run `stream-encryption-operator crd | kubectl apply --server-side -f -`".to_owned(),
         401 => format!("the API server does not accept the operator's credentials: {}", status.message),
         403 => format!("the operator has no permission: {}", status.message),

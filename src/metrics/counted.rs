@@ -1,4 +1,5 @@
-//! The two ports, counted: they hand on every request as it is, and count what came of looks, calls and transitions.
+//! The two ports, counted: they forward every request unchanged, and count the outcomes of Describes, calls
+//! and transitions.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -7,52 +8,57 @@ use super::Metrics;
 use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::aws::{Identity, Signer, Streams, Urgency};
-use crate::controller::records::{ENCRYPTION_LEFT_ON, Happening, RecordError, Records, ReferencedKey};
-use crate::model::fault::Fault;
-use crate::model::key::{Key, KeyFacts, KeyName};
-use crate::model::observation::Look;
+use crate::aws::{Identity, Priority, Signer, StreamApi};
+use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent, ReferencedKey};
+use crate::model::aws_error::AwsError;
+use crate::model::key::{Key, KeyMetadata, KeyName};
+use crate::model::observation::StreamDescription;
 use crate::model::principal::Principal;
 use crate::model::stream::StreamArn;
 
-/// A port that is counted.
+/// A port whose requests are counted.
 pub struct Counted<P> {
     port: P,
     metrics: Metrics,
 }
 
 impl<P> Counted<P> {
-    /// `port`, counted in `metrics`.
+    /// Wraps `port`, and counts in `metrics`.
     #[must_use]
     pub fn new(port: P, metrics: Metrics) -> Self {
         Self { port, metrics }
     }
 
-    /// The port itself.
+    /// Returns the port itself.
     #[must_use]
     pub fn port(&self) -> &P {
         &self.port
     }
 
-    fn call(&self, stream: &StreamArn, action: Action, outcome: Result<(), Fault>) -> Result<(), Fault> {
+    fn call(
+        &self,
+        stream: &StreamArn,
+        action: Action,
+        outcome: Result<(), AwsError>,
+    ) -> Result<(), AwsError> {
         let class = outcome.as_ref().copied().map_err(|fault| fault.class);
         self.metrics.call(stream.service, action, class);
         outcome
     }
 }
 
-impl<P: Streams> Streams for Counted<P> {
-    async fn answers(&self) -> Result<(), Fault> {
-        self.port.answers().await
+impl<P: StreamApi> StreamApi for Counted<P> {
+    async fn verify_clock(&self) -> Result<(), AwsError> {
+        self.port.verify_clock().await
     }
 
-    async fn look(
+    async fn describe_stream(
         &self,
         stream: &StreamArn,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Option<(Look, Signer)>, Fault> {
-        let look = self.port.look(stream, by, urgency).await;
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        let look = self.port.describe_stream(stream, principal, priority).await;
         self.metrics.look(stream.service, look.is_ok());
         look
     }
@@ -61,11 +67,11 @@ impl<P: Streams> Streams for Counted<P> {
         &self,
         stream: &StreamArn,
         key: &Key,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), Fault> {
-        let outcome = self.port.start(stream, key, by, signer, reserved).await;
+    ) -> Result<(), AwsError> {
+        let outcome = self.port.start(stream, key, principal, signer, reserved).await;
         self.call(stream, Action::Start, outcome)
     }
 
@@ -73,79 +79,85 @@ impl<P: Streams> Streams for Counted<P> {
         &self,
         stream: &StreamArn,
         in_force: Option<&Key>,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), Fault> {
-        let outcome = self.port.stop(stream, in_force, by, signer, reserved).await;
+    ) -> Result<(), AwsError> {
+        let outcome = self.port.stop(stream, in_force, principal, signer, reserved).await;
         self.call(stream, Action::Stop, outcome)
     }
 
-    async fn identity(&self) -> Result<Identity, Fault> {
+    async fn identity(&self) -> Result<Identity, AwsError> {
         self.port.identity().await
     }
 
-    async fn key(
+    async fn describe_key(
         &self,
         stream: &StreamArn,
         name: &KeyName,
-        by: &Principal,
-        urgency: Urgency,
-    ) -> Result<Option<KeyFacts>, Fault> {
-        self.port.key(stream, name, by, urgency).await
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
+        self.port.describe_key(stream, name, principal, priority).await
     }
 
-    async fn turn(&self, stream: &StreamArn, action: Action, by: &Principal, signer: &Signer) -> bool {
-        self.port.turn(stream, action, by, signer).await
+    async fn acquire_permit(
+        &self,
+        stream: &StreamArn,
+        action: Action,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> bool {
+        self.port.acquire_permit(stream, action, principal, signer).await
     }
 
     async fn put_record(
         &self,
         stream: &StreamArn,
         record: &str,
-        by: &Principal,
+        principal: &Principal,
         signer: &Signer,
-    ) -> Result<bool, Fault> {
-        self.port.put_record(stream, record, by, signer).await
+    ) -> Result<bool, AwsError> {
+        self.port.put_record(stream, record, principal, signer).await
     }
 }
 
-impl<P: Records> Records for Counted<P> {
-    async fn tell(&self, resource: &Owner, happening: &Happening) -> Result<(), RecordError> {
-        if let Some((service, after)) = happening.encrypted_after {
+impl<P: KubeApi> KubeApi for Counted<P> {
+    async fn publish_event(&self, resource: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {
+        if let Some((service, after)) = event.encrypted_after {
             self.metrics.encrypted(service, after);
         }
-        if happening.reason == ENCRYPTION_LEFT_ON {
+        if event.reason == ENCRYPTION_LEFT_ON {
             self.metrics.encryption_left_on();
         }
-        let published = self.port.tell(resource, happening).await;
+        let published = self.port.publish_event(resource, event).await;
         if published.is_err() {
             self.metrics.event_lost();
         }
         published
     }
 
-    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {
+    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, KubeError> {
         self.port.resource(namespace, name).await
     }
 
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, RecordError> {
+    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
         self.port.ledger(name).await
     }
 
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, RecordError> {
+    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
         self.port.ledgers().await
     }
 
-    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, RecordError> {
+    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
         self.port.create_ledger(name, spec).await
     }
 
-    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, RecordError> {
+    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
         self.port.replace_ledger(ledger).await
     }
 
-    async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), RecordError> {
+    async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), KubeError> {
         self.port.delete_ledger(ledger).await
     }
 
@@ -153,15 +165,15 @@ impl<P: Records> Records for Counted<P> {
         &self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), RecordError> {
+    ) -> Result<(), KubeError> {
         self.port.write_status(read, status).await
     }
 
-    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
+    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
         self.port.set_finalizer(resource, present).await
     }
 
-    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         self.port.policies(namespace).await
     }
 
@@ -169,7 +181,7 @@ impl<P: Records> Records for Counted<P> {
         &self,
         namespace: &str,
         reference: &KeyObjectReference,
-    ) -> Result<ReferencedKey, RecordError> {
+    ) -> Result<ReferencedKey, KubeError> {
         self.port.referenced_key(namespace, reference).await
     }
 }

@@ -1,4 +1,4 @@
-//! What is counted, and that the page of metrics tells of just that.
+//! The counted values, and the page of metrics, which must list exactly these.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use serde_json::json;
 use super::*;
 use crate::api::ledger::Owner;
 use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::Urgency;
-use crate::controller::records::{Happening, Records as _};
+use crate::aws::Priority;
+use crate::controller::kube_api::{KubeApi as _, ReconcileEvent};
 use crate::kubernetes::Cluster;
 
 fn at(time: &str) -> Timestamp {
@@ -27,25 +27,25 @@ fn stream(service: &str) -> serde_json::Value {
     json!({"arn": "arn", "service": service, "account": "1", "region": "r", "name": "n"})
 }
 
-/// The lines that begin with `name`.
+/// Returns the lines that begin with `name`.
 fn lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     text.lines().filter(|line| line.starts_with(name)).collect()
 }
 
 #[test]
-fn what_happens_is_counted_by_service_and_outcome() {
+fn requests_are_counted_by_service_and_outcome() {
     let metrics = Metrics::default();
     metrics.look(Service::Firehose, true);
     metrics.look(Service::Firehose, true);
     metrics.look(Service::Kinesis, false);
     metrics.call(Service::Firehose, Action::Start, Ok(()));
-    metrics.call(Service::Kinesis, Action::Stop, Err(Class::LimitReached));
-    metrics.reconciled(Ended::conflict, Duration::from_millis(20));
-    let text = metrics.told(&Moment::default());
+    metrics.call(Service::Kinesis, Action::Stop, Err(ErrorKind::LimitReached));
+    metrics.reconciled(ReconcileResult::conflict, Duration::from_millis(20));
+    let text = metrics.encode(&ScrapeInput::default());
     for line in [
-        "stream_encryption_looks_total{aws_service=\"Firehose\",outcome=\"answered\"} 2",
-        "stream_encryption_looks_total{aws_service=\"Firehose\",outcome=\"failed\"} 0",
-        "stream_encryption_looks_total{aws_service=\"Kinesis\",outcome=\"failed\"} 1",
+        "stream_encryption_describe_requests_total{aws_service=\"Firehose\",outcome=\"answered\"} 2",
+        "stream_encryption_describe_requests_total{aws_service=\"Firehose\",outcome=\"failed\"} 0",
+        "stream_encryption_describe_requests_total{aws_service=\"Kinesis\",outcome=\"failed\"} 1",
         "stream_encryption_calls_total{aws_service=\"Firehose\",action=\"Start\",outcome=\"Accepted\"} 1",
         "stream_encryption_calls_total{aws_service=\"Kinesis\",action=\"Stop\",outcome=\"LimitReached\"} 1",
         "stream_encryption_reconciles_total{result=\"conflict\"} 1",
@@ -59,12 +59,12 @@ fn what_happens_is_counted_by_service_and_outcome() {
 }
 
 #[test]
-fn the_time_in_plain_text_is_told_once_it_has_ended() {
+fn time_to_encrypted_is_recorded_and_never_negative() {
     let metrics = Metrics::default();
     metrics.encrypted(Service::Kinesis, SignedDuration::from_secs(45));
-    // A clock that was set back makes no negative time.
+    // A clock that was set back yields no negative time.
     metrics.encrypted(Service::Kinesis, SignedDuration::from_secs(-5));
-    let text = metrics.told(&Moment::default());
+    let text = metrics.encode(&ScrapeInput::default());
     let name = "stream_encryption_time_to_encrypted_seconds";
     for line in [
         "count{aws_service=\"Kinesis\"} 2",
@@ -76,14 +76,14 @@ fn the_time_in_plain_text_is_told_once_it_has_ended() {
 }
 
 #[test]
-fn a_replica_without_the_resources_tells_nothing_of_them() {
-    let text = Metrics::default().told(&Moment::default());
-    for name in ["streams", "resources", "lowest_calls_left", "plain_text_streams", "unusable_keys"] {
+fn replica_without_resources_reports_no_fleet_gauges() {
+    let text = Metrics::default().encode(&ScrapeInput::default());
+    for name in ["streams", "resources", "lowest_calls_left", "plaintext_streams", "unusable_keys"] {
         assert!(!text.contains(&format!("stream_encryption_{name}")), "{name}");
     }
 }
 
-/// A resource that is to be encrypted, or not.
+/// Returns a resource with this desired encryption and this status.
 fn resource(encryption: &str, status: &serde_json::Value) -> StreamEncryption {
     let resource = json!({
         "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": {"name": "n"},
@@ -92,18 +92,18 @@ fn resource(encryption: &str, status: &serde_json::Value) -> StreamEncryption {
     serde_json::from_value(resource).unwrap()
 }
 
-/// Its records have been in plain text since.
+/// Returns a resource whose records have been in plaintext since `since`.
 fn plain(encryption: &str, since: &str) -> StreamEncryption {
     let status = json!({
         "encryptionStatus": "DISABLED", "stream": stream("Kinesis"), "calls": {"used": 18, "limit": 20},
-        "plainTextSince": since, "lastDescribeTime": since,
+        "plaintextSinceTime": since, "lastDescribeTime": since,
         "conditions": [condition("Ready", "False", "KeyDisabled"), condition("KeyUsable", "False", "KeyDisabled")],
     });
     resource(encryption, &status)
 }
 
 #[test]
-fn the_resources_are_counted_by_what_their_statuses_say() {
+fn resources_are_counted_by_their_status() {
     let encrypted = json!({
         "encryptionStatus": "ENABLED", "stream": stream("Firehose"), "calls": {"used": 1, "limit": 20},
         "conditions": [condition("Ready", "True", "Encrypted"), condition("KeyUsable", "True", "KeyEnabled")],
@@ -117,38 +117,39 @@ fn the_resources_are_counted_by_what_their_statuses_say() {
     let unvisited = resource("Enabled", &json!(null));
     let (older, newer) = (plain("Enabled", "2026-01-01T00:00:00Z"), plain("Enabled", "2026-01-01T00:30:00Z"));
     let all = [Some(&encrypted), Some(&lost), Some(&older), Some(&newer), Some(&unvisited), None];
-    let census = Census::of(all, at("2026-01-01T01:00:00Z"));
-    let waiting = vec![(Urgency::Call, 0), (Urgency::Drift, 7)];
-    let text = Metrics::default().told(&Moment { pacer_waiting: waiting, census: Some(census) });
+    let fleet = FleetSnapshot::of(all, at("2026-01-01T01:00:00Z"));
+    let waiting = vec![(Priority::Call, 0), (Priority::Drift, 7)];
+    let text = Metrics::default().encode(&ScrapeInput { rate_limiter_waiting: waiting, fleet: Some(fleet) });
     for line in [
         "stream_encryption_streams{aws_service=\"Firehose\",status=\"ENABLED\"} 2",
         "stream_encryption_streams{aws_service=\"Kinesis\",status=\"DISABLED\"} 2",
         "stream_encryption_resources{reason=\"KeyDisabled\"} 2",
         "stream_encryption_resources{reason=\"UNKNOWN\"} 2",
         "stream_encryption_lowest_calls_left 2",
-        "stream_encryption_plain_text_streams 2",
-        "stream_encryption_longest_plain_text_seconds 3600.0",
+        "stream_encryption_plaintext_streams 2",
+        "stream_encryption_longest_plaintext_seconds 3600.0",
         "stream_encryption_unusable_keys{key=\"active\"} 1",
         "stream_encryption_unusable_keys{key=\"desired\"} 2",
         "stream_encryption_oldest_describe_age_seconds 3600.0",
-        "stream_encryption_pacer_waiting{urgency=\"drift\"} 7",
+        "stream_encryption_rate_limiter_waiting{priority=\"drift\"} 7",
     ] {
         assert!(text.lines().any(|other| other == line), "{line} is not in\n{text}");
     }
 }
 
 #[test]
-fn plain_text_that_is_asked_for_is_nothing_to_wait_for() {
-    let census = Census::of([Some(&plain("Disabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
-    let text = Metrics::default().told(&Moment { census: Some(census), ..Moment::default() });
+fn requested_plaintext_is_not_counted() {
+    let fleet =
+        FleetSnapshot::of([Some(&plain("Disabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
+    let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     assert_eq!(
-        lines(&text, "stream_encryption_longest_plain_text_seconds"),
-        ["stream_encryption_longest_plain_text_seconds 0.0"]
+        lines(&text, "stream_encryption_longest_plaintext_seconds"),
+        ["stream_encryption_longest_plaintext_seconds 0.0"]
     );
 }
 
 #[test]
-fn oldest_describe_leaves_out_streams_that_are_not_described() {
+fn oldest_describe_ignores_streams_not_described() {
     let resource_with = |reason: &str, described: &str| {
         let conditions = [condition("Ready", "True", reason)];
         resource("Enabled", &json!({"lastDescribeTime": described, "conditions": conditions}))
@@ -156,22 +157,23 @@ fn oldest_describe_leaves_out_streams_that_are_not_described() {
     let suspended = resource_with("Suspended", "2025-01-01T00:00:00Z");
     let refused = resource_with("NotPermitted", "2025-01-01T00:00:00Z");
     let described = resource_with("AwsUnreachable", "2026-01-01T00:50:00Z");
-    let census = Census::of([Some(&suspended), Some(&refused), Some(&described)], at("2026-01-01T01:00:00Z"));
-    let text = Metrics::default().told(&Moment { census: Some(census), ..Moment::default() });
+    let fleet =
+        FleetSnapshot::of([Some(&suspended), Some(&refused), Some(&described)], at("2026-01-01T01:00:00Z"));
+    let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     let name = "stream_encryption_oldest_describe_age_seconds";
     assert_eq!(lines(&text, name), [format!("{name} 600.0")]);
     assert!(text.contains("stream_encryption_resources{reason=\"Suspended\"} 1"));
 }
 
 #[test]
-fn where_no_stream_has_a_budget_no_lowest_one_is_made_up() {
-    let census = Census::of([None], at("2026-01-01T01:00:00Z"));
-    let text = Metrics::default().told(&Moment { census: Some(census), ..Moment::default() });
+fn lowest_calls_left_is_absent_without_any_budget() {
+    let fleet = FleetSnapshot::of([None], at("2026-01-01T01:00:00Z"));
+    let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     assert!(!text.contains("lowest_calls_left"));
-    assert!(text.contains("\nstream_encryption_plain_text_streams 0\n"));
+    assert!(text.contains("\nstream_encryption_plaintext_streams 0\n"));
 }
 
-/// The cells of the table whose lines begin so.
+/// Returns the cells of the table rows that begin with `beginning`.
 fn documented(beginning: &str) -> Vec<Vec<&'static str>> {
     let page = include_str!("../../docs/metrics.md");
     let lines = page.lines().filter(|line| line.starts_with(beginning));
@@ -186,11 +188,12 @@ fn words(cell: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_page_of_metrics_has_what_is_told_with_its_type_and_labels_and_nothing_else() {
+fn documented_metrics_match_the_code() {
     let everything =
-        Census::of([Some(&plain("Enabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
-    let waiting = vec![(Urgency::Call, 0)];
-    let text = Metrics::default().told(&Moment { pacer_waiting: waiting, census: Some(everything) });
+        FleetSnapshot::of([Some(&plain("Enabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
+    let waiting = vec![(Priority::Call, 0)];
+    let text =
+        Metrics::default().encode(&ScrapeInput { rate_limiter_waiting: waiting, fleet: Some(everything) });
     let told: BTreeMap<String, (String, BTreeSet<String>)> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
@@ -215,8 +218,8 @@ fn the_page_of_metrics_has_what_is_told_with_its_type_and_labels_and_nothing_els
 }
 
 #[test]
-fn the_page_of_metrics_has_every_outcome_of_a_call() {
-    let text = Metrics::default().told(&Moment::default());
+fn documented_call_outcomes_match_the_code() {
+    let text = Metrics::default().encode(&ScrapeInput::default());
     let told: BTreeSet<&str> = lines(&text, "stream_encryption_calls_total")
         .into_iter()
         .map(|line| line.split("outcome=\"").nth(1).unwrap().split('"').next().unwrap())
@@ -230,26 +233,26 @@ fn the_page_of_metrics_has_every_outcome_of_a_call() {
 
 #[tokio::test]
 async fn lost_event_is_counted() {
-    // Nothing listens there, so no event arrives.
+    // Nothing listens at this address, so no event arrives.
     let mut config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
     config.default_retry = false;
     let metrics = Metrics::default();
     let cluster = Cluster::new(kube::Client::try_from(config).unwrap(), "operator", None);
     let records = Counted::new(cluster, metrics.clone());
     let of = Owner { namespace: "data".to_owned(), name: "orders".to_owned(), uid: "1".to_owned() };
-    let happening = Happening {
+    let happening = ReconcileEvent {
         warning: true,
         reason: "KeyDisabled".to_owned(),
         action: "Reconcile",
         note: "The key is disabled.".to_owned(),
         encrypted_after: None,
     };
-    let count = || metrics.told(&Moment::default());
+    let count = || metrics.encode(&ScrapeInput::default());
     assert_eq!(
         lines(&count(), "stream_encryption_events_lost_total"),
         ["stream_encryption_events_lost_total 0"]
     );
-    assert!(records.tell(&of, &happening).await.is_err());
+    assert!(records.publish_event(&of, &happening).await.is_err());
     assert_eq!(
         lines(&count(), "stream_encryption_events_lost_total"),
         ["stream_encryption_events_lost_total 1"]

@@ -1,11 +1,12 @@
-//! How long to wait: after attempts that did not succeed, and between looks at what does not change.
+//! Wait times: after attempts without success, and between two Describe requests while the state does not
+//! change.
 //!
-//! Attempts are counted in the ledger, so a restart forgets nothing. Doubling from 5 minutes to 6 hours makes at most
-//! 10 attempts in 24 hours, which leaves the rest of the budget to changes that a person asks for.
+//! Attempts are counted in the ledger, so a restart does not reset them. Doubling from 5 minutes to 6 hours
+//! allows at most 10 attempts in 24 hours (13 if each is refused for a temporary cause), which leaves the rest of the budget to changes that users request.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::fault::Class;
+use super::aws_error::ErrorKind;
 use crate::api::condition::Reason;
 
 /// The wait after the first attempt.
@@ -13,30 +14,32 @@ pub const FIRST: SignedDuration = SignedDuration::from_mins(5);
 /// The longest wait between attempts.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(6);
 
-/// How long to wait after attempt number `count` (from 1).
+/// Returns the wait after attempt number `count` (from 1).
 #[must_use]
 pub fn after_attempt(count: u32) -> SignedDuration {
     doubled(FIRST, count)
 }
 
-/// How long to wait after attempt number `count` was refused with `class`.
+/// Returns the wait after attempt number `count` was refused with `class`.
 #[must_use]
-pub fn after_refusal(count: u32, class: Class) -> SignedDuration {
+pub fn after_refusal(count: u32, class: ErrorKind) -> SignedDuration {
     match class {
-        // Somebody else is changing the stream, everybody calls at once, or other credentials come: that is over soon.
-        Class::Throttled
-        | Class::InUse
-        | Class::Transient
-        | Class::NoCredentials
-        | Class::CredentialsRejected => doubled(SignedDuration::from_secs(30), count),
-        // Others used the calls up. When they run free cannot be known, and asking may cost one.
-        Class::LimitReached => doubled(SignedDuration::from_hours(1), count),
-        Class::Denied
-        | Class::Key(_)
-        | Class::KeyRefused
-        | Class::NotFound
-        | Class::Invalid
-        | Class::UnknownOutcome => after_attempt(count),
+        // The cause is short-lived: another change of the stream, a burst of calls, or credentials that are
+        // being renewed.
+        ErrorKind::Throttled
+        | ErrorKind::InUse
+        | ErrorKind::Transient
+        | ErrorKind::NoCredentials
+        | ErrorKind::CredentialsRejected => doubled(SignedDuration::from_secs(30), count),
+        // Others used up the calls. The time at which one becomes available is unknown, and a retry may use
+        // it.
+        ErrorKind::LimitReached => doubled(SignedDuration::from_hours(1), count),
+        ErrorKind::Denied
+        | ErrorKind::Key(_)
+        | ErrorKind::KeyAccessDenied
+        | ErrorKind::NotFound
+        | ErrorKind::Invalid
+        | ErrorKind::UnknownOutcome => after_attempt(count),
     }
 }
 
@@ -45,13 +48,15 @@ fn doubled(first: SignedDuration, count: u32) -> SignedDuration {
     first.saturating_mul(factor).min(LONGEST)
 }
 
-/// Since when `reason` has been given: since `waiting` says so, if it was the one given last, and else since now.
+/// Returns the time since which `reason` applies: the time in `waiting` if that is its reason too, otherwise
+/// `now`.
 #[must_use]
 pub fn given_since(waiting: Option<(Reason, Timestamp)>, reason: Reason, now: Timestamp) -> Timestamp {
     waiting.filter(|(last, _)| *last == reason).map_or(now, |(_, since)| since)
 }
 
-/// When to look again at what has been as it is since `since`: as long again, within bounds.
+/// Returns the wait until the next Describe of a state unchanged since `since`: the same duration again,
+/// within bounds.
 #[must_use]
 pub fn look_again(
     since: Timestamp,
@@ -67,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn attempts_double_from_five_minutes_to_six_hours() {
+    fn backoff_doubles_from_five_minutes_to_six_hours() {
         let minutes: Vec<i64> = (1..=9).map(|count| after_attempt(count).as_mins()).collect();
         assert_eq!(minutes, [5, 10, 20, 40, 80, 160, 320, 360, 360]);
         assert_eq!(after_attempt(u32::MAX), LONGEST);
@@ -86,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_at_a_stream_that_changes_go_from_two_seconds_to_thirty() {
+    fn polling_slows_from_two_to_thirty_seconds() {
         let start = Timestamp::UNIX_EPOCH;
         let (shortest, longest) = (SignedDuration::from_secs(2), SignedDuration::from_secs(30));
         let mut now = start;

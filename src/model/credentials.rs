@@ -1,28 +1,29 @@
-//! What is wrong with credentials: there are none, or AWS does not accept them; and what a person can do about it.
+//! Problems with the operator's credentials: none are available, or AWS rejects them; and the remedy for
+//! each.
 //!
-//! The words name the state first and the remedy second. They hold nothing that AWS or a source of credentials wrote:
-//! that goes to the log.
+//! The messages name the state first and the remedy second. They contain no text from AWS or from a source of
+//! credentials; that text goes to the log.
 
-/// Why there is nothing to sign a request with. Each has a code of its own, which stands in faults and in ledgers.
+/// The cause of missing credentials. Each has its own code, which errors and ledgers record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// No source of credentials is set up.
+    /// No source of credentials is configured.
     NotFound,
-    /// A source is set up in a way that cannot work, such as a profile that does not exist.
+    /// A source is configured in a way that cannot work, such as a profile that does not exist.
     Misconfigured,
     /// A source failed: SSO, a `credential_process`, STS for the role of the service account.
     SourceFailed,
-    /// No source answered in time.
+    /// No source responded in time.
     TimedOut,
-    /// A source provided a text that no request can be signed with.
+    /// A source provided a value with which no request can be signed.
     Unsignable,
-    /// The session is too old for Firehose to make a grant with it.
+    /// The session is too old for Firehose to create a grant with it.
     SessionTooOld,
 }
 
 impl Missing {
-    /// Each of them.
-    pub const EACH: [Self; 6] = [
+    /// Every cause.
+    pub const ALL: [Self; 6] = [
         Self::NotFound,
         Self::Misconfigured,
         Self::SourceFailed,
@@ -31,7 +32,7 @@ impl Missing {
         Self::SessionTooOld,
     ];
 
-    /// The code of a fault.
+    /// Returns the code that errors and ledgers record.
     #[must_use]
     pub fn code(self) -> &'static str {
         match self {
@@ -44,62 +45,67 @@ impl Missing {
         }
     }
 
-    /// The one that has this code.
+    /// Returns the cause with this code, or `None` if the code is another one.
     #[must_use]
     pub fn of(code: &str) -> Option<Self> {
-        Self::EACH.into_iter().find(|missing| missing.code() == code)
+        Self::ALL.into_iter().find(|missing| missing.code() == code)
     }
 
-    /// For a condition.
+    /// Returns the message for a condition.
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
             Self::NotFound => {
-                "The operator has no AWS credentials, so AWS was not asked: the service account has no role, and no file and no variable names credentials. Give it a role (\"Rights in AWS\" in docs/install.md)."
+                "The operator has no AWS credentials, so no request was sent: the service account has no role, and no file and no variable names credentials. Give it a role (\"Permissions in AWS\" in docs/install.md)."
             }
             Self::Misconfigured => {
-                "The operator's AWS credentials are set up in a way that cannot work, so AWS was not asked. The operator's log names the profile or the setting; correct it (\"Rights in AWS\" in docs/install.md)."
+                "The configuration of the operator's AWS credentials is invalid, so no request was sent. The operator's log names the profile or the setting; correct it (\"Permissions in AWS\" in docs/install.md)."
             }
             Self::SourceFailed => {
-                "The source of the operator's AWS credentials failed, so AWS was not asked: STS for the service account's role, SSO, or a credential_process. The operator's log has its words; for a service account, compare the role's ARN and trust policy (\"Rights in AWS\" in docs/install.md)."
+                "The source of the operator's AWS credentials failed, so no request was sent: STS for the service account's role, SSO, or a credential_process. The operator's log has the details; for a service account, check the role's ARN and trust policy (\"Permissions in AWS\" in docs/install.md)."
             }
             Self::TimedOut => {
-                "The source of the operator's AWS credentials does not answer, so AWS was not asked. Look at the operator's network, and at the Pod Identity agent, STS or metadata service that provides them."
+                "The source of the operator's AWS credentials does not respond, so no request was sent. Check the operator's network, and the Pod Identity agent, STS or metadata service that provides them."
             }
             Self::Unsignable => {
-                "The operator's AWS credentials hold a character that no request can be signed with, such as a line break. The operator's log names the field; create the Secret, file or variable without it."
+                "The operator's AWS credentials contain an invalid character, such as a line break, so no request was sent. The operator's log names the field; create the Secret, file or variable without it."
             }
             Self::SessionTooOld => {
-                "The operator's AWS session is older than 6 hours, and Firehose makes no grant with it, so the call was not sent. Give the operator credentials that are renewed."
+                "The operator's AWS session is older than 6 hours, and Firehose creates no grant with it, so the encryption call was not sent. Give the operator credentials that are renewed."
             }
         }
     }
 }
 
-/// What AWS does not accept.
+/// The part of a request's authentication that AWS rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
     /// The session has ended.
     SessionEnded,
     /// AWS does not know the access key, or not in this region.
     KeyUnknown,
-    /// The request's date is not AWS's.
+    /// The date of the request is too far from AWS's clock.
     ClockWrong,
-    /// The signature is not that of the access key.
+    /// The signature does not match the access key.
     SignatureWrong,
     /// The region is not enabled for the account, or the account has not subscribed to the service.
     NotEnabled,
 }
 
 impl Rejection {
-    /// What an error of AWS says of credentials; nothing, where it is about something else.
+    /// Every cause.
+    pub const ALL: [Self; 5] =
+        [Self::SessionEnded, Self::KeyUnknown, Self::ClockWrong, Self::SignatureWrong, Self::NotEnabled];
+
+    /// Returns the rejection that an AWS error reports, or `None` if the error is about something else.
     #[must_use]
     pub fn of(code: &str, message: &str) -> Option<Self> {
         Some(match code {
             "ExpiredToken" | "ExpiredTokenException" => Self::SessionEnded,
             "UnrecognizedClientException" | "InvalidClientTokenId" | "InvalidAccessKeyId" => Self::KeyUnknown,
             "RequestExpired" | "RequestTimeTooSkewed" | "RequestInTheFuture" => Self::ClockWrong,
-            // "Signature expired: DATE is now earlier than DATE (DATE - 5 min.)", "Signature not yet current: …".
+            // "Signature expired: DATE is now earlier than DATE (DATE - 5 min.)",
+            // "Signature not yet current: …".
             "InvalidSignatureException" | "SignatureDoesNotMatch"
                 if ["Signature expired", "Signature not yet current"]
                     .iter()
@@ -119,30 +125,30 @@ impl Rejection {
         })
     }
 
-    /// Whether other credentials of the same source may be accepted.
+    /// Returns whether other credentials from the same source may be accepted.
     #[must_use]
     pub fn is_of_the_session(self) -> bool {
         matches!(self, Self::SessionEnded | Self::KeyUnknown | Self::SignatureWrong)
     }
 
-    /// For a condition.
+    /// Returns the message for a condition.
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
             Self::SessionEnded => {
-                "The session of the operator's AWS credentials has ended. The operator requests another one within a minute; if this stays, renew the credentials, or look at what renews them."
+                "The session of the operator's AWS credentials has ended. The operator requests another one within a minute; if this persists, renew the credentials or check what renews them."
             }
             Self::KeyUnknown => {
-                "AWS does not know the operator's access key: it was deleted or deactivated, its session was ended, or the region is not enabled for the account. Give the operator other credentials, or enable the region."
+                "AWS does not recognize the operator's access key: it was deleted or deactivated, its session was ended, or the region is not enabled for the account. Give the operator other credentials, or enable the region."
             }
             Self::ClockWrong => {
-                "AWS does not accept the date of the operator's requests: its clock is wrong. Correct the clock of the operator's node; it tries again by itself."
+                "AWS does not accept the date of the operator's requests: the clock is wrong. Correct the clock of the operator's node; the operator retries."
             }
             Self::SignatureWrong => {
-                "AWS does not accept the operator's signature. Compare the secret access key with the access key id, and look at what changes requests on their way, such as a proxy."
+                "AWS does not accept the operator's signature. Compare the secret access key with the access key id, and check for anything that changes requests on their way, such as a proxy."
             }
             Self::NotEnabled => {
-                "The region is not enabled for the account, or the account has not subscribed to the service. Enable it in the account's settings, or name another region."
+                "The region is not enabled for the account, or the account has not subscribed to the service. Enable it in the account's settings, or set another region."
             }
         }
     }
@@ -153,15 +159,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_missing_credential_is_read_as_it_is_written() {
-        for missing in Missing::EACH {
+    fn missing_credentials_code_round_trips() {
+        for missing in Missing::ALL {
             assert_eq!(Missing::of(missing.code()), Some(missing));
         }
         assert_eq!(Missing::of("AccessDenied"), None);
     }
 
     #[test]
-    fn a_date_that_aws_refuses_is_the_clock_and_not_the_secret() {
+    fn rejected_request_date_is_reported_as_clock_error() {
         let expired = "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z (20260101T002000Z - 5 min.)";
         let early = "Signature not yet current: 20260101T003000Z is still later than 20260101T001500Z (20260101T001000Z + 5 min.)";
         let wrong = "The request signature we calculated does not match the signature you provided.";

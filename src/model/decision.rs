@@ -1,87 +1,91 @@
-//! The decision: what to do about one stream now, and what to say of it.
+//! The decision: the next step for one stream, and the reason to report.
 //!
-//! [`decide`] is one table, read from the top; the first row that matches wins. It is total and pure: everything that
-//! is uncertain is in its input. It never calls, writes or waits; it only says what should be done.
+//! [`decide`] is a list of rules, read from the top; the first rule that matches applies. It is total and pure:
+//! everything uncertain is in its input. It never makes requests, writes or waits; it only returns the next
+//! step.
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::aws_error::AwsError;
 use super::backoff;
-use super::fault::Fault;
 use super::key::{Key, KeyProblem};
-use super::ledger::{self, Budget, Reservation, later};
+use super::ledger::{self, Budget, Reservation, saturating_add};
 use super::observation::Observation;
-use super::permission::{Permission, Refusal};
+use super::permission::{Denial, EffectivePolicy};
 use super::stream::StreamArn;
 use crate::api::condition::Reason;
 use crate::api::ledger::{Action, Attempts, Outcome, StreamLedgerSpec, Target};
-use crate::api::stream_encryption::{Drift, Service};
+use crate::api::stream_encryption::{Mode, Service};
 
-/// How long AWS takes, after it says ENABLED or DISABLED, until that holds for all records
+/// Time until a change applies to all records after AWS reports ENABLED or DISABLED
 /// ([Firehose](https://docs.aws.amazon.com/firehose/latest/dev/encryption.html)).
-pub const SETTLE: SignedDuration = SignedDuration::from_secs(5);
-/// Firehose makes no grant with a session older than 6 hours; the rest is for the call to arrive.
-pub const OLDEST_SESSION: SignedDuration = SignedDuration::from_mins(5 * 60 + 45);
-/// Corrections in 24 hours before the operator stops fighting with whoever changes the stream.
-pub const MOST_CORRECTIONS: usize = 3;
+pub const PROPAGATION_DELAY: SignedDuration = SignedDuration::from_secs(5);
+/// Maximum age of a session for a call. Firehose creates no grant with a session older than 6 hours; the rest
+/// is for the call to arrive.
+pub const MAX_SESSION_AGE_FOR_CALL: SignedDuration = SignedDuration::from_mins(5 * 60 + 45);
+/// Number of corrections in 24 hours after which the operator stops correcting drift.
+const MAX_CORRECTIONS_PER_DAY: usize = 3;
 
-/// What a resource asks for, resolved.
+/// The desired state of a resource, resolved.
 #[allow(clippy::struct_excessive_bools, reason = "each is a question of its own to the spec")]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Intent {
-    /// The encryption.
-    pub wanted: Wanted,
-    /// Why the key asked for cannot be used, if it cannot.
+pub struct DesiredState {
+    /// The desired encryption.
+    pub wanted: DesiredEncryption,
+    /// The problem of the desired key; `None` if the key is usable.
     pub key_problem: Option<KeyProblem>,
-    /// What to do about drift.
-    pub drift: Drift,
-    /// Whether to keep the hands off.
+    /// The reaction to drift.
+    pub mode: Mode,
+    /// Whether reconciliation is suspended.
     pub suspended: bool,
-    /// Whether deleting the resource turns encryption off.
+    /// Whether encryption is disabled when the resource is deleted.
     pub disable_on_deletion: bool,
-    /// Whether it is being deleted, and waits for encryption to be off.
+    /// Whether the resource is being deleted and is kept until encryption is disabled.
     pub deleting: bool,
-    /// Whether a record is to be written as a proof.
+    /// Whether a test record is to be written to verify encryption.
     pub verify: bool,
-    /// When the last proof succeeded.
+    /// When verification last succeeded.
     pub verified: Option<Timestamp>,
     /// The value of the retry annotation.
     pub retry: Option<String>,
-    /// The alias or the object that the spec names the key by, if it does not name the key itself.
+    /// The alias or the object by which the spec names the key; `None` if the spec names no key, or its ARN.
     pub key_name: Option<String>,
 }
 
-impl Intent {
-    /// Returns why policies refuse what is asked for of the stream, if they do.
-    pub fn permitted(&self, permission: &Permission, stream: &StreamArn) -> Result<(), Refusal> {
+impl DesiredState {
+    /// Returns an error if the policies do not allow the desired state for the stream.
+    pub fn permitted(&self, permission: &EffectivePolicy, stream: &StreamArn) -> Result<(), Denial> {
         permission.stream(stream)?;
-        if self.wanted == Wanted::Off || self.disable_on_deletion {
+        if self.wanted == DesiredEncryption::Off || self.disable_on_deletion {
             permission.disable(stream)?;
         }
         match &self.wanted {
-            Wanted::Key(key) => permission.key(stream, key),
-            // It is what a plain-text stream would get.
-            Wanted::AnyKey => permission.key(stream, &Key::AwsOwned),
-            Wanted::UnknownKey if self.key_problem == Some(KeyProblem::NotPermitted) => Err(Refusal::Key),
-            Wanted::UnknownKey | Wanted::Off => Ok(()),
+            DesiredEncryption::Key(key) => permission.key(stream, key),
+            // A plaintext stream gets the AWS-owned key.
+            DesiredEncryption::AnyKey => permission.key(stream, &Key::AwsOwned),
+            DesiredEncryption::UnknownKey if self.key_problem == Some(KeyProblem::NotPermitted) => {
+                Err(Denial::Key)
+            }
+            DesiredEncryption::UnknownKey | DesiredEncryption::Off => Ok(()),
         }
     }
 }
 
-/// The encryption that is wanted.
+/// The desired encryption of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Encrypted, with whatever key; a plain-text stream gets the AWS-owned one.
+pub enum DesiredEncryption {
+    /// Encrypted with any key; a plaintext stream gets the AWS-owned key.
     AnyKey,
     /// Encrypted with this key.
     Key(Key),
-    /// Encrypted with a key that cannot be told yet; `key_problem` says why.
+    /// Encrypted with a key that could not be resolved yet; `key_problem` has the cause.
     UnknownKey,
-    /// Plain text.
+    /// Plaintext.
     Off,
 }
 
-impl Wanted {
-    /// As the ledger writes it; nothing while the key is not known.
+impl DesiredEncryption {
+    /// Returns the target to store in the ledger, or `None` while the key is unknown.
     #[must_use]
     pub fn target(&self) -> Option<Target> {
         match self {
@@ -93,199 +97,215 @@ impl Wanted {
     }
 }
 
-/// Whose stream it is.
+/// Ledger ownership of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// This resource's, or nobody's yet.
-    Own,
-    /// Another resource's.
+    /// This resource manages the stream, or no resource does yet.
+    Owned,
+    /// Another resource manages the stream.
     Another,
-    /// The ledger cannot be read or believed.
+    /// The ledger is inaccessible or invalid.
     Unreadable,
 }
 
-/// What is known of the stream.
+/// The last observation of the stream.
 #[derive(Clone, Debug)]
 pub enum Seen<'a> {
-    /// Nobody has looked yet.
+    /// The stream has not been described yet.
     NotYet,
-    /// AWS could not be asked.
-    Failed(&'a Fault),
-    /// It was looked at.
+    /// The stream could not be described.
+    Failed(&'a AwsError),
+    /// The stream was described at this time.
     At(Timestamp, &'a Observation),
 }
 
-/// Everything that a decision depends on.
+/// Everything on which a decision depends.
 #[derive(Clone, Debug)]
-pub struct Input<'a> {
-    /// Now.
+pub struct PlanInput<'a> {
+    /// The current time.
     pub now: Timestamp,
     /// The stream.
     pub stream: &'a StreamArn,
-    /// What is asked for.
-    pub intent: &'a Intent,
-    /// What is allowed.
-    pub permission: &'a Permission,
-    /// Whose stream it is.
+    /// The desired state.
+    pub intent: &'a DesiredState,
+    /// The permissions that policies grant.
+    pub permission: &'a EffectivePolicy,
+    /// Ledger ownership of the stream.
     pub ownership: Ownership,
-    /// The name of the resource that owns the stream, if that is another one of the same namespace.
+    /// The name of the resource that manages the stream, if that is another one of the same namespace.
     pub other_owner: Option<&'a str>,
-    /// The ledger, after it learned from what was seen.
+    /// The ledger, updated with the last observation.
     pub ledger: &'a StreamLedgerSpec,
-    /// What is known of the stream.
+    /// The last observation of the stream.
     pub seen: Seen<'a>,
-    /// What is wrong with the active key, if records are lost with it.
+    /// The problem of the active key, if records are lost because of it.
     pub active_key_problem: Option<KeyProblem>,
-    /// How old the session is, at least.
+    /// The minimum age of the session.
     pub session_age: Option<SignedDuration>,
-    /// The reason given last, and since when: waits grow while it stays.
+    /// The reason given last, and since when. Waits grow while the reason stays the same.
     pub waiting: Option<(Reason, Timestamp)>,
-    /// How often to look for drift.
+    /// The interval between two checks for drift.
     pub drift_interval: SignedDuration,
 }
 
-/// What to do, what to say, and when to be back.
+/// The next step, the reason to report, and the times at which to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What to do.
+    /// The next step.
     pub step: Step,
-    /// What to say. [`super::message`] has the words.
+    /// The reason to report. [`super::message`] has its message.
     pub reason: Reason,
     /// When to decide again.
     pub wake: Timestamp,
-    /// Until when what was seen is good enough to decide again without a call.
+    /// The time until which the last observation is recent enough to decide again without a Describe.
     pub look_due: Timestamp,
-    /// When AWS will be called again, where that is what it waits for.
+    /// The time of the next call, if the operator is waiting for that time.
     pub next_attempt: Option<Timestamp>,
 }
 
-/// What to do.
+/// A step of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Look at the stream, then decide again.
-    Look,
-    /// Nothing.
-    Rest,
-    /// Call Start or Stop, once.
-    Call(Reservation),
-    /// Write one record and read whether it was encrypted.
+    /// Describe the stream, then plan again.
+    Describe,
+    /// Wait.
+    Wait,
+    /// Call Start or Stop once.
+    ChangeEncryption(Reservation),
+    /// Write one record and read from the response whether it was encrypted.
     Verify,
-    /// Let the deleted resource go.
-    Release,
+    /// Remove the finalizer of the deleted resource.
+    RemoveFinalizer,
 }
 
-/// The budget for what the intent would call.
+/// Returns the budget for the call that the desired state would require.
 #[must_use]
-pub fn budget(i: &Input<'_>) -> Budget {
-    let action = if i.intent.wanted == Wanted::Off { Action::Stop } else { Action::Start };
-    let limit = i.permission.max_calls_per_day(i.stream);
-    ledger::budget(&i.ledger.calls, i.stream.service, action, limit, i.now)
+pub fn budget(input: &PlanInput<'_>) -> Budget {
+    let action = if input.intent.wanted == DesiredEncryption::Off { Action::Stop } else { Action::Start };
+    let limit = input.permission.max_calls_per_day(input.stream);
+    ledger::budget(&input.ledger.calls, input.stream.service, action, limit, input.now)
 }
 
-/// Decides. The rows are those of the table in the documentation; a test has one sentence for each.
+/// Returns the decision. The first rule that matches applies; `decision/tests` has a table with a row for each.
 #[must_use]
-pub fn decide(i: &Input<'_>) -> Decision {
-    // Nothing of AWS is asked for what is not allowed, not wanted now, or not ours.
-    if let Err(refusal) = i.intent.permitted(i.permission, i.stream) {
-        return release_or(i, rest(i, refused(refusal), i.drift_interval, i.drift_interval));
+pub fn decide(input: &PlanInput<'_>) -> Decision {
+    // No request is sent for a stream that is not permitted, is suspended, or is managed by another resource.
+    if let Err(refusal) = input.intent.permitted(input.permission, input.stream) {
+        return or_remove_finalizer(input, idle(input, refused(refusal)));
     }
-    if i.intent.suspended {
-        return rest(i, Reason::Suspended, i.drift_interval, i.drift_interval);
+    if input.intent.suspended {
+        return idle(input, Reason::Suspended);
     }
-    match i.ownership {
-        Ownership::Own => {}
+    match input.ownership {
+        Ownership::Owned => {}
         Ownership::Another => {
-            return release_or(i, rest(i, Reason::StreamOwnedByAnother, SECONDS_30, MINUTES_10));
+            let managed = rest(input, Reason::StreamAlreadyManaged, SECONDS_30, MINUTES_10);
+            return or_remove_finalizer(input, managed);
         }
-        Ownership::Unreadable => return rest(i, Reason::LedgerUnreadable, SECONDS_5, MINUTES_5),
+        Ownership::Unreadable => return rest(input, Reason::LedgerInvalid, SECONDS_5, MINUTES_5),
     }
-    let observation = match i.seen {
+    let observation = match input.seen {
         Seen::NotYet => {
-            return Decision { step: Step::Look, ..rest(i, Reason::Settling, SECONDS_2, SECONDS_2) };
+            return Decision { step: Step::Describe, ..rest(input, Reason::Settling, SECONDS_2, SECONDS_2) };
         }
-        Seen::Failed(fault) => return rest(i, fault.class.reason(), SECONDS_5, MINUTES_5),
+        Seen::Failed(fault) => return rest(input, fault.class.reason(), SECONDS_5, MINUTES_5),
         Seen::At(_, observation) => observation,
     };
 
-    // A stream that cannot be changed now.
+    // The stream cannot be changed now.
     match observation {
-        Observation::NotEncryptable(_) if i.intent.wanted != Wanted::Off => {
-            return rest(i, Reason::SourceNotDirectPut, i.drift_interval, i.drift_interval);
+        Observation::NotEncryptable(_) if input.intent.wanted != DesiredEncryption::Off => {
+            return idle(input, Reason::SourceNotDirectPut);
         }
         Observation::NotEncryptable(_) => {
-            return release_or(i, rest(i, Reason::EncryptionDisabled, i.drift_interval, i.drift_interval));
+            return or_remove_finalizer(input, idle(input, Reason::EncryptionDisabled));
         }
-        Observation::Missing => return release_or(i, rest(i, Reason::StreamNotFound, SECONDS_5, MINUTES_10)),
-        Observation::OtherStream => return rest(i, Reason::WrongStream, SECONDS_30, MINUTES_5),
-        Observation::Creating => return rest(i, Reason::StreamCreating, SECONDS_5, MINUTES_5),
-        Observation::Deleting => return rest(i, Reason::StreamDeleting, SECONDS_5, MINUTES_5),
-        Observation::Broken(_) => return rest(i, Reason::StreamBroken, SECONDS_30, MINUTES_5),
+        Observation::Missing => {
+            return or_remove_finalizer(input, rest(input, Reason::StreamNotFound, SECONDS_5, MINUTES_10));
+        }
+        Observation::OtherStream => return rest(input, Reason::StreamARNMismatch, SECONDS_30, MINUTES_5),
+        Observation::Creating => return rest(input, Reason::StreamCreating, SECONDS_5, MINUTES_5),
+        Observation::Deleting => return rest(input, Reason::StreamDeleting, SECONDS_5, MINUTES_5),
+        Observation::NotOperational(_) => return rest(input, Reason::StreamFailed, SECONDS_30, MINUTES_5),
         Observation::Unrecognized(_) => {
-            return rest(i, Reason::StreamStateUnrecognized, SECONDS_30, MINUTES_5);
+            return rest(input, Reason::StreamStateUnrecognized, SECONDS_30, MINUTES_5);
         }
-        Observation::Changing(action) => return rest(i, changing(i, *action), SECONDS_2, SECONDS_30),
+        Observation::InProgress(action) => {
+            return rest(input, changing(input, *action), SECONDS_2, SECONDS_30);
+        }
         Observation::Off | Observation::On(_) | Observation::Failed { .. } => {}
     }
-    if let Some(wait) = unconfirmed(i, observation) {
+    if let Some(wait) = unconfirmed(input, observation) {
         return wait;
     }
 
-    // As it should be.
-    let wanted = i.intent.wanted.target();
+    // The stream matches the spec.
+    let wanted = input.intent.wanted.target();
     if let Some(wanted) = &wanted
-        && ledger::satisfies(i.ledger, observation, wanted)
+        && ledger::satisfies(input.ledger, observation, wanted)
     {
-        return release_or(i, satisfied(i, wanted));
+        return or_remove_finalizer(input, satisfied(input, wanted));
     }
 
-    // Not as it should be, and a call would be wrong, useless or too early.
-    if i.intent.drift == Drift::Report && wanted.is_some() {
-        return rest(i, Reason::Drifted, i.drift_interval, i.drift_interval);
+    // The stream differs from the spec, and a call would be wrong, useless or too early.
+    if input.intent.mode == Mode::Observe && wanted.is_some() {
+        return idle(input, Reason::Drifted);
     }
-    if let Some(problem) = i.intent.key_problem {
-        return rest(i, problem.reason(), SECONDS_15, MINUTES_10);
+    if let Some(problem) = input.intent.key_problem {
+        return rest(input, problem.reason(), SECONDS_15, MINUTES_10);
     }
-    let Some(wanted) = wanted else { return rest(i, Reason::KeyUnreadable, SECONDS_15, MINUTES_10) };
+    match wanted {
+        Some(wanted) => call_or_wait(input, observation, wanted),
+        None => rest(input, Reason::KeyDescribeDenied, SECONDS_15, MINUTES_10),
+    }
+}
+
+/// Returns the call that makes the stream match the spec, or the wait until that call may be made.
+fn call_or_wait(input: &PlanInput<'_>, observation: &Observation, wanted: Target) -> Decision {
     if matches!(observation, Observation::Failed { .. })
-        && i.ledger.in_force.is_none()
-        && i.intent.wanted == Wanted::AnyKey
+        && input.ledger.in_force.is_none()
+        && input.intent.wanted == DesiredEncryption::AnyKey
     {
-        return rest(i, Reason::KeyInForceUnknown, i.drift_interval, i.drift_interval);
+        return idle(input, Reason::ActiveKeyUnknown);
     }
-    if let Some(until) = ledger::may_arrive_until(i.ledger).filter(|until| *until > i.now) {
-        let look = rest(i, Reason::OutcomeUnknown, SECONDS_2, SECONDS_30);
+    if let Some(until) = ledger::in_flight_until(input.ledger).filter(|until| *until > input.now) {
+        let look = rest(input, Reason::OutcomeUnknown, SECONDS_2, SECONDS_30);
         return Decision { next_attempt: Some(until), ..look };
     }
-    if may_be_in_force(i, observation, &wanted) {
-        return rest(i, Reason::KeyInForceUnknown, i.drift_interval, i.drift_interval);
+    if may_be_in_force(input, observation, &wanted) {
+        return idle(input, Reason::ActiveKeyUnknown);
     }
-    if let Some((reason, until)) = backing_off(i, observation, &wanted) {
-        return wait(i, reason, until);
+    if let Some((reason, until)) = backing_off(input, observation, &wanted) {
+        return wait(input, reason, until);
     }
-    let correction = i.ledger.satisfied.as_ref() == Some(&wanted) && i.ledger.attempts.is_none();
+    let corrections = ledger::corrections(input.ledger, input.now);
+    let correction = input.ledger.satisfied.as_ref() == Some(&wanted) && input.ledger.attempts.is_none();
     if correction
-        && !is_asked_for_again(i)
-        && let [.., third, _, _] = ledger::corrections(i.ledger, i.now)[..]
+        && !is_asked_for_again(input)
+        && let Some(limiting) = corrections.iter().rev().nth(MAX_CORRECTIONS_PER_DAY - 1)
     {
-        return wait(i, Reason::Contested, later(third, ledger::DAY));
+        return wait(input, Reason::DriftCorrectionLimitReached, saturating_add(*limiting, ledger::DAY));
     }
-    let budget = budget(i);
+    let budget = budget(input);
     if !budget.has_room() {
-        return wait(i, Reason::CallLimitReached, budget.next_free.unwrap_or(later(i.now, MINUTES_5)));
+        let available = budget.next_available_time.unwrap_or(saturating_add(input.now, MINUTES_5));
+        return wait(input, Reason::CallLimitReached, available);
     }
-    let target = match &i.intent.wanted {
-        Wanted::AnyKey => Key::AwsOwned.target(),
-        Wanted::Key(_) | Wanted::UnknownKey | Wanted::Off => wanted.clone(),
+    let target = match &input.intent.wanted {
+        DesiredEncryption::AnyKey => Key::AwsOwned.target(),
+        DesiredEncryption::Key(_) | DesiredEncryption::UnknownKey | DesiredEncryption::Off => wanted.clone(),
     };
-    if i.session_age.is_some_and(|age| age > OLDEST_SESSION) && needs_grant(i.stream, &i.intent.wanted) {
-        return rest(i, Reason::SessionTooOld, MINUTES_1, MINUTES_5);
+    if input.session_age.is_some_and(|age| age > MAX_SESSION_AGE_FOR_CALL)
+        && needs_grant(input.stream, &input.intent.wanted)
+    {
+        return rest(input, Reason::SessionTooOld, MINUTES_1, MINUTES_5);
     }
 
-    // Nothing stands in the way.
+    // A call can be made.
     let reason = if target.action == Action::Start { Reason::Enabling } else { Reason::Disabling };
     let after_failure = matches!(observation, Observation::Failed { .. });
-    let call = Reservation { target, wanted, retry: i.intent.retry.clone(), correction, after_failure };
-    Decision { step: Step::Call(call), ..rest(i, reason, SECONDS_2, SECONDS_2) }
+    let call = Reservation { target, wanted, retry: input.intent.retry.clone(), correction, after_failure };
+    Decision { step: Step::ChangeEncryption(call), ..rest(input, reason, SECONDS_2, SECONDS_2) }
 }
 
 const SECONDS_2: SignedDuration = SignedDuration::from_secs(2);
@@ -296,145 +316,172 @@ const MINUTES_1: SignedDuration = SignedDuration::from_mins(1);
 const MINUTES_5: SignedDuration = SignedDuration::from_mins(5);
 const MINUTES_10: SignedDuration = SignedDuration::from_mins(10);
 
-/// Waits while what AWS shows may be older than the last call.
-fn unconfirmed(i: &Input<'_>, observation: &Observation) -> Option<Decision> {
-    let believed_from = ledger::stale_until(i.ledger, observation, seen_at(i))?;
-    let accepted = ledger::last_open(i.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
-    let reason = match (accepted, &i.ledger.attempts) {
+/// Returns a wait while AWS's report may be older than the last call.
+fn unconfirmed(input: &PlanInput<'_>, observation: &Observation) -> Option<Decision> {
+    let believed_from = ledger::stale_until(input.ledger, observation, seen_at(input))?;
+    let accepted =
+        ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
+    let reason = match (accepted, &input.ledger.attempts) {
         (false, _) => Reason::OutcomeUnknown,
-        (true, Some(_)) => changing(i, None),
-        // The call was for another stream of that name, or is only told by a status: nobody has seen what came of it.
+        (true, Some(_)) => changing(input, None),
+        // The call was made on an earlier stream of that name, or is only known from a status: its outcome
+        // was not observed.
         (true, None) => Reason::Settling,
     };
-    let look = rest(i, reason, SECONDS_2, SECONDS_30);
-    let due = look.look_due.min(believed_from).max(i.now);
-    // A call that is dated ahead, by a clock that was, is no matter of seconds.
-    let next_attempt = ledger::may_arrive_until(i.ledger)
-        .filter(|until| *until > i.now && believed_from > later(i.now, ledger::READ_LAG));
+    let look = rest(input, reason, SECONDS_2, SECONDS_30);
+    let due = look.look_due.min(believed_from).max(input.now);
+    // A call that a fast clock dated ahead can delay the next attempt by hours, so the time is reported.
+    let next_attempt = ledger::in_flight_until(input.ledger)
+        .filter(|until| *until > input.now && believed_from > saturating_add(input.now, ledger::READ_LAG));
     Some(Decision { wake: due, look_due: due, next_attempt, ..look })
 }
 
-/// Rests, and looks again after `shortest`, growing to `longest` while the reason stays the same.
-fn rest(i: &Input<'_>, reason: Reason, shortest: SignedDuration, longest: SignedDuration) -> Decision {
-    let since = backoff::given_since(i.waiting, reason, i.now);
-    let look_due = later(seen_at(i), backoff::look_again(since, i.now, shortest, longest)).max(i.now);
-    Decision { step: Step::Rest, reason, wake: look_due, look_due, next_attempt: None }
+/// Returns a wait, with the next Describe after `shortest`, growing to `longest` while the reason stays the
+/// same.
+fn rest(
+    input: &PlanInput<'_>,
+    reason: Reason,
+    shortest: SignedDuration,
+    longest: SignedDuration,
+) -> Decision {
+    let since = backoff::given_since(input.waiting, reason, input.now);
+    let look_due = saturating_add(seen_at(input), backoff::look_again(since, input.now, shortest, longest))
+        .max(input.now);
+    Decision { step: Step::Wait, reason, wake: look_due, look_due, next_attempt: None }
 }
 
-/// Rests until a call may be made, and looks for drift meanwhile.
-fn wait(i: &Input<'_>, reason: Reason, until: Timestamp) -> Decision {
-    let drift = rest(i, reason, i.drift_interval, i.drift_interval);
-    let due = until.min(drift.look_due).max(i.now);
+/// Returns a wait until the next check for drift.
+fn idle(input: &PlanInput<'_>, reason: Reason) -> Decision {
+    rest(input, reason, input.drift_interval, input.drift_interval)
+}
+
+/// Returns a wait until a call may be made; checks for drift continue meanwhile.
+fn wait(input: &PlanInput<'_>, reason: Reason, until: Timestamp) -> Decision {
+    let drift = idle(input, reason);
+    let due = until.min(drift.look_due).max(input.now);
     Decision { wake: due, look_due: due, next_attempt: Some(until), ..drift }
 }
 
-/// A deleted resource goes once there is nothing left that it could turn off.
-fn release_or(i: &Input<'_>, decision: Decision) -> Decision {
-    let nothing_left = matches!(
+/// Replaces the step by [`Step::RemoveFinalizer`] if the resource is being deleted and the operator has nothing
+/// more to disable. The stream may stay encrypted if another resource manages it, or if no policy allows it.
+fn or_remove_finalizer(input: &PlanInput<'_>, decision: Decision) -> Decision {
+    let no_further_step = matches!(
         decision.reason,
         Reason::EncryptionDisabled
             | Reason::StreamNotFound
-            | Reason::StreamOwnedByAnother
+            | Reason::StreamAlreadyManaged
             | Reason::NotPermitted
     );
-    if i.intent.deleting && nothing_left { Decision { step: Step::Release, ..decision } } else { decision }
-}
-
-fn seen_at(i: &Input<'_>) -> Timestamp {
-    match i.seen {
-        // A clock that was set back must not keep a look good for longer.
-        Seen::At(at, _) => at.min(i.now),
-        Seen::NotYet | Seen::Failed(_) => i.now,
+    if input.intent.deleting && no_further_step {
+        Decision { step: Step::RemoveFinalizer, ..decision }
+    } else {
+        decision
     }
 }
 
-fn refused(refusal: Refusal) -> Reason {
+fn seen_at(input: &PlanInput<'_>) -> Timestamp {
+    match input.seen {
+        // A clock that was set back must not extend the validity of an observation.
+        Seen::At(at, _) => at.min(input.now),
+        Seen::NotYet | Seen::Failed(_) => input.now,
+    }
+}
+
+fn refused(refusal: Denial) -> Reason {
     match refusal {
-        Refusal::Stream | Refusal::Key => Reason::NotPermitted,
-        Refusal::Roles => Reason::RolesDiffer,
-        Refusal::Disable => Reason::DisableNotPermitted,
+        Denial::Stream | Denial::Key => Reason::NotPermitted,
+        Denial::Roles => Reason::ConflictingPolicyRoles,
+        Denial::Disable => Reason::DisableNotPermitted,
     }
 }
 
-/// What a stream that is changing is changing to: what AWS says, else what the last call asked for.
-fn changing(i: &Input<'_>, shown: Option<Action>) -> Reason {
-    match shown.or_else(|| asked_last(i)) {
+/// Returns the reason for a stream that is changing: the change that AWS reports, otherwise that of the last
+/// call.
+fn changing(input: &PlanInput<'_>, shown: Option<Action>) -> Reason {
+    match shown.or_else(|| asked_last(input)) {
         Some(Action::Start) => Reason::Enabling,
         Some(Action::Stop) => Reason::Disabling,
         None => Reason::StreamUpdating,
     }
 }
 
-/// What the attempt under way asks for: nothing if AWS refused its last call, for then AWS changes something else.
-pub(super) fn asked_last(i: &Input<'_>) -> Option<Action> {
-    let last = i.ledger.attempts.as_ref().and_then(|_| i.ledger.calls.last())?;
+/// Returns the action of the attempt in progress; `None` if AWS refused its last call, because AWS is then
+/// applying a different change.
+pub(super) fn asked_last(input: &PlanInput<'_>) -> Option<Action> {
+    let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last())?;
     (last.outcome != Outcome::Refused).then_some(last.target.action)
 }
 
-fn satisfied(i: &Input<'_>, wanted: &Target) -> Decision {
-    // AWS shows ENABLED all the same, and no call of the operator's would help.
-    if let Some(problem) = i.active_key_problem.filter(|_| wanted.action == Action::Start) {
-        return rest(i, problem.reason(), SECONDS_15, MINUTES_10);
+fn satisfied(input: &PlanInput<'_>, wanted: &Target) -> Decision {
+    // AWS reports ENABLED nevertheless, and no call of the operator would help.
+    if let Some(problem) = input.active_key_problem.filter(|_| wanted.action == Action::Start) {
+        return rest(input, problem.reason(), SECONDS_15, MINUTES_10);
     }
-    let since = i.ledger.in_force.as_ref().map_or(i.now, |known| known.since.0);
-    let settled = later(since, SETTLE);
-    if i.now < settled {
-        let settling = rest(i, Reason::Settling, i.drift_interval, i.drift_interval);
+    let since = input.ledger.in_force.as_ref().map_or(input.now, |known| known.since_time.0);
+    let settled = saturating_add(since, PROPAGATION_DELAY);
+    if input.now < settled {
+        let settling = idle(input, Reason::Settling);
         return Decision { wake: settled.min(settling.look_due), ..settling };
     }
     if wanted.action == Action::Stop {
-        return rest(i, Reason::EncryptionDisabled, i.drift_interval, i.drift_interval);
+        return idle(input, Reason::EncryptionDisabled);
     }
-    if i.intent.verify && i.intent.verified.is_none_or(|verified| verified < since) {
-        return Decision { step: Step::Verify, ..rest(i, Reason::Verifying, SECONDS_5, MINUTES_5) };
+    if input.intent.verify && input.intent.verified.is_none_or(|verified| verified < since) {
+        return Decision { step: Step::Verify, ..rest(input, Reason::Verifying, SECONDS_5, MINUTES_5) };
     }
-    rest(i, Reason::Encrypted, i.drift_interval, i.drift_interval)
+    idle(input, Reason::Encrypted)
 }
 
-/// Whether the retry annotation has another value than at the last call.
-fn is_asked_for_again(i: &Input<'_>) -> bool {
-    let last = i.ledger.calls.last().and_then(|call| call.retry.as_ref());
-    i.intent.retry.is_some() && i.intent.retry.as_ref() != last
+/// Returns whether the retry annotation differs from its value at the last call.
+fn is_asked_for_again(input: &PlanInput<'_>) -> bool {
+    let last = input.ledger.calls.last().and_then(|call| call.retry.as_ref());
+    input.intent.retry.is_some() && input.intent.retry.as_ref() != last
 }
 
-/// Whether the key asked for may be the active one already, so that AWS fails each call with it: a failure is shown, which key
-/// is active is not known, and an attempt with this key has failed.
-fn may_be_in_force(i: &Input<'_>, observation: &Observation, wanted: &Target) -> bool {
+/// Returns whether the desired key may be the active key already, so that AWS fails each call with it. This
+/// is the case if AWS reports a failure, the active key is unknown, and an attempt with the desired key has
+/// failed.
+fn may_be_in_force(input: &PlanInput<'_>, observation: &Observation, wanted: &Target) -> bool {
     let is_failure = matches!(observation, Observation::Failed { action: Action::Start, .. });
-    let tried = i.ledger.attempts.as_ref().filter(|attempts| !is_another_case(i, attempts, wanted));
-    // What AWS refused for a reason that goes away tells nothing of the key.
+    let tried = input.ledger.attempts.as_ref().filter(|attempts| !is_another_case(input, attempts, wanted));
+    // A refusal for a temporary cause gives no information about the key.
     let failed_with_it = tried.is_some_and(|attempts| {
         let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));
-        refused.is_none_or(|reason| matches!(reason, Reason::CallRefused | Reason::KeyRefused))
+        refused.is_none_or(|reason| matches!(reason, Reason::CallRefused | Reason::KeyAccessDenied))
     });
-    is_failure && i.ledger.in_force.is_none() && wanted.action == Action::Start && failed_with_it
+    is_failure && input.ledger.in_force.is_none() && wanted.action == Action::Start && failed_with_it
 }
 
-/// Whether something has changed since the last attempt that may make the next one succeed.
-fn is_another_case(i: &Input<'_>, attempts: &Attempts, wanted: &Target) -> bool {
+/// Returns whether a change since the last attempt may make the next one succeed.
+fn is_another_case(input: &PlanInput<'_>, attempts: &Attempts, wanted: &Target) -> bool {
     attempts.target != *wanted
-        || (i.intent.retry.is_some() && i.intent.retry != attempts.retry)
+        || (input.intent.retry.is_some() && input.intent.retry != attempts.retry)
         || attempts.key_was_unusable
 }
 
-/// Why the last attempt did not help and until when to wait, unless something that matters has changed since.
-fn backing_off(i: &Input<'_>, observation: &Observation, wanted: &Target) -> Option<(Reason, Timestamp)> {
-    let attempts = i.ledger.attempts.as_ref()?;
-    let until = attempts.not_before.0;
-    // No wait is as long as that: it was written by a clock that was far ahead.
-    let impossible = until > later(i.now, backoff::LONGEST + ledger::ARRIVAL);
-    if is_another_case(i, attempts, wanted) || impossible || i.now >= until {
+/// Returns why the last attempt had no success and how long to wait; `None` if a relevant change has occurred
+/// since.
+fn backing_off(
+    input: &PlanInput<'_>,
+    observation: &Observation,
+    wanted: &Target,
+) -> Option<(Reason, Timestamp)> {
+    let attempts = input.ledger.attempts.as_ref()?;
+    let until = attempts.not_before_time.0;
+    // No wait is that long: it was written by a clock that was far ahead.
+    let impossible = until > saturating_add(input.now, backoff::LONGEST + ledger::MAX_CLOCK_SKEW);
+    if is_another_case(input, attempts, wanted) || impossible || input.now >= until {
         return None;
     }
     let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));
-    let reason = refused.unwrap_or_else(|| failed(i.stream.service, observation, wanted));
+    let reason = refused.unwrap_or_else(|| failed(input.stream.service, observation, wanted));
     Some((reason, until))
 }
 
 fn failed(service: Service, observation: &Observation, wanted: &Target) -> Reason {
     let action = match (observation, service) {
         (Observation::Failed { action, .. }, _) => *action,
-        // Kinesis has no word for a failure: it goes back to what it was.
+        // Kinesis does not report a failure: the stream returns to its previous state.
         (_, Service::Kinesis) => wanted.action,
         (_, Service::Firehose) => return Reason::NotApplied,
     };
@@ -444,8 +491,8 @@ fn failed(service: Service, observation: &Observation, wanted: &Target) -> Reaso
     }
 }
 
-fn needs_grant(stream: &StreamArn, wanted: &Wanted) -> bool {
-    stream.service == Service::Firehose && matches!(wanted, Wanted::Key(Key::Customer(_)))
+fn needs_grant(stream: &StreamArn, wanted: &DesiredEncryption) -> bool {
+    stream.service == Service::Firehose && matches!(wanted, DesiredEncryption::Key(Key::Customer(_)))
 }
 
 #[cfg(test)]

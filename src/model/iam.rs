@@ -1,35 +1,36 @@
-//! What the operator has to be allowed in AWS, and no more: its own policy, and its part of a key's policy. [`role`] has the
-//! policies that are about roles.
+//! The AWS permissions that the operator needs, and no others: its own policy, and its part of a key policy.
+//! [`role`] has the policies that are about roles.
 //!
-//! Decides by one table, `RIGHTS`, from streams, keys and features. It never grants what no call or feature needs, and the
-//! words for the operator's own calls come from [`Operation::iam_action`]. Resources are those of AWS's
-//! [Service Authorization Reference](https://docs.aws.amazon.com/service-authorization/latest/reference/). Nothing of this has
-//! been tried on live AWS.
+//! One table, `PERMISSION_RULES`, determines the statements from streams, keys and features. It never grants a
+//! permission that no call or feature needs, and the actions of the operator's own calls come from
+//! [`Operation::iam_action`]. Resources are those of AWS's
+//! [Service Authorization Reference](https://docs.aws.amazon.com/service-authorization/latest/reference/).
+//! None of these policies has been tested on live AWS.
 
 pub mod document;
 pub mod role;
 pub mod scope;
 
-use document::{Policy, Principal, Statement, Words};
+use document::{Policy, Principal, Statement, StringOrList};
 use scope::Scope;
 
 use crate::api::stream_encryption::Service::{self, Firehose, Kinesis};
-use crate::model::fault::Operation;
+use crate::model::aws_error::Operation;
 use crate::model::principal::RoleArn;
 
-/// What a policy is for.
+/// A feature of the operator that requires permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Feature {
-    /// Look at streams, and encrypt them.
+    /// Describe streams and encrypt them.
     Encrypt,
-    /// Turn encryption off: `allowDisable` in a `StreamEncryptionPolicy`.
+    /// Disable encryption: `allowDisable` in a `StreamEncryptionPolicy`.
     Disable,
-    /// Prove encryption by a record: `verify.putRecord`.
+    /// Verify encryption with a test record: `verification: PutRecord`.
     Verify,
 }
 
-/// What AWS does for the operator, with the operator's rights: Firehose takes a grant on the key; the service that gets a record
-/// takes a data key.
+/// Actions that AWS performs with the operator's permissions: Firehose creates a grant on the key, and the
+/// service that receives a record generates a data key.
 const CREATE_GRANT: Action = Action::ForUs("kms:CreateGrant");
 const GENERATE_DATA_KEY: Action = Action::ForUs("kms:GenerateDataKey");
 const DECRYPT: Action = Action::ForUs("kms:Decrypt");
@@ -50,11 +51,12 @@ impl Action {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum On {
+enum ResourceScope {
     Streams(Service),
-    /// AWS lists two required resources for Start and Stop of Kinesis, `stream` and `kmsKey`, and no condition key that could
-    /// name an alias (`kms:RequestAlias` and `kms:ResourceAliases` are for KMS's own actions). Whether AWS asks for the key's
-    /// right where the call names `alias/aws/kinesis` is not known; the policy allows both.
+    /// AWS lists two required resources for Start and Stop of Kinesis, `stream` and `kmsKey`, and no
+    /// condition key that could name an alias (`kms:RequestAlias` and `kms:ResourceAliases` are for KMS's own
+    /// actions). It is not known whether AWS requires the permission on the key if the call names
+    /// `alias/aws/kinesis`; the policy allows both.
     KinesisStreamsAndKeys,
     /// All customer managed keys.
     Keys,
@@ -63,12 +65,12 @@ enum On {
 }
 
 #[derive(Clone, Copy)]
-enum OnlyIf {
+enum StatementCondition {
     Always,
-    /// A service integrated with KMS asks, not the operator itself
+    /// The caller is an AWS service integrated with KMS, not the operator itself
     /// ([grants](https://docs.aws.amazon.com/kms/latest/developerguide/grant-authorization.html)).
     ForAwsResource,
-    /// Firehose asks, as AWS's own policies for writers have it
+    /// The caller is Firehose, as in AWS's own policies for producers
     /// ([one](https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AWSServiceRoleForLogDeliveryPolicy.html)).
     ThroughFirehose,
     /// The data key is for one of the Kinesis streams
@@ -76,121 +78,124 @@ enum OnlyIf {
     ForKinesisStreams,
 }
 
-struct Right {
+struct PermissionRule {
     feature: Feature,
     sid: &'static str,
     actions: &'static [Action],
-    on: On,
-    only_if: OnlyIf,
+    on: ResourceScope,
+    only_if: StatementCondition,
 }
 
 const fn call(operation: Operation) -> Action {
     Action::Call(operation)
 }
 
-/// Everything that the operator may ever need, by feature; each goes into a policy only if it is about a stream or key there.
-const RIGHTS: [Right; 11] = [
-    Right {
+/// Every permission that the operator may need, by feature. A policy includes one only if the scope has a
+/// stream or key for it.
+const PERMISSION_RULES: [PermissionRule; 11] = [
+    PermissionRule {
         feature: Feature::Encrypt,
-        sid: "LookAtFirehoseStreamsAndEncryptThem",
+        sid: "DescribeAndEncryptFirehoseStreams",
         actions: &[call(Operation::DescribeDeliveryStream), call(Operation::StartDeliveryStreamEncryption)],
-        on: On::Streams(Firehose),
-        only_if: OnlyIf::Always,
+        on: ResourceScope::Streams(Firehose),
+        only_if: StatementCondition::Always,
     },
-    Right {
+    PermissionRule {
         feature: Feature::Encrypt,
-        sid: "LookAtKinesisStreams",
+        sid: "DescribeKinesisStreams",
         actions: &[call(Operation::DescribeStreamSummary)],
-        on: On::Streams(Kinesis),
-        only_if: OnlyIf::Always,
+        on: ResourceScope::Streams(Kinesis),
+        only_if: StatementCondition::Always,
     },
-    Right {
+    PermissionRule {
         feature: Feature::Encrypt,
-        sid: "EncryptKinesisStreamsWhichNeedsStreamAndKey",
+        sid: "EncryptKinesisStreams",
         actions: &[call(Operation::StartStreamEncryption)],
-        on: On::KinesisStreamsAndKeys,
-        only_if: OnlyIf::Always,
+        on: ResourceScope::KinesisStreamsAndKeys,
+        only_if: StatementCondition::Always,
     },
-    Right {
+    PermissionRule {
         feature: Feature::Encrypt,
-        sid: "LookAtKeys",
+        sid: "DescribeKeys",
         actions: &[call(Operation::DescribeKey)],
-        on: On::Keys,
-        only_if: OnlyIf::Always,
+        on: ResourceScope::Keys,
+        only_if: StatementCondition::Always,
     },
-    Right {
+    PermissionRule {
         feature: Feature::Encrypt,
-        sid: "LetFirehoseUseKeys",
+        sid: "CreateGrantsForFirehose",
         actions: &[CREATE_GRANT],
-        on: On::KeysFor(Firehose),
-        only_if: OnlyIf::ForAwsResource,
+        on: ResourceScope::KeysFor(Firehose),
+        only_if: StatementCondition::ForAwsResource,
     },
-    Right {
+    PermissionRule {
         feature: Feature::Disable,
-        sid: "TurnOffEncryptionOfFirehoseStreams",
+        sid: "DisableEncryptionOfFirehoseStreams",
         actions: &[call(Operation::StopDeliveryStreamEncryption)],
-        on: On::Streams(Firehose),
-        only_if: OnlyIf::Always,
+        on: ResourceScope::Streams(Firehose),
+        only_if: StatementCondition::Always,
     },
-    Right {
+    PermissionRule {
         feature: Feature::Disable,
-        sid: "TurnOffEncryptionOfKinesisStreamsWhichNeedsStreamAndKey",
+        sid: "DisableEncryptionOfKinesisStreams",
         actions: &[call(Operation::StopStreamEncryption)],
-        on: On::KinesisStreamsAndKeys,
-        only_if: OnlyIf::Always,
+        on: ResourceScope::KinesisStreamsAndKeys,
+        only_if: StatementCondition::Always,
     },
-    Right {
+    PermissionRule {
         feature: Feature::Verify,
-        sid: "WriteOneRecordToFirehoseStreams",
+        sid: "PutRecordToFirehoseStreams",
         actions: &[call(Operation::PutFirehoseRecord)],
-        on: On::Streams(Firehose),
-        only_if: OnlyIf::Always,
+        on: ResourceScope::Streams(Firehose),
+        only_if: StatementCondition::Always,
     },
-    Right {
+    PermissionRule {
         feature: Feature::Verify,
-        sid: "WriteOneRecordToKinesisStreams",
+        sid: "PutRecordToKinesisStreams",
         actions: &[call(Operation::PutKinesisRecord)],
-        on: On::Streams(Kinesis),
-        only_if: OnlyIf::Always,
+        on: ResourceScope::Streams(Kinesis),
+        only_if: StatementCondition::Always,
     },
-    // Firehose wants both of whoever writes: for streams made since 2026-04-20 now, for all from 2027-02-28 on.
-    Right {
+    // Firehose requires both of producers: now for streams created since 2026-04-20, and for all streams from
+    // 2027-02-28 on.
+    PermissionRule {
         feature: Feature::Verify,
-        sid: "EncryptThatRecordThroughFirehose",
+        sid: "EncryptRecordsThroughFirehose",
         actions: &[GENERATE_DATA_KEY, DECRYPT],
-        on: On::KeysFor(Firehose),
-        only_if: OnlyIf::ThroughFirehose,
+        on: ResourceScope::KeysFor(Firehose),
+        only_if: StatementCondition::ThroughFirehose,
     },
-    Right {
+    PermissionRule {
         feature: Feature::Verify,
-        sid: "EncryptThatRecordForKinesisStreams",
+        sid: "EncryptRecordsOfKinesisStreams",
         actions: &[GENERATE_DATA_KEY],
-        on: On::KeysFor(Kinesis),
-        only_if: OnlyIf::ForKinesisStreams,
+        on: ResourceScope::KeysFor(Kinesis),
+        only_if: StatementCondition::ForKinesisStreams,
     },
 ];
 
-/// The policy of the operator's role, for these features.
+/// Returns the policy of the operator's role for these features.
 #[must_use]
 pub fn policy(scope: &Scope, features: &[Feature]) -> Policy {
-    let rights = RIGHTS.iter().filter(|right| features.contains(&right.feature));
+    let rights = PERMISSION_RULES.iter().filter(|right| features.contains(&right.feature));
     Policy::of(rights.filter_map(|right| right.statement(scope)).collect())
 }
 
-/// What the policy of each key has to say for the operator's role, where the key is another account's, or its policy does not
-/// leave it to IAM ([key policies](https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html)). To be added to
-/// that policy, which has statements of its own. A key's policy is about that key, so its resource is `*`.
+/// Returns the statements to add to the policy of each key for the operator's role. They are needed if the
+/// key belongs to another account, or if its policy does not delegate to IAM
+/// ([key policies](https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html)). The key's policy
+/// has statements of its own. A key policy applies to its own key, so its resource is `*`.
 #[must_use]
 pub fn key_policy(scope: &Scope, features: &[Feature], role: &RoleArn) -> Policy {
-    let rights = RIGHTS.iter().filter(|right| features.contains(&right.feature));
-    let of_kms = rights.filter(|right| matches!(right.on, On::Keys | On::KeysFor(_)));
+    let rights = PERMISSION_RULES.iter().filter(|right| features.contains(&right.feature));
+    let of_kms = rights.filter(|right| matches!(right.on, ResourceScope::Keys | ResourceScope::KeysFor(_)));
     let statements = of_kms.filter_map(|right| right.statement(scope));
     let for_role = |it: Statement| it.to(Principal::Role(role.to_string())).on(["*"].into_iter().collect());
     Policy::of(statements.map(for_role).collect())
 }
 
-impl Right {
-    /// The statement that grants it, unless there is nothing to grant it on.
+impl PermissionRule {
+    /// Returns the statement that grants the permission, or `None` if the scope has no resource for it.
     fn statement(&self, scope: &Scope) -> Option<Statement> {
         let resources = self.on.resources(scope);
         let statement = Statement::allow(self.sid, self.actions.iter().map(|action| action.name()));
@@ -198,8 +203,8 @@ impl Right {
     }
 }
 
-impl On {
-    fn resources(self, scope: &Scope) -> Words {
+impl ResourceScope {
+    fn resources(self, scope: &Scope) -> StringOrList {
         match self {
             Self::Streams(service) => scope.streams(service).collect(),
             Self::KinesisStreamsAndKeys => {
@@ -213,7 +218,7 @@ impl On {
     }
 }
 
-impl OnlyIf {
+impl StatementCondition {
     fn add_to(self, statement: Statement, scope: &Scope) -> Statement {
         match self {
             Self::Always => statement,
@@ -221,7 +226,7 @@ impl OnlyIf {
             Self::ThroughFirehose => {
                 let services = scope.streams_with_keys(Firehose).flat_map(|stream| {
                     let service = format!("firehose.{}.amazonaws.com", stream.region());
-                    // In China services have both forms, and no page says which one KMS sees.
+                    // In China services have both forms, and no page states which one KMS uses.
                     let chinese = (stream.partition().as_str() == "aws-cn").then(|| format!("{service}.cn"));
                     std::iter::once(service).chain(chinese)
                 });

@@ -1,6 +1,7 @@
-//! ARNs, names and aliases against the schema's own rules: what the API server takes, the parsers take, and nothing else.
+//! ARNs, names and aliases against the schema's own rules: the parsers accept exactly the texts that the API
+//! server accepts.
 //!
-//! The rules are read from the definitions that are installed, so a change of either side alone fails here.
+//! The rules are read from the definitions that are installed, so a change of only one side fails here.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -13,12 +14,12 @@ use regex::Regex;
 
 use super::key::{KeyArn, KeyName, alias};
 use super::object;
-use super::stream::{Malformed, Region, StreamArn};
+use super::stream::{ParseError, Region, StreamArn};
 use crate::api::crd::definitions;
 use crate::api::stream_encryption::Service;
-use crate::model::situation::stream;
+use crate::model::scenario::stream;
 
-/// What the schema says of one text field.
+/// The rules of the schema for one text field.
 struct Rule {
     lengths: std::ops::RangeInclusive<usize>,
     /// The pattern of `self.matches('…')`.
@@ -26,7 +27,7 @@ struct Rule {
     conditions: Vec<Condition>,
 }
 
-/// The forms of CEL that the rules of identities are written in; another one must be added here.
+/// The forms of CEL that the rules for these texts use; a new form must be added here.
 enum Condition {
     Matches(Regex),
     MatchesNot(Regex),
@@ -69,7 +70,7 @@ impl Condition {
 }
 
 impl Rule {
-    /// The rule of the field at `path` below `spec`.
+    /// Returns the rule of the field at `path` below `spec`.
     fn of(path: &[&str]) -> Self {
         let mut definitions = definitions().into_iter();
         let (_, mut resource) = definitions.find(|(_, it)| it.spec.names.kind == "StreamEncryption").unwrap();
@@ -97,10 +98,10 @@ static STREAM_ARN: LazyLock<Rule> = LazyLock::new(|| Rule::of(&["stream", "arn"]
 static NAME: LazyLock<Rule> = LazyLock::new(|| Rule::of(&["stream", "name"]));
 static REGION: LazyLock<Rule> = LazyLock::new(|| Rule::of(&["stream", "region"]));
 static KEY_ARN: LazyLock<Rule> = LazyLock::new(|| Rule::of(&["key", "arn"]));
-static KEY_OBJECT: LazyLock<Rule> = LazyLock::new(|| Rule::of(&["key", "ref", "name"]));
+static KEY_OBJECT: LazyLock<Rule> = LazyLock::new(|| Rule::of(&["key", "objectRef", "name"]));
 static ALIAS: LazyLock<Rule> = LazyLock::new(|| Rule::of(&["key", "alias"]));
 
-/// Texts that the pattern of `rule` describes, such that their repetitions are now and then very long.
+/// Generates texts that match the pattern of `rule`; some of their repetitions are very long.
 fn described(rule: &Rule) -> impl Strategy<Value = String> + use<> {
     let pattern = rule.pattern.trim_start_matches('^').trim_end_matches('$');
     let repeated = pattern.replace('+', "{1,60}");
@@ -110,7 +111,7 @@ fn described(rule: &Rule) -> impl Strategy<Value = String> + use<> {
     ]
 }
 
-/// Partitions, and regions that are in them.
+/// Partitions, each with one of its regions.
 const PLACES: [(&str, &str); 8] = [
     ("aws", "eu-west-1"),
     ("aws-cn", "cn-north-1"),
@@ -122,7 +123,8 @@ const PLACES: [(&str, &str); 8] = [
     ("aws-iso-f", "us-isof-south-1"),
 ];
 
-/// `text` with a partition and a region of one place, if it is an ARN: at random they hardly ever fit each other.
+/// Replaces partition and region of `text` with a matching pair, if `text` is an ARN: random ones hardly ever
+/// match.
 fn placed(text: &str, (partition, region): (&str, &str)) -> String {
     let mut parts: Vec<&str> = text.split(':').collect();
     if parts.len() >= 6 {
@@ -132,7 +134,7 @@ fn placed(text: &str, (partition, region): (&str, &str)) -> String {
     parts.join(":")
 }
 
-/// A character that somebody may have meant for another one, or that ends what follows it somewhere.
+/// Generates a character that resembles another one, or that ends a text in some context.
 fn odd_character() -> impl Strategy<Value = char> {
     prop_oneof![
         4 => prop::sample::select(" :/-_.*?#%\\\"'\n\r\t\0aZ09".chars().collect::<Vec<_>>()),
@@ -168,7 +170,7 @@ fn edited(text: &str, edits: &[(prop::sample::Index, Edit)]) -> String {
     characters.into_iter().collect()
 }
 
-/// Texts of which some are right, most are nearly right, and some are anything.
+/// Generates texts: some are valid, most are nearly valid, and some are arbitrary.
 fn text(rule: &Rule) -> impl Strategy<Value = String> + use<> {
     let edit = prop_oneof![
         3 => odd_character().prop_map(Edit::Insert),
@@ -186,8 +188,8 @@ fn text(rule: &Rule) -> impl Strategy<Value = String> + use<> {
     ]
 }
 
-/// Nothing if a parser and the schema are of one mind about `text`, and what was read is written as it was.
-fn agree<T: Display>(rule: &Rule, text: &str, read: &Result<T, Malformed>) -> Result<(), TestCaseError> {
+/// Checks that the parser and the schema agree on `text`, and that a parsed text is written back unchanged.
+fn agree<T: Display>(rule: &Rule, text: &str, read: &Result<T, ParseError>) -> Result<(), TestCaseError> {
     prop_assert_eq!(read.is_ok(), rule.takes(text), "the schema and the parser differ about {:?}", text);
     match read {
         Ok(read) => prop_assert_eq!(read.to_string(), text),
@@ -196,7 +198,7 @@ fn agree<T: Display>(rule: &Rule, text: &str, read: &Result<T, Malformed>) -> Re
     Ok(())
 }
 
-fn named(service: Service, name: &str) -> Result<StreamArn, Malformed> {
+fn named(service: Service, name: &str) -> Result<StreamArn, ParseError> {
     let StreamArn { partition, region, account, .. } = stream(service);
     StreamArn::new(partition, service, region, account, name)
 }
@@ -205,42 +207,42 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_schema_and_the_parser_take_the_same_arns_of_streams(text in text(&STREAM_ARN)) {
+    fn schema_and_parser_accept_same_stream_arns(text in text(&STREAM_ARN)) {
         agree(&STREAM_ARN, &text, &StreamArn::from_str(&text))?;
     }
 
     #[test]
-    fn the_schema_and_the_parser_take_the_same_arns_of_keys(text in text(&KEY_ARN)) {
+    fn schema_and_parser_accept_same_key_arns(text in text(&KEY_ARN)) {
         agree(&KEY_ARN, &text, &KeyArn::from_str(&text))?;
     }
 
     #[test]
-    fn the_schema_and_the_parser_take_the_same_aliases(text in text(&ALIAS)) {
+    fn schema_and_parser_accept_same_aliases(text in text(&ALIAS)) {
         let read = alias(&text);
         agree(&ALIAS, &text, &read)?;
         prop_assert!(!matches!(read, Ok(KeyName::Arn(_))));
     }
 
     #[test]
-    fn the_schema_and_the_parser_take_the_same_regions(text in text(&REGION)) {
+    fn schema_and_parser_accept_same_regions(text in text(&REGION)) {
         agree(&REGION, &text, &Region::from_str(&text))?;
     }
 
     #[test]
-    fn the_schema_and_the_parser_take_the_same_names_but_for_the_length_that_firehose_allows(text in text(&NAME)) {
+    fn schema_and_parser_accept_same_stream_names(text in text(&NAME)) {
         prop_assert_eq!(named(Service::Kinesis, &text).is_ok(), NAME.takes(&text), "{:?}", text);
-        // The resource's own rule: a name beside `service: Firehose` has at most 64 characters.
+        // The resource's own rule: a name with `service: Firehose` has at most 64 characters.
         let firehose = NAME.takes(&text) && text.len() <= 64;
         prop_assert_eq!(named(Service::Firehose, &text).is_ok(), firehose, "{:?}", text);
     }
 
     #[test]
-    fn the_schema_and_the_reader_of_key_objects_take_the_same_names(text in text(&KEY_OBJECT)) {
-        prop_assert_eq!(object::can_be_named(&text), KEY_OBJECT.takes(&text), "{:?}", text);
+    fn schema_and_parser_accept_same_key_object_names(text in text(&KEY_OBJECT)) {
+        prop_assert_eq!(object::is_dns_subdomain(&text), KEY_OBJECT.takes(&text), "{:?}", text);
     }
 
     #[test]
-    fn a_stream_by_name_is_the_stream_by_arn(text in text(&NAME), firehose in any::<bool>()) {
+    fn stream_by_name_equals_stream_by_arn(text in text(&NAME), firehose in any::<bool>()) {
         let service = if firehose { Service::Firehose } else { Service::Kinesis };
         if let Ok(stream) = named(service, &text) {
             prop_assert_eq!(stream.name(), &text);
@@ -250,7 +252,7 @@ proptest! {
 }
 
 #[test]
-fn the_random_texts_are_taken_often_and_refused_often() {
+fn random_texts_are_often_valid_and_often_invalid() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 

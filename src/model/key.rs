@@ -1,16 +1,17 @@
-//! Which key: identities of KMS keys, and whether one can encrypt a stream.
+//! Identities of KMS keys, and whether a key can encrypt a stream.
 //!
-//! Keys are compared by ARN only. An alias or an id is resolved first; AWS may echo any form (`KeyId` of Kinesis).
+//! Keys are compared by ARN only. An alias or an id is resolved first; AWS may return any form (`KeyId` of
+//! Kinesis).
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::stream::{Account, Malformed, Partition, Region, StreamArn, arn_parts};
+use super::stream::{Account, ParseError, Partition, Region, StreamArn, arn_parts};
 use crate::api::condition::Reason;
 use crate::api::ledger::{Action, Target};
 use crate::api::stream_encryption::{KeyStatus, KeyType};
 
-/// The alias that Kinesis uses for the key of AWS.
+/// The alias that Kinesis uses for the AWS managed key.
 pub const KINESIS_ALIAS: &str = "alias/aws/kinesis";
 
 /// The ARN of a KMS key: `arn:aws:kms:REGION:ACCOUNT:key/ID`.
@@ -32,11 +33,11 @@ pub enum Key {
     AwsOwned,
     /// `CUSTOMER_MANAGED_CMK`.
     Customer(KeyArn),
-    /// A key that AWS names in a form which KMS does not resolve for us. It equals no key that anybody can ask for.
+    /// A key that AWS names in a form that KMS does not resolve. It equals no key that a spec can name.
     Unresolved(String),
 }
 
-/// How a key may be named to KMS.
+/// A name of a key that KMS accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeyName {
     /// By ARN.
@@ -45,55 +46,55 @@ pub enum KeyName {
     Alias(String),
 }
 
-/// What `DescribeKey` said ([KeyMetadata](https://docs.aws.amazon.com/kms/latest/APIReference/API_KeyMetadata.html)).
+/// The response of `DescribeKey`
+/// ([KeyMetadata](https://docs.aws.amazon.com/kms/latest/APIReference/API_KeyMetadata.html)).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyFacts {
+pub struct KeyMetadata {
     /// The key's ARN.
     pub arn: KeyArn,
-    /// Its state.
+    /// The key's state.
     pub state: KeyState,
-    /// Whether it is symmetric (`KeySpec` is `SYMMETRIC_DEFAULT`).
+    /// Whether the key is symmetric (`KeySpec` is `SYMMETRIC_DEFAULT`).
     pub symmetric: bool,
-    /// Whether it is for encryption (`KeyUsage` is `ENCRYPT_DECRYPT`).
+    /// Whether the key is for encryption (`KeyUsage` is `ENCRYPT_DECRYPT`).
     pub encrypts: bool,
-    /// Whether AWS manages it (`KeyManager` is `AWS`).
+    /// Whether AWS manages the key (`KeyManager` is `AWS`).
     pub aws_managed: bool,
 }
 
 /// A key's state ([key states](https://docs.aws.amazon.com/kms/latest/developerguide/key-state.html)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It works.
+    /// Usable.
     Enabled,
-    /// Somebody disabled it.
+    /// Disabled.
     Disabled,
-    /// It will be deleted.
+    /// Pending deletion.
     PendingDeletion,
-    /// Its material has not been imported yet.
+    /// The key material has not been imported yet.
     PendingImport,
-    /// Its key store is disconnected, or it is being made or updated.
+    /// The key store is disconnected, or the key is being created or updated.
     Unavailable,
-    /// KMS describes it (its state, spec, usage or manager) in a word that this version does not know, or
-    /// shows no state.
+    /// KMS reports a state, spec, usage or manager that this version does not know, or no state.
     Unrecognized,
 }
 
-/// Why a key cannot encrypt a stream.
+/// The reason why a key cannot encrypt a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyProblem {
-    /// KMS does not know it.
+    /// The key does not exist in KMS.
     Missing,
     /// Disabled.
     Disabled,
     /// Scheduled for deletion.
     PendingDeletion,
-    /// Without material.
+    /// Without key material.
     PendingImport,
-    /// Its key store does not answer.
+    /// The key store does not respond.
     Unavailable,
-    /// KMS describes it in words that this version does not know.
+    /// KMS reports a value that this version does not know.
     Unrecognized,
-    /// Asymmetric, or for HMACs.
+    /// Not `SYMMETRIC_DEFAULT`, although its usage is encryption.
     NotSymmetric,
     /// Not for encryption.
     WrongUsage,
@@ -101,20 +102,20 @@ pub enum KeyProblem {
     OtherRegion,
     /// A key that AWS manages for one of its services.
     AwsManaged,
-    /// Its policy or the operator's rights do not let us read it.
+    /// The key policy or the operator's permissions do not allow the operator to describe it.
     Unreadable,
-    /// The object that `key.ref` names does not exist, or shows no ARN yet.
+    /// The object that `key.objectRef` names does not exist, or has no ARN yet.
     ReferenceNotReady,
-    /// The kind that `key.ref` names is not installed in the cluster.
+    /// The kind that `key.objectRef` names is not installed in the cluster.
     ReferenceKindMissing,
-    /// No policy allows what it is named by, or what that stands for.
+    /// No policy allows the name of the key, or the key that the name resolves to.
     NotPermitted,
 }
 
 impl KeyProblem {
-    /// The problem that KMS shows of a key in force, for which a status gives this reason.
+    /// Returns the problem of an active key for which a status reports this reason.
     #[must_use]
-    pub fn of_key_in_force(reason: Reason) -> Option<Self> {
+    pub fn of_active_key(reason: Reason) -> Option<Self> {
         match reason {
             Reason::KeyNotFound => Some(Self::Missing),
             Reason::KeyDisabled => Some(Self::Disabled),
@@ -139,17 +140,17 @@ impl KeyProblem {
             Self::WrongUsage => Reason::KeyUsageWrong,
             Self::OtherRegion => Reason::KeyInOtherRegion,
             Self::AwsManaged => Reason::KeyManagedByAws,
-            Self::Unreadable => Reason::KeyUnreadable,
+            Self::Unreadable => Reason::KeyDescribeDenied,
             Self::ReferenceNotReady => Reason::KeyReferenceNotReady,
-            Self::ReferenceKindMissing => Reason::KeyReferenceKindMissing,
+            Self::ReferenceKindMissing => Reason::KeyReferenceCRDMissing,
             Self::NotPermitted => Reason::NotPermitted,
         }
     }
 
-    /// Whether records are lost where such a key is in force. What else may be wrong with a key that is asked for does not keep
-    /// one in force from being used.
+    /// Returns whether records are lost while the active key has this problem. The other problems prevent the
+    /// use of a desired key, and do not affect a key that is active already.
     #[must_use]
-    pub fn loses_records(self) -> bool {
+    pub fn makes_data_unreadable(self) -> bool {
         match self {
             Self::Missing
             | Self::Disabled
@@ -169,8 +170,8 @@ impl KeyProblem {
     }
 }
 
-impl KeyFacts {
-    /// Why this key cannot encrypt `stream`, or nothing.
+impl KeyMetadata {
+    /// Returns why this key cannot encrypt `stream`; `None` if it can.
     #[must_use]
     pub fn problem(&self, stream: &StreamArn) -> Option<KeyProblem> {
         if self.arn.region != stream.region {
@@ -197,18 +198,18 @@ impl KeyFacts {
 }
 
 impl KeyArn {
-    /// The ARN of the key `id`.
-    pub fn new(partition: Partition, region: Region, account: Account, id: &str) -> Result<Self, Malformed> {
+    /// Creates the ARN of the key `id`.
+    pub fn new(partition: Partition, region: Region, account: Account, id: &str) -> Result<Self, ParseError> {
         let good =
             (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         if good && region.check_partition(&partition).is_ok() {
             Ok(Self { partition, region, account, id: id.to_owned() })
         } else {
-            Err(Malformed::KeyArn(id.to_owned()))
+            Err(ParseError::KeyArn(id.to_owned()))
         }
     }
 
-    /// The key's id.
+    /// Returns the key's id.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -216,9 +217,9 @@ impl KeyArn {
 }
 
 impl FromStr for KeyArn {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let malformed = || Malformed::KeyArn(text.to_owned());
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let malformed = || ParseError::KeyArn(text.to_owned());
         let ["arn", partition, "kms", region, account, resource] = arn_parts(text).ok_or_else(malformed)?
         else {
             return Err(malformed());
@@ -244,19 +245,19 @@ impl fmt::Display for KeyName {
     }
 }
 
-/// Checks an alias of a customer managed key.
-pub fn alias(text: &str) -> Result<KeyName, Malformed> {
+/// Parses an alias of a customer managed key.
+pub fn alias(text: &str) -> Result<KeyName, ParseError> {
     let good = text.len() <= 256
         && text.strip_prefix("alias/").is_some_and(|name| {
             !name.is_empty()
                 && !name.starts_with("aws/")
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b))
         });
-    if good { Ok(KeyName::Alias(text.to_owned())) } else { Err(Malformed::KeyAlias(text.to_owned())) }
+    if good { Ok(KeyName::Alias(text.to_owned())) } else { Err(ParseError::KeyAlias(text.to_owned())) }
 }
 
 impl Key {
-    /// As status and ledger write it.
+    /// Returns the key in the form of status and ledger.
     #[must_use]
     pub fn status(&self) -> KeyStatus {
         match self {
@@ -266,7 +267,7 @@ impl Key {
         }
     }
 
-    /// The key that status and ledger write so.
+    /// Returns the key that status and ledger store in this form.
     #[must_use]
     pub fn of(status: &KeyStatus) -> Self {
         match (status.kind, &status.arn) {
@@ -278,7 +279,7 @@ impl Key {
         }
     }
 
-    /// Start with this key, as the ledger writes it.
+    /// Returns a Start with this key, in the form of the ledger.
     #[must_use]
     pub fn target(&self) -> Target {
         Target { action: Action::Start, key: Some(self.status()) }
@@ -302,7 +303,7 @@ mod tests {
     const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
     #[test]
-    fn a_key_arn_is_written_as_it_was_read_and_an_alias_arn_is_none() {
+    fn key_arn_round_trips_and_alias_arn_is_rejected() {
         assert_eq!(ARN.parse::<KeyArn>().unwrap().to_string(), ARN);
         for bad in [
             "",
@@ -316,49 +317,52 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_of_aws_is_not_a_customers() {
+    fn alias_of_aws_managed_key_is_rejected() {
         assert!(alias("alias/orders/2026").is_ok());
         for bad in ["orders", "alias/", "alias/aws/kinesis", "alias/a b"] {
             assert!(alias(bad).is_err(), "{bad}");
         }
     }
 
-    /// KMS refuses every use of a key that is gone, or in another state than enabled.
+    /// KMS refuses every use of a key that does not exist, or that is not enabled.
     #[test]
-    fn a_key_in_force_loses_records_by_its_state_and_not_by_what_else_is_wrong_with_it() {
+    fn only_key_state_makes_data_unreadable() {
         let stream: StreamArn =
             "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap();
         let in_state = |state| {
             let arn = ARN.parse().unwrap();
-            let facts = KeyFacts { arn, state, symmetric: true, encrypts: true, aws_managed: false };
+            let facts = KeyMetadata { arn, state, symmetric: true, encrypts: true, aws_managed: false };
             facts.problem(&stream)
         };
         assert_eq!(in_state(KeyState::Enabled), None);
         for state in
             [KeyState::Disabled, KeyState::PendingDeletion, KeyState::PendingImport, KeyState::Unavailable]
         {
-            assert!(in_state(state).unwrap().loses_records(), "{state:?}");
+            assert!(in_state(state).unwrap().makes_data_unreadable(), "{state:?}");
             let problem = in_state(state);
-            assert_eq!(problem.and_then(|problem| KeyProblem::of_key_in_force(problem.reason())), problem);
+            assert_eq!(problem.and_then(|problem| KeyProblem::of_active_key(problem.reason())), problem);
         }
-        assert!(KeyProblem::Missing.loses_records());
-        assert_eq!(KeyProblem::of_key_in_force(Reason::KeyNotFound), Some(KeyProblem::Missing));
+        assert!(KeyProblem::Missing.makes_data_unreadable());
+        assert_eq!(KeyProblem::of_active_key(Reason::KeyNotFound), Some(KeyProblem::Missing));
         for reason in Reason::ALL {
-            if let Some(problem) = KeyProblem::of_key_in_force(*reason) {
-                assert!(problem.loses_records() && problem.reason() == *reason, "{reason}");
+            if let Some(problem) = KeyProblem::of_active_key(*reason) {
+                assert!(problem.makes_data_unreadable() && problem.reason() == *reason, "{reason}");
             }
         }
-        assert!(!in_state(KeyState::Unrecognized).unwrap().loses_records(), "nothing follows from it");
+        assert!(
+            !in_state(KeyState::Unrecognized).unwrap().makes_data_unreadable(),
+            "nothing follows from it"
+        );
         for other in [KeyProblem::OtherRegion, KeyProblem::WrongUsage, KeyProblem::NotPermitted] {
-            assert!(!other.loses_records(), "{other:?}");
+            assert!(!other.makes_data_unreadable(), "{other:?}");
         }
     }
 
     #[test]
-    fn each_reason_why_a_key_cannot_encrypt_is_named() {
+    fn each_key_problem_is_reported() {
         let stream: StreamArn =
             "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap();
-        let good = KeyFacts {
+        let good = KeyMetadata {
             arn: ARN.parse().unwrap(),
             state: KeyState::Enabled,
             symmetric: true,
@@ -368,15 +372,15 @@ mod tests {
         assert_eq!(good.problem(&stream), None);
         let elsewhere: KeyArn = ARN.replace("eu-west-1", "us-east-1").parse().unwrap();
         for (facts, problem) in [
-            (KeyFacts { state: KeyState::Disabled, ..good.clone() }, KeyProblem::Disabled),
-            (KeyFacts { state: KeyState::PendingDeletion, ..good.clone() }, KeyProblem::PendingDeletion),
-            (KeyFacts { state: KeyState::PendingImport, ..good.clone() }, KeyProblem::PendingImport),
-            (KeyFacts { state: KeyState::Unavailable, ..good.clone() }, KeyProblem::Unavailable),
-            (KeyFacts { state: KeyState::Unrecognized, ..good.clone() }, KeyProblem::Unrecognized),
-            (KeyFacts { symmetric: false, ..good.clone() }, KeyProblem::NotSymmetric),
-            (KeyFacts { encrypts: false, ..good.clone() }, KeyProblem::WrongUsage),
-            (KeyFacts { aws_managed: true, ..good.clone() }, KeyProblem::AwsManaged),
-            (KeyFacts { arn: elsewhere, ..good.clone() }, KeyProblem::OtherRegion),
+            (KeyMetadata { state: KeyState::Disabled, ..good.clone() }, KeyProblem::Disabled),
+            (KeyMetadata { state: KeyState::PendingDeletion, ..good.clone() }, KeyProblem::PendingDeletion),
+            (KeyMetadata { state: KeyState::PendingImport, ..good.clone() }, KeyProblem::PendingImport),
+            (KeyMetadata { state: KeyState::Unavailable, ..good.clone() }, KeyProblem::Unavailable),
+            (KeyMetadata { state: KeyState::Unrecognized, ..good.clone() }, KeyProblem::Unrecognized),
+            (KeyMetadata { symmetric: false, ..good.clone() }, KeyProblem::NotSymmetric),
+            (KeyMetadata { encrypts: false, ..good.clone() }, KeyProblem::WrongUsage),
+            (KeyMetadata { aws_managed: true, ..good.clone() }, KeyProblem::AwsManaged),
+            (KeyMetadata { arn: elsewhere, ..good.clone() }, KeyProblem::OtherRegion),
         ] {
             assert_eq!(facts.problem(&stream), Some(problem));
         }

@@ -1,7 +1,9 @@
-//! The ledger's arithmetic: how many calls count, when the next is free, and what an observation teaches.
+//! The ledger's arithmetic: the calls that count, the time of the next available call, and the effect of an
+//! observation.
 //!
-//! Every function takes a ledger and gives another; none writes. The rules of design section 7 stand here: each call is
-//! counted before it is sent, none is forgotten before AWS has forgotten it, and doubt is counted as a call.
+//! Every function takes a ledger and returns a new one; none writes. Three rules apply: each call is counted
+//! before it is sent, no call is removed while AWS still counts it, and a call with an unknown outcome
+//! counts.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +11,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use sha2::{Digest, Sha256};
 
+use super::aws_error::{AwsError, ErrorKind};
 use super::backoff;
-use super::fault::{Class, Fault};
 use super::key::Key;
-use super::object::can_be_named;
+use super::object::is_dns_subdomain;
 use super::observation::Observation;
 use super::stream::StreamArn;
 use crate::api::ledger::{Action, Attempts, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target};
@@ -22,22 +24,25 @@ use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
 /// ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html),
 /// [StartStreamEncryption](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_StartStreamEncryption.html)).
 pub const AWS_LIMIT: u32 = 25;
-/// AWS refuses a request whose date is further than this from its own clock, either way
-/// ([RequestExpired](https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html)). A call is dated as of its
-/// reservation, so this is how far the time in the ledger can be from the time at which AWS counts it, whatever
-/// becomes of the process or its clock.
-pub const ARRIVAL: SignedDuration = SignedDuration::from_mins(15);
-/// AWS's day.
+/// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
+/// request beyond it
+/// ([RequestExpired](https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html)). A call is
+/// dated with its reservation. The time in the ledger therefore differs from the time at which AWS counts the
+/// call by at most this, even if the process is paused or its clock changes.
+pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
+/// The period of AWS's limit.
 pub const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// How long a call counts: AWS's day, and what may lie between reservation and arrival at both of its ends: the first call
-/// may arrive so much late, and the one that follows it be dated so much early. The last minute is for what is read late.
-pub const WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
-/// How long after a call AWS's answers may still be about the time before it.
+/// Time during which a call counts: AWS's day, and the possible difference between reservation and arrival at
+/// both of its ends. The first call may arrive that much late, and the next one may be dated that much early.
+/// The last minute covers stale responses.
+pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
+/// Time after a call during which AWS's responses may still describe the state before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
-/// The most entries a ledger holds. Refused calls of Kinesis count against no limit of AWS, but not for ever either.
+/// Maximum number of entries in a ledger. AWS counts refused calls of Kinesis against no limit, but the
+/// ledger cannot grow without bound.
 pub const MOST_CALLS: usize = 200;
 
-/// The name of the ledger of a stream: a hash of its ARN, so that no two streams ever share one.
+/// Returns the name of a stream's ledger: a hash of its ARN, so that no two streams share one.
 #[must_use]
 pub fn name(stream: &StreamArn) -> String {
     let digest = Sha256::digest(stream.to_string().as_bytes());
@@ -47,13 +52,13 @@ pub fn name(stream: &StreamArn) -> String {
     name
 }
 
-/// An empty ledger for a stream, claimed by `owner`.
+/// Creates an empty ledger for a stream, owned by `owner`.
 #[must_use]
 pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
     StreamLedgerSpec {
         stream_arn: stream.to_string(),
         owner,
-        stream_created: None,
+        stream_creation_time: None,
         calls: Vec::new(),
         in_force: None,
         satisfied: None,
@@ -61,18 +66,23 @@ pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
     }
 }
 
-/// A ledger in place of one that somebody deleted, when `told` calls of its stream counted as far as anybody knows. When
-/// they were made is lost with it, so they count as made now.
+/// Rebuilds a deleted ledger for which a status still shows `told` counted calls. The times of the calls are
+/// lost with the ledger, so they count as made now.
 #[must_use]
-pub fn regained(empty: &StreamLedgerSpec, action: Action, told: u32, now: Timestamp) -> StreamLedgerSpec {
+pub fn rebuilt_from_status(
+    empty: &StreamLedgerSpec,
+    action: Action,
+    told: u32,
+    now: Timestamp,
+) -> StreamLedgerSpec {
     let target = match action {
         Action::Start => Key::AwsOwned.target(),
         Action::Stop => Target { action, key: None },
     };
     let call = |number| Call {
-        id: format!("regained-{number}"),
+        id: format!("rebuilt-{number}"),
         target: target.clone(),
-        time: stored(now),
+        time: truncate_to_micros(now),
         outcome: Outcome::Accepted,
         code: None,
         correction: false,
@@ -83,38 +93,39 @@ pub fn regained(empty: &StreamLedgerSpec, action: Action, told: u32, now: Timest
     StreamLedgerSpec { calls: (0..told.min(AWS_LIMIT)).map(call).collect(), ..empty.clone() }
 }
 
-/// Why a ledger is not believed. Nothing is called on its stream until a person has looked.
+/// The error of an invalid ledger. No call is made on its stream until the ledger is fixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Corrupt {
-    /// It is of another stream.
+pub enum LedgerError {
+    /// The ledger belongs to another stream.
     #[error("it names another stream")]
     OtherStream,
-    /// Two calls with one id.
+    /// Two calls have the same id.
     #[error("two of its calls have the same id")]
     RepeatedCall,
-    /// A Start without a key, a Stop with one, or a key that is none.
+    /// A Start without a key, a Stop with one, or an invalid key.
     #[error("one of its calls has no meaning")]
     MeaninglessCall,
-    /// Its owner has no uid, or a name that no resource can have.
+    /// The owner has no uid, or a name that no resource can have.
     #[error("its owner is no resource")]
     NoOwner,
-    /// A key in force that is none, or one of which is not said since when records are encrypted; or plain text of which it is.
-    #[error("what it says of the key in force has no meaning")]
+    /// The active key is invalid; or it has no time since which records are encrypted; or plaintext has such
+    /// a time.
+    #[error("what it says of the active key has no meaning")]
     MeaninglessKey,
 }
 
-/// Whether a ledger can be believed.
-pub fn check(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Corrupt> {
+/// Returns an error if the ledger is invalid.
+pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), LedgerError> {
     if ledger.stream_arn != stream.to_string() {
-        return Err(Corrupt::OtherStream);
+        return Err(LedgerError::OtherStream);
     }
     let Owner { namespace, name, uid } = &ledger.owner;
-    if uid.is_empty() || !can_be_named(namespace) || !can_be_named(name) {
-        return Err(Corrupt::NoOwner);
+    if uid.is_empty() || !is_dns_subdomain(namespace) || !is_dns_subdomain(name) {
+        return Err(LedgerError::NoOwner);
     }
     let ids: BTreeSet<&str> = ledger.calls.iter().map(|call| call.id.as_str()).collect();
     if ids.len() != ledger.calls.len() {
-        return Err(Corrupt::RepeatedCall);
+        return Err(LedgerError::RepeatedCall);
     }
     let is_key = |key: &KeyStatus| (key.kind == KeyType::CustomerManaged) == key.arn.is_some();
     let meaningful = |call: &Call| match (call.target.action, &call.target.key) {
@@ -123,101 +134,110 @@ pub fn check(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Corrup
         (Action::Start, None) | (Action::Stop, Some(_)) => false,
     };
     if !ledger.calls.iter().all(meaningful) {
-        return Err(Corrupt::MeaninglessCall);
+        return Err(LedgerError::MeaninglessCall);
     }
     let contradicts = |known: &InForce| {
-        known.key.is_some() != known.encrypted_since.is_some() || !known.key.as_ref().is_none_or(is_key)
+        known.key.is_some() != known.encrypted_since_time.is_some() || !known.key.as_ref().is_none_or(is_key)
     };
-    if ledger.in_force.as_ref().is_some_and(contradicts) { Err(Corrupt::MeaninglessKey) } else { Ok(()) }
+    if ledger.in_force.as_ref().is_some_and(contradicts) { Err(LedgerError::MeaninglessKey) } else { Ok(()) }
 }
 
-/// How many calls are left.
+/// The budget of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Calls that count now.
     pub used: u32,
-    /// How many may count.
+    /// Maximum number of calls that may count.
     pub limit: u32,
-    /// When the next slot becomes free; nothing while none is taken.
-    pub next_free: Option<Timestamp>,
+    /// When the next call becomes available; `None` while no call counts.
+    pub next_available_time: Option<Timestamp>,
 }
 
 impl Budget {
-    /// Whether a call may be made now.
+    /// Returns whether a call may be made now.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.used < self.limit
     }
 }
 
-/// The budget of one action on a stream.
+/// Returns the budget of one action on a stream.
 ///
-/// Firehose counts every Start and Stop together. Kinesis counts Starts and Stops apart, and only those that it
-/// carried out; a call whose outcome is not known counts. An entry from the future (a clock that was set back) counts.
+/// Firehose counts every Start and Stop together. Kinesis counts Starts and Stops separately, and only those
+/// that it applied; a call whose outcome is unknown counts. An entry dated in the future (the clock was set
+/// back) counts.
 #[must_use]
 pub fn budget(calls: &[Call], service: Service, action: Action, limit: u32, now: Timestamp) -> Budget {
     let limit = limit.min(AWS_LIMIT);
-    let recent = calls.iter().filter(|call| counts_until(call) > now);
+    let recent = calls.iter().filter(|call| expires_at(call) > now);
     let mut counted: Vec<Timestamp> = recent
         .clone()
         .filter(|call| match service {
             Service::Firehose => true,
             Service::Kinesis => call.target.action == action && call.outcome != Outcome::Refused,
         })
-        .map(counts_until)
+        .map(expires_at)
         .collect();
     let used = u32::try_from(counted.len()).unwrap_or(u32::MAX);
-    let next_free = room_at(&mut counted, usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut kept: Vec<Timestamp> = recent.map(counts_until).collect();
+    let next_available_time = room_at(&mut counted, usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut kept: Vec<Timestamp> = recent.map(expires_at).collect();
     if kept.len() >= MOST_CALLS {
         let entry_free = room_at(&mut kept, MOST_CALLS);
-        let next_free = if used < limit { entry_free } else { next_free.max(entry_free) };
-        return Budget { used: used.max(limit), limit, next_free };
+        let next_available_time = if used < limit { entry_free } else { next_available_time.max(entry_free) };
+        return Budget { used: used.max(limit), limit, next_available_time };
     }
-    Budget { used, limit, next_free }
+    Budget { used, limit, next_available_time }
 }
 
-/// When the next of `most` places becomes free. With more entries than places, as many must age out first.
+/// Returns when the next of `most` slots becomes available. With more entries than slots, the excess entries
+/// must expire first.
 fn room_at(ends: &mut [Timestamp], most: usize) -> Option<Timestamp> {
     ends.sort_unstable();
     ends.get(ends.len().saturating_sub(most)).copied()
 }
 
-/// Until when an entry counts, and is kept.
+/// Returns when an entry stops counting and may be removed.
 #[must_use]
-pub fn counts_until(call: &Call) -> Timestamp {
-    later(call.at(), WINDOW)
+pub fn expires_at(call: &Call) -> Timestamp {
+    saturating_add(call.at(), QUOTA_WINDOW)
 }
 
-/// Corrections of the last day.
+/// Returns the times of the corrections in the last 24 hours.
 #[must_use]
 pub fn corrections(ledger: &StreamLedgerSpec, now: Timestamp) -> Vec<Timestamp> {
-    ledger.calls.iter().filter(|call| call.correction && later(call.at(), DAY) > now).map(Call::at).collect()
+    ledger
+        .calls
+        .iter()
+        .filter(|call| call.correction && saturating_add(call.at(), DAY) > now)
+        .map(Call::at)
+        .collect()
 }
 
-/// The last call that AWS may have carried out: its answers may be about the time before it.
+/// Returns the last call that AWS may have applied. AWS's responses may still describe the state before it.
 #[must_use]
-pub fn last_open(ledger: &StreamLedgerSpec) -> Option<&Call> {
+pub fn last_unrefused_call(ledger: &StreamLedgerSpec) -> Option<&Call> {
     ledger.calls.iter().rev().find(|call| call.outcome != Outcome::Refused)
 }
 
-/// Until when a call without an outcome may still arrive at AWS, on whoever's clock. What [`WINDOW`] adds to AWS's day is
-/// just that: the life of a signature, a reservation that was not sent at once, a clock that is ahead, and AWS's old answers.
+/// Returns the time until which a call without an outcome may still arrive at AWS, on any clock.
+/// [`QUOTA_WINDOW`] adds exactly this time to AWS's day: the lifetime of a signature, a delay between
+/// reservation and sending, a clock that is ahead, and AWS's stale responses.
 #[must_use]
-pub fn may_arrive_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
+pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     let open = ledger.calls.iter().filter(|call| matches!(call.outcome, Outcome::Pending | Outcome::Unknown));
-    open.map(|call| later(call.at(), WINDOW - DAY)).max()
+    open.map(|call| saturating_add(call.at(), QUOTA_WINDOW - DAY)).max()
 }
 
-/// Whether what was seen when it was looked at (`seen`) may be older than the last call, so that it must not be believed. Once a
-/// look has shown the effect of that call, a later one that differs is news, however soon it comes.
+/// Returns whether an observation made at `seen` may be older than the last call, and so must not be trusted.
+/// Once an observation has shown the effect of that call, a later one that differs is a new state, however
+/// soon it comes.
 #[must_use]
 pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: Timestamp) -> bool {
-    let Some(call) = last_open(ledger) else { return false };
-    if call.confirmed || seen >= later(call.at(), READ_LAG) {
+    let Some(call) = last_unrefused_call(ledger) else { return false };
+    if call.confirmed || seen >= saturating_add(call.at(), READ_LAG) {
         return false;
     }
-    // A failure that was there before the call may be shown for a while after it.
+    // AWS may report a failure from before the call for a while after it.
     if matches!(observation, Observation::Failed { .. }) {
         return call.after_failure;
     }
@@ -228,21 +248,23 @@ pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: 
     }
 }
 
-/// From when on a look can be believed, if what was seen may be older than the last call.
+/// Returns the time from which an observation can be trusted; `None` if this one cannot be older than the
+/// last call.
 #[must_use]
 pub fn stale_until(
     ledger: &StreamLedgerSpec,
     observation: &Observation,
     seen: Timestamp,
 ) -> Option<Timestamp> {
-    let call = last_open(ledger).filter(|_| may_be_stale(ledger, observation, seen))?;
-    Some(later(call.at(), READ_LAG))
+    let call = last_unrefused_call(ledger).filter(|_| may_be_stale(ledger, observation, seen))?;
+    Some(saturating_add(call.at(), READ_LAG))
 }
 
-/// What an observation teaches the ledger: what is in force, what was asked for and is true, what came of the last call.
-/// `wanted` is nothing while the key asked for is not known: then nothing that is seen satisfies.
+/// Applies an observation to the ledger: the active key, whether the desired encryption is reached, and the
+/// outcome of the last call. `wanted` is `None` while the desired key is unknown; no observation satisfies
+/// the spec then.
 #[must_use]
-pub fn learn(
+pub fn apply_observation(
     ledger: &StreamLedgerSpec,
     observation: &Observation,
     created: Option<Timestamp>,
@@ -252,21 +274,24 @@ pub fn learn(
 ) -> StreamLedgerSpec {
     let mut learned = ledger.clone();
     if let Some(known) = &mut learned.in_force {
-        // Later than now, if the clock was set back or it is another node's: it has been so since now at the latest.
-        for since in [Some(&mut known.since), known.encrypted_since.as_mut()].into_iter().flatten() {
-            since.0 = since.0.min(stored(now).0);
+        // A time in the future means that the clock was set back, or that another node wrote the time: the
+        // state has been known since now at the latest.
+        for since in [Some(&mut known.since_time), known.encrypted_since_time.as_mut()].into_iter().flatten()
+        {
+            since.0 = since.0.min(truncate_to_micros(now).0);
         }
     }
     if let Some(created) = created
-        && learned.stream_created.as_ref() != Some(&stored(created))
+        && learned.stream_creation_time.as_ref() != Some(&truncate_to_micros(created))
     {
-        if learned.stream_created.is_some() {
-            // Another stream under the same name: AWS's counter may go on, what we knew of its key does not.
+        if learned.stream_creation_time.is_some() {
+            // Another stream under the same name: AWS's counter may continue, but the known key belongs to
+            // the earlier stream.
             learned.in_force = None;
             learned.satisfied = None;
             learned.attempts = None;
         }
-        learned.stream_created = Some(stored(created));
+        learned.stream_creation_time = Some(truncate_to_micros(created));
     }
     if may_be_stale(&learned, observation, now) {
         return learned;
@@ -283,10 +308,12 @@ pub fn learn(
     if let Some(key) = observation.settled() {
         let key = key.map(Key::status);
         if learned.in_force.as_ref().map(|known| &known.key) != Some(&key) {
-            // From one key to another, records were encrypted all along.
-            let all_along = learned.in_force.as_ref().and_then(|known| known.encrypted_since.clone());
-            let encrypted_since = key.as_ref().map(|_| all_along.unwrap_or_else(|| stored(now)));
-            learned.in_force = Some(InForce { key, since: stored(now), encrypted_since });
+            // During a change from one key to another, records were encrypted continuously.
+            let all_along = learned.in_force.as_ref().and_then(|known| known.encrypted_since_time.clone());
+            let encrypted_since_time =
+                key.as_ref().map(|_| all_along.unwrap_or_else(|| truncate_to_micros(now)));
+            learned.in_force =
+                Some(InForce { key, since_time: truncate_to_micros(now), encrypted_since_time });
         }
     }
     if let Some(wanted) = wanted
@@ -303,10 +330,10 @@ pub fn learn(
     learned
 }
 
-/// Whether what is known to be in force is what is wanted. `Start` without a key is satisfied by any key.
+/// Returns whether the known encryption is the desired one. `Start` without a key is satisfied by any key.
 #[must_use]
 pub fn satisfies(ledger: &StreamLedgerSpec, observation: &Observation, wanted: &Target) -> bool {
-    // After a failure AWS shows either key; what was in force before it still is.
+    // After a failure AWS may report either key; the key that was active before it still is.
     if !matches!(observation, Observation::Off | Observation::On(_) | Observation::Failed { .. }) {
         return false;
     }
@@ -318,39 +345,39 @@ pub fn satisfies(ledger: &StreamLedgerSpec, observation: &Observation, wanted: &
     }
 }
 
-/// Whether it shows that a call for this is being carried out, or was.
+/// Returns whether the observation shows that a call for this target is in progress or was applied.
 #[must_use]
 pub fn shows(observation: &Observation, target: &Target) -> bool {
     match observation {
-        Observation::Changing(None) => true,
-        Observation::Changing(Some(action)) => *action == target.action,
+        Observation::InProgress(None) => true,
+        Observation::InProgress(Some(action)) => *action == target.action,
         Observation::On(key) => target.key.as_ref() == Some(&key.status()),
         Observation::Off => target.action == Action::Stop,
         _ => false,
     }
 }
 
-/// Whether a failure that is shown, and may be believed, is that of this call.
+/// Returns whether a failure that AWS reports, and that can be trusted, is that of this call.
 fn is_its_failure(observation: &Observation, call: &Call) -> bool {
     matches!(observation, Observation::Failed { action, .. } if *action == call.target.action)
 }
 
-/// A call to be made: what is reserved in the ledger, and what it was decided for.
+/// A planned call: what the ledger reserves, and the desired encryption that it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// What AWS is asked for.
+    /// The encryption that the call requests.
     pub target: Target,
-    /// What the resource asks for.
+    /// The encryption that the resource requests.
     pub wanted: Target,
     /// The value of the retry annotation.
     pub retry: Option<String>,
-    /// Whether it puts right what somebody else changed.
+    /// Whether the call corrects drift.
     pub correction: bool,
-    /// Whether AWS shows a failure now.
+    /// Whether AWS reports a failure now.
     pub after_failure: bool,
 }
 
-/// The ledger with one more call, pending, and the id of that call.
+/// Returns the ledger with one more call, pending, and the id of that call.
 #[must_use]
 pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) -> (StreamLedgerSpec, String) {
     let Reservation { target, wanted, retry, correction, after_failure } = plan.clone();
@@ -359,7 +386,7 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) ->
     reserved.calls.push(Call {
         id: id.clone(),
         target,
-        time: stored(now),
+        time: truncate_to_micros(now),
         outcome: Outcome::Pending,
         code: None,
         correction,
@@ -371,7 +398,7 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) ->
     let count = before.map_or(0, |attempts| attempts.count).saturating_add(1);
     reserved.attempts = Some(Attempts {
         count,
-        not_before: stored(later(now, backoff::after_attempt(count))),
+        not_before_time: truncate_to_micros(saturating_add(now, backoff::after_attempt(count))),
         target: wanted,
         reason: None,
         retry,
@@ -380,16 +407,16 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) ->
     (reserved, id)
 }
 
-/// The ledger with the outcome of call `id`.
+/// Returns the ledger with the outcome of call `id`.
 #[must_use]
-pub fn record(
+pub fn record_outcome(
     ledger: &StreamLedgerSpec,
     id: &str,
-    outcome: Result<(), &Fault>,
+    outcome: Result<(), &AwsError>,
     now: Timestamp,
 ) -> StreamLedgerSpec {
     let mut recorded = ledger.clone();
-    // An outcome may be recorded late: the attempts since then are another call's.
+    // An outcome may be recorded late: the attempts then belong to a later call.
     let is_last = ledger.calls.last().is_some_and(|call| call.id == id);
     let Some(call) = recorded.calls.iter_mut().find(|call| call.id == id) else { return recorded };
     let Err(fault) = outcome else {
@@ -397,24 +424,25 @@ pub fn record(
         return recorded;
     };
     if call.outcome != Outcome::Pending {
-        // Another replica has seen meanwhile what came of it, and that is more than an error tells.
+        // Another replica has observed the effect meanwhile, which is more reliable than an error.
         return recorded;
     }
     call.code.clone_from(&fault.code);
-    call.outcome = if fault.class == Class::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
+    call.outcome = if fault.class == ErrorKind::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
     if let Some(attempts) = recorded.attempts.as_mut().filter(|_| is_last) {
         attempts.reason = Some(fault.class.reason().to_string());
-        attempts.not_before = stored(later(now, backoff::after_refusal(attempts.count, fault.class)));
+        attempts.not_before_time =
+            truncate_to_micros(saturating_add(now, backoff::after_refusal(attempts.count, fault.class)));
     }
     recorded
 }
 
-/// The ledger without the calls that are too old to count. `proven` is a time that AWS has just accepted as the date of a
-/// request: by a clock that leapt ahead, the operator would forget what AWS still counts.
+/// Returns the ledger without the calls that no longer count. `proven` is a time that AWS has just accepted
+/// as the date of a request: a clock that jumped ahead would remove calls that AWS still counts.
 #[must_use]
-pub fn without_old_calls(ledger: &StreamLedgerSpec, proven: Timestamp) -> StreamLedgerSpec {
+pub fn prune_expired(ledger: &StreamLedgerSpec, proven: Timestamp) -> StreamLedgerSpec {
     let mut shorter = ledger.clone();
-    shorter.calls.retain(|call| counts_until(call) > proven);
+    shorter.calls.retain(|call| expires_at(call) > proven);
     shorter
 }
 
@@ -427,14 +455,14 @@ fn fresh_id(calls: &[Call], now: Timestamp) -> String {
         .unwrap_or_else(|| format!("{base}-x"))
 }
 
-/// A time as Kubernetes keeps it: in microseconds. Else it would be another one when it is read again.
-fn stored(time: Timestamp) -> MicroTime {
+/// Returns the time in microseconds, as Kubernetes stores it. Otherwise it would differ when it is read back.
+fn truncate_to_micros(time: Timestamp) -> MicroTime {
     MicroTime(Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time))
 }
 
-/// `time` and `by`, or the end of time where there is nothing later.
+/// Returns `time` plus `by`, or the maximum time on overflow.
 #[must_use]
-pub fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+pub fn saturating_add(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 

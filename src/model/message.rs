@@ -1,34 +1,37 @@
-//! The words of a condition: what is the case, and what a person can do about it.
+//! Messages of conditions: the state, and the action to take.
 //!
-//! Our own words and AWS's codes. AWS's full messages go to the log, because they may name what is not the reader's.
+//! Messages contain the operator's own words and AWS's codes. AWS's full messages go to the log, because they
+//! may name resources that the reader must not see.
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::claims;
-use super::credentials::{Missing, Rejection};
-use super::decision::{Decision, Input, Seen, Wanted, budget};
-use super::fault::{Class, Fault, Operation};
+use super::aws_error::Operation;
+use super::decision::{Decision, DesiredEncryption, PlanInput, Seen, budget};
 use super::key::{Key, KeyArn, KeyProblem};
 use super::observation::Observation;
+use super::status_fields;
 use crate::api::condition::{Reason, next_whole_second};
 use crate::api::ledger::{Action, InForce, Outcome};
 use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, KeyType, Service};
 
 mod encrypted;
+mod unanswered;
 
 pub use encrypted::encrypted;
+pub use unanswered::identity;
+use unanswered::{NO_IDENTITY, THROTTLED, no_credentials, rejected, unanswered};
 
-/// The message of `Ready` (and of `Reconciling` or `Stalled`) for a decision.
+/// Returns the message of `Ready` (and of `Reconciling` or `Stalled`) for a decision.
 #[must_use]
-pub fn ready(i: &Input<'_>, decision: &Decision) -> String {
-    let mut message = match key_lost_first(i, decision.reason) {
+pub fn ready(input: &PlanInput<'_>, decision: &Decision) -> String {
+    let mut message = match key_lost_first(input, decision.reason) {
         Some((lost, true)) => lost,
-        Some((lost, false)) => format!("{lost} {}", says(i, decision.reason)),
-        None => says(i, decision.reason),
+        Some((lost, false)) => format!("{lost} {}", message_for(input, decision.reason)),
+        None => message_for(input, decision.reason),
     };
-    if let Some(shown) = claims::unconfirmed(i).filter(|_| encrypted::confirms(decision.reason)) {
+    if let Some(shown) = status_fields::unconfirmed(input).filter(|_| encrypted::confirms(decision.reason)) {
         let _ = write!(message, " {}", encrypted::still_shows(shown));
     }
     if let Some(at) = decision.next_attempt {
@@ -37,61 +40,63 @@ pub fn ready(i: &Input<'_>, decision: &Decision) -> String {
     message
 }
 
-/// What is told before anything else, where records are being lost; and whether that is all that `reason` is about.
-fn key_lost_first(i: &Input<'_>, reason: Reason) -> Option<(String, bool)> {
-    let problem = i.active_key_problem.filter(|_| matches!(i.seen, Seen::At(..)))?;
-    // What a ledger holds is told to its owner only; and what is suspended stays as it was.
+/// Returns the part of the message that comes first while records are being lost, and whether `reason` is
+/// about this only. `None` if no records are being lost, or if the reader must not see it.
+fn key_lost_first(input: &PlanInput<'_>, reason: Reason) -> Option<(String, bool)> {
+    let problem = input.active_key_problem.filter(|_| matches!(input.seen, Seen::At(..)))?;
+    // The content of a ledger is shown to its owner only, and a suspended resource keeps its status.
     let untold = matches!(
         reason,
         Reason::NotPermitted
-            | Reason::RolesDiffer
-            | Reason::StreamOwnedByAnother
-            | Reason::LedgerUnreadable
+            | Reason::ConflictingPolicyRoles
+            | Reason::StreamAlreadyManaged
+            | Reason::LedgerInvalid
             | Reason::Suspended
     );
-    let key = claims::customer_key_in_force(i).filter(|_| !untold)?;
-    let asked_for = match &i.intent.wanted {
-        Wanted::Key(asked) => *asked == Key::Customer(key.clone()),
-        Wanted::AnyKey => true,
-        Wanted::UnknownKey | Wanted::Off => false,
+    let key = status_fields::customer_key_in_force(input).filter(|_| !untold)?;
+    let asked_for = match &input.intent.wanted {
+        DesiredEncryption::Key(asked) => *asked == Key::Customer(key.clone()),
+        DesiredEncryption::AnyKey => true,
+        DesiredEncryption::UnknownKey | DesiredEncryption::Off => false,
     };
-    Some((key_lost(i, &key, problem), asked_for && reason == problem.reason()))
+    Some((key_lost(input, &key, problem), asked_for && reason == problem.reason()))
 }
 
-/// The message of `KeyUsable`, of the key asked for.
+/// Returns the message of `KeyUsable` for the desired key.
 #[must_use]
-pub fn key_usable(i: &Input<'_>) -> String {
-    match (i.intent.key_problem, claims::key_asked_for(i)) {
-        (Some(problem), _) => says(i, problem.reason()),
-        (None, Some(key @ Key::Customer(_))) => format!("{key} can encrypt the stream. {}", others(i)),
-        (None, Some(key)) => format!("{key} can encrypt the stream."),
-        (None, None) => "Any key will do.".to_owned(),
+pub fn key_usable(input: &PlanInput<'_>) -> String {
+    match (input.intent.key_problem, status_fields::key_asked_for(input)) {
+        (Some(problem), _) => message_for(input, problem.reason()),
+        (None, Some(key @ Key::Customer(_))) => {
+            format!("{key} can encrypt the stream. {}", other_principals_note(input))
+        }
+        (None, Some(Key::AwsOwned)) => sentence(format!("{} can encrypt the stream.", aws_key(input))),
+        (None, Some(key)) => sentence(format!("{key} can encrypt the stream.")),
+        (None, None) => "No key is specified; any key is accepted.".to_owned(),
     }
 }
 
-/// Who else needs the key: nobody but they can tell whether they have the right.
-fn others(i: &Input<'_>) -> &'static str {
-    match i.stream.service {
+/// Returns a note about the other principals that need the key. The operator cannot verify their permissions.
+fn other_principals_note(input: &PlanInput<'_>) -> &'static str {
+    match input.stream.service {
         Service::Kinesis => {
-            "Not checked: whoever writes needs kms:GenerateDataKey on it, and whoever reads kms:Decrypt."
+            "Not verified: producers need kms:GenerateDataKey and consumers need kms:Decrypt on this key."
         }
-        Service::Firehose => {
-            "Not checked: whoever writes needs kms:GenerateDataKey and kms:Decrypt on it, by 2027-02-28 for each stream."
-        }
+        Service::Firehose => "Not verified: producers need kms:GenerateDataKey and kms:Decrypt on this key.",
     }
 }
 
-/// The message of `KeyUsable` where the key in force cannot be used: what becomes of records, and what to do at once.
+/// Returns the message of `KeyUsable` for an unusable active key: the effect on records, and the remedy.
 #[must_use]
-pub fn key_lost(i: &Input<'_>, key: &KeyArn, problem: KeyProblem) -> String {
+pub fn key_lost(input: &PlanInput<'_>, key: &KeyArn, problem: KeyProblem) -> String {
     let (state, remedy) = match problem {
         KeyProblem::Disabled => ("is disabled", "Enable it."),
         KeyProblem::PendingDeletion => ("is pending deletion", "Cancel its deletion and enable it."),
-        KeyProblem::Missing => ("does not exist any more", "Name another key in spec.key."),
+        KeyProblem::Missing => ("no longer exists", "Set another key in spec.key."),
         KeyProblem::PendingImport => ("has no key material", "Import it."),
-        _ => ("cannot be used", "Look at it and at its key store in KMS."),
+        _ => ("cannot be used", "Check the key and its key store in KMS."),
     };
-    let records = match i.stream.service {
+    let records = match input.stream.service {
         Service::Kinesis => "Records can be neither written to the stream nor read from it",
         Service::Firehose => {
             "Records are being lost: they are not delivered, and AWS discards them after 24 hours"
@@ -100,7 +105,8 @@ pub fn key_lost(i: &Input<'_>, key: &KeyArn, problem: KeyProblem) -> String {
     format!("{records}. {key} is the active key and {state}. {remedy}")
 }
 
-/// The message of `Ready` while a resource is suspended: what suspends it, since when, and how old the rest of its status is.
+/// Returns the message of `Ready` while a resource is suspended: by which setting, since when, and the age of
+/// the rest of its status.
 #[must_use]
 pub fn suspended(
     by: &str,
@@ -120,309 +126,300 @@ pub fn suspended(
     )
 }
 
-/// The message of a condition of which nothing newer is known since `described`: with what was known then. A message that says so
-/// already stays as it is.
+/// Returns a message for a condition without newer information since `described`, with the state that was
+/// known then. A message already marked as outdated is returned unchanged.
 #[must_use]
 pub fn outdated(described: Option<Timestamp>, message: &str) -> String {
     match described {
         _ if is_outdated(message) => message.to_owned(),
-        Some(at) => format!("{AS_OF}{}, when AWS last answered: {message}", whole_seconds(at)),
-        None => format!("{AS_OF}an earlier answer of AWS: {message}"),
+        Some(at) => format!("{AS_OF}{}, when AWS last responded: {message}", whole_seconds(at)),
+        None => format!("{AS_OF}an earlier response of AWS: {message}"),
     }
 }
 
-/// Whether a message says that it is older than its status.
+/// Returns whether a message is marked as older than its status.
 #[must_use]
 pub fn is_outdated(message: &str) -> bool {
     message.starts_with(AS_OF)
 }
 
-/// How a message begins that is older than its status.
+/// The beginning of a message that is older than its status.
 const AS_OF: &str = "As of ";
 
-/// The message of `Ready` while AWS does not tell whose credentials the operator has.
-#[must_use]
-pub fn identity(fault: &Fault) -> String {
-    match fault.class {
-        Class::NoCredentials => no_credentials(fault.code.as_deref()).to_owned(),
-        Class::CredentialsRejected => rejected(fault.code.as_deref(), &fault.message).to_owned(),
-        Class::Denied | Class::Invalid => NO_IDENTITY.to_owned(),
-        Class::Throttled => THROTTLED.to_owned(),
-        _ => unanswered(fault.operation.iam_action(), fault.code.as_deref()),
-    }
-}
+/// STS returns the same error for each of these causes, so that a caller cannot find out which roles exist.
+const NO_ROLE: &str = "The operator is not allowed to assume the stream's role. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id.";
 
-const NO_IDENTITY: &str = "AWS does not tell the operator whose credentials it has. Look at its role, its service account and the endpoint.";
-const THROTTLED: &str = "AWS asks to slow down; the operator does, and tries again by itself.";
-
-/// Nothing was sent, because there is nothing to sign with.
-fn no_credentials(code: Option<&str>) -> &'static str {
-    code.and_then(Missing::of).unwrap_or(Missing::NotFound).words()
-}
-
-/// AWS does not accept what the request was signed with.
-fn rejected(code: Option<&str>, message: &str) -> &'static str {
-    code.and_then(|code| Rejection::of(code, message)).unwrap_or(Rejection::SignatureWrong).words()
-}
-
-/// No answer came, or one that helps nobody: by the code that came with it.
-fn unanswered(action: &str, code: Option<&str>) -> String {
-    match code {
-        None => format!(
-            "AWS does not answer ({action}). Look at the operator's network and endpoint; it tries again by itself."
-        ),
-        Some("NotSent") => {
-            "The operator was paused, and the call was not sent. It tries again by itself.".to_owned()
-        }
-        Some("SignerChanged") => {
-            "The operator's AWS credentials changed just before the call, and the call was not sent. It tries again by itself.".to_owned()
-        }
-        Some("UnreadableAnswer") => format!(
-            "AWS's answer to {action} cannot be read. Look at the operator's endpoint and proxy; it tries again by itself."
-        ),
-        Some(status) if status.bytes().all(|byte| byte.is_ascii_digit()) => format!(
-            "HTTP status {status} came back, and no error of AWS ({action}). Look at the endpoint, proxy or gateway on the way to AWS; the operator tries again by itself."
-        ),
-        Some(code) => format!(
-            "AWS answered with an internal error ({action}: {code}). Look at AWS's health page if it stays; the operator tries again by itself."
-        ),
-    }
-}
-
-/// STS says the same of each of these, so that nobody can find out which roles there are.
-const NO_ROLE: &str = "AWS does not let the operator assume the stream's role. Grant sts:AssumeRole and sts:TagSession on it to the operator, in the role's trust policy too, and compare the external id.";
-
-/// What a person can do about a failure: AWS's `DeliveryStreamFailureType`, or the code of an error.
+/// Returns the remedy for a failure: AWS's `DeliveryStreamFailureType`, or the code of an error.
 #[must_use]
 pub fn advice(failure: &str) -> &'static str {
     match failure {
         "KMS_ACCESS_DENIED" | "KMSAccessDeniedException" => {
-            "The key's policy, or the operator's role, does not allow its use."
+            "The key policy or the operator's role does not allow its use."
         }
-        "DISABLED_KMS_KEY" | "KMSDisabledException" => "The key is disabled: enable it.",
+        "DISABLED_KMS_KEY" | "KMSDisabledException" => "The key is disabled. Enable it.",
         "KMS_KEY_NOT_FOUND" | "KMSNotFoundException" => "The key does not exist.",
         "INVALID_KMS_KEY" | "KMSInvalidStateException" => {
-            "The key cannot encrypt streams, or not in its present state."
+            "The key's current state does not allow encryption."
         }
         "CREATE_KMS_GRANT_FAILED" => {
-            "Firehose could not make a grant on the key: allow kms:CreateGrant to the operator's role."
+            "Firehose could not create a grant on the key. Allow kms:CreateGrant to the operator's role."
         }
         "RETIRE_KMS_GRANT_FAILED" => "Firehose could not retire its grant on the old key.",
-        "KMS_OPT_IN_REQUIRED" | "KMSOptInRequired" => "The account must subscribe to KMS first.",
-        "InvalidKMSResourceException" => "KMS refuses the key: look at its state and its policy.",
-        "AccessDeniedException" => "The operator's role lacks a right.",
-        "LimitExceededException" => "AWS's limit is reached.",
-        "NOT_APPLIED" => "AWS accepted the call and shows what was before.",
-        _ => "AWS gives no more than this word; the operator's log may have more.",
+        "KMS_OPT_IN_REQUIRED" | "KMSOptInRequired" => {
+            "The account is not subscribed to KMS. Subscribe it first."
+        }
+        "InvalidKMSResourceException" => "KMS rejects the key. Check its state and its policy.",
+        "AccessDeniedException" => "The operator's role lacks a permission.",
+        "LimitExceededException" => "The AWS limit is reached.",
+        "NOT_APPLIED" => "AWS accepted the encryption call, and the stream is unchanged.",
+        _ => "AWS returned no further details; see the operator log.",
     }
 }
 
-fn says(i: &Input<'_>, reason: Reason) -> String {
-    let stream = i.stream;
-    let key = asked_key(i);
+/// Returns the message of a reason.
+fn message_for(input: &PlanInput<'_>, reason: Reason) -> String {
+    sentence(words(input, reason).trim_end().to_owned())
+}
+
+/// Capitalizes a message that begins with the name of a key.
+fn sentence(text: String) -> String {
+    match text.strip_prefix("the ") {
+        Some(rest) => format!("The {rest}"),
+        None => text,
+    }
+}
+
+fn words(input: &PlanInput<'_>, reason: Reason) -> String {
+    let stream = input.stream;
+    let key = asked_key(input);
     match reason {
-        Reason::Encrypted => match i.ledger.in_force.as_ref().and_then(|known| known.key.as_ref()) {
-            Some(key) => format!("Records are encrypted with {}.", key_name(i, key)),
+        Reason::Encrypted => match input.ledger.in_force.as_ref().and_then(|known| known.key.as_ref()) {
+            Some(key) => format!("Records are encrypted with {}.", key_name(input, key)),
             None => "Records are encrypted.".to_owned(),
         },
         Reason::KeyEnabled => format!("{key} can encrypt the stream."),
-        Reason::EncryptionDisabled if claims::gone(i) => "Encryption is off, as asked.".to_owned(),
-        Reason::EncryptionDisabled => "Encryption is off, as asked: records are in plain text.".to_owned(),
-        Reason::Settling if claims::unconfirmed(i).is_some() => "The operator waits to see the effect of its last call.".to_owned(),
-        Reason::Settling => "AWS is done; it takes some seconds until that holds for all records, and shows in all answers.".to_owned(),
+        Reason::EncryptionDisabled if status_fields::gone(input) => "Encryption is off, as specified.".to_owned(),
+        Reason::EncryptionDisabled => "Encryption is off, as specified. Records are in plaintext.".to_owned(),
+        Reason::Settling if status_fields::unconfirmed(input).is_some() => "The operator is waiting for AWS to report the effect of its last encryption call.".to_owned(),
+        Reason::Settling => "AWS reports completion; the change can take up to 5 seconds to apply to all records.".to_owned(),
         Reason::Verifying => format!(
-            "A marked record is to prove it, and AWS has not said yet that one was encrypted. If this stays, grant {} on {stream}, and the use of the key to the operator.",
+            "Waiting for a test record to be reported as encrypted. If this persists, grant {} on {stream} and the use of the key to the operator's role.",
             put_record(stream.service).iam_action()
         ),
-        Reason::Enabling if claims::unconfirmed(i).is_some() => format!("AWS has accepted the call to enable encryption with {key}."),
-        Reason::Disabling if claims::unconfirmed(i).is_some() => "AWS has accepted the call to disable encryption.".to_owned(),
-        Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", meanwhile(i)),
-        Reason::Disabling => format!("AWS is disabling encryption. {}", meanwhile(i)),
-        Reason::StreamUpdating => "AWS is changing the stream; its encryption can be changed after that.".to_owned(),
+        Reason::Enabling if status_fields::unconfirmed(input).is_some() => format!("AWS has accepted the call to enable encryption with {key}."),
+        Reason::Disabling if status_fields::unconfirmed(input).is_some() => "AWS has accepted the call to disable encryption.".to_owned(),
+        Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", current_encryption(input)),
+        Reason::Disabling => format!("AWS is disabling encryption. {}", current_encryption(input)),
+        Reason::StreamUpdating => "AWS is updating the stream; encryption can be changed after that.".to_owned(),
         Reason::EnablingFailed => format!(
-            "AWS could not encrypt with {key}: {}. {} Mend the key or its policy, then set the annotation streamencryption.dev/retry to try at once.",
-            failure(i), in_force(i)
+            "AWS could not encrypt with {key}: {}. {} Fix the key or its policy, then change the annotation streamencryption.dev/retry to retry immediately.",
+            failure(input), in_force(input)
         ),
-        Reason::DisablingFailed => format!("AWS could not disable encryption: {}. {}", failure(i), in_force(i)),
-        Reason::NotApplied => format!("AWS accepted the call and nothing changed. {}", in_force(i)),
-        Reason::OutcomeUnknown => outcome_unknown(i),
-        Reason::CallLimitReached => limit_reached(i),
-        Reason::StreamInUse => "AWS was changing the stream when the operator called.".to_owned(),
-        Reason::CallRefused => format!("AWS refused the call: {}. The operator's log has AWS's words.", failure(i)),
-        Reason::KeyNotFound => format!("KMS does not know {key} in {}. Make the key or name another one.", stream.region),
-        Reason::KeyDisabled => format!("{key} is disabled. Enable it or name another one; no call is spent meanwhile."),
-        Reason::KeyPendingDeletion => format!("{key} is going to be deleted. Cancel that or name another one."),
-        Reason::KeyPendingImport => format!("{key} has no key material. Import it or name another one."),
-        Reason::KeyUnavailable => format!("{key} cannot be used for now. Look at its key store, or name another one."),
-        Reason::KeyStateUnrecognized => format!("KMS describes {key} in words that this version of the operator does not know, so no call is made. The operator's log has them: update the operator, or name another key."),
-        Reason::KeyUnreadable => format!("The operator may not read {key}. Grant kms:DescribeKey on it to the operator's role."),
-        Reason::KeyRefused => format!(
-            "AWS would not use {key} ({}). Its policy, or the operator's role, must allow kms:DescribeKey, kms:CreateGrant, kms:GenerateDataKey and kms:Decrypt. {}",
-            failure(i), in_force(i)
+        Reason::DisablingFailed => format!("AWS could not disable encryption: {}. {}", failure(input), in_force(input)),
+        Reason::NotApplied => format!("AWS accepted the encryption call, and the stream is unchanged. {}", in_force(input)),
+        Reason::OutcomeUnknown => outcome_unknown(input),
+        Reason::CallLimitReached => limit_reached(input),
+        Reason::StreamInUse => "AWS was changing the stream when the operator made the encryption call.".to_owned(),
+        Reason::CallRefused => format!("AWS refused the encryption call: {}. See the operator log for the AWS message.", failure(input)),
+        Reason::KeyNotFound => format!("{key} was not found in {}. {}", stream.region, key_to_set(input)),
+        Reason::KeyDisabled => format!("{key} is disabled. Enable it, or set another key in spec.key. No encryption calls are made until then."),
+        Reason::KeyPendingDeletion => format!("{key} is pending deletion. Cancel the deletion, or set another key in spec.key."),
+        Reason::KeyPendingImport => format!("{key} has no key material. Import the key material, or set another key in spec.key."),
+        Reason::KeyUnavailable => format!("{key} is unavailable. Check its key store, or set another key in spec.key."),
+        Reason::KeyStateUnrecognized => format!("KMS reports a state of {key} that this operator version does not support, so no encryption call is made. See the operator log; update the operator, or set another key in spec.key."),
+        Reason::KeyDescribeDenied => format!("The operator is not allowed to describe {key}. Grant kms:DescribeKey on it to the operator's role."),
+        Reason::KeyAccessDenied => format!(
+            "AWS was denied access to {key} ({}). Allow kms:DescribeKey and kms:CreateGrant in its key policy and in the operator's role; if the error persists, also kms:GenerateDataKey and kms:Decrypt. {}",
+            failure(input), in_force(input)
         ),
-        Reason::KeyReferenceNotReady => match &i.intent.key_name {
-            Some(name) => format!("The Key {name} that key.ref names does not exist or shows no ARN yet."),
-            None => "The Key that key.ref names does not exist or shows no ARN yet.".to_owned(),
+        Reason::KeyReferenceNotReady => match &input.intent.key_name {
+            Some(name) => format!("The Key {name} of key.objectRef does not exist or has no ARN yet. The operator keeps checking."),
+            None => "The Key of key.objectRef does not exist or has no ARN yet. The operator keeps checking.".to_owned(),
         },
-        Reason::KeyReferenceKindMissing => {
-            "The cluster has no kind Key of kms.services.k8s.aws/v1alpha1. Install the KMS controller of ACK, or write the key's arn or alias.".to_owned()
+        Reason::KeyReferenceCRDMissing => {
+            "The kind of key.objectRef is not installed in the cluster. Install the KMS controller of ACK or Crossplane, or set key.arn or key.alias instead.".to_owned()
         }
-        Reason::KeyNotSymmetric => format!("{key} is not symmetric. Name a symmetric encryption key."),
-        Reason::KeyUsageWrong => format!("{key} is not for encryption. Name a key whose usage is ENCRYPT_DECRYPT."),
-        Reason::KeyManagedByAws => format!("{key} is managed by AWS. Write type: AWS_OWNED_CMK, or name a customer managed key."),
-        Reason::KeyInOtherRegion => format!("{key} is not in {}. Name a key of the stream's region.", stream.region),
+        Reason::KeyNotSymmetric => format!("{key} is not symmetric. Set a symmetric encryption key in spec.key."),
+        Reason::KeyUsageWrong => format!("{key} has another usage than encryption. Set a key in spec.key whose usage is ENCRYPT_DECRYPT."),
+        Reason::KeyManagedByAws => format!("{key} is an AWS managed key. Set type: AWS_OWNED_CMK, or set a customer managed key."),
+        Reason::KeyInOtherRegion => format!("{key} is not in {}. Set a key in the stream's region in spec.key.", stream.region),
         Reason::StreamNotFound => format!(
-            "AWS knows no {:?} stream {} of account {} in {}. Compare name, account and region; it is looked for again by itself.",
+            "{:?} stream {} of account {} was not found in {}. Check name, account and region; the operator keeps checking.",
             stream.service, stream.name(), stream.account, stream.region
         ),
-        Reason::StreamCreating => "The stream is being made.".to_owned(),
+        Reason::StreamCreating => "The stream is being created.".to_owned(),
         Reason::StreamDeleting => "The stream is being deleted.".to_owned(),
-        Reason::StreamBroken => format!("The stream does not serve: AWS says {}.", broken(i)),
+        Reason::StreamFailed => format!("The stream is not operational (status {}). Delete the stream and create it again.", not_operational(input)),
         Reason::StreamStateUnrecognized => format!(
-            "AWS reports {}, which this version of the operator does not know, so no call is made. Look at the stream in AWS, and update the operator.",
-            unrecognized(i)
+            "AWS reports {}, which this operator version does not support, so no encryption call is made. Check the stream in AWS and update the operator.",
+            unrecognized(input)
         ),
-        Reason::WrongStream => "AWS answers with another stream of this name. Give the operator credentials of the stream's account.".to_owned(),
-        Reason::AccessDenied => denied(i),
-        Reason::NoCredentials => no_credentials(code(i).as_deref()).to_owned(),
-        Reason::CredentialsRejected => rejected(code(i).as_deref(), fault_message(i)).to_owned(),
-        Reason::AwsUnreachable => unanswered(failed_operation(i), code(i).as_deref()),
+        Reason::StreamARNMismatch => "AWS describes another stream of this name. Give the operator credentials of the stream's account.".to_owned(),
+        Reason::AccessDenied => denied(input),
+        Reason::NoCredentials => no_credentials(code(input).as_deref()).to_owned(),
+        Reason::CredentialsRejected => rejected(code(input).as_deref(), fault_message(input)).to_owned(),
+        Reason::AwsUnreachable => unanswered(failed_operation(input), code(input).as_deref()),
         Reason::AwsThrottled => THROTTLED.to_owned(),
-        Reason::SessionTooOld => "The operator's session is older than 6 hours, and Firehose makes no grant with it. Give the operator credentials that are renewed.".to_owned(),
-        Reason::LedgerUnreadable => format!(
-            "The ledger {} cannot be read, written or believed, so nothing is called. Look at it in the operator's namespace; the operator's log says what is wrong.",
+        Reason::SessionTooOld => "The operator's session is older than 5 hours and 45 minutes, and Firehose creates no grant with a session older than 6 hours. Give the operator credentials that are renewed.".to_owned(),
+        Reason::LedgerInvalid => format!(
+            "StreamLedger {} in the operator's namespace is inaccessible or invalid, so no encryption call is made. See the operator log for the cause.",
             super::ledger::name(stream)
         ),
         Reason::SourceNotDirectPut => format!(
-            "The stream's source is {}, and only DirectPut streams can be encrypted. Encrypt its source instead, and delete this resource.",
-            source(i)
+            "The stream's source is {}, and only DirectPut streams can be encrypted. Encrypt the source instead and delete this resource.",
+            source(input)
         ),
-        Reason::StreamOwnedByAnother => match i.other_owner {
-            Some(name) => format!("StreamEncryption {name} of this namespace owns this stream. Delete one of the two."),
-            None => "A StreamEncryption of another namespace owns this stream. Delete one of the two.".to_owned(),
+        Reason::StreamAlreadyManaged => match input.other_owner {
+            Some(name) => format!("StreamEncryption {name} of this namespace already manages this stream. Delete one of the two."),
+            None => "A StreamEncryption of another namespace already manages this stream. Delete this resource, or ask an administrator to remove the stream from the policies of that namespace.".to_owned(),
         },
-        Reason::NotPermitted => not_permitted(i).to_owned(),
-        Reason::RolesDiffer => "Several StreamEncryptionPolicies allow this namespace this stream, and they name different roles or external ids for it. Have an administrator leave one.".to_owned(),
-        Reason::DisableNotPermitted => disable_not_permitted(i).to_owned(),
-        Reason::Contested => format!(
-            "The operator has corrected the stream's encryption three times in 24 hours, and it was changed again. {} Find out who else changes it, or write drift: Report. To correct it once more now, change the annotation streamencryption.dev/retry.",
-            in_force(i)
+        Reason::NotPermitted => not_permitted(input).to_owned(),
+        Reason::ConflictingPolicyRoles => "The StreamEncryptionPolicies that allow this stream specify different roles or external ids. Ask an administrator to set the same role and external id in all of them.".to_owned(),
+        Reason::DisableNotPermitted => disable_not_permitted(input).to_owned(),
+        Reason::DriftCorrectionLimitReached => format!(
+            "The operator has corrected drift three times in 24 hours, and the stream was changed again. {} Find out who else changes it, or set mode: Observe. To correct it once more now, change the annotation streamencryption.dev/retry.",
+            in_force(input)
         ),
-        Reason::KeyInForceUnknown => active_key_unknown(i),
-        Reason::SpecInvalid => "The spec cannot be read.".to_owned(),
-        Reason::Drifted => format!("It differs from the spec, and drift is Report. {}", in_force(i)),
+        Reason::ActiveKeyUnknown => active_key_unknown(input),
+        Reason::SpecInvalid => "Invalid spec.".to_owned(),
+        Reason::Drifted => format!("The stream differs from the spec, and mode is Observe. {}", in_force(input)),
         Reason::Suspended => "Reconciliation is suspended.".to_owned(),
     }
 }
 
-fn disable_not_permitted(i: &Input<'_>) -> &'static str {
-    match (&i.intent.wanted, i.intent.deleting) {
+fn disable_not_permitted(input: &PlanInput<'_>) -> &'static str {
+    match (&input.intent.wanted, input.intent.deleting) {
         (_, true) => {
-            "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off, so the resource stays. Have an administrator allow it, or write deletionPolicy: Retain to leave the stream encrypted."
+            "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream, so the resource is kept. Ask an administrator to allow it, or set deletionPolicy: Retain to leave the stream encrypted."
         }
-        (Wanted::Off, false) => {
-            "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it."
+        (DesiredEncryption::Off, false) => {
+            "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream. Set encryption: Enabled and deletionPolicy: Retain, or ask an administrator to allow it."
         }
         (_, false) => {
-            "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off, so deletionPolicy: Disable has no effect: deleting this resource leaves the stream encrypted. Write deletionPolicy: Retain, or have an administrator allow it."
+            "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream, so deletionPolicy: Disable has no effect: deleting this resource leaves the stream encrypted. Set deletionPolicy: Retain, or ask an administrator to allow it."
         }
     }
 }
 
-fn active_key_unknown(i: &Input<'_>) -> String {
-    if i.intent.wanted == Wanted::AnyKey {
-        return "An attempt that the operator did not make failed, and AWS does not report which key is active. Name the key that you want in spec.key.".to_owned();
+fn active_key_unknown(input: &PlanInput<'_>) -> String {
+    if input.intent.wanted == DesiredEncryption::AnyKey {
+        return "An attempt made outside the operator failed, and AWS does not report which key is active. Set the desired key in spec.key.".to_owned();
     }
-    let key = asked_key(i);
+    let key = asked_key(input);
     format!(
-        "AWS could not encrypt with {key}: {}. Which key is active is not known, and AWS also fails a change to the key that is active already, so the operator does not try again by itself. Name another key in spec.key, and {key} after that; or, once the cause is fixed, change the annotation streamencryption.dev/retry.",
-        failure(i)
+        "AWS could not encrypt with {key}: {}. The active key is unknown, and AWS also fails a change to the key that is already active, so the operator does not retry. Set another key in spec.key, and then {key} again; or, once the cause is fixed, change the annotation streamencryption.dev/retry.",
+        failure(input)
     )
 }
 
-/// Says nothing of what exists: that is not for those who may not use it.
-fn not_permitted(i: &Input<'_>) -> &'static str {
-    if i.permission.stream(i.stream).is_err() {
-        "No StreamEncryptionPolicy allows this namespace this stream. Name another one, or have an administrator allow it."
-    } else if i.intent.wanted == Wanted::AnyKey {
-        "No StreamEncryptionPolicy allows this namespace the AWS-owned key for this stream. Say in key which one you want."
+/// Returns a message that does not reveal what exists, because the namespace may not use it.
+fn not_permitted(input: &PlanInput<'_>) -> &'static str {
+    if input.permission.stream(input.stream).is_err() {
+        "No StreamEncryptionPolicy allows this namespace to use this stream. Ask an administrator to allow it."
+    } else if input.intent.wanted == DesiredEncryption::AnyKey {
+        "No StreamEncryptionPolicy allows this namespace to use AWS_OWNED_CMK for this stream. Set a key in spec.key."
     } else {
-        "No StreamEncryptionPolicy allows this namespace this key for this stream. Name another one, or have an administrator allow it."
+        "No StreamEncryptionPolicy allows this namespace to use this key for this stream. Set another key in spec.key, or ask an administrator to allow this one."
     }
 }
 
-/// A time as people read it: in whole seconds, the same as in the fields of the status.
+/// Formats a time in whole seconds, the same as in the fields of the status.
 fn whole_seconds(at: Timestamp) -> String {
     next_whole_second(at).0.to_string()
 }
 
-fn key_name(i: &Input<'_>, key: &KeyStatus) -> String {
-    match (key.kind, claims::told(i, key).arn) {
-        (KeyType::AwsOwned, _) => "the AWS-owned key".to_owned(),
+fn key_name(input: &PlanInput<'_>, key: &KeyStatus) -> String {
+    match (key.kind, status_fields::redacted_key(input, key).arn) {
+        (KeyType::AwsOwned, _) => aws_key(input).to_owned(),
         (KeyType::CustomerManaged, Some(arn)) => arn,
         (KeyType::CustomerManaged, None) => {
-            "a customer managed key that no StreamEncryptionPolicy allows this namespace".to_owned()
+            "a customer managed key that no StreamEncryptionPolicy allows this namespace to use".to_owned()
         }
     }
 }
 
-fn asked_key(i: &Input<'_>) -> String {
-    match &i.intent.wanted {
-        Wanted::Key(key) => key.to_string(),
-        Wanted::AnyKey | Wanted::Off => "the AWS-owned key".to_owned(),
-        Wanted::UnknownKey => match &i.intent.key_name {
+/// Returns the key of `AWS_OWNED_CMK`: Firehose has a key that AWS owns, Kinesis the AWS managed key of the account.
+fn aws_key(input: &PlanInput<'_>) -> &'static str {
+    match input.stream.service {
+        Service::Firehose => "the AWS-owned key",
+        Service::Kinesis => "the AWS managed key alias/aws/kinesis",
+    }
+}
+
+fn asked_key(input: &PlanInput<'_>) -> String {
+    match &input.intent.wanted {
+        DesiredEncryption::Key(Key::AwsOwned) | DesiredEncryption::AnyKey | DesiredEncryption::Off => {
+            aws_key(input).to_owned()
+        }
+        DesiredEncryption::Key(key) => key.to_string(),
+        DesiredEncryption::UnknownKey => match &input.intent.key_name {
             Some(name) => format!("the key {name}"),
-            None => "the key asked for".to_owned(),
+            None => "the specified key".to_owned(),
         },
     }
 }
 
-fn meanwhile(i: &Input<'_>) -> String {
-    match i.ledger.in_force.as_ref().map(|known| &known.key) {
-        Some(Some(key)) => format!("Records are still encrypted with {}.", key_name(i, key)),
-        Some(None) => "Records are still in plain text.".to_owned(),
-        None => "Records written meanwhile may be in plain text.".to_owned(),
+/// Returns the remedy for a key that was not found.
+fn key_to_set(input: &PlanInput<'_>) -> &'static str {
+    match &input.intent.wanted {
+        // Only an alias that does not exist leaves the key unknown.
+        DesiredEncryption::UnknownKey => "Create the alias, or set another key in spec.key.",
+        DesiredEncryption::Key(Key::Customer(_)) => "Set an existing key in spec.key.",
+        _ => "Set another key in spec.key.",
     }
 }
 
-fn in_force(i: &Input<'_>) -> String {
-    key_in_force(i, i.ledger.in_force.as_ref())
+fn current_encryption(input: &PlanInput<'_>) -> String {
+    // The message begins with the loss of the records.
+    if input.active_key_problem.is_some() {
+        return String::new();
+    }
+    match input.ledger.in_force.as_ref().map(|known| &known.key) {
+        Some(Some(key)) => format!("Records are still encrypted with {}.", key_name(input, key)),
+        Some(None) => "Records are still in plaintext.".to_owned(),
+        None => "Records written meanwhile may be in plaintext.".to_owned(),
+    }
 }
 
-/// Which key encrypts records now, as a sentence.
+fn in_force(input: &PlanInput<'_>) -> String {
+    active_key(input, input.ledger.in_force.as_ref())
+}
+
+/// Returns a sentence about the key that encrypts records now.
 #[must_use]
-pub fn key_in_force(i: &Input<'_>, known: Option<&InForce>) -> String {
+pub fn active_key(input: &PlanInput<'_>, known: Option<&InForce>) -> String {
     match known.map(|known| &known.key) {
-        Some(Some(key)) => format!("{} is in force.", key_name(i, key)),
-        Some(None) => "Records are in plain text.".to_owned(),
-        None => "Which key is in force is not known.".to_owned(),
+        Some(Some(key)) => sentence(format!("{} is the active key.", key_name(input, key))),
+        Some(None) => "Records are in plaintext.".to_owned(),
+        None => "The active key is unknown.".to_owned(),
     }
 }
 
-fn failure(i: &Input<'_>) -> String {
-    claims::failure(i).unwrap_or_else(|| "no reason given".to_owned())
+fn failure(input: &PlanInput<'_>) -> String {
+    status_fields::failure(input).unwrap_or_else(|| "no reason given".to_owned())
 }
 
-fn limit_reached(i: &Input<'_>) -> String {
-    let budget = budget(i);
+fn limit_reached(input: &PlanInput<'_>) -> String {
+    let budget = budget(input);
     if budget.has_room() {
         return format!(
-            "AWS says that the limit is reached ({}): others have used this stream's 25 calls of 24 hours, or 500 Firehose streams use the key.",
-            failure(i)
+            "AWS reports that its limit is reached ({}): this stream's 25 encryption calls in 24 hours were used by others, or 500 Firehose streams use the key.",
+            failure(input)
         );
     }
     format!(
-        "{} of the {} calls that the operator allows itself in 24 hours are used; AWS allows 25.",
+        "{} of {} encryption calls in 24 hours are used (maxCallsPerDay; the AWS limit is 25).",
         budget.used, budget.limit
     )
 }
 
-fn denied(i: &Input<'_>) -> String {
-    let operation = match i.seen {
+fn denied(input: &PlanInput<'_>) -> String {
+    let operation = match input.seen {
         Seen::Failed(fault) => fault.operation,
         Seen::NotYet | Seen::At(..) => {
-            let action = if i.intent.wanted == Wanted::Off { Action::Stop } else { Action::Start };
-            Operation::change(i.stream.service, action)
+            let action =
+                if input.intent.wanted == DesiredEncryption::Off { Action::Stop } else { Action::Start };
+            Operation::change(input.stream.service, action)
         }
     };
     if operation == Operation::GetCallerIdentity {
@@ -431,39 +428,45 @@ fn denied(i: &Input<'_>) -> String {
     if operation == Operation::AssumeRole {
         return NO_ROLE.to_owned();
     }
-    format!("AWS denies it. Grant {} on {} to the operator's role.", operation.iam_action(), i.stream)
+    format!(
+        "AWS denied the request. Grant {} on {} to the operator's role.",
+        operation.iam_action(),
+        input.stream
+    )
 }
 
-fn failed_operation(i: &Input<'_>) -> &'static str {
-    match i.seen {
+fn failed_operation(input: &PlanInput<'_>) -> &'static str {
+    match input.seen {
         Seen::Failed(fault) => fault.operation.iam_action(),
         Seen::NotYet | Seen::At(..) => "no answer",
     }
 }
 
-/// The code of what went wrong: with the look, else with the last call.
-fn code(i: &Input<'_>) -> Option<String> {
-    match i.seen {
+/// Returns the code of the failed Describe, otherwise that of the failed call.
+fn code(input: &PlanInput<'_>) -> Option<String> {
+    match input.seen {
         Seen::Failed(fault) => fault.code.clone(),
-        Seen::NotYet | Seen::At(..) => claims::failure(i),
+        Seen::NotYet | Seen::At(..) => status_fields::failure(input),
     }
 }
 
-/// What AWS wrote of it. It is read, and never shown.
-fn fault_message<'a>(i: &Input<'a>) -> &'a str {
-    match i.seen {
+/// Returns AWS's message of the failed Describe. It is only evaluated, never shown.
+fn fault_message<'a>(input: &PlanInput<'a>) -> &'a str {
+    match input.seen {
         Seen::Failed(fault) => &fault.message,
         Seen::NotYet | Seen::At(..) => "",
     }
 }
 
-fn outcome_unknown(i: &Input<'_>) -> String {
-    let unknown = i.ledger.calls.last().filter(|call| call.outcome == Outcome::Unknown);
+fn outcome_unknown(input: &PlanInput<'_>) -> String {
+    let unknown = input.ledger.calls.last().filter(|call| call.outcome == Outcome::Unknown);
     match unknown.and_then(|call| call.code.as_deref()) {
         Some(code) => {
-            format!("The last call ended in an internal error ({code}), and AWS may still carry it out.")
+            format!(
+                "The last encryption call ended in an internal error ({code}), and AWS may still apply it."
+            )
         }
-        None => "No answer came to the last call, and AWS may still carry it out.".to_owned(),
+        None => "The last encryption call received no response, and AWS may still apply it.".to_owned(),
     }
 }
 
@@ -474,22 +477,22 @@ fn put_record(service: Service) -> Operation {
     }
 }
 
-fn source<'a>(i: &Input<'a>) -> &'a str {
-    match i.seen {
+fn source<'a>(input: &PlanInput<'a>) -> &'a str {
+    match input.seen {
         Seen::At(_, Observation::NotEncryptable(source)) => source,
-        _ => "another one",
+        _ => "another service",
     }
 }
 
-fn broken<'a>(i: &Input<'a>) -> &'a str {
-    match i.seen {
-        Seen::At(_, Observation::Broken(word)) => word,
-        _ => "nothing more",
+fn not_operational<'a>(input: &PlanInput<'a>) -> &'a str {
+    match input.seen {
+        Seen::At(_, Observation::NotOperational(word)) => word,
+        _ => "unknown",
     }
 }
 
-fn unrecognized<'a>(i: &Input<'a>) -> &'a str {
-    match i.seen {
+fn unrecognized<'a>(input: &PlanInput<'a>) -> &'a str {
+    match input.seen {
         Seen::At(_, Observation::Unrecognized(words)) => words,
         _ => "a state",
     }

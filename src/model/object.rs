@@ -1,12 +1,12 @@
-//! Which texts can name an object of Kubernetes.
+//! Validation of Kubernetes object names.
 //!
-//! A name goes into the path of a request. One that no object can have must not get there: with `/` or `?` in it, it
-//! would ask for something else, and with a space it would be no request at all.
+//! A name becomes part of a request's path, and an invalid name must not: with `/` or `?` the request would
+//! address another resource, and with a space it would be malformed.
 
-/// Whether an object of any kind can have this name: a DNS subdomain
+/// Returns whether an object of any kind can have this name: a DNS subdomain
 /// ([names](https://kubernetes.io/docs/concepts/overview/working-with-objects/names/)).
 #[must_use]
-pub fn can_be_named(name: &str) -> bool {
+pub fn is_dns_subdomain(name: &str) -> bool {
     let end = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     name.len() <= 253
         && name.split('.').map(str::as_bytes).all(|label| {

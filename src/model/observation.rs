@@ -1,7 +1,8 @@
-//! What one look at a stream showed, in one vocabulary for both services.
+//! The result of one Describe of a stream, in one vocabulary for both services.
 //!
-//! A [`Look`] is AWS's answer, field by field; an [`Observation`] is what it means for encryption. Whether a Kinesis
-//! stream that shows an old key has *failed* cannot be seen in one look: the decision knows, from the ledger.
+//! A [`StreamDescription`] is AWS's response, field by field; an [`Observation`] is its meaning for
+//! encryption. A single description does not show whether a Kinesis stream that reports an old key has
+//! *failed*; the decision derives that from the ledger.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,51 +10,53 @@ use super::key::Key;
 use super::stream::StreamArn;
 use crate::api::ledger::Action;
 
-/// The sources of Firehose streams that take no encryption
+/// Sources of Firehose streams that cannot be encrypted themselves
 /// ([DeliveryStreamType](https://docs.aws.amazon.com/firehose/latest/APIReference/API_DeliveryStreamDescription.html)).
 const OTHER_SOURCES: [&str; 3] = ["KinesisStreamAsSource", "MSKAsSource", "DatabaseAsSource"];
 
-/// The answer of `DescribeDeliveryStream` or `DescribeStreamSummary`, as far as encryption goes.
+/// The part of the response of `DescribeDeliveryStream` or `DescribeStreamSummary` that concerns encryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    /// The ARN that AWS answered with. Firehose is asked by name, so it may be another account's stream of that name.
+pub struct StreamDescription {
+    /// The ARN in AWS's response. Firehose is queried by name, so it may be another account's stream of that
+    /// name.
     pub arn: StreamArn,
-    /// When the stream was made; another time means another stream under the same name.
+    /// When the stream was created; another time means another stream under the same name.
     pub created: Option<Timestamp>,
-    /// Where a Firehose stream's records come from (`DeliveryStreamType`); `None` for Kinesis, and where AWS
-    /// shows no source.
+    /// The source of a Firehose stream (`DeliveryStreamType`); `None` for Kinesis, and if AWS reports no
+    /// source.
     pub source: Option<String>,
     /// The state of the stream itself.
     pub state: StreamState,
-    /// The state in AWS's own word.
-    pub state_word: String,
-    /// What AWS says of its encryption.
-    pub encryption: Shown,
-    /// How long the stream keeps a record at most, and with it needs the key that it was written with.
+    /// The state as AWS spells it.
+    pub raw_status: String,
+    /// The encryption that AWS reports.
+    pub encryption: ReportedEncryption,
+    /// The maximum time for which the stream keeps a record, and requires the key that encrypted the
+    /// record.
     pub retention: SignedDuration,
 }
 
 /// The state of the stream itself, apart from its encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamState {
-    /// Being made.
+    /// Being created.
     Creating,
-    /// It serves.
+    /// Operational.
     Active,
-    /// Kinesis: being resharded or changed, encryption included.
+    /// Kinesis: being resharded or changed, including a change of encryption.
     Updating,
     /// Being deleted.
     Deleting,
-    /// It could not be created or deleted (`CREATING_FAILED`, `DELETING_FAILED`).
-    Broken,
-    /// A word that this version does not know, or none.
+    /// Creation or deletion failed (`CREATING_FAILED`, `DELETING_FAILED`).
+    NotOperational,
+    /// A state that this version does not know, or none.
     Unrecognized,
 }
 
-/// What AWS says of a stream's encryption.
+/// The encryption of a stream as AWS reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// `DISABLED`, `NONE`, or no word about encryption at all.
+pub enum ReportedEncryption {
+    /// `DISABLED`, `NONE`, or no value.
     Off,
     /// `ENABLED`, or `KMS`, with this key.
     On(Key),
@@ -63,45 +66,45 @@ pub enum Shown {
     Disabling,
     /// `ENABLING_FAILED` or `DISABLING_FAILED`.
     Failed {
-        /// What failed.
+        /// The action that failed.
         action: Action,
         /// `DeliveryStreamFailureType`, such as `KMS_ACCESS_DENIED`.
         reason: String,
         /// AWS's details, for the log.
         details: String,
     },
-    /// A status, a type of encryption or a type of key in a word that this version does not know.
+    /// A status, encryption type or key type that this version does not know.
     Unknown(String),
 }
 
-/// What a look means for encryption. AWS's words are folded so that every decision is about one of these.
+/// The meaning of a description for encryption. AWS's states are reduced to those that decisions distinguish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
-    /// There is no such stream.
+    /// The stream does not exist.
     Missing,
-    /// AWS answered with another stream than was meant: other credentials, another account.
+    /// AWS described another stream than the desired one: the credentials belong to another account.
     OtherStream,
-    /// The stream is being made.
+    /// The stream is being created.
     Creating,
     /// The stream is being deleted.
     Deleting,
-    /// The stream does not serve, and will not by itself.
-    Broken(String),
-    /// A Firehose stream whose source is not `DirectPut` takes no encryption.
+    /// The stream is not operational and will not recover by itself.
+    NotOperational(String),
+    /// A Firehose stream whose source is not `DirectPut`, which cannot be encrypted.
     NotEncryptable(String),
-    /// Plain text.
+    /// Plaintext.
     Off,
     /// Encrypted with this key.
     On(Key),
-    /// On the way to something else: `ENABLING`, `DISABLING` or `UPDATING`.
-    Changing(Option<Action>),
-    /// AWS describes the stream, its source or its encryption in words that this version does not know.
-    /// Nothing follows from them: neither that the stream can be encrypted nor that it cannot, nor which key
-    /// encrypts its records.
+    /// A change is in progress: `ENABLING`, `DISABLING` or `UPDATING`.
+    InProgress(Option<Action>),
+    /// AWS reports a state, source or encryption of the stream that this version does not know. No conclusion
+    /// is drawn: neither that the stream can be encrypted nor that it cannot, nor which key encrypts its
+    /// records.
     Unrecognized(String),
-    /// The last attempt failed; what was in force before it still is.
+    /// The last attempt failed; the key that was active before it still is.
     Failed {
-        /// What failed.
+        /// The action that failed.
         action: Action,
         /// AWS's reason.
         reason: String,
@@ -109,9 +112,9 @@ pub enum Observation {
 }
 
 impl Observation {
-    /// What `look` means for `stream`; `None` is a stream that AWS does not know.
+    /// Returns the meaning of `look` for `stream`; `None` is a stream that does not exist.
     #[must_use]
-    pub fn of(stream: &StreamArn, look: Option<&Look>) -> Self {
+    pub fn of(stream: &StreamArn, look: Option<&StreamDescription>) -> Self {
         let Some(look) = look else { return Self::Missing };
         if look.arn != *stream {
             return Self::OtherStream;
@@ -119,36 +122,39 @@ impl Observation {
         match look.state {
             StreamState::Creating => return Self::Creating,
             StreamState::Deleting => return Self::Deleting,
-            StreamState::Broken => return Self::Broken(look.state_word.clone()),
+            StreamState::NotOperational => return Self::NotOperational(look.raw_status.clone()),
             StreamState::Unrecognized => {
-                return Self::Unrecognized(format!("the stream status {:?}", look.state_word));
+                return Self::Unrecognized(format!("the stream status {:?}", look.raw_status));
             }
             StreamState::Active | StreamState::Updating => {}
         }
         match look.source.as_deref() {
-            // Firehose showed no source in 2016, when every stream had this one.
+            // Firehose reported no source in 2016, when every stream had this one.
             None | Some("DirectPut") => {}
             Some(source) if OTHER_SOURCES.contains(&source) => {
                 return Self::NotEncryptable(source.to_owned());
             }
             Some(source) => return Self::Unrecognized(format!("the stream type {source:?}")),
         }
-        // While UPDATING, Kinesis was recorded to show the old encryption, and emulators show the new one:
-        // neither is what the stream comes to.
+        // While UPDATING, Kinesis was recorded to report the old encryption, and emulators report the new
+        // one. Neither is the result of the change.
         if look.state == StreamState::Updating {
-            return Self::Changing(None);
+            return Self::InProgress(None);
         }
         match &look.encryption {
-            Shown::Off => Self::Off,
-            Shown::On(key) => Self::On(key.clone()),
-            Shown::Enabling => Self::Changing(Some(Action::Start)),
-            Shown::Disabling => Self::Changing(Some(Action::Stop)),
-            Shown::Failed { action, reason, .. } => Self::Failed { action: *action, reason: reason.clone() },
-            Shown::Unknown(word) => Self::Unrecognized(format!("the encryption {word:?}")),
+            ReportedEncryption::Off => Self::Off,
+            ReportedEncryption::On(key) => Self::On(key.clone()),
+            ReportedEncryption::Enabling => Self::InProgress(Some(Action::Start)),
+            ReportedEncryption::Disabling => Self::InProgress(Some(Action::Stop)),
+            ReportedEncryption::Failed { action, reason, .. } => {
+                Self::Failed { action: *action, reason: reason.clone() }
+            }
+            ReportedEncryption::Unknown(word) => Self::Unrecognized(format!("the encryption {word:?}")),
         }
     }
 
-    /// Whether AWS is done with it: what is shown is in force.
+    /// Returns the encryption if it is stable: the key, or `Some(None)` for plaintext. `None` if it is
+    /// changing, failed or unknown.
     #[must_use]
     pub fn settled(&self) -> Option<Option<&Key>> {
         match self {
@@ -167,34 +173,34 @@ mod tests {
         "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks".parse().unwrap()
     }
 
-    fn look(state: StreamState, encryption: Shown) -> Look {
-        Look {
+    fn look(state: StreamState, encryption: ReportedEncryption) -> StreamDescription {
+        StreamDescription {
             arn: stream(),
             created: None,
             source: None,
             state,
-            state_word: String::new(),
+            raw_status: String::new(),
             encryption,
             retention: SignedDuration::from_hours(24),
         }
     }
 
     #[test]
-    fn what_kinesis_shows_while_updating_is_not_believed() {
-        let shown = look(StreamState::Updating, Shown::On(Key::AwsOwned));
-        assert_eq!(Observation::of(&stream(), Some(&shown)), Observation::Changing(None));
+    fn kinesis_encryption_while_updating_is_not_trusted() {
+        let shown = look(StreamState::Updating, ReportedEncryption::On(Key::AwsOwned));
+        assert_eq!(Observation::of(&stream(), Some(&shown)), Observation::InProgress(None));
     }
 
     #[test]
-    fn a_stream_of_the_same_name_in_another_account_is_another_stream() {
-        let mut shown = look(StreamState::Active, Shown::Off);
+    fn same_name_in_another_account_is_another_stream() {
+        let mut shown = look(StreamState::Active, ReportedEncryption::Off);
         shown.arn = "arn:aws:kinesis:eu-west-1:444455556666:stream/clicks".parse().unwrap();
         assert_eq!(Observation::of(&stream(), Some(&shown)), Observation::OtherStream);
     }
 
     #[test]
     fn only_direct_put_streams_can_be_encrypted() {
-        let mut shown = look(StreamState::Active, Shown::Off);
+        let mut shown = look(StreamState::Active, ReportedEncryption::Off);
         shown.source = Some("KinesisStreamAsSource".into());
         assert_eq!(
             Observation::of(&stream(), Some(&shown)),
@@ -205,11 +211,16 @@ mod tests {
     }
 
     #[test]
-    fn unknown_words_of_aws_are_unrecognized() {
-        let suspended =
-            Look { state_word: "SUSPENDED".into(), ..look(StreamState::Unrecognized, Shown::Off) };
-        let source = Look { source: Some("New".into()), ..look(StreamState::Active, Shown::Off) };
-        let encryption = look(StreamState::Active, Shown::Unknown("ROT13".into()));
+    fn unknown_aws_values_are_unrecognized() {
+        let suspended = StreamDescription {
+            raw_status: "SUSPENDED".into(),
+            ..look(StreamState::Unrecognized, ReportedEncryption::Off)
+        };
+        let source = StreamDescription {
+            source: Some("New".into()),
+            ..look(StreamState::Active, ReportedEncryption::Off)
+        };
+        let encryption = look(StreamState::Active, ReportedEncryption::Unknown("ROT13".into()));
         for (shown, words) in [
             (suspended, "the stream status \"SUSPENDED\""),
             (source, "the stream type \"New\""),

@@ -1,25 +1,33 @@
-//! Patterns of ARNs, as policies have them: which streams, which keys.
+//! Patterns of ARNs in policies: streams and keys.
 //!
-//! An ARN is compared part by part and never as one text, so that no `*` reaches over a part's end. A `*` stands for a whole
-//! partition or region, or for any characters of a name; an account is written out, or is [`Own`]'s. What no pattern
-//! understands, it does not allow.
+//! An ARN is compared part by part and never as one text, so that no `*` matches across the end of a part. A
+//! `*` stands for a whole partition or region, or for any characters of a name; an account is explicit, or is
+//! that of [`OperatorAccount`]. An ARN that matches no pattern is not allowed.
 
 use std::str::FromStr;
 
 use super::key::{Key, KeyArn};
-use super::stream::{Account, Malformed, Partition, Region, StreamArn, arn_parts};
+use super::stream::{Account, ParseError, Partition, Region, StreamArn, arn_parts};
 use crate::api::stream_encryption::Service;
 
-/// Whose account the word `own` means.
+/// The account that the word `own` means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
+pub struct OperatorAccount {
     /// The account.
     pub account: Account,
-    /// Its partition: 12 digits are an account of one partition only.
+    /// Its partition: an account belongs to one partition only.
     pub partition: Partition,
 }
 
-/// Which streams.
+impl OperatorAccount {
+    /// Returns the account of a stream.
+    #[must_use]
+    pub fn of(stream: &StreamArn) -> Self {
+        Self { account: stream.account.clone(), partition: stream.partition.clone() }
+    }
+}
+
+/// A pattern of streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamPattern {
     service: Service,
@@ -27,25 +35,26 @@ pub struct StreamPattern {
     name: Glob,
 }
 
-/// Which keys.
+/// A pattern of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyPattern {
     /// The key that AWS owns.
     AwsOwned,
     /// Customer managed keys, by ARN.
     Key(CustomerKeys),
-    /// Names of customer managed keys. What they stand for has to be allowed too.
+    /// Aliases of customer managed keys. The key that an alias resolves to must be allowed too.
     Alias(CustomerKeys),
 }
 
-/// Where keys are, and their ids or the names of their aliases.
+/// The place of keys, and their ids or the names of their aliases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CustomerKeys {
     place: Place,
     name: Glob,
 }
 
-/// Partition, region and account; nothing is any, or [`Own`]'s account.
+/// Partition, region and account. `None` matches any partition or region, and the account of
+/// [`OperatorAccount`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     partition: Option<Partition>,
@@ -53,20 +62,20 @@ struct Place {
     account: Option<Account>,
 }
 
-/// A name in which `*` stands for any characters, or none.
+/// A name in which `*` stands for any number of characters, including none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Glob(String);
 
 impl StreamPattern {
-    /// Whether the word `own` stands for its account.
+    /// Returns whether the account of the pattern is the word `own`.
     #[must_use]
     pub fn is_of_own_account(&self) -> bool {
         self.place.account.is_none()
     }
 
-    /// Whether `stream` is one of them.
+    /// Returns whether the pattern matches `stream`.
     #[must_use]
-    pub fn matches(&self, stream: &StreamArn, own: &Own) -> bool {
+    pub fn matches(&self, stream: &StreamArn, own: &OperatorAccount) -> bool {
         self.service == stream.service
             && self.place.matches(&stream.partition, &stream.region, &stream.account, own)
             && self.name.matches(stream.name())
@@ -74,9 +83,9 @@ impl StreamPattern {
 }
 
 impl FromStr for StreamPattern {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let malformed = || Malformed::StreamPattern(text.to_owned());
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let malformed = || ParseError::StreamPattern(text.to_owned());
         let ["arn", partition, service, region, account, resource] = arn_parts(text).ok_or_else(malformed)?
         else {
             return Err(malformed());
@@ -93,7 +102,7 @@ impl FromStr for StreamPattern {
 }
 
 impl KeyPattern {
-    /// Whether the word `own` stands for its account.
+    /// Returns whether the account of the pattern is the word `own`.
     #[must_use]
     pub fn is_of_own_account(&self) -> bool {
         match self {
@@ -102,9 +111,9 @@ impl KeyPattern {
         }
     }
 
-    /// Whether `key` is one of them.
+    /// Returns whether the pattern matches `key`.
     #[must_use]
-    pub fn matches(&self, key: &Key, own: &Own) -> bool {
+    pub fn matches(&self, key: &Key, own: &OperatorAccount) -> bool {
         match (self, key) {
             (Self::AwsOwned, Key::AwsOwned) => true,
             (Self::Key(keys), Key::Customer(arn)) => keys.matches(arn, own),
@@ -112,9 +121,9 @@ impl KeyPattern {
         }
     }
 
-    /// Whether the alias (`alias/NAME`) of the account and region of `stream` is one of them.
+    /// Returns whether the pattern matches the alias (`alias/NAME`) in the account and region of `stream`.
     #[must_use]
-    pub fn matches_alias(&self, alias: &str, stream: &StreamArn, own: &Own) -> bool {
+    pub fn matches_alias(&self, alias: &str, stream: &StreamArn, own: &OperatorAccount) -> bool {
         let Self::Alias(aliases) = self else { return false };
         aliases.place.matches(&stream.partition, &stream.region, &stream.account, own)
             && alias.strip_prefix("alias/").is_some_and(|name| aliases.name.matches(name))
@@ -122,18 +131,18 @@ impl KeyPattern {
 }
 
 impl CustomerKeys {
-    fn matches(&self, key: &KeyArn, own: &Own) -> bool {
+    fn matches(&self, key: &KeyArn, own: &OperatorAccount) -> bool {
         self.place.matches(&key.partition, &key.region, &key.account, own) && self.name.matches(key.id())
     }
 }
 
 impl FromStr for KeyPattern {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         if text == "AWS_OWNED_CMK" {
             return Ok(Self::AwsOwned);
         }
-        let malformed = || Malformed::KeyPattern(text.to_owned());
+        let malformed = || ParseError::KeyPattern(text.to_owned());
         let ["arn", partition, "kms", region, account, resource] = arn_parts(text).ok_or_else(malformed)?
         else {
             return Err(malformed());
@@ -159,7 +168,13 @@ impl Place {
         })
     }
 
-    fn matches(&self, partition: &Partition, region: &Region, account: &Account, own: &Own) -> bool {
+    fn matches(
+        &self,
+        partition: &Partition,
+        region: &Region,
+        account: &Account,
+        own: &OperatorAccount,
+    ) -> bool {
         let account_fits = match &self.account {
             Some(wanted) => wanted == account,
             None => *account == own.account && *partition == own.partition,
@@ -170,20 +185,21 @@ impl Place {
     }
 }
 
-/// Nothing for the word, and what the text says for another.
+/// Returns `None` if the text is `word`, otherwise the parsed text.
 fn unless<T: FromStr>(word: &str, text: &str) -> Result<Option<T>, T::Err> {
     if text == word { Ok(None) } else { text.parse().map(Some) }
 }
 
 impl Glob {
-    /// Letters, digits, `*`, and some more.
+    /// Parses a name of letters, digits, `*` and the characters in `more`.
     fn parse(text: &str, more: &[u8]) -> Option<Self> {
         let good = (1..=256).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'*' || more.contains(&b));
         good.then(|| Self(text.to_owned()))
     }
 
-    /// The parts between the stars stand in the name in their order; each is taken where it stands first, which leaves most to the next.
+    /// Returns whether the parts between the stars occur in the name in this order. Each part is matched at
+    /// its first occurrence, which leaves the most to the next.
     fn matches(&self, name: &str) -> bool {
         let Some((first, rest)) = self.0.split_once('*') else { return self.0 == name };
         let Some(mut name) = name.strip_prefix(first) else { return false };
@@ -204,8 +220,8 @@ mod tests {
 
     use super::*;
 
-    fn own() -> Own {
-        Own { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() }
+    fn own() -> OperatorAccount {
+        OperatorAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() }
     }
 
     fn allows(pattern: &str, arn: &str) -> bool {
@@ -218,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_held_against_each_part_of_an_arn() {
+    fn pattern_is_matched_against_each_arn_part() {
         let orders = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/data-orders";
         for pattern in [
             orders,
@@ -241,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn own_is_the_operators_account_in_its_partition_and_no_other() {
+    fn own_matches_operator_account_and_partition_only() {
         let all = "arn:*:kinesis:*:own:stream/*";
         assert!(allows(all, "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks"));
         assert!(!allows(all, "arn:aws:kinesis:eu-west-1:444455556666:stream/clicks"));
@@ -249,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_allowed_by_its_own_arn_and_an_alias_by_its_name() {
+    fn key_is_matched_by_arn_and_alias_by_name() {
         let key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd";
         assert!(allows_key("arn:*:kms:*:own:key/*", key));
         assert!(allows_key(key, key));
@@ -268,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused() {
+    fn invalid_pattern_is_rejected() {
         for text in [
             "",
             "*",
@@ -292,7 +308,7 @@ mod tests {
         }
     }
 
-    /// As simple as can be said: a star takes nothing, or one character and stays.
+    /// Reference implementation: a star matches nothing, or matches one character and stays.
     fn plainly(pattern: &[u8], name: &[u8]) -> bool {
         match (pattern.split_first(), name.split_first()) {
             (None, None) => true,
@@ -305,13 +321,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_matches_as_its_plainest_reading_says(pattern in "[ab*]{1,8}", name in "[ab]{1,10}") {
+        fn glob_matches_like_reference_implementation(pattern in "[ab*]{1,8}", name in "[ab]{1,10}") {
             let glob = Glob::parse(&pattern, b"").unwrap();
             prop_assert_eq!(glob.matches(&name), plainly(pattern.as_bytes(), name.as_bytes()));
         }
 
         #[test]
-        fn no_pattern_of_an_account_allows_a_stream_of_another(
+        fn pattern_never_matches_another_account(
             name in "[a-z*]{1,6}", stream in "[a-z]{1,6}", region in "(\\*|eu-west-1)", partition in "(\\*|aws)",
         ) {
             let pattern = format!("arn:{partition}:kinesis:{region}:444455556666:stream/{name}");

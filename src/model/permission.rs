@@ -1,24 +1,25 @@
-//! What a resource may do: which streams, with which keys, and whether it may turn encryption off.
+//! Permissions of a resource: the streams, the keys, and whether it may disable encryption.
 //!
-//! Policies say so, and nothing else: without one, nothing is allowed. Those that speak of a stream add up, and only those. It
-//! is asked before any call of AWS, and what it refuses tells nobody whether the stream or the key exists. A policy may name the
-//! role as which all this is done: a resource cannot, and of two roles for one stream none is used.
+//! Only policies grant permissions; without one, nothing is allowed. All policies that apply to a stream add
+//! up, and no others. Permissions are checked before any AWS request, and a denial does not reveal whether
+//! the stream or the key exists. A policy may name the role with which the requests are made; a resource
+//! cannot. If policies name two roles for one stream, neither is used.
 
 use super::key::Key;
 use super::ledger::AWS_LIMIT;
-use super::pattern::{KeyPattern, Own, StreamPattern};
+use super::pattern::{KeyPattern, OperatorAccount, StreamPattern};
 use super::principal::Role;
-use super::stream::{Malformed, StreamArn};
+use super::stream::{ParseError, StreamArn};
 use crate::api::policy::{PolicyRole, StreamEncryptionPolicySpec};
 
-/// What the policies of a namespace allow.
+/// The combined policies of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Permission {
-    own: Own,
+pub struct EffectivePolicy {
+    own: OperatorAccount,
     policies: Vec<Policy>,
 }
 
-/// One policy, read.
+/// One parsed policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     role: Option<Role>,
@@ -28,24 +29,25 @@ pub struct Policy {
     max_calls_per_day: u32,
 }
 
-/// What is not allowed.
+/// The part of a request that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub enum Denial {
     /// The stream.
     Stream,
-    /// The stream: policies name different roles for it.
+    /// The stream, because policies name different roles for it.
     Roles,
     /// The key.
     Key,
-    /// Turning encryption off, now or when the resource is deleted.
+    /// Disabling encryption, now or when the resource is deleted.
     Disable,
 }
 
 impl Policy {
-    /// A policy as it is written. A pattern that cannot be read (the schema refuses it; an object may be older than its rule) allows
-    /// nothing, and is told. Where the role cannot be read, the whole policy allows nothing: it was not meant for the operator's own rights.
+    /// Parses a policy and returns the errors in it. An invalid pattern (the schema rejects it, but an object
+    /// may be older than its rule) allows nothing and is reported. If the role is invalid, the whole policy
+    /// allows nothing, because it was not meant for the operator's own credentials.
     #[must_use]
-    pub fn read(spec: &StreamEncryptionPolicySpec) -> (Option<Self>, Vec<Malformed>) {
+    pub fn read(spec: &StreamEncryptionPolicySpec) -> (Option<Self>, Vec<ParseError>) {
         let role = match spec.role.as_ref().map(role).transpose() {
             Ok(role) => role,
             Err(error) => return (None, vec![error]),
@@ -64,94 +66,110 @@ impl Policy {
         (Some(policy), malformed)
     }
 
-    /// Whose account the word `own` means in it: the role's, if it has one.
-    fn own(&self, operator: &Own) -> Own {
+    /// Returns the account that the word `own` means in the policy: that of its role, otherwise the
+    /// operator's.
+    fn own(&self, operator: &OperatorAccount) -> OperatorAccount {
         match &self.role {
-            Some(Role { arn, .. }) => Own { account: arn.account.clone(), partition: arn.partition.clone() },
+            Some(Role { arn, .. }) => {
+                OperatorAccount { account: arn.account.clone(), partition: arn.partition.clone() }
+            }
             None => operator.clone(),
         }
     }
 
-    /// Whether the account of the operator decides what the policy allows for this stream: the word `own` is in it, means that account,
-    /// and may speak of the stream.
+    /// Returns whether the permissions for this stream depend on the operator's account: the policy contains
+    /// the word `own`, the word means that account, and the policy may apply to the stream.
     #[must_use]
     pub fn depends_on_operator(&self, stream: &StreamArn) -> bool {
-        let same = Own { account: stream.account.clone(), partition: stream.partition.clone() };
+        let same = OperatorAccount::of(stream);
         let by_own_account =
             |pattern: &StreamPattern| pattern.is_of_own_account() && pattern.matches(stream, &same);
         self.role.is_none()
-            && self.speaks_of(stream, &same)
+            && self.applies_to(stream, &same)
             && (self.streams.iter().any(by_own_account)
                 || self.keys.iter().any(KeyPattern::is_of_own_account))
     }
 
-    fn speaks_of(&self, stream: &StreamArn, operator: &Own) -> bool {
+    /// Returns whether the streams that the policy allows depend on the operator's account.
+    #[must_use]
+    pub fn names_operator_account(&self) -> bool {
+        self.role.is_none() && self.streams.iter().any(StreamPattern::is_of_own_account)
+    }
+
+    /// Returns whether the policy allows this stream; `operator` is the operator's account.
+    #[must_use]
+    pub fn applies_to(&self, stream: &StreamArn, operator: &OperatorAccount) -> bool {
         let own = self.own(operator);
         self.streams.iter().any(|pattern| pattern.matches(stream, &own))
     }
 }
 
-fn role(written: &PolicyRole) -> Result<Role, Malformed> {
+fn role(written: &PolicyRole) -> Result<Role, ParseError> {
     let external_id = written.external_id.as_deref().map(str::parse).transpose()?;
     Ok(Role { arn: written.arn.parse()?, external_id })
 }
 
-impl Permission {
-    /// What these policies allow together.
+impl EffectivePolicy {
+    /// Combines these policies.
     #[must_use]
-    pub fn of(policies: Vec<Policy>, own: Own) -> Self {
+    pub fn of(policies: Vec<Policy>, own: OperatorAccount) -> Self {
         Self { own, policies }
     }
 
-    /// Whose account the word `own` means in a policy without a role.
+    /// Returns the account that the word `own` means in a policy without a role.
     #[must_use]
-    pub fn own(&self) -> &Own {
+    pub fn own(&self) -> &OperatorAccount {
         &self.own
     }
 
-    /// As which role this stream may be looked at and changed, if it may; nothing is the operator itself.
-    pub fn stream(&self, stream: &StreamArn) -> Result<Option<&Role>, Refusal> {
-        let policy = self.speaking_of(stream)?.next().ok_or(Refusal::Stream)?;
+    /// Returns the role with which this stream may be described and changed. `None` means the operator's own
+    /// credentials.
+    pub fn stream(&self, stream: &StreamArn) -> Result<Option<&Role>, Denial> {
+        let policy = self.applicable_policies(stream)?.next().ok_or(Denial::Stream)?;
         Ok(policy.role.as_ref())
     }
 
-    /// Whether this key may be used for the stream.
-    pub fn key(&self, stream: &StreamArn, key: &Key) -> Result<(), Refusal> {
+    /// Returns an error if this key may not be used for the stream.
+    pub fn key(&self, stream: &StreamArn, key: &Key) -> Result<(), Denial> {
         self.any_key(stream, |pattern, own| pattern.matches(key, own))
     }
 
-    /// Whether this alias, of the stream's account and region, may be asked for.
-    pub fn alias(&self, stream: &StreamArn, alias: &str) -> Result<(), Refusal> {
+    /// Returns an error if this alias, of the stream's account and region, may not be used for the stream.
+    pub fn alias(&self, stream: &StreamArn, alias: &str) -> Result<(), Denial> {
         self.any_key(stream, |pattern, own| pattern.matches_alias(alias, stream, own))
     }
 
-    /// Whether encryption of this stream may be turned off.
-    pub fn disable(&self, stream: &StreamArn) -> Result<(), Refusal> {
-        let allowed = self.speaking_of(stream)?.any(|policy| policy.allow_disable);
-        if allowed { Ok(()) } else { Err(Refusal::Disable) }
+    /// Returns an error if encryption of this stream may not be disabled.
+    pub fn disable(&self, stream: &StreamArn) -> Result<(), Denial> {
+        let allowed = self.applicable_policies(stream)?.any(|policy| policy.allow_disable);
+        if allowed { Ok(()) } else { Err(Denial::Disable) }
     }
 
-    /// How many calls this stream gets in 24 hours, of AWS's 25; none where nothing is allowed.
+    /// Returns the number of calls allowed for this stream in 24 hours, of AWS's 25; 0 if no policy applies.
     #[must_use]
     pub fn max_calls_per_day(&self, stream: &StreamArn) -> u32 {
-        let speaking = self.speaking_of(stream).ok();
+        let speaking = self.applicable_policies(stream).ok();
         speaking.and_then(|policies| policies.map(|policy| policy.max_calls_per_day).max()).unwrap_or(0)
     }
 
-    /// The policies that speak of a stream. Where they do not agree as whom it is asked about, nothing that they say counts.
-    fn speaking_of(&self, stream: &StreamArn) -> Result<impl Iterator<Item = &Policy>, Refusal> {
-        let speaking = self.policies.iter().filter(|policy| policy.speaks_of(stream, &self.own));
+    /// Returns the policies that apply to a stream, or an error if they name different roles.
+    fn applicable_policies(&self, stream: &StreamArn) -> Result<impl Iterator<Item = &Policy>, Denial> {
+        let speaking = self.policies.iter().filter(|policy| policy.applies_to(stream, &self.own));
         let mut roles = speaking.clone().map(|policy| &policy.role);
         let first = roles.next();
-        if roles.all(|other| Some(other) == first) { Ok(speaking) } else { Err(Refusal::Roles) }
+        if roles.all(|other| Some(other) == first) { Ok(speaking) } else { Err(Denial::Roles) }
     }
 
-    fn any_key(&self, stream: &StreamArn, allows: impl Fn(&KeyPattern, &Own) -> bool) -> Result<(), Refusal> {
-        let allowed = self.speaking_of(stream)?.any(|policy| {
+    fn any_key(
+        &self,
+        stream: &StreamArn,
+        allows: impl Fn(&KeyPattern, &OperatorAccount) -> bool,
+    ) -> Result<(), Denial> {
+        let allowed = self.applicable_policies(stream)?.any(|policy| {
             let own = policy.own(&self.own);
             policy.keys.iter().any(|pattern| allows(pattern, &own))
         });
-        if allowed { Ok(()) } else { Err(Refusal::Key) }
+        if allowed { Ok(()) } else { Err(Denial::Key) }
     }
 }
 
@@ -166,16 +184,17 @@ mod tests {
 
     fn spec(streams: &[&str], keys: &[&str]) -> StreamEncryptionPolicySpec {
         StreamEncryptionPolicySpec {
-            namespaces: NamespaceSelector::default(),
+            namespace_selector: NamespaceSelector::default(),
             streams: streams.iter().map(|&text| text.to_owned()).collect(),
             keys: keys.iter().map(|&text| text.to_owned()).collect(),
             ..StreamEncryptionPolicySpec::own_account()
         }
     }
 
-    fn permission(specs: &[StreamEncryptionPolicySpec]) -> Permission {
-        let own = Own { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
-        Permission::of(specs.iter().filter_map(|spec| Policy::read(spec).0).collect(), own)
+    fn permission(specs: &[StreamEncryptionPolicySpec]) -> EffectivePolicy {
+        let own =
+            OperatorAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
+        EffectivePolicy::of(specs.iter().filter_map(|spec| Policy::read(spec).0).collect(), own)
     }
 
     fn stream(arn: &str) -> StreamArn {
@@ -187,28 +206,28 @@ mod tests {
     }
 
     #[test]
-    fn without_a_policy_nothing_is_allowed() {
+    fn nothing_is_allowed_without_policy() {
         let none = permission(&[]);
         let orders = stream(ORDERS);
-        assert_eq!(none.stream(&orders), Err(Refusal::Stream));
-        assert_eq!(none.key(&orders, &Key::AwsOwned), Err(Refusal::Key));
-        assert_eq!(none.alias(&orders, "alias/orders"), Err(Refusal::Key));
-        assert_eq!(none.disable(&orders), Err(Refusal::Disable));
+        assert_eq!(none.stream(&orders), Err(Denial::Stream));
+        assert_eq!(none.key(&orders, &Key::AwsOwned), Err(Denial::Key));
+        assert_eq!(none.alias(&orders, "alias/orders"), Err(Denial::Key));
+        assert_eq!(none.disable(&orders), Err(Denial::Disable));
         assert_eq!(none.max_calls_per_day(&orders), 0);
     }
 
     #[test]
-    fn the_default_policy_allows_streams_and_keys_of_the_own_account_and_no_turning_off() {
+    fn default_policy_allows_own_account_without_disable() {
         let own = permission(&[StreamEncryptionPolicySpec::own_account()]);
         let orders = stream(ORDERS);
         assert_eq!(own.stream(&orders), Ok(None));
-        assert_eq!(own.stream(&stream(&ORDERS.replace("1111", "9999"))), Err(Refusal::Stream));
+        assert_eq!(own.stream(&stream(&ORDERS.replace("1111", "9999"))), Err(Denial::Stream));
         assert_eq!(own.key(&orders, &Key::AwsOwned), Ok(()));
         assert_eq!(own.key(&orders, &key(KEY)), Ok(()));
-        assert_eq!(own.key(&orders, &key(&KEY.replace("1111", "9999"))), Err(Refusal::Key));
-        assert_eq!(own.key(&orders, &Key::Unresolved("1".into())), Err(Refusal::Key));
+        assert_eq!(own.key(&orders, &key(&KEY.replace("1111", "9999"))), Err(Denial::Key));
+        assert_eq!(own.key(&orders, &Key::Unresolved("1".into())), Err(Denial::Key));
         assert_eq!(own.alias(&orders, "alias/orders"), Ok(()));
-        assert_eq!(own.disable(&orders), Err(Refusal::Disable));
+        assert_eq!(own.disable(&orders), Err(Denial::Disable));
         assert_eq!(own.max_calls_per_day(&orders), 20);
     }
 
@@ -232,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_add_up_for_a_stream_that_both_speak_of() {
+    fn policies_for_same_stream_add_up() {
         let both = permission(&[
             spec(&[ORDERS], &["AWS_OWNED_CMK"]),
             StreamEncryptionPolicySpec {
@@ -249,15 +268,15 @@ mod tests {
     }
 
     #[test]
-    fn what_a_policy_allows_for_its_streams_it_allows_for_no_other() {
+    fn policy_does_not_apply_to_other_streams() {
         let two = permission(&[
             spec(&[ORDERS], &["AWS_OWNED_CMK"]),
             StreamEncryptionPolicySpec { allow_disable: true, ..spec(&[CLICKS], &[KEY]) },
         ]);
         let orders = stream(ORDERS);
-        assert_eq!(two.key(&orders, &key(KEY)), Err(Refusal::Key));
-        assert_eq!(two.disable(&orders), Err(Refusal::Disable));
-        assert_eq!(two.key(&stream(CLICKS), &Key::AwsOwned), Err(Refusal::Key));
+        assert_eq!(two.key(&orders, &key(KEY)), Err(Denial::Key));
+        assert_eq!(two.disable(&orders), Err(Denial::Disable));
+        assert_eq!(two.key(&stream(CLICKS), &Key::AwsOwned), Err(Denial::Key));
     }
 
     fn with_role(name: &str, external_id: Option<&str>) -> StreamEncryptionPolicySpec {
@@ -267,32 +286,32 @@ mod tests {
     }
 
     #[test]
-    fn own_is_the_account_of_the_role() {
+    fn own_means_account_of_role() {
         let spoke = permission(&[with_role("spoke", None)]);
         let there = stream(&ORDERS.replace("111122223333", "444455556666"));
         let role = spoke.stream(&there).unwrap().unwrap();
         assert_eq!(role.arn.to_string(), "arn:aws:iam::444455556666:role/spoke");
         assert_eq!(spoke.key(&there, &key(&KEY.replace("111122223333", "444455556666"))), Ok(()));
-        assert_eq!(spoke.key(&there, &key(KEY)), Err(Refusal::Key));
-        assert_eq!(spoke.stream(&stream(ORDERS)), Err(Refusal::Stream));
+        assert_eq!(spoke.key(&there, &key(KEY)), Err(Denial::Key));
+        assert_eq!(spoke.stream(&stream(ORDERS)), Err(Denial::Stream));
         let china = stream(
             &ORDERS
                 .replace("111122223333", "444455556666")
                 .replace("aws:", "aws-cn:")
                 .replace("eu-west-1", "cn-north-1"),
         );
-        assert_eq!(spoke.stream(&china), Err(Refusal::Stream));
+        assert_eq!(spoke.stream(&china), Err(Denial::Stream));
     }
 
     #[test]
-    fn each_policy_means_its_own_account_by_own() {
+    fn own_is_resolved_per_policy() {
         let both = permission(&[StreamEncryptionPolicySpec::own_account(), with_role("spoke", None)]);
         assert_eq!(both.stream(&stream(ORDERS)), Ok(None));
         assert!(both.stream(&stream(&ORDERS.replace("111122223333", "444455556666"))).unwrap().is_some());
     }
 
     #[test]
-    fn policies_that_name_different_roles_or_external_ids_for_a_stream_are_a_conflict_for_that_stream_only() {
+    fn different_roles_conflict_for_that_stream_only() {
         let only_orders = |spec: StreamEncryptionPolicySpec| StreamEncryptionPolicySpec {
             streams: vec![ORDERS.to_owned()],
             ..spec
@@ -309,17 +328,17 @@ mod tests {
         {
             let two = permission(&[all.clone(), only_orders(other)]);
             let orders = stream(ORDERS);
-            assert_eq!(two.stream(&orders), Err(Refusal::Roles));
-            // Nothing about it is allowed, whoever asks for that first.
-            assert_eq!(two.key(&orders, &Key::AwsOwned), Err(Refusal::Roles));
-            assert_eq!(two.alias(&orders, "alias/orders"), Err(Refusal::Roles));
-            assert_eq!(two.disable(&orders), Err(Refusal::Roles));
+            assert_eq!(two.stream(&orders), Err(Denial::Roles));
+            // Every check reports the conflict, whichever comes first.
+            assert_eq!(two.key(&orders, &Key::AwsOwned), Err(Denial::Roles));
+            assert_eq!(two.alias(&orders, "alias/orders"), Err(Denial::Roles));
+            assert_eq!(two.disable(&orders), Err(Denial::Roles));
             assert!(two.stream(&stream(CLICKS)).is_ok());
         }
     }
 
     #[test]
-    fn a_policy_whose_role_cannot_be_read_allows_nothing_rather_than_as_the_operator() {
+    fn policy_with_invalid_role_allows_nothing() {
         for role in [
             PolicyRole { arn: "spoke".to_owned(), external_id: None },
             PolicyRole {
@@ -335,13 +354,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_cannot_be_read_allows_nothing_and_the_others_hold() {
+    fn invalid_pattern_is_skipped_and_others_apply() {
         let (policy, malformed) = Policy::read(&spec(&["*", ORDERS], &["arn:aws:kms:*:*:key/*", KEY]));
         assert_eq!(malformed.len(), 2);
-        let own = Own { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
-        let permission = Permission::of(policy.into_iter().collect(), own);
-        assert_eq!(permission.stream(&stream(CLICKS)), Err(Refusal::Stream));
+        let own =
+            OperatorAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
+        let permission = EffectivePolicy::of(policy.into_iter().collect(), own);
+        assert_eq!(permission.stream(&stream(CLICKS)), Err(Denial::Stream));
         assert_eq!(permission.key(&stream(ORDERS), &key(KEY)), Ok(()));
-        assert_eq!(permission.key(&stream(ORDERS), &key(&KEY.replace("1111", "9999"))), Err(Refusal::Key));
+        assert_eq!(permission.key(&stream(ORDERS), &key(&KEY.replace("1111", "9999"))), Err(Denial::Key));
     }
 }

@@ -1,22 +1,23 @@
-//! As whom AWS is asked, and on whose behalf: a role, and the resource that a request is for.
+//! The identity with which an AWS request is made: a role, and the resource that the request is for.
 //!
-//! Pure. What a role's external id is goes to STS alone: it is in no message and in no debug output, because whoever knows
-//! it is one step nearer to being taken for the operator.
+//! Pure. A role's external id is sent to STS only and appears in no message and no debug output: knowledge of
+//! it is one step towards impersonating the operator.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::stream::{Account, Malformed, Partition, arn_parts};
+use super::stream::{Account, ParseError, Partition, arn_parts};
 
-/// The longest name of a role ([IAM's limits](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)).
+/// Maximum length of a role's name
+/// ([IAM's limits](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)).
 const LONGEST_NAME: usize = 64;
-/// The longest path of a role, with its first and last slash.
+/// Maximum length of a role's path, including its first and last slash.
 const LONGEST_PATH: usize = 512;
-/// How long an external id is
+/// The length of an external id
 /// ([AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html)).
 const EXTERNAL_ID: std::ops::RangeInclusive<usize> = 2..=1224;
 
-/// The tags of a role's session: for a resource of which namespace the operator works, and for which one
+/// The tags of a role's session: the namespace and the name of the resource that a request is for
 /// ([session tags](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html)).
 pub const SESSION_TAGS: [&str; 2] = ["streamencryption.dev/namespace", "streamencryption.dev/resource"];
 
@@ -28,7 +29,7 @@ pub struct RoleArn {
     pub partition: Partition,
     /// The account that owns the role.
     pub account: Account,
-    /// With its first and last slash; of a role without a path it is one slash.
+    /// The path, including its first and last slash; a single slash for a role without a path.
     path: String,
     name: String,
 }
@@ -36,21 +37,22 @@ pub struct RoleArn {
 /// A role that the operator assumes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Role {
-    /// Which one.
+    /// The role's ARN.
     pub arn: RoleArn,
-    /// The external id that its trust policy demands.
+    /// The external id that its trust policy requires.
     pub external_id: Option<ExternalId>,
 }
 
-/// What the operator has to know, besides having its own role, to assume another
+/// A value that the operator must present, in addition to its own role, to assume another role
 /// ([external id](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-user_externalid.html)).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExternalId(String);
 
-/// As whom AWS is asked, and for which resource. The resource is part of it: a role's session is named and tagged after it.
+/// The identity of an AWS request, and the resource that it is for. The resource is part of the identity: a
+/// role's session is named and tagged after it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Principal {
-    /// The role; without one, the operator's own credentials.
+    /// The role; `None` for the operator's own credentials.
     pub role: Option<Role>,
     /// The namespace of the resource.
     pub namespace: String,
@@ -59,7 +61,7 @@ pub struct Principal {
 }
 
 impl RoleArn {
-    /// The name, without the path.
+    /// Returns the name, without the path.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -67,7 +69,7 @@ impl RoleArn {
 }
 
 impl Principal {
-    /// The operator itself, on behalf of nobody in particular.
+    /// Returns the operator's own identity, for no particular resource.
     #[must_use]
     pub fn operator() -> Self {
         Self { role: None, namespace: String::new(), resource: String::new() }
@@ -75,7 +77,7 @@ impl Principal {
 }
 
 impl ExternalId {
-    /// As STS is told it. It goes nowhere else, but into a trust policy that somebody has printed.
+    /// Returns the value for STS. It is used nowhere else, except in a trust policy that the CLI prints.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -90,23 +92,24 @@ fn is_name(text: &str) -> bool {
     is_all(text, 1..=LONGEST_NAME, b"_+=,.@-")
 }
 
-/// IAM takes every visible character. A star is not taken here: in a policy that is printed it would mean many roles.
+/// IAM accepts every visible character. A star is rejected here: in a printed policy it would match many
+/// roles.
 fn is_path(text: &str) -> bool {
     text == "/" || (is_all(text, 3..=LONGEST_PATH, b"_+=,.@:/-") && !text.contains("//"))
 }
 
 impl FromStr for ExternalId {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let good = is_all(text, EXTERNAL_ID, b"_+=,.@:/-");
-        if good { Ok(Self(text.to_owned())) } else { Err(Malformed::ExternalId) }
+        if good { Ok(Self(text.to_owned())) } else { Err(ParseError::ExternalId) }
     }
 }
 
 impl FromStr for RoleArn {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let malformed = || Malformed::RoleArn(text.to_owned());
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let malformed = || ParseError::RoleArn(text.to_owned());
         let ["arn", partition, "iam", "", account, resource] = arn_parts(text).ok_or_else(malformed)? else {
             return Err(malformed());
         };
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arn_is_written_as_it_was_read() {
+    fn role_arn_round_trips() {
         for arn in [
             ROLE,
             "arn:aws:iam::111122223333:role/a",
@@ -157,14 +160,14 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_what_stands_behind_the_path() {
+    fn role_name_excludes_path() {
         let arn: RoleArn = "arn:aws-cn:iam::111122223333:role/teams/data/writer".parse().unwrap();
         let parts = [arn.partition.as_str(), arn.account.as_str(), arn.name()];
         assert_eq!(parts, ["aws-cn", "111122223333", "writer"]);
     }
 
     #[test]
-    fn what_is_no_role_or_breaks_the_rules_of_iam_is_refused() {
+    fn invalid_role_arn_is_rejected() {
         let longest_name = format!("arn:aws:iam::111122223333:role/{}", "a".repeat(64));
         let longest_path = format!("arn:aws:iam::111122223333:role/{}/a", "a".repeat(510));
         for arn in [&longest_name, &longest_path] {
@@ -201,17 +204,17 @@ mod tests {
     }
 
     #[test]
-    fn an_external_id_is_one_that_sts_takes() {
+    fn external_id_follows_sts_rules() {
         for good in ["42", "a-b_c+d=e,f.g@h:i/j", &"a".repeat(1224)] {
             assert_eq!(good.parse::<ExternalId>().unwrap().as_str(), good);
         }
         for bad in ["", "a", "a b", "a;b", "ää", &"a".repeat(1225)] {
-            assert_eq!(bad.parse::<ExternalId>(), Err(Malformed::ExternalId), "{bad}");
+            assert_eq!(bad.parse::<ExternalId>(), Err(ParseError::ExternalId), "{bad}");
         }
     }
 
     #[test]
-    fn nothing_that_is_written_of_a_principal_shows_the_external_id() {
+    fn debug_output_hides_external_id() {
         for id in ["42", "a-very-secret-id"] {
             let (namespace, resource) = ("data".to_owned(), "orders".to_owned());
             let arn = ROLE.replace("111122223333", "999988887777").parse().unwrap();
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_a_role_has_an_external_id_is_shown() {
+    fn debug_output_shows_presence_of_external_id() {
         assert!(format!("{:?}", role(None)).ends_with("external_id: None }"));
         assert!(format!("{:?}", role(Some("42"))).ends_with("external_id: Some((not shown)) }"));
     }

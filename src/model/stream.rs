@@ -1,7 +1,8 @@
-//! Which stream: an ARN that has been checked, and its parts.
+//! Identity of a stream: a validated ARN and its parts.
 //!
-//! Inside the operator a stream is a [`StreamArn`] and nothing else, so a name of the wrong shape, service or account
-//! cannot travel. Written by name, a stream gets its account from STS and its region from the operator.
+//! Inside the operator a stream is always a [`StreamArn`], so a name with an invalid form, service or account
+//! cannot be passed on. For a stream given by name, the account comes from STS and the region from the
+//! operator.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +23,8 @@ pub struct Partition(String);
 
 /// The ARN of a Firehose stream or a Kinesis data stream.
 ///
-/// Firehose: `arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME`; Kinesis: `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`
+/// Firehose: `arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME`;
+/// Kinesis: `arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`
 /// ([Service Authorization Reference](https://docs.aws.amazon.com/service-authorization/latest/reference/)).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamArn {
@@ -37,57 +39,57 @@ pub struct StreamArn {
     name: String,
 }
 
-/// Why a text is not what it should be; the message says what to write.
+/// The error of an invalid text. Its message states what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum ParseError {
     /// Not an account.
-    #[error("{0:?} is not an AWS account: write its 12 digits")]
+    #[error("invalid AWS account {0:?}: expected 12 digits")]
     Account(String),
     /// Not a region.
-    #[error("{0:?} is not a region: write its code, such as eu-west-1")]
+    #[error("invalid AWS region {0:?}: expected a code such as eu-west-1")]
     Region(String),
     /// Not a partition.
-    #[error("{0:?} is not a partition of AWS: write aws, aws-cn or aws-us-gov")]
+    #[error("invalid AWS partition {0:?}: expected aws, aws-cn or aws-us-gov")]
     Partition(String),
     /// A region of another partition.
-    #[error("{0} is not a region of the partition {1}: the region is in {2}")]
+    #[error("region {0} is in partition {2}, not in {1}")]
     OtherPartition(Region, Partition, Partition),
     /// Not a stream's ARN.
     #[error(
-        "{0:?} is not a stream's ARN: write arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"
+        "invalid stream ARN {0:?}: expected arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME"
     )]
     StreamArn(String),
-    /// Not a name of a stream.
-    #[error("{0:?} is not the name of a {1:?} stream: write 1 to {2} of the characters a-z A-Z 0-9 _ . -")]
+    /// Not the name of a stream.
+    #[error("invalid {1:?} stream name {0:?}: expected 1 to {2} of the characters a-z A-Z 0-9 _ . -")]
     StreamName(String, Service, usize),
     /// Not a key's ARN.
-    #[error("{0:?} is not the ARN of a KMS key: write arn:aws:kms:REGION:ACCOUNT:key/ID")]
+    #[error("invalid KMS key ARN {0:?}: expected arn:aws:kms:REGION:ACCOUNT:key/ID")]
     KeyArn(String),
     /// Not a pattern of streams.
     #[error(
-        "{0:?} is not a pattern of streams: write arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, with * for the partition, for the region or in the name; the account is 12 digits or own"
+        "invalid stream pattern {0:?}: expected arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, with * for the partition, for the region or in the name; the account is 12 digits or own"
     )]
     StreamPattern(String),
     /// Not a pattern of keys.
     #[error(
-        "{0:?} is not a pattern of keys: write AWS_OWNED_CMK, arn:aws:kms:REGION:ACCOUNT:key/ID or arn:aws:kms:REGION:ACCOUNT:alias/NAME, with * for the partition, for the region or in the last part; the account is 12 digits or own"
+        "invalid key pattern {0:?}: expected AWS_OWNED_CMK, arn:aws:kms:REGION:ACCOUNT:key/ID or arn:aws:kms:REGION:ACCOUNT:alias/NAME, with * for the partition, for the region or in the last part; the account is 12 digits or own"
     )]
     KeyPattern(String),
     /// Not an alias.
-    #[error("{0:?} is not the alias of a customer managed key: write alias/NAME")]
+    #[error("invalid key alias {0:?}: expected alias/NAME of a customer managed key")]
     KeyAlias(String),
     /// Not a role's ARN.
     #[error(
-        "{0:?} is not the ARN of a role: write arn:aws:iam::ACCOUNT:role/NAME, with the path before NAME if it has one: the role itself, and not a session of it"
+        "invalid IAM role ARN {0:?}: expected arn:aws:iam::ACCOUNT:role/[PATH/]NAME, not an assumed-role session"
     )]
     RoleArn(String),
-    /// Not an external id. It is not repeated.
-    #[error("this is not an external id: write 2 to 1224 of the characters a-z A-Z 0-9 _ + = , . @ : / -")]
+    /// Not an external id. The message does not repeat it.
+    #[error("invalid external id: expected 2 to 1224 of the characters a-z A-Z 0-9 _ + = , . @ : / -")]
     ExternalId,
 }
 
 impl Account {
-    /// The 12 digits.
+    /// Returns the 12 digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -95,21 +97,22 @@ impl Account {
 }
 
 impl FromStr for Account {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let good = text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
-        if good { Ok(Self(text.to_owned())) } else { Err(Malformed::Account(text.to_owned())) }
+        if good { Ok(Self(text.to_owned())) } else { Err(ParseError::Account(text.to_owned())) }
     }
 }
 
 impl Region {
-    /// The code.
+    /// Returns the code.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Returns the partition that the region is in. AWS gives the regions of a partition other than `aws` a beginning of their own
+    /// Returns the partition of the region. AWS gives the regions of a partition other than `aws` a prefix of
+    /// their own
     /// ([partitions](https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/partitions.html)).
     #[must_use]
     pub fn partition(&self) -> Partition {
@@ -127,20 +130,21 @@ impl Region {
         Partition(name.to_owned())
     }
 
-    /// Returns an error if the region is of another partition: a request to it would go to other hosts than those that the ARN means.
-    pub(super) fn check_partition(&self, partition: &Partition) -> Result<(), Malformed> {
+    /// Returns an error if the region is in another partition: a request to it would go to other hosts than
+    /// those that the ARN means.
+    pub(super) fn check_partition(&self, partition: &Partition) -> Result<(), ParseError> {
         let own = self.partition();
         if own == *partition {
             Ok(())
         } else {
-            Err(Malformed::OtherPartition(self.clone(), partition.clone(), own))
+            Err(ParseError::OtherPartition(self.clone(), partition.clone(), own))
         }
     }
 }
 
 impl FromStr for Region {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let parts: Vec<&str> = text.split('-').collect();
         let (number, words) = parts.split_last().unwrap_or((&"", &[]));
         let good = text.len() <= 32
@@ -150,12 +154,12 @@ impl FromStr for Region {
             && (1..=2).contains(&number.len())
             && number.bytes().all(|b| b.is_ascii_digit())
             && !number.starts_with('0');
-        if good { Ok(Self(text.to_owned())) } else { Err(Malformed::Region(text.to_owned())) }
+        if good { Ok(Self(text.to_owned())) } else { Err(ParseError::Region(text.to_owned())) }
     }
 }
 
 impl Partition {
-    /// As it stands in an ARN.
+    /// Returns the partition as in an ARN.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -163,8 +167,8 @@ impl Partition {
 }
 
 impl FromStr for Partition {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let good = text.len() <= 32
             && text.split('-').enumerate().all(|(at, word)| {
                 if at == 0 {
@@ -173,25 +177,25 @@ impl FromStr for Partition {
                     !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase())
                 }
             });
-        if good { Ok(Self(text.to_owned())) } else { Err(Malformed::Partition(text.to_owned())) }
+        if good { Ok(Self(text.to_owned())) } else { Err(ParseError::Partition(text.to_owned())) }
     }
 }
 
 impl StreamArn {
-    /// The ARN of the stream `name`.
+    /// Creates the ARN of the stream `name`.
     pub fn new(
         partition: Partition,
         service: Service,
         region: Region,
         account: Account,
         name: &str,
-    ) -> Result<Self, Malformed> {
+    ) -> Result<Self, ParseError> {
         region.check_partition(&partition)?;
         check_name(service, name)?;
         Ok(Self { partition, service, region, account, name: name.to_owned() })
     }
 
-    /// The stream's name: 1 to 64 characters for Firehose, 1 to 128 for Kinesis.
+    /// Returns the stream's name: 1 to 64 characters for Firehose, 1 to 128 for Kinesis.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -199,9 +203,9 @@ impl StreamArn {
 }
 
 impl FromStr for StreamArn {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let malformed = || Malformed::StreamArn(text.to_owned());
+    type Err = ParseError;
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let malformed = || ParseError::StreamArn(text.to_owned());
         let [arn, partition, service, region, account, resource] = arn_parts(text).ok_or_else(malformed)?;
         let (service, name) = match (service, resource.split_once('/')) {
             ("firehose", Some(("deliverystream", name))) => (Service::Firehose, name),
@@ -215,15 +219,15 @@ impl FromStr for StreamArn {
     }
 }
 
-/// Checks whether a stream of this service can have this name.
-pub fn check_name(service: Service, name: &str) -> Result<(), Malformed> {
+/// Returns an error if a stream of this service cannot have this name.
+pub fn check_name(service: Service, name: &str) -> Result<(), ParseError> {
     let longest = match service {
         Service::Firehose => 64,
         Service::Kinesis => 128,
     };
     let good = (1..=longest).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-    if good { Ok(()) } else { Err(Malformed::StreamName(name.to_owned(), service, longest)) }
+    if good { Ok(()) } else { Err(ParseError::StreamName(name.to_owned(), service, longest)) }
 }
 
 impl fmt::Display for StreamArn {
@@ -248,7 +252,7 @@ macro_rules! display_as_text {
 }
 display_as_text!(Account, Region, Partition);
 
-/// The six parts of an ARN; the last may hold further colons.
+/// Returns the six parts of an ARN; the last may contain further colons.
 pub(super) fn arn_parts(text: &str) -> Option<[&str; 6]> {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     parts.try_into().ok()
@@ -259,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_arn_is_written_as_it_was_read() {
+    fn stream_arn_round_trips() {
         for arn in [
             "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders",
             "arn:aws:kinesis:ap-southeast-2:111122223333:stream/a.b_c-D9",
@@ -271,11 +275,11 @@ mod tests {
     }
 
     #[test]
-    fn region_is_in_the_partition_that_its_beginning_names() {
+    fn region_prefix_determines_partition() {
         for (region, partition) in [
             ("eu-west-1", "aws"),
             ("us-east-2", "aws"),
-            // None that AWS has today.
+            // A region that AWS does not have today.
             ("zz-central-12", "aws"),
             ("cn-north-1", "aws-cn"),
             ("us-gov-west-1", "aws-us-gov"),
@@ -291,12 +295,12 @@ mod tests {
             assert!(arn(partition).parse::<StreamArn>().is_ok(), "{region}");
             let other = if partition == "aws" { "aws-cn" } else { "aws" };
             let refused = arn(other).parse::<StreamArn>();
-            assert!(matches!(refused, Err(Malformed::OtherPartition(..))), "{refused:?}");
+            assert!(matches!(refused, Err(ParseError::OtherPartition(..))), "{refused:?}");
         }
     }
 
     #[test]
-    fn region_that_aws_could_not_have_is_refused() {
+    fn impossible_region_is_rejected() {
         for region in
             ["x-evil-1", "us-east-01", "us-east-0", "us-east-100", "america-north-1", "us-1", "us--1"]
         {
@@ -305,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_an_arn_are_those_that_stand_in_it() {
+    fn stream_arn_parts_are_parsed() {
         let arn: StreamArn =
             "arn:aws-us-gov:firehose:us-gov-west-1:111122223333:deliverystream/x".parse().unwrap();
         let parts = [arn.partition.as_str(), arn.region.as_str(), arn.account.as_str(), arn.name()];
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn an_arn_of_another_service_shape_or_length_is_refused() {
+    fn invalid_stream_arn_is_rejected() {
         let long = format!("arn:aws:firehose:eu-west-1:111122223333:deliverystream/{}", "a".repeat(65));
         for arn in [
             "",

@@ -1,43 +1,45 @@
-//! Places for visits: as many are worked on at a time as there are places. A free place goes to the namespace that has the fewest, and
-//! of several to the next in turn.
+//! Permits for reconciles (`Place`): as many reconciles run concurrently as there are permits. A free permit
+//! goes to the namespace that holds the fewest; among several such namespaces, to the next one in turn.
 //!
-//! kube's own bound begins those that are due in no order at all, so a namespace with thousands of resources that all wait for AWS's
-//! limits would keep the only one of another waiting with them. Turns alone would not do: a namespace whose visits take long, at a
-//! limit or a region that is slow, would get every second place and keep it. Nothing here knows what a visit does.
+//! The Controller's own concurrency limit starts the due resources in no particular order. A namespace with
+//! thousands of resources that all wait for AWS's limits would therefore delay the only resource of another
+//! namespace. A [`FairQueue`] alone does not suffice: a namespace whose reconciles take long, because of a
+//! limit or a slow region, would get every second permit and keep it. This file does not depend on what a
+//! reconcile does.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use crate::model::turns::Turns;
+use crate::model::fair_queue::FairQueue;
 
-/// Places, each of which somebody has, or nobody. Clones are the same places.
+/// A fixed number of permits, each held or free. Clones share the permits.
 #[derive(Clone)]
 pub(super) struct Places(Arc<Mutex<State>>);
 
 struct State {
-    /// How many nobody has. While there are any, nobody waits.
+    /// Number of free permits. While a permit is free, no caller is waiting.
     free: usize,
-    /// How many each namespace has, for those that have any.
+    /// Number of permits of each namespace that holds any.
     taken: HashMap<String, usize>,
-    waiting: Turns<(String, oneshot::Sender<Place>)>,
+    waiting: FairQueue<(String, oneshot::Sender<Place>)>,
 }
 
-/// A place that a namespace has. Dropped, it goes to the next.
+/// A permit that a namespace holds. Dropping the permit passes it on to the next waiter.
 pub(super) struct Place {
     of: Option<Places>,
     namespace: String,
 }
 
 impl Places {
-    /// So many.
+    /// Creates `count` permits.
     pub(super) fn new(count: u16) -> Self {
-        let (taken, waiting) = (HashMap::new(), Turns::default());
+        let (taken, waiting) = (HashMap::new(), FairQueue::default());
         Self(Arc::new(Mutex::new(State { free: usize::from(count), taken, waiting })))
     }
 
-    /// Waits for a place, for a resource of this namespace. Dropping the future gives the turn up.
+    /// Waits for a permit for a resource of this namespace. Dropping the future leaves the queue.
     pub(super) async fn take(&self, namespace: &str) -> Place {
         let given = {
             let mut state = self.lock();
@@ -51,7 +53,7 @@ impl Places {
         };
         match given.await {
             Ok(place) => place,
-            // Nobody can give one any more, and whoever waits keeps the places alive: it does not come to this.
+            // Unreachable: an unused sender is dropped only with the queue, which the waiter keeps alive.
             Err(_) => std::future::pending().await,
         }
     }
@@ -67,7 +69,8 @@ impl Places {
         while let Some((namespace, next)) = state.next() {
             match next.send(self.place(&mut state, namespace)) {
                 Ok(()) => return,
-                // It waits no longer. Its place must not be given on by itself, under this lock.
+                // This waiter is gone. Dropping its permit would pass the permit on, which takes this lock
+                // again.
                 Err(mut refused) => {
                     refused.of = None;
                     state.returned(&refused.namespace);
@@ -83,13 +86,13 @@ impl Places {
 }
 
 impl State {
-    /// The next who gets a place.
+    /// Removes and returns the next waiter.
     fn next(&mut self) -> Option<(String, oneshot::Sender<Place>)> {
         let taken = &self.taken;
         self.waiting.pop_least(|namespace| taken.get(namespace).copied().unwrap_or(0))
     }
 
-    /// A namespace has one place less.
+    /// Subtracts one permit from a namespace.
     fn returned(&mut self, namespace: &str) {
         if let Some(taken) = self.taken.get_mut(namespace) {
             *taken -= 1;
@@ -118,7 +121,7 @@ mod tests {
 
     type Waiting = Pin<Box<dyn Future<Output = Place>>>;
 
-    /// Somebody who waits, and has no place yet.
+    /// Returns a waiter that does not hold a permit yet.
     fn waiting(places: &Places, namespace: &'static str) -> Waiting {
         let places = places.clone();
         let mut waiting: Waiting = Box::pin(async move { places.take(namespace).await });
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_as_many_places_as_were_said_and_each_is_taken_again() {
+    fn every_permit_is_granted_and_reused() {
         let places = Places::new(2);
         let first = places.take("a").now_or_never().expect("a place");
         let second = places.take("a").now_or_never().expect("a place");
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_one_namespace_and_the_only_one_of_another_take_turns() {
+    fn namespaces_take_turns_whatever_their_queue_length() {
         let places = Places::new(1);
         let place = places.take("crowd").now_or_never().expect("a place");
         let mut crowd: Vec<Waiting> = (0..100).map(|_| waiting(&places, "crowd")).collect();
@@ -160,13 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn visits_that_take_long_keep_no_more_than_their_share() {
+    fn long_reconciles_keep_only_their_share() {
         let places = Places::new(4);
         let mut slow: Vec<Place> =
             (0..4).map(|_| places.take("slow").now_or_never().expect("a place")).collect();
         let _queue: Vec<Waiting> = (0..100).map(|_| waiting(&places, "slow")).collect();
         let mut quick: Vec<Waiting> = (0..100).map(|_| waiting(&places, "quick")).collect();
-        // One visit of the slow namespace ends, and from then on the other one goes on in its place.
+        // One reconcile of the slow namespace ends. From then on the other namespace uses the freed permit.
         drop(slow.pop());
         for one in &mut quick {
             let place = taken(one).expect("the place that was free");
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_no_longer_keeps_nobody_waiting_also_with_a_place_already_given() {
+    fn cancelled_waiter_passes_permit_on() {
         let places = Places::new(1);
         let place = places.take("a").now_or_never().expect("a place");
         let gone = waiting(&places, "a");

@@ -1,84 +1,99 @@
-//! One term: the watches and the queue, from when this replica may work until it is told to end. It hands each resource to
-//! [`crate::controller::reconcile`], as many at a time as there are [`Places`], and comes back when that says.
+//! One term: the watches and the work queue, from the time at which this replica may reconcile until the
+//! term's token is cancelled. Each resource is passed to [`crate::controller::reconcile`], as many at a time
+//! as there are [`Places`], and is requeued at the time that the reconcile returns.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
-use kube::core::DeserializeGuard;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, ResourceExt};
-use tokio::sync::SetOnce;
+use kube::{Client, Resource, ResourceExt};
+use tokio::sync::{Notify, SetOnce};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::places::Places;
-use super::{Context, Shared};
-use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::Streams;
-use crate::controller::records::{AFTER_CONFLICT, RecordError, Records};
-use crate::controller::{Operator, malformed, reconcile, retire};
+use super::policy_statuses::PolicyStatuses;
+use super::{CountedContext, Shared};
+use crate::aws::StreamApi;
+use crate::controller::kube_api::{AFTER_CONFLICT, KubeApi, KubeError};
+use crate::controller::{Context, ledger_gc, reconcile, report_invalid_object};
+use crate::kubernetes::keys::KeyObject;
+use crate::kubernetes::watches::Guarded;
 use crate::kubernetes::{keys, policies, watches};
-use crate::metrics::Ended;
+use crate::metrics::ReconcileResult;
 
-/// A resource whose content may not be what its schema says: one such object must not stop the watch of all others.
-pub(super) type Guarded = DeserializeGuard<StreamEncryption>;
+/// Interval at which expired ledgers are deleted and the memory of deleted resources is evicted.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
-/// How often ledgers are looked through for those that may be retired.
-const RETIRE_EVERY: Duration = Duration::from_hours(1);
-
-/// What is watched, and how much is done at a time.
+/// The scope of the watches, and the concurrency.
 pub(super) struct Watch {
     pub(super) client: Client,
     /// The URL of the API server.
     pub(super) server: String,
-    /// Only this namespace, or all.
+    /// The only watched namespace; `None` for all namespaces.
     pub(super) namespace: Option<String>,
-    /// How many resources to work on at a time.
+    /// Maximum number of concurrent reconciles.
     pub(super) concurrency: u16,
-    /// Whether a policy counts that is not in the cluster.
+    /// Whether a default policy is set, which is not stored in the cluster.
     pub(super) has_default_policy: bool,
 }
 
-/// What the visits of one term have in common.
-struct Term {
+/// State shared by the reconciles of one term.
+struct TaskContext {
     shared: Arc<Shared>,
     places: Places,
     resources: Store<Guarded>,
-    /// Cancelled when no visit shall begin any more.
+    /// Cancelled when no further reconcile may start.
     end: CancellationToken,
 }
 
 impl Watch {
-    /// Works until `end`; calls in flight are finished first.
-    pub(super) async fn serve(&self, shared: Arc<Shared>, end: CancellationToken) {
-        // What was remembered of a term before is older than what another replica may have said since.
+    /// Reconciles until `end` is cancelled; calls in flight are finished first.
+    pub(super) async fn run(&self, shared: Arc<Shared>, end: CancellationToken) {
+        // The memory of an earlier term is older than the statuses that another replica may have written
+        // since.
         shared.operator.memory.retain(|_| false);
-        let (store, writer) = reflector::store();
-        let listed = Arc::new(SetOnce::new());
-        let resources = watches::resources(self.client.clone(), self.namespace.as_deref())
-            .reflect(writer)
-            .inspect_ok(notify_at_first_list(listed.clone()))
-            .applied_objects();
+        let namespace = self.namespace.as_deref();
+        let changed = Arc::new(Notify::new());
+        let (resources, store, listed) = cached(watches::resources(self.client.clone(), namespace), &changed);
+        let (policies, policy_store, policies_listed) =
+            cached(policies::events(self.client.clone(), EverySeconds(3)), &changed);
+        let namespaces = policies::namespace_events(self.client.clone(), namespace, EverySeconds(3));
+        let (namespaces, namespace_store, namespaces_listed) = cached(namespaces, &changed);
+        let resources = resources.applied_objects();
         let controller = Controller::for_stream(resources, store.clone())
-            // As many as are due; those beyond the places wait for one.
+            // No limit: every due resource starts, and waits for one of the permits.
             .with_config(controller::Config::default().concurrency(0))
             .trigger_backoff(EverySeconds(3));
-        let changes = keys::changes(self.client.clone(), self.namespace.as_deref());
-        let key_changes = users_of(changes, store.clone());
-        let policy_changes = policies::changes(self.client.clone(), self.has_default_policy, EverySeconds(3));
-        let namespaces =
-            policies::namespace_changes(self.client.clone(), self.namespace.as_deref(), EverySeconds(3));
-        let namespace_changes = all_in(namespaces, store.clone());
-        info!(watching = self.namespace.as_deref().unwrap_or("all namespaces"), "works");
+        let key_changes = resources_using_key(keys::changes(&self.client, namespace), store.clone());
+        let policy_changes = policies::spec_changes(policies, self.has_default_policy);
+        let namespaces = policies::namespace_changes(namespaces, namespace);
+        let namespace_changes = resources_in_namespace(namespaces, store.clone());
+        let statuses = PolicyStatuses {
+            client: self.client.clone(),
+            policies: policy_store,
+            namespaces: namespace_store,
+            resources: store.clone(),
+            listed: [listed.clone(), policies_listed, namespaces_listed],
+            changed,
+        };
+        info!(watching = self.namespace.as_deref().unwrap_or("all namespaces"), "controller started");
         shared.metrics.leads(true);
-        shared.has(Some(store.clone()));
-        let housekeeping = tokio::spawn(keep_house(shared.clone(), store.clone(), listed.clone()));
-        let term = Term {
+        shared.set_store(Some(store.clone()));
+        let housekeeping = tokio::spawn(housekeeping(shared.clone(), store.clone(), listed.clone()));
+        let keeps_statuses = self.namespace.is_none();
+        let context = shared.clone();
+        let policy_statuses = tokio::spawn(async move {
+            if keeps_statuses {
+                statuses.keep_current(&context.operator).await;
+            }
+        });
+        let term = TaskContext {
             shared: shared.clone(),
             places: Places::new(self.concurrency),
             resources: store.clone(),
@@ -89,18 +104,18 @@ impl Watch {
             .reconcile_on(namespace_changes)
             .reconcile_all_on(policy_changes)
             .graceful_shutdown_on(end.clone().cancelled_owned())
-            .run(visit, failed, Arc::new(term))
+            .run(visit, error_policy, Arc::new(term))
             .for_each(|result| async move {
                 match result {
-                    // What failed in a visit is told in `failed`; an object that is gone is no error.
+                    // `error_policy` logs the failure of a reconcile; a deleted object is not an error.
                     Ok(_)
                     | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {
                     }
                     Err(controller::Error::QueueError(error)) => {
                         let cause = watches::explain(&error);
-                        error!(server = self.server, cause, "cannot watch StreamEncryptions");
+                        error!(server = self.server, cause, "failed to watch StreamEncryptions");
                     }
-                    Err(error @ controller::Error::RunnerError(_)) => error!(%error, "the queue failed"),
+                    Err(error @ controller::Error::RunnerError(_)) => error!(%error, "work queue failed"),
                 }
             });
         tokio::select! {
@@ -108,13 +123,14 @@ impl Watch {
             () = ended_before_the_first_list(&end, &listed) => {}
         }
         housekeeping.abort();
-        shared.has(None);
+        policy_statuses.abort();
+        shared.set_store(None);
         shared.metrics.leads(false);
     }
 }
 
-/// Returns if `end` comes before the resources were ever listed. The controller would wait for that list for ever, and without
-/// it nothing is in flight.
+/// Returns if `end` is cancelled before the first list of the resources is complete, otherwise never. The
+/// Controller would wait for that list indefinitely, and without the list no call is in flight.
 async fn ended_before_the_first_list(end: &CancellationToken, listed: &SetOnce<()>) {
     end.cancelled().await;
     if listed.initialized() {
@@ -122,27 +138,47 @@ async fn ended_before_the_first_list(end: &CancellationToken, listed: &SetOnce<(
     }
 }
 
-/// Sets `listed` when the resources have been listed for the first time, and the store holds them.
+/// Returns a watch that fills a cache, the cache, and a flag that is set when the cache holds its first list.
+/// `changed` is notified of every change.
+fn cached<K>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    changed: &Arc<Notify>,
+) -> (impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static, Store<K>, Arc<SetOnce<()>>)
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let listed = Arc::new(SetOnce::new());
+    let changed = changed.clone();
+    let events = events
+        .reflect(writer)
+        .inspect_ok(notify_at_first_list(listed.clone()))
+        .inspect_ok(move |_| changed.notify_one());
+    (events, store, listed)
+}
+
+/// Sets `listed` when the first list is complete and the store holds its objects.
 ///
-/// The store itself can be awaited by the Controller only: of several tasks that wait until it is ready, kube wakes the last.
+/// Only the Controller may await the store itself: of several tasks that wait until a store is ready, kube
+/// wakes only the last one.
 fn notify_at_first_list<K>(listed: Arc<SetOnce<()>>) -> impl FnMut(&watcher::Event<K>) {
     move |event| {
         if matches!(event, watcher::Event::InitDone) {
-            // It is set already where this is a later list.
+            // `listed` is already set if this is a later list.
             let _ = listed.set(());
         }
     }
 }
 
-/// One visit of one resource, in its turn.
-async fn visit(resource: Arc<Guarded>, term: Arc<Term>) -> Result<Action, RecordError> {
+/// Reconciles one resource once a permit is available, and counts the result.
+async fn visit(resource: Arc<Guarded>, term: Arc<TaskContext>) -> Result<Action, KubeError> {
     let namespace = resource.namespace().unwrap_or_default();
     let _place = tokio::select! {
         biased;
         () = term.end.cancelled() => return Ok(Action::await_change()),
         place = term.places.take(&namespace) => place,
     };
-    // It may have changed while it waited, or be gone.
+    // The resource may have changed or been deleted while it waited for the permit.
     let Some(resource) = term.resources.get(&ObjectRef::from_obj(&*resource)) else {
         return Ok(Action::await_change());
     };
@@ -150,57 +186,60 @@ async fn visit(resource: Arc<Guarded>, term: Arc<Term>) -> Result<Action, Record
     let begin = Instant::now();
     let visited = visit_uncounted(&resource, &shared.operator).await;
     let ended = match &visited {
-        Ok(_) => Ended::ok,
-        Err(RecordError::Conflict) => Ended::conflict,
-        Err(_) => Ended::error,
+        Ok(_) => ReconcileResult::ok,
+        Err(KubeError::Conflict) => ReconcileResult::conflict,
+        Err(_) => ReconcileResult::error,
     };
     shared.metrics.reconciled(ended, begin.elapsed());
     visited
 }
 
-async fn visit_uncounted(resource: &Guarded, context: &Context) -> Result<Action, RecordError> {
+async fn visit_uncounted(resource: &Guarded, context: &CountedContext) -> Result<Action, KubeError> {
     let wake = match &resource.0 {
         Ok(resource) => Box::pin(reconcile(context, resource)).await?,
         Err(invalid) => {
             let read = &invalid.metadata;
-            warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "a resource cannot be read");
-            malformed(context, read, &invalid.error).await?;
+            warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "invalid resource");
+            report_invalid_object(context, read, &invalid.error).await?;
             return Ok(Action::await_change());
         }
     };
-    Ok(Action::requeue(context.rules.wait(context.clock.now(), wake).unsigned_abs()))
+    Ok(Action::requeue(context.config.wait(context.clock.now(), wake).unsigned_abs()))
 }
 
-/// Somebody else wrote first, or Kubernetes could not be asked: again soon, but not all resources at once.
+/// Requeues a resource after a conflict or a failed request to Kubernetes: soon, but not all resources at
+/// once.
 #[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
-fn failed(resource: Arc<Guarded>, error: &RecordError, _: Arc<Term>) -> Action {
-    if matches!(error, RecordError::Conflict) {
+fn error_policy(resource: Arc<Guarded>, error: &KubeError, _: Arc<TaskContext>) -> Action {
+    if matches!(error, KubeError::Conflict) {
         return Action::requeue(AFTER_CONFLICT.unsigned_abs());
     }
-    warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "Kubernetes could not be asked");
+    warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "request to the API server failed");
     let spread = u64::from(resource.uid().unwrap_or_default().bytes().fold(0_u8, u8::wrapping_add));
     Action::requeue(Duration::from_millis(3000 + spread * 20))
 }
 
-/// The resources whose key is the object that changed.
-fn users_of(
-    changes: impl Stream<Item = (String, String)> + Send + 'static,
+/// Returns a stream of the resources that reference a changed key object.
+fn resources_using_key(
+    changes: impl Stream<Item = KeyObject> + Send + 'static,
     store: Store<Guarded>,
 ) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
-    changes.flat_map(move |(namespace, name)| {
+    changes.flat_map(move |key| {
         let uses = |resource: &Guarded| {
-            let reference = resource.0.as_ref().ok()?.spec.key.as_ref()?.reference.as_ref()?;
-            (reference.name == name && resource.namespace().as_deref() == Some(&namespace))
-                .then(|| ObjectRef::from_obj(resource))
+            let reference = resource.0.as_ref().ok()?.spec.key.as_ref()?.object_ref.as_ref()?;
+            (reference.name == key.name
+                && reference.group == key.group
+                && resource.namespace().as_deref() == Some(&key.namespace))
+            .then(|| ObjectRef::from_obj(resource))
         };
         let found: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
-        debug!(namespace, key = name, users = found.len(), "a key object changed");
+        debug!(namespace = key.namespace, key = key.name, users = found.len(), "key object changed");
         futures_util::stream::iter(found)
     })
 }
 
-/// The resources of a namespace that changed: other policies may select it now.
-fn all_in(
+/// Returns a stream of the resources in a changed namespace: other policies may select the namespace now.
+fn resources_in_namespace(
     changes: impl Stream<Item = String> + Send + 'static,
     store: Store<Guarded>,
 ) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
@@ -216,8 +255,8 @@ fn all_in(
     })
 }
 
-/// How long to wait before a broken watch is begun again. Short and always the same: the definitions may just have been
-/// installed, or the API server been restarted, and one operator asking is no load.
+/// A constant delay in seconds before a failed watch is restarted. The delay is short because the CRDs may
+/// just have been installed or the API server restarted, and the requests of one operator are no load.
 struct EverySeconds(u64);
 
 impl Iterator for EverySeconds {
@@ -231,20 +270,20 @@ impl Backoff for EverySeconds {
     fn reset(&mut self) {}
 }
 
-/// Reports readiness when the first list is complete; then does the housekeeping.
-async fn keep_house(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<SetOnce<()>>) {
+/// Reports readiness when the first list is complete, then runs the housekeeping.
+async fn housekeeping(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<SetOnce<()>>) {
     listed.wait().await;
     shared.readiness.reached();
-    housekeeping(&shared.operator, &store).await;
+    repeat_housekeeping(&shared.operator, &store).await;
 }
 
-/// Retires ledgers and evicts the memory of deleted resources: now, and then every hour.
-async fn housekeeping<A: Streams, R: Records>(operator: &Operator<A, R>, store: &Store<Guarded>) {
-    let mut every = tokio::time::interval(RETIRE_EVERY);
+/// Deletes expired ledgers and evicts the memory of deleted resources: now, and then every hour.
+async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, store: &Store<Guarded>) {
+    let mut every = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     loop {
         every.tick().await;
-        if let Err(error) = retire::retire(operator).await {
-            warn!(%error, "the ledgers could not be looked through");
+        if let Err(error) = ledger_gc::collect_expired(operator).await {
+            warn!(%error, "failed to list ledgers");
         }
         let alive: HashSet<String> = store.state().iter().filter_map(|resource| resource.uid()).collect();
         operator.memory.retain(|uid| alive.contains(uid));

@@ -1,25 +1,27 @@
-//! The flags of `iam`: which policy document to print, and about what.
+//! The flags of `iam`: the policy document to print, and its streams, keys and roles.
 //!
-//! They are read into streams, keys and roles here; what the documents say is decided in [`crate::model::iam`].
+//! This module parses them into streams, keys and roles; [`crate::model::iam`] decides the content of the
+//! documents.
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::model::iam::document::Policy;
 use crate::model::iam::role::{self, ObjectName, OidcProvider};
-use crate::model::iam::scope::{KeyPattern, Refused, Scope, StreamPattern};
+use crate::model::iam::scope::{KeyPattern, Scope, ScopeError, StreamPattern};
 use crate::model::iam::{self, Feature};
 use crate::model::principal::{ExternalId, RoleArn};
 
-/// A document to print.
+/// A policy document to print.
 #[derive(Debug, Subcommand)]
 pub enum Document {
     /// The policy of the operator's role. In hub and spoke: of its role in each spoke.
     Policy(PolicyArguments),
-    /// What the policy of a key has to say, where the key is another account's or its policy does not leave it to IAM.
+    /// The statements that a key policy needs if the key is in another account or its policy does not
+    /// delegate to IAM.
     KeyPolicy(KeyPolicyArguments),
-    /// The policy of the operator's role in the hub: to assume the roles of the spokes.
+    /// The policy of the operator's role in the hub: permission to assume the roles of the spokes.
     Hub {
-        /// The role in a spoke. One for each spoke.
+        /// The operator's role in a spoke; one for each spoke.
         #[arg(long = "spoke-role", value_name = "ARN", required = true, num_args = 1..)]
         spoke_roles: Vec<RoleArn>,
     },
@@ -28,13 +30,13 @@ pub enum Document {
         /// The operator's role in the hub.
         #[arg(long, value_name = "ARN")]
         hub_role: RoleArn,
-        /// What the operator has to present as well; choose another one for each spoke.
+        /// The external id that the operator must present; choose a different one for each spoke.
         #[arg(long, value_name = "ID")]
         external_id: ExternalId,
     },
-    /// The trust policy of the operator's role, by EKS Pod Identity.
+    /// The trust policy of the operator's role, for EKS Pod Identity.
     TrustPodIdentity,
-    /// The trust policy of the operator's role, by IRSA.
+    /// The trust policy of the operator's role, for IRSA.
     TrustIrsa {
         /// The cluster's OIDC provider.
         #[arg(long, value_name = "ARN")]
@@ -51,10 +53,11 @@ pub enum Document {
 /// The streams and keys.
 #[derive(Debug, Args)]
 pub struct About {
-    /// A stream's ARN; * may stand for any part of its name.
+    /// The ARN of a stream; * matches any part of its name.
     #[arg(long = "stream", value_name = "ARN", required = true, num_args = 1..)]
     streams: Vec<StreamPattern>,
-    /// The ARN of a customer managed key, or arn:aws:kms:REGION:ACCOUNT:key/*. None: only keys of AWS are used.
+    /// The ARN of a customer managed key, or arn:aws:kms:REGION:ACCOUNT:key/*. Default: none, only keys of
+    /// AWS.
     #[arg(long = "key", value_name = "ARN", num_args = 1..)]
     keys: Vec<KeyPattern>,
 }
@@ -64,16 +67,17 @@ pub struct About {
 pub struct PolicyArguments {
     #[command(flatten)]
     about: About,
-    /// The ARN of alias/aws/kinesis, where Kinesis streams use it. Without it and without --key, every key of their account and region is meant.
+    /// The ARN of the key of alias/aws/kinesis, if Kinesis streams use it. Default: without --key, every key
+    /// of their account and region.
     #[arg(long = "kinesis-key", value_name = "ARN", num_args = 1..)]
     kinesis_keys: Vec<KeyPattern>,
-    /// Some resources have verify.putRecord: allow to write a record.
+    /// Allow writing a record; required if a resource has `verification: PutRecord`.
     #[arg(long)]
     verify: bool,
-    /// A policy of the cluster has `allowDisable`: allow to turn encryption off.
+    /// Allow disabling encryption; required if a policy of the cluster has `allowDisable`.
     #[arg(long)]
     disable: bool,
-    /// Only what this adds, for a policy beside the first one.
+    /// Print only what this feature adds, for a separate policy beside the first one.
     #[arg(long, value_enum, value_name = "FEATURE", conflicts_with_all = ["verify", "disable"])]
     only: Option<Added>,
 }
@@ -86,26 +90,26 @@ pub struct KeyPolicyArguments {
     /// The operator's role.
     #[arg(long, value_name = "ARN")]
     role: RoleArn,
-    /// Some resources have verify.putRecord: allow to encrypt a record.
+    /// Allow encrypting a record; required if a resource has `verification: PutRecord`.
     #[arg(long)]
     verify: bool,
 }
 
-/// A feature that a policy of its own may allow.
+/// A feature that a separate policy may allow.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Added {
     /// Write a record.
     Verify,
-    /// Turn encryption off.
+    /// Disable encryption.
     Disable,
 }
 
-/// The characters of a managed policy, not counting white space
+/// Maximum length of a managed policy in characters, not counting white space
 /// ([quotas](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)).
 const LONGEST_MANAGED_POLICY: usize = 6144;
 
 impl Document {
-    /// The document.
+    /// Returns the document.
     pub fn policy(&self) -> anyhow::Result<Policy> {
         Ok(match self {
             Self::Policy(arguments) => iam::policy(&arguments.scope()?, &arguments.features()),
@@ -123,7 +127,7 @@ impl Document {
         })
     }
 
-    /// What to mind about the document as it was written, if anything.
+    /// Returns advice about the document as written, if any.
     #[must_use]
     pub fn advice(&self, written: &str) -> Option<String> {
         let characters = written.chars().filter(|character| !character.is_whitespace()).count();
@@ -137,7 +141,7 @@ impl Document {
 }
 
 impl PolicyArguments {
-    fn scope(&self) -> Result<Scope, Refused> {
+    fn scope(&self) -> Result<Scope, ScopeError> {
         let About { streams, keys } = &self.about;
         Scope::new(streams.clone(), keys.clone(), self.kinesis_keys.clone())
     }
@@ -178,14 +182,17 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_with_what_to_write() {
+    fn invalid_flags_are_rejected_with_a_hint() {
         let elsewhere = ORDERS.replace("111122223333", "444455556666");
         let key_elsewhere = KEY.replace("eu-west-1", "us-east-1");
         for (flags, words) in [
             (&["policy"][..], "--stream <ARN>"),
-            (&["policy", "--stream", "orders"], "write arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME"),
-            (&["policy", "--stream", "arn:aws:firehose:eu-west-1:*:deliverystream/x"], "write its 12 digits"),
-            (&["policy", "--stream", "arn:aws:firehose:*:111122223333:deliverystream/x"], "write its code"),
+            (
+                &["policy", "--stream", "orders"],
+                "expected arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME",
+            ),
+            (&["policy", "--stream", "arn:aws:firehose:eu-west-1:*:deliverystream/x"], "expected 12 digits"),
+            (&["policy", "--stream", "arn:aws:firehose:*:111122223333:deliverystream/x"], "expected a code"),
             (&["policy", "--stream", ORDERS, &elsewhere], "print one policy for each"),
             (
                 &["policy", "--stream", ORDERS, "--key", "alias/orders"],
@@ -199,7 +206,10 @@ mod tests {
                 "write --key ARN",
             ),
             (&["hub"], "--spoke-role <ARN>"),
-            (&["hub", "--spoke-role", "arn:aws:sts::111122223333:assumed-role/x/y"], "not a session of it"),
+            (
+                &["hub", "--spoke-role", "arn:aws:sts::111122223333:assumed-role/x/y"],
+                "not an assumed-role session",
+            ),
             (&["spoke-trust", "--hub-role", "arn:aws:iam::111122223333:role/x"], "--external-id <ID>"),
             (
                 &["spoke-trust", "--hub-role", "arn:aws:iam::111122223333:role/x", "--external-id", "a b"],
@@ -216,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_iam_would_not_take_is_printed_with_what_to_do() {
+    fn oversized_managed_policy_is_printed_with_advice() {
         let written = |streams: usize| {
             let streams: Vec<String> = (0..streams).map(|at| format!("{CLICKS}-{at}")).collect();
             let mut flags = vec!["policy", "--stream"];

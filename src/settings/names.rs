@@ -1,10 +1,12 @@
-//! Settings that name something in Kubernetes: a name that no object can have is refused at the start, not watched for ever.
+//! Settings that name objects in Kubernetes: an invalid name is rejected at startup instead of being watched
+//! indefinitely.
 
-use crate::model::object::can_be_named;
+use crate::model::object::is_dns_subdomain;
 
-/// The longest name of a namespace.
+/// Maximum length of a namespace's name.
 const LONGEST_LABEL: usize = 63;
-/// The longest identity in a lease: the API server takes 128 characters as a field manager, and `kube-lease-manager-` is before it.
+/// Maximum length of an identity in a lease: the API server accepts 128 characters as a field manager, and
+/// `kube-lease-manager-` precedes the identity.
 const LONGEST_IDENTITY: usize = 128 - "kube-lease-manager-".len();
 
 /// Checks the name of one namespace that is given as `flag`.
@@ -14,7 +16,7 @@ pub(super) fn namespace(flag: &str, name: &str) -> anyhow::Result<()> {
         "{flag} is {name:?}, but must be one namespace; leave it out to watch all of them"
     );
     anyhow::ensure!(
-        name.len() <= LONGEST_LABEL && !name.contains('.') && can_be_named(name),
+        name.len() <= LONGEST_LABEL && !name.contains('.') && is_dns_subdomain(name),
         "{flag} is {name:?}, but must be the name of a namespace: at most {LONGEST_LABEL} characters a-z, 0-9 and '-', beginning and \
          ending with a letter or digit"
     );

@@ -1,8 +1,10 @@
-//! Traces to an OpenTelemetry collector, by OTLP over gRPC: each visit of a resource is one, with its requests to Kubernetes and AWS.
+//! Traces to an OpenTelemetry collector, by OTLP over gRPC: each reconciliation of a resource is a trace,
+//! with its requests to Kubernetes and AWS.
 //!
-//! Where to, and how much, say OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, …):
-//! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>. Without an endpoint nothing is sent. In plain
-//! text only: the collector is a neighbour.
+//! OpenTelemetry's own variables (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, …) set the
+//! destination and the sampling:
+//! <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>. Without an endpoint
+//! nothing is sent. Traces are sent without TLS, to a collector nearby.
 
 use std::env;
 
@@ -18,17 +20,17 @@ use tracing_subscriber::registry::LookupSpan;
 const NAME: &str = "stream-encryption-operator";
 const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
-/// What collects traces and sends them now and then. Dropping it sends the rest.
+/// Collects traces and sends them in batches. Dropping it sends the rest.
 pub(super) struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Nothing, where the environment names no collector.
-    pub(super) fn to_the_collector_of_the_environment() -> anyhow::Result<Option<Self>> {
+    /// Creates an exporter to the collector in the environment; returns `None` if the environment names none.
+    pub(super) fn from_env() -> anyhow::Result<Option<Self>> {
         let endpoint = ENDPOINTS.iter().find_map(|name| env::var(name).ok()).filter(|url| !url.is_empty());
         endpoint.map(|endpoint| Self::to(&endpoint)).transpose()
     }
 
-    /// To the collector at this URL, such as `http://collector.monitoring:4317`.
+    /// Creates an exporter to the collector at this URL, such as `http://collector.monitoring:4317`.
     fn to(endpoint: &str) -> anyhow::Result<Self> {
         let exporter = SpanExporter::builder()
             .with_tonic()
@@ -45,7 +47,7 @@ impl Traces {
         Ok(Self(provider))
     }
 
-    /// What takes the spans of this process.
+    /// Returns the layer that receives the spans of this process.
     pub(super) fn layer<S: Subscriber + for<'span> LookupSpan<'span>>(
         &self,
     ) -> OpenTelemetryLayer<S, SdkTracer> {
@@ -55,7 +57,8 @@ impl Traces {
 
 impl Drop for Traces {
     fn drop(&mut self) {
-        // A collector that is gone must not keep the process from ending well; what it missed is lost.
+        // An unavailable collector must not keep the process from ending cleanly; the remaining traces are
+        // lost.
         let _ = self.0.shutdown();
     }
 }
@@ -78,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// A collector that takes everything, and passes on what it got.
+    /// Starts a collector that accepts every request and forwards it to the receiver.
     async fn collector() -> (String, mpsc::UnboundedReceiver<(String, Bytes)>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -103,22 +106,22 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_visit_is_sent_to_the_collector_with_the_name_of_its_resource() {
+    async fn reconcile_span_is_exported_with_its_resource_name() {
         let (url, mut got) = collector().await;
         let traces = Traces::to(&url).unwrap();
         tracing::subscriber::with_default(registry().with(traces.layer()), || {
-            tracing::info_span!("visit", namespace = "data", resource = "orders").in_scope(|| ());
+            tracing::info_span!("reconcile", namespace = "data", resource = "orders").in_scope(|| ());
         });
         tokio::task::spawn_blocking(move || drop(traces)).await.unwrap();
         let (path, body) = got.recv().await.unwrap();
         assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
-        for word in [NAME, "visit", "namespace", "data", "resource", "orders"] {
+        for word in [NAME, "reconcile", "namespace", "data", "resource", "orders"] {
             assert!(body.windows(word.len()).any(|part| part == word.as_bytes()), "{word}");
         }
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_is_no_url_is_refused_with_what_to_write() {
+    async fn invalid_collector_endpoint_is_rejected_with_a_hint() {
         let Err(error) = Traces::to("not a url") else { panic!("it is taken") };
         assert!(error.to_string().contains("http://HOST:4317"), "{error:#}");
     }

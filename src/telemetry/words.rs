@@ -1,11 +1,11 @@
-//! Texts for logs and for standard error: errors with their causes, and lines that stay lines.
+//! Texts for logs and standard error: errors with their causes, and log records that stay on one line.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 
-/// An error and its causes on one line. A cause that is told already is not repeated.
+/// Returns an error and its causes on one line. A cause that the text already contains is not repeated.
 #[must_use]
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut told = error.to_string();
@@ -20,16 +20,17 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     told
 }
 
-/// Writes each record of a log as exactly one line: control characters in it are escaped.
+/// Writes each log record as exactly one line: control characters in it are escaped.
 pub(super) struct Lines<W> {
-    /// Where to.
+    /// The destination.
     pub(super) to: W,
-    /// Whether records have colours, which begin with an escape character. Those in values are escaped already.
+    /// Whether records have colours, which begin with an escape character. Those in values are already
+    /// escaped.
     pub(super) coloured: bool,
 }
 
 impl<W: io::Write> io::Write for Lines<W> {
-    /// A record comes in one piece.
+    /// Writes a record, which arrives in one piece.
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(record);
         self.to.write_all(one_line(&text, self.coloured).as_bytes())?;
@@ -43,7 +44,7 @@ impl<W: io::Write> io::Write for Lines<W> {
 
 fn one_line(record: &str, coloured: bool) -> Cow<'_, str> {
     let (line, end) = record.strip_suffix('\n').map_or((record, ""), |line| (line, "\n"));
-    // U+2028 and U+2029 end a line too, for those who read it.
+    // Some readers treat U+2028 and U+2029 as the end of a line.
     let escaped =
         |c: char| (c.is_control() && !(coloured && c == '\u{1b}')) || matches!(c, '\u{2028}' | '\u{2029}');
     if !line.contains(escaped) {
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_do_not_begin_a_line() {
+    fn control_characters_do_not_start_a_new_line() {
         for (record, line) in [
             ("INFO all is well\n", "INFO all is well\n"),
             ("INFO x\nERROR y\r\n\tz\n", "INFO x\\nERROR y\\r\\n\\tz\n"),
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn error_chain_tells_each_cause_once() {
+    fn error_chain_contains_each_cause_once() {
         let error = anyhow::anyhow!("refused").context("tcp: refused").context("cannot connect");
         assert_eq!(error_chain(error.as_ref()), "cannot connect: tcp: refused");
     }

@@ -1,5 +1,6 @@
-//! Early refusal: what `config/admission` refuses at `kubectl apply`, on a real API server, held against the operator's own steps, which
-//! run in namespaces without it. It touches only namespaces that a test has labelled, and the operator never needs it.
+//! The optional admission policy: specs that `config/admission` rejects at `kubectl apply`, on a real API
+//! server, compared with the operator's own verdict, which comes from namespaces without that policy. The
+//! policy selects only namespaces that a test has labelled, and the operator never needs it.
 
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -10,8 +11,8 @@ use stream_encryption_operator::api::condition::ConditionType;
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
-use crate::play::{
-    ACCOUNT, Play, REGION, client, cluster, firehose, message, operators_kubeconfig, reason, truth,
+use crate::harness::{
+    ACCOUNT, Harness, REGION, client, cluster, firehose, message, operators_kubeconfig, reason, truth,
 };
 use crate::policies::{ELSEWHERE, allow, asked_of_aws, policy, team};
 use crate::process::eventually;
@@ -19,30 +20,30 @@ use crate::readme::{blocks, run};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/admission");
 const PAGE: &str = include_str!("../../docs/policies.md");
-/// What the API server says before the words of the policy.
+/// Text before the policy's own message in the API server's response.
 const DENIED: &str = "denied request: ";
-/// The reasons for which the operator refuses what the API server can see.
+/// Reasons that the operator gives for specs that the API server can check, too.
 const REFUSED: [&str; 3] = ["NotPermitted", "DisableNotPermitted", "KeyInOtherRegion"];
 
-/// What is written into the two variables of the shipped policy.
+/// Values for the two variables of the shipped policy.
 #[derive(Clone, Copy)]
 struct Says {
     accounts: &'static str,
     allow_disable: &'static str,
 }
 
-/// One account and no turning off.
+/// One account, and disabling is not allowed.
 const STRICT: Says = Says { accounts: "['111122223333']", allow_disable: "false" };
 
-/// Puts the shipped objects in force in the namespace of `play` alone, with these variables, and returns when they are: the API server
-/// needs a moment to see them.
-async fn guard(play: &Play, says: Says) {
+/// Installs the shipped objects with these variables for the namespace of `harness` alone. Returns once the API
+/// server applies them, which takes a moment.
+async fn guard(harness: &Harness, says: Says) {
     let shipped = |file: &str| -> Value {
         serde_saphyr::from_str(&std::fs::read_to_string(format!("{FOLDER}/{file}")).expect(file))
             .expect("YAML")
     };
     let (mut policy, mut binding) = (shipped("policy.yaml"), shipped("binding.yaml"));
-    let name = &play.namespace;
+    let name = &harness.namespace;
     policy["metadata"]["name"] = json!(name);
     let variables = policy["spec"]["variables"].as_array_mut().expect("variables");
     for (variable, expression) in [("accounts", says.accounts), ("allowDisable", says.allow_disable)] {
@@ -54,19 +55,19 @@ async fn guard(play: &Play, says: Says) {
     let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": name}});
     binding["spec"]["matchResources"] = json!({"namespaceSelector": selector});
     for object in [policy, binding] {
-        play.cluster.apply(&object.to_string()).await.expect("an admission policy");
+        harness.cluster.apply(&object.to_string()).await.expect("an admission policy");
     }
-    until_in_force(&play.administrator, name).await;
+    until_in_force(&harness.administrator, name).await;
 }
 
-/// Until a key of another region is refused, which it is whatever the variables say.
+/// Waits until a key in another region is rejected, which happens with any variables.
 async fn until_in_force(user: &Client, namespace: &str) {
     let spec = json!({"stream": {"arn": firehose("probe")}, "key": customer(&key_arn("us-east-1", ACCOUNT))});
     let refuses = async || would_create(user, namespace, "probe", &spec).await.is_err();
     eventually("the admission policy is in force", 60, refuses).await;
 }
 
-/// Asks the API server whether it would take a new resource; its words if not.
+/// Creates a resource with a server-side dry run. Returns the API server's message if it is rejected.
 async fn would_create(user: &Client, namespace: &str, name: &str, spec: &Value) -> Result<(), String> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let resource =
@@ -75,9 +76,9 @@ async fn would_create(user: &Client, namespace: &str, name: &str, spec: &Value) 
     api.create(&dry, &resource).await.map(|_| ()).map_err(words)
 }
 
-/// Changes a stored resource by a merge patch; the API server's words if it does not take it.
-async fn change(user: &Client, play: &Play, name: &str, patch: &Value) -> Result<(), String> {
-    let api: Api<StreamEncryption> = Api::namespaced(user.clone(), &play.namespace);
+/// Applies a merge patch to a stored resource. Returns the API server's message if it is rejected.
+async fn change(user: &Client, harness: &Harness, name: &str, patch: &Value) -> Result<(), String> {
+    let api: Api<StreamEncryption> = Api::namespaced(user.clone(), &harness.namespace);
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ()).map_err(words)
 }
 
@@ -96,16 +97,18 @@ fn customer(arn: &str) -> Value {
     json!({"type": "CUSTOMER_MANAGED_CMK", "arn": arn})
 }
 
-/// The policy of the operator's own that says what the variables of [`guard`] say: streams and keys of one account, in all regions.
-fn corresponding(play: &Play, allow_disable: bool) -> Value {
+/// The `StreamEncryptionPolicy` that corresponds to the variables of [`guard`]: streams and keys of one
+/// account, in all regions.
+fn corresponding(harness: &Harness, allow_disable: bool) -> Value {
     let streams = ["arn:*:firehose:*:111122223333:deliverystream/*", "arn:*:kinesis:*:111122223333:stream/*"];
     let keys = ["AWS_OWNED_CMK", "arn:*:kms:*:111122223333:key/*", "arn:*:kms:*:111122223333:alias/*"];
-    let mut policy = policy(play, &streams, &keys);
+    let mut policy = policy(harness, &streams, &keys);
     policy["spec"]["allowDisable"] = json!(allow_disable);
     policy
 }
 
-/// Every way to write what the policies speak of, each with a stream `name` of its own: a sentence and a spec.
+/// Every combination of fields that the policies check, each with a description and a stream of its own,
+/// named after `name`.
 fn all_specs(own_key: &str, name: &str) -> Vec<(String, Value)> {
     let streams = |name: &str| {
         [
@@ -141,9 +144,9 @@ fn all_specs(own_key: &str, name: &str) -> Vec<(String, Value)> {
     all
 }
 
-/// T11. The operator's own verdict comes from a namespace in which no admission policy is in force.
+/// T11. The operator's own verdict comes from a namespace without the admission policy.
 #[tokio::test]
-async fn exactly_what_the_operator_refuses_by_itself_is_refused_at_once_and_in_its_words() {
+async fn admission_and_operator_reject_same_specs_with_same_message() {
     for (allow_disable, says, wanted) in
         [(false, STRICT, 60), (true, Says { allow_disable: "true", ..STRICT }, 30)]
     {
@@ -171,9 +174,10 @@ async fn exactly_what_the_operator_refuses_by_itself_is_refused_at_once_and_in_i
                 "{what}"
             );
             let says = at_once.as_deref().and_then(|words| words.split_once(DENIED)).map(|(_, says)| says);
-            // After the field.
+            // The message follows the field.
             let says = says.and_then(|says| says.split_once(": ")).map(|(_, says)| says.to_owned());
-            // A stream by its name alone lies in the operator's own region, which only the operator knows.
+            // A stream given by its name alone is in the operator's own region, which only the operator
+            // knows.
             let region_known = !spec["stream"]["arn"].is_null() || !spec["stream"]["region"].is_null();
             let wanted = verdict.clone().filter(|_| region_known || reason(&status) != "KeyInOtherRegion");
             if says != wanted || at_once.is_some() != wanted.is_some() {
@@ -182,7 +186,8 @@ async fn exactly_what_the_operator_refuses_by_itself_is_refused_at_once_and_in_i
             if verdict.is_some() {
                 refusals += 1;
                 assert_eq!(truth(&status, ConditionType::Stalled), "True", "{what}");
-                // What is not permitted is not asked; of what is, the operator may look before it refuses the rest.
+                // Without a permission the operator sends no request. With one, it may describe before it
+                // refuses the rest.
                 let asked = asked_of_aws(&operators).split_off(before);
                 let looks = |call: &&String| {
                     let own = [name.as_str(), key.as_str(), "alias/orders"];
@@ -198,30 +203,30 @@ async fn exactly_what_the_operator_refuses_by_itself_is_refused_at_once_and_in_i
     }
 }
 
-/// With nothing written into the variables: what accounts there are is not known then.
+/// With empty variables the policy knows no accounts.
 #[tokio::test]
-async fn as_it_is_shipped_it_looks_at_no_account() {
-    let play = team().await;
-    guard(&play, Says { accounts: "[]", ..STRICT }).await;
+async fn shipped_admission_policy_checks_no_account() {
+    let harness = team().await;
+    guard(&harness, Says { accounts: "[]", ..STRICT }).await;
     let elsewhere = firehose("orders").replace(ACCOUNT, ELSEWHERE);
     let spec = json!({"stream": {"arn": elsewhere}, "key": customer(&key_arn(REGION, ELSEWHERE))});
-    assert_eq!(would_create(&play.tenant, &play.namespace, "orders", &spec).await, Ok(()));
+    assert_eq!(would_create(&harness.tenant, &harness.namespace, "orders", &spec).await, Ok(()));
 }
 
 #[tokio::test]
-async fn what_cannot_be_evaluated_stands_in_nobodys_way() {
-    let play = team().await;
-    guard(&play, Says { accounts: "[string(1 / (1 - int('1')))]", ..STRICT }).await;
+async fn failing_cel_expression_blocks_no_resource() {
+    let harness = team().await;
+    guard(&harness, Says { accounts: "[string(1 / (1 - int('1')))]", ..STRICT }).await;
     let spec = json!({"stream": {"arn": firehose("orders").replace(ACCOUNT, ELSEWHERE)}});
-    assert_eq!(would_create(&play.tenant, &play.namespace, "orders", &spec).await, Ok(()));
+    assert_eq!(would_create(&harness.tenant, &harness.namespace, "orders", &spec).await, Ok(()));
 }
 
-/// Each of these was stored before the admission policy came.
+/// Each of these resources was stored before the admission policy was installed.
 #[tokio::test]
-async fn an_older_resource_that_would_be_refused_stays_editable_and_goes() {
-    let play = team().await;
-    let user = play.tenant.clone();
-    let operator = client(&operators_kubeconfig(play.cluster).await).await;
+async fn noncompliant_older_resource_can_be_edited_and_deleted() {
+    let harness = team().await;
+    let user = harness.tenant.clone();
+    let operator = client(&operators_kubeconfig(harness.cluster).await).await;
     let older = [
         ("stream", json!({"stream": {"arn": firehose("orders").replace(ACCOUNT, ELSEWHERE)}})),
         ("key", json!({"stream": {"arn": firehose("key")}, "key": customer(&key_arn(REGION, ELSEWHERE))})),
@@ -233,46 +238,48 @@ async fn an_older_resource_that_would_be_refused_stays_editable_and_goes() {
         ("on-deletion", json!({"stream": {"arn": firehose("on-deletion")}, "deletionPolicy": "Disable"})),
     ];
     for (name, spec) in &older {
-        play.apply(name, spec).await;
+        harness.apply(name, spec).await;
     }
-    guard(&play, STRICT).await;
+    guard(&harness, STRICT).await;
     for (name, spec) in &older {
         assert!(
-            would_create(&user, &play.namespace, "new", spec).await.is_err(),
+            would_create(&user, &harness.namespace, "new", spec).await.is_err(),
             "{name}: a new one is refused"
         );
-        play.apply(name, spec).await;
+        harness.apply(name, spec).await;
         for (who, what, patch) in [
             (&user, "a label", json!({"metadata": {"labels": {"team": "data"}}})),
-            (&user, "another field", json!({"spec": {"drift": "Report", "deletionPolicy": "Retain"}})),
+            (&user, "another field", json!({"spec": {"mode": "Observe", "deletionPolicy": "Retain"}})),
             (&user, "a field that pauses", json!({"spec": {"suspend": true}})),
             (&user, "and goes on", json!({"spec": {"suspend": false}})),
             (&operator, "the operator's finalizer", json!({"metadata": {"finalizers": [FINALIZER]}})),
         ] {
-            // Where turning off on deletion is what is wrong, it stays; drift: Report does not go with it.
+            // The resource with deletionPolicy: Disable keeps it; mode: Observe would conflict with it.
             let kept = *name == "on-deletion" && what == "another field";
-            let patch = if kept { json!({"spec": {"verify": {"putRecord": true}}}) } else { patch };
-            assert_eq!(change(who, &play, name, &patch).await, Ok(()), "{name}: {what}");
+            let patch = if kept { json!({"spec": {"verification": "PutRecord"}}) } else { patch };
+            assert_eq!(change(who, &harness, name, &patch).await, Ok(()), "{name}: {what}");
         }
-        // It takes its finalizer away where the spec has none, and writes its status.
-        play.until(name, |status| !status.conditions.is_empty()).await;
+        // The operator removes its finalizer where the spec needs none, and writes the status.
+        harness.until(name, |status| !status.conditions.is_empty()).await;
     }
     assert_eq!(
-        asked_of_aws(&play),
+        asked_of_aws(&harness),
         Vec::<String>::new(),
         "without a policy of its own the operator refuses them too"
     );
 
     let delete = async |name: &str| {
-        let api: Api<StreamEncryption> = Api::namespaced(user.clone(), &play.namespace);
-        change(&operator, &play, name, &json!({"metadata": {"finalizers": [FINALIZER]}}))
+        let api: Api<StreamEncryption> = Api::namespaced(user.clone(), &harness.namespace);
+        change(&operator, &harness, name, &json!({"metadata": {"finalizers": [FINALIZER]}}))
             .await
-            .expect("held");
+            .expect("the finalizer is set");
         api.delete(name, &DeleteParams::default()).await.expect("it is deleted");
-        let held = play.resource(name).await.expect("it is held");
+        let held = harness.resource(name).await.expect("the resource still exists");
         assert!(held.metadata.deletion_timestamp.is_some(), "{name}");
-        change(&operator, &play, name, &json!({"metadata": {"finalizers": null}})).await.expect("let go");
-        assert!(play.resource(name).await.is_none(), "{name} is gone");
+        change(&operator, &harness, name, &json!({"metadata": {"finalizers": null}}))
+            .await
+            .expect("the finalizer is removed");
+        assert!(harness.resource(name).await.is_none(), "{name} is gone");
     };
     for (name, _) in &older {
         delete(name).await;
@@ -280,30 +287,30 @@ async fn an_older_resource_that_would_be_refused_stays_editable_and_goes() {
 }
 
 #[tokio::test]
-async fn an_update_is_refused_where_it_makes_wrong_what_was_right_or_otherwise_wrong() {
-    let play = team().await;
-    let user = play.tenant.clone();
+async fn update_that_adds_a_violation_is_rejected() {
+    let harness = team().await;
+    let user = harness.tenant.clone();
     let with_key = |region, account| json!({"spec": {"key": customer(&key_arn(region, account))}});
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    play.apply("off", &json!({
+    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    harness.apply("off", &json!({
         "stream": {"arn": firehose("off")}, "encryption": "Disabled", "key": customer(&key_arn(REGION, ELSEWHERE)),
     })).await;
-    guard(&play, STRICT).await;
-    let turned_off = "No StreamEncryptionPolicy allows this namespace to turn encryption of this stream off. Write encryption: Enabled and deletionPolicy: Retain, or have an administrator allow it.";
-    let without_effect = "so deletionPolicy: Disable has no effect: deleting this resource leaves the stream encrypted. Write deletionPolicy: Retain, or have an administrator allow it.";
-    let other_key = "spec.key.arn: No StreamEncryptionPolicy allows this namespace this key for this stream. Name another one, or have an administrator allow it.";
+    guard(&harness, STRICT).await;
+    let turned_off = "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream. Set encryption: Enabled and deletionPolicy: Retain, or ask an administrator to allow it.";
+    let without_effect = "so deletionPolicy: Disable has no effect: deleting this resource leaves the stream encrypted. Set deletionPolicy: Retain, or ask an administrator to allow it.";
+    let other_key = "spec.key.arn: No StreamEncryptionPolicy allows this namespace to use this key for this stream. Set another key in spec.key, or ask an administrator to allow this one.";
     for (name, what, patch, refusal) in [
         ("orders", "a key of another account", with_key(REGION, ELSEWHERE), Some(other_key)),
         (
             "orders",
             "a key of another region",
             with_key("us-east-1", ACCOUNT),
-            Some("is not in eu-west-1. Name a key of the stream's region."),
+            Some("is not in eu-west-1. Set a key in the stream's region in spec.key."),
         ),
         ("orders", "a key", with_key(REGION, ACCOUNT), None),
         ("orders", "off", json!({"spec": {"encryption": "Disabled"}}), Some(turned_off)),
         ("orders", "off on deletion", json!({"spec": {"deletionPolicy": "Disable"}}), Some(without_effect)),
-        ("off", "a key that nobody asks for while encryption is off", with_key("us-east-1", ELSEWHERE), None),
+        ("off", "a key that is unused while encryption is disabled", with_key("us-east-1", ELSEWHERE), None),
         ("off", "on again, with that key", json!({"spec": {"encryption": "Enabled"}}), Some(other_key)),
         (
             "off",
@@ -313,7 +320,7 @@ async fn an_update_is_refused_where_it_makes_wrong_what_was_right_or_otherwise_w
         ),
         ("off", "off again", json!({"spec": {"encryption": "Disabled"}}), Some(turned_off)),
     ] {
-        let said = change(&user, &play, name, &patch).await.err();
+        let said = change(&user, &harness, name, &patch).await.err();
         match refusal {
             None => assert_eq!(said, None, "{what}"),
             Some(refusal) => {
@@ -323,28 +330,28 @@ async fn an_update_is_refused_where_it_makes_wrong_what_was_right_or_otherwise_w
     }
 }
 
-/// Keys of another account are right where a policy names that account.
+/// Keys of another account are accepted if the variables list that account.
 #[tokio::test]
-async fn an_account_that_is_named_is_as_good_as_the_own_one() {
-    let play = team().await;
+async fn listed_foreign_account_is_accepted() {
+    let harness = team().await;
     let foreign = {
-        let mut world = play.aws.world();
+        let mut world = harness.aws.world();
         world.plant_stream(PlantedStream::default());
         world.plant_key(PlantedKey { account: ELSEWHERE.to_owned(), ..PlantedKey::default() })
     };
     let keys = ["arn:aws:kms:*:444455556666:key/*"];
-    allow(&play, &policy(&play, &[&firehose("orders")], &keys)).await;
-    guard(&play, Says { accounts: "['111122223333', '444455556666']", ..STRICT }).await;
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": customer(&foreign)})).await;
-    // Whether the other account lets the operator use it is for AWS to say.
-    play.until("orders", |status| !status.conditions.is_empty()).await;
-    let said = reason(&play.status("orders").await);
+    allow(&harness, &policy(&harness, &[&firehose("orders")], &keys)).await;
+    guard(&harness, Says { accounts: "['111122223333', '444455556666']", ..STRICT }).await;
+    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": customer(&foreign)})).await;
+    // Only AWS knows whether the other account lets the operator use the key.
+    harness.until("orders", |status| !status.conditions.is_empty()).await;
+    let said = reason(&harness.status("orders").await);
     assert!(!REFUSED.contains(&said.as_str()), "{said}");
 }
 
-/// On a cluster of its own: it is for all namespaces there.
+/// On a cluster of its own, because the policy applies to all namespaces.
 #[tokio::test]
-async fn the_command_of_the_page_puts_it_in_force() {
+async fn documented_command_installs_admission_policy() {
     cluster().await;
     let cluster = TestCluster::start().await.expect("a cluster");
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config/crd");
@@ -361,10 +368,11 @@ async fn the_command_of_the_page_puts_it_in_force() {
     let off = json!({"stream": {"arn": firehose("orders")}, "encryption": "Disabled"});
     let said = would_create(&user, "default", "orders", &off).await.expect_err("it is refused");
     assert!(said.contains("ValidatingAdmissionPolicy 'stream-encryption-operator' with binding"), "{said}");
-    it_warns_of_who_else_needs_a_key_that_is_new_to_the_stream(&cluster).await;
+    new_key_causes_a_warning(&cluster).await;
 }
 
-/// Of what is applied kubectl prints this line as a warning. The API server takes it.
+/// Returns the line that kubectl prints as a warning for this resource, if any. The API server accepts the
+/// resource in either case.
 async fn warning(cluster: &TestCluster, resource: &str, spec: &Value) -> Option<String> {
     let object = json!({
         "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
@@ -375,25 +383,25 @@ async fn warning(cluster: &TestCluster, resource: &str, spec: &Value) -> Option<
         async move { cluster.kubectl_with_input(&["apply", strict, "-f", "-"], &object).await }
     };
     let error = applied("--warnings-as-errors=true").await.err().map(|error| format!("{error:#}"));
-    applied("--warnings-as-errors=false").await.expect("it is taken, with a warning or without");
+    applied("--warnings-as-errors=false").await.expect("the resource is accepted, with or without a warning");
     error.map(|said| {
         let line = said.find("Warning: ").and_then(|at| said[at..].lines().next());
         line.map(str::to_owned).unwrap_or(said)
     })
 }
 
-async fn it_warns_of_who_else_needs_a_key_that_is_new_to_the_stream(cluster: &TestCluster) {
+async fn new_key_causes_a_warning(cluster: &TestCluster) {
     let (one, other) = (customer(&key_arn(REGION, ACCOUNT)), customer(&key_arn(REGION, ELSEWHERE)));
     let alias = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
     let (orders, clicks) =
         (json!({"arn": firehose("orders")}), json!({"service": "Kinesis", "name": "clicks"}));
-    let firehose = "spec.key: Not checked: whoever writes needs kms:GenerateDataKey and kms:Decrypt on it, by 2027-02-28";
-    let kinesis = "spec.key: Not checked: whoever writes needs kms:GenerateDataKey on it, and whoever reads kms:Decrypt.";
+    let firehose = "spec.key: Not verified: producers need kms:GenerateDataKey and kms:Decrypt on this key.";
+    let kinesis = "spec.key: Not verified: producers need kms:GenerateDataKey and consumers need kms:Decrypt on this key.";
     for (what, spec, wanted) in [
         ("no key", json!({"stream": orders}), None),
         ("an AWS-owned key", json!({"stream": orders, "key": {"type": "AWS_OWNED_CMK"}}), None),
         ("the first key of a customer", json!({"stream": orders, "key": one}), Some(firehose)),
-        ("the same again, and another field", json!({"stream": orders, "key": one, "drift": "Report"}), None),
+        ("the same again, and another field", json!({"stream": orders, "key": one, "mode": "Observe"}), None),
         ("another key", json!({"stream": orders, "key": other}), Some(firehose)),
         ("a key by its alias", json!({"stream": clicks, "key": alias}), Some(kinesis)),
         ("the alias again", json!({"stream": clicks, "key": alias}), None),
@@ -405,7 +413,10 @@ async fn it_warns_of_who_else_needs_a_key_that_is_new_to_the_stream(cluster: &Te
             Some(words) => {
                 let said = said.unwrap_or_else(|| panic!("{what}: no warning"));
                 assert!(said.contains(words), "{what}: {said}");
-                assert!(name == "clicks" || PAGE.contains(&said), "the page shows another one than {said}");
+                assert!(
+                    name == "clicks" || PAGE.contains(&said),
+                    "the page shows another warning than {said}"
+                );
             }
         }
     }

@@ -1,7 +1,7 @@
-//! Argo CD's health check and actions, by upstream's own tests of them and on every state that there is.
+//! Argo CD's health check and actions, tested with upstream's own test format and on every possible state.
 //!
-//! `config/argocd/resource_customizations` has the layout of <https://github.com/argoproj/argo-cd>. The tests here read
-//! `health_test.yaml` and `action_test.yaml` as `go test ./util/lua` does there.
+//! `config/argocd/resource_customizations` has the layout of <https://github.com/argoproj/argo-cd>. These
+//! tests read `health_test.yaml` and `action_test.yaml` as `go test ./util/lua` does there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,17 +12,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 
-use crate::states::{WORDS, every, table};
+use crate::resource_states::{WORDS, every, table};
 
 mod configured;
 mod lua;
 
-/// The actions, in the order in which a person sees them.
+/// The actions, in the order in which Argo CD shows them.
 const ACTIONS: [&str; 3] = ["reconcile", "suspend", "resume"];
 
 const RETRY: &str = "streamencryption.dev/retry";
 
-/// What a health check says.
+/// Result of a health check.
 #[derive(Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Health {
@@ -31,7 +31,7 @@ struct Health {
     deletion_message: Option<String>,
 }
 
-/// What a person is offered.
+/// One action that Argo CD offers.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Offer {
@@ -66,7 +66,7 @@ fn offers(resource: &Value) -> BTreeMap<String, Offer> {
     serde_json::from_value(said).expect("offers")
 }
 
-/// The resource after an action.
+/// Returns the resource after an action.
 fn act(action: &str, resource: &Value) -> Value {
     let script = script(&format!("actions/{action}/action.lua"));
     let mut after = lua::run(&script, resource).expect("the action runs");
@@ -75,7 +75,7 @@ fn act(action: &str, resource: &Value) -> Value {
 }
 
 #[test]
-fn the_health_of_every_state_is_what_is_documented() {
+fn health_of_every_state_is_as_documented() {
     let table = table();
     for state in every() {
         let health = health(&state.resource);
@@ -84,37 +84,37 @@ fn the_health_of_every_state_is_what_is_documented() {
 }
 
 #[test]
-fn whoever_looks_at_argo_cd_reads_what_ready_tells() {
+fn health_message_repeats_ready_message() {
     for state in every() {
         let health = health(&state.resource);
         let message = health.message.unwrap_or_default();
         match state.row {
-            "not seen yet" | "changed, and not seen since" => {
+            "not reconciled yet" | "changed, and not reconciled since" => {
                 assert!(message.starts_with("Waiting"), "{message}");
             }
             "being deleted" => {
                 let told = health.deletion_message.unwrap_or_default();
-                assert!(told.contains("turned off first"), "{told}");
+                assert!(told.contains("disabled first"), "{told}");
             }
-            // There is nothing from before to tell of a resource that was suspended from its first day.
+            // A resource that was suspended when it was created has no earlier message.
             _ if message.starts_with("Suspended by") && state.name.starts_with("Suspended") => {}
             _ => assert!(message.ends_with(WORDS), "{}: {}: {message}", state.row, state.name),
         }
     }
 }
 
-/// Somebody else's finalizer holds it: the operator has none on it.
+/// Another controller's finalizer blocks the deletion; the operator has set none.
 #[test]
-fn a_deleted_resource_that_retains_says_that_aws_stays_as_it_is() {
+fn deletion_message_says_stream_is_retained() {
     let mut resource: Value = yaml(&folder().join("testdata/firehose-encrypted.yaml"));
     resource["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
     let health = health(&resource);
     assert_eq!(health.status, "Progressing");
-    assert_eq!(health.deletion_message.as_deref(), Some("Being deleted. The stream in AWS stays as it is."));
+    assert_eq!(health.deletion_message.as_deref(), Some("Being deleted. The stream in AWS is not changed."));
 }
 
 #[test]
-fn the_health_check_passes_upstreams_tests() {
+fn health_check_passes_upstream_tests() {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]
     struct Test {
@@ -134,7 +134,7 @@ fn the_health_check_passes_upstreams_tests() {
     }
     words.sort_unstable();
     words.dedup();
-    assert_eq!(words, ["Degraded", "Healthy", "Progressing", "Suspended"], "each word has a test");
+    assert_eq!(words, ["Degraded", "Healthy", "Progressing", "Suspended"], "each health status has a test");
     let inputs: Vec<&str> = tests.iter().map(|test| test.input_path.as_str()).collect();
     every_file_is_used("testdata", &inputs);
 }
@@ -162,7 +162,7 @@ struct ActionTest {
 }
 
 #[test]
-fn the_actions_pass_upstreams_tests() {
+fn actions_pass_upstream_tests() {
     let folder = folder().join("actions");
     let tests: ActionTests = yaml(&folder.join("action_test.yaml"));
     for test in &tests.discovery_tests {
@@ -175,7 +175,7 @@ fn the_actions_pass_upstreams_tests() {
     for test in &tests.action_tests {
         let before: Value = yaml(&folder.join(&test.input_path));
         let mut after = act(&test.action, &before);
-        // Upstream's test puts the same in the place of such a time.
+        // Upstream's test replaces such a time by the same constant.
         if let Some(time) = after.pointer_mut("/metadata/annotations/streamencryption.dev~1retry") {
             let text = time.as_str().expect("a text").to_owned();
             text.parse::<jiff::Timestamp>().unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -193,22 +193,23 @@ fn the_actions_pass_upstreams_tests() {
     every_file_is_used("actions/testdata", &discovered.chain(acted).collect::<Vec<_>>());
 }
 
-/// Each file of a folder of test data is in a test, and is a whole resource that the product understands.
+/// Checks that a test uses each file in a folder of test data, and that each file is a complete resource that
+/// the product can parse.
 fn every_file_is_used(data: &str, used: &[&str]) {
     for entry in fs::read_dir(folder().join(data)).expect("test data") {
         let path = entry.expect("a file").path();
         let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
-        assert!(used.iter().any(|used| used.ends_with(name)), "{data}/{name} is in no test");
+        assert!(used.iter().any(|used| used.ends_with(name)), "{data}/{name} is not used by a test");
         let read: StreamEncryption = yaml(&path);
         assert!(
             read.metadata.uid.is_some() && read.metadata.generation.is_some(),
-            "{name} is not of a cluster"
+            "{name} is not a complete object of a cluster"
         );
     }
 }
 
 #[test]
-fn an_action_is_offered_only_where_it_changes_something() {
+fn action_is_offered_only_if_it_has_an_effect() {
     let offered = |resource: &Value| -> Vec<&str> {
         let offers = offers(resource);
         assert_eq!(offers.len(), ACTIONS.len(), "{offers:?}");
@@ -219,7 +220,7 @@ fn an_action_is_offered_only_where_it_changes_something() {
     let suspended = act("suspend", &plain);
     assert_eq!(offered(&suspended), ["resume"]);
     assert_eq!(offered(&act("resume", &suspended)), ["reconcile", "suspend"]);
-    // Another word that the operator takes for true.
+    // Another value that the operator treats as true.
     let mut until_monday = suspended.clone();
     until_monday["metadata"]["annotations"]["streamencryption.dev/suspend"] = "until Monday".into();
     until_monday["status"] = json!({"conditions": [{"type": "Ready", "reason": "Suspended"}]});
@@ -232,13 +233,13 @@ fn an_action_is_offered_only_where_it_changes_something() {
     }
     let mut deleted = plain.clone();
     deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
-    assert_eq!(offered(&deleted), ["reconcile"], "to suspend it would keep it from ever being gone");
+    assert_eq!(offered(&deleted), ["reconcile"], "suspending it would block its deletion");
     deleted["metadata"]["annotations"]["streamencryption.dev/suspend"] = "true".into();
     assert_eq!(offered(&deleted), ["resume"]);
 }
 
 #[test]
-fn an_action_changes_nothing_that_git_has() {
+fn action_changes_no_field_from_git() {
     for resource in ["firehose-encrypted.yaml", "suspended-by-annotation.yaml"] {
         let before: Value = yaml(&folder().join("testdata").join(resource));
         for action in ACTIONS {

@@ -1,6 +1,6 @@
-//! `crds/` holds what the code says, and that is something which `kubectl apply` and Argo CD take without a difference.
+//! `crds/` matches the code, and `kubectl apply` and Argo CD accept it without reporting a difference.
 //!
-//! `UPDATE_CRDS=1 cargo test --test suite crds` writes the files anew.
+//! `UPDATE_CRDS=1 cargo test --test suite crds` regenerates the files.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,14 +9,14 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::Value;
 use stream_encryption_operator::api::crd::{definitions, yaml};
 
-/// The annotation that `kubectl apply` writes holds 256 KiB; below this everything fits.
+/// The annotation that `kubectl apply` writes holds 256 KiB. Every definition below this size fits.
 const LARGEST: usize = 200 * 1024;
 
 fn directory() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds")
 }
 
-/// Every definition as JSON, by the name of its file.
+/// Every definition as JSON, by file name.
 fn all() -> Vec<(&'static str, Value)> {
     definitions()
         .into_iter()
@@ -24,12 +24,12 @@ fn all() -> Vec<(&'static str, Value)> {
         .collect()
 }
 
-/// The schema of the one version that a definition has.
+/// The schema of a definition's only version.
 fn schema(definition: &Value) -> &Value {
     &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 }
 
-/// A schema and every schema in it, each with its path.
+/// Collects a schema and all schemas inside it, each with its path.
 fn schemas<'a>(path: &str, schema: &'a Value, found: &mut Vec<(String, &'a Value)>) {
     found.push((path.to_owned(), schema));
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -47,7 +47,7 @@ fn schemas<'a>(path: &str, schema: &'a Value, found: &mut Vec<(String, &'a Value
     }
 }
 
-/// Every schema of every definition.
+/// Checks every schema of every definition.
 fn each_schema(check: impl Fn(&str, &Value)) {
     for (file, definition) in all() {
         let mut found = Vec::new();
@@ -60,7 +60,7 @@ fn each_schema(check: impl Fn(&str, &Value)) {
 }
 
 #[test]
-fn the_files_in_crds_are_what_the_code_says() {
+fn files_in_crds_match_the_code() {
     let update = std::env::var("UPDATE_CRDS").is_ok_and(|value| value == "1");
     for (file, definition) in definitions() {
         let path = directory().join(file);
@@ -72,22 +72,22 @@ fn the_files_in_crds_are_what_the_code_says() {
         let kept = fs::read_to_string(&path).unwrap_or_default();
         assert!(
             kept == made,
-            "crds/{file} is not what the code says: UPDATE_CRDS=1 cargo test --test suite crds"
+            "crds/{file} does not match the code; run: UPDATE_CRDS=1 cargo test --test suite crds"
         );
     }
 }
 
 #[test]
-fn crds_holds_no_file_that_the_code_does_not_make() {
+fn crds_contains_only_generated_files() {
     let made: Vec<&str> = definitions().into_iter().map(|(file, _)| file).collect();
     for entry in fs::read_dir(directory()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(made.contains(&name.as_str()), "crds/{name} is made by nothing: delete it");
+        assert!(made.contains(&name.as_str()), "crds/{name} is not generated: delete it");
     }
 }
 
 #[test]
-fn each_file_is_read_back_as_the_definition_it_was_made_from() {
+fn definition_round_trips_through_yaml() {
     for (file, definition) in definitions() {
         let read: CustomResourceDefinition = serde_saphyr::from_str(&yaml(&definition).unwrap()).unwrap();
         assert!(read == definition, "{file} is read back as something else");
@@ -95,7 +95,7 @@ fn each_file_is_read_back_as_the_definition_it_was_made_from() {
 }
 
 #[test]
-fn each_definition_fits_into_the_annotation_of_kubectl_apply() {
+fn definition_fits_into_last_applied_annotation() {
     for (file, definition) in definitions() {
         let size = yaml(&definition).unwrap().len();
         assert!(size < LARGEST, "{file} has {size} bytes");
@@ -103,7 +103,7 @@ fn each_definition_fits_into_the_annotation_of_kubectl_apply() {
 }
 
 #[test]
-fn no_default_lies_inside_a_list() {
+fn lists_contain_no_defaults() {
     each_schema(|path, schema| {
         assert!(
             !path.contains("[]") || schema.get("default").is_none(),
@@ -113,7 +113,7 @@ fn no_default_lies_inside_a_list() {
 }
 
 #[test]
-fn every_list_says_how_it_is_merged() {
+fn every_list_has_a_list_type() {
     each_schema(|path, schema| {
         assert!(
             schema["type"] != "array" || schema["x-kubernetes-list-type"].is_string(),
@@ -123,7 +123,7 @@ fn every_list_says_how_it_is_merged() {
 }
 
 #[test]
-fn nothing_is_nullable_a_float_or_either_a_number_or_a_text() {
+fn no_field_is_nullable_float_int_or_string_or_untyped() {
     each_schema(|path, schema| {
         assert!(schema.get("nullable").is_none(), "{path} is nullable");
         assert!(schema["type"] != "number", "{path} is a float");
@@ -132,9 +132,9 @@ fn nothing_is_nullable_a_float_or_either_a_number_or_a_text() {
     });
 }
 
-/// T16: what people write is stored, kept in memory and put into messages.
+/// T16: user-written fields are stored, kept in memory and copied into messages.
 #[test]
-fn nothing_that_people_write_can_be_of_any_length() {
+fn user_written_fields_are_bounded() {
     for (file, definition) in all().into_iter().filter(|(file, _)| !file.starts_with("streamledgers")) {
         let mut found = Vec::new();
         schemas("spec", &schema(&definition)["properties"]["spec"], &mut found);
@@ -160,14 +160,14 @@ fn every_field_has_a_description() {
     each_schema(|path, schema| {
         assert!(
             path.contains("[]") || path.contains('(') || schema["description"].is_string(),
-            "{path}: kubectl explain would say nothing"
+            "{path}: no description for kubectl explain"
         );
     });
 }
 
-/// Some API servers since Kubernetes 1.34 warn of other formats at each install.
+/// Some API servers since Kubernetes 1.34 print a warning for other formats at each install.
 #[test]
-fn every_format_is_one_that_kubernetes_knows() {
+fn formats_are_known_and_integers_are_bounded() {
     each_schema(|path, schema| {
         let format = schema["format"].as_str();
         assert!(matches!(format, None | Some("int32" | "int64" | "date-time")), "{path}: {format:?}");
@@ -178,31 +178,32 @@ fn every_format_is_one_that_kubernetes_knows() {
 }
 
 #[test]
-fn no_description_has_the_backticks_of_rustdoc() {
+fn descriptions_contain_no_backticks() {
     each_schema(|path, schema| {
         assert!(!schema["description"].to_string().contains('`'), "{path}: {}", schema["description"]);
     });
 }
 
 #[test]
-fn only_a_stream_encryption_has_a_status() {
+fn every_kind_but_the_ledger_has_a_status_subresource() {
     for (file, definition) in all() {
         let has_status = definition["spec"]["versions"][0]["subresources"]["status"].is_object();
-        assert_eq!(has_status, definition["spec"]["names"]["kind"] == "StreamEncryption", "{file}");
+        assert_eq!(has_status, definition["spec"]["names"]["kind"] != "StreamLedger", "{file}");
     }
 }
 
 #[test]
-fn what_is_left_out_shows_with_its_default_and_suspend_and_verify_stay_out() {
+fn omitted_fields_show_defaults_except_suspend() {
     let (_, definition) = all()
         .into_iter()
         .find(|(_, definition)| definition["spec"]["names"]["kind"] == "StreamEncryption")
         .unwrap();
     let properties = &schema(&definition)["properties"]["spec"]["properties"];
     assert_eq!(properties["encryption"]["default"], "Enabled");
-    assert_eq!(properties["drift"]["default"], "Correct");
+    assert_eq!(properties["mode"]["default"], "Enforce");
     assert_eq!(properties["deletionPolicy"]["default"], "Retain");
-    for field in ["stream", "key", "suspend", "verify"] {
+    assert_eq!(properties["verification"]["default"], "None");
+    for field in ["stream", "key", "suspend"] {
         assert!(properties[field].get("default").is_none(), "spec.{field} has a default");
     }
 }

@@ -1,5 +1,6 @@
-//! AWS credentials that change under the running operator, and sources of them beside an environment's two variables: a file
-//! that is replaced, a session that AWS has ended, a profile with a `credential_process`, and a profile that does not exist.
+//! AWS credentials that change while the operator runs, and sources other than the two environment variables:
+//! a replaced file, a session that AWS has ended, a profile with a `credential_process`, and a profile that
+//! does not exist.
 
 use std::fs::{self, create_dir_all, rename};
 use std::os::unix::fs::symlink;
@@ -10,11 +11,11 @@ use serde_json::json;
 use simulated_aws::SimulatedAws;
 use simulated_aws::world::{Fault, Rule};
 
-use crate::play::{cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::harness::{cluster, firehose, fresh_namespace, operators_kubeconfig};
 use crate::process::{OperatorProcess, REASON, apply, eventually, field, until_it_is_encrypted, world};
 
-const LOOK: &str = "DescribeDeliveryStream";
-/// What is promised of a rotated file and of an ended session.
+const DESCRIBE: &str = "DescribeDeliveryStream";
+/// The promised time, in seconds, until a rotated file or a new session is used.
 const WITHIN: u64 = 60;
 
 /// A directory that is removed when it is dropped.
@@ -33,7 +34,8 @@ impl Directory {
         path.to_str().expect("a path in UTF-8").to_owned()
     }
 
-    /// Puts a file where a Secret's volume has it, as the kubelet does: another directory, behind a link that is replaced.
+    /// Mounts a file as the kubelet mounts a Secret: in a new directory, behind a symbolic link that is
+    /// replaced.
     fn mount(&self, version: u32, content: &str) {
         let (data, next) = (self.0.join("..data"), self.0.join("..data_tmp"));
         let version = self.0.join(format!("..{version}"));
@@ -54,13 +56,13 @@ impl Drop for Directory {
     }
 }
 
-/// Without the keys in the environment, which go before every other source.
+/// Clears the keys in the environment, which have priority over every other source.
 const NO_KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
 
-/// The access keys of all looks so far, in their order.
+/// Access keys of all Describe requests so far, in order.
 fn keys(aws: &SimulatedAws) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
-    for call in aws.world().calls().iter().filter(|call| call.operation == LOOK) {
+    for call in aws.world().calls().iter().filter(|call| call.operation == DESCRIBE) {
         if keys.last() != Some(&call.principal.access_key) {
             keys.push(call.principal.access_key.clone());
         }
@@ -68,7 +70,7 @@ fn keys(aws: &SimulatedAws) -> Vec<String> {
     keys
 }
 
-/// From now on AWS answers so to whatever is signed with this key.
+/// Makes AWS refuse every request that is signed with this key.
 fn refuse(aws: &SimulatedAws, key: &str, code: &str) {
     let message = "The security token included in the request is invalid.".to_owned();
     let fault = Fault::Refuse { code: code.to_owned(), message, status: 400 };
@@ -76,7 +78,7 @@ fn refuse(aws: &SimulatedAws, key: &str, code: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rotated_credentials_file_is_used_within_a_minute() {
+async fn rotated_credentials_file_is_used_within_a_minute() {
     let (cluster, aws) = (cluster().await, world().await);
     let namespace = fresh_namespace(cluster).await;
     let secret = Directory::new("rotated");
@@ -90,7 +92,7 @@ async fn a_rotated_credentials_file_is_used_within_a_minute() {
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     until_it_is_encrypted(cluster, &namespace).await;
 
-    // To another key, and from that to a session.
+    // First to another key, then from that key to a session.
     for (version, old, new, token) in [
         (2, "AKIAROTATED00000001", "AKIAROTATED00000002", ""),
         (3, "AKIAROTATED00000002", "ASIAROTATED00000003", "aws_session_token = a-token\n"),
@@ -109,7 +111,7 @@ async fn a_rotated_credentials_file_is_used_within_a_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_that_aws_has_ended_is_replaced_in_a_minute() {
+async fn ended_session_is_replaced_within_a_minute() {
     let (cluster, aws) = (cluster().await, world().await);
     let namespace = fresh_namespace(cluster).await;
     let files = Directory::new("ended");
@@ -126,7 +128,7 @@ async fn a_session_that_aws_has_ended_is_replaced_in_a_minute() {
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     until_it_is_encrypted(cluster, &namespace).await;
 
-    let first = keys(&aws).pop().expect("it was looked at");
+    let first = keys(&aws).pop().expect("a Describe request");
     refuse(&aws, &first, "ExpiredTokenException");
     let since = Instant::now();
     eventually("another session is used", WITHIN, async || keys(&aws).last() != Some(&first)).await;
@@ -134,11 +136,11 @@ async fn a_session_that_aws_has_ended_is_replaced_in_a_minute() {
     until_it_is_encrypted(cluster, &namespace).await;
     let calls = aws.world().calls().to_vec();
     let assumed = calls.iter().filter(|call| call.operation == "AssumeRoleWithWebIdentity");
-    assert_eq!(assumed.count(), 2, "one session, and one in its place");
+    assert_eq!(assumed.count(), 2, "one session and its replacement");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_profile_with_a_credential_process_is_followed() {
+async fn profile_with_credential_process_is_used() {
     let (cluster, aws) = (cluster().await, world().await);
     let namespace = fresh_namespace(cluster).await;
     let files = Directory::new("process");
@@ -157,7 +159,7 @@ async fn a_profile_with_a_credential_process_is_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sources_that_provide_nothing_are_told_and_not_sent() {
+async fn unusable_credential_source_is_reported_without_requests() {
     let (cluster, aws) = (cluster().await, world().await);
     let namespace = fresh_namespace(cluster).await;
     let files = Directory::new("nothing");
@@ -165,8 +167,8 @@ async fn sources_that_provide_nothing_are_told_and_not_sent() {
     let (url, kubeconfig) = (aws.url(), operators_kubeconfig(cluster).await);
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     for (own, logged, told) in [
-        ([("AWS_PROFILE", "laptop"), ("AWS_CONFIG_FILE", config.as_str())], "laptop", "cannot work"),
-        // What `echo` made of a Secret's value: it ended the process.
+        ([("AWS_PROFILE", "laptop"), ("AWS_CONFIG_FILE", config.as_str())], "laptop", "is invalid"),
+        // A Secret's value with the line break that `echo` adds. It used to end the process.
         (
             [("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE\n"), ("AWS_SECRET_ACCESS_KEY", "s")],
             "line break",
@@ -177,15 +179,15 @@ async fn sources_that_provide_nothing_are_told_and_not_sent() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let mut operator = OperatorProcess::logging_to(writer, &kubeconfig, &namespace, &environment);
         let message = "{.status.conditions[?(@.type=='Ready')].message}";
-        eventually("it is told", 40, async || {
+        eventually("NoCredentials is reported", 40, async || {
             field(cluster, &namespace, "orders", REASON).await == "NoCredentials"
                 && field(cluster, &namespace, "orders", message).await.contains(told)
         })
         .await;
-        assert!(operator.ended().is_none(), "the operator goes on");
+        assert!(operator.ended().is_none(), "the operator keeps running");
         operator.kill();
         let log = std::io::read_to_string(reader).expect("text");
-        let causes = log.lines().filter(|line| line.contains("there are no AWS credentials"));
+        let causes = log.lines().filter(|line| line.contains("failed to obtain AWS credentials"));
         assert_eq!(causes.clone().count(), 1, "{log}");
         assert!(causes.clone().all(|line| line.contains(logged)) && !log.contains("AKIAEXAMPLE"), "{log}");
     }

@@ -1,5 +1,5 @@
-//! The operator, unchanged, against servers that others wrote: moto and kinesis-local. What they get wrong is in
-//! `docs/simulated-aws.md`; what they get right, the operator must get right with them.
+//! The unchanged operator against third-party servers: moto and kinesis-local. `docs/simulated-aws.md` lists
+//! where they differ from AWS; with everything else the operator must work.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use simulated_aws::emulators::{KinesisLocal, Moto, StartOptions};
 use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
-use crate::play::{ACCESS_KEY, REGION, cluster, fresh_namespace, operators_kubeconfig, sdk};
+use crate::harness::{ACCESS_KEY, REGION, cluster, fresh_namespace, operators_kubeconfig, sdk};
 use crate::process::{OperatorProcess, REASON, apply, eventually, field};
 
-/// The account of moto, which kinesis-local is told to use as well.
+/// The account of moto, which kinesis-local is configured to use as well.
 const ACCOUNT: &str = "123456789012";
 
-async fn is_told(cluster: &TestCluster, namespace: &str, name: &str, reason: &str) {
+async fn until_reported(cluster: &TestCluster, namespace: &str, name: &str, reason: &str) {
     let told = async || field(cluster, namespace, name, REASON).await == reason;
     eventually(&format!("{name} is {reason}"), 60, told).await;
 }
@@ -25,7 +25,7 @@ async fn encryption_status(cluster: &TestCluster, namespace: &str, name: &str) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned_off() {
+async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
     let Some(moto) = Moto::start().await.expect("moto starts") else { return };
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
@@ -81,41 +81,41 @@ async fn against_moto_streams_of_both_services_are_encrypted_re_keyed_and_turned
     .await;
     apply(cluster, &namespace, "nobody", &json!({"stream": {"service": "Firehose", "name": "nobody"}})).await;
     for name in ["orders", "clicks"] {
-        is_told(cluster, &namespace, name, "Encrypted").await;
-        assert_eq!(field(cluster, &namespace, name, "{.status.keyInForce.arn}").await, keys[0], "{name}");
+        until_reported(cluster, &namespace, name, "Encrypted").await;
+        assert_eq!(field(cluster, &namespace, name, "{.status.activeKey.arn}").await, keys[0], "{name}");
         assert_eq!(field(cluster, &namespace, name, "{.status.calls.used}").await, "1", "{name}");
     }
-    is_told(cluster, &namespace, "nobody", "StreamNotFound").await;
+    until_reported(cluster, &namespace, "nobody", "StreamNotFound").await;
 
     for name in ["orders", "clicks"] {
         let re_key =
             json!({"spec": {"key": {"type": "CUSTOMER_MANAGED_CMK", "arn": keys[1], "alias": null}}});
         let patch = ["patch", "strenc", name, "-n", &namespace, "--type=merge", "-p", &re_key.to_string()];
         cluster.kubectl(&patch).await.expect("the key is changed");
-        let new_key = async || field(cluster, &namespace, name, "{.status.keyInForce.arn}").await == keys[1];
-        eventually("the new key is in force", 60, new_key).await;
-        is_told(cluster, &namespace, name, "Encrypted").await;
+        let new_key = async || field(cluster, &namespace, name, "{.status.activeKey.arn}").await == keys[1];
+        eventually("the new key is active", 60, new_key).await;
+        until_reported(cluster, &namespace, name, "Encrypted").await;
     }
     for name in ["orders", "clicks"] {
         let off = json!({"spec": {"encryption": "Disabled"}});
         let patch = ["patch", "strenc", name, "-n", &namespace, "--type=merge", "-p", &off.to_string()];
-        cluster.kubectl(&patch).await.expect("encryption is turned off");
-        is_told(cluster, &namespace, name, "EncryptionDisabled").await;
+        cluster.kubectl(&patch).await.expect("encryption is disabled");
+        until_reported(cluster, &namespace, name, "EncryptionDisabled").await;
         assert_eq!(encryption_status(cluster, &namespace, name).await, "DISABLED", "{name}");
     }
 
-    // moto's KMS knows states: a disabled key waits without a call.
+    // moto's KMS has key states: with a disabled key the operator waits and makes no call.
     let id = keys[1].rsplit('/').next().expect("an id");
     kms.disable_key().key_id(id).send().await.expect("the key is disabled");
     let again = json!({"spec": {"encryption": "Enabled"}});
     let patch = ["patch", "strenc", "orders", "-n", &namespace, "--type=merge", "-p", &again.to_string()];
-    cluster.kubectl(&patch).await.expect("encryption is asked for");
-    is_told(cluster, &namespace, "orders", "KeyDisabled").await;
+    cluster.kubectl(&patch).await.expect("encryption is requested");
+    until_reported(cluster, &namespace, "orders", "KeyDisabled").await;
     assert_eq!(field(cluster, &namespace, "orders", "{.status.calls.used}").await, "3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn against_kinesis_local_a_stream_that_is_really_updating_is_waited_for() {
+async fn updating_kinesis_local_stream_is_polled_until_encrypted() {
     let Some(kinesis_local) =
         KinesisLocal::start(StartOptions { update: Duration::from_secs(3), ..StartOptions::default() })
             .await
@@ -123,7 +123,7 @@ async fn against_kinesis_local_a_stream_that_is_really_updating_is_waited_for() 
     else {
         return;
     };
-    // It has neither STS nor KMS: those are moto's.
+    // kinesis-local has neither STS nor KMS; moto provides them.
     let Some(moto) = Moto::start().await.expect("moto starts") else { return };
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
@@ -146,7 +146,7 @@ async fn against_kinesis_local_a_stream_that_is_really_updating_is_waited_for() 
     .await;
     let enabling = async || encryption_status(cluster, &namespace, "clicks").await == "ENABLING";
     eventually("it is being enabled", 30, enabling).await;
-    is_told(cluster, &namespace, "clicks", "Encrypted").await;
-    assert_eq!(field(cluster, &namespace, "clicks", "{.status.keyInForce.arn}").await, key);
+    until_reported(cluster, &namespace, "clicks", "Encrypted").await;
+    assert_eq!(field(cluster, &namespace, "clicks", "{.status.activeKey.arn}").await, key);
     assert_eq!(field(cluster, &namespace, "clicks", "{.status.calls.used}").await, "1");
 }

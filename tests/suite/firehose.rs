@@ -1,9 +1,10 @@
-//! Firehose streams, from `kubectl apply` to encrypted: this file the way there, those beside it all that can happen on it.
+//! Firehose streams, from `kubectl apply` to encrypted. The modules beside this file cover everything that
+//! can happen on the way.
 
+mod disable_delete_suspend;
 mod drift;
-mod ending;
 mod keys;
-mod replies;
+mod lost_replies;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -17,18 +18,18 @@ use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
 };
 use stream_encryption_operator::api::stream_encryption::{KeyType, StreamEncryptionStatus};
 
-use crate::play::{Play, firehose, message, truth};
+use crate::harness::{Harness, firehose, message, truth};
 
 const DESCRIBE: &str = "DescribeDeliveryStream";
 const START: &str = "StartDeliveryStreamEncryption";
 const STOP: &str = "StopDeliveryStreamEncryption";
 
-/// A world with one Firehose stream `orders` in this state; ENABLING and DISABLING take 5 s.
-async fn play_with(state: Snapshot) -> Play {
+/// A world with one Firehose stream `orders` in this state, in which ENABLING and DISABLING take 5 s.
+async fn harness_with(state: Snapshot) -> Harness {
     let five = SignedDuration::from_secs(5);
-    let play = Play::start(Settings { enabling: five, disabling: five, ..Settings::default() }).await;
-    play.aws.world().plant_stream(PlantedStream { state, ..PlantedStream::default() });
-    play
+    let harness = Harness::start(Settings { enabling: five, disabling: five, ..Settings::default() }).await;
+    harness.aws.world().plant_stream(PlantedStream { state, ..PlantedStream::default() });
+    harness
 }
 
 fn orders(key: &Value) -> Value {
@@ -43,9 +44,9 @@ fn cmk(arn: &str) -> Value {
     json!({"type": "CUSTOMER_MANAGED_CMK", "arn": arn})
 }
 
-/// A key whose policy keeps Firehose from it.
-fn plant_denied_key(play: &Play) -> String {
-    play.aws.world().plant_key(PlantedKey { policy: Some(denying()), ..PlantedKey::default() })
+/// A key whose policy denies access to Firehose.
+fn plant_denied_key(harness: &Harness) -> String {
+    harness.aws.world().plant_key(PlantedKey { policy: Some(denying()), ..PlantedKey::default() })
 }
 
 fn denying() -> Value {
@@ -57,216 +58,223 @@ fn denying() -> Value {
 fn word(
     status: Option<stream_encryption_operator::api::stream_encryption::EncryptionStatus>,
     reason: &str,
-) -> crate::play::Word {
+) -> crate::harness::Word {
     (status, reason.to_owned())
 }
 
 #[tokio::test]
-async fn a_plain_text_stream_becomes_encrypted_with_one_start_and_at_most_four_looks() {
-    let play = play_with(Snapshot::default()).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    let words = play.until_it_says("orders", "Encrypted").await;
+async fn encryption_takes_one_start_and_at_most_four_describes() {
+    let harness = harness_with(Snapshot::default()).await;
+    harness.apply("orders", &orders(&aws_owned())).await;
+    let words = harness.until_it_says("orders", "Encrypted").await;
     assert_eq!(
         words,
         [word(Some(Enabling), "Enabling"), word(Some(Enabled), "Settling"), word(Some(Enabled), "Encrypted")]
     );
-    assert_eq!(play.calls(START, "orders"), 1);
-    assert!(play.calls(DESCRIBE, "orders") <= 4, "{} looks", play.calls(DESCRIBE, "orders"));
+    assert_eq!(harness.calls(START, "orders"), 1);
+    assert!(
+        harness.calls(DESCRIBE, "orders") <= 4,
+        "{} Describe requests",
+        harness.calls(DESCRIBE, "orders")
+    );
 
-    let status = play.status("orders").await;
+    let status = harness.status("orders").await;
     assert_eq!(status.observed_generation, Some(1));
-    assert_eq!(status.key_in_force.expect("a key").kind, KeyType::AwsOwned);
+    assert_eq!(status.active_key.expect("a key").kind, KeyType::AwsOwned);
     assert_eq!(status.calls.expect("the budget").used, 1);
-    assert_eq!(status.plain_text_since, None);
-    let events = play.events("orders").await;
+    assert_eq!(status.plaintext_since_time, None);
+    let events = harness.events("orders").await;
     assert!(events.contains("Enabling") && events.contains("Encrypted"), "{events:?}");
 }
 
 #[tokio::test]
-async fn a_stream_that_is_already_right_costs_one_look_and_no_call() {
-    let play = play_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!((play.calls(START, "orders"), play.calls(DESCRIBE, "orders")), (0, 1));
+async fn encrypted_stream_costs_one_describe_and_no_call() {
+    let harness = harness_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
+    harness.apply("orders", &orders(&aws_owned())).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    assert_eq!((harness.calls(START, "orders"), harness.calls(DESCRIBE, "orders")), (0, 1));
 }
 
 #[tokio::test]
-async fn at_rest_a_look_costs_no_write_but_of_its_time_each_hour() {
-    let play = play_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Encrypted").await;
-    let before = play.status("orders").await;
-    let ledger_before = play.ledger(&firehose("orders")).await.expect("the ledger").metadata.resource_version;
-    let looks_before = play.calls(DESCRIBE, "orders");
-    play.let_pass("orders", SignedDuration::from_hours(10)).await;
-    let looks = play.calls(DESCRIBE, "orders") - looks_before;
-    // Ten minutes, up to a tenth more or less for each resource.
-    assert!((54..=67).contains(&looks), "{looks} looks in 10 hours");
-    let after = play.status("orders").await;
-    // Once an hour it tells when AWS last answered, and nothing else.
+async fn steady_state_writes_only_describe_time_each_hour() {
+    let harness = harness_with(Snapshot::enabled(StreamKey::AwsOwned)).await;
+    harness.apply("orders", &orders(&aws_owned())).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    let before = harness.status("orders").await;
+    let ledger_before =
+        harness.ledger(&firehose("orders")).await.expect("the ledger").metadata.resource_version;
+    let looks_before = harness.calls(DESCRIBE, "orders");
+    harness.let_pass("orders", SignedDuration::from_hours(10)).await;
+    let looks = harness.calls(DESCRIBE, "orders") - looks_before;
+    // Every ten minutes, with a jitter of 10% for each resource.
+    assert!((54..=67).contains(&looks), "{looks} Describe requests in 10 hours");
+    let after = harness.status("orders").await;
+    // Only the time of AWS's last response changes, once an hour.
     assert_ne!(after.last_describe_time, before.last_describe_time);
     assert_eq!(
         StreamEncryptionStatus { last_describe_time: before.last_describe_time.clone(), ..after },
         before
     );
     assert_eq!(
-        play.ledger(&firehose("orders")).await.expect("the ledger").metadata.resource_version,
+        harness.ledger(&firehose("orders")).await.expect("the ledger").metadata.resource_version,
         ledger_before
     );
 }
 
 #[tokio::test]
-async fn encrypted_is_said_only_after_the_settle_time() {
-    let play = play_with(Snapshot::default()).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Settling").await;
-    let status = play.status("orders").await;
+async fn encrypted_is_reported_only_after_settle_time() {
+    let harness = harness_with(Snapshot::default()).await;
+    harness.apply("orders", &orders(&aws_owned())).await;
+    harness.until_it_says("orders", "Settling").await;
+    let status = harness.status("orders").await;
     assert_eq!(
         truth(&status, ConditionType::Encrypted),
         "False",
-        "AWS says ENABLED, and records may still be in plain text"
+        "AWS reports ENABLED, and records may still be in plaintext"
     );
-    let enabled_at = play.aws.now();
-    play.until_it_says("orders", "Encrypted").await;
-    assert!(play.aws.now().duration_since(enabled_at) >= SignedDuration::from_secs(5));
-    let status = play.status("orders").await;
+    let enabled_at = harness.aws.now();
+    harness.until_it_says("orders", "Encrypted").await;
+    assert!(harness.aws.now().duration_since(enabled_at) >= SignedDuration::from_secs(5));
+    let status = harness.status("orders").await;
     assert_eq!(truth(&status, ConditionType::Encrypted), "True");
-    assert!(status.encrypted_since.expect("a time").0 >= enabled_at + SignedDuration::from_secs(5));
+    assert!(status.encrypted_since_time.expect("a time").0 >= enabled_at + SignedDuration::from_secs(5));
 }
 
 #[tokio::test]
-async fn while_a_stream_is_being_enabled_its_records_are_said_to_be_in_plain_text() {
-    let play = play_with(Snapshot::default()).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Enabling").await;
-    let status = play.status("orders").await;
-    assert_eq!(status.key_in_force, None);
-    assert!(status.plain_text_since.is_some());
+async fn enabling_stream_is_reported_as_plaintext() {
+    let harness = harness_with(Snapshot::default()).await;
+    harness.apply("orders", &orders(&aws_owned())).await;
+    harness.until_it_says("orders", "Enabling").await;
+    let status = harness.status("orders").await;
+    assert_eq!(status.active_key, None);
+    assert!(status.plaintext_since_time.is_some());
     assert_eq!(truth(&status, ConditionType::Encrypted), "False");
-    assert!(message(&status).contains("still in plain text"), "{}", message(&status));
+    assert!(message(&status).contains("still in plaintext"), "{}", message(&status));
 }
 
 #[tokio::test]
-async fn a_stream_that_comes_without_any_encryption_block_is_in_plain_text() {
-    let play = Play::start(Settings::default()).await;
+async fn missing_encryption_block_means_plaintext() {
+    let harness = Harness::start(Settings::default()).await;
     let bare =
         PlantedStream { never_encrypted_shows: NeverEncryptedShows::NoBlock, ..PlantedStream::default() };
-    play.aws.world().plant_stream(bare);
-    play.apply("orders", &json!({"stream": {"service": "Firehose", "name": "orders"}})).await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 1);
+    harness.aws.world().plant_stream(bare);
+    harness.apply("orders", &json!({"stream": {"service": "Firehose", "name": "orders"}})).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    assert_eq!(harness.calls(START, "orders"), 1);
 }
 
 #[tokio::test]
-async fn a_failed_first_enable_leaves_plain_text_and_backs_off() {
-    let play = play_with(Snapshot::default()).await;
-    let key = plant_denied_key(&play);
-    play.apply("orders", &orders(&cmk(&key))).await;
-    let words = play.until_it_says("orders", "EnablingFailed").await;
+async fn failed_first_enable_leaves_plaintext_and_backs_off() {
+    let harness = harness_with(Snapshot::default()).await;
+    let key = plant_denied_key(&harness);
+    harness.apply("orders", &orders(&cmk(&key))).await;
+    let words = harness.until_it_says("orders", "EnablingFailed").await;
     assert_eq!(words, [word(Some(Enabling), "Enabling"), word(Some(EnablingFailed), "EnablingFailed")]);
-    let status = play.status("orders").await;
-    assert_eq!(status.key_in_force, None);
-    assert!(status.plain_text_since.is_some());
+    let status = harness.status("orders").await;
+    assert_eq!(status.active_key, None);
+    assert!(status.plaintext_since_time.is_some());
     assert_eq!(truth(&status, ConditionType::Encrypted), "False");
     assert_eq!(
         truth(&status, ConditionType::Reconciling),
         "True",
-        "a mended policy helps, so it is not stalled"
+        "a fixed key policy resolves it, so it is not stalled"
     );
     let failure = status.failure.expect("a failure");
     assert_eq!((failure.kind.as_str(), failure.attempts), ("KMS_ACCESS_DENIED", 1));
     let next = status.next_attempt_time.expect("a next attempt").0;
-    assert!(next.duration_since(play.aws.now()) <= SignedDuration::from_mins(5));
+    assert!(next.duration_since(harness.aws.now()) <= SignedDuration::from_mins(5));
 
-    // Doubling from 5 minutes to 6 hours makes ten attempts in a day, and the budget is never near its end.
-    play.let_pass("orders", SignedDuration::from_hours(24)).await;
-    assert_eq!(play.calls(START, "orders"), 10);
+    // A backoff that doubles from 5 minutes to 6 hours makes ten attempts in a day, far below the budget.
+    harness.let_pass("orders", SignedDuration::from_hours(24)).await;
+    assert_eq!(harness.calls(START, "orders"), 10);
 }
 
 #[tokio::test]
-async fn a_stream_fed_by_kinesis_is_refused_without_any_call() {
-    let play = Play::start(Settings::default()).await;
-    play.aws
+async fn stream_with_kinesis_source_is_stalled_without_a_call() {
+    let harness = Harness::start(Settings::default()).await;
+    harness
+        .aws
         .world()
         .plant_stream(PlantedStream { source: Source::KinesisStreamAsSource, ..PlantedStream::default() });
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "SourceNotDirectPut").await;
-    play.let_pass("orders", SignedDuration::from_hours(2)).await;
-    let status = play.status("orders").await;
+    harness.apply("orders", &orders(&aws_owned())).await;
+    harness.until_it_says("orders", "SourceNotDirectPut").await;
+    harness.let_pass("orders", SignedDuration::from_hours(2)).await;
+    let status = harness.status("orders").await;
     assert_eq!(truth(&status, ConditionType::Stalled), "True");
-    assert_eq!(play.calls(START, "orders"), 0);
+    assert_eq!(harness.calls(START, "orders"), 0);
 }
 
 #[tokio::test]
-async fn one_stream_has_one_owner_and_the_other_makes_no_call() {
-    let play = play_with(Snapshot::default()).await;
-    play.apply("first", &orders(&aws_owned())).await;
-    play.until_it_says("first", "Encrypted").await;
-    let key = play.plant_key();
-    play.apply("second", &orders(&cmk(&key))).await;
-    play.until_it_says("second", "StreamOwnedByAnother").await;
-    play.let_pass("second", SignedDuration::from_hours(1)).await;
-    assert_eq!(play.calls(START, "orders"), 1);
-    let status = play.status("second").await;
-    assert_eq!((status.calls, status.key_in_force), (None, None), "nothing of the owner's is told");
+async fn second_resource_of_a_stream_makes_no_call() {
+    let harness = harness_with(Snapshot::default()).await;
+    harness.apply("first", &orders(&aws_owned())).await;
+    harness.until_it_says("first", "Encrypted").await;
+    let key = harness.plant_key();
+    harness.apply("second", &orders(&cmk(&key))).await;
+    harness.until_it_says("second", "StreamAlreadyManaged").await;
+    harness.let_pass("second", SignedDuration::from_hours(1)).await;
+    assert_eq!(harness.calls(START, "orders"), 1);
+    let status = harness.status("second").await;
+    assert_eq!((status.calls, status.active_key), (None, None), "no state of the owner is reported");
 
-    play.kubectl(&["delete", "strenc", "first"]).await;
-    play.until_it_says("second", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 2);
+    harness.kubectl(&["delete", "strenc", "first"]).await;
+    harness.until_it_says("second", "Encrypted").await;
+    assert_eq!(harness.calls(START, "orders"), 2);
     assert_eq!(
-        play.status("second").await.calls.expect("the budget").used,
+        harness.status("second").await.calls.expect("the budget").used,
         2,
         "the owner's calls are inherited"
     );
 }
 
 #[tokio::test]
-async fn a_failure_that_was_there_before_us_is_not_guessed_at() {
-    let play = play_with(Snapshot::default()).await;
-    let key = play.plant_key();
+async fn preexisting_failure_reports_active_key_unknown() {
+    let harness = harness_with(Snapshot::default()).await;
+    let key = harness.plant_key();
     let state = Snapshot::enabling_failed(
         StreamKey::arn(&key),
         Some(StreamKey::AwsOwned),
         FailureType::KmsAccessDenied,
     );
-    play.aws.world().plant_stream(PlantedStream { state, ..PlantedStream::default() });
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    play.until_it_says("orders", "KeyInForceUnknown").await;
-    let status = play.status("orders").await;
+    harness.aws.world().plant_stream(PlantedStream { state, ..PlantedStream::default() });
+    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    harness.until_it_says("orders", "ActiveKeyUnknown").await;
+    let status = harness.status("orders").await;
     assert_eq!(truth(&status, ConditionType::Encrypted), "Unknown");
     assert_eq!(status.encryption_status, Some(EnablingFailed));
-    play.apply("orders", &orders(&cmk(&key))).await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 1);
+    harness.apply("orders", &orders(&cmk(&key))).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    assert_eq!(harness.calls(START, "orders"), 1);
 }
 
 #[tokio::test]
-async fn a_stream_made_again_under_its_name_keeps_its_calls_and_loses_its_key() {
-    let play = play_with(Snapshot::default()).await;
-    play.apply("orders", &orders(&aws_owned())).await;
-    play.until_it_says("orders", "Encrypted").await;
-    let again = PlantedStream { created: Some(play.aws.now()), ..PlantedStream::default() };
-    play.aws.world().plant_stream(again);
-    play.until_it_says("orders", "Enabling").await;
-    let status = play.status("orders").await;
-    assert_eq!((status.key_in_force, status.calls.expect("the budget").used), (None, 2));
-    assert!(!play.events("orders").await.contains("DriftCorrected"), "a new stream is no drift");
+async fn recreated_stream_keeps_call_count_but_not_active_key() {
+    let harness = harness_with(Snapshot::default()).await;
+    harness.apply("orders", &orders(&aws_owned())).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    let again = PlantedStream { created: Some(harness.aws.now()), ..PlantedStream::default() };
+    harness.aws.world().plant_stream(again);
+    harness.until_it_says("orders", "Enabling").await;
+    let status = harness.status("orders").await;
+    assert_eq!((status.active_key, status.calls.expect("the budget").used), (None, 2));
+    assert!(!harness.events("orders").await.contains("DriftCorrected"), "a new stream is no drift");
 }
 
 #[tokio::test]
-async fn a_record_proves_that_records_are_encrypted_where_that_is_asked_for() {
-    let play = play_with(Snapshot::default()).await;
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "verify": {"putRecord": true}}))
+async fn test_record_verifies_encryption_if_requested() {
+    let harness = harness_with(Snapshot::default()).await;
+    harness
+        .apply("orders", &json!({"stream": {"arn": firehose("orders")}, "verification": "PutRecord"}))
         .await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert!(play.calls("PutRecord", "orders") >= 1);
-    assert!(play.status("orders").await.verified_time.is_some());
-    let records = play.calls("PutRecord", "orders");
-    play.let_pass("orders", SignedDuration::from_hours(5)).await;
-    assert_eq!(play.calls("PutRecord", "orders"), records, "one proof for each change");
+    harness.until_it_says("orders", "Encrypted").await;
+    assert!(harness.calls("PutRecord", "orders") >= 1);
+    assert!(harness.status("orders").await.verified_time.is_some());
+    let records = harness.calls("PutRecord", "orders");
+    harness.let_pass("orders", SignedDuration::from_hours(5)).await;
+    assert_eq!(harness.calls("PutRecord", "orders"), records, "one verification for each change");
 }
 
-/// Encryption was on and is off.
+/// A stream whose encryption was enabled and is disabled now.
 fn stopped() -> Snapshot {
     Snapshot { encryption: Shown::Disabled, ..Snapshot::default() }
 }

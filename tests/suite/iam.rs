@@ -1,26 +1,25 @@
-//! `config/iam` holds what the program prints, that is what the code needs, and the pages show it.
+//! `config/iam` matches the output of the CLI, contains the actions that the code needs, and is shown on the
+//! pages.
 //!
-//! `UPDATE_IAM=1 cargo test --test suite iam` writes the files anew.
+//! `UPDATE_IAM=1 cargo test --test suite iam` regenerates the files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use stream_encryption_operator::model::fault::Operation;
+use stream_encryption_operator::model::aws_error::Operation;
 use stream_encryption_operator::model::principal::SESSION_TAGS;
 
-use crate::readme::commands;
-
 const PAGE: &str = include_str!("../../docs/iam.md");
-const README: &str = include_str!("../../README.md");
 
 const FIREHOSE: &str = "--stream arn:aws:firehose:eu-west-1:111122223333:deliverystream/*";
 const KINESIS: &str = "--stream arn:aws:kinesis:eu-west-1:111122223333:stream/*";
 const KEYS: &str = "--key arn:aws:kms:eu-west-1:111122223333:key/*";
 const KEY: &str = "--key arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
-/// Each file, with the flags of `iam` that print it. The operator's account is 111122223333, and a spoke's 444455556666.
+/// Each file, with the flags of `iam` that print it. The operator's account is 111122223333, and that of a
+/// spoke is 444455556666.
 fn all() -> Vec<(&'static str, String)> {
     let policy = |about: &[&str]| format!("policy {}", about.join(" "));
     let spoke = |about: String| about.replace("111122223333", "444455556666");
@@ -65,7 +64,7 @@ fn printed(flags: &str) -> String {
 }
 
 #[test]
-fn the_files_in_config_iam_are_what_the_program_prints() {
+fn files_in_config_iam_match_cli_output() {
     let update = std::env::var("UPDATE_IAM").is_ok_and(|value| value == "1");
     for (file, flags) in all() {
         let path = directory().join(file);
@@ -76,24 +75,21 @@ fn the_files_in_config_iam_are_what_the_program_prints() {
         let kept = fs::read_to_string(&path).unwrap_or_default();
         assert!(
             kept == made,
-            "config/iam/{file} is not what `iam {flags}` prints: UPDATE_IAM=1 cargo test --test suite iam"
+            "config/iam/{file} does not match the output of `iam {flags}`; run: UPDATE_IAM=1 cargo test --test suite iam"
         );
     }
 }
 
 #[test]
-fn config_iam_holds_no_file_that_the_program_does_not_print_and_the_page_tells_of_each() {
+fn every_file_in_config_iam_is_generated_and_documented() {
     for entry in fs::read_dir(directory()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(
-            all().iter().any(|(file, _)| *file == name),
-            "config/iam/{name} is made by nothing: delete it"
-        );
+        assert!(all().iter().any(|(file, _)| *file == name), "config/iam/{name} is not generated: delete it");
         assert!(PAGE.contains(&format!("](../config/iam/{name})")), "docs/iam.md does not link {name}");
     }
 }
 
-/// The statements of a policy, each with its actions and resources.
+/// The statements of a policy file, each with its actions and resources.
 fn statements(name: &str) -> Vec<(Vec<String>, Vec<String>)> {
     let text = fs::read_to_string(directory().join(name)).expect(name);
     let policy: Value = serde_json::from_str(&text).expect(name);
@@ -110,31 +106,34 @@ fn statements(name: &str) -> Vec<(Vec<String>, Vec<String>)> {
     statements.map(|statement| (words(&statement["Action"]), words(&statement["Resource"]))).collect()
 }
 
-/// What no call of the operator needs, but what AWS does for it: a grant for Firehose, a data key for a record.
+/// Actions that no request of the operator needs, but that AWS performs on its behalf: a grant for Firehose,
+/// a data key for a record.
 const ON_ITS_BEHALF: [&str; 3] = ["kms:CreateGrant", "kms:GenerateDataKey", "kms:Decrypt"];
 
 #[test]
-fn the_policies_allow_every_call_of_the_operator_and_no_other() {
+fn policies_allow_exactly_the_required_actions() {
     let policies = ["operator.json", "disable.json", "verify.json"];
     let mut allowed: Vec<String> =
         policies.into_iter().flat_map(statements).flat_map(|(actions, _)| actions).collect();
-    let mut needed: Vec<&str> = Operation::EACH.map(Operation::iam_action).to_vec();
-    // Everybody may ask who they are; which roles may be assumed, only an administrator knows (`hub.json`).
+    let mut needed: Vec<&str> = Operation::ALL.map(Operation::iam_action).to_vec();
+    // Every principal may call GetCallerIdentity. Only an administrator knows which roles may be assumed
+    // (`hub.json`).
     needed.retain(|action| !action.starts_with("sts:"));
     needed.extend(ON_ITS_BEHALF);
     needed.sort_unstable();
     allowed.sort();
-    // A record for Firehose and one for Kinesis take a data key each, under different conditions.
+    // A record for Firehose and one for Kinesis need a data key each, under different conditions.
     allowed.dedup();
     assert_eq!(allowed, needed);
     for action in allowed {
-        assert!(README.contains(&format!("`{action}`")), "the README does not name {action}");
+        assert!(PAGE.contains(&action), "docs/iam.md does not name {action}");
     }
 }
 
-/// The list of Kinesis' actions has two resources for each of the two, and a policy must allow both.
+/// AWS's list of actions for Kinesis names two resources for each of the two actions, and a policy must allow
+/// both.
 #[test]
-fn to_change_the_encryption_of_a_kinesis_stream_is_allowed_on_the_stream_and_on_the_key() {
+fn kinesis_encryption_is_allowed_on_stream_and_key() {
     for (policy, action) in [
         ("operator.json", "kinesis:StartStreamEncryption"),
         ("kinesis.json", "kinesis:StartStreamEncryption"),
@@ -149,7 +148,7 @@ fn to_change_the_encryption_of_a_kinesis_stream_is_allowed_on_the_stream_and_on_
     }
 }
 
-/// Each `sh` block of a page, with the `json` block that follows it at once, if one does.
+/// Each `sh` block of a page, with the `json` block that directly follows it, if any.
 fn shown(page: &'static str) -> Vec<(&'static str, Option<&'static str>)> {
     let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split_once("```").expect("an end"));
     let output = |after: &'static str| after.trim_start().strip_prefix("```json\n")?.split("```").next();
@@ -169,7 +168,7 @@ fn run(command: &str) -> String {
 }
 
 #[test]
-fn every_command_of_the_page_prints_what_the_page_shows() {
+fn iam_page_commands_print_the_documented_output() {
     let shown = shown(PAGE);
     assert!(shown.iter().filter(|(_, output)| output.is_some()).count() >= 2, "{shown:?}");
     for (command, output) in shown {
@@ -181,17 +180,7 @@ fn every_command_of_the_page_prints_what_the_page_shows() {
 }
 
 #[test]
-fn the_command_of_the_readme_prints_a_policy() {
-    let all = commands(README);
-    let own: Vec<&str> =
-        all.into_iter().filter(|command| command.starts_with("stream-encryption-operator iam")).collect();
-    assert_eq!(own.len(), 1);
-    let policy: Value = serde_json::from_str(&run(own[0])).expect("JSON");
-    assert!(policy["Statement"].as_array().is_some_and(|statements| !statements.is_empty()));
-}
-
-#[test]
-fn the_page_names_the_tags_of_a_session() {
+fn iam_page_names_every_session_tag() {
     for tag in SESSION_TAGS {
         assert!(PAGE.contains(tag), "docs/iam.md does not name {tag}");
     }

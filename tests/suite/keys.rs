@@ -1,5 +1,5 @@
-//! The keys of a stream beside the one that is asked for: the one in force, without which records are lost, and the one before
-//! it, which may be retired later than people think.
+//! The keys of a stream other than the desired key: the active key, without which records are lost, and the
+//! previous key, which is required for longer than users may expect.
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -8,25 +8,27 @@ use stream_encryption_operator::api::condition::{ConditionType, find};
 use stream_encryption_operator::api::stream_encryption::StreamEncryptionStatus;
 use stream_encryption_operator::controller::reconcile;
 
-use crate::play::{Play, firehose, kinesis, truth};
+use crate::harness::{Harness, firehose, kinesis, truth};
 
-/// A Firehose stream `orders` and a Kinesis stream `clicks`, both encrypted with a key that somebody chose.
-async fn encrypted() -> (Play, String) {
-    let play = Play::start(Settings { enabling: SignedDuration::from_secs(5), ..Settings::default() }).await;
-    let key = play.plant_key();
+/// A Firehose stream `orders` and a Kinesis stream `clicks`, both encrypted with a key that was set outside
+/// the operator.
+async fn encrypted() -> (Harness, String) {
+    let harness =
+        Harness::start(Settings { enabling: SignedDuration::from_secs(5), ..Settings::default() }).await;
+    let key = harness.plant_key();
     for (service, name) in [(Service::Firehose, "orders"), (Service::Kinesis, "clicks")] {
         let (name, state) = (name.to_owned(), Snapshot::enabled(StreamKey::arn(&key)));
-        play.aws.world().plant_stream(PlantedStream { service, name, state, ..PlantedStream::default() });
+        harness.aws.world().plant_stream(PlantedStream { service, name, state, ..PlantedStream::default() });
     }
-    (play, key)
+    (harness, key)
 }
 
 fn with_key(stream: &str, key: &str) -> Value {
     json!({"stream": {"arn": stream}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key}})
 }
 
-fn set(play: &Play, key: &str, state: KeyState) {
-    play.aws.world().key_mut(key).expect("the key").state = state;
+fn set(harness: &Harness, key: &str, state: KeyState) {
+    harness.aws.world().key_mut(key).expect("the key").state = state;
 }
 
 /// Reason and message of `KeyUsable`.
@@ -36,21 +38,21 @@ fn key_usable(status: &StreamEncryptionStatus) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_key_in_force_that_nobody_asked_for_is_watched_and_its_loss_is_told_within_minutes() {
-    let (play, key) = encrypted().await;
+async fn loss_of_active_key_is_reported_without_a_desired_key() {
+    let (harness, key) = encrypted().await;
     for (name, stream) in [("orders", firehose("orders")), ("clicks", kinesis("clicks"))] {
-        play.apply(name, &json!({"stream": {"arn": stream}})).await;
-        play.until_it_says(name, "Encrypted").await;
-        assert_eq!(truth(&play.status(name).await, ConditionType::KeyUsable), "");
+        harness.apply(name, &json!({"stream": {"arn": stream}})).await;
+        harness.until_it_says(name, "Encrypted").await;
+        assert_eq!(truth(&harness.status(name).await, ConditionType::KeyUsable), "");
     }
     for (state, reason, records) in [
         (KeyState::Disabled, "KeyDisabled", ["discards them after 24 hours", "neither written"]),
         (KeyState::PendingDeletion, "KeyPendingDeletion", ["Cancel its deletion", "Cancel its deletion"]),
     ] {
         for (name, records) in ["orders", "clicks"].into_iter().zip(records) {
-            set(&play, &key, state);
-            play.let_pass(name, SignedDuration::from_mins(12)).await;
-            let status = play.status(name).await;
+            set(&harness, &key, state);
+            harness.let_pass(name, SignedDuration::from_mins(12)).await;
+            let status = harness.status(name).await;
             assert_eq!(truth(&status, ConditionType::KeyUsable), "False", "{name}");
             let (told, message) = key_usable(&status);
             assert_eq!(told, reason);
@@ -58,20 +60,16 @@ async fn a_key_in_force_that_nobody_asked_for_is_watched_and_its_loss_is_told_wi
                 message.contains(&format!("{key} is the active key")) && message.contains(records),
                 "{message}"
             );
-            assert!(play.events(name).await.contains(reason));
+            assert!(harness.events(name).await.contains(reason));
             let ready = find(&status.conditions, ConditionType::Ready).expect("Ready");
             assert_eq!((&*ready.status, &ready.reason), ("False", &told), "{name}");
             assert_eq!(ready.message, message, "the first thing in the column MESSAGE");
             assert!(status.active_key_unusable_since_time.is_some(), "{name}");
-            assert_eq!(
-                truth(&status, ConditionType::Encrypted),
-                "True",
-                "{name}: what is written is encrypted"
-            );
+            assert_eq!(truth(&status, ConditionType::Encrypted), "True", "{name}: new records are encrypted");
 
-            set(&play, &key, KeyState::Enabled);
-            play.let_pass(name, SignedDuration::from_mins(12)).await;
-            let status = play.status(name).await;
+            set(&harness, &key, KeyState::Enabled);
+            harness.let_pass(name, SignedDuration::from_mins(12)).await;
+            let status = harness.status(name).await;
             assert_eq!(truth(&status, ConditionType::KeyUsable), "");
             assert_eq!(truth(&status, ConditionType::Ready), "True");
             assert_eq!(status.active_key_unusable_since_time, None);
@@ -82,55 +80,55 @@ async fn a_key_in_force_that_nobody_asked_for_is_watched_and_its_loss_is_told_wi
 /// What one process remembers of the key, another one does not, and a restart forgets it.
 #[tokio::test]
 async fn lost_key_is_reported_by_each_replica_without_kms() {
-    let (mut play, key) = encrypted().await;
-    play.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    play.until_it_says("orders", "Encrypted").await;
-    set(&play, &key, KeyState::Disabled);
-    play.let_pass("orders", SignedDuration::from_mins(12)).await;
-    let reported = play.status("orders").await;
+    let (mut harness, key) = encrypted().await;
+    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    set(&harness, &key, KeyState::Disabled);
+    harness.let_pass("orders", SignedDuration::from_mins(12)).await;
+    let reported = harness.status("orders").await;
     assert_eq!(key_usable(&reported).0, "KeyDisabled");
 
-    play.aws.world().script(Rule::always(Fault::AccessDenied).on("DescribeKey"));
-    play.restart();
-    play.let_pass("orders", SignedDuration::from_mins(12)).await;
-    let status = play.status("orders").await;
+    harness.aws.world().script(Rule::always(Fault::AccessDenied).on("DescribeKey"));
+    harness.restart();
+    harness.let_pass("orders", SignedDuration::from_mins(12)).await;
+    let status = harness.status("orders").await;
     assert_eq!(status.conditions, reported.conditions, "the new process has nothing else to report");
     assert_eq!(status.active_key_unusable_since_time, reported.active_key_unusable_since_time);
 
-    play.aws.world().clear_faults();
-    set(&play, &key, KeyState::Enabled);
-    play.let_pass("orders", SignedDuration::from_mins(12)).await;
-    let status = play.status("orders").await;
+    harness.aws.world().clear_faults();
+    set(&harness, &key, KeyState::Enabled);
+    harness.let_pass("orders", SignedDuration::from_mins(12)).await;
+    let status = harness.status("orders").await;
     assert_eq!(truth(&status, ConditionType::Ready), "True");
     assert_eq!(status.active_key_unusable_since_time, None);
 
     // A process that remembers the key as disabled, after another one has read that it is enabled.
-    set(&play, &key, KeyState::Disabled);
-    play.let_pass("orders", SignedDuration::from_mins(12)).await;
-    assert_eq!(key_usable(&play.status("orders").await).0, "KeyDisabled");
-    set(&play, &key, KeyState::Enabled);
-    let other = play.replica();
-    let resource = play.resource("orders").await.expect("the resource");
+    set(&harness, &key, KeyState::Disabled);
+    harness.let_pass("orders", SignedDuration::from_mins(12)).await;
+    assert_eq!(key_usable(&harness.status("orders").await).0, "KeyDisabled");
+    set(&harness, &key, KeyState::Enabled);
+    let other = harness.replica();
+    let resource = harness.resource("orders").await.expect("the resource");
     Box::pin(reconcile(&other, &resource)).await.expect("Kubernetes can be asked");
-    assert_eq!(truth(&play.status("orders").await, ConditionType::Ready), "True");
-    play.aws.world().script(Rule::always(Fault::AccessDenied).on("DescribeKey"));
-    play.let_pass("orders", SignedDuration::from_mins(12)).await;
-    assert_eq!(truth(&play.status("orders").await, ConditionType::Ready), "True");
+    assert_eq!(truth(&harness.status("orders").await, ConditionType::Ready), "True");
+    harness.aws.world().script(Rule::always(Fault::AccessDenied).on("DescribeKey"));
+    harness.let_pass("orders", SignedDuration::from_mins(12)).await;
+    assert_eq!(truth(&harness.status("orders").await, ConditionType::Ready), "True");
 }
 
 /// The key that is asked for works; the stream is not changed to it, and loses records with the one that it has.
 #[tokio::test]
-async fn where_drift_is_only_told_the_key_in_force_is_watched_and_not_the_one_asked_for_alone() {
-    let (play, old) = encrypted().await;
-    let new = play.plant_key();
+async fn observe_mode_checks_active_key_besides_desired_key() {
+    let (harness, old) = encrypted().await;
+    let new = harness.plant_key();
     let mut spec = with_key(&firehose("orders"), &new);
-    spec["drift"] = json!("Report");
-    play.apply("orders", &spec).await;
-    play.until_it_says("orders", "Drifted").await;
-    assert_eq!(truth(&play.status("orders").await, ConditionType::KeyUsable), "True");
-    set(&play, &old, KeyState::Disabled);
-    play.let_pass("orders", SignedDuration::from_mins(12)).await;
-    let (reason, message) = key_usable(&play.status("orders").await);
+    spec["mode"] = json!("Observe");
+    harness.apply("orders", &spec).await;
+    harness.until_it_says("orders", "Drifted").await;
+    assert_eq!(truth(&harness.status("orders").await, ConditionType::KeyUsable), "True");
+    set(&harness, &old, KeyState::Disabled);
+    harness.let_pass("orders", SignedDuration::from_mins(12)).await;
+    let (reason, message) = key_usable(&harness.status("orders").await);
     assert_eq!(reason, "KeyDisabled");
     assert!(
         message.starts_with(&format!(
@@ -138,48 +136,46 @@ async fn where_drift_is_only_told_the_key_in_force_is_watched_and_not_the_one_as
         )),
         "{message}"
     );
-    let status = play.status("orders").await;
+    let status = harness.status("orders").await;
     let ready = find(&status.conditions, ConditionType::Ready).expect("Ready");
     assert!(ready.reason == "Drifted" && ready.message.starts_with(&message), "{}", ready.message);
 }
 
 #[tokio::test]
-async fn after_a_re_key_it_is_told_until_when_the_old_key_is_needed() {
-    let (play, old) = encrypted().await;
+async fn re_key_reports_until_when_previous_key_is_required() {
+    let (harness, old) = encrypted().await;
     for (name, stream) in [("orders", firehose("orders")), ("clicks", kinesis("clicks"))] {
-        play.apply(name, &with_key(&stream, &old)).await;
-        play.until_it_says(name, "Encrypted").await;
-        assert_eq!(play.status(name).await.previous_key, None);
-        let new = play.plant_key();
-        play.apply(name, &with_key(&stream, &new)).await;
-        play.until_it_says(name, "Encrypted").await;
-        let now = play.aws.now();
-        let previous = play.status(name).await.previous_key.expect("the old key");
+        harness.apply(name, &with_key(&stream, &old)).await;
+        harness.until_it_says(name, "Encrypted").await;
+        assert_eq!(harness.status(name).await.previous_key, None);
+        let new = harness.plant_key();
+        harness.apply(name, &with_key(&stream, &new)).await;
+        harness.until_it_says(name, "Encrypted").await;
+        let now = harness.aws.now();
+        let previous = harness.status(name).await.previous_key.expect("the old key");
         assert_eq!(previous.arn, old);
-        let left = previous.needed_until.0.duration_since(now);
+        let left = previous.required_until_time.0.duration_since(now);
         let day = SignedDuration::from_hours(24);
         assert!(
             left > day - SignedDuration::from_mins(2) && left <= day + SignedDuration::from_secs(6),
             "{left:#}"
         );
-        // It is neither forgotten nor put off.
-        play.let_pass(name, SignedDuration::from_hours(30)).await;
-        assert_eq!(play.status(name).await.previous_key, Some(previous));
+        // The previous key stays in the status, with the same time.
+        harness.let_pass(name, SignedDuration::from_hours(30)).await;
+        assert_eq!(harness.status(name).await.previous_key, Some(previous));
     }
 }
 
 #[tokio::test]
-async fn before_the_first_customers_key_the_status_names_who_else_needs_rights_on_it() {
-    let play = Play::start(Settings { enabling: SignedDuration::from_secs(60), ..Settings::default() }).await;
-    play.aws.world().plant_stream(PlantedStream::default());
-    let key = play.plant_key();
-    play.apply("orders", &with_key(&firehose("orders"), &key)).await;
-    play.until_it_says("orders", "Enabling").await;
-    let status = play.status("orders").await;
-    assert!(status.plain_text_since.is_some(), "the key is not in force yet");
+async fn first_customer_key_lists_producer_permissions() {
+    let harness =
+        Harness::start(Settings { enabling: SignedDuration::from_secs(60), ..Settings::default() }).await;
+    harness.aws.world().plant_stream(PlantedStream::default());
+    let key = harness.plant_key();
+    harness.apply("orders", &with_key(&firehose("orders"), &key)).await;
+    harness.until_it_says("orders", "Enabling").await;
+    let status = harness.status("orders").await;
+    assert!(status.plaintext_since_time.is_some(), "the key is not active yet");
     let (_, message) = key_usable(&status);
-    assert!(
-        message.contains("kms:GenerateDataKey and kms:Decrypt") && message.contains("2027-02-28"),
-        "{message}"
-    );
+    assert!(message.contains("producers need kms:GenerateDataKey and kms:Decrypt"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Kinesis data streams: the same promises, for a service that has no word for enabling or for a failure.
+//! Kinesis data streams: the same behaviour, for a service that reports neither ENABLING nor a failure.
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -12,16 +12,16 @@ use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
 };
 use stream_encryption_operator::api::stream_encryption::KeyType;
 
-use crate::play::{Play, kinesis, truth};
+use crate::harness::{Harness, kinesis, truth};
 
 const DESCRIBE: &str = "DescribeStreamSummary";
 const START: &str = "StartStreamEncryption";
 const STOP: &str = "StopStreamEncryption";
 
-async fn play_in(settings: Settings, state: Snapshot) -> Play {
-    let play = Play::start(settings).await;
-    play.aws.world().plant_stream(clicks(state));
-    play
+async fn play_in(settings: Settings, state: Snapshot) -> Harness {
+    let harness = Harness::start(settings).await;
+    harness.aws.world().plant_stream(clicks(state));
+    harness
 }
 
 fn clicks(state: Snapshot) -> PlantedStream {
@@ -41,70 +41,73 @@ fn cmk(arn: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_plain_text_stream_becomes_encrypted_with_one_start_and_at_most_four_looks() {
+async fn encryption_takes_one_start_and_at_most_four_describes() {
     for shows in [ShownWhileUpdating::New, ShownWhileUpdating::Old] {
-        let play =
+        let harness =
             play_in(Settings { while_updating: shows, ..Settings::default() }, Snapshot::default()).await;
-        play.apply("clicks", &spec(&aws_owned())).await;
-        let words = play.until_it_says("clicks", "Encrypted").await;
+        harness.apply("clicks", &spec(&aws_owned())).await;
+        let words = harness.until_it_says("clicks", "Encrypted").await;
         let statuses: Vec<_> = words.iter().map(|(status, reason)| (*status, reason.as_str())).collect();
         assert_eq!(
             statuses,
             [(Some(Enabling), "Enabling"), (Some(Enabled), "Settling"), (Some(Enabled), "Encrypted")],
             "{shows:?}"
         );
-        assert_eq!(play.calls(START, "clicks"), 1);
-        assert!(play.calls(DESCRIBE, "clicks") <= 4);
-        assert_eq!(play.status("clicks").await.key_in_force.expect("a key").kind, KeyType::AwsOwned);
+        assert_eq!(harness.calls(START, "clicks"), 1);
+        assert!(harness.calls(DESCRIBE, "clicks") <= 4);
+        assert_eq!(harness.status("clicks").await.active_key.expect("a key").kind, KeyType::AwsOwned);
     }
 }
 
 #[tokio::test]
-async fn a_stream_that_is_already_right_costs_one_look_and_no_call_whichever_name_kinesis_echoes() {
+async fn encrypted_stream_costs_one_describe_for_every_key_id_form() {
     for echo in [KeyIdEcho::AsGiven, KeyIdEcho::KeyArn, KeyIdEcho::Alias] {
-        let play = Play::start(Settings { kinesis_key_id: echo, ..Settings::default() }).await;
-        let key = play.plant_key();
-        play.aws.world().plant_alias("alias/clicks", &key);
+        let harness = Harness::start(Settings { kinesis_key_id: echo, ..Settings::default() }).await;
+        let key = harness.plant_key();
+        harness.aws.world().plant_alias("alias/clicks", &key);
         let given = key.rsplit('/').next().expect("an id").to_owned();
-        play.aws.world().plant_stream(clicks(Snapshot::enabled(StreamKey::Kms { arn: key.clone(), given })));
-        play.apply("clicks", &spec(&cmk(&key))).await;
-        play.until_it_says("clicks", "Encrypted").await;
-        assert_eq!((play.calls(START, "clicks"), play.calls(DESCRIBE, "clicks")), (0, 1), "{echo:?}");
-        assert_eq!(play.status("clicks").await.key_in_force.expect("a key").arn, Some(key), "{echo:?}");
+        harness
+            .aws
+            .world()
+            .plant_stream(clicks(Snapshot::enabled(StreamKey::Kms { arn: key.clone(), given })));
+        harness.apply("clicks", &spec(&cmk(&key))).await;
+        harness.until_it_says("clicks", "Encrypted").await;
+        assert_eq!((harness.calls(START, "clicks"), harness.calls(DESCRIBE, "clicks")), (0, 1), "{echo:?}");
+        assert_eq!(harness.status("clicks").await.active_key.expect("a key").arn, Some(key), "{echo:?}");
     }
 }
 
 #[tokio::test]
-async fn the_aws_owned_key_is_known_by_its_alias_and_by_its_arn() {
+async fn aws_owned_key_is_recognized_by_alias_and_arn() {
     for echo in [KeyIdEcho::AsGiven, KeyIdEcho::KeyArn, KeyIdEcho::Alias] {
-        let play =
+        let harness =
             play_in(Settings { kinesis_key_id: echo, ..Settings::default() }, Snapshot::default()).await;
-        play.apply("clicks", &spec(&aws_owned())).await;
-        play.until_it_says("clicks", "Encrypted").await;
-        play.let_pass("clicks", SignedDuration::from_hours(3)).await;
-        assert_eq!(play.calls(START, "clicks"), 1, "{echo:?}");
+        harness.apply("clicks", &spec(&aws_owned())).await;
+        harness.until_it_says("clicks", "Encrypted").await;
+        harness.let_pass("clicks", SignedDuration::from_hours(3)).await;
+        assert_eq!(harness.calls(START, "clicks"), 1, "{echo:?}");
     }
 }
 
 #[tokio::test]
-async fn a_re_key_names_the_old_key_until_the_new_one_is_in_force() {
-    let play = play_in(Settings::default(), Snapshot::default()).await;
-    let (old, new) = (play.plant_key(), play.plant_key());
-    play.apply("clicks", &spec(&cmk(&old))).await;
-    play.until_it_says("clicks", "Encrypted").await;
-    play.apply("clicks", &spec(&cmk(&new))).await;
-    play.until_it_says("clicks", "Enabling").await;
-    assert_eq!(play.status("clicks").await.key_in_force.expect("a key").arn, Some(old));
-    play.until_it_says("clicks", "Encrypted").await;
-    assert_eq!(play.status("clicks").await.key_in_force.expect("a key").arn, Some(new));
-    assert_eq!(play.calls(START, "clicks"), 2);
+async fn old_key_stays_active_until_re_key_completes() {
+    let harness = play_in(Settings::default(), Snapshot::default()).await;
+    let (old, new) = (harness.plant_key(), harness.plant_key());
+    harness.apply("clicks", &spec(&cmk(&old))).await;
+    harness.until_it_says("clicks", "Encrypted").await;
+    harness.apply("clicks", &spec(&cmk(&new))).await;
+    harness.until_it_says("clicks", "Enabling").await;
+    assert_eq!(harness.status("clicks").await.active_key.expect("a key").arn, Some(old));
+    harness.until_it_says("clicks", "Encrypted").await;
+    assert_eq!(harness.status("clicks").await.active_key.expect("a key").arn, Some(new));
+    assert_eq!(harness.calls(START, "clicks"), 2);
 }
 
 #[tokio::test]
-async fn a_start_that_kms_refuses_reads_as_enabling_failed() {
-    let play = play_in(Settings::default(), Snapshot::default()).await;
-    let key = play.plant_key();
-    play.aws.world().script(
+async fn start_refused_by_kms_is_reported_as_enabling_failed() {
+    let harness = play_in(Settings::default(), Snapshot::default()).await;
+    let key = harness.plant_key();
+    harness.aws.world().script(
         Rule::always(Fault::Refuse {
             code: "KMSAccessDeniedException".into(),
             message: "no".into(),
@@ -112,71 +115,77 @@ async fn a_start_that_kms_refuses_reads_as_enabling_failed() {
         })
         .on(START),
     );
-    play.apply("clicks", &spec(&cmk(&key))).await;
-    play.until_it_says("clicks", "KeyRefused").await;
-    let status = play.status("clicks").await;
-    assert_eq!((status.encryption_status, status.key_in_force.clone()), (Some(EnablingFailed), None));
+    harness.apply("clicks", &spec(&cmk(&key))).await;
+    harness.until_it_says("clicks", "KeyAccessDenied").await;
+    let status = harness.status("clicks").await;
+    assert_eq!((status.encryption_status, status.active_key.clone()), (Some(EnablingFailed), None));
     assert_eq!(status.failure.expect("a failure").kind, "KMSAccessDeniedException");
 }
 
 #[tokio::test]
-async fn a_re_key_that_ends_with_the_old_key_reads_as_enabling_failed() {
-    let play = play_in(Settings::default(), Snapshot::default()).await;
-    let (old, new) = (play.plant_key(), play.plant_key());
-    play.apply("clicks", &spec(&cmk(&old))).await;
-    play.until_it_says("clicks", "Encrypted").await;
-    play.aws.world().script(Rule::once(Fault::FailsLater { failure: FailureType::UnknownError }).on(START));
-    play.apply("clicks", &spec(&cmk(&new))).await;
-    play.until_it_says("clicks", "EnablingFailed").await;
-    let status = play.status("clicks").await;
+async fn re_key_ending_with_old_key_is_reported_as_enabling_failed() {
+    let harness = play_in(Settings::default(), Snapshot::default()).await;
+    let (old, new) = (harness.plant_key(), harness.plant_key());
+    harness.apply("clicks", &spec(&cmk(&old))).await;
+    harness.until_it_says("clicks", "Encrypted").await;
+    harness
+        .aws
+        .world()
+        .script(Rule::once(Fault::FailsLater { failure: FailureType::UnknownError }).on(START));
+    harness.apply("clicks", &spec(&cmk(&new))).await;
+    harness.until_it_says("clicks", "EnablingFailed").await;
+    let status = harness.status("clicks").await;
     assert_eq!(status.encryption_status, Some(EnablingFailed));
-    assert_eq!(status.key_in_force.clone().expect("a key").arn, Some(old));
+    assert_eq!(status.active_key.clone().expect("a key").arn, Some(old));
     assert_eq!(truth(&status, ConditionType::Encrypted), "True");
-    play.until_it_says("clicks", "Encrypted").await;
-    assert_eq!(play.calls(START, "clicks"), 3, "the next attempt, after the backoff, succeeds");
+    harness.until_it_says("clicks", "Encrypted").await;
+    assert_eq!(harness.calls(START, "clicks"), 3, "the next attempt, after the backoff, succeeds");
 }
 
 #[tokio::test]
-async fn a_disabled_key_waits_without_a_call() {
-    let play = play_in(Settings::default(), Snapshot::default()).await;
-    let key = play.aws.world().plant_key(PlantedKey { state: KeyState::Disabled, ..PlantedKey::default() });
-    play.apply("clicks", &spec(&cmk(&key))).await;
-    play.until_it_says("clicks", "KeyDisabled").await;
-    play.let_pass("clicks", SignedDuration::from_hours(1)).await;
-    assert_eq!(play.calls(START, "clicks"), 0);
+async fn disabled_key_blocks_calls() {
+    let harness = play_in(Settings::default(), Snapshot::default()).await;
+    let key =
+        harness.aws.world().plant_key(PlantedKey { state: KeyState::Disabled, ..PlantedKey::default() });
+    harness.apply("clicks", &spec(&cmk(&key))).await;
+    harness.until_it_says("clicks", "KeyDisabled").await;
+    harness.let_pass("clicks", SignedDuration::from_hours(1)).await;
+    assert_eq!(harness.calls(START, "clicks"), 0);
 }
 
 #[tokio::test]
-async fn encryption_is_turned_off_where_that_is_asked_for_and_allowed() {
-    let play = play_in(Settings::default(), Snapshot::default()).await;
-    let key = play.plant_key();
-    play.apply("clicks", &spec(&cmk(&key))).await;
-    play.until_it_says("clicks", "Encrypted").await;
-    play.apply("clicks", &json!({"stream": {"arn": kinesis("clicks")}, "encryption": "Disabled"})).await;
-    let words = play.until_it_says("clicks", "EncryptionDisabled").await;
+async fn encryption_is_disabled_if_requested_and_allowed() {
+    let harness = play_in(Settings::default(), Snapshot::default()).await;
+    let key = harness.plant_key();
+    harness.apply("clicks", &spec(&cmk(&key))).await;
+    harness.until_it_says("clicks", "Encrypted").await;
+    harness.apply("clicks", &json!({"stream": {"arn": kinesis("clicks")}, "encryption": "Disabled"})).await;
+    let words = harness.until_it_says("clicks", "EncryptionDisabled").await;
     assert!(words.contains(&(Some(Disabling), "Disabling".to_owned())), "{words:?}");
-    let status = play.status("clicks").await;
-    assert_eq!((status.encryption_status, status.key_in_force), (Some(Disabled), None));
-    assert_eq!(play.calls(STOP, "clicks"), 1);
+    let status = harness.status("clicks").await;
+    assert_eq!((status.encryption_status, status.active_key), (Some(Disabled), None));
+    assert_eq!(harness.calls(STOP, "clicks"), 1);
 }
 
 #[tokio::test]
-async fn a_stream_that_is_being_resharded_is_waited_for() {
+async fn resharding_stream_is_not_called_until_active() {
     let updating = Snapshot { status: simulated_aws::world::StreamStatus::Updating, ..Snapshot::default() };
-    let play = play_in(Settings::default(), updating).await;
-    play.apply("clicks", &spec(&aws_owned())).await;
-    play.until_it_says("clicks", "StreamUpdating").await;
-    play.let_pass("clicks", SignedDuration::from_mins(10)).await;
-    assert_eq!(play.calls(START, "clicks"), 0);
-    play.aws.world().plant_stream(clicks(Snapshot::default()));
-    play.until_it_says("clicks", "Encrypted").await;
-    assert_eq!(play.calls(START, "clicks"), 1);
+    let harness = play_in(Settings::default(), updating).await;
+    harness.apply("clicks", &spec(&aws_owned())).await;
+    harness.until_it_says("clicks", "StreamUpdating").await;
+    harness.let_pass("clicks", SignedDuration::from_mins(10)).await;
+    assert_eq!(harness.calls(START, "clicks"), 0);
+    harness.aws.world().plant_stream(clicks(Snapshot::default()));
+    harness.until_it_says("clicks", "Encrypted").await;
+    assert_eq!(harness.calls(START, "clicks"), 1);
 }
 
 #[tokio::test]
-async fn a_record_proves_that_records_are_encrypted_where_that_is_asked_for() {
-    let play = play_in(Settings::default(), Snapshot::default()).await;
-    play.apply("clicks", &json!({"stream": {"arn": kinesis("clicks")}, "verify": {"putRecord": true}})).await;
-    play.until_it_says("clicks", "Encrypted").await;
-    assert!(play.status("clicks").await.verified_time.is_some());
+async fn test_record_verifies_encryption_if_requested() {
+    let harness = play_in(Settings::default(), Snapshot::default()).await;
+    harness
+        .apply("clicks", &json!({"stream": {"arn": kinesis("clicks")}, "verification": "PutRecord"}))
+        .await;
+    harness.until_it_says("clicks", "Encrypted").await;
+    assert!(harness.status("clicks").await.verified_time.is_some());
 }

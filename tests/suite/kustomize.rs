@@ -1,4 +1,4 @@
-//! kustomize renames a key and the references to it together, with the configuration that `config/kustomize` has for it.
+//! kustomize renames a key and the references to it together, with the configuration in `config/kustomize`.
 
 use std::fs;
 use std::path::Path;
@@ -11,12 +11,13 @@ use crate::readme::blocks;
 const PAGE: &str = include_str!("../../docs/gitops.md");
 const CONFIGURATION: &str = include_str!("../../config/kustomize/key-references.yaml");
 
-/// The kustomization of the page: the third YAML there.
+/// The page's kustomization: its third YAML block.
 fn kustomization() -> &'static str {
     blocks(PAGE, "yaml")[2]
 }
 
-/// The objects that `kubectl kustomize` makes of this kustomization, with the key and the stream of the page beside it.
+/// Returns the objects that `kubectl kustomize` builds from this kustomization, with the page's key and
+/// stream.
 async fn built(test: &str, kustomization: &str) -> Vec<Value> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     fs::create_dir_all(&folder).expect("a folder");
@@ -30,7 +31,7 @@ async fn built(test: &str, kustomization: &str) -> Vec<Value> {
             "stream": {"service": "Firehose", "name": "orders"},
             "key": {
                 "type": "CUSTOMER_MANAGED_CMK",
-                "ref": {"apiVersion": "kms.services.k8s.aws/v1alpha1", "kind": "Key", "name": "orders"},
+                "objectRef": {"group": "kms.services.k8s.aws", "kind": "Key", "name": "orders"},
             },
         },
     });
@@ -51,13 +52,13 @@ async fn kubectl_kustomize(folder: &Path) -> String {
     String::from_utf8(done.stdout).expect("text")
 }
 
-/// The names of the key and of the stream's reference to it.
+/// The name of the key, and the name in the stream's reference to it.
 fn names(objects: &[Value]) -> [&str; 2] {
     let of = |kind: &str, pointer: &str| {
         let object = objects.iter().find(|object| object["kind"] == kind).expect(kind);
         object.pointer(pointer).and_then(Value::as_str).expect("a name")
     };
-    [of("Key", "/metadata/name"), of("StreamEncryption", "/spec/key/ref/name")]
+    [of("Key", "/metadata/name"), of("StreamEncryption", "/spec/key/objectRef/name")]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,9 +66,9 @@ async fn name_prefix_renames_key_and_reference_together() {
     assert_eq!(names(&built("renamed", kustomization()).await), ["staging-orders", "staging-orders"]);
 }
 
-/// Why the configuration is needed.
+/// Shows why the configuration is needed.
 #[tokio::test(flavor = "multi_thread")]
-async fn reference_dangles_without_the_configuration() {
+async fn reference_dangles_without_configuration() {
     let without = kustomization().replace("configurations:\n- key-references.yaml\n", "");
     assert_ne!(without, kustomization());
     assert_eq!(names(&built("dangling", &without).await), ["staging-orders", "orders"]);

@@ -1,6 +1,7 @@
-//! Who may use what, read from the sources: the rules of the map in `src/lib.rs` and of each file's first lines.
+//! Dependency rules, checked on the sources: the module map in `src/lib.rs`, and the rules in each file's
+//! first lines.
 //!
-//! Tests inside `src` are free; what is said here is about the code that runs.
+//! Test code inside `src` is exempt; the rules apply to the code that runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +11,7 @@ mod source;
 
 use source::Source;
 
-/// Lines of a file without its tests. Longer ones have more than one purpose.
+/// The maximum number of lines of a file without its tests. A longer file has more than one purpose.
 const LONGEST: usize = 500;
 
 fn root() -> PathBuf {
@@ -32,7 +33,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The product's sources by module (`model::ledger`; the crate's root is empty), without those that are only tests.
+/// The product's sources by module (`model::ledger`; the crate root is empty), without test-only modules.
 fn modules() -> BTreeMap<String, Source> {
     let folder = root().join("src");
     let all: BTreeMap<String, Source> = rust_files(&folder)
@@ -59,7 +60,7 @@ fn is_within(module: &str, outer: &str) -> bool {
     module == outer || module.strip_prefix(outer).is_some_and(|rest| rest.starts_with("::"))
 }
 
-/// Every module in `outer`, with each crate of Cargo.toml that it names.
+/// Every module in `outer`, with each crate of Cargo.toml that it uses.
 fn crates_used_in(outer: &str) -> Vec<(String, String)> {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let dependencies = manifest.split("\n[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
@@ -80,13 +81,13 @@ fn crates_used_in(outer: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Every module in `outer`, with each other module of the product that it names.
+/// Every module in `outer`, with each other module of the product that it uses.
 fn modules_used_in(outer: &str) -> Vec<(String, String)> {
     imports().into_iter().filter(|(module, _)| is_within(module, outer)).collect()
 }
 
-/// The import graph: a file, and a file that it names by a path from `crate`, `super` or `self`. The names of its own
-/// children, which it declares, are a file's table of contents and no import.
+/// The import graph: pairs of a file and a file that it names by a path from `crate`, `super` or `self`. A
+/// file's declarations of its own child modules are no imports.
 fn imports() -> Vec<(String, String)> {
     let modules = modules();
     let known = |path: &[String]| {
@@ -106,7 +107,7 @@ fn imports() -> Vec<(String, String)> {
     edges
 }
 
-fn none_but(allowed: &[&str], used: Vec<(String, String)>) {
+fn uses_only(allowed: &[&str], used: Vec<(String, String)>) {
     assert!(!used.is_empty(), "nothing is used: the sources are read wrongly");
     let wrong: Vec<_> =
         used.into_iter().filter(|(_, name)| !allowed.iter().any(|one| is_within(name, one))).collect();
@@ -114,9 +115,9 @@ fn none_but(allowed: &[&str], used: Vec<(String, String)>) {
 }
 
 #[test]
-fn the_model_is_pure() {
-    none_but(&["jiff", "serde", "sha2", "thiserror", "k8s_openapi"], crates_used_in("model"));
-    none_but(&["api", "model"], modules_used_in("model"));
+fn model_is_pure() {
+    uses_only(&["jiff", "serde", "sha2", "thiserror", "k8s_openapi"], crates_used_in("model"));
+    uses_only(&["api", "model"], modules_used_in("model"));
     for (module, source) in modules().iter().filter(|(module, _)| is_within(module, "model")) {
         let kubernetes: Vec<String> = source.lines_with("k8s_openapi").collect();
         let only_times = |line: &String| line.ends_with("v1::Time;") || line.ends_with("v1::MicroTime;");
@@ -140,33 +141,33 @@ fn the_model_is_pure() {
 }
 
 #[test]
-fn what_kubernetes_stores_uses_nothing_of_the_product() {
-    none_but(&["api"], modules_used_in("api"));
+fn api_depends_on_no_other_module() {
+    uses_only(&["api"], modules_used_in("api"));
 }
 
 #[test]
-fn aws_knows_nothing_of_kubernetes() {
+fn aws_does_not_depend_on_kubernetes() {
     let used = crates_used_in("aws");
     assert!(used.iter().any(|(_, name)| name == "aws_sdk_firehose"), "{used:?}");
     let wrong: Vec<_> = used.iter().filter(|(_, name)| name == "kube" || name == "k8s_openapi").collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    none_but(&["api", "model", "aws"], modules_used_in("aws"));
+    uses_only(&["api", "model", "aws"], modules_used_in("aws"));
 }
 
 #[test]
-fn the_controller_knows_no_aws_sdk() {
+fn controller_does_not_depend_on_aws_sdk() {
     let used = crates_used_in("controller");
     assert!(used.iter().any(|(_, name)| name == "jiff"), "{used:?}");
     let wrong: Vec<_> = used.iter().filter(|(_, name)| name.starts_with("aws_")).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    none_but(&["api", "model", "aws", "controller"], modules_used_in("controller"));
+    uses_only(&["api", "model", "aws", "controller"], modules_used_in("controller"));
 }
 
 #[test]
-fn only_the_execute_step_calls_start_and_stop() {
+fn only_execute_calls_start_and_stop() {
     for call in [".start(", ".stop("] {
-        // What stands behind the port is in `aws`, which the other tests keep from deciding anything, and `metrics::counted`
-        // stands before it: it hands on what it is asked, by the same verb.
+        // `aws` implements the port, and the other tests keep decisions out of it. `metrics::counted` wraps
+        // the port and forwards calls under the same names.
         let is_port = |module: &str| is_within(module, "aws") || module == "metrics::counted";
         let callers: Vec<String> = modules()
             .into_iter()
@@ -178,7 +179,7 @@ fn only_the_execute_step_calls_start_and_stop() {
 }
 
 #[test]
-fn the_controller_and_what_it_uses_know_nothing_of_metrics() {
+fn controller_does_not_depend_on_metrics() {
     let users: BTreeSet<String> = imports()
         .into_iter()
         .filter(|(module, used)| is_within(used, "metrics") && !is_within(module, "metrics"))
@@ -189,14 +190,14 @@ fn the_controller_and_what_it_uses_know_nothing_of_metrics() {
 
 /// kube wakes only the last of several tasks that await this future, and its Controller is one of them.
 #[test]
-fn only_the_controller_awaits_a_store() {
+fn no_module_waits_for_a_store() {
     for (module, source) in modules() {
         assert_eq!(source.lines_with("wait_until_ready").next(), None, "{module} awaits a store");
     }
 }
 
 #[test]
-fn files_import_without_circles() {
+fn imports_have_no_cycles() {
     let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (from, to) in imports() {
         edges.entry(from).or_default().insert(to);
@@ -206,7 +207,7 @@ fn files_import_without_circles() {
     assert!(circles.is_empty(), "these files import each other in a circle:\n{}", circles.join("\n"));
 }
 
-/// A shortest way from a file back to itself, if the file is the first in the alphabet on it.
+/// Returns a shortest import cycle through a file, if that file is the first in the cycle by name.
 fn circle(start: &str, edges: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
     let mut ways = std::collections::VecDeque::from([vec![start.to_owned()]]);
     let mut seen = BTreeSet::new();
@@ -225,14 +226,14 @@ fn circle(start: &str, edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Str
 }
 
 #[test]
-fn no_file_is_longer_than_500_lines_without_its_tests() {
+fn files_have_fewer_than_500_lines_without_tests() {
     for (module, source) in modules() {
         assert!(source.lines < LONGEST, "{module} has {} lines", source.lines);
     }
 }
 
 #[test]
-fn every_file_says_first_what_it_is_for() {
+fn every_file_starts_with_a_module_comment() {
     let folders = ["src", "tests", "examples"].map(|folder| root().join(folder));
     let files: Vec<PathBuf> =
         folders.iter().filter(|folder| folder.is_dir()).flat_map(|folder| rust_files(folder)).collect();

@@ -1,4 +1,5 @@
-//! Replicas with a lease: one works and the others wait, whoever is killed, ended or cut off; and what each tells over HTTP.
+//! Leader election: one replica is active and the others stand by, also when a replica is killed, ended or
+//! cut off from the API server. Each replica reports its state over HTTP.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,19 +11,19 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use simulated_aws::world::{Calls as _, Fault, Rule};
 
+use crate::harness::{cluster, firehose, fresh_namespace, operators_kubeconfig};
 use crate::matrix::proxy::{Meet, Proxy, When};
-use crate::play::{cluster, firehose, fresh_namespace, operators_kubeconfig};
 use crate::process::{
     OperatorProcess, REASON, START, apply, eventually, field, free_address, until_it_is_encrypted, world,
 };
 
-/// A replica that dies is followed within this time, in seconds.
+/// Maximum time, in seconds, until another replica takes over from a dead one.
 const TAKEN_OVER: u64 = 20;
 
 /// A replica that takes part in the election.
 struct Replica {
     process: OperatorProcess,
-    /// Where it tells of itself.
+    /// Base URL of its metrics and probes.
     url: String,
 }
 
@@ -39,7 +40,7 @@ impl Replica {
         Self { process, url: format!("http://{address}") }
     }
 
-    /// What it answers; nothing while it does not listen.
+    /// Returns the status code and the body of its response, or `None` if it does not listen.
     async fn asked(&self, path: &str) -> Option<(u16, String)> {
         let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let answer = client.get(format!("{}{path}", self.url).parse().expect("a URL")).await.ok()?;
@@ -58,11 +59,11 @@ impl Replica {
 }
 
 async fn until_it_leads(replica: &Replica) {
-    eventually("it leads", TAKEN_OVER, async || replica.leads().await).await;
+    eventually("the replica is the leader", TAKEN_OVER, async || replica.leads().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_replicas_one_works_and_when_it_is_killed_the_other_goes_on_and_calls_nothing_twice() {
+async fn standby_takes_over_from_killed_leader_without_second_start() {
     let cluster = cluster().await;
     let kubeconfig = operators_kubeconfig(cluster).await;
     let namespace = fresh_namespace(cluster).await;
@@ -89,7 +90,7 @@ async fn of_two_replicas_one_works_and_when_it_is_killed_the_other_goes_on_and_c
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_is_told_to_end_gives_the_lease_back_and_one_whose_lease_is_deleted_makes_it_anew() {
+async fn lease_is_released_on_shutdown_and_recreated_if_deleted() {
     let cluster = cluster().await;
     let kubeconfig = operators_kubeconfig(cluster).await;
     let namespace = fresh_namespace(cluster).await;
@@ -118,7 +119,7 @@ async fn a_replica_that_is_told_to_end_gives_the_lease_back_and_one_whose_lease_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_cannot_reach_the_api_server_stops_to_lead_and_another_does() {
+async fn leader_without_api_server_is_replaced() {
     let cluster = cluster().await;
     let kubeconfig = operators_kubeconfig(cluster).await;
     let namespace = fresh_namespace(cluster).await;
@@ -127,25 +128,25 @@ async fn a_leader_that_cannot_reach_the_api_server_stops_to_lead_and_another_doe
     let first = Replica::start(proxy.kubeconfig(), &namespace, "first", &aws.url());
     until_it_leads(&first).await;
     let second = Replica::start(&kubeconfig, &namespace, "second", &aws.url());
-    // No answer comes, and no error either.
+    // Requests hang: they get neither a response nor an error.
     proxy.always(|_| true, Meet::Hold(When::Before));
     until_it_leads(&second).await;
-    eventually("the first one has noticed", TAKEN_OVER, async || !first.leads().await).await;
+    eventually("the first replica has lost leadership", TAKEN_OVER, async || !first.leads().await).await;
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     until_it_is_encrypted(cluster, &namespace).await;
     assert_eq!(aws.world().calls().count(START, "orders"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_may_not_read_its_lease_is_not_ready_and_does_nothing() {
+async fn replica_without_lease_permission_is_not_ready() {
     let cluster = cluster().await;
     let kubeconfig = operators_kubeconfig(cluster).await;
-    // Without the operator's role.
+    // The namespace lacks the operator's role, and with it access to the lease.
     let namespace = "without-a-lease";
     cluster.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
     let aws = world().await;
     let replica = Replica::start(&kubeconfig, namespace, "only", &aws.url());
-    eventually("it answers", 20, async || replica.asked("/healthz").await.is_some()).await;
+    eventually("the replica answers", 20, async || replica.asked("/healthz").await.is_some()).await;
     apply(cluster, namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     let (status, words) = replica.asked("/readyz").await.expect("an answer");
     assert_eq!((status, words.as_str()), (503, "the API server has not been read yet\n"));
@@ -154,14 +155,14 @@ async fn a_replica_that_may_not_read_its_lease_is_not_ready_and_does_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_replica_does_is_told_in_its_metrics_and_checked_by_a_command() {
+async fn metrics_and_check_command_reflect_replica_state() {
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
     let aws = world().await;
     let replica = Replica::start(&operators_kubeconfig(cluster).await, &namespace, "only", &aws.url());
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     until_it_is_encrypted(cluster, &namespace).await;
-    eventually("its watch has seen that", 10, async || {
+    eventually("the metrics count the encrypted resource", 10, async || {
         replica.metrics().await.contains("stream_encryption_resources{reason=\"Encrypted\"} 1\n")
     })
     .await;
@@ -172,7 +173,7 @@ async fn what_a_replica_does_is_told_in_its_metrics_and_checked_by_a_command() {
         "stream_encryption_streams{aws_service=\"Firehose\",status=\"ENABLED\"} 1",
         "stream_encryption_time_to_encrypted_seconds_count{aws_service=\"Firehose\"} 1",
         "stream_encryption_lowest_calls_left 19",
-        "stream_encryption_plain_text_streams 0",
+        "stream_encryption_plaintext_streams 0",
     ] {
         assert!(metrics.contains(&format!("\n{line}\n")), "{line} is not in\n{metrics}");
     }

@@ -1,30 +1,30 @@
-//! The fault matrix: what goes wrong around the operator, row by row, on a real API server. `docs/reliability.md` has the
-//! table that says which test stands for which row.
+//! The fault matrix: faults around the operator, row by row, on a real API server. The table in
+//! `docs/reliability.md` says which test covers which row.
 
-mod answers;
+mod api_server_errors;
 mod aws;
+mod crash_injection;
 mod crashes;
-mod fuse;
-mod herd;
 mod kills;
 mod ledgers;
 mod outages;
-mod owners;
+mod process_env;
+mod process_signals;
 pub(crate) mod proxy;
+mod recreation;
 mod replicas;
-pub(crate) mod rig;
-mod signals;
-mod site;
+pub(crate) mod scenario;
+mod startup_load;
 mod time;
 mod watches;
 
 use std::path::Path;
 
-use crate::documents::{sources, tests_of_row};
+use crate::documentation::{sources, tests_of_row};
 
-/// Whatever the table says is tested is tested, and it has all rows.
+/// The table has all rows, and every test that it cites exists.
 #[test]
-fn every_row_of_the_table_names_tests_that_exist() {
+fn every_matrix_row_cites_existing_tests() {
     let table = include_str!("../../docs/reliability.md");
     let mut all = String::new();
     sources(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite")), &mut all);

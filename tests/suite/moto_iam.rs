@@ -1,14 +1,16 @@
-//! The shipped IAM policies under a server that enforces them: moto, which others wrote. Each suffices for its scenario, and without
-//! any one action exactly the scenarios that need it fail, with a condition that names it.
+//! The shipped IAM policies, tested with a third-party server that enforces them: moto. Each policy suffices
+//! for its scenario. Without any one action, exactly the scenarios that need it fail, with a condition that
+//! names it.
 //!
-//! What a scenario needs is what the program prints for its stream and key; what is tried is what is shipped, less one action.
-//! moto 5.2.5 decides by the action alone: `Resource` and `Condition` are not tried here, nor is what AWS does with the operator's
-//! rights ([`NOT_ENFORCED`]). Its no is XML, also where AWS would speak JSON; the code in it is `AccessDenied`. These tests never add
-//! an action to a policy.
+//! The actions that a scenario needs are those that the CLI prints for its stream and key. The tested
+//! policies are the shipped ones, less one action. moto 5.2.5 decides by the action alone, so `Resource` and
+//! `Condition` are not tested here, nor are the actions that AWS performs on the operator's behalf
+//! ([`NOT_ENFORCED`]). Its refusals are XML, also where AWS returns JSON; their code is `AccessDenied`. These
+//! tests never add an action to a policy.
 
+mod adapter;
 mod documents;
-mod port;
-mod stage;
+mod fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,30 +19,32 @@ use serde_json::{Value, json};
 use stream_encryption_operator::api::stream_encryption::Service::{self, Firehose, Kinesis};
 use stream_encryption_operator::model::iam::Feature::{self, Disable, Encrypt, Verify};
 
-use crate::play::REGION;
+use crate::harness::REGION;
 use documents::Document;
-use stage::{Stage, Word};
+use fixture::{Stage, Word};
 
 /// The account of moto.
 const ACCOUNT: &str = "123456789012";
 
-/// What the role of an operator gets that may do everything, as docs/iam.md has it.
+/// The policies of an operator role that may do everything, as in docs/iam.md.
 const WHOLE: [&str; 3] = ["operator.json", "disable.json", "verify.json"];
 
-/// What no call of the operator is for: moto's Firehose takes no grant, its Kinesis no data key, and neither asks KMS for anything.
+/// Actions that no request of the operator needs in moto: its Firehose creates no grant, its Kinesis no data
+/// key, and neither calls KMS.
 const NOT_ENFORCED: [&str; 3] = ["kms:CreateGrant", "kms:GenerateDataKey", "kms:Decrypt"];
 
-/// What a pod or the hub needs to get a role at all. Here sessions are made before anything is enforced.
+/// Actions that a pod or the hub needs to get a role. Here sessions are created before moto enforces
+/// policies.
 const FOR_SESSIONS: [&str; 3] = ["sts:AssumeRole", "sts:AssumeRoleWithWebIdentity", "sts:TagSession"];
 
-/// Plays that go on at a time.
+/// Number of scenarios that run in parallel.
 const SIDE_BY_SIDE: usize = 8;
 
-/// What somebody wants of a stream.
+/// A use of the operator.
 struct Scenario {
     name: &'static str,
     service: Service,
-    /// Whether with a customer managed key.
+    /// Whether a customer managed key is used.
     own_key: bool,
     features: &'static [Feature],
     /// The files of `config/iam` that docs/iam.md names for it.
@@ -107,19 +111,20 @@ const SCENARIOS: [Scenario; 8] = [
 ];
 
 impl Scenario {
-    /// The policy that the program prints for it.
+    /// The policy that the CLI prints for it.
     fn printed(&self, key: &str) -> Document {
         Document::printed(&arn(self.service, self.name), self.own_key.then_some(key), self.features)
     }
 
-    /// What a user writes, and the reason of `Ready` to which it leads. Encryption is turned off after it was on.
+    /// The specs that a user writes, each with the expected reason of `Ready`. Encryption is disabled only
+    /// after it was enabled.
     fn specs(&self, stage: &Stage, stream: &str) -> Vec<(Value, &'static str)> {
         let mut on = json!({"stream": {"arn": arn(self.service, stream)}});
         if self.own_key {
             on["key"] = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": stage.key});
         }
         if self.features.contains(&Verify) {
-            on["verify"] = json!({"putRecord": true});
+            on["verification"] = json!("PutRecord");
         }
         let mut off = on.clone();
         off["encryption"] = json!("Disabled");
@@ -135,7 +140,8 @@ fn arn(service: Service, name: &str) -> String {
     }
 }
 
-/// How a scenario ended: it reached its goal, or `Ready` gives this reason and names these actions of those that are shipped.
+/// The end of a scenario: it reached its goal, or `Ready` has this reason and its message names these of the
+/// shipped actions.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Reached,
@@ -143,10 +149,10 @@ enum End {
 }
 
 impl End {
-    /// What the operator has to say where this action is missing, as docs/conditions.md has it.
+    /// The expected end without this action, as docs/conditions.md says.
     fn without(action: &str) -> Self {
         let reason = match action {
-            "kms:DescribeKey" => "KeyUnreadable",
+            "kms:DescribeKey" => "KeyDescribeDenied",
             "firehose:PutRecord" | "kinesis:PutRecord" => "Verifying",
             _ => "AccessDenied",
         };
@@ -168,7 +174,7 @@ fn enforced(document: &Document) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_action_that_is_shipped_is_taken_away_from_a_scenario_that_needs_it_or_said_to_be_out_of_reach() {
+fn every_shipped_action_is_covered_or_excluded() {
     let key = format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab");
     let needed: BTreeSet<String> = SCENARIOS.iter().flat_map(|it| it.printed(&key).actions()).collect();
     assert_eq!(Document::shipped(&WHOLE).actions(), needed);
@@ -177,17 +183,17 @@ fn every_action_that_is_shipped_is_taken_away_from_a_scenario_that_needs_it_or_s
     assert!(NOT_ENFORCED.iter().all(|action| needed.contains(*action)), "{NOT_ENFORCED:?}");
 }
 
-/// One scenario with one policy, and how it is to end.
+/// One scenario with one policy, and its expected end.
 struct Row {
-    /// Of the row, its role, its stream and its resource. moto has room for 50 Firehose streams.
+    /// Name of the row, its role, its stream and its resource. moto allows at most 50 Firehose streams.
     name: String,
     scenario: &'static Scenario,
     policy: Document,
     end: End,
 }
 
-/// Each scenario with the files that are shipped for it; with what is printed for it, less what moto does not enforce; and with
-/// everything that is shipped, less each one action.
+/// Each scenario with the files that are shipped for it, with the printed policy less the actions that moto
+/// does not enforce, and with all shipped actions less each one.
 fn rows(stage: &Stage) -> Vec<Row> {
     let whole = Document::shipped(&WHOLE);
     let mut rows = Vec::new();
@@ -210,10 +216,10 @@ fn rows(stage: &Stage) -> Vec<Row> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_policy_suffices_and_without_one_action_exactly_the_scenarios_that_need_it_fail_and_name_it() {
+async fn each_policy_suffices_and_each_missing_action_is_named() {
     let Some(stage) = Stage::start().await else { return };
     let shipped = Document::all_shipped().actions();
-    // One after the other: moto, asked for several roles at once, may fail.
+    // One after the other: moto may fail if several roles are assumed at once.
     let mut ready = Vec::new();
     for row in rows(&stage) {
         stage.make_stream(row.scenario.service, &row.name).await;
@@ -223,7 +229,7 @@ async fn each_policy_suffices_and_without_one_action_exactly_the_scenarios_that_
     let plays = ready.iter().map(async |(session, row)| {
         let specs = row.scenario.specs(&stage, &row.name);
         let (_, goal) = specs.last().expect("a spec");
-        (row.name.as_str(), End::of(stage.play(session, &row.name, &specs).await, goal, &shipped))
+        (row.name.as_str(), End::of(stage.harness(session, &row.name, &specs).await, goal, &shipped))
     });
     let ends: BTreeMap<&str, End> =
         futures_util::stream::iter(plays).buffer_unordered(SIDE_BY_SIDE).collect().await;

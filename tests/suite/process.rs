@@ -1,4 +1,5 @@
-//! The operator's own process, on a real clock: killed at the worst moment, before objects that it cannot read, without AWS.
+//! The operator's own process on a real clock: killed at the worst moment, with invalid objects, and without
+//! AWS.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -12,7 +13,7 @@ use simulated_aws::{Clock, SimulatedAws};
 use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
-use crate::play::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::harness::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig};
 
 pub(crate) const START: &str = "StartDeliveryStreamEncryption";
 
@@ -20,7 +21,7 @@ pub(crate) const START: &str = "StartDeliveryStreamEncryption";
 pub(crate) struct OperatorProcess(Child);
 
 impl OperatorProcess {
-    /// Starts the binary with nothing but a KUBECONFIG and AWS's standard environment.
+    /// Starts the binary with only a KUBECONFIG and AWS's standard environment.
     pub(crate) fn start(kubeconfig: &Path, namespace: &str, environment: &[(&str, &str)]) -> Self {
         Self::logging_to(Stdio::null(), kubeconfig, namespace, environment)
     }
@@ -53,22 +54,22 @@ impl OperatorProcess {
         Self(child.expect("the operator starts"))
     }
 
-    /// `kill` with this signal, such as `-STOP`.
+    /// Sends this signal, such as `-STOP`.
     pub(crate) fn signal(&self, signal: &str) {
         signal_to(self.0.id(), signal);
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
     }
 
-    /// How it ended, if it did.
+    /// Returns its exit status if it has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.0.try_wait().expect("it can be asked")
+        self.0.try_wait().expect("its state can be read")
     }
 
-    /// kill -9.
+    /// Sends SIGKILL.
     pub(crate) fn kill(mut self) {
         self.0.kill().expect("it is killed");
         self.0.wait().expect("it is gone");
@@ -82,18 +83,18 @@ impl Drop for OperatorProcess {
     }
 }
 
-/// The chart's default policy, as the command line takes it.
+/// The chart's default policy, in the form of the command line.
 pub(crate) fn own_account() -> String {
     serde_json::to_string(&StreamEncryptionPolicySpec::own_account()).expect("JSON")
 }
 
-/// `kill` of any process.
+/// Sends a signal to any process.
 pub(crate) fn signal_to(process: u32, signal: &str) {
     let sent = Command::new("kill").args([signal, &process.to_string()]).status().expect("kill runs");
     assert!(sent.success(), "kill {signal} {process}");
 }
 
-/// Waits, on the real clock, until something outside this process has come true.
+/// Waits, on the real clock, until a condition outside this process is true.
 pub(crate) async fn eventually(what: &str, seconds: u64, mut is_so: impl AsyncFnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(seconds);
     while !is_so().await {
@@ -116,7 +117,7 @@ pub(crate) async fn until_it_is_encrypted(cluster: &TestCluster, namespace: &str
     .await;
 }
 
-/// One field of a resource, by kubectl's jsonpath.
+/// Returns one field of a resource, by kubectl's jsonpath.
 pub(crate) async fn field(cluster: &TestCluster, namespace: &str, name: &str, path: &str) -> String {
     let path = format!("jsonpath={path}");
     cluster.kubectl(&["get", "strenc", name, "-n", namespace, "-o", &path]).await.unwrap_or_default()
@@ -144,14 +145,14 @@ pub(crate) async fn world() -> SimulatedAws {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_right_after_a_start_was_sent_the_operator_sends_no_second_one() {
+async fn kill_after_start_causes_no_second_start() {
     let cluster = cluster().await;
     let kubeconfig = operators_kubeconfig(cluster).await;
     let namespace = fresh_namespace(cluster).await;
     let aws = world().await;
     let url = aws.url();
     let environment = [("AWS_ENDPOINT_URL", url.as_str())];
-    // AWS carries the Start out, and its answer does not come.
+    // AWS applies the Start, and its response does not arrive.
     aws.world().script(Rule::once(Fault::Hold).on(START));
     let operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
@@ -169,9 +170,9 @@ async fn killed_right_after_a_start_was_sent_the_operator_sends_no_second_one() 
     assert_eq!(aws.world().calls().count(START, "orders"), 1);
 }
 
-/// T12: what AWS says, or whoever answers in its place, makes no line of its own.
+/// T12: a message of AWS, or of a server in its place, adds no log line of its own.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_of_several_lines_is_one_line_of_the_log_and_every_line_is_json() {
+async fn multi_line_aws_message_is_logged_as_one_json_line() {
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
     let aws = world().await;
@@ -185,7 +186,7 @@ async fn a_message_of_several_lines_is_one_line_of_the_log_and_every_line_is_jso
         &[("AWS_ENDPOINT_URL", &aws.url())],
     );
     apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    eventually("it is told", 40, async || {
+    eventually("CallRefused is reported", 40, async || {
         field(cluster, &namespace, "orders", REASON).await == "CallRefused"
     })
     .await;
@@ -194,12 +195,12 @@ async fn a_message_of_several_lines_is_one_line_of_the_log_and_every_line_is_jso
     assert!(log.contains("forged"), "AWS's message is in\n{log}");
     for line in log.lines() {
         let told: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(told["level"].is_string(), "this is no line of the operator's: {line}");
+        assert!(told["level"].is_string(), "not a log line of the operator: {line}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unreachable_aws_is_told_within_seconds() {
+async fn unreachable_aws_is_reported_within_seconds() {
     let cluster = cluster().await;
     let namespace = fresh_namespace(cluster).await;
     let url = format!("http://{}", free_address());
@@ -209,13 +210,13 @@ async fn an_unreachable_aws_is_told_within_seconds() {
         &[("AWS_ENDPOINT_URL", &url)],
     );
     apply(cluster, &namespace, "lost", &json!({"stream": {"arn": firehose("lost")}})).await;
-    eventually("it is told", 15, async || {
+    eventually("AwsUnreachable is reported", 15, async || {
         field(cluster, &namespace, "lost", REASON).await == "AwsUnreachable"
     })
     .await;
 }
 
-/// A cluster of its own, on which anything may be installed, with an operator on it.
+/// A cluster of its own, with further definitions and an operator.
 async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, OperatorProcess) {
     let own = TestCluster::start().await.expect("a cluster");
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
@@ -248,8 +249,8 @@ async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, OperatorPro
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_cannot_be_read_stops_nobody_else() {
-    // A schema that lets everything pass stands for objects that are older than a rule.
+async fn invalid_object_does_not_block_other_resources() {
+    // A schema that accepts everything stands for objects that are older than a validation rule.
     let lax = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -267,52 +268,72 @@ async fn an_object_that_cannot_be_read_stops_nobody_else() {
     let (own, _aws, _operator) = own_stage(&lax.to_string()).await;
     apply(&own, "data", "broken", &json!({"stream": 7})).await;
     apply(&own, "data", "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    eventually("the good one is encrypted", 40, async || {
+    eventually("the valid resource is encrypted", 40, async || {
         field(&own, "data", "orders", REASON).await == "Encrypted"
     })
     .await;
-    eventually("the bad one is told", 10, async || {
+    eventually("the invalid resource is reported", 10, async || {
         field(&own, "data", "broken", REASON).await == "SpecInvalid"
     })
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_object_of_ack_is_followed_promptly() {
-    let keys = json!({
+/// A minimal definition of a kind `Key` in `group`.
+fn key_definition(group: &str, version: &str) -> Value {
+    json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": "keys.kms.services.k8s.aws"},
+        "metadata": {"name": format!("keys.{group}")},
         "spec": {
-            "group": "kms.services.k8s.aws",
+            "group": group,
             "scope": "Namespaced",
             "names": {"kind": "Key", "plural": "keys", "singular": "key"},
             "versions": [{
-                "name": "v1alpha1", "served": true, "storage": true,
+                "name": version, "served": true, "storage": true,
                 "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
             }],
         },
-    });
-    let (own, aws, _operator) = own_stage(&keys.to_string()).await;
-    let reference = json!({"apiVersion": "kms.services.k8s.aws/v1alpha1", "kind": "Key", "name": "orders"});
-    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "ref": reference});
-    apply(&own, "data", "orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
-    eventually("it waits", 20, async || {
-        field(&own, "data", "orders", REASON).await == "KeyReferenceNotReady"
     })
-    .await;
+}
 
-    for _ in 0..2 {
-        let arn = aws.world().plant_key(PlantedKey::default());
-        let object = json!({
-            "apiVersion": "kms.services.k8s.aws/v1alpha1", "kind": "Key",
-            "metadata": {"name": "orders", "namespace": "data"},
-            "status": {"ackResourceMetadata": {"arn": arn}},
-        });
-        own.apply(&object.to_string()).await.expect("the key object");
-        let starts = aws.world().calls().count(START, "orders");
-        eventually("it reacts", 5, async || aws.world().calls().count(START, "orders") == starts + 1).await;
-        let in_force = async || field(&own, "data", "orders", "{.status.keyInForce.arn}").await == arn;
-        eventually("its key is in force", 30, in_force).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn key_objects_of_ack_and_crossplane_are_followed_promptly() {
+    const ACK: (&str, &str) = ("kms.services.k8s.aws", "v1alpha1");
+    const CROSSPLANE: (&str, &str) = ("kms.aws.m.upbound.io", "v1beta1");
+    let definitions = [ACK, CROSSPLANE].map(|(group, version)| key_definition(group, version));
+    let definitions = json!({"apiVersion": "v1", "kind": "List", "items": definitions});
+    let (own, aws, _operator) = own_stage(&definitions.to_string()).await;
+    for ((group, version), stream) in [(ACK, "orders"), (CROSSPLANE, "payments")] {
+        if stream != "orders" {
+            aws.world().plant_stream(PlantedStream { name: stream.to_owned(), ..PlantedStream::default() });
+        }
+        let reference = json!({"group": group, "kind": "Key", "name": "main"});
+        let key = json!({"type": "CUSTOMER_MANAGED_CMK", "objectRef": reference});
+        apply(&own, "data", stream, &json!({"stream": {"arn": firehose(stream)}, "key": key})).await;
+        eventually("KeyReferenceNotReady is reported", 20, async || {
+            field(&own, "data", stream, REASON).await == "KeyReferenceNotReady"
+        })
+        .await;
+
+        for _ in 0..2 {
+            let arn = aws.world().plant_key(PlantedKey::default());
+            let status = match group {
+                "kms.services.k8s.aws" => json!({"ackResourceMetadata": {"arn": arn}}),
+                _ => json!({"atProvider": {"arn": arn}}),
+            };
+            let object = json!({
+                "apiVersion": format!("{group}/{version}"), "kind": "Key",
+                "metadata": {"name": "main", "namespace": "data"},
+                "status": status,
+            });
+            own.apply(&object.to_string()).await.expect("the key object");
+            let starts = aws.world().calls().count(START, stream);
+            eventually("another Start is sent", 5, async || {
+                aws.world().calls().count(START, stream) == starts + 1
+            })
+            .await;
+            let is_active = async || field(&own, "data", stream, "{.status.activeKey.arn}").await == arn;
+            eventually("its key is active", 30, is_active).await;
+        }
     }
 }

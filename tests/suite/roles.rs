@@ -1,13 +1,15 @@
-//! Roles that policies name: each team's streams, in an account of its own, are asked about in sessions of that account's role.
+//! Roles in policies: requests for each team's streams, in an account of its own, use sessions of that
+//! account's role.
 //!
-//! What is checked is AWS's log: who asked, in which session, how old it was. The operator's own rights reach no team's account.
+//! The tests check AWS's log: the principal, its session, and the age of the session. The operator's own
+//! permissions reach no team's account.
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Call, PlantedKey, PlantedRole, PlantedStream, Settings};
 use stream_encryption_operator::api::condition::ConditionType;
 
-use crate::play::{ACCOUNT, Play, REGION, message, reason, truth};
+use crate::harness::{ACCOUNT, Harness, REGION, message, reason, truth};
 use crate::policies;
 
 const START: &str = "StartDeliveryStreamEncryption";
@@ -32,26 +34,28 @@ fn spec(account: &str, key: &str) -> Value {
     json!({"stream": {"arn": stream(account)}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": arn}})
 }
 
-/// What a policy of the play is called.
-fn called(play: &Play, name: &str) -> String {
-    format!("{}-{name}", play.namespace)
+/// The name of a policy of the harness.
+fn called(harness: &Harness, name: &str) -> String {
+    format!("{}-{name}", harness.namespace)
 }
 
-/// Allows the namespace of `play` whatever is in the account of the role.
-async fn allow(play: &Play, name: &str, role: &Value) {
+/// Allows the namespace of `harness` all streams and keys in the role's account.
+async fn allow(harness: &Harness, name: &str, role: &Value) {
     let keys = ["AWS_OWNED_CMK", "arn:aws:kms:*:own:key/*"];
-    let mut policy = policies::policy(play, &["arn:aws:firehose:*:own:deliverystream/*"], &keys);
-    policy["metadata"]["name"] = json!(called(play, name));
+    let mut policy = policies::policy(harness, &["arn:aws:firehose:*:own:deliverystream/*"], &keys);
+    policy["metadata"]["name"] = json!(called(harness, name));
     policy["spec"]["role"] = role.clone();
-    policies::allow(play, &policy).await;
+    policies::allow(harness, &policy).await;
 }
 
-/// Three accounts, each with a stream, two keys and a role that demands its external id; and a namespace without any policy.
-async fn accounts() -> Play {
+/// Three accounts, each with a stream, two keys and a role that requires its external id, and a namespace
+/// without any policy.
+async fn accounts() -> Harness {
     let five = SignedDuration::from_secs(5);
-    let mut play = Play::start(Settings { enabling: five, disabling: five, ..Settings::default() }).await;
+    let mut harness =
+        Harness::start(Settings { enabling: five, disabling: five, ..Settings::default() }).await;
     for account in TEAMS {
-        let mut world = play.aws.world();
+        let mut world = harness.aws.world();
         world.plant_stream(PlantedStream { account: account.to_owned(), ..PlantedStream::default() });
         for id in KEYS {
             let (account, id) = (account.to_owned(), id.to_owned());
@@ -60,39 +64,39 @@ async fn accounts() -> Play {
         let external_id = Some(external_id(account));
         world.plant_role(PlantedRole { arn: role(account), external_id, ..PlantedRole::default() });
     }
-    play.policy = None;
-    play.restart();
-    play
+    harness.policy = None;
+    harness.restart();
+    harness
 }
 
 fn of_team(account: &str) -> Value {
     json!({"arn": role(account), "externalID": external_id(account)})
 }
 
-/// AWS's log, without the questions about who the operator is.
-fn log(play: &Play) -> Vec<Call> {
-    let world = play.aws.world();
+/// AWS's log, without `GetCallerIdentity`.
+fn log(harness: &Harness) -> Vec<Call> {
+    let world = harness.aws.world();
     let calls = world.calls().iter().filter(|call| call.operation != "GetCallerIdentity");
     calls.cloned().collect()
 }
 
 #[tokio::test]
-async fn three_accounts_are_worked_in_for_two_days_each_by_its_role_and_in_no_old_session() {
+async fn each_account_is_used_by_its_role_with_fresh_sessions() {
     let first = accounts().await;
     let teams = [first.beside().await, first.beside().await, first];
-    for (play, account) in teams.iter().zip(TEAMS) {
-        allow(play, "own", &of_team(account)).await;
+    for (harness, account) in teams.iter().zip(TEAMS) {
+        allow(harness, "own", &of_team(account)).await;
     }
-    // A new key every three hours.
+    // The key changes every three hours.
     for round in 0..16 {
-        for (play, account) in teams.iter().zip(TEAMS) {
-            play.apply("orders", &spec(account, KEYS[round % 2])).await;
-            play.until_it_says("orders", "Encrypted").await;
+        for (harness, account) in teams.iter().zip(TEAMS) {
+            harness.apply("orders", &spec(account, KEYS[round % 2])).await;
+            harness.until_it_says("orders", "Encrypted").await;
         }
         teams[0].let_pass("orders", SignedDuration::from_hours(3)).await;
     }
     let log = log(&teams[0]);
-    for (play, account) in teams.iter().zip(TEAMS) {
+    for (harness, account) in teams.iter().zip(TEAMS) {
         let starts = log.iter().filter(|call| call.operation == START && call.account == account);
         assert_eq!(starts.clone().count(), 16);
         for start in starts {
@@ -104,12 +108,12 @@ async fn three_accounts_are_worked_in_for_two_days_each_by_its_role_and_in_no_ol
             let session = call.principal.session.as_ref().expect("a session");
             assert_eq!(session.role, role(account), "{}", call.operation);
             assert_eq!(session.external_id, Some(external_id(account)));
-            assert_eq!(session.name, format!("{}.orders", play.namespace));
-            let namespace = format!("streamencryption.dev/namespace={}", play.namespace);
+            assert_eq!(session.name, format!("{}.orders", harness.namespace));
+            let namespace = format!("streamencryption.dev/namespace={}", harness.namespace);
             assert_eq!(session.tags, [namespace, "streamencryption.dev/resource=orders".to_owned()]);
         }
     }
-    // With its own rights it did nothing but assume those roles.
+    // With its own permissions the operator only assumed those roles.
     for call in log.iter().filter(|call| call.account == ACCOUNT) {
         assert_eq!(call.operation, "AssumeRole");
         assert!(TEAMS.iter().any(|account| call.target == role(account)), "{}", call.target);
@@ -117,64 +121,64 @@ async fn three_accounts_are_worked_in_for_two_days_each_by_its_role_and_in_no_ol
 }
 
 #[tokio::test]
-async fn of_two_roles_for_one_stream_none_is_used_and_the_conflict_is_told() {
-    let play = accounts().await;
+async fn conflicting_roles_are_reported_without_requests() {
+    let harness = accounts().await;
     let [account, ..] = TEAMS;
-    allow(&play, "one", &of_team(account)).await;
-    allow(&play, "two", &json!({"arn": role(account)})).await;
-    play.apply("orders", &spec(account, KEYS[0])).await;
-    play.until_it_says("orders", "RolesDiffer").await;
-    let status = play.status("orders").await;
+    allow(&harness, "one", &of_team(account)).await;
+    allow(&harness, "two", &json!({"arn": role(account)})).await;
+    harness.apply("orders", &spec(account, KEYS[0])).await;
+    harness.until_it_says("orders", "ConflictingPolicyRoles").await;
+    let status = harness.status("orders").await;
     assert_eq!(truth(&status, ConditionType::Stalled), "True");
     assert!(message(&status).contains("different roles"), "{}", message(&status));
     assert!(!message(&status).contains(account), "{}", message(&status));
-    assert_eq!(log(&play), Vec::new());
-    policies::forbid(&play, &called(&play, "two")).await;
-    play.until_it_says("orders", "Encrypted").await;
-    assert_eq!(play.calls(START, "orders"), 1);
-    // It holds for what is encrypted, too.
-    allow(&play, "two", &json!({"arn": role(TEAMS[1]), "externalID": external_id(TEAMS[1])})).await;
-    play.visit("orders").await.expect("a visit");
+    assert_eq!(log(&harness), Vec::new());
+    policies::forbid(&harness, &called(&harness, "two")).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    assert_eq!(harness.calls(START, "orders"), 1);
+    // The same applies once the stream is encrypted.
+    allow(&harness, "two", &json!({"arn": role(TEAMS[1]), "externalID": external_id(TEAMS[1])})).await;
+    harness.visit("orders").await.expect("a reconcile");
     assert_eq!(
-        reason(&play.status("orders").await),
+        reason(&harness.status("orders").await),
         "Encrypted",
         "the other role's `own` is another account"
     );
 }
 
 #[tokio::test]
-async fn a_role_that_cannot_be_assumed_is_told_by_the_right_that_is_missing_and_no_account_is_named() {
-    let play = accounts().await;
+async fn unassumable_role_names_the_permission_but_no_account() {
+    let harness = accounts().await;
     let [account, ..] = TEAMS;
-    allow(&play, "own", &json!({"arn": role(account), "externalID": "of-somebody-else"})).await;
-    play.apply("orders", &spec(account, KEYS[0])).await;
-    play.until_it_says("orders", "AccessDenied").await;
-    let status = serde_json::to_string(&play.status("orders").await.conditions).expect("JSON");
+    allow(&harness, "own", &json!({"arn": role(account), "externalID": "of-somebody-else"})).await;
+    harness.apply("orders", &spec(account, KEYS[0])).await;
+    harness.until_it_says("orders", "AccessDenied").await;
+    let status = serde_json::to_string(&harness.status("orders").await.conditions).expect("JSON");
     assert!(status.contains("sts:AssumeRole"), "{status}");
     for secret in ["of-somebody-else", account, ACCOUNT, "assumed-role", "teams/stream-encryption"] {
         assert!(!status.contains(secret), "{status}");
     }
-    assert!(log(&play).iter().all(|call| call.operation == "AssumeRole"));
+    assert!(log(&harness).iter().all(|call| call.operation == "AssumeRole"));
 
-    allow(&play, "own", &of_team(account)).await;
-    play.until_it_says("orders", "Encrypted").await;
+    allow(&harness, "own", &of_team(account)).await;
+    harness.until_it_says("orders", "Encrypted").await;
 }
 
-/// A role that is taken away is not used any more, though its session is still good.
+/// A role that a policy no longer names is not used, though its session is still valid.
 #[tokio::test]
-async fn another_role_is_used_from_the_next_request_on() {
-    let play = accounts().await;
+async fn changed_role_is_used_from_next_request() {
+    let harness = accounts().await;
     let [account, ..] = TEAMS;
     let other = format!("arn:aws:iam::{account}:role/another");
-    play.aws.world().plant_role(PlantedRole { arn: other.clone(), ..PlantedRole::default() });
-    allow(&play, "own", &of_team(account)).await;
-    play.apply("orders", &spec(account, KEYS[0])).await;
-    play.until_it_says("orders", "Encrypted").await;
-    let before = log(&play).len();
-    allow(&play, "own", &json!({ "arn": other })).await;
-    play.apply("orders", &spec(account, KEYS[1])).await;
-    play.until_it_says("orders", "Encrypted").await;
-    let after = log(&play).split_off(before);
+    harness.aws.world().plant_role(PlantedRole { arn: other.clone(), ..PlantedRole::default() });
+    allow(&harness, "own", &of_team(account)).await;
+    harness.apply("orders", &spec(account, KEYS[0])).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    let before = log(&harness).len();
+    allow(&harness, "own", &json!({ "arn": other })).await;
+    harness.apply("orders", &spec(account, KEYS[1])).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    let after = log(&harness).split_off(before);
     let used = after.iter().filter_map(|call| call.principal.session.as_ref());
     assert!(used.clone().count() > 2);
     assert!(used.clone().all(|session| session.role == other));

@@ -1,6 +1,7 @@
-//! What a real API server takes and refuses: each document with a sentence, and what the refusal must tell its author.
+//! Specs that a real API server accepts or rejects, each with a description and the message that the author
+//! must see.
 //!
-//! Nothing is stored but what the tests of changes need. Each refusal must say what to write instead.
+//! Only the tests of changes store objects. Each rejection must say how to fix the spec.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -17,14 +18,14 @@ mod ledgers;
 mod policies;
 mod streams;
 
-/// A sentence, the `spec`, and what the API server says of it.
+/// A description, the `spec`, and the expected result.
 type Row = (&'static str, &'static str, Verdict);
 
-/// What the API server says.
+/// The expected result of a request.
 #[derive(Clone, Copy, Debug)]
 enum Verdict {
     Taken,
-    /// Refused, with this in the message.
+    /// Rejected, with this text in the message.
     Refused(&'static str),
 }
 use Verdict::{Refused, Taken};
@@ -61,7 +62,7 @@ fn encryption(name: &str, spec: &Value) -> Value {
     })
 }
 
-/// Creates an object as `kubectl create --validate=strict` does. `dry`: without storing it.
+/// Creates an object as `kubectl create --validate=strict` does. With `dry` it is not stored.
 async fn create(client: &Client, path: &str, object: &Value, dry: bool) -> Result<Value, String> {
     let mut request =
         Request::new(path).create(&PostParams::default(), serde_json::to_vec(object).unwrap()).unwrap();
@@ -70,7 +71,7 @@ async fn create(client: &Client, path: &str, object: &Value, dry: bool) -> Resul
     client.request(request).await.map_err(message)
 }
 
-/// Changes an object by a JSON merge patch.
+/// Applies a JSON merge patch to an object.
 async fn change(client: &Client, path: &str, name: &str, new: &Value) -> Result<Value, String> {
     let request = Request::new(path).patch(name, &PatchParams::default(), &Patch::Merge(new)).unwrap();
     client.request(request).await.map_err(message)
@@ -83,7 +84,7 @@ fn message(error: kube::Error) -> String {
     }
 }
 
-/// Nothing if the answer is the verdict, else what is wrong.
+/// Returns `None` if the response is the expected one, else the difference.
 fn disagreement(sentence: &str, verdict: Verdict, answer: &Result<Value, String>) -> Option<String> {
     match (verdict, answer) {
         (Taken, Ok(_)) => None,

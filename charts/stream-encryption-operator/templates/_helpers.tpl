@@ -73,6 +73,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptionpolicies]
   verbs: [list, watch]
+- apiGroups: [streamencryption.dev]
+  resources: [streamencryptionpolicies/status]
+  verbs: [update]
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get, list, watch]
@@ -87,8 +90,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
-# `key.ref`: the ARN of a key that ACK made.
-- apiGroups: [kms.services.k8s.aws]
+# `key.objectRef`: the ARN of a key that ACK or Crossplane created.
+- apiGroups: [kms.services.k8s.aws, kms.aws.m.upbound.io]
   resources: [keys]
   verbs: [get, list, watch]
 {{- end }}

@@ -1,4 +1,4 @@
-//! How old a session is, and when the provider is asked for another one, hour by hour.
+//! The age of a session, and the times at which the provider is queried for another one, hour by hour.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -33,16 +33,16 @@ impl Hours {
     }
 }
 
-fn own(provider: impl ProvideCredentials + 'static, hours: &Hours) -> Own {
-    Own::new(SharedCredentialsProvider::new(provider), hours.clock())
+fn own(provider: impl ProvideCredentials + 'static, hours: &Hours) -> BaseCredentials {
+    BaseCredentials::new(SharedCredentialsProvider::new(provider), hours.clock())
 }
 
-async fn age(own: &Own) -> Option<Duration> {
+async fn age(own: &BaseCredentials) -> Option<Duration> {
     own.session(SOON).await.unwrap().age
 }
 
 #[tokio::test]
-async fn credentials_without_a_session_have_no_age() {
+async fn credentials_without_session_have_no_age() {
     let hours = Hours::default();
     let own = own(Credentials::new("AKIA", "secret", None, None, "test"), &hours);
     for hour in [0, 48] {
@@ -52,7 +52,7 @@ async fn credentials_without_a_session_have_no_age() {
 }
 
 #[tokio::test]
-async fn the_provider_is_asked_again_five_hours_after_a_session_was_first_seen_or_when_it_ends() {
+async fn session_is_renewed_after_five_hours_or_at_its_expiry() {
     for (ends_after, asked_at) in
         [(None, vec![0, 5, 10]), (Some(12), vec![0, 5, 10]), (Some(3), vec![0, 3, 6, 9])]
     {
@@ -78,7 +78,7 @@ async fn the_provider_is_asked_again_five_hours_after_a_session_was_first_seen_o
 }
 
 #[tokio::test]
-async fn credentials_that_say_nothing_of_their_end_are_asked_for_again() {
+async fn credentials_without_expiry_are_requested_again() {
     let hours = Hours::default();
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
@@ -97,7 +97,7 @@ async fn credentials_that_say_nothing_of_their_end_are_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_session_that_a_provider_hands_on_again_keeps_its_age() {
+async fn session_that_is_returned_again_keeps_its_age() {
     let hours = Hours::default();
     let own = own(session(1, None), &hours);
     for hour in 0..48 {
@@ -107,7 +107,7 @@ async fn a_session_that_a_provider_hands_on_again_keeps_its_age() {
 }
 
 #[tokio::test]
-async fn what_may_wait_gets_a_session_that_lasts_longer_than_what_must_go_at_once() {
+async fn longer_required_lifetime_requests_a_new_session() {
     let hours = Hours::default();
     let made = Arc::new(AtomicU64::new(0));
     let counted = made.clone();
@@ -122,7 +122,7 @@ async fn what_may_wait_gets_a_session_that_lasts_longer_than_what_must_go_at_onc
     }
 }
 
-/// A provider that never answers, and may have something for that case.
+/// A provider that never responds, and may have fallback credentials.
 #[derive(Debug)]
 struct Silent(Option<Credentials>);
 
@@ -140,7 +140,7 @@ impl ProvideCredentials for Silent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_a_silent_provider_longer_than_for_aws() {
+async fn silent_provider_times_out_after_the_aws_deadline() {
     let start = tokio::time::Instant::now();
     let silent = own(Silent(None), &Hours::default());
     let (one, other) = tokio::join!(silent.session(SOON), silent.session(SOON));
@@ -150,7 +150,7 @@ async fn nobody_waits_for_a_silent_provider_longer_than_for_aws() {
     assert_eq!(of_an_instance.session(SOON).await.unwrap().credentials.access_key_id(), "ASIA7");
 }
 
-/// A source that reads a file: every provider that it makes has read it once.
+/// A source that reads a file: every provider that it creates has read the file once.
 struct File {
     path: std::path::PathBuf,
     made: Arc<AtomicUsize>,
@@ -163,7 +163,7 @@ impl File {
         Self { path, made: Arc::default() }
     }
 
-    fn own(&self, clock: Clock) -> Own {
+    fn own(&self, clock: Clock) -> BaseCredentials {
         let (path, made) = (self.path.clone(), self.made.clone());
         let provider = move || -> futures_util::future::BoxFuture<'static, _> {
             let content = std::fs::read_to_string(&path).unwrap_or_default();
@@ -181,7 +181,7 @@ impl File {
         };
         let path = self.path.to_str().unwrap().to_owned();
         let environment = move |name: &str| (name == "AWS_SHARED_CREDENTIALS_FILE").then(|| path.clone());
-        Own::new(Source::new(Box::new(provider), environment), clock)
+        BaseCredentials::new(Source::new(Box::new(provider), environment), clock)
     }
 }
 
@@ -210,19 +210,20 @@ impl Seconds {
     }
 }
 
-async fn key(own: &Own) -> String {
+async fn key(own: &BaseCredentials) -> String {
     own.session(SOON).await.unwrap().credentials.access_key_id().to_owned()
 }
 
 #[tokio::test]
-async fn a_credentials_file_that_changes_is_read_anew_within_seconds() {
+async fn changed_credentials_file_is_reloaded_within_seconds() {
     let (file, seconds) = (File::new("changes", "AKIA1"), Seconds::default());
     let own = file.own(seconds.clock());
     assert_eq!(key(&own).await, "AKIA1");
     std::fs::write(&file.path, "AKIA2").unwrap();
     seconds.pass(5);
     assert_eq!(key(&own).await, "AKIA2");
-    // Another file takes its place, as a Secret of Kubernetes does; here with the older time of modification.
+    // Another file is renamed over it, as for a Secret of Kubernetes; here with an older time of
+    // modification.
     let other = file.path.with_extension("next");
     std::fs::write(&other, "AKIA3").unwrap();
     std::fs::File::options().write(true).open(&other).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -237,7 +238,7 @@ async fn a_credentials_file_that_changes_is_read_anew_within_seconds() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_half_written_leaves_the_credentials_as_they_were() {
+async fn half_written_file_keeps_previous_credentials() {
     let (file, seconds) = (File::new("half", "AKIA1"), Seconds::default());
     let own = file.own(seconds.clock());
     assert_eq!(key(&own).await, "AKIA1");
@@ -250,18 +251,18 @@ async fn a_file_that_is_half_written_leaves_the_credentials_as_they_were() {
 }
 
 #[tokio::test]
-async fn a_session_that_a_changed_file_still_holds_is_no_younger() {
+async fn session_age_is_kept_when_the_file_changes() {
     let (file, seconds) = (File::new("same", "ASIA1 token"), Seconds::default());
     let own = file.own(seconds.clock());
     assert_eq!(age(&own).await, Some(Duration::ZERO));
     seconds.pass(60);
-    // Other settings in the same file, or the very same content in another one.
+    // Other settings in the same file, or the same content in another file.
     std::fs::write(&file.path, "ASIA1 token2").unwrap();
     assert_eq!(age(&own).await, Some(Duration::from_mins(1)));
 }
 
 #[tokio::test]
-async fn credentials_that_aws_rejects_are_asked_for_anew_once_a_minute() {
+async fn rejected_credentials_are_replaced_once_a_minute() {
     let seconds = Seconds::default();
     let made = Arc::new(AtomicU64::new(0));
     let counted = made.clone();
@@ -269,12 +270,12 @@ async fn credentials_that_aws_rejects_are_asked_for_anew_once_a_minute() {
         let id = counted.fetch_add(1, Ordering::Relaxed);
         async move { Ok(session(id, None)) }
     });
-    let own = Own::new(SharedCredentialsProvider::new(provider), seconds.clock());
+    let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
     let first = own.session(SOON).await.unwrap();
     assert!(own.rejected(&first).await);
     let second = own.session(SOON).await.unwrap();
     assert_eq!(second.credentials.access_key_id(), "ASIA1");
-    // What is heard late of the first one is no word about the second one.
+    // A late rejection of the first session does not affect the second one.
     assert!(own.rejected(&first).await);
     for _ in 0..59 {
         seconds.pass(1);
@@ -288,7 +289,7 @@ async fn credentials_that_aws_rejects_are_asked_for_anew_once_a_minute() {
 }
 
 #[tokio::test]
-async fn a_source_that_fails_is_asked_once_in_five_seconds() {
+async fn failing_source_is_queried_once_in_five_seconds() {
     let seconds = Seconds::default();
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
@@ -296,7 +297,7 @@ async fn a_source_that_fails_is_asked_once_in_five_seconds() {
         counted.fetch_add(1, Ordering::Relaxed);
         async { Err(CredentialsError::provider_error("the token has expired: run aws sso login")) }
     });
-    let own = Own::new(SharedCredentialsProvider::new(provider), seconds.clock());
+    let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
     for _ in 0..10 {
         let failure = own.session(SOON).await.unwrap_err();
         assert_eq!(failure.missing, Missing::SourceFailed);
@@ -307,7 +308,7 @@ async fn a_source_that_fails_is_asked_once_in_five_seconds() {
 }
 
 #[tokio::test]
-async fn credentials_that_cannot_be_signed_with_are_not_handed_on() {
+async fn unsignable_credentials_are_not_returned() {
     for (id, secret, token) in
         [("AKIA\n", "secret", None), ("AKIA", "secret\n", None), ("ASIA", "secret", Some("token\r\n"))]
     {
@@ -319,21 +320,21 @@ async fn credentials_that_cannot_be_signed_with_are_not_handed_on() {
 }
 
 #[tokio::test]
-async fn a_profile_that_provides_nothing_is_named() {
+async fn profile_without_credentials_is_named_in_the_error() {
     let make = || -> futures_util::future::BoxFuture<'static, _> {
         let nothing = provide_credentials_fn(|| async { Err(CredentialsError::not_loaded("nothing")) });
         Box::pin(async move { SharedCredentialsProvider::new(nothing) })
     };
     let environment = |name: &str| (name == "AWS_PROFILE").then(|| "prod".to_owned());
-    let own = Own::new(Source::new(Box::new(make), environment), Hours::default().clock());
+    let own = BaseCredentials::new(Source::new(Box::new(make), environment), Hours::default().clock());
     let failure = own.session(SOON).await.unwrap_err();
     assert_eq!(failure.missing, Missing::Misconfigured);
     assert!(failure.cause.starts_with("the profile \"prod\" of AWS_PROFILE"), "{}", failure.cause);
 }
 
 #[test]
-fn a_session_in_use_is_not_forgotten_for_many_that_are_not() {
-    let mut seen = Seen::default();
+fn session_in_use_is_not_evicted_by_unused_ones() {
+    let mut seen = SessionHistory::default();
     let at = |hour: u32| SystemTime::UNIX_EPOCH + HOUR * hour;
     seen.note("ASIA-in-use", at(0));
     for hour in 1..100 {
@@ -344,7 +345,7 @@ fn a_session_in_use_is_not_forgotten_for_many_that_are_not() {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_the_debug_output() {
+async fn debug_output_contains_no_secret() {
     let session = own(session(1, None), &Hours::default()).session(SOON).await.unwrap();
     assert_eq!(format!("{session:?}"), "Session { age: Some(0ns), .. }");
 }

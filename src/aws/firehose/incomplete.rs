@@ -1,8 +1,8 @@
-//! Descriptions in which Firehose leaves out a word that the SDK cannot do without.
+//! Descriptions in which Firehose leaves out a member that the SDK requires.
 //!
-//! The SDK takes an answer without `DeliveryStreamType` (as Firehose gave it in 2016) or without
-//! `DeliveryStreamStatus` for no answer at all. What the operator needs of such an answer is read here; the
-//! missing word stays missing.
+//! The SDK rejects a response without `DeliveryStreamType` (as Firehose returned it in 2016) or without
+//! `DeliveryStreamStatus`. This file parses the members of such a response that the operator needs; the
+//! missing member stays missing.
 
 use aws_sdk_firehose::config::http::HttpResponse;
 use aws_sdk_firehose::error::SdkError;
@@ -12,9 +12,9 @@ use aws_sdk_firehose::types::{
 };
 use serde_json::Value;
 
-use super::super::faults::NOT_SHOWN;
+use super::super::error::NOT_SHOWN;
 
-/// The description in an answer that the SDK could not read, if all that it lacks is one of these two words.
+/// Returns the description in a response that the SDK could not parse, if it lacks only these members.
 pub(super) fn description<E>(error: &SdkError<E, HttpResponse>) -> Option<DeliveryStreamDescription> {
     let response = error.raw_response().filter(|response| response.status().as_u16() == 200)?;
     let body: Value = serde_json::from_slice(response.body().bytes()?).ok()?;

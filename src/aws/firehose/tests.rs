@@ -1,9 +1,9 @@
-//! How the Firehose adapter reads and writes AWS, against recorded answers.
+//! Requests and responses of the Firehose adapter, with recorded responses.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::recorded::{Recorded, calls, signer, somebody};
+use super::super::replay::{ReplayClient, calls, signer, somebody};
 use super::*;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -12,7 +12,7 @@ fn orders() -> StreamArn {
     "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap()
 }
 
-fn firehose(recorded: &Recorded) -> Firehose {
+fn firehose(recorded: &ReplayClient) -> Firehose {
     Firehose::new(recorded.config(), calls())
 }
 
@@ -28,49 +28,55 @@ fn described(status: &str, source: &str, encryption: &Value) -> String {
     json!({ "DeliveryStreamDescription": description }).to_string()
 }
 
-async fn look_at(body: String) -> Look {
-    let recorded = Recorded::answers([(200, body)]);
-    firehose(&recorded).look(&orders(), &somebody(), Urgency::Drift).await.unwrap().unwrap().0
+async fn look_at(body: String) -> StreamDescription {
+    let recorded = ReplayClient::answers([(200, body)]);
+    firehose(&recorded).describe_stream(&orders(), &somebody(), Priority::Drift).await.unwrap().unwrap().0
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_way_in_which_firehose_shows_encryption_is_read() {
+async fn every_form_of_reported_encryption_is_parsed() {
     let customer = || Key::Customer(KEY.parse().unwrap());
     let alias = "arn:aws:kms:eu-west-1:111122223333:alias/orders";
-    let failed = |action, reason: &str, details: &str| Shown::Failed {
+    let failed = |action, reason: &str, details: &str| ReportedEncryption::Failed {
         action,
         reason: reason.to_owned(),
         details: details.to_owned(),
     };
     let denied = json!({"Type": "KMS_ACCESS_DENIED", "Details": "no grant"});
     for (encryption, shown) in [
-        (Value::Null, Shown::Off),
-        (json!({}), Shown::Off),
-        // moto after Create with encryption asked for.
-        (json!({"KeyType": "AWS_OWNED_CMK"}), Shown::Off),
-        (json!({"Status": "DISABLED"}), Shown::Off),
+        (Value::Null, ReportedEncryption::Off),
+        (json!({}), ReportedEncryption::Off),
+        // moto after Create with encryption requested.
+        (json!({"KeyType": "AWS_OWNED_CMK"}), ReportedEncryption::Off),
+        (json!({"Status": "DISABLED"}), ReportedEncryption::Off),
         // moto after Stop.
-        (json!({"Status": "DISABLED", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY}), Shown::Off),
-        (json!({"Status": "ENABLED", "KeyType": "AWS_OWNED_CMK"}), Shown::On(Key::AwsOwned)),
+        (
+            json!({"Status": "DISABLED", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY}),
+            ReportedEncryption::Off,
+        ),
+        (json!({"Status": "ENABLED", "KeyType": "AWS_OWNED_CMK"}), ReportedEncryption::On(Key::AwsOwned)),
         (
             json!({"Status": "ENABLED", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY}),
-            Shown::On(customer()),
+            ReportedEncryption::On(customer()),
         ),
         (
             json!({"Status": "ENABLED", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": alias}),
-            Shown::On(Key::Unresolved(alias.to_owned())),
+            ReportedEncryption::On(Key::Unresolved(alias.to_owned())),
         ),
         (
             json!({"Status": "ENABLED", "KeyType": "CUSTOMER_MANAGED_CMK"}),
-            Shown::On(Key::Unresolved("CUSTOMER_MANAGED_CMK".to_owned())),
+            ReportedEncryption::On(Key::Unresolved("CUSTOMER_MANAGED_CMK".to_owned())),
         ),
-        (json!({"Status": "ENABLED"}), Shown::Unknown("ENABLED, no KeyType".to_owned())),
+        (json!({"Status": "ENABLED"}), ReportedEncryption::Unknown("ENABLED, no KeyType".to_owned())),
         (
             json!({"Status": "ENABLED", "KeyType": "NEW", "KeyARN": KEY}),
-            Shown::Unknown("ENABLED, KeyType NEW".to_owned()),
+            ReportedEncryption::Unknown("ENABLED, KeyType NEW".to_owned()),
         ),
-        (json!({"Status": "ENABLING", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY}), Shown::Enabling),
-        (json!({"Status": "DISABLING"}), Shown::Disabling),
+        (
+            json!({"Status": "ENABLING", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY}),
+            ReportedEncryption::Enabling,
+        ),
+        (json!({"Status": "DISABLING"}), ReportedEncryption::Disabling),
         (
             json!({"Status": "ENABLING_FAILED", "FailureDescription": denied}),
             failed(Action::Start, "KMS_ACCESS_DENIED", "no grant"),
@@ -81,7 +87,7 @@ async fn every_way_in_which_firehose_shows_encryption_is_read() {
             failed(Action::Stop, "RETIRE_KMS_GRANT_FAILED", "x"),
         ),
         (json!({"Status": "DISABLING_FAILED"}), failed(Action::Stop, "UNKNOWN_ERROR", "")),
-        (json!({"Status": "ROTATING"}), Shown::Unknown("ROTATING".to_owned())),
+        (json!({"Status": "ROTATING"}), ReportedEncryption::Unknown("ROTATING".to_owned())),
     ] {
         assert_eq!(
             look_at(described("ACTIVE", "DirectPut", &encryption)).await.encryption,
@@ -92,17 +98,17 @@ async fn every_way_in_which_firehose_shows_encryption_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stream_itself_is_read() {
+async fn stream_state_source_and_creation_time_are_parsed() {
     for (word, state) in [
         ("CREATING", StreamState::Creating),
         ("ACTIVE", StreamState::Active),
         ("DELETING", StreamState::Deleting),
-        ("CREATING_FAILED", StreamState::Broken),
-        ("DELETING_FAILED", StreamState::Broken),
+        ("CREATING_FAILED", StreamState::NotOperational),
+        ("DELETING_FAILED", StreamState::NotOperational),
         ("SUSPENDED", StreamState::Unrecognized),
     ] {
         let look = look_at(described(word, "MSKAsSource", &Value::Null)).await;
-        assert_eq!((look.state, look.state_word.as_str()), (state, word));
+        assert_eq!((look.state, look.raw_status.as_str()), (state, word));
         assert_eq!(look.arn, orders());
         assert_eq!(look.source.as_deref(), Some("MSKAsSource"));
         assert_eq!(look.created, Some("2025-11-21T00:00:00.5Z".parse().unwrap()));
@@ -110,7 +116,7 @@ async fn the_stream_itself_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn member_that_firehose_leaves_out_is_no_word() {
+async fn omitted_members_are_reported_as_missing() {
     let without = |member: &str| {
         let mut body: Value = serde_json::from_str(&described("ACTIVE", "DirectPut", &Value::Null)).unwrap();
         body["DeliveryStreamDescription"].as_object_mut().unwrap().remove(member);
@@ -119,11 +125,11 @@ async fn member_that_firehose_leaves_out_is_no_word() {
     let look = look_at(without("DeliveryStreamType")).await;
     assert_eq!((look.source, look.state), (None, StreamState::Active));
     let look = look_at(without("DeliveryStreamStatus")).await;
-    assert_eq!((look.state_word.as_str(), look.state), ("", StreamState::Unrecognized));
+    assert_eq!((look.raw_status.as_str(), look.state), ("", StreamState::Unrecognized));
 }
 
 #[tokio::test(start_paused = true)]
-async fn encryption_beside_a_left_out_member_is_read() {
+async fn encryption_is_parsed_when_a_member_is_omitted() {
     let denied = json!({"Type": "KMS_ACCESS_DENIED", "Details": "no grant"});
     for encryption in [
         json!({"Status": "ENABLED", "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY}),
@@ -138,27 +144,28 @@ async fn encryption_beside_a_left_out_member_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_firehose_does_not_know_is_no_fault() {
+async fn missing_stream_is_not_an_error() {
     let recorded =
-        Recorded::answers([(400, r#"{"__type":"ResourceNotFoundException","message":"not found"}"#)]);
-    assert_eq!(firehose(&recorded).look(&orders(), &somebody(), Urgency::Drift).await, Ok(None));
+        ReplayClient::answers([(400, r#"{"__type":"ResourceNotFoundException","message":"not found"}"#)]);
+    assert_eq!(firehose(&recorded).describe_stream(&orders(), &somebody(), Priority::Drift).await, Ok(None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_with_an_unreadable_arn_is_a_fault_and_no_look() {
+async fn description_with_invalid_arn_is_an_error() {
     let body = described("ACTIVE", "DirectPut", &Value::Null).replace("arn:aws:firehose", "arn:gcp:firehose");
-    let recorded = Recorded::answers([(200, body)]);
-    let fault = firehose(&recorded).look(&orders(), &somebody(), Urgency::Drift).await.unwrap_err();
-    assert_eq!((fault.class, fault.code.as_deref()), (Class::Transient, Some("UnreadableAnswer")));
+    let recorded = ReplayClient::answers([(200, body)]);
+    let fault =
+        firehose(&recorded).describe_stream(&orders(), &somebody(), Priority::Drift).await.unwrap_err();
+    assert_eq!((fault.class, fault.code.as_deref()), (ErrorKind::Transient, Some("UnreadableAnswer")));
 }
 
 #[tokio::test(start_paused = true)]
-async fn start_always_says_which_type_of_key_it_wants() {
+async fn start_always_names_the_key_type() {
     for (key, asked) in [
         (Key::AwsOwned, json!({"KeyType": "AWS_OWNED_CMK"})),
         (Key::Customer(KEY.parse().unwrap()), json!({"KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": KEY})),
     ] {
-        let recorded = Recorded::answers([(200, "{}")]);
+        let recorded = ReplayClient::answers([(200, "{}")]);
         firehose(&recorded)
             .start(&orders(), &key, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
             .await
@@ -174,18 +181,18 @@ async fn start_always_says_which_type_of_key_it_wants() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_without_an_arn_is_never_asked_for() {
-    let recorded = Recorded::default();
+async fn start_with_unresolved_key_is_not_sent() {
+    let recorded = ReplayClient::default();
     let fault = firehose(&recorded)
         .start(&orders(), &Key::Unresolved("x".to_owned()), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
         .await
         .unwrap_err();
-    assert_eq!((fault.class, recorded.sent().len()), (Class::Invalid, 0));
+    assert_eq!((fault.class, recorded.sent().len()), (ErrorKind::Invalid, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn stop_names_the_stream() {
-    let recorded = Recorded::answers([(200, "{}")]);
+    let recorded = ReplayClient::answers([(200, "{}")]);
     firehose(&recorded).stop(&orders(), &somebody(), &signer(), Timestamp::UNIX_EPOCH).await.unwrap();
     let [sent] = recorded.sent().try_into().unwrap();
     assert_eq!(sent.operation, "StopDeliveryStreamEncryption");
@@ -193,13 +200,13 @@ async fn stop_names_the_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_an_answer_that_says_so_proves_that_a_record_was_encrypted() {
+async fn record_is_encrypted_only_if_response_confirms_it() {
     for (answer, encrypted) in [
         (json!({"RecordId": "1", "Encrypted": true}), true),
         (json!({"RecordId": "1", "Encrypted": false}), false),
         (json!({"RecordId": "1"}), false),
     ] {
-        let recorded = Recorded::answers([(200, answer.to_string())]);
+        let recorded = ReplayClient::answers([(200, answer.to_string())]);
         assert_eq!(
             firehose(&recorded).put_record(&orders(), "marked", &somebody(), &signer()).await,
             Ok(encrypted)
@@ -210,9 +217,9 @@ async fn only_an_answer_that_says_so_proves_that_a_record_was_encrypted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_of_another_region_is_looked_for_there() {
-    let recorded = Recorded::answers([(400, r#"{"__type":"ResourceNotFoundException"}"#)]);
+async fn stream_of_another_region_is_described_there() {
+    let recorded = ReplayClient::answers([(400, r#"{"__type":"ResourceNotFoundException"}"#)]);
     let stream = "arn:aws:firehose:us-east-2:111122223333:deliverystream/orders".parse().unwrap();
-    firehose(&recorded).look(&stream, &somebody(), Urgency::Drift).await.unwrap();
+    firehose(&recorded).describe_stream(&stream, &somebody(), Priority::Drift).await.unwrap();
     assert_eq!(recorded.sent()[0].host, "firehose.us-east-2.amazonaws.com");
 }

@@ -1,4 +1,4 @@
-//! Whose session a request gets, how often one is asked of STS, and with which words.
+//! The session of each principal, the number of requests to STS, and their parameters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -8,15 +8,15 @@ use aws_credential_types::credential_fn::provide_credentials_fn;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 
-use super::super::pacing::{Pacer, Quota};
-use super::super::recorded::{Recorded, assuming, credentials, parameter, somebody};
+use super::super::rate_limit::{Quota, RateLimiter};
+use super::super::replay::{ReplayClient, assuming, credentials, parameter, somebody};
 use super::*;
-use crate::model::fault::Class;
+use crate::model::aws_error::ErrorKind;
 
 const SOON: Duration = Duration::from_secs(10);
 const LOOK: Operation = Operation::DescribeDeliveryStream;
 
-/// Minutes on a clock that a test moves.
+/// A clock that a test moves, in minutes.
 #[derive(Clone, Default)]
 struct Minutes(Arc<AtomicU64>);
 
@@ -34,26 +34,31 @@ impl Minutes {
     }
 }
 
-/// At most so many sessions of roles that STS gives by `recorded`.
-fn sessions(limit: usize, recorded: &Recorded, minutes: &Minutes, pacer: &Pacer) -> Sessions {
+/// Returns at most `limit` sessions of roles, with the responses of STS in `recorded`.
+fn sessions(
+    limit: usize,
+    recorded: &ReplayClient,
+    minutes: &Minutes,
+    rate_limiter: &RateLimiter,
+) -> Sessions {
     let provider = SharedCredentialsProvider::new(credentials());
     let region = "eu-west-1".parse().unwrap();
-    let requests = Requests::new(pacer.clone());
+    let requests = Requests::new(rate_limiter.clone());
     Sessions::at_most(limit, provider, &recorded.config(), region, requests, minutes.clock())
 }
 
-fn of_all_roles(limit: usize, minutes: &Minutes) -> (Sessions, Recorded) {
-    let recorded = Recorded::default().assuming();
-    (sessions(limit, &recorded, minutes, &Pacer::new(80)), recorded)
+fn of_all_roles(limit: usize, minutes: &Minutes) -> (Sessions, ReplayClient) {
+    let recorded = ReplayClient::default().assuming();
+    (sessions(limit, &recorded, minutes, &RateLimiter::new(80)), recorded)
 }
 
-async fn key_of(sessions: &Sessions, by: &Principal) -> String {
-    let session = sessions.of(LOOK, by, Urgency::Drift, SOON).await.unwrap();
+async fn key_of(sessions: &Sessions, principal: &Principal) -> String {
+    let session = sessions.of(LOOK, principal, Priority::Drift, SOON).await.unwrap();
     session.credentials.access_key_id().to_owned()
 }
 
 #[tokio::test(start_paused = true)]
-async fn sts_is_asked_in_the_operators_region_with_its_own_credentials_and_told_whom_the_session_is_for() {
+async fn assume_role_uses_own_credentials_and_names_the_resource() {
     let (sessions, recorded) = of_all_roles(9, &Minutes::default());
     assert_eq!(key_of(&sessions, &assuming("orders.eu")).await, "ASIA.data.orders.eu.1");
     let [sent] = recorded.sent().try_into().unwrap();
@@ -77,26 +82,26 @@ async fn sts_is_asked_in_the_operators_region_with_its_own_credentials_and_told_
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_role_the_operators_own_credentials_are_used_and_sts_is_not_asked() {
+async fn principal_without_role_uses_own_credentials() {
     let (sessions, recorded) = of_all_roles(9, &Minutes::default());
     assert_eq!(key_of(&sessions, &somebody()).await, "AKIDEXAMPLE");
     assert_eq!(recorded.sent(), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_is_kept_for_its_hour_and_never_used_to_its_end() {
+async fn role_session_is_reused_until_shortly_before_its_end() {
     let minutes = Minutes::default();
     let (sessions, recorded) = of_all_roles(9, &minutes);
     for now in 0..48 * 60 {
         minutes.go_to(now);
-        let session = sessions.of(LOOK, &assuming("orders"), Urgency::Drift, SOON).await.unwrap();
+        let session = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap();
         assert_eq!(session.age, Some(Duration::from_mins(now % 60)));
     }
     assert_eq!(recorded.sent().len(), 48);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_differs_in_role_external_id_namespace_or_resource_gets_a_session_of_its_own() {
+async fn each_role_external_id_and_resource_has_its_own_session() {
     let (sessions, recorded) = of_all_roles(9, &Minutes::default());
     let one = assuming("orders");
     let role = one.role.clone().unwrap();
@@ -119,7 +124,7 @@ async fn what_differs_in_role_external_id_namespace_or_resource_gets_a_session_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_principals_than_are_kept_get_the_right_sessions_all_the_same() {
+async fn full_cache_never_returns_session_of_another_principal() {
     let (sessions, recorded) = of_all_roles(3, &Minutes::default());
     for round in 0..4 {
         for resource in ["a", "b", "c", "d", "e"] {
@@ -131,56 +136,60 @@ async fn more_principals_than_are_kept_get_the_right_sessions_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_of_one_principal_at_the_same_time_share_one_session() {
+async fn concurrent_requests_of_a_principal_share_a_session() {
     let (sessions, recorded) = of_all_roles(9, &Minutes::default());
-    let by = assuming("orders");
-    let (one, other) = tokio::join!(key_of(&sessions, &by), key_of(&sessions, &by));
+    let principal = assuming("orders");
+    let (one, other) = tokio::join!(key_of(&sessions, &principal), key_of(&sessions, &principal));
     assert_eq!((one, recorded.sent().len()), (other, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_role_that_may_not_be_assumed_is_a_fault_that_names_the_right_and_is_asked_for_once() {
+async fn denied_assume_role_names_the_permission_and_is_sent_once() {
     let denied = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>not authorized to perform: \
                   sts:TagSession</Message></Error></ErrorResponse>";
-    let recorded = Recorded::answers([(403, denied)]);
-    let sessions = sessions(9, &recorded, &Minutes::default(), &Pacer::new(80));
-    let fault = sessions.of(LOOK, &assuming("orders"), Urgency::Drift, SOON).await.unwrap_err();
-    assert_eq!((fault.operation.iam_action(), fault.class), ("sts:AssumeRole", Class::Denied));
+    let recorded = ReplayClient::answers([(403, denied)]);
+    let sessions = sessions(9, &recorded, &Minutes::default(), &RateLimiter::new(80));
+    let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+    assert_eq!((fault.operation.iam_action(), fault.class), ("sts:AssumeRole", ErrorKind::Denied));
     assert_eq!(fault.code.as_deref(), Some("AccessDenied"));
     assert_eq!(recorded.sent().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_sts_that_fails_or_throttles_is_asked_three_times_and_spoils_no_other_rate() {
+async fn sts_errors_are_retried_and_only_throttling_slows() {
     let error = |code| format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
     for (status, code, class) in
-        [(503, "ServiceUnavailable", Class::Transient), (400, "Throttling", Class::Throttled)]
+        [(503, "ServiceUnavailable", ErrorKind::Transient), (400, "Throttling", ErrorKind::Throttled)]
     {
-        let recorded = Recorded::answers((0..9).map(|_| (status, error(code))));
-        let pacer = Pacer::new(80);
-        let sessions = sessions(9, &recorded, &Minutes::default(), &pacer);
-        let fault = sessions.of(LOOK, &assuming("orders"), Urgency::Drift, SOON).await.unwrap_err();
+        let recorded = ReplayClient::answers((0..9).map(|_| (status, error(code))));
+        let rate_limiter = RateLimiter::new(80);
+        let sessions = sessions(9, &recorded, &Minutes::default(), &rate_limiter);
+        let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
         assert_eq!((fault.operation, fault.class), (Operation::AssumeRole, class));
         assert_eq!(recorded.sent().len(), 3);
         let region = "eu-west-1".parse().unwrap();
-        let rate = pacer.rate(&Quota { operation: Operation::AssumeRole, account: None, region });
-        assert_eq!(rate < 80_000, class == Class::Throttled, "{rate}");
+        let rate = rate_limiter.rate(&Quota { operation: Operation::AssumeRole, account: None, region });
+        assert_eq!(rate < 80_000, class == ErrorKind::Throttled, "{rate}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_credentials_is_a_fault() {
+async fn response_without_credentials_is_an_error() {
     let empty = "<AssumeRoleResponse><AssumeRoleResult/></AssumeRoleResponse>";
-    let recorded = Recorded::answers([(200, empty), (200, "<html>Welcome</html>")]);
-    let sessions = sessions(9, &recorded, &Minutes::default(), &Pacer::new(80));
+    let recorded = ReplayClient::answers([(200, empty), (200, "<html>Welcome</html>")]);
+    let sessions = sessions(9, &recorded, &Minutes::default(), &RateLimiter::new(80));
     for _ in 0..2 {
-        let fault = sessions.of(LOOK, &assuming("orders"), Urgency::Drift, SOON).await.unwrap_err();
-        assert_eq!((fault.operation, fault.class), (Operation::AssumeRole, Class::Transient), "{fault:?}");
+        let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+        assert_eq!(
+            (fault.operation, fault.class),
+            (Operation::AssumeRole, ErrorKind::Transient),
+            "{fault:?}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_role_is_assumed_with_what_the_operator_has_then() {
+async fn role_is_assumed_with_current_own_credentials() {
     let made = Arc::new(AtomicU64::new(0));
     let provider = provide_credentials_fn(move || {
         let number = made.fetch_add(1, Ordering::Relaxed);
@@ -192,17 +201,17 @@ async fn a_role_is_assumed_with_what_the_operator_has_then() {
             }
         }
     });
-    let (recorded, minutes) = (Recorded::default().assuming(), Minutes::default());
+    let (recorded, minutes) = (ReplayClient::default().assuming(), Minutes::default());
     let sessions = Sessions::new(
         SharedCredentialsProvider::new(provider),
         &recorded.config(),
         "eu-west-1".parse().unwrap(),
-        Requests::new(Pacer::new(80)),
+        Requests::new(RateLimiter::new(80)),
         minutes.clock(),
     );
-    // The first try finds nothing, and nothing is sent.
-    let fault = sessions.of(LOOK, &assuming("orders"), Urgency::Drift, SOON).await.unwrap_err();
-    assert_eq!((fault.class, recorded.sent().len()), (Class::NoCredentials, 0));
+    // The first attempt finds no credentials, and no request is sent.
+    let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+    assert_eq!((fault.class, recorded.sent().len()), (ErrorKind::NoCredentials, 0));
     for hour in 1..13 {
         minutes.go_to(hour * 60);
         key_of(&sessions, &assuming("orders")).await;
@@ -212,41 +221,44 @@ async fn a_role_is_assumed_with_what_the_operator_has_then() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_ended_role_session_is_replaced_once_a_minute() {
+async fn expired_role_session_is_replaced_once_a_minute() {
     let minutes = Minutes::default();
     let (sessions, recorded) = of_all_roles(9, &minutes);
-    let by = assuming("orders");
-    let ended = Fault {
+    let principal = assuming("orders");
+    let ended = AwsError {
         operation: LOOK,
-        class: Class::CredentialsRejected,
+        class: ErrorKind::CredentialsRejected,
         code: Some("ExpiredTokenException".to_owned()),
         message: String::new(),
     };
     let ended = Some(&ended);
-    let session = async || sessions.of(LOOK, &by, Urgency::Drift, SOON).await.unwrap();
+    let session = async || sessions.of(LOOK, &principal, Priority::Drift, SOON).await.unwrap();
     let first = session().await;
-    assert!(!sessions.is_another_due(&by, &first, None).await);
-    let other = sessions.of(LOOK, &assuming("clicks"), Urgency::Drift, SOON).await.unwrap();
-    assert!(sessions.is_another_due(&by, &first, ended).await);
+    assert!(!sessions.is_another_due(&principal, &first, None).await);
+    let other = sessions.of(LOOK, &assuming("clicks"), Priority::Drift, SOON).await.unwrap();
+    assert!(sessions.is_another_due(&principal, &first, ended).await);
     let second = session().await;
     assert_ne!(first.credentials.access_key_id(), second.credentials.access_key_id());
-    // A late answer about the first one does not end the second one.
-    assert!(sessions.is_another_due(&by, &first, ended).await);
-    assert!(!sessions.is_another_due(&by, &second, ended).await, "within the minute");
+    // A late rejection of the first session does not discard the second one.
+    assert!(sessions.is_another_due(&principal, &first, ended).await);
+    assert!(!sessions.is_another_due(&principal, &second, ended).await, "within the minute");
     assert_eq!(session().await.credentials.access_key_id(), second.credentials.access_key_id());
     minutes.go_to(1);
-    assert!(sessions.is_another_due(&by, &second, ended).await);
+    assert!(sessions.is_another_due(&principal, &second, ended).await);
     session().await;
-    let unharmed = sessions.of(LOOK, &assuming("clicks"), Urgency::Drift, SOON).await.unwrap();
+    let unharmed = sessions.of(LOOK, &assuming("clicks"), Priority::Drift, SOON).await.unwrap();
     assert_eq!(unharmed.credentials.access_key_id(), other.credentials.access_key_id());
     assert_eq!(recorded.sent().len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_role_session_that_cannot_sign_is_refused() {
-    let broken = super::super::recorded::session("ASIA&#10;7");
-    let recorded = Recorded::answers([(200, broken)]);
-    let sessions = sessions(9, &recorded, &Minutes::default(), &Pacer::new(80));
-    let fault = sessions.of(LOOK, &assuming("orders"), Urgency::Drift, SOON).await.unwrap_err();
-    assert_eq!((fault.class, fault.code.as_deref()), (Class::NoCredentials, Some("CredentialsUnsignable")));
+async fn unsignable_role_session_is_rejected() {
+    let broken = super::super::replay::session("ASIA&#10;7");
+    let recorded = ReplayClient::answers([(200, broken)]);
+    let sessions = sessions(9, &recorded, &Minutes::default(), &RateLimiter::new(80));
+    let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+    assert_eq!(
+        (fault.class, fault.code.as_deref()),
+        (ErrorKind::NoCredentials, Some("CredentialsUnsignable"))
+    );
 }

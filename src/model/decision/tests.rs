@@ -1,4 +1,5 @@
-//! One table: a sentence for each row of [`decide`](super::decide), for both services, and properties over random input.
+//! One table: a sentence for each row of [`decide`](super::decide), for both services, and properties over
+//! random input.
 
 use std::collections::BTreeSet;
 
@@ -10,18 +11,19 @@ use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
 use crate::model::key::Key;
 use crate::model::observation::Observation;
-use crate::model::situation::Situation;
+use crate::model::scenario::Scenario;
 
 mod calling;
 mod hands_off;
 mod looking;
+mod messages;
 mod properties;
 mod waiting;
 
-/// A sentence, the situation that it speaks of, and what is decided in it.
-type Row = (&'static str, Situation, Expected);
+/// A sentence, the scenario that it describes, and the expected decision.
+type Row = (&'static str, Scenario, Expected);
 
-/// What a decision is compared with; times in seconds from now.
+/// The expected decision; times in seconds from now.
 #[derive(Clone, Debug, PartialEq)]
 struct Expected {
     step: Kind,
@@ -30,10 +32,10 @@ struct Expected {
     next_attempt: Option<i64>,
 }
 
-/// A step without what only the ledger needs.
+/// A step without the parts that only the ledger uses.
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
-    Look,
+    Describe,
     Rest,
     Start(Key),
     Stop,
@@ -61,8 +63,8 @@ fn releases(reason: Reason, wake: i64) -> Expected {
     Expected { step: Kind::Release, ..rests(reason, wake) }
 }
 
-/// What was decided, in the table's words.
-fn decided(situation: &Situation) -> Expected {
+/// Returns the decision in the form of the table.
+fn decided(situation: &Scenario) -> Expected {
     let Decision { step, reason, wake, next_attempt, .. } = situation.decide();
     let seconds = |at: jiff::Timestamp| {
         let wait = at.duration_since(situation.now);
@@ -70,11 +72,11 @@ fn decided(situation: &Situation) -> Expected {
         wait.as_secs()
     };
     let step = match step {
-        Step::Look => Kind::Look,
-        Step::Rest => Kind::Rest,
+        Step::Describe => Kind::Describe,
+        Step::Wait => Kind::Rest,
         Step::Verify => Kind::Verify,
-        Step::Release => Kind::Release,
-        Step::Call(call) => match (call.target.action, call.target.key) {
+        Step::RemoveFinalizer => Kind::Release,
+        Step::ChangeEncryption(call) => match (call.target.action, call.target.key) {
             (Action::Start, Some(key)) => Kind::Start(Key::of(&key)),
             (Action::Stop, None) => Kind::Stop,
             meaningless => panic!("{meaningless:?}"),
@@ -89,7 +91,7 @@ fn rows(service: Service) -> Vec<Row> {
 }
 
 #[test]
-fn each_row_of_the_table_holds_for_both_services() {
+fn every_table_row_holds_for_both_services() {
     let wrong: Vec<String> = [Service::Firehose, Service::Kinesis]
         .into_iter()
         .flat_map(|service| rows(service).into_iter().map(move |row| (service, row)))
@@ -102,40 +104,42 @@ fn each_row_of_the_table_holds_for_both_services() {
 }
 
 #[test]
-fn what_was_seen_is_good_until_the_decision_is_taken_up_again_and_no_longer() {
+fn next_describe_coincides_with_wake_unless_settling() {
     for (sentence, situation, _) in [rows(Service::Firehose), rows(Service::Kinesis)].concat() {
         let Decision { reason, wake, look_due, .. } = situation.decide();
-        // While it settles, nothing new is to be seen: one look serves for what is said before and after.
+        // During the propagation delay no new state is expected: one Describe serves the decisions before and
+        // after it.
         let settling = reason == Reason::Settling && wake < look_due;
         assert!(wake == look_due || settling, "{sentence}: {wake} and {look_due}");
     }
 }
 
 #[test]
-fn the_table_has_a_row_for_every_reason_that_a_decision_can_give() {
+fn table_covers_every_reason() {
     let given: BTreeSet<Reason> = rows(Service::Firehose)
         .into_iter()
         .chain(rows(Service::Kinesis))
         .map(|(_, situation, _)| situation.decide().reason)
         .collect();
-    // These two are said by others: of a spec that cannot be read, and of a key that works.
+    // Other modules report these two: for an invalid spec, and for a usable key.
     let elsewhere = [Reason::SpecInvalid, Reason::KeyEnabled];
     let all: BTreeSet<Reason> =
         Reason::ALL.iter().copied().filter(|reason| !elsewhere.contains(reason)).collect();
     assert_eq!(given, all, "left: the table; right: the enum");
 }
 
-/// Nobody has heard of the first call, and it can no longer arrive. After the second, the clock was set back.
+/// The first call received no response and can no longer arrive. After the second call, the clock was set
+/// back.
 #[test]
-fn a_call_that_can_no_longer_arrive_is_not_waited_for_while_an_answer_to_a_newer_one_is_not_believed() {
-    let first = Situation::of(Service::Firehose).sees(Observation::Off).calls().after(3 * 3600);
+fn expired_call_is_not_awaited_while_newer_call_is_unconfirmed() {
+    let first = Scenario::of(Service::Firehose).sees(Observation::Off).calls().after(3 * 3600);
     let second = first.sees(Observation::Off).calls().accepted();
     let set_back = second.after(-2).sees(Observation::Off);
     assert_eq!(decided(&set_back), rests(Reason::Enabling, 2));
 }
 
 #[test]
-fn no_two_rows_have_the_same_sentence() {
+fn table_sentences_are_unique() {
     let sentences: Vec<&str> = rows(Service::Kinesis).iter().map(|(sentence, ..)| *sentence).collect();
     assert_eq!(sentences.iter().collect::<BTreeSet<_>>().len(), sentences.len());
 }

@@ -1,13 +1,14 @@
-//! A policy document as IAM and KMS read it
+//! A policy document in the format of IAM and KMS
 //! ([elements](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html)).
 //!
-//! Decides nothing: whoever makes a [`Statement`] says what is allowed. Each statement allows; none denies.
+//! This module decides nothing: the caller that creates a [`Statement`] decides what it allows. Each
+//! statement allows; none denies.
 
 use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-/// The version of the policy language, of which there is no newer one.
+/// The version of the policy language. It is the newest one.
 const VERSION: &str = "2012-10-17";
 
 /// A policy document.
@@ -15,36 +16,36 @@ const VERSION: &str = "2012-10-17";
 #[serde(rename_all = "PascalCase")]
 pub struct Policy {
     version: &'static str,
-    /// What is allowed.
+    /// The statements.
     pub statement: Vec<Statement>,
 }
 
 impl Policy {
-    /// A policy of these statements.
+    /// Creates a policy of these statements.
     #[must_use]
     pub fn of(statement: Vec<Statement>) -> Self {
         Self { version: VERSION, statement }
     }
 }
 
-/// One statement, which allows something.
+/// One statement, which allows actions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Statement {
-    /// What it is for, in one word.
+    /// The purpose of the statement, in one word.
     pub sid: &'static str,
     effect: Effect,
-    /// To whom, where the policy belongs to a resource (a role's trust, a key).
+    /// The principal, if the policy belongs to a resource (a role's trust policy, a key policy).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal: Option<Principal>,
-    /// What.
-    pub action: Words,
-    /// On what; nothing in a role's trust, which is about that role.
-    #[serde(skip_serializing_if = "Words::is_empty")]
-    pub resource: Words,
-    /// Only if, by operator and condition key.
+    /// The actions.
+    pub action: StringOrList,
+    /// The resources; empty in a role's trust policy, which applies to that role.
+    #[serde(skip_serializing_if = "StringOrList::is_empty")]
+    pub resource: StringOrList,
+    /// The conditions, by operator and condition key.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub condition: BTreeMap<&'static str, BTreeMap<String, Words>>,
+    pub condition: BTreeMap<&'static str, BTreeMap<String, StringOrList>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,44 +53,44 @@ enum Effect {
     Allow,
 }
 
-/// To whom something is allowed.
+/// The principal to which a statement applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Principal {
     /// A role.
     #[serde(rename = "AWS")]
     Role(String),
-    /// A service of AWS.
+    /// An AWS service.
     Service(String),
-    /// Whoever an identity provider vouches for.
+    /// The identities of an identity provider.
     Federated(String),
 }
 
 impl Statement {
-    /// Allows these actions, on nothing yet.
+    /// Creates a statement that allows these actions, without resources.
     pub fn allow(sid: &'static str, actions: impl IntoIterator<Item: ToString>) -> Self {
         Self {
             sid,
             effect: Effect::Allow,
             principal: None,
             action: actions.into_iter().collect(),
-            resource: Words::default(),
+            resource: StringOrList::default(),
             condition: BTreeMap::new(),
         }
     }
 
-    /// The same, to `principal`.
+    /// Sets the principal.
     #[must_use]
     pub fn to(self, principal: Principal) -> Self {
         Self { principal: Some(principal), ..self }
     }
 
-    /// The same, on these resources.
+    /// Sets the resources.
     #[must_use]
-    pub fn on(self, resources: Words) -> Self {
+    pub fn on(self, resources: StringOrList) -> Self {
         Self { resource: resources, ..self }
     }
 
-    /// The same, and only if `key` is one of `values`, as `operator` compares them.
+    /// Adds a condition: `key` must be one of `values`, as `operator` compares them.
     #[must_use]
     pub fn only_if(
         mut self,
@@ -102,24 +103,25 @@ impl Statement {
     }
 }
 
-/// One word or several, each once, as they came; a single one is written without a list.
+/// One string or several, without duplicates, in order of insertion. A single one is serialized without a
+/// list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Words(Vec<String>);
+pub struct StringOrList(Vec<String>);
 
-impl Words {
-    /// Whether there are none.
+impl StringOrList {
+    /// Returns whether there are no strings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Each of them.
+    /// Returns an iterator over the strings.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }
 }
 
-impl<T: ToString> FromIterator<T> for Words {
+impl<T: ToString> FromIterator<T> for StringOrList {
     fn from_iter<I: IntoIterator<Item = T>>(words: I) -> Self {
         let mut kept = Vec::new();
         for word in words {
@@ -132,7 +134,7 @@ impl<T: ToString> FromIterator<T> for Words {
     }
 }
 
-impl Serialize for Words {
+impl Serialize for StringOrList {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0.as_slice() {
             [word] => word.serialize(serializer),

@@ -1,19 +1,19 @@
-//! Roles: who may assume the operator's role; and hub and spoke, where the operator has a role in one account (the hub) and
-//! assumes a role in each account that has streams (a spoke).
+//! Policies about roles: the trust policy of the operator's role; and hub and spoke, where the operator has a
+//! role in one account (the hub) and assumes a role in each account that has streams (a spoke).
 //!
-//! What those roles may do with streams and keys is not said here. A role's trust never names an account or everybody, only one
-//! role, service or service account.
+//! The permissions of these roles on streams and keys are not defined here. A role's trust policy never names
+//! an account or everybody, only one role, service or service account.
 
 use std::str::FromStr;
 
 use super::document::{Policy, Principal, Statement};
-use crate::model::object::can_be_named;
+use crate::model::object::is_dns_subdomain;
 use crate::model::principal::{ExternalId, RoleArn};
 use crate::model::stream::{Account, Partition, arn_parts};
 
-/// To assume a role.
+/// The action that assumes a role.
 const ASSUME_ROLE: &str = "sts:AssumeRole";
-/// To tag the session; without it AWS refuses a request for a session with tags.
+/// The action that tags the session. Without it AWS refuses a request for a session with tags.
 const TAG_SESSION: &str = "sts:TagSession";
 
 /// The ARN of a cluster's OIDC provider: `arn:aws:iam::ACCOUNT:oidc-provider/HOST/id/ID`.
@@ -23,62 +23,63 @@ pub struct OidcProvider {
     issuer: String,
 }
 
-/// A Kubernetes name: of a namespace or a service account.
+/// The Kubernetes name of a namespace or of a service account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectName(String);
 
-/// Why a text is not what it should be; the message says what to write.
+/// The error of an invalid text. Its message states what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub enum RoleParseError {
     /// Not an OIDC provider.
     #[error(
-        "{0:?} is not an OIDC provider: write arn:aws:iam::ACCOUNT:oidc-provider/oidc.eks.REGION.amazonaws.com/id/ID, as `aws iam list-open-id-connect-providers` shows it"
+        "invalid OIDC provider {0:?}: expected arn:aws:iam::ACCOUNT:oidc-provider/oidc.eks.REGION.amazonaws.com/id/ID, as `aws iam list-open-id-connect-providers` shows it"
     )]
     OidcProvider(String),
-    /// Not a name of an object.
+    /// Not the name of an object.
     #[error(
-        "{0:?} is not the name of a namespace or service account: write 1 to 253 of the characters a-z 0-9 . -, with a letter or digit at both ends"
+        "invalid name of a namespace or service account {0:?}: expected 1 to 253 of the characters a-z 0-9 . -, starting and ending with a letter or digit"
     )]
     ObjectName(String),
 }
 
-/// The policy of the operator's role in the hub: to assume the roles of the spokes.
+/// Returns the policy of the operator's role in the hub, which allows it to assume the roles of the spokes.
 #[must_use]
 pub fn hub(spokes: &[RoleArn]) -> Policy {
-    let statement = Statement::allow("AssumeTheRolesOfTheSpokes", [ASSUME_ROLE, TAG_SESSION]);
+    let statement = Statement::allow("AssumeSpokeRoles", [ASSUME_ROLE, TAG_SESSION]);
     Policy::of(vec![statement.on(spokes.iter().collect())])
 }
 
-/// The trust policy of a spoke's role. Two statements, as in AWS's own example: the external ID belongs to the request for the
-/// role, and is not among the condition keys of `sts:TagSession`. That one alone allows nothing.
+/// Returns the trust policy of a spoke's role. It has two statements, as in AWS's own example: the external
+/// ID belongs to the request for the role, and is not among the condition keys of `sts:TagSession`.
+/// `sts:TagSession` alone gives no access.
 #[must_use]
 pub fn spoke_trust(hub: &RoleArn, external_id: &ExternalId) -> Policy {
     let hub = || Principal::Role(hub.to_string());
     Policy::of(vec![
-        Statement::allow("LetTheHubAssumeThisRole", [ASSUME_ROLE]).to(hub()).only_if(
+        Statement::allow("AllowHubToAssumeRole", [ASSUME_ROLE]).to(hub()).only_if(
             "StringEquals",
             "sts:ExternalId",
             [external_id.as_str()],
         ),
-        Statement::allow("LetTheHubTagItsSessions", [TAG_SESSION]).to(hub()),
+        Statement::allow("AllowHubToTagSessions", [TAG_SESSION]).to(hub()),
     ])
 }
 
-/// The trust policy of a role that EKS Pod Identity gives to pods
+/// Returns the trust policy of a role that EKS Pod Identity provides to pods
 /// ([role](https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html)).
 #[must_use]
 pub fn pod_identity_trust() -> Policy {
-    let statement = Statement::allow("LetEksGiveThisRoleToPods", [ASSUME_ROLE, TAG_SESSION]);
+    let statement = Statement::allow("AllowEksPodIdentity", [ASSUME_ROLE, TAG_SESSION]);
     Policy::of(vec![statement.to(Principal::Service("pods.eks.amazonaws.com".to_owned()))])
 }
 
-/// The trust policy of a role for one service account, by IRSA
+/// Returns the trust policy of a role for one service account, by IRSA
 /// ([role](https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html)).
 #[must_use]
 pub fn irsa_trust(provider: &OidcProvider, namespace: &ObjectName, service_account: &ObjectName) -> Policy {
     let OidcProvider { text, issuer } = provider;
     let account = format!("system:serviceaccount:{}:{}", namespace.0, service_account.0);
-    let statement = Statement::allow("LetTheServiceAccountAssumeThisRole", ["sts:AssumeRoleWithWebIdentity"]);
+    let statement = Statement::allow("AllowServiceAccountToAssumeRole", ["sts:AssumeRoleWithWebIdentity"]);
     Policy::of(vec![
         statement
             .to(Principal::Federated(text.clone()))
@@ -87,7 +88,7 @@ pub fn irsa_trust(provider: &OidcProvider, namespace: &ObjectName, service_accou
     ])
 }
 
-/// What stands after the account in an ARN of IAM.
+/// Returns the part after the account in an IAM ARN.
 fn iam_resource(text: &str) -> Option<&str> {
     let ["arn", partition, "iam", "", account, resource] = arn_parts(text)? else { return None };
     let good = partition.parse::<Partition>().is_ok() && account.parse::<Account>().is_ok();
@@ -99,20 +100,24 @@ fn is_all(text: &str, lengths: std::ops::RangeInclusive<usize>, others: &[u8]) -
 }
 
 impl FromStr for OidcProvider {
-    type Err = Unfit;
-    fn from_str(text: &str) -> Result<Self, Unfit> {
+    type Err = RoleParseError;
+    fn from_str(text: &str) -> Result<Self, RoleParseError> {
         iam_resource(text)
             .and_then(|resource| resource.strip_prefix("oidc-provider/"))
             .filter(|issuer| is_all(issuer, 1..=255, b"._/-"))
             .map(|issuer| Self { text: text.to_owned(), issuer: issuer.to_owned() })
-            .ok_or_else(|| Unfit::OidcProvider(text.to_owned()))
+            .ok_or_else(|| RoleParseError::OidcProvider(text.to_owned()))
     }
 }
 
 impl FromStr for ObjectName {
-    type Err = Unfit;
-    fn from_str(text: &str) -> Result<Self, Unfit> {
-        if can_be_named(text) { Ok(Self(text.to_owned())) } else { Err(Unfit::ObjectName(text.to_owned())) }
+    type Err = RoleParseError;
+    fn from_str(text: &str) -> Result<Self, RoleParseError> {
+        if is_dns_subdomain(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(RoleParseError::ObjectName(text.to_owned()))
+        }
     }
 }
 
@@ -123,7 +128,7 @@ mod tests {
     const PROVIDER: &str = "arn:aws:iam::111122223333:oidc-provider/oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE";
 
     #[test]
-    fn a_provider_of_identities_is_read_from_its_arn_and_stands_in_the_trust_policy() {
+    fn oidc_provider_arn_is_parsed_into_trust_policy() {
         let provider: OidcProvider = PROVIDER.parse().unwrap();
         let [namespace, account] = ["stream-encryption-system", "operator"].map(|name| name.parse().unwrap());
         let policy = serde_json::to_value(irsa_trust(&provider, &namespace, &account)).unwrap();
@@ -138,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_provider_is_refused() {
+    fn invalid_oidc_provider_is_rejected() {
         let longest = PROVIDER.split_once("oidc-provider/").unwrap().0.to_owned() + "oidc-provider/";
         assert!((longest.clone() + &"a".repeat(255)).parse::<OidcProvider>().is_ok());
         for bad in [

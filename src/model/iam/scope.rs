@@ -1,14 +1,14 @@
-//! What a policy is about: streams and keys, by ARN or by pattern, checked together.
+//! The scope of a policy: streams and keys, by ARN or by pattern, checked together.
 //!
-//! A pattern is an ARN with `*` in the stream's name, or `key/*`; account and region are always written, so that no policy of
-//! this program reaches into another account or region by accident.
+//! A pattern is an ARN with `*` in the stream's name, or `key/*`. Account and region are always explicit, so
+//! that no policy applies to another account or region by accident.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::api::stream_encryption::Service;
 use crate::model::key::KeyArn;
-use crate::model::stream::{Account, Malformed, Partition, Region, StreamArn};
+use crate::model::stream::{Account, ParseError, Partition, Region, StreamArn};
 
 /// A stream, or all streams whose name matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,43 +32,42 @@ struct Place {
     account: Account,
 }
 
-/// Why there is no policy for what was asked; the message says what to write.
+/// The error if no policy can be created for the request. Its message states what to write.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// A part of an ARN is none.
+pub enum ScopeError {
+    /// A part of an ARN is invalid.
     #[error(transparent)]
-    Part(Malformed),
+    Part(ParseError),
     /// Not a stream.
     #[error(
-        "{0:?} is not a stream: write arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, where * may stand for any part of NAME"
+        "invalid stream {0:?}: expected arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, where * may stand for any part of NAME"
     )]
     Stream(String),
     /// Not a key.
     #[error(
-        "{0:?} is not a key: write arn:aws:kms:REGION:ACCOUNT:key/ID, or key/* for all keys of that account and region. A policy cannot name a key by alias; `aws kms describe-key --key-id ALIAS` shows the ARN"
+        "invalid key {0:?}: expected arn:aws:kms:REGION:ACCOUNT:key/ID, or key/* for all keys of that account and region. A policy cannot name a key by alias; `aws kms describe-key --key-id ALIAS` shows the ARN"
     )]
     Key(String),
-    /// No stream at all.
-    #[error("no stream is given: write --stream ARN")]
+    /// No stream is given.
+    #[error("no stream is given; set --stream ARN")]
     NoStream,
-    /// Streams of two accounts.
+    /// The streams belong to two accounts.
     #[error(
-        "{0} and {1} are of two accounts, and a policy gives rights in its own: print one policy for each"
+        "{0} and {1} belong to two accounts, and a policy grants permissions in one account; print one policy for each"
     )]
     TwoAccounts(String, String),
-    /// A key where no stream is that it could encrypt.
-    #[error(
-        "{0} is in no region of the streams: a key encrypts only streams of its own region, so write one of a region of theirs"
-    )]
+    /// The key is in a region without a stream that it could encrypt.
+    #[error("{0} is in another region than the streams; a key encrypts only streams of its own region")]
     KeyElsewhere(String),
-    /// What is given as AWS's key for Kinesis cannot be that.
+    /// The key given as AWS's key for Kinesis cannot be that key.
     #[error(
-        "{0} cannot be alias/aws/kinesis of a stream that is given: write the one ARN that `aws kms describe-key --key-id alias/aws/kinesis` shows in the account and region of the Kinesis streams"
+        "{0} cannot be alias/aws/kinesis of a given stream; use the ARN that `aws kms describe-key --key-id alias/aws/kinesis` shows in the account and region of the Kinesis streams"
     )]
     NotKinesisKey(String),
 }
 
-/// The streams and keys of a policy: all streams of one account, and each key in a region of theirs.
+/// The streams and keys of a policy: all streams are of one account, and each key is in the region of a
+/// stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     streams: Vec<StreamPattern>,
@@ -77,59 +76,62 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// These streams, with these customer managed keys. `kinesis_keys` are the ARNs of `alias/aws/kinesis`, one for a region.
+    /// Creates a scope of streams and customer managed keys. `kinesis_keys` are the ARNs of
+    /// `alias/aws/kinesis`, one per region.
     pub fn new(
         streams: Vec<StreamPattern>,
         keys: Vec<KeyPattern>,
         kinesis_keys: Vec<KeyPattern>,
-    ) -> Result<Self, Refused> {
-        let first = streams.first().ok_or(Refused::NoStream)?;
+    ) -> Result<Self, ScopeError> {
+        let first = streams.first().ok_or(ScopeError::NoStream)?;
         let own =
             |place: &Place| place.account == first.place.account && place.partition == first.place.partition;
         if let Some(other) = streams.iter().find(|stream| !own(&stream.place)) {
-            return Err(Refused::TwoAccounts(first.to_string(), other.to_string()));
+            return Err(ScopeError::TwoAccounts(first.to_string(), other.to_string()));
         }
         let encrypts = |key: &KeyPattern, stream: &StreamPattern| {
             key.place.partition == stream.place.partition && key.place.region == stream.place.region
         };
         if let Some(key) = keys.iter().find(|key| !streams.iter().any(|stream| encrypts(key, stream))) {
-            return Err(Refused::KeyElsewhere(key.to_string()));
+            return Err(ScopeError::KeyElsewhere(key.to_string()));
         }
         let is_kinesis = |stream: &&StreamPattern| stream.service == Service::Kinesis;
         let can_be = |key: &KeyPattern| {
             !key.is_any() && own(&key.place) && streams.iter().filter(is_kinesis).any(|it| encrypts(key, it))
         };
         if let Some(key) = kinesis_keys.iter().find(|key| !can_be(key)) {
-            return Err(Refused::NotKinesisKey(key.to_string()));
+            return Err(ScopeError::NotKinesisKey(key.to_string()));
         }
         Ok(Self { streams, keys, kinesis_keys })
     }
 
-    /// The streams of a service.
+    /// Returns the streams of a service.
     pub fn streams(&self, service: Service) -> impl Iterator<Item = &StreamPattern> {
         self.streams.iter().filter(move |stream| stream.service == service)
     }
 
-    /// The customer managed keys.
+    /// Returns the customer managed keys.
     pub fn keys(&self) -> impl Iterator<Item = &KeyPattern> {
         self.keys.iter()
     }
 
-    /// The customer managed keys that can encrypt a stream of this service: those of its regions.
+    /// Returns the customer managed keys that can encrypt a stream of this service: those in its streams'
+    /// regions.
     pub fn keys_for(&self, service: Service) -> impl Iterator<Item = &KeyPattern> {
         self.keys
             .iter()
             .filter(move |key| self.streams(service).any(|stream| stream.place.region == key.place.region))
     }
 
-    /// The streams of a service that a customer managed key can encrypt.
+    /// Returns the streams of a service that a customer managed key can encrypt.
     pub fn streams_with_keys(&self, service: Service) -> impl Iterator<Item = &StreamPattern> {
         self.streams(service)
             .filter(|stream| self.keys.iter().any(|key| stream.place.region == key.place.region))
     }
 
-    /// Every key that a Start or Stop of a Kinesis stream may name. In a region for which no key is given that is
-    /// `alias/aws/kinesis`, whose ARN is another one in each account and region, so there it is any key.
+    /// Returns every key that a Start or Stop of a Kinesis stream may name. In a region for which no key is
+    /// given, that is `alias/aws/kinesis`. The ARN of that key differs in each account and region, so any key
+    /// of the region is returned.
     #[must_use]
     pub fn keys_that_kinesis_may_name(&self) -> Vec<KeyPattern> {
         let given = || self.keys_for(Service::Kinesis).chain(&self.kinesis_keys);
@@ -142,13 +144,13 @@ impl Scope {
 }
 
 impl StreamPattern {
-    /// The region.
+    /// Returns the region.
     #[must_use]
     pub fn region(&self) -> &Region {
         &self.place.region
     }
 
-    /// The partition.
+    /// Returns the partition.
     #[must_use]
     pub fn partition(&self) -> &Partition {
         &self.place.partition
@@ -156,14 +158,17 @@ impl StreamPattern {
 }
 
 impl FromStr for StreamPattern {
-    type Err = Refused;
-    fn from_str(text: &str) -> Result<Self, Refused> {
-        let refused = || Refused::Stream(text.to_owned());
+    type Err = ScopeError;
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
+        let refused = || ScopeError::Stream(text.to_owned());
         let (head, name) = text.split_once('/').ok_or_else(refused)?;
-        // One of the streams that it may mean: what holds for a name holds for the rest of a pattern.
+        // Checks one stream that the pattern matches: a rule that holds for its name holds for the other
+        // names.
         let one: StreamArn =
             format!("{head}/{}", name.replace('*', "x")).parse().map_err(|why| match why {
-                Malformed::Account(_) | Malformed::Region(_) | Malformed::Partition(_) => Refused::Part(why),
+                ParseError::Account(_) | ParseError::Region(_) | ParseError::Partition(_) => {
+                    ScopeError::Part(why)
+                }
                 _ => refused(),
             })?;
         let StreamArn { partition, service, region, account, .. } = one;
@@ -185,13 +190,13 @@ impl KeyPattern {
 }
 
 impl FromStr for KeyPattern {
-    type Err = Refused;
-    fn from_str(text: &str) -> Result<Self, Refused> {
+    type Err = ScopeError;
+    fn from_str(text: &str) -> Result<Self, ScopeError> {
         let one = match text.strip_suffix(ANY_KEY) {
             Some(head) => format!("{head}:key/x"),
             None => text.to_owned(),
         };
-        let one: KeyArn = one.parse().map_err(|_| Refused::Key(text.to_owned()))?;
+        let one: KeyArn = one.parse().map_err(|_| ScopeError::Key(text.to_owned()))?;
         let KeyArn { partition, region, account, .. } = one;
         Ok(Self { place: Place { partition, region, account }, text: text.to_owned() })
     }

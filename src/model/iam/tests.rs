@@ -1,4 +1,4 @@
-//! Which feature needs which actions, on what, and that no policy says more than was asked for.
+//! The actions and resources that each feature requires, and that no policy allows more than was requested.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ fn scope<S: AsRef<str>>(streams: &[S], keys: &[S], kinesis_keys: &[S]) -> Scope 
     Scope::new(streams, parsed(keys), parsed(kinesis_keys)).unwrap()
 }
 
-/// What a policy allows, in order: each action with its resources.
+/// Returns the permissions of a policy, in order: each action with its resources.
 fn allowed(policy: &Policy) -> Vec<(&str, Vec<&str>)> {
     let says_something = |it: &Statement| !it.action.is_empty() && !it.resource.is_empty();
     assert!(policy.statement.iter().all(says_something), "{policy:?}");
@@ -27,13 +27,13 @@ fn allowed(policy: &Policy) -> Vec<(&str, Vec<&str>)> {
     statements.flat_map(|it| it.action.iter().map(|action| (action, it.resource.iter().collect()))).collect()
 }
 
-/// The condition of the statement that allows `action`, as JSON.
+/// Returns the condition of the statement that allows `action`, as JSON.
 fn condition(policy: &Policy, action: &str) -> serde_json::Value {
     let it = policy.statement.iter().find(|it| it.action.iter().any(|other| other == action)).expect(action);
     serde_json::to_value(&it.condition).unwrap()
 }
 
-/// A sentence; streams, keys and features; what is then allowed, on what.
+/// A sentence; streams, keys and features; the expected actions and resources.
 type Row = (
     &'static str,
     &'static [&'static str],
@@ -51,13 +51,13 @@ fn exactly(rows: Vec<Row>) {
 const LOOK_AND_START: [(&str, &str); 2] =
     [("firehose:DescribeDeliveryStream", ORDERS), ("firehose:StartDeliveryStreamEncryption", ORDERS)];
 
-/// Actions that are each on one resource.
+/// Returns actions that are each allowed on one resource.
 fn each_on_one(rights: &[(&'static str, &'static str)]) -> Vec<(&'static str, Vec<&'static str>)> {
     rights.iter().map(|(action, resource)| (*action, vec![*resource])).collect()
 }
 
 #[test]
-fn to_encrypt_is_allowed_with_what_service_and_key_need_and_nothing_else() {
+fn encrypt_policy_grants_only_required_actions() {
     let look_at_clicks = ("kinesis:DescribeStreamSummary", vec![CLICKS]);
     exactly(vec![
         (
@@ -100,7 +100,7 @@ fn to_encrypt_is_allowed_with_what_service_and_key_need_and_nothing_else() {
 }
 
 #[test]
-fn to_turn_off_and_to_write_a_record_are_allowed_only_where_asked_for_and_with_nothing_else() {
+fn disable_and_verify_grant_only_required_actions() {
     exactly(vec![
         (
             "to turn Firehose off needs no key",
@@ -153,7 +153,7 @@ fn to_turn_off_and_to_write_a_record_are_allowed_only_where_asked_for_and_with_n
 }
 
 #[test]
-fn features_services_and_keys_add_up() {
+fn policy_of_all_features_is_sum_of_each() {
     for streams in [&[ORDERS][..], &[CLICKS], &[ORDERS, CLICKS]] {
         for keys in [&[][..], &[KEY]] {
             let scope = scope(streams, keys, &[]);
@@ -165,8 +165,8 @@ fn features_services_and_keys_add_up() {
 }
 
 #[test]
-fn every_operation_on_streams_and_keys_stands_in_the_table_once() {
-    let calls: Vec<Operation> = RIGHTS
+fn every_stream_and_key_operation_is_in_table_once() {
+    let calls: Vec<Operation> = PERMISSION_RULES
         .iter()
         .flat_map(|right| right.actions)
         .filter_map(|action| match action {
@@ -174,30 +174,30 @@ fn every_operation_on_streams_and_keys_stands_in_the_table_once() {
             Action::ForUs(_) => None,
         })
         .collect();
-    for operation in Operation::EACH {
+    for operation in Operation::ALL {
         let times = calls.iter().filter(|other| **other == operation).count();
-        // Who one is, everybody may ask; which roles may be assumed is said by `hub`.
+        // `GetCallerIdentity` requires no permission; `hub` grants `AssumeRole`.
         let is_of_sts = operation.iam_action().starts_with("sts:");
         assert_eq!(times, usize::from(!is_of_sts), "{operation:?}");
     }
 }
 
 #[test]
-fn the_key_of_aws_for_kinesis_can_be_named_beside_customer_managed_ones_or_alone() {
+fn kinesis_aws_managed_key_can_be_named_explicitly() {
     for (keys, named) in [(&[][..], vec![CLICKS, KINESIS_KEY]), (&[KEY], vec![CLICKS, KEY, KINESIS_KEY])] {
         let policy = policy(&scope(&[CLICKS], keys, &[KINESIS_KEY]), &[Encrypt, Disable, Verify]);
         for action in ["kinesis:StartStreamEncryption", "kinesis:StopStreamEncryption"] {
             assert!(allowed(&policy).contains(&(action, named.clone())), "{action}");
         }
-        // It is AWS's: nothing else is done with it.
+        // The key belongs to AWS, so no other action is allowed on it.
         let others = allowed(&policy).into_iter().filter(|(action, _)| action.starts_with("kms:"));
         assert!(others.map(|(_, on)| on).all(|on| on == [KEY]));
     }
 }
 
-/// `alias/aws/kinesis` is one key; a pattern would widen the policy to all keys of the account.
+/// `alias/aws/kinesis` is one key; a pattern would extend the policy to all keys of the account.
 #[test]
-fn what_is_named_as_the_key_of_aws_for_kinesis_is_one_key_of_the_streams_account_and_region() {
+fn kinesis_aws_managed_key_must_match_account_and_region() {
     let streams: Vec<scope::StreamPattern> = vec![CLICKS.parse().unwrap()];
     let other_account = KINESIS_KEY.replace("111122223333", "444455556666");
     let other_region = KINESIS_KEY.replace("eu-west-1", "us-east-1");
@@ -210,21 +210,21 @@ fn what_is_named_as_the_key_of_aws_for_kinesis_is_one_key_of_the_streams_account
 }
 
 #[test]
-fn a_refused_stream_is_told_by_the_part_that_is_wrong() {
-    use crate::model::stream::Malformed;
-    use scope::Refused::{Part, Stream};
+fn invalid_stream_error_names_invalid_part() {
+    use crate::model::stream::ParseError;
+    use scope::ScopeError::{Part, Stream};
 
     let refusal = |text: &str| text.parse::<scope::StreamPattern>().unwrap_err();
-    assert!(matches!(refusal(&ORDERS.replace("111122223333", "1111")), Part(Malformed::Account(_))));
-    assert!(matches!(refusal(&ORDERS.replace("eu-west-1", "Ireland")), Part(Malformed::Region(_))));
-    assert!(matches!(refusal(&ORDERS.replace("arn:aws:", "arn:nowhere:")), Part(Malformed::Partition(_))));
+    assert!(matches!(refusal(&ORDERS.replace("111122223333", "1111")), Part(ParseError::Account(_))));
+    assert!(matches!(refusal(&ORDERS.replace("eu-west-1", "Ireland")), Part(ParseError::Region(_))));
+    assert!(matches!(refusal(&ORDERS.replace("arn:aws:", "arn:nowhere:")), Part(ParseError::Partition(_))));
     for whole in ["orders", "arn:aws:s3:::orders/x", &ORDERS.replace("deliverystream", "stream")] {
         assert!(matches!(refusal(whole), Stream(_)), "{whole}");
     }
 }
 
 #[test]
-fn a_region_without_a_key_does_not_widen_another_one() {
+fn region_without_key_does_not_widen_other_regions() {
     let tokyo = "arn:aws:kinesis:ap-northeast-1:111122223333:stream/clicks";
     let policy = policy(&scope(&[CLICKS, tokyo], &[KEY], &[]), &[Encrypt]);
     let any_of_tokyo = ANY_KEY.replace("eu-west-1", "ap-northeast-1");
@@ -233,7 +233,7 @@ fn a_region_without_a_key_does_not_widen_another_one() {
 }
 
 #[test]
-fn a_key_serves_only_the_service_that_has_streams_in_its_region() {
+fn key_is_granted_only_for_services_in_its_region() {
     let tokyo = "arn:aws:kinesis:ap-northeast-1:111122223333:stream/clicks";
     let tokyo_key = KEY.replace("eu-west-1", "ap-northeast-1");
     let policy = policy(&scope(&[ORDERS, tokyo], &[KEY, &tokyo_key], &[]), &[Encrypt]);
@@ -243,7 +243,7 @@ fn a_key_serves_only_the_service_that_has_streams_in_its_region() {
 }
 
 #[test]
-fn keys_are_used_only_as_the_services_use_them() {
+fn key_permissions_are_conditioned_on_the_service() {
     let firehose = policy(&scope(&[ORDERS], &[KEY], &[]), &[Encrypt, Verify]);
     let kinesis = policy(&scope(&[CLICKS], &[KEY], &[]), &[Encrypt, Verify]);
     let through = serde_json::json!({"StringEquals": {"kms:ViaService": "firehose.eu-west-1.amazonaws.com"}});
@@ -253,12 +253,12 @@ fn keys_are_used_only_as_the_services_use_them() {
     assert_eq!(condition(&firehose, "kms:GenerateDataKey"), through);
     assert_eq!(condition(&firehose, "kms:Decrypt"), through);
     assert_eq!(condition(&kinesis, "kms:GenerateDataKey"), for_stream);
-    // The operator's own question, which comes through no service.
+    // The operator's own request, which comes through no service.
     assert_eq!(condition(&firehose, "kms:DescribeKey"), serde_json::json!({}));
 }
 
 #[test]
-fn in_china_either_name_of_firehose_will_do() {
+fn china_policy_allows_both_firehose_service_names() {
     let orders = ORDERS.replace("aws:firehose:eu-west-1", "aws-cn:firehose:cn-north-1");
     let key = KEY.replace("aws:kms:eu-west-1", "aws-cn:kms:cn-north-1");
     let policy = policy(&scope(&[&orders], &[&key], &[]), &[Verify]);
@@ -268,7 +268,7 @@ fn in_china_either_name_of_firehose_will_do() {
 }
 
 #[test]
-fn the_policy_of_a_key_names_the_role_and_has_the_statements_about_keys() {
+fn key_policy_names_role_and_repeats_kms_statements() {
     let role: RoleArn = "arn:aws:iam::444455556666:role/stream-encryption".parse().unwrap();
     let scope = scope(&[ORDERS, CLICKS], &[KEY], &[]);
     let own = policy(&scope, &[Encrypt, Verify]);
@@ -301,7 +301,7 @@ fn region() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["eu-west-1", "us-east-1", "ap-northeast-1"])
 }
 
-/// The region in an ARN.
+/// Returns the region in an ARN.
 fn region_of(arn: &str) -> &str {
     arn.split(':').nth(3).unwrap()
 }
@@ -310,7 +310,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_policy_reaches_beyond_the_streams_the_keys_and_the_features_that_were_asked_for(
+    fn policy_never_exceeds_requested_streams_keys_and_features(
         streams in prop::collection::vec(any_stream(), 1..5),
         keys in prop::collection::vec(any_key(), 0..4),
         asked in prop::sample::subsequence(vec![Encrypt, Disable, Verify], 0..=3),
@@ -322,7 +322,7 @@ proptest! {
             streams.iter().any(|it| it.starts_with("arn:aws:kinesis:") && region_of(it) == region)
         };
         for (action, resources) in allowed(&policy) {
-            let feature = RIGHTS.iter().find(|right| right.actions.iter().any(|it| it.name() == action));
+            let feature = PERMISSION_RULES.iter().find(|right| right.actions.iter().any(|it| it.name() == action));
             prop_assert!(asked.contains(&feature.unwrap().feature), "{} was not asked for", action);
             for resource in resources {
                 let region = region_of(resource);
@@ -341,7 +341,7 @@ proptest! {
     }
 
     #[test]
-    fn a_pattern_is_written_as_it_was_read(stream in any_stream(), key in any_key()) {
+    fn pattern_round_trips(stream in any_stream(), key in any_key()) {
         prop_assert_eq!(stream.parse::<scope::StreamPattern>().unwrap().to_string(), stream);
         prop_assert_eq!(key.parse::<scope::KeyPattern>().unwrap().to_string(), key);
     }

@@ -1,4 +1,4 @@
-//! What a ledger is and keeps: its name, what is believed of it, what survives Kubernetes, what a reservation adds.
+//! Properties of a ledger: its name, its validation, its round trip through Kubernetes, and reservations.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use proptest::prelude::*;
 
-use super::{Corrupt, Reservation, check, counts_until, name, record, reserve, without_old_calls};
+use super::{LedgerError, Reservation, expires_at, name, prune_expired, record_outcome, reserve, validate};
 use crate::api::ledger::{Action, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
-use crate::model::fault::{Class, Fault};
+use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::key::Key;
 use crate::model::observation::Observation;
-use crate::model::situation::{fault, key, midnight, owner, stream};
+use crate::model::scenario::{fault, key, midnight, owner, stream};
 use crate::model::stream::StreamArn;
 
 mod budget;
@@ -20,12 +20,12 @@ mod corrupt;
 mod learning;
 mod window;
 
-/// An empty ledger of a stream of this service.
+/// Returns an empty ledger of a stream of this service.
 fn empty(service: Service) -> StreamLedgerSpec {
     super::new(&stream(service), owner())
 }
 
-/// A Start with key 1, asked for as such.
+/// Returns a Start with key 1, which is also the desired key.
 fn plan() -> Reservation {
     Reservation {
         target: key(1).target(),
@@ -40,23 +40,23 @@ fn seconds(seconds: i64) -> Timestamp {
     midnight() + SignedDuration::from_secs(seconds)
 }
 
-/// A ledger with one more call, and what came of it.
+/// Returns the ledger with one more call and its outcome.
 fn with_call(
     ledger: &StreamLedgerSpec,
     at: Timestamp,
-    outcome: Option<Result<(), &Fault>>,
+    outcome: Option<Result<(), &AwsError>>,
 ) -> StreamLedgerSpec {
     let (reserved, id) = reserve(ledger, &plan(), at);
-    outcome.map_or(reserved.clone(), |outcome| record(&reserved, &id, outcome, at))
+    outcome.map_or(reserved.clone(), |outcome| record_outcome(&reserved, &id, outcome, at))
 }
 
-/// What Kubernetes gives back when the ledger is read again.
+/// Returns the ledger as Kubernetes returns it.
 fn read_again(ledger: &StreamLedgerSpec) -> StreamLedgerSpec {
     serde_json::from_str(&serde_json::to_string(ledger).unwrap()).unwrap()
 }
 
 #[test]
-fn the_name_of_a_ledger_is_one_that_kubernetes_takes() {
+fn ledger_name_is_valid_in_kubernetes() {
     for service in [Service::Firehose, Service::Kinesis] {
         let name = name(&stream(service));
         assert!(name.len() <= 63, "{name} does not fit into a label");
@@ -66,14 +66,14 @@ fn the_name_of_a_ledger_is_one_that_kubernetes_takes() {
 }
 
 #[test]
-fn the_name_of_a_ledger_never_changes_for_it_is_how_the_calls_are_found_again() {
+fn ledger_name_is_stable() {
     let stream: StreamArn = "arn:aws:kinesis:eu-west-1:111122223333:stream/orders".parse().unwrap();
     // printf %s ARN | sha256sum
     assert_eq!(name(&stream), "stream-473e5ca2eb217fd39be6cd218b6b0bb60eb87b61");
 }
 
 #[test]
-fn streams_that_differ_in_anything_have_ledgers_of_their_own() {
+fn distinct_streams_have_distinct_ledger_names() {
     let arns = [
         "arn:aws:kinesis:eu-west-1:111122223333:stream/orders",
         "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders",
@@ -88,23 +88,23 @@ fn streams_that_differ_in_anything_have_ledgers_of_their_own() {
 }
 
 #[test]
-fn a_ledger_of_another_stream_is_not_believed() {
+fn ledger_of_another_stream_is_invalid() {
     let other: StreamArn = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks".parse().unwrap();
-    assert_eq!(check(&empty(Service::Kinesis), &other), Err(Corrupt::OtherStream));
-    assert_eq!(check(&empty(Service::Kinesis), &stream(Service::Firehose)), Err(Corrupt::OtherStream));
-    assert_eq!(check(&empty(Service::Kinesis), &stream(Service::Kinesis)), Ok(()));
+    assert_eq!(validate(&empty(Service::Kinesis), &other), Err(LedgerError::OtherStream));
+    assert_eq!(validate(&empty(Service::Kinesis), &stream(Service::Firehose)), Err(LedgerError::OtherStream));
+    assert_eq!(validate(&empty(Service::Kinesis), &stream(Service::Kinesis)), Ok(()));
 }
 
 #[test]
-fn a_ledger_with_two_calls_of_one_id_is_not_believed() {
+fn ledger_with_duplicate_call_id_is_invalid() {
     let mut ledger = with_call(&empty(Service::Kinesis), midnight(), None);
-    assert_eq!(check(&ledger, &stream(Service::Kinesis)), Ok(()));
+    assert_eq!(validate(&ledger, &stream(Service::Kinesis)), Ok(()));
     ledger.calls.push(ledger.calls[0].clone());
-    assert_eq!(check(&ledger, &stream(Service::Kinesis)), Err(Corrupt::RepeatedCall));
+    assert_eq!(validate(&ledger, &stream(Service::Kinesis)), Err(LedgerError::RepeatedCall));
 }
 
 #[test]
-fn a_ledger_with_a_start_without_key_or_a_stop_with_one_is_not_believed() {
+fn ledger_with_inconsistent_call_target_is_invalid() {
     for target in [
         Target { action: Action::Start, key: None },
         Target { action: Action::Stop, key: Some(Key::AwsOwned.status()) },
@@ -116,12 +116,12 @@ fn a_ledger_with_a_start_without_key_or_a_stop_with_one_is_not_believed() {
     ] {
         let mut ledger = with_call(&empty(Service::Kinesis), midnight(), None);
         ledger.calls[0].target = target;
-        assert_eq!(check(&ledger, &stream(Service::Kinesis)), Err(Corrupt::MeaninglessCall));
+        assert_eq!(validate(&ledger, &stream(Service::Kinesis)), Err(LedgerError::MeaninglessCall));
     }
 }
 
 #[test]
-fn a_ledger_whose_owner_cannot_be_looked_for_is_not_believed() {
+fn ledger_with_impossible_owner_is_invalid() {
     for owner in [
         Owner { uid: String::new(), ..owner() },
         Owner { name: String::new(), ..owner() },
@@ -130,33 +130,39 @@ fn a_ledger_whose_owner_cannot_be_looked_for_is_not_believed() {
         Owner { namespace: "my data".into(), ..owner() },
     ] {
         let ledger = StreamLedgerSpec { owner, ..empty(Service::Kinesis) };
-        assert_eq!(check(&ledger, &stream(Service::Kinesis)), Err(Corrupt::NoOwner), "{:?}", ledger.owner);
+        assert_eq!(
+            validate(&ledger, &stream(Service::Kinesis)),
+            Err(LedgerError::NoOwner),
+            "{:?}",
+            ledger.owner
+        );
     }
 }
 
 #[test]
-fn a_ledger_that_contradicts_itself_about_the_key_in_force_is_not_believed() {
+fn ledger_with_contradictory_active_key_is_invalid() {
     let since = MicroTime(midnight());
-    let good = InForce { key: Some(key(1).status()), since: since.clone(), encrypted_since: Some(since) };
-    let plain = InForce { key: None, encrypted_since: None, ..good.clone() };
+    let good =
+        InForce { key: Some(key(1).status()), since_time: since.clone(), encrypted_since_time: Some(since) };
+    let plain = InForce { key: None, encrypted_since_time: None, ..good.clone() };
     let nameless = KeyStatus { kind: KeyType::CustomerManaged, arn: None };
     let check = |in_force: &InForce| {
         let ledger = StreamLedgerSpec { in_force: Some(in_force.clone()), ..empty(Service::Kinesis) };
-        check(&ledger, &stream(Service::Kinesis))
+        validate(&ledger, &stream(Service::Kinesis))
     };
     assert_eq!((check(&good), check(&plain)), (Ok(()), Ok(())));
     for bad in [
         InForce { key: None, ..good.clone() },
-        InForce { encrypted_since: None, ..good.clone() },
-        // It would be told as the AWS-owned key.
+        InForce { encrypted_since_time: None, ..good.clone() },
+        // The status would show it as the AWS-owned key.
         InForce { key: Some(nameless), ..good.clone() },
     ] {
-        assert_eq!(check(&bad), Err(Corrupt::MeaninglessKey), "{bad:?}");
+        assert_eq!(check(&bad), Err(LedgerError::MeaninglessKey), "{bad:?}");
     }
 }
 
 #[test]
-fn a_reserved_call_is_pending_and_is_what_was_planned() {
+fn reserved_call_is_pending_and_matches_plan() {
     let plan = Reservation { retry: Some("now".into()), correction: true, ..plan() };
     let (ledger, id) = reserve(&empty(Service::Firehose), &plan, midnight());
     let [Call { id: kept, target, time, outcome, code, correction, after_failure: _, confirmed, retry }] =
@@ -166,73 +172,79 @@ fn a_reserved_call_is_pending_and_is_what_was_planned() {
     };
     assert_eq!((kept, target, time), (&id, &plan.target, &MicroTime(midnight())));
     assert_eq!((outcome, code, correction), (&Outcome::Pending, &None, &true));
-    assert!(!confirmed, "nobody has looked since");
+    assert!(!confirmed, "not described since");
     assert_eq!(*retry, plan.retry);
     assert_eq!(ledger.attempts.unwrap().retry, plan.retry);
 }
 
 #[test]
-fn an_entry_may_go_from_the_moment_at_which_it_counts_no_more() {
+fn entry_is_pruned_once_it_no_longer_counts() {
     let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
-    let over = counts_until(&ledger.calls[0]);
+    let over = expires_at(&ledger.calls[0]);
     for (proven, kept) in [(over - SignedDuration::from_micros(1), 1), (over, 0)] {
-        assert_eq!(without_old_calls(&ledger, proven).calls.len(), kept, "{proven}");
+        assert_eq!(prune_expired(&ledger, proven).calls.len(), kept, "{proven}");
     }
 }
 
 #[test]
-fn an_outcome_is_recorded_at_the_call_that_it_belongs_to() {
-    let denied = fault(Class::Denied, "AccessDeniedException");
+fn outcome_is_recorded_on_its_own_call() {
+    let denied = fault(ErrorKind::Denied, "AccessDeniedException");
     for (outcome, kept, code) in [
         (Ok(()), Outcome::Accepted, None),
         (Err(&denied), Outcome::Refused, Some("AccessDeniedException")),
-        (Err(&fault(Class::UnknownOutcome, "InternalFailure")), Outcome::Unknown, Some("InternalFailure")),
+        (
+            Err(&fault(ErrorKind::UnknownOutcome, "InternalFailure")),
+            Outcome::Unknown,
+            Some("InternalFailure"),
+        ),
     ] {
         let (first, id) = reserve(&empty(Service::Firehose), &plan(), midnight());
         let second = with_call(&first, seconds(1000), None);
-        let ledger = record(&second, &id, outcome, seconds(1001));
+        let ledger = record_outcome(&second, &id, outcome, seconds(1001));
         assert_eq!(ledger.calls[0].outcome, kept);
         assert_eq!(ledger.calls[0].code.as_deref(), code);
         assert_eq!(ledger.calls[1], second.calls[1], "the other call is as it was");
     }
     let ledger = with_call(&empty(Service::Firehose), midnight(), None);
-    assert_eq!(record(&ledger, "no such call", Ok(()), midnight()), ledger);
+    assert_eq!(record_outcome(&ledger, "no such call", Ok(()), midnight()), ledger);
 }
 
 #[test]
-fn an_error_that_comes_late_takes_nothing_back_that_was_seen_of_its_call_meanwhile() {
+fn late_error_does_not_override_observed_outcome() {
     let (reserved, id) = reserve(&empty(Service::Firehose), &plan(), midnight());
-    let adopted = super::learn(
+    let adopted = super::apply_observation(
         &reserved,
-        &Observation::Changing(Some(Action::Start)),
+        &Observation::InProgress(Some(Action::Start)),
         None,
         Some(&key(1).target()),
         false,
         seconds(2),
     );
     assert_eq!(adopted.calls[0].outcome, Outcome::Accepted, "it was seen being carried out");
-    for class in [Class::UnknownOutcome, Class::InUse, Class::Denied, Class::LimitReached] {
+    for class in [ErrorKind::UnknownOutcome, ErrorKind::InUse, ErrorKind::Denied, ErrorKind::LimitReached] {
         let late = fault(class, "Code");
-        assert_eq!(record(&adopted, &id, Err(&late), seconds(10)), adopted, "{class:?}");
+        assert_eq!(record_outcome(&adopted, &id, Err(&late), seconds(10)), adopted, "{class:?}");
         let unknown = StreamLedgerSpec {
             calls: vec![Call { outcome: Outcome::Unknown, ..reserved.calls[0].clone() }],
             ..reserved.clone()
         };
-        assert_eq!(record(&unknown, &id, Err(&late), seconds(10)), unknown, "{class:?}");
+        assert_eq!(record_outcome(&unknown, &id, Err(&late), seconds(10)), unknown, "{class:?}");
     }
-    // That AWS accepted it is more than any look could tell.
-    let unknown = record(&reserved, &id, Err(&fault(Class::UnknownOutcome, "InternalFailure")), seconds(1));
-    assert_eq!(record(&unknown, &id, Ok(()), seconds(2)).calls[0].outcome, Outcome::Accepted);
+    // The response that AWS accepted the call is more reliable than any observation.
+    let unknown =
+        record_outcome(&reserved, &id, Err(&fault(ErrorKind::UnknownOutcome, "InternalFailure")), seconds(1));
+    assert_eq!(record_outcome(&unknown, &id, Ok(()), seconds(2)).calls[0].outcome, Outcome::Accepted);
 }
 
 #[test]
-fn attempts_are_counted_for_one_target_and_wait_longer_each_time() {
+fn attempts_are_counted_per_target_with_growing_wait() {
     let mut ledger = empty(Service::Firehose);
     let mut waits = Vec::new();
     for n in 0..8 {
         ledger = with_call(&ledger, seconds(n * 30_000), Some(Ok(())));
         let attempts = ledger.attempts.clone().unwrap();
-        waits.push((attempts.count, attempts.not_before.0.duration_since(seconds(n * 30_000)).as_mins()));
+        waits
+            .push((attempts.count, attempts.not_before_time.0.duration_since(seconds(n * 30_000)).as_mins()));
     }
     assert_eq!(waits, [(1, 5), (2, 10), (3, 20), (4, 40), (5, 80), (6, 160), (7, 320), (8, 360)]);
 
@@ -245,19 +257,19 @@ fn attempts_are_counted_for_one_target_and_wait_longer_each_time() {
 }
 
 #[test]
-fn a_refusal_says_why_and_how_long_to_wait() {
+fn refusal_records_reason_and_wait() {
     for (class, reason, minutes) in [
-        (Class::InUse, "StreamInUse", 0),
-        (Class::Denied, "AccessDenied", 5),
-        (Class::KeyRefused, "KeyRefused", 5),
-        (Class::LimitReached, "CallLimitReached", 60),
+        (ErrorKind::InUse, "StreamInUse", 0),
+        (ErrorKind::Denied, "AccessDenied", 5),
+        (ErrorKind::KeyAccessDenied, "KeyAccessDenied", 5),
+        (ErrorKind::LimitReached, "CallLimitReached", 60),
     ] {
         let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Err(&fault(class, "Code"))));
         let attempts = ledger.attempts.unwrap();
         assert_eq!(attempts.reason.as_deref(), Some(reason));
-        assert_eq!(attempts.not_before.0.duration_since(midnight()).as_mins(), minutes, "{class:?}");
+        assert_eq!(attempts.not_before_time.0.duration_since(midnight()).as_mins(), minutes, "{class:?}");
     }
-    let next = with_call(&empty(Service::Firehose), midnight(), Some(Err(&fault(Class::InUse, "Code"))));
+    let next = with_call(&empty(Service::Firehose), midnight(), Some(Err(&fault(ErrorKind::InUse, "Code"))));
     assert_eq!(
         with_call(&next, seconds(60), None).attempts.unwrap().reason,
         None,
@@ -266,9 +278,9 @@ fn a_refusal_says_why_and_how_long_to_wait() {
 }
 
 #[test]
-fn calls_in_the_same_millisecond_have_ids_of_their_own() {
+fn calls_in_same_millisecond_have_unique_ids() {
     let ledger = (0..30).fold(empty(Service::Firehose), |ledger, _| with_call(&ledger, midnight(), None));
-    assert_eq!(check(&ledger, &stream(Service::Firehose)), Ok(()));
+    assert_eq!(validate(&ledger, &stream(Service::Firehose)), Ok(()));
     assert_eq!(ledger.calls.len(), 30);
 }
 
@@ -276,18 +288,18 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn ids_are_unique_whatever_the_clock_does(jumps in prop::collection::vec(-3_i64..3, 1..60)) {
+    fn call_ids_are_unique_for_any_clock(jumps in prop::collection::vec(-3_i64..3, 1..60)) {
         let mut now = midnight();
         let mut ledger = empty(Service::Firehose);
         for jump in jumps {
             now += SignedDuration::from_millis(jump);
             ledger = with_call(&ledger, now, None);
         }
-        prop_assert_eq!(check(&ledger, &stream(Service::Firehose)), Ok(()));
+        prop_assert_eq!(validate(&ledger, &stream(Service::Firehose)), Ok(()));
     }
 
     #[test]
-    fn a_reservation_drops_nothing_and_what_does_not_count_any_more_goes_by_a_proven_time_only(
+    fn reservation_keeps_calls_and_pruning_needs_proven_time(
         ages in prop::collection::vec(-100_000_i64..100_000, 0..40),
         ahead in -200_000_i64..200_000,
     ) {
@@ -295,30 +307,30 @@ proptest! {
         for age in &ages {
             ledger.calls.extend(with_call(&empty(Service::Firehose), seconds(-age), None).calls);
         }
-        // Whatever the operator's clock shows.
+        // For any time of the operator's clock.
         let (reserved, id) = reserve(&ledger, &plan(), seconds(ahead));
         let kept: Vec<&Call> = reserved.calls.iter().filter(|call| call.id != id).collect();
         prop_assert_eq!(kept, ledger.calls.iter().collect::<Vec<_>>());
 
-        let shorter = without_old_calls(&ledger, midnight());
+        let shorter = prune_expired(&ledger, midnight());
         let counting: Vec<Call> =
-            ledger.calls.iter().filter(|call| counts_until(call) > midnight()).cloned().collect();
+            ledger.calls.iter().filter(|call| expires_at(call) > midnight()).cloned().collect();
         prop_assert_eq!(&shorter.calls, &counting);
         let rest = StreamLedgerSpec { calls: ledger.calls.clone(), ..shorter };
         prop_assert_eq!(rest, ledger);
     }
 
     #[test]
-    fn kubernetes_gives_back_the_ledger_that_was_written(nanoseconds in 0_i64..2_000_000_000, created in 0_i64..2_000_000_000) {
+    fn ledger_round_trips_through_kubernetes(nanoseconds in 0_i64..2_000_000_000, created in 0_i64..2_000_000_000) {
         let at = midnight() + SignedDuration::from_nanos(nanoseconds);
         let created = midnight() - SignedDuration::from_nanos(created);
-        let called = with_call(&empty(Service::Kinesis), at, Some(Err(&fault(Class::Denied, "Code"))));
+        let called = with_call(&empty(Service::Kinesis), at, Some(Err(&fault(ErrorKind::Denied, "Code"))));
         let seen = at + SignedDuration::from_mins(1);
-        let learned = super::learn(&called, &Observation::Off, Some(created), Some(&key(1).target()), true, seen);
+        let learned = super::apply_observation(&called, &Observation::Off, Some(created), Some(&key(1).target()), true, seen);
         let stored = read_again(&learned);
         prop_assert_eq!(&stored, &learned);
-        // A look that shows nothing new teaches nothing, so nothing is written.
-        let again = super::learn(&stored, &Observation::Off, Some(created), Some(&key(1).target()), true, seen);
+        // An observation without news does not change the ledger, so no write is needed.
+        let again = super::apply_observation(&stored, &Observation::Off, Some(created), Some(&key(1).target()), true, seen);
         prop_assert_eq!(again, stored);
     }
 }

@@ -1,14 +1,14 @@
-//! Whether records are encrypted, in words: as far as it is known, since when, and else why it is not known.
+//! The message of `Encrypted`: whether records are encrypted and since when, or why that is unknown.
 
 use super::{key_name, whole_seconds};
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
-use crate::model::claims;
-use crate::model::decision::{Input, Seen};
+use crate::model::decision::{PlanInput, Seen};
 use crate::model::ledger::READ_LAG;
 use crate::model::observation::Observation;
+use crate::model::status_fields;
 
-/// Whether it is a reason of waiting until AWS's answers show what came of a call.
+/// Returns whether the reason is one of waiting until AWS's responses show the outcome of a call.
 pub(super) fn confirms(reason: Reason) -> bool {
     matches!(
         reason,
@@ -20,7 +20,7 @@ pub(super) fn confirms(reason: Reason) -> bool {
     )
 }
 
-/// What AWS reports, and that it is being confirmed.
+/// Returns a sentence about the state that AWS reports and that is being confirmed.
 pub(super) fn still_shows(shown: &Observation) -> String {
     let state = match shown {
         Observation::Failed { action: Action::Start, .. } => "ENABLING_FAILED",
@@ -29,64 +29,71 @@ pub(super) fn still_shows(shown: &Observation) -> String {
         _ => "DISABLED",
     };
     format!(
-        "AWS reports {state}: this may be older than the operator's last call, and is confirmed within {} seconds.",
+        "AWS reports {state}: this may be older than the operator's last encryption call, and is confirmed within {} seconds.",
         READ_LAG.as_secs()
     )
 }
 
-/// The message of `Encrypted`.
+/// Returns the message of `Encrypted`.
 #[must_use]
-pub fn encrypted(i: &Input<'_>) -> String {
-    let Some(known) = i.ledger.in_force.as_ref().filter(|_| !claims::gone(i)) else {
-        return format!("Unknown: {}.", why_unknown(i));
+pub fn encrypted(input: &PlanInput<'_>) -> String {
+    let Some(known) = input.ledger.in_force.as_ref().filter(|_| !status_fields::gone(input)) else {
+        return format!("Unknown: {}.", why_unknown(input));
     };
-    if let Some(shown) = claims::in_doubt(i) {
+    if let Some(shown) = status_fields::in_doubt(input) {
         return format!("Unknown: {}", still_shows(shown));
     }
     let Some(key) = &known.key else {
-        return format!("Records are in plain text, since {} at the latest.", whole_seconds(known.since.0));
+        return format!(
+            "Records have been in plaintext since {} or earlier.",
+            whole_seconds(known.since_time.0)
+        );
     };
-    let key = key_name(i, key);
-    match (claims::encrypted_since(i), claims::active_key_since(i)) {
-        (None, _) => "AWS says ENABLED; it takes up to 5 seconds until all records are encrypted.".to_owned(),
+    let key = key_name(input, key);
+    match (status_fields::encrypted_since_time(input), status_fields::active_key_since(input)) {
+        (None, _) => {
+            "AWS reports ENABLED; it can take up to 5 seconds until all records are encrypted.".to_owned()
+        }
         (Some(since), None) => format!(
-            "Records are encrypted since {}. AWS has changed the key to {key}; it takes up to 5 seconds until that holds for all records.",
+            "Records have been encrypted since {}. AWS has changed the key to {key}; the change can take up to 5 seconds to apply to all records.",
             whole_seconds(since)
         ),
         (Some(since), Some(with_key)) if since == with_key => {
-            format!("Records are encrypted with {key} since {}.", whole_seconds(since))
+            format!("Records have been encrypted since {}, with {key}.", whole_seconds(since))
         }
         (Some(since), Some(with_key)) => format!(
-            "Records are encrypted since {}, with {key} since {}.",
+            "Records have been encrypted since {}, and with {key} since {}.",
             whole_seconds(since),
             whole_seconds(with_key)
         ),
     }
 }
 
-/// Why it is not known whether records are encrypted.
-fn why_unknown(i: &Input<'_>) -> String {
-    let words = match i.seen {
-        Seen::NotYet => "AWS has not been asked about the stream",
-        Seen::Failed(_) => "AWS could not be asked about the stream",
+/// Returns why it is unknown whether records are encrypted.
+fn why_unknown(input: &PlanInput<'_>) -> String {
+    let words = match input.seen {
+        Seen::NotYet => "the stream has not been described yet",
+        Seen::Failed(_) => "the stream could not be described",
         Seen::At(_, observation) => match observation {
-            Observation::Missing => "AWS reports no such stream",
-            Observation::OtherStream => "AWS answers with another stream of this name",
-            Observation::Creating => "the stream is being made",
+            Observation::Missing => "the stream was not found",
+            Observation::OtherStream => "AWS describes another stream of this name",
+            Observation::Creating => "the stream is being created",
             Observation::Deleting => "the stream is being deleted",
-            Observation::Broken(word) => {
+            Observation::NotOperational(word) => {
                 return format!("the stream is not operational (AWS reports {word})");
             }
             Observation::NotEncryptable(source) => {
                 return format!(
-                    "the stream's own encryption is off and cannot be turned on, because its source is {source}. Whether records are encrypted at rest depends on that source"
+                    "the stream's own encryption is off and cannot be enabled, because its source is {source}. Encryption at rest depends on that source"
                 );
             }
             Observation::Unrecognized(words) => {
-                return format!("AWS reports {words}, which this version of the operator does not know");
+                return format!("AWS reports {words}, which this operator version does not support");
             }
-            Observation::Failed { .. } => "AWS reports a failed attempt, and not which key is active",
-            _ => "AWS has not reported a settled state yet",
+            Observation::Failed { .. } => {
+                "AWS reports a failed attempt and does not report which key is active"
+            }
+            _ => "AWS has not reported a stable encryption state yet",
         },
     };
     words.to_owned()

@@ -1,4 +1,5 @@
-//! Malformed and huge resources, as the watch brings them: each is told in its status, and none stops the operator.
+//! Invalid and huge resources, as the watch delivers them: each is reported in its status, and none stops the
+//! operator.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,68 +10,68 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::condition::{ConditionType, LONGEST_MESSAGE, Reason, find};
-use crate::api::damage::{damaged, damages};
+use crate::api::condition::{ConditionType, MAX_MESSAGE_BYTES, Reason, find};
+use crate::api::json_mutation::{mutated, mutations};
 use crate::api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
-use crate::api::stream_encryption::{KeyObjectReference, StreamEncryptionStatus};
-use crate::aws::{Identity, Signer, Streams, Urgency};
+use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
+use crate::aws::{Identity, Priority, Signer, StreamApi};
+use crate::controller::kube_api::{KubeApi, ReconcileEvent, ReferencedKey};
 use crate::controller::memory::Memory;
-use crate::controller::records::{Happening, Records, ReferencedKey};
-use crate::controller::{Clock, Operator, Rules};
+use crate::controller::{Clock, Config, Context};
+use crate::model::aws_error::AwsError;
 use crate::model::decision::decide;
-use crate::model::fault::Fault;
-use crate::model::key::{Key, KeyFacts, KeyName, KeyState};
+use crate::model::key::{Key, KeyMetadata, KeyName, KeyState};
 use crate::model::ledger;
-use crate::model::observation::{Look, Shown, StreamState};
+use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use crate::model::principal::Principal;
 use crate::model::stream::StreamArn;
 
 const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
-/// An AWS in which every stream is there and in plain text, and every key works.
+/// An AWS in which every stream exists in plaintext and every key is usable.
 #[derive(Default)]
-struct PlainText {
+struct Plaintext {
     called: Mutex<Vec<StreamArn>>,
 }
 
-impl Streams for PlainText {
-    async fn identity(&self) -> Result<Identity, Fault> {
+impl StreamApi for Plaintext {
+    async fn identity(&self) -> Result<Identity, AwsError> {
         Ok(Identity { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
     }
-    async fn answers(&self) -> Result<(), Fault> {
+    async fn verify_clock(&self) -> Result<(), AwsError> {
         Ok(())
     }
-    async fn look(
+    async fn describe_stream(
         &self,
         stream: &StreamArn,
         _: &Principal,
-        _: Urgency,
-    ) -> Result<Option<(Look, Signer)>, Fault> {
-        let look = Look {
+        _: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        let look = StreamDescription {
             arn: stream.clone(),
             created: None,
             source: Some("DirectPut".to_owned()),
             state: StreamState::Active,
-            state_word: "ACTIVE".to_owned(),
-            encryption: Shown::Off,
+            raw_status: "ACTIVE".to_owned(),
+            encryption: ReportedEncryption::Off,
             retention: SignedDuration::from_hours(24),
         };
         Ok(Some((look, Signer { access_key_id: "AKIDEXAMPLE".to_owned(), session_age: None })))
     }
-    async fn key(
+    async fn describe_key(
         &self,
         _: &StreamArn,
         name: &KeyName,
         _: &Principal,
-        _: Urgency,
-    ) -> Result<Option<KeyFacts>, Fault> {
+        _: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
         let KeyName::Arn(arn) = name else { return Ok(None) };
         let (arn, state) = (arn.clone(), KeyState::Enabled);
-        Ok(Some(KeyFacts { arn, state, symmetric: true, encrypts: true, aws_managed: false }))
+        Ok(Some(KeyMetadata { arn, state, symmetric: true, encrypts: true, aws_managed: false }))
     }
-    async fn turn(&self, _: &StreamArn, _: Change, _: &Principal, _: &Signer) -> bool {
+    async fn acquire_permit(&self, _: &StreamArn, _: Change, _: &Principal, _: &Signer) -> bool {
         true
     }
     async fn start(
@@ -80,7 +81,7 @@ impl Streams for PlainText {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         self.called.lock().unwrap().push(stream.clone());
         Ok(())
     }
@@ -91,98 +92,101 @@ impl Streams for PlainText {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         self.called.lock().unwrap().push(stream.clone());
         Ok(())
     }
-    async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal, _: &Signer) -> Result<bool, Fault> {
+    async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal, _: &Signer) -> Result<bool, AwsError> {
         Ok(true)
     }
 }
 
-/// A cluster with one resource, the ledgers that the operator makes, and what it last told.
+/// A cluster with one resource, and with the ledgers and the last status that the operator wrote.
 #[derive(Default)]
 struct Paper {
     resource: Option<StreamEncryption>,
     ledgers: Mutex<Vec<StreamLedger>>,
     status: Mutex<Option<StreamEncryptionStatus>>,
-    /// Whether a status that is written gets no answer.
+    /// Whether a written status is stored but not acknowledged.
     silent: AtomicBool,
 }
 
-impl Records for Paper {
-    async fn resource(&self, _: &str, _: &str) -> Result<Option<StreamEncryption>, RecordError> {
+impl KubeApi for Paper {
+    async fn resource(&self, _: &str, _: &str) -> Result<Option<StreamEncryption>, KubeError> {
         Ok(self.resource.clone())
     }
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, RecordError> {
+    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
         let ledgers = self.ledgers.lock().unwrap();
         Ok(ledgers.iter().find(|ledger| ledger.metadata.name.as_deref() == Some(name)).cloned())
     }
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, RecordError> {
+    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
         Ok(self.ledgers.lock().unwrap().clone())
     }
-    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, RecordError> {
+    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
         let ledger = StreamLedger::new(name, spec.clone());
         self.ledgers.lock().unwrap().push(ledger.clone());
         Ok(ledger)
     }
-    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, RecordError> {
+    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
         let mut ledgers = self.ledgers.lock().unwrap();
         ledgers.retain(|other| other.metadata.name != ledger.metadata.name);
         ledgers.push(ledger.clone());
         Ok(ledger.clone())
     }
-    async fn delete_ledger(&self, _: &StreamLedger) -> Result<(), RecordError> {
+    async fn delete_ledger(&self, _: &StreamLedger) -> Result<(), KubeError> {
         Ok(())
     }
-    async fn write_status(&self, _: &ObjectMeta, status: &StreamEncryptionStatus) -> Result<(), RecordError> {
+    async fn write_status(&self, _: &ObjectMeta, status: &StreamEncryptionStatus) -> Result<(), KubeError> {
         *self.status.lock().unwrap() = Some(status.clone());
         let silent = self.silent.load(Ordering::Relaxed);
-        if silent { Err(RecordError::Unavailable("no answer".to_owned())) } else { Ok(()) }
+        if silent { Err(KubeError::Unavailable("no answer".to_owned())) } else { Ok(()) }
     }
-    async fn tell(&self, _: &Owner, _: &Happening) -> Result<(), RecordError> {
+    async fn publish_event(&self, _: &Owner, _: &ReconcileEvent) -> Result<(), KubeError> {
         Ok(())
     }
-    async fn set_finalizer(&self, _: &StreamEncryption, _: bool) -> Result<(), RecordError> {
+    async fn set_finalizer(&self, _: &StreamEncryption, _: bool) -> Result<(), KubeError> {
         Ok(())
     }
-    async fn policies(&self, _: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+    async fn policies(&self, _: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         Ok(vec![StreamEncryptionPolicySpec {
             allow_disable: true,
             ..StreamEncryptionPolicySpec::own_account()
         }])
     }
-    async fn referenced_key(&self, _: &str, _: &KeyObjectReference) -> Result<ReferencedKey, RecordError> {
+    async fn referenced_key(&self, _: &str, _: &KeyObjectReference) -> Result<ReferencedKey, KubeError> {
         Ok(ReferencedKey::Arn("not an ARN".to_owned()))
     }
 }
 
-fn operator(resource: Option<StreamEncryption>) -> Operator<PlainText, Paper> {
+fn operator(resource: Option<StreamEncryption>) -> Context<Plaintext, Paper> {
     let now: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
-    Operator {
-        aws: PlainText::default(),
+    Context {
+        aws: Plaintext::default(),
         records: Paper { resource, ..Paper::default() },
         clock: Clock::new(move || now, || Duration::ZERO),
         decide,
-        rules: Rules { region: "eu-west-1".parse().unwrap(), drift_interval: SignedDuration::from_mins(10) },
+        config: Config {
+            region: "eu-west-1".parse().unwrap(),
+            drift_interval: SignedDuration::from_mins(10),
+        },
         memory: Memory::default(),
     }
 }
 
-/// A resource as the API server would take it.
+/// Generates the spec and the status of a resource that the API server would accept.
 fn resource() -> impl Strategy<Value = Value> {
     let customer = |name: &str, value: Value| json!({"type": "CUSTOMER_MANAGED_CMK", name: value});
-    let reference = json!({"apiVersion": "kms.services.k8s.aws/v1alpha1", "kind": "Key", "name": "orders"});
+    let reference = json!({"group": "kms.services.k8s.aws", "kind": "Key", "name": "orders"});
     let keys = vec![
         Value::Null,
         json!({"type": "AWS_OWNED_CMK"}),
         customer("arn", json!(KEY)),
         customer("alias", json!("alias/orders")),
-        customer("ref", reference),
+        customer("objectRef", reference),
     ];
     let streams =
         vec![json!({"arn": ARN}), json!({"service": "Kinesis", "name": "clicks", "region": "eu-west-2"})];
-    // A ledger is not there: what the status tells of calls counts as made just now, so nothing is called then.
+    // No ledger exists: a call in the status counts as made now, and the operator then makes no call.
     let used = prop::sample::select(vec![0, 1]);
     (prop::sample::select(streams), prop::sample::select(keys), used).prop_map(|(stream, key, used)| {
         let condition = json!({
@@ -191,13 +195,13 @@ fn resource() -> impl Strategy<Value = Value> {
         });
         let mut object = json!({
             "spec": {
-                "stream": stream, "encryption": "Enabled", "drift": "Correct", "deletionPolicy": "Retain",
-                "suspend": false, "verify": {"putRecord": true},
+                "stream": stream, "encryption": "Enabled", "mode": "Enforce", "deletionPolicy": "Retain",
+                "suspend": false, "verification": "PutRecord",
             },
             "status": {
                 "observedGeneration": 1, "encryptionStatus": "ENABLED", "conditions": [condition],
                 "stream": {"arn": ARN, "service": "Firehose", "account": "1", "region": "r", "name": "orders"},
-                "failure": {"type": "X", "message": "x", "time": "2025-12-31T00:00:00Z", "attempts": 1},
+                "failure": {"type": "X", "message": "x", "lastFailureTime": "2025-12-31T00:00:00Z", "attempts": 1},
                 "calls": {"used": used, "limit": 20}, "verifiedTime": "2025-12-31T00:00:00Z",
             },
         });
@@ -222,19 +226,20 @@ const WORDS: [&str; 12] = [
     "arn:aws:firehose:eu-west-1:111122223333:deliverystream/a b",
     "ENABLING",
 ];
-const MEMBERS: [&str; 8] = ["arn", "alias", "ref", "name", "region", "suspend", "tomorrow", "conditions"];
+const MEMBERS: [&str; 8] =
+    ["arn", "alias", "objectRef", "name", "region", "suspend", "tomorrow", "conditions"];
 
-/// A resource that is nearly right, with a retry annotation that may be large.
+/// Generates a nearly valid resource, with a retry annotation that may be large.
 fn suspicious() -> impl Strategy<Value = Value> {
     let retry = prop_oneof![
         2 => Just(None),
         1 => any::<String>().prop_map(Some),
         1 => prop::sample::select(vec!["ü", "€", "x", "\u{1f511}"]).prop_map(|c| Some(c.repeat(256 * 1024 / c.len()))),
     ];
-    let damages = damages(3, &MEMBERS, &WORDS, 0..4_000_000_000);
+    let damages = mutations(3, &MEMBERS, &WORDS, 0..4_000_000_000);
     (resource(), damages, retry).prop_map(|(object, damages, retry)| {
-        // What stands in the metadata is the API server's, so it is always well formed.
-        let mut object = damaged(object, &damages);
+        // The API server writes the metadata, so the metadata is always valid.
+        let mut object = mutated(object, &damages);
         if let Value::Object(members) = &mut object {
             members.insert("apiVersion".into(), json!("streamencryption.dev/v1alpha1"));
             members.insert("kind".into(), json!("StreamEncryption"));
@@ -250,8 +255,9 @@ fn suspicious() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Visits a resource twice, as the driver does; gives what was told.
-fn visited(object: &Value) -> (Guarded, Operator<PlainText, Paper>) {
+/// Reconciles a resource twice, as the runtime does, and returns the parsed resource and the operator's
+/// context.
+fn visited(object: &Value) -> (Guarded, Context<Plaintext, Paper>) {
     let guarded: Guarded = serde_json::from_value(object.clone()).unwrap();
     let operator = operator(guarded.0.as_ref().ok().cloned());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -263,7 +269,7 @@ fn visited(object: &Value) -> (Guarded, Operator<PlainText, Paper>) {
                     assert!(wake >= operator.clock.now());
                 }
                 Err(invalid) => {
-                    malformed(&operator, &invalid.metadata, &invalid.error).await.unwrap();
+                    report_invalid_object(&operator, &invalid.metadata, &invalid.error).await.unwrap();
                 }
             }
         }
@@ -275,11 +281,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_a_resource_holds_its_status_says_what_is_the_case(object in suspicious()) {
+    fn status_of_random_resource_matches_its_state(object in suspicious()) {
         prop_assume!(object.is_object());
         let (guarded, operator) = visited(&object);
         let told = operator.records.status.lock().unwrap().clone();
-        // A suspended resource whose status was right already needs no word.
+        // The status of a suspended resource is not written if it was already right.
         let status = told.or_else(|| guarded.0.as_ref().ok().and_then(|resource| resource.status.clone()));
         let conditions = status.unwrap().conditions;
         let ready = find(&conditions, ConditionType::Ready).unwrap();
@@ -288,17 +294,17 @@ proptest! {
         }
         if !guarded.0.as_ref().is_ok_and(|resource| resource.spec.suspend) {
             for condition in &conditions {
-                prop_assert!(!condition.message.is_empty() && condition.message.len() <= LONGEST_MESSAGE);
+                prop_assert!(!condition.message.is_empty() && condition.message.len() <= MAX_MESSAGE_BYTES);
                 prop_assert!(condition.reason.parse::<Reason>().is_ok(), "{}", condition.reason);
                 prop_assert_eq!(condition.observed_generation, Some(2));
             }
             let words = conditions.iter().map(|condition| condition.message.len()).sum::<usize>();
-            prop_assert!(words < 5 * LONGEST_MESSAGE, "many huge conditions do not stay");
+            prop_assert!(words < 5 * MAX_MESSAGE_BYTES, "many huge conditions do not stay");
         }
     }
 
     #[test]
-    fn whatever_a_resource_holds_a_call_is_in_the_ledger_and_for_the_stream_that_is_named(object in suspicious()) {
+    fn calls_of_random_resources_are_in_their_ledgers(object in suspicious()) {
         prop_assume!(object.is_object());
         let (guarded, operator) = visited(&object);
         let called = operator.aws.called.lock().unwrap().clone();
@@ -319,21 +325,21 @@ proptest! {
 }
 
 #[tokio::test]
-async fn unreadable_resource_is_reported_again_after_an_unheard_write() {
+async fn invalid_resource_is_reported_again_after_lost_response() {
     let operator = operator(None);
     let read = ObjectMeta { uid: Some("uid-1".to_owned()), generation: Some(1), ..ObjectMeta::default() };
-    malformed(&operator, &read, "stream is missing").await.unwrap();
+    report_invalid_object(&operator, &read, "stream is missing").await.unwrap();
     operator.records.silent.store(true, Ordering::Relaxed);
-    malformed(&operator, &read, "key is wrong").await.unwrap_err();
+    report_invalid_object(&operator, &read, "key is wrong").await.unwrap_err();
     operator.records.silent.store(false, Ordering::Relaxed);
-    malformed(&operator, &read, "stream is missing").await.unwrap();
+    report_invalid_object(&operator, &read, "stream is missing").await.unwrap();
     let status = operator.records.status.lock().unwrap().clone().unwrap();
     let ready = find(&status.conditions, ConditionType::Ready).unwrap();
     assert!(ready.message.contains("stream is missing"), "{}", ready.message);
 }
 
 #[test]
-fn the_random_resources_lead_to_calls_to_other_words_and_to_what_cannot_be_read() {
+fn random_resources_cover_calls_reasons_and_parse_errors() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
@@ -374,7 +380,7 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     writer.apply_watcher_event(&watcher::Event::InitApply(resource.clone()));
     writer.apply_watcher_event(&watcher::Event::InitDone);
     let known = || ["1", "2"].map(|uid| operator.memory.visit_of(uid).status.is_some());
-    let keeping = housekeeping(&operator, &store);
+    let keeping = repeat_housekeeping(&operator, &store);
     tokio::pin!(keeping);
 
     let wait = async |keeping: &mut std::pin::Pin<&mut _>, time| {
@@ -383,7 +389,7 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     wait(&mut keeping, Duration::from_secs(1)).await;
     assert_eq!(known(), [true, false], "the first time is at once");
     writer.apply_watcher_event(&watcher::Event::Delete(resource));
-    wait(&mut keeping, RETIRE_EVERY.saturating_sub(Duration::from_secs(10))).await;
+    wait(&mut keeping, HOUSEKEEPING_INTERVAL.saturating_sub(Duration::from_secs(10))).await;
     assert_eq!(known(), [true, false]);
     wait(&mut keeping, Duration::from_secs(10)).await;
     assert_eq!(known(), [false, false]);

@@ -1,8 +1,9 @@
-//! Emulators that others wrote, as second opinions: moto (Firehose, Kinesis, KMS, STS, IAM) and kinesis-local (Kinesis with UPDATING).
+//! Third-party emulators to compare with: moto (Firehose, Kinesis, KMS, STS, IAM) and kinesis-local (Kinesis
+//! with UPDATING).
 //!
-//! It installs them once from their package registries into a cache, starts them on loopback and ends them with their owner, also
-//! when that panics or is killed. Where Python or node is missing it says so in one line and gives `None`. It must never listen on
-//! any other address than 127.0.0.1.
+//! This module installs each emulator once from its package registry into a cache, starts it on loopback, and
+//! ends it with its owner, even if the owner panics or is killed. If Python or node is missing, it prints one
+//! line and returns `None`. An emulator must never listen on any other address than 127.0.0.1.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -29,7 +30,7 @@ pub struct Moto {
 }
 
 impl Moto {
-    /// Installs moto at the first time, and starts it; `None` where there is no python3.
+    /// Installs moto on first use, and starts it; `None` if there is no python3.
     pub async fn start() -> anyhow::Result<Option<Moto>> {
         if !exists("python3") {
             println!("no python3: moto is not started, tests against it are skipped");
@@ -52,14 +53,14 @@ impl Moto {
     }
 }
 
-/// How kinesis-local behaves.
+/// Settings of kinesis-local.
 #[derive(Clone, Debug)]
 pub struct StartOptions {
-    /// How long UPDATING lasts after Start and Stop, and CREATING after Create.
+    /// Duration of UPDATING after Start and Stop, and of CREATING after Create.
     pub update: Duration,
-    /// Its account.
+    /// The account of its streams.
     pub account: String,
-    /// Its region, for streams named without an ARN.
+    /// The region of streams that are named without an ARN.
     pub region: String,
 }
 
@@ -80,7 +81,7 @@ pub struct KinesisLocal {
 }
 
 impl KinesisLocal {
-    /// Installs kinesis-local at the first time, and starts it; `None` where there is no node or npm.
+    /// Installs kinesis-local on first use, and starts it; `None` if there is no node or npm.
     pub async fn start(options: StartOptions) -> anyhow::Result<Option<KinesisLocal>> {
         if let Some(missing) = ["node", "npm"].into_iter().find(|program| !exists(program)) {
             println!("no {missing}: kinesis-local is not started, tests against it are skipped");
@@ -119,18 +120,19 @@ impl KinesisLocal {
     }
 }
 
-/// A child process and the thread that owns it. Linux sends the death signal when the *thread* that started a child ends, so the
-/// starting thread stays for as long as the child; the end of a test's own thread does not matter.
+/// A child process and the thread that owns it. Linux sends the death signal when the *thread* that started a
+/// child ends. The starting thread therefore lives as long as the child, whichever thread runs the test.
 #[derive(Debug)]
 struct Process {
     url: String,
-    /// Closed on drop: that is the word to end.
+    /// Closed on drop, which signals the thread to end the child.
     end: Option<mpsc::Sender<()>>,
     owner: Option<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts the command on free ports and waits until `probe` answers. Another program may take a port meanwhile: three attempts.
+    /// Starts the command on free ports and waits until `probe` succeeds. Makes three attempts, because
+    /// another program may take a port in the meantime.
     async fn start(probe: &str, command: impl Fn(&[u16; 2]) -> Command) -> anyhow::Result<Process> {
         let mut last = None;
         for _ in 0..3 {
@@ -199,7 +201,8 @@ fn free_ports() -> anyhow::Result<[u16; 2]> {
     Ok([first.local_addr()?.port(), second.local_addr()?.port()])
 }
 
-/// The program, wrapped so that the kernel kills it when we are killed and cannot clean up; as it is where there is no setpriv.
+/// Wraps the program so that the kernel kills it if this process is killed before it can clean up. Without
+/// setpriv, the program is not wrapped.
 fn dying_with_us(program: &Path) -> Command {
     if !exists("setpriv") {
         return Command::new(program);
@@ -214,7 +217,7 @@ fn exists(program: &str) -> bool {
     std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
 }
 
-/// `$STREAM_ENCRYPTION_CACHE`, else `stream-encryption-operator` in the user's cache folder.
+/// Returns `$STREAM_ENCRYPTION_CACHE`, or `stream-encryption-operator` in the user's cache folder.
 fn cache() -> anyhow::Result<PathBuf> {
     let set =
         |name: &str| std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(PathBuf::from);
@@ -244,7 +247,8 @@ fn install_kinesis_local() -> anyhow::Result<PathBuf> {
     })
 }
 
-/// Installs into a folder of the cache, once: a lock keeps two processes apart, and a mark tells a whole installation from a broken one.
+/// Installs into a folder of the cache, once. A lock excludes other processes, and a marker file shows that
+/// an installation is complete.
 fn install(name: &str, steps: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<PathBuf> {
     let cache = cache()?;
     let folder = cache.join(name);

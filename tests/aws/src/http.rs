@@ -1,6 +1,8 @@
-//! The simulated AWS as an HTTP server on a loopback address: what the AWS SDKs speak, and `/_admin`.
+//! The simulated AWS as an HTTP server on a loopback address, with the protocols of the AWS SDKs and with
+//! `/_admin`.
 //!
-//! It carries messages to and from the model and makes lost, held and slow replies real. It must never decide an AWS answer.
+//! It carries messages to and from the model, and makes lost, held and slow replies real. It must never
+//! decide an AWS answer.
 
 mod admin;
 mod clock;
@@ -50,7 +52,7 @@ pub struct SimulatedAws {
 struct Shared {
     world: Mutex<World>,
     clock: clock::Running,
-    /// Counts the releases of held replies.
+    /// Counts how often held replies were released.
     released: watch::Sender<u64>,
 }
 
@@ -60,7 +62,7 @@ impl SimulatedAws {
         SimulatedAws::start_on((Ipv4Addr::LOCALHOST, 0).into(), world, clock).await
     }
 
-    /// Serves the world on this address.
+    /// Serves the world on the given address.
     pub async fn start_on(address: SocketAddr, world: World, clock: Clock) -> anyhow::Result<SimulatedAws> {
         let listener = TcpListener::bind(address)
             .await
@@ -81,26 +83,27 @@ impl SimulatedAws {
         format!("http://{}", self.address)
     }
 
-    /// The model, to plant, script and read. While it is held no call is answered: do not hold it over an await.
+    /// Returns the model, to plant, script and read. No request is answered while the guard exists; do not
+    /// hold it over an await.
     pub fn world(&self) -> MutexGuard<'_, World> {
         let mut world = self.shared.world();
         world.settle(self.now());
         world
     }
 
-    /// The time of this AWS.
+    /// Returns the time of this AWS.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.shared.clock.now()
     }
 
-    /// Moves its clock on, of either kind.
+    /// Advances the clock, whether real or virtual.
     pub fn advance(&self, by: SignedDuration) {
         self.shared.clock.advance(by);
         drop(self.world());
     }
 
-    /// Lets the replies go that `Fault::Hold` holds back.
+    /// Releases the replies that `Fault::Hold` holds back.
     pub fn release_held(&self) {
         self.shared.release_held();
     }
@@ -113,7 +116,7 @@ impl Drop for SimulatedAws {
 }
 
 impl Shared {
-    /// A panic of a test that held the lock must not hide the test's own failure.
+    /// Ignores lock poisoning: the panic of a test that held the lock must not hide the test's own failure.
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -122,7 +125,7 @@ impl Shared {
         self.released.send_modify(|times| *times += 1);
     }
 
-    /// Answers one message; `Err` closes the connection without an answer.
+    /// Answers one message. `Err` closes the connection without an answer.
     async fn answer(&self, request: hyper::Request<Incoming>) -> io::Result<hyper::Response<Full<Bytes>>> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -186,7 +189,7 @@ fn response(
     response.body(Full::new(Bytes::from(body))).map_err(io::Error::other)
 }
 
-/// Takes connections until it is aborted; with it go its connections.
+/// Accepts connections until it is aborted; its connections end with it.
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {

@@ -1,11 +1,12 @@
-//! Amazon Data Firehose, Kinesis Data Streams, KMS and STS as far as stream encryption goes: with the states, limits and failures
-//! that no emulator has.
+//! Simulates the part of Amazon Data Firehose, Kinesis Data Streams, KMS and STS that concerns stream
+//! encryption, with the states, limits and failures that no emulator has.
 //!
-//! - [`world`]: the pure model. In a simulation: [`World::call`].
-//! - [`http`]: the same model over HTTP, as the unchanged AWS SDKs speak it, and `/_admin` to script it: [`SimulatedAws`].
-//! - [`emulators`]: moto and kinesis-local, which others wrote, to hold the model against.
+//! - [`world`]: the pure model. A simulation uses [`World::call`].
+//! - [`http`]: the same model over HTTP, for the unmodified AWS SDKs, and `/_admin` to script it:
+//!   [`SimulatedAws`].
+//! - [`emulators`]: the third-party emulators moto and kinesis-local, to compare the model with.
 //! - [`samples`]: the world of `config/samples`.
-//! - [`raw_client`]: says raw AWS messages to any of them.
+//! - [`raw_client`]: sends raw AWS messages to any of them.
 
 pub mod emulators;
 pub mod http;

@@ -1,4 +1,4 @@
-//! The simulated AWS as a program of its own: arguments, then serve until interrupted.
+//! The simulated AWS as a standalone program: parses the arguments, then serves until interrupted.
 
 use std::net::SocketAddr;
 
@@ -7,30 +7,32 @@ use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::{Clock, Settings, SimulatedAws, World};
 
-/// Amazon Data Firehose, Kinesis Data Streams, KMS and STS as far as stream encryption goes.
+/// Simulates Amazon Data Firehose, Kinesis Data Streams, KMS and STS, as far as they concern stream
+/// encryption.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// The address to listen on. Nothing here checks signatures: keep it on loopback.
+    /// Address to listen on. Signatures are not verified, so keep it on loopback.
     #[arg(long, env = "SIMULATED_AWS_LISTEN", default_value = "127.0.0.1:4599")]
     listen: SocketAddr,
-    /// The account of callers that no setting names.
+    /// Account of callers that are not listed in the settings.
     #[arg(long, default_value = "111122223333")]
     account: String,
-    /// How long Firehose's ENABLING and DISABLING last, in seconds.
+    /// Duration of ENABLING and DISABLING on Firehose, in seconds.
     #[arg(long, default_value_t = Settings::default().enabling.as_secs())]
     enabling_seconds: i64,
-    /// How long Kinesis's UPDATING lasts, in seconds.
+    /// Duration of UPDATING on Kinesis, in seconds.
     #[arg(long, default_value_t = Settings::default().updating.as_secs())]
     updating_seconds: i64,
-    /// A clock that stands still at this time until /_admin/clock moves it, for example 2026-01-01T00:00:00Z.
+    /// Use a virtual clock that starts at this time, for example 2026-01-01T00:00:00Z, and that only
+    /// /_admin/clock moves.
     #[arg(long)]
     virtual_clock: Option<Timestamp>,
-    /// Takes calls whose signature is dated more than 15 minutes from this AWS's clock: for a virtual clock and a tool that
-    /// has the machine's.
+    /// Accept requests whose signature is dated more than 15 minutes from this AWS's clock. Use it when this
+    /// AWS has a virtual clock and the client has the machine's.
     #[arg(long)]
     no_date_checks: bool,
-    /// Switches the limits of calls per second off.
+    /// Disable the limits on requests per second.
     #[arg(long)]
     no_rate_limits: bool,
 }

@@ -1,6 +1,7 @@
-//! A client that says to an AWS-like server exactly what a test wants, and keeps the raw answer.
+//! A client that sends a raw message to an AWS-compatible server, and returns the raw answer.
 //!
-//! It signs nothing: the `Authorization` header carries only the credential scope, by which moto routes a call. It must never retry.
+//! It signs nothing: the `Authorization` header carries only the credential scope, by which moto routes a
+//! request. It must never retry.
 
 use std::time::Duration;
 
@@ -29,13 +30,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON; null if it is none.
+    /// Returns the body as JSON; null if it is not JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
-    /// The error code of an AWS JSON error, without its name space.
+    /// Returns the error code of an AWS JSON error, without its namespace.
     #[must_use]
     pub fn code(&self) -> Option<String> {
         let code = self.json().get("__type")?.as_str()?.to_owned();
@@ -43,7 +44,7 @@ impl Answer {
     }
 }
 
-/// One server and who we claim to be.
+/// One server, and the claimed identity.
 #[derive(Clone, Debug)]
 pub struct RawClient {
     /// `http://127.0.0.1:port`.
@@ -52,12 +53,12 @@ pub struct RawClient {
     pub access_key: String,
     /// The region of the credential scope.
     pub region: String,
-    /// The `x-amz-date` header; nothing to leave it out.
+    /// The `x-amz-date` header; `None` to omit it.
     pub date: Option<String>,
 }
 
 impl RawClient {
-    /// A client of the region `eu-west-1`, which dates its calls with the machine's time as of now.
+    /// Creates a client for the region `eu-west-1` that dates its requests with the machine's current time.
     #[must_use]
     pub fn new(url: &str) -> RawClient {
         RawClient {
@@ -68,7 +69,7 @@ impl RawClient {
         }
     }
 
-    /// An AWS JSON 1.1 call.
+    /// Sends an AWS JSON 1.1 request.
     pub async fn json(&self, service: Service, operation: &str, body: &Value) -> anyhow::Result<Answer> {
         let prefix = match service {
             Service::Firehose => "Firehose_20150804",
@@ -86,12 +87,12 @@ impl RawClient {
         self.send(Method::POST, "/", &headers, body.to_string()).await
     }
 
-    /// A call of STS: `Action=GetCallerIdentity&Version=2011-06-15`.
+    /// Sends an STS request: `Action=GetCallerIdentity&Version=2011-06-15`.
     pub async fn query(&self, body: &str) -> anyhow::Result<Answer> {
         self.form(Service::Sts.prefix(), body).await
     }
 
-    /// A call of IAM, which only moto has: `Action=ListRoles&Version=2010-05-08`.
+    /// Sends an IAM request, which only moto supports: `Action=ListRoles&Version=2010-05-08`.
     pub async fn iam(&self, body: &str) -> anyhow::Result<Answer> {
         self.form("iam", body).await
     }
@@ -103,7 +104,7 @@ impl RawClient {
         self.send(Method::POST, "/", &headers, body.to_owned()).await
     }
 
-    /// A call without AWS's headers, for example of `/_admin/log`.
+    /// Sends a request without AWS's headers, for example for `/_admin/log`.
     pub async fn plain(&self, method: Method, path: &str, body: &Value) -> anyhow::Result<Answer> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         self.send(method, path, &[("content-type", "application/json")], body).await
@@ -114,7 +115,7 @@ impl RawClient {
         format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date, Signature=0")
     }
 
-    /// One message on a connection of its own.
+    /// Sends one message on its own connection.
     async fn send(
         &self,
         method: Method,

@@ -1,16 +1,17 @@
-//! The world in which `config/samples` live: their streams, and their keys with what is wrong with them.
+//! The world of `config/samples`: the streams, and the keys, some of them unusable.
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::world::{KeyState, PlantedKey, PlantedStream, Service, Settings, Source, World};
 
-/// The key of `04-re-key-to-a-denied-key.yaml`, whose policy lets nobody make a grant.
+/// The key of `04-re-key-to-a-denied-key.yaml`, whose policy allows no one to create a grant.
 pub const DENIED: &str = "44444444-4444-4444-8444-444444444444";
 /// The key of `05-disabled-key-waits.yaml`, which is disabled.
 pub const DISABLED: &str = "55555555-5555-4555-8555-555555555555";
 
-/// The streams and keys of `config/samples`. A change takes 3 seconds here; AWS takes some seconds to minutes.
+/// Creates the streams and keys of `config/samples`. A change takes 3 seconds here; on AWS it takes seconds
+/// to minutes.
 #[must_use]
 pub fn world() -> World {
     let three = SignedDuration::from_secs(3);
@@ -31,7 +32,7 @@ pub fn world() -> World {
     world
 }
 
-/// The key of this id in good order, to be planted over one that is not.
+/// Returns a usable key with this id, to be planted over an unusable one.
 #[must_use]
 pub fn mended(id: &str) -> PlantedKey {
     PlantedKey { policy: Some(policy(&["Allow"])), ..key(id) }
@@ -41,7 +42,8 @@ fn key(id: &str) -> PlantedKey {
     PlantedKey { id: id.to_owned(), ..PlantedKey::default() }
 }
 
-/// A key policy: everybody may do everything, and with "Deny" nobody may make a grant.
+/// Returns a key policy that allows all principals everything; with the effect "Deny", it denies all
+/// principals to create a grant.
 fn policy(effects: &[&str]) -> Value {
     let statement = |effect: &&str| {
         let action = if *effect == "Deny" { "kms:CreateGrant" } else { "kms:*" };

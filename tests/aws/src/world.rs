@@ -1,7 +1,8 @@
-//! The simulated AWS as one value: streams, keys, sessions, limits, faults and the log of every call.
+//! The simulated AWS as one value: streams, keys, sessions, limits, faults and the log of every request.
 //!
-//! Pure and deterministic: no clock, no I/O, no randomness, no threads. Time is an argument. The same calls at the same times give the
-//! same answers, always. In a simulation call [`World::call`]; over HTTP let [`crate::SimulatedAws`] do it.
+//! Pure and deterministic: no clock, no I/O, no randomness, no threads. Time is an argument. The same
+//! requests at the same times always give the same answers. A simulation uses [`World::call`];
+//! [`crate::SimulatedAws`] serves the model over HTTP.
 
 pub(crate) mod date;
 pub mod faults;
@@ -39,7 +40,7 @@ use faults::throttled;
 use state::{Context, State};
 use stream::{Stream, later};
 
-/// A request that will be executed later, its caller long gone.
+/// A request that is executed later, after its caller has given up.
 #[derive(Clone, Debug)]
 struct LateRequest {
     due: Timestamp,
@@ -48,7 +49,7 @@ struct LateRequest {
     request: Request,
 }
 
-/// All of the simulated AWS.
+/// The complete state of the simulated AWS.
 #[derive(Clone, Debug, Default)]
 pub struct World {
     state: State,
@@ -58,14 +59,15 @@ pub struct World {
 }
 
 impl World {
-    /// An empty AWS.
+    /// Creates an AWS without streams and keys.
     #[must_use]
     pub fn new(settings: Settings) -> World {
         World { state: State { settings, ..State::default() }, ..World::default() }
     }
 
-    /// One call. It executes what is due before it, applies the scripted fault, executes the call and writes the log.
-    /// `region` is that of the signature. The reply says how it travels: a simulation must not show the caller a lost one.
+    /// Handles one request. Executes the delayed requests that are due, applies the scripted fault, executes
+    /// this request and writes the log. `region` is the region of the signature. The reply contains its
+    /// delivery: a simulation must not show a lost answer to the caller.
     pub fn call(&mut self, now: Timestamp, caller: &Caller, region: &str, request: &Request) -> Reply {
         self.arrive_late(now);
         let principal = self.state.principal(caller);
@@ -82,7 +84,7 @@ impl World {
         self.execute(now, caller, region, request, fault.as_ref())
     }
 
-    /// Executes the delayed requests that are due by now, in the order of their times.
+    /// Executes the delayed requests that are due by now, ordered by their times.
     fn arrive_late(&mut self, now: Timestamp) {
         while let Some(at) =
             (0..self.late.len()).filter(|at| self.late[*at].due <= now).min_by_key(|at| self.late[*at].due)
@@ -165,7 +167,8 @@ impl World {
         Reply { call: id, result, delivery }
     }
 
-    /// Plants a stream in any state, as if it had always been so. It replaces one of the same name. Returns its ARN.
+    /// Plants a stream in any state, as if it had always been in that state, and returns its ARN. It replaces
+    /// a stream of the same name.
     pub fn plant_stream(&mut self, planted: PlantedStream) -> String {
         let settings = &self.state.settings;
         let id = StreamId {
@@ -193,7 +196,7 @@ impl World {
         self.state.keys.plant(key, Timestamp::constant(1_767_225_600, 0))
     }
 
-    /// Plants an alias (`alias/orders`) in the key's account and region, or moves it, and returns its ARN.
+    /// Creates or moves an alias (`alias/orders`) in the key's account and region, and returns its ARN.
     pub fn plant_alias(&mut self, alias: &str, key_arn: &str) -> String {
         let prefix: Vec<&str> = key_arn.splitn(6, ':').take(5).collect();
         let arn = format!("{}:{alias}", prefix.join(":"));
@@ -201,12 +204,12 @@ impl World {
         arn
     }
 
-    /// Plants a role, so that its trust policy holds.
+    /// Plants a role, so that its trust policy is enforced.
     pub fn plant_role(&mut self, role: PlantedRole) {
         self.state.roles.insert(role.arn.clone(), role);
     }
 
-    /// Makes an access key belong to an account.
+    /// Assigns an access key to an account.
     pub fn plant_account(&mut self, access_key: &str, account: &str) {
         self.state.settings.accounts.insert(access_key.to_owned(), account.to_owned());
     }
@@ -216,82 +219,82 @@ impl World {
         self.faults.add(rule)
     }
 
-    /// Takes one rule back; false if it is no longer there.
+    /// Removes one rule; returns false if it no longer exists.
     pub fn clear_fault(&mut self, number: u64) -> bool {
         self.faults.remove(number)
     }
 
-    /// Takes all rules back.
+    /// Removes all rules.
     pub fn clear_faults(&mut self) {
         self.faults.clear();
     }
 
-    /// The rules in force, with their numbers.
+    /// Returns the active rules with their numbers.
     #[must_use]
     pub fn rules(&self) -> &[(u64, Rule)] {
         self.faults.rules()
     }
 
-    /// The log, oldest first. [`Calls`] counts over it.
+    /// Returns the log, oldest entry first. [`Calls`] counts over it.
     #[must_use]
     pub fn calls(&self) -> &[Call] {
         &self.calls
     }
 
-    /// Executes the delayed requests that are due by now. [`World::call`] does it by itself.
+    /// Executes the delayed requests that are due by now. [`World::call`] does this too.
     pub fn settle(&mut self, now: Timestamp) {
         self.arrive_late(now);
     }
 
-    /// The settings, to read and to change at any time.
+    /// Returns the settings, which can be changed at any time.
     pub fn settings(&mut self) -> &mut Settings {
         &mut self.state.settings
     }
 
-    /// What a stream really is at this time, whatever Describe shows.
+    /// Returns the real state of a stream at this time, regardless of what Describe shows.
     #[must_use]
     pub fn stream(&self, arn: &str, time: Timestamp) -> Option<&Snapshot> {
         self.state.streams.get(&stream_id(arn)?)?.at(time)
     }
 
-    /// Every stream that exists at this time.
+    /// Returns every stream that exists at this time.
     pub fn streams(&self, time: Timestamp) -> impl Iterator<Item = (&StreamId, &Snapshot)> {
         self.state.streams.values().filter_map(move |stream| Some((&stream.id, stream.at(time)?)))
     }
 
-    /// Puts a stream into a state from now on, behind everybody's back, without a call. What was under way no longer ends.
+    /// Sets the state of a stream from now on, without a request. A change in progress no longer completes.
     pub fn set_stream(&mut self, now: Timestamp, arn: &str, state: Snapshot) -> bool {
         let stream = stream_id(arn).and_then(|id| self.state.streams.get_mut(&id));
         stream.map(|stream| stream.write(now, state)).is_some()
     }
 
-    /// Takes a stream away at once. Its calls still count to the limit if it is made again.
+    /// Removes a stream immediately. Its calls still count towards the limit if it is created again.
     pub fn remove_stream(&mut self, arn: &str) -> bool {
         stream_id(arn).is_some_and(|id| self.state.streams.remove(&id).is_some())
     }
 
-    /// A key.
+    /// Returns a key.
     #[must_use]
     pub fn key(&self, arn: &str) -> Option<&Key> {
         self.state.keys.get(arn)
     }
 
-    /// A key, to change its state, policy or kind without a call.
+    /// Returns a key, to change its state, policy or kind without a request.
     pub fn key_mut(&mut self, arn: &str) -> Option<&mut Key> {
         self.state.keys.get_mut(arn)
     }
 
-    /// Every key.
+    /// Returns every key.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.state.keys.all()
     }
 
-    /// Takes a key away at once.
+    /// Removes a key immediately.
     pub fn remove_key(&mut self, arn: &str) -> bool {
         self.state.keys.remove(arn).is_some()
     }
 
-    /// The grants that live at this time.
+    /// Returns the grants that exist at this time.
     pub fn grants(&self, time: Timestamp) -> impl Iterator<Item = &Grant> {
         self.state
             .keys
@@ -302,7 +305,7 @@ impl World {
 }
 
 impl State {
-    /// Who, how fast, then the service.
+    /// Checks the caller and the request rate, then dispatches to the service.
     fn dispatch(&mut self, context: &mut Context<'_>) -> Result<Value, AwsError> {
         let (service, operation) = (context.request.service, &context.request.operation);
         if context.principal.session.as_ref().is_some_and(|session| session.expires <= context.now) {
@@ -333,7 +336,7 @@ impl State {
     }
 }
 
-/// The refusal that a fault puts in place of the call.
+/// Returns the error that a fault returns instead of executing the request.
 fn refusal(fault: Option<&Fault>, context: &Context<'_>) -> Option<AwsError> {
     let request = context.request;
     Some(match fault? {
@@ -355,7 +358,7 @@ fn server_error(status: u16) -> AwsError {
     AwsError { status, ..AwsError::new(code, "The request failed because of an internal error. Try again.") }
 }
 
-/// The fault's name as JSON spells it.
+/// Returns the fault's name as in JSON.
 fn fault_name(fault: &Fault) -> String {
     json!(fault).get("type").and_then(Value::as_str).unwrap_or_default().to_owned()
 }
@@ -379,7 +382,7 @@ fn records(request: &Request) -> Vec<Value> {
     }
 }
 
-/// The parts of a stream's ARN.
+/// Parses a stream's ARN.
 fn stream_id(arn: &str) -> Option<StreamId> {
     let mut parts = arn.splitn(6, ':').skip(2);
     let service = match parts.next()? {

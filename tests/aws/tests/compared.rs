@@ -1,6 +1,8 @@
-//! Our answers against those of emulators that others wrote, on what they get right: the same raw messages to both.
+//! Compares the simulated AWS with third-party emulators: the same raw messages to both, where the emulator
+//! is correct.
 //!
-//! A row compares the HTTP status, the error code and the fields of the answer. What an emulator gets wrong is in no row.
+//! A row compares the HTTP status, the error code and the fields of the answer. No row covers what an
+//! emulator gets wrong.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use simulated_aws::raw_client::{Answer, RawClient};
 use simulated_aws::world::ShownWhileUpdating;
 use simulated_aws::{Clock, Service, Settings, SimulatedAws, World};
 
-/// The paths of all members of an answer, `DeliveryStreamDescription.DeliveryStreamARN` for example.
+/// Collects the paths of all members of an answer, for example `DeliveryStreamDescription.DeliveryStreamARN`.
 fn fields(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     for (name, inner) in value.as_object().into_iter().flatten() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
@@ -62,7 +64,7 @@ async fn compare(ours: &RawClient, theirs: &RawClient, rows: Vec<Row>) {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// Everything happens at once, in the emulators' account.
+/// Returns settings in which every change takes effect at once, in the emulators' account.
 fn prompt() -> Settings {
     let zero = jiff::SignedDuration::ZERO;
     Settings {
@@ -78,7 +80,7 @@ fn prompt() -> Settings {
 
 #[tokio::test]
 #[allow(clippy::too_many_lines, reason = "one table")]
-async fn we_and_moto_answer_alike_where_moto_is_right() {
+async fn simulated_aws_matches_moto() {
     let Some(moto) = Moto::start().await.expect("moto starts") else { return };
     let aws = SimulatedAws::start(World::new(prompt()), Clock::Real).await.expect("we start");
     let (ours, theirs) = (RawClient::new(&aws.url()), RawClient::new(moto.url()));
@@ -254,7 +256,7 @@ async fn we_and_moto_answer_alike_where_moto_is_right() {
 
 #[tokio::test]
 #[allow(clippy::too_many_lines, reason = "one table")]
-async fn we_and_kinesis_local_answer_alike() {
+async fn simulated_aws_matches_kinesis_local() {
     let options = StartOptions { update: Duration::from_secs(2), ..StartOptions::default() };
     let Some(kinesis) = KinesisLocal::start(options).await.expect("kinesis-local starts") else { return };
     let two = jiff::SignedDuration::from_secs(2);
@@ -262,7 +264,7 @@ async fn we_and_kinesis_local_answer_alike() {
         account: "123456789012".to_owned(),
         updating: two,
         creating: two,
-        // The emulator shows the new encryption, and AWS the old one.
+        // The emulator shows the new encryption; AWS shows the old one.
         while_updating: ShownWhileUpdating::New,
         rate_limits: false,
         ..Settings::default()
@@ -314,7 +316,10 @@ async fn we_and_kinesis_local_answer_alike() {
         &ours,
         &theirs,
         vec![
-            Row { equal: shown, ..row("describe a plain stream by name", "DescribeStreamSummary", &name) },
+            Row {
+                equal: shown,
+                ..row("describe a plaintext stream by name", "DescribeStreamSummary", &name)
+            },
             Row { equal: shown, ..row("describe it by ARN", "DescribeStreamSummary", &arn) },
             Row {
                 equal: &["/StreamDescription/StreamStatus", "/StreamDescription/EncryptionType"],
@@ -325,10 +330,10 @@ async fn we_and_kinesis_local_answer_alike() {
             row("an empty KeyId", "StartStreamEncryption", &with("KeyId", "")),
             row("EncryptionType NONE", "StartStreamEncryption", &with("EncryptionType", "NONE")),
             Row {
-                // The emulator adds an EncryptionType of NONE, and AWS none.
+                // The emulator adds an EncryptionType of NONE; AWS does not.
                 equal: &["/ShardId"],
                 ..row(
-                    "put into a plain stream",
+                    "put into a plaintext stream",
                     "PutRecord",
                     &json!({ "StreamName": "clicks", "Data": "aGk=", "PartitionKey": "a" }),
                 )
@@ -360,7 +365,7 @@ async fn we_and_kinesis_local_answer_alike() {
     .await;
 }
 
-/// Asks until each shows ACTIVE; the emulator has a clock of its own.
+/// Polls until each server shows ACTIVE; the emulator has its own clock.
 async fn until_active(clients: &[&RawClient], name: &Value) {
     for client in clients {
         for attempt in 0.. {

@@ -1,4 +1,5 @@
-//! The commands of docs/simulated-aws.md, run as written against the real program, and what the page says they print.
+//! Runs the commands of docs/simulated-aws.md as written against the real program, and compares their output
+//! with the page.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 const PAGE: &str = include_str!("../../../docs/simulated-aws.md");
 
-/// The program, killed with the test.
+/// The program; it is killed when the test ends.
 struct Running(Child);
 
 impl Drop for Running {
@@ -18,14 +19,15 @@ impl Drop for Running {
     }
 }
 
-/// The fenced blocks of the page, as (info line, content).
+/// Returns the fenced blocks of the page, as (info line, content).
 fn blocks() -> Vec<(&'static str, &'static str)> {
     let mut parts = PAGE.split("```");
     parts.next();
     parts.step_by(2).filter_map(|block| block.split_once('\n')).collect()
 }
 
-/// Whether what was printed holds what the page promises. JSON is compared as such: the order of its fields means nothing.
+/// Returns whether the output contains what the page shows. JSON is compared as JSON, so the order of fields
+/// is ignored.
 fn holds(printed: &str, promised: &str) -> bool {
     let fields = |text: &str| {
         serde_json::from_str::<Value>(text).or_else(|_| serde_json::from_str(&format!("{{{text}}}")))
@@ -50,7 +52,7 @@ fn somewhere_in(printed: &Value, promised: &Value) -> bool {
 }
 
 #[test]
-fn every_command_of_the_page_does_what_the_page_says() {
+fn documented_commands_print_documented_output() {
     if Command::new("curl").arg("--version").stdout(Stdio::null()).status().is_err() {
         println!("skipped: the page uses curl, and there is none here");
         return;

@@ -1,4 +1,4 @@
-//! The emulators of others start, answer on loopback alone, and end with their owner.
+//! The third-party emulators start, listen on loopback only, and end with their owner.
 
 use std::fs;
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ fn port(url: &str) -> u16 {
     url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
 }
 
-/// The addresses that listen on this port, as the kernel writes them: `0100007F` is 127.0.0.1.
+/// Returns the addresses that listen on this port, in the kernel's notation: `0100007F` is 127.0.0.1.
 fn listeners(port: u16) -> Vec<String> {
     let table = ["/proc/net/tcp", "/proc/net/tcp6"]
         .map(|file| fs::read_to_string(file).unwrap_or_default())
@@ -34,7 +34,7 @@ async fn moto_listens_on_loopback_and_ends_with_its_owner() {
 }
 
 #[tokio::test]
-async fn kinesis_local_listens_on_loopback_and_ends_when_its_owner_panics() {
+async fn kinesis_local_listens_on_loopback_and_ends_on_owner_panic() {
     let Some(kinesis) = KinesisLocal::start(StartOptions::default()).await.expect("kinesis-local starts")
     else {
         return;

@@ -1,4 +1,4 @@
-//! The HTTP side: lost, held and slow replies are real, and admin routes reach the model.
+//! Tests the HTTP server: lost, held and slow replies are real, and admin routes reach the model.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn serve(settings: Settings) -> (SimulatedAws, RawClient) {
     world.plant_stream(PlantedStream::default());
     let start: Timestamp = "2026-01-02T00:00:00Z".parse().expect("a time");
     let aws = SimulatedAws::start(world, Clock::Virtual(start)).await.expect("it starts");
-    // That clock is not the machine's.
+    // The virtual clock differs from the machine's clock.
     let client = RawClient { date: None, ..RawClient::new(&aws.url()) };
     (aws, client)
 }
@@ -23,7 +23,7 @@ async fn describe(client: &RawClient) -> anyhow::Result<Answer> {
     client.json(Service::Firehose, "DescribeDeliveryStream", &json!({ "DeliveryStreamName": "orders" })).await
 }
 
-/// Waits until the server has logged this many calls.
+/// Waits until the server has logged this many requests.
 async fn arrived(aws: &SimulatedAws, calls: usize) {
     while aws.world().calls().len() < calls {
         tokio::task::yield_now().await;
@@ -32,7 +32,7 @@ async fn arrived(aws: &SimulatedAws, calls: usize) {
 }
 
 #[tokio::test]
-async fn a_lost_reply_closes_the_connection_after_the_call_was_executed() {
+async fn lost_reply_closes_connection_after_execution() {
     let (aws, client) = serve(Settings::default()).await;
     aws.world().script(Rule::once(Fault::LoseReply));
     assert!(describe(&client).await.is_err());
@@ -41,7 +41,7 @@ async fn a_lost_reply_closes_the_connection_after_the_call_was_executed() {
 }
 
 #[tokio::test]
-async fn a_held_reply_comes_when_it_is_released() {
+async fn held_reply_is_sent_on_release() {
     let (aws, client) = serve(Settings::default()).await;
     aws.world().script(Rule::once(Fault::Hold));
     let held = tokio::spawn(async move { describe(&client).await });
@@ -52,7 +52,7 @@ async fn a_held_reply_comes_when_it_is_released() {
 }
 
 #[tokio::test]
-async fn a_slow_reply_waits_for_the_virtual_clock() {
+async fn slow_reply_waits_for_virtual_clock() {
     let (aws, client) = serve(Settings::default()).await;
     aws.world().script(Rule::once(Fault::Slow { by: SignedDuration::from_hours(1) }));
     let slow = tokio::spawn(async move { describe(&client).await });
@@ -64,7 +64,7 @@ async fn a_slow_reply_waits_for_the_virtual_clock() {
 }
 
 #[tokio::test]
-async fn errors_have_the_wire_form_that_the_sdks_parse() {
+async fn errors_have_wire_format_of_sdks() {
     let (aws, client) = serve(Settings { bad_key: BadKey::RefusedAtOnce, ..Settings::default() }).await;
     let key = aws
         .world()
@@ -89,7 +89,7 @@ async fn errors_have_the_wire_form_that_the_sdks_parse() {
 }
 
 #[tokio::test]
-async fn a_role_is_assumed_over_the_query_protocol_and_its_key_decides_the_account() {
+async fn assume_role_key_selects_account() {
     let (aws, client) = serve(Settings::default()).await;
     let body = "Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A444455556666%3Arole%2Fse&RoleSessionName=op&ExternalId=a+b&Tags.member.1.Key=team&Tags.member.1.Value=data";
     let answer = client.query(body).await.expect("an answer").text;
@@ -107,7 +107,7 @@ async fn a_role_is_assumed_over_the_query_protocol_and_its_key_decides_the_accou
 }
 
 #[tokio::test]
-async fn admin_routes_change_what_the_handle_can_change() {
+async fn admin_routes_match_handle() {
     let (aws, client) = serve(Settings::default()).await;
     let ask = |method: Method, path: &'static str, body: Value| {
         let client = client.clone();
@@ -144,7 +144,7 @@ async fn admin_routes_change_what_the_handle_can_change() {
 }
 
 #[tokio::test]
-async fn a_call_whose_date_is_more_than_15_minutes_off_is_refused_before_anything_else_and_does_not_count() {
+async fn request_dated_15_minutes_off_is_refused_and_not_counted() {
     let (aws, client) = serve(Settings::default()).await;
     let start = async |date: &str| {
         let client = RawClient { date: Some(date.to_owned()), ..client.clone() };
@@ -175,13 +175,13 @@ async fn a_call_whose_date_is_more_than_15_minutes_off_is_refused_before_anythin
     for date in ["20260101T234500Z", "20260102T001500Z"] {
         assert_ne!(start(date).await.code().as_deref(), Some("InvalidSignatureException"), "{date}");
     }
-    assert!(aws.world().calls().iter().any(|call| call.executed), "on the edge it is taken");
+    assert!(aws.world().calls().iter().any(|call| call.executed), "a date at the limit is accepted");
     aws.world().settings().checks_dates = false;
     assert_ne!(start("20200101T000000Z").await.code().as_deref(), Some("InvalidSignatureException"));
 }
 
 #[tokio::test]
-async fn a_dated_call_that_arrives_more_than_15_minutes_later_is_refused() {
+async fn dated_request_arriving_after_15_minutes_is_refused() {
     let (aws, client) = serve(Settings::default()).await;
     let client = RawClient { date: Some("20260102T000000Z".to_owned()), ..client };
     let body = json!({ "DeliveryStreamName": "orders" });
@@ -196,11 +196,11 @@ async fn a_dated_call_that_arrives_more_than_15_minutes_later_is_refused() {
 }
 
 #[tokio::test]
-async fn dropping_the_handle_closes_the_port() {
+async fn dropped_handle_closes_port() {
     let (aws, client) = serve(Settings::default()).await;
     assert!(describe(&client).await.is_ok());
     drop(aws);
-    // The task ends at its next turn, not within drop.
+    // The task ends at its next poll, not within drop.
     while describe(&client).await.is_ok() {
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! [`TestCluster`]: starts etcd and kube-apiserver, and speaks to them through kubectl.
+//! [`TestCluster`]: starts etcd and kube-apiserver, and accesses them through kubectl.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -16,7 +16,7 @@ use crate::port::Port;
 use crate::process::Process;
 use crate::programs::Programs;
 
-/// A running etcd and kube-apiserver of one's own. Dropping it ends them and deletes their data.
+/// A running etcd and kube-apiserver. Dropping it ends them and deletes their data.
 #[derive(Debug)]
 pub struct TestCluster {
     // Dropped in this order: the API server, its etcd, then their folder.
@@ -31,8 +31,8 @@ pub struct TestCluster {
     folder: Folder,
 }
 
-/// One cluster for all tests of this process, started by the first that asks. Tests that use it keep to namespaces of their
-/// own and never stop its API server. It ends with the process.
+/// Returns the cluster that all tests of this process share; the first caller starts it. Tests that use it
+/// keep to their own namespaces and never stop its API server. It ends with the process.
 ///
 /// # Errors
 /// As [`TestCluster::start`]; the next caller tries again.
@@ -42,10 +42,11 @@ pub async fn shared() -> anyhow::Result<&'static TestCluster> {
 }
 
 impl TestCluster {
-    /// Starts a cluster and returns when its API is ready, after about 3 seconds (plus the build of the programs, once).
+    /// Starts a cluster and returns when its API is ready, after about 3 seconds (plus one build of the
+    /// programs, if they are missing).
     ///
     /// # Errors
-    /// A program cannot be found, built or started; the error has the end of its log.
+    /// A program cannot be found, built or started; the error contains the end of its log.
     pub async fn start() -> anyhow::Result<Self> {
         let programs = Programs::find_or_build().await?;
         let folder = Folder::new()?;
@@ -68,12 +69,13 @@ impl TestCluster {
             kubeconfig_yaml: String::new(),
             folder,
         };
-        // kube-apiserver signs its own certificate before it serves; kubectl needs it to ask whether it serves.
+        // kube-apiserver signs its own certificate before it serves; kubectl needs this certificate to check
+        // readiness.
         let certificate = cluster.folder.path().join("certificates/apiserver.crt");
         let key = cluster.folder.path().join("certificates/apiserver.key");
         cluster.spawn_apiserver()?;
         let log = cluster.apiserver_log();
-        let patience = Patience::new("kube-apiserver has made its certificate", &log);
+        let patience = Patience::new("kube-apiserver has created its certificate", &log);
         while !(certificate.is_file() && key.is_file()) {
             patience.wait(cluster.apiserver_exited()?).await?;
         }
@@ -84,8 +86,8 @@ impl TestCluster {
         Ok(cluster)
     }
 
-    /// Stops the API server at once, as a crash would. Connections to its port are refused until it is started again; etcd keeps
-    /// the data.
+    /// Stops the API server immediately, as a crash would. Connections to its port are refused until it is
+    /// started again; etcd keeps the data.
     pub fn stop_apiserver(&self) {
         self.apiserver.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
@@ -93,22 +95,22 @@ impl TestCluster {
     /// Starts a stopped API server on its old port, with its old certificate, and returns when it is ready.
     ///
     /// # Errors
-    /// It runs already, or does not come up.
+    /// It is already running, or does not start.
     pub async fn start_apiserver(&self) -> anyhow::Result<()> {
         self.spawn_apiserver()?;
         self.wait_until_ready().await
     }
 
-    /// Runs kubectl as the administrator and returns what it prints.
+    /// Runs kubectl as the administrator and returns its output.
     ///
     /// # Errors
-    /// kubectl fails; the error has its arguments and stderr.
+    /// kubectl fails; the error contains its arguments and stderr.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.kubectl_with_input(arguments, "").await
     }
 
-    /// Runs kubectl as the administrator with `input` as its stdin (`-f -`), and returns what it prints. To be
-    /// somebody else, pass `--kubeconfig`.
+    /// Runs kubectl as the administrator with `input` as its stdin (`-f -`), and returns its output. To act
+    /// as another user, pass `--kubeconfig`.
     ///
     /// # Errors
     /// As [`TestCluster::kubectl`].
@@ -116,7 +118,7 @@ impl TestCluster {
         let mut child = Command::new(&self.programs.kubectl)
             .args(arguments)
             .env("KUBECONFIG", &self.kubeconfig)
-            // The user's own settings and cache have no part in a test.
+            // The user's own settings and cache must not affect a test.
             .env("KUBECACHEDIR", self.folder.path().join("kubectl-cache"))
             .env("KUBERC", "off")
             .stdin(Stdio::piped())
@@ -126,7 +128,7 @@ impl TestCluster {
             .spawn()
             .with_context(|| format!("cannot start {}", self.programs.kubectl.display()))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A kubectl that does not read its input closes the pipe: its exit status tells what matters.
+            // A kubectl that does not read its input closes the pipe; only its exit status is relevant.
             let _ = stdin.write_all(input.as_bytes()).await;
         }
         let output = child.wait_with_output().await?;
@@ -136,7 +138,7 @@ impl TestCluster {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// `kubectl apply` of one or more YAML documents.
+    /// Runs `kubectl apply` with one or more YAML documents.
     ///
     /// # Errors
     /// As [`TestCluster::kubectl`].
@@ -144,8 +146,8 @@ impl TestCluster {
         self.kubectl_with_input(&["apply", "-f", "-"], yaml).await
     }
 
-    /// A kubeconfig for a `ServiceAccount` that exists, with a token for 24 hours (`TokenRequest` API) and its namespace as the
-    /// default one. The file lives as long as the cluster.
+    /// Writes a kubeconfig for an existing `ServiceAccount`, with a token for 24 hours (`TokenRequest` API)
+    /// and its namespace as the default namespace. The file exists as long as the cluster.
     ///
     /// # Errors
     /// The `ServiceAccount` does not exist.
@@ -157,49 +159,50 @@ impl TestCluster {
         Ok(path)
     }
 
-    /// The administrator's kubeconfig file.
+    /// Returns the path of the administrator's kubeconfig.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// What [`TestCluster::kubeconfig`] holds; it needs no other file.
+    /// Returns the content of [`TestCluster::kubeconfig`], which needs no other file.
     #[must_use]
     pub fn kubeconfig_yaml(&self) -> &str {
         &self.kubeconfig_yaml
     }
 
-    /// The API's address, `https://127.0.0.1:<port>`.
+    /// Returns the API's address, `https://127.0.0.1:<port>`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port.number())
     }
 
-    /// The certificate authority of the API, as PEM.
+    /// Returns the certificate authority of the API, as PEM.
     #[must_use]
     pub fn ca(&self) -> &str {
         &self.authority
     }
 
-    /// The administrator's bearer token.
+    /// Returns the administrator's bearer token.
     #[must_use]
     pub fn admin_token(&self) -> &str {
         &self.admin_token
     }
 
-    /// Where the programs are.
+    /// Returns the paths of the programs.
     #[must_use]
     pub fn programs(&self) -> &Programs {
         &self.programs
     }
 
-    /// The folder of the cluster's data, logs (`etcd.log`, `kube-apiserver.log`) and kubeconfigs; gone with the cluster.
+    /// Returns the folder of the cluster's data, logs (`etcd.log`, `kube-apiserver.log`) and kubeconfigs; it
+    /// is deleted with the cluster.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The process ids of etcd and, while it runs, kube-apiserver.
+    /// Returns the process ids of etcd and, while it runs, kube-apiserver.
     #[must_use]
     pub fn process_ids(&self) -> Vec<u32> {
         let apiserver = self.apiserver.lock().unwrap_or_else(PoisonError::into_inner);
@@ -226,9 +229,10 @@ impl TestCluster {
             format!("--service-account-key-file={}", path("service-accounts.pub")),
             format!("--service-account-signing-key-file={}", path("service-accounts.key")),
             "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-            // No pods, so nobody needs the endpoints of the Service `kubernetes`.
+            // There are no pods, so the endpoints of the Service `kubernetes` are not needed.
             "--endpoint-reconciler-type=none".to_owned(),
-            // Lighter and sooner ready. The watch cache stays, since what controllers see depends on it.
+            // Reduces the load and the startup time. The watch cache stays enabled, because it affects what
+            // controllers observe.
             "--enable-priority-and-fairness=false".to_owned(),
             "--profiling=false".to_owned(),
         ];
@@ -258,8 +262,8 @@ impl TestCluster {
 }
 
 async fn start_etcd(programs: &Programs, folder: &Path) -> anyhow::Result<Process> {
-    // It listens on sockets in our folder, so that no other cluster's API server can reach it. The addresses that it
-    // advertises to other members must be host:port, and no other member is there to use them.
+    // etcd listens on sockets in our folder, so that no other cluster's API server can reach it. The
+    // addresses that it advertises to other members must be host:port, but there are no other members.
     let socket = folder.join("etcd.sock");
     let nobody = "http://127.0.0.1:2380";
     let log = folder.join("etcd.log");

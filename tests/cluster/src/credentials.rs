@@ -1,5 +1,5 @@
-//! What proves who somebody is: the key pair that signs service account tokens, the administrator's token, kubeconfigs.
-//! Writes files only into the folder that it is given.
+//! Credentials: the key pair that signs service account tokens, the administrator's token, and kubeconfigs.
+//! Writes files only into the given folder.
 
 use std::path::Path;
 
@@ -11,8 +11,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use pem::Pem;
 
-/// Writes a new P-256 key pair as `service-accounts.key` (PKCS #8) and `service-accounts.pub`. Two files, because
-/// kube-apiserver finds the public half of an EC key only in the older SEC 1 format or on its own.
+/// Writes a new P-256 key pair as `service-accounts.key` (PKCS #8) and `service-accounts.pub`. There are two
+/// files because kube-apiserver can read the public half of an EC key only in the older SEC 1 format or from
+/// its own file.
 pub(crate) fn write_service_account_keys(folder: &Path) -> anyhow::Result<()> {
     let unavailable = |_| anyhow!("the cryptography library could not make a key");
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(unavailable)?;
@@ -29,20 +30,21 @@ pub(crate) fn write_service_account_keys(folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 128 random bits, as hexadecimal digits.
+/// Returns 128 random bits, as hexadecimal digits.
 pub(crate) fn random_token() -> anyhow::Result<String> {
     let mut bytes = [0_u8; 16];
     rand::fill(&mut bytes).map_err(|_| anyhow!("no random bytes"))?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
-/// The certificate authority in the file that kube-apiserver writes when it signs its own certificate: the last of the chain.
+/// Returns the certificate authority in the file that kube-apiserver writes when it signs its own
+/// certificate: the last certificate of the chain.
 pub(crate) fn certificate_authority(chain: &str) -> anyhow::Result<String> {
     let start = chain.rfind("-----BEGIN CERTIFICATE-----").context("kube-apiserver wrote no certificate")?;
     Ok(chain[start..].to_owned())
 }
 
-/// A kubeconfig that needs no other file. `namespace` is the one that a client uses where it names none.
+/// Returns a kubeconfig that needs no other file. `namespace` is the default namespace of a client.
 pub(crate) fn kubeconfig(url: &str, authority: &str, user: &str, token: &str, namespace: &str) -> String {
     let authority = BASE64_STANDARD.encode(authority);
     format!(

@@ -1,4 +1,5 @@
-//! The cluster's own temporary folder, which goes with it, even where our process is killed: etcd alone writes 64 MB.
+//! The cluster's own temporary folder, which is deleted with the cluster, even if our process is killed: etcd
+//! alone writes 64 MB.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -6,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use anyhow::Context as _;
 use tempfile::TempDir;
 
-/// Waits for the pipe to close, as in `process`; tries again while the dying programs still write.
+/// Waits for the pipe to close, as in `process`, then deletes the folder; retries while the ending programs
+/// still write.
 const SWEEP: &str =
     r#"read -r _; n=0; until rm -rf -- "$1" 2>/dev/null || [ $n -ge 50 ]; do n=$((n + 1)); sleep 0.1; done"#;
 
@@ -38,7 +40,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Closes the pipe, so that the sweeper deletes the folder, and waits for it.
+        // Closes the pipe, so that the sweeper deletes the folder, and waits for the sweeper.
         let _ = self.sweeper.wait();
     }
 }

@@ -1,5 +1,5 @@
-//! A real Kubernetes API for tests: etcd and kube-apiserver as plain processes, and kubectl to talk to them. No Docker, no
-//! root, about 3 seconds and 300 MB each.
+//! A real Kubernetes API for tests: etcd and kube-apiserver as plain processes, and kubectl to access them.
+//! A cluster needs neither Docker nor root, takes about 3 seconds to start, and uses 300 MB.
 //!
 //! ```no_run
 //! # async fn test() -> anyhow::Result<()> {
@@ -9,20 +9,22 @@
 //! ```
 //!
 //! # Guarantees
-//! - Clusters do not meet: each has its own port (reserved before use), etcd socket, token, certificate and folder.
-//! - Nothing is left behind: processes and folder go with the [`TestCluster`], also after a panic, and also where the test's
-//!   process is killed by SIGKILL.
-//! - RBAC is on. The token of [`TestCluster::admin_token`] is of `system:masters` and passes it; the tokens of
-//!   [`TestCluster::service_account_kubeconfig`] do not.
+//! - Clusters are isolated: each has its own port (reserved before use), etcd socket, token, certificate and
+//!   folder.
+//! - Cleanup is complete: processes and folder are removed with the [`TestCluster`], even after a panic or if
+//!   the test's process is killed by SIGKILL.
+//! - RBAC is enabled. The token of [`TestCluster::admin_token`] belongs to `system:masters` and bypasses it;
+//!   the tokens of [`TestCluster::service_account_kubeconfig`] do not.
 //!
 //! # Caveats
-//! Only the API is there. Without kube-controller-manager nothing collects garbage (an owner reference deletes nothing), a
-//! deleted namespace stays `Terminating`, and a new namespace gets no `default` `ServiceAccount`, so Pods that name none are
-//! refused. Without a scheduler and a kubelet no Pod runs. Runs on Linux and macOS (it needs `sh`).
+//! A cluster has only the API. Without kube-controller-manager there is no garbage collection (an owner
+//! reference has no effect), a deleted namespace stays `Terminating`, and a new namespace has no `default`
+//! `ServiceAccount`, so Pods that name none are refused. Without a scheduler and a kubelet no Pod runs. The
+//! crate runs on Linux and macOS (it needs `sh`).
 //!
 //! # Programs
-//! etcd, kube-apiserver and kubectl come from `$KUBEBUILDER_ASSETS`, else `PATH`, else the cache, else they are built with Go
-//! into the cache, once; see [`Programs`].
+//! etcd, kube-apiserver and kubectl come from `$KUBEBUILDER_ASSETS`, `PATH` or the cache, in this order;
+//! otherwise they are built with Go into the cache, once. See [`Programs`].
 
 mod cluster;
 mod credentials;

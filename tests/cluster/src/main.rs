@@ -1,4 +1,4 @@
-//! A cluster to play with: starts one, prints the path of its kubeconfig, and holds it until Ctrl-C.
+//! Starts a cluster for manual use, prints the path of its kubeconfig, and keeps it running until Ctrl-C.
 //!
 //! `cargo run -p test-cluster`
 

@@ -1,4 +1,4 @@
-//! How long we wait for a program to come up, and what we say when it does not: the end of its log.
+//! The timeout for the start of a program, and the error on timeout, which contains the end of its log.
 
 use std::path::Path;
 use std::process::ExitStatus;
@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio::time::{self, Instant};
 
-/// How long a program may take until it serves; about 3 s where the machine is idle.
+/// Maximum time until a program serves; about 3 s on an idle machine.
 const LIMIT: Duration = Duration::from_mins(1);
-/// Between two looks.
+/// The interval between two checks.
 const POLL: Duration = Duration::from_millis(50);
-/// Lines of the log that an error repeats.
+/// The number of log lines in an error.
 const LINES: usize = 15;
 
-/// One wait for one thing.
+/// One wait for one condition.
 pub(crate) struct Patience<'a> {
     what: &'a str,
     log: &'a Path,
@@ -26,7 +26,7 @@ impl<'a> Patience<'a> {
         Self { what, log, start: Instant::now() }
     }
 
-    /// Returns when it is time to look again; `exited` is how the program ended, if it did.
+    /// Returns when it is time to check again; `exited` is the program's exit status, if it has ended.
     ///
     /// # Errors
     /// The program has ended, or a minute has passed.

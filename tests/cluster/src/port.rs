@@ -1,15 +1,15 @@
-//! A loopback port that nobody else can take.
+//! A loopback port that no other process can take.
 //!
-//! Choosing a free port and letting go of it until the API server binds it is a race. Here the port stays bound
-//! (not listening) with `SO_REUSEPORT`, and kube-apiserver joins with `--permit-port-sharing`. While the API server is stopped
-//! the port answers "connection refused", and stays ours.
+//! To choose a free port and release it until the API server binds it would be a race. Here the port stays
+//! bound (not listening) with `SO_REUSEPORT`, and kube-apiserver joins with `--permit-port-sharing`. While
+//! the API server is stopped, connections to the port are refused, and the port stays reserved.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use socket2::{Domain, Socket, Type};
 
-/// A reserved port of 127.0.0.1; free again when dropped.
+/// A reserved port of 127.0.0.1; released on drop.
 #[derive(Debug)]
 pub(crate) struct Port {
     number: u16,

@@ -1,8 +1,9 @@
-//! One program in the background that cannot outlive us.
+//! A background program that cannot outlive our process.
 //!
-//! Dropping a [`Process`] ends the program, and so does the death of our process by whatever cause: the program's starter
-//! holds the read end of a pipe whose write end only we hold, and kills the program when the pipe closes.
-//! `PR_SET_PDEATHSIG` would not do: it follows the thread that started the program, and each Rust test is a thread.
+//! Dropping a [`Process`] ends the program, and so does the end of our process, whatever the cause: the shell
+//! that starts the program holds the read end of a pipe whose write end only we hold, and kills the program
+//! when the pipe closes. `PR_SET_PDEATHSIG` is not sufficient: it follows the thread that started the
+//! program, and each Rust test is a thread.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,8 +11,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::Context as _;
 
-/// `$$` stays the shell's process id in the subshell, and `exec` makes it the program's. So there is no moment at which the
-/// program runs unwatched, and our [`Child`] is the program itself.
+/// `$$` is the shell's process id even in the subshell, and `exec` gives this id to the program. The program
+/// is therefore watched from its start, and our [`Child`] is the program itself.
 const WATCHED: &str = r#"exec 3<&0; { read -r _ <&3; kill -KILL $$; } & exec "$@" 3<&- </dev/null"#;
 
 /// A program that runs until this value is dropped.
@@ -21,7 +22,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts `program` with its output in the file `log`, which is appended to.
+    /// Starts `program`; its output is appended to the file `log`.
     pub(crate) fn spawn(program: &Path, arguments: &[String], log: &Path) -> anyhow::Result<Self> {
         let log = File::options().create(true).append(true).open(log).context("cannot open a log file")?;
         let child = Command::new("sh")
@@ -36,12 +37,12 @@ impl Process {
         Ok(Self { child })
     }
 
-    /// The program's process id.
+    /// Returns the program's process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How the program ended, if it has ended.
+    /// Returns the program's exit status, if it has ended.
     pub(crate) fn exited(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
@@ -49,7 +50,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An error means that the program has ended already. `wait` closes the pipe, which ends the watching subshell.
+        // An error means that the program has already ended. `wait` closes the pipe, which ends the watching
+        // subshell.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,5 @@
-//! Where etcd, kube-apiserver and kubectl come from. Decides between what is installed, what is cached and a build.
-//! Never changes anything outside the cache.
+//! Locates etcd, kube-apiserver and kubectl: installed, cached or built. Never changes anything outside the
+//! cache.
 
 mod build;
 
@@ -13,27 +13,27 @@ pub use build::{build_go_program, build_go_program_with_tags};
 /// The module that pins the versions, and from which the programs are built.
 const GO_MOD: &str = include_str!("../kubernetes/go.mod");
 
-/// Paths of the programs that make a cluster. Each is the first found of:
+/// Paths of the programs of a cluster. Each program is the first that exists in:
 /// 1. `$KUBEBUILDER_ASSETS`, the folder that other controllers' tests use;
-/// 2. `PATH`, if it has both etcd and kube-apiserver (a kubectl alone is of any age);
+/// 2. `PATH`, if it contains both etcd and kube-apiserver (a kubectl alone may have any version);
 /// 3. the cache: `$STREAM_ENCRYPTION_CACHE`, or `$XDG_CACHE_HOME`, or `~/.cache`, and in it
 ///    `stream-encryption-operator/bin/kubernetes-<version>-etcd-<version>`;
-/// 4. a build with Go into that cache, about 6 minutes once.
+/// 4. a build with Go into that cache, which takes about 6 minutes, once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
-    /// etcd, 3.6.5 where it comes from the cache.
+    /// etcd; 3.6.5 if it comes from the cache.
     pub etcd: PathBuf,
-    /// kube-apiserver, 1.35.4 where it comes from the cache.
+    /// kube-apiserver; 1.35.4 if it comes from the cache.
     pub kube_apiserver: PathBuf,
     /// kubectl, of the same version.
     pub kubectl: PathBuf,
 }
 
 impl Programs {
-    /// Finds the programs, and builds what is missing. Progress goes to stderr.
+    /// Finds the programs, and builds those that are missing. Prints its progress to stderr.
     ///
     /// # Errors
-    /// Go is missing, too old, or cannot build or download; the error says what to install.
+    /// Go is missing, too old, or cannot build or download; the error states what to install.
     pub async fn find_or_build() -> anyhow::Result<Self> {
         Ok(Self {
             etcd: kubernetes_program("etcd").await?,
@@ -43,7 +43,8 @@ impl Programs {
     }
 }
 
-/// One of the programs of a cluster by its name, as [`Programs`] finds it: also those that only a node needs, such as `kubelet`.
+/// Returns one program of a cluster by its name, as [`Programs`] finds it, including those that only a node
+/// needs, such as `kubelet`.
 ///
 /// # Errors
 /// As [`Programs::find_or_build`].
@@ -55,7 +56,7 @@ pub async fn kubernetes_program(name: &str) -> anyhow::Result<PathBuf> {
     folders.find(name).with_context(|| format!("{name} was built and is not there"))
 }
 
-/// The folders to look in.
+/// The folders to search.
 #[derive(Debug)]
 struct Folders {
     assets: Option<PathBuf>,
@@ -85,7 +86,7 @@ impl Folders {
     }
 }
 
-/// Where built programs are kept, each in a folder that names what it was built from.
+/// Returns the folder of built programs, each in a subfolder that is named after its sources.
 fn cache() -> anyhow::Result<PathBuf> {
     let base = folder_in("STREAM_ENCRYPTION_CACHE")
         .or_else(|| folder_in("XDG_CACHE_HOME"))
@@ -94,7 +95,7 @@ fn cache() -> anyhow::Result<PathBuf> {
     Ok(std::path::absolute(base)?.join("stream-encryption-operator/bin"))
 }
 
-/// The folder that an environment variable names.
+/// Returns the folder that an environment variable names.
 fn folder_in(variable: &str) -> Option<PathBuf> {
     env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
@@ -103,7 +104,7 @@ fn file(folder: &Path, name: &str) -> Option<PathBuf> {
     Some(folder.join(name)).filter(|path| path.is_file())
 }
 
-/// The version that go.mod requires of `module`, without the `v`.
+/// Returns the version of `module` that go.mod requires, without the `v`.
 fn version(module: &str) -> anyhow::Result<&'static str> {
     GO_MOD
         .lines()
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kubectl_on_the_path_without_an_api_server_is_not_taken() {
+    fn kubectl_on_path_without_api_server_is_ignored() {
         let root = tempfile::tempdir().unwrap();
         put(root.path(), "path/kubectl");
         assert_eq!(folders(root.path()).find("kubectl"), None);
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn assets_come_before_the_path_and_the_path_before_the_cache() {
+    fn assets_precede_path_and_path_precedes_cache() {
         let root = tempfile::tempdir().unwrap();
         put(root.path(), "cache/etcd");
         let in_path = put(root.path(), "path/etcd");
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_those_of_the_module() {
+    fn versions_match_module() {
         assert_eq!(version("k8s.io/kubernetes").unwrap().split('.').count(), 3);
         assert!(version("k8s.io/nothing").unwrap_err().to_string().contains("go.mod"));
     }

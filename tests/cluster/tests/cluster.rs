@@ -1,4 +1,4 @@
-//! The test cluster's own tests: what its documentation guarantees.
+//! Tests the guarantees in the documentation of the test cluster.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use test_cluster::TestCluster;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-/// Every process that has `folder` in its command line: etcd and kube-apiserver, and what watches over them.
+/// Returns every process with `folder` in its command line: etcd and kube-apiserver, and their watchers.
 fn processes_of(folder: &Path) -> Vec<String> {
     let folder = folder.display().to_string();
     std::fs::read_dir("/proc")
@@ -18,7 +18,7 @@ fn processes_of(folder: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The end of a killed process is not instant.
+/// Waits until a condition is true, because a killed process does not end instantly.
 fn becomes_true(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
@@ -33,7 +33,7 @@ fn nothing_is_left_of(folder: &Path) {
 }
 
 #[tokio::test]
-async fn two_clusters_at_once_are_ready_and_do_not_meet() {
+async fn concurrent_clusters_are_ready_and_isolated() {
     let (one, two) = tokio::join!(TestCluster::start(), TestCluster::start());
     let (one, two) = (one.unwrap(), two.unwrap());
     for cluster in [&one, &two] {
@@ -48,7 +48,7 @@ async fn two_clusters_at_once_are_ready_and_do_not_meet() {
 }
 
 #[tokio::test]
-async fn a_service_account_may_do_what_its_role_says_and_nothing_else() {
+async fn service_account_has_only_permissions_of_its_role() {
     let cluster = TestCluster::start().await.unwrap();
     cluster.kubectl(&["create", "namespace", "data"]).await.unwrap();
     cluster.kubectl(&["create", "serviceaccount", "reader", "-n", "data"]).await.unwrap();
@@ -74,7 +74,7 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: data}]
         )
         .await
         .unwrap();
-    // The authorizer learns of the new role through a watch.
+    // The authorizer receives the new role through a watch.
     let start = Instant::now();
     while let Err(error) = cluster.kubectl(&read).await {
         assert!(start.elapsed() < Duration::from_secs(10), "{error}");
@@ -84,7 +84,7 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: data}]
 }
 
 #[tokio::test]
-async fn an_outage_of_the_api_server_keeps_port_and_data() {
+async fn api_server_restart_keeps_port_and_data() {
     let cluster = TestCluster::start().await.unwrap();
     cluster.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]).await.unwrap();
     let (url, processes) = (cluster.url(), cluster.process_ids());
@@ -102,7 +102,7 @@ async fn an_outage_of_the_api_server_keeps_port_and_data() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_a_dropped_cluster() {
+async fn dropped_cluster_is_removed_completely() {
     let cluster = TestCluster::start().await.unwrap();
     let (folder, processes) = (cluster.folder().to_owned(), cluster.process_ids());
     let running = |id: &u32| Path::new("/proc").join(id.to_string()).exists();
@@ -115,7 +115,7 @@ async fn nothing_is_left_of_a_dropped_cluster() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_the_cluster_of_a_test_that_panics() {
+async fn cluster_of_panicking_test_is_removed_completely() {
     let (sender, receiver) = std::sync::mpsc::channel::<PathBuf>();
     let test = tokio::spawn(async move {
         let cluster = TestCluster::start().await.unwrap();
@@ -127,7 +127,7 @@ async fn nothing_is_left_of_the_cluster_of_a_test_that_panics() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_when_the_process_that_holds_a_cluster_is_killed() {
+async fn cluster_of_killed_process_is_removed_completely() {
     let mut holder = tokio::process::Command::new(env!("CARGO_BIN_EXE_test-cluster"))
         .stdout(Stdio::piped())
         .kill_on_drop(true)

@@ -78,8 +78,8 @@ impl View {
     pub(crate) fn observation(self, service: Service) -> Observation {
         match (self.phase, service) {
             (Phase::Rest, _) => self.in_force.key().map_or(Observation::Off, Observation::On),
-            (Phase::Changing { to, .. }, Service::Firehose) => Observation::Changing(Some(to.action())),
-            (Phase::Changing { .. }, Service::Kinesis) => Observation::Changing(None),
+            (Phase::Changing { to, .. }, Service::Firehose) => Observation::InProgress(Some(to.action())),
+            (Phase::Changing { .. }, Service::Kinesis) => Observation::InProgress(None),
             (Phase::Failed(action), _) => {
                 Observation::Failed { action, reason: "KMS_ACCESS_DENIED".to_owned() }
             }

@@ -68,7 +68,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// A Firehose stream in plain text, key 1 asked for, all kinds of faults, right clocks.
+    /// A Firehose stream in plaintext, key 1 asked for, all kinds of faults, right clocks.
     #[must_use]
     pub fn new(limit: u32, faults: u8, changes: u8, moments: u8, pauses: u8) -> Self {
         Self {

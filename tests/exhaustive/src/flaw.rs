@@ -4,8 +4,8 @@
 //! order of a replica's steps; the product has no switches.
 
 use stream_encryption_operator::api::ledger::{Outcome, StreamLedgerSpec};
-use stream_encryption_operator::model::decision::{Decision, Input, Step, decide};
-use stream_encryption_operator::model::ledger::{DAY, later};
+use stream_encryption_operator::model::decision::{Decision, PlanInput, Step, decide};
+use stream_encryption_operator::model::ledger::{DAY, saturating_add};
 
 use crate::bounds::{Bounds, Fault};
 use crate::names::{Encryption, Wish};
@@ -81,7 +81,7 @@ impl Flaw {
                 )
             }
             Self::SentTwice => (Bounds { kinds: &[Fault::LostReply], ..Bounds::new(1, 1, 0, 0, 0) }, limit),
-            Self::EnablingTakenForEnabled => (Bounds::new(2, 0, 0, 0, 0), &[Promise::Truth]),
+            Self::EnablingTakenForEnabled => (Bounds::new(2, 0, 0, 0, 0), &[Promise::ConditionStatus]),
             Self::StopBeforeReKey => {
                 (Bounds { found: Encryption::Foreign, ..Bounds::new(2, 0, 0, 0, 0) }, &[Promise::NoStop])
             }
@@ -93,12 +93,12 @@ impl Flaw {
 }
 
 /// The product's decision, or what a wrong operator makes of it.
-pub(crate) fn decided(flaw: Option<Flaw>, input: &Input<'_>) -> Decision {
-    let with = |ledger: &StreamLedgerSpec| decide(&Input { ledger, ..input.clone() });
+pub(crate) fn decided(flaw: Option<Flaw>, input: &PlanInput<'_>) -> Decision {
+    let with = |ledger: &StreamLedgerSpec| decide(&PlanInput { ledger, ..input.clone() });
     let mut believed = input.ledger.clone();
     match flaw {
         Some(Flaw::SharpWindow) => {
-            believed.calls.retain(|call| later(call.at(), DAY) > input.now);
+            believed.calls.retain(|call| saturating_add(call.at(), DAY) > input.now);
             with(&believed)
         }
         Some(Flaw::NoWaitForLateCalls) => {
@@ -116,17 +116,17 @@ pub(crate) fn decided(flaw: Option<Flaw>, input: &Input<'_>) -> Decision {
     }
 }
 
-fn stop_first(input: &Input<'_>) -> Decision {
+fn stop_first(input: &PlanInput<'_>) -> Decision {
     let mut decision = decide(input);
     let encrypted = input.ledger.in_force.as_ref().is_some_and(|known| known.key.is_some());
-    if let (Step::Call(call), true) = (&mut decision.step, encrypted) {
-        call.target = Wish::Off.intent().wanted.target().expect("plain text can be asked for");
+    if let (Step::ChangeEncryption(call), true) = (&mut decision.step, encrypted) {
+        call.target = Wish::Off.intent().wanted.target().expect("plaintext can be asked for");
     }
     decision
 }
 
-fn give_up(input: &Input<'_>) -> Decision {
+fn give_up(input: &PlanInput<'_>) -> Decision {
     let decision = decide(input);
     let reason = input.ledger.attempts.as_ref().and_then(|attempts| attempts.reason.as_deref());
-    if reason == Some("CallLimitReached") { Decision { step: Step::Rest, ..decision } } else { decision }
+    if reason == Some("CallLimitReached") { Decision { step: Step::Wait, ..decision } } else { decision }
 }

@@ -7,11 +7,11 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use stream_encryption_operator::api::ledger::{Action, Owner, Target};
 use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_operator::api::stream_encryption::{Drift, Service};
-use stream_encryption_operator::model::decision::{Intent, Wanted};
+use stream_encryption_operator::api::stream_encryption::{Mode, Service};
+use stream_encryption_operator::model::decision::{DesiredEncryption, DesiredState};
 use stream_encryption_operator::model::key::Key;
-use stream_encryption_operator::model::pattern::Own;
-use stream_encryption_operator::model::permission::{Permission, Policy};
+use stream_encryption_operator::model::pattern::OperatorAccount;
+use stream_encryption_operator::model::permission::{EffectivePolicy, Policy};
 use stream_encryption_operator::model::stream::StreamArn;
 
 /// What encrypts records.
@@ -38,7 +38,7 @@ pub enum Wish {
     One,
     /// Key 2.
     Two,
-    /// Plain text.
+    /// Plaintext.
     Off,
 }
 
@@ -49,24 +49,24 @@ static KINESIS: LazyLock<StreamArn> =
 static KEYS: LazyLock<[Key; 3]> = LazyLock::new(|| {
     ["1", "2", "9"].map(|id| Key::Customer(parse(&format!("arn:aws:kms:eu-west-1:111122223333:key/{id}"))))
 });
-static INTENTS: LazyLock<[Intent; 4]> =
+static INTENTS: LazyLock<[DesiredState; 4]> =
     LazyLock::new(|| [Wish::Any, Wish::One, Wish::Two, Wish::Off].map(asked));
 
 fn parse<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().expect("a well-formed ARN")
 }
 
-fn asked(wish: Wish) -> Intent {
+fn asked(wish: Wish) -> DesiredState {
     let wanted = match wish {
-        Wish::Any => Wanted::AnyKey,
-        Wish::One => Wanted::Key(KEYS[0].clone()),
-        Wish::Two => Wanted::Key(KEYS[1].clone()),
-        Wish::Off => Wanted::Off,
+        Wish::Any => DesiredEncryption::AnyKey,
+        Wish::One => DesiredEncryption::Key(KEYS[0].clone()),
+        Wish::Two => DesiredEncryption::Key(KEYS[1].clone()),
+        Wish::Off => DesiredEncryption::Off,
     };
-    Intent {
+    DesiredState {
         wanted,
         key_problem: None,
-        drift: Drift::Correct,
+        mode: Mode::Enforce,
         suspended: false,
         disable_on_deletion: false,
         deleting: false,
@@ -91,14 +91,14 @@ pub(crate) fn owner() -> Owner {
 }
 
 /// What the administrator allows.
-pub(crate) fn permission(limit: u32) -> Permission {
+pub(crate) fn permission(limit: u32) -> EffectivePolicy {
     let spec = StreamEncryptionPolicySpec {
         allow_disable: true,
         max_calls_per_day: limit,
         ..StreamEncryptionPolicySpec::own_account()
     };
-    let own = Own { account: FIREHOSE.account.clone(), partition: FIREHOSE.partition.clone() };
-    Permission::of(Policy::read(&spec).0.into_iter().collect(), own)
+    let own = OperatorAccount { account: FIREHOSE.account.clone(), partition: FIREHOSE.partition.clone() };
+    EffectivePolicy::of(Policy::read(&spec).0.into_iter().collect(), own)
 }
 
 /// When every story begins.
@@ -107,7 +107,7 @@ pub(crate) fn beginning() -> Timestamp {
 }
 
 impl Encryption {
-    /// The key; nothing for plain text.
+    /// The key; nothing for plaintext.
     pub(crate) fn key(self) -> Option<Key> {
         match self {
             Self::Off => None,
@@ -137,7 +137,7 @@ impl Encryption {
 
 impl Wish {
     /// As the product has it.
-    pub(crate) fn intent(self) -> &'static Intent {
+    pub(crate) fn intent(self) -> &'static DesiredState {
         let at = match self {
             Self::Any => 0,
             Self::One => 1,

@@ -2,13 +2,13 @@
 //!
 //! Promises are held against what AWS has and did, never against what the operator believes.
 
-use stream_encryption_operator::api::condition::{Reason, Truth};
+use stream_encryption_operator::api::condition::{ConditionStatus, Reason};
 use stream_encryption_operator::api::ledger::{Outcome, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::EncryptionStatus;
-use stream_encryption_operator::model::claims;
-use stream_encryption_operator::model::decision::Input;
+use stream_encryption_operator::model::decision::PlanInput;
 use stream_encryption_operator::model::key::Key;
-use stream_encryption_operator::model::ledger::{check, counts_until};
+use stream_encryption_operator::model::ledger::{expires_at, validate};
+use stream_encryption_operator::model::status_fields;
 use stream_encryption_operator::model::stream::StreamArn;
 
 use crate::aws::{View, bit};
@@ -25,7 +25,7 @@ pub enum Promise {
     /// P3: no call is sent while an earlier one may still arrive, or is being carried out.
     OneOpenCall,
     /// P6: the status says no more than AWS showed.
-    Truth,
+    ConditionStatus,
     /// P7: no Stop unless the user asks for it.
     NoStop,
     /// No entry is forgotten while AWS counts it or may still get its call, and none is refunded on doubt.
@@ -39,7 +39,7 @@ pub const EVERY_PROMISE: &[Promise] = &[
     Promise::Limit,
     Promise::WriteAhead,
     Promise::OneOpenCall,
-    Promise::Truth,
+    Promise::ConditionStatus,
     Promise::NoStop,
     Promise::Memory,
     Promise::Rest,
@@ -53,7 +53,7 @@ impl Promise {
             Self::Limit => "P1: never more calls than the limit in any 24 hours of AWS's log",
             Self::WriteAhead => "P2: every call in AWS's log has an earlier entry in the ledger",
             Self::OneOpenCall => "P3: no call is sent while an earlier one may arrive or is under way",
-            Self::Truth => "P6: the status says no more than AWS showed",
+            Self::ConditionStatus => "P6: the status says no more than AWS showed",
             Self::NoStop => "P7: no Stop unless the user asks for it",
             Self::Memory => "I3: no entry is forgotten while it counts, and none is refunded on doubt",
             Self::Rest => "P4, P5: left alone, the stream becomes as asked and is then left alone",
@@ -69,14 +69,14 @@ pub(crate) fn may_replace(
     new: &StreamLedgerSpec,
     clock: jiff::Timestamp,
 ) -> bool {
-    if check(new, stream).is_err() {
+    if validate(new, stream).is_err() {
         return false;
     }
     old.into_iter().flat_map(|old| &old.calls).all(|call| {
         let Some(kept) = new.calls.iter().find(|kept| kept.id == call.id) else {
             let known_to_aws = world.aws.log.iter().any(|counted| counted.id == call.id);
             let on_its_way = world.wire.iter().any(|request| request.id == call.id);
-            return counts_until(call) <= clock && !known_to_aws && !on_its_way;
+            return expires_at(call) <= clock && !known_to_aws && !on_its_way;
         };
         let refunded = call.outcome == Outcome::Unknown && kept.outcome == Outcome::Refused;
         (&kept.target, &kept.time) == (&call.target, &call.time) && !refunded
@@ -84,13 +84,19 @@ pub(crate) fn may_replace(
 }
 
 /// Whether a status is true: what it says against what was in force since the visit began, and when it was looked at.
-pub(crate) fn is_true(world: &World, input: &Input<'_>, reason: Reason, visit: &Visit, then: View) -> bool {
+pub(crate) fn is_true(
+    world: &World,
+    input: &PlanInput<'_>,
+    reason: Reason,
+    visit: &Visit,
+    then: View,
+) -> bool {
     let had = visit.had | bit(then.in_force);
-    let key = claims::key_in_force(input);
+    let key = status_fields::active_key(input);
     let claimed = key.as_ref().map(|key| Encryption::of(Some(&Key::of(key))));
-    let says_encrypted = claims::encrypted(input, reason) == Truth::True;
-    let says_enabled = claims::encryption_status(input) == Some(EncryptionStatus::Enabled);
-    let says_plain = claims::plain_text_since(input).is_some();
+    let says_encrypted = status_fields::encrypted(input, reason) == ConditionStatus::True;
+    let says_enabled = status_fields::encryption_status(input) == Some(EncryptionStatus::Enabled);
+    let says_plain = status_fields::plaintext_since_time(input).is_some();
     // Where somebody else has called, or the other replica has written the ledger meanwhile, a status may be late: then
     // only what never was in force is a lie.
     let may_be_late = world.aws.outside || !visit.current;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::SignedDuration;
 use stateright::{Model, Property};
 use stream_encryption_operator::api::stream_encryption::Service;
-use stream_encryption_operator::model::ledger::later;
+use stream_encryption_operator::model::ledger::saturating_add;
 
 use crate::aws::{Counted, bit};
 use crate::bounds::{Bounds, FRESH, Fault};
@@ -241,7 +241,7 @@ impl Protocol {
             }
             Act::Pause => {
                 world.pauses -= 1;
-                world.passes(later(now, operator.bounds.pause));
+                world.passes(saturating_add(now, operator.bounds.pause));
             }
             Act::Moment => {
                 world.moments -= 1;
@@ -350,7 +350,7 @@ impl Model for Protocol {
             Property::always(name(Promise::Limit), |m, w| m.keeps(w, Promise::Limit)),
             Property::always(name(Promise::WriteAhead), |m, w| m.keeps(w, Promise::WriteAhead)),
             Property::always(name(Promise::OneOpenCall), |m, w| m.keeps(w, Promise::OneOpenCall)),
-            Property::always(name(Promise::Truth), |m, w| m.keeps(w, Promise::Truth)),
+            Property::always(name(Promise::ConditionStatus), |m, w| m.keeps(w, Promise::ConditionStatus)),
             Property::always(name(Promise::NoStop), |m, w| m.keeps(w, Promise::NoStop)),
             Property::always(name(Promise::Memory), |m, w| m.keeps(w, Promise::Memory)),
             Property::always(name(Promise::Rest), Protocol::comes_to_rest),

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use stream_encryption_operator::api::ledger::{Action, Outcome, StreamLedgerSpec};
-use stream_encryption_operator::model::decision::{Decision, Input, Ownership, Seen, Step};
-use stream_encryption_operator::model::fault::{Class, Fault, Operation};
+use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_operator::model::decision::{Decision, Ownership, PlanInput, Seen, Step};
 use stream_encryption_operator::model::ledger;
 use stream_encryption_operator::model::observation::Observation;
-use stream_encryption_operator::model::permission::Permission;
+use stream_encryption_operator::model::permission::EffectivePolicy;
 
 use crate::aws::{View, bit};
 use crate::bounds::{Bounds, FRESH};
@@ -28,13 +28,13 @@ pub(crate) struct Operator {
     pub(crate) bounds: Bounds,
     pub(crate) flaw: Option<Flaw>,
     pub(crate) promises: &'static [Promise],
-    pub(crate) permission: Permission,
+    pub(crate) permission: EffectivePolicy,
     pub(crate) tally: Tally,
 }
 
 impl Operator {
     fn clock(&self, world: &World, replica: usize) -> Timestamp {
-        ledger::later(world.now, self.bounds.ahead[replica])
+        ledger::saturating_add(world.now, self.bounds.ahead[replica])
     }
 
     pub(crate) fn breaks(&self, world: &mut World, promise: Promise) {
@@ -91,7 +91,7 @@ impl Operator {
         let observation = shown.observation(self.bounds.service);
         let wanted = visit.resource.wish.intent().wanted.target();
         let believed = match &observation {
-            Observation::Changing(Some(Action::Start)) if self.has(Flaw::EnablingTakenForEnabled) => visit
+            Observation::InProgress(Some(Action::Start)) if self.has(Flaw::EnablingTakenForEnabled) => visit
                 .resource
                 .wish
                 .intent()
@@ -103,7 +103,7 @@ impl Operator {
                 }),
             seen => seen.clone(),
         };
-        let learned = ledger::learn(&visit.book, &believed, None, wanted.as_ref(), false, now);
+        let learned = ledger::apply_observation(&visit.book, &believed, None, wanted.as_ref(), false, now);
         self.tell_what_was_learned(&visit.book, &learned);
         let nothing_new = learned == *visit.book;
         let nothing_to_keep =
@@ -113,15 +113,15 @@ impl Operator {
         let decision = self.decide(&visit, &observation, now);
         self.tally.reason(decision.reason);
         match decision.step {
-            Step::Call(reservation) => {
+            Step::ChangeEncryption(reservation) => {
                 let reservation = Arc::new(reservation);
                 let planned =
                     Planned { reservation, id: String::new(), at: world.now, off_was_asked_for: false };
                 world.replicas[replica] = Some(Visit { at: At::Decided, planned: Some(planned), ..visit });
             }
-            Step::Rest if nothing_new || nothing_to_keep => self.report(world, replica, &visit),
-            Step::Rest => world.replicas[replica] = Some(Visit { at: At::Learned, ..visit }),
-            step @ (Step::Look | Step::Verify | Step::Release) => {
+            Step::Wait if nothing_new || nothing_to_keep => self.report(world, replica, &visit),
+            Step::Wait => world.replicas[replica] = Some(Visit { at: At::Learned, ..visit }),
+            step @ (Step::Describe | Step::Verify | Step::RemoveFinalizer) => {
                 unreachable!("nobody asks for {step:?} here")
             }
         }
@@ -131,13 +131,13 @@ impl Operator {
         decided(self.flaw, &self.input(visit, observation, now))
     }
 
-    fn input<'a>(&'a self, visit: &'a Visit, observation: &'a Observation, now: Timestamp) -> Input<'a> {
-        Input {
+    fn input<'a>(&'a self, visit: &'a Visit, observation: &'a Observation, now: Timestamp) -> PlanInput<'a> {
+        PlanInput {
             now,
             stream: names::stream(self.bounds.service),
             intent: visit.resource.wish.intent(),
             permission: &self.permission,
-            ownership: Ownership::Own,
+            ownership: Ownership::Owned,
             other_owner: None,
             ledger: &visit.book,
             seen: visit.sight.map_or(Seen::NotYet, |(at, _)| Seen::At(at, observation)),
@@ -206,7 +206,7 @@ impl Operator {
 
     fn reserved(&self, world: &World, replica: usize, visit: &mut Visit) {
         let Some(planned) = &mut visit.planned else { return };
-        let shorter = visit.sight.map(|(proven, _)| ledger::without_old_calls(&visit.book, proven));
+        let shorter = visit.sight.map(|(proven, _)| ledger::prune_expired(&visit.book, proven));
         let before = shorter.as_ref().unwrap_or(&visit.book);
         let (book, id) = ledger::reserve(before, &planned.reservation, self.clock(world, replica));
         visit.book = Arc::new(book);
@@ -257,7 +257,7 @@ impl Operator {
         let before = visit.book.clone();
         let fault = self.fault(heard, planned.reservation.target.action);
         let outcome = fault.as_ref().map_or(Ok(()), Err);
-        let mut book = ledger::record(&visit.book, &planned.id, outcome, self.clock(world, replica));
+        let mut book = ledger::record_outcome(&visit.book, &planned.id, outcome, self.clock(world, replica));
         if self.has(Flaw::RefundOfUnknownCalls) && heard == Heard::Nothing {
             book.calls.retain(|call| call.id != planned.id);
         }
@@ -275,16 +275,16 @@ impl Operator {
         }
     }
 
-    fn fault(&self, heard: Heard, action: Action) -> Option<Fault> {
+    fn fault(&self, heard: Heard, action: Action) -> Option<AwsError> {
         let (class, code) = match heard {
             Heard::Accepted => return None,
-            Heard::InUse => (Class::InUse, Some("ResourceInUseException")),
-            Heard::LimitReached => (Class::LimitReached, Some("LimitExceededException")),
-            Heard::Nothing => (Class::UnknownOutcome, None),
-            Heard::NotSent => (Class::Transient, Some("NotSent")),
+            Heard::InUse => (ErrorKind::InUse, Some("ResourceInUseException")),
+            Heard::LimitReached => (ErrorKind::LimitReached, Some("LimitExceededException")),
+            Heard::Nothing => (ErrorKind::UnknownOutcome, None),
+            Heard::NotSent => (ErrorKind::Transient, Some("NotSent")),
         };
         let operation = Operation::change(self.bounds.service, action);
-        Some(Fault { operation, class, code: code.map(str::to_owned), message: String::new() })
+        Some(AwsError { operation, class, code: code.map(str::to_owned), message: String::new() })
     }
 
     /// The visit ends, and says how things stand.
@@ -295,7 +295,7 @@ impl Operator {
             let reason = self.decide(visit, &observation, now).reason;
             let input = self.input(visit, &observation, now);
             if !is_true(world, &input, reason, visit, shown) {
-                self.breaks(world, Promise::Truth);
+                self.breaks(world, Promise::ConditionStatus);
             }
         }
         world.replicas[replica] = None;

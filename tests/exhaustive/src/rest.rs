@@ -6,7 +6,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::SignedDuration;
-use stream_encryption_operator::model::ledger::{READ_LAG, later};
+use stream_encryption_operator::model::ledger::{READ_LAG, saturating_add};
 
 use crate::protocol::Protocol;
 use crate::world::{At, World};
@@ -34,7 +34,7 @@ impl Protocol {
                 return false;
             }
             if calls > 0 || world.ledger != before.ledger || world.aws != before.aws {
-                let lag = later(world.now, READ_LAG + SignedDuration::from_secs(10));
+                let lag = saturating_add(world.now, READ_LAG + SignedDuration::from_secs(10));
                 world.passes(lag);
                 continue;
             }

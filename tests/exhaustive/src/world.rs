@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_operator::api::ledger::{Attempts, Call, InForce, StreamLedgerSpec, Target};
 use stream_encryption_operator::model::ledger::{
-    ARRIVAL, DAY, Reservation, counts_until, later, may_arrive_until,
+    DAY, MAX_CLOCK_SKEW, Reservation, expires_at, in_flight_until, saturating_add,
 };
 
 use crate::aws::{Aws, View};
@@ -77,7 +77,7 @@ pub(crate) struct Planned {
     pub(crate) id: String,
     /// When it was reserved.
     pub(crate) at: Timestamp,
-    /// Whether plain text was asked for when the resource was, or should have been, read again.
+    /// Whether plaintext was asked for when the resource was, or should have been, read again.
     pub(crate) off_was_asked_for: bool,
 }
 
@@ -151,22 +151,24 @@ impl World {
     pub(crate) fn passes(&mut self, to: Timestamp) {
         self.now = to;
         self.aws.passes(to);
-        self.wire.retain(|request| to < later(request.signed, ARRIVAL));
+        self.wire.retain(|request| to < saturating_add(request.signed, MAX_CLOCK_SKEW));
     }
 
     /// The next moment at which anything ends, on AWS's clock, if anything does.
     pub(crate) fn next_moment(&self, ahead: [SignedDuration; 2], sharp: bool) -> Option<Timestamp> {
         let ledger = self.ledger.as_deref();
         let calls = ledger.map_or(&[][..], |ledger| &ledger.calls[..]);
-        let ends = ledger.and_then(may_arrive_until).into_iter();
-        let ends = ends.chain(calls.iter().map(counts_until));
-        let ends = ends
-            .chain(calls.iter().filter(|call| sharp || call.correction).map(|call| later(call.at(), DAY)));
-        let waits = ledger.and_then(|ledger| ledger.attempts.as_ref()).map(|attempts| attempts.not_before.0);
-        let of_replicas = ends.chain(waits).flat_map(|end| ahead.map(|ahead| later(end, -ahead)));
+        let ends = ledger.and_then(in_flight_until).into_iter();
+        let ends = ends.chain(calls.iter().map(expires_at));
+        let ends = ends.chain(
+            calls.iter().filter(|call| sharp || call.correction).map(|call| saturating_add(call.at(), DAY)),
+        );
+        let waits =
+            ledger.and_then(|ledger| ledger.attempts.as_ref()).map(|attempts| attempts.not_before_time.0);
+        let of_replicas = ends.chain(waits).flat_map(|end| ahead.map(|ahead| saturating_add(end, -ahead)));
         // The last moment at which a request can arrive.
         let second = SignedDuration::from_secs(1);
-        let of_aws = self.wire.iter().map(|request| later(request.signed, ARRIVAL - second));
+        let of_aws = self.wire.iter().map(|request| saturating_add(request.signed, MAX_CLOCK_SKEW - second));
         of_replicas.chain(of_aws).filter(|end| *end > self.now).min()
     }
 }
@@ -245,7 +247,7 @@ impl<H: Hasher> Same<'_, H> {
         let Some(StreamLedgerSpec {
             stream_arn: _,
             owner: _,
-            stream_created: _,
+            stream_creation_time: _,
             calls,
             in_force,
             satisfied,
@@ -264,11 +266,11 @@ impl<H: Hasher> Same<'_, H> {
         // Only the settle time of 5 seconds is ever measured from these.
         let settled = SKEW * 3;
         in_force.is_some().hash(self.state);
-        if let Some(InForce { key, since, encrypted_since }) = in_force {
+        if let Some(InForce { key, since_time: since, encrypted_since_time }) = in_force {
             key.as_ref().map(|key| &key.arn).hash(self.state);
             self.ago(since.0, settled);
-            encrypted_since.is_some().hash(self.state);
-            if let Some(since) = encrypted_since {
+            encrypted_since_time.is_some().hash(self.state);
+            if let Some(since) = encrypted_since_time {
                 self.ago(since.0, settled);
             }
         }
@@ -277,8 +279,8 @@ impl<H: Hasher> Same<'_, H> {
             self.target(target);
         }
         attempts.is_some().hash(self.state);
-        if let Some(Attempts { count, not_before, target, reason, retry, key_was_unusable }) = attempts {
-            self.ago(not_before.0, settled);
+        if let Some(Attempts { count, not_before_time, target, reason, retry, key_was_unusable }) = attempts {
+            self.ago(not_before_time.0, settled);
             self.target(target);
             (count, reason, retry, key_was_unusable).hash(self.state);
         }

@@ -6,7 +6,7 @@ use exhaustive::flaw::EVERY_FLAW;
 use exhaustive::report::{check_flaw, check_without};
 
 #[test]
-fn each_wrong_operator_is_found_and_its_story_is_told() {
+fn each_planted_bug_is_found_with_its_trace() {
     for flaw in EVERY_FLAW {
         let report = check_flaw(*flaw);
         let [(promise, story)] = &report.broken[..] else { panic!("{flaw:?} is not found: {report}") };
@@ -15,7 +15,7 @@ fn each_wrong_operator_is_found_and_its_story_is_told() {
 }
 
 #[test]
-fn the_product_keeps_the_promise_that_each_wrong_operator_breaks_within_the_same_bounds() {
+fn product_keeps_promises_within_bounds_of_planted_bugs() {
     for flaw in EVERY_FLAW {
         let report = check_without(*flaw);
         assert!(report.broken.is_empty(), "{flaw:?}: {report}");

@@ -23,7 +23,7 @@ fn reached(report: &Report, reason: Reason) {
 }
 
 #[test]
-fn with_one_fault_of_any_kind_and_one_call_a_day() {
+fn promises_hold_with_one_fault_and_one_call_a_day() {
     let report = explored("one fault", Bounds::new(1, 1, 0, 3, 0));
     // Nobody changes the resource here; the next test is for that.
     assert_eq!(report.unreached, ["ResourceChanged"], "{report}");
@@ -35,7 +35,7 @@ fn with_one_fault_of_any_kind_and_one_call_a_day() {
 }
 
 #[test]
-fn with_a_user_who_changes_the_key_or_turns_encryption_off() {
+fn promises_hold_while_key_changes_or_encryption_ends() {
     let wishes = &[Wish::One, Wish::Two, Wish::Off, Wish::Any];
     let report = explored("a change of mind", Bounds { wishes, ..Bounds::new(2, 0, 1, 1, 0) });
     assert!(!report.unreached.contains(&"ResourceChanged".to_owned()), "{report}");
@@ -43,20 +43,20 @@ fn with_a_user_who_changes_the_key_or_turns_encryption_off() {
 }
 
 #[test]
-fn with_replicas_that_are_paused_between_reservation_and_call() {
+fn promises_hold_with_replicas_paused_before_call() {
     let pause = SignedDuration::from_secs(10);
     let kinds = &[Fault::TimeOut];
     explored("pauses", Bounds { pause, kinds, ..Bounds::new(2, 1, 0, 2, 1) });
 }
 
 #[test]
-fn with_clocks_that_are_wrong_in_both_directions() {
+fn promises_hold_with_wrong_clocks() {
     let kinds = &[Fault::TimeOut, Fault::Failure];
     explored("wrong clocks", Bounds { kinds, ahead: [-SKEW, SKEW], ..Bounds::new(1, 1, 0, 3, 0) });
 }
 
 #[test]
-fn with_a_kinesis_stream_that_is_encrypted_with_another_key() {
+fn promises_hold_for_stream_encrypted_with_another_key() {
     let kinds = &[Fault::TimeOut, Fault::LostReply, Fault::Failure, Fault::Refusal];
     let (service, found) = (Service::Kinesis, Encryption::Foreign);
     explored("Kinesis", Bounds { service, found, kinds, ..Bounds::new(1, 1, 0, 3, 0) });

@@ -1,4 +1,4 @@
-//! Argo CD on the node: its application controller, its server of repositories and Redis, as plain processes.
+//! Argo CD on the node: its application controller, its repository server and Redis, as plain processes.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,24 +10,24 @@ use tokio::process::{Child, Command};
 
 use crate::commands::{apply, eventually, kubectl, state, try_kubectl};
 
-/// The name of the program in the node's folder of programs.
+/// The name of the program in the node's program folder.
 pub const PROGRAM: &str = "argocd";
-/// The name of the folder of its definitions there.
+/// The name of the folder of Argo CD's CRDs there.
 pub const DEFINITIONS: &str = "argocd-definitions";
-/// How often it looks at every application again, in seconds. In a cluster: 120.
+/// Interval at which Argo CD compares every application again, in seconds; the default in a cluster is 120.
 pub const RESYNC: u64 = 2;
 
-/// Argo CD. Dropping it ends it.
+/// A running Argo CD. Dropping it ends its processes.
 pub struct ArgoCd {
     _folder: TempDir,
     _processes: [Child; 3],
 }
 
 impl ArgoCd {
-    /// Starts it, with the health check and the actions that `docs/gitops.md` says to install.
+    /// Starts Argo CD, with the health check and the actions that `docs/gitops.md` describes.
     ///
     /// # Panics
-    /// It does not start.
+    /// Argo CD does not start.
     pub async fn start() -> Self {
         kubectl("delete --ignore-not-found --wait namespace argocd").await;
         let definitions = state().join("programs").join(DEFINITIONS);
@@ -84,7 +84,7 @@ impl ArgoCd {
         Self { _folder: folder, _processes: processes }
     }
 
-    /// One field of an application, by kubectl's jsonpath; empty while it is not there.
+    /// Returns one field of an application, by kubectl's jsonpath; empty while the field does not exist.
     pub async fn field(&self, application: &str, path: &str) -> String {
         let path = format!("jsonpath={path}");
         try_kubectl(&["get", "application", application, "-n", "argocd", "-o", &path], "")
@@ -92,15 +92,15 @@ impl ArgoCd {
             .unwrap_or_default()
     }
 
-    /// `Synced Healthy`, or what else it is.
+    /// Returns the sync and health status of an application, for example `Synced Healthy`.
     pub async fn says(&self, application: &str) -> String {
         self.field(application, "{.status.sync.status} {.status.health.status}").await
     }
 
-    /// Waits until it says this.
+    /// Waits until an application has this status.
     ///
     /// # Panics
-    /// It does not within `seconds`.
+    /// The application does not reach it within `seconds`.
     pub async fn until(&self, application: &str, says: &str, seconds: u64) {
         eventually(&format!("{application} is {says}"), seconds, async || {
             self.says(application).await == says
@@ -109,7 +109,7 @@ impl ArgoCd {
     }
 }
 
-/// Starts one of its processes, which are one program under several names.
+/// Starts one of its processes, which are one program with several names.
 fn start(folder: &Path, name: &str, program: &str, arguments: &[&str]) -> Child {
     let path = std::env::var("PATH").unwrap_or_default();
     for own in ["tls", "ssh", "gpg", "tmp"] {
@@ -127,7 +127,7 @@ fn start(folder: &Path, name: &str, program: &str, arguments: &[&str]) -> Child 
         .env("ARGOCD_GNUPGHOME", folder.join("gpg"))
         .env("TMPDIR", folder.join("tmp"))
         .env("HOME", folder)
-        // The repositories of the tests belong to whoever runs them.
+        // The user who runs the tests owns their repositories.
         .envs([
             ("GIT_CONFIG_COUNT", "1"),
             ("GIT_CONFIG_KEY_0", "safe.directory"),

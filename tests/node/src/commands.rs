@@ -1,4 +1,4 @@
-//! kubectl and Helm, as a user of the node's cluster types them, and waiting for what comes of it.
+//! Runs kubectl and Helm as a user of the node's cluster would, and waits for their effects.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use packages::programs::{output, run_this_helm};
 use serde_json::Value;
 use tokio::process::Command;
 
-/// The folder that `tests/node/node` keeps the node's state in.
+/// Returns the folder in which `tests/node/node` keeps the node's state.
 ///
 /// # Panics
 /// There is no node.
@@ -17,29 +17,29 @@ pub fn state() -> PathBuf {
     std::env::var_os("NODE_STATE").expect("a node is needed: bash tests/node/run").into()
 }
 
-/// Runs kubectl in the repository, and gives what it prints.
+/// Runs kubectl in the repository, and returns its output.
 ///
 /// # Errors
-/// It fails; the error has what it says.
+/// kubectl fails; the error contains its output.
 pub async fn try_kubectl(arguments: &[&str], input: &str) -> anyhow::Result<String> {
     let mut kubectl = Command::new(state().join("programs/kubectl"));
     kubectl.args(arguments).current_dir(packages::path("."));
     output(kubectl, input).await.with_context(|| format!("kubectl {}", arguments.join(" ")))
 }
 
-/// [`try_kubectl`] with words divided by blanks.
+/// Runs [`try_kubectl`] with arguments separated by blanks.
 ///
 /// # Panics
-/// It fails.
+/// kubectl fails.
 pub async fn kubectl(line: &str) -> String {
     let arguments: Vec<&str> = line.split_whitespace().collect();
     try_kubectl(&arguments, "").await.unwrap_or_else(|error| panic!("{error:#}"))
 }
 
-/// `kubectl apply` of an object or a list of them.
+/// Runs `kubectl apply` with an object or a list of objects.
 ///
 /// # Panics
-/// The API server does not take it.
+/// The API server rejects the object.
 pub async fn apply(object: &Value) {
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     try_kubectl(&apply, &object.to_string()).await.unwrap_or_else(|error| panic!("{error:#}"));
@@ -48,15 +48,15 @@ pub async fn apply(object: &Value) {
 /// Runs Helm 4 on the node's cluster.
 ///
 /// # Panics
-/// It fails.
+/// Helm fails.
 pub async fn helm(line: &str, values: &Value) -> String {
     this_helm("helm", line, values).await
 }
 
-/// [`helm`] that may fail.
+/// Runs [`helm`], which may fail.
 ///
 /// # Errors
-/// It fails; the error has what it says.
+/// Helm fails; the error contains its output.
 pub async fn try_helm(line: &str, values: &Value) -> anyhow::Result<String> {
     try_this_helm("helm", line, values).await
 }
@@ -64,7 +64,7 @@ pub async fn try_helm(line: &str, values: &Value) -> anyhow::Result<String> {
 /// Runs a Helm of the node's programs: `helm`, which is Helm 4, or `helm3`.
 ///
 /// # Panics
-/// It fails.
+/// Helm fails.
 pub async fn this_helm(program: &str, line: &str, values: &Value) -> String {
     try_this_helm(program, line, values).await.unwrap_or_else(|error| panic!("{error:#}"))
 }
@@ -75,10 +75,10 @@ async fn try_this_helm(program: &str, line: &str, values: &Value) -> anyhow::Res
     run_this_helm(&program, &arguments, &values.to_string(), Some(&kubeconfig)).await
 }
 
-/// Waits for what the cluster does by itself.
+/// Waits until a condition in the cluster is true.
 ///
 /// # Panics
-/// It does not come true within `seconds`.
+/// The condition is not true within `seconds`.
 pub async fn eventually(what: &str, seconds: u64, mut is_so: impl AsyncFnMut() -> bool) {
     let begin = Instant::now();
     while !is_so().await {

@@ -1,7 +1,8 @@
-//! The operator as people run it: its image in pods of a real node, with the simulated AWS beside them.
+//! The operator as users run it: its image in pods of a real node, with the simulated AWS on the same
+//! machine.
 //!
-//! `tests/node/run` starts the node and runs the tests in its network. Each begins with a [`stage::Stage`], which clears away what
-//! the one before has left.
+//! `tests/node/run` starts the node and runs the tests in its network. Each test begins with a
+//! [`stage::Stage`], which removes everything that the previous test has left.
 
 pub mod argocd;
 pub mod commands;

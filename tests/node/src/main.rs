@@ -1,6 +1,7 @@
-//! Brings the programs of a node together in one folder, and builds those that are missing: `cargo run -p node -- FOLDER`.
+//! Collects the programs of a node in one folder, and builds those that are missing: `cargo run -p node --
+//! FOLDER`.
 //!
-//! About 10 minutes the first time, on two cores; then they come from the cache of `tests/cluster`.
+//! The first run takes about 10 minutes on two cores; later runs use the cache of `tests/cluster`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -24,7 +25,7 @@ const KUBERNETES: [&str; 7] = [
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let folder: PathBuf =
-        std::env::args().nth(1).context("say which folder: cargo run -p node -- FOLDER")?.into();
+        std::env::args().nth(1).context("missing argument: cargo run -p node -- FOLDER")?.into();
     fs::create_dir_all(&folder)?;
     for name in KUBERNETES {
         symlink(kubernetes_program(name).await?, folder.join(name))?;
@@ -40,7 +41,7 @@ async fn main() -> anyhow::Result<()> {
     for file in argocd_definitions().await? {
         symlink(&file, definitions.join(file.file_name().context("a file has a name")?))?;
     }
-    // Its server of repositories looks for this in PATH, whether commits are signed or not.
+    // The repository server looks for this file in PATH, even if commits are not signed.
     let verify = folder.join("git-verify-wrapper.sh");
     fs::write(&verify, "#!/bin/sh\ngit verify-commit \"$1\" 2>&1 || true\n")?;
     fs::set_permissions(&verify, fs::Permissions::from_mode(0o755))?;

@@ -1,4 +1,5 @@
-//! What a test begins with: a node with nothing of ours on it, and the simulated AWS where pods reach it.
+//! The fixture of a test: a node without objects of ours, and the simulated AWS at an address that pods can
+//! reach.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +11,7 @@ use simulated_aws::{Clock, SimulatedAws};
 
 use crate::commands::{apply, helm, kubectl, state, try_kubectl};
 
-/// Where servers listen that pods reach.
+/// The address on which servers listen for pods.
 const NODE: [u8; 4] = [10, 1, 0, 1];
 const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 const REGION: &str = "eu-west-1";
@@ -18,18 +19,18 @@ const REGION: &str = "eu-west-1";
 pub const OPERATOR: &str = "deployment/stream-encryption-operator -n stream-encryption-system";
 /// The samples that become Ready.
 pub const READY: [&str; 4] = ["clicks", "payments", "telemetry", "orders"];
-/// The samples that wait for somebody, and why.
+/// The samples that stay blocked until a user acts, and their reasons.
 pub const WAITING: [(&str, &str); 2] = [("audit", "KeyDisabled"), ("replica", "SourceNotDirectPut")];
 
-/// A test's stage.
+/// The fixture of a test.
 pub struct Stage {
-    /// AWS, on the real clock.
+    /// The simulated AWS, on the real clock.
     pub aws: SimulatedAws,
 }
 
 impl Stage {
-    /// Clears the node, and makes the operator's namespace, in which only pods of the standard `restricted` may run, with AWS's
-    /// credentials in a Secret.
+    /// Clears the node, and creates the operator's namespace, which enforces the standard `restricted` for
+    /// pods and contains AWS's credentials in a Secret.
     ///
     /// # Panics
     /// There is no node.
@@ -52,13 +53,13 @@ impl Stage {
         Self { aws }
     }
 
-    /// The chart's values that a user of this AWS has to set, and no other.
+    /// Returns the chart values that a user of this AWS must set, and no others.
     #[must_use]
     pub fn values(&self) -> Value {
         json!({"aws": {"region": REGION, "endpointUrl": self.aws.url(), "credentials": {"secretName": "aws"}}})
     }
 
-    /// The same for the Deployment of `config/install.yaml`, for `kubectl set env`.
+    /// Returns the same settings for the Deployment of `config/install.yaml`, for `kubectl set env`.
     #[must_use]
     pub fn environment(&self) -> String {
         let url = self.aws.url();
@@ -67,7 +68,7 @@ impl Stage {
         )
     }
 
-    /// `helm install` with [`Self::values`], and waits until both pods are Ready.
+    /// Runs `helm install` with [`Self::values`], and waits until both pods are Ready.
     ///
     /// # Panics
     /// They are not.
@@ -80,19 +81,19 @@ impl Stage {
         .await;
     }
 
-    /// Applies the samples, and waits until each is as its file says.
+    /// Applies the samples, and waits until each has the state that its file describes.
     ///
     /// # Panics
-    /// One is not.
+    /// A sample does not reach this state.
     pub async fn samples(&self) {
         kubectl("apply -k config/samples").await;
         self.samples_are_as_their_files_say().await;
     }
 
-    /// Waits until each sample is as its file says.
+    /// Waits until each sample has the state that its file describes.
     ///
     /// # Panics
-    /// One is not.
+    /// A sample does not reach this state.
     pub async fn samples_are_as_their_files_say(&self) {
         let ready = READY.map(|name| format!("strenc/{name}")).join(" ");
         kubectl(&format!("wait --for=condition=Ready {ready} -n data --timeout=60s")).await;
@@ -103,7 +104,8 @@ impl Stage {
         }
     }
 
-    /// Starts and Stops of every stream that AWS got, each by its outcome: `OK`, or an error's code.
+    /// Returns the Starts and Stops of every stream that AWS received, each by its outcome: `OK`, or an error
+    /// code.
     #[must_use]
     pub fn changes(&self) -> BTreeMap<String, Vec<String>> {
         let mut changes = BTreeMap::<_, Vec<_>>::new();
@@ -113,7 +115,7 @@ impl Stage {
         changes
     }
 
-    /// Whether AWS shows this stream of Firehose as encrypted.
+    /// Returns whether AWS shows this Firehose stream as encrypted.
     #[must_use]
     pub fn encrypts(&self, name: &str) -> bool {
         let (now, world) = (self.aws.now(), self.aws.world());
@@ -122,7 +124,7 @@ impl Stage {
     }
 }
 
-/// A resource for each of these streams of Firehose, by their names, in the namespace `data`.
+/// Returns a resource for each of these Firehose streams, by their names, in the namespace `data`.
 #[must_use]
 pub fn streams(names: &[&str]) -> Value {
     let resource = |name: &&str| {
@@ -135,7 +137,7 @@ pub fn streams(names: &[&str]) -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": names.iter().map(resource).collect::<Vec<_>>()})
 }
 
-/// Takes away all that a test before has left.
+/// Removes everything that a previous test has left.
 async fn clear() {
     for release in helm(&format!("list -n {NAMESPACE} --short"), &json!({})).await.lines() {
         helm(&format!("uninstall {release} -n {NAMESPACE} --wait"), &json!({})).await;
@@ -144,7 +146,7 @@ async fn clear() {
     kubectl("delete --ignore-not-found --wait namespace data").await;
 }
 
-/// Gives the Services their names, which a cluster's DNS server would know.
+/// Resolves the names of the Services, as a cluster's DNS server would.
 ///
 /// # Panics
 /// The node's state cannot be written.

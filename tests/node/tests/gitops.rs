@@ -1,4 +1,5 @@
-//! By Argo CD, from a Git repository: what it says of streams, that it finds nothing to do again, and that pruning leaves AWS alone.
+//! Tests Argo CD with a Git repository: the health that it reports for streams, that it stays in sync, and
+//! that pruning makes no calls.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +20,7 @@ const OPERATOR: &str = "stream-encryption-operator";
 const STREAMS: &str = "streams";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_touching_aws() {
+async fn argo_cd_reports_health_stays_in_sync_prunes_without_calls() {
     let mut world = samples::world();
     *world.settings() = Settings { enabling: SignedDuration::from_secs(20), ..world.settings().clone() };
     let stage = Stage::set(world).await;
@@ -29,7 +30,7 @@ async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_to
     let argocd = ArgoCd::start().await;
 
     let mut values = stage.values();
-    // It looks for drift all the time: what that writes must be no difference.
+    // Drift is checked often: the resulting status writes must not count as differences.
     values["driftIntervalSeconds"] = json!(10);
     let helm = json!({"releaseName": OPERATOR, "valuesObject": values});
     apply(&repository.application("application-operator.yaml", &json!({"helm": helm}))).await;
@@ -38,7 +39,7 @@ async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_to
     apply(&repository.application("application-streams.yaml", &json!({}))).await;
     argocd.until(STREAMS, "Synced Progressing", 60).await;
     assert!(!stage.encrypts("clicks"), "Progressing while ENABLING");
-    eventually("both are encrypted, and said to be", 90, async || {
+    eventually("both streams are encrypted, and reported as encrypted", 90, async || {
         let healthy = argocd.says(STREAMS).await == "Synced Healthy";
         assert!(!healthy || stage.encrypts("clicks"), "Healthy before the stream is encrypted");
         healthy
@@ -70,7 +71,7 @@ async fn argo_cd_says_what_is_so_finds_nothing_to_do_again_and_prunes_without_to
     }
 }
 
-/// Looks at every comparison of the two applications until there were thirty of each.
+/// Checks every comparison of the two applications until each has been compared thirty times.
 async fn nothing_to_do_for_30_resyncs(argocd: &ArgoCd) {
     let syncs = async || {
         let path = "{.status.history[*].id} {.status.operationState.startedAt}";
@@ -89,10 +90,10 @@ async fn nothing_to_do_for_30_resyncs(argocd: &ArgoCd) {
         comparisons.iter().all(|seen| seen.len() > 30)
     })
     .await;
-    assert_eq!(syncs().await, before, "nothing was synced again");
+    assert_eq!(syncs().await, before, "no application was synced again");
 }
 
-/// Has Argo CD read the repository now, as its button does.
+/// Makes Argo CD read the repository now, as its refresh button does.
 async fn refresh() {
     kubectl(&format!("annotate application {STREAMS} -n argocd --overwrite argocd.argoproj.io/refresh=hard"))
         .await;
@@ -138,7 +139,7 @@ impl Repository {
         run(git().args(["commit", "--quiet", "--message", message]));
     }
 
-    /// An application of `config/argocd`, from this repository; with more in its source.
+    /// Returns an application of `config/argocd`, from this repository, with additional fields in its source.
     fn application(&self, file: &str, source: &Value) -> Value {
         let text = packages::text(&format!("config/argocd/{file}"));
         let [mut application] =

@@ -1,4 +1,5 @@
-//! Installed by Helm and by kubectl, upgraded, rolled back, uninstalled and installed again: streams are encrypted, and nothing is lost.
+//! Tests installation by Helm and by kubectl, upgrade, rollback, uninstallation and reinstallation: streams
+//! are encrypted, and no state is lost.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use simulated_aws::samples;
 use simulated_aws::world::PlantedStream;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_helm_two_restricted_pods_are_ready_in_15_seconds_and_the_samples_become_as_they_should() {
+async fn helm_install_runs_restricted_pods_and_encrypts_samples() {
     let stage = Stage::set(samples::world()).await;
     let begin = Instant::now();
     stage.install().await;
@@ -25,7 +26,7 @@ async fn by_helm_two_restricted_pods_are_ready_in_15_seconds_and_the_samples_bec
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_kubectl_the_same() {
+async fn kubectl_install_encrypts_samples() {
     let stage = Stage::set(samples::world()).await;
     kubectl("apply --server-side -f config/install.yaml").await;
     kubectl(&format!("set env {OPERATOR} {}", stage.environment())).await;
@@ -35,7 +36,7 @@ async fn by_kubectl_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn by_helm_3_the_same_and_upgraded_by_helm_4() {
+async fn helm_3_install_encrypts_samples_and_helm_4_upgrades_it() {
     let stage = Stage::set(samples::world()).await;
     let release = format!("{RELEASE} {} -n {NAMESPACE}", packages::CHART);
     this_helm("helm3", &format!("install {release} --values - --wait --timeout 60s"), &stage.values()).await;
@@ -56,7 +57,7 @@ async fn by_helm_3_the_same_and_upgraded_by_helm_4() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_a_rollback_an_uninstall_and_an_install_anew_lose_nothing_and_call_nothing() {
+async fn upgrade_rollback_and_reinstall_keep_state_and_make_no_calls() {
     let stage = Stage::set(samples::world()).await;
     stage.install().await;
     stage.samples().await;
@@ -86,10 +87,10 @@ async fn an_upgrade_a_rollback_an_uninstall_and_an_install_anew_lose_nothing_and
     assert_eq!(changes, before.1);
 }
 
-/// No chart has been published before this one: one is made that is older, with a definition that has a field less, as the
-/// first change of the API will make it.
+/// No chart was published before this one. The test creates an older chart whose CRD has one field less, as
+/// after the first change of the API.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_chart_is_upgraded_with_its_definitions_under_resources_and_ledgers_that_stay() {
+async fn upgrade_of_older_chart_updates_crds_and_keeps_objects() {
     let stage = Stage::set(samples::world()).await;
     let older = tempfile::tempdir().expect("a folder");
     let chart = older.path().join("stream-encryption-operator");
@@ -105,13 +106,13 @@ async fn an_older_chart_is_upgraded_with_its_definitions_under_resources_and_led
     edit("Chart.yaml", "\nversion: 0.1.0\n", "\nversion: 0.0.9\n");
     edit(
         "files/crds/streamencryptions.streamencryption.dev.yaml",
-        "              verify:\n",
+        "              verification:\n",
         "              proof:\n",
     );
     let install = format!("install {RELEASE} {} -n {NAMESPACE} --values - --wait", chart.display());
     helm(&install, &stage.values()).await;
     stage.samples().await;
-    let field = "explain streamencryption.spec.verify";
+    let field = "explain streamencryption.spec.verification";
     assert!(
         try_kubectl(&field.split(' ').collect::<Vec<_>>(), "").await.is_err(),
         "the older one has no such field"
@@ -132,7 +133,7 @@ async fn ready_pods() -> String {
     kubectl(&format!("get {OPERATOR} -o jsonpath={{.status.readyReplicas}}")).await
 }
 
-/// The limit of calls that the operator says, once it is this.
+/// Waits until the operator reports this limit of calls.
 async fn limit_is(limit: &str) {
     eventually(&format!("the limit of calls is {limit}"), 30, async || {
         kubectl("get strenc/clicks -n data -o jsonpath={.status.calls.limit}").await == limit
@@ -140,7 +141,8 @@ async fn limit_is(limit: &str) {
     .await;
 }
 
-/// What has to survive: the resources as their owners wrote them, and the ledgers with their calls.
+/// Returns the state that must survive: the resources as their owners wrote them, and the ledgers with their
+/// calls.
 async fn kept() -> Value {
     let list = async |what: &str| -> Value {
         let listed = kubectl(&format!("get {what} -o json")).await;

@@ -1,4 +1,4 @@
-//! On a real node: `bash tests/node/run`. One test at a time, each from a bare node.
+//! Tests on a real node: `bash tests/node/run`. The tests run one at a time, each from an empty node.
 
 mod gitops;
 mod installed;

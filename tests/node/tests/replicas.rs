@@ -1,4 +1,5 @@
-//! Pods that go: the leader's is deleted, all are replaced while streams change. Nothing is lost, and no call is made twice.
+//! Tests the loss of pods: the leader's pod is deleted, and all pods are replaced while streams change. No
+//! state is lost, and no call is made twice.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use packages::objects::NAMESPACE;
 use simulated_aws::world::{PlantedStream, Settings, World};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_the_leaders_pod_is_deleted_the_other_takes_over_in_under_20_seconds_and_calls_nothing_twice() {
+async fn deleted_leader_is_replaced_in_20_seconds_without_extra_calls() {
     let names = ["one", "two", "three"];
     let stage = Stage::set(world(&names, 2)).await;
     stage.install().await;
@@ -18,7 +19,7 @@ async fn when_the_leaders_pod_is_deleted_the_other_takes_over_in_under_20_second
     apply(&streams(&names[..1])).await;
     kubectl("wait --for=condition=Ready strenc/one -n data --timeout=60s").await;
 
-    // As by a drain; and with no time to finish.
+    // First as a drain does, then without a grace period.
     for (how, stream) in [("", "two"), ("--force --grace-period=0", "three")] {
         let first = leader().await;
         let begin = Instant::now();
@@ -29,7 +30,7 @@ async fn when_the_leaders_pod_is_deleted_the_other_takes_over_in_under_20_second
             !now.is_empty() && now != first
         })
         .await;
-        println!("taken over within {:.1} s ({how})", begin.elapsed().as_secs_f64());
+        println!("new leader after {:.1} s ({how})", begin.elapsed().as_secs_f64());
         assert!(begin.elapsed() < Duration::from_secs(20));
         kubectl(&format!("wait --for=condition=Ready strenc/{stream} -n data --timeout=60s")).await;
         kubectl(&format!("rollout status {OPERATOR} --timeout=60s")).await;
@@ -38,32 +39,33 @@ async fn when_the_leaders_pod_is_deleted_the_other_takes_over_in_under_20_second
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_50_streams_change_all_pods_are_replaced_and_none_is_lost_or_called_twice() {
+async fn pods_replaced_while_50_streams_change_make_no_extra_calls() {
     let names: Vec<String> = (0..50).map(|number| format!("stream-{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let stage = Stage::set(world(&names, 20)).await;
     stage.install().await;
     kubectl("create namespace data").await;
     apply(&streams(&names)).await;
-    eventually("some are under way", 30, async || stage.changes().len() >= 10).await;
+    eventually("some changes are in progress", 30, async || stage.changes().len() >= 10).await;
     let under_way = stage.changes().len();
     kubectl(&format!("rollout restart {OPERATOR}")).await;
     kubectl(&format!("rollout status {OPERATOR} --timeout=90s")).await;
     println!(
-        "{under_way} of 50 were under way when the pods were replaced, {} after it",
+        "{under_way} of 50 changes were in progress when the pods were replaced, {} afterwards",
         stage.changes().len()
     );
     assert!(under_way < 50, "the restart came too late to show anything");
     kubectl("wait --for=condition=Ready strenc --all -n data --timeout=180s").await;
     let mut changes = stage.changes();
     for outcomes in changes.values_mut() {
-        // AWS has not done what it throttles: in the second of the handover the old leader's pace and the new one's add up.
+        // AWS does not execute a throttled request. During the second of the handover, the rates of the old
+        // and the new leader add up.
         outcomes.retain(|outcome| outcome != "ThrottlingException");
     }
     assert_eq!(changes, once(&names));
 }
 
-/// Streams in plain text, whose encryption takes so many seconds.
+/// Creates plaintext streams whose encryption takes this many seconds.
 fn world(names: &[&str], seconds: i64) -> World {
     let settings = Settings { enabling: SignedDuration::from_secs(seconds), ..Settings::default() };
     let mut world = World::new(settings);
@@ -77,7 +79,7 @@ fn once(names: &[&str]) -> BTreeMap<String, Vec<String>> {
     names.iter().map(|name| ((*name).to_owned(), vec!["OK".to_owned()])).collect()
 }
 
-/// The pod that holds the lease.
+/// Returns the pod that holds the lease.
 async fn leader() -> String {
     kubectl(&format!(
         "get lease/stream-encryption-operator -n {NAMESPACE} -o jsonpath={{.spec.holderIdentity}}"

@@ -1,5 +1,5 @@
-//! Whoever waits for a `StreamEncryption` waits until records are encrypted, or is told that they will not be: `helm install --wait`,
-//! which asks kstatus, and `kubectl wait`.
+//! Tests waiting for a `StreamEncryption`, by `helm install --wait`, which uses kstatus, and by `kubectl
+//! wait`: each waits until records are encrypted, or fails if they will not be.
 
 use node::commands::{helm, kubectl, try_helm, try_kubectl};
 use node::stage::Stage;
@@ -7,7 +7,7 @@ use serde_json::json;
 use simulated_aws::samples;
 use tempfile::TempDir;
 
-/// A user's own chart, with one of the samples in it.
+/// Creates a user's chart that contains one of the samples.
 fn chart_of(sample: &str) -> TempDir {
     let chart = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(chart.path().join("templates")).expect("a folder");
@@ -19,7 +19,7 @@ fn chart_of(sample: &str) -> TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn helm_waits_until_a_stream_is_encrypted_and_fails_for_one_that_cannot_be() {
+async fn helm_wait_succeeds_once_encrypted_and_fails_if_stalled() {
     let stage = Stage::set(samples::world()).await;
     stage.install().await;
     kubectl("create namespace data").await;
@@ -27,9 +27,9 @@ async fn helm_waits_until_a_stream_is_encrypted_and_fails_for_one_that_cannot_be
     let chart = chart_of("01-firehose-aws-owned-key.yaml");
     let install = format!("install clicks {} -n data --wait --timeout 60s", chart.path().display());
     helm(&install, &json!({})).await;
-    assert!(stage.encrypts("clicks"), "Helm came back too early");
+    assert!(stage.encrypts("clicks"), "Helm returned too early");
     let wait = ["wait", "--for=condition=Ready", "strenc/clicks", "-n", "data", "--timeout=1s"];
-    try_kubectl(&wait, "").await.expect("what Helm takes for done, is Ready");
+    try_kubectl(&wait, "").await.expect("the stream that Helm waited for is Ready");
 
     let chart = chart_of("06-not-direct-put.yaml");
     let install = format!("install replica {} -n data --wait --timeout 60s", chart.path().display());

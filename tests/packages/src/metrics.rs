@@ -1,8 +1,8 @@
-//! The metrics that `docs/metrics.md` promises.
+//! The metrics that `docs/metrics.md` documents.
 
 use std::collections::BTreeMap;
 
-/// What is said of a metric.
+/// The documentation of a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metric {
     /// gauge, counter or histogram.
@@ -11,10 +11,10 @@ pub struct Metric {
     pub labels: Vec<String>,
 }
 
-/// Every metric by its name as it is scraped.
+/// Returns every documented metric by its name as scraped.
 ///
 /// # Panics
-/// The table is not as it was.
+/// The format of the table has changed.
 #[must_use]
 pub fn documented() -> BTreeMap<String, Metric> {
     let page = crate::text("docs/metrics.md");
@@ -23,7 +23,7 @@ pub fn documented() -> BTreeMap<String, Metric> {
     found
 }
 
-/// One line of the table.
+/// Parses one line of the table.
 fn line(line: &str) -> Option<(String, Metric)> {
     let cells: Vec<&str> = line.strip_prefix("| `stream_encryption_")?.split('|').map(str::trim).collect();
     let [name, kind, labels, ..] = cells[..] else { return None };

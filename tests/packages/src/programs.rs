@@ -1,5 +1,5 @@
-//! Helm, promtool, kubeconform and actionlint, built from the Go modules beside this crate, and how they are run: without the
-//! user's own settings.
+//! Helm, promtool, kubeconform and actionlint, built from the Go modules beside this crate, and run without
+//! the user's own settings.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -13,12 +13,12 @@ use tokio::sync::OnceCell;
 
 use crate::schemas;
 
-/// The folder of one of the Go modules.
+/// Returns the folder of one of the Go modules.
 fn module(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// A program of the Go module in this folder, built once for all tests.
+/// Returns a program of the Go module in this folder, built once for all tests.
 async fn built(
     once: &'static OnceCell<PathBuf>,
     folder: &str,
@@ -30,52 +30,54 @@ async fn built(
         .await
 }
 
-/// Helm, built once, about 3 minutes.
+/// Returns Helm 4, built once, which takes about 3 minutes.
 ///
 /// # Errors
-/// It cannot be built.
+/// The build fails.
 pub async fn helm() -> anyhow::Result<&'static PathBuf> {
     static HELM: OnceCell<PathBuf> = OnceCell::const_new();
     built(&HELM, "helm", "helm.sh/helm/v4/cmd/helm", "").await
 }
 
-/// Helm 3, built once, about 2 minutes: many still have it.
+/// Returns Helm 3, which is still in use, built once, which takes about 2 minutes.
 ///
 /// # Errors
-/// It cannot be built.
+/// The build fails.
 pub async fn helm_3() -> anyhow::Result<&'static PathBuf> {
     static HELM: OnceCell<PathBuf> = OnceCell::const_new();
     built(&HELM, "helm3", "helm.sh/helm/v3/cmd/helm", "").await
 }
 
-/// promtool, built once, about 3 minutes. Without the discovery of services, which would bring every cloud's SDK.
+/// Returns promtool, built once, which takes about 3 minutes. Built without service discovery, which would
+/// need the SDK of every cloud.
 ///
 /// # Errors
-/// It cannot be built.
+/// The build fails.
 pub async fn promtool() -> anyhow::Result<&'static PathBuf> {
     static PROMTOOL: OnceCell<PathBuf> = OnceCell::const_new();
     built(&PROMTOOL, "promtool", "github.com/prometheus/prometheus/cmd/promtool", "remove_all_sd").await
 }
 
-/// kubeconform, built once, about a minute beside other work.
+/// Returns kubeconform, built once, which takes about a minute on a busy machine.
 ///
 /// # Errors
-/// It cannot be built.
+/// The build fails.
 pub async fn kubeconform() -> anyhow::Result<&'static PathBuf> {
     static KUBECONFORM: OnceCell<PathBuf> = OnceCell::const_new();
     built(&KUBECONFORM, "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "").await
 }
 
-/// actionlint, built once, about half a minute beside other work.
+/// Returns actionlint, built once, which takes about half a minute on a busy machine.
 ///
 /// # Errors
-/// It cannot be built.
+/// The build fails.
 pub async fn actionlint() -> anyhow::Result<&'static PathBuf> {
     static ACTIONLINT: OnceCell<PathBuf> = OnceCell::const_new();
     built(&ACTIONLINT, "actionlint", "github.com/rhysd/actionlint/cmd/actionlint", "").await
 }
 
-/// The definitions of the kinds that the chart makes for the Prometheus operator, from that operator's own module.
+/// Returns the CRDs of the kinds that the chart creates for the Prometheus operator, from that operator's own
+/// module.
 ///
 /// # Errors
 /// Go cannot download it.
@@ -88,7 +90,7 @@ pub async fn prometheus_operator_definitions() -> anyhow::Result<Vec<PathBuf>> {
         .into())
 }
 
-/// The definitions of Argo CD's kinds, from its own module.
+/// Returns the CRDs of Argo CD, from its own module.
 ///
 /// # Errors
 /// Go cannot download it.
@@ -100,7 +102,7 @@ pub async fn argocd_definitions() -> anyhow::Result<Vec<PathBuf>> {
         .into())
 }
 
-/// The sources of a Go module, at the version that the module in the folder `from` pins.
+/// Returns the sources of a Go module, at the version that the module in the folder `from` pins.
 ///
 /// # Errors
 /// Go cannot download it.
@@ -111,18 +113,18 @@ pub async fn go_module(from: &Path, name: &str) -> anyhow::Result<PathBuf> {
     Ok(downloaded["Dir"].as_str().context("no folder")?.into())
 }
 
-/// Runs Helm 4 in the repository, with `input` as its stdin; on the cluster of `kubeconfig`, or without any.
+/// Runs Helm 4 in the repository with `input` as stdin, on the cluster of `kubeconfig` or without a cluster.
 ///
 /// # Errors
-/// Helm fails; the error has what it says.
+/// Helm fails; the error contains Helm's output.
 pub async fn run_helm(arguments: &[&str], input: &str, kubeconfig: Option<&Path>) -> anyhow::Result<String> {
     run_this_helm(helm().await?, arguments, input, kubeconfig).await
 }
 
-/// [`run_helm`] with this one.
+/// Runs the given Helm as [`run_helm`] does.
 ///
 /// # Errors
-/// Helm fails; the error has what it says.
+/// Helm fails; the error contains Helm's output.
 pub async fn run_this_helm(
     helm: &Path,
     arguments: &[&str],
@@ -142,18 +144,18 @@ pub async fn run_this_helm(
 /// Runs promtool on files in `folder`.
 ///
 /// # Errors
-/// promtool fails; the error has what it says.
+/// promtool fails; the error contains promtool's output.
 pub async fn run_promtool(arguments: &[&str], folder: &Path) -> anyhow::Result<String> {
     let mut promtool = Command::new(promtool().await?);
     promtool.args(arguments).current_dir(folder);
     output(promtool, "").await.with_context(|| format!("promtool {}", arguments.join(" ")))
 }
 
-/// Runs kubeconform on files of the repository, or on `input` where there are none, with only the schemas of a folder (see
-/// [`schemas`]). Returns its summary.
+/// Runs kubeconform on files of the repository, or on `input` if there are none, with only the schemas in a
+/// folder (see [`schemas`]). Returns its summary.
 ///
 /// # Errors
-/// An object is not as its schema says, or has none; the error has what kubeconform says.
+/// An object does not match its schema, or has no schema; the error contains kubeconform's output.
 pub async fn run_kubeconform(folder: &Path, files: &[String], input: &str) -> anyhow::Result<String> {
     let mut kubeconform = Command::new(kubeconform().await?);
     kubeconform.args(["-strict", "-summary", "-schema-location", &schemas::location(folder)]);
@@ -161,20 +163,21 @@ pub async fn run_kubeconform(folder: &Path, files: &[String], input: &str) -> an
     output(kubeconform, input).await.context("kubeconform")
 }
 
-/// Runs actionlint on a workflow of GitHub Actions, without the linters of shells that a machine may or may not have.
+/// Runs actionlint on a workflow of GitHub Actions, without shell linters, which may be absent on a machine.
 ///
 /// # Errors
-/// GitHub would not take it, or a step has nothing of what it uses; the error has what actionlint says.
+/// GitHub would reject the workflow, or a step uses something undefined; the error contains actionlint's
+/// output.
 pub async fn run_actionlint(workflow: &str) -> anyhow::Result<String> {
     let mut actionlint = Command::new(actionlint().await?);
     actionlint.args(["-no-color", "-shellcheck=", "-pyflakes=", "-"]).current_dir(crate::path("."));
     output(actionlint, workflow).await.context("actionlint")
 }
 
-/// What a program prints to stdout.
+/// Returns the stdout of a program.
 ///
 /// # Errors
-/// It fails; the error has what it says.
+/// The program fails; the error contains its output.
 pub async fn output(mut command: Command, input: &str) -> anyhow::Result<String> {
     let mut child = command
         .stdin(Stdio::piped())
@@ -184,7 +187,7 @@ pub async fn output(mut command: Command, input: &str) -> anyhow::Result<String>
         .spawn()
         .context("it does not start")?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that does not read its input closes the pipe: its exit status tells what matters.
+        // A program that does not read its input closes the pipe; only its exit status is relevant.
         let _ = stdin.write_all(input.as_bytes()).await;
     }
     let output = child.wait_with_output().await?;

@@ -1,13 +1,14 @@
-//! Which metrics and labels a query names. No parser: promtool is one, and the tests run that too.
+//! Finds the metrics and labels in a query. This is not a parser: the tests also run promtool, which has one.
 
 use std::collections::BTreeMap;
 
 use crate::metrics::Metric;
 
-/// Labels that come from the scrape, not from the operator. `le` is that of every histogram.
+/// Labels that the scrape adds, not the operator. Every histogram has `le`.
 const OF_THE_SCRAPE: [&str; 5] = ["cluster", "namespace", "pod", "job", "le"];
 
-/// What a query names that `known` does not have: a metric, or a label that none of the query's metrics has.
+/// Returns the names in a query that `known` does not contain: metrics, and labels that none of the query's
+/// metrics has.
 #[must_use]
 pub fn unknown(query: &str, known: &BTreeMap<String, Metric>) -> Vec<String> {
     let metrics: Vec<(String, Option<&Metric>)> =
@@ -22,7 +23,7 @@ pub fn unknown(query: &str, known: &BTreeMap<String, Metric>) -> Vec<String> {
     missing.chain(label_names(query).into_iter().filter(|label| !labels.contains(&label.as_str()))).collect()
 }
 
-/// The metrics that a query names.
+/// Returns the metrics that a query names.
 #[must_use]
 pub fn names(query: &str) -> Vec<String> {
     query
@@ -33,7 +34,7 @@ pub fn names(query: &str) -> Vec<String> {
         .collect()
 }
 
-/// A metric by its name in a query: a histogram is there as its three parts.
+/// Returns a metric by its name in a query; a histogram is available as its three parts.
 #[must_use]
 pub fn find<'a>(name: &str, known: &'a BTreeMap<String, Metric>) -> Option<&'a Metric> {
     known.get(name).filter(|metric| metric.kind != "histogram").or_else(|| {
@@ -42,14 +43,14 @@ pub fn find<'a>(name: &str, known: &'a BTreeMap<String, Metric>) -> Option<&'a M
     })
 }
 
-/// The labels in braces, and those of `by (…)` and `on (…)`.
+/// Returns the labels in braces, and those of `by (…)` and `on (…)`.
 fn label_names(query: &str) -> Vec<String> {
     let within = |opening: &str, closing: char| -> Vec<String> {
         let rests = query.split(opening).skip(1);
         rests.filter_map(|rest| rest.split(closing).next()).map(str::to_owned).collect()
     };
     let in_braces = within("{", '}').into_iter().flat_map(|inside| {
-        // A value may hold a comma, but none of ours does.
+        // A value may contain a comma, but none of our values does.
         inside
             .split(',')
             .map(|one| one.split(['=', '!']).next().unwrap_or_default().trim().to_owned())
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_or_a_label_that_is_not_documented_is_found() {
+    fn undocumented_metric_or_label_is_found() {
         let good =
             r#"sum by (pod, result) (rate(stream_encryption_a_total{namespace="x", result!~"a|b"}[5m]))"#;
         assert_eq!(unknown(good, &known()), Vec::<String>::new());
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_is_named_by_its_parts_only() {
+    fn histogram_is_known_by_its_parts_only() {
         assert_eq!(
             unknown("sum by (le) (stream_encryption_b_seconds_bucket)", &known()),
             Vec::<String>::new()

@@ -1,5 +1,5 @@
-//! Schemas for kubeconform, made of what an API server publishes of its kinds (`/openapi/v3`). Those that kubeconform would
-//! download are of other versions of Kubernetes and know none of our kinds.
+//! Schemas for kubeconform, generated from the schemas that an API server publishes (`/openapi/v3`). The
+//! schemas that kubeconform would download are for other versions of Kubernetes and do not contain our kinds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,13 +9,15 @@ use serde_json::Value;
 
 use crate::objects::word;
 
-/// What kubeconform is told of a folder of schemas. It puts in what [`file_name`] is made of.
+/// Returns kubeconform's argument for a folder of schemas. kubeconform fills in the placeholders from which
+/// [`file_name`] is built.
 #[must_use]
 pub fn location(folder: &Path) -> String {
     folder.join("{{ .ResourceKind }}{{ .KindSuffix }}.json").display().to_string()
 }
 
-/// Where kubeconform looks for a kind: of the group it asks for the first word only, and for none where the group has no name.
+/// Returns the file name in which kubeconform looks for a kind. It contains only the first label of the
+/// group, and no group for the core API.
 #[must_use]
 pub fn file_name(group: &str, version: &str, kind: &str) -> String {
     let group = group.split('.').next().filter(|first| !first.is_empty());
@@ -23,7 +25,7 @@ pub fn file_name(group: &str, version: &str, kind: &str) -> String {
     format!("{kind}{group}-{version}.json").to_lowercase()
 }
 
-/// The group and the version that a path of `/openapi/v3` is about.
+/// Returns the group and the version of a path of `/openapi/v3`.
 #[must_use]
 pub fn group_version(path: &str) -> Option<(&str, &str)> {
     match path.split('/').collect::<Vec<_>>()[..] {
@@ -33,7 +35,7 @@ pub fn group_version(path: &str) -> Option<(&str, &str)> {
     }
 }
 
-/// Whether a document of a group version has the schema of a kind.
+/// Returns whether a document of a group version contains the schema of a kind.
 #[must_use]
 pub fn defines(document: &Value, group: &str, version: &str, kind: &str) -> bool {
     let schemas = document["components"]["schemas"].as_object();
@@ -43,15 +45,16 @@ pub fn defines(document: &Value, group: &str, version: &str, kind: &str) -> bool
         .any(|schema| kinds(schema, group, version).contains(&kind))
 }
 
-/// The schema of each kind of a group version, by [`file_name`], made of the document of that group version.
+/// Returns the schema of each kind of a group version, by [`file_name`], from the document of that group
+/// version.
 ///
 /// # Errors
-/// The document has no schemas, or kubeconform would look for two of them in one file.
+/// The document has no schemas, or two schemas have the same file name.
 pub fn files(mut document: Value, group: &str, version: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
     let schemas = schemas.with_context(|| format!("{group}/{version} has no schemas"))?;
     schemas.values_mut().for_each(make_strict);
-    // As text: the kinds of a group version share what they refer to, and some of it is large.
+    // Serialized once: the kinds of a group version share large definitions.
     let all = serde_json::to_string(schemas)?;
     let mut files = BTreeMap::new();
     for (name, schema) in schemas {
@@ -65,15 +68,17 @@ pub fn files(mut document: Value, group: &str, version: &str) -> anyhow::Result<
     Ok(files)
 }
 
-/// The kinds of a group version that a schema is of. Some, such as `DeleteOptions`, are of every group.
+/// Returns the kinds of a group version that a schema belongs to. Some schemas, such as `DeleteOptions`,
+/// belong to every group.
 fn kinds<'a>(schema: &'a Value, group: &str, version: &str) -> Vec<&'a str> {
     let all = schema["x-kubernetes-group-version-kind"].as_array();
     let own = all.into_iter().flatten().filter(|one| one["group"] == group && one["version"] == version);
     own.map(|one| word(&one["kind"])).collect()
 }
 
-/// Closes every object that says what its fields are and not that it takes others, as the API server does where it validates
-/// strictly. What is in `allOf`, `anyOf` and `oneOf` says more of an object that is closed already, or refers to one.
+/// Closes every object schema that lists its fields and does not allow others, as strict validation in the
+/// API server does. Schemas in `allOf`, `anyOf` and `oneOf` are left open, because they only constrain an
+/// object that is closed already, or refer to one.
 fn make_strict(schema: &mut Value) {
     const OPEN: [&str; 3] =
         ["additionalProperties", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"];
@@ -84,7 +89,7 @@ fn make_strict(schema: &mut Value) {
     if schema.get("x-kubernetes-int-or-string").is_some_and(|value| value == true) {
         schema.insert("type".to_owned(), ["integer", "string"].into_iter().collect());
     }
-    // By name: a field of an object may be called as a word of the schema is.
+    // By name, because a field of an object may have the same name as a schema keyword.
     if let Some(fields) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         fields.values_mut().for_each(make_strict);
     }
@@ -107,14 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_named_as_kubeconform_asks_for_it() {
+    fn file_name_matches_kubeconform_lookup() {
         assert_eq!(file_name("", "v1", "ConfigMap"), "configmap-v1.json");
         assert_eq!(file_name("apps", "v1", "Deployment"), "deployment-apps-v1.json");
         assert_eq!(file_name("networking.k8s.io", "v1", "NetworkPolicy"), "networkpolicy-networking-v1.json");
     }
 
     #[test]
-    fn only_paths_of_group_versions_are_read() {
+    fn only_group_version_paths_are_parsed() {
         assert_eq!(group_version("api/v1"), Some(("", "v1")));
         assert_eq!(group_version("apis/apps/v1"), Some(("apps", "v1")));
         for path in ["api", "apis/apps", "version", "openid/v1/jwks"] {
@@ -123,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_with_fields_takes_no_others_however_deep_it_is() {
+    fn objects_with_fields_are_closed_at_any_depth() {
         let object = json!({"properties": {"a": {"type": "string"}}});
         let closed = json!({"properties": {"a": {"type": "string"}}, "additionalProperties": false});
         assert_eq!(strict(object.clone()), closed);
@@ -135,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_any_field_or_only_refers_or_adds_a_condition_stays_as_it_is() {
+    fn open_objects_references_and_conditions_are_unchanged() {
         for schema in [
             json!({"type": "object"}),
             json!({"properties": {}, "x-kubernetes-preserve-unknown-fields": true}),
@@ -149,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_or_a_string_is_no_third_thing() {
+    fn int_or_string_allows_no_other_type() {
         let both = strict(json!({"x-kubernetes-int-or-string": true}));
         assert_eq!(both["type"], json!(["integer", "string"]));
     }
 
     #[test]
-    fn a_file_is_made_of_each_kind_of_the_group_version_and_of_no_other() {
+    fn one_file_is_created_per_kind_of_group_version() {
         let of = |group: &str, kind: &str| {
             let one = json!({"group": group, "version": "v1", "kind": kind});
             json!({"x-kubernetes-group-version-kind": [one]})

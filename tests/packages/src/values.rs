@@ -1,37 +1,38 @@
-//! `values.yaml` with what it says of each value, and the table of the chart's README that is made of it.
+//! `values.yaml` with the description of each value, and the table in the chart's README that is generated
+//! from it.
 
 use serde_json::Value;
 
-/// Where the README's table begins and ends.
+/// The marks at the start and the end of the README's table.
 const BEGIN: &str = "<!-- values: UPDATE_PACKAGES=1 cargo test -p packages -->\n";
 const END: &str = "<!-- /values -->\n";
-/// A default that is longer than this is not worth a table's cell.
+/// Maximum length of a default in the table.
 const LONGEST_DEFAULT: usize = 60;
 
-/// A value that `# -- ` stands above.
+/// A value that has a `# -- ` comment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Documented {
-    /// Its keys, from the top.
+    /// The keys, from the top level.
     pub path: Vec<String>,
-    /// What is said of it.
+    /// The description.
     pub words: String,
 }
 
 impl Documented {
-    /// `image.tag`.
+    /// Returns the path, for example `image.tag`.
     #[must_use]
     pub fn key(&self) -> String {
         self.path.join(".")
     }
 
-    /// What the value is unless somebody says otherwise.
+    /// Returns the default value.
     #[must_use]
     pub fn default<'a>(&self, values: &'a Value) -> &'a Value {
         self.path.iter().fold(values, |value, key| &value[key.as_str()])
     }
 }
 
-/// Every documented value of a text of values, in its order.
+/// Returns every documented value, in the order of the text.
 #[must_use]
 pub fn documented(yaml: &str) -> Vec<Documented> {
     let mut found = Vec::new();
@@ -60,10 +61,10 @@ pub fn documented(yaml: &str) -> Vec<Documented> {
     found
 }
 
-/// The README with a table made anew.
+/// Returns the README with a regenerated table.
 ///
 /// # Errors
-/// The README has not the two marks.
+/// The README does not contain the two marks.
 pub fn with_table(readme: &str, yaml: &str) -> anyhow::Result<String> {
     let values: Value = serde_saphyr::from_str(yaml)?;
     let marks = || anyhow::anyhow!("the README has not the marks {BEGIN}and {END}");
@@ -91,7 +92,7 @@ mod tests {
         "# About.\n\nimage:\n  # -- Its tag.\n  # More of it.\n  tag: \"\"\n# -- Many.\ncount: 2\nplain: 1\n";
 
     #[test]
-    fn words_belong_to_the_key_below_them() {
+    fn comment_describes_key_below_it() {
         let found: Vec<(String, String)> =
             documented(VALUES).into_iter().map(|one| (one.key(), one.words)).collect();
         let wanted = [("image.tag", "Its tag. More of it."), ("count", "Many.")];
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_put_between_its_marks() {
+    fn table_is_inserted_between_marks() {
         let made = with_table(&format!("before\n{BEGIN}old\n{END}after\n"), VALUES).unwrap();
         assert!(made.starts_with("before\n") && made.ends_with("after\n") && !made.contains("old"));
         assert!(made.contains("| `count` | `2` | Many. |\n"), "{made}");

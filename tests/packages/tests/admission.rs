@@ -1,5 +1,6 @@
-//! Early refusal as it is shipped: the chart and `config/admission` make the same objects, only where somebody asks for them, and a
-//! cluster that cannot have them is told of. What they refuse is in `tests/suite/admission.rs`.
+//! Tests the optional admission policies as shipped. The chart and `config/admission` create the same
+//! objects, only on request, and the chart fails on a cluster that does not support them.
+//! `tests/suite/admission.rs` tests what the policies refuse.
 
 use packages::objects::{NAMESPACE, RELEASE, by_name, name, of_kind, render, word};
 use packages::programs::run_helm;
@@ -11,14 +12,14 @@ use crate::stage::{chart, kustomized, would_take};
 
 const KINDS: [&str; 2] = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
 
-/// The objects of the chart with these values, if it makes them.
+/// Returns the admission objects of the chart with these values.
 async fn made(values: Value) -> Vec<Value> {
     let mut objects = chart(values).await;
     objects.retain(|object| KINDS.contains(&word(&object["kind"])));
     objects
 }
 
-/// The one of this kind that refuses, or the one that warns.
+/// Returns the object of this kind that warns, or the one that refuses.
 fn that<'a>(objects: &'a [Value], kind: &str, warns: bool) -> &'a Value {
     let mut found = of_kind(objects, kind).filter(|one| name(one).ends_with("-notice") == warns);
     let one = found.next().unwrap_or_else(|| panic!("no {kind}"));
@@ -26,21 +27,21 @@ fn that<'a>(objects: &'a [Value], kind: &str, warns: bool) -> &'a Value {
     one
 }
 
-/// The expression of a variable.
+/// Returns the expression of a variable.
 fn variable<'a>(objects: &'a [Value], name: &str) -> &'a str {
     let variables = that(objects, KINDS[0], false)["spec"]["variables"].as_array().expect("variables");
     word(&variables.iter().find(|one| one["name"] == name).expect("the variable")["expression"])
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn config_admission_is_what_the_chart_makes_when_it_is_asked_to() {
+async fn config_admission_matches_chart() {
     assert_eq!(made(json!({})).await, Vec::<Value>::new());
     let charts = made(json!({"admissionPolicy": {"enabled": true}})).await;
     assert_eq!(by_name(&charts), by_name(&kustomized("config/admission").await));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_refuses_and_the_other_only_warns() {
+async fn one_policy_denies_and_the_other_warns() {
     let objects = made(json!({"admissionPolicy": {"enabled": true}})).await;
     for (warns, action) in [(false, "Deny"), (true, "Warn")] {
         let binding = that(&objects, KINDS[1], warns);
@@ -50,7 +51,7 @@ async fn one_refuses_and_the_other_only_warns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn accounts_and_turning_off_are_what_the_values_say() {
+async fn accounts_and_allow_disable_follow_values() {
     let values =
         json!({"admissionPolicy": {"enabled": true, "accounts": ["012345678901"], "allowDisable": true}});
     let objects = made(values).await;
@@ -59,7 +60,7 @@ async fn accounts_and_turning_off_are_what_the_values_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_in_force_in_the_namespaces_that_are_selected_and_watched_and_in_no_other() {
+async fn policy_applies_only_in_selected_and_watched_namespaces() {
     let selector = async |mut values: Value| {
         values["admissionPolicy"]["enabled"] = json!(true);
         let objects = made(values).await;
@@ -85,9 +86,10 @@ async fn it_is_in_force_in_the_namespaces_that_are_selected_and_watched_and_in_n
     );
 }
 
-/// `helm install` tells the chart what the cluster serves; `helm template`, which knows no cluster, is not in its way.
+/// `helm install` passes the cluster's API versions to the chart. `helm template` has no cluster, and must
+/// not fail.
 #[tokio::test(flavor = "multi_thread")]
-async fn where_the_cluster_does_not_have_the_kind_the_chart_says_so() {
+async fn chart_fails_if_cluster_lacks_admission_policies() {
     let template = async |served: &[&str]| {
         let mut arguments = vec!["template", RELEASE, CHART, "--namespace", NAMESPACE];
         arguments.extend(["--set", "admissionPolicy.enabled=true"]);
@@ -104,9 +106,9 @@ async fn where_the_cluster_does_not_have_the_kind_the_chart_says_so() {
     template(&["v1/Pod", served]).await.expect("a cluster with it");
 }
 
-/// The words are the operator's own; the field stands before them.
+/// The messages are the operator's own, after the name of the field.
 #[tokio::test(flavor = "multi_thread")]
-async fn each_message_is_one_of_the_operators() {
+async fn messages_match_operator() {
     let words = text("src/model/message.rs");
     let objects = made(json!({"admissionPolicy": {"enabled": true}})).await;
     let rules = |warns| that(&objects, KINDS[0], warns)["spec"]["validations"].as_array().expect("rules");
@@ -118,16 +120,16 @@ async fn each_message_is_one_of_the_operators() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_yaml_of_the_page_of_policies_is_an_object_or_values_of_the_chart() {
+async fn policies_page_yaml_is_accepted() {
     let page = text("docs/policies.md");
     let yamls = blocks(&page, "yaml");
     assert!(yamls.len() >= 3, "the page is read wrongly");
     for yaml in yamls {
         let value: Value = serde_saphyr::from_str(yaml).expect("YAML");
         if value["kind"].is_string() {
-            would_take(&[value]).await.expect("the API server takes it");
+            would_take(&[value]).await.expect("the API server accepts it");
         } else {
-            render(&value).await.expect("the chart takes them");
+            render(&value).await.expect("the chart accepts the values");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The alerts: they speak of metrics that exist, fire when they should, and each has a runbook.
+//! Tests the alerts: their metrics exist, they fire when they should, and each has a runbook.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,13 +16,13 @@ use crate::stage::chart;
 const RUNBOOKS: &str =
     "https://github.com/stream-encryption-operator/stream-encryption-operator/blob/main/docs/runbooks";
 
-/// The rule file that these values of `prometheusRule` and others make.
+/// Returns the rule file for these chart values, including `prometheusRule`.
 async fn rule_file(mut values: Value) -> Value {
     values["prometheusRule"]["enabled"] = json!(true);
     only(&chart(values).await, "PrometheusRule")["spec"].clone()
 }
 
-/// Every alert.
+/// Returns every alert.
 async fn alerts() -> Vec<Value> {
     let file = rule_file(json!({})).await;
     let alerts = file["groups"][0]["rules"].as_array().expect("rules").clone();
@@ -30,7 +30,7 @@ async fn alerts() -> Vec<Value> {
     alerts
 }
 
-/// A folder with the rule file, as `rules.yaml`.
+/// Creates a folder with the rule file, as `rules.yaml`.
 fn folder_with(rules: &Value) -> TempDir {
     let folder = TempDir::new().expect("a folder");
     fs::write(folder.path().join("rules.yaml"), rules.to_string()).expect("it is written");
@@ -38,7 +38,7 @@ fn folder_with(rules: &Value) -> TempDir {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_and_label_of_an_alert_is_documented() {
+async fn alerts_use_documented_metrics_and_labels() {
     let known = documented();
     for alert in alerts().await {
         let query = word(&alert["expr"]);
@@ -48,10 +48,10 @@ async fn every_metric_and_label_of_an_alert_is_documented() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promtool_has_nothing_to_say_of_the_rules_with_any_values() {
+async fn promtool_accepts_rules_for_all_values() {
     for values in [
         json!({}),
-        json!({"driftIntervalSeconds": 86400, "defaultPolicy": {"maxCallsPerDay": 1}, "prometheusRule": {"plainTextSeconds": 1, "callsLeft": 0}}),
+        json!({"driftIntervalSeconds": 86400, "defaultPolicy": {"maxCallsPerDay": 1}, "prometheusRule": {"plaintextSeconds": 1, "callsLeft": 0}}),
     ] {
         let folder = folder_with(&rule_file(values).await);
         run_promtool(&["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"], folder.path())
@@ -61,7 +61,7 @@ async fn promtool_has_nothing_to_say_of_the_rules_with_any_values() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn alerts_fire_when_they_should_and_not_before() {
+async fn alerts_fire_only_when_due() {
     let folder = folder_with(&rule_file(json!({})).await);
     let tests = text("tests/packages/rules/alerts.test.yaml").replace("RUNBOOKS", RUNBOOKS);
     fs::write(folder.path().join("test.yaml"), &tests).expect("it is written");
@@ -74,16 +74,16 @@ async fn alerts_fire_when_they_should_and_not_before() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tests_of_the_alerts_fail_on_other_rules() {
-    let folder = folder_with(&rule_file(json!({"prometheusRule": {"plainTextSeconds": 7200}})).await);
+async fn alert_tests_fail_on_modified_rules() {
+    let folder = folder_with(&rule_file(json!({"prometheusRule": {"plaintextSeconds": 7200}})).await);
     let tests = text("tests/packages/rules/alerts.test.yaml").replace("RUNBOOKS", RUNBOOKS);
     fs::write(folder.path().join("test.yaml"), tests).expect("it is written");
     let error = run_promtool(&["test", "rules", "test.yaml"], folder.path()).await.expect_err("they fail");
-    assert!(format!("{error:#}").contains("StreamEncryptionPlainText"), "{error:#}");
+    assert!(format!("{error:#}").contains("StreamEncryptionPlaintext"), "{error:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_small_budget_and_a_slow_round_are_no_alert_from_the_start() {
+async fn alert_thresholds_follow_call_limit_and_drift_interval() {
     let file = rule_file(json!({"defaultPolicy": {"maxCallsPerDay": 2}, "driftIntervalSeconds": 3600})).await;
     let query = |name: &str| {
         let rules = file["groups"][0]["rules"].as_array().expect("rules");
@@ -94,14 +94,14 @@ async fn a_small_budget_and_a_slow_round_are_no_alert_from_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_alert_has_a_runbook_that_its_url_names_and_every_runbook_an_alert() {
+async fn alerts_and_runbooks_match() {
     let mut named = BTreeSet::new();
     for alert in alerts().await {
         let name = word(&alert["alert"]).to_owned();
         assert_eq!(alert["annotations"]["runbook_url"], format!("{RUNBOOKS}/{name}.md"));
         let page = text(&format!("docs/runbooks/{name}.md"));
         assert!(page.starts_with(&format!("# {name}\n")), "{name}");
-        for part in ["\n## How to look\n", "\n## What to do\n"] {
+        for part in ["\n## Diagnosis\n", "\n## Resolution\n"] {
             assert!(page.contains(part), "docs/runbooks/{name}.md has no {part:?}");
         }
         named.insert(name);
@@ -115,7 +115,7 @@ async fn every_alert_has_a_runbook_that_its_url_names_and_every_runbook_an_alert
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_of_metrics_lists_every_alert_with_its_severity() {
+async fn metrics_page_lists_every_alert_with_its_severity() {
     let page = text("docs/metrics.md");
     let (mut listed, alerts) = (0, alerts().await);
     for alert in &alerts {
@@ -127,7 +127,7 @@ async fn the_page_of_metrics_lists_every_alert_with_its_severity() {
     assert_eq!(page.matches("| [StreamEncryption").count(), listed);
 }
 
-/// The reasons of the table in `docs/conditions.md`, each with whether it stalls.
+/// Returns the reasons of the table in `docs/conditions.md`, each with whether it is stalled.
 fn reasons() -> Vec<(String, bool)> {
     let page = text("docs/conditions.md");
     let (_, table) = page.split_once("\n## Reasons\n").expect("reasons");
@@ -142,9 +142,10 @@ fn reasons() -> Vec<(String, bool)> {
     found
 }
 
-/// Only what is as asked, what somebody asked for and what has an alert of its own is left out. A typo would leave nothing out.
+/// The alert excludes only reasons that match the spec, that a user requested, or that have their own alert.
+/// A typo would exclude nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn not_ready_alert_leaves_out_known_reasons_and_none_that_stalls() {
+async fn not_ready_alert_excludes_known_reasons_but_none_that_stalls() {
     let alerts = alerts().await;
     let alert = alerts.iter().find(|alert| alert["alert"] == "StreamEncryptionNotReady").expect("the alert");
     let (_, rest) = word(&alert["expr"]).split_once("reason!~\"").expect("reasons that are left out");
@@ -152,11 +153,11 @@ async fn not_ready_alert_leaves_out_known_reasons_and_none_that_stalls() {
     let reasons = reasons();
     for reason in left_out {
         let (_, stalls) = reasons.iter().find(|(name, _)| name == reason).expect(reason);
-        assert!(!stalls, "{reason} needs a person, and wakes nobody");
+        assert!(!stalls, "{reason} requires action, and has no alert");
     }
 }
 
-/// Thousands of resources, and lines of 300 characters, are no answer at night.
+/// Without a filter, a command would print thousands of resources in lines of 300 characters.
 #[test]
 fn runbook_commands_filter_the_resources_they_print() {
     for entry in fs::read_dir(path("docs/runbooks")).expect("docs/runbooks") {
@@ -169,7 +170,7 @@ fn runbook_commands_filter_the_resources_they_print() {
 }
 
 #[test]
-fn every_link_within_the_runbooks_leads_somewhere() {
+fn runbook_links_are_valid() {
     let mut followed = 0;
     for entry in fs::read_dir(path("docs/runbooks")).expect("docs/runbooks") {
         let file = entry.expect("an entry").path();

@@ -1,4 +1,4 @@
-//! The dashboard: it is JSON, its queries are `PromQL`, and they speak of metrics that exist.
+//! Tests the dashboard: it is JSON, its queries are valid `PromQL`, and their metrics exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::stage::chart;
 
-/// The dashboard as the chart's `ConfigMap` has it.
+/// Returns the dashboard from the chart's `ConfigMap`.
 async fn dashboard() -> Value {
     let objects = chart(json!({"grafanaDashboard": {"enabled": true}})).await;
     let map = only(&objects, "ConfigMap");
@@ -20,7 +20,7 @@ async fn dashboard() -> Value {
     serde_json::from_str(word(&map["data"]["stream-encryption-operator.json"])).expect("JSON")
 }
 
-/// The queries of all panels, each with its panel's title.
+/// Returns the queries of all panels, each with its panel's title.
 fn queries(dashboard: &Value) -> Vec<(String, String)> {
     let panels = dashboard["panels"].as_array().expect("panels").iter();
     let all: Vec<(String, String)> = panels
@@ -36,7 +36,7 @@ fn queries(dashboard: &Value) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_and_label_of_a_panel_is_documented() {
+async fn panels_use_documented_metrics_and_labels() {
     let known = documented();
     for (title, query) in queries(&dashboard().await) {
         assert!(!promql::names(&query).is_empty(), "{title}");
@@ -45,7 +45,7 @@ async fn every_metric_and_label_of_a_panel_is_documented() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_documented_metric_is_on_it() {
+async fn every_documented_metric_has_a_panel() {
     let dashboard = dashboard().await;
     let shown: BTreeSet<String> =
         queries(&dashboard).iter().flat_map(|(_, query)| promql::names(query)).collect();
@@ -55,8 +55,8 @@ async fn every_documented_metric_is_on_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn its_queries_are_ones_that_prometheus_understands() {
-    // As rules that record them, with Grafana's own variables filled in.
+async fn queries_are_valid_promql() {
+    // As recording rules, with Grafana's own variables replaced.
     let rules: Vec<Value> = queries(&dashboard().await)
         .into_iter()
         .enumerate()
@@ -73,9 +73,9 @@ async fn its_queries_are_ones_that_prometheus_understands() {
     run_promtool(&["check", "rules", "rules.yaml"], folder.path()).await.expect("they are understood");
 }
 
-/// A Prometheus may gather several clusters.
+/// One Prometheus may scrape several clusters.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_query_is_limited_to_the_chosen_cluster_and_namespace() {
+async fn queries_select_chosen_cluster_and_namespace() {
     for (title, query) in queries(&dashboard().await) {
         let metrics = promql::names(&query).len();
         let limited = query.matches(r#"{cluster=~"$cluster", namespace="$namespace""#).count();
@@ -84,7 +84,7 @@ async fn every_query_is_limited_to_the_chosen_cluster_and_namespace() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_lead_to_pages_that_exist_and_to_the_alerts() {
+async fn links_lead_to_existing_pages_and_alert_list() {
     const REPOSITORY: &str =
         "https://github.com/stream-encryption-operator/stream-encryption-operator/blob/main/";
     let dashboard = dashboard().await;
@@ -100,7 +100,7 @@ async fn links_lead_to_pages_that_exist_and_to_the_alerts() {
 
 /// A runbook names a panel in quotes.
 #[tokio::test(flavor = "multi_thread")]
-async fn panels_that_runbooks_name_exist() {
+async fn panels_named_by_runbooks_exist() {
     let dashboard = dashboard().await;
     let titles: Vec<&str> =
         dashboard["panels"].as_array().expect("panels").iter().map(|panel| word(&panel["title"])).collect();
@@ -118,7 +118,7 @@ async fn panels_that_runbooks_name_exist() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_two_panels_share_an_id_or_a_place() {
+async fn panels_have_unique_ids_and_positions() {
     let dashboard = dashboard().await;
     let panels = dashboard["panels"].as_array().expect("panels");
     let ids: BTreeSet<u64> = panels.iter().filter_map(|panel| panel["id"].as_u64()).collect();

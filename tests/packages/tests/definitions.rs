@@ -1,4 +1,4 @@
-//! The definitions are those of `crds/`, whichever way they are installed.
+//! Tests that every way to install creates the CRDs in `crds/`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{chart, kustomized};
 
-/// The files of `crds/`.
+/// Returns the files in `crds/`.
 fn files() -> Vec<String> {
     let mut found: Vec<String> = fs::read_dir(path("crds"))
         .expect("crds/")
@@ -20,7 +20,7 @@ fn files() -> Vec<String> {
     found
 }
 
-/// What they define, by name.
+/// Returns the CRDs in these files, by name.
 fn wanted() -> BTreeMap<String, Value> {
     let all: Vec<Value> =
         files().iter().flat_map(|file| parsed(&text(&format!("crds/{file}"))).expect("YAML")).collect();
@@ -32,7 +32,7 @@ fn definitions(objects: &[Value]) -> BTreeMap<String, Value> {
 }
 
 #[test]
-fn the_charts_copies_are_the_files_of_crds() {
+fn chart_copies_match_crds() {
     for file in files() {
         kept(&format!("{CHART}/files/crds/{file}"), &text(&format!("crds/{file}")));
         kept(&format!("config/crd/{file}"), &text(&format!("crds/{file}")));
@@ -42,18 +42,18 @@ fn the_charts_copies_are_the_files_of_crds() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_chart_config_and_install_yaml_install_what_crds_says() {
+async fn chart_config_and_install_yaml_match_crds() {
     let install = parsed(&text("config/install.yaml")).expect("YAML");
     for (what, objects) in
         [("chart", chart(json!({})).await), ("config", kustomized("config").await), ("install.yaml", install)]
     {
-        // Not by assert_eq: it would print all of them.
+        // Not assert_eq, which would print all of them.
         assert!(definitions(&objects) == wanted(), "{what} has other definitions than crds/");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn they_are_kept_or_not_and_installed_or_not_as_the_values_say() {
+async fn crd_installation_and_retention_follow_values() {
     let annotations = async |values: Value| {
         let objects = chart(values).await;
         let found: Vec<_> = of_kind(&objects, "CustomResourceDefinition")
@@ -70,7 +70,7 @@ async fn they_are_kept_or_not_and_installed_or_not_as_the_values_say() {
 }
 
 #[test]
-fn artifact_hub_is_told_of_each_and_shown_examples_and_the_image_of_this_version() {
+fn artifact_hub_annotations_list_crds_examples_and_image() {
     let about: Value = serde_saphyr::from_str(&text(&format!("{CHART}/Chart.yaml"))).expect("YAML");
     let annotation = |key: &str| -> Value {
         let yaml = word(&about["annotations"][format!("artifacthub.io/{key}").as_str()]);

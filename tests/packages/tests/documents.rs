@@ -1,28 +1,28 @@
-//! The pages about installing: their YAML is what the chart takes, and their links lead somewhere.
+//! Tests the pages about installation: the chart accepts their YAML, and their links are valid.
 
 use packages::objects::render;
 use packages::{CHART, path, text};
 use serde_json::Value;
 
-/// The fenced blocks of a page in this language.
+/// Returns the fenced blocks of a page in this language.
 pub(crate) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let opening = format!("```{language}\n");
     page.split(opening.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_values_in_the_pages_are_values_of_the_chart() {
+async fn documented_values_are_chart_values() {
     let pages = text("docs/install.md") + &text("docs/metrics.md");
     let values = blocks(&pages, "yaml");
     assert_eq!(values.len(), 4);
     for yaml in values {
         let values: Value = serde_saphyr::from_str(yaml).expect("YAML");
-        render(&values).await.expect("the chart takes them");
+        render(&values).await.expect("the chart accepts the values");
     }
 }
 
 #[test]
-fn every_link_to_a_file_of_the_repository_leads_somewhere() {
+fn repository_links_are_valid() {
     const REPOSITORY: &str =
         "https://github.com/stream-encryption-operator/stream-encryption-operator/blob/main/";
     for (page, folder) in [
@@ -30,6 +30,7 @@ fn every_link_to_a_file_of_the_repository_leads_somewhere() {
         ("docs/metrics.md", "docs"),
         ("docs/policies.md", "docs"),
         ("docs/README.md", "docs"),
+        ("docs/settings.md", "docs"),
         ("docs/beside.md", "docs"),
         ("docs/releases.md", "docs"),
         ("docs/keys.md", "docs"),

@@ -1,4 +1,5 @@
-//! The ways to install: kustomize and `config/install.yaml` make what the chart makes, and `docs/install.md` works as it is written.
+//! Tests the ways to install: kustomize and `config/install.yaml` create the same objects as the chart, and
+//! `docs/install.md` works as written.
 
 use std::process::Stdio;
 
@@ -15,23 +16,24 @@ const ABOUT_INSTALL_YAML: &str = "# Everything that the operator needs in a clus
 ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn install_yaml_is_what_config_default_makes() {
+async fn install_yaml_matches_config_default() {
     kept("config/install.yaml", &format!("{ABOUT_INSTALL_YAML}{}", kustomize("config/default").await));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn config_default_makes_what_the_chart_makes() {
+async fn config_default_matches_chart() {
     let mut charts = by_name(&chart(json!({})).await);
     charts
         .remove("Pod/stream-encryption-operator-test")
         .expect("the pod of `helm test`, which only Helm has");
     let mut ours = by_name(&kustomized("config/default").await);
-    ours.remove("Namespace/stream-encryption-system").expect("the namespace, which Helm is told to make");
+    ours.remove("Namespace/stream-encryption-system")
+        .expect("the namespace, which Helm creates by --create-namespace");
     assert_eq!(charts, ours);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn config_is_the_same_without_the_operator_itself() {
+async fn config_without_operator_matches_default() {
     let mut all = by_name(&kustomized("config/default").await);
     for name in ["Deployment", "Service", "PodDisruptionBudget"] {
         all.remove(&format!("{name}/stream-encryption-operator")).expect(name);
@@ -40,13 +42,13 @@ async fn config_is_the_same_without_the_operator_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_takes_install_yaml() {
+async fn api_server_accepts_install_yaml() {
     let objects = parsed(&text("config/install.yaml")).expect("YAML");
-    let taken = would_take(&objects).await.expect("it is taken");
+    let taken = would_take(&objects).await.expect("the API server accepts it");
     assert_eq!(taken.lines().count(), objects.len(), "{taken}");
 }
 
-/// What is there of the operator.
+/// Returns the operator's objects that exist.
 async fn there(cluster: &TestCluster) -> Vec<String> {
     let kinds = "deployments,services,poddisruptionbudgets,roles,serviceaccounts";
     let found = cluster.kubectl(&["get", kinds, "-n", NAMESPACE, "-o", "name"]).await.expect("a list");
@@ -60,6 +62,11 @@ async fn follow(cluster: &TestCluster, heading: &str) {
     let end = rest.find("\n## ").into_iter().chain(rest.find("\n### ")).min().unwrap_or(rest.len());
     let commands = blocks(&rest[..end], "sh");
     assert!(!commands.is_empty(), "{heading} has no commands");
+    run(cluster, &commands).await;
+}
+
+/// Runs commands in the repository, with the cluster's kubectl and our Helm.
+async fn run(cluster: &TestCluster, commands: &[&str]) {
     let helm = programs::helm().await.expect("Helm");
     let folders = [cluster.programs().kubectl.parent(), helm.parent()]
         .map(|folder| folder.expect("a folder").display().to_string());
@@ -75,11 +82,11 @@ async fn follow(cluster: &TestCluster, heading: &str) {
             .await
             .expect("sh");
         let words = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{heading}: {command}: {words}");
+        assert!(done.status.success(), "{command}: {words}");
     }
 }
 
-/// A resource and a ledger, as they would be there after some use.
+/// Creates a resource and a ledger, as they would exist after some use.
 async fn use_it(cluster: &TestCluster) {
     let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
     cluster.kubectl(&established).await.expect("established");
@@ -96,7 +103,7 @@ async fn the_resource_is_there(cluster: &TestCluster) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn helm_installs_upgrades_and_uninstalls_as_documented_and_the_resources_stay() {
+async fn helm_commands_work_as_documented_and_keep_resources() {
     let cluster = TestCluster::start().await.expect("a cluster");
     follow(&cluster, "## By Helm").await;
     assert_eq!(there(&cluster).await.len(), 5);
@@ -117,7 +124,17 @@ async fn helm_installs_upgrades_and_uninstalls_as_documented_and_the_resources_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_takes_over_what_kubectl_installed_as_documented_to_the_end() {
+async fn readme_helm_command_installs_the_operator() {
+    let cluster = TestCluster::start().await.expect("a cluster");
+    let readme = text("README.md");
+    let commands = blocks(&readme, "sh helm");
+    assert_eq!(commands.len(), 1);
+    run(&cluster, &commands).await;
+    assert_eq!(there(&cluster).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn helm_adopts_kubectl_installation_as_documented() {
     let cluster = TestCluster::start().await.expect("a cluster");
     follow(&cluster, "## By kubectl").await;
     assert_eq!(there(&cluster).await.len(), 5);
@@ -127,7 +144,7 @@ async fn a_release_takes_over_what_kubectl_installed_as_documented_to_the_end() 
     let before = cluster.kubectl(&selector).await.expect("the Deployment");
     follow(&cluster, "### From kubectl to Helm").await;
     assert_eq!(cluster.kubectl(&selector).await.expect("the Deployment"), before, "it is the same object");
-    follow(&cluster, "## Rights in AWS").await;
+    follow(&cluster, "## Permissions in AWS").await;
     follow(&cluster, "## Upgrade").await;
     the_resource_is_there(&cluster).await;
     follow(&cluster, "## Uninstall").await;

@@ -1,5 +1,5 @@
-//! kubeconform, which is what people run who check their YAML without a cluster, takes every object of the repository and all
-//! that is rendered from it. Its schemas are those of the API server that the other tests ask.
+//! Tests that kubeconform, with which users check YAML without a cluster, accepts every object in the
+//! repository and every rendered object. Its schemas come from the API server of the other tests.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -16,12 +16,13 @@ use crate::objects::varied;
 use crate::stage::{cluster, kustomize};
 use crate::yaml::{files, kustomizations};
 
-/// What the API server answers.
+/// Requests a path from the API server.
 async fn ask(path: &str) -> anyhow::Result<Value> {
     Ok(serde_json::from_str(&cluster().await.kubectl(&["get", "--raw", path]).await?)?)
 }
 
-/// Waits until the API server publishes the schemas of all definitions, which is some time after they are established.
+/// Waits until the API server publishes the schemas of all CRDs, which happens some time after they are
+/// established.
 async fn published() {
     let end = Instant::now() + Duration::from_mins(1);
     let definitions = ask("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").await.expect("a list");
@@ -41,7 +42,7 @@ async fn published() {
     }
 }
 
-/// A folder with the schema of every kind of the API server. It goes with the cluster.
+/// Creates a folder with the schema of every kind of the API server. It is deleted with the cluster.
 async fn folder() -> &'static PathBuf {
     static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
     FOLDER
@@ -54,7 +55,7 @@ async fn folder() -> &'static PathBuf {
                 let Some((group, version)) = schemas::group_version(path) else { continue };
                 let document = ask(word(&place["serverRelativeURL"])).await.expect("a document");
                 for (name, schema) in schemas::files(document, group, version).expect("schemas") {
-                    // Not over another: two groups with the same first word could be meant by one name.
+                    // Does not overwrite: two groups with the same first label could have the same file name.
                     let mut file = File::create_new(folder.join(&name)).expect(&name);
                     file.write_all(schema.as_bytes()).expect("it is written");
                 }
@@ -64,7 +65,7 @@ async fn folder() -> &'static PathBuf {
         .await
 }
 
-/// kubeconform takes each of so many objects: it finds them all, and skips none.
+/// Checks that kubeconform accepts each of `count` objects: it finds them all and skips none.
 async fn takes_all(what: &str, files: &[String], input: &str, count: usize) {
     assert!(count > 0, "{what}: no objects");
     let said = run_kubeconform(folder().await, files, input).await;
@@ -73,20 +74,20 @@ async fn takes_all(what: &str, files: &[String], input: &str, count: usize) {
     assert!(said.ends_with(&wanted), "{what} has {count} objects: {said}");
 }
 
-/// [`takes_all`] of what is printed by another program.
+/// Checks the output of another program as [`takes_all`] does.
 async fn takes(what: &str, yaml: &str) {
     takes_all(what, &[], yaml, parsed(yaml).expect("YAML").len()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubeconform_takes_every_object_in_every_file() {
+async fn kubeconform_accepts_every_file() {
     let files = files();
     let count = files.iter().map(|file| parsed(&text(file)).expect("YAML").len()).sum();
     takes_all("the files", &files, "", count).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubeconform_takes_what_every_kustomization_makes() {
+async fn kubeconform_accepts_every_kustomization() {
     let found = kustomizations();
     assert!(found.iter().any(|folder| folder == "config/default"), "{found:?}");
     for folder in found {
@@ -95,13 +96,13 @@ async fn kubeconform_takes_what_every_kustomization_makes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubeconform_takes_what_the_chart_makes_with_whatever_values() {
+async fn kubeconform_accepts_chart_for_all_values() {
     for (what, values) in varied() {
         takes(what, &render(&values).await.expect("it renders")).await;
     }
 }
 
-/// A Deployment and one of our own resources, without a mistake.
+/// Returns a valid Deployment and a valid resource of our own.
 fn good() -> [Value; 2] {
     let pod =
         json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "d"}]}});
@@ -118,7 +119,7 @@ fn good() -> [Value; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubeconform_names_an_unknown_field_and_a_wrong_type_of_kubernetes_and_of_ours() {
+async fn kubeconform_reports_unknown_fields_and_wrong_types() {
     let [deployment, ours] = good();
     takes("without a mistake", &format!("{deployment}\n---\n{ours}\n")).await;
     for (object, place, field, value, words) in [
@@ -148,7 +149,7 @@ async fn kubeconform_names_an_unknown_field_and_a_wrong_type_of_kubernetes_and_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kubeconform_skips_no_kind_that_it_does_not_know() {
+async fn kubeconform_fails_on_unknown_kind() {
     let [mut deployment, _] = good();
     deployment["apiVersion"] = json!("apps/v1beta1");
     let said = run_kubeconform(folder().await, &[], &deployment.to_string()).await;

@@ -1,5 +1,5 @@
-//! What users install does what its documentation says, with the real Helm, promtool, kubeconform, actionlint and kube-apiserver.
-//! Nothing here needs a node or an image.
+//! Tests that the installation artifacts work as documented, with the real Helm, promtool, kubeconform,
+//! actionlint and kube-apiserver. No test needs a node or an image.
 
 mod admission;
 mod alerts;

@@ -1,4 +1,4 @@
-//! The chart's objects are ones that the API server takes, with whatever values.
+//! Tests that the API server accepts the chart's objects, for all values.
 
 use packages::CHART;
 use packages::objects::{NAMESPACE, RELEASE, by_name, name, of_kind, only, parsed, word};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{chart, would_take};
 
-/// Values that together turn on every part of the chart, each under what it is about.
+/// Returns sets of values, each with a name, that together enable every part of the chart.
 pub(crate) fn varied() -> Vec<(&'static str, Value)> {
     vec![
         ("the defaults", json!({})),
@@ -87,7 +87,7 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn helm_lint_has_nothing_to_say_even_when_strict() {
+async fn strict_helm_lint_passes() {
     for (what, values) in varied() {
         let lint = ["lint", "--strict", CHART, "--namespace", "stream-encryption-system", "--values", "-"];
         run_helm(&lint, &values.to_string(), None).await.unwrap_or_else(|error| panic!("{what}: {error:#}"));
@@ -95,10 +95,10 @@ async fn helm_lint_has_nothing_to_say_even_when_strict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn helm_3_makes_what_helm_4_makes() {
+async fn helm_3_and_helm_4_render_the_same() {
     let helm = helm_3().await.expect("Helm 3");
     for (what, values) in varied() {
-        // A Helm that Go builds by itself does not know which Kubernetes it was made for.
+        // A plain Go build of Helm does not set the Kubernetes version that it supports.
         let kubernetes = ["--kube-version", "1.35.4"];
         let template =
             [&["template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", "-"][..], &kubernetes]
@@ -111,7 +111,7 @@ async fn helm_3_makes_what_helm_4_makes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_takes_every_object_of_every_variety() {
+async fn api_server_accepts_chart_for_all_values() {
     let mut kinds = std::collections::BTreeSet::new();
     for (what, values) in varied() {
         let objects = chart(values).await;
@@ -143,7 +143,7 @@ async fn the_api_server_takes_every_object_of_every_variety() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_would_refuse_a_field_that_it_does_not_know() {
+async fn api_server_rejects_unknown_field() {
     for kind in ["Deployment", "ServiceMonitor", "PrometheusRule"] {
         let mut objects =
             chart(json!({"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}})).await;
@@ -169,7 +169,7 @@ async fn helm_test_is_the_only_hook() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_finds_the_operators_pods_and_not_the_one_of_helm_test() {
+async fn service_selects_operator_pods_but_not_test_pod() {
     let objects = chart(json!({})).await;
     let selector = only(&objects, "Service")["spec"]["selector"].as_object().expect("a selector");
     let matches = |labels: &Value| selector.iter().all(|(key, value)| labels[key] == *value);
@@ -179,7 +179,7 @@ async fn the_service_finds_the_operators_pods_and_not_the_one_of_helm_test() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_monitored_is_the_service_of_the_release() {
+async fn service_monitor_selects_release_service() {
     let objects = chart(json!({"serviceMonitor": {"enabled": true}})).await;
     let (monitor, service) = (only(&objects, "ServiceMonitor"), only(&objects, "Service"));
     let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().expect("labels");
@@ -188,7 +188,7 @@ async fn what_is_monitored_is_the_service_of_the_release() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_object_carries_the_labels_that_are_asked_for() {
+async fn every_object_has_common_labels() {
     let values = json!({"commonLabels": {"cost-center": "42"}, "serviceMonitor": {"enabled": true},
         "prometheusRule": {"enabled": true}, "grafanaDashboard": {"enabled": true}, "networkPolicy": {"enabled": true}, "admissionPolicy": {"enabled": true}});
     let objects = chart(values).await;

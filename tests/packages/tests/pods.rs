@@ -1,11 +1,12 @@
-//! The pods: what they may on their node, and what they tell the operator.
+//! Tests the pods: their permissions on the node, and the environment of the operator.
 
 use packages::objects::{NAMESPACE, only, word};
 use serde_json::{Value, json};
 
 use crate::stage::{chart, cluster};
 
-/// The environment that the operator gets with these values; those from a field have the field's path.
+/// Returns the operator's environment with these values; a variable that comes from a field has the field's
+/// path as its value.
 async fn environment(values: Value) -> std::collections::BTreeMap<String, String> {
     let objects = chart(values).await;
     let container = &only(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
@@ -20,7 +21,7 @@ async fn environment(values: Value) -> std::collections::BTreeMap<String, String
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_pods_are_taken_where_only_restricted_ones_are_and_a_careless_one_is_not() {
+async fn pods_pass_restricted_pod_security() {
     let cluster = cluster().await;
     let strict = "restricted-only";
     let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
@@ -42,7 +43,7 @@ async fn both_pods_are_taken_where_only_restricted_ones_are_and_a_careless_one_i
     let operator = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
     let create = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
     for pod in [&operator, only(&objects, "Pod")] {
-        cluster.kubectl_with_input(&create, &pod.to_string()).await.expect("it is taken");
+        cluster.kubectl_with_input(&create, &pod.to_string()).await.expect("the API server accepts it");
     }
     let mut careless = operator;
     careless["spec"]["containers"][0]["securityContext"] = json!({});
@@ -50,9 +51,9 @@ async fn both_pods_are_taken_where_only_restricted_ones_are_and_a_careless_one_i
     assert!(error.to_string().contains("violates PodSecurity \"restricted"), "{error}");
 }
 
-/// `restricted` does not ask for a read-only root, so the API server would take a pod without it.
+/// `restricted` does not require a read-only root, so the API server would accept a pod without one.
 #[tokio::test(flavor = "multi_thread")]
-async fn both_pods_run_as_nobody_and_write_nothing_into_their_own_files() {
+async fn pods_run_as_non_root_with_read_only_root() {
     let objects = chart(json!({})).await;
     for pod in [&only(&objects, "Deployment")["spec"]["template"]["spec"], &only(&objects, "Pod")["spec"]] {
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{pod}");
@@ -62,7 +63,7 @@ async fn both_pods_run_as_nobody_and_write_nothing_into_their_own_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_is_told_where_it_is_where_to_listen_and_that_one_works() {
+async fn environment_has_pod_listen_address_and_leader_election() {
     let told = environment(json!({})).await;
     assert_eq!(told["POD_NAME"], "metadata.name");
     assert_eq!(told["POD_NAMESPACE"], "metadata.namespace");
@@ -74,24 +75,25 @@ async fn the_operator_is_told_where_it_is_where_to_listen_and_that_one_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_region_that_is_not_given_is_left_to_eks() {
+async fn region_is_unset_by_default() {
     assert!(!environment(json!({})).await.contains_key("AWS_REGION"));
     assert_eq!(environment(json!({"aws": {"region": "eu-west-1"}})).await["AWS_REGION"], "eu-west-1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_namespace_is_watched_with_that_scope_only() {
+async fn watch_namespace_is_set_in_namespace_scope_only() {
     assert!(!environment(json!({})).await.contains_key("WATCH_NAMESPACE"));
     assert_eq!(environment(json!({"installScope": "namespace"})).await["WATCH_NAMESPACE"], NAMESPACE);
     let values = json!({"installScope": "namespace", "watchNamespace": "data"});
     assert_eq!(environment(values).await["WATCH_NAMESPACE"], "data");
 }
 
-/// The operator refuses a variable that it knows with a value that it does not, so the names are what can go wrong.
+/// The operator rejects an invalid value of a variable that it knows, so only an unknown name could go
+/// unnoticed.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_variable_is_one_that_the_operator_reads() {
+async fn every_variable_is_read_by_operator() {
     let settings = packages::text("src/settings.rs");
-    // Read by the AWS SDK.
+    // These are read by the AWS SDK.
     let elsewhere = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"];
     let values = json!({"aws": {"region": "eu-west-1", "endpointUrl": "https://aws.test", "credentials": {"secretName": "aws"}},
                         "installScope": "namespace"});
@@ -103,7 +105,7 @@ async fn every_variable_is_one_that_the_operator_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_credentials_of_a_secret_are_a_file_that_the_sdk_is_told_of() {
+async fn secret_credentials_are_mounted_as_sdk_file() {
     let values =
         json!({"aws": {"credentials": {"secretName": "aws", "secretKey": "file", "profile": "streams"}}});
     let objects = chart(values.clone()).await;
@@ -121,7 +123,7 @@ async fn the_credentials_of_a_secret_are_a_file_that_the_sdk_is_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_listened_on_is_what_is_probed_scraped_and_tested() {
+async fn probes_service_and_test_use_listen_port() {
     let objects = chart(json!({"metrics": {"listen": {"port": 9090}, "service": {"port": 80}}})).await;
     let container = &only(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["ports"][0], json!({"name": "http", "containerPort": 9090, "protocol": "TCP"}));

@@ -1,5 +1,6 @@
-//! The release workflow, which has not run yet: that GitHub would take it, that nobody can change what it runs without a commit here,
-//! and that what it publishes is signed. What it says to the outside world nothing here can try.
+//! Tests the release workflow, which has not run yet: GitHub would accept it, its dependencies change only by
+//! a commit here, and the artifacts that it publishes are signed. Its effects outside the repository cannot
+//! be tested here.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 
 const WORKFLOW: &str = ".github/workflows/release.yaml";
 
-/// The compiler of the tests.
+/// Returns the compiler version of the tests.
 fn compiler() -> String {
     let toolchain = text("rust-toolchain.toml");
     toolchain.split('"').nth(1).expect("a channel").to_owned()
@@ -28,22 +29,22 @@ fn steps(job: &Value) -> impl Iterator<Item = &Value> {
     job["steps"].as_array().expect("steps").iter()
 }
 
-/// What all steps of a job run in a shell.
+/// Returns the shell scripts of all steps of a job.
 fn runs(job: &Value) -> String {
     steps(job).filter_map(|step| step["run"].as_str()).collect::<Vec<_>>().join("\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn github_would_take_the_workflow_and_one_with_a_mistake_it_would_not() {
+async fn actionlint_accepts_workflow_and_rejects_mistake() {
     let workflow = text(WORKFLOW);
-    run_actionlint(&workflow).await.expect("it is taken");
+    run_actionlint(&workflow).await.expect("actionlint accepts it");
     let mistaken = workflow.replace("steps.image.outputs.digest", "steps.picture.outputs.digest");
     let error = run_actionlint(&mistaken).await.expect_err("there is no such step");
     assert!(format!("{error:#}").contains("\"picture\" is not defined"), "{error:#}");
 }
 
 #[test]
-fn every_action_is_named_by_its_commit_which_nobody_can_move() {
+fn actions_are_pinned_by_commit() {
     let text = text(WORKFLOW);
     let named: Vec<&str> =
         text.lines().filter_map(|line| line.split_once("uses: ")).map(|(_, it)| it).collect();
@@ -53,7 +54,7 @@ fn every_action_is_named_by_its_commit_which_nobody_can_move() {
     for action in named {
         let (_, version) = action.split_once('@').expect("a version");
         let (commit, tag) =
-            version.split_once(" # v").unwrap_or_else(|| panic!("{action}: of which version?"));
+            version.split_once(" # v").unwrap_or_else(|| panic!("{action}: missing version comment"));
         let is_commit =
             commit.len() == 40 && commit.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         assert!(is_commit && tag.split('.').count() == 3, "{action}");
@@ -61,12 +62,13 @@ fn every_action_is_named_by_its_commit_which_nobody_can_move() {
 }
 
 #[test]
-fn a_job_may_do_what_it_needs_and_the_one_that_signs_runs_no_code_of_anybodys() {
+fn release_jobs_have_least_privilege_and_signing_runs_no_code() {
     let workflow = workflow();
-    assert_eq!(workflow["permissions"], json!({}), "what no job asks for");
+    assert_eq!(workflow["permissions"], json!({}), "no permissions outside the jobs");
     let rights: BTreeSet<String> = jobs(&workflow)
         .flat_map(|(name, job)| {
-            let rights = job["permissions"].as_object().unwrap_or_else(|| panic!("{name} says what it may"));
+            let rights =
+                job["permissions"].as_object().unwrap_or_else(|| panic!("{name} must list its permissions"));
             rights.iter().map(move |(right, level)| format!("{name} {right} {}", word(level)))
         })
         .collect();
@@ -87,7 +89,8 @@ fn a_job_may_do_what_it_needs_and_the_one_that_signs_runs_no_code_of_anybodys() 
         assert!(!runs(publish).contains(program), "{program}");
     }
     for (name, job) in jobs(&workflow) {
-        // What somebody could name a tag or a branch would be part of the script.
+        // An expression with the name of a tag or branch, which others can choose, would become part of the
+        // script.
         assert!(!runs(job).contains("${{"), "{name} puts an expression into a script");
         for checkout in
             steps(job).filter(|step| step["uses"].as_str().is_some_and(|it| it.contains("checkout")))
@@ -98,13 +101,16 @@ fn a_job_may_do_what_it_needs_and_the_one_that_signs_runs_no_code_of_anybodys() 
 }
 
 #[test]
-fn image_and_chart_are_signed_by_what_they_are_and_tell_what_is_in_them() {
+fn image_and_chart_are_signed_by_digest_with_attestations() {
     let workflow = workflow();
     let script = runs(&workflow["jobs"]["publish"]);
     let signed: Vec<&str> = script.lines().filter(|line| line.contains("cosign sign")).collect();
     assert_eq!(signed.len(), 2, "{signed:?}");
     for (line, what) in signed.iter().zip(["$IMAGE@$digest", "$CHARTS/stream-encryption-operator@$digest"]) {
-        assert!(line.ends_with(&format!("{what}\"")), "by its digest, since a tag can be moved: {line}");
+        assert!(
+            line.ends_with(&format!("{what}\"")),
+            "must be signed by digest, because a tag can be moved: {line}"
+        );
     }
     let build = steps(&workflow["jobs"]["image"]).find(|step| step["id"] == "build").expect("it");
     assert_eq!((&build["with"]["sbom"], &build["with"]["provenance"]), (&json!(true), &json!("mode=max")));
@@ -114,9 +120,9 @@ fn image_and_chart_are_signed_by_what_they_are_and_tell_what_is_in_them() {
     assert_eq!(attested["with"]["subject-digest"], "${{ steps.image.outputs.digest }}");
 }
 
-/// The license grants its rights to whoever has a copy of it.
+/// The license applies only to recipients of its text.
 #[test]
-fn repository_chart_and_image_hold_the_license_they_name() {
+fn repository_chart_and_image_contain_license() {
     let license = text("LICENSE");
     assert!(license.contains("Version 2.0, January 2004") && license.contains("END OF TERMS AND CONDITIONS"));
     kept(&format!("{CHART}/LICENSE"), &license);
@@ -139,14 +145,14 @@ fn repository_chart_and_image_hold_the_license_they_name() {
 }
 
 #[test]
-fn the_image_is_built_from_the_versions_that_were_tested_and_ends_without_a_shell() {
+fn image_uses_tested_versions_and_has_no_shell() {
     let text = text("config/image/Containerfile");
     let cargo: Vec<&str> =
         text.lines().filter(|line| line.contains("cargo ") && !line.starts_with('#')).collect();
     assert!(cargo.len() == 2 && cargo.iter().all(|line| line.contains("--locked")), "{cargo:?}");
     let channel = compiler();
     for place in [format!("/rust:{channel}-"), format!("RUSTUP_TOOLCHAIN={channel}\n")] {
-        assert!(text.contains(&place), "another compiler than that of the tests: no {place:?}");
+        assert!(text.contains(&place), "not the compiler of the tests: no {place:?}");
     }
     let last = text.rsplit("\nFROM ").next().expect("a stage");
     assert!(last.starts_with("${BASE}\n") && text.contains("\nARG BASE=gcr.io/distroless/"), "{last}");

@@ -1,4 +1,4 @@
-//! The API server that objects are held against, with our definitions, the Prometheus operator's and Argo CD's on it.
+//! The API server that validates objects, with our CRDs and those of the Prometheus operator and Argo CD.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use test_cluster::TestCluster;
 use tokio::sync::{Mutex, OnceCell};
 
-/// The cluster of this test binary.
+/// Returns the cluster of this test binary.
 pub(crate) async fn cluster() -> &'static TestCluster {
     static READY: OnceCell<()> = OnceCell::const_new();
     let cluster = test_cluster::shared().await.expect("a cluster");
@@ -22,7 +22,7 @@ pub(crate) async fn cluster() -> &'static TestCluster {
                 let file = definition.display().to_string();
                 cluster.kubectl(&["apply", "--server-side", "-f", &file]).await.expect("a definition");
             }
-            // kubectl gives up on a definition that has no conditions yet, which large ones have not for a while.
+            // kubectl fails on a CRD that has no conditions yet, and a large CRD has none for a while.
             let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
             let end = Instant::now() + Duration::from_secs(30);
             while let Err(error) = cluster.kubectl(&established).await {
@@ -34,9 +34,10 @@ pub(crate) async fn cluster() -> &'static TestCluster {
     cluster
 }
 
-/// Makes namespaces, and in them the account that pods name: the API server takes no pod without one.
+/// Creates namespaces, and in them the service accounts that pods name: the API server rejects a pod whose
+/// service account does not exist.
 async fn prepare(cluster: &TestCluster, objects: &[Value]) {
-    // One test at a time: two that make the same namespace at once would be in each other's way.
+    // Serialized: two tests that create the same namespace at once would conflict.
     static TURN: Mutex<()> = Mutex::const_new(());
     let _turn = TURN.lock().await;
     let made = |kind: &str, metadata: Value| json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
@@ -55,7 +56,8 @@ async fn prepare(cluster: &TestCluster, objects: &[Value]) {
     cluster.kubectl_with_input(&apply, &list(&first)).await.expect("namespaces and an account");
 }
 
-/// Asks the API server whether it would take the objects as they are, with no field that it does not know, and no warning.
+/// Checks by a server-side dry run that the API server accepts the objects without unknown fields and without
+/// warnings.
 pub(crate) async fn would_take(objects: &[Value]) -> anyhow::Result<String> {
     let cluster = cluster().await;
     prepare(cluster, objects).await;
@@ -66,17 +68,17 @@ pub(crate) async fn would_take(objects: &[Value]) -> anyhow::Result<String> {
     cluster.kubectl_with_input(&ask, &list(objects)).await
 }
 
-/// The chart's objects with these values.
+/// Returns the chart's objects with these values.
 pub(crate) async fn chart(values: Value) -> Vec<Value> {
     rendered(&values).await.expect("it renders")
 }
 
-/// The objects that a kustomization makes.
+/// Returns the objects of a kustomization.
 pub(crate) async fn kustomized(folder: &str) -> Vec<Value> {
     parsed(&kustomize(folder).await).expect("YAML")
 }
 
-/// A kustomization, as kubectl prints it.
+/// Returns a kustomization, as kubectl prints it.
 pub(crate) async fn kustomize(folder: &str) -> String {
     let folder = packages::path(folder).display().to_string();
     cluster().await.kubectl(&["kustomize", &folder]).await.expect("it builds")

@@ -1,10 +1,10 @@
-//! The chart's values: what is a mistake is refused, and what is taken is documented.
+//! Tests the chart's values: mistakes are rejected, and every accepted value is documented.
 
 use packages::objects::render;
 use packages::{CHART, kept, text, values};
 use serde_json::{Map, Value, json};
 
-/// What a parent chart hands down; this one documents neither.
+/// Values that a parent chart passes down; this chart documents neither.
 const OF_A_PARENT: [&str; 2] = ["global", "enabled"];
 
 fn defaults() -> Value {
@@ -19,12 +19,12 @@ fn documented() -> Vec<values::Documented> {
     values::documented(&text(&format!("{CHART}/values.yaml")))
 }
 
-/// `value` at a path, and nothing else.
+/// Returns `value` at a path, and no other values.
 fn at(path: &[String], value: Value) -> Value {
     path.iter().rev().fold(value, |inner, key| Value::Object(Map::from_iter([(key.clone(), inner)])))
 }
 
-/// Every object of the schema that takes only what it knows, by its path.
+/// Collects the path of every object in the schema that accepts only known fields.
 fn closed(path: &[String], schema: &Value, found: &mut Vec<Vec<String>>) {
     if schema["additionalProperties"] == false {
         found.push(path.to_vec());
@@ -35,7 +35,7 @@ fn closed(path: &[String], schema: &Value, found: &mut Vec<Vec<String>>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_typo_is_refused_wherever_it_is() {
+async fn unknown_key_is_rejected_at_any_depth() {
     let mut places = Vec::new();
     closed(&[], &schema(), &mut places);
     assert!(places.len() > 15, "{places:?}");
@@ -47,7 +47,7 @@ async fn a_typo_is_refused_wherever_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_type_an_impossible_number_and_an_unknown_word_are_refused() {
+async fn invalid_values_are_rejected() {
     for (path, wrong) in [
         ("replicaCount", json!("two")),
         ("replicaCount", json!(-1)),
@@ -96,7 +96,7 @@ async fn a_wrong_type_an_impossible_number_and_an_unknown_word_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_that_contradict_each_other_are_refused() {
+async fn contradicting_values_are_rejected() {
     for (values, words) in [
         (json!({"watchNamespace": "data"}), "'/watchNamespace'"),
         (
@@ -119,15 +119,16 @@ async fn values_that_contradict_each_other_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parent_chart_may_hand_down_what_it_hands_to_all() {
+async fn global_values_of_parent_chart_are_accepted() {
     render(&json!({"global": {"imageRegistry": "registry.test"}, "enabled": true}))
         .await
         .expect("it renders");
 }
 
-/// Each of these is a limit of the operator's own, and a value beyond it would only be found in the log of a pod that does not start.
+/// The operator has each of these limits too. A value beyond one of them would be detected only in the log of
+/// a pod that does not start.
 #[test]
-fn the_schema_has_the_limits_of_the_operator() {
+fn schema_limits_match_operator() {
     let settings = text("src/settings.rs");
     let limits = |path: &str| {
         let place = path.split('.').fold(schema(), |schema, key| schema["properties"][key].clone());
@@ -146,7 +147,7 @@ fn the_schema_has_the_limits_of_the_operator() {
 }
 
 #[test]
-fn the_charts_defaults_are_the_operators() {
+fn chart_defaults_match_operator() {
     let settings = text("src/settings.rs");
     for (path, variable) in [
         ("aws.ratePercent", "AWS_RATE_PERCENT"),
@@ -164,7 +165,7 @@ fn the_charts_defaults_are_the_operators() {
     );
 }
 
-/// What is in the values and not below something documented.
+/// Collects the values that are not below a documented one.
 fn undocumented(path: &[String], value: &Value, known: &[Vec<String>], found: &mut Vec<String>) {
     if known.iter().any(|one| one == path) {
         return;
@@ -180,21 +181,21 @@ fn undocumented(path: &[String], value: &Value, known: &[Vec<String>], found: &m
 }
 
 #[test]
-fn every_value_has_words_above_it() {
+fn every_value_is_documented() {
     let known: Vec<Vec<String>> = documented().into_iter().map(|one| one.path).collect();
     assert!(known.len() > 60, "values.yaml is read wrongly: {known:?}");
     let mut found = Vec::new();
     undocumented(&[], &defaults(), &known, &mut found);
-    assert_eq!(found, Vec::<String>::new(), "nothing is said of these");
+    assert_eq!(found, Vec::<String>::new(), "undocumented values");
 }
 
 #[test]
-fn the_schema_knows_every_value_and_no_other() {
+fn schema_and_values_have_same_keys() {
     fn same(path: &str, values: &Value, schema: &Value) {
         let known = schema["properties"].as_object().unwrap_or_else(|| panic!("{path} is not in the schema"));
         let values = values.as_object().unwrap_or_else(|| panic!("{path} is no object"));
-        if [".defaultPolicy.namespaces", ".admissionPolicy.namespaceSelector"].contains(&path) {
-            // Empty, which selects all, while the schema knows what may be in it.
+        if [".defaultPolicy.namespaceSelector", ".admissionPolicy.namespaceSelector"].contains(&path) {
+            // Empty in the values, which selects everything, while the schema lists its fields.
             return;
         }
         let mut known: Vec<&str> = known
@@ -206,7 +207,7 @@ fn the_schema_knows_every_value_and_no_other() {
         known.sort_unstable();
         there.sort_unstable();
         if path == ".resources" {
-            // Kubernetes' own; `claims` is rarely wanted.
+            // A Kubernetes field; `claims` is rarely needed.
             known.retain(|key| *key != "claims");
         }
         assert_eq!(known, there, "left: the schema; right: values.yaml, at {path:?}");
@@ -221,7 +222,7 @@ fn the_schema_knows_every_value_and_no_other() {
 }
 
 #[test]
-fn the_table_in_the_charts_readme_is_made_of_the_values() {
+fn chart_readme_table_matches_values() {
     let readme = format!("{CHART}/README.md");
     let made = values::with_table(&text(&readme), &text(&format!("{CHART}/values.yaml"))).expect("a table");
     kept(&readme, &made);

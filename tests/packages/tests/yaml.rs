@@ -1,4 +1,4 @@
-//! Every YAML of the repository, without exception: the API server takes each object in it, with no field that it does not know.
+//! Tests every YAML file of the repository: the API server accepts each object in it, without unknown fields.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,8 @@ use packages::{path, text};
 
 use crate::stage::would_take;
 
-/// What is YAML and no object of Kubernetes: the input of Helm, of kustomize, of Argo CD's own tests and of promtool. Each is given to
-/// its program by another test.
+/// YAML files that do not contain Kubernetes objects: the input of Helm, of kustomize, of Argo CD's own tests
+/// and of promtool. Another test passes each of them to its program.
 const INPUTS: [&str; 7] = [
     "Chart.yaml",
     "values.yaml",
@@ -19,10 +19,10 @@ const INPUTS: [&str; 7] = [
     "action_test.yaml",
     "alerts.test.yaml",
 ];
-/// Templates, which are no YAML before Helm has rendered them.
+/// The folder of templates, which are not YAML until Helm has rendered them.
 const TEMPLATES: &str = "templates";
 
-/// The YAML files below a folder of the repository, by their names in the repository.
+/// Collects the YAML files below a folder, by their paths in the repository.
 fn walk(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(path(".").join(folder)).expect("a folder") {
         let entry = entry.expect("an entry");
@@ -38,14 +38,14 @@ fn walk(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// Every YAML file of the repository.
+/// Returns every YAML file of the repository.
 fn all() -> Vec<String> {
     let mut found = Vec::new();
     walk(Path::new(""), &mut found);
     found
 }
 
-/// Every file of objects.
+/// Returns every file of objects.
 pub(crate) fn files() -> Vec<String> {
     let mut found = all();
     found.retain(|file| !INPUTS.contains(&file.rsplit('/').next().unwrap_or_default()));
@@ -53,7 +53,7 @@ pub(crate) fn files() -> Vec<String> {
     found
 }
 
-/// The folder of every kustomization.
+/// Returns the folder of every kustomization.
 pub(crate) fn kustomizations() -> Vec<String> {
     let found = all();
     let found = found.iter().filter_map(|file| file.strip_suffix("/kustomization.yaml"));
@@ -61,11 +61,11 @@ pub(crate) fn kustomizations() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_takes_every_object_in_every_file() {
+async fn api_server_accepts_every_file() {
     for file in files() {
         let mut objects = parsed(&text(&file)).unwrap_or_else(|error| panic!("{file}: {error:#}"));
         for metadata in objects.iter_mut().filter_map(|object| object["metadata"].as_object_mut()) {
-            // What is written there as it was read from a server: it would be a condition.
+            // Fields that were read from a server would be preconditions.
             metadata.retain(|name, _| !["uid", "resourceVersion", "managedFields"].contains(&name.as_str()));
         }
         assert!(!objects.is_empty(), "{file} is empty");

@@ -1,30 +1,30 @@
-//! Runs many seeds and reports: `cargo run --release --example simulate -- --seeds 1000000`. With `--seed N` it tells the story
-//! of one.
+//! Runs many seeds and prints a report: `cargo run --release --example simulate -- --seeds 1000000`. With
+//! `--seed N` it prints the trace of one seed.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use simulation::dice::plan;
-use simulation::many::{Many, many};
-use simulation::parts::Faithful;
+use simulation::batch::{Many, many};
+use simulation::generator::plan;
 use simulation::run::run;
 use simulation::shrink::shrink;
+use simulation::wiring::Faithful;
 
-/// Simulates the operator, from seeds.
+/// Runs the operator in random environments, each reproducible from its seed.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How many seeds.
+    /// Number of seeds.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
-    /// The first of them.
+    /// First seed.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Stop when so many seeds have broken a promise.
+    /// Stop after this many seeds have broken a promise.
     #[arg(long, default_value_t = 1)]
     failures: usize,
-    /// Tell the story of this seed, and nothing else.
+    /// Print the trace of this seed only.
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -51,33 +51,33 @@ fn main() -> ExitCode {
     let Some((seed, broken)) = all.broken.first() else { return ExitCode::SUCCESS };
     if failures == 1 {
         let (smallest, broken) = shrink(&plan(*seed), broken, &Faithful);
-        println!("\nThe smallest story of seed {seed}, {} happenings:", smallest.happenings.len());
+        println!("\nThe smallest trace of seed {seed}, {} events:", smallest.happenings.len());
         print!("{}", run(&smallest, &Faithful, true).story);
         println!("{broken}");
     }
     ExitCode::FAILURE
 }
 
-/// The report, as the documentation shows it.
+/// Prints the report, as in docs/simulation.md.
 #[allow(clippy::cast_precision_loss, reason = "for people")]
 fn print(all: &Many, seconds: f64) {
     let tally = &all.tally;
-    println!("| what | how many |\n|---|---|");
+    println!("| quantity | value |\n|---|---|");
     println!("| seeds | {} |", tally.runs);
     println!("| seeds that broke a promise | {} |", all.broken.len());
-    println!("| seeds a second | {:.0} |", tally.runs as f64 / seconds);
+    println!("| seeds per second | {:.0} |", tally.runs as f64 / seconds);
     println!("| simulated years | {:.0} |", tally.seconds as f64 / (365.25 * 86_400.0));
-    println!("| visits | {} |", tally.visits);
-    println!("| looks | {} |", tally.looks);
+    println!("| reconciles | {} |", tally.visits);
+    println!("| Describes | {} |", tally.looks);
     println!("| Starts and Stops | {} |", tally.calls);
     println!("| restarts | {} |", tally.restarts);
-    println!("| resources as asked for in the end | {} |", tally.converged);
-    println!("| resources that could not be, and said why | {} |", tally.blocked);
-    println!("\n| fault or happening | how often |\n|---|---|");
+    println!("| resources that match their spec in the end | {} |", tally.converged);
+    println!("| resources that do not, and report why | {} |", tally.blocked);
+    println!("\n| fault or event | count |\n|---|---|");
     for (kind, count) in &tally.faults {
         println!("| {kind} | {count} |");
     }
-    println!("\n| step | reason | how often |\n|---|---|---|");
+    println!("\n| step | reason | count |\n|---|---|---|");
     let mut rows = BTreeMap::new();
     for (row, count) in &tally.rows {
         let until = if row.until { ", until a time" } else { "" };

@@ -1,10 +1,11 @@
-//! What is wrong with the API server: outages, rights that were taken away, and single requests that go wrong.
+//! Faults of the API server: outages, revoked permissions, and single failing requests.
 //!
-//! Pure bookkeeping: it says which fault a request meets; the port acts on it. Faults of AWS are the simulated AWS's own.
+//! Pure bookkeeping: it selects the fault for a request, and the port acts on it. The simulated AWS has its
+//! own faults.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// The requests that one replica makes to the API server.
+/// The requests of a replica to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Request {
     /// Reads a resource.
@@ -13,7 +14,7 @@ pub enum Request {
     ReadLedger,
     /// Lists the ledgers.
     ListLedgers,
-    /// Makes a ledger.
+    /// Creates a ledger.
     CreateLedger,
     /// Replaces a ledger.
     ReplaceLedger,
@@ -21,16 +22,16 @@ pub enum Request {
     DeleteLedger,
     /// Writes a status.
     WriteStatus,
-    /// Sets or takes away the finalizer.
+    /// Sets or removes the finalizer.
     SetFinalizer,
-    /// Reads the object that `key.ref` names.
+    /// Reads the object that `key.objectRef` names.
     ReadKey,
     /// Reads the policies of a namespace.
     ReadPolicies,
 }
 
 impl Request {
-    /// Whether it changes something.
+    /// Returns whether the request is a write.
     #[must_use]
     pub fn writes(self) -> bool {
         matches!(
@@ -44,53 +45,53 @@ impl Request {
     }
 }
 
-/// What goes wrong with one request.
+/// The fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KubernetesFault {
-    /// 429 or 503: refused, not carried out.
+    /// 429 or 503: refused, not executed.
     Refused,
-    /// 409, though nothing else has changed.
+    /// 409, although no other change was made.
     Conflict,
-    /// 504, or no answer: carried out all the same.
+    /// 504 or no answer, but executed.
     AnswerLost,
-    /// No answer within the deadline; carried out this much later.
+    /// No answer within the deadline; executed after this delay.
     Late(SignedDuration),
-    /// It takes this long.
+    /// The answer takes this long.
     Slow(SignedDuration),
-    /// 403: the rights were taken away.
+    /// 403: the permissions were revoked.
     Forbidden,
 }
 
-/// A fault that waits for its request.
+/// A fault that waits for a matching request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KubernetesRule {
-    /// Which requests; nothing: all.
+    /// The affected request; `None` for all requests.
     pub on: Option<Request>,
-    /// So many pass first.
+    /// The number of matching requests that pass first.
     pub skip: u32,
-    /// What goes wrong.
+    /// The fault.
     pub fault: KubernetesFault,
 }
 
-/// Everything that is wrong with the API server.
+/// The current faults of the API server.
 #[derive(Clone, Debug)]
 pub struct KubernetesFaults {
-    /// Until when nobody answers.
+    /// The time until which the API server does not answer.
     pub down_until: Timestamp,
-    /// Until when the operator may not touch ledgers.
+    /// The time until which the operator has no access to ledgers.
     pub forbidden_until: Timestamp,
-    /// Single faults to come.
+    /// The pending faults of single requests.
     pub rules: Vec<KubernetesRule>,
 }
 
 impl KubernetesFaults {
-    /// Nothing is wrong.
+    /// Returns a state without faults.
     #[must_use]
     pub fn none() -> Self {
         Self { down_until: Timestamp::MIN, forbidden_until: Timestamp::MIN, rules: Vec::new() }
     }
 
-    /// The fault that a request meets now.
+    /// Returns the fault that affects a request now.
     pub fn meet(&mut self, request: Request, now: Timestamp) -> Option<KubernetesFault> {
         if now < self.down_until {
             return Some(KubernetesFault::Refused);

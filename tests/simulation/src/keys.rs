@@ -1,24 +1,25 @@
-//! The keys of every run: some that work until somebody changes them, and one for each way in which a key can be wrong.
+//! The keys of every run: some that are usable until they are changed, and one for each way in which a key
+//! can be unusable.
 
 use serde_json::{Value, json};
 use simulated_aws::world::{KeyState, PlantedKey, World};
 
+use crate::environment::{ACCOUNT, FOREIGN_ACCOUNT, REGION};
 use crate::plan::Denial;
-use crate::scene::{ACCOUNT, FOREIGN_ACCOUNT, REGION};
 
-/// The first keys work.
+/// The number of usable keys, which come first.
 pub const GOOD: usize = 3;
-/// The last one is of another account. Those in between are each wrong in a way of their own.
+/// The last key, which belongs to another account. Each key in between is unusable in a different way.
 pub const FOREIGN: usize = 11;
-/// The alias that specs name.
+/// The alias in the specs.
 pub const ALIAS: &str = "alias/orders";
-/// The object that `key.ref` names.
+/// The object that `key.objectRef` references.
 pub const KEY_OBJECT: &str = "orders-key";
 
-/// The key that nobody has made.
+/// The key that does not exist.
 const MISSING: usize = 10;
 
-/// The ARN of a key.
+/// Returns the ARN of a key.
 #[must_use]
 pub fn arn(number: usize) -> String {
     let (account, region) = match number {
@@ -29,12 +30,12 @@ pub fn arn(number: usize) -> String {
     format!("arn:aws:kms:{region}:{account}:key/{}", id(number))
 }
 
-/// Apart from those that the simulated AWS makes by itself.
+/// Differs from the ids of the keys that the simulated AWS creates by itself.
 fn id(number: usize) -> String {
     format!("4b000000-0000-4000-8000-{number:012x}")
 }
 
-/// Plants them all, and the alias.
+/// Plants all keys, and the alias.
 pub fn plant(world: &mut World) {
     for number in (0..=FOREIGN).filter(|number| *number != MISSING) {
         let mut key = PlantedKey { id: id(number), ..PlantedKey::default() };
@@ -57,7 +58,7 @@ pub fn plant(world: &mut World) {
     world.plant_alias(ALIAS, &arn(0));
 }
 
-/// A key policy that denies something to everybody.
+/// Returns a key policy that denies an action to all principals.
 #[must_use]
 pub fn policy(denial: Denial) -> Value {
     let mut statements = vec![json!({ "Effect": "Allow", "Principal": "*", "Action": "kms:*" })];
@@ -70,7 +71,7 @@ pub fn policy(denial: Denial) -> Value {
     json!({ "Statement": statements })
 }
 
-/// Makes the good keys work again.
+/// Makes the usable keys usable again.
 pub fn mend(world: &mut World) {
     for number in 0..GOOD {
         if let Some(key) = world.key_mut(&arn(number)) {

@@ -1,38 +1,39 @@
-//! The simulation: the operator's real steps over an in-memory Kubernetes and the simulated AWS, on virtual time, from one seed.
+//! The simulation: the operator's own controller on an in-memory Kubernetes and the simulated AWS, in virtual
+//! time, in a random environment that is reproducible from its seed.
 //!
-//! | module | what it is |
+//! | module | content |
 //! |---|---|
-//! | [`agenda`], [`scene`] | time, and everything that exists in it |
-//! | [`store`], [`writes`], [`policies`], [`faults`] | Kubernetes in memory, what administrators allow, and what goes wrong with it |
-//! | [`cloud`] | the simulated AWS in the operator's verbs |
-//! | [`ports`], [`parts`], [`replica`] | an operator on them: the real controller, its two ports, its driver |
-//! | [`plan`], [`dice`], [`keys`], [`acts`] | what happens, from a seed |
-//! | [`promises`], [`reckoning`] | what must never be, and what must be in the end |
-//! | [`spoiled`] | operators with a planted bug, to prove that the promises would tell |
-//! | [`run`], [`many`], [`shrink`], [`story`], [`tally`] | a run, many, the smallest one that fails, what is told and counted |
+//! | [`agenda`], [`scene`] | virtual time, and the complete state of the environment |
+//! | [`store`], [`writes`], [`policies`], [`faults`] | Kubernetes in memory, the policies of administrators, and the faults of the API server |
+//! | [`cloud`] | the simulated AWS with the operations of the operator's AWS port |
+//! | [`ports`], [`parts`], [`replica`] | the operator: the real controller, its two ports, its driver |
+//! | [`plan`], [`dice`], [`keys`], [`acts`] | the events, generated from a seed |
+//! | [`promises`], [`reckoning`] | the invariants, and the required final state |
+//! | [`spoiled`] | operators with a planted bug, which prove that the promises detect bugs |
+//! | [`run`], [`many`], [`shrink`], [`story`], [`tally`] | one run, many runs, the smallest failing run, the trace and the statistics |
 
-pub mod acts;
-pub mod agenda;
-pub mod cloud;
-pub mod dice;
+pub mod aws_model;
+pub mod batch;
+pub mod convergence;
+pub mod environment;
+pub mod event_queue;
 pub mod faults;
+pub mod generator;
+pub mod invariants;
 pub mod keys;
-pub mod link;
-pub mod many;
-pub mod parts;
+pub mod operations;
 pub mod plan;
+pub mod planted_bugs;
 pub mod policies;
 pub mod ports;
-pub mod promises;
-pub mod reckoning;
 pub mod replica;
 pub mod run;
-pub mod scene;
 pub mod shrink;
-pub mod spoiled;
+pub mod stats;
 pub mod store;
-pub mod story;
-pub mod tally;
+pub mod trace;
+pub mod transport;
+pub mod wiring;
 pub mod writes;
 
 #[global_allocator]

@@ -1,193 +1,195 @@
-//! The plan of one run, as a value: what the world is like, and everything that happens to it, with its time.
+//! The plan of one run, as a value: the environment, and every event with its time.
 //!
-//! A plan comes from a seed (`dice`), is carried out by the run, and can be made smaller by taking happenings away. It holds no
-//! behaviour, so what a failing seed tells is complete.
+//! A plan is generated from a seed (`dice`), executed by the run, and made smaller by removing events. It has
+//! no behaviour, so a failing seed is described completely by its plan.
 
 use jiff::SignedDuration;
 use simulated_aws::world::{FailureType, Rule, Settings};
 use stream_encryption_operator::api::stream_encryption::{Service, StreamEncryptionSpec};
 
+use crate::environment::Fate;
 use crate::faults::KubernetesRule;
 use crate::policies::Allowed;
-use crate::scene::Fate;
 use crate::store::Name;
 
-/// When the faults end.
+/// The time at which the faults end.
 pub const CALM: SignedDuration = SignedDuration::from_hours(14);
-/// When everything must be as asked for: AWS's day, the longest backoff and some hours after the faults have ended.
+/// The time at which everything must match its spec: the quota window of AWS, the longest backoff and some
+/// hours after the faults have ended.
 pub const RECKONING: SignedDuration = SignedDuration::from_hours(14 + 25 + 7);
-/// The end: in between nothing may happen any more.
+/// The end. There must be no writes and no calls between [`RECKONING`] and this time.
 pub const END: SignedDuration = SignedDuration::from_hours(14 + 25 + 7 + 4);
 
-/// A whole run.
+/// The plan of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Where it comes from, and the seed of how long each request takes.
+    /// The seed of the plan, and of the duration of each request.
     pub seed: u64,
-    /// How AWS behaves.
+    /// The behaviour of AWS.
     pub settings: Settings,
-    /// How many replicas run.
+    /// The number of replicas.
     pub replicas: usize,
-    /// How far each replica's clock is off.
+    /// The error of each replica's clock.
     pub clocks: Vec<SignedDuration>,
-    /// The longest that a request usually takes, in microseconds.
+    /// Maximum usual duration of a request, in microseconds.
     pub latency: u64,
-    /// How often the operator looks for drift.
+    /// The operator's drift interval.
     pub drift_interval: SignedDuration,
-    /// The calls that a stream gets in 24 hours.
+    /// The number of calls per stream in 24 hours.
     pub max_calls: u32,
-    /// Whether the first policy, which allows all of the operator's account, allows to turn encryption off.
+    /// Whether the first policy, which allows everything in the operator's account, allows disabling
+    /// encryption.
     pub allow_disable: bool,
-    /// Whether the operator has credentials with a session.
+    /// Whether the operator has session credentials.
     pub sessions: bool,
     /// The streams.
     pub streams: Vec<PlannedStream>,
-    /// Whether keys are mended when the faults end.
+    /// Whether keys become usable when the faults end.
     pub keys_are_mended: bool,
-    /// What happens, by time since the beginning.
+    /// The events, each with its time since the start.
     pub happenings: Vec<(SignedDuration, Happening)>,
 }
 
-/// A stream at the beginning.
+/// A stream in its initial state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStream {
     /// The service.
     pub service: Service,
     /// The name.
     pub name: String,
-    /// What is special about it.
+    /// Its special property.
     pub kind: StreamKind,
 }
 
-/// What may be special about a stream.
+/// The special property of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamKind {
-    /// Nothing.
+    /// None.
     Plain,
-    /// It is encrypted with a key of somebody's choice already.
+    /// Another caller has already encrypted it with a customer managed key.
     Encrypted,
-    /// Nobody knows what is in force: an attempt of somebody else failed.
+    /// The active key is unknown: an attempt by another caller has failed.
     FailedBefore,
     /// Its source is not `DirectPut`.
     NotDirectPut,
-    /// It could not be made.
+    /// Its creation failed.
     Broken,
     /// It does not exist.
     Missing,
-    /// It is another account's.
+    /// It belongs to another account.
     Foreign,
 }
 
-/// Something that happens.
+/// An event.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Happening {
     /// A user applies a resource.
     Apply(Name, Box<StreamEncryptionSpec>),
-    /// A user asks for a retry.
+    /// A user requests a retry.
     Retry(Name),
     /// A user deletes a resource.
     Delete(Name),
     /// An administrator replaces all policies.
     Policies(Vec<Allowed>),
-    /// Somebody calls Start behind the operator's back.
+    /// Another caller calls Start outside the operator.
     OutsiderStarts(usize, usize),
-    /// Somebody calls Stop behind the operator's back.
+    /// Another caller calls Stop outside the operator.
     OutsiderStops(usize),
-    /// Somebody uses up calls of a stream.
+    /// Another caller uses up calls of a stream.
     OutsiderBurns(usize, u8),
-    /// Somebody's own attempt failed for this reason.
+    /// Another caller's attempt fails with this type.
     OutsiderFails(usize, FailureType),
     /// A stream is deleted.
     StreamDeleted(usize),
-    /// A stream is deleted and made again.
+    /// A stream is deleted and created again.
     StreamRecreated(usize),
     /// A Kinesis stream is resharded.
     Reshard(usize),
     /// A key is disabled, or enabled again.
     KeyDisabled(usize, bool),
-    /// A key is scheduled for deletion, or saved.
+    /// A key is scheduled for deletion, or its deletion is cancelled.
     KeyPendingDeletion(usize, bool),
-    /// A key's policy denies its use to all, or allows it again.
+    /// A key's policy denies an action to all principals, or allows it again.
     KeyDenied(usize, Denial),
-    /// An alias is pointed at a key.
+    /// An alias is moved to another key.
     AliasMoved(usize),
-    /// The object that `key.ref` names shows a key, or none.
+    /// The object that `key.objectRef` references contains a key's ARN, or none.
     KeyObject(Option<usize>),
-    /// The kind of that object is installed, or not.
+    /// The CRD of that object is installed or removed.
     KeyKind(bool),
-    /// AWS does this to the next request that fits.
+    /// The next matching request to AWS has this fault.
     Aws(Box<Rule>),
-    /// AWS does this to all requests that fit, for so long.
+    /// All matching requests to AWS have this fault, for this long.
     AwsFor(Box<Rule>, SignedDuration),
-    /// The API server does this to the next request that fits.
+    /// The next matching request to the API server has this fault.
     Kubernetes(KubernetesRule),
-    /// The API server is down for so long.
+    /// The API server is down for this long.
     KubernetesDown(SignedDuration),
-    /// The operator may not touch ledgers for so long.
+    /// The operator has no access to ledgers for this long.
     Forbidden(SignedDuration),
-    /// A process crashes or stands still, after so many requests; the request is carried out or not.
+    /// A process crashes or pauses after this many requests; the request is executed or not.
     Doom(usize, u32, bool, Fate),
-    /// A process is killed now.
+    /// A process is killed now, and restarts after this long.
     Kill(usize, SignedDuration),
-    /// A replica's clock is set to be this far off.
+    /// A replica's clock is set to have this error.
     ClockSet(usize, SignedDuration),
-    /// A replica's credentials are another account's, or its own again.
+    /// A replica's credentials become another account's, or its own again.
     Credentials(usize, bool),
-    /// Nobody renews a replica's session any more, or somebody does again.
+    /// A replica's session is no longer renewed, or is renewed again.
     SessionStuck(usize, bool),
-    /// A replica's watch lags this far behind.
+    /// A replica's watch lags by this much.
     WatchLag(usize, SignedDuration),
-    /// A replica's watch tells nothing for so long.
+    /// A replica's watch is frozen for this long.
     WatchFrozen(usize, SignedDuration),
-    /// A replica's watch loses so many changes.
+    /// A replica's watch loses this many changes.
     WatchDrops(usize, u32),
-    /// A replica begins anew with a list that is so many changes old.
+    /// A replica's watch restarts with a list that is this many changes old.
     WatchBackInTime(usize, usize),
 }
 
-/// What a key's policy denies.
+/// The action that a key's policy denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
-    /// Nothing.
+    /// None.
     Nothing,
-    /// That it is used.
+    /// The use of the key.
     Use,
-    /// That it is looked at.
+    /// `kms:DescribeKey`.
     Describe,
 }
 
 impl Happening {
-    /// Its kind, for counting.
+    /// Returns its kind, for the statistics.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Apply(..) => "a user applies a resource",
-            Self::Retry(_) => "a user asks for a retry",
+            Self::Retry(_) => "a user requests a retry",
             Self::Delete(_) => "a user deletes a resource",
             Self::Policies(_) => "an administrator changes the policies",
-            Self::OutsiderStarts(..) => "somebody else calls Start",
-            Self::OutsiderStops(_) => "somebody else calls Stop",
-            Self::OutsiderBurns(..) => "somebody else uses up the calls",
-            Self::OutsiderFails(..) => "somebody else's attempt fails",
+            Self::OutsiderStarts(..) => "another caller calls Start",
+            Self::OutsiderStops(_) => "another caller calls Stop",
+            Self::OutsiderBurns(..) => "another caller uses up the calls",
+            Self::OutsiderFails(..) => "another caller's attempt fails",
             Self::StreamDeleted(_) => "a stream is deleted",
-            Self::StreamRecreated(_) => "a stream is deleted and made again",
+            Self::StreamRecreated(_) => "a stream is deleted and created again",
             Self::Reshard(_) => "a stream is resharded",
             Self::KeyDisabled(..) => "a key is disabled or enabled",
-            Self::KeyPendingDeletion(..) => "a key is to be deleted, or saved",
+            Self::KeyPendingDeletion(..) => "a key's deletion is scheduled or cancelled",
             Self::KeyDenied(..) => "a key's policy changes",
             Self::AliasMoved(_) => "an alias is moved",
             Self::KeyObject(_) => "a key object changes",
-            Self::KeyKind(_) => "the kind of key objects comes or goes",
+            Self::KeyKind(_) => "the CRD of key objects is installed or removed",
             Self::Aws(_) => "AWS fails one request",
             Self::AwsFor(..) => "AWS fails for a while",
             Self::Kubernetes(_) => "the API server fails one request",
             Self::KubernetesDown(_) => "the API server is down",
-            Self::Forbidden(_) => "rights on ledgers are taken away",
+            Self::Forbidden(_) => "permissions on ledgers are revoked",
             Self::Doom(_, _, _, Fate::Crash(_)) => "a process is killed within a request",
-            Self::Doom(_, _, _, Fate::Pause(_)) => "a process stands still within a request",
+            Self::Doom(_, _, _, Fate::Pause(_)) => "a process is paused within a request",
             Self::Kill(..) => "a process is killed",
             Self::ClockSet(..) => "a clock is set",
-            Self::Credentials(..) => "credentials of another account come or go",
+            Self::Credentials(..) => "credentials change to or from another account",
             Self::SessionStuck(..) => "a session is not renewed",
             Self::WatchLag(..) => "a watch lags",
             Self::WatchFrozen(..) => "a watch is frozen",

@@ -1,8 +1,9 @@
-//! What administrators allow in a run: the policies at each time, and what they mean, worked out without the operator's own reading of
-//! patterns.
+//! The policies of a run at each time, and their meaning, computed independently of the operator's own
+//! pattern matching.
 //!
-//! A policy here is a plain value; [`Policies::of`] writes it down as the operator reads it, and [`Policies::allowed_since`] says what
-//! it means. It is pure: no time of its own, no faults.
+//! A policy here is a plain value; [`Policies::of`] converts it to the form that the operator reads, and
+//! [`Policies::allowed_since`] returns its meaning. This module is pure: it has no time and no faults of its
+//! own.
 
 use std::collections::BTreeSet;
 
@@ -12,48 +13,48 @@ use stream_encryption_operator::model::key::{Key, KeyName};
 use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
+use crate::environment::{ACCOUNT, REGION};
 use crate::keys;
-use crate::scene::{ACCOUNT, REGION};
 
-/// The external id that every policy with a role names.
+/// The external id in every policy with a role.
 const EXTERNAL_ID: &str = "of-this-cluster";
 
-/// What one policy allows.
+/// The content of one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    /// To which namespace; nothing: to all.
+    /// The namespace; `None` for all namespaces.
     pub namespace: Option<String>,
-    /// Which stream of the operator's account, by name; nothing: all of them.
+    /// The name of the stream in the operator's account; `None` for all streams.
     pub stream: Option<String>,
-    /// Which keys.
+    /// The keys.
     pub keys: Keys,
-    /// Whether encryption may be turned off.
+    /// Whether disabling encryption is allowed.
     pub disable: bool,
-    /// As which of the account's roles, by name; nothing: as the operator itself.
+    /// The name of the role in the account; `None` for the operator's own credentials.
     pub role: Option<&'static str>,
 }
 
-/// Which keys a policy allows.
+/// The keys that a policy allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
-    /// All of the operator's account, and AWS's.
-    Own,
-    /// AWS's only.
+    /// All keys of the operator's account, and the AWS owned key.
+    OperatorAccount,
+    /// The AWS owned key only.
     AwsOwned,
-    /// This one, by its ARN or by an alias.
+    /// This key, by its ARN or by an alias.
     Only(usize),
 }
 
-/// What a resource causes.
+/// A request on behalf of a resource.
 #[derive(Clone, Copy, Debug)]
 pub enum Act<'a> {
-    /// A look at the stream, or a record in it.
+    /// A Describe of the stream, or a record in it.
     Look,
     /// A Start with this key.
     Start(&'a Key),
     /// A Stop.
     Stop,
-    /// A question to KMS.
+    /// A request to KMS.
     Ask(&'a KeyName),
 }
 
@@ -65,10 +66,10 @@ pub struct Policies {
 }
 
 impl Allowed {
-    /// All of the operator's account, as the chart's default policy has it.
+    /// Returns a policy that allows everything in the operator's account, as the chart's default policy does.
     #[must_use]
     pub fn own_account(disable: bool) -> Self {
-        Self { namespace: None, stream: None, keys: Keys::Own, disable, role: None }
+        Self { namespace: None, stream: None, keys: Keys::OperatorAccount, disable, role: None }
     }
 
     fn spec(&self, calls: u32) -> StreamEncryptionPolicySpec {
@@ -84,13 +85,15 @@ impl Allowed {
         };
         let alias = "arn:aws:kms:*:own:alias/*".to_owned();
         let keys = match self.keys {
-            Keys::Own => vec!["AWS_OWNED_CMK".to_owned(), "arn:*:kms:*:own:key/*".to_owned(), alias],
+            Keys::OperatorAccount => {
+                vec!["AWS_OWNED_CMK".to_owned(), "arn:*:kms:*:own:key/*".to_owned(), alias]
+            }
             Keys::AwsOwned => vec!["AWS_OWNED_CMK".to_owned()],
             Keys::Only(number) => vec![keys::arn(number), alias],
         };
         StreamEncryptionPolicySpec {
-            // Who is selected is decided before it is handed on.
-            namespaces: NamespaceSelector::default(),
+            // The namespaces are selected before the policy is passed on.
+            namespace_selector: NamespaceSelector::default(),
             role: self
                 .role
                 .map(|name| PolicyRole { arn: arn_of(name), external_id: Some(EXTERNAL_ID.to_owned()) }),
@@ -101,16 +104,16 @@ impl Allowed {
         }
     }
 
-    /// Whether a principal has the rights with which this is done, and works for that namespace.
-    fn is_done_by(&self, namespace: &str, by: &Principal) -> bool {
-        let role = by.role.as_ref().map(|role| (role.arn.to_string(), role.external_id.as_ref()));
+    /// Returns whether a principal has this policy's role and acts for that namespace.
+    fn is_done_by(&self, namespace: &str, principal: &Principal) -> bool {
+        let role = principal.role.as_ref().map(|role| (role.arn.to_string(), role.external_id.as_ref()));
         let named = |(arn, id): &(String, Option<_>)| {
             Some(arn.as_str()) == self.role.map(arn_of).as_deref() && id.is_some()
         };
-        by.namespace == namespace && role.as_ref().map_or(self.role.is_none(), named)
+        principal.namespace == namespace && role.as_ref().map_or(self.role.is_none(), named)
     }
 
-    fn speaks_of(&self, namespace: &str, stream: &StreamArn) -> bool {
+    fn applies_to(&self, namespace: &str, stream: &StreamArn) -> bool {
         self.namespace.as_ref().is_none_or(|name| name == namespace)
             && stream.account.as_str() == ACCOUNT
             && self.stream.as_ref().is_none_or(|name| name == stream.name())
@@ -122,7 +125,7 @@ impl Allowed {
             Act::Stop => self.disable,
             Act::Start(Key::AwsOwned) => !matches!(self.keys, Keys::Only(_)),
             Act::Start(Key::Customer(arn)) | Act::Ask(KeyName::Arn(arn)) => match self.keys {
-                Keys::Own => arn.account.as_str() == ACCOUNT,
+                Keys::OperatorAccount => arn.account.as_str() == ACCOUNT,
                 Keys::AwsOwned => false,
                 Keys::Only(number) => arn.to_string() == keys::arn(number),
             },
@@ -133,50 +136,51 @@ impl Allowed {
 }
 
 impl Policies {
-    /// These, from the beginning of time; each allows so many calls.
+    /// Creates policies that are in effect from the start, with this limit of calls in each.
     #[must_use]
     pub fn new(first: Vec<Allowed>, calls: u32) -> Self {
         Self { calls, history: vec![(Timestamp::MIN, first)] }
     }
 
-    /// Other ones, from now on.
+    /// Replaces the policies from now on.
     pub fn change(&mut self, now: Timestamp, policies: Vec<Allowed>) {
         self.history.push((now, policies));
     }
 
-    /// Those that select a namespace, as they are written now.
+    /// Returns the current policies that select a namespace, in the operator's form.
     #[must_use]
     pub fn of(&self, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
         let selects = |policy: &&Allowed| policy.namespace.as_ref().is_none_or(|name| name == namespace);
         self.now().iter().filter(selects).map(|policy| policy.spec(self.calls)).collect()
     }
 
-    /// Whether a resource of the namespace may do this now.
+    /// Returns whether a resource of the namespace may do this now.
     #[must_use]
     pub fn allow(&self, namespace: &str, stream: &StreamArn, act: &Act<'_>) -> bool {
         allow(self.now(), namespace, stream, act)
     }
 
-    /// Whether policies name different roles for a stream of the namespace now.
+    /// Returns whether the current policies name different roles for a stream of the namespace.
     #[must_use]
     pub fn roles_differ(&self, namespace: &str, stream: &StreamArn) -> bool {
         roles_differ(self.now(), namespace, stream)
     }
 
-    /// Whether a resource of the namespace might do this, as this principal, at any time since then.
+    /// Returns whether a resource of the namespace was allowed to do this, as this principal, at any time
+    /// since then.
     #[must_use]
     pub fn allowed_since(
         &self,
         since: Timestamp,
         namespace: &str,
-        by: &Principal,
+        principal: &Principal,
         stream: &StreamArn,
         act: &Act<'_>,
     ) -> bool {
         self.since(since).any(|policies| {
             allow(policies, namespace, stream, act)
                 && !roles_differ(policies, namespace, stream)
-                && speaking(policies, namespace, stream).all(|policy| policy.is_done_by(namespace, by))
+                && speaking(policies, namespace, stream).all(|policy| policy.is_done_by(namespace, principal))
         })
     }
 
@@ -194,13 +198,13 @@ impl Policies {
         self.since(since).all(|policies| allow(policies, namespace, stream, &Act::Look))
     }
 
-    /// The policies at each time since then; those that were in effect at that time count as well.
+    /// Returns the policies at each time since then, including those in effect at that time.
     fn since(&self, since: Timestamp) -> impl Iterator<Item = &[Allowed]> {
         let first = self.history.partition_point(|(at, _)| *at <= since).saturating_sub(1);
         self.history[first..].iter().map(|(_, policies)| policies.as_slice())
     }
 
-    /// Whether any policy allows Stop to anybody now.
+    /// Returns whether any current policy allows Stop.
     #[must_use]
     pub fn allow_any_stop(&self) -> bool {
         self.now().iter().any(|policy| policy.disable)
@@ -216,7 +220,7 @@ fn speaking<'a>(
     namespace: &str,
     stream: &StreamArn,
 ) -> impl Iterator<Item = &'a Allowed> {
-    policies.iter().filter(move |policy| policy.speaks_of(namespace, stream))
+    policies.iter().filter(move |policy| policy.applies_to(namespace, stream))
 }
 
 fn allow(policies: &[Allowed], namespace: &str, stream: &StreamArn, act: &Act<'_>) -> bool {

@@ -1,7 +1,8 @@
-//! The two ports of one process: [`Streams`] over the simulated AWS, [`Records`] over Kubernetes in memory.
+//! The two ports of one process: [`StreamApi`] on the simulated AWS, and [`KubeApi`] on the in-memory
+//! Kubernetes.
 //!
-//! Between them and the controller nothing is replaced. Each request goes over the process's [`Link`]. The ports decide
-//! nothing.
+//! Everything above these ports is the operator's own code. Each request passes through the process's
+//! [`Link`]. The ports decide nothing.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,48 +14,48 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::aws::{Identity, Signer, Streams, Urgency};
-use stream_encryption_operator::controller::records::{Happening, RecordError, Records, ReferencedKey};
-use stream_encryption_operator::model::fault::{Class, Fault, Operation};
-use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
-use stream_encryption_operator::model::observation::Look;
+use stream_encryption_operator::aws::{Identity, Priority, Signer, StreamApi};
+use stream_encryption_operator::controller::kube_api::{KubeApi, KubeError, ReconcileEvent, ReferencedKey};
+use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_operator::model::key::{Key, KeyMetadata, KeyName};
+use stream_encryption_operator::model::observation::StreamDescription;
 use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
-use crate::cloud;
+use crate::aws_model;
+use crate::environment::{REGION, State};
 use crate::faults::Request;
-use crate::link::{Link, arrives};
+use crate::invariants::Sent;
 use crate::policies::Act;
-use crate::promises::Sent;
-use crate::scene::{REGION, State};
+use crate::transport::{Link, arrives};
 use crate::writes::Write;
 
-/// AWS, for one process.
+/// The AWS port of one process.
 #[derive(Debug)]
 pub struct Aws {
     link: Link,
-    /// As the operator's own adapter, it asks once whose credentials it has.
+    /// As in the operator's own adapter, the identity is requested once.
     identity: Mutex<Option<Identity>>,
 }
 
-/// Kubernetes, for one process.
+/// The Kubernetes port of one process.
 #[derive(Clone, Debug)]
 pub struct Cluster(Link);
 
 impl Aws {
-    /// AWS, for this process.
+    /// Creates the AWS port of this process.
     #[must_use]
     pub fn new(link: Link) -> Self {
         Self { link, identity: Mutex::new(None) }
     }
 
-    /// The link, for those who spoil it.
+    /// Returns the link, for planted bugs.
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.link
     }
 
-    /// What the replica signs with.
+    /// Returns the replica's current signer.
     #[must_use]
     pub fn signer(&self) -> Signer {
         let access_key_id = {
@@ -64,7 +65,7 @@ impl Aws {
         Signer { access_key_id, session_age: self.age() }
     }
 
-    /// Has the replica sign with other credentials, if it is their time.
+    /// Changes the replica's credentials, if they are to change just before a call.
     fn exchange(&self) {
         let mut state = self.link.scene.state();
         let (now, number) = (state.now, self.link.process.replica);
@@ -72,28 +73,29 @@ impl Aws {
             state.replicas[number].mistaken = mistaken;
             state
                 .story
-                .tell(now, || format!("operator {number} is about to call, and its credentials change"));
+                .tell(now, || format!("the credentials of operator {number} change just before a call"));
         }
     }
 
-    /// As the operator's own adapter, it sends nothing with other credentials than those of the look.
-    fn still_signs(&self, signer: &Signer, operation: Operation) -> Result<(), Fault> {
+    /// Refuses a request, as the operator's own adapter does, if the signer is not that of the Describe.
+    fn still_signs(&self, signer: &Signer, operation: Operation) -> Result<(), AwsError> {
         if self.signer().is(signer) {
             return Ok(());
         }
-        self.link.scene.state().tally.fault("credentials change between look and call");
+        self.link.scene.state().tally.fault("credentials change between Describe and call");
         let code = Some("SignerChanged".to_owned());
-        Err(Fault { operation, class: Class::Transient, code, message: String::new() })
+        Err(AwsError { operation, class: ErrorKind::Transient, code, message: String::new() })
     }
 
-    /// How old the replica's session is.
+    /// Returns the age of the replica's session.
     fn age(&self) -> Option<SignedDuration> {
         let state = self.link.scene.state();
         let made = state.replicas[self.link.process.replica].session;
         made.map(|made| state.now.duration_since(made))
     }
 
-    /// Start, for the call that the ledger holds as of `reserved`. Its date is what AWS checks; nothing: when it is sent.
+    /// Calls Start for the ledger entry that was reserved at `reserved`. AWS checks the date `dated`; `None`
+    /// for the time of sending.
     pub async fn start_dated(
         &self,
         stream: &StreamArn,
@@ -102,17 +104,17 @@ impl Aws {
         signer: &Signer,
         reserved: Timestamp,
         dated: Option<Timestamp>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         let by = self.link.process;
         let operation = Operation::change(stream.service, Action::Start);
         self.still_signs(signer, operation)?;
         let age = self.age();
         let grant = stream.service == Service::Firehose && matches!(key, Key::Customer(_));
         if grant && age.is_some_and(|age| age > SignedDuration::from_mins(350)) {
-            // The operator's own adapter refuses it: AWS could make no grant.
-            return Err(Fault {
+            // The operator's own adapter refuses the call, because AWS could not create a grant.
+            return Err(AwsError {
                 operation,
-                class: Class::Transient,
+                class: ErrorKind::Transient,
                 code: Some("SessionTooOld".to_owned()),
                 message: String::new(),
             });
@@ -120,7 +122,7 @@ impl Aws {
         self.link
             .ask_aws(operation, dated, |state, caller| {
                 let now = state.now;
-                let told = cloud::start(&mut state.world, now, caller, stream, key);
+                let told = aws_model::start(&mut state.world, now, caller, stream, key);
                 let (action, key) = (Action::Start, Some(key));
                 state.sent(&Sent { by, as_whom, stream, action, key, reserved }, &told.0);
                 told
@@ -128,7 +130,8 @@ impl Aws {
             .await
     }
 
-    /// Stop, for the call that the ledger holds as of `reserved`, dated as [`start_dated`](Self::start_dated) is.
+    /// Calls Stop for the ledger entry that was reserved at `reserved`, dated as in
+    /// [`start_dated`](Self::start_dated).
     pub async fn stop_dated(
         &self,
         stream: &StreamArn,
@@ -137,14 +140,14 @@ impl Aws {
         signer: &Signer,
         reserved: Timestamp,
         dated: Option<Timestamp>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         let by = self.link.process;
         let operation = Operation::change(stream.service, Action::Stop);
         self.still_signs(signer, operation)?;
         self.link
             .ask_aws(operation, dated, |state, caller| {
                 let now = state.now;
-                let told = cloud::stop(&mut state.world, now, caller, stream, in_force);
+                let told = aws_model::stop(&mut state.world, now, caller, stream, in_force);
                 let (action, key) = (Action::Stop, None);
                 state.sent(&Sent { by, as_whom, stream, action, key, reserved }, &told.0);
                 told
@@ -154,57 +157,58 @@ impl Aws {
 }
 
 impl Cluster {
-    /// Kubernetes, for this process.
+    /// Creates the Kubernetes port of this process.
     #[must_use]
     pub fn new(link: Link) -> Self {
         Self(link)
     }
 
-    /// The link, for those who spoil it.
+    /// Returns the link, for planted bugs.
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.0
     }
 }
 
-impl Streams for Aws {
-    async fn identity(&self) -> Result<Identity, Fault> {
+impl StreamApi for Aws {
+    async fn identity(&self) -> Result<Identity, AwsError> {
         if let Some(known) = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Ok(known);
         }
         let account = self
             .link
             .ask_aws(Operation::GetCallerIdentity, None, |state, _| {
-                // Credentials that turn out to be another account's were the operator's own when it asked.
-                let own = Caller::new(crate::scene::OPERATOR);
+                // If the credentials prove to be another account's, they were the operator's own at the time
+                // of the request.
+                let own = Caller::new(crate::environment::OPERATOR);
                 let now = state.now;
-                cloud::identity(&mut state.world, now, &own, REGION)
+                aws_model::identity(&mut state.world, now, &own, REGION)
             })
             .await?;
         let identity = Identity {
-            account: account.parse().map_err(|_| cloud::fault(Operation::GetCallerIdentity, None))?,
-            partition: "aws".parse().map_err(|_| cloud::fault(Operation::GetCallerIdentity, None))?,
+            account: account.parse().map_err(|_| aws_model::fault(Operation::GetCallerIdentity, None))?,
+            partition: "aws".parse().map_err(|_| aws_model::fault(Operation::GetCallerIdentity, None))?,
         };
         *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity.clone());
         Ok(identity)
     }
 
-    async fn answers(&self) -> Result<(), Fault> {
+    async fn verify_clock(&self) -> Result<(), AwsError> {
         self.link
             .ask_aws(Operation::GetCallerIdentity, None, |state, caller| {
                 let now = state.now;
-                cloud::identity(&mut state.world, now, caller, REGION)
+                aws_model::identity(&mut state.world, now, caller, REGION)
             })
             .await
             .map(drop)
     }
 
-    async fn look(
+    async fn describe_stream(
         &self,
         stream: &StreamArn,
         by: &Principal,
-        _: Urgency,
-    ) -> Result<Option<(Look, Signer)>, Fault> {
+        _: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
         let replica = self.link.process.replica;
         let signer = self.signer();
         let seen = self
@@ -212,7 +216,7 @@ impl Streams for Aws {
             .ask_aws(Operation::look(stream.service), None, |state, caller| {
                 let now = state.now;
                 state.causes(by, stream, &Act::Look);
-                let told = cloud::look(&mut state.world, now, caller, stream);
+                let told = aws_model::look(&mut state.world, now, caller, stream);
                 if arrives(&told.1) {
                     state.looked(replica, stream, &told.0);
                 }
@@ -222,20 +226,20 @@ impl Streams for Aws {
         Ok(seen.map(|look| (look, signer)))
     }
 
-    async fn key(
+    async fn describe_key(
         &self,
         stream: &StreamArn,
         name: &KeyName,
         by: &Principal,
-        _: Urgency,
-    ) -> Result<Option<KeyFacts>, Fault> {
+        _: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
         self.link
             .ask_aws(Operation::DescribeKey, None, |state, caller| {
                 let now = state.now;
                 state.causes(by, stream, &Act::Ask(name));
-                let told = cloud::key(&mut state.world, now, caller, stream, name);
+                let told = aws_model::key(&mut state.world, now, caller, stream, name);
                 if told.0.is_err() {
-                    // A key that cannot be read, and then can, is one that somebody has mended.
+                    // A key that becomes readable again was fixed by a user.
                     state.promises.stirred = now;
                 }
                 told
@@ -243,8 +247,8 @@ impl Streams for Aws {
             .await
     }
 
-    async fn turn(&self, _: &StreamArn, _: Action, _: &Principal, signer: &Signer) -> bool {
-        // The pacer is tested by itself; here it only takes its time, now and then.
+    async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, signer: &Signer) -> bool {
+        // The rate limiter has its own tests; here acquiring a permit only takes some time, occasionally.
         self.link
             .request(|state| {
                 let waits = state.dice.u8(0..20) == 0;
@@ -265,7 +269,7 @@ impl Streams for Aws {
         by: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         self.start_dated(stream, key, by, signer, reserved, Some(reserved)).await
     }
 
@@ -276,7 +280,7 @@ impl Streams for Aws {
         by: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), AwsError> {
         self.stop_dated(stream, in_force, by, signer, reserved, Some(reserved)).await
     }
 
@@ -286,7 +290,7 @@ impl Streams for Aws {
         _: &str,
         by: &Principal,
         signer: &Signer,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, AwsError> {
         let operation = match stream.service {
             Service::Firehose => Operation::PutFirehoseRecord,
             Service::Kinesis => Operation::PutKinesisRecord,
@@ -296,40 +300,40 @@ impl Streams for Aws {
             .ask_aws(operation, None, |state, caller| {
                 let now = state.now;
                 state.causes(by, stream, &Act::Look);
-                cloud::put_record(&mut state.world, now, caller, stream)
+                aws_model::put_record(&mut state.world, now, caller, stream)
             })
             .await
     }
 }
 
-impl Records for Cluster {
-    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, RecordError> {
+impl KubeApi for Cluster {
+    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, KubeError> {
         let name = (namespace.to_owned(), name.to_owned());
         let read = |state: &mut State| Ok(state.store.resource(&name).map(|resource| (**resource).clone()));
         self.0.ask_kubernetes(Request::ReadResource, read).await
     }
 
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, RecordError> {
+    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
         self.0.ask_kubernetes(Request::ReadLedger, |state| Ok(state.store.ledger(name).cloned())).await
     }
 
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, RecordError> {
+    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
         self.0
             .ask_kubernetes(Request::ListLedgers, |state| Ok(state.store.ledgers().cloned().collect()))
             .await
     }
 
-    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, RecordError> {
+    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
         let write = Write::Create(name.to_owned(), Box::new(spec.clone()));
-        self.0.write(Request::CreateLedger, write).await?.ok_or(RecordError::Conflict)
+        self.0.write(Request::CreateLedger, write).await?.ok_or(KubeError::Conflict)
     }
 
-    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, RecordError> {
+    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
         let write = Write::Replace(Box::new(ledger.clone()));
-        self.0.write(Request::ReplaceLedger, write).await?.ok_or(RecordError::Conflict)
+        self.0.write(Request::ReplaceLedger, write).await?.ok_or(KubeError::Conflict)
     }
 
-    async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), RecordError> {
+    async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), KubeError> {
         self.0.write(Request::DeleteLedger, Write::Delete(Box::new(ledger.clone()))).await.map(drop)
     }
 
@@ -337,24 +341,24 @@ impl Records for Cluster {
         &self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), RecordError> {
+    ) -> Result<(), KubeError> {
         let write = Write::Status(Box::new(read.clone()), Box::new(status.clone()));
         self.0.write(Request::WriteStatus, write).await.map(drop)
     }
 
-    async fn tell(&self, of: &Owner, happening: &Happening) -> Result<(), RecordError> {
+    async fn publish_event(&self, of: &Owner, happening: &ReconcileEvent) -> Result<(), KubeError> {
         let mut state = self.0.scene.state();
         let now = state.now;
         state.story.tell(now, || format!("event of {}/{}: {}", of.namespace, of.name, happening.reason));
         Ok(())
     }
 
-    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
+    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
         let write = Write::Finalizer(Box::new(resource.clone()), present);
         self.0.write(Request::SetFinalizer, write).await.map(drop)
     }
 
-    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, RecordError> {
+    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         self.0.ask_kubernetes(Request::ReadPolicies, |state| Ok(state.policies.of(namespace))).await
     }
 
@@ -362,7 +366,7 @@ impl Records for Cluster {
         &self,
         namespace: &str,
         reference: &KeyObjectReference,
-    ) -> Result<ReferencedKey, RecordError> {
+    ) -> Result<ReferencedKey, KubeError> {
         let read = |state: &mut State| {
             if !state.key_kind {
                 return Ok(ReferencedKey::KindMissing);

@@ -1,7 +1,8 @@
-//! One process of the operator, as its driver runs it: a watch that fills a cache, a queue, and one visit at a time for each resource.
+//! One process of the operator, as its driver runs it: a watch that fills a cache, a queue, and at most one
+//! reconcile per resource at a time.
 //!
-//! This is the one part of the operator that the simulation has of its own: `src/operator.rs` hands these things to
-//! kube-runtime. What a visit does is the operator's own [`reconcile`].
+//! Only this part of the operator is a copy: in `src/operator.rs`, kube-runtime does this work. The reconcile
+//! itself is the operator's own [`reconcile`].
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,43 +11,43 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_operator::controller::kube_api::KubeError;
 use stream_encryption_operator::controller::memory::Memory;
-use stream_encryption_operator::controller::records::RecordError;
-use stream_encryption_operator::controller::{Operator, Rules, reconcile, retire};
+use stream_encryption_operator::controller::{Config, Context, ledger_gc, reconcile};
 
-use crate::link::Link;
-use crate::parts::Parts;
+use crate::environment::{Event, Process, REGION, Scene};
 use crate::plan::Plan;
 use crate::ports::{Aws, Cluster};
-use crate::scene::{Event, Process, REGION, Scene};
 use crate::store::{Change, Name, name_of};
+use crate::transport::Link;
+use crate::wiring::Parts;
 
-/// What a task was about, and what came of it.
+/// The kind of a task, and its result.
 #[derive(Debug)]
 pub enum Outcome {
-    /// A visit of a resource.
-    Visited(Result<Timestamp, RecordError>),
-    /// A look for ledgers to retire.
+    /// The reconcile of a resource.
+    Visited(Result<Timestamp, KubeError>),
+    /// The cleanup of expired ledgers.
     Retired,
 }
 
-/// A task under way.
+/// A task in progress.
 pub struct Task {
-    /// Whose.
+    /// The process that runs it.
     pub process: Process,
-    /// Which resource it visits, if it does.
+    /// The resource that it reconciles, if any.
     pub name: Option<Name>,
     /// The operator's own code.
     pub future: Pin<Box<dyn Future<Output = Outcome> + Send>>,
 }
 
-/// A process.
+/// A process of the operator.
 pub struct Replica<P: Parts> {
-    /// Which life of which replica.
+    /// The replica and its life.
     pub process: Process,
-    operator: Arc<Operator<P::Aws, P::Records>>,
+    operator: Arc<Context<P::Aws, P::KubeApi>>,
     cache: BTreeMap<Name, Arc<StreamEncryption>>,
-    /// How many changes it has been told.
+    /// The number of changes that the watch has delivered.
     pub told: usize,
     queue: BTreeMap<Name, Queued>,
 }
@@ -62,18 +63,18 @@ impl<P: Parts> Replica<P> {
     #[allow(clippy::missing_panics_doc, reason = "the region is a constant")]
     pub fn boot(scene: &Arc<Scene>, process: Process, plan: &Plan, parts: &P) -> Self {
         let link = Link { scene: scene.clone(), process };
-        let operator = Arc::new(Operator {
+        let operator = Arc::new(Context {
             aws: parts.aws(Aws::new(link.clone())),
             records: parts.records(Cluster::new(link)),
             clock: parts.clock(scene.clock_of(process.replica)),
             decide: parts.decide(),
-            rules: Rules { region: REGION.parse().expect("a region"), drift_interval: plan.drift_interval },
+            config: Config { region: REGION.parse().expect("a region"), drift_interval: plan.drift_interval },
             memory: Memory::default(),
         });
         Self { process, operator, cache: BTreeMap::new(), told: 0, queue: BTreeMap::new() }
     }
 
-    /// A list: the cache holds what was true after the first `upto` changes, and everything is visited.
+    /// Relists: the cache holds the state after the first `upto` changes, and every resource is reconciled.
     pub fn list(&mut self, scene: &Scene, upto: usize) {
         let mut state = scene.state();
         let changes = &state.store.changes()[..upto];
@@ -95,14 +96,15 @@ impl<P: Parts> Replica<P> {
         }
     }
 
-    /// The watch tells all changes up to this one; the first `lost` of them get lost.
+    /// Delivers all changes up to this one; the first `lost` of them are lost.
     pub fn watch(&mut self, scene: &Scene, upto: usize, lost: &mut u32) {
         let mut state = scene.state();
         let upto = upto.min(state.store.changes().len());
         for at in self.told..upto {
             let Change { resource, deleted } = state.store.changes()[at].clone();
             let name = name_of(&resource);
-            // A resource that was never told of could be found by nobody; no API server is known to lose that.
+            // Without this condition a new resource could never be discovered; no API server is known to lose
+            // such a change.
             if *lost > 0 && self.cache.contains_key(&name) {
                 *lost -= 1;
                 continue;
@@ -120,7 +122,7 @@ impl<P: Parts> Replica<P> {
         state.replicas[self.process.replica].told = self.told;
     }
 
-    /// Every resource is to be visited: something has changed that may concern each.
+    /// Schedules every resource, after a change that may concern each of them.
     pub fn visit_all(&mut self, scene: &Scene) {
         let mut state = scene.state();
         let now = state.now;
@@ -130,7 +132,8 @@ impl<P: Parts> Replica<P> {
         }
     }
 
-    /// A visit that is due, unless one of the same resource is under way: then it follows that one.
+    /// Starts a reconcile that is due, unless the same resource is being reconciled; then it starts
+    /// afterwards.
     pub fn visit(&mut self, name: &Name, now: Timestamp, parts: &P) -> Option<Task> {
         let queued = self.queue.get_mut(name)?;
         if queued.running || queued.due.is_none_or(|due| due > now) {
@@ -150,7 +153,7 @@ impl<P: Parts> Replica<P> {
         })
     }
 
-    /// A visit that could not begin, because the process stands still, begins when it goes on.
+    /// Defers a reconcile that cannot begin because the process is paused.
     pub fn hold(&mut self, scene: &Scene, name: &Name, until: Timestamp) {
         let queued = self.queue.entry(name.clone()).or_default();
         queued.running = false;
@@ -158,12 +161,12 @@ impl<P: Parts> Replica<P> {
         scene.state().agenda.add(until, Event::Due { process: self.process, name: name.clone() });
     }
 
-    /// A visit has ended, and asks to be back.
-    pub fn visited(&mut self, scene: &Scene, name: &Name, outcome: &Result<Timestamp, RecordError>) {
+    /// Schedules the requeue after a reconcile.
+    pub fn visited(&mut self, scene: &Scene, name: &Name, outcome: &Result<Timestamp, KubeError>) {
         let mut state = scene.state();
         let now = state.now;
         let wait = match outcome {
-            Ok(wake) => self.operator.rules.wait(self.operator.clock.now(), *wake),
+            Ok(wake) => self.operator.config.wait(self.operator.clock.now(), *wake),
             Err(error) => {
                 state.story.tell(now, || format!("operator {}: {error}", self.process.replica));
                 SignedDuration::from_secs(4)
@@ -177,13 +180,13 @@ impl<P: Parts> Replica<P> {
         state.agenda.add(due, Event::Due { process: self.process, name: name.clone() });
     }
 
-    /// Looks for ledgers to retire.
+    /// Starts the cleanup of expired ledgers.
     #[must_use]
     pub fn retire(&self) -> Task {
         let operator = self.operator.clone();
         let future = Box::pin(async move {
-            // What goes wrong is tried again an hour later.
-            let _ = retire::retire(&operator).await;
+            // A failed cleanup is retried an hour later.
+            let _ = ledger_gc::collect_expired(&operator).await;
             Outcome::Retired
         });
         Task { process: self.process, name: None, future }

@@ -1,4 +1,4 @@
-//! One run: a plan carried out from its beginning to its end, on virtual time, with the promises watched after every event.
+//! Executes a plan from its start to its end, in virtual time, and checks the promises after every event.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,35 +6,35 @@ use std::task::{Context, Poll, Waker};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::acts;
-use crate::agenda::Agenda;
+use crate::convergence;
+use crate::environment::{BEGIN, Condition, Event, Polled, Process, Scene, State};
+use crate::event_queue::Agenda;
 use crate::faults::KubernetesFaults;
-use crate::parts::Parts;
+use crate::invariants::{Broken, Promises};
+use crate::operations;
 use crate::plan::{CALM, END, Plan, RECKONING};
 use crate::policies::{Allowed, Policies};
-use crate::promises::{Broken, Promises};
-use crate::reckoning;
 use crate::replica::{Outcome, Replica, Task};
-use crate::scene::{BEGIN, Condition, Event, Polled, Process, Scene, State};
+use crate::stats::Tally;
 use crate::store::Store;
-use crate::story::Story;
-use crate::tally::Tally;
+use crate::trace::Story;
+use crate::wiring::Parts;
 
-/// How often a process looks for ledgers to retire.
+/// The interval at which a process cleans up expired ledgers.
 const RETIRE_EVERY: SignedDuration = SignedDuration::from_hours(1);
-/// How long a watch takes to tell of a change, at the most.
+/// Maximum delay of a watch, in microseconds.
 const WATCH: u64 = 60_000;
-/// The most visits of a run. More is an operator that never rests.
+/// Maximum number of reconciles in a run. An operator that exceeds it never comes to rest.
 const MOST_VISITS: u64 = 60_000;
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// The promise that was broken, if one was.
+    /// The broken promise, if any.
     pub broken: Option<Broken>,
-    /// What is counted.
+    /// The statistics.
     pub tally: Tally,
-    /// What happened, if that was asked for.
+    /// The trace, if it was requested.
     pub story: Story,
 }
 
@@ -45,13 +45,13 @@ struct Run<'a, P: Parts> {
     replicas: Vec<Option<Replica<P>>>,
     tasks: BTreeMap<usize, Task>,
     begun: usize,
-    /// How many changes of resources the watches have been given.
+    /// The number of changes that were passed to the watches.
     given: usize,
-    /// Calls and writes at the reckoning.
+    /// The numbers of calls and writes at the final check.
     at_rest: Option<(u64, u64)>,
 }
 
-/// Carries a plan out with operators of these parts. `told`: the story is kept.
+/// Executes a plan with operators of these parts. `told` enables the trace.
 pub fn run<P: Parts>(plan: &Plan, parts: &P, told: bool) -> Report {
     let mut run = Run::new(plan, parts, told);
     let end = BEGIN + END;
@@ -94,7 +94,7 @@ impl<'a, P: Parts> Run<'a, P> {
             now: BEGIN,
             agenda,
             dice: fastrand::Rng::with_seed(plan.seed),
-            world: acts::world(plan),
+            world: operations::world(plan),
             store: Store::default(),
             replicas: (0..plan.replicas).map(condition).collect(),
             kubernetes: KubernetesFaults::none(),
@@ -127,7 +127,9 @@ impl<'a, P: Parts> Run<'a, P> {
     fn happen(&mut self, event: Event) {
         match event {
             Event::Wake(task) => self.poll(task),
-            Event::Happening(number) => acts::act(&self.scene, self.plan, &self.plan.happenings[number].1),
+            Event::Happening(number) => {
+                operations::act(&self.scene, self.plan, &self.plan.happenings[number].1);
+            }
             Event::Watch { process, upto } => self.watch(process, upto),
             Event::Due { process, name } => {
                 let parts = self.parts;
@@ -142,7 +144,7 @@ impl<'a, P: Parts> Run<'a, P> {
             Event::Boot(replica) => self.boot(replica),
             Event::Late(number) => {
                 let mut state = self.scene.state();
-                // No visit waits for it any more.
+                // The event must not be attributed to the last reconcile.
                 state.polled = Polled::default();
                 let (write, by) = state.late[number].clone();
                 let _ = state.carry_out(&write, by);
@@ -154,20 +156,21 @@ impl<'a, P: Parts> Run<'a, P> {
             Event::Calm => self.calm(),
             Event::Reckoning => {
                 let mut state = self.scene.state();
-                let at_rest = reckoning::reckon(&mut state);
+                let at_rest = convergence::reckon(&mut state);
                 self.at_rest = at_rest.then(|| (state.promises.calls, state.promises.writes));
             }
         }
     }
 
-    /// The process, if it is still this one and runs and is not paused. A paused one does it when it goes on.
+    /// Returns the process, if it is still the same life, and is running and not paused. For a paused
+    /// process, the event is deferred until it resumes.
     fn alive(&mut self, process: Process) -> Option<(&mut Replica<P>, Timestamp)> {
         let now = self.scene.state().now;
         let replica = self.replicas[process.replica].as_mut()?;
         (replica.process == process).then_some((replica, now))
     }
 
-    /// Until when a process that is paused is paused.
+    /// Returns the time until which a process is paused, if it is paused.
     fn paused(&self, process: Process) -> Option<Timestamp> {
         let state = self.scene.state();
         let until = state.replicas[process.replica].paused_until;
@@ -176,7 +179,7 @@ impl<'a, P: Parts> Run<'a, P> {
 
     fn begin(&mut self, task: Task) {
         if let Some(until) = self.paused(task.process) {
-            // It would begin when the process goes on; the queue holds it till then.
+            // The reconcile begins when the process resumes; until then the queue holds it.
             if let (Some(name), Some(replica)) = (&task.name, self.replicas[task.process.replica].as_mut()) {
                 replica.hold(&self.scene, name, until);
             }
@@ -187,7 +190,7 @@ impl<'a, P: Parts> Run<'a, P> {
         self.poll(self.begun);
     }
 
-    /// The operator's own code goes on until it waits for something.
+    /// Polls a task: the operator's own code runs until it waits.
     fn poll(&mut self, number: usize) {
         let Some(task) = self.tasks.get_mut(&number) else { return };
         {
@@ -217,7 +220,8 @@ impl<'a, P: Parts> Run<'a, P> {
         }
     }
 
-    /// Whether a visit that asks to be back then came to its end: one that was dropped is back within a second.
+    /// Returns whether a reconcile with this requeue time has completed; a dropped reconcile is requeued
+    /// within a second.
     fn is_done(&self, process: Process, wake: Timestamp) -> bool {
         let now = self.scene.clock_of(process.replica).now();
         wake.duration_since(now) > SignedDuration::from_secs(1)
@@ -241,7 +245,7 @@ impl<'a, P: Parts> Run<'a, P> {
         }
     }
 
-    /// A watch that is late or frozen tells later.
+    /// Delivers a change of the policies. A lagging or frozen watch delivers it later.
     fn policies_told(&mut self, replica: usize) {
         let scene = self.scene.clone();
         {
@@ -287,7 +291,7 @@ impl<'a, P: Parts> Run<'a, P> {
         self.tasks.retain(|_, task| task.process != process);
         let mut state = self.scene.state();
         let now = state.now;
-        state.story.tell(now, || format!("operator {} is gone", process.replica));
+        state.story.tell(now, || format!("operator {} crashes", process.replica));
         let condition = &mut state.replicas[process.replica];
         condition.up = false;
         condition.doom = None;
@@ -316,7 +320,7 @@ impl<'a, P: Parts> Run<'a, P> {
     }
 
     fn calm(&mut self) {
-        acts::calm(&self.scene, self.plan);
+        operations::calm(&self.scene, self.plan);
         for replica in 0..self.plan.replicas {
             if self.replicas[replica].is_none() {
                 self.boot(replica);
@@ -324,13 +328,14 @@ impl<'a, P: Parts> Run<'a, P> {
         }
     }
 
-    /// Gives the watches what is new, renews sessions, and looks whether a promise is broken. True: the run is over.
+    /// Passes new changes to the watches, renews sessions, and checks the promises. Returns whether the run
+    /// is over.
     fn watch_over(&mut self) -> bool {
         let state = &mut *self.scene.state();
         let now = state.now;
         let changes = state.store.changes().len();
         if changes > self.given {
-            // What Kubernetes does after a deletion, where a planted bug has it do something.
+            // Runs Kubernetes' reaction to a deletion, which only a planted bug has.
             #[allow(clippy::unnecessary_to_owned, reason = "the state changes meanwhile")]
             for change in state.store.changes()[self.given..].to_vec() {
                 state.promises.note_change(&change.resource, change.deleted, now);
@@ -357,7 +362,7 @@ impl<'a, P: Parts> Run<'a, P> {
         let State { promises, world, tally, .. } = state;
         promises.read_log(world);
         if tally.visits > MOST_VISITS {
-            promises.break_with("P5", now, || format!("more than {MOST_VISITS} visits"));
+            promises.break_with("P5", now, || format!("more than {MOST_VISITS} reconciles"));
         }
         promises.broken.is_some()
     }
@@ -367,7 +372,7 @@ impl<'a, P: Parts> Run<'a, P> {
         drop(self.replicas);
         let state = &mut *self.scene.state();
         if state.promises.broken.is_none() {
-            reckoning::reckon(state);
+            convergence::reckon(state);
             let now = state.now;
             if let Some((calls, writes)) = self.at_rest
                 && (calls, writes) != (state.promises.calls, state.promises.writes)
@@ -375,7 +380,7 @@ impl<'a, P: Parts> Run<'a, P> {
                 let (more_calls, more_writes) =
                     (state.promises.calls - calls, state.promises.writes - writes);
                 state.promises.break_with("P5", now, || {
-                    format!("{more_calls} calls and {more_writes} writes after all was as asked for")
+                    format!("{more_calls} calls and {more_writes} writes after everything matched its spec")
                 });
             }
         }
@@ -399,17 +404,17 @@ fn aws_fault(name: &str) -> &'static str {
         "Refuse" => "AWS refuses",
         "AccessDenied" => "AWS denies access",
         "Throttle" => "AWS throttles",
-        "ServerError" => "AWS answers 5xx, not carried out",
-        "ServerErrorAfterwards" => "AWS answers 5xx, carried out",
+        "ServerError" => "AWS answers 5xx, not executed",
+        "ServerErrorAfterwards" => "AWS answers 5xx, executed",
         "LoseRequest" => "a request to AWS is lost",
-        "LoseReply" => "AWS's reply is lost, carried out",
+        "LoseReply" => "AWS's reply is lost, executed",
         "Late" => "a request arrives late at AWS",
-        "Hold" => "AWS's reply never comes, carried out",
+        "Hold" => "AWS's reply is held back, executed",
         "Slow" => "AWS is slow",
-        "NoOp" => "AWS answers OK and does nothing",
+        "NoOp" => "AWS answers OK without an effect",
         "FailsLater" => "AWS accepts and fails later",
-        "Takes" => "AWS takes long",
-        "ReadLag" => "AWS shows the past",
-        _ => "another fault of AWS",
+        "Takes" => "AWS takes long to complete a change",
+        "ReadLag" => "AWS returns a stale answer",
+        _ => "another AWS fault",
     }
 }

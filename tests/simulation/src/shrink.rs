@@ -1,23 +1,24 @@
-//! Makes a plan that breaks a promise as small as it can: happening by happening, replica by replica, as long as the same promise breaks.
+//! Minimises a plan that breaks a promise: removes events and replicas one by one, as long as the same
+//! promise breaks.
 
-use crate::parts::Parts;
+use crate::environment::BEGIN;
+use crate::invariants::Broken;
 use crate::plan::{Happening, Plan};
-use crate::promises::Broken;
 use crate::run::run;
-use crate::scene::BEGIN;
+use crate::wiring::Parts;
 
-/// The most runs that are usually spent on it.
+/// Maximum number of runs, by default.
 const MOST_RUNS: usize = 400;
 
-/// The smallest plan found that breaks the same promise, and how.
+/// Returns the smallest plan found that breaks the same promise, and how.
 pub fn shrink<P: Parts>(plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broken) {
     within(MOST_RUNS, plan, broken, parts)
 }
 
-/// The smallest plan found within so many runs.
+/// Returns the smallest plan found within this many runs.
 pub fn within<P: Parts>(most_runs: usize, plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broken) {
     let mut best = (plan.clone(), broken.clone());
-    // What comes after the promise was broken has no part in it.
+    // Events after the broken promise are irrelevant.
     best.0.happenings.retain(|(at, _)| BEGIN + *at <= broken.at);
     let mut runs = 0;
     loop {

@@ -1,8 +1,8 @@
-//! Kubernetes in memory: resources and ledgers with the API server's rules for versions, generations, conflicts, finalizers
-//! and deletion, as far as the operator and its users touch them.
+//! Kubernetes in memory: resources and ledgers, with the API server's rules for versions, generations,
+//! conflicts, finalizers and deletion, as far as the operator and its users need them.
 //!
-//! It is pure: no time, no faults, no waiting; those come with the ports. A property test holds it against a real API
-//! server (`tests/real_kubernetes.rs`), so what it says of a write is what Kubernetes would say.
+//! It is pure: time, faults and delays come from the ports. A property test compares it with a real API
+//! server (`tests/real_kubernetes.rs`), so that a write has the same result as in Kubernetes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
-    DeletionPolicy, Drift, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus, UNSEEN,
+    DeletionPolicy, Mode, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus, UNSEEN,
 };
 use stream_encryption_operator::api::{FINALIZER, RETRY_ANNOTATION};
-use stream_encryption_operator::controller::records::RecordError;
+use stream_encryption_operator::controller::kube_api::KubeError;
 
-/// The most calls that the schema of a ledger allows.
+/// Maximum number of calls in the schema of a ledger.
 const MOST_CALLS: usize = 256;
-/// The longest texts that it allows, in characters.
+/// Maximum length of texts in this schema, in characters.
 const LONGEST_ARN: usize = 256;
 const LONGEST_ID: usize = 64;
-const LONGEST_CODE: usize = 128;
+const MAX_CODE_BYTES: usize = 128;
 const LONGEST_REASON: usize = 64;
 const LONGEST_RETRY: usize = 256;
 
 /// The namespace and name of a resource.
 pub type Name = (String, String);
 
-/// One change of a resource, as a watch tells it.
+/// One change of a resource, as a watch delivers it.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// The resource after the change; before it, where it was deleted.
+    /// The resource after the change; before it, if the resource was deleted.
     pub resource: Arc<StreamEncryption>,
     /// Whether it was deleted.
     pub deleted: bool,
@@ -45,14 +45,14 @@ pub struct Store {
     version: u64,
     uids: u64,
     resources: BTreeMap<Name, Arc<StreamEncryption>>,
-    /// The resources that are stored as they were made. The API server shows them with the definition's default status and
-    /// stores it with the next write, even one that changes nothing.
+    /// The resources that are stored as created. The API server returns them with the CRD's default status,
+    /// and stores this status with the next write, even if that write changes nothing.
     unstored_default: BTreeSet<Name>,
     ledgers: BTreeMap<String, StreamLedger>,
     changes: Vec<Change>,
 }
 
-/// The name of a resource.
+/// Returns the name of a resource.
 #[must_use]
 pub fn name_of(resource: &StreamEncryption) -> Name {
     name_in(&resource.metadata)
@@ -63,48 +63,48 @@ fn name_in(metadata: &ObjectMeta) -> Name {
 }
 
 impl Store {
-    /// Every change of a resource so far, oldest first.
+    /// Returns every change of a resource so far, oldest first.
     #[must_use]
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// Every resource.
+    /// Returns every resource.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<StreamEncryption>> {
         self.resources.values()
     }
 
-    /// A resource.
+    /// Returns a resource.
     #[must_use]
     pub fn resource(&self, name: &Name) -> Option<&Arc<StreamEncryption>> {
         self.resources.get(name)
     }
 
-    /// The resource of this uid.
+    /// Returns the resource with this uid.
     #[must_use]
     pub fn resource_by_uid(&self, uid: &str) -> Option<&Arc<StreamEncryption>> {
         self.resources.values().find(|resource| resource.metadata.uid.as_deref() == Some(uid))
     }
 
-    /// A ledger.
+    /// Returns a ledger.
     #[must_use]
     pub fn ledger(&self, name: &str) -> Option<&StreamLedger> {
         self.ledgers.get(name)
     }
 
-    /// Every ledger.
+    /// Returns every ledger.
     pub fn ledgers(&self) -> impl Iterator<Item = &StreamLedger> {
         self.ledgers.values()
     }
 
-    /// How many writes have changed something.
+    /// Returns the number of writes that changed an object.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// `kubectl apply`: makes a resource, or gives it another spec. Without a change nothing is written. False: the schema
-    /// refuses it.
+    /// Runs `kubectl apply`: creates a resource, or changes its spec. Writes only if the spec differs.
+    /// Returns false if the schema rejects the spec.
     pub fn apply(&mut self, name: &Name, spec: &StreamEncryptionSpec, now: Timestamp) -> bool {
         let resource = match self.resources.get(name) {
             Some(known) if known.spec == *spec => {
@@ -112,7 +112,7 @@ impl Store {
                 return true;
             }
             Some(known) if known.spec.stream != spec.stream => return false,
-            _ if spec.drift == Drift::Report && spec.deletion_policy == DeletionPolicy::Disable => {
+            _ if spec.mode == Mode::Observe && spec.deletion_policy == DeletionPolicy::Disable => {
                 return false;
             }
             Some(known) => {
@@ -127,7 +127,7 @@ impl Store {
                 made.metadata.uid = Some(self.next_uid());
                 made.metadata.generation = Some(1);
                 made.metadata.creation_timestamp = Some(whole_second(now));
-                // As the definition has it.
+                // As in the CRD.
                 let unseen =
                     StreamEncryptionStatus { observed_generation: Some(UNSEEN), ..Default::default() };
                 made.status = Some(unseen);
@@ -142,7 +142,7 @@ impl Store {
         true
     }
 
-    /// `kubectl annotate`: asks for a try now.
+    /// Runs `kubectl annotate`: requests an immediate retry.
     pub fn annotate(&mut self, name: &Name, retry: &str) {
         let Some(known) = self.resources.get(name) else { return };
         let mut changed = (**known).clone();
@@ -154,7 +154,7 @@ impl Store {
         }
     }
 
-    /// `kubectl delete`: with a finalizer the resource is only marked.
+    /// Runs `kubectl delete`: a resource with a finalizer is only marked.
     pub fn delete(&mut self, name: &Name, now: Timestamp) {
         let Some(known) = self.resources.get(name) else { return };
         if known.metadata.finalizers.iter().flatten().next().is_none() {
@@ -167,15 +167,11 @@ impl Store {
         }
     }
 
-    /// Makes a ledger; a conflict if there is one of this name.
-    pub fn create_ledger(
-        &mut self,
-        name: &str,
-        spec: &StreamLedgerSpec,
-    ) -> Result<StreamLedger, RecordError> {
+    /// Creates a ledger; a conflict if a ledger of this name exists.
+    pub fn create_ledger(&mut self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
         fits(spec)?;
         if self.ledgers.contains_key(name) {
-            return Err(RecordError::Conflict);
+            return Err(KubeError::Conflict);
         }
         let mut ledger = StreamLedger::new(name, as_kept(spec));
         ledger.metadata.uid = Some(self.next_uid());
@@ -185,18 +181,19 @@ impl Store {
         Ok(ledger)
     }
 
-    /// Replaces a ledger; a conflict unless it is the version that was read. Without a change nothing is written.
-    pub fn replace_ledger(&mut self, ledger: &StreamLedger) -> Result<StreamLedger, RecordError> {
+    /// Replaces a ledger; a conflict unless its version is the one that was read. Writes only if the ledger
+    /// differs.
+    pub fn replace_ledger(&mut self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
         let name = ledger.metadata.name.clone().unwrap_or_default();
-        let known = self.ledgers.get(&name).ok_or(RecordError::Conflict)?;
+        let known = self.ledgers.get(&name).ok_or(KubeError::Conflict)?;
         let same = known.metadata.resource_version == ledger.metadata.resource_version
             && known.metadata.uid == ledger.metadata.uid;
         if !same {
-            return Err(RecordError::Conflict);
+            return Err(KubeError::Conflict);
         }
         fits(&ledger.spec)?;
         if known.spec.stream_arn != ledger.spec.stream_arn {
-            return Err(RecordError::Unusable("a ledger belongs to one stream for ever".to_owned()));
+            return Err(KubeError::Rejected("streamARN is immutable".to_owned()));
         }
         let spec = as_kept(&ledger.spec);
         if known.spec == spec {
@@ -209,37 +206,38 @@ impl Store {
         Ok(changed)
     }
 
-    /// Deletes a ledger; a conflict unless it is the version that was read. One that is gone is no error.
-    pub fn delete_ledger(&mut self, ledger: &StreamLedger) -> Result<(), RecordError> {
+    /// Deletes a ledger; a conflict unless its version is the one that was read. A ledger that does not exist
+    /// is not an error.
+    pub fn delete_ledger(&mut self, ledger: &StreamLedger) -> Result<(), KubeError> {
         let name = ledger.metadata.name.clone().unwrap_or_default();
         let Some(known) = self.ledgers.get(&name) else { return Ok(()) };
         let same = known.metadata.resource_version == ledger.metadata.resource_version
             && known.metadata.uid == ledger.metadata.uid;
         if !same {
-            return Err(RecordError::Conflict);
+            return Err(KubeError::Conflict);
         }
         self.version += 1;
         self.ledgers.remove(&name);
         Ok(())
     }
 
-    /// Takes a ledger away, whatever its version: a person, or a garbage collector.
+    /// Deletes a ledger regardless of its version, as a user or a garbage collector would.
     pub fn lose_ledger(&mut self, name: &str) -> bool {
         self.version += 1;
         self.ledgers.remove(name).is_some()
     }
 
-    /// Writes the status, if the resource is still the version that was read. Without a change nothing is written; one that is
-    /// gone is no error.
+    /// Writes the status, if the resource still has the version that was read. Writes only if the status
+    /// differs. A resource that does not exist is not an error.
     pub fn write_status(
         &mut self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), RecordError> {
+    ) -> Result<(), KubeError> {
         let name = name_in(read);
         let Some(known) = self.resources.get(&name) else { return Ok(()) };
         if known.metadata.resource_version != read.resource_version {
-            return Err(RecordError::Conflict);
+            return Err(KubeError::Conflict);
         }
         let status = Some(as_kept(status));
         if known.status != status {
@@ -250,20 +248,20 @@ impl Store {
         Ok(())
     }
 
-    /// Sets or takes away the operator's finalizer, if the resource is still the version that was read. The last finalizer of a
-    /// resource that is being deleted takes it along.
-    pub fn set_finalizer(&mut self, resource: &StreamEncryption, present: bool) -> Result<(), RecordError> {
+    /// Sets or removes the operator's finalizer, if the resource still has the version that was read.
+    /// Removing the last finalizer of a resource that is being deleted deletes it.
+    pub fn set_finalizer(&mut self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
         let name = name_of(resource);
         let Some(known) = self.resources.get(&name) else { return Ok(()) };
         if known.metadata.resource_version != resource.metadata.resource_version {
-            return Err(RecordError::Conflict);
+            return Err(KubeError::Conflict);
         }
         let mut finalizers = known.metadata.finalizers.clone().unwrap_or_default();
         let before = finalizers.len();
         finalizers.retain(|finalizer| finalizer != FINALIZER);
         if present {
             if known.metadata.deletion_timestamp.is_some() && before == finalizers.len() {
-                return Err(RecordError::Unusable(
+                return Err(KubeError::Rejected(
                     "no new finalizers can be added if the object is being deleted".to_owned(),
                 ));
             }
@@ -283,7 +281,7 @@ impl Store {
         Ok(())
     }
 
-    /// A write that changes nothing is none, but for a default that it stores.
+    /// Handles a write that changes nothing: it has no effect, except that it stores a default.
     fn write_the_same(&mut self, name: &Name) {
         if self.unstored_default.contains(name)
             && let Some(known) = self.resources.get(name)
@@ -319,13 +317,13 @@ impl Store {
     }
 }
 
-/// The generation counts changes of the spec, and the mark of deletion.
+/// Increments the generation, which counts changes of the spec and the deletion mark.
 fn raise_generation(metadata: &mut ObjectMeta) {
     metadata.generation = Some(metadata.generation.unwrap_or(0) + 1);
 }
 
-/// The bounds of a ledger's schema.
-fn fits(spec: &StreamLedgerSpec) -> Result<(), RecordError> {
+/// Validates the bounds of a ledger's schema.
+fn fits(spec: &StreamLedgerSpec) -> Result<(), KubeError> {
     let within = |text: &str, longest| text.chars().count() <= longest;
     let optional = |text: Option<&String>, longest| text.is_none_or(|text| within(text, longest));
     let refused = if spec.calls.len() > MOST_CALLS {
@@ -335,7 +333,7 @@ fn fits(spec: &StreamLedgerSpec) -> Result<(), RecordError> {
     } else if !spec
         .calls
         .iter()
-        .all(|call| within(&call.id, LONGEST_ID) && optional(call.code.as_ref(), LONGEST_CODE))
+        .all(|call| within(&call.id, LONGEST_ID) && optional(call.code.as_ref(), MAX_CODE_BYTES))
     {
         Some("spec.calls: Too long: an id or a code".to_owned())
     } else if !spec.attempts.iter().all(|attempts| {
@@ -345,15 +343,15 @@ fn fits(spec: &StreamLedgerSpec) -> Result<(), RecordError> {
     } else {
         None
     };
-    refused.map_or(Ok(()), |why| Err(RecordError::Unusable(why)))
+    refused.map_or(Ok(()), |why| Err(KubeError::Rejected(why)))
 }
 
-/// What comes back of what is written: a `Time` loses what is less than a second, a `MicroTime` less than a microsecond.
+/// Returns the stored form of an object: a `Time` is truncated to seconds, a `MicroTime` to microseconds.
 fn as_kept<T: Clone + Serialize + DeserializeOwned>(written: &T) -> T {
     serde_json::to_value(written).and_then(serde_json::from_value).unwrap_or_else(|_| written.clone())
 }
 
-/// A time as Kubernetes keeps it in metadata.
+/// Returns a time in the precision of Kubernetes metadata.
 fn whole_second(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }

@@ -1,22 +1,23 @@
-//! The writes to Kubernetes, as values: so that one can be carried out now, or after its sender has given up.
+//! The writes to Kubernetes, as values, so that a write can be executed now or after its sender has timed
+//! out.
 //!
-//! Every change of a ledger and every status passes here, on its way past the promises.
+//! Every change of a ledger and every status passes through this module, where the promises check it.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
-use stream_encryption_operator::controller::records::RecordError;
+use stream_encryption_operator::controller::kube_api::KubeError;
 
-use crate::scene::{Event, Process, State};
+use crate::environment::{Event, Process, State};
 
-/// How long before a late write its visit may have begun.
+/// Maximum time between the start of a reconcile and its late write.
 const LATEST: SignedDuration = SignedDuration::from_hours(24);
 
-/// A write, with all that it needs.
+/// A write, with all its data.
 #[derive(Clone, Debug)]
 pub enum Write {
-    /// Makes a ledger.
+    /// Creates a ledger.
     Create(String, Box<StreamLedgerSpec>),
     /// Replaces a ledger.
     Replace(Box<StreamLedger>),
@@ -24,13 +25,13 @@ pub enum Write {
     Delete(Box<StreamLedger>),
     /// Writes a status.
     Status(Box<ObjectMeta>, Box<StreamEncryptionStatus>),
-    /// Sets the finalizer, or takes it away.
+    /// Sets the finalizer, or removes it.
     Finalizer(Box<StreamEncryption>, bool),
 }
 
 impl State {
-    /// Carries a write out. The promises see what it changes.
-    pub fn carry_out(&mut self, write: &Write, by: Process) -> Result<Option<StreamLedger>, RecordError> {
+    /// Executes a write. The promises check its changes.
+    pub fn carry_out(&mut self, write: &Write, by: Process) -> Result<Option<StreamLedger>, KubeError> {
         match write {
             Write::Create(name, spec) => {
                 let made = self.store.create_ledger(name, spec)?;
@@ -64,24 +65,25 @@ impl State {
         }
     }
 
-    /// Carries a write out at a later time; nobody hears of its outcome.
+    /// Schedules a write for a later time; its outcome is not reported to its sender.
     pub fn postpone(&mut self, at: Timestamp, write: Write, by: Process) {
-        // When it lands, and whether, nobody can say yet.
+        // It is not known yet when the write lands, or whether it does.
         self.promises.visit_says(self.polled.task, Timestamp::MAX);
         self.late.push((write, by));
         self.agenda.add(at, Event::Late(self.late.len() - 1));
     }
 
-    /// P3, P8: a stream is claimed by a resource that a policy allows it, and from none that exists and is allowed it.
+    /// P3, P8: checks a claim: a policy allows the stream to the claiming resource, and the previous owner no
+    /// longer exists or is no longer allowed it.
     fn claimed(&mut self, from: Option<&Owner>, claimed: &StreamLedgerSpec) {
         let now = self.now;
         let Ok(stream) = claimed.stream_arn.parse() else { return };
         let by = &claimed.owner;
-        // Nothing is known of the visit whose write is carried out late.
+        // The start of the reconcile of a late write is unknown.
         let since = self.promises.begun.get(&self.polled.task).copied().unwrap_or(now - LATEST);
         if !self.policies.allowed_at_some_time_since(since, &by.namespace, &stream) {
             self.promises.break_with("P8", now, || {
-                format!("{}/{} claims {stream}, which no policy allows it", by.namespace, by.name)
+                format!("{}/{} claims {stream}, which no policy allows", by.namespace, by.name)
             });
         }
         if let Some(from) = from
@@ -89,7 +91,7 @@ impl State {
             && self.policies.allowed_at_all_times_since(since, &from.namespace, &stream)
         {
             self.promises.break_with("P3", now, || {
-                format!("{} took {stream} from {}, which is alive and allowed it", by.uid, from.uid)
+                format!("{} claimed {stream} from {}, which exists and is allowed it", by.uid, from.uid)
             });
         }
     }
@@ -97,7 +99,7 @@ impl State {
     fn ledger_changed(&mut self, before: Option<&StreamLedger>, after: Option<&StreamLedger>, by: Process) {
         let now = self.now;
         self.promises.visit_says(self.polled.task, now);
-        // Putting a ledger away is housekeeping, and comes to an end by itself.
+        // The deletion of a ledger is cleanup, and ends by itself.
         self.promises.writes += u64::from(after.is_some());
         if let Some(after) = after
             && before.is_none_or(|before| before.spec.owner.uid != after.spec.owner.uid)

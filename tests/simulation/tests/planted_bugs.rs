@@ -1,25 +1,27 @@
-//! Proves the simulation: each planted bug is found, by a promise that it breaks, within a bounded number of seeds.
+//! Validates the simulation: each planted bug is found within a bounded number of seeds, by a promise that it
+//! breaks.
 //!
-//! A promise that nothing can break protects nobody. A seed counts only if the faithful operator keeps all promises in the
-//! same plan, so what is found is the bug and nothing else. With `--nocapture` it prints what found what.
+//! A promise that no bug can break is useless. A seed counts only if the faithful operator keeps all promises
+//! in the same plan, so that only the bug is found. With `--nocapture` the test prints the promise and the
+//! seed of each bug.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use simulation::dice::plan;
-use simulation::parts::Faithful;
+use simulation::generator::plan;
+use simulation::invariants::Broken;
 use simulation::plan::Plan;
-use simulation::promises::Broken;
+use simulation::planted_bugs::{Bug, Spoiled};
 use simulation::run::run;
 use simulation::shrink;
-use simulation::spoiled::{Bug, Spoiled};
+use simulation::wiring::Faithful;
 
-/// The most seeds that a bug may survive.
+/// Maximum number of seeds in which a bug may stay undetected.
 const MOST_SEEDS: u64 = 3_000;
-/// The most runs that are spent on making a story smaller.
+/// Maximum number of runs to minimise a trace.
 const MOST_SHRINKING: usize = 40;
 
-/// How a bug was found.
+/// The seed and the promise by which a bug was found.
 struct Found {
     seed: u64,
     broken: Broken,
@@ -39,7 +41,7 @@ fn find(bug: Bug) -> Option<Found> {
 }
 
 #[test]
-fn every_planted_bug_breaks_a_promise_that_the_faithful_operator_keeps() {
+fn every_planted_bug_breaks_a_promise() {
     let next = AtomicUsize::new(0);
     let all = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -54,7 +56,7 @@ fn every_planted_bug_breaks_a_promise_that_the_faithful_operator_keeps() {
     });
     let mut all = all.into_inner().unwrap();
     all.sort_by_key(|(bug, _)| Bug::ALL.iter().position(|one| one == bug));
-    println!("| bug | promise | seeds | story | what is wrong |\n|---|---|---|---|---|");
+    println!("| bug | promise | seeds | events | description |\n|---|---|---|---|---|");
     for (bug, found) in &all {
         let what = bug.description();
         match found {

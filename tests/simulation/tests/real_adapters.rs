@@ -1,8 +1,9 @@
-//! Holds `simulation::cloud` against the operator's own adapters: the same world and the same request, once in process and
-//! once by the SDKs over HTTP, must give the same answer or the same fault, and leave the same log.
+//! Compares `simulation::aws_model` with the operator's own adapters: the same world and the same request, once
+//! in process and once by the SDKs over HTTP, must give the same answer or the same error, and leave the same
+//! log.
 //!
-//! A fault stays until its request is over, because the adapters send a read up to three times and the simulation once.
-//! Each request gets adapters of its own: what they remember from earlier answers is not part of the comparison.
+//! A fault stays until its request is complete, because the adapters send a read up to three times and the
+//! simulation once. Each request has its own adapters: their caches are not part of the comparison.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,12 +22,12 @@ use simulated_aws::world::{
     Settings, ShownKey, ShownWhileUpdating, Snapshot, Source, StreamKey, StreamStatus, World,
 };
 use simulated_aws::{Clock, SimulatedAws};
-use simulation::cloud;
-use stream_encryption_operator::aws::pacing::Pacer;
-use stream_encryption_operator::aws::{Aws, Signer, Streams as _, Urgency};
-use stream_encryption_operator::model::fault::{Class, Fault, Operation};
-use stream_encryption_operator::model::key::{Key, KeyFacts, KeyName};
-use stream_encryption_operator::model::observation::Look;
+use simulation::aws_model;
+use stream_encryption_operator::aws::rate_limit::RateLimiter;
+use stream_encryption_operator::aws::{Aws, Priority, Signer, StreamApi as _};
+use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_operator::model::key::{Key, KeyMetadata, KeyName};
+use stream_encryption_operator::model::observation::StreamDescription;
 use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -40,7 +41,7 @@ const MISSING_ID: &str = "4b000000-0000-4000-8000-00000000000f";
 const ALIAS: &str = "alias/orders";
 const WORLDS: u32 = 200;
 
-/// A request in the operator's verbs.
+/// A request in the operations of the operator's AWS port.
 #[derive(Clone, Debug)]
 enum Ask {
     Look(StreamArn),
@@ -51,18 +52,18 @@ enum Ask {
     Identity,
 }
 
-/// What came of it.
+/// Its result.
 #[derive(Clone, Debug, PartialEq)]
 enum Told {
-    Look(Option<Look>),
-    Key(Option<KeyFacts>),
+    Look(Option<StreamDescription>),
+    Key(Option<KeyMetadata>),
     Done,
     Encrypted(bool),
     Account(String),
-    Fault(Operation, Class, Option<String>),
+    Fault(Operation, ErrorKind, Option<String>),
 }
 
-/// One request, with what goes wrong on its way, so long after the last one.
+/// One request with its fault, and the time since the previous request.
 #[derive(Clone, Debug)]
 struct Step {
     wait: SignedDuration,
@@ -70,7 +71,7 @@ struct Step {
     ask: Ask,
 }
 
-/// A key as the stream holds it, by the name that somebody gave it.
+/// Returns the names by which a stream's key may be given.
 fn names_of_keys() -> Vec<String> {
     let arn = |id: &str| format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/{id}");
     vec![
@@ -132,7 +133,8 @@ fn planted_stream(service: AwsService) -> impl Strategy<Value = PlantedStream> {
         });
     let source = prop_oneof![5 => Just(Source::DirectPut), 1 => Just(Source::MSKAsSource)];
     let shows = select(vec![NeverEncryptedShows::NoBlock, NeverEncryptedShows::Disabled]);
-    // Never exactly between two milliseconds: what stands there is not kept by the floating point on the wire.
+    // Never exactly between two milliseconds: the floating-point number on the wire does not preserve such a
+    // time.
     let created = (0..4_000_000_000_000_i64).prop_filter("between two milliseconds", |at| at % 1_000 != 500);
     let created = prop::option::of(created);
     (state, source, shows, created).prop_map(move |(state, source, never_encrypted_shows, created)| {
@@ -164,7 +166,7 @@ fn planted_key(id: &'static str) -> impl Strategy<Value = PlantedKey> {
         ("HMAC_256", "GENERATE_VERIFY_MAC"),
     ]);
     let manager = select(vec!["CUSTOMER", "CUSTOMER", "AWS"]);
-    // Without a policy of its own everybody in the account may use it; with this one nobody.
+    // Without an explicit policy, every principal in the account may use the key; with this policy, none may.
     let policy = select(vec![None, None, None, Some(json!({ "Version": "2012-10-17", "Statement": [] }))]);
     (state, kind, manager, policy).prop_map(move |(state, (spec, usage), manager, policy)| PlantedKey {
         id: id.to_owned(),
@@ -204,15 +206,16 @@ fn settings() -> impl Strategy<Value = Settings> {
         call_limit: refused.2,
         streams_per_key: refused.3,
         error_type_header,
-        // A read that is sent three times would meet them sooner.
+        // A read that is sent three times would reach the limits sooner.
         rate_limits: false,
-        // The SDK signs with this machine's time, and in process nothing is signed: the ports check dates themselves.
+        // The SDK signs with this machine's time, and the in-process requests are not signed: the ports check
+        // dates themselves.
         checks_dates: false,
         ..Settings::default()
     })
 }
 
-/// A world with one stream of each service, two keys and an alias.
+/// Generates a world with one stream of each service, two keys and an alias.
 fn world() -> impl Strategy<Value = World> {
     let streams = (planted_stream(AwsService::Firehose), planted_stream(AwsService::Kinesis));
     (settings(), streams, planted_key(KEY_ID), planted_key(OTHER_ID)).prop_map(
@@ -300,7 +303,7 @@ fn fault() -> impl Strategy<Value = Scripted> {
         select(vec![400_u16, 401, 403, 408, 429, 500, 503]),
     );
     let status = || select(vec![500_u16, 502, 503, 504]);
-    // Never at once: what arrives late arrives after the request that was given up.
+    // Never without a delay: a late request arrives after its sender has timed out.
     let time = select(vec![SignedDuration::from_secs(3), SignedDuration::from_mins(5)]);
     prop_oneof![
         6 => refuse.prop_map(|(code, message, status)| Scripted::Refuse {
@@ -324,7 +327,7 @@ fn fault() -> impl Strategy<Value = Scripted> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    // The key that Kinesis names is looked up by a request of its own, which may fail by itself.
+    // The adapter resolves the key that Kinesis names by a separate request, which may fail separately.
     let on =
         select(vec!["Describe*Stream*", "Describe*Stream*", "DescribeKey", "*Encryption", "PutRecord", "*"]);
     let faults = prop_oneof![
@@ -335,48 +338,52 @@ fn step() -> impl Strategy<Value = Step> {
     (wait, faults, ask()).prop_map(|(wait, faults, ask)| Step { wait, faults, ask })
 }
 
-fn told<T>(answer: Result<T, Fault>, tell: impl FnOnce(T) -> Told) -> Told {
+fn told<T>(answer: Result<T, AwsError>, tell: impl FnOnce(T) -> Told) -> Told {
     match answer {
         Ok(answer) => tell(answer),
-        Err(Fault { operation, class, code, message: _ }) => Told::Fault(operation, class, code),
+        Err(AwsError { operation, class, code, message: _ }) => Told::Fault(operation, class, code),
     }
 }
 
-/// The request in process.
+/// Sends the request in process.
 fn in_process(world: &mut World, now: Timestamp, ask: &Ask) -> Told {
     let who = Caller::new(ACCESS_KEY);
     match ask {
-        Ask::Look(stream) => told(cloud::look(world, now, &who, stream).0, Told::Look),
-        Ask::Key(stream, name) => told(cloud::key(world, now, &who, stream, name).0, Told::Key),
-        Ask::Start(stream, key) => told(cloud::start(world, now, &who, stream, key).0, |()| Told::Done),
+        Ask::Look(stream) => told(aws_model::look(world, now, &who, stream).0, Told::Look),
+        Ask::Key(stream, name) => told(aws_model::key(world, now, &who, stream, name).0, Told::Key),
+        Ask::Start(stream, key) => told(aws_model::start(world, now, &who, stream, key).0, |()| Told::Done),
         Ask::Stop(stream, key) => {
-            told(cloud::stop(world, now, &who, stream, key.as_ref()).0, |()| Told::Done)
+            told(aws_model::stop(world, now, &who, stream, key.as_ref()).0, |()| Told::Done)
         }
-        Ask::PutRecord(stream) => told(cloud::put_record(world, now, &who, stream).0, Told::Encrypted),
-        Ask::Identity => told(cloud::identity(world, now, &who, REGION).0, Told::Account),
+        Ask::PutRecord(stream) => told(aws_model::put_record(world, now, &who, stream).0, Told::Encrypted),
+        Ask::Identity => told(aws_model::identity(world, now, &who, REGION).0, Told::Account),
     }
 }
 
-/// The same by the operator's own adapters.
+/// Sends the same request by the operator's own adapters.
 async fn over_http(aws: &Aws, now: Timestamp, ask: &Ask) -> Told {
-    let by = Principal { role: None, namespace: "data".to_owned(), resource: "orders".to_owned() };
+    let principal = Principal { role: None, namespace: "data".to_owned(), resource: "orders".to_owned() };
     let signer = Signer { access_key_id: ACCESS_KEY.to_owned(), session_age: None };
-    let urgency = Urgency::Call;
+    let priority = Priority::Call;
     match ask {
-        Ask::Look(stream) => {
-            told(aws.look(stream, &by, urgency).await, |seen| Told::Look(seen.map(|(look, _)| look)))
+        Ask::Look(stream) => told(aws.describe_stream(stream, &principal, priority).await, |seen| {
+            Told::Look(seen.map(|(look, _)| look))
+        }),
+        Ask::Key(stream, name) => told(aws.describe_key(stream, name, &principal, priority).await, Told::Key),
+        Ask::Start(stream, key) => {
+            told(aws.start(stream, key, &principal, &signer, now).await, |()| Told::Done)
         }
-        Ask::Key(stream, name) => told(aws.key(stream, name, &by, urgency).await, Told::Key),
-        Ask::Start(stream, key) => told(aws.start(stream, key, &by, &signer, now).await, |()| Told::Done),
         Ask::Stop(stream, key) => {
-            told(aws.stop(stream, key.as_ref(), &by, &signer, now).await, |()| Told::Done)
+            told(aws.stop(stream, key.as_ref(), &principal, &signer, now).await, |()| Told::Done)
         }
-        Ask::PutRecord(stream) => told(aws.put_record(stream, "", &by, &signer).await, Told::Encrypted),
+        Ask::PutRecord(stream) => {
+            told(aws.put_record(stream, "", &principal, &signer).await, Told::Encrypted)
+        }
         Ask::Identity => told(aws.identity().await, |identity| Told::Account(identity.account.to_string())),
     }
 }
 
-/// The SDKs' configuration. Its one HTTP client serves all adapters.
+/// Returns the SDKs' configuration. All adapters share its HTTP client.
 async fn sdk(url: &str) -> SdkConfig {
     let credentials = Credentials::new(ACCESS_KEY, "not-a-secret", None, None, "real-adapters");
     aws_config::defaults(BehaviorVersion::v2026_01_12())
@@ -388,7 +395,7 @@ async fn sdk(url: &str) -> SdkConfig {
         .await
 }
 
-/// What arrived, without what a read repeated.
+/// Returns the requests that arrived, without repeated reads.
 fn arrived(world: &World) -> Vec<String> {
     let tell = |call: &simulated_aws::world::Call| {
         format!(
@@ -408,7 +415,7 @@ fn arrived(world: &World) -> Vec<String> {
     arrived
 }
 
-/// Each request comes to both in the world that the earlier ones left in process.
+/// Compares both for each request, in the world that the earlier requests left in process.
 async fn hold(
     aws: &SimulatedAws,
     config: &SdkConfig,
@@ -419,16 +426,16 @@ async fn hold(
     for (at, step) in steps.iter().enumerate() {
         aws.advance(step.wait);
         let now = aws.now();
-        // What was under way arrives, also where this step asks AWS for nothing.
+        // Delayed requests arrive, even if this step sends no request to AWS.
         mine.settle(now);
         for fault in &step.faults {
             mine.script(fault.clone());
         }
         *aws.world() = mine.clone();
-        let by_sdk = Aws::over(
+        let by_sdk = Aws::from_config(
             config.clone(),
             REGION.parse().expect("a region"),
-            Pacer::with_limits(100, |_| 100_000),
+            RateLimiter::with_limits(100, |_| 100_000),
             Arc::new(SystemTime::now),
         );
         let theirs = over_http(&by_sdk, now, &step.ask).await;
@@ -441,7 +448,7 @@ async fn hold(
 }
 
 #[test]
-fn the_simulation_shows_the_controller_what_the_sdks_would() {
+fn simulated_port_matches_sdk_adapters() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let noon: Timestamp = "2026-03-01T12:00:00Z".parse().expect("a time");

@@ -1,10 +1,10 @@
-//! Holds `simulation::store` against a real API server: the same acts of users and of the operator's own `Cluster` must get the
-//! same answers, leave the same objects, and be told by a watch in the same way.
+//! Compares `simulation::store` with a real API server: the same operations of users and of the operator's
+//! own `Cluster` must give the same answers, leave the same objects, and produce the same watch events.
 //!
-//! One cluster for all cases, and a fresh namespace for each.
+//! All cases share one cluster; each has a new namespace.
 
-#[path = "real_kubernetes/acts.rs"]
-mod acts;
+#[path = "real_kubernetes/operations.rs"]
+mod operations;
 #[path = "real_kubernetes/sides.rs"]
 mod sides;
 #[path = "real_kubernetes/views.rs"]
@@ -20,17 +20,17 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use test_cluster::TestCluster;
 use tokio::runtime::Runtime;
 
-use acts::{Act, LEDGER_SPECS, SPECS, STATUSES, act};
+use operations::{Act, LEDGER_SPECS, SPECS, STATUSES, act};
 use sides::{LEDGERS, Model, Real};
 
 const CASES: u32 = 40;
 
-/// A cluster with the operator's definitions and roles, its user and its operator.
+/// A cluster with the operator's CRDs and roles, and the clients of a user and of the operator.
 struct Stage {
     runtime: Runtime,
     user: Client,
     operator: Client,
-    // Dropped last: the clients still speak to it.
+    // Dropped last, because the clients still use it.
     _cluster: TestCluster,
 }
 
@@ -57,7 +57,7 @@ impl Stage {
         Self { runtime, user, operator, _cluster: cluster }
     }
 
-    /// Carries the acts out on both sides.
+    /// Executes the operations on both sides and compares them.
     fn hold(&self, acts: &[Act]) -> Result<(), TestCaseError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("case-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -70,13 +70,14 @@ impl Stage {
                 let (theirs, ours) = (real.objects().await, model.objects());
                 prop_assert_eq!(ours, theirs, "what {:?} leaves at {} of {:?}", act, at, acts);
             }
-            prop_assert_eq!(model.changes(), real.changes().await, "what a watch tells of {:?}", acts);
+            prop_assert_eq!(model.changes(), real.changes().await, "watch events of {:?}", acts);
             Ok(())
         })
     }
 }
 
-/// Every spec after every other, every status after every other, every ledger at each edge of its schema.
+/// Returns every spec after every other, every status after every other, and every ledger at each edge of its
+/// schema.
 fn every_pair() -> Vec<Vec<Act>> {
     let fresh = true;
     let specs = (0..SPECS).map(|first| {
@@ -98,13 +99,14 @@ fn every_pair() -> Vec<Vec<Act>> {
     specs.chain(statuses).chain([made.collect(), replaced.collect()]).collect()
 }
 
-/// What the operator's promises hang on, and chance may not try.
+/// Returns hand-written cases on which the operator's promises depend, and which random cases may miss.
 fn by_hand() -> Vec<Vec<Act>> {
     let finalizer = |present, fresh| Act::Finalizer { of: 0, present, fresh };
     let replace = |spec, fresh| Act::Replace { ledger: 0, spec, fresh };
     let status = |fresh| Act::Status { of: 0, status: 1, fresh };
     vec![
-        // A finalizer holds the resource; the mark of deletion is set once; the spec can still change; the last one takes it.
+        // A finalizer retains the resource; the deletion mark is set once; the spec can still change;
+        // removing the last finalizer deletes the resource.
         vec![
             Act::Apply(0, 2),
             finalizer(true, true),
@@ -120,7 +122,7 @@ fn by_hand() -> Vec<Vec<Act>> {
             finalizer(false, false),
             status(false),
         ],
-        // One that was made again under the same name is another one.
+        // A resource that was created again under the same name is a different object.
         vec![
             Act::Apply(0, 0),
             Act::Read(0),
@@ -135,7 +137,8 @@ fn by_hand() -> Vec<Vec<Act>> {
             status(true),
             status(true),
         ],
-        // What was read before a change, a deletion or another one of that name is not written over it.
+        // A write that is based on a read before a change, a deletion or a re-creation does not overwrite the
+        // object.
         vec![
             Act::Create(0, 0),
             replace(0, false),
@@ -149,13 +152,13 @@ fn by_hand() -> Vec<Vec<Act>> {
             Act::Lose(0),
             Act::Lose(0),
         ],
-        // A replacement that is both stale and wrong is stale.
+        // For a replacement that is both stale and invalid, a conflict is reported.
         vec![Act::Apply(0, 0), finalizer(true, true), Act::Annotate(0, 0), finalizer(false, false)],
     ]
 }
 
 #[test]
-fn the_store_answers_as_a_real_api_server_does() {
+fn store_matches_real_api_server() {
     let stage = Stage::new();
     let chosen = by_hand().into_iter().chain(every_pair());
     let differences: Vec<String> =

@@ -1,14 +1,14 @@
-//! Thousands of seeds, each a world of its own with its faults: no promise is broken in any.
+//! Runs thousands of seeds, each a random environment with faults: no promise is broken in any of them.
 
-use simulation::dice::plan;
-use simulation::many::many;
-use simulation::parts::Faithful;
+use simulation::batch::many;
+use simulation::generator::plan;
 use simulation::run::run;
 use simulation::shrink::shrink;
-use simulation::tally::{Done, Tally};
+use simulation::stats::{Done, Tally};
+use simulation::wiring::Faithful;
 use stream_encryption_operator::api::condition::Reason;
 
-/// More of them: `cargo run --release --example simulate -- --seeds 1000000`.
+/// For more seeds: `cargo run --release --example simulate -- --seeds 1000000`.
 const SEEDS: u64 = 20_000;
 
 #[test]
@@ -18,18 +18,22 @@ fn no_seed_breaks_a_promise() {
         let (smallest, broken) = shrink(&plan(*seed), broken, &Faithful);
         let story = run(&smallest, &Faithful, true).story;
         panic!(
-            "seed {seed}: {broken}\n{story}\nall of it: cargo run --release --example simulate -- --seed {seed}"
+            "seed {seed}: {broken}\n{story}\nfull trace: cargo run --release --example simulate -- --seed {seed}"
         );
     }
     assert_eq!(all.tally.runs, SEEDS);
     assert!(all.tally.seconds >= SEEDS * 48 * 3600, "each run is at least 48 hours long");
-    assert!(all.tally.converged > SEEDS / 2, "only {} streams came to be as asked for", all.tally.converged);
-    assert!(all.tally.calls > SEEDS, "only {} calls: nothing would be proven", all.tally.calls);
+    assert!(
+        all.tally.converged > SEEDS / 2,
+        "only {} streams matched their spec in the end",
+        all.tally.converged
+    );
+    assert!(all.tally.calls > SEEDS, "only {} calls: too few for a meaningful test", all.tally.calls);
     let missed = missed(&all.tally);
     assert!(missed.is_empty(), "rows of the decision that no seed has reached: {missed:?}");
 }
 
-/// The rows of the decision that were not reached.
+/// Returns the rows of the decision that were not reached.
 fn missed(tally: &Tally) -> Vec<(Option<Done>, Reason)> {
     let steps = [
         (Done::Look, Reason::Settling),
@@ -40,11 +44,11 @@ fn missed(tally: &Tally) -> Vec<(Option<Done>, Reason)> {
         (Done::Verify, Reason::Verifying),
         (Done::Release, Reason::EncryptionDisabled),
         (Done::Release, Reason::StreamNotFound),
-        (Done::Release, Reason::StreamOwnedByAnother),
+        (Done::Release, Reason::StreamAlreadyManaged),
         (Done::Release, Reason::NotPermitted),
     ];
-    // A spec without a meaning is refused by the schema, and that a key is enabled is said of the key only.
-    // AWS uses no unknown words here, and its adapter always has credentials: the rows of the decision's own tests hold those.
+    // The schema rejects an invalid spec, and only `KeyUsable` has the reason KeyEnabled. AWS returns no
+    // unknown states here, and the port always has credentials: the tests of the decision cover these rows.
     let decided = |reason: &&Reason| {
         let elsewhere = [
             Reason::SpecInvalid,
@@ -64,7 +68,7 @@ fn missed(tally: &Tally) -> Vec<(Option<Done>, Reason)> {
 }
 
 #[test]
-fn a_seed_tells_the_same_story_each_time() {
+fn seed_gives_same_trace_each_time() {
     for seed in 0..20 {
         let [one, other] = [(); 2].map(|()| run(&plan(seed), &Faithful, true));
         assert_eq!(one.story.to_string(), other.story.to_string());

@@ -1,6 +1,6 @@
-//! What a user of Argo CD applies: `config/argocd`, and the page about it, `docs/gitops.md`.
+//! The files that a user of Argo CD applies, `config/argocd`, and the page about them, `docs/gitops.md`.
 //!
-//! `UPDATE_ARGOCD=1 cargo test --test suite argocd` writes `config/argocd/argocd-cm.yaml` anew.
+//! `UPDATE_ARGOCD=1 cargo test --test suite argocd` regenerates `config/argocd/argocd-cm.yaml`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,13 +14,14 @@ use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
 use super::{ACTIONS, folder, script, yaml};
-use crate::play::LEDGERS;
+use crate::harness::LEDGERS;
 use crate::readme::{blocks, commands, run};
-use crate::states::table;
+use crate::resource_states::table;
 
 const PAGE: &str = include_str!("../../../docs/gitops.md");
 
-/// What stands before the scripts. The labels are those that Argo CD's own manifest has; without `part-of` it does not read it.
+/// Text before the scripts. The labels are those of Argo CD's own manifest; Argo CD ignores a `ConfigMap`
+/// without `part-of`.
 const HEAD: &str = "\
 # Argo CD's health check and actions of StreamEncryption. Made from resource_customizations; a test holds it to them.
 # Adds two keys to what is there: kubectl apply --server-side --field-manager=stream-encryption -f config/argocd/argocd-cm.yaml
@@ -42,11 +43,11 @@ fn config() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/argocd")
 }
 
-/// Each line of a text, so far to the right.
+/// Indents each line of a text.
 fn indented(text: &str, spaces: usize) -> String {
     text.lines().fold(String::new(), |mut all, line| {
         let space = if line.is_empty() { 0 } else { spaces };
-        writeln!(all, "{:space$}{line}", "").expect("a text takes it");
+        writeln!(all, "{:space$}{line}", "").expect("writing to a String succeeds");
         all
     })
 }
@@ -55,16 +56,17 @@ fn config_map() -> String {
     let mut text = format!("{HEAD}  {HEALTH}: |\n{}", indented(&script("health.lua"), 4));
     let discovery = indented(&script("actions/discovery.lua"), 6);
     write!(text, "  {CUSTOM_ACTIONS}: |\n    discovery.lua: |\n{discovery}    definitions:\n")
-        .expect("a text takes it");
+        .expect("writing to a String succeeds");
     for action in ACTIONS {
         let lua = indented(&script(&format!("actions/{action}/action.lua")), 8);
-        write!(text, "    - name: {action}\n      action.lua: |\n{lua}").expect("a text takes it");
+        write!(text, "    - name: {action}\n      action.lua: |\n{lua}")
+            .expect("writing to a String succeeds");
     }
     text
 }
 
 #[test]
-fn argocd_cm_is_made_from_the_scripts() {
+fn argocd_cm_matches_the_scripts() {
     let path = config().join("argocd-cm.yaml");
     let made = config_map();
     if std::env::var("UPDATE_ARGOCD").is_ok_and(|value| value == "1") {
@@ -73,11 +75,11 @@ fn argocd_cm_is_made_from_the_scripts() {
     let kept = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         kept == made,
-        "config/argocd/argocd-cm.yaml is not what the scripts say: UPDATE_ARGOCD=1 cargo test --test suite argocd"
+        "config/argocd/argocd-cm.yaml does not match the scripts; run: UPDATE_ARGOCD=1 cargo test --test suite argocd"
     );
 }
 
-/// As Argo CD reads the key of actions.
+/// The value of the actions key, as Argo CD parses it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Actions {
@@ -95,7 +97,7 @@ struct Definition {
 }
 
 #[test]
-fn argo_cd_reads_the_very_scripts_out_of_argocd_cm() {
+fn argocd_cm_contains_every_script_unchanged() {
     let read: Value = yaml(&config().join("argocd-cm.yaml"));
     assert_eq!(read["data"].as_object().map(serde_json::Map::len), Some(2));
     assert_eq!(read["data"][HEALTH], script("health.lua"));
@@ -112,7 +114,7 @@ fn argo_cd_reads_the_very_scripts_out_of_argocd_cm() {
     assert_eq!(folders.count(), ACTIONS.len(), "every action is configured");
 }
 
-/// Of an Application, the fields that ours use.
+/// The fields of an Application that the files in `config/argocd` use.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Application {
@@ -186,7 +188,7 @@ fn wave(application: &Application) -> i32 {
 }
 
 #[test]
-fn the_operators_application_is_of_its_chart_in_its_own_namespace_and_comes_before_the_streams() {
+fn operator_application_syncs_before_streams_application() {
     let (operator, streams) =
         (application("application-operator.yaml"), application("application-streams.yaml"));
     assert!(wave(&operator) < wave(&streams));
@@ -201,7 +203,7 @@ fn the_operators_application_is_of_its_chart_in_its_own_namespace_and_comes_befo
 }
 
 #[test]
-fn the_streams_application_can_come_before_its_definitions() {
+fn streams_application_tolerates_missing_definitions() {
     let streams = application("application-streams.yaml").spec;
     let options = &streams.sync_policy.sync_options;
     assert!(options.iter().any(|option| option == "SkipDryRunOnMissingResource=true"), "{options:?}");
@@ -209,7 +211,7 @@ fn the_streams_application_can_come_before_its_definitions() {
     assert_eq!(streams.source.directory, Some([("recurse".to_owned(), true)].into()));
 }
 
-/// A Kustomization of Flux, with the fields that the page uses.
+/// A Flux Kustomization, with the fields that the page uses.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[expect(dead_code, reason = "they are its fields")]
@@ -235,21 +237,21 @@ struct KustomizationSpec {
 }
 
 #[test]
-fn every_yaml_of_the_page_is_understood() {
+fn gitops_page_yaml_parses() {
     let yamls = blocks(PAGE, "yaml");
     assert_eq!(yamls.len(), 3);
     let orders: StreamEncryption = serde_saphyr::from_str(yamls[0]).unwrap();
     let wave: i32 = orders.metadata.annotations.unwrap()["argocd.argoproj.io/sync-wave"].parse().unwrap();
-    assert!(wave < 0, "before what has no wave");
+    assert!(wave < 0, "before resources without a wave");
     let flux: Kustomization = serde_saphyr::from_str(yamls[1]).unwrap();
-    assert!(flux.spec.wait, "kstatus says when the streams are as Git says");
+    assert!(flux.spec.wait, "Flux waits until the streams match Git");
     for file in PAGE.split('`').filter(|word| word.starts_with("config/")) {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{file} is not there");
     }
 }
 
 #[test]
-fn the_page_explains_every_word_and_every_action_and_no_other() {
+fn gitops_page_lists_exactly_all_health_states_and_actions() {
     let first_cells = |heading: &str| -> Vec<&str> {
         let (_, table) = PAGE.split_once(heading).unwrap_or_else(|| panic!("{heading} is not there"));
         let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
@@ -266,7 +268,7 @@ fn the_page_explains_every_word_and_every_action_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_of_the_page_works_and_leaves_what_is_in_argocd_cm() {
+async fn gitops_page_commands_keep_existing_argocd_cm_data() {
     let cluster = TestCluster::start().await.expect("a cluster");
     for (_, definition) in definitions() {
         cluster.apply(&definition_yaml(&definition).unwrap()).await.expect("the definitions");
@@ -274,18 +276,18 @@ async fn every_command_of_the_page_works_and_leaves_what_is_in_argocd_cm() {
     cluster
         .kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
         .await
-        .expect("them");
+        .expect("the definitions are established");
     for namespace in ["argocd", "data"] {
         cluster.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
     }
-    // Somebody else's settings, which another field manager wrote.
+    // Existing settings, written by another field manager.
     let before = "--from-literal=url=https://argocd.example.com";
     cluster.kubectl(&["create", "configmap", "argocd-cm", "-n", "argocd", before]).await.expect("argocd-cm");
     let orders = blocks(PAGE, "yaml")[0];
     cluster
         .kubectl_with_input(&["apply", "--validate=strict", "-f", "-"], orders)
         .await
-        .expect("it is taken");
+        .expect("the resource is accepted");
 
     let commands = commands(PAGE);
     assert_eq!(commands.len(), 3, "{commands:?}");
@@ -293,8 +295,10 @@ async fn every_command_of_the_page_works_and_leaves_what_is_in_argocd_cm() {
         run(&cluster, command).await;
     }
 
-    let after =
-        cluster.kubectl(&["get", "configmap", "argocd-cm", "-n", "argocd", "-o", "json"]).await.expect("it");
+    let after = cluster
+        .kubectl(&["get", "configmap", "argocd-cm", "-n", "argocd", "-o", "json"])
+        .await
+        .expect("argocd-cm");
     let after: Value = serde_json::from_str(&after).expect("JSON");
     assert_eq!(after["data"]["url"], "https://argocd.example.com");
     assert_eq!(after["data"][HEALTH], script("health.lua"));

@@ -1,15 +1,15 @@
-//! Runs Lua as Argo CD does with what stands in argocd-cm: Lua 5.1 with the base and table libraries, and of `os` only `date`
-//! and `time`, which a script has to `require`. Argo CD's own is `util/lua/lua.go`; what it makes of values on their way in
-//! and out is the same here.
+//! Runs Lua as Argo CD runs the scripts in argocd-cm: Lua 5.1 with the base and table libraries, and with
+//! only `date` and `time` of `os`, which a script has to `require`. Argo CD's own runner is
+//! `util/lua/lua.go`; values are converted here as they are there.
 
 use jiff::Timestamp;
 use mlua::{Lua, LuaOptions, StdLib, Table, Value as LuaValue};
 use serde_json::{Map, Value};
 
-/// The flags of `os.date` that Argo CD's has and that mean the same everywhere.
+/// Flags of `os.date` that Argo CD supports and that mean the same everywhere.
 const DATE_FLAGS: &str = "YmdHMSXF";
 
-/// What a script returns for an object, which it finds in `obj`.
+/// Returns the result of a script for an object, which the script finds in `obj`.
 pub(super) fn run(script: &str, object: &Value) -> Result<Value, String> {
     evaluate(script, object).map_err(|error| error.to_string())?
 }
@@ -17,7 +17,7 @@ pub(super) fn run(script: &str, object: &Value) -> Result<Value, String> {
 fn evaluate(script: &str, object: &Value) -> mlua::Result<Result<Value, String>> {
     let lua = Lua::new_with(StdLib::TABLE, LuaOptions::default())?;
     let globals = lua.globals();
-    // Lua 5.1 has it in its base library; the one of Argo CD has not.
+    // The base library of Lua 5.1 contains it; Argo CD's does not.
     globals.set("coroutine", LuaValue::Nil)?;
     let os = lua.create_table()?;
     os.set("date", lua.create_function(|_, format: String| date(&format).map_err(mlua::Error::runtime))?)?;
@@ -32,7 +32,7 @@ fn evaluate(script: &str, object: &Value) -> mlua::Result<Result<Value, String>>
 }
 
 fn date(format: &str) -> Result<String, String> {
-    let format = format.strip_prefix('!').ok_or("a local time is told: begin the format with !")?;
+    let format = format.strip_prefix('!').ok_or("local time is not supported: begin the format with !")?;
     let mut flags = format.split('%').skip(1);
     match flags.find(|flag| !flag.starts_with(|c| DATE_FLAGS.contains(c))) {
         Some(flag) => Err(format!("not every Argo CD knows %{flag}")),
@@ -63,7 +63,7 @@ fn to_lua(lua: &Lua, value: &Value) -> mlua::Result<LuaValue> {
     })
 }
 
-/// An empty table is an empty list, as Argo CD has it.
+/// Converts a value to JSON. An empty table becomes an empty list, as in Argo CD.
 fn to_json(value: &LuaValue) -> Result<Value, String> {
     match value {
         LuaValue::Nil => Ok(Value::Null),
@@ -92,7 +92,8 @@ fn table_to_json(table: &Table) -> Result<Value, String> {
     Ok(Value::Object(members))
 }
 
-/// Gives the empty lists that an object had as empty objects before it went through Lua back to it, as Argo CD does.
+/// Replaces empty lists by empty objects where the object had empty objects before it went through Lua, as
+/// Argo CD does.
 pub(super) fn mend_empty_objects(after: &mut Value, before: &Value) {
     match (after, before) {
         (Value::Object(after), Value::Object(before)) => {
@@ -113,19 +114,19 @@ pub(super) fn mend_empty_objects(after: &mut Value, before: &Value) {
 }
 
 #[test]
-fn a_script_has_no_more_than_argo_cd_gives_it() {
+fn script_has_only_the_libraries_of_argo_cd() {
     let nothing = Value::Null;
     assert_eq!(run("return { n = table.concat({'a', 'b'}) }", &nothing).unwrap()["n"], "ab");
     for name in ["os", "io", "string", "math", "debug", "coroutine", "package"] {
         assert_eq!(run(&format!("return {name}"), &nothing).unwrap(), Value::Null, "{name} is there");
     }
     assert!(run("return require('string')", &nothing).unwrap_err().contains("no module string"));
-    assert!(run("return ('x'):upper()", &nothing).is_err(), "texts have no methods");
+    assert!(run("return ('x'):upper()", &nothing).is_err(), "strings have no methods");
     assert!(run("return require('os').date('!%T')", &nothing).unwrap_err().contains("%T"));
 }
 
 #[test]
-fn an_object_comes_back_from_lua_as_it_went_in() {
+fn object_round_trips_through_lua() {
     let object =
         serde_json::json!({"a": {}, "list": [{"b": {}}, {"c": [1, 2]}], "n": 3, "text": "x", "yes": true});
     let mut back = run("return obj", &object).unwrap();

@@ -1,5 +1,5 @@
-// Reads a JSON list of Kubernetes resources and prints, as a JSON list, what kstatus makes of each: the word that Flux and
-// `helm --wait` act on.
+// Reads a JSON list of Kubernetes resources and prints, as a JSON list, the result of kstatus for each. Flux
+// and `helm --wait` act on it.
 package main
 
 import (
@@ -34,7 +34,7 @@ func compute() ([]answer, error) {
 	}
 	answers := make([]answer, 0, len(resources))
 	for _, text := range resources {
-		// As client-go reads it: whole numbers are integers, which kstatus relies on.
+		// Parsed as by client-go: whole numbers are integers, which kstatus relies on.
 		resource := &unstructured.Unstructured{}
 		if err := resource.UnmarshalJSON(text); err != nil {
 			return nil, err

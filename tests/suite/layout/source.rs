@@ -1,15 +1,16 @@
-//! One Rust file as the rules of the layout see it: its code without comments, texts and tests, and the paths in it.
+//! One Rust file as the layout rules see it: its code without comments, string literals and tests, and the
+//! paths in it.
 //!
-//! It knows as much of Rust as this repository's own style needs, and no more.
+//! The parser supports only as much of Rust as this repository uses.
 
 use std::fs;
 use std::path::Path;
 
-/// A file's code.
+/// The code of a file.
 pub struct Source {
     code: String,
     tests: Vec<String>,
-    /// Lines of the file without its tests.
+    /// Number of lines without tests.
     pub lines: usize,
 }
 
@@ -24,7 +25,7 @@ impl Source {
         Self { code, tests, lines }
     }
 
-    /// The modules that this file declares for tests only.
+    /// Returns the test-only modules that this file declares.
     pub fn test_modules(&self, module: &str) -> Vec<String> {
         self.tests
             .iter()
@@ -34,17 +35,17 @@ impl Source {
             .collect()
     }
 
-    /// The lines of code that hold a text.
+    /// Returns the lines of code that contain a text.
     pub fn lines_with<'a>(&'a self, text: &'a str) -> impl Iterator<Item = String> + 'a {
         self.code.lines().filter(move |line| line.contains(text)).map(|line| line.trim().to_owned())
     }
 
-    /// What stands first in each path: crates, modules, types.
+    /// Returns the first segment of each path: crates, modules and types.
     pub fn heads(&self) -> Vec<String> {
         self.heads_at().into_iter().map(|(_, head)| head).collect()
     }
 
-    /// Every path that begins with `crate`, `super` or `self`, from the crate's root.
+    /// Returns every path that begins with `crate`, `super` or `self`, relative to the crate root.
     pub fn paths(&self, module: &str) -> Vec<Vec<String>> {
         let own: Vec<String> =
             module.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect();
@@ -80,7 +81,7 @@ impl Source {
     }
 }
 
-/// A path from the crate's root, as the compiler resolves it; nothing for one that begins with another name.
+/// Resolves a path relative to the crate root, as the compiler does. `None` if it begins with another name.
 fn from_root(own: &[String], path: &[String]) -> Option<Vec<String>> {
     let (head, rest) = path.split_first()?;
     match head.as_str() {
@@ -94,7 +95,7 @@ fn from_root(own: &[String], path: &[String]) -> Option<Vec<String>> {
     }
 }
 
-/// Every branch of the path (or tree of paths) with which `code` begins; returns how long it is.
+/// Collects every branch of the path, or use tree, at the start of `code`. Returns its length.
 fn branches_of(code: &str, trunk: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> usize {
     let depth = trunk.len();
     let mut at = 0;
@@ -111,7 +112,7 @@ fn branches_of(code: &str, trunk: &mut Vec<String>, found: &mut Vec<Vec<String>>
                     break;
                 }
                 let length = branches_of(&rest[inside..], trunk, found);
-                // `as name` and whatever else is no path.
+                // `as name` and anything else is not a path.
                 inside += length + rest[inside + length..].find([',', '}']).unwrap_or(0);
             }
             at += inside + 1;
@@ -138,7 +139,7 @@ fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// The text with comments gone and literals empty, line for line.
+/// Removes comments and the contents of literals, and keeps the line breaks.
 fn without_comments_and_texts(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -187,7 +188,7 @@ fn text_length(rest: &str) -> usize {
     end.map_or(rest.len(), |(at, _)| at + 1)
 }
 
-/// How long the character literal is; nothing for a lifetime.
+/// Returns the length of a character literal, or 0 for a lifetime.
 fn char_length(rest: &str) -> usize {
     let mut chars = rest.char_indices().skip(1);
     match chars.next() {
@@ -197,7 +198,7 @@ fn char_length(rest: &str) -> usize {
     }
 }
 
-/// The code without what stands under `#[cfg(test)]`, and the names of the test modules in files of their own.
+/// Returns the code without items under `#[cfg(test)]`, and the names of test modules in files of their own.
 fn without_tests(code: &str) -> (String, Vec<String>) {
     const MARK: &str = "#[cfg(test)]";
     let mut kept = String::new();
@@ -218,7 +219,7 @@ fn without_tests(code: &str) -> (String, Vec<String>) {
     (kept, names)
 }
 
-/// How long the block is with which `code` begins.
+/// Returns the length of the block at the start of `code`.
 fn block(code: &str) -> usize {
     let mut depth = 0_usize;
     for (at, c) in code.char_indices() {
@@ -235,7 +236,7 @@ fn block(code: &str) -> usize {
 }
 
 #[test]
-fn comments_texts_and_tests_are_no_code() {
+fn comments_strings_and_tests_are_ignored() {
     let source = Source::of(
         "//! crate::a\nuse b::c; /* crate::d */\nconst X: &str = \"crate::e \\\" crate::f\";\nconst Y: &str = r#\"crate::g\"#;\nfn z<'a>(c: char) -> &'a str { if c == '\"' { crate::h::i } }\n#[cfg(test)]\nmod tests { use crate::j; }\n#[cfg(test)]\nmod more;\n",
     );
@@ -245,7 +246,7 @@ fn comments_texts_and_tests_are_no_code() {
 }
 
 #[test]
-fn trees_of_paths_are_followed_and_super_goes_up() {
+fn use_trees_and_super_paths_are_resolved() {
     let source = Source::of(
         "use super::{a::{B, c::D as E}, self};\nuse crate::f::{self, G};\nlet x = super::super::h();\nuse self::i::*;",
     );

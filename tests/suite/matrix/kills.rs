@@ -1,34 +1,36 @@
-//! Rows 1 and 2 with the operator's own process: kill -9 before and after every write that the API server gets from it, and
-//! every request that AWS gets, each in turn; then it is started anew.
+//! Rows 1 and 2 with the operator's own process: `kill -9` before and after every write to the API server and
+//! every request to AWS, each in turn, followed by a restart.
 //!
-//! On the real clock nobody waits for 15 minutes: killed between a reservation and its call, it ends in waiting, with no call.
+//! The real clock does not let a test wait 15 minutes. A process that is killed between a reservation and its
+//! call ends up waiting, with no call.
 
 use futures_util::{StreamExt as _, stream};
 
+use super::process_env::{Site, aws};
 use super::proxy::{Asked, Meet, When};
-use super::rig::namespaces;
-use super::site::{Site, aws};
-use crate::play::{cluster, operators_kubeconfig};
+use super::scenario::namespaces;
+use crate::harness::{cluster, operators_kubeconfig};
 use crate::process::eventually;
 
-/// Which side the kill is to be at.
+/// The server whose requests are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Kubernetes,
     Aws,
 }
 
-/// At a time; each is an operator's process, and mostly waits.
+/// Number of processes in parallel. They mostly wait.
 const AT_A_TIME: usize = 8;
 
-/// Kills the operator at the N-th request on this side, starts it anew and waits for the end.
+/// Kills the operator at the N-th request to this server, restarts it and waits for the end state.
 async fn killed_at(site: Site<'_>, towards: Side, number: usize, when: When) {
     let at = format!("{when:?} request {number} to {towards:?}");
     let proxy = if towards == Side::Aws { &site.before_aws } else { &site.kubernetes };
     proxy.once(Asked::is_write, number - 1, Meet::Hold(when));
     let operator = site.start();
     site.ask_for_encryption().await;
-    // The last requests of AWS's side come only if the looks fall as they fell in the reference.
+    // The last requests to AWS occur only if the Describe requests fall at the same moments as in the
+    // reference run.
     let done = async || proxy.held_so_far() > 0 || site.reason().await == "Encrypted";
     eventually(&at, 60, done).await;
     operator.kill();
@@ -45,7 +47,7 @@ async fn killed_at(site: Site<'_>, towards: Side, number: usize, when: When) {
         assert_eq!(site.starts(), 1, "{at}");
         assert_eq!(site.outcomes().await, ["Accepted"], "{at}");
     } else {
-        assert_eq!(site.starts(), 0, "{at}: a reservation without a call is waited for");
+        assert_eq!(site.starts(), 0, "{at}: the operator waits for the end of the reservation");
     }
 }
 
@@ -81,11 +83,11 @@ async fn killed_everywhere(towards: Side, prefix: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_and_after_every_write_the_process_ends_with_one_start_or_waits_without_any() {
+async fn kill_around_any_write_causes_no_second_start() {
     killed_everywhere(Side::Kubernetes, "kill-write").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_before_and_after_every_request_to_aws_the_process_ends_with_one_start_or_waits_without_any() {
+async fn kill_around_any_aws_request_causes_no_second_start() {
     killed_everywhere(Side::Aws, "kill-call").await;
 }

@@ -1,18 +1,18 @@
-//! Rows 6, 7 and 24 on a cluster of its own: the API server is killed and started again, etcd is compacted and stands still,
-//! and the operator's rights are taken away while it runs. The operator is a process.
+//! Rows 6, 7 and 24 on a cluster of its own: the API server is killed and restarted, etcd is compacted and
+//! paused, and the operator's permissions are removed while it runs. The operator is a process.
 
 use simulated_aws::world::PlantedKey;
 use test_cluster::TestCluster;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
+use super::process_env::{Site, aws};
 use super::proxy::Asked;
-use super::rig::spec;
-use super::site::{Site, aws};
-use crate::play::{LEDGERS, install};
+use super::scenario::spec;
+use crate::harness::{LEDGERS, install};
 use crate::process::{eventually, signal_to};
 
-/// Makes etcd forget every revision but the last.
+/// Compacts etcd to its last revision.
 async fn compact(cluster: &TestCluster) {
     let last = etcd(cluster, "/v3/kv/range", "{\"key\":\"Lw==\"}").await;
     let revision = last.split("\"revision\":\"").nth(1).and_then(|rest| rest.split('"').next());
@@ -21,7 +21,7 @@ async fn compact(cluster: &TestCluster) {
     assert!(compacted.contains("200 OK"), "{compacted}");
 }
 
-/// One request to etcd's JSON gateway, which listens on a socket in the cluster's folder.
+/// Sends one request to etcd's JSON gateway, which listens on a socket in the cluster's folder.
 async fn etcd(cluster: &TestCluster, path: &str, body: &str) -> String {
     let mut socket = UnixStream::connect(cluster.folder().join("etcd.sock")).await.expect("etcd listens");
     let length = body.len();
@@ -34,15 +34,17 @@ async fn etcd(cluster: &TestCluster, path: &str, body: &str) -> String {
     answer
 }
 
-/// Waits until the operator has asked the API server so many times more.
+/// Waits until the operator has sent this many more requests to the API server.
 async fn asked_again(site: &Site<'_>, times: usize) {
     let asked = site.kubernetes.count(|_| true);
-    eventually("it asks again", 60, async || site.kubernetes.count(|_| true) >= asked + times).await;
+    eventually("the operator sends more requests", 60, async || {
+        site.kubernetes.count(|_| true) >= asked + times
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_called_that_is_not_written_first()
- {
+async fn outages_and_lost_permissions_cause_no_unrecorded_call() {
     let own = TestCluster::start().await.expect("a cluster");
     install(&own).await;
     own.kubectl(&["create", "namespace", "orders"]).await.expect("a namespace");
@@ -55,7 +57,7 @@ async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_c
     site.ask_for_encryption().await;
     site.until_it_says("Encrypted", 40).await;
 
-    // The API server is killed, and etcd forgets what the watch would have to go on from.
+    // The API server is killed, and etcd drops the revision from which the watch would resume.
     own.stop_apiserver();
     site.turned_off_by_another();
     asked_again(&site, 3).await;
@@ -64,13 +66,13 @@ async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_c
     own.start_apiserver().await.expect("it starts again");
     eventually("it is corrected", 60, async || site.starts() == 2).await;
     site.until_it_says("Encrypted", 40).await;
-    assert!(site.kubernetes.said_gone() > 0, "the watch could go on after all");
+    assert!(site.kubernetes.said_gone() > 0, "the watch was resumed");
     let key = aws.world().plant_key(PlantedKey::default());
     site.apply(&spec(&site.arn(), Some(&key))).await;
     site.until_it_says("Encrypted", 40).await;
     assert_eq!(site.starts(), 3);
 
-    // etcd stands still, and with it whoever asks it.
+    // etcd is paused, and requests to it hang.
     let processes = own.process_ids();
     let etcd = *processes.last().expect("etcd runs");
     signal_to(etcd, "-STOP");
@@ -82,10 +84,10 @@ async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_c
     eventually("it is corrected", 90, async || site.starts() == 4).await;
     site.until_it_says("Encrypted", 60).await;
 
-    // Its rights are taken away: first those on the ledgers, which a condition tells, then all.
+    // The permissions are removed: first those for ledgers, which a condition reports, then all.
     let name = "stream-encryption-operator";
     own.kubectl(&["delete", "rolebinding", name, "-n", LEDGERS]).await.expect("it is deleted");
-    site.until_it_says("LedgerUnreadable", 40).await;
+    site.until_it_says("LedgerInvalid", 40).await;
     own.kubectl(&["delete", "clusterrolebinding", name]).await.expect("it is deleted");
     let other = aws.world().plant_key(PlantedKey::default());
     site.apply(&spec(&site.arn(), Some(&other))).await;
@@ -106,5 +108,5 @@ async fn through_restarts_compaction_a_stopped_etcd_and_lost_rights_nothing_is_c
 
 async fn install_rights(cluster: &TestCluster) {
     let rbac = concat!(env!("CARGO_MANIFEST_DIR"), "/config/rbac");
-    cluster.kubectl(&["apply", "--server-side", "-k", rbac]).await.expect("the rights");
+    cluster.kubectl(&["apply", "--server-side", "-k", rbac]).await.expect("the permissions");
 }

@@ -1,7 +1,8 @@
-//! A proxy between the operator and the API server, or between the operator and AWS: it passes everything on, counts it, and
-//! by rule answers instead, holds, cuts, or leaves a line of a watch out.
+//! A proxy between the operator and the API server, or between the operator and AWS. It forwards and counts
+//! requests. By rule it answers, holds or cuts them, or drops an event of a watch.
 //!
-//! Plain HTTP towards the operator. Towards the API server it is the operator's own client, with its token and TLS.
+//! It speaks plain HTTP to the operator. To the API server it is the operator's own client, with its token
+//! and TLS.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-/// What was asked.
+/// A request.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) method: Method,
@@ -36,7 +37,8 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Whether it may change something. Everything that is sent to AWS looks as if it did.
+    /// Returns whether the request may change something. All requests to AWS are POST requests and count as
+    /// writes.
     pub(crate) fn is_write(&self) -> bool {
         self.method != Method::GET
     }
@@ -54,61 +56,61 @@ impl Asked {
     }
 }
 
-/// Before a request is passed on, or after the answer has come and before it is given.
+/// Before a request is forwarded, or after the response has arrived and before it is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     Before,
     After,
 }
 
-/// What becomes of a request.
+/// What the proxy does with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meet {
-    /// It is answered with this status: in place of being passed on, or in place of the true answer.
+    /// Answers with this status, instead of forwarding the request or instead of returning the real response.
     Answer(u16, When),
-    /// The connection is closed.
+    /// Closes the connection.
     Cut(When),
-    /// It waits until [`Proxy::release`]; [`Proxy::held`] tells when it has come.
+    /// Holds the request until [`Proxy::release`]. [`Proxy::held`] returns once it has arrived.
     Hold(When),
 }
 
-/// Which requests meet what.
+/// Which requests are treated how.
 pub(crate) struct Rule {
-    /// Which.
+    /// Selects the requests.
     pub(crate) of: fn(&Asked) -> bool,
-    /// So many of them pass first.
+    /// Number of requests that pass first.
     pub(crate) skip: usize,
-    /// And so many meet it.
+    /// Number of requests that are affected after that.
     pub(crate) times: usize,
     pub(crate) meet: Meet,
 }
 
-/// Where requests are passed on to.
+/// The server to which requests are forwarded.
 enum Upstream {
     Kubernetes(Client),
     Aws(Box<legacy::Client<legacy::connect::HttpConnector, Full<Bytes>>>, String),
 }
 
-/// Fields, and of which objects they are added to the `spec`.
+/// Fields, and the objects to whose `spec` they are added.
 struct Added(fn(&Asked) -> bool, serde_json::Value);
 
 struct Shared {
     upstream: Upstream,
     rules: Mutex<Vec<Rule>>,
-    /// Every request that has come, with the status that it was answered with, if it was.
+    /// Every request so far, with the status of its response, if it got one.
     log: Mutex<Vec<(Asked, Option<u16>)>>,
-    /// How many requests have been held.
+    /// Number of requests that have been held.
     held: watch::Sender<usize>,
     released: watch::Sender<usize>,
-    /// Whether watches are frozen: their lines wait.
+    /// Whether watches are frozen: their events are held.
     frozen: watch::Sender<bool>,
-    /// How often all watches were cut.
+    /// Number of times that all watches were cut.
     cut: watch::Sender<usize>,
-    /// How many lines of watches said 410.
+    /// Number of watch events with the code 410.
     gone: watch::Sender<usize>,
-    /// What is added to the `spec` of objects that are read, as if newer definitions kept it.
+    /// Fields that are added to the `spec` of objects in responses, as if newer definitions kept them.
     added: Mutex<Option<Added>>,
-    /// After how many more lines of watches one is left out.
+    /// Number of watch events that pass before one is dropped.
     lose_after: Mutex<Option<usize>>,
 }
 
@@ -123,7 +125,7 @@ pub(crate) struct Proxy {
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 impl Proxy {
-    /// In front of the API server, with the credentials of `account`.
+    /// A proxy in front of the API server, with the credentials of `account`.
     pub(crate) async fn of_kubernetes(cluster: &TestCluster, account: &Path) -> Self {
         let proxy = Self::start(Upstream::Kubernetes(unhurried_client(account).await), cluster).await;
         let kubeconfig = json!({
@@ -136,7 +138,7 @@ impl Proxy {
         proxy
     }
 
-    /// In front of AWS at this address.
+    /// A proxy in front of AWS at this address.
     pub(crate) async fn of_aws(cluster: &TestCluster, url: &str) -> Self {
         let client = legacy::Client::builder(TokioExecutor::new()).build_http();
         Self::start(Upstream::Aws(Box::new(client), url.to_owned()), cluster).await
@@ -166,12 +168,12 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// What the operator's process is given to find the API server.
+    /// The kubeconfig for the operator's process.
     pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// A client through this proxy that, as the operator's own, retries nothing by itself.
+    /// Returns a client through this proxy that does not retry, like the operator's own.
     pub(crate) async fn client(&self) -> Client {
         unhurried_client(&self.kubeconfig).await
     }
@@ -180,27 +182,27 @@ impl Proxy {
         lock(&self.shared.rules).push(rule);
     }
 
-    /// The next request of this kind, after so many.
+    /// Affects one request of this kind, after `skip` others.
     pub(crate) fn once(&self, of: fn(&Asked) -> bool, skip: usize, meet: Meet) {
         self.rule(Rule { of, skip, times: 1, meet });
     }
 
-    /// Every request of this kind, until [`Proxy::heal`].
+    /// Affects every request of this kind, until [`Proxy::heal`].
     pub(crate) fn always(&self, of: fn(&Asked) -> bool, meet: Meet) {
         self.rule(Rule { of, skip: 0, times: usize::MAX, meet });
     }
 
-    /// Takes all rules back.
+    /// Removes all rules.
     pub(crate) fn heal(&self) {
         lock(&self.shared.rules).clear();
     }
 
-    /// Whether the rules have all been met.
+    /// Returns whether all rules have been used up.
     pub(crate) fn all_met(&self) -> bool {
         lock(&self.shared.rules).is_empty()
     }
 
-    /// Returns when so many requests have been held in all.
+    /// Returns once this many requests have been held in total.
     pub(crate) async fn held(&self, count: usize) {
         self.shared.held.subscribe().wait_for(|held| *held >= count).await.expect("the proxy runs");
     }
@@ -209,17 +211,17 @@ impl Proxy {
         *self.shared.held.borrow()
     }
 
-    /// Lets everything go that is held.
+    /// Releases all held requests.
     pub(crate) fn release(&self) {
         self.shared.released.send_modify(|times| *times += 1);
     }
 
-    /// Lets the lines of all watches wait, or go.
+    /// Freezes the events of all watches, or releases them.
     pub(crate) fn freeze(&self, frozen: bool) {
         self.shared.frozen.send_replace(frozen);
     }
 
-    /// Adds fields to the `spec` of every object of this kind that is read, or no longer.
+    /// Adds fields to the `spec` of every object of this kind that is read; `None` ends that.
     pub(crate) fn add_to_spec(&self, of: fn(&Asked) -> bool, fields: Option<serde_json::Value>) {
         *lock(&self.shared.added) = fields.map(|fields| Added(of, fields));
     }
@@ -229,27 +231,27 @@ impl Proxy {
         self.shared.cut.send_modify(|times| *times += 1);
     }
 
-    /// How many requests of this kind have come.
+    /// Returns how many requests of this kind have arrived.
     pub(crate) fn count(&self, of: fn(&Asked) -> bool) -> usize {
         lock(&self.shared.log).iter().filter(|(asked, _)| of(asked)).count()
     }
 
-    /// How many were answered so.
+    /// Returns how many requests of this kind were answered with this status.
     pub(crate) fn answered(&self, of: fn(&Asked) -> bool, status: u16) -> usize {
         lock(&self.shared.log).iter().filter(|(asked, with)| of(asked) && *with == Some(status)).count()
     }
 
-    /// How often a watch has said that what it was to go on from is gone.
+    /// Returns how often a watch reported that its resource version is gone.
     pub(crate) fn said_gone(&self) -> usize {
         *self.shared.gone.borrow()
     }
 
-    /// Leaves one line of a watch out, after so many more.
+    /// Drops one watch event, after `after` others.
     pub(crate) fn lose_line(&self, after: usize) {
         *lock(&self.shared.lose_after) = Some(after);
     }
 
-    /// Whether that line has come and was left out.
+    /// Returns whether that event has arrived and was dropped.
     pub(crate) fn has_lost_it(&self) -> bool {
         lock(&self.shared.lose_after).is_none()
     }
@@ -261,7 +263,7 @@ impl Drop for Proxy {
     }
 }
 
-/// A client that hands every answer on as it comes: kube's own retries would hide what the operator gets.
+/// Returns a client that does not retry: kube's own retries would hide responses from the operator.
 pub(crate) async fn unhurried_client(kubeconfig: &Path) -> Client {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
@@ -271,7 +273,7 @@ pub(crate) async fn unhurried_client(kubeconfig: &Path) -> Client {
     Client::try_from(config).expect("a client")
 }
 
-/// A test that panicked while it held the lock must not hide its own failure.
+/// Ignores poisoning: a test that panicked with the lock held must not hide its own failure.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -285,13 +287,13 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         connections.spawn(async move {
             let _ = socket.set_nodelay(true);
             let service = service_fn(|request| answer(Arc::clone(&shared), request));
-            // An error is a connection that was closed: by the operator's end, or by rule.
+            // An error means a closed connection: by the operator, or by a rule.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
         });
     }
 }
 
-/// Answers one request; an error closes the connection.
+/// Answers one request. An error closes the connection.
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Answer> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
@@ -320,7 +322,7 @@ impl Shared {
         let met = self.met(asked);
         match met {
             Some(Meet::Answer(410, When::Before)) if asked.is_watch() => {
-                // The API server begins the watch, and its first line says so.
+                // The API server accepts the watch, and its first event reports the error.
                 self.gone.send_modify(|count| *count += 1);
                 return Ok(Response::new(whole(Bytes::from_static(GONE))));
             }
@@ -339,7 +341,8 @@ impl Shared {
         Ok(answer)
     }
 
-    /// The rule that a request meets: the first that fits. One that has been met as often as it was to be is gone.
+    /// Returns the effect of the first rule that applies to a request, and removes the rule once it is used
+    /// up.
     fn met(&self, asked: &Asked) -> Option<Meet> {
         let mut rules = lock(&self.rules);
         let at = rules.iter_mut().position(|rule| {
@@ -419,7 +422,7 @@ impl Shared {
         Bytes::from(object.to_string())
     }
 
-    /// A watch, line by line.
+    /// Forwards a watch, event by event.
     fn lines(self: &Arc<Self>, mut from: kube::client::Body) -> UnsyncBoxBody<Bytes, io::Error> {
         let shared = Arc::clone(self);
         let (send, mut receive) = tokio::sync::mpsc::channel::<Bytes>(16);
@@ -454,13 +457,13 @@ impl Shared {
         StreamBody::new(lines.map(|line| Ok(Frame::data(line)))).boxed_unsync()
     }
 
-    /// Whether this line of a watch is the one to be left out.
+    /// Returns whether this watch event is the one to drop.
     fn keeps_back(&self, line: &[u8]) -> bool {
         let text = String::from_utf8_lossy(line);
         if text.contains("\"code\":410") {
             self.gone.send_modify(|count| *count += 1);
         }
-        // A bookmark tells of no object; the loss of one would prove nothing.
+        // A bookmark describes no object; dropping one would prove nothing.
         if text.contains("\"type\":\"BOOKMARK\"") {
             return false;
         }
@@ -477,7 +480,7 @@ fn whole(body: Bytes) -> UnsyncBoxBody<Bytes, io::Error> {
 
 const GONE: &[u8] = b"{\"type\":\"ERROR\",\"object\":{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\",\"message\":\"too old resource version: 1 (2)\",\"reason\":\"Expired\",\"code\":410}}\n";
 
-/// A refusal as the API server words one.
+/// An error response in the API server's format.
 fn refusal(status: u16) -> Answer {
     let reason = match status {
         409 => "Conflict",

@@ -1,18 +1,18 @@
-//! Rows 3, 4 and 6: what the operator's cache holds is old, lacks a change, or cannot be gone on with.
+//! Rows 3, 4 and 6: the operator's cache is stale or misses a change, or its watch cannot be resumed.
 //!
-//! The operator is a process, and the proxy sits on its watch.
+//! The operator is a process, and the proxy is on its watch.
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use simulated_aws::world::{PlantedKey, Service};
 
+use super::process_env::{Site, aws};
 use super::proxy::{Asked, Meet, When};
-use super::rig::{Act, DESCRIBE, Journey, START, Scene, namespaces, spec, stage, stopped};
-use super::site::{Site, aws};
-use crate::play::{cluster, operators_kubeconfig};
+use super::scenario::{Act, DESCRIBE, Run, START, Scene, namespaces, spec, stage, stopped};
+use crate::harness::{cluster, operators_kubeconfig};
 use crate::process::eventually;
 
-/// A read of the resource as it is now, which each visit begins with.
+/// Returns whether a request reads the resource as it is now, as each reconcile does first.
 fn is_live_read(asked: &Asked) -> bool {
     !asked.is_write() && !asked.is_watch() && asked.path.contains("/streamencryptions/")
 }
@@ -22,7 +22,7 @@ fn is_list(asked: &Asked) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_its_watch_is_frozen_the_operator_calls_nothing_that_the_live_spec_does_not_ask_for() {
+async fn frozen_watch_causes_no_call_against_live_spec() {
     let cluster = cluster().await;
     let account = operators_kubeconfig(cluster).await;
     let name = &namespaces(cluster, "frozen", 1).await[0];
@@ -33,61 +33,63 @@ async fn while_its_watch_is_frozen_the_operator_calls_nothing_that_the_live_spec
 
     site.kubernetes.freeze(true);
     let mut hands_off = spec(&site.arn(), None);
-    hands_off["drift"] = json!("Report");
+    hands_off["mode"] = json!("Observe");
     site.apply(&hands_off).await;
     site.turned_off_by_another();
     let (reads, looks) = (site.kubernetes.count(is_live_read), site.calls(DESCRIBE));
-    eventually("it visits, and looks", 40, async || {
+    eventually("the operator reconciles and describes", 40, async || {
         site.kubernetes.count(is_live_read) > reads && site.calls(DESCRIBE) > looks
     })
     .await;
-    assert_eq!(site.starts(), 1, "the cache says Correct, the live resource says Report");
+    assert_eq!(site.starts(), 1, "the cache has mode Enforce, the live resource has mode Observe");
 
     site.kubernetes.freeze(false);
     site.until_it_says("Drifted", 20).await;
-    let correct = json!({"stream": {"arn": site.arn()}, "drift": "Correct"});
+    let correct = json!({"stream": {"arn": site.arn()}, "mode": "Enforce"});
     site.apply(&correct).await;
     site.until_it_says("Encrypted", 40).await;
     assert_eq!(site.starts(), 2);
 }
 
 #[tokio::test]
-async fn a_visit_with_an_old_copy_of_the_resource_sends_nothing() {
-    let play = stage().await;
-    let (old, new) = (play.plant_key(), play.plant_key());
-    let mut journey = Journey::new(&play, Service::Firehose, "orders", None);
+async fn reconcile_with_stale_copy_sends_no_call() {
+    let harness = stage().await;
+    let (old, new) = (harness.plant_key(), harness.plant_key());
+    let mut journey = Run::new(&harness, Service::Firehose, "orders", None);
     let first = spec(&journey.arn, Some(&old));
-    journey.play(&[Scene { act: Act::Apply(first.clone()), end: "Encrypted" }]).await;
-    let copy = play.resource("orders").await.expect("the resource");
+    journey.harness(&[Scene { act: Act::Apply(first.clone()), end: "Encrypted" }]).await;
+    let copy = harness.resource("orders").await.expect("the resource");
     let second = spec(&journey.arn, Some(&new));
-    journey.play(&[Scene { act: Act::Apply(second), end: "Encrypted" }]).await;
-    // As a replica would whose API server lags hours behind: in it the old key is asked for, and another one is in force.
+    journey.harness(&[Scene { act: Act::Apply(second), end: "Encrypted" }]).await;
+    // Like a replica whose API server lags by hours: in the copy the old key is desired, and another key is
+    // active.
     for _ in 0..5 {
-        Box::pin(stream_encryption_operator::controller::reconcile(&play.replica(), &copy))
+        Box::pin(stream_encryption_operator::controller::reconcile(&harness.replica(), &copy))
             .await
-            .expect("Kubernetes can be asked");
+            .expect("Kubernetes answers");
     }
-    assert_eq!(play.calls(START, "orders"), 2);
+    assert_eq!(harness.calls(START, "orders"), 2);
 
-    // And as one that has not seen that its resource was deleted, and made again to be left alone.
-    play.kubectl(&["delete", "strenc", "orders"]).await;
+    // Like a replica that has not seen that its resource was deleted and created again as suspended.
+    harness.kubectl(&["delete", "strenc", "orders"]).await;
     let mut left_alone = first;
     left_alone["suspend"] = json!(true);
-    play.apply("orders", &left_alone).await;
-    let now = play.aws.now();
-    play.aws.world().set_stream(now, &journey.arn, stopped());
+    harness.apply("orders", &left_alone).await;
+    let now = harness.aws.now();
+    harness.aws.world().set_stream(now, &journey.arn, stopped());
     for _ in 0..5 {
-        // A ledger of a resource that is gone may be refused, too: what counts is that nothing is sent.
-        let _ = Box::pin(stream_encryption_operator::controller::reconcile(&play.replica(), &copy)).await;
+        // The reconcile may also refuse the ledger of a deleted resource; only calls matter.
+        let _ = Box::pin(stream_encryption_operator::controller::reconcile(&harness.replica(), &copy)).await;
     }
-    assert_eq!(play.calls(START, "orders"), 2);
+    assert_eq!(harness.calls(START, "orders"), 2);
 }
 
-/// Lines of the watch in the journey below: the resource and three statuses, the new spec and three statuses more.
+/// Events of the watch in the run below: the resource and three statuses, then the new spec and three
+/// statuses.
 const LINES: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whichever_line_of_the_watch_is_lost_what_it_told_is_found() {
+async fn change_is_found_if_its_watch_event_is_lost() {
     let cluster = cluster().await;
     let account = operators_kubeconfig(cluster).await;
     let aws = aws().await;
@@ -98,25 +100,25 @@ async fn whichever_line_of_the_watch_is_lost_what_it_told_is_found() {
             let site = Site::prepare(cluster, &account, &aws, &name).await;
             site.kubernetes.lose_line(number);
             let _operator = site.start();
-            eventually("it watches", 40, async || site.kubernetes.count(Asked::is_watch) > 0).await;
+            eventually("the operator watches", 40, async || site.kubernetes.count(Asked::is_watch) > 0).await;
             site.ask_for_encryption().await;
             if number == 0 {
-                eventually("the line is lost", 20, async || site.kubernetes.has_lost_it()).await;
-                // Of a resource that it has never heard of it can know nothing until its watch ends, after at most
-                // 290 s, and goes on from the last line that it got.
+                eventually("the event is dropped", 20, async || site.kubernetes.has_lost_it()).await;
+                // The operator cannot know of a resource whose first event was lost until its watch ends,
+                // after at most 290 s, and resumes from the last event that it received.
                 site.kubernetes.cut_watches();
             }
             site.until_it_says("Encrypted", 60).await;
             site.apply(&spec(&site.arn(), Some(&key))).await;
             site.until_it_says("Encrypted", 60).await;
-            assert!(site.kubernetes.has_lost_it(), "there were not {number} lines");
-            assert_eq!(site.starts(), 2, "line {number}");
+            assert!(site.kubernetes.has_lost_it(), "the watch had no event {number}");
+            assert_eq!(site.starts(), 2, "event {number}");
         })
         .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_that_cannot_go_on_is_begun_anew_and_nothing_is_called_twice() {
+async fn expired_watch_is_relisted_without_a_second_call() {
     let cluster = cluster().await;
     let account = operators_kubeconfig(cluster).await;
     let name = &namespaces(cluster, "gone", 1).await[0];
@@ -130,7 +132,7 @@ async fn a_watch_that_cannot_go_on_is_begun_anew_and_nothing_is_called_twice() {
     let lists = site.kubernetes.count(is_list);
     site.kubernetes.once(is_our_watch, 0, Meet::Answer(410, When::Before));
     site.kubernetes.cut_watches();
-    eventually("it lists anew", 20, async || {
+    eventually("the operator lists again", 20, async || {
         site.kubernetes.said_gone() == 1 && site.kubernetes.count(is_list) > lists
     })
     .await;

@@ -1,7 +1,8 @@
-//! The policy documents that are tried: those that are shipped, those that are printed for one stream, and each without one action.
+//! The tested policy documents: the shipped ones, those printed for one stream, and each without one action.
 //!
-//! They come from `config/iam`, put to moto's account, or from the code that prints those files. Nothing is ever added to one but
-//! this: moto asks every document about the resource `*`, whatever a call is about, so that is what it is given for `Resource`.
+//! They come from `config/iam`, changed to moto's account, or from the code that prints those files. Only one
+//! thing is changed: moto checks every document against the resource `*`, whatever the request is for, so
+//! `Resource` is `*`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +14,7 @@ use stream_encryption_operator::model::iam::{Feature, policy};
 
 use super::ACCOUNT;
 
-/// The accounts of the shipped documents: the operator's, and a spoke's.
+/// The accounts in the shipped documents: the operator's, and a spoke's.
 const SHIPPED_FOR: [&str; 2] = ["111122223333", "444455556666"];
 
 /// The statements of a policy.
@@ -21,7 +22,7 @@ const SHIPPED_FOR: [&str; 2] = ["111122223333", "444455556666"];
 pub(super) struct Document(Vec<Value>);
 
 impl Document {
-    /// These files of `config/iam` in one.
+    /// Combines these files of `config/iam`.
     pub(super) fn shipped(files: &[&str]) -> Self {
         let statements = files.iter().flat_map(|file| {
             let mut text = fs::read_to_string(folder().join(file)).expect(file);
@@ -34,7 +35,7 @@ impl Document {
         Self(statements.collect())
     }
 
-    /// Every file of `config/iam` in one.
+    /// Combines all files of `config/iam`.
     pub(super) fn all_shipped() -> Self {
         let names =
             fs::read_dir(folder()).expect("config/iam").map(|entry| entry.expect("a file").file_name());
@@ -43,14 +44,14 @@ impl Document {
         Self::shipped(&names.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    /// What `iam policy` prints for a stream, with a customer managed key or without.
+    /// The output of `iam policy` for a stream, with or without a customer managed key.
     pub(super) fn printed(stream: &str, key: Option<&str>, features: &[Feature]) -> Self {
         let keys = key.map(|key| key.parse().expect("a key")).into_iter().collect();
         let scope = Scope::new(vec![stream.parse().expect("a stream")], keys, Vec::new()).expect("a scope");
         Self::of(&serde_json::to_value(policy(&scope, features)).expect("JSON"))
     }
 
-    /// The same without this action.
+    /// Returns the document without this action.
     pub(super) fn without(&self, action: &str) -> Self {
         let rest = self.0.iter().filter_map(|statement| {
             let kept: Vec<String> = actions(statement).into_iter().filter(|other| other != action).collect();
@@ -61,12 +62,12 @@ impl Document {
         Self(rest.collect())
     }
 
-    /// Everything that it allows.
+    /// Returns all actions that it allows.
     pub(super) fn actions(&self) -> BTreeSet<String> {
         self.0.iter().flat_map(actions).collect()
     }
 
-    /// As moto can read it.
+    /// Returns the document in the form that moto accepts.
     pub(super) fn for_moto(&self) -> String {
         let mut statements = self.0.clone();
         for statement in &mut statements {

@@ -1,4 +1,5 @@
-//! T5: claims on streams, by two teams with a user each: a claim needs a permission, when it is made and for as long as it stands.
+//! T5: claims on streams, by two teams with a user each. A claim needs a permission when it is made, and as
+//! long as it is held.
 
 use jiff::SignedDuration;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
@@ -9,7 +10,7 @@ use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 use stream_encryption_operator::model::ledger;
 
 use super::{START, allow, forbid, policy, team};
-use crate::play::{Play, firehose, reason};
+use crate::harness::{Harness, firehose, reason};
 
 const TWO_HOURS: SignedDuration = SignedDuration::from_hours(2);
 
@@ -17,46 +18,46 @@ fn of(stream: &str) -> Value {
     json!({"stream": {"arn": firehose(stream)}, "key": {"type": "AWS_OWNED_CMK"}})
 }
 
-/// The same, and something more.
+/// The same spec with more fields.
 fn with(stream: &str, more: &Value) -> Value {
     let mut spec = of(stream);
     spec.as_object_mut().expect("a spec").extend(more.as_object().expect("fields").clone());
     spec
 }
 
-/// Lets the team of `play` use the stream by a policy.
-async fn allow_stream(play: &Play, streams: &[&str]) {
+/// Lets the team of `harness` use the streams, by a policy.
+async fn allow_stream(harness: &Harness, streams: &[&str]) {
     let arns: Vec<String> = streams.iter().map(|stream| firehose(stream)).collect();
     let arns: Vec<&str> = arns.iter().map(String::as_str).collect();
-    allow(play, &policy(play, &arns, &["AWS_OWNED_CMK"])).await;
+    allow(harness, &policy(harness, &arns, &["AWS_OWNED_CMK"])).await;
 }
 
-fn resources(play: &Play) -> Api<StreamEncryption> {
-    Api::namespaced(play.tenant.clone(), &play.namespace)
+fn resources(harness: &Harness) -> Api<StreamEncryption> {
+    Api::namespaced(harness.tenant.clone(), &harness.namespace)
 }
 
-async fn delete(play: &Play, name: &str) {
-    resources(play).delete(name, &DeleteParams::default()).await.expect("the resource goes");
+async fn delete(harness: &Harness, name: &str) {
+    resources(harness).delete(name, &DeleteParams::default()).await.expect("the resource is deleted");
 }
 
-/// Changes an annotation of a resource as its team's user, and visits it for that.
-async fn poke(play: &Play, name: &str, value: usize) {
+/// Changes an annotation of a resource as its team's user, and reconciles it.
+async fn poke(harness: &Harness, name: &str, value: usize) {
     let patch = json!({"metadata": {"annotations": {"example.com/poke": value.to_string()}}});
     let parameters = PatchParams::default();
-    resources(play).patch(name, &parameters, &Patch::Merge(&patch)).await.expect("the annotation");
-    play.visit(name).await.expect("a visit");
+    resources(harness).patch(name, &parameters, &Patch::Merge(&patch)).await.expect("the annotation");
+    harness.visit(name).await.expect("a reconcile");
 }
 
-async fn owner(play: &Play, stream: &str) -> Owner {
-    play.ledger(&firehose(stream)).await.expect("a ledger").spec.owner
+async fn owner(harness: &Harness, stream: &str) -> Owner {
+    harness.ledger(&firehose(stream)).await.expect("a ledger").spec.owner
 }
 
-async fn uid(play: &Play, name: &str) -> String {
-    play.resource(name).await.and_then(|resource| resource.metadata.uid).expect("the resource")
+async fn uid(harness: &Harness, name: &str) -> String {
+    harness.resource(name).await.and_then(|resource| resource.metadata.uid).expect("the resource")
 }
 
-/// A team that works on its streams, and one without a policy that wants the same streams in every way.
-async fn data_and_spies(streams: &[&str]) -> (Play, Play, Vec<String>) {
+/// A team that uses its streams, and one without a policy that requests the same streams in every way.
+async fn data_and_spies(streams: &[&str]) -> (Harness, Harness, Vec<String>) {
     let data = team().await;
     for stream in streams {
         data.aws
@@ -72,12 +73,12 @@ async fn data_and_spies(streams: &[&str]) -> (Play, Play, Vec<String>) {
         for (name, more) in [
             ("plain", json!({})),
             ("suspended", json!({"suspend": true})),
-            ("report", json!({"drift": "Report"})),
+            ("report", json!({"mode": "Observe"})),
             ("off", json!({"encryption": "Disabled"})),
         ] {
             let spy = format!("{stream}-{name}");
             finance.apply(&spy, &with(stream, &more)).await;
-            finance.visit(&spy).await.expect("a visit");
+            finance.visit(&spy).await.expect("a reconcile");
             spies.push(spy);
         }
     }
@@ -85,7 +86,7 @@ async fn data_and_spies(streams: &[&str]) -> (Play, Play, Vec<String>) {
 }
 
 #[tokio::test]
-async fn unpermitted_resource_takes_no_stream_over_from_a_deleted_one() {
+async fn unpermitted_resource_cannot_claim_released_stream() {
     let (data, finance, spies) = data_and_spies(&["orders"]).await;
     let before = owner(&data, "orders").await;
     delete(&data, "orders").await;
@@ -99,9 +100,9 @@ async fn unpermitted_resource_takes_no_stream_over_from_a_deleted_one() {
     assert_eq!(data.calls(START, "orders"), 1);
 }
 
-/// The same as a race: one team replaces its resource while the other changes annotations as fast as it can.
+/// The same as a race: one team replaces its resource while the other keeps changing annotations.
 #[tokio::test]
-async fn replaced_resource_keeps_its_stream_while_others_poke() {
+async fn replaced_resource_keeps_its_stream_during_contention() {
     let (data, finance, spies) = data_and_spies(&["orders"]).await;
     for round in 0..5 {
         let manifest = json!({
@@ -132,7 +133,7 @@ async fn replaced_resource_keeps_its_stream_while_others_poke() {
     assert_eq!(data.calls(START, "orders"), 1);
 }
 
-/// A backup that is restored gives every resource another uid, so no ledger has an owner for a moment.
+/// A restored backup gives every resource a new uid, so for a moment no ledger has an existing owner.
 #[tokio::test]
 async fn restored_backup_gives_no_stream_to_unpermitted_resources() {
     let streams = ["orders", "payments", "clicks"];
@@ -145,7 +146,7 @@ async fn restored_backup_gives_no_stream_to_unpermitted_resources() {
     }
     for (spy, stream) in spies.iter().zip(streams.iter().flat_map(|stream| [stream; 4])) {
         finance.apply(spy, &of(stream)).await;
-        finance.visit(spy).await.expect("a visit");
+        finance.visit(spy).await.expect("a reconcile");
     }
     for stream in streams {
         data.apply(stream, &of(stream)).await;
@@ -156,7 +157,7 @@ async fn restored_backup_gives_no_stream_to_unpermitted_resources() {
 }
 
 #[tokio::test]
-async fn lost_ledger_is_not_created_anew_without_a_permission() {
+async fn lost_ledger_is_not_recreated_without_permission() {
     let data = team().await;
     allow_stream(&data, &["orders"]).await;
     data.apply("orders", &of("orders")).await;
@@ -164,13 +165,13 @@ async fn lost_ledger_is_not_created_anew_without_a_permission() {
     forbid(&data, &data.namespace).await;
     let ledgers: Api<StreamLedger> = Api::namespaced(data.administrator.clone(), &data.namespace);
     let name = ledger::name(&firehose("orders").parse().expect("an ARN"));
-    ledgers.delete(&name, &DeleteParams::default()).await.expect("the ledger goes");
-    data.visit("orders").await.expect("a visit");
+    ledgers.delete(&name, &DeleteParams::default()).await.expect("the ledger is deleted");
+    data.visit("orders").await.expect("a reconcile");
     let status = data.status("orders").await;
     assert_eq!(reason(&status), "NotPermitted");
     assert!(data.ledger(&firehose("orders")).await.is_none(), "a claim without a permission");
 
-    // The call is still counted: by the status meanwhile, and by a ledger as soon as there may be one.
+    // The call is still counted: first by the status, and by a ledger once one may be created.
     assert_eq!(status.calls.map(|calls| calls.used), Some(1));
     allow_stream(&data, &["orders"]).await;
     data.until_it_says("orders", "Encrypted").await;
@@ -179,7 +180,7 @@ async fn lost_ledger_is_not_created_anew_without_a_permission() {
 }
 
 #[tokio::test]
-async fn claim_ends_with_the_permission_it_was_made_under() {
+async fn claim_ends_when_its_permission_is_withdrawn() {
     let alice = team().await;
     let bob = alice.beside().await;
     allow_stream(&alice, &["orders"]).await;
@@ -188,16 +189,16 @@ async fn claim_ends_with_the_permission_it_was_made_under() {
     bob.apply("orders", &of("orders")).await;
     bob.until_it_says("orders", "NotPermitted").await;
 
-    // Both are allowed it: who has it keeps it, also while suspended.
+    // Both are allowed to use it: the current owner keeps it, also while suspended.
     allow_stream(&bob, &["orders"]).await;
-    bob.until_it_says("orders", "StreamOwnedByAnother").await;
+    bob.until_it_says("orders", "StreamAlreadyManaged").await;
     alice.apply("orders", &with("orders", &json!({"suspend": true}))).await;
-    alice.visit("orders").await.expect("a visit");
+    alice.visit("orders").await.expect("a reconcile");
     bob.let_pass("orders", TWO_HOURS).await;
-    assert_eq!(reason(&bob.status("orders").await), "StreamOwnedByAnother");
+    assert_eq!(reason(&bob.status("orders").await), "StreamAlreadyManaged");
     assert_eq!(owner(&alice, "orders").await.namespace, alice.namespace);
 
-    // Alone allowed it, the other one gets it, with the calls that were made.
+    // Once only the other one is allowed, it gets the stream, with the calls that were made.
     forbid(&alice, &alice.namespace).await;
     bob.until_it_says("orders", "Encrypted").await;
     alice.apply("orders", &of("orders")).await;
@@ -206,18 +207,18 @@ async fn claim_ends_with_the_permission_it_was_made_under() {
     assert_eq!(bob.status("orders").await.calls.map(|calls| calls.used), Some(1));
     assert_eq!(alice.calls(START, "orders"), 1);
 
-    // Allowed again, the first one comes second.
+    // Allowed again, the first one is no longer the owner.
     allow_stream(&alice, &["orders"]).await;
-    alice.until_it_says("orders", "StreamOwnedByAnother").await;
+    alice.until_it_says("orders", "StreamAlreadyManaged").await;
     assert_eq!(owner(&alice, "orders").await.namespace, bob.namespace);
 }
 
 #[tokio::test]
-async fn suspended_resource_takes_no_stream_over() {
+async fn suspended_resource_cannot_claim_released_stream() {
     let alice = team().await;
     let bob = alice.beside().await;
-    for play in [&alice, &bob] {
-        allow_stream(play, &["orders"]).await;
+    for harness in [&alice, &bob] {
+        allow_stream(harness, &["orders"]).await;
     }
     bob.apply("orders", &of("orders")).await;
     bob.until_it_says("orders", "Encrypted").await;

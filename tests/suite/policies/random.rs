@@ -1,8 +1,8 @@
-//! Random policies and resources of two teams, on the real API server with the operator's own adapters: nothing in AWS's log was caused
-//! by a team that no policy allows it.
+//! Random policies and resources of two teams, on the real API server with the operator's own adapters: AWS
+//! receives no request on behalf of a team that no policy allows.
 //!
-//! What a policy means is worked out here anew, from how it was drawn, and not from the operator's reading of patterns. More cases:
-//! `RANDOM_POLICIES=3000 cargo test --test suite random_policies`.
+//! The tests compute the meaning of a policy from how it was generated, not with the operator's pattern
+//! parser. For more cases run `RANDOM_POLICIES=3000 cargo test --test suite random_policies`.
 
 use futures_util::future::join_all;
 use jiff::SignedDuration;
@@ -15,13 +15,14 @@ use simulated_aws::world::{Call, PlantedKey, PlantedStream, Service, Settings, S
 use stream_encryption_operator::api::policy::StreamEncryptionPolicy;
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 
-use crate::play::{ACCOUNT, Play, REGION, reason};
+use crate::harness::{ACCOUNT, Harness, REGION, reason};
 
 use super::ELSEWHERE;
 
-/// So many are tried unless the environment says otherwise.
+/// Number of cases, unless the environment sets another.
 const CASES: usize = 500;
-/// In so many worlds at a time, each with its own AWS and its own two teams: what takes long is to wait for the API server.
+/// Number of worlds in parallel, each with its own AWS and two teams. Most of the time is spent waiting for
+/// the API server.
 const WORLDS: usize = 6;
 const NAMES: [&str; 3] = ["orders", "orders-eu", "clicks"];
 const SERVICES: [Service; 2] = [Service::Firehose, Service::Kinesis];
@@ -31,16 +32,16 @@ const KEYS: [(&str, &str); 3] = [
     (ELSEWHERE, "1234abcd-12ab-34cd-56ef-00000000000c"),
 ];
 
-/// A policy, as it was drawn.
+/// A generated policy.
 #[derive(Clone, Debug)]
 struct Drawn {
-    /// Which of the two teams; nothing: both.
+    /// One of the two teams; `None`: both.
     team: Option<usize>,
-    /// Whether it names the role in the other account, which is its own account then.
+    /// Whether it names the role in the other account. `own` means that account then.
     role: bool,
-    /// The account that is written out; nothing: `own`.
+    /// The account in the patterns; `None`: `own`.
     account: Option<&'static str>,
-    /// Of which service; nothing: of both.
+    /// The service; `None`: both.
     service: Option<Service>,
     name: Name,
     aws_owned: bool,
@@ -63,20 +64,20 @@ enum Keys {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Wanted {
+enum DesiredEncryption {
     Any,
     AwsOwned,
     Customers(usize),
 }
 
-/// A resource, as it was drawn.
+/// A generated resource.
 #[derive(Clone, Debug)]
 struct Asked {
     team: usize,
     account: &'static str,
     service: Service,
     name: &'static str,
-    key: Wanted,
+    key: DesiredEncryption,
     off: bool,
 }
 
@@ -115,7 +116,11 @@ fn a_resource() -> impl Strategy<Value = Asked> {
         prop::sample::select(vec![ACCOUNT, ACCOUNT, ELSEWHERE]),
         prop::sample::select(SERVICES.to_vec()),
         prop::sample::select(NAMES.to_vec()),
-        prop_oneof![Just(Wanted::Any), Just(Wanted::AwsOwned), (0..KEYS.len()).prop_map(Wanted::Customers)],
+        prop_oneof![
+            Just(DesiredEncryption::Any),
+            Just(DesiredEncryption::AwsOwned),
+            (0..KEYS.len()).prop_map(DesiredEncryption::Customers)
+        ],
         prop::bool::weighted(0.2),
     )
         .prop_map(|(team, account, service, name, key, off)| Asked {
@@ -169,7 +174,7 @@ impl Drawn {
         if self.role { ELSEWHERE } else { ACCOUNT }
     }
 
-    fn speaks_of(&self, team: usize, account: &str, service: Service, name: &str) -> bool {
+    fn applies_to(&self, team: usize, account: &str, service: Service, name: &str) -> bool {
         self.team.is_none_or(|of| of == team)
             && self.account.unwrap_or(self.own()) == account
             && self.service.is_none_or(|of| of == service)
@@ -184,7 +189,7 @@ impl Drawn {
         }
     }
 
-    fn object(&self, number: usize, teams: &[Play; 2]) -> Value {
+    fn object(&self, number: usize, teams: &[Harness; 2]) -> Value {
         let account = self.account.unwrap_or("own");
         let mut keys = Vec::new();
         if self.aws_owned {
@@ -199,13 +204,13 @@ impl Drawn {
             .iter()
             .enumerate()
             .filter(|(number, _)| self.team.is_none_or(|team| team == *number))
-            .map(|(_, play)| play.namespace.as_str())
+            .map(|(_, harness)| harness.namespace.as_str())
             .collect();
         let services = SERVICES.into_iter().filter(|service| self.service.is_none_or(|of| of == *service));
         let streams: Vec<String> =
             services.map(|service| stream_arn(account, service, &self.name.pattern())).collect();
         let mut spec = json!({
-            "namespaces": {"matchExpressions": [
+            "namespaceSelector": {"matchExpressions": [
                 {"key": "kubernetes.io/metadata.name", "operator": "In", "values": labels},
             ]},
             "streams": streams,
@@ -229,9 +234,9 @@ impl Asked {
     fn spec(&self) -> Value {
         let mut spec = json!({"stream": {"arn": stream_arn(self.account, self.service, self.name)}});
         match self.key {
-            Wanted::Any => {}
-            Wanted::AwsOwned => spec["key"] = json!({"type": "AWS_OWNED_CMK"}),
-            Wanted::Customers(number) => {
+            DesiredEncryption::Any => {}
+            DesiredEncryption::AwsOwned => spec["key"] = json!({"type": "AWS_OWNED_CMK"}),
+            DesiredEncryption::Customers(number) => {
                 spec["key"] = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": key_arn(number)});
             }
         }
@@ -242,13 +247,13 @@ impl Asked {
         spec
     }
 
-    /// Why a call that came of a visit to this resource is one too many; nothing, if the policies allow it.
+    /// Returns why a request for this resource is not allowed, or `None` if the policies allow it.
     fn objection(&self, call: &Call, policies: &[Drawn], in_force: Option<&StreamKey>) -> Option<String> {
         let speaking: Vec<&Drawn> = policies
             .iter()
-            .filter(|policy| policy.speaks_of(self.team, self.account, self.service, self.name))
+            .filter(|policy| policy.applies_to(self.team, self.account, self.service, self.name))
             .collect();
-        let Some(first) = speaking.first() else { return Some("no policy speaks of the stream".to_owned()) };
+        let Some(first) = speaking.first() else { return Some("no policy applies to the stream".to_owned()) };
         if speaking.iter().any(|policy| policy.role != first.role) {
             return Some("the policies name different roles".to_owned());
         }
@@ -262,7 +267,7 @@ impl Asked {
         }
         match call.operation.as_str() {
             "DescribeKey" => {
-                // A look at a Kinesis stream may ask what the key is that it shows.
+                // Describing a Kinesis stream may include a request for the key that it reports.
                 let is_named_so = matches!(
                     in_force, Some(StreamKey::Kms { arn, given }) if [arn, given].contains(&&call.target)
                 );
@@ -272,7 +277,8 @@ impl Asked {
             _ if call.target != self.name || call.service != self.service => {
                 Some("it is another stream".to_owned())
             }
-            // Whose credentials do not reach the stream's account finds another account's stream or none, and leaves it alone.
+            // Credentials that do not reach the stream's account find another account's stream or none, and
+            // the operator makes no call.
             operation if operation.starts_with("Describe") => None,
             _ if call.account != self.account => Some("it is another account's stream".to_owned()),
             operation if operation.starts_with("Start") => {
@@ -284,16 +290,16 @@ impl Asked {
             }
             operation if operation.starts_with("Stop") => {
                 let good = speaking.iter().any(|policy| policy.disable);
-                (!good).then(|| "no policy allows to turn it off".to_owned())
+                (!good).then(|| "no policy allows disabling encryption".to_owned())
             }
             _ => None,
         }
     }
 }
 
-/// All streams in plain text, in both accounts, and the keys.
-fn plant(play: &Play) {
-    let mut world = play.aws.world();
+/// Creates all streams, in plaintext and in both accounts, and the keys.
+fn plant(harness: &Harness) {
+    let mut world = harness.aws.world();
     for account in [ACCOUNT, ELSEWHERE] {
         for service in SERVICES {
             for name in NAMES {
@@ -314,10 +320,10 @@ fn plant(play: &Play) {
     }
 }
 
-async fn write(teams: &[Play; 2], policies: &[Drawn]) {
+async fn write(teams: &[Harness; 2], policies: &[Drawn]) {
     let api: Api<StreamEncryptionPolicy> = Api::all(teams[0].administrator.clone());
     let drawn = ListParams::default().labels(&format!("drawn-by={}", teams[0].namespace));
-    api.delete_collection(&DeleteParams::default(), &drawn).await.expect("the old ones go");
+    api.delete_collection(&DeleteParams::default(), &drawn).await.expect("the old policies are deleted");
     for (number, policy) in policies.iter().enumerate() {
         let object = policy.object(number, teams);
         let name = object["metadata"]["name"].as_str().expect("a name").to_owned();
@@ -326,21 +332,22 @@ async fn write(teams: &[Play; 2], policies: &[Drawn]) {
     }
 }
 
-async fn delete(play: &Play, name: &str) {
-    let api: Api<StreamEncryption> = Api::namespaced(play.tenant.clone(), &play.namespace);
-    api.delete(name, &DeleteParams::default()).await.expect("the resource goes");
+async fn delete(harness: &Harness, name: &str) {
+    let api: Api<StreamEncryption> = Api::namespaced(harness.tenant.clone(), &harness.namespace);
+    api.delete(name, &DeleteParams::default()).await.expect("the resource is deleted");
 }
 
-/// Plays so many cases in a world of its own. Gives how many requests were caused, and how many resources refused.
+/// Runs cases in a world of its own. Returns the number of requests and the number of refused resources.
 async fn play_in_a_world(seed: u64, cases: usize) -> (usize, usize) {
     let mut runner = TestRunner::new(ProptestConfig { rng_seed: RngSeed::Fixed(seed), ..Default::default() });
     let second = SignedDuration::from_secs(1);
-    let mut play = Play::start(Settings { enabling: second, disabling: second, ..Settings::default() }).await;
-    play.policy = None;
-    play.restart();
-    plant(&play);
-    let other = play.beside().await;
-    let teams = [play, other];
+    let mut harness =
+        Harness::start(Settings { enabling: second, disabling: second, ..Settings::default() }).await;
+    harness.policy = None;
+    harness.restart();
+    plant(&harness);
+    let other = harness.beside().await;
+    let teams = [harness, other];
     let (mut caused, mut refused) = (0, 0);
     let drawing = (prop::collection::vec(a_policy(), 0..5), prop::collection::vec(a_resource(), 1..4));
     for _ in 0..cases {
@@ -354,34 +361,35 @@ async fn play_in_a_world(seed: u64, cases: usize) -> (usize, usize) {
         for (number, asked) in resources.iter().enumerate() {
             delete(&teams[asked.team], &format!("drawn-{number}")).await;
         }
-        // Their calls age out, and their ledgers are free for the next ones.
+        // The calls expire, and the ledgers are free for the next resources.
         teams[0].aws.advance(SignedDuration::from_hours(25));
     }
     (caused, refused)
 }
 
-/// Writes a resource and visits it until it is refused, or a few times. How many requests it caused, each of which the policies allow.
-async fn judged(teams: &[Play; 2], number: usize, asked: &Asked, policies: &[Drawn]) -> (usize, bool) {
-    let (play, name) = (&teams[asked.team], format!("drawn-{number}"));
-    play.apply(&name, &asked.spec()).await;
+/// Creates a resource and reconciles it until it is refused, or a few times. Checks that the policies allow
+/// each request. Returns the number of requests, and whether the resource was refused.
+async fn judged(teams: &[Harness; 2], number: usize, asked: &Asked, policies: &[Drawn]) -> (usize, bool) {
+    let (harness, name) = (&teams[asked.team], format!("drawn-{number}"));
+    harness.apply(&name, &asked.spec()).await;
     let arn = stream_arn(asked.account, asked.service, asked.name);
     let mut caused = 0;
     for _ in 0..4 {
         let (before, in_force) = {
-            let (now, world) = (play.aws.now(), play.aws.world());
+            let (now, world) = (harness.aws.now(), harness.aws.world());
             let key = world.stream(&arn, now).and_then(|stream| stream.in_force.clone());
             (world.calls().len(), key)
         };
-        play.visit(&name).await.expect("a visit");
-        play.aws.advance(SignedDuration::from_secs(10));
-        let calls = play.aws.world().calls()[before..].to_vec();
+        harness.visit(&name).await.expect("a reconcile");
+        harness.aws.advance(SignedDuration::from_secs(10));
+        let calls = harness.aws.world().calls()[before..].to_vec();
         for call in calls.iter().filter(|call| call.operation != "GetCallerIdentity") {
             let objection = asked.objection(call, policies, in_force.as_ref());
             assert_eq!(objection, None, "{call:#?}\nof {asked:#?}\nunder {policies:#?}");
             caused += 1;
         }
-        let said = reason(&play.status(&name).await);
-        if ["NotPermitted", "DisableNotPermitted", "RolesDiffer"].contains(&said.as_str()) {
+        let said = reason(&harness.status(&name).await);
+        if ["NotPermitted", "DisableNotPermitted", "ConflictingPolicyRoles"].contains(&said.as_str()) {
             return (caused, true);
         }
     }
@@ -389,7 +397,7 @@ async fn judged(teams: &[Play; 2], number: usize, asked: &Asked, policies: &[Dra
 }
 
 #[tokio::test]
-async fn nothing_in_awss_log_was_caused_by_a_team_that_no_random_policies_allow_it() {
+async fn random_policies_cause_no_unpermitted_request() {
     let cases = std::env::var("RANDOM_POLICIES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
     let worlds = (0..WORLDS).map(|world| Box::pin(play_in_a_world((cases + world) as u64, cases / WORLDS)));
     let (mut caused, mut refused) = (0, 0);

@@ -1,14 +1,13 @@
-//! What may be changed of a resource that is there, and what the API server writes into it.
+//! Changes to an existing resource, and the defaults that the API server writes.
 
 use super::{ENCRYPTIONS, Refused, Taken, change, client, create, disagreement, encryption};
 use serde_json::json;
 
-const NOT_CHANGED: &str =
-    "stream cannot be changed: delete this resource and make another one for the other stream";
+const NOT_CHANGED: &str = "stream is immutable; create a new StreamEncryption instead";
 const ORDERS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/orders";
 
 #[tokio::test]
-async fn the_stream_stays_and_all_else_may_change() {
+async fn only_stream_is_immutable() {
     let client = client().await;
     let by_arn = encryption("changed-by-arn", &json!({"stream": {"arn": ORDERS}}));
     let by_name = encryption("changed-by-name", &json!({"stream": {"service": "Kinesis", "name": "orders"}}));
@@ -65,7 +64,7 @@ async fn the_stream_stays_and_all_else_may_change() {
         (
             "the rest",
             "changed-by-name",
-            json!({"drift": "Report", "suspend": true, "verify": {"putRecord": true}}),
+            json!({"mode": "Observe", "suspend": true, "verification": "PutRecord"}),
             Taken,
         ),
     ] {
@@ -76,37 +75,38 @@ async fn the_stream_stays_and_all_else_may_change() {
 }
 
 #[tokio::test]
-async fn a_short_resource_is_stored_with_its_three_defaults_and_nothing_else() {
+async fn short_resource_is_stored_with_defaults() {
     let client = client().await;
     let stored =
         create(&client, ENCRYPTIONS, &encryption("short", &json!({"stream": {"arn": ORDERS}})), true)
             .await
             .unwrap();
     let expected = json!({
-        "stream": {"arn": ORDERS}, "encryption": "Enabled", "drift": "Correct", "deletionPolicy": "Retain",
+        "stream": {"arn": ORDERS}, "encryption": "Enabled", "mode": "Enforce", "deletionPolicy": "Retain",
+        "verification": "None",
     });
     assert_eq!(stored["spec"], expected);
-    assert_eq!(stored["status"], json!({"observedGeneration": -1}), "or kstatus would call it done");
+    assert_eq!(stored["status"], json!({"observedGeneration": -1}), "otherwise kstatus would report Current");
 }
 
 #[tokio::test]
-async fn what_is_written_is_stored_as_it_is_written_so_that_gitops_sees_no_difference() {
+async fn complete_spec_is_stored_unchanged() {
     let client = client().await;
     let spec = json!({
         "stream": {"service": "Firehose", "name": "orders", "region": "eu-west-1"},
         "key": {
             "type": "CUSTOMER_MANAGED_CMK",
-            "ref": {"apiVersion": "kms.services.k8s.aws/v1alpha1", "kind": "Key", "name": "orders"},
+            "objectRef": {"group": "kms.services.k8s.aws", "kind": "Key", "name": "orders"},
         },
-        "encryption": "Enabled", "drift": "Correct", "deletionPolicy": "Disable", "suspend": false,
-        "verify": {"putRecord": false},
+        "encryption": "Enabled", "mode": "Enforce", "deletionPolicy": "Disable", "suspend": false,
+        "verification": "None",
     });
     let stored = create(&client, ENCRYPTIONS, &encryption("long", &spec), true).await.unwrap();
     assert_eq!(stored["spec"], spec);
 }
 
 #[tokio::test]
-async fn a_user_who_writes_the_spec_cannot_write_the_status() {
+async fn status_in_a_created_resource_is_ignored() {
     let client = client().await;
     let mut object = encryption("forged", &json!({"stream": {"arn": ORDERS}}));
     object["status"] = json!({"encryptionStatus": "ENABLED"});
@@ -114,19 +114,19 @@ async fn a_user_who_writes_the_spec_cannot_write_the_status() {
     assert_eq!(
         stored["status"],
         json!({"observedGeneration": -1}),
-        "nothing of it, but what every new one has"
+        "the given status is ignored, and the default is stored"
     );
 }
 
 #[tokio::test]
-async fn kubectl_sees_no_difference_between_what_was_applied_and_what_is_stored() {
+async fn kubectl_diff_is_empty_after_apply() {
     client().await;
     let cluster = test_cluster::shared().await.unwrap();
     for (name, how) in [("applied", &[][..]), ("applied-by-server", &["--server-side"])] {
         let yaml = serde_json::to_string(&encryption(name, &json!({"stream": {"arn": ORDERS}}))).unwrap();
         let kubectl = |command| [&[command, "-f", "-"][..], how].concat();
         cluster.kubectl_with_input(&kubectl("apply"), &yaml).await.unwrap();
-        // It fails where there is a difference.
+        // kubectl fails if there is a difference.
         assert_eq!(cluster.kubectl_with_input(&kubectl("diff"), &yaml).await.unwrap(), "");
     }
 }

@@ -1,16 +1,15 @@
-//! Which key.
+//! Validation of `spec.key`.
 
 use super::{Refused, Row, Taken, judge};
 
-const LEAVE_OUT: &str =
-    "leave arn, alias and ref out with AWS_OWNED_CMK, or write type: CUSTOMER_MANAGED_CMK";
-const ONE_OF: &str = "write exactly one of arn, alias and ref with CUSTOMER_MANAGED_CMK";
+const LEAVE_OUT: &str = "arn, alias and objectRef must not be set when type is AWS_OWNED_CMK";
+const ONE_OF: &str = "exactly one of arn, alias, objectRef must be set when type is CUSTOMER_MANAGED_CMK";
 const WRITE_ARN: &str =
-    "write the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); an alias goes into alias";
+    "must be the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); use alias for an alias";
 const WRITE_ALIAS: &str =
-    "write the alias of a customer managed key (alias/NAME); for a key of AWS write type: AWS_OWNED_CMK";
+    "must be the alias of a customer managed key (alias/NAME); use type: AWS_OWNED_CMK for a key of AWS";
 const WRITE_OBJECT: &str =
-    "write the name of the Key object: a-z 0-9 - and . only, with a letter or digit at both ends";
+    "must be the name of a Key object: only a-z, 0-9, '-', '.', starting and ending with a letter or digit";
 
 macro_rules! key {
     ($key:literal) => {
@@ -18,12 +17,11 @@ macro_rules! key {
     };
 }
 
-const ACK: &str = key!(
-    "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: orders}}"
-);
+const ACK: &str =
+    key!("{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.services.k8s.aws, kind: Key, name: orders}}");
 
 #[tokio::test]
-async fn a_key_is_named_in_one_way() {
+async fn key_is_named_in_exactly_one_way() {
     let rows: &[Row] = &[
         ("the AWS-owned key", key!("{type: AWS_OWNED_CMK}"), Taken),
         (
@@ -75,9 +73,7 @@ async fn a_key_is_named_in_one_way() {
         ),
         (
             "a reference with the AWS-owned key",
-            key!(
-                "{type: AWS_OWNED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: orders}}"
-            ),
+            key!("{type: AWS_OWNED_CMK, objectRef: {group: kms.services.k8s.aws, kind: Key, name: orders}}"),
             Refused(LEAVE_OUT),
         ),
         ("a customer managed key without name", key!("{type: CUSTOMER_MANAGED_CMK}"), Refused(ONE_OF)),
@@ -91,7 +87,7 @@ async fn a_key_is_named_in_one_way() {
         (
             "a customer managed key with three names",
             key!(
-                "{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:eu-west-1:111122223333:key/1', alias: alias/orders, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: orders}}"
+                "{type: CUSTOMER_MANAGED_CMK, arn: 'arn:aws:kms:eu-west-1:111122223333:key/1', alias: alias/orders, objectRef: {group: kms.services.k8s.aws, kind: Key, name: orders}}"
             ),
             Refused(ONE_OF),
         ),
@@ -106,7 +102,7 @@ async fn a_key_is_named_in_one_way() {
 }
 
 #[tokio::test]
-async fn arns_aliases_and_references_are_of_keys() {
+async fn arn_alias_and_reference_must_name_a_key() {
     let rows: &[Row] = &[
         (
             "the ARN of an alias",
@@ -182,61 +178,61 @@ async fn arns_aliases_and_references_are_of_keys() {
         (
             "a reference to another version",
             key!(
-                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1, kind: Key, name: orders}}"
+                "{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.services.k8s.aws/v1, kind: Key, name: orders}}"
             ),
-            Refused("write apiVersion: kms.services.k8s.aws/v1alpha1, the keys of ACK"),
+            Refused("must be kms.services.k8s.aws (ACK) or kms.aws.m.upbound.io (Crossplane)"),
         ),
         (
             "a reference to a key of Crossplane",
             key!(
-                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.aws.upbound.io/v1beta1, kind: Key, name: orders}}"
+                "{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.aws.upbound.io, kind: Key, name: orders}}"
             ),
-            Refused("write apiVersion: kms.services.k8s.aws/v1alpha1, the keys of ACK"),
+            Refused("must be kms.services.k8s.aws (ACK) or kms.aws.m.upbound.io (Crossplane)"),
         ),
         (
             "a reference to an alias of ACK",
             key!(
-                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Alias, name: orders}}"
+                "{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.services.k8s.aws, kind: Alias, name: orders}}"
             ),
-            Refused("write kind: Key"),
+            Refused("must be Key"),
         ),
         (
             "a reference into another namespace",
             key!(
-                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: orders, namespace: other}}"
+                "{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.services.k8s.aws, kind: Key, name: orders, namespace: other}}"
             ),
-            Refused(r#"unknown field "spec.key.ref.namespace""#),
+            Refused(r#"unknown field "spec.key.objectRef.namespace""#),
         ),
         (
             "a reference without name",
-            key!("{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key}}"),
-            Refused("spec.key.ref.name: Required value"),
+            key!("{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.services.k8s.aws, kind: Key}}"),
+            Refused("spec.key.objectRef.name: Required value"),
         ),
         (
             "a reference by a name that no object can have",
             key!(
-                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: my orders}}"
+                "{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.services.k8s.aws, kind: Key, name: my orders}}"
             ),
             Refused(WRITE_OBJECT),
         ),
         (
             "a reference by a path",
             key!(
-                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: ../../other/keys/orders}}"
+                "{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.services.k8s.aws, kind: Key, name: ../../other/keys/orders}}"
             ),
             Refused(WRITE_OBJECT),
         ),
         (
             "a reference with parameters",
             key!(
-                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: 'orders?watch=true'}}"
+                "{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.services.k8s.aws, kind: Key, name: 'orders?watch=true'}}"
             ),
             Refused(WRITE_OBJECT),
         ),
         (
             "a reference by a long name with dots",
             key!(
-                "{type: CUSTOMER_MANAGED_CMK, ref: {apiVersion: kms.services.k8s.aws/v1alpha1, kind: Key, name: team-a.orders.2026}}"
+                "{type: CUSTOMER_MANAGED_CMK, objectRef: {group: kms.services.k8s.aws, kind: Key, name: team-a.orders.2026}}"
             ),
             Taken,
         ),

@@ -1,4 +1,4 @@
-//! What the API server holds the operator to in its own records.
+//! Validation of the operator's own ledgers.
 
 use super::{LEDGERS, Refused, Taken, change, client, create, disagreement};
 use serde_json::{Value, json};
@@ -24,14 +24,14 @@ fn ledger(name: &str, calls: usize) -> Value {
 }
 
 #[tokio::test]
-async fn a_ledger_belongs_to_one_stream_for_ever() {
+async fn ledger_stream_is_immutable() {
     let client = client().await;
     create(&client, LEDGERS, &ledger("one-stream", 1), false).await.unwrap();
     for (sentence, spec, verdict) in [
         (
             "another stream",
             json!({"streamARN": ORDERS.replace("orders", "clicks")}),
-            Refused("a ledger belongs to one stream for ever"),
+            Refused("streamARN is immutable"),
         ),
         ("no stream", json!({"streamARN": null}), Refused("spec.streamARN: Required value")),
         ("another owner", json!({"owner": {"uid": "2"}}), Taken),
@@ -43,7 +43,7 @@ async fn a_ledger_belongs_to_one_stream_for_ever() {
 }
 
 #[tokio::test]
-async fn a_ledger_holds_at_most_256_calls_and_only_whole_ones() {
+async fn ledger_holds_at_most_256_valid_calls() {
     let client = client().await;
     let with = |field: &str, value: Value| {
         let mut ledger = ledger("judged", 1);
@@ -80,7 +80,7 @@ async fn a_ledger_holds_at_most_256_calls_and_only_whole_ones() {
 }
 
 #[tokio::test]
-async fn the_time_of_a_call_keeps_its_microseconds() {
+async fn call_time_keeps_microseconds() {
     let client = client().await;
     let mut object = ledger("judged", 1);
     object["spec"]["calls"][0]["time"] = json!("2026-01-01T00:00:00.123456Z");

@@ -1,17 +1,16 @@
-//! Which stream, and what is to be done with it.
+//! Validation of `spec.stream` and of the fields that say what to do with it.
 
 use super::{Refused, Taken, client, create, disagreement, encryption, judge};
 use serde_json::json;
 
-const WRITE_ARN: &str = "write the ARN of a Firehose stream (arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME) or of a Kinesis data stream (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)";
-const ONE_OF: &str = "write exactly one of arn, or service and name";
-const TOGETHER: &str =
-    "write service (Firehose or Kinesis) together with name, and neither of them beside arn";
-const NAME: &str = "write the stream's name with the characters a-z A-Z 0-9 _ . - only, and an ARN into arn";
-const REGION: &str = "write a region's code, such as eu-west-1";
+const WRITE_ARN: &str = "must be the ARN of a Firehose stream (arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME) or of a Kinesis data stream (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)";
+const ONE_OF: &str = "exactly one of arn or (service, name) must be set";
+const TOGETHER: &str = "service and name must be set together";
+const NAME: &str = "must contain only a-z, A-Z, 0-9, '_', '.', '-'; use arn for an ARN";
+const REGION: &str = "must be an AWS region, for example eu-west-1";
 
 #[tokio::test]
-async fn a_stream_is_named_in_one_way() {
+async fn stream_is_named_in_exactly_one_way() {
     judge(&[
         ("a Firehose stream by its ARN", "stream: {arn: 'arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders'}", Taken),
         ("a Kinesis stream by its ARN", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders'}", Taken),
@@ -29,7 +28,7 @@ async fn a_stream_is_named_in_one_way() {
         ("ARN and name", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders', service: Kinesis, name: orders}", Refused(ONE_OF)),
         ("a service beside the ARN", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders', service: Kinesis}", Refused(TOGETHER)),
         ("a name without its service", "stream: {name: orders}", Refused(TOGETHER)),
-        ("a region beside the ARN", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders', region: eu-west-1}", Refused("leave region out beside arn: the ARN names the region")),
+        ("a region beside the ARN", "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders', region: eu-west-1}", Refused("region must not be set with arn")),
         ("a service that is none", "stream: {service: SQS, name: orders}", Refused(r#"supported values: "Firehose", "Kinesis""#)),
         ("a service in lower case", "stream: {service: firehose, name: orders}", Refused(r#"supported values: "Firehose", "Kinesis""#)),
         ("no stream", "encryption: Enabled", Refused("spec.stream: Required value")),
@@ -42,7 +41,7 @@ async fn a_stream_is_named_in_one_way() {
 }
 
 #[tokio::test]
-async fn an_arn_is_of_a_stream() {
+async fn arn_must_name_a_stream() {
     judge(&[
         ("an S3 bucket", "stream: {arn: 'arn:aws:s3:::orders'}", Refused(WRITE_ARN)),
         ("an SNS topic", "stream: {arn: 'arn:aws:sns:eu-west-1:111122223333:orders'}", Refused(WRITE_ARN)),
@@ -185,7 +184,7 @@ async fn an_arn_is_of_a_stream() {
 }
 
 #[tokio::test]
-async fn a_name_and_a_region_are_such_as_aws_has() {
+async fn stream_name_and_region_are_validated() {
     judge(&[
         ("a name with a slash", "stream: {service: Kinesis, name: a/b}", Refused(NAME)),
         ("a name with a space", "stream: {service: Kinesis, name: 'a b'}", Refused(NAME)),
@@ -235,7 +234,7 @@ async fn a_name_and_a_region_are_such_as_aws_has() {
 }
 
 #[tokio::test]
-async fn a_name_is_as_long_as_its_service_allows() {
+async fn stream_name_length_depends_on_service() {
     let client = client().await;
     let mut wrong = Vec::new();
     for (service, arn, longest, too_long) in [
@@ -243,7 +242,7 @@ async fn a_name_is_as_long_as_its_service_allows() {
             "Firehose",
             "arn:aws:firehose:eu-west-1:111122223333:deliverystream/",
             64,
-            "write a name of at most 64 characters: Firehose has no longer ones",
+            "a Firehose stream name must be no more than 64 characters",
         ),
         (
             "Kinesis",
@@ -277,17 +276,17 @@ async fn a_name_is_as_long_as_its_service_allows() {
 }
 
 #[tokio::test]
-async fn what_is_to_be_done_is_one_of_few_words() {
+async fn enum_and_bool_fields_reject_other_values() {
     judge(&[
-        ("all that can be written", "{stream: {service: Kinesis, name: orders}, encryption: Enabled, drift: Report, deletionPolicy: Retain, suspend: true, verify: {putRecord: true}}", Taken),
+        ("all that can be written", "{stream: {service: Kinesis, name: orders}, encryption: Enabled, mode: Observe, deletionPolicy: Retain, suspend: true, verification: PutRecord}", Taken),
         ("turned off", "{stream: {service: Kinesis, name: orders}, encryption: Disabled, deletionPolicy: Disable}", Taken),
         ("true as encryption", "{stream: {service: Kinesis, name: orders}, encryption: true}", Refused("spec.encryption")),
         ("enabled in lower case", "{stream: {service: Kinesis, name: orders}, encryption: enabled}", Refused(r#"supported values: "Enabled", "Disabled""#)),
-        ("another word for drift", "{stream: {service: Kinesis, name: orders}, drift: Ignore}", Refused(r#"supported values: "Correct", "Report""#)),
+        ("another word for drift", "{stream: {service: Kinesis, name: orders}, mode: Ignore}", Refused(r#"supported values: "Enforce", "Observe""#)),
         ("the deletion policy of CloudFormation", "{stream: {service: Kinesis, name: orders}, deletionPolicy: Delete}", Refused(r#"supported values: "Retain", "Disable""#)),
-        ("a deletion that would need a call where none may be made", "{stream: {service: Kinesis, name: orders}, drift: Report, deletionPolicy: Disable}", Refused("with drift: Report nothing is called, so write deletionPolicy: Retain")),
+        ("a deletion that would need a call where none may be made", "{stream: {service: Kinesis, name: orders}, mode: Observe, deletionPolicy: Disable}", Refused("deletionPolicy: Disable requires mode: Enforce")),
         ("yes as suspend", "{stream: {service: Kinesis, name: orders}, suspend: 'yes'}", Refused("spec.suspend")),
-        ("a proof that is a word", "{stream: {service: Kinesis, name: orders}, verify: putRecord}", Refused("spec.verify")),
+        ("true as verification", "{stream: {service: Kinesis, name: orders}, verification: true}", Refused("spec.verification")),
         ("a field that does not exist", "{stream: {service: Kinesis, name: orders}, retries: 3}", Refused(r#"unknown field "spec.retries""#)),
         ("a field in another spelling", "{stream: {service: Kinesis, name: orders}, deletion_policy: Retain}", Refused(r#"unknown field "spec.deletion_policy""#)),
     ])
@@ -295,7 +294,7 @@ async fn what_is_to_be_done_is_one_of_few_words() {
 }
 
 #[tokio::test]
-async fn a_resource_without_spec_is_refused() {
+async fn resource_without_spec_is_rejected() {
     let client = client().await;
     let object = json!({
         "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": {"name": "judged"},

@@ -1,14 +1,14 @@
-//! Rows in which nothing stands in the way: one call is made.
+//! Rows in which nothing prevents a call: one call is made.
 
 use super::{Row, starts, stops};
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
-use crate::model::decision::{OLDEST_SESSION, Step, Wanted};
-use crate::model::fault::Class;
+use crate::model::aws_error::ErrorKind;
+use crate::model::decision::{DesiredEncryption, MAX_SESSION_AGE_FOR_CALL, Step};
 use crate::model::key::{Key, KeyProblem};
-use crate::model::ledger::{ARRIVAL, DAY, WINDOW};
+use crate::model::ledger::{DAY, MAX_CLOCK_SKEW, QUOTA_WINDOW};
 use crate::model::observation::Observation;
-use crate::model::situation::{Situation, failed, key};
+use crate::model::scenario::{Scenario, failed, key};
 
 pub(super) fn rows(service: Service) -> Vec<Row> {
     [changes(service), tries_again(service)].concat()
@@ -17,44 +17,44 @@ pub(super) fn rows(service: Service) -> Vec<Row> {
 fn changes(service: Service) -> Vec<Row> {
     vec![
         (
-            "a plain-text stream gets the key asked for",
-            Situation::of(service).sees(Observation::Off),
+            "a plaintext stream gets the desired key",
+            Scenario::of(service).sees(Observation::Off),
             starts(key(1)),
         ),
         (
-            "a plain-text stream gets the AWS-owned key when any will do",
-            Situation::of(service).wants(Wanted::AnyKey).sees(Observation::Off),
+            "a plaintext stream gets the AWS-owned key when any will do",
+            Scenario::of(service).wants(DesiredEncryption::AnyKey).sees(Observation::Off),
             starts(Key::AwsOwned),
         ),
         (
             "a stream with another key is re-keyed without a Stop",
-            Situation::of(service).sees(Observation::On(key(2))),
+            Scenario::of(service).sees(Observation::On(key(2))),
             starts(key(1)),
         ),
         (
             "a customer's key gives way to the AWS-owned one when that is asked for",
-            Situation::of(service).wants(Wanted::Key(Key::AwsOwned)).sees(Observation::On(key(2))),
+            Scenario::of(service).wants(DesiredEncryption::Key(Key::AwsOwned)).sees(Observation::On(key(2))),
             starts(Key::AwsOwned),
         ),
         (
             "a key that KMS does not resolve equals no key that was asked for",
-            Situation::of(service).sees(Observation::On(Key::Unresolved("1".into()))),
+            Scenario::of(service).sees(Observation::On(Key::Unresolved("1".into()))),
             starts(key(1)),
         ),
         (
             "encryption is turned off when that is asked for and allowed",
-            Situation::of(service).wants(Wanted::Off).sees(Observation::On(key(1))),
+            Scenario::of(service).wants(DesiredEncryption::Off).sees(Observation::On(key(1))),
             stops(),
         ),
         (
-            "a failure of somebody else's attempt does not keep from using the key asked for",
-            Situation::of(service).sees(failed(Action::Start)),
+            "a failed attempt made outside the operator does not prevent a call",
+            Scenario::of(service).sees(failed(Action::Start)),
             starts(key(1)),
         ),
         (
-            "a first failure is corrected when any key will do and plain text is known to be in force",
-            Situation::of(service)
-                .wants(Wanted::AnyKey)
+            "a first failure is corrected when any key will do and plaintext is known to be in force",
+            Scenario::of(service)
+                .wants(DesiredEncryption::AnyKey)
                 .sees(Observation::Off)
                 .after(60)
                 .sees(failed(Action::Start)),
@@ -62,24 +62,24 @@ fn changes(service: Service) -> Vec<Row> {
         ),
         (
             "drift is corrected",
-            Situation::of(service).converged().after(60).sees(Observation::Off),
+            Scenario::of(service).converged().after(60).sees(Observation::Off),
             starts(key(1)),
         ),
         (
             "a session of nearly 6 hours is young enough",
-            Situation::of(service)
-                .with(|s| s.session_age = Some(crate::model::decision::OLDEST_SESSION))
+            Scenario::of(service)
+                .with(|s| s.session_age = Some(crate::model::decision::MAX_SESSION_AGE_FOR_CALL))
                 .sees(Observation::Off),
             starts(key(1)),
         ),
         (
-            "the nineteenth call does not keep from the twentieth",
-            Situation::of(service).spent(19).after(60).sees(Observation::Off),
+            "the nineteenth call leaves room for the twentieth",
+            Scenario::of(service).spent(19).after(60).sees(Observation::Off),
             starts(key(1)),
         ),
         (
             "when the oldest call has aged out there is room for one",
-            Situation::of(service).spent(20).after(WINDOW.as_secs()).sees(Observation::Off),
+            Scenario::of(service).spent(20).after(QUOTA_WINDOW.as_secs()).sees(Observation::Off),
             starts(key(1)),
         ),
     ]
@@ -87,7 +87,7 @@ fn changes(service: Service) -> Vec<Row> {
 
 fn tries_again(service: Service) -> Vec<Row> {
     let failed_once = || {
-        Situation::of(service).sees(Observation::Off).calls().accepted().after(60).sees(failed(Action::Start))
+        Scenario::of(service).sees(Observation::Off).calls().accepted().after(60).sees(failed(Action::Start))
     };
     vec![
         (
@@ -95,9 +95,9 @@ fn tries_again(service: Service) -> Vec<Row> {
             failed_once().after(240).sees(failed(Action::Start)),
             starts(key(1)),
         ),
-        ("another key is tried at once", failed_once().wants(Wanted::Key(key(2))), starts(key(2))),
+        ("another key is tried at once", failed_once().wants(DesiredEncryption::Key(key(2))), starts(key(2))),
         (
-            "a person's wish to try now cuts the wait short",
+            "the retry annotation ends the wait",
             failed_once().with(|s| s.intent.retry = Some("2026-01-01T00:01:00Z".into())),
             starts(key(1)),
         ),
@@ -113,20 +113,20 @@ fn tries_again(service: Service) -> Vec<Row> {
         ),
         (
             "a call that can no longer arrive is made again",
-            Situation::of(service)
+            Scenario::of(service)
                 .sees(Observation::Off)
                 .calls()
-                .refused(Class::UnknownOutcome, "InternalFailure")
-                .after((WINDOW - DAY).as_secs())
+                .refused(ErrorKind::UnknownOutcome, "InternalFailure")
+                .after((QUOTA_WINDOW - DAY).as_secs())
                 .sees(Observation::Off),
             starts(key(1)),
         ),
         (
             "a refused call is made again after its wait",
-            Situation::of(service)
+            Scenario::of(service)
                 .sees(Observation::Off)
                 .calls()
-                .refused(Class::InUse, "ResourceInUseException")
+                .refused(ErrorKind::InUse, "ResourceInUseException")
                 .after(30)
                 .sees(Observation::Off),
             starts(key(1)),
@@ -134,36 +134,36 @@ fn tries_again(service: Service) -> Vec<Row> {
     ]
 }
 
-/// Whether the call that is decided is a correction.
-fn is_correction(situation: &Situation) -> bool {
-    let Step::Call(call) = situation.decide().step else { panic!("{:?}", situation.decide()) };
+/// Returns whether the decided call is a correction.
+fn is_correction(situation: &Scenario) -> bool {
+    let Step::ChangeEncryption(call) = situation.decide().step else { panic!("{:?}", situation.decide()) };
     call.correction
 }
 
 #[test]
-fn only_what_was_true_before_and_is_changed_by_others_is_a_correction() {
+fn correction_is_counted_only_for_external_drift() {
     for service in [Service::Firehose, Service::Kinesis] {
-        let first = Situation::of(service).sees(Observation::Off);
+        let first = Scenario::of(service).sees(Observation::Off);
         assert!(!is_correction(&first), "the first enable");
-        let drifted = Situation::of(service).converged().after(60).sees(Observation::Off);
+        let drifted = Scenario::of(service).converged().after(60).sees(Observation::Off);
         assert!(is_correction(&drifted), "somebody turned it off");
         let again = drifted.calls().accepted().after(300).sees(failed(Action::Start));
         assert!(!is_correction(&again), "the second attempt of a correction");
-        let changed = Situation::of(service).converged().wants(Wanted::Key(key(2)));
+        let changed = Scenario::of(service).converged().wants(DesiredEncryption::Key(key(2)));
         assert!(!is_correction(&changed), "a person asks for another key");
     }
 }
 
 #[test]
-fn a_call_takes_the_wish_to_try_now_with_it_so_that_it_works_once() {
-    let story = Situation::of(Service::Firehose).sees(Observation::Off).calls().accepted().after(60);
+fn retry_annotation_triggers_one_call_only() {
+    let story = Scenario::of(Service::Firehose).sees(Observation::Off).calls().accepted().after(60);
     let wished = story.sees(failed(Action::Start)).with(|s| s.intent.retry = Some("once".into()));
     let after = wished.calls().accepted().after(60).sees(failed(Action::Start));
-    assert_eq!(after.decide().step, Step::Rest);
+    assert_eq!(after.decide().step, Step::Wait);
 }
 
 #[test]
-fn a_session_is_renewed_before_firehose_refuses_it() {
-    // Firehose makes no grant with a session of 6 hours; a reserved call may take 15 minutes to arrive.
-    assert_eq!(OLDEST_SESSION + ARRIVAL, jiff::SignedDuration::from_hours(6));
+fn session_age_limit_leaves_time_for_call_to_arrive() {
+    // Firehose creates no grant with a session of 6 hours; a reserved call may take 15 minutes to arrive.
+    assert_eq!(MAX_SESSION_AGE_FOR_CALL + MAX_CLOCK_SKEW, jiff::SignedDuration::from_hours(6));
 }

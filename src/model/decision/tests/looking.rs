@@ -1,28 +1,29 @@
-//! Rows in which what was seen says all: a stream that cannot be changed now, that is changing, or that is as it should be.
+//! Rows that the observation alone decides: a stream that cannot be changed now, is changing, or matches the
+//! spec.
 
 use super::{Expected, Kind, Row, releases, rests, starts, stops, waits};
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
-use crate::api::stream_encryption::{Drift, Service};
-use crate::model::decision::Wanted;
-use crate::model::fault::Class;
+use crate::api::stream_encryption::{Mode, Service};
+use crate::model::aws_error::ErrorKind;
+use crate::model::decision::DesiredEncryption;
 use crate::model::key::{Key, KeyProblem};
 use crate::model::observation::Observation;
-use crate::model::situation::{Situation, failed, key};
+use crate::model::scenario::{Scenario, failed, key};
 
 pub(super) fn rows(service: Service) -> Vec<Row> {
     [unchangeable(service), changing(service), as_asked(service), differing(service)].concat()
 }
 
-fn deleted(service: Service) -> Situation {
-    Situation::of(service).wants(Wanted::Off).with(|s| {
+fn deleted(service: Service) -> Scenario {
+    Scenario::of(service).wants(DesiredEncryption::Off).with(|s| {
         s.intent.disable_on_deletion = true;
         s.intent.deleting = true;
     })
 }
 
 fn unchangeable(service: Service) -> Vec<Row> {
-    let sees = |observation| Situation::of(service).sees(observation);
+    let sees = |observation| Scenario::of(service).sees(observation);
     let other_source = || Observation::NotEncryptable("KinesisStreamAsSource".into());
     vec![
         (
@@ -38,12 +39,12 @@ fn unchangeable(service: Service) -> Vec<Row> {
         (
             "another account's stream of that name is not touched",
             sees(Observation::OtherStream),
-            rests(Reason::WrongStream, 30),
+            rests(Reason::StreamARNMismatch, 30),
         ),
         (
-            "another account's stream of that name does not let a deleted resource go",
+            "a deleted resource is kept while AWS describes another account's stream of that name",
             deleted(service).sees(Observation::OtherStream),
-            rests(Reason::WrongStream, 30),
+            rests(Reason::StreamARNMismatch, 30),
         ),
         (
             "a stream that is being made is awaited",
@@ -57,8 +58,8 @@ fn unchangeable(service: Service) -> Vec<Row> {
         ),
         (
             "a stream that does not serve is not changed",
-            sees(Observation::Broken("CREATING_FAILED".into())),
-            rests(Reason::StreamBroken, 30),
+            sees(Observation::NotOperational("CREATING_FAILED".into())),
+            rests(Reason::StreamFailed, 30),
         ),
         (
             "a stream that AWS describes in unknown words is not changed",
@@ -66,7 +67,7 @@ fn unchangeable(service: Service) -> Vec<Row> {
             rests(Reason::StreamStateUnrecognized, 30),
         ),
         (
-            "unknown words of AWS do not let a deleted resource go",
+            "a deleted resource is kept while AWS reports an unknown value",
             deleted(service).sees(Observation::Unrecognized("the encryption \"ROT13\"".into())),
             rests(Reason::StreamStateUnrecognized, 30),
         ),
@@ -76,8 +77,8 @@ fn unchangeable(service: Service) -> Vec<Row> {
             rests(Reason::SourceNotDirectPut, 600),
         ),
         (
-            "a stream that cannot be encrypted is off, as asked",
-            Situation::of(service).wants(Wanted::Off).sees(other_source()),
+            "a stream that cannot be encrypted is off, as specified",
+            Scenario::of(service).wants(DesiredEncryption::Off).sees(other_source()),
             rests(Reason::EncryptionDisabled, 600),
         ),
         (
@@ -90,23 +91,24 @@ fn unchangeable(service: Service) -> Vec<Row> {
 
 #[allow(clippy::too_many_lines, reason = "one table")]
 fn changing(service: Service) -> Vec<Row> {
-    let called = || Situation::of(service).sees(Observation::Off).calls();
-    let stopping = || Situation::of(service).wants(Wanted::Off).sees(Observation::On(key(1))).calls();
-    let unknown = || Observation::Changing(None);
+    let called = || Scenario::of(service).sees(Observation::Off).calls();
+    let stopping =
+        || Scenario::of(service).wants(DesiredEncryption::Off).sees(Observation::On(key(1))).calls();
+    let unknown = || Observation::InProgress(None);
     vec![
         (
             "ENABLING is looked at again in 2 seconds",
-            Situation::of(service).sees(Observation::Changing(Some(Action::Start))),
+            Scenario::of(service).sees(Observation::InProgress(Some(Action::Start))),
             rests(Reason::Enabling, 2),
         ),
         (
-            "DISABLING is said even to those who want encryption",
-            Situation::of(service).sees(Observation::Changing(Some(Action::Stop))),
+            "DISABLING is reported also if encryption is desired",
+            Scenario::of(service).sees(Observation::InProgress(Some(Action::Stop))),
             rests(Reason::Disabling, 2),
         ),
         (
             "a stream that somebody else is changing is awaited",
-            Situation::of(service).sees(unknown()),
+            Scenario::of(service).sees(unknown()),
             rests(Reason::StreamUpdating, 2),
         ),
         (
@@ -126,7 +128,7 @@ fn changing(service: Service) -> Vec<Row> {
                 .after(400)
                 .sees(Observation::Off)
                 .calls()
-                .refused(Class::InUse, "ResourceInUseException")
+                .refused(ErrorKind::InUse, "ResourceInUseException")
                 .after(1)
                 .sees(unknown()),
             rests(Reason::StreamUpdating, 2),
@@ -139,22 +141,22 @@ fn changing(service: Service) -> Vec<Row> {
             rests(Reason::Enabling, 30),
         ),
         (
-            "plain text right after an accepted Start is not believed",
+            "plaintext right after an accepted Start is not trusted",
             called().accepted().after(10).sees(Observation::Off),
             rests(Reason::Enabling, 2),
         ),
         (
-            "plain text after an accepted Start is looked at again as soon as it can be believed",
+            "plaintext after an accepted Start is described again once the report can be trusted",
             called().accepted().after(29).sees(Observation::Off),
             rests(Reason::Enabling, 1),
         ),
         (
-            "encryption right after an accepted Stop is not believed",
+            "encryption right after an accepted Stop is not trusted",
             stopping().accepted().after(29).sees(Observation::On(key(1))),
             rests(Reason::Disabling, 1),
         ),
         (
-            "plain text after an accepted Start that was seen under way is believed at once",
+            "plaintext after a Start that was seen in progress is trusted immediately",
             called().accepted().after(3).sees(unknown()).after(3).sees(Observation::Off),
             waits(
                 match service {
@@ -166,17 +168,17 @@ fn changing(service: Service) -> Vec<Row> {
             ),
         ),
         (
-            "plain text right after a Start that was seen to be done is corrected at once",
+            "plaintext right after a Start that was seen to be applied is corrected immediately",
             called().accepted().after(3).sees(Observation::On(key(1))).after(9).sees(Observation::Off),
             starts(key(1)),
         ),
         (
-            "plain text right after a Start without an answer says nothing",
-            called().refused(Class::UnknownOutcome, "InternalFailure").after(29).sees(Observation::Off),
+            "plaintext right after a Start without a response is not trusted",
+            called().refused(ErrorKind::UnknownOutcome, "InternalFailure").after(29).sees(Observation::Off),
             rests(Reason::OutcomeUnknown, 1),
         ),
         (
-            "a look that was too early stays so when time goes by without another",
+            "an early observation does not become reliable with time alone",
             called().accepted().after(29).sees(Observation::Off).after(2),
             rests(Reason::Enabling, 0),
         ),
@@ -202,75 +204,81 @@ fn changing(service: Service) -> Vec<Row> {
 
 #[allow(clippy::too_many_lines, reason = "one table")]
 fn as_asked(service: Service) -> Vec<Row> {
-    let on = || Situation::of(service).sees(Observation::On(key(1)));
-    let proof = |s: &mut Situation| s.intent.verify = true;
+    let on = || Scenario::of(service).sees(Observation::On(key(1)));
+    let proof = |s: &mut Scenario| s.intent.verify = true;
     vec![
-        ("the key asked for counts once it has settled", on(), rests(Reason::Settling, 5)),
+        ("the desired key counts once it has settled", on(), rests(Reason::Settling, 5)),
         ("after 5 seconds records are encrypted", on().after(5), rests(Reason::Encrypted, 595)),
         (
-            "a look that shows what was asked for is good until the next look for drift",
-            Situation::of(service).converged(),
+            "a stream that matches the spec is described again after the drift interval",
+            Scenario::of(service).converged(),
             rests(Reason::Encrypted, 600),
         ),
         (
-            "a key that has become unusable does not change what is in force",
-            Situation::of(service).converged().key_is(KeyProblem::Disabled),
+            "a key that has become unusable does not change the active key",
+            Scenario::of(service).converged().key_is(KeyProblem::Disabled),
             rests(Reason::Encrypted, 600),
         ),
         (
-            "an active key that is lost is not ready, whatever AWS shows",
-            Situation::of(service).converged().active_key_is(KeyProblem::Disabled),
+            "a lost active key is not ready, whatever AWS reports",
+            Scenario::of(service).converged().active_key_is(KeyProblem::Disabled),
             rests(Reason::KeyDisabled, 15),
         ),
         (
-            "an active key that is lost is not ready either when any key will do",
-            Situation::of(service).wants(Wanted::AnyKey).converged().active_key_is(KeyProblem::Missing),
+            "a lost active key is not ready, also if any key is accepted",
+            Scenario::of(service)
+                .wants(DesiredEncryption::AnyKey)
+                .converged()
+                .active_key_is(KeyProblem::Missing),
             rests(Reason::KeyNotFound, 15),
         ),
         (
-            "an active key that is lost is not proved by a record",
-            Situation::of(service).with(proof).converged().active_key_is(KeyProblem::Disabled),
+            "encryption with a lost active key is not verified",
+            Scenario::of(service).with(proof).converged().active_key_is(KeyProblem::Disabled),
             rests(Reason::KeyDisabled, 15),
         ),
         (
             "a stream is re-keyed away from a key that is lost",
-            Situation::of(service)
+            Scenario::of(service)
                 .converged()
-                .wants(Wanted::Key(key(2)))
+                .wants(DesiredEncryption::Key(key(2)))
                 .active_key_is(KeyProblem::PendingDeletion),
             starts(key(2)),
         ),
         (
-            "encryption with a key that is lost is turned off as asked",
-            Situation::of(service).converged().wants(Wanted::Off).active_key_is(KeyProblem::Disabled),
+            "encryption with a lost key is disabled, as specified",
+            Scenario::of(service)
+                .converged()
+                .wants(DesiredEncryption::Off)
+                .active_key_is(KeyProblem::Disabled),
             stops(),
         ),
         (
-            "a lost key of before keeps no deleted resource whose stream is in plain text",
+            "a lost previous key does not keep a deleted resource of a plaintext stream",
             deleted(service).converged().active_key_is(KeyProblem::Disabled),
             releases(Reason::EncryptionDisabled, 600),
         ),
         (
-            "somebody's own key is left alone when any key will do",
-            Situation::of(service).wants(Wanted::AnyKey).sees(Observation::On(key(7))).after(5),
+            "a key set outside the operator is kept if any key is accepted",
+            Scenario::of(service).wants(DesiredEncryption::AnyKey).sees(Observation::On(key(7))).after(5),
             rests(Reason::Encrypted, 595),
         ),
         (
-            "a key that KMS does not resolve is a key, when any will do",
-            Situation::of(service)
-                .wants(Wanted::AnyKey)
+            "a key that KMS does not resolve is kept if any key is accepted",
+            Scenario::of(service)
+                .wants(DesiredEncryption::AnyKey)
                 .sees(Observation::On(Key::Unresolved("x".into())))
                 .after(5),
             rests(Reason::Encrypted, 595),
         ),
         (
-            "plain text as asked settles too",
-            Situation::of(service).wants(Wanted::Off).sees(Observation::Off),
+            "plaintext as asked settles too",
+            Scenario::of(service).wants(DesiredEncryption::Off).sees(Observation::Off),
             rests(Reason::Settling, 5),
         ),
         (
-            "plain text as asked is ready",
-            Situation::of(service).wants(Wanted::Off).converged(),
+            "plaintext as asked is ready",
+            Scenario::of(service).wants(DesiredEncryption::Off).converged(),
             rests(Reason::EncryptionDisabled, 600),
         ),
         (
@@ -285,22 +293,22 @@ fn as_asked(service: Service) -> Vec<Row> {
         ),
         (
             "the proof that was asked for is made once the key has settled",
-            Situation::of(service).with(proof).converged(),
+            Scenario::of(service).with(proof).converged(),
             Expected { step: Kind::Verify, ..rests(Reason::Verifying, 5) },
         ),
         (
-            "a proof from before the key changed proves nothing",
-            Situation::of(service).with(proof).with(|s| s.intent.verified = Some(s.now)).after(1).converged(),
+            "a verification from before the key change does not count",
+            Scenario::of(service).with(proof).with(|s| s.intent.verified = Some(s.now)).after(1).converged(),
             Expected { step: Kind::Verify, ..rests(Reason::Verifying, 5) },
         ),
         (
             "one proof is enough",
-            Situation::of(service).with(proof).converged().with(|s| s.intent.verified = Some(s.now)),
+            Scenario::of(service).with(proof).converged().with(|s| s.intent.verified = Some(s.now)),
             rests(Reason::Encrypted, 600),
         ),
         (
-            "a proof of the moment in which the key was seen in force is one",
-            Situation::of(service)
+            "a verification at the time at which the key was first observed counts",
+            Scenario::of(service)
                 .with(proof)
                 .sees(Observation::On(key(1)))
                 .with(|s| s.intent.verified = Some(s.now))
@@ -309,8 +317,8 @@ fn as_asked(service: Service) -> Vec<Row> {
             rests(Reason::Encrypted, 600),
         ),
         (
-            "no proof is made of plain text",
-            Situation::of(service).with(proof).wants(Wanted::Off).converged(),
+            "plaintext is not verified",
+            Scenario::of(service).with(proof).wants(DesiredEncryption::Off).converged(),
             rests(Reason::EncryptionDisabled, 600),
         ),
     ]
@@ -320,34 +328,34 @@ fn differing(service: Service) -> Vec<Row> {
     vec![
         (
             "after a failed re-key the old key needs no call when it is asked for again",
-            Situation::of(service)
+            Scenario::of(service)
                 .converged()
-                .wants(Wanted::Key(key(2)))
+                .wants(DesiredEncryption::Key(key(2)))
                 .calls()
                 .accepted()
                 .after(60)
                 .sees(failed(Action::Start))
-                .wants(Wanted::Key(key(1)))
+                .wants(DesiredEncryption::Key(key(1)))
                 .sees(failed(Action::Start)),
             rests(Reason::Encrypted, 600),
         ),
         (
-            "what differs is reported and not corrected, when that is asked",
-            Situation::of(service).with(|s| s.intent.drift = Drift::Report).sees(Observation::Off),
+            "with mode: Observe, a difference is reported and not corrected",
+            Scenario::of(service).with(|s| s.intent.mode = Mode::Observe).sees(Observation::Off),
             rests(Reason::Drifted, 600),
         ),
         (
-            "whether a key that nobody knows differs is not known either",
-            Situation::of(service)
-                .wants(Wanted::UnknownKey)
+            "an unknown desired key is not reported as drift",
+            Scenario::of(service)
+                .wants(DesiredEncryption::UnknownKey)
                 .key_is(KeyProblem::Unreadable)
-                .with(|s| s.intent.drift = Drift::Report)
+                .with(|s| s.intent.mode = Mode::Observe)
                 .sees(Observation::On(key(1))),
-            rests(Reason::KeyUnreadable, 15),
+            rests(Reason::KeyDescribeDenied, 15),
         ),
         (
-            "what is as asked is ready also where drift is only reported",
-            Situation::of(service).with(|s| s.intent.drift = Drift::Report).converged(),
+            "with mode: Observe, a stream that matches the spec is ready",
+            Scenario::of(service).with(|s| s.intent.mode = Mode::Observe).converged(),
             rests(Reason::Encrypted, 600),
         ),
     ]

@@ -1,21 +1,22 @@
-//! Properties of `decide` over random input: it is total, keeps its hands off where it must, and is back in time.
+//! Properties of `decide` over random input: it is total, makes no forbidden call, and wakes in time.
 //!
-//! The ledgers are grown by random stories through the model's own functions; what was seen last is any observation.
+//! Random event sequences, applied through the model's own functions, produce the ledgers; the last
+//! observation is arbitrary.
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
-use crate::api::stream_encryption::{Drift, Service};
-use crate::model::decision::{Decision, Ownership, SETTLE, Step, Wanted, budget};
-use crate::model::fault::Class;
+use crate::api::stream_encryption::{Mode, Service};
+use crate::model::aws_error::ErrorKind;
+use crate::model::decision::{Decision, DesiredEncryption, Ownership, PROPAGATION_DELAY, Step, budget};
 use crate::model::key::{Key, KeyProblem};
-use crate::model::ledger::{self, ARRIVAL, Reservation};
+use crate::model::ledger::{self, MAX_CLOCK_SKEW, Reservation};
 use crate::model::observation::Observation;
-use crate::model::situation::{ACCOUNT, Sight, Situation, allowed, failed, fault, key};
+use crate::model::scenario::{ACCOUNT, Scenario, Sight, allowed, failed, fault, key};
 
-/// The longest wait that is not the drift interval: for a key, and for AWS to answer.
+/// Longest wait other than the drift interval: for a key, and for AWS to answer.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
 
 fn observation() -> impl Strategy<Value = Observation> {
@@ -24,12 +25,12 @@ fn observation() -> impl Strategy<Value = Observation> {
         1 => Just(Observation::OtherStream),
         1 => Just(Observation::Creating),
         1 => Just(Observation::Deleting),
-        1 => Just(Observation::Broken("CREATING_FAILED".into())),
+        1 => Just(Observation::NotOperational("CREATING_FAILED".into())),
         1 => Just(Observation::Unrecognized("the stream status \"SUSPENDED\"".into())),
         1 => Just(Observation::NotEncryptable("MSKAsSource".into())),
-        1 => Just(Observation::Changing(None)),
-        1 => Just(Observation::Changing(Some(Action::Start))),
-        1 => Just(Observation::Changing(Some(Action::Stop))),
+        1 => Just(Observation::InProgress(None)),
+        1 => Just(Observation::InProgress(Some(Action::Start))),
+        1 => Just(Observation::InProgress(Some(Action::Stop))),
         4 => Just(Observation::Off),
         2 => Just(Observation::On(Key::AwsOwned)),
         4 => (1_u8..3).prop_map(|number| Observation::On(key(number))),
@@ -38,29 +39,29 @@ fn observation() -> impl Strategy<Value = Observation> {
     ]
 }
 
-fn wanted() -> impl Strategy<Value = Wanted> {
+fn wanted() -> impl Strategy<Value = DesiredEncryption> {
     prop_oneof![
-        1 => Just(Wanted::AnyKey),
-        3 => (1_u8..3).prop_map(|number| Wanted::Key(key(number))),
-        1 => Just(Wanted::Key(Key::AwsOwned)),
-        1 => Just(Wanted::UnknownKey),
-        1 => Just(Wanted::Off),
+        1 => Just(DesiredEncryption::AnyKey),
+        3 => (1_u8..3).prop_map(|number| DesiredEncryption::Key(key(number))),
+        1 => Just(DesiredEncryption::Key(Key::AwsOwned)),
+        1 => Just(DesiredEncryption::UnknownKey),
+        1 => Just(DesiredEncryption::Off),
     ]
 }
 
-fn class() -> impl Strategy<Value = Class> {
-    prop::sample::select(Class::EACH.to_vec())
+fn class() -> impl Strategy<Value = ErrorKind> {
+    prop::sample::select(ErrorKind::ALL.to_vec())
 }
 
-/// One thing that happens in a story.
+/// One event of a scenario.
 #[derive(Clone, Debug)]
 enum Event {
     Wait(i64),
     See(Observation),
-    Want(Wanted),
-    /// A call if one is decided, and what came of it: nothing, accepted, or refused.
-    Call(Option<Result<(), Class>>),
-    /// Calls of another life of the operator.
+    Want(DesiredEncryption),
+    /// A call, if one is decided, and its outcome: none, accepted, or refused.
+    Call(Option<Result<(), ErrorKind>>),
+    /// Calls of an earlier run of the operator.
     Spend(u32),
 }
 
@@ -74,14 +75,14 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn told(story: Situation, event: Event) -> Situation {
+fn told(story: Scenario, event: Event) -> Scenario {
     match event {
         Event::Wait(seconds) => story.after(seconds),
         Event::See(observation) => story.sees(observation),
         Event::Want(wanted) => story.wants(wanted),
         Event::Spend(count) => story.spent(count),
         Event::Call(outcome) => {
-            if !matches!(story.decide().step, Step::Call(_)) {
+            if !matches!(story.decide().step, Step::ChangeEncryption(_)) {
                 return story;
             }
             match outcome {
@@ -94,7 +95,7 @@ fn told(story: Situation, event: Event) -> Situation {
 }
 
 fn switches() -> impl Strategy<Value = [bool; 8]> {
-    // Each is off mostly, so that a call is decided often.
+    // Each switch is mostly off, so that a call is decided often.
     prop::array::uniform8(prop::bool::weighted(0.1))
 }
 
@@ -104,7 +105,7 @@ prop_compose! {
         events in prop::collection::vec(event(), 0..12),
         last in wanted(),
         [suspended, deleting, disable, forbidden, foreign, report, verify, unreadable] in switches(),
-        ownership in prop_oneof![8 => Just(Ownership::Own), 1 => Just(Ownership::Another), 1 => Just(Ownership::Unreadable)],
+        ownership in prop_oneof![8 => Just(Ownership::Owned), 1 => Just(Ownership::Another), 1 => Just(Ownership::Unreadable)],
         problem in prop::option::weighted(0.2, prop::sample::select(vec![
             KeyProblem::Missing, KeyProblem::Disabled, KeyProblem::OtherRegion, KeyProblem::Unreadable,
         ])),
@@ -114,13 +115,13 @@ prop_compose! {
         waiting in prop::option::of((prop::sample::select(Reason::ALL), -5000_i64..5000)),
         limit in 0_u32..30,
         back in prop_oneof![4 => Just(0_i64), 1 => 0_i64..10_000],
-    ) -> Situation {
-        let mut s = events.into_iter().fold(Situation::of(service), told).wants(last);
+    ) -> Scenario {
+        let mut s = events.into_iter().fold(Scenario::of(service), told).wants(last);
         s.intent.suspended = suspended;
         s.intent.deleting = deleting;
         s.intent.disable_on_deletion = disable;
         s.intent.verify = verify;
-        s.intent.drift = if report { Drift::Report } else { Drift::Correct };
+        s.intent.mode = if report { Mode::Observe } else { Mode::Enforce };
         s.intent.key_problem = problem;
         let account = if foreign { "444455556666" } else { ACCOUNT };
         s.permission = allowed(account, "aws", !forbidden, limit);
@@ -135,18 +136,21 @@ prop_compose! {
     }
 }
 
-/// Why a call would break a promise, from the input alone.
-fn must_not_call(s: &Situation) -> Option<&'static str> {
+/// Returns why a call would violate an invariant, from the input alone.
+fn must_not_call(s: &Scenario) -> Option<&'static str> {
     let i = s.input();
     let Sight::At(_, observation) = &s.sight else { return Some("nothing was seen") };
     let attempts = s.ledger.attempts.as_ref();
     let target = s.intent.wanted.target();
     let rules = [
         (s.intent.suspended, "suspended"),
-        (s.ownership != Ownership::Own, "not owned"),
+        (s.ownership != Ownership::Owned, "not owned"),
         (s.permission.stream(&s.stream).is_err(), "not permitted"),
-        (s.permission.disable(&s.stream).is_err() && s.intent.wanted == Wanted::Off, "Stop is not permitted"),
-        (s.intent.drift == Drift::Report, "drift: Report"),
+        (
+            s.permission.disable(&s.stream).is_err() && s.intent.wanted == DesiredEncryption::Off,
+            "Stop is not permitted",
+        ),
+        (s.intent.mode == Mode::Observe, "mode: Observe"),
         (s.intent.key_problem.is_some(), "a key problem"),
         (target.is_none(), "the key is not known"),
         (
@@ -156,13 +160,13 @@ fn must_not_call(s: &Situation) -> Option<&'static str> {
         (
             s.ledger.calls.iter().any(|call| {
                 use crate::api::ledger::Outcome::{Pending, Unknown};
-                matches!(call.outcome, Pending | Unknown) && call.at() + ARRIVAL > s.now
+                matches!(call.outcome, Pending | Unknown) && call.at() + MAX_CLOCK_SKEW > s.now
             }),
             "a call may still arrive",
         ),
         (
             attempts.is_some_and(|a| {
-                s.now < a.not_before.0
+                s.now < a.not_before_time.0
                     && Some(&a.target) == target.as_ref()
                     && !a.key_was_unusable
                     && (s.intent.retry.is_none() || s.intent.retry == a.retry)
@@ -178,98 +182,99 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2048, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_same_input_is_decided_in_the_same_way(s in situation()) {
+    fn decide_is_deterministic(s in situation()) {
         prop_assert_eq!(s.decide(), s.clone().decide());
     }
 
     #[test]
-    fn no_call_is_decided_against_a_promise(s in situation()) {
-        if let Step::Call(call) = s.decide().step {
+    fn no_call_violates_an_invariant(s in situation()) {
+        if let Step::ChangeEncryption(call) = s.decide().step {
             prop_assert_eq!(must_not_call(&s), None);
-            prop_assert_eq!(call.target.action == Action::Stop, s.intent.wanted == Wanted::Off, "Stop only when asked");
+            prop_assert_eq!(call.target.action == Action::Stop, s.intent.wanted == DesiredEncryption::Off, "Stop only when asked");
             prop_assert_eq!(call.target.action == Action::Start, call.target.key.is_some(), "a Start has a key");
         }
     }
 
     #[test]
-    fn a_decision_is_taken_up_again_not_in_the_past_and_not_after_the_drift_interval(s in situation()) {
+    fn wake_is_between_now_and_longest_wait(s in situation()) {
         let Decision { wake, look_due, .. } = s.decide();
         let longest = s.drift_interval.max(LONGEST_WAIT);
         for at in [wake, look_due] {
             prop_assert!(at >= s.now, "{} before {}", at, s.now);
             prop_assert!(at <= s.now + longest, "{} is later than {} after {}", at, longest, s.now);
         }
-        prop_assert!(wake <= look_due + SETTLE, "awake at {}, after the look at {}", wake, look_due);
+        prop_assert!(wake <= look_due + PROPAGATION_DELAY, "awake at {}, after the look at {}", wake, look_due);
     }
 
     #[test]
-    fn a_wait_for_the_next_attempt_ends_in_the_future_and_names_its_reason(s in situation()) {
+    fn next_attempt_is_in_the_future_and_step_is_wait(s in situation()) {
         let decision = s.decide();
         if let Some(at) = decision.next_attempt {
             prop_assert!(at > s.now);
-            prop_assert_eq!(decision.step, Step::Rest);
+            prop_assert_eq!(decision.step, Step::Wait);
         }
     }
 
     #[test]
-    fn a_reserved_call_without_an_outcome_is_not_repeated_for_15_minutes(
+    fn pending_call_is_not_repeated_for_15_minutes(
         s in situation(),
         later in prop::collection::vec((0_i64..450, prop::option::of(observation())), 1..8),
     ) {
-        if let Step::Call(_) = s.decide().step {
+        if let Step::ChangeEncryption(_) = s.decide().step {
             let mut story = s.calls();
             let reserved = story.now;
             for (seconds, seen) in later {
                 story = story.after(seconds);
                 if let Some(seen) = seen {
-                    // Seen by a process that cannot write what it learned.
+                    // Observed by a process that cannot write to the ledger.
                     story.sight = Sight::At(story.now, seen);
                 }
-                if story.now < reserved + ARRIVAL {
-                    prop_assert!(!matches!(story.decide().step, Step::Call(_)), "{} after", story.now.duration_since(reserved));
+                if story.now < reserved + MAX_CLOCK_SKEW {
+                    prop_assert!(!matches!(story.decide().step, Step::ChangeEncryption(_)), "{} after", story.now.duration_since(reserved));
                 }
             }
         }
     }
 
     #[test]
-    fn a_day_after_the_last_call_nothing_stands_in_the_way_any_more(s in situation()) {
-        prop_assume!(s.intent.wanted != Wanted::UnknownKey);
+    fn call_is_made_once_quota_window_has_passed(s in situation()) {
+        prop_assume!(s.intent.wanted != DesiredEncryption::UnknownKey);
         let mut s = s;
         s.intent.suspended = false;
-        s.intent.drift = Drift::Correct;
+        s.intent.mode = Mode::Enforce;
         s.intent.key_problem = None;
-        s.permission = Situation::of(s.stream.service).permission;
-        s.ownership = Ownership::Own;
+        s.permission = Scenario::of(s.stream.service).permission;
+        s.ownership = Ownership::Owned;
         s.session_age = None;
-        let differs = if s.intent.wanted == Wanted::Off { Observation::On(key(8)) } else { Observation::Off };
+        let differs = if s.intent.wanted == DesiredEncryption::Off { Observation::On(key(8)) } else { Observation::Off };
         // The clock may have been 10,000 seconds ahead.
-        let s = s.after(10_000 + ledger::WINDOW.as_secs()).sees(differs);
-        prop_assert!(matches!(s.decide().step, Step::Call(_)), "{:?}", s.decide());
+        let s = s.after(10_000 + ledger::QUOTA_WINDOW.as_secs()).sees(differs);
+        prop_assert!(matches!(s.decide().step, Step::ChangeEncryption(_)), "{:?}", s.decide());
     }
 
     #[test]
-    fn what_is_as_asked_is_left_alone_whatever_happened_before(s in situation()) {
+    fn stream_matching_spec_is_left_alone(s in situation()) {
         let Some(target) = s.intent.wanted.target() else { return Ok(()) };
         let shown = match (&s.intent.wanted, target.key) {
-            (Wanted::Off, _) => Observation::Off,
+            (DesiredEncryption::Off, _) => Observation::Off,
             (_, Some(key)) => Observation::On(Key::of(&key)),
             (_, None) => Observation::On(Key::AwsOwned),
         };
         let s = s.after(60).sees(shown);
-        prop_assert!(!matches!(s.decide().step, Step::Call(_)));
+        prop_assert!(!matches!(s.decide().step, Step::ChangeEncryption(_)));
     }
 }
 
 #[test]
-fn the_random_situations_lead_to_many_calls_and_to_many_reasons() {
+fn random_scenarios_cover_many_calls_and_reasons() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
     let mut runner = TestRunner::deterministic();
     let decisions: Vec<Decision> =
         (0..2000).map(|_| situation().new_tree(&mut runner).unwrap().current().decide()).collect();
-    let calls = decisions.iter().filter(|decision| matches!(decision.step, Step::Call(_))).count();
+    let calls =
+        decisions.iter().filter(|decision| matches!(decision.step, Step::ChangeEncryption(_))).count();
     let reasons: std::collections::BTreeSet<Reason> =
         decisions.iter().map(|decision| decision.reason).collect();
     assert!(calls > 50, "only {calls} calls: the properties would prove little");
@@ -277,7 +282,7 @@ fn the_random_situations_lead_to_many_calls_and_to_many_reasons() {
 }
 
 #[test]
-fn the_end_of_time_is_no_reason_to_panic() {
+fn extreme_times_do_not_panic() {
     for now in [Timestamp::MIN, Timestamp::MAX] {
         for (_, mut situation, _) in super::rows(Service::Kinesis) {
             situation.now = now;
@@ -291,7 +296,7 @@ fn the_end_of_time_is_no_reason_to_panic() {
         correction: true,
         after_failure: false,
     };
-    let story = Situation::of(Service::Firehose);
+    let story = Scenario::of(Service::Firehose);
     let (reserved, _) = ledger::reserve(&story.ledger, &plan, Timestamp::MAX);
     assert_eq!(ledger::corrections(&reserved, story.now).len(), 1);
 }

@@ -4,12 +4,12 @@ use super::{Row, rests, starts, waits};
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
-use crate::model::decision::{OLDEST_SESSION, Wanted};
-use crate::model::fault::Class;
+use crate::model::aws_error::ErrorKind;
+use crate::model::decision::{DesiredEncryption, MAX_SESSION_AGE_FOR_CALL};
 use crate::model::key::{Key, KeyProblem};
-use crate::model::ledger::WINDOW;
+use crate::model::ledger::QUOTA_WINDOW;
 use crate::model::observation::Observation;
-use crate::model::situation::{ACCOUNT, Situation, allowed, failed, key};
+use crate::model::scenario::{ACCOUNT, Scenario, allowed, failed, key};
 
 const DAY: i64 = 24 * 3600;
 
@@ -18,7 +18,7 @@ pub(super) fn rows(service: Service) -> Vec<Row> {
 }
 
 fn keys(service: Service) -> Vec<Row> {
-    let problem = |problem| Situation::of(service).key_is(problem).sees(Observation::Off);
+    let problem = |problem| Scenario::of(service).key_is(problem).sees(Observation::Off);
     let mut rows: Vec<Row> = [
         ("no call is spent on a key that is missing", KeyProblem::Missing, Reason::KeyNotFound),
         ("no call is spent on a key that is disabled", KeyProblem::Disabled, Reason::KeyDisabled),
@@ -38,7 +38,7 @@ fn keys(service: Service) -> Vec<Row> {
         ("no call is spent on a key that does not encrypt", KeyProblem::WrongUsage, Reason::KeyUsageWrong),
         ("no call is spent on a key of another region", KeyProblem::OtherRegion, Reason::KeyInOtherRegion),
         ("no call is spent on a key that AWS manages", KeyProblem::AwsManaged, Reason::KeyManagedByAws),
-        ("no call is spent on a key that cannot be read", KeyProblem::Unreadable, Reason::KeyUnreadable),
+        ("no call is spent on a key that cannot be read", KeyProblem::Unreadable, Reason::KeyDescribeDenied),
         (
             "no call is spent while the referenced key is not ready",
             KeyProblem::ReferenceNotReady,
@@ -47,7 +47,7 @@ fn keys(service: Service) -> Vec<Row> {
         (
             "no call is spent while the referenced kind is missing",
             KeyProblem::ReferenceKindMissing,
-            Reason::KeyReferenceKindMissing,
+            Reason::KeyReferenceCRDMissing,
         ),
     ]
     .into_iter()
@@ -55,16 +55,16 @@ fn keys(service: Service) -> Vec<Row> {
     .collect();
     rows.extend([
         (
-            "a key that stays unusable is asked about less often, down to every 10 minutes",
+            "a key that stays unusable is described less often, down to every 10 minutes",
             problem(KeyProblem::Disabled).with(|s| {
                 s.waiting = Some((Reason::KeyDisabled, s.now - jiff::SignedDuration::from_secs(DAY)));
             }),
             rests(Reason::KeyDisabled, 600),
         ),
         (
-            "a key that nobody could name is not called with",
-            Situation::of(service).wants(Wanted::UnknownKey).sees(Observation::Off),
-            rests(Reason::KeyUnreadable, 15),
+            "no call is made with an unknown key",
+            Scenario::of(service).wants(DesiredEncryption::UnknownKey).sees(Observation::Off),
+            rests(Reason::KeyDescribeDenied, 15),
         ),
     ]);
     rows
@@ -72,12 +72,13 @@ fn keys(service: Service) -> Vec<Row> {
 
 #[allow(clippy::too_many_lines, reason = "one table")]
 fn attempts(service: Service) -> Vec<Row> {
-    let arrival = WINDOW.as_secs() - DAY;
-    let started = || Situation::of(service).sees(Observation::Off).calls();
-    let stopped = || Situation::of(service).wants(Wanted::Off).sees(Observation::On(key(1))).calls();
-    let unanswered = || started().refused(Class::UnknownOutcome, "InternalFailure");
-    // Somebody else's attempt has failed, and the key asked for may be the active one.
-    let unguessed = || Situation::of(service).sees(failed(Action::Start));
+    let arrival = QUOTA_WINDOW.as_secs() - DAY;
+    let started = || Scenario::of(service).sees(Observation::Off).calls();
+    let stopped =
+        || Scenario::of(service).wants(DesiredEncryption::Off).sees(Observation::On(key(1))).calls();
+    let unanswered = || started().refused(ErrorKind::UnknownOutcome, "InternalFailure");
+    // An attempt made outside the operator has failed, and the desired key may be the active one.
+    let unguessed = || Scenario::of(service).sees(failed(Action::Start));
     let guessed = || unguessed().calls().accepted().after(60).sees(failed(Action::Start));
     let no_effect = match service {
         Service::Firehose => Reason::NotApplied,
@@ -85,28 +86,28 @@ fn attempts(service: Service) -> Vec<Row> {
     };
     vec![
         (
-            "a failure that the operator did not cause leaves open which key is in force",
-            Situation::of(service).wants(Wanted::AnyKey).sees(failed(Action::Start)),
-            rests(Reason::KeyInForceUnknown, 600),
+            "a failure that the operator did not cause leaves open which key is active",
+            Scenario::of(service).wants(DesiredEncryption::AnyKey).sees(failed(Action::Start)),
+            rests(Reason::ActiveKeyUnknown, 600),
         ),
         (
-            "with no active key known, a second call with the key that AWS failed is not made by itself",
+            "with no active key known, a second call with the key that AWS failed needs the retry annotation",
             guessed(),
-            rests(Reason::KeyInForceUnknown, 600),
+            rests(Reason::ActiveKeyUnknown, 600),
         ),
         (
-            "however long that stays so",
+            "a second call with that key is not made after hours either",
             guessed().after(9 * 3600).sees(failed(Action::Start)),
-            rests(Reason::KeyInForceUnknown, 600),
+            rests(Reason::ActiveKeyUnknown, 600),
         ),
         (
-            "a person's wish to try now is one more call with it",
+            "the retry annotation allows one more call with that key",
             guessed().with(|s| s.intent.retry = Some("now".into())),
             starts(key(1)),
         ),
         (
             "another key is tried, for it cannot be the active one as well",
-            guessed().wants(Wanted::Key(key(2))),
+            guessed().wants(DesiredEncryption::Key(key(2))),
             starts(key(2)),
         ),
         (
@@ -118,22 +119,22 @@ fn attempts(service: Service) -> Vec<Row> {
             starts(key(1)),
         ),
         (
-            "a refusal that has nothing to do with the key is waited out with no active key known",
-            unguessed().calls().refused(Class::Denied, "AccessDeniedException"),
+            "with no active key known, a refusal that does not concern the key is retried",
+            unguessed().calls().refused(ErrorKind::Denied, "AccessDeniedException"),
             waits(Reason::AccessDenied, 300, 300),
         ),
         (
-            "a call that a crash left without an outcome may still arrive while its signature lives, on anybody's clock",
+            "a call that a crash left without an outcome may still arrive while its signature is valid, on any clock",
             started().after(31).sees(Observation::Off),
             waits(Reason::OutcomeUnknown, 2, arrival - 31),
         ),
         (
-            "a call without an answer may still arrive while its signature lives, on anybody's clock",
+            "a call without a response may still arrive while its signature is valid, on any clock",
             unanswered().after(31).sees(Observation::Off),
             waits(Reason::OutcomeUnknown, 2, arrival - 31),
         ),
         (
-            "a call that a clock two days ahead has dated may arrive in two days, and the end of the wait is told",
+            "a call dated by a clock two days ahead may arrive in two days, and the end of the wait is reported",
             unanswered().after(0).sees(Observation::Off).with(|s| {
                 let call = s.ledger.calls.last_mut().expect("a call");
                 call.time.0 += jiff::SignedDuration::from_hours(48);
@@ -141,7 +142,7 @@ fn attempts(service: Service) -> Vec<Row> {
             waits(Reason::OutcomeUnknown, 2, 48 * 3600 + arrival),
         ),
         (
-            "not even a person's wish to try now gets past a call that may still arrive",
+            "the retry annotation does not bypass a call that may still arrive",
             unanswered()
                 .after(arrival - 1)
                 .sees(Observation::Off)
@@ -154,10 +155,10 @@ fn attempts(service: Service) -> Vec<Row> {
             waits(Reason::EnablingFailed, 240, 240),
         ),
         (
-            "a wait that only a clock days ahead can have written binds nobody",
+            "a wait that only a clock days ahead can have written is ignored",
             started().accepted().after(60).sees(failed(Action::Start)).with(|s| {
                 let attempts = s.ledger.attempts.as_mut().expect("an attempt");
-                attempts.not_before.0 += jiff::SignedDuration::from_hours(48);
+                attempts.not_before_time.0 += jiff::SignedDuration::from_hours(48);
             }),
             starts(key(1)),
         ),
@@ -184,7 +185,7 @@ fn attempts(service: Service) -> Vec<Row> {
             waits(Reason::EnablingFailed, 540, 540),
         ),
         (
-            "a wait that is longer than the drift interval is interrupted by looks",
+            "a wait that is longer than the drift interval is interrupted by a Describe",
             started()
                 .accepted()
                 .after(300)
@@ -204,7 +205,7 @@ fn attempts(service: Service) -> Vec<Row> {
 
 fn refusals(service: Service) -> Vec<Row> {
     let refused = |class, code| {
-        Situation::of(service)
+        Scenario::of(service)
             .sees(Observation::Off)
             .calls()
             .refused(class, code)
@@ -214,40 +215,40 @@ fn refusals(service: Service) -> Vec<Row> {
     vec![
         (
             "a call that is denied is tried again after 5 minutes",
-            refused(Class::Denied, "AccessDeniedException"),
+            refused(ErrorKind::Denied, "AccessDeniedException"),
             waits(Reason::AccessDenied, 269, 269),
         ),
         (
-            "a key whose policy is in the way is tried again after 5 minutes",
-            refused(Class::KeyRefused, "KMSAccessDeniedException"),
-            waits(Reason::KeyRefused, 269, 269),
+            "a key whose policy denies its use is tried again after 5 minutes",
+            refused(ErrorKind::KeyAccessDenied, "KMSAccessDeniedException"),
+            waits(Reason::KeyAccessDenied, 269, 269),
         ),
         (
             "a key that only the call found disabled is tried again after 5 minutes",
-            refused(Class::Key(KeyProblem::Disabled), "KMSDisabledException"),
+            refused(ErrorKind::Key(KeyProblem::Disabled), "KMSDisabledException"),
             waits(Reason::KeyDisabled, 269, 269),
         ),
         (
             "a call that AWS does not understand is tried again after 5 minutes",
-            refused(Class::Invalid, "InvalidArgumentException"),
+            refused(ErrorKind::Invalid, "InvalidArgumentException"),
             waits(Reason::CallRefused, 269, 269),
         ),
         (
             "when others have used the calls up the next try comes after an hour",
-            refused(Class::LimitReached, "LimitExceededException"),
+            refused(ErrorKind::LimitReached, "LimitExceededException"),
             waits(Reason::CallLimitReached, 600, 3600 - 31),
         ),
         (
             "a stream in use is tried again after 30 seconds, and doubling",
-            Situation::of(service)
+            Scenario::of(service)
                 .sees(Observation::Off)
                 .calls()
-                .refused(Class::InUse, "ResourceInUseException"),
+                .refused(ErrorKind::InUse, "ResourceInUseException"),
             waits(Reason::StreamInUse, 30, 30),
         ),
         (
             "a reason in the ledger that this version does not know is a refusal",
-            refused(Class::Denied, "x")
+            refused(ErrorKind::Denied, "x")
                 .with(|s| s.ledger.attempts.as_mut().unwrap().reason = Some("Tomorrow".into())),
             waits(Reason::CallRefused, 269, 269),
         ),
@@ -255,10 +256,10 @@ fn refusals(service: Service) -> Vec<Row> {
 }
 
 fn limits(service: Service) -> Vec<Row> {
-    let window = WINDOW.as_secs();
-    // Somebody turns it off again and again, once in 100 seconds.
+    let window = QUOTA_WINDOW.as_secs();
+    // Encryption is disabled externally again and again, once in 100 seconds.
     let fought = |times: i64| {
-        (0..times).fold(Situation::of(service).converged(), |story, _| {
+        (0..times).fold(Scenario::of(service).converged(), |story, _| {
             story.after(39).sees(Observation::Off).calls().accepted().after(1).converged()
         })
     };
@@ -266,26 +267,26 @@ fn limits(service: Service) -> Vec<Row> {
     let contested = fought(3).after(39).sees(Observation::Off);
     let over = DAY - contested.now.duration_since(third_of_contest).as_secs();
     let contested_once = contested.clone();
-    // It is the second one then that is to be a day old.
+    // The second correction must then be a day old.
     let later = contested.now + jiff::SignedDuration::from_secs(100);
     let over_again = DAY - later.duration_since(contested.ledger.calls[1].at()).as_secs();
-    let old = OLDEST_SESSION + jiff::SignedDuration::from_secs(1);
+    let old = MAX_SESSION_AGE_FOR_CALL + jiff::SignedDuration::from_secs(1);
     let old_session = |wanted| {
-        Situation::of(service).wants(wanted).with(|s| s.session_age = Some(old)).sees(Observation::Off)
+        Scenario::of(service).wants(wanted).with(|s| s.session_age = Some(old)).sees(Observation::Off)
     };
     let mut rows = vec![
         (
-            "after three corrections in a day the operator does not fight on",
+            "after three corrections in a day the operator stops correcting",
             contested,
-            waits(Reason::Contested, 600, over),
+            waits(Reason::DriftCorrectionLimitReached, 600, over),
         ),
         (
-            "a person's wish to try now gets past the corrections of a day",
+            "the retry annotation bypasses the limit of corrections",
             contested_once.clone().with(|s| s.intent.retry = Some("now".into())),
             starts(key(1)),
         ),
         (
-            "a person's wish gets past the corrections of a day only once",
+            "the retry annotation bypasses the limit of corrections only once",
             contested_once
                 .with(|s| s.intent.retry = Some("now".into()))
                 .calls()
@@ -294,21 +295,21 @@ fn limits(service: Service) -> Vec<Row> {
                 .converged()
                 .after(39)
                 .sees(Observation::Off),
-            waits(Reason::Contested, 600, over_again),
+            waits(Reason::DriftCorrectionLimitReached, 600, over_again),
         ),
         (
             "when the budget is used up the wait ends when the oldest call ages out",
-            Situation::of(service).spent(20).after(60).sees(Observation::Off),
+            Scenario::of(service).spent(20).after(60).sees(Observation::Off),
             waits(Reason::CallLimitReached, 600, window - 60),
         ),
         (
             "near its end the wait for the budget is exact",
-            Situation::of(service).spent(20).after(window - 7).sees(Observation::Off),
+            Scenario::of(service).spent(20).after(window - 7).sees(Observation::Off),
             waits(Reason::CallLimitReached, 7, 7),
         ),
         (
-            "not even a person's wish to try now gets past the budget",
-            Situation::of(service)
+            "the retry annotation does not bypass the budget",
+            Scenario::of(service)
                 .spent(20)
                 .after(60)
                 .with(|s| s.intent.retry = Some("now".into()))
@@ -317,7 +318,7 @@ fn limits(service: Service) -> Vec<Row> {
         ),
         (
             "a policy that allows no calls is a limit that never ends",
-            Situation::of(service)
+            Scenario::of(service)
                 .with(|s| s.permission = allowed(ACCOUNT, "aws", true, 0))
                 .sees(Observation::Off),
             waits(Reason::CallLimitReached, 300, 300),
@@ -326,13 +327,13 @@ fn limits(service: Service) -> Vec<Row> {
     if service == Service::Firehose {
         rows.push((
             "an old session is renewed before Firehose makes a grant with it",
-            old_session(Wanted::Key(key(1))),
+            old_session(DesiredEncryption::Key(key(1))),
             rests(Reason::SessionTooOld, 60),
         ));
     }
     rows.push((
         "the AWS-owned key needs no young session",
-        old_session(Wanted::Key(Key::AwsOwned)),
+        old_session(DesiredEncryption::Key(Key::AwsOwned)),
         super::starts(Key::AwsOwned),
     ));
     rows

@@ -1,4 +1,4 @@
-//! Never more calls than the limit in 24 hours on AWS's clock, and no wait that is longer than that needs.
+//! Never more calls than the limit in 24 hours on AWS's clock, and no wait longer than necessary.
 
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -6,44 +6,45 @@ use proptest::prelude::*;
 use super::{empty, fault, plan, seconds, with_call};
 use crate::api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::Service;
-use crate::model::fault::Class;
+use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    ARRIVAL, AWS_LIMIT, DAY, MOST_CALLS, Reservation, WINDOW, budget, counts_until, record, reserve,
+    AWS_LIMIT, DAY, MAX_CLOCK_SKEW, MOST_CALLS, QUOTA_WINDOW, Reservation, budget, expires_at,
+    record_outcome, reserve,
 };
-use crate::model::situation::midnight;
+use crate::model::scenario::midnight;
 
-/// A moment on AWS's clock at which the operator would like to call.
+/// A time on AWS's clock at which the operator wants to call.
 #[derive(Clone, Debug)]
 struct Wish {
-    /// How long after the last wish.
+    /// The time since the previous wish.
     gap: Gap,
-    /// How far the operator's clock is ahead of AWS's, in seconds.
+    /// The lead of the operator's clock over AWS's, in seconds.
     ahead: i64,
-    /// How late the request reaches AWS: 0 at once, 1 when its signature ends.
+    /// The delay until the request reaches AWS: 0 is none, 1 is the end of its signature.
     lateness: f64,
     action: Action,
-    /// What the operator hears.
+    /// The response that the operator receives.
     heard: Heard,
 }
 
 #[derive(Clone, Debug)]
 enum Gap {
     Seconds(i64),
-    /// While the budget is used up: exactly as long as it says.
+    /// While the budget is used up: until exactly `next_available_time`.
     UntilFree,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Heard {
     Ok,
-    Refusal,
+    Denial,
     NoAnswer,
     Crash,
 }
 
 fn wish() -> impl Strategy<Value = Wish> {
-    let skew = ARRIVAL.as_secs();
+    let skew = MAX_CLOCK_SKEW.as_secs();
     (
         prop_oneof![
             8 => (0_i64..30).prop_map(Gap::Seconds),
@@ -54,7 +55,7 @@ fn wish() -> impl Strategy<Value = Wish> {
         prop_oneof![Just(skew), Just(-skew), -skew..=skew],
         prop_oneof![Just(0.0), Just(1.0), 0.0..1.0],
         prop_oneof![3 => Just(Action::Start), 1 => Just(Action::Stop)],
-        prop::sample::select(vec![Heard::Ok, Heard::Refusal, Heard::NoAnswer, Heard::Crash]),
+        prop::sample::select(vec![Heard::Ok, Heard::Denial, Heard::NoAnswer, Heard::Crash]),
     )
         .prop_map(|(gap, ahead, lateness, action, heard)| Wish { gap, ahead, lateness, action, heard })
 }
@@ -66,9 +67,11 @@ fn target(action: Action) -> Target {
     }
 }
 
-/// When AWS carried out calls, on its clock, if the operator calls whenever it wishes and the budget has room.
+/// Returns when AWS applied calls, on its clock, if the operator calls at every wish for which the budget has
+/// room.
 ///
-/// A request is dated with the operator's time, and AWS refuses it where its own clock is further than 15 minutes from that.
+/// A request is dated with the operator's time, and AWS refuses it if its own clock differs by more than 15
+/// minutes.
 fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp, Action)> {
     let mut ledger = empty(service);
     let mut aws_now = midnight();
@@ -79,7 +82,7 @@ fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp,
             Gap::Seconds(seconds) => SignedDuration::from_secs(seconds),
             Gap::UntilFree => {
                 let now = budget(&ledger.calls, service, wish.action, limit, aws_now + ahead);
-                let full = now.next_free.filter(|_| !now.has_room());
+                let full = now.next_available_time.filter(|_| !now.has_room());
                 full.map_or(SignedDuration::ZERO, |free| free.duration_since(aws_now + ahead))
             }
         };
@@ -89,24 +92,25 @@ fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp,
         }
         let plan = Reservation { target: target(wish.action), wanted: target(wish.action), ..plan() };
         let (reserved, id) = reserve(&ledger, &plan, now);
-        let latest = (now + ARRIVAL).duration_since(aws_now);
+        let latest = (now + MAX_CLOCK_SKEW).duration_since(aws_now);
         let at = aws_now + SignedDuration::from_secs_f64(latest.as_secs_f64() * wish.lateness);
-        // Kinesis counts what it carried out; Firehose counts every call.
-        if service == Service::Firehose || !matches!(wish.heard, Heard::Refusal) {
+        // Kinesis counts the calls that it applied; Firehose counts every call.
+        if service == Service::Firehose || !matches!(wish.heard, Heard::Denial) {
             carried_out.push((at, wish.action));
         }
-        let (refused, unanswered) = (fault(Class::Denied, "Code"), fault(Class::UnknownOutcome, "Code"));
+        let (refused, unanswered) =
+            (fault(ErrorKind::Denied, "Code"), fault(ErrorKind::UnknownOutcome, "Code"));
         ledger = match wish.heard {
-            Heard::Ok => record(&reserved, &id, Ok(()), now),
-            Heard::Refusal => record(&reserved, &id, Err(&refused), now),
-            Heard::NoAnswer => record(&reserved, &id, Err(&unanswered), now),
+            Heard::Ok => record_outcome(&reserved, &id, Ok(()), now),
+            Heard::Denial => record_outcome(&reserved, &id, Err(&refused), now),
+            Heard::NoAnswer => record_outcome(&reserved, &id, Err(&unanswered), now),
             Heard::Crash => reserved,
         };
     }
     carried_out
 }
 
-/// The most calls in any 24 hours.
+/// Returns the highest number of calls in any 24 hours.
 fn most_in_a_day(mut times: Vec<Timestamp>) -> usize {
     times.sort_unstable();
     let in_day_from =
@@ -135,7 +139,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn firehose_never_gets_more_calls_than_the_limit_in_24_hours(
+    fn firehose_calls_never_exceed_limit_in_24_hours(
         limit in 1_u32..40,
         wishes in prop::collection::vec(wish(), 1..150),
     ) {
@@ -144,7 +148,7 @@ proptest! {
     }
 
     #[test]
-    fn kinesis_never_gets_more_starts_or_more_stops_than_the_limit_in_24_hours(
+    fn kinesis_starts_and_stops_never_exceed_limit_in_24_hours(
         limit in 1_u32..40,
         wishes in prop::collection::vec(wish(), 1..150),
     ) {
@@ -156,14 +160,14 @@ proptest! {
     }
 
     #[test]
-    fn a_full_budget_has_room_again_when_it_says_and_not_a_moment_earlier(
+    fn full_budget_has_room_exactly_at_next_available_time(
         ledger in any_ledger(), limit in 1_u32..30, firehose in prop::bool::ANY, start in prop::bool::ANY,
     ) {
         let service = if firehose { Service::Firehose } else { Service::Kinesis };
         let action = if start { Action::Start } else { Action::Stop };
         let at = |now| budget(&ledger.calls, service, action, limit, now);
         let now = at(midnight());
-        if let Some(free) = now.next_free {
+        if let Some(free) = now.next_available_time {
             prop_assert!(free > midnight());
             let just_before = at(free - SignedDuration::from_nanos(1));
             prop_assert!(at(free).has_room());
@@ -179,7 +183,7 @@ proptest! {
     }
 
     #[test]
-    fn every_call_of_firehose_costs_one_of_the_budget(ledger in any_ledger(), limit in 0_u32..30) {
+    fn every_firehose_call_uses_one_of_the_budget(ledger in any_ledger(), limit in 0_u32..30) {
         let used = |ledger: &StreamLedgerSpec, now| budget(&ledger.calls, Service::Firehose, Action::Start, limit, now).used;
         let mut ledger = ledger;
         ledger.calls.truncate(MOST_CALLS - 2);
@@ -190,7 +194,7 @@ proptest! {
 }
 
 #[test]
-fn the_wishes_do_reach_the_limit() {
+fn random_wishes_often_reach_the_limit() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
@@ -205,17 +209,17 @@ fn the_wishes_do_reach_the_limit() {
 }
 
 #[test]
-fn a_call_counts_for_a_day_and_what_may_lie_between_its_reservation_and_aws() {
+fn call_counts_for_quota_window_and_no_longer() {
     let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
     let used = |now| budget(&ledger.calls, Service::Firehose, Action::Start, 20, now).used;
     let moment = SignedDuration::from_nanos(1);
-    assert_eq!(used(midnight() + DAY + ARRIVAL * 2), 1, "and a minute for what is read late");
-    assert_eq!(used(midnight() + WINDOW - moment), 1);
-    assert_eq!(used(midnight() + WINDOW), 0);
+    assert_eq!(used(midnight() + DAY + MAX_CLOCK_SKEW * 2), 1, "and a minute for what is read late");
+    assert_eq!(used(midnight() + QUOTA_WINDOW - moment), 1);
+    assert_eq!(used(midnight() + QUOTA_WINDOW), 0);
 }
 
 #[test]
-fn firehose_counts_starts_and_stops_together_whatever_came_of_them() {
+fn firehose_counts_starts_and_stops_of_any_outcome() {
     let mut ledger = empty(Service::Firehose);
     for (n, outcome) in
         [Outcome::Pending, Outcome::Accepted, Outcome::Refused, Outcome::Unknown].into_iter().enumerate()
@@ -230,7 +234,7 @@ fn firehose_counts_starts_and_stops_together_whatever_came_of_them() {
 }
 
 #[test]
-fn kinesis_counts_starts_and_stops_apart_and_not_what_it_refused() {
+fn kinesis_counts_starts_and_stops_separately_unless_refused() {
     let mut ledger = empty(Service::Kinesis);
     for (n, (outcome, action)) in [
         (Outcome::Pending, Action::Start),
@@ -252,20 +256,20 @@ fn kinesis_counts_starts_and_stops_apart_and_not_what_it_refused() {
 }
 
 #[test]
-fn no_setting_gets_past_the_limit_of_aws() {
+fn limit_is_capped_at_aws_limit() {
     assert_eq!(budget(&[], Service::Firehose, Action::Start, 1000, midnight()).limit, AWS_LIMIT);
 }
 
 #[test]
-fn a_call_from_the_future_counts_for_the_clock_may_have_been_set_back() {
+fn call_dated_in_the_future_counts() {
     let ledger = with_call(&empty(Service::Firehose), seconds(7200), Some(Ok(())));
     let now = budget(&ledger.calls, Service::Firehose, Action::Start, 1, midnight());
-    assert_eq!((now.used, now.next_free), (1, Some(seconds(7200) + WINDOW)));
+    assert_eq!((now.used, now.next_available_time), (1, Some(seconds(7200) + QUOTA_WINDOW)));
 }
 
 #[test]
-fn refused_calls_of_kinesis_count_for_nothing_until_the_ledger_is_full() {
-    let refusal = fault(Class::InUse, "ResourceInUseException");
+fn refused_kinesis_calls_count_only_when_ledger_is_full() {
+    let refusal = fault(ErrorKind::InUse, "ResourceInUseException");
     let count = i64::try_from(MOST_CALLS).unwrap();
     let ledger = (0..count)
         .fold(empty(Service::Kinesis), |ledger, n| with_call(&ledger, seconds(n), Some(Err(&refusal))));
@@ -273,18 +277,19 @@ fn refused_calls_of_kinesis_count_for_nothing_until_the_ledger_is_full() {
     assert!(at(&ledger.calls[1..]).has_room(), "one less");
     let full = at(&ledger.calls);
     assert!(!full.has_room());
-    assert_eq!(full.next_free, Some(counts_until(&ledger.calls[0])));
+    assert_eq!(full.next_available_time, Some(expires_at(&ledger.calls[0])));
 }
 
 #[test]
-fn a_full_ledger_has_room_when_an_entry_and_where_none_is_left_a_call_is_free_again() {
-    let refusal = fault(Class::InUse, "ResourceInUseException");
+fn full_ledger_has_room_when_entry_and_budget_are_free() {
+    let refusal = fault(ErrorKind::InUse, "ResourceInUseException");
     let refused = i64::try_from(MOST_CALLS).unwrap() - 1;
     let ledger = (0..refused)
         .fold(empty(Service::Kinesis), |ledger, n| with_call(&ledger, seconds(n), Some(Err(&refusal))));
     let full = with_call(&ledger, seconds(refused), Some(Ok(())));
-    let free_at = |limit| budget(&full.calls, Service::Kinesis, Action::Start, limit, seconds(300)).next_free;
-    assert_eq!(free_at(20), Some(counts_until(&full.calls[0])), "the oldest entry makes room");
+    let free_at =
+        |limit| budget(&full.calls, Service::Kinesis, Action::Start, limit, seconds(300)).next_available_time;
+    assert_eq!(free_at(20), Some(expires_at(&full.calls[0])), "the oldest entry makes room");
     let accepted = full.calls.last().unwrap();
-    assert_eq!(free_at(1), Some(counts_until(accepted)), "the only call that is allowed still counts");
+    assert_eq!(free_at(1), Some(expires_at(accepted)), "the only call that is allowed still counts");
 }

@@ -1,36 +1,44 @@
-//! What an observation teaches a ledger, and what it does not.
+//! The effect of an observation on the ledger.
 
 use super::{empty, fault, read_again, seconds, with_call};
 use crate::api::ledger::{Action, InForce, Outcome, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::Service;
-use crate::model::fault::Class;
+use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    DAY, WINDOW, budget, corrections, last_open, learn, may_arrive_until, may_be_stale, satisfies,
+    DAY, QUOTA_WINDOW, apply_observation, budget, corrections, in_flight_until, last_unrefused_call,
+    may_be_stale, satisfies,
 };
 use crate::model::observation::Observation;
-use crate::model::situation::{failed, key, midnight};
+use crate::model::scenario::{failed, key, midnight};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-/// The ledger after a look, with key 1 asked for.
+/// Returns the ledger after an observation, with key 1 as the desired key.
 fn seen(ledger: &StreamLedgerSpec, observation: &Observation, at: i64) -> StreamLedgerSpec {
-    learn(ledger, observation, None, Some(&key(1).target()), false, seconds(at))
+    apply_observation(ledger, observation, None, Some(&key(1).target()), false, seconds(at))
 }
 
 fn made_at(ledger: &StreamLedgerSpec, created: Timestamp, at: i64) -> StreamLedgerSpec {
-    learn(ledger, &Observation::Changing(None), Some(created), Some(&key(1).target()), false, seconds(at))
+    apply_observation(
+        ledger,
+        &Observation::InProgress(None),
+        Some(created),
+        Some(&key(1).target()),
+        false,
+        seconds(at),
+    )
 }
 
 fn in_force(key: Option<&Key>, since: i64) -> InForce {
     let since = MicroTime(seconds(since));
-    InForce { key: key.map(Key::status), encrypted_since: key.map(|_| since.clone()), since }
+    InForce { key: key.map(Key::status), encrypted_since_time: key.map(|_| since.clone()), since_time: since }
 }
 
 const BOTH: [Service; 2] = [Service::Firehose, Service::Kinesis];
 
 #[test]
-fn what_is_settled_is_in_force_since_it_was_first_seen() {
+fn stable_encryption_is_in_force_since_first_seen() {
     let first = seen(&empty(Service::Firehose), &Observation::Off, 0);
     assert_eq!(first.in_force, Some(in_force(None, 0)));
     let same = seen(&first, &Observation::Off, 60);
@@ -40,17 +48,17 @@ fn what_is_settled_is_in_force_since_it_was_first_seen() {
 }
 
 #[test]
-fn what_is_not_settled_leaves_the_old_key_in_force() {
+fn unstable_observation_keeps_old_key_active() {
     let old = seen(&empty(Service::Firehose), &Observation::On(key(2)), 0);
     for observation in [
-        Observation::Changing(None),
-        Observation::Changing(Some(Action::Start)),
+        Observation::InProgress(None),
+        Observation::InProgress(Some(Action::Start)),
         failed(Action::Start),
         failed(Action::Stop),
         Observation::Missing,
         Observation::Creating,
         Observation::Deleting,
-        Observation::Broken("x".into()),
+        Observation::NotOperational("x".into()),
         Observation::Unrecognized("x".into()),
     ] {
         assert_eq!(
@@ -62,7 +70,7 @@ fn what_is_not_settled_leaves_the_old_key_in_force() {
 }
 
 #[test]
-fn what_was_asked_for_and_is_true_ends_the_attempts() {
+fn reaching_desired_encryption_clears_attempts() {
     let called = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
     let other = seen(&called, &Observation::On(key(2)), 60);
     assert!(other.attempts.is_some() && other.satisfied.is_none(), "another key");
@@ -71,15 +79,15 @@ fn what_was_asked_for_and_is_true_ends_the_attempts() {
 }
 
 #[test]
-fn a_key_that_nobody_knows_is_never_satisfied() {
+fn unknown_desired_key_is_never_satisfied() {
     let called = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
-    let learned = learn(&called, &Observation::On(key(1)), None, None, false, seconds(60));
+    let learned = apply_observation(&called, &Observation::On(key(1)), None, None, false, seconds(60));
     assert!(learned.attempts.is_some() && learned.satisfied.is_none());
     assert_eq!(learned.in_force, Some(in_force(Some(&key(1)), 60)), "what is in force is known all the same");
 }
 
 #[test]
-fn any_key_satisfies_where_any_will_do_and_plain_text_where_that_is_asked_for() {
+fn start_without_key_accepts_any_key_and_stop_plaintext() {
     let any = Target { action: Action::Start, key: None };
     let off = Target { action: Action::Stop, key: None };
     let on = Observation::On(key(7));
@@ -89,11 +97,11 @@ fn any_key_satisfies_where_any_will_do_and_plain_text_where_that_is_asked_for() 
     assert!(!satisfies(&encrypted, &on, &off) && satisfies(&plain, &Observation::Off, &off));
     assert!(satisfies(&encrypted, &on, &key(7).target()) && !satisfies(&encrypted, &on, &key(1).target()));
     assert!(!satisfies(&empty(Service::Kinesis), &failed(Action::Start), &any), "nothing is known");
-    assert!(!satisfies(&encrypted, &Observation::Changing(None), &any), "it is changing");
+    assert!(!satisfies(&encrypted, &Observation::InProgress(None), &any), "it is changing");
 }
 
 #[test]
-fn a_failure_soon_after_a_call_is_the_calls_own_unless_one_was_there_before_it() {
+fn failure_soon_after_call_is_stale_only_if_shown_before() {
     for after_failure in [false, true] {
         let mut called = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
         called.calls[0].after_failure = after_failure;
@@ -103,7 +111,7 @@ fn a_failure_soon_after_a_call_is_the_calls_own_unless_one_was_there_before_it()
 }
 
 #[test]
-fn a_look_within_30_seconds_of_a_call_teaches_nothing_unless_it_shows_what_was_asked_for() {
+fn old_state_within_30_seconds_of_call_is_ignored() {
     for service in BOTH {
         let before = seen(&empty(service), &Observation::On(key(2)), -60);
         let called = with_call(&before, midnight(), Some(Ok(())));
@@ -112,11 +120,11 @@ fn a_look_within_30_seconds_of_a_call_teaches_nothing_unless_it_shows_what_was_a
             assert_eq!(seen(&called, &observation, 29), called, "{observation:?}");
             assert!(!may_be_stale(&called, &observation, seconds(30)), "{observation:?}");
         }
-        for observation in [Observation::On(key(1)), Observation::Changing(None), Observation::Missing] {
+        for observation in [Observation::On(key(1)), Observation::InProgress(None), Observation::Missing] {
             assert!(!may_be_stale(&called, &observation, seconds(1)), "{observation:?}");
         }
-        let all_along = before.in_force.and_then(|known| known.encrypted_since);
-        let in_force = InForce { encrypted_since: all_along, ..in_force(Some(&key(1)), 1) };
+        let all_along = before.in_force.and_then(|known| known.encrypted_since_time);
+        let in_force = InForce { encrypted_since_time: all_along, ..in_force(Some(&key(1)), 1) };
         assert_eq!(
             seen(&called, &Observation::On(key(1)), 1).in_force,
             Some(in_force),
@@ -126,13 +134,13 @@ fn a_look_within_30_seconds_of_a_call_teaches_nothing_unless_it_shows_what_was_a
 }
 
 #[test]
-fn look_after_a_confirmed_call_is_news_also_after_a_restart() {
+fn new_state_after_confirmed_call_is_trusted() {
     for service in BOTH {
         let called = with_call(&empty(service), midnight(), Some(Ok(())));
         for effect in [
             Observation::On(key(1)),
-            Observation::Changing(None),
-            Observation::Changing(Some(Action::Start)),
+            Observation::InProgress(None),
+            Observation::InProgress(Some(Action::Start)),
             failed(Action::Start),
         ] {
             let confirmed = read_again(&seen(&called, &effect, 2));
@@ -146,56 +154,58 @@ fn look_after_a_confirmed_call_is_news_also_after_a_restart() {
             let called_again = with_call(&confirmed, seconds(5), Some(Ok(())));
             assert!(may_be_stale(&called_again, &Observation::Off, seconds(6)), "the next call is another");
         }
-        for other in [Observation::Changing(Some(Action::Stop)), failed(Action::Stop), Observation::Missing] {
+        for other in [Observation::InProgress(Some(Action::Stop)), failed(Action::Stop), Observation::Missing]
+        {
             assert!(!seen(&called, &other, 2).calls[0].confirmed, "{other:?}");
         }
     }
 }
 
 #[test]
-fn a_refused_call_makes_no_look_stale() {
-    let refused = with_call(&empty(Service::Kinesis), midnight(), Some(Err(&fault(Class::InUse, "Code"))));
+fn refused_call_makes_no_observation_stale() {
+    let refused =
+        with_call(&empty(Service::Kinesis), midnight(), Some(Err(&fault(ErrorKind::InUse, "Code"))));
     assert!(!may_be_stale(&refused, &Observation::Off, seconds(1)));
-    assert_eq!(last_open(&refused), None);
+    assert_eq!(last_unrefused_call(&refused), None);
 }
 
 #[test]
-fn a_stop_without_an_answer_is_accepted_once_plain_text_or_its_way_there_is_seen() {
+fn unanswered_stop_is_accepted_once_effect_is_seen() {
     for service in BOTH {
         let mut called = with_call(&empty(service), midnight(), None);
         called.calls[0].target = Target { action: Action::Stop, key: None };
         for effect in
-            [Observation::Off, Observation::Changing(Some(Action::Stop)), Observation::Changing(None)]
+            [Observation::Off, Observation::InProgress(Some(Action::Stop)), Observation::InProgress(None)]
         {
             assert_eq!(seen(&called, &effect, 60).calls[0].outcome, Outcome::Accepted, "{effect:?}");
         }
-        for nothing in [Observation::On(key(1)), Observation::Changing(Some(Action::Start))] {
+        for nothing in [Observation::On(key(1)), Observation::InProgress(Some(Action::Start))] {
             assert_eq!(seen(&called, &nothing, 60).calls[0].outcome, Outcome::Pending, "{nothing:?}");
         }
     }
 }
 
 #[test]
-fn a_call_without_an_answer_is_accepted_once_its_effect_is_seen_and_never_refunded() {
+fn unanswered_start_counts_and_is_accepted_on_effect() {
     for service in BOTH {
-        for unanswered in [None, Some(Err(&fault(Class::UnknownOutcome, "InternalFailure")))] {
+        for unanswered in [None, Some(Err(&fault(ErrorKind::UnknownOutcome, "InternalFailure")))] {
             let called = with_call(&empty(service), midnight(), unanswered);
             for effect in [
                 Observation::On(key(1)),
-                Observation::Changing(Some(Action::Start)),
-                Observation::Changing(None),
+                Observation::InProgress(Some(Action::Start)),
+                Observation::InProgress(None),
             ] {
                 assert_eq!(seen(&called, &effect, 60).calls[0].outcome, Outcome::Accepted, "{effect:?}");
             }
             for nothing in [
                 Observation::Off,
                 Observation::On(key(2)),
-                Observation::Changing(Some(Action::Stop)),
+                Observation::InProgress(Some(Action::Stop)),
                 Observation::Missing,
             ] {
                 let learned = seen(&called, &nothing, 60);
                 assert_eq!(learned.calls, called.calls, "{nothing:?}");
-                assert_eq!(may_arrive_until(&learned), Some(midnight() + (WINDOW - DAY)), "{nothing:?}");
+                assert_eq!(in_flight_until(&learned), Some(midnight() + (QUOTA_WINDOW - DAY)), "{nothing:?}");
             }
             let day_later = seen(&called, &Observation::Off, 86_400);
             assert_eq!(
@@ -208,13 +218,14 @@ fn a_call_without_an_answer_is_accepted_once_its_effect_is_seen_and_never_refund
 }
 
 #[test]
-fn a_refusal_is_never_taken_back_by_what_is_seen() {
-    let refused = with_call(&empty(Service::Kinesis), midnight(), Some(Err(&fault(Class::Denied, "Code"))));
+fn refused_outcome_is_not_changed_by_observation() {
+    let refused =
+        with_call(&empty(Service::Kinesis), midnight(), Some(Err(&fault(ErrorKind::Denied, "Code"))));
     assert_eq!(seen(&refused, &Observation::On(key(1)), 60).calls[0].outcome, Outcome::Refused);
 }
 
 #[test]
-fn a_stream_made_again_under_its_name_keeps_its_calls_and_loses_its_key() {
+fn recreated_stream_keeps_calls_and_loses_key() {
     let first = made_at(&empty(Service::Firehose), midnight(), 0);
     let called = with_call(&first, seconds(1), Some(Ok(())));
     let known = seen(&seen(&called, &Observation::On(key(1)), 60), &Observation::On(key(1)), 90);
@@ -222,26 +233,27 @@ fn a_stream_made_again_under_its_name_keeps_its_calls_and_loses_its_key() {
     assert!(failing.in_force.is_some() && failing.satisfied.is_some() && failing.attempts.is_some());
 
     let same = made_at(&failing, midnight(), 200);
-    // AWS is at the second call.
+    // AWS is applying the second call.
     let mut shown = failing.clone();
     shown.calls[1].confirmed = true;
     assert_eq!(same, shown, "the same stream");
     let again = made_at(&failing, seconds(150), 200);
     assert_eq!(again.calls, shown.calls);
     assert_eq!((&again.in_force, &again.satisfied, &again.attempts), (&None, &None, &None));
-    assert_eq!(again.stream_created, Some(MicroTime(seconds(150))));
+    assert_eq!(again.stream_creation_time, Some(MicroTime(seconds(150))));
 }
 
 #[test]
-fn a_look_that_does_not_say_when_the_stream_was_made_changes_nothing_of_that() {
+fn observation_without_creation_time_keeps_known_one() {
     let known = seen(&made_at(&empty(Service::Kinesis), midnight(), 0), &Observation::On(key(1)), 60);
     assert_eq!(seen(&known, &Observation::On(key(1)), 120), known);
 }
 
 #[test]
-fn a_key_seen_unusable_after_an_attempt_is_remembered_until_the_next() {
+fn unusable_key_is_recorded_until_next_attempt() {
     let called = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
-    let unusable = learn(&called, &Observation::Off, None, Some(&key(1).target()), true, seconds(60));
+    let unusable =
+        apply_observation(&called, &Observation::Off, None, Some(&key(1).target()), true, seconds(60));
     assert!(unusable.attempts.as_ref().unwrap().key_was_unusable);
     assert!(
         seen(&unusable, &Observation::Off, 120).attempts.unwrap().key_was_unusable,
@@ -251,14 +263,14 @@ fn a_key_seen_unusable_after_an_attempt_is_remembered_until_the_next() {
 }
 
 #[test]
-fn what_is_in_force_since_the_future_is_in_force_since_now() {
+fn future_since_time_is_clamped_to_now() {
     let later = seen(&empty(Service::Firehose), &Observation::On(key(1)), 3600);
     let set_back = seen(&later, &Observation::On(key(1)), 0);
     assert_eq!(set_back.in_force, Some(in_force(Some(&key(1)), 0)));
 }
 
 #[test]
-fn only_corrections_of_the_last_24_hours_are_held_against_somebody() {
+fn only_corrections_of_last_24_hours_count() {
     let mut ledger = empty(Service::Firehose);
     for (n, correction) in [true, false, true].into_iter().enumerate() {
         ledger = with_call(&ledger, seconds(i64::try_from(n).unwrap() * 3600), Some(Ok(())));

@@ -1,6 +1,8 @@
-//! The window's arithmetic over everything in a small domain: all sequences of a few calls at times from a small grid.
+//! The arithmetic of the quota window over a complete small domain: all sequences of a few calls at times of
+//! a small grid.
 //!
-//! Said in terms of the constants: what matters is the inequality between them, and that each edge is met exactly.
+//! The tests use the constants rather than their values: the inequalities between them matter, and that each
+//! edge is met exactly.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -8,15 +10,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::{empty, fault, plan};
 use crate::api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::Service;
+use crate::model::aws_error::ErrorKind;
 use crate::model::backoff;
-use crate::model::fault::Class;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    ARRIVAL, AWS_LIMIT, DAY, READ_LAG, Reservation, WINDOW, budget, check, corrections, counts_until, later,
-    learn, may_arrive_until, record, reserve, stale_until, without_old_calls,
+    AWS_LIMIT, DAY, MAX_CLOCK_SKEW, QUOTA_WINDOW, READ_LAG, Reservation, apply_observation, budget,
+    corrections, expires_at, in_flight_until, prune_expired, record_outcome, reserve, saturating_add,
+    stale_until, validate,
 };
 use crate::model::observation::Observation;
-use crate::model::situation::{key, midnight, stream};
+use crate::model::scenario::{key, midnight, stream};
 
 const OUTCOMES: [Outcome; 4] = [Outcome::Pending, Outcome::Accepted, Outcome::Refused, Outcome::Unknown];
 const SERVICES: [Service; 2] = [Service::Firehose, Service::Kinesis];
@@ -49,7 +52,7 @@ fn call(number: usize, at: Timestamp, action: Action, outcome: Outcome) -> Call 
     }
 }
 
-/// Every sequence of `length` of these.
+/// Returns every sequence of `length` of these values.
 fn sequences<T: Copy>(of: &[T], length: usize) -> Vec<Vec<T>> {
     let mut all = vec![Vec::new()];
     for _ in 0..length {
@@ -58,19 +61,19 @@ fn sequences<T: Copy>(of: &[T], length: usize) -> Vec<Vec<T>> {
     all
 }
 
-/// Times on both sides of every edge of the window that ends at midnight, two of them in the future.
+/// Returns times on both sides of every edge of the window that ends at midnight, two of them in the future.
 fn times() -> [Timestamp; 6] {
-    let end = midnight() - WINDOW;
-    [end - MOMENT, end, end + MOMENT, midnight() - DAY, midnight(), midnight() + ARRIVAL]
+    let end = midnight() - QUOTA_WINDOW;
+    [end - MOMENT, end, end + MOMENT, midnight() - DAY, midnight(), midnight() + MAX_CLOCK_SKEW]
 }
 
-/// Every ledger of up to three calls, in any order of their times.
+/// Returns ledgers of up to three calls, in any order of their times.
 fn every_ledger() -> Vec<Vec<Call>> {
     let kinds: Vec<_> =
         OUTCOMES.iter().flat_map(|outcome| ACTIONS.map(|action| (*outcome, action))).collect();
     let one: Vec<_> = times().iter().flat_map(|at| kinds.iter().map(|kind| (*at, *kind))).collect();
     let few = (0..=2).flat_map(|length| sequences(&one, length));
-    // With three, the kinds that count alike are left out.
+    // With three calls, outcomes that count alike are left out.
     let some: Vec<_> =
         one.iter().filter(|(_, (outcome, _))| *outcome != Outcome::Accepted).copied().collect();
     let three = sequences(&some, 3).into_iter().step_by(31);
@@ -82,10 +85,10 @@ fn every_ledger() -> Vec<Vec<Call>> {
         .collect()
 }
 
-/// What counts, said as simply as it can be.
+/// Returns the number of calls that count, by the simplest implementation.
 fn counting(calls: &[Call], service: Service, action: Action, now: Timestamp) -> usize {
     let counts = |call: &&Call| {
-        let ended = call.at() + WINDOW <= now;
+        let ended = call.at() + QUOTA_WINDOW <= now;
         let of_this_kind = call.target.action == action && call.outcome != Outcome::Refused;
         !ended && (service == Service::Firehose || of_this_kind)
     };
@@ -93,18 +96,19 @@ fn counting(calls: &[Call], service: Service, action: Action, now: Timestamp) ->
 }
 
 #[test]
-fn the_window_holds_whatever_lies_between_a_reservation_and_the_clock_of_aws() {
-    // AWS takes a request whose date is up to 15 minutes from its own clock. The first call may arrive that much after its date,
-    // and the one that follows be dated that much ahead.
-    assert!(WINDOW - DAY >= ARRIVAL * 2);
-    // AWS's old answers about a call that arrived in its last moment are over too, when another may be sent.
-    assert!(WINDOW - DAY >= ARRIVAL * 2 + READ_LAG);
+fn quota_window_covers_clock_skew_and_read_lag() {
+    // AWS accepts a request whose date differs from its own clock by up to 15 minutes. The first call may
+    // arrive that much after its date, and the next one may be dated that much ahead.
+    assert!(QUOTA_WINDOW - DAY >= MAX_CLOCK_SKEW * 2);
+    // AWS's stale responses about a call that arrived at the last moment have ended too, when another may be
+    // sent.
+    assert!(QUOTA_WINDOW - DAY >= MAX_CLOCK_SKEW * 2 + READ_LAG);
 }
 
 #[test]
-fn used_is_what_counts_and_the_next_is_free_at_the_first_moment_with_room() {
+fn used_and_next_available_time_match_reference_count() {
     for calls in every_ledger() {
-        let mut edges: Vec<Timestamp> = calls.iter().map(|call| call.at() + WINDOW).collect();
+        let mut edges: Vec<Timestamp> = calls.iter().map(|call| call.at() + QUOTA_WINDOW).collect();
         edges.retain(|edge| *edge > midnight());
         edges.sort_unstable();
         for (service, action, limit) in SERVICES.iter().flat_map(|service| {
@@ -117,10 +121,10 @@ fn used_is_what_counts_and_the_next_is_free_at_the_first_moment_with_room() {
             if now.has_room() {
                 continue;
             }
-            // Nothing changes between two edges, so the first of them with room is the first moment with room.
+            // The count changes at the edges only, so the first edge with room is the first time with room.
             let has_room = |at: &&Timestamp| counting(&calls, service, action, **at) < limit as usize;
             assert_eq!(
-                now.next_free,
+                now.next_available_time,
                 edges.iter().find(has_room).copied(),
                 "{service:?} {action:?} {calls:?}"
             );
@@ -128,35 +132,36 @@ fn used_is_what_counts_and_the_next_is_free_at_the_first_moment_with_room() {
     }
 }
 
-/// Reserves at every time of the grid that has room, and lets AWS get each call as late as it can.
+/// Reserves a call at every time of the grid that has room; each call reaches AWS as late as possible.
 struct Day {
     ledger: StreamLedgerSpec,
-    /// What AWS has counted, at the earliest and at the latest.
+    /// The earliest and the latest time at which AWS has counted each call.
     arrived: Vec<(Timestamp, Timestamp, Action)>,
 }
 
 impl Day {
-    /// The operator's clock shows `now`; AWS's, something within 15 minutes of it.
+    /// Reserves a call when the operator's clock shows `now`; AWS's clock differs by at most 15 minutes.
     fn wishes(&mut self, service: Service, action: Action, limit: u32, now: Timestamp, outcome: Outcome) {
         if !budget(&self.ledger.calls, service, action, limit, now).has_room() {
             return;
         }
         let (reserved, id) = reserve(&self.ledger, &planned(action), now);
-        let unknown = fault(Class::UnknownOutcome, "InternalFailure");
-        let refused = fault(Class::Denied, "AccessDeniedException");
+        let unknown = fault(ErrorKind::UnknownOutcome, "InternalFailure");
+        let refused = fault(ErrorKind::Denied, "AccessDeniedException");
         self.ledger = match outcome {
             Outcome::Pending => reserved,
-            Outcome::Accepted => record(&reserved, &id, Ok(()), now),
-            Outcome::Refused => record(&reserved, &id, Err(&refused), now),
-            Outcome::Unknown => record(&reserved, &id, Err(&unknown), now),
+            Outcome::Accepted => record_outcome(&reserved, &id, Ok(()), now),
+            Outcome::Refused => record_outcome(&reserved, &id, Err(&refused), now),
+            Outcome::Unknown => record_outcome(&reserved, &id, Err(&unknown), now),
         };
         if service == Service::Firehose || outcome != Outcome::Refused {
-            // Dated by the operator's clock and held against AWS's: so far from it, and no further.
-            self.arrived.push((now - ARRIVAL, now + ARRIVAL, action));
+            // AWS compares the operator's date with its own clock, so the difference is at most this.
+            self.arrived.push((now - MAX_CLOCK_SKEW, now + MAX_CLOCK_SKEW, action));
         }
     }
 
-    /// Whether more than the limit can have arrived within one of AWS's days: the first as late, the last as early as can be.
+    /// Returns whether more calls than the limit can have arrived within one of AWS's days: the first as
+    /// late, the last as early as possible.
     fn is_over(&self, service: Service, limit: u32) -> bool {
         let alike = |one: Action, other: Action| service == Service::Firehose || one == other;
         self.arrived.iter().enumerate().any(|(first, (_, latest, action))| {
@@ -170,10 +175,17 @@ impl Day {
 }
 
 #[test]
-fn no_sequence_of_wishes_gets_more_than_the_limit_into_a_day_of_aws() {
+fn no_call_sequence_exceeds_limit_in_an_aws_day() {
     let from = midnight();
-    // Time goes on; each is the step to the next wish.
-    let steps = [SignedDuration::ZERO, ARRIVAL, DAY, WINDOW - MOMENT - DAY, WINDOW - MOMENT, WINDOW];
+    // Time only advances; each value is the step to the next wish.
+    let steps = [
+        SignedDuration::ZERO,
+        MAX_CLOCK_SKEW,
+        DAY,
+        QUOTA_WINDOW - MOMENT - DAY,
+        QUOTA_WINDOW - MOMENT,
+        QUOTA_WINDOW,
+    ];
     let outcomes = sequences(&OUTCOMES, 4);
     for (index, gaps) in sequences(&steps, 4).iter().enumerate() {
         for (service, limit) in SERVICES.iter().flat_map(|service| [1, 2].map(|limit| (*service, limit))) {
@@ -192,46 +204,46 @@ fn no_sequence_of_wishes_gets_more_than_the_limit_into_a_day_of_aws() {
 }
 
 #[test]
-fn no_step_of_the_clock_within_the_window_frees_a_call() {
-    // Backwards as far as it likes: what was reserved in the future counts until its own end.
-    for back in [MOMENT, ARRIVAL, DAY, WINDOW, WINDOW * 2] {
+fn clock_set_back_frees_no_call() {
+    // The clock may go back by any amount: a call reserved in the future counts until its own end.
+    for back in [MOMENT, MAX_CLOCK_SKEW, DAY, QUOTA_WINDOW, QUOTA_WINDOW * 2] {
         for outcome in OUTCOMES {
             for (service, action) in SERVICES.iter().flat_map(|s| ACTIONS.map(|action| (*s, action))) {
                 let calls = [call(0, midnight(), action, outcome)];
                 let now = budget(&calls, service, action, 1, midnight() - back);
                 let counts = service == Service::Firehose || outcome != Outcome::Refused;
                 assert_eq!(now.has_room(), !counts);
-                assert_eq!(now.next_free, counts.then_some(midnight() + WINDOW));
+                assert_eq!(now.next_available_time, counts.then_some(midnight() + QUOTA_WINDOW));
             }
         }
     }
 }
 
 #[test]
-fn a_reservation_keeps_all_and_has_an_id_of_its_own_and_what_counts_no_more_goes_by_a_proven_time() {
+fn reservation_keeps_all_calls_and_has_unique_id() {
     for calls in every_ledger() {
         let ledger = StreamLedgerSpec { calls: calls.clone(), ..empty(Service::Firehose) };
         let (reserved, id) = reserve(&ledger, &plan(), midnight());
         let (last, kept) = reserved.calls.split_last().unwrap();
         assert_eq!(kept, calls);
-        let counting: Vec<Call> = calls.into_iter().filter(|call| counts_until(call) > midnight()).collect();
-        assert_eq!(without_old_calls(&ledger, midnight()).calls, counting);
+        let counting: Vec<Call> = calls.into_iter().filter(|call| expires_at(call) > midnight()).collect();
+        assert_eq!(prune_expired(&ledger, midnight()).calls, counting);
         assert_eq!((&last.id, last.at(), last.outcome), (&id, midnight(), Outcome::Pending));
-        assert_eq!(check(&reserved, &stream(Service::Firehose)), Ok(()));
+        assert_eq!(validate(&reserved, &stream(Service::Firehose)), Ok(()));
     }
-    // The same moment again and again, forwards and backwards.
+    // The same time repeatedly, forwards and backwards.
     for clock in sequences(&[0_i64, 1, 2], 6) {
         let ledger = clock.iter().fold(empty(Service::Firehose), |ledger, at| {
             reserve(&ledger, &plan(), midnight() + SignedDuration::from_millis(*at)).0
         });
-        assert_eq!(check(&ledger, &stream(Service::Firehose)), Ok(()), "{clock:?}");
+        assert_eq!(validate(&ledger, &stream(Service::Firehose)), Ok(()), "{clock:?}");
         assert_eq!(ledger.calls.len(), clock.len());
     }
 }
 
 #[test]
-fn an_outcome_touches_its_own_entry_and_the_attempts_only_if_it_is_of_the_last() {
-    let classes = [Class::UnknownOutcome, Class::LimitReached, Class::InUse, Class::Denied];
+fn outcome_changes_own_entry_and_attempts_of_last_only() {
+    let classes = [ErrorKind::UnknownOutcome, ErrorKind::LimitReached, ErrorKind::InUse, ErrorKind::Denied];
     for class in classes {
         let fault = fault(class, "Code");
         for (outcome, which) in
@@ -242,7 +254,7 @@ fn an_outcome_touches_its_own_entry_and_the_attempts_only_if_it_is_of_the_last()
                 ledger = reserve(&ledger, &plan(), midnight() + SignedDuration::from_mins(n)).0;
             }
             let id = ledger.calls[which].id.clone();
-            let recorded = record(&ledger, &id, outcome, midnight() + DAY);
+            let recorded = record_outcome(&ledger, &id, outcome, midnight() + DAY);
             for n in 0..3 {
                 assert_eq!(recorded.calls[n] == ledger.calls[n], n != which, "{n} of {which}: {outcome:?}");
             }
@@ -263,26 +275,32 @@ fn an_outcome_touches_its_own_entry_and_the_attempts_only_if_it_is_of_the_last()
 }
 
 #[test]
-fn a_call_without_an_outcome_is_waited_for_as_long_as_it_can_arrive_on_anybodys_clock() {
+fn pending_call_is_awaited_until_it_cannot_arrive() {
     // Dated by one replica, and accepted by AWS at the last moment.
     let (ledger, _) = reserve(&empty(Service::Firehose), &plan(), midnight());
-    let arrives = midnight() + ARRIVAL;
-    // By the clock of another replica, as far ahead as AWS takes it.
-    assert!(may_arrive_until(&ledger).unwrap() >= arrives + ARRIVAL);
+    let arrives = midnight() + MAX_CLOCK_SKEW;
+    // By the clock of another replica, as far ahead as AWS accepts it.
+    assert!(in_flight_until(&ledger).unwrap() >= arrives + MAX_CLOCK_SKEW);
 }
 
 #[test]
-fn nothing_overflows_at_either_end_of_time() {
+fn arithmetic_does_not_overflow_at_extreme_times() {
     let ends = [Timestamp::MIN, Timestamp::MIN + MOMENT, midnight(), Timestamp::MAX - MOMENT, Timestamp::MAX];
     let clocks = sequences(&ends, 3);
     for clock in &clocks {
         let [reserved_at, recorded_at, now] = clock[..] else { unreachable!() };
         let plan = Reservation { correction: true, ..planned(Action::Start) };
         let (ledger, id) = reserve(&empty(Service::Kinesis), &plan, reserved_at);
-        let refused = fault(Class::LimitReached, "LimitExceededException");
-        let ledger = record(&ledger, &id, Err(&refused), recorded_at);
-        let learned =
-            learn(&ledger, &Observation::On(Key::AwsOwned), Some(now), Some(&plan.wanted), true, recorded_at);
+        let refused = fault(ErrorKind::LimitReached, "LimitExceededException");
+        let ledger = record_outcome(&ledger, &id, Err(&refused), recorded_at);
+        let learned = apply_observation(
+            &ledger,
+            &Observation::On(Key::AwsOwned),
+            Some(now),
+            Some(&plan.wanted),
+            true,
+            recorded_at,
+        );
         for (service, action) in SERVICES.iter().flat_map(|s| ACTIONS.map(|action| (*s, action))) {
             for limit in [0, 1, AWS_LIMIT, u32::MAX] {
                 let budget = budget(&learned.calls, service, action, limit, now);
@@ -290,15 +308,15 @@ fn nothing_overflows_at_either_end_of_time() {
             }
         }
         let (again, _) = reserve(&learned, &plan, now);
-        assert_eq!(check(&again, &stream(Service::Kinesis)), Ok(()));
+        assert_eq!(validate(&again, &stream(Service::Kinesis)), Ok(()));
         let _ =
-            (corrections(&again, now), may_arrive_until(&again), stale_until(&again, &Observation::Off, now));
+            (corrections(&again, now), in_flight_until(&again), stale_until(&again, &Observation::Off, now));
         let _ = backoff::look_again(reserved_at, now, MOMENT, DAY);
-        assert!(later(now, WINDOW) >= now);
-        assert!(counts_until(&again.calls[0]) >= again.calls[0].at());
+        assert!(saturating_add(now, QUOTA_WINDOW) >= now);
+        assert!(expires_at(&again.calls[0]) >= again.calls[0].at());
     }
     for count in [0, 1, 16, 17, u32::MAX] {
         assert!(backoff::after_attempt(count) <= backoff::LONGEST);
-        assert!(backoff::after_refusal(count, Class::LimitReached) <= backoff::LONGEST);
+        assert!(backoff::after_refusal(count, ErrorKind::LimitReached) <= backoff::LONGEST);
     }
 }

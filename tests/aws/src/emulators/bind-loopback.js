@@ -1,5 +1,5 @@
-// kinesis-local has no setting for the address that it binds, and listens on all interfaces. It checks no signature, so that would
-// offer it to the whole network: force every listening socket of this program onto 127.0.0.1.
+// kinesis-local has no setting for its listen address, and listens on all interfaces. It does not verify signatures,
+// so it would be open to the whole network. This script binds every listening socket of the program to 127.0.0.1.
 const net = require('net');
 const listen = net.Server.prototype.listen;
 net.Server.prototype.listen = function (...a) {

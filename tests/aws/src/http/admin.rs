@@ -1,6 +1,6 @@
-//! The routes under `/_admin`: everything that the handle can do, from outside and as JSON.
+//! The routes under `/_admin`: every operation of the handle, as JSON over HTTP.
 //!
-//! A route translates and calls the model; it must never decide an AWS answer.
+//! A route translates and calls the model. It must never decide an AWS answer.
 
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
@@ -13,23 +13,23 @@ use crate::world::{
     Caller, KeyState, PlantedKey, PlantedRole, PlantedStream, Request, Rule, Settings, Snapshot, World,
 };
 
-/// What a route answers: a status and JSON.
+/// The answer of a route: a status and JSON.
 type Answer = (u16, Value);
 
-/// What a route cannot do; the text says what to send instead.
+/// A rejected admin request: the status, and a text that describes what to send instead.
 struct Refused(u16, String);
 
 /// One admin request.
 pub(super) struct Asked<'a> {
     pub(super) method: &'a Method,
-    /// Without `/_admin/`.
+    /// The path without `/_admin/`.
     pub(super) path: &'a str,
     /// The query of the URL.
     pub(super) query: &'a str,
     pub(super) body: &'a [u8],
 }
 
-/// Answers one admin request. `release` lets the held replies go.
+/// Answers one admin request. `release` releases the held replies.
 pub(super) fn answer(
     asked: &Asked<'_>,
     world: &mut World,
@@ -124,7 +124,7 @@ fn route(asked: &Asked<'_>, world: &mut World, clock: &Running) -> Result<Answer
             world.clear_faults();
             (200, json!({}))
         }
-        // A call of somebody else, behind the back of whoever is tested.
+        // A request by another caller, outside the operator under test.
         ("POST", "calls") => {
             let call = parse::<OutsideCall>(asked)?;
             let caller = Caller::new(&call.access_key);
@@ -139,7 +139,8 @@ fn route(asked: &Asked<'_>, world: &mut World, clock: &Running) -> Result<Answer
     })
 }
 
-/// The log, narrowed by `operation`, `target`, `outcome` and `since` (a call's number) of the query.
+/// Returns the log, filtered by `operation`, `target`, `outcome` and `since` (a request's number) of the
+/// query.
 fn log(query: &str, world: &World) -> Value {
     let asked = |name: &str| {
         query.split('&').filter_map(|pair| pair.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v)
@@ -202,7 +203,7 @@ fn missing(kind: &str, arn: &str) -> Refused {
     Refused(404, format!("no {kind} {arn}; GET /_admin/{kind}s lists them"))
 }
 
-/// `change` over `base`, member by member, one level deep.
+/// Merges `change` over `base`, member by member, one level deep.
 fn merge(base: &Value, change: &Value) -> Value {
     let mut merged = base.clone();
     if let (Some(merged), Some(change)) = (merged.as_object_mut(), change.as_object()) {

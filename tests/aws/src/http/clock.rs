@@ -1,6 +1,7 @@
-//! The clock of the HTTP server: the machine's, or one that only a test moves.
+//! The clock of the HTTP server: the machine's clock, or a virtual clock that only a test moves.
 //!
-//! It tells the time and lets a reply wait for it. It must never be read by the model: time goes in as an argument.
+//! It returns the time and delays replies until a time. The model must never read it: the model takes the
+//! time as an argument.
 
 use std::time::Duration;
 
@@ -9,12 +10,12 @@ use tokio::sync::watch;
 
 use crate::world::stream::later;
 
-/// Which clock.
+/// The kind of clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// The machine's clock; `advance` shifts it for the simulation alone.
+    /// The machine's clock; `advance` shifts it for the simulation only.
     Real,
-    /// Stands still at this time until it is set or advanced.
+    /// Stays at this time until it is set or advanced.
     Virtual(Timestamp),
 }
 
@@ -22,7 +23,7 @@ pub enum Clock {
 #[derive(Debug)]
 pub(super) struct Running {
     kind: Clock,
-    /// What `advance` added so far.
+    /// The total of what `advance` has added so far.
     shift: watch::Sender<SignedDuration>,
 }
 

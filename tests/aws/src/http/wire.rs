@@ -1,6 +1,7 @@
-//! The wire forms: AWS JSON 1.1 for Firehose, Kinesis and KMS; the query protocol with XML answers for STS.
+//! The wire formats: AWS JSON 1.1 for Firehose, Kinesis and KMS; the query protocol with XML answers for STS.
 //!
-//! Pure translation between HTTP messages and [`Request`] and [`Reply`](crate::world::Reply); it must never decide an answer.
+//! Pure translation between HTTP messages and [`Request`] and [`Reply`](crate::world::Reply). It must never
+//! decide an answer.
 
 use std::fmt::Write as _;
 
@@ -13,8 +14,9 @@ use serde_json::{Map, Value, json};
 use crate::world::date::BASIC;
 use crate::world::{AwsError, Caller, Request, Service};
 
-/// The region and caller of an `Authorization: AWS4-HMAC-SHA256 Credential=KEY/date/region/service/aws4_request, …` header.
-/// An unsigned call has neither. Signatures are not checked, but the model checks the date in `x-amz-date`.
+/// Returns the caller and region of an `Authorization: AWS4-HMAC-SHA256
+/// Credential=KEY/date/region/service/aws4_request, …` header. An unsigned request has neither. Signatures
+/// are not verified, but the model checks the date in `x-amz-date`.
 pub(super) fn signature(parts: &Parts) -> (Caller, String) {
     let header = parts.headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let scope =
@@ -27,13 +29,13 @@ pub(super) fn signature(parts: &Parts) -> (Caller, String) {
     (caller, region.to_owned())
 }
 
-/// A date such as `20260301T120000Z`.
+/// Parses a date such as `20260301T120000Z`.
 fn date(text: &str) -> Option<Timestamp> {
     let date = DateTime::strptime(BASIC, text).ok()?;
     Some(date.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
-/// The call that an HTTP message carries.
+/// Returns the request in an HTTP message.
 pub(super) fn request(parts: &Parts, body: &[u8]) -> Result<Request, AwsError> {
     let Some(target) = parts.headers.get("x-amz-target").and_then(|value| value.to_str().ok()) else {
         return query(body);
@@ -50,7 +52,7 @@ pub(super) fn request(parts: &Parts, body: &[u8]) -> Result<Request, AwsError> {
     Ok(Request { service, operation: operation.to_owned(), body })
 }
 
-/// The query protocol: `Action=AssumeRole&Version=2011-06-15&RoleArn=…`.
+/// Parses the query protocol: `Action=AssumeRole&Version=2011-06-15&RoleArn=…`.
 fn query(body: &[u8]) -> Result<Request, AwsError> {
     let text = String::from_utf8_lossy(body);
     let mut fields = Map::new();
@@ -72,7 +74,7 @@ fn query(body: &[u8]) -> Result<Request, AwsError> {
     }
 }
 
-/// `application/x-www-form-urlencoded`.
+/// Decodes `application/x-www-form-urlencoded`.
 fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -94,10 +96,10 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The content type and body of a good answer.
+/// Returns the content type and body of a successful answer.
 pub(super) fn answer(service: Service, operation: &str, result: &Value, call: u64) -> (&'static str, String) {
     if service != Service::Sts {
-        // The empty answers of Firehose and Kinesis have no body; the SDKs take both.
+        // The empty answers of Firehose and Kinesis have no body; the SDKs accept both forms.
         let body =
             if result.as_object().is_some_and(Map::is_empty) { String::new() } else { result.to_string() };
         return (JSON, body);
@@ -114,7 +116,7 @@ pub(super) fn answer(service: Service, operation: &str, result: &Value, call: u6
     (XML, xml)
 }
 
-/// The content type and body of an error.
+/// Returns the content type and body of an error.
 pub(super) fn error(service: Option<Service>, error: &AwsError, call: u64) -> (&'static str, String) {
     if service != Some(Service::Sts) {
         return (JSON, error.body().to_string());
@@ -130,7 +132,7 @@ pub(super) fn error(service: Option<Service>, error: &AwsError, call: u64) -> (&
 const JSON: &str = "application/x-amz-json-1.1";
 const XML: &str = "text/xml";
 
-/// `x-amzn-RequestId`: the call's number in the log, in a UUID's form.
+/// Returns the value of `x-amzn-RequestId`: the request's number in the log, formatted as a UUID.
 pub(super) fn request_id(call: u64) -> String {
     format!("00000000-0000-4000-8000-{call:012x}")
 }

@@ -1,19 +1,20 @@
-//! The date of a signature: AWS takes no call that is dated more than 15 minutes from its own clock.
+//! The date of a signature: AWS refuses a request that is dated more than 15 minutes from its own clock.
 //!
-//! It only says what is refused and in which words. It must never read a clock.
+//! This module only returns whether a request is refused, and with which message. It must never read a clock.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::request::{AwsError, Caller, Service};
 use super::stream::later;
 
-/// How far a date may be off, either way.
+/// Maximum difference of a date, in either direction.
 const FIFTEEN_MINUTES: SignedDuration = SignedDuration::from_mins(15);
 
-/// A time as `x-amz-date` has it.
+/// The time format of `x-amz-date`.
 pub(crate) const BASIC: &str = "%Y%m%dT%H%M%SZ";
 
-/// What AWS answers to a call that is dated too far from its own time; nothing if it takes it, or if there is no date.
+/// Returns AWS's error for a request that is dated too far from AWS's own time; `None` if the date is
+/// accepted or absent.
 pub(super) fn refusal(caller: &Caller, service: Service, now: Timestamp) -> Option<AwsError> {
     let date = caller.date?;
     let (oldest, newest) = (later(now, -FIFTEEN_MINUTES), later(now, FIFTEEN_MINUTES));
@@ -27,7 +28,7 @@ pub(super) fn refusal(caller: &Caller, service: Service, now: Timestamp) -> Opti
     } else {
         return None;
     };
-    // The query protocol has another code for it.
+    // The query protocol has a different code for this error.
     Some(match service {
         Service::Sts => AwsError { status: 403, ..AwsError::new("SignatureDoesNotMatch", message) },
         Service::Firehose | Service::Kinesis | Service::Kms => {

@@ -1,6 +1,6 @@
-//! Faults: what goes wrong, for which calls, and how often.
+//! Faults: their kind, the requests that they affect, and how often.
 //!
-//! Pure bookkeeping. It decides which fault a call meets; `World` acts on it.
+//! Pure bookkeeping. This module selects the fault for a request; `World` acts on it.
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 use super::request::{AwsError, Request, Service};
 use super::stream::FailureType;
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", deny_unknown_fields)]
 pub enum Fault {
-    /// The call is refused with this error and not executed.
+    /// The request is refused with this error and not executed.
     Refuse {
         /// The error code.
         code: String,
-        /// The text.
+        /// The message.
         #[serde(default)]
         message: String,
-        /// The HTTP status, 400 unless told.
+        /// The HTTP status; 400 by default.
         #[serde(default = "bad_request")]
         status: u16,
     },
-    /// The call is refused with `AccessDeniedException`, as a missing IAM permission would.
+    /// The request is refused with `AccessDeniedException`, as for a missing IAM permission.
     AccessDenied,
-    /// The call is refused as too fast, in the service's own words.
+    /// The request is throttled, with the service's own error.
     Throttle,
     /// HTTP 5xx, not executed.
     ServerError {
@@ -37,40 +37,42 @@ pub enum Fault {
         /// 500, 502, 503 or 504.
         status: u16,
     },
-    /// The request is lost: the connection is closed, nothing is executed.
+    /// The request is lost: the connection is closed and nothing is executed.
     LoseRequest,
-    /// The reply is lost: the call is executed, then the connection is closed.
+    /// The reply is lost: the request is executed, then the connection is closed.
     LoseReply,
-    /// The connection is closed at once and the call is executed this much later, at the first call or look after that time.
-    /// AWS takes a signed request for 15 minutes: dated, it is refused after a longer delay, as at AWS.
+    /// The connection is closed at once, and the request is executed after this delay, by the first request
+    /// or read of the state after that time. As on AWS, a signed request with a date is refused if the delay
+    /// is longer than 15 minutes.
     Late {
-        /// How much later.
+        /// The delay.
         by: SignedDuration,
     },
-    /// The call is executed; its reply is held back until it is released.
+    /// The request is executed; its reply is held back until it is released.
     Hold,
-    /// The call is executed; its reply comes this much later.
+    /// The request is executed; its reply is delayed.
     Slow {
-        /// How much later.
+        /// The delay.
         by: SignedDuration,
     },
-    /// A Start or Stop answers OK and does nothing. It counts to the limit.
+    /// A Start or Stop returns OK and has no effect. It counts towards the limit.
     NoOp,
-    /// A Start or Stop is accepted, and ends in `ENABLING_FAILED` or `DISABLING_FAILED` with this type (Kinesis: back to the old key).
+    /// A Start or Stop is accepted, and ends in `ENABLING_FAILED` or `DISABLING_FAILED` with this type. A
+    /// Kinesis stream returns to the old key.
     FailsLater {
         /// The type in `FailureDescription`.
         failure: FailureType,
     },
-    /// A Start or Stop is accepted and takes this long instead of what the settings say.
+    /// A Start or Stop is accepted and takes this long instead of the duration in the settings.
     Takes {
-        /// How long.
+        /// The duration.
         time: SignedDuration,
     },
-    /// A Start or Stop is accepted and never ends.
+    /// A Start or Stop is accepted and never completes.
     Stuck,
-    /// A Describe shows the stream as it was this long ago.
+    /// A Describe returns an earlier state of the stream.
     ReadLag {
-        /// How long ago.
+        /// The age of that state.
         by: SignedDuration,
     },
 }
@@ -79,8 +81,8 @@ fn bad_request() -> u16 {
     400
 }
 
-/// Which calls meet a fault. What is absent matches everything; the first rule that matches wins.
-/// Text matches as a whole, or with `*` for any text.
+/// The requests that a fault affects. An absent field matches everything; the first rule that matches is
+/// used. Text must match completely; `*` matches any text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
@@ -90,27 +92,27 @@ pub struct Rule {
     /// Only this operation, `StartDeliveryStreamEncryption` or `Start*`.
     #[serde(default)]
     pub operation: Option<String>,
-    /// Only this stream's name, or key or alias as the call names it, or role ARN.
+    /// Only this stream name, key or alias as the request gives it, or role ARN.
     #[serde(default)]
     pub target: Option<String>,
-    /// Only calls that ask for this key (as given; `AWS_OWNED_CMK`).
+    /// Only requests for this key (as given; `AWS_OWNED_CMK`).
     #[serde(default)]
     pub key: Option<String>,
     /// Only this access key id or principal ARN.
     #[serde(default)]
     pub principal: Option<String>,
-    /// Let this many matching calls pass first.
+    /// The number of matching requests that pass first.
     #[serde(default)]
     pub skip: u32,
-    /// For this many calls; absent: until cleared.
+    /// The number of requests that are affected; absent: until cleared.
     #[serde(default)]
     pub times: Option<u32>,
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
 }
 
 impl Rule {
-    /// Every call, until cleared.
+    /// Affects every request until cleared.
     #[must_use]
     pub fn always(fault: Fault) -> Rule {
         Rule {
@@ -125,19 +127,19 @@ impl Rule {
         }
     }
 
-    /// The next call.
+    /// Affects the next request.
     #[must_use]
     pub fn once(fault: Fault) -> Rule {
         Rule { times: Some(1), ..Rule::always(fault) }
     }
 
-    /// Only this operation.
+    /// Restricts the rule to this operation.
     #[must_use]
     pub fn on(self, operation: &str) -> Rule {
         Rule { operation: Some(operation.to_owned()), ..self }
     }
 
-    /// Only this stream, key, alias or role.
+    /// Restricts the rule to this stream, key, alias or role.
     #[must_use]
     pub fn of(self, target: &str) -> Rule {
         Rule { target: Some(target.to_owned()), ..self }
@@ -155,7 +157,7 @@ impl Rule {
     }
 }
 
-/// The rules in force, in the order in which they were scripted.
+/// The active rules, in the order in which they were scripted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
     rules: Vec<(u64, Rule)>,
@@ -183,7 +185,8 @@ impl Faults {
         &self.rules
     }
 
-    /// The fault that this call meets; a rule that has done its number of calls is gone.
+    /// Returns the fault that affects this request. A rule that has affected its number of requests is
+    /// removed.
     pub(crate) fn meet(&mut self, request: &Request, access_key: &str, principal_arn: &str) -> Option<Fault> {
         let at = self.rules.iter_mut().position(|(_, rule)| {
             let matches = rule.matches(request, access_key, principal_arn);
@@ -205,10 +208,11 @@ impl Faults {
     }
 }
 
-/// How each service says "too fast".
+/// Returns each service's throttling error.
 pub(crate) fn throttled(service: Service, account: &str) -> AwsError {
     match service {
-        // Kinesis has one code for its rate, its quotas and its 25 calls; one of a stream names the stream.
+        // Kinesis uses one code for its request rate, its quotas and its 25 calls; an error for a stream
+        // names the stream.
         Service::Kinesis => {
             AwsError::new("LimitExceededException", format!("Rate exceeded for account {account}."))
         }

@@ -1,14 +1,14 @@
-//! The check of what a request carries, as the API models constrain it, before anything else is looked at.
+//! Validates a request against the constraints of the API models, before any other check.
 //!
-//! Pure. A missing or malformed member is AWS's `ValidationException` on Firehose and Kinesis ("1 validation error detected"), which
-//! is how the JSON services answer a violated constraint of their model.
+//! Pure. For a missing or malformed member, Firehose and Kinesis return `ValidationException` ("1 validation
+//! error detected"), which is how AWS's JSON services report a violated constraint of their model.
 
 use serde_json::Value;
 
 use super::key::looks_like_a_key_id;
 use super::request::{AwsError, Request};
 
-/// A text member, if it is there.
+/// Returns a text member, if present.
 pub(crate) fn text<'a>(request: &'a Request, member: &str) -> Result<Option<&'a str>, AwsError> {
     match request.body.get(member) {
         None | Some(Value::Null) => Ok(None),
@@ -23,12 +23,12 @@ pub(crate) fn text<'a>(request: &'a Request, member: &str) -> Result<Option<&'a 
     }
 }
 
-/// A text member that must be there.
+/// Returns a required text member.
 pub(crate) fn required<'a>(request: &'a Request, member: &str) -> Result<&'a str, AwsError> {
     text(request, member)?.ok_or_else(|| constraint(member, "null", "Member must not be null"))
 }
 
-/// A number member.
+/// Returns a number member.
 pub(crate) fn number(
     request: &Request,
     member: &str,
@@ -49,7 +49,7 @@ pub(crate) fn number(
     }
 }
 
-/// A stream's name: `[a-zA-Z0-9_.-]+`, up to 64 (Firehose) or 128 (Kinesis) characters.
+/// Validates a stream's name: `[a-zA-Z0-9_.-]+`, up to 64 (Firehose) or 128 (Kinesis) characters.
 pub(crate) fn name<'a>(given: &'a str, member: &str, most: usize) -> Result<&'a str, AwsError> {
     if given.is_empty() {
         return Err(constraint(member, given, "Member must have length greater than or equal to 1"));
@@ -68,7 +68,7 @@ pub(crate) fn name<'a>(given: &'a str, member: &str, most: usize) -> Result<&'a 
     }
 }
 
-/// A violated constraint of the API model.
+/// Returns the error for a violated constraint of the API model.
 pub(crate) fn constraint(member: &str, value: &str, rule: &str) -> AwsError {
     let mut member = member.to_owned();
     if let Some(first) = member.get_mut(..1) {
@@ -83,7 +83,7 @@ pub(crate) fn constraint(member: &str, value: &str, rule: &str) -> AwsError {
     )
 }
 
-/// The shape `AWSKMSKeyARNForSSE`: a key's ARN, never an alias.
+/// Returns whether the text has the shape `AWSKMSKeyARNForSSE`: a key's ARN, never an alias.
 pub(crate) fn is_key_arn_for_sse(text: &str) -> bool {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     matches!(parts.as_slice(), ["arn", _, "kms", region, account, resource]
@@ -91,7 +91,8 @@ pub(crate) fn is_key_arn_for_sse(text: &str) -> bool {
         && text.len() <= 512
 }
 
-/// Whether the text is one of the forms that Kinesis takes as a `KeyId`: key ARN, alias ARN, UUID, `alias/name`.
+/// Returns whether the text has one of the forms that Kinesis accepts as a `KeyId`: key ARN, alias ARN, UUID,
+/// `alias/name`.
 pub(crate) fn is_kinesis_key_id(text: &str) -> bool {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     match parts.as_slice() {
@@ -105,7 +106,7 @@ pub(crate) fn is_kinesis_key_id(text: &str) -> bool {
     }
 }
 
-/// `alias/name`.
+/// Returns whether the text is an `alias/name`.
 pub(crate) fn is_alias(text: &str) -> bool {
     text.strip_prefix("alias/").is_some_and(|name| {
         !name.is_empty()

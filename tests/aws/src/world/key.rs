@@ -1,6 +1,6 @@
-//! KMS keys, their aliases and grants: which key an identifier means, and whether a service may use it.
+//! KMS keys, their aliases and grants: resolves identifiers, and decides whether a service may use a key.
 //!
-//! Pure state. It must never know streams: who needs a key asks here.
+//! Pure state. It must never know streams; the services call it when they need a key.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,8 @@ pub enum KeyState {
     Unavailable,
 }
 
-/// A key to plant. `PlantedKey { state: KeyState::Disabled, ..PlantedKey::default() }` is a disabled symmetric key.
+/// A key to plant. `PlantedKey { state: KeyState::Disabled, ..PlantedKey::default() }` is a disabled
+/// symmetric key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlantedKey {
@@ -30,9 +31,9 @@ pub struct PlantedKey {
     pub account: String,
     /// Empty: the default region.
     pub region: String,
-    /// The key id; empty: one is made.
+    /// The key id; empty: an id is generated.
     pub id: String,
-    /// Enabled unless told.
+    /// The state; enabled by default.
     pub state: KeyState,
     /// `ENCRYPT_DECRYPT`, `SIGN_VERIFY`, …
     pub usage: String,
@@ -40,7 +41,7 @@ pub struct PlantedKey {
     pub spec: String,
     /// `CUSTOMER` or `AWS`.
     pub manager: String,
-    /// The key policy; absent: KMS's default one.
+    /// The key policy; absent: KMS's default policy.
     pub policy: Option<Value>,
 }
 
@@ -59,7 +60,7 @@ impl Default for PlantedKey {
     }
 }
 
-/// A key as it is now.
+/// The current state of a key.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "KMS's own words, see DescribeKey")]
 pub struct Key {
@@ -78,13 +79,14 @@ pub struct Key {
 }
 
 impl Key {
-    /// A symmetric key for encryption: the only kind that Firehose and Kinesis take.
+    /// Returns whether this is a symmetric encryption key, the only kind that Firehose and Kinesis accept.
     #[must_use]
     pub fn encrypts(&self) -> bool {
         self.spec == "SYMMETRIC_DEFAULT" && self.usage == "ENCRYPT_DECRYPT"
     }
 
-    /// Whether the key policy lets a principal with these names do the action. A service is refused only by an explicit deny.
+    /// Returns whether the key policy allows the action to a principal with these names. A service is refused
+    /// only by an explicit deny.
     pub(crate) fn permits(&self, names: &[String], action: &str) -> bool {
         let verdict = policy::judge(&self.policy, names, action);
         let service = names.iter().all(|name| name.ends_with(".amazonaws.com"));
@@ -92,17 +94,17 @@ impl Key {
     }
 }
 
-/// A grant that Firehose made for itself on a customer managed key.
+/// A grant that Firehose created for itself on a customer managed key.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "KMS's own words, see ListGrants")]
 pub struct Grant {
     pub id: String,
     pub key_arn: String,
-    /// The stream that it was made for.
+    /// The stream for which it was created.
     pub stream_arn: String,
     pub issuing_account: String,
     pub created: Timestamp,
-    /// From when on it is gone.
+    /// The time from which it no longer exists.
     pub retired: Option<Timestamp>,
 }
 
@@ -110,14 +112,14 @@ pub struct Grant {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Keys {
     by_arn: BTreeMap<String, Key>,
-    /// Alias ARN to key ARN.
+    /// Maps an alias ARN to a key ARN.
     aliases: BTreeMap<String, String>,
     pub(crate) grants: Vec<Grant>,
     made: u64,
 }
 
 impl Keys {
-    /// The next id: counted, not random, so that a run can be repeated.
+    /// Returns the next id. Ids are counted, not random, so that a run is reproducible.
     pub(crate) fn next_id(&mut self) -> String {
         self.made += 1;
         format!("{:08x}-0000-4000-8000-{:012x}", self.made, self.made)
@@ -180,7 +182,7 @@ impl Keys {
         self.aliases.remove(alias_arn).is_some()
     }
 
-    /// The first alias of the key, as `alias/name`.
+    /// Returns the first alias of the key, as `alias/name`.
     pub(crate) fn alias_of(&self, key_arn: &str) -> Option<&str> {
         self.aliases
             .iter()
@@ -188,8 +190,9 @@ impl Keys {
             .and_then(|(alias, _)| alias.splitn(6, ':').nth(5))
     }
 
-    /// The ARN that an identifier means in this account and region: a key id, key ARN, alias name or alias ARN.
-    /// `alias/aws/kinesis` exists from its first mention, as AWS makes its managed keys.
+    /// Returns the key ARN that an identifier refers to in this account and region: a key id, key ARN, alias
+    /// name or alias ARN. `alias/aws/kinesis` exists from its first use, as AWS creates its managed keys on
+    /// demand.
     pub(crate) fn resolve(
         &mut self,
         given: &str,
@@ -205,7 +208,7 @@ impl Keys {
             match resource {
                 Some(resource) if resource.starts_with("alias/") && right_region => Some(given.to_owned()),
                 Some(resource) if resource.starts_with("key/") && right_region => None,
-                // KMS answers so for an ARN of another region.
+                // This is KMS's answer for an ARN of another region.
                 Some(_) if !right_region => {
                     return Err(AwsError::new(
                         "NotFoundException",
@@ -250,7 +253,7 @@ impl Keys {
     }
 }
 
-/// A UUID, or a multi-Region key id.
+/// Returns whether the text is a UUID or a multi-Region key id.
 pub(crate) fn looks_like_a_key_id(text: &str) -> bool {
     let uuid = text.len() == 36
         && text

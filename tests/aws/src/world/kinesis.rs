@@ -1,7 +1,7 @@
 //! Kinesis Data Streams: the operations on streams.
 //!
-//! It decides what each operation answers and how it changes the state; time and circumstances come in.
-//! Follows <https://docs.aws.amazon.com/kinesis/latest/APIReference/>.
+//! This module decides the answer of each operation and how it changes the state; the time and the context
+//! are passed in. It follows <https://docs.aws.amazon.com/kinesis/latest/APIReference/>.
 
 use serde_json::{Map, Value, json};
 
@@ -29,7 +29,8 @@ pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value
     }
 }
 
-/// The stream by `StreamName` or `StreamARN`. An ARN may name another account only where a resource policy allows it: not modelled.
+/// Returns the stream of `StreamName` or `StreamARN`. An ARN may name another account only if a resource
+/// policy allows it; resource policies are not modelled.
 fn id(state: &State, context: &Context<'_>) -> Result<StreamId, AwsError> {
     let of = |account: &str, region: &str, name: &str| StreamId {
         service: Service::Kinesis,
@@ -157,7 +158,7 @@ fn shown_key(state: &State, key: &StreamKey) -> String {
     }
 }
 
-/// `EncryptionType` and `KeyId`, which Start and Stop both need.
+/// Returns `KeyId`, and checks `EncryptionType`, which Start and Stop both need.
 fn asked_key<'a>(context: &Context<'a>) -> Result<&'a str, AwsError> {
     match required(context.request, "EncryptionType")? {
         "KMS" => {}
@@ -178,7 +179,7 @@ fn asked_key<'a>(context: &Context<'a>) -> Result<&'a str, AwsError> {
     }
 }
 
-/// The key's ARN, if it can be used now; else KMS's refusal in Kinesis's words.
+/// Returns the key's ARN if the key is usable now; otherwise KMS's error as Kinesis reports it.
 fn usable_key(state: &mut State, context: &Context<'_>, given: &str) -> Result<StreamKey, AwsError> {
     let arn = state
         .keys
@@ -197,7 +198,8 @@ fn usable_key(state: &mut State, context: &Context<'_>, given: &str) -> Result<S
         }
     }
     if !key.encrypts() {
-        // KMS would say InvalidKeyUsageException, which Kinesis does not model: our guess.
+        // KMS would return InvalidKeyUsageException, which Kinesis does not model: this code is an
+        // assumption.
         return Err(AwsError::new(
             "KMSInvalidStateException",
             format!("{arn} is no symmetric encryption key."),
@@ -213,8 +215,8 @@ fn usable_key(state: &mut State, context: &Context<'_>, given: &str) -> Result<S
     Ok(StreamKey::Kms { arn, given: given.to_owned() })
 }
 
-/// Refuses the 26th success of this kind in 24 hours, in the words that Kinesis was recorded to use for
-/// another quota of a day.
+/// Refuses the 26th success of this kind in 24 hours, with the message that was recorded from Kinesis for
+/// another daily quota.
 fn check_limit(
     state: &mut State,
     context: &Context<'_>,
@@ -276,7 +278,7 @@ fn accept(
     }
 }
 
-/// UPDATING for another reason than encryption.
+/// Sets UPDATING for a reason other than encryption.
 fn reshard(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     let id = id(state, context)?;
     let before = find(state, context, &id)?.clone();
@@ -295,7 +297,8 @@ fn reshard(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> 
     )
 }
 
-/// `PutRecord` and `PutRecords`. `EncryptionType` follows the encryption in force by the settle time.
+/// Implements `PutRecord` and `PutRecords`. `EncryptionType` follows the active encryption after the settle
+/// time.
 fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     let id = id(state, context)?;
     let status = find(state, context, &id)?.status;
@@ -307,7 +310,7 @@ fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     if let Some(key) = in_force.as_ref().and_then(StreamKey::key_arn).map(str::to_owned) {
         usable_key(state, context, &key)?;
     }
-    // Of a record in plain text Kinesis shows no type of encryption at all.
+    // For a plaintext record, Kinesis returns no encryption type at all.
     let encryption = in_force.map(|_| json!("KMS"));
     let mut record =
         || json!({ "ShardId": "shardId-000000000000", "SequenceNumber": format!("{:056}", state.next()) });

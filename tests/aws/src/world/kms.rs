@@ -1,7 +1,8 @@
-//! Key Management Service: keys, aliases, policies and grants, as far as an operator and its tests touch them.
+//! Key Management Service: keys, aliases, policies and grants, as far as the operator and its tests need
+//! them.
 //!
-//! It decides what each operation answers. No cryptography: nothing is ever encrypted here.
-//! Follows <https://docs.aws.amazon.com/kms/latest/APIReference/>.
+//! This module decides the answer of each operation. There is no cryptography: nothing is actually encrypted.
+//! It follows <https://docs.aws.amazon.com/kms/latest/APIReference/>.
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use super::state::{Context, State};
 use super::stream::later;
 
 pub(crate) fn call(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
-    // A key whose waiting time is over is gone, whoever asks.
+    // A key whose waiting period is over no longer exists, for any caller.
     let gone: Vec<String> = state
         .keys
         .all()
@@ -63,7 +64,7 @@ pub(crate) fn call(state: &mut State, context: &Context<'_>) -> Result<Value, Aw
     }
 }
 
-/// The key of `KeyId`, if its policy lets the caller do this operation.
+/// Returns the key of `KeyId`, if its policy allows the caller this operation.
 fn permitted(state: &mut State, context: &Context<'_>) -> Result<String, AwsError> {
     let given = required(context.request, "KeyId")?;
     let arn = state.keys.resolve(given, &context.account, &context.region, context.now)?;

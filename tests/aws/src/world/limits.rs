@@ -1,6 +1,8 @@
-//! The two kinds of limits: calls per second for an account and region, and changes of encryption per stream in 24 hours.
+//! The two kinds of limits: requests per second for an account and region, and encryption calls per stream in
+//! 24 hours.
 //!
-//! It counts what it is told and says whether one more is allowed. It must never know why a call was made.
+//! This module counts, and returns whether another request is allowed. It must never know the reason for a
+//! request.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,11 +11,12 @@ use jiff::{SignedDuration, Timestamp};
 use super::request::Service;
 use super::stream::{StreamId, later};
 
-/// How many calls a second AWS takes for an account and region; none where it publishes no figure.
+/// Returns the number of requests per second that AWS accepts for an account and region; `None` if AWS
+/// publishes no figure.
 ///
-/// Firehose: <https://docs.aws.amazon.com/firehose/latest/dev/limits.html>, "a hard limit".
-/// Kinesis: <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>.
-/// KMS: <https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html>.
+/// Firehose: <https://docs.aws.amazon.com/firehose/latest/dev/limits.html>, "a hard limit". Kinesis:
+/// <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>. KMS:
+/// <https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html>.
 pub(crate) fn per_second(service: Service, operation: &str) -> Option<usize> {
     match (service, operation) {
         (Service::Firehose, "PutRecord" | "PutRecordBatch") => None,
@@ -28,14 +31,14 @@ pub(crate) fn per_second(service: Service, operation: &str) -> Option<usize> {
     }
 }
 
-/// The calls of the last second, by account, region and operation.
+/// The requests of the last second, by account, region and operation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rates {
     recent: BTreeMap<(Service, String, String, String), VecDeque<Timestamp>>,
 }
 
 impl Rates {
-    /// Counts the call, or says that it is too fast. A refused call does not count.
+    /// Counts the request, or returns that the rate is exceeded. A refused request does not count.
     pub(crate) fn admit(
         &mut self,
         now: Timestamp,
@@ -57,7 +60,7 @@ impl Rates {
     }
 }
 
-/// Which window a change belongs to: Firehose has one for both, Kinesis one for each.
+/// The quota window of a call: Firehose has one window for Start and Stop, Kinesis one for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Window {
     FirehoseChanges,
@@ -65,14 +68,15 @@ pub(crate) enum Window {
     KinesisStops,
 }
 
-/// The changes of each stream. They belong to the ARN, so that a stream made again under its name has not won new calls (our guess).
+/// The calls of each stream. They belong to the ARN, so that a re-created stream of the same name has no new
+/// budget (an assumption).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
     counted: BTreeMap<(StreamId, Window), VecDeque<Timestamp>>,
 }
 
 impl Changes {
-    /// How many count in the window that ends now.
+    /// Returns how many calls count in the window that ends now.
     pub(crate) fn used(
         &mut self,
         now: Timestamp,

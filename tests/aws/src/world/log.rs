@@ -1,6 +1,6 @@
-//! The log of every call: what was asked, by whom, when, and what became of it.
+//! The log of every request: its content, principal, time and outcome.
 //!
-//! It only records. Nothing in the simulation reads it to decide something; tests do.
+//! It only records. No decision of the simulation depends on it; tests read it.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -9,44 +9,45 @@ use serde_json::Value;
 use super::request::Service;
 use super::stream::later;
 
-/// One call, in the order of arrival.
+/// One request; the log is in the order of arrival.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Call {
-    /// Its number, from 1.
+    /// The request's number, from 1.
     pub id: u64,
-    /// When AWS got it.
+    /// The time at which AWS received it.
     pub time: Timestamp,
     /// The service.
     pub service: Service,
     /// The operation.
     pub operation: String,
-    /// The stream's name, the key or alias as given, or the role; empty: none.
+    /// The stream's name, the key or alias as given, or the role; empty if the request has no target.
     pub target: String,
     /// The caller's account.
     pub account: String,
     /// The region of the signature.
     pub region: String,
-    /// Who called.
+    /// The caller.
     pub principal: Principal,
-    /// The key that was asked for, as given.
+    /// The requested key, as given.
     pub key: Option<String>,
     /// `OK` or the error code.
     pub outcome: String,
-    /// Whether the call passed the checks and did what it should (false also for a call that answers OK and does nothing).
+    /// Whether the request passed the checks and took effect; false also for a request that returns OK
+    /// without an effect.
     pub executed: bool,
-    /// Whether it counts to a stream's limit of calls in 24 hours.
+    /// Whether it counts towards a stream's limit of calls in 24 hours.
     pub counted: bool,
-    /// Whether an answer was sent: at once or later. False: the connection was closed.
+    /// Whether an answer was sent, at once or later; false if the connection was closed.
     pub answered: bool,
-    /// The fault that it met, by name.
+    /// The name of the fault that affected it.
     pub fault: Option<String>,
-    /// The records of a `PutRecord`, `PutRecordBatch` or `PutRecords`, as in the request: base64.
+    /// The records of a `PutRecord`, `PutRecordBatch` or `PutRecords`, in base64 as in the request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Value>,
 }
 
 impl Call {
-    /// Whether it is a Start or Stop of encryption: what AWS limits to 25 in 24 hours.
+    /// Returns whether it is a Start or Stop of encryption, which AWS limits to 25 in 24 hours.
     #[must_use]
     pub fn changes_encryption(&self) -> bool {
         matches!(
@@ -59,12 +60,12 @@ impl Call {
     }
 }
 
-/// Who called, as `CloudTrail` would say.
+/// The caller, as in `CloudTrail`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Principal {
-    /// The access key id of the signature; empty for unsigned calls.
+    /// The access key id of the signature; empty for unsigned requests.
     pub access_key: String,
-    /// The ARN of the user or of the role's session.
+    /// The ARN of the user or of the role session.
     pub arn: String,
     /// The session, for credentials of `AssumeRole`.
     pub session: Option<Session>,
@@ -77,23 +78,23 @@ pub struct Session {
     pub role: String,
     /// `RoleSessionName`.
     pub name: String,
-    /// `ExternalId` of the `AssumeRole` call.
+    /// `ExternalId` of the `AssumeRole` request.
     pub external_id: Option<String>,
     /// Session tags, as `Key=Value`.
     pub tags: Vec<String>,
-    /// When the credentials were issued.
+    /// The time at which the credentials were issued.
     pub issued: Timestamp,
-    /// When they expire.
+    /// The time at which the credentials expire.
     pub expires: Timestamp,
 }
 
 /// Counts over a log.
 pub trait Calls {
-    /// How many calls of this operation were aimed at this target.
+    /// Returns the number of requests with this operation and target.
     fn count(&self, operation: &str, target: &str) -> usize;
-    /// Starts and Stops of this stream that arrived in `(end - window, end]`.
+    /// Returns the number of Starts and Stops of this stream that arrived in `(end - window, end]`.
     fn changes_in_window(&self, stream: &str, end: Timestamp, window: SignedDuration) -> usize;
-    /// The most Starts and Stops of this stream that arrived in any such window.
+    /// Returns the maximum number of Starts and Stops of this stream that arrived in any such window.
     fn busiest_window(&self, stream: &str, window: SignedDuration) -> usize;
 }
 

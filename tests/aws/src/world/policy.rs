@@ -1,11 +1,11 @@
-//! A key policy as far as it is simulated: may this principal do this action?
+//! Evaluates a key policy, as far as it is simulated: whether a principal may perform an action.
 //!
-//! Pure, over the policy document. Deny wins, then Allow, else no. `Condition`, `NotAction` and `NotPrincipal` are not modelled:
-//! a statement counts as if its condition held.
+//! Pure, over the policy document. Deny takes precedence, then Allow; the default is deny. `Condition`,
+//! `NotAction` and `NotPrincipal` are not modelled: a statement applies as if its condition were true.
 
 use serde_json::{Value, json};
 
-/// The policy that KMS gives a key of this account: the account may do everything.
+/// Returns KMS's default policy for a key of this account: the account may perform all actions.
 pub(crate) fn default_policy(account: &str) -> Value {
     json!({
         "Version": "2012-10-17",
@@ -20,18 +20,19 @@ pub(crate) fn default_policy(account: &str) -> Value {
     })
 }
 
-/// What the policy says of one action.
+/// The result of a policy for one action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// A statement denies it.
     Denied,
     /// A statement allows it, and none denies it.
     Allowed,
-    /// No statement speaks of it.
+    /// No statement applies to it.
     Silent,
 }
 
-/// Asks the policy whether any of these names of one principal (its ARN, its role's ARN, its account, a service) may do `action`.
+/// Evaluates whether the policy allows `action` to a principal, given its names: its ARN, its role's ARN, its
+/// account, a service.
 pub(crate) fn judge(policy: &Value, names: &[String], action: &str) -> Verdict {
     let mut verdict = Verdict::Silent;
     for statement in many(policy.get("Statement")) {
@@ -46,7 +47,8 @@ pub(crate) fn judge(policy: &Value, names: &[String], action: &str) -> Verdict {
     verdict
 }
 
-/// `kms:*` and `kms:Describe*` in IAM's way: `*` stands for any text. Letter case does not matter.
+/// Matches an IAM pattern such as `kms:*` or `kms:Describe*`: `*` matches any text. The match is
+/// case-insensitive.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.to_ascii_lowercase(), text.to_ascii_lowercase());
     let mut parts = pattern.split('*');

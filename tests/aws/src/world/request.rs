@@ -1,4 +1,4 @@
-//! What a caller says to AWS and what AWS says back, without any wire format.
+//! Requests and answers of AWS, without any wire format.
 //!
 //! Pure data. It decides nothing and must never know HTTP: `http::wire` translates.
 
@@ -26,7 +26,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// The prefix in ARNs and IAM actions.
+    /// Returns the prefix in ARNs and IAM actions.
     #[must_use]
     pub fn prefix(self) -> &'static str {
         match self {
@@ -44,10 +44,11 @@ impl fmt::Display for Service {
     }
 }
 
-/// One call: a service, an operation as AWS spells it, and the body as AWS JSON (for STS its parameters as one flat object).
+/// One request: a service, an operation in AWS's spelling, and the body as AWS JSON (for STS, its parameters
+/// as one flat object).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// The service called.
+    /// The requested service.
     pub service: Service,
     /// For example `StartDeliveryStreamEncryption`.
     pub operation: String,
@@ -57,31 +58,33 @@ pub struct Request {
 }
 
 impl Request {
-    /// A call of Firehose.
+    /// Creates a Firehose request.
     #[must_use]
     pub fn firehose(operation: &str, body: Value) -> Request {
         Request { service: Service::Firehose, operation: operation.to_owned(), body }
     }
 
-    /// A call of Kinesis Data Streams.
+    /// Creates a Kinesis Data Streams request.
     #[must_use]
     pub fn kinesis(operation: &str, body: Value) -> Request {
         Request { service: Service::Kinesis, operation: operation.to_owned(), body }
     }
 
-    /// A call of KMS.
+    /// Creates a KMS request.
     #[must_use]
     pub fn kms(operation: &str, body: Value) -> Request {
         Request { service: Service::Kms, operation: operation.to_owned(), body }
     }
 
-    /// A call of STS, for example `AssumeRole` with `{"RoleArn": …, "RoleSessionName": …, "ExternalId": …}`.
+    /// Creates an STS request, for example `AssumeRole` with `{"RoleArn": …, "RoleSessionName": …,
+    /// "ExternalId": …}`.
     #[must_use]
     pub fn sts(operation: &str, body: Value) -> Request {
         Request { service: Service::Sts, operation: operation.to_owned(), body }
     }
 
-    /// What the call is aimed at: a stream's name, a key or alias as given, a role's ARN; empty where there is none.
+    /// Returns the target of the request: a stream's name, a key or alias as given, or a role's ARN; empty if
+    /// there is none.
     #[must_use]
     pub fn target(&self) -> &str {
         let text = |field: &str| self.body.get(field).and_then(Value::as_str);
@@ -95,7 +98,8 @@ impl Request {
         .unwrap_or_default()
     }
 
-    /// The key that a Start, Stop or Create asks for, as given; `AWS_OWNED_CMK` for Firehose's own.
+    /// Returns the key that a Start, Stop or Create requests, as given; `AWS_OWNED_CMK` for Firehose's own
+    /// key.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self.service {
@@ -111,24 +115,25 @@ impl Request {
     }
 }
 
-/// Who calls, as the signature says. The key id decides the account (`Settings::accounts`) or the session (STS).
+/// The caller according to the signature. The access key id determines the account (`Settings::accounts`) or
+/// the session (STS).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caller {
-    /// The access key id; for session credentials the one that `AssumeRole` answered with.
+    /// The access key id; for session credentials, the one that `AssumeRole` returned.
     pub access_key: String,
-    /// The date of the signature (`x-amz-date`), by the caller's own clock; without one, no date is checked.
+    /// The date of the signature (`x-amz-date`), by the caller's own clock; if absent, no date is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<Timestamp>,
 }
 
 impl Caller {
-    /// A caller with this access key id.
+    /// Creates a caller with this access key id.
     #[must_use]
     pub fn new(access_key: &str) -> Caller {
         Caller { access_key: access_key.to_owned(), date: None }
     }
 
-    /// The same, whose signature is dated so.
+    /// Returns the same caller with a signature of this date.
     #[must_use]
     pub fn dated(self, date: Timestamp) -> Caller {
         Caller { date: Some(date), ..self }
@@ -136,66 +141,66 @@ impl Caller {
 }
 
 impl Default for Caller {
-    /// A user of the default account.
+    /// Returns a user of the default account.
     fn default() -> Caller {
         Caller::new("AKIAIOSFODNN7EXAMPLE")
     }
 }
 
-/// What AWS did with a call, and how the answer travels back.
+/// The result of a request, and how its answer is delivered.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// The number of the call in the log.
+    /// The number of the request in the log.
     pub call: u64,
-    /// The answer's body, or AWS's error. With [`Delivery::Lost`] nobody gets to see it.
+    /// The answer's body, or AWS's error. With [`Delivery::Lost`] the caller never receives it.
     pub result: Result<Value, AwsError>,
-    /// How the answer travels.
+    /// How the answer is delivered.
     pub delivery: Delivery,
 }
 
 impl Reply {
-    /// What the caller sees at once: nothing when the answer is lost or still under way.
+    /// Returns the answer that the caller receives at once; `None` if it is lost or delayed.
     #[must_use]
     pub fn seen(&self) -> Option<&Result<Value, AwsError>> {
         matches!(self.delivery, Delivery::Prompt).then_some(&self.result)
     }
 }
 
-/// How an answer travels. The in-process simulation acts on it as it likes; the HTTP server does as it says.
+/// How an answer is delivered. The in-process simulation interprets it; the HTTP server implements it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// At once.
+    /// The answer is sent at once.
     Prompt,
-    /// Never: the connection is closed without an answer.
+    /// The answer is never sent: the connection is closed.
     Lost,
-    /// After this long.
+    /// The answer is sent after this delay.
     After(SignedDuration),
-    /// When the test releases it.
+    /// The answer is sent when the test releases it.
     Held,
 }
 
-/// An error as AWS words it.
+/// An AWS error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AwsError {
     /// The HTTP status.
     pub status: u16,
     /// The error code, `ResourceInUseException` for example.
     pub code: String,
-    /// The text; not a contract of AWS.
+    /// The message; not part of AWS's contract.
     pub message: String,
-    /// `InvalidKMSResourceException` alone has one more member, `code`: KMS's own error.
+    /// KMS's own error. Only `InvalidKMSResourceException` has this additional member, `code`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms_code: Option<String>,
 }
 
 impl AwsError {
-    /// An error of the caller: status 400, as every modelled error of these services.
+    /// Creates a client error: status 400, as for every modelled error of these services.
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>) -> AwsError {
         AwsError { status: 400, code: code.to_owned(), message: message.into(), kms_code: None }
     }
 
-    /// The body in AWS JSON 1.1.
+    /// Returns the body in AWS JSON 1.1.
     #[must_use]
     pub fn body(&self) -> Value {
         let mut body = Map::new();

@@ -1,70 +1,71 @@
-//! The settings of a simulated AWS: how long things take, and which of several plausible answers it gives where AWS documents none.
+//! The settings of a simulated AWS: durations, and the choice between plausible answers that AWS does not
+//! document.
 //!
-//! Pure data with defaults; each undocumented choice says so. It must never hold state.
+//! Pure data with defaults; each undocumented choice is marked. It must never hold state.
 
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-/// How the simulated AWS behaves. Every field has a default: write `Settings { enabling: …, ..Settings::default() }`.
-/// In JSON durations are written as `"10s"`, `"2m"` or `"PT10S"`.
+/// The behaviour of the simulated AWS. Every field has a default: use `Settings { enabling: …,
+/// ..Settings::default() }`. In JSON, durations are written as `"10s"`, `"2m"` or `"PT10S"`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// The account of every access key that `accounts` does not name.
+    /// The account of every access key that is not in `accounts`.
     pub account: String,
-    /// Access key id to account.
+    /// Maps an access key id to an account.
     pub accounts: BTreeMap<String, String>,
-    /// The region of calls that are not signed.
+    /// The region of requests that are not signed.
     pub region: String,
-    /// Firehose: ENABLING lasts this long. AWS publishes no figure; by the times of others' live tests it is
-    /// 15 to 90 seconds.
+    /// Firehose: duration of ENABLING. AWS publishes no figure; in live tests by others it took 15 to 90
+    /// seconds.
     pub enabling: SignedDuration,
-    /// Firehose: DISABLING lasts this long.
+    /// Firehose: duration of DISABLING.
     pub disabling: SignedDuration,
-    /// Kinesis: UPDATING lasts this long ("a few seconds, but it can take minutes"; recorded: 3 to 5
-    /// seconds).
+    /// Kinesis: duration of UPDATING ("a few seconds, but it can take minutes"; recorded: 3 to 5 seconds).
     pub updating: SignedDuration,
-    /// CREATING lasts this long, for both services (recorded: 3 to 6 seconds for Kinesis, 1 to 2 minutes for
+    /// Duration of CREATING, for both services (recorded: 3 to 6 seconds for Kinesis, 1 to 2 minutes for
     /// Firehose).
     pub creating: SignedDuration,
-    /// DELETING lasts this long, for both services.
+    /// Duration of DELETING, for both services.
     pub deleting: SignedDuration,
-    /// Records follow a change of encryption this much later ("up to 5 seconds").
+    /// Delay until a change of encryption applies to records ("up to 5 seconds").
     pub settle: SignedDuration,
-    /// Every Describe shows the stream as it was this long ago.
+    /// Age of the state that every Describe returns.
     pub read_lag: SignedDuration,
-    /// Which key a Firehose Describe shows after a failed re-key. Not documented.
+    /// The key that a Firehose Describe shows after a failed re-key. Not documented.
     pub failed_re_key_shows: ShownKey,
     /// Whether a Firehose Describe still shows `KeyType` and `KeyARN` after DISABLED. Recorded: it does not.
     pub key_after_disabled: KeyAfterDisabled,
-    /// What Firehose does with a key that it cannot use. Not documented which key fails in which way.
+    /// Firehose's reaction to an unusable key. AWS does not document which key fails in which way.
     pub bad_key: BadKey,
-    /// What Firehose does with a Start whose key is in force already. AWS's own `CloudFormation` handler makes
-    /// no such call, "as the firehose backend fails in those cases"; in which way it fails was not recorded.
+    /// Firehose's reaction to a Start with the key that is already active. AWS's own `CloudFormation` handler
+    /// makes no such call, "as the firehose backend fails in those cases"; how it fails was not recorded.
     pub same_key: SameKey,
-    /// What a Kinesis Describe shows as `KeyId`. Recorded: an id, an ARN and the alias of AWS's key are shown
-    /// as given.
+    /// The `KeyId` that a Kinesis Describe shows. Recorded: an id, an ARN and the alias of AWS's key are
+    /// shown as given.
     pub kinesis_key_id: KeyIdEcho,
     /// Whether a Kinesis Describe shows the new or the old encryption while UPDATING. Recorded: the old one,
-    /// to the end.
+    /// until the end.
     pub while_updating: ShownWhileUpdating,
-    /// Which Firehose Starts and Stops count to the limit. "Calls", says the documentation, no more.
+    /// The Firehose Starts and Stops that count towards the limit. The documentation only mentions "calls".
     pub firehose_counts: FirehoseCounts,
-    /// The limit of calls per stream and window; 25 at AWS.
+    /// The limit of calls per stream and window; 25 on AWS.
     pub call_limit: usize,
-    /// The rolling window of that limit; 24 hours at AWS.
+    /// The rolling window of that limit; 24 hours on AWS.
     pub call_window: SignedDuration,
-    /// The limit of Firehose streams for one customer managed key; 500 at AWS.
+    /// The limit of Firehose streams per customer managed key; 500 on AWS.
     pub streams_per_key: usize,
-    /// Session credentials older than this cannot make Firehose create a grant; 6 hours at AWS.
+    /// Maximum age of session credentials with which Firehose can create a grant; 6 hours on AWS.
     pub session_age: SignedDuration,
-    /// Whether a call is refused whose signature is dated more than 15 minutes from AWS's own clock, as AWS does it.
+    /// Whether a request is refused if its signature is dated more than 15 minutes from AWS's own clock, as
+    /// on AWS.
     pub checks_dates: bool,
-    /// Whether the limits of calls per second hold.
+    /// Whether the limits of requests per second are enforced.
     pub rate_limits: bool,
-    /// Whether errors carry the `x-amzn-ErrorType` header beside `__type`, over HTTP.
+    /// Whether errors have the `x-amzn-ErrorType` header in addition to `__type`, over HTTP.
     pub error_type_header: bool,
 }
 
@@ -99,72 +100,73 @@ impl Default for Settings {
     }
 }
 
-/// Which key is shown after a failed re-key.
+/// The key that is shown after a failed re-key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShownKey {
-    /// The key that was asked for and failed.
+    /// The requested key, which failed.
     Asked,
-    /// The key that still encrypts records.
+    /// The active key, which still encrypts records.
     InForce,
 }
 
-/// Whether the key stays in Describe after DISABLED.
+/// Whether Describe still shows the key after DISABLED.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyAfterDisabled {
-    /// As moto does.
+    /// The key is still shown, as in moto.
     Kept,
-    /// Only `Status` is left.
+    /// Only `Status` is shown.
     Dropped,
 }
 
-/// What happens to a key that cannot be used.
+/// The reaction to an unusable key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BadKey {
-    /// Start answers OK, then the stream ends in `ENABLING_FAILED`.
+    /// Start returns OK, then the stream ends in `ENABLING_FAILED`.
     FailsLater,
-    /// Start answers `InvalidKMSResourceException`.
+    /// Start returns `InvalidKMSResourceException`.
     RefusedAtOnce,
 }
 
-/// What happens to a Start of Firehose whose key is in force already.
+/// Firehose's reaction to a Start with the key that is already active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SameKey {
-    /// Start answers OK, then the stream ends in `ENABLING_FAILED` with `UNKNOWN_ERROR`; the key stays in
-    /// force.
+    /// Start returns OK, then the stream ends in `ENABLING_FAILED` with `UNKNOWN_ERROR`; the key stays
+    /// active.
     FailsLater,
-    /// Start answers `InvalidArgumentException`.
+    /// Start returns `InvalidArgumentException`.
     RefusedAtOnce,
-    /// As any other Start: ENABLED again.
+    /// As for any other Start: the stream becomes ENABLED again.
     Accepted,
 }
 
-/// What Kinesis shows as `KeyId`.
+/// The `KeyId` that Kinesis shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyIdEcho {
-    /// The text of the Start call.
+    /// The text of the Start request.
     AsGiven,
     /// The key's ARN.
     KeyArn,
-    /// The first alias that points to the key, as `alias/name`; the key's ARN if there is none.
+    /// The first alias of the key, as `alias/name`; the key's ARN if it has no alias.
     Alias,
 }
 
-/// What Kinesis shows while UPDATING.
+/// The encryption that Kinesis shows while UPDATING.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShownWhileUpdating {
-    /// The encryption that was asked for, as kinesis-mock does.
+    /// The requested encryption, as in kinesis-mock.
     New,
-    /// The encryption that is still in force.
+    /// The encryption that is still active.
     Old,
 }
 
-/// Which calls of Firehose's Start and Stop count.
+/// The Starts and Stops of Firehose that count towards the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FirehoseCounts {
-    /// Only those that AWS accepted.
+    /// Those that AWS accepted.
     Accepted,
-    /// All that reached an existing stream, refused or not, but not those refused by this very limit.
+    /// Those that reached an existing stream, accepted or refused, except those refused because of this
+    /// limit.
     ReachedTheStream,
-    /// Also those refused by the limit: a loop of retries never gets out.
+    /// Also those refused because of the limit: a retry loop never recovers.
     EvenOverTheLimit,
 }

@@ -1,6 +1,6 @@
-//! Everything that the simulated AWS remembers, and the circumstances of one call.
+//! The state of the simulated AWS, and the context of one request.
 //!
-//! Plain data for the services' files to act on; it must never decide an answer.
+//! Plain data for the modules of the services. It must never decide an answer.
 
 use std::collections::BTreeMap;
 
@@ -16,21 +16,21 @@ use super::request::{AwsError, Caller, Request};
 use super::settings::Settings;
 use super::stream::{End, FailureType, Streams, later};
 
-/// A role to plant. A role that is not planted can be assumed by everybody.
+/// A role to plant. Any caller can assume a role that is not planted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlantedRole {
     /// The role's ARN.
     pub arn: String,
-    /// The `sts:ExternalId` that its trust policy demands.
+    /// The `sts:ExternalId` that its trust policy requires.
     pub external_id: Option<String>,
     /// The access key ids or principal ARNs that it trusts; empty: all.
     pub trusts: Vec<String>,
-    /// The longest session, one hour unless told (`MaxSessionDuration`).
+    /// The maximum session duration (`MaxSessionDuration`); one hour by default.
     pub max_session: Option<SignedDuration>,
 }
 
-/// All state.
+/// The complete state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) settings: Settings,
@@ -40,12 +40,12 @@ pub(crate) struct State {
     pub(crate) roles: BTreeMap<String, PlantedRole>,
     pub(crate) rates: Rates,
     pub(crate) changes: Changes,
-    /// Numbers for record ids and session keys.
+    /// Counter for record ids and session keys.
     pub(crate) made: u64,
 }
 
 impl State {
-    /// Who an access key is.
+    /// Returns the principal of an access key.
     pub(crate) fn principal(&self, caller: &Caller) -> Principal {
         let session = self.sessions.get(&caller.access_key).cloned();
         let arn = match &session {
@@ -55,7 +55,7 @@ impl State {
         Principal { access_key: caller.access_key.clone(), arn, session }
     }
 
-    /// The account of an access key.
+    /// Returns the account of an access key.
     pub(crate) fn account(&self, caller: &Caller) -> String {
         let of_session =
             self.sessions.get(&caller.access_key).and_then(|s| s.role.split(':').nth(4)).map(str::to_owned);
@@ -64,7 +64,7 @@ impl State {
             .unwrap_or_else(|| self.settings.account.clone())
     }
 
-    /// Whether AWS has this account: it calls, or something in it was planted.
+    /// Returns whether AWS has this account: it has made a request, or one of its resources was planted.
     pub(crate) fn has_account(&self, account: &str) -> bool {
         *account == self.settings.account
             || self.settings.accounts.values().any(|known| known == account)
@@ -79,14 +79,14 @@ impl State {
     }
 }
 
-/// `arn:aws:sts::account:assumed-role/role/session`.
+/// Returns `arn:aws:sts::account:assumed-role/role/session`.
 pub(crate) fn session_arn(session: &Session) -> String {
     let account = session.role.split(':').nth(4).unwrap_or_default();
     let role = session.role.rsplit('/').next().unwrap_or_default();
     format!("arn:aws:sts::{account}:assumed-role/{role}/{}", session.name)
 }
 
-/// The circumstances of one call.
+/// The context of one request.
 #[derive(Clone, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) now: Timestamp,
@@ -94,33 +94,33 @@ pub(crate) struct Context<'a> {
     pub(crate) account: String,
     pub(crate) region: String,
     pub(crate) request: &'a Request,
-    /// A Start or Stop does nothing.
+    /// A Start or Stop has no effect.
     pub(crate) no_op: bool,
-    /// A Start or Stop fails in the end.
+    /// A Start or Stop fails at its end.
     pub(crate) fails: Option<FailureType>,
-    /// A Start or Stop takes this long.
+    /// Duration of a Start or Stop.
     pub(crate) takes: Option<SignedDuration>,
-    /// A Start or Stop never ends.
+    /// A Start or Stop never completes.
     pub(crate) stuck: bool,
-    /// A Describe shows the past.
+    /// A Describe returns a state of this age.
     pub(crate) lag: SignedDuration,
-    /// Set when the call counts to a stream's limit.
+    /// Set when the request counts towards a stream's limit.
     pub(crate) counted: bool,
 }
 
 impl Context<'_> {
-    /// The names by which a key policy may speak of the caller.
+    /// Returns the names by which a key policy can refer to the caller.
     pub(crate) fn names(&self) -> Vec<String> {
         let role = self.principal.session.as_ref().map(|session| session.role.clone());
         std::iter::once(self.principal.arn.clone()).chain(role).collect()
     }
 
-    /// The time whose state a Describe shows.
+    /// Returns the time of the state that a Describe shows.
     pub(crate) fn seen(&self) -> Timestamp {
         later(self.now, -self.lag)
     }
 
-    /// How a change ends, from what stands against it.
+    /// Returns how a change ends, given the failure that prevents it, if any.
     pub(crate) fn end(&self, usual: SignedDuration, against: Option<FailureType>) -> End {
         let after = self.takes.unwrap_or(usual);
         match self.fails.or(against) {
@@ -134,7 +134,7 @@ impl Context<'_> {
         throttled(self.request.service, &self.account)
     }
 
-    /// IAM's refusal.
+    /// Returns IAM's error.
     pub(crate) fn access_denied(&self) -> AwsError {
         let action = format!("{}:{}", self.request.service, self.request.operation);
         let code = if self.request.service == super::request::Service::Sts {

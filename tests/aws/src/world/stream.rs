@@ -1,7 +1,8 @@
-//! A stream of either service as a time line of snapshots: what was, is and will be.
+//! A stream of either service as a timeline of snapshots: past, present and planned.
 //!
-//! A Start or Stop writes both the change and its known end into the time line, so that no state ever moves by itself: who looks
-//! passes the time. It must never know the wire form or the limits; `firehose` and `kinesis` do.
+//! A Start or Stop writes both the change and its known end into the timeline, so that no state changes by
+//! itself: every reader passes the time. This module must never know the wire format or the limits;
+//! `firehose` and `kinesis` do.
 
 use std::collections::BTreeMap;
 
@@ -15,23 +16,23 @@ use super::request::Service;
 pub enum StreamKey {
     /// Firehose's `AWS_OWNED_CMK`.
     AwsOwned,
-    /// A KMS key: its ARN, and the text that named it (Kinesis may echo that).
+    /// A KMS key: its ARN, and the identifier in the request, which Kinesis may echo.
     Kms {
         /// The key's ARN.
         arn: String,
-        /// The identifier of the call.
+        /// The identifier in the request.
         given: String,
     },
 }
 
 impl StreamKey {
-    /// A key named by its ARN.
+    /// Creates a key that is identified by its ARN.
     #[must_use]
     pub fn arn(arn: &str) -> StreamKey {
         StreamKey::Kms { arn: arn.to_owned(), given: arn.to_owned() }
     }
 
-    /// The ARN; none for `AWS_OWNED_CMK`.
+    /// Returns the ARN; `None` for `AWS_OWNED_CMK`.
     #[must_use]
     pub fn key_arn(&self) -> Option<&str> {
         match self {
@@ -41,7 +42,7 @@ impl StreamKey {
     }
 }
 
-/// Where a Firehose stream's records come from. Only `DirectPut` takes encryption.
+/// The source of a Firehose stream's records. Only `DirectPut` streams can be encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "AWS's own words")]
 pub enum Source {
@@ -51,7 +52,7 @@ pub enum Source {
     DatabaseAsSource,
 }
 
-/// `DeliveryStreamStatus` and `StreamStatus`; UPDATING is Kinesis's alone.
+/// `DeliveryStreamStatus` and `StreamStatus`; only Kinesis has UPDATING.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs, reason = "AWS's own words")]
@@ -61,18 +62,18 @@ pub enum StreamStatus {
     Active,
     Updating,
     Deleting,
-    /// Not documented: one user reported it of Firehose. No call leads there.
+    /// Not documented; one user reported it for Firehose. No request leads to it.
     Suspended,
-    /// No more there; never shown.
+    /// The stream no longer exists; never shown.
     Gone,
 }
 
-/// Firehose's `DeliveryStreamEncryptionStatus`. For Kinesis the same, though it never shows it.
+/// Firehose's `DeliveryStreamEncryptionStatus`. It is also used for Kinesis, which never shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs, reason = "AWS's own words")]
 pub enum EncryptionStatus {
-    /// Nobody ever called Start.
+    /// Start was never called.
     NeverSet,
     Enabling,
     Enabled,
@@ -106,7 +107,7 @@ pub enum FailureType {
     UnknownError,
 }
 
-/// How Describe shows a Firehose stream that was never encrypted. Both were seen.
+/// How Describe shows a Firehose stream that was never encrypted. Both forms were observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NeverEncryptedShows {
     /// No encryption block at all.
@@ -115,19 +116,19 @@ pub enum NeverEncryptedShows {
     Disabled,
 }
 
-/// One state of a stream, complete.
+/// The complete state of a stream at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Snapshot {
     /// The stream's own status.
     pub status: StreamStatus,
-    /// Where its encryption stands.
+    /// The status of its encryption.
     pub encryption: EncryptionStatus,
-    /// The key of the most recent Start, or that of the encryption that was stopped.
+    /// The key of the most recent Start, or the key of the encryption that was stopped.
     pub asked: Option<StreamKey>,
-    /// What really encrypts records; none: plain text.
+    /// The key that actually encrypts records; `None` for plaintext.
     pub in_force: Option<StreamKey>,
-    /// Why the most recent attempt failed.
+    /// The failure of the most recent attempt.
     pub failure: Option<FailureType>,
 }
 
@@ -144,7 +145,7 @@ impl Default for Snapshot {
 }
 
 impl Snapshot {
-    /// ENABLED with this key.
+    /// Returns an ENABLED state with this key.
     #[must_use]
     pub fn enabled(key: StreamKey) -> Snapshot {
         Snapshot {
@@ -155,7 +156,8 @@ impl Snapshot {
         }
     }
 
-    /// `ENABLING_FAILED`: `asked` failed for this reason, `in_force` still encrypts.
+    /// Returns an `ENABLING_FAILED` state: `asked` failed with this failure, and `in_force` still encrypts
+    /// records.
     #[must_use]
     pub fn enabling_failed(asked: StreamKey, in_force: Option<StreamKey>, failure: FailureType) -> Snapshot {
         Snapshot {
@@ -168,7 +170,8 @@ impl Snapshot {
     }
 }
 
-/// A stream to plant, in any state. Empty account or region: the defaults of [`super::settings::Settings`].
+/// A stream to plant, in any state. If the account or region is empty, the default of
+/// [`super::settings::Settings`] is used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlantedStream {
@@ -180,13 +183,13 @@ pub struct PlantedStream {
     pub region: String,
     /// The stream's name.
     pub name: String,
-    /// Of Firehose streams.
+    /// The source; Firehose only.
     pub source: Source,
-    /// `CreateTimestamp`; absent: long ago.
+    /// `CreateTimestamp`; absent: a time long ago.
     pub created: Option<Timestamp>,
-    /// Its state.
+    /// The state.
     pub state: Snapshot,
-    /// How it shows that it was never encrypted (Firehose).
+    /// How Describe shows that it was never encrypted; Firehose only.
     pub never_encrypted_shows: NeverEncryptedShows,
 }
 
@@ -205,7 +208,7 @@ impl Default for PlantedStream {
     }
 }
 
-/// Which stream: the parts of its ARN.
+/// The identity of a stream: the parts of its ARN.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamId {
     /// Firehose or Kinesis.
@@ -219,7 +222,7 @@ pub struct StreamId {
 }
 
 impl StreamId {
-    /// The stream's ARN.
+    /// Returns the stream's ARN.
     #[must_use]
     pub fn arn(&self) -> String {
         let kind = if self.service == Service::Firehose { "deliverystream" } else { "stream" };
@@ -227,7 +230,7 @@ impl StreamId {
     }
 }
 
-/// How a change of encryption will end: it was decided when the call arrived.
+/// How a change of encryption ends; decided when the request arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Succeeds { after: SignedDuration },
@@ -235,7 +238,7 @@ pub(crate) enum End {
     Never,
 }
 
-/// A stream with its past and its known future.
+/// A stream with its past and its planned future.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) id: StreamId,
@@ -263,36 +266,36 @@ impl Stream {
         }
     }
 
-    /// The state at a time; none before the stream was made and after it was deleted.
+    /// Returns the state at a time; `None` before the stream was created and after it was deleted.
     pub(crate) fn at(&self, time: Timestamp) -> Option<&Snapshot> {
         let known = self.line.partition_point(|(since, _)| *since <= time);
         let (_, snapshot) = self.line.get(known.checked_sub(1)?)?;
         (snapshot.status != StreamStatus::Gone).then_some(snapshot)
     }
 
-    /// Since when the state at this time holds.
+    /// Returns the time since which the state at this time holds.
     pub(crate) fn since(&self, time: Timestamp) -> Timestamp {
         let known = self.line.partition_point(|(since, _)| *since <= time);
         known.checked_sub(1).and_then(|at| self.line.get(at)).map_or(self.created, |(since, _)| *since)
     }
 
-    /// The state that the stream comes to rest in.
+    /// Returns the final planned state.
     pub(crate) fn last(&self) -> &Snapshot {
         &self.line.last().expect("a time line starts with one snapshot").1
     }
 
-    /// Writes a state from this time on; what was planned after it no longer happens.
+    /// Sets the state from this time on; discards the plans after this time.
     pub(crate) fn write(&mut self, time: Timestamp, state: Snapshot) {
         self.line.retain(|(since, _)| *since < time);
         self.plan(time, state);
     }
 
-    /// Adds a state later than all others.
+    /// Appends a state; its time must be later than all others.
     pub(crate) fn plan(&mut self, time: Timestamp, state: Snapshot) {
         self.line.push((time, state));
     }
 
-    /// Start (`asked`) or Stop (none): the change now and its end.
+    /// Records a Start (`asked`) or Stop (`None`): the change now, and its end.
     pub(crate) fn change(&mut self, now: Timestamp, asked: Option<StreamKey>, end: End) {
         let before = self.at(now).cloned().unwrap_or_default();
         let starting = asked.is_some();
@@ -329,7 +332,7 @@ impl Stream {
 /// All streams of all accounts and regions.
 pub(crate) type Streams = BTreeMap<StreamId, Stream>;
 
-/// A time plus a duration, held at the end of time instead of failing.
+/// Adds a duration to a time; saturates instead of failing.
 pub(crate) fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
 }

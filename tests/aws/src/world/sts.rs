@@ -1,7 +1,8 @@
-//! Security Token Service: who am I, and session credentials for a role.
+//! Security Token Service: `GetCallerIdentity`, and session credentials for a role.
 //!
-//! It issues credentials that the other services know again: their account, role, session, external id and age. Signatures and web
-//! identity tokens are not checked. Follows <https://docs.aws.amazon.com/STS/latest/APIReference/>.
+//! The other services recognise the credentials that it issues: their account, role, session, external id and
+//! age. Signatures and web identity tokens are not verified. It follows
+//! <https://docs.aws.amazon.com/STS/latest/APIReference/>.
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
@@ -65,7 +66,7 @@ fn assume(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     let longest = planted.max_session.unwrap_or(SignedDuration::from_hours(1));
     let seconds = number(context.request, "DurationSeconds", 900, 43_200, 3600)?;
     let duration = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(3600));
-    // A role that is not planted has no limit of its own, so that tests can have old sessions.
+    // A role that is not planted has no duration limit of its own, so that tests can have old sessions.
     if state.roles.contains_key(&role) && duration > longest {
         let message = "The requested DurationSeconds exceeds the MaxSessionDuration set for this role.";
         return Err(AwsError::new("ValidationError", message));
@@ -93,7 +94,7 @@ fn assume(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     Ok(answer)
 }
 
-/// `Tags.member.1.Key` and so on of the query protocol.
+/// Returns the session tags: `Tags.member.1.Key` and so on, in the query protocol.
 fn tags(body: &Value) -> Vec<String> {
     let member =
         |number: usize, part: &str| body.get(format!("Tags.member.{number}.{part}")).and_then(Value::as_str);

@@ -1,4 +1,4 @@
-//! Faults, and which calls they meet.
+//! Tests faults, and which requests they affect.
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -8,10 +8,10 @@ use simulated_aws::{Caller, Fault, PlantedKey, Request, Rule, Settings};
 use crate::stage::{REGION, Stage, error, quick};
 
 #[test]
-fn each_fault_does_what_its_line_says() {
+fn every_fault_has_its_effect() {
     let minute = SignedDuration::from_mins(1);
     let refuse = Fault::Refuse { code: "MadeUp".to_owned(), message: String::new(), status: 418 };
-    // The fault; what the call answers; whether it was executed; how the answer travels.
+    // Each row: the fault, the outcome of the request, whether it was executed, the delivery of the answer.
     let rows = [
         (refuse, "MadeUp", false, Delivery::Prompt),
         (Fault::AccessDenied, "AccessDeniedException", false, Delivery::Prompt),
@@ -40,7 +40,7 @@ fn each_fault_does_what_its_line_says() {
             "{fault:?}"
         );
         assert_eq!(stage.status(), if executed { "ENABLING" } else { "DISABLED" }, "{fault:?}");
-        assert!(stage.world.rules().is_empty(), "once is once");
+        assert!(stage.world.rules().is_empty(), "the rule is removed after one request");
         stage.wait(30);
         let takes_longer = matches!(fault, Fault::Takes { .. } | Fault::Stuck);
         assert_eq!(stage.status() == "ENABLING", takes_longer, "{fault:?}");
@@ -64,7 +64,7 @@ fn rules_match_by_operation_target_key_principal_and_count() {
     let describe = Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": "orders" }));
     let outcomes: Vec<bool> = (0..4).map(|_| stage.call(&describe).is_ok()).collect();
     assert_eq!(outcomes, [true, false, false, true]);
-    assert!(!stage.world.clear_fault(number), "it has done its calls");
+    assert!(!stage.world.clear_fault(number), "the rule was removed after its last request");
     stage
         .world
         .script(Rule { principal: Some("AKIASOMEBODYELSE".to_owned()), ..Rule::always(Fault::AccessDenied) });
@@ -74,7 +74,7 @@ fn rules_match_by_operation_target_key_principal_and_count() {
 }
 
 #[test]
-fn a_lagging_describe_shows_the_past() {
+fn lagging_describe_shows_old_state() {
     let mut stage = Stage::new(Settings { read_lag: SignedDuration::from_secs(3), ..quick() });
     stage.start(None).expect("started");
     assert_eq!(stage.status(), "DISABLED");

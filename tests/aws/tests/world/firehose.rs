@@ -1,4 +1,4 @@
-//! Firehose: the states of its encryption, its keys and grants, and what Describe shows.
+//! Tests Firehose: the states of its encryption, its keys and grants, and the output of Describe.
 
 use serde_json::{Value, json};
 use simulated_aws::world::{
@@ -10,7 +10,7 @@ use simulated_aws::{Fault, PlantedKey, PlantedStream, Request, Rule, Settings};
 use crate::stage::{FIREHOSE, REGION, Stage, error, quick};
 
 #[test]
-fn firehose_goes_from_enabling_to_enabled_and_from_disabling_to_disabled() {
+fn start_ends_enabled_and_stop_ends_disabled() {
     let mut stage = Stage::plain();
     assert_eq!(stage.status(), "DISABLED");
     assert_eq!(stage.start(None), Ok(json!({})));
@@ -26,7 +26,7 @@ fn firehose_goes_from_enabling_to_enabled_and_from_disabling_to_disabled() {
 }
 
 #[test]
-fn records_follow_the_encryption_five_seconds_later() {
+fn records_follow_encryption_after_five_seconds() {
     let mut stage = Stage::plain();
     stage.start(None).expect("started");
     for (wait, encrypted) in [(0, false), (10, false), (4, false), (1, true)] {
@@ -41,7 +41,7 @@ fn records_follow_the_encryption_five_seconds_later() {
 }
 
 #[test]
-fn a_bad_key_fails_for_its_real_cause() {
+fn unusable_key_fails_with_its_cause() {
     let state = |state| PlantedKey { state, ..PlantedKey::default() };
     let deny = |principal: Value| {
         let statements = json!([
@@ -129,7 +129,7 @@ fn a_bad_key_fails_for_its_real_cause() {
 }
 
 #[test]
-fn a_failed_re_key_leaves_the_old_key_in_force() {
+fn failed_re_key_keeps_old_key_active() {
     for shows in [ShownKey::Asked, ShownKey::InForce] {
         let mut stage = Stage::new(Settings { failed_re_key_shows: shows, ..quick() });
         let good = stage.key(PlantedKey::default());
@@ -151,7 +151,7 @@ fn a_failed_re_key_leaves_the_old_key_in_force() {
 }
 
 #[test]
-fn firehose_start_with_the_active_key_follows_the_setting() {
+fn start_with_active_key_follows_setting() {
     for (same_key, at_once, in_the_end) in [
         (SameKey::FailsLater, Ok(json!({})), "ENABLING_FAILED"),
         (SameKey::RefusedAtOnce, error("InvalidArgumentException"), "ENABLED"),
@@ -172,7 +172,7 @@ fn firehose_start_with_the_active_key_follows_the_setting() {
 }
 
 #[test]
-fn a_grant_lives_from_start_until_the_re_key_or_stop_is_done() {
+fn grant_exists_from_start_until_re_key_or_stop_completes() {
     let mut stage = Stage::plain();
     let (first, second) = (stage.key(PlantedKey::default()), stage.key(PlantedKey::default()));
     let granted =
@@ -190,7 +190,7 @@ fn a_grant_lives_from_start_until_the_re_key_or_stop_is_done() {
 }
 
 #[test]
-fn every_failure_type_can_be_scripted_for_start_and_for_stop() {
+fn every_failure_type_can_be_scripted_for_start_and_stop() {
     let types = [
         "RETIRE_KMS_GRANT_FAILED",
         "CREATE_KMS_GRANT_FAILED",
@@ -233,7 +233,7 @@ fn every_failure_type_can_be_scripted_for_start_and_for_stop() {
 }
 
 #[test]
-fn a_start_or_stop_while_another_is_under_way_is_refused() {
+fn start_or_stop_during_another_is_refused() {
     let mut stage = Stage::plain();
     stage.start(None).expect("started");
     assert_eq!(stage.start(None), error("ResourceInUseException"));
@@ -250,7 +250,7 @@ fn a_start_or_stop_while_another_is_under_way_is_refused() {
 }
 
 #[test]
-fn only_direct_put_takes_encryption() {
+fn only_direct_put_can_be_encrypted() {
     for source in [Source::KinesisStreamAsSource, Source::MSKAsSource, Source::DatabaseAsSource] {
         let mut stage = Stage::plain();
         stage.world.plant_stream(PlantedStream { source, ..PlantedStream::default() });
@@ -260,7 +260,7 @@ fn only_direct_put_takes_encryption() {
 }
 
 #[test]
-fn input_is_checked_as_the_api_constrains_it() {
+fn input_is_validated_as_in_api_model() {
     let long = "a".repeat(65);
     let names = [
         ("", "ValidationException"),
@@ -300,7 +300,7 @@ fn input_is_checked_as_the_api_constrains_it() {
 }
 
 #[test]
-fn what_describe_shows_where_aws_documents_nothing_is_a_setting() {
+fn undocumented_describe_output_follows_settings() {
     let mut stage = Stage::new(Settings { key_after_disabled: KeyAfterDisabled::Kept, ..quick() });
     let never_encrypted_shows = NeverEncryptedShows::NoBlock;
     stage.world.plant_stream(PlantedStream { never_encrypted_shows, ..PlantedStream::default() });

@@ -1,4 +1,4 @@
-//! Kinesis: its updates, its keys, and how it echoes them.
+//! Tests Kinesis: its updates, its keys, and how it echoes them.
 
 use serde_json::json;
 use simulated_aws::world::{FailureType, KeyIdEcho, KeyState, ShownWhileUpdating};
@@ -30,7 +30,7 @@ fn kinesis_goes_through_updating_to_active() {
 }
 
 #[test]
-fn kinesis_shows_the_old_encryption_while_updating_by_default() {
+fn kinesis_shows_old_encryption_while_updating_by_default() {
     let mut stage = Stage::plain();
     stage.start_kinesis("alias/aws/kinesis").expect("started");
     assert_eq!(stage.summary(), ("UPDATING".to_owned(), "NONE".to_owned(), String::new()));
@@ -41,7 +41,7 @@ fn kinesis_shows_the_old_encryption_while_updating_by_default() {
 }
 
 #[test]
-fn kinesis_stop_of_plain_text_is_refused_and_not_counted() {
+fn kinesis_stop_of_plaintext_is_refused_and_not_counted() {
     let mut stage = Stage::plain();
     assert_eq!(stage.stop_kinesis(), error("InvalidArgumentException"));
     assert!(!stage.world.calls()[0].counted);
@@ -49,7 +49,7 @@ fn kinesis_stop_of_plain_text_is_refused_and_not_counted() {
 }
 
 #[test]
-fn kinesis_arn_of_no_account_is_refused() {
+fn kinesis_arn_of_unknown_account_is_refused() {
     let mut stage = Stage::plain();
     let mut describe = |account: &str| {
         let arn = format!("arn:aws:kinesis:eu-west-1:{account}:stream/clicks");
@@ -64,7 +64,7 @@ fn kinesis_arn_of_no_account_is_refused() {
 }
 
 #[test]
-fn a_failed_kinesis_update_shows_as_active_with_the_old_key() {
+fn failed_kinesis_update_ends_active_with_old_key() {
     let mut stage = Stage::plain();
     stage.world.script(
         Rule::once(Fault::FailsLater { failure: FailureType::UnknownError }).on("StartStreamEncryption"),
@@ -75,7 +75,7 @@ fn a_failed_kinesis_update_shows_as_active_with_the_old_key() {
 }
 
 #[test]
-fn kinesis_refuses_a_bad_key_at_once_in_its_own_words() {
+fn kinesis_refuses_unusable_key_at_once() {
     let state = |state| PlantedKey { state, ..PlantedKey::default() };
     let foreign = PlantedKey { account: "999988887777".to_owned(), ..PlantedKey::default() };
     let rows = [
@@ -106,7 +106,7 @@ fn kinesis_refuses_a_bad_key_at_once_in_its_own_words() {
 }
 
 #[test]
-fn kinesis_echoes_the_key_as_the_setting_says() {
+fn kinesis_key_id_follows_setting() {
     for echo in [KeyIdEcho::AsGiven, KeyIdEcho::KeyArn, KeyIdEcho::Alias] {
         let mut stage = Stage::new(Settings { kinesis_key_id: echo, ..quick() });
         let arn = stage.key(PlantedKey::default());
@@ -123,7 +123,7 @@ fn kinesis_echoes_the_key_as_the_setting_says() {
 }
 
 #[test]
-fn resharding_is_updating_too() {
+fn resharding_shows_updating() {
     let mut stage = Stage::plain();
     let reshard = Request::kinesis(
         "UpdateShardCount",

@@ -1,4 +1,4 @@
-//! What AWS counts: 25 calls in a rolling day, streams by key, requests by second.
+//! Tests AWS's limits: 25 calls in a rolling day, streams per key, requests per second.
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -8,7 +8,7 @@ use simulated_aws::{PlantedKey, PlantedStream, Request, Service, Settings};
 use crate::stage::{FIREHOSE, KINESIS, Stage, error, quick};
 
 #[test]
-fn firehose_allows_25_starts_and_stops_together_in_a_rolling_day() {
+fn firehose_allows_25_starts_and_stops_in_a_rolling_day() {
     let mut stage = Stage::plain();
     for round in 0..25 {
         let outcome = if round % 2 == 0 { stage.start(None) } else { stage.stop() };
@@ -26,7 +26,7 @@ fn firehose_allows_25_starts_and_stops_together_in_a_rolling_day() {
 }
 
 #[test]
-fn whether_refused_calls_count_is_a_setting() {
+fn counting_of_refused_calls_follows_setting() {
     for (counts, accepted_after) in [
         (FirehoseCounts::Accepted, true),
         (FirehoseCounts::ReachedTheStream, false),
@@ -39,7 +39,7 @@ fn whether_refused_calls_count_is_a_setting() {
         }
         stage.wait(60);
         assert_eq!(stage.start(None).is_ok(), accepted_after, "{counts:?}");
-        // Twelve hours later a refused call counts only in the harshest reading.
+        // Twelve hours later, a refused call counts only under the strictest setting.
         stage.now += SignedDuration::from_hours(12);
         for _ in 0..30 {
             let _ = stage.start(None);
@@ -51,7 +51,7 @@ fn whether_refused_calls_count_is_a_setting() {
 }
 
 #[test]
-fn a_stream_made_again_has_not_won_new_calls() {
+fn recreated_stream_has_no_new_budget() {
     let mut stage = Stage::plain();
     stage.world.settings().call_limit = 1;
     stage.start(None).expect("started");
@@ -61,7 +61,7 @@ fn a_stream_made_again_has_not_won_new_calls() {
 }
 
 #[test]
-fn one_key_encrypts_no_more_streams_than_the_limit() {
+fn streams_per_key_are_limited() {
     let mut stage = Stage::new(Settings { streams_per_key: 2, ..quick() });
     let key = stage.key(PlantedKey::default());
     for name in ["a", "b"] {
@@ -74,7 +74,7 @@ fn one_key_encrypts_no_more_streams_than_the_limit() {
 }
 
 #[test]
-fn kinesis_counts_successful_starts_and_stops_apart() {
+fn kinesis_counts_successful_starts_and_stops_separately() {
     let mut stage = Stage::plain();
     for _ in 0..25 {
         stage.start_kinesis("alias/aws/kinesis").expect("started");
@@ -88,7 +88,7 @@ fn kinesis_counts_successful_starts_and_stops_apart() {
         stage.wait(5);
     }
     assert_eq!(stage.start_kinesis("alias/aws/kinesis"), error("LimitExceededException"));
-    // Of a stream in plain text a Stop is refused for that alone.
+    // Stop is refused for a plaintext stream, regardless of the limit.
     stage.world.set_stream(stage.now, KINESIS, Snapshot::enabled(StreamKey::AwsOwned));
     assert_eq!(stage.stop_kinesis(), error("LimitExceededException"));
     stage.now += DAY - SignedDuration::from_secs(250);
@@ -96,7 +96,7 @@ fn kinesis_counts_successful_starts_and_stops_apart() {
 }
 
 #[test]
-fn calls_faster_than_the_published_rate_are_throttled() {
+fn requests_above_published_rate_are_throttled() {
     let rows = [
         (
             Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": "orders" })),

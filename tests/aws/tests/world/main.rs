@@ -1,4 +1,4 @@
-//! The model on a virtual clock, without HTTP: every state machine and limit that it has.
+//! Tests the model on a virtual clock, without HTTP: all its state machines and limits.
 
 #![allow(clippy::similar_names, reason = "the stage and its state")]
 

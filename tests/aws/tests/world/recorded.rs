@@ -1,5 +1,4 @@
-//! The simulated AWS in the situations of `tests/aws/recorded`: it answers as the real one was recorded to
-//! answer.
+//! Compares the simulated AWS with the answers of the real AWS, recorded in `tests/aws/recorded`.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -8,7 +7,7 @@ use simulated_aws::{Caller, Fault, PlantedKey, PlantedStream, Request, Rule, Ser
 const REGION: &str = "us-east-1";
 const KEY_ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
 
-/// Members whose values say nothing about encryption or differ from stream to stream.
+/// Members whose values do not concern encryption or differ from stream to stream.
 const INCIDENTAL: [&str; 9] = [
     "StreamCreationTimestamp",
     "CreateTimestamp",
@@ -21,7 +20,7 @@ const INCIDENTAL: [&str; 9] = [
     "RecordId",
 ];
 
-/// One stream of each service in plain text, `orders` and `clicks`, with the default settings.
+/// One plaintext stream of each service, `orders` and `clicks`, with the default settings.
 struct Scene {
     world: World,
     now: Timestamp,
@@ -38,7 +37,7 @@ impl Scene {
         Scene { world, now: "2026-01-02T00:00:00Z".parse().expect("a time") }
     }
 
-    /// The answer's body.
+    /// Returns the answer's body.
     fn call(&mut self, request: &Request) -> Value {
         let reply = self.world.call(self.now, &Caller::default(), REGION, request);
         reply.result.unwrap_or_else(|error| error.body())
@@ -73,7 +72,8 @@ impl Scene {
     }
 }
 
-/// What a recording holds and the simulated AWS answers too, without what differs from stream to stream.
+/// Returns the part of a recording that the simulated AWS also returns, without the values that differ from
+/// stream to stream.
 fn told(body: &Value) -> Value {
     match body {
         Value::Object(members) => members
@@ -93,17 +93,17 @@ fn assert_recorded(answer: &Value, recording: &str) {
 }
 
 #[test]
-fn kinesis_changes_encryption_as_recorded() {
+fn kinesis_encryption_changes_match_recordings() {
     let mut scene = Scene::new();
     let updating = Settings::default().updating;
-    assert_recorded(&scene.summary(), "kinesis-plain-text");
+    assert_recorded(&scene.summary(), "kinesis-plaintext");
     assert_recorded(&scene.kinesis("PutRecord"), "kinesis-put-record-plain");
     assert_eq!(scene.kinesis("StartStreamEncryption"), json!({}));
     assert_recorded(&scene.summary(), "kinesis-updating-after-start");
     assert_recorded(&scene.kinesis("StartStreamEncryption"), "kinesis-in-use-updating");
     scene.wait(updating);
     assert_recorded(&scene.summary(), "kinesis-encrypted-aws-managed");
-    // A Start with the active key is accepted, and the stream is UPDATING again.
+    // A Start with the active key is accepted, and the stream becomes UPDATING again.
     assert_eq!(scene.kinesis("StartStreamEncryption"), json!({}));
     assert_recorded(&scene.summary(), "kinesis-updating-after-stop");
     scene.wait(updating + Settings::default().settle);
@@ -111,12 +111,12 @@ fn kinesis_changes_encryption_as_recorded() {
     assert_eq!(scene.kinesis("StopStreamEncryption"), json!({}));
     assert_recorded(&scene.summary(), "kinesis-updating-after-stop");
     scene.wait(updating);
-    assert_recorded(&scene.summary(), "kinesis-plain-text-after-stop");
-    assert_recorded(&scene.kinesis("StopStreamEncryption"), "kinesis-stop-of-plain-text");
+    assert_recorded(&scene.summary(), "kinesis-plaintext-after-stop");
+    assert_recorded(&scene.kinesis("StopStreamEncryption"), "kinesis-stop-of-plaintext");
 }
 
 #[test]
-fn kinesis_stream_comes_and_goes_as_recorded() {
+fn kinesis_creation_and_deletion_match_recordings() {
     let mut scene = Scene::new();
     assert_eq!(scene.kinesis("DeleteStream"), json!({}));
     assert_recorded(&scene.summary(), "kinesis-deleting");
@@ -127,7 +127,7 @@ fn kinesis_stream_comes_and_goes_as_recorded() {
 }
 
 #[test]
-fn kinesis_refuses_as_recorded() {
+fn kinesis_errors_match_recordings() {
     let mut scene = Scene::new();
     let arn = "arn:aws:kinesis:us-west-2:111122223333:stream/clicks";
     let elsewhere = Request::kinesis("DescribeStreamSummary", json!({ "StreamARN": arn }));
@@ -142,7 +142,7 @@ fn kinesis_refuses_as_recorded() {
 }
 
 #[test]
-fn firehose_changes_encryption_as_recorded() {
+fn firehose_encryption_changes_match_recordings() {
     let mut scene = Scene::new();
     let (enabling, disabling) = (Settings::default().enabling, Settings::default().disabling);
     let minute_and_a_half = SignedDuration::from_secs(90);

@@ -1,4 +1,4 @@
-//! Credentials of a session: who is behind them, and how old they may be.
+//! Tests session credentials: their principal, and their maximum age.
 
 use serde_json::json;
 use simulated_aws::world::PlantedRole;
@@ -7,7 +7,7 @@ use simulated_aws::{Caller, PlantedKey, Request};
 use crate::stage::{Stage, error};
 
 #[test]
-fn session_credentials_older_than_six_hours_cannot_create_a_grant() {
+fn session_older_than_six_hours_cannot_create_a_grant() {
     for (hours, minutes, status) in [(5, 59, "ENABLED"), (6, 1, "ENABLING_FAILED")] {
         let mut stage = Stage::plain();
         let key = stage.key(PlantedKey::default());
@@ -28,7 +28,7 @@ fn session_credentials_older_than_six_hours_cannot_create_a_grant() {
 }
 
 #[test]
-fn a_session_carries_account_role_name_and_external_id_and_expires() {
+fn session_has_account_role_name_external_id_and_expiry() {
     let mut stage = Stage::plain();
     let role = "arn:aws:iam::444455556666:role/team/se";
     stage.world.plant_role(PlantedRole {

@@ -1,4 +1,4 @@
-//! The stage: one stream of each service on a virtual clock, and the requests that tests make of them.
+//! The fixture: one stream of each service on a virtual clock, and the requests of the tests.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -8,14 +8,14 @@ pub(crate) const REGION: &str = "eu-west-1";
 pub(crate) const FIREHOSE: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
 pub(crate) const KINESIS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
 
-/// A world with one Firehose stream `orders` and one Kinesis stream `clicks`, both plain, and its time.
+/// A world with one Firehose stream `orders` and one Kinesis stream `clicks`, both plaintext, and its time.
 pub(crate) struct Stage {
     pub(crate) world: World,
     pub(crate) now: Timestamp,
     pub(crate) caller: Caller,
 }
 
-/// Settings by which a change of Firehose's encryption takes 10 seconds.
+/// Returns settings in which a change of Firehose's encryption takes 10 seconds.
 pub(crate) fn quick() -> Settings {
     let ten = SignedDuration::from_secs(10);
     Settings { enabling: ten, disabling: ten, ..Settings::default() }
@@ -45,7 +45,7 @@ impl Stage {
         self.now += SignedDuration::from_secs(seconds);
     }
 
-    /// The answer, or the error's code.
+    /// Returns the answer, or the error's code.
     pub(crate) fn call(&mut self, request: &Request) -> Result<Value, String> {
         self.world.call(self.now, &self.caller, REGION, request).result.map_err(|error| error.code)
     }
@@ -68,7 +68,7 @@ impl Stage {
         ))
     }
 
-    /// The encryption block of the Firehose stream.
+    /// Returns the encryption block of the Firehose stream.
     pub(crate) fn block(&mut self) -> Value {
         let answer = self
             .call(&Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": "orders" })))
@@ -101,7 +101,7 @@ impl Stage {
         self.call(&Request::kinesis("StopStreamEncryption", body))
     }
 
-    /// Status, type and key of the Kinesis stream.
+    /// Returns the status, type and key of the Kinesis stream.
     pub(crate) fn summary(&mut self) -> (String, String, String) {
         let answer = self
             .call(&Request::kinesis("DescribeStreamSummary", json!({ "StreamName": "clicks" })))

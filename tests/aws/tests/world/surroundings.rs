@@ -1,4 +1,5 @@
-//! What lies around encryption: streams made and deleted, keys in KMS, the log, and that all is the same each time.
+//! Tests everything apart from encryption: streams created and deleted, keys in KMS, the log, and
+//! determinism.
 
 use jiff::SignedDuration;
 use serde_json::json;
@@ -8,7 +9,7 @@ use simulated_aws::{PlantedKey, PlantedStream, Request};
 use crate::stage::{REGION, Stage, error};
 
 #[test]
-fn a_stream_can_be_planted_in_any_state() {
+fn stream_can_be_planted_in_any_state() {
     let mut stage = Stage::plain();
     let key = stage.key(PlantedKey::default());
     let failed = Snapshot::enabling_failed(StreamKey::arn(&key), None, FailureType::KmsAccessDenied);
@@ -52,7 +53,7 @@ fn streams_are_created_with_encryption_and_deleted() {
 }
 
 #[test]
-fn kms_answers_for_ids_arns_and_aliases_and_moves_keys_through_their_states() {
+fn kms_resolves_identifiers_and_changes_key_states() {
     let mut stage = Stage::plain();
     let made = stage.call(&Request::kms("CreateKey", json!({}))).expect("a key");
     let (id, arn) = (made["KeyMetadata"]["KeyId"].clone(), made["KeyMetadata"]["Arn"].clone());
@@ -85,7 +86,7 @@ fn kms_answers_for_ids_arns_and_aliases_and_moves_keys_through_their_states() {
 }
 
 #[test]
-fn the_log_keeps_who_what_when_and_the_records() {
+fn log_has_principal_operation_time_and_records() {
     let mut stage = Stage::plain();
     stage.start(None).expect("started");
     stage.put_is_encrypted();
@@ -99,7 +100,7 @@ fn the_log_keeps_who_what_when_and_the_records() {
 }
 
 #[test]
-fn the_same_calls_at_the_same_times_give_the_same_answers() {
+fn same_requests_at_same_times_get_same_answers() {
     let run = || {
         let mut stage = Stage::plain();
         let key = stage.key(PlantedKey::default());

@@ -1,5 +1,5 @@
-//! Builds programs from their Go modules into the cache. Two test processes do not build at once, and a build that is
-//! interrupted leaves no half-written program.
+//! Builds programs from their Go modules into the cache. A lock prevents concurrent builds in two test
+//! processes, and an interrupted build leaves no incomplete program.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -14,13 +14,13 @@ use tokio::time::{self, Instant};
 
 use super::{cache, version};
 
-/// go.mod and go.sum, which pin every module by its hash.
+/// The module with the go.mod and go.sum that pin every dependency by its hash.
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kubernetes");
 
-/// How often a running build says so.
+/// The interval at which a running build prints its progress.
 const PROGRESS: Duration = Duration::from_secs(15);
 
-/// Builds a program, unless `cache` holds it by the time that we have its lock.
+/// Builds a program, unless `cache` contains it once the lock is acquired.
 pub(super) async fn build(cache: &Path, name: &str) -> anyhow::Result<()> {
     let instead = "no etcd and Kubernetes to test with; a folder that holds etcd, kube-apiserver and kubectl will do, too: \
                    set KUBEBUILDER_ASSETS to it";
@@ -32,16 +32,17 @@ pub(super) async fn build(cache: &Path, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds `package` of the Go module in the folder `module` as the program `name`, unless the cache has it from the same
-/// sources. The module's go.mod and go.sum pin all that it uses.
+/// Builds `package` of the Go module in the folder `module` as the program `name`, unless the cache contains
+/// it from the same sources. The module's go.mod and go.sum pin all dependencies.
 ///
 /// # Errors
-/// Go is missing, too old, or cannot build or download; the error says what to install.
+/// Go is missing, too old, or cannot build or download; the error states what to install.
 pub async fn build_go_program(module: &Path, package: &str, name: &str) -> anyhow::Result<PathBuf> {
     build_go_program_with_tags(module, package, name, "").await
 }
 
-/// [`build_go_program`] with build tags, as `go build -tags` has them. They are always the same for one program of one module.
+/// Runs [`build_go_program`] with build tags, as in `go build -tags`. A program of a module always has the
+/// same tags.
 ///
 /// # Errors
 /// As [`build_go_program`].
@@ -65,7 +66,7 @@ pub async fn build_go_program_with_tags(
     Ok(program)
 }
 
-/// Of go.mod, go.sum and the Go files of a module's own folder: another one where one of them is another.
+/// Returns a hash of go.mod, go.sum and the Go files in a module's own folder.
 fn fingerprint(module: &Path) -> anyhow::Result<String> {
     let mut names: Vec<_> =
         fs::read_dir(module).and_then(Iterator::collect).with_context(|| module.display().to_string())?;
@@ -83,7 +84,7 @@ fn fingerprint(module: &Path) -> anyhow::Result<String> {
     Ok(hash.as_ref()[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
 }
 
-/// The lock of a folder of the cache. The system lets go of it where the process dies.
+/// Acquires the lock of a folder of the cache. The operating system releases it when the process ends.
 async fn lock(folder: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make the cache {}", folder.display()))?;
     let lock = File::create(folder.join(".lock"))?;
@@ -106,7 +107,7 @@ async fn build_one(cache: &Path, name: &str) -> anyhow::Result<()> {
     go_build(Path::new(MODULE), &package, "", &ldflags(kubernetes), &cache.join(name)).await
 }
 
-/// Builds one program, and says each quarter of a minute that it still does.
+/// Builds one program, and prints its progress every 15 seconds.
 async fn go_build(
     module: &Path,
     package: &str,
@@ -141,19 +142,20 @@ async fn go_build(
         let words = String::from_utf8_lossy(&output.stderr);
         bail!("cannot build {name} with Go (does it reach its module proxy?):\n{words}");
     }
-    // Within one file system, hence atomic: whoever looks sees no program or a whole one.
+    // A rename within one file system is atomic: a reader finds either no program or a complete one.
     fs::rename(work.path().join(name), program)?;
     say(&format!("built {name} in {} s", start.elapsed().as_secs()));
     Ok(())
 }
 
-/// Past the test harness, which holds back what `eprintln!` prints until a test has failed. Progress that nobody can read is no
-/// reason to stop.
+/// Prints a line past the test harness, which withholds the output of `eprintln!` until a test has failed. A
+/// failure to print is ignored.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Makes the programs report their version; without it `kubectl version` and the API server's /version say v0.0.0.
+/// Returns the linker flags that set the programs' version; without them, `kubectl version` and the API
+/// server's /version report v0.0.0.
 fn ldflags(kubernetes: &str) -> String {
     let minor = kubernetes.split('.').nth(1).unwrap_or_default();
     let package = "k8s.io/component-base/version";
@@ -162,8 +164,9 @@ fn ldflags(kubernetes: &str) -> String {
     )
 }
 
-/// Go is there and as new as the module's go.mod asks. A Go since 1.21 that is older than that downloads the newer one by
-/// itself, unless it is told not to: then `go version` fails in this folder, and says so.
+/// Checks that Go exists and is as recent as the module's go.mod requires. An older Go, from 1.21 on,
+/// downloads the required version by itself, unless this is disabled; then `go version` fails in this folder,
+/// with the reason.
 async fn check_go(module: &Path, what: &str) -> anyhow::Result<()> {
     let go_mod = fs::read_to_string(module.join("go.mod")).context("cannot read go.mod")?;
     let wanted =
@@ -181,7 +184,7 @@ async fn check_go(module: &Path, what: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `1.26.8` of `go version go1.26.8 linux/amd64`.
+/// Returns `1.26.8` of `go version go1.26.8 linux/amd64`.
 fn go_version(output: &str) -> &str {
     output
         .split_whitespace()
@@ -189,7 +192,7 @@ fn go_version(output: &str) -> &str {
         .unwrap_or_default()
 }
 
-/// 26 of 1.26.8 or 1.26rc1.
+/// Returns 26 of 1.26.8 or 1.26rc1.
 fn minor(version: &str) -> Option<u32> {
     let rest = version.strip_prefix("1.")?;
     rest.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
@@ -200,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_of_other_sources_has_another_fingerprint() {
+    fn different_sources_have_different_fingerprints() {
         let module = tempfile::tempdir().unwrap();
         fs::write(module.path().join("main.go"), "package main").unwrap();
         let one = fingerprint(module.path()).unwrap();
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_of_go_is_read_from_what_it_prints() {
+    fn go_version_is_parsed_from_output() {
         assert_eq!(go_version("go version go1.26.8 linux/amd64\n"), "1.26.8");
         assert_eq!(minor("1.26rc1"), Some(26));
         assert!(minor("1.9.7") < minor("1.25.0"), "by number, not by letter");

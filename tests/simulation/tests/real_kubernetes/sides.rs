@@ -1,5 +1,6 @@
-//! The two sides: a real API server, reached as users and the operator reach it, and the simulation's store. Each carries out
-//! the same acts and tells what came of them. What the operator has read, each side keeps for itself.
+//! The two sides: a real API server, accessed by the clients of users and the operator, and the simulation's
+//! store. Each executes the same operations and returns their results. Each side keeps what the operator has
+//! read.
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::{SignedDuration, Timestamp};
@@ -13,21 +14,21 @@ use simulation::store::{Change, Name, Store};
 use stream_encryption_operator::api::RETRY_ANNOTATION;
 use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-use stream_encryption_operator::controller::records::{RecordError, Records as _};
+use stream_encryption_operator::controller::kube_api::{KubeApi as _, KubeError};
 use stream_encryption_operator::kubernetes::Cluster;
 
-use crate::acts::{Act, OBJECTS, ledger_spec, spec, status};
+use crate::operations::{Act, OBJECTS, ledger_spec, spec, status};
 use crate::views::{Ledger, Resource, Shown, Told};
 
 /// The operator's own namespace.
 pub(crate) const LEDGERS: &str = "stream-encryption-system";
-/// The resource that is made last, so that all that came before it has been told when it is.
+/// The resource that is created last: when its event arrives, all earlier events have arrived.
 const LAST: &str = "last";
 
-/// What came of an act.
+/// The result of an operation.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
-    /// There was nothing to do it with.
+    /// The object of the operation did not exist.
     Nothing,
     Done,
     Refused,
@@ -38,10 +39,10 @@ pub(crate) enum Answer {
     Ledger(Option<Box<Ledger>>),
 }
 
-/// Every object as it is now.
+/// The current state of every object.
 pub(crate) type Objects = (Vec<Option<Resource>>, Vec<Option<Ledger>>);
 
-/// What the operator last read or wrote.
+/// The objects that the operator last read or wrote.
 #[derive(Default)]
 struct Held {
     resources: [Option<StreamEncryption>; OBJECTS],
@@ -76,15 +77,15 @@ fn ledger_name(namespace: &str, number: usize) -> String {
     format!("{namespace}-{number}")
 }
 
-fn failed(error: RecordError) -> Answer {
+fn failed(error: KubeError) -> Answer {
     match error {
-        RecordError::Conflict => Answer::Conflict,
-        RecordError::Unusable(_) => Answer::Unusable,
-        RecordError::Unavailable(why) => Answer::Unavailable(why),
+        KubeError::Conflict => Answer::Conflict,
+        KubeError::Rejected(_) => Answer::Unusable,
+        KubeError::Unavailable(why) => Answer::Unavailable(why),
     }
 }
 
-fn done(result: Result<(), RecordError>) -> Answer {
+fn done(result: Result<(), KubeError>) -> Answer {
     result.map_or_else(failed, |()| Answer::Done)
 }
 
@@ -93,7 +94,7 @@ fn with_spec(held: &StreamLedger, number: usize) -> StreamLedger {
 }
 
 impl Held {
-    fn keep(&mut self, shown: &mut Shown, at: usize, ledger: Result<StreamLedger, RecordError>) -> Answer {
+    fn keep(&mut self, shown: &mut Shown, at: usize, ledger: Result<StreamLedger, KubeError>) -> Answer {
         match ledger {
             Ok(ledger) => {
                 let answer = Answer::Ledger(Some(Box::new(shown.ledger(&ledger))));
@@ -106,7 +107,7 @@ impl Held {
 }
 
 impl Real {
-    /// A fresh namespace. The user may do everything, the operator what its roles say.
+    /// Creates a new namespace. The user has all permissions, the operator those of its roles.
     pub(crate) async fn new(user: Client, operator: Client, namespace: &str) -> Self {
         let metadata = ObjectMeta { name: Some(namespace.to_owned()), ..ObjectMeta::default() };
         let made = Namespace { metadata, ..Namespace::default() };
@@ -134,7 +135,7 @@ impl Real {
         self.held.ledgers[at] = self.operator.ledger(&name).await.expect("the ledger is read");
     }
 
-    /// Carries an act out.
+    /// Executes an operation.
     pub(crate) async fn act(&mut self, act: Act) -> Answer {
         match act {
             Act::Apply(of, number) => self.apply(&resource_name(of), number).await,
@@ -219,7 +220,7 @@ impl Real {
         }
     }
 
-    /// Every object as it is now.
+    /// Returns the current state of every object.
     pub(crate) async fn objects(&mut self) -> Objects {
         let (mut resources, mut ledgers) = (Vec::new(), Vec::new());
         for at in 0..OBJECTS {
@@ -232,7 +233,7 @@ impl Real {
         (resources, ledgers)
     }
 
-    /// Everything that a watch has told of the resources, in its order.
+    /// Returns all events of the watch on resources, in order.
     pub(crate) async fn changes(&mut self) -> Vec<Told> {
         assert_eq!(self.apply(LAST, 0).await, Answer::Done);
         let watch = self.resources.watch(&WatchParams::default(), &self.since).await.expect("a watch");
@@ -283,9 +284,9 @@ impl Model {
         self.held.ledgers[at] = self.store.ledger(&ledger_name(&self.namespace, at)).cloned();
     }
 
-    /// Carries an act out.
+    /// Executes an operation.
     pub(crate) fn act(&mut self, act: Act) -> Answer {
-        // A second mark of deletion would be told apart from the first.
+        // Otherwise a second deletion mark would have a different time.
         self.now += SignedDuration::from_secs(10);
         match act {
             Act::Apply(of, number) => {
@@ -357,7 +358,7 @@ impl Model {
         }
     }
 
-    /// Every object as it is now.
+    /// Returns the current state of every object.
     pub(crate) fn objects(&mut self) -> Objects {
         let (mut resources, mut ledgers) = (Vec::new(), Vec::new());
         for at in 0..OBJECTS {
@@ -369,7 +370,7 @@ impl Model {
         (resources, ledgers)
     }
 
-    /// Every change of a resource, as a watch would tell it.
+    /// Returns every change of a resource, as a watch would deliver it.
     pub(crate) fn changes(&mut self) -> Vec<Told> {
         let mut known = Vec::new();
         let mut told = Vec::new();

@@ -1,5 +1,6 @@
-//! What is compared of an object: all that says the same on both sides. Uids, versions and times are told by the order in
-//! which they first appeared, so that equal ones stay equal and different ones different.
+//! The comparable view of an object: everything that must be the same on both sides. Uids, versions and times
+//! are replaced by the order of their first appearance, so that equal values stay equal and different ones
+//! different.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use stream_encryption_operator::api::stream_encryption::{
     StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
 };
 
-/// What one side has shown so far.
+/// The values that one side has shown so far.
 #[derive(Debug, Default)]
 pub(crate) struct Shown {
     uids: Order,
@@ -36,7 +37,7 @@ pub(crate) struct Metadata {
     uid: Option<usize>,
     version: Option<usize>,
     generation: Option<i64>,
-    /// Kubernetes keeps whole seconds.
+    /// Whether the creation time is a whole second, as in Kubernetes.
     created_at_a_second: Option<bool>,
     marked: Option<usize>,
     marked_at_a_second: Option<bool>,
@@ -59,7 +60,7 @@ pub(crate) struct Ledger {
     spec: StreamLedgerSpec,
 }
 
-/// One change, as a watch tells it.
+/// One change, as a watch delivers it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Told {
     Added(Resource),
@@ -98,13 +99,13 @@ impl Shown {
 
     pub(crate) fn ledger(&mut self, ledger: &StreamLedger) -> Ledger {
         let mut metadata = self.metadata(&ledger.metadata);
-        // The store is not told the time of a ledger, and nobody reads it.
+        // The store does not receive the creation time of a ledger, which is never read.
         metadata.created_at_a_second = None;
         Ledger { metadata, spec: ledger.spec.clone() }
     }
 
-    /// A resource in its last event. The version of that is the deletion's on the one side and the last write's on the other,
-    /// and nobody reads it.
+    /// Returns a resource in its last event. The version of this event is the deletion's on one side and the
+    /// last write's on the other, and is never read.
     pub(crate) fn deleted(&mut self, resource: &StreamEncryption) -> Resource {
         let mut resource = resource.clone();
         resource.metadata.resource_version = None;

@@ -1,6 +1,6 @@
--- The health of a StreamEncryption, by the conditions of its status. They follow kstatus.
--- Every reason, and which conditions it comes with: docs/conditions.md of the stream-encryption-operator; they are made in
--- its src/api/condition.rs. Needs only Lua's base library, so it runs from argocd-cm, too.
+-- The health of a StreamEncryption, from the conditions of its status. They follow kstatus.
+-- All reasons and their conditions: docs/conditions.md of the stream-encryption-operator; the operator sets them in
+-- src/api/condition.rs. This script needs only Lua's base library, so it also runs from argocd-cm.
 
 local metadata = obj.metadata or {}
 local spec = obj.spec or {}
@@ -18,37 +18,37 @@ if spec.suspend == true then
   suspended_by = "spec.suspend"
 elseif annotations["streamencryption.dev/suspend"] == "true"
   or annotations["streamencryption.dev/suspend"] ~= nil and ready ~= nil and ready.reason == "Suspended" then
-  -- the operator takes other words for true as well, and says so by the reason
+  -- The operator accepts other values as true, too; the reason shows it.
   suspended_by = "the annotation streamencryption.dev/suspend"
 end
 
--- Argo CD 3.6 and newer ask while a resource is being deleted, and show the deletionMessage; older ones do not ask.
+-- While a resource is being deleted, Argo CD 3.6 and newer run this script and show deletionMessage; older versions do not.
 if metadata.deletionTimestamp ~= nil then
-  local told = "Being deleted. Encryption is turned off first, as deletionPolicy: Disable asks."
+  local told = "Being deleted. Encryption is disabled first, as deletionPolicy: Disable requires."
   if spec.deletionPolicy ~= "Disable" then
-    told = "Being deleted. The stream in AWS stays as it is."
+    told = "Being deleted. The stream in AWS is not changed."
   elseif suspended_by ~= nil then
-    told = "Being deleted, and suspended by " .. suspended_by .. ": resume it to let encryption be turned off."
+    told = "Being deleted, and suspended by " .. suspended_by .. ": resume it so that encryption can be disabled."
   end
   return { status = "Progressing", deletionMessage = told }
 end
 
-local hs = { status = "Progressing", message = "Waiting for the operator to see this resource." }
+local hs = { status = "Progressing", message = "Waiting for the operator to reconcile this resource." }
 if status.observedGeneration == nil or status.observedGeneration == -1 then
   return hs
 end
 if status.observedGeneration ~= metadata.generation then
-  hs.message = "Waiting for the operator to see the change of the spec."
+  hs.message = "Waiting for the operator to reconcile the change of the spec."
   return hs
 end
 
 if suspended_by ~= nil then
   hs.status = "Suspended"
-  hs.message = "Suspended by " .. suspended_by .. ": the operator neither looks nor calls."
+  hs.message = "Suspended by " .. suspended_by .. ": the operator neither describes nor changes the stream."
   if ready ~= nil and ready.reason == "Suspended" then
     hs.message = ready.message
   elseif ready ~= nil then
-    hs.message = hs.message .. " What was told before: " .. ready.message
+    hs.message = hs.message .. " Previous message: " .. ready.message
   end
   return hs
 end
@@ -58,10 +58,10 @@ if ready == nil then
 end
 hs.message = ready.message
 if conditions.Stalled ~= nil and conditions.Stalled.status == "True" then
-  hs.status = "Degraded" -- it goes no further until somebody changes something
+  hs.status = "Degraded" -- Progress requires a change to the spec, a policy, or the resource that conflicts.
 elseif ready.status == "True" then
   hs.status = "Healthy"
 elseif ready.reason == "Drifted" then
-  hs.status = "Suspended" -- drift: Report: the operator was asked to tell and to do nothing, and a person is to decide
+  hs.status = "Suspended" -- mode: Observe: the operator only reports, and a user decides.
 end
 return hs

@@ -1,10 +1,10 @@
--- What can be asked for, for now. A resource that Git suspends is resumed in Git.
+-- The available actions. A resource that is suspended in Git must be resumed in Git.
 local metadata = obj.metadata or {}
 local annotations = metadata.annotations or {}
 local by_git = obj.spec ~= nil and obj.spec.suspend == true
 local by_annotation = annotations["streamencryption.dev/suspend"] == "true"
 if annotations["streamencryption.dev/suspend"] ~= nil then
-  -- the operator takes other words for true as well, and says so by the reason
+  -- The operator accepts other values as true, too; the reason shows it.
   for _, condition in ipairs((obj.status or {}).conditions or {}) do
     by_annotation = by_annotation or condition.type == "Ready" and condition.reason == "Suspended"
   end
@@ -15,7 +15,7 @@ local deleting = metadata.deletionTimestamp ~= nil
 local actions = {}
 actions["reconcile"] = {
   ["disabled"] = suspended,
-  ["displayName"] = "Look and try now",
+  ["displayName"] = "Describe and retry now",
   ["iconClass"] = "fa fa-fw fa-sync",
 }
 actions["suspend"] = {

@@ -1,4 +1,4 @@
--- Another value of this annotation asks for a look and a try now, within the budget of calls.
+-- A new value of this annotation requests a Describe and a retry now, within the limit of encryption calls.
 local os = require("os")
 if obj.metadata.annotations == nil then
   obj.metadata.annotations = {}

@@ -1,4 +1,4 @@
--- Takes away what the action suspend set. spec.suspend is Git's.
+-- Removes the annotation that the action suspend sets. It does not change spec.suspend, which belongs to Git.
 if obj.metadata.annotations ~= nil then
   obj.metadata.annotations["streamencryption.dev/suspend"] = nil
 end

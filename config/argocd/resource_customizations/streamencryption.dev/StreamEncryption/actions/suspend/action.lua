@@ -1,4 +1,4 @@
--- By an annotation, which Git does not have: spec.suspend would differ from Git, and be healed away.
+-- Sets an annotation that is not in Git. A change of spec.suspend would differ from Git, and self-heal would revert it.
 if obj.metadata.annotations == nil then
   obj.metadata.annotations = {}
 end

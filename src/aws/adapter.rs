@@ -1,0 +1,270 @@
+//! The real AWS: the adapter of [`StreamApi`], with common deadlines, rate limits and sessions.
+//!
+//! One SDK client for each service and region serves every principal, and so do its connections: the
+//! credentials are set for each request. The SDK never repeats a request. `requests` repeats reads; nothing
+//! repeats Start, Stop and `PutRecord`. The SDK signs with the operator's own clock, without correcting it.
+//! AWS therefore rejects requests if the clock is more than 15 minutes off, and the ledger, which counts by
+//! that clock, relies on this. This file builds the SDK
+//! configuration and delegates each request: the format of a service's requests and responses is
+//! in the service's own file.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use tracing::warn;
+
+use super::calls::Calls;
+use super::credentials::Clock;
+use super::firehose::Firehose;
+use super::identity::Caller;
+use super::kinesis::Kinesis;
+use super::kms::Kms;
+use super::port::{Identity, Priority, Signer, StreamApi};
+use super::rate_limit::{DEFAULT_RATE_PERCENT, Quota, RateLimiter};
+use super::requests::{DEADLINE, Requests};
+use super::sessions::Sessions;
+use super::source::Source;
+use crate::api::ledger::Action;
+use crate::api::stream_encryption::Service;
+use crate::model::aws_error::{AwsError, Operation};
+use crate::model::key::{Key, KeyMetadata, KeyName};
+use crate::model::observation::StreamDescription;
+use crate::model::principal::Principal;
+use crate::model::stream::{Region, StreamArn};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The endpoints of AWS, and the share of its limits that the operator may use.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    /// The operator's own region: for STS, and for streams that are given without a region.
+    pub region: Region,
+    /// A URL that replaces every service's endpoint. `None`: AWS's own, or that of `AWS_ENDPOINT_URL`.
+    pub endpoint_url: Option<String>,
+    /// Share of AWS's limits in requests per second that the operator may use, in percent: 1 to 100.
+    pub rate_percent: u8,
+}
+
+/// The reason why the settings for AWS are invalid.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadEndpoints {
+    /// The endpoint is not a URL.
+    #[error("{0:?} is not an endpoint: write http://HOST:PORT or https://HOST")]
+    Url(String),
+    /// The share is not a percentage.
+    #[error("{0} is not a share of AWS's limits: write a percentage from 1 to 100")]
+    RatePercent(u8),
+}
+
+/// The real AWS, through its SDK.
+pub struct Aws {
+    firehose: Firehose,
+    kinesis: Kinesis,
+    kms: Arc<Kms>,
+    caller: Caller,
+    calls: Calls,
+    rate_limiter: RateLimiter,
+}
+
+impl Endpoints {
+    /// Returns AWS's own endpoints, with the default share of its limits.
+    #[must_use]
+    pub fn of(region: Region) -> Self {
+        Self { region, endpoint_url: None, rate_percent: DEFAULT_RATE_PERCENT }
+    }
+
+    fn check(&self) -> Result<(), BadEndpoints> {
+        if !(1..=100).contains(&self.rate_percent) {
+            return Err(BadEndpoints::RatePercent(self.rate_percent));
+        }
+        match self.endpoint_url.as_deref() {
+            Some(url) if !is_http_url(url) => Err(BadEndpoints::Url(url.to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Aws {
+    /// Creates an instance with the credentials of the
+    /// [default chain](https://docs.aws.amazon.com/sdk-for-rust/latest/dg/credproviders.html). It sends no
+    /// request to AWS yet, so missing credentials are reported by the first request.
+    pub async fn new(endpoints: Endpoints) -> Result<Self, BadEndpoints> {
+        endpoints.check()?;
+        if std::env::var_os("AWS_CA_BUNDLE").is_some_and(|bundle| !bundle.is_empty()) {
+            warn!(
+                "AWS_CA_BUNDLE is set, and AWS's SDK for Rust does not read it: name the file in SSL_CERT_FILE instead"
+            );
+        }
+        let config = loader(&endpoints).load().await;
+        let (rate_limiter, region) = (RateLimiter::new(endpoints.rate_percent), endpoints.region.clone());
+        let http_client = config.http_client();
+        let make = move || -> BoxFuture<'static, _> {
+            let loader = loader(&endpoints);
+            let loader = match &http_client {
+                Some(http_client) => loader.http_client(http_client.clone()),
+                None => loader,
+            };
+            Box::pin(async move { provider(&loader.load().await) })
+        };
+        let source = Source::new(Box::new(make), |name| std::env::var(name).ok());
+        Ok(Self::of(config, source, region, rate_limiter, Arc::new(SystemTime::now)))
+    }
+
+    /// Creates an instance that uses `config` from `region`, limited by `rate_limiter`, with `clock` for the
+    /// age of sessions.
+    #[must_use]
+    pub fn from_config(config: SdkConfig, region: Region, rate_limiter: RateLimiter, clock: Clock) -> Self {
+        let provider = provider(&config);
+        Self::of(config, provider, region, rate_limiter, clock)
+    }
+
+    fn of(
+        config: SdkConfig,
+        source: impl Into<Source>,
+        region: Region,
+        rate_limiter: RateLimiter,
+        clock: Clock,
+    ) -> Self {
+        let mut config = config.into_builder().disable_clock_skew_correction(true);
+        config.set_credentials_provider(None);
+        let config = config.build();
+        let requests = Requests::new(rate_limiter.clone());
+        let sessions = Sessions::new(source, &config, region.clone(), requests.clone(), clock);
+        let calls = Calls::new(requests, sessions);
+        let kms = Arc::new(Kms::new(config.clone(), calls.clone()));
+        Self {
+            firehose: Firehose::new(config.clone(), calls.clone()),
+            calls: calls.clone(),
+            kinesis: Kinesis::new(config.clone(), calls.clone(), kms.clone()),
+            caller: Caller::new(&config, calls, region),
+            kms,
+            rate_limiter,
+        }
+    }
+
+    /// Returns the rate limiter, for the metrics.
+    #[must_use]
+    pub fn rate_limiter(&self) -> &RateLimiter {
+        &self.rate_limiter
+    }
+}
+
+impl StreamApi for Aws {
+    async fn identity(&self) -> Result<Identity, AwsError> {
+        self.caller.identity().await
+    }
+
+    async fn verify_clock(&self) -> Result<(), AwsError> {
+        self.caller.verify_clock().await
+    }
+
+    async fn describe_stream(
+        &self,
+        stream: &StreamArn,
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        match stream.service {
+            Service::Firehose => self.firehose.describe_stream(stream, principal, priority).await,
+            Service::Kinesis => self.kinesis.describe_stream(stream, principal, priority).await,
+        }
+    }
+
+    async fn describe_key(
+        &self,
+        stream: &StreamArn,
+        name: &KeyName,
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
+        self.kms.describe_key(stream, name, principal, priority).await
+    }
+
+    async fn acquire_permit(
+        &self,
+        stream: &StreamArn,
+        action: Action,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> bool {
+        let operation = Operation::change(stream.service, action);
+        self.calls.acquire_permit_for(&Quota::of(operation, stream), principal, signer).await
+    }
+
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        principal: &Principal,
+        signer: &Signer,
+        reserved: Timestamp,
+    ) -> Result<(), AwsError> {
+        match stream.service {
+            Service::Firehose => self.firehose.start(stream, key, principal, signer, reserved).await,
+            Service::Kinesis => self.kinesis.start(stream, key, principal, signer, reserved).await,
+        }
+    }
+
+    async fn stop(
+        &self,
+        stream: &StreamArn,
+        in_force: Option<&Key>,
+        principal: &Principal,
+        signer: &Signer,
+        reserved: Timestamp,
+    ) -> Result<(), AwsError> {
+        match stream.service {
+            Service::Firehose => self.firehose.stop(stream, principal, signer, reserved).await,
+            Service::Kinesis => self.kinesis.stop(stream, in_force, principal, signer, reserved).await,
+        }
+    }
+
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> Result<bool, AwsError> {
+        match stream.service {
+            Service::Firehose => self.firehose.put_record(stream, record, principal, signer).await,
+            Service::Kinesis => self.kinesis.put_record(stream, record, principal, signer).await,
+        }
+    }
+}
+
+fn provider(config: &SdkConfig) -> SharedCredentialsProvider {
+    config.credentials_provider().unwrap_or_else(|| {
+        unreachable!("the default chain is always set; that it finds nothing shows when it is asked")
+    })
+}
+
+fn loader(endpoints: &Endpoints) -> ConfigLoader {
+    let deadlines = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(DEADLINE)
+        .operation_timeout(DEADLINE)
+        .build();
+    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .region(aws_config::Region::new(endpoints.region.as_str().to_owned()))
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(deadlines);
+    match &endpoints.endpoint_url {
+        Some(url) => loader.endpoint_url(url),
+        None => loader,
+    }
+}
+
+fn is_http_url(url: &str) -> bool {
+    let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    host.is_some_and(|host| !host.is_empty() && !host.starts_with('/') && !host.contains(char::is_whitespace))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! The hosts of requests: in each partition, in FIPS mode, with VPC endpoints, and the same for every role
+//! and region.
+
+use super::*;
+
+/// Returns the host of each service, for a principal with a role and streams of `region`.
+async fn hosts(loader: ConfigLoader, operators: &str, region: &str, partition: &str) -> [String; 4] {
+    let recorded = ReplayClient::answers((0..9).map(|_| (400, "{}"))).assuming();
+    let config = loader.credentials_provider(credentials()).http_client(recorded.http_client()).load().await;
+    let aws =
+        Aws::from_config(config, operators.parse().unwrap(), RateLimiter::new(80), Arc::new(SystemTime::now));
+    let arn = |service, kind| format!("arn:{partition}:{service}:{region}:222222222222:{kind}");
+    let [firehose, kinesis] = [("firehose", "deliverystream/orders"), ("kinesis", "stream/clicks")]
+        .map(|(service, kind)| arn(service, kind).parse::<StreamArn>().unwrap());
+    let key = KeyName::Arn(arn("kms", "key/1234abcd").parse().unwrap());
+    let principal = assuming("orders");
+    // Two requests in the same region: the cached client uses the same host as the first one.
+    for _ in 0..2 {
+        for fault in [
+            aws.describe_stream(&firehose, &principal, Priority::Drift).await.unwrap_err(),
+            aws.describe_stream(&kinesis, &principal, Priority::Drift).await.unwrap_err(),
+            aws.describe_key(&firehose, &key, &principal, Priority::Drift).await.unwrap_err(),
+        ] {
+            assert_eq!(fault.code.as_deref(), Some("400"), "{fault:?}");
+        }
+    }
+    let sent = recorded.sent();
+    let of = |operation: &str| {
+        let hosts: std::collections::BTreeSet<_> =
+            sent.iter().filter(|sent| sent.operation == operation).map(|sent| sent.host.clone()).collect();
+        let [host] = hosts.into_iter().collect::<Vec<_>>().try_into().unwrap();
+        host
+    };
+    ["AssumeRole", "DescribeDeliveryStream", "DescribeStreamSummary", "DescribeKey"].map(of)
+}
+
+#[expect(deprecated, reason = "what took its place is in a crate that is not used here")]
+fn file(written: &str) -> aws_config::profile::profile_file::ProfileFiles {
+    use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+    ProfileFiles::builder().with_contents(ProfileFileKind::Config, written).build()
+}
+
+fn in_region(region: &str) -> ConfigLoader {
+    loader(&Endpoints::of(region.parse().unwrap()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_partition_has_its_own_hosts() {
+    for (partition, region, domain) in [
+        ("aws", "eu-west-1", "amazonaws.com"),
+        ("aws-cn", "cn-north-1", "amazonaws.com.cn"),
+        ("aws-us-gov", "us-gov-west-1", "amazonaws.com"),
+    ] {
+        let hosts = hosts(in_region(region), region, region, partition).await;
+        assert_eq!(
+            hosts,
+            ["sts", "firehose", "222222222222.control-kinesis", "kms"]
+                .map(|name| { format!("{name}.{region}.{domain}") })
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn sts_uses_operator_region_and_streams_use_their_own() {
+    let hosts = hosts(in_region("eu-west-1"), "eu-west-1", "us-east-2", "aws").await;
+    assert_eq!(
+        hosts,
+        [
+            "sts.eu-west-1.amazonaws.com",
+            "firehose.us-east-2.amazonaws.com",
+            "222222222222.control-kinesis.us-east-2.amazonaws.com",
+            "kms.us-east-2.amazonaws.com",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn fips_mode_applies_to_every_role_and_region() {
+    let of_us = hosts(in_region("us-east-1").use_fips(true), "us-east-1", "us-west-2", "aws").await;
+    assert_eq!(
+        of_us,
+        [
+            "sts-fips.us-east-1.amazonaws.com",
+            "firehose-fips.us-west-2.amazonaws.com",
+            "222222222222.control-kinesis-fips.us-west-2.amazonaws.com",
+            "kms-fips.us-west-2.amazonaws.com",
+        ]
+    );
+    let region = "us-gov-west-1";
+    let of_the_government = hosts(in_region(region).use_fips(true), region, region, "aws-us-gov").await;
+    // In this partition STS has no hosts other than those of FIPS.
+    assert_eq!(
+        of_the_government,
+        [
+            "sts.us-gov-west-1.amazonaws.com",
+            "firehose-fips.us-gov-west-1.amazonaws.com",
+            "222222222222.control-kinesis-fips.us-gov-west-1.amazonaws.com",
+            "kms-fips.us-gov-west-1.amazonaws.com",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dual_stack_mode_uses_dual_stack_hosts() {
+    let hosts = hosts(in_region("eu-west-1").use_dual_stack(true), "eu-west-1", "us-east-2", "aws").await;
+    assert!(hosts.iter().all(|host| host.ends_with(".api.aws")), "{hosts:?}");
+}
+
+/// The test uses a configuration file in place of `AWS_USE_FIPS_ENDPOINT` and `AWS_ENDPOINT_URL_<SERVICE>`.
+#[tokio::test(start_paused = true)]
+async fn loader_settings_apply_to_every_role_and_region() {
+    let fips = "[default]\nuse_fips_endpoint = true\n";
+    let found =
+        hosts(in_region("us-east-1").profile_files(file(fips)), "us-east-1", "us-west-2", "aws").await;
+    assert!(found.iter().all(|host| host.contains("-fips.")), "{found:?}");
+
+    // The endpoints of two services in a VPC. The SDK does not accept these together with FIPS mode.
+    let private = "[default]\nservices = private\n[services private]\n\
+                   firehose =\n  endpoint_url = https://vpce-1.firehose.test\n\
+                   sts =\n  endpoint_url = https://vpce-2.sts.test\n";
+    let found =
+        hosts(in_region("us-east-1").profile_files(file(private)), "us-east-1", "us-west-2", "aws").await;
+    assert_eq!(
+        found,
+        [
+            "vpce-2.sts.test",
+            "vpce-1.firehose.test",
+            "222222222222.control-kinesis.us-west-2.amazonaws.com",
+            "kms.us-west-2.amazonaws.com",
+        ]
+    );
+}

@@ -1,0 +1,241 @@
+//! Conversion of SDK errors to [`AwsError`], for every operation.
+//!
+//! This module parses the response, and [`classify`] interprets it. It sends nothing, and reports a request
+//! as not sent only if the SDK shows that the request never left the process.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_sts::config::http::HttpResponse;
+use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use serde_json::Value;
+
+use crate::model::aws_error::{AwsError, ErrorKind, Operation, RawError, classify};
+use crate::model::credentials::Missing;
+
+/// The error code of a request that was not sent because other credentials signed the Describe before it.
+const SIGNER_CHANGED: &str = "SignerChanged";
+/// The error code for a response that the operator cannot parse.
+const UNREADABLE: &str = "UnreadableAnswer";
+/// Maximum length of a code or another word of AWS, in bytes: the limit of a ledger. An outcome that could
+/// not be recorded would stay open.
+pub(super) const MAX_CODE_BYTES: usize = 128;
+/// Maximum length of a message, in bytes: enough for every message of AWS, and for a line of the log.
+pub(super) const MAX_MESSAGE_BYTES: usize = 4096;
+/// Maximum length of the cause of missing credentials, in bytes: each reconciliation of each resource logs
+/// it.
+const LONGEST_CAUSE: usize = 160;
+
+/// The reason why there are no credentials to sign a request with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NoSession {
+    /// The kind of failure.
+    pub(super) missing: Missing,
+    /// The source's own message, for the log.
+    pub(super) cause: String,
+}
+
+impl From<&CredentialsError> for NoSession {
+    fn from(error: &CredentialsError) -> Self {
+        let missing = match error {
+            CredentialsError::CredentialsNotLoaded(_) => Missing::NotFound,
+            CredentialsError::ProviderTimedOut(_) => Missing::TimedOut,
+            CredentialsError::InvalidConfiguration(_) => Missing::Misconfigured,
+            _ => Missing::SourceFailed,
+        };
+        Self { missing, cause: error_chain(error) }
+    }
+}
+
+/// The text that the SDKs insert for a required value that is missing in AWS's response.
+pub(super) const NOT_SHOWN: &str = "no value was set";
+
+/// Converts `error` of `operation`.
+pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> AwsError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let http = error.raw_response().map(|response| response.status().as_u16());
+    if let (SdkError::DispatchFailure(_), Some(why)) = (error, credentials_error(error)) {
+        return no_session(operation, &why.into());
+    }
+    match error {
+        SdkError::ConstructionFailure(_) => without_code(operation, error, RawError::NotSent),
+        // For a response with a success status that cannot be parsed, SDKs of services with XML return an
+        // error without a code.
+        SdkError::ServiceError(_) if http.is_some_and(|http| (200..300).contains(&http)) => {
+            without_code(operation, error, RawError::None)
+        }
+        SdkError::ServiceError(_) => {
+            let body = error.raw_response().map(Body::of).unwrap_or_default();
+            let message = error.message().unwrap_or_default();
+            let code = body.code.as_deref().or(error.code());
+            answered(operation, code, body.kms_code.as_deref(), message, http.unwrap_or_default())
+        }
+        // The SDK cannot parse the body of a response with an error status.
+        SdkError::ResponseError(_) if http.is_some_and(|http| http >= 400) => {
+            let body = error.raw_response().map(Body::of).unwrap_or_default();
+            let message = error_chain(error);
+            let code = body.code.as_deref();
+            answered(operation, code, body.kms_code.as_deref(), &message, http.unwrap_or_default())
+        }
+        _ => without_code(operation, error, RawError::None),
+    }
+}
+
+/// Returns the error for a successful response whose `what` cannot be parsed. Another read may help later; a
+/// call cannot be based on this response.
+pub(super) fn invalid_response(operation: Operation, what: &str) -> AwsError {
+    let message = format!("AWS's answer holds no readable {what}");
+    AwsError { operation, class: ErrorKind::Transient, code: Some(UNREADABLE.to_owned()), message }
+}
+
+/// Returns the error for a request that the operator itself refuses to send.
+pub(super) fn not_sent(operation: Operation, class: ErrorKind, code: &str, message: &str) -> AwsError {
+    AwsError { operation, class, code: Some(code.to_owned()), message: truncate(message, MAX_MESSAGE_BYTES) }
+}
+
+/// Returns the error for a request that is not sent because there are no credentials. The log already has the
+/// whole cause.
+pub(super) fn no_session(operation: Operation, why: &NoSession) -> AwsError {
+    not_signed(operation, why.missing, &truncate(&why.cause, LONGEST_CAUSE))
+}
+
+/// Returns the error for a request that is not sent because no credentials were available in time.
+pub(super) fn no_session_in_time(operation: Operation) -> AwsError {
+    not_signed(operation, Missing::TimedOut, "no session could be had in time")
+}
+
+/// Returns the error for a request that is not sent because it cannot be signed.
+pub(super) fn not_signed(operation: Operation, missing: Missing, message: &str) -> AwsError {
+    not_sent(operation, classify(operation, RawError::NotSigned), missing.code(), message)
+}
+
+/// Returns the error of a request that is not sent because other credentials signed the Describe before it.
+pub(super) fn signer_changed(operation: Operation) -> AwsError {
+    let message = "other credentials signed the Describe that the request follows";
+    not_sent(operation, ErrorKind::Transient, SIGNER_CHANGED, message)
+}
+
+/// Converts the result of a read; `None` if AWS reports that the requested object does not exist. A missing
+/// object of another operation, the one that obtains the session, remains an error.
+pub(super) fn not_found_as_none<T>(
+    operation: Operation,
+    answer: Result<T, AwsError>,
+) -> Result<Option<T>, AwsError> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(fault) if fault.operation == operation && fault.class == ErrorKind::NotFound => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Returns an error and its causes in one line, for the log. The request and the response are left out: they
+/// may be long, and may contain data that does not belong in a log.
+fn error_chain(error: &dyn Error) -> String {
+    let mut chain = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(chain, ": {error}");
+        cause = error.source();
+    }
+    chain
+}
+
+fn answered(
+    operation: Operation,
+    code: Option<&str>,
+    kms_code: Option<&str>,
+    message: &str,
+    http: u16,
+) -> AwsError {
+    let status = http.to_string();
+    let said = code.map(without_namespace).filter(|code| !code.is_empty());
+    let code = said.unwrap_or(&status);
+    let answer = match said {
+        // Only a code proves that AWS itself refused. A status alone may come from a proxy that has forwarded
+        // the call.
+        None if operation.changes() => RawError::None,
+        Some(_) | None => RawError::Error { code, kms_code, message, http },
+    };
+    let class = classify(operation, answer);
+    AwsError {
+        operation,
+        class,
+        code: Some(truncate(code, MAX_CODE_BYTES)),
+        message: truncate(message, MAX_MESSAGE_BYTES),
+    }
+}
+
+fn without_code<E>(operation: Operation, error: &SdkError<E, HttpResponse>, answer: RawError<'_>) -> AwsError
+where
+    E: Error + 'static,
+{
+    let message = truncate(&error_chain(error), MAX_MESSAGE_BYTES);
+    AwsError { operation, class: classify(operation, answer), code: None, message }
+}
+
+/// Returns a word of AWS as in the response; `None` if the response has none and the SDK inserted
+/// [`NOT_SHOWN`].
+pub(super) fn shown_word(word: &str) -> Option<&str> {
+    (word != NOT_SHOWN).then_some(word)
+}
+
+/// Returns the beginning of a text, at most `longest` bytes.
+pub(super) fn truncate(text: &str, longest: usize) -> String {
+    text[..text.floor_char_boundary(longest)].to_owned()
+}
+
+/// Strips the namespace and the URL: `com.amazonaws.firehose#LimitExceededException:http://…` is
+/// `LimitExceededException`.
+fn without_namespace(code: &str) -> &str {
+    let code = code.rsplit('#').next().unwrap_or(code);
+    code.split(':').next().unwrap_or(code)
+}
+
+/// Returns the credentials error in the chain of causes. Credentials are fetched before a request is sent, so
+/// such a request never left the process.
+fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// The codes in a response body, beyond those that the SDK reads: Firehose's `InvalidKMSResourceException`
+/// has KMS's own code in a member named `code`, where other services put the code of the error itself
+/// ([InvalidKMSResourceException](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html)).
+#[derive(Default)]
+struct Body {
+    code: Option<String>,
+    kms_code: Option<String>,
+}
+
+impl Body {
+    fn of(response: &HttpResponse) -> Self {
+        let body: Option<Value> =
+            response.body().bytes().and_then(|bytes| serde_json::from_slice(bytes).ok());
+        let text = |name: &str| body.as_ref()?.get(name)?.as_str().map(ToOwned::to_owned);
+        let header = response.headers().get("x-amzn-errortype").map(ToOwned::to_owned);
+        let xml = || code_in_xml(response.body().bytes()?);
+        let Some(code) = header.or_else(|| text("__type")).or_else(xml) else { return Self::default() };
+        let kms_code = text("code").filter(|_| without_namespace(&code) == "InvalidKMSResourceException");
+        Self { code: Some(code), kms_code }
+    }
+}
+
+/// Returns the code of an error in XML. moto with policies enabled and some of AWS's own front ends respond
+/// so to any operation.
+fn code_in_xml(body: &[u8]) -> Option<String> {
+    let (_, error) = std::str::from_utf8(body).ok()?.split_once("<ErrorResponse")?;
+    let (code, _) = error.split_once("<Code>")?.1.split_once("</Code>")?;
+    Some(code.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

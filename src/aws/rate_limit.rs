@@ -1,0 +1,248 @@
+//! Rate limiter: one queue and one token bucket for each of AWS's limits.
+//!
+//! AWS limits the requests of an account and region, for each operation. The rate limiter uses only the share
+//! of each limit that the administrator sets, slows down if AWS throttles nevertheless, and serves requests
+//! by [`QueueKey`]. It sends nothing itself. A waiter that is dropped costs no token, and no background task runs
+//! while no request waits.
+
+mod bucket;
+mod queue;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use self::bucket::TokenBucket;
+pub use self::queue::QueueKey;
+use self::queue::{PRIORITIES, Queue};
+use super::port::Priority;
+use crate::model::aws_error::Operation;
+use crate::model::stream::{Account, Region, StreamArn};
+
+/// Default share of AWS's limits that the operator uses, in percent.
+pub const DEFAULT_RATE_PERCENT: u8 = 80;
+/// Number of cached queues above which unused ones are evicted.
+const MANY_LANES: usize = 1024;
+
+/// The scope of one of AWS's limits: the requests that count together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Quota {
+    /// The operation.
+    pub operation: Operation,
+    /// The account; `None` for requests to STS, which count for the operator's own account.
+    pub account: Option<Account>,
+    /// The region.
+    pub region: Region,
+}
+
+impl Quota {
+    /// Returns the limit that counts `operation` on `stream`.
+    #[must_use]
+    pub fn of(operation: Operation, stream: &StreamArn) -> Self {
+        Self { operation, account: Some(stream.account.clone()), region: stream.region.clone() }
+    }
+}
+
+/// Grants permits within AWS's limits, round-robin across namespaces and by priority within a round.
+/// Clones share the queues.
+#[derive(Clone)]
+pub struct RateLimiter {
+    rate_percent: u32,
+    limits: fn(Operation) -> u32,
+    lanes: Arc<Mutex<HashMap<Quota, Arc<QuotaQueue>>>>,
+    waiters: Arc<[AtomicUsize; PRIORITIES.len()]>,
+}
+
+/// Returns AWS's limit of `operation`, in requests per second for an account and region:
+/// [Firehose's quotas](https://docs.aws.amazon.com/firehose/latest/dev/limits.html),
+/// [those of Kinesis](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html),
+/// [those of KMS](https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html),
+/// [those of STS](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-sts-requests).
+fn limit(operation: Operation) -> u32 {
+    match operation {
+        Operation::DescribeDeliveryStream
+        | Operation::StartDeliveryStreamEncryption
+        | Operation::StopDeliveryStreamEncryption
+        // AWS documents no limit for these two operations; the operator uses that of Firehose.
+        | Operation::StartStreamEncryption
+        | Operation::StopStreamEncryption => 5,
+        Operation::DescribeStreamSummary => 20,
+        Operation::DescribeKey => 2_000,
+        // These limits are higher, or apply to each stream, and the operator needs few of these requests.
+        Operation::PutFirehoseRecord
+        | Operation::PutKinesisRecord
+        // STS allows an account 600 requests per second of all kinds, which other clients share.
+        | Operation::AssumeRole => 100,
+        Operation::GetCallerIdentity => 10,
+    }
+}
+
+impl RateLimiter {
+    /// Creates a rate limiter that uses `rate_percent` percent of AWS's limits, clamped to 1 to 100.
+    #[must_use]
+    pub fn new(rate_percent: u8) -> Self {
+        Self::with_limits(rate_percent, limit)
+    }
+
+    /// Creates a rate limiter with other limits, in requests per second: AWS raises some of them on request.
+    #[must_use]
+    pub fn with_limits(rate_percent: u8, limits: fn(Operation) -> u32) -> Self {
+        Self {
+            rate_percent: u32::from(rate_percent.clamp(1, 100)),
+            limits,
+            lanes: Arc::default(),
+            waiters: Arc::default(),
+        }
+    }
+
+    /// Waits for a permit to send a request. Dropping the future leaves the queue and takes no token.
+    pub async fn acquire(&self, quota: &Quota, turn: &QueueKey) {
+        let lane = self.lane(quota);
+        let _waiting = Waiting::among(&self.waiters, turn.priority);
+        let granted = {
+            let mut state = lane.lock();
+            if state.queue.is_empty() && state.bucket.take(Instant::now()).is_ok() {
+                return;
+            }
+            let (grant, granted) = oneshot::channel();
+            state.queue.push(turn, grant);
+            if !state.served {
+                state.served = true;
+                tokio::spawn(serve(lane.clone()));
+            }
+            granted
+        };
+        // An error means that the runtime is shutting down, so no permit will be granted.
+        match granted.await {
+            Ok(token) => token.spend(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Halves the rate, because AWS throttled a request.
+    pub fn throttled(&self, quota: &Quota) {
+        self.lane(quota).lock().bucket.throttled(Instant::now());
+    }
+
+    /// Raises the rate a little, because AWS answered a request without throttling.
+    pub fn succeeded(&self, quota: &Quota) {
+        self.lane(quota).lock().bucket.succeeded(Instant::now());
+    }
+
+    /// Returns the number of requests that wait with this priority, over all queues: a gauge for the metrics.
+    #[must_use]
+    pub fn waiting(&self, priority: Priority) -> usize {
+        self.waiters[priority as usize].load(Ordering::Relaxed)
+    }
+
+    /// Returns the current rate, in thousandths of a request per second.
+    #[must_use]
+    pub fn rate(&self, quota: &Quota) -> u32 {
+        self.lane(quota).lock().bucket.rate()
+    }
+
+    fn lane(&self, quota: &Quota) -> Arc<QuotaQueue> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if lanes.len() > MANY_LANES {
+            let now = Instant::now();
+            lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.lock().bucket.is_fresh(now));
+        }
+        let full_rate = (self.limits)(quota.operation) * 10 * self.rate_percent;
+        lanes.entry(quota.clone()).or_insert_with(|| Arc::new(QuotaQueue::new(full_rate))).clone()
+    }
+}
+
+/// The queue and the bucket of one limit.
+struct QuotaQueue(Mutex<State>);
+
+struct State {
+    bucket: TokenBucket,
+    queue: Queue<oneshot::Sender<Token>>,
+    /// Whether a task serves the queue.
+    served: bool,
+}
+
+impl QuotaQueue {
+    fn new(full_rate: u32) -> Self {
+        Self(Mutex::new(State { bucket: TokenBucket::new(full_rate), queue: Queue::new(), served: false }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Grants permits until the bucket is empty, and returns the time of the next token; `None` if no request
+    /// waits.
+    fn grant(self: &Arc<Self>) -> Option<Instant> {
+        let mut state = self.lock();
+        while !state.queue.is_empty() {
+            let now = Instant::now();
+            if let Err(again) = state.bucket.take(now) {
+                return Some(again);
+            }
+            let mut granted = false;
+            while !granted && let Some(waiter) = state.queue.pop() {
+                let token = Token { lane: Some(self.clone()), taken: now };
+                // A waiter that is gone leaves its token to the next one. Dropping an unspent token takes
+                // this lock, so here each must be spent.
+                granted = waiter.send(token).map_err(Token::spend).is_ok();
+            }
+            if !granted {
+                state.bucket.give_back(now);
+            }
+        }
+        state.served = false;
+        None
+    }
+}
+
+/// Serves a queue until it is empty.
+async fn serve(lane: Arc<QuotaQueue>) {
+    while let Some(again) = lane.grant() {
+        tokio::time::sleep_until(again).await;
+    }
+}
+
+/// The permit to send one request. It returns to the bucket if it is dropped unused.
+struct Token {
+    /// The origin of the token, until it is spent.
+    lane: Option<Arc<QuotaQueue>>,
+    taken: Instant,
+}
+
+impl Token {
+    fn spend(mut self) {
+        self.lane = None;
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        if let Some(lane) = self.lane.take() {
+            lane.lock().bucket.give_back(self.taken);
+        }
+    }
+}
+
+/// Counts one waiter while it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn among(waiters: &'a [AtomicUsize; PRIORITIES.len()], priority: Priority) -> Self {
+        let count = &waiters[priority as usize];
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests;

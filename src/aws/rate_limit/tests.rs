@@ -1,0 +1,232 @@
+//! The rate limiter on a paused clock: rates, priority, fairness, slowdown and recovery.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::{advance, sleep};
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Returns a limit of four requests per second at the default share.
+fn describe() -> Quota {
+    Quota::of(
+        Operation::DescribeDeliveryStream,
+        &"arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap(),
+    )
+}
+
+fn turn(priority: Priority, namespace: &str) -> QueueKey {
+    QueueKey { priority, namespace: namespace.to_owned() }
+}
+
+/// Waits in the background, and records the order and time of the permits.
+fn arrive(
+    rate_limiter: &RateLimiter,
+    went: &Arc<Mutex<Vec<(String, Instant)>>>,
+    turn: QueueKey,
+) -> tokio::task::JoinHandle<()> {
+    let (rate_limiter, went) = (rate_limiter.clone(), went.clone());
+    tokio::spawn(async move {
+        rate_limiter.acquire(&describe(), &turn).await;
+        went.lock().unwrap().push((format!("{:?} {}", turn.priority, turn.namespace), Instant::now()));
+    })
+}
+
+/// Uses up the tokens of this second.
+async fn empty(rate_limiter: &RateLimiter) {
+    for _ in 0..4 {
+        rate_limiter.acquire(&describe(), &turn(Priority::Call, "before")).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_second_exceeds_the_rate(
+        arrivals in prop::collection::vec((0_u64..800, 0_usize..3, "[abc]"), 1..60),
+        share in 20_u8..=100,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let went = runtime.block_on(async {
+            let (rate_limiter, went) = (RateLimiter::new(share), Arc::default());
+            let mut waiters = vec![];
+            for (pause, priority, namespace) in &arrivals {
+                sleep(Duration::from_millis(*pause)).await;
+                waiters.push(arrive(&rate_limiter, &went, turn(PRIORITIES[*priority], namespace)));
+            }
+            for waiter in waiters {
+                waiter.await.unwrap();
+            }
+            went.lock().unwrap().clone()
+        });
+        prop_assert_eq!(went.len(), arrivals.len());
+        let rate = usize::from(share) * 5 / 100;
+        for (_, start) in &went {
+            let within = went.iter().filter(|(_, at)| at >= start && *at < *start + SECOND).count();
+            prop_assert!(within <= rate, "{} in a second at {} a second", within, rate);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_precedes_waiting_describe_requests() {
+    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    empty(&rate_limiter).await;
+    let mut waiters = vec![];
+    for priority in [Priority::Drift, Priority::Changing, Priority::Call] {
+        waiters.push(arrive(&rate_limiter, &went, turn(priority, "data")));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(PRIORITIES.map(|priority| rate_limiter.waiting(priority)), [1, 1, 1]);
+    for waiter in waiters {
+        waiter.await.unwrap();
+    }
+    assert_eq!(PRIORITIES.map(|priority| rate_limiter.waiting(priority)), [0, 0, 0]);
+    let order: Vec<String> = went.lock().unwrap().iter().map(|(who, _)| who.clone()).collect();
+    assert_eq!(order, ["Call data", "Changing data", "Drift data"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn busy_namespace_does_not_delay_another_namespace() {
+    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    empty(&rate_limiter).await;
+    let crowd: Vec<_> =
+        (0..1000).map(|_| arrive(&rate_limiter, &went, turn(Priority::Drift, "crowd"))).collect();
+    tokio::task::yield_now().await;
+    let start = Instant::now();
+    arrive(&rate_limiter, &went, turn(Priority::Drift, "lone")).await.unwrap();
+    assert!(start.elapsed() <= SECOND + Duration::from_millis(1), "{:?}", start.elapsed());
+    for waiter in crowd {
+        waiter.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn urgent_requests_do_not_delay_drift_checks_of_others() {
+    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    empty(&rate_limiter).await;
+    let crowd: Vec<_> =
+        (0..1000).map(|_| arrive(&rate_limiter, &went, turn(Priority::Changing, "crowd"))).collect();
+    tokio::task::yield_now().await;
+    // One after the other, like the reconciliations of a few resources.
+    for _ in 0..10 {
+        let start = Instant::now();
+        arrive(&rate_limiter, &went, turn(Priority::Drift, "lone")).await.unwrap();
+        assert!(start.elapsed() <= SECOND + Duration::from_millis(1), "{:?}", start.elapsed());
+    }
+    for waiter in crowd {
+        waiter.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_waiter_is_skipped_and_costs_no_token() {
+    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    empty(&rate_limiter).await;
+    let start = Instant::now();
+    let gone: Vec<_> = (0..100).map(|_| arrive(&rate_limiter, &went, turn(Priority::Call, "gone"))).collect();
+    let stay: Vec<_> = (0..4).map(|_| arrive(&rate_limiter, &went, turn(Priority::Drift, "stay"))).collect();
+    tokio::task::yield_now().await;
+    for waiter in gone {
+        waiter.abort();
+    }
+    for waiter in stay {
+        waiter.await.unwrap();
+    }
+    assert!(start.elapsed() <= SECOND + Duration::from_millis(1), "{:?}", start.elapsed());
+    assert_eq!(went.lock().unwrap().len(), 4);
+    assert_eq!(rate_limiter.waiting(Priority::Call), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_granted_to_cancelled_waiter_is_returned() {
+    let rate_limiter = RateLimiter::new(80);
+    let lane = rate_limiter.lane(&describe());
+    empty(&rate_limiter).await;
+    let drift = turn(Priority::Drift, "data");
+    let (quota, mut waiter) = (describe(), None);
+    let waiting = waiter.insert(Box::pin(rate_limiter.acquire(&quota, &drift)));
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    // The token is granted, but the waiter is dropped before it receives the token.
+    advance(SECOND).await;
+    tokio::task::yield_now().await;
+    assert!(lane.lock().queue.is_empty());
+    drop(waiter);
+    let start = Instant::now();
+    empty(&rate_limiter).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn token_without_waiters_is_returned() {
+    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    empty(&rate_limiter).await;
+    let gone = arrive(&rate_limiter, &went, turn(Priority::Call, "gone"));
+    tokio::task::yield_now().await;
+    gone.abort();
+    sleep(SECOND + Duration::from_millis(1)).await;
+    assert!(rate_limiter.lane(&describe()).lock().queue.is_empty());
+    let start = Instant::now();
+    empty(&rate_limiter).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn newcomer_does_not_overtake_waiters() {
+    let rate_limiter = RateLimiter::new(80);
+    let (grant, _waiter) = oneshot::channel();
+    let lane = rate_limiter.lane(&describe());
+    lane.lock().queue.push(&turn(Priority::Call, "first"), grant);
+    let (quota, newcomer) = (describe(), turn(Priority::Drift, "newcomer"));
+    // There are tokens, but the request that already waits has not received one yet.
+    assert!(futures_util::poll!(Box::pin(rate_limiter.acquire(&quota, &newcomer))).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_slows_only_its_limit_until_success() {
+    let rate_limiter = RateLimiter::new(80);
+    let other = Quota { region: "us-east-1".parse().unwrap(), ..describe() };
+    rate_limiter.throttled(&describe());
+    assert_eq!((rate_limiter.rate(&describe()), rate_limiter.rate(&other)), (2_000, 4_000));
+    let start = Instant::now();
+    for _ in 0..5 {
+        rate_limiter.acquire(&describe(), &turn(Priority::Drift, "data")).await;
+    }
+    assert!(start.elapsed() >= 2 * SECOND, "{:?}", start.elapsed());
+    for _ in 0..20 {
+        rate_limiter.succeeded(&describe());
+        advance(SECOND).await;
+    }
+    assert_eq!(rate_limiter.rate(&describe()), 4_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_runs_without_waiters() {
+    let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
+    let waiters: Vec<_> =
+        (0..20).map(|_| arrive(&rate_limiter, &went, turn(Priority::Drift, "data"))).collect();
+    for waiter in waiters {
+        waiter.await.unwrap();
+    }
+    tokio::task::yield_now().await;
+    let lane = rate_limiter.lane(&describe());
+    assert!(!lane.lock().served);
+    // One reference is the rate limiter's, the other is the one above.
+    assert_eq!(Arc::strong_count(&lane), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unused_limits_are_evicted_unless_throttled() {
+    let rate_limiter = RateLimiter::new(80);
+    rate_limiter.throttled(&describe());
+    for number in 0..3 * MANY_LANES {
+        let quota = Quota { account: Some(format!("{number:012}").parse().unwrap()), ..describe() };
+        rate_limiter.acquire(&quota, &turn(Priority::Drift, "data")).await;
+        advance(Duration::from_millis(10)).await;
+    }
+    let lanes = rate_limiter.lanes.lock().unwrap().len();
+    assert!(lanes <= MANY_LANES + 1, "{lanes}");
+    assert_eq!(rate_limiter.rate(&describe()), 2_000);
+}

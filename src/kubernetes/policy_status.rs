@@ -1,0 +1,17 @@
+//! Writes the status of policies. The rest of a policy belongs to administrators, and is never written.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+
+use super::resources;
+use crate::api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
+use crate::controller::kube_api::KubeError;
+
+/// Replaces the status of the policy whose metadata is `read`, if the policy is still that version.
+pub async fn write(
+    client: &Client,
+    read: &ObjectMeta,
+    status: &StreamEncryptionPolicyStatus,
+) -> Result<(), KubeError> {
+    resources::write_status::<StreamEncryptionPolicy>(client, read, status).await
+}

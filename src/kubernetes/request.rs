@@ -1,0 +1,48 @@
+//! Requests to the API server: their deadline, and the conversion of their errors.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::controller::kube_api::KubeError;
+use crate::telemetry::error_chain;
+
+/// Deadline of every request.
+pub(super) const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Sends a request with the deadline, and converts its error.
+pub(super) async fn with_timeout<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, KubeError> {
+    match tokio::time::timeout(DEADLINE, request).await {
+        Ok(answer) => answer.map_err(|error| told(&error)),
+        Err(_) => Err(KubeError::Unavailable(format!("within {} s", DEADLINE.as_secs()))),
+    }
+}
+
+/// Sends a request for an object; returns `None` if the object does not exist.
+pub(super) async fn get_opt<T>(
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<Option<T>, KubeError> {
+    let request = async {
+        match request.await {
+            Ok(found) => Ok(Some(found)),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    with_timeout(request).await
+}
+
+fn told(error: &kube::Error) -> KubeError {
+    match error {
+        kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => KubeError::Conflict,
+        kube::Error::Api(status) if status.code >= 500 || status.code == 429 => {
+            KubeError::Unavailable(status.message.clone())
+        }
+        // 401 occurs while the API server restarts or a token is renewed.
+        kube::Error::Api(status) if status.code == 401 => KubeError::Unavailable(status.message.clone()),
+        kube::Error::Api(status) => KubeError::Rejected(status.message.clone()),
+        kube::Error::SerdeError(error) => {
+            KubeError::Rejected(format!("it is not of the expected form: {error}"))
+        }
+        other => KubeError::Unavailable(error_chain(other)),
+    }
+}

@@ -1,0 +1,218 @@
+//! The state of the resources as gauges: the number of streams by state, the longest time in plaintext, the
+//! fewest calls left.
+//!
+//! The gauges are computed at each scrape from statuses that were already written, so nothing is cached and
+//! nothing becomes stale. Only the leader has the resources; the other replicas report none of these gauges,
+//! so sums over replicas are right.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+
+use jiff::{SignedDuration, Timestamp};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::Label;
+use crate::api::condition::{ConditionStatus, ConditionType, Reason, find};
+use crate::api::stream_encryption::{
+    Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
+};
+use crate::aws::Priority;
+
+/// The label value for a state that was not observed or reported yet.
+const UNKNOWN: &str = "UNKNOWN";
+
+/// The values that are computed at a scrape.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScrapeInput {
+    /// Requests that wait for the rate limiter, by priority.
+    pub rate_limiter_waiting: Vec<(Priority, usize)>,
+    /// The state of the resources; `None` if this replica does not have them.
+    pub fleet: Option<FleetSnapshot>,
+}
+
+/// The state of the resources.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FleetSnapshot {
+    /// Resources by service and by the encryption status that AWS reports.
+    streams: BTreeMap<(Service, &'static str), u32>,
+    /// Resources by the reason of `Ready`.
+    reasons: BTreeMap<&'static str, u32>,
+    /// Fewest calls left of any stream.
+    lowest_calls_left: Option<u32>,
+    /// Streams whose records are in plaintext and should be encrypted.
+    in_plaintext: u32,
+    /// Longest time that any stream has been in plaintext.
+    longest_plaintext: SignedDuration,
+    /// Resources whose active key is unusable: records are being lost.
+    unusable_active_keys: u32,
+    /// Resources whose desired key is unusable while the active one is usable.
+    unusable_desired_keys: u32,
+    /// Longest time since the last Describe of any stream.
+    oldest_describe: Option<SignedDuration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stream {
+    aws_service: Label,
+    status: Label,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Given {
+    reason: Label,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Unusable {
+    key: Label,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Waiting {
+    priority: Label,
+}
+
+impl FleetSnapshot {
+    /// Computes the state of these resources at `now`. A resource without a status, or an invalid one, is
+    /// counted, too.
+    #[must_use]
+    pub fn of<'a>(resources: impl IntoIterator<Item = Option<&'a StreamEncryption>>, now: Timestamp) -> Self {
+        let mut fleet = Self::default();
+        for resource in resources {
+            let status = resource.and_then(|resource| resource.status.as_ref());
+            let reason = status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str);
+            *fleet.reasons.entry(reason).or_default() += 1;
+            if let (Some(resource), Some(status)) = (resource, status) {
+                fleet.count(&resource.spec, status, now);
+            }
+        }
+        fleet
+    }
+
+    fn count(&mut self, spec: &StreamEncryptionSpec, status: &StreamEncryptionStatus, now: Timestamp) {
+        if let Some(stream) = &status.stream {
+            let word = status.encryption_status.map_or(UNKNOWN, EncryptionStatus::as_str);
+            *self.streams.entry((stream.service, word)).or_default() += 1;
+        }
+        if let Some(calls) = &status.calls {
+            let left = calls.limit.saturating_sub(calls.used);
+            self.lowest_calls_left = Some(self.lowest_calls_left.map_or(left, |lowest| lowest.min(left)));
+        }
+        // A stream of a suspended resource, or of another resource, is not described on purpose.
+        let described = status.last_describe_time.as_ref().filter(|_| is_described(status));
+        if let Some(described) = described {
+            let age = now.duration_since(described.0);
+            self.oldest_describe = Some(self.oldest_describe.map_or(age, |oldest| oldest.max(age)));
+        }
+        // A spec that requests plaintext does not wait for encryption.
+        let since = status.plaintext_since_time.as_ref();
+        if let Some(since) = since.filter(|_| spec.encryption == Encryption::Enabled) {
+            self.in_plaintext += 1;
+            self.longest_plaintext = self.longest_plaintext.max(now.duration_since(since.0));
+        }
+        let key = find(&status.conditions, ConditionType::KeyUsable);
+        if status.active_key_unusable_since_time.is_some() {
+            self.unusable_active_keys += 1;
+        } else if key.is_some_and(|key| key.status == ConditionStatus::False.as_str()) {
+            self.unusable_desired_keys += 1;
+        }
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        let streams = Family::<Stream, Gauge>::default();
+        for ((service, status), count) in &self.streams {
+            let labels = Stream { aws_service: super::of(*service), status: Label(status) };
+            streams.get_or_create(&labels).set(i64::from(*count));
+        }
+        registry.register("streams", "Streams by encryption status as AWS reports it", streams);
+        let reasons = Family::<Given, Gauge>::default();
+        for (reason, count) in &self.reasons {
+            reasons.get_or_create(&Given { reason: Label(reason) }).set(i64::from(*count));
+        }
+        registry.register("resources", "Resources by reason of the Ready condition", reasons);
+        if let Some(left) = self.lowest_calls_left {
+            registry.register("lowest_calls_left", "Fewest calls left of any stream", gauge(left));
+        }
+        registry.register(
+            "plaintext_streams",
+            "Streams in plaintext that should be encrypted",
+            gauge(self.in_plaintext),
+        );
+        let longest = Gauge::<f64, AtomicU64>::default();
+        longest.set(self.longest_plaintext.as_secs_f64().max(0.0));
+        registry.register(
+            "longest_plaintext_seconds",
+            "Longest time that a stream has been in plaintext",
+            longest,
+        );
+        let unusable = Family::<Unusable, Gauge>::default();
+        for (key, count) in [("active", self.unusable_active_keys), ("desired", self.unusable_desired_keys)] {
+            unusable.get_or_create(&Unusable { key: Label(key) }).set(i64::from(count));
+        }
+        registry.register(
+            "unusable_keys",
+            "Resources whose active or desired key is unusable; with an unusable active key, records are lost",
+            unusable,
+        );
+        if let Some(age) = self.oldest_describe {
+            let oldest = Gauge::<f64, AtomicU64>::default();
+            oldest.set(age.as_secs_f64().max(0.0));
+            registry.register(
+                "oldest_describe_age_seconds",
+                "Age of the oldest last Describe of any stream",
+                oldest,
+            );
+        }
+    }
+}
+
+impl ScrapeInput {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        let waiting = Family::<Waiting, Gauge>::default();
+        for (priority, count) in &self.rate_limiter_waiting {
+            let labels = Waiting { priority: Label(word(*priority)) };
+            waiting.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+        registry.register("rate_limiter_waiting", "Requests waiting for the AWS rate limiter", waiting);
+        if let Some(fleet) = &self.fleet {
+            fleet.register(registry);
+        }
+    }
+}
+
+/// Returns whether the operator describes the stream of a resource with this status, if AWS permits it.
+fn is_described(status: &StreamEncryptionStatus) -> bool {
+    !matches!(
+        reason_of_ready(status),
+        Some(
+            Reason::Suspended
+                | Reason::NotPermitted
+                | Reason::ConflictingPolicyRoles
+                | Reason::DisableNotPermitted
+                | Reason::StreamAlreadyManaged
+                | Reason::LedgerInvalid
+                | Reason::SpecInvalid
+        )
+    )
+}
+
+fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {
+    find(&status.conditions, ConditionType::Ready)?.reason.parse().ok()
+}
+
+fn word(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Call => "call",
+        Priority::Changing => "changing",
+        Priority::Drift => "drift",
+    }
+}
+
+fn gauge(value: u32) -> Gauge {
+    let gauge = Gauge::default();
+    gauge.set(i64::from(value));
+    gauge
+}

@@ -1,0 +1,305 @@
+//! Classification of AWS errors, decided once from the operation, the code and the HTTP status.
+//!
+//! The class determines how the operator reacts, and the code goes into conditions. AWS's full message goes
+//! to the log only, because it may name accounts and resources of others.
+
+use super::credentials::Rejection;
+use super::key::KeyProblem;
+use crate::api::condition::Reason;
+use crate::api::ledger::Action;
+use crate::api::stream_encryption::Service;
+
+/// An AWS operation that the operator uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// Firehose `DescribeDeliveryStream`.
+    DescribeDeliveryStream,
+    /// Firehose `StartDeliveryStreamEncryption`.
+    StartDeliveryStreamEncryption,
+    /// Firehose `StopDeliveryStreamEncryption`.
+    StopDeliveryStreamEncryption,
+    /// Firehose `PutRecord`.
+    PutFirehoseRecord,
+    /// Kinesis `DescribeStreamSummary`.
+    DescribeStreamSummary,
+    /// Kinesis `StartStreamEncryption`.
+    StartStreamEncryption,
+    /// Kinesis `StopStreamEncryption`.
+    StopStreamEncryption,
+    /// Kinesis `PutRecord`.
+    PutKinesisRecord,
+    /// KMS `DescribeKey`.
+    DescribeKey,
+    /// STS `GetCallerIdentity`.
+    GetCallerIdentity,
+    /// STS `AssumeRole`.
+    AssumeRole,
+}
+
+impl Operation {
+    /// Every operation.
+    pub const ALL: [Self; 11] = [
+        Self::DescribeDeliveryStream,
+        Self::StartDeliveryStreamEncryption,
+        Self::StopDeliveryStreamEncryption,
+        Self::PutFirehoseRecord,
+        Self::DescribeStreamSummary,
+        Self::StartStreamEncryption,
+        Self::StopStreamEncryption,
+        Self::PutKinesisRecord,
+        Self::DescribeKey,
+        Self::GetCallerIdentity,
+        Self::AssumeRole,
+    ];
+
+    /// Returns the operation that describes a stream of a service.
+    #[must_use]
+    pub fn look(service: Service) -> Self {
+        match service {
+            Service::Firehose => Self::DescribeDeliveryStream,
+            Service::Kinesis => Self::DescribeStreamSummary,
+        }
+    }
+
+    /// Returns the operation that changes a stream of a service.
+    #[must_use]
+    pub fn change(service: Service, action: Action) -> Self {
+        match (service, action) {
+            (Service::Firehose, Action::Start) => Self::StartDeliveryStreamEncryption,
+            (Service::Firehose, Action::Stop) => Self::StopDeliveryStreamEncryption,
+            (Service::Kinesis, Action::Start) => Self::StartStreamEncryption,
+            (Service::Kinesis, Action::Stop) => Self::StopStreamEncryption,
+        }
+    }
+
+    /// Returns the IAM action that allows the operation, for messages that name the permission to grant.
+    #[must_use]
+    pub fn iam_action(self) -> &'static str {
+        match self {
+            Self::DescribeDeliveryStream => "firehose:DescribeDeliveryStream",
+            Self::StartDeliveryStreamEncryption => "firehose:StartDeliveryStreamEncryption",
+            Self::StopDeliveryStreamEncryption => "firehose:StopDeliveryStreamEncryption",
+            Self::PutFirehoseRecord => "firehose:PutRecord",
+            Self::DescribeStreamSummary => "kinesis:DescribeStreamSummary",
+            Self::StartStreamEncryption => "kinesis:StartStreamEncryption",
+            Self::StopStreamEncryption => "kinesis:StopStreamEncryption",
+            Self::PutKinesisRecord => "kinesis:PutRecord",
+            Self::DescribeKey => "kms:DescribeKey",
+            Self::GetCallerIdentity => "sts:GetCallerIdentity",
+            Self::AssumeRole => "sts:AssumeRole",
+        }
+    }
+
+    /// Returns whether the operation changes a stream, so that its outcome matters if no response is
+    /// received.
+    #[must_use]
+    pub fn changes(self) -> bool {
+        matches!(
+            self,
+            Self::StartDeliveryStreamEncryption
+                | Self::StopDeliveryStreamEncryption
+                | Self::StartStreamEncryption
+                | Self::StopStreamEncryption
+        )
+    }
+}
+
+/// The class of an error, which determines the reaction to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// Too many requests. The operator backs off and retries.
+    Throttled,
+    /// AWS or the network is temporarily unavailable.
+    Transient,
+    /// A call that changes a stream received no response. AWS may have applied it.
+    UnknownOutcome,
+    /// No credentials were available to sign the request, so it was not sent.
+    NoCredentials,
+    /// AWS rejected the credentials or the signature: see [`Rejection`].
+    CredentialsRejected,
+    /// The operator lacks a permission, which an administrator must grant.
+    Denied,
+    /// The key is unusable.
+    Key(KeyProblem),
+    /// KMS denied use of the key. The cause is its policy, state or existence; KMS does not report which.
+    KeyAccessDenied,
+    /// The stream or key does not exist.
+    NotFound,
+    /// The stream is being changed already.
+    InUse,
+    /// AWS's limit of calls, or of streams per key, is reached.
+    LimitReached,
+    /// AWS rejected the request as invalid. The same request never succeeds.
+    Invalid,
+}
+
+impl ErrorKind {
+    /// Every class once. One key problem represents all of them.
+    pub const ALL: [Self; 12] = [
+        Self::Throttled,
+        Self::Transient,
+        Self::UnknownOutcome,
+        Self::NoCredentials,
+        Self::CredentialsRejected,
+        Self::Denied,
+        Self::Key(KeyProblem::Disabled),
+        Self::KeyAccessDenied,
+        Self::NotFound,
+        Self::InUse,
+        Self::LimitReached,
+        Self::Invalid,
+    ];
+
+    /// Returns whether the error concerns the request or its sender only, and so gives no information about
+    /// the stream or key.
+    #[must_use]
+    pub fn leaves_the_question_open(self) -> bool {
+        matches!(self, Self::Throttled | Self::Transient | Self::NoCredentials | Self::CredentialsRejected)
+    }
+
+    /// Returns the reason to report in conditions.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Throttled => Reason::AwsThrottled,
+            Self::Transient => Reason::AwsUnreachable,
+            Self::UnknownOutcome => Reason::OutcomeUnknown,
+            Self::NoCredentials => Reason::NoCredentials,
+            Self::CredentialsRejected => Reason::CredentialsRejected,
+            Self::Denied => Reason::AccessDenied,
+            Self::Key(problem) => problem.reason(),
+            Self::KeyAccessDenied => Reason::KeyAccessDenied,
+            Self::NotFound => Reason::StreamNotFound,
+            Self::InUse => Reason::StreamInUse,
+            Self::LimitReached => Reason::CallLimitReached,
+            Self::Invalid => Reason::CallRefused,
+        }
+    }
+}
+
+/// A classified AWS error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} failed: {}", operation.iam_action(), code.as_deref().unwrap_or("no error code"))]
+pub struct AwsError {
+    /// The operation that failed.
+    pub operation: Operation,
+    /// The class of the error.
+    pub class: ErrorKind,
+    /// The AWS error code; otherwise the HTTP status, or a code of the operator's own, such as `NotSent`. `None` if
+    /// there is none, for example because no response was received.
+    pub code: Option<String>,
+    /// The full message of AWS or of the transport. For the log, never for a condition.
+    pub message: String,
+}
+
+impl AwsError {
+    /// Returns whether other credentials from the same source may be accepted.
+    #[must_use]
+    pub fn rejects_the_session(&self) -> bool {
+        let rejection = self.code.as_deref().and_then(|code| Rejection::of(code, &self.message));
+        self.class == ErrorKind::CredentialsRejected && rejection.is_some_and(Rejection::is_of_the_session)
+    }
+}
+
+/// The response in place of a result.
+#[derive(Clone, Copy, Debug)]
+pub enum RawError<'a> {
+    /// An error of the service.
+    Error {
+        /// The error's code, without namespace (`LimitExceededException`).
+        code: &'a str,
+        /// KMS's own code, which `InvalidKMSResourceException` of Firehose carries.
+        kms_code: Option<&'a str>,
+        /// AWS's message.
+        message: &'a str,
+        /// The HTTP status.
+        http: u16,
+    },
+    /// The request could not be built and was not sent.
+    NotSent,
+    /// The request could not be signed and was not sent.
+    NotSigned,
+    /// The request may have been sent, and no readable response was received.
+    None,
+}
+
+/// AWS's code for an unknown access key, and for an unknown account.
+const UNRECOGNIZED: &str = "UnrecognizedClientException";
+/// The beginning of Kinesis' message if the 12 digits in a stream's ARN are not an account (recorded
+/// 2026-09).
+const NO_ACCOUNT: &str = "No account found";
+
+/// Returns the class of a response.
+#[must_use]
+pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
+    let (code, kms_code, message, http) = match answer {
+        RawError::Error { code, kms_code, message, http } => (code, kms_code, message, http),
+        RawError::None if operation.changes() => return ErrorKind::UnknownOutcome,
+        RawError::None | RawError::NotSent => return ErrorKind::Transient,
+        RawError::NotSigned => return ErrorKind::NoCredentials,
+    };
+    if code == UNRECOGNIZED && message.starts_with(NO_ACCOUNT) {
+        return ErrorKind::NotFound;
+    }
+    if Rejection::of(code, message).is_some() {
+        return ErrorKind::CredentialsRejected;
+    }
+    match code {
+        "ThrottlingException"
+        | "Throttling"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "KMSThrottlingException"
+        | "ProvisionedThroughputExceededException"
+        | "SlowDown" => ErrorKind::Throttled,
+        // A Describe has no limit other than its rate. For a Start or Stop only the text distinguishes the
+        // two: Kinesis words a quota of one stream in 24 hours as "Rate exceeded for stream S under account
+        // N.", and a rate limit as "Rate exceeded for account N.".
+        "LimitExceededException" if !operation.changes() || is_rate_of_account(message) => {
+            ErrorKind::Throttled
+        }
+        "LimitExceededException" => ErrorKind::LimitReached,
+        "ResourceInUseException" => ErrorKind::InUse,
+        "ResourceNotFoundException" | "NotFoundException" => ErrorKind::NotFound,
+        "KMSNotFoundException" => ErrorKind::Key(KeyProblem::Missing),
+        "KMSDisabledException" => ErrorKind::Key(KeyProblem::Disabled),
+        "KMSInvalidStateException" => ErrorKind::Key(KeyProblem::Unavailable),
+        "KMSAccessDeniedException" | "KMSOptInRequired" => ErrorKind::KeyAccessDenied,
+        "InvalidKMSResourceException" => match kms_code {
+            Some("NotFoundException" | "KMSNotFoundException") => ErrorKind::Key(KeyProblem::Missing),
+            Some("DisabledException" | "KMSDisabledException") => ErrorKind::Key(KeyProblem::Disabled),
+            Some("InvalidStateException" | "KMSInvalidStateException") => {
+                ErrorKind::Key(KeyProblem::Unavailable)
+            }
+            _ => ErrorKind::KeyAccessDenied,
+        },
+        "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" | "NotAuthorized" => {
+            ErrorKind::Denied
+        }
+        "InvalidArgumentException"
+        | "ValidationException"
+        | "ValidationError"
+        | "SerializationException"
+        | "InvalidArnException"
+        | "InvalidParameterValue" => ErrorKind::Invalid,
+        // A server error or a timeout may be returned after the change was applied.
+        "RequestTimeout" | "RequestTimeoutException" if operation.changes() => ErrorKind::UnknownOutcome,
+        _ if (http >= 500 || http == 408) && operation.changes() => ErrorKind::UnknownOutcome,
+        "RequestTimeout" | "RequestTimeoutException" => ErrorKind::Transient,
+        // 407: a proxy requires authentication, and the request did not reach AWS.
+        _ if http >= 500 || http == 408 || http == 407 => ErrorKind::Transient,
+        _ if http == 429 => ErrorKind::Throttled,
+        _ if http == 401 || http == 403 => ErrorKind::Denied,
+        _ => ErrorKind::Invalid,
+    }
+}
+
+/// Returns whether the text of a `LimitExceededException` is about the rate of all calls. A text that names a
+/// stream is about that stream alone, and no reason to slow down the calls for other streams of its account
+/// and region.
+fn is_rate_of_account(message: &str) -> bool {
+    message.contains("Rate exceeded") && !message.contains("for stream")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! FIFO queue, round-robin across namespaces. The next item belongs to a namespace that holds the least, and
+//! within a namespace items keep their order of arrival. A namespace with thousands of requests therefore
+//! delays no other. The queue has no time and no limit.
+
+use std::collections::{HashMap, VecDeque};
+
+/// Waiting items, each of a namespace.
+#[derive(Debug)]
+pub struct FairQueue<T> {
+    /// The namespaces with waiting items, each once, the next one first.
+    namespaces: VecDeque<String>,
+    waiting: HashMap<String, VecDeque<T>>,
+}
+
+impl<T> Default for FairQueue<T> {
+    fn default() -> Self {
+        Self { namespaces: VecDeque::new(), waiting: HashMap::new() }
+    }
+}
+
+impl<T> FairQueue<T> {
+    /// Returns whether no item is waiting.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.namespaces.is_empty()
+    }
+
+    /// Adds an item of this namespace.
+    pub fn push(&mut self, namespace: &str, one: T) {
+        let waiting = self.waiting.entry(namespace.to_owned()).or_default();
+        if waiting.is_empty() {
+            self.namespaces.push_back(namespace.to_owned());
+        }
+        waiting.push_back(one);
+    }
+
+    /// Removes and returns the next item of the namespaces that hold the least, as `has` counts it.
+    pub fn pop_least(&mut self, has: impl Fn(&str) -> usize) -> Option<T> {
+        let turns = self.namespaces.iter().enumerate();
+        let (turn, _) = turns.min_by_key(|(turn, namespace)| (has(namespace), *turn))?;
+        let namespace = self.namespaces.remove(turn)?;
+        let waiting = self.waiting.get_mut(&namespace)?;
+        let next = waiting.pop_front();
+        if waiting.is_empty() {
+            self.waiting.remove(&namespace);
+        } else {
+            self.namespaces.push_back(namespace);
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the next item when all namespaces hold the same.
+    fn pop(turns: &mut FairQueue<u32>) -> Option<u32> {
+        turns.pop_least(|_| 0)
+    }
+
+    fn all(turns: &mut FairQueue<u32>) -> Vec<u32> {
+        std::iter::from_fn(|| pop(turns)).collect()
+    }
+
+    #[test]
+    fn namespace_holding_least_is_served_first() {
+        let mut turns = FairQueue::default();
+        for request in 0..3 {
+            turns.push("rich", request);
+            turns.push("poor", 10 + request);
+            turns.push("poor too", 20 + request);
+        }
+        let has = |namespace: &str| usize::from(namespace == "rich");
+        let served: Vec<u32> = std::iter::from_fn(|| turns.pop_least(has)).collect();
+        assert_eq!(served, [10, 20, 11, 21, 12, 22, 0, 1, 2]);
+    }
+
+    #[test]
+    fn busy_namespace_alternates_with_quiet_one() {
+        let mut turns = FairQueue::default();
+        for request in 0..1000 {
+            turns.push("crowd", request);
+        }
+        turns.push("lone", 1000);
+        assert_eq!(pop(&mut turns), Some(0));
+        assert_eq!(pop(&mut turns), Some(1000));
+        assert_eq!(pop(&mut turns), Some(1));
+    }
+
+    #[test]
+    fn items_of_one_namespace_are_served_in_order() {
+        let mut turns = FairQueue::default();
+        for request in 0..4 {
+            turns.push("a", request);
+        }
+        assert!(!turns.is_empty());
+        assert_eq!(all(&mut turns), [0, 1, 2, 3]);
+        assert!(turns.is_empty());
+    }
+
+    #[test]
+    fn returning_namespace_queues_behind_waiting_ones() {
+        let mut turns = FairQueue::default();
+        turns.push("a", 1);
+        turns.push("b", 2);
+        assert_eq!(pop(&mut turns), Some(1));
+        turns.push("a", 3);
+        assert_eq!(all(&mut turns), [2, 3]);
+    }
+}

@@ -1,0 +1,276 @@
+//! A scenario for tests of the model: the spec, observations, calls and responses, in the order of the method
+//! calls.
+//!
+//! Every step uses the model's own functions, so that a test never has a ledger that the operator could not
+//! have produced.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::aws_error::{AwsError, ErrorKind, Operation};
+use super::decision::{Decision, DesiredEncryption, DesiredState, Ownership, PlanInput, Seen, Step, decide};
+use super::key::{Key, KeyProblem};
+use super::ledger::{self, Reservation};
+use super::observation::Observation;
+use super::pattern::OperatorAccount;
+use super::permission::{EffectivePolicy, Policy};
+use super::stream::StreamArn;
+use crate::api::condition::Reason;
+use crate::api::ledger::{Action, Owner, StreamLedgerSpec};
+use crate::api::policy::{PolicyRole, StreamEncryptionPolicySpec};
+use crate::api::stream_encryption::{Mode, Service};
+
+/// The operator's own account.
+pub(super) const ACCOUNT: &str = "111122223333";
+
+/// The last observation of the stream.
+#[derive(Clone, Debug)]
+pub(super) enum Sight {
+    NotYet,
+    Failed(AwsError),
+    At(Timestamp, Observation),
+}
+
+/// Everything on which a decision depends, owned.
+#[derive(Clone, Debug)]
+pub(super) struct Scenario {
+    pub(super) now: Timestamp,
+    pub(super) stream: StreamArn,
+    pub(super) intent: DesiredState,
+    pub(super) permission: EffectivePolicy,
+    pub(super) ownership: Ownership,
+    pub(super) other_owner: Option<&'static str>,
+    pub(super) ledger: StreamLedgerSpec,
+    pub(super) sight: Sight,
+    pub(super) active_key_problem: Option<KeyProblem>,
+    pub(super) session_age: Option<SignedDuration>,
+    pub(super) waiting: Option<(Reason, Timestamp)>,
+    pub(super) drift_interval: SignedDuration,
+}
+
+/// Returns a stream of the operator's own account.
+pub(super) fn stream(service: Service) -> StreamArn {
+    let arn = match service {
+        Service::Firehose => format!("arn:aws:firehose:eu-west-1:{ACCOUNT}:deliverystream/orders"),
+        Service::Kinesis => format!("arn:aws:kinesis:eu-west-1:{ACCOUNT}:stream/orders"),
+    };
+    arn.parse().unwrap()
+}
+
+/// Returns a customer managed key of the operator's own account.
+pub(super) fn key(number: u8) -> Key {
+    Key::Customer(format!("arn:aws:kms:eu-west-1:{ACCOUNT}:key/{number}").parse().unwrap())
+}
+
+/// Returns the resource that manages the stream.
+pub(super) fn owner() -> Owner {
+    Owner { namespace: "data".into(), name: "orders".into(), uid: "1".into() }
+}
+
+/// Returns an error of the last call.
+pub(super) fn fault(class: ErrorKind, code: &str) -> AwsError {
+    let operation = Operation::StartDeliveryStreamEncryption;
+    AwsError { operation, class, code: Some(code.to_owned()), message: "AWS's words".into() }
+}
+
+/// Returns a policy that allows the streams and keys of the operator's own account, which is `account`.
+pub(super) fn allowed(
+    account: &str,
+    partition: &str,
+    allow_disable: bool,
+    max_calls_per_day: u32,
+) -> EffectivePolicy {
+    let spec = StreamEncryptionPolicySpec {
+        allow_disable,
+        max_calls_per_day,
+        ..StreamEncryptionPolicySpec::own_account()
+    };
+    permission(account, partition, &[spec])
+}
+
+/// Returns policies like that of [`allowed`], one for each role.
+pub(super) fn allowed_as(roles: &[&str]) -> EffectivePolicy {
+    let specs: Vec<_> = roles
+        .iter()
+        .map(|role| StreamEncryptionPolicySpec {
+            role: Some(PolicyRole { arn: format!("arn:aws:iam::{ACCOUNT}:role/{role}"), external_id: None }),
+            allow_disable: true,
+            ..StreamEncryptionPolicySpec::own_account()
+        })
+        .collect();
+    permission(ACCOUNT, "aws", &specs)
+}
+
+fn permission(account: &str, partition: &str, specs: &[StreamEncryptionPolicySpec]) -> EffectivePolicy {
+    let own = OperatorAccount { account: account.parse().unwrap(), partition: partition.parse().unwrap() };
+    EffectivePolicy::of(specs.iter().filter_map(|spec| Policy::read(spec).0).collect(), own)
+}
+
+/// Returns the start time of every scenario.
+pub(super) fn midnight() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+impl Scenario {
+    /// Creates a scenario: the spec names key 1, everything is allowed, and the stream has not been described
+    /// yet.
+    pub(super) fn of(service: Service) -> Self {
+        let stream = stream(service);
+        Self {
+            now: midnight(),
+            intent: DesiredState {
+                wanted: DesiredEncryption::Key(key(1)),
+                key_problem: None,
+                mode: Mode::Enforce,
+                suspended: false,
+                disable_on_deletion: false,
+                deleting: false,
+                verify: false,
+                verified: None,
+                retry: None,
+                key_name: None,
+            },
+            permission: allowed(stream.account.as_str(), stream.partition.as_str(), true, 20),
+            ownership: Ownership::Owned,
+            other_owner: None,
+            ledger: ledger::new(&stream, owner()),
+            sight: Sight::NotYet,
+            active_key_problem: None,
+            session_age: None,
+            waiting: None,
+            drift_interval: SignedDuration::from_mins(10),
+            stream,
+        }
+    }
+
+    /// Changes the desired encryption.
+    pub(super) fn wants(mut self, wanted: DesiredEncryption) -> Self {
+        self.intent.wanted = wanted;
+        self
+    }
+
+    /// Applies any change.
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    /// Advances the time.
+    pub(super) fn after(mut self, seconds: i64) -> Self {
+        self.now += SignedDuration::from_secs(seconds);
+        self
+    }
+
+    /// Describes the stream and applies the observation to the ledger.
+    pub(super) fn sees(mut self, observation: Observation) -> Self {
+        let wanted = self.intent.wanted.target();
+        let unusable = self.intent.key_problem.is_some();
+        self.ledger =
+            ledger::apply_observation(&self.ledger, &observation, None, wanted.as_ref(), unusable, self.now);
+        self.sight = Sight::At(self.now, observation);
+        self
+    }
+
+    /// Makes the Describe fail.
+    pub(super) fn cannot_see(mut self, class: ErrorKind) -> Self {
+        let operation = Operation::look(self.stream.service);
+        self.sight = Sight::Failed(AwsError { operation, ..fault(class, "Code") });
+        self
+    }
+
+    /// Makes the call that is decided. Panics if no call is decided.
+    pub(super) fn calls(mut self) -> Self {
+        let Step::ChangeEncryption(reservation) = self.decide().step else {
+            panic!("no call: {:?}", self.decide())
+        };
+        self.ledger = ledger::reserve(&self.ledger, &reservation, self.now).0;
+        self
+    }
+
+    /// Records that AWS accepted the last call.
+    pub(super) fn accepted(self) -> Self {
+        self.answered(Ok(()))
+    }
+
+    /// Records that AWS refused the last call, or did not respond.
+    pub(super) fn refused(self, class: ErrorKind, code: &str) -> Self {
+        self.answered(Err(&fault(class, code)))
+    }
+
+    fn answered(mut self, outcome: Result<(), &AwsError>) -> Self {
+        let id = self.ledger.calls.last().unwrap().id.clone();
+        self.ledger = ledger::record_outcome(&self.ledger, &id, outcome, self.now);
+        self
+    }
+
+    /// Brings the stream to the desired encryption and lets it settle.
+    pub(super) fn converged(self) -> Self {
+        let shown = match &self.intent.wanted {
+            DesiredEncryption::Off => Observation::Off,
+            DesiredEncryption::Key(key) => Observation::On(key.clone()),
+            DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey => Observation::On(Key::AwsOwned),
+        };
+        self.sees(shown.clone()).after(60).sees(shown)
+    }
+
+    /// Adds calls made outside this resource: `count` Starts with key 9 that AWS accepted, now.
+    pub(super) fn spent(mut self, count: u32) -> Self {
+        let target = key(9).target();
+        for _ in 0..count {
+            let plan = Reservation {
+                wanted: target.clone(),
+                target: target.clone(),
+                retry: None,
+                correction: false,
+                after_failure: false,
+            };
+            let (reserved, id) = ledger::reserve(&self.ledger, &plan, self.now);
+            self.ledger = ledger::record_outcome(&reserved, &id, Ok(()), self.now);
+        }
+        self.ledger.attempts = None;
+        self
+    }
+
+    /// Makes the desired key unusable.
+    pub(super) fn key_is(mut self, problem: KeyProblem) -> Self {
+        self.intent.key_problem = Some(problem);
+        self
+    }
+
+    /// Makes the active key unusable.
+    pub(super) fn active_key_is(mut self, problem: KeyProblem) -> Self {
+        self.active_key_problem = Some(problem);
+        self
+    }
+
+    /// Returns the input of the decision.
+    pub(super) fn input(&self) -> PlanInput<'_> {
+        PlanInput {
+            now: self.now,
+            stream: &self.stream,
+            intent: &self.intent,
+            permission: &self.permission,
+            ownership: self.ownership,
+            other_owner: self.other_owner,
+            ledger: &self.ledger,
+            seen: match &self.sight {
+                Sight::NotYet => Seen::NotYet,
+                Sight::Failed(fault) => Seen::Failed(fault),
+                Sight::At(at, observation) => Seen::At(*at, observation),
+            },
+            active_key_problem: self.active_key_problem,
+            session_age: self.session_age,
+            waiting: self.waiting,
+            drift_interval: self.drift_interval,
+        }
+    }
+
+    /// Returns the decision.
+    pub(super) fn decide(&self) -> Decision {
+        decide(&self.input())
+    }
+}
+
+/// Returns an observation of a failed attempt.
+pub(super) fn failed(action: Action) -> Observation {
+    Observation::Failed { action, reason: "KMS_ACCESS_DENIED".into() }
+}

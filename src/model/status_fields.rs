@@ -1,0 +1,228 @@
+//! The fields of a status: they never claim more than was observed.
+//!
+//! Values are AWS's own where AWS has them. Kinesis reports neither "enabling" nor "failed", so these values
+//! are derived from the call and the reported state. The active key is the one that AWS reports once it is
+//! stable, otherwise the one that was active before. The key ARN is redacted for namespaces that may not use
+//! the key.
+
+use jiff::Timestamp;
+
+use super::decision::{PROPAGATION_DELAY, PlanInput, Seen, asked_last};
+use super::key::{Key, KeyArn};
+use super::ledger::{self, saturating_add};
+use super::observation::Observation;
+use crate::api::condition::{ConditionStatus, Reason};
+use crate::api::ledger::{Action, Outcome};
+use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, Service};
+
+/// Returns the encryption status in AWS's terms; `None` if it is unknown.
+#[must_use]
+pub fn encryption_status(input: &PlanInput<'_>) -> Option<EncryptionStatus> {
+    let Seen::At(at, observation) = input.seen else { return None };
+    if let Some(action) = accepted_since(input, at) {
+        return Some(in_progress(action));
+    }
+    if ledger::may_be_stale(input.ledger, observation, at) {
+        // While the reported state is being confirmed, it is shown as AWS reports it.
+        return match observation {
+            Observation::Failed { action, .. } => Some(failed(*action)),
+            _ => observation.settled().map(|key| at_rest(key.is_some())),
+        };
+    }
+    match observation {
+        Observation::InProgress(Some(action)) => Some(in_progress(*action)),
+        // Kinesis reports UPDATING for every change.
+        Observation::InProgress(None) => match asked_last(input) {
+            Some(action) => Some(in_progress(action)),
+            None => input.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some())),
+        },
+        Observation::Failed { action, .. } => Some(failed(*action)),
+        Observation::Off | Observation::On(_) => {
+            let on = matches!(observation, Observation::On(_));
+            Some(if input.stream.service == Service::Kinesis && attempt_failed(input, observation) {
+                failed(asked(input).unwrap_or(Action::Start))
+            } else {
+                at_rest(on)
+            })
+        }
+        Observation::NotEncryptable(_) => Some(EncryptionStatus::Disabled),
+        Observation::Missing
+        | Observation::OtherStream
+        | Observation::Creating
+        | Observation::Deleting
+        | Observation::NotOperational(_)
+        | Observation::Unrecognized(_) => None,
+    }
+}
+
+/// Returns the key that encrypts records now; `None` for plaintext, or if it is unknown.
+#[must_use]
+pub fn active_key(input: &PlanInput<'_>) -> Option<KeyStatus> {
+    if gone(input) {
+        return None;
+    }
+    input.ledger.in_force.as_ref().and_then(|known| known.key.as_ref()).map(|key| redacted_key(input, key))
+}
+
+/// Returns the customer managed key that encrypts records now, if the namespace may use it. No other key may
+/// be described in KMS.
+#[must_use]
+pub fn customer_key_in_force(input: &PlanInput<'_>) -> Option<KeyArn> {
+    let Key::Customer(arn) = Key::of(&active_key(input)?) else { return None };
+    Some(arn)
+}
+
+/// Returns a key as the namespace may see it: of a key that no policy allows it, only that it is customer
+/// managed.
+#[must_use]
+pub fn redacted_key(input: &PlanInput<'_>, key: &KeyStatus) -> KeyStatus {
+    if input.permission.key(input.stream, &Key::of(key)).is_ok() {
+        key.clone()
+    } else {
+        KeyStatus { kind: key.kind, arn: None }
+    }
+}
+
+/// Returns since when records are known to be encrypted.
+#[must_use]
+pub fn encrypted_since_time(input: &PlanInput<'_>) -> Option<Timestamp> {
+    let known = input.ledger.in_force.as_ref().filter(|_| !gone(input))?;
+    let since = known.encrypted_since_time.as_ref()?.0;
+    Some(saturating_add(since, PROPAGATION_DELAY)).filter(|since| *since <= input.now)
+}
+
+/// Returns since when records are known to be encrypted with the active key.
+#[must_use]
+pub fn active_key_since(input: &PlanInput<'_>) -> Option<Timestamp> {
+    let known = input.ledger.in_force.as_ref().filter(|known| known.key.is_some() && !gone(input))?;
+    Some(saturating_add(known.since_time.0, PROPAGATION_DELAY)).filter(|since| *since <= input.now)
+}
+
+/// Returns since when records are known to be in plaintext.
+#[must_use]
+pub fn plaintext_since_time(input: &PlanInput<'_>) -> Option<Timestamp> {
+    let known = input.ledger.in_force.as_ref().filter(|known| known.key.is_none() && !gone(input))?;
+    Some(known.since_time.0)
+}
+
+/// Returns whether records are encrypted now, with any key.
+#[must_use]
+pub fn encrypted(input: &PlanInput<'_>, reason: Reason) -> ConditionStatus {
+    let known = input.ledger.in_force.as_ref().filter(|_| !gone(input) && in_doubt(input).is_none());
+    match known {
+        None => ConditionStatus::Unknown,
+        Some(known) if known.key.is_none() => ConditionStatus::False,
+        // The requested verification is still missing.
+        Some(_) if reason == Reason::Verifying => ConditionStatus::Unknown,
+        Some(_) if encrypted_since_time(input).is_some() => ConditionStatus::True,
+        Some(_) => ConditionStatus::False,
+    }
+}
+
+/// Returns the state that AWS reports, stable or failed, while it may be older than the last call and is
+/// being confirmed.
+#[must_use]
+pub fn unconfirmed<'a>(input: &PlanInput<'a>) -> Option<&'a Observation> {
+    let Seen::At(at, observation) = input.seen else { return None };
+    let looked_since = ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.at() < at);
+    (looked_since && ledger::may_be_stale(input.ledger, observation, at)).then_some(observation)
+}
+
+/// Returns the state that is being confirmed, if it differs from the known encryption.
+#[must_use]
+pub fn in_doubt<'a>(input: &PlanInput<'a>) -> Option<&'a Observation> {
+    let shown = unconfirmed(input)?;
+    let key = shown.settled()?.map(Key::status);
+    input.ledger.in_force.as_ref().filter(|known| known.key != key).map(|_| shown)
+}
+
+/// Returns the action that AWS has accepted since the last Describe: that response is newer than the
+/// observation.
+fn accepted_since(input: &PlanInput<'_>, seen: Timestamp) -> Option<Action> {
+    let call = ledger::last_unrefused_call(input.ledger).filter(|_| input.ledger.attempts.is_some())?;
+    (call.outcome == Outcome::Accepted && !call.confirmed && seen <= call.at()).then_some(call.target.action)
+}
+
+/// Returns why the last attempt failed: AWS's failure type, or its error code.
+#[must_use]
+pub fn failure(input: &PlanInput<'_>) -> Option<String> {
+    if let Seen::At(at, observation @ Observation::Failed { reason, .. }) = input.seen
+        && !ledger::may_be_stale(input.ledger, observation, at)
+    {
+        return Some(reason.clone());
+    }
+    let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last())?;
+    match last.outcome {
+        Outcome::Refused => Some(last.code.clone().unwrap_or_else(|| "UNKNOWN_ERROR".to_owned())),
+        Outcome::Accepted => match input.seen {
+            Seen::At(at, shown @ (Observation::Off | Observation::On(_)))
+                if !ledger::may_be_stale(input.ledger, shown, at) && !ledger::shows(shown, &last.target) =>
+            {
+                Some("NOT_APPLIED".to_owned())
+            }
+            Seen::At(..) | Seen::NotYet | Seen::Failed(_) => None,
+        },
+        Outcome::Pending | Outcome::Unknown => None,
+    }
+}
+
+/// Returns the desired key, or `None` if it is unknown.
+#[must_use]
+pub fn key_asked_for<'a>(input: &PlanInput<'a>) -> Option<&'a Key> {
+    match &input.intent.wanted {
+        super::decision::DesiredEncryption::Key(key) => Some(key),
+        _ => None,
+    }
+}
+
+/// Returns whether the known encryption no longer applies: the stream does not exist, cannot be encrypted, or
+/// AWS reports a value that this version does not know.
+#[must_use]
+pub fn gone(input: &PlanInput<'_>) -> bool {
+    matches!(
+        input.seen,
+        Seen::At(
+            _,
+            Observation::Missing
+                | Observation::OtherStream
+                | Observation::NotEncryptable(_)
+                | Observation::Unrecognized(_)
+        )
+    )
+}
+
+fn asked(input: &PlanInput<'_>) -> Option<Action> {
+    input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last()).map(|call| call.target.action)
+}
+
+/// Returns whether, on Kinesis, an attempt is no longer in progress and had no effect.
+fn attempt_failed(input: &PlanInput<'_>, shown: &Observation) -> bool {
+    let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last());
+    last.is_some_and(|call| match call.outcome {
+        Outcome::Accepted => !ledger::shows(shown, &call.target),
+        // A call that was refused for a cause other than the key was never started.
+        Outcome::Refused => call.code.as_ref().is_some_and(|code| code.starts_with("KMS")),
+        Outcome::Pending | Outcome::Unknown => false,
+    })
+}
+
+fn in_progress(action: Action) -> EncryptionStatus {
+    match action {
+        Action::Start => EncryptionStatus::Enabling,
+        Action::Stop => EncryptionStatus::Disabling,
+    }
+}
+
+fn failed(action: Action) -> EncryptionStatus {
+    match action {
+        Action::Start => EncryptionStatus::EnablingFailed,
+        Action::Stop => EncryptionStatus::DisablingFailed,
+    }
+}
+
+fn at_rest(on: bool) -> EncryptionStatus {
+    if on { EncryptionStatus::Enabled } else { EncryptionStatus::Disabled }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! The status of every policy, kept current while this replica leads: whether the operator accepts the
+//! policy, and how many namespaces and resources the policy applies to now.
+//!
+//! Reads only the caches of the watches; writes only a status that differs. An operator that watches one
+//! namespace writes none: two such operators would overwrite each other's numbers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+use kube::runtime::reflector::Store;
+use tokio::sync::{Notify, SetOnce};
+use tracing::{debug, warn};
+
+use super::CountedContext;
+use crate::api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
+use crate::api::stream_encryption::StreamEncryption;
+use crate::aws::StreamApi as _;
+use crate::controller::kube_api::KubeError;
+use crate::kubernetes::policies::{GuardedPolicy, NamespaceLabels, is_selected};
+use crate::kubernetes::policy_status::write;
+use crate::kubernetes::watches::Guarded;
+use crate::model::pattern::OperatorAccount;
+use crate::model::permission::Policy;
+use crate::model::policy_status::{Fleet, invalid, policy_status};
+use crate::model::stream::StreamArn;
+
+/// The pause after a change, so that many changes at a time lead to one write of each status.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The caches that the statuses are computed from.
+pub(super) struct PolicyStatuses {
+    pub(super) client: Client,
+    pub(super) policies: Store<GuardedPolicy>,
+    pub(super) namespaces: Store<NamespaceLabels>,
+    pub(super) resources: Store<Guarded>,
+    /// Set when each of the caches holds its first list: an incomplete cache would lead to wrong numbers.
+    pub(super) listed: [Arc<SetOnce<()>>; 3],
+    /// Notified of every change of these caches.
+    pub(super) changed: Arc<Notify>,
+}
+
+impl PolicyStatuses {
+    /// Writes the statuses after each change. Never returns.
+    pub(super) async fn keep_current(self, context: &CountedContext) {
+        // The generation of each invalid policy whose status was written: its own status cannot be parsed.
+        let mut reported = HashMap::new();
+        for listed in &self.listed {
+            listed.wait().await;
+        }
+        loop {
+            self.changed.notified().await;
+            tokio::time::sleep(PAUSE).await;
+            self.write_all(context, &mut reported).await;
+        }
+    }
+
+    async fn write_all(&self, context: &CountedContext, reported: &mut HashMap<String, Option<i64>>) {
+        let policies = self.policies.state();
+        let streams: Vec<_> =
+            self.resources.state().iter().filter_map(|one| stream_of(one.0.as_ref().ok()?)).collect();
+        let operator = operator_account(context, &policies, &streams).await;
+        let fleet = Fleet { operator: operator.as_ref(), streams: &streams, now: context.clock.now() };
+        reported.retain(|uid, _| policies.iter().any(|policy| uid_of(policy) == uid));
+        for policy in &policies {
+            let meta = metadata_of(policy);
+            let status = match &policy.0 {
+                Ok(policy) => {
+                    let before = policy.status.clone().unwrap_or_default();
+                    let status = self.status(policy, &before, &fleet);
+                    if status == before {
+                        continue;
+                    }
+                    status
+                }
+                Err(error) => {
+                    let written = reported.insert(uid_of(policy).to_owned(), meta.generation);
+                    if written == Some(meta.generation) {
+                        continue;
+                    }
+                    invalid(
+                        &error.error,
+                        meta.generation,
+                        &StreamEncryptionPolicyStatus::default(),
+                        fleet.now,
+                    )
+                }
+            };
+            match write(&self.client, meta, &status).await {
+                Ok(()) => {}
+                // The cache is behind: its next event leads to the next write.
+                Err(KubeError::Conflict) => {
+                    debug!(policy = meta.name, "the policy has changed since it was read");
+                }
+                Err(error) => {
+                    warn!(policy = meta.name, %error, "failed to write the status of a policy");
+                    reported.remove(uid_of(policy));
+                    self.changed.notify_one();
+                }
+            }
+        }
+    }
+
+    fn status(
+        &self,
+        policy: &StreamEncryptionPolicy,
+        before: &StreamEncryptionPolicyStatus,
+        fleet: &Fleet<'_>,
+    ) -> StreamEncryptionPolicyStatus {
+        let selected = self.selected(policy);
+        policy_status(&policy.spec, policy.metadata.generation, &selected, before, fleet)
+    }
+
+    /// Returns the names of the selected namespaces, sorted.
+    fn selected(&self, policy: &StreamEncryptionPolicy) -> Result<Vec<String>, String> {
+        let none = std::collections::BTreeMap::new();
+        let mut selected = Vec::new();
+        for namespace in self.namespaces.state() {
+            let labels = namespace.metadata.labels.as_ref().unwrap_or(&none);
+            if is_selected(&policy.spec.namespace_selector, labels)? {
+                selected.extend(namespace.metadata.name.clone());
+            }
+        }
+        selected.sort_unstable();
+        Ok(selected)
+    }
+}
+
+/// Returns the operator's account if the number of resources of any policy depends on it.
+async fn operator_account(
+    context: &CountedContext,
+    policies: &[Arc<GuardedPolicy>],
+    streams: &[(String, StreamArn)],
+) -> Option<OperatorAccount> {
+    let mut valid = policies.iter().filter_map(|policy| Policy::read(&policy.0.as_ref().ok()?.spec).0);
+    if streams.is_empty() || !valid.any(|policy| policy.names_operator_account()) {
+        return None;
+    }
+    let identity = context.aws.identity().await.ok()?;
+    Some(OperatorAccount { account: identity.account, partition: identity.partition })
+}
+
+/// Returns the namespace and the stream of a resource: as its spec names it, or as its status resolved it.
+fn stream_of(resource: &StreamEncryption) -> Option<(String, StreamArn)> {
+    let resolved = || resource.status.as_ref()?.stream.as_ref()?.arn.clone();
+    let arn = resource.spec.stream.arn.clone().or_else(resolved)?;
+    Some((resource.metadata.namespace.clone()?, arn.parse().ok()?))
+}
+
+fn metadata_of(policy: &GuardedPolicy) -> &ObjectMeta {
+    match &policy.0 {
+        Ok(policy) => &policy.metadata,
+        Err(invalid) => &invalid.metadata,
+    }
+}
+
+fn uid_of(policy: &GuardedPolicy) -> &str {
+    metadata_of(policy).uid.as_deref().unwrap_or_default()
+}

@@ -1,0 +1,389 @@
+//! The simulated AWS with the operations of the operator's AWS port, without HTTP and SDK: sends the request
+//! of each operation and interprets the answer.
+//!
+//! It decides nothing about encryption and waits for nothing. `tests/real_adapters.rs` compares it with the
+//! operator's own adapters over HTTP, so that the controller observes the same as with the SDKs.
+
+use jiff::{SignedDuration, Timestamp, Unit};
+use serde_json::{Value, json};
+use simulated_aws::world::{AwsError as ServedError, Caller, Delivery, Reply, Request, World};
+use stream_encryption_operator::api::ledger::Action;
+use stream_encryption_operator::api::stream_encryption::Service;
+use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation, RawError, classify};
+use stream_encryption_operator::model::key::{KINESIS_ALIAS, Key, KeyArn, KeyMetadata, KeyName, KeyState};
+use stream_encryption_operator::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use stream_encryption_operator::model::stream::StreamArn;
+
+/// The key id of a Kinesis stream that is reported as encrypted without a key.
+const UNNAMED: &str = "unknown";
+/// Maximum length of an AWS code or other text that the adapters keep, in bytes.
+const LONGEST_WORD: usize = 128;
+
+/// The result of a request, and the delivery of its answer.
+pub type Told<T> = (Result<T, AwsError>, Delivery);
+
+/// Describes a stream.
+pub fn look(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+) -> Told<Option<StreamDescription>> {
+    let operation = Operation::look(stream.service);
+    let request = match stream.service {
+        Service::Firehose => {
+            Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": stream.name() }))
+        }
+        Service::Kinesis => {
+            Request::kinesis("DescribeStreamSummary", json!({ "StreamARN": stream.to_string() }))
+        }
+    };
+    let (answer, delivery) = told(operation, world.call(now, who, stream.region.as_str(), &request));
+    let read = match answer {
+        Ok(body) => match stream.service {
+            Service::Firehose => firehose_look(&body["DeliveryStreamDescription"]).map(Some),
+            Service::Kinesis => {
+                kinesis_look(world, now, who, stream, &body["StreamDescriptionSummary"]).map(Some)
+            }
+        },
+        Err(AwsError { class: ErrorKind::NotFound, .. }) => Ok(None),
+        Err(fault) => Err(fault),
+    };
+    (read, delivery)
+}
+
+/// Describes a key in KMS.
+pub fn key(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    name: &KeyName,
+) -> Told<Option<KeyMetadata>> {
+    let region = match name {
+        KeyName::Arn(arn) => arn.region.as_str(),
+        KeyName::Alias(_) => stream.region.as_str(),
+    };
+    describe_key(world, now, who, region, &name.to_string())
+}
+
+/// Calls Start.
+pub fn start(world: &mut World, now: Timestamp, who: &Caller, stream: &StreamArn, key: &Key) -> Told<()> {
+    let request = match (stream.service, key) {
+        (_, Key::Unresolved(_)) => return (Err(never_sent(stream, Action::Start)), Delivery::Prompt),
+        (Service::Firehose, Key::AwsOwned) => start_firehose(stream, &json!({ "KeyType": "AWS_OWNED_CMK" })),
+        (Service::Firehose, Key::Customer(arn)) => {
+            start_firehose(stream, &json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": arn.to_string() }))
+        }
+        (Service::Kinesis, Key::AwsOwned) => change_kinesis("StartStreamEncryption", stream, KINESIS_ALIAS),
+        (Service::Kinesis, Key::Customer(arn)) => {
+            change_kinesis("StartStreamEncryption", stream, &arn.to_string())
+        }
+    };
+    change(world, now, who, stream, Action::Start, &request)
+}
+
+/// Calls Stop.
+pub fn stop(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    in_force: Option<&Key>,
+) -> Told<()> {
+    let request = match (stream.service, in_force) {
+        (Service::Firehose, _) => {
+            Request::firehose("StopDeliveryStreamEncryption", json!({ "DeliveryStreamName": stream.name() }))
+        }
+        (Service::Kinesis, Some(Key::Customer(arn))) => {
+            change_kinesis("StopStreamEncryption", stream, &arn.to_string())
+        }
+        (Service::Kinesis, Some(Key::Unresolved(name))) if name != UNNAMED => {
+            change_kinesis("StopStreamEncryption", stream, name)
+        }
+        (Service::Kinesis, _) => change_kinesis("StopStreamEncryption", stream, KINESIS_ALIAS),
+    };
+    change(world, now, who, stream, Action::Stop, &request)
+}
+
+/// Writes a record, and returns whether AWS reports it as encrypted.
+pub fn put_record(world: &mut World, now: Timestamp, who: &Caller, stream: &StreamArn) -> Told<bool> {
+    let (operation, request) = match stream.service {
+        Service::Firehose => (
+            Operation::PutFirehoseRecord,
+            Request::firehose(
+                "PutRecord",
+                json!({ "DeliveryStreamName": stream.name(), "Record": { "Data": "" } }),
+            ),
+        ),
+        Service::Kinesis => (
+            Operation::PutKinesisRecord,
+            Request::kinesis(
+                "PutRecord",
+                json!({ "StreamARN": stream.to_string(), "PartitionKey": "p", "Data": "" }),
+            ),
+        ),
+    };
+    let (answer, delivery) = told(operation, world.call(now, who, stream.region.as_str(), &request));
+    let encrypted = |body: Value| body["Encrypted"] == json!(true) || body["EncryptionType"] == json!("KMS");
+    (answer.map(encrypted), delivery)
+}
+
+/// Returns the account of the credentials, or the reason why AWS does not return it.
+pub fn identity(world: &mut World, now: Timestamp, who: &Caller, region: &str) -> Told<String> {
+    let request = Request::sts("GetCallerIdentity", json!({}));
+    let (answer, delivery) = told(Operation::GetCallerIdentity, world.call(now, who, region, &request));
+    (answer.map(|body| body["Account"].as_str().unwrap_or_default().to_owned()), delivery)
+}
+
+fn change(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    action: Action,
+    request: &Request,
+) -> Told<()> {
+    let operation = Operation::change(stream.service, action);
+    let (answer, delivery) = told(operation, world.call(now, who, stream.region.as_str(), request));
+    (answer.map(drop), delivery)
+}
+
+fn start_firehose(stream: &StreamArn, key: &Value) -> Request {
+    let body =
+        json!({ "DeliveryStreamName": stream.name(), "DeliveryStreamEncryptionConfigurationInput": key });
+    Request::firehose("StartDeliveryStreamEncryption", body)
+}
+
+fn change_kinesis(operation: &str, stream: &StreamArn, key: &str) -> Request {
+    let body = json!({ "StreamARN": stream.to_string(), "EncryptionType": "KMS", "KeyId": key });
+    Request::kinesis(operation, body)
+}
+
+fn never_sent(stream: &StreamArn, action: Action) -> AwsError {
+    let operation = Operation::change(stream.service, action);
+    AwsError {
+        operation,
+        class: ErrorKind::Invalid,
+        code: Some("UnresolvedKey".to_owned()),
+        message: String::new(),
+    }
+}
+
+/// Converts a reply to the answer that the caller receives: none if it is lost or held back.
+fn told(operation: Operation, reply: Reply) -> Told<Value> {
+    let answer = match (reply.delivery, reply.result) {
+        (Delivery::Lost | Delivery::Held, _) => Err(fault(operation, None)),
+        (_, Ok(body)) => Ok(body),
+        (_, Err(error)) => Err(fault(operation, Some(&error))),
+    };
+    (answer, reply.delivery)
+}
+
+/// Returns the meaning of an AWS error, or of a missing answer.
+#[must_use]
+pub fn fault(operation: Operation, error: Option<&ServedError>) -> AwsError {
+    let Some(error) = error else {
+        let class = classify(operation, RawError::None);
+        return AwsError { operation, class, code: None, message: String::new() };
+    };
+    let (status, said) = (error.status.to_string(), without_namespace(&error.code));
+    let code = if said.is_empty() { status.as_str() } else { said };
+    let answer = if said.is_empty() && operation.changes() {
+        // Only a code proves that AWS itself refused the request. A status alone may come from a proxy, which
+        // may have forwarded the request.
+        RawError::None
+    } else {
+        let kms_code = error.kms_code.as_deref();
+        RawError::Error { code, kms_code, message: &error.message, http: error.status }
+    };
+    let class = classify(operation, answer);
+    AwsError { operation, class, code: Some(word(code)), message: error.message.clone() }
+}
+
+/// Returns the error for an OK answer that cannot be parsed.
+fn unreadable(operation: Operation) -> AwsError {
+    let code = Some("UnreadableAnswer".to_owned());
+    AwsError { operation, class: ErrorKind::Transient, code, message: String::new() }
+}
+
+/// Converts `com.amazonaws.firehose#LimitExceededException:http://…` to `LimitExceededException`.
+fn without_namespace(code: &str) -> &str {
+    let code = code.rsplit('#').next().unwrap_or(code);
+    code.split(':').next().unwrap_or(code)
+}
+
+/// Truncates a text of AWS's to the length that is kept.
+fn word(text: &str) -> String {
+    text[..text.floor_char_boundary(LONGEST_WORD)].to_owned()
+}
+
+fn describe_key(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    region: &str,
+    id: &str,
+) -> Told<Option<KeyMetadata>> {
+    let request = Request::kms("DescribeKey", json!({ "KeyId": id }));
+    let (answer, delivery) = told(Operation::DescribeKey, world.call(now, who, region, &request));
+    let facts = match answer {
+        Ok(body) => facts(&body["KeyMetadata"]).map(Some).ok_or_else(|| unreadable(Operation::DescribeKey)),
+        Err(AwsError { class: ErrorKind::NotFound, .. }) => Ok(None),
+        Err(fault) => Err(fault),
+    };
+    (facts, delivery)
+}
+
+fn facts(metadata: &Value) -> Option<KeyMetadata> {
+    Some(KeyMetadata {
+        arn: metadata["Arn"].as_str()?.parse().ok()?,
+        state: match metadata["KeyState"].as_str()? {
+            "Enabled" => KeyState::Enabled,
+            "Disabled" => KeyState::Disabled,
+            "PendingDeletion" => KeyState::PendingDeletion,
+            "PendingImport" => KeyState::PendingImport,
+            "Unavailable" => KeyState::Unavailable,
+            _ => KeyState::Unrecognized,
+        },
+        symmetric: metadata["KeySpec"] == json!("SYMMETRIC_DEFAULT"),
+        encrypts: metadata["KeyUsage"] == json!("ENCRYPT_DECRYPT"),
+        aws_managed: metadata["KeyManager"] == json!("AWS"),
+    })
+}
+
+fn text<'a>(of: &'a Value, member: &str) -> &'a str {
+    of[member].as_str().unwrap_or_default()
+}
+
+fn created(description: &Value, member: &str) -> Option<Timestamp> {
+    let seconds = description[member].as_f64()?;
+    #[allow(clippy::cast_possible_truncation, reason = "microseconds of this century are exact in both")]
+    let time = Timestamp::from_microsecond((seconds * 1e6).round() as i64).ok()?;
+    // As in the adapters: AWS returns milliseconds.
+    time.round(Unit::Millisecond).ok()
+}
+
+fn arn_of(operation: Operation, description: &Value, member: &str) -> Result<StreamArn, AwsError> {
+    text(description, member).parse().map_err(|_| unreadable(operation))
+}
+
+fn firehose_look(description: &Value) -> Result<StreamDescription, AwsError> {
+    let word = text(description, "DeliveryStreamStatus");
+    Ok(StreamDescription {
+        arn: arn_of(Operation::DescribeDeliveryStream, description, "DeliveryStreamARN")?,
+        created: created(description, "CreateTimestamp"),
+        source: Some(text(description, "DeliveryStreamType").to_owned()),
+        state: match word {
+            "CREATING" => StreamState::Creating,
+            "ACTIVE" => StreamState::Active,
+            "DELETING" => StreamState::Deleting,
+            "CREATING_FAILED" | "DELETING_FAILED" => StreamState::NotOperational,
+            _ => StreamState::Unrecognized,
+        },
+        raw_status: word.to_owned(),
+        encryption: firehose_shown(&description["DeliveryStreamEncryptionConfiguration"]),
+        retention: SignedDuration::from_hours(24),
+    })
+}
+
+fn firehose_shown(block: &Value) -> ReportedEncryption {
+    let failed = |action| ReportedEncryption::Failed {
+        action,
+        // AWS's own type for a failure without further details.
+        reason: block["FailureDescription"]["Type"].as_str().unwrap_or("UNKNOWN_ERROR").to_owned(),
+        details: text(&block["FailureDescription"], "Details").to_owned(),
+    };
+    match text(block, "Status") {
+        "" | "DISABLED" => ReportedEncryption::Off,
+        "ENABLED" => firehose_key(block).map_or_else(ReportedEncryption::Unknown, ReportedEncryption::On),
+        "ENABLING" => ReportedEncryption::Enabling,
+        "DISABLING" => ReportedEncryption::Disabling,
+        "ENABLING_FAILED" => failed(Action::Start),
+        "DISABLING_FAILED" => failed(Action::Stop),
+        word => ReportedEncryption::Unknown(word.to_owned()),
+    }
+}
+
+/// Returns the key of an `ENABLED` stream, or the text of a key that the operator does not recognise.
+fn firehose_key(block: &Value) -> Result<Key, String> {
+    match block["KeyType"].as_str() {
+        Some("AWS_OWNED_CMK") => Ok(Key::AwsOwned),
+        Some(kind @ "CUSTOMER_MANAGED_CMK") => {
+            let name = block["KeyARN"].as_str().unwrap_or(kind);
+            Ok(name.parse().map_or_else(|_| Key::Unresolved(name.to_owned()), Key::Customer))
+        }
+        Some(other) => Err(format!("ENABLED, KeyType {other}")),
+        None => Err("ENABLED, no KeyType".to_owned()),
+    }
+}
+
+fn kinesis_look(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    summary: &Value,
+) -> Result<StreamDescription, AwsError> {
+    let raw_status = text(summary, "StreamStatus");
+    let encryption = match summary["EncryptionType"].as_str().unwrap_or("NONE") {
+        "NONE" => ReportedEncryption::Off,
+        "KMS" => {
+            let id = summary["KeyId"].as_str().unwrap_or(UNNAMED);
+            ReportedEncryption::On(kinesis_key(world, now, who, stream, id)?)
+        }
+        other => ReportedEncryption::Unknown(other.to_owned()),
+    };
+    Ok(StreamDescription {
+        arn: arn_of(Operation::DescribeStreamSummary, summary, "StreamARN")?,
+        created: created(summary, "StreamCreationTimestamp"),
+        source: None,
+        state: match raw_status {
+            "CREATING" => StreamState::Creating,
+            "ACTIVE" => StreamState::Active,
+            "UPDATING" => StreamState::Updating,
+            "DELETING" => StreamState::Deleting,
+            _ => StreamState::Unrecognized,
+        },
+        raw_status: raw_status.to_owned(),
+        encryption,
+        retention: SignedDuration::from_hours(summary["RetentionPeriodHours"].as_i64().unwrap_or_default()),
+    })
+}
+
+/// Returns the key that Kinesis names in one of its forms.
+fn kinesis_key(
+    world: &mut World,
+    now: Timestamp,
+    who: &Caller,
+    stream: &StreamArn,
+    id: &str,
+) -> Result<Key, AwsError> {
+    let unresolved = || Key::Unresolved(id.to_owned());
+    let alias = id.rsplit(':').next().filter(|name| name.starts_with("alias/"));
+    if alias == Some(KINESIS_ALIAS) {
+        return Ok(Key::AwsOwned);
+    }
+    if alias.is_some() {
+        return match describe_key(world, now, who, stream.region.as_str(), id).0 {
+            Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
+            Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
+            Err(fault) if may_answer_later(&fault) => Err(fault),
+            Ok(None) | Err(_) => Ok(unresolved()),
+        };
+    }
+    let by_id =
+        || KeyArn::new(stream.partition.clone(), stream.region.clone(), stream.account.clone(), id).ok();
+    let arn = id.parse().ok().or_else(by_id);
+    let Some(arn) = arn.filter(|_| id != UNNAMED) else { return Ok(unresolved()) };
+    match describe_key(world, now, who, arn.region.as_str(), &arn.to_string()).0 {
+        Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
+        Err(fault) if may_answer_later(&fault) => Err(fault),
+        Ok(_) | Err(_) => Ok(Key::Customer(arn)),
+    }
+}
+
+/// Returns whether KMS may resolve the key later. Until then the key must not be treated as a different key.
+fn may_answer_later(fault: &AwsError) -> bool {
+    fault.class.leaves_the_question_open()
+}

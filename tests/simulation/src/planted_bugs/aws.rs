@@ -1,0 +1,234 @@
+//! The AWS port of an operator with a planted bug: wraps the simulated port.
+//!
+//! It may send additional, late or different requests, and misread answers. It never accesses Kubernetes.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use stream_encryption_operator::api::ledger::Action;
+use stream_encryption_operator::aws::{Identity, Priority, Signer, StreamApi};
+use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_operator::model::key::{Key, KeyMetadata, KeyName};
+use stream_encryption_operator::model::observation::{ReportedEncryption, StreamDescription};
+use stream_encryption_operator::model::principal::Principal;
+use stream_encryption_operator::model::stream::StreamArn;
+
+use super::Bug;
+use crate::ports::Aws;
+
+/// How long [`Bug::OldLook`] caches a description.
+const GOOD_FOR: SignedDuration = SignedDuration::from_mins(5);
+/// How long [`Bug::OldKey`] caches KMS's answer.
+const KEY_GOOD_FOR: SignedDuration = SignedDuration::from_hours(1);
+/// The number of attempts that the SDK makes by default.
+const TRIES: i64 = 3;
+
+/// The AWS port with a planted bug.
+#[derive(Debug)]
+pub struct SpoiledAws {
+    bug: Bug,
+    aws: Aws,
+    known: Mutex<Known>,
+}
+
+/// AWS's last answers by their subject, with their times.
+type Answers<T> = BTreeMap<String, (Timestamp, T)>;
+
+/// Returns the cached answer, if it is younger than `good_for`.
+fn still_good<T: Clone>(
+    answers: &Answers<T>,
+    asked: &str,
+    now: Timestamp,
+    good_for: SignedDuration,
+) -> Option<T> {
+    answers.get(asked).filter(|(at, _)| now < *at + good_for).map(|(_, answer)| answer.clone())
+}
+
+/// The cached state of this process.
+#[derive(Debug, Default)]
+struct Known {
+    /// The last description of each stream, with its time.
+    looks: Answers<Option<(StreamDescription, Signer)>>,
+    /// The last description of each key, with its time.
+    keys: Answers<Option<KeyMetadata>>,
+    /// The last requested key, by stream.
+    asked: BTreeMap<String, Key>,
+}
+
+impl SpoiledAws {
+    pub(super) fn new(bug: Bug, aws: Aws) -> Self {
+        Self { bug, aws, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.aws.link().scene.state().now
+    }
+
+    /// Calls Start as the SDK does with retries enabled.
+    async fn start_with_retries(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        principal: &Principal,
+        signer: &Signer,
+        reserved: Timestamp,
+    ) -> Result<(), AwsError> {
+        let mut tries = 1;
+        loop {
+            let answer = self.aws.start(stream, key, principal, signer, reserved).await;
+            let again = matches!(
+                &answer,
+                Err(fault)
+                    if matches!(fault.class, ErrorKind::LimitReached | ErrorKind::UnknownOutcome | ErrorKind::Throttled)
+            );
+            if !again || tries == TRIES {
+                return answer;
+            }
+            let pause = SignedDuration::from_millis(300 * tries);
+            let at = self.now() + pause;
+            self.aws.link().scene.wait_until(at).await;
+            tries += 1;
+        }
+    }
+
+    /// Returns the principal of the request.
+    fn as_whom(&self, principal: &Principal) -> Principal {
+        let role = if self.bug == Bug::RoleForgotten { None } else { principal.role.clone() };
+        Principal { role, ..principal.clone() }
+    }
+
+    /// Returns the signer of a call after a Describe that `of_look` signed.
+    fn signer(&self, of_look: &Signer) -> Signer {
+        if self.bug == Bug::SignedAnew { self.aws.signer() } else { of_look.clone() }
+    }
+
+    /// Returns the operator's interpretation of an answer.
+    fn understood(&self, answer: Result<(), AwsError>) -> Result<(), AwsError> {
+        match answer {
+            Err(fault) if self.bug == Bug::SilenceIsRefusal && fault.class == ErrorKind::UnknownOutcome => {
+                Err(AwsError { class: ErrorKind::Transient, ..fault })
+            }
+            answer => answer,
+        }
+    }
+}
+
+impl StreamApi for SpoiledAws {
+    async fn identity(&self) -> Result<Identity, AwsError> {
+        self.aws.identity().await
+    }
+
+    async fn verify_clock(&self) -> Result<(), AwsError> {
+        self.aws.verify_clock().await
+    }
+
+    async fn describe_stream(
+        &self,
+        stream: &StreamArn,
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        let name = stream.to_string();
+        let now = self.now();
+        if self.bug == Bug::OldLook
+            && let Some(look) = still_good(&self.known().looks, &name, now, GOOD_FOR)
+        {
+            return Ok(look);
+        }
+        let mut look = self.aws.describe_stream(stream, &self.as_whom(principal), priority).await?;
+        let now = self.now();
+        let mut known = self.known();
+        if self.bug == Bug::FailedShownAsDone
+            && let (Some((look, _)), Some(asked)) = (&mut look, known.asked.get(&name))
+            && matches!(look.encryption, ReportedEncryption::Failed { action: Action::Start, .. })
+        {
+            look.encryption = ReportedEncryption::On(asked.clone());
+        }
+        known.looks.insert(name, (now, look.clone()));
+        Ok(look)
+    }
+
+    async fn describe_key(
+        &self,
+        stream: &StreamArn,
+        name: &KeyName,
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
+        let asked = name.to_string();
+        let now = self.now();
+        if self.bug == Bug::OldKey
+            && let Some(facts) = still_good(&self.known().keys, &asked, now, KEY_GOOD_FOR)
+        {
+            return Ok(facts);
+        }
+        let facts = self.aws.describe_key(stream, name, principal, priority).await?;
+        let now = self.now();
+        self.known().keys.insert(asked, (now, facts.clone()));
+        Ok(facts)
+    }
+
+    async fn acquire_permit(
+        &self,
+        stream: &StreamArn,
+        action: Action,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> bool {
+        let signer = self.signer(signer);
+        self.aws.acquire_permit(stream, action, principal, &signer).await
+    }
+
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        principal: &Principal,
+        signer: &Signer,
+        reserved: Timestamp,
+    ) -> Result<(), AwsError> {
+        self.known().asked.insert(stream.to_string(), key.clone());
+        let signer = &self.signer(signer);
+        let answer = match self.bug {
+            Bug::SdkRetries => self.start_with_retries(stream, key, principal, signer, reserved).await,
+            Bug::PauseNotNoticed => {
+                self.aws.start_dated(stream, key, principal, signer, reserved, None).await
+            }
+            _ => self.aws.start(stream, key, principal, signer, reserved).await,
+        };
+        self.understood(answer)
+    }
+
+    async fn stop(
+        &self,
+        stream: &StreamArn,
+        in_force: Option<&Key>,
+        principal: &Principal,
+        signer: &Signer,
+        reserved: Timestamp,
+    ) -> Result<(), AwsError> {
+        let signer = &self.signer(signer);
+        let answer = match self.bug {
+            Bug::PauseNotNoticed => {
+                self.aws.stop_dated(stream, in_force, principal, signer, reserved, None).await
+            }
+            _ => self.aws.stop(stream, in_force, principal, signer, reserved).await,
+        };
+        self.understood(answer)
+    }
+
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> Result<bool, AwsError> {
+        self.aws.put_record(stream, record, principal, &self.signer(signer)).await
+    }
+}

@@ -1,0 +1,125 @@
+//! Statistics over many runs: faults by kind, rows of the decision, reconciles, calls and time. They never
+//! affect a decision.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use stream_encryption_operator::api::condition::Reason;
+use stream_encryption_operator::api::ledger::Action;
+use stream_encryption_operator::model::decision::{Decision, PlanInput, Step, decide};
+
+/// A row of the decision, as far as its result identifies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Row {
+    /// The step.
+    pub step: Done,
+    /// The reason in the status.
+    pub reason: Reason,
+    /// Whether it waits for a time at which it will make a call.
+    pub until: bool,
+}
+
+/// The step of a decision, without its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Done {
+    /// Describes the stream.
+    Look,
+    /// Waits.
+    Rest,
+    /// Calls Start.
+    Start,
+    /// Calls Start or Stop to correct drift.
+    Correct,
+    /// Calls Stop.
+    Stop,
+    /// Writes a test record.
+    Verify,
+    /// Removes the finalizer.
+    Release,
+}
+
+/// The statistics.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Faults and other events, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// The number of times that each row of the decision was reached.
+    pub rows: BTreeMap<Row, u64>,
+    /// The number of reconciles.
+    pub visits: u64,
+    /// The number of Describes.
+    pub looks: u64,
+    /// The number of Starts and Stops that were sent.
+    pub calls: u64,
+    /// The number of restarts of processes.
+    pub restarts: u64,
+    /// The number of resources that match their spec at the end.
+    pub converged: u64,
+    /// The number of resources that could not match their spec, and reported why.
+    pub blocked: u64,
+    /// The number of runs.
+    pub runs: u64,
+    /// The number of simulated seconds.
+    pub seconds: u64,
+}
+
+thread_local! {
+    static ROWS: RefCell<BTreeMap<Row, u64>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Runs the real decision, and records the row that was reached.
+#[must_use]
+pub fn noted(input: &PlanInput<'_>) -> Decision {
+    let decision = decide(input);
+    note(&decision);
+    decision
+}
+
+/// Records the row of a decision.
+pub fn note(decision: &Decision) {
+    let step = match &decision.step {
+        Step::Describe => Done::Look,
+        Step::Wait => Done::Rest,
+        Step::ChangeEncryption(call) if call.correction => Done::Correct,
+        Step::ChangeEncryption(call) if call.target.action == Action::Start => Done::Start,
+        Step::ChangeEncryption(_) => Done::Stop,
+        Step::Verify => Done::Verify,
+        Step::RemoveFinalizer => Done::Release,
+    };
+    let row = Row { step, reason: decision.reason, until: decision.next_attempt.is_some() };
+    ROWS.with_borrow_mut(|rows| *rows.entry(row).or_default() += 1);
+}
+
+impl Tally {
+    /// Counts one fault or event.
+    pub fn fault(&mut self, kind: &'static str) {
+        *self.faults.entry(kind).or_default() += 1;
+    }
+
+    /// Adds the rows that were recorded on this thread since the last call of this function.
+    pub fn take_rows(&mut self) {
+        ROWS.with_borrow_mut(|rows| {
+            for (row, count) in std::mem::take(rows) {
+                *self.rows.entry(row).or_default() += count;
+            }
+        });
+    }
+
+    /// Adds other statistics.
+    pub fn add(&mut self, other: &Tally) {
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+        for (row, count) in &other.rows {
+            *self.rows.entry(*row).or_default() += count;
+        }
+        self.visits += other.visits;
+        self.looks += other.looks;
+        self.calls += other.calls;
+        self.restarts += other.restarts;
+        self.converged += other.converged;
+        self.blocked += other.blocked;
+        self.runs += other.runs;
+        self.seconds += other.seconds;
+    }
+}

@@ -1,0 +1,179 @@
+//! The documentation matches the code.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use stream_encryption_operator::api::condition::{ConditionType, ReadyState, Reason, find, ready_conditions};
+use stream_encryption_operator::api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicySpec};
+
+/// One row of the table of reasons.
+struct Line {
+    reason: String,
+    ready: String,
+    reconciling: String,
+    stalled: String,
+    words: [String; 2],
+}
+
+fn table() -> Vec<Line> {
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/conditions.md");
+    let text = fs::read_to_string(page).unwrap();
+    let (_, reasons) = text.split_once("\n## Reasons\n").expect("docs/conditions.md has a heading Reasons");
+    let lines = reasons.lines().filter(|line| line.starts_with("| `"));
+    lines
+        .map(|line| {
+            let cells: Vec<String> =
+                line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+            let [reason, ready, reconciling, stalled, means, to_do] =
+                cells.try_into().unwrap_or_else(|cells| {
+                    panic!("docs/conditions.md: six cells are wanted: {cells:?}");
+                });
+            Line {
+                reason: reason.trim_matches('`').to_owned(),
+                ready,
+                reconciling,
+                stalled,
+                words: [means, to_do],
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn reasons_are_documented_once_and_in_order() {
+    let documented: Vec<String> = table().into_iter().map(|line| line.reason).collect();
+    // The table is about `Ready`, which never has this reason.
+    let of_key_usable = Reason::KeyEnabled;
+    let reasons = Reason::ALL.iter().filter(|reason| **reason != of_key_usable);
+    let reasons: Vec<String> = reasons.map(ToString::to_string).collect();
+    assert_eq!(documented, reasons, "left: docs/conditions.md; right: the code");
+    assert!(page("docs/conditions.md").contains(&format!("its reason is `{of_key_usable}`")));
+}
+
+#[test]
+fn documented_conditions_of_each_reason_match_code() {
+    for line in table() {
+        let reason: Reason =
+            line.reason.parse().unwrap_or_else(|()| panic!("no reason is called {}", line.reason));
+        let made = ready_conditions(&[], reason, "", None, jiff::Timestamp::UNIX_EPOCH);
+        let mut expected = [ConditionType::Ready, ConditionType::Reconciling, ConditionType::Stalled]
+            .map(|kind| find(&made, kind).map_or("-", |condition| condition.status.as_str()));
+        if reason.ready_state() == ReadyState::Unchanged {
+            expected[0] = "as before";
+        }
+        assert_eq!([line.ready, line.reconciling, line.stalled], expected, "{reason}");
+    }
+}
+
+#[test]
+fn every_reason_has_a_meaning_and_an_action() {
+    for line in table() {
+        for words in line.words {
+            assert!(words.ends_with('.') && words.len() > 4, "{}: {words:?} is no sentence", line.reason);
+        }
+    }
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name)
+}
+
+#[test]
+fn default_policy_is_the_same_in_code_and_config() {
+    let code = StreamEncryptionPolicySpec::own_account();
+    let deployment: Value = serde_saphyr::from_str(&page("config/operator/deployment.yaml")).expect("YAML");
+    let environment =
+        deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("variables");
+    let variable =
+        environment.iter().find(|variable| variable["name"] == "DEFAULT_POLICY").expect("the policy");
+    let deployed = serde_json::from_str(variable["value"].as_str().expect("a text")).expect("a policy");
+    assert_eq!(code, deployed);
+    let object: StreamEncryptionPolicy =
+        serde_saphyr::from_str(&page("config/policies/own-account.yaml")).expect("a policy");
+    assert_eq!(code, object.spec);
+}
+
+/// Appends every Rust source below a folder.
+pub(crate) fn sources(folder: &Path, found: &mut String) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push_str(&fs::read_to_string(&path).expect("a source"));
+        }
+    }
+}
+
+/// Returns the tests that the last cell of a table row cites. The row begins with `row` and must cite at
+/// least one test.
+pub(crate) fn tests_of_row<'a>(page: &'a str, row: &str) -> Vec<&'a str> {
+    let line = page.lines().find(|line| line.starts_with(&format!("| {row} | ")));
+    let line = line.unwrap_or_else(|| panic!("row {row} is missing"));
+    let last = line.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+    let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+    assert!(!names.is_empty(), "row {row} names no test");
+    names
+}
+
+#[test]
+fn settings_page_lists_every_variable_with_its_flag() {
+    let (settings, code) = (page("docs/settings.md"), page("src/settings.rs"));
+    let variables = code.split("env = \"").skip(1).filter_map(|rest| rest.split('"').next());
+    let mut listed = 0;
+    for variable in variables {
+        assert!(
+            settings.contains(&format!(" | `{variable}` | `--")),
+            "docs/settings.md has no row for {variable}"
+        );
+        listed += 1;
+    }
+    assert!(listed > 10, "src/settings.rs is read wrongly");
+}
+
+#[test]
+fn index_lists_every_page_of_the_documentation() {
+    let index = page("docs/README.md");
+    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs");
+    for entry in fs::read_dir(docs).expect("docs") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a name");
+        assert!(
+            name == "README.md" || index.contains(&format!("]({name})")),
+            "docs/README.md lists no {name}"
+        );
+    }
+}
+
+/// The kinds belong to other projects, so the test API server does not know them.
+#[test]
+fn beside_page_yaml_parses_and_names_its_kinds() {
+    let page = page("docs/beside.md");
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let groups: Vec<String> = blocks
+        .map(|yaml| {
+            let object: Value = serde_saphyr::from_str(yaml).expect("YAML");
+            object["apiVersion"].as_str().expect("a version").to_owned()
+        })
+        .collect();
+    assert_eq!(groups, ["firehose.services.k8s.aws/v1alpha1", "kinesis.aws.m.upbound.io/v1beta1"]);
+    for wanted in
+        ["ignore_changes = [encryption_type, kms_key_id]", "ignore_changes = [server_side_encryption]"]
+    {
+        assert!(page.contains(wanted), "{wanted}");
+    }
+}
+
+#[test]
+fn every_threat_cites_existing_tests() {
+    let mut all = String::new();
+    for folder in ["src", "tests"] {
+        sources(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder), &mut all);
+    }
+    let page = page("docs/security.md");
+    for number in 1..=17 {
+        for name in tests_of_row(&page, &format!("T{number}")) {
+            assert!(all.contains(&format!("fn {name}(")), "T{number}: there is no test {name}");
+        }
+    }
+}

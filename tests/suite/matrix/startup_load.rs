@@ -1,0 +1,105 @@
+//! Row 20: hundreds of resources when the operator starts. It describes their streams no faster than AWS
+//! allows, and makes no calls and no unnecessary writes. The operator is a process, and AWS enforces its rate
+//! limits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+use kube::api::{Api, ListParams, PostParams};
+use simulated_aws::world::{PlantedStream, Service, Settings, Snapshot, StreamKey, World};
+use simulated_aws::{Clock, SimulatedAws};
+use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionSpec};
+
+use super::proxy::unhurried_client;
+use super::scenario::namespaces;
+use crate::harness::{LEDGERS, cluster, operators_kubeconfig, reason};
+use crate::process::{OperatorProcess, eventually};
+
+const COUNT: usize = 300;
+/// Each region allows 20 Describe requests a second for Kinesis streams.
+const REGIONS: [&str; 2] = ["eu-west-1", "us-east-1"];
+const DESCRIBE: &str = "DescribeStreamSummary";
+
+/// Returns the highest number of Describe requests in any second of AWS's clock in one region, and how many
+/// were throttled.
+fn busiest_second(aws: &SimulatedAws) -> (usize, usize) {
+    let world = aws.world();
+    let looks: Vec<_> = world.calls().iter().filter(|call| call.operation == DESCRIBE).collect();
+    let mut regions: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    for look in &looks {
+        regions.entry(&look.region).or_default().push(look.time.as_millisecond());
+    }
+    let in_second =
+        |times: &Vec<i64>, end: i64| times.iter().filter(|at| **at > end - 1000 && **at <= end).count();
+    let busiest = regions.values().flat_map(|times| times.iter().map(|end| in_second(times, *end))).max();
+    (busiest.unwrap_or(0), looks.iter().filter(|look| look.outcome != "OK").count())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn startup_of_300_resources_stays_within_aws_rate_limits() {
+    let cluster = cluster().await;
+    let namespace = &namespaces(cluster, "herd", 1).await[0];
+    let mut world = World::new(Settings::default());
+    let client = unhurried_client(cluster.kubeconfig()).await;
+    let api: Api<StreamEncryption> = Api::namespaced(client, namespace);
+    let mut resources = Vec::new();
+    for number in 0..COUNT {
+        let arn = world.plant_stream(PlantedStream {
+            service: Service::Kinesis,
+            region: REGIONS[number % REGIONS.len()].to_owned(),
+            name: format!("herd-{number}"),
+            state: Snapshot::enabled(StreamKey::AwsOwned),
+            ..PlantedStream::default()
+        });
+        let spec: StreamEncryptionSpec =
+            serde_json::from_value(super::scenario::spec(&arn, None)).expect("a spec");
+        resources.push(StreamEncryption::new(&format!("herd-{number}"), spec));
+    }
+    stream::iter(&resources)
+        .for_each_concurrent(16, async |resource| {
+            api.create(&PostParams::default(), resource).await.expect("it is accepted");
+        })
+        .await;
+    let aws = Arc::new(SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS"));
+    let url = aws.url();
+    let environment =
+        [("AWS_ENDPOINT_URL", url.as_str()), ("POD_NAMESPACE", LEDGERS), ("DRIFT_INTERVAL_SECONDS", "600")];
+    let account = operators_kubeconfig(cluster).await;
+    let began = std::time::Instant::now();
+    let operator = OperatorProcess::start(&account, namespace, &environment);
+    let described = |aws: &SimulatedAws| {
+        let world = aws.world();
+        let targets: std::collections::BTreeSet<&str> = world
+            .calls()
+            .iter()
+            .filter(|call| call.operation == DESCRIBE && call.outcome == "OK")
+            .map(|call| call.target.as_str())
+            .collect();
+        targets.len()
+    };
+    eventually("each stream has been described", 180, async || described(&aws) == COUNT).await;
+    eventually("each resource is reported as encrypted", 60, async || {
+        let all = api.list(&ListParams::default()).await.expect("a list");
+        all.iter().filter(|one| reason(&one.status.clone().unwrap_or_default()) == "Encrypted").count()
+            == COUNT
+    })
+    .await;
+    let took = began.elapsed();
+    operator.kill();
+    let (busiest, refused) = busiest_second(&aws);
+    let looks = aws.world().calls().iter().filter(|call| call.operation == DESCRIBE).count();
+    let changes = aws.world().calls().iter().filter(|call| call.changes_encryption()).count();
+    println!(
+        "{looks} Describe requests in {took:?}; at most {busiest} a second and region, {refused} throttled"
+    );
+    assert_eq!(changes, 0);
+    // On a machine that stalls for a moment, requests that were spaced arrive together. AWS throttles some of
+    // them, and the operator retries. Tests with their own clock verify that the rate limiter itself never
+    // exceeds the limit.
+    assert!(
+        refused * 50 <= looks,
+        "{refused} of {looks} Describe requests were throttled; {busiest} in one second of one region"
+    );
+    assert!(looks <= COUNT + COUNT / 10, "{looks} Describe requests for {COUNT} streams");
+}

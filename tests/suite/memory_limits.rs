@@ -1,0 +1,125 @@
+//! T16: no tenant can exhaust the operator's memory, neither by large objects nor by open connections.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use futures_util::{StreamExt as _, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde_json::json;
+use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::harness::{client, cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::process::{OperatorProcess, eventually, free_address, world};
+use crate::readiness::asked;
+
+/// Number of large resources. The environment variable of the same name overrides it.
+const LARGE_RESOURCES: usize = 80;
+/// Sizes in each resource: Kubernetes allows 256 KiB of annotations, and owner names of any length within 1.5
+/// MiB.
+const ANNOTATION: usize = 250_000;
+const OWNERS: usize = 5;
+const OWNERS_NAME: usize = 150_000;
+const BYTES: usize = ANNOTATION + OWNERS * OWNERS_NAME;
+/// Labels, which managed fields repeat.
+const LABELS: usize = 200;
+
+/// The peak resident size of a process, in bytes.
+fn peak(process: u32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    line.trim().strip_suffix(" kB").and_then(|size| size.parse::<usize>().ok()).expect("a size") * 1024
+}
+
+/// The peak of an operator that has started, listed and reconciled all resources of this namespace.
+async fn peak_of_operator(namespace: &str) -> usize {
+    let aws = world().await;
+    let (url, address) = (aws.url(), free_address().to_string());
+    let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("LISTEN", address.as_str())];
+    let operator =
+        OperatorProcess::start(&operators_kubeconfig(cluster().await).await, namespace, &environment);
+    let ready = format!("http://{address}/readyz");
+    eventually("it is ready", 300, async || asked(&ready).await.is_some_and(|(status, _)| status == 200))
+        .await;
+    let metrics = format!("http://{address}/metrics");
+    eventually("each resource has a status", 300, async || {
+        asked(&metrics).await.is_some_and(|(_, words)| !words.contains("reason=\"UNKNOWN\""))
+    })
+    .await;
+    peak(operator.id())
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn large_resources_do_not_exhaust_memory() {
+    let cluster = cluster().await;
+    let namespace = fresh_namespace(cluster).await;
+    let empty = peak_of_operator(&namespace).await;
+    let api: Api<StreamEncryption> = Api::namespaced(client(cluster.kubeconfig()).await, &namespace);
+    let count = std::env::var("LARGE_RESOURCES").ok().and_then(|count| count.parse().ok());
+    let count = count.unwrap_or(LARGE_RESOURCES);
+    let labels: BTreeMap<String, String> =
+        (0..LABELS).map(|number| (format!("{number:x>63}"), "x".repeat(60))).collect();
+    let owner = |number: usize| OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "ConfigMap".to_owned(),
+        name: "x".repeat(OWNERS_NAME),
+        uid: number.to_string(),
+        ..OwnerReference::default()
+    };
+    let owners: Vec<OwnerReference> = (0..OWNERS).map(owner).collect();
+    let create = async |number: usize| {
+        let name = format!("large-{number}");
+        let spec = json!({"stream": {"arn": firehose(&name)}, "suspend": true});
+        let metadata = ObjectMeta {
+            name: Some(name),
+            annotations: Some([("note".to_owned(), "x".repeat(ANNOTATION))].into()),
+            labels: Some(labels.clone()),
+            owner_references: Some(owners.clone()),
+            ..ObjectMeta::default()
+        };
+        let spec = serde_json::from_value(spec).expect("a spec");
+        let resource = StreamEncryption { metadata, spec, status: None };
+        api.create(&PostParams::default(), &resource).await.expect("the resource is accepted");
+    };
+    stream::iter(0..count).for_each_concurrent(4, create).await;
+    let full = peak_of_operator(&namespace).await;
+    let more = full.saturating_sub(empty);
+    println!("{count} resources: at most {full} bytes with them, {empty} bytes without them");
+    // One page of objects, and those that are reconciled concurrently, are in memory. An operator that kept
+    // all objects whole would need several times their size.
+    assert!(more < count * BYTES && full < 128 << 20, "{empty} bytes without them, {full} with them");
+    api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("they are deleted");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn half_open_connections_do_not_exhaust_memory() {
+    let cluster = cluster().await;
+    let namespace = fresh_namespace(cluster).await;
+    let aws = world().await;
+    let (url, address) = (aws.url(), free_address());
+    let listen = address.to_string();
+    let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("LISTEN", listen.as_str())];
+    let operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, &namespace, &environment);
+    let healthz = format!("http://{address}/healthz");
+    eventually("it is healthy", 20, async || asked(&healthz).await.is_some()).await;
+    let before = peak(operator.id());
+    let mut held = std::collections::VecDeque::new();
+    for _ in 0..3000 {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        // The operator may have closed it already; that is fine.
+        let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: ").await;
+        held.push_back(stream);
+        if held.len() > 500 {
+            held.pop_front();
+        }
+    }
+    let files = fs::read_dir(format!("/proc/{}/fd", operator.id())).expect("it runs").count();
+    assert!(files < 350, "{files} open files");
+    assert_eq!(asked(&healthz).await, Some((200, "ok\n".to_owned())));
+    let more = peak(operator.id()).saturating_sub(before);
+    assert!(more < 16 << 20, "{more} bytes more");
+}

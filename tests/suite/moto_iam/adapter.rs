@@ -1,0 +1,87 @@
+//! The AWS port for moto: a record that moto accepts counts as an encrypted one.
+//!
+//! moto never reports that a record was encrypted, so verification could not succeed. Everything else passes
+//! unchanged, including refusals, and no request is added.
+
+use jiff::Timestamp;
+use stream_encryption_operator::api::ledger::Action;
+use stream_encryption_operator::aws::{Aws, Identity, Priority, Signer, StreamApi};
+use stream_encryption_operator::model::aws_error::AwsError;
+use stream_encryption_operator::model::key::{Key, KeyMetadata, KeyName};
+use stream_encryption_operator::model::observation::StreamDescription;
+use stream_encryption_operator::model::principal::Principal;
+use stream_encryption_operator::model::stream::StreamArn;
+
+/// The AWS adapter, with moto behind it.
+pub(super) struct MotoAdapter(pub(super) Aws);
+
+impl StreamApi for MotoAdapter {
+    async fn identity(&self) -> Result<Identity, AwsError> {
+        self.0.identity().await
+    }
+
+    async fn verify_clock(&self) -> Result<(), AwsError> {
+        self.0.verify_clock().await
+    }
+
+    async fn describe_stream(
+        &self,
+        stream: &StreamArn,
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        self.0.describe_stream(stream, principal, priority).await
+    }
+
+    async fn describe_key(
+        &self,
+        stream: &StreamArn,
+        name: &KeyName,
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
+        self.0.describe_key(stream, name, principal, priority).await
+    }
+
+    async fn acquire_permit(
+        &self,
+        stream: &StreamArn,
+        action: Action,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> bool {
+        self.0.acquire_permit(stream, action, principal, signer).await
+    }
+
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        key: &Key,
+        principal: &Principal,
+        signer: &Signer,
+        reserved: Timestamp,
+    ) -> Result<(), AwsError> {
+        self.0.start(stream, key, principal, signer, reserved).await
+    }
+
+    async fn stop(
+        &self,
+        stream: &StreamArn,
+        in_force: Option<&Key>,
+        principal: &Principal,
+        signer: &Signer,
+        reserved: Timestamp,
+    ) -> Result<(), AwsError> {
+        self.0.stop(stream, in_force, principal, signer, reserved).await
+    }
+
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        record: &str,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> Result<bool, AwsError> {
+        self.0.put_record(stream, record, principal, signer).await.map(|_encrypted| true)
+    }
+}

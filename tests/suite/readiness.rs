@@ -1,0 +1,97 @@
+//! Work that starts once the resources are listed: readiness and the deletion of unused ledgers, with and
+//! without leader election.
+
+use std::path::Path;
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use serde_json::json;
+use test_cluster::TestCluster;
+
+use crate::harness::{cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::matrix::proxy::{Meet, Proxy, When};
+use crate::process::{OperatorProcess, eventually, free_address, world};
+
+/// Returns the status code and the body of the operator's response, or `None` if it does not listen.
+pub(crate) async fn asked(url: &str) -> Option<(u16, String)> {
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let answer = client.get(url.parse().expect("a URL")).await.ok()?;
+    let status = answer.status().as_u16();
+    let words = answer.into_body().collect().await.ok()?.to_bytes();
+    Some((status, String::from_utf8_lossy(&words).into_owned()))
+}
+
+async fn is_ok(url: &str) -> bool {
+    asked(url).await.is_some_and(|(status, _)| status == 200)
+}
+
+/// A ledger without calls whose owner does not exist.
+async fn stray_ledger(cluster: &TestCluster, namespace: &str) {
+    let ledger = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedger",
+        "metadata": {"name": "stray", "namespace": namespace},
+        "spec": {
+            "streamARN": firehose("stray"), "calls": [],
+            "owner": {"namespace": namespace, "name": "stray", "uid": "00000000-0000-0000-0000-000000000000"},
+        },
+    });
+    cluster.apply(&ledger.to_string()).await.expect("the ledger is accepted");
+}
+
+async fn becomes_ready_and_deletes_stray_ledger(kubeconfig: &Path, cluster: &TestCluster, election: &str) {
+    let namespace = fresh_namespace(cluster).await;
+    stray_ledger(cluster, &namespace).await;
+    let aws = world().await;
+    let (url, address) = (aws.url(), free_address().to_string());
+    let environment = [
+        ("AWS_ENDPOINT_URL", url.as_str()),
+        ("LEADER_ELECTION", election),
+        ("POD_NAME", "only"),
+        ("LISTEN", address.as_str()),
+    ];
+    let _operator = OperatorProcess::start(kubeconfig, &namespace, &environment);
+    let ready = format!("http://{address}/readyz");
+    eventually("it is ready", 20, async || is_ok(&ready).await).await;
+    eventually("the stray ledger is retired", 20, async || {
+        let ledgers = ["get", "streamledgers", "-n", &namespace, "-o", "name"];
+        cluster.kubectl(&ledgers).await.is_ok_and(|names| names.trim().is_empty())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_without_election_and_stray_ledger_is_deleted() {
+    let cluster = cluster().await;
+    becomes_ready_and_deletes_stray_ledger(&operators_kubeconfig(cluster).await, cluster, "false").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_with_election_and_stray_ledger_is_deleted() {
+    let cluster = cluster().await;
+    becomes_ready_and_deletes_stray_ledger(&operators_kubeconfig(cluster).await, cluster, "true").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_is_not_ready_before_first_list() {
+    let cluster = cluster().await;
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let namespace = fresh_namespace(cluster).await;
+    let aws = world().await;
+    let proxy = Proxy::of_kubernetes(cluster, &kubeconfig).await;
+    proxy.always(
+        |asked| asked.path.ends_with("/streamencryptions") && !asked.is_watch(),
+        Meet::Hold(When::Before),
+    );
+    let (url, address) = (aws.url(), free_address().to_string());
+    let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("LISTEN", address.as_str())];
+    let _operator = OperatorProcess::start(proxy.kubeconfig(), &namespace, &environment);
+    let page = |path: &str| format!("http://{address}{path}");
+    proxy.held(1).await;
+    eventually("it is alive", 20, async || is_ok(&page("/healthz")).await).await;
+    assert_eq!(asked(&page("/readyz")).await.expect("an answer").0, 503);
+    proxy.heal();
+    proxy.release();
+    eventually("it is ready", 20, async || is_ok(&page("/readyz")).await).await;
+}

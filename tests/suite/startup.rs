@@ -1,0 +1,121 @@
+//! Messages of the program at startup, on standard error: which setting is invalid, what is missing, and
+//! whether it can work.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::harness::{cluster, fresh_namespace, operators_kubeconfig};
+use crate::process::{OperatorProcess, eventually, free_address};
+
+/// The binary with only these variables.
+fn program(variables: &[(&str, &str)]) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_stream-encryption-operator"));
+    program.arg("run").env_clear().env("AWS_REGION", "eu-west-1").env("AWS_EC2_METADATA_DISABLED", "true");
+    program.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    program
+}
+
+fn run(variables: &[(&str, &str)]) -> (Output, String) {
+    let output = program(variables).output().expect("it runs");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output, words)
+}
+
+/// A log file that can be read while the operator runs.
+struct Log(std::path::PathBuf);
+
+impl Log {
+    fn new() -> (Self, fs::File) {
+        let name = format!("started-{}-{}.log", std::process::id(), free_address().port());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let file = fs::File::create(&path).expect("a file");
+        (Self(path), file)
+    }
+
+    async fn until(&self, words: &str) {
+        eventually(words, 20, async || self.text().contains(words)).await;
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        fs::File::open(&self.0).and_then(|mut file| file.read_to_string(&mut text)).expect("text");
+        text
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn invalid_settings_end_the_operator_without_a_backtrace() {
+    for (variables, words) in [
+        ([("WATCH_NAMESPACE", "default,data"), ("RUST_BACKTRACE", "1")], "must be one namespace"),
+        ([("WATCH_NAMESPACE", "Data"), ("RUST_BACKTRACE", "full")], "must be the name of a namespace"),
+        ([("KUBECONFIG", "/nope/config"), ("RUST_BACKTRACE", "1")], "KUBECONFIG=/nope/config cannot be used"),
+        ([("KUBECONFIG", "/nope/config"), ("HTTPS_PROXY", "http://127.0.0.1:1")], "No such file"),
+    ] {
+        let (output, stderr) = run(&variables);
+        assert!(!output.status.success());
+        assert!(stderr.contains(words), "{words} is not in {stderr}");
+        let error: Vec<&str> = stderr.lines().filter(|line| !line.starts_with('{')).collect();
+        assert_eq!(error.len(), 1, "one line is enough: {stderr}");
+        assert!(error[0].starts_with("Error: "), "{stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreachable_api_server_is_named_with_the_cause() {
+    let port = free_address().port();
+    let kubeconfig = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "x",
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        "clusters": [{"name": "x", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
+        "users": [{"name": "x", "user": {}}],
+    });
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("unreachable-{port}.kubeconfig"));
+    fs::write(&path, kubeconfig.to_string()).expect("a file");
+    let (log, file) = Log::new();
+    let _operator = OperatorProcess::logging_to(file, &path, "default", &[("LOG_FORMAT", "text")]);
+    log.until("failed to watch StreamEncryptions").await;
+    let text = log.text();
+    fs::remove_file(&path).expect("it is there");
+    for words in [&format!("http://127.0.0.1:{port}"), "Connection refused"] {
+        assert!(text.contains(words), "{words} is not in {text}");
+    }
+    assert!(!text.contains("definitions"), "{text}");
+    assert!(!text.contains('\u{1b}'), "colours in a file: {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_definitions_are_reported_with_the_command() {
+    let own = test_cluster::TestCluster::start().await.expect("a cluster");
+    let (log, file) = Log::new();
+    let _operator = OperatorProcess::logging_to(file, own.kubeconfig(), "default", &[]);
+    log.until("the definitions are not installed; run `stream-encryption-operator crd").await;
+    assert!(!log.text().contains("Failed to parse error data"), "{}", log.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operator_without_policies_or_namespace_warns() {
+    let cluster = cluster().await;
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let namespace = fresh_namespace(cluster).await;
+    let (log, file) = Log::new();
+    let environment = [("DEFAULT_POLICY", ""), ("WATCH_NAMESPACE", "not-there-yet")];
+    let _operator = OperatorProcess::logging_to(file, &kubeconfig, &namespace, &environment);
+    log.until("the watched namespace does not exist").await;
+    // Other tests of this cluster create policies, so one may exist. The unit tests of `presence` cover the
+    // other case.
+    eventually("policies are reported", 20, async || {
+        let text = log.text();
+        text.contains("no StreamEncryptionPolicy exists") || text.contains("found a StreamEncryptionPolicy")
+    })
+    .await;
+    cluster.kubectl(&["create", "namespace", "not-there-yet"]).await.expect("a namespace");
+    log.until("the watched namespace exists").await;
+}
