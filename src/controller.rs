@@ -81,7 +81,8 @@ async fn reconcile_live<A: StreamApi, R: KubeApi>(
         // immutable.
         Err(ResolveError::Spec(why)) if resource.metadata.deletion_timestamp.is_some() => {
             let why = format!("Invalid spec: {why}.");
-            finalize::release_unchanged(operator, resource, &why).await?;
+            finalize::release_unchanged(operator, &resource.metadata, finalize::stream_of(resource), &why)
+                .await?;
             return Ok(operator.clock.now() + operator.config.drift_interval);
         }
         Err(unresolved) => return report::unresolved(operator, resource, &visit, unresolved).await,
@@ -156,9 +157,15 @@ async fn execute_plan<A: StreamApi, R: KubeApi>(
         Step::RemoveFinalizer => {
             if decision.reason == Reason::NotPermitted {
                 let why = message::ready(&case.input(), &decision);
-                finalize::release_unchanged(operator, resource, &why).await?;
+                finalize::release_unchanged(
+                    operator,
+                    &resource.metadata,
+                    finalize::stream_of(resource),
+                    &why,
+                )
+                .await?;
             } else {
-                finalize::release(operator, resource).await?;
+                finalize::release(operator, &resource.metadata).await?;
             }
             return Ok(decision);
         }

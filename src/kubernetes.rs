@@ -110,10 +110,10 @@ impl KubeApi for Cluster {
         self.recorder.publish(resource, event).await
     }
 
-    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
         let _turn = self.turn().await?;
-        let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-        resources::set_finalizer(&self.resources(namespace), resource, present).await
+        let namespace = read.namespace.as_deref().unwrap_or_default();
+        resources::set_finalizer(&self.resources(namespace), read, present).await
     }
 
     async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {

@@ -4,19 +4,20 @@
 //! A step that needs no response from AWS does not wait for AWS: if encryption is not to be disabled, the
 //! finalizer is removed regardless of AWS's responses.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tracing::{info, warn};
 
 use super::context::Context;
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent};
-use super::ledger_store::owner;
+use super::ledger_store::owner_of;
 use super::resolve::ResolvedSpec;
 use crate::api::FINALIZER;
 use crate::api::stream_encryption::{DeletionPolicy, StreamEncryption};
 use crate::aws::StreamApi;
 
 /// Returns whether the resource has the operator's finalizer.
-fn has_finalizer(resource: &StreamEncryption) -> bool {
-    resource.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+pub(super) fn has_finalizer(read: &ObjectMeta) -> bool {
+    read.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
 /// The result of a finalizer step.
@@ -37,11 +38,11 @@ pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
 ) -> Result<FinalizerState, KubeError> {
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let wanted = resource.spec.deletion_policy == DeletionPolicy::Disable;
-    match (deleting, has_finalizer(resource), wanted) {
-        (true, true, false) => release(operator, resource).await.map(|()| FinalizerState::Released),
+    match (deleting, has_finalizer(&resource.metadata), wanted) {
+        (true, true, false) => release(operator, &resource.metadata).await.map(|()| FinalizerState::Released),
         (true, false, _) => Ok(FinalizerState::Released),
         (false, true, false) => {
-            operator.records.set_finalizer(resource, false).await.map(|()| FinalizerState::Changed)
+            operator.records.set_finalizer(&resource.metadata, false).await.map(|()| FinalizerState::Changed)
         }
         (_, true, true) | (false, false, _) => Ok(FinalizerState::UpToDate),
     }
@@ -58,33 +59,38 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
         return Ok(FinalizerState::UpToDate);
     }
     let wanted = subject.intent.disable_on_deletion && subject.permission.disable(&subject.stream).is_ok();
-    if wanted == has_finalizer(resource) {
+    if wanted == has_finalizer(&resource.metadata) {
         return Ok(FinalizerState::UpToDate);
     }
-    operator.records.set_finalizer(resource, wanted).await.map(|()| FinalizerState::Changed)
+    operator.records.set_finalizer(&resource.metadata, wanted).await.map(|()| FinalizerState::Changed)
+}
+
+/// Returns the ARN or the name of the stream that the spec names.
+pub(super) fn stream_of(resource: &StreamEncryption) -> Option<&str> {
+    let stream = &resource.spec.stream;
+    stream.arn.as_deref().or(stream.name.as_deref())
 }
 
 /// Removes the finalizer of the deleted resource.
 pub(super) async fn release<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
-    resource: &StreamEncryption,
+    read: &ObjectMeta,
 ) -> Result<(), KubeError> {
-    info!(namespace = resource.metadata.namespace, name = resource.metadata.name, "finalizer removed");
-    operator.records.set_finalizer(resource, false).await
+    info!(namespace = read.namespace, name = read.name, "finalizer removed");
+    operator.records.set_finalizer(read, false).await
 }
 
 /// Removes the finalizer of a deleted resource whose stream stays encrypted against its `deletionPolicy`. If
 /// the namespace is being deleted, too, the API server refuses the event, so the log and a metric report the
-/// removal, too.
+/// removal, too. `stream` is the ARN or the name of the stream, if the spec can be read.
 pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
-    resource: &StreamEncryption,
+    read: &ObjectMeta,
+    stream: Option<&str>,
     why: &str,
 ) -> Result<(), KubeError> {
-    release(operator, resource).await?;
-    let me = owner(resource);
-    let stream = &resource.spec.stream;
-    let stream = stream.arn.as_ref().or(stream.name.as_ref());
+    release(operator, read).await?;
+    let me = owner_of(read);
     warn!(
         namespace = me.namespace,
         name = me.name,

@@ -69,10 +69,10 @@ pub trait KubeApi: Send + Sync + 'static {
         event: &ReconcileEvent,
     ) -> impl Future<Output = Result<(), KubeError>> + Send;
 
-    /// Adds or removes the operator's finalizer.
+    /// Adds or removes the operator's finalizer of the resource whose metadata was read as `read`.
     fn set_finalizer(
         &self,
-        resource: &StreamEncryption,
+        read: &ObjectMeta,
         present: bool,
     ) -> impl Future<Output = Result<(), KubeError>> + Send;
 
@@ -128,6 +128,6 @@ pub enum KubeError {
     #[error("{0}")]
     Rejected(String),
     /// The API server does not respond, or not in time.
-    #[error("the API server did not answer: {0}")]
+    #[error("the API server did not respond: {0}")]
     Unavailable(String),
 }

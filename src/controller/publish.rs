@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ManagedFieldsEnt
 use tracing::info;
 
 use super::context::Context;
+use super::finalize;
 use super::kube_api::{AFTER_CONFLICT, KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
 use super::memory::Visit;
@@ -79,7 +80,8 @@ pub(super) fn before<'a>(
     own.or(standing)
 }
 
-/// Reports a resource whose content does not match its schema. The status of such a resource cannot be parsed
+/// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
+/// encryption cannot be disabled without the spec, and nobody would apply the resource again. The status of such a resource cannot be parsed
 /// either, so the last written status is kept in memory: each write triggers a reconcile, which must not lead
 /// to another write.
 pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
@@ -87,6 +89,14 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     read: &ObjectMeta,
     why: &str,
 ) -> Result<(), KubeError> {
+    if read.deletion_timestamp.is_some() {
+        let why = format!("Invalid resource: {why}.");
+        return if finalize::has_finalizer(read) {
+            finalize::release_unchanged(operator, read, None, &why).await
+        } else {
+            Ok(())
+        };
+    }
     let words = format!("Invalid resource: {why}. Apply it again.");
     let visit = operator.memory.visit_of(uid(read));
     let now = operator.clock.now();

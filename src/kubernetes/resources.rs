@@ -60,21 +60,22 @@ pub(super) async fn write_status<K: Resource<DynamicType = ()>>(
     get_opt(request).await.map(|_| ())
 }
 
-/// Adds or removes the finalizer, if the resource is still the version that was read.
+/// Adds or removes the finalizer, if the resource is still the version that was read. Only metadata is
+/// requested as the response: the spec may be invalid.
 pub(super) async fn set_finalizer(
     api: &Api<StreamEncryption>,
-    resource: &StreamEncryption,
+    read: &ObjectMeta,
     present: bool,
 ) -> Result<(), KubeError> {
-    let name = resource.metadata.name.as_deref().unwrap_or_default();
-    let mut finalizers = resource.metadata.finalizers.clone().unwrap_or_default();
+    let name = read.name.as_deref().unwrap_or_default();
+    let mut finalizers = read.finalizers.clone().unwrap_or_default();
     finalizers.retain(|finalizer| finalizer != FINALIZER);
     if present {
         finalizers.push(FINALIZER.to_owned());
     }
     let body = json!({"metadata": {
         "finalizers": finalizers,
-        "resourceVersion": resource.metadata.resource_version,
+        "resourceVersion": read.resource_version,
     }});
-    get_opt(api.patch(name, &PatchParams::default(), &Patch::Merge(&body))).await.map(|_| ())
+    get_opt(api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&body))).await.map(|_| ())
 }

@@ -169,8 +169,8 @@ impl<P: KubeApi> KubeApi for Counted<P> {
         self.port.write_status(read, status).await
     }
 
-    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
-        self.port.set_finalizer(resource, present).await
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+        self.port.set_finalizer(read, present).await
     }
 
     async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {

@@ -12,7 +12,7 @@ use simulated_aws::world::{
     EncryptionStatus as Shown, FailureType, NeverEncryptedShows, PlantedKey, PlantedStream, Settings,
     Snapshot, Source, StreamKey,
 };
-use stream_encryption_operator::api::condition::ConditionType;
+use stream_encryption_operator::api::condition::{ConditionType, find};
 use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
     Enabled, Enabling, EnablingFailed,
 };
@@ -201,6 +201,8 @@ async fn stream_with_kinesis_source_is_stalled_without_a_call() {
     harness.let_pass("orders", SignedDuration::from_hours(2)).await;
     let status = harness.status("orders").await;
     assert_eq!(truth(&status, ConditionType::Stalled), "True");
+    let key_usable = find(&status.conditions, ConditionType::KeyUsable);
+    assert_eq!(key_usable, None, "no key can be usable for a stream that cannot be encrypted");
     assert_eq!(harness.calls(START, "orders"), 0);
 }
 

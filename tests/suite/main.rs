@@ -8,6 +8,7 @@ mod crds;
 mod credentials;
 mod documentation;
 mod emulators;
+mod encryption_left_on;
 mod events;
 mod fairness;
 mod firehose;

@@ -1,18 +1,18 @@
 //! T16: no tenant can exhaust the operator's memory, neither by large objects nor by open connections.
 
-use std::collections::BTreeMap;
 use std::fs;
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use serde_json::json;
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use test_cluster::TestCluster;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use crate::harness::{client, cluster, firehose, fresh_namespace, operators_kubeconfig};
-use crate::process::{OperatorProcess, eventually, free_address, world};
+use crate::process::{OperatorProcess, eventually, free_address, key_definition, own_stage, world};
 use crate::readiness::asked;
 
 /// Number of large resources. The environment variable of the same name overrides it.
@@ -34,12 +34,11 @@ fn peak(process: u32) -> usize {
 }
 
 /// The peak of an operator that has started, listed and reconciled all resources of this namespace.
-async fn peak_of_operator(namespace: &str) -> usize {
+async fn peak_of_operator(cluster: &TestCluster, namespace: &str) -> usize {
     let aws = world().await;
     let (url, address) = (aws.url(), free_address().to_string());
     let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("LISTEN", address.as_str())];
-    let operator =
-        OperatorProcess::start(&operators_kubeconfig(cluster().await).await, namespace, &environment);
+    let operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, namespace, &environment);
     let ready = format!("http://{address}/readyz");
     eventually("it is ready", 300, async || asked(&ready).await.is_some_and(|(status, _)| status == 200))
         .await;
@@ -51,17 +50,8 @@ async fn peak_of_operator(namespace: &str) -> usize {
     peak(operator.id())
 }
 
-#[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread")]
-async fn large_resources_do_not_exhaust_memory() {
-    let cluster = cluster().await;
-    let namespace = fresh_namespace(cluster).await;
-    let empty = peak_of_operator(&namespace).await;
-    let api: Api<StreamEncryption> = Api::namespaced(client(cluster.kubeconfig()).await, &namespace);
-    let count = std::env::var("LARGE_RESOURCES").ok().and_then(|count| count.parse().ok());
-    let count = count.unwrap_or(LARGE_RESOURCES);
-    let labels: BTreeMap<String, String> =
-        (0..LABELS).map(|number| (format!("{number:x>63}"), "x".repeat(60))).collect();
+/// Metadata of about 1 MB, as large as Kubernetes accepts.
+fn large_metadata(number: usize) -> ObjectMeta {
     let owner = |number: usize| OwnerReference {
         api_version: "v1".to_owned(),
         kind: "ConfigMap".to_owned(),
@@ -69,29 +59,59 @@ async fn large_resources_do_not_exhaust_memory() {
         uid: number.to_string(),
         ..OwnerReference::default()
     };
-    let owners: Vec<OwnerReference> = (0..OWNERS).map(owner).collect();
+    ObjectMeta {
+        name: Some(format!("large-{number}")),
+        annotations: Some([("note".to_owned(), "x".repeat(ANNOTATION))].into()),
+        labels: Some((0..LABELS).map(|number| (format!("{number:x>63}"), "x".repeat(60))).collect()),
+        owner_references: Some((0..OWNERS).map(owner).collect()),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Compares the operator's peak with and without the objects that `create` creates.
+async fn assert_bounded(cluster: &TestCluster, namespace: &str, kind: &str, create: impl AsyncFn(usize)) {
+    let empty = peak_of_operator(cluster, namespace).await;
+    let count = std::env::var("LARGE_RESOURCES").ok().and_then(|count| count.parse().ok());
+    let count = count.unwrap_or(LARGE_RESOURCES);
+    stream::iter(0..count).for_each_concurrent(4, async |number| create(number).await).await;
+    let full = peak_of_operator(cluster, namespace).await;
+    let more = full.saturating_sub(empty);
+    println!("{count} {kind}: at most {full} bytes with them, {empty} bytes without them");
+    // One page of objects, and those that are reconciled concurrently, are in memory. An operator that kept
+    // all objects whole would need several times their size.
+    assert!(more < count * BYTES && full < 128 << 20, "{empty} bytes without them, {full} with them");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn large_resources_do_not_exhaust_memory() {
+    let cluster = cluster().await;
+    let namespace = fresh_namespace(cluster).await;
+    let api: Api<StreamEncryption> = Api::namespaced(client(cluster.kubeconfig()).await, &namespace);
     let create = async |number: usize| {
-        let name = format!("large-{number}");
-        let spec = json!({"stream": {"arn": firehose(&name)}, "suspend": true});
-        let metadata = ObjectMeta {
-            name: Some(name),
-            annotations: Some([("note".to_owned(), "x".repeat(ANNOTATION))].into()),
-            labels: Some(labels.clone()),
-            owner_references: Some(owners.clone()),
-            ..ObjectMeta::default()
-        };
+        let metadata = large_metadata(number);
+        let spec = json!({"stream": {"arn": firehose(metadata.name.as_deref().unwrap_or_default())}, "suspend": true});
         let spec = serde_json::from_value(spec).expect("a spec");
         let resource = StreamEncryption { metadata, spec, status: None };
         api.create(&PostParams::default(), &resource).await.expect("the resource is accepted");
     };
-    stream::iter(0..count).for_each_concurrent(4, create).await;
-    let full = peak_of_operator(&namespace).await;
-    let more = full.saturating_sub(empty);
-    println!("{count} resources: at most {full} bytes with them, {empty} bytes without them");
-    // One page of objects, and those that are reconciled concurrently, are in memory. An operator that kept
-    // all objects whole would need several times their size.
-    assert!(more < count * BYTES && full < 128 << 20, "{empty} bytes without them, {full} with them");
+    assert_bounded(cluster, &namespace, "resources", create).await;
     api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("they are deleted");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn large_key_objects_do_not_exhaust_memory() {
+    let (own, _aws, _operator) =
+        own_stage(&key_definition("kms.services.k8s.aws", "v1alpha1").to_string()).await;
+    let kind = GroupVersionKind::gvk("kms.services.k8s.aws", "v1alpha1", "Key");
+    let kind = ApiResource::from_gvk_with_plural(&kind, "keys");
+    let api: Api<DynamicObject> = Api::namespaced_with(client(own.kubeconfig()).await, "data", &kind);
+    let create = async |number: usize| {
+        let key = DynamicObject { metadata: large_metadata(number), ..DynamicObject::new("", &kind) };
+        api.create(&PostParams::default(), &key).await.expect("the key object is accepted");
+    };
+    assert_bounded(&own, "data", "key objects", create).await;
 }
 
 #[cfg(target_os = "linux")]

@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, Fault, PlantedKey, PlantedStream, Rule, Settings, World};
 use simulated_aws::{Clock, SimulatedAws};
+use stream_encryption_operator::api::FINALIZER;
 use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
@@ -217,7 +218,7 @@ async fn unreachable_aws_is_reported_within_seconds() {
 }
 
 /// A cluster of its own, with further definitions and an operator.
-async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, OperatorProcess) {
+pub(crate) async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, OperatorProcess) {
     let own = TestCluster::start().await.expect("a cluster");
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
     own.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
@@ -249,7 +250,7 @@ async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, OperatorPro
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_object_does_not_block_other_resources() {
+async fn invalid_object_blocks_neither_others_nor_its_deletion() {
     // A schema that accepts everything stands for objects that are older than a validation rule.
     let lax = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -276,10 +277,20 @@ async fn invalid_object_does_not_block_other_resources() {
         field(&own, "data", "broken", REASON).await == "SpecInvalid"
     })
     .await;
+    let finalizers = json!({"metadata": {"finalizers": [FINALIZER]}}).to_string();
+    let broken = ["strenc", "broken", "-n", "data"];
+    own.kubectl(&[&["patch"], &broken[..], &["--type=merge", "-p", &finalizers]].concat())
+        .await
+        .expect("a finalizer");
+    own.kubectl(&[&["delete"], &broken[..], &["--wait=false"]].concat()).await.expect("it is deleted");
+    eventually("its finalizer is removed", 10, async || {
+        own.kubectl(&[&["get"], &broken[..]].concat()).await.is_err()
+    })
+    .await;
 }
 
 /// A minimal definition of a kind `Key` in `group`.
-fn key_definition(group: &str, version: &str) -> Value {
+pub(crate) fn key_definition(group: &str, version: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -2,6 +2,7 @@
 //! without leader election.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
@@ -40,7 +41,23 @@ async fn stray_ledger(cluster: &TestCluster, namespace: &str) {
     cluster.apply(&ledger.to_string()).await.expect("the ledger is accepted");
 }
 
-async fn becomes_ready_and_deletes_stray_ledger(kubeconfig: &Path, cluster: &TestCluster, election: &str) {
+/// Starts operators with one worker thread and with two, and checks each. The variable `READINESS_STARTS` sets the
+/// number of starts, and has the slowest printed.
+async fn becomes_ready_and_deletes_stray_ledger(election: &str) {
+    let cluster = cluster().await;
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let starts = std::env::var("READINESS_STARTS").ok().and_then(|starts| starts.parse().ok()).unwrap_or(1);
+    for workers in ["1", "2"] {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..starts {
+            slowest = slowest.max(time_to_ready(&kubeconfig, cluster, election, workers).await);
+        }
+        println!("{starts} starts, election {election}, {workers} threads: ready within {slowest:?}");
+    }
+}
+
+/// Returns the time from the start of one operator until it is ready. Its stray ledger is deleted after that.
+async fn time_to_ready(kubeconfig: &Path, cluster: &TestCluster, election: &str, workers: &str) -> Duration {
     let namespace = fresh_namespace(cluster).await;
     stray_ledger(cluster, &namespace).await;
     let aws = world().await;
@@ -50,27 +67,29 @@ async fn becomes_ready_and_deletes_stray_ledger(kubeconfig: &Path, cluster: &Tes
         ("LEADER_ELECTION", election),
         ("POD_NAME", "only"),
         ("LISTEN", address.as_str()),
+        ("TOKIO_WORKER_THREADS", workers),
     ];
+    let begin = Instant::now();
     let _operator = OperatorProcess::start(kubeconfig, &namespace, &environment);
     let ready = format!("http://{address}/readyz");
     eventually("it is ready", 20, async || is_ok(&ready).await).await;
+    let time = begin.elapsed();
     eventually("the stray ledger is retired", 20, async || {
         let ledgers = ["get", "streamledgers", "-n", &namespace, "-o", "name"];
         cluster.kubectl(&ledgers).await.is_ok_and(|names| names.trim().is_empty())
     })
     .await;
+    time
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_without_election_and_stray_ledger_is_deleted() {
-    let cluster = cluster().await;
-    becomes_ready_and_deletes_stray_ledger(&operators_kubeconfig(cluster).await, cluster, "false").await;
+    becomes_ready_and_deletes_stray_ledger("false").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_with_election_and_stray_ledger_is_deleted() {
-    let cluster = cluster().await;
-    becomes_ready_and_deletes_stray_ledger(&operators_kubeconfig(cluster).await, cluster, "true").await;
+    becomes_ready_and_deletes_stray_ledger("true").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,21 +24,21 @@ fn run(variables: &[(&str, &str)]) -> (Output, String) {
 }
 
 /// A log file that can be read while the operator runs.
-struct Log(std::path::PathBuf);
+pub(crate) struct Log(std::path::PathBuf);
 
 impl Log {
-    fn new() -> (Self, fs::File) {
+    pub(crate) fn new() -> (Self, fs::File) {
         let name = format!("started-{}-{}.log", std::process::id(), free_address().port());
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let file = fs::File::create(&path).expect("a file");
         (Self(path), file)
     }
 
-    async fn until(&self, words: &str) {
+    pub(crate) async fn until(&self, words: &str) {
         eventually(words, 20, async || self.text().contains(words)).await;
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         fs::File::open(&self.0).and_then(|mut file| file.read_to_string(&mut text)).expect("text");
         text

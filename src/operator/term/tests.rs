@@ -144,7 +144,7 @@ impl KubeApi for Paper {
     async fn publish_event(&self, _: &Owner, _: &ReconcileEvent) -> Result<(), KubeError> {
         Ok(())
     }
-    async fn set_finalizer(&self, _: &StreamEncryption, _: bool) -> Result<(), KubeError> {
+    async fn set_finalizer(&self, _: &ObjectMeta, _: bool) -> Result<(), KubeError> {
         Ok(())
     }
     async fn policies(&self, _: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {

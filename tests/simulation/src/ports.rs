@@ -353,8 +353,8 @@ impl KubeApi for Cluster {
         Ok(())
     }
 
-    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
-        let write = Write::Finalizer(Box::new(resource.clone()), present);
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+        let write = Write::Finalizer(Box::new(read.clone()), present);
         self.0.write(Request::SetFinalizer, write).await.map(drop)
     }
 

@@ -250,10 +250,10 @@ impl Store {
 
     /// Sets or removes the operator's finalizer, if the resource still has the version that was read.
     /// Removing the last finalizer of a resource that is being deleted deletes it.
-    pub fn set_finalizer(&mut self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
-        let name = name_of(resource);
+    pub fn set_finalizer(&mut self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+        let name = name_in(read);
         let Some(known) = self.resources.get(&name) else { return Ok(()) };
-        if known.metadata.resource_version != resource.metadata.resource_version {
+        if known.metadata.resource_version != read.resource_version {
             return Err(KubeError::Conflict);
         }
         let mut finalizers = known.metadata.finalizers.clone().unwrap_or_default();

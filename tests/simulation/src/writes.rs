@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
-use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_operator::api::stream_encryption::StreamEncryptionStatus;
 use stream_encryption_operator::controller::kube_api::KubeError;
 
 use crate::environment::{Event, Process, State};
@@ -26,7 +26,7 @@ pub enum Write {
     /// Writes a status.
     Status(Box<ObjectMeta>, Box<StreamEncryptionStatus>),
     /// Sets the finalizer, or removes it.
-    Finalizer(Box<StreamEncryption>, bool),
+    Finalizer(Box<ObjectMeta>, bool),
 }
 
 impl State {
@@ -59,9 +59,7 @@ impl State {
                 }
                 Ok(None)
             }
-            Write::Finalizer(resource, present) => {
-                self.store.set_finalizer(resource, *present).map(|()| None)
-            }
+            Write::Finalizer(read, present) => self.store.set_finalizer(read, *present).map(|()| None),
         }
     }
 

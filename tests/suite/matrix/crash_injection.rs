@@ -280,8 +280,8 @@ impl<R: KubeApi> KubeApi for Injected<R> {
         self.1.around("event", self.0.publish_event(resource, happening)).await
     }
 
-    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
-        self.1.around("finalizer", self.0.set_finalizer(resource, present)).await
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+        self.1.around("finalizer", self.0.set_finalizer(read, present)).await
     }
 
     async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {

@@ -372,8 +372,8 @@ impl KubeApi for SpoiledRecords {
         self.cluster.publish_event(of, happening).await
     }
 
-    async fn set_finalizer(&self, resource: &StreamEncryption, present: bool) -> Result<(), KubeError> {
-        self.cluster.set_finalizer(resource, present).await
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+        self.cluster.set_finalizer(read, present).await
     }
 
     async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {

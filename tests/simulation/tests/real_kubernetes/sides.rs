@@ -167,7 +167,7 @@ impl Real {
                     self.read(of).await;
                 }
                 match &self.held.resources[of] {
-                    Some(held) => done(self.operator.set_finalizer(held, present).await),
+                    Some(held) => done(self.operator.set_finalizer(&held.metadata, present).await),
                     None => Answer::Nothing,
                 }
             }
@@ -320,7 +320,7 @@ impl Model {
                     self.read(of);
                 }
                 match &self.held.resources[of] {
-                    Some(held) => done(self.store.set_finalizer(held, present)),
+                    Some(held) => done(self.store.set_finalizer(&held.metadata, present)),
                     None => Answer::Nothing,
                 }
             }

@@ -1,0 +1,72 @@
+//! Resources with `deletionPolicy: Disable` that are deleted while the encryption of their stream stays on: the
+//! operator reports this although Kubernetes accepts no event in a namespace that is being deleted.
+
+use serde_json::{Value, json};
+use simulated_aws::world::Calls as _;
+use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
+
+use crate::harness::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::process::{
+    OperatorProcess, apply, eventually, field, free_address, own_account, until_it_is_encrypted, world,
+};
+use crate::readiness::asked;
+use crate::startup::Log;
+
+/// A default policy that allows to disable encryption.
+fn with_disable() -> String {
+    let policy =
+        StreamEncryptionPolicySpec { allow_disable: true, ..StreamEncryptionPolicySpec::own_account() };
+    serde_json::to_string(&policy).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn encryption_left_on_in_deleted_namespace_is_reported() {
+    let cluster = cluster().await;
+    let kubeconfig = operators_kubeconfig(cluster).await;
+    let namespace = fresh_namespace(cluster).await;
+    let aws = world().await;
+    let (url, address) = (aws.url(), free_address().to_string());
+    let start = |policy: String, log: std::fs::File| {
+        let environment = [
+            ("AWS_ENDPOINT_URL", url.as_str()),
+            ("DEFAULT_POLICY", policy.as_str()),
+            ("LISTEN", address.as_str()),
+            ("POD_NAMESPACE", LEDGERS),
+        ];
+        OperatorProcess::logging_to(log, &kubeconfig, &namespace, &environment)
+    };
+    let (_log, file) = Log::new();
+    let operator = start(with_disable(), file);
+    let spec: Value = json!({"stream": {"arn": firehose("orders")}, "deletionPolicy": "Disable"});
+    apply(cluster, &namespace, "orders", &spec).await;
+    until_it_is_encrypted(cluster, &namespace).await;
+    operator.kill();
+
+    let (log, file) = Log::new();
+    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await.expect("it is deleted");
+    cluster
+        .kubectl(&["delete", "strenc", "orders", "-n", &namespace, "--wait=false"])
+        .await
+        .expect("it is deleted");
+    let finalizers = field(cluster, &namespace, "orders", "{.metadata.finalizers}").await;
+    assert!(finalizers.contains("disable-encryption"), "{finalizers}");
+    let _operator = start(own_account(), file);
+    log.until("leaving the stream encrypted").await;
+    eventually("the resource is gone", 10, async || {
+        cluster.kubectl(&["get", "strenc", "orders", "-n", &namespace]).await.is_err()
+    })
+    .await;
+    let warning = log.text();
+    let warning = warning.lines().find(|line| line.contains("leaving the stream encrypted")).expect("a line");
+    for part in ["WARN", "\"orders\"", &namespace, &firehose("orders")] {
+        assert!(warning.contains(part), "{part} is not in {warning}");
+    }
+    let metrics = format!("http://{address}/metrics");
+    eventually("the loss of the event is counted", 10, async || {
+        let Some((200, page)) = asked(&metrics).await else { return false };
+        page.contains("stream_encryption_encryption_left_on_total 1")
+            && page.contains("stream_encryption_events_lost_total 1")
+    })
+    .await;
+    assert_eq!(aws.world().calls().count("StopDeliveryStreamEncryption", "orders"), 0);
+}
