@@ -34,7 +34,7 @@ pub fn resources(
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    watch(api, config()).map_ok(untrimmed).modify(drop_words)
+    watch(api, config()).map_ok(untrimmed).modify(drop_unused_fields)
 }
 
 /// Returns the same event with the object inside.
@@ -48,20 +48,20 @@ pub(super) fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
     }
 }
 
-/// Drops the texts that only people read, and the metadata that each reconciliation reads again.
-fn drop_words(resource: &mut Guarded) {
-    let metadata = match &mut resource.0 {
+/// Drops the texts that only people read, and the metadata that each reconcile reads again. An invalid resource
+/// is not read again, so it keeps its finalizers; users cannot create one, because the schema rejects it.
+fn drop_unused_fields(resource: &mut Guarded) {
+    match &mut resource.0 {
         Ok(resource) => {
             if let Some(status) = &mut resource.status {
                 status.conditions.iter_mut().for_each(|condition| condition.message = String::new());
                 status.failure = None;
             }
-            &mut resource.metadata
+            resource.metadata.annotations = None;
+            resource.metadata.finalizers = None;
         }
-        Err(invalid) => &mut invalid.metadata,
-    };
-    metadata.annotations = None;
-    metadata.finalizers = None;
+        Err(invalid) => invalid.metadata.annotations = None,
+    }
 }
 
 /// Returns the reason why the resources cannot be watched, and what to do about it.
