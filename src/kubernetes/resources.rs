@@ -2,7 +2,7 @@
 //! never written.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, Patch, PatchParams, PostParams, Request};
+use kube::api::{Api, Patch, PatchParams, Request};
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::IgnoredAny;
@@ -28,36 +28,34 @@ pub(super) async fn read(
 /// version, or from before a pause, therefore does not overwrite later writes of others.
 ///
 /// This is not a server-side apply, which would keep the fields of other field managers: after a restore, or
-/// once `managedFields` are lost, old conditions and times would stay beside the operator's own. Replacing
-/// `/status` leaves the rest of the object as it is, so the spec, which may be invalid, is left out. The
-/// response is not parsed.
+/// once `managedFields` are lost, old conditions and times would stay beside the operator's own. It is not an
+/// update either: the metadata that an update leaves out stays, but loses its field managers, and a later
+/// apply of these would no longer remove a label. A JSON patch changes the status only. The spec may be
+/// invalid, so the response is not parsed.
 pub(super) async fn write_status<K: Resource<DynamicType = ()>>(
     client: &Client,
     read: &ObjectMeta,
     status: &impl Serialize,
 ) -> Result<(), KubeError> {
     let (name, namespace) = (read.name.as_deref().unwrap_or_default(), read.namespace.as_deref());
-    let body = json!({
-        "apiVersion": K::api_version(&()),
-        "kind": K::kind(&()),
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "uid": read.uid,
-            "resourceVersion": read.resource_version,
-        },
-        "status": status,
-    });
-    let parameters = PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) };
+    let operations = json!([
+        // The API server compares this version with the stored one.
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": read.resource_version},
+        {"op": "add", "path": "/status", "value": status},
+    ]);
     let request = async {
-        let body = serde_json::to_vec(&body).map_err(kube::Error::SerdeError)?;
-        let url = K::url_path(&(), namespace);
-        let request = Request::new(url)
-            .replace_subresource("status", name, &parameters, body)
+        let operations = serde_json::from_value(operations).map_err(kube::Error::SerdeError)?;
+        let request = Request::new(K::url_path(&(), namespace))
+            .patch_subresource("status", name, &as_operator(), &Patch::Json::<()>(operations))
             .map_err(kube::Error::BuildRequest)?;
         client.request::<IgnoredAny>(request).await
     };
     get_opt(request).await.map(|_| ())
+}
+
+/// Returns the parameters of a patch by the operator's field manager.
+fn as_operator() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 /// Adds or removes the finalizer, if the resource is still the version that was read. Only metadata is
@@ -77,5 +75,5 @@ pub(super) async fn set_finalizer(
         "finalizers": finalizers,
         "resourceVersion": read.resource_version,
     }});
-    get_opt(api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&body))).await.map(|_| ())
+    get_opt(api.patch_metadata(name, &as_operator(), &Patch::Merge(&body))).await.map(|_| ())
 }

@@ -50,7 +50,7 @@ async fn no_call_beyond_budget_until_oldest_call_expires() {
         waits >= DAY && waits <= DAY + SignedDuration::from_mins(31),
         "the next slot is free {waits:#} after the first call"
     );
-    assert!(message(&status).contains("20 of the 20"), "{}", message(&status));
+    assert!(message(&status).contains("20 of 20"), "{}", message(&status));
     assert_eq!(truth(&status, ConditionType::Encrypted), "True", "with the active key");
 
     harness.let_pass("orders", next.duration_since(harness.aws.now()) - SignedDuration::from_secs(2)).await;
@@ -151,7 +151,7 @@ async fn kinesis_calls_used_up_by_others_are_reported_as_limit() {
     harness.apply("clicks", &json!({"stream": {"arn": kinesis("clicks")}})).await;
     harness.until_it_says("clicks", "CallLimitReached").await;
     let status = harness.status("clicks").await;
-    assert!(message(&status).contains("25 calls"), "{}", message(&status));
+    assert!(message(&status).contains("25 encryption calls"), "{}", message(&status));
     let next = status.next_attempt_time.expect("a time").0;
     assert!(next.duration_since(harness.aws.now()) >= SignedDuration::from_mins(59));
     assert_eq!(harness.calls("StartStreamEncryption", "clicks"), 26);

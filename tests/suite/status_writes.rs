@@ -108,19 +108,36 @@ async fn status_is_complete_after_managed_fields_are_lost() {
     assert_eq!(find(&status.conditions, ConditionType::Stalled), None, "{:?}", status.conditions);
 }
 
+/// Returns the field managers of the metadata, with their fields.
+async fn managers_of_metadata(harness: &Harness) -> String {
+    let metadata = api(harness).get_metadata("orders").await.expect("the metadata").metadata;
+    let managers = metadata.managed_fields.into_iter().flatten().filter(|entry| entry.subresource.is_none());
+    let managers = managers.map(|entry| json!([entry.manager, entry.fields_v1.map(|fields| fields.0)]));
+    serde_json::to_string(&managers.collect::<Vec<_>>()).expect("JSON")
+}
+
 #[tokio::test]
 async fn status_write_keeps_spec_and_metadata() {
     let harness = encrypted().await;
     let written = harness.resource("orders").await.expect("the resource");
-    let labels = Patch::Merge(json!({"metadata": {"labels": {"team": "data"}, "annotations": {"a": "b"}}}));
-    api(&harness).patch("orders", &PatchParams::default(), &labels).await.expect("it is labelled");
+    let metadata =
+        json!({"labels": {"team": "data"}, "annotations": {"a": "b"}, "finalizers": ["x.example/keep"]});
+    let applied = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata, "spec": {},
+    });
+    let gitops = PatchParams::apply("gitops");
+    api(&harness).patch("orders", &gitops, &Patch::Apply(&applied)).await.expect("it is applied");
+    let managers_before = managers_of_metadata(&harness).await;
+    assert!(managers_before.contains("gitops"), "{managers_before}");
     restore(&harness, &json!({"encryptionStatus": "DISABLED"})).await;
     harness.visit("orders").await.expect("a reconcile");
     let after = harness.resource("orders").await.expect("the resource");
     assert_eq!(after.status, written.status);
     assert_eq!((after.spec, after.metadata.generation), (written.spec, written.metadata.generation));
-    assert_eq!(after.metadata.labels.expect("labels")["team"], "data");
-    assert_eq!(after.metadata.annotations.expect("annotations")["a"], "b");
+    let metadata = api(&harness).get_metadata("orders").await.expect("the metadata").metadata;
+    assert_eq!(metadata.labels.expect("labels")["team"], "data");
+    assert_eq!(metadata.annotations.expect("annotations")["a"], "b");
+    assert_eq!(managers_of_metadata(&harness).await, managers_before, "an apply still removes a label");
 }
 
 #[tokio::test]

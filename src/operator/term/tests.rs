@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::FINALIZER;
 use crate::api::condition::{ConditionType, MAX_MESSAGE_BYTES, Reason, find};
 use crate::api::json_mutation::{mutated, mutations};
 use crate::api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec};
@@ -104,7 +105,7 @@ impl StreamApi for Plaintext {
 /// A cluster with one resource, and with the ledgers and the last status that the operator wrote.
 #[derive(Default)]
 struct Paper {
-    resource: Option<StreamEncryption>,
+    resource: Mutex<Option<StreamEncryption>>,
     ledgers: Mutex<Vec<StreamLedger>>,
     status: Mutex<Option<StreamEncryptionStatus>>,
     /// Whether a written status is stored but not acknowledged.
@@ -113,7 +114,7 @@ struct Paper {
 
 impl KubeApi for Paper {
     async fn resource(&self, _: &str, _: &str) -> Result<Option<StreamEncryption>, KubeError> {
-        Ok(self.resource.clone())
+        Ok(self.resource.lock().unwrap().clone())
     }
     async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
         let ledgers = self.ledgers.lock().unwrap();
@@ -144,7 +145,10 @@ impl KubeApi for Paper {
     async fn publish_event(&self, _: &Owner, _: &ReconcileEvent) -> Result<(), KubeError> {
         Ok(())
     }
-    async fn set_finalizer(&self, _: &ObjectMeta, _: bool) -> Result<(), KubeError> {
+    async fn set_finalizer(&self, _: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+        if let Some(resource) = &mut *self.resource.lock().unwrap() {
+            resource.metadata.finalizers = present.then(|| vec![FINALIZER.to_owned()]);
+        }
         Ok(())
     }
     async fn policies(&self, _: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
@@ -162,7 +166,7 @@ fn operator(resource: Option<StreamEncryption>) -> Context<Plaintext, Paper> {
     let now: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
     Context {
         aws: Plaintext::default(),
-        records: Paper { resource, ..Paper::default() },
+        records: Paper { resource: Mutex::new(resource), ..Paper::default() },
         clock: Clock::new(move || now, || Duration::ZERO),
         decide,
         config: Config {
@@ -255,14 +259,14 @@ fn suspicious() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Reconciles a resource twice, as the runtime does, and returns the parsed resource and the operator's
+/// Reconciles a resource three times, as the runtime does: one of them may only add the finalizer. Returns the parsed resource and the operator's
 /// context.
 fn visited(object: &Value) -> (Guarded, Context<Plaintext, Paper>) {
     let guarded: Guarded = serde_json::from_value(object.clone()).unwrap();
     let operator = operator(guarded.0.as_ref().ok().cloned());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        for _ in 0..2 {
+        for _ in 0..3 {
             match &guarded.0 {
                 Ok(resource) => {
                     let wake = Box::pin(reconcile(&operator, resource)).await.unwrap();

@@ -152,6 +152,15 @@ fn by_hand() -> Vec<Vec<Act>> {
             Act::Lose(0),
             Act::Lose(0),
         ],
+        // A status that is written again changes nothing, although the finalizer has another field manager.
+        vec![
+            Act::Apply(0, 0),
+            status(true),
+            finalizer(true, true),
+            Act::Apply(0, 0),
+            status(true),
+            status(true),
+        ],
         // For a replacement that is both stale and invalid, a conflict is reported.
         vec![Act::Apply(0, 0), finalizer(true, true), Act::Annotate(0, 0), finalizer(false, false)],
     ]
