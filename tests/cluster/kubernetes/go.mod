@@ -1,4 +1,4 @@
-// The programs that the tests run, at the versions that they run them: etcd and Kubernetes, built with Go (see ../src/programs/build.rs).
+// The programs that the tests run, at the versions that they run them: etcd and Kubernetes, built with Go (see ../src/programs/build.rs) unless a release of the same minor version can be downloaded (../src/programs/envtest.rs).
 
 module streamencryption.dev/cluster/kubernetes
 

@@ -24,7 +24,7 @@
 //!
 //! # Programs
 //! etcd, kube-apiserver and kubectl come from `$KUBEBUILDER_ASSETS`, `PATH` or the cache, in this order;
-//! otherwise they are built with Go into the cache, once. See [`Programs`].
+//! otherwise they are downloaded, or built with Go, into the cache, once. See [`Programs`].
 
 mod cluster;
 mod credentials;

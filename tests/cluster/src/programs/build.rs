@@ -12,24 +12,20 @@ use aws_lc_rs::digest;
 use tokio::process::Command;
 use tokio::time::{self, Instant};
 
-use super::{cache, version};
+use super::{cache, hex, version};
 
 /// The module with the go.mod and go.sum that pin every dependency by its hash.
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kubernetes");
 
-/// The interval at which a running build prints its progress.
-const PROGRESS: Duration = Duration::from_secs(15);
+/// The interval at which a running build or download prints its progress.
+pub(super) const PROGRESS: Duration = Duration::from_secs(15);
 
-/// Builds a program, unless `cache` contains it once the lock is acquired.
+/// Builds a program into `cache`. The caller holds the lock of `cache`.
 pub(super) async fn build(cache: &Path, name: &str) -> anyhow::Result<()> {
     let instead = "no etcd and Kubernetes to test with; a folder that holds etcd, kube-apiserver and kubectl will do, too: \
                    set KUBEBUILDER_ASSETS to it";
     check_go(Path::new(MODULE), "etcd and Kubernetes").await.context(instead)?;
-    let _lock = lock(cache).await?;
-    if !cache.join(name).is_file() {
-        build_one(cache, name).await.context(instead)?;
-    }
-    Ok(())
+    build_one(cache, name).await.context(instead)
 }
 
 /// Builds `package` of the Go module in the folder `module` as the program `name`, unless the cache contains
@@ -80,16 +76,15 @@ fn fingerprint(module: &Path) -> anyhow::Result<String> {
         context.update(entry.file_name().as_encoded_bytes());
         context.update(digest::digest(&digest::SHA256, &fs::read(entry.path())?).as_ref());
     }
-    let hash = context.finish();
-    Ok(hash.as_ref()[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
+    Ok(hex(&context.finish().as_ref()[..8]))
 }
 
 /// Acquires the lock of a folder of the cache. The operating system releases it when the process ends.
-async fn lock(folder: &Path) -> anyhow::Result<File> {
+pub(super) async fn lock(folder: &Path) -> anyhow::Result<File> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make the cache {}", folder.display()))?;
     let lock = File::create(folder.join(".lock"))?;
     if lock.try_lock().is_err() {
-        say("waiting for another process that builds the same …");
+        say("waiting for another process that builds or downloads the same …");
     }
     Ok(tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??)
 }
@@ -150,7 +145,7 @@ async fn go_build(
 
 /// Prints a line past the test harness, which withholds the output of `eprintln!` until a test has failed. A
 /// failure to print is ignored.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
