@@ -1,7 +1,7 @@
 //! The HTTP endpoints: `/metrics` for Prometheus, `/readyz` and `/healthz` for the kubelet. They change
 //! nothing.
 //!
-//! None of them depends on AWS: restarting a replica because AWS does not answer would only discard its
+//! None of them depends on AWS: restarting a replica because AWS does not respond would only discard its
 //! observations.
 
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ impl Admin {
     /// is finished.
     pub fn serve(self, address: SocketAddr) -> anyhow::Result<()> {
         let listener = server::bind(address)
-            .with_context(|| format!("cannot listen on {address}: choose another --listen"))?;
+            .with_context(|| format!("cannot listen on {address}; set another address with --listen"))?;
         let address = listener.local_addr()?;
         info!(%address, "serving /metrics, /readyz and /healthz");
         tokio::spawn(server::serve(listener, self.router()));
@@ -73,7 +73,10 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     if admin.readiness.is_reached() {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the API server has not been read yet\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: the resources have not been listed, and no leader is known\n",
+        )
     }
 }
 

@@ -1,7 +1,7 @@
-//! AWS: the port [`StreamApi`] and its adapters.
+//! AWS: the port [`StreamApi`] and its adapter [`Aws`].
 //!
-//! No module above this one uses an AWS SDK, and nothing in this module depends on Kubernetes. The adapters
-//! decide nothing about encryption: they send requests, convert responses and limit the request rate.
+//! No module above this one uses an AWS SDK, and nothing in this module depends on Kubernetes. The adapter
+//! decides nothing about encryption: it sends requests, converts responses and limits the request rate.
 
 mod adapter;
 mod assume_role;
@@ -25,5 +25,5 @@ mod signable;
 mod source;
 mod timestamp;
 
-pub use adapter::{Aws, BadEndpoints, Endpoints};
+pub use adapter::{Aws, Endpoints, InvalidAwsConfig};
 pub use port::{Identity, Priority, Signer, StreamApi};

@@ -56,7 +56,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Probes a running operator.
 async fn check(url: &str) -> anyhow::Result<()> {
-    let wanted = || format!("{url} is not what can be asked: write http://HOST:PORT/readyz");
+    let wanted = || format!("invalid URL {url:?}: expected http://HOST:PORT/readyz");
     let uri: axum::http::Uri = url.parse().with_context(wanted)?;
     anyhow::ensure!(uri.scheme_str() == Some("http"), wanted());
     let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build_http();
@@ -68,9 +68,9 @@ async fn check(url: &str) -> anyhow::Result<()> {
     });
     let (status, words) = answer
         .await
-        .with_context(|| format!("{url} did not answer within {} s", PATIENCE.as_secs()))?
-        .with_context(|| format!("{url} could not be asked"))?;
-    anyhow::ensure!(status.is_success(), "{url} says {status}: {words}");
-    println!("{url} says {status}: {words}");
+        .with_context(|| format!("no response from {url} within {} s", PATIENCE.as_secs()))?
+        .with_context(|| format!("failed to request {url}"))?;
+    anyhow::ensure!(status.is_success(), "{url} returned {status}: {words}");
+    println!("{url} returned {status}: {words}");
     Ok(())
 }

@@ -186,5 +186,5 @@ fn afterwards<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, case: &Reconci
     } else {
         after.wake.max(case.now + SignedDuration::from_secs(2))
     };
-    Decision { wake, look_due: after.look_due.min(wake), ..after }
+    Decision { wake, describe_due: after.describe_due.min(wake), ..after }
 }

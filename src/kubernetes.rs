@@ -45,8 +45,8 @@ pub struct Cluster {
 const LARGE_OBJECTS: usize = 8;
 
 impl Cluster {
-    /// Creates access with ledgers in the namespace `ledger_namespace`. The default policy counts like one
-    /// that is stored in the cluster.
+    /// Creates access with ledgers in the namespace `ledger_namespace`. The default policy is treated like
+    /// one that is stored in the cluster.
     #[must_use]
     pub fn new(
         client: Client,
@@ -62,7 +62,9 @@ impl Cluster {
     async fn turn(&self) -> Result<SemaphorePermit<'_>, KubeError> {
         match tokio::time::timeout(request::DEADLINE, self.turns.acquire()).await {
             Ok(Ok(turn)) => Ok(turn),
-            _ => Err(KubeError::Unavailable("all requests wait for an answer".to_owned())),
+            _ => Err(KubeError::Unavailable(
+                "all permitted requests are still waiting for a response".to_owned(),
+            )),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Leader election: only one of several replicas is active and the others wait, by a
 //! [Lease](https://kubernetes.io/docs/concepts/architecture/leases/).
 //!
-//! It only saves work: two replicas that both act as leader describe streams twice as often and make no call
-//! twice, because each call is fenced by its ledger. A lease that is taken over because of a wrong clock is
-//! therefore a nuisance and no danger.
+//! Leader election only saves work: two replicas that both act as leader describe streams twice as often but
+//! make no call twice, because each call is fenced by its ledger. A lease that is taken over because of a
+//! wrong clock is therefore harmless.
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub const LEASE: &str = "stream-encryption-operator";
 const LEASE_DURATION: u64 = 15;
 /// Time before the end of the lease at which it is renewed, in seconds.
 const RENEW_GRACE_PERIOD: u64 = 5;
-/// Timeout of a request about the lease: an API server that does not answer counts as unavailable.
+/// Timeout of a request about the lease: an API server that does not respond counts as unavailable.
 const DEADLINE: Duration = Duration::from_secs(4);
 /// Delay before the lease is requested again.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
@@ -45,9 +45,9 @@ impl LeaderElection {
         Ok(Self { client: Client::try_from(cluster)?, namespace: namespace.to_owned(), identity })
     }
 
-    /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. A term must end soon
+    /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. `work` must end soon
     /// after its token is cancelled, which happens when the lease is lost or `end` is cancelled. `seen` is
-    /// called when the lease could be read, because the leader is known then.
+    /// called once the lease was read, because the leader is then known.
     pub async fn run<F: Future<Output = ()>>(
         &self,
         end: &CancellationToken,
@@ -92,7 +92,7 @@ impl LeaderElection {
 }
 
 /// Follows a lease until a request about it fails or `end` is cancelled. A replica that cannot renew the
-/// lease does not lead: it could write nothing anyway.
+/// lease does not lead: without the API server it could not write anything either.
 async fn follow<F: Future<Output = ()>>(
     lease: &LeaseManager,
     end: &CancellationToken,
@@ -110,7 +110,7 @@ async fn follow<F: Future<Output = ()>>(
         let token = end.child_token();
         let running = work(token.clone());
         tokio::pin!(running);
-        // The lease is renewed for as long as the term takes to end.
+        // The lease is renewed until `work` has ended.
         let lost = tokio::select! {
             lost = lease.changed() => lost,
             () = &mut running => {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`api`] | the types that Kubernetes stores: resource, policy, ledger, conditions |
 //! | [`model`] | the domain, pure: identities, observation, [`model::decision::decide`], ledger arithmetic |
-//! | [`aws`] | AWS requests: the port [`aws::StreamApi`] and its adapters |
+//! | [`aws`] | AWS requests: the port [`aws::StreamApi`] and its adapter [`aws::Aws`] |
 //! | [`controller`] | one reconcile, a file per step, between two ports |
 //! | [`kubernetes`] | the adapter of [`controller::kube_api::KubeApi`] to the API server |
 //! | [`metrics`], [`admin`], [`leader`] | metrics for Prometheus, probes for the kubelet, leader election |

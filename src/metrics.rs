@@ -32,8 +32,7 @@ const PREFIX: &str = "stream_encryption";
 /// Buckets for reconciliations, which take some milliseconds, or as long as the deadlines of AWS and the API
 /// server.
 const VISIT_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0];
-/// Buckets for the time in plaintext: AWS takes seconds to minutes; a key that a person has to fix takes
-/// hours.
+/// Buckets for the time in plaintext: AWS takes seconds to minutes; if a key must be fixed, it takes hours.
 const PLAIN_TEXT_SECONDS: [f64; 9] = [10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0];
 
 /// The metrics that are updated as events happen. Clones share them.
@@ -94,8 +93,8 @@ impl EncodeLabelValue for Label {
     }
 }
 
-/// Every time series of a counter exists from the start, at 0: Prometheus sees no increase in one that begins
-/// with 1.
+/// Every time series of a counter exists from the start, at 0: Prometheus detects no increase in a series
+/// that begins with 1.
 impl Default for Metrics {
     fn default() -> Self {
         let metrics = Self {
@@ -128,7 +127,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a Describe of a stream by whether AWS answered.
+    /// Counts a Describe of a stream by whether it succeeded.
     fn look(&self, service: Service, answered: bool) {
         self.looks.get_or_create(&DescribeLabels { aws_service: of(service), outcome: look(answered) }).inc();
     }
@@ -139,7 +138,7 @@ impl Metrics {
         self.calls.get_or_create(&labels).inc();
     }
 
-    /// Records how long a stream's records were in plaintext; AWS reports now that they no longer are.
+    /// Records how long a stream's records were in plaintext, once AWS reports them as encrypted.
     fn encrypted(&self, service: Service, after: SignedDuration) {
         let family = self.time_to_encrypted.get_or_create(&OfService { aws_service: of(service) });
         family.observe(after.as_secs_f64().max(0.0));

@@ -39,7 +39,7 @@ pub enum Command {
         #[command(subcommand)]
         document: iam::Document,
     },
-    /// Probe a running operator; exits non-zero unless it returns 200.
+    /// Probe a running operator; exits non-zero unless the response is a success (2xx).
     Check {
         /// The URL to request, such as
         /// `http://stream-encryption-operator.stream-encryption-system:8080/readyz`.
@@ -193,8 +193,8 @@ fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
     Ok(spec)
 }
 
-/// Returns a field that is given with a value other than the empty one, and was not read. A typo in
-/// `matchLabels` would select every namespace.
+/// Returns a given field that the parsed policy does not contain, unless its value is empty. Without this
+/// check, a typo in `matchLabels` would select every namespace.
 fn unknown_field(given: &Value, read: &Value) -> Option<String> {
     match (given, read) {
         (Value::Object(given), Value::Object(read)) => {

@@ -31,12 +31,14 @@ fn colours_are_wanted() -> bool {
 
 /// Starts logging and tracing, once per process, within a tokio runtime, which sends the traces.
 pub fn start(format: LogFormat, filter: &str) -> anyhow::Result<Telemetry> {
-    // AWS's SDK warns of each attempt to obtain credentials that fails; the operator logs each cause once.
+    // The AWS SDK logs a warning for each failed attempt to obtain credentials; the operator logs each cause
+    // once.
     let quiet = format!("aws_config::meta::credentials=error,aws_config::profile=error,{filter}");
-    let filter = EnvFilter::try_new(quiet)
-        .with_context(|| format!("{filter:?} is not a log filter: write info, or debug,kube=warn"))?;
-    // A line that cannot be written (a full disk, a closed reader) is lost. The default is to report that on
-    // standard error, which would panic: it is the same file.
+    let filter = EnvFilter::try_new(quiet).with_context(|| {
+        format!("invalid log filter {filter:?}: expected, for example, info or debug,kube=warn")
+    })?;
+    // A line that cannot be written (a full disk, a closed reader) is lost. By default the subscriber reports
+    // that on standard error, which would panic, because standard error is the destination of the logs.
     let coloured = format == LogFormat::Text && colours_are_wanted();
     let stderr = move || Lines { to: io::stderr(), coloured };
     let lines = fmt::layer().with_writer(stderr).with_ansi(coloured).log_internal_errors(false);

@@ -38,7 +38,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn show(arguments: &Quickstart) -> anyhow::Result<ExitCode> {
     println!(
-        "Starting etcd, kube-apiserver, a simulated AWS and the operator. The first run builds etcd and kube-apiserver."
+        "Starting etcd, kube-apiserver, a simulated AWS and the operator. The first run downloads or builds etcd and kube-apiserver."
     );
     let stage = stage::Stage::set().await.context("failed to start the environment")?;
     println!(

@@ -4,8 +4,8 @@
 //! and a backup tool that drops `status` on restore cannot remove the record of the calls.
 //!
 //! A ledger with a field that this version does not know was written by a newer version, and is rejected as
-//! unreadable: the field may forbid what this version would do, and writing the ledger back would lose the
-//! field.
+//! invalid: the field may forbid what this version would do, and this version would drop the field when it
+//! writes the ledger.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -119,7 +119,7 @@ impl Call {
     }
 }
 
-/// An encryption: what a call requests, and what a stream's encryption is compared with.
+/// An encryption that a call requests, or that a stream must have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
@@ -143,7 +143,7 @@ pub enum Action {
 /// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Outcome {
-    /// Reserved; sent or about to be sent, or the operator stopped in between.
+    /// Reserved. The call was sent or is about to be sent, unless the operator stopped in between.
     Pending,
     /// AWS accepted the call.
     Accepted,
@@ -161,7 +161,7 @@ pub struct InForce {
     /// The key; absent for plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyStatus>,
-    /// Since when, as far as the operator observed it.
+    /// Since when, as observed by the operator.
     pub since_time: MicroTime,
     /// Since when records are encrypted, with any key; absent for plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]

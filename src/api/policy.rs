@@ -12,7 +12,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The default of `maxCallsPerDay`. The rest of AWS's 25 calls is left to people.
+/// The default of `maxCallsPerDay`. The rest of AWS's 25 calls is left to users and other tools.
 pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
 
 /// The permissions that an administrator grants to namespaces.
@@ -33,6 +33,7 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
     printcolumn(name = "Namespaces", type_ = "integer", json_path = ".status.namespaces"),
     printcolumn(name = "Resources", type_ = "integer", json_path = ".status.resources"),
     printcolumn(name = "Streams", type_ = "string", json_path = ".spec.streams"),
+    printcolumn(name = "Keys", type_ = "string", json_path = ".spec.keys", priority = 1),
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role.arn", priority = 1),
     printcolumn(name = "Disable", type_ = "boolean", json_path = ".spec.allowDisable"),
     printcolumn(name = "Calls", type_ = "integer", json_path = ".spec.maxCallsPerDay"),
@@ -121,7 +122,7 @@ pub enum LabelOperator {
     DoesNotExist,
 }
 
-/// What the operator makes of the policy, and how much the policy applies to now.
+/// The acceptance of the policy, and the number of namespaces and resources to which the policy applies now.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamEncryptionPolicyStatus {

@@ -79,12 +79,12 @@ pub struct StreamEncryptionSpec {
     /// While true, the operator neither describes nor changes the stream. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
-    /// Proof beyond what AWS reports of the stream. PutRecord writes one marked record into the stream after each change and reads in the response whether it was encrypted; the record reaches the stream's destination. Default: None.
+    /// Verification in addition to the state that AWS reports. PutRecord writes one marked record into the stream after each change and checks in the response whether it was encrypted; the record reaches the stream's destination. Default: None.
     #[serde(default)]
     pub verification: Verification,
 }
 
-/// Which stream: its ARN, or its service and name.
+/// A stream: its ARN, or its service and name.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.arn) != has(self.name)").message("exactly one of arn or (service, name) must be set"))]
 #[x_kube(validation = Rule::new("has(self.name) == has(self.service)").message("service and name must be set together"))]
@@ -127,7 +127,7 @@ fn described_by_its_field(schema: &mut Schema) {
     schema.remove("description");
 }
 
-/// Which key: the AWS-owned one, or a customer managed one by ARN, alias or reference.
+/// A key: the AWS-owned one, or a customer managed one by ARN, alias or reference.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("self.type != 'AWS_OWNED_CMK' || (!has(self.arn) && !has(self.alias) && !has(self.objectRef))").message("arn, alias and objectRef must not be set when type is AWS_OWNED_CMK"))]
 #[x_kube(validation = Rule::new("self.type != 'CUSTOMER_MANAGED_CMK' || [has(self.arn), has(self.alias), has(self.objectRef)].filter(given, given).size() == 1").message("exactly one of arn, alias, objectRef must be set when type is CUSTOMER_MANAGED_CMK"))]
@@ -210,13 +210,13 @@ pub enum DeletionPolicy {
     Disable,
 }
 
-/// Proof beyond what AWS reports that records are encrypted.
+/// Verification in addition to the state that AWS reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Verification {
-    /// None: AWS's report is enough.
+    /// No further verification.
     #[default]
     None,
-    /// One marked record is written after each change, and the response must say that it was encrypted.
+    /// One marked record is written after each change, and AWS's response must report it as encrypted.
     PutRecord,
 }
 
@@ -243,7 +243,7 @@ pub struct StreamEncryptionStatus {
     /// The key that encrypts records now; after a failed change still the old one. Absent for plaintext, or while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key: Option<KeyStatus>,
-    /// Since when records are lost because the active key is unusable.
+    /// Since when the active key is unusable: a Firehose stream then loses its records, and a Kinesis stream can be neither written nor read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key_unusable_since_time: Option<Time>,
     /// The customer managed key that was active before, and how long it must stay enabled. Earlier keys are not required longer than that.
@@ -289,7 +289,7 @@ pub struct StreamEncryptionStatus {
 pub struct PreviousKey {
     /// The key's ARN.
     pub arn: String,
-    /// From then on the stream holds no record that requires the key.
+    /// The time from which the stream holds no record that requires the key.
     pub required_until_time: Time,
 }
 
@@ -370,7 +370,7 @@ pub struct Failure {
     /// The `DeliveryStreamFailureType`, or the code of the error that AWS returned.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What the failure means and what to do.
+    /// The meaning of the failure, and the remedy.
     pub message: String,
     /// When the operator saw the last failure.
     pub last_failure_time: Time,
@@ -386,7 +386,7 @@ pub struct Calls {
     pub used: u32,
     /// The calls that the policies allow in 24 hours; AWS allows 25.
     pub limit: u32,
-    /// When the oldest call stops counting: 24 hours after it was made, plus 31 minutes for clock skew.
+    /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call counts for 24 hours, plus 31 minutes for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_available_time: Option<Time>,
 }

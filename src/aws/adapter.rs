@@ -1,12 +1,12 @@
 //! The real AWS: the adapter of [`StreamApi`], with common deadlines, rate limits and sessions.
 //!
-//! One SDK client for each service and region serves every principal, and so do its connections: the
-//! credentials are set for each request. The SDK never repeats a request. `requests` repeats reads; nothing
-//! repeats Start, Stop and `PutRecord`. The SDK signs with the operator's own clock, without correcting it.
-//! AWS therefore rejects requests if the clock is more than 15 minutes off, and the ledger, which counts by
-//! that clock, relies on this. This file builds the SDK
-//! configuration and delegates each request: the format of a service's requests and responses is
-//! in the service's own file.
+//! This file builds the SDK configuration and delegates each request to the file of its service, which has
+//! the format of the service's requests and responses. One SDK client for each service and region serves
+//! every principal, and so do its connections: the credentials are set for each request.
+//!
+//! The SDK never repeats a request. `requests` repeats reads; nothing repeats Start, Stop and `PutRecord`.
+//! The SDK signs with the operator's own clock, without correcting it. AWS therefore rejects requests if the
+//! clock is more than 15 minutes off, and the ledger, which counts by that clock, relies on this.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -45,7 +45,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Endpoints {
     /// The operator's own region: for STS, and for streams that are given without a region.
     pub region: Region,
-    /// A URL that replaces every service's endpoint. `None`: AWS's own, or that of `AWS_ENDPOINT_URL`.
+    /// A URL that replaces every service's endpoint. With `None`, the endpoint is that of `AWS_ENDPOINT_URL`,
+    /// otherwise AWS's own.
     pub endpoint_url: Option<String>,
     /// Share of AWS's limits in requests per second that the operator may use, in percent: 1 to 100.
     pub rate_percent: u8,
@@ -53,12 +54,12 @@ pub struct Endpoints {
 
 /// The reason why the settings for AWS are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadEndpoints {
+pub enum InvalidAwsConfig {
     /// The endpoint is not a URL.
-    #[error("{0:?} is not an endpoint: write http://HOST:PORT or https://HOST")]
+    #[error("invalid AWS endpoint {0:?}: expected http://HOST:PORT or https://HOST")]
     Url(String),
     /// The share is not a percentage.
-    #[error("{0} is not a share of AWS's limits: write a percentage from 1 to 100")]
+    #[error("invalid share of AWS's limits {0}: expected a percentage from 1 to 100")]
     RatePercent(u8),
 }
 
@@ -79,12 +80,12 @@ impl Endpoints {
         Self { region, endpoint_url: None, rate_percent: DEFAULT_RATE_PERCENT }
     }
 
-    fn check(&self) -> Result<(), BadEndpoints> {
+    fn check(&self) -> Result<(), InvalidAwsConfig> {
         if !(1..=100).contains(&self.rate_percent) {
-            return Err(BadEndpoints::RatePercent(self.rate_percent));
+            return Err(InvalidAwsConfig::RatePercent(self.rate_percent));
         }
         match self.endpoint_url.as_deref() {
-            Some(url) if !is_http_url(url) => Err(BadEndpoints::Url(url.to_owned())),
+            Some(url) if !is_http_url(url) => Err(InvalidAwsConfig::Url(url.to_owned())),
             _ => Ok(()),
         }
     }
@@ -94,12 +95,10 @@ impl Aws {
     /// Creates an instance with the credentials of the
     /// [default chain](https://docs.aws.amazon.com/sdk-for-rust/latest/dg/credproviders.html). It sends no
     /// request to AWS yet, so missing credentials are reported by the first request.
-    pub async fn new(endpoints: Endpoints) -> Result<Self, BadEndpoints> {
+    pub async fn new(endpoints: Endpoints) -> Result<Self, InvalidAwsConfig> {
         endpoints.check()?;
         if std::env::var_os("AWS_CA_BUNDLE").is_some_and(|bundle| !bundle.is_empty()) {
-            warn!(
-                "AWS_CA_BUNDLE is set, and AWS's SDK for Rust does not read it: name the file in SSL_CERT_FILE instead"
-            );
+            warn!("the AWS SDK for Rust ignores AWS_CA_BUNDLE; set SSL_CERT_FILE instead");
         }
         let config = loader(&endpoints).load().await;
         let (rate_limiter, region) = (RateLimiter::new(endpoints.rate_percent), endpoints.region.clone());
@@ -240,9 +239,9 @@ impl StreamApi for Aws {
 }
 
 fn provider(config: &SdkConfig) -> SharedCredentialsProvider {
-    config.credentials_provider().unwrap_or_else(|| {
-        unreachable!("the default chain is always set; that it finds nothing shows when it is asked")
-    })
+    config
+        .credentials_provider()
+        .unwrap_or_else(|| unreachable!("the default credentials chain is always set"))
 }
 
 fn loader(endpoints: &Endpoints) -> ConfigLoader {

@@ -2,10 +2,10 @@
 //! ([AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html)), in a session that
 //! names the resource that it serves.
 //!
-//! The operator's own credentials assume the role, through STS in the operator's own region. The SDK's
-//! `AssumeRoleProvider` is not suitable: it has an STS client for each role, requests the operator's own
-//! credentials again each time, and has no rate limit. The external id is used in the request only; this file
-//! caches nothing.
+//! The role is assumed with the operator's own credentials, through STS in the operator's own region. The
+//! SDK's `AssumeRoleProvider` is not suitable: it has an STS client for each role, requests the operator's
+//! own credentials again each time, and has no rate limit. The external id is used in the request only; this
+//! file caches nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,7 +84,9 @@ impl RoleAssumer {
         let send = async || {
             let own = self.own.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
             let outcome = send_as(own.clone()).await;
-            if outcome.as_ref().is_err_and(AwsError::rejects_the_session) && self.own.rejected(&own).await {
+            if outcome.as_ref().is_err_and(AwsError::may_succeed_with_new_session)
+                && self.own.rejected(&own).await
+            {
                 let other =
                     self.own.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
                 if !other.is_same(&own) {

@@ -1,9 +1,9 @@
 //! Fixed-size second-chance cache: when it is full, it evicts the oldest entry that was not read since it was
 //! last queued for eviction.
 //!
-//! It holds values that can be obtained again (a client, a session, an immutable response of AWS), so that
-//! names which users write can never make the operator grow. It does no I/O, and holds its lock for a lookup
-//! only.
+//! It holds values that can be obtained again: a client, a session, an immutable response of AWS. Its size is
+//! fixed, so that user-supplied names cannot increase memory use without bound. It does no I/O, and holds its
+//! lock for a lookup only.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -18,7 +18,7 @@ pub(super) struct Bounded<K, V> {
 struct Entries<K, V> {
     by_key: HashMap<K, Entry<V>>,
     /// The keys in the order in which they may be evicted.
-    in_turn: VecDeque<K>,
+    eviction_queue: VecDeque<K>,
 }
 
 struct Entry<V> {
@@ -30,7 +30,10 @@ struct Entry<V> {
 impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
     /// Creates an empty map of at most `limit` entries.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, entries: Mutex::new(Entries { by_key: HashMap::new(), in_turn: VecDeque::new() }) }
+        Self {
+            limit,
+            entries: Mutex::new(Entries { by_key: HashMap::new(), eviction_queue: VecDeque::new() }),
+        }
     }
 
     /// Returns the value of `key`.
@@ -49,10 +52,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
             return;
         }
         if entries.by_key.len() >= self.limit {
-            entries.forget_one();
+            entries.evict_one();
         }
         entries.by_key.insert(key.clone(), Entry { value, asked_for: false });
-        entries.in_turn.push_back(key);
+        entries.eviction_queue.push_back(key);
     }
 
     /// Returns the value of `key`, which is created and inserted if it is missing.
@@ -71,12 +74,12 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
 
 impl<K: Clone + Eq + Hash, V> Entries<K, V> {
     /// Evicts the first entry that was not read. The entries before it are queued again, behind the rest.
-    fn forget_one(&mut self) {
-        while let Some(key) = self.in_turn.pop_front() {
+    fn evict_one(&mut self) {
+        while let Some(key) = self.eviction_queue.pop_front() {
             match self.by_key.get_mut(&key) {
                 Some(entry) if entry.asked_for => {
                     entry.asked_for = false;
-                    self.in_turn.push_back(key);
+                    self.eviction_queue.push_back(key);
                 }
                 _ => {
                     self.by_key.remove(&key);
@@ -111,7 +114,7 @@ mod tests {
             assert!(map.lock().by_key.len() <= 3);
         }
         let entries = map.lock();
-        assert_eq!((entries.by_key.len(), entries.in_turn.len()), (3, 3));
+        assert_eq!((entries.by_key.len(), entries.eviction_queue.len()), (3, 3));
     }
 
     #[test]

@@ -18,9 +18,8 @@ use super::sessions::Sessions;
 use crate::model::aws_error::{AwsError, Operation};
 use crate::model::principal::Principal;
 
-/// Minimum remaining lifetime of the session for a read or another request that can wait. The call that
-/// follows a Describe then finds a session that is still valid, and does not wait for another after it was
-/// reserved.
+/// Minimum remaining lifetime of the session for a read or another request that can wait. The call after a
+/// Describe can then use the same session, and need not wait for a new one once it is reserved.
 const MIN_LIFETIME_READ: Duration = Duration::from_mins(1);
 /// Minimum remaining lifetime of the session for a request that must be sent at once: long enough to arrive.
 const MIN_LIFETIME_CALL: Duration = DEADLINE;
@@ -38,7 +37,7 @@ impl Calls {
         Self { requests, sessions }
     }
 
-    /// Sends a request that only reads, up to three times if AWS throttles or does not answer. If AWS does
+    /// Sends a request that only reads, up to three times if AWS throttles or does not respond. If AWS does
     /// not accept the cached session, the request is sent again at once with another one.
     pub(super) async fn read<T, F>(
         &self,
@@ -55,7 +54,7 @@ impl Calls {
         let send = async || {
             let kept = session().await?;
             let outcome = send(kept.clone()).await;
-            if self.sessions.is_another_due(principal, &kept, outcome.as_ref().err()).await {
+            if self.sessions.discard_if_rejected(principal, &kept, outcome.as_ref().err()).await {
                 let other = session().await?;
                 if !other.is_same(&kept) {
                     return send(other).await;
@@ -81,7 +80,7 @@ impl Calls {
         self.send_now(quota, principal, signer, send).await
     }
 
-    /// Waits for the permit of a request that is then sent [`send_now`](Self::send_now).
+    /// Waits for the permit of a request that is then sent with [`send_now`](Self::send_now).
     async fn acquire_permit(&self, quota: &Quota, principal: &Principal) {
         self.requests.acquire_permit(quota, &QueueKey::of(principal, Priority::Call)).await;
     }
@@ -97,9 +96,9 @@ impl Calls {
         self.session(quota.operation, principal).await.is_ok_and(|session| session.signer().is(signer))
     }
 
-    /// Sends a request once, without waiting for the rate limiter: its permit was acquired before. If there
-    /// is no session, the request waits for one no longer than for a response. If the session is not that of
-    /// `signer`, the request is not sent.
+    /// Sends a request once, without waiting for the rate limiter: its permit was acquired before. The
+    /// request waits at most [`DEADLINE`] for a session. If the session is not that of `signer`, the request
+    /// is not sent.
     pub(super) async fn send_now<T, F>(
         &self,
         quota: &Quota,
@@ -116,7 +115,7 @@ impl Calls {
                 return Err(signer_changed(quota.operation));
             }
             let outcome = send(session.clone()).await;
-            self.sessions.is_another_due(principal, &session, outcome.as_ref().err()).await;
+            self.sessions.discard_if_rejected(principal, &session, outcome.as_ref().err()).await;
             outcome
         };
         self.requests.send_now(quota, send).await

@@ -1,7 +1,7 @@
 //! The operator's own credentials: the age of their session, and new ones before the session is too old.
 //!
-//! Firehose creates its grant on the key with the caller's session, and AWS advises against starting
-//! encryption with a session of more than 6 hours
+//! Firehose creates its grant on the key with the caller's session. For this to succeed, AWS requires session
+//! credentials of at most 6 hours
 //! ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html)).
 //! Credentials carry no time of issue, so the age of a session counts from when the operator first received
 //! it: the session may be older, never younger. This file sends requests to the provider only, and never logs
@@ -34,18 +34,18 @@ pub(super) const REFRESH_AFTER: Duration = Duration::from_hours(5);
 /// Maximum age of a session for `StartDeliveryStreamEncryption` with a customer managed key.
 pub(super) const MAX_SESSION_AGE: Duration = Duration::from_hours(6);
 /// Time after which credentials without an expiry are requested again, as in the SDK's own cache.
-const NO_END: Duration = Duration::from_mins(15);
+const REFRESH_WITHOUT_EXPIRY: Duration = Duration::from_mins(15);
 /// Minimum time between two reads of the files.
-const FILES_READ_EVERY: Duration = Duration::from_secs(5);
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// Time for which a failure is cached before the source is queried again: every reconciliation of every
 /// resource needs a session.
-const FAILURE_HOLDS: Duration = Duration::from_secs(5);
+const FAILURE_CACHE_TTL: Duration = Duration::from_secs(5);
 /// Minimum time between two discards of credentials that AWS does not accept.
-const GIVEN_UP_EVERY: Duration = Duration::from_mins(1);
+const MIN_DISCARD_INTERVAL: Duration = Duration::from_mins(1);
 /// Maximum number of sessions whose age is tracked. A provider returns one at a time.
-const REMEMBERED: usize = 16;
+const MAX_TRACKED_SESSIONS: usize = 16;
 
-/// Returns the current time.
+/// A function that returns the current time.
 pub(super) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// The credentials to sign a request with.
@@ -99,9 +99,9 @@ struct State {
 
 /// The sessions that the provider returned recently, by the id of their access key.
 #[derive(Default)]
-struct SessionHistory(Vec<Sighting>);
+struct SessionHistory(Vec<KnownSession>);
 
-struct Sighting {
+struct KnownSession {
     access_key_id: String,
     first: SystemTime,
     last: SystemTime,
@@ -136,7 +136,7 @@ impl CachedCredentials {
         Self { credentials, since: Some(since), until }
     }
 
-    /// Returns the session as of `now`; `None` if it does not last for `lasting` more.
+    /// Returns the session as of `now`; `None` if it has less than `lasting` left.
     pub(super) fn session(&self, now: SystemTime, lasting: Duration) -> Option<Session> {
         (now + lasting < self.until).then(|| self.session_at(now))
     }
@@ -155,7 +155,7 @@ impl Slot {
         if !self.kept.as_ref().is_some_and(|kept| is_same(&kept.credentials, &session.credentials)) {
             return true;
         }
-        if is_within(GIVEN_UP_EVERY, self.given_up, now) {
+        if is_within(MIN_DISCARD_INTERVAL, self.given_up, now) {
             return false;
         }
         (self.kept, self.given_up) = (None, Some(now));
@@ -163,8 +163,8 @@ impl Slot {
     }
 }
 
-/// Returns whether `then` was less than `span` ago. A time in the future, as after a clock was set back, was
-/// not.
+/// Returns whether `then` was less than `span` ago. Returns `false` if `then` is in the future, which happens
+/// after the clock was set back.
 fn is_within(span: Duration, then: Option<SystemTime>, now: SystemTime) -> bool {
     then.and_then(|then| now.duration_since(then).ok()).is_some_and(|passed| passed < span)
 }
@@ -181,8 +181,8 @@ impl BaseCredentials {
         }
     }
 
-    /// Returns the session to sign with: one that lasts for `lasting` more, if the provider has one. Only one
-    /// request at a time queries the provider, and none waits for it longer than for AWS.
+    /// Returns the session to sign with, with at least `lasting` left if the provider has one. Only one
+    /// request at a time queries the provider, and each waits at most [`DEADLINE`].
     pub(super) async fn session(&self, lasting: Duration) -> Result<Session, NoSession> {
         let in_time = timeout(DEADLINE, async {
             let mut state = self.state.lock().await;
@@ -194,7 +194,7 @@ impl BaseCredentials {
             {
                 return Ok(session.clone());
             }
-            let failed = state.failed.as_ref().filter(|(at, _)| is_within(FAILURE_HOLDS, Some(*at), now));
+            let failed = state.failed.as_ref().filter(|(at, _)| is_within(FAILURE_CACHE_TTL, Some(*at), now));
             let fresh = match failed {
                 Some((_, failure)) => Err(failure.clone()),
                 None => self.ask(&mut state, now).await,
@@ -205,8 +205,8 @@ impl BaseCredentials {
         });
         match in_time.await {
             Ok(outcome) => outcome,
-            // The credentials of an instance are valid for longer than their expiry while their source does
-            // not answer.
+            // While the metadata service (IMDS) does not respond, the SDK extends the use of an instance's
+            // credentials beyond their expiry.
             Err(_) => match self.provider().as_ref().and_then(fallback) {
                 Some(credentials) => Ok(self.dated(credentials).session_at((self.clock)())),
                 None => Err((&CredentialsError::provider_timed_out(DEADLINE)).into()),
@@ -214,7 +214,7 @@ impl BaseCredentials {
         }
     }
 
-    /// Discards `session`, which AWS did not accept. Returns whether the next one may be a different one.
+    /// Discards `session`, which AWS did not accept. Returns whether the next session may be a different one.
     pub(super) async fn rejected(&self, session: &Session) -> bool {
         let mut state = self.state.lock().await;
         let had_some = state.slot.kept.is_some();
@@ -228,7 +228,7 @@ impl BaseCredentials {
 
     /// Checks for files that have changed since the provider was created.
     async fn read_files(&self, state: &mut State, now: SystemTime) {
-        if is_within(FILES_READ_EVERY, state.read, now) {
+        if is_within(FILE_CHECK_INTERVAL, state.read, now) {
             return;
         }
         state.read = Some(now);
@@ -286,7 +286,10 @@ impl BaseCredentials {
         match self.source.profile() {
             Some(profile) if failure.missing == Missing::NotFound => NoSession {
                 missing: Missing::Misconfigured,
-                cause: format!("the profile {profile:?} of AWS_PROFILE provides none: {}", failure.cause),
+                cause: format!(
+                    "the profile {profile:?} of AWS_PROFILE provides no credentials: {}",
+                    failure.cause
+                ),
             },
             _ => failure,
         }
@@ -303,7 +306,7 @@ impl BaseCredentials {
             seen.note(credentials.access_key_id(), now)
         });
         let ends = [credentials.expiry(), since.map(|since| since + REFRESH_AFTER)];
-        let until = ends.into_iter().flatten().min().unwrap_or(now + NO_END);
+        let until = ends.into_iter().flatten().min().unwrap_or(now + REFRESH_WITHOUT_EXPIRY);
         CachedCredentials { credentials, since, until }
     }
 }
@@ -320,11 +323,11 @@ impl SessionHistory {
             known.last = now;
             return known.first;
         }
-        if sightings.len() == REMEMBERED {
+        if sightings.len() == MAX_TRACKED_SESSIONS {
             let stalest = (0..sightings.len()).min_by_key(|&at| sightings[at].last);
             stalest.map(|at| sightings.swap_remove(at));
         }
-        sightings.push(Sighting { access_key_id: access_key_id.to_owned(), first: now, last: now });
+        sightings.push(KnownSession { access_key_id: access_key_id.to_owned(), first: now, last: now });
         now
     }
 }

@@ -18,8 +18,8 @@ use crate::model::credentials::Missing;
 const SIGNER_CHANGED: &str = "SignerChanged";
 /// The error code for a response that the operator cannot parse.
 const UNREADABLE: &str = "UnreadableAnswer";
-/// Maximum length of a code or another word of AWS, in bytes: the limit of a ledger. An outcome that could
-/// not be recorded would stay open.
+/// Maximum length of a code or another word of AWS, in bytes: the maximum in the schema of `StreamLedger`.
+/// With a longer code, the outcome of a call could not be written.
 pub(super) const MAX_CODE_BYTES: usize = 128;
 /// Maximum length of a message, in bytes: enough for every message of AWS, and for a line of the log.
 pub(super) const MAX_MESSAGE_BYTES: usize = 4096;
@@ -49,7 +49,7 @@ impl From<&CredentialsError> for NoSession {
 }
 
 /// The text that the SDKs insert for a required value that is missing in AWS's response.
-pub(super) const NOT_SHOWN: &str = "no value was set";
+pub(super) const MISSING_VALUE: &str = "no value was set";
 
 /// Converts `error` of `operation`.
 pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> AwsError
@@ -62,8 +62,8 @@ where
     }
     match error {
         SdkError::ConstructionFailure(_) => without_code(operation, error, RawError::NotSent),
-        // For a response with a success status that cannot be parsed, SDKs of services with XML return an
-        // error without a code.
+        // For a response with a success status that cannot be parsed, the SDKs of XML services (STS) return
+        // an error without a code.
         SdkError::ServiceError(_) if http.is_some_and(|http| (200..300).contains(&http)) => {
             without_code(operation, error, RawError::None)
         }
@@ -87,7 +87,7 @@ where
 /// Returns the error for a successful response whose `what` cannot be parsed. Another read may help later; a
 /// call cannot be based on this response.
 pub(super) fn invalid_response(operation: Operation, what: &str) -> AwsError {
-    let message = format!("AWS's answer holds no readable {what}");
+    let message = format!("the response has no valid {what}");
     AwsError { operation, class: ErrorKind::Transient, code: Some(UNREADABLE.to_owned()), message }
 }
 
@@ -104,7 +104,7 @@ pub(super) fn no_session(operation: Operation, why: &NoSession) -> AwsError {
 
 /// Returns the error for a request that is not sent because no credentials were available in time.
 pub(super) fn no_session_in_time(operation: Operation) -> AwsError {
-    not_signed(operation, Missing::TimedOut, "no session could be had in time")
+    not_signed(operation, Missing::TimedOut, "no credentials were available in time")
 }
 
 /// Returns the error for a request that is not sent because it cannot be signed.
@@ -154,8 +154,8 @@ fn answered(
     let said = code.map(without_namespace).filter(|code| !code.is_empty());
     let code = said.unwrap_or(&status);
     let answer = match said {
-        // Only a code proves that AWS itself refused. A status alone may come from a proxy that has forwarded
-        // the call.
+        // Only a code proves that AWS itself refused the request. A status alone may come from a proxy that
+        // has forwarded the call.
         None if operation.changes() => RawError::None,
         Some(_) | None => RawError::Error { code, kms_code, message, http },
     };
@@ -177,9 +177,9 @@ where
 }
 
 /// Returns a word of AWS as in the response; `None` if the response has none and the SDK inserted
-/// [`NOT_SHOWN`].
+/// [`MISSING_VALUE`].
 pub(super) fn shown_word(word: &str) -> Option<&str> {
-    (word != NOT_SHOWN).then_some(word)
+    (word != MISSING_VALUE).then_some(word)
 }
 
 /// Returns the beginning of a text, at most `longest` bytes.
@@ -207,8 +207,9 @@ fn credentials_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Credent
     None
 }
 
-/// The codes in a response body, beyond those that the SDK reads: Firehose's `InvalidKMSResourceException`
-/// has KMS's own code in a member named `code`, where other services put the code of the error itself
+/// The error codes of a response, from its header or its JSON or XML body. Firehose's
+/// `InvalidKMSResourceException` has KMS's own code in a member named `code`, where other services put the
+/// code of the error itself
 /// ([InvalidKMSResourceException](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html)).
 #[derive(Default)]
 struct Body {
@@ -229,8 +230,8 @@ impl Body {
     }
 }
 
-/// Returns the code of an error in XML. moto with policies enabled and some of AWS's own front ends respond
-/// so to any operation.
+/// Returns the code of an error in XML. Some of AWS's own front ends, and moto with policies enabled, return
+/// XML for any operation.
 fn code_in_xml(body: &[u8]) -> Option<String> {
     let (_, error) = std::str::from_utf8(body).ok()?.split_once("<ErrorResponse")?;
     let (code, _) = error.split_once("<Code>")?.1.split_once("</Code>")?;

@@ -179,7 +179,8 @@ impl Firehose {
 fn refuse_old(operation: Operation, session: &Session) -> Result<(), AwsError> {
     match session.age {
         Some(age) if age >= MAX_SESSION_AGE => {
-            let message = format!("the AWS session is {} s old, more than Firehose takes", age.as_secs());
+            let message =
+                format!("the AWS session is {} s old, which Firehose does not accept", age.as_secs());
             Err(not_sent(operation, ErrorKind::NoCredentials, Missing::SessionTooOld.code(), &message))
         }
         _ => Ok(()),

@@ -1,8 +1,8 @@
 //! The account and partition of the operator's credentials, by `GetCallerIdentity`
 //! ([GetCallerIdentity](https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html)).
 //!
-//! The identity is cached for an hour, and only one request at a time obtains it. It is always that of the
-//! operator itself; the ARN of a role identifies the role's account.
+//! The identity is cached for an hour, and only one request at a time obtains it. It is always the identity
+//! of the operator itself; the account of a role is in the role's ARN.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::model::stream::Region;
 
 const OPERATION: Operation = Operation::GetCallerIdentity;
 /// Time for which the identity is cached: the role of a workload hardly ever changes while it runs.
-const KEPT_FOR: Duration = Duration::from_hours(1);
+const IDENTITY_TTL: Duration = Duration::from_hours(1);
 
 /// A client that identifies the caller by STS.
 pub(super) struct Caller {
@@ -43,7 +43,7 @@ impl Caller {
     pub(super) async fn identity(&self) -> Result<Identity, AwsError> {
         let mut known = self.known.lock().await;
         if let Some((since, identity)) = known.as_ref()
-            && since.elapsed() < KEPT_FOR
+            && since.elapsed() < IDENTITY_TTL
         {
             return Ok(identity.clone());
         }
@@ -53,7 +53,7 @@ impl Caller {
         Ok(identity)
     }
 
-    /// Checks that AWS answers now. A cached identity does not count.
+    /// Checks the operator's clock: STS accepts the date of a request. The cached identity is not used.
     pub(super) async fn verify_clock(&self) -> Result<(), AwsError> {
         self.ask(Priority::Drift).await.map(drop)
     }

@@ -33,13 +33,13 @@ use crate::model::previous_key::longest_retention;
 use crate::model::principal::Principal;
 use crate::model::stream::{Region, StreamArn};
 
-/// The key of a stream that Kinesis reports as encrypted without a key.
+/// Placeholder for the key if Kinesis reports `KMS` without a key id.
 const UNNAMED: &str = "unknown";
 /// The partition key of the operator's records. All of them go to the same shard; which one does not matter.
 const PARTITION_KEY: &str = "stream-encryption-operator";
 /// Maximum number of cached clients; more than the regions of any partition of AWS.
 const CLIENTS: usize = 64;
-/// Maximum number of keys for which it is cached whether AWS manages them.
+/// Maximum number of entries in `aws_managed`.
 const KEYS: usize = 4096;
 
 /// A client of Kinesis for every region.
@@ -228,8 +228,8 @@ impl Kinesis {
                         facts.aws_managed
                     }
                     Err(fault) if may_answer_later(&fault) => return Err(fault),
-                    // The key does not exist, or may not be described: then it is no AWS managed key that a
-                    // spec could request.
+                    // The key does not exist, or may not be described. A customer managed key is assumed: a
+                    // stream has the AWS managed key by its ARN or id only if another client set it so.
                     Ok(None) | Err(_) => false,
                 }
             }
@@ -266,7 +266,7 @@ impl Kinesis {
 /// another key, which would be drift and cost a call. An error of another operation means that KMS received
 /// no request.
 fn may_answer_later(fault: &AwsError) -> bool {
-    fault.operation != Operation::DescribeKey || fault.class.leaves_the_question_open()
+    fault.operation != Operation::DescribeKey || fault.class.is_inconclusive()
 }
 
 fn look(

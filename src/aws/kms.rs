@@ -101,7 +101,7 @@ fn facts(metadata: &SdkKeyMetadata) -> Result<KeyMetadata, AwsError> {
                 KeyState::PendingDeletion
             }
             Some(SdkKeyState::PendingImport) => KeyState::PendingImport,
-            // Creating, Updating, Unavailable: not usable now, perhaps later.
+            // Creating, Updating, Unavailable: not usable now, but perhaps later.
             Some(_) => KeyState::Unavailable,
         },
         // AWS always reports both; if a server leaves one out, the default of CreateKey applies. With an

@@ -20,9 +20,8 @@ pub trait StreamApi: Send + Sync + 'static {
     /// Returns the account and partition of the operator's credentials (`GetCallerIdentity`).
     fn identity(&self) -> impl Future<Output = Result<Identity, AwsError>> + Send;
 
-    /// Checks that AWS answers the operator now, with a request that concerns no stream and is dated by the
-    /// operator's clock. AWS rejects requests with a wrong date, so a response proves that the clock is
-    /// right.
+    /// Checks the operator's clock, with a request that concerns no stream and is dated by that clock. AWS
+    /// rejects requests with a wrong date, so a successful response proves that the clock is right.
     fn verify_clock(&self) -> impl Future<Output = Result<(), AwsError>> + Send;
 
     /// Describes a stream, and returns the signer of the request; returns `None` if the stream does not exist.
@@ -60,8 +59,8 @@ pub trait StreamApi: Send + Sync + 'static {
     /// its name in the account of the credentials: with the credentials of another account, the call would
     /// change that account's stream of the same name.
     ///
-    /// The request is dated `reserved`, the time at which the ledger holds the call. AWS rejects requests
-    /// whose date is more than 15 minutes off its own clock. Even if the process is paused or its clock
+    /// The request is dated `reserved`, the time of the call in the ledger. AWS rejects requests whose date
+    /// is more than 15 minutes off its own clock. Even if the process is paused or its clock
     /// changes, a call therefore arrives near the time at which the ledger counts it, or not at all.
     fn start(
         &self,
@@ -94,8 +93,8 @@ pub trait StreamApi: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, AwsError>> + Send;
 }
 
-/// The credentials that signed a request. They identify an account, even after the operator's credentials
-/// have changed.
+/// The credentials that signed a request. An access key belongs to one account, so another signer may mean
+/// another account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signer {
     /// The [access key ID](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html), which

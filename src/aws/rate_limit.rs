@@ -2,8 +2,8 @@
 //!
 //! AWS limits the requests of an account and region, for each operation. The rate limiter uses only the share
 //! of each limit that the administrator sets, slows down if AWS throttles nevertheless, and serves requests
-//! by [`QueueKey`]. It sends nothing itself. A waiter that is dropped costs no token, and no background task runs
-//! while no request waits.
+//! in the order of their [`QueueKey`]s. It sends nothing itself. A waiter that is dropped costs no token, and
+//! no background task runs while no request waits.
 
 mod bucket;
 mod queue;
@@ -25,7 +25,7 @@ use crate::model::stream::{Account, Region, StreamArn};
 /// Default share of AWS's limits that the operator uses, in percent.
 pub const DEFAULT_RATE_PERCENT: u8 = 80;
 /// Number of cached queues above which unused ones are evicted.
-const MANY_LANES: usize = 1024;
+const MAX_IDLE_QUEUES: usize = 1024;
 
 /// The scope of one of AWS's limits: the requests that count together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +39,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// Returns the limit that counts `operation` on `stream`.
+    /// Returns the scope of the limit that applies to `operation` on `stream`.
     #[must_use]
     pub fn of(operation: Operation, stream: &StreamArn) -> Self {
         Self { operation, account: Some(stream.account.clone()), region: stream.region.clone() }
@@ -146,7 +146,7 @@ impl RateLimiter {
 
     fn lane(&self, quota: &Quota) -> Arc<QuotaQueue> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if lanes.len() > MANY_LANES {
+        if lanes.len() > MAX_IDLE_QUEUES {
             let now = Instant::now();
             lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.lock().bucket.is_fresh(now));
         }
@@ -161,7 +161,7 @@ struct QuotaQueue(Mutex<State>);
 struct State {
     bucket: TokenBucket,
     queue: Queue<oneshot::Sender<Token>>,
-    /// Whether a task serves the queue.
+    /// Whether a task is granting the permits of the queue.
     served: bool,
 }
 
@@ -186,8 +186,8 @@ impl QuotaQueue {
             let mut granted = false;
             while !granted && let Some(waiter) = state.queue.pop() {
                 let token = Token { lane: Some(self.clone()), taken: now };
-                // A waiter that is gone leaves its token to the next one. Dropping an unspent token takes
-                // this lock, so here each must be spent.
+                // If a waiter is gone, the next one gets a token. Dropping an unspent token would lock this
+                // queue again and deadlock, so an undelivered token is spent here and given back below.
                 granted = waiter.send(token).map_err(Token::spend).is_ok();
             }
             if !granted {

@@ -1,8 +1,8 @@
 //! Transmission of requests: through the rate limiter, with reads repeated if that may help.
 //!
 //! A request that changes something is sent at most once, whatever the response. This file depends neither on
-//! the content of an operation nor on credentials. The session that a request needs may fail, too: that error
-//! names another operation, and does not affect the rate of this one.
+//! the content of an operation nor on credentials. If the role of a request cannot be assumed, the error
+//! names `AssumeRole`, and does not affect the rate of the request's own operation.
 
 use std::future::Future;
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl Requests {
         Self { rate_limiter }
     }
 
-    /// Sends a request that only reads, up to three times if AWS throttles or does not answer.
+    /// Sends a request that only reads, up to three times if AWS throttles or does not respond.
     pub(super) async fn read<T, F>(
         &self,
         quota: &Quota,
@@ -60,7 +60,7 @@ impl Requests {
         self.send_now(quota, send).await
     }
 
-    /// Waits for the permit of a request that is then sent [`send_now`](Self::send_now).
+    /// Waits for the permit of a request that is then sent with [`send_now`](Self::send_now).
     pub(super) async fn acquire_permit(&self, quota: &Quota, turn: &QueueKey) {
         self.rate_limiter.acquire(quota, turn).await;
     }
@@ -85,8 +85,8 @@ impl Requests {
     }
 }
 
-/// Returns whether it may help to repeat a read. The request for a session was already repeated as often as
-/// may help.
+/// Returns whether a repeated read may succeed. A failed `AssumeRole` was already repeated, so the read is
+/// not repeated because of it.
 fn may_help(quota: &Quota, fault: &AwsError) -> bool {
     fault.operation == quota.operation && matches!(fault.class, ErrorKind::Throttled | ErrorKind::Transient)
 }

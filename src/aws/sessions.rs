@@ -40,7 +40,8 @@ struct Inner {
     clock: Clock,
 }
 
-/// A role's session for one principal, once there is one. Only one request at a time obtains it.
+/// A role's session for one principal; empty until a request has obtained it. Only one request at a time
+/// does.
 type Assumed = Arc<Mutex<Slot>>;
 
 impl Sessions {
@@ -69,8 +70,8 @@ impl Sessions {
         Self(Arc::new(Inner { own, assume, assumed: Bounded::new(limit), clock }))
     }
 
-    /// Returns the session with which a principal may send `operation`: one that lasts for `lasting` more. If
-    /// the role must be assumed first, an error of that request has the operation [`Operation::AssumeRole`].
+    /// Returns the session with which a principal may send `operation`, with at least `lasting` left. If the
+    /// role must be assumed first, an error of that request has the operation [`Operation::AssumeRole`].
     pub(super) async fn of(
         &self,
         operation: Operation,
@@ -84,15 +85,15 @@ impl Sessions {
         }
     }
 
-    /// Discards `session` if `fault` shows that AWS no longer accepts it. Returns whether the next one may be
-    /// a different one.
-    pub(super) async fn is_another_due(
+    /// Discards `session` if `fault` shows that AWS no longer accepts it. Returns whether the next session
+    /// may be a different one.
+    pub(super) async fn discard_if_rejected(
         &self,
         principal: &Principal,
         session: &Session,
         fault: Option<&AwsError>,
     ) -> bool {
-        if !fault.is_some_and(AwsError::rejects_the_session) {
+        if !fault.is_some_and(AwsError::may_succeed_with_new_session) {
             return false;
         }
         match &principal.role {
@@ -117,8 +118,8 @@ impl Sessions {
         if let Some(session) = slot.kept.as_ref().and_then(|kept| kept.session(clock(), lasting)) {
             return Ok(session);
         }
-        // The duration counts from before the request, by this clock. Regardless of AWS's clock, the session
-        // is discarded no later than that.
+        // Measured from before the request by the local clock, so the session is discarded before AWS ends
+        // it, even if the clocks differ.
         let since = clock();
         let credentials = assume.credentials(role, principal, &QueueKey::of(principal, priority)).await?;
         debug!(role = %role.arn, namespace = principal.namespace, resource = principal.resource, "assumed the role");

@@ -1,4 +1,4 @@
-//! Check that credentials can sign a request at all: the SDK's signer ends the process if they cannot.
+//! Check that credentials can sign a request at all: the SDK's signer panics if they cannot.
 //!
 //! The access key id and the session token are sent in headers; a secret with a control character is never
 //! the one that AWS has. The message names the field and the kind of character, never the value.
@@ -23,7 +23,7 @@ pub(super) fn unsignable(credentials: &Credentials) -> Option<String> {
         _ => "a character that is not ASCII",
     };
     Some(format!(
-        "the {field} holds {kind}: create the Secret, file or variable that it comes from without it"
+        "the {field} contains {kind}: remove it from the Secret, file or variable that provides the {field}"
     ))
 }
 
@@ -44,13 +44,13 @@ mod tests {
     #[test]
     fn unsignable_field_is_named_without_its_value() {
         for (id, secret, token, words) in [
-            ("AKIA7\n", "s", None, "the access key id holds a line break"),
-            ("AKIA7\r", "s", None, "the access key id holds a line break"),
-            ("AKIA7\0", "s", None, "the access key id holds a control character"),
-            ("AKIA 7", "s", None, "the access key id holds a space"),
-            ("AKIÄ7", "s", None, "the access key id holds a character that is not ASCII"),
-            ("AKIA7", "topsecret\n", None, "the secret access key holds a line break"),
-            ("ASIA7", "s", Some("topsecret\n"), "the session token holds a line break"),
+            ("AKIA7\n", "s", None, "the access key id contains a line break"),
+            ("AKIA7\r", "s", None, "the access key id contains a line break"),
+            ("AKIA7\0", "s", None, "the access key id contains a control character"),
+            ("AKIA 7", "s", None, "the access key id contains a space"),
+            ("AKIÄ7", "s", None, "the access key id contains a character that is not ASCII"),
+            ("AKIA7", "topsecret\n", None, "the secret access key contains a line break"),
+            ("ASIA7", "s", Some("topsecret\n"), "the session token contains a line break"),
         ] {
             let told = told(id, secret, token).unwrap();
             assert!(told.starts_with(words), "{told}");

@@ -1,8 +1,8 @@
 //! The source of the operator's own credentials, and the files that it reads.
 //!
 //! The SDK's chain reads its files only once, when it is created, so it is created again when one of them has
-//! changed. A file counts as changed if its content has changed: Kubernetes replaces a Secret by another file
-//! behind a link, with any time of modification. This file keeps no content, only its hash.
+//! changed. A change is detected by the content: Kubernetes updates a mounted Secret by switching a symbolic
+//! link, so the time of modification is not reliable. This module keeps no content, only its hash.
 
 use std::path::PathBuf;
 

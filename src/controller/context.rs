@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::Memory;
-use crate::model::decision::{Decision, PlanInput};
+use crate::model::decision::{Decision, DecisionInput};
 use crate::model::stream::Region;
 
 /// The context of a reconcile.
@@ -33,7 +33,7 @@ const LONGEST_REST: SignedDuration = SignedDuration::from_mins(10);
 const SHORTEST_REST: SignedDuration = SignedDuration::from_millis(10);
 
 /// A decision function.
-pub type Decide = fn(&PlanInput<'_>) -> Decision;
+pub type Decide = fn(&DecisionInput<'_>) -> Decision;
 
 /// The clock, as a value: tests and the simulation provide their own.
 ///

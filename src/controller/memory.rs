@@ -44,7 +44,7 @@ pub struct Visit {
     /// Number of consecutive Describes that AWS has not answered.
     pub unanswered: u32,
     /// The time until which the description is recent enough.
-    pub look_due: Option<Timestamp>,
+    pub describe_due: Option<Timestamp>,
     /// The retry annotation for which the stream was last described; set by [`Memory::keep`].
     pub retry: Option<String>,
     /// When the stream is described again for a retry annotation that has changed too soon after the last
@@ -65,7 +65,7 @@ impl Memory {
         let latest = saturating_add(now, RETRY_PAUSE);
         visit.retry_due = look_again_from(&visit).filter(|due| retried && *due > now && *due <= latest);
         let asked_again = deleted || retried && visit.retry_due.is_none();
-        if asked_again || visit.look_due.is_none_or(|due| due <= now) {
+        if asked_again || visit.describe_due.is_none_or(|due| due <= now) {
             visit.look = None;
             visit.key = None;
             visit.active_key = None;
@@ -97,7 +97,7 @@ impl Memory {
     /// status is kept.
     pub fn forget(&self, resource: &StreamEncryption) {
         if let Some(visit) = self.lock().get_mut(uid(resource)) {
-            visit.look_due = None;
+            visit.describe_due = None;
         }
     }
 
@@ -150,7 +150,7 @@ mod tests {
         let at = |seconds| begin + SignedDuration::from_secs(seconds);
         let look_at = |seconds| Visit {
             look: Some((at(seconds), None)),
-            look_due: Some(Timestamp::MAX),
+            describe_due: Some(Timestamp::MAX),
             ..Visit::default()
         };
         memory.keep(&retried("0"), look_at(0));
@@ -192,7 +192,8 @@ mod tests {
     fn deleted_resource_is_described_anew_once() {
         let memory = Memory::default();
         let now = Timestamp::UNIX_EPOCH;
-        let seen = || Visit { look: Some((now, None)), look_due: Some(Timestamp::MAX), ..Visit::default() };
+        let seen =
+            || Visit { look: Some((now, None)), describe_due: Some(Timestamp::MAX), ..Visit::default() };
         memory.keep(&resource(false), seen());
         assert!(memory.recall(&resource(false), now).look.is_some());
         assert!(memory.recall(&resource(true), now).look.is_none(), "the deletion is news");

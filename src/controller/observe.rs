@@ -49,7 +49,7 @@ pub(super) async fn active_key<A: StreamApi, R: KubeApi>(
     if !case.look_is_fresh() {
         return;
     }
-    let Some(arn) = status_fields::customer_key_in_force(&case.input()) else { return };
+    let Some(arn) = status_fields::active_customer_key(&case.input()) else { return };
     let stream = &case.subject.stream;
     if let Some((_, Some(facts))) = &case.subject.key
         && facts.arn == arn

@@ -1,7 +1,7 @@
 //! The report step: the status that results from a reconcile, and the entry for the memory.
 //! [`publish`](super::publish) writes the status.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::age;
@@ -51,7 +51,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         make,
     )
     .await?;
-    let since = backoff::given_since(case.visit.waiting, decision.reason, case.now);
+    let since = backoff::reason_since(case.visit.waiting, decision.reason, case.now);
     let visit = Visit {
         look: case.look().map(|(at, look)| (at, look.clone())),
         ledger: case.book.version().map(ToOwned::to_owned),
@@ -61,7 +61,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         status: said.status,
         unheard: said.unheard,
         unanswered,
-        look_due: Some(decision.look_due),
+        describe_due: Some(decision.describe_due),
         ..case.visit
     };
     let wake = [said.again, visit.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
@@ -118,18 +118,18 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     };
     let said =
         update_status(operator, &resource.metadata, resource.status.as_ref(), visit, false, make).await?;
-    let since = backoff::given_since(visit.waiting, reason, now);
+    let since = backoff::reason_since(visit.waiting, reason, now);
     let wait = if reason == Reason::Suspended {
         operator.config.drift_interval
     } else {
-        backoff::look_again(since, now, SignedDuration::from_secs(5), SignedDuration::from_mins(5))
+        backoff::poll_interval(since, now, backoff::POLL_AWS_ERROR)
     };
     let visit = Visit {
         waiting: Some((reason, since)),
         status: said.status,
         unheard: said.unheard,
         unanswered,
-        look_due: None,
+        describe_due: None,
         ..visit.clone()
     };
     operator.memory.keep(resource, visit);

@@ -14,7 +14,7 @@ use crate::api::condition::{ConditionType, find};
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use crate::aws::Signer;
 use crate::model::aws_error::AwsError;
-use crate::model::decision::{PlanInput, Seen};
+use crate::model::decision::{DecisionInput, Seen};
 use crate::model::key::{Key, KeyArn, KeyProblem};
 use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
@@ -104,14 +104,14 @@ impl ReconcileState {
     }
 
     /// Returns the input of the decision.
-    pub(super) fn input(&self) -> PlanInput<'_> {
+    pub(super) fn input(&self) -> DecisionInput<'_> {
         let active_key_problem = self.key_lost().map(|(_, problem)| problem);
-        PlanInput { active_key_problem, ..self.without_the_active_key() }
+        DecisionInput { active_key_problem, ..self.without_the_active_key() }
     }
 
     /// Returns the input of the decision, without what KMS reported of the active key.
-    fn without_the_active_key(&self) -> PlanInput<'_> {
-        PlanInput {
+    fn without_the_active_key(&self) -> DecisionInput<'_> {
+        DecisionInput {
             now: self.now,
             stream: &self.subject.stream,
             intent: &self.subject.intent,
@@ -137,7 +137,7 @@ impl ReconcileState {
         let problem = problem.filter(|problem| problem.makes_data_unreadable())?;
         // Another key may be active by now.
         let is_in_force =
-            status_fields::customer_key_in_force(&self.without_the_active_key()).as_ref() == Some(arn);
+            status_fields::active_customer_key(&self.without_the_active_key()).as_ref() == Some(arn);
         is_in_force.then(|| (arn.clone(), problem))
     }
 

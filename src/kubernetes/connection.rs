@@ -14,13 +14,13 @@ use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-/// Returns the connection that KUBECONFIG or `~/.kube/config` describes, else that of the pod's service
+/// Returns the connection that KUBECONFIG or `~/.kube/config` describes, otherwise that of the pod's service
 /// account.
 pub async fn config() -> anyhow::Result<Config> {
     let mut config = match kubeconfig()? {
         Some(kubeconfig) => of_kubeconfig(kubeconfig).await?,
         None => Config::incluster().context(
-            "there is no cluster: KUBECONFIG is not set, ~/.kube/config does not exist, and this is no pod with a service account",
+            "no cluster is configured: KUBECONFIG is not set, ~/.kube/config does not exist, and the process does not run in a pod with a service account",
         )?,
     };
     config.apply_debug_overrides();
@@ -47,11 +47,12 @@ async fn of_kubeconfig(kubeconfig: Kubeconfig) -> anyhow::Result<Config> {
     let mut config = config.map_err(|error| {
         // kube parses NO_PROXY even if it has no effect.
         let no_proxy = matches!(error, KubeconfigError::ParseNoProxy(_));
-        let wanted = "NO_PROXY must be names, addresses and CIDRs, separated by commas, without an empty one";
+        let wanted =
+            "NO_PROXY must be a comma-separated list of names, addresses and CIDRs, without empty entries";
         anyhow::Error::new(error).context(if no_proxy { wanted } else { "the kubeconfig cannot be used" })
     })?;
     config.proxy_url = match proxy {
-        Some(url) => Some(parse(&url).context("proxy-url in the kubeconfig is not a URL")?),
+        Some(url) => Some(parse(&url).context("invalid proxy-url in the kubeconfig: expected a URL")?),
         None => proxy_of_environment(&config.cluster_url, |name| env::var(name).ok())?,
     };
     Ok(config)
@@ -65,7 +66,7 @@ fn proxy_of_context(kubeconfig: &Kubeconfig) -> Option<String> {
     cluster.cluster.as_ref()?.proxy_url.clone().filter(|url| !url.is_empty())
 }
 
-/// Returns the proxy that the environment specifies for `server`. Names in lower case count, too.
+/// Returns the proxy that the environment specifies for `server`. Variables in lower case are read, too.
 fn proxy_of_environment(
     server: &Uri,
     variable: impl Fn(&str) -> Option<String>,
@@ -81,7 +82,7 @@ fn proxy_of_environment(
     if matcher.intercept(server).is_none() {
         return Ok(None);
     }
-    Ok(Some(parse(&url).context("HTTPS_PROXY is not a URL such as http://HOST:PORT")?))
+    Ok(Some(parse(&url).context("invalid HTTPS_PROXY: expected http://HOST:PORT")?))
 }
 
 /// Returns whether `server` runs on this machine: kubectl never uses a proxy for it.

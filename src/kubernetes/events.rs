@@ -36,7 +36,7 @@ const SERIES: SignedDuration = SignedDuration::from_mins(6);
 pub(super) struct Recorder {
     client: Client,
     published: Mutex<HashMap<u64, Published>>,
-    /// Whether the loss of an event was reported since an event last succeeded.
+    /// Whether a lost event was logged as a warning since an event was last published.
     loss_reported: AtomicBool,
 }
 
@@ -53,8 +53,8 @@ impl Recorder {
         Self { client, published: Mutex::default(), loss_reported: AtomicBool::new(false) }
     }
 
-    /// Publishes an event. The first loss after a success is logged as a warning, further ones only at debug
-    /// level.
+    /// Publishes an event. The first failure after a success is logged as a warning, further failures only at
+    /// debug level.
     pub(super) async fn publish(
         &self,
         resource: &Owner,

@@ -1,5 +1,5 @@
-//! Generations of the objects in a watch: reported when any of them changes, and so without changes of the
-//! status and of the metadata.
+//! Generations of the objects in a watch: a change of any of them is reported. Changes of the status and of
+//! the metadata do not change the generation, and are ignored.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use kube::runtime::watcher::Event;
 #[derive(Default)]
 pub(super) struct Generations {
     known: HashMap<String, Option<i64>>,
-    /// Those of the list that is in progress.
+    /// The generations in the list that is in progress.
     listed: HashMap<String, Option<i64>>,
 }
 
 impl Generations {
     /// Processes an event. Returns whether an object has appeared, changed its generation or been deleted. A
-    /// list is compared with what was known when it is complete.
+    /// list is compared with the known generations once it is complete.
     pub(super) fn changed<K: Resource>(&mut self, event: &Event<K>) -> bool {
         let entry = |object: &K| {
             let meta = object.meta();

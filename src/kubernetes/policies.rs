@@ -82,7 +82,7 @@ pub type GuardedPolicy = DeserializeGuard<StreamEncryptionPolicy>;
 /// A namespace, of which only the name and the labels are kept.
 pub type NamespaceLabels = PartialObjectMeta<Namespace>;
 
-/// Returns every event of the policies. The stream never ends; `again` is the backoff for a failed watch.
+/// Returns every event of the policies. The stream never ends; `again` is the backoff of a failed watch.
 pub fn events(
     client: Client,
     again: impl Backoff + 'static,
@@ -92,8 +92,8 @@ pub fn events(
 }
 
 /// Returns a stream with an item whenever the permissions of namespaces may have changed: a policy appeared,
-/// its spec changed, or it was deleted. A new status is no such change. Logs a warning if no policy allows
-/// anything: there is none in the cluster, and no default policy.
+/// its spec changed, or it was deleted. Changes of a policy's status are ignored. Logs a warning if there is
+/// no policy in the cluster and no default policy.
 pub fn spec_changes(
     events: impl Stream<Item = watcher::Result<Event<GuardedPolicy>>> + Send + 'static,
     has_default: bool,
@@ -106,8 +106,8 @@ pub fn spec_changes(
             Some(true) => info!("found a StreamEncryptionPolicy"),
             Some(false) if has_default => info!("found no StreamEncryptionPolicy, using the default policy"),
             Some(false) => warn!(
-                "no StreamEncryptionPolicy exists and no default policy is set: every stream is NotPermitted and nothing is \
-                 called; create a policy, for example config/policies/own-account.yaml"
+                "no StreamEncryptionPolicy exists and no default policy is set: every resource is NotPermitted and no AWS \
+                 call is made for it; create a policy, for example config/policies/own-account.yaml"
             ),
             None => {}
         }
@@ -115,8 +115,8 @@ pub fn spec_changes(
     })
 }
 
-/// Returns every event of the namespaces, or of the only watched one, without all metadata but the labels. The
-/// stream never ends.
+/// Returns every event of the namespaces, or of the only watched one, with the labels and identity as the
+/// only metadata. The stream never ends.
 pub fn namespace_events(
     client: Client,
     namespace: Option<&str>,
@@ -154,7 +154,7 @@ pub fn namespace_changes(
             Some(true) => info!(namespace, "the watched namespace exists"),
             Some(false) => warn!(
                 namespace,
-                "the watched namespace does not exist, so nothing is done until it is created; is WATCH_NAMESPACE right?"
+                "the watched namespace does not exist, so no resource is reconciled until it is created; check WATCH_NAMESPACE"
             ),
             None => {}
         }

@@ -1,4 +1,4 @@
-//! Presence of any object in a watch: reported when the first list is complete, and whenever it changes.
+//! Whether a watch has any objects: reported when the first list is complete, and whenever it changes.
 
 use std::collections::HashSet;
 

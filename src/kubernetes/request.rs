@@ -41,7 +41,7 @@ fn told(error: &kube::Error) -> KubeError {
         kube::Error::Api(status) if status.code == 401 => KubeError::Unavailable(status.message.clone()),
         kube::Error::Api(status) => KubeError::Rejected(status.message.clone()),
         kube::Error::SerdeError(error) => {
-            KubeError::Rejected(format!("it is not of the expected form: {error}"))
+            KubeError::Rejected(format!("the object cannot be parsed: {error}"))
         }
         other => KubeError::Unavailable(error_chain(other)),
     }

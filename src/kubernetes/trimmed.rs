@@ -18,8 +18,8 @@ use crate::api::GROUP;
 /// Maximum number of characters of an annotation's value. The operator compares no more of them.
 const LONGEST_VALUE: usize = 256;
 
-/// An object without labels and foreign annotations; of its managed fields only the writers of the status
-/// remain.
+/// An object without its labels and the annotations of other groups. Of its managed fields, only the writers
+/// of the status remain.
 #[derive(Clone, Debug)]
 pub(super) struct Trimmed<K>(pub(super) K);
 

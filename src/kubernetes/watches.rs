@@ -48,7 +48,7 @@ pub(super) fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
     }
 }
 
-/// Drops the texts that only people read, and the metadata that each reconcile reads again. An invalid resource
+/// Drops the texts for users, and the metadata that each reconcile reads again. An invalid resource
 /// is not read again, so it keeps its finalizers; users cannot create one, because the schema rejects it.
 fn drop_unused_fields(resource: &mut Guarded) {
     match &mut resource.0 {
@@ -72,13 +72,13 @@ pub fn explain(error: &watcher::Error) -> String {
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
         | watcher::Error::WatchFailed(kube::Error::Api(status))
         | watcher::Error::WatchError(status) => status,
-        other => return format!("no answer: {}", error_chain(other)),
+        other => return format!("no valid response from the API server: {}", error_chain(other)),
     };
     match status.code {
-        // If the path does not exist, the response of the API server is no Status.
+        // If the path does not exist, the response of the API server is not a Status object.
         404 => "the definitions are not installed; run `stream-encryption-operator crd | kubectl apply --server-side -f -`".to_owned(),
         401 => format!("the API server does not accept the operator's credentials: {}", status.message),
-        403 => format!("the operator has no permission: {}", status.message),
-        code => format!("the API server answers {code}: {}", status.message),
+        403 => format!("the operator is not allowed to list or watch StreamEncryptions: {}", status.message),
+        code => format!("the API server returned {code}: {}", status.message),
     }
 }

@@ -2,8 +2,8 @@
 //! fewest calls left.
 //!
 //! The gauges are computed at each scrape from statuses that were already written, so nothing is cached and
-//! nothing becomes stale. Only the leader has the resources; the other replicas report none of these gauges,
-//! so sums over replicas are right.
+//! nothing becomes stale. Only the leader has the resources. The other replicas report none of these gauges,
+//! so sums over replicas are correct.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
@@ -46,7 +46,7 @@ pub struct FleetSnapshot {
     in_plaintext: u32,
     /// Longest time that any stream has been in plaintext.
     longest_plaintext: SignedDuration,
-    /// Resources whose active key is unusable: records are being lost.
+    /// Resources whose active key is unusable.
     unusable_active_keys: u32,
     /// Resources whose desired key is unusable while the active one is usable.
     unusable_desired_keys: u32,
@@ -107,7 +107,7 @@ impl FleetSnapshot {
             let age = now.duration_since(described.0);
             self.oldest_describe = Some(self.oldest_describe.map_or(age, |oldest| oldest.max(age)));
         }
-        // A spec that requests plaintext does not wait for encryption.
+        // Plaintext is not counted if the spec requests it.
         let since = status.plaintext_since_time.as_ref();
         if let Some(since) = since.filter(|_| spec.encryption == Encryption::Enabled) {
             self.in_plaintext += 1;
@@ -152,11 +152,7 @@ impl FleetSnapshot {
         for (key, count) in [("active", self.unusable_active_keys), ("desired", self.unusable_desired_keys)] {
             unusable.get_or_create(&Unusable { key: Label(key) }).set(i64::from(count));
         }
-        registry.register(
-            "unusable_keys",
-            "Resources whose active or desired key is unusable; with an unusable active key, records are lost",
-            unusable,
-        );
+        registry.register("unusable_keys", "Resources whose active or desired key is unusable", unusable);
         if let Some(age) = self.oldest_describe {
             let oldest = Gauge::<f64, AtomicU64>::default();
             oldest.set(age.as_secs_f64().max(0.0));

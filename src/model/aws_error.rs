@@ -134,7 +134,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Every class once. One key problem represents all of them.
+    /// Every class once. One key problem represents all key problems.
     pub const ALL: [Self; 12] = [
         Self::Throttled,
         Self::Transient,
@@ -153,7 +153,7 @@ impl ErrorKind {
     /// Returns whether the error concerns the request or its sender only, and so gives no information about
     /// the stream or key.
     #[must_use]
-    pub fn leaves_the_question_open(self) -> bool {
+    pub fn is_inconclusive(self) -> bool {
         matches!(self, Self::Throttled | Self::Transient | Self::NoCredentials | Self::CredentialsRejected)
     }
 
@@ -185,8 +185,9 @@ pub struct AwsError {
     pub operation: Operation,
     /// The class of the error.
     pub class: ErrorKind,
-    /// The AWS error code; otherwise the HTTP status, or a code of the operator's own, such as `NotSent`. `None` if
-    /// there is none, for example because no response was received.
+    /// The AWS error code; without one, the HTTP status. A request that was not sent, or whose successful
+    /// response is invalid, has a code of the operator's own, such as `SignerChanged`. `None` if there was no
+    /// response, or if the SDK could not parse the response or build the request.
     pub code: Option<String>,
     /// The full message of AWS or of the transport. For the log, never for a condition.
     pub message: String,
@@ -195,13 +196,14 @@ pub struct AwsError {
 impl AwsError {
     /// Returns whether other credentials from the same source may be accepted.
     #[must_use]
-    pub fn rejects_the_session(&self) -> bool {
+    pub fn may_succeed_with_new_session(&self) -> bool {
         let rejection = self.code.as_deref().and_then(|code| Rejection::of(code, &self.message));
-        self.class == ErrorKind::CredentialsRejected && rejection.is_some_and(Rejection::is_of_the_session)
+        self.class == ErrorKind::CredentialsRejected
+            && rejection.is_some_and(Rejection::is_solved_by_new_session)
     }
 }
 
-/// The response in place of a result.
+/// The failure of a request, before its classification.
 #[derive(Clone, Copy, Debug)]
 pub enum RawError<'a> {
     /// An error of the service.
@@ -252,9 +254,10 @@ pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
         | "KMSThrottlingException"
         | "ProvisionedThroughputExceededException"
         | "SlowDown" => ErrorKind::Throttled,
-        // A Describe has no limit other than its rate. For a Start or Stop only the text distinguishes the
-        // two: Kinesis words a quota of one stream in 24 hours as "Rate exceeded for stream S under account
-        // N.", and a rate limit as "Rate exceeded for account N.".
+        // A Describe has no limit other than its rate. A Start or Stop has two: the stream's quota of calls
+        // in 24 hours, and the account's rate limit. Only the message distinguishes them. That of Kinesis is
+        // "Rate exceeded for stream S under account N." for the quota, and "Rate exceeded for account N." for
+        // the rate limit.
         "LimitExceededException" if !operation.changes() || is_rate_of_account(message) => {
             ErrorKind::Throttled
         }
@@ -294,9 +297,8 @@ pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
     }
 }
 
-/// Returns whether the text of a `LimitExceededException` is about the rate of all calls. A text that names a
-/// stream is about that stream alone, and no reason to slow down the calls for other streams of its account
-/// and region.
+/// Returns whether the message of a `LimitExceededException` reports the account's rate limit. A message that
+/// names a stream concerns that stream alone; calls for the account's other streams need not slow down.
 fn is_rate_of_account(message: &str) -> bool {
     message.contains("Rate exceeded") && !message.contains("for stream")
 }

@@ -2,7 +2,8 @@
 //! change.
 //!
 //! Attempts are counted in the ledger, so a restart does not reset them. Doubling from 5 minutes to 6 hours
-//! allows at most 10 attempts in 24 hours (13 if each is refused for a temporary cause), which leaves the rest of the budget to changes that users request.
+//! allows at most 10 attempts in 24 hours (13 if each is refused for a temporary cause), which leaves the
+//! rest of the budget to changes that users request.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -31,8 +32,8 @@ pub fn after_refusal(count: u32, class: ErrorKind) -> SignedDuration {
         | ErrorKind::Transient
         | ErrorKind::NoCredentials
         | ErrorKind::CredentialsRejected => doubled(SignedDuration::from_secs(30), count),
-        // Others used up the calls. The time at which one becomes available is unknown, and a retry may use
-        // it.
+        // Other clients used up the calls. The time of the next available call is unknown, and a retry may
+        // use up that call.
         ErrorKind::LimitReached => doubled(SignedDuration::from_hours(1), count),
         ErrorKind::Denied
         | ErrorKind::Key(_)
@@ -51,19 +52,38 @@ fn doubled(first: SignedDuration, count: u32) -> SignedDuration {
 /// Returns the time since which `reason` applies: the time in `waiting` if that is its reason too, otherwise
 /// `now`.
 #[must_use]
-pub fn given_since(waiting: Option<(Reason, Timestamp)>, reason: Reason, now: Timestamp) -> Timestamp {
+pub fn reason_since(waiting: Option<(Reason, Timestamp)>, reason: Reason, now: Timestamp) -> Timestamp {
     waiting.filter(|(last, _)| *last == reason).map_or(now, |(_, since)| since)
 }
 
-/// Returns the wait until the next Describe of a state unchanged since `since`: the same duration again,
-/// within bounds.
+/// The shortest and the longest time between two Describes; it grows while the reason stays the same.
+pub type PollInterval = (SignedDuration, SignedDuration);
+
+const fn seconds(shortest: i64, longest: i64) -> PollInterval {
+    (SignedDuration::from_secs(shortest), SignedDuration::from_secs(longest))
+}
+
+/// After a step that changes something.
+pub const POLL_AFTER_STEP: PollInterval = seconds(2, 2);
+/// While AWS changes the encryption.
+pub const POLL_IN_PROGRESS: PollInterval = seconds(2, 30);
+/// After an error of AWS, and while the stream is created or deleted.
+pub const POLL_AWS_ERROR: PollInterval = seconds(5, 5 * 60);
+/// While the stream does not exist.
+pub const POLL_MISSING: PollInterval = seconds(5, 10 * 60);
+/// While the desired key is unusable.
+pub const POLL_KEY_PROBLEM: PollInterval = seconds(15, 10 * 60);
+/// While the stream cannot be encrypted in its state.
+pub const POLL_UNUSABLE: PollInterval = seconds(30, 5 * 60);
+/// While another resource manages the stream.
+pub const POLL_OTHER_OWNER: PollInterval = seconds(30, 10 * 60);
+/// While the session is too old for a call.
+pub const POLL_OLD_SESSION: PollInterval = seconds(60, 5 * 60);
+
+/// Returns the wait until the next Describe of a state unchanged since `since`: as long as the state has
+/// lasted, within bounds.
 #[must_use]
-pub fn look_again(
-    since: Timestamp,
-    now: Timestamp,
-    shortest: SignedDuration,
-    longest: SignedDuration,
-) -> SignedDuration {
+pub fn poll_interval(since: Timestamp, now: Timestamp, (shortest, longest): PollInterval) -> SignedDuration {
     now.duration_since(since).clamp(shortest, longest)
 }
 
@@ -97,7 +117,7 @@ mod tests {
         let mut now = start;
         let mut looks = Vec::new();
         for _ in 0..7 {
-            now += look_again(start, now, shortest, longest);
+            now += poll_interval(start, now, (shortest, longest));
             looks.push(now.duration_since(start).as_secs());
         }
         assert_eq!(looks, [2, 4, 8, 16, 32, 62, 92]);

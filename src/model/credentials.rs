@@ -1,4 +1,4 @@
-//! Problems with the operator's credentials: none are available, or AWS rejects them; and the remedy for
+//! Problems with the operator's credentials (none are available, or AWS rejects them), and the remedy for
 //! each.
 //!
 //! The messages name the state first and the remedy second. They contain no text from AWS or from a source of
@@ -68,7 +68,7 @@ impl Missing {
                 "The source of the operator's AWS credentials does not respond, so no request was sent. Check the operator's network, and the Pod Identity agent, STS or metadata service that provides them."
             }
             Self::Unsignable => {
-                "The operator's AWS credentials contain an invalid character, such as a line break, so no request was sent. The operator's log names the field; create the Secret, file or variable without it."
+                "The operator's AWS credentials contain an invalid character, such as a line break, so no request was sent. The operator's log names the field; remove the character from the Secret, file or variable."
             }
             Self::SessionTooOld => {
                 "The operator's AWS session is older than 6 hours, and Firehose creates no grant with it, so the encryption call was not sent. Give the operator credentials that are renewed."
@@ -104,8 +104,8 @@ impl Rejection {
             "ExpiredToken" | "ExpiredTokenException" => Self::SessionEnded,
             "UnrecognizedClientException" | "InvalidClientTokenId" | "InvalidAccessKeyId" => Self::KeyUnknown,
             "RequestExpired" | "RequestTimeTooSkewed" | "RequestInTheFuture" => Self::ClockWrong,
-            // "Signature expired: DATE is now earlier than DATE (DATE - 5 min.)",
-            // "Signature not yet current: …".
+            // AWS writes "Signature expired: DATE is now earlier than DATE (DATE - 5 min.)", or "Signature
+            // not yet current: …".
             "InvalidSignatureException" | "SignatureDoesNotMatch"
                 if ["Signature expired", "Signature not yet current"]
                     .iter()
@@ -127,7 +127,7 @@ impl Rejection {
 
     /// Returns whether other credentials from the same source may be accepted.
     #[must_use]
-    pub fn is_of_the_session(self) -> bool {
+    pub fn is_solved_by_new_session(self) -> bool {
         matches!(self, Self::SessionEnded | Self::KeyUnknown | Self::SignatureWrong)
     }
 

@@ -7,7 +7,10 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::aws_error::AwsError;
-use super::backoff;
+use super::backoff::{
+    self, POLL_AFTER_STEP, POLL_AWS_ERROR, POLL_IN_PROGRESS, POLL_KEY_PROBLEM, POLL_MISSING,
+    POLL_OLD_SESSION, POLL_OTHER_OWNER, POLL_UNUSABLE, PollInterval,
+};
 use super::key::{Key, KeyProblem};
 use super::ledger::{self, Budget, Reservation, saturating_add};
 use super::observation::Observation;
@@ -20,14 +23,14 @@ use crate::api::stream_encryption::{Mode, Service};
 /// Time until a change applies to all records after AWS reports ENABLED or DISABLED
 /// ([Firehose](https://docs.aws.amazon.com/firehose/latest/dev/encryption.html)).
 pub const PROPAGATION_DELAY: SignedDuration = SignedDuration::from_secs(5);
-/// Maximum age of a session for a call. Firehose creates no grant with a session older than 6 hours; the rest
-/// is for the call to arrive.
+/// Maximum age of a session for a call. For the grant on the key to be created, AWS requires session
+/// credentials of at most 6 hours; the other 15 minutes are for the call to arrive.
 pub const MAX_SESSION_AGE_FOR_CALL: SignedDuration = SignedDuration::from_mins(5 * 60 + 45);
 /// Number of corrections in 24 hours after which the operator stops correcting drift.
 const MAX_CORRECTIONS_PER_DAY: usize = 3;
 
 /// The desired state of a resource, resolved.
-#[allow(clippy::struct_excessive_bools, reason = "each is a question of its own to the spec")]
+#[allow(clippy::struct_excessive_bools, reason = "independent flags")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredState {
     /// The desired encryption.
@@ -78,7 +81,7 @@ pub enum DesiredEncryption {
     AnyKey,
     /// Encrypted with this key.
     Key(Key),
-    /// Encrypted with a key that could not be resolved yet; `key_problem` has the cause.
+    /// Encrypted with a key that could not be resolved; `key_problem` has the cause if the key is the cause.
     UnknownKey,
     /// Plaintext.
     Off,
@@ -121,7 +124,7 @@ pub enum Seen<'a> {
 
 /// Everything on which a decision depends.
 #[derive(Clone, Debug)]
-pub struct PlanInput<'a> {
+pub struct DecisionInput<'a> {
     /// The current time.
     pub now: Timestamp,
     /// The stream.
@@ -138,9 +141,10 @@ pub struct PlanInput<'a> {
     pub ledger: &'a StreamLedgerSpec,
     /// The last observation of the stream.
     pub seen: Seen<'a>,
-    /// The problem of the active key, if records are lost because of it.
+    /// The problem that makes the active key unusable; `None` if there is no such problem.
     pub active_key_problem: Option<KeyProblem>,
-    /// The minimum age of the session.
+    /// The minimum age of the session that signed the last Describe; `None` for credentials without a
+    /// session.
     pub session_age: Option<SignedDuration>,
     /// The reason given last, and since when. Waits grow while the reason stays the same.
     pub waiting: Option<(Reason, Timestamp)>,
@@ -158,7 +162,7 @@ pub struct Decision {
     /// When to decide again.
     pub wake: Timestamp,
     /// The time until which the last observation is recent enough to decide again without a Describe.
-    pub look_due: Timestamp,
+    pub describe_due: Timestamp,
     /// The time of the next call, if the operator is waiting for that time.
     pub next_attempt: Option<Timestamp>,
 }
@@ -180,7 +184,7 @@ pub enum Step {
 
 /// Returns the budget for the call that the desired state would require.
 #[must_use]
-pub fn budget(input: &PlanInput<'_>) -> Budget {
+pub fn budget(input: &DecisionInput<'_>) -> Budget {
     let action = if input.intent.wanted == DesiredEncryption::Off { Action::Stop } else { Action::Start };
     let limit = input.permission.max_calls_per_day(input.stream);
     ledger::budget(&input.ledger.calls, input.stream.service, action, limit, input.now)
@@ -188,7 +192,7 @@ pub fn budget(input: &PlanInput<'_>) -> Budget {
 
 /// Returns the decision. The first rule that matches applies; `decision/tests` has a table with a row for each.
 #[must_use]
-pub fn decide(input: &PlanInput<'_>) -> Decision {
+pub fn decide(input: &DecisionInput<'_>) -> Decision {
     // No request is sent for a stream that is not permitted, is suspended, or is managed by another resource.
     if let Err(refusal) = input.intent.permitted(input.permission, input.stream) {
         return or_remove_finalizer(input, idle(input, refused(refusal)));
@@ -199,16 +203,17 @@ pub fn decide(input: &PlanInput<'_>) -> Decision {
     match input.ownership {
         Ownership::Owned => {}
         Ownership::Another => {
-            let managed = rest(input, Reason::StreamAlreadyManaged, SECONDS_30, MINUTES_10);
+            let managed = poll(input, Reason::StreamAlreadyManaged, POLL_OTHER_OWNER);
             return or_remove_finalizer(input, managed);
         }
-        Ownership::Unreadable => return rest(input, Reason::LedgerInvalid, SECONDS_5, MINUTES_5),
+        Ownership::Unreadable => return poll(input, Reason::LedgerInvalid, POLL_AWS_ERROR),
     }
     let observation = match input.seen {
         Seen::NotYet => {
-            return Decision { step: Step::Describe, ..rest(input, Reason::Settling, SECONDS_2, SECONDS_2) };
+            // Never reported: the controller describes the stream and decides again.
+            return Decision { step: Step::Describe, ..poll(input, Reason::Settling, POLL_AFTER_STEP) };
         }
-        Seen::Failed(fault) => return rest(input, fault.class.reason(), SECONDS_5, MINUTES_5),
+        Seen::Failed(fault) => return poll(input, fault.class.reason(), POLL_AWS_ERROR),
         Seen::At(_, observation) => observation,
     };
 
@@ -221,17 +226,15 @@ pub fn decide(input: &PlanInput<'_>) -> Decision {
             return or_remove_finalizer(input, idle(input, Reason::EncryptionDisabled));
         }
         Observation::Missing => {
-            return or_remove_finalizer(input, rest(input, Reason::StreamNotFound, SECONDS_5, MINUTES_10));
+            return or_remove_finalizer(input, poll(input, Reason::StreamNotFound, POLL_MISSING));
         }
-        Observation::OtherStream => return rest(input, Reason::StreamARNMismatch, SECONDS_30, MINUTES_5),
-        Observation::Creating => return rest(input, Reason::StreamCreating, SECONDS_5, MINUTES_5),
-        Observation::Deleting => return rest(input, Reason::StreamDeleting, SECONDS_5, MINUTES_5),
-        Observation::NotOperational(_) => return rest(input, Reason::StreamFailed, SECONDS_30, MINUTES_5),
-        Observation::Unrecognized(_) => {
-            return rest(input, Reason::StreamStateUnrecognized, SECONDS_30, MINUTES_5);
-        }
+        Observation::OtherStream => return poll(input, Reason::StreamARNMismatch, POLL_UNUSABLE),
+        Observation::Creating => return poll(input, Reason::StreamCreating, POLL_AWS_ERROR),
+        Observation::Deleting => return poll(input, Reason::StreamDeleting, POLL_AWS_ERROR),
+        Observation::NotOperational(_) => return poll(input, Reason::StreamFailed, POLL_UNUSABLE),
+        Observation::Unrecognized(_) => return poll(input, Reason::StreamStateUnrecognized, POLL_UNUSABLE),
         Observation::InProgress(action) => {
-            return rest(input, changing(input, *action), SECONDS_2, SECONDS_30);
+            return poll(input, changing(input, *action), POLL_IN_PROGRESS);
         }
         Observation::Off | Observation::On(_) | Observation::Failed { .. } => {}
     }
@@ -252,16 +255,17 @@ pub fn decide(input: &PlanInput<'_>) -> Decision {
         return idle(input, Reason::Drifted);
     }
     if let Some(problem) = input.intent.key_problem {
-        return rest(input, problem.reason(), SECONDS_15, MINUTES_10);
+        return poll(input, problem.reason(), POLL_KEY_PROBLEM);
     }
     match wanted {
         Some(wanted) => call_or_wait(input, observation, wanted),
-        None => rest(input, Reason::KeyDescribeDenied, SECONDS_15, MINUTES_10),
+        // Not reached by the controller: it reports a problem of the key, or a failed Describe, instead.
+        None => poll(input, Reason::KeyDescribeDenied, POLL_KEY_PROBLEM),
     }
 }
 
 /// Returns the call that makes the stream match the spec, or the wait until that call may be made.
-fn call_or_wait(input: &PlanInput<'_>, observation: &Observation, wanted: Target) -> Decision {
+fn call_or_wait(input: &DecisionInput<'_>, observation: &Observation, wanted: Target) -> Decision {
     if matches!(observation, Observation::Failed { .. })
         && input.ledger.in_force.is_none()
         && input.intent.wanted == DesiredEncryption::AnyKey
@@ -269,27 +273,31 @@ fn call_or_wait(input: &PlanInput<'_>, observation: &Observation, wanted: Target
         return idle(input, Reason::ActiveKeyUnknown);
     }
     if let Some(until) = ledger::in_flight_until(input.ledger).filter(|until| *until > input.now) {
-        let look = rest(input, Reason::OutcomeUnknown, SECONDS_2, SECONDS_30);
+        let look = poll(input, Reason::OutcomeUnknown, POLL_IN_PROGRESS);
         return Decision { next_attempt: Some(until), ..look };
     }
-    if may_be_in_force(input, observation, &wanted) {
+    if desired_key_may_be_active(input, observation, &wanted) {
         return idle(input, Reason::ActiveKeyUnknown);
     }
     if let Some((reason, until)) = backing_off(input, observation, &wanted) {
-        return wait(input, reason, until);
+        return wait_until(input, reason, until);
     }
     let corrections = ledger::corrections(input.ledger, input.now);
     let correction = input.ledger.satisfied.as_ref() == Some(&wanted) && input.ledger.attempts.is_none();
     if correction
-        && !is_asked_for_again(input)
+        && !retry_requested(input)
         && let Some(limiting) = corrections.iter().rev().nth(MAX_CORRECTIONS_PER_DAY - 1)
     {
-        return wait(input, Reason::DriftCorrectionLimitReached, saturating_add(*limiting, ledger::DAY));
+        return wait_until(
+            input,
+            Reason::DriftCorrectionLimitReached,
+            saturating_add(*limiting, ledger::DAY),
+        );
     }
     let budget = budget(input);
     if !budget.has_room() {
-        let available = budget.next_available_time.unwrap_or(saturating_add(input.now, MINUTES_5));
-        return wait(input, Reason::CallLimitReached, available);
+        let available = budget.next_available_time.unwrap_or(saturating_add(input.now, POLL_AWS_ERROR.1));
+        return wait_until(input, Reason::CallLimitReached, available);
     }
     let target = match &input.intent.wanted {
         DesiredEncryption::AnyKey => Key::AwsOwned.target(),
@@ -298,27 +306,19 @@ fn call_or_wait(input: &PlanInput<'_>, observation: &Observation, wanted: Target
     if input.session_age.is_some_and(|age| age > MAX_SESSION_AGE_FOR_CALL)
         && needs_grant(input.stream, &input.intent.wanted)
     {
-        return rest(input, Reason::SessionTooOld, MINUTES_1, MINUTES_5);
+        return poll(input, Reason::SessionTooOld, POLL_OLD_SESSION);
     }
 
     // A call can be made.
     let reason = if target.action == Action::Start { Reason::Enabling } else { Reason::Disabling };
     let after_failure = matches!(observation, Observation::Failed { .. });
     let call = Reservation { target, wanted, retry: input.intent.retry.clone(), correction, after_failure };
-    Decision { step: Step::ChangeEncryption(call), ..rest(input, reason, SECONDS_2, SECONDS_2) }
+    Decision { step: Step::ChangeEncryption(call), ..poll(input, reason, POLL_AFTER_STEP) }
 }
 
-const SECONDS_2: SignedDuration = SignedDuration::from_secs(2);
-const SECONDS_5: SignedDuration = SignedDuration::from_secs(5);
-const SECONDS_15: SignedDuration = SignedDuration::from_secs(15);
-const SECONDS_30: SignedDuration = SignedDuration::from_secs(30);
-const MINUTES_1: SignedDuration = SignedDuration::from_mins(1);
-const MINUTES_5: SignedDuration = SignedDuration::from_mins(5);
-const MINUTES_10: SignedDuration = SignedDuration::from_mins(10);
-
 /// Returns a wait while AWS's report may be older than the last call.
-fn unconfirmed(input: &PlanInput<'_>, observation: &Observation) -> Option<Decision> {
-    let believed_from = ledger::stale_until(input.ledger, observation, seen_at(input))?;
+fn unconfirmed(input: &DecisionInput<'_>, observation: &Observation) -> Option<Decision> {
+    let trusted_from = ledger::stale_until(input.ledger, observation, seen_at(input))?;
     let accepted =
         ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
     let reason = match (accepted, &input.ledger.attempts) {
@@ -328,43 +328,37 @@ fn unconfirmed(input: &PlanInput<'_>, observation: &Observation) -> Option<Decis
         // was not observed.
         (true, None) => Reason::Settling,
     };
-    let look = rest(input, reason, SECONDS_2, SECONDS_30);
-    let due = look.look_due.min(believed_from).max(input.now);
+    let look = poll(input, reason, POLL_IN_PROGRESS);
+    let due = look.describe_due.min(trusted_from).max(input.now);
     // A call that a fast clock dated ahead can delay the next attempt by hours, so the time is reported.
     let next_attempt = ledger::in_flight_until(input.ledger)
-        .filter(|until| *until > input.now && believed_from > saturating_add(input.now, ledger::READ_LAG));
-    Some(Decision { wake: due, look_due: due, next_attempt, ..look })
+        .filter(|until| *until > input.now && trusted_from > saturating_add(input.now, ledger::READ_LAG));
+    Some(Decision { wake: due, describe_due: due, next_attempt, ..look })
 }
 
-/// Returns a wait, with the next Describe after `shortest`, growing to `longest` while the reason stays the
-/// same.
-fn rest(
-    input: &PlanInput<'_>,
-    reason: Reason,
-    shortest: SignedDuration,
-    longest: SignedDuration,
-) -> Decision {
-    let since = backoff::given_since(input.waiting, reason, input.now);
-    let look_due = saturating_add(seen_at(input), backoff::look_again(since, input.now, shortest, longest))
-        .max(input.now);
-    Decision { step: Step::Wait, reason, wake: look_due, look_due, next_attempt: None }
+/// Returns a wait for `reason` until the next Describe.
+fn poll(input: &DecisionInput<'_>, reason: Reason, interval: PollInterval) -> Decision {
+    let since = backoff::reason_since(input.waiting, reason, input.now);
+    let wait = backoff::poll_interval(since, input.now, interval);
+    let describe_due = saturating_add(seen_at(input), wait).max(input.now);
+    Decision { step: Step::Wait, reason, wake: describe_due, describe_due, next_attempt: None }
 }
 
 /// Returns a wait until the next check for drift.
-fn idle(input: &PlanInput<'_>, reason: Reason) -> Decision {
-    rest(input, reason, input.drift_interval, input.drift_interval)
+fn idle(input: &DecisionInput<'_>, reason: Reason) -> Decision {
+    poll(input, reason, (input.drift_interval, input.drift_interval))
 }
 
 /// Returns a wait until a call may be made; checks for drift continue meanwhile.
-fn wait(input: &PlanInput<'_>, reason: Reason, until: Timestamp) -> Decision {
+fn wait_until(input: &DecisionInput<'_>, reason: Reason, until: Timestamp) -> Decision {
     let drift = idle(input, reason);
-    let due = until.min(drift.look_due).max(input.now);
-    Decision { wake: due, look_due: due, next_attempt: Some(until), ..drift }
+    let due = until.min(drift.describe_due).max(input.now);
+    Decision { wake: due, describe_due: due, next_attempt: Some(until), ..drift }
 }
 
 /// Replaces the step by [`Step::RemoveFinalizer`] if the resource is being deleted and the operator has nothing
 /// more to disable. The stream may stay encrypted if another resource manages it, or if no policy allows it.
-fn or_remove_finalizer(input: &PlanInput<'_>, decision: Decision) -> Decision {
+fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decision {
     let no_further_step = matches!(
         decision.reason,
         Reason::EncryptionDisabled
@@ -379,7 +373,7 @@ fn or_remove_finalizer(input: &PlanInput<'_>, decision: Decision) -> Decision {
     }
 }
 
-fn seen_at(input: &PlanInput<'_>) -> Timestamp {
+fn seen_at(input: &DecisionInput<'_>) -> Timestamp {
     match input.seen {
         // A clock that was set back must not extend the validity of an observation.
         Seen::At(at, _) => at.min(input.now),
@@ -397,8 +391,8 @@ fn refused(refusal: Denial) -> Reason {
 
 /// Returns the reason for a stream that is changing: the change that AWS reports, otherwise that of the last
 /// call.
-fn changing(input: &PlanInput<'_>, shown: Option<Action>) -> Reason {
-    match shown.or_else(|| asked_last(input)) {
+fn changing(input: &DecisionInput<'_>, shown: Option<Action>) -> Reason {
+    match shown.or_else(|| action_in_progress(input)) {
         Some(Action::Start) => Reason::Enabling,
         Some(Action::Stop) => Reason::Disabling,
         None => Reason::StreamUpdating,
@@ -407,33 +401,33 @@ fn changing(input: &PlanInput<'_>, shown: Option<Action>) -> Reason {
 
 /// Returns the action of the attempt in progress; `None` if AWS refused its last call, because AWS is then
 /// applying a different change.
-pub(super) fn asked_last(input: &PlanInput<'_>) -> Option<Action> {
+pub(super) fn action_in_progress(input: &DecisionInput<'_>) -> Option<Action> {
     let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last())?;
     (last.outcome != Outcome::Refused).then_some(last.target.action)
 }
 
-fn satisfied(input: &PlanInput<'_>, wanted: &Target) -> Decision {
-    // AWS reports ENABLED nevertheless, and no call of the operator would help.
+fn satisfied(input: &DecisionInput<'_>, wanted: &Target) -> Decision {
+    // AWS reports ENABLED although the key is unusable, and no call would help.
     if let Some(problem) = input.active_key_problem.filter(|_| wanted.action == Action::Start) {
-        return rest(input, problem.reason(), SECONDS_15, MINUTES_10);
+        return poll(input, problem.reason(), POLL_KEY_PROBLEM);
     }
     let since = input.ledger.in_force.as_ref().map_or(input.now, |known| known.since_time.0);
     let settled = saturating_add(since, PROPAGATION_DELAY);
     if input.now < settled {
         let settling = idle(input, Reason::Settling);
-        return Decision { wake: settled.min(settling.look_due), ..settling };
+        return Decision { wake: settled.min(settling.describe_due), ..settling };
     }
     if wanted.action == Action::Stop {
         return idle(input, Reason::EncryptionDisabled);
     }
     if input.intent.verify && input.intent.verified.is_none_or(|verified| verified < since) {
-        return Decision { step: Step::Verify, ..rest(input, Reason::Verifying, SECONDS_5, MINUTES_5) };
+        return Decision { step: Step::Verify, ..poll(input, Reason::Verifying, POLL_AWS_ERROR) };
     }
     idle(input, Reason::Encrypted)
 }
 
 /// Returns whether the retry annotation differs from its value at the last call.
-fn is_asked_for_again(input: &PlanInput<'_>) -> bool {
+fn retry_requested(input: &DecisionInput<'_>) -> bool {
     let last = input.ledger.calls.last().and_then(|call| call.retry.as_ref());
     input.intent.retry.is_some() && input.intent.retry.as_ref() != last
 }
@@ -441,9 +435,10 @@ fn is_asked_for_again(input: &PlanInput<'_>) -> bool {
 /// Returns whether the desired key may be the active key already, so that AWS fails each call with it. This
 /// is the case if AWS reports a failure, the active key is unknown, and an attempt with the desired key has
 /// failed.
-fn may_be_in_force(input: &PlanInput<'_>, observation: &Observation, wanted: &Target) -> bool {
+fn desired_key_may_be_active(input: &DecisionInput<'_>, observation: &Observation, wanted: &Target) -> bool {
     let is_failure = matches!(observation, Observation::Failed { action: Action::Start, .. });
-    let tried = input.ledger.attempts.as_ref().filter(|attempts| !is_another_case(input, attempts, wanted));
+    let tried =
+        input.ledger.attempts.as_ref().filter(|attempts| !retry_conditions_changed(input, attempts, wanted));
     // A refusal for a temporary cause gives no information about the key.
     let failed_with_it = tried.is_some_and(|attempts| {
         let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));
@@ -453,7 +448,7 @@ fn may_be_in_force(input: &PlanInput<'_>, observation: &Observation, wanted: &Ta
 }
 
 /// Returns whether a change since the last attempt may make the next one succeed.
-fn is_another_case(input: &PlanInput<'_>, attempts: &Attempts, wanted: &Target) -> bool {
+fn retry_conditions_changed(input: &DecisionInput<'_>, attempts: &Attempts, wanted: &Target) -> bool {
     attempts.target != *wanted
         || (input.intent.retry.is_some() && input.intent.retry != attempts.retry)
         || attempts.key_was_unusable
@@ -462,7 +457,7 @@ fn is_another_case(input: &PlanInput<'_>, attempts: &Attempts, wanted: &Target) 
 /// Returns why the last attempt had no success and how long to wait; `None` if a relevant change has occurred
 /// since.
 fn backing_off(
-    input: &PlanInput<'_>,
+    input: &DecisionInput<'_>,
     observation: &Observation,
     wanted: &Target,
 ) -> Option<(Reason, Timestamp)> {
@@ -470,7 +465,7 @@ fn backing_off(
     let until = attempts.not_before_time.0;
     // No wait is that long: it was written by a clock that was far ahead.
     let impossible = until > saturating_add(input.now, backoff::LONGEST + ledger::MAX_CLOCK_SKEW);
-    if is_another_case(input, attempts, wanted) || impossible || input.now >= until {
+    if retry_conditions_changed(input, attempts, wanted) || impossible || input.now >= until {
         return None;
     }
     let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));

@@ -1,6 +1,6 @@
-//! FIFO queue, round-robin across namespaces. The next item belongs to a namespace that holds the least, and
-//! within a namespace items keep their order of arrival. A namespace with thousands of requests therefore
-//! delays no other. The queue has no time and no limit.
+//! FIFO queue, round-robin across namespaces. The next item belongs to the namespace that holds the fewest
+//! permits, as the caller counts them; within a namespace, items keep their order of arrival. A namespace
+//! with thousands of requests therefore delays no other. The queue has neither a clock nor a limit.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -34,7 +34,8 @@ impl<T> FairQueue<T> {
         waiting.push_back(one);
     }
 
-    /// Removes and returns the next item of the namespaces that hold the least, as `has` counts it.
+    /// Removes and returns the next item of the namespace that holds the least; `has` returns how much a
+    /// namespace holds.
     pub fn pop_least(&mut self, has: impl Fn(&str) -> usize) -> Option<T> {
         let turns = self.namespaces.iter().enumerate();
         let (turn, _) = turns.min_by_key(|(turn, namespace)| (has(namespace), *turn))?;

@@ -33,7 +33,8 @@ pub enum Key {
     AwsOwned,
     /// `CUSTOMER_MANAGED_CMK`.
     Customer(KeyArn),
-    /// A key that AWS names in a form that KMS does not resolve. It equals no key that a spec can name.
+    /// A key that AWS names in a form that KMS does not resolve, or that Kinesis does not name at all. It
+    /// equals no key that a spec can name.
     Unresolved(String),
 }
 
@@ -90,7 +91,8 @@ pub enum KeyProblem {
     PendingDeletion,
     /// Without key material.
     PendingImport,
-    /// The key store does not respond.
+    /// The key store is disconnected, the key is being created or updated, or KMS returned
+    /// `KMSInvalidStateException`.
     Unavailable,
     /// KMS reports a value that this version does not know.
     Unrecognized,
@@ -113,7 +115,8 @@ pub enum KeyProblem {
 }
 
 impl KeyProblem {
-    /// Returns the problem of an active key for which a status reports this reason.
+    /// Returns the problem that has this reason, of those that make an active key unusable; otherwise `None`.
+    /// The inverse of [`reason`](Self::reason).
     #[must_use]
     pub fn of_active_key(reason: Reason) -> Option<Self> {
         match reason {
@@ -126,7 +129,7 @@ impl KeyProblem {
         }
     }
 
-    /// The reason that a person reads.
+    /// Returns the reason to report in conditions.
     #[must_use]
     pub fn reason(self) -> Reason {
         match self {
@@ -147,8 +150,9 @@ impl KeyProblem {
         }
     }
 
-    /// Returns whether records are lost while the active key has this problem. The other problems prevent the
-    /// use of a desired key, and do not affect a key that is active already.
+    /// Returns whether an active key with this problem is unusable: Firehose then loses the records, and
+    /// Kinesis neither accepts nor returns them. The other problems prevent the use of a desired key, and do
+    /// not affect a key that is active already.
     #[must_use]
     pub fn makes_data_unreadable(self) -> bool {
         match self {

@@ -26,20 +26,20 @@ use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
 pub const AWS_LIMIT: u32 = 25;
 /// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
 /// request beyond it
-/// ([RequestExpired](https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html)). A call is
-/// dated with its reservation. The time in the ledger therefore differs from the time at which AWS counts the
-/// call by at most this, even if the process is paused or its clock changes.
+/// ([RequestExpired](https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html)). The date of
+/// a call is the time of its reservation. The time in the ledger therefore differs from the time at which AWS
+/// counts the call by at most this, even if the process is paused or its clock changes.
 pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
 /// The period of AWS's limit.
 pub const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// Time during which a call counts: AWS's day, and the possible difference between reservation and arrival at
-/// both of its ends. The first call may arrive that much late, and the next one may be dated that much early.
-/// The last minute covers stale responses.
+/// Time during which a call counts: AWS's day, twice [`MAX_CLOCK_SKEW`], and a minute. AWS may count this
+/// call up to the skew after its time in the ledger, and the next call up to the skew before its own. The
+/// minute covers stale responses ([`READ_LAG`]).
 pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
 /// Time after a call during which AWS's responses may still describe the state before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
-/// Maximum number of entries in a ledger. AWS counts refused calls of Kinesis against no limit, but the
-/// ledger cannot grow without bound.
+/// Maximum number of entries in a ledger. AWS does not count refused Kinesis calls, but the ledger must not
+/// grow without bound.
 pub const MOST_CALLS: usize = 200;
 
 /// Returns the name of a stream's ledger: a hash of its ARN, so that no two streams share one.
@@ -97,21 +97,20 @@ pub fn rebuilt_from_status(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
     /// The ledger belongs to another stream.
-    #[error("it names another stream")]
+    #[error("streamARN is the ARN of another stream")]
     OtherStream,
     /// Two calls have the same id.
-    #[error("two of its calls have the same id")]
+    #[error("two calls have the same id")]
     RepeatedCall,
     /// A Start without a key, a Stop with one, or an invalid key.
-    #[error("one of its calls has no meaning")]
-    MeaninglessCall,
-    /// The owner has no uid, or a name that no resource can have.
-    #[error("its owner is no resource")]
-    NoOwner,
-    /// The active key is invalid; or it has no time since which records are encrypted; or plaintext has such
-    /// a time.
-    #[error("what it says of the active key has no meaning")]
-    MeaninglessKey,
+    #[error("the target of a call is invalid")]
+    InvalidCall,
+    /// The owner has no uid, or its namespace or name is not a valid Kubernetes name.
+    #[error("owner is invalid: uid, namespace and name must be set and valid")]
+    InvalidOwner,
+    /// The active key is invalid, or `encryptedSinceTime` is missing for a key or set for plaintext.
+    #[error("inForce is invalid")]
+    InvalidActiveKey,
 }
 
 /// Returns an error if the ledger is invalid.
@@ -121,7 +120,7 @@ pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Led
     }
     let Owner { namespace, name, uid } = &ledger.owner;
     if uid.is_empty() || !is_dns_subdomain(namespace) || !is_dns_subdomain(name) {
-        return Err(LedgerError::NoOwner);
+        return Err(LedgerError::InvalidOwner);
     }
     let ids: BTreeSet<&str> = ledger.calls.iter().map(|call| call.id.as_str()).collect();
     if ids.len() != ledger.calls.len() {
@@ -134,22 +133,27 @@ pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Led
         (Action::Start, None) | (Action::Stop, Some(_)) => false,
     };
     if !ledger.calls.iter().all(meaningful) {
-        return Err(LedgerError::MeaninglessCall);
+        return Err(LedgerError::InvalidCall);
     }
     let contradicts = |known: &InForce| {
         known.key.is_some() != known.encrypted_since_time.is_some() || !known.key.as_ref().is_none_or(is_key)
     };
-    if ledger.in_force.as_ref().is_some_and(contradicts) { Err(LedgerError::MeaninglessKey) } else { Ok(()) }
+    if ledger.in_force.as_ref().is_some_and(contradicts) {
+        Err(LedgerError::InvalidActiveKey)
+    } else {
+        Ok(())
+    }
 }
 
 /// The budget of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Calls that count now.
+    /// Calls that count now; at least `limit` while the ledger has no free entry.
     pub used: u32,
     /// Maximum number of calls that may count.
     pub limit: u32,
-    /// When the next call becomes available; `None` while no call counts.
+    /// If the limit is reached: when the next call may be made. Otherwise: when the oldest call stops
+    /// counting. `None` if there is no such time.
     pub next_available_time: Option<Timestamp>,
 }
 
@@ -189,8 +193,8 @@ pub fn budget(calls: &[Call], service: Service, action: Action, limit: u32, now:
     Budget { used, limit, next_available_time }
 }
 
-/// Returns when the next of `most` slots becomes available. With more entries than slots, the excess entries
-/// must expire first.
+/// Returns when fewer than `most` entries are left. With fewer entries already, returns when the first one
+/// ends; `None` without entries, or if `most` is 0.
 fn room_at(ends: &mut [Timestamp], most: usize) -> Option<Timestamp> {
     ends.sort_unstable();
     ends.get(ends.len().saturating_sub(most)).copied()
@@ -219,9 +223,9 @@ pub fn last_unrefused_call(ledger: &StreamLedgerSpec) -> Option<&Call> {
     ledger.calls.iter().rev().find(|call| call.outcome != Outcome::Refused)
 }
 
-/// Returns the time until which a call without an outcome may still arrive at AWS, on any clock.
-/// [`QUOTA_WINDOW`] adds exactly this time to AWS's day: the lifetime of a signature, a delay between
-/// reservation and sending, a clock that is ahead, and AWS's stale responses.
+/// Returns the time until which AWS may still apply a call without an outcome, or report the state before it;
+/// `None` if every call has an outcome. It is the time that [`QUOTA_WINDOW`] adds to AWS's day, after the
+/// reservation.
 #[must_use]
 pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     let open = ledger.calls.iter().filter(|call| matches!(call.outcome, Outcome::Pending | Outcome::Unknown));
@@ -333,7 +337,7 @@ pub fn apply_observation(
 /// Returns whether the known encryption is the desired one. `Start` without a key is satisfied by any key.
 #[must_use]
 pub fn satisfies(ledger: &StreamLedgerSpec, observation: &Observation, wanted: &Target) -> bool {
-    // After a failure AWS may report either key; the key that was active before it still is.
+    // After a failure AWS may report either key; the previously active key remains active.
     if !matches!(observation, Observation::Off | Observation::On(_) | Observation::Failed { .. }) {
         return false;
     }
@@ -357,7 +361,7 @@ pub fn shows(observation: &Observation, target: &Target) -> bool {
     }
 }
 
-/// Returns whether a failure that AWS reports, and that can be trusted, is that of this call.
+/// Returns whether the observation, which must not be stale, reports the failure of this call.
 fn is_its_failure(observation: &Observation, call: &Call) -> bool {
     matches!(observation, Observation::Failed { action, .. } if *action == call.target.action)
 }
@@ -373,7 +377,7 @@ pub struct Reservation {
     pub retry: Option<String>,
     /// Whether the call corrects drift.
     pub correction: bool,
-    /// Whether AWS reports a failure now.
+    /// Whether AWS reports a failure at the time of the plan.
     pub after_failure: bool,
 }
 
@@ -437,8 +441,9 @@ pub fn record_outcome(
     recorded
 }
 
-/// Returns the ledger without the calls that no longer count. `proven` is a time that AWS has just accepted
-/// as the date of a request: a clock that jumped ahead would remove calls that AWS still counts.
+/// Returns the ledger without the calls that no longer count at `proven`: a time that AWS has just accepted
+/// as the date of a request. With the time of a clock that jumped ahead, calls that AWS still counts would
+/// be removed.
 #[must_use]
 pub fn prune_expired(ledger: &StreamLedgerSpec, proven: Timestamp) -> StreamLedgerSpec {
     let mut shorter = ledger.clone();

@@ -8,12 +8,12 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::aws_error::Operation;
-use super::decision::{Decision, DesiredEncryption, PlanInput, Seen, budget};
+use super::decision::{Decision, DecisionInput, DesiredEncryption, Seen, budget};
 use super::key::{Key, KeyArn, KeyProblem};
 use super::observation::Observation;
 use super::status_fields;
 use crate::api::condition::{Reason, next_whole_second};
-use crate::api::ledger::{Action, InForce, Outcome};
+use crate::api::ledger::{InForce, Outcome};
 use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, KeyType, Service};
 
 mod encrypted;
@@ -21,11 +21,11 @@ mod unanswered;
 
 pub use encrypted::encrypted;
 pub use unanswered::identity;
-use unanswered::{NO_IDENTITY, THROTTLED, no_credentials, rejected, unanswered};
+use unanswered::{THROTTLED, denied, no_credentials, rejected, unanswered};
 
 /// Returns the message of `Ready` (and of `Reconciling` or `Stalled`) for a decision.
 #[must_use]
-pub fn ready(input: &PlanInput<'_>, decision: &Decision) -> String {
+pub fn ready(input: &DecisionInput<'_>, decision: &Decision) -> String {
     let mut message = match key_lost_first(input, decision.reason) {
         Some((lost, true)) => lost,
         Some((lost, false)) => format!("{lost} {}", message_for(input, decision.reason)),
@@ -40,9 +40,9 @@ pub fn ready(input: &PlanInput<'_>, decision: &Decision) -> String {
     message
 }
 
-/// Returns the part of the message that comes first while records are being lost, and whether `reason` is
-/// about this only. `None` if no records are being lost, or if the reader must not see it.
-fn key_lost_first(input: &PlanInput<'_>, reason: Reason) -> Option<(String, bool)> {
+/// Returns the message about the unusable active key, and whether it replaces the message of `reason` instead
+/// of preceding it. `None` if the active key is usable, or if the reader must not see which key is active.
+fn key_lost_first(input: &DecisionInput<'_>, reason: Reason) -> Option<(String, bool)> {
     let problem = input.active_key_problem.filter(|_| matches!(input.seen, Seen::At(..)))?;
     // The content of a ledger is shown to its owner only, and a suspended resource keeps its status.
     let untold = matches!(
@@ -53,7 +53,7 @@ fn key_lost_first(input: &PlanInput<'_>, reason: Reason) -> Option<(String, bool
             | Reason::LedgerInvalid
             | Reason::Suspended
     );
-    let key = status_fields::customer_key_in_force(input).filter(|_| !untold)?;
+    let key = status_fields::active_customer_key(input).filter(|_| !untold)?;
     let asked_for = match &input.intent.wanted {
         DesiredEncryption::Key(asked) => *asked == Key::Customer(key.clone()),
         DesiredEncryption::AnyKey => true,
@@ -64,7 +64,7 @@ fn key_lost_first(input: &PlanInput<'_>, reason: Reason) -> Option<(String, bool
 
 /// Returns the message of `KeyUsable` for the desired key.
 #[must_use]
-pub fn key_usable(input: &PlanInput<'_>) -> String {
+pub fn key_usable(input: &DecisionInput<'_>) -> String {
     match (input.intent.key_problem, status_fields::key_asked_for(input)) {
         (Some(problem), _) => message_for(input, problem.reason()),
         (None, Some(key @ Key::Customer(_))) => {
@@ -77,7 +77,7 @@ pub fn key_usable(input: &PlanInput<'_>) -> String {
 }
 
 /// Returns a note about the other principals that need the key. The operator cannot verify their permissions.
-fn other_principals_note(input: &PlanInput<'_>) -> &'static str {
+fn other_principals_note(input: &DecisionInput<'_>) -> &'static str {
     match input.stream.service {
         Service::Kinesis => {
             "Not verified: producers need kms:GenerateDataKey and consumers need kms:Decrypt on this key."
@@ -88,7 +88,7 @@ fn other_principals_note(input: &PlanInput<'_>) -> &'static str {
 
 /// Returns the message of `KeyUsable` for an unusable active key: the effect on records, and the remedy.
 #[must_use]
-pub fn key_lost(input: &PlanInput<'_>, key: &KeyArn, problem: KeyProblem) -> String {
+pub fn key_lost(input: &DecisionInput<'_>, key: &KeyArn, problem: KeyProblem) -> String {
     let (state, remedy) = match problem {
         KeyProblem::Disabled => ("is disabled", "Enable it."),
         KeyProblem::PendingDeletion => ("is pending deletion", "Cancel its deletion and enable it."),
@@ -122,18 +122,18 @@ pub fn suspended(
         (None, None) => "The stream has not been described yet.".to_owned(),
     };
     format!(
-        "Reconciliation is suspended since {since} by {by}. {last} Changes since then are neither noticed nor corrected."
+        "Reconciliation has been suspended since {since} by {by}. {last} Later changes are neither detected nor corrected."
     )
 }
 
-/// Returns a message for a condition without newer information since `described`, with the state that was
-/// known then. A message already marked as outdated is returned unchanged.
+/// Prefixes a message with the time of the description on which it is based. A message that is already marked
+/// as outdated is returned unchanged.
 #[must_use]
 pub fn outdated(described: Option<Timestamp>, message: &str) -> String {
     match described {
         _ if is_outdated(message) => message.to_owned(),
         Some(at) => format!("{AS_OF}{}, when AWS last responded: {message}", whole_seconds(at)),
-        None => format!("{AS_OF}an earlier response of AWS: {message}"),
+        None => format!("{AS_OF}an earlier AWS response: {message}"),
     }
 }
 
@@ -145,9 +145,6 @@ pub fn is_outdated(message: &str) -> bool {
 
 /// The beginning of a message that is older than its status.
 const AS_OF: &str = "As of ";
-
-/// STS returns the same error for each of these causes, so that a caller cannot find out which roles exist.
-const NO_ROLE: &str = "The operator is not allowed to assume the stream's role. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id.";
 
 /// Returns the remedy for a failure: AWS's `DeliveryStreamFailureType`, or the code of an error.
 #[must_use]
@@ -177,7 +174,7 @@ pub fn advice(failure: &str) -> &'static str {
 }
 
 /// Returns the message of a reason.
-fn message_for(input: &PlanInput<'_>, reason: Reason) -> String {
+fn message_for(input: &DecisionInput<'_>, reason: Reason) -> String {
     sentence(words(input, reason).trim_end().to_owned())
 }
 
@@ -189,7 +186,7 @@ fn sentence(text: String) -> String {
     }
 }
 
-fn words(input: &PlanInput<'_>, reason: Reason) -> String {
+fn words(input: &DecisionInput<'_>, reason: Reason) -> String {
     let stream = input.stream;
     let key = asked_key(input);
     match reason {
@@ -229,7 +226,7 @@ fn words(input: &PlanInput<'_>, reason: Reason) -> String {
         Reason::KeyStateUnrecognized => format!("KMS reports a state of {key} that this operator version does not support, so no encryption call is made. See the operator log; update the operator, or set another key in spec.key."),
         Reason::KeyDescribeDenied => format!("The operator is not allowed to describe {key}. Grant kms:DescribeKey on it to the operator's role."),
         Reason::KeyAccessDenied => format!(
-            "AWS was denied access to {key} ({}). Allow kms:DescribeKey and kms:CreateGrant in its key policy and in the operator's role; if the error persists, also kms:GenerateDataKey and kms:Decrypt. {}",
+            "KMS denied the use of {key} ({}). Allow kms:DescribeKey and kms:CreateGrant in its key policy and in the operator's role; if the error persists, also kms:GenerateDataKey and kms:Decrypt. {}",
             failure(input), in_force(input)
         ),
         Reason::KeyReferenceNotReady => match &input.intent.key_name {
@@ -240,7 +237,7 @@ fn words(input: &PlanInput<'_>, reason: Reason) -> String {
             "The kind of key.objectRef is not installed in the cluster. Install the KMS controller of ACK or Crossplane, or set key.arn or key.alias instead.".to_owned()
         }
         Reason::KeyNotSymmetric => format!("{key} is not symmetric. Set a symmetric encryption key in spec.key."),
-        Reason::KeyUsageWrong => format!("{key} has another usage than encryption. Set a key in spec.key whose usage is ENCRYPT_DECRYPT."),
+        Reason::KeyUsageWrong => format!("{key} is not for encryption. Set a key in spec.key whose usage is ENCRYPT_DECRYPT."),
         Reason::KeyManagedByAws => format!("{key} is an AWS managed key. Set type: AWS_OWNED_CMK, or set a customer managed key."),
         Reason::KeyInOtherRegion => format!("{key} is not in {}. Set a key in the stream's region in spec.key.", stream.region),
         Reason::StreamNotFound => format!(
@@ -287,7 +284,7 @@ fn words(input: &PlanInput<'_>, reason: Reason) -> String {
     }
 }
 
-fn disable_not_permitted(input: &PlanInput<'_>) -> &'static str {
+fn disable_not_permitted(input: &DecisionInput<'_>) -> &'static str {
     match (&input.intent.wanted, input.intent.deleting) {
         (_, true) => {
             "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream, so the resource is kept. Ask an administrator to allow it, or set deletionPolicy: Retain to leave the stream encrypted."
@@ -301,19 +298,19 @@ fn disable_not_permitted(input: &PlanInput<'_>) -> &'static str {
     }
 }
 
-fn active_key_unknown(input: &PlanInput<'_>) -> String {
+fn active_key_unknown(input: &DecisionInput<'_>) -> String {
     if input.intent.wanted == DesiredEncryption::AnyKey {
         return "An attempt made outside the operator failed, and AWS does not report which key is active. Set the desired key in spec.key.".to_owned();
     }
     let key = asked_key(input);
     format!(
-        "AWS could not encrypt with {key}: {}. The active key is unknown, and AWS also fails a change to the key that is already active, so the operator does not retry. Set another key in spec.key, and then {key} again; or, once the cause is fixed, change the annotation streamencryption.dev/retry.",
+        "AWS could not encrypt with {key}: {}. This key may already be the active key, and AWS then fails every attempt with it, so the operator does not retry. Set another key in spec.key and, once that key is active, {key} again. Or fix the cause and change the annotation streamencryption.dev/retry.",
         failure(input)
     )
 }
 
 /// Returns a message that does not reveal what exists, because the namespace may not use it.
-fn not_permitted(input: &PlanInput<'_>) -> &'static str {
+fn not_permitted(input: &DecisionInput<'_>) -> &'static str {
     if input.permission.stream(input.stream).is_err() {
         "No StreamEncryptionPolicy allows this namespace to use this stream. Ask an administrator to allow it."
     } else if input.intent.wanted == DesiredEncryption::AnyKey {
@@ -328,7 +325,7 @@ fn whole_seconds(at: Timestamp) -> String {
     next_whole_second(at).0.to_string()
 }
 
-fn key_name(input: &PlanInput<'_>, key: &KeyStatus) -> String {
+fn key_name(input: &DecisionInput<'_>, key: &KeyStatus) -> String {
     match (key.kind, status_fields::redacted_key(input, key).arn) {
         (KeyType::AwsOwned, _) => aws_key(input).to_owned(),
         (KeyType::CustomerManaged, Some(arn)) => arn,
@@ -339,14 +336,14 @@ fn key_name(input: &PlanInput<'_>, key: &KeyStatus) -> String {
 }
 
 /// Returns the key of `AWS_OWNED_CMK`: Firehose has a key that AWS owns, Kinesis the AWS managed key of the account.
-fn aws_key(input: &PlanInput<'_>) -> &'static str {
+fn aws_key(input: &DecisionInput<'_>) -> &'static str {
     match input.stream.service {
         Service::Firehose => "the AWS-owned key",
         Service::Kinesis => "the AWS managed key alias/aws/kinesis",
     }
 }
 
-fn asked_key(input: &PlanInput<'_>) -> String {
+fn asked_key(input: &DecisionInput<'_>) -> String {
     match &input.intent.wanted {
         DesiredEncryption::Key(Key::AwsOwned) | DesiredEncryption::AnyKey | DesiredEncryption::Off => {
             aws_key(input).to_owned()
@@ -360,7 +357,7 @@ fn asked_key(input: &PlanInput<'_>) -> String {
 }
 
 /// Returns the remedy for a key that was not found.
-fn key_to_set(input: &PlanInput<'_>) -> &'static str {
+fn key_to_set(input: &DecisionInput<'_>) -> &'static str {
     match &input.intent.wanted {
         // Only an alias that does not exist leaves the key unknown.
         DesiredEncryption::UnknownKey => "Create the alias, or set another key in spec.key.",
@@ -369,8 +366,8 @@ fn key_to_set(input: &PlanInput<'_>) -> &'static str {
     }
 }
 
-fn current_encryption(input: &PlanInput<'_>) -> String {
-    // The message begins with the loss of the records.
+fn current_encryption(input: &DecisionInput<'_>) -> String {
+    // The message already begins with the unusable active key.
     if input.active_key_problem.is_some() {
         return String::new();
     }
@@ -381,13 +378,13 @@ fn current_encryption(input: &PlanInput<'_>) -> String {
     }
 }
 
-fn in_force(input: &PlanInput<'_>) -> String {
+fn in_force(input: &DecisionInput<'_>) -> String {
     active_key(input, input.ledger.in_force.as_ref())
 }
 
 /// Returns a sentence about the key that encrypts records now.
 #[must_use]
-pub fn active_key(input: &PlanInput<'_>, known: Option<&InForce>) -> String {
+pub fn active_key(input: &DecisionInput<'_>, known: Option<&InForce>) -> String {
     match known.map(|known| &known.key) {
         Some(Some(key)) => sentence(format!("{} is the active key.", key_name(input, key))),
         Some(None) => "Records are in plaintext.".to_owned(),
@@ -395,11 +392,11 @@ pub fn active_key(input: &PlanInput<'_>, known: Option<&InForce>) -> String {
     }
 }
 
-fn failure(input: &PlanInput<'_>) -> String {
+fn failure(input: &DecisionInput<'_>) -> String {
     status_fields::failure(input).unwrap_or_else(|| "no reason given".to_owned())
 }
 
-fn limit_reached(input: &PlanInput<'_>) -> String {
+fn limit_reached(input: &DecisionInput<'_>) -> String {
     let budget = budget(input);
     if budget.has_room() {
         return format!(
@@ -413,37 +410,15 @@ fn limit_reached(input: &PlanInput<'_>) -> String {
     )
 }
 
-fn denied(input: &PlanInput<'_>) -> String {
-    let operation = match input.seen {
-        Seen::Failed(fault) => fault.operation,
-        Seen::NotYet | Seen::At(..) => {
-            let action =
-                if input.intent.wanted == DesiredEncryption::Off { Action::Stop } else { Action::Start };
-            Operation::change(input.stream.service, action)
-        }
-    };
-    if operation == Operation::GetCallerIdentity {
-        return NO_IDENTITY.to_owned();
-    }
-    if operation == Operation::AssumeRole {
-        return NO_ROLE.to_owned();
-    }
-    format!(
-        "AWS denied the request. Grant {} on {} to the operator's role.",
-        operation.iam_action(),
-        input.stream
-    )
-}
-
-fn failed_operation(input: &PlanInput<'_>) -> &'static str {
+fn failed_operation(input: &DecisionInput<'_>) -> &'static str {
     match input.seen {
         Seen::Failed(fault) => fault.operation.iam_action(),
-        Seen::NotYet | Seen::At(..) => "no answer",
+        Seen::NotYet | Seen::At(..) => "the encryption call",
     }
 }
 
 /// Returns the code of the failed Describe, otherwise that of the failed call.
-fn code(input: &PlanInput<'_>) -> Option<String> {
+fn code(input: &DecisionInput<'_>) -> Option<String> {
     match input.seen {
         Seen::Failed(fault) => fault.code.clone(),
         Seen::NotYet | Seen::At(..) => status_fields::failure(input),
@@ -451,14 +426,14 @@ fn code(input: &PlanInput<'_>) -> Option<String> {
 }
 
 /// Returns AWS's message of the failed Describe. It is only evaluated, never shown.
-fn fault_message<'a>(input: &PlanInput<'a>) -> &'a str {
+fn fault_message<'a>(input: &DecisionInput<'a>) -> &'a str {
     match input.seen {
         Seen::Failed(fault) => &fault.message,
         Seen::NotYet | Seen::At(..) => "",
     }
 }
 
-fn outcome_unknown(input: &PlanInput<'_>) -> String {
+fn outcome_unknown(input: &DecisionInput<'_>) -> String {
     let unknown = input.ledger.calls.last().filter(|call| call.outcome == Outcome::Unknown);
     match unknown.and_then(|call| call.code.as_deref()) {
         Some(code) => {
@@ -477,21 +452,21 @@ fn put_record(service: Service) -> Operation {
     }
 }
 
-fn source<'a>(input: &PlanInput<'a>) -> &'a str {
+fn source<'a>(input: &DecisionInput<'a>) -> &'a str {
     match input.seen {
         Seen::At(_, Observation::NotEncryptable(source)) => source,
         _ => "another service",
     }
 }
 
-fn not_operational<'a>(input: &PlanInput<'a>) -> &'a str {
+fn not_operational<'a>(input: &DecisionInput<'a>) -> &'a str {
     match input.seen {
         Seen::At(_, Observation::NotOperational(word)) => word,
         _ => "unknown",
     }
 }
 
-fn unrecognized<'a>(input: &PlanInput<'a>) -> &'a str {
+fn unrecognized<'a>(input: &DecisionInput<'a>) -> &'a str {
     match input.seen {
         Seen::At(_, Observation::Unrecognized(words)) => words,
         _ => "a state",

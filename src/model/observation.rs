@@ -10,9 +10,9 @@ use super::key::Key;
 use super::stream::StreamArn;
 use crate::api::ledger::Action;
 
-/// Sources of Firehose streams that cannot be encrypted themselves
+/// Values of `DeliveryStreamType` for which Firehose does not support encryption of the stream itself
 /// ([DeliveryStreamType](https://docs.aws.amazon.com/firehose/latest/APIReference/API_DeliveryStreamDescription.html)).
-const OTHER_SOURCES: [&str; 3] = ["KinesisStreamAsSource", "MSKAsSource", "DatabaseAsSource"];
+const SOURCES_WITHOUT_SSE: [&str; 3] = ["KinesisStreamAsSource", "MSKAsSource", "DatabaseAsSource"];
 
 /// The part of the response of `DescribeDeliveryStream` or `DescribeStreamSummary` that concerns encryption.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +31,7 @@ pub struct StreamDescription {
     pub raw_status: String,
     /// The encryption that AWS reports.
     pub encryption: ReportedEncryption,
-    /// The maximum time for which the stream keeps a record, and requires the key that encrypted the
-    /// record.
+    /// The retention period. The key that encrypted a record is required until the record expires.
     pub retention: SignedDuration,
 }
 
@@ -102,7 +101,7 @@ pub enum Observation {
     /// is drawn: neither that the stream can be encrypted nor that it cannot, nor which key encrypts its
     /// records.
     Unrecognized(String),
-    /// The last attempt failed; the key that was active before it still is.
+    /// The last attempt failed; the previously active key remains active.
     Failed {
         /// The action that failed.
         action: Action,
@@ -131,7 +130,7 @@ impl Observation {
         match look.source.as_deref() {
             // Firehose reported no source in 2016, when every stream had this one.
             None | Some("DirectPut") => {}
-            Some(source) if OTHER_SOURCES.contains(&source) => {
+            Some(source) if SOURCES_WITHOUT_SSE.contains(&source) => {
                 return Self::NotEncryptable(source.to_owned());
             }
             Some(source) => return Self::Unrecognized(format!("the stream type {source:?}")),

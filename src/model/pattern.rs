@@ -10,7 +10,7 @@ use super::key::{Key, KeyArn};
 use super::stream::{Account, ParseError, Partition, Region, StreamArn, arn_parts};
 use crate::api::stream_encryption::Service;
 
-/// The account that the word `own` means.
+/// The account for which the word `own` stands in a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorAccount {
     /// The account.
@@ -41,14 +41,14 @@ pub enum KeyPattern {
     /// The key that AWS owns.
     AwsOwned,
     /// Customer managed keys, by ARN.
-    Key(CustomerKeys),
+    Key(KeyArnPattern),
     /// Aliases of customer managed keys. The key that an alias resolves to must be allowed too.
-    Alias(CustomerKeys),
+    Alias(KeyArnPattern),
 }
 
-/// The place of keys, and their ids or the names of their aliases.
+/// A pattern of the ARNs of keys or of aliases.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CustomerKeys {
+pub struct KeyArnPattern {
     place: Place,
     name: Glob,
 }
@@ -130,7 +130,7 @@ impl KeyPattern {
     }
 }
 
-impl CustomerKeys {
+impl KeyArnPattern {
     fn matches(&self, key: &KeyArn, own: &OperatorAccount) -> bool {
         self.place.matches(&key.partition, &key.region, &key.account, own) && self.name.matches(key.id())
     }
@@ -149,7 +149,7 @@ impl FromStr for KeyPattern {
         };
         let place = Place::parse(partition, region, account).ok_or_else(malformed)?;
         let keys = |name: &str, more: &[u8]| {
-            Glob::parse(name, more).map(|name| CustomerKeys { place, name }).ok_or_else(malformed)
+            Glob::parse(name, more).map(|name| KeyArnPattern { place, name }).ok_or_else(malformed)
         };
         match resource.split_once('/') {
             Some(("key", id)) => keys(id, b"-").map(Self::Key),
@@ -199,7 +199,7 @@ impl Glob {
     }
 
     /// Returns whether the parts between the stars occur in the name in this order. Each part is matched at
-    /// its first occurrence, which leaves the most to the next.
+    /// its first occurrence, which leaves the longest rest for the next part.
     fn matches(&self, name: &str) -> bool {
         let Some((first, rest)) = self.0.split_once('*') else { return self.0 == name };
         let Some(mut name) = name.strip_prefix(first) else { return false };

@@ -1,9 +1,9 @@
 //! Permissions of a resource: the streams, the keys, and whether it may disable encryption.
 //!
-//! Only policies grant permissions; without one, nothing is allowed. All policies that apply to a stream add
-//! up, and no others. Permissions are checked before any AWS request, and a denial does not reveal whether
-//! the stream or the key exists. A policy may name the role with which the requests are made; a resource
-//! cannot. If policies name two roles for one stream, neither is used.
+//! Only policies grant permissions; without one, nothing is allowed. The permissions for a stream are the sum
+//! of the policies that apply to it. Permissions are checked before any AWS request, and a denial does not
+//! reveal whether the stream or the key exists. A policy may name the role with which the requests are made;
+//! a resource cannot. If policies name two roles for one stream, neither is used.
 
 use super::key::Key;
 use super::ledger::AWS_LIMIT;
@@ -29,7 +29,7 @@ pub struct Policy {
     max_calls_per_day: u32,
 }
 
-/// The part of a request that is not allowed.
+/// The part of a request that the policies deny.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Denial {
     /// The stream.
@@ -43,8 +43,8 @@ pub enum Denial {
 }
 
 impl Policy {
-    /// Parses a policy and returns the errors in it. An invalid pattern (the schema rejects it, but an object
-    /// may be older than its rule) allows nothing and is reported. If the role is invalid, the whole policy
+    /// Parses a policy and returns the errors in it. An invalid pattern allows nothing and is reported; the
+    /// schema rejects it, but an object may be older than the rule. With an invalid role the whole policy
     /// allows nothing, because it was not meant for the operator's own credentials.
     #[must_use]
     pub fn read(spec: &StreamEncryptionPolicySpec) -> (Option<Self>, Vec<ParseError>) {
@@ -66,7 +66,7 @@ impl Policy {
         (Some(policy), malformed)
     }
 
-    /// Returns the account that the word `own` means in the policy: that of its role, otherwise the
+    /// Returns the account for which the word `own` stands in the policy: that of its role, otherwise the
     /// operator's.
     fn own(&self, operator: &OperatorAccount) -> OperatorAccount {
         match &self.role {
@@ -78,7 +78,7 @@ impl Policy {
     }
 
     /// Returns whether the permissions for this stream depend on the operator's account: the policy contains
-    /// the word `own`, the word means that account, and the policy may apply to the stream.
+    /// the word `own`, names no role, and may apply to the stream.
     #[must_use]
     pub fn depends_on_operator(&self, stream: &StreamArn) -> bool {
         let same = OperatorAccount::of(stream);
@@ -92,7 +92,7 @@ impl Policy {
 
     /// Returns whether the streams that the policy allows depend on the operator's account.
     #[must_use]
-    pub fn names_operator_account(&self) -> bool {
+    pub fn streams_depend_on_operator(&self) -> bool {
         self.role.is_none() && self.streams.iter().any(StreamPattern::is_of_own_account)
     }
 
@@ -116,7 +116,7 @@ impl EffectivePolicy {
         Self { own, policies }
     }
 
-    /// Returns the account that the word `own` means in a policy without a role.
+    /// Returns the account for which the word `own` stands in a policy without a role.
     #[must_use]
     pub fn own(&self) -> &OperatorAccount {
         &self.own

@@ -1,7 +1,7 @@
 //! The status of a policy: whether the operator accepts it, and how many namespaces and resources it applies
 //! to.
 //!
-//! Pure. The status informs people; permissions never depend on it.
+//! Pure. The status is for users only; permissions never depend on it.
 
 use jiff::Timestamp;
 
@@ -80,8 +80,8 @@ pub fn policy_status(
     }
 }
 
-/// Returns the status of a policy that is not what the schema says, for example one from before a rule of the
-/// schema.
+/// Returns the status of a policy that does not match the schema, for example because it is older than a
+/// validation rule.
 #[must_use]
 pub fn invalid(
     error: &str,
@@ -89,7 +89,7 @@ pub fn invalid(
     before: &StreamEncryptionPolicyStatus,
     now: Timestamp,
 ) -> StreamEncryptionPolicyStatus {
-    let message = format!("The policy allows nothing, because it is invalid: {error}. Write it again.");
+    let message = format!("The policy allows nothing, because it is invalid: {error}. Correct the policy.");
     let (status, reason) = (ConditionStatus::False, "InvalidSpec");
     let condition = named_condition(&before.conditions, ACCEPTED, status, reason, &message, generation, now);
     StreamEncryptionPolicyStatus {
@@ -108,7 +108,7 @@ fn resources(policy: &Policy, selected: &[String], fleet: &Fleet<'_>) -> Option<
     for (_, stream) in streams {
         let applies = match fleet.operator {
             Some(operator) => policy.applies_to(stream, operator),
-            None if policy.names_operator_account() => return None,
+            None if policy.streams_depend_on_operator() => return None,
             // No pattern depends on the account.
             None => policy.applies_to(stream, &OperatorAccount::of(stream)),
         };

@@ -1,11 +1,11 @@
 //! The previously active key, and until when it is still required: records that were encrypted with a key can
 //! only be read with that key.
 //!
-//! Pure. The time errs on the late side: deleting a key too early loses records.
+//! Pure. The time is rather too late than too early: records are lost if a key is deleted too early.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::decision::{PROPAGATION_DELAY, PlanInput};
+use super::decision::{DecisionInput, PROPAGATION_DELAY};
 use super::ledger::saturating_add;
 use super::status_fields;
 use crate::api::stream_encryption::{KeyStatus, KeyType, Service, StreamEncryptionStatus};
@@ -26,7 +26,7 @@ pub fn longest_retention(service: Service) -> SignedDuration {
 pub struct PreviousKey {
     /// The key's ARN.
     pub arn: String,
-    /// From then on the stream holds no record that requires the key.
+    /// The time from which the stream holds no record that requires the key.
     pub required_until_time: Timestamp,
 }
 
@@ -37,7 +37,7 @@ pub struct PreviousKey {
 /// returned, because users cannot delete them.
 #[must_use]
 pub fn previous_key(
-    input: &PlanInput<'_>,
+    input: &DecisionInput<'_>,
     before: &StreamEncryptionStatus,
     retention: SignedDuration,
 ) -> Option<PreviousKey> {
@@ -63,7 +63,7 @@ fn arn(key: &KeyStatus) -> Option<String> {
     key.arn.clone().filter(|_| key.kind == KeyType::CustomerManaged)
 }
 
-fn may_be_told(input: &PlanInput<'_>, arn: &str) -> bool {
+fn may_be_told(input: &DecisionInput<'_>, arn: &str) -> bool {
     let key = KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn.to_owned()) };
     status_fields::redacted_key(input, &key) == key
 }

@@ -7,7 +7,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::aws_error::{AwsError, ErrorKind, Operation};
-use super::decision::{Decision, DesiredEncryption, DesiredState, Ownership, PlanInput, Seen, Step, decide};
+use super::decision::{
+    Decision, DecisionInput, DesiredEncryption, DesiredState, Ownership, Seen, Step, decide,
+};
 use super::key::{Key, KeyProblem};
 use super::ledger::{self, Reservation};
 use super::observation::Observation;
@@ -243,8 +245,8 @@ impl Scenario {
     }
 
     /// Returns the input of the decision.
-    pub(super) fn input(&self) -> PlanInput<'_> {
-        PlanInput {
+    pub(super) fn input(&self) -> DecisionInput<'_> {
+        DecisionInput {
             now: self.now,
             stream: &self.stream,
             intent: &self.intent,

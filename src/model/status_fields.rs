@@ -7,7 +7,7 @@
 
 use jiff::Timestamp;
 
-use super::decision::{PROPAGATION_DELAY, PlanInput, Seen, asked_last};
+use super::decision::{DecisionInput, PROPAGATION_DELAY, Seen, action_in_progress};
 use super::key::{Key, KeyArn};
 use super::ledger::{self, saturating_add};
 use super::observation::Observation;
@@ -17,7 +17,7 @@ use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, Service};
 
 /// Returns the encryption status in AWS's terms; `None` if it is unknown.
 #[must_use]
-pub fn encryption_status(input: &PlanInput<'_>) -> Option<EncryptionStatus> {
+pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> {
     let Seen::At(at, observation) = input.seen else { return None };
     if let Some(action) = accepted_since(input, at) {
         return Some(in_progress(action));
@@ -26,15 +26,15 @@ pub fn encryption_status(input: &PlanInput<'_>) -> Option<EncryptionStatus> {
         // While the reported state is being confirmed, it is shown as AWS reports it.
         return match observation {
             Observation::Failed { action, .. } => Some(failed(*action)),
-            _ => observation.settled().map(|key| at_rest(key.is_some())),
+            _ => observation.settled().map(|key| stable_status(key.is_some())),
         };
     }
     match observation {
         Observation::InProgress(Some(action)) => Some(in_progress(*action)),
         // Kinesis reports UPDATING for every change.
-        Observation::InProgress(None) => match asked_last(input) {
+        Observation::InProgress(None) => match action_in_progress(input) {
             Some(action) => Some(in_progress(action)),
-            None => input.ledger.in_force.as_ref().map(|known| at_rest(known.key.is_some())),
+            None => input.ledger.in_force.as_ref().map(|known| stable_status(known.key.is_some())),
         },
         Observation::Failed { action, .. } => Some(failed(*action)),
         Observation::Off | Observation::On(_) => {
@@ -42,7 +42,7 @@ pub fn encryption_status(input: &PlanInput<'_>) -> Option<EncryptionStatus> {
             Some(if input.stream.service == Service::Kinesis && attempt_failed(input, observation) {
                 failed(asked(input).unwrap_or(Action::Start))
             } else {
-                at_rest(on)
+                stable_status(on)
             })
         }
         Observation::NotEncryptable(_) => Some(EncryptionStatus::Disabled),
@@ -57,25 +57,24 @@ pub fn encryption_status(input: &PlanInput<'_>) -> Option<EncryptionStatus> {
 
 /// Returns the key that encrypts records now; `None` for plaintext, or if it is unknown.
 #[must_use]
-pub fn active_key(input: &PlanInput<'_>) -> Option<KeyStatus> {
+pub fn active_key(input: &DecisionInput<'_>) -> Option<KeyStatus> {
     if gone(input) {
         return None;
     }
     input.ledger.in_force.as_ref().and_then(|known| known.key.as_ref()).map(|key| redacted_key(input, key))
 }
 
-/// Returns the customer managed key that encrypts records now, if the namespace may use it. No other key may
-/// be described in KMS.
+/// Returns the customer managed key that encrypts records now, if the namespace may use it. The operator must
+/// not describe other keys on behalf of the namespace.
 #[must_use]
-pub fn customer_key_in_force(input: &PlanInput<'_>) -> Option<KeyArn> {
+pub fn active_customer_key(input: &DecisionInput<'_>) -> Option<KeyArn> {
     let Key::Customer(arn) = Key::of(&active_key(input)?) else { return None };
     Some(arn)
 }
 
-/// Returns a key as the namespace may see it: of a key that no policy allows it, only that it is customer
-/// managed.
+/// Returns the key, without its ARN if no policy allows the namespace to use it.
 #[must_use]
-pub fn redacted_key(input: &PlanInput<'_>, key: &KeyStatus) -> KeyStatus {
+pub fn redacted_key(input: &DecisionInput<'_>, key: &KeyStatus) -> KeyStatus {
     if input.permission.key(input.stream, &Key::of(key)).is_ok() {
         key.clone()
     } else {
@@ -85,7 +84,7 @@ pub fn redacted_key(input: &PlanInput<'_>, key: &KeyStatus) -> KeyStatus {
 
 /// Returns since when records are known to be encrypted.
 #[must_use]
-pub fn encrypted_since_time(input: &PlanInput<'_>) -> Option<Timestamp> {
+pub fn encrypted_since_time(input: &DecisionInput<'_>) -> Option<Timestamp> {
     let known = input.ledger.in_force.as_ref().filter(|_| !gone(input))?;
     let since = known.encrypted_since_time.as_ref()?.0;
     Some(saturating_add(since, PROPAGATION_DELAY)).filter(|since| *since <= input.now)
@@ -93,21 +92,21 @@ pub fn encrypted_since_time(input: &PlanInput<'_>) -> Option<Timestamp> {
 
 /// Returns since when records are known to be encrypted with the active key.
 #[must_use]
-pub fn active_key_since(input: &PlanInput<'_>) -> Option<Timestamp> {
+pub fn active_key_since(input: &DecisionInput<'_>) -> Option<Timestamp> {
     let known = input.ledger.in_force.as_ref().filter(|known| known.key.is_some() && !gone(input))?;
     Some(saturating_add(known.since_time.0, PROPAGATION_DELAY)).filter(|since| *since <= input.now)
 }
 
 /// Returns since when records are known to be in plaintext.
 #[must_use]
-pub fn plaintext_since_time(input: &PlanInput<'_>) -> Option<Timestamp> {
+pub fn plaintext_since_time(input: &DecisionInput<'_>) -> Option<Timestamp> {
     let known = input.ledger.in_force.as_ref().filter(|known| known.key.is_none() && !gone(input))?;
     Some(known.since_time.0)
 }
 
 /// Returns whether records are encrypted now, with any key.
 #[must_use]
-pub fn encrypted(input: &PlanInput<'_>, reason: Reason) -> ConditionStatus {
+pub fn encrypted(input: &DecisionInput<'_>, reason: Reason) -> ConditionStatus {
     let known = input.ledger.in_force.as_ref().filter(|_| !gone(input) && in_doubt(input).is_none());
     match known {
         None => ConditionStatus::Unknown,
@@ -122,7 +121,7 @@ pub fn encrypted(input: &PlanInput<'_>, reason: Reason) -> ConditionStatus {
 /// Returns the state that AWS reports, stable or failed, while it may be older than the last call and is
 /// being confirmed.
 #[must_use]
-pub fn unconfirmed<'a>(input: &PlanInput<'a>) -> Option<&'a Observation> {
+pub fn unconfirmed<'a>(input: &DecisionInput<'a>) -> Option<&'a Observation> {
     let Seen::At(at, observation) = input.seen else { return None };
     let looked_since = ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.at() < at);
     (looked_since && ledger::may_be_stale(input.ledger, observation, at)).then_some(observation)
@@ -130,22 +129,22 @@ pub fn unconfirmed<'a>(input: &PlanInput<'a>) -> Option<&'a Observation> {
 
 /// Returns the state that is being confirmed, if it differs from the known encryption.
 #[must_use]
-pub fn in_doubt<'a>(input: &PlanInput<'a>) -> Option<&'a Observation> {
+pub fn in_doubt<'a>(input: &DecisionInput<'a>) -> Option<&'a Observation> {
     let shown = unconfirmed(input)?;
     let key = shown.settled()?.map(Key::status);
     input.ledger.in_force.as_ref().filter(|known| known.key != key).map(|_| shown)
 }
 
-/// Returns the action that AWS has accepted since the last Describe: that response is newer than the
-/// observation.
-fn accepted_since(input: &PlanInput<'_>, seen: Timestamp) -> Option<Action> {
+/// Returns the action of a call that AWS accepted after the last Describe; the observation does not show its
+/// effect yet.
+fn accepted_since(input: &DecisionInput<'_>, seen: Timestamp) -> Option<Action> {
     let call = ledger::last_unrefused_call(input.ledger).filter(|_| input.ledger.attempts.is_some())?;
     (call.outcome == Outcome::Accepted && !call.confirmed && seen <= call.at()).then_some(call.target.action)
 }
 
 /// Returns why the last attempt failed: AWS's failure type, or its error code.
 #[must_use]
-pub fn failure(input: &PlanInput<'_>) -> Option<String> {
+pub fn failure(input: &DecisionInput<'_>) -> Option<String> {
     if let Seen::At(at, observation @ Observation::Failed { reason, .. }) = input.seen
         && !ledger::may_be_stale(input.ledger, observation, at)
     {
@@ -168,7 +167,7 @@ pub fn failure(input: &PlanInput<'_>) -> Option<String> {
 
 /// Returns the desired key, or `None` if it is unknown.
 #[must_use]
-pub fn key_asked_for<'a>(input: &PlanInput<'a>) -> Option<&'a Key> {
+pub fn key_asked_for<'a>(input: &DecisionInput<'a>) -> Option<&'a Key> {
     match &input.intent.wanted {
         super::decision::DesiredEncryption::Key(key) => Some(key),
         _ => None,
@@ -178,7 +177,7 @@ pub fn key_asked_for<'a>(input: &PlanInput<'a>) -> Option<&'a Key> {
 /// Returns whether the known encryption no longer applies: the stream does not exist, cannot be encrypted, or
 /// AWS reports a value that this version does not know.
 #[must_use]
-pub fn gone(input: &PlanInput<'_>) -> bool {
+pub fn gone(input: &DecisionInput<'_>) -> bool {
     matches!(
         input.seen,
         Seen::At(
@@ -191,16 +190,16 @@ pub fn gone(input: &PlanInput<'_>) -> bool {
     )
 }
 
-fn asked(input: &PlanInput<'_>) -> Option<Action> {
+fn asked(input: &DecisionInput<'_>) -> Option<Action> {
     input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last()).map(|call| call.target.action)
 }
 
 /// Returns whether, on Kinesis, an attempt is no longer in progress and had no effect.
-fn attempt_failed(input: &PlanInput<'_>, shown: &Observation) -> bool {
+fn attempt_failed(input: &DecisionInput<'_>, shown: &Observation) -> bool {
     let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last());
     last.is_some_and(|call| match call.outcome {
         Outcome::Accepted => !ledger::shows(shown, &call.target),
-        // A call that was refused for a cause other than the key was never started.
+        // Only a refusal because of the key is reported as a failed attempt.
         Outcome::Refused => call.code.as_ref().is_some_and(|code| code.starts_with("KMS")),
         Outcome::Pending | Outcome::Unknown => false,
     })
@@ -220,7 +219,7 @@ fn failed(action: Action) -> EncryptionStatus {
     }
 }
 
-fn at_rest(on: bool) -> EncryptionStatus {
+fn stable_status(on: bool) -> EncryptionStatus {
     if on { EncryptionStatus::Enabled } else { EncryptionStatus::Disabled }
 }
 

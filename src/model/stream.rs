@@ -130,8 +130,8 @@ impl Region {
         Partition(name.to_owned())
     }
 
-    /// Returns an error if the region is in another partition: a request to it would go to other hosts than
-    /// those that the ARN means.
+    /// Returns an error if the region is in another partition: requests would go to the endpoints of that
+    /// partition instead of those of the ARN's.
     pub(super) fn check_partition(&self, partition: &Partition) -> Result<(), ParseError> {
         let own = self.partition();
         if own == *partition {

@@ -135,7 +135,7 @@ async fn operator_account(
     streams: &[(String, StreamArn)],
 ) -> Option<OperatorAccount> {
     let mut valid = policies.iter().filter_map(|policy| Policy::read(&policy.0.as_ref().ok()?.spec).0);
-    if streams.is_empty() || !valid.any(|policy| policy.names_operator_account()) {
+    if streams.is_empty() || !valid.any(|policy| policy.streams_depend_on_operator()) {
         return None;
     }
     let identity = context.aws.identity().await.ok()?;

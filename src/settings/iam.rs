@@ -114,7 +114,7 @@ impl Document {
         Ok(match self {
             Self::Policy(arguments) => iam::policy(&arguments.scope()?, &arguments.features()),
             Self::KeyPolicy(KeyPolicyArguments { about, role, verify }) => {
-                anyhow::ensure!(!about.keys.is_empty(), "no key is given: write --key ARN");
+                anyhow::ensure!(!about.keys.is_empty(), "no key is given; set --key ARN");
                 let scope = Scope::new(about.streams.clone(), about.keys.clone(), Vec::new())?;
                 iam::key_policy(&scope, &features(*verify, false), role)
             }
@@ -134,7 +134,7 @@ impl Document {
         let is_managed = matches!(self, Self::Policy(_) | Self::Hub { .. });
         (is_managed && characters > LONGEST_MANAGED_POLICY).then(|| {
             format!(
-                "This policy has {characters} characters, and IAM takes {LONGEST_MANAGED_POLICY} in a managed one: name streams by pattern, or print several policies."
+                "This policy has {characters} characters, and IAM allows {LONGEST_MANAGED_POLICY} in a managed policy: name streams by pattern, or print several policies."
             )
         })
     }
@@ -203,7 +203,7 @@ mod tests {
             (&["policy", "--stream", ORDERS, "--only", "verify", "--disable"], "cannot be used with"),
             (
                 &["key-policy", "--role", "arn:aws:iam::111122223333:role/x", "--stream", CLICKS],
-                "write --key ARN",
+                "set --key ARN",
             ),
             (&["hub"], "--spoke-role <ARN>"),
             (

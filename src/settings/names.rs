@@ -11,10 +11,7 @@ const LONGEST_IDENTITY: usize = 128 - "kube-lease-manager-".len();
 
 /// Checks the name of one namespace that is given as `flag`.
 pub(super) fn namespace(flag: &str, name: &str) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        !name.contains(','),
-        "{flag} is {name:?}, but must be one namespace; leave it out to watch all of them"
-    );
+    anyhow::ensure!(!name.contains(','), "{flag} is {name:?}, but must be one namespace, not a list");
     anyhow::ensure!(
         name.len() <= LONGEST_LABEL && !name.contains('.') && is_dns_subdomain(name),
         "{flag} is {name:?}, but must be the name of a namespace: at most {LONGEST_LABEL} characters a-z, 0-9 and '-', beginning and \

@@ -36,7 +36,7 @@ impl Traces {
             .with_tonic()
             .with_endpoint(endpoint)
             .build()
-            .with_context(|| format!("no traces can be sent to {endpoint:?}: write http://HOST:4317"))?;
+            .with_context(|| format!("cannot send traces to {endpoint:?}: expected http://HOST:4317"))?;
         let named = env::var_os("OTEL_SERVICE_NAME").is_some();
         let resource = Resource::builder();
         let resource = if named { resource } else { resource.with_service_name(NAME) };

@@ -24,8 +24,8 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
 pub(super) struct Lines<W> {
     /// The destination.
     pub(super) to: W,
-    /// Whether records have colours, which begin with an escape character. Those in values are already
-    /// escaped.
+    /// Whether records have colours, which begin with an escape character. Escape characters in values are
+    /// already escaped.
     pub(super) coloured: bool,
 }
 

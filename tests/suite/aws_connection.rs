@@ -67,6 +67,6 @@ async fn private_ca_is_trusted_through_ssl_cert_file() {
         .await;
         operator.kill();
         let log = std::io::read_to_string(reader).expect("text");
-        assert_eq!(log.contains("name the file in SSL_CERT_FILE instead"), !answers, "{log}");
+        assert_eq!(log.contains("set SSL_CERT_FILE instead"), !answers, "{log}");
     }
 }

@@ -131,6 +131,7 @@ pub(crate) async fn tenant(cluster: &TestCluster, namespace: &str) -> Client {
 /// The kubeconfig of the operator's own service account, with exactly the permissions of `config/rbac`.
 pub(crate) async fn operators_kubeconfig(cluster: &TestCluster) -> std::path::PathBuf {
     static MADE: tokio::sync::OnceCell<std::path::PathBuf> = tokio::sync::OnceCell::const_new();
+    assert!(std::ptr::eq(cluster, self::cluster().await), "it is the account of the shared cluster");
     let account = async || {
         cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account")
     };

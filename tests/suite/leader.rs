@@ -149,7 +149,10 @@ async fn replica_without_lease_permission_is_not_ready() {
     eventually("the replica answers", 20, async || replica.asked("/healthz").await.is_some()).await;
     apply(cluster, namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
     let (status, words) = replica.asked("/readyz").await.expect("an answer");
-    assert_eq!((status, words.as_str()), (503, "the API server has not been read yet\n"));
+    assert_eq!(
+        (status, words.as_str()),
+        (503, "not ready: the resources have not been listed, and no leader is known\n")
+    );
     assert!(!replica.leads().await);
     assert_eq!(field(cluster, namespace, "orders", REASON).await, "");
 }
@@ -188,5 +191,5 @@ async fn metrics_and_check_command_reflect_replica_state() {
     assert!(!bad.status.success());
     assert!(String::from_utf8_lossy(&bad.stderr).contains("404"));
     let word = check("readyz".to_owned());
-    assert!(String::from_utf8_lossy(&word.stderr).contains("write http://HOST:PORT/readyz"));
+    assert!(String::from_utf8_lossy(&word.stderr).contains("expected http://HOST:PORT/readyz"));
 }

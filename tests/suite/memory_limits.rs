@@ -1,6 +1,8 @@
 //! T16: no tenant can exhaust the operator's memory, neither by large objects nor by open connections.
 
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -11,7 +13,8 @@ use test_cluster::TestCluster;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::harness::{client, cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::harness::{LEDGERS, client, cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::matrix::proxy::{Meet, Proxy, When};
 use crate::process::{OperatorProcess, eventually, free_address, key_definition, own_stage, world};
 use crate::readiness::asked;
 
@@ -25,6 +28,8 @@ const OWNERS_NAME: usize = 150_000;
 const BYTES: usize = ANNOTATION + OWNERS * OWNERS_NAME;
 /// Labels, which managed fields repeat.
 const LABELS: usize = 200;
+/// The objects of the test that `key.objectRef` can name.
+const KEYS: &str = "key objects";
 
 /// The peak resident size of a process, in bytes.
 fn peak(process: u32) -> usize {
@@ -33,12 +38,24 @@ fn peak(process: u32) -> usize {
     line.trim().strip_suffix(" kB").and_then(|size| size.parse::<usize>().ok()).expect("a size") * 1024
 }
 
-/// The peak of an operator that has started, listed and reconciled all resources of this namespace.
-async fn peak_of_operator(cluster: &TestCluster, namespace: &str) -> usize {
+/// The peak of an operator that has started, listed and reconciled all resources of this namespace, and has
+/// listed its key objects if `with_keys`.
+async fn peak_of_operator(
+    cluster: &TestCluster,
+    kubeconfig: &Path,
+    namespace: &str,
+    with_keys: bool,
+) -> usize {
     let aws = world().await;
     let (url, address) = (aws.url(), free_address().to_string());
     let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("LISTEN", address.as_str())];
-    let operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, namespace, &environment);
+    let proxy = Proxy::of_kubernetes(cluster, kubeconfig).await;
+    // The operator watches key objects once it has listed them.
+    proxy.once(|asked| asked.path.ends_with("/keys") && asked.is_watch(), 0, Meet::Hold(When::Before));
+    let operator = OperatorProcess::start(proxy.kubeconfig(), namespace, &environment);
+    if with_keys {
+        tokio::time::timeout(Duration::from_mins(5), proxy.held(1)).await.expect("key objects are watched");
+    }
     let ready = format!("http://{address}/readyz");
     eventually("it is ready", 300, async || asked(&ready).await.is_some_and(|(status, _)| status == 200))
         .await;
@@ -69,12 +86,19 @@ fn large_metadata(number: usize) -> ObjectMeta {
 }
 
 /// Compares the operator's peak with and without the objects that `create` creates.
-async fn assert_bounded(cluster: &TestCluster, namespace: &str, kind: &str, create: impl AsyncFn(usize)) {
-    let empty = peak_of_operator(cluster, namespace).await;
+async fn assert_bounded(
+    cluster: &TestCluster,
+    kubeconfig: &Path,
+    namespace: &str,
+    kind: &str,
+    create: impl AsyncFn(usize),
+) {
+    let with_keys = kind == KEYS;
+    let empty = peak_of_operator(cluster, kubeconfig, namespace, with_keys).await;
     let count = std::env::var("LARGE_RESOURCES").ok().and_then(|count| count.parse().ok());
     let count = count.unwrap_or(LARGE_RESOURCES);
     stream::iter(0..count).for_each_concurrent(4, async |number| create(number).await).await;
-    let full = peak_of_operator(cluster, namespace).await;
+    let full = peak_of_operator(cluster, kubeconfig, namespace, with_keys).await;
     let more = full.saturating_sub(empty);
     println!("{count} {kind}: at most {full} bytes with them, {empty} bytes without them");
     // One page of objects, and those that are reconciled concurrently, are in memory. An operator that kept
@@ -95,7 +119,7 @@ async fn large_resources_do_not_exhaust_memory() {
         let resource = StreamEncryption { metadata, spec, status: None };
         api.create(&PostParams::default(), &resource).await.expect("the resource is accepted");
     };
-    assert_bounded(cluster, &namespace, "resources", create).await;
+    assert_bounded(cluster, &operators_kubeconfig(cluster).await, &namespace, "resources", create).await;
     api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("they are deleted");
 }
 
@@ -104,6 +128,8 @@ async fn large_resources_do_not_exhaust_memory() {
 async fn large_key_objects_do_not_exhaust_memory() {
     let (own, _aws, _operator) =
         own_stage(&key_definition("kms.services.k8s.aws", "v1alpha1").to_string()).await;
+    let account =
+        own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
     let kind = GroupVersionKind::gvk("kms.services.k8s.aws", "v1alpha1", "Key");
     let kind = ApiResource::from_gvk_with_plural(&kind, "keys");
     let api: Api<DynamicObject> = Api::namespaced_with(client(own.kubeconfig()).await, "data", &kind);
@@ -111,7 +137,7 @@ async fn large_key_objects_do_not_exhaust_memory() {
         let key = DynamicObject { metadata: large_metadata(number), ..DynamicObject::new("", &kind) };
         api.create(&PostParams::default(), &key).await.expect("the key object is accepted");
     };
-    assert_bounded(&own, "data", "key objects", create).await;
+    assert_bounded(&own, &account, "data", KEYS, create).await;
 }
 
 #[cfg(target_os = "linux")]

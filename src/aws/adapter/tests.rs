@@ -373,12 +373,12 @@ async fn endpoint_url_replaces_that_of_every_service() {
 async fn invalid_endpoint_or_share_is_rejected() {
     for url in ["", "aws.test:4566", "ftp://aws.test", "http://", "https:///path", "http://a b"] {
         let endpoints = Endpoints { endpoint_url: Some(url.to_owned()), ..ours() };
-        assert_eq!(Aws::new(endpoints).await.err(), Some(BadEndpoints::Url(url.to_owned())));
+        assert_eq!(Aws::new(endpoints).await.err(), Some(InvalidAwsConfig::Url(url.to_owned())));
     }
     for rate_percent in [0, 101] {
         assert_eq!(
             Aws::new(Endpoints { rate_percent, ..ours() }).await.err(),
-            Some(BadEndpoints::RatePercent(rate_percent))
+            Some(InvalidAwsConfig::RatePercent(rate_percent))
         );
     }
 }

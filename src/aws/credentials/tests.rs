@@ -315,7 +315,7 @@ async fn unsignable_credentials_are_not_returned() {
         let broken = Credentials::new(id, secret, token.map(str::to_owned), None, "test");
         let failure = own(broken, &Hours::default()).session(SOON).await.unwrap_err();
         assert_eq!(failure.missing, Missing::Unsignable);
-        assert!(failure.cause.contains("holds a line break"), "{}", failure.cause);
+        assert!(failure.cause.contains("contains a line break"), "{}", failure.cause);
     }
 }
 
@@ -341,7 +341,7 @@ fn session_in_use_is_not_evicted_by_unused_ones() {
         seen.note(&format!("ASIA{hour}"), at(hour));
         assert_eq!(seen.note("ASIA-in-use", at(hour)), at(0));
     }
-    assert_eq!(seen.0.len(), REMEMBERED);
+    assert_eq!(seen.0.len(), MAX_TRACKED_SESSIONS);
 }
 
 #[tokio::test]

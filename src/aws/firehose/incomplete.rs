@@ -12,7 +12,7 @@ use aws_sdk_firehose::types::{
 };
 use serde_json::Value;
 
-use super::super::error::NOT_SHOWN;
+use super::super::error::MISSING_VALUE;
 
 /// Returns the description in a response that the SDK could not parse, if it lacks only these members.
 pub(super) fn description<E>(error: &SdkError<E, HttpResponse>) -> Option<DeliveryStreamDescription> {
@@ -28,8 +28,8 @@ pub(super) fn description<E>(error: &SdkError<E, HttpResponse>) -> Option<Delive
     DeliveryStreamDescription::builder()
         .delivery_stream_name(text(description, "DeliveryStreamName")?)
         .delivery_stream_arn(text(description, "DeliveryStreamARN")?)
-        .delivery_stream_status(status.unwrap_or(NOT_SHOWN).into())
-        .delivery_stream_type(source.unwrap_or(NOT_SHOWN).into())
+        .delivery_stream_status(status.unwrap_or(MISSING_VALUE).into())
+        .delivery_stream_type(source.unwrap_or(MISSING_VALUE).into())
         .set_create_timestamp(created.map(DateTime::from_secs_f64))
         .set_delivery_stream_encryption_configuration(
             description.get("DeliveryStreamEncryptionConfiguration").map(encryption),

@@ -1,4 +1,5 @@
-//! Token bucket: each token returns one second after it was taken.
+//! Token bucket with a sliding window: each token returns one second after it was taken, instead of at a
+//! constant rate.
 //!
 //! The requests of one second may therefore be sent at once, and yet no interval of one second ever contains
 //! more requests than the rate. Pure: the time is an argument.
@@ -17,7 +18,7 @@ const SLOWEST: u32 = 200;
 pub(super) struct TokenBucket {
     full_rate: u32,
     rate: u32,
-    /// The times at which the tokens were taken that have not returned yet, oldest first.
+    /// The times at which the outstanding tokens were taken, oldest first.
     taken: VecDeque<Instant>,
     /// The time before which no request is permitted, after AWS throttled one.
     held_until: Option<Instant>,
@@ -39,8 +40,8 @@ impl TokenBucket {
 
     /// Takes a token, or returns the time at which one may be available.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let back_after = self.back_after();
-        while self.taken.front().is_some_and(|&taken| taken + back_after <= now) {
+        let token_lifetime = self.token_lifetime();
+        while self.taken.front().is_some_and(|&taken| taken + token_lifetime <= now) {
             self.taken.pop_front();
         }
         if let Some(held_until) = self.held_until.filter(|&until| until > now) {
@@ -48,13 +49,13 @@ impl TokenBucket {
         }
         let out = self.taken.len();
         if let Some(over) = out.checked_sub(self.capacity()) {
-            return Err(self.taken[over] + back_after);
+            return Err(self.taken[over] + token_lifetime);
         }
         self.taken.push_back(now);
         Ok(())
     }
 
-    /// Returns the token that was taken at `time` for a request that was not sent.
+    /// Puts back the token that was taken at `time` for a request that was not sent.
     pub(super) fn give_back(&mut self, time: Instant) {
         if let Some(at) = self.taken.iter().rposition(|&taken| taken == time) {
             self.taken.remove(at);
@@ -82,7 +83,8 @@ impl TokenBucket {
 
     /// Returns whether the bucket is equivalent to a new one.
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
-        self.rate == self.full_rate && self.taken.back().is_none_or(|&taken| taken + self.back_after() <= now)
+        self.rate == self.full_rate
+            && self.taken.back().is_none_or(|&taken| taken + self.token_lifetime() <= now)
     }
 
     /// Returns the number of tokens: the whole requests of a second, at least one.
@@ -92,7 +94,7 @@ impl TokenBucket {
 
     /// Returns the time after which a token returns: one second, or more if the rate is less than one request
     /// per second.
-    fn back_after(&self) -> Duration {
+    fn token_lifetime(&self) -> Duration {
         SECOND.max(SECOND * 1000 / self.rate)
     }
 }

@@ -221,12 +221,12 @@ async fn no_task_runs_without_waiters() {
 async fn unused_limits_are_evicted_unless_throttled() {
     let rate_limiter = RateLimiter::new(80);
     rate_limiter.throttled(&describe());
-    for number in 0..3 * MANY_LANES {
+    for number in 0..3 * MAX_IDLE_QUEUES {
         let quota = Quota { account: Some(format!("{number:012}").parse().unwrap()), ..describe() };
         rate_limiter.acquire(&quota, &turn(Priority::Drift, "data")).await;
         advance(Duration::from_millis(10)).await;
     }
     let lanes = rate_limiter.lanes.lock().unwrap().len();
-    assert!(lanes <= MANY_LANES + 1, "{lanes}");
+    assert!(lanes <= MAX_IDLE_QUEUES + 1, "{lanes}");
     assert_eq!(rate_limiter.rate(&describe()), 2_000);
 }

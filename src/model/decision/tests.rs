@@ -106,11 +106,11 @@ fn every_table_row_holds_for_both_services() {
 #[test]
 fn next_describe_coincides_with_wake_unless_settling() {
     for (sentence, situation, _) in [rows(Service::Firehose), rows(Service::Kinesis)].concat() {
-        let Decision { reason, wake, look_due, .. } = situation.decide();
+        let Decision { reason, wake, describe_due, .. } = situation.decide();
         // During the propagation delay no new state is expected: one Describe serves the decisions before and
         // after it.
-        let settling = reason == Reason::Settling && wake < look_due;
-        assert!(wake == look_due || settling, "{sentence}: {wake} and {look_due}");
+        let settling = reason == Reason::Settling && wake < describe_due;
+        assert!(wake == describe_due || settling, "{sentence}: {wake} and {describe_due}");
     }
 }
 

@@ -2,7 +2,7 @@
 //! role in one account (the hub) and assumes a role in each account that has streams (a spoke).
 //!
 //! The permissions of these roles on streams and keys are not defined here. A role's trust policy never names
-//! an account or everybody, only one role, service or service account.
+//! an account or all principals, only one role, service or service account.
 
 use std::str::FromStr;
 

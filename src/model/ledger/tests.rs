@@ -116,7 +116,7 @@ fn ledger_with_inconsistent_call_target_is_invalid() {
     ] {
         let mut ledger = with_call(&empty(Service::Kinesis), midnight(), None);
         ledger.calls[0].target = target;
-        assert_eq!(validate(&ledger, &stream(Service::Kinesis)), Err(LedgerError::MeaninglessCall));
+        assert_eq!(validate(&ledger, &stream(Service::Kinesis)), Err(LedgerError::InvalidCall));
     }
 }
 
@@ -132,7 +132,7 @@ fn ledger_with_impossible_owner_is_invalid() {
         let ledger = StreamLedgerSpec { owner, ..empty(Service::Kinesis) };
         assert_eq!(
             validate(&ledger, &stream(Service::Kinesis)),
-            Err(LedgerError::NoOwner),
+            Err(LedgerError::InvalidOwner),
             "{:?}",
             ledger.owner
         );
@@ -157,7 +157,7 @@ fn ledger_with_contradictory_active_key_is_invalid() {
         // The status would show it as the AWS-owned key.
         InForce { key: Some(nameless), ..good.clone() },
     ] {
-        assert_eq!(check(&bad), Err(LedgerError::MeaninglessKey), "{bad:?}");
+        assert_eq!(check(&bad), Err(LedgerError::InvalidActiveKey), "{bad:?}");
     }
 }
 

@@ -3,12 +3,12 @@
 use super::{key_name, whole_seconds};
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
-use crate::model::decision::{PlanInput, Seen};
+use crate::model::decision::{DecisionInput, Seen};
 use crate::model::ledger::READ_LAG;
 use crate::model::observation::Observation;
 use crate::model::status_fields;
 
-/// Returns whether the reason is one of waiting until AWS's responses show the outcome of a call.
+/// Returns whether, for this reason, the operator waits for AWS to report the outcome of a call.
 pub(super) fn confirms(reason: Reason) -> bool {
     matches!(
         reason,
@@ -20,7 +20,7 @@ pub(super) fn confirms(reason: Reason) -> bool {
     )
 }
 
-/// Returns a sentence about the state that AWS reports and that is being confirmed.
+/// Returns a sentence about the state that AWS reports while it is being confirmed.
 pub(super) fn still_shows(shown: &Observation) -> String {
     let state = match shown {
         Observation::Failed { action: Action::Start, .. } => "ENABLING_FAILED",
@@ -29,14 +29,14 @@ pub(super) fn still_shows(shown: &Observation) -> String {
         _ => "DISABLED",
     };
     format!(
-        "AWS reports {state}: this may be older than the operator's last encryption call, and is confirmed within {} seconds.",
+        "AWS reports {state}: this may be older than the operator's last encryption call, and is checked again within {} seconds.",
         READ_LAG.as_secs()
     )
 }
 
 /// Returns the message of `Encrypted`.
 #[must_use]
-pub fn encrypted(input: &PlanInput<'_>) -> String {
+pub fn encrypted(input: &DecisionInput<'_>) -> String {
     let Some(known) = input.ledger.in_force.as_ref().filter(|_| !status_fields::gone(input)) else {
         return format!("Unknown: {}.", why_unknown(input));
     };
@@ -70,7 +70,7 @@ pub fn encrypted(input: &PlanInput<'_>) -> String {
 }
 
 /// Returns why it is unknown whether records are encrypted.
-fn why_unknown(input: &PlanInput<'_>) -> String {
+fn why_unknown(input: &DecisionInput<'_>) -> String {
     let words = match input.seen {
         Seen::NotYet => "the stream has not been described yet",
         Seen::Failed(_) => "the stream could not be described",
@@ -84,7 +84,7 @@ fn why_unknown(input: &PlanInput<'_>) -> String {
             }
             Observation::NotEncryptable(source) => {
                 return format!(
-                    "the stream's own encryption is off and cannot be enabled, because its source is {source}. Encryption at rest depends on that source"
+                    "the stream's source is {source}, and encryption at rest depends on that source"
                 );
             }
             Observation::Unrecognized(words) => {

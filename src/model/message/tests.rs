@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::ledger::Action;
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::decision::Step;
@@ -21,7 +22,7 @@ fn says(situation: &Scenario, reason: Reason) -> String {
         step: Step::Wait,
         reason,
         wake: situation.now,
-        look_due: situation.now,
+        describe_due: situation.now,
         next_attempt: None,
     };
     ready(&situation.input(), &decision)
@@ -144,7 +145,7 @@ fn message_names_subject_and_action() {
             Reason::AwsUnreachable,
             &["kinesis:DescribeStreamSummary: AccessDeniedException"],
         ),
-        (firehose(), Reason::AwsUnreachable, &["no answer"]),
+        (firehose(), Reason::AwsUnreachable, &["the encryption call"]),
         (firehose(), Reason::LedgerInvalid, &["stream-"]),
         (firehose().spent(20), Reason::CallLimitReached, &["20 of 20 encryption calls", "limit is 25"]),
         (
@@ -240,7 +241,7 @@ fn missing_and_rejected_credentials_and_no_answer_differ() {
             "",
             &["no request was sent", "does not respond"],
         ),
-        (ErrorKind::NoCredentials, Some("CredentialsUnsignable"), "", &["line break", "create the Secret"]),
+        (ErrorKind::NoCredentials, Some("CredentialsUnsignable"), "", &["line break", "from the Secret"]),
         (ErrorKind::CredentialsRejected, Some("ExpiredTokenException"), "", &["has ended", "renew"]),
         (
             ErrorKind::CredentialsRejected,
@@ -411,7 +412,7 @@ fn unknown_encryption_message_names_cause() {
         (seen(Observation::Missing), "was not found"),
         (seen(Observation::Creating), "is being created"),
         (seen(Observation::NotOperational("CREATING_FAILED".into())), "CREATING_FAILED"),
-        (of().with(|s| s.sight = Sight::At(s.now, source)), "its source is KinesisStreamAsSource"),
+        (of().with(|s| s.sight = Sight::At(s.now, source)), "the stream's source is KinesisStreamAsSource"),
         (seen(failed(Action::Start)), "does not report which key is active"),
         (seen(Observation::InProgress(None)), "not reported a stable encryption state"),
     ] {
@@ -425,7 +426,7 @@ fn unconfirmed_state_is_reported_as_aws_shows_it() {
     let waiting = seen(Observation::Off).calls().accepted().after(3).sees(Observation::Off);
     let words = ready(&waiting.input(), &waiting.decide());
     assert!(
-        words.contains("AWS reports DISABLED") && words.contains("confirmed within 30 seconds"),
+        words.contains("AWS reports DISABLED") && words.contains("checked again within 30 seconds"),
         "{words}"
     );
     assert!(!words.contains("Records"), "nothing is claimed of them: {words}");

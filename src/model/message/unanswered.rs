@@ -1,7 +1,10 @@
-//! The messages of requests that were not sent, that AWS did not answer, or whose sender AWS rejected.
+//! The messages for requests that were not sent, got no response, or were denied, and for rejected
+//! credentials.
 
-use crate::model::aws_error::{AwsError, ErrorKind};
+use crate::api::ledger::Action;
+use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::credentials::{Missing, Rejection};
+use crate::model::decision::{DecisionInput, DesiredEncryption, Seen};
 
 /// Returns the message of `Ready` while AWS does not identify the operator's credentials.
 #[must_use]
@@ -15,7 +18,10 @@ pub fn identity(fault: &AwsError) -> String {
     }
 }
 
-pub(super) const NO_IDENTITY: &str = "AWS does not identify the operator's credentials. Check its IAM role, its service account and the endpoint.";
+/// STS returns the same error for a missing role, a missing permission and a wrong external id, so that a
+/// caller cannot find out which roles exist.
+const NO_ROLE: &str = "The operator is not allowed to assume the stream's role. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id.";
+const NO_IDENTITY: &str = "AWS does not identify the operator's credentials. Check its IAM role, its service account and the endpoint.";
 pub(super) const THROTTLED: &str = "AWS is throttling requests; the operator backs off and retries.";
 
 /// Returns the message if no request was sent because there were no credentials to sign it with.
@@ -28,7 +34,29 @@ pub(super) fn rejected(code: Option<&str>, message: &str) -> &'static str {
     code.and_then(|code| Rejection::of(code, message)).unwrap_or(Rejection::SignatureWrong).words()
 }
 
-/// Returns the message if no response was received, or none that names a cause, by its code.
+/// Returns the message if AWS denied the last request. It names the missing permission.
+pub(super) fn denied(input: &DecisionInput<'_>) -> String {
+    let operation = match input.seen {
+        Seen::Failed(fault) => fault.operation,
+        Seen::NotYet | Seen::At(..) => {
+            let action =
+                if input.intent.wanted == DesiredEncryption::Off { Action::Stop } else { Action::Start };
+            Operation::change(input.stream.service, action)
+        }
+    };
+    match operation {
+        Operation::GetCallerIdentity => NO_IDENTITY.to_owned(),
+        Operation::AssumeRole => NO_ROLE.to_owned(),
+        operation => format!(
+            "AWS denied the request. Grant {} on {} to the operator's role.",
+            operation.iam_action(),
+            input.stream
+        ),
+    }
+}
+
+/// Returns the message of a request that failed for a temporary cause: without a response, with one that
+/// names no cause, or before it was sent. `action` is the request, and `code` the code of the error.
 pub(super) fn unanswered(action: &str, code: Option<&str>) -> String {
     match code {
         None => format!(

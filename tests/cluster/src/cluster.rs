@@ -270,6 +270,8 @@ async fn start_etcd(programs: &Programs, folder: &Path) -> anyhow::Result<Proces
     let arguments = [
         format!("--data-dir={}", folder.join("etcd").display()),
         "--unsafe-no-fsync".to_owned(),
+        // 8 GiB: a test writes a thousand objects of 1 MB, each of them more than once.
+        "--quota-backend-bytes=8589934592".to_owned(),
         format!("--listen-client-urls=unix://{}", socket.display()),
         format!("--advertise-client-urls={nobody}"),
         format!("--listen-peer-urls=unix://{}", folder.join("etcd-peer.sock").display()),

@@ -4,7 +4,7 @@
 //! order of a replica's steps; the product has no switches.
 
 use stream_encryption_operator::api::ledger::{Outcome, StreamLedgerSpec};
-use stream_encryption_operator::model::decision::{Decision, PlanInput, Step, decide};
+use stream_encryption_operator::model::decision::{Decision, DecisionInput, Step, decide};
 use stream_encryption_operator::model::ledger::{DAY, saturating_add};
 
 use crate::bounds::{Bounds, Fault};
@@ -93,8 +93,8 @@ impl Flaw {
 }
 
 /// The product's decision, or what a wrong operator makes of it.
-pub(crate) fn decided(flaw: Option<Flaw>, input: &PlanInput<'_>) -> Decision {
-    let with = |ledger: &StreamLedgerSpec| decide(&PlanInput { ledger, ..input.clone() });
+pub(crate) fn decided(flaw: Option<Flaw>, input: &DecisionInput<'_>) -> Decision {
+    let with = |ledger: &StreamLedgerSpec| decide(&DecisionInput { ledger, ..input.clone() });
     let mut believed = input.ledger.clone();
     match flaw {
         Some(Flaw::SharpWindow) => {
@@ -116,7 +116,7 @@ pub(crate) fn decided(flaw: Option<Flaw>, input: &PlanInput<'_>) -> Decision {
     }
 }
 
-fn stop_first(input: &PlanInput<'_>) -> Decision {
+fn stop_first(input: &DecisionInput<'_>) -> Decision {
     let mut decision = decide(input);
     let encrypted = input.ledger.in_force.as_ref().is_some_and(|known| known.key.is_some());
     if let (Step::ChangeEncryption(call), true) = (&mut decision.step, encrypted) {
@@ -125,7 +125,7 @@ fn stop_first(input: &PlanInput<'_>) -> Decision {
     decision
 }
 
-fn give_up(input: &PlanInput<'_>) -> Decision {
+fn give_up(input: &DecisionInput<'_>) -> Decision {
     let decision = decide(input);
     let reason = input.ledger.attempts.as_ref().and_then(|attempts| attempts.reason.as_deref());
     if reason == Some("CallLimitReached") { Decision { step: Step::Wait, ..decision } } else { decision }

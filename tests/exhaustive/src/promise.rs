@@ -5,7 +5,7 @@
 use stream_encryption_operator::api::condition::{ConditionStatus, Reason};
 use stream_encryption_operator::api::ledger::{Outcome, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::EncryptionStatus;
-use stream_encryption_operator::model::decision::PlanInput;
+use stream_encryption_operator::model::decision::DecisionInput;
 use stream_encryption_operator::model::key::Key;
 use stream_encryption_operator::model::ledger::{expires_at, validate};
 use stream_encryption_operator::model::status_fields;
@@ -86,7 +86,7 @@ pub(crate) fn may_replace(
 /// Whether a status is true: what it says against what was in force since the visit began, and when it was looked at.
 pub(crate) fn is_true(
     world: &World,
-    input: &PlanInput<'_>,
+    input: &DecisionInput<'_>,
     reason: Reason,
     visit: &Visit,
     then: View,

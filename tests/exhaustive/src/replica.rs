@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use stream_encryption_operator::api::ledger::{Action, Outcome, StreamLedgerSpec};
 use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
-use stream_encryption_operator::model::decision::{Decision, Ownership, PlanInput, Seen, Step};
+use stream_encryption_operator::model::decision::{Decision, DecisionInput, Ownership, Seen, Step};
 use stream_encryption_operator::model::ledger;
 use stream_encryption_operator::model::observation::Observation;
 use stream_encryption_operator::model::permission::EffectivePolicy;
@@ -131,8 +131,13 @@ impl Operator {
         decided(self.flaw, &self.input(visit, observation, now))
     }
 
-    fn input<'a>(&'a self, visit: &'a Visit, observation: &'a Observation, now: Timestamp) -> PlanInput<'a> {
-        PlanInput {
+    fn input<'a>(
+        &'a self,
+        visit: &'a Visit,
+        observation: &'a Observation,
+        now: Timestamp,
+    ) -> DecisionInput<'a> {
+        DecisionInput {
             now,
             stream: names::stream(self.bounds.service),
             intent: visit.resource.wish.intent(),

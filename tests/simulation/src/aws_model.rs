@@ -385,5 +385,5 @@ fn kinesis_key(
 
 /// Returns whether KMS may resolve the key later. Until then the key must not be treated as a different key.
 fn may_answer_later(fault: &AwsError) -> bool {
-    fault.class.leaves_the_question_open()
+    fault.class.is_inconclusive()
 }

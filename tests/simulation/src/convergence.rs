@@ -38,7 +38,7 @@ const LONGEST_CHANGE: SignedDuration = SignedDuration::from_mins(90);
 
 /// Checks every resource against its expected state. Returns whether no further attempts are pending.
 pub fn reckon(state: &mut State) -> bool {
-    let mut at_rest = true;
+    let mut stable_status = true;
     let resources: Vec<_> = state.store.resources().cloned().collect();
     for resource in resources {
         let Some(stream) = stream_of(&resource) else { continue };
@@ -63,11 +63,12 @@ pub fn reckon(state: &mut State) -> bool {
             state.promises.break_with("P4", now, || format!("{of}: its status is of an older generation"));
         }
         let waits = resource.status.as_ref().is_some_and(|status| status.next_attempt_time.is_some());
-        at_rest &= !waits && !is_on_its_way(state, &resource, &stream);
+        stable_status &= !waits && !is_on_its_way(state, &resource, &stream);
         // A key that its policy denies is retried occasionally.
-        at_rest &= !matches!(&expected, Expected::Says(reasons) if reasons.contains(&Reason::EnablingFailed));
+        stable_status &=
+            !matches!(&expected, Expected::Says(reasons) if reasons.contains(&Reason::EnablingFailed));
     }
-    at_rest
+    stable_status
 }
 
 /// Returns the stream of a spec.

@@ -3,14 +3,14 @@
 //!
 //! | module | content |
 //! |---|---|
-//! | [`agenda`], [`scene`] | virtual time, and the complete state of the environment |
+//! | [`event_queue`], [`environment`] | virtual time, and the complete state of the environment |
 //! | [`store`], [`writes`], [`policies`], [`faults`] | Kubernetes in memory, the policies of administrators, and the faults of the API server |
-//! | [`cloud`] | the simulated AWS with the operations of the operator's AWS port |
-//! | [`ports`], [`parts`], [`replica`] | the operator: the real controller, its two ports, its driver |
-//! | [`plan`], [`dice`], [`keys`], [`acts`] | the events, generated from a seed |
-//! | [`promises`], [`reckoning`] | the invariants, and the required final state |
-//! | [`spoiled`] | operators with a planted bug, which prove that the promises detect bugs |
-//! | [`run`], [`many`], [`shrink`], [`story`], [`tally`] | one run, many runs, the smallest failing run, the trace and the statistics |
+//! | [`aws_model`] | the simulated AWS with the operations of the operator's AWS port |
+//! | [`ports`], [`transport`], [`wiring`], [`replica`] | the operator: the real controller, its two ports, its driver |
+//! | [`plan`], [`generator`], [`keys`], [`operations`] | the events, generated from a seed |
+//! | [`invariants`], [`convergence`] | the invariants, and the required final state |
+//! | [`planted_bugs`] | operators with a planted bug, which prove that the promises detect bugs |
+//! | [`run`], [`batch`], [`shrink`], [`trace`], [`stats`] | one run, many runs, the smallest failing run, the trace and the statistics |
 
 pub mod aws_model;
 pub mod batch;

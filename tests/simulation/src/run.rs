@@ -48,7 +48,7 @@ struct Run<'a, P: Parts> {
     /// The number of changes that were passed to the watches.
     given: usize,
     /// The numbers of calls and writes at the final check.
-    at_rest: Option<(u64, u64)>,
+    stable_status: Option<(u64, u64)>,
 }
 
 /// Executes a plan with operators of these parts. `told` enables the trace.
@@ -120,7 +120,7 @@ impl<'a, P: Parts> Run<'a, P> {
             tasks: BTreeMap::new(),
             begun: 0,
             given: 0,
-            at_rest: None,
+            stable_status: None,
         }
     }
 
@@ -156,8 +156,8 @@ impl<'a, P: Parts> Run<'a, P> {
             Event::Calm => self.calm(),
             Event::Reckoning => {
                 let mut state = self.scene.state();
-                let at_rest = convergence::reckon(&mut state);
-                self.at_rest = at_rest.then(|| (state.promises.calls, state.promises.writes));
+                let stable_status = convergence::reckon(&mut state);
+                self.stable_status = stable_status.then(|| (state.promises.calls, state.promises.writes));
             }
         }
     }
@@ -374,7 +374,7 @@ impl<'a, P: Parts> Run<'a, P> {
         if state.promises.broken.is_none() {
             convergence::reckon(state);
             let now = state.now;
-            if let Some((calls, writes)) = self.at_rest
+            if let Some((calls, writes)) = self.stable_status
                 && (calls, writes) != (state.promises.calls, state.promises.writes)
             {
                 let (more_calls, more_writes) =

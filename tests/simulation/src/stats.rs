@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use stream_encryption_operator::api::condition::Reason;
 use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::model::decision::{Decision, PlanInput, Step, decide};
+use stream_encryption_operator::model::decision::{Decision, DecisionInput, Step, decide};
 
 /// A row of the decision, as far as its result identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,9 +23,9 @@ pub struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Done {
     /// Describes the stream.
-    Look,
+    Describe,
     /// Waits.
-    Rest,
+    Wait,
     /// Calls Start.
     Start,
     /// Calls Start or Stop to correct drift.
@@ -35,7 +35,7 @@ pub enum Done {
     /// Writes a test record.
     Verify,
     /// Removes the finalizer.
-    Release,
+    RemoveFinalizer,
 }
 
 /// The statistics.
@@ -69,7 +69,7 @@ thread_local! {
 
 /// Runs the real decision, and records the row that was reached.
 #[must_use]
-pub fn noted(input: &PlanInput<'_>) -> Decision {
+pub fn noted(input: &DecisionInput<'_>) -> Decision {
     let decision = decide(input);
     note(&decision);
     decision
@@ -78,13 +78,13 @@ pub fn noted(input: &PlanInput<'_>) -> Decision {
 /// Records the row of a decision.
 pub fn note(decision: &Decision) {
     let step = match &decision.step {
-        Step::Describe => Done::Look,
-        Step::Wait => Done::Rest,
+        Step::Describe => Done::Describe,
+        Step::Wait => Done::Wait,
         Step::ChangeEncryption(call) if call.correction => Done::Correct,
         Step::ChangeEncryption(call) if call.target.action == Action::Start => Done::Start,
         Step::ChangeEncryption(_) => Done::Stop,
         Step::Verify => Done::Verify,
-        Step::RemoveFinalizer => Done::Release,
+        Step::RemoveFinalizer => Done::RemoveFinalizer,
     };
     let row = Row { step, reason: decision.reason, until: decision.next_attempt.is_some() };
     ROWS.with_borrow_mut(|rows| *rows.entry(row).or_default() += 1);

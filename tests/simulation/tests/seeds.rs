@@ -36,16 +36,16 @@ fn no_seed_breaks_a_promise() {
 /// Returns the rows of the decision that were not reached.
 fn missed(tally: &Tally) -> Vec<(Option<Done>, Reason)> {
     let steps = [
-        (Done::Look, Reason::Settling),
+        (Done::Describe, Reason::Settling),
         (Done::Start, Reason::Enabling),
         (Done::Stop, Reason::Disabling),
         (Done::Correct, Reason::Enabling),
         (Done::Correct, Reason::Disabling),
         (Done::Verify, Reason::Verifying),
-        (Done::Release, Reason::EncryptionDisabled),
-        (Done::Release, Reason::StreamNotFound),
-        (Done::Release, Reason::StreamAlreadyManaged),
-        (Done::Release, Reason::NotPermitted),
+        (Done::RemoveFinalizer, Reason::EncryptionDisabled),
+        (Done::RemoveFinalizer, Reason::StreamNotFound),
+        (Done::RemoveFinalizer, Reason::StreamAlreadyManaged),
+        (Done::RemoveFinalizer, Reason::NotPermitted),
     ];
     // The schema rejects an invalid spec, and only `KeyUsable` has the reason KeyEnabled. AWS returns no
     // unknown states here, and the port always has credentials: the tests of the decision cover these rows.

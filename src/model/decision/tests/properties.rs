@@ -197,13 +197,13 @@ proptest! {
 
     #[test]
     fn wake_is_between_now_and_longest_wait(s in situation()) {
-        let Decision { wake, look_due, .. } = s.decide();
+        let Decision { wake, describe_due, .. } = s.decide();
         let longest = s.drift_interval.max(LONGEST_WAIT);
-        for at in [wake, look_due] {
+        for at in [wake, describe_due] {
             prop_assert!(at >= s.now, "{} before {}", at, s.now);
             prop_assert!(at <= s.now + longest, "{} is later than {} after {}", at, longest, s.now);
         }
-        prop_assert!(wake <= look_due + PROPAGATION_DELAY, "awake at {}, after the look at {}", wake, look_due);
+        prop_assert!(wake <= describe_due + PROPAGATION_DELAY, "awake at {}, after the look at {}", wake, describe_due);
     }
 
     #[test]

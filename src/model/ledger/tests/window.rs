@@ -311,7 +311,7 @@ fn arithmetic_does_not_overflow_at_extreme_times() {
         assert_eq!(validate(&again, &stream(Service::Kinesis)), Ok(()));
         let _ =
             (corrections(&again, now), in_flight_until(&again), stale_until(&again, &Observation::Off, now));
-        let _ = backoff::look_again(reserved_at, now, MOMENT, DAY);
+        let _ = backoff::poll_interval(reserved_at, now, (MOMENT, DAY));
         assert!(saturating_add(now, QUOTA_WINDOW) >= now);
         assert!(expires_at(&again.calls[0]) >= again.calls[0].at());
     }

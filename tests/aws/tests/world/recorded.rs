@@ -96,6 +96,8 @@ fn assert_recorded(answer: &Value, recording: &str) {
 fn kinesis_encryption_changes_match_recordings() {
     let mut scene = Scene::new();
     let updating = Settings::default().updating;
+    let recorded_times = SignedDuration::from_secs(3)..=SignedDuration::from_secs(5);
+    assert!(recorded_times.contains(&updating), "{updating:#}");
     assert_recorded(&scene.summary(), "kinesis-plaintext");
     assert_recorded(&scene.kinesis("PutRecord"), "kinesis-put-record-plain");
     assert_eq!(scene.kinesis("StartStreamEncryption"), json!({}));

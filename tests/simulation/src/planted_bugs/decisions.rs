@@ -5,7 +5,7 @@
 use jiff::SignedDuration;
 use stream_encryption_operator::api::condition::Reason;
 use stream_encryption_operator::model::decision::{
-    Decision, DesiredEncryption, DesiredState, PlanInput, Seen, Step,
+    Decision, DecisionInput, DesiredEncryption, DesiredState, Seen, Step,
 };
 use stream_encryption_operator::model::ledger::{DAY, QUOTA_WINDOW};
 use stream_encryption_operator::model::observation::Observation;
@@ -14,38 +14,38 @@ use crate::stats::noted;
 
 /// Waits for the limit as if a call counted for exactly 24 hours; the ledger with the planted bug contains no
 /// older calls.
-pub(super) fn back_after_a_day_sharp(input: &PlanInput<'_>) -> Decision {
+pub(super) fn back_after_a_day_sharp(input: &DecisionInput<'_>) -> Decision {
     let decision = noted(input);
     match decision.next_attempt {
         Some(next) if decision.reason == Reason::CallLimitReached => {
             // The ledger is read a moment before the time of the reconcile is taken.
             let free = next - (QUOTA_WINDOW - DAY) + SignedDuration::from_millis(10);
             let wake = decision.wake.min(free).max(input.now);
-            let look_due = decision.look_due.min(free).max(input.now);
-            Decision { wake, look_due, next_attempt: Some(free), ..decision }
+            let describe_due = decision.describe_due.min(free).max(input.now);
+            Decision { wake, describe_due, next_attempt: Some(free), ..decision }
         }
         _ => decision,
     }
 }
 
 /// Treats a stream that is encrypted with one key as encrypted with the other.
-pub(super) fn enabled_is_enough(input: &PlanInput<'_>) -> Decision {
+pub(super) fn enabled_is_enough(input: &DecisionInput<'_>) -> Decision {
     let on = matches!(input.seen, Seen::At(_, Observation::On(_)));
     if !on || matches!(input.intent.wanted, DesiredEncryption::Off) {
         return noted(input);
     }
     let intent =
         DesiredState { wanted: DesiredEncryption::AnyKey, key_problem: None, ..input.intent.clone() };
-    noted(&PlanInput { intent: &intent, ..input.clone() })
+    noted(&DecisionInput { intent: &intent, ..input.clone() })
 }
 
 /// Ignores KMS's report on the active key.
-pub(super) fn lost_key_is_ready(input: &PlanInput<'_>) -> Decision {
-    noted(&PlanInput { active_key_problem: None, ..input.clone() })
+pub(super) fn lost_key_is_ready(input: &DecisionInput<'_>) -> Decision {
+    noted(&DecisionInput { active_key_problem: None, ..input.clone() })
 }
 
 /// Reports the state that AWS has just reported, without a settle time.
-pub(super) fn without_settling(input: &PlanInput<'_>) -> Decision {
+pub(super) fn without_settling(input: &DecisionInput<'_>) -> Decision {
     let decision = noted(input);
     if decision.reason == Reason::Settling && matches!(decision.step, Step::Wait) {
         Decision { reason: Reason::Encrypted, ..decision }

@@ -254,7 +254,12 @@ pub(super) fn enable(
 }
 
 /// Retires the grant on the old key when the change completes.
-pub(super) fn retire_grants(state: &mut State, context: &Context<'_>, id: &StreamId, after: jiff::SignedDuration) {
+pub(super) fn retire_grants(
+    state: &mut State,
+    context: &Context<'_>,
+    id: &StreamId,
+    after: jiff::SignedDuration,
+) {
     let arn = id.arn();
     for grant in state.keys.grants.iter_mut().filter(|g| g.stream_arn == arn && g.retired.is_none()) {
         grant.retired = Some(later(context.now, after));
