@@ -95,6 +95,11 @@ async fn reconcile_live<A: StreamApi, R: KubeApi>(
     let mut case = ReconcileState::new(operator.clock.now(), subject, book, visit, resource);
 
     let mut decision = (operator.decide)(&case.input());
+    if decision.step == Step::Verify && decision.describe_due > case.now {
+        // Not whenever something wakes the resource: two replicas whose observations differ wake each other
+        // with each status.
+        decision.step = Step::Wait;
+    }
     if matches!(decision.step, Step::Describe | Step::ChangeEncryption(_) | Step::Verify) {
         if case.visit.key.is_some() || case.visit.active_key.is_some() {
             // The cached key metadata is as old as the description, which is no longer recent enough.

@@ -189,3 +189,25 @@ async fn test_record_verifies_encryption_if_requested() {
     harness.until_it_says("clicks", "Encrypted").await;
     assert!(harness.status("clicks").await.verified_time.is_some());
 }
+
+#[tokio::test]
+async fn test_record_is_repeated_only_when_due() {
+    let unsettled = Settings { settle: SignedDuration::from_hours(1), ..Settings::default() };
+    let harness = play_in(unsettled, Snapshot::default()).await;
+    harness
+        .apply("clicks", &json!({"stream": {"arn": kinesis("clicks")}, "verification": "PutRecord"}))
+        .await;
+    harness.until_it_says("clicks", "Verifying").await;
+    let requests =
+        || (harness.calls("PutRecord", "clicks"), harness.calls("DescribeStreamSummary", "clicks"));
+    let sent = requests();
+    assert!(sent.0 > 0, "{sent:?}");
+    let mut next = harness.aws.now();
+    for _ in 0..5 {
+        next = harness.visit("clicks").await.expect("a reconcile");
+    }
+    assert_eq!(requests(), sent, "a reconcile before the time is not the reason for a request");
+    harness.aws.advance(next.duration_since(harness.aws.now()));
+    harness.visit("clicks").await.expect("a reconcile");
+    assert_eq!(requests(), (sent.0 + 1, sent.1 + 1));
+}
