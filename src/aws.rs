@@ -6,7 +6,6 @@
 mod adapter;
 mod assume_role;
 mod bounded;
-mod calls;
 mod credentials;
 mod error;
 mod firehose;
@@ -19,11 +18,12 @@ pub mod rate_limit;
 mod recordings;
 #[cfg(test)]
 mod replay;
-mod requests;
+mod request_sender;
 mod sessions;
 mod signable;
+mod signed_request_sender;
 mod source;
 mod timestamp;
 
-pub use adapter::{Aws, Endpoints, InvalidAwsConfig};
-pub use port::{Identity, Priority, Signer, StreamApi};
+pub use adapter::{Aws, AwsConfig, InvalidAwsConfig};
+pub use port::{Priority, Signer, StreamApi};

@@ -112,15 +112,15 @@ async fn reconcile_live<A: StreamApi, R: KubeApi>(
         decision = (operator.decide)(&case.input());
     }
     let decision = match execute_plan(operator, resource, &mut case, decision).await {
-        Err(KubeError::Rejected(why)) if case.book.ownership == Ownership::Unreadable => {
+        Err(KubeError::Rejected(why)) if case.book.ownership == Ownership::LedgerInvalid => {
             warn!(stream = %case.subject.stream, why, "failed to write the ledger");
             (operator.decide)(&case.input())
         }
         decided => decided?,
     };
-    let known = case.key_lost();
+    let known = case.active_key_unusable();
     observe::active_key(operator, &mut case).await;
-    let decision = if case.key_lost() == known || decision.step == Step::RemoveFinalizer {
+    let decision = if case.active_key_unusable() == known || decision.step == Step::RemoveFinalizer {
         decision
     } else {
         afterwards(operator, &case)

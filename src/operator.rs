@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{Admin, Readiness};
-use crate::aws::{Aws, Endpoints, Priority};
+use crate::aws::{Aws, AwsConfig, Priority};
 use crate::controller::memory::Memory;
 use crate::controller::{Clock, Config, Context};
 use crate::kubernetes::watches::Guarded;
@@ -73,7 +73,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> {
-    let endpoints = Endpoints {
+    let endpoints = AwsConfig {
         region: settings.region.clone(),
         endpoint_url: settings.aws_endpoint_url.clone(),
         rate_percent: settings.aws_rate_percent,

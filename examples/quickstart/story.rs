@@ -32,9 +32,11 @@ async fn re_key(stage: &Stage) -> anyhow::Result<()> {
     person("payments is re-keyed to a key whose policy denies it (04-re-key-to-a-denied-key.yaml)");
     stage.apply("04-re-key-to-a-denied-key.yaml").await?;
     let failed = until(stage, "payments", says("EnablingFailed")).await?;
-    let in_force = failed.active_key.and_then(|key| key.arn).unwrap_or_default();
-    if failed.encryption_status != Some(EncryptionStatus::EnablingFailed) || !in_force.contains("22222222") {
-        bail!("after the failed key change the old key must be active, not {in_force:?}");
+    let known_encryption = failed.active_key.and_then(|key| key.arn).unwrap_or_default();
+    if failed.encryption_status != Some(EncryptionStatus::EnablingFailed)
+        || !known_encryption.contains("22222222")
+    {
+        bail!("after the failed key change the old key must be active, not {known_encryption:?}");
     }
     person(
         "somebody fixes the key policy and requests a retry: kubectl annotate strenc payments streamencryption.dev/retry=…",

@@ -13,7 +13,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-use super::stream_encryption::KeyStatus;
+use super::stream_encryption::KeyIdentity;
 
 /// The record of one stream: its owner, the calls made, and the last known active key.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub struct StreamLedgerSpec {
     pub calls: Vec<Call>,
     /// The last known encryption of the records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub in_force: Option<InForce>,
+    pub known_encryption: Option<KnownEncryption>,
     /// The desired encryption that AWS last reported as applied. A difference from it without a change of the spec is drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub satisfied: Option<Target>,
@@ -128,7 +128,7 @@ pub struct Target {
     pub action: Action,
     /// The key, with Start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<KeyStatus>,
+    pub key: Option<KeyIdentity>,
 }
 
 /// The two calls that change a stream's encryption.
@@ -157,10 +157,10 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
-pub struct InForce {
+pub struct KnownEncryption {
     /// The key; absent for plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<KeyStatus>,
+    pub key: Option<KeyIdentity>,
     /// Since when, as observed by the operator.
     pub since_time: MicroTime,
     /// Since when records are encrypted, with any key; absent for plaintext.

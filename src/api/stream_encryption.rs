@@ -239,10 +239,10 @@ pub struct StreamEncryptionStatus {
     pub stream: Option<StreamStatus>,
     /// The key that the spec specifies, resolved to its ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub desired_key: Option<KeyStatus>,
+    pub desired_key: Option<KeyIdentity>,
     /// The key that encrypts records now; after a failed change still the old one. Absent for plaintext, or while unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub active_key: Option<KeyStatus>,
+    pub active_key: Option<KeyIdentity>,
     /// Since when the active key is unusable: a Firehose stream then loses its records, and a Kinesis stream can be neither written nor read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key_unusable_since_time: Option<Time>,
@@ -354,7 +354,7 @@ pub struct StreamStatus {
 /// A key, by type and ARN.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct KeyStatus {
+pub struct KeyIdentity {
     /// `AWS_OWNED_CMK` or `CUSTOMER_MANAGED_CMK`.
     #[serde(rename = "type")]
     pub kind: KeyType,

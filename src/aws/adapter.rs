@@ -19,22 +19,23 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tracing::warn;
 
-use super::calls::Calls;
 use super::credentials::Clock;
 use super::firehose::Firehose;
-use super::identity::Caller;
+use super::identity::IdentityClient;
 use super::kinesis::Kinesis;
 use super::kms::Kms;
-use super::port::{Identity, Priority, Signer, StreamApi};
-use super::rate_limit::{DEFAULT_RATE_PERCENT, Quota, RateLimiter};
-use super::requests::{DEADLINE, Requests};
+use super::port::{Priority, Signer, StreamApi};
+use super::rate_limit::{DEFAULT_RATE_PERCENT, QuotaScope, RateLimiter};
+use super::request_sender::{DEADLINE, RequestSender};
 use super::sessions::Sessions;
+use super::signed_request_sender::SignedRequestSender;
 use super::source::Source;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
 use crate::model::aws_error::{AwsError, Operation};
-use crate::model::key::{Key, KeyMetadata, KeyName};
+use crate::model::key::{Key, KeyMetadata, KmsKeyId};
 use crate::model::observation::StreamDescription;
+use crate::model::pattern::AwsAccount;
 use crate::model::principal::Principal;
 use crate::model::stream::{Region, StreamArn};
 
@@ -42,7 +43,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The endpoints of AWS, and the share of its limits that the operator may use.
 #[derive(Clone, Debug)]
-pub struct Endpoints {
+pub struct AwsConfig {
     /// The operator's own region: for STS, and for streams that are given without a region.
     pub region: Region,
     /// A URL that replaces every service's endpoint. With `None`, the endpoint is that of `AWS_ENDPOINT_URL`,
@@ -68,12 +69,12 @@ pub struct Aws {
     firehose: Firehose,
     kinesis: Kinesis,
     kms: Arc<Kms>,
-    caller: Caller,
-    calls: Calls,
+    caller: IdentityClient,
+    sender: SignedRequestSender,
     rate_limiter: RateLimiter,
 }
 
-impl Endpoints {
+impl AwsConfig {
     /// Returns AWS's own endpoints, with the default share of its limits.
     #[must_use]
     pub fn of(region: Region) -> Self {
@@ -95,7 +96,7 @@ impl Aws {
     /// Creates an instance with the credentials of the
     /// [default chain](https://docs.aws.amazon.com/sdk-for-rust/latest/dg/credproviders.html). It sends no
     /// request to AWS yet, so missing credentials are reported by the first request.
-    pub async fn new(endpoints: Endpoints) -> Result<Self, InvalidAwsConfig> {
+    pub async fn new(endpoints: AwsConfig) -> Result<Self, InvalidAwsConfig> {
         endpoints.check()?;
         if std::env::var_os("AWS_CA_BUNDLE").is_some_and(|bundle| !bundle.is_empty()) {
             warn!("the AWS SDK for Rust ignores AWS_CA_BUNDLE; set SSL_CERT_FILE instead");
@@ -133,15 +134,15 @@ impl Aws {
         let mut config = config.into_builder().disable_clock_skew_correction(true);
         config.set_credentials_provider(None);
         let config = config.build();
-        let requests = Requests::new(rate_limiter.clone());
+        let requests = RequestSender::new(rate_limiter.clone());
         let sessions = Sessions::new(source, &config, region.clone(), requests.clone(), clock);
-        let calls = Calls::new(requests, sessions);
-        let kms = Arc::new(Kms::new(config.clone(), calls.clone()));
+        let sender = SignedRequestSender::new(requests, sessions);
+        let kms = Arc::new(Kms::new(config.clone(), sender.clone()));
         Self {
-            firehose: Firehose::new(config.clone(), calls.clone()),
-            calls: calls.clone(),
-            kinesis: Kinesis::new(config.clone(), calls.clone(), kms.clone()),
-            caller: Caller::new(&config, calls, region),
+            firehose: Firehose::new(config.clone(), sender.clone()),
+            sender: sender.clone(),
+            kinesis: Kinesis::new(config.clone(), sender.clone(), kms.clone()),
+            caller: IdentityClient::new(&config, sender, region),
             kms,
             rate_limiter,
         }
@@ -155,7 +156,7 @@ impl Aws {
 }
 
 impl StreamApi for Aws {
-    async fn identity(&self) -> Result<Identity, AwsError> {
+    async fn identity(&self) -> Result<AwsAccount, AwsError> {
         self.caller.identity().await
     }
 
@@ -178,7 +179,7 @@ impl StreamApi for Aws {
     async fn describe_key(
         &self,
         stream: &StreamArn,
-        name: &KeyName,
+        name: &KmsKeyId,
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
@@ -193,7 +194,7 @@ impl StreamApi for Aws {
         signer: &Signer,
     ) -> bool {
         let operation = Operation::change(stream.service, action);
-        self.calls.acquire_permit_for(&Quota::of(operation, stream), principal, signer).await
+        self.sender.acquire_permit_for(&QuotaScope::of(operation, stream), principal, signer).await
     }
 
     async fn start(
@@ -202,25 +203,25 @@ impl StreamApi for Aws {
         key: &Key,
         principal: &Principal,
         signer: &Signer,
-        reserved: Timestamp,
+        signing_time: Timestamp,
     ) -> Result<(), AwsError> {
         match stream.service {
-            Service::Firehose => self.firehose.start(stream, key, principal, signer, reserved).await,
-            Service::Kinesis => self.kinesis.start(stream, key, principal, signer, reserved).await,
+            Service::Firehose => self.firehose.start(stream, key, principal, signer, signing_time).await,
+            Service::Kinesis => self.kinesis.start(stream, key, principal, signer, signing_time).await,
         }
     }
 
     async fn stop(
         &self,
         stream: &StreamArn,
-        in_force: Option<&Key>,
+        active_key: Option<&Key>,
         principal: &Principal,
         signer: &Signer,
-        reserved: Timestamp,
+        signing_time: Timestamp,
     ) -> Result<(), AwsError> {
         match stream.service {
-            Service::Firehose => self.firehose.stop(stream, principal, signer, reserved).await,
-            Service::Kinesis => self.kinesis.stop(stream, in_force, principal, signer, reserved).await,
+            Service::Firehose => self.firehose.stop(stream, principal, signer, signing_time).await,
+            Service::Kinesis => self.kinesis.stop(stream, active_key, principal, signer, signing_time).await,
         }
     }
 
@@ -244,7 +245,7 @@ fn provider(config: &SdkConfig) -> SharedCredentialsProvider {
         .unwrap_or_else(|| unreachable!("the default credentials chain is always set"))
 }
 
-fn loader(endpoints: &Endpoints) -> ConfigLoader {
+fn loader(endpoints: &AwsConfig) -> ConfigLoader {
     let deadlines = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(DEADLINE)

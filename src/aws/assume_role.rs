@@ -19,12 +19,12 @@ use aws_sdk_sts::types::Tag;
 use sha2::{Digest, Sha256};
 
 use super::credentials::{BaseCredentials, Session};
-use super::error::{fault, invalid_response, no_session, not_sent, not_signed};
-use super::rate_limit::{QueueKey, Quota};
-use super::requests::{DEADLINE, Requests};
+use super::error::{aws_error, invalid_response, no_session, not_sent, not_signed};
+use super::rate_limit::{QueueKey, QuotaScope};
+use super::request_sender::{DEADLINE, RequestSender};
 use super::signable::unsignable;
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
-use crate::model::credentials::Missing;
+use crate::model::credentials::CredentialsProblem;
 use crate::model::principal::{Principal, Role, SESSION_TAGS};
 use crate::model::stream::Region;
 
@@ -42,9 +42,9 @@ const LONGEST_TAG: usize = 256;
 /// Assumes roles.
 pub(super) struct RoleAssumer {
     client: Client,
-    requests: Requests,
-    own: Arc<BaseCredentials>,
-    quota: Quota,
+    sender: RequestSender,
+    base: Arc<BaseCredentials>,
+    quota: QuotaScope,
 }
 
 impl RoleAssumer {
@@ -53,12 +53,12 @@ impl RoleAssumer {
     pub(super) fn new(
         config: &SdkConfig,
         region: Region,
-        requests: Requests,
-        own: Arc<BaseCredentials>,
+        sender: RequestSender,
+        base: Arc<BaseCredentials>,
     ) -> Self {
         // AWS counts these requests against the caller's account, regardless of the role's account.
-        let quota = Quota { operation: OPERATION, account: None, region };
-        Self { client: Client::new(config), requests, own, quota }
+        let quota = QuotaScope { operation: OPERATION, account: None, region };
+        Self { client: Client::new(config), sender, base, quota }
     }
 
     /// Returns credentials of `role` in a new session for `principal`.
@@ -66,7 +66,7 @@ impl RoleAssumer {
         &self,
         role: &Role,
         principal: &Principal,
-        turn: &QueueKey,
+        queue_key: &QueueKey,
     ) -> Result<Credentials, AwsError> {
         let request = self
             .client
@@ -76,26 +76,26 @@ impl RoleAssumer {
             .role_session_name(session_name(principal))
             .set_tags(Some(tags(principal)?))
             .duration_seconds(i32::try_from(SESSION_DURATION.as_secs()).unwrap_or(i32::MAX));
-        let send_as = async |own: Session| {
-            let overrides = Builder::default().credentials_provider(own.credentials);
+        let send_as = async |base: Session| {
+            let overrides = Builder::default().credentials_provider(base.credentials);
             let request = request.clone().customize().config_override(overrides);
-            request.send().await.map_err(|error| fault(OPERATION, &error))
+            request.send().await.map_err(|error| aws_error(OPERATION, &error))
         };
         let send = async || {
-            let own = self.own.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
-            let outcome = send_as(own.clone()).await;
+            let base = self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
+            let outcome = send_as(base.clone()).await;
             if outcome.as_ref().is_err_and(AwsError::may_succeed_with_new_session)
-                && self.own.rejected(&own).await
+                && self.base.discard(&base).await
             {
                 let other =
-                    self.own.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
-                if !other.is_same(&own) {
+                    self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
+                if !other.is_same(&base) {
                     return send_as(other).await;
                 }
             }
             outcome
         };
-        credentials(self.requests.read(&self.quota, turn, send).await?)
+        credentials(self.sender.read(&self.quota, queue_key, send).await?)
     }
 }
 
@@ -106,7 +106,7 @@ fn credentials(answer: AssumeRoleOutput) -> Result<Credentials, AwsError> {
     let credentials =
         Credentials::new(given.access_key_id, given.secret_access_key, token, Some(expiry), "AssumeRole");
     match unsignable(&credentials) {
-        Some(cause) => Err(not_signed(OPERATION, Missing::Unsignable, &cause)),
+        Some(cause) => Err(not_signed(OPERATION, CredentialsProblem::Unsignable, &cause)),
         None => Ok(credentials),
     }
 }
@@ -118,7 +118,7 @@ fn tags(principal: &Principal) -> Result<Vec<Tag>, AwsError> {
         .zip(values)
         .map(|(&key, value)| Tag::builder().key(key).value(sanitize(value, LONGEST_TAG)).build());
     tags.collect::<Result<_, _>>()
-        .map_err(|error| not_sent(OPERATION, ErrorKind::Invalid, "UnreadableTag", &error.to_string()))
+        .map_err(|error| not_sent(OPERATION, ErrorKind::Invalid, "InvalidTag", &error.to_string()))
 }
 
 /// Returns `NAMESPACE.RESOURCE`. The name of a namespace has no dot, so the first dot separates the two.

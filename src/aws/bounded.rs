@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A map of at most `limit` entries.
-pub(super) struct Bounded<K, V> {
+pub(super) struct BoundedCache<K, V> {
     limit: usize,
     entries: Mutex<Entries<K, V>>,
 }
@@ -24,10 +24,10 @@ struct Entries<K, V> {
 struct Entry<V> {
     value: V,
     /// Whether the entry was read since it was last queued for eviction.
-    asked_for: bool,
+    recently_used: bool,
 }
 
-impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
+impl<K: Clone + Eq + Hash, V: Clone> BoundedCache<K, V> {
     /// Creates an empty map of at most `limit` entries.
     pub(super) fn new(limit: usize) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
     pub(super) fn get(&self, key: &K) -> Option<V> {
         let mut entries = self.lock();
         let entry = entries.by_key.get_mut(key)?;
-        entry.asked_for = true;
+        entry.recently_used = true;
         Some(entry.value.clone())
     }
 
@@ -54,7 +54,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Bounded<K, V> {
         if entries.by_key.len() >= self.limit {
             entries.evict_one();
         }
-        entries.by_key.insert(key.clone(), Entry { value, asked_for: false });
+        entries.by_key.insert(key.clone(), Entry { value, recently_used: false });
         entries.eviction_queue.push_back(key);
     }
 
@@ -77,8 +77,8 @@ impl<K: Clone + Eq + Hash, V> Entries<K, V> {
     fn evict_one(&mut self) {
         while let Some(key) = self.eviction_queue.pop_front() {
             match self.by_key.get_mut(&key) {
-                Some(entry) if entry.asked_for => {
-                    entry.asked_for = false;
+                Some(entry) if entry.recently_used => {
+                    entry.recently_used = false;
                     self.eviction_queue.push_back(key);
                 }
                 _ => {
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn oldest_entry_is_evicted_for_new_entry() {
-        let map = Bounded::new(2);
+        let map = BoundedCache::new(2);
         map.put("a", 1);
         map.put("b", 2);
         map.put("a", 3);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn entry_in_use_survives_a_hundred_insertions() {
-        let map = Bounded::new(3);
+        let map = BoundedCache::new(3);
         map.put(0, "in use");
         for key in 1..=100 {
             assert_eq!(map.get(&0), Some("in use"));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn full_map_of_entries_in_use_accepts_new_entry() {
-        let map = Bounded::new(2);
+        let map = BoundedCache::new(2);
         for key in ["a", "b"] {
             map.put(key, key);
             map.get(&key);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn missing_value_is_created_once() {
-        let map = Bounded::new(2);
+        let map = BoundedCache::new(2);
         assert_eq!(map.get_or_put_with(&"a", || 1), 1);
         assert_eq!(map.get_or_put_with(&"a", || 2), 1);
     }

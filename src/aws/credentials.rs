@@ -23,10 +23,10 @@ use tracing::{info, warn};
 
 use super::error::NoSession;
 use super::port::Signer;
-use super::requests::DEADLINE;
+use super::request_sender::DEADLINE;
 use super::signable::unsignable;
 use super::source::{Contents, Source};
-use crate::model::credentials::Missing;
+use crate::model::credentials::CredentialsProblem;
 
 /// Time after a session was first received at which it is discarded, so that the provider is queried for a
 /// new one.
@@ -67,10 +67,10 @@ pub(super) struct CachedCredentials {
 
 /// The cached state of one principal.
 #[derive(Default)]
-pub(super) struct Slot {
-    pub(super) kept: Option<CachedCredentials>,
+pub(super) struct CredentialSlot {
+    pub(super) cached: Option<CachedCredentials>,
     /// The time at which credentials were last discarded because AWS did not accept them.
-    given_up: Option<SystemTime>,
+    last_discarded: Option<SystemTime>,
 }
 
 /// The operator's own credentials.
@@ -79,12 +79,12 @@ pub(super) struct BaseCredentials {
     clock: Clock,
     state: tokio::sync::Mutex<State>,
     provider: Mutex<Option<SharedCredentialsProvider>>,
-    seen: Mutex<SessionHistory>,
+    history: Mutex<SessionHistory>,
 }
 
 #[derive(Default)]
 struct State {
-    slot: Slot,
+    slot: CredentialSlot,
     /// The content of the files when the provider was created.
     contents: Option<Contents>,
     /// The time at which the files were last read.
@@ -94,7 +94,7 @@ struct State {
     /// The last failure and its time.
     failed: Option<(SystemTime, NoSession)>,
     /// The cause of failure that was logged last.
-    told: Option<String>,
+    last_logged_cause: Option<String>,
 }
 
 /// The sessions that the provider returned recently, by the id of their access key.
@@ -103,8 +103,8 @@ struct SessionHistory(Vec<KnownSession>);
 
 struct KnownSession {
     access_key_id: String,
-    first: SystemTime,
-    last: SystemTime,
+    first_received: SystemTime,
+    last_received: SystemTime,
 }
 
 impl Session {
@@ -136,9 +136,9 @@ impl CachedCredentials {
         Self { credentials, since: Some(since), until }
     }
 
-    /// Returns the session as of `now`; `None` if it has less than `lasting` left.
-    pub(super) fn session(&self, now: SystemTime, lasting: Duration) -> Option<Session> {
-        (now + lasting < self.until).then(|| self.session_at(now))
+    /// Returns the session as of `now`; `None` if it has less than `min_lifetime` left.
+    pub(super) fn session(&self, now: SystemTime, min_lifetime: Duration) -> Option<Session> {
+        (now + min_lifetime < self.until).then(|| self.session_at(now))
     }
 
     /// Returns the session as of `now`.
@@ -148,17 +148,17 @@ impl CachedCredentials {
     }
 }
 
-impl Slot {
+impl CredentialSlot {
     /// Discards `session`, which AWS did not accept, unless another one was discarded shortly before. Returns
     /// whether the next session may be a different one.
-    pub(super) fn give_up(&mut self, session: &Session, now: SystemTime) -> bool {
-        if !self.kept.as_ref().is_some_and(|kept| is_same(&kept.credentials, &session.credentials)) {
+    pub(super) fn discard(&mut self, session: &Session, now: SystemTime) -> bool {
+        if !self.cached.as_ref().is_some_and(|cached| is_same(&cached.credentials, &session.credentials)) {
             return true;
         }
-        if is_within(MIN_DISCARD_INTERVAL, self.given_up, now) {
+        if is_within(MIN_DISCARD_INTERVAL, self.last_discarded, now) {
             return false;
         }
-        (self.kept, self.given_up) = (None, Some(now));
+        (self.cached, self.last_discarded) = (None, Some(now));
         true
     }
 }
@@ -177,19 +177,19 @@ impl BaseCredentials {
             clock,
             state: tokio::sync::Mutex::default(),
             provider: Mutex::default(),
-            seen: Mutex::default(),
+            history: Mutex::default(),
         }
     }
 
-    /// Returns the session to sign with, with at least `lasting` left if the provider has one. Only one
+    /// Returns the session to sign with, with at least `min_lifetime` left if the provider has one. Only one
     /// request at a time queries the provider, and each waits at most [`DEADLINE`].
-    pub(super) async fn session(&self, lasting: Duration) -> Result<Session, NoSession> {
+    pub(super) async fn session(&self, min_lifetime: Duration) -> Result<Session, NoSession> {
         let in_time = timeout(DEADLINE, async {
             let mut state = self.state.lock().await;
             let now = (self.clock)();
             self.read_files(&mut state, now).await;
-            let kept = state.slot.kept.as_ref().and_then(|kept| kept.session(now, lasting));
-            if let Some(session) = &kept
+            let cached = state.slot.cached.as_ref().and_then(|cached| cached.session(now, min_lifetime));
+            if let Some(session) = &cached
                 && !state.is_stale
             {
                 return Ok(session.clone());
@@ -197,29 +197,29 @@ impl BaseCredentials {
             let failed = state.failed.as_ref().filter(|(at, _)| is_within(FAILURE_CACHE_TTL, Some(*at), now));
             let fresh = match failed {
                 Some((_, failure)) => Err(failure.clone()),
-                None => self.ask(&mut state, now).await,
+                None => self.fetch(&mut state, now).await,
             };
             // The file may have been read while half written, so the previous credentials stay in use for a
             // while.
-            fresh.or_else(|failure| kept.ok_or(failure))
+            fresh.or_else(|failure| cached.ok_or(failure))
         });
         match in_time.await {
             Ok(outcome) => outcome,
             // While the metadata service (IMDS) does not respond, the SDK extends the use of an instance's
             // credentials beyond their expiry.
             Err(_) => match self.provider().as_ref().and_then(fallback) {
-                Some(credentials) => Ok(self.dated(credentials).session_at((self.clock)())),
+                Some(credentials) => Ok(self.with_age(credentials).session_at((self.clock)())),
                 None => Err((&CredentialsError::provider_timed_out(DEADLINE)).into()),
             },
         }
     }
 
     /// Discards `session`, which AWS did not accept. Returns whether the next session may be a different one.
-    pub(super) async fn rejected(&self, session: &Session) -> bool {
+    pub(super) async fn discard(&self, session: &Session) -> bool {
         let mut state = self.state.lock().await;
-        let had_some = state.slot.kept.is_some();
-        let may_help = state.slot.give_up(session, (self.clock)());
-        if had_some && state.slot.kept.is_none() {
+        let had_some = state.slot.cached.is_some();
+        let may_help = state.slot.discard(session, (self.clock)());
+        if had_some && state.slot.cached.is_none() {
             *self.provider() = None;
             state.failed = None;
         }
@@ -241,7 +241,7 @@ impl BaseCredentials {
         state.contents = Some(contents);
     }
 
-    async fn ask(&self, state: &mut State, now: SystemTime) -> Result<Session, NoSession> {
+    async fn fetch(&self, state: &mut State, now: SystemTime) -> Result<Session, NoSession> {
         let known = self.provider().clone();
         let provider = match known {
             Some(provider) => provider,
@@ -251,29 +251,29 @@ impl BaseCredentials {
         let answer = provider.provide_credentials().await;
         let answer = answer.map_err(|error| self.failure(&error)).and_then(|credentials| {
             match unsignable(&credentials) {
-                Some(cause) => Err(NoSession { missing: Missing::Unsignable, cause }),
+                Some(cause) => Err(NoSession { missing: CredentialsProblem::Unsignable, cause }),
                 None => Ok(credentials),
             }
         });
         match answer {
             Ok(credentials) => {
-                if state.told.take().is_some() {
+                if state.last_logged_cause.take().is_some() {
                     info!("obtained AWS credentials again");
                 }
                 (state.is_stale, state.failed) = (false, None);
-                let fresh = self.dated(credentials);
-                Ok(state.slot.kept.insert(fresh).session_at((self.clock)()))
+                let fresh = self.with_age(credentials);
+                Ok(state.slot.cached.insert(fresh).session_at((self.clock)()))
             }
             Err(failure) => {
                 // A provider that failed once may fail permanently: the SDK's reader of profiles does.
                 *self.provider() = None;
-                if state.told.as_ref() != Some(&failure.cause) {
+                if state.last_logged_cause.as_ref() != Some(&failure.cause) {
                     warn!(
                         code = failure.missing.code(),
                         cause = failure.cause,
                         "failed to obtain AWS credentials"
                     );
-                    state.told = Some(failure.cause.clone());
+                    state.last_logged_cause = Some(failure.cause.clone());
                 }
                 state.failed = Some((now, failure.clone()));
                 Err(failure)
@@ -284,8 +284,8 @@ impl BaseCredentials {
     fn failure(&self, error: &CredentialsError) -> NoSession {
         let failure = NoSession::from(error);
         match self.source.profile() {
-            Some(profile) if failure.missing == Missing::NotFound => NoSession {
-                missing: Missing::Misconfigured,
+            Some(profile) if failure.missing == CredentialsProblem::NotFound => NoSession {
+                missing: CredentialsProblem::Misconfigured,
                 cause: format!(
                     "the profile {profile:?} of AWS_PROFILE provides no credentials: {}",
                     failure.cause
@@ -299,11 +299,11 @@ impl BaseCredentials {
         self.provider.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn dated(&self, credentials: Credentials) -> CachedCredentials {
+    fn with_age(&self, credentials: Credentials) -> CachedCredentials {
         let now = (self.clock)();
         let since = credentials.session_token().is_some().then(|| {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.note(credentials.access_key_id(), now)
+            let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+            history.first_received_at(credentials.access_key_id(), now)
         });
         let ends = [credentials.expiry(), since.map(|since| since + REFRESH_AFTER)];
         let until = ends.into_iter().flatten().min().unwrap_or(now + REFRESH_WITHOUT_EXPIRY);
@@ -317,17 +317,21 @@ fn fallback(provider: &SharedCredentialsProvider) -> Option<Credentials> {
 
 impl SessionHistory {
     /// Returns when the session of `access_key_id` was first received.
-    fn note(&mut self, access_key_id: &str, now: SystemTime) -> SystemTime {
-        let Self(sightings) = self;
-        if let Some(known) = sightings.iter_mut().find(|known| known.access_key_id == access_key_id) {
-            known.last = now;
-            return known.first;
+    fn first_received_at(&mut self, access_key_id: &str, now: SystemTime) -> SystemTime {
+        let Self(sessions) = self;
+        if let Some(known) = sessions.iter_mut().find(|known| known.access_key_id == access_key_id) {
+            known.last_received = now;
+            return known.first_received;
         }
-        if sightings.len() == MAX_TRACKED_SESSIONS {
-            let stalest = (0..sightings.len()).min_by_key(|&at| sightings[at].last);
-            stalest.map(|at| sightings.swap_remove(at));
+        if sessions.len() == MAX_TRACKED_SESSIONS {
+            let oldest = (0..sessions.len()).min_by_key(|&at| sessions[at].last_received);
+            oldest.map(|at| sessions.swap_remove(at));
         }
-        sightings.push(KnownSession { access_key_id: access_key_id.to_owned(), first: now, last: now });
+        sessions.push(KnownSession {
+            access_key_id: access_key_id.to_owned(),
+            first_received: now,
+            last_received: now,
+        });
         now
     }
 }

@@ -12,13 +12,13 @@ use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
 use crate::model::aws_error::{AwsError, ErrorKind, Operation, RawError, classify};
-use crate::model::credentials::Missing;
+use crate::model::credentials::CredentialsProblem;
 
 /// The error code of a request that was not sent because other credentials signed the Describe before it.
 const SIGNER_CHANGED: &str = "SignerChanged";
 /// The error code for a response that the operator cannot parse.
-const UNREADABLE: &str = "UnreadableAnswer";
-/// Maximum length of a code or another word of AWS, in bytes: the maximum in the schema of `StreamLedger`.
+const UNREADABLE: &str = "InvalidResponse";
+/// Maximum length of a code or another value from AWS, in bytes: the maximum in the schema of `StreamLedger`.
 /// With a longer code, the outcome of a call could not be written.
 pub(super) const MAX_CODE_BYTES: usize = 128;
 /// Maximum length of a message, in bytes: enough for every message of AWS, and for a line of the log.
@@ -31,7 +31,7 @@ const LONGEST_CAUSE: usize = 160;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NoSession {
     /// The kind of failure.
-    pub(super) missing: Missing,
+    pub(super) missing: CredentialsProblem,
     /// The source's own message, for the log.
     pub(super) cause: String,
 }
@@ -39,10 +39,10 @@ pub(super) struct NoSession {
 impl From<&CredentialsError> for NoSession {
     fn from(error: &CredentialsError) -> Self {
         let missing = match error {
-            CredentialsError::CredentialsNotLoaded(_) => Missing::NotFound,
-            CredentialsError::ProviderTimedOut(_) => Missing::TimedOut,
-            CredentialsError::InvalidConfiguration(_) => Missing::Misconfigured,
-            _ => Missing::SourceFailed,
+            CredentialsError::CredentialsNotLoaded(_) => CredentialsProblem::NotFound,
+            CredentialsError::ProviderTimedOut(_) => CredentialsProblem::TimedOut,
+            CredentialsError::InvalidConfiguration(_) => CredentialsProblem::Misconfigured,
+            _ => CredentialsProblem::SourceFailed,
         };
         Self { missing, cause: error_chain(error) }
     }
@@ -52,7 +52,7 @@ impl From<&CredentialsError> for NoSession {
 pub(super) const MISSING_VALUE: &str = "no value was set";
 
 /// Converts `error` of `operation`.
-pub(super) fn fault<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> AwsError
+pub(super) fn aws_error<E>(operation: Operation, error: &SdkError<E, HttpResponse>) -> AwsError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -61,11 +61,11 @@ where
         return no_session(operation, &why.into());
     }
     match error {
-        SdkError::ConstructionFailure(_) => without_code(operation, error, RawError::NotSent),
+        SdkError::ConstructionFailure(_) => without_code(operation, error, RawError::NotBuilt),
         // For a response with a success status that cannot be parsed, the SDKs of XML services (STS) return
         // an error without a code.
         SdkError::ServiceError(_) if http.is_some_and(|http| (200..300).contains(&http)) => {
-            without_code(operation, error, RawError::None)
+            without_code(operation, error, RawError::NoResponse)
         }
         SdkError::ServiceError(_) => {
             let body = error.raw_response().map(Body::of).unwrap_or_default();
@@ -80,7 +80,7 @@ where
             let code = body.code.as_deref();
             answered(operation, code, body.kms_code.as_deref(), &message, http.unwrap_or_default())
         }
-        _ => without_code(operation, error, RawError::None),
+        _ => without_code(operation, error, RawError::NoResponse),
     }
 }
 
@@ -88,12 +88,12 @@ where
 /// call cannot be based on this response.
 pub(super) fn invalid_response(operation: Operation, what: &str) -> AwsError {
     let message = format!("the response has no valid {what}");
-    AwsError { operation, class: ErrorKind::Transient, code: Some(UNREADABLE.to_owned()), message }
+    AwsError { operation, kind: ErrorKind::Transient, code: Some(UNREADABLE.to_owned()), message }
 }
 
 /// Returns the error for a request that the operator itself refuses to send.
-pub(super) fn not_sent(operation: Operation, class: ErrorKind, code: &str, message: &str) -> AwsError {
-    AwsError { operation, class, code: Some(code.to_owned()), message: truncate(message, MAX_MESSAGE_BYTES) }
+pub(super) fn not_sent(operation: Operation, kind: ErrorKind, code: &str, message: &str) -> AwsError {
+    AwsError { operation, kind, code: Some(code.to_owned()), message: truncate(message, MAX_MESSAGE_BYTES) }
 }
 
 /// Returns the error for a request that is not sent because there are no credentials. The log already has the
@@ -104,11 +104,11 @@ pub(super) fn no_session(operation: Operation, why: &NoSession) -> AwsError {
 
 /// Returns the error for a request that is not sent because no credentials were available in time.
 pub(super) fn no_session_in_time(operation: Operation) -> AwsError {
-    not_signed(operation, Missing::TimedOut, "no credentials were available in time")
+    not_signed(operation, CredentialsProblem::TimedOut, "no credentials were available in time")
 }
 
 /// Returns the error for a request that is not sent because it cannot be signed.
-pub(super) fn not_signed(operation: Operation, missing: Missing, message: &str) -> AwsError {
+pub(super) fn not_signed(operation: Operation, missing: CredentialsProblem, message: &str) -> AwsError {
     not_sent(operation, classify(operation, RawError::NotSigned), missing.code(), message)
 }
 
@@ -126,8 +126,8 @@ pub(super) fn not_found_as_none<T>(
 ) -> Result<Option<T>, AwsError> {
     match answer {
         Ok(found) => Ok(Some(found)),
-        Err(fault) if fault.operation == operation && fault.class == ErrorKind::NotFound => Ok(None),
-        Err(fault) => Err(fault),
+        Err(error) if error.operation == operation && error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -156,13 +156,13 @@ fn answered(
     let answer = match said {
         // Only a code proves that AWS itself refused the request. A status alone may come from a proxy that
         // has forwarded the call.
-        None if operation.changes() => RawError::None,
-        Some(_) | None => RawError::Error { code, kms_code, message, http },
+        None if operation.is_mutating() => RawError::NoResponse,
+        Some(_) | None => RawError::Service { code, kms_code, message, http },
     };
-    let class = classify(operation, answer);
+    let kind = classify(operation, answer);
     AwsError {
         operation,
-        class,
+        kind,
         code: Some(truncate(code, MAX_CODE_BYTES)),
         message: truncate(message, MAX_MESSAGE_BYTES),
     }
@@ -173,10 +173,10 @@ where
     E: Error + 'static,
 {
     let message = truncate(&error_chain(error), MAX_MESSAGE_BYTES);
-    AwsError { operation, class: classify(operation, answer), code: None, message }
+    AwsError { operation, kind: classify(operation, answer), code: None, message }
 }
 
-/// Returns a word of AWS as in the response; `None` if the response has none and the SDK inserted
+/// Returns a value of AWS as in the response; `None` if the response has none and the SDK inserted
 /// [`MISSING_VALUE`].
 pub(super) fn shown_word(word: &str) -> Option<&str> {
     (word != MISSING_VALUE).then_some(word)

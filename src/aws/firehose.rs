@@ -16,20 +16,20 @@ use aws_sdk_firehose::types::{
 };
 use jiff::Timestamp;
 
-use super::bounded::Bounded;
-use super::calls::Calls;
+use super::bounded::BoundedCache;
 use super::credentials::{MAX_SESSION_AGE, Session};
 use super::error::{
-    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, fault, invalid_response, not_found_as_none, not_sent, shown_word,
+    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent, shown_word,
     truncate,
 };
 use super::port::{Priority, Signer};
-use super::rate_limit::Quota;
+use super::rate_limit::QuotaScope;
+use super::signed_request_sender::SignedRequestSender;
 use super::timestamp::{fixed_time_source, timestamp};
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
-use crate::model::credentials::Missing;
+use crate::model::credentials::CredentialsProblem;
 use crate::model::key::Key;
 use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use crate::model::previous_key::longest_retention;
@@ -39,19 +39,19 @@ use crate::model::stream::{Region, StreamArn};
 /// The reason of a failure for which AWS reports none: AWS's own code for an unknown error.
 const NO_REASON: &str = "UNKNOWN_ERROR";
 /// Maximum number of cached clients; more than the regions of any partition of AWS.
-const CLIENTS: usize = 64;
+const MAX_CLIENTS: usize = 64;
 
 /// A client of Firehose for every region.
 pub(super) struct Firehose {
     config: SdkConfig,
-    calls: Calls,
-    clients: Bounded<Region, Client>,
+    sender: SignedRequestSender,
+    clients: BoundedCache<Region, Client>,
 }
 
 impl Firehose {
     /// Creates a client that is configured by `config`.
-    pub(super) fn new(config: SdkConfig, calls: Calls) -> Self {
-        Self { config, calls, clients: Bounded::new(CLIENTS) }
+    pub(super) fn new(config: SdkConfig, sender: SignedRequestSender) -> Self {
+        Self { config, sender, clients: BoundedCache::new(MAX_CLIENTS) }
     }
 
     /// Sends `DescribeDeliveryStream`; returns `None` if the stream does not exist.
@@ -65,23 +65,23 @@ impl Firehose {
         let client = self.client(&stream.region);
         let request = client.describe_delivery_stream().delivery_stream_name(stream.name());
         let answer = self
-            .calls
-            .read(&Quota::of(operation, stream), principal, priority, async |session| {
+            .sender
+            .read(&QuotaScope::of(operation, stream), principal, priority, async |session| {
                 let signer = session.signer();
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.clone().customize().config_override(overrides);
                 let description = match request.send().await {
                     Ok(answer) => answer.delivery_stream_description,
                     Err(error) => {
-                        Some(incomplete::description(&error).ok_or_else(|| fault(operation, &error))?)
+                        Some(incomplete::description(&error).ok_or_else(|| aws_error(operation, &error))?)
                     }
                 };
                 Ok((description, signer))
             })
             .await;
         let Some((description, signer)) = not_found_as_none(operation, answer)? else { return Ok(None) };
-        let seen = description.as_ref().map(look).transpose()?;
-        Ok(seen.map(|look| (look, signer)))
+        let seen = description.as_ref().map(parse_description).transpose()?;
+        Ok(seen.map(|parse_description| (parse_description, signer)))
     }
 
     /// Sends `StartDeliveryStreamEncryption` once, without waiting, dated `reserved`. A customer managed key
@@ -92,7 +92,7 @@ impl Firehose {
         key: &Key,
         principal: &Principal,
         signer: &Signer,
-        reserved: Timestamp,
+        signing_time: Timestamp,
     ) -> Result<(), AwsError> {
         let operation = Operation::StartDeliveryStreamEncryption;
         let input = encryption_input(key).ok_or_else(|| {
@@ -106,15 +106,16 @@ impl Firehose {
         let client = self.client(&stream.region);
         let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());
         let request = request.delivery_stream_encryption_configuration_input(input);
-        self.calls
-            .send_now(&Quota::of(operation, stream), principal, signer, async |session| {
+        self.sender
+            .send_now(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 if matches!(key, Key::Customer(_)) {
                     refuse_old(operation, &session)?;
                 }
                 let overrides = Builder::default().credentials_provider(session.credentials);
-                let request =
-                    request.customize().config_override(overrides.time_source(fixed_time_source(reserved)));
-                request.send().await.map_err(|error| fault(operation, &error))
+                let request = request
+                    .customize()
+                    .config_override(overrides.time_source(fixed_time_source(signing_time)));
+                request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
         Ok(())
@@ -126,17 +127,18 @@ impl Firehose {
         stream: &StreamArn,
         principal: &Principal,
         signer: &Signer,
-        reserved: Timestamp,
+        signing_time: Timestamp,
     ) -> Result<(), AwsError> {
         let operation = Operation::StopDeliveryStreamEncryption;
         let client = self.client(&stream.region);
         let request = client.stop_delivery_stream_encryption().delivery_stream_name(stream.name());
-        self.calls
-            .send_now(&Quota::of(operation, stream), principal, signer, async |session| {
+        self.sender
+            .send_now(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
-                let request =
-                    request.customize().config_override(overrides.time_source(fixed_time_source(reserved)));
-                request.send().await.map_err(|error| fault(operation, &error))
+                let request = request
+                    .customize()
+                    .config_override(overrides.time_source(fixed_time_source(signing_time)));
+                request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
         Ok(())
@@ -152,17 +154,16 @@ impl Firehose {
     ) -> Result<bool, AwsError> {
         let operation = Operation::PutFirehoseRecord;
         let record = Record::builder().data(Blob::new(record)).build();
-        let record = record.map_err(|error| {
-            not_sent(operation, ErrorKind::Invalid, "UnreadableRecord", &error.to_string())
-        })?;
+        let record = record
+            .map_err(|error| not_sent(operation, ErrorKind::Invalid, "InvalidRecord", &error.to_string()))?;
         let client = self.client(&stream.region);
         let request = client.put_record().delivery_stream_name(stream.name()).record(record);
         let answer = self
-            .calls
-            .send_queued(&Quota::of(operation, stream), principal, signer, async |session| {
+            .sender
+            .send_queued(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.customize().config_override(overrides);
-                request.send().await.map_err(|error| fault(operation, &error))
+                request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
         Ok(answer.encrypted() == Some(true))
@@ -181,7 +182,12 @@ fn refuse_old(operation: Operation, session: &Session) -> Result<(), AwsError> {
         Some(age) if age >= MAX_SESSION_AGE => {
             let message =
                 format!("the AWS session is {} s old, which Firehose does not accept", age.as_secs());
-            Err(not_sent(operation, ErrorKind::NoCredentials, Missing::SessionTooOld.code(), &message))
+            Err(not_sent(
+                operation,
+                ErrorKind::NoCredentials,
+                CredentialsProblem::SessionTooOld.code(),
+                &message,
+            ))
         }
         _ => Ok(()),
     }
@@ -197,7 +203,7 @@ fn encryption_input(key: &Key) -> Option<DeliveryStreamEncryptionConfigurationIn
     input.build().ok()
 }
 
-fn look(description: &DeliveryStreamDescription) -> Result<StreamDescription, AwsError> {
+fn parse_description(description: &DeliveryStreamDescription) -> Result<StreamDescription, AwsError> {
     let invalid_response = |what| invalid_response(Operation::DescribeDeliveryStream, what);
     let raw_status = description.delivery_stream_status().as_str();
     Ok(StreamDescription {
@@ -212,14 +218,14 @@ fn look(description: &DeliveryStreamDescription) -> Result<StreamDescription, Aw
             _ => StreamState::Unrecognized,
         },
         raw_status: word(shown_word(raw_status).unwrap_or_default()),
-        encryption: shown(description.delivery_stream_encryption_configuration()),
+        encryption: parse_encryption(description.delivery_stream_encryption_configuration()),
         retention: longest_retention(Service::Firehose),
     })
 }
 
 /// Converts the reported encryption. For a stream that was never encrypted, AWS reports `DISABLED`, no
 /// status, or no encryption at all.
-fn shown(encryption: Option<&DeliveryStreamEncryptionConfiguration>) -> ReportedEncryption {
+fn parse_encryption(encryption: Option<&DeliveryStreamEncryptionConfiguration>) -> ReportedEncryption {
     let Some((encryption, status)) = encryption.and_then(|said| Some((said, said.status()?))) else {
         return ReportedEncryption::Off;
     };
@@ -251,7 +257,7 @@ fn unresolved(name: &str) -> Key {
     Key::Unresolved(truncate(name, MAX_MESSAGE_BYTES))
 }
 
-/// Shortens a word of AWS to the length that can be stored.
+/// Shortens a value of AWS to the length that can be stored.
 fn word(text: &str) -> String {
     truncate(text, MAX_CODE_BYTES)
 }

@@ -13,11 +13,12 @@ use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::calls::Calls;
-use super::error::{fault, invalid_response};
-use super::port::{Identity, Priority};
-use super::rate_limit::Quota;
+use super::error::{aws_error, invalid_response};
+use super::port::Priority;
+use super::rate_limit::QuotaScope;
+use super::signed_request_sender::SignedRequestSender;
 use crate::model::aws_error::{AwsError, Operation};
+use crate::model::pattern::AwsAccount;
 use crate::model::principal::Principal;
 use crate::model::stream::Region;
 
@@ -26,21 +27,21 @@ const OPERATION: Operation = Operation::GetCallerIdentity;
 const IDENTITY_TTL: Duration = Duration::from_hours(1);
 
 /// A client that identifies the caller by STS.
-pub(super) struct Caller {
+pub(super) struct IdentityClient {
     client: Client,
-    calls: Calls,
+    sender: SignedRequestSender,
     region: Region,
-    known: Mutex<Option<(Instant, Identity)>>,
+    known: Mutex<Option<(Instant, AwsAccount)>>,
 }
 
-impl Caller {
+impl IdentityClient {
     /// Creates a client with the endpoint of `config`, in `region`.
-    pub(super) fn new(config: &SdkConfig, calls: Calls, region: Region) -> Self {
-        Self { client: Client::new(config), calls, region, known: Mutex::new(None) }
+    pub(super) fn new(config: &SdkConfig, sender: SignedRequestSender, region: Region) -> Self {
+        Self { client: Client::new(config), sender, region, known: Mutex::new(None) }
     }
 
     /// Returns the account and partition of the caller.
-    pub(super) async fn identity(&self) -> Result<Identity, AwsError> {
+    pub(super) async fn identity(&self) -> Result<AwsAccount, AwsError> {
         let mut known = self.known.lock().await;
         if let Some((since, identity)) = known.as_ref()
             && since.elapsed() < IDENTITY_TTL
@@ -48,34 +49,34 @@ impl Caller {
             return Ok(identity.clone());
         }
         // No reconciliation continues without the identity, so the request has the highest priority.
-        let identity = self.ask(Priority::Call).await?;
+        let identity = self.get_caller_identity(Priority::Call).await?;
         *known = Some((Instant::now(), identity.clone()));
         Ok(identity)
     }
 
     /// Checks the operator's clock: STS accepts the date of a request. The cached identity is not used.
     pub(super) async fn verify_clock(&self) -> Result<(), AwsError> {
-        self.ask(Priority::Drift).await.map(drop)
+        self.get_caller_identity(Priority::Drift).await.map(drop)
     }
 
-    async fn ask(&self, priority: Priority) -> Result<Identity, AwsError> {
-        let quota = Quota { operation: OPERATION, account: None, region: self.region.clone() };
+    async fn get_caller_identity(&self, priority: Priority) -> Result<AwsAccount, AwsError> {
+        let quota = QuotaScope { operation: OPERATION, account: None, region: self.region.clone() };
         let answer = self
-            .calls
+            .sender
             .read(&quota, &Principal::operator(), priority, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = self.client.get_caller_identity().customize().config_override(overrides);
-                request.send().await.map_err(|error| fault(OPERATION, &error))
+                request.send().await.map_err(|error| aws_error(OPERATION, &error))
             })
             .await?;
         identity(&answer)
     }
 }
 
-fn identity(answer: &GetCallerIdentityOutput) -> Result<Identity, AwsError> {
+fn identity(answer: &GetCallerIdentityOutput) -> Result<AwsAccount, AwsError> {
     let account = answer.account().and_then(|account| account.parse().ok());
     let partition = answer.arn().and_then(|arn| arn.split(':').nth(1)).and_then(|text| text.parse().ok());
-    Ok(Identity {
+    Ok(AwsAccount {
         account: account.ok_or_else(|| invalid_response(OPERATION, "Account"))?,
         partition: partition.ok_or_else(|| invalid_response(OPERATION, "Arn"))?,
     })
@@ -83,7 +84,7 @@ fn identity(answer: &GetCallerIdentityOutput) -> Result<Identity, AwsError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::replay::{ReplayClient, calls};
+    use super::super::replay::{ReplayClient, sender};
     use super::*;
 
     fn answer(arn: &str) -> (u16, String) {
@@ -95,8 +96,8 @@ mod tests {
         (200, xml)
     }
 
-    fn caller(recorded: &ReplayClient) -> Caller {
-        Caller::new(&recorded.config(), calls(), "eu-west-1".parse().unwrap())
+    fn caller(recorded: &ReplayClient) -> IdentityClient {
+        IdentityClient::new(&recorded.config(), sender(), "eu-west-1".parse().unwrap())
     }
 
     #[tokio::test(start_paused = true)]
@@ -148,7 +149,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unparseable_identity_is_an_error() {
         let recorded = ReplayClient::answers([answer("nobody")]);
-        let fault = caller(&recorded).identity().await.unwrap_err();
-        assert_eq!(fault.code.as_deref(), Some("UnreadableAnswer"));
+        let error = caller(&recorded).identity().await.unwrap_err();
+        assert_eq!(error.code.as_deref(), Some("InvalidResponse"));
     }
 }

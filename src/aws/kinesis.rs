@@ -15,15 +15,15 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, StreamDescriptionSummary};
 use jiff::{SignedDuration, Timestamp};
 
-use super::bounded::Bounded;
-use super::calls::Calls;
+use super::bounded::BoundedCache;
 use super::error::{
-    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, fault, invalid_response, not_found_as_none, not_sent, shown_word,
+    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent, shown_word,
     truncate,
 };
 use super::kms::Kms;
 use super::port::{Priority, Signer};
-use super::rate_limit::Quota;
+use super::rate_limit::QuotaScope;
+use super::signed_request_sender::SignedRequestSender;
 use super::timestamp::{fixed_time_source, timestamp};
 use crate::api::stream_encryption::Service;
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
@@ -38,24 +38,30 @@ const UNNAMED: &str = "unknown";
 /// The partition key of the operator's records. All of them go to the same shard; which one does not matter.
 const PARTITION_KEY: &str = "stream-encryption-operator";
 /// Maximum number of cached clients; more than the regions of any partition of AWS.
-const CLIENTS: usize = 64;
+const MAX_CLIENTS: usize = 64;
 /// Maximum number of entries in `aws_managed`.
-const KEYS: usize = 4096;
+const MAX_KEYS: usize = 4096;
 
 /// A client of Kinesis for every region.
 pub(super) struct Kinesis {
     config: SdkConfig,
-    calls: Calls,
+    sender: SignedRequestSender,
     kms: Arc<Kms>,
-    clients: Bounded<Region, Client>,
+    clients: BoundedCache<Region, Client>,
     /// Whether AWS manages a key, which never changes.
-    aws_managed: Bounded<KeyArn, bool>,
+    aws_managed: BoundedCache<KeyArn, bool>,
 }
 
 impl Kinesis {
     /// Creates a client that is configured by `config`, with `kms` to describe keys.
-    pub(super) fn new(config: SdkConfig, calls: Calls, kms: Arc<Kms>) -> Self {
-        Self { config, calls, kms, clients: Bounded::new(CLIENTS), aws_managed: Bounded::new(KEYS) }
+    pub(super) fn new(config: SdkConfig, sender: SignedRequestSender, kms: Arc<Kms>) -> Self {
+        Self {
+            config,
+            sender,
+            kms,
+            clients: BoundedCache::new(MAX_CLIENTS),
+            aws_managed: BoundedCache::new(MAX_KEYS),
+        }
     }
 
     /// Sends `DescribeStreamSummary`, and `DescribeKey` if the key's name must be resolved; returns `None` if
@@ -69,20 +75,20 @@ impl Kinesis {
         let operation = Operation::DescribeStreamSummary;
         let request = self.client(&stream.region).describe_stream_summary().stream_arn(stream.to_string());
         let answer = self
-            .calls
-            .read(&Quota::of(operation, stream), principal, priority, async |session| {
+            .sender
+            .read(&QuotaScope::of(operation, stream), principal, priority, async |session| {
                 let signer = session.signer();
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.clone().customize().config_override(overrides);
-                let answer = request.send().await.map_err(|error| fault(operation, &error))?;
+                let answer = request.send().await.map_err(|error| aws_error(operation, &error))?;
                 Ok((answer, signer))
             })
             .await;
         let Some((answer, signer)) = not_found_as_none(operation, answer)? else { return Ok(None) };
         let summary = answer.stream_description_summary;
         let summary = summary.ok_or_else(|| invalid_response(operation, "StreamDescriptionSummary"))?;
-        let encryption = self.shown(stream, &summary, principal, priority).await?;
-        Ok(Some((look(&summary, encryption)?, signer)))
+        let encryption = self.encryption_of(stream, &summary, principal, priority).await?;
+        Ok(Some((parse_description(&summary, encryption)?, signer)))
     }
 
     /// Sends `StartStreamEncryption` once, without waiting, dated `reserved`.
@@ -92,7 +98,7 @@ impl Kinesis {
         key: &Key,
         principal: &Principal,
         signer: &Signer,
-        reserved: Timestamp,
+        signing_time: Timestamp,
     ) -> Result<(), AwsError> {
         let operation = Operation::StartStreamEncryption;
         let key_id = match key {
@@ -105,12 +111,13 @@ impl Kinesis {
         };
         let request = self.client(&stream.region).start_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
-        self.calls
-            .send_now(&Quota::of(operation, stream), principal, signer, async |session| {
+        self.sender
+            .send_now(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
-                let request =
-                    request.customize().config_override(overrides.time_source(fixed_time_source(reserved)));
-                request.send().await.map_err(|error| fault(operation, &error))
+                let request = request
+                    .customize()
+                    .config_override(overrides.time_source(fixed_time_source(signing_time)));
+                request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
         Ok(())
@@ -121,25 +128,26 @@ impl Kinesis {
     pub(super) async fn stop(
         &self,
         stream: &StreamArn,
-        in_force: Option<&Key>,
+        active_key: Option<&Key>,
         principal: &Principal,
         signer: &Signer,
-        reserved: Timestamp,
+        signing_time: Timestamp,
     ) -> Result<(), AwsError> {
         let operation = Operation::StopStreamEncryption;
-        let key_id = match in_force {
+        let key_id = match active_key {
             Some(Key::Customer(arn)) => arn.to_string(),
             Some(Key::Unresolved(name)) if name != UNNAMED => name.clone(),
             Some(Key::AwsOwned | Key::Unresolved(_)) | None => KINESIS_ALIAS.to_owned(),
         };
         let request = self.client(&stream.region).stop_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
-        self.calls
-            .send_now(&Quota::of(operation, stream), principal, signer, async |session| {
+        self.sender
+            .send_now(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
-                let request =
-                    request.customize().config_override(overrides.time_source(fixed_time_source(reserved)));
-                request.send().await.map_err(|error| fault(operation, &error))
+                let request = request
+                    .customize()
+                    .config_override(overrides.time_source(fixed_time_source(signing_time)));
+                request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
         Ok(())
@@ -157,17 +165,17 @@ impl Kinesis {
         let request = self.client(&stream.region).put_record().stream_arn(stream.to_string());
         let request = request.partition_key(PARTITION_KEY).data(Blob::new(record));
         let answer = self
-            .calls
-            .send_queued(&Quota::of(operation, stream), principal, signer, async |session| {
+            .sender
+            .send_queued(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.customize().config_override(overrides);
-                request.send().await.map_err(|error| fault(operation, &error))
+                request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
         Ok(answer.encryption_type() == Some(&EncryptionType::Kms))
     }
 
-    async fn shown(
+    async fn encryption_of(
         &self,
         stream: &StreamArn,
         summary: &StreamDescriptionSummary,
@@ -223,11 +231,11 @@ impl Kinesis {
                     .describe(&stream.account, &arn.region, &arn.to_string(), principal, priority)
                     .await
                 {
-                    Ok(Some(facts)) => {
-                        self.aws_managed.put(arn.clone(), facts.aws_managed);
-                        facts.aws_managed
+                    Ok(Some(metadata)) => {
+                        self.aws_managed.put(arn.clone(), metadata.aws_managed);
+                        metadata.aws_managed
                     }
-                    Err(fault) if may_answer_later(&fault) => return Err(fault),
+                    Err(error) if may_answer_later(&error) => return Err(error),
                     // The key does not exist, or may not be described. A customer managed key is assumed: a
                     // stream has the AWS managed key by its ARN or id only if another client set it so.
                     Ok(None) | Err(_) => false,
@@ -247,9 +255,9 @@ impl Kinesis {
         priority: Priority,
     ) -> Result<Key, AwsError> {
         match self.kms.describe(&stream.account, &stream.region, alias, principal, priority).await {
-            Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
-            Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
-            Err(fault) if may_answer_later(&fault) => Err(fault),
+            Ok(Some(metadata)) if metadata.aws_managed => Ok(Key::AwsOwned),
+            Ok(Some(metadata)) => Ok(Key::Customer(metadata.arn)),
+            Err(error) if may_answer_later(&error) => Err(error),
             Ok(None) | Err(_) => Ok(Key::Unresolved(alias.to_owned())),
         }
     }
@@ -265,11 +273,11 @@ impl Kinesis {
 /// Returns whether a later request may resolve the key. A key that KMS cannot resolve now must not appear as
 /// another key, which would be drift and cost a call. An error of another operation means that KMS received
 /// no request.
-fn may_answer_later(fault: &AwsError) -> bool {
-    fault.operation != Operation::DescribeKey || fault.class.is_inconclusive()
+fn may_answer_later(error: &AwsError) -> bool {
+    error.operation != Operation::DescribeKey || error.kind.is_inconclusive()
 }
 
-fn look(
+fn parse_description(
     summary: &StreamDescriptionSummary,
     encryption: ReportedEncryption,
 ) -> Result<StreamDescription, AwsError> {

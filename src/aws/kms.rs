@@ -11,44 +11,44 @@ use aws_sdk_kms::types::{
 };
 use tracing::warn;
 
-use super::bounded::Bounded;
-use super::calls::Calls;
-use super::error::{MAX_CODE_BYTES, fault, invalid_response, not_found_as_none, truncate};
+use super::bounded::BoundedCache;
+use super::error::{MAX_CODE_BYTES, aws_error, invalid_response, not_found_as_none, truncate};
 use super::port::Priority;
-use super::rate_limit::Quota;
+use super::rate_limit::QuotaScope;
+use super::signed_request_sender::SignedRequestSender;
 use crate::model::aws_error::{AwsError, Operation};
-use crate::model::key::{KeyArn, KeyMetadata, KeyName, KeyState};
+use crate::model::key::{KeyArn, KeyMetadata, KeyState, KmsKeyId};
 use crate::model::principal::Principal;
 use crate::model::stream::{Account, Region, StreamArn};
 
 const DESCRIBE: Operation = Operation::DescribeKey;
 /// Maximum number of cached clients; more than the regions of any partition of AWS.
-const CLIENTS: usize = 64;
+const MAX_CLIENTS: usize = 64;
 
 /// A client of KMS for every region.
 pub(super) struct Kms {
     config: SdkConfig,
-    calls: Calls,
-    clients: Bounded<Region, Client>,
+    sender: SignedRequestSender,
+    clients: BoundedCache<Region, Client>,
 }
 
 impl Kms {
     /// Creates a client that is configured by `config`.
-    pub(super) fn new(config: SdkConfig, calls: Calls) -> Self {
-        Self { config, calls, clients: Bounded::new(CLIENTS) }
+    pub(super) fn new(config: SdkConfig, sender: SignedRequestSender) -> Self {
+        Self { config, sender, clients: BoundedCache::new(MAX_CLIENTS) }
     }
 
     /// Returns the metadata of the key that `name` identifies for `stream`; `None` if the key does not exist.
     pub(super) async fn describe_key(
         &self,
         stream: &StreamArn,
-        name: &KeyName,
+        name: &KmsKeyId,
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
         let region = match name {
-            KeyName::Arn(arn) => &arn.region,
-            KeyName::Alias(_) => &stream.region,
+            KmsKeyId::Arn(arn) => &arn.region,
+            KmsKeyId::Alias(_) => &stream.region,
         };
         self.describe(&stream.account, region, &name.to_string(), principal, priority).await
     }
@@ -62,18 +62,20 @@ impl Kms {
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
-        let quota = Quota { operation: DESCRIBE, account: Some(account.clone()), region: region.clone() };
+        let quota =
+            QuotaScope { operation: DESCRIBE, account: Some(account.clone()), region: region.clone() };
         let request = self.client(region).describe_key().key_id(key_id);
         let answer = self
-            .calls
+            .sender
             .read(&quota, principal, priority, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.clone().customize().config_override(overrides);
-                request.send().await.map_err(|error| fault(DESCRIBE, &error))
+                request.send().await.map_err(|error| aws_error(DESCRIBE, &error))
             })
             .await;
         let Some(answer) = not_found_as_none(DESCRIBE, answer)? else { return Ok(None) };
-        facts(&answer.key_metadata.ok_or_else(|| invalid_response(DESCRIBE, "KeyMetadata"))?).map(Some)
+        parse_metadata(&answer.key_metadata.ok_or_else(|| invalid_response(DESCRIBE, "KeyMetadata"))?)
+            .map(Some)
     }
 
     fn client(&self, region: &Region) -> Client {
@@ -84,12 +86,12 @@ impl Kms {
     }
 }
 
-fn facts(metadata: &SdkKeyMetadata) -> Result<KeyMetadata, AwsError> {
+fn parse_metadata(metadata: &SdkKeyMetadata) -> Result<KeyMetadata, AwsError> {
     let arn = metadata.arn().and_then(|arn| arn.parse().ok());
     let arn: KeyArn = arn.ok_or_else(|| invalid_response(DESCRIBE, "Arn"))?;
     let unknown = unknown_word(metadata);
-    if let Some(word) = unknown {
-        warn!(key = %arn, value = truncate(word, MAX_CODE_BYTES), "KMS reported a value that this version does not know");
+    if let Some(value) = unknown {
+        warn!(key = %arn, value = truncate(value, MAX_CODE_BYTES), "KMS reported a value that this version does not know");
     }
     Ok(KeyMetadata {
         arn,
@@ -118,19 +120,19 @@ fn facts(metadata: &SdkKeyMetadata) -> Result<KeyMetadata, AwsError> {
 /// Returns the first value that this version does not know, of those that decide whether the key can be used.
 fn unknown_word(metadata: &SdkKeyMetadata) -> Option<&str> {
     let words = [
-        metadata.key_state().map(|word| (word.as_str(), SdkKeyState::values())),
-        metadata.key_spec().map(|word| (word.as_str(), KeySpec::values())),
-        metadata.key_usage().map(|word| (word.as_str(), KeyUsageType::values())),
-        metadata.key_manager().map(|word| (word.as_str(), KeyManagerType::values())),
+        metadata.key_state().map(|value| (value.as_str(), SdkKeyState::values())),
+        metadata.key_spec().map(|value| (value.as_str(), KeySpec::values())),
+        metadata.key_usage().map(|value| (value.as_str(), KeyUsageType::values())),
+        metadata.key_manager().map(|value| (value.as_str(), KeyManagerType::values())),
     ];
-    words.into_iter().flatten().find(|(word, known)| !known.contains(word)).map(|(word, _)| word)
+    words.into_iter().flatten().find(|(value, known)| !known.contains(value)).map(|(value, _)| value)
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::super::replay::{ReplayClient, calls, somebody};
+    use super::super::replay::{ReplayClient, sender, somebody};
     use super::*;
     use crate::model::aws_error::ErrorKind;
     use crate::model::key::KeyProblem;
@@ -151,8 +153,8 @@ mod tests {
 
     async fn facts_of(answer: (u16, String)) -> KeyMetadata {
         let recorded = ReplayClient::answers([answer]);
-        let name = KeyName::Alias("alias/orders".to_owned());
-        Kms::new(recorded.config(), calls())
+        let name = KmsKeyId::Alias("alias/orders".to_owned());
+        Kms::new(recorded.config(), sender())
             .describe_key(&orders(), &name, &somebody(), Priority::Drift)
             .await
             .unwrap()
@@ -161,7 +163,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_key_state_is_parsed() {
-        for (word, state) in [
+        for (value, state) in [
             ("Enabled", KeyState::Enabled),
             ("Disabled", KeyState::Disabled),
             ("PendingDeletion", KeyState::PendingDeletion),
@@ -172,8 +174,9 @@ mod tests {
             ("Unavailable", KeyState::Unavailable),
             ("Somewhere", KeyState::Unrecognized),
         ] {
-            let facts = facts_of(metadata(word, "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER")).await;
-            assert_eq!(facts.state, state, "{word}");
+            let metadata =
+                facts_of(metadata(value, "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER")).await;
+            assert_eq!(metadata.state, state, "{value}");
         }
     }
 
@@ -185,13 +188,13 @@ mod tests {
             ("RSA_2048", "ENCRYPT_DECRYPT", "CUSTOMER", (false, true, false)),
             ("HMAC_256", "GENERATE_VERIFY_MAC", "CUSTOMER", (false, false, false)),
         ] {
-            let facts = facts_of(metadata("Enabled", spec, usage, manager)).await;
+            let metadata = facts_of(metadata("Enabled", spec, usage, manager)).await;
             assert_eq!(
-                (facts.symmetric, facts.encrypts, facts.aws_managed),
+                (metadata.symmetric, metadata.encrypts, metadata.aws_managed),
                 expected,
                 "{spec} {usage} {manager}"
             );
-            assert_eq!(facts.arn, KEY.parse().unwrap());
+            assert_eq!(metadata.arn, KEY.parse().unwrap());
         }
     }
 
@@ -203,10 +206,10 @@ mod tests {
             ("Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_ALL", "CUSTOMER"),
             ("Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "PARTNER"),
         ] {
-            let facts = facts_of(metadata(state, spec, usage, manager)).await;
+            let metadata = facts_of(metadata(state, spec, usage, manager)).await;
             let stream: StreamArn =
                 "arn:aws:firehose:us-east-1:111122223333:deliverystream/orders".parse().unwrap();
-            let problem = facts.problem(&stream);
+            let problem = metadata.problem(&stream);
             assert_eq!(problem, Some(KeyProblem::Unrecognized), "{state} {spec} {usage} {manager}");
         }
         let stateless = json!({ "KeyMetadata": {"KeyId": "1234abcd", "Arn": KEY} });
@@ -218,15 +221,15 @@ mod tests {
         // The response of moto for a key that was created without a usage.
         let metadata =
             json!({"KeyId": "1234abcd", "Arn": KEY, "KeyState": "Enabled", "KeyManager": "CUSTOMER"});
-        let facts = facts_of((200, json!({ "KeyMetadata": metadata }).to_string())).await;
-        assert_eq!((facts.symmetric, facts.encrypts), (true, true));
+        let metadata = facts_of((200, json!({ "KeyMetadata": metadata }).to_string())).await;
+        assert_eq!((metadata.symmetric, metadata.encrypts), (true, true));
     }
 
     #[tokio::test(start_paused = true)]
     async fn key_arn_uses_its_own_region_and_alias_the_streams() {
         for (name, key_id, host) in [
-            (KeyName::Arn(KEY.parse().unwrap()), KEY, "kms.us-east-1.amazonaws.com"),
-            (KeyName::Alias("alias/orders".to_owned()), "alias/orders", "kms.eu-west-1.amazonaws.com"),
+            (KmsKeyId::Arn(KEY.parse().unwrap()), KEY, "kms.us-east-1.amazonaws.com"),
+            (KmsKeyId::Alias("alias/orders".to_owned()), "alias/orders", "kms.eu-west-1.amazonaws.com"),
         ] {
             let recorded = ReplayClient::answers([metadata(
                 "Enabled",
@@ -234,7 +237,7 @@ mod tests {
                 "ENCRYPT_DECRYPT",
                 "CUSTOMER",
             )]);
-            Kms::new(recorded.config(), calls())
+            Kms::new(recorded.config(), sender())
                 .describe_key(&orders(), &name, &somebody(), Priority::Drift)
                 .await
                 .unwrap();
@@ -249,11 +252,11 @@ mod tests {
             (400, r#"{"__type":"NotFoundException"}"#),
             (400, r#"{"__type":"AccessDeniedException","Message":"not authorized"}"#),
         ]);
-        let kms = Kms::new(recorded.config(), calls());
-        let name = KeyName::Arn(KEY.parse().unwrap());
+        let kms = Kms::new(recorded.config(), sender());
+        let name = KmsKeyId::Arn(KEY.parse().unwrap());
         assert_eq!(kms.describe_key(&orders(), &name, &somebody(), Priority::Drift).await, Ok(None));
         assert_eq!(
-            kms.describe_key(&orders(), &name, &somebody(), Priority::Drift).await.unwrap_err().class,
+            kms.describe_key(&orders(), &name, &somebody(), Priority::Drift).await.unwrap_err().kind,
             ErrorKind::Denied
         );
     }

@@ -10,15 +10,16 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::api::ledger::Action;
 use crate::model::aws_error::AwsError;
-use crate::model::key::{Key, KeyMetadata, KeyName};
+use crate::model::key::{Key, KeyMetadata, KmsKeyId};
 use crate::model::observation::StreamDescription;
+use crate::model::pattern::AwsAccount;
 use crate::model::principal::Principal;
-use crate::model::stream::{Account, Partition, StreamArn};
+use crate::model::stream::StreamArn;
 
 /// All requests of the operator to AWS. `Aws` implements them for the real AWS; the simulation replaces it.
 pub trait StreamApi: Send + Sync + 'static {
     /// Returns the account and partition of the operator's credentials (`GetCallerIdentity`).
-    fn identity(&self) -> impl Future<Output = Result<Identity, AwsError>> + Send;
+    fn identity(&self) -> impl Future<Output = Result<AwsAccount, AwsError>> + Send;
 
     /// Checks the operator's clock, with a request that concerns no stream and is dated by that clock. AWS
     /// rejects requests with a wrong date, so a successful response proves that the clock is right.
@@ -37,7 +38,7 @@ pub trait StreamApi: Send + Sync + 'static {
     fn describe_key(
         &self,
         stream: &StreamArn,
-        name: &KeyName,
+        name: &KmsKeyId,
         principal: &Principal,
         priority: Priority,
     ) -> impl Future<Output = Result<Option<KeyMetadata>, AwsError>> + Send;
@@ -68,7 +69,7 @@ pub trait StreamApi: Send + Sync + 'static {
         key: &Key,
         principal: &Principal,
         signer: &Signer,
-        reserved: Timestamp,
+        signing_time: Timestamp,
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
 
     /// Calls Stop: once, without waiting, without retry, signed and dated as in [`start`](Self::start). Kinesis
@@ -76,10 +77,10 @@ pub trait StreamApi: Send + Sync + 'static {
     fn stop(
         &self,
         stream: &StreamArn,
-        in_force: Option<&Key>,
+        active_key: Option<&Key>,
         principal: &Principal,
         signer: &Signer,
-        reserved: Timestamp,
+        signing_time: Timestamp,
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
 
     /// Writes one record, signed as in [`start`](Self::start), and returns whether AWS reports that the record
@@ -110,15 +111,6 @@ impl Signer {
     pub fn is(&self, other: &Self) -> bool {
         self.access_key_id == other.access_key_id
     }
-}
-
-/// The account and partition of the operator's credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The account.
-    pub account: Account,
-    /// The partition.
-    pub partition: Partition,
 }
 
 /// The priority of a request, the most urgent first. It decides within a round over all namespaces, and within a

@@ -29,7 +29,7 @@ const MAX_IDLE_QUEUES: usize = 1024;
 
 /// The scope of one of AWS's limits: the requests that count together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Quota {
+pub struct QuotaScope {
     /// The operation.
     pub operation: Operation,
     /// The account; `None` for requests to STS, which count for the operator's own account.
@@ -38,7 +38,7 @@ pub struct Quota {
     pub region: Region,
 }
 
-impl Quota {
+impl QuotaScope {
     /// Returns the scope of the limit that applies to `operation` on `stream`.
     #[must_use]
     pub fn of(operation: Operation, stream: &StreamArn) -> Self {
@@ -52,7 +52,7 @@ impl Quota {
 pub struct RateLimiter {
     rate_percent: u32,
     limits: fn(Operation) -> u32,
-    lanes: Arc<Mutex<HashMap<Quota, Arc<QuotaQueue>>>>,
+    queues: Arc<Mutex<HashMap<QuotaScope, Arc<QuotaQueue>>>>,
     waiters: Arc<[AtomicUsize; PRIORITIES.len()]>,
 }
 
@@ -93,25 +93,25 @@ impl RateLimiter {
         Self {
             rate_percent: u32::from(rate_percent.clamp(1, 100)),
             limits,
-            lanes: Arc::default(),
+            queues: Arc::default(),
             waiters: Arc::default(),
         }
     }
 
     /// Waits for a permit to send a request. Dropping the future leaves the queue and takes no token.
-    pub async fn acquire(&self, quota: &Quota, turn: &QueueKey) {
-        let lane = self.lane(quota);
-        let _waiting = Waiting::among(&self.waiters, turn.priority);
+    pub async fn acquire(&self, quota: &QuotaScope, queue_key: &QueueKey) {
+        let queue = self.queue(quota);
+        let _waiting = Waiting::among(&self.waiters, queue_key.priority);
         let granted = {
-            let mut state = lane.lock();
+            let mut state = queue.lock();
             if state.queue.is_empty() && state.bucket.take(Instant::now()).is_ok() {
                 return;
             }
             let (grant, granted) = oneshot::channel();
-            state.queue.push(turn, grant);
+            state.queue.push(queue_key, grant);
             if !state.served {
                 state.served = true;
-                tokio::spawn(serve(lane.clone()));
+                tokio::spawn(serve(queue.clone()));
             }
             granted
         };
@@ -123,13 +123,13 @@ impl RateLimiter {
     }
 
     /// Halves the rate, because AWS throttled a request.
-    pub fn throttled(&self, quota: &Quota) {
-        self.lane(quota).lock().bucket.throttled(Instant::now());
+    pub fn throttled(&self, quota: &QuotaScope) {
+        self.queue(quota).lock().bucket.throttled(Instant::now());
     }
 
     /// Raises the rate a little, because AWS answered a request without throttling.
-    pub fn succeeded(&self, quota: &Quota) {
-        self.lane(quota).lock().bucket.succeeded(Instant::now());
+    pub fn succeeded(&self, quota: &QuotaScope) {
+        self.queue(quota).lock().bucket.succeeded(Instant::now());
     }
 
     /// Returns the number of requests that wait with this priority, over all queues: a gauge for the metrics.
@@ -140,18 +140,18 @@ impl RateLimiter {
 
     /// Returns the current rate, in thousandths of a request per second.
     #[must_use]
-    pub fn rate(&self, quota: &Quota) -> u32 {
-        self.lane(quota).lock().bucket.rate()
+    pub fn rate(&self, quota: &QuotaScope) -> u32 {
+        self.queue(quota).lock().bucket.rate()
     }
 
-    fn lane(&self, quota: &Quota) -> Arc<QuotaQueue> {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if lanes.len() > MAX_IDLE_QUEUES {
+    fn queue(&self, quota: &QuotaScope) -> Arc<QuotaQueue> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        if queues.len() > MAX_IDLE_QUEUES {
             let now = Instant::now();
-            lanes.retain(|_, lane| Arc::strong_count(lane) > 1 || !lane.lock().bucket.is_fresh(now));
+            queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.lock().bucket.is_fresh(now));
         }
         let full_rate = (self.limits)(quota.operation) * 10 * self.rate_percent;
-        lanes.entry(quota.clone()).or_insert_with(|| Arc::new(QuotaQueue::new(full_rate))).clone()
+        queues.entry(quota.clone()).or_insert_with(|| Arc::new(QuotaQueue::new(full_rate))).clone()
     }
 }
 
@@ -185,7 +185,7 @@ impl QuotaQueue {
             }
             let mut granted = false;
             while !granted && let Some(waiter) = state.queue.pop() {
-                let token = Token { lane: Some(self.clone()), taken: now };
+                let token = Token { queue: Some(self.clone()), taken: now };
                 // If a waiter is gone, the next one gets a token. Dropping an unspent token would lock this
                 // queue again and deadlock, so an undelivered token is spent here and given back below.
                 granted = waiter.send(token).map_err(Token::spend).is_ok();
@@ -200,8 +200,8 @@ impl QuotaQueue {
 }
 
 /// Serves a queue until it is empty.
-async fn serve(lane: Arc<QuotaQueue>) {
-    while let Some(again) = lane.grant() {
+async fn serve(queue: Arc<QuotaQueue>) {
+    while let Some(again) = queue.grant() {
         tokio::time::sleep_until(again).await;
     }
 }
@@ -209,20 +209,20 @@ async fn serve(lane: Arc<QuotaQueue>) {
 /// The permit to send one request. It returns to the bucket if it is dropped unused.
 struct Token {
     /// The origin of the token, until it is spent.
-    lane: Option<Arc<QuotaQueue>>,
+    queue: Option<Arc<QuotaQueue>>,
     taken: Instant,
 }
 
 impl Token {
     fn spend(mut self) {
-        self.lane = None;
+        self.queue = None;
     }
 }
 
 impl Drop for Token {
     fn drop(&mut self) {
-        if let Some(lane) = self.lane.take() {
-            lane.lock().bucket.give_back(self.taken);
+        if let Some(queue) = self.queue.take() {
+            queue.lock().bucket.give_back(self.taken);
         }
     }
 }

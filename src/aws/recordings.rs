@@ -19,7 +19,7 @@ use super::rate_limit::RateLimiter;
 use super::replay::{ReplayClient, signer, somebody};
 use crate::api::ledger::Action;
 use crate::model::aws_error::AwsError;
-use crate::model::key::{Key, KeyMetadata, KeyName};
+use crate::model::key::{Key, KeyMetadata, KmsKeyId};
 use crate::model::observation::{Observation, StreamDescription};
 use crate::model::stream::StreamArn;
 
@@ -65,8 +65,11 @@ fn aws(recorded: &ReplayClient) -> Aws {
     Aws::from_config(recorded.config(), region, RateLimiter::new(80), Arc::new(SystemTime::now))
 }
 
-fn looked(stream: &StreamArn, look: Result<Option<StreamDescription>, AwsError>) -> Result<Value, AwsError> {
-    let observation = match Observation::of(stream, look?.as_ref()) {
+fn observation_of(
+    stream: &StreamArn,
+    description: Result<Option<StreamDescription>, AwsError>,
+) -> Result<Value, AwsError> {
+    let observation = match Observation::of(stream, description?.as_ref()) {
         Observation::On(Key::AwsOwned) => "On AWS_OWNED_CMK".to_owned(),
         Observation::On(Key::Customer(arn)) => format!("On {arn}"),
         Observation::InProgress(None) => "Changing".to_owned(),
@@ -79,15 +82,15 @@ fn looked(stream: &StreamArn, look: Result<Option<StreamDescription>, AwsError>)
     Ok(json!({ "observation": observation }))
 }
 
-fn described(facts: Option<KeyMetadata>) -> Value {
-    let facts = facts.map(|facts| {
-        assert_eq!(facts.arn.to_string(), KEY);
+fn described(metadata: Option<KeyMetadata>) -> Value {
+    let metadata = metadata.map(|metadata| {
+        assert_eq!(metadata.arn.to_string(), KEY);
         json!({
-            "state": format!("{:?}", facts.state), "symmetric": facts.symmetric,
-            "encrypts": facts.encrypts, "awsManaged": facts.aws_managed,
+            "state": format!("{:?}", metadata.state), "symmetric": metadata.symmetric,
+            "encrypts": metadata.encrypts, "awsManaged": metadata.aws_managed,
         })
     });
-    json!({ "key": facts })
+    json!({ "key": metadata })
 }
 
 /// Returns the operator's interpretation of the response to `operation`, in the format of the recordings.
@@ -99,7 +102,7 @@ async fn understood(aws: &Aws, recording: &str, operation: &str) -> Value {
     let accepted = |()| json!({"outcome": "Accepted"});
     let answer = match operation {
         "DescribeDeliveryStream" | "DescribeStreamSummary" => {
-            looked(stream, aws.describe_stream(stream, &principal, Priority::Drift).await.map(|seen| seen.map(|(look, _)| look)))
+            observation_of(stream, aws.describe_stream(stream, &principal, Priority::Drift).await.map(|seen| seen.map(|(description, _)| description)))
         }
         "StartStreamEncryption" => aws.start(stream, &Key::AwsOwned, &principal, &signer(), now).await.map(accepted),
         "StopStreamEncryption" => aws.stop(stream, Some(&Key::AwsOwned), &principal, &signer(), now).await.map(accepted),
@@ -107,7 +110,7 @@ async fn understood(aws: &Aws, recording: &str, operation: &str) -> Value {
             aws.put_record(stream, "marked", &principal, &signer()).await.map(|encrypted| json!({ "encrypted": encrypted }))
         }
         "DescribeKey" => {
-            aws.describe_key(stream, &KeyName::Arn(KEY.parse().unwrap()), &principal, Priority::Drift).await.map(described)
+            aws.describe_key(stream, &KmsKeyId::Arn(KEY.parse().unwrap()), &principal, Priority::Drift).await.map(described)
         }
         "GetCallerIdentity" => aws.identity().await.map(|identity| {
             json!({"account": identity.account.to_string(), "partition": identity.partition.to_string()})
@@ -115,7 +118,7 @@ async fn understood(aws: &Aws, recording: &str, operation: &str) -> Value {
         other => panic!("{recording}: nothing is asked of AWS by {other}"),
     };
     answer.unwrap_or_else(
-        |fault| json!({"class": format!("{:?}", fault.class), "reason": fault.class.reason().to_string()}),
+        |error| json!({"kind": format!("{:?}", error.kind), "reason": error.kind.reason().to_string()}),
     )
 }
 

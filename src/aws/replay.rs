@@ -13,12 +13,12 @@ use aws_sdk_sts::config::SharedHttpClient;
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use serde_json::Value;
 
-use super::calls::Calls;
 use super::credentials::Clock;
 use super::port::Signer;
 use super::rate_limit::RateLimiter;
-use super::requests::Requests;
+use super::request_sender::RequestSender;
 use super::sessions::Sessions;
+use super::signed_request_sender::SignedRequestSender;
 use crate::model::principal::{Principal, Role};
 
 /// Recorded responses of AWS, returned one after the other.
@@ -158,16 +158,19 @@ pub(super) fn credentials() -> Credentials {
 }
 
 /// Returns a sender with the default rate limits, and credentials without a session.
-pub(super) fn calls() -> Calls {
+pub(super) fn sender() -> SignedRequestSender {
     calls_of(&ReplayClient::default(), Arc::new(SystemTime::now))
 }
 
 /// Returns a sender that assumes roles through `sts`, with `clock` for the age of sessions.
-pub(super) fn calls_of(sts: &ReplayClient, clock: Clock) -> Calls {
-    let requests = Requests::new(RateLimiter::new(80));
+pub(super) fn calls_of(sts: &ReplayClient, clock: Clock) -> SignedRequestSender {
+    let requests = RequestSender::new(RateLimiter::new(80));
     let provider = SharedCredentialsProvider::new(credentials());
     let region = "eu-west-1".parse().unwrap();
-    Calls::new(requests.clone(), Sessions::new(provider, &sts.config(), region, requests, clock))
+    SignedRequestSender::new(
+        requests.clone(),
+        Sessions::new(provider, &sts.config(), region, requests, clock),
+    )
 }
 
 /// Returns the signer of requests with [`credentials`].

@@ -12,12 +12,12 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::assume_role::{RoleAssumer, SESSION_DURATION};
-use super::bounded::Bounded;
-use super::credentials::{BaseCredentials, CachedCredentials, Clock, Session, Slot};
+use super::bounded::BoundedCache;
+use super::credentials::{BaseCredentials, CachedCredentials, Clock, CredentialSlot, Session};
 use super::error::no_session;
 use super::port::Priority;
 use super::rate_limit::QueueKey;
-use super::requests::Requests;
+use super::request_sender::RequestSender;
 use super::source::Source;
 use crate::model::aws_error::{AwsError, Operation};
 use crate::model::principal::{Principal, Role};
@@ -27,22 +27,22 @@ use crate::model::stream::Region;
 /// are described in turn, hardly any session is found in the cache. Each Describe then assumes its role
 /// again, at the speed of the rate limiter, which is acceptable. Users determine the number of these
 /// resources; they must not determine the memory.
-const SESSIONS: usize = 4096;
+const MAX_SESSIONS: usize = 4096;
 
 /// Sessions by principal. Clones share them.
 #[derive(Clone)]
 pub(super) struct Sessions(Arc<Inner>);
 
 struct Inner {
-    own: Arc<BaseCredentials>,
+    base: Arc<BaseCredentials>,
     assume: RoleAssumer,
-    assumed: Bounded<Principal, Assumed>,
+    assumed: BoundedCache<Principal, Assumed>,
     clock: Clock,
 }
 
 /// A role's session for one principal; empty until a request has obtained it. Only one request at a time
 /// does.
-type Assumed = Arc<Mutex<Slot>>;
+type Assumed = Arc<Mutex<CredentialSlot>>;
 
 impl Sessions {
     /// Creates the sessions of `source`'s credentials and of the roles that they may assume, with `clock` for
@@ -51,10 +51,10 @@ impl Sessions {
         source: impl Into<Source>,
         config: &SdkConfig,
         region: Region,
-        requests: Requests,
+        sender: RequestSender,
         clock: Clock,
     ) -> Self {
-        Self::at_most(SESSIONS, source, config, region, requests, clock)
+        Self::at_most(MAX_SESSIONS, source, config, region, sender, clock)
     }
 
     fn at_most(
@@ -62,46 +62,46 @@ impl Sessions {
         source: impl Into<Source>,
         config: &SdkConfig,
         region: Region,
-        requests: Requests,
+        sender: RequestSender,
         clock: Clock,
     ) -> Self {
-        let own = Arc::new(BaseCredentials::new(source, clock.clone()));
-        let assume = RoleAssumer::new(config, region, requests, own.clone());
-        Self(Arc::new(Inner { own, assume, assumed: Bounded::new(limit), clock }))
+        let base = Arc::new(BaseCredentials::new(source, clock.clone()));
+        let assume = RoleAssumer::new(config, region, sender, base.clone());
+        Self(Arc::new(Inner { base, assume, assumed: BoundedCache::new(limit), clock }))
     }
 
-    /// Returns the session with which a principal may send `operation`, with at least `lasting` left. If the
+    /// Returns the session with which a principal may send `operation`, with at least `min_lifetime` left. If the
     /// role must be assumed first, an error of that request has the operation [`Operation::AssumeRole`].
     pub(super) async fn of(
         &self,
         operation: Operation,
         principal: &Principal,
         priority: Priority,
-        lasting: Duration,
+        min_lifetime: Duration,
     ) -> Result<Session, AwsError> {
         match &principal.role {
-            Some(role) => self.assumed(role, principal, priority, lasting).await,
-            None => self.0.own.session(lasting).await.map_err(|error| no_session(operation, &error)),
+            Some(role) => self.assumed(role, principal, priority, min_lifetime).await,
+            None => self.0.base.session(min_lifetime).await.map_err(|error| no_session(operation, &error)),
         }
     }
 
-    /// Discards `session` if `fault` shows that AWS no longer accepts it. Returns whether the next session
+    /// Discards `session` if `aws_error` shows that AWS no longer accepts it. Returns whether the next session
     /// may be a different one.
     pub(super) async fn discard_if_rejected(
         &self,
         principal: &Principal,
         session: &Session,
-        fault: Option<&AwsError>,
+        error: Option<&AwsError>,
     ) -> bool {
-        if !fault.is_some_and(AwsError::may_succeed_with_new_session) {
+        if !error.is_some_and(AwsError::may_succeed_with_new_session) {
             return false;
         }
         match &principal.role {
             Some(_) => {
                 let slot = self.0.assumed.get_or_put_with(principal, Assumed::default);
-                slot.lock().await.give_up(session, (self.0.clock)())
+                slot.lock().await.discard(session, (self.0.clock)())
             }
-            None => self.0.own.rejected(session).await,
+            None => self.0.base.discard(session).await,
         }
     }
 
@@ -110,12 +110,12 @@ impl Sessions {
         role: &Role,
         principal: &Principal,
         priority: Priority,
-        lasting: Duration,
+        min_lifetime: Duration,
     ) -> Result<Session, AwsError> {
         let Inner { assume, assumed, clock, .. } = &*self.0;
         let slot = assumed.get_or_put_with(principal, Assumed::default);
         let mut slot = slot.lock().await;
-        if let Some(session) = slot.kept.as_ref().and_then(|kept| kept.session(clock(), lasting)) {
+        if let Some(session) = slot.cached.as_ref().and_then(|cached| cached.session(clock(), min_lifetime)) {
             return Ok(session);
         }
         // Measured from before the request by the local clock, so the session is discarded before AWS ends
@@ -125,7 +125,7 @@ impl Sessions {
         debug!(role = %role.arn, namespace = principal.namespace, resource = principal.resource, "assumed the role");
         let ends = since + SESSION_DURATION;
         let until = credentials.expiry().map_or(ends, |expiry| expiry.min(ends));
-        Ok(slot.kept.insert(CachedCredentials::new(credentials, since, until)).session_at(clock()))
+        Ok(slot.cached.insert(CachedCredentials::new(credentials, since, until)).session_at(clock()))
     }
 }
 

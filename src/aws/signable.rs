@@ -31,14 +31,17 @@ pub(super) fn unsignable(credentials: &Credentials) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn told(id: &str, secret: &str, token: Option<&str>) -> Option<String> {
+    fn problem(id: &str, secret: &str, token: Option<&str>) -> Option<String> {
         unsignable(&Credentials::new(id, secret, token.map(str::to_owned), None, "test"))
     }
 
     #[test]
     fn aws_credentials_are_signable() {
-        assert_eq!(told("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfi=", Some("IQoJb3Jp//+=")), None);
-        assert_eq!(told("test", "a secret of an emulator", None), None);
+        assert_eq!(
+            problem("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfi=", Some("IQoJb3Jp//+=")),
+            None
+        );
+        assert_eq!(problem("test", "a secret of an emulator", None), None);
     }
 
     #[test]
@@ -52,9 +55,9 @@ mod tests {
             ("AKIA7", "topsecret\n", None, "the secret access key contains a line break"),
             ("ASIA7", "s", Some("topsecret\n"), "the session token contains a line break"),
         ] {
-            let told = told(id, secret, token).unwrap();
-            assert!(told.starts_with(words), "{told}");
-            assert!(!told.contains("KIA") && !told.contains("topsecret"), "{told}");
+            let problem = problem(id, secret, token).unwrap();
+            assert!(problem.starts_with(words), "{problem}");
+            assert!(!problem.contains("KIA") && !problem.contains("topsecret"), "{problem}");
         }
     }
 }

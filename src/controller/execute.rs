@@ -22,7 +22,7 @@ use crate::aws::{Signer, StreamApi};
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::decision::{self, DesiredEncryption};
 use crate::model::key::Key;
-use crate::model::ledger::{self, Reservation};
+use crate::model::ledger::{self, PlannedCall};
 use crate::model::message;
 
 /// Upper bound of the time from the resolve step to the ledger write, even if every deadline is used up. A
@@ -35,7 +35,7 @@ const PAUSED: Duration = Duration::from_mins(2);
 pub(super) async fn acquire_permit<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     case: &ReconcileState,
-    reservation: &Reservation,
+    reservation: &PlannedCall,
 ) -> bool {
     let (subject, Some(signer)) = (&case.subject, &case.signer) else { return false };
     let (stream, principal) = (&subject.stream, &subject.principal);
@@ -52,7 +52,7 @@ pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     case: &mut ReconcileState,
-    reservation: &Reservation,
+    reservation: &PlannedCall,
 ) -> Result<(), KubeError> {
     let stream = case.subject.stream.clone();
     let target = &reservation.target;
@@ -61,9 +61,9 @@ pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
     ensure_spec_unchanged(operator, resource).await?;
     ensure_policies_unchanged(operator, resource, case).await?;
 
-    let in_force_before = case.book.spec.in_force.clone();
+    let in_force_before = case.book.spec.known_encryption.clone();
     let reserved = operator.clock.now();
-    let (Some(proven), Some(signer)) = (case.proven(), case.signer.clone()) else {
+    let (Some(verified_now), Some(signer)) = (case.verified_now(), case.signer.clone()) else {
         return Err(KubeError::Conflict);
     };
     case.now = reserved;
@@ -71,7 +71,7 @@ pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
         // The clock was set after the decision.
         return Err(KubeError::Conflict);
     }
-    let shorter = ledger::prune_expired(&case.book.spec, proven);
+    let shorter = ledger::prune_expired(&case.book.spec, verified_now);
     let (spec, id) = ledger::reserve(&shorter, reservation, reserved);
     case.book.spec = spec;
     case.book.save(&operator.records).await?;
@@ -84,8 +84,8 @@ pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
     };
     match &outcome {
         Ok(()) => info!(%stream, call = id, "AWS accepted the call"),
-        Err(fault) => {
-            warn!(%stream, call = id, code = fault.code, class = ?fault.class, message = fault.message, "AWS did not accept the call");
+        Err(error) => {
+            warn!(%stream, call = id, code = error.code, kind = ?error.kind, message = error.message, "AWS did not accept the call");
         }
     }
     let now = operator.clock.now();
@@ -142,10 +142,10 @@ pub(super) async fn verify<A: StreamApi, R: KubeApi>(
     let me = super::ledger_store::owner(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
     match operator.aws.put_record(&case.subject.stream, &record, &case.subject.principal, signer).await {
-        Ok(true) => case.subject.intent.verified = Some(operator.clock.now()),
+        Ok(true) => case.subject.desired.verified = Some(operator.clock.now()),
         Ok(false) => info!(stream = %case.subject.stream, "test record was not encrypted yet"),
-        Err(fault) => {
-            warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "failed to write a test record");
+        Err(error) => {
+            warn!(stream = %case.subject.stream, code = error.code, message = error.message, "failed to write a test record");
         }
     }
 }
@@ -158,7 +158,7 @@ async fn send<A: StreamApi, R: KubeApi>(
     reserved: Timestamp,
 ) -> Result<(), AwsError> {
     let (stream, principal) = (&case.subject.stream, &case.subject.principal);
-    match (target.action, &case.subject.intent.wanted) {
+    match (target.action, &case.subject.desired.encryption) {
         (Action::Start, DesiredEncryption::Key(key)) => {
             operator.aws.start(stream, key, principal, signer, reserved).await
         }
@@ -167,8 +167,12 @@ async fn send<A: StreamApi, R: KubeApi>(
             DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey | DesiredEncryption::Off,
         ) => operator.aws.start(stream, &Key::AwsOwned, principal, signer, reserved).await,
         (Action::Stop, _) => {
-            let in_force = case.book.spec.in_force.as_ref().and_then(|known| known.key.as_ref());
-            operator.aws.stop(stream, in_force.map(Key::of).as_ref(), principal, signer, reserved).await
+            let known_encryption =
+                case.book.spec.known_encryption.as_ref().and_then(|known| known.key.as_ref());
+            operator
+                .aws
+                .stop(stream, known_encryption.map(Key::of).as_ref(), principal, signer, reserved)
+                .await
         }
     }
 }
@@ -195,7 +199,7 @@ async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
     resource: &StreamEncryption,
     case: &ReconcileState,
 ) -> Result<(), KubeError> {
-    let own = case.subject.permission.own().clone();
+    let own = case.subject.permission.own_account().clone();
     let now = permission(operator, resource, own).await?;
     if now == case.subject.permission { Ok(()) } else { Err(KubeError::Conflict) }
 }
@@ -203,8 +207,8 @@ async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
 fn not_sent(stream: &crate::model::stream::StreamArn, action: Action) -> AwsError {
     AwsError {
         operation: Operation::change(stream.service, action),
-        class: ErrorKind::Transient,
-        code: Some("NotSent".to_owned()),
+        kind: ErrorKind::Transient,
+        code: Some("OperatorPaused".to_owned()),
         message: "the process was paused between the reservation and the call".to_owned(),
     }
 }

@@ -55,10 +55,11 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     resource: &StreamEncryption,
     subject: &ResolvedSpec,
 ) -> Result<FinalizerState, KubeError> {
-    if subject.intent.deleting {
+    if subject.desired.deleting {
         return Ok(FinalizerState::UpToDate);
     }
-    let wanted = subject.intent.disable_on_deletion && subject.permission.disable(&subject.stream).is_ok();
+    let wanted =
+        subject.desired.disable_on_deletion && subject.permission.check_disable(&subject.stream).is_ok();
     if wanted == has_finalizer(&resource.metadata) {
         return Ok(FinalizerState::UpToDate);
     }

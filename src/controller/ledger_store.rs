@@ -17,7 +17,7 @@ use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::stream_encryption::{Encryption, StreamEncryption};
 use crate::model::decision::Ownership;
 use crate::model::ledger;
-use crate::model::pattern::OperatorAccount;
+use crate::model::pattern::AwsAccount;
 use crate::model::permission::Denial;
 use crate::model::stream::StreamArn;
 
@@ -57,7 +57,7 @@ pub struct Claim<'a> {
     /// The stream.
     pub stream: &'a StreamArn,
     /// The account that the word `own` means in policies without a role.
-    pub own: &'a OperatorAccount,
+    pub own: &'a AwsAccount,
     /// Whether the claim may be made.
     pub allowed: bool,
 }
@@ -78,7 +78,7 @@ pub async fn open<R: KubeApi>(
         Ok(stored) => stored,
         Err(KubeError::Rejected(why)) => {
             warn!(ledger = name, why, "failed to read the ledger");
-            return Ok(LedgerHandle::new(name, empty, Ownership::Unreadable, None));
+            return Ok(LedgerHandle::new(name, empty, Ownership::LedgerInvalid, None));
         }
         Err(error) => return Err(error),
     };
@@ -102,7 +102,7 @@ pub async fn open<R: KubeApi>(
     };
     if let Err(corrupt) = ledger::validate(&found.spec, stream) {
         warn!(ledger = name, why = %corrupt, "invalid ledger");
-        return Ok(LedgerHandle::new(name, empty, Ownership::Unreadable, Some(found)));
+        return Ok(LedgerHandle::new(name, empty, Ownership::LedgerInvalid, Some(found)));
     }
     let holder = &found.spec.owner;
     if *holder != me && (!claim.allowed || holds(records, holder, claim).await?) {
@@ -123,7 +123,7 @@ async fn holds<R: KubeApi>(records: &R, owner: &Owner, claim: &Claim<'_>) -> Res
         Err(error) => return Err(error),
     }
     match permission_in(records, &owner.namespace, claim.own.clone()).await {
-        Ok(permission) => Ok(permission.stream(claim.stream) != Err(Denial::Stream)),
+        Ok(permission) => Ok(permission.role_for(claim.stream) != Err(Denial::Stream)),
         Err(KubeError::Rejected(why)) => {
             warn!(namespace = owner.namespace, why, "failed to read the policies of the stream's owner");
             Ok(true)
@@ -165,7 +165,7 @@ impl LedgerHandle {
     pub async fn save<R: KubeApi>(&mut self, records: &R) -> Result<(), KubeError> {
         let saved = self.write(records).await;
         if matches!(saved, Err(KubeError::Rejected(_))) {
-            self.ownership = Ownership::Unreadable;
+            self.ownership = Ownership::LedgerInvalid;
         }
         saved
     }
@@ -185,7 +185,7 @@ impl LedgerHandle {
                 let changed = StreamLedger { metadata: stored.metadata.clone(), spec: self.spec.clone() };
                 records.replace_ledger(&changed).await?
             }
-            None if self.spec.in_force.is_none()
+            None if self.spec.known_encryption.is_none()
                 && self.spec.stream_creation_time.is_none()
                 && self.spec.calls.is_empty() =>
             {

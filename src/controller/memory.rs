@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::annotations::retry_token;
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
-use crate::model::key::{KeyArn, KeyMetadata, KeyName, KeyProblem};
+use crate::model::key::{KeyArn, KeyMetadata, KeyProblem, KmsKeyId};
 use crate::model::ledger::saturating_add;
 use crate::model::observation::StreamDescription;
 
@@ -31,7 +31,7 @@ pub struct Visit {
     /// The version of the ledger that belongs to the description.
     pub ledger: Option<String>,
     /// The metadata that KMS returned for the key, by the requested name.
-    pub key: Option<(KeyName, Option<KeyMetadata>)>,
+    pub key: Option<(KmsKeyId, Option<KeyMetadata>)>,
     /// The active key at the time of the description, and its problem.
     pub active_key: Option<(KeyArn, Option<KeyProblem>)>,
     /// The reason reported last, and since when.

@@ -13,7 +13,7 @@ use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Priority, StreamApi};
-use crate::model::key::{KeyName, KeyProblem};
+use crate::model::key::{KeyProblem, KmsKeyId};
 use crate::model::ledger;
 use crate::model::observation::{Observation, ReportedEncryption};
 use crate::model::status_fields;
@@ -34,8 +34,8 @@ pub(super) async fn observe<A: StreamApi, R: KubeApi>(
     // The observation is applied even if KMS does not answer by now: the description of the stream is valid
     // regardless.
     apply_observation(case);
-    if let Some(fault) = &case.subject.fault {
-        case.sight = Observed::Failed(fault.clone());
+    if let Some(error) = &case.subject.error {
+        case.sight = Observed::Failed(error.clone());
     }
     Ok(Ok(()))
 }
@@ -51,21 +51,21 @@ pub(super) async fn active_key<A: StreamApi, R: KubeApi>(
     }
     let Some(arn) = status_fields::active_customer_key(&case.input()) else { return };
     let stream = &case.subject.stream;
-    if let Some((_, Some(facts))) = &case.subject.key
-        && facts.arn == arn
+    if let Some((_, Some(metadata))) = &case.subject.key
+        && metadata.arn == arn
     {
-        case.active_key = Some((arn, facts.problem(stream)));
+        case.active_key = Some((arn, metadata.problem(stream)));
         return;
     }
-    let (name, principal) = (KeyName::Arn(arn.clone()), &case.subject.principal);
+    let (name, principal) = (KmsKeyId::Arn(arn.clone()), &case.subject.principal);
     match operator.aws.describe_key(stream, &name, principal, Priority::Drift).await {
-        Ok(facts) => {
-            let problem = facts.map_or(Some(KeyProblem::Missing), |facts| facts.problem(stream));
+        Ok(metadata) => {
+            let problem = metadata.map_or(Some(KeyProblem::NotFound), |metadata| metadata.problem(stream));
             case.active_key = Some((arn, problem));
         }
         // The status keeps its report about the key.
-        Err(fault) => {
-            debug!(key = %arn, code = fault.code, message = fault.message, "failed to describe the active key");
+        Err(error) => {
+            debug!(key = %arn, code = error.code, message = error.message, "failed to describe the active key");
         }
     }
 }
@@ -87,9 +87,9 @@ async fn look<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, case: &mut Rec
             case.signer = signer;
             case.sight = Observed::of(&case.subject, at, look, true);
         }
-        Err(fault) => {
-            warn!(stream = %case.subject.stream, code = fault.code, message = fault.message, "failed to describe stream");
-            case.sight = Observed::Failed(fault);
+        Err(error) => {
+            warn!(stream = %case.subject.stream, code = error.code, message = error.message, "failed to describe stream");
+            case.sight = Observed::Failed(error);
         }
     }
 }
@@ -120,8 +120,8 @@ fn apply_observation(case: &mut ReconcileState) {
     if matches!(observation, Observation::OtherStream | Observation::NotEncryptable(_)) {
         return;
     }
-    let wanted = case.subject.intent.wanted.target();
-    let unusable = case.subject.intent.key_problem.is_some();
+    let wanted = case.subject.desired.encryption.target();
+    let unusable = case.subject.desired.key_problem.is_some();
     case.book.spec = ledger::apply_observation(
         &case.book.spec,
         observation,

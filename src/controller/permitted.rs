@@ -3,14 +3,14 @@
 use tracing::warn;
 
 use super::kube_api::{KubeApi, KubeError};
-use crate::model::pattern::OperatorAccount;
+use crate::model::pattern::AwsAccount;
 use crate::model::permission::{EffectivePolicy, Policy};
 
 /// Returns the permissions that the current policies of a namespace grant.
 pub(super) async fn permission_in<R: KubeApi>(
     records: &R,
     namespace: &str,
-    own: OperatorAccount,
+    own: AwsAccount,
 ) -> Result<EffectivePolicy, KubeError> {
     Ok(EffectivePolicy::of(policies_in(records, namespace).await?, own))
 }

@@ -80,14 +80,14 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     let (reason, words) = match why {
         ResolveError::Suspended => (Reason::Suspended, String::new()),
         ResolveError::Spec(words) => (Reason::SpecInvalid, format!("Invalid spec: {words}.")),
-        ResolveError::Identity(fault) => {
+        ResolveError::Identity(error) => {
             tracing::warn!(
-                code = fault.code,
-                message = fault.message,
+                code = error.code,
+                message = error.message,
                 "AWS does not tell whose credentials these are"
             );
             unanswered = unanswered.saturating_add(1);
-            (fault.class.reason(), message::identity(&fault))
+            (error.kind.reason(), message::identity(&error))
         }
     };
     let now = operator.clock.now();
@@ -177,7 +177,7 @@ fn decided(
     let mut status = StreamEncryptionStatus {
         observed_generation: generation,
         stream: Some(stream(resource, before, case)),
-        desired_key: status_fields::key_asked_for(&input).map(crate::model::key::Key::status),
+        desired_key: status_fields::desired_key(&input).map(crate::model::key::Key::to_api),
         next_attempt_time: decision.next_attempt.map(next_whole_second),
         conditions: ready_conditions(
             &before.conditions,
@@ -186,7 +186,7 @@ fn decided(
             generation,
             case.now,
         ),
-        verified_time: case.subject.intent.verified.map(next_whole_second),
+        verified_time: case.subject.desired.verified.map(next_whole_second),
         ..StreamEncryptionStatus::default()
     };
     // The content of a ledger is reported to its owner only.
@@ -219,7 +219,7 @@ fn decided(
     let known_since = before.active_key_unusable_since_time.clone();
     let known_since = known_since.filter(|_| before.active_key == status.active_key);
     status.active_key_unusable_since_time =
-        case.key_lost().map(|_| known_since.unwrap_or_else(|| whole_second(case.now)));
+        case.active_key_unusable().map(|_| known_since.unwrap_or_else(|| whole_second(case.now)));
     status.previous_key = previous_key(before, case);
     status.failure = failure(before, case);
     status.conditions.push(encrypted(&before.conditions, case, decision, generation));
@@ -237,7 +237,7 @@ fn stream(
     // A stream given by name is in the operator's own account, which is not disclosed to a namespace that no
     // policy allows the stream.
     let told =
-        resource.spec.stream.arn.is_some() || case.subject.permission.stream(arn) != Err(Denial::Stream);
+        resource.spec.stream.arn.is_some() || case.subject.permission.role_for(arn) != Err(Denial::Stream);
     let look = match &case.sight {
         Observed::At { look: Some(look), .. } if look.arn == *arn => Some(look),
         Observed::At { .. } | Observed::NotYet | Observed::Failed(_) => None,
@@ -261,7 +261,7 @@ fn stream(
 
 fn failure(before: &StreamEncryptionStatus, case: &ReconcileState) -> Option<Failure> {
     let input = case.input();
-    let kind = status_fields::failure(&input)?;
+    let kind = status_fields::failure_code(&input)?;
     let attempts = case.book.spec.attempts.as_ref().map_or(0, |attempts| attempts.count);
     let known = before.failure.as_ref().filter(|known| known.kind == kind && known.attempts == attempts);
     let last_failure_time = known.map_or(whole_second(case.now), |known| known.last_failure_time.clone());
@@ -291,18 +291,22 @@ fn key_usable(
     let say = |truth, reason, words: &str| {
         Some(condition(before, ConditionType::KeyUsable, truth, reason, words, generation, case.now))
     };
-    if let Some((key, problem)) = case.key_lost() {
-        return say(ConditionStatus::False, problem.reason(), &message::key_lost(&input, &key, problem));
+    if let Some((key, problem)) = case.active_key_unusable() {
+        return say(
+            ConditionStatus::False,
+            problem.reason(),
+            &message::active_key_unusable(&input, &key, problem),
+        );
     }
     if matches!(&case.sight, Observed::At { observation: Observation::NotEncryptable(_), .. }) {
         // No key can encrypt this stream.
         return None;
     }
-    let (truth, reason) = match (case.subject.intent.key_problem, &case.subject.intent.wanted) {
-        (Some(KeyProblem::Unreadable), _) => (ConditionStatus::Unknown, Reason::KeyDescribeDenied),
+    let (truth, reason) = match (case.subject.desired.key_problem, &case.subject.desired.encryption) {
+        (Some(KeyProblem::DescribeDenied), _) => (ConditionStatus::Unknown, Reason::KeyDescribeDenied),
         (Some(problem), _) => (ConditionStatus::False, problem.reason()),
         // KMS has not reported that the key is usable.
-        (None, DesiredEncryption::Key(_)) if case.subject.fault.is_some() => {
+        (None, DesiredEncryption::Key(_)) if case.subject.error.is_some() => {
             (ConditionStatus::Unknown, decision.reason)
         }
         (None, DesiredEncryption::Key(_)) => (ConditionStatus::True, Reason::KeyEnabled),
@@ -311,7 +315,7 @@ fn key_usable(
         }
     };
     let words = match truth {
-        ConditionStatus::Unknown if case.subject.fault.is_some() => message::ready(&input, decision),
+        ConditionStatus::Unknown if case.subject.error.is_some() => message::ready(&input, decision),
         ConditionStatus::True | ConditionStatus::False | ConditionStatus::Unknown => {
             message::key_usable(&input)
         }

@@ -26,8 +26,8 @@ use crate::api::stream_encryption::{
 use crate::aws::{Priority, StreamApi};
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::decision::{DesiredEncryption, DesiredState};
-use crate::model::key::{self, Key, KeyMetadata, KeyName, KeyProblem};
-use crate::model::pattern::OperatorAccount;
+use crate::model::key::{self, Key, KeyMetadata, KeyProblem, KmsKeyId};
+use crate::model::pattern::AwsAccount;
 use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
 use crate::model::stream::{self, ParseError, Region, StreamArn};
@@ -39,13 +39,13 @@ pub(super) struct ResolvedSpec {
     /// The principal of the requests to AWS.
     pub(super) principal: Principal,
     /// The desired state.
-    pub(super) intent: DesiredState,
+    pub(super) desired: DesiredState,
     /// The permissions that policies grant.
     pub(super) permission: EffectivePolicy,
     /// The metadata that KMS returned for the desired key, to be stored in the memory.
-    pub(super) key: Option<(KeyName, Option<KeyMetadata>)>,
+    pub(super) key: Option<(KmsKeyId, Option<KeyMetadata>)>,
     /// The error, if the request to KMS failed for another reason than a refusal by KMS.
-    pub(super) fault: Option<AwsError>,
+    pub(super) error: Option<AwsError>,
     /// The interval between two checks for drift, slightly different for each resource so that the checks
     /// spread out.
     pub(super) drift_interval: SignedDuration,
@@ -57,9 +57,9 @@ impl ResolvedSpec {
     /// Returns the claim of the resource on its stream. The claim may be made only if policies allow the
     /// whole desired state, and not while the resource is suspended.
     pub(super) fn claim(&self) -> Claim<'_> {
-        let Self { stream, permission, intent, .. } = self;
-        let allowed = !intent.suspended && intent.permitted(permission, stream).is_ok();
-        Claim { stream, own: permission.own(), allowed }
+        let Self { stream, permission, desired, .. } = self;
+        let allowed = !desired.suspended && desired.check_policies(permission, stream).is_ok();
+        Claim { stream, own: permission.own_account(), allowed }
     }
 }
 
@@ -80,13 +80,13 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     visit: &Visit,
 ) -> Result<Result<ResolvedSpec, ResolveError>, KubeError> {
     let resolved = operator.clock.monotonic();
-    let intent = intent(resource);
+    let desired = desired(resource);
     let asked = match stream(&resource.spec.stream, &operator.config.region) {
         Ok(asked) => asked,
         Err(why) => return Ok(Err(ResolveError::Spec(why))),
     };
     let key = match &resource.spec.key {
-        Some(key) if intent.wanted != DesiredEncryption::Off => {
+        Some(key) if desired.encryption != DesiredEncryption::Off => {
             match named_key(operator, resource, key).await? {
                 Ok(named) => Some(named),
                 Err(why) => return Ok(Err(ResolveError::Spec(why))),
@@ -97,18 +97,17 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let policies = policies_in(&operator.records, namespace).await?;
     let (stream, own) = match asked {
-        Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &intent) => {
+        Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &desired) => {
             // The policies do not refer to the operator's account, so any account can stand in for it.
-            let own = OperatorAccount::of(&stream);
+            let own = AwsAccount::of(&stream);
             (stream, own)
         }
-        _ if intent.suspended => return Ok(Err(ResolveError::Suspended)),
+        _ if desired.suspended => return Ok(Err(ResolveError::Suspended)),
         asked => {
-            let identity = match operator.aws.identity().await {
-                Ok(identity) => identity,
-                Err(fault) => return Ok(Err(ResolveError::Identity(fault))),
+            let own = match operator.aws.identity().await {
+                Ok(own) => own,
+                Err(error) => return Ok(Err(ResolveError::Identity(error))),
             };
-            let own = OperatorAccount { account: identity.account, partition: identity.partition };
             match asked.of(&own) {
                 Ok(stream) => (stream, own),
                 Err(why) => return Ok(Err(ResolveError::Spec(why))),
@@ -118,25 +117,25 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     let permission = EffectivePolicy::of(policies, own);
     let mut subject = ResolvedSpec {
         principal: principal(resource, role(&permission, &stream)),
-        intent,
+        desired,
         permission,
         key: None,
-        fault: None,
+        error: None,
         drift_interval: jitter(operator.config.drift_interval, resource),
         resolved,
         stream,
     };
     match key {
         None => {}
-        Some(KeySelector::AwsOwned) => subject.intent.wanted = DesiredEncryption::Key(Key::AwsOwned),
+        Some(KeySelector::AwsOwned) => subject.desired.encryption = DesiredEncryption::Key(Key::AwsOwned),
         Some(KeySelector::Problem(problem)) => {
-            subject.intent.wanted = DesiredEncryption::UnknownKey;
-            subject.intent.key_problem = Some(problem);
+            subject.desired.encryption = DesiredEncryption::UnknownKey;
+            subject.desired.key_problem = Some(problem);
         }
-        Some(KeySelector::Customer(KeyName::Alias(alias)))
-            if subject.permission.alias(&subject.stream, &alias).is_err() =>
+        Some(KeySelector::Customer(KmsKeyId::Alias(alias)))
+            if subject.permission.check_alias(&subject.stream, &alias).is_err() =>
         {
-            not_permitted(&mut subject.intent);
+            not_permitted(&mut subject.desired);
         }
         Some(KeySelector::Customer(name)) => describe_key(operator, visit, &mut subject, name).await,
     }
@@ -145,16 +144,16 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
 
 /// Returns whether the resource is suspended or the policies deny the desired state, independent of the
 /// operator's own account. No request is sent to AWS then.
-fn is_decided_without_aws(stream: &StreamArn, policies: &[Policy], intent: &DesiredState) -> bool {
+fn is_decided_without_aws(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;
     }
-    let own = OperatorAccount::of(stream);
+    let own = AwsAccount::of(stream);
     let permission = EffectivePolicy::of(policies.to_vec(), own);
-    let turns_off = intent.wanted == DesiredEncryption::Off || intent.disable_on_deletion;
-    intent.suspended
-        || permission.stream(stream).is_err()
-        || (turns_off && permission.disable(stream).is_err())
+    let turns_off = desired.encryption == DesiredEncryption::Off || desired.disable_on_deletion;
+    desired.suspended
+        || permission.role_for(stream).is_err()
+        || (turns_off && permission.check_disable(stream).is_err())
 }
 
 /// The stream that a spec names.
@@ -167,7 +166,7 @@ enum Asked {
 
 impl Asked {
     /// Returns the stream, given the operator's account `own`.
-    fn of(self, own: &OperatorAccount) -> Result<StreamArn, String> {
+    fn of(self, own: &AwsAccount) -> Result<StreamArn, String> {
         match self {
             Self::Arn(stream) => Ok(stream),
             Self::Named { service, region, name } => {
@@ -198,7 +197,7 @@ fn stream(asked: &StreamReference, region: &Region) -> Result<Asked, String> {
 /// Returns the role that the policies name; `None` if they name no role or do not allow the stream. No
 /// request is sent to AWS about a stream that they do not allow.
 fn role(permission: &EffectivePolicy, stream: &StreamArn) -> Option<Role> {
-    let role = permission.stream(stream);
+    let role = permission.role_for(stream);
     if role == Err(Denial::Roles) {
         warn!(%stream, "policies name different roles or external ids for this stream, using none");
     }
@@ -210,13 +209,13 @@ fn principal(resource: &StreamEncryption, role: Option<Role>) -> Principal {
     Principal { role, namespace: me.namespace, resource: me.name }
 }
 
-fn intent(resource: &StreamEncryption) -> DesiredState {
+fn desired(resource: &StreamEncryption) -> DesiredState {
     let spec = &resource.spec;
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let status = resource.status.as_ref();
     let off = deleting || spec.encryption == Encryption::Disabled;
     DesiredState {
-        wanted: if off { DesiredEncryption::Off } else { DesiredEncryption::AnyKey },
+        encryption: if off { DesiredEncryption::Off } else { DesiredEncryption::AnyKey },
         key_problem: None,
         mode: spec.mode,
         suspended: is_suspended(resource),
@@ -225,18 +224,18 @@ fn intent(resource: &StreamEncryption) -> DesiredState {
         verify: spec.verification == Verification::PutRecord,
         verified: status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0),
         retry: retry_token(resource),
-        key_name: spec.key.as_ref().and_then(key_name),
+        key_reference: spec.key.as_ref().and_then(key_reference),
     }
 }
 
 /// Returns the alias or the object by which the spec names the key; `None` if the spec names neither.
-fn key_name(asked: &KeyReference) -> Option<String> {
+fn key_reference(asked: &KeyReference) -> Option<String> {
     asked.alias.clone().or_else(|| asked.object_ref.as_ref().map(|reference| reference.name.clone()))
 }
 
 enum KeySelector {
     AwsOwned,
-    Customer(KeyName),
+    Customer(KmsKeyId),
     Problem(KeyProblem),
 }
 
@@ -247,7 +246,7 @@ async fn named_key<A: StreamApi, R: KubeApi>(
     asked: &KeyReference,
 ) -> Result<Result<KeySelector, String>, KubeError> {
     let words = |malformed: ParseError| malformed.to_string();
-    let by_arn = |arn: &str| arn.parse().map(|arn| KeySelector::Customer(KeyName::Arn(arn))).map_err(words);
+    let by_arn = |arn: &str| arn.parse().map(|arn| KeySelector::Customer(KmsKeyId::Arn(arn))).map_err(words);
     Ok(match (asked.kind, &asked.arn, &asked.alias, &asked.object_ref) {
         (KeyType::AwsOwned, None, None, None) => Ok(KeySelector::AwsOwned),
         (KeyType::CustomerManaged, Some(arn), None, None) => by_arn(arn),
@@ -257,7 +256,7 @@ async fn named_key<A: StreamApi, R: KubeApi>(
             match operator.records.referenced_key(namespace, reference).await? {
                 ReferencedKey::Arn(arn) => by_arn(&arn).or(Ok(KeySelector::Problem(KeyProblem::ReferenceNotReady))),
                 ReferencedKey::NotReady => Ok(KeySelector::Problem(KeyProblem::ReferenceNotReady)),
-                ReferencedKey::KindMissing => Ok(KeySelector::Problem(KeyProblem::ReferenceKindMissing)),
+                ReferencedKey::KindMissing => Ok(KeySelector::Problem(KeyProblem::ReferenceCrdMissing)),
             }
         }
         _ => Err("key.arn, key.alias and key.objectRef must not be set when key.type is AWS_OWNED_CMK, and exactly one of them must be set when it is CUSTOMER_MANAGED_CMK".to_owned()),
@@ -268,7 +267,7 @@ async fn named_key<A: StreamApi, R: KubeApi>(
 pub(super) async fn permission<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    own: OperatorAccount,
+    own: AwsAccount,
 ) -> Result<EffectivePolicy, KubeError> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     permission_in(&operator.records, namespace, own).await
@@ -276,9 +275,9 @@ pub(super) async fn permission<A: StreamApi, R: KubeApi>(
 
 /// Marks the key as not permitted. The key that an alias or an object stands for is not disclosed, because
 /// the namespace may not use it.
-fn not_permitted(intent: &mut DesiredState) {
-    intent.wanted = DesiredEncryption::UnknownKey;
-    intent.key_problem = Some(KeyProblem::NotPermitted);
+fn not_permitted(desired: &mut DesiredState) {
+    desired.encryption = DesiredEncryption::UnknownKey;
+    desired.key_problem = Some(KeyProblem::NotPermitted);
 }
 
 /// Describes the key in KMS, unless the response of the last reconcile is still valid, and sets the desired
@@ -287,55 +286,56 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     visit: &Visit,
     subject: &mut ResolvedSpec,
-    name: KeyName,
+    name: KmsKeyId,
 ) {
-    let intent = &mut subject.intent;
-    intent.wanted = DesiredEncryption::UnknownKey;
-    if let KeyName::Arn(arn) = &name {
-        intent.wanted = DesiredEncryption::Key(Key::Customer(arn.clone()));
-        if subject.permission.key(&subject.stream, &Key::Customer(arn.clone())).is_err() {
-            return not_permitted(intent);
+    let desired = &mut subject.desired;
+    desired.encryption = DesiredEncryption::UnknownKey;
+    if let KmsKeyId::Arn(arn) = &name {
+        desired.encryption = DesiredEncryption::Key(Key::Customer(arn.clone()));
+        if subject.permission.check_key(&subject.stream, &Key::Customer(arn.clone())).is_err() {
+            return not_permitted(desired);
         }
         if arn.region != subject.stream.region {
-            intent.key_problem = Some(KeyProblem::OtherRegion);
+            desired.key_problem = Some(KeyProblem::OtherRegion);
             return;
         }
     }
-    if intent.suspended {
+    if desired.suspended {
         return;
     }
-    let remembered = visit.key.as_ref().filter(|(asked, _)| *asked == name).map(|(_, facts)| facts.clone());
+    let remembered =
+        visit.key.as_ref().filter(|(asked, _)| *asked == name).map(|(_, metadata)| metadata.clone());
     let answer = match remembered {
-        Some(facts) => Ok(facts),
+        Some(metadata) => Ok(metadata),
         None => {
             operator.aws.describe_key(&subject.stream, &name, &subject.principal, Priority::Changing).await
         }
     };
     match answer {
-        Ok(facts) => {
-            match &facts {
-                Some(facts) => {
-                    let key = Key::Customer(facts.arn.clone());
-                    if subject.permission.key(&subject.stream, &key).is_ok() {
-                        intent.wanted = DesiredEncryption::Key(key);
-                        intent.key_problem = facts.problem(&subject.stream);
+        Ok(metadata) => {
+            match &metadata {
+                Some(metadata) => {
+                    let key = Key::Customer(metadata.arn.clone());
+                    if subject.permission.check_key(&subject.stream, &key).is_ok() {
+                        desired.encryption = DesiredEncryption::Key(key);
+                        desired.key_problem = metadata.problem(&subject.stream);
                     } else {
-                        not_permitted(intent);
+                        not_permitted(desired);
                     }
                 }
-                None => intent.key_problem = Some(KeyProblem::Missing),
+                None => desired.key_problem = Some(KeyProblem::NotFound),
             }
-            subject.key = Some((name, facts));
+            subject.key = Some((name, metadata));
         }
         // KMS itself refused the request. If the role could not be assumed, the key is not the cause.
-        Err(fault)
-            if fault.operation == Operation::DescribeKey
-                && matches!(fault.class, ErrorKind::Denied | ErrorKind::Invalid) =>
+        Err(error)
+            if error.operation == Operation::DescribeKey
+                && matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) =>
         {
-            warn!(key = %name, code = fault.code, message = fault.message, "failed to describe the key");
-            intent.key_problem = Some(KeyProblem::Unreadable);
+            warn!(key = %name, code = error.code, message = error.message, "failed to describe the key");
+            desired.key_problem = Some(KeyProblem::DescribeDenied);
         }
-        Err(fault) => subject.fault = Some(fault),
+        Err(error) => subject.error = Some(error),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::api::condition::{ConditionType, find};
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use crate::aws::Signer;
 use crate::model::aws_error::AwsError;
-use crate::model::decision::{DecisionInput, Seen};
+use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::key::{Key, KeyArn, KeyProblem};
 use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
@@ -89,8 +89,8 @@ impl ReconcileState {
         resource: &StreamEncryption,
     ) -> Self {
         let remembered = visit.look.clone().filter(|_| visit.ledger.as_deref() == book.version());
-        let sight = match (&subject.fault, remembered) {
-            (Some(fault), _) => Observed::Failed(fault.clone()),
+        let sight = match (&subject.error, remembered) {
+            (Some(error), _) => Observed::Failed(error.clone()),
             (None, Some((at, look))) => Observed::of(&subject, at, look, false),
             (None, None) => Observed::NotYet,
         };
@@ -105,7 +105,7 @@ impl ReconcileState {
 
     /// Returns the input of the decision.
     pub(super) fn input(&self) -> DecisionInput<'_> {
-        let active_key_problem = self.key_lost().map(|(_, problem)| problem);
+        let active_key_problem = self.active_key_unusable().map(|(_, problem)| problem);
         DecisionInput { active_key_problem, ..self.without_the_active_key() }
     }
 
@@ -114,27 +114,27 @@ impl ReconcileState {
         DecisionInput {
             now: self.now,
             stream: &self.subject.stream,
-            intent: &self.subject.intent,
+            desired: &self.subject.desired,
             permission: &self.subject.permission,
             ownership: self.book.ownership,
             other_owner: self.book.other_owner(),
             ledger: &self.book.spec,
-            seen: match &self.sight {
-                Observed::NotYet => Seen::NotYet,
-                Observed::Failed(fault) => Seen::Failed(fault),
-                Observed::At { at, observation, .. } => Seen::At(*at, observation),
+            last_observation: match &self.sight {
+                Observed::NotYet => LastObservation::NotYet,
+                Observed::Failed(error) => LastObservation::Failed(error),
+                Observed::At { at, observation, .. } => LastObservation::At(*at, observation),
             },
             active_key_problem: None,
             session_age: self.signer.as_ref().and_then(|signer| signer.session_age),
-            waiting: self.visit.waiting,
+            last_reason: self.visit.waiting,
             drift_interval: self.subject.drift_interval,
         }
     }
 
     /// Returns the active key and its problem, if records are lost because of the key.
-    pub(super) fn key_lost(&self) -> Option<(KeyArn, KeyProblem)> {
+    pub(super) fn active_key_unusable(&self) -> Option<(KeyArn, KeyProblem)> {
         let (arn, problem) = self.active_key.as_ref()?;
-        let problem = problem.filter(|problem| problem.makes_data_unreadable())?;
+        let problem = problem.filter(|problem| problem.makes_key_unusable())?;
         // Another key may be active by now.
         let is_in_force =
             status_fields::active_customer_key(&self.without_the_active_key()).as_ref() == Some(arn);
@@ -165,7 +165,7 @@ impl ReconcileState {
     /// Returns a time that AWS accepted as the date of a request in this reconcile, which proves the
     /// operator's clock right. Of the times before and after the request, this is the earlier one, in case
     /// the clock was set in between.
-    pub(super) fn proven(&self) -> Option<Timestamp> {
+    pub(super) fn verified_now(&self) -> Option<Timestamp> {
         match &self.sight {
             Observed::At { at, fresh: true, .. } => Some((*at).min(self.now)),
             Observed::At { .. } | Observed::NotYet | Observed::Failed(_) => None,

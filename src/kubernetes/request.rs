@@ -12,7 +12,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 /// Sends a request with the deadline, and converts its error.
 pub(super) async fn with_timeout<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, KubeError> {
     match tokio::time::timeout(DEADLINE, request).await {
-        Ok(answer) => answer.map_err(|error| told(&error)),
+        Ok(answer) => answer.map_err(|error| to_kube_error(&error)),
         Err(_) => Err(KubeError::Unavailable(format!("within {} s", DEADLINE.as_secs()))),
     }
 }
@@ -31,7 +31,7 @@ pub(super) async fn get_opt<T>(
     with_timeout(request).await
 }
 
-fn told(error: &kube::Error) -> KubeError {
+fn to_kube_error(error: &kube::Error) -> KubeError {
     match error {
         kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => KubeError::Conflict,
         kube::Error::Api(status) if status.code >= 500 || status.code == 429 => {

@@ -8,11 +8,12 @@ use super::Metrics;
 use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::aws::{Identity, Priority, Signer, StreamApi};
+use crate::aws::{Priority, Signer, StreamApi};
 use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent, ReferencedKey};
 use crate::model::aws_error::AwsError;
-use crate::model::key::{Key, KeyMetadata, KeyName};
+use crate::model::key::{Key, KeyMetadata, KmsKeyId};
 use crate::model::observation::StreamDescription;
+use crate::model::pattern::AwsAccount;
 use crate::model::principal::Principal;
 use crate::model::stream::StreamArn;
 
@@ -41,8 +42,8 @@ impl<P> Counted<P> {
         action: Action,
         outcome: Result<(), AwsError>,
     ) -> Result<(), AwsError> {
-        let class = outcome.as_ref().copied().map_err(|fault| fault.class);
-        self.metrics.call(stream.service, action, class);
+        let kind = outcome.as_ref().copied().map_err(|error| error.kind);
+        self.metrics.call(stream.service, action, kind);
         outcome
     }
 }
@@ -78,23 +79,23 @@ impl<P: StreamApi> StreamApi for Counted<P> {
     async fn stop(
         &self,
         stream: &StreamArn,
-        in_force: Option<&Key>,
+        active_key: Option<&Key>,
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
-        let outcome = self.port.stop(stream, in_force, principal, signer, reserved).await;
+        let outcome = self.port.stop(stream, active_key, principal, signer, reserved).await;
         self.call(stream, Action::Stop, outcome)
     }
 
-    async fn identity(&self) -> Result<Identity, AwsError> {
+    async fn identity(&self) -> Result<AwsAccount, AwsError> {
         self.port.identity().await
     }
 
     async fn describe_key(
         &self,
         stream: &StreamArn,
-        name: &KeyName,
+        name: &KmsKeyId,
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {

@@ -3,7 +3,7 @@
 //! The class determines how the operator reacts, and the code goes into conditions. AWS's full message goes
 //! to the log only, because it may name accounts and resources of others.
 
-use super::credentials::Rejection;
+use super::credentials::CredentialsRejection;
 use super::key::KeyProblem;
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
@@ -54,7 +54,7 @@ impl Operation {
 
     /// Returns the operation that describes a stream of a service.
     #[must_use]
-    pub fn look(service: Service) -> Self {
+    pub fn describe(service: Service) -> Self {
         match service {
             Service::Firehose => Self::DescribeDeliveryStream,
             Service::Kinesis => Self::DescribeStreamSummary,
@@ -93,7 +93,7 @@ impl Operation {
     /// Returns whether the operation changes a stream, so that its outcome matters if no response is
     /// received.
     #[must_use]
-    pub fn changes(self) -> bool {
+    pub fn is_mutating(self) -> bool {
         matches!(
             self,
             Self::StartDeliveryStreamEncryption
@@ -115,7 +115,7 @@ pub enum ErrorKind {
     UnknownOutcome,
     /// No credentials were available to sign the request, so it was not sent.
     NoCredentials,
-    /// AWS rejected the credentials or the signature: see [`Rejection`].
+    /// AWS rejected the credentials or the signature: see [`CredentialsRejection`].
     CredentialsRejected,
     /// The operator lacks a permission, which an administrator must grant.
     Denied,
@@ -184,7 +184,7 @@ pub struct AwsError {
     /// The operation that failed.
     pub operation: Operation,
     /// The class of the error.
-    pub class: ErrorKind,
+    pub kind: ErrorKind,
     /// The AWS error code; without one, the HTTP status. A request that was not sent, or whose successful
     /// response is invalid, has a code of the operator's own, such as `SignerChanged`. `None` if there was no
     /// response, or if the SDK could not parse the response or build the request.
@@ -197,9 +197,9 @@ impl AwsError {
     /// Returns whether other credentials from the same source may be accepted.
     #[must_use]
     pub fn may_succeed_with_new_session(&self) -> bool {
-        let rejection = self.code.as_deref().and_then(|code| Rejection::of(code, &self.message));
-        self.class == ErrorKind::CredentialsRejected
-            && rejection.is_some_and(Rejection::is_solved_by_new_session)
+        let rejection = self.code.as_deref().and_then(|code| CredentialsRejection::of(code, &self.message));
+        self.kind == ErrorKind::CredentialsRejected
+            && rejection.is_some_and(CredentialsRejection::is_solved_by_new_session)
     }
 }
 
@@ -207,7 +207,7 @@ impl AwsError {
 #[derive(Clone, Copy, Debug)]
 pub enum RawError<'a> {
     /// An error of the service.
-    Error {
+    Service {
         /// The error's code, without namespace (`LimitExceededException`).
         code: &'a str,
         /// KMS's own code, which `InvalidKMSResourceException` of Firehose carries.
@@ -218,11 +218,11 @@ pub enum RawError<'a> {
         http: u16,
     },
     /// The request could not be built and was not sent.
-    NotSent,
+    NotBuilt,
     /// The request could not be signed and was not sent.
     NotSigned,
     /// The request may have been sent, and no readable response was received.
-    None,
+    NoResponse,
 }
 
 /// AWS's code for an unknown access key, and for an unknown account.
@@ -231,19 +231,19 @@ const UNRECOGNIZED: &str = "UnrecognizedClientException";
 /// 2026-09).
 const NO_ACCOUNT: &str = "No account found";
 
-/// Returns the class of a response.
+/// Returns the kind of an error.
 #[must_use]
 pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
     let (code, kms_code, message, http) = match answer {
-        RawError::Error { code, kms_code, message, http } => (code, kms_code, message, http),
-        RawError::None if operation.changes() => return ErrorKind::UnknownOutcome,
-        RawError::None | RawError::NotSent => return ErrorKind::Transient,
+        RawError::Service { code, kms_code, message, http } => (code, kms_code, message, http),
+        RawError::NoResponse if operation.is_mutating() => return ErrorKind::UnknownOutcome,
+        RawError::NoResponse | RawError::NotBuilt => return ErrorKind::Transient,
         RawError::NotSigned => return ErrorKind::NoCredentials,
     };
     if code == UNRECOGNIZED && message.starts_with(NO_ACCOUNT) {
         return ErrorKind::NotFound;
     }
-    if Rejection::of(code, message).is_some() {
+    if CredentialsRejection::of(code, message).is_some() {
         return ErrorKind::CredentialsRejected;
     }
     match code {
@@ -258,18 +258,18 @@ pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
         // in 24 hours, and the account's rate limit. Only the message distinguishes them. That of Kinesis is
         // "Rate exceeded for stream S under account N." for the quota, and "Rate exceeded for account N." for
         // the rate limit.
-        "LimitExceededException" if !operation.changes() || is_rate_of_account(message) => {
+        "LimitExceededException" if !operation.is_mutating() || is_rate_of_account(message) => {
             ErrorKind::Throttled
         }
         "LimitExceededException" => ErrorKind::LimitReached,
         "ResourceInUseException" => ErrorKind::InUse,
         "ResourceNotFoundException" | "NotFoundException" => ErrorKind::NotFound,
-        "KMSNotFoundException" => ErrorKind::Key(KeyProblem::Missing),
+        "KMSNotFoundException" => ErrorKind::Key(KeyProblem::NotFound),
         "KMSDisabledException" => ErrorKind::Key(KeyProblem::Disabled),
         "KMSInvalidStateException" => ErrorKind::Key(KeyProblem::Unavailable),
         "KMSAccessDeniedException" | "KMSOptInRequired" => ErrorKind::KeyAccessDenied,
         "InvalidKMSResourceException" => match kms_code {
-            Some("NotFoundException" | "KMSNotFoundException") => ErrorKind::Key(KeyProblem::Missing),
+            Some("NotFoundException" | "KMSNotFoundException") => ErrorKind::Key(KeyProblem::NotFound),
             Some("DisabledException" | "KMSDisabledException") => ErrorKind::Key(KeyProblem::Disabled),
             Some("InvalidStateException" | "KMSInvalidStateException") => {
                 ErrorKind::Key(KeyProblem::Unavailable)
@@ -286,8 +286,8 @@ pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
         | "InvalidArnException"
         | "InvalidParameterValue" => ErrorKind::Invalid,
         // A server error or a timeout may be returned after the change was applied.
-        "RequestTimeout" | "RequestTimeoutException" if operation.changes() => ErrorKind::UnknownOutcome,
-        _ if (http >= 500 || http == 408) && operation.changes() => ErrorKind::UnknownOutcome,
+        "RequestTimeout" | "RequestTimeoutException" if operation.is_mutating() => ErrorKind::UnknownOutcome,
+        _ if (http >= 500 || http == 408) && operation.is_mutating() => ErrorKind::UnknownOutcome,
         "RequestTimeout" | "RequestTimeoutException" => ErrorKind::Transient,
         // 407: a proxy requires authentication, and the request did not reach AWS.
         _ if http >= 500 || http == 408 || http == 407 => ErrorKind::Transient,

@@ -11,20 +11,20 @@ use super::aws_error::ErrorKind;
 use crate::api::condition::Reason;
 
 /// The wait after the first attempt.
-pub const FIRST: SignedDuration = SignedDuration::from_mins(5);
+pub const FIRST_RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
 /// The longest wait between attempts.
-pub const LONGEST: SignedDuration = SignedDuration::from_hours(6);
+pub const MAX_RETRY_DELAY: SignedDuration = SignedDuration::from_hours(6);
 
 /// Returns the wait after attempt number `count` (from 1).
 #[must_use]
 pub fn after_attempt(count: u32) -> SignedDuration {
-    doubled(FIRST, count)
+    doubled(FIRST_RETRY_DELAY, count)
 }
 
-/// Returns the wait after attempt number `count` was refused with `class`.
+/// Returns the wait after attempt number `count` was refused with `kind`.
 #[must_use]
-pub fn after_refusal(count: u32, class: ErrorKind) -> SignedDuration {
-    match class {
+pub fn after_refusal(count: u32, kind: ErrorKind) -> SignedDuration {
+    match kind {
         // The cause is short-lived: another change of the stream, a burst of calls, or credentials that are
         // being renewed.
         ErrorKind::Throttled
@@ -46,7 +46,7 @@ pub fn after_refusal(count: u32, class: ErrorKind) -> SignedDuration {
 
 fn doubled(first: SignedDuration, count: u32) -> SignedDuration {
     let factor = 1_i32 << count.saturating_sub(1).min(16);
-    first.saturating_mul(factor).min(LONGEST)
+    first.saturating_mul(factor).min(MAX_RETRY_DELAY)
 }
 
 /// Returns the time since which `reason` applies: the time in `waiting` if that is its reason too, otherwise
@@ -95,7 +95,7 @@ mod tests {
     fn backoff_doubles_from_five_minutes_to_six_hours() {
         let minutes: Vec<i64> = (1..=9).map(|count| after_attempt(count).as_mins()).collect();
         assert_eq!(minutes, [5, 10, 20, 40, 80, 160, 320, 360, 360]);
-        assert_eq!(after_attempt(u32::MAX), LONGEST);
+        assert_eq!(after_attempt(u32::MAX), MAX_RETRY_DELAY);
     }
 
     #[test]

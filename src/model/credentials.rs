@@ -6,7 +6,7 @@
 
 /// The cause of missing credentials. Each has its own code, which errors and ledgers record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
+pub enum CredentialsProblem {
     /// No source of credentials is configured.
     NotFound,
     /// A source is configured in a way that cannot work, such as a profile that does not exist.
@@ -21,7 +21,7 @@ pub enum Missing {
     SessionTooOld,
 }
 
-impl Missing {
+impl CredentialsProblem {
     /// Every cause.
     pub const ALL: [Self; 6] = [
         Self::NotFound,
@@ -79,7 +79,7 @@ impl Missing {
 
 /// The part of a request's authentication that AWS rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
+pub enum CredentialsRejection {
     /// The session has ended.
     SessionEnded,
     /// AWS does not know the access key, or not in this region.
@@ -92,7 +92,7 @@ pub enum Rejection {
     NotEnabled,
 }
 
-impl Rejection {
+impl CredentialsRejection {
     /// Every cause.
     pub const ALL: [Self; 5] =
         [Self::SessionEnded, Self::KeyUnknown, Self::ClockWrong, Self::SignatureWrong, Self::NotEnabled];
@@ -160,10 +160,10 @@ mod tests {
 
     #[test]
     fn missing_credentials_code_round_trips() {
-        for missing in Missing::ALL {
-            assert_eq!(Missing::of(missing.code()), Some(missing));
+        for missing in CredentialsProblem::ALL {
+            assert_eq!(CredentialsProblem::of(missing.code()), Some(missing));
         }
-        assert_eq!(Missing::of("AccessDenied"), None);
+        assert_eq!(CredentialsProblem::of("AccessDenied"), None);
     }
 
     #[test]
@@ -173,12 +173,12 @@ mod tests {
         let wrong = "The request signature we calculated does not match the signature you provided.";
         for code in ["InvalidSignatureException", "SignatureDoesNotMatch"] {
             for (message, rejection) in [
-                (expired, Rejection::ClockWrong),
-                (early, Rejection::ClockWrong),
-                (wrong, Rejection::SignatureWrong),
-                ("", Rejection::SignatureWrong),
+                (expired, CredentialsRejection::ClockWrong),
+                (early, CredentialsRejection::ClockWrong),
+                (wrong, CredentialsRejection::SignatureWrong),
+                ("", CredentialsRejection::SignatureWrong),
             ] {
-                assert_eq!(Rejection::of(code, message), Some(rejection), "{code} {message}");
+                assert_eq!(CredentialsRejection::of(code, message), Some(rejection), "{code} {message}");
             }
         }
     }

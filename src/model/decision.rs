@@ -12,7 +12,7 @@ use super::backoff::{
     POLL_OLD_SESSION, POLL_OTHER_OWNER, POLL_UNUSABLE, PollInterval,
 };
 use super::key::{Key, KeyProblem};
-use super::ledger::{self, Budget, Reservation, saturating_add};
+use super::ledger::{self, Budget, PlannedCall, saturating_add};
 use super::observation::Observation;
 use super::permission::{Denial, EffectivePolicy};
 use super::stream::StreamArn;
@@ -34,7 +34,7 @@ const MAX_CORRECTIONS_PER_DAY: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredState {
     /// The desired encryption.
-    pub wanted: DesiredEncryption,
+    pub encryption: DesiredEncryption,
     /// The problem of the desired key; `None` if the key is usable.
     pub key_problem: Option<KeyProblem>,
     /// The reaction to drift.
@@ -52,20 +52,20 @@ pub struct DesiredState {
     /// The value of the retry annotation.
     pub retry: Option<String>,
     /// The alias or the object by which the spec names the key; `None` if the spec names no key, or its ARN.
-    pub key_name: Option<String>,
+    pub key_reference: Option<String>,
 }
 
 impl DesiredState {
     /// Returns an error if the policies do not allow the desired state for the stream.
-    pub fn permitted(&self, permission: &EffectivePolicy, stream: &StreamArn) -> Result<(), Denial> {
-        permission.stream(stream)?;
-        if self.wanted == DesiredEncryption::Off || self.disable_on_deletion {
-            permission.disable(stream)?;
+    pub fn check_policies(&self, permission: &EffectivePolicy, stream: &StreamArn) -> Result<(), Denial> {
+        permission.role_for(stream)?;
+        if self.encryption == DesiredEncryption::Off || self.disable_on_deletion {
+            permission.check_disable(stream)?;
         }
-        match &self.wanted {
-            DesiredEncryption::Key(key) => permission.key(stream, key),
+        match &self.encryption {
+            DesiredEncryption::Key(key) => permission.check_key(stream, key),
             // A plaintext stream gets the AWS-owned key.
-            DesiredEncryption::AnyKey => permission.key(stream, &Key::AwsOwned),
+            DesiredEncryption::AnyKey => permission.check_key(stream, &Key::AwsOwned),
             DesiredEncryption::UnknownKey if self.key_problem == Some(KeyProblem::NotPermitted) => {
                 Err(Denial::Key)
             }
@@ -108,12 +108,12 @@ pub enum Ownership {
     /// Another resource manages the stream.
     Another,
     /// The ledger is inaccessible or invalid.
-    Unreadable,
+    LedgerInvalid,
 }
 
 /// The last observation of the stream.
 #[derive(Clone, Debug)]
-pub enum Seen<'a> {
+pub enum LastObservation<'a> {
     /// The stream has not been described yet.
     NotYet,
     /// The stream could not be described.
@@ -130,7 +130,7 @@ pub struct DecisionInput<'a> {
     /// The stream.
     pub stream: &'a StreamArn,
     /// The desired state.
-    pub intent: &'a DesiredState,
+    pub desired: &'a DesiredState,
     /// The permissions that policies grant.
     pub permission: &'a EffectivePolicy,
     /// Ledger ownership of the stream.
@@ -140,14 +140,14 @@ pub struct DecisionInput<'a> {
     /// The ledger, updated with the last observation.
     pub ledger: &'a StreamLedgerSpec,
     /// The last observation of the stream.
-    pub seen: Seen<'a>,
+    pub last_observation: LastObservation<'a>,
     /// The problem that makes the active key unusable; `None` if there is no such problem.
     pub active_key_problem: Option<KeyProblem>,
     /// The minimum age of the session that signed the last Describe; `None` for credentials without a
     /// session.
     pub session_age: Option<SignedDuration>,
     /// The reason given last, and since when. Waits grow while the reason stays the same.
-    pub waiting: Option<(Reason, Timestamp)>,
+    pub last_reason: Option<(Reason, Timestamp)>,
     /// The interval between two checks for drift.
     pub drift_interval: SignedDuration,
 }
@@ -175,7 +175,7 @@ pub enum Step {
     /// Wait.
     Wait,
     /// Call Start or Stop once.
-    ChangeEncryption(Reservation),
+    ChangeEncryption(PlannedCall),
     /// Write one record and read from the response whether it was encrypted.
     Verify,
     /// Remove the finalizer of the deleted resource.
@@ -185,7 +185,8 @@ pub enum Step {
 /// Returns the budget for the call that the desired state would require.
 #[must_use]
 pub fn budget(input: &DecisionInput<'_>) -> Budget {
-    let action = if input.intent.wanted == DesiredEncryption::Off { Action::Stop } else { Action::Start };
+    let action =
+        if input.desired.encryption == DesiredEncryption::Off { Action::Stop } else { Action::Start };
     let limit = input.permission.max_calls_per_day(input.stream);
     ledger::budget(&input.ledger.calls, input.stream.service, action, limit, input.now)
 }
@@ -194,10 +195,10 @@ pub fn budget(input: &DecisionInput<'_>) -> Budget {
 #[must_use]
 pub fn decide(input: &DecisionInput<'_>) -> Decision {
     // No request is sent for a stream that is not permitted, is suspended, or is managed by another resource.
-    if let Err(refusal) = input.intent.permitted(input.permission, input.stream) {
-        return or_remove_finalizer(input, idle(input, refused(refusal)));
+    if let Err(denial) = input.desired.check_policies(input.permission, input.stream) {
+        return or_remove_finalizer(input, idle(input, denial_reason(denial)));
     }
-    if input.intent.suspended {
+    if input.desired.suspended {
         return idle(input, Reason::Suspended);
     }
     match input.ownership {
@@ -206,20 +207,20 @@ pub fn decide(input: &DecisionInput<'_>) -> Decision {
             let managed = poll(input, Reason::StreamAlreadyManaged, POLL_OTHER_OWNER);
             return or_remove_finalizer(input, managed);
         }
-        Ownership::Unreadable => return poll(input, Reason::LedgerInvalid, POLL_AWS_ERROR),
+        Ownership::LedgerInvalid => return poll(input, Reason::LedgerInvalid, POLL_AWS_ERROR),
     }
-    let observation = match input.seen {
-        Seen::NotYet => {
+    let observation = match input.last_observation {
+        LastObservation::NotYet => {
             // Never reported: the controller describes the stream and decides again.
             return Decision { step: Step::Describe, ..poll(input, Reason::Settling, POLL_AFTER_STEP) };
         }
-        Seen::Failed(fault) => return poll(input, fault.class.reason(), POLL_AWS_ERROR),
-        Seen::At(_, observation) => observation,
+        LastObservation::Failed(error) => return poll(input, error.kind.reason(), POLL_AWS_ERROR),
+        LastObservation::At(_, observation) => observation,
     };
 
     // The stream cannot be changed now.
     match observation {
-        Observation::NotEncryptable(_) if input.intent.wanted != DesiredEncryption::Off => {
+        Observation::NotEncryptable(_) if input.desired.encryption != DesiredEncryption::Off => {
             return idle(input, Reason::SourceNotDirectPut);
         }
         Observation::NotEncryptable(_) => {
@@ -238,52 +239,53 @@ pub fn decide(input: &DecisionInput<'_>) -> Decision {
         }
         Observation::Off | Observation::On(_) | Observation::Failed { .. } => {}
     }
-    if let Some(wait) = unconfirmed(input, observation) {
+    if let Some(wait) = wait_for_confirmation(input, observation) {
         return wait;
     }
 
     // The stream matches the spec.
-    let wanted = input.intent.wanted.target();
-    if let Some(wanted) = &wanted
-        && ledger::satisfies(input.ledger, observation, wanted)
+    let desired_target = input.desired.encryption.target();
+    if let Some(desired_target) = &desired_target
+        && ledger::satisfies(input.ledger, observation, desired_target)
     {
-        return or_remove_finalizer(input, satisfied(input, wanted));
+        return or_remove_finalizer(input, satisfied(input, desired_target));
     }
 
     // The stream differs from the spec, and a call would be wrong, useless or too early.
-    if input.intent.mode == Mode::Observe && wanted.is_some() {
+    if input.desired.mode == Mode::Observe && desired_target.is_some() {
         return idle(input, Reason::Drifted);
     }
-    if let Some(problem) = input.intent.key_problem {
+    if let Some(problem) = input.desired.key_problem {
         return poll(input, problem.reason(), POLL_KEY_PROBLEM);
     }
-    match wanted {
-        Some(wanted) => call_or_wait(input, observation, wanted),
+    match desired_target {
+        Some(desired_target) => call_or_wait(input, observation, desired_target),
         // Not reached by the controller: it reports a problem of the key, or a failed Describe, instead.
         None => poll(input, Reason::KeyDescribeDenied, POLL_KEY_PROBLEM),
     }
 }
 
 /// Returns the call that makes the stream match the spec, or the wait until that call may be made.
-fn call_or_wait(input: &DecisionInput<'_>, observation: &Observation, wanted: Target) -> Decision {
+fn call_or_wait(input: &DecisionInput<'_>, observation: &Observation, desired_target: Target) -> Decision {
     if matches!(observation, Observation::Failed { .. })
-        && input.ledger.in_force.is_none()
-        && input.intent.wanted == DesiredEncryption::AnyKey
+        && input.ledger.known_encryption.is_none()
+        && input.desired.encryption == DesiredEncryption::AnyKey
     {
         return idle(input, Reason::ActiveKeyUnknown);
     }
     if let Some(until) = ledger::in_flight_until(input.ledger).filter(|until| *until > input.now) {
-        let look = poll(input, Reason::OutcomeUnknown, POLL_IN_PROGRESS);
-        return Decision { next_attempt: Some(until), ..look };
+        let wait = poll(input, Reason::OutcomeUnknown, POLL_IN_PROGRESS);
+        return Decision { next_attempt: Some(until), ..wait };
     }
-    if desired_key_may_be_active(input, observation, &wanted) {
+    if desired_key_may_be_active(input, observation, &desired_target) {
         return idle(input, Reason::ActiveKeyUnknown);
     }
-    if let Some((reason, until)) = backing_off(input, observation, &wanted) {
+    if let Some((reason, until)) = backing_off(input, observation, &desired_target) {
         return wait_until(input, reason, until);
     }
     let corrections = ledger::corrections(input.ledger, input.now);
-    let correction = input.ledger.satisfied.as_ref() == Some(&wanted) && input.ledger.attempts.is_none();
+    let correction =
+        input.ledger.satisfied.as_ref() == Some(&desired_target) && input.ledger.attempts.is_none();
     if correction
         && !retry_requested(input)
         && let Some(limiting) = corrections.iter().rev().nth(MAX_CORRECTIONS_PER_DAY - 1)
@@ -299,12 +301,14 @@ fn call_or_wait(input: &DecisionInput<'_>, observation: &Observation, wanted: Ta
         let available = budget.next_available_time.unwrap_or(saturating_add(input.now, POLL_AWS_ERROR.1));
         return wait_until(input, Reason::CallLimitReached, available);
     }
-    let target = match &input.intent.wanted {
+    let target = match &input.desired.encryption {
         DesiredEncryption::AnyKey => Key::AwsOwned.target(),
-        DesiredEncryption::Key(_) | DesiredEncryption::UnknownKey | DesiredEncryption::Off => wanted.clone(),
+        DesiredEncryption::Key(_) | DesiredEncryption::UnknownKey | DesiredEncryption::Off => {
+            desired_target.clone()
+        }
     };
     if input.session_age.is_some_and(|age| age > MAX_SESSION_AGE_FOR_CALL)
-        && needs_grant(input.stream, &input.intent.wanted)
+        && needs_grant(input.stream, &input.desired.encryption)
     {
         return poll(input, Reason::SessionTooOld, POLL_OLD_SESSION);
     }
@@ -312,13 +316,14 @@ fn call_or_wait(input: &DecisionInput<'_>, observation: &Observation, wanted: Ta
     // A call can be made.
     let reason = if target.action == Action::Start { Reason::Enabling } else { Reason::Disabling };
     let after_failure = matches!(observation, Observation::Failed { .. });
-    let call = Reservation { target, wanted, retry: input.intent.retry.clone(), correction, after_failure };
+    let call =
+        PlannedCall { target, desired_target, retry: input.desired.retry.clone(), correction, after_failure };
     Decision { step: Step::ChangeEncryption(call), ..poll(input, reason, POLL_AFTER_STEP) }
 }
 
 /// Returns a wait while AWS's report may be older than the last call.
-fn unconfirmed(input: &DecisionInput<'_>, observation: &Observation) -> Option<Decision> {
-    let trusted_from = ledger::stale_until(input.ledger, observation, seen_at(input))?;
+fn wait_for_confirmation(input: &DecisionInput<'_>, observation: &Observation) -> Option<Decision> {
+    let trusted_from = ledger::stale_until(input.ledger, observation, observed_at(input))?;
     let accepted =
         ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
     let reason = match (accepted, &input.ledger.attempts) {
@@ -328,19 +333,19 @@ fn unconfirmed(input: &DecisionInput<'_>, observation: &Observation) -> Option<D
         // was not observed.
         (true, None) => Reason::Settling,
     };
-    let look = poll(input, reason, POLL_IN_PROGRESS);
-    let due = look.describe_due.min(trusted_from).max(input.now);
+    let wait = poll(input, reason, POLL_IN_PROGRESS);
+    let due = wait.describe_due.min(trusted_from).max(input.now);
     // A call that a fast clock dated ahead can delay the next attempt by hours, so the time is reported.
     let next_attempt = ledger::in_flight_until(input.ledger)
         .filter(|until| *until > input.now && trusted_from > saturating_add(input.now, ledger::READ_LAG));
-    Some(Decision { wake: due, describe_due: due, next_attempt, ..look })
+    Some(Decision { wake: due, describe_due: due, next_attempt, ..wait })
 }
 
 /// Returns a wait for `reason` until the next Describe.
 fn poll(input: &DecisionInput<'_>, reason: Reason, interval: PollInterval) -> Decision {
-    let since = backoff::reason_since(input.waiting, reason, input.now);
+    let since = backoff::reason_since(input.last_reason, reason, input.now);
     let wait = backoff::poll_interval(since, input.now, interval);
-    let describe_due = saturating_add(seen_at(input), wait).max(input.now);
+    let describe_due = saturating_add(observed_at(input), wait).max(input.now);
     Decision { step: Step::Wait, reason, wake: describe_due, describe_due, next_attempt: None }
 }
 
@@ -366,22 +371,22 @@ fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decisio
             | Reason::StreamAlreadyManaged
             | Reason::NotPermitted
     );
-    if input.intent.deleting && no_further_step {
+    if input.desired.deleting && no_further_step {
         Decision { step: Step::RemoveFinalizer, ..decision }
     } else {
         decision
     }
 }
 
-fn seen_at(input: &DecisionInput<'_>) -> Timestamp {
-    match input.seen {
+fn observed_at(input: &DecisionInput<'_>) -> Timestamp {
+    match input.last_observation {
         // A clock that was set back must not extend the validity of an observation.
-        Seen::At(at, _) => at.min(input.now),
-        Seen::NotYet | Seen::Failed(_) => input.now,
+        LastObservation::At(at, _) => at.min(input.now),
+        LastObservation::NotYet | LastObservation::Failed(_) => input.now,
     }
 }
 
-fn refused(refusal: Denial) -> Reason {
+fn denial_reason(refusal: Denial) -> Reason {
     match refusal {
         Denial::Stream | Denial::Key => Reason::NotPermitted,
         Denial::Roles => Reason::ConflictingPolicyRoles,
@@ -391,8 +396,8 @@ fn refused(refusal: Denial) -> Reason {
 
 /// Returns the reason for a stream that is changing: the change that AWS reports, otherwise that of the last
 /// call.
-fn changing(input: &DecisionInput<'_>, shown: Option<Action>) -> Reason {
-    match shown.or_else(|| action_in_progress(input)) {
+fn changing(input: &DecisionInput<'_>, reported: Option<Action>) -> Reason {
+    match reported.or_else(|| action_in_progress(input)) {
         Some(Action::Start) => Reason::Enabling,
         Some(Action::Stop) => Reason::Disabling,
         None => Reason::StreamUpdating,
@@ -406,21 +411,21 @@ pub(super) fn action_in_progress(input: &DecisionInput<'_>) -> Option<Action> {
     (last.outcome != Outcome::Refused).then_some(last.target.action)
 }
 
-fn satisfied(input: &DecisionInput<'_>, wanted: &Target) -> Decision {
+fn satisfied(input: &DecisionInput<'_>, desired_target: &Target) -> Decision {
     // AWS reports ENABLED although the key is unusable, and no call would help.
-    if let Some(problem) = input.active_key_problem.filter(|_| wanted.action == Action::Start) {
+    if let Some(problem) = input.active_key_problem.filter(|_| desired_target.action == Action::Start) {
         return poll(input, problem.reason(), POLL_KEY_PROBLEM);
     }
-    let since = input.ledger.in_force.as_ref().map_or(input.now, |known| known.since_time.0);
-    let settled = saturating_add(since, PROPAGATION_DELAY);
-    if input.now < settled {
+    let since = input.ledger.known_encryption.as_ref().map_or(input.now, |known| known.since_time.0);
+    let stable_encryption = saturating_add(since, PROPAGATION_DELAY);
+    if input.now < stable_encryption {
         let settling = idle(input, Reason::Settling);
-        return Decision { wake: settled.min(settling.describe_due), ..settling };
+        return Decision { wake: stable_encryption.min(settling.describe_due), ..settling };
     }
-    if wanted.action == Action::Stop {
+    if desired_target.action == Action::Stop {
         return idle(input, Reason::EncryptionDisabled);
     }
-    if input.intent.verify && input.intent.verified.is_none_or(|verified| verified < since) {
+    if input.desired.verify && input.desired.verified.is_none_or(|verified| verified < since) {
         return Decision { step: Step::Verify, ..poll(input, Reason::Verifying, POLL_AWS_ERROR) };
     }
     idle(input, Reason::Encrypted)
@@ -429,28 +434,38 @@ fn satisfied(input: &DecisionInput<'_>, wanted: &Target) -> Decision {
 /// Returns whether the retry annotation differs from its value at the last call.
 fn retry_requested(input: &DecisionInput<'_>) -> bool {
     let last = input.ledger.calls.last().and_then(|call| call.retry.as_ref());
-    input.intent.retry.is_some() && input.intent.retry.as_ref() != last
+    input.desired.retry.is_some() && input.desired.retry.as_ref() != last
 }
 
 /// Returns whether the desired key may be the active key already, so that AWS fails each call with it. This
 /// is the case if AWS reports a failure, the active key is unknown, and an attempt with the desired key has
 /// failed.
-fn desired_key_may_be_active(input: &DecisionInput<'_>, observation: &Observation, wanted: &Target) -> bool {
+fn desired_key_may_be_active(
+    input: &DecisionInput<'_>,
+    observation: &Observation,
+    desired_target: &Target,
+) -> bool {
     let is_failure = matches!(observation, Observation::Failed { action: Action::Start, .. });
-    let tried =
-        input.ledger.attempts.as_ref().filter(|attempts| !retry_conditions_changed(input, attempts, wanted));
+    let tried = input
+        .ledger
+        .attempts
+        .as_ref()
+        .filter(|attempts| !retry_conditions_changed(input, attempts, desired_target));
     // A refusal for a temporary cause gives no information about the key.
     let failed_with_it = tried.is_some_and(|attempts| {
         let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));
         refused.is_none_or(|reason| matches!(reason, Reason::CallRefused | Reason::KeyAccessDenied))
     });
-    is_failure && input.ledger.in_force.is_none() && wanted.action == Action::Start && failed_with_it
+    is_failure
+        && input.ledger.known_encryption.is_none()
+        && desired_target.action == Action::Start
+        && failed_with_it
 }
 
 /// Returns whether a change since the last attempt may make the next one succeed.
-fn retry_conditions_changed(input: &DecisionInput<'_>, attempts: &Attempts, wanted: &Target) -> bool {
-    attempts.target != *wanted
-        || (input.intent.retry.is_some() && input.intent.retry != attempts.retry)
+fn retry_conditions_changed(input: &DecisionInput<'_>, attempts: &Attempts, desired_target: &Target) -> bool {
+    attempts.target != *desired_target
+        || (input.desired.retry.is_some() && input.desired.retry != attempts.retry)
         || attempts.key_was_unusable
 }
 
@@ -459,25 +474,29 @@ fn retry_conditions_changed(input: &DecisionInput<'_>, attempts: &Attempts, want
 fn backing_off(
     input: &DecisionInput<'_>,
     observation: &Observation,
-    wanted: &Target,
+    desired_target: &Target,
 ) -> Option<(Reason, Timestamp)> {
     let attempts = input.ledger.attempts.as_ref()?;
     let until = attempts.not_before_time.0;
     // No wait is that long: it was written by a clock that was far ahead.
-    let impossible = until > saturating_add(input.now, backoff::LONGEST + ledger::MAX_CLOCK_SKEW);
-    if retry_conditions_changed(input, attempts, wanted) || impossible || input.now >= until {
+    let is_beyond_max_backoff =
+        until > saturating_add(input.now, backoff::MAX_RETRY_DELAY + ledger::MAX_CLOCK_SKEW);
+    if retry_conditions_changed(input, attempts, desired_target)
+        || is_beyond_max_backoff
+        || input.now >= until
+    {
         return None;
     }
     let refused = attempts.reason.as_ref().map(|text| text.parse().unwrap_or(Reason::CallRefused));
-    let reason = refused.unwrap_or_else(|| failed(input.stream.service, observation, wanted));
+    let reason = refused.unwrap_or_else(|| failed(input.stream.service, observation, desired_target));
     Some((reason, until))
 }
 
-fn failed(service: Service, observation: &Observation, wanted: &Target) -> Reason {
+fn failed(service: Service, observation: &Observation, desired_target: &Target) -> Reason {
     let action = match (observation, service) {
         (Observation::Failed { action, .. }, _) => *action,
         // Kinesis does not report a failure: the stream returns to its previous state.
-        (_, Service::Kinesis) => wanted.action,
+        (_, Service::Kinesis) => desired_target.action,
         (_, Service::Firehose) => return Reason::NotApplied,
     };
     match action {
@@ -486,8 +505,8 @@ fn failed(service: Service, observation: &Observation, wanted: &Target) -> Reaso
     }
 }
 
-fn needs_grant(stream: &StreamArn, wanted: &DesiredEncryption) -> bool {
-    stream.service == Service::Firehose && matches!(wanted, DesiredEncryption::Key(Key::Customer(_)))
+fn needs_grant(stream: &StreamArn, desired_target: &DesiredEncryption) -> bool {
+    stream.service == Service::Firehose && matches!(desired_target, DesiredEncryption::Key(Key::Customer(_)))
 }
 
 #[cfg(test)]

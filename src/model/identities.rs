@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::string::string_regex;
 use regex::Regex;
 
-use super::key::{KeyArn, KeyName, alias};
+use super::key::{KeyArn, KmsKeyId, alias};
 use super::object;
 use super::stream::{ParseError, Region, StreamArn};
 use crate::api::crd::definitions;
@@ -220,7 +220,7 @@ proptest! {
     fn schema_and_parser_accept_same_aliases(text in text(&ALIAS)) {
         let read = alias(&text);
         agree(&ALIAS, &text, &read)?;
-        prop_assert!(!matches!(read, Ok(KeyName::Arn(_))));
+        prop_assert!(!matches!(read, Ok(KmsKeyId::Arn(_))));
     }
 
     #[test]

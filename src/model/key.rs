@@ -9,7 +9,7 @@ use std::str::FromStr;
 use super::stream::{Account, ParseError, Partition, Region, StreamArn, arn_parts};
 use crate::api::condition::Reason;
 use crate::api::ledger::{Action, Target};
-use crate::api::stream_encryption::{KeyStatus, KeyType};
+use crate::api::stream_encryption::{KeyIdentity, KeyType};
 
 /// The alias that Kinesis uses for the AWS managed key.
 pub const KINESIS_ALIAS: &str = "alias/aws/kinesis";
@@ -40,7 +40,7 @@ pub enum Key {
 
 /// A name of a key that KMS accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum KeyName {
+pub enum KmsKeyId {
     /// By ARN.
     Arn(KeyArn),
     /// By alias (`alias/NAME`), in the stream's account and region.
@@ -84,7 +84,7 @@ pub enum KeyState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyProblem {
     /// The key does not exist in KMS.
-    Missing,
+    NotFound,
     /// Disabled.
     Disabled,
     /// Scheduled for deletion.
@@ -105,11 +105,11 @@ pub enum KeyProblem {
     /// A key that AWS manages for one of its services.
     AwsManaged,
     /// The key policy or the operator's permissions do not allow the operator to describe it.
-    Unreadable,
+    DescribeDenied,
     /// The object that `key.objectRef` names does not exist, or has no ARN yet.
     ReferenceNotReady,
     /// The kind that `key.objectRef` names is not installed in the cluster.
-    ReferenceKindMissing,
+    ReferenceCrdMissing,
     /// No policy allows the name of the key, or the key that the name resolves to.
     NotPermitted,
 }
@@ -120,7 +120,7 @@ impl KeyProblem {
     #[must_use]
     pub fn of_active_key(reason: Reason) -> Option<Self> {
         match reason {
-            Reason::KeyNotFound => Some(Self::Missing),
+            Reason::KeyNotFound => Some(Self::NotFound),
             Reason::KeyDisabled => Some(Self::Disabled),
             Reason::KeyPendingDeletion => Some(Self::PendingDeletion),
             Reason::KeyPendingImport => Some(Self::PendingImport),
@@ -133,7 +133,7 @@ impl KeyProblem {
     #[must_use]
     pub fn reason(self) -> Reason {
         match self {
-            Self::Missing => Reason::KeyNotFound,
+            Self::NotFound => Reason::KeyNotFound,
             Self::Disabled => Reason::KeyDisabled,
             Self::PendingDeletion => Reason::KeyPendingDeletion,
             Self::PendingImport => Reason::KeyPendingImport,
@@ -143,9 +143,9 @@ impl KeyProblem {
             Self::WrongUsage => Reason::KeyUsageWrong,
             Self::OtherRegion => Reason::KeyInOtherRegion,
             Self::AwsManaged => Reason::KeyManagedByAws,
-            Self::Unreadable => Reason::KeyDescribeDenied,
+            Self::DescribeDenied => Reason::KeyDescribeDenied,
             Self::ReferenceNotReady => Reason::KeyReferenceNotReady,
-            Self::ReferenceKindMissing => Reason::KeyReferenceCRDMissing,
+            Self::ReferenceCrdMissing => Reason::KeyReferenceCRDMissing,
             Self::NotPermitted => Reason::NotPermitted,
         }
     }
@@ -154,9 +154,9 @@ impl KeyProblem {
     /// Kinesis neither accepts nor returns them. The other problems prevent the use of a desired key, and do
     /// not affect a key that is active already.
     #[must_use]
-    pub fn makes_data_unreadable(self) -> bool {
+    pub fn makes_key_unusable(self) -> bool {
         match self {
-            Self::Missing
+            Self::NotFound
             | Self::Disabled
             | Self::PendingDeletion
             | Self::PendingImport
@@ -166,9 +166,9 @@ impl KeyProblem {
             | Self::WrongUsage
             | Self::OtherRegion
             | Self::AwsManaged
-            | Self::Unreadable
+            | Self::DescribeDenied
             | Self::ReferenceNotReady
-            | Self::ReferenceKindMissing
+            | Self::ReferenceCrdMissing
             | Self::NotPermitted => false,
         }
     }
@@ -240,7 +240,7 @@ impl fmt::Display for KeyArn {
     }
 }
 
-impl fmt::Display for KeyName {
+impl fmt::Display for KmsKeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Arn(arn) => arn.fmt(f),
@@ -250,30 +250,30 @@ impl fmt::Display for KeyName {
 }
 
 /// Parses an alias of a customer managed key.
-pub fn alias(text: &str) -> Result<KeyName, ParseError> {
+pub fn alias(text: &str) -> Result<KmsKeyId, ParseError> {
     let good = text.len() <= 256
         && text.strip_prefix("alias/").is_some_and(|name| {
             !name.is_empty()
                 && !name.starts_with("aws/")
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b))
         });
-    if good { Ok(KeyName::Alias(text.to_owned())) } else { Err(ParseError::KeyAlias(text.to_owned())) }
+    if good { Ok(KmsKeyId::Alias(text.to_owned())) } else { Err(ParseError::KeyAlias(text.to_owned())) }
 }
 
 impl Key {
     /// Returns the key in the form of status and ledger.
     #[must_use]
-    pub fn status(&self) -> KeyStatus {
+    pub fn to_api(&self) -> KeyIdentity {
         match self {
-            Self::AwsOwned => KeyStatus { kind: KeyType::AwsOwned, arn: None },
-            Self::Customer(arn) => KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn.to_string()) },
-            Self::Unresolved(name) => KeyStatus { kind: KeyType::CustomerManaged, arn: Some(name.clone()) },
+            Self::AwsOwned => KeyIdentity { kind: KeyType::AwsOwned, arn: None },
+            Self::Customer(arn) => KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(arn.to_string()) },
+            Self::Unresolved(name) => KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(name.clone()) },
         }
     }
 
     /// Returns the key that status and ledger store in this form.
     #[must_use]
-    pub fn of(status: &KeyStatus) -> Self {
+    pub fn of(status: &KeyIdentity) -> Self {
         match (status.kind, &status.arn) {
             (KeyType::AwsOwned, _) => Self::AwsOwned,
             (KeyType::CustomerManaged, arn) => {
@@ -286,7 +286,7 @@ impl Key {
     /// Returns a Start with this key, in the form of the ledger.
     #[must_use]
     pub fn target(&self) -> Target {
-        Target { action: Action::Start, key: Some(self.status()) }
+        Target { action: Action::Start, key: Some(self.to_api()) }
     }
 }
 
@@ -335,30 +335,27 @@ mod tests {
             "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap();
         let in_state = |state| {
             let arn = ARN.parse().unwrap();
-            let facts = KeyMetadata { arn, state, symmetric: true, encrypts: true, aws_managed: false };
-            facts.problem(&stream)
+            let metadata = KeyMetadata { arn, state, symmetric: true, encrypts: true, aws_managed: false };
+            metadata.problem(&stream)
         };
         assert_eq!(in_state(KeyState::Enabled), None);
         for state in
             [KeyState::Disabled, KeyState::PendingDeletion, KeyState::PendingImport, KeyState::Unavailable]
         {
-            assert!(in_state(state).unwrap().makes_data_unreadable(), "{state:?}");
+            assert!(in_state(state).unwrap().makes_key_unusable(), "{state:?}");
             let problem = in_state(state);
             assert_eq!(problem.and_then(|problem| KeyProblem::of_active_key(problem.reason())), problem);
         }
-        assert!(KeyProblem::Missing.makes_data_unreadable());
-        assert_eq!(KeyProblem::of_active_key(Reason::KeyNotFound), Some(KeyProblem::Missing));
+        assert!(KeyProblem::NotFound.makes_key_unusable());
+        assert_eq!(KeyProblem::of_active_key(Reason::KeyNotFound), Some(KeyProblem::NotFound));
         for reason in Reason::ALL {
             if let Some(problem) = KeyProblem::of_active_key(*reason) {
-                assert!(problem.makes_data_unreadable() && problem.reason() == *reason, "{reason}");
+                assert!(problem.makes_key_unusable() && problem.reason() == *reason, "{reason}");
             }
         }
-        assert!(
-            !in_state(KeyState::Unrecognized).unwrap().makes_data_unreadable(),
-            "nothing follows from it"
-        );
+        assert!(!in_state(KeyState::Unrecognized).unwrap().makes_key_unusable(), "nothing follows from it");
         for other in [KeyProblem::OtherRegion, KeyProblem::WrongUsage, KeyProblem::NotPermitted] {
-            assert!(!other.makes_data_unreadable(), "{other:?}");
+            assert!(!other.makes_key_unusable(), "{other:?}");
         }
     }
 
@@ -375,7 +372,7 @@ mod tests {
         };
         assert_eq!(good.problem(&stream), None);
         let elsewhere: KeyArn = ARN.replace("eu-west-1", "us-east-1").parse().unwrap();
-        for (facts, problem) in [
+        for (metadata, problem) in [
             (KeyMetadata { state: KeyState::Disabled, ..good.clone() }, KeyProblem::Disabled),
             (KeyMetadata { state: KeyState::PendingDeletion, ..good.clone() }, KeyProblem::PendingDeletion),
             (KeyMetadata { state: KeyState::PendingImport, ..good.clone() }, KeyProblem::PendingImport),
@@ -386,7 +383,7 @@ mod tests {
             (KeyMetadata { aws_managed: true, ..good.clone() }, KeyProblem::AwsManaged),
             (KeyMetadata { arn: elsewhere, ..good.clone() }, KeyProblem::OtherRegion),
         ] {
-            assert_eq!(facts.problem(&stream), Some(problem));
+            assert_eq!(metadata.problem(&stream), Some(problem));
         }
     }
 }

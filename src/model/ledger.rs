@@ -17,8 +17,8 @@ use super::key::Key;
 use super::object::is_dns_subdomain;
 use super::observation::Observation;
 use super::stream::StreamArn;
-use crate::api::ledger::{Action, Attempts, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target};
-use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
+use crate::api::ledger::{Action, Attempts, Call, KnownEncryption, Outcome, Owner, StreamLedgerSpec, Target};
+use crate::api::stream_encryption::{KeyIdentity, KeyType, Service};
 
 /// AWS's limit of calls per stream in 24 hours
 /// ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html),
@@ -40,7 +40,7 @@ pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 *
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
 /// Maximum number of entries in a ledger. AWS does not count refused Kinesis calls, but the ledger must not
 /// grow without bound.
-pub const MOST_CALLS: usize = 200;
+pub const MAX_CALLS: usize = 200;
 
 /// Returns the name of a stream's ledger: a hash of its ARN, so that no two streams share one.
 #[must_use]
@@ -60,19 +60,19 @@ pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
         owner,
         stream_creation_time: None,
         calls: Vec::new(),
-        in_force: None,
+        known_encryption: None,
         satisfied: None,
         attempts: None,
     }
 }
 
-/// Rebuilds a deleted ledger for which a status still shows `told` counted calls. The times of the calls are
+/// Rebuilds a deleted ledger for which a status still shows `counted_calls` counted calls. The times of the calls are
 /// lost with the ledger, so they count as made now.
 #[must_use]
 pub fn rebuilt_from_status(
     empty: &StreamLedgerSpec,
     action: Action,
-    told: u32,
+    counted_calls: u32,
     now: Timestamp,
 ) -> StreamLedgerSpec {
     let target = match action {
@@ -90,7 +90,7 @@ pub fn rebuilt_from_status(
         confirmed: false,
         retry: None,
     };
-    StreamLedgerSpec { calls: (0..told.min(AWS_LIMIT)).map(call).collect(), ..empty.clone() }
+    StreamLedgerSpec { calls: (0..counted_calls.min(AWS_LIMIT)).map(call).collect(), ..empty.clone() }
 }
 
 /// The error of an invalid ledger. No call is made on its stream until the ledger is fixed.
@@ -109,7 +109,7 @@ pub enum LedgerError {
     #[error("owner is invalid: uid, namespace and name must be set and valid")]
     InvalidOwner,
     /// The active key is invalid, or `encryptedSinceTime` is missing for a key or set for plaintext.
-    #[error("inForce is invalid")]
+    #[error("knownEncryption is invalid")]
     InvalidActiveKey,
 }
 
@@ -126,7 +126,7 @@ pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Led
     if ids.len() != ledger.calls.len() {
         return Err(LedgerError::RepeatedCall);
     }
-    let is_key = |key: &KeyStatus| (key.kind == KeyType::CustomerManaged) == key.arn.is_some();
+    let is_key = |key: &KeyIdentity| (key.kind == KeyType::CustomerManaged) == key.arn.is_some();
     let meaningful = |call: &Call| match (call.target.action, &call.target.key) {
         (Action::Start, Some(key)) => is_key(key),
         (Action::Stop, None) => true,
@@ -135,10 +135,10 @@ pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Led
     if !ledger.calls.iter().all(meaningful) {
         return Err(LedgerError::InvalidCall);
     }
-    let contradicts = |known: &InForce| {
+    let contradicts = |known: &KnownEncryption| {
         known.key.is_some() != known.encrypted_since_time.is_some() || !known.key.as_ref().is_none_or(is_key)
     };
-    if ledger.in_force.as_ref().is_some_and(contradicts) {
+    if ledger.known_encryption.as_ref().is_some_and(contradicts) {
         Err(LedgerError::InvalidActiveKey)
     } else {
         Ok(())
@@ -183,21 +183,21 @@ pub fn budget(calls: &[Call], service: Service, action: Action, limit: u32, now:
         .map(expires_at)
         .collect();
     let used = u32::try_from(counted.len()).unwrap_or(u32::MAX);
-    let next_available_time = room_at(&mut counted, usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut kept: Vec<Timestamp> = recent.map(expires_at).collect();
-    if kept.len() >= MOST_CALLS {
-        let entry_free = room_at(&mut kept, MOST_CALLS);
+    let next_available_time = available_at(&mut counted, usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut expirations: Vec<Timestamp> = recent.map(expires_at).collect();
+    if expirations.len() >= MAX_CALLS {
+        let entry_free = available_at(&mut expirations, MAX_CALLS);
         let next_available_time = if used < limit { entry_free } else { next_available_time.max(entry_free) };
         return Budget { used: used.max(limit), limit, next_available_time };
     }
     Budget { used, limit, next_available_time }
 }
 
-/// Returns when fewer than `most` entries are left. With fewer entries already, returns when the first one
-/// ends; `None` without entries, or if `most` is 0.
-fn room_at(ends: &mut [Timestamp], most: usize) -> Option<Timestamp> {
-    ends.sort_unstable();
-    ends.get(ends.len().saturating_sub(most)).copied()
+/// Returns when fewer than `limit` entries are left. With fewer entries already, returns when the first one
+/// ends; `None` without entries, or if `limit` is 0.
+fn available_at(expirations: &mut [Timestamp], limit: usize) -> Option<Timestamp> {
+    expirations.sort_unstable();
+    expirations.get(expirations.len().saturating_sub(limit)).copied()
 }
 
 /// Returns when an entry stops counting and may be removed.
@@ -245,8 +245,8 @@ pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: 
     if matches!(observation, Observation::Failed { .. }) {
         return call.after_failure;
     }
-    match (observation.settled(), call.target.action) {
-        (Some(Some(key)), Action::Start) => call.target.key.as_ref() != Some(&key.status()),
+    match (observation.stable_encryption(), call.target.action) {
+        (Some(Some(key)), Action::Start) => call.target.key.as_ref() != Some(&key.to_api()),
         (Some(Some(_)), Action::Stop) | (Some(None), Action::Start) => true,
         (Some(None), Action::Stop) | (None, _) => false,
     }
@@ -265,19 +265,19 @@ pub fn stale_until(
 }
 
 /// Applies an observation to the ledger: the active key, whether the desired encryption is reached, and the
-/// outcome of the last call. `wanted` is `None` while the desired key is unknown; no observation satisfies
+/// outcome of the last call. `encryption` is `None` while the desired key is unknown; no observation satisfies
 /// the spec then.
 #[must_use]
 pub fn apply_observation(
     ledger: &StreamLedgerSpec,
     observation: &Observation,
     created: Option<Timestamp>,
-    wanted: Option<&Target>,
+    desired_target: Option<&Target>,
     key_is_unusable: bool,
     now: Timestamp,
 ) -> StreamLedgerSpec {
-    let mut learned = ledger.clone();
-    if let Some(known) = &mut learned.in_force {
+    let mut updated = ledger.clone();
+    if let Some(known) = &mut updated.known_encryption {
         // A time in the future means that the clock was set back, or that another node wrote the time: the
         // state has been known since now at the latest.
         for since in [Some(&mut known.since_time), known.encrypted_since_time.as_mut()].into_iter().flatten()
@@ -286,76 +286,77 @@ pub fn apply_observation(
         }
     }
     if let Some(created) = created
-        && learned.stream_creation_time.as_ref() != Some(&truncate_to_micros(created))
+        && updated.stream_creation_time.as_ref() != Some(&truncate_to_micros(created))
     {
-        if learned.stream_creation_time.is_some() {
+        if updated.stream_creation_time.is_some() {
             // Another stream under the same name: AWS's counter may continue, but the known key belongs to
             // the earlier stream.
-            learned.in_force = None;
-            learned.satisfied = None;
-            learned.attempts = None;
+            updated.known_encryption = None;
+            updated.satisfied = None;
+            updated.attempts = None;
         }
-        learned.stream_creation_time = Some(truncate_to_micros(created));
+        updated.stream_creation_time = Some(truncate_to_micros(created));
     }
-    if may_be_stale(&learned, observation, now) {
-        return learned;
+    if may_be_stale(&updated, observation, now) {
+        return updated;
     }
-    if let Some(last) = learned.calls.last_mut()
+    if let Some(last) = updated.calls.last_mut()
         && matches!(last.outcome, Outcome::Pending | Outcome::Unknown)
-        && shows(observation, &last.target)
+        && matches_target(observation, &last.target)
     {
         last.outcome = Outcome::Accepted;
     }
-    if let Some(call) = learned.calls.iter_mut().rev().find(|call| call.outcome != Outcome::Refused) {
-        call.confirmed |= shows(observation, &call.target) || is_its_failure(observation, call);
+    if let Some(call) = updated.calls.iter_mut().rev().find(|call| call.outcome != Outcome::Refused) {
+        call.confirmed |= matches_target(observation, &call.target) || is_its_failure(observation, call);
     }
-    if let Some(key) = observation.settled() {
-        let key = key.map(Key::status);
-        if learned.in_force.as_ref().map(|known| &known.key) != Some(&key) {
+    if let Some(key) = observation.stable_encryption() {
+        let key = key.map(Key::to_api);
+        if updated.known_encryption.as_ref().map(|known| &known.key) != Some(&key) {
             // During a change from one key to another, records were encrypted continuously.
-            let all_along = learned.in_force.as_ref().and_then(|known| known.encrypted_since_time.clone());
+            let encrypted_since =
+                updated.known_encryption.as_ref().and_then(|known| known.encrypted_since_time.clone());
             let encrypted_since_time =
-                key.as_ref().map(|_| all_along.unwrap_or_else(|| truncate_to_micros(now)));
-            learned.in_force =
-                Some(InForce { key, since_time: truncate_to_micros(now), encrypted_since_time });
+                key.as_ref().map(|_| encrypted_since.unwrap_or_else(|| truncate_to_micros(now)));
+            updated.known_encryption =
+                Some(KnownEncryption { key, since_time: truncate_to_micros(now), encrypted_since_time });
         }
     }
-    if let Some(wanted) = wanted
-        && satisfies(&learned, observation, wanted)
+    if let Some(desired_target) = desired_target
+        && satisfies(&updated, observation, desired_target)
     {
-        learned.satisfied = Some(wanted.clone());
-        learned.attempts = None;
+        updated.satisfied = Some(desired_target.clone());
+        updated.attempts = None;
     }
-    if let Some(attempts) = &mut learned.attempts
+    if let Some(attempts) = &mut updated.attempts
         && key_is_unusable
     {
         attempts.key_was_unusable = true;
     }
-    learned
+    updated
 }
 
 /// Returns whether the known encryption is the desired one. `Start` without a key is satisfied by any key.
 #[must_use]
-pub fn satisfies(ledger: &StreamLedgerSpec, observation: &Observation, wanted: &Target) -> bool {
+pub fn satisfies(ledger: &StreamLedgerSpec, observation: &Observation, desired_target: &Target) -> bool {
     // After a failure AWS may report either key; the previously active key remains active.
     if !matches!(observation, Observation::Off | Observation::On(_) | Observation::Failed { .. }) {
         return false;
     }
-    let Some(in_force) = &ledger.in_force else { return false };
-    match (&in_force.key, wanted.action, &wanted.key) {
+    let Some(known_encryption) = &ledger.known_encryption else { return false };
+    match (&known_encryption.key, desired_target.action, &desired_target.key) {
         (None, Action::Stop, _) | (Some(_), Action::Start, None) => true,
-        (Some(key), Action::Start, Some(asked)) => key == asked,
+        (Some(key), Action::Start, Some(desired)) => key == desired,
         (Some(_), Action::Stop, _) | (None, Action::Start, _) => false,
     }
 }
 
 /// Returns whether the observation shows that a call for this target is in progress or was applied.
 #[must_use]
-pub fn shows(observation: &Observation, target: &Target) -> bool {
+pub fn matches_target(observation: &Observation, target: &Target) -> bool {
     match observation {
         Observation::InProgress(None) => true,
         Observation::InProgress(Some(action)) => *action == target.action,
-        Observation::On(key) => target.key.as_ref() == Some(&key.status()),
+        Observation::On(key) => target.key.as_ref() == Some(&key.to_api()),
         Observation::Off => target.action == Action::Stop,
         _ => false,
     }
@@ -368,11 +369,11 @@ fn is_its_failure(observation: &Observation, call: &Call) -> bool {
 
 /// A planned call: what the ledger reserves, and the desired encryption that it serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reservation {
+pub struct PlannedCall {
     /// The encryption that the call requests.
     pub target: Target,
     /// The encryption that the resource requests.
-    pub wanted: Target,
+    pub desired_target: Target,
     /// The value of the retry annotation.
     pub retry: Option<String>,
     /// Whether the call corrects drift.
@@ -383,8 +384,8 @@ pub struct Reservation {
 
 /// Returns the ledger with one more call, pending, and the id of that call.
 #[must_use]
-pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) -> (StreamLedgerSpec, String) {
-    let Reservation { target, wanted, retry, correction, after_failure } = plan.clone();
+pub fn reserve(ledger: &StreamLedgerSpec, plan: &PlannedCall, now: Timestamp) -> (StreamLedgerSpec, String) {
+    let PlannedCall { target, desired_target, retry, correction, after_failure } = plan.clone();
     let mut reserved = ledger.clone();
     let id = fresh_id(&reserved.calls, now);
     reserved.calls.push(Call {
@@ -398,12 +399,12 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &Reservation, now: Timestamp) ->
         confirmed: false,
         retry: retry.clone(),
     });
-    let before = ledger.attempts.as_ref().filter(|attempts| attempts.target == wanted);
+    let before = ledger.attempts.as_ref().filter(|attempts| attempts.target == desired_target);
     let count = before.map_or(0, |attempts| attempts.count).saturating_add(1);
     reserved.attempts = Some(Attempts {
         count,
         not_before_time: truncate_to_micros(saturating_add(now, backoff::after_attempt(count))),
-        target: wanted,
+        target: desired_target,
         reason: None,
         retry,
         key_was_unusable: false,
@@ -423,7 +424,7 @@ pub fn record_outcome(
     // An outcome may be recorded late: the attempts then belong to a later call.
     let is_last = ledger.calls.last().is_some_and(|call| call.id == id);
     let Some(call) = recorded.calls.iter_mut().find(|call| call.id == id) else { return recorded };
-    let Err(fault) = outcome else {
+    let Err(error) = outcome else {
         call.outcome = Outcome::Accepted;
         return recorded;
     };
@@ -431,23 +432,23 @@ pub fn record_outcome(
         // Another replica has observed the effect meanwhile, which is more reliable than an error.
         return recorded;
     }
-    call.code.clone_from(&fault.code);
-    call.outcome = if fault.class == ErrorKind::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
+    call.code.clone_from(&error.code);
+    call.outcome = if error.kind == ErrorKind::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
     if let Some(attempts) = recorded.attempts.as_mut().filter(|_| is_last) {
-        attempts.reason = Some(fault.class.reason().to_string());
+        attempts.reason = Some(error.kind.reason().to_string());
         attempts.not_before_time =
-            truncate_to_micros(saturating_add(now, backoff::after_refusal(attempts.count, fault.class)));
+            truncate_to_micros(saturating_add(now, backoff::after_refusal(attempts.count, error.kind)));
     }
     recorded
 }
 
-/// Returns the ledger without the calls that no longer count at `proven`: a time that AWS has just accepted
+/// Returns the ledger without the calls that no longer count at `verified_now`: a time that AWS has just accepted
 /// as the date of a request. With the time of a clock that jumped ahead, calls that AWS still counts would
 /// be removed.
 #[must_use]
-pub fn prune_expired(ledger: &StreamLedgerSpec, proven: Timestamp) -> StreamLedgerSpec {
+pub fn prune_expired(ledger: &StreamLedgerSpec, verified_now: Timestamp) -> StreamLedgerSpec {
     let mut shorter = ledger.clone();
-    shorter.calls.retain(|call| expires_at(call) > proven);
+    shorter.calls.retain(|call| expires_at(call) > verified_now);
     shorter
 }
 

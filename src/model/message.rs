@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::aws_error::Operation;
-use super::decision::{Decision, DecisionInput, DesiredEncryption, Seen, budget};
+use super::decision::{Decision, DecisionInput, DesiredEncryption, LastObservation, budget};
 use super::key::{Key, KeyArn, KeyProblem};
 use super::observation::Observation;
 use super::status_fields;
 use crate::api::condition::{Reason, next_whole_second};
-use crate::api::ledger::{InForce, Outcome};
-use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, KeyType, Service};
+use crate::api::ledger::{KnownEncryption, Outcome};
+use crate::api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType, Service};
 
 mod encrypted;
 mod unanswered;
@@ -31,8 +31,10 @@ pub fn ready(input: &DecisionInput<'_>, decision: &Decision) -> String {
         Some((lost, false)) => format!("{lost} {}", message_for(input, decision.reason)),
         None => message_for(input, decision.reason),
     };
-    if let Some(shown) = status_fields::unconfirmed(input).filter(|_| encrypted::confirms(decision.reason)) {
-        let _ = write!(message, " {}", encrypted::still_shows(shown));
+    if let Some(shown) = status_fields::unconfirmed_observation(input)
+        .filter(|_| encrypted::awaits_confirmation(decision.reason))
+    {
+        let _ = write!(message, " {}", encrypted::still_reported(shown));
     }
     if let Some(at) = decision.next_attempt {
         let _ = write!(message, " Next attempt at {}.", whole_seconds(at));
@@ -43,9 +45,10 @@ pub fn ready(input: &DecisionInput<'_>, decision: &Decision) -> String {
 /// Returns the message about the unusable active key, and whether it replaces the message of `reason` instead
 /// of preceding it. `None` if the active key is usable, or if the reader must not see which key is active.
 fn key_lost_first(input: &DecisionInput<'_>, reason: Reason) -> Option<(String, bool)> {
-    let problem = input.active_key_problem.filter(|_| matches!(input.seen, Seen::At(..)))?;
+    let problem =
+        input.active_key_problem.filter(|_| matches!(input.last_observation, LastObservation::At(..)))?;
     // The content of a ledger is shown to its owner only, and a suspended resource keeps its status.
-    let untold = matches!(
+    let hidden = matches!(
         reason,
         Reason::NotPermitted
             | Reason::ConflictingPolicyRoles
@@ -53,19 +56,19 @@ fn key_lost_first(input: &DecisionInput<'_>, reason: Reason) -> Option<(String, 
             | Reason::LedgerInvalid
             | Reason::Suspended
     );
-    let key = status_fields::active_customer_key(input).filter(|_| !untold)?;
-    let asked_for = match &input.intent.wanted {
+    let key = status_fields::active_customer_key(input).filter(|_| !hidden)?;
+    let is_desired = match &input.desired.encryption {
         DesiredEncryption::Key(asked) => *asked == Key::Customer(key.clone()),
         DesiredEncryption::AnyKey => true,
         DesiredEncryption::UnknownKey | DesiredEncryption::Off => false,
     };
-    Some((key_lost(input, &key, problem), asked_for && reason == problem.reason()))
+    Some((active_key_unusable(input, &key, problem), is_desired && reason == problem.reason()))
 }
 
 /// Returns the message of `KeyUsable` for the desired key.
 #[must_use]
 pub fn key_usable(input: &DecisionInput<'_>) -> String {
-    match (input.intent.key_problem, status_fields::key_asked_for(input)) {
+    match (input.desired.key_problem, status_fields::desired_key(input)) {
         (Some(problem), _) => message_for(input, problem.reason()),
         (None, Some(key @ Key::Customer(_))) => {
             format!("{key} can encrypt the stream. {}", other_principals_note(input))
@@ -88,11 +91,11 @@ fn other_principals_note(input: &DecisionInput<'_>) -> &'static str {
 
 /// Returns the message of `KeyUsable` for an unusable active key: the effect on records, and the remedy.
 #[must_use]
-pub fn key_lost(input: &DecisionInput<'_>, key: &KeyArn, problem: KeyProblem) -> String {
+pub fn active_key_unusable(input: &DecisionInput<'_>, key: &KeyArn, problem: KeyProblem) -> String {
     let (state, remedy) = match problem {
         KeyProblem::Disabled => ("is disabled", "Enable it."),
         KeyProblem::PendingDeletion => ("is pending deletion", "Cancel its deletion and enable it."),
-        KeyProblem::Missing => ("no longer exists", "Set another key in spec.key."),
+        KeyProblem::NotFound => ("no longer exists", "Set another key in spec.key."),
         KeyProblem::PendingImport => ("has no key material", "Import it."),
         _ => ("cannot be used", "Check the key and its key store in KMS."),
     };
@@ -175,7 +178,7 @@ pub fn advice(failure: &str) -> &'static str {
 
 /// Returns the message of a reason.
 fn message_for(input: &DecisionInput<'_>, reason: Reason) -> String {
-    sentence(words(input, reason).trim_end().to_owned())
+    sentence(state(input, reason).trim_end().to_owned())
 }
 
 /// Capitalizes a message that begins with the name of a key.
@@ -186,34 +189,34 @@ fn sentence(text: String) -> String {
     }
 }
 
-fn words(input: &DecisionInput<'_>, reason: Reason) -> String {
+fn state(input: &DecisionInput<'_>, reason: Reason) -> String {
     let stream = input.stream;
-    let key = asked_key(input);
+    let key = desired_key(input);
     match reason {
-        Reason::Encrypted => match input.ledger.in_force.as_ref().and_then(|known| known.key.as_ref()) {
-            Some(key) => format!("Records are encrypted with {}.", key_name(input, key)),
+        Reason::Encrypted => match input.ledger.known_encryption.as_ref().and_then(|known| known.key.as_ref()) {
+            Some(key) => format!("Records are encrypted with {}.", describe_active_key(input, key)),
             None => "Records are encrypted.".to_owned(),
         },
         Reason::KeyEnabled => format!("{key} can encrypt the stream."),
-        Reason::EncryptionDisabled if status_fields::gone(input) => "Encryption is off, as specified.".to_owned(),
+        Reason::EncryptionDisabled if status_fields::has_no_encryption(input) => "Encryption is off, as specified.".to_owned(),
         Reason::EncryptionDisabled => "Encryption is off, as specified. Records are in plaintext.".to_owned(),
-        Reason::Settling if status_fields::unconfirmed(input).is_some() => "The operator is waiting for AWS to report the effect of its last encryption call.".to_owned(),
+        Reason::Settling if status_fields::unconfirmed_observation(input).is_some() => "The operator is waiting for AWS to report the effect of its last encryption call.".to_owned(),
         Reason::Settling => "AWS reports completion; the change can take up to 5 seconds to apply to all records.".to_owned(),
         Reason::Verifying => format!(
             "Waiting for a test record to be reported as encrypted. If this persists, grant {} on {stream} and the use of the key to the operator's role.",
             put_record(stream.service).iam_action()
         ),
-        Reason::Enabling if status_fields::unconfirmed(input).is_some() => format!("AWS has accepted the call to enable encryption with {key}."),
-        Reason::Disabling if status_fields::unconfirmed(input).is_some() => "AWS has accepted the call to disable encryption.".to_owned(),
+        Reason::Enabling if status_fields::unconfirmed_observation(input).is_some() => format!("AWS has accepted the call to enable encryption with {key}."),
+        Reason::Disabling if status_fields::unconfirmed_observation(input).is_some() => "AWS has accepted the call to disable encryption.".to_owned(),
         Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", current_encryption(input)),
         Reason::Disabling => format!("AWS is disabling encryption. {}", current_encryption(input)),
         Reason::StreamUpdating => "AWS is updating the stream; encryption can be changed after that.".to_owned(),
         Reason::EnablingFailed => format!(
             "AWS could not encrypt with {key}: {}. {} Fix the key or its policy, then change the annotation streamencryption.dev/retry to retry immediately.",
-            failure(input), in_force(input)
+            failure(input), known_active_key(input)
         ),
-        Reason::DisablingFailed => format!("AWS could not disable encryption: {}. {}", failure(input), in_force(input)),
-        Reason::NotApplied => format!("AWS accepted the encryption call, and the stream is unchanged. {}", in_force(input)),
+        Reason::DisablingFailed => format!("AWS could not disable encryption: {}. {}", failure(input), known_active_key(input)),
+        Reason::NotApplied => format!("AWS accepted the encryption call, and the stream is unchanged. {}", known_active_key(input)),
         Reason::OutcomeUnknown => outcome_unknown(input),
         Reason::CallLimitReached => limit_reached(input),
         Reason::StreamInUse => "AWS was changing the stream when the operator made the encryption call.".to_owned(),
@@ -227,9 +230,9 @@ fn words(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::KeyDescribeDenied => format!("The operator is not allowed to describe {key}. Grant kms:DescribeKey on it to the operator's role."),
         Reason::KeyAccessDenied => format!(
             "KMS denied the use of {key} ({}). Allow kms:DescribeKey and kms:CreateGrant in its key policy and in the operator's role; if the error persists, also kms:GenerateDataKey and kms:Decrypt. {}",
-            failure(input), in_force(input)
+            failure(input), known_active_key(input)
         ),
-        Reason::KeyReferenceNotReady => match &input.intent.key_name {
+        Reason::KeyReferenceNotReady => match &input.desired.key_reference {
             Some(name) => format!("The Key {name} of key.objectRef does not exist or has no ARN yet. The operator keeps checking."),
             None => "The Key of key.objectRef does not exist or has no ARN yet. The operator keeps checking.".to_owned(),
         },
@@ -275,17 +278,17 @@ fn words(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::DisableNotPermitted => disable_not_permitted(input).to_owned(),
         Reason::DriftCorrectionLimitReached => format!(
             "The operator has corrected drift three times in 24 hours, and the stream was changed again. {} Find out who else changes it, or set mode: Observe. To correct it once more now, change the annotation streamencryption.dev/retry.",
-            in_force(input)
+            known_active_key(input)
         ),
         Reason::ActiveKeyUnknown => active_key_unknown(input),
         Reason::SpecInvalid => "Invalid spec.".to_owned(),
-        Reason::Drifted => format!("The stream differs from the spec, and mode is Observe. {}", in_force(input)),
+        Reason::Drifted => format!("The stream differs from the spec, and mode is Observe. {}", known_active_key(input)),
         Reason::Suspended => "Reconciliation is suspended.".to_owned(),
     }
 }
 
 fn disable_not_permitted(input: &DecisionInput<'_>) -> &'static str {
-    match (&input.intent.wanted, input.intent.deleting) {
+    match (&input.desired.encryption, input.desired.deleting) {
         (_, true) => {
             "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream, so the resource is kept. Ask an administrator to allow it, or set deletionPolicy: Retain to leave the stream encrypted."
         }
@@ -299,10 +302,10 @@ fn disable_not_permitted(input: &DecisionInput<'_>) -> &'static str {
 }
 
 fn active_key_unknown(input: &DecisionInput<'_>) -> String {
-    if input.intent.wanted == DesiredEncryption::AnyKey {
+    if input.desired.encryption == DesiredEncryption::AnyKey {
         return "An attempt made outside the operator failed, and AWS does not report which key is active. Set the desired key in spec.key.".to_owned();
     }
-    let key = asked_key(input);
+    let key = desired_key(input);
     format!(
         "AWS could not encrypt with {key}: {}. This key may already be the active key, and AWS then fails every attempt with it, so the operator does not retry. Set another key in spec.key and, once that key is active, {key} again. Or fix the cause and change the annotation streamencryption.dev/retry.",
         failure(input)
@@ -311,9 +314,9 @@ fn active_key_unknown(input: &DecisionInput<'_>) -> String {
 
 /// Returns a message that does not reveal what exists, because the namespace may not use it.
 fn not_permitted(input: &DecisionInput<'_>) -> &'static str {
-    if input.permission.stream(input.stream).is_err() {
+    if input.permission.role_for(input.stream).is_err() {
         "No StreamEncryptionPolicy allows this namespace to use this stream. Ask an administrator to allow it."
-    } else if input.intent.wanted == DesiredEncryption::AnyKey {
+    } else if input.desired.encryption == DesiredEncryption::AnyKey {
         "No StreamEncryptionPolicy allows this namespace to use AWS_OWNED_CMK for this stream. Set a key in spec.key."
     } else {
         "No StreamEncryptionPolicy allows this namespace to use this key for this stream. Set another key in spec.key, or ask an administrator to allow this one."
@@ -325,7 +328,7 @@ fn whole_seconds(at: Timestamp) -> String {
     next_whole_second(at).0.to_string()
 }
 
-fn key_name(input: &DecisionInput<'_>, key: &KeyStatus) -> String {
+fn describe_active_key(input: &DecisionInput<'_>, key: &KeyIdentity) -> String {
     match (key.kind, status_fields::redacted_key(input, key).arn) {
         (KeyType::AwsOwned, _) => aws_key(input).to_owned(),
         (KeyType::CustomerManaged, Some(arn)) => arn,
@@ -343,13 +346,13 @@ fn aws_key(input: &DecisionInput<'_>) -> &'static str {
     }
 }
 
-fn asked_key(input: &DecisionInput<'_>) -> String {
-    match &input.intent.wanted {
+fn desired_key(input: &DecisionInput<'_>) -> String {
+    match &input.desired.encryption {
         DesiredEncryption::Key(Key::AwsOwned) | DesiredEncryption::AnyKey | DesiredEncryption::Off => {
             aws_key(input).to_owned()
         }
         DesiredEncryption::Key(key) => key.to_string(),
-        DesiredEncryption::UnknownKey => match &input.intent.key_name {
+        DesiredEncryption::UnknownKey => match &input.desired.key_reference {
             Some(name) => format!("the key {name}"),
             None => "the specified key".to_owned(),
         },
@@ -358,7 +361,7 @@ fn asked_key(input: &DecisionInput<'_>) -> String {
 
 /// Returns the remedy for a key that was not found.
 fn key_to_set(input: &DecisionInput<'_>) -> &'static str {
-    match &input.intent.wanted {
+    match &input.desired.encryption {
         // Only an alias that does not exist leaves the key unknown.
         DesiredEncryption::UnknownKey => "Create the alias, or set another key in spec.key.",
         DesiredEncryption::Key(Key::Customer(_)) => "Set an existing key in spec.key.",
@@ -371,29 +374,29 @@ fn current_encryption(input: &DecisionInput<'_>) -> String {
     if input.active_key_problem.is_some() {
         return String::new();
     }
-    match input.ledger.in_force.as_ref().map(|known| &known.key) {
-        Some(Some(key)) => format!("Records are still encrypted with {}.", key_name(input, key)),
+    match input.ledger.known_encryption.as_ref().map(|known| &known.key) {
+        Some(Some(key)) => format!("Records are still encrypted with {}.", describe_active_key(input, key)),
         Some(None) => "Records are still in plaintext.".to_owned(),
         None => "Records written meanwhile may be in plaintext.".to_owned(),
     }
 }
 
-fn in_force(input: &DecisionInput<'_>) -> String {
-    active_key(input, input.ledger.in_force.as_ref())
+fn known_active_key(input: &DecisionInput<'_>) -> String {
+    active_key(input, input.ledger.known_encryption.as_ref())
 }
 
 /// Returns a sentence about the key that encrypts records now.
 #[must_use]
-pub fn active_key(input: &DecisionInput<'_>, known: Option<&InForce>) -> String {
+pub fn active_key(input: &DecisionInput<'_>, known: Option<&KnownEncryption>) -> String {
     match known.map(|known| &known.key) {
-        Some(Some(key)) => sentence(format!("{} is the active key.", key_name(input, key))),
+        Some(Some(key)) => sentence(format!("{} is the active key.", describe_active_key(input, key))),
         Some(None) => "Records are in plaintext.".to_owned(),
         None => "The active key is unknown.".to_owned(),
     }
 }
 
 fn failure(input: &DecisionInput<'_>) -> String {
-    status_fields::failure(input).unwrap_or_else(|| "no reason given".to_owned())
+    status_fields::failure_code(input).unwrap_or_else(|| "no reason given".to_owned())
 }
 
 fn limit_reached(input: &DecisionInput<'_>) -> String {
@@ -411,25 +414,25 @@ fn limit_reached(input: &DecisionInput<'_>) -> String {
 }
 
 fn failed_operation(input: &DecisionInput<'_>) -> &'static str {
-    match input.seen {
-        Seen::Failed(fault) => fault.operation.iam_action(),
-        Seen::NotYet | Seen::At(..) => "the encryption call",
+    match input.last_observation {
+        LastObservation::Failed(error) => error.operation.iam_action(),
+        LastObservation::NotYet | LastObservation::At(..) => "the encryption call",
     }
 }
 
 /// Returns the code of the failed Describe, otherwise that of the failed call.
 fn code(input: &DecisionInput<'_>) -> Option<String> {
-    match input.seen {
-        Seen::Failed(fault) => fault.code.clone(),
-        Seen::NotYet | Seen::At(..) => status_fields::failure(input),
+    match input.last_observation {
+        LastObservation::Failed(error) => error.code.clone(),
+        LastObservation::NotYet | LastObservation::At(..) => status_fields::failure_code(input),
     }
 }
 
 /// Returns AWS's message of the failed Describe. It is only evaluated, never shown.
 fn fault_message<'a>(input: &DecisionInput<'a>) -> &'a str {
-    match input.seen {
-        Seen::Failed(fault) => &fault.message,
-        Seen::NotYet | Seen::At(..) => "",
+    match input.last_observation {
+        LastObservation::Failed(error) => &error.message,
+        LastObservation::NotYet | LastObservation::At(..) => "",
     }
 }
 
@@ -453,22 +456,22 @@ fn put_record(service: Service) -> Operation {
 }
 
 fn source<'a>(input: &DecisionInput<'a>) -> &'a str {
-    match input.seen {
-        Seen::At(_, Observation::NotEncryptable(source)) => source,
+    match input.last_observation {
+        LastObservation::At(_, Observation::NotEncryptable(source)) => source,
         _ => "another service",
     }
 }
 
 fn not_operational<'a>(input: &DecisionInput<'a>) -> &'a str {
-    match input.seen {
-        Seen::At(_, Observation::NotOperational(word)) => word,
+    match input.last_observation {
+        LastObservation::At(_, Observation::NotOperational(status)) => status,
         _ => "unknown",
     }
 }
 
 fn unrecognized<'a>(input: &DecisionInput<'a>) -> &'a str {
-    match input.seen {
-        Seen::At(_, Observation::Unrecognized(words)) => words,
+    match input.last_observation {
+        LastObservation::At(_, Observation::Unrecognized(state)) => state,
         _ => "a state",
     }
 }

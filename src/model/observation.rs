@@ -111,23 +111,23 @@ pub enum Observation {
 }
 
 impl Observation {
-    /// Returns the meaning of `look` for `stream`; `None` is a stream that does not exist.
+    /// Returns the meaning of `description` for `stream`; `None` is a stream that does not exist.
     #[must_use]
-    pub fn of(stream: &StreamArn, look: Option<&StreamDescription>) -> Self {
-        let Some(look) = look else { return Self::Missing };
-        if look.arn != *stream {
+    pub fn of(stream: &StreamArn, description: Option<&StreamDescription>) -> Self {
+        let Some(description) = description else { return Self::Missing };
+        if description.arn != *stream {
             return Self::OtherStream;
         }
-        match look.state {
+        match description.state {
             StreamState::Creating => return Self::Creating,
             StreamState::Deleting => return Self::Deleting,
-            StreamState::NotOperational => return Self::NotOperational(look.raw_status.clone()),
+            StreamState::NotOperational => return Self::NotOperational(description.raw_status.clone()),
             StreamState::Unrecognized => {
-                return Self::Unrecognized(format!("the stream status {:?}", look.raw_status));
+                return Self::Unrecognized(format!("the stream status {:?}", description.raw_status));
             }
             StreamState::Active | StreamState::Updating => {}
         }
-        match look.source.as_deref() {
+        match description.source.as_deref() {
             // Firehose reported no source in 2016, when every stream had this one.
             None | Some("DirectPut") => {}
             Some(source) if SOURCES_WITHOUT_SSE.contains(&source) => {
@@ -137,10 +137,10 @@ impl Observation {
         }
         // While UPDATING, Kinesis was recorded to report the old encryption, and emulators report the new
         // one. Neither is the result of the change.
-        if look.state == StreamState::Updating {
+        if description.state == StreamState::Updating {
             return Self::InProgress(None);
         }
-        match &look.encryption {
+        match &description.encryption {
             ReportedEncryption::Off => Self::Off,
             ReportedEncryption::On(key) => Self::On(key.clone()),
             ReportedEncryption::Enabling => Self::InProgress(Some(Action::Start)),
@@ -148,14 +148,14 @@ impl Observation {
             ReportedEncryption::Failed { action, reason, .. } => {
                 Self::Failed { action: *action, reason: reason.clone() }
             }
-            ReportedEncryption::Unknown(word) => Self::Unrecognized(format!("the encryption {word:?}")),
+            ReportedEncryption::Unknown(value) => Self::Unrecognized(format!("the encryption {value:?}")),
         }
     }
 
     /// Returns the encryption if it is stable: the key, or `Some(None)` for plaintext. `None` if it is
     /// changing, failed or unknown.
     #[must_use]
-    pub fn settled(&self) -> Option<Option<&Key>> {
+    pub fn stable_encryption(&self) -> Option<Option<&Key>> {
         match self {
             Self::Off => Some(None),
             Self::On(key) => Some(Some(key)),
@@ -172,7 +172,7 @@ mod tests {
         "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks".parse().unwrap()
     }
 
-    fn look(state: StreamState, encryption: ReportedEncryption) -> StreamDescription {
+    fn description(state: StreamState, encryption: ReportedEncryption) -> StreamDescription {
         StreamDescription {
             arn: stream(),
             created: None,
@@ -186,48 +186,48 @@ mod tests {
 
     #[test]
     fn kinesis_encryption_while_updating_is_not_trusted() {
-        let shown = look(StreamState::Updating, ReportedEncryption::On(Key::AwsOwned));
-        assert_eq!(Observation::of(&stream(), Some(&shown)), Observation::InProgress(None));
+        let description = description(StreamState::Updating, ReportedEncryption::On(Key::AwsOwned));
+        assert_eq!(Observation::of(&stream(), Some(&description)), Observation::InProgress(None));
     }
 
     #[test]
     fn same_name_in_another_account_is_another_stream() {
-        let mut shown = look(StreamState::Active, ReportedEncryption::Off);
-        shown.arn = "arn:aws:kinesis:eu-west-1:444455556666:stream/clicks".parse().unwrap();
-        assert_eq!(Observation::of(&stream(), Some(&shown)), Observation::OtherStream);
+        let mut description = description(StreamState::Active, ReportedEncryption::Off);
+        description.arn = "arn:aws:kinesis:eu-west-1:444455556666:stream/clicks".parse().unwrap();
+        assert_eq!(Observation::of(&stream(), Some(&description)), Observation::OtherStream);
     }
 
     #[test]
     fn only_direct_put_streams_can_be_encrypted() {
-        let mut shown = look(StreamState::Active, ReportedEncryption::Off);
-        shown.source = Some("KinesisStreamAsSource".into());
+        let mut description = description(StreamState::Active, ReportedEncryption::Off);
+        description.source = Some("KinesisStreamAsSource".into());
         assert_eq!(
-            Observation::of(&stream(), Some(&shown)),
+            Observation::of(&stream(), Some(&description)),
             Observation::NotEncryptable("KinesisStreamAsSource".into())
         );
-        shown.source = Some("DirectPut".into());
-        assert_eq!(Observation::of(&stream(), Some(&shown)), Observation::Off);
+        description.source = Some("DirectPut".into());
+        assert_eq!(Observation::of(&stream(), Some(&description)), Observation::Off);
     }
 
     #[test]
     fn unknown_aws_values_are_unrecognized() {
         let suspended = StreamDescription {
             raw_status: "SUSPENDED".into(),
-            ..look(StreamState::Unrecognized, ReportedEncryption::Off)
+            ..description(StreamState::Unrecognized, ReportedEncryption::Off)
         };
         let source = StreamDescription {
             source: Some("New".into()),
-            ..look(StreamState::Active, ReportedEncryption::Off)
+            ..description(StreamState::Active, ReportedEncryption::Off)
         };
-        let encryption = look(StreamState::Active, ReportedEncryption::Unknown("ROT13".into()));
-        for (shown, words) in [
+        let encryption = description(StreamState::Active, ReportedEncryption::Unknown("ROT13".into()));
+        for (description, words) in [
             (suspended, "the stream status \"SUSPENDED\""),
             (source, "the stream type \"New\""),
             (encryption, "the encryption \"ROT13\""),
         ] {
-            let observation = Observation::of(&stream(), Some(&shown));
+            let observation = Observation::of(&stream(), Some(&description));
             assert_eq!(observation, Observation::Unrecognized(words.into()));
-            assert_eq!(observation.settled(), None);
+            assert_eq!(observation.stable_encryption(), None);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! An ARN is compared part by part and never as one text, so that no `*` matches across the end of a part. A
 //! `*` stands for a whole partition or region, or for any characters of a name; an account is explicit, or is
-//! that of [`OperatorAccount`]. An ARN that matches no pattern is not allowed.
+//! that of [`AwsAccount`]. An ARN that matches no pattern is not allowed.
 
 use std::str::FromStr;
 
@@ -12,14 +12,14 @@ use crate::api::stream_encryption::Service;
 
 /// The account for which the word `own` stands in a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperatorAccount {
+pub struct AwsAccount {
     /// The account.
     pub account: Account,
     /// Its partition: an account belongs to one partition only.
     pub partition: Partition,
 }
 
-impl OperatorAccount {
+impl AwsAccount {
     /// Returns the account of a stream.
     #[must_use]
     pub fn of(stream: &StreamArn) -> Self {
@@ -31,7 +31,7 @@ impl OperatorAccount {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamPattern {
     service: Service,
-    place: Place,
+    scope: ArnScope,
     name: Glob,
 }
 
@@ -49,14 +49,14 @@ pub enum KeyPattern {
 /// A pattern of the ARNs of keys or of aliases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyArnPattern {
-    place: Place,
+    scope: ArnScope,
     name: Glob,
 }
 
 /// Partition, region and account. `None` matches any partition or region, and the account of
-/// [`OperatorAccount`].
+/// [`AwsAccount`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct ArnScope {
     partition: Option<Partition>,
     region: Option<Region>,
     account: Option<Account>,
@@ -70,14 +70,14 @@ impl StreamPattern {
     /// Returns whether the account of the pattern is the word `own`.
     #[must_use]
     pub fn is_of_own_account(&self) -> bool {
-        self.place.account.is_none()
+        self.scope.account.is_none()
     }
 
     /// Returns whether the pattern matches `stream`.
     #[must_use]
-    pub fn matches(&self, stream: &StreamArn, own: &OperatorAccount) -> bool {
+    pub fn matches(&self, stream: &StreamArn, own_account: &AwsAccount) -> bool {
         self.service == stream.service
-            && self.place.matches(&stream.partition, &stream.region, &stream.account, own)
+            && self.scope.matches(&stream.partition, &stream.region, &stream.account, own_account)
             && self.name.matches(stream.name())
     }
 }
@@ -95,9 +95,9 @@ impl FromStr for StreamPattern {
             ("kinesis", Some(("stream", name))) => (Service::Kinesis, name),
             _ => return Err(malformed()),
         };
-        let place = Place::parse(partition, region, account).ok_or_else(malformed)?;
+        let scope = ArnScope::parse(partition, region, account).ok_or_else(malformed)?;
         let name = Glob::parse(name, b"_.-").ok_or_else(malformed)?;
-        Ok(Self { service, place, name })
+        Ok(Self { service, scope, name })
     }
 }
 
@@ -107,32 +107,33 @@ impl KeyPattern {
     pub fn is_of_own_account(&self) -> bool {
         match self {
             Self::AwsOwned => false,
-            Self::Key(keys) | Self::Alias(keys) => keys.place.account.is_none(),
+            Self::Key(keys) | Self::Alias(keys) => keys.scope.account.is_none(),
         }
     }
 
     /// Returns whether the pattern matches `key`.
     #[must_use]
-    pub fn matches(&self, key: &Key, own: &OperatorAccount) -> bool {
+    pub fn matches(&self, key: &Key, own_account: &AwsAccount) -> bool {
         match (self, key) {
             (Self::AwsOwned, Key::AwsOwned) => true,
-            (Self::Key(keys), Key::Customer(arn)) => keys.matches(arn, own),
+            (Self::Key(keys), Key::Customer(arn)) => keys.matches(arn, own_account),
             (Self::AwsOwned | Self::Key(_) | Self::Alias(_), _) => false,
         }
     }
 
     /// Returns whether the pattern matches the alias (`alias/NAME`) in the account and region of `stream`.
     #[must_use]
-    pub fn matches_alias(&self, alias: &str, stream: &StreamArn, own: &OperatorAccount) -> bool {
+    pub fn matches_alias(&self, alias: &str, stream: &StreamArn, own_account: &AwsAccount) -> bool {
         let Self::Alias(aliases) = self else { return false };
-        aliases.place.matches(&stream.partition, &stream.region, &stream.account, own)
+        aliases.scope.matches(&stream.partition, &stream.region, &stream.account, own_account)
             && alias.strip_prefix("alias/").is_some_and(|name| aliases.name.matches(name))
     }
 }
 
 impl KeyArnPattern {
-    fn matches(&self, key: &KeyArn, own: &OperatorAccount) -> bool {
-        self.place.matches(&key.partition, &key.region, &key.account, own) && self.name.matches(key.id())
+    fn matches(&self, key: &KeyArn, own_account: &AwsAccount) -> bool {
+        self.scope.matches(&key.partition, &key.region, &key.account, own_account)
+            && self.name.matches(key.id())
     }
 }
 
@@ -147,9 +148,9 @@ impl FromStr for KeyPattern {
         else {
             return Err(malformed());
         };
-        let place = Place::parse(partition, region, account).ok_or_else(malformed)?;
+        let scope = ArnScope::parse(partition, region, account).ok_or_else(malformed)?;
         let keys = |name: &str, more: &[u8]| {
-            Glob::parse(name, more).map(|name| KeyArnPattern { place, name }).ok_or_else(malformed)
+            Glob::parse(name, more).map(|name| KeyArnPattern { scope, name }).ok_or_else(malformed)
         };
         match resource.split_once('/') {
             Some(("key", id)) => keys(id, b"-").map(Self::Key),
@@ -159,12 +160,12 @@ impl FromStr for KeyPattern {
     }
 }
 
-impl Place {
+impl ArnScope {
     fn parse(partition: &str, region: &str, account: &str) -> Option<Self> {
         Some(Self {
-            partition: unless("*", partition).ok()?,
-            region: unless("*", region).ok()?,
-            account: unless("own", account).ok()?,
+            partition: parse_unless("*", partition).ok()?,
+            region: parse_unless("*", region).ok()?,
+            account: parse_unless("own", account).ok()?,
         })
     }
 
@@ -173,20 +174,20 @@ impl Place {
         partition: &Partition,
         region: &Region,
         account: &Account,
-        own: &OperatorAccount,
+        own_account: &AwsAccount,
     ) -> bool {
         let account_fits = match &self.account {
-            Some(wanted) => wanted == account,
-            None => *account == own.account && *partition == own.partition,
+            Some(desired) => desired == account,
+            None => *account == own_account.account && *partition == own_account.partition,
         };
         account_fits
-            && self.partition.as_ref().is_none_or(|wanted| wanted == partition)
-            && self.region.as_ref().is_none_or(|wanted| wanted == region)
+            && self.partition.as_ref().is_none_or(|desired| desired == partition)
+            && self.region.as_ref().is_none_or(|desired| desired == region)
     }
 }
 
 /// Returns `None` if the text is `word`, otherwise the parsed text.
-fn unless<T: FromStr>(word: &str, text: &str) -> Result<Option<T>, T::Err> {
+fn parse_unless<T: FromStr>(word: &str, text: &str) -> Result<Option<T>, T::Err> {
     if text == word { Ok(None) } else { text.parse().map(Some) }
 }
 
@@ -220,17 +221,17 @@ mod tests {
 
     use super::*;
 
-    fn own() -> OperatorAccount {
-        OperatorAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() }
+    fn own_account() -> AwsAccount {
+        AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() }
     }
 
     fn allows(pattern: &str, arn: &str) -> bool {
         let stream: StreamArn = arn.parse().unwrap();
-        pattern.parse::<StreamPattern>().unwrap().matches(&stream, &own())
+        pattern.parse::<StreamPattern>().unwrap().matches(&stream, &own_account())
     }
 
     fn allows_key(pattern: &str, arn: &str) -> bool {
-        pattern.parse::<KeyPattern>().unwrap().matches(&Key::Customer(arn.parse().unwrap()), &own())
+        pattern.parse::<KeyPattern>().unwrap().matches(&Key::Customer(arn.parse().unwrap()), &own_account())
     }
 
     #[test]
@@ -275,7 +276,7 @@ mod tests {
 
         let stream: StreamArn = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks".parse().unwrap();
         let allows_alias = |pattern: &str, alias: &str| {
-            pattern.parse::<KeyPattern>().unwrap().matches_alias(alias, &stream, &own())
+            pattern.parse::<KeyPattern>().unwrap().matches_alias(alias, &stream, &own_account())
         };
         assert!(allows_alias("arn:aws:kms:*:own:alias/data/*", "alias/data/orders"));
         assert!(!allows_alias("arn:aws:kms:*:own:alias/data/*", "alias/finance/orders"));
@@ -314,7 +315,7 @@ mod tests {
             (None, None) => true,
             (Some((b'*', rest)), _) if plainly(rest, name) => true,
             (Some((b'*', _)), Some((_, rest))) => plainly(pattern, rest),
-            (Some((wanted, pattern)), Some((found, name))) => wanted == found && plainly(pattern, name),
+            (Some((desired, pattern)), Some((found, name))) => desired == found && plainly(pattern, name),
             _ => false,
         }
     }

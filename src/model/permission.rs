@@ -7,7 +7,7 @@
 
 use super::key::Key;
 use super::ledger::AWS_LIMIT;
-use super::pattern::{KeyPattern, OperatorAccount, StreamPattern};
+use super::pattern::{AwsAccount, KeyPattern, StreamPattern};
 use super::principal::Role;
 use super::stream::{ParseError, StreamArn};
 use crate::api::policy::{PolicyRole, StreamEncryptionPolicySpec};
@@ -15,7 +15,7 @@ use crate::api::policy::{PolicyRole, StreamEncryptionPolicySpec};
 /// The combined policies of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectivePolicy {
-    own: OperatorAccount,
+    own_account: AwsAccount,
     policies: Vec<Policy>,
 }
 
@@ -68,10 +68,10 @@ impl Policy {
 
     /// Returns the account for which the word `own` stands in the policy: that of its role, otherwise the
     /// operator's.
-    fn own(&self, operator: &OperatorAccount) -> OperatorAccount {
+    fn own_account(&self, operator: &AwsAccount) -> AwsAccount {
         match &self.role {
             Some(Role { arn, .. }) => {
-                OperatorAccount { account: arn.account.clone(), partition: arn.partition.clone() }
+                AwsAccount { account: arn.account.clone(), partition: arn.partition.clone() }
             }
             None => operator.clone(),
         }
@@ -81,7 +81,7 @@ impl Policy {
     /// the word `own`, names no role, and may apply to the stream.
     #[must_use]
     pub fn depends_on_operator(&self, stream: &StreamArn) -> bool {
-        let same = OperatorAccount::of(stream);
+        let same = AwsAccount::of(stream);
         let by_own_account =
             |pattern: &StreamPattern| pattern.is_of_own_account() && pattern.matches(stream, &same);
         self.role.is_none()
@@ -98,9 +98,9 @@ impl Policy {
 
     /// Returns whether the policy allows this stream; `operator` is the operator's account.
     #[must_use]
-    pub fn applies_to(&self, stream: &StreamArn, operator: &OperatorAccount) -> bool {
-        let own = self.own(operator);
-        self.streams.iter().any(|pattern| pattern.matches(stream, &own))
+    pub fn applies_to(&self, stream: &StreamArn, operator: &AwsAccount) -> bool {
+        let own_account = self.own_account(operator);
+        self.streams.iter().any(|pattern| pattern.matches(stream, &own_account))
     }
 }
 
@@ -112,35 +112,37 @@ fn role(written: &PolicyRole) -> Result<Role, ParseError> {
 impl EffectivePolicy {
     /// Combines these policies.
     #[must_use]
-    pub fn of(policies: Vec<Policy>, own: OperatorAccount) -> Self {
-        Self { own, policies }
+    pub fn of(policies: Vec<Policy>, own_account: AwsAccount) -> Self {
+        Self { own_account, policies }
     }
 
     /// Returns the account for which the word `own` stands in a policy without a role.
     #[must_use]
-    pub fn own(&self) -> &OperatorAccount {
-        &self.own
+    pub fn own_account(&self) -> &AwsAccount {
+        &self.own_account
     }
 
     /// Returns the role with which this stream may be described and changed. `None` means the operator's own
     /// credentials.
-    pub fn stream(&self, stream: &StreamArn) -> Result<Option<&Role>, Denial> {
+    pub fn role_for(&self, stream: &StreamArn) -> Result<Option<&Role>, Denial> {
         let policy = self.applicable_policies(stream)?.next().ok_or(Denial::Stream)?;
         Ok(policy.role.as_ref())
     }
 
     /// Returns an error if this key may not be used for the stream.
-    pub fn key(&self, stream: &StreamArn, key: &Key) -> Result<(), Denial> {
-        self.any_key(stream, |pattern, own| pattern.matches(key, own))
+    pub fn check_key(&self, stream: &StreamArn, key: &Key) -> Result<(), Denial> {
+        self.check_key_patterns(stream, |pattern, own_account| pattern.matches(key, own_account))
     }
 
     /// Returns an error if this alias, of the stream's account and region, may not be used for the stream.
-    pub fn alias(&self, stream: &StreamArn, alias: &str) -> Result<(), Denial> {
-        self.any_key(stream, |pattern, own| pattern.matches_alias(alias, stream, own))
+    pub fn check_alias(&self, stream: &StreamArn, alias: &str) -> Result<(), Denial> {
+        self.check_key_patterns(stream, |pattern, own_account| {
+            pattern.matches_alias(alias, stream, own_account)
+        })
     }
 
     /// Returns an error if encryption of this stream may not be disabled.
-    pub fn disable(&self, stream: &StreamArn) -> Result<(), Denial> {
+    pub fn check_disable(&self, stream: &StreamArn) -> Result<(), Denial> {
         let allowed = self.applicable_policies(stream)?.any(|policy| policy.allow_disable);
         if allowed { Ok(()) } else { Err(Denial::Disable) }
     }
@@ -148,26 +150,26 @@ impl EffectivePolicy {
     /// Returns the number of calls allowed for this stream in 24 hours, of AWS's 25; 0 if no policy applies.
     #[must_use]
     pub fn max_calls_per_day(&self, stream: &StreamArn) -> u32 {
-        let speaking = self.applicable_policies(stream).ok();
-        speaking.and_then(|policies| policies.map(|policy| policy.max_calls_per_day).max()).unwrap_or(0)
+        let applicable = self.applicable_policies(stream).ok();
+        applicable.and_then(|policies| policies.map(|policy| policy.max_calls_per_day).max()).unwrap_or(0)
     }
 
     /// Returns the policies that apply to a stream, or an error if they name different roles.
     fn applicable_policies(&self, stream: &StreamArn) -> Result<impl Iterator<Item = &Policy>, Denial> {
-        let speaking = self.policies.iter().filter(|policy| policy.applies_to(stream, &self.own));
-        let mut roles = speaking.clone().map(|policy| &policy.role);
+        let applicable = self.policies.iter().filter(|policy| policy.applies_to(stream, &self.own_account));
+        let mut roles = applicable.clone().map(|policy| &policy.role);
         let first = roles.next();
-        if roles.all(|other| Some(other) == first) { Ok(speaking) } else { Err(Denial::Roles) }
+        if roles.all(|other| Some(other) == first) { Ok(applicable) } else { Err(Denial::Roles) }
     }
 
-    fn any_key(
+    fn check_key_patterns(
         &self,
         stream: &StreamArn,
-        allows: impl Fn(&KeyPattern, &OperatorAccount) -> bool,
+        allows: impl Fn(&KeyPattern, &AwsAccount) -> bool,
     ) -> Result<(), Denial> {
         let allowed = self.applicable_policies(stream)?.any(|policy| {
-            let own = policy.own(&self.own);
-            policy.keys.iter().any(|pattern| allows(pattern, &own))
+            let own_account = policy.own_account(&self.own_account);
+            policy.keys.iter().any(|pattern| allows(pattern, &own_account))
         });
         if allowed { Ok(()) } else { Err(Denial::Key) }
     }
@@ -192,9 +194,9 @@ mod tests {
     }
 
     fn permission(specs: &[StreamEncryptionPolicySpec]) -> EffectivePolicy {
-        let own =
-            OperatorAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
-        EffectivePolicy::of(specs.iter().filter_map(|spec| Policy::read(spec).0).collect(), own)
+        let own_account =
+            AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
+        EffectivePolicy::of(specs.iter().filter_map(|spec| Policy::read(spec).0).collect(), own_account)
     }
 
     fn stream(arn: &str) -> StreamArn {
@@ -209,39 +211,44 @@ mod tests {
     fn nothing_is_allowed_without_policy() {
         let none = permission(&[]);
         let orders = stream(ORDERS);
-        assert_eq!(none.stream(&orders), Err(Denial::Stream));
-        assert_eq!(none.key(&orders, &Key::AwsOwned), Err(Denial::Key));
-        assert_eq!(none.alias(&orders, "alias/orders"), Err(Denial::Key));
-        assert_eq!(none.disable(&orders), Err(Denial::Disable));
+        assert_eq!(none.role_for(&orders), Err(Denial::Stream));
+        assert_eq!(none.check_key(&orders, &Key::AwsOwned), Err(Denial::Key));
+        assert_eq!(none.check_alias(&orders, "alias/orders"), Err(Denial::Key));
+        assert_eq!(none.check_disable(&orders), Err(Denial::Disable));
         assert_eq!(none.max_calls_per_day(&orders), 0);
     }
 
     #[test]
     fn default_policy_allows_own_account_without_disable() {
-        let own = permission(&[StreamEncryptionPolicySpec::own_account()]);
+        let own_account = permission(&[StreamEncryptionPolicySpec::own_account()]);
         let orders = stream(ORDERS);
-        assert_eq!(own.stream(&orders), Ok(None));
-        assert_eq!(own.stream(&stream(&ORDERS.replace("1111", "9999"))), Err(Denial::Stream));
-        assert_eq!(own.key(&orders, &Key::AwsOwned), Ok(()));
-        assert_eq!(own.key(&orders, &key(KEY)), Ok(()));
-        assert_eq!(own.key(&orders, &key(&KEY.replace("1111", "9999"))), Err(Denial::Key));
-        assert_eq!(own.key(&orders, &Key::Unresolved("1".into())), Err(Denial::Key));
-        assert_eq!(own.alias(&orders, "alias/orders"), Ok(()));
-        assert_eq!(own.disable(&orders), Err(Denial::Disable));
-        assert_eq!(own.max_calls_per_day(&orders), 20);
+        assert_eq!(own_account.role_for(&orders), Ok(None));
+        assert_eq!(own_account.role_for(&stream(&ORDERS.replace("1111", "9999"))), Err(Denial::Stream));
+        assert_eq!(own_account.check_key(&orders, &Key::AwsOwned), Ok(()));
+        assert_eq!(own_account.check_key(&orders, &key(KEY)), Ok(()));
+        assert_eq!(own_account.check_key(&orders, &key(&KEY.replace("1111", "9999"))), Err(Denial::Key));
+        assert_eq!(own_account.check_key(&orders, &Key::Unresolved("1".into())), Err(Denial::Key));
+        assert_eq!(own_account.check_alias(&orders, "alias/orders"), Ok(()));
+        assert_eq!(own_account.check_disable(&orders), Err(Denial::Disable));
+        assert_eq!(own_account.max_calls_per_day(&orders), 20);
     }
 
     #[test]
     fn policy_depends_on_operator_only_if_own_may_matter() {
         let written = "arn:aws:kinesis:*:111122223333:stream/o*";
-        let own = "arn:aws:kinesis:*:own:stream/o*";
+        let own_account = "arn:aws:kinesis:*:own:stream/o*";
         for (streams, keys, role, depends) in [
             (vec![written], vec!["AWS_OWNED_CMK", KEY], None, false),
-            (vec![own], vec!["AWS_OWNED_CMK"], None, true),
+            (vec![own_account], vec!["AWS_OWNED_CMK"], None, true),
             (vec![written], vec!["arn:aws:kms:*:own:key/*"], None, true),
             (vec![written], vec!["arn:aws:kms:*:own:alias/*"], None, true),
             (vec!["arn:aws:kinesis:*:own:stream/x*"], vec!["arn:aws:kms:*:own:key/*"], None, false),
-            (vec![own], vec!["arn:aws:kms:*:own:key/*"], Some("arn:aws:iam::111122223333:role/a"), false),
+            (
+                vec![own_account],
+                vec!["arn:aws:kms:*:own:key/*"],
+                Some("arn:aws:iam::111122223333:role/a"),
+                false,
+            ),
         ] {
             let role = role.map(|arn| PolicyRole { arn: arn.to_owned(), external_id: None });
             let spec = StreamEncryptionPolicySpec { role, ..spec(&streams, &keys) };
@@ -261,9 +268,9 @@ mod tests {
             },
         ]);
         let orders = stream(ORDERS);
-        assert_eq!(both.key(&orders, &Key::AwsOwned), Ok(()));
-        assert_eq!(both.key(&orders, &key(KEY)), Ok(()));
-        assert_eq!(both.disable(&orders), Ok(()));
+        assert_eq!(both.check_key(&orders, &Key::AwsOwned), Ok(()));
+        assert_eq!(both.check_key(&orders, &key(KEY)), Ok(()));
+        assert_eq!(both.check_disable(&orders), Ok(()));
         assert_eq!(both.max_calls_per_day(&orders), 25);
     }
 
@@ -274,9 +281,9 @@ mod tests {
             StreamEncryptionPolicySpec { allow_disable: true, ..spec(&[CLICKS], &[KEY]) },
         ]);
         let orders = stream(ORDERS);
-        assert_eq!(two.key(&orders, &key(KEY)), Err(Denial::Key));
-        assert_eq!(two.disable(&orders), Err(Denial::Disable));
-        assert_eq!(two.key(&stream(CLICKS), &Key::AwsOwned), Err(Denial::Key));
+        assert_eq!(two.check_key(&orders, &key(KEY)), Err(Denial::Key));
+        assert_eq!(two.check_disable(&orders), Err(Denial::Disable));
+        assert_eq!(two.check_key(&stream(CLICKS), &Key::AwsOwned), Err(Denial::Key));
     }
 
     fn with_role(name: &str, external_id: Option<&str>) -> StreamEncryptionPolicySpec {
@@ -289,25 +296,25 @@ mod tests {
     fn own_means_account_of_role() {
         let spoke = permission(&[with_role("spoke", None)]);
         let there = stream(&ORDERS.replace("111122223333", "444455556666"));
-        let role = spoke.stream(&there).unwrap().unwrap();
+        let role = spoke.role_for(&there).unwrap().unwrap();
         assert_eq!(role.arn.to_string(), "arn:aws:iam::444455556666:role/spoke");
-        assert_eq!(spoke.key(&there, &key(&KEY.replace("111122223333", "444455556666"))), Ok(()));
-        assert_eq!(spoke.key(&there, &key(KEY)), Err(Denial::Key));
-        assert_eq!(spoke.stream(&stream(ORDERS)), Err(Denial::Stream));
+        assert_eq!(spoke.check_key(&there, &key(&KEY.replace("111122223333", "444455556666"))), Ok(()));
+        assert_eq!(spoke.check_key(&there, &key(KEY)), Err(Denial::Key));
+        assert_eq!(spoke.role_for(&stream(ORDERS)), Err(Denial::Stream));
         let china = stream(
             &ORDERS
                 .replace("111122223333", "444455556666")
                 .replace("aws:", "aws-cn:")
                 .replace("eu-west-1", "cn-north-1"),
         );
-        assert_eq!(spoke.stream(&china), Err(Denial::Stream));
+        assert_eq!(spoke.role_for(&china), Err(Denial::Stream));
     }
 
     #[test]
     fn own_is_resolved_per_policy() {
         let both = permission(&[StreamEncryptionPolicySpec::own_account(), with_role("spoke", None)]);
-        assert_eq!(both.stream(&stream(ORDERS)), Ok(None));
-        assert!(both.stream(&stream(&ORDERS.replace("111122223333", "444455556666"))).unwrap().is_some());
+        assert_eq!(both.role_for(&stream(ORDERS)), Ok(None));
+        assert!(both.role_for(&stream(&ORDERS.replace("111122223333", "444455556666"))).unwrap().is_some());
     }
 
     #[test]
@@ -321,19 +328,19 @@ mod tests {
             ..with_role("a", Some("of-data"))
         };
         let same = permission(&[all.clone(), only_orders(all.clone())]);
-        assert!(same.stream(&stream(ORDERS)).unwrap().is_some());
+        assert!(same.role_for(&stream(ORDERS)).unwrap().is_some());
         let no_role = StreamEncryptionPolicySpec::own_account();
         for other in
             [with_role("b", Some("of-data")), with_role("a", Some("of-web")), with_role("a", None), no_role]
         {
             let two = permission(&[all.clone(), only_orders(other)]);
             let orders = stream(ORDERS);
-            assert_eq!(two.stream(&orders), Err(Denial::Roles));
+            assert_eq!(two.role_for(&orders), Err(Denial::Roles));
             // Every check reports the conflict, whichever comes first.
-            assert_eq!(two.key(&orders, &Key::AwsOwned), Err(Denial::Roles));
-            assert_eq!(two.alias(&orders, "alias/orders"), Err(Denial::Roles));
-            assert_eq!(two.disable(&orders), Err(Denial::Roles));
-            assert!(two.stream(&stream(CLICKS)).is_ok());
+            assert_eq!(two.check_key(&orders, &Key::AwsOwned), Err(Denial::Roles));
+            assert_eq!(two.check_alias(&orders, "alias/orders"), Err(Denial::Roles));
+            assert_eq!(two.check_disable(&orders), Err(Denial::Roles));
+            assert!(two.role_for(&stream(CLICKS)).is_ok());
         }
     }
 
@@ -357,11 +364,14 @@ mod tests {
     fn invalid_pattern_is_skipped_and_others_apply() {
         let (policy, malformed) = Policy::read(&spec(&["*", ORDERS], &["arn:aws:kms:*:*:key/*", KEY]));
         assert_eq!(malformed.len(), 2);
-        let own =
-            OperatorAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
-        let permission = EffectivePolicy::of(policy.into_iter().collect(), own);
-        assert_eq!(permission.stream(&stream(CLICKS)), Err(Denial::Stream));
-        assert_eq!(permission.key(&stream(ORDERS), &key(KEY)), Ok(()));
-        assert_eq!(permission.key(&stream(ORDERS), &key(&KEY.replace("1111", "9999"))), Err(Denial::Key));
+        let own_account =
+            AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
+        let permission = EffectivePolicy::of(policy.into_iter().collect(), own_account);
+        assert_eq!(permission.role_for(&stream(CLICKS)), Err(Denial::Stream));
+        assert_eq!(permission.check_key(&stream(ORDERS), &key(KEY)), Ok(()));
+        assert_eq!(
+            permission.check_key(&stream(ORDERS), &key(&KEY.replace("1111", "9999"))),
+            Err(Denial::Key)
+        );
     }
 }

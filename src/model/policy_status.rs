@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 
-use super::pattern::OperatorAccount;
+use super::pattern::AwsAccount;
 use super::permission::Policy;
 use super::stream::StreamArn;
 use crate::api::condition::{ConditionStatus, named_condition};
@@ -15,9 +15,9 @@ use crate::api::policy::{StreamEncryptionPolicySpec, StreamEncryptionPolicyStatu
 pub const ACCEPTED: &str = "Accepted";
 
 /// The inputs that are the same for all policies.
-pub struct Fleet<'a> {
+pub struct PolicyStatusInput<'a> {
     /// The operator's account; `None` while it is unknown.
-    pub operator: Option<&'a OperatorAccount>,
+    pub operator: Option<&'a AwsAccount>,
     /// The namespace and the stream of every `StreamEncryption` whose stream is known.
     pub streams: &'a [(String, StreamArn)],
     /// The current time.
@@ -32,7 +32,7 @@ pub fn policy_status(
     generation: Option<i64>,
     selected: &Result<Vec<String>, String>,
     before: &StreamEncryptionPolicyStatus,
-    fleet: &Fleet<'_>,
+    fleet: &PolicyStatusInput<'_>,
 ) -> StreamEncryptionPolicyStatus {
     let (policy, errors) = Policy::read(spec);
     let (accepted, reason, message) = match (&policy, selected) {
@@ -102,7 +102,7 @@ pub fn invalid(
 
 /// Returns the number of resources in the selected namespaces whose stream the policy allows; `None` if that
 /// depends on an account that is unknown.
-fn resources(policy: &Policy, selected: &[String], fleet: &Fleet<'_>) -> Option<u32> {
+fn resources(policy: &Policy, selected: &[String], fleet: &PolicyStatusInput<'_>) -> Option<u32> {
     let streams = fleet.streams.iter().filter(|(namespace, _)| selected.binary_search(namespace).is_ok());
     let mut allowed = 0;
     for (_, stream) in streams {
@@ -110,7 +110,7 @@ fn resources(policy: &Policy, selected: &[String], fleet: &Fleet<'_>) -> Option<
             Some(operator) => policy.applies_to(stream, operator),
             None if policy.streams_depend_on_operator() => return None,
             // No pattern depends on the account.
-            None => policy.applies_to(stream, &OperatorAccount::of(stream)),
+            None => policy.applies_to(stream, &AwsAccount::of(stream)),
         };
         allowed += usize::from(applies);
     }
@@ -142,8 +142,8 @@ mod tests {
         serde_json::from_value(spec).unwrap()
     }
 
-    fn own() -> OperatorAccount {
-        OperatorAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() }
+    fn own() -> AwsAccount {
+        AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() }
     }
 
     fn streams() -> Vec<(String, StreamArn)> {
@@ -160,10 +160,10 @@ mod tests {
     fn status(
         spec: &StreamEncryptionPolicySpec,
         selected: Result<&[&str], &str>,
-        operator: Option<&OperatorAccount>,
+        operator: Option<&AwsAccount>,
     ) -> StreamEncryptionPolicyStatus {
         let selected = selected.map(|names| names.iter().map(|&name| name.to_owned()).collect());
-        let fleet = Fleet { operator, streams: &streams(), now: Timestamp::UNIX_EPOCH };
+        let fleet = PolicyStatusInput { operator, streams: &streams(), now: Timestamp::UNIX_EPOCH };
         policy_status(
             spec,
             Some(3),

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::decision::{DecisionInput, PROPAGATION_DELAY};
 use super::ledger::saturating_add;
 use super::status_fields;
-use crate::api::stream_encryption::{KeyStatus, KeyType, Service, StreamEncryptionStatus};
+use crate::api::stream_encryption::{KeyIdentity, KeyType, Service, StreamEncryptionStatus};
 
 /// Returns the maximum retention of a stream, for use if AWS has not reported it
 /// ([Kinesis](https://docs.aws.amazon.com/streams/latest/dev/kinesis-extended-retention.html),
@@ -41,30 +41,32 @@ pub fn previous_key(
     before: &StreamEncryptionStatus,
     retention: SignedDuration,
 ) -> Option<PreviousKey> {
-    let in_force = status_fields::active_key(input);
+    let active_key = status_fields::active_key(input);
     let known = before.previous_key.as_ref();
     let known =
         known.map(|key| PreviousKey { arn: key.arn.clone(), required_until_time: key.required_until_time.0 });
-    let replaced = before.active_key.as_ref().filter(|old| in_force.as_ref() != Some(*old)).and_then(arn);
+    let replaced = before.active_key.as_ref().filter(|old| active_key.as_ref() != Some(*old)).and_then(arn);
     let previous = match replaced {
         // While the active key is unknown, no key has been replaced.
-        Some(arn) if input.ledger.in_force.is_some() => {
+        Some(arn) if input.ledger.known_encryption.is_some() => {
             let required_until_time = saturating_add(input.now, PROPAGATION_DELAY.saturating_add(retention));
             Some(PreviousKey { arn, required_until_time })
         }
         Some(_) | None => known,
     };
     // The key is active again, or the namespace may no longer see it.
-    let in_force = in_force.as_ref().and_then(arn);
-    previous.filter(|previous| in_force.as_ref() != Some(&previous.arn) && may_be_told(input, &previous.arn))
+    let active_key = active_key.as_ref().and_then(arn);
+    previous.filter(|previous| {
+        active_key.as_ref() != Some(&previous.arn) && may_be_disclosed(input, &previous.arn)
+    })
 }
 
-fn arn(key: &KeyStatus) -> Option<String> {
+fn arn(key: &KeyIdentity) -> Option<String> {
     key.arn.clone().filter(|_| key.kind == KeyType::CustomerManaged)
 }
 
-fn may_be_told(input: &DecisionInput<'_>, arn: &str) -> bool {
-    let key = KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn.to_owned()) };
+fn may_be_disclosed(input: &DecisionInput<'_>, arn: &str) -> bool {
+    let key = KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(arn.to_owned()) };
     status_fields::redacted_key(input, &key) == key
 }
 
@@ -84,9 +86,9 @@ mod tests {
         Scenario::of(Service::Kinesis).sees(Observation::On(key(number)))
     }
 
-    fn said(in_force: Option<&Key>, previous: Option<(u8, &str)>) -> StreamEncryptionStatus {
+    fn said(active_key: Option<&Key>, previous: Option<(u8, &str)>) -> StreamEncryptionStatus {
         StreamEncryptionStatus {
-            active_key: in_force.map(Key::status),
+            active_key: active_key.map(Key::to_api),
             previous_key: previous.map(|(number, until)| PreviousKey {
                 arn: key(number).to_string(),
                 required_until_time: Time(until.parse().unwrap()),
@@ -96,8 +98,8 @@ mod tests {
     }
 
     fn previous(now: &Scenario, before: &StreamEncryptionStatus) -> Option<(String, String)> {
-        let told = previous_key(&now.input(), before, DAY)?;
-        Some((told.arn, told.required_until_time.to_string()))
+        let previous = previous_key(&now.input(), before, DAY)?;
+        Some((previous.arn, previous.required_until_time.to_string()))
     }
 
     fn expected(number: u8, until: &str) -> (String, String) {

@@ -8,12 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::aws_error::{AwsError, ErrorKind, Operation};
 use super::decision::{
-    Decision, DecisionInput, DesiredEncryption, DesiredState, Ownership, Seen, Step, decide,
+    Decision, DecisionInput, DesiredEncryption, DesiredState, LastObservation, Ownership, Step, decide,
 };
 use super::key::{Key, KeyProblem};
-use super::ledger::{self, Reservation};
+use super::ledger::{self, PlannedCall};
 use super::observation::Observation;
-use super::pattern::OperatorAccount;
+use super::pattern::AwsAccount;
 use super::permission::{EffectivePolicy, Policy};
 use super::stream::StreamArn;
 use crate::api::condition::Reason;
@@ -37,7 +37,7 @@ pub(super) enum Sight {
 pub(super) struct Scenario {
     pub(super) now: Timestamp,
     pub(super) stream: StreamArn,
-    pub(super) intent: DesiredState,
+    pub(super) desired: DesiredState,
     pub(super) permission: EffectivePolicy,
     pub(super) ownership: Ownership,
     pub(super) other_owner: Option<&'static str>,
@@ -69,9 +69,9 @@ pub(super) fn owner() -> Owner {
 }
 
 /// Returns an error of the last call.
-pub(super) fn fault(class: ErrorKind, code: &str) -> AwsError {
+pub(super) fn aws_error(kind: ErrorKind, code: &str) -> AwsError {
     let operation = Operation::StartDeliveryStreamEncryption;
-    AwsError { operation, class, code: Some(code.to_owned()), message: "AWS's words".into() }
+    AwsError { operation, kind, code: Some(code.to_owned()), message: "AWS's words".into() }
 }
 
 /// Returns a policy that allows the streams and keys of the operator's own account, which is `account`.
@@ -103,7 +103,7 @@ pub(super) fn allowed_as(roles: &[&str]) -> EffectivePolicy {
 }
 
 fn permission(account: &str, partition: &str, specs: &[StreamEncryptionPolicySpec]) -> EffectivePolicy {
-    let own = OperatorAccount { account: account.parse().unwrap(), partition: partition.parse().unwrap() };
+    let own = AwsAccount { account: account.parse().unwrap(), partition: partition.parse().unwrap() };
     EffectivePolicy::of(specs.iter().filter_map(|spec| Policy::read(spec).0).collect(), own)
 }
 
@@ -119,8 +119,8 @@ impl Scenario {
         let stream = stream(service);
         Self {
             now: midnight(),
-            intent: DesiredState {
-                wanted: DesiredEncryption::Key(key(1)),
+            desired: DesiredState {
+                encryption: DesiredEncryption::Key(key(1)),
                 key_problem: None,
                 mode: Mode::Enforce,
                 suspended: false,
@@ -129,7 +129,7 @@ impl Scenario {
                 verify: false,
                 verified: None,
                 retry: None,
-                key_name: None,
+                key_reference: None,
             },
             permission: allowed(stream.account.as_str(), stream.partition.as_str(), true, 20),
             ownership: Ownership::Owned,
@@ -146,7 +146,7 @@ impl Scenario {
 
     /// Changes the desired encryption.
     pub(super) fn wants(mut self, wanted: DesiredEncryption) -> Self {
-        self.intent.wanted = wanted;
+        self.desired.encryption = wanted;
         self
     }
 
@@ -164,8 +164,8 @@ impl Scenario {
 
     /// Describes the stream and applies the observation to the ledger.
     pub(super) fn sees(mut self, observation: Observation) -> Self {
-        let wanted = self.intent.wanted.target();
-        let unusable = self.intent.key_problem.is_some();
+        let wanted = self.desired.encryption.target();
+        let unusable = self.desired.key_problem.is_some();
         self.ledger =
             ledger::apply_observation(&self.ledger, &observation, None, wanted.as_ref(), unusable, self.now);
         self.sight = Sight::At(self.now, observation);
@@ -173,9 +173,9 @@ impl Scenario {
     }
 
     /// Makes the Describe fail.
-    pub(super) fn cannot_see(mut self, class: ErrorKind) -> Self {
-        let operation = Operation::look(self.stream.service);
-        self.sight = Sight::Failed(AwsError { operation, ..fault(class, "Code") });
+    pub(super) fn cannot_see(mut self, kind: ErrorKind) -> Self {
+        let operation = Operation::describe(self.stream.service);
+        self.sight = Sight::Failed(AwsError { operation, ..aws_error(kind, "Code") });
         self
     }
 
@@ -194,8 +194,8 @@ impl Scenario {
     }
 
     /// Records that AWS refused the last call, or did not respond.
-    pub(super) fn refused(self, class: ErrorKind, code: &str) -> Self {
-        self.answered(Err(&fault(class, code)))
+    pub(super) fn refused(self, kind: ErrorKind, code: &str) -> Self {
+        self.answered(Err(&aws_error(kind, code)))
     }
 
     fn answered(mut self, outcome: Result<(), &AwsError>) -> Self {
@@ -206,7 +206,7 @@ impl Scenario {
 
     /// Brings the stream to the desired encryption and lets it settle.
     pub(super) fn converged(self) -> Self {
-        let shown = match &self.intent.wanted {
+        let shown = match &self.desired.encryption {
             DesiredEncryption::Off => Observation::Off,
             DesiredEncryption::Key(key) => Observation::On(key.clone()),
             DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey => Observation::On(Key::AwsOwned),
@@ -218,8 +218,8 @@ impl Scenario {
     pub(super) fn spent(mut self, count: u32) -> Self {
         let target = key(9).target();
         for _ in 0..count {
-            let plan = Reservation {
-                wanted: target.clone(),
+            let plan = PlannedCall {
+                desired_target: target.clone(),
                 target: target.clone(),
                 retry: None,
                 correction: false,
@@ -234,7 +234,7 @@ impl Scenario {
 
     /// Makes the desired key unusable.
     pub(super) fn key_is(mut self, problem: KeyProblem) -> Self {
-        self.intent.key_problem = Some(problem);
+        self.desired.key_problem = Some(problem);
         self
     }
 
@@ -249,19 +249,19 @@ impl Scenario {
         DecisionInput {
             now: self.now,
             stream: &self.stream,
-            intent: &self.intent,
+            desired: &self.desired,
             permission: &self.permission,
             ownership: self.ownership,
             other_owner: self.other_owner,
             ledger: &self.ledger,
-            seen: match &self.sight {
-                Sight::NotYet => Seen::NotYet,
-                Sight::Failed(fault) => Seen::Failed(fault),
-                Sight::At(at, observation) => Seen::At(*at, observation),
+            last_observation: match &self.sight {
+                Sight::NotYet => LastObservation::NotYet,
+                Sight::Failed(error) => LastObservation::Failed(error),
+                Sight::At(at, observation) => LastObservation::At(*at, observation),
             },
             active_key_problem: self.active_key_problem,
             session_age: self.session_age,
-            waiting: self.waiting,
+            last_reason: self.waiting,
             drift_interval: self.drift_interval,
         }
     }

@@ -7,18 +7,18 @@
 
 use jiff::Timestamp;
 
-use super::decision::{DecisionInput, PROPAGATION_DELAY, Seen, action_in_progress};
+use super::decision::{DecisionInput, LastObservation, PROPAGATION_DELAY, action_in_progress};
 use super::key::{Key, KeyArn};
 use super::ledger::{self, saturating_add};
 use super::observation::Observation;
 use crate::api::condition::{ConditionStatus, Reason};
 use crate::api::ledger::{Action, Outcome};
-use crate::api::stream_encryption::{EncryptionStatus, KeyStatus, Service};
+use crate::api::stream_encryption::{EncryptionStatus, KeyIdentity, Service};
 
 /// Returns the encryption status in AWS's terms; `None` if it is unknown.
 #[must_use]
 pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> {
-    let Seen::At(at, observation) = input.seen else { return None };
+    let LastObservation::At(at, observation) = input.last_observation else { return None };
     if let Some(action) = accepted_since(input, at) {
         return Some(in_progress(action));
     }
@@ -26,7 +26,7 @@ pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> 
         // While the reported state is being confirmed, it is shown as AWS reports it.
         return match observation {
             Observation::Failed { action, .. } => Some(failed(*action)),
-            _ => observation.settled().map(|key| stable_status(key.is_some())),
+            _ => observation.stable_encryption().map(|key| stable_status(key.is_some())),
         };
     }
     match observation {
@@ -34,13 +34,13 @@ pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> 
         // Kinesis reports UPDATING for every change.
         Observation::InProgress(None) => match action_in_progress(input) {
             Some(action) => Some(in_progress(action)),
-            None => input.ledger.in_force.as_ref().map(|known| stable_status(known.key.is_some())),
+            None => input.ledger.known_encryption.as_ref().map(|known| stable_status(known.key.is_some())),
         },
         Observation::Failed { action, .. } => Some(failed(*action)),
         Observation::Off | Observation::On(_) => {
             let on = matches!(observation, Observation::On(_));
             Some(if input.stream.service == Service::Kinesis && attempt_failed(input, observation) {
-                failed(asked(input).unwrap_or(Action::Start))
+                failed(last_attempted_action(input).unwrap_or(Action::Start))
             } else {
                 stable_status(on)
             })
@@ -57,11 +57,16 @@ pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> 
 
 /// Returns the key that encrypts records now; `None` for plaintext, or if it is unknown.
 #[must_use]
-pub fn active_key(input: &DecisionInput<'_>) -> Option<KeyStatus> {
-    if gone(input) {
+pub fn active_key(input: &DecisionInput<'_>) -> Option<KeyIdentity> {
+    if has_no_encryption(input) {
         return None;
     }
-    input.ledger.in_force.as_ref().and_then(|known| known.key.as_ref()).map(|key| redacted_key(input, key))
+    input
+        .ledger
+        .known_encryption
+        .as_ref()
+        .and_then(|known| known.key.as_ref())
+        .map(|key| redacted_key(input, key))
 }
 
 /// Returns the customer managed key that encrypts records now, if the namespace may use it. The operator must
@@ -74,18 +79,18 @@ pub fn active_customer_key(input: &DecisionInput<'_>) -> Option<KeyArn> {
 
 /// Returns the key, without its ARN if no policy allows the namespace to use it.
 #[must_use]
-pub fn redacted_key(input: &DecisionInput<'_>, key: &KeyStatus) -> KeyStatus {
-    if input.permission.key(input.stream, &Key::of(key)).is_ok() {
+pub fn redacted_key(input: &DecisionInput<'_>, key: &KeyIdentity) -> KeyIdentity {
+    if input.permission.check_key(input.stream, &Key::of(key)).is_ok() {
         key.clone()
     } else {
-        KeyStatus { kind: key.kind, arn: None }
+        KeyIdentity { kind: key.kind, arn: None }
     }
 }
 
 /// Returns since when records are known to be encrypted.
 #[must_use]
 pub fn encrypted_since_time(input: &DecisionInput<'_>) -> Option<Timestamp> {
-    let known = input.ledger.in_force.as_ref().filter(|_| !gone(input))?;
+    let known = input.ledger.known_encryption.as_ref().filter(|_| !has_no_encryption(input))?;
     let since = known.encrypted_since_time.as_ref()?.0;
     Some(saturating_add(since, PROPAGATION_DELAY)).filter(|since| *since <= input.now)
 }
@@ -93,21 +98,33 @@ pub fn encrypted_since_time(input: &DecisionInput<'_>) -> Option<Timestamp> {
 /// Returns since when records are known to be encrypted with the active key.
 #[must_use]
 pub fn active_key_since(input: &DecisionInput<'_>) -> Option<Timestamp> {
-    let known = input.ledger.in_force.as_ref().filter(|known| known.key.is_some() && !gone(input))?;
+    let known = input
+        .ledger
+        .known_encryption
+        .as_ref()
+        .filter(|known| known.key.is_some() && !has_no_encryption(input))?;
     Some(saturating_add(known.since_time.0, PROPAGATION_DELAY)).filter(|since| *since <= input.now)
 }
 
 /// Returns since when records are known to be in plaintext.
 #[must_use]
 pub fn plaintext_since_time(input: &DecisionInput<'_>) -> Option<Timestamp> {
-    let known = input.ledger.in_force.as_ref().filter(|known| known.key.is_none() && !gone(input))?;
+    let known = input
+        .ledger
+        .known_encryption
+        .as_ref()
+        .filter(|known| known.key.is_none() && !has_no_encryption(input))?;
     Some(known.since_time.0)
 }
 
 /// Returns whether records are encrypted now, with any key.
 #[must_use]
 pub fn encrypted(input: &DecisionInput<'_>, reason: Reason) -> ConditionStatus {
-    let known = input.ledger.in_force.as_ref().filter(|_| !gone(input) && in_doubt(input).is_none());
+    let known = input
+        .ledger
+        .known_encryption
+        .as_ref()
+        .filter(|_| !has_no_encryption(input) && in_doubt(input).is_none());
     match known {
         None => ConditionStatus::Unknown,
         Some(known) if known.key.is_none() => ConditionStatus::False,
@@ -121,8 +138,8 @@ pub fn encrypted(input: &DecisionInput<'_>, reason: Reason) -> ConditionStatus {
 /// Returns the state that AWS reports, stable or failed, while it may be older than the last call and is
 /// being confirmed.
 #[must_use]
-pub fn unconfirmed<'a>(input: &DecisionInput<'a>) -> Option<&'a Observation> {
-    let Seen::At(at, observation) = input.seen else { return None };
+pub fn unconfirmed_observation<'a>(input: &DecisionInput<'a>) -> Option<&'a Observation> {
+    let LastObservation::At(at, observation) = input.last_observation else { return None };
     let looked_since = ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.at() < at);
     (looked_since && ledger::may_be_stale(input.ledger, observation, at)).then_some(observation)
 }
@@ -130,9 +147,9 @@ pub fn unconfirmed<'a>(input: &DecisionInput<'a>) -> Option<&'a Observation> {
 /// Returns the state that is being confirmed, if it differs from the known encryption.
 #[must_use]
 pub fn in_doubt<'a>(input: &DecisionInput<'a>) -> Option<&'a Observation> {
-    let shown = unconfirmed(input)?;
-    let key = shown.settled()?.map(Key::status);
-    input.ledger.in_force.as_ref().filter(|known| known.key != key).map(|_| shown)
+    let observation = unconfirmed_observation(input)?;
+    let key = observation.stable_encryption()?.map(Key::to_api);
+    input.ledger.known_encryption.as_ref().filter(|known| known.key != key).map(|_| observation)
 }
 
 /// Returns the action of a call that AWS accepted after the last Describe; the observation does not show its
@@ -144,8 +161,8 @@ fn accepted_since(input: &DecisionInput<'_>, seen: Timestamp) -> Option<Action> 
 
 /// Returns why the last attempt failed: AWS's failure type, or its error code.
 #[must_use]
-pub fn failure(input: &DecisionInput<'_>) -> Option<String> {
-    if let Seen::At(at, observation @ Observation::Failed { reason, .. }) = input.seen
+pub fn failure_code(input: &DecisionInput<'_>) -> Option<String> {
+    if let LastObservation::At(at, observation @ Observation::Failed { reason, .. }) = input.last_observation
         && !ledger::may_be_stale(input.ledger, observation, at)
     {
         return Some(reason.clone());
@@ -153,13 +170,14 @@ pub fn failure(input: &DecisionInput<'_>) -> Option<String> {
     let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last())?;
     match last.outcome {
         Outcome::Refused => Some(last.code.clone().unwrap_or_else(|| "UNKNOWN_ERROR".to_owned())),
-        Outcome::Accepted => match input.seen {
-            Seen::At(at, shown @ (Observation::Off | Observation::On(_)))
-                if !ledger::may_be_stale(input.ledger, shown, at) && !ledger::shows(shown, &last.target) =>
+        Outcome::Accepted => match input.last_observation {
+            LastObservation::At(at, observation @ (Observation::Off | Observation::On(_)))
+                if !ledger::may_be_stale(input.ledger, observation, at)
+                    && !ledger::matches_target(observation, &last.target) =>
             {
                 Some("NOT_APPLIED".to_owned())
             }
-            Seen::At(..) | Seen::NotYet | Seen::Failed(_) => None,
+            LastObservation::At(..) | LastObservation::NotYet | LastObservation::Failed(_) => None,
         },
         Outcome::Pending | Outcome::Unknown => None,
     }
@@ -167,8 +185,8 @@ pub fn failure(input: &DecisionInput<'_>) -> Option<String> {
 
 /// Returns the desired key, or `None` if it is unknown.
 #[must_use]
-pub fn key_asked_for<'a>(input: &DecisionInput<'a>) -> Option<&'a Key> {
-    match &input.intent.wanted {
+pub fn desired_key<'a>(input: &DecisionInput<'a>) -> Option<&'a Key> {
+    match &input.desired.encryption {
         super::decision::DesiredEncryption::Key(key) => Some(key),
         _ => None,
     }
@@ -177,10 +195,10 @@ pub fn key_asked_for<'a>(input: &DecisionInput<'a>) -> Option<&'a Key> {
 /// Returns whether the known encryption no longer applies: the stream does not exist, cannot be encrypted, or
 /// AWS reports a value that this version does not know.
 #[must_use]
-pub fn gone(input: &DecisionInput<'_>) -> bool {
+pub fn has_no_encryption(input: &DecisionInput<'_>) -> bool {
     matches!(
-        input.seen,
-        Seen::At(
+        input.last_observation,
+        LastObservation::At(
             _,
             Observation::Missing
                 | Observation::OtherStream
@@ -190,15 +208,15 @@ pub fn gone(input: &DecisionInput<'_>) -> bool {
     )
 }
 
-fn asked(input: &DecisionInput<'_>) -> Option<Action> {
+fn last_attempted_action(input: &DecisionInput<'_>) -> Option<Action> {
     input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last()).map(|call| call.target.action)
 }
 
 /// Returns whether, on Kinesis, an attempt is no longer in progress and had no effect.
-fn attempt_failed(input: &DecisionInput<'_>, shown: &Observation) -> bool {
+fn attempt_failed(input: &DecisionInput<'_>, observation: &Observation) -> bool {
     let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last());
     last.is_some_and(|call| match call.outcome {
-        Outcome::Accepted => !ledger::shows(shown, &call.target),
+        Outcome::Accepted => !ledger::matches_target(observation, &call.target),
         // Only a refusal because of the key is reported as a failed attempt.
         Outcome::Refused => call.code.as_ref().is_some_and(|code| code.starts_with("KMS")),
         Outcome::Pending | Outcome::Unknown => false,

@@ -22,9 +22,9 @@ use crate::controller::kube_api::KubeError;
 use crate::kubernetes::policies::{GuardedPolicy, NamespaceLabels, is_selected};
 use crate::kubernetes::policy_status::write;
 use crate::kubernetes::watches::Guarded;
-use crate::model::pattern::OperatorAccount;
+use crate::model::pattern::AwsAccount;
 use crate::model::permission::Policy;
-use crate::model::policy_status::{Fleet, invalid, policy_status};
+use crate::model::policy_status::{PolicyStatusInput, invalid, policy_status};
 use crate::model::stream::StreamArn;
 
 /// The pause after a change, so that many changes at a time lead to one write of each status.
@@ -62,7 +62,8 @@ impl PolicyStatuses {
         let streams: Vec<_> =
             self.resources.state().iter().filter_map(|one| stream_of(one.0.as_ref().ok()?)).collect();
         let operator = operator_account(context, &policies, &streams).await;
-        let fleet = Fleet { operator: operator.as_ref(), streams: &streams, now: context.clock.now() };
+        let fleet =
+            PolicyStatusInput { operator: operator.as_ref(), streams: &streams, now: context.clock.now() };
         reported.retain(|uid, _| policies.iter().any(|policy| uid_of(policy) == uid));
         for policy in &policies {
             let meta = metadata_of(policy);
@@ -107,7 +108,7 @@ impl PolicyStatuses {
         &self,
         policy: &StreamEncryptionPolicy,
         before: &StreamEncryptionPolicyStatus,
-        fleet: &Fleet<'_>,
+        fleet: &PolicyStatusInput<'_>,
     ) -> StreamEncryptionPolicyStatus {
         let selected = self.selected(policy);
         policy_status(&policy.spec, policy.metadata.generation, &selected, before, fleet)
@@ -133,13 +134,12 @@ async fn operator_account(
     context: &CountedContext,
     policies: &[Arc<GuardedPolicy>],
     streams: &[(String, StreamArn)],
-) -> Option<OperatorAccount> {
+) -> Option<AwsAccount> {
     let mut valid = policies.iter().filter_map(|policy| Policy::read(&policy.0.as_ref().ok()?.spec).0);
     if streams.is_empty() || !valid.any(|policy| policy.streams_depend_on_operator()) {
         return None;
     }
-    let identity = context.aws.identity().await.ok()?;
-    Some(OperatorAccount { account: identity.account, partition: identity.partition })
+    context.aws.identity().await.ok()
 }
 
 /// Returns the namespace and the stream of a resource: as its spec names it, or as its status resolved it.

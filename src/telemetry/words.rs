@@ -8,16 +8,16 @@ use std::io;
 /// Returns an error and its causes on one line. A cause that the text already contains is not repeated.
 #[must_use]
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
-    let mut told = error.to_string();
+    let mut description = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
-        if !told.contains(&text) {
-            let _ = write!(told, ": {text}");
+        if !description.contains(&text) {
+            let _ = write!(description, ": {text}");
         }
         cause = error.source();
     }
-    told
+    description
 }
 
 /// Writes each log record as exactly one line: control characters in it are escaped.

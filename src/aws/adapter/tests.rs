@@ -21,8 +21,8 @@ use super::*;
 use crate::model::aws_error::{ErrorKind, Operation as Op};
 use crate::model::key::{KeyArn, KeyProblem};
 
-fn ours() -> Endpoints {
-    Endpoints::of("eu-west-1".parse().unwrap())
+fn ours() -> AwsConfig {
+    AwsConfig::of("eu-west-1".parse().unwrap())
 }
 
 fn customer() -> KeyArn {
@@ -50,7 +50,7 @@ async fn aws(http_client: SharedHttpClient) -> Aws {
 
 /// Returns the signer of the next call for `by`; if nothing can sign it, any signer.
 async fn signer_of(aws: &Aws, principal: &Principal) -> Signer {
-    aws.calls
+    aws.sender
         .session(Op::GetCallerIdentity, principal)
         .await
         .map_or_else(|_| signer(), |session| session.signer())
@@ -65,7 +65,7 @@ async fn ask(aws: &Aws, operation: Op) -> Result<(), AwsError> {
 /// Sends the operation, a call after a Describe that `signer` signed.
 async fn ask_signed(aws: &Aws, operation: Op, signer: &Signer) -> Result<(), AwsError> {
     let (firehose, kinesis) = (stream(Service::Firehose), stream(Service::Kinesis));
-    let missing = || AwsError { operation, class: ErrorKind::NotFound, code: None, message: String::new() };
+    let missing = || AwsError { operation, kind: ErrorKind::NotFound, code: None, message: String::new() };
     let key = Key::Customer(customer());
     match operation {
         Op::DescribeDeliveryStream => {
@@ -75,7 +75,7 @@ async fn ask_signed(aws: &Aws, operation: Op, signer: &Signer) -> Result<(), Aws
             aws.describe_stream(&kinesis, &somebody(), Priority::Drift).await?.map(drop).ok_or_else(missing)
         }
         Op::DescribeKey => {
-            let name = KeyName::Arn(customer());
+            let name = KmsKeyId::Arn(customer());
             aws.describe_key(&firehose, &name, &somebody(), Priority::Drift)
                 .await?
                 .map(drop)
@@ -104,10 +104,10 @@ async fn ask_signed(aws: &Aws, operation: Op, signer: &Signer) -> Result<(), Aws
 
 /// Returns the error of the operation, and the number of requests that were sent while AWS kept returning
 /// this response.
-async fn fault_of(operation: Op, status: u16, body: &str) -> (AwsError, usize) {
+async fn error_of(operation: Op, status: u16, body: &str) -> (AwsError, usize) {
     let recorded = ReplayClient::answers((0..9).map(|_| (status, body)));
-    let fault = ask(&aws(recorded.http_client()).await, operation).await.unwrap_err();
-    (fault, recorded.sent().len())
+    let error = ask(&aws(recorded.http_client()).await, operation).await.unwrap_err();
+    (error, recorded.sent().len())
 }
 
 fn reads(operation: Op) -> bool {
@@ -130,7 +130,7 @@ async fn each_modelled_error_has_its_error_kind() {
         ("KMSDisabledException", 400, Key(KeyProblem::Disabled)),
         ("KMSInvalidStateException", 400, Key(KeyProblem::Unavailable)),
         ("KMSAccessDeniedException", 400, KeyAccessDenied),
-        ("KMSNotFoundException", 400, Key(KeyProblem::Missing)),
+        ("KMSNotFoundException", 400, Key(KeyProblem::NotFound)),
         ("KMSOptInRequired", 400, KeyAccessDenied),
         ("KMSThrottlingException", 400, Throttled),
     ];
@@ -182,14 +182,14 @@ async fn each_modelled_error_has_its_error_kind() {
             ],
         ),
     ] {
-        for (code, status, class) in errors {
+        for (code, status, kind) in errors {
             let body = json!({"__type": format!("com.amazonaws.service#{code}"), "message": "recorded"});
-            let (fault, _) = fault_of(operation, status, &body.to_string()).await;
-            assert_eq!((fault.operation, fault.class), (operation, class), "{operation:?} {code}");
+            let (error, _) = error_of(operation, status, &body.to_string()).await;
+            assert_eq!((error.operation, error.kind), (operation, kind), "{operation:?} {code}");
             // A missing stream or key is not an error, and has no code.
-            if !(reads(operation) && class == NotFound) {
-                assert_eq!(fault.code.as_deref(), Some(code), "{operation:?}");
-                assert_eq!(fault.message, "recorded", "{operation:?} {code}");
+            if !(reads(operation) && kind == NotFound) {
+                assert_eq!(error.code.as_deref(), Some(code), "{operation:?}");
+                assert_eq!(error.message, "recorded", "{operation:?} {code}");
             }
         }
     }
@@ -197,18 +197,18 @@ async fn each_modelled_error_has_its_error_kind() {
 
 #[tokio::test(start_paused = true)]
 async fn kms_code_in_firehose_error_is_not_the_error_code() {
-    for (code, class) in [
+    for (code, kind) in [
         ("DisabledException", ErrorKind::Key(KeyProblem::Disabled)),
-        ("NotFoundException", ErrorKind::Key(KeyProblem::Missing)),
+        ("NotFoundException", ErrorKind::Key(KeyProblem::NotFound)),
         ("InvalidStateException", ErrorKind::Key(KeyProblem::Unavailable)),
         ("AccessDeniedException", ErrorKind::KeyAccessDenied),
     ] {
         let body =
             json!({"__type": "InvalidKMSResourceException", "code": code, "message": "recorded"}).to_string();
-        let (fault, _) = fault_of(Op::StartDeliveryStreamEncryption, 400, &body).await;
+        let (error, _) = error_of(Op::StartDeliveryStreamEncryption, 400, &body).await;
         assert_eq!(
-            (fault.class, fault.code.as_deref()),
-            (class, Some("InvalidKMSResourceException")),
+            (error.kind, error.code.as_deref()),
+            (kind, Some("InvalidKMSResourceException")),
             "{code}"
         );
     }
@@ -224,10 +224,10 @@ async fn changes_and_record_writes_are_sent_once_on_any_error() {
             (400, "ThrottlingException"),
             (400, "RequestTimeTooSkewed"),
         ] {
-            let (fault, sent) = fault_of(operation, status, &json!({"__type": code}).to_string()).await;
+            let (error, sent) = error_of(operation, status, &json!({"__type": code}).to_string()).await;
             assert_eq!(sent, 1, "{operation:?} {code}");
-            let unknown = status >= 500 && operation.changes();
-            assert_eq!(fault.class == ErrorKind::UnknownOutcome, unknown, "{operation:?} {code}");
+            let unknown = status >= 500 && operation.is_mutating();
+            assert_eq!(error.kind == ErrorKind::UnknownOutcome, unknown, "{operation:?} {code}");
         }
     }
 }
@@ -238,13 +238,13 @@ async fn unanswered_request_times_out_and_only_reads_repeat() {
         let never = NeverClient::new();
         let aws = aws(SharedHttpClient::new(never.clone())).await;
         let start = Instant::now();
-        let fault = ask(&aws, operation).await.unwrap_err();
-        let (sent, class) = match operation {
+        let error = ask(&aws, operation).await.unwrap_err();
+        let (sent, kind) = match operation {
             _ if reads(operation) => (3, ErrorKind::Transient),
-            _ if operation.changes() => (1, ErrorKind::UnknownOutcome),
+            _ if operation.is_mutating() => (1, ErrorKind::UnknownOutcome),
             _ => (1, ErrorKind::Transient),
         };
-        assert_eq!((never.num_calls(), fault.class, fault.code), (sent, class, None), "{operation:?}");
+        assert_eq!((never.num_calls(), error.kind, error.code), (sent, kind, None), "{operation:?}");
         let elapsed = start.elapsed();
         assert_eq!(elapsed.as_secs(), 10 * u64::try_from(sent).unwrap(), "{operation:?} {elapsed:?}");
     }
@@ -263,8 +263,8 @@ async fn read_is_sent_three_times_unless_access_is_denied() {
                 }
                 _ => json!({"__type": code}).to_string(),
             };
-            let (fault, sent) = fault_of(operation, status, &body).await;
-            assert_eq!((sent, fault.code.as_deref()), (times, Some(code)), "{operation:?}");
+            let (error, sent) = error_of(operation, status, &body).await;
+            assert_eq!((sent, error.code.as_deref()), (times, Some(code)), "{operation:?}");
         }
     }
 }
@@ -277,7 +277,7 @@ async fn read_that_succeeds_on_third_attempt_is_no_error() {
     let aws = aws(recorded.http_client()).await;
     assert_eq!(aws.describe_stream(&stream(Service::Firehose), &somebody(), Priority::Drift).await, Ok(None));
     assert_eq!(recorded.sent().len(), 3);
-    let quota = Quota::of(Op::DescribeDeliveryStream, &stream(Service::Firehose));
+    let quota = QuotaScope::of(Op::DescribeDeliveryStream, &stream(Service::Firehose));
     assert!(aws.rate_limiter().rate(&quota) < 4_000);
 }
 
@@ -285,16 +285,16 @@ async fn read_that_succeeds_on_third_attempt_is_no_error() {
 async fn kinesis_limit_of_one_stream_slows_no_other_stream() {
     let clicks = stream(Service::Kinesis);
     for operation in [Op::StartStreamEncryption, Op::StopStreamEncryption] {
-        for (message, class, slowed) in [
+        for (message, kind, slowed) in [
             ("Rate exceeded for stream clicks under account 111122223333.", ErrorKind::LimitReached, false),
             ("Rate exceeded for account 111122223333.", ErrorKind::Throttled, true),
         ] {
             let body = json!({"__type": "LimitExceededException", "message": message}).to_string();
             let recorded = ReplayClient::answers([(400, body)]);
             let aws = aws(recorded.http_client()).await;
-            let rates = |of: &Aws| Op::ALL.map(|each| of.rate_limiter().rate(&Quota::of(each, &clicks)));
+            let rates = |of: &Aws| Op::ALL.map(|each| of.rate_limiter().rate(&QuotaScope::of(each, &clicks)));
             let before = rates(&aws);
-            assert_eq!(ask(&aws, operation).await.unwrap_err().class, class, "{operation:?} {message}");
+            assert_eq!(ask(&aws, operation).await.unwrap_err().kind, kind, "{operation:?} {message}");
             assert_eq!(rates(&aws) != before, slowed, "{operation:?} {message}");
         }
     }
@@ -303,7 +303,7 @@ async fn kinesis_limit_of_one_stream_slows_no_other_stream() {
 #[tokio::test(start_paused = true)]
 async fn unreadable_body_is_classified_by_its_status() {
     let forbidden = "<html>Forbidden</html>";
-    for (operation, status, body, class) in [
+    for (operation, status, body, kind) in [
         (Op::DescribeDeliveryStream, 403, forbidden, ErrorKind::Denied),
         // A proxy that returned this response may have forwarded the call.
         (Op::StartStreamEncryption, 403, forbidden, ErrorKind::UnknownOutcome),
@@ -312,10 +312,10 @@ async fn unreadable_body_is_classified_by_its_status() {
         (Op::DescribeStreamSummary, 429, "", ErrorKind::Throttled),
         (Op::DescribeStreamSummary, 200, "<html>Welcome</html>", ErrorKind::Transient),
     ] {
-        let (fault, _) = fault_of(operation, status, body).await;
-        assert_eq!(fault.class, class, "{operation:?} {status}");
+        let (error, _) = error_of(operation, status, body).await;
+        assert_eq!(error.kind, kind, "{operation:?} {status}");
         let code = (status >= 400).then(|| status.to_string());
-        assert_eq!(fault.code, code, "{operation:?} {status}");
+        assert_eq!(error.code, code, "{operation:?} {status}");
     }
 }
 
@@ -324,15 +324,15 @@ async fn xml_error_is_parsed_for_json_operations() {
     // The format of moto with policies enabled.
     let forbidden = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
     for operation in [Op::DescribeDeliveryStream, Op::StartStreamEncryption, Op::DescribeKey] {
-        let (fault, _) = fault_of(operation, 403, forbidden).await;
-        assert_eq!((fault.class, fault.code.as_deref()), (ErrorKind::Denied, Some("AccessDenied")));
+        let (error, _) = error_of(operation, 403, forbidden).await;
+        assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Denied, Some("AccessDenied")));
     }
 }
 
 #[tokio::test]
 async fn refused_connection_counts_as_no_response() {
     let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let endpoints = Endpoints { endpoint_url: Some(format!("http://{closed}")), ..ours() };
+    let endpoints = AwsConfig { endpoint_url: Some(format!("http://{closed}")), ..ours() };
     let config = loader(&endpoints).credentials_provider(credentials()).load().await;
     let aws = Aws::from_config(
         config,
@@ -340,19 +340,19 @@ async fn refused_connection_counts_as_no_response() {
         RateLimiter::new(endpoints.rate_percent),
         Arc::new(SystemTime::now),
     );
-    for (operation, class) in [
+    for (operation, kind) in [
         (Op::StartDeliveryStreamEncryption, ErrorKind::UnknownOutcome),
         (Op::StopStreamEncryption, ErrorKind::UnknownOutcome),
         (Op::DescribeKey, ErrorKind::Transient),
     ] {
-        let fault = ask(&aws, operation).await.unwrap_err();
-        assert_eq!((fault.class, fault.code), (class, None), "{}", fault.message);
+        let error = ask(&aws, operation).await.unwrap_err();
+        assert_eq!((error.kind, error.code), (kind, None), "{}", error.message);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn endpoint_url_replaces_that_of_every_service() {
-    let endpoints = Endpoints { endpoint_url: Some("http://aws.test:4566".to_owned()), ..ours() };
+    let endpoints = AwsConfig { endpoint_url: Some("http://aws.test:4566".to_owned()), ..ours() };
     for operation in Op::ALL {
         let recorded = ReplayClient::answers((0..3).map(|_| (400, "{}")));
         let loader =
@@ -372,12 +372,12 @@ async fn endpoint_url_replaces_that_of_every_service() {
 #[tokio::test]
 async fn invalid_endpoint_or_share_is_rejected() {
     for url in ["", "aws.test:4566", "ftp://aws.test", "http://", "https:///path", "http://a b"] {
-        let endpoints = Endpoints { endpoint_url: Some(url.to_owned()), ..ours() };
+        let endpoints = AwsConfig { endpoint_url: Some(url.to_owned()), ..ours() };
         assert_eq!(Aws::new(endpoints).await.err(), Some(InvalidAwsConfig::Url(url.to_owned())));
     }
     for rate_percent in [0, 101] {
         assert_eq!(
-            Aws::new(Endpoints { rate_percent, ..ours() }).await.err(),
+            Aws::new(AwsConfig { rate_percent, ..ours() }).await.err(),
             Some(InvalidAwsConfig::RatePercent(rate_percent))
         );
     }
@@ -470,10 +470,10 @@ async fn stale_session_blocks_only_firehose_start_with_customer_key() {
         let before = recorded.sent().len();
         match ask(&aws, Op::StartDeliveryStreamEncryption).await {
             Ok(()) => assert!(now < 6 * 60, "{now}"),
-            Err(fault) => {
-                assert!(now >= 6 * 60, "{now} {}", fault.message);
+            Err(error) => {
+                assert!(now >= 6 * 60, "{now} {}", error.message);
                 assert_eq!(
-                    (fault.class, fault.code.as_deref()),
+                    (error.kind, error.code.as_deref()),
                     (ErrorKind::NoCredentials, Some("SessionTooOld"))
                 );
                 assert_eq!(recorded.sent().len(), before);
@@ -508,13 +508,13 @@ async fn reads_use_operator_clock_and_calls_reservation_time() {
         RateLimiter::new(ours().rate_percent),
         Arc::new(move || clock.now()),
     );
-    let reserved = "2025-11-20T23:59:55Z".parse().unwrap();
+    let signing_time = "2025-11-20T23:59:55Z".parse().unwrap();
     for service in [Service::Firehose, Service::Kinesis] {
         let stream = stream(service);
         for _ in 0..2 {
             aws.describe_stream(&stream, &somebody(), Priority::Drift).await.unwrap_err();
-            aws.start(&stream, &Key::AwsOwned, &somebody(), &signer(), reserved).await.unwrap_err();
-            aws.stop(&stream, None, &somebody(), &signer(), reserved).await.unwrap_err();
+            aws.start(&stream, &Key::AwsOwned, &somebody(), &signer(), signing_time).await.unwrap_err();
+            aws.stop(&stream, None, &somebody(), &signer(), signing_time).await.unwrap_err();
         }
     }
     let one_round = ["20251121T000000Z", "20251120T235955Z", "20251120T235955Z"];

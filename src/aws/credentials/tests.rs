@@ -116,9 +116,9 @@ async fn longer_required_lifetime_requests_a_new_session() {
         async move { Ok(session(id, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(30)))) }
     });
     let own = own(provider, &hours);
-    for (lasting, asked) in [(SOON, 1), (SOON, 1), (Duration::from_mins(1), 2), (SOON, 2)] {
-        own.session(lasting).await.unwrap();
-        assert_eq!(made.load(Ordering::Relaxed), asked, "{lasting:?}");
+    for (min_lifetime, asked) in [(SOON, 1), (SOON, 1), (Duration::from_mins(1), 2), (SOON, 2)] {
+        own.session(min_lifetime).await.unwrap();
+        assert_eq!(made.load(Ordering::Relaxed), asked, "{min_lifetime:?}");
     }
 }
 
@@ -272,18 +272,18 @@ async fn rejected_credentials_are_replaced_once_a_minute() {
     });
     let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
     let first = own.session(SOON).await.unwrap();
-    assert!(own.rejected(&first).await);
+    assert!(own.discard(&first).await);
     let second = own.session(SOON).await.unwrap();
     assert_eq!(second.credentials.access_key_id(), "ASIA1");
     // A late rejection of the first session does not affect the second one.
-    assert!(own.rejected(&first).await);
+    assert!(own.discard(&first).await);
     for _ in 0..59 {
         seconds.pass(1);
-        assert!(!own.rejected(&second).await);
+        assert!(!own.discard(&second).await);
         assert_eq!(key(&own).await, "ASIA1");
     }
     seconds.pass(1);
-    assert!(own.rejected(&second).await);
+    assert!(own.discard(&second).await);
     assert_eq!(key(&own).await, "ASIA2");
     assert_eq!(made.load(Ordering::Relaxed), 3);
 }
@@ -300,7 +300,7 @@ async fn failing_source_is_queried_once_in_five_seconds() {
     let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
     for _ in 0..10 {
         let failure = own.session(SOON).await.unwrap_err();
-        assert_eq!(failure.missing, Missing::SourceFailed);
+        assert_eq!(failure.missing, CredentialsProblem::SourceFailed);
         assert!(failure.cause.ends_with("run aws sso login"), "{}", failure.cause);
         seconds.pass(1);
     }
@@ -314,7 +314,7 @@ async fn unsignable_credentials_are_not_returned() {
     {
         let broken = Credentials::new(id, secret, token.map(str::to_owned), None, "test");
         let failure = own(broken, &Hours::default()).session(SOON).await.unwrap_err();
-        assert_eq!(failure.missing, Missing::Unsignable);
+        assert_eq!(failure.missing, CredentialsProblem::Unsignable);
         assert!(failure.cause.contains("contains a line break"), "{}", failure.cause);
     }
 }
@@ -328,20 +328,20 @@ async fn profile_without_credentials_is_named_in_the_error() {
     let environment = |name: &str| (name == "AWS_PROFILE").then(|| "prod".to_owned());
     let own = BaseCredentials::new(Source::new(Box::new(make), environment), Hours::default().clock());
     let failure = own.session(SOON).await.unwrap_err();
-    assert_eq!(failure.missing, Missing::Misconfigured);
+    assert_eq!(failure.missing, CredentialsProblem::Misconfigured);
     assert!(failure.cause.starts_with("the profile \"prod\" of AWS_PROFILE"), "{}", failure.cause);
 }
 
 #[test]
 fn session_in_use_is_not_evicted_by_unused_ones() {
-    let mut seen = SessionHistory::default();
+    let mut history = SessionHistory::default();
     let at = |hour: u32| SystemTime::UNIX_EPOCH + HOUR * hour;
-    seen.note("ASIA-in-use", at(0));
+    history.first_received_at("ASIA-in-use", at(0));
     for hour in 1..100 {
-        seen.note(&format!("ASIA{hour}"), at(hour));
-        assert_eq!(seen.note("ASIA-in-use", at(hour)), at(0));
+        history.first_received_at(&format!("ASIA{hour}"), at(hour));
+        assert_eq!(history.first_received_at("ASIA-in-use", at(hour)), at(0));
     }
-    assert_eq!(seen.0.len(), MAX_TRACKED_SESSIONS);
+    assert_eq!(history.0.len(), MAX_TRACKED_SESSIONS);
 }
 
 #[tokio::test]

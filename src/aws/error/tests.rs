@@ -8,9 +8,9 @@ use super::super::firehose::Firehose;
 use super::super::kinesis::Kinesis;
 use super::super::kms::Kms;
 use super::super::port::Priority;
-use super::super::replay::{Answer as Recording, ReplayClient, calls, signer, somebody};
+use super::super::replay::{Answer as Recording, ReplayClient, sender, signer, somebody};
 use super::*;
-use crate::model::key::{Key, KeyName};
+use crate::model::key::{Key, KmsKeyId};
 use crate::model::observation::ReportedEncryption;
 use crate::model::stream::StreamArn;
 
@@ -25,11 +25,11 @@ fn kinesis_stream() -> StreamArn {
 }
 
 fn firehose(recorded: &ReplayClient) -> Firehose {
-    Firehose::new(recorded.config(), calls())
+    Firehose::new(recorded.config(), sender())
 }
 
 fn kinesis(recorded: &ReplayClient) -> Kinesis {
-    Kinesis::new(recorded.config(), calls(), std::sync::Arc::new(Kms::new(recorded.config(), calls())))
+    Kinesis::new(recorded.config(), sender(), std::sync::Arc::new(Kms::new(recorded.config(), sender())))
 }
 
 /// Runs `work` on a clock that skips every wait.
@@ -160,10 +160,10 @@ fn names_an_error(answer: &Recording) -> bool {
 }
 
 /// Checks that an error can be stored: its code in a ledger, its message in a log.
-fn can_be_kept(fault: &AwsError) -> Result<(), TestCaseError> {
-    let code = fault.code.as_deref();
+fn can_be_kept(error: &AwsError) -> Result<(), TestCaseError> {
+    let code = error.code.as_deref();
     prop_assert!(code.is_none_or(|code| !code.is_empty() && code.chars().count() <= 128), "{:?}", code);
-    prop_assert!(fault.message.len() <= MAX_MESSAGE_BYTES);
+    prop_assert!(error.message.len() <= MAX_MESSAGE_BYTES);
     Ok(())
 }
 
@@ -177,14 +177,14 @@ proptest! {
         let recorded = ReplayClient::raw([answer.clone()]);
         let outcome = run(change(&recorded, operation));
         prop_assert_eq!(recorded.sent().len(), 1, "sent once, whatever comes back");
-        let Err(fault) = outcome else {
+        let Err(error) = outcome else {
             prop_assert!((200..300).contains(&answer.status));
             return Ok(());
         };
-        can_be_kept(&fault)?;
-        prop_assert_eq!(fault.operation, operation);
-        if fault.class != ErrorKind::UnknownOutcome {
-            prop_assert!(names_an_error(&answer), "{:?} without a word of AWS's", fault.class);
+        can_be_kept(&error)?;
+        prop_assert_eq!(error.operation, operation);
+        if error.kind != ErrorKind::UnknownOutcome {
+            prop_assert!(names_an_error(&answer), "{:?} without a word of AWS's", error.kind);
             prop_assert!(!(200..300).contains(&answer.status));
         }
     }
@@ -202,19 +202,19 @@ proptest! {
             }
         });
         prop_assert!(recorded.sent().len() <= 3);
-        if let Err(fault) = look {
-            can_be_kept(&fault)?;
-            prop_assert_ne!(fault.class, ErrorKind::UnknownOutcome, "a look changes nothing");
+        if let Err(error) = look {
+            can_be_kept(&error)?;
+            prop_assert_ne!(error.kind, ErrorKind::UnknownOutcome, "a look changes nothing");
         }
     }
 
     #[test]
     fn describe_key_never_panics_on_a_broken_response(answer in recording()) {
         let recorded = ReplayClient::raw(vec![answer; 5]);
-        let name = KeyName::Arn(KEY.parse().unwrap());
-        let facts = run(Kms::new(recorded.config(), calls()).describe_key(&firehose_stream(), &name, &somebody(), Priority::Drift));
-        if let Err(fault) = facts {
-            can_be_kept(&fault)?;
+        let name = KmsKeyId::Arn(KEY.parse().unwrap());
+        let metadata = run(Kms::new(recorded.config(), sender()).describe_key(&firehose_stream(), &name, &somebody(), Priority::Drift));
+        if let Err(error) = metadata {
+            can_be_kept(&error)?;
         }
     }
 
@@ -265,15 +265,15 @@ fn foreign_response_leaves_change_outcome_unknown() {
         (503, r#"{"__type":"ServiceUnavailableException"}"#),
     ] {
         for operation in CHANGES {
-            let fault = run(change(&ReplayClient::answers([(status, body)]), operation)).unwrap_err();
-            assert_eq!(fault.class, ErrorKind::UnknownOutcome, "{status} {body} {operation:?}");
+            let error = run(change(&ReplayClient::answers([(status, body)]), operation)).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::UnknownOutcome, "{status} {body} {operation:?}");
         }
     }
 }
 
 #[test]
 fn foreign_response_to_a_read_is_classified_by_status() {
-    for (status, class) in [
+    for (status, kind) in [
         (400, ErrorKind::Invalid),
         (401, ErrorKind::Denied),
         (403, ErrorKind::Denied),
@@ -282,10 +282,10 @@ fn foreign_response_to_a_read_is_classified_by_status() {
         (502, ErrorKind::Transient),
     ] {
         let recorded = ReplayClient::answers(vec![(status, "<html></html>"); 3]);
-        let fault =
+        let error =
             run(firehose(&recorded).describe_stream(&firehose_stream(), &somebody(), Priority::Drift))
                 .unwrap_err();
-        assert_eq!((fault.class, fault.code.as_deref()), (class, Some(status.to_string().as_str())));
+        assert_eq!((error.kind, error.code.as_deref()), (kind, Some(status.to_string().as_str())));
     }
 }
 
@@ -295,9 +295,9 @@ fn error_code_in_header_alone_is_parsed() {
     for body in ["", "<html></html>", "{}", r#"{"message":"#, "[]"] {
         for operation in CHANGES {
             let answer = Recording { error_type: header.clone(), ..answer(400, body) };
-            let fault = run(change(&ReplayClient::raw([answer]), operation)).unwrap_err();
+            let error = run(change(&ReplayClient::raw([answer]), operation)).unwrap_err();
             assert_eq!(
-                (fault.class, fault.code.as_deref()),
+                (error.kind, error.code.as_deref()),
                 (ErrorKind::Denied, Some("AccessDeniedException")),
                 "{body}"
             );

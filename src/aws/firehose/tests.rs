@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::replay::{ReplayClient, calls, signer, somebody};
+use super::super::replay::{ReplayClient, sender, signer, somebody};
 use super::*;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -13,7 +13,7 @@ fn orders() -> StreamArn {
 }
 
 fn firehose(recorded: &ReplayClient) -> Firehose {
-    Firehose::new(recorded.config(), calls())
+    Firehose::new(recorded.config(), sender())
 }
 
 fn described(status: &str, source: &str, encryption: &Value) -> String {
@@ -154,9 +154,9 @@ async fn missing_stream_is_not_an_error() {
 async fn description_with_invalid_arn_is_an_error() {
     let body = described("ACTIVE", "DirectPut", &Value::Null).replace("arn:aws:firehose", "arn:gcp:firehose");
     let recorded = ReplayClient::answers([(200, body)]);
-    let fault =
+    let error =
         firehose(&recorded).describe_stream(&orders(), &somebody(), Priority::Drift).await.unwrap_err();
-    assert_eq!((fault.class, fault.code.as_deref()), (ErrorKind::Transient, Some("UnreadableAnswer")));
+    assert_eq!((error.kind, error.code.as_deref()), (ErrorKind::Transient, Some("InvalidResponse")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,11 +183,11 @@ async fn start_always_names_the_key_type() {
 #[tokio::test(start_paused = true)]
 async fn start_with_unresolved_key_is_not_sent() {
     let recorded = ReplayClient::default();
-    let fault = firehose(&recorded)
+    let error = firehose(&recorded)
         .start(&orders(), &Key::Unresolved("x".to_owned()), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
         .await
         .unwrap_err();
-    assert_eq!((fault.class, recorded.sent().len()), (ErrorKind::Invalid, 0));
+    assert_eq!((error.kind, recorded.sent().len()), (ErrorKind::Invalid, 0));
 }
 
 #[tokio::test(start_paused = true)]

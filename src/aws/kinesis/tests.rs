@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::replay::{ReplayClient, assuming, calls, calls_of, session, signer, somebody};
+use super::super::replay::{ReplayClient, assuming, calls_of, sender, session, signer, somebody};
 use super::*;
 
 const ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -18,8 +18,8 @@ fn clicks() -> StreamArn {
 }
 
 fn kinesis(recorded: &ReplayClient) -> Kinesis {
-    let kms = Kms::new(recorded.config(), calls());
-    Kinesis::new(recorded.config(), calls(), Arc::new(kms))
+    let kms = Kms::new(recorded.config(), sender());
+    Kinesis::new(recorded.config(), sender(), Arc::new(kms))
 }
 
 fn summary(status: &str, encryption: &Value) -> (u16, String) {
@@ -97,9 +97,9 @@ async fn throttled_kms_is_not_reported_as_another_key() {
         let shown = summary("ACTIVE", &json!({"EncryptionType": "KMS", "KeyId": key_id}));
         let recorded =
             ReplayClient::answers([shown].into_iter().chain((0..3).map(|_| refusal("ThrottlingException"))));
-        let fault =
+        let error =
             kinesis(&recorded).describe_stream(&clicks(), &somebody(), Priority::Drift).await.unwrap_err();
-        assert_eq!((fault.operation, fault.class), (Operation::DescribeKey, ErrorKind::Throttled));
+        assert_eq!((error.operation, error.kind), (Operation::DescribeKey, ErrorKind::Throttled));
         assert_eq!(recorded.sent().len(), 4);
     }
 }
@@ -119,9 +119,9 @@ async fn denied_assume_role_is_not_reported_as_another_key() {
         let calls = calls_of(&recorded, hasty.clone());
         let kms = Arc::new(Kms::new(recorded.config(), calls.clone()));
         let kinesis = Kinesis::new(recorded.config(), calls, kms);
-        let fault =
+        let error =
             kinesis.describe_stream(&clicks(), &assuming("clicks"), Priority::Drift).await.unwrap_err();
-        assert_eq!((fault.operation, fault.class), (Operation::AssumeRole, ErrorKind::Denied));
+        assert_eq!((error.operation, error.kind), (Operation::AssumeRole, ErrorKind::Denied));
         assert_eq!(recorded.operations(), ["AssumeRole", "DescribeStreamSummary", "AssumeRole"]);
     }
 }
@@ -197,17 +197,17 @@ async fn start_names_key_by_arn_or_kinesis_alias() {
         );
     }
     let recorded = ReplayClient::default();
-    let fault = kinesis(&recorded)
+    let error = kinesis(&recorded)
         .start(&clicks(), &Key::Unresolved("x".to_owned()), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
         .await
         .unwrap_err();
-    assert_eq!((fault.class, recorded.sent().len()), (ErrorKind::Invalid, 0));
+    assert_eq!((error.kind, recorded.sent().len()), (ErrorKind::Invalid, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn stop_names_the_active_key() {
     let unresolved = |name: &str| Some(Key::Unresolved(name.to_owned()));
-    for (in_force, key_id) in [
+    for (active_key, key_id) in [
         (None, "alias/aws/kinesis"),
         (Some(Key::AwsOwned), "alias/aws/kinesis"),
         (Some(Key::Customer(KEY.parse().unwrap())), KEY),
@@ -216,7 +216,7 @@ async fn stop_names_the_active_key() {
     ] {
         let recorded = ReplayClient::answers([(200, "")]);
         kinesis(&recorded)
-            .stop(&clicks(), in_force.as_ref(), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+            .stop(&clicks(), active_key.as_ref(), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
             .await
             .unwrap();
         let [sent] = recorded.sent().try_into().unwrap();

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 const SECOND: Duration = Duration::from_secs(1);
 /// Minimum rate, however often AWS throttles: one request in five seconds. In thousandths of a request per
 /// second.
-const SLOWEST: u32 = 200;
+const MIN_RATE: u32 = 200;
 
 /// The tokens of one limit of AWS. Rates are in thousandths of a request per second.
 pub(super) struct TokenBucket {
@@ -21,7 +21,7 @@ pub(super) struct TokenBucket {
     /// The times at which the outstanding tokens were taken, oldest first.
     taken: VecDeque<Instant>,
     /// The time before which no request is permitted, after AWS throttled one.
-    held_until: Option<Instant>,
+    paused_until: Option<Instant>,
     /// The time at which the rate last changed.
     changed: Option<Instant>,
 }
@@ -29,8 +29,8 @@ pub(super) struct TokenBucket {
 impl TokenBucket {
     /// Creates a bucket for `full_rate` thousandths of a request per second.
     pub(super) fn new(full_rate: u32) -> Self {
-        let full_rate = full_rate.max(SLOWEST);
-        Self { full_rate, rate: full_rate, taken: VecDeque::new(), held_until: None, changed: None }
+        let full_rate = full_rate.max(MIN_RATE);
+        Self { full_rate, rate: full_rate, taken: VecDeque::new(), paused_until: None, changed: None }
     }
 
     /// Returns the current rate.
@@ -44,8 +44,8 @@ impl TokenBucket {
         while self.taken.front().is_some_and(|&taken| taken + token_lifetime <= now) {
             self.taken.pop_front();
         }
-        if let Some(held_until) = self.held_until.filter(|&until| until > now) {
-            return Err(held_until);
+        if let Some(paused_until) = self.paused_until.filter(|&until| until > now) {
+            return Err(paused_until);
         }
         let out = self.taken.len();
         if let Some(over) = out.checked_sub(self.capacity()) {
@@ -65,11 +65,11 @@ impl TokenBucket {
     /// Halves the rate because AWS throttled a request, and pauses for the time of one request. Throttled
     /// requests of the same second count once.
     pub(super) fn throttled(&mut self, now: Instant) {
-        if self.held_until.is_none() || self.changed.is_none_or(|changed| now >= changed + SECOND) {
-            self.rate = (self.rate / 2).max(SLOWEST.min(self.full_rate));
+        if self.paused_until.is_none() || self.changed.is_none_or(|changed| now >= changed + SECOND) {
+            self.rate = (self.rate / 2).max(MIN_RATE.min(self.full_rate));
             self.changed = Some(now);
         }
-        self.held_until = Some(now + SECOND * 1000 / self.rate);
+        self.paused_until = Some(now + SECOND * 1000 / self.rate);
     }
 
     /// Raises the rate because AWS answered a request: by a twentieth of the full rate, at most once a

@@ -32,21 +32,21 @@ impl QueueKey {
 /// The waiting requests.
 pub(super) struct Queue<T> {
     /// The waiting namespaces, in the order in which they are served.
-    order: BTreeMap<Place, String>,
+    order: BTreeMap<QueuePosition, String>,
     waiting: HashMap<String, Waiting<T>>,
     /// The current round.
     round: u64,
     /// The last round in which each namespace was served, for those that were served in the current round or
     /// a later one.
-    served: HashMap<String, u64>,
+    last_round: HashMap<String, u64>,
     /// The number of places assigned so far.
-    places: u64,
+    positions: u64,
 }
 
 /// The place of a namespace in the queue: the round of its next turn, the priority of its most urgent
 /// request, and a sequence number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct QueuePosition {
     round: u64,
     priority: Priority,
     number: u64,
@@ -54,7 +54,7 @@ struct Place {
 
 /// The requests of one namespace, at least one, and its place.
 struct Waiting<T> {
-    place: Place,
+    position: QueuePosition,
     by_priority: [VecDeque<T>; PRIORITIES.len()],
 }
 
@@ -68,7 +68,13 @@ impl<T> Waiting<T> {
 impl<T> Queue<T> {
     /// Creates an empty queue.
     pub(super) fn new() -> Self {
-        Self { order: BTreeMap::new(), waiting: HashMap::new(), round: 0, served: HashMap::new(), places: 0 }
+        Self {
+            order: BTreeMap::new(),
+            waiting: HashMap::new(),
+            round: 0,
+            last_round: HashMap::new(),
+            positions: 0,
+        }
     }
 
     /// Returns whether no request waits.
@@ -77,55 +83,55 @@ impl<T> Queue<T> {
     }
 
     /// Adds `one` to the queue.
-    pub(super) fn push(&mut self, turn: &QueueKey, one: T) {
-        let QueueKey { priority, namespace } = turn;
+    pub(super) fn push(&mut self, queue_key: &QueueKey, one: T) {
+        let QueueKey { priority, namespace } = queue_key;
         if let Some(waiting) = self.waiting.get_mut(namespace) {
             waiting.by_priority[*priority as usize].push_back(one);
-            if *priority < waiting.place.priority {
-                self.order.remove(&waiting.place);
-                waiting.place.priority = *priority;
-                self.order.insert(waiting.place, namespace.clone());
+            if *priority < waiting.position.priority {
+                self.order.remove(&waiting.position);
+                waiting.position.priority = *priority;
+                self.order.insert(waiting.position, namespace.clone());
             }
             return;
         }
-        let round = self.served.get(namespace).map_or(self.round, |served| served + 1);
-        let place = self.place(round, *priority);
-        let mut waiting = Waiting { place, by_priority: PRIORITIES.map(|_| VecDeque::new()) };
+        let round = self.last_round.get(namespace).map_or(self.round, |last_round| last_round + 1);
+        let position = self.position(round, *priority);
+        let mut waiting = Waiting { position, by_priority: PRIORITIES.map(|_| VecDeque::new()) };
         waiting.by_priority[*priority as usize].push_back(one);
-        self.order.insert(place, namespace.clone());
+        self.order.insert(position, namespace.clone());
         self.waiting.insert(namespace.clone(), waiting);
     }
 
     /// Removes and returns the request that is next in turn.
     pub(super) fn pop(&mut self) -> Option<T> {
-        let (Place { round, priority, .. }, namespace) = self.order.pop_first()?;
+        let (QueuePosition { round, priority, .. }, namespace) = self.order.pop_first()?;
         if round > self.round {
             self.round = round;
-            self.served.clear();
+            self.last_round.clear();
         }
         let waiting = self.waiting.get_mut(&namespace)?;
         let next = waiting.by_priority[priority as usize].pop_front();
         let then = waiting.priority();
-        self.served.insert(namespace.clone(), round);
+        self.last_round.insert(namespace.clone(), round);
         if let Some(priority) = then {
-            let place = self.place(round + 1, priority);
+            let position = self.position(round + 1, priority);
             if let Some(waiting) = self.waiting.get_mut(&namespace) {
-                waiting.place = place;
+                waiting.position = position;
             }
-            self.order.insert(place, namespace);
+            self.order.insert(position, namespace);
         } else {
             self.waiting.remove(&namespace);
         }
         if self.order.is_empty() {
             // No waiting namespace is left that could be treated unfairly.
-            self.served.clear();
+            self.last_round.clear();
         }
         next
     }
 
-    fn place(&mut self, round: u64, priority: Priority) -> Place {
-        self.places += 1;
-        Place { round, priority, number: self.places }
+    fn position(&mut self, round: u64, priority: Priority) -> QueuePosition {
+        self.positions += 1;
+        QueuePosition { round, priority, number: self.positions }
     }
 }
 
@@ -133,7 +139,7 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
 
-    fn turn(priority: Priority, namespace: &str) -> QueueKey {
+    fn queue_key(priority: Priority, namespace: &str) -> QueueKey {
         QueueKey { priority, namespace: namespace.to_owned() }
     }
 
@@ -144,12 +150,12 @@ mod tests {
     #[test]
     fn calls_precede_changing_streams_and_drift_checks() {
         let mut queue = Queue::new();
-        queue.push(&turn(Priority::Drift, "a"), 1);
-        queue.push(&turn(Priority::Drift, "a"), 2);
-        queue.push(&turn(Priority::Changing, "a"), 3);
-        queue.push(&turn(Priority::Call, "b"), 4);
-        queue.push(&turn(Priority::Drift, "b"), 5);
-        queue.push(&turn(Priority::Drift, "c"), 6);
+        queue.push(&queue_key(Priority::Drift, "a"), 1);
+        queue.push(&queue_key(Priority::Drift, "a"), 2);
+        queue.push(&queue_key(Priority::Changing, "a"), 3);
+        queue.push(&queue_key(Priority::Call, "b"), 4);
+        queue.push(&queue_key(Priority::Drift, "b"), 5);
+        queue.push(&queue_key(Priority::Drift, "c"), 6);
         assert_eq!(all(&mut queue), [4, 3, 6, 5, 1, 2]);
         assert!(queue.is_empty());
     }
@@ -158,11 +164,11 @@ mod tests {
     fn urgent_requests_take_turns_with_other_namespaces() {
         let mut queue = Queue::new();
         for request in 0..100 {
-            queue.push(&turn(Priority::Changing, "crowd"), request);
+            queue.push(&queue_key(Priority::Changing, "crowd"), request);
         }
-        queue.push(&turn(Priority::Drift, "lone"), 100);
-        queue.push(&turn(Priority::Drift, "other"), 200);
-        queue.push(&turn(Priority::Drift, "lone"), 101);
+        queue.push(&queue_key(Priority::Drift, "lone"), 100);
+        queue.push(&queue_key(Priority::Drift, "other"), 200);
+        queue.push(&queue_key(Priority::Drift, "lone"), 101);
         assert_eq!(all(&mut queue)[..6], [0, 100, 200, 1, 101, 2]);
     }
 
@@ -171,31 +177,31 @@ mod tests {
     fn repeated_urgent_request_is_served_once_a_round() {
         let mut queue = Queue::new();
         for request in 0..3 {
-            queue.push(&turn(Priority::Drift, "lone"), request);
+            queue.push(&queue_key(Priority::Drift, "lone"), request);
         }
-        queue.push(&turn(Priority::Drift, "other"), 10);
-        let mut served = Vec::new();
-        queue.push(&turn(Priority::Changing, "busy"), 99);
+        queue.push(&queue_key(Priority::Drift, "other"), 10);
+        let mut last_round = Vec::new();
+        queue.push(&queue_key(Priority::Changing, "busy"), 99);
         while let Some(one) = queue.pop() {
-            served.push(one);
-            if one == 99 && served.len() < 8 {
-                queue.push(&turn(Priority::Changing, "busy"), 99);
+            last_round.push(one);
+            if one == 99 && last_round.len() < 8 {
+                queue.push(&queue_key(Priority::Changing, "busy"), 99);
             }
         }
-        assert_eq!(served, [99, 0, 10, 99, 1, 99, 2, 99]);
+        assert_eq!(last_round, [99, 0, 10, 99, 1, 99, 2, 99]);
     }
 
     #[test]
     fn new_namespace_waits_only_for_the_current_round() {
         let mut queue = Queue::new();
         for request in 0..10 {
-            queue.push(&turn(Priority::Changing, "a"), request);
-            queue.push(&turn(Priority::Changing, "b"), 100 + request);
+            queue.push(&queue_key(Priority::Changing, "a"), request);
+            queue.push(&queue_key(Priority::Changing, "b"), 100 + request);
         }
         for _ in 0..7 {
             queue.pop();
         }
-        queue.push(&turn(Priority::Drift, "new"), 1000);
+        queue.push(&queue_key(Priority::Drift, "new"), 1000);
         assert_eq!((queue.pop(), queue.pop()), (Some(103), Some(1000)));
     }
 
@@ -203,9 +209,9 @@ mod tests {
     fn queue_keeps_only_waiting_namespaces() {
         let mut queue = Queue::new();
         for namespace in 0..1000 {
-            queue.push(&turn(Priority::Drift, &namespace.to_string()), namespace);
+            queue.push(&queue_key(Priority::Drift, &namespace.to_string()), namespace);
         }
         assert_eq!(all(&mut queue).len(), 1000);
-        assert!(queue.waiting.is_empty() && queue.served.is_empty());
+        assert!(queue.waiting.is_empty() && queue.last_round.is_empty());
     }
 }

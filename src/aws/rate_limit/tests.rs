@@ -10,14 +10,14 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Returns a limit of four requests per second at the default share.
-fn describe() -> Quota {
-    Quota::of(
+fn describe() -> QuotaScope {
+    QuotaScope::of(
         Operation::DescribeDeliveryStream,
         &"arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".parse().unwrap(),
     )
 }
 
-fn turn(priority: Priority, namespace: &str) -> QueueKey {
+fn queue_key(priority: Priority, namespace: &str) -> QueueKey {
     QueueKey { priority, namespace: namespace.to_owned() }
 }
 
@@ -25,19 +25,21 @@ fn turn(priority: Priority, namespace: &str) -> QueueKey {
 fn arrive(
     rate_limiter: &RateLimiter,
     went: &Arc<Mutex<Vec<(String, Instant)>>>,
-    turn: QueueKey,
+    queue_key: QueueKey,
 ) -> tokio::task::JoinHandle<()> {
     let (rate_limiter, went) = (rate_limiter.clone(), went.clone());
     tokio::spawn(async move {
-        rate_limiter.acquire(&describe(), &turn).await;
-        went.lock().unwrap().push((format!("{:?} {}", turn.priority, turn.namespace), Instant::now()));
+        rate_limiter.acquire(&describe(), &queue_key).await;
+        went.lock()
+            .unwrap()
+            .push((format!("{:?} {}", queue_key.priority, queue_key.namespace), Instant::now()));
     })
 }
 
 /// Uses up the tokens of this second.
 async fn empty(rate_limiter: &RateLimiter) {
     for _ in 0..4 {
-        rate_limiter.acquire(&describe(), &turn(Priority::Call, "before")).await;
+        rate_limiter.acquire(&describe(), &queue_key(Priority::Call, "before")).await;
     }
 }
 
@@ -54,7 +56,7 @@ proptest! {
             let mut waiters = vec![];
             for (pause, priority, namespace) in &arrivals {
                 sleep(Duration::from_millis(*pause)).await;
-                waiters.push(arrive(&rate_limiter, &went, turn(PRIORITIES[*priority], namespace)));
+                waiters.push(arrive(&rate_limiter, &went, queue_key(PRIORITIES[*priority], namespace)));
             }
             for waiter in waiters {
                 waiter.await.unwrap();
@@ -76,7 +78,7 @@ async fn call_precedes_waiting_describe_requests() {
     empty(&rate_limiter).await;
     let mut waiters = vec![];
     for priority in [Priority::Drift, Priority::Changing, Priority::Call] {
-        waiters.push(arrive(&rate_limiter, &went, turn(priority, "data")));
+        waiters.push(arrive(&rate_limiter, &went, queue_key(priority, "data")));
         tokio::task::yield_now().await;
     }
     assert_eq!(PRIORITIES.map(|priority| rate_limiter.waiting(priority)), [1, 1, 1]);
@@ -93,10 +95,10 @@ async fn busy_namespace_does_not_delay_another_namespace() {
     let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
     empty(&rate_limiter).await;
     let crowd: Vec<_> =
-        (0..1000).map(|_| arrive(&rate_limiter, &went, turn(Priority::Drift, "crowd"))).collect();
+        (0..1000).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Drift, "crowd"))).collect();
     tokio::task::yield_now().await;
     let start = Instant::now();
-    arrive(&rate_limiter, &went, turn(Priority::Drift, "lone")).await.unwrap();
+    arrive(&rate_limiter, &went, queue_key(Priority::Drift, "lone")).await.unwrap();
     assert!(start.elapsed() <= SECOND + Duration::from_millis(1), "{:?}", start.elapsed());
     for waiter in crowd {
         waiter.abort();
@@ -108,12 +110,12 @@ async fn urgent_requests_do_not_delay_drift_checks_of_others() {
     let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
     empty(&rate_limiter).await;
     let crowd: Vec<_> =
-        (0..1000).map(|_| arrive(&rate_limiter, &went, turn(Priority::Changing, "crowd"))).collect();
+        (0..1000).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Changing, "crowd"))).collect();
     tokio::task::yield_now().await;
     // One after the other, like the reconciliations of a few resources.
     for _ in 0..10 {
         let start = Instant::now();
-        arrive(&rate_limiter, &went, turn(Priority::Drift, "lone")).await.unwrap();
+        arrive(&rate_limiter, &went, queue_key(Priority::Drift, "lone")).await.unwrap();
         assert!(start.elapsed() <= SECOND + Duration::from_millis(1), "{:?}", start.elapsed());
     }
     for waiter in crowd {
@@ -126,8 +128,10 @@ async fn cancelled_waiter_is_skipped_and_costs_no_token() {
     let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
     empty(&rate_limiter).await;
     let start = Instant::now();
-    let gone: Vec<_> = (0..100).map(|_| arrive(&rate_limiter, &went, turn(Priority::Call, "gone"))).collect();
-    let stay: Vec<_> = (0..4).map(|_| arrive(&rate_limiter, &went, turn(Priority::Drift, "stay"))).collect();
+    let gone: Vec<_> =
+        (0..100).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Call, "gone"))).collect();
+    let stay: Vec<_> =
+        (0..4).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Drift, "stay"))).collect();
     tokio::task::yield_now().await;
     for waiter in gone {
         waiter.abort();
@@ -143,16 +147,16 @@ async fn cancelled_waiter_is_skipped_and_costs_no_token() {
 #[tokio::test(start_paused = true)]
 async fn token_granted_to_cancelled_waiter_is_returned() {
     let rate_limiter = RateLimiter::new(80);
-    let lane = rate_limiter.lane(&describe());
+    let queue = rate_limiter.queue(&describe());
     empty(&rate_limiter).await;
-    let drift = turn(Priority::Drift, "data");
+    let drift = queue_key(Priority::Drift, "data");
     let (quota, mut waiter) = (describe(), None);
     let waiting = waiter.insert(Box::pin(rate_limiter.acquire(&quota, &drift)));
     assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     // The token is granted, but the waiter is dropped before it receives the token.
     advance(SECOND).await;
     tokio::task::yield_now().await;
-    assert!(lane.lock().queue.is_empty());
+    assert!(queue.lock().queue.is_empty());
     drop(waiter);
     let start = Instant::now();
     empty(&rate_limiter).await;
@@ -163,11 +167,11 @@ async fn token_granted_to_cancelled_waiter_is_returned() {
 async fn token_without_waiters_is_returned() {
     let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
     empty(&rate_limiter).await;
-    let gone = arrive(&rate_limiter, &went, turn(Priority::Call, "gone"));
+    let gone = arrive(&rate_limiter, &went, queue_key(Priority::Call, "gone"));
     tokio::task::yield_now().await;
     gone.abort();
     sleep(SECOND + Duration::from_millis(1)).await;
-    assert!(rate_limiter.lane(&describe()).lock().queue.is_empty());
+    assert!(rate_limiter.queue(&describe()).lock().queue.is_empty());
     let start = Instant::now();
     empty(&rate_limiter).await;
     assert_eq!(start.elapsed(), Duration::ZERO);
@@ -177,9 +181,9 @@ async fn token_without_waiters_is_returned() {
 async fn newcomer_does_not_overtake_waiters() {
     let rate_limiter = RateLimiter::new(80);
     let (grant, _waiter) = oneshot::channel();
-    let lane = rate_limiter.lane(&describe());
-    lane.lock().queue.push(&turn(Priority::Call, "first"), grant);
-    let (quota, newcomer) = (describe(), turn(Priority::Drift, "newcomer"));
+    let queue = rate_limiter.queue(&describe());
+    queue.lock().queue.push(&queue_key(Priority::Call, "first"), grant);
+    let (quota, newcomer) = (describe(), queue_key(Priority::Drift, "newcomer"));
     // There are tokens, but the request that already waits has not received one yet.
     assert!(futures_util::poll!(Box::pin(rate_limiter.acquire(&quota, &newcomer))).is_pending());
 }
@@ -187,12 +191,12 @@ async fn newcomer_does_not_overtake_waiters() {
 #[tokio::test(start_paused = true)]
 async fn throttling_slows_only_its_limit_until_success() {
     let rate_limiter = RateLimiter::new(80);
-    let other = Quota { region: "us-east-1".parse().unwrap(), ..describe() };
+    let other = QuotaScope { region: "us-east-1".parse().unwrap(), ..describe() };
     rate_limiter.throttled(&describe());
     assert_eq!((rate_limiter.rate(&describe()), rate_limiter.rate(&other)), (2_000, 4_000));
     let start = Instant::now();
     for _ in 0..5 {
-        rate_limiter.acquire(&describe(), &turn(Priority::Drift, "data")).await;
+        rate_limiter.acquire(&describe(), &queue_key(Priority::Drift, "data")).await;
     }
     assert!(start.elapsed() >= 2 * SECOND, "{:?}", start.elapsed());
     for _ in 0..20 {
@@ -206,15 +210,15 @@ async fn throttling_slows_only_its_limit_until_success() {
 async fn no_task_runs_without_waiters() {
     let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
     let waiters: Vec<_> =
-        (0..20).map(|_| arrive(&rate_limiter, &went, turn(Priority::Drift, "data"))).collect();
+        (0..20).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Drift, "data"))).collect();
     for waiter in waiters {
         waiter.await.unwrap();
     }
     tokio::task::yield_now().await;
-    let lane = rate_limiter.lane(&describe());
-    assert!(!lane.lock().served);
+    let queue = rate_limiter.queue(&describe());
+    assert!(!queue.lock().served);
     // One reference is the rate limiter's, the other is the one above.
-    assert_eq!(Arc::strong_count(&lane), 2);
+    assert_eq!(Arc::strong_count(&queue), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,11 +226,11 @@ async fn unused_limits_are_evicted_unless_throttled() {
     let rate_limiter = RateLimiter::new(80);
     rate_limiter.throttled(&describe());
     for number in 0..3 * MAX_IDLE_QUEUES {
-        let quota = Quota { account: Some(format!("{number:012}").parse().unwrap()), ..describe() };
-        rate_limiter.acquire(&quota, &turn(Priority::Drift, "data")).await;
+        let quota = QuotaScope { account: Some(format!("{number:012}").parse().unwrap()), ..describe() };
+        rate_limiter.acquire(&quota, &queue_key(Priority::Drift, "data")).await;
         advance(Duration::from_millis(10)).await;
     }
-    let lanes = rate_limiter.lanes.lock().unwrap().len();
-    assert!(lanes <= MAX_IDLE_QUEUES + 1, "{lanes}");
+    let queues = rate_limiter.queues.lock().unwrap().len();
+    assert!(queues <= MAX_IDLE_QUEUES + 1, "{queues}");
     assert_eq!(rate_limiter.rate(&describe()), 2_000);
 }

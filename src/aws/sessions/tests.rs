@@ -8,7 +8,7 @@ use aws_credential_types::credential_fn::provide_credentials_fn;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 
-use super::super::rate_limit::{Quota, RateLimiter};
+use super::super::rate_limit::{QuotaScope, RateLimiter};
 use super::super::replay::{ReplayClient, assuming, credentials, parameter, somebody};
 use super::*;
 use crate::model::aws_error::ErrorKind;
@@ -43,7 +43,7 @@ fn sessions(
 ) -> Sessions {
     let provider = SharedCredentialsProvider::new(credentials());
     let region = "eu-west-1".parse().unwrap();
-    let requests = Requests::new(rate_limiter.clone());
+    let requests = RequestSender::new(rate_limiter.clone());
     Sessions::at_most(limit, provider, &recorded.config(), region, requests, minutes.clock())
 }
 
@@ -149,27 +149,27 @@ async fn denied_assume_role_names_the_permission_and_is_sent_once() {
                   sts:TagSession</Message></Error></ErrorResponse>";
     let recorded = ReplayClient::answers([(403, denied)]);
     let sessions = sessions(9, &recorded, &Minutes::default(), &RateLimiter::new(80));
-    let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
-    assert_eq!((fault.operation.iam_action(), fault.class), ("sts:AssumeRole", ErrorKind::Denied));
-    assert_eq!(fault.code.as_deref(), Some("AccessDenied"));
+    let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+    assert_eq!((error.operation.iam_action(), error.kind), ("sts:AssumeRole", ErrorKind::Denied));
+    assert_eq!(error.code.as_deref(), Some("AccessDenied"));
     assert_eq!(recorded.sent().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn sts_errors_are_retried_and_only_throttling_slows() {
     let error = |code| format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>");
-    for (status, code, class) in
+    for (status, code, kind) in
         [(503, "ServiceUnavailable", ErrorKind::Transient), (400, "Throttling", ErrorKind::Throttled)]
     {
         let recorded = ReplayClient::answers((0..9).map(|_| (status, error(code))));
         let rate_limiter = RateLimiter::new(80);
         let sessions = sessions(9, &recorded, &Minutes::default(), &rate_limiter);
-        let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
-        assert_eq!((fault.operation, fault.class), (Operation::AssumeRole, class));
+        let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+        assert_eq!((error.operation, error.kind), (Operation::AssumeRole, kind));
         assert_eq!(recorded.sent().len(), 3);
         let region = "eu-west-1".parse().unwrap();
-        let rate = rate_limiter.rate(&Quota { operation: Operation::AssumeRole, account: None, region });
-        assert_eq!(rate < 80_000, class == ErrorKind::Throttled, "{rate}");
+        let rate = rate_limiter.rate(&QuotaScope { operation: Operation::AssumeRole, account: None, region });
+        assert_eq!(rate < 80_000, kind == ErrorKind::Throttled, "{rate}");
     }
 }
 
@@ -179,12 +179,8 @@ async fn response_without_credentials_is_an_error() {
     let recorded = ReplayClient::answers([(200, empty), (200, "<html>Welcome</html>")]);
     let sessions = sessions(9, &recorded, &Minutes::default(), &RateLimiter::new(80));
     for _ in 0..2 {
-        let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
-        assert_eq!(
-            (fault.operation, fault.class),
-            (Operation::AssumeRole, ErrorKind::Transient),
-            "{fault:?}"
-        );
+        let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+        assert_eq!((error.operation, error.kind), (Operation::AssumeRole, ErrorKind::Transient), "{error:?}");
     }
 }
 
@@ -206,12 +202,12 @@ async fn role_is_assumed_with_current_own_credentials() {
         SharedCredentialsProvider::new(provider),
         &recorded.config(),
         "eu-west-1".parse().unwrap(),
-        Requests::new(RateLimiter::new(80)),
+        RequestSender::new(RateLimiter::new(80)),
         minutes.clock(),
     );
     // The first attempt finds no credentials, and no request is sent.
-    let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
-    assert_eq!((fault.class, recorded.sent().len()), (ErrorKind::NoCredentials, 0));
+    let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+    assert_eq!((error.kind, recorded.sent().len()), (ErrorKind::NoCredentials, 0));
     for hour in 1..13 {
         minutes.go_to(hour * 60);
         key_of(&sessions, &assuming("orders")).await;
@@ -227,7 +223,7 @@ async fn expired_role_session_is_replaced_once_a_minute() {
     let principal = assuming("orders");
     let ended = AwsError {
         operation: LOOK,
-        class: ErrorKind::CredentialsRejected,
+        kind: ErrorKind::CredentialsRejected,
         code: Some("ExpiredTokenException".to_owned()),
         message: String::new(),
     };
@@ -256,9 +252,9 @@ async fn unsignable_role_session_is_rejected() {
     let broken = super::super::replay::session("ASIA&#10;7");
     let recorded = ReplayClient::answers([(200, broken)]);
     let sessions = sessions(9, &recorded, &Minutes::default(), &RateLimiter::new(80));
-    let fault = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+    let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
     assert_eq!(
-        (fault.class, fault.code.as_deref()),
+        (error.kind, error.code.as_deref()),
         (ErrorKind::NoCredentials, Some("CredentialsUnsignable"))
     );
 }

@@ -6,7 +6,7 @@ use super::*;
 
 fn error(code: &str, message: &str, http: u16) -> RawError<'static> {
     let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
-    RawError::Error { code: leak(code), kms_code: None, message: leak(message), http }
+    RawError::Service { code: leak(code), kms_code: None, message: leak(message), http }
 }
 
 /// A quota of 24 hours, in Kinesis' wording (recorded for `UpdateStreamMode`).
@@ -24,7 +24,7 @@ fn modelled_errors_are_classified() {
         DescribeDeliveryStream as Describe, DescribeKey, DescribeStreamSummary,
         StartDeliveryStreamEncryption as Start, StartStreamEncryption, StopStreamEncryption,
     };
-    for (operation, answer, class) in [
+    for (operation, answer, kind) in [
         (Start, error("LimitExceededException", "You have already reached the limit", 400), LimitReached),
         (StartStreamEncryption, error("LimitExceededException", OF_STREAM, 400), LimitReached),
         (StopStreamEncryption, error("LimitExceededException", OF_STREAM, 400), LimitReached),
@@ -41,7 +41,7 @@ fn modelled_errors_are_classified() {
         (Describe, error("403", "", 403), Denied),
         (StartStreamEncryption, error("KMSAccessDeniedException", "", 400), KeyAccessDenied),
         (StartStreamEncryption, error("KMSDisabledException", "", 400), Key(KeyProblem::Disabled)),
-        (StartStreamEncryption, error("KMSNotFoundException", "", 400), Key(KeyProblem::Missing)),
+        (StartStreamEncryption, error("KMSNotFoundException", "", 400), Key(KeyProblem::NotFound)),
         (StartStreamEncryption, error("KMSInvalidStateException", "", 400), Key(KeyProblem::Unavailable)),
         (StartStreamEncryption, error("KMSThrottlingException", "", 400), Throttled),
         (StartStreamEncryption, error("KMSOptInRequired", "", 400), KeyAccessDenied),
@@ -49,32 +49,32 @@ fn modelled_errors_are_classified() {
         (Describe, error("ExpiredTokenException", "", 400), CredentialsRejected),
         (Describe, RawError::NotSigned, NoCredentials),
         (Start, RawError::NotSigned, NoCredentials),
-        (Describe, RawError::None, Transient),
-        (Start, RawError::None, UnknownOutcome),
+        (Describe, RawError::NoResponse, Transient),
+        (Start, RawError::NoResponse, UnknownOutcome),
         (Start, error("InternalFailure", "", 500), UnknownOutcome),
         (Start, error("RequestTimeoutException", "", 400), UnknownOutcome),
         (Start, error("Timeout", "", 408), UnknownOutcome),
         (Describe, error("RequestTimeoutException", "", 400), Transient),
         (Describe, error("Timeout", "", 408), Transient),
-        (Start, RawError::NotSent, Transient),
+        (Start, RawError::NotBuilt, Transient),
         (Start, error("SomethingNew", "", 400), Invalid),
     ] {
-        assert_eq!(classify(operation, answer), class, "{operation:?} {answer:?}");
+        assert_eq!(classify(operation, answer), kind, "{operation:?} {answer:?}");
     }
 }
 
 #[test]
 fn kms_code_inside_firehose_error_decides_class() {
-    for (kms_code, class) in [
+    for (kms_code, kind) in [
         (Some("DisabledException"), ErrorKind::Key(KeyProblem::Disabled)),
-        (Some("NotFoundException"), ErrorKind::Key(KeyProblem::Missing)),
+        (Some("NotFoundException"), ErrorKind::Key(KeyProblem::NotFound)),
         (Some("InvalidStateException"), ErrorKind::Key(KeyProblem::Unavailable)),
         (Some("AccessDeniedException"), ErrorKind::KeyAccessDenied),
         (None, ErrorKind::KeyAccessDenied),
     ] {
         let answer =
-            RawError::Error { code: "InvalidKMSResourceException", kms_code, message: "", http: 400 };
-        assert_eq!(classify(Operation::StartDeliveryStreamEncryption, answer), class, "{kms_code:?}");
+            RawError::Service { code: "InvalidKMSResourceException", kms_code, message: "", http: 400 };
+        assert_eq!(classify(Operation::StartDeliveryStreamEncryption, answer), kind, "{kms_code:?}");
     }
 }
 
@@ -83,12 +83,12 @@ fn kms_code_inside_firehose_error_decides_class() {
 fn unknown_account_is_not_a_credentials_error() {
     let unknown = "UnrecognizedClientException";
     for operation in Operation::ALL {
-        for (message, class) in [
+        for (message, kind) in [
             ("No account found for the given parameters", ErrorKind::NotFound),
             ("The security token included in the request is invalid.", ErrorKind::CredentialsRejected),
             ("", ErrorKind::CredentialsRejected),
         ] {
-            assert_eq!(classify(operation, error(unknown, message, 400)), class, "{operation:?} {message}");
+            assert_eq!(classify(operation, error(unknown, message, 400)), kind, "{operation:?} {message}");
         }
     }
 }
@@ -106,7 +106,7 @@ fn documented_errors_are_classified_per_operation() {
         ("KMSDisabledException", 400, ErrorKind::Key(KeyProblem::Disabled)),
         ("KMSInvalidStateException", 400, ErrorKind::Key(KeyProblem::Unavailable)),
         ("KMSAccessDeniedException", 400, ErrorKind::KeyAccessDenied),
-        ("KMSNotFoundException", 400, ErrorKind::Key(KeyProblem::Missing)),
+        ("KMSNotFoundException", 400, ErrorKind::Key(KeyProblem::NotFound)),
         ("KMSOptInRequired", 400, ErrorKind::KeyAccessDenied),
         ("KMSThrottlingException", 400, ErrorKind::Throttled),
     ];
@@ -115,7 +115,7 @@ fn documented_errors_are_classified_per_operation() {
         ("ResourceInUseException", 400, ErrorKind::InUse),
         ("InvalidArgumentException", 400, ErrorKind::Invalid),
     ];
-    let limit = |class| [("LimitExceededException", 400, class)];
+    let limit = |kind| [("LimitExceededException", 400, kind)];
     for (operation, errors) in [
         (
             Operation::StartDeliveryStreamEncryption,
@@ -164,8 +164,8 @@ fn documented_errors_are_classified_per_operation() {
             ],
         ),
     ] {
-        for (code, http, class) in errors {
-            assert_eq!(classify(operation, error(code, "", http)), class, "{operation:?} {code}");
+        for (code, http, kind) in errors {
+            assert_eq!(classify(operation, error(code, "", http)), kind, "{operation:?} {code}");
         }
     }
 }
@@ -174,7 +174,7 @@ fn documented_errors_are_classified_per_operation() {
 /// signatures.
 #[test]
 fn known_code_takes_precedence_over_http_status() {
-    for (class, codes) in [
+    for (kind, codes) in [
         (
             ErrorKind::Throttled,
             &[
@@ -232,7 +232,7 @@ fn known_code_takes_precedence_over_http_status() {
                 for operation in Operation::ALL {
                     assert_eq!(
                         classify(operation, error(code, "", http)),
-                        class,
+                        kind,
                         "{operation:?} {code} {http}"
                     );
                 }
@@ -256,8 +256,8 @@ fn unknown_code_is_classified_by_http_status() {
         (503, ErrorKind::Transient, ErrorKind::UnknownOutcome),
     ] {
         for operation in Operation::ALL {
-            let class = if operation.changes() { of_changes } else { of_reads };
-            assert_eq!(classify(operation, error("SomethingNew", "", http)), class, "{operation:?} {http}");
+            let kind = if operation.is_mutating() { of_changes } else { of_reads };
+            assert_eq!(classify(operation, error("SomethingNew", "", http)), kind, "{operation:?} {http}");
         }
     }
 }
@@ -287,7 +287,7 @@ fn iam_actions_match_service_authorization_reference() {
             let (of, action) = operation.iam_action().split_once(':').unwrap();
             of == format!("{service:?}").to_lowercase() && action.starts_with(verb)
         };
-        assert!(named(Operation::look(service), "Describe"));
+        assert!(named(Operation::describe(service), "Describe"));
         assert!(named(Operation::change(service, Action::Start), "Start"));
         assert!(named(Operation::change(service, Action::Stop), "Stop"));
     }
@@ -295,14 +295,14 @@ fn iam_actions_match_service_authorization_reference() {
 
 #[test]
 fn error_display_names_action_and_code() {
-    let fault = |code: Option<&str>| AwsError {
+    let error = |code: Option<&str>| AwsError {
         operation: Operation::DescribeKey,
-        class: ErrorKind::Transient,
+        kind: ErrorKind::Transient,
         code: code.map(str::to_owned),
         message: "AWS's words".to_owned(),
     };
-    assert_eq!(fault(Some("InternalFailure")).to_string(), "kms:DescribeKey failed: InternalFailure");
-    assert_eq!(fault(None).to_string(), "kms:DescribeKey failed: no error code");
+    assert_eq!(error(Some("InternalFailure")).to_string(), "kms:DescribeKey failed: InternalFailure");
+    assert_eq!(error(None).to_string(), "kms:DescribeKey failed: no error code");
 }
 
 proptest! {
@@ -316,12 +316,12 @@ proptest! {
         message in any::<String>(),
         http in any::<u16>(),
     ) {
-        let answer = RawError::Error { code: &code, kms_code: kms_code.as_deref(), message: &message, http };
-        let class = classify(operation, answer);
-        prop_assert_eq!(class == ErrorKind::UnknownOutcome, operation.changes() && (http >= 500 || http == 408));
-        for answer in [RawError::None, RawError::NotSent, RawError::NotSigned] {
+        let answer = RawError::Service { code: &code, kms_code: kms_code.as_deref(), message: &message, http };
+        let kind = classify(operation, answer);
+        prop_assert_eq!(kind == ErrorKind::UnknownOutcome, operation.is_mutating() && (http >= 500 || http == 408));
+        for answer in [RawError::NoResponse, RawError::NotBuilt, RawError::NotSigned] {
             let unknown = classify(operation, answer) == ErrorKind::UnknownOutcome;
-            prop_assert_eq!(unknown, operation.changes() && matches!(answer, RawError::None));
+            prop_assert_eq!(unknown, operation.is_mutating() && matches!(answer, RawError::NoResponse));
         }
     }
 }

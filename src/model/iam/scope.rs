@@ -14,19 +14,19 @@ use crate::model::stream::{Account, ParseError, Partition, Region, StreamArn};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamPattern {
     service: Service,
-    place: Place,
+    scope: ArnScope,
     text: String,
 }
 
 /// A KMS key, or all keys of an account and region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPattern {
-    place: Place,
+    scope: ArnScope,
     text: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct ArnScope {
     partition: Partition,
     region: Region,
     account: Account,
@@ -84,20 +84,21 @@ impl Scope {
         kinesis_keys: Vec<KeyPattern>,
     ) -> Result<Self, ScopeError> {
         let first = streams.first().ok_or(ScopeError::NoStream)?;
-        let own =
-            |place: &Place| place.account == first.place.account && place.partition == first.place.partition;
-        if let Some(other) = streams.iter().find(|stream| !own(&stream.place)) {
+        let own = |scope: &ArnScope| {
+            scope.account == first.scope.account && scope.partition == first.scope.partition
+        };
+        if let Some(other) = streams.iter().find(|stream| !own(&stream.scope)) {
             return Err(ScopeError::TwoAccounts(first.to_string(), other.to_string()));
         }
         let encrypts = |key: &KeyPattern, stream: &StreamPattern| {
-            key.place.partition == stream.place.partition && key.place.region == stream.place.region
+            key.scope.partition == stream.scope.partition && key.scope.region == stream.scope.region
         };
         if let Some(key) = keys.iter().find(|key| !streams.iter().any(|stream| encrypts(key, stream))) {
             return Err(ScopeError::KeyElsewhere(key.to_string()));
         }
         let is_kinesis = |stream: &&StreamPattern| stream.service == Service::Kinesis;
         let can_be = |key: &KeyPattern| {
-            !key.is_any() && own(&key.place) && streams.iter().filter(is_kinesis).any(|it| encrypts(key, it))
+            !key.is_any() && own(&key.scope) && streams.iter().filter(is_kinesis).any(|it| encrypts(key, it))
         };
         if let Some(key) = kinesis_keys.iter().find(|key| !can_be(key)) {
             return Err(ScopeError::NotKinesisKey(key.to_string()));
@@ -120,13 +121,13 @@ impl Scope {
     pub fn keys_for(&self, service: Service) -> impl Iterator<Item = &KeyPattern> {
         self.keys
             .iter()
-            .filter(move |key| self.streams(service).any(|stream| stream.place.region == key.place.region))
+            .filter(move |key| self.streams(service).any(|stream| stream.scope.region == key.scope.region))
     }
 
     /// Returns the streams of a service that a customer managed key can encrypt.
     pub fn streams_with_keys(&self, service: Service) -> impl Iterator<Item = &StreamPattern> {
         self.streams(service)
-            .filter(|stream| self.keys.iter().any(|key| stream.place.region == key.place.region))
+            .filter(|stream| self.keys.iter().any(|key| stream.scope.region == key.scope.region))
     }
 
     /// Returns every key that a Start or Stop of a Kinesis stream may name. In a region for which no key is
@@ -137,8 +138,8 @@ impl Scope {
         let given = || self.keys_for(Service::Kinesis).chain(&self.kinesis_keys);
         let unknown = self
             .streams(Service::Kinesis)
-            .filter(|stream| !given().any(|key| key.place.region == stream.place.region))
-            .map(|stream| KeyPattern::any(&stream.place));
+            .filter(|stream| !given().any(|key| key.scope.region == stream.scope.region))
+            .map(|stream| KeyPattern::any(&stream.scope));
         given().cloned().chain(unknown).collect()
     }
 }
@@ -147,13 +148,13 @@ impl StreamPattern {
     /// Returns the region.
     #[must_use]
     pub fn region(&self) -> &Region {
-        &self.place.region
+        &self.scope.region
     }
 
     /// Returns the partition.
     #[must_use]
     pub fn partition(&self) -> &Partition {
-        &self.place.partition
+        &self.scope.partition
     }
 }
 
@@ -172,16 +173,16 @@ impl FromStr for StreamPattern {
                 _ => refused(),
             })?;
         let StreamArn { partition, service, region, account, .. } = one;
-        Ok(Self { service, place: Place { partition, region, account }, text: text.to_owned() })
+        Ok(Self { service, scope: ArnScope { partition, region, account }, text: text.to_owned() })
     }
 }
 
 const ANY_KEY: &str = ":key/*";
 
 impl KeyPattern {
-    fn any(place: &Place) -> Self {
-        let Place { partition, region, account } = place;
-        Self { place: place.clone(), text: format!("arn:{partition}:kms:{region}:{account}{ANY_KEY}") }
+    fn any(scope: &ArnScope) -> Self {
+        let ArnScope { partition, region, account } = scope;
+        Self { scope: scope.clone(), text: format!("arn:{partition}:kms:{region}:{account}{ANY_KEY}") }
     }
 
     fn is_any(&self) -> bool {
@@ -198,7 +199,7 @@ impl FromStr for KeyPattern {
         };
         let one: KeyArn = one.parse().map_err(|_| ScopeError::Key(text.to_owned()))?;
         let KeyArn { partition, region, account, .. } = one;
-        Ok(Self { place: Place { partition, region, account }, text: text.to_owned() })
+        Ok(Self { scope: ArnScope { partition, region, account }, text: text.to_owned() })
     }
 }
 

@@ -6,13 +6,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use proptest::prelude::*;
 
-use super::{LedgerError, Reservation, expires_at, name, prune_expired, record_outcome, reserve, validate};
-use crate::api::ledger::{Action, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target};
-use crate::api::stream_encryption::{KeyStatus, KeyType, Service};
+use super::{LedgerError, PlannedCall, expires_at, name, prune_expired, record_outcome, reserve, validate};
+use crate::api::ledger::{Action, Call, KnownEncryption, Outcome, Owner, StreamLedgerSpec, Target};
+use crate::api::stream_encryption::{KeyIdentity, KeyType, Service};
 use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::key::Key;
 use crate::model::observation::Observation;
-use crate::model::scenario::{fault, key, midnight, owner, stream};
+use crate::model::scenario::{aws_error, key, midnight, owner, stream};
 use crate::model::stream::StreamArn;
 
 mod budget;
@@ -26,10 +26,10 @@ fn empty(service: Service) -> StreamLedgerSpec {
 }
 
 /// Returns a Start with key 1, which is also the desired key.
-fn plan() -> Reservation {
-    Reservation {
+fn plan() -> PlannedCall {
+    PlannedCall {
         target: key(1).target(),
-        wanted: key(1).target(),
+        desired_target: key(1).target(),
         retry: None,
         correction: false,
         after_failure: false,
@@ -107,11 +107,14 @@ fn ledger_with_duplicate_call_id_is_invalid() {
 fn ledger_with_inconsistent_call_target_is_invalid() {
     for target in [
         Target { action: Action::Start, key: None },
-        Target { action: Action::Stop, key: Some(Key::AwsOwned.status()) },
-        Target { action: Action::Start, key: Some(KeyStatus { kind: KeyType::CustomerManaged, arn: None }) },
+        Target { action: Action::Stop, key: Some(Key::AwsOwned.to_api()) },
         Target {
             action: Action::Start,
-            key: Some(KeyStatus { arn: Some("x".into()), ..Key::AwsOwned.status() }),
+            key: Some(KeyIdentity { kind: KeyType::CustomerManaged, arn: None }),
+        },
+        Target {
+            action: Action::Start,
+            key: Some(KeyIdentity { arn: Some("x".into()), ..Key::AwsOwned.to_api() }),
         },
     ] {
         let mut ledger = with_call(&empty(Service::Kinesis), midnight(), None);
@@ -142,20 +145,24 @@ fn ledger_with_impossible_owner_is_invalid() {
 #[test]
 fn ledger_with_contradictory_active_key_is_invalid() {
     let since = MicroTime(midnight());
-    let good =
-        InForce { key: Some(key(1).status()), since_time: since.clone(), encrypted_since_time: Some(since) };
-    let plain = InForce { key: None, encrypted_since_time: None, ..good.clone() };
-    let nameless = KeyStatus { kind: KeyType::CustomerManaged, arn: None };
-    let check = |in_force: &InForce| {
-        let ledger = StreamLedgerSpec { in_force: Some(in_force.clone()), ..empty(Service::Kinesis) };
+    let good = KnownEncryption {
+        key: Some(key(1).to_api()),
+        since_time: since.clone(),
+        encrypted_since_time: Some(since),
+    };
+    let plain = KnownEncryption { key: None, encrypted_since_time: None, ..good.clone() };
+    let nameless = KeyIdentity { kind: KeyType::CustomerManaged, arn: None };
+    let check = |known_encryption: &KnownEncryption| {
+        let ledger =
+            StreamLedgerSpec { known_encryption: Some(known_encryption.clone()), ..empty(Service::Kinesis) };
         validate(&ledger, &stream(Service::Kinesis))
     };
     assert_eq!((check(&good), check(&plain)), (Ok(()), Ok(())));
     for bad in [
-        InForce { key: None, ..good.clone() },
-        InForce { encrypted_since_time: None, ..good.clone() },
+        KnownEncryption { key: None, ..good.clone() },
+        KnownEncryption { encrypted_since_time: None, ..good.clone() },
         // The status would show it as the AWS-owned key.
-        InForce { key: Some(nameless), ..good.clone() },
+        KnownEncryption { key: Some(nameless), ..good.clone() },
     ] {
         assert_eq!(check(&bad), Err(LedgerError::InvalidActiveKey), "{bad:?}");
     }
@@ -163,7 +170,7 @@ fn ledger_with_contradictory_active_key_is_invalid() {
 
 #[test]
 fn reserved_call_is_pending_and_matches_plan() {
-    let plan = Reservation { retry: Some("now".into()), correction: true, ..plan() };
+    let plan = PlannedCall { retry: Some("now".into()), correction: true, ..plan() };
     let (ledger, id) = reserve(&empty(Service::Firehose), &plan, midnight());
     let [Call { id: kept, target, time, outcome, code, correction, after_failure: _, confirmed, retry }] =
         &ledger.calls[..]
@@ -181,19 +188,19 @@ fn reserved_call_is_pending_and_matches_plan() {
 fn entry_is_pruned_once_it_no_longer_counts() {
     let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
     let over = expires_at(&ledger.calls[0]);
-    for (proven, kept) in [(over - SignedDuration::from_micros(1), 1), (over, 0)] {
-        assert_eq!(prune_expired(&ledger, proven).calls.len(), kept, "{proven}");
+    for (verified_now, kept) in [(over - SignedDuration::from_micros(1), 1), (over, 0)] {
+        assert_eq!(prune_expired(&ledger, verified_now).calls.len(), kept, "{verified_now}");
     }
 }
 
 #[test]
 fn outcome_is_recorded_on_its_own_call() {
-    let denied = fault(ErrorKind::Denied, "AccessDeniedException");
+    let denied = aws_error(ErrorKind::Denied, "AccessDeniedException");
     for (outcome, kept, code) in [
         (Ok(()), Outcome::Accepted, None),
         (Err(&denied), Outcome::Refused, Some("AccessDeniedException")),
         (
-            Err(&fault(ErrorKind::UnknownOutcome, "InternalFailure")),
+            Err(&aws_error(ErrorKind::UnknownOutcome, "InternalFailure")),
             Outcome::Unknown,
             Some("InternalFailure"),
         ),
@@ -221,18 +228,22 @@ fn late_error_does_not_override_observed_outcome() {
         seconds(2),
     );
     assert_eq!(adopted.calls[0].outcome, Outcome::Accepted, "it was seen being carried out");
-    for class in [ErrorKind::UnknownOutcome, ErrorKind::InUse, ErrorKind::Denied, ErrorKind::LimitReached] {
-        let late = fault(class, "Code");
-        assert_eq!(record_outcome(&adopted, &id, Err(&late), seconds(10)), adopted, "{class:?}");
+    for kind in [ErrorKind::UnknownOutcome, ErrorKind::InUse, ErrorKind::Denied, ErrorKind::LimitReached] {
+        let late = aws_error(kind, "Code");
+        assert_eq!(record_outcome(&adopted, &id, Err(&late), seconds(10)), adopted, "{kind:?}");
         let unknown = StreamLedgerSpec {
             calls: vec![Call { outcome: Outcome::Unknown, ..reserved.calls[0].clone() }],
             ..reserved.clone()
         };
-        assert_eq!(record_outcome(&unknown, &id, Err(&late), seconds(10)), unknown, "{class:?}");
+        assert_eq!(record_outcome(&unknown, &id, Err(&late), seconds(10)), unknown, "{kind:?}");
     }
     // The response that AWS accepted the call is more reliable than any observation.
-    let unknown =
-        record_outcome(&reserved, &id, Err(&fault(ErrorKind::UnknownOutcome, "InternalFailure")), seconds(1));
+    let unknown = record_outcome(
+        &reserved,
+        &id,
+        Err(&aws_error(ErrorKind::UnknownOutcome, "InternalFailure")),
+        seconds(1),
+    );
     assert_eq!(record_outcome(&unknown, &id, Ok(()), seconds(2)).calls[0].outcome, Outcome::Accepted);
 }
 
@@ -248,7 +259,7 @@ fn attempts_are_counted_per_target_with_growing_wait() {
     }
     assert_eq!(waits, [(1, 5), (2, 10), (3, 20), (4, 40), (5, 80), (6, 160), (7, 320), (8, 360)]);
 
-    let other = Reservation { target: key(2).target(), wanted: key(2).target(), ..plan() };
+    let other = PlannedCall { target: key(2).target(), desired_target: key(2).target(), ..plan() };
     assert_eq!(
         reserve(&ledger, &other, seconds(300_000)).0.attempts.unwrap().count,
         1,
@@ -258,18 +269,19 @@ fn attempts_are_counted_per_target_with_growing_wait() {
 
 #[test]
 fn refusal_records_reason_and_wait() {
-    for (class, reason, minutes) in [
+    for (kind, reason, minutes) in [
         (ErrorKind::InUse, "StreamInUse", 0),
         (ErrorKind::Denied, "AccessDenied", 5),
         (ErrorKind::KeyAccessDenied, "KeyAccessDenied", 5),
         (ErrorKind::LimitReached, "CallLimitReached", 60),
     ] {
-        let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Err(&fault(class, "Code"))));
+        let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Err(&aws_error(kind, "Code"))));
         let attempts = ledger.attempts.unwrap();
         assert_eq!(attempts.reason.as_deref(), Some(reason));
-        assert_eq!(attempts.not_before_time.0.duration_since(midnight()).as_mins(), minutes, "{class:?}");
+        assert_eq!(attempts.not_before_time.0.duration_since(midnight()).as_mins(), minutes, "{kind:?}");
     }
-    let next = with_call(&empty(Service::Firehose), midnight(), Some(Err(&fault(ErrorKind::InUse, "Code"))));
+    let next =
+        with_call(&empty(Service::Firehose), midnight(), Some(Err(&aws_error(ErrorKind::InUse, "Code"))));
     assert_eq!(
         with_call(&next, seconds(60), None).attempts.unwrap().reason,
         None,
@@ -324,11 +336,11 @@ proptest! {
     fn ledger_round_trips_through_kubernetes(nanoseconds in 0_i64..2_000_000_000, created in 0_i64..2_000_000_000) {
         let at = midnight() + SignedDuration::from_nanos(nanoseconds);
         let created = midnight() - SignedDuration::from_nanos(created);
-        let called = with_call(&empty(Service::Kinesis), at, Some(Err(&fault(ErrorKind::Denied, "Code"))));
+        let called = with_call(&empty(Service::Kinesis), at, Some(Err(&aws_error(ErrorKind::Denied, "Code"))));
         let seen = at + SignedDuration::from_mins(1);
-        let learned = super::apply_observation(&called, &Observation::Off, Some(created), Some(&key(1).target()), true, seen);
-        let stored = read_again(&learned);
-        prop_assert_eq!(&stored, &learned);
+        let updated = super::apply_observation(&called, &Observation::Off, Some(created), Some(&key(1).target()), true, seen);
+        let stored = read_again(&updated);
+        prop_assert_eq!(&stored, &updated);
         // An observation without news does not change the ledger, so no write is needed.
         let again = super::apply_observation(&stored, &Observation::Off, Some(created), Some(&key(1).target()), true, seen);
         prop_assert_eq!(again, stored);

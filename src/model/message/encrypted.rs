@@ -1,15 +1,15 @@
 //! The message of `Encrypted`: whether records are encrypted and since when, or why that is unknown.
 
-use super::{key_name, whole_seconds};
+use super::{describe_active_key, whole_seconds};
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
-use crate::model::decision::{DecisionInput, Seen};
+use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::ledger::READ_LAG;
 use crate::model::observation::Observation;
 use crate::model::status_fields;
 
 /// Returns whether, for this reason, the operator waits for AWS to report the outcome of a call.
-pub(super) fn confirms(reason: Reason) -> bool {
+pub(super) fn awaits_confirmation(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::Enabling
@@ -21,8 +21,8 @@ pub(super) fn confirms(reason: Reason) -> bool {
 }
 
 /// Returns a sentence about the state that AWS reports while it is being confirmed.
-pub(super) fn still_shows(shown: &Observation) -> String {
-    let state = match shown {
+pub(super) fn still_reported(observation: &Observation) -> String {
+    let state = match observation {
         Observation::Failed { action: Action::Start, .. } => "ENABLING_FAILED",
         Observation::Failed { action: Action::Stop, .. } => "DISABLING_FAILED",
         Observation::On(_) => "ENABLED",
@@ -37,11 +37,13 @@ pub(super) fn still_shows(shown: &Observation) -> String {
 /// Returns the message of `Encrypted`.
 #[must_use]
 pub fn encrypted(input: &DecisionInput<'_>) -> String {
-    let Some(known) = input.ledger.in_force.as_ref().filter(|_| !status_fields::gone(input)) else {
+    let Some(known) =
+        input.ledger.known_encryption.as_ref().filter(|_| !status_fields::has_no_encryption(input))
+    else {
         return format!("Unknown: {}.", why_unknown(input));
     };
-    if let Some(shown) = status_fields::in_doubt(input) {
-        return format!("Unknown: {}", still_shows(shown));
+    if let Some(observation) = status_fields::in_doubt(input) {
+        return format!("Unknown: {}", still_reported(observation));
     }
     let Some(key) = &known.key else {
         return format!(
@@ -49,7 +51,7 @@ pub fn encrypted(input: &DecisionInput<'_>) -> String {
             whole_seconds(known.since_time.0)
         );
     };
-    let key = key_name(input, key);
+    let key = describe_active_key(input, key);
     match (status_fields::encrypted_since_time(input), status_fields::active_key_since(input)) {
         (None, _) => {
             "AWS reports ENABLED; it can take up to 5 seconds until all records are encrypted.".to_owned()
@@ -71,10 +73,10 @@ pub fn encrypted(input: &DecisionInput<'_>) -> String {
 
 /// Returns why it is unknown whether records are encrypted.
 fn why_unknown(input: &DecisionInput<'_>) -> String {
-    let words = match input.seen {
-        Seen::NotYet => "the stream has not been described yet",
-        Seen::Failed(_) => "the stream could not be described",
-        Seen::At(_, observation) => match observation {
+    let words = match input.last_observation {
+        LastObservation::NotYet => "the stream has not been described yet",
+        LastObservation::Failed(_) => "the stream could not be described",
+        LastObservation::At(_, observation) => match observation {
             Observation::Missing => "the stream was not found",
             Observation::OtherStream => "AWS describes another stream of this name",
             Observation::Creating => "the stream is being created",

@@ -10,7 +10,7 @@ use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::decision::Step;
 use crate::model::key::{Key, KeyProblem};
 use crate::model::permission::{EffectivePolicy, Policy};
-use crate::model::scenario::{Scenario, Sight, failed, fault, key, midnight};
+use crate::model::scenario::{Scenario, Sight, aws_error, failed, key, midnight};
 
 const KEY_1: &str = "arn:aws:kms:eu-west-1:111122223333:key/1";
 const FIREHOSE: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
@@ -29,7 +29,7 @@ fn says(situation: &Scenario, reason: Reason) -> String {
 }
 
 fn cannot_see(service: Service, operation: Operation) -> Scenario {
-    let asked = AwsError { operation, ..fault(ErrorKind::Denied, "AccessDeniedException") };
+    let asked = AwsError { operation, ..aws_error(ErrorKind::Denied, "AccessDeniedException") };
     Scenario::of(service).with(|s| s.sight = Sight::Failed(asked))
 }
 
@@ -44,12 +44,12 @@ fn disallowed_key_is_not_named_in_messages() {
         keys: vec!["AWS_OWNED_CMK".to_owned()],
         ..StreamEncryptionPolicySpec::own_account()
     };
-    let own = Scenario::of(Service::Firehose).permission.own().clone();
+    let own = Scenario::of(Service::Firehose).permission.own_account().clone();
     let restricted = EffectivePolicy::of(Policy::read(&only_the_aws_owned).0.into_iter().collect(), own);
     let s = Scenario::of(Service::Firehose).converged().with(|s| s.permission = restricted).after(60);
     assert_eq!(
         status_fields::active_key(&s.input()),
-        Some(KeyStatus { kind: KeyType::CustomerManaged, arn: None })
+        Some(KeyIdentity { kind: KeyType::CustomerManaged, arn: None })
     );
     for reason in Reason::ALL {
         let wants_another = s.clone().wants(DesiredEncryption::AnyKey);
@@ -216,7 +216,7 @@ fn key_usable_message_is_about_desired_key() {
 fn missing_and_rejected_credentials_and_no_answer_differ() {
     let look = Operation::DescribeDeliveryStream;
     let expired = "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z";
-    for (class, code, message, pieces) in [
+    for (kind, code, message, pieces) in [
         (
             ErrorKind::NoCredentials,
             Some("NoCredentials"),
@@ -261,44 +261,44 @@ fn missing_and_rejected_credentials_and_no_answer_differ() {
             &["AWS returned an internal error", "InternalFailure"],
         ),
         (ErrorKind::Transient, Some("502"), "", &["HTTP status 502", "proxy"]),
-        (ErrorKind::Transient, Some("UnreadableAnswer"), "", &["is not valid"]),
+        (ErrorKind::Transient, Some("InvalidResponse"), "", &["is not valid"]),
         (ErrorKind::Throttled, Some("ThrottlingException"), "", &["throttling"]),
     ] {
         let asked = |operation| AwsError {
             operation,
-            class,
+            kind,
             code: code.map(str::to_owned),
             message: message.to_owned(),
         };
         let seen = Scenario::of(Service::Firehose).with(|s| s.sight = Sight::Failed(asked(look)));
-        for words in [identity(&asked(Operation::GetCallerIdentity)), says(&seen, class.reason())] {
+        for words in [identity(&asked(Operation::GetCallerIdentity)), says(&seen, kind.reason())] {
             for piece in pieces {
-                assert!(words.contains(piece), "{class:?} {code:?} without {piece:?}: {words}");
+                assert!(words.contains(piece), "{kind:?} {code:?} without {piece:?}: {words}");
             }
             assert!(!words.contains("Grant") && !words.contains("20260101"), "{words}");
             assert_eq!(
                 words.contains("network and endpoint"),
-                (class, code) == (ErrorKind::Transient, None),
+                (kind, code) == (ErrorKind::Transient, None),
                 "{words}"
             );
         }
     }
     let strange =
-        AwsError { operation: Operation::GetCallerIdentity, ..fault(ErrorKind::Invalid, "Strange") };
+        AwsError { operation: Operation::GetCallerIdentity, ..aws_error(ErrorKind::Invalid, "Strange") };
     assert!(identity(&strange).contains("does not identify the operator"));
 }
 
 #[test]
 fn credentials_refusal_message_depends_on_code() {
-    for (code, class, piece) in [
+    for (code, kind, piece) in [
         ("ExpiredTokenException", ErrorKind::CredentialsRejected, "has ended"),
         ("SessionTooOld", ErrorKind::NoCredentials, "older than 6 hours"),
-        ("NotSent", ErrorKind::Transient, "paused"),
+        ("OperatorPaused", ErrorKind::Transient, "paused"),
         ("SignerChanged", ErrorKind::Transient, "credentials changed"),
     ] {
-        let refused = seen(Observation::Off).calls().refused(class, code).after(1).sees(Observation::Off);
+        let refused = seen(Observation::Off).calls().refused(kind, code).after(1).sees(Observation::Off);
         let decision = refused.decide();
-        assert_eq!(decision.reason, class.reason());
+        assert_eq!(decision.reason, kind.reason());
         let words = ready(&refused.input(), &decision);
         assert!(words.contains(piece) && words.contains("Next attempt at"), "{words}");
     }
@@ -361,11 +361,11 @@ fn lost_key_message_names_impact_and_remedy() {
         for (problem, remedy) in [
             (KeyProblem::Disabled, "Enable it."),
             (KeyProblem::PendingDeletion, "Cancel its deletion"),
-            (KeyProblem::Missing, "Set another key"),
+            (KeyProblem::NotFound, "Set another key"),
             (KeyProblem::PendingImport, "Import it."),
             (KeyProblem::Unavailable, "key store"),
         ] {
-            let words = key_lost(&Scenario::of(service).input(), &arn, problem);
+            let words = active_key_unusable(&Scenario::of(service).input(), &arn, problem);
             for part in ["key/1 is the active key", records, remedy] {
                 assert!(words.contains(part), "{problem:?}: {words}");
             }
@@ -436,7 +436,9 @@ fn unconfirmed_state_is_reported_as_aws_shows_it() {
 fn key_and_owner_are_named_if_reader_may_see_them() {
     let by_name = |name: &str| {
         let name = Some(name.to_owned());
-        Scenario::of(Service::Kinesis).wants(DesiredEncryption::UnknownKey).with(|s| s.intent.key_name = name)
+        Scenario::of(Service::Kinesis)
+            .wants(DesiredEncryption::UnknownKey)
+            .with(|s| s.desired.key_reference = name)
     };
     assert!(
         says(&by_name("alias/orders"), Reason::KeyNotFound)
@@ -451,10 +453,10 @@ fn key_and_owner_are_named_if_reader_may_see_them() {
 
 #[test]
 fn denied_disable_on_deletion_is_reported_early() {
-    let kept = Scenario::of(Service::Kinesis).with(|s| s.intent.disable_on_deletion = true);
+    let kept = Scenario::of(Service::Kinesis).with(|s| s.desired.disable_on_deletion = true);
     let words = says(&kept, Reason::DisableNotPermitted);
     assert!(words.contains("deleting this resource leaves the stream encrypted"), "{words}");
-    let deleting = kept.wants(DesiredEncryption::Off).with(|s| s.intent.deleting = true);
+    let deleting = kept.wants(DesiredEncryption::Off).with(|s| s.desired.deleting = true);
     let words = says(&deleting, Reason::DisableNotPermitted);
     assert!(words.contains("so the resource is kept"), "{words}");
 }
@@ -464,7 +466,7 @@ fn lost_active_key_comes_first_in_message() {
     let converged = Scenario::of(Service::Firehose).converged();
     let lost = converged.clone().active_key_is(KeyProblem::Disabled);
     let Key::Customer(arn) = key(1) else { unreachable!() };
-    let alone = key_lost(&lost.input(), &arn, KeyProblem::Disabled);
+    let alone = active_key_unusable(&lost.input(), &arn, KeyProblem::Disabled);
     assert_eq!(ready(&lost.input(), &lost.decide()), alone);
     let any = lost.clone().wants(DesiredEncryption::AnyKey);
     assert_eq!(ready(&any.input(), &any.decide()), alone);

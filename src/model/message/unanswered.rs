@@ -3,50 +3,52 @@
 
 use crate::api::ledger::Action;
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
-use crate::model::credentials::{Missing, Rejection};
-use crate::model::decision::{DecisionInput, DesiredEncryption, Seen};
+use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
+use crate::model::decision::{DecisionInput, DesiredEncryption, LastObservation};
 
 /// Returns the message of `Ready` while AWS does not identify the operator's credentials.
 #[must_use]
-pub fn identity(fault: &AwsError) -> String {
-    match fault.class {
-        ErrorKind::NoCredentials => no_credentials(fault.code.as_deref()).to_owned(),
-        ErrorKind::CredentialsRejected => rejected(fault.code.as_deref(), &fault.message).to_owned(),
-        ErrorKind::Denied | ErrorKind::Invalid => NO_IDENTITY.to_owned(),
+pub fn identity(error: &AwsError) -> String {
+    match error.kind {
+        ErrorKind::NoCredentials => no_credentials(error.code.as_deref()).to_owned(),
+        ErrorKind::CredentialsRejected => rejected(error.code.as_deref(), &error.message).to_owned(),
+        ErrorKind::Denied | ErrorKind::Invalid => IDENTITY_DENIED.to_owned(),
         ErrorKind::Throttled => THROTTLED.to_owned(),
-        _ => unanswered(fault.operation.iam_action(), fault.code.as_deref()),
+        _ => unanswered(error.operation.iam_action(), error.code.as_deref()),
     }
 }
 
 /// STS returns the same error for a missing role, a missing permission and a wrong external id, so that a
 /// caller cannot find out which roles exist.
-const NO_ROLE: &str = "The operator is not allowed to assume the stream's role. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id.";
-const NO_IDENTITY: &str = "AWS does not identify the operator's credentials. Check its IAM role, its service account and the endpoint.";
+const ASSUME_ROLE_DENIED: &str = "The operator is not allowed to assume the stream's role. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id.";
+const IDENTITY_DENIED: &str = "AWS does not identify the operator's credentials. Check its IAM role, its service account and the endpoint.";
 pub(super) const THROTTLED: &str = "AWS is throttling requests; the operator backs off and retries.";
 
 /// Returns the message if no request was sent because there were no credentials to sign it with.
 pub(super) fn no_credentials(code: Option<&str>) -> &'static str {
-    code.and_then(Missing::of).unwrap_or(Missing::NotFound).words()
+    code.and_then(CredentialsProblem::of).unwrap_or(CredentialsProblem::NotFound).words()
 }
 
 /// Returns the message if AWS rejected the signature or the credentials.
 pub(super) fn rejected(code: Option<&str>, message: &str) -> &'static str {
-    code.and_then(|code| Rejection::of(code, message)).unwrap_or(Rejection::SignatureWrong).words()
+    code.and_then(|code| CredentialsRejection::of(code, message))
+        .unwrap_or(CredentialsRejection::SignatureWrong)
+        .words()
 }
 
 /// Returns the message if AWS denied the last request. It names the missing permission.
 pub(super) fn denied(input: &DecisionInput<'_>) -> String {
-    let operation = match input.seen {
-        Seen::Failed(fault) => fault.operation,
-        Seen::NotYet | Seen::At(..) => {
+    let operation = match input.last_observation {
+        LastObservation::Failed(error) => error.operation,
+        LastObservation::NotYet | LastObservation::At(..) => {
             let action =
-                if input.intent.wanted == DesiredEncryption::Off { Action::Stop } else { Action::Start };
+                if input.desired.encryption == DesiredEncryption::Off { Action::Stop } else { Action::Start };
             Operation::change(input.stream.service, action)
         }
     };
     match operation {
-        Operation::GetCallerIdentity => NO_IDENTITY.to_owned(),
-        Operation::AssumeRole => NO_ROLE.to_owned(),
+        Operation::GetCallerIdentity => IDENTITY_DENIED.to_owned(),
+        Operation::AssumeRole => ASSUME_ROLE_DENIED.to_owned(),
         operation => format!(
             "AWS denied the request. Grant {} on {} to the operator's role.",
             operation.iam_action(),
@@ -62,13 +64,13 @@ pub(super) fn unanswered(action: &str, code: Option<&str>) -> String {
         None => format!(
             "AWS does not respond ({action}). Check the operator's network and endpoint; the operator retries."
         ),
-        Some("NotSent") => {
+        Some("OperatorPaused") => {
             "The operator was paused, and the encryption call was not sent. The operator retries.".to_owned()
         }
         Some("SignerChanged") => {
             "The operator's AWS credentials changed just before the encryption call, which was not sent. The operator retries.".to_owned()
         }
-        Some("UnreadableAnswer") => format!(
+        Some("InvalidResponse") => format!(
             "The response to {action} is not valid. Check the operator's endpoint and proxy; the operator retries."
         ),
         Some(status) if status.bytes().all(|byte| byte.is_ascii_digit()) => format!(

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    active_key, encrypted, encrypted_since_time, encryption_status, failure, key_asked_for,
+    active_key, desired_key, encrypted, encrypted_since_time, encryption_status, failure_code,
     plaintext_since_time,
 };
 use crate::api::condition::{ConditionStatus, Reason};
@@ -29,7 +29,7 @@ fn claims(situation: &Scenario) -> Claims {
         encryption_status(&input),
         active_key(&input).as_ref().map(Key::of),
         encrypted(&input, reason),
-        failure(&input),
+        failure_code(&input),
     )
 }
 
@@ -37,8 +37,8 @@ fn claim(status: EncryptionStatus, key: Option<Key>, truth: ConditionStatus) -> 
     (Some(status), key, truth, None)
 }
 
-fn fails(status: EncryptionStatus, key: Option<Key>, truth: ConditionStatus, failure: &str) -> Claims {
-    (Some(status), key, truth, Some(failure.to_owned()))
+fn fails(status: EncryptionStatus, key: Option<Key>, truth: ConditionStatus, failure_code: &str) -> Claims {
+    (Some(status), key, truth, Some(failure_code.to_owned()))
 }
 
 /// Returns the state that AWS reports while it applies a call.
@@ -270,15 +270,15 @@ fn external_change_soon_after_call_is_reported() {
         let called = Scenario::of(service).sees(Observation::Off).calls().accepted();
         let enabled =
             called.after(3).sees(in_progress(service, Action::Start)).after(3).sees(Observation::On(key(1)));
-        let settled = enabled.after(6).sees(Observation::On(key(1)));
-        let stopped = settled.clone().after(2).sees(Observation::Off);
-        let other = settled.clone().after(2).sees(Observation::On(key(2)));
+        let stable_encryption = enabled.after(6).sees(Observation::On(key(1)));
+        let stopped = stable_encryption.clone().after(2).sees(Observation::Off);
+        let other = stable_encryption.clone().after(2).sees(Observation::On(key(2)));
         holds(
             service,
             &[
                 (
                     "encrypted, 12 seconds after the call",
-                    &settled,
+                    &stable_encryption,
                     claim(Enabled, Some(key(1)), ConditionStatus::True),
                 ),
                 ("stopped externally", &stopped, claim(Disabled, None, ConditionStatus::False)),
@@ -354,12 +354,12 @@ fn unencryptable_stream_is_disabled() {
 
 #[test]
 fn encrypted_is_unknown_until_verified() {
-    let proven = |verified: bool| {
-        let story = Scenario::of(Firehose).with(|s| s.intent.verify = true).converged();
-        story.with(|s| s.intent.verified = verified.then_some(s.now))
+    let verified_now = |verified: bool| {
+        let story = Scenario::of(Firehose).with(|s| s.desired.verify = true).converged();
+        story.with(|s| s.desired.verified = verified.then_some(s.now))
     };
-    assert_eq!(claims(&proven(false)).2, ConditionStatus::Unknown);
-    assert_eq!(claims(&proven(true)).2, ConditionStatus::True);
+    assert_eq!(claims(&verified_now(false)).2, ConditionStatus::Unknown);
+    assert_eq!(claims(&verified_now(true)).2, ConditionStatus::True);
 }
 
 #[test]
@@ -408,6 +408,6 @@ fn desired_key_is_reported_if_known() {
         (DesiredEncryption::Off, None),
     ] {
         let situation = Scenario::of(Firehose).wants(wanted);
-        assert_eq!(key_asked_for(&situation.input()), told.as_ref());
+        assert_eq!(desired_key(&situation.input()), told.as_ref());
     }
 }

@@ -16,15 +16,16 @@ use crate::api::json_mutation::{mutated, mutations};
 use crate::api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::aws::{Identity, Priority, Signer, StreamApi};
+use crate::aws::{Priority, Signer, StreamApi};
 use crate::controller::kube_api::{KubeApi, ReconcileEvent, ReferencedKey};
 use crate::controller::memory::Memory;
 use crate::controller::{Clock, Config, Context};
 use crate::model::aws_error::AwsError;
 use crate::model::decision::decide;
-use crate::model::key::{Key, KeyMetadata, KeyName, KeyState};
+use crate::model::key::{Key, KeyMetadata, KeyState, KmsKeyId};
 use crate::model::ledger;
 use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use crate::model::pattern::AwsAccount;
 use crate::model::principal::Principal;
 use crate::model::stream::StreamArn;
 
@@ -38,8 +39,8 @@ struct Plaintext {
 }
 
 impl StreamApi for Plaintext {
-    async fn identity(&self) -> Result<Identity, AwsError> {
-        Ok(Identity { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
+    async fn identity(&self) -> Result<AwsAccount, AwsError> {
+        Ok(AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
     }
     async fn verify_clock(&self) -> Result<(), AwsError> {
         Ok(())
@@ -64,11 +65,11 @@ impl StreamApi for Plaintext {
     async fn describe_key(
         &self,
         _: &StreamArn,
-        name: &KeyName,
+        name: &KmsKeyId,
         _: &Principal,
         _: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
-        let KeyName::Arn(arn) = name else { return Ok(None) };
+        let KmsKeyId::Arn(arn) = name else { return Ok(None) };
         let (arn, state) = (arn.clone(), KeyState::Enabled);
         Ok(Some(KeyMetadata { arn, state, symmetric: true, encrypts: true, aws_managed: false }))
     }

@@ -114,7 +114,11 @@ async fn admin_routes_match_handle() {
         async move { client.plain(method, path, &body).await.expect("an answer") }
     };
     let arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
-    let state = json!({ "encryption": "ENABLED", "asked": "AwsOwned", "in_force": "AwsOwned" });
+    // The example in the documentation is what this route takes.
+    let docs = include_str!("../../../docs/simulated-aws.md");
+    let (_, example) = docs.split_once("in any state, for example `").expect("an example of a state");
+    let example = example.split('`').next().unwrap_or_default();
+    let state: Value = serde_json::from_str(example).expect("JSON");
     let answer = ask(Method::PATCH, "/_admin/streams", json!({ "arn": arn, "state": state })).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let block = describe(&client).await.expect("an answer").json();
@@ -122,7 +126,7 @@ async fn admin_routes_match_handle() {
         block.pointer("/DeliveryStreamDescription/DeliveryStreamEncryptionConfiguration/Status").cloned();
     assert_eq!(status, Some(json!("ENABLED")));
     let answer =
-        ask(Method::PATCH, "/_admin/settings", json!({ "enabling": "2m", "failed_re_key_shows": "InForce" }))
+        ask(Method::PATCH, "/_admin/settings", json!({ "enabling": "2m", "failed_re_key_shows": "Active" }))
             .await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert_eq!(aws.world().settings().enabling, SignedDuration::from_mins(2));

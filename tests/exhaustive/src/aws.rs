@@ -38,7 +38,7 @@ pub(crate) struct View {
     /// What AWS says.
     pub(crate) phase: Phase,
     /// What encrypts records.
-    pub(crate) in_force: Encryption,
+    pub(crate) active_key: Encryption,
 }
 
 /// A call that AWS counted.
@@ -77,7 +77,7 @@ impl View {
     /// What a look makes of it.
     pub(crate) fn observation(self, service: Service) -> Observation {
         match (self.phase, service) {
-            (Phase::Rest, _) => self.in_force.key().map_or(Observation::Off, Observation::On),
+            (Phase::Rest, _) => self.active_key.key().map_or(Observation::Off, Observation::On),
             (Phase::Changing { to, .. }, Service::Firehose) => Observation::InProgress(Some(to.action())),
             (Phase::Changing { .. }, Service::Kinesis) => Observation::InProgress(None),
             (Phase::Failed(action), _) => {
@@ -90,7 +90,7 @@ impl View {
 impl Aws {
     /// A stream at rest.
     pub(crate) fn new(found: Encryption, now: Timestamp) -> Self {
-        let view = View { phase: Phase::Rest, in_force: found };
+        let view = View { phase: Phase::Rest, active_key: found };
         Self { view, before: None, changed: now, had: bit(found), outside: false, log: Vec::new() }
     }
 
@@ -113,7 +113,7 @@ impl Aws {
         self.before = Some(self.view);
         self.changed = now;
         self.view = view;
-        self.had |= bit(view.in_force);
+        self.had |= bit(view.active_key);
     }
 
     /// Somebody's call begins a change.
@@ -124,7 +124,7 @@ impl Aws {
     /// The change under way succeeds.
     pub(crate) fn finish(&mut self, now: Timestamp) {
         if let Phase::Changing { to, .. } = self.view.phase {
-            self.show(View { phase: Phase::Rest, in_force: to }, now);
+            self.show(View { phase: Phase::Rest, active_key: to }, now);
         }
     }
 

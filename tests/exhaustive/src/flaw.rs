@@ -118,9 +118,9 @@ pub(crate) fn decided(flaw: Option<Flaw>, input: &DecisionInput<'_>) -> Decision
 
 fn stop_first(input: &DecisionInput<'_>) -> Decision {
     let mut decision = decide(input);
-    let encrypted = input.ledger.in_force.as_ref().is_some_and(|known| known.key.is_some());
+    let encrypted = input.ledger.known_encryption.as_ref().is_some_and(|known| known.key.is_some());
     if let (Step::ChangeEncryption(call), true) = (&mut decision.step, encrypted) {
-        call.target = Wish::Off.intent().wanted.target().expect("plaintext can be asked for");
+        call.target = Wish::Off.desired().encryption.target().expect("plaintext can be asked for");
     }
     decision
 }

@@ -10,7 +10,7 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{Mode, Service};
 use stream_encryption_operator::model::decision::{DesiredEncryption, DesiredState};
 use stream_encryption_operator::model::key::Key;
-use stream_encryption_operator::model::pattern::OperatorAccount;
+use stream_encryption_operator::model::pattern::AwsAccount;
 use stream_encryption_operator::model::permission::{EffectivePolicy, Policy};
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -64,7 +64,7 @@ fn asked(wish: Wish) -> DesiredState {
         Wish::Off => DesiredEncryption::Off,
     };
     DesiredState {
-        wanted,
+        encryption: wanted,
         key_problem: None,
         mode: Mode::Enforce,
         suspended: false,
@@ -73,7 +73,7 @@ fn asked(wish: Wish) -> DesiredState {
         verify: false,
         verified: None,
         retry: None,
-        key_name: None,
+        key_reference: None,
     }
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn permission(limit: u32) -> EffectivePolicy {
         max_calls_per_day: limit,
         ..StreamEncryptionPolicySpec::own_account()
     };
-    let own = OperatorAccount { account: FIREHOSE.account.clone(), partition: FIREHOSE.partition.clone() };
+    let own = AwsAccount { account: FIREHOSE.account.clone(), partition: FIREHOSE.partition.clone() };
     EffectivePolicy::of(Policy::read(&spec).0.into_iter().collect(), own)
 }
 
@@ -137,7 +137,7 @@ impl Encryption {
 
 impl Wish {
     /// As the product has it.
-    pub(crate) fn intent(self) -> &'static DesiredState {
+    pub(crate) fn desired(self) -> &'static DesiredState {
         let at = match self {
             Self::Any => 0,
             Self::One => 1,

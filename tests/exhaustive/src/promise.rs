@@ -91,7 +91,7 @@ pub(crate) fn is_true(
     visit: &Visit,
     then: View,
 ) -> bool {
-    let had = visit.had | bit(then.in_force);
+    let had = visit.had | bit(then.active_key);
     let key = status_fields::active_key(input);
     let claimed = key.as_ref().map(|key| Encryption::of(Some(&Key::of(key))));
     let says_encrypted = status_fields::encrypted(input, reason) == ConditionStatus::True;
@@ -107,5 +107,5 @@ pub(crate) fn is_true(
         && (!says_plain || could_be(Encryption::Off))
         && (!says_encrypted || claimed.is_some())
         // A replica that records late tells of its own look and of the ledger as it is now.
-        && (!says_enabled || claimed.is_some() || then.in_force != Encryption::Off)
+        && (!says_enabled || claimed.is_some() || then.active_key != Encryption::Off)
 }

@@ -89,7 +89,7 @@ pub enum Act {
 pub struct Protocol {
     pub(crate) operator: Operator,
     /// Worlds that are known to come to rest as they should.
-    pub(crate) settled: Mutex<HashSet<u64>>,
+    pub(crate) stable_encryption: Mutex<HashSet<u64>>,
     /// Properties whose first witness was found: the checker would go on to later, longer ones.
     found: AtomicU64,
 }
@@ -100,7 +100,7 @@ impl Protocol {
     pub fn new(bounds: Bounds, flaw: Option<Flaw>, promises: &'static [Promise]) -> Self {
         let permission = names::permission(bounds.limit);
         let operator = Operator { bounds, flaw, promises, permission, tally: Tally::default() };
-        Self { operator, settled: Mutex::default(), found: AtomicU64::new(0) }
+        Self { operator, stable_encryption: Mutex::default(), found: AtomicU64::new(0) }
     }
 
     fn allows(&self, world: &World, fault: Fault) -> bool {
@@ -150,7 +150,7 @@ impl Protocol {
             }
         } else if self.allows(world, Fault::Outside) {
             for to in [Encryption::Off, Encryption::Foreign] {
-                if world.aws.view.in_force != to {
+                if world.aws.view.active_key != to {
                     offers.push(Act::Outside(to));
                 }
             }
@@ -226,7 +226,7 @@ impl Protocol {
             Act::MeetsTheLimit { request } => self.arrive(world, request, true, false),
             Act::Finishes => {
                 world.aws.finish(now);
-                let had = bit(world.aws.view.in_force);
+                let had = bit(world.aws.view.active_key);
                 world.replicas.iter_mut().flatten().for_each(|visit| visit.had |= had);
             }
             Act::Fails => world.aws.fail(operator.bounds.service, now),
@@ -274,12 +274,12 @@ impl Protocol {
 
     /// Remembers worlds that are known to come to rest.
     pub(crate) fn remembers(&self, worlds: &[u64]) {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).extend(worlds);
+        self.stable_encryption.lock().unwrap_or_else(PoisonError::into_inner).extend(worlds);
     }
 
     /// Whether a world is known to come to rest.
     pub(crate) fn knows(&self, world: u64) -> bool {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(&world)
+        self.stable_encryption.lock().unwrap_or_else(PoisonError::into_inner).contains(&world)
     }
 }
 

@@ -51,5 +51,5 @@ pub(crate) fn late(world: &World) -> bool {
 /// All faults are over, and the stream is as it is asked for.
 pub(crate) fn as_asked(world: &World) -> bool {
     let over = world.faults == 0 && world.changes == 0 && world.is_idle() && !world.aws.is_changing();
-    over && world.resource.wish.is(world.aws.view.in_force)
+    over && world.resource.wish.is(world.aws.view.active_key)
 }

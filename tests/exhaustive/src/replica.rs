@@ -9,7 +9,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use stream_encryption_operator::api::ledger::{Action, Outcome, StreamLedgerSpec};
 use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
-use stream_encryption_operator::model::decision::{Decision, DecisionInput, Ownership, Seen, Step};
+use stream_encryption_operator::model::decision::{
+    Decision, DecisionInput, LastObservation, Ownership, Step,
+};
 use stream_encryption_operator::model::ledger;
 use stream_encryption_operator::model::observation::Observation;
 use stream_encryption_operator::model::permission::EffectivePolicy;
@@ -59,7 +61,7 @@ impl Operator {
         let book = world.ledger.clone().unwrap_or_else(|| Arc::new(ledger::new(stream, names::owner())));
         // A wrong operator looks first, and reads the ledger a step later.
         let sight = self.has(Flaw::LookOlderThanLedger).then_some((world.now, world.aws.view));
-        let had = bit(world.aws.view.in_force);
+        let had = bit(world.aws.view.active_key);
         let at = At::Opened;
         world.replicas[replica] =
             Some(Visit { at, resource, book, current: true, sight, planned: None, had, tries: 0 });
@@ -89,13 +91,13 @@ impl Operator {
             visit.current = true;
         }
         let observation = shown.observation(self.bounds.service);
-        let wanted = visit.resource.wish.intent().wanted.target();
+        let wanted = visit.resource.wish.desired().encryption.target();
         let believed = match &observation {
             Observation::InProgress(Some(Action::Start)) if self.has(Flaw::EnablingTakenForEnabled) => visit
                 .resource
                 .wish
-                .intent()
-                .wanted
+                .desired()
+                .encryption
                 .target()
                 .and_then(|target| target.key)
                 .map_or(observation.clone(), |key| {
@@ -103,12 +105,12 @@ impl Operator {
                 }),
             seen => seen.clone(),
         };
-        let learned = ledger::apply_observation(&visit.book, &believed, None, wanted.as_ref(), false, now);
-        self.tell_what_was_learned(&visit.book, &learned);
-        let nothing_new = learned == *visit.book;
+        let updated = ledger::apply_observation(&visit.book, &believed, None, wanted.as_ref(), false, now);
+        self.tell_what_was_learned(&visit.book, &updated);
+        let nothing_new = updated == *visit.book;
         let nothing_to_keep =
-            world.ledger.is_none() && learned.in_force.is_none() && learned.calls.is_empty();
-        visit.book = Arc::new(learned);
+            world.ledger.is_none() && updated.known_encryption.is_none() && updated.calls.is_empty();
+        visit.book = Arc::new(updated);
         visit.sight = Some((now, shown));
         let decision = self.decide(&visit, &observation, now);
         self.tally.reason(decision.reason);
@@ -140,15 +142,17 @@ impl Operator {
         DecisionInput {
             now,
             stream: names::stream(self.bounds.service),
-            intent: visit.resource.wish.intent(),
+            desired: visit.resource.wish.desired(),
             permission: &self.permission,
             ownership: Ownership::Owned,
             other_owner: None,
             ledger: &visit.book,
-            seen: visit.sight.map_or(Seen::NotYet, |(at, _)| Seen::At(at, observation)),
+            last_observation: visit
+                .sight
+                .map_or(LastObservation::NotYet, |(at, _)| LastObservation::At(at, observation)),
             active_key_problem: None,
             session_age: None,
-            waiting: None,
+            last_reason: None,
             drift_interval: ledger::DAY,
         }
     }
@@ -211,7 +215,7 @@ impl Operator {
 
     fn reserved(&self, world: &World, replica: usize, visit: &mut Visit) {
         let Some(planned) = &mut visit.planned else { return };
-        let shorter = visit.sight.map(|(proven, _)| ledger::prune_expired(&visit.book, proven));
+        let shorter = visit.sight.map(|(verified_now, _)| ledger::prune_expired(&visit.book, verified_now));
         let before = shorter.as_ref().unwrap_or(&visit.book);
         let (book, id) = ledger::reserve(before, &planned.reservation, self.clock(world, replica));
         visit.book = Arc::new(book);
@@ -281,15 +285,15 @@ impl Operator {
     }
 
     fn fault(&self, heard: Heard, action: Action) -> Option<AwsError> {
-        let (class, code) = match heard {
+        let (kind, code) = match heard {
             Heard::Accepted => return None,
             Heard::InUse => (ErrorKind::InUse, Some("ResourceInUseException")),
             Heard::LimitReached => (ErrorKind::LimitReached, Some("LimitExceededException")),
             Heard::Nothing => (ErrorKind::UnknownOutcome, None),
-            Heard::NotSent => (ErrorKind::Transient, Some("NotSent")),
+            Heard::NotSent => (ErrorKind::Transient, Some("OperatorPaused")),
         };
         let operation = Operation::change(self.bounds.service, action);
-        Some(AwsError { operation, class, code: code.map(str::to_owned), message: String::new() })
+        Some(AwsError { operation, kind, code: code.map(str::to_owned), message: String::new() })
     }
 
     /// The visit ends, and says how things stand.

@@ -208,7 +208,7 @@ fn doing(world: &World, replica: usize) -> String {
     use crate::world::At;
     let Some(visit) = &world.replicas[replica] else { return String::new() };
     match visit.at {
-        At::Opened => format!("looks: {:?} in force, {:?}", world.aws.view.in_force, world.aws.view.phase),
+        At::Opened => format!("looks: {:?} in force, {:?}", world.aws.view.active_key, world.aws.view.phase),
         At::Learned => "reads the resource again, before it writes what it has learned".to_owned(),
         At::Confirmed => "writes what it has learned".to_owned(),
         At::Decided => "has decided to call, and reads the resource again".to_owned(),

@@ -42,7 +42,7 @@ impl Protocol {
                 world.passes(moment);
                 continue;
             }
-            let done = world.resource.wish.is(world.aws.view.in_force) && !world.aws.is_changing();
+            let done = world.resource.wish.is(world.aws.view.active_key) && !world.aws.is_changing();
             if done {
                 self.remembers(&passed);
             }

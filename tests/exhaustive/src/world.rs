@@ -8,9 +8,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use stream_encryption_operator::api::ledger::{Attempts, Call, InForce, StreamLedgerSpec, Target};
+use stream_encryption_operator::api::ledger::{Attempts, Call, KnownEncryption, StreamLedgerSpec, Target};
 use stream_encryption_operator::model::ledger::{
-    DAY, MAX_CLOCK_SKEW, Reservation, expires_at, in_flight_until, saturating_add,
+    DAY, MAX_CLOCK_SKEW, PlannedCall, expires_at, in_flight_until, saturating_add,
 };
 
 use crate::aws::{Aws, View};
@@ -72,7 +72,7 @@ pub(crate) enum At {
 /// The call of a visit.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Planned {
-    pub(crate) reservation: Arc<Reservation>,
+    pub(crate) reservation: Arc<PlannedCall>,
     /// Its entry, once it is reserved.
     pub(crate) id: String,
     /// When it was reserved.
@@ -249,7 +249,7 @@ impl<H: Hasher> Same<'_, H> {
             owner: _,
             stream_creation_time: _,
             calls,
-            in_force,
+            known_encryption,
             satisfied,
             attempts,
         }) = ledger
@@ -264,14 +264,14 @@ impl<H: Hasher> Same<'_, H> {
             (*outcome as u8, code, correction, after_failure, confirmed, retry).hash(self.state);
         }
         // Only the settle time of 5 seconds is ever measured from these.
-        let settled = SKEW * 3;
-        in_force.is_some().hash(self.state);
-        if let Some(InForce { key, since_time: since, encrypted_since_time }) = in_force {
+        let stable_encryption = SKEW * 3;
+        known_encryption.is_some().hash(self.state);
+        if let Some(KnownEncryption { key, since_time: since, encrypted_since_time }) = known_encryption {
             key.as_ref().map(|key| &key.arn).hash(self.state);
-            self.ago(since.0, settled);
+            self.ago(since.0, stable_encryption);
             encrypted_since_time.is_some().hash(self.state);
             if let Some(since) = encrypted_since_time {
-                self.ago(since.0, settled);
+                self.ago(since.0, stable_encryption);
             }
         }
         satisfied.is_some().hash(self.state);
@@ -280,7 +280,7 @@ impl<H: Hasher> Same<'_, H> {
         }
         attempts.is_some().hash(self.state);
         if let Some(Attempts { count, not_before_time, target, reason, retry, key_was_unusable }) = attempts {
-            self.ago(not_before_time.0, settled);
+            self.ago(not_before_time.0, stable_encryption);
             self.target(target);
             (count, reason, retry, key_was_unusable).hash(self.state);
         }
@@ -297,9 +297,9 @@ impl<H: Hasher> Same<'_, H> {
             view.hash(self.state);
         }
         if let Some(Planned { reservation, id, at, off_was_asked_for }) = planned {
-            let Reservation { target, wanted, retry, correction, after_failure } = &**reservation;
+            let PlannedCall { target, desired_target, retry, correction, after_failure } = &**reservation;
             self.target(target);
-            self.target(wanted);
+            self.target(desired_target);
             (retry, correction, after_failure, off_was_asked_for).hash(self.state);
             self.id(id);
             self.time(*at);

@@ -10,7 +10,7 @@ use simulated_aws::world::{AwsError as ServedError, Caller, Delivery, Reply, Req
 use stream_encryption_operator::api::ledger::Action;
 use stream_encryption_operator::api::stream_encryption::Service;
 use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation, RawError, classify};
-use stream_encryption_operator::model::key::{KINESIS_ALIAS, Key, KeyArn, KeyMetadata, KeyName, KeyState};
+use stream_encryption_operator::model::key::{KINESIS_ALIAS, Key, KeyArn, KeyMetadata, KeyState, KmsKeyId};
 use stream_encryption_operator::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -29,7 +29,7 @@ pub fn look(
     who: &Caller,
     stream: &StreamArn,
 ) -> Told<Option<StreamDescription>> {
-    let operation = Operation::look(stream.service);
+    let operation = Operation::describe(stream.service);
     let request = match stream.service {
         Service::Firehose => {
             Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": stream.name() }))
@@ -46,7 +46,7 @@ pub fn look(
                 kinesis_look(world, now, who, stream, &body["StreamDescriptionSummary"]).map(Some)
             }
         },
-        Err(AwsError { class: ErrorKind::NotFound, .. }) => Ok(None),
+        Err(AwsError { kind: ErrorKind::NotFound, .. }) => Ok(None),
         Err(fault) => Err(fault),
     };
     (read, delivery)
@@ -58,11 +58,11 @@ pub fn key(
     now: Timestamp,
     who: &Caller,
     stream: &StreamArn,
-    name: &KeyName,
+    name: &KmsKeyId,
 ) -> Told<Option<KeyMetadata>> {
     let region = match name {
-        KeyName::Arn(arn) => arn.region.as_str(),
-        KeyName::Alias(_) => stream.region.as_str(),
+        KmsKeyId::Arn(arn) => arn.region.as_str(),
+        KmsKeyId::Alias(_) => stream.region.as_str(),
     };
     describe_key(world, now, who, region, &name.to_string())
 }
@@ -89,9 +89,9 @@ pub fn stop(
     now: Timestamp,
     who: &Caller,
     stream: &StreamArn,
-    in_force: Option<&Key>,
+    active_key: Option<&Key>,
 ) -> Told<()> {
-    let request = match (stream.service, in_force) {
+    let request = match (stream.service, active_key) {
         (Service::Firehose, _) => {
             Request::firehose("StopDeliveryStreamEncryption", json!({ "DeliveryStreamName": stream.name() }))
         }
@@ -164,7 +164,7 @@ fn never_sent(stream: &StreamArn, action: Action) -> AwsError {
     let operation = Operation::change(stream.service, action);
     AwsError {
         operation,
-        class: ErrorKind::Invalid,
+        kind: ErrorKind::Invalid,
         code: Some("UnresolvedKey".to_owned()),
         message: String::new(),
     }
@@ -184,27 +184,27 @@ fn told(operation: Operation, reply: Reply) -> Told<Value> {
 #[must_use]
 pub fn fault(operation: Operation, error: Option<&ServedError>) -> AwsError {
     let Some(error) = error else {
-        let class = classify(operation, RawError::None);
-        return AwsError { operation, class, code: None, message: String::new() };
+        let kind = classify(operation, RawError::NoResponse);
+        return AwsError { operation, kind, code: None, message: String::new() };
     };
     let (status, said) = (error.status.to_string(), without_namespace(&error.code));
     let code = if said.is_empty() { status.as_str() } else { said };
-    let answer = if said.is_empty() && operation.changes() {
+    let answer = if said.is_empty() && operation.is_mutating() {
         // Only a code proves that AWS itself refused the request. A status alone may come from a proxy, which
         // may have forwarded the request.
-        RawError::None
+        RawError::NoResponse
     } else {
         let kms_code = error.kms_code.as_deref();
-        RawError::Error { code, kms_code, message: &error.message, http: error.status }
+        RawError::Service { code, kms_code, message: &error.message, http: error.status }
     };
-    let class = classify(operation, answer);
-    AwsError { operation, class, code: Some(word(code)), message: error.message.clone() }
+    let kind = classify(operation, answer);
+    AwsError { operation, kind, code: Some(word(code)), message: error.message.clone() }
 }
 
 /// Returns the error for an OK answer that cannot be parsed.
 fn unreadable(operation: Operation) -> AwsError {
-    let code = Some("UnreadableAnswer".to_owned());
-    AwsError { operation, class: ErrorKind::Transient, code, message: String::new() }
+    let code = Some("InvalidResponse".to_owned());
+    AwsError { operation, kind: ErrorKind::Transient, code, message: String::new() }
 }
 
 /// Converts `com.amazonaws.firehose#LimitExceededException:http://…` to `LimitExceededException`.
@@ -229,7 +229,7 @@ fn describe_key(
     let (answer, delivery) = told(Operation::DescribeKey, world.call(now, who, region, &request));
     let facts = match answer {
         Ok(body) => facts(&body["KeyMetadata"]).map(Some).ok_or_else(|| unreadable(Operation::DescribeKey)),
-        Err(AwsError { class: ErrorKind::NotFound, .. }) => Ok(None),
+        Err(AwsError { kind: ErrorKind::NotFound, .. }) => Ok(None),
         Err(fault) => Err(fault),
     };
     (facts, delivery)
@@ -385,5 +385,5 @@ fn kinesis_key(
 
 /// Returns whether KMS may resolve the key later. Until then the key must not be treated as a different key.
 fn may_answer_later(fault: &AwsError) -> bool {
-    fault.class.is_inconclusive()
+    fault.kind.is_inconclusive()
 }

@@ -9,9 +9,9 @@ use simulated_aws::world::{Caller, EncryptionStatus as AwsEncryption, KeyState, 
 use stream_encryption_operator::api::condition::{ConditionStatus, ConditionType, Reason, find};
 use stream_encryption_operator::api::ledger::StreamLedgerSpec;
 use stream_encryption_operator::api::stream_encryption::{
-    DeletionPolicy, Encryption, KeyReference, KeyStatus, KeyType, Mode, Service, StreamEncryption,
+    DeletionPolicy, Encryption, KeyIdentity, KeyReference, KeyType, Mode, Service, StreamEncryption,
 };
-use stream_encryption_operator::model::key::{Key, KeyName};
+use stream_encryption_operator::model::key::{Key, KmsKeyId};
 use stream_encryption_operator::model::ledger;
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -24,7 +24,7 @@ use crate::policies::Act;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Expected {
     /// Encrypted with this key; `None` for any key.
-    Encrypted(Option<KeyStatus>),
+    Encrypted(Option<KeyIdentity>),
     /// Plaintext.
     Off,
     /// Reports one of these reasons, and makes no call.
@@ -141,7 +141,7 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) 
     match &spec.key {
         None => Expected::Encrypted(None),
         Some(KeyReference { kind: KeyType::AwsOwned, .. }) => {
-            Expected::Encrypted(Some(KeyStatus { kind: KeyType::AwsOwned, arn: None }))
+            Expected::Encrypted(Some(KeyIdentity { kind: KeyType::AwsOwned, arn: None }))
         }
         Some(key) => customer_key(state, resource, stream, key),
     }
@@ -159,7 +159,7 @@ fn key_is_allowed(
         return state.policies.allow(namespace, stream, &Act::Start(&Key::AwsOwned));
     };
     if let Some(alias) = alias
-        && !state.policies.allow(namespace, stream, &Act::Ask(&KeyName::Alias(alias.clone())))
+        && !state.policies.allow(namespace, stream, &Act::Ask(&KmsKeyId::Alias(alias.clone())))
     {
         return false;
     }
@@ -250,7 +250,7 @@ fn customer_key(
         ]);
         return Expected::Says(reasons);
     }
-    Expected::Encrypted(Some(KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn) }))
+    Expected::Encrypted(Some(KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(arn) }))
 }
 
 /// Returns whether a stream can be encrypted with a key, apart from the key's policy.
@@ -287,7 +287,7 @@ fn is_kept_from(
     state: &State,
     resource: &StreamEncryption,
     stream: &StreamArn,
-    key: Option<&KeyStatus>,
+    key: Option<&KeyIdentity>,
 ) -> bool {
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
     key.is_some_and(|key| !state.policies.allow(&namespace, stream, &Act::Start(&Key::of(key))))
@@ -330,7 +330,7 @@ fn held(
     let said = ready.map(|ready| ready.reason.clone()).unwrap_or_default();
     let reason: Option<Reason> = said.parse().ok();
     let real = state.world.stream(&stream.to_string(), state.now);
-    let in_force = real.and_then(|real| real.in_force.as_ref()).map(written);
+    let active_key = real.and_then(|real| real.active_key.as_ref()).map(written);
     let is_ready = ready.is_some_and(|ready| ready.status == ConditionStatus::True.as_str());
     match expected {
         Expected::Claimed => {
@@ -355,18 +355,19 @@ fn held(
         }
         Expected::Off | Expected::Encrypted(_) => {
             let so = match expected {
-                Expected::Encrypted(Some(key)) => in_force.as_ref() == Some(key),
-                Expected::Encrypted(None) => in_force.is_some(),
-                _ => in_force.is_none(),
+                Expected::Encrypted(Some(key)) => active_key.as_ref() == Some(key),
+                Expected::Encrypted(None) => active_key.is_some(),
+                _ => active_key.is_none(),
             };
             // Records become unreadable with such an active key: the resource must not be Ready.
-            let key = in_force.as_ref().and_then(|key| key.arn.as_ref());
+            let key = active_key.as_ref().and_then(|key| key.arn.as_ref());
             let cannot_be_used = key.is_some_and(|arn| is_lost(state, stream, arn));
             if so && cannot_be_used {
                 let told = reason.is_some_and(|reason| LOST.contains(&reason));
                 let unreadable = key.is_some_and(|arn| denies(state, arn));
-                let unseen = status.active_key != in_force && shows_only_a_failure_of_another(state, stream);
-                let kept_from = is_kept_from(state, resource, stream, in_force.as_ref());
+                let unseen =
+                    status.active_key != active_key && shows_only_a_failure_of_another(state, stream);
+                let kept_from = is_kept_from(state, resource, stream, active_key.as_ref());
                 return if told || unreadable || unseen || kept_from {
                     Ok(false)
                 } else {
@@ -380,7 +381,7 @@ fn held(
                 return Ok(false);
             }
             // Verification fails while the active key, which was usable when it became active, is unusable.
-            let lost = in_force.as_ref().and_then(|key| key.arn.as_ref());
+            let lost = active_key.as_ref().and_then(|key| key.arn.as_ref());
             let lost = lost.is_some_and(|arn| !works(state, stream, arn) || denies(state, arn));
             if so && lost && reason == Some(Reason::Verifying) {
                 return Ok(false);
@@ -431,7 +432,7 @@ fn held(
                 return Ok(false);
             }
             Err(format!(
-                "expected {expected:?}; active key {in_force:?} ({real:?}); it reports {said}, next attempt {:?}, ledger {:?}",
+                "expected {expected:?}; active key {active_key:?} ({real:?}); it reports {said}, next attempt {:?}, ledger {:?}",
                 status.next_attempt_time.map(|next| crate::trace::since_begin(next.0)),
                 state.store.ledger(&ledger::name(stream)).map(|ledger| brief(&ledger.spec)),
             ))
@@ -443,7 +444,7 @@ fn brief(ledger: &StreamLedgerSpec) -> String {
     format!(
         "{} calls, active key {:?}, attempts {:?}",
         ledger.calls.len(),
-        ledger.in_force.as_ref().map(|known| &known.key),
+        ledger.known_encryption.as_ref().map(|known| &known.key),
         ledger.attempts.as_ref().map(|attempts| (attempts.count, &attempts.reason))
     )
 }

@@ -122,7 +122,7 @@ impl Dice {
             creating: seconds(self.pick(&[1, 20, 60])),
             deleting: seconds(self.pick(&[1, 20, 60])),
             read_lag: seconds(self.pick(&[0, 0, 0, 1, 5, 20])),
-            failed_re_key_shows: self.pick(&[ShownKey::Asked, ShownKey::InForce]),
+            failed_re_key_shows: self.pick(&[ShownKey::Asked, ShownKey::Active]),
             key_after_disabled: self.pick(&[KeyAfterDisabled::Kept, KeyAfterDisabled::Dropped]),
             bad_key: self.pick(&[BadKey::FailsLater, BadKey::RefusedAtOnce]),
             kinesis_key_id: self.pick(&[KeyIdEcho::AsGiven, KeyIdEcho::KeyArn, KeyIdEcho::Alias]),

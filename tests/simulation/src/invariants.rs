@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{Call as AwsCall, Service as AwsService, World};
 use stream_encryption_operator::api::ledger::{Outcome, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::{
-    DeletionPolicy, Encryption, KeyStatus, KeyType, Mode, Service, StreamEncryption,
+    DeletionPolicy, Encryption, KeyIdentity, KeyType, Mode, Service, StreamEncryption,
 };
 use stream_encryption_operator::model::key::Key;
 use stream_encryption_operator::model::ledger::{DAY, MAX_CLOCK_SKEW};
@@ -110,7 +110,7 @@ enum Starts {
     /// A Start with a key that only AWS or another object identifies.
     WithAny,
     /// A Start with this key.
-    With(KeyStatus),
+    With(KeyIdentity),
 }
 
 impl Promises {
@@ -303,7 +303,7 @@ impl Promises {
 
     /// Returns whether the spec of this resource has required this call at any time since then: a Start with
     /// this key, or a Stop.
-    fn asked_since(&self, uid: &str, key: Option<&KeyStatus>, since: Timestamp) -> bool {
+    fn asked_since(&self, uid: &str, key: Option<&KeyIdentity>, since: Timestamp) -> bool {
         let history = self.asked.get(uid).map_or(&[][..], Vec::as_slice);
         // The spec in effect at that time counts as well.
         let first = history.partition_point(|(at, _)| *at <= since).saturating_sub(1);
@@ -332,11 +332,11 @@ fn starts(resource: &StreamEncryption) -> Starts {
         return Starts::None;
     }
     match &spec.key {
-        None => Starts::With(Key::AwsOwned.status()),
+        None => Starts::With(Key::AwsOwned.to_api()),
         Some(key) => match (key.kind, &key.arn) {
-            (KeyType::AwsOwned, _) => Starts::With(Key::AwsOwned.status()),
+            (KeyType::AwsOwned, _) => Starts::With(Key::AwsOwned.to_api()),
             (KeyType::CustomerManaged, Some(arn)) => {
-                Starts::With(KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn.clone()) })
+                Starts::With(KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(arn.clone()) })
             }
             (KeyType::CustomerManaged, None) => Starts::WithAny,
         },

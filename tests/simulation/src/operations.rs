@@ -115,7 +115,7 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
                 && stream.service == Service::Firehose
             {
                 let failed =
-                    Snapshot::enabling_failed(StreamKey::arn(&keys::arn(2)), real.in_force, *failure);
+                    Snapshot::enabling_failed(StreamKey::arn(&keys::arn(2)), real.active_key, *failure);
                 state.world.set_stream(now, &arn, failed);
                 state.promises.touched.insert(arn, now);
             }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use stream_encryption_operator::api::policy::{NamespaceSelector, PolicyRole, StreamEncryptionPolicySpec};
-use stream_encryption_operator::model::key::{Key, KeyName};
+use stream_encryption_operator::model::key::{Key, KmsKeyId};
 use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -38,7 +38,7 @@ pub struct Allowed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// All keys of the operator's account, and the AWS owned key.
-    OperatorAccount,
+    AwsAccount,
     /// The AWS owned key only.
     AwsOwned,
     /// This key, by its ARN or by an alias.
@@ -55,7 +55,7 @@ pub enum Act<'a> {
     /// A Stop.
     Stop,
     /// A request to KMS.
-    Ask(&'a KeyName),
+    Ask(&'a KmsKeyId),
 }
 
 /// The policies of a run, at all times.
@@ -69,7 +69,7 @@ impl Allowed {
     /// Returns a policy that allows everything in the operator's account, as the chart's default policy does.
     #[must_use]
     pub fn own_account(disable: bool) -> Self {
-        Self { namespace: None, stream: None, keys: Keys::OperatorAccount, disable, role: None }
+        Self { namespace: None, stream: None, keys: Keys::AwsAccount, disable, role: None }
     }
 
     fn spec(&self, calls: u32) -> StreamEncryptionPolicySpec {
@@ -85,7 +85,7 @@ impl Allowed {
         };
         let alias = "arn:aws:kms:*:own:alias/*".to_owned();
         let keys = match self.keys {
-            Keys::OperatorAccount => {
+            Keys::AwsAccount => {
                 vec!["AWS_OWNED_CMK".to_owned(), "arn:*:kms:*:own:key/*".to_owned(), alias]
             }
             Keys::AwsOwned => vec!["AWS_OWNED_CMK".to_owned()],
@@ -124,13 +124,13 @@ impl Allowed {
             Act::Look => true,
             Act::Stop => self.disable,
             Act::Start(Key::AwsOwned) => !matches!(self.keys, Keys::Only(_)),
-            Act::Start(Key::Customer(arn)) | Act::Ask(KeyName::Arn(arn)) => match self.keys {
-                Keys::OperatorAccount => arn.account.as_str() == ACCOUNT,
+            Act::Start(Key::Customer(arn)) | Act::Ask(KmsKeyId::Arn(arn)) => match self.keys {
+                Keys::AwsAccount => arn.account.as_str() == ACCOUNT,
                 Keys::AwsOwned => false,
                 Keys::Only(number) => arn.to_string() == keys::arn(number),
             },
             Act::Start(Key::Unresolved(_)) => false,
-            Act::Ask(KeyName::Alias(_)) => self.keys != Keys::AwsOwned,
+            Act::Ask(KmsKeyId::Alias(_)) => self.keys != Keys::AwsOwned,
         }
     }
 }

@@ -14,11 +14,12 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::aws::{Identity, Priority, Signer, StreamApi};
+use stream_encryption_operator::aws::{Priority, Signer, StreamApi};
 use stream_encryption_operator::controller::kube_api::{KubeApi, KubeError, ReconcileEvent, ReferencedKey};
 use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
-use stream_encryption_operator::model::key::{Key, KeyMetadata, KeyName};
+use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
 use stream_encryption_operator::model::observation::StreamDescription;
+use stream_encryption_operator::model::pattern::AwsAccount;
 use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -35,7 +36,7 @@ use crate::writes::Write;
 pub struct Aws {
     link: Link,
     /// As in the operator's own adapter, the identity is requested once.
-    identity: Mutex<Option<Identity>>,
+    identity: Mutex<Option<AwsAccount>>,
 }
 
 /// The Kubernetes port of one process.
@@ -84,7 +85,7 @@ impl Aws {
         }
         self.link.scene.state().tally.fault("credentials change between Describe and call");
         let code = Some("SignerChanged".to_owned());
-        Err(AwsError { operation, class: ErrorKind::Transient, code, message: String::new() })
+        Err(AwsError { operation, kind: ErrorKind::Transient, code, message: String::new() })
     }
 
     /// Returns the age of the replica's session.
@@ -114,7 +115,7 @@ impl Aws {
             // The operator's own adapter refuses the call, because AWS could not create a grant.
             return Err(AwsError {
                 operation,
-                class: ErrorKind::Transient,
+                kind: ErrorKind::Transient,
                 code: Some("SessionTooOld".to_owned()),
                 message: String::new(),
             });
@@ -135,7 +136,7 @@ impl Aws {
     pub async fn stop_dated(
         &self,
         stream: &StreamArn,
-        in_force: Option<&Key>,
+        active_key: Option<&Key>,
         as_whom: &Principal,
         signer: &Signer,
         reserved: Timestamp,
@@ -147,7 +148,7 @@ impl Aws {
         self.link
             .ask_aws(operation, dated, |state, caller| {
                 let now = state.now;
-                let told = aws_model::stop(&mut state.world, now, caller, stream, in_force);
+                let told = aws_model::stop(&mut state.world, now, caller, stream, active_key);
                 let (action, key) = (Action::Stop, None);
                 state.sent(&Sent { by, as_whom, stream, action, key, reserved }, &told.0);
                 told
@@ -171,7 +172,7 @@ impl Cluster {
 }
 
 impl StreamApi for Aws {
-    async fn identity(&self) -> Result<Identity, AwsError> {
+    async fn identity(&self) -> Result<AwsAccount, AwsError> {
         if let Some(known) = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             return Ok(known);
         }
@@ -185,7 +186,7 @@ impl StreamApi for Aws {
                 aws_model::identity(&mut state.world, now, &own, REGION)
             })
             .await?;
-        let identity = Identity {
+        let identity = AwsAccount {
             account: account.parse().map_err(|_| aws_model::fault(Operation::GetCallerIdentity, None))?,
             partition: "aws".parse().map_err(|_| aws_model::fault(Operation::GetCallerIdentity, None))?,
         };
@@ -213,7 +214,7 @@ impl StreamApi for Aws {
         let signer = self.signer();
         let seen = self
             .link
-            .ask_aws(Operation::look(stream.service), None, |state, caller| {
+            .ask_aws(Operation::describe(stream.service), None, |state, caller| {
                 let now = state.now;
                 state.causes(by, stream, &Act::Look);
                 let told = aws_model::look(&mut state.world, now, caller, stream);
@@ -229,7 +230,7 @@ impl StreamApi for Aws {
     async fn describe_key(
         &self,
         stream: &StreamArn,
-        name: &KeyName,
+        name: &KmsKeyId,
         by: &Principal,
         _: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
@@ -276,12 +277,12 @@ impl StreamApi for Aws {
     async fn stop(
         &self,
         stream: &StreamArn,
-        in_force: Option<&Key>,
+        active_key: Option<&Key>,
         by: &Principal,
         signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
-        self.stop_dated(stream, in_force, by, signer, reserved, Some(reserved)).await
+        self.stop_dated(stream, active_key, by, signer, reserved, Some(reserved)).await
     }
 
     async fn put_record(

@@ -19,7 +19,7 @@ use stream_encryption_operator::api::{FINALIZER, RETRY_ANNOTATION};
 use stream_encryption_operator::controller::kube_api::KubeError;
 
 /// Maximum number of calls in the schema of a ledger.
-const MOST_CALLS: usize = 256;
+const MAX_CALLS: usize = 256;
 /// Maximum length of texts in this schema, in characters.
 const LONGEST_ARN: usize = 256;
 const LONGEST_ID: usize = 64;
@@ -326,8 +326,8 @@ fn raise_generation(metadata: &mut ObjectMeta) {
 fn fits(spec: &StreamLedgerSpec) -> Result<(), KubeError> {
     let within = |text: &str, longest| text.chars().count() <= longest;
     let optional = |text: Option<&String>, longest| text.is_none_or(|text| within(text, longest));
-    let refused = if spec.calls.len() > MOST_CALLS {
-        Some(format!("spec.calls: Too many: must have at most {MOST_CALLS} items"))
+    let refused = if spec.calls.len() > MAX_CALLS {
+        Some(format!("spec.calls: Too many: must have at most {MAX_CALLS} items"))
     } else if spec.stream_arn.is_empty() || !within(&spec.stream_arn, LONGEST_ARN) {
         Some(format!("spec.streamARN: must have 1 to {LONGEST_ARN} characters"))
     } else if !spec

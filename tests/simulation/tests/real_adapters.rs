@@ -26,7 +26,7 @@ use simulation::aws_model;
 use stream_encryption_operator::aws::rate_limit::RateLimiter;
 use stream_encryption_operator::aws::{Aws, Priority, Signer, StreamApi as _};
 use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
-use stream_encryption_operator::model::key::{Key, KeyMetadata, KeyName};
+use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
 use stream_encryption_operator::model::observation::StreamDescription;
 use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
@@ -45,7 +45,7 @@ const WORLDS: u32 = 200;
 #[derive(Clone, Debug)]
 enum Ask {
     Look(StreamArn),
-    Key(StreamArn, KeyName),
+    Key(StreamArn, KmsKeyId),
     Start(StreamArn, Key),
     Stop(StreamArn, Option<Key>),
     PutRecord(StreamArn),
@@ -124,11 +124,11 @@ fn planted_stream(service: AwsService) -> impl Strategy<Value = PlantedStream> {
         Some(FailureType::UnknownError),
     ]);
     let state = (status, encryption, prop::option::of(stream_key()), prop::option::of(stream_key()), failure)
-        .prop_map(|(status, encryption, asked, in_force, failure)| Snapshot {
+        .prop_map(|(status, encryption, requested_key, active_key, failure)| Snapshot {
             status,
             encryption,
-            asked,
-            in_force,
+            requested_key,
+            active_key,
             failure,
         });
     let source = prop_oneof![5 => Just(Source::DirectPut), 1 => Just(Source::MSKAsSource)];
@@ -181,7 +181,7 @@ fn planted_key(id: &'static str) -> impl Strategy<Value = PlantedKey> {
 
 fn settings() -> impl Strategy<Value = Settings> {
     let shown = (
-        select(vec![ShownKey::Asked, ShownKey::InForce]),
+        select(vec![ShownKey::Asked, ShownKey::Active]),
         select(vec![KeyAfterDisabled::Kept, KeyAfterDisabled::Dropped]),
         select(vec![KeyIdEcho::AsGiven, KeyIdEcho::AsGiven, KeyIdEcho::KeyArn, KeyIdEcho::Alias]),
         select(vec![ShownWhileUpdating::New, ShownWhileUpdating::Old]),
@@ -263,10 +263,10 @@ fn ask() -> impl Strategy<Value = Ask> {
     let name = prop_oneof![
         select(vec![(REGION, KEY_ID), (REGION, OTHER_ID), (REGION, MISSING_ID), ("us-east-1", KEY_ID)])
             .prop_map(|(region, id)| {
-                KeyName::Arn(format!("arn:aws:kms:{region}:{ACCOUNT}:key/{id}").parse().expect("an ARN"))
+                KmsKeyId::Arn(format!("arn:aws:kms:{region}:{ACCOUNT}:key/{id}").parse().expect("an ARN"))
             }),
         select(vec![ALIAS, "alias/nobody", "alias/aws/kinesis"])
-            .prop_map(|alias| KeyName::Alias(alias.to_owned())),
+            .prop_map(|alias| KmsKeyId::Alias(alias.to_owned())),
     ];
     prop_oneof![
         6 => stream().prop_map(Ask::Look),
@@ -341,7 +341,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn told<T>(answer: Result<T, AwsError>, tell: impl FnOnce(T) -> Told) -> Told {
     match answer {
         Ok(answer) => tell(answer),
-        Err(AwsError { operation, class, code, message: _ }) => Told::Fault(operation, class, code),
+        Err(AwsError { operation, kind, code, message: _ }) => Told::Fault(operation, kind, code),
     }
 }
 

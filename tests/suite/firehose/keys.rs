@@ -47,7 +47,7 @@ async fn old_key_stays_active_until_re_key_completes() {
 
 #[tokio::test]
 async fn old_key_stays_active_after_failed_re_key() {
-    for shows in [ShownKey::Asked, ShownKey::InForce] {
+    for shows in [ShownKey::Asked, ShownKey::Active] {
         let harness = Harness::start(Settings { failed_re_key_shows: shows, ..Settings::default() }).await;
         harness.aws.world().plant_stream(PlantedStream::default());
         let (old, denied) = (harness.plant_key(), plant_denied_key(&harness));

@@ -15,12 +15,13 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::aws::{Identity, Priority, Signer, StreamApi};
+use stream_encryption_operator::aws::{Priority, Signer, StreamApi};
 use stream_encryption_operator::controller::kube_api::{KubeApi, KubeError, ReconcileEvent, ReferencedKey};
 use stream_encryption_operator::controller::{Context, reconcile};
 use stream_encryption_operator::model::aws_error::AwsError;
-use stream_encryption_operator::model::key::{Key, KeyMetadata, KeyName};
+use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
 use stream_encryption_operator::model::observation::StreamDescription;
+use stream_encryption_operator::model::pattern::AwsAccount;
 use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 use tokio::sync::Notify;
@@ -167,7 +168,7 @@ impl Injector {
 }
 
 impl<A: StreamApi> StreamApi for Injected<A> {
-    async fn identity(&self) -> Result<Identity, AwsError> {
+    async fn identity(&self) -> Result<AwsAccount, AwsError> {
         self.1.around(IDENTITY, self.0.identity()).await
     }
 
@@ -187,7 +188,7 @@ impl<A: StreamApi> StreamApi for Injected<A> {
     async fn describe_key(
         &self,
         stream: &StreamArn,
-        name: &KeyName,
+        name: &KmsKeyId,
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
@@ -219,13 +220,13 @@ impl<A: StreamApi> StreamApi for Injected<A> {
     async fn stop(
         &self,
         stream: &StreamArn,
-        in_force: Option<&Key>,
+        active_key: Option<&Key>,
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
         self.1.sends(stream);
-        self.1.around("stop", self.0.stop(stream, in_force, principal, signer, reserved)).await
+        self.1.around("stop", self.0.stop(stream, active_key, principal, signer, reserved)).await
     }
 
     async fn put_record(

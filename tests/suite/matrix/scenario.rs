@@ -73,8 +73,8 @@ pub(crate) fn spec(arn: &str, key: Option<&str>) -> Value {
 pub(crate) fn stopped() -> Snapshot {
     Snapshot {
         encryption: simulated_aws::world::EncryptionStatus::Disabled,
-        asked: None,
-        in_force: None,
+        requested_key: None,
+        active_key: None,
         ..Snapshot::default()
     }
 }
@@ -199,11 +199,12 @@ impl<'a> Run<'a> {
 
     async fn final_state(&self, status: Option<&StreamEncryptionStatus>) -> String {
         let ledger = self.harness.ledger(&self.arn).await.map(|ledger| ledger.spec);
-        let in_force = ledger.as_ref().and_then(|spec| spec.in_force.as_ref()).map(|known| &known.key);
+        let active_key =
+            ledger.as_ref().and_then(|spec| spec.known_encryption.as_ref()).map(|known| &known.key);
         let world = self.harness.aws.world();
         let state = world.stream(&self.arn, self.harness.aws.now());
         let told = status.map(|status| (reason(status), status.encryption_status, &status.active_key));
-        format!("{told:?}, ledger {in_force:?}, AWS {:?}", state.map(|at| (at.encryption, &at.in_force)))
+        format!("{told:?}, ledger {active_key:?}, AWS {:?}", state.map(|at| (at.encryption, &at.active_key)))
     }
 }
 

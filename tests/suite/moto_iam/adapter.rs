@@ -5,10 +5,11 @@
 
 use jiff::Timestamp;
 use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::aws::{Aws, Identity, Priority, Signer, StreamApi};
+use stream_encryption_operator::aws::{Aws, Priority, Signer, StreamApi};
 use stream_encryption_operator::model::aws_error::AwsError;
-use stream_encryption_operator::model::key::{Key, KeyMetadata, KeyName};
+use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
 use stream_encryption_operator::model::observation::StreamDescription;
+use stream_encryption_operator::model::pattern::AwsAccount;
 use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -16,7 +17,7 @@ use stream_encryption_operator::model::stream::StreamArn;
 pub(super) struct MotoAdapter(pub(super) Aws);
 
 impl StreamApi for MotoAdapter {
-    async fn identity(&self) -> Result<Identity, AwsError> {
+    async fn identity(&self) -> Result<AwsAccount, AwsError> {
         self.0.identity().await
     }
 
@@ -36,7 +37,7 @@ impl StreamApi for MotoAdapter {
     async fn describe_key(
         &self,
         stream: &StreamArn,
-        name: &KeyName,
+        name: &KmsKeyId,
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
@@ -67,12 +68,12 @@ impl StreamApi for MotoAdapter {
     async fn stop(
         &self,
         stream: &StreamArn,
-        in_force: Option<&Key>,
+        active_key: Option<&Key>,
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
-        self.0.stop(stream, in_force, principal, signer, reserved).await
+        self.0.stop(stream, active_key, principal, signer, reserved).await
     }
 
     async fn put_record(

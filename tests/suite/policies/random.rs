@@ -248,7 +248,7 @@ impl Asked {
     }
 
     /// Returns why a request for this resource is not allowed, or `None` if the policies allow it.
-    fn objection(&self, call: &Call, policies: &[Drawn], in_force: Option<&StreamKey>) -> Option<String> {
+    fn objection(&self, call: &Call, policies: &[Drawn], active_key: Option<&StreamKey>) -> Option<String> {
         let speaking: Vec<&Drawn> = policies
             .iter()
             .filter(|policy| policy.applies_to(self.team, self.account, self.service, self.name))
@@ -269,7 +269,7 @@ impl Asked {
             "DescribeKey" => {
                 // Describing a Kinesis stream may include a request for the key that it reports.
                 let is_named_so = matches!(
-                    in_force, Some(StreamKey::Kms { arn, given }) if [arn, given].contains(&&call.target)
+                    active_key, Some(StreamKey::Kms { arn, given }) if [arn, given].contains(&&call.target)
                 );
                 let good = speaking.iter().any(|p| p.allows_key(&call.target)) || is_named_so;
                 (!good).then(|| "no policy allows the key".to_owned())
@@ -375,16 +375,16 @@ async fn judged(teams: &[Harness; 2], number: usize, asked: &Asked, policies: &[
     let arn = stream_arn(asked.account, asked.service, asked.name);
     let mut caused = 0;
     for _ in 0..4 {
-        let (before, in_force) = {
+        let (before, active_key) = {
             let (now, world) = (harness.aws.now(), harness.aws.world());
-            let key = world.stream(&arn, now).and_then(|stream| stream.in_force.clone());
+            let key = world.stream(&arn, now).and_then(|stream| stream.active_key.clone());
             (world.calls().len(), key)
         };
         harness.visit(&name).await.expect("a reconcile");
         harness.aws.advance(SignedDuration::from_secs(10));
         let calls = harness.aws.world().calls()[before..].to_vec();
         for call in calls.iter().filter(|call| call.operation != "GetCallerIdentity") {
-            let objection = asked.objection(call, policies, in_force.as_ref());
+            let objection = asked.objection(call, policies, active_key.as_ref());
             assert_eq!(objection, None, "{call:#?}\nof {asked:#?}\nunder {policies:#?}");
             caused += 1;
         }

@@ -53,7 +53,7 @@ impl Stage {
         }
         let noon = "2026-03-01T12:00:00Z".parse().unwrap();
         let simulated = Arc::new(SimulatedAws::start(world, AwsClock::Virtual(noon)).await.unwrap());
-        let endpoints = Endpoints { endpoint_url: Some(simulated.url()), ..ours() };
+        let endpoints = AwsConfig { endpoint_url: Some(simulated.url()), ..ours() };
         let clock = ItsClock(simulated.clone());
         let loader = loader(&endpoints).credentials_provider(credentials()).time_source(clock.clone());
         let rate_limiter = RateLimiter::with_limits(100, |_| 100_000);
@@ -67,8 +67,8 @@ impl Stage {
         self.simulated.world().calls()[first..].to_vec()
     }
 
-    fn script(&self, fault: Scripted) {
-        self.simulated.world().script(Rule::always(fault).on("AssumeRole"));
+    fn script(&self, error: Scripted) {
+        self.simulated.world().script(Rule::always(error).on("AssumeRole"));
     }
 }
 
@@ -110,7 +110,7 @@ async fn requests_for_other_account_use_session_of_its_resource() {
         let (_, signer) =
             operator.describe_stream(&stream, &principal, Priority::Changing).await.unwrap().unwrap();
         operator
-            .describe_key(&stream, &KeyName::Arn(key.clone()), &principal, Priority::Changing)
+            .describe_key(&stream, &KmsKeyId::Arn(key.clone()), &principal, Priority::Changing)
             .await
             .unwrap()
             .unwrap();
@@ -188,7 +188,7 @@ async fn wrong_external_id_denies_assume_role_before_any_request() {
                 .await
                 .unwrap_err(),
             operator
-                .describe_key(&stream, &KeyName::Arn(key.clone()), &principal, Priority::Drift)
+                .describe_key(&stream, &KmsKeyId::Arn(key.clone()), &principal, Priority::Drift)
                 .await
                 .unwrap_err(),
             operator
@@ -198,10 +198,10 @@ async fn wrong_external_id_denies_assume_role_before_any_request() {
             operator.stop(&stream, None, &principal, &signer, simulated.now()).await.unwrap_err(),
             operator.put_record(&stream, "marked", &principal, &signer).await.unwrap_err(),
         ];
-        for fault in faults {
-            assert_eq!((fault.operation.iam_action(), fault.class), ("sts:AssumeRole", ErrorKind::Denied));
-            assert_eq!(fault.code.as_deref(), Some("AccessDenied"));
-            assert!(!format!("{fault:?} {fault}").contains("id-of-somebody-else"), "{fault:?}");
+        for error in faults {
+            assert_eq!((error.operation.iam_action(), error.kind), ("sts:AssumeRole", ErrorKind::Denied));
+            assert_eq!(error.code.as_deref(), Some("AccessDenied"));
+            assert!(!format!("{error:?} {error}").contains("id-of-somebody-else"), "{error:?}");
         }
     }
     assert!(stage.calls(0).iter().all(|call| call.operation == "AssumeRole"));
@@ -212,21 +212,21 @@ async fn start_without_session_has_a_known_outcome() {
     let stage = Stage::new().await;
     let Stage { simulated, operator } = &stage;
     let (stream, principal) = (orders(Service::Kinesis, OTHERS[0]), by_role_of(OTHERS[0], "orders"));
-    for (fault, class) in [
+    for (error, kind) in [
         (Scripted::ServerError { status: 503 }, ErrorKind::Transient),
         (Scripted::LoseReply, ErrorKind::Transient),
         (Scripted::Throttle, ErrorKind::Throttled),
     ] {
-        stage.script(fault);
-        let fault = operator
+        stage.script(error);
+        let error = operator
             .start(&stream, &Key::AwsOwned, &principal, &signer(), simulated.now())
             .await
             .unwrap_err();
-        assert_eq!((fault.operation, fault.class), (Op::AssumeRole, class));
+        assert_eq!((error.operation, error.kind), (Op::AssumeRole, kind));
         simulated.world().clear_faults();
     }
     assert!(stage.calls(0).iter().all(|call| call.operation == "AssumeRole"));
-    let rate = operator.rate_limiter().rate(&Quota::of(Op::StartStreamEncryption, &stream));
+    let rate = operator.rate_limiter().rate(&QuotaScope::of(Op::StartStreamEncryption, &stream));
     assert_eq!(rate, 100_000_000, "the streams' own limit was not reached");
     let signer = signer_of(operator, &principal).await;
     operator.start(&stream, &Key::AwsOwned, &principal, &signer, simulated.now()).await.unwrap();
@@ -243,13 +243,13 @@ async fn revoked_permission_takes_effect_when_session_ends() {
     assert_eq!(encryption(operator, &stream, &principal).await, ReportedEncryption::Off);
     simulated.advance(SignedDuration::from_mins(1));
     // A Describe requires a session that lasts longer; a call uses the cached session.
-    let fault = operator.describe_stream(&stream, &principal, Priority::Drift).await.unwrap_err();
-    assert_eq!((fault.operation, fault.class), (Op::AssumeRole, ErrorKind::Denied));
+    let error = operator.describe_stream(&stream, &principal, Priority::Drift).await.unwrap_err();
+    assert_eq!((error.operation, error.kind), (Op::AssumeRole, ErrorKind::Denied));
     let signer = signer_of(operator, &principal).await;
     operator.start(&stream, &Key::AwsOwned, &principal, &signer, simulated.now()).await.unwrap();
     simulated.advance(SignedDuration::from_mins(1));
-    let fault = operator.stop(&stream, None, &principal, &signer, simulated.now()).await.unwrap_err();
-    assert_eq!((fault.operation, fault.class), (Op::AssumeRole, ErrorKind::Denied));
+    let error = operator.stop(&stream, None, &principal, &signer, simulated.now()).await.unwrap_err();
+    assert_eq!((error.operation, error.kind), (Op::AssumeRole, ErrorKind::Denied));
 }
 
 #[tokio::test]

@@ -12,16 +12,16 @@ async fn hosts(loader: ConfigLoader, operators: &str, region: &str, partition: &
     let arn = |service, kind| format!("arn:{partition}:{service}:{region}:222222222222:{kind}");
     let [firehose, kinesis] = [("firehose", "deliverystream/orders"), ("kinesis", "stream/clicks")]
         .map(|(service, kind)| arn(service, kind).parse::<StreamArn>().unwrap());
-    let key = KeyName::Arn(arn("kms", "key/1234abcd").parse().unwrap());
+    let key = KmsKeyId::Arn(arn("kms", "key/1234abcd").parse().unwrap());
     let principal = assuming("orders");
     // Two requests in the same region: the cached client uses the same host as the first one.
     for _ in 0..2 {
-        for fault in [
+        for error in [
             aws.describe_stream(&firehose, &principal, Priority::Drift).await.unwrap_err(),
             aws.describe_stream(&kinesis, &principal, Priority::Drift).await.unwrap_err(),
             aws.describe_key(&firehose, &key, &principal, Priority::Drift).await.unwrap_err(),
         ] {
-            assert_eq!(fault.code.as_deref(), Some("400"), "{fault:?}");
+            assert_eq!(error.code.as_deref(), Some("400"), "{error:?}");
         }
     }
     let sent = recorded.sent();
@@ -41,7 +41,7 @@ fn file(written: &str) -> aws_config::profile::profile_file::ProfileFiles {
 }
 
 fn in_region(region: &str) -> ConfigLoader {
-    loader(&Endpoints::of(region.parse().unwrap()))
+    loader(&AwsConfig::of(region.parse().unwrap()))
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,13 +17,13 @@ async fn request_without_credentials_is_not_sent_nor_unknown() {
         Arc::new(SystemTime::now),
     );
     for operation in Op::ALL {
-        let fault = ask(&aws, operation).await.unwrap_err();
-        let code = fault.code.as_deref();
+        let error = ask(&aws, operation).await.unwrap_err();
+        let code = error.code.as_deref();
         assert_eq!(
-            (fault.class, code),
+            (error.kind, code),
             (ErrorKind::NoCredentials, Some("NoCredentials")),
             "{operation:?} {}",
-            fault.message
+            error.message
         );
     }
     assert_eq!(recorded.sent().len(), 0);
@@ -43,13 +43,13 @@ async fn credentials_with_line_break_are_rejected_before_signing() {
             Arc::new(SystemTime::now),
         );
         for operation in Op::ALL {
-            let fault = ask(&aws, operation).await.unwrap_err();
-            let code = fault.code.as_deref();
-            assert_eq!((fault.class, code), (ErrorKind::NoCredentials, Some("CredentialsUnsignable")));
+            let error = ask(&aws, operation).await.unwrap_err();
+            let code = error.code.as_deref();
+            assert_eq!((error.kind, code), (ErrorKind::NoCredentials, Some("CredentialsUnsignable")));
             assert!(
-                fault.message.contains("line break") && !fault.message.contains("AKIA"),
+                error.message.contains("line break") && !error.message.contains("AKIA"),
                 "{}",
-                fault.message
+                error.message
             );
         }
         assert_eq!(recorded.sent(), []);
@@ -80,8 +80,8 @@ async fn expired_session_is_replaced_for_every_operation() {
             RateLimiter::new(80),
             Arc::new(SystemTime::now),
         );
-        let fault = ask(&aws, operation).await.unwrap_err();
-        assert_eq!((fault.operation, fault.class), (operation, ErrorKind::CredentialsRejected));
+        let error = ask(&aws, operation).await.unwrap_err();
+        assert_eq!((error.operation, error.kind), (operation, ErrorKind::CredentialsRejected));
         let _ = ask(&aws, operation).await;
         let keys: Vec<String> = recorded.sent().into_iter().map(|sent| sent.access_key_id).collect();
         let expected: &[&str] =
@@ -94,13 +94,13 @@ async fn expired_session_is_replaced_for_every_operation() {
 #[tokio::test(start_paused = true)]
 async fn rejected_credentials_without_others_are_sent_once() {
     for operation in Op::ALL {
-        let (fault, sent) = fault_of(operation, 403, r#"{"__type":"InvalidClientTokenId"}"#).await;
+        let (error, sent) = error_of(operation, 403, r#"{"__type":"InvalidClientTokenId"}"#).await;
         let wanted = match operation {
             // A client that expects XML does not parse JSON.
             Op::GetCallerIdentity | Op::AssumeRole => continue,
             _ => ErrorKind::CredentialsRejected,
         };
-        assert_eq!((fault.class, sent), (wanted, 1), "{operation:?}");
+        assert_eq!((error.kind, sent), (wanted, 1), "{operation:?}");
     }
 }
 
@@ -130,8 +130,8 @@ async fn call_after_credentials_change_is_not_sent() {
         // Keys without a session are read again after 15 minutes.
         minutes.0.store(16, Ordering::Relaxed);
         assert!(!aws.acquire_permit(&stream, Action::Stop, &principal, &of_describe).await, "{operation:?}");
-        let fault = ask_signed(&aws, operation, &of_describe).await.unwrap_err();
-        let what = (fault.operation, fault.class, fault.code.as_deref());
+        let error = ask_signed(&aws, operation, &of_describe).await.unwrap_err();
+        let what = (error.operation, error.kind, error.code.as_deref());
         assert_eq!(what, (operation, ErrorKind::Transient, Some("SignerChanged")));
         assert_eq!(recorded.sent(), [], "{operation:?}");
         let by_now = signer_of(&aws, &principal).await;

@@ -98,7 +98,7 @@ fn tries_again(service: Service) -> Vec<Row> {
         ("another key is tried at once", failed_once().wants(DesiredEncryption::Key(key(2))), starts(key(2))),
         (
             "the retry annotation ends the wait",
-            failed_once().with(|s| s.intent.retry = Some("2026-01-01T00:01:00Z".into())),
+            failed_once().with(|s| s.desired.retry = Some("2026-01-01T00:01:00Z".into())),
             starts(key(1)),
         ),
         (
@@ -106,7 +106,7 @@ fn tries_again(service: Service) -> Vec<Row> {
             failed_once()
                 .key_is(KeyProblem::Disabled)
                 .sees(failed(Action::Start))
-                .with(|s| s.intent.key_problem = None)
+                .with(|s| s.desired.key_problem = None)
                 .after(1)
                 .sees(failed(Action::Start)),
             starts(key(1)),
@@ -157,7 +157,7 @@ fn correction_is_counted_only_for_external_drift() {
 #[test]
 fn retry_annotation_triggers_one_call_only() {
     let story = Scenario::of(Service::Firehose).sees(Observation::Off).calls().accepted().after(60);
-    let wished = story.sees(failed(Action::Start)).with(|s| s.intent.retry = Some("once".into()));
+    let wished = story.sees(failed(Action::Start)).with(|s| s.desired.retry = Some("once".into()));
     let after = wished.calls().accepted().after(60).sees(failed(Action::Start));
     assert_eq!(after.decide().step, Step::Wait);
 }

@@ -18,9 +18,9 @@ fn foreign(s: &mut Scenario) {
 }
 
 fn deleting(s: &mut Scenario) {
-    s.intent.wanted = DesiredEncryption::Off;
-    s.intent.disable_on_deletion = true;
-    s.intent.deleting = true;
+    s.desired.encryption = DesiredEncryption::Off;
+    s.desired.disable_on_deletion = true;
+    s.desired.deleting = true;
 }
 
 fn not_allowed(service: Service) -> Vec<Row> {
@@ -70,7 +70,7 @@ fn not_allowed(service: Service) -> Vec<Row> {
         ),
         (
             "a missing permission for deletionPolicy: Disable is reported before the deletion",
-            plain().with(no_disable).with(|s| s.intent.disable_on_deletion = true),
+            plain().with(no_disable).with(|s| s.desired.disable_on_deletion = true),
             rests(Reason::DisableNotPermitted, 600),
         ),
         (
@@ -91,12 +91,12 @@ fn not_wanted_or_not_ours(service: Service) -> Vec<Row> {
     vec![
         (
             "the stream of a suspended resource is not described",
-            plain().with(|s| s.intent.suspended = true),
+            plain().with(|s| s.desired.suspended = true),
             rests(Reason::Suspended, 600),
         ),
         (
             "a missing permission is reported also while suspended",
-            plain().with(foreign).with(|s| s.intent.suspended = true),
+            plain().with(foreign).with(|s| s.desired.suspended = true),
             rests(Reason::NotPermitted, 600),
         ),
         (
@@ -111,7 +111,7 @@ fn not_wanted_or_not_ours(service: Service) -> Vec<Row> {
         ),
         (
             "no call is made while the ledger is invalid",
-            plain().with(|s| s.ownership = Ownership::Unreadable),
+            plain().with(|s| s.ownership = Ownership::LedgerInvalid),
             rests(Reason::LedgerInvalid, 5),
         ),
     ]

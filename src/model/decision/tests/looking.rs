@@ -17,8 +17,8 @@ pub(super) fn rows(service: Service) -> Vec<Row> {
 
 fn deleted(service: Service) -> Scenario {
     Scenario::of(service).wants(DesiredEncryption::Off).with(|s| {
-        s.intent.disable_on_deletion = true;
-        s.intent.deleting = true;
+        s.desired.disable_on_deletion = true;
+        s.desired.deleting = true;
     })
 }
 
@@ -205,7 +205,7 @@ fn changing(service: Service) -> Vec<Row> {
 #[allow(clippy::too_many_lines, reason = "one table")]
 fn as_asked(service: Service) -> Vec<Row> {
     let on = || Scenario::of(service).sees(Observation::On(key(1)));
-    let proof = |s: &mut Scenario| s.intent.verify = true;
+    let proof = |s: &mut Scenario| s.desired.verify = true;
     vec![
         ("the desired key counts once it has settled", on(), rests(Reason::Settling, 5)),
         ("after 5 seconds records are encrypted", on().after(5), rests(Reason::Encrypted, 595)),
@@ -229,7 +229,7 @@ fn as_asked(service: Service) -> Vec<Row> {
             Scenario::of(service)
                 .wants(DesiredEncryption::AnyKey)
                 .converged()
-                .active_key_is(KeyProblem::Missing),
+                .active_key_is(KeyProblem::NotFound),
             rests(Reason::KeyNotFound, 15),
         ),
         (
@@ -298,12 +298,12 @@ fn as_asked(service: Service) -> Vec<Row> {
         ),
         (
             "a verification from before the key change does not count",
-            Scenario::of(service).with(proof).with(|s| s.intent.verified = Some(s.now)).after(1).converged(),
+            Scenario::of(service).with(proof).with(|s| s.desired.verified = Some(s.now)).after(1).converged(),
             Expected { step: Kind::Verify, ..rests(Reason::Verifying, 5) },
         ),
         (
             "one proof is enough",
-            Scenario::of(service).with(proof).converged().with(|s| s.intent.verified = Some(s.now)),
+            Scenario::of(service).with(proof).converged().with(|s| s.desired.verified = Some(s.now)),
             rests(Reason::Encrypted, 600),
         ),
         (
@@ -311,7 +311,7 @@ fn as_asked(service: Service) -> Vec<Row> {
             Scenario::of(service)
                 .with(proof)
                 .sees(Observation::On(key(1)))
-                .with(|s| s.intent.verified = Some(s.now))
+                .with(|s| s.desired.verified = Some(s.now))
                 .after(60)
                 .sees(Observation::On(key(1))),
             rests(Reason::Encrypted, 600),
@@ -341,21 +341,21 @@ fn differing(service: Service) -> Vec<Row> {
         ),
         (
             "with mode: Observe, a difference is reported and not corrected",
-            Scenario::of(service).with(|s| s.intent.mode = Mode::Observe).sees(Observation::Off),
+            Scenario::of(service).with(|s| s.desired.mode = Mode::Observe).sees(Observation::Off),
             rests(Reason::Drifted, 600),
         ),
         (
             "an unknown desired key is not reported as drift",
             Scenario::of(service)
                 .wants(DesiredEncryption::UnknownKey)
-                .key_is(KeyProblem::Unreadable)
-                .with(|s| s.intent.mode = Mode::Observe)
+                .key_is(KeyProblem::DescribeDenied)
+                .with(|s| s.desired.mode = Mode::Observe)
                 .sees(Observation::On(key(1))),
             rests(Reason::KeyDescribeDenied, 15),
         ),
         (
             "with mode: Observe, a stream that matches the spec is ready",
-            Scenario::of(service).with(|s| s.intent.mode = Mode::Observe).converged(),
+            Scenario::of(service).with(|s| s.desired.mode = Mode::Observe).converged(),
             rests(Reason::Encrypted, 600),
         ),
     ]

@@ -12,7 +12,7 @@ use super::rows;
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::{EncryptionStatus, Service};
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
-use crate::model::credentials::{Missing, Rejection};
+use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::Ownership;
 use crate::model::message;
 use crate::model::scenario::{Scenario, Sight, midnight};
@@ -42,9 +42,11 @@ fn page() -> String {
     page.push_str("\n## Ready\n");
     for reason in Reason::ALL {
         let messages: BTreeSet<String> = match reason {
-            Reason::NoCredentials => Missing::ALL.iter().map(|missing| missing.words().to_owned()).collect(),
+            Reason::NoCredentials => {
+                CredentialsProblem::ALL.iter().map(|missing| missing.words().to_owned()).collect()
+            }
             Reason::CredentialsRejected => {
-                Rejection::ALL.iter().map(|rejection| rejection.words().to_owned()).collect()
+                CredentialsRejection::ALL.iter().map(|rejection| rejection.words().to_owned()).collect()
             }
             reason => decided(*reason).chain(more(*reason)).collect(),
         };
@@ -64,14 +66,14 @@ fn page() -> String {
 /// Returns the messages of a reason that depend on more than the decision's table shows.
 fn more(reason: Reason) -> Vec<String> {
     let firehose = || Scenario::of(Service::Firehose);
-    let failed = |operation, class, code: Option<&str>| {
+    let failed = |operation, kind, code: Option<&str>| {
         let (code, message) = (code.map(str::to_owned), String::new());
-        let error = AwsError { operation, class, code, message };
+        let error = AwsError { operation, kind, code, message };
         let scenario = firehose().with(|s| s.sight = Sight::Failed(error));
         message::ready(&scenario.input(), &scenario.decide())
     };
     match reason {
-        Reason::AwsUnreachable => [None, Some("502"), Some("UnreadableAnswer"), Some("NotSent")]
+        Reason::AwsUnreachable => [None, Some("502"), Some("InvalidResponse"), Some("OperatorPaused")]
             .map(|code| failed(Operation::DescribeDeliveryStream, ErrorKind::Transient, code))
             .to_vec(),
         Reason::AccessDenied => [Operation::GetCallerIdentity, Operation::AssumeRole]

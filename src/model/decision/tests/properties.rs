@@ -12,9 +12,9 @@ use crate::api::stream_encryption::{Mode, Service};
 use crate::model::aws_error::ErrorKind;
 use crate::model::decision::{Decision, DesiredEncryption, Ownership, PROPAGATION_DELAY, Step, budget};
 use crate::model::key::{Key, KeyProblem};
-use crate::model::ledger::{self, MAX_CLOCK_SKEW, Reservation};
+use crate::model::ledger::{self, MAX_CLOCK_SKEW, PlannedCall};
 use crate::model::observation::Observation;
-use crate::model::scenario::{ACCOUNT, Scenario, Sight, allowed, failed, fault, key};
+use crate::model::scenario::{ACCOUNT, Scenario, Sight, allowed, aws_error, failed, key};
 
 /// Longest wait other than the drift interval: for a key, and for AWS to answer.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_mins(10);
@@ -39,7 +39,7 @@ fn observation() -> impl Strategy<Value = Observation> {
     ]
 }
 
-fn wanted() -> impl Strategy<Value = DesiredEncryption> {
+fn desired_target() -> impl Strategy<Value = DesiredEncryption> {
     prop_oneof![
         1 => Just(DesiredEncryption::AnyKey),
         3 => (1_u8..3).prop_map(|number| DesiredEncryption::Key(key(number))),
@@ -49,7 +49,7 @@ fn wanted() -> impl Strategy<Value = DesiredEncryption> {
     ]
 }
 
-fn class() -> impl Strategy<Value = ErrorKind> {
+fn kind() -> impl Strategy<Value = ErrorKind> {
     prop::sample::select(ErrorKind::ALL.to_vec())
 }
 
@@ -69,8 +69,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => prop_oneof![0_i64..40, 0_i64..1000, 0_i64..100_000].prop_map(Event::Wait),
         4 => observation().prop_map(Event::See),
-        1 => wanted().prop_map(Event::Want),
-        4 => prop::option::of(prop_oneof![2 => Just(Ok(())), 1 => class().prop_map(Err)]).prop_map(Event::Call),
+        1 => desired_target().prop_map(Event::Want),
+        4 => prop::option::of(prop_oneof![2 => Just(Ok(())), 1 => kind().prop_map(Err)]).prop_map(Event::Call),
         1 => (1_u32..21).prop_map(Event::Spend),
     ]
 }
@@ -79,7 +79,7 @@ fn told(story: Scenario, event: Event) -> Scenario {
     match event {
         Event::Wait(seconds) => story.after(seconds),
         Event::See(observation) => story.sees(observation),
-        Event::Want(wanted) => story.wants(wanted),
+        Event::Want(desired_target) => story.wants(desired_target),
         Event::Spend(count) => story.spent(count),
         Event::Call(outcome) => {
             if !matches!(story.decide().step, Step::ChangeEncryption(_)) {
@@ -88,7 +88,7 @@ fn told(story: Scenario, event: Event) -> Scenario {
             match outcome {
                 None => story.calls(),
                 Some(Ok(())) => story.calls().accepted(),
-                Some(Err(class)) => story.calls().refused(class, "Code"),
+                Some(Err(kind)) => story.calls().refused(kind, "Code"),
             }
         }
     }
@@ -103,13 +103,13 @@ prop_compose! {
     fn situation()(
         service in prop_oneof![Just(Service::Firehose), Just(Service::Kinesis)],
         events in prop::collection::vec(event(), 0..12),
-        last in wanted(),
+        last in desired_target(),
         [suspended, deleting, disable, forbidden, foreign, report, verify, unreadable] in switches(),
-        ownership in prop_oneof![8 => Just(Ownership::Owned), 1 => Just(Ownership::Another), 1 => Just(Ownership::Unreadable)],
+        ownership in prop_oneof![8 => Just(Ownership::Owned), 1 => Just(Ownership::Another), 1 => Just(Ownership::LedgerInvalid)],
         problem in prop::option::weighted(0.2, prop::sample::select(vec![
-            KeyProblem::Missing, KeyProblem::Disabled, KeyProblem::OtherRegion, KeyProblem::Unreadable,
+            KeyProblem::NotFound, KeyProblem::Disabled, KeyProblem::OtherRegion, KeyProblem::DescribeDenied,
         ])),
-        sight in prop_oneof![8 => Just(None), 1 => Just(Some(Sight::NotYet)), 1 => class().prop_map(|class| Some(Sight::Failed(fault(class, "Code"))))],
+        sight in prop_oneof![8 => Just(None), 1 => Just(Some(Sight::NotYet)), 1 => kind().prop_map(|kind| Some(Sight::Failed(aws_error(kind, "Code"))))],
         session_minutes in prop::option::of(0_i64..500),
         drift_minutes in 10_i64..120,
         waiting in prop::option::of((prop::sample::select(Reason::ALL), -5000_i64..5000)),
@@ -117,15 +117,15 @@ prop_compose! {
         back in prop_oneof![4 => Just(0_i64), 1 => 0_i64..10_000],
     ) -> Scenario {
         let mut s = events.into_iter().fold(Scenario::of(service), told).wants(last);
-        s.intent.suspended = suspended;
-        s.intent.deleting = deleting;
-        s.intent.disable_on_deletion = disable;
-        s.intent.verify = verify;
-        s.intent.mode = if report { Mode::Observe } else { Mode::Enforce };
-        s.intent.key_problem = problem;
+        s.desired.suspended = suspended;
+        s.desired.deleting = deleting;
+        s.desired.disable_on_deletion = disable;
+        s.desired.verify = verify;
+        s.desired.mode = if report { Mode::Observe } else { Mode::Enforce };
+        s.desired.key_problem = problem;
         let account = if foreign { "444455556666" } else { ACCOUNT };
         s.permission = allowed(account, "aws", !forbidden, limit);
-        s.ownership = if unreadable { Ownership::Unreadable } else { ownership };
+        s.ownership = if unreadable { Ownership::LedgerInvalid } else { ownership };
         s.sight = sight.unwrap_or(s.sight);
         s.session_age = session_minutes.map(SignedDuration::from_mins);
         s.drift_interval = SignedDuration::from_mins(drift_minutes);
@@ -141,17 +141,17 @@ fn must_not_call(s: &Scenario) -> Option<&'static str> {
     let i = s.input();
     let Sight::At(_, observation) = &s.sight else { return Some("nothing was seen") };
     let attempts = s.ledger.attempts.as_ref();
-    let target = s.intent.wanted.target();
+    let target = s.desired.encryption.target();
     let rules = [
-        (s.intent.suspended, "suspended"),
+        (s.desired.suspended, "suspended"),
         (s.ownership != Ownership::Owned, "not owned"),
-        (s.permission.stream(&s.stream).is_err(), "not permitted"),
+        (s.permission.role_for(&s.stream).is_err(), "not permitted"),
         (
-            s.permission.disable(&s.stream).is_err() && s.intent.wanted == DesiredEncryption::Off,
+            s.permission.check_disable(&s.stream).is_err() && s.desired.encryption == DesiredEncryption::Off,
             "Stop is not permitted",
         ),
-        (s.intent.mode == Mode::Observe, "mode: Observe"),
-        (s.intent.key_problem.is_some(), "a key problem"),
+        (s.desired.mode == Mode::Observe, "mode: Observe"),
+        (s.desired.key_problem.is_some(), "a key problem"),
         (target.is_none(), "the key is not known"),
         (
             !matches!(observation, Observation::Off | Observation::On(_) | Observation::Failed { .. }),
@@ -169,7 +169,7 @@ fn must_not_call(s: &Scenario) -> Option<&'static str> {
                 s.now < a.not_before_time.0
                     && Some(&a.target) == target.as_ref()
                     && !a.key_was_unusable
-                    && (s.intent.retry.is_none() || s.intent.retry == a.retry)
+                    && (s.desired.retry.is_none() || s.desired.retry == a.retry)
             }),
             "backing off, and nothing changed",
         ),
@@ -190,7 +190,7 @@ proptest! {
     fn no_call_violates_an_invariant(s in situation()) {
         if let Step::ChangeEncryption(call) = s.decide().step {
             prop_assert_eq!(must_not_call(&s), None);
-            prop_assert_eq!(call.target.action == Action::Stop, s.intent.wanted == DesiredEncryption::Off, "Stop only when asked");
+            prop_assert_eq!(call.target.action == Action::Stop, s.desired.encryption == DesiredEncryption::Off, "Stop only when asked");
             prop_assert_eq!(call.target.action == Action::Start, call.target.key.is_some(), "a Start has a key");
         }
     }
@@ -223,11 +223,11 @@ proptest! {
         if let Step::ChangeEncryption(_) = s.decide().step {
             let mut story = s.calls();
             let reserved = story.now;
-            for (seconds, seen) in later {
+            for (seconds, last_observation) in later {
                 story = story.after(seconds);
-                if let Some(seen) = seen {
+                if let Some(last_observation) = last_observation {
                     // Observed by a process that cannot write to the ledger.
-                    story.sight = Sight::At(story.now, seen);
+                    story.sight = Sight::At(story.now, last_observation);
                 }
                 if story.now < reserved + MAX_CLOCK_SKEW {
                     prop_assert!(!matches!(story.decide().step, Step::ChangeEncryption(_)), "{} after", story.now.duration_since(reserved));
@@ -238,15 +238,15 @@ proptest! {
 
     #[test]
     fn call_is_made_once_quota_window_has_passed(s in situation()) {
-        prop_assume!(s.intent.wanted != DesiredEncryption::UnknownKey);
+        prop_assume!(s.desired.encryption != DesiredEncryption::UnknownKey);
         let mut s = s;
-        s.intent.suspended = false;
-        s.intent.mode = Mode::Enforce;
-        s.intent.key_problem = None;
+        s.desired.suspended = false;
+        s.desired.mode = Mode::Enforce;
+        s.desired.key_problem = None;
         s.permission = Scenario::of(s.stream.service).permission;
         s.ownership = Ownership::Owned;
         s.session_age = None;
-        let differs = if s.intent.wanted == DesiredEncryption::Off { Observation::On(key(8)) } else { Observation::Off };
+        let differs = if s.desired.encryption == DesiredEncryption::Off { Observation::On(key(8)) } else { Observation::Off };
         // The clock may have been 10,000 seconds ahead.
         let s = s.after(10_000 + ledger::QUOTA_WINDOW.as_secs()).sees(differs);
         prop_assert!(matches!(s.decide().step, Step::ChangeEncryption(_)), "{:?}", s.decide());
@@ -254,8 +254,8 @@ proptest! {
 
     #[test]
     fn stream_matching_spec_is_left_alone(s in situation()) {
-        let Some(target) = s.intent.wanted.target() else { return Ok(()) };
-        let shown = match (&s.intent.wanted, target.key) {
+        let Some(target) = s.desired.encryption.target() else { return Ok(()) };
+        let shown = match (&s.desired.encryption, target.key) {
             (DesiredEncryption::Off, _) => Observation::Off,
             (_, Some(key)) => Observation::On(Key::of(&key)),
             (_, None) => Observation::On(Key::AwsOwned),
@@ -289,9 +289,9 @@ fn extreme_times_do_not_panic() {
             situation.decide();
         }
     }
-    let plan = Reservation {
+    let plan = PlannedCall {
         target: key(1).target(),
-        wanted: key(1).target(),
+        desired_target: key(1).target(),
         retry: None,
         correction: true,
         after_failure: false,

@@ -20,7 +20,7 @@ pub(super) fn rows(service: Service) -> Vec<Row> {
 fn keys(service: Service) -> Vec<Row> {
     let problem = |problem| Scenario::of(service).key_is(problem).sees(Observation::Off);
     let mut rows: Vec<Row> = [
-        ("no call is spent on a key that is missing", KeyProblem::Missing, Reason::KeyNotFound),
+        ("no call is spent on a key that is missing", KeyProblem::NotFound, Reason::KeyNotFound),
         ("no call is spent on a key that is disabled", KeyProblem::Disabled, Reason::KeyDisabled),
         (
             "no call is spent on a key that will be deleted",
@@ -38,7 +38,11 @@ fn keys(service: Service) -> Vec<Row> {
         ("no call is spent on a key that does not encrypt", KeyProblem::WrongUsage, Reason::KeyUsageWrong),
         ("no call is spent on a key of another region", KeyProblem::OtherRegion, Reason::KeyInOtherRegion),
         ("no call is spent on a key that AWS manages", KeyProblem::AwsManaged, Reason::KeyManagedByAws),
-        ("no call is spent on a key that cannot be read", KeyProblem::Unreadable, Reason::KeyDescribeDenied),
+        (
+            "no call is spent on a key that cannot be read",
+            KeyProblem::DescribeDenied,
+            Reason::KeyDescribeDenied,
+        ),
         (
             "no call is spent while the referenced key is not ready",
             KeyProblem::ReferenceNotReady,
@@ -46,7 +50,7 @@ fn keys(service: Service) -> Vec<Row> {
         ),
         (
             "no call is spent while the referenced kind is missing",
-            KeyProblem::ReferenceKindMissing,
+            KeyProblem::ReferenceCrdMissing,
             Reason::KeyReferenceCRDMissing,
         ),
     ]
@@ -102,7 +106,7 @@ fn attempts(service: Service) -> Vec<Row> {
         ),
         (
             "the retry annotation allows one more call with that key",
-            guessed().with(|s| s.intent.retry = Some("now".into())),
+            guessed().with(|s| s.desired.retry = Some("now".into())),
             starts(key(1)),
         ),
         (
@@ -115,7 +119,7 @@ fn attempts(service: Service) -> Vec<Row> {
             guessed()
                 .key_is(KeyProblem::Disabled)
                 .sees(failed(Action::Start))
-                .with(|s| s.intent.key_problem = None),
+                .with(|s| s.desired.key_problem = None),
             starts(key(1)),
         ),
         (
@@ -146,7 +150,7 @@ fn attempts(service: Service) -> Vec<Row> {
             unanswered()
                 .after(arrival - 1)
                 .sees(Observation::Off)
-                .with(|s| s.intent.retry = Some("now".into())),
+                .with(|s| s.desired.retry = Some("now".into())),
             waits(Reason::OutcomeUnknown, 2, 1),
         ),
         (
@@ -204,11 +208,11 @@ fn attempts(service: Service) -> Vec<Row> {
 }
 
 fn refusals(service: Service) -> Vec<Row> {
-    let refused = |class, code| {
+    let refused = |kind, code| {
         Scenario::of(service)
             .sees(Observation::Off)
             .calls()
-            .refused(class, code)
+            .refused(kind, code)
             .after(31)
             .sees(Observation::Off)
     };
@@ -282,13 +286,13 @@ fn limits(service: Service) -> Vec<Row> {
         ),
         (
             "the retry annotation bypasses the limit of corrections",
-            contested_once.clone().with(|s| s.intent.retry = Some("now".into())),
+            contested_once.clone().with(|s| s.desired.retry = Some("now".into())),
             starts(key(1)),
         ),
         (
             "the retry annotation bypasses the limit of corrections only once",
             contested_once
-                .with(|s| s.intent.retry = Some("now".into()))
+                .with(|s| s.desired.retry = Some("now".into()))
                 .calls()
                 .accepted()
                 .after(1)
@@ -312,7 +316,7 @@ fn limits(service: Service) -> Vec<Row> {
             Scenario::of(service)
                 .spent(20)
                 .after(60)
-                .with(|s| s.intent.retry = Some("now".into()))
+                .with(|s| s.desired.retry = Some("now".into()))
                 .sees(Observation::Off),
             waits(Reason::CallLimitReached, 600, window - 60),
         ),

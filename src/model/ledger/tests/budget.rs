@@ -3,14 +3,14 @@
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
-use super::{empty, fault, plan, seconds, with_call};
+use super::{aws_error, empty, plan, seconds, with_call};
 use crate::api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::Service;
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    AWS_LIMIT, DAY, MAX_CLOCK_SKEW, MOST_CALLS, QUOTA_WINDOW, Reservation, budget, expires_at,
-    record_outcome, reserve,
+    AWS_LIMIT, DAY, MAX_CALLS, MAX_CLOCK_SKEW, PlannedCall, QUOTA_WINDOW, budget, expires_at, record_outcome,
+    reserve,
 };
 use crate::model::scenario::midnight;
 
@@ -90,7 +90,7 @@ fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp,
         if !budget(&ledger.calls, service, wish.action, limit, now).has_room() {
             continue;
         }
-        let plan = Reservation { target: target(wish.action), wanted: target(wish.action), ..plan() };
+        let plan = PlannedCall { target: target(wish.action), desired_target: target(wish.action), ..plan() };
         let (reserved, id) = reserve(&ledger, &plan, now);
         let latest = (now + MAX_CLOCK_SKEW).duration_since(aws_now);
         let at = aws_now + SignedDuration::from_secs_f64(latest.as_secs_f64() * wish.lateness);
@@ -99,7 +99,7 @@ fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp,
             carried_out.push((at, wish.action));
         }
         let (refused, unanswered) =
-            (fault(ErrorKind::Denied, "Code"), fault(ErrorKind::UnknownOutcome, "Code"));
+            (aws_error(ErrorKind::Denied, "Code"), aws_error(ErrorKind::UnknownOutcome, "Code"));
         ledger = match wish.heard {
             Heard::Ok => record_outcome(&reserved, &id, Ok(()), now),
             Heard::Denial => record_outcome(&reserved, &id, Err(&refused), now),
@@ -186,7 +186,7 @@ proptest! {
     fn every_firehose_call_uses_one_of_the_budget(ledger in any_ledger(), limit in 0_u32..30) {
         let used = |ledger: &StreamLedgerSpec, now| budget(&ledger.calls, Service::Firehose, Action::Start, limit, now).used;
         let mut ledger = ledger;
-        ledger.calls.truncate(MOST_CALLS - 2);
+        ledger.calls.truncate(MAX_CALLS - 2);
         let before = used(&ledger, midnight());
         let (reserved, _) = reserve(&ledger, &plan(), midnight());
         prop_assert_eq!(used(&reserved, midnight()), before + 1);
@@ -269,8 +269,8 @@ fn call_dated_in_the_future_counts() {
 
 #[test]
 fn refused_kinesis_calls_count_only_when_ledger_is_full() {
-    let refusal = fault(ErrorKind::InUse, "ResourceInUseException");
-    let count = i64::try_from(MOST_CALLS).unwrap();
+    let refusal = aws_error(ErrorKind::InUse, "ResourceInUseException");
+    let count = i64::try_from(MAX_CALLS).unwrap();
     let ledger = (0..count)
         .fold(empty(Service::Kinesis), |ledger, n| with_call(&ledger, seconds(n), Some(Err(&refusal))));
     let at = |calls: &[Call]| budget(calls, Service::Kinesis, Action::Start, 20, seconds(count));
@@ -282,8 +282,8 @@ fn refused_kinesis_calls_count_only_when_ledger_is_full() {
 
 #[test]
 fn full_ledger_has_room_when_entry_and_budget_are_free() {
-    let refusal = fault(ErrorKind::InUse, "ResourceInUseException");
-    let refused = i64::try_from(MOST_CALLS).unwrap() - 1;
+    let refusal = aws_error(ErrorKind::InUse, "ResourceInUseException");
+    let refused = i64::try_from(MAX_CALLS).unwrap() - 1;
     let ledger = (0..refused)
         .fold(empty(Service::Kinesis), |ledger, n| with_call(&ledger, seconds(n), Some(Err(&refusal))));
     let full = with_call(&ledger, seconds(refused), Some(Ok(())));

@@ -20,7 +20,7 @@ use crate::model::ledger::{
     self, AWS_LIMIT, QUOTA_WINDOW, apply_observation, budget, record_outcome, reserve, validate,
 };
 use crate::model::observation::Observation;
-use crate::model::scenario::{Scenario, fault, key, midnight, stream};
+use crate::model::scenario::{Scenario, aws_error, key, midnight, stream};
 use crate::model::{message, status_fields};
 
 /// Generates ledgers as the operator produces them.
@@ -28,8 +28,8 @@ fn grown(service: Service) -> impl Strategy<Value = StreamLedgerSpec> {
     let outcome = prop_oneof![
         Just(None),
         Just(Some(Ok(()))),
-        Just(Some(Err(fault(ErrorKind::Denied, "AccessDeniedException")))),
-        Just(Some(Err(fault(ErrorKind::UnknownOutcome, "InternalFailure")))),
+        Just(Some(Err(aws_error(ErrorKind::Denied, "AccessDeniedException")))),
+        Just(Some(Err(aws_error(ErrorKind::UnknownOutcome, "InternalFailure")))),
     ];
     let calls = prop::collection::vec((-100_000_i64..0, outcome), 1..30);
     let seen = prop::option::of(prop_oneof![Just(Observation::Off), Just(Observation::On(key(1)))]);
@@ -164,7 +164,7 @@ proptest! {
         prop_assert!(status_fields::encrypted_since_time(&i).is_none() || status_fields::active_key(&i).is_some());
         let truth = status_fields::encrypted(&i, decision.reason);
         prop_assert_eq!(truth == ConditionStatus::True, status_fields::encrypted_since_time(&i).is_some() && decision.reason != Reason::Verifying);
-        let _ = (status_fields::encryption_status(&i), status_fields::failure(&i));
+        let _ = (status_fields::encryption_status(&i), status_fields::failure_code(&i));
     }
 
     #[test]
@@ -173,10 +173,10 @@ proptest! {
     ) {
         let Some(ledger) = believed(service, &value) else { return Ok(()) };
         let wanted = key(1).target();
-        let learned = apply_observation(&ledger, &observation, Some(now), Some(&wanted), true, now);
-        let (reserved, id) = reserve(&learned, &plan(), now);
-        let recorded = record_outcome(&reserved, &id, Err(&fault(ErrorKind::UnknownOutcome, "InternalFailure")), now);
-        for after in [&learned, &reserved, &recorded] {
+        let updated = apply_observation(&ledger, &observation, Some(now), Some(&wanted), true, now);
+        let (reserved, id) = reserve(&updated, &plan(), now);
+        let recorded = record_outcome(&reserved, &id, Err(&aws_error(ErrorKind::UnknownOutcome, "InternalFailure")), now);
+        for after in [&updated, &reserved, &recorded] {
             prop_assert_eq!(validate(after, &stream(service)), Ok(()));
             prop_assert!(serde_json::to_value(after).is_ok());
         }
@@ -238,7 +238,7 @@ fn unknown_or_missing_value_makes_ledger_invalid() {
 #[test]
 fn oversized_ledger_has_no_room_until_calls_expire() {
     let mut ledger =
-        with_call(&empty(Service::Kinesis), midnight(), Some(Err(&fault(ErrorKind::InUse, "Code"))));
+        with_call(&empty(Service::Kinesis), midnight(), Some(Err(&aws_error(ErrorKind::InUse, "Code"))));
     let call = ledger.calls.remove(0);
     ledger.calls = (0..10_000).map(|n| Call { id: n.to_string(), ..call.clone() }).collect();
     assert_eq!(validate(&ledger, &stream(Service::Kinesis)), Ok(()));

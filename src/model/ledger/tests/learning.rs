@@ -1,7 +1,7 @@
 //! The effect of an observation on the ledger.
 
-use super::{empty, fault, read_again, seconds, with_call};
-use crate::api::ledger::{Action, InForce, Outcome, StreamLedgerSpec, Target};
+use super::{aws_error, empty, read_again, seconds, with_call};
+use crate::api::ledger::{Action, KnownEncryption, Outcome, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::Service;
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
@@ -30,9 +30,13 @@ fn made_at(ledger: &StreamLedgerSpec, created: Timestamp, at: i64) -> StreamLedg
     )
 }
 
-fn in_force(key: Option<&Key>, since: i64) -> InForce {
+fn known_encryption(key: Option<&Key>, since: i64) -> KnownEncryption {
     let since = MicroTime(seconds(since));
-    InForce { key: key.map(Key::status), encrypted_since_time: key.map(|_| since.clone()), since_time: since }
+    KnownEncryption {
+        key: key.map(Key::to_api),
+        encrypted_since_time: key.map(|_| since.clone()),
+        since_time: since,
+    }
 }
 
 const BOTH: [Service; 2] = [Service::Firehose, Service::Kinesis];
@@ -40,11 +44,11 @@ const BOTH: [Service; 2] = [Service::Firehose, Service::Kinesis];
 #[test]
 fn stable_encryption_is_in_force_since_first_seen() {
     let first = seen(&empty(Service::Firehose), &Observation::Off, 0);
-    assert_eq!(first.in_force, Some(in_force(None, 0)));
+    assert_eq!(first.known_encryption, Some(known_encryption(None, 0)));
     let same = seen(&first, &Observation::Off, 60);
-    assert_eq!(same.in_force, Some(in_force(None, 0)), "seen again");
+    assert_eq!(same.known_encryption, Some(known_encryption(None, 0)), "seen again");
     let other = seen(&same, &Observation::On(key(1)), 120);
-    assert_eq!(other.in_force, Some(in_force(Some(&key(1)), 120)));
+    assert_eq!(other.known_encryption, Some(known_encryption(Some(&key(1)), 120)));
 }
 
 #[test]
@@ -62,8 +66,8 @@ fn unstable_observation_keeps_old_key_active() {
         Observation::Unrecognized("x".into()),
     ] {
         assert_eq!(
-            seen(&old, &observation, 60).in_force,
-            Some(in_force(Some(&key(2)), 0)),
+            seen(&old, &observation, 60).known_encryption,
+            Some(known_encryption(Some(&key(2)), 0)),
             "{observation:?}"
         );
     }
@@ -81,9 +85,13 @@ fn reaching_desired_encryption_clears_attempts() {
 #[test]
 fn unknown_desired_key_is_never_satisfied() {
     let called = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
-    let learned = apply_observation(&called, &Observation::On(key(1)), None, None, false, seconds(60));
-    assert!(learned.attempts.is_some() && learned.satisfied.is_none());
-    assert_eq!(learned.in_force, Some(in_force(Some(&key(1)), 60)), "what is in force is known all the same");
+    let updated = apply_observation(&called, &Observation::On(key(1)), None, None, false, seconds(60));
+    assert!(updated.attempts.is_some() && updated.satisfied.is_none());
+    assert_eq!(
+        updated.known_encryption,
+        Some(known_encryption(Some(&key(1)), 60)),
+        "what is in force is known all the same"
+    );
 }
 
 #[test]
@@ -123,11 +131,12 @@ fn old_state_within_30_seconds_of_call_is_ignored() {
         for observation in [Observation::On(key(1)), Observation::InProgress(None), Observation::Missing] {
             assert!(!may_be_stale(&called, &observation, seconds(1)), "{observation:?}");
         }
-        let all_along = before.in_force.and_then(|known| known.encrypted_since_time);
-        let in_force = InForce { encrypted_since_time: all_along, ..in_force(Some(&key(1)), 1) };
+        let encrypted_since = before.known_encryption.and_then(|known| known.encrypted_since_time);
+        let known_encryption =
+            KnownEncryption { encrypted_since_time: encrypted_since, ..known_encryption(Some(&key(1)), 1) };
         assert_eq!(
-            seen(&called, &Observation::On(key(1)), 1).in_force,
-            Some(in_force),
+            seen(&called, &Observation::On(key(1)), 1).known_encryption,
+            Some(known_encryption),
             "encrypted all along"
         );
     }
@@ -147,8 +156,8 @@ fn new_state_after_confirmed_call_is_trusted() {
             assert!(confirmed.calls[0].confirmed, "{effect:?}");
             assert!(!may_be_stale(&confirmed, &Observation::Off, seconds(4)), "{effect:?}");
             assert_eq!(
-                seen(&confirmed, &Observation::Off, 4).in_force,
-                Some(in_force(None, 4)),
+                seen(&confirmed, &Observation::Off, 4).known_encryption,
+                Some(known_encryption(None, 4)),
                 "{effect:?}"
             );
             let called_again = with_call(&confirmed, seconds(5), Some(Ok(())));
@@ -164,7 +173,7 @@ fn new_state_after_confirmed_call_is_trusted() {
 #[test]
 fn refused_call_makes_no_observation_stale() {
     let refused =
-        with_call(&empty(Service::Kinesis), midnight(), Some(Err(&fault(ErrorKind::InUse, "Code"))));
+        with_call(&empty(Service::Kinesis), midnight(), Some(Err(&aws_error(ErrorKind::InUse, "Code"))));
     assert!(!may_be_stale(&refused, &Observation::Off, seconds(1)));
     assert_eq!(last_unrefused_call(&refused), None);
 }
@@ -188,7 +197,7 @@ fn unanswered_stop_is_accepted_once_effect_is_seen() {
 #[test]
 fn unanswered_start_counts_and_is_accepted_on_effect() {
     for service in BOTH {
-        for unanswered in [None, Some(Err(&fault(ErrorKind::UnknownOutcome, "InternalFailure")))] {
+        for unanswered in [None, Some(Err(&aws_error(ErrorKind::UnknownOutcome, "InternalFailure")))] {
             let called = with_call(&empty(service), midnight(), unanswered);
             for effect in [
                 Observation::On(key(1)),
@@ -203,9 +212,9 @@ fn unanswered_start_counts_and_is_accepted_on_effect() {
                 Observation::InProgress(Some(Action::Stop)),
                 Observation::Missing,
             ] {
-                let learned = seen(&called, &nothing, 60);
-                assert_eq!(learned.calls, called.calls, "{nothing:?}");
-                assert_eq!(in_flight_until(&learned), Some(midnight() + (QUOTA_WINDOW - DAY)), "{nothing:?}");
+                let updated = seen(&called, &nothing, 60);
+                assert_eq!(updated.calls, called.calls, "{nothing:?}");
+                assert_eq!(in_flight_until(&updated), Some(midnight() + (QUOTA_WINDOW - DAY)), "{nothing:?}");
             }
             let day_later = seen(&called, &Observation::Off, 86_400);
             assert_eq!(
@@ -220,7 +229,7 @@ fn unanswered_start_counts_and_is_accepted_on_effect() {
 #[test]
 fn refused_outcome_is_not_changed_by_observation() {
     let refused =
-        with_call(&empty(Service::Kinesis), midnight(), Some(Err(&fault(ErrorKind::Denied, "Code"))));
+        with_call(&empty(Service::Kinesis), midnight(), Some(Err(&aws_error(ErrorKind::Denied, "Code"))));
     assert_eq!(seen(&refused, &Observation::On(key(1)), 60).calls[0].outcome, Outcome::Refused);
 }
 
@@ -230,7 +239,7 @@ fn recreated_stream_keeps_calls_and_loses_key() {
     let called = with_call(&first, seconds(1), Some(Ok(())));
     let known = seen(&seen(&called, &Observation::On(key(1)), 60), &Observation::On(key(1)), 90);
     let failing = with_call(&known, seconds(100), Some(Ok(())));
-    assert!(failing.in_force.is_some() && failing.satisfied.is_some() && failing.attempts.is_some());
+    assert!(failing.known_encryption.is_some() && failing.satisfied.is_some() && failing.attempts.is_some());
 
     let same = made_at(&failing, midnight(), 200);
     // AWS is applying the second call.
@@ -239,7 +248,7 @@ fn recreated_stream_keeps_calls_and_loses_key() {
     assert_eq!(same, shown, "the same stream");
     let again = made_at(&failing, seconds(150), 200);
     assert_eq!(again.calls, shown.calls);
-    assert_eq!((&again.in_force, &again.satisfied, &again.attempts), (&None, &None, &None));
+    assert_eq!((&again.known_encryption, &again.satisfied, &again.attempts), (&None, &None, &None));
     assert_eq!(again.stream_creation_time, Some(MicroTime(seconds(150))));
 }
 
@@ -266,7 +275,7 @@ fn unusable_key_is_recorded_until_next_attempt() {
 fn future_since_time_is_clamped_to_now() {
     let later = seen(&empty(Service::Firehose), &Observation::On(key(1)), 3600);
     let set_back = seen(&later, &Observation::On(key(1)), 0);
-    assert_eq!(set_back.in_force, Some(in_force(Some(&key(1)), 0)));
+    assert_eq!(set_back.known_encryption, Some(known_encryption(Some(&key(1)), 0)));
 }
 
 #[test]

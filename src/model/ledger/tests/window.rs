@@ -7,14 +7,14 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{empty, fault, plan};
+use super::{aws_error, empty, plan};
 use crate::api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
 use crate::api::stream_encryption::Service;
 use crate::model::aws_error::ErrorKind;
 use crate::model::backoff;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    AWS_LIMIT, DAY, MAX_CLOCK_SKEW, QUOTA_WINDOW, READ_LAG, Reservation, apply_observation, budget,
+    AWS_LIMIT, DAY, MAX_CLOCK_SKEW, PlannedCall, QUOTA_WINDOW, READ_LAG, apply_observation, budget,
     corrections, expires_at, in_flight_until, prune_expired, record_outcome, reserve, saturating_add,
     stale_until, validate,
 };
@@ -33,8 +33,8 @@ fn target(action: Action) -> Target {
     }
 }
 
-fn planned(action: Action) -> Reservation {
-    Reservation { target: target(action), wanted: target(action), ..plan() }
+fn planned(action: Action) -> PlannedCall {
+    PlannedCall { target: target(action), desired_target: target(action), ..plan() }
 }
 
 fn call(number: usize, at: Timestamp, action: Action, outcome: Outcome) -> Call {
@@ -146,8 +146,8 @@ impl Day {
             return;
         }
         let (reserved, id) = reserve(&self.ledger, &planned(action), now);
-        let unknown = fault(ErrorKind::UnknownOutcome, "InternalFailure");
-        let refused = fault(ErrorKind::Denied, "AccessDeniedException");
+        let unknown = aws_error(ErrorKind::UnknownOutcome, "InternalFailure");
+        let refused = aws_error(ErrorKind::Denied, "AccessDeniedException");
         self.ledger = match outcome {
             Outcome::Pending => reserved,
             Outcome::Accepted => record_outcome(&reserved, &id, Ok(()), now),
@@ -244,10 +244,10 @@ fn reservation_keeps_all_calls_and_has_unique_id() {
 #[test]
 fn outcome_changes_own_entry_and_attempts_of_last_only() {
     let classes = [ErrorKind::UnknownOutcome, ErrorKind::LimitReached, ErrorKind::InUse, ErrorKind::Denied];
-    for class in classes {
-        let fault = fault(class, "Code");
+    for kind in classes {
+        let error = aws_error(kind, "Code");
         for (outcome, which) in
-            [Ok(()), Err(&fault)].into_iter().flat_map(|o| [0_usize, 1, 2].map(|which| (o, which)))
+            [Ok(()), Err(&error)].into_iter().flat_map(|o| [0_usize, 1, 2].map(|which| (o, which)))
         {
             let mut ledger = empty(Service::Firehose);
             for n in 0..3 {
@@ -289,25 +289,25 @@ fn arithmetic_does_not_overflow_at_extreme_times() {
     let clocks = sequences(&ends, 3);
     for clock in &clocks {
         let [reserved_at, recorded_at, now] = clock[..] else { unreachable!() };
-        let plan = Reservation { correction: true, ..planned(Action::Start) };
+        let plan = PlannedCall { correction: true, ..planned(Action::Start) };
         let (ledger, id) = reserve(&empty(Service::Kinesis), &plan, reserved_at);
-        let refused = fault(ErrorKind::LimitReached, "LimitExceededException");
+        let refused = aws_error(ErrorKind::LimitReached, "LimitExceededException");
         let ledger = record_outcome(&ledger, &id, Err(&refused), recorded_at);
-        let learned = apply_observation(
+        let updated = apply_observation(
             &ledger,
             &Observation::On(Key::AwsOwned),
             Some(now),
-            Some(&plan.wanted),
+            Some(&plan.desired_target),
             true,
             recorded_at,
         );
         for (service, action) in SERVICES.iter().flat_map(|s| ACTIONS.map(|action| (*s, action))) {
             for limit in [0, 1, AWS_LIMIT, u32::MAX] {
-                let budget = budget(&learned.calls, service, action, limit, now);
+                let budget = budget(&updated.calls, service, action, limit, now);
                 assert!(budget.limit <= AWS_LIMIT);
             }
         }
-        let (again, _) = reserve(&learned, &plan, now);
+        let (again, _) = reserve(&updated, &plan, now);
         assert_eq!(validate(&again, &stream(Service::Kinesis)), Ok(()));
         let _ =
             (corrections(&again, now), in_flight_until(&again), stale_until(&again, &Observation::Off, now));
@@ -316,7 +316,7 @@ fn arithmetic_does_not_overflow_at_extreme_times() {
         assert!(expires_at(&again.calls[0]) >= again.calls[0].at());
     }
     for count in [0, 1, 16, 17, u32::MAX] {
-        assert!(backoff::after_attempt(count) <= backoff::LONGEST);
-        assert!(backoff::after_refusal(count, ErrorKind::LimitReached) <= backoff::LONGEST);
+        assert!(backoff::after_attempt(count) <= backoff::MAX_RETRY_DELAY);
+        assert!(backoff::after_refusal(count, ErrorKind::LimitReached) <= backoff::MAX_RETRY_DELAY);
     }
 }

@@ -17,7 +17,7 @@ use super::stream::{
 
 mod encryption;
 
-use encryption::{asked_key, check_key, enable, firehose_may_use, retire_grants, start, stop};
+use encryption::{check_key, enable, firehose_may_use, requested_key, retire_grants, start, stop};
 
 pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
     match context.request.operation.as_str() {
@@ -93,16 +93,16 @@ fn encryption_block(state: &State, stream: &Stream, seen: &Snapshot) -> Option<V
             return (stream.never_encrypted_shows == NeverEncryptedShows::Disabled)
                 .then(|| json!({ "Status": "DISABLED" }));
         }
-        EncryptionStatus::Enabling => seen.asked.as_ref(),
+        EncryptionStatus::Enabling => seen.requested_key.as_ref(),
         EncryptionStatus::EnablingFailed => match state.settings.failed_re_key_shows {
-            ShownKey::Asked => seen.asked.as_ref(),
-            ShownKey::InForce => seen.in_force.as_ref().or(seen.asked.as_ref()),
+            ShownKey::Asked => seen.requested_key.as_ref(),
+            ShownKey::Active => seen.active_key.as_ref().or(seen.requested_key.as_ref()),
         },
         EncryptionStatus::Enabled | EncryptionStatus::Disabling | EncryptionStatus::DisablingFailed => {
-            seen.in_force.as_ref()
+            seen.active_key.as_ref()
         }
         EncryptionStatus::Disabled => match state.settings.key_after_disabled {
-            KeyAfterDisabled::Kept => seen.asked.as_ref(),
+            KeyAfterDisabled::Kept => seen.requested_key.as_ref(),
             KeyAfterDisabled::Dropped => None,
         },
     };
@@ -119,7 +119,7 @@ fn encryption_block(state: &State, stream: &Stream, seen: &Snapshot) -> Option<V
         None => {}
     }
     if let Some(failure) = seen.failure {
-        let key = seen.asked.as_ref().and_then(StreamKey::key_arn).unwrap_or("AWS_OWNED_CMK");
+        let key = seen.requested_key.as_ref().and_then(StreamKey::key_arn).unwrap_or("AWS_OWNED_CMK");
         block.insert(
             "FailureDescription".to_owned(),
             json!({ "Type": failure, "Details": format!("The most recent attempt failed for key {key}.") }),
@@ -142,7 +142,7 @@ fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
             "Only requests from the stream's source are allowed.",
         ));
     }
-    let settled = stream.at(later(context.now, -state.settings.settle)).and_then(|s| s.in_force.clone());
+    let settled = stream.at(later(context.now, -state.settings.settle)).and_then(|s| s.active_key.clone());
     if let Some(arn) = settled.as_ref().and_then(StreamKey::key_arn) {
         let code = match state.keys.get(arn) {
             None => Some("NotFoundException"),
@@ -199,23 +199,23 @@ fn create(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsErro
         .body
         .get("DeliveryStreamEncryptionConfigurationInput")
         .filter(|block| !block.is_null());
-    let asked = block.map(|block| asked_key(Some(block))).transpose()?;
-    if asked.is_some() && source != Source::DirectPut {
+    let requested_key = block.map(|block| requested_key(Some(block))).transpose()?;
+    if requested_key.is_some() && source != Source::DirectPut {
         return Err(AwsError::new(
             "InvalidArgumentException",
             "Server-side encryption is only supported for delivery streams of type DirectPut.",
         ));
     }
-    let against = asked.as_ref().map_or(Ok(None), |key| check_key(state, context, &id, key))?;
+    let against = requested_key.as_ref().map_or(Ok(None), |key| check_key(state, context, &id, key))?;
     let creating = Snapshot { status: StreamStatus::Creating, ..Snapshot::default() };
     let mut stream = Stream::new(id.clone(), source, context.now, context.now, creating);
     let ready = later(context.now, state.settings.creating);
     stream.plan(ready, Snapshot::default());
     state.streams.insert(id.clone(), stream);
-    if let Some(asked) = asked {
+    if let Some(requested_key) = requested_key {
         // Encryption of a new stream starts when the stream has been created.
         let at_ready = Context { now: ready, ..context.clone() };
-        enable(state, &at_ready, &id, asked, against);
+        enable(state, &at_ready, &id, requested_key, against);
     }
     Ok(json!({ "DeliveryStreamARN": id.arn() }))
 }

@@ -111,9 +111,9 @@ fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
     let updating = seen.status == StreamStatus::Updating
         && matches!(seen.encryption, EncryptionStatus::Enabling | EncryptionStatus::Disabling);
     let key = match (updating, state.settings.while_updating, seen.encryption) {
-        (true, ShownWhileUpdating::New, EncryptionStatus::Enabling) => seen.asked.as_ref(),
+        (true, ShownWhileUpdating::New, EncryptionStatus::Enabling) => seen.requested_key.as_ref(),
         (true, ShownWhileUpdating::New, _) => None,
-        _ => seen.in_force.as_ref(),
+        _ => seen.active_key.as_ref(),
     };
     let mut description = Map::new();
     let mut put = |name: &str, value: Value| description.insert(name.to_owned(), value);
@@ -159,7 +159,7 @@ fn shown_key(state: &State, key: &StreamKey) -> String {
 }
 
 /// Returns `KeyId`, and checks `EncryptionType`, which Start and Stop both need.
-fn asked_key<'a>(context: &Context<'a>) -> Result<&'a str, AwsError> {
+fn requested_key<'a>(context: &Context<'a>) -> Result<&'a str, AwsError> {
     match required(context.request, "EncryptionType")? {
         "KMS" => {}
         "NONE" => return Err(AwsError::new("InvalidArgumentException", "Encryption type cannot be NONE.")),
@@ -232,7 +232,7 @@ fn check_limit(
 }
 
 fn start(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
-    let given = asked_key(context)?;
+    let given = requested_key(context)?;
     let id = id(state, context)?;
     let status = find(state, context, &id)?.status;
     if status != StreamStatus::Active {
@@ -245,13 +245,13 @@ fn start(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError
 }
 
 fn stop(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
-    asked_key(context)?;
+    requested_key(context)?;
     let id = id(state, context)?;
-    let Snapshot { status, in_force, .. } = find(state, context, &id)?;
+    let Snapshot { status, active_key, .. } = find(state, context, &id)?;
     if *status != StreamStatus::Active {
         return Err(in_use(&id, *status));
     }
-    if in_force.is_none() {
+    if active_key.is_none() {
         let message = "Cannot stop encrypting an unencrypted stream.";
         return Err(AwsError::new("InvalidArgumentException", message));
     }
@@ -306,12 +306,12 @@ fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
         return Err(not_found(&id));
     }
     let settled = later(context.now, -state.settings.settle);
-    let in_force = state.streams.get(&id).and_then(|s| s.at(settled)).and_then(|s| s.in_force.clone());
-    if let Some(key) = in_force.as_ref().and_then(StreamKey::key_arn).map(str::to_owned) {
+    let active_key = state.streams.get(&id).and_then(|s| s.at(settled)).and_then(|s| s.active_key.clone());
+    if let Some(key) = active_key.as_ref().and_then(StreamKey::key_arn).map(str::to_owned) {
         usable_key(state, context, &key)?;
     }
     // For a plaintext record, Kinesis returns no encryption type at all.
-    let encryption = in_force.map(|_| json!("KMS"));
+    let encryption = active_key.map(|_| json!("KMS"));
     let mut record =
         || json!({ "ShardId": "shardId-000000000000", "SequenceNumber": format!("{:056}", state.next()) });
     if context.request.operation == "PutRecord" {

@@ -106,7 +106,7 @@ pub enum ShownKey {
     /// The requested key, which failed.
     Asked,
     /// The active key, which still encrypts records.
-    InForce,
+    Active,
 }
 
 /// Whether Describe still shows the key after DISABLED.

@@ -125,9 +125,9 @@ pub struct Snapshot {
     /// The status of its encryption.
     pub encryption: EncryptionStatus,
     /// The key of the most recent Start, or the key of the encryption that was stopped.
-    pub asked: Option<StreamKey>,
+    pub requested_key: Option<StreamKey>,
     /// The key that actually encrypts records; `None` for plaintext.
-    pub in_force: Option<StreamKey>,
+    pub active_key: Option<StreamKey>,
     /// The failure of the most recent attempt.
     pub failure: Option<FailureType>,
 }
@@ -137,8 +137,8 @@ impl Default for Snapshot {
         Snapshot {
             status: StreamStatus::Active,
             encryption: EncryptionStatus::NeverSet,
-            asked: None,
-            in_force: None,
+            requested_key: None,
+            active_key: None,
             failure: None,
         }
     }
@@ -150,20 +150,24 @@ impl Snapshot {
     pub fn enabled(key: StreamKey) -> Snapshot {
         Snapshot {
             encryption: EncryptionStatus::Enabled,
-            asked: Some(key.clone()),
-            in_force: Some(key),
+            requested_key: Some(key.clone()),
+            active_key: Some(key),
             ..Snapshot::default()
         }
     }
 
-    /// Returns an `ENABLING_FAILED` state: `asked` failed with this failure, and `in_force` still encrypts
+    /// Returns an `ENABLING_FAILED` state: `asked` failed with this failure, and `active_key` still encrypts
     /// records.
     #[must_use]
-    pub fn enabling_failed(asked: StreamKey, in_force: Option<StreamKey>, failure: FailureType) -> Snapshot {
+    pub fn enabling_failed(
+        requested_key: StreamKey,
+        active_key: Option<StreamKey>,
+        failure: FailureType,
+    ) -> Snapshot {
         Snapshot {
             encryption: EncryptionStatus::EnablingFailed,
-            asked: Some(asked),
-            in_force,
+            requested_key: Some(requested_key),
+            active_key,
             failure: Some(failure),
             ..Snapshot::default()
         }
@@ -296,16 +300,16 @@ impl Stream {
     }
 
     /// Records a Start (`asked`) or Stop (`None`): the change now, and its end.
-    pub(crate) fn change(&mut self, now: Timestamp, asked: Option<StreamKey>, end: End) {
+    pub(crate) fn change(&mut self, now: Timestamp, requested_key: Option<StreamKey>, end: End) {
         let before = self.at(now).cloned().unwrap_or_default();
-        let starting = asked.is_some();
+        let starting = requested_key.is_some();
         let busy =
             if self.id.service == Service::Kinesis { StreamStatus::Updating } else { StreamStatus::Active };
         let changing = Snapshot {
             status: busy,
             encryption: if starting { EncryptionStatus::Enabling } else { EncryptionStatus::Disabling },
-            asked: if starting { asked.clone() } else { before.in_force.clone() },
-            in_force: before.in_force.clone(),
+            requested_key: if starting { requested_key.clone() } else { before.active_key.clone() },
+            active_key: before.active_key.clone(),
             failure: None,
         };
         self.write(now, changing.clone());
@@ -314,7 +318,7 @@ impl Stream {
             End::Succeeds { after } => {
                 let encryption =
                     if starting { EncryptionStatus::Enabled } else { EncryptionStatus::Disabled };
-                self.plan(later(now, after), Snapshot { encryption, in_force: asked, ..rest });
+                self.plan(later(now, after), Snapshot { encryption, active_key: requested_key, ..rest });
             }
             End::Fails { after, failure } => {
                 let encryption = if starting {

@@ -130,7 +130,7 @@ fn unusable_key_fails_with_its_cause() {
 
 #[test]
 fn failed_re_key_keeps_old_key_active() {
-    for shows in [ShownKey::Asked, ShownKey::InForce] {
+    for shows in [ShownKey::Asked, ShownKey::Active] {
         let mut stage = Stage::new(Settings { failed_re_key_shows: shows, ..quick() });
         let good = stage.key(PlantedKey::default());
         let bad = stage.key(PlantedKey { state: KeyState::Disabled, ..PlantedKey::default() });
@@ -140,7 +140,7 @@ fn failed_re_key_keeps_old_key_active() {
         stage.wait(20);
         assert_eq!(stage.block()["Status"], "ENABLING_FAILED");
         assert_eq!(stage.block()["KeyARN"], if shows == ShownKey::Asked { bad.as_str() } else { &good });
-        let truth = stage.world.stream(FIREHOSE, stage.now).expect("there").in_force.clone();
+        let truth = stage.world.stream(FIREHOSE, stage.now).expect("there").active_key.clone();
         assert_eq!(truth, Some(StreamKey::arn(&good)));
         assert!(stage.put_is_encrypted());
         assert_eq!(
@@ -162,11 +162,11 @@ fn start_with_active_key_follows_setting() {
             let key = customer.then(|| stage.key(PlantedKey::default()));
             stage.start(key.as_deref()).expect("started");
             stage.wait(10);
-            let in_force = stage.world.stream(FIREHOSE, stage.now).expect("there").in_force.clone();
+            let active_key = stage.world.stream(FIREHOSE, stage.now).expect("there").active_key.clone();
             assert_eq!(stage.start(key.as_deref()), at_once, "{same_key:?}");
             stage.wait(10);
             assert_eq!(stage.status(), in_the_end, "{same_key:?}");
-            assert_eq!(stage.world.stream(FIREHOSE, stage.now).expect("there").in_force, in_force);
+            assert_eq!(stage.world.stream(FIREHOSE, stage.now).expect("there").active_key, active_key);
         }
     }
 }

@@ -68,7 +68,7 @@ impl State {
         self.story.tell(now, || {
             let answer = match answer {
                 Ok(()) => "accepted".to_owned(),
-                Err(fault) => format!("{:?} {:?}", fault.class, fault.code),
+                Err(fault) => format!("{:?} {:?}", fault.kind, fault.code),
             };
             let key = key.map(ToString::to_string).unwrap_or_default();
             format!(
@@ -78,7 +78,7 @@ impl State {
             )
         });
         let arn = stream.to_string();
-        let target = Target { action, key: key.map(Key::status) };
+        let target = Target { action, key: key.map(Key::to_api) };
         let Some(ledger) = self.store.ledger(&ledger::name(stream)).cloned() else {
             self.promises.break_with("P2", now, || format!("{action:?} of {stream} without a ledger"));
             return;
@@ -127,7 +127,7 @@ impl State {
                 format!("{action:?} of {stream} while call {} is still open", open.id)
             });
         }
-        if matches!(answer, Err(fault) if fault.class == ErrorKind::UnknownOutcome) {
+        if matches!(answer, Err(fault) if fault.kind == ErrorKind::UnknownOutcome) {
             self.promises.unanswered.insert((arn.clone(), entry.id.clone()));
         }
         // AWS counts a call at its arrival, the ledger at its reservation.

@@ -11,7 +11,7 @@ use simulated_aws::world::StreamKey;
 use stream_encryption_operator::api::condition::{ConditionStatus, ConditionType, ReadyState, Reason, find};
 use stream_encryption_operator::api::ledger::Owner;
 use stream_encryption_operator::api::stream_encryption::{
-    EncryptionStatus, KeyStatus, KeyType, StreamEncryption, StreamEncryptionStatus,
+    EncryptionStatus, KeyIdentity, KeyType, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_operator::controller::ledger_store::owner;
 use stream_encryption_operator::model::aws_error::AwsError;
@@ -37,9 +37,9 @@ pub(super) struct ShownOf {
     /// The keys that were active at the observations, each with the time until which the operator may report
     /// it: indefinitely for the last settled observation and all later ones; for earlier keys, as long as
     /// AWS's answers may lag and reconciles in progress may not have read the newer observations.
-    in_force: Vec<(Option<StreamKey>, Timestamp)>,
+    active_key: Vec<(Option<StreamKey>, Timestamp)>,
     /// The time of the last settled observation.
-    settled: Option<Timestamp>,
+    stable_encryption: Option<Timestamp>,
     /// The time of the settled observation before it.
     settled_before: Option<Timestamp>,
     /// Whether the last Describe reported that the stream does not exist.
@@ -54,8 +54,8 @@ pub(super) struct ShownOf {
 impl ShownOf {
     /// Marks all observations so far as outdated. Until `disbelieved` the operator may still report them.
     fn forget(&mut self, disbelieved: Timestamp) {
-        self.settled = None;
-        for (_, until) in &mut self.in_force {
+        self.stable_encryption = None;
+        for (_, until) in &mut self.active_key {
             *until = (*until).min(disbelieved);
         }
     }
@@ -85,7 +85,7 @@ enum What {
         /// The key that is really active.
         real: Option<StreamKey>,
         /// Whether the operator must trust that state.
-        settled: bool,
+        stable_encryption: bool,
         /// Whether the state is a past one of unknown age.
         blurred: bool,
         /// Whether the effect of the operator's last call is shown.
@@ -104,23 +104,23 @@ pub(super) struct Believed {
 
 /// Returns a key of AWS in the form of the status.
 #[must_use]
-pub fn written(key: &StreamKey) -> KeyStatus {
+pub fn written(key: &StreamKey) -> KeyIdentity {
     match key {
-        StreamKey::AwsOwned => KeyStatus { kind: KeyType::AwsOwned, arn: None },
+        StreamKey::AwsOwned => KeyIdentity { kind: KeyType::AwsOwned, arn: None },
         StreamKey::Kms { given, .. } if given == "alias/aws/kinesis" => {
-            KeyStatus { kind: KeyType::AwsOwned, arn: None }
+            KeyIdentity { kind: KeyType::AwsOwned, arn: None }
         }
-        StreamKey::Kms { arn, .. } => KeyStatus { kind: KeyType::CustomerManaged, arn: Some(arn.clone()) },
+        StreamKey::Kms { arn, .. } => KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(arn.clone()) },
     }
 }
 
 /// Returns whether a status reports this key: completely, or only its type if the namespace may not use it.
-fn is_told(real: Option<&StreamKey>, key: &KeyStatus) -> bool {
+fn is_told(real: Option<&StreamKey>, key: &KeyIdentity) -> bool {
     real.map(written).is_some_and(|real| real.kind == key.kind && (key.arn.is_none() || key.arn == real.arn))
 }
 
 /// The claims of a status about the stream: the active key, the state, and whether it is encrypted.
-type Claimed<'a> = (Option<&'a KeyStatus>, Option<EncryptionStatus>, Option<&'a String>);
+type Claimed<'a> = (Option<&'a KeyIdentity>, Option<EncryptionStatus>, Option<&'a String>);
 
 /// Returns whether a status claims nothing new. `Encrypted` becomes Unknown if AWS has not responded for long.
 fn is_repeated(before: Claimed<'_>, after: Claimed<'_>) -> bool {
@@ -146,21 +146,21 @@ impl Promises {
                     shown.forget(disbelieved);
                     shown.missing = true;
                 }
-                What::Stream { real, settled, blurred, effect } => {
+                What::Stream { real, stable_encryption, blurred, effect } => {
                     if effect {
                         shown.confirmed = Some((begun, now));
                     }
                     shown.last.insert(replica, at);
                     shown.missing = false;
-                    if settled {
-                        shown.settled_before = shown.settled;
+                    if stable_encryption {
+                        shown.settled_before = shown.stable_encryption;
                         shown.forget(disbelieved);
-                        shown.settled = Some(at);
+                        shown.stable_encryption = Some(at);
                         shown.blurred = blurred;
                     }
                     shown.blurred |= blurred;
-                    shown.in_force.retain(|(known, until)| *known != real && *until > at);
-                    shown.in_force.push((real, Timestamp::MAX));
+                    shown.active_key.retain(|(known, until)| *known != real && *until > at);
+                    shown.active_key.push((real, Timestamp::MAX));
                 }
             }
         }
@@ -206,10 +206,11 @@ impl State {
         let what = match seen {
             Ok(None) if !self.replicas[replica].mistaken => What::Missing,
             Ok(Some(look)) if look.arn == *stream => {
-                let real = self.world.stream(&arn, now - lag).and_then(|real| real.in_force.clone());
+                let real = self.world.stream(&arn, now - lag).and_then(|real| real.active_key.clone());
                 // Soon after a call, the operator may treat the observation as stale.
                 let called = self.promises.called.get(&arn).is_some_and(|at| now < *at + READ_LAG + lag);
-                let settled = !called && Observation::of(stream, Some(look)).settled().is_some();
+                let stable_encryption =
+                    !called && Observation::of(stream, Some(look)).stable_encryption().is_some();
                 // A Describe of a Kinesis stream may be followed by a request to KMS for its key.
                 let mut calls = self.world.calls().iter().rev();
                 let described = calls
@@ -220,7 +221,7 @@ impl State {
                     format!("operator {replica} describes {}: {state:?} {encryption:?}", stream.name())
                 });
                 let effect = self.shows_the_effect_of_the_last_call(stream, look);
-                What::Stream { real, settled, blurred: fault == Some("ReadLag"), effect }
+                What::Stream { real, stable_encryption, blurred: fault == Some("ReadLag"), effect }
             }
             Ok(_) | Err(_) => return,
         };
@@ -240,7 +241,7 @@ impl State {
         let Some(ledger) = self.store.ledger(&ledger::name(stream)) else { return false };
         let observation = Observation::of(stream, Some(look));
         ledger::last_unrefused_call(&ledger.spec)
-            .is_some_and(|call| ledger::shows(&observation, &call.target))
+            .is_some_and(|call| ledger::matches_target(&observation, &call.target))
     }
 
     /// Records the last Describe of a reconcile, if the operator has no reason to treat it as stale.
@@ -252,7 +253,7 @@ impl State {
             Ok(Some(look)) if look.arn == *stream => Observation::of(stream, Some(look)),
             Ok(_) | Err(_) => return,
         };
-        let Some(on) = observation.settled().map(|key| key.is_some()) else { return };
+        let Some(on) = observation.stable_encryption().map(|key| key.is_some()) else { return };
         let begun = self.reconcile_began();
         let confirmed = self.promises.shown.get(&arn).and_then(|shown| shown.confirmed);
         // A reconcile that had read the ledger before the call was reserved cannot store there that the call took effect.
@@ -390,9 +391,9 @@ impl State {
             // relevant.
             return;
         }
-        let Some(settled) = shown.settled else {
+        let Some(stable_encryption) = shown.stable_encryption else {
             if let Some(key) = &status.active_key
-                && !shown.in_force.iter().any(|(real, until)| *until > now && is_told(real.as_ref(), key))
+                && !shown.active_key.iter().any(|(real, until)| *until > now && is_told(real.as_ref(), key))
             {
                 let key = key.clone();
                 self.promises.break_with("P6", now, || {
@@ -402,7 +403,7 @@ impl State {
             return;
         };
         let touched = self.promises.touched.get(arn).copied().unwrap_or(Timestamp::MIN);
-        if shown.blurred || touched >= settled {
+        if shown.blurred || touched >= stable_encryption {
             return;
         }
         // Kinesis may name a key by an alias that KMS does not resolve, and while KMS does not answer it is
@@ -410,17 +411,17 @@ impl State {
         // managed key that no policy allows is redacted.
         let is_aws_managed = |arn: &str| arn.contains(":key/0000");
         let may_be_aws_managed = shown
-            .in_force
+            .active_key
             .iter()
             .any(|(real, _)| matches!(real, Some(StreamKey::Kms { arn, .. }) if is_aws_managed(arn)));
-        let by_arn = |key: &KeyStatus| match &key.arn {
+        let by_arn = |key: &KeyIdentity| match &key.arn {
             Some(arn) => arn.starts_with("arn:") && !is_aws_managed(arn),
             None => key.kind == KeyType::AwsOwned || !may_be_aws_managed,
         };
         if let Some(key) = status.active_key.as_ref().filter(|key| by_arn(key))
-            && !shown.in_force.iter().any(|(real, _)| is_told(real.as_ref(), key))
+            && !shown.active_key.iter().any(|(real, _)| is_told(real.as_ref(), key))
         {
-            let (key, real) = (key.clone(), shown.in_force.clone());
+            let (key, real) = (key.clone(), shown.active_key.clone());
             self.promises.break_with("P6", now, || {
                 format!("{} reports {key:?} as the active key, but the active key was {real:?}", of.name)
             });
@@ -439,12 +440,12 @@ impl State {
         let waited_for =
             self.replicas.len() == 1 && now >= self.promises.wild_until && clock_is_steady && seen_all_along;
         let at = if said_encrypted && waited_for { looked.min(now - PROPAGATION_DELAY) } else { looked };
-        let plain = |at| self.world.stream(arn, at).is_none_or(|real| real.in_force.is_none());
+        let plain = |at| self.world.stream(arn, at).is_none_or(|real| real.active_key.is_none());
         // The stream was encrypted until a moment ago, and the operator may not trust a newer observation
         // yet.
-        let off = shown.in_force.last().is_some_and(|(real, _)| real.is_none());
+        let off = shown.active_key.last().is_some_and(|(real, _)| real.is_none());
         let until_lately = |until: Timestamp| until > now && (off || until < Timestamp::MAX);
-        let lately = shown.in_force.iter().any(|(real, until)| real.is_some() && until_lately(*until));
+        let lately = shown.active_key.iter().any(|(real, until)| real.is_some() && until_lately(*until));
         let said = (said_encrypted || said_enabled) && !lately;
         if said && touched < at && plain(at) && plain(now - DISBELIEF - self.clocks_apart()) {
             self.promises.break_with("P6", now, || {

@@ -7,10 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::aws::{Identity, Priority, Signer, StreamApi};
+use stream_encryption_operator::aws::{Priority, Signer, StreamApi};
 use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind};
-use stream_encryption_operator::model::key::{Key, KeyMetadata, KeyName};
+use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
 use stream_encryption_operator::model::observation::{ReportedEncryption, StreamDescription};
+use stream_encryption_operator::model::pattern::AwsAccount;
 use stream_encryption_operator::model::principal::Principal;
 use stream_encryption_operator::model::stream::StreamArn;
 
@@ -84,7 +85,7 @@ impl SpoiledAws {
             let again = matches!(
                 &answer,
                 Err(fault)
-                    if matches!(fault.class, ErrorKind::LimitReached | ErrorKind::UnknownOutcome | ErrorKind::Throttled)
+                    if matches!(fault.kind, ErrorKind::LimitReached | ErrorKind::UnknownOutcome | ErrorKind::Throttled)
             );
             if !again || tries == TRIES {
                 return answer;
@@ -110,8 +111,8 @@ impl SpoiledAws {
     /// Returns the operator's interpretation of an answer.
     fn understood(&self, answer: Result<(), AwsError>) -> Result<(), AwsError> {
         match answer {
-            Err(fault) if self.bug == Bug::SilenceIsRefusal && fault.class == ErrorKind::UnknownOutcome => {
-                Err(AwsError { class: ErrorKind::Transient, ..fault })
+            Err(fault) if self.bug == Bug::SilenceIsRefusal && fault.kind == ErrorKind::UnknownOutcome => {
+                Err(AwsError { kind: ErrorKind::Transient, ..fault })
             }
             answer => answer,
         }
@@ -119,7 +120,7 @@ impl SpoiledAws {
 }
 
 impl StreamApi for SpoiledAws {
-    async fn identity(&self) -> Result<Identity, AwsError> {
+    async fn identity(&self) -> Result<AwsAccount, AwsError> {
         self.aws.identity().await
     }
 
@@ -156,7 +157,7 @@ impl StreamApi for SpoiledAws {
     async fn describe_key(
         &self,
         stream: &StreamArn,
-        name: &KeyName,
+        name: &KmsKeyId,
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
@@ -207,7 +208,7 @@ impl StreamApi for SpoiledAws {
     async fn stop(
         &self,
         stream: &StreamArn,
-        in_force: Option<&Key>,
+        active_key: Option<&Key>,
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
@@ -215,9 +216,9 @@ impl StreamApi for SpoiledAws {
         let signer = &self.signer(signer);
         let answer = match self.bug {
             Bug::PauseNotNoticed => {
-                self.aws.stop_dated(stream, in_force, principal, signer, reserved, None).await
+                self.aws.stop_dated(stream, active_key, principal, signer, reserved, None).await
             }
-            _ => self.aws.stop(stream, in_force, principal, signer, reserved).await,
+            _ => self.aws.stop(stream, active_key, principal, signer, reserved).await,
         };
         self.understood(answer)
     }

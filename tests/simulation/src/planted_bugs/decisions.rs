@@ -5,7 +5,7 @@
 use jiff::SignedDuration;
 use stream_encryption_operator::api::condition::Reason;
 use stream_encryption_operator::model::decision::{
-    Decision, DecisionInput, DesiredEncryption, DesiredState, Seen, Step,
+    Decision, DecisionInput, DesiredEncryption, DesiredState, LastObservation, Step,
 };
 use stream_encryption_operator::model::ledger::{DAY, QUOTA_WINDOW};
 use stream_encryption_operator::model::observation::Observation;
@@ -30,13 +30,13 @@ pub(super) fn back_after_a_day_sharp(input: &DecisionInput<'_>) -> Decision {
 
 /// Treats a stream that is encrypted with one key as encrypted with the other.
 pub(super) fn enabled_is_enough(input: &DecisionInput<'_>) -> Decision {
-    let on = matches!(input.seen, Seen::At(_, Observation::On(_)));
-    if !on || matches!(input.intent.wanted, DesiredEncryption::Off) {
+    let on = matches!(input.last_observation, LastObservation::At(_, Observation::On(_)));
+    if !on || matches!(input.desired.encryption, DesiredEncryption::Off) {
         return noted(input);
     }
-    let intent =
-        DesiredState { wanted: DesiredEncryption::AnyKey, key_problem: None, ..input.intent.clone() };
-    noted(&DecisionInput { intent: &intent, ..input.clone() })
+    let desired =
+        DesiredState { encryption: DesiredEncryption::AnyKey, key_problem: None, ..input.desired.clone() };
+    noted(&DecisionInput { desired: &desired, ..input.clone() })
 }
 
 /// Ignores KMS's report on the active key.

@@ -6,10 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time}
 use proptest::prelude::*;
 use proptest::sample::select;
 use stream_encryption_operator::api::ledger::{
-    Action, Attempts, Call, InForce, Outcome, Owner, StreamLedgerSpec, Target,
+    Action, Attempts, Call, KnownEncryption, Outcome, Owner, StreamLedgerSpec, Target,
 };
 use stream_encryption_operator::api::stream_encryption::{
-    Calls, DeletionPolicy, EncryptionStatus, Failure, KeyReference, KeyStatus, KeyType, Mode, PreviousKey,
+    Calls, DeletionPolicy, EncryptionStatus, Failure, KeyIdentity, KeyReference, KeyType, Mode, PreviousKey,
     Service, StreamEncryptionSpec, StreamEncryptionStatus, StreamReference, StreamStatus, Verification,
 };
 
@@ -119,7 +119,7 @@ pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
         status: "True".to_owned(),
         type_: kind.to_owned(),
     };
-    let key = KeyStatus { kind: KeyType::CustomerManaged, arn: Some(KEY.to_owned()) };
+    let key = KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(KEY.to_owned()) };
     let full = StreamEncryptionStatus {
         observed_generation: Some(1),
         encryption_status: Some(EncryptionStatus::EnablingFailed),
@@ -168,7 +168,7 @@ pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
 /// Returns a spec of a ledger: from the fourth on, each is at a bound of the schema, or beyond it.
 pub(crate) fn ledger_spec(number: usize) -> StreamLedgerSpec {
     let stream_arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders".to_owned();
-    let key = KeyStatus { kind: KeyType::CustomerManaged, arn: Some(KEY.to_owned()) };
+    let key = KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(KEY.to_owned()) };
     let target = Target { action: Action::Start, key: Some(key.clone()) };
     let call = |id: String, code: Option<String>| Call {
         id,
@@ -195,11 +195,11 @@ pub(crate) fn ledger_spec(number: usize) -> StreamLedgerSpec {
         owner: Owner { namespace: "data".to_owned(), name: "orders".to_owned(), uid: "1".to_owned() },
         stream_creation_time: None,
         calls: Vec::new(),
-        in_force: None,
+        known_encryption: None,
         satisfied: None,
         attempts: None,
     };
-    let in_force = InForce {
+    let active_key = KnownEncryption {
         key: Some(key),
         since_time: MicroTime(time()),
         encrypted_since_time: Some(MicroTime(time())),
@@ -210,7 +210,7 @@ pub(crate) fn ledger_spec(number: usize) -> StreamLedgerSpec {
         2 => StreamLedgerSpec {
             stream_creation_time: Some(MicroTime(time())),
             calls: vec![call("1".to_owned(), Some("LimitExceededException".to_owned()))],
-            in_force: Some(in_force),
+            known_encryption: Some(active_key),
             satisfied: Some(target.clone()),
             attempts: Some(attempts(1, 1)),
             ..empty

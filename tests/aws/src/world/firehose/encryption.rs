@@ -17,7 +17,7 @@ use crate::world::stream::{
 };
 
 /// Returns the key of a `DeliveryStreamEncryptionConfigurationInput`.
-pub(super) fn asked_key(block: Option<&Value>) -> Result<StreamKey, AwsError> {
+pub(super) fn requested_key(block: Option<&Value>) -> Result<StreamKey, AwsError> {
     let Some(block) = block.filter(|block| !block.is_null()) else { return Ok(StreamKey::AwsOwned) };
     let member = "DeliveryStreamEncryptionConfigurationInput";
     let arn = block.get("KeyARN").and_then(Value::as_str);
@@ -150,14 +150,15 @@ fn check_change(state: &mut State, context: &mut Context<'_>, id: &StreamId) -> 
 
 pub(super) fn start(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
     let id = id(context)?;
-    let asked = asked_key(context.request.body.get("DeliveryStreamEncryptionConfigurationInput"))?;
+    let requested_key =
+        requested_key(context.request.body.get("DeliveryStreamEncryptionConfigurationInput"))?;
     check_change(state, context, &id)?;
-    let against = check_key(state, context, &id, &asked)?;
-    let against = check_same_key(state, context, &id, &asked, against)?;
+    let against = check_key(state, context, &id, &requested_key)?;
+    let against = check_same_key(state, context, &id, &requested_key, against)?;
     // All checks have passed; the call is accepted.
     count(state, context, &id);
     if !context.no_op {
-        enable(state, context, &id, asked, against);
+        enable(state, context, &id, requested_key, against);
     }
     Ok(json!({}))
 }
@@ -168,23 +169,26 @@ pub(super) fn check_key(
     state: &State,
     context: &Context<'_>,
     id: &StreamId,
-    asked: &StreamKey,
+    requested_key: &StreamKey,
 ) -> Result<Option<FailureType>, AwsError> {
-    let against = against(state, context, asked);
+    let against = against(state, context, requested_key);
     if state.settings.bad_key == BadKey::RefusedAtOnce
         && let Some(code) = against.and_then(kms_code)
     {
-        let arn = asked.key_arn().unwrap_or_default();
+        let arn = requested_key.key_arn().unwrap_or_default();
         let mut error =
             AwsError::new("InvalidKMSResourceException", format!("KMS refused the use of {arn}: {code}"));
         error.kms_code = Some(code.to_owned());
         return Err(error);
     }
-    if let Some(arn) = asked.key_arn() {
+    if let Some(arn) = requested_key.key_arn() {
         let uses = |stream: &Stream| {
             let last = stream.last();
-            let key =
-                if last.encryption == EncryptionStatus::Enabling { &last.asked } else { &last.in_force };
+            let key = if last.encryption == EncryptionStatus::Enabling {
+                &last.requested_key
+            } else {
+                &last.active_key
+            };
             stream.id != *id
                 && last.status != StreamStatus::Gone
                 && key.as_ref().and_then(StreamKey::key_arn) == Some(arn)
@@ -205,13 +209,13 @@ fn check_same_key(
     state: &State,
     context: &Context<'_>,
     id: &StreamId,
-    asked: &StreamKey,
+    requested_key: &StreamKey,
     against: Option<FailureType>,
 ) -> Result<Option<FailureType>, AwsError> {
     let (_, snapshot) = find(state, context, id)?;
-    let is_same = match (&snapshot.in_force, asked) {
+    let is_same = match (&snapshot.active_key, requested_key) {
         (Some(StreamKey::AwsOwned), StreamKey::AwsOwned) => true,
-        (Some(key), asked) => key.key_arn().is_some() && key.key_arn() == asked.key_arn(),
+        (Some(key), requested_key) => key.key_arn().is_some() && key.key_arn() == requested_key.key_arn(),
         (None, _) => false,
     };
     match state.settings.same_key {
@@ -229,11 +233,11 @@ pub(super) fn enable(
     state: &mut State,
     context: &Context<'_>,
     id: &StreamId,
-    asked: StreamKey,
+    requested_key: StreamKey,
     against: Option<FailureType>,
 ) {
     let end = context.end(state.settings.enabling, against);
-    let arn = asked.key_arn().map(str::to_owned);
+    let arn = requested_key.key_arn().map(str::to_owned);
     if let End::Succeeds { after } = end {
         retire_grants(state, context, id, after);
         if let Some(key_arn) = arn {
@@ -249,7 +253,7 @@ pub(super) fn enable(
         }
     }
     if let Some(stream) = state.streams.get_mut(id) {
-        stream.change(context.now, Some(asked), end);
+        stream.change(context.now, Some(requested_key), end);
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) struct Release {
     pub(super) hash: String,
 }
 
-/// Returns the newest release of the minor version of `wanted` that has an archive for `platform`, such as
+/// Returns the newest release of the minor version of `encryption` that has an archive for `platform`, such as
 /// `linux-amd64`.
 pub(super) fn newest(index: &str, wanted: Version, platform: &str) -> anyhow::Result<Release> {
     let index: Index = serde_saphyr::from_str(index).context("not an index of envtest releases")?;

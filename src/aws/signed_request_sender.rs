@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::credentials::Session;
 use super::error::{no_session_in_time, signer_changed};
 use super::port::{Priority, Signer};
-use super::rate_limit::{QueueKey, Quota};
-use super::requests::{DEADLINE, Requests};
+use super::rate_limit::{QueueKey, QuotaScope};
+use super::request_sender::{DEADLINE, RequestSender};
 use super::sessions::Sessions;
 use crate::model::aws_error::{AwsError, Operation};
 use crate::model::principal::Principal;
@@ -26,22 +26,22 @@ const MIN_LIFETIME_CALL: Duration = DEADLINE;
 
 /// Sends requests in the order of the rate limiter, each with a session of its principal.
 #[derive(Clone)]
-pub(super) struct Calls {
-    requests: Requests,
+pub(super) struct SignedRequestSender {
+    sender: RequestSender,
     sessions: Sessions,
 }
 
-impl Calls {
+impl SignedRequestSender {
     /// Creates a sender of requests that are signed with `sessions`.
-    pub(super) fn new(requests: Requests, sessions: Sessions) -> Self {
-        Self { requests, sessions }
+    pub(super) fn new(sender: RequestSender, sessions: Sessions) -> Self {
+        Self { sender, sessions }
     }
 
     /// Sends a request that only reads, up to three times if AWS throttles or does not respond. If AWS does
     /// not accept the cached session, the request is sent again at once with another one.
     pub(super) async fn read<T, F>(
         &self,
-        quota: &Quota,
+        quota: &QuotaScope,
         principal: &Principal,
         priority: Priority,
         send: impl Fn(Session) -> F,
@@ -52,23 +52,23 @@ impl Calls {
         let session =
             async || self.sessions.of(quota.operation, principal, priority, MIN_LIFETIME_READ).await;
         let send = async || {
-            let kept = session().await?;
-            let outcome = send(kept.clone()).await;
-            if self.sessions.discard_if_rejected(principal, &kept, outcome.as_ref().err()).await {
+            let cached = session().await?;
+            let outcome = send(cached.clone()).await;
+            if self.sessions.discard_if_rejected(principal, &cached, outcome.as_ref().err()).await {
                 let other = session().await?;
-                if !other.is_same(&kept) {
+                if !other.is_same(&cached) {
                     return send(other).await;
                 }
             }
             outcome
         };
-        self.requests.read(quota, &QueueKey::of(principal, priority), send).await
+        self.sender.read(quota, &QueueKey::of(principal, priority), send).await
     }
 
     /// Sends a request once, after the rate limiter has granted a permit and if `signer` signs it.
     pub(super) async fn send_queued<T, F>(
         &self,
-        quota: &Quota,
+        quota: &QuotaScope,
         principal: &Principal,
         signer: &Signer,
         send: impl FnOnce(Session) -> F,
@@ -81,14 +81,14 @@ impl Calls {
     }
 
     /// Waits for the permit of a request that is then sent with [`send_now`](Self::send_now).
-    async fn acquire_permit(&self, quota: &Quota, principal: &Principal) {
-        self.requests.acquire_permit(quota, &QueueKey::of(principal, Priority::Call)).await;
+    async fn acquire_permit(&self, quota: &QuotaScope, principal: &Principal) {
+        self.sender.acquire_permit(quota, &QueueKey::of(principal, Priority::Call)).await;
     }
 
     /// Acquires a permit, and returns whether `signer` would sign the request now.
     pub(super) async fn acquire_permit_for(
         &self,
-        quota: &Quota,
+        quota: &QuotaScope,
         principal: &Principal,
         signer: &Signer,
     ) -> bool {
@@ -101,7 +101,7 @@ impl Calls {
     /// is not sent.
     pub(super) async fn send_now<T, F>(
         &self,
-        quota: &Quota,
+        quota: &QuotaScope,
         principal: &Principal,
         signer: &Signer,
         send: impl FnOnce(Session) -> F,
@@ -118,7 +118,7 @@ impl Calls {
             self.sessions.discard_if_rejected(principal, &session, outcome.as_ref().err()).await;
             outcome
         };
-        self.requests.send_now(quota, send).await
+        self.sender.send_now(quota, send).await
     }
 
     /// Returns the session with which the next call would be signed.
