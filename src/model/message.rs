@@ -11,15 +11,19 @@ use super::aws_error::Operation;
 use super::decision::{Decision, DecisionInput, DesiredEncryption, LastObservation, budget};
 use super::key::{Key, KeyArn, KeyProblem};
 use super::observation::Observation;
-use super::status_fields;
+use super::status_fields::{self, NOT_APPLIED};
 use crate::api::condition::{Reason, next_whole_second};
 use crate::api::ledger::{KnownEncryption, Outcome};
 use crate::api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType, Service};
 
+mod advice;
 mod encrypted;
 mod unanswered;
 
+pub use advice::advice;
 pub use encrypted::encrypted;
+#[cfg(test)]
+pub(super) use encrypted::still_reported;
 pub use unanswered::identity;
 use unanswered::{THROTTLED, denied, no_credentials, rejected, unanswered};
 
@@ -73,9 +77,7 @@ pub fn key_usable(input: &DecisionInput<'_>) -> String {
         (None, Some(key @ Key::Customer(_))) => {
             format!("{key} can encrypt the stream. {}", other_principals_note(input))
         }
-        (None, Some(Key::AwsOwned)) => sentence(format!("{} can encrypt the stream.", aws_key(input))),
-        (None, Some(key)) => sentence(format!("{key} can encrypt the stream.")),
-        (None, None) => "No key is specified; any key is accepted.".to_owned(),
+        (None, _) => message_for(input, Reason::KeyEnabled),
     }
 }
 
@@ -149,44 +151,19 @@ pub fn is_outdated(message: &str) -> bool {
 /// The beginning of a message that is older than its status.
 const AS_OF: &str = "As of ";
 
-/// Returns the remedy for a failure: AWS's `DeliveryStreamFailureType`, or the code of an error.
-#[must_use]
-pub fn advice(failure: &str) -> &'static str {
-    match failure {
-        "KMS_ACCESS_DENIED" | "KMSAccessDeniedException" => {
-            "The key policy or the operator's role does not allow its use."
-        }
-        "DISABLED_KMS_KEY" | "KMSDisabledException" => "The key is disabled. Enable it.",
-        "KMS_KEY_NOT_FOUND" | "KMSNotFoundException" => "The key does not exist.",
-        "INVALID_KMS_KEY" | "KMSInvalidStateException" => {
-            "The key's current state does not allow encryption."
-        }
-        "CREATE_KMS_GRANT_FAILED" => {
-            "Firehose could not create a grant on the key. Allow kms:CreateGrant to the operator's role."
-        }
-        "RETIRE_KMS_GRANT_FAILED" => "Firehose could not retire its grant on the old key.",
-        "KMS_OPT_IN_REQUIRED" | "KMSOptInRequired" => {
-            "The account is not subscribed to KMS. Subscribe it first."
-        }
-        "InvalidKMSResourceException" => "KMS rejects the key. Check its state and its policy.",
-        "AccessDeniedException" => "The operator's role lacks a permission.",
-        "LimitExceededException" => "The AWS limit is reached.",
-        "NOT_APPLIED" => "AWS accepted the encryption call, and the stream is unchanged.",
-        _ => "AWS returned no further details; see the operator log.",
-    }
-}
-
 /// Returns the message of a reason.
 fn message_for(input: &DecisionInput<'_>, reason: Reason) -> String {
     sentence(state(input, reason).trim_end().to_owned())
 }
 
-/// Capitalizes a message that begins with the name of a key.
+/// Capitalizes a message that begins with the description of a key.
 fn sentence(text: String) -> String {
-    match text.strip_prefix("the ") {
-        Some(rest) => format!("The {rest}"),
-        None => text,
+    for (article, capitalized) in [("the ", "The "), ("a ", "A ")] {
+        if let Some(rest) = text.strip_prefix(article) {
+            return format!("{capitalized}{rest}");
+        }
     }
+    text
 }
 
 fn state(input: &DecisionInput<'_>, reason: Reason) -> String {
@@ -211,6 +188,11 @@ fn state(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", current_encryption(input)),
         Reason::Disabling => format!("AWS is disabling encryption. {}", current_encryption(input)),
         Reason::StreamUpdating => "AWS is updating the stream; encryption can be changed after that.".to_owned(),
+        Reason::EnablingFailed if is_not_applied(input) => format!(
+            "AWS accepted the call to encrypt with {key}, and the stream is unchanged. {} Check the key and its policy, then change the annotation streamencryption.dev/retry to retry immediately.",
+            known_active_key(input)
+        ),
+        Reason::DisablingFailed if is_not_applied(input) => format!("AWS accepted the call to disable encryption, and the stream is unchanged. {}", known_active_key(input)),
         Reason::EnablingFailed => format!(
             "AWS could not encrypt with {key}: {}. {} Fix the key or its policy, then change the annotation streamencryption.dev/retry to retry immediately.",
             failure(input), known_active_key(input)
@@ -229,13 +211,13 @@ fn state(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::KeyStateUnrecognized => format!("KMS reports a state of {key} that this operator version does not support, so no encryption call is made. See the operator log; update the operator, or set another key in spec.key."),
         Reason::KeyDescribeDenied => format!("The operator is not allowed to describe {key}. Grant kms:DescribeKey on it to the operator's role."),
         Reason::KeyAccessDenied => format!(
-            "KMS denied the use of {key} ({}). Allow kms:DescribeKey and kms:CreateGrant in its key policy and in the operator's role; if the error persists, also kms:GenerateDataKey and kms:Decrypt. {}",
-            failure(input), known_active_key(input)
+            "KMS denied the use of {key} ({}). {}; if the error persists, also allow kms:GenerateDataKey and kms:Decrypt. {}",
+            failure(input), key_permissions(stream.service), known_active_key(input)
         ),
-        Reason::KeyReferenceNotReady => match &input.desired.key_reference {
-            Some(name) => format!("The Key {name} of key.objectRef does not exist or has no ARN yet. The operator keeps checking."),
-            None => "The Key of key.objectRef does not exist or has no ARN yet. The operator keeps checking.".to_owned(),
-        },
+        Reason::KeyReferenceNotReady => format!(
+            "The Key {} of key.objectRef does not exist or has no ARN yet. The operator keeps checking.",
+            input.desired.key_reference.as_deref().unwrap_or_default()
+        ),
         Reason::KeyReferenceCRDMissing => {
             "The kind of key.objectRef is not installed in the cluster. Install the KMS controller of ACK or Crossplane, or set key.arn or key.alias instead.".to_owned()
         }
@@ -254,13 +236,13 @@ fn state(input: &DecisionInput<'_>, reason: Reason) -> String {
             "AWS reports {}, which this operator version does not support, so no encryption call is made. Check the stream in AWS and update the operator.",
             unrecognized(input)
         ),
-        Reason::StreamARNMismatch => "AWS describes another stream of this name. Give the operator credentials of the stream's account.".to_owned(),
+        Reason::StreamARNMismatch => "AWS describes another stream of this name, so the operator's credentials for this stream are of another account. Ask an administrator to set a role of the stream's account in the StreamEncryptionPolicy, or to run the operator with credentials of that account.".to_owned(),
         Reason::AccessDenied => denied(input),
         Reason::NoCredentials => no_credentials(code(input).as_deref()).to_owned(),
         Reason::CredentialsRejected => rejected(code(input).as_deref(), fault_message(input)).to_owned(),
         Reason::AwsUnreachable => unanswered(failed_operation(input), code(input).as_deref()),
         Reason::AwsThrottled => THROTTLED.to_owned(),
-        Reason::SessionTooOld => "The operator's session is older than 5 hours and 45 minutes, and Firehose creates no grant with a session older than 6 hours. Give the operator credentials that are renewed.".to_owned(),
+        Reason::SessionTooOld => "The operator's session is older than 5 hours and 45 minutes. With a session older than 6 hours, Firehose cannot start using a customer managed key. Give the operator credentials that are renewed.".to_owned(),
         Reason::LedgerInvalid => format!(
             "StreamLedger {} in the operator's namespace is inaccessible or invalid, so no encryption call is made. See the operator log for the cause.",
             super::ledger::name(stream)
@@ -281,8 +263,9 @@ fn state(input: &DecisionInput<'_>, reason: Reason) -> String {
             known_active_key(input)
         ),
         Reason::ActiveKeyUnknown => active_key_unknown(input),
-        Reason::SpecInvalid => "Invalid spec.".to_owned(),
         Reason::Drifted => format!("The stream differs from the spec, and mode is Observe. {}", known_active_key(input)),
+        // Not printed: the controller has the messages of these two.
+        Reason::SpecInvalid => "Invalid spec.".to_owned(),
         Reason::Suspended => "Reconciliation is suspended.".to_owned(),
     }
 }
@@ -310,6 +293,23 @@ fn active_key_unknown(input: &DecisionInput<'_>) -> String {
         "AWS could not encrypt with {key}: {}. This key may already be the active key, and AWS then fails every attempt with it, so the operator does not retry. Set another key in spec.key and, once that key is active, {key} again. Or fix the cause and change the annotation streamencryption.dev/retry.",
         failure(input)
     )
+}
+
+/// Returns whether AWS accepted the last call and the stream is unchanged.
+fn is_not_applied(input: &DecisionInput<'_>) -> bool {
+    status_fields::failure_code(input).as_deref() == Some(NOT_APPLIED)
+}
+
+/// Returns the request for the permissions on a key that the operator itself needs.
+fn key_permissions(service: Service) -> &'static str {
+    match service {
+        Service::Firehose => {
+            "Allow kms:DescribeKey and kms:CreateGrant in its key policy and in the operator's role"
+        }
+        Service::Kinesis => {
+            "Allow kms:DescribeKey in its key policy and in the operator's role, and kinesis:StartStreamEncryption on the key in the role"
+        }
+    }
 }
 
 /// Returns a message that does not reveal what exists, because the namespace may not use it.

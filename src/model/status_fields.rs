@@ -159,7 +159,10 @@ fn accepted_since(input: &DecisionInput<'_>, seen: Timestamp) -> Option<Action> 
     (call.outcome == Outcome::Accepted && !call.confirmed && seen <= call.at()).then_some(call.target.action)
 }
 
-/// Returns why the last attempt failed: AWS's failure type, or its error code.
+/// The failure code of a call that AWS accepted and that changed nothing. AWS has no code for this.
+pub const NOT_APPLIED: &str = "NOT_APPLIED";
+
+/// Returns why the last attempt failed: AWS's failure type, its error code, or a code of the operator's own.
 #[must_use]
 pub fn failure_code(input: &DecisionInput<'_>) -> Option<String> {
     if let LastObservation::At(at, observation @ Observation::Failed { reason, .. }) = input.last_observation
@@ -175,7 +178,7 @@ pub fn failure_code(input: &DecisionInput<'_>) -> Option<String> {
                 if !ledger::may_be_stale(input.ledger, observation, at)
                     && !ledger::matches_target(observation, &last.target) =>
             {
-                Some("NOT_APPLIED".to_owned())
+                Some(NOT_APPLIED.to_owned())
             }
             LastObservation::At(..) | LastObservation::NotYet | LastObservation::Failed(_) => None,
         },

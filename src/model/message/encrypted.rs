@@ -21,7 +21,7 @@ pub(super) fn awaits_confirmation(reason: Reason) -> bool {
 }
 
 /// Returns a sentence about the state that AWS reports while it is being confirmed.
-pub(super) fn still_reported(observation: &Observation) -> String {
+pub(in crate::model) fn still_reported(observation: &Observation) -> String {
     let state = match observation {
         Observation::Failed { action: Action::Start, .. } => "ENABLING_FAILED",
         Observation::Failed { action: Action::Stop, .. } => "DISABLING_FAILED",

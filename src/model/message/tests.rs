@@ -199,10 +199,6 @@ fn key_usable_message_is_about_desired_key() {
             "{KEY_1} can encrypt the stream. Not verified: producers need kms:GenerateDataKey and consumers need kms:Decrypt on this key."
         )
     );
-    assert_eq!(
-        words(Scenario::of(Service::Kinesis).wants(DesiredEncryption::AnyKey)),
-        "No key is specified; any key is accepted."
-    );
     let disabled = words(Scenario::of(Service::Kinesis).key_is(KeyProblem::Disabled));
     assert_eq!(
         disabled,
@@ -293,7 +289,7 @@ fn credentials_refusal_message_depends_on_code() {
     for (code, kind, piece) in [
         ("ExpiredTokenException", ErrorKind::CredentialsRejected, "has ended"),
         ("SessionTooOld", ErrorKind::NoCredentials, "older than 6 hours"),
-        ("OperatorPaused", ErrorKind::Transient, "paused"),
+        ("OperatorPaused", ErrorKind::Transient, "did not run for some seconds"),
         ("SignerChanged", ErrorKind::Transient, "credentials changed"),
     ] {
         let refused = seen(Observation::Off).calls().refused(kind, code).after(1).sees(Observation::Off);
@@ -329,6 +325,9 @@ fn documented_failure_has_specific_advice() {
         (&["AccessDeniedException"], "lacks a permission"),
         (&["LimitExceededException"], "limit"),
         (&["NOT_APPLIED"], "is unchanged"),
+        (&["OperatorPaused", "SignerChanged"], "did not send the call"),
+        (&["NoCredentials"], "no request was sent"),
+        (&["SessionTooOld"], "older than 6 hours"),
     ] {
         for code in codes {
             assert!(advice(code).contains(piece), "{code}: {}", advice(code));
@@ -459,6 +458,52 @@ fn denied_disable_on_deletion_is_reported_early() {
     let deleting = kept.wants(DesiredEncryption::Off).with(|s| s.desired.deleting = true);
     let words = says(&deleting, Reason::DisableNotPermitted);
     assert!(words.contains("so the resource is kept"), "{words}");
+}
+
+/// Only Firehose creates a grant, and Kinesis requires its own action on the key.
+#[test]
+fn key_access_message_names_permissions_of_service() {
+    for (service, code, named, absent) in [
+        (Service::Firehose, "InvalidKMSResourceException", "kms:CreateGrant", "kinesis:"),
+        (
+            Service::Kinesis,
+            "KMSAccessDeniedException",
+            "kinesis:StartStreamEncryption on the key in the role",
+            "kms:CreateGrant",
+        ),
+    ] {
+        let plain = Scenario::of(service).sees(Observation::Off);
+        let words = says(&plain.calls().refused(ErrorKind::KeyAccessDenied, code), Reason::KeyAccessDenied);
+        assert!(words.contains(code) && words.contains(named) && !words.contains(absent), "{words}");
+    }
+}
+
+#[test]
+fn call_without_effect_is_not_reported_as_a_failure_code() {
+    let started = Scenario::of(Service::Kinesis).sees(Observation::Off).calls().accepted();
+    let stopped = Scenario::of(Service::Kinesis).converged().wants(DesiredEncryption::Off);
+    let stopped = stopped.calls().accepted();
+    for (unchanged, reason, words) in [
+        (
+            started.after(60).sees(Observation::Off),
+            Reason::EnablingFailed,
+            format!(
+                "AWS accepted the call to encrypt with {KEY_1}, and the stream is unchanged. Records are in plaintext."
+            ),
+        ),
+        (
+            stopped.after(60).sees(Observation::On(key(1))),
+            Reason::DisablingFailed,
+            format!(
+                "AWS accepted the call to disable encryption, and the stream is unchanged. {KEY_1} is the active key."
+            ),
+        ),
+    ] {
+        let decision = unchanged.decide();
+        assert_eq!(decision.reason, reason);
+        let message = ready(&unchanged.input(), &decision);
+        assert!(message.starts_with(&words) && !message.contains("NOT_APPLIED"), "{message}");
+    }
 }
 
 #[test]

@@ -22,6 +22,10 @@ pub fn identity(error: &AwsError) -> String {
 /// caller cannot find out which roles exist.
 const ASSUME_ROLE_DENIED: &str = "The operator is not allowed to assume the stream's role. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id.";
 const IDENTITY_DENIED: &str = "AWS does not identify the operator's credentials. Check its IAM role, its service account and the endpoint.";
+/// The code of a call that was not sent because the process was paused after the reservation.
+pub(super) const OPERATOR_PAUSED: &str = "OperatorPaused";
+/// The code of a call that was not sent because the credentials changed after the Describe.
+pub(super) const SIGNER_CHANGED: &str = "SignerChanged";
 pub(super) const THROTTLED: &str = "AWS is throttling requests; the operator backs off and retries.";
 
 /// Returns the message if no request was sent because there were no credentials to sign it with.
@@ -64,10 +68,10 @@ pub(super) fn unanswered(action: &str, code: Option<&str>) -> String {
         None => format!(
             "AWS does not respond ({action}). Check the operator's network and endpoint; the operator retries."
         ),
-        Some("OperatorPaused") => {
-            "The operator was paused, and the encryption call was not sent. The operator retries.".to_owned()
+        Some(OPERATOR_PAUSED) => {
+            "The operator's process did not run for some seconds, for example because its node was overloaded, so it did not send the encryption call. The operator retries.".to_owned()
         }
-        Some("SignerChanged") => {
+        Some(SIGNER_CHANGED) => {
             "The operator's AWS credentials changed just before the encryption call, which was not sent. The operator retries.".to_owned()
         }
         Some("InvalidResponse") => format!(
