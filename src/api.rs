@@ -23,6 +23,6 @@ pub const FIELD_MANAGER: &str = "stream-encryption-operator";
 /// The annotation that requests a retry: a change of its value starts the next attempt now, without waiting
 /// for the backoff. It never exceeds the budget.
 pub const RETRY_ANNOTATION: &str = "streamencryption.dev/retry";
-/// `"true"` (or yes, on, 1, in any case) acts as `spec.suspend: true`, for a quick change while the spec is
+/// `"true"` (or yes, on, 1, in upper or lower case) acts as `spec.suspend: true`, for a quick change while the spec is
 /// managed in Git.
 pub const SUSPEND_ANNOTATION: &str = "streamencryption.dev/suspend";

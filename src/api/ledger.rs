@@ -22,7 +22,7 @@ use super::stream_encryption::KeyIdentity;
     version = "v1alpha1",
     kind = "StreamLedger",
     namespaced,
-    doc = "The operator's record of the calls made on one stream. Written by the operator only; without it, the operator counts fewer calls than AWS does.",
+    doc = "The operator's record of the calls made on one stream. Written by the operator only. If it is deleted, the operator restores only the number of calls, from the status of the StreamEncryption.",
     printcolumn(name = "Stream", type_ = "string", json_path = ".spec.streamARN"),
     printcolumn(name = "Owner namespace", type_ = "string", json_path = ".spec.owner.namespace"),
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.name"),
@@ -52,7 +52,7 @@ pub struct StreamLedgerSpec {
     /// The desired encryption that AWS last reported as applied. A difference from it without a change of the spec is drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub satisfied: Option<Target>,
-    /// The attempts since then.
+    /// The attempts since AWS last reported the desired encryption as applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempts: Option<Attempts>,
 }
@@ -68,11 +68,11 @@ fn as_kubernetes_has_it(schema: &mut Schema) {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
 pub struct Owner {
-    /// Its namespace.
+    /// The resource's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The resource's name.
     pub name: String,
-    /// Its uid: a resource that is created again under the same name is another one.
+    /// The resource's uid: a resource that is created again under the same name is another one.
     pub uid: String,
 }
 
@@ -86,7 +86,7 @@ pub struct Call {
     pub id: String,
     /// The encryption that the call requests.
     pub target: Target,
-    /// The time at which the operator reserved the call, by its own clock.
+    /// The time at which the operator wrote this entry, before it sent the call, by the operator's clock.
     pub time: MicroTime,
     /// The outcome.
     pub outcome: Outcome,
@@ -105,7 +105,7 @@ pub struct Call {
     /// Whether AWS has reported the effect of the call since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirmed: bool,
-    /// The value of the retry annotation at that time.
+    /// The value of the retry annotation when the operator wrote this entry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub retry: Option<String>,
@@ -143,7 +143,7 @@ pub enum Action {
 /// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Outcome {
-    /// Reserved. The call was sent or is about to be sent, unless the operator stopped in between.
+    /// The operator has written the entry. The call was sent or is about to be sent, unless the operator stopped in between.
     Pending,
     /// AWS accepted the call.
     Accepted,
@@ -161,7 +161,7 @@ pub struct KnownEncryption {
     /// The key; absent for plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyIdentity>,
-    /// Since when, as observed by the operator.
+    /// Since when records have this encryption, as observed by the operator.
     pub since_time: MicroTime,
     /// Since when records are encrypted, with any key; absent for plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]

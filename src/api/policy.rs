@@ -46,7 +46,7 @@ pub struct StreamEncryptionPolicySpec {
     /// The IAM role that the operator assumes for these streams. Absent: the operator uses its own credentials. All policies that apply to a stream must name the same role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<PolicyRole>,
-    /// The streams, as ARNs with * for the partition, for the region, or for any characters in the name. The account own is that of the role, or without a role the operator's.
+    /// The streams, as ARNs with * for the partition, for the region, or for any characters in the name. With "own" in place of the account, a pattern applies to the account of the role or, without a role, of the operator.
     #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 256)))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = Rule::new("self.all(p, p.matches('^arn:([*]|aws(-[a-z]+)*):(firehose:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):deliverystream|kinesis:([*]|[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?):(own|[0-9]{12}):stream)/[a-zA-Z0-9_.*-]{1,128}$'))").message("must be patterns of stream ARNs: arn:aws:firehose:REGION:ACCOUNT:deliverystream/NAME or arn:aws:kinesis:REGION:ACCOUNT:stream/NAME, with * for the partition, for the region or in the name; the account is 12 digits or own"))]
     pub streams: Vec<String>,
@@ -132,7 +132,7 @@ pub struct StreamEncryptionPolicyStatus {
     /// The number of namespaces that the policy selects now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<u32>,
-    /// The number of `StreamEncryptions` in these namespaces whose stream the policy allows now. Absent while the operator's account is unknown and the policy names it by own.
+    /// The number of `StreamEncryptions` in these namespaces whose stream the policy allows now. Absent while the operator's account is unknown and a pattern has "own" in place of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<u32>,
     /// Accepted.

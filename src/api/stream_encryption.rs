@@ -367,7 +367,7 @@ pub struct KeyIdentity {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// The `DeliveryStreamFailureType`, or the code of the error that AWS returned.
+    /// The `DeliveryStreamFailureType`, or the code of the error that AWS returned. A code of the operator's own if AWS returned none: `NOT_APPLIED` if AWS accepted a call that changed nothing, or the cause if the call was not sent.
     #[serde(rename = "type")]
     pub kind: String,
     /// The meaning of the failure, and the remedy.
