@@ -99,7 +99,7 @@ pub struct RunArguments {
     /// The log format.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: LogFormat,
-    /// The log filter: a level, or levels by module (tracing's filter language).
+    /// The log filter: a level, or levels by module, for example debug,kube=warn.
     #[arg(long, env = "LOG", default_value = "info")]
     pub log: String,
 }

@@ -46,7 +46,7 @@ fn readme_command_line_is_valid() {
     let arguments = line.trim().strip_prefix("cargo run --release -- ").expect("by cargo");
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_stream-encryption-operator"))
         .args(arguments.split(' '))
-        .args(["--region", "eu-west-1"])
+        .env_remove("AWS_REGION")
         .env("KUBECONFIG", "/nowhere")
         .stderr(Stdio::piped())
         .output()

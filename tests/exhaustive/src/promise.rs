@@ -28,7 +28,7 @@ pub enum Promise {
     ConditionStatus,
     /// P7: no Stop unless the user asks for it.
     NoStop,
-    /// No entry is forgotten while AWS counts it or may still get its call, and none is refunded on doubt.
+    /// P10: no entry is forgotten while AWS counts it or may still get its call, and none is refunded on doubt.
     Memory,
     /// P4 and P5: left alone, the stream becomes as asked, and then nothing is called any more.
     Rest,
@@ -55,7 +55,7 @@ impl Promise {
             Self::OneOpenCall => "P3: no call is sent while an earlier one may arrive or is under way",
             Self::ConditionStatus => "P6: the status says no more than AWS showed",
             Self::NoStop => "P7: no Stop unless the user asks for it",
-            Self::Memory => "I3: no entry is forgotten while it counts, and none is refunded on doubt",
+            Self::Memory => "P10: no entry is forgotten while it counts, and none is refunded on doubt",
             Self::Rest => "P4, P5: left alone, the stream becomes as asked and is then left alone",
         }
     }
