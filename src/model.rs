@@ -7,6 +7,7 @@ pub mod aws_error;
 pub mod backoff;
 pub mod credentials;
 pub mod decision;
+pub mod desired;
 pub mod fair_queue;
 pub mod iam;
 #[cfg(test)]

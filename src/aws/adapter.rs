@@ -4,7 +4,7 @@
 //! the format of the service's requests and responses. One SDK client for each service and region serves
 //! every principal, and so do its connections: the credentials are set for each request.
 //!
-//! The SDK never repeats a request. `requests` repeats reads; nothing repeats Start, Stop and `PutRecord`.
+//! The SDK never repeats a request. `request_sender` repeats reads; nothing repeats Start, Stop and `PutRecord`.
 //! The SDK signs with the operator's own clock, without correcting it. AWS therefore rejects requests if the
 //! clock is more than 15 minutes off, and the ledger, which counts by that clock, relies on this.
 

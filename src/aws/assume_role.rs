@@ -48,8 +48,8 @@ pub(super) struct RoleAssumer {
 }
 
 impl RoleAssumer {
-    /// Creates an instance that assumes roles with the credentials of `own`, at the STS endpoint of `config`,
-    /// in `region`.
+    /// Creates an instance that assumes roles with the credentials of `base`, the operator's own, at the STS
+    /// endpoint of `config`, in `region`.
     pub(super) fn new(
         config: &SdkConfig,
         region: Region,

@@ -53,7 +53,7 @@ pub(super) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 pub(super) struct Session {
     /// The credentials.
     pub(super) credentials: Credentials,
-    /// Minimum age of their session; `None` for credentials without a session.
+    /// The age of their session, as a lower bound; `None` for credentials without a session.
     pub(super) age: Option<Duration>,
 }
 
@@ -251,7 +251,7 @@ impl BaseCredentials {
         let answer = provider.provide_credentials().await;
         let answer = answer.map_err(|error| self.failure(&error)).and_then(|credentials| {
             match unsignable(&credentials) {
-                Some(cause) => Err(NoSession { missing: CredentialsProblem::Unsignable, cause }),
+                Some(cause) => Err(NoSession { problem: CredentialsProblem::Unsignable, cause }),
                 None => Ok(credentials),
             }
         });
@@ -269,7 +269,7 @@ impl BaseCredentials {
                 *self.provider() = None;
                 if state.last_logged_cause.as_ref() != Some(&failure.cause) {
                     warn!(
-                        code = failure.missing.code(),
+                        code = failure.problem.code(),
                         cause = failure.cause,
                         "failed to obtain AWS credentials"
                     );
@@ -284,8 +284,8 @@ impl BaseCredentials {
     fn failure(&self, error: &CredentialsError) -> NoSession {
         let failure = NoSession::from(error);
         match self.source.profile() {
-            Some(profile) if failure.missing == CredentialsProblem::NotFound => NoSession {
-                missing: CredentialsProblem::Misconfigured,
+            Some(profile) if failure.problem == CredentialsProblem::NotFound => NoSession {
+                problem: CredentialsProblem::Misconfigured,
                 cause: format!(
                     "the profile {profile:?} of AWS_PROFILE provides no credentials: {}",
                     failure.cause

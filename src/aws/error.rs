@@ -31,20 +31,20 @@ const LONGEST_CAUSE: usize = 160;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NoSession {
     /// The kind of failure.
-    pub(super) missing: CredentialsProblem,
+    pub(super) problem: CredentialsProblem,
     /// The source's own message, for the log.
     pub(super) cause: String,
 }
 
 impl From<&CredentialsError> for NoSession {
     fn from(error: &CredentialsError) -> Self {
-        let missing = match error {
+        let problem = match error {
             CredentialsError::CredentialsNotLoaded(_) => CredentialsProblem::NotFound,
             CredentialsError::ProviderTimedOut(_) => CredentialsProblem::TimedOut,
             CredentialsError::InvalidConfiguration(_) => CredentialsProblem::Misconfigured,
             _ => CredentialsProblem::SourceFailed,
         };
-        Self { missing, cause: error_chain(error) }
+        Self { problem, cause: error_chain(error) }
     }
 }
 
@@ -99,7 +99,7 @@ pub(super) fn not_sent(operation: Operation, kind: ErrorKind, code: &str, messag
 /// Returns the error for a request that is not sent because there are no credentials. The log already has the
 /// whole cause.
 pub(super) fn no_session(operation: Operation, why: &NoSession) -> AwsError {
-    not_signed(operation, why.missing, &truncate(&why.cause, LONGEST_CAUSE))
+    not_signed(operation, why.problem, &truncate(&why.cause, LONGEST_CAUSE))
 }
 
 /// Returns the error for a request that is not sent because no credentials were available in time.
@@ -108,8 +108,8 @@ pub(super) fn no_session_in_time(operation: Operation) -> AwsError {
 }
 
 /// Returns the error for a request that is not sent because it cannot be signed.
-pub(super) fn not_signed(operation: Operation, missing: CredentialsProblem, message: &str) -> AwsError {
-    not_sent(operation, classify(operation, RawError::NotSigned), missing.code(), message)
+pub(super) fn not_signed(operation: Operation, problem: CredentialsProblem, message: &str) -> AwsError {
+    not_sent(operation, classify(operation, RawError::NotSigned), problem.code(), message)
 }
 
 /// Returns the error of a request that is not sent because other credentials signed the Describe before it.

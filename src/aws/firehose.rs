@@ -81,10 +81,10 @@ impl Firehose {
             .await;
         let Some((description, signer)) = not_found_as_none(operation, answer)? else { return Ok(None) };
         let seen = description.as_ref().map(parse_description).transpose()?;
-        Ok(seen.map(|parse_description| (parse_description, signer)))
+        Ok(seen.map(|description| (description, signer)))
     }
 
-    /// Sends `StartDeliveryStreamEncryption` once, without waiting, dated `reserved`. A customer managed key
+    /// Sends `StartDeliveryStreamEncryption` once, without waiting, dated `signing_time`. A customer managed key
     /// requires a session that is not too old.
     pub(super) async fn start(
         &self,
@@ -121,7 +121,7 @@ impl Firehose {
         Ok(())
     }
 
-    /// Sends `StopDeliveryStreamEncryption` once, without waiting, dated `reserved`.
+    /// Sends `StopDeliveryStreamEncryption` once, without waiting, dated `signing_time`.
     pub(super) async fn stop(
         &self,
         stream: &StreamArn,

@@ -91,7 +91,7 @@ impl Kinesis {
         Ok(Some((parse_description(&summary, encryption)?, signer)))
     }
 
-    /// Sends `StartStreamEncryption` once, without waiting, dated `reserved`.
+    /// Sends `StartStreamEncryption` once, without waiting, dated `signing_time`.
     pub(super) async fn start(
         &self,
         stream: &StreamArn,
@@ -123,7 +123,7 @@ impl Kinesis {
         Ok(())
     }
 
-    /// Sends `StopStreamEncryption` once, without waiting, dated `reserved`. Kinesis requires the active key;
+    /// Sends `StopStreamEncryption` once, without waiting, dated `signing_time`. Kinesis requires the active key;
     /// if it is unknown, the alias of Kinesis is sent in its place.
     pub(super) async fn stop(
         &self,

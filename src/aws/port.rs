@@ -60,7 +60,7 @@ pub trait StreamApi: Send + Sync + 'static {
     /// its name in the account of the credentials: with the credentials of another account, the call would
     /// change that account's stream of the same name.
     ///
-    /// The request is dated `reserved`, the time of the call in the ledger. AWS rejects requests whose date
+    /// The request is dated `signing_time`, the time of the call in the ledger. AWS rejects requests whose date
     /// is more than 15 minutes off its own clock. Even if the process is paused or its clock
     /// changes, a call therefore arrives near the time at which the ledger counts it, or not at all.
     fn start(
@@ -101,7 +101,7 @@ pub struct Signer {
     /// The [access key ID](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html), which
     /// is unique for each session and is not a secret.
     pub access_key_id: String,
-    /// The minimum age of the session; `None` for credentials without a session.
+    /// The age of the session, as a lower bound; `None` for credentials without a session.
     pub session_age: Option<SignedDuration>,
 }
 
@@ -113,8 +113,8 @@ impl Signer {
     }
 }
 
-/// The priority of a request, the most urgent first. It decides within a round over all namespaces, and within a
-/// namespace.
+/// The priority of a request, the most urgent first. Each namespace is served once per round: the priority
+/// decides which namespace is first in a round, and which request is first in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Start and Stop, and the reads that directly precede them.

@@ -85,7 +85,7 @@ impl Sessions {
         }
     }
 
-    /// Discards `session` if `aws_error` shows that AWS no longer accepts it. Returns whether the next session
+    /// Discards `session` if `error` shows that AWS no longer accepts it. Returns whether the next session
     /// may be a different one.
     pub(super) async fn discard_if_rejected(
         &self,

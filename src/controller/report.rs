@@ -21,7 +21,8 @@ use crate::api::stream_encryption::{
 };
 use crate::aws::StreamApi;
 use crate::model::backoff;
-use crate::model::decision::{self, Decision, DesiredEncryption};
+use crate::model::decision::{self, Decision};
+use crate::model::desired::DesiredEncryption;
 use crate::model::key::KeyProblem;
 use crate::model::message;
 use crate::model::observation::Observation;
@@ -177,7 +178,7 @@ fn decided(
     let mut status = StreamEncryptionStatus {
         observed_generation: generation,
         stream: Some(stream(resource, before, case)),
-        desired_key: status_fields::desired_key(&input).map(crate::model::key::Key::to_api),
+        desired_key: status_fields::specified_key(&input).map(crate::model::key::Key::to_api),
         next_attempt_time: decision.next_attempt.map(next_whole_second),
         conditions: ready_conditions(
             &before.conditions,

@@ -25,7 +25,7 @@ use crate::api::stream_encryption::{
 };
 use crate::aws::{Priority, StreamApi};
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
-use crate::model::decision::{DesiredEncryption, DesiredState};
+use crate::model::desired::{DesiredEncryption, DesiredState};
 use crate::model::key::{self, Key, KeyMetadata, KeyProblem, KmsKeyId};
 use crate::model::pattern::AwsAccount;
 use crate::model::permission::{Denial, EffectivePolicy, Policy};

@@ -111,7 +111,8 @@ pub enum ErrorKind {
     Throttled,
     /// AWS or the network is temporarily unavailable.
     Transient,
-    /// A call that changes a stream received no response. AWS may have applied it.
+    /// A call that changes a stream received no response that proves whether AWS applied it: none at all, an
+    /// HTTP status such as 500 or 408, or a timeout.
     UnknownOutcome,
     /// No credentials were available to sign the request, so it was not sent.
     NoCredentials,

@@ -49,11 +49,11 @@ fn doubled(first: SignedDuration, count: u32) -> SignedDuration {
     first.saturating_mul(factor).min(MAX_RETRY_DELAY)
 }
 
-/// Returns the time since which `reason` applies: the time in `waiting` if that is its reason too, otherwise
-/// `now`.
+/// Returns the time since which `reason` applies: the time in `last_reason` if its reason is `reason`,
+/// otherwise `now`.
 #[must_use]
-pub fn reason_since(waiting: Option<(Reason, Timestamp)>, reason: Reason, now: Timestamp) -> Timestamp {
-    waiting.filter(|(last, _)| *last == reason).map_or(now, |(_, since)| since)
+pub fn reason_since(last_reason: Option<(Reason, Timestamp)>, reason: Reason, now: Timestamp) -> Timestamp {
+    last_reason.filter(|(last, _)| *last == reason).map_or(now, |(_, since)| since)
 }
 
 /// The shortest and the longest time between two Describes; it grows while the reason stays the same.

@@ -11,6 +11,7 @@ use super::backoff::{
     self, POLL_AFTER_STEP, POLL_AWS_ERROR, POLL_IN_PROGRESS, POLL_KEY_PROBLEM, POLL_MISSING,
     POLL_OLD_SESSION, POLL_OTHER_OWNER, POLL_UNUSABLE, PollInterval,
 };
+use super::desired::{DesiredEncryption, DesiredState};
 use super::key::{Key, KeyProblem};
 use super::ledger::{self, Budget, PlannedCall, saturating_add};
 use super::observation::Observation;
@@ -29,77 +30,6 @@ pub const MAX_SESSION_AGE_FOR_CALL: SignedDuration = SignedDuration::from_mins(5
 /// Number of corrections in 24 hours after which the operator stops correcting drift.
 const MAX_CORRECTIONS_PER_DAY: usize = 3;
 
-/// The desired state of a resource, resolved.
-#[allow(clippy::struct_excessive_bools, reason = "independent flags")]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DesiredState {
-    /// The desired encryption.
-    pub encryption: DesiredEncryption,
-    /// The problem of the desired key; `None` if the key is usable.
-    pub key_problem: Option<KeyProblem>,
-    /// The reaction to drift.
-    pub mode: Mode,
-    /// Whether reconciliation is suspended.
-    pub suspended: bool,
-    /// Whether encryption is disabled when the resource is deleted.
-    pub disable_on_deletion: bool,
-    /// Whether the resource is being deleted and is kept until encryption is disabled.
-    pub deleting: bool,
-    /// Whether a test record is to be written to verify encryption.
-    pub verify: bool,
-    /// When verification last succeeded.
-    pub verified: Option<Timestamp>,
-    /// The value of the retry annotation.
-    pub retry: Option<String>,
-    /// The alias or the object by which the spec names the key; `None` if the spec names no key, or its ARN.
-    pub key_reference: Option<String>,
-}
-
-impl DesiredState {
-    /// Returns an error if the policies do not allow the desired state for the stream.
-    pub fn check_policies(&self, permission: &EffectivePolicy, stream: &StreamArn) -> Result<(), Denial> {
-        permission.role_for(stream)?;
-        if self.encryption == DesiredEncryption::Off || self.disable_on_deletion {
-            permission.check_disable(stream)?;
-        }
-        match &self.encryption {
-            DesiredEncryption::Key(key) => permission.check_key(stream, key),
-            // A plaintext stream gets the AWS-owned key.
-            DesiredEncryption::AnyKey => permission.check_key(stream, &Key::AwsOwned),
-            DesiredEncryption::UnknownKey if self.key_problem == Some(KeyProblem::NotPermitted) => {
-                Err(Denial::Key)
-            }
-            DesiredEncryption::UnknownKey | DesiredEncryption::Off => Ok(()),
-        }
-    }
-}
-
-/// The desired encryption of a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DesiredEncryption {
-    /// Encrypted with any key; a plaintext stream gets the AWS-owned key.
-    AnyKey,
-    /// Encrypted with this key.
-    Key(Key),
-    /// Encrypted with a key that could not be resolved; `key_problem` has the cause if the key is the cause.
-    UnknownKey,
-    /// Plaintext.
-    Off,
-}
-
-impl DesiredEncryption {
-    /// Returns the target to store in the ledger, or `None` while the key is unknown.
-    #[must_use]
-    pub fn target(&self) -> Option<Target> {
-        match self {
-            Self::AnyKey => Some(Target { action: Action::Start, key: None }),
-            Self::Key(key) => Some(key.target()),
-            Self::UnknownKey => None,
-            Self::Off => Some(Target { action: Action::Stop, key: None }),
-        }
-    }
-}
-
 /// Ledger ownership of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
@@ -116,7 +46,7 @@ pub enum Ownership {
 pub enum LastObservation<'a> {
     /// The stream has not been described yet.
     NotYet,
-    /// The stream could not be described.
+    /// The stream, or the desired key, could not be described.
     Failed(&'a AwsError),
     /// The stream was described at this time.
     At(Timestamp, &'a Observation),
@@ -143,7 +73,7 @@ pub struct DecisionInput<'a> {
     pub last_observation: LastObservation<'a>,
     /// The problem that makes the active key unusable; `None` if there is no such problem.
     pub active_key_problem: Option<KeyProblem>,
-    /// The minimum age of the session that signed the last Describe; `None` for credentials without a
+    /// The age of the session that signed the last Describe, as a lower bound; `None` for credentials without a
     /// session.
     pub session_age: Option<SignedDuration>,
     /// The reason given last, and since when. Waits grow while the reason stays the same.
@@ -260,7 +190,7 @@ pub fn decide(input: &DecisionInput<'_>) -> Decision {
     }
     match desired_target {
         Some(desired_target) => call_or_wait(input, observation, desired_target),
-        // Not reached by the controller: it reports a problem of the key, or a failed Describe, instead.
+        // Not reached by the controller: it reports a problem of the key, or the failed DescribeKey, instead.
         None => poll(input, Reason::KeyDescribeDenied, POLL_KEY_PROBLEM),
     }
 }
@@ -362,7 +292,8 @@ fn wait_until(input: &DecisionInput<'_>, reason: Reason, until: Timestamp) -> De
 }
 
 /// Replaces the step by [`Step::RemoveFinalizer`] if the resource is being deleted and the operator has nothing
-/// more to disable. The stream may stay encrypted if another resource manages it, or if no policy allows it.
+/// more to disable. The stream may stay encrypted if another resource manages it, or if no policy allows the
+/// stream any more. Without permission only to disable, the resource is kept.
 fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decision {
     let no_further_step = matches!(
         decision.reason,
@@ -417,10 +348,10 @@ fn satisfied(input: &DecisionInput<'_>, desired_target: &Target) -> Decision {
         return poll(input, problem.reason(), POLL_KEY_PROBLEM);
     }
     let since = input.ledger.known_encryption.as_ref().map_or(input.now, |known| known.since_time.0);
-    let stable_encryption = saturating_add(since, PROPAGATION_DELAY);
-    if input.now < stable_encryption {
+    let settled_at = saturating_add(since, PROPAGATION_DELAY);
+    if input.now < settled_at {
         let settling = idle(input, Reason::Settling);
-        return Decision { wake: stable_encryption.min(settling.describe_due), ..settling };
+        return Decision { wake: settled_at.min(settling.describe_due), ..settling };
     }
     if desired_target.action == Action::Stop {
         return idle(input, Reason::EncryptionDisabled);
@@ -505,8 +436,8 @@ fn failed(service: Service, observation: &Observation, desired_target: &Target) 
     }
 }
 
-fn needs_grant(stream: &StreamArn, desired_target: &DesiredEncryption) -> bool {
-    stream.service == Service::Firehose && matches!(desired_target, DesiredEncryption::Key(Key::Customer(_)))
+fn needs_grant(stream: &StreamArn, desired: &DesiredEncryption) -> bool {
+    stream.service == Service::Firehose && matches!(desired, DesiredEncryption::Key(Key::Customer(_)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ pub mod document;
 pub mod role;
 pub mod scope;
 
-use document::{Policy, Principal, Statement, StringOrList};
+use document::{DocumentPrincipal, PolicyDocument, Statement, StringOrList};
 use scope::Scope;
 
 use crate::api::stream_encryption::Service::{self, Firehose, Kinesis};
@@ -176,9 +176,9 @@ const PERMISSION_RULES: [PermissionRule; 11] = [
 
 /// Returns the policy of the operator's role for these features.
 #[must_use]
-pub fn policy(scope: &Scope, features: &[Feature]) -> Policy {
+pub fn policy(scope: &Scope, features: &[Feature]) -> PolicyDocument {
     let rights = PERMISSION_RULES.iter().filter(|right| features.contains(&right.feature));
-    Policy::of(rights.filter_map(|right| right.statement(scope)).collect())
+    PolicyDocument::of(rights.filter_map(|right| right.statement(scope)).collect())
 }
 
 /// Returns the statements to add to the policy of each key for the operator's role. They are needed if the
@@ -186,12 +186,13 @@ pub fn policy(scope: &Scope, features: &[Feature]) -> Policy {
 /// ([key policies](https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html)). The key's policy
 /// has statements of its own. A key policy applies to its own key, so its resource is `*`.
 #[must_use]
-pub fn key_policy(scope: &Scope, features: &[Feature], role: &RoleArn) -> Policy {
+pub fn key_policy(scope: &Scope, features: &[Feature], role: &RoleArn) -> PolicyDocument {
     let rights = PERMISSION_RULES.iter().filter(|right| features.contains(&right.feature));
     let of_kms = rights.filter(|right| matches!(right.on, ResourceScope::Keys | ResourceScope::KeysFor(_)));
     let statements = of_kms.filter_map(|right| right.statement(scope));
-    let for_role = |it: Statement| it.to(Principal::Role(role.to_string())).on(["*"].into_iter().collect());
-    Policy::of(statements.map(for_role).collect())
+    let for_role =
+        |it: Statement| it.to(DocumentPrincipal::Role(role.to_string())).on(["*"].into_iter().collect());
+    PolicyDocument::of(statements.map(for_role).collect())
 }
 
 impl PermissionRule {

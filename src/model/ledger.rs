@@ -224,8 +224,7 @@ pub fn last_unrefused_call(ledger: &StreamLedgerSpec) -> Option<&Call> {
 }
 
 /// Returns the time until which AWS may still apply a call without an outcome, or report the state before it;
-/// `None` if every call has an outcome. It is the time that [`QUOTA_WINDOW`] adds to AWS's day, after the
-/// reservation.
+/// `None` if every call has an outcome. That is `QUOTA_WINDOW - DAY` (31 minutes) after the reservation.
 #[must_use]
 pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     let open = ledger.calls.iter().filter(|call| matches!(call.outcome, Outcome::Pending | Outcome::Unknown));
@@ -265,7 +264,7 @@ pub fn stale_until(
 }
 
 /// Applies an observation to the ledger: the active key, whether the desired encryption is reached, and the
-/// outcome of the last call. `encryption` is `None` while the desired key is unknown; no observation satisfies
+/// outcome of the last call. `desired_target` is `None` while the desired key is unknown; no observation satisfies
 /// the spec then.
 #[must_use]
 pub fn apply_observation(

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::aws_error::Operation;
-use super::decision::{Decision, DecisionInput, DesiredEncryption, LastObservation, budget};
+use super::decision::{Decision, DecisionInput, LastObservation, budget};
+use super::desired::DesiredEncryption;
 use super::key::{Key, KeyArn, KeyProblem};
 use super::observation::Observation;
 use super::status_fields::{self, NOT_APPLIED};
@@ -30,9 +31,9 @@ use unanswered::{THROTTLED, denied, no_credentials, rejected, unanswered};
 /// Returns the message of `Ready` (and of `Reconciling` or `Stalled`) for a decision.
 #[must_use]
 pub fn ready(input: &DecisionInput<'_>, decision: &Decision) -> String {
-    let mut message = match key_lost_first(input, decision.reason) {
-        Some((lost, true)) => lost,
-        Some((lost, false)) => format!("{lost} {}", message_for(input, decision.reason)),
+    let mut message = match active_key_warning(input, decision.reason) {
+        Some(Warning::Instead(warning)) => warning,
+        Some(Warning::Before(warning)) => format!("{warning} {}", message_for(input, decision.reason)),
         None => message_for(input, decision.reason),
     };
     if let Some(shown) = status_fields::unconfirmed_observation(input)
@@ -46,9 +47,17 @@ pub fn ready(input: &DecisionInput<'_>, decision: &Decision) -> String {
     message
 }
 
-/// Returns the message about the unusable active key, and whether it replaces the message of `reason` instead
-/// of preceding it. `None` if the active key is usable, or if the reader must not see which key is active.
-fn key_lost_first(input: &DecisionInput<'_>, reason: Reason) -> Option<(String, bool)> {
+/// The message about an unusable active key.
+enum Warning {
+    /// It stands in place of the message of the reason, which would say the same.
+    Instead(String),
+    /// It precedes the message of the reason.
+    Before(String),
+}
+
+/// Returns the message about the unusable active key; `None` if the active key is usable, or if the reader must
+/// not see which key is active.
+fn active_key_warning(input: &DecisionInput<'_>, reason: Reason) -> Option<Warning> {
     let problem =
         input.active_key_problem.filter(|_| matches!(input.last_observation, LastObservation::At(..)))?;
     // The content of a ledger is shown to its owner only, and a suspended resource keeps its status.
@@ -66,13 +75,15 @@ fn key_lost_first(input: &DecisionInput<'_>, reason: Reason) -> Option<(String, 
         DesiredEncryption::AnyKey => true,
         DesiredEncryption::UnknownKey | DesiredEncryption::Off => false,
     };
-    Some((active_key_unusable(input, &key, problem), is_desired && reason == problem.reason()))
+    let warning = active_key_unusable(input, &key, problem);
+    let says_the_same = is_desired && reason == problem.reason();
+    Some(if says_the_same { Warning::Instead(warning) } else { Warning::Before(warning) })
 }
 
 /// Returns the message of `KeyUsable` for the desired key.
 #[must_use]
 pub fn key_usable(input: &DecisionInput<'_>) -> String {
-    match (input.desired.key_problem, status_fields::desired_key(input)) {
+    match (input.desired.key_problem, status_fields::specified_key(input)) {
         (Some(problem), _) => message_for(input, problem.reason()),
         (None, Some(key @ Key::Customer(_))) => {
             format!("{key} can encrypt the stream. {}", other_principals_note(input))
@@ -153,7 +164,7 @@ const AS_OF: &str = "As of ";
 
 /// Returns the message of a reason.
 fn message_for(input: &DecisionInput<'_>, reason: Reason) -> String {
-    sentence(state(input, reason).trim_end().to_owned())
+    sentence(raw_message(input, reason).trim_end().to_owned())
 }
 
 /// Capitalizes a message that begins with the description of a key.
@@ -166,16 +177,16 @@ fn sentence(text: String) -> String {
     text
 }
 
-fn state(input: &DecisionInput<'_>, reason: Reason) -> String {
+fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
     let stream = input.stream;
-    let key = desired_key(input);
+    let key = describe_desired_key(input);
     match reason {
         Reason::Encrypted => match input.ledger.known_encryption.as_ref().and_then(|known| known.key.as_ref()) {
             Some(key) => format!("Records are encrypted with {}.", describe_active_key(input, key)),
             None => "Records are encrypted.".to_owned(),
         },
         Reason::KeyEnabled => format!("{key} can encrypt the stream."),
-        Reason::EncryptionDisabled if status_fields::has_no_encryption(input) => "Encryption is off, as specified.".to_owned(),
+        Reason::EncryptionDisabled if status_fields::known_encryption_is_void(input) => "Encryption is off, as specified.".to_owned(),
         Reason::EncryptionDisabled => "Encryption is off, as specified. Records are in plaintext.".to_owned(),
         Reason::Settling if status_fields::unconfirmed_observation(input).is_some() => "The operator is waiting for AWS to report the effect of its last encryption call.".to_owned(),
         Reason::Settling => "AWS reports completion; the change can take up to 5 seconds to apply to all records.".to_owned(),
@@ -288,7 +299,7 @@ fn active_key_unknown(input: &DecisionInput<'_>) -> String {
     if input.desired.encryption == DesiredEncryption::AnyKey {
         return "An attempt made outside the operator failed, and AWS does not report which key is active. Set the desired key in spec.key.".to_owned();
     }
-    let key = desired_key(input);
+    let key = describe_desired_key(input);
     format!(
         "AWS could not encrypt with {key}: {}. This key may already be the active key, and AWS then fails every attempt with it, so the operator does not retry. Set another key in spec.key and, once that key is active, {key} again. Or fix the cause and change the annotation streamencryption.dev/retry.",
         failure(input)
@@ -346,7 +357,7 @@ fn aws_key(input: &DecisionInput<'_>) -> &'static str {
     }
 }
 
-fn desired_key(input: &DecisionInput<'_>) -> String {
+fn describe_desired_key(input: &DecisionInput<'_>) -> String {
     match &input.desired.encryption {
         DesiredEncryption::Key(Key::AwsOwned) | DesiredEncryption::AnyKey | DesiredEncryption::Off => {
             aws_key(input).to_owned()
@@ -441,7 +452,7 @@ fn outcome_unknown(input: &DecisionInput<'_>) -> String {
     match unknown.and_then(|call| call.code.as_deref()) {
         Some(code) => {
             format!(
-                "The last encryption call ended in an internal error ({code}), and AWS may still apply it."
+                "The last encryption call ended without a definite answer ({code}), and AWS may still apply it."
             )
         }
         None => "The last encryption call received no response, and AWS may still apply it.".to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! An ARN is compared part by part and never as one text, so that no `*` matches across the end of a part. A
 //! `*` stands for a whole partition or region, or for any characters of a name; an account is explicit, or is
-//! that of [`AwsAccount`]. An ARN that matches no pattern is not allowed.
+//! the `own_account` passed in. An ARN that matches no pattern is not allowed.
 
 use std::str::FromStr;
 
@@ -10,12 +10,12 @@ use super::key::{Key, KeyArn};
 use super::stream::{Account, ParseError, Partition, Region, StreamArn, arn_parts};
 use crate::api::stream_encryption::Service;
 
-/// The account for which the word `own` stands in a pattern.
+/// An account with its partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsAccount {
     /// The account.
     pub account: Account,
-    /// Its partition: an account belongs to one partition only.
+    /// Its partition; an account belongs to one partition only.
     pub partition: Partition,
 }
 
@@ -53,8 +53,8 @@ pub struct KeyArnPattern {
     name: Glob,
 }
 
-/// Partition, region and account. `None` matches any partition or region, and the account of
-/// [`AwsAccount`].
+/// Partition, region and account. `None` matches any partition or region, and the
+/// `own_account` passed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ArnScope {
     partition: Option<Partition>,

@@ -7,9 +7,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::aws_error::{AwsError, ErrorKind, Operation};
-use super::decision::{
-    Decision, DecisionInput, DesiredEncryption, DesiredState, LastObservation, Ownership, Step, decide,
-};
+use super::decision::{Decision, DecisionInput, LastObservation, Ownership, Step, decide};
+use super::desired::{DesiredEncryption, DesiredState};
 use super::key::{Key, KeyProblem};
 use super::ledger::{self, PlannedCall};
 use super::observation::Observation;

@@ -58,7 +58,7 @@ pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> 
 /// Returns the key that encrypts records now; `None` for plaintext, or if it is unknown.
 #[must_use]
 pub fn active_key(input: &DecisionInput<'_>) -> Option<KeyIdentity> {
-    if has_no_encryption(input) {
+    if known_encryption_is_void(input) {
         return None;
     }
     input
@@ -90,7 +90,7 @@ pub fn redacted_key(input: &DecisionInput<'_>, key: &KeyIdentity) -> KeyIdentity
 /// Returns since when records are known to be encrypted.
 #[must_use]
 pub fn encrypted_since_time(input: &DecisionInput<'_>) -> Option<Timestamp> {
-    let known = input.ledger.known_encryption.as_ref().filter(|_| !has_no_encryption(input))?;
+    let known = input.ledger.known_encryption.as_ref().filter(|_| !known_encryption_is_void(input))?;
     let since = known.encrypted_since_time.as_ref()?.0;
     Some(saturating_add(since, PROPAGATION_DELAY)).filter(|since| *since <= input.now)
 }
@@ -102,7 +102,7 @@ pub fn active_key_since(input: &DecisionInput<'_>) -> Option<Timestamp> {
         .ledger
         .known_encryption
         .as_ref()
-        .filter(|known| known.key.is_some() && !has_no_encryption(input))?;
+        .filter(|known| known.key.is_some() && !known_encryption_is_void(input))?;
     Some(saturating_add(known.since_time.0, PROPAGATION_DELAY)).filter(|since| *since <= input.now)
 }
 
@@ -113,7 +113,7 @@ pub fn plaintext_since_time(input: &DecisionInput<'_>) -> Option<Timestamp> {
         .ledger
         .known_encryption
         .as_ref()
-        .filter(|known| known.key.is_none() && !has_no_encryption(input))?;
+        .filter(|known| known.key.is_none() && !known_encryption_is_void(input))?;
     Some(known.since_time.0)
 }
 
@@ -124,7 +124,7 @@ pub fn encrypted(input: &DecisionInput<'_>, reason: Reason) -> ConditionStatus {
         .ledger
         .known_encryption
         .as_ref()
-        .filter(|_| !has_no_encryption(input) && in_doubt(input).is_none());
+        .filter(|_| !known_encryption_is_void(input) && in_doubt(input).is_none());
     match known {
         None => ConditionStatus::Unknown,
         Some(known) if known.key.is_none() => ConditionStatus::False,
@@ -186,19 +186,19 @@ pub fn failure_code(input: &DecisionInput<'_>) -> Option<String> {
     }
 }
 
-/// Returns the desired key, or `None` if it is unknown.
+/// Returns the key that the spec names; `None` if it names none, or one that could not be resolved.
 #[must_use]
-pub fn desired_key<'a>(input: &DecisionInput<'a>) -> Option<&'a Key> {
+pub fn specified_key<'a>(input: &DecisionInput<'a>) -> Option<&'a Key> {
     match &input.desired.encryption {
-        super::decision::DesiredEncryption::Key(key) => Some(key),
+        super::desired::DesiredEncryption::Key(key) => Some(key),
         _ => None,
     }
 }
 
-/// Returns whether the known encryption no longer applies: the stream does not exist, cannot be encrypted, or
-/// AWS reports a value that this version does not know.
+/// Returns whether the ledger's known encryption no longer applies: the stream does not exist or is another
+/// account's, cannot be encrypted, or AWS reports a value that this version does not know.
 #[must_use]
-pub fn has_no_encryption(input: &DecisionInput<'_>) -> bool {
+pub fn known_encryption_is_void(input: &DecisionInput<'_>) -> bool {
     matches!(
         input.last_observation,
         LastObservation::At(

@@ -5,9 +5,9 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::model::iam::document::Policy;
+use crate::model::iam::document::PolicyDocument;
 use crate::model::iam::role::{self, ObjectName, OidcProvider};
-use crate::model::iam::scope::{KeyPattern, Scope, ScopeError, StreamPattern};
+use crate::model::iam::scope::{GrantedKeys, GrantedStreams, Scope, ScopeError};
 use crate::model::iam::{self, Feature};
 use crate::model::principal::{ExternalId, RoleArn};
 
@@ -55,11 +55,11 @@ pub enum Document {
 pub struct About {
     /// The ARN of a stream; * matches any part of its name.
     #[arg(long = "stream", value_name = "ARN", required = true, num_args = 1..)]
-    streams: Vec<StreamPattern>,
+    streams: Vec<GrantedStreams>,
     /// The ARN of a customer managed key, or arn:aws:kms:REGION:ACCOUNT:key/*. Default: none, only keys of
     /// AWS.
     #[arg(long = "key", value_name = "ARN", num_args = 1..)]
-    keys: Vec<KeyPattern>,
+    keys: Vec<GrantedKeys>,
 }
 
 /// The flags of `iam policy`.
@@ -70,7 +70,7 @@ pub struct PolicyArguments {
     /// The ARN of the key of alias/aws/kinesis, if Kinesis streams use it. Default: without --key, every key
     /// of their account and region.
     #[arg(long = "kinesis-key", value_name = "ARN", num_args = 1..)]
-    kinesis_keys: Vec<KeyPattern>,
+    kinesis_keys: Vec<GrantedKeys>,
     /// Allow writing a record; required if a resource has `verification: PutRecord`.
     #[arg(long)]
     verify: bool,
@@ -110,7 +110,7 @@ const LONGEST_MANAGED_POLICY: usize = 6144;
 
 impl Document {
     /// Returns the document.
-    pub fn policy(&self) -> anyhow::Result<Policy> {
+    pub fn policy(&self) -> anyhow::Result<PolicyDocument> {
         Ok(match self {
             Self::Policy(arguments) => iam::policy(&arguments.scope()?, &arguments.features()),
             Self::KeyPolicy(KeyPolicyArguments { about, role, verify }) => {
@@ -172,7 +172,7 @@ mod tests {
     const CLICKS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
     const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
-    fn iam(flags: &[&str]) -> anyhow::Result<(Document, Policy)> {
+    fn iam(flags: &[&str]) -> anyhow::Result<(Document, PolicyDocument)> {
         let arguments = ["stream-encryption-operator", "iam"].iter().chain(flags);
         let Command::Iam { document } = Arguments::try_parse_from(arguments)?.command else {
             unreachable!("`iam` was given")

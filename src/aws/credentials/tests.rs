@@ -300,7 +300,7 @@ async fn failing_source_is_queried_once_in_five_seconds() {
     let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
     for _ in 0..10 {
         let failure = own.session(SOON).await.unwrap_err();
-        assert_eq!(failure.missing, CredentialsProblem::SourceFailed);
+        assert_eq!(failure.problem, CredentialsProblem::SourceFailed);
         assert!(failure.cause.ends_with("run aws sso login"), "{}", failure.cause);
         seconds.pass(1);
     }
@@ -314,7 +314,7 @@ async fn unsignable_credentials_are_not_returned() {
     {
         let broken = Credentials::new(id, secret, token.map(str::to_owned), None, "test");
         let failure = own(broken, &Hours::default()).session(SOON).await.unwrap_err();
-        assert_eq!(failure.missing, CredentialsProblem::Unsignable);
+        assert_eq!(failure.problem, CredentialsProblem::Unsignable);
         assert!(failure.cause.contains("contains a line break"), "{}", failure.cause);
     }
 }
@@ -328,7 +328,7 @@ async fn profile_without_credentials_is_named_in_the_error() {
     let environment = |name: &str| (name == "AWS_PROFILE").then(|| "prod".to_owned());
     let own = BaseCredentials::new(Source::new(Box::new(make), environment), Hours::default().clock());
     let failure = own.session(SOON).await.unwrap_err();
-    assert_eq!(failure.missing, CredentialsProblem::Misconfigured);
+    assert_eq!(failure.problem, CredentialsProblem::Misconfigured);
     assert!(failure.cause.starts_with("the profile \"prod\" of AWS_PROFILE"), "{}", failure.cause);
 }
 

@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use super::super::error::MISSING_VALUE;
 
-/// Returns the description in a response that the SDK could not parse, if it lacks only these members.
+/// Returns the description in a response that the SDK could not parse, if it lacks `DeliveryStreamStatus`
+/// or `DeliveryStreamType`.
 pub(super) fn description<E>(error: &SdkError<E, HttpResponse>) -> Option<DeliveryStreamDescription> {
     let response = error.raw_response().filter(|response| response.status().as_u16() == 200)?;
     let body: Value = serde_json::from_slice(response.body().bytes()?).ok()?;

@@ -14,13 +14,13 @@ const VERSION: &str = "2012-10-17";
 /// A policy document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Policy {
+pub struct PolicyDocument {
     version: &'static str,
     /// The statements.
     pub statement: Vec<Statement>,
 }
 
-impl Policy {
+impl PolicyDocument {
     /// Creates a policy of these statements.
     #[must_use]
     pub fn of(statement: Vec<Statement>) -> Self {
@@ -37,7 +37,7 @@ pub struct Statement {
     effect: Effect,
     /// The principal, if the policy belongs to a resource (a role's trust policy, a key policy).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub principal: Option<Principal>,
+    pub principal: Option<DocumentPrincipal>,
     /// The actions.
     pub action: StringOrList,
     /// The resources; empty in a role's trust policy, which applies to that role.
@@ -55,7 +55,7 @@ enum Effect {
 
 /// The principal to which a statement applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub enum Principal {
+pub enum DocumentPrincipal {
     /// A role.
     #[serde(rename = "AWS")]
     Role(String),
@@ -80,7 +80,7 @@ impl Statement {
 
     /// Sets the principal.
     #[must_use]
-    pub fn to(self, principal: Principal) -> Self {
+    pub fn to(self, principal: DocumentPrincipal) -> Self {
         Self { principal: Some(principal), ..self }
     }
 

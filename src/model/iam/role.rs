@@ -6,7 +6,7 @@
 
 use std::str::FromStr;
 
-use super::document::{Policy, Principal, Statement};
+use super::document::{DocumentPrincipal, PolicyDocument, Statement};
 use crate::model::object::is_dns_subdomain;
 use crate::model::principal::{ExternalId, RoleArn};
 use crate::model::stream::{Account, Partition, arn_parts};
@@ -44,18 +44,18 @@ pub enum RoleParseError {
 
 /// Returns the policy of the operator's role in the hub, which allows it to assume the roles of the spokes.
 #[must_use]
-pub fn hub(spokes: &[RoleArn]) -> Policy {
+pub fn hub(spokes: &[RoleArn]) -> PolicyDocument {
     let statement = Statement::allow("AssumeSpokeRoles", [ASSUME_ROLE, TAG_SESSION]);
-    Policy::of(vec![statement.on(spokes.iter().collect())])
+    PolicyDocument::of(vec![statement.on(spokes.iter().collect())])
 }
 
 /// Returns the trust policy of a spoke's role. It has two statements, as in AWS's own example: the external
 /// ID belongs to the request for the role, and is not among the condition keys of `sts:TagSession`.
 /// `sts:TagSession` alone gives no access.
 #[must_use]
-pub fn spoke_trust(hub: &RoleArn, external_id: &ExternalId) -> Policy {
-    let hub = || Principal::Role(hub.to_string());
-    Policy::of(vec![
+pub fn spoke_trust(hub: &RoleArn, external_id: &ExternalId) -> PolicyDocument {
+    let hub = || DocumentPrincipal::Role(hub.to_string());
+    PolicyDocument::of(vec![
         Statement::allow("AllowHubToAssumeRole", [ASSUME_ROLE]).to(hub()).only_if(
             "StringEquals",
             "sts:ExternalId",
@@ -68,21 +68,25 @@ pub fn spoke_trust(hub: &RoleArn, external_id: &ExternalId) -> Policy {
 /// Returns the trust policy of a role that EKS Pod Identity provides to pods
 /// ([role](https://docs.aws.amazon.com/eks/latest/userguide/pod-id-role.html)).
 #[must_use]
-pub fn pod_identity_trust() -> Policy {
+pub fn pod_identity_trust() -> PolicyDocument {
     let statement = Statement::allow("AllowEksPodIdentity", [ASSUME_ROLE, TAG_SESSION]);
-    Policy::of(vec![statement.to(Principal::Service("pods.eks.amazonaws.com".to_owned()))])
+    PolicyDocument::of(vec![statement.to(DocumentPrincipal::Service("pods.eks.amazonaws.com".to_owned()))])
 }
 
 /// Returns the trust policy of a role for one service account, by IRSA
 /// ([role](https://docs.aws.amazon.com/eks/latest/userguide/associate-service-account-role.html)).
 #[must_use]
-pub fn irsa_trust(provider: &OidcProvider, namespace: &ObjectName, service_account: &ObjectName) -> Policy {
+pub fn irsa_trust(
+    provider: &OidcProvider,
+    namespace: &ObjectName,
+    service_account: &ObjectName,
+) -> PolicyDocument {
     let OidcProvider { text, issuer } = provider;
     let account = format!("system:serviceaccount:{}:{}", namespace.0, service_account.0);
     let statement = Statement::allow("AllowServiceAccountToAssumeRole", ["sts:AssumeRoleWithWebIdentity"]);
-    Policy::of(vec![
+    PolicyDocument::of(vec![
         statement
-            .to(Principal::Federated(text.clone()))
+            .to(DocumentPrincipal::Federated(text.clone()))
             .only_if("StringEquals", &format!("{issuer}:aud"), ["sts.amazonaws.com"])
             .only_if("StringEquals", &format!("{issuer}:sub"), [account]),
     ])

@@ -12,7 +12,7 @@ use crate::model::stream::{Account, ParseError, Partition, Region, StreamArn};
 
 /// A stream, or all streams whose name matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamPattern {
+pub struct GrantedStreams {
     service: Service,
     scope: ArnScope,
     text: String,
@@ -20,7 +20,7 @@ pub struct StreamPattern {
 
 /// A KMS key, or all keys of an account and region.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPattern {
+pub struct GrantedKeys {
     scope: ArnScope,
     text: String,
 }
@@ -70,18 +70,18 @@ pub enum ScopeError {
 /// stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    streams: Vec<StreamPattern>,
-    keys: Vec<KeyPattern>,
-    kinesis_keys: Vec<KeyPattern>,
+    streams: Vec<GrantedStreams>,
+    keys: Vec<GrantedKeys>,
+    kinesis_keys: Vec<GrantedKeys>,
 }
 
 impl Scope {
     /// Creates a scope of streams and customer managed keys. `kinesis_keys` are the ARNs of
     /// `alias/aws/kinesis`, one per region.
     pub fn new(
-        streams: Vec<StreamPattern>,
-        keys: Vec<KeyPattern>,
-        kinesis_keys: Vec<KeyPattern>,
+        streams: Vec<GrantedStreams>,
+        keys: Vec<GrantedKeys>,
+        kinesis_keys: Vec<GrantedKeys>,
     ) -> Result<Self, ScopeError> {
         let first = streams.first().ok_or(ScopeError::NoStream)?;
         let own = |scope: &ArnScope| {
@@ -90,14 +90,14 @@ impl Scope {
         if let Some(other) = streams.iter().find(|stream| !own(&stream.scope)) {
             return Err(ScopeError::TwoAccounts(first.to_string(), other.to_string()));
         }
-        let encrypts = |key: &KeyPattern, stream: &StreamPattern| {
+        let encrypts = |key: &GrantedKeys, stream: &GrantedStreams| {
             key.scope.partition == stream.scope.partition && key.scope.region == stream.scope.region
         };
         if let Some(key) = keys.iter().find(|key| !streams.iter().any(|stream| encrypts(key, stream))) {
             return Err(ScopeError::KeyElsewhere(key.to_string()));
         }
-        let is_kinesis = |stream: &&StreamPattern| stream.service == Service::Kinesis;
-        let can_be = |key: &KeyPattern| {
+        let is_kinesis = |stream: &&GrantedStreams| stream.service == Service::Kinesis;
+        let can_be = |key: &GrantedKeys| {
             !key.is_any() && own(&key.scope) && streams.iter().filter(is_kinesis).any(|it| encrypts(key, it))
         };
         if let Some(key) = kinesis_keys.iter().find(|key| !can_be(key)) {
@@ -107,25 +107,25 @@ impl Scope {
     }
 
     /// Returns the streams of a service.
-    pub fn streams(&self, service: Service) -> impl Iterator<Item = &StreamPattern> {
+    pub fn streams(&self, service: Service) -> impl Iterator<Item = &GrantedStreams> {
         self.streams.iter().filter(move |stream| stream.service == service)
     }
 
     /// Returns the customer managed keys.
-    pub fn keys(&self) -> impl Iterator<Item = &KeyPattern> {
+    pub fn keys(&self) -> impl Iterator<Item = &GrantedKeys> {
         self.keys.iter()
     }
 
     /// Returns the customer managed keys that can encrypt a stream of this service: those in its streams'
     /// regions.
-    pub fn keys_for(&self, service: Service) -> impl Iterator<Item = &KeyPattern> {
+    pub fn keys_for(&self, service: Service) -> impl Iterator<Item = &GrantedKeys> {
         self.keys
             .iter()
             .filter(move |key| self.streams(service).any(|stream| stream.scope.region == key.scope.region))
     }
 
     /// Returns the streams of a service that a customer managed key can encrypt.
-    pub fn streams_with_keys(&self, service: Service) -> impl Iterator<Item = &StreamPattern> {
+    pub fn streams_with_keys(&self, service: Service) -> impl Iterator<Item = &GrantedStreams> {
         self.streams(service)
             .filter(|stream| self.keys.iter().any(|key| stream.scope.region == key.scope.region))
     }
@@ -134,17 +134,17 @@ impl Scope {
     /// given, that is `alias/aws/kinesis`. The ARN of that key differs in each account and region, so any key
     /// of the region is returned.
     #[must_use]
-    pub fn keys_that_kinesis_may_name(&self) -> Vec<KeyPattern> {
+    pub fn keys_that_kinesis_may_name(&self) -> Vec<GrantedKeys> {
         let given = || self.keys_for(Service::Kinesis).chain(&self.kinesis_keys);
         let unknown = self
             .streams(Service::Kinesis)
             .filter(|stream| !given().any(|key| key.scope.region == stream.scope.region))
-            .map(|stream| KeyPattern::any(&stream.scope));
+            .map(|stream| GrantedKeys::any(&stream.scope));
         given().cloned().chain(unknown).collect()
     }
 }
 
-impl StreamPattern {
+impl GrantedStreams {
     /// Returns the region.
     #[must_use]
     pub fn region(&self) -> &Region {
@@ -158,7 +158,7 @@ impl StreamPattern {
     }
 }
 
-impl FromStr for StreamPattern {
+impl FromStr for GrantedStreams {
     type Err = ScopeError;
     fn from_str(text: &str) -> Result<Self, ScopeError> {
         let refused = || ScopeError::Stream(text.to_owned());
@@ -179,7 +179,7 @@ impl FromStr for StreamPattern {
 
 const ANY_KEY: &str = ":key/*";
 
-impl KeyPattern {
+impl GrantedKeys {
     fn any(scope: &ArnScope) -> Self {
         let ArnScope { partition, region, account } = scope;
         Self { scope: scope.clone(), text: format!("arn:{partition}:kms:{region}:{account}{ANY_KEY}") }
@@ -190,7 +190,7 @@ impl KeyPattern {
     }
 }
 
-impl FromStr for KeyPattern {
+impl FromStr for GrantedKeys {
     type Err = ScopeError;
     fn from_str(text: &str) -> Result<Self, ScopeError> {
         let one = match text.strip_suffix(ANY_KEY) {
@@ -203,13 +203,13 @@ impl FromStr for KeyPattern {
     }
 }
 
-impl fmt::Display for StreamPattern {
+impl fmt::Display for GrantedStreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl fmt::Display for KeyPattern {
+impl fmt::Display for GrantedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }

@@ -20,7 +20,7 @@ fn scope<S: AsRef<str>>(streams: &[S], keys: &[S], kinesis_keys: &[S]) -> Scope 
 }
 
 /// Returns the permissions of a policy, in order: each action with its resources.
-fn allowed(policy: &Policy) -> Vec<(&str, Vec<&str>)> {
+fn allowed(policy: &PolicyDocument) -> Vec<(&str, Vec<&str>)> {
     let says_something = |it: &Statement| !it.action.is_empty() && !it.resource.is_empty();
     assert!(policy.statement.iter().all(says_something), "{policy:?}");
     let statements = policy.statement.iter();
@@ -28,7 +28,7 @@ fn allowed(policy: &Policy) -> Vec<(&str, Vec<&str>)> {
 }
 
 /// Returns the condition of the statement that allows `action`, as JSON.
-fn condition(policy: &Policy, action: &str) -> serde_json::Value {
+fn condition(policy: &PolicyDocument, action: &str) -> serde_json::Value {
     let it = policy.statement.iter().find(|it| it.action.iter().any(|other| other == action)).expect(action);
     serde_json::to_value(&it.condition).unwrap()
 }
@@ -198,7 +198,7 @@ fn kinesis_aws_managed_key_can_be_named_explicitly() {
 /// `alias/aws/kinesis` is one key; a pattern would extend the policy to all keys of the account.
 #[test]
 fn kinesis_aws_managed_key_must_match_account_and_region() {
-    let streams: Vec<scope::StreamPattern> = vec![CLICKS.parse().unwrap()];
+    let streams: Vec<scope::GrantedStreams> = vec![CLICKS.parse().unwrap()];
     let other_account = KINESIS_KEY.replace("111122223333", "444455556666");
     let other_region = KINESIS_KEY.replace("eu-west-1", "us-east-1");
     for (key, good) in
@@ -214,7 +214,7 @@ fn invalid_stream_error_names_invalid_part() {
     use crate::model::stream::ParseError;
     use scope::ScopeError::{Part, Stream};
 
-    let refusal = |text: &str| text.parse::<scope::StreamPattern>().unwrap_err();
+    let refusal = |text: &str| text.parse::<scope::GrantedStreams>().unwrap_err();
     assert!(matches!(refusal(&ORDERS.replace("111122223333", "1111")), Part(ParseError::Account(_))));
     assert!(matches!(refusal(&ORDERS.replace("eu-west-1", "Ireland")), Part(ParseError::Region(_))));
     assert!(matches!(refusal(&ORDERS.replace("arn:aws:", "arn:nowhere:")), Part(ParseError::Partition(_))));
@@ -277,7 +277,7 @@ fn key_policy_names_role_and_repeats_kms_statements() {
     assert_eq!(of_key.statement.len(), 4);
     for (key, own) in of_key.statement.iter().zip(own.statement.iter().filter(about_keys)) {
         assert_eq!((&key.action, &key.condition), (&own.action, &own.condition));
-        assert_eq!(key.principal, Some(Principal::Role(role.to_string())));
+        assert_eq!(key.principal, Some(DocumentPrincipal::Role(role.to_string())));
         assert_eq!(key.resource.iter().collect::<Vec<_>>(), ["*"]);
     }
 }
@@ -342,7 +342,7 @@ proptest! {
 
     #[test]
     fn pattern_round_trips(stream in any_stream(), key in any_key()) {
-        prop_assert_eq!(stream.parse::<scope::StreamPattern>().unwrap().to_string(), stream);
-        prop_assert_eq!(key.parse::<scope::KeyPattern>().unwrap().to_string(), key);
+        prop_assert_eq!(stream.parse::<scope::GrantedStreams>().unwrap().to_string(), stream);
+        prop_assert_eq!(key.parse::<scope::GrantedKeys>().unwrap().to_string(), key);
     }
 }

@@ -3,6 +3,7 @@
 use super::{describe_active_key, whole_seconds};
 use crate::api::condition::Reason;
 use crate::api::ledger::Action;
+use crate::model::aws_error::Operation;
 use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::ledger::READ_LAG;
 use crate::model::observation::Observation;
@@ -38,7 +39,7 @@ pub(in crate::model) fn still_reported(observation: &Observation) -> String {
 #[must_use]
 pub fn encrypted(input: &DecisionInput<'_>) -> String {
     let Some(known) =
-        input.ledger.known_encryption.as_ref().filter(|_| !status_fields::has_no_encryption(input))
+        input.ledger.known_encryption.as_ref().filter(|_| !status_fields::known_encryption_is_void(input))
     else {
         return format!("Unknown: {}.", why_unknown(input));
     };
@@ -75,6 +76,9 @@ pub fn encrypted(input: &DecisionInput<'_>) -> String {
 fn why_unknown(input: &DecisionInput<'_>) -> String {
     let words = match input.last_observation {
         LastObservation::NotYet => "the stream has not been described yet",
+        LastObservation::Failed(error) if error.operation == Operation::DescribeKey => {
+            "the desired key could not be described"
+        }
         LastObservation::Failed(_) => "the stream could not be described",
         LastObservation::At(_, observation) => match observation {
             Observation::Missing => "the stream was not found",

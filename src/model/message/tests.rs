@@ -304,7 +304,7 @@ fn credentials_refusal_message_depends_on_code() {
 fn server_error_is_distinguished_from_no_response() {
     let unknown = |code| seen(Observation::Off).calls().refused(ErrorKind::UnknownOutcome, code);
     let words = says(&unknown("InternalFailure"), Reason::OutcomeUnknown);
-    assert!(words.contains("internal error (InternalFailure)"), "{words}");
+    assert!(words.contains("without a definite answer (InternalFailure)"), "{words}");
     let silent = says(&seen(Observation::Off), Reason::OutcomeUnknown);
     assert!(silent.contains("received no response"), "{silent}");
 }

@@ -4,7 +4,8 @@
 use crate::api::ledger::Action;
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
-use crate::model::decision::{DecisionInput, DesiredEncryption, LastObservation};
+use crate::model::decision::{DecisionInput, LastObservation};
+use crate::model::desired::DesiredEncryption;
 
 /// Returns the message of `Ready` while AWS does not identify the operator's credentials.
 #[must_use]

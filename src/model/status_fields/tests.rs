@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    active_key, desired_key, encrypted, encrypted_since_time, encryption_status, failure_code,
-    plaintext_since_time,
+    active_key, encrypted, encrypted_since_time, encryption_status, failure_code, plaintext_since_time,
+    specified_key,
 };
 use crate::api::condition::{ConditionStatus, Reason};
 use crate::api::ledger::Action;
@@ -13,7 +13,7 @@ use crate::api::stream_encryption::EncryptionStatus::{
 };
 use crate::api::stream_encryption::Service::{self, Firehose, Kinesis};
 use crate::model::aws_error::ErrorKind;
-use crate::model::decision::DesiredEncryption;
+use crate::model::desired::DesiredEncryption;
 use crate::model::key::Key;
 use crate::model::observation::Observation;
 use crate::model::scenario::{Scenario, failed, key};
@@ -408,6 +408,6 @@ fn desired_key_is_reported_if_known() {
         (DesiredEncryption::Off, None),
     ] {
         let situation = Scenario::of(Firehose).wants(wanted);
-        assert_eq!(desired_key(&situation.input()), told.as_ref());
+        assert_eq!(specified_key(&situation.input()), told.as_ref());
     }
 }

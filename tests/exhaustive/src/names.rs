@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use stream_encryption_operator::api::ledger::{Action, Owner, Target};
 use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{Mode, Service};
-use stream_encryption_operator::model::decision::{DesiredEncryption, DesiredState};
+use stream_encryption_operator::model::desired::{DesiredEncryption, DesiredState};
 use stream_encryption_operator::model::key::Key;
 use stream_encryption_operator::model::pattern::AwsAccount;
 use stream_encryption_operator::model::permission::{EffectivePolicy, Policy};

@@ -6,7 +6,7 @@ use crate::api::condition::Reason;
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::{Mode, Service};
 use crate::model::aws_error::ErrorKind;
-use crate::model::decision::DesiredEncryption;
+use crate::model::desired::DesiredEncryption;
 use crate::model::key::{Key, KeyProblem};
 use crate::model::observation::Observation;
 use crate::model::scenario::{Scenario, failed, key};

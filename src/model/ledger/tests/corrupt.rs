@@ -14,7 +14,8 @@ use crate::api::json_mutation::{mutated, mutations};
 use crate::api::ledger::{Action, Call, Outcome, StreamLedgerSpec};
 use crate::api::stream_encryption::Service;
 use crate::model::aws_error::ErrorKind;
-use crate::model::decision::{DesiredEncryption, Step};
+use crate::model::decision::Step;
+use crate::model::desired::DesiredEncryption;
 use crate::model::key::Key;
 use crate::model::ledger::{
     self, AWS_LIMIT, QUOTA_WINDOW, apply_observation, budget, record_outcome, reserve, validate,

@@ -4,9 +4,8 @@
 
 use jiff::SignedDuration;
 use stream_encryption_operator::api::condition::Reason;
-use stream_encryption_operator::model::decision::{
-    Decision, DecisionInput, DesiredEncryption, DesiredState, LastObservation, Step,
-};
+use stream_encryption_operator::model::decision::{Decision, DecisionInput, LastObservation, Step};
+use stream_encryption_operator::model::desired::{DesiredEncryption, DesiredState};
 use stream_encryption_operator::model::ledger::{DAY, QUOTA_WINDOW};
 use stream_encryption_operator::model::observation::Observation;
 
