@@ -79,7 +79,7 @@ pub struct StreamEncryptionSpec {
     /// While true, the operator neither describes nor changes the stream. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
-    /// Verification in addition to the state that AWS reports. PutRecord writes one marked record into the stream after each change and checks in the response whether it was encrypted; the record reaches the stream's destination. Default: None.
+    /// Verification in addition to the state that AWS reports. PutRecord writes a marked record into the stream after each change, and another one until the response says that it was encrypted; the records reach the stream's destination. Default: None.
     #[serde(default)]
     pub verification: Verification,
 }

@@ -75,7 +75,7 @@ pub struct Aws {
 }
 
 impl AwsConfig {
-    /// Returns AWS's own endpoints, with the default share of its limits.
+    /// Returns the default endpoints for `region`, with the default share of AWS's limits.
     #[must_use]
     pub fn of(region: Region) -> Self {
         Self { region, endpoint_url: None, rate_percent: DEFAULT_RATE_PERCENT }

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn availability_check_is_never_cached() {
+    async fn clock_check_is_never_cached() {
         let arn = "arn:aws:iam::111122223333:user/operator";
         let recorded =
             ReplayClient::answers([answer(arn), answer(arn), answer("nobody"), (403, String::new())]);

@@ -64,8 +64,8 @@ impl Kinesis {
         }
     }
 
-    /// Sends `DescribeStreamSummary`, and `DescribeKey` if the key's name must be resolved; returns `None` if
-    /// the stream does not exist.
+    /// Sends `DescribeStreamSummary`, and `DescribeKey` unless the key is `alias/aws/kinesis` or known from
+    /// before; returns `None` if the stream does not exist.
     pub(super) async fn describe_stream(
         &self,
         stream: &StreamArn,

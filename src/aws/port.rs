@@ -117,10 +117,10 @@ impl Signer {
 /// decides which namespace is first in a round, and which request is first in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Start and Stop, and the reads that directly precede them.
+    /// Start, Stop and `PutRecord`, the reads that directly precede them, and the operator's identity.
     Call,
     /// A Describe of a stream that is changing, or that was never described.
     Changing,
-    /// A Describe to detect drift.
+    /// A Describe to detect drift, and the check of the clock.
     Drift,
 }

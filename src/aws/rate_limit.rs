@@ -25,7 +25,7 @@ use crate::model::stream::{Account, Region, StreamArn};
 /// Default share of AWS's limits that the operator uses, in percent.
 pub const DEFAULT_RATE_PERCENT: u8 = 80;
 /// Number of cached queues above which unused ones are evicted.
-const MAX_IDLE_QUEUES: usize = 1024;
+const EVICTION_THRESHOLD: usize = 1024;
 
 /// The scope of one of AWS's limits: the requests that count together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +56,8 @@ pub struct RateLimiter {
     waiters: Arc<[AtomicUsize; PRIORITIES.len()]>,
 }
 
-/// Returns AWS's limit of `operation`, in requests per second for an account and region:
+/// Returns AWS's limit of `operation`, or a lower one where the operator needs few requests, in requests per
+/// second for an account and region:
 /// [Firehose's quotas](https://docs.aws.amazon.com/firehose/latest/dev/limits.html),
 /// [those of Kinesis](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html),
 /// [those of KMS](https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html),
@@ -76,6 +77,7 @@ fn limit(operation: Operation) -> u32 {
         | Operation::PutKinesisRecord
         // STS allows an account 600 requests per second of all kinds, which other clients share.
         | Operation::AssumeRole => 100,
+        // The identity is cached, and the clock is checked once an hour.
         Operation::GetCallerIdentity => 10,
     }
 }
@@ -146,7 +148,7 @@ impl RateLimiter {
 
     fn queue(&self, quota: &QuotaScope) -> Arc<QuotaQueue> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if queues.len() > MAX_IDLE_QUEUES {
+        if queues.len() > EVICTION_THRESHOLD {
             let now = Instant::now();
             queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.lock().bucket.is_fresh(now));
         }

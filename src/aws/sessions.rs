@@ -1,7 +1,8 @@
 //! The session of each principal: the operator's own, or one of a role for one resource.
 //!
-//! Every session is cached until shortly before it ends. A session is never used for another principal than
-//! the one that it was created for: the role, its external id and the resource all determine its permissions.
+//! A role's session is cached until shortly before it ends, and is never used for another principal than the
+//! one that it was created for: the role, its external id and the resource all determine its permissions.
+//! Principals without a role share the operator's own session: see `credentials`.
 //! This module changes nothing in AWS, and never logs a secret.
 
 use std::sync::Arc;
@@ -70,8 +71,8 @@ impl Sessions {
         Self(Arc::new(Inner { base, assume, assumed: BoundedCache::new(limit), clock }))
     }
 
-    /// Returns the session with which a principal may send `operation`, with at least `min_lifetime` left. If the
-    /// role must be assumed first, an error of that request has the operation [`Operation::AssumeRole`].
+    /// Returns the session with which a principal may send `operation`, with at least `min_lifetime` left if
+    /// its source has one. If the role must be assumed first, an error of that request has the operation [`Operation::AssumeRole`].
     pub(super) async fn of(
         &self,
         operation: Operation,

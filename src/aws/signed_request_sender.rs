@@ -1,8 +1,8 @@
 //! Signing of requests: each is signed with a session of its principal, and with no other.
 //!
 //! A session is looked up when the rate limiter permits the request, which may be minutes after the request
-//! was queued. The SDK's clients hold no credentials of their own, so a request that is not sent from here
-//! cannot be signed. This file does not depend on the content of any operation.
+//! was queued. Only this file and `assume_role` sign requests: the SDK's clients hold no credentials of
+//! their own. This file does not depend on the content of any operation.
 
 use std::future::Future;
 use std::time::Duration;

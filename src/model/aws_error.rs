@@ -1,4 +1,5 @@
-//! Classification of AWS errors, decided once from the operation, the code and the HTTP status.
+//! Classification of AWS errors, decided once from the operation, the codes, the message and the HTTP
+//! status.
 //!
 //! The class determines how the operator reacts, and the code goes into conditions. AWS's full message goes
 //! to the log only, because it may name accounts and resources of others.

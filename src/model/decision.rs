@@ -293,7 +293,7 @@ fn wait_until(input: &DecisionInput<'_>, reason: Reason, until: Timestamp) -> De
 
 /// Replaces the step by [`Step::RemoveFinalizer`] if the resource is being deleted and the operator has nothing
 /// more to disable. The stream may stay encrypted if another resource manages it, or if no policy allows the
-/// stream any more. Without permission only to disable, the resource is kept.
+/// stream any more. If only the permission to disable is missing, the resource is kept.
 fn or_remove_finalizer(input: &DecisionInput<'_>, decision: Decision) -> Decision {
     let no_further_step = matches!(
         decision.reason,
@@ -362,7 +362,7 @@ fn satisfied(input: &DecisionInput<'_>, desired_target: &Target) -> Decision {
     idle(input, Reason::Encrypted)
 }
 
-/// Returns whether the retry annotation differs from its value at the last call.
+/// Returns whether the retry annotation is set and differs from its value at the last call.
 fn retry_requested(input: &DecisionInput<'_>) -> bool {
     let last = input.ledger.calls.last().and_then(|call| call.retry.as_ref());
     input.desired.retry.is_some() && input.desired.retry.as_ref() != last

@@ -1,4 +1,4 @@
-//! FIFO queue, round-robin across namespaces. The next item belongs to the namespace that holds the fewest
+//! Queue that serves the namespace that holds least, round-robin among equals. The next item belongs to the namespace that holds the fewest
 //! permits, as the caller counts them; within a namespace, items keep their order of arrival. A namespace
 //! with thousands of requests therefore delays no other. The queue has neither a clock nor a limit.
 
@@ -7,7 +7,8 @@ use std::collections::{HashMap, VecDeque};
 /// Waiting items, each of a namespace.
 #[derive(Debug)]
 pub struct FairQueue<T> {
-    /// The namespaces with waiting items, each once, the next one first.
+    /// The namespaces with waiting items, each once, in the order of their turns: the order decides among
+    /// namespaces that hold the same.
     namespaces: VecDeque<String>,
     waiting: HashMap<String, VecDeque<T>>,
 }

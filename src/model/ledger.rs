@@ -1,7 +1,7 @@
 //! The ledger's arithmetic: the calls that count, the time of the next available call, and the effect of an
 //! observation.
 //!
-//! Every function takes a ledger and returns a new one; none writes. Three rules apply: each call is counted
+//! A function that changes a ledger returns a new one; none writes. Three rules apply: each call is counted
 //! before it is sent, no call is removed while AWS still counts it, and a call with an unknown outcome
 //! counts.
 

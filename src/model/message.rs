@@ -290,7 +290,7 @@ fn disable_not_permitted(input: &DecisionInput<'_>) -> &'static str {
             "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream. Set encryption: Enabled and deletionPolicy: Retain, or ask an administrator to allow it."
         }
         (_, false) => {
-            "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream, so deletionPolicy: Disable has no effect: deleting this resource leaves the stream encrypted. Set deletionPolicy: Retain, or ask an administrator to allow it."
+            "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream, so the operator does not manage the stream: it neither encrypts the stream now nor disables encryption on deletion. Set deletionPolicy: Retain, or ask an administrator to allow it."
         }
     }
 }

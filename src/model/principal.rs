@@ -15,7 +15,7 @@ const LONGEST_NAME: usize = 64;
 const LONGEST_PATH: usize = 512;
 /// The length of an external id
 /// ([AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html)).
-const EXTERNAL_ID: std::ops::RangeInclusive<usize> = 2..=1224;
+const EXTERNAL_ID_LENGTH: std::ops::RangeInclusive<usize> = 2..=1224;
 
 /// The tags of a role's session: the namespace and the name of the resource that a request is for
 /// ([session tags](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html)).
@@ -101,7 +101,7 @@ fn is_path(text: &str) -> bool {
 impl FromStr for ExternalId {
     type Err = ParseError;
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let good = is_all(text, EXTERNAL_ID, b"_+=,.@:/-");
+        let good = is_all(text, EXTERNAL_ID_LENGTH, b"_+=,.@:/-");
         if good { Ok(Self(text.to_owned())) } else { Err(ParseError::ExternalId) }
     }
 }

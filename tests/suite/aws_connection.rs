@@ -60,7 +60,7 @@ async fn private_ca_is_trusted_through_ssl_cert_file() {
         let operator = OperatorProcess::logging_to(writer, &kubeconfig, &namespace, &environment);
         eventually("the status says whether AWS answers", 60, async || {
             let unanswered =
-                field(cluster, &namespace, "orders", message).await.contains("AWS does not respond");
+                field(cluster, &namespace, "orders", message).await.contains("No readable response to");
             let told = !field(cluster, &namespace, "orders", REASON).await.is_empty();
             told && unanswered != answers
         })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use serde_json::json;
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
@@ -120,7 +121,11 @@ async fn large_resources_do_not_exhaust_memory() {
         api.create(&PostParams::default(), &resource).await.expect("the resource is accepted");
     };
     assert_bounded(cluster, &operators_kubeconfig(cluster).await, &namespace, "resources", create).await;
-    api.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("they are deleted");
+    // One by one: the API server ends a request that lasts for a minute.
+    let names = api.list_metadata(&ListParams::default()).await.expect("their names").items;
+    for resource in names {
+        api.delete(&resource.name_any(), &DeleteParams::default()).await.expect("it is deleted");
+    }
 }
 
 #[cfg(target_os = "linux")]

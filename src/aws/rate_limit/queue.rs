@@ -179,15 +179,15 @@ mod tests {
             queue.push(&queue_key(Priority::Drift, "lone"), request);
         }
         queue.push(&queue_key(Priority::Drift, "other"), 10);
-        let mut last_round = Vec::new();
+        let mut served = Vec::new();
         queue.push(&queue_key(Priority::Changing, "busy"), 99);
         while let Some(one) = queue.pop() {
-            last_round.push(one);
-            if one == 99 && last_round.len() < 8 {
+            served.push(one);
+            if one == 99 && served.len() < 8 {
                 queue.push(&queue_key(Priority::Changing, "busy"), 99);
             }
         }
-        assert_eq!(last_round, [99, 0, 10, 99, 1, 99, 2, 99]);
+        assert_eq!(served, [99, 0, 10, 99, 1, 99, 2, 99]);
     }
 
     #[test]

@@ -225,12 +225,12 @@ async fn no_task_runs_without_waiters() {
 async fn unused_limits_are_evicted_unless_throttled() {
     let rate_limiter = RateLimiter::new(80);
     rate_limiter.throttled(&describe());
-    for number in 0..3 * MAX_IDLE_QUEUES {
+    for number in 0..3 * EVICTION_THRESHOLD {
         let quota = QuotaScope { account: Some(format!("{number:012}").parse().unwrap()), ..describe() };
         rate_limiter.acquire(&quota, &queue_key(Priority::Drift, "data")).await;
         advance(Duration::from_millis(10)).await;
     }
     let queues = rate_limiter.queues.lock().unwrap().len();
-    assert!(queues <= MAX_IDLE_QUEUES + 1, "{queues}");
+    assert!(queues <= EVICTION_THRESHOLD + 1, "{queues}");
     assert_eq!(rate_limiter.rate(&describe()), 2_000);
 }

@@ -249,7 +249,7 @@ fn missing_and_rejected_credentials_and_no_answer_differ() {
         (ErrorKind::CredentialsRejected, Some("RequestTimeTooSkewed"), "", &["clock"]),
         (ErrorKind::CredentialsRejected, Some("SignatureDoesNotMatch"), "", &["secret access key"]),
         (ErrorKind::CredentialsRejected, Some("OptInRequired"), "", &["region is not enabled"]),
-        (ErrorKind::Transient, None, "", &["AWS does not respond", "network"]),
+        (ErrorKind::Transient, None, "", &["No readable response to", "network"]),
         (
             ErrorKind::Transient,
             Some("InternalFailure"),
@@ -454,7 +454,7 @@ fn key_and_owner_are_named_if_reader_may_see_them() {
 fn denied_disable_on_deletion_is_reported_early() {
     let kept = Scenario::of(Service::Kinesis).with(|s| s.desired.disable_on_deletion = true);
     let words = says(&kept, Reason::DisableNotPermitted);
-    assert!(words.contains("deleting this resource leaves the stream encrypted"), "{words}");
+    assert!(words.contains("neither encrypts the stream now nor disables encryption on deletion"), "{words}");
     let deleting = kept.wants(DesiredEncryption::Off).with(|s| s.desired.deleting = true);
     let words = says(&deleting, Reason::DisableNotPermitted);
     assert!(words.contains("so the resource is kept"), "{words}");

@@ -67,7 +67,7 @@ pub(super) fn denied(input: &DecisionInput<'_>) -> String {
 pub(super) fn unanswered(action: &str, code: Option<&str>) -> String {
     match code {
         None => format!(
-            "AWS does not respond ({action}). Check the operator's network and endpoint; the operator retries."
+            "No readable response to {action} was received. Check the operator's network and endpoint; the operator retries."
         ),
         Some(OPERATOR_PAUSED) => {
             "The operator's process did not run for some seconds, for example because its node was overloaded, so it did not send the encryption call. The operator retries.".to_owned()

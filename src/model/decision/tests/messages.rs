@@ -358,6 +358,16 @@ fn more_of(service: Service) -> Vec<Scenario> {
         rekeyed(),
         rekeyed().after(5),
         of().cannot_see(ErrorKind::Transient),
+        failed_with(Operation::DescribeKey, ErrorKind::Transient, None),
+        of().sees(Observation::Unrecognized("the stream type \"VALUE\"".to_owned())),
+        of().wants(DesiredEncryption::Off)
+            .sees(Observation::NotEncryptable("KinesisStreamAsSource".to_owned())),
+        of().converged()
+            .wants(DesiredEncryption::Off)
+            .calls()
+            .accepted()
+            .after(60)
+            .sees(Observation::On(key(1))),
         of().converged()
             .wants(DesiredEncryption::Off)
             .calls()
