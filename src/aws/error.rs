@@ -11,13 +11,11 @@ use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
 
-use crate::model::aws_error::{AwsError, ErrorKind, Operation, RawError, classify};
+use crate::model::aws_error::{AwsError, ErrorKind, Operation, RawError, SIGNER_CHANGED, classify};
 use crate::model::credentials::CredentialsProblem;
 
-/// The error code of a request that was not sent because other credentials signed the Describe before it.
-const SIGNER_CHANGED: &str = "SignerChanged";
 /// The error code for a response that the operator cannot parse.
-const UNREADABLE: &str = "InvalidResponse";
+const INVALID_RESPONSE: &str = "InvalidResponse";
 /// Maximum length of a code or another value from AWS, in bytes: the maximum in the schema of `StreamLedger`.
 /// With a longer code, the outcome of a call could not be written.
 pub(super) const MAX_CODE_BYTES: usize = 128;
@@ -88,7 +86,7 @@ where
 /// call cannot be based on this response.
 pub(super) fn invalid_response(operation: Operation, what: &str) -> AwsError {
     let message = format!("the response has no valid {what}");
-    AwsError { operation, kind: ErrorKind::Transient, code: Some(UNREADABLE.to_owned()), message }
+    AwsError { operation, kind: ErrorKind::Transient, code: Some(INVALID_RESPONSE.to_owned()), message }
 }
 
 /// Returns the error for a request that the operator itself refuses to send.

@@ -19,7 +19,7 @@ use super::state::{MAX_STATE_AGE, ReconcileState};
 use crate::api::ledger::{Action, Target};
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::{Signer, StreamApi};
-use crate::model::aws_error::{AwsError, ErrorKind, Operation};
+use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED, Operation};
 use crate::model::decision;
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::Key;
@@ -168,12 +168,9 @@ async fn send<A: StreamApi, R: KubeApi>(
             DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey | DesiredEncryption::Off,
         ) => operator.aws.start(stream, &Key::AwsOwned, principal, signer, reserved).await,
         (Action::Stop, _) => {
-            let known_encryption =
-                case.book.spec.known_encryption.as_ref().and_then(|known| known.key.as_ref());
-            operator
-                .aws
-                .stop(stream, known_encryption.map(Key::of).as_ref(), principal, signer, reserved)
-                .await
+            let known = case.book.spec.known_encryption.as_ref();
+            let active_key = known.and_then(|known| known.key.as_ref()).map(Key::of);
+            operator.aws.stop(stream, active_key.as_ref(), principal, signer, reserved).await
         }
     }
 }
@@ -209,7 +206,7 @@ fn not_sent(stream: &crate::model::stream::StreamArn, action: Action) -> AwsErro
     AwsError {
         operation: Operation::change(stream.service, action),
         kind: ErrorKind::Transient,
-        code: Some("OperatorPaused".to_owned()),
+        code: Some(OPERATOR_PAUSED.to_owned()),
         message: "the process was paused between the reservation and the call".to_owned(),
     }
 }

@@ -227,6 +227,10 @@ pub enum RawError<'a> {
     NoResponse,
 }
 
+/// The operator's own code for a call that was not sent because the process was paused.
+pub const OPERATOR_PAUSED: &str = "OperatorPaused";
+/// The operator's own code for a call that was not sent because the credentials changed after the Describe.
+pub const SIGNER_CHANGED: &str = "SignerChanged";
 /// AWS's code for an unknown access key, and for an unknown account.
 const UNRECOGNIZED: &str = "UnrecognizedClientException";
 /// The beginning of Kinesis' message if the 12 digits in a stream's ARN are not an account (recorded

@@ -1,6 +1,6 @@
 //! The message of `status.failure`: what a failure means, and the remedy.
 
-use super::unanswered::{OPERATOR_PAUSED, SIGNER_CHANGED};
+use crate::model::aws_error::{OPERATOR_PAUSED, SIGNER_CHANGED};
 use crate::model::credentials::CredentialsProblem;
 use crate::model::status_fields::NOT_APPLIED;
 

@@ -2,7 +2,7 @@
 //! credentials.
 
 use crate::api::ledger::Action;
-use crate::model::aws_error::{AwsError, ErrorKind, Operation};
+use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED, Operation, SIGNER_CHANGED};
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::desired::DesiredEncryption;
@@ -23,10 +23,6 @@ pub fn identity(error: &AwsError) -> String {
 /// caller cannot find out which roles exist.
 const ASSUME_ROLE_DENIED: &str = "The operator is not allowed to assume the stream's role. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id.";
 const IDENTITY_DENIED: &str = "AWS does not identify the operator's credentials. Check its IAM role, its service account and the endpoint.";
-/// The code of a call that was not sent because the process was paused after the reservation.
-pub(super) const OPERATOR_PAUSED: &str = "OperatorPaused";
-/// The code of a call that was not sent because the credentials changed after the Describe.
-pub(super) const SIGNER_CHANGED: &str = "SignerChanged";
 pub(super) const THROTTLED: &str = "AWS is throttling requests; the operator backs off and retries.";
 
 /// Returns the message if no request was sent because there were no credentials to sign it with.

@@ -67,8 +67,8 @@ impl Stage {
         self.simulated.world().calls()[first..].to_vec()
     }
 
-    fn script(&self, error: Scripted) {
-        self.simulated.world().script(Rule::always(error).on("AssumeRole"));
+    fn script(&self, fault: Scripted) {
+        self.simulated.world().script(Rule::always(fault).on("AssumeRole"));
     }
 }
 
@@ -212,12 +212,12 @@ async fn start_without_session_has_a_known_outcome() {
     let stage = Stage::new().await;
     let Stage { simulated, operator } = &stage;
     let (stream, principal) = (orders(Service::Kinesis, OTHERS[0]), by_role_of(OTHERS[0], "orders"));
-    for (error, kind) in [
+    for (fault, kind) in [
         (Scripted::ServerError { status: 503 }, ErrorKind::Transient),
         (Scripted::LoseReply, ErrorKind::Transient),
         (Scripted::Throttle, ErrorKind::Throttled),
     ] {
-        stage.script(error);
+        stage.script(fault);
         let error = operator
             .start(&stream, &Key::AwsOwned, &principal, &signer(), simulated.now())
             .await

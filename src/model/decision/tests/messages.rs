@@ -16,7 +16,8 @@ use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType, Service};
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
-use crate::model::decision::{DesiredEncryption, Ownership};
+use crate::model::decision::Ownership;
+use crate::model::desired::DesiredEncryption;
 use crate::model::key::{self, Key, KeyArn, KeyProblem};
 use crate::model::message::{self, still_reported};
 use crate::model::observation::Observation;
@@ -24,6 +25,9 @@ use crate::model::permission::{EffectivePolicy, Policy};
 use crate::model::scenario::{ACCOUNT, Scenario, Sight, aws_error, failed, key, midnight};
 use crate::model::status_fields;
 use crate::model::stream::{ParseError, Region, StreamArn, check_name};
+use placeholders::{generalized, pattern};
+
+mod placeholders;
 
 const PAGE: &str = "docs/messages.md";
 
@@ -403,58 +407,10 @@ fn more_of(service: Service) -> Vec<Scenario> {
     scenarios
 }
 
-/// The values of one case, as patterns, and their placeholders.
-const PLACEHOLDERS: &[(&str, &str)] = &[
-    ("arn:aws:kms:[a-z0-9:-]+key/[0-9]", "KEY"),
-    ("arn:aws:[a-z]+:[a-z0-9:-]+stream/[a-z]+", "STREAM"),
-    ("StreamLedger stream-[0-9a-f]+", "StreamLedger NAME"),
-    ("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+Z", "TIME"),
-    ("\"(ROT13|SUSPENDED|a/b|arn:aws:firehose:VALUE:[^\"]*)\"", "\"VALUE\""),
-    ("call: (x|InvalidArgumentException)[.]", "call: CODE."),
-    (": (Code|InternalFailure)[)]", ": CODE)"),
-    (
-        "[(](InternalFailure|LimitExceededException|KMSAccessDeniedException|InvalidKMSResourceException|KMSOptInRequired)[)]",
-        "(CODE)",
-    ),
-    (": KMS_ACCESS_DENIED[.]", ": CODE."),
-    ("[(](firehose:Describe|kinesis:Describe)[A-Za-z]+", "(ACTION"),
-    ("response to (firehose|kinesis):[A-Za-z]+", "response to ACTION"),
-    ("HTTP status [0-9]+", "HTTP status STATUS"),
-    (
-        "stream orders of account [0-9]+ was not found in eu-west-1",
-        "stream NAME of account ACCOUNT was not found in REGION",
-    ),
-    ("(found|not) in eu-west-1", "$1 in REGION"),
-    (
-        "region cn-north-1 is in partition aws-cn, not in aws",
-        "region REGION is in partition VALUE, not in VALUE",
-    ),
-    ("KinesisStreamAsSource|MSKAsSource", "VALUE"),
-    ("(status|AWS reports) CREATING_FAILED", "$1 VALUE"),
-    ("as ENABLED", "as VALUE"),
-    ("[0-9]+ of [0-9]+ encryption calls", "USED of LIMIT encryption calls"),
-];
-
-static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
-    PLACEHOLDERS.iter().map(|(value, placeholder)| (pattern(value), *placeholder)).collect()
-});
 /// The parts of a message of `Ready` that the page lists once for all messages.
 static ENDS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
     [pattern(" Next attempt at .*$"), pattern(" AWS reports [A-Z_]+: this may be older .*$")]
 });
-
-fn pattern(text: &str) -> Regex {
-    Regex::new(text).expect("a pattern")
-}
-
-/// Returns the message with placeholders for the values of one case.
-fn generalized(message: impl Into<String>) -> String {
-    let mut message = message.into();
-    for (value, placeholder) in PATTERNS.iter() {
-        message = value.replace_all(&message, *placeholder).into_owned();
-    }
-    message
-}
 
 fn list(page: &mut String, reason: Reason, messages: &BTreeSet<String>) {
     if !messages.is_empty() {
