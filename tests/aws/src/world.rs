@@ -32,11 +32,11 @@ pub use settings::{
 };
 pub use state::PlantedRole;
 pub use stream::{
-    EncryptionStatus, FailureType, NeverEncryptedShows, PlantedStream, Snapshot, Source, StreamId, StreamKey,
-    StreamStatus,
+    CreationFailure, EncryptionStatus, FailureType, NeverEncryptedShows, PlantedStream, Snapshot, Source,
+    StreamId, StreamKey, StreamMode, StreamStatus,
 };
 
-use faults::throttled;
+use faults::{invalid_token, throttled, too_many_a_second};
 use state::{Context, State};
 use stream::{Stream, later};
 
@@ -162,7 +162,7 @@ impl World {
             counted: context.counted,
             answered: delivery != Delivery::Lost,
             fault: fault.map(fault_name),
-            records: records(request),
+            records: log::records(request),
         });
         Reply { call: id, result, delivery }
     }
@@ -180,6 +180,7 @@ impl World {
         let created = planted.created.unwrap_or(Timestamp::constant(1_767_225_600, 0));
         let mut stream = Stream::new(id.clone(), planted.source, created, Timestamp::MIN, planted.state);
         stream.never_encrypted_shows = planted.never_encrypted_shows;
+        stream.creation_failure = planted.creation_failure;
         let arn = id.arn();
         self.state.streams.insert(id, stream);
         arn
@@ -322,7 +323,7 @@ impl State {
         let admitted = !self.settings.rate_limits
             || self.rates.admit(context.now, service, operation, &context.account, &context.region);
         if !admitted {
-            return Err(context.throttled());
+            return Err(too_many_a_second(service, operation, &context.account));
         }
         if !(context.request.body.is_object() || context.request.body.is_null()) {
             return Err(AwsError::new("SerializationException", "The request's body is no JSON object"));
@@ -343,7 +344,9 @@ fn refusal(fault: Option<&Fault>, context: &Context<'_>) -> Option<AwsError> {
         Fault::Refuse { code, message, status } => {
             AwsError { status: *status, ..AwsError::new(code, message) }
         }
-        Fault::AccessDenied => context.access_denied(),
+        Fault::AccessDenied => context.access_denied("identity-based"),
+        Fault::DeniedBySessionPolicy => context.access_denied("session"),
+        Fault::InvalidToken => invalid_token(request.service),
         Fault::Throttle => throttled(request.service, &context.account),
         Fault::ServerError { status } => server_error(*status),
         Fault::LoseRequest | Fault::Late { .. } => {
@@ -361,25 +364,6 @@ fn server_error(status: u16) -> AwsError {
 /// Returns the fault's name as in JSON.
 fn fault_name(fault: &Fault) -> String {
     json!(fault).get("type").and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-fn records(request: &Request) -> Vec<Value> {
-    let data = |record: &Value| record.get("Data").cloned();
-    match request.operation.as_str() {
-        "PutRecord" if request.service == Service::Firehose => {
-            request.body.get("Record").and_then(data).into_iter().collect()
-        }
-        "PutRecord" => data(&request.body).into_iter().collect(),
-        "PutRecordBatch" | "PutRecords" => request
-            .body
-            .get("Records")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(data)
-            .collect(),
-        _ => Vec::new(),
-    }
 }
 
 /// Parses a stream's ARN.

@@ -130,6 +130,7 @@ fn planted_stream(service: AwsService) -> impl Strategy<Value = PlantedStream> {
             requested_key,
             active_key,
             failure,
+            ..Snapshot::default()
         });
     let source = prop_oneof![5 => Just(Source::DirectPut), 1 => Just(Source::MSKAsSource)];
     let shows = select(vec![NeverEncryptedShows::NoBlock, NeverEncryptedShows::Disabled]);

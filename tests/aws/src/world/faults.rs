@@ -5,6 +5,7 @@
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use super::limits::per_second;
 use super::request::{AwsError, Request, Service};
 use super::stream::FailureType;
 
@@ -25,6 +26,10 @@ pub enum Fault {
     },
     /// The request is refused with `AccessDeniedException`, as for a missing IAM permission.
     AccessDenied,
+    /// The request is refused with `AccessDeniedException`, as for a session whose policy lacks the permission.
+    DeniedBySessionPolicy,
+    /// The credentials are refused, as for an access key that AWS does not know.
+    InvalidToken,
     /// The request is throttled, with the service's own error.
     Throttle,
     /// HTTP 5xx, not executed.
@@ -222,5 +227,27 @@ pub(crate) fn throttled(service: Service, account: &str) -> AwsError {
             "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.",
         ),
         Service::Sts => AwsError::new("Throttling", "Rate exceeded"),
+    }
+}
+
+/// Returns each service's error for credentials that AWS does not know.
+pub(crate) fn invalid_token(service: Service) -> AwsError {
+    let message = "The security token included in the request is invalid.";
+    match service {
+        Service::Kinesis => AwsError::new("UnrecognizedClientException", message.trim_end_matches('.')),
+        Service::Firehose | Service::Kms => AwsError::new("UnrecognizedClientException", message),
+        Service::Sts => AwsError { status: 403, ..AwsError::new("InvalidClientTokenId", message) },
+    }
+}
+
+/// Returns the error for more requests in a second than AWS accepts for the operation.
+pub(crate) fn too_many_a_second(service: Service, operation: &str, account: &str) -> AwsError {
+    match (service, per_second(service, operation)) {
+        // The message ends there, without a name.
+        (Service::Firehose, Some(most)) => AwsError::new(
+            "ThrottlingException",
+            format!("Please slow down. Max limit of {most} RPS has breached for "),
+        ),
+        _ => throttled(service, account),
     }
 }

@@ -71,7 +71,11 @@ fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
     put("DeliveryStreamName", json!(id.name));
     put("DeliveryStreamARN", json!(id.arn()));
     put("DeliveryStreamStatus", json!(seen.status));
-    put("DeliveryStreamType", json!(stream.source));
+    if !(seen.encryption == EncryptionStatus::NeverSet
+        && stream.never_encrypted_shows == NeverEncryptedShows::NeitherBlockNorType)
+    {
+        put("DeliveryStreamType", json!(stream.source));
+    }
     put("VersionId", json!("1"));
     put("CreateTimestamp", json!(stream.created.as_duration().as_secs_f64()));
     let updated = stream.since(context.seen()).max(stream.created);
@@ -80,6 +84,9 @@ fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
     }
     put("Destinations", json!([{ "DestinationId": "destinationId-000000000001" }]));
     put("HasMoreDestinations", json!(false));
+    if let Some(failure) = &stream.creation_failure {
+        put("FailureDescription", json!({ "Type": failure.failure_type, "Details": failure.details }));
+    }
     if let Some(block) = encryption_block(state, stream, seen) {
         put("DeliveryStreamEncryptionConfiguration", block);
     }
@@ -90,8 +97,9 @@ fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
 fn encryption_block(state: &State, stream: &Stream, seen: &Snapshot) -> Option<Value> {
     let key = match seen.encryption {
         EncryptionStatus::NeverSet => {
-            return (stream.never_encrypted_shows == NeverEncryptedShows::Disabled)
-                .then(|| json!({ "Status": "DISABLED" }));
+            let shows_block = stream.source == Source::DirectPut
+                && stream.never_encrypted_shows == NeverEncryptedShows::Disabled;
+            return shows_block.then(|| json!({ "Status": "DISABLED" }));
         }
         EncryptionStatus::Enabling => seen.requested_key.as_ref(),
         EncryptionStatus::EnablingFailed => match state.settings.failed_re_key_shows {
@@ -128,6 +136,9 @@ fn encryption_block(state: &State, stream: &Stream, seen: &Snapshot) -> Option<V
     Some(Value::Object(block))
 }
 
+/// The message for a record that Firehose may not encrypt.
+const GRANT_REVOKED: &str = "The grant for the CMK to this delivery stream might have been revoked or caller might not have sufficient permissions for the CMK.";
+
 /// Implements `PutRecord` and `PutRecordBatch`. `Encrypted` follows the active encryption after the settle
 /// time.
 fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
@@ -137,10 +148,10 @@ fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
         return Err(not_found(&id));
     }
     if stream.source != Source::DirectPut {
-        return Err(AwsError::new(
-            "InvalidSourceException",
-            "Only requests from the stream's source are allowed.",
-        ));
+        let source = json!(stream.source);
+        let source = source.as_str().unwrap_or_default();
+        let message = format!("This operation is not permitted on {source} delivery stream type.");
+        return Err(AwsError::new("InvalidArgumentException", message));
     }
     let settled = stream.at(later(context.now, -state.settings.settle)).and_then(|s| s.active_key.clone());
     if let Some(arn) = settled.as_ref().and_then(StreamKey::key_arn) {
@@ -152,8 +163,12 @@ fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
             Some(_) => None,
         };
         if let Some(code) = code {
-            let mut error =
-                AwsError::new("InvalidKMSResourceException", format!("KMS refused the use of {arn}: {code}"));
+            let message = if code == "AccessDeniedException" {
+                GRANT_REVOKED.to_owned()
+            } else {
+                format!("KMS refused the use of {arn}: {code}")
+            };
+            let mut error = AwsError::new("InvalidKMSResourceException", message);
             error.kms_code = Some(code.to_owned());
             return Err(error);
         }

@@ -37,7 +37,8 @@ pub struct PlantedKey {
     pub state: KeyState,
     /// `ENCRYPT_DECRYPT`, `SIGN_VERIFY`, …
     pub usage: String,
-    /// `SYMMETRIC_DEFAULT`, `RSA_2048`, …
+    /// `SYMMETRIC_DEFAULT`, `RSA_2048`, …; empty: a symmetric key whose spec `DescribeKey` does not show, as in
+    /// 2017.
     pub spec: String,
     /// `CUSTOMER` or `AWS`.
     pub manager: String,
@@ -82,7 +83,7 @@ impl Key {
     /// Returns whether this is a symmetric encryption key, the only kind that Firehose and Kinesis accept.
     #[must_use]
     pub fn encrypts(&self) -> bool {
-        self.spec == "SYMMETRIC_DEFAULT" && self.usage == "ENCRYPT_DECRYPT"
+        matches!(self.spec.as_str(), "SYMMETRIC_DEFAULT" | "") && self.usage == "ENCRYPT_DECRYPT"
     }
 
     /// Returns whether the key policy allows the action to a principal with these names. A service is refused
@@ -233,6 +234,9 @@ impl Keys {
                     ..PlantedKey::default()
                 };
                 let arn = self.plant(key, now);
+                if let Some(key) = self.by_arn.get_mut(&arn) {
+                    OF_KINESIS.clone_into(&mut key.description);
+                }
                 self.set_alias(alias, arn.clone());
                 return Ok(arn);
             }
@@ -252,6 +256,9 @@ impl Keys {
         }
     }
 }
+
+/// The description of `alias/aws/kinesis`.
+const OF_KINESIS: &str = "Default key that protects my Kinesis data when no other key is defined";
 
 /// Returns whether the text is a UUID or a multi-Region key id.
 pub(crate) fn looks_like_a_key_id(text: &str) -> bool {

@@ -1,17 +1,22 @@
-//! Kinesis Data Streams: the operations on streams.
+//! Kinesis Data Streams: the operations on streams, except those that change the encryption.
 //!
 //! This module decides the answer of each operation and how it changes the state; the time and the context
 //! are passed in. It follows <https://docs.aws.amazon.com/kinesis/latest/APIReference/>.
 
 use serde_json::{Map, Value, json};
 
-use super::input::{constraint, is_kinesis_key_id, name, number, required, text};
-use super::key::KeyState;
+use super::input::{constraint, name, number, required, text};
 use super::limits::Window;
 use super::request::{AwsError, Service};
 use super::settings::{KeyIdEcho, ShownWhileUpdating};
 use super::state::{Context, State};
-use super::stream::{EncryptionStatus, Snapshot, Source, Stream, StreamId, StreamKey, StreamStatus, later};
+use super::stream::{
+    EncryptionStatus, Snapshot, Source, Stream, StreamId, StreamKey, StreamMode, StreamStatus, later,
+};
+
+mod encryption;
+
+use encryption::{start, stop, usable_key};
 
 pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
     match context.request.operation.as_str() {
@@ -19,6 +24,7 @@ pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value
         "StartStreamEncryption" => start(state, context),
         "StopStreamEncryption" => stop(state, context),
         "UpdateShardCount" => reshard(state, context),
+        "UpdateStreamMode" => switch_mode(state, context),
         "PutRecord" | "PutRecords" => put(state, context),
         "CreateStream" => create(state, context),
         "DeleteStream" => delete(state, context),
@@ -120,7 +126,7 @@ fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
     put("StreamName", json!(id.name));
     put("StreamARN", json!(id.arn()));
     put("StreamStatus", json!(seen.status));
-    put("StreamModeDetails", json!({ "StreamMode": "PROVISIONED" }));
+    put("StreamModeDetails", json!({ "StreamMode": seen.mode }));
     put("RetentionPeriodHours", json!(24));
     put("StreamCreationTimestamp", json!(stream.created.as_duration().as_secs_f64()));
     put("EnhancedMonitoring", json!([{ "ShardLevelMetrics": [] }]));
@@ -143,6 +149,9 @@ fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
     }
     put("ConsumerCount", json!(0));
     put("ChannelCount", json!(0));
+    if seen.mode == StreamMode::OnDemand {
+        put("RecordDistributionStrategy", json!("USER_PARTITION_KEY"));
+    }
     put("MaxRecordSizeInKiB", json!(1024));
     Ok(json!({ "StreamDescriptionSummary": description }))
 }
@@ -158,143 +167,73 @@ fn shown_key(state: &State, key: &StreamKey) -> String {
     }
 }
 
-/// Returns `KeyId`, and checks `EncryptionType`, which Start and Stop both need.
-fn requested_key<'a>(context: &Context<'a>) -> Result<&'a str, AwsError> {
-    match required(context.request, "EncryptionType")? {
-        "KMS" => {}
-        "NONE" => return Err(AwsError::new("InvalidArgumentException", "Encryption type cannot be NONE.")),
-        other => {
-            return Err(constraint(
-                "EncryptionType",
-                other,
-                "Member must satisfy enum value set: [KMS, NONE]",
-            ));
-        }
-    }
-    let key = required(context.request, "KeyId")?;
-    if is_kinesis_key_id(key) {
-        Ok(key)
-    } else {
-        Err(AwsError::new("InvalidArgumentException", format!("Invalid KeyId {key}")))
-    }
-}
-
-/// Returns the key's ARN if the key is usable now; otherwise KMS's error as Kinesis reports it.
-fn usable_key(state: &mut State, context: &Context<'_>, given: &str) -> Result<StreamKey, AwsError> {
-    let arn = state
-        .keys
-        .resolve(given, &context.account, &context.region, context.now)
-        .map_err(|error| AwsError::new("KMSNotFoundException", error.message))?;
-    let Some(key) = state.keys.get(&arn) else {
-        return Err(AwsError::new("KMSNotFoundException", format!("Key '{arn}' does not exist")));
-    };
-    match key.state {
-        KeyState::Enabled => {}
-        KeyState::Disabled => {
-            return Err(AwsError::new("KMSDisabledException", format!("{arn} is disabled.")));
-        }
-        KeyState::PendingDeletion | KeyState::PendingImport | KeyState::Unavailable => {
-            return Err(AwsError::new("KMSInvalidStateException", format!("{arn} is {:?}.", key.state)));
-        }
-    }
-    if !key.encrypts() {
-        // KMS would return InvalidKeyUsageException, which Kinesis does not model: this code is an
-        // assumption.
-        return Err(AwsError::new(
-            "KMSInvalidStateException",
-            format!("{arn} is no symmetric encryption key."),
-        ));
-    }
-    let names = context.names();
-    if key.manager != "AWS"
-        && !(key.permits(&names, "kms:DescribeKey") && key.permits(&names, "kms:GenerateDataKey"))
-    {
-        let message = format!("{} is not authorized to use {arn}", context.principal.arn);
-        return Err(AwsError::new("KMSAccessDeniedException", message));
-    }
-    Ok(StreamKey::Kms { arn, given: given.to_owned() })
-}
-
-/// Refuses the 26th success of this kind in 24 hours, with the message that was recorded from Kinesis for
-/// another daily quota.
+/// Refuses a change when `most` of its kind have succeeded in 24 hours. The message was recorded for the quota
+/// of mode switches; the quota of Starts and Stops is assumed to have the same.
 fn check_limit(
     state: &mut State,
     context: &Context<'_>,
     id: &StreamId,
     window: Window,
+    most: usize,
 ) -> Result<(), AwsError> {
     let used = state.changes.used(context.now, id, window, state.settings.call_window);
-    if used < state.settings.call_limit {
+    if used < most {
         return Ok(());
     }
     let message = format!("Rate exceeded for stream {} under account {}.", id.name, id.account);
     Err(AwsError::new("LimitExceededException", message))
 }
 
-fn start(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
-    let given = requested_key(context)?;
+/// The number of mode switches that AWS allows for a stream in 24 hours.
+const MODE_SWITCHES: usize = 2;
+
+/// Implements `UpdateStreamMode`. Describe shows the old mode while the stream is UPDATING.
+fn switch_mode(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
+    required(context.request, "StreamARN")?;
     let id = id(state, context)?;
-    let status = find(state, context, &id)?.status;
-    if status != StreamStatus::Active {
-        return Err(in_use(&id, status));
-    }
-    let key = usable_key(state, context, given)?;
-    check_limit(state, context, &id, Window::KinesisStarts)?;
-    accept(state, context, &id, Window::KinesisStarts, Some(key));
+    let mode = match context.request.body.pointer("/StreamModeDetails/StreamMode").and_then(Value::as_str) {
+        Some("PROVISIONED") => StreamMode::Provisioned,
+        Some("ON_DEMAND") => StreamMode::OnDemand,
+        other => {
+            let rule = "Member must satisfy enum value set: [PROVISIONED, ON_DEMAND]";
+            return Err(constraint("streamModeDetails.streamMode", other.unwrap_or("null"), rule));
+        }
+    };
+    let before = active(state, context, &id)?;
+    check_limit(state, context, &id, Window::KinesisModes, MODE_SWITCHES)?;
+    state.changes.count(context.now, &id, Window::KinesisModes);
+    update(state, context, &id, &before, Snapshot { mode, ..before.clone() });
     Ok(json!({}))
 }
 
-fn stop(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
-    requested_key(context)?;
-    let id = id(state, context)?;
-    let Snapshot { status, active_key, .. } = find(state, context, &id)?;
-    if *status != StreamStatus::Active {
-        return Err(in_use(&id, *status));
-    }
-    if active_key.is_none() {
-        let message = "Cannot stop encrypting an unencrypted stream.";
-        return Err(AwsError::new("InvalidArgumentException", message));
-    }
-    check_limit(state, context, &id, Window::KinesisStops)?;
-    accept(state, context, &id, Window::KinesisStops, None);
-    Ok(json!({}))
-}
-
-fn accept(
-    state: &mut State,
-    context: &mut Context<'_>,
-    id: &StreamId,
-    window: Window,
-    key: Option<StreamKey>,
-) {
-    state.changes.count(context.now, id, window);
-    context.counted = true;
-    if context.no_op {
-        return;
-    }
-    let end = context.end(state.settings.updating, None);
-    if let Some(stream) = state.streams.get_mut(id) {
-        stream.change(context.now, key, end);
-    }
-}
-
-/// Sets UPDATING for a reason other than encryption.
+/// Implements `UpdateShardCount`. It sets UPDATING for a reason other than encryption.
 fn reshard(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     let id = id(state, context)?;
-    let before = find(state, context, &id)?.clone();
-    if before.status != StreamStatus::Active {
-        return Err(in_use(&id, before.status));
-    }
-    let end = later(context.now, context.takes.unwrap_or(state.settings.updating));
+    let before = active(state, context, &id)?;
     let target = number(context.request, "TargetShardCount", 1, 100_000, 1)?;
-    let stream_arn = id.arn();
-    if let Some(stream) = state.streams.get_mut(&id) {
-        stream.write(context.now, Snapshot { status: StreamStatus::Updating, ..before.clone() });
-        stream.plan(end, before);
-    }
+    update(state, context, &id, &before, before.clone());
     Ok(
-        json!({ "StreamName": id.name, "StreamARN": stream_arn, "CurrentShardCount": 1, "TargetShardCount": target }),
+        json!({ "StreamName": id.name, "StreamARN": id.arn(), "CurrentShardCount": 1, "TargetShardCount": target }),
     )
+}
+
+/// Returns the state of a stream that accepts a change.
+fn active(state: &State, context: &Context<'_>, id: &StreamId) -> Result<Snapshot, AwsError> {
+    let snapshot = find(state, context, id)?;
+    if snapshot.status == StreamStatus::Active {
+        Ok(snapshot.clone())
+    } else {
+        Err(in_use(id, snapshot.status))
+    }
+}
+
+/// Sets UPDATING now, and the state in which the change ends.
+fn update(state: &mut State, context: &Context<'_>, id: &StreamId, before: &Snapshot, end: Snapshot) {
+    let ready = later(context.now, context.takes.unwrap_or(state.settings.updating));
+    if let Some(stream) = state.streams.get_mut(id) {
+        stream.write(context.now, Snapshot { status: StreamStatus::Updating, ..before.clone() });
+        stream.plan(ready, end);
+    }
 }
 
 /// Implements `PutRecord` and `PutRecords`. `EncryptionType` follows the active encryption after the settle
@@ -383,7 +322,7 @@ fn list(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
                 "StreamName": stream.id.name,
                 "StreamARN": stream.id.arn(),
                 "StreamStatus": snapshot.status,
-                "StreamModeDetails": { "StreamMode": "PROVISIONED" },
+                "StreamModeDetails": { "StreamMode": snapshot.mode },
                 "StreamCreationTimestamp": stream.created.as_duration().as_secs_f64(),
             })
         })

@@ -101,13 +101,16 @@ fn metadata(key: &Key) -> Value {
         "KeyState": key.state,
         "Origin": if key.state == KeyState::PendingImport { "EXTERNAL" } else { "AWS_KMS" },
         "KeyManager": key.manager,
-        "CustomerMasterKeySpec": key.spec,
-        "KeySpec": key.spec,
-        "MultiRegion": key.id.starts_with("mrk-"),
     });
     if let Some(deletion) = key.deletion {
         metadata["DeletionDate"] = json!(deletion.as_duration().as_secs_f64());
     }
+    if key.spec.is_empty() {
+        return metadata;
+    }
+    metadata["CustomerMasterKeySpec"] = json!(key.spec);
+    metadata["KeySpec"] = json!(key.spec);
+    metadata["MultiRegion"] = json!(key.id.starts_with("mrk-"));
     let algorithms = match (key.usage.as_str(), key.spec.as_str()) {
         ("ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT") => json!(["SYMMETRIC_DEFAULT"]),
         ("ENCRYPT_DECRYPT", _) => json!(["RSAES_OAEP_SHA_1", "RSAES_OAEP_SHA_256"]),

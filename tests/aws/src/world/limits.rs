@@ -60,12 +60,14 @@ impl Rates {
     }
 }
 
-/// The quota window of a call: Firehose has one window for Start and Stop, Kinesis one for each.
+/// The quota window of a call: Firehose has one window for Start and Stop, Kinesis one for each. Kinesis counts
+/// mode switches too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Window {
     FirehoseChanges,
     KinesisStarts,
     KinesisStops,
+    KinesisModes,
 }
 
 /// The calls of each stream. They belong to the ARN, so that a re-created stream of the same name has no new

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::request::Service;
+use super::request::{Request, Service};
 use super::stream::later;
 
 /// One request; the log is in the order of arrival.
@@ -86,6 +86,26 @@ pub struct Session {
     pub issued: Timestamp,
     /// The time at which the credentials expire.
     pub expires: Timestamp,
+}
+
+/// Returns the records of a request.
+pub(crate) fn records(request: &Request) -> Vec<Value> {
+    let data = |record: &Value| record.get("Data").cloned();
+    match request.operation.as_str() {
+        "PutRecord" if request.service == Service::Firehose => {
+            request.body.get("Record").and_then(data).into_iter().collect()
+        }
+        "PutRecord" => data(&request.body).into_iter().collect(),
+        "PutRecordBatch" | "PutRecords" => request
+            .body
+            .get("Records")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(data)
+            .collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Counts over a log.

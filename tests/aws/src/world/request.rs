@@ -205,7 +205,9 @@ impl AwsError {
     pub fn body(&self) -> Value {
         let mut body = Map::new();
         body.insert("__type".to_owned(), json!(self.code));
-        body.insert("message".to_owned(), json!(self.message));
+        // The error of IAM has its own spelling.
+        let message = if self.code == "AccessDeniedException" { "Message" } else { "message" };
+        body.insert(message.to_owned(), json!(self.message));
         if let Some(code) = &self.kms_code {
             body.insert("code".to_owned(), json!(code));
         }

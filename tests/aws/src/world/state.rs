@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::faults::throttled;
 use super::key::Keys;
 use super::limits::{Changes, Rates};
 use super::log::Principal;
 use super::log::Session;
-use super::request::{AwsError, Caller, Request};
+use super::request::{AwsError, Caller, Request, Service};
 use super::settings::Settings;
 use super::stream::{End, FailureType, Streams, later};
 
@@ -130,29 +130,38 @@ impl Context<'_> {
         }
     }
 
-    pub(crate) fn throttled(&self) -> AwsError {
-        throttled(self.request.service, &self.account)
-    }
-
-    /// Returns IAM's error.
-    pub(crate) fn access_denied(&self) -> AwsError {
+    /// Returns IAM's error when no policy of this kind (`identity-based`, `session`) allows the request.
+    pub(crate) fn access_denied(&self, policy: &str) -> AwsError {
         let action = format!("{}:{}", self.request.service, self.request.operation);
-        let code = if self.request.service == super::request::Service::Sts {
-            "AccessDenied"
-        } else {
-            "AccessDeniedException"
-        };
-        let mut error = AwsError::new(
-            code,
-            format!(
-                "User: {} is not authorized to perform: {action} on resource: {} because no identity-based policy allows the {action} action",
-                self.principal.arn,
-                self.request.target(),
-            ),
+        let code =
+            if self.request.service == Service::Sts { "AccessDenied" } else { "AccessDeniedException" };
+        let message = format!(
+            "User: {} is not authorized to perform: {action} on resource: {} because no {policy} policy allows the {action} action",
+            self.principal.arn,
+            self.resource(),
         );
-        if self.request.service == super::request::Service::Sts {
+        let mut error = AwsError::new(code, message);
+        if self.request.service == Service::Sts {
             error.status = 403;
         }
         error
+    }
+
+    /// Returns the ARN of the request's target, whether it exists or not; `*` for a request without a target.
+    fn resource(&self) -> String {
+        if let Some(arn) = self.request.body.get("StreamARN").and_then(Value::as_str) {
+            return arn.to_owned();
+        }
+        let (service, target) = (self.request.service, self.request.target());
+        let kind = match service {
+            _ if target.is_empty() => return "*".to_owned(),
+            Service::Kms | Service::Sts if target.starts_with("arn:") => return target.to_owned(),
+            Service::Kms if target.starts_with("alias/") => "",
+            Service::Kms => "key/",
+            Service::Sts => "role/",
+            Service::Firehose => "deliverystream/",
+            Service::Kinesis => "stream/",
+        };
+        format!("arn:aws:{service}:{}:{}:{kind}{target}", self.region, self.account)
     }
 }

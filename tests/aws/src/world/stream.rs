@@ -68,6 +68,15 @@ pub enum StreamStatus {
     Gone,
 }
 
+/// `StreamModeDetails.StreamMode` of Kinesis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "AWS's own words")]
+pub enum StreamMode {
+    Provisioned,
+    OnDemand,
+}
+
 /// Firehose's `DeliveryStreamEncryptionStatus`. It is also used for Kinesis, which never shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -107,13 +116,27 @@ pub enum FailureType {
     UnknownError,
 }
 
-/// How Describe shows a Firehose stream that was never encrypted. Both forms were observed.
+/// How Describe shows a Firehose stream that was never encrypted. All forms were observed. A stream with another
+/// source than `DirectPut` never shows an encryption block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NeverEncryptedShows {
+    /// Neither an encryption block nor `DeliveryStreamType`, as in 2016.
+    NeitherBlockNorType,
     /// No encryption block at all.
     NoBlock,
     /// `{"Status": "DISABLED"}`.
     Disabled,
+}
+
+/// The reason why a Firehose stream is in `CREATING_FAILED`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreationFailure {
+    /// `FailureDescription.Type`. A text, because AWS has sent a type that its SDKs do not know.
+    #[serde(rename = "type")]
+    pub failure_type: String,
+    /// `FailureDescription.Details`.
+    pub details: String,
 }
 
 /// The complete state of a stream at one time.
@@ -130,6 +153,8 @@ pub struct Snapshot {
     pub active_key: Option<StreamKey>,
     /// The failure of the most recent attempt.
     pub failure: Option<FailureType>,
+    /// The capacity mode; Kinesis only.
+    pub mode: StreamMode,
 }
 
 impl Default for Snapshot {
@@ -140,6 +165,7 @@ impl Default for Snapshot {
             requested_key: None,
             active_key: None,
             failure: None,
+            mode: StreamMode::Provisioned,
         }
     }
 }
@@ -195,6 +221,8 @@ pub struct PlantedStream {
     pub state: Snapshot,
     /// How Describe shows that it was never encrypted; Firehose only.
     pub never_encrypted_shows: NeverEncryptedShows,
+    /// The reason why it could not be created; Firehose only, with the status `CREATING_FAILED`.
+    pub creation_failure: Option<CreationFailure>,
 }
 
 impl Default for PlantedStream {
@@ -208,6 +236,7 @@ impl Default for PlantedStream {
             created: None,
             state: Snapshot::default(),
             never_encrypted_shows: NeverEncryptedShows::Disabled,
+            creation_failure: None,
         }
     }
 }
@@ -249,6 +278,7 @@ pub(crate) struct Stream {
     pub(crate) source: Source,
     pub(crate) created: Timestamp,
     pub(crate) never_encrypted_shows: NeverEncryptedShows,
+    pub(crate) creation_failure: Option<CreationFailure>,
     /// Sorted by time.
     line: Vec<(Timestamp, Snapshot)>,
 }
@@ -266,6 +296,7 @@ impl Stream {
             source,
             created,
             never_encrypted_shows: NeverEncryptedShows::Disabled,
+            creation_failure: None,
             line: vec![(since, state)],
         }
     }
@@ -311,6 +342,7 @@ impl Stream {
             requested_key: if starting { requested_key.clone() } else { before.active_key.clone() },
             active_key: before.active_key.clone(),
             failure: None,
+            mode: before.mode,
         };
         self.write(now, changing.clone());
         let rest = Snapshot { status: StreamStatus::Active, ..changing };

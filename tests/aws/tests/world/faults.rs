@@ -15,6 +15,8 @@ fn every_fault_has_its_effect() {
     let rows = [
         (refuse, "MadeUp", false, Delivery::Prompt),
         (Fault::AccessDenied, "AccessDeniedException", false, Delivery::Prompt),
+        (Fault::DeniedBySessionPolicy, "AccessDeniedException", false, Delivery::Prompt),
+        (Fault::InvalidToken, "UnrecognizedClientException", false, Delivery::Prompt),
         (Fault::Throttle, "ThrottlingException", false, Delivery::Prompt),
         (Fault::ServerError { status: 500 }, "InternalFailure", false, Delivery::Prompt),
         (Fault::ServerErrorAfterwards { status: 503 }, "ServiceUnavailableException", true, Delivery::Prompt),

@@ -255,7 +255,7 @@ fn only_direct_put_can_be_encrypted() {
         let mut stage = Stage::plain();
         stage.world.plant_stream(PlantedStream { source, ..PlantedStream::default() });
         assert_eq!(stage.start(None), error("InvalidArgumentException"), "{source:?}");
-        assert_eq!(stage.status(), "DISABLED", "{source:?}");
+        assert_eq!(stage.status(), "no block", "{source:?}");
     }
 }
 

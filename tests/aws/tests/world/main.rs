@@ -1,4 +1,5 @@
-//! Tests the model on a virtual clock, without HTTP: all its state machines and limits.
+//! Tests the model on a virtual clock: all its state machines and limits. Only `recorded` uses HTTP, because it
+//! compares complete answers.
 
 #![allow(clippy::similar_names, reason = "the stage and its state")]
 
