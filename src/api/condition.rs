@@ -107,7 +107,7 @@ reasons! {
     NotApplied => Progressing,
     /// The last call received no response. The operator retries once AWS can no longer apply it.
     OutcomeUnknown => Progressing,
-    /// The calls allowed in 24 hours are used up.
+    /// The calls allowed in 24 hours are used up, or 500 Firehose streams use the key.
     CallLimitReached => Progressing,
     /// AWS refused the call because the stream was being changed.
     StreamInUse => Progressing,
@@ -155,11 +155,11 @@ reasons! {
     StreamARNMismatch => Progressing,
     /// The operator lacks a permission in AWS.
     AccessDenied => Progressing,
-    /// The operator has no AWS credentials, so no request was sent.
+    /// The operator has no usable AWS credentials, so no request was sent.
     NoCredentials => Unknown,
     /// AWS rejects the operator's credentials, its clock, or its use of the region.
     CredentialsRejected => Unknown,
-    /// AWS does not respond, or returns an internal error.
+    /// AWS does not respond, or returns an internal error, or the operator did not send its call.
     AwsUnreachable => Unknown,
     /// AWS is throttling requests.
     AwsThrottled => Unknown,
@@ -173,7 +173,7 @@ reasons! {
     StreamAlreadyManaged => Stalled,
     /// No policy allows this namespace to use this stream, or this key for it.
     NotPermitted => Stalled,
-    /// The policies that allow this stream name different roles.
+    /// The policies that allow this namespace to use this stream name different roles or external ids.
     ConflictingPolicyRoles => Stalled,
     /// No policy allows this namespace to disable encryption of this stream.
     DisableNotPermitted => Stalled,

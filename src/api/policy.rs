@@ -43,7 +43,7 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
 pub struct StreamEncryptionPolicySpec {
     /// The namespaces that the policy applies to, by their labels. {} selects every namespace; matchLabels {kubernetes.io/metadata.name: NAME} selects one by its name.
     pub namespace_selector: NamespaceSelector,
-    /// The IAM role that the operator assumes for these streams. Absent: the operator uses its own credentials. All policies that apply to a stream must name the same role.
+    /// The IAM role that the operator assumes for these streams. Absent: the operator uses its own credentials. All policies that allow a namespace to use the same stream must name the same role and external id, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<PolicyRole>,
     /// The streams, as ARNs with * for the partition, for the region, or for any characters in the name. With "own" in place of the account, a pattern applies to the account of the role or, without a role, of the operator.
@@ -57,7 +57,7 @@ pub struct StreamEncryptionPolicySpec {
     /// Whether encryption may be disabled, by encryption: Disabled or deletionPolicy: Disable. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_disable: bool,
-    /// The maximum number of Start and Stop calls per stream in 24 hours; AWS allows 25. Default: 20.
+    /// The maximum number of encryption calls per stream in 24 hours. On Firehose, Start and Stop count together. On Kinesis, each of them has its own count, and refused calls do not count. AWS allows 25. Default: 20.
     #[serde(default = "default_calls")]
     #[schemars(range(min = 1, max = 25))]
     pub max_calls_per_day: u32,

@@ -240,7 +240,7 @@ pub struct StreamEncryptionStatus {
     /// The key that the spec specifies, resolved to its ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_key: Option<KeyIdentity>,
-    /// The key that encrypts records now; after a failed change still the old one. Absent for plaintext, or while unknown.
+    /// The key that encrypts records now; after a failed change still the old one. Absent for plaintext, or while unknown. Without an ARN for `AWS_OWNED_CMK`, or if no policy allows the namespace to use the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key: Option<KeyIdentity>,
     /// Since when the active key is unusable: a Firehose stream then loses its records, and a Kinesis stream can be neither written nor read.
@@ -283,7 +283,7 @@ pub struct StreamEncryptionStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// A key that records in the stream may still require.
+/// A key that was active before, and until when records in the stream may require it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PreviousKey {
@@ -358,7 +358,7 @@ pub struct KeyIdentity {
     /// `AWS_OWNED_CMK` or `CUSTOMER_MANAGED_CMK`.
     #[serde(rename = "type")]
     pub kind: KeyType,
-    /// The key's ARN; absent for `AWS_OWNED_CMK`.
+    /// The key's ARN; always absent for `AWS_OWNED_CMK`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arn: Option<String>,
 }
@@ -382,7 +382,7 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Calls {
-    /// The calls that count against the limit now.
+    /// The encryption calls that count against the limit now. On Firehose, Start and Stop count together. On Kinesis only calls of Start count, or only calls of Stop if encryption is to be disabled, and refused calls do not count.
     pub used: u32,
     /// The calls that the policies allow in 24 hours; AWS allows 25.
     pub limit: u32,

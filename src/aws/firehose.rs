@@ -84,8 +84,8 @@ impl Firehose {
         Ok(seen.map(|description| (description, signer)))
     }
 
-    /// Sends `StartDeliveryStreamEncryption` once, without waiting, dated `signing_time`. A customer managed key
-    /// requires a session that is not too old.
+    /// Sends `StartDeliveryStreamEncryption` once, without waiting for a permit, dated `signing_time`. A
+    /// customer managed key requires a session that is not too old.
     pub(super) async fn start(
         &self,
         stream: &StreamArn,
@@ -121,7 +121,7 @@ impl Firehose {
         Ok(())
     }
 
-    /// Sends `StopDeliveryStreamEncryption` once, without waiting, dated `signing_time`.
+    /// Sends `StopDeliveryStreamEncryption` once, without waiting for a permit, dated `signing_time`.
     pub(super) async fn stop(
         &self,
         stream: &StreamArn,

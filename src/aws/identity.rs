@@ -54,7 +54,7 @@ impl IdentityClient {
         Ok(identity)
     }
 
-    /// Checks the operator's clock: STS accepts the date of a request. The cached identity is not used.
+    /// Checks the operator's clock: STS rejects a request with a wrong date. The cached identity is not used.
     pub(super) async fn verify_clock(&self) -> Result<(), AwsError> {
         self.get_caller_identity(Priority::Drift).await.map(drop)
     }

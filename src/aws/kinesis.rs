@@ -91,7 +91,7 @@ impl Kinesis {
         Ok(Some((parse_description(&summary, encryption)?, signer)))
     }
 
-    /// Sends `StartStreamEncryption` once, without waiting, dated `signing_time`.
+    /// Sends `StartStreamEncryption` once, without waiting for a permit, dated `signing_time`.
     pub(super) async fn start(
         &self,
         stream: &StreamArn,
@@ -123,8 +123,8 @@ impl Kinesis {
         Ok(())
     }
 
-    /// Sends `StopStreamEncryption` once, without waiting, dated `signing_time`. Kinesis requires the active key;
-    /// if it is unknown, the alias of Kinesis is sent in its place.
+    /// Sends `StopStreamEncryption` once, without waiting for a permit, dated `signing_time`. Kinesis requires
+    /// the active key; if it is unknown, the alias of Kinesis is sent in its place.
     pub(super) async fn stop(
         &self,
         stream: &StreamArn,

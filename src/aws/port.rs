@@ -44,8 +44,8 @@ pub trait StreamApi: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<KeyMetadata>, AwsError>> + Send;
 
     /// Waits for the rate limiter's permit for a Start or Stop. The permit is acquired before the call is
-    /// reserved, so that the reservation is recent when the call is sent; `start` and `stop` do not wait.
-    /// Returns whether `signer` would still sign the call; if not, the stream must be described again.
+    /// reserved, so that the reservation is recent when the call is sent; `start` and `stop` do not wait for a
+    /// permit. Returns whether `signer` would still sign the call; if not, the stream must be described again.
     fn acquire_permit(
         &self,
         stream: &StreamArn,
@@ -54,7 +54,8 @@ pub trait StreamApi: Send + Sync + 'static {
         signer: &Signer,
     ) -> impl Future<Output = bool> + Send;
 
-    /// Calls Start with this key: once, without waiting, without retry. `Ok` means accepted, not completed.
+    /// Calls Start with this key: once, without waiting for a permit, without retry. `Ok` means accepted, not
+    /// completed.
     ///
     /// The call is sent only if `signer`, which signed the Describe, signs it. Firehose identifies a stream by
     /// its name in the account of the credentials: with the credentials of another account, the call would
@@ -72,8 +73,8 @@ pub trait StreamApi: Send + Sync + 'static {
         signing_time: Timestamp,
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
 
-    /// Calls Stop: once, without waiting, without retry, signed and dated as in [`start`](Self::start). Kinesis
-    /// requires the active key.
+    /// Calls Stop: once, without waiting for a permit, without retry, signed and dated as in
+    /// [`start`](Self::start). Kinesis requires the active key.
     fn stop(
         &self,
         stream: &StreamArn,
@@ -114,13 +115,14 @@ impl Signer {
 }
 
 /// The priority of a request, the most urgent first. Each namespace is served once per round: the priority
-/// decides which namespace is first in a round, and which request is first in a namespace.
+/// decides which namespace is first in a round, and which request is first in a namespace. An `AssumeRole`
+/// has the priority of the request that needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Start, Stop and `PutRecord`, the reads that directly precede them, and the operator's identity.
+    /// Start, Stop and `PutRecord`, and the request for the operator's identity.
     Call,
-    /// A Describe of a stream that is changing, or that was never described.
+    /// A Describe of a stream that is not known to be stable, and `DescribeKey` of the desired key.
     Changing,
-    /// A Describe to detect drift, and the check of the clock.
+    /// A Describe to detect drift, `DescribeKey` of the active key, and the check of the clock.
     Drift,
 }

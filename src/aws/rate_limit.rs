@@ -77,7 +77,7 @@ fn limit(operation: Operation) -> u32 {
         | Operation::PutKinesisRecord
         // STS allows an account 600 requests per second of all kinds, which other clients share.
         | Operation::AssumeRole => 100,
-        // The identity is cached, and the clock is checked once an hour.
+        // The identity is cached, and the clock is checked only before a ledger with expired calls is deleted.
         Operation::GetCallerIdentity => 10,
     }
 }

@@ -27,7 +27,8 @@ impl RequestSender {
         Self { rate_limiter }
     }
 
-    /// Sends a request that only reads, up to three times if AWS throttles or does not respond.
+    /// Sends a request that only reads, up to three times if AWS throttles, does not respond, or returns a
+    /// temporary error.
     pub(super) async fn read<T, F>(
         &self,
         quota: &QuotaScope,
@@ -65,7 +66,7 @@ impl RequestSender {
         self.rate_limiter.acquire(quota, queue_key).await;
     }
 
-    /// Sends a request once, without waiting: its permit was acquired before.
+    /// Sends a request once, without waiting for a permit: it was acquired before.
     pub(super) async fn send_now<T, F>(
         &self,
         quota: &QuotaScope,

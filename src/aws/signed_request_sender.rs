@@ -37,8 +37,9 @@ impl SignedRequestSender {
         Self { sender, sessions }
     }
 
-    /// Sends a request that only reads, up to three times if AWS throttles or does not respond. If AWS does
-    /// not accept the cached session, the request is sent again at once with another one.
+    /// Sends a request that only reads, up to three times if AWS throttles, does not respond, or returns a
+    /// temporary error. If AWS does not accept the cached session, the request is sent again at once with
+    /// another one.
     pub(super) async fn read<T, F>(
         &self,
         quota: &QuotaScope,
@@ -96,9 +97,8 @@ impl SignedRequestSender {
         self.session(quota.operation, principal).await.is_ok_and(|session| session.signer().is(signer))
     }
 
-    /// Sends a request once, without waiting for the rate limiter: its permit was acquired before. The
-    /// request waits at most [`DEADLINE`] for a session. If the session is not that of `signer`, the request
-    /// is not sent.
+    /// Sends a request once, without waiting for a permit: it was acquired before. The request waits at most
+    /// [`DEADLINE`] for a session. If the session is not that of `signer`, the request is not sent.
     pub(super) async fn send_now<T, F>(
         &self,
         quota: &QuotaScope,

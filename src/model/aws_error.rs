@@ -110,14 +110,16 @@ impl Operation {
 pub enum ErrorKind {
     /// Too many requests. The operator backs off and retries.
     Throttled,
-    /// AWS or the network is temporarily unavailable.
+    /// A temporary cause: AWS or the network is unavailable, AWS's response is invalid, or the operator did not
+    /// send the request (it was not built, its signer changed, or the process was paused).
     Transient,
     /// A call that changes a stream received no response that proves whether AWS applied it: none at all, an
     /// HTTP status such as 500 or 408, or a timeout.
     UnknownOutcome,
-    /// No credentials were available to sign the request, so it was not sent.
+    /// There were no usable credentials, so the request was not sent: see
+    /// [`CredentialsProblem`](super::credentials::CredentialsProblem).
     NoCredentials,
-    /// AWS rejected the credentials or the signature: see [`CredentialsRejection`].
+    /// AWS rejected the authentication of the request: see [`CredentialsRejection`].
     CredentialsRejected,
     /// The operator lacks a permission, which an administrator must grant.
     Denied,
@@ -187,9 +189,10 @@ pub struct AwsError {
     pub operation: Operation,
     /// The class of the error.
     pub kind: ErrorKind,
-    /// The AWS error code; without one, the HTTP status. A request that was not sent, or whose successful
-    /// response is invalid, has a code of the operator's own, such as `SignerChanged`. `None` if there was no
-    /// response, or if the SDK could not parse the response or build the request.
+    /// The AWS error code; for an error response without one, the HTTP status. A code of the operator's own,
+    /// such as `SignerChanged` or `InvalidResponse`, if the operator did not send the request, or if a required
+    /// value of a successful response is missing or invalid. `None` if there was no response, or if the SDK
+    /// could not build the request or parse a successful response.
     pub code: Option<String>,
     /// The full message of AWS or of the transport. For the log, never for a condition.
     pub message: String,

@@ -67,11 +67,12 @@ const fn seconds(shortest: i64, longest: i64) -> PollInterval {
 pub const POLL_AFTER_STEP: PollInterval = seconds(2, 2);
 /// While AWS changes the encryption.
 pub const POLL_IN_PROGRESS: PollInterval = seconds(2, 30);
-/// After an error of AWS, and while the stream is created or deleted.
+/// After an error of AWS, while the spec or the ledger is invalid, while the stream is created or deleted, and
+/// between two test records.
 pub const POLL_AWS_ERROR: PollInterval = seconds(5, 5 * 60);
 /// While the stream does not exist.
 pub const POLL_MISSING: PollInterval = seconds(5, 10 * 60);
-/// While the desired key is unusable.
+/// While the desired or the active key is unusable.
 pub const POLL_KEY_PROBLEM: PollInterval = seconds(15, 10 * 60);
 /// While the stream cannot be encrypted in its state.
 pub const POLL_UNUSABLE: PollInterval = seconds(30, 5 * 60);

@@ -1,10 +1,10 @@
-//! Problems with the operator's credentials (none are available, or AWS rejects them), and the remedy for
-//! each.
+//! Problems with the operator's credentials (none are usable, or AWS rejects them), and the remedy for each.
 //!
 //! The messages name the state first and the remedy second. They contain no text from AWS or from a source of
 //! credentials; that text goes to the log.
 
-/// The cause of missing credentials. Each has its own code, which errors and ledgers record.
+/// The reason why there are no usable credentials for a request. Each has its own code, which errors and
+/// ledgers record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialsProblem {
     /// No source of credentials is configured.
@@ -22,7 +22,7 @@ pub enum CredentialsProblem {
 }
 
 impl CredentialsProblem {
-    /// Every cause.
+    /// Every reason.
     pub const ALL: [Self; 6] = [
         Self::NotFound,
         Self::Misconfigured,
@@ -45,10 +45,10 @@ impl CredentialsProblem {
         }
     }
 
-    /// Returns the cause with this code, or `None` if the code is another one.
+    /// Returns the reason with this code, or `None` if the code is another one.
     #[must_use]
     pub fn of(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|missing| missing.code() == code)
+        Self::ALL.into_iter().find(|problem| problem.code() == code)
     }
 
     /// Returns the message for a condition.
@@ -77,7 +77,7 @@ impl CredentialsProblem {
     }
 }
 
-/// The part of a request's authentication that AWS rejected.
+/// The cause for which AWS rejected the authentication of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialsRejection {
     /// The session has ended.

@@ -400,8 +400,8 @@ fn retry_conditions_changed(input: &DecisionInput<'_>, attempts: &Attempts, desi
         || attempts.key_was_unusable
 }
 
-/// Returns why the last attempt had no success and how long to wait; `None` if a relevant change has occurred
-/// since.
+/// Returns why the last attempt had no success and until when to wait. `None` if there is no reason to wait:
+/// there was no attempt, the wait is over or impossibly long, or a relevant change has occurred since.
 fn backing_off(
     input: &DecisionInput<'_>,
     observation: &Observation,

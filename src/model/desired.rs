@@ -17,7 +17,8 @@ use crate::api::stream_encryption::Mode;
 pub struct DesiredState {
     /// The desired encryption.
     pub encryption: DesiredEncryption,
-    /// The problem of the desired key; `None` if the key is usable.
+    /// The problem of the desired key. `None` if no problem is known: the key is usable or could not be
+    /// described, or the spec names no key.
     pub key_problem: Option<KeyProblem>,
     /// The reaction to drift.
     pub mode: Mode,

@@ -183,8 +183,9 @@ pub fn policy(scope: &Scope, features: &[Feature]) -> PolicyDocument {
 
 /// Returns the statements to add to the policy of each key for the operator's role. They are needed if the
 /// key belongs to another account, or if its policy does not delegate to IAM
-/// ([key policies](https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html)). The key's policy
-/// has statements of its own. A key policy applies to its own key, so its resource is `*`.
+/// ([key policies](https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html)). They do not
+/// replace the statements that the key's policy already has. A key policy applies to its own key, so its
+/// resource is `*`.
 #[must_use]
 pub fn key_policy(scope: &Scope, features: &[Feature], role: &RoleArn) -> PolicyDocument {
     let rights = PERMISSION_RULES.iter().filter(|right| features.contains(&right.feature));

@@ -33,7 +33,7 @@ pub enum Key {
     AwsOwned,
     /// `CUSTOMER_MANAGED_CMK`.
     Customer(KeyArn),
-    /// A key that AWS names in a form that KMS does not resolve, or that Kinesis does not name at all. It
+    /// A key that AWS does not name, or names in a form that is not a key's ARN and could not be resolved. It
     /// equals no key that a spec can name.
     Unresolved(String),
 }

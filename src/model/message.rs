@@ -373,7 +373,7 @@ fn describe_desired_key(input: &DecisionInput<'_>) -> String {
 /// Returns the remedy for a key that was not found.
 fn key_to_set(input: &DecisionInput<'_>) -> &'static str {
     match &input.desired.encryption {
-        // Only an alias that does not exist leaves the key unknown.
+        // Of the keys that were not found, only one that is named by an alias is unknown.
         DesiredEncryption::UnknownKey => "Create the alias, or set another key in spec.key.",
         DesiredEncryption::Key(Key::Customer(_)) => "Set an existing key in spec.key.",
         _ => "Set another key in spec.key.",

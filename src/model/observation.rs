@@ -89,7 +89,7 @@ pub enum Observation {
     Deleting,
     /// The stream is not operational and will not recover by itself.
     NotOperational(String),
-    /// A Firehose stream whose source is not `DirectPut`, which cannot be encrypted.
+    /// A Firehose stream that cannot be encrypted because of its source, one of `SOURCES_WITHOUT_SSE`.
     NotEncryptable(String),
     /// Plaintext.
     Off,

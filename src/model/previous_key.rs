@@ -30,8 +30,9 @@ pub struct PreviousKey {
     pub required_until_time: Timestamp,
 }
 
-/// Returns the key that records may still require although it is no longer active. `before` is the last
-/// status, which may name another active key.
+/// Returns the customer managed key that was active before, and until when records may require it. The key is
+/// returned after that time too, until another key replaces it. `before` is the last status, which may name
+/// another active key.
 ///
 /// Of several such keys the last one is returned, because it is required longest. AWS's own keys are never
 /// returned, because users cannot delete them.

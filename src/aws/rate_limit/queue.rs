@@ -36,7 +36,7 @@ pub(super) struct Queue<T> {
     waiting: HashMap<String, Waiting<T>>,
     /// The current round.
     round: u64,
-    /// The last round in which each namespace was served, for those that were served in the current round.
+    /// The namespaces that were served in the current round, each with the number of that round.
     last_round: HashMap<String, u64>,
     /// The number of places assigned so far.
     positions: u64,
