@@ -1,11 +1,13 @@
 //! Tests the ways to install: kustomize and `config/install.yaml` create the same objects as the chart, and
 //! `docs/install.md` works as written.
 
+use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
-use packages::objects::{NAMESPACE, by_name, parsed};
+use packages::objects::{NAMESPACE, by_name, parsed, word};
 use packages::{kept, programs, text};
-use serde_json::json;
+use serde_json::{Value, json};
 use test_cluster::TestCluster;
 
 use crate::documents::blocks;
@@ -55,14 +57,43 @@ async fn there(cluster: &TestCluster) -> Vec<String> {
     found.lines().map(str::to_owned).collect()
 }
 
+/// Returns the part of the page below a heading.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let (_, rest) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
+    let end = rest.find("\n## ").into_iter().chain(rest.find("\n### ")).min().unwrap_or(rest.len());
+    &rest[..end]
+}
+
 /// Runs the page's commands below a heading, as a reader would, with the cluster's kubectl and our Helm.
 async fn follow(cluster: &TestCluster, heading: &str) {
     let page = text("docs/install.md");
-    let (_, rest) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
-    let end = rest.find("\n## ").into_iter().chain(rest.find("\n### ")).min().unwrap_or(rest.len());
-    let commands = blocks(&rest[..end], "sh");
+    let commands = blocks(section(&page, heading), "sh");
     assert!(!commands.is_empty(), "{heading} has no commands");
     run(cluster, &commands).await;
+}
+
+/// The part of the Deployment that an upgrade must not reset.
+#[derive(Debug, PartialEq, Eq)]
+struct Configured {
+    image: String,
+    region: Option<String>,
+    has_default_policy: bool,
+    paused: bool,
+}
+
+async fn configured(cluster: &TestCluster) -> Configured {
+    let get = ["get", "deployment/stream-encryption-operator", "-n", NAMESPACE, "-o", "json"];
+    let deployment: Value =
+        serde_json::from_str(&cluster.kubectl(&get).await.expect("the Deployment")).expect("JSON");
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let variables = container["env"].as_array().expect("variables");
+    let variable = |name: &str| variables.iter().find(|variable| variable["name"] == name);
+    Configured {
+        image: word(&container["image"]).to_owned(),
+        region: variable("AWS_REGION").map(|variable| word(&variable["value"]).to_owned()),
+        has_default_policy: variable("DEFAULT_POLICY").is_some(),
+        paused: deployment["spec"]["paused"] == true,
+    }
 }
 
 /// Runs commands in the repository, with the cluster's kubectl and our Helm.
@@ -121,6 +152,51 @@ async fn helm_commands_work_as_documented_and_keep_resources() {
     follow(&cluster, "## By Helm").await;
     assert_eq!(there(&cluster).await.len(), 5, "it is installed again beside what stayed");
     the_resource_is_there(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_upgrade_keeps_image_region_and_removed_default_policy() {
+    const IMAGE: &str = "registry.example.com/stream-encryption-operator:0.1.0";
+    let page = text("docs/install.md");
+    let upgrade = section(&page, "### Upgrade by kubectl");
+    let cluster = TestCluster::start().await.expect("a cluster");
+    follow(&cluster, "## By kubectl").await;
+    let expected = |has_default_policy, paused| Configured {
+        image: IMAGE.to_owned(),
+        region: Some("eu-west-1".to_owned()),
+        has_default_policy,
+        paused,
+    };
+    assert_eq!(configured(&cluster).await, expected(true, false));
+    let remove = blocks(upgrade, "sh remove-default-policy");
+    assert_eq!(remove.len(), 1);
+    run(&cluster, &remove).await;
+    assert_eq!(configured(&cluster).await, expected(false, false));
+
+    follow(&cluster, "### Upgrade by kubectl").await;
+    let why = "the file sets the variable again, but no pod starts with it";
+    assert_eq!(configured(&cluster).await, expected(true, true), "{why}");
+    run(&cluster, &remove).await;
+    run(&cluster, &blocks(upgrade, "sh resume")).await;
+    assert_eq!(configured(&cluster).await, expected(false, false));
+
+    // The reader's folder beside the clone of the repository.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kubectl-upgrade");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(folder.join("own")).expect("a folder");
+    let repository = packages::path(".").canonicalize().expect("the repository");
+    std::os::unix::fs::symlink(repository, folder.join("stream-encryption-operator")).expect("a link");
+    run(&cluster, &["kubectl apply --server-side --force-conflicts -f config/install.yaml"]).await;
+    assert!(configured(&cluster).await.has_default_policy, "the kustomization has to remove it");
+    let apply = blocks(upgrade, "sh own-kustomization");
+    assert_eq!(apply.len(), 1);
+    for version in ["0.1.0", "0.2.0"] {
+        let kustomization = blocks(upgrade, "yaml kustomization")[0].replace("0.1.0", version);
+        fs::write(folder.join("own/kustomization.yaml"), kustomization).expect("it is written");
+        run(&cluster, &[&format!("cd '{}/own'; {}", folder.display(), apply[0])]).await;
+        let image = IMAGE.replace("0.1.0", version);
+        assert_eq!(configured(&cluster).await, Configured { image, ..expected(false, false) });
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
