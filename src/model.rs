@@ -10,8 +10,6 @@ pub mod decision;
 pub mod desired;
 pub mod fair_queue;
 pub mod iam;
-#[cfg(test)]
-mod identities;
 pub mod key;
 pub mod ledger;
 pub mod message;
@@ -24,5 +22,7 @@ pub mod previous_key;
 pub mod principal;
 #[cfg(test)]
 mod scenario;
+#[cfg(test)]
+mod schema_agreement;
 pub mod status_fields;
 pub mod stream;

@@ -69,8 +69,8 @@ pub struct RunArguments {
     /// The operator's own region, also used for streams given by name without a region.
     #[arg(long, env = "AWS_REGION")]
     pub region: Option<String>,
-    /// An endpoint that replaces all of AWS's, such as a simulated AWS. `AWS_ENDPOINT_URL` and
-    /// `AWS_ENDPOINT_URL_<SERVICE>` work too.
+    /// One URL for all AWS services, such as that of an AWS emulator; `AWS_ENDPOINT_URL` works too. For URLs
+    /// that differ by service, set `AWS_ENDPOINT_URL_<SERVICE>`.
     #[arg(long, env = "STREAM_ENCRYPTION_AWS_ENDPOINT_URL")]
     pub aws_endpoint_url: Option<String>,
     /// The share of AWS's request rates to use, in percent. The rest is left to other tools.

@@ -187,7 +187,7 @@ pub struct Attempts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub retry: Option<String>,
-    /// Whether the key was unusable at some time since the last attempt.
+    /// Whether the desired key had any problem at some time since the last attempt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub key_was_unusable: bool,
 }

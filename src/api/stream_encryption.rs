@@ -79,7 +79,7 @@ pub struct StreamEncryptionSpec {
     /// While true, the operator neither describes nor changes the stream. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
-    /// Verification in addition to the state that AWS reports. PutRecord writes a marked record into the stream after each change, and another one until the response says that it was encrypted; the records reach the stream's destination. Default: None.
+    /// Verification in addition to the state that AWS reports. PutRecord writes a test record into the stream after each change, and further ones until AWS reports one as encrypted; the records reach the stream's destination. Default: None.
     #[serde(default)]
     pub verification: Verification,
 }
@@ -216,7 +216,7 @@ pub enum Verification {
     /// No further verification.
     #[default]
     None,
-    /// One marked record is written after each change, and AWS's response must report it as encrypted.
+    /// A test record is written after each change, and further ones until AWS reports one as encrypted.
     PutRecord,
 }
 

@@ -1,12 +1,14 @@
 //! The real AWS: the adapter of [`StreamApi`], with common deadlines, rate limits and sessions.
 //!
 //! This file builds the SDK configuration and delegates each request to the file of its service, which has
-//! the format of the service's requests and responses. One SDK client for each service and region serves
-//! every principal, and so do its connections: the credentials are set for each request.
+//! the format of the service's requests and responses. The SDK clients serve every principal, and so do their
+//! connections: the credentials are set for each request. There is one client for each service and region, and
+//! STS has two: for the operator's identity, and for the roles of policies.
 //!
-//! The SDK never repeats a request. `request_sender` repeats reads; nothing repeats Start, Stop and `PutRecord`.
-//! The SDK signs with the operator's own clock, without correcting it. AWS therefore rejects requests if the
-//! clock is more than 15 minutes off, and the ledger, which counts by that clock, relies on this.
+//! The SDK never repeats a request. `request_sender` repeats reads; nothing repeats Start, Stop and
+//! `PutRecord`. The SDK signs with the operator's own clock, without correcting it. AWS therefore rejects
+//! requests if the clock is more than 15 minutes off, and the ledger, which counts by that clock, relies on
+//! this.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -116,8 +116,8 @@ pub(super) fn signer_changed(operation: Operation) -> AwsError {
     not_sent(operation, ErrorKind::Transient, SIGNER_CHANGED, message)
 }
 
-/// Converts the result of a read; `None` if AWS reports that the requested object does not exist. A missing
-/// object of another operation, the one that obtains the session, remains an error.
+/// Converts the result of a read; `None` if AWS reports that the requested object does not exist. If the error
+/// is of another operation (`AssumeRole`, which obtains the session), it remains an error.
 pub(super) fn not_found_as_none<T>(
     operation: Operation,
     answer: Result<T, AwsError>,

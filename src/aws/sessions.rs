@@ -72,7 +72,8 @@ impl Sessions {
     }
 
     /// Returns the session with which a principal may send `operation`, with at least `min_lifetime` left if
-    /// its source has one. If the role must be assumed first, an error of that request has the operation [`Operation::AssumeRole`].
+    /// its source has one. If the role must be assumed first, an error of that request has the operation
+    /// [`Operation::AssumeRole`].
     pub(super) async fn of(
         &self,
         operation: Operation,

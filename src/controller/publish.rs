@@ -97,7 +97,9 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
             Ok(())
         };
     }
-    let words = format!("Invalid resource: {why}. Apply it again.");
+    let words = format!(
+        "Invalid resource: {why}. The stored resource does not match the schema of this operator version: correct it and apply it again."
+    );
     let visit = operator.memory.visit_of(uid(read));
     let now = operator.clock.now();
     // The stored status is known only if it is the one that was written last.

@@ -32,8 +32,8 @@ pub fn after_refusal(count: u32, kind: ErrorKind) -> SignedDuration {
         | ErrorKind::Transient
         | ErrorKind::NoCredentials
         | ErrorKind::CredentialsRejected => doubled(SignedDuration::from_secs(30), count),
-        // Other clients used up the calls. The time of the next available call is unknown, and a retry may
-        // use up that call.
+        // Other clients used up the calls, or the key has its maximum number of streams. When this ends is
+        // unknown, and Firehose may count a refused retry as well, so retries are rare.
         ErrorKind::LimitReached => doubled(SignedDuration::from_hours(1), count),
         ErrorKind::Denied
         | ErrorKind::Key(_)

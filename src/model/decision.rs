@@ -259,13 +259,14 @@ fn wait_for_confirmation(input: &DecisionInput<'_>, observation: &Observation) -
     let reason = match (accepted, &input.ledger.attempts) {
         (false, _) => Reason::OutcomeUnknown,
         (true, Some(_)) => changing(input, None),
-        // The call was made on an earlier stream of that name, or is only known from a status: its outcome
-        // was not observed.
+        // The call was made on an earlier stream of that name, or is only known from a status: it counts as
+        // accepted, but its effect on this stream was never observed.
         (true, None) => Reason::Settling,
     };
     let wait = poll(input, reason, POLL_IN_PROGRESS);
     let due = wait.describe_due.min(trusted_from).max(input.now);
-    // A call that a fast clock dated ahead can delay the next attempt by hours, so the time is reported.
+    // If the clock was ahead when the last call was reserved, the time of that call is in the future. The next
+    // attempt may then be hours away, so its time is reported.
     let next_attempt = ledger::in_flight_until(input.ledger)
         .filter(|until| *until > input.now && trusted_from > saturating_add(input.now, ledger::READ_LAG));
     Some(Decision { wake: due, describe_due: due, next_attempt, ..wait })

@@ -17,8 +17,8 @@ use crate::api::stream_encryption::Mode;
 pub struct DesiredState {
     /// The desired encryption.
     pub encryption: DesiredEncryption,
-    /// The problem of the desired key. `None` if no problem is known: the key is usable or could not be
-    /// described, or the spec names no key.
+    /// The problem of the desired key. `None` if no problem is known: the key is usable, the spec names no
+    /// key, or `DescribeKey` failed for another reason than a refusal by KMS.
     pub key_problem: Option<KeyProblem>,
     /// The reaction to drift.
     pub mode: Mode,

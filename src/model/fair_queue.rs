@@ -1,6 +1,8 @@
-//! Queue that serves the namespace that holds least, round-robin among equals. The next item belongs to the namespace that holds the fewest
-//! permits, as the caller counts them; within a namespace, items keep their order of arrival. A namespace
-//! with thousands of requests therefore delays no other. The queue has neither a clock nor a limit.
+//! Queue that is fair among namespaces.
+//!
+//! The next item belongs to the namespace that holds the fewest permits, as the caller counts them; among
+//! equals, namespaces take turns. Within a namespace, items keep their order of arrival. A namespace with
+//! thousands of requests therefore delays no other. The queue has neither a clock nor a limit.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -8,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 #[derive(Debug)]
 pub struct FairQueue<T> {
     /// The namespaces with waiting items, each once, in the order of their turns: the order decides among
-    /// namespaces that hold the same.
+    /// namespaces that hold the same number of permits.
     namespaces: VecDeque<String>,
     waiting: HashMap<String, VecDeque<T>>,
 }
@@ -35,8 +37,8 @@ impl<T> FairQueue<T> {
         waiting.push_back(one);
     }
 
-    /// Removes and returns the next item of the namespace that holds the least; `has` returns how much a
-    /// namespace holds.
+    /// Removes and returns the next item of the namespace that holds the fewest permits; `has` returns the
+    /// number of permits of a namespace.
     pub fn pop_least(&mut self, has: impl Fn(&str) -> usize) -> Option<T> {
         let turns = self.namespaces.iter().enumerate();
         let (turn, _) = turns.min_by_key(|(turn, namespace)| (has(namespace), *turn))?;
@@ -56,7 +58,7 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
 
-    /// Returns the next item when all namespaces hold the same.
+    /// Returns the next item when all namespaces hold the same number of permits.
     fn pop(turns: &mut FairQueue<u32>) -> Option<u32> {
         turns.pop_least(|_| 0)
     }
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn namespace_holding_least_is_served_first() {
+    fn namespace_with_fewest_permits_is_served_first() {
         let mut turns = FairQueue::default();
         for request in 0..3 {
             turns.push("rich", request);

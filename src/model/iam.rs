@@ -156,8 +156,8 @@ const PERMISSION_RULES: [PermissionRule; 11] = [
         on: ResourceScope::Streams(Kinesis),
         only_if: StatementCondition::Always,
     },
-    // Firehose requires both of producers: now for streams created since 2026-04-20, and for all streams from
-    // 2027-02-28 on.
+    // Firehose requires that producers have both permissions: already for streams created since 2026-04-20,
+    // and from 2027-02-28 on for all streams.
     PermissionRule {
         feature: Feature::Verify,
         sid: "EncryptRecordsThroughFirehose",

@@ -32,9 +32,10 @@ pub const AWS_LIMIT: u32 = 25;
 pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
 /// The period of AWS's limit.
 pub const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// Time during which a call counts: AWS's day, twice [`MAX_CLOCK_SKEW`], and a minute. AWS may count this
-/// call up to the skew after its time in the ledger, and the next call up to the skew before its own. The
-/// minute covers stale responses ([`READ_LAG`]).
+/// Time during which a call counts: AWS's day and 31 minutes. AWS's time of the call may be up to
+/// [`MAX_CLOCK_SKEW`] later than its time in the ledger, and AWS's time of the next call up to
+/// [`MAX_CLOCK_SKEW`] earlier than the time of that call in the ledger: together 30 minutes. The last minute
+/// covers stale responses ([`READ_LAG`]).
 pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
 /// Time after a call during which AWS's responses may still describe the state before it.
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
@@ -66,8 +67,8 @@ pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
     }
 }
 
-/// Rebuilds a deleted ledger for which a status still shows `counted_calls` counted calls. The times of the calls are
-/// lost with the ledger, so they count as made now.
+/// Rebuilds a deleted ledger for which a status still shows `counted_calls` counted calls. The times of the
+/// calls are lost with the ledger, so they count as made now.
 #[must_use]
 pub fn rebuilt_from_status(
     empty: &StreamLedgerSpec,
@@ -148,7 +149,8 @@ pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Led
 /// The budget of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Calls that count now; at least `limit` while the ledger has no free entry.
+    /// Number of calls that count now. If the ledger holds [`MAX_CALLS`] entries, this is at least `limit`, so
+    /// that no call may be made.
     pub used: u32,
     /// Maximum number of calls that may count.
     pub limit: u32,
@@ -223,8 +225,10 @@ pub fn last_unrefused_call(ledger: &StreamLedgerSpec) -> Option<&Call> {
     ledger.calls.iter().rev().find(|call| call.outcome != Outcome::Refused)
 }
 
-/// Returns the time until which AWS may still apply a call without an outcome, or report the state before it;
-/// `None` if every call has an outcome. That is `QUOTA_WINDOW - DAY` (31 minutes) after the reservation.
+/// Returns the time until which AWS may still apply a call that is `Pending` or `Unknown`, or may report the
+/// state before it; `None` if there is no such call. That is 31 minutes after the reservation: AWS accepts the
+/// call until its own clock is [`MAX_CLOCK_SKEW`] past the reservation, the operator's clock may be ahead of
+/// AWS's by as much, and the last minute covers stale responses ([`READ_LAG`]).
 #[must_use]
 pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     let open = ledger.calls.iter().filter(|call| matches!(call.outcome, Outcome::Pending | Outcome::Unknown));
@@ -264,15 +268,17 @@ pub fn stale_until(
 }
 
 /// Applies an observation to the ledger: the active key, whether the desired encryption is reached, and the
-/// outcome of the last call. `desired_target` is `None` while the desired key is unknown; no observation satisfies
-/// the spec then.
+/// outcome of the last call. `desired_target` is `None` while the desired key is unknown; no observation
+/// satisfies the spec then. `desired_key_has_problem` states whether the desired key has any
+/// [`KeyProblem`](super::key::KeyProblem) now. The attempts record it: once the problem has ended, the next
+/// attempt may succeed.
 #[must_use]
 pub fn apply_observation(
     ledger: &StreamLedgerSpec,
     observation: &Observation,
     created: Option<Timestamp>,
     desired_target: Option<&Target>,
-    key_is_unusable: bool,
+    desired_key_has_problem: bool,
     now: Timestamp,
 ) -> StreamLedgerSpec {
     let mut updated = ledger.clone();
@@ -327,7 +333,7 @@ pub fn apply_observation(
         updated.attempts = None;
     }
     if let Some(attempts) = &mut updated.attempts
-        && key_is_unusable
+        && desired_key_has_problem
     {
         attempts.key_was_unusable = true;
     }
@@ -441,9 +447,9 @@ pub fn record_outcome(
     recorded
 }
 
-/// Returns the ledger without the calls that no longer count at `verified_now`: a time that AWS has just accepted
-/// as the date of a request. With the time of a clock that jumped ahead, calls that AWS still counts would
-/// be removed.
+/// Returns the ledger without the calls that no longer count at `verified_now`: a time that AWS has just
+/// accepted as the date of a request. With the time of a clock that jumped ahead, calls that AWS still counts
+/// would be removed.
 #[must_use]
 pub fn prune_expired(ledger: &StreamLedgerSpec, verified_now: Timestamp) -> StreamLedgerSpec {
     let mut shorter = ledger.clone();

@@ -190,10 +190,10 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::EncryptionDisabled => "Encryption is off, as specified. Records are in plaintext.".to_owned(),
         Reason::Settling if status_fields::unconfirmed_observation(input).is_some() => "The operator is waiting for AWS to report the effect of its last encryption call.".to_owned(),
         Reason::Settling => "AWS reports completion; the change can take up to 5 seconds to apply to all records.".to_owned(),
-        Reason::Verifying => format!(
-            "Waiting for a test record to be reported as encrypted. If this persists, grant {} on {stream} and the use of the key to the operator's role.",
-            put_record(stream.service).iam_action()
-        ),
+        Reason::Verifying => {
+            let (on_stream, on_key) = put_record_permissions(stream.service);
+            format!("Waiting for a test record to be reported as encrypted. If this persists, grant {on_stream} on {stream} to the operator's role and, on a customer managed key, {on_key}.")
+        }
         Reason::Enabling if status_fields::unconfirmed_observation(input).is_some() => format!("AWS has accepted the call to enable encryption with {key}."),
         Reason::Disabling if status_fields::unconfirmed_observation(input).is_some() => "AWS has accepted the call to disable encryption.".to_owned(),
         Reason::Enabling => format!("AWS is enabling encryption with {key}. {}", current_encryption(input)),
@@ -255,7 +255,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::AwsThrottled => THROTTLED.to_owned(),
         Reason::SessionTooOld => "The operator's session is older than 5 hours and 45 minutes. With a session older than 6 hours, Firehose cannot start using a customer managed key. Give the operator credentials that are renewed.".to_owned(),
         Reason::LedgerInvalid => format!(
-            "StreamLedger {} in the operator's namespace is inaccessible or invalid, so no encryption call is made. See the operator log for the cause.",
+            "StreamLedger {} in the operator's namespace is inaccessible or invalid, so no encryption call is made. The operator's log states the cause, and \"LedgerInvalid\" in docs/conditions.md the remedy.",
             super::ledger::name(stream)
         ),
         Reason::SourceNotDirectPut => format!(
@@ -275,7 +275,8 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         ),
         Reason::ActiveKeyUnknown => active_key_unknown(input),
         Reason::Drifted => format!("The stream differs from the spec, and mode is Observe. {}", known_active_key(input)),
-        // Not printed: the controller has the messages of these two.
+        // Not printed: the message of `Suspended` is [`suspended`], and the controller has that of
+        // `SpecInvalid`.
         Reason::SpecInvalid => "Invalid spec.".to_owned(),
         Reason::Suspended => "Reconciliation is suspended.".to_owned(),
     }
@@ -349,7 +350,8 @@ fn describe_active_key(input: &DecisionInput<'_>, key: &KeyIdentity) -> String {
     }
 }
 
-/// Returns the key of `AWS_OWNED_CMK`: Firehose has a key that AWS owns, Kinesis the AWS managed key of the account.
+/// Returns the key of `AWS_OWNED_CMK`: Firehose has a key that AWS owns, Kinesis the AWS managed key of the
+/// account.
 fn aws_key(input: &DecisionInput<'_>) -> &'static str {
     match input.stream.service {
         Service::Firehose => "the AWS-owned key",
@@ -373,7 +375,8 @@ fn describe_desired_key(input: &DecisionInput<'_>) -> String {
 /// Returns the remedy for a key that was not found.
 fn key_to_set(input: &DecisionInput<'_>) -> &'static str {
     match &input.desired.encryption {
-        // Of the keys that were not found, only one that is named by an alias is unknown.
+        // A key that is named by its ARN is `Key` even if KMS does not find it, so `UnknownKey` means here
+        // that the alias does not exist.
         DesiredEncryption::UnknownKey => "Create the alias, or set another key in spec.key.",
         DesiredEncryption::Key(Key::Customer(_)) => "Set an existing key in spec.key.",
         _ => "Set another key in spec.key.",
@@ -459,10 +462,13 @@ fn outcome_unknown(input: &DecisionInput<'_>) -> String {
     }
 }
 
-fn put_record(service: Service) -> Operation {
+/// Returns the permissions that a test record needs: on the stream, and on a customer managed key.
+fn put_record_permissions(service: Service) -> (&'static str, &'static str) {
     match service {
-        Service::Firehose => Operation::PutFirehoseRecord,
-        Service::Kinesis => Operation::PutKinesisRecord,
+        Service::Firehose => {
+            (Operation::PutFirehoseRecord.iam_action(), "kms:GenerateDataKey and kms:Decrypt")
+        }
+        Service::Kinesis => (Operation::PutKinesisRecord.iam_action(), "kms:GenerateDataKey"),
     }
 }
 

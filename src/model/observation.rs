@@ -1,8 +1,9 @@
 //! The result of one Describe of a stream, in one vocabulary for both services.
 //!
 //! A [`StreamDescription`] is AWS's response, field by field; an [`Observation`] is its meaning for
-//! encryption. A single description does not show whether a Kinesis stream that reports an old key has
-//! *failed*; the decision derives that from the ledger.
+//! encryption. While a Kinesis stream reports its old key, a single description does not show whether the
+//! change of the key has failed or has not started yet; `decision` and `status_fields` derive that from the
+//! ledger.
 
 use jiff::{SignedDuration, Timestamp};
 

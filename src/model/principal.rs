@@ -92,8 +92,8 @@ fn is_name(text: &str) -> bool {
     is_all(text, 1..=LONGEST_NAME, b"_+=,.@-")
 }
 
-/// IAM accepts every visible character. A star is rejected here: in a printed policy it would match many
-/// roles.
+/// IAM accepts every visible character in a path. Only `:`, `/` and the characters of a role's name are
+/// accepted here. A star must be rejected: in a printed policy it would match many roles.
 fn is_path(text: &str) -> bool {
     text == "/" || (is_all(text, 3..=LONGEST_PATH, b"_+=,.@:/-") && !text.contains("//"))
 }

@@ -62,8 +62,9 @@ impl TokenBucket {
         }
     }
 
-    /// Halves the rate because AWS throttled a request, and pauses for the time of one request. Throttled
-    /// requests of the same second count once.
+    /// Halves the rate because AWS throttled a request, and pauses for the time of one request. The rate is
+    /// not halved if it changed in the last second, so the throttled requests of a burst halve it once. The
+    /// first throttling always halves it.
     pub(super) fn throttled(&mut self, now: Instant) {
         if self.paused_until.is_none() || self.changed.is_none_or(|changed| now >= changed + SECOND) {
             self.rate = (self.rate / 2).max(MIN_RATE.min(self.full_rate));

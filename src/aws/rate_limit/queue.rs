@@ -4,7 +4,7 @@
 //! namespace, the most urgent request is first. No namespace gets more than its share by the priority of its
 //! requests. Pure: the queue depends neither on time nor on a limit.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use super::super::port::Priority;
 use crate::model::principal::Principal;
@@ -36,8 +36,8 @@ pub(super) struct Queue<T> {
     waiting: HashMap<String, Waiting<T>>,
     /// The current round.
     round: u64,
-    /// The namespaces that were served in the current round, each with the number of that round.
-    last_round: HashMap<String, u64>,
+    /// The namespaces that were served in the current round; their next turn is in the next round.
+    served_this_round: HashSet<String>,
     /// The number of places assigned so far.
     positions: u64,
 }
@@ -71,7 +71,7 @@ impl<T> Queue<T> {
             order: BTreeMap::new(),
             waiting: HashMap::new(),
             round: 0,
-            last_round: HashMap::new(),
+            served_this_round: HashSet::new(),
             positions: 0,
         }
     }
@@ -93,7 +93,7 @@ impl<T> Queue<T> {
             }
             return;
         }
-        let round = self.last_round.get(namespace).map_or(self.round, |last_round| last_round + 1);
+        let round = self.round + u64::from(self.served_this_round.contains(namespace));
         let position = self.position(round, *priority);
         let mut waiting = Waiting { position, by_priority: PRIORITIES.map(|_| VecDeque::new()) };
         waiting.by_priority[*priority as usize].push_back(one);
@@ -106,12 +106,12 @@ impl<T> Queue<T> {
         let (QueuePosition { round, priority, .. }, namespace) = self.order.pop_first()?;
         if round > self.round {
             self.round = round;
-            self.last_round.clear();
+            self.served_this_round.clear();
         }
         let waiting = self.waiting.get_mut(&namespace)?;
         let next = waiting.by_priority[priority as usize].pop_front();
         let then = waiting.priority();
-        self.last_round.insert(namespace.clone(), round);
+        self.served_this_round.insert(namespace.clone());
         if let Some(priority) = then {
             let position = self.position(round + 1, priority);
             if let Some(waiting) = self.waiting.get_mut(&namespace) {
@@ -123,7 +123,7 @@ impl<T> Queue<T> {
         }
         if self.order.is_empty() {
             // No waiting namespace is left that could be treated unfairly.
-            self.last_round.clear();
+            self.served_this_round.clear();
         }
         next
     }
@@ -211,6 +211,6 @@ mod tests {
             queue.push(&queue_key(Priority::Drift, &namespace.to_string()), namespace);
         }
         assert_eq!(all(&mut queue).len(), 1000);
-        assert!(queue.waiting.is_empty() && queue.last_round.is_empty());
+        assert!(queue.waiting.is_empty() && queue.served_this_round.is_empty());
     }
 }

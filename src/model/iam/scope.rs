@@ -163,8 +163,7 @@ impl FromStr for GrantedStreams {
     fn from_str(text: &str) -> Result<Self, ScopeError> {
         let refused = || ScopeError::Stream(text.to_owned());
         let (head, name) = text.split_once('/').ok_or_else(refused)?;
-        // Checks one stream that the pattern matches: a rule that holds for its name holds for the other
-        // names.
+        // A pattern is valid if it is a valid ARN with an `x` in place of each `*`.
         let one: StreamArn =
             format!("{head}/{}", name.replace('*', "x")).parse().map_err(|why| match why {
                 ParseError::Account(_) | ParseError::Region(_) | ParseError::Partition(_) => {

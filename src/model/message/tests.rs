@@ -74,8 +74,12 @@ fn message_names_subject_and_action() {
         (converged(), Reason::Encrypted, &["Records are encrypted with", KEY_1][..]),
         (firehose(), Reason::Encrypted, &["Records are encrypted."]),
         (converged(), Reason::KeyEnabled, &[KEY_1, "can encrypt"]),
-        (firehose(), Reason::Verifying, &["grant firehose:PutRecord on", FIREHOSE]),
-        (Scenario::of(Service::Kinesis), Reason::Verifying, &["grant kinesis:PutRecord on", KINESIS]),
+        (firehose(), Reason::Verifying, &["grant firehose:PutRecord on", FIREHOSE, "kms:Decrypt"]),
+        (
+            Scenario::of(Service::Kinesis),
+            Reason::Verifying,
+            &["grant kinesis:PutRecord on", KINESIS, "kms:GenerateDataKey"],
+        ),
         (firehose().wants(DesiredEncryption::AnyKey), Reason::Enabling, &["with the AWS-owned key"]),
         (firehose().wants(DesiredEncryption::UnknownKey), Reason::Enabling, &["with the specified key"]),
         (firehose(), Reason::Enabling, &[KEY_1, "Records written meanwhile may be in plaintext."]),
@@ -122,7 +126,7 @@ fn message_names_subject_and_action() {
         (
             cannot_see(Service::Firehose, Operation::GetCallerIdentity),
             Reason::AccessDenied,
-            &["identify the operator's credentials"],
+            &["sts:GetCallerIdentity", "STS endpoint"],
         ),
         (
             Scenario::of(Service::Kinesis),
@@ -281,7 +285,7 @@ fn missing_and_rejected_credentials_and_no_answer_differ() {
     }
     let strange =
         AwsError { operation: Operation::GetCallerIdentity, ..aws_error(ErrorKind::Invalid, "Strange") };
-    assert!(identity(&strange).contains("does not identify the operator"));
+    assert!(identity(&strange).contains("AWS refused sts:GetCallerIdentity"));
 }
 
 #[test]

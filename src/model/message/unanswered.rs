@@ -7,7 +7,7 @@ use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::desired::DesiredEncryption;
 
-/// Returns the message of `Ready` while AWS does not identify the operator's credentials.
+/// Returns the message of `Ready` if `GetCallerIdentity` failed, so that the operator's own account is unknown.
 #[must_use]
 pub fn identity(error: &AwsError) -> String {
     match error.kind {
@@ -22,7 +22,7 @@ pub fn identity(error: &AwsError) -> String {
 /// STS returns the same error for a missing role, a missing permission and a wrong external id, so that a
 /// caller cannot find out which roles exist.
 const ASSUME_ROLE_DENIED: &str = "The operator is not allowed to assume the stream's role. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id.";
-const IDENTITY_DENIED: &str = "AWS does not identify the operator's credentials. Check its IAM role, its service account and the endpoint.";
+const IDENTITY_DENIED: &str = "AWS refused sts:GetCallerIdentity, for which no permission is required, so the operator's own account is unknown. Check the STS endpoint and, if it is a VPC endpoint, the endpoint's policy.";
 pub(super) const THROTTLED: &str = "AWS is throttling requests; the operator backs off and retries.";
 
 /// Returns the message if no request was sent because there were no credentials to sign it with.

@@ -92,9 +92,9 @@ An event has the message of `Ready` or `KeyUsable`, or one of these texts. MESSA
 const FROM_CONTROLLER: [(&str, &str, &str); 6] = [
     ("Invalid spec: ERROR.", include_str!("../../../controller/report.rs"), "\"Invalid spec: {words}.\""),
     (
-        "Invalid resource: ERROR. Apply it again.",
+        "Invalid resource: ERROR. The stored resource does not match the schema of this operator version: correct it and apply it again.",
         include_str!("../../../controller/publish.rs"),
-        "\"Invalid resource: {why}. Apply it again.\"",
+        "\"Invalid resource: {why}. The stored resource does not match the schema of this operator version: correct it and apply it again.\"",
     ),
     (
         "Drift detected. Records are in plaintext. The operator is correcting it.",
