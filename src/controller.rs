@@ -4,6 +4,10 @@
 //! The steps reach AWS through [`StreamApi`] and Kubernetes through [`KubeApi`] only, so the same code runs
 //! in the simulation. A call or a test record requires a Describe that is newer than the ledger that was
 //! read. A cached description suffices for a status, but never for a call or a test record.
+//!
+//! The resource, the policies and the ledger come from the caches of watches. A stale cache cannot cause a
+//! wrong change: immediately before a call, a test record and the removal of the finalizer, the API server is
+//! asked again, and every write names the version that was read.
 
 use jiff::{SignedDuration, Timestamp};
 use tracing::{Instrument as _, debug, info_span, warn};
@@ -26,21 +30,21 @@ pub mod memory;
 mod observe;
 mod permitted;
 mod publish;
+mod recheck;
 mod report;
 mod resolve;
 mod state;
 
 use finalize::FinalizerState;
-use kube_api::{KubeApi, KubeError};
+use kube_api::{KubeApi, KubeError, ReadFrom};
 use resolve::ResolveError;
 use state::ReconcileState;
 
-pub use context::{Clock, Config, Context, Decide};
+pub use context::{Clock, Config, Context, Decide, NoMetrics, ReconcileMetrics};
 pub use publish::report_invalid_object;
 
-/// Reconciles one resource once, in its current state, and returns the time of the next reconcile. `cached`
-/// only shows that the resource exists: a cache lags, and a change that its watch lost would become visible
-/// only with the next change.
+/// Reconciles one resource once, and returns the time of the next reconcile. `cached` is the resource in the
+/// cache of the watch. If this process has seen another version of it, the API server is asked instead.
 ///
 /// Returns an error if a request to Kubernetes failed; every other problem is reported in the resource's
 /// status.
@@ -49,33 +53,36 @@ pub async fn reconcile<A: StreamApi, R: KubeApi>(
     cached: &StreamEncryption,
 ) -> Result<Timestamp, KubeError> {
     let of = ledger_store::owner(cached);
-    let Some(resource) = &operator.records.resource(&of.namespace, &of.name).await? else {
+    let from = operator.memory.read_from(cached);
+    let Some(resource) = &operator.records.resource(&of.namespace, &of.name, from).await? else {
         return Ok(operator.clock.now() + operator.config.drift_interval);
     };
     let span = info_span!("reconcile", namespace = of.namespace, resource = of.name);
-    match reconcile_live(operator, resource).instrument(span).await {
+    match reconcile_read(operator, resource, from).instrument(span).await {
         // Another writer was first, or the resource has changed: all observations and decisions are void.
         Err(KubeError::Conflict) => {
             debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
             operator.memory.forget(resource);
+            operator.memory.read_again(&of.uid);
             Ok(operator.clock.now() + kube_api::AFTER_CONFLICT)
         }
         outcome => outcome,
     }
 }
 
-/// Reconciles the resource that was just read. Returns [`KubeError::Conflict`] if the resource must be read
-/// again.
-async fn reconcile_live<A: StreamApi, R: KubeApi>(
+/// Reconciles the resource that was read from this source, with policies and a ledger from the same source.
+/// Returns [`KubeError::Conflict`] if all of them must be read again.
+async fn reconcile_read<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
+    from: ReadFrom,
 ) -> Result<Timestamp, KubeError> {
     let visit = operator.memory.recall(resource, operator.clock.now());
     if let Some(wake) = wake_after(operator, &finalize::remove_unwanted_finalizer(operator, resource).await?)
     {
         return Ok(wake);
     }
-    let subject = match resolve::resolve(operator, resource, &visit).await? {
+    let subject = match resolve::resolve(operator, resource, &visit, from).await? {
         Ok(subject) => subject,
         // Encryption cannot be disabled for a stream that cannot be resolved, and the stream of a resource is
         // immutable.
@@ -90,14 +97,15 @@ async fn reconcile_live<A: StreamApi, R: KubeApi>(
     if let Some(wake) = wake_after(operator, &finalize::sync_finalizer(operator, resource, &subject).await?) {
         return Ok(wake);
     }
+    let known = visit.ledger.as_deref();
     let book =
-        ledger_store::open(&operator.records, resource, &subject.claim(), operator.clock.now()).await?;
+        ledger_store::open(&operator.records, resource, &subject.claim(), known, from, operator.clock.now())
+            .await?;
     let mut case = ReconcileState::new(operator.clock.now(), subject, book, visit, resource);
 
     let mut decision = (operator.decide)(&case.input());
     if decision.step == Step::Verify && decision.describe_due > case.now {
-        // Not whenever something wakes the resource: two replicas whose observations differ wake each other
-        // with each status.
+        // Not whenever something wakes the resource.
         decision.step = Step::Wait;
     }
     if matches!(decision.step, Step::Describe | Step::ChangeEncryption(_) | Step::Verify) {
@@ -157,9 +165,11 @@ async fn execute_plan<A: StreamApi, R: KubeApi>(
         }
         Step::Verify => {
             execute::save_ledger(operator, resource, case).await?;
-            execute::verify(operator, resource, case).await;
+            execute::verify(operator, resource, case).await?;
         }
         Step::RemoveFinalizer => {
+            recheck::ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
+            case.book.ensure_unchanged(&operator.records).await?;
             if decision.reason == Reason::NotPermitted {
                 let why = message::ready(&case.input(), &decision);
                 finalize::release_unchanged(

@@ -1,11 +1,12 @@
-//! Kubernetes: the port [`KubeApi`] on the API server. Reads are live; only three files write.
+//! Kubernetes: the port [`KubeApi`] on the API server, and the caches of its watches. Only three files write.
 //!
 //! `resources` writes the status and the finalizer, `events` the events, `ledgers` the operator's ledgers.
 //! Every request has a deadline, and the client does not retry: the next reconciliation does, with the state
 //! at that time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use caches::Caches;
 use events::Recorder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
@@ -15,18 +16,20 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::controller::kube_api::{KubeApi, KubeError, ReconcileEvent, ReferencedKey};
+use crate::controller::kube_api::{KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey};
 
+pub mod caches;
 pub mod connection;
 mod events;
 mod generations;
 pub mod keys;
-mod ledgers;
+pub mod ledgers;
 pub mod policies;
 pub mod policy_status;
 mod presence;
 mod request;
 mod resources;
+pub mod trigger;
 mod trimmed;
 pub mod watches;
 
@@ -35,6 +38,8 @@ pub mod watches;
 pub struct Cluster {
     client: Client,
     ledgers: Api<StreamLedger>,
+    ledger_namespace: Arc<str>,
+    caches: Arc<Mutex<Option<Caches>>>,
     default_policy: Option<StreamEncryptionPolicySpec>,
     recorder: Arc<Recorder>,
     turns: Arc<Semaphore>,
@@ -55,7 +60,28 @@ impl Cluster {
     ) -> Self {
         let ledgers = Api::namespaced(client.clone(), ledger_namespace);
         let recorder = Arc::new(Recorder::new(client.clone()));
-        Self { client, ledgers, default_policy, recorder, turns: Arc::new(Semaphore::new(LARGE_OBJECTS)) }
+        Self {
+            client,
+            ledgers,
+            ledger_namespace: ledger_namespace.into(),
+            caches: Arc::default(),
+            default_policy,
+            recorder,
+            turns: Arc::new(Semaphore::new(LARGE_OBJECTS)),
+        }
+    }
+
+    /// Sets the caches that reads may use; `None` while nothing fills them.
+    pub fn use_caches(&self, caches: Option<Caches>) {
+        *self.caches.lock().unwrap_or_else(PoisonError::into_inner) = caches;
+    }
+
+    /// Returns the caches, if the source of a read permits them.
+    fn caches(&self, from: ReadFrom) -> Option<Caches> {
+        match from {
+            ReadFrom::Cache => self.caches.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            ReadFrom::ApiServer => None,
+        }
     }
 
     /// Acquires a permit for a request about an object that users write.
@@ -74,12 +100,24 @@ impl Cluster {
 }
 
 impl KubeApi for Cluster {
-    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, KubeError> {
+    async fn resource(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: ReadFrom,
+    ) -> Result<Option<StreamEncryption>, KubeError> {
+        if let Some(Ok(cached)) = self.caches(from).map(|caches| caches.resource(namespace, name)) {
+            return Ok(cached);
+        }
         let _turn = self.turn().await?;
         resources::read(&self.client, namespace, name).await
     }
 
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
+    async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
+        let caches = self.caches(from);
+        if let Some(Ok(cached)) = caches.map(|caches| caches.ledger(&self.ledger_namespace, name)) {
+            return Ok(cached);
+        }
         ledgers::read(&self.ledgers, name).await
     }
 
@@ -103,7 +141,7 @@ impl KubeApi for Cluster {
         &self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Option<String>, KubeError> {
         let _turn = self.turn().await?;
         resources::write_status::<StreamEncryption>(&self.client, read, status).await
     }
@@ -112,15 +150,23 @@ impl KubeApi for Cluster {
         self.recorder.publish(resource, event).await
     }
 
-    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
         let _turn = self.turn().await?;
         let namespace = read.namespace.as_deref().unwrap_or_default();
         resources::set_finalizer(&self.resources(namespace), read, present).await
     }
 
-    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+    async fn policies(
+        &self,
+        namespace: &str,
+        from: ReadFrom,
+    ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+        let default = self.default_policy.as_ref();
+        if let Some(Ok(cached)) = self.caches(from).map(|caches| caches.policies(default, namespace)) {
+            return Ok(cached);
+        }
         let _turn = self.turn().await?;
-        policies::of(&self.client, self.default_policy.as_ref(), namespace).await
+        policies::of(&self.client, default, namespace).await
     }
 
     async fn referenced_key(

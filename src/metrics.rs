@@ -19,6 +19,7 @@ use prometheus_client::registry::Registry;
 
 use crate::api::ledger::Action;
 use crate::api::stream_encryption::Service;
+use crate::controller::ReconcileMetrics;
 use crate::model::aws_error::ErrorKind;
 
 mod counted;
@@ -138,21 +139,9 @@ impl Metrics {
         self.calls.get_or_create(&labels).inc();
     }
 
-    /// Records how long a stream's records were in plaintext, once AWS reports them as encrypted.
-    fn encrypted(&self, service: Service, after: SignedDuration) {
-        let family = self.time_to_encrypted.get_or_create(&OfService { aws_service: of(service) });
-        family.observe(after.as_secs_f64().max(0.0));
-    }
-
     /// Counts an event that the API server did not accept.
     fn event_lost(&self) {
         self.events_lost.inc();
-    }
-
-    /// Counts a deleted resource whose finalizer was removed and whose stream stays encrypted against its
-    /// `deletionPolicy`.
-    fn encryption_left_on(&self) {
-        self.encryption_left_on.inc();
     }
 
     /// Counts a reconciliation of a resource.
@@ -240,6 +229,17 @@ fn call(outcome: Result<(), ErrorKind>) -> Label {
         ErrorKind::LimitReached => "LimitReached",
         ErrorKind::Invalid => "Invalid",
     })
+}
+
+impl ReconcileMetrics for Metrics {
+    fn encrypted(&self, service: Service, after: SignedDuration) {
+        let family = self.time_to_encrypted.get_or_create(&OfService { aws_service: of(service) });
+        family.observe(after.as_secs_f64().max(0.0));
+    }
+
+    fn encryption_left_on(&self) {
+        self.encryption_left_on.inc();
+    }
 }
 
 #[cfg(test)]

@@ -57,6 +57,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         client,
         server: cluster.cluster_url.to_string(),
         namespace: settings.watch_namespace.clone(),
+        ledger_namespace: settings.namespace.clone(),
+        drift_interval: settings.drift_interval.unsigned_abs(),
         concurrency: settings.concurrency,
         has_default_policy: settings.default_policy.is_some(),
     };
@@ -88,6 +90,7 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
         decide,
         config: Config { region: settings.region.clone(), drift_interval: settings.drift_interval },
         memory: Memory::default(),
+        metrics: Box::new(metrics.clone()),
     };
     Ok(Shared { operator, metrics, readiness: Readiness::default(), resources: Mutex::default() })
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::Memory;
+use crate::api::stream_encryption::Service;
 use crate::model::decision::{Decision, DecisionInput};
 use crate::model::stream::Region;
 
@@ -25,6 +26,28 @@ pub struct Context<A, R> {
     pub config: Config,
     /// The memory of this process between two reconciles; its loss is always safe.
     pub memory: Memory,
+    /// The counters of what reconciles find. No decision depends on them.
+    pub metrics: Box<dyn ReconcileMetrics>,
+}
+
+/// Counts what reconciles find, whether or not Kubernetes accepts the event for it.
+pub trait ReconcileMetrics: Send + Sync {
+    /// Records how long a stream's records were in plaintext, once AWS reports them as encrypted.
+    fn encrypted(&self, service: Service, after: SignedDuration);
+
+    /// Counts a deleted resource whose finalizer was removed and whose stream stays encrypted against its
+    /// `deletionPolicy`.
+    fn encryption_left_on(&self);
+}
+
+/// Counts nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct NoMetrics;
+
+impl ReconcileMetrics for NoMetrics {
+    fn encrypted(&self, _: Service, _: SignedDuration) {}
+
+    fn encryption_left_on(&self) {}
 }
 
 /// Longest wait that a reconcile requests if the drift interval is shorter.

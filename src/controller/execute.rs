@@ -11,10 +11,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::annotations::{is_suspended, retry_token};
 use super::context::Context;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
-use super::resolve::permission;
+use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
 use super::state::{MAX_STATE_AGE, ReconcileState};
 use crate::api::ledger::{Action, Target};
 use crate::api::stream_encryption::StreamEncryption;
@@ -60,7 +59,7 @@ pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
     // Measured from here, so that a pause after the API server's response is detected, too.
     let asked_at = operator.clock.monotonic();
     ensure_spec_unchanged(operator, resource).await?;
-    ensure_policies_unchanged(operator, resource, case).await?;
+    ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
 
     let in_force_before = case.book.spec.known_encryption.clone();
     let reserved = operator.clock.now();
@@ -100,46 +99,47 @@ pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
     if reservation.correction {
         let was = message::active_key(&case.input(), in_force_before.as_ref());
         let note = format!("Drift detected. {was} The operator is correcting it.");
-        let event = ReconcileEvent {
-            warning: true,
-            reason: "DriftCorrected".to_owned(),
-            action: "Correct",
-            note,
-            encrypted_after: None,
-        };
+        let event =
+            ReconcileEvent { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
         // The loss of an event is counted and logged.
         operator.records.publish_event(&super::ledger_store::owner(resource), &event).await.ok();
     }
     if case.book.superseded { Err(KubeError::Conflict) } else { Ok(()) }
 }
 
-/// Writes the updated ledger, without a call. The update depends on the desired state: a reconcile of a
-/// resource that has changed since must not overwrite the update of another reconcile, and a resource that no
-/// policy allows any more must not claim the stream.
+/// Writes the updated ledger, without a call. If the update depends on the spec, the resource must be unchanged.
+/// If it claims the stream, the policies must be unchanged, too: a resource that no policy allows any more must
+/// not claim a stream.
 pub(super) async fn save_ledger<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     case: &mut ReconcileState,
 ) -> Result<(), KubeError> {
-    if case.book.is_changed() {
-        if case.resolved_before(operator.clock.monotonic()) > PAUSED {
-            // The process was paused, and the desired key may be another one by now.
-            return Err(KubeError::Conflict);
-        }
+    if case.book.is_changed() && case.resolved_before(operator.clock.monotonic()) > PAUSED {
+        // The process was paused, and the desired key may be another one by now.
+        return Err(KubeError::Conflict);
+    }
+    if case.book.depends_on_spec() {
         ensure_spec_unchanged(operator, resource).await?;
-        ensure_policies_unchanged(operator, resource, case).await?;
+    }
+    if case.book.claims() {
+        ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
     }
     case.book.save(&operator.records).await
 }
 
 /// Writes one test record and reads from the response whether it was encrypted. The signer of the Describe
-/// signs the record, as with a call, so that the record cannot reach another account's stream.
+/// signs the record, as with a call, so that the record cannot reach another account's stream. Returns
+/// [`KubeError::Conflict`] if the decision is no longer valid.
 pub(super) async fn verify<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     case: &mut ReconcileState,
-) {
-    let Some(signer) = &case.signer else { return };
+) -> Result<(), KubeError> {
+    ensure_spec_unchanged(operator, resource).await?;
+    ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
+    case.book.ensure_unchanged(&operator.records).await?;
+    let Some(signer) = &case.signer else { return Ok(()) };
     let me = super::ledger_store::owner(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
     match operator.aws.put_record(&case.subject.stream, &record, &case.subject.principal, signer).await {
@@ -149,6 +149,7 @@ pub(super) async fn verify<A: StreamApi, R: KubeApi>(
             warn!(stream = %case.subject.stream, code = error.code, message = error.message, "failed to write a test record");
         }
     }
+    Ok(())
 }
 
 async fn send<A: StreamApi, R: KubeApi>(
@@ -173,33 +174,6 @@ async fn send<A: StreamApi, R: KubeApi>(
             operator.aws.stop(stream, active_key.as_ref(), principal, signer, reserved).await
         }
     }
-}
-
-/// Returns [`KubeError::Conflict`] if the live resource is no longer the one on which the decision is based.
-async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
-    resource: &StreamEncryption,
-) -> Result<(), KubeError> {
-    let me = super::ledger_store::owner(resource);
-    let live = operator.records.resource(&me.namespace, &me.name).await?.ok_or(KubeError::Conflict)?;
-    let same = live.metadata.uid == resource.metadata.uid
-        && live.metadata.generation == resource.metadata.generation
-        && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
-        && is_suspended(&live) == is_suspended(resource)
-        && retry_token(&live) == retry_token(resource);
-    if same { Ok(()) } else { Err(KubeError::Conflict) }
-}
-
-/// Returns [`KubeError::Conflict`] if the live policies no longer grant exactly the permissions on which the
-/// decision is based, so that a revoked permission is not used.
-async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
-    resource: &StreamEncryption,
-    case: &ReconcileState,
-) -> Result<(), KubeError> {
-    let own = case.subject.permission.own_account().clone();
-    let now = permission(operator, resource, own).await?;
-    if now == case.subject.permission { Ok(()) } else { Err(KubeError::Conflict) }
 }
 
 fn not_sent(stream: &crate::model::stream::StreamArn, action: Action) -> AwsError {

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::context::Context;
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
+use super::recheck::ensure_policies_unchanged;
 use super::resolve::ResolvedSpec;
 use crate::api::FINALIZER;
 use crate::api::stream_encryption::{DeletionPolicy, StreamEncryption};
@@ -39,10 +40,10 @@ pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let wanted = resource.spec.deletion_policy == DeletionPolicy::Disable;
     match (deleting, has_finalizer(&resource.metadata), wanted) {
-        (true, true, false) => release(operator, &resource.metadata).await.map(|()| FinalizerState::Released),
+        (true, true, false) => release(operator, &resource.metadata).await.map(|_| FinalizerState::Released),
         (true, false, _) => Ok(FinalizerState::Released),
         (false, true, false) => {
-            operator.records.set_finalizer(&resource.metadata, false).await.map(|()| FinalizerState::Changed)
+            set_finalizer(operator, &resource.metadata, false).await.map(|_| FinalizerState::Changed)
         }
         (_, true, true) | (false, false, _) => Ok(FinalizerState::UpToDate),
     }
@@ -60,10 +61,14 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     }
     let wanted =
         subject.desired.disable_on_deletion && subject.permission.check_disable(&subject.stream).is_ok();
+    if subject.desired.disable_on_deletion && !wanted {
+        // Without the finalizer, a deletion leaves the stream encrypted.
+        ensure_policies_unchanged(operator, resource, &subject.permission).await?;
+    }
     if wanted == has_finalizer(&resource.metadata) {
         return Ok(FinalizerState::UpToDate);
     }
-    operator.records.set_finalizer(&resource.metadata, wanted).await.map(|()| FinalizerState::Changed)
+    set_finalizer(operator, &resource.metadata, wanted).await.map(|_| FinalizerState::Changed)
 }
 
 /// Returns the ARN or the name of the stream that the spec names.
@@ -72,13 +77,32 @@ pub(super) fn stream_of(resource: &StreamEncryption) -> Option<&str> {
     stream.arn.as_deref().or(stream.name.as_deref())
 }
 
-/// Removes the finalizer of the deleted resource.
+/// Removes the finalizer of the deleted resource. Returns whether the resource still existed.
 pub(super) async fn release<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     read: &ObjectMeta,
-) -> Result<(), KubeError> {
-    info!(namespace = read.namespace, name = read.name, "finalizer removed");
-    operator.records.set_finalizer(read, false).await
+) -> Result<bool, KubeError> {
+    let existed = set_finalizer(operator, read, false).await?;
+    if existed {
+        info!(namespace = read.namespace, name = read.name, "finalizer removed");
+    }
+    Ok(existed)
+}
+
+/// Adds or removes the finalizer. Returns whether the resource still existed.
+async fn set_finalizer<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    read: &ObjectMeta,
+    present: bool,
+) -> Result<bool, KubeError> {
+    let version = operator.records.set_finalizer(read, present).await?;
+    let (existed, uid) = (version.is_some(), &owner_of(read).uid);
+    if existed {
+        operator.memory.written(uid, version);
+    } else {
+        operator.memory.read_again(uid);
+    }
+    Ok(existed)
 }
 
 /// Removes the finalizer of a deleted resource whose stream stays encrypted against its `deletionPolicy`. If
@@ -90,7 +114,12 @@ pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
     stream: Option<&str>,
     why: &str,
 ) -> Result<(), KubeError> {
-    release(operator, read).await?;
+    // A cache may still hold a resource whose removal was reported. A removal without an acknowledgement was
+    // not.
+    let is_reported = operator.memory.is_written_since(read);
+    if !release(operator, read).await? && is_reported {
+        return Ok(());
+    }
     let me = owner_of(read);
     warn!(
         namespace = me.namespace,
@@ -99,14 +128,10 @@ pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
         why,
         "deleted with deletionPolicy: Disable, leaving the stream encrypted"
     );
+    operator.metrics.encryption_left_on();
     let note = format!("{why} The resource is deleted, and the encryption of its stream is unchanged.");
-    let event = ReconcileEvent {
-        warning: true,
-        reason: ENCRYPTION_LEFT_ON.to_owned(),
-        action: "Release",
-        note,
-        encrypted_after: None,
-    };
+    let event =
+        ReconcileEvent { warning: true, reason: ENCRYPTION_LEFT_ON.to_owned(), action: "Release", note };
     // The loss of an event is counted and logged.
     operator.records.publish_event(&me, &event).await.ok();
     Ok(())

@@ -1,8 +1,9 @@
 //! The port to Kubernetes: the reads and writes of one reconcile, and no others.
 //!
-//! Reads are live, never from a cache: decisions based on stale reads are the most common error in
-//! controllers. `crate::kubernetes` implements the port on the API server; the simulation implements it in
-//! memory.
+//! Each read names its source. A cache suffices for an observation and for a status. Before anything changes
+//! that a stale read could make wrong, such as the encryption of a stream, the API server is asked: decisions
+//! based on stale reads are the most common error in controllers. `crate::kubernetes` implements the port on
+//! the API server; the simulation implements it in memory.
 
 use std::future::Future;
 
@@ -11,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
-use crate::api::stream_encryption::{KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus};
+use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
 
 /// Delay after a conflict, before everything is read and decided again.
 pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
@@ -20,19 +21,33 @@ pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
 /// stream was to be disabled first. The metrics count the event, whether or not Kubernetes accepts it.
 pub const ENCRYPTION_LEFT_ON: &str = "EncryptionLeftOn";
 
+/// The source of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The cache of a watch, which may lag; the API server, if the watch has failed recently.
+    Cache,
+    /// The API server, which returns the current state.
+    ApiServer,
+}
+
 /// The reads and writes of a reconcile.
 pub trait KubeApi: Send + Sync + 'static {
-    /// Returns the resource in its current state; `None` if it does not exist.
+    /// Returns the resource; `None` if it does not exist.
     fn resource(
         &self,
         namespace: &str,
         name: &str,
+        from: ReadFrom,
     ) -> impl Future<Output = Result<Option<StreamEncryption>, KubeError>> + Send;
 
-    /// Returns a ledger in its current state; `None` if it does not exist.
-    fn ledger(&self, name: &str) -> impl Future<Output = Result<Option<StreamLedger>, KubeError>> + Send;
+    /// Returns a ledger; `None` if it does not exist.
+    fn ledger(
+        &self,
+        name: &str,
+        from: ReadFrom,
+    ) -> impl Future<Output = Result<Option<StreamLedger>, KubeError>> + Send;
 
-    /// Returns every ledger.
+    /// Returns every ledger in its current state.
     fn ledgers(&self) -> impl Future<Output = Result<Vec<StreamLedger>, KubeError>> + Send;
 
     /// Creates a ledger, which claims its stream. Returns [`KubeError::Conflict`] if the ledger already
@@ -53,13 +68,13 @@ pub trait KubeApi: Send + Sync + 'static {
     fn delete_ledger(&self, ledger: &StreamLedger) -> impl Future<Output = Result<(), KubeError>> + Send;
 
     /// Writes the status of the resource whose metadata was read as `read`. Returns [`KubeError::Conflict`]
-    /// if the resource has changed since. A deleted resource is not an error, because its status has no
-    /// reader.
+    /// if the resource has changed since. Returns the resource's new version; `None` if the resource was
+    /// deleted, which is not an error, because its status has no reader.
     fn write_status(
         &self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> impl Future<Output = Result<(), KubeError>> + Send;
+    ) -> impl Future<Output = Result<Option<String>, KubeError>> + Send;
 
     /// Publishes an event. If this fails, the event is lost: events inform users, and no decision depends on
     /// them. Implementations log and count the loss.
@@ -69,17 +84,20 @@ pub trait KubeApi: Send + Sync + 'static {
         event: &ReconcileEvent,
     ) -> impl Future<Output = Result<(), KubeError>> + Send;
 
-    /// Adds or removes the operator's finalizer of the resource whose metadata was read as `read`.
+    /// Adds or removes the operator's finalizer of the resource whose metadata was read as `read`. Returns
+    /// [`KubeError::Conflict`] if the resource has changed since, and otherwise its new version; `None` if the
+    /// resource no longer exists.
     fn set_finalizer(
         &self,
         read: &ObjectMeta,
         present: bool,
-    ) -> impl Future<Output = Result<(), KubeError>> + Send;
+    ) -> impl Future<Output = Result<Option<String>, KubeError>> + Send;
 
-    /// Returns the policies that select this namespace, in their current state.
+    /// Returns the policies that select this namespace.
     fn policies(
         &self,
         namespace: &str,
+        from: ReadFrom,
     ) -> impl Future<Output = Result<Vec<StreamEncryptionPolicySpec>, KubeError>> + Send;
 
     /// Returns the state of the object that `key.objectRef` names.
@@ -112,9 +130,6 @@ pub struct ReconcileEvent {
     pub action: &'static str,
     /// The message. Kubernetes keeps its first 1024 bytes.
     pub note: String,
-    /// The time for which records were known to be in plaintext, if AWS reports for the first time that they
-    /// are encrypted. The value is for the metrics and is not part of the message.
-    pub encrypted_after: Option<(Service, SignedDuration)>,
 }
 
 /// The cause of a failed request to Kubernetes.

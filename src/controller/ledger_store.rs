@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tracing::warn;
 
-use super::kube_api::{KubeApi, KubeError};
+use super::kube_api::{KubeApi, KubeError, ReadFrom};
 use super::permitted::permission_in;
 use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::stream_encryption::{Encryption, StreamEncryption};
@@ -62,19 +62,24 @@ pub struct Claim<'a> {
     pub allowed: bool,
 }
 
-/// Reads the ledger of a stream for `resource`. If the ledger's owner no longer holds the stream and the
-/// claim may be made, the ledger is taken over with its entire content.
+/// Reads the ledger of a stream for `resource` from this source; from the API server, if the cache holds
+/// another version than `known`, which this process saw last. If the ledger's owner no longer holds the stream
+/// and the claim may be made, the ledger is taken over with its entire content.
 pub async fn open<R: KubeApi>(
     records: &R,
     resource: &StreamEncryption,
     claim: &Claim<'_>,
+    known: Option<&str>,
+    from: ReadFrom,
     now: Timestamp,
 ) -> Result<LedgerHandle, KubeError> {
     let stream = claim.stream;
     let name = ledger::name(stream);
     let me = owner(resource);
     let empty = ledger::new(stream, me.clone());
-    let stored = match records.ledger(&name).await {
+    let told =
+        resource.status.as_ref().and_then(|status| status.calls.as_ref()).map_or(0, |calls| calls.used);
+    let stored = match read(records, &name, known, told, from).await {
         Ok(stored) => stored,
         Err(KubeError::Rejected(why)) => {
             warn!(ledger = name, why, "failed to read the ledger");
@@ -86,8 +91,6 @@ pub async fn open<R: KubeApi>(
         if !claim.allowed {
             return Ok(LedgerHandle::new(name, empty, Ownership::Owned, None));
         }
-        let told =
-            resource.status.as_ref().and_then(|status| status.calls.as_ref()).map_or(0, |calls| calls.used);
         if told > 0 {
             warn!(
                 ledger = name,
@@ -113,6 +116,21 @@ pub async fn open<R: KubeApi>(
     Ok(LedgerHandle::new(name, spec, Ownership::Owned, Some(found)))
 }
 
+/// Reads a ledger. The cache is not believed if it lags behind `known`, or if it holds no ledger although the
+/// status reports `told` calls.
+async fn read<R: KubeApi>(
+    records: &R,
+    name: &str,
+    known: Option<&str>,
+    told: u32,
+    from: ReadFrom,
+) -> Result<Option<StreamLedger>, KubeError> {
+    let found = records.ledger(name, from).await?;
+    let version = found.as_ref().and_then(|found| found.metadata.resource_version.as_deref());
+    let lags = known.is_some_and(|known| version != Some(known)) || told > 0 && found.is_none();
+    if from == ReadFrom::Cache && lags { records.ledger(name, ReadFrom::ApiServer).await } else { Ok(found) }
+}
+
 /// Returns whether the owner of a ledger still holds the stream: the resource exists, and a policy of its
 /// namespace allows the stream. In every case of doubt the owner keeps the stream.
 async fn holds<R: KubeApi>(records: &R, owner: &Owner, claim: &Claim<'_>) -> Result<bool, KubeError> {
@@ -122,7 +140,7 @@ async fn holds<R: KubeApi>(records: &R, owner: &Owner, claim: &Claim<'_>) -> Res
         Ok(false) | Err(KubeError::Rejected(_)) => {}
         Err(error) => return Err(error),
     }
-    match permission_in(records, &owner.namespace, claim.own.clone()).await {
+    match permission_in(records, &owner.namespace, claim.own.clone(), ReadFrom::ApiServer).await {
         Ok(permission) => Ok(permission.role_for(claim.stream) != Err(Denial::Stream)),
         Err(KubeError::Rejected(why)) => {
             warn!(namespace = owner.namespace, why, "failed to read the policies of the stream's owner");
@@ -134,7 +152,7 @@ async fn holds<R: KubeApi>(records: &R, owner: &Owner, claim: &Claim<'_>) -> Res
 
 /// Returns whether the resource that owns a ledger no longer exists, or another one exists under its name.
 pub(super) async fn is_gone<R: KubeApi>(records: &R, owner: &Owner) -> Result<bool, KubeError> {
-    let live = records.resource(&owner.namespace, &owner.name).await?;
+    let live = records.resource(&owner.namespace, &owner.name, ReadFrom::ApiServer).await?;
     Ok(live.is_none_or(|live| live.metadata.uid.as_deref() != Some(&owner.uid)))
 }
 
@@ -170,10 +188,38 @@ impl LedgerHandle {
         saved
     }
 
-    /// Returns whether the ledger is owned and differs from the stored one.
+    /// Returns whether the ledger is owned and differs from the stored one. An empty ledger is not stored.
     pub(super) fn is_changed(&self) -> bool {
+        let LedgerHandle { spec, .. } = self;
+        let is_empty =
+            spec.known_encryption.is_none() && spec.stream_creation_time.is_none() && spec.calls.is_empty();
         self.ownership == Ownership::Owned
-            && self.stored.as_ref().is_none_or(|stored| stored.spec != self.spec)
+            && self.stored.as_ref().map_or(!is_empty, |stored| stored.spec != *spec)
+    }
+
+    /// Returns whether the change claims the stream.
+    pub(super) fn claims(&self) -> bool {
+        self.is_changed() && self.stored.as_ref().is_none_or(|stored| stored.spec.owner != self.spec.owner)
+    }
+
+    /// Returns whether the change depends on the spec: it claims the stream, begins or ends attempts, or records
+    /// that the desired state is reached.
+    pub(super) fn depends_on_spec(&self) -> bool {
+        let depends = |stored: &StreamLedger| {
+            stored.spec.attempts != self.spec.attempts || stored.spec.satisfied != self.spec.satisfied
+        };
+        self.claims() || self.is_changed() && self.stored.as_ref().is_some_and(depends)
+    }
+
+    /// Returns [`KubeError::Conflict`] if the ledger is not the current one. For a step that does not write
+    /// the ledger: a write is checked by the API server.
+    pub(super) async fn ensure_unchanged<R: KubeApi>(&self, records: &R) -> Result<(), KubeError> {
+        let current = match records.ledger(&self.name, ReadFrom::ApiServer).await {
+            Err(KubeError::Rejected(_)) if self.ownership == Ownership::LedgerInvalid => return Ok(()),
+            current => current?,
+        };
+        let version = current.as_ref().and_then(|current| current.metadata.resource_version.as_deref());
+        if version == self.version() { Ok(()) } else { Err(KubeError::Conflict) }
     }
 
     async fn write<R: KubeApi>(&mut self, records: &R) -> Result<(), KubeError> {
@@ -184,12 +230,6 @@ impl LedgerHandle {
             Some(stored) => {
                 let changed = StreamLedger { metadata: stored.metadata.clone(), spec: self.spec.clone() };
                 records.replace_ledger(&changed).await?
-            }
-            None if self.spec.known_encryption.is_none()
-                && self.spec.stream_creation_time.is_none()
-                && self.spec.calls.is_empty() =>
-            {
-                return Ok(());
             }
             None => records.create_ledger(&self.name, &self.spec).await?,
         };
@@ -212,7 +252,9 @@ impl LedgerHandle {
                 Err(KubeError::Conflict) => {}
                 done => return done,
             }
-            let Some(fresh) = records.ledger(&self.name).await? else { return Err(KubeError::Conflict) };
+            let Some(fresh) = records.ledger(&self.name, ReadFrom::ApiServer).await? else {
+                return Err(KubeError::Conflict);
+            };
             self.spec = fresh.spec.clone();
             self.stored = Some(fresh);
             self.superseded = true;

@@ -1,15 +1,17 @@
 //! The memory of the process between two reconciles of a resource.
 //!
-//! Safety must not depend on this memory: a restart loses all of it. The memory saves Describes (a status
-//! that was just written triggers a reconcile, and a Describe uses one of AWS's 5 requests a second), lets
-//! waits grow, and detects a cache that lags.
+//! Safety must not depend on this memory: a restart loses all of it. The memory saves Describes (a change of
+//! the policies triggers a reconcile of every resource, and a Describe uses one of AWS's 5 requests a second),
+//! lets waits grow, and detects a cache that lags.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::annotations::retry_token;
+use super::kube_api::ReadFrom;
 use crate::api::condition::Reason;
 use crate::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use crate::model::key::{KeyArn, KeyMetadata, KeyProblem, KmsKeyId};
@@ -18,6 +20,13 @@ use crate::model::observation::StreamDescription;
 
 /// Minimum age of a description before a change of the retry annotation alone causes another Describe.
 pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
+
+/// How long a write without an acknowledgement may still be applied: longer than the API server works on a
+/// request.
+const UNHEARD: SignedDuration = SignedDuration::from_mins(2);
+/// Interval at which a resource is read again while such a write may still be applied. It wakes nobody: the
+/// status of this operator is no trigger.
+pub const REREAD: SignedDuration = SignedDuration::from_secs(30);
 
 /// The entries of all resources, by uid.
 #[derive(Default)]
@@ -38,9 +47,9 @@ pub struct Visit {
     pub waiting: Option<(Reason, Timestamp)>,
     /// The status last written.
     pub status: Option<StreamEncryptionStatus>,
-    /// Whether a later write of the status was not acknowledged: it may have been applied, or may still be
-    /// applied.
-    pub unheard: bool,
+    /// When a later write of the status was sent that was not acknowledged: it may have been applied, or may
+    /// still be applied. `None` once it can no longer be applied.
+    pub unheard: Option<Timestamp>,
     /// Number of consecutive Describes that AWS has not answered.
     pub unanswered: u32,
     /// The time until which the description is recent enough.
@@ -52,6 +61,9 @@ pub struct Visit {
     pub retry_due: Option<Timestamp>,
     /// Whether the resource was being deleted at that time; set by [`Memory::keep`].
     pub deleting: bool,
+    /// The version of the resource as this process last read or wrote it; empty if that version is unknown. A
+    /// cache with another version lags, or holds a change by another client.
+    pub version: Option<String>,
 }
 
 impl Memory {
@@ -64,6 +76,8 @@ impl Memory {
         // A clock that was set back must not prolong the wait.
         let latest = saturating_add(now, RETRY_PAUSE);
         visit.retry_due = look_again_from(&visit).filter(|due| retried && *due > now && *due <= latest);
+        let may_still_land = |sent: &Timestamp| now < saturating_add(*sent, UNHEARD) && *sent <= now;
+        visit.unheard = visit.unheard.filter(may_still_land);
         let asked_again = deleted || retried && visit.retry_due.is_none();
         if asked_again || visit.describe_due.is_none_or(|due| due <= now) {
             visit.look = None;
@@ -89,8 +103,39 @@ impl Memory {
     }
 
     /// Stores only the status, which is all that exists for an invalid resource.
-    pub fn keep_status(&self, uid: &str, status: Option<StreamEncryptionStatus>, unheard: bool) {
+    pub fn keep_status(&self, uid: &str, status: Option<StreamEncryptionStatus>, unheard: Option<Timestamp>) {
         self.lock().insert(uid.to_owned(), Visit { status, unheard, ..Visit::default() });
+    }
+
+    /// Returns the source of the next read of a resource: the cache, unless it holds another version than
+    /// this process last saw.
+    #[must_use]
+    pub fn read_from(&self, cached: &StreamEncryption) -> ReadFrom {
+        let known = self.lock().get(uid(cached)).and_then(|visit| visit.version.clone());
+        if known.is_none() || known == cached.metadata.resource_version {
+            ReadFrom::Cache
+        } else {
+            ReadFrom::ApiServer
+        }
+    }
+
+    /// Records that the state of the resource with this uid is not known: the next reconcile reads it from
+    /// the API server.
+    pub fn read_again(&self, uid: &str) {
+        self.lock().entry(uid.to_owned()).or_default().version = Some(String::new());
+    }
+
+    /// Records the version of the resource with this uid after a write of this process.
+    pub fn written(&self, uid: &str, version: Option<String>) {
+        self.lock().entry(uid.to_owned()).or_default().version = version;
+    }
+
+    /// Returns whether this process has written the resource since it was `read`, as far as it knows.
+    #[must_use]
+    pub fn is_written_since(&self, read: &ObjectMeta) -> bool {
+        let uid = read.uid.as_deref().unwrap_or_default();
+        let known = self.lock().get(uid).and_then(|visit| visit.version.clone());
+        known.is_some() && known != read.resource_version
     }
 
     /// Invalidates the descriptions of a resource: its stream must be described again. The last written
@@ -103,8 +148,11 @@ impl Memory {
 
     /// Records that a write of the status of the resource with this uid was not acknowledged. Any later
     /// acknowledged write changes the resourceVersion, so the unacknowledged write can no longer be applied.
-    pub fn unheard(&self, uid: &str) {
-        self.lock().entry(uid.to_owned()).or_default().unheard = true;
+    pub fn unheard(&self, uid: &str, now: Timestamp) {
+        let mut entries = self.lock();
+        let visit = entries.entry(uid.to_owned()).or_default();
+        visit.unheard = Some(now);
+        visit.version = Some(String::new());
     }
 
     /// Evicts every resource for whose uid `alive` returns `false`.
@@ -186,8 +234,34 @@ mod tests {
         resource
     }
 
-    /// A reconcile with a Describe may write another status than another replica did, and each write triggers
-    /// a reconcile in both replicas.
+    #[test]
+    fn cache_with_version_seen_last_is_read() {
+        let memory = Memory::default();
+        let cached = |version: &str| {
+            let mut resource = resource(false);
+            resource.metadata.uid = Some("uid-1".to_owned());
+            resource.metadata.resource_version = Some(version.to_owned());
+            resource
+        };
+        assert_eq!(memory.read_from(&cached("1")), ReadFrom::Cache, "nothing is known");
+        memory.written("uid-1", Some("2".to_owned()));
+        assert_eq!(memory.read_from(&cached("1")), ReadFrom::ApiServer, "the cache lags");
+        assert_eq!(memory.read_from(&cached("2")), ReadFrom::Cache);
+        assert_eq!(memory.read_from(&cached("3")), ReadFrom::ApiServer, "another client wrote");
+        memory.read_again("uid-1");
+        assert_eq!(memory.read_from(&cached("2")), ReadFrom::ApiServer, "a conflict");
+    }
+
+    #[test]
+    fn unacknowledged_write_may_land_for_two_minutes() {
+        let memory = Memory::default();
+        let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+        memory.unheard("uid-1", at(0));
+        assert_eq!(memory.recall(&resource(false), at(119)).unheard, Some(at(0)));
+        assert_eq!(memory.recall(&resource(false), at(120)).unheard, None);
+        assert_eq!(memory.recall(&resource(false), at(-1)).unheard, None, "the clock was set back");
+    }
+
     #[test]
     fn deleted_resource_is_described_anew_once() {
         let memory = Memory::default();

@@ -7,7 +7,7 @@
 use tracing::{debug, warn};
 
 use super::context::Context;
-use super::kube_api::{KubeApi, KubeError};
+use super::kube_api::{KubeApi, KubeError, ReadFrom};
 use super::resolve::{self, ResolveError};
 use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
 use crate::api::condition::Reason;
@@ -26,7 +26,7 @@ pub(super) async fn observe<A: StreamApi, R: KubeApi>(
 ) -> Result<Result<(), ResolveError>, KubeError> {
     look(operator, case).await;
     if case.resolved_before(operator.clock.monotonic()) > MAX_STATE_AGE {
-        match resolve::resolve(operator, resource, &case.visit).await? {
+        match resolve::resolve(operator, resource, &case.visit, ReadFrom::ApiServer).await? {
             Ok(subject) => case.resolve_again(subject)?,
             Err(unresolved) => return Ok(Err(unresolved)),
         }

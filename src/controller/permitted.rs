@@ -1,24 +1,29 @@
-//! The permissions that the current policies of a namespace grant.
+//! The permissions that the policies of a namespace grant.
 
 use tracing::warn;
 
-use super::kube_api::{KubeApi, KubeError};
+use super::kube_api::{KubeApi, KubeError, ReadFrom};
 use crate::model::pattern::AwsAccount;
 use crate::model::permission::{EffectivePolicy, Policy};
 
-/// Returns the permissions that the current policies of a namespace grant.
+/// Returns the permissions that the policies of a namespace grant.
 pub(super) async fn permission_in<R: KubeApi>(
     records: &R,
     namespace: &str,
     own: AwsAccount,
+    from: ReadFrom,
 ) -> Result<EffectivePolicy, KubeError> {
-    Ok(EffectivePolicy::of(policies_in(records, namespace).await?, own))
+    Ok(EffectivePolicy::of(policies_in(records, namespace, from).await?, own))
 }
 
-/// Reads the current policies of a namespace.
-pub(super) async fn policies_in<R: KubeApi>(records: &R, namespace: &str) -> Result<Vec<Policy>, KubeError> {
+/// Reads the policies of a namespace.
+pub(super) async fn policies_in<R: KubeApi>(
+    records: &R,
+    namespace: &str,
+    from: ReadFrom,
+) -> Result<Vec<Policy>, KubeError> {
     let mut policies = Vec::new();
-    for spec in records.policies(namespace).await? {
+    for spec in records.policies(namespace, from).await? {
         let (policy, malformed) = Policy::read(&spec);
         for error in malformed {
             warn!(%error, "invalid policy: an invalid pattern allows nothing, and a policy with an invalid role allows nothing at all");

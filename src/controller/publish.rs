@@ -14,7 +14,7 @@ use super::context::Context;
 use super::finalize;
 use super::kube_api::{AFTER_CONFLICT, KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
-use super::memory::Visit;
+use super::memory::{REREAD, Visit};
 use crate::api::condition::{ConditionStatus, ConditionType, Reason, find, ready_conditions};
 use crate::api::stream_encryption::{Service, StreamEncryptionStatus};
 use crate::api::{FIELD_MANAGER, RETRY_ANNOTATION};
@@ -24,9 +24,12 @@ use crate::aws::StreamApi;
 pub(super) struct StatusWrite {
     /// The status that this process reported last.
     pub(super) status: Option<StreamEncryptionStatus>,
-    /// Whether a later write was not acknowledged.
-    pub(super) unheard: bool,
-    /// When to retry, if another writer was first.
+    /// When a later write was sent that was not acknowledged.
+    pub(super) unheard: Option<Timestamp>,
+    /// The version of the resource after the write, or as it was read.
+    pub(super) version: Option<String>,
+    /// When to reconcile again at the latest, if another writer was first or an earlier write may still be
+    /// applied.
     pub(super) again: Option<Timestamp>,
 }
 
@@ -46,27 +49,36 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let is_foreign = changed_by_another(read);
     let before = before(read, standing, visit).cloned().unwrap_or_default();
     let status = make(&before);
-    let may_repeat = looked || visit.unheard || is_foreign || last.is_none_or(|last| *last != make(last));
+    let may_repeat =
+        looked || visit.unheard.is_some() || is_foreign || last.is_none_or(|last| *last != make(last));
     let mut unheard = visit.unheard;
+    let mut version = read.resource_version.clone();
     if standing != Some(&status) && may_repeat {
         match operator.records.write_status(read, &status).await {
-            Ok(()) => {
-                unheard = false;
+            Ok(written) => {
+                unheard = None;
+                version = written;
                 publish_transition(operator, read, &before, &status).await;
             }
             // The next reconcile reports the state at that time; another Describe would only cause another
             // write.
             Err(KubeError::Conflict) => {
                 let again = operator.clock.now() + AFTER_CONFLICT;
-                return Ok(StatusWrite { status: last.cloned(), unheard, again: Some(again) });
+                let version = Some(String::new());
+                return Ok(StatusWrite { status: last.cloned(), unheard, version, again: Some(again) });
             }
             Err(error) => {
-                operator.memory.unheard(uid(read));
+                operator.memory.unheard(uid(read), operator.clock.now());
                 return Err(error);
             }
         }
     }
-    Ok(StatusWrite { status: Some(status), unheard, again: None })
+    if unheard.is_some() {
+        // The earlier write may still change the status.
+        let again = Some(operator.clock.now() + REREAD);
+        return Ok(StatusWrite { status: Some(status), unheard, version: Some(String::new()), again });
+    }
+    Ok(StatusWrite { status: Some(status), unheard, version, again: None })
 }
 
 /// Returns the previous status: the stored one, or, if another client has written it, the one in this
@@ -76,14 +88,13 @@ pub(super) fn before<'a>(
     standing: Option<&'a StreamEncryptionStatus>,
     visit: &'a Visit,
 ) -> Option<&'a StreamEncryptionStatus> {
-    let own = visit.status.as_ref().filter(|_| changed_by_another(read) && !visit.unheard);
+    let own = visit.status.as_ref().filter(|_| changed_by_another(read) && visit.unheard.is_none());
     own.or(standing)
 }
 
 /// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
 /// encryption cannot be disabled without the spec, and nobody would apply the resource again. The status of such a resource cannot be parsed
-/// either, so the last written status is kept in memory: each write triggers a reconcile, which must not lead
-/// to another write.
+/// either, so the last written status is kept in memory: the next reconcile must not lead to another write.
 pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     read: &ObjectMeta,
@@ -103,7 +114,7 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     let visit = operator.memory.visit_of(uid(read));
     let now = operator.clock.now();
     // The stored status is known only if it is the one that was written last.
-    let stands = visit.status.as_ref().filter(|_| !visit.unheard && !changed_by_another(read));
+    let stands = visit.status.as_ref().filter(|_| visit.unheard.is_none() && !changed_by_another(read));
     // A condition keeps its time, whatever the result of the write was.
     let known = visit.status.as_ref().map_or(&[][..], |last| &last.conditions);
     let make = |_: &StreamEncryptionStatus| StreamEncryptionStatus {
@@ -141,16 +152,21 @@ fn uid(read: &ObjectMeta) -> &str {
     read.uid.as_deref().unwrap_or_default()
 }
 
-/// Logs a transition, and publishes an event for it.
+/// Logs and counts a transition, and publishes an event for it.
 async fn publish_transition<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     read: &ObjectMeta,
     before: &StreamEncryptionStatus,
     status: &StreamEncryptionStatus,
 ) {
+    if let Some((service, after)) = encrypted_after(before, status, operator.clock.now()) {
+        operator.metrics.encrypted(service, after);
+    }
+    if settles(&status.conditions) && !settles(&before.conditions) {
+        return;
+    }
     let event = transition(&before.conditions, &status.conditions);
-    let Some(mut event) = event.or_else(|| retried_in_vain(before, status)) else { return };
-    event.encrypted_after = encrypted_after(before, status, operator.clock.now());
+    let Some(event) = event.or_else(|| retried_in_vain(before, status)) else { return };
     let me = owner_of(read);
     info!(namespace = me.namespace, name = me.name, reason = event.reason, note = event.note, "status");
     // The loss of an event is counted and logged.
@@ -167,13 +183,7 @@ fn retried_in_vain(
     let retry = retry.filter(|retry| before.last_handled_retry.as_ref() != Some(*retry))?;
     let ready = find(&status.conditions, ConditionType::Ready).map_or("", |ready| &ready.message);
     let note = format!("The retry {retry:?} of the annotation {RETRY_ANNOTATION} changed nothing: {ready}");
-    Some(ReconcileEvent {
-        warning: false,
-        reason: "RetryHandled".to_owned(),
-        action: "Retry",
-        note,
-        encrypted_after: None,
-    })
+    Some(ReconcileEvent { warning: false, reason: "RetryHandled".to_owned(), action: "Retry", note })
 }
 
 /// Returns the service, and the time for which records were in plaintext, if that time has just ended.
@@ -184,6 +194,12 @@ fn encrypted_after(
 ) -> Option<(Service, SignedDuration)> {
     let since = before.plaintext_since_time.as_ref().filter(|_| after.active_key.is_some())?;
     Some((after.stream.as_ref()?.service, now.duration_since(since.0)))
+}
+
+/// Returns whether the encryption takes effect now. This state has no event: it lasts for five seconds, between two
+/// that have one.
+fn settles(conditions: &[Condition]) -> bool {
+    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Settling.as_str())
 }
 
 /// Returns the event for a change of `Ready`, or for a key that is no longer usable.
@@ -198,7 +214,6 @@ fn transition(before: &[Condition], after: &[Condition]) -> Option<ReconcileEven
     let condition = changed(ConditionType::Ready).or(key)?;
     let reason = condition.reason.parse::<Reason>().ok();
     let normal_reasons = [
-        Reason::Settling,
         Reason::Verifying,
         Reason::Enabling,
         Reason::Disabling,
@@ -209,13 +224,7 @@ fn transition(before: &[Condition], after: &[Condition]) -> Option<ReconcileEven
     let warning = condition.status != ConditionStatus::True.as_str()
         && !reason.is_some_and(|reason| normal_reasons.contains(&reason));
     let note = condition.message.clone();
-    Some(ReconcileEvent {
-        warning,
-        reason: condition.reason.clone(),
-        action: "Reconcile",
-        note,
-        encrypted_after: None,
-    })
+    Some(ReconcileEvent { warning, reason: condition.reason.clone(), action: "Reconcile", note })
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::api::stream_encryption::{
 };
 use crate::aws::StreamApi;
 use crate::model::backoff;
-use crate::model::decision::{self, Decision};
+use crate::model::decision::{self, Decision, Ownership};
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::KeyProblem;
 use crate::model::message;
@@ -53,14 +53,22 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     )
     .await?;
     let since = backoff::reason_since(case.visit.waiting, decision.reason, case.now);
+    // A description is used again only with the ledger that records what it showed. A ledger that cannot be
+    // read or written is still the one that was seen last.
+    let is_recorded = case.book.ownership != Ownership::LedgerInvalid;
     let visit = Visit {
-        look: case.look().map(|(at, look)| (at, look.clone())),
-        ledger: case.book.version().map(ToOwned::to_owned),
+        look: case.look().filter(|_| is_recorded).map(|(at, look)| (at, look.clone())),
+        ledger: if is_recorded {
+            case.book.version().map(ToOwned::to_owned)
+        } else {
+            case.visit.ledger.clone()
+        },
         key: case.subject.key.clone(),
         active_key: case.active_key.clone(),
         waiting: Some((decision.reason, since)),
         status: said.status,
         unheard: said.unheard,
+        version: said.version,
         unanswered,
         describe_due: Some(decision.describe_due),
         ..case.visit
@@ -129,6 +137,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         waiting: Some((reason, since)),
         status: said.status,
         unheard: said.unheard,
+        version: said.version,
         unanswered,
         describe_due: None,
         ..visit.clone()

@@ -15,10 +15,10 @@ use tracing::warn;
 
 use super::annotations::{is_suspended, retry_token};
 use super::context::Context;
-use super::kube_api::{KubeApi, KubeError, ReferencedKey};
+use super::kube_api::{KubeApi, KubeError, ReadFrom, ReferencedKey};
 use super::ledger_store::Claim;
 use super::memory::Visit;
-use super::permitted::{permission_in, policies_in};
+use super::permitted::policies_in;
 use crate::api::stream_encryption::{
     DeletionPolicy, Encryption, KeyReference, KeyType, Service, StreamEncryption, StreamReference,
     Verification,
@@ -73,11 +73,12 @@ pub(super) enum ResolveError {
     Suspended,
 }
 
-/// Resolves a resource.
+/// Resolves a resource, with policies from this source.
 pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     visit: &Visit,
+    from: ReadFrom,
 ) -> Result<Result<ResolvedSpec, ResolveError>, KubeError> {
     let resolved = operator.clock.monotonic();
     let desired = desired(resource);
@@ -95,7 +96,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         Some(_) | None => None,
     };
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-    let policies = policies_in(&operator.records, namespace).await?;
+    let policies = policies_in(&operator.records, namespace, from).await?;
     let (stream, own) = match asked {
         Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &desired) => {
             // The policies do not refer to the operator's account, so any account can stand in for it.
@@ -261,16 +262,6 @@ async fn named_key<A: StreamApi, R: KubeApi>(
         }
         _ => Err("key.arn, key.alias and key.objectRef must not be set when key.type is AWS_OWNED_CMK, and exactly one of them must be set when it is CUSTOMER_MANAGED_CMK".to_owned()),
     })
-}
-
-/// Returns the permissions that the current policies of the resource's namespace grant.
-pub(super) async fn permission<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
-    resource: &StreamEncryption,
-    own: AwsAccount,
-) -> Result<EffectivePolicy, KubeError> {
-    let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-    permission_in(&operator.records, namespace, own).await
 }
 
 /// Marks the key as not permitted. The key that an alias or an object stands for is not disclosed, because

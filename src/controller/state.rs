@@ -141,9 +141,10 @@ impl ReconcileState {
         is_in_force.then(|| (arn.clone(), problem))
     }
 
-    /// Replaces the resolved spec. Returns [`KubeError::Conflict`] if the new one is about another stream.
+    /// Replaces the resolved spec. Returns [`KubeError::Conflict`] if the ledger would not be the same for it:
+    /// if it is about another stream, or if other policies permit it.
     pub(super) fn resolve_again(&mut self, subject: ResolvedSpec) -> Result<(), KubeError> {
-        if subject.stream != self.subject.stream {
+        if subject.stream != self.subject.stream || subject.permission != self.subject.permission {
             // With other credentials the name is that of another account's stream, to which the ledger does
             // not belong.
             return Err(KubeError::Conflict);

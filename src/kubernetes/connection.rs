@@ -7,12 +7,17 @@
 use std::env;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+/// The longest silence of a connection on which a response is due. The API server sends bookmarks on each watch
+/// about once a minute: a watch that is silent for longer hangs, and its cache grows old unnoticed.
+const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Returns the connection that KUBECONFIG or `~/.kube/config` describes, otherwise that of the pod's service
 /// account.
@@ -26,6 +31,7 @@ pub async fn config() -> anyhow::Result<Config> {
     config.apply_debug_overrides();
     // Each request has its own deadline, and the next reconciliation retries with the state at that time.
     config.default_retry = false;
+    config.read_timeout = Some(READ_TIMEOUT);
     Ok(config)
 }
 

@@ -165,7 +165,6 @@ mod tests {
             reason: "SpecInvalid".to_owned(),
             action: "Reconcile",
             note: note.to_owned(),
-            encrypted_after: None,
         }
     }
 

@@ -1,14 +1,41 @@
 //! Ledgers on the API server. Every update and deletion names the version that was read.
+//!
+//! A ledger is replaced as a whole, so all of its metadata is kept when it is read, except for the managed
+//! fields, which the API server keeps itself.
 
+use std::time::Duration;
+
+use futures_util::Stream;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
+use kube::core::DeserializeGuard;
+use kube::runtime::utils::Backoff;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, Resource as _};
 
 use super::request::{get_opt, with_timeout};
+use super::watches;
 use crate::api::FIELD_MANAGER;
 use crate::api::ledger::{StreamLedger, StreamLedgerSpec};
 use crate::controller::kube_api::KubeError;
 
 fn post() -> PostParams {
     PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) }
+}
+
+/// A ledger, which may be invalid: one such object must not stop the watch of the others.
+pub type GuardedLedger = DeserializeGuard<StreamLedger>;
+
+/// Returns every event of the ledgers. The stream never ends; `again` is the backoff of a failed watch.
+pub fn events(
+    client: Client,
+    namespace: &str,
+    relist_every: Duration,
+    again: impl Backoff + 'static,
+) -> impl Stream<Item = watcher::Result<watcher::Event<GuardedLedger>>> + Send + 'static {
+    let api: Api<GuardedLedger> = Api::namespaced(client, namespace);
+    let config = watcher::Config::default().page_size(PAGE_SIZE);
+    let events = watches::relisted(relist_every, move || watcher::watcher(api.clone(), config.clone()));
+    events.backoff(again).modify(|ledger| ledger.meta_mut().managed_fields = None)
 }
 
 /// Reads a ledger, live.

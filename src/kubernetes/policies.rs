@@ -1,9 +1,10 @@
-//! Policies: those that select a namespace, live, and a watch of their changes. This module only reads;
+//! Policies: those that select a namespace, and a watch of their changes. This module only reads;
 //! administrators write policies.
 //!
 //! An invalid policy or selector allows nothing; the other policies stay in effect.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Namespace;
@@ -11,9 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
-use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{WatchStreamExt, predicates};
 use tracing::{info, warn};
 
 use super::generations::Generations;
@@ -24,7 +25,7 @@ use super::watches;
 use crate::api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
 use crate::controller::kube_api::KubeError;
 
-/// Returns the policies that select `namespace`, and `default` if it does.
+/// Reads the policies that select `namespace` from the API server, with `default` if it does.
 pub(super) async fn of(
     client: &Client,
     default: Option<&StreamEncryptionPolicySpec>,
@@ -33,20 +34,33 @@ pub(super) async fn of(
     let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(client.clone());
     // If the kind is not installed, there is no policy.
     let stored = get_opt(api.list(&ListParams::default())).await?.map(|list| list.items).unwrap_or_default();
-    let stored = stored.into_iter().filter_map(|policy| match policy.0 {
-        Ok(policy) => Some(policy.spec),
+    let stored = stored.iter().filter_map(valid).cloned();
+    let policies: Vec<_> = default.cloned().into_iter().chain(stored).collect();
+    if policies.iter().all(|policy| policy.namespace_selector.is_everything()) {
+        return Ok(policies);
+    }
+    Ok(selecting(policies, &labels(client, namespace).await?))
+}
+
+/// Returns the spec of a policy; `None` if the policy is invalid and allows nothing.
+pub(super) fn valid(policy: &GuardedPolicy) -> Option<&StreamEncryptionPolicySpec> {
+    match &policy.0 {
+        Ok(policy) => Some(&policy.spec),
         Err(invalid) => {
-            let name = invalid.metadata.name;
+            let name = invalid.metadata.name.as_deref();
             warn!(policy = name, error = %invalid.error, "invalid policy, allowing nothing");
             None
         }
-    });
-    let mut policies: Vec<_> = default.cloned().into_iter().chain(stored).collect();
-    if policies.iter().any(|policy| !policy.namespace_selector.is_everything()) {
-        let labels = labels(client, namespace).await?;
-        policies.retain(|policy| selects(&policy.namespace_selector, &labels));
     }
-    Ok(policies)
+}
+
+/// Returns the policies that select a namespace with these labels.
+pub(super) fn selecting(
+    mut policies: Vec<StreamEncryptionPolicySpec>,
+    labels: &BTreeMap<String, String>,
+) -> Vec<StreamEncryptionPolicySpec> {
+    policies.retain(|policy| selects(&policy.namespace_selector, labels));
+    policies
 }
 
 async fn labels(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>, KubeError> {
@@ -85,10 +99,12 @@ pub type NamespaceLabels = PartialObjectMeta<Namespace>;
 /// Returns every event of the policies. The stream never ends; `again` is the backoff of a failed watch.
 pub fn events(
     client: Client,
+    relist_every: Duration,
     again: impl Backoff + 'static,
 ) -> impl Stream<Item = watcher::Result<Event<GuardedPolicy>>> + Send + 'static {
     let api: Api<Trimmed<GuardedPolicy>> = Api::all(client);
-    watcher(api, watches::config()).map_ok(watches::untrimmed).backoff(again)
+    let events = watches::relisted(relist_every, move || watcher(api.clone(), watches::config()));
+    events.map_ok(watches::untrimmed).backoff(again)
 }
 
 /// Returns a stream with an item whenever the permissions of namespaces may have changed: a policy appeared,
@@ -120,6 +136,7 @@ pub fn spec_changes(
 pub fn namespace_events(
     client: Client,
     namespace: Option<&str>,
+    relist_every: Duration,
     again: impl Backoff + 'static,
 ) -> impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static {
     let api: Api<NamespaceLabels> = Api::all(client);
@@ -127,7 +144,8 @@ pub fn namespace_events(
         Some(name) => watches::config().fields(&format!("metadata.name={name}")),
         None => watches::config(),
     };
-    watcher(api, config).backoff(again).modify(|namespace| {
+    let events = watches::relisted(relist_every, move || watcher(api.clone(), config.clone()));
+    events.backoff(again).modify(|namespace| {
         let kept = std::mem::take(&mut namespace.metadata);
         namespace.metadata = ObjectMeta {
             name: kept.name,
@@ -139,8 +157,8 @@ pub fn namespace_events(
     })
 }
 
-/// Returns a stream of the name of every namespace that appears, changes or is deleted: its labels determine
-/// which policies select it. The stream never ends. Logs a warning if the only watched namespace does not
+/// Returns a stream of the name of every namespace that appears or whose labels change: they determine which
+/// policies select it. The stream never ends. Logs a warning if the only watched namespace does not
 /// exist.
 pub fn namespace_changes(
     events: impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static,
@@ -159,7 +177,8 @@ pub fn namespace_changes(
             None => {}
         }
     });
-    events.touched_objects().filter_map(async |touched| touched.ok()?.metadata.name)
+    let relabelled = watches::changes(events).predicate_filter(predicates::labels, watches::remembered());
+    relabelled.filter_map(async |namespace| namespace.ok()?.metadata.name)
 }
 
 #[cfg(test)]

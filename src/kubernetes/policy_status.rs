@@ -13,5 +13,5 @@ pub async fn write(
     read: &ObjectMeta,
     status: &StreamEncryptionPolicyStatus,
 ) -> Result<(), KubeError> {
-    resources::write_status::<StreamEncryptionPolicy>(client, read, status).await
+    resources::write_status::<StreamEncryptionPolicy>(client, read, status).await.map(drop)
 }

@@ -4,8 +4,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams, Request};
 use kube::{Client, Resource};
-use serde::Serialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::request::get_opt;
@@ -31,12 +30,12 @@ pub(super) async fn read(
 /// once `managedFields` are lost, old conditions and times would stay beside the operator's own. It is not an
 /// update either: the metadata that an update leaves out stays, but loses its field managers, and a later
 /// apply of these would no longer remove a label. A JSON patch changes the status only. The spec may be
-/// invalid, so the response is not parsed.
+/// invalid, so only the version is read from the response; `None` means that the resource does not exist.
 pub(super) async fn write_status<K: Resource<DynamicType = ()>>(
     client: &Client,
     read: &ObjectMeta,
     status: &impl Serialize,
-) -> Result<(), KubeError> {
+) -> Result<Option<String>, KubeError> {
     let (name, namespace) = (read.name.as_deref().unwrap_or_default(), read.namespace.as_deref());
     let operations = json!([
         // The API server compares this version with the stored one.
@@ -48,9 +47,21 @@ pub(super) async fn write_status<K: Resource<DynamicType = ()>>(
         let request = Request::new(K::url_path(&(), namespace))
             .patch_subresource("status", name, &as_operator(), &Patch::Json::<()>(operations))
             .map_err(kube::Error::BuildRequest)?;
-        client.request::<IgnoredAny>(request).await
+        client.request::<Versioned>(request).await
     };
-    get_opt(request).await.map(|_| ())
+    Ok(get_opt(request).await?.map(|written| written.metadata.resource_version))
+}
+
+/// The version of an object, in the API server's response.
+#[derive(Deserialize)]
+struct Versioned {
+    metadata: Version,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    resource_version: String,
 }
 
 /// Returns the parameters of a patch by the operator's field manager.
@@ -58,15 +69,20 @@ fn as_operator() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// Adds or removes the finalizer, if the resource is still the version that was read. Only metadata is
-/// requested as the response: the spec may be invalid.
+/// Adds or removes the finalizer, if the resource is still the version that was read, and returns the new
+/// version; `None` if the resource does not exist. The finalizers of others are read first, because they are
+/// not kept in the cache. Only metadata is requested: the spec may be invalid.
 pub(super) async fn set_finalizer(
     api: &Api<StreamEncryption>,
     read: &ObjectMeta,
     present: bool,
-) -> Result<(), KubeError> {
+) -> Result<Option<String>, KubeError> {
     let name = read.name.as_deref().unwrap_or_default();
-    let mut finalizers = read.finalizers.clone().unwrap_or_default();
+    let Some(current) = get_opt(api.get_metadata(name)).await? else { return Ok(None) };
+    if current.metadata.resource_version != read.resource_version {
+        return Err(KubeError::Conflict);
+    }
+    let mut finalizers = current.metadata.finalizers.unwrap_or_default();
     finalizers.retain(|finalizer| finalizer != FINALIZER);
     if present {
         finalizers.push(FINALIZER.to_owned());
@@ -75,5 +91,6 @@ pub(super) async fn set_finalizer(
         "finalizers": finalizers,
         "resourceVersion": read.resource_version,
     }});
-    get_opt(api.patch_metadata(name, &as_operator(), &Patch::Merge(&body))).await.map(|_| ())
+    let written = get_opt(api.patch_metadata(name, &as_operator(), &Patch::Merge(&body))).await?;
+    Ok(written.map(|written| written.metadata.resource_version.unwrap_or_default()))
 }

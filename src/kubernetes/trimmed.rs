@@ -1,6 +1,6 @@
 //! Objects as read from the API server, without the parts that the operator never uses.
 //!
-//! Users may write about 1.5 MB of labels, annotations and managed fields to each object. They are skipped
+//! Users may write about 1.5 MB of labels, annotations, finalizers and managed fields to each object. They are skipped
 //! while the JSON is parsed: no memory is ever allocated for them.
 
 use std::borrow::Cow;
@@ -13,13 +13,13 @@ use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, SeqAccess, 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::api::GROUP;
+use crate::api::{FINALIZER, RETRY_ANNOTATION, SUSPEND_ANNOTATION};
 
 /// Maximum number of characters of an annotation's value. The operator compares no more of them.
 const LONGEST_VALUE: usize = 256;
 
-/// An object without its labels and the annotations of other groups. Of its managed fields, only the writers
-/// of the status remain.
+/// An object without its labels, and without the annotations and finalizers that the operator does not use. Of
+/// its managed fields, only the writers of the status remain.
 #[derive(Clone, Debug)]
 pub(super) struct Trimmed<K>(pub(super) K);
 
@@ -51,7 +51,7 @@ struct Metadata {
     #[serde(skip_serializing_if = "Option::is_none")]
     deletion_timestamp: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    finalizers: Option<Vec<String>>,
+    finalizers: Option<OwnFinalizer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<OwnAnnotations>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,7 +95,35 @@ impl<'de> Deserialize<'de> for StatusManagers {
     }
 }
 
-/// The annotations of the operator's group.
+/// The operator's finalizer, if it is set.
+#[derive(Default, Serialize)]
+struct OwnFinalizer(Vec<String>);
+
+impl<'de> Deserialize<'de> for OwnFinalizer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Finalizers;
+        impl<'de> Visitor<'de> for Finalizers {
+            type Value = OwnFinalizer;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("finalizers")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<OwnFinalizer, A::Error> {
+                let mut own = Vec::new();
+                while let Some(name) = names.next_element::<String>()? {
+                    if name == FINALIZER {
+                        own.push(name);
+                    }
+                }
+                Ok(OwnFinalizer(own))
+            }
+        }
+        deserializer.deserialize_seq(Finalizers)
+    }
+}
+
+/// The annotations that the operator reads.
 #[derive(Default, Serialize)]
 struct OwnAnnotations(BTreeMap<String, String>);
 
@@ -112,7 +140,7 @@ impl<'de> Deserialize<'de> for OwnAnnotations {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OwnAnnotations, A::Error> {
                 let mut own = BTreeMap::new();
                 while let Some(name) = map.next_key::<String>()? {
-                    if name.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/')) {
+                    if [RETRY_ANNOTATION, SUSPEND_ANNOTATION].contains(&name.as_str()) {
                         let value: String = map.next_value()?;
                         own.insert(name, value.chars().take(LONGEST_VALUE).collect());
                     } else {
@@ -182,7 +210,7 @@ mod tests {
                 "labels": {"team": "data"},
                 "annotations": {
                     "streamencryption.dev/retry": "ü".repeat(1000), "streamencryption.dev/suspend": "true",
-                    "streamencryption.development/retry": "no", "note": "no",
+                    "streamencryption.dev/other": "no", "note": "no",
                 },
                 "managedFields": [
                     {"manager": "x", "operation": "Apply", "fieldsV1": {"f:spec": {}}},
@@ -204,6 +232,7 @@ mod tests {
         let whole: StreamEncryption = serde_json::from_str(&text).unwrap();
         let kept = ObjectMeta {
             labels: None,
+            finalizers: Some(vec!["streamencryption.dev/disable-encryption".to_owned()]),
             managed_fields: Some(vec![ManagedFieldsEntry {
                 manager: Some("y".to_owned()),
                 subresource: Some("status".to_owned()),

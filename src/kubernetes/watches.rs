@@ -1,12 +1,14 @@
 //! The watch of the resources, and the configuration that keeps every watch small: one tenant's large objects
 //! must not use up the memory of an operator that serves all of them.
 
-use futures_util::{Stream, TryStreamExt as _};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use kube::Client;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as watch};
+use kube::runtime::{PredicateConfig, watcher as watch};
 
 use super::trimmed::Trimmed;
 use crate::api::stream_encryption::StreamEncryption;
@@ -21,20 +23,58 @@ pub(super) fn config() -> watcher::Config {
     watcher::Config::default().page_size(PAGE_SIZE)
 }
 
+/// Returns the events of the watches that `begin` returns, one after the other, each for the time `every`. Each
+/// begins with a list. A watch that has lost a change would never notice it, and every reconcile reads from its
+/// cache.
+pub(super) fn relisted<W: Stream>(every: Duration, begin: impl Fn() -> W) -> impl Stream<Item = W::Item> {
+    stream::repeat_with(move || begin().take_until(tokio::time::sleep(every))).flatten()
+}
+
 /// A resource, which may be invalid: one such object must not stop the watch of the others.
 pub type Guarded = DeserializeGuard<StreamEncryption>;
 
-/// Returns every event of the resources in one namespace, or in all: with their spec, the values of their
-/// status, and their identity.
+/// Returns every event of the resources in one namespace, or in all.
 pub fn resources(
     client: Client,
     namespace: Option<&str>,
+    relist_every: Duration,
 ) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static {
     let api: Api<Trimmed<Guarded>> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    watch(api, config()).map_ok(untrimmed).modify(drop_unused_fields)
+    relisted(relist_every, move || watch(api.clone(), config())).map_ok(untrimmed)
+}
+
+/// How long kube remembers the hash of an object that it has not seen: longer than the time between two lists.
+#[must_use]
+pub fn remembered() -> PredicateConfig {
+    PredicateConfig::default().ttl(Duration::from_hours(48))
+}
+
+/// Returns every object that appears, changes or is deleted, once the cache that the same events fill holds
+/// the change. The objects of a list are returned when the list is complete, because kube's store holds them
+/// only then.
+pub fn changes<K: Send + 'static>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+) -> impl Stream<Item = watcher::Result<K>> + Send + 'static {
+    let mut listed = Vec::new();
+    let changed = events.map_ok(move |event| {
+        let changed = match event {
+            Event::Init => {
+                listed.clear();
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                listed.push(object);
+                Vec::new()
+            }
+            Event::InitDone => std::mem::take(&mut listed),
+            Event::Apply(object) | Event::Delete(object) => vec![object],
+        };
+        stream::iter(changed.into_iter().map(Ok))
+    });
+    changed.try_flatten()
 }
 
 /// Returns the same event with the object inside.
@@ -48,25 +88,10 @@ pub(super) fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
     }
 }
 
-/// Drops the texts for users, and the metadata that each reconcile reads again. An invalid resource
-/// is not read again, so it keeps its finalizers; users cannot create one, because the schema rejects it.
-fn drop_unused_fields(resource: &mut Guarded) {
-    match &mut resource.0 {
-        Ok(resource) => {
-            if let Some(status) = &mut resource.status {
-                status.conditions.iter_mut().for_each(|condition| condition.message = String::new());
-                status.failure = None;
-            }
-            resource.metadata.annotations = None;
-            resource.metadata.finalizers = None;
-        }
-        Err(invalid) => invalid.metadata.annotations = None,
-    }
-}
-
-/// Returns the reason why the resources cannot be watched, and what to do about it.
+/// Returns the reason why the objects of a kind cannot be watched, and what to do about it. `kind` is the plural
+/// of the kind.
 #[must_use]
-pub fn explain(error: &watcher::Error) -> String {
+pub fn explain(error: &watcher::Error, kind: &str) -> String {
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -78,7 +103,48 @@ pub fn explain(error: &watcher::Error) -> String {
         // If the path does not exist, the response of the API server is not a Status object.
         404 => "the definitions are not installed; run `stream-encryption-operator crd | kubectl apply --server-side -f -`".to_owned(),
         401 => format!("the API server does not accept the operator's credentials: {}", status.message),
-        403 => format!("the operator is not allowed to list or watch StreamEncryptions: {}", status.message),
+        403 => format!("the operator is not allowed to list or watch {kind}: {}", status.message),
         code => format!("the API server returned {code}: {}", status.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn listed_objects_are_returned_when_list_is_complete() {
+        let events = [
+            Event::Init,
+            Event::InitApply(1),
+            // The list fails, and begins again.
+            Event::Init,
+            Event::InitApply(2),
+            Event::InitApply(3),
+            Event::InitDone,
+            Event::Apply(4),
+            Event::Delete(5),
+            Event::Init,
+            Event::InitApply(6),
+        ];
+        let changed: Vec<u8> =
+            changes(stream::iter(events.map(Ok))).map(|changed| changed.unwrap()).collect().await;
+        assert_eq!(changed, [2, 3, 4, 5]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watch_begins_anew_after_its_time() {
+        let second = Duration::from_secs(1);
+        let every = second.saturating_mul(60);
+        // A watch that returns its list at once, and then nothing.
+        let begin = || stream::iter([()]).chain(stream::pending());
+        let start = tokio::time::Instant::now();
+        let mut events = std::pin::pin!(relisted(every, begin));
+        for number in 0..3 {
+            events.next().await.unwrap();
+            assert_eq!(start.elapsed().as_secs(), number * every.as_secs());
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! The two ports, counted: they forward every request unchanged, and count the outcomes of Describes, calls
-//! and transitions.
+//! and events.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,7 +9,7 @@ use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
 use crate::aws::{Priority, Signer, StreamApi};
-use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent, ReferencedKey};
+use crate::controller::kube_api::{KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey};
 use crate::model::aws_error::AwsError;
 use crate::model::key::{Key, KeyMetadata, KmsKeyId};
 use crate::model::observation::StreamDescription;
@@ -125,12 +125,6 @@ impl<P: StreamApi> StreamApi for Counted<P> {
 
 impl<P: KubeApi> KubeApi for Counted<P> {
     async fn publish_event(&self, resource: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {
-        if let Some((service, after)) = event.encrypted_after {
-            self.metrics.encrypted(service, after);
-        }
-        if event.reason == ENCRYPTION_LEFT_ON {
-            self.metrics.encryption_left_on();
-        }
         let published = self.port.publish_event(resource, event).await;
         if published.is_err() {
             self.metrics.event_lost();
@@ -138,12 +132,17 @@ impl<P: KubeApi> KubeApi for Counted<P> {
         published
     }
 
-    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, KubeError> {
-        self.port.resource(namespace, name).await
+    async fn resource(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: ReadFrom,
+    ) -> Result<Option<StreamEncryption>, KubeError> {
+        self.port.resource(namespace, name, from).await
     }
 
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
-        self.port.ledger(name).await
+    async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
+        self.port.ledger(name, from).await
     }
 
     async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
@@ -166,16 +165,20 @@ impl<P: KubeApi> KubeApi for Counted<P> {
         &self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Option<String>, KubeError> {
         self.port.write_status(read, status).await
     }
 
-    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
         self.port.set_finalizer(read, present).await
     }
 
-    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
-        self.port.policies(namespace).await
+    async fn policies(
+        &self,
+        namespace: &str,
+        from: ReadFrom,
+    ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+        self.port.policies(namespace, from).await
     }
 
     async fn referenced_key(

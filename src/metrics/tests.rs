@@ -245,7 +245,6 @@ async fn lost_event_is_counted() {
         reason: "KeyDisabled".to_owned(),
         action: "Reconcile",
         note: "The key is disabled.".to_owned(),
-        encrypted_after: None,
     };
     let count = || metrics.encode(&ScrapeInput::default());
     assert_eq!(

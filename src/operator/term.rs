@@ -6,12 +6,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _};
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{self, Action, Controller};
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::utils::Backoff;
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::sync::{Notify, SetOnce};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -22,13 +22,19 @@ use super::{CountedContext, Shared};
 use crate::aws::StreamApi;
 use crate::controller::kube_api::{AFTER_CONFLICT, KubeApi, KubeError};
 use crate::controller::{Context, ledger_gc, reconcile, report_invalid_object};
+use crate::kubernetes::caches::{Cache, Caches};
 use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::watches::Guarded;
-use crate::kubernetes::{keys, policies, watches};
+use crate::kubernetes::{keys, ledgers, policies, trigger, watches};
 use crate::metrics::ReconcileResult;
 
 /// Interval at which expired ledgers are deleted and the memory of deleted resources is evicted.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
+
+/// How long the first reconciles wait for the first lists of all caches.
+const FIRST_LISTS: Duration = Duration::from_secs(10);
+/// Number of drift intervals after which the watches list everything again, in case that they lost a change.
+const RELIST_INTERVALS: u32 = 6;
 
 /// The scope of the watches, and the concurrency.
 pub(super) struct Watch {
@@ -37,6 +43,10 @@ pub(super) struct Watch {
     pub(super) server: String,
     /// The only watched namespace; `None` for all namespaces.
     pub(super) namespace: Option<String>,
+    /// The namespace of the ledgers.
+    pub(super) ledger_namespace: String,
+    /// The interval between two checks for drift.
+    pub(super) drift_interval: Duration,
     /// Maximum number of concurrent reconciles.
     pub(super) concurrency: u16,
     /// Whether a default policy is set, which is not stored in the cluster.
@@ -48,6 +58,8 @@ struct TaskContext {
     shared: Arc<Shared>,
     places: Places,
     resources: Store<Guarded>,
+    /// Set when the reconciles may begin.
+    caches_are_filled: Arc<SetOnce<()>>,
     /// Cancelled when no further reconcile may start.
     end: CancellationToken,
 }
@@ -60,12 +72,28 @@ impl Watch {
         shared.operator.memory.retain(|_| false);
         let namespace = self.namespace.as_deref();
         let changed = Arc::new(Notify::new());
-        let (resources, store, listed) = cached(watches::resources(self.client.clone(), namespace), &changed);
-        let (policies, policy_store, policies_listed) =
-            cached(policies::events(self.client.clone(), EverySeconds(3)), &changed);
-        let namespaces = policies::namespace_events(self.client.clone(), namespace, EverySeconds(3));
-        let (namespaces, namespace_store, namespaces_listed) = cached(namespaces, &changed);
-        let resources = resources.applied_objects();
+        let relist_every = self.drift_interval.saturating_mul(RELIST_INTERVALS);
+        let events = watches::resources(self.client.clone(), namespace, relist_every);
+        let (resources_cache, resources) = Cache::of(events, "StreamEncryptions", &changed);
+        let events = policies::events(self.client.clone(), relist_every, EverySeconds(3));
+        let (policies_cache, policies) = Cache::of(events, "StreamEncryptionPolicies", &changed);
+        let events =
+            policies::namespace_events(self.client.clone(), namespace, relist_every, EverySeconds(3));
+        let (namespaces_cache, namespaces) = Cache::of(events, "namespaces", &changed);
+        // The reconciles work without this watch: a role of an earlier version does not allow it.
+        let again = EverySeconds(30);
+        let events = ledgers::events(self.client.clone(), &self.ledger_namespace, relist_every, again);
+        // No number in the statuses of policies depends on ledgers.
+        let (ledgers_cache, ledgers) = Cache::of(events, "StreamLedgers", &Arc::default());
+        let caches = Caches {
+            resources: resources_cache,
+            policies: policies_cache,
+            namespaces: namespaces_cache,
+            ledgers: ledgers_cache,
+        };
+        let (store, listed) = (caches.resources.store(), caches.resources.listed());
+        let resources = watches::changes(resources.modify(trigger::drop_content))
+            .predicate_filter(trigger::trigger, watches::remembered());
         let controller = Controller::for_stream(resources, store.clone())
             // No limit: every due resource starts, and waits for one of the permits.
             .with_config(controller::Config::default().concurrency(0))
@@ -76,15 +104,16 @@ impl Watch {
         let namespace_changes = resources_in_namespace(namespaces, store.clone());
         let statuses = PolicyStatuses {
             client: self.client.clone(),
-            policies: policy_store,
-            namespaces: namespace_store,
+            policies: caches.policies.store(),
+            namespaces: caches.namespaces.store(),
             resources: store.clone(),
-            listed: [listed.clone(), policies_listed, namespaces_listed],
+            listed: [listed.clone(), caches.policies.listed(), caches.namespaces.listed()],
             changed,
         };
         info!(watching = self.namespace.as_deref().unwrap_or("all namespaces"), "controller started");
         shared.metrics.leads(true);
         shared.set_store(Some(store.clone()));
+        let ledgers = tokio::spawn(ledgers.for_each(|_| std::future::ready(())));
         let housekeeping = tokio::spawn(housekeeping(shared.clone(), store.clone(), listed.clone()));
         let keeps_statuses = self.namespace.is_none();
         let context = shared.clone();
@@ -93,8 +122,12 @@ impl Watch {
                 statuses.keep_current(&context.operator).await;
             }
         });
+        let caches_are_filled = Arc::new(SetOnce::new());
+        let filling = tokio::spawn(wait_for_first_lists(caches.listed(), caches_are_filled.clone()));
+        shared.operator.records.port().use_caches(Some(caches));
         let term = TaskContext {
             shared: shared.clone(),
+            caches_are_filled,
             places: Places::new(self.concurrency),
             resources: store.clone(),
             end: end.clone(),
@@ -112,7 +145,7 @@ impl Watch {
                     | Err(controller::Error::ObjectNotFound(_) | controller::Error::ReconcilerFailed(..)) => {
                     }
                     Err(controller::Error::QueueError(error)) => {
-                        let cause = watches::explain(&error);
+                        let cause = watches::explain(&error, "StreamEncryptions");
                         error!(server = self.server, cause, "failed to watch StreamEncryptions");
                     }
                     Err(error @ controller::Error::RunnerError(_)) => error!(%error, "work queue failed"),
@@ -124,6 +157,9 @@ impl Watch {
         }
         housekeeping.abort();
         policy_statuses.abort();
+        ledgers.abort();
+        filling.abort();
+        shared.operator.records.port().use_caches(None);
         shared.set_store(None);
         shared.metrics.leads(false);
     }
@@ -138,45 +174,31 @@ async fn ended_before_the_first_list(end: &CancellationToken, listed: &SetOnce<(
     }
 }
 
-/// Returns a watch that fills a cache, the cache, and a flag that is set when the cache holds its first list.
-/// `changed` is notified of every change.
-fn cached<K>(
-    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
-    changed: &Arc<Notify>,
-) -> (impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static, Store<K>, Arc<SetOnce<()>>)
-where
-    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
-{
-    let (store, writer) = reflector::store();
-    let listed = Arc::new(SetOnce::new());
-    let changed = changed.clone();
-    let events = events
-        .reflect(writer)
-        .inspect_ok(notify_at_first_list(listed.clone()))
-        .inspect_ok(move |_| changed.notify_one());
-    (events, store, listed)
-}
-
-/// Sets `listed` when the first list is complete and the store holds its objects.
-///
-/// Only the Controller may await the store itself: of several tasks that wait until a store is ready, kube
-/// wakes only the last one.
-fn notify_at_first_list<K>(listed: Arc<SetOnce<()>>) -> impl FnMut(&watcher::Event<K>) {
-    move |event| {
-        if matches!(event, watcher::Event::InitDone) {
-            // `listed` is already set if this is a later list.
-            let _ = listed.set(());
+/// Sets `filled` when the first list of each cache is complete, or after [`FIRST_LISTS`]: until then each
+/// reconcile would read from the API server instead of the caches.
+async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], filled: Arc<SetOnce<()>>) {
+    let lists = async {
+        for listed in listed {
+            listed.wait().await;
         }
-    }
+    };
+    // A watch that the role does not permit never has a list.
+    let _ = tokio::time::timeout(FIRST_LISTS, lists).await;
+    // Nobody else sets it.
+    let _ = filled.set(());
 }
 
 /// Reconciles one resource once a permit is available, and counts the result.
 async fn visit(resource: Arc<Guarded>, term: Arc<TaskContext>) -> Result<Action, KubeError> {
     let namespace = resource.namespace().unwrap_or_default();
+    let place = async {
+        term.caches_are_filled.wait().await;
+        term.places.take(&namespace).await
+    };
     let _place = tokio::select! {
         biased;
         () = term.end.cancelled() => return Ok(Action::await_change()),
-        place = term.places.take(&namespace) => place,
+        place = place => place,
     };
     // The resource may have changed or been deleted while it waited for the permit.
     let Some(resource) = term.resources.get(&ObjectRef::from_obj(&*resource)) else {

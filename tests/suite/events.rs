@@ -16,7 +16,6 @@ fn happening(note: &str) -> ReconcileEvent {
         reason: "Enabling".to_owned(),
         action: "Reconcile",
         note: note.to_owned(),
-        encrypted_after: None,
     }
 }
 

@@ -31,7 +31,7 @@ use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::aws::rate_limit::RateLimiter;
 use stream_encryption_operator::controller::kube_api::KubeError;
 use stream_encryption_operator::controller::memory::Memory;
-use stream_encryption_operator::controller::{Clock, Config, Context, reconcile};
+use stream_encryption_operator::controller::{Clock, Config, Context, NoMetrics, reconcile};
 use stream_encryption_operator::kubernetes::Cluster;
 use stream_encryption_operator::model::decision::decide;
 use stream_encryption_operator::model::ledger;
@@ -203,6 +203,7 @@ fn operator(
         decide,
         config,
         memory: Memory::default(),
+        metrics: Box::new(NoMetrics),
     }
 }
 

@@ -221,13 +221,7 @@ async fn event_note_is_truncated_at_a_character_boundary() {
     harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "suspend": true})).await;
     let resource = harness.resource("orders").await.expect("the resource");
     let note = "€".repeat(1000);
-    let happening = ReconcileEvent {
-        warning: true,
-        reason: "SpecInvalid".into(),
-        action: "Reconcile",
-        note,
-        encrypted_after: None,
-    };
+    let happening = ReconcileEvent { warning: true, reason: "SpecInvalid".into(), action: "Reconcile", note };
     harness
         .replica()
         .records

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::runtime::{reflector, watcher};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -17,9 +18,9 @@ use crate::api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec
 use crate::api::policy::StreamEncryptionPolicySpec;
 use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
 use crate::aws::{Priority, Signer, StreamApi};
-use crate::controller::kube_api::{KubeApi, ReconcileEvent, ReferencedKey};
+use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, ReadFrom, ReconcileEvent, ReferencedKey};
 use crate::controller::memory::Memory;
-use crate::controller::{Clock, Config, Context};
+use crate::controller::{Clock, Config, Context, NoMetrics};
 use crate::model::aws_error::AwsError;
 use crate::model::decision::decide;
 use crate::model::key::{Key, KeyMetadata, KeyState, KmsKeyId};
@@ -109,15 +110,19 @@ struct Paper {
     resource: Mutex<Option<StreamEncryption>>,
     ledgers: Mutex<Vec<StreamLedger>>,
     status: Mutex<Option<StreamEncryptionStatus>>,
-    /// Whether a written status is stored but not acknowledged.
+    /// Whether a write is stored but not acknowledged.
     silent: AtomicBool,
+    /// Whether the resource no longer exists.
+    gone: AtomicBool,
+    /// The reasons of the events.
+    events: Mutex<Vec<String>>,
 }
 
 impl KubeApi for Paper {
-    async fn resource(&self, _: &str, _: &str) -> Result<Option<StreamEncryption>, KubeError> {
+    async fn resource(&self, _: &str, _: &str, _: ReadFrom) -> Result<Option<StreamEncryption>, KubeError> {
         Ok(self.resource.lock().unwrap().clone())
     }
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
+    async fn ledger(&self, name: &str, _: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
         let ledgers = self.ledgers.lock().unwrap();
         Ok(ledgers.iter().find(|ledger| ledger.metadata.name.as_deref() == Some(name)).cloned())
     }
@@ -138,21 +143,31 @@ impl KubeApi for Paper {
     async fn delete_ledger(&self, _: &StreamLedger) -> Result<(), KubeError> {
         Ok(())
     }
-    async fn write_status(&self, _: &ObjectMeta, status: &StreamEncryptionStatus) -> Result<(), KubeError> {
+    async fn write_status(
+        &self,
+        _: &ObjectMeta,
+        status: &StreamEncryptionStatus,
+    ) -> Result<Option<String>, KubeError> {
         *self.status.lock().unwrap() = Some(status.clone());
         let silent = self.silent.load(Ordering::Relaxed);
-        if silent { Err(KubeError::Unavailable("no answer".to_owned())) } else { Ok(()) }
+        if silent { Err(KubeError::Unavailable("no answer".to_owned())) } else { Ok(None) }
     }
-    async fn publish_event(&self, _: &Owner, _: &ReconcileEvent) -> Result<(), KubeError> {
+    async fn publish_event(&self, _: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {
+        self.events.lock().unwrap().push(event.reason.clone());
         Ok(())
     }
-    async fn set_finalizer(&self, _: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+    async fn set_finalizer(&self, _: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
         if let Some(resource) = &mut *self.resource.lock().unwrap() {
             resource.metadata.finalizers = present.then(|| vec![FINALIZER.to_owned()]);
         }
-        Ok(())
+        // The removal of the finalizer of a deleted resource is the end of the resource.
+        if self.gone.swap(!present, Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let silent = self.silent.load(Ordering::Relaxed);
+        if silent { Err(KubeError::Unavailable("no answer".to_owned())) } else { Ok(Some("2".to_owned())) }
     }
-    async fn policies(&self, _: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+    async fn policies(&self, _: &str, _: ReadFrom) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         Ok(vec![StreamEncryptionPolicySpec {
             allow_disable: true,
             ..StreamEncryptionPolicySpec::own_account()
@@ -175,6 +190,7 @@ fn operator(resource: Option<StreamEncryption>) -> Context<Plaintext, Paper> {
             drift_interval: SignedDuration::from_mins(10),
         },
         memory: Memory::default(),
+        metrics: Box::new(NoMetrics),
     }
 }
 
@@ -343,6 +359,29 @@ async fn invalid_resource_is_reported_again_after_lost_response() {
     assert!(ready.message.contains("stream is missing"), "{}", ready.message);
 }
 
+#[tokio::test]
+async fn encryption_left_on_is_reported_once() {
+    for silent in [false, true] {
+        let operator = operator(None);
+        operator.records.silent.store(silent, Ordering::Relaxed);
+        let read = ObjectMeta {
+            uid: Some("uid-1".to_owned()),
+            resource_version: Some("1".to_owned()),
+            deletion_timestamp: Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                Timestamp::UNIX_EPOCH,
+            )),
+            finalizers: Some(vec![FINALIZER.to_owned()]),
+            ..ObjectMeta::default()
+        };
+        // The cache still holds the resource after its finalizer was removed.
+        for _ in 0..3 {
+            // The first removal is not acknowledged if `silent`.
+            let _ = report_invalid_object(&operator, &read, "stream is missing").await;
+        }
+        assert_eq!(*operator.records.events.lock().unwrap(), [ENCRYPTION_LEFT_ON], "{silent}");
+    }
+}
+
 #[test]
 fn random_resources_cover_calls_reasons_and_parse_errors() {
     use proptest::strategy::ValueTree;
@@ -378,7 +417,7 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     let resource: Guarded = serde_json::from_value(object).unwrap();
     let operator = operator(None);
     for uid in ["1", "2"] {
-        operator.memory.keep_status(uid, Some(StreamEncryptionStatus::default()), false);
+        operator.memory.keep_status(uid, Some(StreamEncryptionStatus::default()), None);
     }
     let (store, mut writer) = reflector::store();
     writer.apply_watcher_event(&watcher::Event::Init);

@@ -97,7 +97,7 @@ async fn operator_has_no_secrets_pods_or_wildcards() {
 /// permission. A permission is granted if and only if the text exists, because an unused permission helps
 /// only the holder of a stolen token. The suite runs the operator with these permissions, and detects a
 /// missing one.
-const USED: [(&str, &str, &str, &str, &str); 28] = [
+const USED: [(&str, &str, &str, &str, &str); 29] = [
     ("", "namespaces", "get", "src/kubernetes/policies.rs", "get_metadata("),
     ("", "namespaces", "list", "src/kubernetes/policies.rs", "fn namespace_changes("),
     ("", "namespaces", "watch", "src/kubernetes/policies.rs", "fn namespace_changes("),
@@ -126,6 +126,7 @@ const USED: [(&str, &str, &str, &str, &str); 28] = [
     (GROUP, "streamledgers", "get", "src/kubernetes/ledgers.rs", "api.get(name)"),
     (GROUP, "streamledgers", "list", "src/kubernetes/ledgers.rs", "api.list("),
     (GROUP, "streamledgers", "update", "src/kubernetes/ledgers.rs", "api.replace("),
+    (GROUP, "streamledgers", "watch", "src/kubernetes/ledgers.rs", "fn events("),
 ];
 const GROUP: &str = "streamencryption.dev";
 

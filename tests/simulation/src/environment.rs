@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{Caller, World};
 use stream_encryption_operator::controller::Clock;
 
+use crate::caches::{Caches, Watches};
 use crate::event_queue::Agenda;
 use crate::faults::KubernetesFaults;
 use crate::invariants::Promises;
@@ -63,8 +64,13 @@ pub enum Event {
     },
     /// A replica cleans up expired ledgers.
     Retire(Process),
-    /// A replica's watch delivers a change of the policies.
-    PoliciesTold(usize),
+    /// A replica's watch delivers changes of the policies up to this one.
+    PoliciesTold {
+        /// The replica.
+        replica: usize,
+        /// The number of changes that have been delivered then.
+        upto: usize,
+    },
     /// A replica crashes.
     Crash(Process),
     /// A replica starts.
@@ -116,14 +122,12 @@ pub struct Condition {
     pub session: Option<Timestamp>,
     /// Whether its session is not renewed.
     pub stuck_session: bool,
-    /// The lag of its watch.
-    pub watch_lag: SignedDuration,
-    /// The time until which its watch is frozen.
-    pub watch_frozen_until: Timestamp,
-    /// The number of the next changes that its watch loses.
+    /// The delays of its watches.
+    pub watches: Watches,
+    /// The number of the next changes that its watch of the resources loses.
     pub watch_drops: u32,
-    /// The number of changes that its watch has delivered.
-    pub told: usize,
+    /// The caches of its watches.
+    pub caches: Caches,
 }
 
 /// The fate of a process at a request.
@@ -159,6 +163,8 @@ pub struct State {
     pub world: World,
     /// Kubernetes.
     pub store: Store,
+    /// The time of each change of a ledger.
+    pub ledger_times: Vec<Timestamp>,
     /// The replicas.
     pub replicas: Vec<Condition>,
     /// The faults of the API server.

@@ -75,6 +75,8 @@ pub struct Promises {
     shown: BTreeMap<String, ShownOf>,
     /// The start of each reconcile in progress, by task.
     pub begun: BTreeMap<usize, Timestamp>,
+    /// Since when the policies had been in effect that a reconcile last read from a cache, by task.
+    pub policies_shown: BTreeMap<usize, Timestamp>,
     /// The observations of reconciles in progress that no status contains yet, by task.
     unsaid: BTreeMap<usize, Vec<Glimpse>>,
     /// The last Describe of each reconcile in progress that the operator must trust, by task.
@@ -132,6 +134,7 @@ impl Promises {
             called: BTreeMap::new(),
             shown: BTreeMap::new(),
             begun: BTreeMap::new(),
+            policies_shown: BTreeMap::new(),
             unsaid: BTreeMap::new(),
             believed: BTreeMap::new(),
             stirred: Timestamp::MIN,

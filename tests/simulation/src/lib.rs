@@ -14,6 +14,7 @@
 
 pub mod aws_model;
 pub mod batch;
+pub mod caches;
 pub mod convergence;
 pub mod environment;
 pub mod event_queue;

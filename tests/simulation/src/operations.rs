@@ -2,13 +2,13 @@
 //!
 //! This module never changes what only the operator writes.
 
-use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{
     Caller, PlantedStream, Request, Service as AwsService, Snapshot, StreamKey, StreamStatus, World,
 };
 use stream_encryption_operator::api::stream_encryption::Service;
 
+use crate::caches::{COMBINATIONS, Kind};
 use crate::environment::{
     ACCOUNT, Doom, Event, FOREIGN_ACCOUNT, MISTAKEN, OPERATOR, OUTSIDER, Process, REGION, Scene, State,
 };
@@ -91,8 +91,9 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             state.policies.change(now, policies.clone());
             state.promises.stirred = now;
             for replica in 0..state.replicas.len() {
-                let lag = state.replicas[replica].watch_lag;
-                state.agenda.add(now + lag, Event::PoliciesTold(replica));
+                let lag = state.replicas[replica].watches.lag(Kind::Policies);
+                let upto = state.policies.changes();
+                state.agenda.add(now + lag, Event::PoliciesTold { replica, upto });
             }
         }
         Happening::OutsiderStarts(number, key) => {
@@ -213,8 +214,14 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             }
         }
         Happening::SessionStuck(replica, stuck) => state.replicas[*replica].stuck_session = *stuck,
-        Happening::WatchLag(replica, lag) => state.replicas[*replica].watch_lag = *lag,
-        Happening::WatchFrozen(replica, time) => state.replicas[*replica].watch_frozen_until = now + *time,
+        Happening::WatchLag(replica, lag) => {
+            let which = state.dice.u8(1..COMBINATIONS);
+            state.replicas[*replica].watches.set_lag(which, *lag);
+        }
+        Happening::WatchFrozen(replica, time) => {
+            let which = state.dice.u8(1..COMBINATIONS);
+            state.replicas[*replica].watches.freeze(which, now + *time);
+        }
         Happening::WatchDrops(replica, changes) => state.replicas[*replica].watch_drops = *changes,
         Happening::WatchBackInTime(replica, changes) => {
             state.agenda.add(now, Event::Relist { replica: *replica, behind: *changes });
@@ -298,8 +305,7 @@ pub fn calm(scene: &Scene, plan: &Plan) {
         replica.doom = None;
         (replica.mistaken, replica.mistaken_soon) = (false, None);
         replica.stuck_session = false;
-        replica.watch_lag = SignedDuration::ZERO;
-        replica.watch_frozen_until = replica.watch_frozen_until.min(now);
+        replica.watches.catch_up(now);
         replica.watch_drops = 0;
     }
     for (number, skew) in plan.clocks.iter().enumerate() {

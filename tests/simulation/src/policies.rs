@@ -150,8 +150,26 @@ impl Policies {
     /// Returns the current policies that select a namespace, in the operator's form.
     #[must_use]
     pub fn of(&self, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
+        self.after(self.changes(), namespace)
+    }
+
+    /// Returns the number of changes so far.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.history.len() - 1
+    }
+
+    /// Returns the time of this change.
+    #[must_use]
+    pub fn changed_at(&self, change: usize) -> Timestamp {
+        self.history[change].0
+    }
+
+    /// Returns the policies that selected a namespace after this change, in the operator's form.
+    #[must_use]
+    pub fn after(&self, change: usize, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
         let selects = |policy: &&Allowed| policy.namespace.as_ref().is_none_or(|name| name == namespace);
-        self.now().iter().filter(selects).map(|policy| policy.spec(self.calls)).collect()
+        self.history[change].1.iter().filter(selects).map(|policy| policy.spec(self.calls)).collect()
     }
 
     /// Returns whether a resource of the namespace may do this now.

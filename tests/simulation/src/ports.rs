@@ -4,7 +4,7 @@
 //! Everything above these ports is the operator's own code. Each request passes through the process's
 //! [`Link`]. The ports decide nothing.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,7 +15,9 @@ use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_operator::aws::{Priority, Signer, StreamApi};
-use stream_encryption_operator::controller::kube_api::{KubeApi, KubeError, ReconcileEvent, ReferencedKey};
+use stream_encryption_operator::controller::kube_api::{
+    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+};
 use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
 use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
 use stream_encryption_operator::model::observation::StreamDescription;
@@ -169,6 +171,13 @@ impl Cluster {
     pub fn link(&self) -> &Link {
         &self.0
     }
+
+    /// Returns the state with the caches, if a read may use them. While the API server does not answer, the
+    /// operator knows that its watches fail, and does not read the caches.
+    fn cache(&self, from: ReadFrom) -> Option<MutexGuard<'_, State>> {
+        let state = self.0.scene.state();
+        (from == ReadFrom::Cache && state.now >= state.kubernetes.down_until).then_some(state)
+    }
 }
 
 impl StreamApi for Aws {
@@ -300,7 +309,7 @@ impl StreamApi for Aws {
         self.link
             .ask_aws(operation, None, |state, caller| {
                 let now = state.now;
-                state.causes(by, stream, &Act::Look);
+                state.causes_live(by, stream, &Act::Look);
                 aws_model::put_record(&mut state.world, now, caller, stream)
             })
             .await
@@ -308,13 +317,24 @@ impl StreamApi for Aws {
 }
 
 impl KubeApi for Cluster {
-    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, KubeError> {
+    async fn resource(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: ReadFrom,
+    ) -> Result<Option<StreamEncryption>, KubeError> {
         let name = (namespace.to_owned(), name.to_owned());
+        if let Some(mut state) = self.cache(from) {
+            return Ok(state.cached_resource(self.0.process.replica, &name));
+        }
         let read = |state: &mut State| Ok(state.store.resource(&name).map(|resource| (**resource).clone()));
         self.0.ask_kubernetes(Request::ReadResource, read).await
     }
 
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
+    async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
+        if let Some(mut state) = self.cache(from) {
+            return Ok(state.cached_ledger(self.0.process.replica, name));
+        }
         self.0.ask_kubernetes(Request::ReadLedger, |state| Ok(state.store.ledger(name).cloned())).await
     }
 
@@ -326,12 +346,12 @@ impl KubeApi for Cluster {
 
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
         let write = Write::Create(name.to_owned(), Box::new(spec.clone()));
-        self.0.write(Request::CreateLedger, write).await?.ok_or(KubeError::Conflict)
+        self.0.write(Request::CreateLedger, write).await?.ledger.ok_or(KubeError::Conflict)
     }
 
     async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
         let write = Write::Replace(Box::new(ledger.clone()));
-        self.0.write(Request::ReplaceLedger, write).await?.ok_or(KubeError::Conflict)
+        self.0.write(Request::ReplaceLedger, write).await?.ledger.ok_or(KubeError::Conflict)
     }
 
     async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), KubeError> {
@@ -342,9 +362,9 @@ impl KubeApi for Cluster {
         &self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Option<String>, KubeError> {
         let write = Write::Status(Box::new(read.clone()), Box::new(status.clone()));
-        self.0.write(Request::WriteStatus, write).await.map(drop)
+        self.0.write(Request::WriteStatus, write).await.map(|written| written.version)
     }
 
     async fn publish_event(&self, of: &Owner, happening: &ReconcileEvent) -> Result<(), KubeError> {
@@ -354,12 +374,19 @@ impl KubeApi for Cluster {
         Ok(())
     }
 
-    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
         let write = Write::Finalizer(Box::new(read.clone()), present);
-        self.0.write(Request::SetFinalizer, write).await.map(drop)
+        self.0.write(Request::SetFinalizer, write).await.map(|written| written.version)
     }
 
-    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+    async fn policies(
+        &self,
+        namespace: &str,
+        from: ReadFrom,
+    ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+        if let Some(mut state) = self.cache(from) {
+            return Ok(state.cached_policies(self.0.process.replica, namespace));
+        }
         self.0.ask_kubernetes(Request::ReadPolicies, |state| Ok(state.policies.of(namespace))).await
     }
 

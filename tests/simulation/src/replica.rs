@@ -13,9 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 use stream_encryption_operator::controller::kube_api::KubeError;
 use stream_encryption_operator::controller::memory::Memory;
-use stream_encryption_operator::controller::{Config, Context, ledger_gc, reconcile};
+use stream_encryption_operator::controller::{Config, Context, NoMetrics, ledger_gc, reconcile};
+use stream_encryption_operator::kubernetes::trigger::trigger_of;
 
-use crate::environment::{Event, Process, REGION, Scene};
+use crate::environment::{Event, Process, REGION, Scene, State};
 use crate::plan::Plan;
 use crate::ports::{Aws, Cluster};
 use crate::store::{Change, Name, name_of};
@@ -46,7 +47,6 @@ pub struct Replica<P: Parts> {
     /// The replica and its life.
     pub process: Process,
     operator: Arc<Context<P::Aws, P::KubeApi>>,
-    cache: BTreeMap<Name, Arc<StreamEncryption>>,
     /// The number of changes that the watch has delivered.
     pub told: usize,
     queue: BTreeMap<Name, Queued>,
@@ -70,82 +70,91 @@ impl<P: Parts> Replica<P> {
             decide: parts.decide(),
             config: Config { region: REGION.parse().expect("a region"), drift_interval: plan.drift_interval },
             memory: Memory::default(),
+            metrics: Box::new(NoMetrics),
         });
-        Self { process, operator, cache: BTreeMap::new(), told: 0, queue: BTreeMap::new() }
+        Self { process, operator, told: 0, queue: BTreeMap::new() }
     }
 
-    /// Relists: the cache holds the state after the first `upto` changes, and every resource is reconciled.
+    /// Relists: the cache holds the state after the first `upto` changes, and every resource that differs from
+    /// the cache's former state is reconciled.
     pub fn list(&mut self, scene: &Scene, upto: usize) {
-        let mut state = scene.state();
-        let changes = &state.store.changes()[..upto];
-        self.cache.clear();
-        for Change { resource, deleted } in changes {
+        let state = &mut *scene.state();
+        let mut listed = BTreeMap::new();
+        for Change { resource, deleted } in &state.store.changes()[..upto] {
             if *deleted {
-                self.cache.remove(&name_of(resource));
+                listed.remove(&name_of(resource));
             } else {
-                self.cache.insert(name_of(resource), resource.clone());
+                listed.insert(name_of(resource), resource.clone());
             }
         }
         self.told = upto;
-        state.replicas[self.process.replica].told = upto;
-        let now = state.now;
-        for name in self.cache.keys() {
-            let queued = self.queue.entry(name.clone()).or_default();
-            queued.due = Some(now);
-            state.agenda.add(now, Event::Due { process: self.process, name: name.clone() });
+        let cache = &mut state.replicas[self.process.replica].caches.resources;
+        let former = std::mem::replace(cache, listed.clone());
+        for (name, resource) in listed {
+            if is_news(former.get(&name), &resource) {
+                self.enqueue(state, name);
+            }
         }
+    }
+
+    /// Makes a reconcile due now.
+    fn enqueue(&mut self, state: &mut State, name: Name) {
+        let now = state.now;
+        self.queue.entry(name.clone()).or_default().due = Some(now);
+        state.agenda.add(now, Event::Due { process: self.process, name });
     }
 
     /// Delivers all changes up to this one; the first `lost` of them are lost.
     pub fn watch(&mut self, scene: &Scene, upto: usize, lost: &mut u32) {
-        let mut state = scene.state();
+        let state = &mut *scene.state();
         let upto = upto.min(state.store.changes().len());
         for at in self.told..upto {
             let Change { resource, deleted } = state.store.changes()[at].clone();
             let name = name_of(&resource);
             // Without this condition a new resource could never be discovered; no API server is known to lose
             // such a change.
-            if *lost > 0 && self.cache.contains_key(&name) {
+            let cache = &mut state.replicas[self.process.replica].caches.resources;
+            if *lost > 0 && cache.contains_key(&name) {
                 *lost -= 1;
                 continue;
             }
             if deleted {
-                self.cache.remove(&name);
+                cache.remove(&name);
             } else {
-                self.cache.insert(name.clone(), resource);
-                let now = state.now;
-                self.queue.entry(name.clone()).or_default().due = Some(now);
-                state.agenda.add(now, Event::Due { process: self.process, name });
+                let former = cache.insert(name.clone(), resource.clone());
+                if is_news(former.as_ref(), &resource) {
+                    self.enqueue(state, name);
+                }
             }
         }
         self.told = self.told.max(upto);
-        state.replicas[self.process.replica].told = self.told;
     }
 
     /// Schedules every resource, after a change that may concern each of them.
     pub fn visit_all(&mut self, scene: &Scene) {
-        let mut state = scene.state();
-        let now = state.now;
-        for name in self.cache.keys() {
-            self.queue.entry(name.clone()).or_default().due = Some(now);
-            state.agenda.add(now, Event::Due { process: self.process, name: name.clone() });
+        let state = &mut *scene.state();
+        let names: Vec<Name> =
+            state.replicas[self.process.replica].caches.resources.keys().cloned().collect();
+        for name in names {
+            self.enqueue(state, name);
         }
     }
 
     /// Starts a reconcile that is due, unless the same resource is being reconciled; then it starts
     /// afterwards.
-    pub fn visit(&mut self, name: &Name, now: Timestamp, parts: &P) -> Option<Task> {
+    pub fn visit(&mut self, scene: &Scene, name: &Name, now: Timestamp) -> Option<Task> {
         let queued = self.queue.get_mut(name)?;
         if queued.running || queued.due.is_none_or(|due| due > now) {
             return None;
         }
         queued.due = None;
-        let Some(resource) = self.cache.get(name) else {
+        let cached = scene.state().replicas[self.process.replica].caches.resources.get(name).cloned();
+        let Some(resource) = cached else {
             self.queue.remove(name);
             return None;
         };
         queued.running = true;
-        let (operator, resource) = (self.operator.clone(), parts.cached(resource));
+        let operator = self.operator.clone();
         Some(Task {
             process: self.process,
             name: Some(name.clone()),
@@ -191,4 +200,9 @@ impl<P: Parts> Replica<P> {
         });
         Task { process: self.process, name: None, future }
     }
+}
+
+/// Returns whether a change of a resource leads to a reconcile, as the operator's watch decides.
+fn is_news(former: Option<&Arc<StreamEncryption>>, resource: &StreamEncryption) -> bool {
+    former.is_none_or(|former| trigger_of(&former.metadata, "") != trigger_of(&resource.metadata, ""))
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::caches::{COMBINATIONS, Caches, Kind, WATCH, Watches};
 use crate::convergence;
 use crate::environment::{BEGIN, Condition, Event, Polled, Process, Scene, State};
 use crate::event_queue::Agenda;
@@ -22,8 +23,8 @@ use crate::wiring::Parts;
 
 /// The interval at which a process cleans up expired ledgers.
 const RETIRE_EVERY: SignedDuration = SignedDuration::from_hours(1);
-/// Maximum delay of a watch, in microseconds.
-const WATCH: u64 = 60_000;
+/// Maximum time for which an API server is outdated, in seconds.
+const LONGEST_OUTDATED: i64 = 600;
 /// Maximum number of reconciles in a run. An operator that exceeds it never comes to rest.
 const MOST_VISITS: u64 = 60_000;
 
@@ -85,10 +86,9 @@ impl<'a, P: Parts> Run<'a, P> {
             mistaken_soon: None,
             session: plan.sessions.then_some(BEGIN),
             stuck_session: false,
-            watch_lag: SignedDuration::ZERO,
-            watch_frozen_until: Timestamp::MIN,
+            watches: Watches::prompt(),
             watch_drops: 0,
-            told: 0,
+            caches: Caches::default(),
         };
         let scene = Scene::new(State {
             now: BEGIN,
@@ -96,6 +96,7 @@ impl<'a, P: Parts> Run<'a, P> {
             dice: fastrand::Rng::with_seed(plan.seed),
             world: operations::world(plan),
             store: Store::default(),
+            ledger_times: Vec::new(),
             replicas: (0..plan.replicas).map(condition).collect(),
             kubernetes: KubernetesFaults::none(),
             policies: Policies::new(vec![Allowed::own_account(plan.allow_disable)], plan.max_calls),
@@ -132,14 +133,14 @@ impl<'a, P: Parts> Run<'a, P> {
             }
             Event::Watch { process, upto } => self.watch(process, upto),
             Event::Due { process, name } => {
-                let parts = self.parts;
-                let task = self.alive(process).and_then(|(replica, now)| replica.visit(&name, now, parts));
+                let scene = self.scene.clone();
+                let task = self.alive(process).and_then(|(replica, now)| replica.visit(&scene, &name, now));
                 if let Some(task) = task {
                     self.begin(task);
                 }
             }
             Event::Retire(process) => self.retire(process),
-            Event::PoliciesTold(replica) => self.policies_told(replica),
+            Event::PoliciesTold { replica, upto } => self.policies_told(replica, upto),
             Event::Crash(process) => self.crash(process),
             Event::Boot(replica) => self.boot(replica),
             Event::Late(number) => {
@@ -152,7 +153,7 @@ impl<'a, P: Parts> Run<'a, P> {
             Event::AwsMends(rule) => {
                 self.scene.state().world.clear_fault(rule);
             }
-            Event::Relist { replica, behind } => self.relist(replica, behind),
+            Event::Relist { replica, behind } => self.relist_unless_frozen(replica, behind),
             Event::Calm => self.calm(),
             Event::Reckoning => {
                 let mut state = self.scene.state();
@@ -232,7 +233,7 @@ impl<'a, P: Parts> Run<'a, P> {
         let mut lost = {
             let mut state = scene.state();
             let condition = &state.replicas[process.replica];
-            let until = condition.paused_until.max(condition.watch_frozen_until);
+            let until = condition.paused_until.max(condition.watches.frozen_until(Kind::Resources));
             if until > state.now {
                 state.agenda.add(until, Event::Watch { process, upto });
                 return;
@@ -246,33 +247,62 @@ impl<'a, P: Parts> Run<'a, P> {
     }
 
     /// Delivers a change of the policies. A lagging or frozen watch delivers it later.
-    fn policies_told(&mut self, replica: usize) {
+    fn policies_told(&mut self, replica: usize, upto: usize) {
         let scene = self.scene.clone();
         {
             let mut state = scene.state();
             let condition = &state.replicas[replica];
-            let until = condition.paused_until.max(condition.watch_frozen_until);
+            let until = condition.paused_until.max(condition.watches.frozen_until(Kind::Policies));
             if until > state.now {
-                state.agenda.add(until, Event::PoliciesTold(replica));
+                state.agenda.add(until, Event::PoliciesTold { replica, upto });
                 return;
             }
+            let caches = &mut state.replicas[replica].caches;
+            caches.policies = caches.policies.max(upto);
         }
         if let Some(replica) = self.replicas[replica].as_mut() {
             replica.visit_all(&scene);
         }
     }
 
+    fn relist_unless_frozen(&mut self, replica: usize, behind: usize) {
+        let until = {
+            let state = self.scene.state();
+            let condition = &state.replicas[replica];
+            let kinds = [Kind::Resources, Kind::Policies, Kind::Ledgers];
+            let frozen_until = kinds.map(|kind| condition.watches.frozen_until(kind));
+            frozen_until.into_iter().fold(condition.paused_until, Timestamp::max)
+        };
+        if until > self.scene.state().now {
+            self.scene.state().agenda.add(until, Event::Relist { replica, behind });
+        } else {
+            self.relist(replica, behind);
+        }
+    }
+
+    /// Lists everything anew. With `behind`, the lists of some kinds come from an outdated API server, which
+    /// misses this many changes, and catches up later.
     fn relist(&mut self, replica: usize, behind: usize) {
         let scene = self.scene.clone();
-        if let Some(replica) = self.replicas[replica].as_mut() {
-            let changes = scene.state().store.changes().len();
-            let upto = changes.saturating_sub(behind);
-            replica.list(&scene, upto);
-            if behind > 0 {
-                let mut state = scene.state();
-                let at = state.now + SignedDuration::from_secs(3);
-                state.agenda.add(at, Event::Watch { process: replica.process, upto: changes });
-            }
+        let Some(replica) = self.replicas[replica].as_mut() else { return };
+        let number = replica.process.replica;
+        let (changes, outdated, hold) = {
+            let mut state = scene.state();
+            let outdated = if behind > 0 { state.dice.u8(1..COMBINATIONS) } else { 0 };
+            let hold = if behind > 0 { state.dice.i64(1..LONGEST_OUTDATED) } else { 0 };
+            (state.store.changes().len(), outdated, SignedDuration::from_secs(hold))
+        };
+        let missing = |kind: Kind| if kind.is_in(outdated) { behind } else { 0 };
+        replica.list(&scene, changes.saturating_sub(missing(Kind::Resources)));
+        let state = &mut *scene.state();
+        let at = state.now + hold;
+        let (policies, ledgers) = (state.policies.changes(), state.store.ledger_changes().len());
+        let caches = &mut state.replicas[number].caches;
+        caches.policies = policies.saturating_sub(missing(Kind::Policies));
+        caches.list_ledgers(ledgers.saturating_sub(missing(Kind::Ledgers)), at);
+        if behind > 0 {
+            state.agenda.add(at, Event::Watch { process: replica.process, upto: changes });
+            state.agenda.add(at, Event::PoliciesTold { replica: number, upto: policies });
         }
     }
 
@@ -281,6 +311,8 @@ impl<'a, P: Parts> Run<'a, P> {
         let task = replica.retire();
         self.scene.state().agenda.add(now + RETIRE_EVERY, Event::Retire(process));
         self.begin(task);
+        // The watches begin anew as often.
+        self.scene.state().agenda.add(now, Event::Relist { replica: process.replica, behind: 0 });
     }
 
     fn crash(&mut self, process: Process) {
@@ -295,6 +327,7 @@ impl<'a, P: Parts> Run<'a, P> {
         let condition = &mut state.replicas[process.replica];
         condition.up = false;
         condition.doom = None;
+        condition.caches = Caches::default();
         condition.paused_until = Timestamp::MIN;
     }
 
@@ -333,6 +366,7 @@ impl<'a, P: Parts> Run<'a, P> {
     fn watch_over(&mut self) -> bool {
         let state = &mut *self.scene.state();
         let now = state.now;
+        state.ledger_times.resize(state.store.ledger_changes().len(), now);
         let changes = state.store.changes().len();
         if changes > self.given {
             // Runs Kubernetes' reaction to a deletion, which only a planted bug has.
@@ -345,7 +379,7 @@ impl<'a, P: Parts> Run<'a, P> {
             }
             self.given = changes;
             for replica in self.replicas.iter().flatten() {
-                let lag = state.replicas[replica.process.replica].watch_lag;
+                let lag = state.replicas[replica.process.replica].watches.lag(Kind::Resources);
                 let micros = i64::try_from(state.dice.u64(1_000..WATCH)).unwrap_or(0);
                 let at = now + lag + SignedDuration::from_micros(micros);
                 state.agenda.add(at, Event::Watch { process: replica.process, upto: changes });

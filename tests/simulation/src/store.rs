@@ -50,7 +50,11 @@ pub struct Store {
     unstored_default: BTreeSet<Name>,
     ledgers: BTreeMap<String, StreamLedger>,
     changes: Vec<Change>,
+    ledger_changes: Vec<LedgerChange>,
 }
+
+/// One change of a ledger: its name, and its content after the change, if it still exists.
+pub type LedgerChange = (String, Option<StreamLedger>);
 
 /// Returns the name of a resource.
 #[must_use]
@@ -67,6 +71,12 @@ impl Store {
     #[must_use]
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// Returns every change of a ledger so far, oldest first.
+    #[must_use]
+    pub fn ledger_changes(&self) -> &[LedgerChange] {
+        &self.ledger_changes
     }
 
     /// Returns every resource.
@@ -177,7 +187,7 @@ impl Store {
         ledger.metadata.uid = Some(self.next_uid());
         ledger.metadata.generation = Some(1);
         ledger.metadata.resource_version = Some(self.next_version());
-        self.ledgers.insert(name.to_owned(), ledger.clone());
+        self.keep_ledger(name, Some(ledger.clone()));
         Ok(ledger)
     }
 
@@ -202,7 +212,7 @@ impl Store {
         let mut changed = StreamLedger { metadata: known.metadata.clone(), spec };
         raise_generation(&mut changed.metadata);
         changed.metadata.resource_version = Some(self.next_version());
-        self.ledgers.insert(name, changed.clone());
+        self.keep_ledger(&name, Some(changed.clone()));
         Ok(changed)
     }
 
@@ -217,25 +227,34 @@ impl Store {
             return Err(KubeError::Conflict);
         }
         self.version += 1;
-        self.ledgers.remove(&name);
+        self.keep_ledger(&name, None);
         Ok(())
     }
 
     /// Deletes a ledger regardless of its version, as a user or a garbage collector would.
     pub fn lose_ledger(&mut self, name: &str) -> bool {
         self.version += 1;
-        self.ledgers.remove(name).is_some()
+        self.keep_ledger(name, None)
+    }
+
+    /// Stores a ledger or removes it. Returns whether it existed.
+    fn keep_ledger(&mut self, name: &str, ledger: Option<StreamLedger>) -> bool {
+        self.ledger_changes.push((name.to_owned(), ledger.clone()));
+        match ledger {
+            Some(ledger) => self.ledgers.insert(name.to_owned(), ledger).is_some(),
+            None => self.ledgers.remove(name).is_some(),
+        }
     }
 
     /// Writes the status, if the resource still has the version that was read. Writes only if the status
-    /// differs. A resource that does not exist is not an error.
+    /// differs. Returns the new version; a resource that does not exist is not an error.
     pub fn write_status(
         &mut self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Option<String>, KubeError> {
         let name = name_in(read);
-        let Some(known) = self.resources.get(&name) else { return Ok(()) };
+        let Some(known) = self.resources.get(&name) else { return Ok(None) };
         if known.metadata.resource_version != read.resource_version {
             return Err(KubeError::Conflict);
         }
@@ -245,14 +264,19 @@ impl Store {
             changed.status = status;
             self.put(changed);
         }
-        Ok(())
+        Ok(self.version_of(&name))
+    }
+
+    fn version_of(&self, name: &Name) -> Option<String> {
+        self.resources.get(name)?.metadata.resource_version.clone()
     }
 
     /// Sets or removes the operator's finalizer, if the resource still has the version that was read.
-    /// Removing the last finalizer of a resource that is being deleted deletes it.
-    pub fn set_finalizer(&mut self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+    /// Removing the last finalizer of a resource that is being deleted deletes it. Returns the new version; a
+    /// resource that does not exist is not an error.
+    pub fn set_finalizer(&mut self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
         let name = name_in(read);
-        let Some(known) = self.resources.get(&name) else { return Ok(()) };
+        let Some(known) = self.resources.get(&name) else { return Ok(None) };
         if known.metadata.resource_version != read.resource_version {
             return Err(KubeError::Conflict);
         }
@@ -268,8 +292,9 @@ impl Store {
             finalizers.push(FINALIZER.to_owned());
         }
         if known.metadata.deletion_timestamp.is_some() && finalizers.is_empty() {
+            let last = known.metadata.resource_version.clone();
             self.remove(&name);
-            return Ok(());
+            return Ok(last);
         }
         let mut changed = (**known).clone();
         changed.metadata.finalizers = (!finalizers.is_empty()).then_some(finalizers);
@@ -278,7 +303,7 @@ impl Store {
         } else {
             self.put(changed);
         }
-        Ok(())
+        Ok(self.version_of(&name))
     }
 
     /// Handles a write that changes nothing: it has no effect, except that it stores a default.

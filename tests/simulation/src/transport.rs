@@ -5,7 +5,6 @@
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{Caller, Delivery};
 use std::sync::Arc;
-use stream_encryption_operator::api::ledger::StreamLedger;
 use stream_encryption_operator::controller::kube_api::KubeError;
 use stream_encryption_operator::model::aws_error::{AwsError, Operation};
 use stream_encryption_operator::model::ledger::MAX_CLOCK_SKEW;
@@ -13,7 +12,7 @@ use stream_encryption_operator::model::ledger::MAX_CLOCK_SKEW;
 use crate::aws_model;
 use crate::environment::{Doom, Event, Fate, Process, Scene, State};
 use crate::faults::{KubernetesFault, Request};
-use crate::writes::Write;
+use crate::writes::{Write, Written};
 
 /// The operator's timeout for a request to AWS.
 const AWS_DEADLINE: SignedDuration = SignedDuration::from_secs(10);
@@ -193,11 +192,7 @@ impl Link {
     }
 
     /// Sends a write to the API server. A late write is executed after its sender has timed out.
-    pub(crate) async fn write(
-        &self,
-        request: Request,
-        write: Write,
-    ) -> Result<Option<StreamLedger>, KubeError> {
+    pub(crate) async fn write(&self, request: Request, write: Write) -> Result<Written, KubeError> {
         let process = self.process;
         let late = {
             let mut state = self.scene.state();

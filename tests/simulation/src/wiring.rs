@@ -1,8 +1,6 @@
 //! The parts of an operator. The faithful parts are the real controller with the two simulated ports; a
 //! planted bug wraps one of them (`spoiled`).
 
-use std::sync::Arc;
-
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
 use stream_encryption_operator::aws::StreamApi;
 use stream_encryption_operator::controller::kube_api::KubeApi;
@@ -30,10 +28,6 @@ pub trait Parts {
     /// Returns its clock.
     fn clock(&self, clock: Clock) -> Clock {
         clock
-    }
-    /// Returns a resource as its cache shows it.
-    fn cached(&self, resource: &Arc<StreamEncryption>) -> Arc<StreamEncryption> {
-        resource.clone()
     }
     /// Runs in Kubernetes when a resource has been deleted.
     fn after_deletion(&self, _state: &mut State, _resource: &StreamEncryption) {}

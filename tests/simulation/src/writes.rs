@@ -29,37 +29,49 @@ pub enum Write {
     Finalizer(Box<ObjectMeta>, bool),
 }
 
+/// The result of a write.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// The ledger after the write.
+    pub ledger: Option<StreamLedger>,
+    /// The version of the resource after the write.
+    pub version: Option<String>,
+}
+
 impl State {
     /// Executes a write. The promises check its changes.
-    pub fn carry_out(&mut self, write: &Write, by: Process) -> Result<Option<StreamLedger>, KubeError> {
+    pub fn carry_out(&mut self, write: &Write, by: Process) -> Result<Written, KubeError> {
         match write {
             Write::Create(name, spec) => {
                 let made = self.store.create_ledger(name, spec)?;
                 self.ledger_changed(None, Some(&made), by);
-                Ok(Some(made))
+                Ok(Written { ledger: Some(made), ..Written::default() })
             }
             Write::Replace(ledger) => {
                 let before = self.store.ledger(ledger.metadata.name.as_deref().unwrap_or_default()).cloned();
                 let after = self.store.replace_ledger(ledger)?;
                 self.ledger_changed(before.as_ref(), Some(&after), by);
-                Ok(Some(after))
+                Ok(Written { ledger: Some(after), ..Written::default() })
             }
             Write::Delete(ledger) => {
                 let before = self.store.ledger(ledger.metadata.name.as_deref().unwrap_or_default()).cloned();
                 self.store.delete_ledger(ledger)?;
                 self.ledger_changed(before.as_ref(), None, by);
-                Ok(None)
+                Ok(Written::default())
             }
             Write::Status(read, status) => {
                 let uid = read.uid.as_deref().unwrap_or_default();
                 let before = self.store.resource_by_uid(uid).cloned();
-                self.store.write_status(read, status)?;
+                let version = self.store.write_status(read, status)?;
                 if let Some(before) = before {
                     self.status_written(by, &before, status);
                 }
-                Ok(None)
+                Ok(Written { version, ..Written::default() })
             }
-            Write::Finalizer(read, present) => self.store.set_finalizer(read, *present).map(|()| None),
+            Write::Finalizer(read, present) => {
+                let version = self.store.set_finalizer(read, *present)?;
+                Ok(Written { version, ..Written::default() })
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use simulation::shrink;
 use simulation::wiring::Faithful;
 
 /// Maximum number of seeds in which a bug may stay undetected.
-const MOST_SEEDS: u64 = 3_000;
+const MOST_SEEDS: usize = 3_000;
 /// Maximum number of runs to minimise a trace.
 const MOST_SHRINKING: usize = 40;
 
@@ -29,7 +29,7 @@ struct Found {
 }
 
 fn find(bug: Bug) -> Option<Found> {
-    (0..MOST_SEEDS).find_map(|seed| {
+    (bug.first_seed()..).take(MOST_SEEDS).find_map(|seed| {
         let plan = plan(seed);
         let broken = run(&plan, &Spoiled(bug), false).broken?;
         if run(&plan, &Faithful, false).broken.is_some() {

@@ -16,7 +16,9 @@ use stream_encryption_operator::api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_operator::aws::{Priority, Signer, StreamApi};
-use stream_encryption_operator::controller::kube_api::{KubeApi, KubeError, ReconcileEvent, ReferencedKey};
+use stream_encryption_operator::controller::kube_api::{
+    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+};
 use stream_encryption_operator::controller::{Context, reconcile};
 use stream_encryption_operator::model::aws_error::AwsError;
 use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
@@ -74,9 +76,9 @@ pub(crate) enum Visited {
 impl<A: StreamApi, R: KubeApi> FusedOperator<A, R> {
     pub(crate) fn new(operator: Context<A, R>, spot: Option<CrashPoint>) -> Self {
         let fuse = Injector(Arc::new(Inner { spot, ..Inner::default() }));
-        let Context { aws, records, clock, decide, config, memory } = operator;
+        let Context { aws, records, clock, decide, config, memory, metrics } = operator;
         let (aws, records) = (Injected(aws, fuse.clone()), Injected(records, fuse.clone()));
-        Self { operator: Context { aws, records, clock, decide, config, memory }, fuse }
+        Self { operator: Context { aws, records, clock, decide, config, memory, metrics }, fuse }
     }
 
     /// Reconciles once, and drops the reconcile at the crash point.
@@ -241,12 +243,17 @@ impl<A: StreamApi> StreamApi for Injected<A> {
 }
 
 impl<R: KubeApi> KubeApi for Injected<R> {
-    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, KubeError> {
-        self.0.resource(namespace, name).await
+    async fn resource(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: ReadFrom,
+    ) -> Result<Option<StreamEncryption>, KubeError> {
+        self.0.resource(namespace, name, from).await
     }
 
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
-        self.0.ledger(name).await
+    async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
+        self.0.ledger(name, from).await
     }
 
     async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
@@ -273,7 +280,7 @@ impl<R: KubeApi> KubeApi for Injected<R> {
         &self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Option<String>, KubeError> {
         self.1.around("write status", self.0.write_status(read, status)).await
     }
 
@@ -281,12 +288,16 @@ impl<R: KubeApi> KubeApi for Injected<R> {
         self.1.around("event", self.0.publish_event(resource, happening)).await
     }
 
-    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
         self.1.around("finalizer", self.0.set_finalizer(read, present)).await
     }
 
-    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
-        self.0.policies(namespace).await
+    async fn policies(
+        &self,
+        namespace: &str,
+        from: ReadFrom,
+    ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+        self.0.policies(namespace, from).await
     }
 
     async fn referenced_key(

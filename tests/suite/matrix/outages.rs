@@ -84,13 +84,14 @@ async fn outages_and_lost_permissions_cause_no_unrecorded_call() {
     eventually("it is corrected", 90, async || site.starts() == 4).await;
     site.until_it_says("Encrypted", 60).await;
 
-    // The permissions are removed: first those for ledgers, which a condition reports, then all.
+    // The permissions are removed: first those for ledgers, which a condition reports once a ledger is to be
+    // written, then all.
     let name = "stream-encryption-operator";
     own.kubectl(&["delete", "rolebinding", name, "-n", LEDGERS]).await.expect("it is deleted");
-    site.until_it_says("LedgerInvalid", 40).await;
-    own.kubectl(&["delete", "clusterrolebinding", name]).await.expect("it is deleted");
     let other = aws.world().plant_key(PlantedKey::default());
     site.apply(&spec(&site.arn(), Some(&other))).await;
+    site.until_it_says("LedgerInvalid", 40).await;
+    own.kubectl(&["delete", "clusterrolebinding", name]).await.expect("it is deleted");
     asked_again(&site, 2).await;
     let forbidden = site.kubernetes.answered(Asked::is_status, 403)
         + site.kubernetes.answered(|asked| !asked.is_write(), 403);

@@ -12,7 +12,7 @@ use super::scenario::{Act, DESCRIBE, Run, START, Scene, namespaces, spec, stage,
 use crate::harness::{cluster, operators_kubeconfig};
 use crate::process::eventually;
 
-/// Returns whether a request reads the resource as it is now, as each reconcile does first.
+/// Returns whether a request reads the resource as it is now, as the operator does immediately before a call.
 fn is_live_read(asked: &Asked) -> bool {
     !asked.is_write() && !asked.is_watch() && asked.path.contains("/streamencryptions/")
 }

@@ -24,7 +24,7 @@ use stream_encryption_operator::api::stream_encryption::{Service, StreamEncrypti
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::aws::rate_limit::RateLimiter;
 use stream_encryption_operator::controller::memory::Memory;
-use stream_encryption_operator::controller::{Clock, Config, Context, reconcile};
+use stream_encryption_operator::controller::{Clock, Config, Context, NoMetrics, reconcile};
 use stream_encryption_operator::kubernetes::Cluster;
 use stream_encryption_operator::model::decision::decide;
 
@@ -176,7 +176,15 @@ impl Stage {
         let own_account = StreamEncryptionPolicySpec::own_account();
         let policy = StreamEncryptionPolicySpec { allow_disable: true, ..own_account };
         let records = Cluster::new(self.operator.clone(), &self.namespace, Some(policy));
-        Context { aws: MotoAdapter(aws), records, clock, decide, config, memory: Memory::default() }
+        Context {
+            aws: MotoAdapter(aws),
+            records,
+            clock,
+            decide,
+            config,
+            memory: Memory::default(),
+            metrics: Box::new(NoMetrics),
+        }
     }
 
     async fn iam(&self, parameters: &[(&str, &str)]) {

@@ -39,9 +39,16 @@ pub struct Sent<'a> {
 }
 
 impl State {
-    /// P8: checks that the policies have allowed a request to the reconcile's namespace since the reconcile
-    /// began.
+    /// P8: checks that the policies have allowed a read to the reconcile's namespace since the reconcile began,
+    /// or since the change of the policies that its cache showed last.
     pub fn causes(&mut self, as_whom: &Principal, stream: &StreamArn, act: &Act<'_>) {
+        let since = self.reconcile_began().min(self.policies_shown());
+        self.causes_since(since, as_whom, stream, act);
+    }
+
+    /// P8: checks that the policies have allowed a write to the reconcile's namespace since the reconcile
+    /// began.
+    pub fn causes_live(&mut self, as_whom: &Principal, stream: &StreamArn, act: &Act<'_>) {
         let since = self.reconcile_began();
         self.causes_since(since, as_whom, stream, act);
     }

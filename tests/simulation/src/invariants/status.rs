@@ -183,6 +183,7 @@ impl Promises {
         self.unsaid.remove(&task);
         self.believed.remove(&task);
         self.begun.remove(&task);
+        self.policies_shown.remove(&task);
     }
 }
 
@@ -234,6 +235,12 @@ impl State {
     /// Returns the time at which the current reconcile began.
     pub(super) fn reconcile_began(&self) -> Timestamp {
         self.promises.begun.get(&self.polled.task).copied().unwrap_or(self.now)
+    }
+
+    /// Returns since when the policies had been in effect that the current reconcile last read from a cache; the
+    /// current time if it read none.
+    pub(super) fn policies_shown(&self) -> Timestamp {
+        self.promises.policies_shown.get(&self.polled.task).copied().unwrap_or(self.now)
     }
 
     /// Returns whether a Describe shows that the last call of the stream's ledger is in progress or complete.

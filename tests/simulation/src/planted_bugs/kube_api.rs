@@ -13,7 +13,9 @@ use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::api::stream_encryption::{
     DeletionPolicy, EncryptionStatus, KeyObjectReference, Mode, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::controller::kube_api::{KubeApi, KubeError, ReconcileEvent, ReferencedKey};
+use stream_encryption_operator::controller::kube_api::{
+    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+};
 use stream_encryption_operator::controller::ledger_store::owner;
 use stream_encryption_operator::model::ledger::{self, AWS_LIMIT, DAY, expires_at};
 
@@ -21,7 +23,7 @@ use super::Bug;
 use crate::convergence::stream_of;
 use crate::environment::{ACCOUNT, FOREIGN_ACCOUNT, State};
 use crate::ports::Cluster;
-use crate::store::{Name, name_of};
+use crate::store::name_of;
 
 /// How long [`Bug::OwnClockPrunes`] keeps a call: longer than required, so that it makes no writes at rest.
 const KEPT: SignedDuration = SignedDuration::from_hours(26);
@@ -37,10 +39,8 @@ pub struct SpoiledRecords {
     attempts: Mutex<BTreeMap<String, Attempts>>,
     /// The reconciles that have begun, by task.
     begun: Mutex<BTreeSet<usize>>,
-    /// Each resource as first read in its last reconcile, by task.
-    read: Mutex<BTreeMap<Name, (usize, Option<StreamEncryption>)>>,
-    /// The policies as first read, by namespace and task.
-    policies: Mutex<BTreeMap<(String, usize), Vec<StreamEncryptionPolicySpec>>>,
+    /// The policies as first read, by namespace.
+    policies: Mutex<BTreeMap<String, Vec<StreamEncryptionPolicySpec>>>,
 }
 
 /// Collects the ledgers that a deleted resource owned, as if they had an owner reference.
@@ -66,14 +66,7 @@ fn elsewhere(patterns: &[String]) -> Vec<String> {
 
 impl SpoiledRecords {
     pub(super) fn new(bug: Bug, cluster: Cluster) -> Self {
-        Self {
-            bug,
-            cluster,
-            attempts: Mutex::default(),
-            begun: Mutex::default(),
-            read: Mutex::default(),
-            policies: Mutex::default(),
-        }
+        Self { bug, cluster, attempts: Mutex::default(), begun: Mutex::default(), policies: Mutex::default() }
     }
 
     fn attempts(&self) -> MutexGuard<'_, BTreeMap<String, Attempts>> {
@@ -141,61 +134,43 @@ impl SpoiledRecords {
         true
     }
 
-    /// Returns the resource in the watch's cache.
-    fn remembered(&self, namespace: &str, name: &str) -> Option<StreamEncryption> {
-        let link = self.cluster.link();
-        let state = link.scene.state();
-        let told = state.replicas[link.process.replica].told;
-        let name = (namespace.to_owned(), name.to_owned());
-        let last = state.store.changes()[..told].iter().rev();
-        let last = last.into_iter().find(|change| name_of(&change.resource) == name)?;
-        (!last.deleted).then(|| (*last.resource).clone())
-    }
-
-    /// Returns the resource as first read in this reconcile.
-    async fn read_once(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, KubeError> {
-        let task = self.cluster.link().scene.state().polled.task;
-        let of = (namespace.to_owned(), name.to_owned());
-        let known = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(&of).cloned();
-        if let Some((_, resource)) = known.filter(|(read_in, _)| *read_in == task) {
-            return Ok(resource);
-        }
-        let resource = self.cluster.resource(namespace, name).await?;
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(of, (task, resource.clone()));
-        Ok(resource)
-    }
-
     /// Returns the policies of a namespace, each modified.
     async fn policies_of(
         &self,
         namespace: &str,
+        from: ReadFrom,
         change: impl Fn(&mut StreamEncryptionPolicySpec),
     ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
-        let mut policies = self.cluster.policies(namespace).await?;
+        let mut policies = self.cluster.policies(namespace, from).await?;
         policies.iter_mut().for_each(change);
         Ok(policies)
     }
 
-    /// Returns the policies of a namespace as first read, in this task or in this process.
+    /// Returns the policies of a namespace as first read in this process.
     async fn policies_kept(
         &self,
         namespace: &str,
-        task: usize,
+        from: ReadFrom,
     ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
-        let of = (namespace.to_owned(), task);
-        let known = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(&of).cloned();
+        let known = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
         if let Some(policies) = known {
             return Ok(policies);
         }
-        let policies = self.cluster.policies(namespace).await?;
-        self.policies.lock().unwrap_or_else(PoisonError::into_inner).insert(of, policies.clone());
+        let policies = self.cluster.policies(namespace, from).await?;
+        self.policies
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(namespace.to_owned(), policies.clone());
         Ok(policies)
     }
 
     /// Writes a resource into the ledger of its stream if the ledger's owner is deleted.
     async fn claim(&self, resource: &StreamEncryption) {
         let Some(stream) = stream_of(resource) else { return };
-        let Ok(Some(mut ledger)) = self.cluster.ledger(&ledger::name(&stream)).await else { return };
+        let Ok(Some(mut ledger)) = self.cluster.ledger(&ledger::name(&stream), ReadFrom::ApiServer).await
+        else {
+            return;
+        };
         let gone = self.cluster.link().scene.state().store.resource_by_uid(&ledger.spec.owner.uid).is_none();
         if gone {
             ledger.spec.owner = owner(resource);
@@ -280,7 +255,7 @@ impl SpoiledRecords {
             Bug::NoCompareAndSwap | Bug::LeaseOnly => {
                 while matches!(answer, Err(KubeError::Conflict)) {
                     let name = asked.metadata.name.as_deref().unwrap_or_default();
-                    let Some(newer) = self.cluster.ledger(name).await? else { break };
+                    let Some(newer) = self.cluster.ledger(name, ReadFrom::ApiServer).await? else { break };
                     let over = StreamLedger { metadata: newer.metadata, spec: asked.spec.clone() };
                     answer = self.cluster.replace_ledger(&over).await;
                 }
@@ -297,14 +272,22 @@ impl SpoiledRecords {
 }
 
 impl KubeApi for SpoiledRecords {
-    async fn resource(&self, namespace: &str, name: &str) -> Result<Option<StreamEncryption>, KubeError> {
-        match self.bug {
-            Bug::CachedResource => return Ok(self.remembered(namespace, name)),
-            Bug::ReadOnce => return self.read_once(namespace, name).await,
-            Bug::LeaseOnly if self.begins_a_visit() => self.wait_to_lead().await,
-            _ => {}
+    async fn resource(
+        &self,
+        namespace: &str,
+        name: &str,
+        from: ReadFrom,
+    ) -> Result<Option<StreamEncryption>, KubeError> {
+        let visited = self.is_visited(namespace, name);
+        let from = match self.bug {
+            Bug::CachedResource if visited => ReadFrom::Cache,
+            Bug::CachedOwner if !visited => ReadFrom::Cache,
+            _ => from,
+        };
+        if self.bug == Bug::LeaseOnly && self.begins_a_visit() {
+            self.wait_to_lead().await;
         }
-        let resource = self.cluster.resource(namespace, name).await?;
+        let resource = self.cluster.resource(namespace, name, from).await?;
         if let (Bug::ClaimedWithoutPolicy, Some(resource)) = (self.bug, &resource)
             && self.is_visited(namespace, name)
         {
@@ -313,8 +296,9 @@ impl KubeApi for SpoiledRecords {
         Ok(resource.map(|resource| self.shown(resource)))
     }
 
-    async fn ledger(&self, name: &str) -> Result<Option<StreamLedger>, KubeError> {
-        match self.cluster.ledger(name).await? {
+    async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
+        let from = if self.bug == Bug::CachedLedger { ReadFrom::Cache } else { from };
+        match self.cluster.ledger(name, from).await? {
             Some(ledger) => Ok(Some(self.opened(ledger).await)),
             None => Ok(None),
         }
@@ -356,7 +340,7 @@ impl KubeApi for SpoiledRecords {
         &self,
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
-    ) -> Result<(), KubeError> {
+    ) -> Result<Option<String>, KubeError> {
         let mut status = status.clone();
         if self.bug == Bug::NoSettling && status.encryption_status == Some(EncryptionStatus::Enabled) {
             let encrypted = ConditionType::Encrypted.as_str();
@@ -372,30 +356,32 @@ impl KubeApi for SpoiledRecords {
         self.cluster.publish_event(of, happening).await
     }
 
-    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<(), KubeError> {
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
         self.cluster.set_finalizer(read, present).await
     }
 
-    async fn policies(&self, namespace: &str) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+    async fn policies(
+        &self,
+        namespace: &str,
+        from: ReadFrom,
+    ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         match self.bug {
-            Bug::PoliciesKept => self.policies_kept(namespace, 0).await,
-            Bug::PoliciesReadOnce => {
-                let task = self.cluster.link().scene.state().polled.task;
-                self.policies_kept(namespace, task).await
-            }
+            Bug::PoliciesKept => self.policies_kept(namespace, from).await,
+            Bug::CachedPolicies => self.cluster.policies(namespace, ReadFrom::Cache).await,
             Bug::ForeignStream => {
-                self.policies_of(namespace, |policy| policy.streams.extend(elsewhere(&policy.streams))).await
+                self.policies_of(namespace, from, |policy| policy.streams.extend(elsewhere(&policy.streams)))
+                    .await
             }
             Bug::ForeignKey => {
-                self.policies_of(namespace, |policy| policy.keys.extend(elsewhere(&policy.keys))).await
+                self.policies_of(namespace, from, |policy| policy.keys.extend(elsewhere(&policy.keys))).await
             }
             Bug::ClaimOutlivesPolicy if !self.visits(namespace) => {
                 Ok(vec![StreamEncryptionPolicySpec::own_account()])
             }
             Bug::BudgetIgnored => {
-                self.policies_of(namespace, |policy| policy.max_calls_per_day = AWS_LIMIT).await
+                self.policies_of(namespace, from, |policy| policy.max_calls_per_day = AWS_LIMIT).await
             }
-            _ => self.cluster.policies(namespace).await,
+            _ => self.cluster.policies(namespace, from).await,
         }
     }
 

@@ -14,7 +14,7 @@ use simulation::store::{Change, Name, Store};
 use stream_encryption_operator::api::RETRY_ANNOTATION;
 use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-use stream_encryption_operator::controller::kube_api::{KubeApi as _, KubeError};
+use stream_encryption_operator::controller::kube_api::{KubeApi as _, KubeError, ReadFrom};
 use stream_encryption_operator::kubernetes::Cluster;
 
 use crate::operations::{Act, OBJECTS, ledger_spec, spec, status};
@@ -85,8 +85,8 @@ fn failed(error: KubeError) -> Answer {
     }
 }
 
-fn done(result: Result<(), KubeError>) -> Answer {
-    result.map_or_else(failed, |()| Answer::Done)
+fn done<T>(result: Result<T, KubeError>) -> Answer {
+    result.map_or_else(failed, |_| Answer::Done)
 }
 
 fn with_spec(held: &StreamLedger, number: usize) -> StreamLedger {
@@ -126,13 +126,17 @@ impl Real {
     }
 
     async fn read(&mut self, at: usize) {
-        self.held.resources[at] =
-            self.operator.resource(&self.namespace, &resource_name(at)).await.expect("the resource is read");
+        self.held.resources[at] = self
+            .operator
+            .resource(&self.namespace, &resource_name(at), ReadFrom::ApiServer)
+            .await
+            .expect("the resource is read");
     }
 
     async fn read_ledger(&mut self, at: usize) {
         let name = ledger_name(&self.namespace, at);
-        self.held.ledgers[at] = self.operator.ledger(&name).await.expect("the ledger is read");
+        self.held.ledgers[at] =
+            self.operator.ledger(&name, ReadFrom::ApiServer).await.expect("the ledger is read");
     }
 
     /// Executes an operation.
@@ -224,10 +228,11 @@ impl Real {
     pub(crate) async fn objects(&mut self) -> Objects {
         let (mut resources, mut ledgers) = (Vec::new(), Vec::new());
         for at in 0..OBJECTS {
-            let resource = self.operator.resource(&self.namespace, &resource_name(at)).await;
+            let resource =
+                self.operator.resource(&self.namespace, &resource_name(at), ReadFrom::ApiServer).await;
             let resource = resource.expect("the resource is read");
             resources.push(resource.map(|resource| self.shown.resource(&resource)));
-            let ledger = self.operator.ledger(&ledger_name(&self.namespace, at)).await;
+            let ledger = self.operator.ledger(&ledger_name(&self.namespace, at), ReadFrom::ApiServer).await;
             ledgers.push(ledger.expect("the ledger is read").map(|ledger| self.shown.ledger(&ledger)));
         }
         (resources, ledgers)

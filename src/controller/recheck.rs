@@ -1,0 +1,46 @@
+//! The checks immediately before a change: what the decision is based on must still be current.
+//!
+//! A reconcile reads from caches, and may wait for minutes before it changes anything. These checks ask the API
+//! server, so that neither a stale cache nor a revoked permission leads to a call. They only read. The ledger
+//! needs no check before it is written: the API server compares the version that was read.
+
+use super::annotations::{is_suspended, retry_token};
+use super::context::Context;
+use super::kube_api::{KubeApi, KubeError, ReadFrom};
+use super::ledger_store::owner;
+use super::permitted::permission_in;
+use crate::api::stream_encryption::StreamEncryption;
+use crate::aws::StreamApi;
+use crate::model::permission::EffectivePolicy;
+
+/// Returns [`KubeError::Conflict`] if the live resource is no longer the one on which the decision is based.
+pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+) -> Result<(), KubeError> {
+    let me = owner(resource);
+    let live = operator
+        .records
+        .resource(&me.namespace, &me.name, ReadFrom::ApiServer)
+        .await?
+        .ok_or(KubeError::Conflict)?;
+    let same = live.metadata.uid == resource.metadata.uid
+        && live.metadata.generation == resource.metadata.generation
+        && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
+        && is_suspended(&live) == is_suspended(resource)
+        && retry_token(&live) == retry_token(resource);
+    if same { Ok(()) } else { Err(KubeError::Conflict) }
+}
+
+/// Returns [`KubeError::Conflict`] if the live policies no longer grant exactly the permissions on which the
+/// decision is based, so that a revoked permission is not used.
+pub(super) async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    permission: &EffectivePolicy,
+) -> Result<(), KubeError> {
+    let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
+    let own = permission.own_account().clone();
+    let now = permission_in(&operator.records, namespace, own, ReadFrom::ApiServer).await?;
+    if now == *permission { Ok(()) } else { Err(KubeError::Conflict) }
+}
