@@ -207,8 +207,9 @@ fn decided(
             | Reason::StreamAlreadyManaged
             | Reason::LedgerInvalid
     ) {
-        // Without a ledger, the status is the only count of the calls.
-        status.calls = before.calls.clone().filter(|_| !case.book.is_stored());
+        // Without a valid ledger, the status is the only count of the calls.
+        let is_only_count = decision.reason == Reason::LedgerInvalid || !case.book.is_stored();
+        status.calls = before.calls.clone().filter(|_| is_only_count);
         return status;
     }
     let budget = decision::budget(&input);

@@ -61,6 +61,22 @@ async fn invalid_ledger_blocks_calls_and_is_reported() {
 }
 
 #[tokio::test]
+async fn deleted_invalid_ledger_leaves_calls_counted() {
+    let harness = harness().await;
+    harness.until_it_says("orders", "Encrypted").await;
+    edit_ledger(&harness, &json!({"spec": {"owner": {"name": "../orders"}}})).await;
+    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": harness.plant_key()});
+    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
+    harness.until_it_says("orders", "LedgerInvalid").await;
+    let used = async || harness.status("orders").await.calls.expect("the calls").used;
+    assert_eq!(used().await, 1, "the count is kept");
+
+    harness.kubectl(&["delete", "streamledger", &name()]).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    assert_eq!(used().await, 2, "the first call still counts");
+}
+
+#[tokio::test]
 async fn ledger_with_invalid_owner_blocks_calls_and_is_reported() {
     let harness = harness().await;
     harness.until_it_says("orders", "Encrypted").await;
