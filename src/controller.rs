@@ -23,6 +23,7 @@ mod annotations;
 mod context;
 mod execute;
 mod finalize;
+mod interruption;
 pub mod kube_api;
 pub mod ledger_gc;
 pub mod ledger_store;
@@ -36,6 +37,7 @@ mod resolve;
 mod state;
 
 use finalize::FinalizerState;
+use interruption::Interruption;
 use kube_api::{KubeApi, KubeError, ReadFrom};
 use resolve::ResolveError;
 use state::ReconcileState;
@@ -59,24 +61,24 @@ pub async fn reconcile<A: StreamApi, R: KubeApi>(
     };
     let span = info_span!("reconcile", namespace = of.namespace, resource = of.name);
     match reconcile_read(operator, resource, from).instrument(span).await {
-        // Another writer was first, or the resource has changed: all observations and decisions are void.
-        Err(KubeError::Conflict) => {
+        Err(Interruption::Outdated) => {
             debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
             operator.memory.forget(resource);
             operator.memory.read_again(&of.uid);
             Ok(operator.clock.now() + kube_api::AFTER_CONFLICT)
         }
-        outcome => outcome,
+        Err(Interruption::Kubernetes(error)) => Err(error),
+        Ok(wake) => Ok(wake),
     }
 }
 
 /// Reconciles the resource that was read from this source, with policies and a ledger from the same source.
-/// Returns [`KubeError::Conflict`] if all of them must be read again.
+/// Returns [`Interruption::Outdated`] if all of them must be read again.
 async fn reconcile_read<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     from: ReadFrom,
-) -> Result<Timestamp, KubeError> {
+) -> Result<Timestamp, Interruption> {
     let visit = operator.memory.recall(resource, operator.clock.now());
     if let Some(wake) = wake_after(operator, &finalize::remove_unwanted_finalizer(operator, resource).await?)
     {
@@ -92,7 +94,7 @@ async fn reconcile_read<A: StreamApi, R: KubeApi>(
                 .await?;
             return Ok(operator.clock.now() + operator.config.drift_interval);
         }
-        Err(unresolved) => return report::unresolved(operator, resource, &visit, unresolved).await,
+        Err(unresolved) => return Ok(report::unresolved(operator, resource, &visit, unresolved).await?),
     };
     if let Some(wake) = wake_after(operator, &finalize::sync_finalizer(operator, resource, &subject).await?) {
         return Ok(wake);
@@ -115,12 +117,14 @@ async fn reconcile_read<A: StreamApi, R: KubeApi>(
             return Ok(operator.clock.now());
         }
         if let Err(unresolved) = observe::observe(operator, resource, &mut case).await? {
-            return report::unresolved(operator, resource, &case.visit, unresolved).await;
+            return Ok(report::unresolved(operator, resource, &case.visit, unresolved).await?);
         }
         decision = (operator.decide)(&case.input());
     }
     let decision = match execute_plan(operator, resource, &mut case, decision).await {
-        Err(KubeError::Rejected(why)) if case.book.ownership == Ownership::LedgerInvalid => {
+        Err(Interruption::Kubernetes(KubeError::Rejected(why)))
+            if case.book.ownership == Ownership::LedgerInvalid =>
+        {
             warn!(stream = %case.subject.stream, why, "failed to write the ledger");
             (operator.decide)(&case.input())
         }
@@ -133,7 +137,7 @@ async fn reconcile_read<A: StreamApi, R: KubeApi>(
     } else {
         afterwards(operator, &case)
     };
-    report::report(operator, resource, case, decision).await
+    Ok(report::report(operator, resource, case, decision).await?)
 }
 
 /// Returns the time of the next reconcile if the finalizer step ends this one; `None` if this one continues.
@@ -152,13 +156,13 @@ async fn execute_plan<A: StreamApi, R: KubeApi>(
     resource: &StreamEncryption,
     case: &mut ReconcileState,
     decision: Decision,
-) -> Result<Decision, KubeError> {
+) -> Result<Decision, Interruption> {
     match &decision.step {
         Step::ChangeEncryption(reservation) => {
             if !execute::acquire_permit(operator, case, reservation).await {
                 let seen = observe::observe(operator, resource, case).await?;
                 if seen.is_err() || (operator.decide)(&case.input()).step != decision.step {
-                    return Err(KubeError::Conflict);
+                    return Err(Interruption::Outdated);
                 }
             }
             execute::change_encryption(operator, resource, case, reservation).await?;

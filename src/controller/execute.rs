@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use tracing::{info, warn};
 
 use super::context::Context;
-use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
+use super::interruption::Interruption;
+use super::kube_api::{KubeApi, ReconcileEvent};
 use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
 use super::state::{MAX_STATE_AGE, ReconcileState};
 use crate::api::ledger::{Action, Target};
@@ -46,14 +47,14 @@ pub(super) async fn acquire_permit<A: StreamApi, R: KubeApi>(
         && case.resolved_before(steady) <= MAX_STATE_AGE
 }
 
-/// Sends the planned call. Returns [`KubeError::Conflict`] if the decision is no longer valid, in which case
+/// Sends the planned call. Returns [`Interruption::Outdated`] if the decision is no longer valid, in which case
 /// no call was sent, or if the ledger now holds newer state than the observation, which must be repeated.
 pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     case: &mut ReconcileState,
     reservation: &PlannedCall,
-) -> Result<(), KubeError> {
+) -> Result<(), Interruption> {
     let stream = case.subject.stream.clone();
     let target = &reservation.target;
     // Measured from here, so that a pause after the API server's response is detected, too.
@@ -64,12 +65,12 @@ pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
     let in_force_before = case.book.spec.known_encryption.clone();
     let reserved = operator.clock.now();
     let (Some(verified_now), Some(signer)) = (case.verified_now(), case.signer.clone()) else {
-        return Err(KubeError::Conflict);
+        return Err(Interruption::Outdated);
     };
     case.now = reserved;
     if !decision::budget(&case.input()).has_room() {
         // The clock was set after the decision.
-        return Err(KubeError::Conflict);
+        return Err(Interruption::Outdated);
     }
     let shorter = ledger::prune_expired(&case.book.spec, verified_now);
     let (spec, id) = ledger::reserve(&shorter, reservation, reserved);
@@ -104,7 +105,7 @@ pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
         // The loss of an event is counted and logged.
         operator.records.publish_event(&super::ledger_store::owner(resource), &event).await.ok();
     }
-    if case.book.superseded { Err(KubeError::Conflict) } else { Ok(()) }
+    if case.book.superseded { Err(Interruption::Outdated) } else { Ok(()) }
 }
 
 /// Writes the updated ledger, without a call. If the update depends on the spec, the resource must be unchanged.
@@ -114,10 +115,10 @@ pub(super) async fn save_ledger<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     case: &mut ReconcileState,
-) -> Result<(), KubeError> {
+) -> Result<(), Interruption> {
     if case.book.is_changed() && case.resolved_before(operator.clock.monotonic()) > PAUSED {
         // The process was paused, and the desired key may be another one by now.
-        return Err(KubeError::Conflict);
+        return Err(Interruption::Outdated);
     }
     if case.book.depends_on_spec() {
         ensure_spec_unchanged(operator, resource).await?;
@@ -125,17 +126,17 @@ pub(super) async fn save_ledger<A: StreamApi, R: KubeApi>(
     if case.book.claims() {
         ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
     }
-    case.book.save(&operator.records).await
+    Ok(case.book.save(&operator.records).await?)
 }
 
 /// Writes one test record and reads from the response whether it was encrypted. The signer of the Describe
 /// signs the record, as with a call, so that the record cannot reach another account's stream. Returns
-/// [`KubeError::Conflict`] if the decision is no longer valid.
+/// [`Interruption::Outdated`] if the decision is no longer valid.
 pub(super) async fn verify<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     case: &mut ReconcileState,
-) -> Result<(), KubeError> {
+) -> Result<(), Interruption> {
     ensure_spec_unchanged(operator, resource).await?;
     ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
     case.book.ensure_unchanged(&operator.records).await?;

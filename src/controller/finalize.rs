@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tracing::{info, warn};
 
 use super::context::Context;
+use super::interruption::Interruption;
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
 use super::recheck::ensure_policies_unchanged;
@@ -55,7 +56,7 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     subject: &ResolvedSpec,
-) -> Result<FinalizerState, KubeError> {
+) -> Result<FinalizerState, Interruption> {
     if subject.desired.deleting {
         return Ok(FinalizerState::UpToDate);
     }
@@ -68,7 +69,8 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     if wanted == has_finalizer(&resource.metadata) {
         return Ok(FinalizerState::UpToDate);
     }
-    set_finalizer(operator, &resource.metadata, wanted).await.map(|_| FinalizerState::Changed)
+    set_finalizer(operator, &resource.metadata, wanted).await?;
+    Ok(FinalizerState::Changed)
 }
 
 /// Returns the ARN or the name of the stream that the spec names.

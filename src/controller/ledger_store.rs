@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tracing::warn;
 
+use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReadFrom};
 use super::permitted::permission_in;
 use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
@@ -211,15 +212,15 @@ impl LedgerHandle {
         self.claims() || self.is_changed() && self.stored.as_ref().is_some_and(depends)
     }
 
-    /// Returns [`KubeError::Conflict`] if the ledger is not the current one. For a step that does not write
+    /// Returns [`Interruption::Outdated`] if the ledger is not the current one. For a step that does not write
     /// the ledger: a write is checked by the API server.
-    pub(super) async fn ensure_unchanged<R: KubeApi>(&self, records: &R) -> Result<(), KubeError> {
+    pub(super) async fn ensure_unchanged<R: KubeApi>(&self, records: &R) -> Result<(), Interruption> {
         let current = match records.ledger(&self.name, ReadFrom::ApiServer).await {
             Err(KubeError::Rejected(_)) if self.ownership == Ownership::LedgerInvalid => return Ok(()),
             current => current?,
         };
         let version = current.as_ref().and_then(|current| current.metadata.resource_version.as_deref());
-        if version == self.version() { Ok(()) } else { Err(KubeError::Conflict) }
+        if version == self.version() { Ok(()) } else { Err(Interruption::Outdated) }
     }
 
     async fn write<R: KubeApi>(&mut self, records: &R) -> Result<(), KubeError> {

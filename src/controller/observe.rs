@@ -7,7 +7,8 @@
 use tracing::{debug, warn};
 
 use super::context::Context;
-use super::kube_api::{KubeApi, KubeError, ReadFrom};
+use super::interruption::Interruption;
+use super::kube_api::{KubeApi, ReadFrom};
 use super::resolve::{self, ResolveError};
 use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
 use crate::api::condition::Reason;
@@ -23,7 +24,7 @@ pub(super) async fn observe<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     case: &mut ReconcileState,
-) -> Result<Result<(), ResolveError>, KubeError> {
+) -> Result<Result<(), ResolveError>, Interruption> {
     look(operator, case).await;
     if case.resolved_before(operator.clock.monotonic()) > MAX_STATE_AGE {
         match resolve::resolve(operator, resource, &case.visit, ReadFrom::ApiServer).await? {

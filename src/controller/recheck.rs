@@ -6,41 +6,42 @@
 
 use super::annotations::{is_suspended, retry_token};
 use super::context::Context;
-use super::kube_api::{KubeApi, KubeError, ReadFrom};
+use super::interruption::Interruption;
+use super::kube_api::{KubeApi, ReadFrom};
 use super::ledger_store::owner;
 use super::permitted::permission_in;
 use crate::api::stream_encryption::StreamEncryption;
 use crate::aws::StreamApi;
 use crate::model::permission::EffectivePolicy;
 
-/// Returns [`KubeError::Conflict`] if the live resource is no longer the one on which the decision is based.
+/// Returns [`Interruption::Outdated`] if the live resource is no longer the one on which the decision is based.
 pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-) -> Result<(), KubeError> {
+) -> Result<(), Interruption> {
     let me = owner(resource);
     let live = operator
         .records
         .resource(&me.namespace, &me.name, ReadFrom::ApiServer)
         .await?
-        .ok_or(KubeError::Conflict)?;
+        .ok_or(Interruption::Outdated)?;
     let same = live.metadata.uid == resource.metadata.uid
         && live.metadata.generation == resource.metadata.generation
         && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
         && is_suspended(&live) == is_suspended(resource)
         && retry_token(&live) == retry_token(resource);
-    if same { Ok(()) } else { Err(KubeError::Conflict) }
+    if same { Ok(()) } else { Err(Interruption::Outdated) }
 }
 
-/// Returns [`KubeError::Conflict`] if the live policies no longer grant exactly the permissions on which the
+/// Returns [`Interruption::Outdated`] if the live policies no longer grant exactly the permissions on which the
 /// decision is based, so that a revoked permission is not used.
 pub(super) async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     permission: &EffectivePolicy,
-) -> Result<(), KubeError> {
+) -> Result<(), Interruption> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let own = permission.own_account().clone();
     let now = permission_in(&operator.records, namespace, own, ReadFrom::ApiServer).await?;
-    if now == *permission { Ok(()) } else { Err(KubeError::Conflict) }
+    if now == *permission { Ok(()) } else { Err(Interruption::Outdated) }
 }

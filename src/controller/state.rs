@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::kube_api::KubeError;
+use super::interruption::Interruption;
 use super::ledger_store::LedgerHandle;
 use super::memory::Visit;
 use super::publish::before;
@@ -141,13 +141,13 @@ impl ReconcileState {
         is_in_force.then(|| (arn.clone(), problem))
     }
 
-    /// Replaces the resolved spec. Returns [`KubeError::Conflict`] if the ledger would not be the same for it:
+    /// Replaces the resolved spec. Returns [`Interruption::Outdated`] if the ledger would not be the same for it:
     /// if it is about another stream, or if other policies permit it.
-    pub(super) fn resolve_again(&mut self, subject: ResolvedSpec) -> Result<(), KubeError> {
+    pub(super) fn resolve_again(&mut self, subject: ResolvedSpec) -> Result<(), Interruption> {
         if subject.stream != self.subject.stream || subject.permission != self.subject.permission {
             // With other credentials the name is that of another account's stream, to which the ledger does
             // not belong.
-            return Err(KubeError::Conflict);
+            return Err(Interruption::Outdated);
         }
         self.subject = subject;
         Ok(())
