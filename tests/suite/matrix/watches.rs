@@ -9,8 +9,8 @@ use simulated_aws::world::{PlantedKey, Service};
 use super::process_env::{Site, aws};
 use super::proxy::{Asked, Meet, When};
 use super::scenario::{Act, DESCRIBE, Run, START, Scene, namespaces, spec, stage, stopped};
-use crate::harness::{cluster, operators_kubeconfig};
-use crate::process::eventually;
+use crate::harness::{LEDGERS, cluster, operators_kubeconfig};
+use crate::process::{OperatorProcess, eventually};
 
 /// Returns whether a request reads the resource as it is now, as the operator does immediately before a call.
 fn is_live_read(asked: &Asked) -> bool {
@@ -87,6 +87,9 @@ async fn reconcile_with_stale_copy_sends_no_call() {
 /// Events of the watch in the run below: the resource and three statuses, then the new spec and three
 /// statuses.
 const LINES: usize = 8;
+/// Time until a change is found whose event was lost, in seconds: the watches list everything again after six
+/// drift intervals of ten seconds, and the operator then calls and waits for AWS.
+const UNTIL_FOUND: u64 = 120;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn change_is_found_if_its_watch_event_is_lost() {
@@ -108,13 +111,37 @@ async fn change_is_found_if_its_watch_event_is_lost() {
                 // after at most 290 s, and resumes from the last event that it received.
                 site.kubernetes.cut_watches();
             }
-            site.until_it_says("Encrypted", 60).await;
+            site.until_it_says("Encrypted", UNTIL_FOUND).await;
             site.apply(&spec(&site.arn(), Some(&key))).await;
-            site.until_it_says("Encrypted", 60).await;
+            site.until_it_says("Encrypted", UNTIL_FOUND).await;
             assert!(site.kubernetes.has_lost_it(), "the watch had no event {number}");
             assert_eq!(site.starts(), 2, "event {number}");
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hung_watch_is_noticed_before_it_lists_again() {
+    let cluster = cluster().await;
+    let account = operators_kubeconfig(cluster).await;
+    let name = &namespaces(cluster, "hung", 1).await[0];
+    let aws = aws().await;
+    let key = aws.world().plant_key(PlantedKey::default());
+    let site = Site::prepare(cluster, &account, &aws, name).await;
+    let url = site.before_aws.url();
+    // The watches list everything again after six minutes.
+    let environment =
+        [("AWS_ENDPOINT_URL", url.as_str()), ("POD_NAMESPACE", LEDGERS), ("DRIFT_INTERVAL_SECONDS", "60")];
+    let _operator = OperatorProcess::start(site.kubernetes.kubeconfig(), name, &environment);
+    site.ask_for_encryption().await;
+    site.until_it_says("Encrypted", 40).await;
+
+    // The watch ends as usual, and the request that begins it anew gets no answer.
+    site.kubernetes.always(is_our_watch, Meet::Hold(When::Before));
+    site.kubernetes.cut_watches();
+    site.kubernetes.held(1).await;
+    site.apply(&spec(&site.arn(), Some(&key))).await;
+    eventually("the change is found", 200, async || site.starts() == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
