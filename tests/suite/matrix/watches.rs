@@ -145,6 +145,34 @@ async fn hung_watch_is_noticed_before_it_lists_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn operator_works_if_one_watch_is_forbidden() {
+    let cluster = cluster().await;
+    let account = operators_kubeconfig(cluster).await;
+    let aws = aws().await;
+    let key = aws.world().plant_key(PlantedKey::default());
+    // The role of an earlier version does not allow to watch ledgers.
+    let watches: [fn(&Asked) -> bool; 3] = [
+        |asked| asked.is_watch() && asked.path.ends_with("/streamledgers"),
+        |asked| asked.is_watch() && asked.path.ends_with("/streamencryptionpolicies"),
+        |asked| asked.is_watch() && asked.path.ends_with("/namespaces"),
+    ];
+    let names = namespaces(cluster, "forbidden-watch", watches.len()).await;
+    stream::iter(names.into_iter().zip(watches))
+        .for_each_concurrent(None, async |(name, watch)| {
+            let site = Site::prepare(cluster, &account, &aws, &name).await;
+            site.kubernetes.always(watch, Meet::Answer(403, When::Before));
+            let _operator = site.start();
+            site.ask_for_encryption().await;
+            site.until_it_says("Encrypted", 60).await;
+            site.apply(&spec(&site.arn(), Some(&key))).await;
+            site.until_it_says("Encrypted", 60).await;
+            assert_eq!(site.starts(), 2, "{name}");
+            assert!(site.kubernetes.answered(watch, 403) > 0, "{name}: it was forbidden");
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn expired_watch_is_relisted_without_a_second_call() {
     let cluster = cluster().await;
     let account = operators_kubeconfig(cluster).await;
