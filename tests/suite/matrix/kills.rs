@@ -60,7 +60,9 @@ async fn killed_everywhere(towards: Side, prefix: &str) {
     reference.ask_for_encryption().await;
     eventually("it is encrypted", 60, async || {
         let events = reference.kubernetes.count(|asked| asked.path.ends_with("/events"));
-        reference.reason().await == "Encrypted" && events == reference.kubernetes.count(Asked::is_status)
+        // Each status has an event, except for Settling.
+        let statuses = reference.kubernetes.count(Asked::is_status);
+        reference.reason().await == "Encrypted" && events + 1 == statuses
     })
     .await;
     operator.kill();
