@@ -151,12 +151,16 @@ enum End {
 impl End {
     /// The expected end without this action, as docs/conditions.md says.
     fn without(action: &str) -> Self {
-        let reason = match action {
-            "kms:DescribeKey" => "KeyDescribeDenied",
-            "firehose:PutRecord" | "kinesis:PutRecord" => "Verifying",
-            _ => "AccessDenied",
+        // A test record without an encrypted answer does not show which permission is missing: the message names
+        // each that the writer of a record needs.
+        let (reason, others): (&str, &[&str]) = match action {
+            "kms:DescribeKey" => ("KeyDescribeDenied", &[]),
+            "firehose:PutRecord" => ("Verifying", &["kms:GenerateDataKey", "kms:Decrypt"]),
+            "kinesis:PutRecord" => ("Verifying", &["kms:GenerateDataKey"]),
+            _ => ("AccessDenied", &[]),
         };
-        Self::Failed { reason: reason.to_owned(), names: BTreeSet::from([action.to_owned()]) }
+        let names = others.iter().chain([&action]).map(|&action| action.to_owned()).collect();
+        Self::Failed { reason: reason.to_owned(), names }
     }
 
     fn of(word: Word, goal: &str, shipped: &BTreeSet<String>) -> Self {
