@@ -46,10 +46,11 @@ pub fn resources(
     relisted(relist_every, move || watch(api.clone(), config())).map_ok(untrimmed)
 }
 
-/// How long kube remembers the hash of an object that it has not seen: longer than the time between two lists.
+/// How long kube remembers the hash of an object that it has not seen. The hashes of deleted objects use memory
+/// for that time, so it is short. A forgotten object costs a reconcile without requests.
 #[must_use]
 pub fn remembered() -> PredicateConfig {
-    PredicateConfig::default().ttl(Duration::from_hours(48))
+    PredicateConfig::default().ttl(Duration::from_mins(10))
 }
 
 /// Returns every object that appears, changes or is deleted, once the cache that the same events fill holds
