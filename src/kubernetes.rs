@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use caches::Caches;
+use caches::{Caches, NotCurrent};
 use events::Recorder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
@@ -76,12 +76,13 @@ impl Cluster {
         *self.caches.lock().unwrap_or_else(PoisonError::into_inner) = caches;
     }
 
-    /// Returns the caches, if the source of a read permits them.
-    fn caches(&self, from: ReadFrom) -> Option<Caches> {
-        match from {
-            ReadFrom::Cache => self.caches.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            ReadFrom::ApiServer => None,
+    /// Reads from the caches; `None` if the source of the read does not permit them, or if they are not current.
+    fn cached<T>(&self, from: ReadFrom, read: impl FnOnce(&Caches) -> Result<T, NotCurrent>) -> Option<T> {
+        if from == ReadFrom::ApiServer {
+            return None;
         }
+        let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        read(&caches?).ok()
     }
 
     /// Acquires a permit for a request about an object that users write.
@@ -106,7 +107,7 @@ impl KubeApi for Cluster {
         name: &str,
         from: ReadFrom,
     ) -> Result<Option<StreamEncryption>, KubeError> {
-        if let Some(Ok(cached)) = self.caches(from).map(|caches| caches.resource(namespace, name)) {
+        if let Some(cached) = self.cached(from, |caches| caches.resource(namespace, name)) {
             return Ok(cached);
         }
         let _turn = self.turn().await?;
@@ -114,8 +115,7 @@ impl KubeApi for Cluster {
     }
 
     async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
-        let caches = self.caches(from);
-        if let Some(Ok(cached)) = caches.map(|caches| caches.ledger(&self.ledger_namespace, name)) {
+        if let Some(cached) = self.cached(from, |caches| caches.ledger(&self.ledger_namespace, name)) {
             return Ok(cached);
         }
         ledgers::read(&self.ledgers, name).await
@@ -162,7 +162,7 @@ impl KubeApi for Cluster {
         from: ReadFrom,
     ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         let default = self.default_policy.as_ref();
-        if let Some(Ok(cached)) = self.caches(from).map(|caches| caches.policies(default, namespace)) {
+        if let Some(cached) = self.cached(from, |caches| caches.policies(default, namespace)) {
             return Ok(cached);
         }
         let _turn = self.turn().await?;

@@ -118,7 +118,7 @@ pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
 ) -> Result<(), KubeError> {
     // A cache may still hold a resource whose removal was reported. A removal without an acknowledgement was
     // not.
-    let is_reported = operator.memory.is_written_since(read);
+    let is_reported = operator.memory.has_seen_another(read);
     if !release(operator, read).await? && is_reported {
         return Ok(());
     }

@@ -21,6 +21,9 @@ use crate::model::observation::StreamDescription;
 /// Minimum age of a description before a change of the retry annotation alone causes another Describe.
 pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 
+/// A version that equals none: the resource is read from the API server next.
+pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
+
 /// How long a write without an acknowledgement may still be applied: longer than the API server works on a
 /// request.
 const UNHEARD: SignedDuration = SignedDuration::from_mins(2);
@@ -61,8 +64,8 @@ pub struct Visit {
     pub retry_due: Option<Timestamp>,
     /// Whether the resource was being deleted at that time; set by [`Memory::keep`].
     pub deleting: bool,
-    /// The version of the resource as this process last read or wrote it; empty if that version is unknown. A
-    /// cache with another version lags, or holds a change by another client.
+    /// The version of the resource as this process last read or wrote it, or [`UNKNOWN_VERSION`]. A cache with
+    /// another version lags, or holds a change by another client.
     pub version: Option<String>,
 }
 
@@ -111,18 +114,13 @@ impl Memory {
     /// this process last saw.
     #[must_use]
     pub fn read_from(&self, cached: &StreamEncryption) -> ReadFrom {
-        let known = self.lock().get(uid(cached)).and_then(|visit| visit.version.clone());
-        if known.is_none() || known == cached.metadata.resource_version {
-            ReadFrom::Cache
-        } else {
-            ReadFrom::ApiServer
-        }
+        if self.has_seen_another(&cached.metadata) { ReadFrom::ApiServer } else { ReadFrom::Cache }
     }
 
     /// Records that the state of the resource with this uid is not known: the next reconcile reads it from
     /// the API server.
     pub fn read_again(&self, uid: &str) {
-        self.lock().entry(uid.to_owned()).or_default().version = Some(String::new());
+        self.written(uid, UNKNOWN_VERSION);
     }
 
     /// Records the version of the resource with this uid after a write of this process.
@@ -130,9 +128,10 @@ impl Memory {
         self.lock().entry(uid.to_owned()).or_default().version = version;
     }
 
-    /// Returns whether this process has written the resource since it was `read`, as far as it knows.
+    /// Returns whether this process last read or wrote another version of the resource than `read`, or does not
+    /// know which one.
     #[must_use]
-    pub fn is_written_since(&self, read: &ObjectMeta) -> bool {
+    pub fn has_seen_another(&self, read: &ObjectMeta) -> bool {
         let uid = read.uid.as_deref().unwrap_or_default();
         let known = self.lock().get(uid).and_then(|visit| visit.version.clone());
         known.is_some() && known != read.resource_version
@@ -152,7 +151,7 @@ impl Memory {
         let mut entries = self.lock();
         let visit = entries.entry(uid.to_owned()).or_default();
         visit.unheard = Some(now);
-        visit.version = Some(String::new());
+        visit.version = UNKNOWN_VERSION;
     }
 
     /// Evicts every resource for whose uid `alive` returns `false`.

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::finalize;
 use super::kube_api::{AFTER_CONFLICT, KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
-use super::memory::{REREAD, Visit};
+use super::memory::{REREAD, UNKNOWN_VERSION, Visit};
 use crate::api::condition::{ConditionStatus, ConditionType, Reason, find, ready_conditions};
 use crate::api::stream_encryption::{Service, StreamEncryptionStatus};
 use crate::api::{FIELD_MANAGER, RETRY_ANNOTATION};
@@ -64,7 +64,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
             // write.
             Err(KubeError::Conflict) => {
                 let again = operator.clock.now() + AFTER_CONFLICT;
-                let version = Some(String::new());
+                let version = UNKNOWN_VERSION;
                 return Ok(StatusWrite { status: last.cloned(), unheard, version, again: Some(again) });
             }
             Err(error) => {
@@ -76,7 +76,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     if unheard.is_some() {
         // The earlier write may still change the status.
         let again = Some(operator.clock.now() + REREAD);
-        return Ok(StatusWrite { status: Some(status), unheard, version: Some(String::new()), again });
+        return Ok(StatusWrite { status: Some(status), unheard, version: UNKNOWN_VERSION, again });
     }
     Ok(StatusWrite { status: Some(status), unheard, version, again: None })
 }

@@ -4,6 +4,7 @@
 //! before its first list is complete, nor while its watch fails: nobody would notice how old it is. The reader
 //! then asks the API server. This module only reads.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -111,14 +112,14 @@ impl Caches {
         let mut stored = self.policies.all()?;
         // As the API server lists them.
         stored.sort_by(|one, other| one.meta().name.cmp(&other.meta().name));
-        let stored = stored.iter().filter_map(|policy| policies::valid(policy)).cloned();
-        let policies: Vec<_> = default.cloned().into_iter().chain(stored).collect();
-        if policies.iter().all(|policy| policy.namespace_selector.is_everything()) {
-            return Ok(policies);
-        }
-        // A namespace that the cache does not hold may be new.
-        let namespace = self.namespaces.get(&ObjectRef::new(namespace))?.ok_or(NotCurrent)?;
-        let labels = namespace.metadata.labels.clone().unwrap_or_default();
+        let policies = policies::candidates(default, stored.iter().map(AsRef::as_ref));
+        let labels = if policies::depend_on_labels(&policies) {
+            // A namespace that the cache does not hold may be new.
+            let namespace = self.namespaces.get(&ObjectRef::new(namespace))?.ok_or(NotCurrent)?;
+            namespace.metadata.labels.clone().unwrap_or_default()
+        } else {
+            BTreeMap::new()
+        };
         Ok(policies::selecting(policies, &labels))
     }
 }

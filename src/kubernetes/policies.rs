@@ -34,16 +34,26 @@ pub(super) async fn of(
     let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(client.clone());
     // If the kind is not installed, there is no policy.
     let stored = get_opt(api.list(&ListParams::default())).await?.map(|list| list.items).unwrap_or_default();
-    let stored = stored.iter().filter_map(valid).cloned();
-    let policies: Vec<_> = default.cloned().into_iter().chain(stored).collect();
-    if policies.iter().all(|policy| policy.namespace_selector.is_everything()) {
-        return Ok(policies);
-    }
-    Ok(selecting(policies, &labels(client, namespace).await?))
+    let policies = candidates(default, &stored);
+    let labels = if depend_on_labels(&policies) { labels(client, namespace).await? } else { BTreeMap::new() };
+    Ok(selecting(policies, &labels))
+}
+
+/// Returns the specs of the valid policies, and `default`.
+pub(super) fn candidates<'a>(
+    default: Option<&'a StreamEncryptionPolicySpec>,
+    stored: impl IntoIterator<Item = &'a GuardedPolicy>,
+) -> Vec<&'a StreamEncryptionPolicySpec> {
+    default.into_iter().chain(stored.into_iter().filter_map(valid)).collect()
+}
+
+/// Returns whether the labels of a namespace decide which of these policies select it.
+pub(super) fn depend_on_labels(policies: &[&StreamEncryptionPolicySpec]) -> bool {
+    policies.iter().any(|policy| !policy.namespace_selector.is_everything())
 }
 
 /// Returns the spec of a policy; `None` if the policy is invalid and allows nothing.
-pub(super) fn valid(policy: &GuardedPolicy) -> Option<&StreamEncryptionPolicySpec> {
+fn valid(policy: &GuardedPolicy) -> Option<&StreamEncryptionPolicySpec> {
     match &policy.0 {
         Ok(policy) => Some(&policy.spec),
         Err(invalid) => {
@@ -56,11 +66,11 @@ pub(super) fn valid(policy: &GuardedPolicy) -> Option<&StreamEncryptionPolicySpe
 
 /// Returns the policies that select a namespace with these labels.
 pub(super) fn selecting(
-    mut policies: Vec<StreamEncryptionPolicySpec>,
+    policies: Vec<&StreamEncryptionPolicySpec>,
     labels: &BTreeMap<String, String>,
 ) -> Vec<StreamEncryptionPolicySpec> {
-    policies.retain(|policy| selects(&policy.namespace_selector, labels));
-    policies
+    let selecting = policies.into_iter().filter(|policy| selects(&policy.namespace_selector, labels));
+    selecting.cloned().collect()
 }
 
 async fn labels(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>, KubeError> {

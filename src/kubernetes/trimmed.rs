@@ -1,11 +1,12 @@
 //! Objects as read from the API server, without the parts that the operator never uses.
 //!
-//! Users may write about 1.5 MB of labels, annotations, finalizers and managed fields to each object. They are skipped
-//! while the JSON is parsed: no memory is ever allocated for them.
+//! Users may write about 1.5 MB of labels, annotations, finalizers and managed fields to each object. They are
+//! skipped while the JSON is parsed: no memory is ever allocated for them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
@@ -51,18 +52,24 @@ struct Metadata {
     #[serde(skip_serializing_if = "Option::is_none")]
     deletion_timestamp: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    finalizers: Option<OwnFinalizer>,
+    finalizers: Option<Kept<Finalizer>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     annotations: Option<OwnAnnotations>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    managed_fields: Option<StatusManagers>,
+    managed_fields: Option<Kept<Manager>>,
 }
 
-/// The writers of the status and the times of their writes, without the fields.
-#[derive(Default, Serialize)]
-struct StatusManagers(Vec<Manager>);
+/// An entry of a list of which only some entries are kept.
+trait Entry: DeserializeOwned {
+    /// Returns whether the entry is kept.
+    fn is_kept(&self) -> bool;
+}
 
-/// One entry of the managed fields.
+/// The kept entries of a list.
+#[derive(Serialize)]
+struct Kept<E>(Vec<E>);
+
+/// One entry of the managed fields, without the fields. The writers of the status are kept.
 #[derive(Deserialize, Serialize)]
 struct Manager {
     #[serde(rename = "manager")]
@@ -71,55 +78,43 @@ struct Manager {
     time: Option<Time>,
 }
 
-impl<'de> Deserialize<'de> for StatusManagers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Managers;
-        impl<'de> Visitor<'de> for Managers {
-            type Value = StatusManagers;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("managed fields")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<StatusManagers, A::Error> {
-                let mut kept = Vec::new();
-                while let Some(entry) = entries.next_element::<Manager>()? {
-                    if entry.subresource.as_deref() == Some("status") {
-                        kept.push(entry);
-                    }
-                }
-                Ok(StatusManagers(kept))
-            }
-        }
-        deserializer.deserialize_seq(Managers)
+impl Entry for Manager {
+    fn is_kept(&self) -> bool {
+        self.subresource.as_deref() == Some("status")
     }
 }
 
-/// The operator's finalizer, if it is set.
-#[derive(Default, Serialize)]
-struct OwnFinalizer(Vec<String>);
+/// A finalizer. The operator's own is kept.
+#[derive(Deserialize, Serialize)]
+struct Finalizer(String);
 
-impl<'de> Deserialize<'de> for OwnFinalizer {
+impl Entry for Finalizer {
+    fn is_kept(&self) -> bool {
+        self.0 == FINALIZER
+    }
+}
+
+impl<'de, E: Entry> Deserialize<'de> for Kept<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Finalizers;
-        impl<'de> Visitor<'de> for Finalizers {
-            type Value = OwnFinalizer;
+        struct Entries<E>(PhantomData<E>);
+        impl<'de, E: Entry> Visitor<'de> for Entries<E> {
+            type Value = Kept<E>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("finalizers")
+                f.write_str("a list in the metadata")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<OwnFinalizer, A::Error> {
-                let mut own = Vec::new();
-                while let Some(name) = names.next_element::<String>()? {
-                    if name == FINALIZER {
-                        own.push(name);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Kept<E>, A::Error> {
+                let mut kept = Vec::new();
+                while let Some(entry) = entries.next_element::<E>()? {
+                    if entry.is_kept() {
+                        kept.push(entry);
                     }
                 }
-                Ok(OwnFinalizer(own))
+                Ok(Kept(kept))
             }
         }
-        deserializer.deserialize_seq(Finalizers)
+        deserializer.deserialize_seq(Entries(PhantomData))
     }
 }
 
