@@ -1,4 +1,4 @@
-//! AWS: the port [`StreamApi`] and its adapter [`Aws`].
+//! AWS: the adapter [`Aws`] of the port [`stream_encryption_core::controller::stream_api`].
 //!
 //! No module above this one uses an AWS SDK, and nothing in this module depends on Kubernetes. The adapter
 //! decides nothing about encryption: it sends requests, converts responses and limits the request rate.
@@ -12,7 +12,6 @@ mod firehose;
 mod identity;
 mod kinesis;
 mod kms;
-mod port;
 pub mod rate_limit;
 #[cfg(test)]
 mod recordings;
@@ -26,4 +25,3 @@ mod source;
 mod timestamp;
 
 pub use adapter::{Aws, AwsConfig, InvalidAwsConfig};
-pub use port::{Priority, Signer, StreamApi};

@@ -8,8 +8,8 @@ use axum::body::{Body, Bytes};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use stream_encryption_api::crd;
 
-use crate::api::crd;
 use crate::settings::{Arguments, Command};
 use crate::{operator, telemetry};
 

@@ -6,17 +6,21 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use caches::{Caches, NotCurrent};
-use events::Recorder;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::api::Api;
+use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::{
+    KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
+};
+use stream_encryption_core::controller::kube_api::{
+    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
-use crate::api::policy::StreamEncryptionPolicySpec;
-use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::controller::kube_api::{KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey};
+use caches::{Caches, NotCurrent};
+use events::Recorder;
 
 pub mod caches;
 pub mod connection;
@@ -29,7 +33,6 @@ pub mod policy_status;
 mod presence;
 mod request;
 mod resources;
-pub mod trigger;
 mod trimmed;
 pub mod watches;
 

@@ -1,28 +1,29 @@
 //! The stream encryption operator: keeps Amazon Data Firehose and Kinesis data streams encrypted with the
 //! desired key, within AWS's limit of 25 calls per stream in 24 hours.
 //!
-//! The modules, from those without dependencies to those that depend on all others:
+//! This crate is the program: the adapters, the runtime and the command line. The types that Kubernetes stores are in
+//! [`stream_encryption_api`], the domain and the reconcile in [`stream_encryption_core`]. The modules, from those
+//! without dependencies to those that depend on all others:
 //!
 //! | module | content |
 //! |---|---|
-//! | [`api`] | the types that Kubernetes stores: resource, policy, ledger, conditions |
-//! | [`model`] | the domain, pure: identities, observation, [`model::decision::decide`], ledger arithmetic |
-//! | [`aws`] | AWS requests: the port [`aws::StreamApi`] and its adapter [`aws::Aws`] |
-//! | [`controller`] | one reconcile, a file per step, between two ports |
-//! | [`kubernetes`] | the adapter of [`controller::kube_api::KubeApi`] to the API server |
+//! | [`aws`] | the adapter [`aws::Aws`] of the port [`stream_encryption_core::controller::stream_api`] to AWS |
+//! | [`kubernetes`] | the adapter of the port [`stream_encryption_core::controller::kube_api`] to the API server |
+//! | [`iam`] | the IAM policies and roles that the operator requires |
 //! | [`metrics`], [`admin`], [`leader`] | metrics for Prometheus, probes for the kubelet, leader election |
 //! | [`operator`] | the runtime: watches, queue, shutdown |
 //! | [`settings`], [`telemetry`], [`commands`] | the command line |
 
 pub mod admin;
-pub mod api;
 pub mod aws;
 pub mod commands;
-pub mod controller;
+pub mod iam;
+#[cfg(test)]
+#[path = "../tests/json_mutation.rs"]
+mod json_mutation;
 pub mod kubernetes;
 pub mod leader;
 pub mod metrics;
-pub mod model;
 pub mod operator;
 pub mod settings;
 pub mod telemetry;

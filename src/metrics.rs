@@ -16,11 +16,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
-
-use crate::api::ledger::Action;
-use crate::api::stream_encryption::Service;
-use crate::controller::ReconcileMetrics;
-use crate::model::aws_error::ErrorKind;
+use stream_encryption_api::ledger::Action;
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::controller::ReconcileMetrics;
+use stream_encryption_core::model::aws_error::ErrorKind;
 
 mod counted;
 mod fleet;

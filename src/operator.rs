@@ -7,19 +7,20 @@ use anyhow::Context as _;
 use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::reflector::Store;
+use stream_encryption_core::controller::memory::Memory;
+use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::controller::{Clock, Config, Context};
+use stream_encryption_core::model::decision::decide;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::admin::{Admin, Readiness};
-use crate::aws::{Aws, AwsConfig, Priority};
-use crate::controller::memory::Memory;
-use crate::controller::{Clock, Config, Context};
+use crate::aws::{Aws, AwsConfig};
 use crate::kubernetes::watches::Guarded;
 use crate::kubernetes::{Cluster, connection};
 use crate::leader::LeaderElection;
 use crate::metrics::{Counted, FleetSnapshot, Metrics, ScrapeInput};
-use crate::model::decision::decide;
 use crate::settings::Settings;
 
 mod places;

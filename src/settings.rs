@@ -7,11 +7,10 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-
-use crate::api::policy::StreamEncryptionPolicySpec;
-use crate::model::ledger::AWS_LIMIT;
-use crate::model::permission::Policy;
-use crate::model::stream::Region;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_core::model::ledger::AWS_LIMIT;
+use stream_encryption_core::model::permission::Policy;
+use stream_encryption_core::model::stream::Region;
 
 pub mod iam;
 mod names;

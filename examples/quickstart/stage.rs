@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use simulated_aws::{Clock, SimulatedAws, samples};
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
 /// Everything that the example runs. All of it is stopped when dropped.

@@ -6,10 +6,8 @@ use anyhow::{Context as _, bail};
 use kube::api::Api;
 use simulated_aws::samples::{DENIED, DISABLED, mended};
 use simulated_aws::world::{Calls as _, EncryptionStatus as Shown, PlantedStream, Snapshot};
-use stream_encryption_operator::api::condition::{ConditionType, find};
-use stream_encryption_operator::api::stream_encryption::{
-    EncryptionStatus, StreamEncryption, StreamEncryptionStatus,
-};
+use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::stream_encryption::{EncryptionStatus, StreamEncryption, StreamEncryptionStatus};
 
 use crate::stage::Stage;
 

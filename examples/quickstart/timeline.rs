@@ -9,8 +9,8 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
-use stream_encryption_operator::api::condition::{ConditionType, Reason, find};
-use stream_encryption_operator::api::stream_encryption::{EncryptionStatus, StreamEncryption};
+use stream_encryption_api::condition::{ConditionType, Reason, find};
+use stream_encryption_api::stream_encryption::{EncryptionStatus, StreamEncryption};
 
 /// Prints a line for each transition and each such event, indefinitely.
 pub(crate) async fn tell(client: Client, started: Instant) {

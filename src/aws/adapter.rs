@@ -19,6 +19,15 @@ use aws_config::{BehaviorVersion, ConfigLoader, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
+use stream_encryption_api::ledger::Action;
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::observation::StreamDescription;
+use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::{Region, StreamArn};
 use tracing::warn;
 
 use super::credentials::Clock;
@@ -26,20 +35,11 @@ use super::firehose::Firehose;
 use super::identity::IdentityClient;
 use super::kinesis::Kinesis;
 use super::kms::Kms;
-use super::port::{Priority, Signer, StreamApi};
 use super::rate_limit::{DEFAULT_RATE_PERCENT, QuotaScope, RateLimiter};
 use super::request_sender::{DEADLINE, RequestSender};
 use super::sessions::Sessions;
 use super::signed_request_sender::SignedRequestSender;
 use super::source::Source;
-use crate::api::ledger::Action;
-use crate::api::stream_encryption::Service;
-use crate::model::aws_error::{AwsError, Operation};
-use crate::model::key::{Key, KeyMetadata, KmsKeyId};
-use crate::model::observation::StreamDescription;
-use crate::model::pattern::AwsAccount;
-use crate::model::principal::Principal;
-use crate::model::stream::{Region, StreamArn};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 

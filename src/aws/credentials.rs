@@ -18,15 +18,15 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use jiff::SignedDuration;
+use stream_encryption_core::controller::stream_api::Signer;
+use stream_encryption_core::model::credentials::CredentialsProblem;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::error::NoSession;
-use super::port::Signer;
 use super::request_sender::DEADLINE;
 use super::signable::unsignable;
 use super::source::{Contents, Source};
-use crate::model::credentials::CredentialsProblem;
 
 /// Time after a session was first received at which it is discarded, so that the provider is queried for a
 /// new one.

@@ -15,6 +15,16 @@ use aws_sdk_firehose::types::{
     DeliveryStreamEncryptionConfigurationInput, KeyType, Record,
 };
 use jiff::Timestamp;
+use stream_encryption_api::ledger::Action;
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::controller::stream_api::{Priority, Signer};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::credentials::CredentialsProblem;
+use stream_encryption_core::model::key::Key;
+use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use stream_encryption_core::model::previous_key::longest_retention;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::{Region, StreamArn};
 
 use super::bounded::BoundedCache;
 use super::credentials::{MAX_SESSION_AGE, Session};
@@ -22,19 +32,9 @@ use super::error::{
     MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent, shown_word,
     truncate,
 };
-use super::port::{Priority, Signer};
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
 use super::timestamp::{fixed_time_source, timestamp};
-use crate::api::ledger::Action;
-use crate::api::stream_encryption::Service;
-use crate::model::aws_error::{AwsError, ErrorKind, Operation};
-use crate::model::credentials::CredentialsProblem;
-use crate::model::key::Key;
-use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use crate::model::previous_key::longest_retention;
-use crate::model::principal::Principal;
-use crate::model::stream::{Region, StreamArn};
 
 /// The reason of a failure for which AWS reports none: AWS's own code for an unknown error.
 const NO_REASON: &str = "UNKNOWN_ERROR";

@@ -10,17 +10,17 @@ use aws_config::SdkConfig;
 use aws_sdk_sts::Client;
 use aws_sdk_sts::config::Builder;
 use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
+use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::Region;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::{aws_error, invalid_response};
-use super::port::Priority;
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
-use crate::model::aws_error::{AwsError, Operation};
-use crate::model::pattern::AwsAccount;
-use crate::model::principal::Principal;
-use crate::model::stream::Region;
 
 const OPERATION: Operation = Operation::GetCallerIdentity;
 /// Time for which the identity is cached: the role of a workload hardly ever changes while it runs.

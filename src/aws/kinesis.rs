@@ -14,6 +14,14 @@ use aws_sdk_kinesis::config::{Builder, Region as SdkRegion};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, StreamDescriptionSummary};
 use jiff::{SignedDuration, Timestamp};
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::controller::stream_api::{Priority, Signer};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::key::{KINESIS_ALIAS, Key, KeyArn};
+use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use stream_encryption_core::model::previous_key::longest_retention;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::{Region, StreamArn};
 
 use super::bounded::BoundedCache;
 use super::error::{
@@ -21,17 +29,9 @@ use super::error::{
     truncate,
 };
 use super::kms::Kms;
-use super::port::{Priority, Signer};
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
 use super::timestamp::{fixed_time_source, timestamp};
-use crate::api::stream_encryption::Service;
-use crate::model::aws_error::{AwsError, ErrorKind, Operation};
-use crate::model::key::{KINESIS_ALIAS, Key, KeyArn};
-use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use crate::model::previous_key::longest_retention;
-use crate::model::principal::Principal;
-use crate::model::stream::{Region, StreamArn};
 
 /// Placeholder for the key if Kinesis reports `KMS` without a key id.
 const UNNAMED: &str = "unknown";

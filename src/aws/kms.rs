@@ -9,17 +9,17 @@ use aws_sdk_kms::config::{Builder, Region as SdkRegion};
 use aws_sdk_kms::types::{
     KeyManagerType, KeyMetadata as SdkKeyMetadata, KeySpec, KeyState as SdkKeyState, KeyUsageType,
 };
+use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::key::{KeyArn, KeyMetadata, KeyState, KmsKeyId};
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::{Account, Region, StreamArn};
 use tracing::warn;
 
 use super::bounded::BoundedCache;
 use super::error::{MAX_CODE_BYTES, aws_error, invalid_response, not_found_as_none, truncate};
-use super::port::Priority;
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
-use crate::model::aws_error::{AwsError, Operation};
-use crate::model::key::{KeyArn, KeyMetadata, KeyState, KmsKeyId};
-use crate::model::principal::Principal;
-use crate::model::stream::{Account, Region, StreamArn};
 
 const DESCRIBE: Operation = Operation::DescribeKey;
 /// Maximum number of cached clients; more than the regions of any partition of AWS.
@@ -131,11 +131,11 @@ fn unknown_word(metadata: &SdkKeyMetadata) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use stream_encryption_core::model::aws_error::ErrorKind;
+    use stream_encryption_core::model::key::KeyProblem;
 
     use super::super::replay::{ReplayClient, sender, somebody};
     use super::*;
-    use crate::model::aws_error::ErrorKind;
-    use crate::model::key::KeyProblem;
 
     const KEY: &str = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 

@@ -17,10 +17,11 @@ use tokio::time::Instant;
 
 use self::bucket::TokenBucket;
 pub use self::queue::QueueKey;
+use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::aws_error::Operation;
+use stream_encryption_core::model::stream::{Account, Region, StreamArn};
+
 use self::queue::{PRIORITIES, Queue};
-use super::port::Priority;
-use crate::model::aws_error::Operation;
-use crate::model::stream::{Account, Region, StreamArn};
 
 /// Default share of AWS's limits that the operator uses, in percent.
 pub const DEFAULT_RATE_PERCENT: u8 = 80;

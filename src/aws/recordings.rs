@@ -12,16 +12,16 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use stream_encryption_api::ledger::Action;
+use stream_encryption_core::controller::stream_api::{Priority, StreamApi};
+use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::observation::{Observation, StreamDescription};
+use stream_encryption_core::model::stream::StreamArn;
 
 use super::Aws;
-use super::port::{Priority, StreamApi};
 use super::rate_limit::RateLimiter;
 use super::replay::{ReplayClient, signer, somebody};
-use crate::api::ledger::Action;
-use crate::model::aws_error::AwsError;
-use crate::model::key::{Key, KeyMetadata, KmsKeyId};
-use crate::model::observation::{Observation, StreamDescription};
-use crate::model::stream::StreamArn;
 
 const CLICKS: &str = "arn:aws:kinesis:us-east-1:111122223333:stream/clicks";
 const ORDERS: &str = "arn:aws:firehose:us-east-1:111122223333:deliverystream/orders";

@@ -12,14 +12,14 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_sts::config::SharedHttpClient;
 use aws_smithy_http_client::test_util::infallible_client_fn;
 use serde_json::Value;
+use stream_encryption_core::controller::stream_api::Signer;
+use stream_encryption_core::model::principal::{Principal, Role};
 
 use super::credentials::Clock;
-use super::port::Signer;
 use super::rate_limit::RateLimiter;
 use super::request_sender::RequestSender;
 use super::sessions::Sessions;
 use super::signed_request_sender::SignedRequestSender;
-use crate::model::principal::{Principal, Role};
 
 /// Recorded responses of AWS, returned one after the other.
 #[derive(Clone, Default)]

@@ -7,8 +7,9 @@
 use std::future::Future;
 use std::time::Duration;
 
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+
 use super::rate_limit::{QueueKey, QuotaScope, RateLimiter};
-use crate::model::aws_error::{AwsError, ErrorKind};
 
 /// Deadline of every request, from its signature to the last byte of the response.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);

@@ -9,6 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::principal::{Principal, Role};
+use stream_encryption_core::model::stream::Region;
 use tokio::sync::Mutex;
 use tracing::debug;
 
@@ -16,13 +20,9 @@ use super::assume_role::{RoleAssumer, SESSION_DURATION};
 use super::bounded::BoundedCache;
 use super::credentials::{BaseCredentials, CachedCredentials, Clock, CredentialSlot, Session};
 use super::error::no_session;
-use super::port::Priority;
 use super::rate_limit::QueueKey;
 use super::request_sender::RequestSender;
 use super::source::Source;
-use crate::model::aws_error::{AwsError, Operation};
-use crate::model::principal::{Principal, Role};
-use crate::model::stream::Region;
 
 /// Maximum number of cached role sessions, about 3 KB each. If more resources than this have a role and all
 /// are described in turn, hardly any session is found in the cache. Each Describe then assumes its role

@@ -7,16 +7,16 @@
 use std::future::Future;
 use std::time::Duration;
 
+use stream_encryption_core::controller::stream_api::{Priority, Signer};
+use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::principal::Principal;
 use tokio::time::timeout;
 
 use super::credentials::Session;
 use super::error::{no_session_in_time, signer_changed};
-use super::port::{Priority, Signer};
 use super::rate_limit::{QueueKey, QuotaScope};
 use super::request_sender::{DEADLINE, RequestSender};
 use super::sessions::Sessions;
-use crate::model::aws_error::{AwsError, Operation};
-use crate::model::principal::Principal;
 
 /// Minimum remaining lifetime of the session for a read or another request that can wait. The call after a
 /// Describe can then use the same session, and need not wait for a new one once it is reserved.

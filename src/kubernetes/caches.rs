@@ -12,6 +12,9 @@ use futures_util::{Stream, TryStreamExt as _};
 use kube::Resource;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
+use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::StreamEncryption;
 use tokio::sync::{Notify, SetOnce};
 use tokio::time::Instant;
 use tracing::warn;
@@ -19,9 +22,6 @@ use tracing::warn;
 use super::ledgers::GuardedLedger;
 use super::policies::{self, GuardedPolicy, NamespaceLabels};
 use super::watches::{self, Guarded};
-use crate::api::ledger::StreamLedger;
-use crate::api::policy::StreamEncryptionPolicySpec;
-use crate::api::stream_encryption::StreamEncryption;
 
 /// How long a cache is not read after its watch has failed. A failed watch is restarted after 30 seconds at most.
 /// If it fails again within this time, the cache stays unread. A restart that hangs fails after the connection's

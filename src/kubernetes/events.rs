@@ -16,13 +16,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use serde_json::json;
+use stream_encryption_api::FIELD_MANAGER;
+use stream_encryption_api::ledger::Owner;
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::kube_api::{KubeError, ReconcileEvent};
 use tracing::{debug, warn};
 
 use super::request::{get_opt, with_timeout};
-use crate::api::FIELD_MANAGER;
-use crate::api::ledger::Owner;
-use crate::api::stream_encryption::StreamEncryption;
-use crate::controller::kube_api::{KubeError, ReconcileEvent};
 
 /// Maximum length of an event's note, in bytes: the API server rejects a longer one.
 const LONGEST_NOTE: usize = 1024;
@@ -152,8 +152,9 @@ fn name(resource: &str, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use stream_encryption_core::model::object::is_dns_subdomain;
+
     use super::*;
-    use crate::model::object::is_dns_subdomain;
 
     fn owner(name: &str) -> Owner {
         Owner { namespace: "data".to_owned(), name: name.to_owned(), uid: "uid-1".to_owned() }

@@ -9,13 +9,13 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
+use stream_encryption_api::stream_encryption::KeyObjectReference;
+use stream_encryption_core::controller::kube_api::{KubeError, ReferencedKey};
+use stream_encryption_core::model::object::is_dns_subdomain;
 
 use super::request::with_timeout;
 use super::trimmed::Trimmed;
 use super::watches;
-use crate::api::stream_encryption::KeyObjectReference;
-use crate::controller::kube_api::{KubeError, ReferencedKey};
-use crate::model::object::is_dns_subdomain;
 
 /// A controller whose `Key` objects can be referenced.
 struct Provider {

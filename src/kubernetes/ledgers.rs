@@ -11,12 +11,12 @@ use kube::core::DeserializeGuard;
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource as _};
+use stream_encryption_api::FIELD_MANAGER;
+use stream_encryption_api::ledger::{StreamLedger, StreamLedgerSpec};
+use stream_encryption_core::controller::kube_api::KubeError;
 
 use super::request::{get_opt, with_timeout};
 use super::watches;
-use crate::api::FIELD_MANAGER;
-use crate::api::ledger::{StreamLedger, StreamLedgerSpec};
-use crate::controller::kube_api::KubeError;
 
 fn post() -> PostParams {
     PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) }

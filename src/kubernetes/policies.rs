@@ -15,6 +15,8 @@ use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt, predicates};
+use stream_encryption_api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
+use stream_encryption_core::controller::kube_api::KubeError;
 use tracing::{info, warn};
 
 use super::generations::Generations;
@@ -22,8 +24,6 @@ use super::presence::Presence;
 use super::request::{get_opt, with_timeout};
 use super::trimmed::Trimmed;
 use super::watches;
-use crate::api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
-use crate::controller::kube_api::KubeError;
 
 /// Reads the policies that select `namespace` from the API server, with `default` if it does.
 pub(super) async fn of(

@@ -2,10 +2,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
+use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
+use stream_encryption_core::controller::kube_api::KubeError;
 
 use super::resources;
-use crate::api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
-use crate::controller::kube_api::KubeError;
 
 /// Replaces the status of the policy whose metadata is `read`, if the policy is still that version.
 pub async fn write(

@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use crate::controller::kube_api::KubeError;
+use stream_encryption_core::controller::kube_api::KubeError;
+
 use crate::telemetry::error_chain;
 
 /// Deadline of every request.

@@ -6,12 +6,12 @@ use kube::api::{Api, Patch, PatchParams, Request};
 use kube::{Client, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_api::{FIELD_MANAGER, FINALIZER};
+use stream_encryption_core::controller::kube_api::KubeError;
 
 use super::request::get_opt;
 use super::trimmed::Trimmed;
-use crate::api::stream_encryption::StreamEncryption;
-use crate::api::{FIELD_MANAGER, FINALIZER};
-use crate::controller::kube_api::KubeError;
 
 /// Reads a resource, live, without the metadata that the operator does not use.
 pub(super) async fn read(

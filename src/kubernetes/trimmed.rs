@@ -13,8 +13,7 @@ use kube::Resource;
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
-
-use crate::api::{FINALIZER, RETRY_ANNOTATION, SUSPEND_ANNOTATION};
+use stream_encryption_api::{FINALIZER, RETRY_ANNOTATION, SUSPEND_ANNOTATION};
 
 /// Maximum number of characters of an annotation's value. The operator compares no more of them.
 const LONGEST_VALUE: usize = 256;
@@ -191,9 +190,9 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
     use kube::core::DeserializeGuard;
     use serde_json::json;
+    use stream_encryption_api::stream_encryption::StreamEncryption;
 
     use super::*;
-    use crate::api::stream_encryption::StreamEncryption;
 
     fn object() -> Value {
         json!({

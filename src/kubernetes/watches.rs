@@ -6,12 +6,13 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use kube::Client;
 use kube::api::Api;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{PredicateConfig, watcher as watch};
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::trigger::trigger as trigger_of;
 
 use super::trimmed::Trimmed;
-use crate::api::stream_encryption::StreamEncryption;
 use crate::telemetry::error_chain;
 
 /// Number of objects in one page of a list. A page is in memory twice as text, and each object may have 1.5
@@ -44,6 +45,23 @@ pub fn resources(
         None => Api::all(client),
     };
     relisted(relist_every, move || watch(api.clone(), config())).map_ok(untrimmed)
+}
+
+/// Drops the content of a resource: the trigger depends on its metadata only, and the controller reads the
+/// resource from the cache.
+pub fn drop_content(resource: &mut Guarded) {
+    let (error, metadata) = match &mut resource.0 {
+        Ok(resource) => (String::new(), std::mem::take(&mut resource.metadata)),
+        Err(invalid) => (std::mem::take(&mut invalid.error), std::mem::take(&mut invalid.metadata)),
+    };
+    *resource = DeserializeGuard(Err(InvalidObject { error, metadata }));
+}
+
+/// Returns a hash that changes whenever the resource without content is to be reconciled.
+#[must_use]
+pub fn trigger(resource: &Guarded) -> Option<u64> {
+    let InvalidObject { error, metadata } = resource.0.as_ref().err()?;
+    Some(trigger_of(metadata, error))
 }
 
 /// How long kube remembers the hash of an object that it has not seen. The hashes of deleted objects use memory

@@ -3,19 +3,23 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use stream_encryption_api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::{
+    KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
+};
+use stream_encryption_core::controller::kube_api::{
+    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+};
+use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::observation::StreamDescription;
+use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::StreamArn;
 
 use super::Metrics;
-use crate::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
-use crate::api::policy::StreamEncryptionPolicySpec;
-use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::aws::{Priority, Signer, StreamApi};
-use crate::controller::kube_api::{KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey};
-use crate::model::aws_error::AwsError;
-use crate::model::key::{Key, KeyMetadata, KmsKeyId};
-use crate::model::observation::StreamDescription;
-use crate::model::pattern::AwsAccount;
-use crate::model::principal::Principal;
-use crate::model::stream::StreamArn;
 
 /// A port whose requests are counted.
 pub struct Counted<P> {

@@ -13,13 +13,13 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-
-use super::Label;
-use crate::api::condition::{ConditionStatus, ConditionType, Reason, find};
-use crate::api::stream_encryption::{
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find};
+use stream_encryption_api::stream_encryption::{
     Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
 };
-use crate::aws::Priority;
+use stream_encryption_core::controller::stream_api::Priority;
+
+use super::Label;
 
 /// The label value for a state that was not observed or reported yet.
 const UNKNOWN: &str = "UNKNOWN";

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
+use stream_encryption_api::ledger::Owner;
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::kube_api::{KubeApi as _, ReconcileEvent};
+use stream_encryption_core::controller::stream_api::Priority;
 
 use super::*;
-use crate::api::ledger::Owner;
-use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::Priority;
-use crate::controller::kube_api::{KubeApi as _, ReconcileEvent};
 use crate::kubernetes::Cluster;
 
 fn at(time: &str) -> Timestamp {

@@ -10,9 +10,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use stream_encryption_core::model::fair_queue::FairQueue;
 use tokio::sync::oneshot;
-
-use crate::model::fair_queue::FairQueue;
 
 /// A fixed number of permits, each held or free. Clones share the permits.
 #[derive(Clone)]

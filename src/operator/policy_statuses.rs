@@ -11,21 +11,21 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use kube::runtime::reflector::Store;
+use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::kube_api::KubeError;
+use stream_encryption_core::controller::stream_api::StreamApi as _;
+use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::permission::Policy;
+use stream_encryption_core::model::policy_status::{PolicyStatusInput, invalid, policy_status};
+use stream_encryption_core::model::stream::StreamArn;
 use tokio::sync::{Notify, SetOnce};
 use tracing::{debug, warn};
 
 use super::CountedContext;
-use crate::api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
-use crate::api::stream_encryption::StreamEncryption;
-use crate::aws::StreamApi as _;
-use crate::controller::kube_api::KubeError;
 use crate::kubernetes::policies::{GuardedPolicy, NamespaceLabels, is_selected};
 use crate::kubernetes::policy_status::write;
 use crate::kubernetes::watches::Guarded;
-use crate::model::pattern::AwsAccount;
-use crate::model::permission::Policy;
-use crate::model::policy_status::{PolicyStatusInput, invalid, policy_status};
-use crate::model::stream::StreamArn;
 
 /// The pause after a change, so that many changes at a time lead to one write of each status.
 const PAUSE: Duration = Duration::from_secs(5);

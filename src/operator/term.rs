@@ -1,5 +1,5 @@
 //! One term: the watches and the work queue, from the time at which this replica may reconcile until the
-//! term's token is cancelled. Each resource is passed to [`crate::controller::reconcile`], as many at a time
+//! term's token is cancelled. Each resource is passed to [`stream_encryption_core::controller::reconcile`], as many at a time
 //! as there are [`Places`], and is requeued at the time that the reconcile returns.
 
 use std::collections::HashSet;
@@ -12,6 +12,9 @@ use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::{Client, ResourceExt};
+use stream_encryption_core::controller::kube_api::{AFTER_CONFLICT, KubeApi, KubeError};
+use stream_encryption_core::controller::stream_api::StreamApi;
+use stream_encryption_core::controller::{Context, ledger_gc, reconcile, report_invalid_object};
 use tokio::sync::{Notify, SetOnce};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -19,13 +22,10 @@ use tracing::{debug, error, info, warn};
 use super::places::Places;
 use super::policy_statuses::PolicyStatuses;
 use super::{CountedContext, Shared};
-use crate::aws::StreamApi;
-use crate::controller::kube_api::{AFTER_CONFLICT, KubeApi, KubeError};
-use crate::controller::{Context, ledger_gc, reconcile, report_invalid_object};
 use crate::kubernetes::caches::{Cache, Caches};
 use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::watches::Guarded;
-use crate::kubernetes::{keys, ledgers, policies, trigger, watches};
+use crate::kubernetes::{keys, ledgers, policies, watches};
 use crate::metrics::ReconcileResult;
 
 /// Interval at which expired ledgers are deleted and the memory of deleted resources is evicted.
@@ -92,8 +92,8 @@ impl Watch {
             ledgers: ledgers_cache,
         };
         let (store, listed) = (caches.resources.store(), caches.resources.listed());
-        let resources = watches::changes(resources.modify(trigger::drop_content))
-            .predicate_filter(trigger::trigger, watches::remembered());
+        let resources = watches::changes(resources.modify(watches::drop_content))
+            .predicate_filter(watches::trigger, watches::remembered());
         let controller = Controller::for_stream(resources, store.clone())
             // No limit: every due resource starts, and waits for one of the permits.
             .with_config(controller::Config::default().concurrency(0))

@@ -1,15 +1,15 @@
 //! The flags of `iam`: the policy document to print, and its streams, keys and roles.
 //!
-//! This module parses them into streams, keys and roles; [`crate::model::iam`] decides the content of the
+//! This module parses them into streams, keys and roles; [`crate::iam`] decides the content of the
 //! documents.
 
 use clap::{Args, Subcommand, ValueEnum};
+use stream_encryption_core::model::principal::{ExternalId, RoleArn};
 
-use crate::model::iam::document::PolicyDocument;
-use crate::model::iam::role::{self, ObjectName, OidcProvider};
-use crate::model::iam::scope::{GrantedKeys, GrantedStreams, Scope, ScopeError};
-use crate::model::iam::{self, Feature};
-use crate::model::principal::{ExternalId, RoleArn};
+use crate::iam::document::PolicyDocument;
+use crate::iam::role::{self, ObjectName, OidcProvider};
+use crate::iam::scope::{GrantedKeys, GrantedStreams, Scope, ScopeError};
+use crate::iam::{self, Feature};
 
 /// A policy document to print.
 #[derive(Debug, Subcommand)]

@@ -1,7 +1,7 @@
 //! Settings that name objects in Kubernetes: an invalid name is rejected at startup instead of being watched
 //! indefinitely.
 
-use crate::model::object::is_dns_subdomain;
+use stream_encryption_core::model::object::is_dns_subdomain;
 
 /// Maximum length of a namespace's name.
 const LONGEST_LABEL: usize = 63;

@@ -6,9 +6,9 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use simulated_aws::world::{PlantedKey, PlantedStream};
-use stream_encryption_operator::api::FINALIZER;
-use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_api::FINALIZER;
+use stream_encryption_api::condition::ConditionType;
+use stream_encryption_api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
 use crate::harness::{

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::resource_states::{WORDS, every, table};
 

@@ -5,8 +5,8 @@ use serde_json::json;
 use simulated_aws::world::{
     Caller, Calls as _, Fault, PlantedStream, Request, Rule, Service, Settings, Snapshot, StreamKey,
 };
-use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::condition::ConditionType;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 
 use crate::harness::{Harness, firehose, kinesis, message, truth};
 

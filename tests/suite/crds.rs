@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
-use stream_encryption_operator::api::crd::{definitions, yaml};
+use stream_encryption_api::crd::{definitions, yaml};
 
 /// The annotation that `kubectl apply` writes holds 256 KiB. Every definition below this size fits.
 const LARGEST: usize = 200 * 1024;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use stream_encryption_operator::api::condition::{ConditionType, ReadyState, Reason, find, ready_conditions};
-use stream_encryption_operator::api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicySpec};
+use stream_encryption_api::condition::{ConditionType, ReadyState, Reason, find, ready_conditions};
+use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicySpec};
 
 /// One row of the table of reasons.
 struct Line {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_firehose::types::{CompressionFormat, ExtendedS3DestinationConfiguration};
 use serde_json::json;
 use simulated_aws::emulators::{KinesisLocal, Moto, StartOptions};
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
 use crate::harness::{ACCESS_KEY, REGION, cluster, fresh_namespace, operators_kubeconfig, sdk};

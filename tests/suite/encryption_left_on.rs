@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use simulated_aws::world::Calls as _;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 
 use crate::harness::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig};
 use crate::process::{OperatorProcess, apply, eventually, field, free_address, until_it_is_encrypted, world};

@@ -4,9 +4,9 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
 use serde_json::json;
 use simulated_aws::world::{PlantedStream, Settings};
-use stream_encryption_operator::api::ledger::Owner;
-use stream_encryption_operator::controller::kube_api::{KubeApi as _, ReconcileEvent};
-use stream_encryption_operator::controller::ledger_store;
+use stream_encryption_api::ledger::Owner;
+use stream_encryption_core::controller::kube_api::{KubeApi as _, ReconcileEvent};
+use stream_encryption_core::controller::ledger_store;
 
 use crate::harness::{Harness, firehose};
 

@@ -9,8 +9,8 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, PlantedStream, Settings, Snapshot, StreamKey, World};
 use simulated_aws::{Clock, SimulatedAws};
-use stream_encryption_operator::api::RETRY_ANNOTATION;
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_api::RETRY_ANNOTATION;
+use stream_encryption_api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
 use crate::harness::{LEDGERS, binding_of_tenant, firehose, install, tenant, tenant_of};

@@ -12,11 +12,9 @@ use simulated_aws::world::{
     EncryptionStatus as Shown, FailureType, NeverEncryptedShows, PlantedKey, PlantedStream, Settings,
     Snapshot, Source, StreamKey,
 };
-use stream_encryption_operator::api::condition::{ConditionType, find};
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
-    Enabled, Enabling, EnablingFailed,
-};
-use stream_encryption_operator::api::stream_encryption::{KeyType, StreamEncryptionStatus};
+use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::stream_encryption::EncryptionStatus::{Enabled, Enabling, EnablingFailed};
+use stream_encryption_api::stream_encryption::{KeyType, StreamEncryptionStatus};
 
 use crate::harness::{Harness, firehose, message, truth};
 
@@ -56,7 +54,7 @@ fn denying() -> Value {
 }
 
 fn word(
-    status: Option<stream_encryption_operator::api::stream_encryption::EncryptionStatus>,
+    status: Option<stream_encryption_api::stream_encryption::EncryptionStatus>,
     reason: &str,
 ) -> crate::harness::Word {
     (status, reason.to_owned())

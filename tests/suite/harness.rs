@@ -21,20 +21,18 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, PlantedKey, Settings, World};
 use simulated_aws::{Clock as AwsClock, SimulatedAws};
-use stream_encryption_operator::api::condition::{ConditionType, find};
-use stream_encryption_operator::api::ledger::StreamLedger;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_operator::api::stream_encryption::{
-    EncryptionStatus, StreamEncryption, StreamEncryptionStatus,
-};
+use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::{EncryptionStatus, StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_core::controller::kube_api::KubeError;
+use stream_encryption_core::controller::memory::Memory;
+use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics, reconcile};
+use stream_encryption_core::model::decision::decide;
+use stream_encryption_core::model::ledger;
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::aws::rate_limit::RateLimiter;
-use stream_encryption_operator::controller::kube_api::KubeError;
-use stream_encryption_operator::controller::memory::Memory;
-use stream_encryption_operator::controller::{Clock, Config, Context, NoMetrics, reconcile};
 use stream_encryption_operator::kubernetes::Cluster;
-use stream_encryption_operator::model::decision::decide;
-use stream_encryption_operator::model::ledger;
 use test_cluster::TestCluster;
 
 /// The account and region of every harness.

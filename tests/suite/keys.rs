@@ -4,9 +4,9 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Fault, KeyState, PlantedStream, Rule, Service, Settings, Snapshot, StreamKey};
-use stream_encryption_operator::api::condition::{ConditionType, find};
-use stream_encryption_operator::api::stream_encryption::StreamEncryptionStatus;
-use stream_encryption_operator::controller::reconcile;
+use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::stream_encryption::StreamEncryptionStatus;
+use stream_encryption_core::controller::reconcile;
 
 use crate::harness::{Harness, firehose, kinesis, truth};
 

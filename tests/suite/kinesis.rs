@@ -6,11 +6,11 @@ use simulated_aws::world::{
     FailureType, Fault, KeyIdEcho, KeyState, PlantedKey, PlantedStream, Rule, Service, Settings,
     ShownWhileUpdating, Snapshot, StreamKey,
 };
-use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{
+use stream_encryption_api::condition::ConditionType;
+use stream_encryption_api::stream_encryption::EncryptionStatus::{
     Disabled, Disabling, Enabled, Enabling, EnablingFailed,
 };
-use stream_encryption_operator::api::stream_encryption::KeyType;
+use stream_encryption_api::stream_encryption::KeyType;
 
 use crate::harness::{Harness, kinesis, truth};
 

@@ -1,4 +1,4 @@
-//! Dependency rules, checked on the sources: the module map in `src/lib.rs`, and the rules in each file's
+//! Dependency rules that the compiler does not check: within the crates of `src`, and the rules in each file's
 //! first lines.
 //!
 //! Test code inside `src` is exempt; the rules apply to the code that runs.
@@ -33,21 +33,31 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The product's sources by module (`model::ledger`; the crate root is empty), without test-only modules.
+/// The crates below `src`, beside the program, whose root is `src` itself.
+const MEMBERS: [&str; 2] = ["api", "core"];
+
+/// Splits the name of a module into its crate, which is empty for the program, and its path in that crate.
+fn split(module: &str) -> (&str, &str) {
+    let (first, rest) = module.split_once("::").unwrap_or((module, ""));
+    if MEMBERS.contains(&first) { (first, rest) } else { ("", module) }
+}
+
+fn join(outer: &str, inner: &str) -> String {
+    [outer, inner].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("::")
+}
+
+/// The product's sources by module, without test-only modules. A module of the program has its path (`aws::kms`;
+/// the root is empty), one of another crate begins with that crate (`core::model::ledger`).
 fn modules() -> BTreeMap<String, Source> {
     let folder = root().join("src");
     let all: BTreeMap<String, Source> = rust_files(&folder)
         .into_iter()
         .map(|path| {
-            let module = path
-                .strip_prefix(&folder)
-                .unwrap()
-                .with_extension("")
-                .display()
-                .to_string()
-                .replace('/', "::");
-            let module = if module == "lib" { String::new() } else { module };
-            (module, Source::read(&path))
+            let path_of_file = path.strip_prefix(&folder).unwrap().with_extension("").display().to_string();
+            let module = path_of_file.replace('/', "::");
+            let module =
+                module.strip_suffix("lib").map_or(module.as_str(), |root| root.trim_end_matches(':'));
+            (module.to_owned(), Source::read(&path))
         })
         .collect();
     let tests: BTreeSet<String> =
@@ -60,18 +70,15 @@ fn is_within(module: &str, outer: &str) -> bool {
     module == outer || module.strip_prefix(outer).is_some_and(|rest| rest.starts_with("::"))
 }
 
-/// Every module in `outer`, with each crate of Cargo.toml that it uses.
+/// Every module in `outer`, with each crate that it uses.
 fn crates_used_in(outer: &str) -> Vec<(String, String)> {
-    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
-    let dependencies = manifest.split("\n[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
-    let crates: BTreeSet<String> = dependencies
-        .lines()
-        .filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()))
-        .map(|line| line.split(['.', ' ', '=']).next().unwrap().replace('-', "_"))
+    let crates: BTreeSet<String> = ["Cargo.toml", "src/api/Cargo.toml", "src/core/Cargo.toml"]
+        .into_iter()
+        .flat_map(|manifest| dependencies(&fs::read_to_string(root().join(manifest)).unwrap()))
         .collect();
     assert!(
-        crates.contains("kube") && crates.contains("aws_sdk_kms"),
-        "Cargo.toml is read wrongly: {crates:?}"
+        crates.contains("kube") && crates.contains("aws_sdk_kms") && crates.contains("sha2"),
+        "the manifests are read wrongly: {crates:?}"
     );
     modules()
         .iter()
@@ -81,25 +88,35 @@ fn crates_used_in(outer: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Every module in `outer`, with each other module of the product that it uses.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let dependencies = manifest.split("\n[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    dependencies
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()))
+        .map(|line| line.split(['.', ' ', '=']).next().unwrap().replace('-', "_"))
+        .collect()
+}
+
+/// Every module in `outer`, with each other module of its crate that it uses.
 fn modules_used_in(outer: &str) -> Vec<(String, String)> {
     imports().into_iter().filter(|(module, _)| is_within(module, outer)).collect()
 }
 
-/// The import graph: pairs of a file and a file that it names by a path from `crate`, `super` or `self`. A
-/// file's declarations of its own child modules are no imports.
+/// The import graph of each crate: pairs of a file and a file that it names by a path from `crate`, `super` or
+/// `self`. A file's declarations of its own child modules are no imports. The compiler refuses circles of crates.
 fn imports() -> Vec<(String, String)> {
     let modules = modules();
-    let known = |path: &[String]| {
+    let known = |of: &str, path: &[String]| {
         (0..=path.len())
             .rev()
-            .map(|length| path[..length].join("::"))
+            .map(|length| join(of, &path[..length].join("::")))
             .find(|module| modules.contains_key(module))
             .unwrap()
     };
     let mut edges = Vec::new();
     for (module, source) in &modules {
-        let targets: BTreeSet<String> = source.paths(module).iter().map(|path| known(path)).collect();
+        let (of, path) = split(module);
+        let targets: BTreeSet<String> = source.paths(path).iter().map(|path| known(of, path)).collect();
         edges.extend(
             targets.into_iter().filter(|target| target != module).map(|target| (module.clone(), target)),
         );
@@ -116,9 +133,10 @@ fn uses_only(allowed: &[&str], used: Vec<(String, String)>) {
 
 #[test]
 fn model_is_pure() {
-    uses_only(&["jiff", "serde", "sha2", "thiserror", "k8s_openapi"], crates_used_in("model"));
-    uses_only(&["api", "model"], modules_used_in("model"));
-    for (module, source) in modules().iter().filter(|(module, _)| is_within(module, "model")) {
+    let crates = ["stream_encryption_api", "jiff", "serde", "sha2", "thiserror", "k8s_openapi"];
+    uses_only(&crates, crates_used_in("core::model"));
+    uses_only(&["core::model"], modules_used_in("core::model"));
+    for (module, source) in modules().iter().filter(|(module, _)| is_within(module, "core::model")) {
         let kubernetes: Vec<String> = source.lines_with("k8s_openapi").collect();
         let only_times = |line: &String| line.ends_with("v1::Time;") || line.ends_with("v1::MicroTime;");
         assert!(
@@ -140,9 +158,33 @@ fn model_is_pure() {
     }
 }
 
+/// The program alone has clients. Of `kube`, the API's types need only what derives them.
 #[test]
-fn api_depends_on_no_other_module() {
-    uses_only(&["api"], modules_used_in("api"));
+fn core_and_api_have_no_clients() {
+    for (manifest, allowed) in [
+        (
+            "src/api/Cargo.toml",
+            &["anyhow", "jiff", "serde", "serde_json", "schemars", "serde_saphyr", "kube", "k8s_openapi"][..],
+        ),
+        (
+            "src/core/Cargo.toml",
+            &[
+                "stream_encryption_api",
+                "jiff",
+                "serde",
+                "serde_json",
+                "thiserror",
+                "tracing",
+                "k8s_openapi",
+                "sha2",
+            ],
+        ),
+    ] {
+        let manifest = fs::read_to_string(root().join(manifest)).unwrap();
+        let used = dependencies(&manifest);
+        assert!(used.iter().all(|one| allowed.contains(&one.as_str())), "{used:?}");
+        assert!(!manifest.contains("\"client\""), "{manifest}");
+    }
 }
 
 #[test]
@@ -151,16 +193,7 @@ fn aws_does_not_depend_on_kubernetes() {
     assert!(used.iter().any(|(_, name)| name == "aws_sdk_firehose"), "{used:?}");
     let wrong: Vec<_> = used.iter().filter(|(_, name)| name == "kube" || name == "k8s_openapi").collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    uses_only(&["api", "model", "aws"], modules_used_in("aws"));
-}
-
-#[test]
-fn controller_does_not_depend_on_aws_sdk() {
-    let used = crates_used_in("controller");
-    assert!(used.iter().any(|(_, name)| name == "jiff"), "{used:?}");
-    let wrong: Vec<_> = used.iter().filter(|(_, name)| name.starts_with("aws_")).collect();
-    assert!(wrong.is_empty(), "{wrong:?}");
-    uses_only(&["api", "model", "aws", "controller"], modules_used_in("controller"));
+    uses_only(&["aws"], modules_used_in("aws"));
 }
 
 #[test]
@@ -174,7 +207,7 @@ fn only_execute_calls_start_and_stop() {
             .filter(|(module, source)| !is_port(module) && source.lines_with(call).next().is_some())
             .map(|(module, _)| module)
             .collect();
-        assert_eq!(callers, ["controller::execute"], "{call}");
+        assert_eq!(callers, ["core::controller::execute"], "{call}");
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Fault, PlantedStream, Rule, Settings};
-use stream_encryption_operator::controller::{Clock, ledger_gc, reconcile};
-use stream_encryption_operator::model::ledger;
+use stream_encryption_core::controller::{Clock, ledger_gc, reconcile};
+use stream_encryption_core::model::ledger;
 
 use crate::harness::{Harness, firehose, message, reason};
 

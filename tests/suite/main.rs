@@ -34,6 +34,8 @@ mod readme;
 mod resource_states;
 mod roles;
 mod schema;
+mod simulated_kubernetes;
+mod simulated_requests;
 mod startup;
 mod status_writes;
 mod unrecognized_states;

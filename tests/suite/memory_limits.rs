@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use serde_json::json;
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use stream_encryption_operator::api::stream_encryption::Service::{self, Firehose, Kinesis};
-use stream_encryption_operator::model::iam::Feature::{self, Disable, Encrypt, Verify};
+use stream_encryption_api::stream_encryption::Service::{self, Firehose, Kinesis};
+use stream_encryption_operator::iam::Feature::{self, Disable, Encrypt, Verify};
 
 use crate::harness::REGION;
 use documents::Document;

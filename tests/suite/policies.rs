@@ -11,9 +11,9 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use simulated_aws::world::{Fault, PlantedKey, PlantedStream, Rule, Settings, Snapshot, StreamKey};
 use simulated_aws::{Clock, SimulatedAws};
-use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicy;
-use stream_encryption_operator::model::ledger;
+use stream_encryption_api::condition::ConditionType;
+use stream_encryption_api::policy::StreamEncryptionPolicy;
+use stream_encryption_core::model::ledger;
 
 use crate::harness::{
     ACCOUNT, Harness, REGION, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig,

@@ -11,8 +11,8 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, Fault, PlantedKey, PlantedStream, Rule, Settings, World};
 use simulated_aws::{Clock, SimulatedAws};
-use stream_encryption_operator::api::FINALIZER;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::FINALIZER;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
 use crate::harness::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig};

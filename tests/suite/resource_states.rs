@@ -10,11 +10,11 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
-use stream_encryption_operator::api::FINALIZER;
-use stream_encryption_operator::api::condition::{
+use stream_encryption_api::FINALIZER;
+use stream_encryption_api::condition::{
     ConditionStatus, ConditionType, ReadyState, Reason, condition, ready_conditions,
 };
-use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus, UNSEEN};
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus, UNSEEN};
 
 /// The message of `Ready` in every state. A tool that shows a message must show this one.
 pub(crate) const WORDS: &str = "What is the case. What to do.";

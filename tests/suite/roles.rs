@@ -7,7 +7,7 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Call, PlantedKey, PlantedRole, PlantedStream, Settings};
-use stream_encryption_operator::api::condition::ConditionType;
+use stream_encryption_api::condition::ConditionType;
 
 use crate::harness::{ACCOUNT, Harness, REGION, message, reason, truth};
 use crate::policies;

@@ -9,7 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Request;
 use kube::{Client, Config};
 use serde_json::{Value, json};
-use stream_encryption_operator::api::crd::{definitions, yaml};
+use stream_encryption_api::crd::{definitions, yaml};
 use tokio::sync::OnceCell;
 
 mod changes;

@@ -4,9 +4,9 @@
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use simulated_aws::world::{PlantedKey, PlantedStream, Settings};
-use stream_encryption_operator::api::condition::{ConditionType, find};
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-use stream_encryption_operator::controller::report_invalid_object;
+use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::report_invalid_object;
 
 use crate::harness::{Harness, firehose, reason, truth};
 

@@ -4,7 +4,7 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{PlantedStream, Settings, Snapshot, StreamKey, StreamStatus};
-use stream_encryption_operator::api::condition::ConditionType;
+use stream_encryption_api::condition::ConditionType;
 
 use crate::harness::{Harness, firehose, message, truth};
 

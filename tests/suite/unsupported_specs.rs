@@ -3,9 +3,9 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Fault, KeyState, PlantedKey, PlantedStream, Rule, Settings};
-use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::controller::kube_api::{KubeApi as _, ReconcileEvent};
-use stream_encryption_operator::controller::{ledger_store, report_invalid_object};
+use stream_encryption_api::condition::ConditionType;
+use stream_encryption_core::controller::kube_api::{KubeApi as _, ReconcileEvent};
+use stream_encryption_core::controller::{ledger_store, report_invalid_object};
 
 use crate::harness::{ACCOUNT, Harness, firehose, message, truth};
 

@@ -14,12 +14,12 @@ use aws_smithy_async::time::TimeSource;
 use aws_smithy_http_client::test_util::NeverClient;
 use jiff::SignedDuration;
 use serde_json::json;
+use stream_encryption_core::model::aws_error::{ErrorKind, Operation as Op};
+use stream_encryption_core::model::key::{KeyArn, KeyProblem};
 use tokio::time::Instant;
 
 use super::super::replay::{ReplayClient, assuming, credentials, signer, somebody};
 use super::*;
-use crate::model::aws_error::{ErrorKind, Operation as Op};
-use crate::model::key::{KeyArn, KeyProblem};
 
 fn ours() -> AwsConfig {
     AwsConfig::of("eu-west-1".parse().unwrap())

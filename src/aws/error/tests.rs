@@ -3,16 +3,16 @@
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::key::{Key, KmsKeyId};
+use stream_encryption_core::model::observation::ReportedEncryption;
+use stream_encryption_core::model::stream::StreamArn;
 
 use super::super::firehose::Firehose;
 use super::super::kinesis::Kinesis;
 use super::super::kms::Kms;
-use super::super::port::Priority;
 use super::super::replay::{Answer as Recording, ReplayClient, sender, signer, somebody};
 use super::*;
-use crate::model::key::{Key, KmsKeyId};
-use crate::model::observation::ReportedEncryption;
-use crate::model::stream::StreamArn;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 

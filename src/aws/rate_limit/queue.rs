@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
-use super::super::port::Priority;
-use crate::model::principal::Principal;
+use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::principal::Principal;
 
 /// Every priority, the most urgent first.
 pub(super) const PRIORITIES: [Priority; 3] = [Priority::Call, Priority::Changing, Priority::Drift];

@@ -7,11 +7,11 @@ use aws_credential_types::Credentials;
 use aws_credential_types::credential_fn::provide_credentials_fn;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
+use stream_encryption_core::model::aws_error::ErrorKind;
 
 use super::super::rate_limit::{QuotaScope, RateLimiter};
 use super::super::replay::{ReplayClient, assuming, credentials, parameter, somebody};
 use super::*;
-use crate::model::aws_error::ErrorKind;
 
 const SOON: Duration = Duration::from_secs(10);
 const LOOK: Operation = Operation::DescribeDeliveryStream;

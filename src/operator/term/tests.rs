@@ -9,26 +9,30 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::{reflector, watcher};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use stream_encryption_api::FINALIZER;
+use stream_encryption_api::condition::{ConditionType, MAX_MESSAGE_BYTES, Reason, find};
+use stream_encryption_api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::{
+    KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
+};
+use stream_encryption_core::controller::kube_api::{
+    ENCRYPTION_LEFT_ON, KubeApi, ReadFrom, ReconcileEvent, ReferencedKey,
+};
+use stream_encryption_core::controller::memory::Memory;
+use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
+use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::decision::decide;
+use stream_encryption_core::model::key::{Key, KeyMetadata, KeyState, KmsKeyId};
+use stream_encryption_core::model::ledger;
+use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::StreamArn;
 
 use super::*;
-use crate::api::FINALIZER;
-use crate::api::condition::{ConditionType, MAX_MESSAGE_BYTES, Reason, find};
-use crate::api::json_mutation::{mutated, mutations};
-use crate::api::ledger::{Action as Change, Owner, StreamLedger, StreamLedgerSpec};
-use crate::api::policy::StreamEncryptionPolicySpec;
-use crate::api::stream_encryption::{KeyObjectReference, StreamEncryption, StreamEncryptionStatus};
-use crate::aws::{Priority, Signer, StreamApi};
-use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, ReadFrom, ReconcileEvent, ReferencedKey};
-use crate::controller::memory::Memory;
-use crate::controller::{Clock, Config, Context, NoMetrics};
-use crate::model::aws_error::AwsError;
-use crate::model::decision::decide;
-use crate::model::key::{Key, KeyMetadata, KeyState, KmsKeyId};
-use crate::model::ledger;
-use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use crate::model::pattern::AwsAccount;
-use crate::model::principal::Principal;
-use crate::model::stream::StreamArn;
+use crate::json_mutation::{mutated, mutations};
 
 const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";

@@ -10,7 +10,7 @@ use exhaustive::names::{Encryption, Wish};
 use exhaustive::report::check;
 use exhaustive::world::SKEW;
 use jiff::SignedDuration;
-use stream_encryption_operator::api::stream_encryption::Service;
+use stream_encryption_api::stream_encryption::Service;
 
 fn runs() -> Vec<(&'static str, Bounds)> {
     let mind = &[Wish::One, Wish::Two, Wish::Off];

@@ -4,10 +4,10 @@
 //! a change succeeds, and when it is done, is not decided here: the model tries everything.
 
 use jiff::{SignedDuration, Timestamp};
-use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::api::stream_encryption::Service;
-use stream_encryption_operator::model::ledger::{DAY, READ_LAG};
-use stream_encryption_operator::model::observation::Observation;
+use stream_encryption_api::ledger::Action;
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::model::ledger::{DAY, READ_LAG};
+use stream_encryption_core::model::observation::Observation;
 
 use crate::bounds::FRESH;
 use crate::names::Encryption;

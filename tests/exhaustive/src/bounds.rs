@@ -3,7 +3,7 @@
 //! A bound says what may happen, never what the operator does about it. Each run explores everything within its bounds.
 
 use jiff::SignedDuration;
-use stream_encryption_operator::api::stream_encryption::Service;
+use stream_encryption_api::stream_encryption::Service;
 
 use crate::names::{Encryption, Wish};
 
@@ -37,7 +37,7 @@ pub const EVERY_FAULT: &[Fault] = &[
     Fault::OldAnswer,
 ];
 
-/// How old a reservation may be when its call is sent; the same as in `src/controller/execute.rs`.
+/// How old a reservation may be when its call is sent; the same as in `src/core/controller/execute.rs`.
 pub(crate) const FRESH: SignedDuration = SignedDuration::from_secs(10);
 
 /// How much is explored.

@@ -3,9 +3,9 @@
 //! They live in the test tree only. A flaw wraps what goes into or comes out of the product's functions, or changes the
 //! order of a replica's steps; the product has no switches.
 
-use stream_encryption_operator::api::ledger::{Outcome, StreamLedgerSpec};
-use stream_encryption_operator::model::decision::{Decision, DecisionInput, Step, decide};
-use stream_encryption_operator::model::ledger::{DAY, saturating_add};
+use stream_encryption_api::ledger::{Outcome, StreamLedgerSpec};
+use stream_encryption_core::model::decision::{Decision, DecisionInput, Step, decide};
+use stream_encryption_core::model::ledger::{DAY, saturating_add};
 
 use crate::bounds::{Bounds, Fault};
 use crate::names::{Encryption, Wish};

@@ -1,6 +1,6 @@
 //! Every order in which two replicas of the operator, AWS, faults, people and time can act on one stream, within bounds.
 //!
-//! The steps of a replica are those of `src/controller.rs` and `src/controller/execute.rs`, in their order, and call the
+//! The steps of a replica are those of `src/core/controller.rs` and `src/core/controller/execute.rs`, in their order, and call the
 //! product's own functions: `decide`, and the ledger's arithmetic. Everything around them is made up here. Nothing here
 //! may decide what the product decides; what is not modelled is said in `docs/checking.md`.
 //!

@@ -5,14 +5,14 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use stream_encryption_operator::api::ledger::{Action, Owner, Target};
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_operator::api::stream_encryption::{Mode, Service};
-use stream_encryption_operator::model::desired::{DesiredEncryption, DesiredState};
-use stream_encryption_operator::model::key::Key;
-use stream_encryption_operator::model::pattern::AwsAccount;
-use stream_encryption_operator::model::permission::{EffectivePolicy, Policy};
-use stream_encryption_operator::model::stream::StreamArn;
+use stream_encryption_api::ledger::{Action, Owner, Target};
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::{Mode, Service};
+use stream_encryption_core::model::desired::{DesiredEncryption, DesiredState};
+use stream_encryption_core::model::key::Key;
+use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::permission::{EffectivePolicy, Policy};
+use stream_encryption_core::model::stream::StreamArn;
 
 /// What encrypts records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,14 +2,14 @@
 //!
 //! Promises are held against what AWS has and did, never against what the operator believes.
 
-use stream_encryption_operator::api::condition::{ConditionStatus, Reason};
-use stream_encryption_operator::api::ledger::{Outcome, StreamLedgerSpec};
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus;
-use stream_encryption_operator::model::decision::DecisionInput;
-use stream_encryption_operator::model::key::Key;
-use stream_encryption_operator::model::ledger::{expires_at, validate};
-use stream_encryption_operator::model::status_fields;
-use stream_encryption_operator::model::stream::StreamArn;
+use stream_encryption_api::condition::{ConditionStatus, Reason};
+use stream_encryption_api::ledger::{Outcome, StreamLedgerSpec};
+use stream_encryption_api::stream_encryption::EncryptionStatus;
+use stream_encryption_core::model::decision::DecisionInput;
+use stream_encryption_core::model::key::Key;
+use stream_encryption_core::model::ledger::{expires_at, validate};
+use stream_encryption_core::model::status_fields;
+use stream_encryption_core::model::stream::StreamArn;
 
 use crate::aws::{View, bit};
 use crate::names::Encryption;

@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::SignedDuration;
 use stateright::{Model, Property};
-use stream_encryption_operator::api::stream_encryption::Service;
-use stream_encryption_operator::model::ledger::saturating_add;
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::model::ledger::saturating_add;
 
 use crate::aws::{Counted, bit};
 use crate::bounds::{Bounds, FRESH, Fault};

@@ -2,7 +2,7 @@
 //!
 //! Each is told from one world alone. It changes nothing and judges nothing.
 
-use stream_encryption_operator::api::ledger::Outcome;
+use stream_encryption_api::ledger::Outcome;
 
 use crate::world::{At, Request, World};
 

@@ -1,4 +1,4 @@
-//! The steps of a visit, in the order of `src/controller.rs` and `src/controller/execute.rs`.
+//! The steps of a visit, in the order of `src/core/controller.rs` and `src/core/controller/execute.rs`.
 //!
 //! Between two steps anything may happen: the other replica, AWS, a fault, time. Each step does what the product does
 //! there, with the product's functions; a flaw does one thing otherwise. What the process remembers from one visit to
@@ -7,14 +7,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use stream_encryption_operator::api::ledger::{Action, Outcome, StreamLedgerSpec};
-use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
-use stream_encryption_operator::model::decision::{
-    Decision, DecisionInput, LastObservation, Ownership, Step,
-};
-use stream_encryption_operator::model::ledger;
-use stream_encryption_operator::model::observation::Observation;
-use stream_encryption_operator::model::permission::EffectivePolicy;
+use stream_encryption_api::ledger::{Action, Outcome, StreamLedgerSpec};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::decision::{Decision, DecisionInput, LastObservation, Ownership, Step};
+use stream_encryption_core::model::ledger;
+use stream_encryption_core::model::observation::Observation;
+use stream_encryption_core::model::permission::EffectivePolicy;
 
 use crate::aws::{View, bit};
 use crate::bounds::{Bounds, FRESH};
@@ -101,7 +99,7 @@ impl Operator {
                 .target()
                 .and_then(|target| target.key)
                 .map_or(observation.clone(), |key| {
-                    Observation::On(stream_encryption_operator::model::key::Key::of(&key))
+                    Observation::On(stream_encryption_core::model::key::Key::of(&key))
                 }),
             seen => seen.clone(),
         };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use stateright::{Checker, HasDiscoveries, Model};
-use stream_encryption_operator::api::condition::Reason;
+use stream_encryption_api::condition::Reason;
 
 use crate::bounds::Bounds;
 use crate::flaw::Flaw;

@@ -6,7 +6,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jiff::SignedDuration;
-use stream_encryption_operator::model::ledger::{READ_LAG, saturating_add};
+use stream_encryption_core::model::ledger::{READ_LAG, saturating_add};
 
 use crate::protocol::Protocol;
 use crate::world::{At, World};

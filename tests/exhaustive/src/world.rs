@@ -8,8 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use stream_encryption_operator::api::ledger::{Attempts, Call, KnownEncryption, StreamLedgerSpec, Target};
-use stream_encryption_operator::model::ledger::{
+use stream_encryption_api::ledger::{Attempts, Call, KnownEncryption, StreamLedgerSpec, Target};
+use stream_encryption_core::model::ledger::{
     DAY, MAX_CLOCK_SKEW, PlannedCall, expires_at, in_flight_until, saturating_add,
 };
 

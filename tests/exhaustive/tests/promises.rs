@@ -7,8 +7,8 @@ use exhaustive::names::{Encryption, Wish};
 use exhaustive::report::{Report, check};
 use exhaustive::world::SKEW;
 use jiff::SignedDuration;
-use stream_encryption_operator::api::condition::Reason;
-use stream_encryption_operator::api::stream_encryption::Service;
+use stream_encryption_api::condition::Reason;
+use stream_encryption_api::stream_encryption::Service;
 
 /// Explores, and tells what was broken.
 fn explored(name: &str, bounds: Bounds) -> Report {

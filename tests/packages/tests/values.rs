@@ -135,7 +135,8 @@ fn schema_limits_match_operator() {
         (place["minimum"].clone(), place["maximum"].clone())
     };
     assert!(
-        settings.contains("(1..=AWS_LIMIT)") && text("src/model/ledger.rs").contains("AWS_LIMIT: u32 = 25")
+        settings.contains("(1..=AWS_LIMIT)")
+            && text("src/core/model/ledger.rs").contains("AWS_LIMIT: u32 = 25")
     );
     assert_eq!(limits("defaultPolicy.maxCallsPerDay"), (json!(1), json!(25)));
     assert!(settings.contains("(1..=100).contains(&self.aws_rate_percent)"));

@@ -7,12 +7,12 @@
 use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
 use simulated_aws::world::{AwsError as ServedError, Caller, Delivery, Reply, Request, World};
-use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::api::stream_encryption::Service;
-use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation, RawError, classify};
-use stream_encryption_operator::model::key::{KINESIS_ALIAS, Key, KeyArn, KeyMetadata, KeyState, KmsKeyId};
-use stream_encryption_operator::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use stream_encryption_operator::model::stream::StreamArn;
+use stream_encryption_api::ledger::Action;
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation, RawError, classify};
+use stream_encryption_core::model::key::{KINESIS_ALIAS, Key, KeyArn, KeyMetadata, KeyState, KmsKeyId};
+use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use stream_encryption_core::model::stream::StreamArn;
 
 /// The key id of a Kinesis stream that is reported as encrypted without a key.
 const UNNAMED: &str = "unknown";

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use stream_encryption_operator::api::ledger::StreamLedger;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::environment::State;
 use crate::store::Name;

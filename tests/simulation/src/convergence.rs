@@ -6,14 +6,14 @@
 
 use jiff::SignedDuration;
 use simulated_aws::world::{Caller, EncryptionStatus as AwsEncryption, KeyState, StreamStatus};
-use stream_encryption_operator::api::condition::{ConditionStatus, ConditionType, Reason, find};
-use stream_encryption_operator::api::ledger::StreamLedgerSpec;
-use stream_encryption_operator::api::stream_encryption::{
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find};
+use stream_encryption_api::ledger::StreamLedgerSpec;
+use stream_encryption_api::stream_encryption::{
     DeletionPolicy, Encryption, KeyIdentity, KeyReference, KeyType, Mode, Service, StreamEncryption,
 };
-use stream_encryption_operator::model::key::{Key, KmsKeyId};
-use stream_encryption_operator::model::ledger;
-use stream_encryption_operator::model::stream::StreamArn;
+use stream_encryption_core::model::key::{Key, KmsKeyId};
+use stream_encryption_core::model::ledger;
+use stream_encryption_core::model::stream::StreamArn;
 
 use crate::aws_model;
 use crate::environment::{ACCOUNT, OPERATOR, OUTSIDER, REGION, State};

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{Caller, World};
-use stream_encryption_operator::controller::Clock;
+use stream_encryption_core::controller::Clock;
 
 use crate::caches::{Caches, Watches};
 use crate::event_queue::Agenda;

@@ -8,7 +8,7 @@ use simulated_aws::world::{
     BadKey, FailureType, Fault, FirehoseCounts, KeyAfterDisabled, KeyIdEcho, Rule, SameKey, Settings,
     ShownKey, ShownWhileUpdating,
 };
-use stream_encryption_operator::api::stream_encryption::{
+use stream_encryption_api::stream_encryption::{
     DeletionPolicy, Encryption, KeyObjectReference, KeyReference, KeyType, Mode, Service,
     StreamEncryptionSpec, StreamReference, Verification,
 };

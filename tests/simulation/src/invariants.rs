@@ -12,12 +12,12 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{Call as AwsCall, Service as AwsService, World};
-use stream_encryption_operator::api::ledger::{Outcome, StreamLedgerSpec};
-use stream_encryption_operator::api::stream_encryption::{
+use stream_encryption_api::ledger::{Outcome, StreamLedgerSpec};
+use stream_encryption_api::stream_encryption::{
     DeletionPolicy, Encryption, KeyIdentity, KeyType, Mode, Service, StreamEncryption,
 };
-use stream_encryption_operator::model::key::Key;
-use stream_encryption_operator::model::ledger::{DAY, MAX_CLOCK_SKEW};
+use stream_encryption_core::model::key::Key;
+use stream_encryption_core::model::ledger::{DAY, MAX_CLOCK_SKEW};
 
 use crate::environment::{ACCOUNT, MISTAKEN, OPERATOR};
 use crate::trace::since_begin;

@@ -6,7 +6,7 @@ use serde_json::json;
 use simulated_aws::world::{
     Caller, PlantedStream, Request, Service as AwsService, Snapshot, StreamKey, StreamStatus, World,
 };
-use stream_encryption_operator::api::stream_encryption::Service;
+use stream_encryption_api::stream_encryption::Service;
 
 use crate::caches::{COMBINATIONS, Kind};
 use crate::environment::{

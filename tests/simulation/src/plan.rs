@@ -5,7 +5,7 @@
 
 use jiff::SignedDuration;
 use simulated_aws::world::{FailureType, Rule, Settings};
-use stream_encryption_operator::api::stream_encryption::{Service, StreamEncryptionSpec};
+use stream_encryption_api::stream_encryption::{Service, StreamEncryptionSpec};
 
 use crate::environment::Fate;
 use crate::faults::KubernetesRule;

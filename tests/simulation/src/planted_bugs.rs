@@ -9,8 +9,8 @@ mod kube_api;
 
 use std::time::Duration;
 
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-use stream_encryption_operator::controller::{Clock, Decide};
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::{Clock, Decide};
 
 pub use aws::SpoiledAws;
 pub use kube_api::SpoiledRecords;

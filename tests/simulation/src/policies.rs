@@ -8,10 +8,10 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use stream_encryption_operator::api::policy::{NamespaceSelector, PolicyRole, StreamEncryptionPolicySpec};
-use stream_encryption_operator::model::key::{Key, KmsKeyId};
-use stream_encryption_operator::model::principal::Principal;
-use stream_encryption_operator::model::stream::StreamArn;
+use stream_encryption_api::policy::{NamespaceSelector, PolicyRole, StreamEncryptionPolicySpec};
+use stream_encryption_core::model::key::{Key, KmsKeyId};
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::StreamArn;
 
 use crate::environment::{ACCOUNT, REGION};
 use crate::keys;

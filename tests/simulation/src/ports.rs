@@ -9,21 +9,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use simulated_aws::world::Caller;
-use stream_encryption_operator::api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_operator::api::stream_encryption::{
+use stream_encryption_api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::{
     KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::aws::{Priority, Signer, StreamApi};
-use stream_encryption_operator::controller::kube_api::{
+use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
 };
-use stream_encryption_operator::model::aws_error::{AwsError, ErrorKind, Operation};
-use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
-use stream_encryption_operator::model::observation::StreamDescription;
-use stream_encryption_operator::model::pattern::AwsAccount;
-use stream_encryption_operator::model::principal::Principal;
-use stream_encryption_operator::model::stream::StreamArn;
+use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::observation::StreamDescription;
+use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::StreamArn;
 
 use crate::aws_model;
 use crate::environment::{REGION, State};

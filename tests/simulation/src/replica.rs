@@ -10,11 +10,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-use stream_encryption_operator::controller::kube_api::KubeError;
-use stream_encryption_operator::controller::memory::Memory;
-use stream_encryption_operator::controller::{Config, Context, NoMetrics, ledger_gc, reconcile};
-use stream_encryption_operator::kubernetes::trigger::trigger_of;
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::kube_api::KubeError;
+use stream_encryption_core::controller::memory::Memory;
+use stream_encryption_core::controller::trigger::trigger;
+use stream_encryption_core::controller::{Config, Context, NoMetrics, ledger_gc, reconcile};
 
 use crate::environment::{Event, Process, REGION, Scene, State};
 use crate::plan::Plan;
@@ -204,5 +204,5 @@ impl<P: Parts> Replica<P> {
 
 /// Returns whether a change of a resource leads to a reconcile, as the operator's watch decides.
 fn is_news(former: Option<&Arc<StreamEncryption>>, resource: &StreamEncryption) -> bool {
-    former.is_none_or(|former| trigger_of(&former.metadata, "") != trigger_of(&resource.metadata, ""))
+    former.is_none_or(|former| trigger(&former.metadata, "") != trigger(&resource.metadata, ""))
 }

@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use stream_encryption_operator::api::condition::Reason;
-use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::model::decision::{Decision, DecisionInput, Step, decide};
+use stream_encryption_api::condition::Reason;
+use stream_encryption_api::ledger::Action;
+use stream_encryption_core::model::decision::{Decision, DecisionInput, Step, decide};
 
 /// A row of the decision, as far as its result identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stream_encryption_operator::api::ledger::{StreamLedger, StreamLedgerSpec};
-use stream_encryption_operator::api::stream_encryption::{
+use stream_encryption_api::ledger::{StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::stream_encryption::{
     DeletionPolicy, Mode, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus, UNSEEN,
 };
-use stream_encryption_operator::api::{FINALIZER, RETRY_ANNOTATION};
-use stream_encryption_operator::controller::kube_api::KubeError;
+use stream_encryption_api::{FINALIZER, RETRY_ANNOTATION};
+use stream_encryption_core::controller::kube_api::KubeError;
 
 /// Maximum number of calls in the schema of a ledger.
 const MAX_CALLS: usize = 256;

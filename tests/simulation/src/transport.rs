@@ -2,12 +2,13 @@
 //! points before or after a request at which the process may crash or pause. It decides nothing, and does not
 //! interpret requests.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{Caller, Delivery};
-use std::sync::Arc;
-use stream_encryption_operator::controller::kube_api::KubeError;
-use stream_encryption_operator::model::aws_error::{AwsError, Operation};
-use stream_encryption_operator::model::ledger::MAX_CLOCK_SKEW;
+use stream_encryption_core::controller::kube_api::KubeError;
+use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::ledger::MAX_CLOCK_SKEW;
 
 use crate::aws_model;
 use crate::environment::{Doom, Event, Fate, Process, Scene, State};

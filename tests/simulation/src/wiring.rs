@@ -1,10 +1,10 @@
 //! The parts of an operator. The faithful parts are the real controller with the two simulated ports; a
 //! planted bug wraps one of them (`spoiled`).
 
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-use stream_encryption_operator::aws::StreamApi;
-use stream_encryption_operator::controller::kube_api::KubeApi;
-use stream_encryption_operator::controller::{Clock, Decide};
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::kube_api::KubeApi;
+use stream_encryption_core::controller::stream_api::StreamApi;
+use stream_encryption_core::controller::{Clock, Decide};
 
 use crate::environment::State;
 use crate::ports::{Aws, Cluster};

@@ -5,9 +5,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stream_encryption_operator::api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
-use stream_encryption_operator::api::stream_encryption::StreamEncryptionStatus;
-use stream_encryption_operator::controller::kube_api::KubeError;
+use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::stream_encryption::StreamEncryptionStatus;
+use stream_encryption_core::controller::kube_api::KubeError;
 
 use crate::environment::{Event, Process, State};
 

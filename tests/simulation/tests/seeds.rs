@@ -6,7 +6,7 @@ use simulation::run::run;
 use simulation::shrink::shrink;
 use simulation::stats::{Done, Tally};
 use simulation::wiring::Faithful;
-use stream_encryption_operator::api::condition::Reason;
+use stream_encryption_api::condition::Reason;
 
 /// For more seeds: `cargo run --release --example simulate -- --seeds 1000000`.
 const SEEDS: u64 = 20_000;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use stream_encryption_operator::api::crd::{definitions, yaml as definition_yaml};
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
+use stream_encryption_api::crd::{definitions, yaml as definition_yaml};
+use stream_encryption_api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
 use super::{ACTIONS, folder, script, yaml};

@@ -3,13 +3,12 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{Calls as _, Fault, PlantedStream, Rule, Snapshot, StreamKey};
-use stream_encryption_operator::api::condition::{ConditionType, find};
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus::{Disabled, Disabling};
-
-use crate::harness::{firehose, message, reason, truth};
+use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::EncryptionStatus::{Disabled, Disabling};
 
 use super::{DESCRIBE, START, STOP, aws_owned, cmk, harness_with, orders, stopped, word};
+use crate::harness::{firehose, message, reason, truth};
 
 fn unavailable() -> Fault {
     Fault::Refuse { code: "ServiceUnavailable".into(), message: "no".into(), status: 503 }

@@ -3,12 +3,11 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{PlantedStream, Snapshot, StreamKey};
-use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus::Disabled;
-
-use crate::harness::{firehose, truth};
+use stream_encryption_api::condition::ConditionType;
+use stream_encryption_api::stream_encryption::EncryptionStatus::Disabled;
 
 use super::{START, aws_owned, harness_with, orders, stopped};
+use crate::harness::{firehose, truth};
 
 #[tokio::test]
 async fn drift_to_disabled_is_corrected_and_reported() {

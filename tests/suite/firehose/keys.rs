@@ -3,12 +3,11 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{KeyState, PlantedKey, PlantedStream, Settings, ShownKey, Snapshot, StreamKey};
-use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus::EnablingFailed;
-
-use crate::harness::{Harness, firehose, message, truth};
+use stream_encryption_api::condition::ConditionType;
+use stream_encryption_api::stream_encryption::EncryptionStatus::EnablingFailed;
 
 use super::{START, cmk, harness_with, orders, plant_denied_key};
+use crate::harness::{Harness, firehose, message, truth};
 
 #[tokio::test]
 async fn spec_without_key_accepts_any_active_key() {

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use simulated_aws::world::{Fault, Rule, Snapshot};
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus::Enabling;
+use stream_encryption_api::stream_encryption::EncryptionStatus::Enabling;
 
 use super::{DESCRIBE, START, aws_owned, harness_with, orders, word};
 

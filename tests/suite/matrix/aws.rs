@@ -4,7 +4,7 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{Caller, Fault, KeyState, PlantedKey, Request, Rule, Service};
-use stream_encryption_operator::api::condition::ConditionType;
+use stream_encryption_api::condition::ConditionType;
 
 use super::crash_injection::FusedOperator;
 use super::scenario::{Act, DAY, DESCRIBE, Run, START, Scene, spec, stage, stopped};

@@ -10,22 +10,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stream_encryption_operator::api::ledger::{Action, Outcome, Owner, StreamLedger, StreamLedgerSpec};
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_operator::api::stream_encryption::{
+use stream_encryption_api::ledger::{Action, Outcome, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::aws::{Priority, Signer, StreamApi};
-use stream_encryption_operator::controller::kube_api::{
+use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
 };
-use stream_encryption_operator::controller::{Context, reconcile};
-use stream_encryption_operator::model::aws_error::AwsError;
-use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
-use stream_encryption_operator::model::observation::StreamDescription;
-use stream_encryption_operator::model::pattern::AwsAccount;
-use stream_encryption_operator::model::principal::Principal;
-use stream_encryption_operator::model::stream::StreamArn;
+use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::controller::{Context, reconcile};
+use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::observation::StreamDescription;
+use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::StreamArn;
 use tokio::sync::Notify;
 
 use super::proxy::When;

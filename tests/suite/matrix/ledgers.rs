@@ -4,8 +4,8 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::Service;
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_operator::model::ledger;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_core::model::ledger;
 
 use super::crash_injection::FusedOperator;
 use super::proxy::{Asked, Meet, Proxy, When};

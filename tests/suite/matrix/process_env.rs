@@ -10,9 +10,9 @@ use kube::api::Api;
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, PlantedStream, Settings, Snapshot, World};
 use simulated_aws::{Clock, SimulatedAws};
-use stream_encryption_operator::api::ledger::StreamLedger;
-use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
-use stream_encryption_operator::model::ledger;
+use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_core::model::ledger;
 use test_cluster::TestCluster;
 
 use super::proxy::{Proxy, unhurried_client};

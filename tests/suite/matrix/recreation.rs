@@ -5,9 +5,9 @@ use jiff::SignedDuration;
 use kube::api::Api;
 use serde_json::json;
 use simulated_aws::world::{PlantedStream, Service};
-use stream_encryption_operator::api::condition::ConditionType;
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-use stream_encryption_operator::controller::reconcile;
+use stream_encryption_api::condition::ConditionType;
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::reconcile;
 
 use super::scenario::{Act, DAY, Run, START, Scene, namespaces, plant, spec, stage};
 use crate::harness::{firehose, reason, truth};

@@ -4,7 +4,7 @@
 use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{Fault, KeyState, Rule, Service};
-use stream_encryption_operator::api::stream_encryption::EncryptionStatus;
+use stream_encryption_api::stream_encryption::EncryptionStatus;
 
 use super::crash_injection::FusedOperator;
 use super::proxy::When;

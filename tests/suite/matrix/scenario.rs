@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, PlantedStream, Service, Settings, Snapshot};
-use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::kubernetes::Cluster;
 use test_cluster::TestCluster;

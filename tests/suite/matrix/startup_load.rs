@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use kube::api::{Api, ListParams, PostParams};
 use simulated_aws::world::{PlantedStream, Service, Settings, Snapshot, StreamKey, World};
 use simulated_aws::{Clock, SimulatedAws};
-use stream_encryption_operator::api::stream_encryption::{StreamEncryption, StreamEncryptionSpec};
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionSpec};
 
 use super::proxy::unhurried_client;
 use super::scenario::namespaces;

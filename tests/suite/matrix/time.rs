@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use jiff::SignedDuration;
 use serde_json::json;
 use simulated_aws::world::{Call, Service};
-use stream_encryption_operator::controller::Clock;
+use stream_encryption_core::controller::Clock;
 
 use super::crash_injection::{CrashPoint, FusedOperator};
 use super::proxy::When;

@@ -64,7 +64,7 @@ async fn reconcile_with_stale_copy_sends_no_call() {
     // Like a replica whose API server lags by hours: in the copy the old key is desired, and another key is
     // active.
     for _ in 0..5 {
-        Box::pin(stream_encryption_operator::controller::reconcile(&harness.replica(), &copy))
+        Box::pin(stream_encryption_core::controller::reconcile(&harness.replica(), &copy))
             .await
             .expect("Kubernetes answers");
     }
@@ -79,7 +79,7 @@ async fn reconcile_with_stale_copy_sends_no_call() {
     harness.aws.world().set_stream(now, &journey.arn, stopped());
     for _ in 0..5 {
         // The reconcile may also refuse the ledger of a deleted resource; only calls matter.
-        let _ = Box::pin(stream_encryption_operator::controller::reconcile(&harness.replica(), &copy)).await;
+        let _ = Box::pin(stream_encryption_core::controller::reconcile(&harness.replica(), &copy)).await;
     }
     assert_eq!(harness.calls(START, "orders"), 2);
 }

@@ -4,14 +4,15 @@
 //! unchanged, including refusals, and no request is added.
 
 use jiff::Timestamp;
-use stream_encryption_operator::api::ledger::Action;
-use stream_encryption_operator::aws::{Aws, Priority, Signer, StreamApi};
-use stream_encryption_operator::model::aws_error::AwsError;
-use stream_encryption_operator::model::key::{Key, KeyMetadata, KmsKeyId};
-use stream_encryption_operator::model::observation::StreamDescription;
-use stream_encryption_operator::model::pattern::AwsAccount;
-use stream_encryption_operator::model::principal::Principal;
-use stream_encryption_operator::model::stream::StreamArn;
+use stream_encryption_api::ledger::Action;
+use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::observation::StreamDescription;
+use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::stream::StreamArn;
+use stream_encryption_operator::aws::Aws;
 
 /// The AWS adapter, with moto behind it.
 pub(super) struct MotoAdapter(pub(super) Aws);

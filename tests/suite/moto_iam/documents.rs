@@ -9,8 +9,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use stream_encryption_operator::model::iam::scope::Scope;
-use stream_encryption_operator::model::iam::{Feature, policy};
+use stream_encryption_operator::iam::scope::Scope;
+use stream_encryption_operator::iam::{Feature, policy};
 
 use super::ACCOUNT;
 

@@ -5,9 +5,9 @@ use jiff::SignedDuration;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use simulated_aws::world::PlantedStream;
-use stream_encryption_operator::api::ledger::{Owner, StreamLedger};
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-use stream_encryption_operator::model::ledger;
+use stream_encryption_api::ledger::{Owner, StreamLedger};
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::model::ledger;
 
 use super::{START, allow, forbid, policy, team};
 use crate::harness::{Harness, firehose, reason};

@@ -12,12 +12,11 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{RngSeed, TestRunner};
 use serde_json::{Value, json};
 use simulated_aws::world::{Call, PlantedKey, PlantedStream, Service, Settings, Snapshot, StreamKey};
-use stream_encryption_operator::api::policy::StreamEncryptionPolicy;
-use stream_encryption_operator::api::stream_encryption::StreamEncryption;
-
-use crate::harness::{ACCOUNT, Harness, REGION, reason};
+use stream_encryption_api::policy::StreamEncryptionPolicy;
+use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use super::ELSEWHERE;
+use crate::harness::{ACCOUNT, Harness, REGION, reason};
 
 /// Number of cases, unless the environment sets another.
 const CASES: usize = 500;

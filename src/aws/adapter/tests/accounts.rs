@@ -6,10 +6,10 @@
 use simulated_aws::world::{Call, PlantedKey, PlantedRole, PlantedStream, Rule, Service as AwsService};
 use simulated_aws::world::{Fault as Scripted, Settings, World};
 use simulated_aws::{Clock as AwsClock, SimulatedAws};
+use stream_encryption_core::model::observation::ReportedEncryption;
+use stream_encryption_core::model::principal::{Role, RoleArn};
 
 use super::*;
-use crate::model::observation::ReportedEncryption;
-use crate::model::principal::{Role, RoleArn};
 
 const OWN: &str = "111122223333";
 const OTHERS: [&str; 2] = ["222222222222", "333333333333"];

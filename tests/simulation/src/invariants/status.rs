@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::StreamKey;
-use stream_encryption_operator::api::condition::{ConditionStatus, ConditionType, ReadyState, Reason, find};
-use stream_encryption_operator::api::ledger::Owner;
-use stream_encryption_operator::api::stream_encryption::{
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, ReadyState, Reason, find};
+use stream_encryption_api::ledger::Owner;
+use stream_encryption_api::stream_encryption::{
     EncryptionStatus, KeyIdentity, KeyType, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::controller::ledger_store::owner;
-use stream_encryption_operator::model::aws_error::AwsError;
-use stream_encryption_operator::model::ledger::{self, READ_LAG};
-use stream_encryption_operator::model::observation::{Observation, StreamDescription};
-use stream_encryption_operator::model::stream::StreamArn;
+use stream_encryption_core::controller::ledger_store::owner;
+use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::ledger::{self, READ_LAG};
+use stream_encryption_core::model::observation::{Observation, StreamDescription};
+use stream_encryption_core::model::stream::StreamArn;
 
 use super::Promises;
 use crate::environment::{ACCOUNT, Process, State};

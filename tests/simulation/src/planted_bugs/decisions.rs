@@ -3,11 +3,11 @@
 //! They are pure, as the real decision is, and each has only one bug.
 
 use jiff::SignedDuration;
-use stream_encryption_operator::api::condition::Reason;
-use stream_encryption_operator::model::decision::{Decision, DecisionInput, LastObservation, Step};
-use stream_encryption_operator::model::desired::{DesiredEncryption, DesiredState};
-use stream_encryption_operator::model::ledger::{DAY, QUOTA_WINDOW};
-use stream_encryption_operator::model::observation::Observation;
+use stream_encryption_api::condition::Reason;
+use stream_encryption_core::model::decision::{Decision, DecisionInput, LastObservation, Step};
+use stream_encryption_core::model::desired::{DesiredEncryption, DesiredState};
+use stream_encryption_core::model::ledger::{DAY, QUOTA_WINDOW};
+use stream_encryption_core::model::observation::Observation;
 
 use crate::stats::noted;
 

@@ -7,17 +7,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stream_encryption_operator::api::condition::{ConditionStatus, ConditionType, Reason};
-use stream_encryption_operator::api::ledger::{Attempts, Outcome, Owner, StreamLedger, StreamLedgerSpec};
-use stream_encryption_operator::api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_operator::api::stream_encryption::{
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason};
+use stream_encryption_api::ledger::{Attempts, Outcome, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::{
     DeletionPolicy, EncryptionStatus, KeyObjectReference, Mode, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_operator::controller::kube_api::{
+use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
 };
-use stream_encryption_operator::controller::ledger_store::owner;
-use stream_encryption_operator::model::ledger::{self, AWS_LIMIT, DAY, expires_at};
+use stream_encryption_core::controller::ledger_store::owner;
+use stream_encryption_core::model::ledger::{self, AWS_LIMIT, DAY, expires_at};
 
 use super::Bug;
 use crate::convergence::stream_of;

@@ -1,0 +1,174 @@
+//! The age of a status: since when the resource is suspended, when AWS last answered a Describe, and which
+//! retry was handled.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use stream_encryption_api::condition::{
+    ConditionStatus, ConditionType, MAX_MESSAGE_BYTES, Reason, condition, find, whole_second,
+};
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+
+use super::annotations::{retry_token, suspended_by};
+use crate::model::message;
+
+/// Number of consecutive unanswered Describes after which it is unknown whether records are encrypted.
+const MOST_UNANSWERED: u32 = 3;
+/// Maximum age of the time of the last Describe in a status that does not change otherwise.
+const DESCRIBE_TIME_AGE: SignedDuration = SignedDuration::from_hours(1);
+
+/// Returns the status of a suspended resource: the status keeps the last known state, and states since when
+/// no newer state is known.
+pub(super) fn suspended(
+    resource: &StreamEncryption,
+    before: &StreamEncryptionStatus,
+    now: Timestamp,
+) -> StreamEncryptionStatus {
+    let generation = resource.metadata.generation;
+    let mut status = before.clone();
+    status.observed_generation = generation;
+    status.next_attempt_time = None;
+    status.last_handled_retry = retry_token(resource);
+    let since = status.suspended_since_time.get_or_insert_with(|| whole_second(now)).0;
+    let described = before.last_describe_time.as_ref().map(|time| time.0);
+    let by = suspended_by(resource).unwrap_or_default();
+    let words = message::suspended(&by, since, described, before.encryption_status);
+    let truth = find(&before.conditions, ConditionType::Ready).map_or(ConditionStatus::Unknown, truth_of);
+    let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
+    status.conditions.retain(|old| kept.iter().any(|kind| old.type_ == kind.as_str()));
+    for condition in &mut status.conditions {
+        condition.observed_generation = generation;
+        let mut words = message::outdated(described, &condition.message);
+        words.truncate(words.floor_char_boundary(MAX_MESSAGE_BYTES));
+        condition.message = words;
+    }
+    let ready = condition(
+        &before.conditions,
+        ConditionType::Ready,
+        truth,
+        Reason::Suspended,
+        &words,
+        generation,
+        now,
+    );
+    status.conditions.insert(0, ready);
+    status
+}
+
+/// Returns whether so many Describes were unanswered that it is unknown whether records are encrypted now. A
+/// process that has just started continues with what the status reports.
+pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32) -> bool {
+    let was_outdated = || {
+        let encrypted = find(&before.conditions, ConditionType::Encrypted);
+        encrypted.is_some_and(|old| {
+            truth_of(old) == ConditionStatus::Unknown && message::is_outdated(&old.message)
+        })
+    };
+    unanswered >= MOST_UNANSWERED || (unanswered > 0 && was_outdated())
+}
+
+/// Returns the `Encrypted` condition of a state that is no longer known, with the last known state in its
+/// message.
+pub(super) fn outdated(
+    known: &Condition,
+    before: &StreamEncryptionStatus,
+    reason: Reason,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Condition {
+    let described = before.last_describe_time.as_ref().map(|time| time.0);
+    let words = message::outdated(described, &known.message);
+    condition(
+        &before.conditions,
+        ConditionType::Encrypted,
+        ConditionStatus::Unknown,
+        reason,
+        &words,
+        generation,
+        now,
+    )
+}
+
+/// Sets the time at which AWS last answered a Describe: together with any other change, otherwise only when
+/// the stored time is old. An otherwise unchanged status therefore costs one write an hour.
+pub(super) fn set_describe_time(
+    status: &mut StreamEncryptionStatus,
+    before: &StreamEncryptionStatus,
+    answered: Option<Timestamp>,
+) {
+    status.last_describe_time.clone_from(&before.last_describe_time);
+    let Some(answered) = answered else { return };
+    let known = before.last_describe_time.as_ref().map(|time| time.0);
+    let is_newer = known.is_none_or(|known| answered > known);
+    let is_due = known.is_none_or(|known| answered.duration_since(known) >= DESCRIBE_TIME_AGE);
+    if is_newer && (is_due || status != before) {
+        status.last_describe_time = Some(whole_second(answered));
+    }
+}
+
+fn truth_of(condition: &Condition) -> ConditionStatus {
+    [ConditionStatus::True, ConditionStatus::False]
+        .into_iter()
+        .find(|truth| condition.status == truth.as_str())
+        .unwrap_or(ConditionStatus::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn described(time: &str) -> StreamEncryptionStatus {
+        StreamEncryptionStatus { last_describe_time: Some(Time(at(time))), ..Default::default() }
+    }
+
+    #[test]
+    fn describe_time_is_set_with_another_change_or_once_an_hour() {
+        let before = described("2026-01-01T00:00:00Z");
+        let other = StreamEncryptionStatus { observed_generation: Some(2), ..before.clone() };
+        for (status, answered, set) in [
+            (&before, None, "2026-01-01T00:00:00Z"),
+            (&before, Some("2026-01-01T00:59:59Z"), "2026-01-01T00:00:00Z"),
+            (&before, Some("2026-01-01T01:00:00.7Z"), "2026-01-01T01:00:00Z"),
+            (&other, None, "2026-01-01T00:00:00Z"),
+            (&other, Some("2026-01-01T00:00:07.2Z"), "2026-01-01T00:00:07Z"),
+            (&other, Some("2025-12-31T00:00:00Z"), "2026-01-01T00:00:00Z"),
+        ] {
+            let mut made = StreamEncryptionStatus { last_describe_time: None, ..status.clone() };
+            set_describe_time(&mut made, &before, answered.map(at));
+            assert_eq!(made.last_describe_time, Some(Time(at(set))), "{answered:?}");
+        }
+        let mut first = StreamEncryptionStatus::default();
+        set_describe_time(&mut first, &StreamEncryptionStatus::default(), Some(at("2026-01-01T00:00:07Z")));
+        assert_eq!(first, described("2026-01-01T00:00:07Z"));
+    }
+
+    #[test]
+    fn suspended_status_keeps_its_beginning_and_is_written_once() {
+        let resource: StreamEncryption = serde_json::from_value(serde_json::json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "generation": 2},
+            "spec": {"stream": {"service": "Kinesis", "name": "orders"}, "suspend": true},
+        }))
+        .unwrap();
+        let now = at("2026-01-01T02:00:00Z");
+        let of = |kind, truth, reason| condition(&[], kind, truth, reason, "What was so.", Some(1), now);
+        let mut before = described("2026-01-01T01:00:00Z");
+        before.conditions = vec![
+            of(ConditionType::Ready, ConditionStatus::Unknown, Reason::AwsUnreachable),
+            of(ConditionType::Reconciling, ConditionStatus::True, Reason::AwsUnreachable),
+            of(ConditionType::Encrypted, ConditionStatus::True, Reason::Encrypted),
+        ];
+        let first = suspended(&resource, &before, now);
+        let kinds: Vec<_> =
+            first.conditions.iter().map(|one| (one.type_.as_str(), one.reason.as_str())).collect();
+        assert_eq!(kinds, [("Ready", "Suspended"), ("Encrypted", "Encrypted")]);
+        assert_eq!(first.suspended_since_time, Some(Time(now)));
+        assert!(first.conditions[1].message.starts_with("As of 2026-01-01T01:00:00Z"));
+        assert_eq!(suspended(&resource, &first, at("2026-01-02T00:00:00Z")), first);
+    }
+}

@@ -1,0 +1,137 @@
+//! The context of a reconcile: the two ports, the clock, the decision, the administrator's configuration, and
+//! the process's memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use stream_encryption_api::stream_encryption::Service;
+
+use super::memory::Memory;
+use crate::model::decision::{Decision, DecisionInput};
+use crate::model::stream::Region;
+
+/// The context of a reconcile.
+pub struct Context<A, R> {
+    /// The port to AWS.
+    pub aws: A,
+    /// The port to Kubernetes.
+    pub records: R,
+    /// The clock.
+    pub clock: Clock,
+    /// The decision function, [`crate::model::decision::decide`]. The simulation wraps the function, to
+    /// record which rows are reached and to prove that a wrong row would be detected.
+    pub decide: Decide,
+    /// The administrator's configuration.
+    pub config: Config,
+    /// The memory of this process between two reconciles; its loss is always safe.
+    pub memory: Memory,
+    /// The counters of what reconciles find. No decision depends on them.
+    pub metrics: Box<dyn ReconcileMetrics>,
+}
+
+/// Counts what reconciles find, whether or not Kubernetes accepts the event for it.
+pub trait ReconcileMetrics: Send + Sync {
+    /// Records how long a stream's records were in plaintext, once AWS reports them as encrypted.
+    fn encrypted(&self, service: Service, after: SignedDuration);
+
+    /// Counts a deleted resource whose finalizer was removed and whose stream stays encrypted against its
+    /// `deletionPolicy`.
+    fn encryption_left_on(&self);
+}
+
+/// Counts nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct NoMetrics;
+
+impl ReconcileMetrics for NoMetrics {
+    fn encrypted(&self, _: Service, _: SignedDuration) {}
+
+    fn encryption_left_on(&self) {}
+}
+
+/// Longest wait that a reconcile requests if the drift interval is shorter.
+const LONGEST_REST: SignedDuration = SignedDuration::from_mins(10);
+/// Shortest wait between two reconciles of one resource.
+const SHORTEST_REST: SignedDuration = SignedDuration::from_millis(10);
+
+/// A decision function.
+pub type Decide = fn(&DecisionInput<'_>) -> Decision;
+
+/// The clock, as a value: tests and the simulation provide their own.
+///
+/// It consists of two clocks. The wall clock returns the time of day and may be set. The monotonic clock only
+/// measures elapsed time, and also runs while the process is paused.
+#[derive(Clone)]
+pub struct Clock {
+    wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    monotonic: Arc<dyn Fn() -> Duration + Send + Sync>,
+}
+
+impl Clock {
+    /// Creates a clock from these two clocks.
+    #[must_use]
+    pub fn new(
+        wall: impl Fn() -> Timestamp + Send + Sync + 'static,
+        monotonic: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        Self { wall: Arc::new(wall), monotonic: Arc::new(monotonic) }
+    }
+
+    /// Returns the system's clocks.
+    #[must_use]
+    pub fn system() -> Self {
+        let start = Instant::now();
+        Self::new(Timestamp::now, move || start.elapsed())
+    }
+
+    /// Returns the current time in whole microseconds, so that a time read back from Kubernetes equals the
+    /// time that was written.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let now = (self.wall)();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+
+    /// Returns the time elapsed since an arbitrary start, independent of the wall clock.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        (self.monotonic)()
+    }
+}
+
+/// The administrator's configuration for all resources. Policies define the permissions.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The region of streams that are given by name without a region.
+    pub region: Region,
+    /// The interval between two checks for drift.
+    pub drift_interval: SignedDuration,
+}
+
+impl Config {
+    /// Returns the wait after a reconcile that requested `wake`. Every reconcile requests a time within the
+    /// drift interval or ten minutes. A much later time was computed before the clock was set back; without a
+    /// maximum wait, the resource would not be reconciled for days.
+    #[must_use]
+    pub fn wait(&self, now: Timestamp, wake: Timestamp) -> SignedDuration {
+        let longest = self.drift_interval.max(LONGEST_REST).saturating_mul(2);
+        wake.duration_since(now).clamp(SHORTEST_REST, longest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requeue_is_capped_when_clock_goes_backwards() {
+        let config =
+            Config { region: "eu-west-1".parse().unwrap(), drift_interval: SignedDuration::from_mins(30) };
+        let now = Timestamp::UNIX_EPOCH;
+        let wait = |wake| config.wait(now, now + wake);
+        assert_eq!(wait(SignedDuration::from_mins(33)), SignedDuration::from_mins(33));
+        assert_eq!(wait(SignedDuration::from_hours(48)), SignedDuration::from_hours(1));
+        assert_eq!(wait(SignedDuration::from_hours(-48)), SHORTEST_REST);
+    }
+}

@@ -1,0 +1,187 @@
+//! The execute step: the only place that calls Start or Stop. It decides nothing.
+//!
+//! The order is fixed: the rate limiter's permit, the current resource and policies, the reservation in the
+//! ledger, the call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and
+//! none is sent twice. The call carries the date of its reservation, and AWS refuses a date that differs from
+//! its own clock. Whatever happens to the operator's clock, AWS therefore counts a call when the ledger does,
+//! or not at all.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use stream_encryption_api::ledger::{Action, Target};
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use tracing::{info, warn};
+
+use super::context::Context;
+use super::interruption::Interruption;
+use super::kube_api::{KubeApi, ReconcileEvent};
+use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
+use super::state::{MAX_STATE_AGE, ReconcileState};
+use crate::controller::stream_api::{Signer, StreamApi};
+use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED, Operation};
+use crate::model::decision;
+use crate::model::desired::DesiredEncryption;
+use crate::model::key::Key;
+use crate::model::ledger::{self, PlannedCall};
+use crate::model::message;
+
+/// Upper bound of the time from the resolve step to the ledger write, even if every deadline is used up. A
+/// longer time means that the process was paused meanwhile.
+const PAUSED: Duration = Duration::from_mins(2);
+
+/// Waits for the rate limiter's permit for the call. Returns `false` if the description or the resolved spec
+/// is too old by then, or if the operator's credentials have changed; the stream must then be described
+/// again.
+pub(super) async fn acquire_permit<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    case: &ReconcileState,
+    reservation: &PlannedCall,
+) -> bool {
+    let (subject, Some(signer)) = (&case.subject, &case.signer) else { return false };
+    let (stream, principal) = (&subject.stream, &subject.principal);
+    let signs = operator.aws.acquire_permit(stream, reservation.target.action, principal, signer).await;
+    let steady = operator.clock.monotonic();
+    signs
+        && steady.saturating_sub(case.observed_at) <= MAX_STATE_AGE
+        && case.resolved_before(steady) <= MAX_STATE_AGE
+}
+
+/// Sends the planned call. Returns [`Interruption::Outdated`] if the decision is no longer valid, in which case
+/// no call was sent, or if the ledger now holds newer state than the observation, which must be repeated.
+pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    case: &mut ReconcileState,
+    reservation: &PlannedCall,
+) -> Result<(), Interruption> {
+    let stream = case.subject.stream.clone();
+    let target = &reservation.target;
+    // Measured from here, so that a pause after the API server's response is detected, too.
+    let asked_at = operator.clock.monotonic();
+    ensure_spec_unchanged(operator, resource).await?;
+    ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
+
+    let in_force_before = case.book.spec.known_encryption.clone();
+    let reserved = operator.clock.now();
+    let (Some(verified_now), Some(signer)) = (case.verified_now(), case.signer.clone()) else {
+        return Err(Interruption::Outdated);
+    };
+    case.now = reserved;
+    if !decision::budget(&case.input()).has_room() {
+        // The clock was set after the decision.
+        return Err(Interruption::Outdated);
+    }
+    let shorter = ledger::prune_expired(&case.book.spec, verified_now);
+    let (spec, id) = ledger::reserve(&shorter, reservation, reserved);
+    case.book.spec = spec;
+    case.book.save(&operator.records).await?;
+
+    let outcome = if operator.clock.monotonic().saturating_sub(asked_at) > MAX_STATE_AGE {
+        Err(not_sent(&stream, target.action))
+    } else {
+        info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = reservation.correction, "changing encryption");
+        send(operator, case, target, &signer, reserved).await
+    };
+    match &outcome {
+        Ok(()) => info!(%stream, call = id, "AWS accepted the call"),
+        Err(error) => {
+            warn!(%stream, call = id, code = error.code, kind = ?error.kind, message = error.message, "AWS did not accept the call");
+        }
+    }
+    let now = operator.clock.now();
+    case.book
+        .update_with_retry(&operator.records, |ledger| {
+            ledger::record_outcome(ledger, &id, outcome.as_ref().copied(), now)
+        })
+        .await
+        // The reservation stays pending; the next reconcile resolves it with a Describe.
+        .unwrap_or_else(|error| warn!(%stream, call = id, %error, "failed to record the outcome"));
+    if reservation.correction {
+        let was = message::active_key(&case.input(), in_force_before.as_ref());
+        let note = format!("Drift detected. {was} The operator is correcting it.");
+        let event =
+            ReconcileEvent { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
+        // The loss of an event is counted and logged.
+        operator.records.publish_event(&super::ledger_store::owner(resource), &event).await.ok();
+    }
+    if case.book.superseded { Err(Interruption::Outdated) } else { Ok(()) }
+}
+
+/// Writes the updated ledger, without a call. If the update depends on the spec, the resource must be unchanged.
+/// If it claims the stream, the policies must be unchanged, too: a resource that no policy allows any more must
+/// not claim a stream.
+pub(super) async fn save_ledger<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    case: &mut ReconcileState,
+) -> Result<(), Interruption> {
+    if case.book.is_changed() && case.resolved_before(operator.clock.monotonic()) > PAUSED {
+        // The process was paused, and the desired key may be another one by now.
+        return Err(Interruption::Outdated);
+    }
+    if case.book.depends_on_spec() {
+        ensure_spec_unchanged(operator, resource).await?;
+    }
+    if case.book.claims() {
+        ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
+    }
+    Ok(case.book.save(&operator.records).await?)
+}
+
+/// Writes one test record and reads from the response whether it was encrypted. The signer of the Describe
+/// signs the record, as with a call, so that the record cannot reach another account's stream. Returns
+/// [`Interruption::Outdated`] if the decision is no longer valid.
+pub(super) async fn verify<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    case: &mut ReconcileState,
+) -> Result<(), Interruption> {
+    ensure_spec_unchanged(operator, resource).await?;
+    ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
+    case.book.ensure_unchanged(&operator.records).await?;
+    let Some(signer) = &case.signer else { return Ok(()) };
+    let me = super::ledger_store::owner(resource);
+    let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
+    match operator.aws.put_record(&case.subject.stream, &record, &case.subject.principal, signer).await {
+        Ok(true) => case.subject.desired.verified = Some(operator.clock.now()),
+        Ok(false) => info!(stream = %case.subject.stream, "test record was not encrypted yet"),
+        Err(error) => {
+            warn!(stream = %case.subject.stream, code = error.code, message = error.message, "failed to write a test record");
+        }
+    }
+    Ok(())
+}
+
+async fn send<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    case: &ReconcileState,
+    target: &Target,
+    signer: &Signer,
+    reserved: Timestamp,
+) -> Result<(), AwsError> {
+    let (stream, principal) = (&case.subject.stream, &case.subject.principal);
+    match (target.action, &case.subject.desired.encryption) {
+        (Action::Start, DesiredEncryption::Key(key)) => {
+            operator.aws.start(stream, key, principal, signer, reserved).await
+        }
+        (
+            Action::Start,
+            DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey | DesiredEncryption::Off,
+        ) => operator.aws.start(stream, &Key::AwsOwned, principal, signer, reserved).await,
+        (Action::Stop, _) => {
+            let known = case.book.spec.known_encryption.as_ref();
+            let active_key = known.and_then(|known| known.key.as_ref()).map(Key::of);
+            operator.aws.stop(stream, active_key.as_ref(), principal, signer, reserved).await
+        }
+    }
+}
+
+fn not_sent(stream: &crate::model::stream::StreamArn, action: Action) -> AwsError {
+    AwsError {
+        operation: Operation::change(stream.service, action),
+        kind: ErrorKind::Transient,
+        code: Some(OPERATOR_PAUSED.to_owned()),
+        message: "the process was paused between the reservation and the call".to_owned(),
+    }
+}

@@ -1,0 +1,67 @@
+//! Garbage collection of ledgers: a ledger is deleted only if its owner no longer exists and none of its
+//! calls counts any more.
+//!
+//! If a ledger were deleted too early, calls that AWS still counts would be lost, so a ledger is kept in
+//! every case of doubt. The operator's own clock is such a doubt: AWS, which refuses a request with a wrong
+//! date, must have accepted one just before.
+
+use jiff::Timestamp;
+use stream_encryption_api::ledger::StreamLedgerSpec;
+use tracing::{info, warn};
+
+use super::context::Context;
+use super::kube_api::{KubeApi, KubeError};
+use super::ledger_store::is_gone;
+use crate::controller::stream_api::StreamApi;
+use crate::model::ledger::expires_at;
+
+/// Checks every ledger once, deletes the expired ones, and returns their number.
+pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>) -> Result<usize, KubeError> {
+    let mut retired = 0;
+    for ledger in operator.records.ledgers().await? {
+        let now = operator.clock.now();
+        if counts(&ledger.spec, now) {
+            continue;
+        }
+        match is_gone(&operator.records, &ledger.spec.owner).await {
+            Ok(true) => {}
+            Ok(false) => continue,
+            // An owner that was written by hand may be impossible to look up; the other ledgers are still
+            // checked.
+            Err(error) => {
+                warn!(stream = ledger.spec.stream_arn, %error, "failed to look up the owner of a ledger");
+                continue;
+            }
+        }
+        // The clock may have been set during the request to AWS.
+        if !is_right(operator, &ledger.spec).await || counts(&ledger.spec, operator.clock.now()) {
+            continue;
+        }
+        match operator.records.delete_ledger(&ledger).await {
+            Ok(()) => {
+                info!(
+                    stream = ledger.spec.stream_arn,
+                    "retired the ledger of a stream that nobody asks for any more"
+                );
+                retired += 1;
+            }
+            // A resource has just claimed the ledger.
+            Err(KubeError::Conflict) => {}
+            Err(error) => {
+                warn!(stream = ledger.spec.stream_arn, %error, "failed to delete an expired ledger");
+            }
+        }
+    }
+    Ok(retired)
+}
+
+/// Returns whether AWS still counts a call of the ledger at `now`.
+fn counts(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
+    ledger.calls.iter().any(|call| expires_at(call) > now)
+}
+
+/// Returns whether AWS accepts the operator's clock. A ledger without calls requires no check. The stream is
+/// not described: no resource requests the stream any more, so there is no principal for a Describe.
+async fn is_right<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, ledger: &StreamLedgerSpec) -> bool {
+    ledger.calls.is_empty() || operator.aws.verify_clock().await.is_ok()
+}

@@ -1,0 +1,265 @@
+//! The ledger store: reads a stream's ledger, and writes it only against the version that was read.
+//!
+//! A call to AWS requires a successful write here first. A conflict means that another writer was first: the
+//! caller discards all its decisions. This file decides nothing; the arithmetic is in
+//! [`crate::model::ledger`].
+//!
+//! A ledger is a claim on its stream, so a resource that no policy allows gets none: the resource neither
+//! creates a ledger nor takes over the ledger of another resource, whatever the state of that resource.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use stream_encryption_api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::stream_encryption::{Encryption, StreamEncryption};
+use tracing::warn;
+
+use super::interruption::Interruption;
+use super::kube_api::{KubeApi, KubeError, ReadFrom};
+use super::permitted::permission_in;
+use crate::model::decision::Ownership;
+use crate::model::ledger;
+use crate::model::pattern::AwsAccount;
+use crate::model::permission::Denial;
+use crate::model::stream::StreamArn;
+
+/// A stream's ledger: as it was read, and as it is to be written.
+#[derive(Clone, Debug)]
+pub struct LedgerHandle {
+    /// The ledger as it is to be written.
+    pub spec: StreamLedgerSpec,
+    /// Ledger ownership of the stream.
+    pub ownership: Ownership,
+    /// The ledger's name.
+    name: String,
+    /// The ledger as it was last read or written; `None` if it is not stored.
+    stored: Option<StreamLedger>,
+    /// Whether another writer has changed the ledger since.
+    pub(super) superseded: bool,
+}
+
+/// Returns the identity of a resource, as ledgers store it.
+#[must_use]
+pub fn owner(resource: &StreamEncryption) -> Owner {
+    owner_of(&resource.metadata)
+}
+
+/// Returns the identity of a resource whose content may be invalid.
+pub(super) fn owner_of(read: &ObjectMeta) -> Owner {
+    Owner {
+        namespace: read.namespace.clone().unwrap_or_default(),
+        name: read.name.clone().unwrap_or_default(),
+        uid: read.uid.clone().unwrap_or_default(),
+    }
+}
+
+/// The claim of a resource on a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// The stream.
+    pub stream: &'a StreamArn,
+    /// The account that the word `own` means in policies without a role.
+    pub own: &'a AwsAccount,
+    /// Whether the claim may be made.
+    pub allowed: bool,
+}
+
+/// Reads the ledger of a stream for `resource` from this source; from the API server, if the cache holds
+/// another version than `known`, which this process saw last. If the ledger's owner no longer holds the stream
+/// and the claim may be made, the ledger is taken over with its entire content.
+pub async fn open<R: KubeApi>(
+    records: &R,
+    resource: &StreamEncryption,
+    claim: &Claim<'_>,
+    known: Option<&str>,
+    from: ReadFrom,
+    now: Timestamp,
+) -> Result<LedgerHandle, KubeError> {
+    let stream = claim.stream;
+    let name = ledger::name(stream);
+    let me = owner(resource);
+    let empty = ledger::new(stream, me.clone());
+    let told =
+        resource.status.as_ref().and_then(|status| status.calls.as_ref()).map_or(0, |calls| calls.used);
+    let stored = match read(records, &name, known, told, from).await {
+        Ok(stored) => stored,
+        Err(KubeError::Rejected(why)) => {
+            warn!(ledger = name, why, "failed to read the ledger");
+            return Ok(LedgerHandle::new(name, empty, Ownership::LedgerInvalid, None));
+        }
+        Err(error) => return Err(error),
+    };
+    let Some(found) = stored else {
+        if !claim.allowed {
+            return Ok(LedgerHandle::new(name, empty, Ownership::Owned, None));
+        }
+        if told > 0 {
+            warn!(
+                ledger = name,
+                calls = told,
+                "the ledger is gone: the calls that the status tells of are taken as made now"
+            );
+        }
+        let off = resource.spec.encryption == Encryption::Disabled;
+        let spec =
+            ledger::rebuilt_from_status(&empty, if off { Action::Stop } else { Action::Start }, told, now);
+        return Ok(LedgerHandle::new(name, spec, Ownership::Owned, None));
+    };
+    if let Err(corrupt) = ledger::validate(&found.spec, stream) {
+        warn!(ledger = name, why = %corrupt, "invalid ledger");
+        return Ok(LedgerHandle::new(name, empty, Ownership::LedgerInvalid, Some(found)));
+    }
+    let holder = &found.spec.owner;
+    if *holder != me && (!claim.allowed || holds(records, holder, claim).await?) {
+        // This resource may not read the content of the ledger.
+        return Ok(LedgerHandle::new(name, empty, Ownership::Another, Some(found)));
+    }
+    let spec = StreamLedgerSpec { owner: me, ..found.spec.clone() };
+    Ok(LedgerHandle::new(name, spec, Ownership::Owned, Some(found)))
+}
+
+/// Reads a ledger. The cache is not believed if it lags behind `known`, or if it holds no ledger although the
+/// status reports `told` calls.
+async fn read<R: KubeApi>(
+    records: &R,
+    name: &str,
+    known: Option<&str>,
+    told: u32,
+    from: ReadFrom,
+) -> Result<Option<StreamLedger>, KubeError> {
+    let found = records.ledger(name, from).await?;
+    let version = found.as_ref().and_then(|found| found.metadata.resource_version.as_deref());
+    let lags = known.is_some_and(|known| version != Some(known)) || told > 0 && found.is_none();
+    if from == ReadFrom::Cache && lags { records.ledger(name, ReadFrom::ApiServer).await } else { Ok(found) }
+}
+
+/// Returns whether the owner of a ledger still holds the stream: the resource exists, and a policy of its
+/// namespace allows the stream. In every case of doubt the owner keeps the stream.
+async fn holds<R: KubeApi>(records: &R, owner: &Owner, claim: &Claim<'_>) -> Result<bool, KubeError> {
+    match is_gone(records, owner).await {
+        Ok(true) => return Ok(false),
+        // The resource exists, even if its content cannot be read.
+        Ok(false) | Err(KubeError::Rejected(_)) => {}
+        Err(error) => return Err(error),
+    }
+    match permission_in(records, &owner.namespace, claim.own.clone(), ReadFrom::ApiServer).await {
+        Ok(permission) => Ok(permission.role_for(claim.stream) != Err(Denial::Stream)),
+        Err(KubeError::Rejected(why)) => {
+            warn!(namespace = owner.namespace, why, "failed to read the policies of the stream's owner");
+            Ok(true)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns whether the resource that owns a ledger no longer exists, or another one exists under its name.
+pub(super) async fn is_gone<R: KubeApi>(records: &R, owner: &Owner) -> Result<bool, KubeError> {
+    let live = records.resource(&owner.namespace, &owner.name, ReadFrom::ApiServer).await?;
+    Ok(live.is_none_or(|live| live.metadata.uid.as_deref() != Some(&owner.uid)))
+}
+
+impl LedgerHandle {
+    fn new(name: String, spec: StreamLedgerSpec, ownership: Ownership, stored: Option<StreamLedger>) -> Self {
+        Self { spec, ownership, name, stored, superseded: false }
+    }
+
+    /// Returns whether the ledger is stored, as of the last read or write in this reconcile.
+    pub(super) fn is_stored(&self) -> bool {
+        self.stored.is_some()
+    }
+
+    /// Returns the name of the resource that owns the stream, if that is another one of the same namespace.
+    /// Names from other namespaces are not disclosed.
+    pub(super) fn other_owner(&self) -> Option<&str> {
+        let other = &self.stored.as_ref().filter(|_| self.ownership == Ownership::Another)?.spec.owner;
+        (other.namespace == self.spec.owner.namespace).then_some(other.name.as_str())
+    }
+
+    /// Returns the version of the stored ledger, as of the last read or write in this reconcile.
+    pub(super) fn version(&self) -> Option<&str> {
+        self.stored.as_ref().and_then(|stored| stored.metadata.resource_version.as_deref())
+    }
+
+    /// Writes the ledger if it differs from the stored one. An empty ledger is not created. A ledger that
+    /// cannot be written is treated like one that cannot be read.
+    pub async fn save<R: KubeApi>(&mut self, records: &R) -> Result<(), KubeError> {
+        let saved = self.write(records).await;
+        if matches!(saved, Err(KubeError::Rejected(_))) {
+            self.ownership = Ownership::LedgerInvalid;
+        }
+        saved
+    }
+
+    /// Returns whether the ledger is owned and differs from the stored one. An empty ledger is not stored.
+    pub(super) fn is_changed(&self) -> bool {
+        let LedgerHandle { spec, .. } = self;
+        let is_empty =
+            spec.known_encryption.is_none() && spec.stream_creation_time.is_none() && spec.calls.is_empty();
+        self.ownership == Ownership::Owned
+            && self.stored.as_ref().map_or(!is_empty, |stored| stored.spec != *spec)
+    }
+
+    /// Returns whether the change claims the stream.
+    pub(super) fn claims(&self) -> bool {
+        self.is_changed() && self.stored.as_ref().is_none_or(|stored| stored.spec.owner != self.spec.owner)
+    }
+
+    /// Returns whether the change depends on the spec: it claims the stream, begins or ends attempts, or records
+    /// that the desired state is reached.
+    pub(super) fn depends_on_spec(&self) -> bool {
+        let depends = |stored: &StreamLedger| {
+            stored.spec.attempts != self.spec.attempts || stored.spec.satisfied != self.spec.satisfied
+        };
+        self.claims() || self.is_changed() && self.stored.as_ref().is_some_and(depends)
+    }
+
+    /// Returns [`Interruption::Outdated`] if the ledger is not the current one. For a step that does not write
+    /// the ledger: a write is checked by the API server.
+    pub(super) async fn ensure_unchanged<R: KubeApi>(&self, records: &R) -> Result<(), Interruption> {
+        let current = match records.ledger(&self.name, ReadFrom::ApiServer).await {
+            Err(KubeError::Rejected(_)) if self.ownership == Ownership::LedgerInvalid => return Ok(()),
+            current => current?,
+        };
+        let version = current.as_ref().and_then(|current| current.metadata.resource_version.as_deref());
+        if version == self.version() { Ok(()) } else { Err(Interruption::Outdated) }
+    }
+
+    async fn write<R: KubeApi>(&mut self, records: &R) -> Result<(), KubeError> {
+        if !self.is_changed() {
+            return Ok(());
+        }
+        let saved = match &self.stored {
+            Some(stored) => {
+                let changed = StreamLedger { metadata: stored.metadata.clone(), spec: self.spec.clone() };
+                records.replace_ledger(&changed).await?
+            }
+            None => records.create_ledger(&self.name, &self.spec).await?,
+        };
+        self.spec = saved.spec.clone();
+        self.stored = Some(saved);
+        Ok(())
+    }
+
+    /// Changes the ledger and writes it; if another writer was first, the change is applied to a fresh read.
+    /// For changes only that are right whatever else the ledger holds, such as the outcome of a call that was
+    /// sent.
+    pub async fn update_with_retry<R: KubeApi>(
+        &mut self,
+        records: &R,
+        change: impl Fn(&StreamLedgerSpec) -> StreamLedgerSpec,
+    ) -> Result<(), KubeError> {
+        for _ in 0..3 {
+            self.spec = change(&self.spec);
+            match self.save(records).await {
+                Err(KubeError::Conflict) => {}
+                done => return done,
+            }
+            let Some(fresh) = records.ledger(&self.name, ReadFrom::ApiServer).await? else {
+                return Err(KubeError::Conflict);
+            };
+            self.spec = fresh.spec.clone();
+            self.stored = Some(fresh);
+            self.superseded = true;
+        }
+        Err(KubeError::Conflict)
+    }
+}

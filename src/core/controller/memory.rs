@@ -1,0 +1,276 @@
+//! The memory of the process between two reconciles of a resource.
+//!
+//! Safety must not depend on this memory: a restart loses all of it. The memory saves Describes (a change of
+//! the policies triggers a reconcile of every resource, and a Describe uses one of AWS's 5 requests a second),
+//! lets waits grow, and detects a cache that lags.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use stream_encryption_api::condition::Reason;
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+
+use super::annotations::retry_token;
+use super::kube_api::ReadFrom;
+use crate::model::key::{KeyArn, KeyMetadata, KeyProblem, KmsKeyId};
+use crate::model::ledger::saturating_add;
+use crate::model::observation::StreamDescription;
+
+/// Minimum age of a description before a change of the retry annotation alone causes another Describe.
+pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
+
+/// A version that equals none: the resource is read from the API server next.
+pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
+
+/// How long a write without an acknowledgement may still be applied: longer than the API server works on a
+/// request.
+const UNHEARD: SignedDuration = SignedDuration::from_mins(2);
+/// Interval at which a resource is read again while such a write may still be applied. It wakes nobody: the
+/// status of this operator is no trigger.
+pub const REREAD: SignedDuration = SignedDuration::from_secs(30);
+
+/// The entries of all resources, by uid.
+#[derive(Default)]
+pub struct Memory(Mutex<HashMap<String, Visit>>);
+
+/// The result of the last reconcile.
+#[derive(Clone, Debug, Default)]
+pub struct Visit {
+    /// The description of the stream, and its time; `None` once the description is too old to be used.
+    pub look: Option<(Timestamp, Option<StreamDescription>)>,
+    /// The version of the ledger that belongs to the description.
+    pub ledger: Option<String>,
+    /// The metadata that KMS returned for the key, by the requested name.
+    pub key: Option<(KmsKeyId, Option<KeyMetadata>)>,
+    /// The active key at the time of the description, and its problem.
+    pub active_key: Option<(KeyArn, Option<KeyProblem>)>,
+    /// The reason reported last, and since when.
+    pub waiting: Option<(Reason, Timestamp)>,
+    /// The status last written.
+    pub status: Option<StreamEncryptionStatus>,
+    /// When a later write of the status was sent that was not acknowledged: it may have been applied, or may
+    /// still be applied. `None` once it can no longer be applied.
+    pub unheard: Option<Timestamp>,
+    /// Number of consecutive Describes that AWS has not answered.
+    pub unanswered: u32,
+    /// The time until which the description is recent enough.
+    pub describe_due: Option<Timestamp>,
+    /// The retry annotation for which the stream was last described; set by [`Memory::keep`].
+    pub retry: Option<String>,
+    /// When the stream is described again for a retry annotation that has changed too soon after the last
+    /// Describe.
+    pub retry_due: Option<Timestamp>,
+    /// Whether the resource was being deleted at that time; set by [`Memory::keep`].
+    pub deleting: bool,
+    /// The version of the resource as this process last read or wrote it, or [`UNKNOWN_VERSION`]. A cache with
+    /// another version lags, or holds a change by another client.
+    pub version: Option<String>,
+}
+
+impl Memory {
+    /// Returns the entry of a resource. The descriptions are left out once they are due, or if a user has
+    /// deleted the resource or changed the retry annotation.
+    pub fn recall(&self, resource: &StreamEncryption, now: Timestamp) -> Visit {
+        let mut visit = self.lock().get(uid(resource)).cloned().unwrap_or_default();
+        let deleted = visit.deleting != is_being_deleted(resource);
+        let retried = visit.retry != retry_token(resource);
+        // A clock that was set back must not prolong the wait.
+        let latest = saturating_add(now, RETRY_PAUSE);
+        visit.retry_due = look_again_from(&visit).filter(|due| retried && *due > now && *due <= latest);
+        let may_still_land = |sent: &Timestamp| now < saturating_add(*sent, UNHEARD) && *sent <= now;
+        visit.unheard = visit.unheard.filter(may_still_land);
+        let asked_again = deleted || retried && visit.retry_due.is_none();
+        if asked_again || visit.describe_due.is_none_or(|due| due <= now) {
+            visit.look = None;
+            visit.key = None;
+            visit.active_key = None;
+        }
+        visit
+    }
+
+    /// Stores the result of a reconcile.
+    pub fn keep(&self, resource: &StreamEncryption, visit: Visit) {
+        // The annotation has had no effect as long as the description is the one that was too recent.
+        let waits = visit.retry_due.is_some() && visit.retry_due == look_again_from(&visit);
+        let retry = if waits { visit.retry.clone() } else { retry_token(resource) };
+        let visit = Visit { retry, deleting: is_being_deleted(resource), ..visit };
+        self.lock().insert(uid(resource).to_owned(), visit);
+    }
+
+    /// Returns the entry of the resource with this uid, which may be an invalid one.
+    #[must_use]
+    pub fn visit_of(&self, uid: &str) -> Visit {
+        self.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    /// Stores only the status, which is all that exists for an invalid resource.
+    pub fn keep_status(&self, uid: &str, status: Option<StreamEncryptionStatus>, unheard: Option<Timestamp>) {
+        self.lock().insert(uid.to_owned(), Visit { status, unheard, ..Visit::default() });
+    }
+
+    /// Returns the source of the next read of a resource: the cache, unless it holds another version than
+    /// this process last saw.
+    #[must_use]
+    pub fn read_from(&self, cached: &StreamEncryption) -> ReadFrom {
+        if self.has_seen_another(&cached.metadata) { ReadFrom::ApiServer } else { ReadFrom::Cache }
+    }
+
+    /// Records that the state of the resource with this uid is not known: the next reconcile reads it from
+    /// the API server.
+    pub fn read_again(&self, uid: &str) {
+        self.written(uid, UNKNOWN_VERSION);
+    }
+
+    /// Records the version of the resource with this uid after a write of this process.
+    pub fn written(&self, uid: &str, version: Option<String>) {
+        self.lock().entry(uid.to_owned()).or_default().version = version;
+    }
+
+    /// Returns whether this process last read or wrote another version of the resource than `read`, or does not
+    /// know which one.
+    #[must_use]
+    pub fn has_seen_another(&self, read: &ObjectMeta) -> bool {
+        let uid = read.uid.as_deref().unwrap_or_default();
+        let known = self.lock().get(uid).and_then(|visit| visit.version.clone());
+        known.is_some() && known != read.resource_version
+    }
+
+    /// Invalidates the descriptions of a resource: its stream must be described again. The last written
+    /// status is kept.
+    pub fn forget(&self, resource: &StreamEncryption) {
+        if let Some(visit) = self.lock().get_mut(uid(resource)) {
+            visit.describe_due = None;
+        }
+    }
+
+    /// Records that a write of the status of the resource with this uid was not acknowledged. Any later
+    /// acknowledged write changes the resourceVersion, so the unacknowledged write can no longer be applied.
+    pub fn unheard(&self, uid: &str, now: Timestamp) {
+        let mut entries = self.lock();
+        let visit = entries.entry(uid.to_owned()).or_default();
+        visit.unheard = Some(now);
+        visit.version = UNKNOWN_VERSION;
+    }
+
+    /// Evicts every resource for whose uid `alive` returns `false`.
+    pub fn retain(&self, alive: impl Fn(&str) -> bool) {
+        self.lock().retain(|uid, _| alive(uid));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Visit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the time from which a changed retry annotation causes another Describe.
+fn look_again_from(visit: &Visit) -> Option<Timestamp> {
+    visit.look.as_ref().map(|(at, _)| saturating_add(*at, RETRY_PAUSE))
+}
+
+fn is_being_deleted(resource: &StreamEncryption) -> bool {
+    resource.metadata.deletion_timestamp.is_some()
+}
+
+fn uid(resource: &StreamEncryption) -> &str {
+    resource.metadata.uid.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn retried(retry: &str) -> StreamEncryption {
+        let mut resource = resource(false);
+        let annotation = (stream_encryption_api::RETRY_ANNOTATION.to_owned(), retry.to_owned());
+        resource.metadata.annotations = Some([annotation].into());
+        resource
+    }
+
+    #[test]
+    fn changed_retry_annotation_evicts_only_old_descriptions() {
+        let memory = Memory::default();
+        let begin = Timestamp::UNIX_EPOCH;
+        let at = |seconds| begin + SignedDuration::from_secs(seconds);
+        let look_at = |seconds| Visit {
+            look: Some((at(seconds), None)),
+            describe_due: Some(Timestamp::MAX),
+            ..Visit::default()
+        };
+        memory.keep(&retried("0"), look_at(0));
+        let mut looks = 0;
+        // The annotation changes every second.
+        for second in 1..=60 {
+            let resource = retried(&second.to_string());
+            let visit = memory.recall(&resource, at(second));
+            if visit.look.is_none() {
+                looks += 1;
+                memory.keep(&resource, look_at(second));
+            } else {
+                assert!(visit.retry_due.is_some_and(|due| due <= at(second + 10)), "it is not forgotten");
+                memory.keep(&resource, visit);
+            }
+        }
+        assert_eq!(looks, 6);
+        // The last change takes effect once.
+        assert!(memory.recall(&retried("60"), at(70)).look.is_some());
+        memory.keep(&retried("61"), memory.recall(&retried("61"), at(69)));
+        assert!(memory.recall(&retried("61"), at(70)).look.is_none());
+    }
+
+    fn resource(deleting: bool) -> StreamEncryption {
+        let resource = serde_json::json!({
+            "apiVersion": "streamencryption.dev/v1alpha1",
+            "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "uid": "uid-1"},
+            "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
+        });
+        let mut resource: StreamEncryption = serde_json::from_value(resource).unwrap();
+        resource.metadata.deletion_timestamp = deleting.then_some(Time(Timestamp::UNIX_EPOCH));
+        resource
+    }
+
+    #[test]
+    fn cache_with_version_seen_last_is_read() {
+        let memory = Memory::default();
+        let cached = |version: &str| {
+            let mut resource = resource(false);
+            resource.metadata.uid = Some("uid-1".to_owned());
+            resource.metadata.resource_version = Some(version.to_owned());
+            resource
+        };
+        assert_eq!(memory.read_from(&cached("1")), ReadFrom::Cache, "nothing is known");
+        memory.written("uid-1", Some("2".to_owned()));
+        assert_eq!(memory.read_from(&cached("1")), ReadFrom::ApiServer, "the cache lags");
+        assert_eq!(memory.read_from(&cached("2")), ReadFrom::Cache);
+        assert_eq!(memory.read_from(&cached("3")), ReadFrom::ApiServer, "another client wrote");
+        memory.read_again("uid-1");
+        assert_eq!(memory.read_from(&cached("2")), ReadFrom::ApiServer, "a conflict");
+    }
+
+    #[test]
+    fn unacknowledged_write_may_land_for_two_minutes() {
+        let memory = Memory::default();
+        let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
+        memory.unheard("uid-1", at(0));
+        assert_eq!(memory.recall(&resource(false), at(119)).unheard, Some(at(0)));
+        assert_eq!(memory.recall(&resource(false), at(120)).unheard, None);
+        assert_eq!(memory.recall(&resource(false), at(-1)).unheard, None, "the clock was set back");
+    }
+
+    #[test]
+    fn deleted_resource_is_described_anew_once() {
+        let memory = Memory::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let seen =
+            || Visit { look: Some((now, None)), describe_due: Some(Timestamp::MAX), ..Visit::default() };
+        memory.keep(&resource(false), seen());
+        assert!(memory.recall(&resource(false), now).look.is_some());
+        assert!(memory.recall(&resource(true), now).look.is_none(), "the deletion is news");
+        memory.keep(&resource(true), seen());
+        assert!(memory.recall(&resource(true), now).look.is_some(), "and then it is not");
+    }
+}

@@ -1,0 +1,264 @@
+//! Publishes a status, and an event on a transition. Writes to Kubernetes only what changed.
+//!
+//! A status that is already stored is not written again, so in the steady state a Describe costs no write. A
+//! status that this process wrote earlier and that another replica has changed since is not repeated either,
+//! unless this process has just described the stream: two replicas with different memories would overwrite
+//! each other indefinitely. A status that was written by any other client is corrected at once, because that
+//! client does not respond with another write.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ManagedFieldsEntry, ObjectMeta};
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find, ready_conditions};
+use stream_encryption_api::stream_encryption::{Service, StreamEncryptionStatus};
+use stream_encryption_api::{FIELD_MANAGER, RETRY_ANNOTATION};
+use tracing::info;
+
+use super::context::Context;
+use super::finalize;
+use super::kube_api::{AFTER_CONFLICT, KubeApi, KubeError, ReconcileEvent};
+use super::ledger_store::owner_of;
+use super::memory::{REREAD, UNKNOWN_VERSION, Visit};
+use crate::controller::stream_api::StreamApi;
+
+/// The result of a status update.
+pub(super) struct StatusWrite {
+    /// The status that this process reported last.
+    pub(super) status: Option<StreamEncryptionStatus>,
+    /// When a later write was sent that was not acknowledged.
+    pub(super) unheard: Option<Timestamp>,
+    /// The version of the resource after the write, or as it was read.
+    pub(super) version: Option<String>,
+    /// When to reconcile again at the latest, if another writer was first or an earlier write may still be
+    /// applied.
+    pub(super) again: Option<Timestamp>,
+}
+
+/// Writes the status that `make` computes if it differs from `standing`, the stored status. The status that
+/// this process reported last is not repeated, with three exceptions: the process has just described the
+/// stream (`looked`); a client that is no replica wrote the stored status; or the stored status may be an
+/// unacknowledged later write of this process.
+pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    read: &ObjectMeta,
+    standing: Option<&StreamEncryptionStatus>,
+    visit: &Visit,
+    looked: bool,
+    make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
+) -> Result<StatusWrite, KubeError> {
+    let last = visit.status.as_ref();
+    let is_foreign = changed_by_another(read);
+    let before = before(read, standing, visit).cloned().unwrap_or_default();
+    let status = make(&before);
+    let may_repeat =
+        looked || visit.unheard.is_some() || is_foreign || last.is_none_or(|last| *last != make(last));
+    let mut unheard = visit.unheard;
+    let mut version = read.resource_version.clone();
+    if standing != Some(&status) && may_repeat {
+        match operator.records.write_status(read, &status).await {
+            Ok(written) => {
+                unheard = None;
+                version = written;
+                publish_transition(operator, read, &before, &status).await;
+            }
+            // The next reconcile reports the state at that time; another Describe would only cause another
+            // write.
+            Err(KubeError::Conflict) => {
+                let again = operator.clock.now() + AFTER_CONFLICT;
+                let version = UNKNOWN_VERSION;
+                return Ok(StatusWrite { status: last.cloned(), unheard, version, again: Some(again) });
+            }
+            Err(error) => {
+                operator.memory.unheard(uid(read), operator.clock.now());
+                return Err(error);
+            }
+        }
+    }
+    if unheard.is_some() {
+        // The earlier write may still change the status.
+        let again = Some(operator.clock.now() + REREAD);
+        return Ok(StatusWrite { status: Some(status), unheard, version: UNKNOWN_VERSION, again });
+    }
+    Ok(StatusWrite { status: Some(status), unheard, version, again: None })
+}
+
+/// Returns the previous status: the stored one, or, if another client has written it, the one in this
+/// process's memory.
+pub(super) fn before<'a>(
+    read: &ObjectMeta,
+    standing: Option<&'a StreamEncryptionStatus>,
+    visit: &'a Visit,
+) -> Option<&'a StreamEncryptionStatus> {
+    let own = visit.status.as_ref().filter(|_| changed_by_another(read) && visit.unheard.is_none());
+    own.or(standing)
+}
+
+/// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
+/// encryption cannot be disabled without the spec, and nobody would apply the resource again. The status of such a resource cannot be parsed
+/// either, so the last written status is kept in memory: the next reconcile must not lead to another write.
+pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    read: &ObjectMeta,
+    why: &str,
+) -> Result<(), KubeError> {
+    if read.deletion_timestamp.is_some() {
+        let why = format!("Invalid resource: {why}.");
+        return if finalize::has_finalizer(read) {
+            finalize::release_unchanged(operator, read, None, &why).await
+        } else {
+            Ok(())
+        };
+    }
+    let words = format!(
+        "Invalid resource: {why}. The stored resource does not match the schema of this operator version: correct it and apply it again."
+    );
+    let visit = operator.memory.visit_of(uid(read));
+    let now = operator.clock.now();
+    // The stored status is known only if it is the one that was written last.
+    let stands = visit.status.as_ref().filter(|_| visit.unheard.is_none() && !changed_by_another(read));
+    // A condition keeps its time, whatever the result of the write was.
+    let known = visit.status.as_ref().map_or(&[][..], |last| &last.conditions);
+    let make = |_: &StreamEncryptionStatus| StreamEncryptionStatus {
+        observed_generation: read.generation,
+        conditions: ready_conditions(known, Reason::SpecInvalid, &words, read.generation, now),
+        ..StreamEncryptionStatus::default()
+    };
+    let said = update_status(operator, read, stands, &visit, false, make).await?;
+    operator.memory.keep_status(uid(read), said.status, said.unheard);
+    if said.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
+}
+
+/// Returns whether another client has changed the status since the operator last wrote it, as `managedFields`
+/// records: a restore, or a user. All replicas write under one name. The times are whole seconds, so if both
+/// wrote in the same second, the change counts as that of the other client; the operator's next write is
+/// later.
+fn changed_by_another(read: &ObjectMeta) -> bool {
+    let entries = || {
+        let entries = read.managed_fields.iter().flatten();
+        entries.filter(|entry| entry.subresource.as_deref() == Some("status"))
+    };
+    let latest = |own: bool| {
+        let is_own = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
+        entries().filter(|entry| is_own(entry) == own).filter_map(|entry| Some(entry.time.as_ref()?.0)).max()
+    };
+    match (latest(true), latest(false)) {
+        (_, None) => false,
+        // The operator has not written a status yet, or its entry was lost.
+        (None, Some(_)) => true,
+        (Some(own), Some(other)) => other >= own,
+    }
+}
+
+fn uid(read: &ObjectMeta) -> &str {
+    read.uid.as_deref().unwrap_or_default()
+}
+
+/// Logs and counts a transition, and publishes an event for it.
+async fn publish_transition<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    read: &ObjectMeta,
+    before: &StreamEncryptionStatus,
+    status: &StreamEncryptionStatus,
+) {
+    if let Some((service, after)) = encrypted_after(before, status, operator.clock.now()) {
+        operator.metrics.encrypted(service, after);
+    }
+    if settles(&status.conditions) && !settles(&before.conditions) {
+        return;
+    }
+    let event = transition(&before.conditions, &status.conditions);
+    let Some(event) = event.or_else(|| retried_in_vain(before, status)) else { return };
+    let me = owner_of(read);
+    info!(namespace = me.namespace, name = me.name, reason = event.reason, note = event.note, "status");
+    // The loss of an event is counted and logged.
+    operator.records.publish_event(&me, &event).await.ok();
+}
+
+/// Returns the event for a retry that changed nothing; `None` if no new retry was handled. A retry that
+/// changed something is reported by the event for that change.
+fn retried_in_vain(
+    before: &StreamEncryptionStatus,
+    status: &StreamEncryptionStatus,
+) -> Option<ReconcileEvent> {
+    let retry = status.last_handled_retry.as_ref();
+    let retry = retry.filter(|retry| before.last_handled_retry.as_ref() != Some(*retry))?;
+    let ready = find(&status.conditions, ConditionType::Ready).map_or("", |ready| &ready.message);
+    let note = format!("The retry {retry:?} of the annotation {RETRY_ANNOTATION} changed nothing: {ready}");
+    Some(ReconcileEvent { warning: false, reason: "RetryHandled".to_owned(), action: "Retry", note })
+}
+
+/// Returns the service, and the time for which records were in plaintext, if that time has just ended.
+fn encrypted_after(
+    before: &StreamEncryptionStatus,
+    after: &StreamEncryptionStatus,
+    now: Timestamp,
+) -> Option<(Service, SignedDuration)> {
+    let since = before.plaintext_since_time.as_ref().filter(|_| after.active_key.is_some())?;
+    Some((after.stream.as_ref()?.service, now.duration_since(since.0)))
+}
+
+/// Returns whether the encryption takes effect now. This state has no event: it lasts for five seconds, between two
+/// that have one.
+fn settles(conditions: &[Condition]) -> bool {
+    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Settling.as_str())
+}
+
+/// Returns the event for a change of `Ready`, or for a key that is no longer usable.
+fn transition(before: &[Condition], after: &[Condition]) -> Option<ReconcileEvent> {
+    let changed = |kind| {
+        let new = find(after, kind)?;
+        let same = find(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
+        (!same).then_some(new)
+    };
+    let key = changed(ConditionType::KeyUsable)
+        .filter(|condition| condition.status == ConditionStatus::False.as_str());
+    let condition = changed(ConditionType::Ready).or(key)?;
+    let reason = condition.reason.parse::<Reason>().ok();
+    let normal_reasons = [
+        Reason::Verifying,
+        Reason::Enabling,
+        Reason::Disabling,
+        Reason::StreamUpdating,
+        Reason::StreamCreating,
+        Reason::Suspended,
+    ];
+    let warning = condition.status != ConditionStatus::True.as_str()
+        && !reason.is_some_and(|reason| normal_reasons.contains(&reason));
+    let note = condition.message.clone();
+    Some(ReconcileEvent { warning, reason: condition.reason.clone(), action: "Reconcile", note })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn entry(manager: &str, subresource: Option<&str>, second: i64) -> ManagedFieldsEntry {
+        ManagedFieldsEntry {
+            manager: Some(manager.to_owned()),
+            subresource: subresource.map(ToOwned::to_owned),
+            time: Some(Time(Timestamp::from_second(second).unwrap())),
+            ..ManagedFieldsEntry::default()
+        }
+    }
+
+    #[test]
+    fn status_is_changed_by_another_if_its_latest_manager_is() {
+        let own = |second| entry(FIELD_MANAGER, Some("status"), second);
+        let other = |second| entry("velero-server", Some("status"), second);
+        for (entries, changed) in [
+            (vec![], false),
+            (vec![own(5)], false),
+            (vec![other(5)], true),
+            (vec![own(5), other(4)], false),
+            (vec![own(5), other(5)], true),
+            (vec![own(5), other(6)], true),
+            (vec![own(5), other(4), other(6)], true),
+            (vec![own(5), own(7), other(6)], false),
+            (vec![own(5), entry("kubectl", None, 6)], false),
+        ] {
+            let read = ObjectMeta { managed_fields: Some(entries.clone()), ..ObjectMeta::default() };
+            assert_eq!(changed_by_another(&read), changed, "{entries:?}");
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The checks immediately before a change: what the decision is based on must still be current.
+//!
+//! A reconcile reads from caches, and may wait for minutes before it changes anything. These checks ask the API
+//! server, so that neither a stale cache nor a revoked permission leads to a call. They only read. The ledger
+//! needs no check before it is written: the API server compares the version that was read.
+
+use stream_encryption_api::stream_encryption::StreamEncryption;
+
+use super::annotations::{is_suspended, retry_token};
+use super::context::Context;
+use super::interruption::Interruption;
+use super::kube_api::{KubeApi, ReadFrom};
+use super::ledger_store::owner;
+use super::permitted::permission_in;
+use crate::controller::stream_api::StreamApi;
+use crate::model::permission::EffectivePolicy;
+
+/// Returns [`Interruption::Outdated`] if the live resource is no longer the one on which the decision is based.
+pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+) -> Result<(), Interruption> {
+    let me = owner(resource);
+    let live = operator
+        .records
+        .resource(&me.namespace, &me.name, ReadFrom::ApiServer)
+        .await?
+        .ok_or(Interruption::Outdated)?;
+    let same = live.metadata.uid == resource.metadata.uid
+        && live.metadata.generation == resource.metadata.generation
+        && live.metadata.deletion_timestamp == resource.metadata.deletion_timestamp
+        && is_suspended(&live) == is_suspended(resource)
+        && retry_token(&live) == retry_token(resource);
+    if same { Ok(()) } else { Err(Interruption::Outdated) }
+}
+
+/// Returns [`Interruption::Outdated`] if the live policies no longer grant exactly the permissions on which the
+/// decision is based, so that a revoked permission is not used.
+pub(super) async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    permission: &EffectivePolicy,
+) -> Result<(), Interruption> {
+    let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
+    let own = permission.own_account().clone();
+    let now = permission_in(&operator.records, namespace, own, ReadFrom::ApiServer).await?;
+    if now == *permission { Ok(()) } else { Err(Interruption::Outdated) }
+}

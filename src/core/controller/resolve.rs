@@ -1,0 +1,360 @@
+//! The resolve step: turns a resource into a [`ResolvedSpec`] with the stream's ARN, the desired state and
+//! the permissions.
+//!
+//! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that
+//! key. Reads the operator's identity only if the stream or a policy refers to the operator's own account. An
+//! invalid spec, a denial by policies and a suspension are detected before any request to AWS. No request is
+//! sent about a stream or a key that is not allowed. After this step no code reads the raw spec of the stream
+//! and the key.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use stream_encryption_api::stream_encryption::{
+    DeletionPolicy, Encryption, KeyReference, KeyType, Service, StreamEncryption, StreamReference,
+    Verification,
+};
+use tracing::warn;
+
+use super::annotations::{is_suspended, retry_token};
+use super::context::Context;
+use super::kube_api::{KubeApi, KubeError, ReadFrom, ReferencedKey};
+use super::ledger_store::Claim;
+use super::memory::Visit;
+use super::permitted::policies_in;
+use crate::controller::stream_api::{Priority, StreamApi};
+use crate::model::aws_error::{AwsError, ErrorKind, Operation};
+use crate::model::desired::{DesiredEncryption, DesiredState};
+use crate::model::key::{self, Key, KeyMetadata, KeyProblem, KmsKeyId};
+use crate::model::pattern::AwsAccount;
+use crate::model::permission::{Denial, EffectivePolicy, Policy};
+use crate::model::principal::{Principal, Role};
+use crate::model::stream::{self, ParseError, Region, StreamArn};
+
+/// The resolved spec of a resource.
+pub(super) struct ResolvedSpec {
+    /// The stream.
+    pub(super) stream: StreamArn,
+    /// The principal of the requests to AWS.
+    pub(super) principal: Principal,
+    /// The desired state.
+    pub(super) desired: DesiredState,
+    /// The permissions that policies grant.
+    pub(super) permission: EffectivePolicy,
+    /// The metadata that KMS returned for the desired key, to be stored in the memory.
+    pub(super) key: Option<(KmsKeyId, Option<KeyMetadata>)>,
+    /// The error, if the request to KMS failed for another reason than a refusal by KMS.
+    pub(super) error: Option<AwsError>,
+    /// The interval between two checks for drift, slightly different for each resource so that the checks
+    /// spread out.
+    pub(super) drift_interval: SignedDuration,
+    /// When the resolve step started, on the monotonic clock.
+    pub(super) resolved: Duration,
+}
+
+impl ResolvedSpec {
+    /// Returns the claim of the resource on its stream. The claim may be made only if policies allow the
+    /// whole desired state, and not while the resource is suspended.
+    pub(super) fn claim(&self) -> Claim<'_> {
+        let Self { stream, permission, desired, .. } = self;
+        let allowed = !desired.suspended && desired.check_policies(permission, stream).is_ok();
+        Claim { stream, own: permission.own_account(), allowed }
+    }
+}
+
+/// The reason why a resource could not be resolved.
+pub(super) enum ResolveError {
+    /// The spec is invalid.
+    Spec(String),
+    /// AWS did not return the identity of the operator's credentials.
+    Identity(AwsError),
+    /// The resource is suspended, and only a request to AWS could resolve it.
+    Suspended,
+}
+
+/// Resolves a resource, with policies from this source.
+pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    visit: &Visit,
+    from: ReadFrom,
+) -> Result<Result<ResolvedSpec, ResolveError>, KubeError> {
+    let resolved = operator.clock.monotonic();
+    let desired = desired(resource);
+    let asked = match stream(&resource.spec.stream, &operator.config.region) {
+        Ok(asked) => asked,
+        Err(why) => return Ok(Err(ResolveError::Spec(why))),
+    };
+    let key = match &resource.spec.key {
+        Some(key) if desired.encryption != DesiredEncryption::Off => {
+            match named_key(operator, resource, key).await? {
+                Ok(named) => Some(named),
+                Err(why) => return Ok(Err(ResolveError::Spec(why))),
+            }
+        }
+        Some(_) | None => None,
+    };
+    let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
+    let policies = policies_in(&operator.records, namespace, from).await?;
+    let (stream, own) = match asked {
+        Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &desired) => {
+            // The policies do not refer to the operator's account, so any account can stand in for it.
+            let own = AwsAccount::of(&stream);
+            (stream, own)
+        }
+        _ if desired.suspended => return Ok(Err(ResolveError::Suspended)),
+        asked => {
+            let own = match operator.aws.identity().await {
+                Ok(own) => own,
+                Err(error) => return Ok(Err(ResolveError::Identity(error))),
+            };
+            match asked.of(&own) {
+                Ok(stream) => (stream, own),
+                Err(why) => return Ok(Err(ResolveError::Spec(why))),
+            }
+        }
+    };
+    let permission = EffectivePolicy::of(policies, own);
+    let mut subject = ResolvedSpec {
+        principal: principal(resource, role(&permission, &stream)),
+        desired,
+        permission,
+        key: None,
+        error: None,
+        drift_interval: jitter(operator.config.drift_interval, resource),
+        resolved,
+        stream,
+    };
+    match key {
+        None => {}
+        Some(KeySelector::AwsOwned) => subject.desired.encryption = DesiredEncryption::Key(Key::AwsOwned),
+        Some(KeySelector::Problem(problem)) => {
+            subject.desired.encryption = DesiredEncryption::UnknownKey;
+            subject.desired.key_problem = Some(problem);
+        }
+        Some(KeySelector::Customer(KmsKeyId::Alias(alias)))
+            if subject.permission.check_alias(&subject.stream, &alias).is_err() =>
+        {
+            not_permitted(&mut subject.desired);
+        }
+        Some(KeySelector::Customer(name)) => describe_key(operator, visit, &mut subject, name).await,
+    }
+    Ok(Ok(subject))
+}
+
+/// Returns whether the resource is suspended or the policies deny the desired state, independent of the
+/// operator's own account. No request is sent to AWS then.
+fn is_decided_without_aws(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
+    if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
+        return false;
+    }
+    let own = AwsAccount::of(stream);
+    let permission = EffectivePolicy::of(policies.to_vec(), own);
+    let turns_off = desired.encryption == DesiredEncryption::Off || desired.disable_on_deletion;
+    desired.suspended
+        || permission.role_for(stream).is_err()
+        || (turns_off && permission.check_disable(stream).is_err())
+}
+
+/// The stream that a spec names.
+enum Asked {
+    /// The stream with this ARN.
+    Arn(StreamArn),
+    /// The stream of this name in the operator's account.
+    Named { service: Service, region: Region, name: String },
+}
+
+impl Asked {
+    /// Returns the stream, given the operator's account `own`.
+    fn of(self, own: &AwsAccount) -> Result<StreamArn, String> {
+        match self {
+            Self::Arn(stream) => Ok(stream),
+            Self::Named { service, region, name } => {
+                StreamArn::new(own.partition.clone(), service, region, own.account.clone(), &name)
+                    .map_err(|malformed| malformed.to_string())
+            }
+        }
+    }
+}
+
+/// Parses the stream that a spec names. An invalid name is detected without AWS, too.
+fn stream(asked: &StreamReference, region: &Region) -> Result<Asked, String> {
+    let words = |malformed: ParseError| malformed.to_string();
+    match (&asked.arn, asked.service, &asked.name) {
+        (Some(arn), None, None) => arn.parse().map(Asked::Arn).map_err(words),
+        (None, Some(service), Some(name)) => {
+            let region = match &asked.region {
+                Some(region) => region.parse().map_err(words)?,
+                None => region.clone(),
+            };
+            stream::check_name(service, name).map_err(words)?;
+            Ok(Asked::Named { service, region, name: name.clone() })
+        }
+        _ => Err("exactly one of stream.arn or (stream.service, stream.name) must be set".to_owned()),
+    }
+}
+
+/// Returns the role that the policies name; `None` if they name no role or do not allow the stream. No
+/// request is sent to AWS about a stream that they do not allow.
+fn role(permission: &EffectivePolicy, stream: &StreamArn) -> Option<Role> {
+    let role = permission.role_for(stream);
+    if role == Err(Denial::Roles) {
+        warn!(%stream, "policies name different roles or external ids for this stream, using none");
+    }
+    role.ok().flatten().cloned()
+}
+
+fn principal(resource: &StreamEncryption, role: Option<Role>) -> Principal {
+    let me = super::ledger_store::owner(resource);
+    Principal { role, namespace: me.namespace, resource: me.name }
+}
+
+fn desired(resource: &StreamEncryption) -> DesiredState {
+    let spec = &resource.spec;
+    let deleting = resource.metadata.deletion_timestamp.is_some();
+    let status = resource.status.as_ref();
+    let off = deleting || spec.encryption == Encryption::Disabled;
+    DesiredState {
+        encryption: if off { DesiredEncryption::Off } else { DesiredEncryption::AnyKey },
+        key_problem: None,
+        mode: spec.mode,
+        suspended: is_suspended(resource),
+        disable_on_deletion: spec.deletion_policy == DeletionPolicy::Disable,
+        deleting,
+        verify: spec.verification == Verification::PutRecord,
+        verified: status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0),
+        retry: retry_token(resource),
+        key_reference: spec.key.as_ref().and_then(key_reference),
+    }
+}
+
+/// Returns the alias or the object by which the spec names the key; `None` if the spec names neither.
+fn key_reference(asked: &KeyReference) -> Option<String> {
+    asked.alias.clone().or_else(|| asked.object_ref.as_ref().map(|reference| reference.name.clone()))
+}
+
+enum KeySelector {
+    AwsOwned,
+    Customer(KmsKeyId),
+    Problem(KeyProblem),
+}
+
+/// Returns the key that a spec names, in a form that KMS accepts.
+async fn named_key<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    asked: &KeyReference,
+) -> Result<Result<KeySelector, String>, KubeError> {
+    let words = |malformed: ParseError| malformed.to_string();
+    let by_arn = |arn: &str| arn.parse().map(|arn| KeySelector::Customer(KmsKeyId::Arn(arn))).map_err(words);
+    Ok(match (asked.kind, &asked.arn, &asked.alias, &asked.object_ref) {
+        (KeyType::AwsOwned, None, None, None) => Ok(KeySelector::AwsOwned),
+        (KeyType::CustomerManaged, Some(arn), None, None) => by_arn(arn),
+        (KeyType::CustomerManaged, None, Some(alias), None) => key::alias(alias).map(KeySelector::Customer).map_err(words),
+        (KeyType::CustomerManaged, None, None, Some(reference)) => {
+            let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
+            match operator.records.referenced_key(namespace, reference).await? {
+                ReferencedKey::Arn(arn) => by_arn(&arn).or(Ok(KeySelector::Problem(KeyProblem::ReferenceNotReady))),
+                ReferencedKey::NotReady => Ok(KeySelector::Problem(KeyProblem::ReferenceNotReady)),
+                ReferencedKey::KindMissing => Ok(KeySelector::Problem(KeyProblem::ReferenceCrdMissing)),
+            }
+        }
+        _ => Err("key.arn, key.alias and key.objectRef must not be set when key.type is AWS_OWNED_CMK, and exactly one of them must be set when it is CUSTOMER_MANAGED_CMK".to_owned()),
+    })
+}
+
+/// Marks the key as not permitted. The key that an alias or an object stands for is not disclosed, because
+/// the namespace may not use it.
+fn not_permitted(desired: &mut DesiredState) {
+    desired.encryption = DesiredEncryption::UnknownKey;
+    desired.key_problem = Some(KeyProblem::NotPermitted);
+}
+
+/// Describes the key in KMS, unless the response of the last reconcile is still valid, and sets the desired
+/// key and its problem.
+async fn describe_key<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    visit: &Visit,
+    subject: &mut ResolvedSpec,
+    name: KmsKeyId,
+) {
+    let desired = &mut subject.desired;
+    desired.encryption = DesiredEncryption::UnknownKey;
+    if let KmsKeyId::Arn(arn) = &name {
+        desired.encryption = DesiredEncryption::Key(Key::Customer(arn.clone()));
+        if subject.permission.check_key(&subject.stream, &Key::Customer(arn.clone())).is_err() {
+            return not_permitted(desired);
+        }
+        if arn.region != subject.stream.region {
+            desired.key_problem = Some(KeyProblem::OtherRegion);
+            return;
+        }
+    }
+    if desired.suspended {
+        return;
+    }
+    let remembered =
+        visit.key.as_ref().filter(|(asked, _)| *asked == name).map(|(_, metadata)| metadata.clone());
+    let answer = match remembered {
+        Some(metadata) => Ok(metadata),
+        None => {
+            operator.aws.describe_key(&subject.stream, &name, &subject.principal, Priority::Changing).await
+        }
+    };
+    match answer {
+        Ok(metadata) => {
+            match &metadata {
+                Some(metadata) => {
+                    let key = Key::Customer(metadata.arn.clone());
+                    if subject.permission.check_key(&subject.stream, &key).is_ok() {
+                        desired.encryption = DesiredEncryption::Key(key);
+                        desired.key_problem = metadata.problem(&subject.stream);
+                    } else {
+                        not_permitted(desired);
+                    }
+                }
+                None => desired.key_problem = Some(KeyProblem::NotFound),
+            }
+            subject.key = Some((name, metadata));
+        }
+        // KMS itself refused the request. If the role could not be assumed, the key is not the cause.
+        Err(error)
+            if error.operation == Operation::DescribeKey
+                && matches!(error.kind, ErrorKind::Denied | ErrorKind::Invalid) =>
+        {
+            warn!(key = %name, code = error.code, message = error.message, "failed to describe the key");
+            desired.key_problem = Some(KeyProblem::DescribeDenied);
+        }
+        Err(error) => subject.error = Some(error),
+    }
+}
+
+/// Returns the drift interval of one resource: up to a tenth shorter or longer, always the same for the same
+/// resource.
+fn jitter(interval: SignedDuration, resource: &StreamEncryption) -> SignedDuration {
+    let mut hasher = DefaultHasher::new();
+    resource.metadata.uid.hash(&mut hasher);
+    let thousandths = i64::try_from(hasher.finish() % 200).unwrap_or(0) - 100;
+    let milliseconds = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX / 2000);
+    SignedDuration::from_millis(milliseconds + milliseconds / 1000 * thousandths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invalid_stream_name_is_rejected_without_aws() {
+        let region = "eu-west-1".parse().unwrap();
+        let long = "x".repeat(65);
+        let of = |service, name: &str| {
+            let name = Some(name.to_owned());
+            stream(&StreamReference { service: Some(service), name, ..StreamReference::default() }, &region)
+        };
+        for name in ["", "my orders", "orders/1", long.as_str()] {
+            assert!(of(Service::Firehose, name).is_err(), "{name:?}");
+        }
+        assert!(of(Service::Kinesis, &long).is_ok(), "Kinesis has longer names");
+    }
+}

@@ -1,0 +1,192 @@
+//! The state of one reconcile: everything that has been gathered about one resource, as the input of the
+//! decision.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+
+use super::interruption::Interruption;
+use super::ledger_store::LedgerHandle;
+use super::memory::Visit;
+use super::publish::before;
+use super::resolve::ResolvedSpec;
+use crate::controller::stream_api::Signer;
+use crate::model::aws_error::AwsError;
+use crate::model::decision::{DecisionInput, LastObservation};
+use crate::model::key::{Key, KeyArn, KeyProblem};
+use crate::model::observation::{Observation, StreamDescription};
+use crate::model::status_fields;
+
+/// Maximum age of the description, the resolved spec and the reservation on which a call is based. A process
+/// that was paused for longer does not send the call.
+pub(super) const MAX_STATE_AGE: Duration = Duration::from_secs(10);
+
+/// Everything that a reconcile has gathered.
+pub(super) struct ReconcileState {
+    /// The current time.
+    pub(super) now: Timestamp,
+    /// The resolved spec.
+    pub(super) subject: ResolvedSpec,
+    /// The ledger.
+    pub(super) book: LedgerHandle,
+    /// The observation of the stream.
+    pub(super) sight: Observed,
+    /// The time of the Describe in this reconcile, on the monotonic clock.
+    pub(super) observed_at: Duration,
+    /// The signer of that Describe, and the only one that may sign the call after it.
+    pub(super) signer: Option<Signer>,
+    /// The active key, whether or not it is the desired one, and its problem: as KMS reported it with the
+    /// description, otherwise as the status reports it.
+    pub(super) active_key: Option<(KeyArn, Option<KeyProblem>)>,
+    /// The result of the last reconcile.
+    pub(super) visit: Visit,
+}
+
+/// The observation of the stream.
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, for one visit")]
+pub(super) enum Observed {
+    /// The stream has not been described yet.
+    NotYet,
+    /// A request to AWS failed.
+    Failed(AwsError),
+    /// The stream was described.
+    At {
+        /// When the Describe was requested.
+        at: Timestamp,
+        /// The response of AWS; `None` if the stream does not exist.
+        look: Option<StreamDescription>,
+        /// The observation that follows from the response.
+        observation: Observation,
+        /// Whether the stream was described in this reconcile.
+        fresh: bool,
+    },
+}
+
+impl Observed {
+    /// Interprets a description, for the stream of `subject`.
+    pub(super) fn of(
+        subject: &ResolvedSpec,
+        at: Timestamp,
+        look: Option<StreamDescription>,
+        fresh: bool,
+    ) -> Self {
+        let observation = Observation::of(&subject.stream, look.as_ref());
+        Self::At { at, look, observation, fresh }
+    }
+}
+
+impl ReconcileState {
+    /// Creates the state, with the description of the last reconcile if that description is still valid. It
+    /// is not once another replica has written the ledger: that replica's observation is newer, and messages
+    /// based on both would contradict themselves.
+    pub(super) fn new(
+        now: Timestamp,
+        subject: ResolvedSpec,
+        book: LedgerHandle,
+        visit: Visit,
+        resource: &StreamEncryption,
+    ) -> Self {
+        let remembered = visit.look.clone().filter(|_| visit.ledger.as_deref() == book.version());
+        let sight = match (&subject.error, remembered) {
+            (Some(error), _) => Observed::Failed(error.clone()),
+            (None, Some((at, look))) => Observed::of(&subject, at, look, false),
+            (None, None) => Observed::NotYet,
+        };
+        let active_key = match sight {
+            Observed::At { .. } => visit.active_key.clone(),
+            Observed::NotYet | Observed::Failed(_) => {
+                before(&resource.metadata, resource.status.as_ref(), &visit).and_then(reported_loss)
+            }
+        };
+        Self { now, subject, book, sight, observed_at: Duration::ZERO, signer: None, active_key, visit }
+    }
+
+    /// Returns the input of the decision.
+    pub(super) fn input(&self) -> DecisionInput<'_> {
+        let active_key_problem = self.active_key_unusable().map(|(_, problem)| problem);
+        DecisionInput { active_key_problem, ..self.without_the_active_key() }
+    }
+
+    /// Returns the input of the decision, without what KMS reported of the active key.
+    fn without_the_active_key(&self) -> DecisionInput<'_> {
+        DecisionInput {
+            now: self.now,
+            stream: &self.subject.stream,
+            desired: &self.subject.desired,
+            permission: &self.subject.permission,
+            ownership: self.book.ownership,
+            other_owner: self.book.other_owner(),
+            ledger: &self.book.spec,
+            last_observation: match &self.sight {
+                Observed::NotYet => LastObservation::NotYet,
+                Observed::Failed(error) => LastObservation::Failed(error),
+                Observed::At { at, observation, .. } => LastObservation::At(*at, observation),
+            },
+            active_key_problem: None,
+            session_age: self.signer.as_ref().and_then(|signer| signer.session_age),
+            last_reason: self.visit.waiting,
+            drift_interval: self.subject.drift_interval,
+        }
+    }
+
+    /// Returns the active key and its problem, if records are lost because of the key.
+    pub(super) fn active_key_unusable(&self) -> Option<(KeyArn, KeyProblem)> {
+        let (arn, problem) = self.active_key.as_ref()?;
+        let problem = problem.filter(|problem| problem.makes_key_unusable())?;
+        // Another key may be active by now.
+        let is_in_force =
+            status_fields::active_customer_key(&self.without_the_active_key()).as_ref() == Some(arn);
+        is_in_force.then(|| (arn.clone(), problem))
+    }
+
+    /// Replaces the resolved spec. Returns [`Interruption::Outdated`] if the ledger would not be the same for it:
+    /// if it is about another stream, or if other policies permit it.
+    pub(super) fn resolve_again(&mut self, subject: ResolvedSpec) -> Result<(), Interruption> {
+        if subject.stream != self.subject.stream || subject.permission != self.subject.permission {
+            // With other credentials the name is that of another account's stream, to which the ledger does
+            // not belong.
+            return Err(Interruption::Outdated);
+        }
+        self.subject = subject;
+        Ok(())
+    }
+
+    /// Returns the time from the start of the resolve step to `monotonic`.
+    pub(super) fn resolved_before(&self, monotonic: Duration) -> Duration {
+        monotonic.saturating_sub(self.subject.resolved)
+    }
+
+    /// Returns whether the stream was described in this reconcile, after the ledger was read.
+    pub(super) fn look_is_fresh(&self) -> bool {
+        matches!(self.sight, Observed::At { fresh: true, .. })
+    }
+
+    /// Returns a time that AWS accepted as the date of a request in this reconcile, which proves the
+    /// operator's clock right. Of the times before and after the request, this is the earlier one, in case
+    /// the clock was set in between.
+    pub(super) fn verified_now(&self) -> Option<Timestamp> {
+        match &self.sight {
+            Observed::At { at, fresh: true, .. } => Some((*at).min(self.now)),
+            Observed::At { .. } | Observed::NotYet | Observed::Failed(_) => None,
+        }
+    }
+
+    /// Returns the description and its time; `None` if there is no description.
+    pub(super) fn look(&self) -> Option<(Timestamp, &Option<StreamDescription>)> {
+        match &self.sight {
+            Observed::At { at, look, .. } => Some((*at, look)),
+            Observed::NotYet | Observed::Failed(_) => None,
+        }
+    }
+}
+
+/// Returns the loss of the active key that a status reports. The loss is still reported if KMS does not
+/// answer: other replicas do not have the memory of this process, and a restart loses it.
+fn reported_loss(status: &StreamEncryptionStatus) -> Option<(KeyArn, Option<KeyProblem>)> {
+    status.active_key_unusable_since_time.as_ref()?;
+    let Key::Customer(arn) = Key::of(status.active_key.as_ref()?) else { return None };
+    let reason = find(&status.conditions, ConditionType::KeyUsable)?.reason.parse().ok()?;
+    Some((arn, Some(KeyProblem::of_active_key(reason)?)))
+}

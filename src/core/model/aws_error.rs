@@ -1,0 +1,317 @@
+//! Classification of AWS errors, decided once from the operation, the codes, the message and the HTTP
+//! status.
+//!
+//! The class determines how the operator reacts, and the code goes into conditions. AWS's full message goes
+//! to the log only, because it may name accounts and resources of others.
+
+use stream_encryption_api::condition::Reason;
+use stream_encryption_api::ledger::Action;
+use stream_encryption_api::stream_encryption::Service;
+
+use super::credentials::CredentialsRejection;
+use super::key::KeyProblem;
+
+/// An AWS operation that the operator uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// Firehose `DescribeDeliveryStream`.
+    DescribeDeliveryStream,
+    /// Firehose `StartDeliveryStreamEncryption`.
+    StartDeliveryStreamEncryption,
+    /// Firehose `StopDeliveryStreamEncryption`.
+    StopDeliveryStreamEncryption,
+    /// Firehose `PutRecord`.
+    PutFirehoseRecord,
+    /// Kinesis `DescribeStreamSummary`.
+    DescribeStreamSummary,
+    /// Kinesis `StartStreamEncryption`.
+    StartStreamEncryption,
+    /// Kinesis `StopStreamEncryption`.
+    StopStreamEncryption,
+    /// Kinesis `PutRecord`.
+    PutKinesisRecord,
+    /// KMS `DescribeKey`.
+    DescribeKey,
+    /// STS `GetCallerIdentity`.
+    GetCallerIdentity,
+    /// STS `AssumeRole`.
+    AssumeRole,
+}
+
+impl Operation {
+    /// Every operation.
+    pub const ALL: [Self; 11] = [
+        Self::DescribeDeliveryStream,
+        Self::StartDeliveryStreamEncryption,
+        Self::StopDeliveryStreamEncryption,
+        Self::PutFirehoseRecord,
+        Self::DescribeStreamSummary,
+        Self::StartStreamEncryption,
+        Self::StopStreamEncryption,
+        Self::PutKinesisRecord,
+        Self::DescribeKey,
+        Self::GetCallerIdentity,
+        Self::AssumeRole,
+    ];
+
+    /// Returns the operation that describes a stream of a service.
+    #[must_use]
+    pub fn describe(service: Service) -> Self {
+        match service {
+            Service::Firehose => Self::DescribeDeliveryStream,
+            Service::Kinesis => Self::DescribeStreamSummary,
+        }
+    }
+
+    /// Returns the operation that changes a stream of a service.
+    #[must_use]
+    pub fn change(service: Service, action: Action) -> Self {
+        match (service, action) {
+            (Service::Firehose, Action::Start) => Self::StartDeliveryStreamEncryption,
+            (Service::Firehose, Action::Stop) => Self::StopDeliveryStreamEncryption,
+            (Service::Kinesis, Action::Start) => Self::StartStreamEncryption,
+            (Service::Kinesis, Action::Stop) => Self::StopStreamEncryption,
+        }
+    }
+
+    /// Returns the IAM action that allows the operation, for messages that name the permission to grant.
+    #[must_use]
+    pub fn iam_action(self) -> &'static str {
+        match self {
+            Self::DescribeDeliveryStream => "firehose:DescribeDeliveryStream",
+            Self::StartDeliveryStreamEncryption => "firehose:StartDeliveryStreamEncryption",
+            Self::StopDeliveryStreamEncryption => "firehose:StopDeliveryStreamEncryption",
+            Self::PutFirehoseRecord => "firehose:PutRecord",
+            Self::DescribeStreamSummary => "kinesis:DescribeStreamSummary",
+            Self::StartStreamEncryption => "kinesis:StartStreamEncryption",
+            Self::StopStreamEncryption => "kinesis:StopStreamEncryption",
+            Self::PutKinesisRecord => "kinesis:PutRecord",
+            Self::DescribeKey => "kms:DescribeKey",
+            Self::GetCallerIdentity => "sts:GetCallerIdentity",
+            Self::AssumeRole => "sts:AssumeRole",
+        }
+    }
+
+    /// Returns whether the operation changes a stream, so that its outcome matters if no response is
+    /// received.
+    #[must_use]
+    pub fn is_mutating(self) -> bool {
+        matches!(
+            self,
+            Self::StartDeliveryStreamEncryption
+                | Self::StopDeliveryStreamEncryption
+                | Self::StartStreamEncryption
+                | Self::StopStreamEncryption
+        )
+    }
+}
+
+/// The class of an error, which determines the reaction to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// Too many requests. The operator backs off and retries.
+    Throttled,
+    /// A temporary cause: AWS or the network is unavailable, AWS's response is invalid, or the operator did not
+    /// send the request (it was not built, its signer changed, or the process was paused).
+    Transient,
+    /// A call that changes a stream received no response that proves whether AWS applied it: none at all, an
+    /// HTTP status such as 500 or 408, or a timeout.
+    UnknownOutcome,
+    /// There were no usable credentials, so the request was not sent: see
+    /// [`CredentialsProblem`](super::credentials::CredentialsProblem).
+    NoCredentials,
+    /// AWS rejected the authentication of the request: see [`CredentialsRejection`].
+    CredentialsRejected,
+    /// The operator lacks a permission, which an administrator must grant.
+    Denied,
+    /// The key is unusable.
+    Key(KeyProblem),
+    /// KMS denied use of the key. The cause is its policy, state or existence; KMS does not report which.
+    KeyAccessDenied,
+    /// The stream or key does not exist.
+    NotFound,
+    /// The stream is being changed already.
+    InUse,
+    /// AWS's limit of calls, or of streams per key, is reached.
+    LimitReached,
+    /// AWS rejected the request as invalid. The same request never succeeds.
+    Invalid,
+}
+
+impl ErrorKind {
+    /// Every class once. One key problem represents all key problems.
+    pub const ALL: [Self; 12] = [
+        Self::Throttled,
+        Self::Transient,
+        Self::UnknownOutcome,
+        Self::NoCredentials,
+        Self::CredentialsRejected,
+        Self::Denied,
+        Self::Key(KeyProblem::Disabled),
+        Self::KeyAccessDenied,
+        Self::NotFound,
+        Self::InUse,
+        Self::LimitReached,
+        Self::Invalid,
+    ];
+
+    /// Returns whether the error concerns the request or its sender only, and so gives no information about
+    /// the stream or key.
+    #[must_use]
+    pub fn is_inconclusive(self) -> bool {
+        matches!(self, Self::Throttled | Self::Transient | Self::NoCredentials | Self::CredentialsRejected)
+    }
+
+    /// Returns the reason to report in conditions.
+    #[must_use]
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::Throttled => Reason::AwsThrottled,
+            Self::Transient => Reason::AwsUnreachable,
+            Self::UnknownOutcome => Reason::OutcomeUnknown,
+            Self::NoCredentials => Reason::NoCredentials,
+            Self::CredentialsRejected => Reason::CredentialsRejected,
+            Self::Denied => Reason::AccessDenied,
+            Self::Key(problem) => problem.reason(),
+            Self::KeyAccessDenied => Reason::KeyAccessDenied,
+            Self::NotFound => Reason::StreamNotFound,
+            Self::InUse => Reason::StreamInUse,
+            Self::LimitReached => Reason::CallLimitReached,
+            Self::Invalid => Reason::CallRefused,
+        }
+    }
+}
+
+/// A classified AWS error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} failed: {}", operation.iam_action(), code.as_deref().unwrap_or("no error code"))]
+pub struct AwsError {
+    /// The operation that failed.
+    pub operation: Operation,
+    /// The class of the error.
+    pub kind: ErrorKind,
+    /// The AWS error code; for an error response without one, the HTTP status. A code of the operator's own,
+    /// such as `SignerChanged` or `InvalidResponse`, if the operator did not send the request, or if a required
+    /// value of a successful response is missing or invalid. `None` if there was no response, or if the SDK
+    /// could not build the request or parse a successful response.
+    pub code: Option<String>,
+    /// The full message of AWS or of the transport. For the log, never for a condition.
+    pub message: String,
+}
+
+impl AwsError {
+    /// Returns whether other credentials from the same source may be accepted.
+    #[must_use]
+    pub fn may_succeed_with_new_session(&self) -> bool {
+        let rejection = self.code.as_deref().and_then(|code| CredentialsRejection::of(code, &self.message));
+        self.kind == ErrorKind::CredentialsRejected
+            && rejection.is_some_and(CredentialsRejection::is_solved_by_new_session)
+    }
+}
+
+/// The failure of a request, before its classification.
+#[derive(Clone, Copy, Debug)]
+pub enum RawError<'a> {
+    /// An error of the service.
+    Service {
+        /// The error's code, without namespace (`LimitExceededException`).
+        code: &'a str,
+        /// KMS's own code, which `InvalidKMSResourceException` of Firehose carries.
+        kms_code: Option<&'a str>,
+        /// AWS's message.
+        message: &'a str,
+        /// The HTTP status.
+        http: u16,
+    },
+    /// The request could not be built and was not sent.
+    NotBuilt,
+    /// The request could not be signed and was not sent.
+    NotSigned,
+    /// The request may have been sent, and no readable response was received.
+    NoResponse,
+}
+
+/// The operator's own code for a call that was not sent because the process was paused.
+pub const OPERATOR_PAUSED: &str = "OperatorPaused";
+/// The operator's own code for a call that was not sent because the credentials changed after the Describe.
+pub const SIGNER_CHANGED: &str = "SignerChanged";
+/// AWS's code for an unknown access key, and for an unknown account.
+const UNRECOGNIZED: &str = "UnrecognizedClientException";
+/// The beginning of Kinesis' message if the 12 digits in a stream's ARN are not an account (recorded
+/// 2026-09).
+const NO_ACCOUNT: &str = "No account found";
+
+/// Returns the kind of an error.
+#[must_use]
+pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
+    let (code, kms_code, message, http) = match answer {
+        RawError::Service { code, kms_code, message, http } => (code, kms_code, message, http),
+        RawError::NoResponse if operation.is_mutating() => return ErrorKind::UnknownOutcome,
+        RawError::NoResponse | RawError::NotBuilt => return ErrorKind::Transient,
+        RawError::NotSigned => return ErrorKind::NoCredentials,
+    };
+    if code == UNRECOGNIZED && message.starts_with(NO_ACCOUNT) {
+        return ErrorKind::NotFound;
+    }
+    if CredentialsRejection::of(code, message).is_some() {
+        return ErrorKind::CredentialsRejected;
+    }
+    match code {
+        "ThrottlingException"
+        | "Throttling"
+        | "RequestLimitExceeded"
+        | "TooManyRequestsException"
+        | "KMSThrottlingException"
+        | "ProvisionedThroughputExceededException"
+        | "SlowDown" => ErrorKind::Throttled,
+        // A Describe has no limit other than its rate. A Start or Stop has two: the stream's quota of calls
+        // in 24 hours, and the account's rate limit. Only the message distinguishes them. That of Kinesis is
+        // "Rate exceeded for stream S under account N." for the quota, and "Rate exceeded for account N." for
+        // the rate limit.
+        "LimitExceededException" if !operation.is_mutating() || is_rate_of_account(message) => {
+            ErrorKind::Throttled
+        }
+        "LimitExceededException" => ErrorKind::LimitReached,
+        "ResourceInUseException" => ErrorKind::InUse,
+        "ResourceNotFoundException" | "NotFoundException" => ErrorKind::NotFound,
+        "KMSNotFoundException" => ErrorKind::Key(KeyProblem::NotFound),
+        "KMSDisabledException" => ErrorKind::Key(KeyProblem::Disabled),
+        "KMSInvalidStateException" => ErrorKind::Key(KeyProblem::Unavailable),
+        "KMSAccessDeniedException" | "KMSOptInRequired" => ErrorKind::KeyAccessDenied,
+        "InvalidKMSResourceException" => match kms_code {
+            Some("NotFoundException" | "KMSNotFoundException") => ErrorKind::Key(KeyProblem::NotFound),
+            Some("DisabledException" | "KMSDisabledException") => ErrorKind::Key(KeyProblem::Disabled),
+            Some("InvalidStateException" | "KMSInvalidStateException") => {
+                ErrorKind::Key(KeyProblem::Unavailable)
+            }
+            _ => ErrorKind::KeyAccessDenied,
+        },
+        "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" | "NotAuthorized" => {
+            ErrorKind::Denied
+        }
+        "InvalidArgumentException"
+        | "ValidationException"
+        | "ValidationError"
+        | "SerializationException"
+        | "InvalidArnException"
+        | "InvalidParameterValue" => ErrorKind::Invalid,
+        // A server error or a timeout may be returned after the change was applied.
+        "RequestTimeout" | "RequestTimeoutException" if operation.is_mutating() => ErrorKind::UnknownOutcome,
+        _ if (http >= 500 || http == 408) && operation.is_mutating() => ErrorKind::UnknownOutcome,
+        "RequestTimeout" | "RequestTimeoutException" => ErrorKind::Transient,
+        // 407: a proxy requires authentication, and the request did not reach AWS.
+        _ if http >= 500 || http == 408 || http == 407 => ErrorKind::Transient,
+        _ if http == 429 => ErrorKind::Throttled,
+        _ if http == 401 || http == 403 => ErrorKind::Denied,
+        _ => ErrorKind::Invalid,
+    }
+}
+
+/// Returns whether the message of a `LimitExceededException` reports the account's rate limit. A message that
+/// names a stream concerns that stream alone; calls for the account's other streams need not slow down.
+fn is_rate_of_account(message: &str) -> bool {
+    message.contains("Rate exceeded") && !message.contains("for stream")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Wait times: after attempts without success, and between two Describe requests while the state does not
+//! change.
+//!
+//! Attempts are counted in the ledger, so a restart does not reset them. Doubling from 5 minutes to 6 hours
+//! allows at most 10 attempts in 24 hours (13 if each is refused for a temporary cause), which leaves the
+//! rest of the budget to changes that users request.
+
+use jiff::{SignedDuration, Timestamp};
+use stream_encryption_api::condition::Reason;
+
+use super::aws_error::ErrorKind;
+
+/// The wait after the first attempt.
+pub const FIRST_RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
+/// The longest wait between attempts.
+pub const MAX_RETRY_DELAY: SignedDuration = SignedDuration::from_hours(6);
+
+/// Returns the wait after attempt number `count` (from 1).
+#[must_use]
+pub fn after_attempt(count: u32) -> SignedDuration {
+    doubled(FIRST_RETRY_DELAY, count)
+}
+
+/// Returns the wait after attempt number `count` was refused with `kind`.
+#[must_use]
+pub fn after_refusal(count: u32, kind: ErrorKind) -> SignedDuration {
+    match kind {
+        // The cause is short-lived: another change of the stream, a burst of calls, or credentials that are
+        // being renewed.
+        ErrorKind::Throttled
+        | ErrorKind::InUse
+        | ErrorKind::Transient
+        | ErrorKind::NoCredentials
+        | ErrorKind::CredentialsRejected => doubled(SignedDuration::from_secs(30), count),
+        // Other clients used up the calls, or the key has its maximum number of streams. When this ends is
+        // unknown, and Firehose may count a refused retry as well, so retries are rare.
+        ErrorKind::LimitReached => doubled(SignedDuration::from_hours(1), count),
+        ErrorKind::Denied
+        | ErrorKind::Key(_)
+        | ErrorKind::KeyAccessDenied
+        | ErrorKind::NotFound
+        | ErrorKind::Invalid
+        | ErrorKind::UnknownOutcome => after_attempt(count),
+    }
+}
+
+fn doubled(first: SignedDuration, count: u32) -> SignedDuration {
+    let factor = 1_i32 << count.saturating_sub(1).min(16);
+    first.saturating_mul(factor).min(MAX_RETRY_DELAY)
+}
+
+/// Returns the time since which `reason` applies: the time in `last_reason` if its reason is `reason`,
+/// otherwise `now`.
+#[must_use]
+pub fn reason_since(last_reason: Option<(Reason, Timestamp)>, reason: Reason, now: Timestamp) -> Timestamp {
+    last_reason.filter(|(last, _)| *last == reason).map_or(now, |(_, since)| since)
+}
+
+/// The shortest and the longest time between two Describes; it grows while the reason stays the same.
+pub type PollInterval = (SignedDuration, SignedDuration);
+
+const fn seconds(shortest: i64, longest: i64) -> PollInterval {
+    (SignedDuration::from_secs(shortest), SignedDuration::from_secs(longest))
+}
+
+/// After a step that changes something.
+pub const POLL_AFTER_STEP: PollInterval = seconds(2, 2);
+/// While AWS changes the encryption.
+pub const POLL_IN_PROGRESS: PollInterval = seconds(2, 30);
+/// After an error of AWS, while the spec or the ledger is invalid, while the stream is created or deleted, and
+/// between two test records.
+pub const POLL_AWS_ERROR: PollInterval = seconds(5, 5 * 60);
+/// While the stream does not exist.
+pub const POLL_MISSING: PollInterval = seconds(5, 10 * 60);
+/// While the desired or the active key is unusable.
+pub const POLL_KEY_PROBLEM: PollInterval = seconds(15, 10 * 60);
+/// While the stream cannot be encrypted in its state.
+pub const POLL_UNUSABLE: PollInterval = seconds(30, 5 * 60);
+/// While another resource manages the stream.
+pub const POLL_OTHER_OWNER: PollInterval = seconds(30, 10 * 60);
+/// While the session is too old for a call.
+pub const POLL_OLD_SESSION: PollInterval = seconds(60, 5 * 60);
+
+/// Returns the wait until the next Describe of a state unchanged since `since`: as long as the state has
+/// lasted, within bounds.
+#[must_use]
+pub fn poll_interval(since: Timestamp, now: Timestamp, (shortest, longest): PollInterval) -> SignedDuration {
+    now.duration_since(since).clamp(shortest, longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_from_five_minutes_to_six_hours() {
+        let minutes: Vec<i64> = (1..=9).map(|count| after_attempt(count).as_mins()).collect();
+        assert_eq!(minutes, [5, 10, 20, 40, 80, 160, 320, 360, 360]);
+        assert_eq!(after_attempt(u32::MAX), MAX_RETRY_DELAY);
+    }
+
+    #[test]
+    fn at_most_ten_attempts_fit_into_a_day() {
+        let day = SignedDuration::from_hours(24);
+        let mut at = SignedDuration::ZERO;
+        let mut attempts = 0;
+        while at < day {
+            attempts += 1;
+            at += after_attempt(attempts);
+        }
+        assert_eq!(attempts, 10);
+    }
+
+    #[test]
+    fn polling_slows_from_two_to_thirty_seconds() {
+        let start = Timestamp::UNIX_EPOCH;
+        let (shortest, longest) = (SignedDuration::from_secs(2), SignedDuration::from_secs(30));
+        let mut now = start;
+        let mut looks = Vec::new();
+        for _ in 0..7 {
+            now += poll_interval(start, now, (shortest, longest));
+            looks.push(now.duration_since(start).as_secs());
+        }
+        assert_eq!(looks, [2, 4, 8, 16, 32, 62, 92]);
+    }
+}

@@ -1,0 +1,483 @@
+//! The ledger's arithmetic: the calls that count, the time of the next available call, and the effect of an
+//! observation.
+//!
+//! A function that changes a ledger returns a new one; none writes. Three rules apply: each call is counted
+//! before it is sent, no call is removed while AWS still counts it, and a call with an unknown outcome
+//! counts.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use sha2::{Digest, Sha256};
+use stream_encryption_api::ledger::{
+    Action, Attempts, Call, KnownEncryption, Outcome, Owner, StreamLedgerSpec, Target,
+};
+use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, Service};
+
+use super::aws_error::{AwsError, ErrorKind};
+use super::backoff;
+use super::key::Key;
+use super::object::is_dns_subdomain;
+use super::observation::Observation;
+use super::stream::StreamArn;
+
+/// AWS's limit of calls per stream in 24 hours
+/// ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html),
+/// [StartStreamEncryption](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_StartStreamEncryption.html)).
+pub const AWS_LIMIT: u32 = 25;
+/// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
+/// request beyond it
+/// ([RequestExpired](https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html)). The date of
+/// a call is the time of its reservation. The time in the ledger therefore differs from the time at which AWS
+/// counts the call by at most this, even if the process is paused or its clock changes.
+pub const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
+/// The period of AWS's limit.
+pub const DAY: SignedDuration = SignedDuration::from_hours(24);
+/// Time during which a call counts: AWS's day and 31 minutes. AWS's time of the call may be up to
+/// [`MAX_CLOCK_SKEW`] later than its time in the ledger, and AWS's time of the next call up to
+/// [`MAX_CLOCK_SKEW`] earlier than the time of that call in the ledger: together 30 minutes. The last minute
+/// covers stale responses ([`READ_LAG`]).
+pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 * 15 + 1);
+/// Time after a call during which AWS's responses may still describe the state before it.
+pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
+/// Maximum number of entries in a ledger. AWS does not count refused Kinesis calls, but the ledger must not
+/// grow without bound.
+pub const MAX_CALLS: usize = 200;
+
+/// Returns the name of a stream's ledger: a hash of its ARN, so that no two streams share one.
+#[must_use]
+pub fn name(stream: &StreamArn) -> String {
+    let digest = Sha256::digest(stream.to_string().as_bytes());
+    let mut name = String::from("stream-");
+    let nibbles = digest[..20].iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    name.extend(nibbles.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)));
+    name
+}
+
+/// Creates an empty ledger for a stream, owned by `owner`.
+#[must_use]
+pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
+    StreamLedgerSpec {
+        stream_arn: stream.to_string(),
+        owner,
+        stream_creation_time: None,
+        calls: Vec::new(),
+        known_encryption: None,
+        satisfied: None,
+        attempts: None,
+    }
+}
+
+/// Rebuilds a deleted ledger for which a status still shows `counted_calls` counted calls. The times of the
+/// calls are lost with the ledger, so they count as made now.
+#[must_use]
+pub fn rebuilt_from_status(
+    empty: &StreamLedgerSpec,
+    action: Action,
+    counted_calls: u32,
+    now: Timestamp,
+) -> StreamLedgerSpec {
+    let target = match action {
+        Action::Start => Key::AwsOwned.target(),
+        Action::Stop => Target { action, key: None },
+    };
+    let call = |number| Call {
+        id: format!("rebuilt-{number}"),
+        target: target.clone(),
+        time: truncate_to_micros(now),
+        outcome: Outcome::Accepted,
+        code: None,
+        correction: false,
+        after_failure: false,
+        confirmed: false,
+        retry: None,
+    };
+    StreamLedgerSpec { calls: (0..counted_calls.min(AWS_LIMIT)).map(call).collect(), ..empty.clone() }
+}
+
+/// The error of an invalid ledger. No call is made on its stream until the ledger is fixed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// The ledger belongs to another stream.
+    #[error("streamARN is the ARN of another stream")]
+    OtherStream,
+    /// Two calls have the same id.
+    #[error("two calls have the same id")]
+    RepeatedCall,
+    /// A Start without a key, a Stop with one, or an invalid key.
+    #[error("the target of a call is invalid")]
+    InvalidCall,
+    /// The owner has no uid, or its namespace or name is not a valid Kubernetes name.
+    #[error("owner is invalid: uid, namespace and name must be set and valid")]
+    InvalidOwner,
+    /// The active key is invalid, or `encryptedSinceTime` is missing for a key or set for plaintext.
+    #[error("knownEncryption is invalid")]
+    InvalidActiveKey,
+}
+
+/// Returns an error if the ledger is invalid.
+pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), LedgerError> {
+    if ledger.stream_arn != stream.to_string() {
+        return Err(LedgerError::OtherStream);
+    }
+    let Owner { namespace, name, uid } = &ledger.owner;
+    if uid.is_empty() || !is_dns_subdomain(namespace) || !is_dns_subdomain(name) {
+        return Err(LedgerError::InvalidOwner);
+    }
+    let ids: BTreeSet<&str> = ledger.calls.iter().map(|call| call.id.as_str()).collect();
+    if ids.len() != ledger.calls.len() {
+        return Err(LedgerError::RepeatedCall);
+    }
+    let is_key = |key: &KeyIdentity| (key.kind == KeyType::CustomerManaged) == key.arn.is_some();
+    let meaningful = |call: &Call| match (call.target.action, &call.target.key) {
+        (Action::Start, Some(key)) => is_key(key),
+        (Action::Stop, None) => true,
+        (Action::Start, None) | (Action::Stop, Some(_)) => false,
+    };
+    if !ledger.calls.iter().all(meaningful) {
+        return Err(LedgerError::InvalidCall);
+    }
+    let contradicts = |known: &KnownEncryption| {
+        known.key.is_some() != known.encrypted_since_time.is_some() || !known.key.as_ref().is_none_or(is_key)
+    };
+    if ledger.known_encryption.as_ref().is_some_and(contradicts) {
+        Err(LedgerError::InvalidActiveKey)
+    } else {
+        Ok(())
+    }
+}
+
+/// The budget of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Number of calls that count now. If the ledger holds [`MAX_CALLS`] entries, this is at least `limit`, so
+    /// that no call may be made.
+    pub used: u32,
+    /// Maximum number of calls that may count.
+    pub limit: u32,
+    /// If the limit is reached: when the next call may be made. Otherwise: when the oldest call stops
+    /// counting. `None` if there is no such time.
+    pub next_available_time: Option<Timestamp>,
+}
+
+impl Budget {
+    /// Returns whether a call may be made now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.used < self.limit
+    }
+}
+
+/// Returns the budget of one action on a stream.
+///
+/// Firehose counts every Start and Stop together. Kinesis counts Starts and Stops separately, and only those
+/// that it applied; a call whose outcome is unknown counts. An entry dated in the future (the clock was set
+/// back) counts.
+#[must_use]
+pub fn budget(calls: &[Call], service: Service, action: Action, limit: u32, now: Timestamp) -> Budget {
+    let limit = limit.min(AWS_LIMIT);
+    let recent = calls.iter().filter(|call| expires_at(call) > now);
+    let mut counted: Vec<Timestamp> = recent
+        .clone()
+        .filter(|call| match service {
+            Service::Firehose => true,
+            Service::Kinesis => call.target.action == action && call.outcome != Outcome::Refused,
+        })
+        .map(expires_at)
+        .collect();
+    let used = u32::try_from(counted.len()).unwrap_or(u32::MAX);
+    let next_available_time = available_at(&mut counted, usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut expirations: Vec<Timestamp> = recent.map(expires_at).collect();
+    if expirations.len() >= MAX_CALLS {
+        let entry_free = available_at(&mut expirations, MAX_CALLS);
+        let next_available_time = if used < limit { entry_free } else { next_available_time.max(entry_free) };
+        return Budget { used: used.max(limit), limit, next_available_time };
+    }
+    Budget { used, limit, next_available_time }
+}
+
+/// Returns when fewer than `limit` entries are left. With fewer entries already, returns when the first one
+/// ends; `None` without entries, or if `limit` is 0.
+fn available_at(expirations: &mut [Timestamp], limit: usize) -> Option<Timestamp> {
+    expirations.sort_unstable();
+    expirations.get(expirations.len().saturating_sub(limit)).copied()
+}
+
+/// Returns when an entry stops counting and may be removed.
+#[must_use]
+pub fn expires_at(call: &Call) -> Timestamp {
+    saturating_add(call.at(), QUOTA_WINDOW)
+}
+
+/// Returns the times of the corrections in the last 24 hours.
+#[must_use]
+pub fn corrections(ledger: &StreamLedgerSpec, now: Timestamp) -> Vec<Timestamp> {
+    ledger
+        .calls
+        .iter()
+        .filter(|call| call.correction && saturating_add(call.at(), DAY) > now)
+        .map(Call::at)
+        .collect()
+}
+
+/// Returns the last call that AWS may have applied. AWS's responses may still describe the state before it.
+#[must_use]
+pub fn last_unrefused_call(ledger: &StreamLedgerSpec) -> Option<&Call> {
+    ledger.calls.iter().rev().find(|call| call.outcome != Outcome::Refused)
+}
+
+/// Returns the time until which AWS may still apply a call that is `Pending` or `Unknown`, or may report the
+/// state before it; `None` if there is no such call. That is 31 minutes after the reservation: AWS accepts the
+/// call until its own clock is [`MAX_CLOCK_SKEW`] past the reservation, the operator's clock may be ahead of
+/// AWS's by as much, and the last minute covers stale responses ([`READ_LAG`]).
+#[must_use]
+pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
+    let open = ledger.calls.iter().filter(|call| matches!(call.outcome, Outcome::Pending | Outcome::Unknown));
+    open.map(|call| saturating_add(call.at(), QUOTA_WINDOW - DAY)).max()
+}
+
+/// Returns whether an observation made at `seen` may be older than the last call, and so must not be trusted.
+/// Once an observation has shown the effect of that call, a later one that differs is a new state, however
+/// soon it comes.
+#[must_use]
+pub fn may_be_stale(ledger: &StreamLedgerSpec, observation: &Observation, seen: Timestamp) -> bool {
+    let Some(call) = last_unrefused_call(ledger) else { return false };
+    if call.confirmed || seen >= saturating_add(call.at(), READ_LAG) {
+        return false;
+    }
+    // AWS may report a failure from before the call for a while after it.
+    if matches!(observation, Observation::Failed { .. }) {
+        return call.after_failure;
+    }
+    match (observation.stable_encryption(), call.target.action) {
+        (Some(Some(key)), Action::Start) => call.target.key.as_ref() != Some(&key.to_api()),
+        (Some(Some(_)), Action::Stop) | (Some(None), Action::Start) => true,
+        (Some(None), Action::Stop) | (None, _) => false,
+    }
+}
+
+/// Returns the time from which an observation can be trusted; `None` if this one cannot be older than the
+/// last call.
+#[must_use]
+pub fn stale_until(
+    ledger: &StreamLedgerSpec,
+    observation: &Observation,
+    seen: Timestamp,
+) -> Option<Timestamp> {
+    let call = last_unrefused_call(ledger).filter(|_| may_be_stale(ledger, observation, seen))?;
+    Some(saturating_add(call.at(), READ_LAG))
+}
+
+/// Applies an observation to the ledger: the active key, whether the desired encryption is reached, and the
+/// outcome of the last call. `desired_target` is `None` while the desired key is unknown; no observation
+/// satisfies the spec then. `desired_key_has_problem` states whether the desired key has any
+/// [`KeyProblem`](super::key::KeyProblem) now. The attempts record it: once the problem has ended, the next
+/// attempt may succeed.
+#[must_use]
+pub fn apply_observation(
+    ledger: &StreamLedgerSpec,
+    observation: &Observation,
+    created: Option<Timestamp>,
+    desired_target: Option<&Target>,
+    desired_key_has_problem: bool,
+    now: Timestamp,
+) -> StreamLedgerSpec {
+    let mut updated = ledger.clone();
+    if let Some(known) = &mut updated.known_encryption {
+        // A time in the future means that the clock was set back, or that another node wrote the time: the
+        // state has been known since now at the latest.
+        for since in [Some(&mut known.since_time), known.encrypted_since_time.as_mut()].into_iter().flatten()
+        {
+            since.0 = since.0.min(truncate_to_micros(now).0);
+        }
+    }
+    if let Some(created) = created
+        && updated.stream_creation_time.as_ref() != Some(&truncate_to_micros(created))
+    {
+        if updated.stream_creation_time.is_some() {
+            // Another stream under the same name: AWS's counter may continue, but the known key belongs to
+            // the earlier stream.
+            updated.known_encryption = None;
+            updated.satisfied = None;
+            updated.attempts = None;
+        }
+        updated.stream_creation_time = Some(truncate_to_micros(created));
+    }
+    if may_be_stale(&updated, observation, now) {
+        return updated;
+    }
+    if let Some(last) = updated.calls.last_mut()
+        && matches!(last.outcome, Outcome::Pending | Outcome::Unknown)
+        && matches_target(observation, &last.target)
+    {
+        last.outcome = Outcome::Accepted;
+    }
+    if let Some(call) = updated.calls.iter_mut().rev().find(|call| call.outcome != Outcome::Refused) {
+        call.confirmed |= matches_target(observation, &call.target) || is_its_failure(observation, call);
+    }
+    if let Some(key) = observation.stable_encryption() {
+        let key = key.map(Key::to_api);
+        if updated.known_encryption.as_ref().map(|known| &known.key) != Some(&key) {
+            // During a change from one key to another, records were encrypted continuously.
+            let encrypted_since =
+                updated.known_encryption.as_ref().and_then(|known| known.encrypted_since_time.clone());
+            let encrypted_since_time =
+                key.as_ref().map(|_| encrypted_since.unwrap_or_else(|| truncate_to_micros(now)));
+            updated.known_encryption =
+                Some(KnownEncryption { key, since_time: truncate_to_micros(now), encrypted_since_time });
+        }
+    }
+    if let Some(desired_target) = desired_target
+        && satisfies(&updated, observation, desired_target)
+    {
+        updated.satisfied = Some(desired_target.clone());
+        updated.attempts = None;
+    }
+    if let Some(attempts) = &mut updated.attempts
+        && desired_key_has_problem
+    {
+        attempts.key_was_unusable = true;
+    }
+    updated
+}
+
+/// Returns whether the known encryption is the desired one. `Start` without a key is satisfied by any key.
+#[must_use]
+pub fn satisfies(ledger: &StreamLedgerSpec, observation: &Observation, desired_target: &Target) -> bool {
+    // After a failure AWS may report either key; the previously active key remains active.
+    if !matches!(observation, Observation::Off | Observation::On(_) | Observation::Failed { .. }) {
+        return false;
+    }
+    let Some(known_encryption) = &ledger.known_encryption else { return false };
+    match (&known_encryption.key, desired_target.action, &desired_target.key) {
+        (None, Action::Stop, _) | (Some(_), Action::Start, None) => true,
+        (Some(key), Action::Start, Some(desired)) => key == desired,
+        (Some(_), Action::Stop, _) | (None, Action::Start, _) => false,
+    }
+}
+
+/// Returns whether the observation shows that a call for this target is in progress or was applied.
+#[must_use]
+pub fn matches_target(observation: &Observation, target: &Target) -> bool {
+    match observation {
+        Observation::InProgress(None) => true,
+        Observation::InProgress(Some(action)) => *action == target.action,
+        Observation::On(key) => target.key.as_ref() == Some(&key.to_api()),
+        Observation::Off => target.action == Action::Stop,
+        _ => false,
+    }
+}
+
+/// Returns whether the observation, which must not be stale, reports the failure of this call.
+fn is_its_failure(observation: &Observation, call: &Call) -> bool {
+    matches!(observation, Observation::Failed { action, .. } if *action == call.target.action)
+}
+
+/// A planned call: what the ledger reserves, and the desired encryption that it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedCall {
+    /// The encryption that the call requests.
+    pub target: Target,
+    /// The encryption that the resource requests.
+    pub desired_target: Target,
+    /// The value of the retry annotation.
+    pub retry: Option<String>,
+    /// Whether the call corrects drift.
+    pub correction: bool,
+    /// Whether AWS reports a failure at the time of the plan.
+    pub after_failure: bool,
+}
+
+/// Returns the ledger with one more call, pending, and the id of that call.
+#[must_use]
+pub fn reserve(ledger: &StreamLedgerSpec, plan: &PlannedCall, now: Timestamp) -> (StreamLedgerSpec, String) {
+    let PlannedCall { target, desired_target, retry, correction, after_failure } = plan.clone();
+    let mut reserved = ledger.clone();
+    let id = fresh_id(&reserved.calls, now);
+    reserved.calls.push(Call {
+        id: id.clone(),
+        target,
+        time: truncate_to_micros(now),
+        outcome: Outcome::Pending,
+        code: None,
+        correction,
+        after_failure,
+        confirmed: false,
+        retry: retry.clone(),
+    });
+    let before = ledger.attempts.as_ref().filter(|attempts| attempts.target == desired_target);
+    let count = before.map_or(0, |attempts| attempts.count).saturating_add(1);
+    reserved.attempts = Some(Attempts {
+        count,
+        not_before_time: truncate_to_micros(saturating_add(now, backoff::after_attempt(count))),
+        target: desired_target,
+        reason: None,
+        retry,
+        key_was_unusable: false,
+    });
+    (reserved, id)
+}
+
+/// Returns the ledger with the outcome of call `id`.
+#[must_use]
+pub fn record_outcome(
+    ledger: &StreamLedgerSpec,
+    id: &str,
+    outcome: Result<(), &AwsError>,
+    now: Timestamp,
+) -> StreamLedgerSpec {
+    let mut recorded = ledger.clone();
+    // An outcome may be recorded late: the attempts then belong to a later call.
+    let is_last = ledger.calls.last().is_some_and(|call| call.id == id);
+    let Some(call) = recorded.calls.iter_mut().find(|call| call.id == id) else { return recorded };
+    let Err(error) = outcome else {
+        call.outcome = Outcome::Accepted;
+        return recorded;
+    };
+    if call.outcome != Outcome::Pending {
+        // Another replica has observed the effect meanwhile, which is more reliable than an error.
+        return recorded;
+    }
+    call.code.clone_from(&error.code);
+    call.outcome = if error.kind == ErrorKind::UnknownOutcome { Outcome::Unknown } else { Outcome::Refused };
+    if let Some(attempts) = recorded.attempts.as_mut().filter(|_| is_last) {
+        attempts.reason = Some(error.kind.reason().to_string());
+        attempts.not_before_time =
+            truncate_to_micros(saturating_add(now, backoff::after_refusal(attempts.count, error.kind)));
+    }
+    recorded
+}
+
+/// Returns the ledger without the calls that no longer count at `verified_now`: a time that AWS has just
+/// accepted as the date of a request. With the time of a clock that jumped ahead, calls that AWS still counts
+/// would be removed.
+#[must_use]
+pub fn prune_expired(ledger: &StreamLedgerSpec, verified_now: Timestamp) -> StreamLedgerSpec {
+    let mut shorter = ledger.clone();
+    shorter.calls.retain(|call| expires_at(call) > verified_now);
+    shorter
+}
+
+fn fresh_id(calls: &[Call], now: Timestamp) -> String {
+    let base = now.as_millisecond();
+    let taken = |id: &String| calls.iter().any(|call| call.id == *id);
+    (0..=calls.len())
+        .map(|n| format!("{base}-{n}"))
+        .find(|id| !taken(id))
+        .unwrap_or_else(|| format!("{base}-x"))
+}
+
+/// Returns the time in microseconds, as Kubernetes stores it. Otherwise it would differ when it is read back.
+fn truncate_to_micros(time: Timestamp) -> MicroTime {
+    MicroTime(Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time))
+}
+
+/// Returns `time` plus `by`, or the maximum time on overflow.
+#[must_use]
+pub fn saturating_add(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests;

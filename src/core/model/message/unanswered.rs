@@ -1,0 +1,85 @@
+//! The messages for requests that were not sent, got no response, or were denied, and for rejected
+//! credentials.
+
+use stream_encryption_api::ledger::Action;
+
+use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED, Operation, SIGNER_CHANGED};
+use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
+use crate::model::decision::{DecisionInput, LastObservation};
+use crate::model::desired::DesiredEncryption;
+
+/// Returns the message of `Ready` if `GetCallerIdentity` failed, so that the operator's own account is unknown.
+#[must_use]
+pub fn identity(error: &AwsError) -> String {
+    match error.kind {
+        ErrorKind::NoCredentials => no_credentials(error.code.as_deref()).to_owned(),
+        ErrorKind::CredentialsRejected => rejected(error.code.as_deref(), &error.message).to_owned(),
+        ErrorKind::Denied | ErrorKind::Invalid => IDENTITY_DENIED.to_owned(),
+        ErrorKind::Throttled => THROTTLED.to_owned(),
+        _ => unanswered(error.operation.iam_action(), error.code.as_deref()),
+    }
+}
+
+/// STS returns the same error for a missing role, a missing permission and a wrong external id, so that a
+/// caller cannot find out which roles exist.
+const ASSUME_ROLE_DENIED: &str = "The operator is not allowed to assume the stream's role. Grant sts:AssumeRole and sts:TagSession on the role to the operator, also in the role's trust policy, and compare the external id.";
+const IDENTITY_DENIED: &str = "AWS refused sts:GetCallerIdentity, for which no permission is required, so the operator's own account is unknown. Check the STS endpoint and, if it is a VPC endpoint, the endpoint's policy.";
+pub(super) const THROTTLED: &str = "AWS is throttling requests; the operator backs off and retries.";
+
+/// Returns the message if no request was sent because there were no credentials to sign it with.
+pub(super) fn no_credentials(code: Option<&str>) -> &'static str {
+    code.and_then(CredentialsProblem::of).unwrap_or(CredentialsProblem::NotFound).words()
+}
+
+/// Returns the message if AWS rejected the signature or the credentials.
+pub(super) fn rejected(code: Option<&str>, message: &str) -> &'static str {
+    code.and_then(|code| CredentialsRejection::of(code, message))
+        .unwrap_or(CredentialsRejection::SignatureWrong)
+        .words()
+}
+
+/// Returns the message if AWS denied the last request. It names the missing permission.
+pub(super) fn denied(input: &DecisionInput<'_>) -> String {
+    let operation = match input.last_observation {
+        LastObservation::Failed(error) => error.operation,
+        LastObservation::NotYet | LastObservation::At(..) => {
+            let action =
+                if input.desired.encryption == DesiredEncryption::Off { Action::Stop } else { Action::Start };
+            Operation::change(input.stream.service, action)
+        }
+    };
+    match operation {
+        Operation::GetCallerIdentity => IDENTITY_DENIED.to_owned(),
+        Operation::AssumeRole => ASSUME_ROLE_DENIED.to_owned(),
+        operation => format!(
+            "AWS denied the request. Grant {} on {} to the operator's role.",
+            operation.iam_action(),
+            input.stream
+        ),
+    }
+}
+
+/// Returns the message of a request that failed for a temporary cause: without a response, with one that
+/// names no cause, or before it was sent. `action` is the request, and `code` the code of the error.
+pub(super) fn unanswered(action: &str, code: Option<&str>) -> String {
+    match code {
+        None => format!(
+            "No readable response to {action} was received. Check the operator's network and endpoint; the operator retries."
+        ),
+        Some(OPERATOR_PAUSED) => {
+            "The operator's process did not run for some seconds, for example because its node was overloaded, so it did not send the encryption call. The operator retries.".to_owned()
+        }
+        Some(SIGNER_CHANGED) => {
+            "The operator's AWS credentials changed just before the encryption call, which was not sent. The operator retries.".to_owned()
+        }
+        Some("InvalidResponse") => format!(
+            "The response to {action} is not valid. Check the operator's endpoint and proxy; the operator retries."
+        ),
+        Some(status) if status.bytes().all(|byte| byte.is_ascii_digit()) => format!(
+            "The response to {action} is HTTP status {status} without an AWS error. Check the endpoint, proxy or gateway between the operator and AWS; the operator retries."
+        ),
+        Some(code) => format!(
+            "AWS returned an internal error ({action}: {code}). The operator retries; if this persists, check the AWS Health Dashboard."
+        ),
+    }
+}

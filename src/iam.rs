@@ -1,0 +1,246 @@
+//! The AWS permissions that the operator needs, and no others: its own policy, and its part of a key policy.
+//! [`role`] has the policies that are about roles.
+//!
+//! One table, `PERMISSION_RULES`, determines the statements from streams, keys and features. It never grants a
+//! permission that no call or feature needs, and the actions of the operator's own calls come from
+//! [`Operation::iam_action`]. Resources are those of AWS's
+//! [Service Authorization Reference](https://docs.aws.amazon.com/service-authorization/latest/reference/).
+//! None of these policies has been tested on live AWS.
+
+pub mod document;
+pub mod role;
+pub mod scope;
+
+use stream_encryption_api::stream_encryption::Service::{self, Firehose, Kinesis};
+use stream_encryption_core::model::aws_error::Operation;
+use stream_encryption_core::model::principal::RoleArn;
+
+use document::{DocumentPrincipal, PolicyDocument, Statement, StringOrList};
+use scope::Scope;
+
+/// A feature of the operator that requires permissions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Feature {
+    /// Describe streams and encrypt them.
+    Encrypt,
+    /// Disable encryption: `allowDisable` in a `StreamEncryptionPolicy`.
+    Disable,
+    /// Verify encryption with a test record: `verification: PutRecord`.
+    Verify,
+}
+
+/// Actions that AWS performs with the operator's permissions: Firehose creates a grant on the key, and the
+/// service that receives a record generates a data key.
+const CREATE_GRANT: Action = Action::ForUs("kms:CreateGrant");
+const GENERATE_DATA_KEY: Action = Action::ForUs("kms:GenerateDataKey");
+const DECRYPT: Action = Action::ForUs("kms:Decrypt");
+
+#[derive(Clone, Copy)]
+enum Action {
+    Call(Operation),
+    ForUs(&'static str),
+}
+
+impl Action {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Call(operation) => operation.iam_action(),
+            Self::ForUs(name) => name,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ResourceScope {
+    Streams(Service),
+    /// AWS lists two required resources for Start and Stop of Kinesis, `stream` and `kmsKey`, and no
+    /// condition key that could name an alias (`kms:RequestAlias` and `kms:ResourceAliases` are for KMS's own
+    /// actions). It is not known whether AWS requires the permission on the key if the call names
+    /// `alias/aws/kinesis`; the policy allows both.
+    KinesisStreamsAndKeys,
+    /// All customer managed keys.
+    Keys,
+    /// The customer managed keys that can encrypt a stream of this service.
+    KeysFor(Service),
+}
+
+#[derive(Clone, Copy)]
+enum StatementCondition {
+    Always,
+    /// The caller is an AWS service integrated with KMS, not the operator itself
+    /// ([grants](https://docs.aws.amazon.com/kms/latest/developerguide/grant-authorization.html)).
+    ForAwsResource,
+    /// The caller is Firehose, as in AWS's own policies for producers
+    /// ([one](https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AWSServiceRoleForLogDeliveryPolicy.html)).
+    ThroughFirehose,
+    /// The data key is for one of the Kinesis streams
+    /// ([encryption context](https://docs.aws.amazon.com/streams/latest/dev/permissions-user-key-KMS.html)).
+    ForKinesisStreams,
+}
+
+struct PermissionRule {
+    feature: Feature,
+    sid: &'static str,
+    actions: &'static [Action],
+    on: ResourceScope,
+    only_if: StatementCondition,
+}
+
+const fn call(operation: Operation) -> Action {
+    Action::Call(operation)
+}
+
+/// Every permission that the operator may need, by feature. A policy includes one only if the scope has a
+/// stream or key for it.
+const PERMISSION_RULES: [PermissionRule; 11] = [
+    PermissionRule {
+        feature: Feature::Encrypt,
+        sid: "DescribeAndEncryptFirehoseStreams",
+        actions: &[call(Operation::DescribeDeliveryStream), call(Operation::StartDeliveryStreamEncryption)],
+        on: ResourceScope::Streams(Firehose),
+        only_if: StatementCondition::Always,
+    },
+    PermissionRule {
+        feature: Feature::Encrypt,
+        sid: "DescribeKinesisStreams",
+        actions: &[call(Operation::DescribeStreamSummary)],
+        on: ResourceScope::Streams(Kinesis),
+        only_if: StatementCondition::Always,
+    },
+    PermissionRule {
+        feature: Feature::Encrypt,
+        sid: "EncryptKinesisStreams",
+        actions: &[call(Operation::StartStreamEncryption)],
+        on: ResourceScope::KinesisStreamsAndKeys,
+        only_if: StatementCondition::Always,
+    },
+    PermissionRule {
+        feature: Feature::Encrypt,
+        sid: "DescribeKeys",
+        actions: &[call(Operation::DescribeKey)],
+        on: ResourceScope::Keys,
+        only_if: StatementCondition::Always,
+    },
+    PermissionRule {
+        feature: Feature::Encrypt,
+        sid: "CreateGrantsForFirehose",
+        actions: &[CREATE_GRANT],
+        on: ResourceScope::KeysFor(Firehose),
+        only_if: StatementCondition::ForAwsResource,
+    },
+    PermissionRule {
+        feature: Feature::Disable,
+        sid: "DisableEncryptionOfFirehoseStreams",
+        actions: &[call(Operation::StopDeliveryStreamEncryption)],
+        on: ResourceScope::Streams(Firehose),
+        only_if: StatementCondition::Always,
+    },
+    PermissionRule {
+        feature: Feature::Disable,
+        sid: "DisableEncryptionOfKinesisStreams",
+        actions: &[call(Operation::StopStreamEncryption)],
+        on: ResourceScope::KinesisStreamsAndKeys,
+        only_if: StatementCondition::Always,
+    },
+    PermissionRule {
+        feature: Feature::Verify,
+        sid: "PutRecordToFirehoseStreams",
+        actions: &[call(Operation::PutFirehoseRecord)],
+        on: ResourceScope::Streams(Firehose),
+        only_if: StatementCondition::Always,
+    },
+    PermissionRule {
+        feature: Feature::Verify,
+        sid: "PutRecordToKinesisStreams",
+        actions: &[call(Operation::PutKinesisRecord)],
+        on: ResourceScope::Streams(Kinesis),
+        only_if: StatementCondition::Always,
+    },
+    // Firehose requires that producers have both permissions: already for streams created since 2026-04-20,
+    // and from 2027-02-28 on for all streams.
+    PermissionRule {
+        feature: Feature::Verify,
+        sid: "EncryptRecordsThroughFirehose",
+        actions: &[GENERATE_DATA_KEY, DECRYPT],
+        on: ResourceScope::KeysFor(Firehose),
+        only_if: StatementCondition::ThroughFirehose,
+    },
+    PermissionRule {
+        feature: Feature::Verify,
+        sid: "EncryptRecordsOfKinesisStreams",
+        actions: &[GENERATE_DATA_KEY],
+        on: ResourceScope::KeysFor(Kinesis),
+        only_if: StatementCondition::ForKinesisStreams,
+    },
+];
+
+/// Returns the policy of the operator's role for these features.
+#[must_use]
+pub fn policy(scope: &Scope, features: &[Feature]) -> PolicyDocument {
+    let rights = PERMISSION_RULES.iter().filter(|right| features.contains(&right.feature));
+    PolicyDocument::of(rights.filter_map(|right| right.statement(scope)).collect())
+}
+
+/// Returns the statements to add to the policy of each key for the operator's role. They are needed if the
+/// key belongs to another account, or if its policy does not delegate to IAM
+/// ([key policies](https://docs.aws.amazon.com/kms/latest/developerguide/key-policies.html)). They do not
+/// replace the statements that the key's policy already has. A key policy applies to its own key, so its
+/// resource is `*`.
+#[must_use]
+pub fn key_policy(scope: &Scope, features: &[Feature], role: &RoleArn) -> PolicyDocument {
+    let rights = PERMISSION_RULES.iter().filter(|right| features.contains(&right.feature));
+    let of_kms = rights.filter(|right| matches!(right.on, ResourceScope::Keys | ResourceScope::KeysFor(_)));
+    let statements = of_kms.filter_map(|right| right.statement(scope));
+    let for_role =
+        |it: Statement| it.to(DocumentPrincipal::Role(role.to_string())).on(["*"].into_iter().collect());
+    PolicyDocument::of(statements.map(for_role).collect())
+}
+
+impl PermissionRule {
+    /// Returns the statement that grants the permission, or `None` if the scope has no resource for it.
+    fn statement(&self, scope: &Scope) -> Option<Statement> {
+        let resources = self.on.resources(scope);
+        let statement = Statement::allow(self.sid, self.actions.iter().map(|action| action.name()));
+        (!resources.is_empty()).then(|| self.only_if.add_to(statement.on(resources), scope))
+    }
+}
+
+impl ResourceScope {
+    fn resources(self, scope: &Scope) -> StringOrList {
+        match self {
+            Self::Streams(service) => scope.streams(service).collect(),
+            Self::KinesisStreamsAndKeys => {
+                let streams = scope.streams(Kinesis).map(ToString::to_string);
+                let keys = scope.keys_that_kinesis_may_name();
+                streams.chain(keys.iter().map(ToString::to_string)).collect()
+            }
+            Self::Keys => scope.keys().collect(),
+            Self::KeysFor(service) => scope.keys_for(service).collect(),
+        }
+    }
+}
+
+impl StatementCondition {
+    fn add_to(self, statement: Statement, scope: &Scope) -> Statement {
+        match self {
+            Self::Always => statement,
+            Self::ForAwsResource => statement.only_if("Bool", "kms:GrantIsForAWSResource", ["true"]),
+            Self::ThroughFirehose => {
+                let services = scope.streams_with_keys(Firehose).flat_map(|stream| {
+                    let service = format!("firehose.{}.amazonaws.com", stream.region());
+                    // In China services have both forms, and no page states which one KMS uses.
+                    let chinese = (stream.partition().as_str() == "aws-cn").then(|| format!("{service}.cn"));
+                    std::iter::once(service).chain(chinese)
+                });
+                statement.only_if("StringEquals", "kms:ViaService", services)
+            }
+            Self::ForKinesisStreams => {
+                let streams = scope.streams_with_keys(Kinesis);
+                statement.only_if("StringLike", "kms:EncryptionContext:aws:kinesis:arn", streams)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
