@@ -25,6 +25,7 @@ async fn encryption_status(cluster: &TestCluster, namespace: &str, name: &str) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "requires moto from PyPI; .ci/run runs it"]
 async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
     let Some(moto) = Moto::start().await.expect("moto starts") else { return };
     let cluster = cluster().await;
@@ -115,6 +116,7 @@ async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "requires moto from PyPI and kinesis-local from npm; .ci/run runs it"]
 async fn updating_kinesis_local_stream_is_polled_until_encrypted() {
     let Some(kinesis_local) =
         KinesisLocal::start(StartOptions { update: Duration::from_secs(3), ..StartOptions::default() })

@@ -79,6 +79,7 @@ fn prompt() -> Settings {
 }
 
 #[tokio::test]
+#[ignore = "requires moto from PyPI; .ci/run runs it"]
 #[allow(clippy::too_many_lines, reason = "one table")]
 async fn simulated_aws_matches_moto() {
     let Some(moto) = Moto::start().await.expect("moto starts") else { return };
@@ -255,6 +256,7 @@ async fn simulated_aws_matches_moto() {
 }
 
 #[tokio::test]
+#[ignore = "requires kinesis-local from npm; .ci/run runs it"]
 #[allow(clippy::too_many_lines, reason = "one table")]
 async fn simulated_aws_matches_kinesis_local() {
     let options = StartOptions { update: Duration::from_secs(2), ..StartOptions::default() };

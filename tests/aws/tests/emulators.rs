@@ -23,6 +23,7 @@ fn listeners(port: u16) -> Vec<String> {
 }
 
 #[tokio::test]
+#[ignore = "requires moto from PyPI; .ci/run runs it"]
 async fn moto_listens_on_loopback_and_ends_with_its_owner() {
     let Some(moto) = Moto::start().await.expect("moto starts") else { return };
     let port = port(moto.url());
@@ -34,6 +35,7 @@ async fn moto_listens_on_loopback_and_ends_with_its_owner() {
 }
 
 #[tokio::test]
+#[ignore = "requires kinesis-local from npm; .ci/run runs it"]
 async fn kinesis_local_listens_on_loopback_and_ends_on_owner_panic() {
     let Some(kinesis) = KinesisLocal::start(StartOptions::default()).await.expect("kinesis-local starts")
     else {
