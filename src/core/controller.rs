@@ -1,22 +1,17 @@
-//! One reconcile, as a table of contents: resolve, observe, decide, execute, report, requeue.
+//! One reconcile, as a table of contents: resolve, open the ledger, plan, describe, execute, report, requeue.
 //!
 //! Each step decides only what its own file states; [`crate::model::decision::decide`] makes the decision.
 //! The steps reach AWS through [`StreamApi`] and Kubernetes through [`KubeApi`] only, so the same code runs
 //! in the simulation. A call or a test record requires a Describe that is newer than the ledger that was
-//! read. A cached description suffices for a status, but never for a call or a test record.
+//! read. The description of an earlier reconcile suffices for a status, but never for a call or a test record.
 //!
 //! The resource, the policies and the ledger come from the caches of watches. A stale cache cannot cause a
 //! wrong change: immediately before a call, a test record and the removal of the finalizer, the API server is
 //! asked again, and every write names the version that was read.
 
-use jiff::{SignedDuration, Timestamp};
-use stream_encryption_api::condition::Reason;
+use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
-use tracing::{Instrument as _, debug, info_span, warn};
-
-use crate::controller::stream_api::StreamApi;
-use crate::model::decision::{Decision, Ownership, Step};
-use crate::model::message;
+use tracing::{Instrument as _, debug, info_span};
 
 mod age;
 mod annotations;
@@ -38,11 +33,10 @@ mod state;
 pub mod stream_api;
 pub mod trigger;
 
-use finalize::FinalizerState;
 use interruption::Interruption;
 use kube_api::{KubeApi, KubeError, ReadFrom};
-use resolve::ResolveError;
 use state::ReconcileState;
+use stream_api::StreamApi;
 
 pub use context::{Clock, Config, Context, Decide, NoMetrics, ReconcileMetrics};
 pub use publish::report_invalid_object;
@@ -62,150 +56,47 @@ pub async fn reconcile<A: StreamApi, R: KubeApi>(
         return Ok(operator.clock.now() + operator.config.drift_interval);
     };
     let span = info_span!("reconcile", namespace = of.namespace, resource = of.name);
-    match reconcile_read(operator, resource, from).instrument(span).await {
+    match run_steps(operator, resource, from).instrument(span).await {
+        Ok(wake) | Err(Interruption::Ended(wake)) => Ok(wake),
         Err(Interruption::Outdated) => {
             debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
             operator.memory.forget(resource);
             operator.memory.read_again(&of.uid);
             Ok(operator.clock.now() + kube_api::AFTER_CONFLICT)
         }
+        Err(Interruption::DescriptionTooOld) => {
+            operator.memory.forget(resource);
+            Ok(operator.clock.now())
+        }
         Err(Interruption::Kubernetes(error)) => Err(error),
-        Ok(wake) => Ok(wake),
     }
 }
 
-/// Reconciles the resource that was read from this source, with policies and a ledger from the same source.
-/// Returns [`Interruption::Outdated`] if all of them must be read again.
-async fn reconcile_read<A: StreamApi, R: KubeApi>(
+/// Runs the steps for the resource that was read from this source, with policies and a ledger from the same
+/// source. Returns the time of the next reconcile.
+async fn run_steps<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     from: ReadFrom,
 ) -> Result<Timestamp, Interruption> {
-    let visit = operator.memory.recall(resource, operator.clock.now());
-    if let Some(wake) = wake_after(operator, &finalize::remove_unwanted_finalizer(operator, resource).await?)
-    {
-        return Ok(wake);
-    }
-    let subject = match resolve::resolve(operator, resource, &visit, from).await? {
-        Ok(subject) => subject,
-        // Encryption cannot be disabled for a stream that cannot be resolved, and the stream of a resource is
-        // immutable.
-        Err(ResolveError::Spec(why)) if resource.metadata.deletion_timestamp.is_some() => {
-            let why = format!("Invalid spec: {why}.");
-            finalize::release_unchanged(operator, &resource.metadata, finalize::stream_of(resource), &why)
-                .await?;
-            return Ok(operator.clock.now() + operator.config.drift_interval);
-        }
-        Err(unresolved) => return Ok(report::unresolved(operator, resource, &visit, unresolved).await?),
+    let last = operator.memory.recall(resource, operator.clock.now());
+    finalize::remove_unwanted_finalizer(operator, resource).await?;
+    let spec = match resolve::resolve(operator, resource, &last, from).await {
+        Ok(spec) => spec,
+        Err(why) => return report::unresolved(operator, resource, &last, why).await,
     };
-    if let Some(wake) = wake_after(operator, &finalize::sync_finalizer(operator, resource, &subject).await?) {
-        return Ok(wake);
-    }
-    let known = visit.ledger.as_deref();
-    let book =
-        ledger_store::open(&operator.records, resource, &subject.claim(), known, from, operator.clock.now())
-            .await?;
-    let mut case = ReconcileState::new(operator.clock.now(), subject, book, visit, resource);
-
-    let mut decision = (operator.decide)(&case.input());
-    if decision.step == Step::Verify && decision.describe_due > case.now {
-        // Not whenever something wakes the resource.
-        decision.step = Step::Wait;
-    }
-    if matches!(decision.step, Step::Describe | Step::ChangeEncryption(_) | Step::Verify) {
-        if case.visit.key.is_some() || case.visit.active_key.is_some() {
-            // The cached key metadata is as old as the description, which is no longer recent enough.
-            operator.memory.forget(resource);
-            return Ok(operator.clock.now());
+    finalize::sync_finalizer(operator, resource, &spec).await?;
+    let ledger =
+        ledger_store::open(operator, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
+    let mut state = ReconcileState::new(operator.clock.now(), spec, ledger, last, resource);
+    let plan = loop {
+        let plan = (operator.decide)(&state.input());
+        if execute::is_ready(operator, &mut state, &plan).await {
+            break plan;
         }
-        if let Err(unresolved) = observe::observe(operator, resource, &mut case).await? {
-            return Ok(report::unresolved(operator, resource, &case.visit, unresolved).await?);
-        }
-        decision = (operator.decide)(&case.input());
-    }
-    let decision = match execute_plan(operator, resource, &mut case, decision).await {
-        Err(Interruption::Kubernetes(KubeError::Rejected(why)))
-            if case.book.ownership == Ownership::LedgerInvalid =>
-        {
-            warn!(stream = %case.subject.stream, why, "failed to write the ledger");
-            (operator.decide)(&case.input())
-        }
-        decided => decided?,
+        observe::describe_stream(operator, resource, &mut state).await?;
     };
-    let known = case.active_key_unusable();
-    observe::active_key(operator, &mut case).await;
-    let decision = if case.active_key_unusable() == known || decision.step == Step::RemoveFinalizer {
-        decision
-    } else {
-        afterwards(operator, &case)
-    };
-    Ok(report::report(operator, resource, case, decision).await?)
-}
-
-/// Returns the time of the next reconcile if the finalizer step ends this one; `None` if this one continues.
-fn wake_after<A, R>(operator: &Context<A, R>, hold: &FinalizerState) -> Option<Timestamp> {
-    match hold {
-        FinalizerState::UpToDate => None,
-        // The resource has another version now, which the next reconcile handles.
-        FinalizerState::Changed => Some(operator.clock.now()),
-        FinalizerState::Released => Some(operator.clock.now() + operator.config.drift_interval),
-    }
-}
-
-/// Executes the step, and returns the decision to report.
-async fn execute_plan<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
-    resource: &StreamEncryption,
-    case: &mut ReconcileState,
-    decision: Decision,
-) -> Result<Decision, Interruption> {
-    match &decision.step {
-        Step::ChangeEncryption(reservation) => {
-            if !execute::acquire_permit(operator, case, reservation).await {
-                let seen = observe::observe(operator, resource, case).await?;
-                if seen.is_err() || (operator.decide)(&case.input()).step != decision.step {
-                    return Err(Interruption::Outdated);
-                }
-            }
-            execute::change_encryption(operator, resource, case, reservation).await?;
-        }
-        Step::Verify => {
-            execute::save_ledger(operator, resource, case).await?;
-            execute::verify(operator, resource, case).await?;
-        }
-        Step::RemoveFinalizer => {
-            recheck::ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
-            case.book.ensure_unchanged(&operator.records).await?;
-            if decision.reason == Reason::NotPermitted {
-                let why = message::ready(&case.input(), &decision);
-                finalize::release_unchanged(
-                    operator,
-                    &resource.metadata,
-                    finalize::stream_of(resource),
-                    &why,
-                )
-                .await?;
-            } else {
-                finalize::release(operator, &resource.metadata).await?;
-            }
-            return Ok(decision);
-        }
-        Step::Describe | Step::Wait => {
-            execute::save_ledger(operator, resource, case).await?;
-            return Ok(decision);
-        }
-    }
-    case.now = operator.clock.now();
-    Ok(afterwards(operator, case))
-}
-
-/// Returns the decision to report after a step. The next reconcile executes the step that follows.
-fn afterwards<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, case: &ReconcileState) -> Decision {
-    let after = (operator.decide)(&case.input());
-    let wake = if after.step == Step::Wait {
-        after.wake
-    } else {
-        after.wake.max(case.now + SignedDuration::from_secs(2))
-    };
-    Decision { wake, describe_due: after.describe_due.min(wake), ..after }
+    execute::execute(operator, resource, &mut state, &plan).await?;
+    observe::describe_active_key(operator, &mut state).await;
+    report::report(operator, resource, state).await
 }

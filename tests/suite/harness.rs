@@ -278,7 +278,7 @@ impl Harness {
     /// The status in the operator's cache.
     pub(crate) async fn kept_status(&self, name: &str) -> Option<StreamEncryptionStatus> {
         let uid = self.resource(name).await?.metadata.uid?;
-        self.operator.memory.visit_of(&uid).status
+        self.operator.memory.last_of(&uid).status
     }
 
     /// An operator that may do everything, and whose ledgers are in another namespace.

@@ -14,13 +14,14 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{info, warn};
 
 use super::context::Context;
+use super::finalize;
 use super::interruption::Interruption;
-use super::kube_api::{KubeApi, ReconcileEvent};
+use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
 use super::state::{MAX_STATE_AGE, ReconcileState};
-use crate::controller::stream_api::{Signer, StreamApi};
+use super::stream_api::{Signer, StreamApi};
 use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED, Operation};
-use crate::model::decision;
+use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::Key;
 use crate::model::ledger::{self, PlannedCall};
@@ -30,58 +31,105 @@ use crate::model::message;
 /// longer time means that the process was paused meanwhile.
 const PAUSED: Duration = Duration::from_mins(2);
 
+/// Returns whether the plan can be executed; if not, the stream must be described first, and the plan be made
+/// again. Waits for the rate limiter's permit for a call, once for each reconcile: after a long wait, the
+/// description is too old for the call, but the permit remains.
+pub(super) async fn is_ready<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    state: &mut ReconcileState,
+    plan: &Decision,
+) -> bool {
+    match &plan.step {
+        Step::Describe => false,
+        Step::ChangeEncryption(call) => {
+            let has_permit = state.permit == Some(call.target.action);
+            state.is_fresh() && (has_permit || acquire_permit(operator, state, call.target.action).await)
+        }
+        // A record is written when it is due, not whenever something wakes the resource.
+        Step::Verify => state.is_fresh() || plan.describe_due > state.now,
+        Step::RemoveFinalizer | Step::Wait => true,
+    }
+}
+
 /// Waits for the rate limiter's permit for the call. Returns `false` if the description or the resolved spec
 /// is too old by then, or if the operator's credentials have changed; the stream must then be described
 /// again.
-pub(super) async fn acquire_permit<A: StreamApi, R: KubeApi>(
+async fn acquire_permit<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
-    case: &ReconcileState,
-    reservation: &PlannedCall,
+    state: &mut ReconcileState,
+    action: Action,
 ) -> bool {
-    let (subject, Some(signer)) = (&case.subject, &case.signer) else { return false };
-    let (stream, principal) = (&subject.stream, &subject.principal);
-    let signs = operator.aws.acquire_permit(stream, reservation.target.action, principal, signer).await;
+    let Some(signer) = &state.signer else { return false };
+    let (stream, principal) = (&state.spec.stream, &state.spec.principal);
+    let signs = operator.aws.acquire_permit(stream, action, principal, signer).await;
+    state.permit = Some(action);
     let steady = operator.clock.monotonic();
     signs
-        && steady.saturating_sub(case.observed_at) <= MAX_STATE_AGE
-        && case.resolved_before(steady) <= MAX_STATE_AGE
+        && steady.saturating_sub(state.observed_at) <= MAX_STATE_AGE
+        && state.resolved_before(steady) <= MAX_STATE_AGE
+}
+
+/// Executes a plan that is ready: one call, one test record, the removal of the finalizer, or nothing but a
+/// write of the ledger. Returns [`Interruption::Outdated`] if the plan is no longer valid.
+pub(super) async fn execute<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    state: &mut ReconcileState,
+    plan: &Decision,
+) -> Result<(), Interruption> {
+    let executed = match &plan.step {
+        Step::ChangeEncryption(call) => change_encryption(operator, resource, state, call).await,
+        Step::Verify if state.is_fresh() => verify(operator, resource, state).await,
+        Step::RemoveFinalizer => finalize::remove_decided_finalizer(operator, resource, state, plan).await,
+        Step::Describe | Step::Verify | Step::Wait => save_ledger(operator, resource, state).await,
+    };
+    match executed {
+        Err(Interruption::Kubernetes(KubeError::Rejected(why)))
+            if state.ledger.ownership == Ownership::LedgerInvalid =>
+        {
+            // The status reports the ledger.
+            warn!(stream = %state.spec.stream, why, "failed to write the ledger");
+            Ok(())
+        }
+        executed => executed,
+    }
 }
 
 /// Sends the planned call. Returns [`Interruption::Outdated`] if the decision is no longer valid, in which case
 /// no call was sent, or if the ledger now holds newer state than the observation, which must be repeated.
-pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
+async fn change_encryption<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &mut ReconcileState,
-    reservation: &PlannedCall,
+    state: &mut ReconcileState,
+    call: &PlannedCall,
 ) -> Result<(), Interruption> {
-    let stream = case.subject.stream.clone();
-    let target = &reservation.target;
+    let stream = state.spec.stream.clone();
+    let target = &call.target;
     // Measured from here, so that a pause after the API server's response is detected, too.
     let asked_at = operator.clock.monotonic();
     ensure_spec_unchanged(operator, resource).await?;
-    ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
+    ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
 
-    let in_force_before = case.book.spec.known_encryption.clone();
+    let in_force_before = state.ledger.spec.known_encryption.clone();
     let reserved = operator.clock.now();
-    let (Some(verified_now), Some(signer)) = (case.verified_now(), case.signer.clone()) else {
+    let (Some(verified_now), Some(signer)) = (state.verified_now(), state.signer.clone()) else {
         return Err(Interruption::Outdated);
     };
-    case.now = reserved;
-    if !decision::budget(&case.input()).has_room() {
+    state.now = reserved;
+    if !decision::budget(&state.input()).has_room() {
         // The clock was set after the decision.
         return Err(Interruption::Outdated);
     }
-    let shorter = ledger::prune_expired(&case.book.spec, verified_now);
-    let (spec, id) = ledger::reserve(&shorter, reservation, reserved);
-    case.book.spec = spec;
-    case.book.save(&operator.records).await?;
+    let shorter = ledger::prune_expired(&state.ledger.spec, verified_now);
+    let (spec, id) = ledger::reserve(&shorter, call, reserved);
+    state.ledger.spec = spec;
+    state.ledger.save(&operator.records).await?;
 
     let outcome = if operator.clock.monotonic().saturating_sub(asked_at) > MAX_STATE_AGE {
         Err(not_sent(&stream, target.action))
     } else {
-        info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = reservation.correction, "changing encryption");
-        send(operator, case, target, &signer, reserved).await
+        info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = call.correction, "changing encryption");
+        send(operator, state, target, &signer, reserved).await
     };
     match &outcome {
         Ok(()) => info!(%stream, call = id, "AWS accepted the call"),
@@ -90,78 +138,82 @@ pub(super) async fn change_encryption<A: StreamApi, R: KubeApi>(
         }
     }
     let now = operator.clock.now();
-    case.book
+    state
+        .ledger
         .update_with_retry(&operator.records, |ledger| {
             ledger::record_outcome(ledger, &id, outcome.as_ref().copied(), now)
         })
         .await
         // The reservation stays pending; the next reconcile resolves it with a Describe.
         .unwrap_or_else(|error| warn!(%stream, call = id, %error, "failed to record the outcome"));
-    if reservation.correction {
-        let was = message::active_key(&case.input(), in_force_before.as_ref());
+    if call.correction {
+        let was = message::active_key(&state.input(), in_force_before.as_ref());
         let note = format!("Drift detected. {was} The operator is correcting it.");
         let event =
             ReconcileEvent { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
         // The loss of an event is counted and logged.
         operator.records.publish_event(&super::ledger_store::owner(resource), &event).await.ok();
     }
-    if case.book.superseded { Err(Interruption::Outdated) } else { Ok(()) }
+    state.now = operator.clock.now();
+    if state.ledger.superseded { Err(Interruption::Outdated) } else { Ok(()) }
 }
 
 /// Writes the updated ledger, without a call. If the update depends on the spec, the resource must be unchanged.
 /// If it claims the stream, the policies must be unchanged, too: a resource that no policy allows any more must
 /// not claim a stream.
-pub(super) async fn save_ledger<A: StreamApi, R: KubeApi>(
+async fn save_ledger<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &mut ReconcileState,
+    state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
-    if case.book.is_changed() && case.resolved_before(operator.clock.monotonic()) > PAUSED {
+    if state.ledger.is_changed() && state.resolved_before(operator.clock.monotonic()) > PAUSED {
         // The process was paused, and the desired key may be another one by now.
         return Err(Interruption::Outdated);
     }
-    if case.book.depends_on_spec() {
+    if state.ledger.depends_on_spec() {
         ensure_spec_unchanged(operator, resource).await?;
     }
-    if case.book.claims() {
-        ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
+    if state.ledger.claims() {
+        ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
     }
-    Ok(case.book.save(&operator.records).await?)
+    Ok(state.ledger.save(&operator.records).await?)
 }
 
-/// Writes one test record and reads from the response whether it was encrypted. The signer of the Describe
+/// Writes the ledger and one test record, and reads from the response whether the record was encrypted. The signer of the Describe
 /// signs the record, as with a call, so that the record cannot reach another account's stream. Returns
 /// [`Interruption::Outdated`] if the decision is no longer valid.
-pub(super) async fn verify<A: StreamApi, R: KubeApi>(
+async fn verify<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &mut ReconcileState,
+    state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
+    save_ledger(operator, resource, state).await?;
     ensure_spec_unchanged(operator, resource).await?;
-    ensure_policies_unchanged(operator, resource, &case.subject.permission).await?;
-    case.book.ensure_unchanged(&operator.records).await?;
-    let Some(signer) = &case.signer else { return Ok(()) };
+    ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
+    state.ledger.ensure_unchanged(&operator.records).await?;
+    let Some(signer) = &state.signer else { return Ok(()) };
     let me = super::ledger_store::owner(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
-    match operator.aws.put_record(&case.subject.stream, &record, &case.subject.principal, signer).await {
-        Ok(true) => case.subject.desired.verified = Some(operator.clock.now()),
-        Ok(false) => info!(stream = %case.subject.stream, "test record was not encrypted yet"),
+    match operator.aws.put_record(&state.spec.stream, &record, &state.spec.principal, signer).await {
+        Ok(true) => state.spec.desired.verified = Some(operator.clock.now()),
+        Ok(false) => info!(stream = %state.spec.stream, "test record was not encrypted yet"),
         Err(error) => {
-            warn!(stream = %case.subject.stream, code = error.code, message = error.message, "failed to write a test record");
+            warn!(stream = %state.spec.stream, code = error.code, message = error.message, "failed to write a test record");
         }
     }
+    state.now = operator.clock.now();
     Ok(())
 }
 
 async fn send<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
-    case: &ReconcileState,
+    state: &ReconcileState,
     target: &Target,
     signer: &Signer,
     reserved: Timestamp,
 ) -> Result<(), AwsError> {
-    let (stream, principal) = (&case.subject.stream, &case.subject.principal);
-    match (target.action, &case.subject.desired.encryption) {
+    let (stream, principal) = (&state.spec.stream, &state.spec.principal);
+    match (target.action, &state.spec.desired.encryption) {
         (Action::Start, DesiredEncryption::Key(key)) => {
             operator.aws.start(stream, key, principal, signer, reserved).await
         }
@@ -170,7 +222,7 @@ async fn send<A: StreamApi, R: KubeApi>(
             DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey | DesiredEncryption::Off,
         ) => operator.aws.start(stream, &Key::AwsOwned, principal, signer, reserved).await,
         (Action::Stop, _) => {
-            let known = case.book.spec.known_encryption.as_ref();
+            let known = state.ledger.spec.known_encryption.as_ref();
             let active_key = known.and_then(|known| known.key.as_ref()).map(Key::of);
             operator.aws.stop(stream, active_key.as_ref(), principal, signer, reserved).await
         }

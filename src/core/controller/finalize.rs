@@ -4,8 +4,10 @@
 //! A step that needs no response from AWS does not wait for AWS: if encryption is not to be disabled, the
 //! finalizer is removed regardless of AWS's responses.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_api::FINALIZER;
+use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
 use tracing::{info, warn};
 
@@ -15,72 +17,109 @@ use super::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
 use super::recheck::ensure_policies_unchanged;
 use super::resolve::ResolvedSpec;
-use crate::controller::stream_api::StreamApi;
+use super::state::ReconcileState;
+use super::stream_api::StreamApi;
+use crate::model::decision::Decision;
+use crate::model::message;
 
 /// Returns whether the resource has the operator's finalizer.
 pub(super) fn has_finalizer(read: &ObjectMeta) -> bool {
     read.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// The result of a finalizer step.
-pub(super) enum FinalizerState {
-    /// No change: the finalizer is present or absent, as the spec requires.
-    UpToDate,
-    /// The finalizer was added or removed.
-    Changed,
-    /// The resource is being deleted, and no step is left.
-    Released,
-}
-
-/// Removes the finalizer if the spec requires none. If the resource is being deleted and has no finalizer of
-/// the operator afterwards, the result is [`FinalizerState::Released`]. Sends no request to AWS.
+/// Removes the finalizer if the spec requires none. Ends the reconcile if it did, and if the resource is being
+/// deleted without the operator's finalizer. Sends no request to AWS.
 pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-) -> Result<FinalizerState, KubeError> {
+) -> Result<(), Interruption> {
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let wanted = resource.spec.deletion_policy == DeletionPolicy::Disable;
     match (deleting, has_finalizer(&resource.metadata), wanted) {
-        (true, true, false) => release(operator, &resource.metadata).await.map(|_| FinalizerState::Released),
-        (true, false, _) => Ok(FinalizerState::Released),
-        (false, true, false) => {
-            set_finalizer(operator, &resource.metadata, false).await.map(|_| FinalizerState::Changed)
+        (true, true, false) => {
+            release(operator, &resource.metadata).await?;
+            Err(released(operator))
         }
-        (_, true, true) | (false, false, _) => Ok(FinalizerState::UpToDate),
+        (true, false, _) => Err(released(operator)),
+        (false, true, false) => {
+            set_finalizer(operator, &resource.metadata, false).await?;
+            Err(changed(operator))
+        }
+        (_, true, true) | (false, false, _) => Ok(()),
     }
 }
 
 /// Adds the finalizer if the spec requires it and the policies allow disabling encryption, otherwise removes
-/// it. The finalizer of a resource that is being deleted is left to the decision.
+/// it. Ends the reconcile if it changed anything. The finalizer of a resource that is being deleted is left to
+/// the decision.
 pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    subject: &ResolvedSpec,
-) -> Result<FinalizerState, Interruption> {
-    if subject.desired.deleting {
-        return Ok(FinalizerState::UpToDate);
+    spec: &ResolvedSpec,
+) -> Result<(), Interruption> {
+    if spec.desired.deleting {
+        return Ok(());
     }
-    let wanted =
-        subject.desired.disable_on_deletion && subject.permission.check_disable(&subject.stream).is_ok();
-    if subject.desired.disable_on_deletion && !wanted {
+    let wanted = spec.desired.disable_on_deletion && spec.permission.check_disable(&spec.stream).is_ok();
+    if spec.desired.disable_on_deletion && !wanted {
         // Without the finalizer, a deletion leaves the stream encrypted.
-        ensure_policies_unchanged(operator, resource, &subject.permission).await?;
+        ensure_policies_unchanged(operator, resource, &spec.permission).await?;
     }
     if wanted == has_finalizer(&resource.metadata) {
-        return Ok(FinalizerState::UpToDate);
+        return Ok(());
     }
     set_finalizer(operator, &resource.metadata, wanted).await?;
-    Ok(FinalizerState::Changed)
+    Err(changed(operator))
+}
+
+/// Removes the finalizer as decided: AWS has disabled the encryption, or the operator may not, or need not.
+pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    state: &ReconcileState,
+    plan: &Decision,
+) -> Result<(), Interruption> {
+    ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
+    state.ledger.ensure_unchanged(&operator.records).await?;
+    if plan.reason == Reason::NotPermitted {
+        let why = message::ready(&state.input(), plan);
+        release_unchanged(operator, &resource.metadata, stream_of(resource), &why).await?;
+    } else {
+        release(operator, &resource.metadata).await?;
+    }
+    Ok(())
+}
+
+/// Removes the finalizer of a deleted resource whose spec is invalid. Encryption cannot be disabled for a stream
+/// that cannot be resolved, and the stream of a resource is immutable.
+pub(super) async fn release_unresolved<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    why: &str,
+) -> Result<Timestamp, Interruption> {
+    let why = format!("Invalid spec: {why}.");
+    release_unchanged(operator, &resource.metadata, stream_of(resource), &why).await?;
+    Ok(operator.clock.now() + operator.config.drift_interval)
+}
+
+/// The resource has another version now, which the next reconcile handles.
+fn changed<A, R>(operator: &Context<A, R>) -> Interruption {
+    Interruption::Ended(operator.clock.now())
+}
+
+/// The resource is being deleted, and no step is left.
+fn released<A, R>(operator: &Context<A, R>) -> Interruption {
+    Interruption::Ended(operator.clock.now() + operator.config.drift_interval)
 }
 
 /// Returns the ARN or the name of the stream that the spec names.
-pub(super) fn stream_of(resource: &StreamEncryption) -> Option<&str> {
+fn stream_of(resource: &StreamEncryption) -> Option<&str> {
     let stream = &resource.spec.stream;
     stream.arn.as_deref().or(stream.name.as_deref())
 }
 
 /// Removes the finalizer of the deleted resource. Returns whether the resource still existed.
-pub(super) async fn release<A: StreamApi, R: KubeApi>(
+async fn release<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     read: &ObjectMeta,
 ) -> Result<bool, KubeError> {

@@ -1,13 +1,19 @@
 //! Why a step ends a reconcile before its report.
 
+use jiff::Timestamp;
+
 use super::kube_api::KubeError;
 
 /// Why a step ends a reconcile before its report.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Interruption {
     /// What the reconcile is based on is no longer current: another writer was first, or it is too old. All
     /// observations and decisions are void, and everything is read from the API server again.
     Outdated,
+    /// The stream is to be described, but the spec was resolved with the key metadata of an earlier description.
+    /// The next reconcile begins without that description.
+    DescriptionTooOld,
+    /// Nothing is left to be done before this time.
+    Ended(Timestamp),
     /// A request to Kubernetes failed.
     Kubernetes(KubeError),
 }

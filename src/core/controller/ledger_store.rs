@@ -7,12 +7,12 @@
 //! A ledger is a claim on its stream, so a resource that no policy allows gets none: the resource neither
 //! creates a ledger nor takes over the ledger of another resource, whatever the state of that resource.
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_api::stream_encryption::{Encryption, StreamEncryption};
 use tracing::warn;
 
+use super::context::Context;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReadFrom};
 use super::permitted::permission_in;
@@ -66,21 +66,21 @@ pub struct Claim<'a> {
 /// Reads the ledger of a stream for `resource` from this source; from the API server, if the cache holds
 /// another version than `known`, which this process saw last. If the ledger's owner no longer holds the stream
 /// and the claim may be made, the ledger is taken over with its entire content.
-pub async fn open<R: KubeApi>(
-    records: &R,
+pub(super) async fn open<A, R: KubeApi>(
+    operator: &Context<A, R>,
     resource: &StreamEncryption,
     claim: &Claim<'_>,
     known: Option<&str>,
     from: ReadFrom,
-    now: Timestamp,
 ) -> Result<LedgerHandle, KubeError> {
+    let records = &operator.records;
     let stream = claim.stream;
     let name = ledger::name(stream);
     let me = owner(resource);
     let empty = ledger::new(stream, me.clone());
-    let told =
+    let reported_calls =
         resource.status.as_ref().and_then(|status| status.calls.as_ref()).map_or(0, |calls| calls.used);
-    let stored = match read(records, &name, known, told, from).await {
+    let stored = match read(records, &name, known, reported_calls, from).await {
         Ok(stored) => stored,
         Err(KubeError::Rejected(why)) => {
             warn!(ledger = name, why, "failed to read the ledger");
@@ -92,16 +92,20 @@ pub async fn open<R: KubeApi>(
         if !claim.allowed {
             return Ok(LedgerHandle::new(name, empty, Ownership::Owned, None));
         }
-        if told > 0 {
+        if reported_calls > 0 {
             warn!(
                 ledger = name,
-                calls = told,
-                "the ledger is gone: the calls that the status tells of are taken as made now"
+                calls = reported_calls,
+                "the ledger is gone: the calls that the status reports are counted as sent now"
             );
         }
         let off = resource.spec.encryption == Encryption::Disabled;
-        let spec =
-            ledger::rebuilt_from_status(&empty, if off { Action::Stop } else { Action::Start }, told, now);
+        let spec = ledger::rebuilt_from_status(
+            &empty,
+            if off { Action::Stop } else { Action::Start },
+            reported_calls,
+            operator.clock.now(),
+        );
         return Ok(LedgerHandle::new(name, spec, Ownership::Owned, None));
     };
     if let Err(corrupt) = ledger::validate(&found.spec, stream) {
@@ -118,17 +122,17 @@ pub async fn open<R: KubeApi>(
 }
 
 /// Reads a ledger. The cache is not believed if it lags behind `known`, or if it holds no ledger although the
-/// status reports `told` calls.
+/// status reports calls.
 async fn read<R: KubeApi>(
     records: &R,
     name: &str,
     known: Option<&str>,
-    told: u32,
+    reported_calls: u32,
     from: ReadFrom,
 ) -> Result<Option<StreamLedger>, KubeError> {
     let found = records.ledger(name, from).await?;
     let version = found.as_ref().and_then(|found| found.metadata.resource_version.as_deref());
-    let lags = known.is_some_and(|known| version != Some(known)) || told > 0 && found.is_none();
+    let lags = known.is_some_and(|known| version != Some(known)) || reported_calls > 0 && found.is_none();
     if from == ReadFrom::Cache && lags { records.ledger(name, ReadFrom::ApiServer).await } else { Ok(found) }
 }
 

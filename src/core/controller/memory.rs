@@ -26,88 +26,111 @@ pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
 
 /// How long a write without an acknowledgement may still be applied: longer than the API server works on a
 /// request.
-const UNHEARD: SignedDuration = SignedDuration::from_mins(2);
+const MAY_BE_APPLIED: SignedDuration = SignedDuration::from_mins(2);
 /// Interval at which a resource is read again while such a write may still be applied. It wakes nobody: the
 /// status of this operator is no trigger.
 pub const REREAD: SignedDuration = SignedDuration::from_secs(30);
 
 /// The entries of all resources, by uid.
 #[derive(Default)]
-pub struct Memory(Mutex<HashMap<String, Visit>>);
+pub struct Memory(Mutex<HashMap<String, LastReconcile>>);
 
-/// The result of the last reconcile.
+/// The result of the last reconcile of a resource.
 #[derive(Clone, Debug, Default)]
-pub struct Visit {
-    /// The description of the stream, and its time; `None` once the description is too old to be used.
-    pub look: Option<(Timestamp, Option<StreamDescription>)>,
-    /// The version of the ledger that belongs to the description.
-    pub ledger: Option<String>,
-    /// The metadata that KMS returned for the key, by the requested name.
-    pub key: Option<(KmsKeyId, Option<KeyMetadata>)>,
-    /// The active key at the time of the description, and its problem.
-    pub active_key: Option<(KeyArn, Option<KeyProblem>)>,
+pub struct LastReconcile {
+    /// The description of the stream; `None` if it must not be used again.
+    pub description: Option<Description>,
+    /// When the stream is described again for a retry annotation that has changed too soon after the last
+    /// Describe; set by [`Memory::recall`].
+    pub retry_due: Option<Timestamp>,
+    /// The version of the ledger that records the description.
+    pub ledger_version: Option<String>,
     /// The reason reported last, and since when.
-    pub waiting: Option<(Reason, Timestamp)>,
+    pub reason: Option<(Reason, Timestamp)>,
     /// The status last written.
     pub status: Option<StreamEncryptionStatus>,
     /// When a later write of the status was sent that was not acknowledged: it may have been applied, or may
     /// still be applied. `None` once it can no longer be applied.
-    pub unheard: Option<Timestamp>,
+    pub unconfirmed_write: Option<Timestamp>,
     /// Number of consecutive Describes that AWS has not answered.
     pub unanswered: u32,
-    /// The time until which the description is recent enough.
-    pub describe_due: Option<Timestamp>,
-    /// The retry annotation for which the stream was last described; set by [`Memory::keep`].
-    pub retry: Option<String>,
-    /// When the stream is described again for a retry annotation that has changed too soon after the last
-    /// Describe.
-    pub retry_due: Option<Timestamp>,
-    /// Whether the resource was being deleted at that time; set by [`Memory::keep`].
-    pub deleting: bool,
     /// The version of the resource as this process last read or wrote it, or [`UNKNOWN_VERSION`]. A cache with
     /// another version lags, or holds a change by another client.
     pub version: Option<String>,
 }
 
+/// The description of a stream, for reconciles that need no newer one.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// When the Describe was requested.
+    pub at: Timestamp,
+    /// The response of AWS; `None` if the stream does not exist.
+    pub stream: Option<StreamDescription>,
+    /// The metadata that KMS returned for the desired key, by the requested name.
+    pub key: Option<(KmsKeyId, Option<KeyMetadata>)>,
+    /// The active key, and its problem.
+    pub active_key: Option<(KeyArn, Option<KeyProblem>)>,
+    /// The time from which a reconcile needs a newer description.
+    pub due: Timestamp,
+    /// The retry annotation for which the stream was described.
+    pub retry: Option<String>,
+    /// Whether the resource was being deleted.
+    pub deleting: bool,
+}
+
+impl Description {
+    /// Returns the time from which a changed retry annotation requires another Describe.
+    fn retry_from(&self) -> Timestamp {
+        saturating_add(self.at, RETRY_PAUSE)
+    }
+}
+
 impl Memory {
-    /// Returns the entry of a resource. The descriptions are left out once they are due, or if a user has
-    /// deleted the resource or changed the retry annotation.
-    pub fn recall(&self, resource: &StreamEncryption, now: Timestamp) -> Visit {
-        let mut visit = self.lock().get(uid(resource)).cloned().unwrap_or_default();
-        let deleted = visit.deleting != is_being_deleted(resource);
-        let retried = visit.retry != retry_token(resource);
-        // A clock that was set back must not prolong the wait.
-        let latest = saturating_add(now, RETRY_PAUSE);
-        visit.retry_due = look_again_from(&visit).filter(|due| retried && *due > now && *due <= latest);
-        let may_still_land = |sent: &Timestamp| now < saturating_add(*sent, UNHEARD) && *sent <= now;
-        visit.unheard = visit.unheard.filter(may_still_land);
-        let asked_again = deleted || retried && visit.retry_due.is_none();
-        if asked_again || visit.describe_due.is_none_or(|due| due <= now) {
-            visit.look = None;
-            visit.key = None;
-            visit.active_key = None;
+    /// Returns the entry of a resource. The description is left out once it is due, or if a user has deleted the
+    /// resource or changed the retry annotation.
+    pub fn recall(&self, resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
+        let mut last = self.last_of(uid(resource));
+        let may_be_applied = |sent: &Timestamp| now < saturating_add(*sent, MAY_BE_APPLIED) && *sent <= now;
+        last.unconfirmed_write = last.unconfirmed_write.filter(may_be_applied);
+        last.retry_due = None;
+        last.description = last.description.filter(|description| {
+            if description.retry != retry_token(resource) {
+                let due = description.retry_from();
+                // A clock that was set back must not prolong the wait.
+                last.retry_due =
+                    Some(due).filter(|due| *due > now && *due <= saturating_add(now, RETRY_PAUSE));
+                if last.retry_due.is_none() {
+                    return false;
+                }
+            }
+            description.due > now && description.deleting == is_being_deleted(resource)
+        });
+        if last.description.is_none() {
+            last.retry_due = None;
         }
-        visit
+        last
     }
 
     /// Stores the result of a reconcile.
-    pub fn keep(&self, resource: &StreamEncryption, visit: Visit) {
-        // The annotation has had no effect as long as the description is the one that was too recent.
-        let waits = visit.retry_due.is_some() && visit.retry_due == look_again_from(&visit);
-        let retry = if waits { visit.retry.clone() } else { retry_token(resource) };
-        let visit = Visit { retry, deleting: is_being_deleted(resource), ..visit };
-        self.lock().insert(uid(resource).to_owned(), visit);
+    pub fn keep(&self, resource: &StreamEncryption, last: LastReconcile) {
+        self.lock().insert(uid(resource).to_owned(), last);
     }
 
     /// Returns the entry of the resource with this uid, which may be an invalid one.
     #[must_use]
-    pub fn visit_of(&self, uid: &str) -> Visit {
+    pub fn last_of(&self, uid: &str) -> LastReconcile {
         self.lock().get(uid).cloned().unwrap_or_default()
     }
 
     /// Stores only the status, which is all that exists for an invalid resource.
-    pub fn keep_status(&self, uid: &str, status: Option<StreamEncryptionStatus>, unheard: Option<Timestamp>) {
-        self.lock().insert(uid.to_owned(), Visit { status, unheard, ..Visit::default() });
+    pub fn keep_status(
+        &self,
+        uid: &str,
+        status: Option<StreamEncryptionStatus>,
+        unconfirmed_write: Option<Timestamp>,
+    ) {
+        let last = LastReconcile { status, unconfirmed_write, ..LastReconcile::default() };
+        self.lock().insert(uid.to_owned(), last);
     }
 
     /// Returns the source of the next read of a resource: the cache, unless it holds another version than
@@ -133,25 +156,25 @@ impl Memory {
     #[must_use]
     pub fn has_seen_another(&self, read: &ObjectMeta) -> bool {
         let uid = read.uid.as_deref().unwrap_or_default();
-        let known = self.lock().get(uid).and_then(|visit| visit.version.clone());
+        let known = self.lock().get(uid).and_then(|last| last.version.clone());
         known.is_some() && known != read.resource_version
     }
 
-    /// Invalidates the descriptions of a resource: its stream must be described again. The last written
-    /// status is kept.
+    /// Evicts the description of a resource: its stream must be described again. The last written status is
+    /// kept.
     pub fn forget(&self, resource: &StreamEncryption) {
-        if let Some(visit) = self.lock().get_mut(uid(resource)) {
-            visit.describe_due = None;
+        if let Some(last) = self.lock().get_mut(uid(resource)) {
+            last.description = None;
         }
     }
 
     /// Records that a write of the status of the resource with this uid was not acknowledged. Any later
     /// acknowledged write changes the resourceVersion, so the unacknowledged write can no longer be applied.
-    pub fn unheard(&self, uid: &str, now: Timestamp) {
+    pub fn unconfirmed_write(&self, uid: &str, now: Timestamp) {
         let mut entries = self.lock();
-        let visit = entries.entry(uid.to_owned()).or_default();
-        visit.unheard = Some(now);
-        visit.version = UNKNOWN_VERSION;
+        let last = entries.entry(uid.to_owned()).or_default();
+        last.unconfirmed_write = Some(now);
+        last.version = UNKNOWN_VERSION;
     }
 
     /// Evicts every resource for whose uid `alive` returns `false`.
@@ -159,14 +182,9 @@ impl Memory {
         self.lock().retain(|uid, _| alive(uid));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Visit>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, LastReconcile>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns the time from which a changed retry annotation causes another Describe.
-fn look_again_from(visit: &Visit) -> Option<Timestamp> {
-    visit.look.as_ref().map(|(at, _)| saturating_add(*at, RETRY_PAUSE))
 }
 
 fn is_being_deleted(resource: &StreamEncryption) -> bool {
@@ -190,35 +208,44 @@ mod tests {
         resource
     }
 
+    /// The entry of a resource whose stream was described now.
+    fn described(resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
+        let description = Description {
+            at: now,
+            stream: None,
+            key: None,
+            active_key: None,
+            due: Timestamp::MAX,
+            retry: retry_token(resource),
+            deleting: is_being_deleted(resource),
+        };
+        LastReconcile { description: Some(description), ..LastReconcile::default() }
+    }
+
     #[test]
     fn changed_retry_annotation_evicts_only_old_descriptions() {
         let memory = Memory::default();
         let begin = Timestamp::UNIX_EPOCH;
         let at = |seconds| begin + SignedDuration::from_secs(seconds);
-        let look_at = |seconds| Visit {
-            look: Some((at(seconds), None)),
-            describe_due: Some(Timestamp::MAX),
-            ..Visit::default()
-        };
-        memory.keep(&retried("0"), look_at(0));
-        let mut looks = 0;
+        memory.keep(&retried("0"), described(&retried("0"), at(0)));
+        let mut describes = 0;
         // The annotation changes every second.
         for second in 1..=60 {
             let resource = retried(&second.to_string());
-            let visit = memory.recall(&resource, at(second));
-            if visit.look.is_none() {
-                looks += 1;
-                memory.keep(&resource, look_at(second));
+            let last = memory.recall(&resource, at(second));
+            if last.description.is_none() {
+                describes += 1;
+                memory.keep(&resource, described(&resource, at(second)));
             } else {
-                assert!(visit.retry_due.is_some_and(|due| due <= at(second + 10)), "it is not forgotten");
-                memory.keep(&resource, visit);
+                assert!(last.retry_due.is_some_and(|due| due <= at(second + 10)), "it is not forgotten");
+                memory.keep(&resource, last);
             }
         }
-        assert_eq!(looks, 6);
+        assert_eq!(describes, 6);
         // The last change takes effect once.
-        assert!(memory.recall(&retried("60"), at(70)).look.is_some());
+        assert!(memory.recall(&retried("60"), at(70)).description.is_some());
         memory.keep(&retried("61"), memory.recall(&retried("61"), at(69)));
-        assert!(memory.recall(&retried("61"), at(70)).look.is_none());
+        assert!(memory.recall(&retried("61"), at(70)).description.is_none());
     }
 
     fn resource(deleting: bool) -> StreamEncryption {
@@ -255,22 +282,20 @@ mod tests {
     fn unacknowledged_write_may_land_for_two_minutes() {
         let memory = Memory::default();
         let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
-        memory.unheard("uid-1", at(0));
-        assert_eq!(memory.recall(&resource(false), at(119)).unheard, Some(at(0)));
-        assert_eq!(memory.recall(&resource(false), at(120)).unheard, None);
-        assert_eq!(memory.recall(&resource(false), at(-1)).unheard, None, "the clock was set back");
+        memory.unconfirmed_write("uid-1", at(0));
+        assert_eq!(memory.recall(&resource(false), at(119)).unconfirmed_write, Some(at(0)));
+        assert_eq!(memory.recall(&resource(false), at(120)).unconfirmed_write, None);
+        assert_eq!(memory.recall(&resource(false), at(-1)).unconfirmed_write, None, "the clock was set back");
     }
 
     #[test]
     fn deleted_resource_is_described_anew_once() {
         let memory = Memory::default();
         let now = Timestamp::UNIX_EPOCH;
-        let seen =
-            || Visit { look: Some((now, None)), describe_due: Some(Timestamp::MAX), ..Visit::default() };
-        memory.keep(&resource(false), seen());
-        assert!(memory.recall(&resource(false), now).look.is_some());
-        assert!(memory.recall(&resource(true), now).look.is_none(), "the deletion is news");
-        memory.keep(&resource(true), seen());
-        assert!(memory.recall(&resource(true), now).look.is_some(), "and then it is not");
+        memory.keep(&resource(false), described(&resource(false), now));
+        assert!(memory.recall(&resource(false), now).description.is_some());
+        assert!(memory.recall(&resource(true), now).description.is_none(), "the deletion is news");
+        memory.keep(&resource(true), described(&resource(true), now));
+        assert!(memory.recall(&resource(true), now).description.is_some(), "and then it is not");
     }
 }

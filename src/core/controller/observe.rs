@@ -13,56 +13,62 @@ use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
 use super::resolve::{self, ResolveError};
 use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
-use crate::controller::stream_api::{Priority, StreamApi};
+use super::stream_api::{Priority, StreamApi};
 use crate::model::key::{KeyProblem, KmsKeyId};
 use crate::model::ledger;
 use crate::model::observation::{Observation, ReportedEncryption};
 use crate::model::status_fields;
 
-/// Describes the stream of a reconcile, and applies the observation to its ledger.
-pub(super) async fn observe<A: StreamApi, R: KubeApi>(
+/// Describes the stream of a reconcile, and applies the observation to its ledger. Returns
+/// [`Interruption::DescriptionTooOld`] if the spec was resolved with key metadata of an earlier description.
+pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: &mut ReconcileState,
-) -> Result<Result<(), ResolveError>, Interruption> {
-    look(operator, case).await;
-    if case.resolved_before(operator.clock.monotonic()) > MAX_STATE_AGE {
-        match resolve::resolve(operator, resource, &case.visit, ReadFrom::ApiServer).await? {
-            Ok(subject) => case.resolve_again(subject)?,
-            Err(unresolved) => return Ok(Err(unresolved)),
+    state: &mut ReconcileState,
+) -> Result<(), Interruption> {
+    if state.last.description.is_some() {
+        return Err(Interruption::DescriptionTooOld);
+    }
+    send_describe(operator, state).await;
+    if state.resolved_before(operator.clock.monotonic()) > MAX_STATE_AGE {
+        match resolve::resolve(operator, resource, &state.last, ReadFrom::ApiServer).await {
+            Ok(spec) => state.resolve_again(spec)?,
+            Err(ResolveError::Kubernetes(error)) => return Err(error.into()),
+            // The next reconcile reports it.
+            Err(_) => return Err(Interruption::Outdated),
         }
     }
     // The observation is applied even if KMS does not answer by now: the description of the stream is valid
     // regardless.
-    apply_observation(case);
-    if let Some(error) = &case.subject.error {
-        case.sight = Observed::Failed(error.clone());
+    apply_observation(state);
+    if let Some(error) = &state.spec.error {
+        state.observed = Observed::Failed(error.clone());
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Describes the active customer managed key in KMS, unless the key is the desired one. A failed request does
 /// not stop the reconcile.
-pub(super) async fn active_key<A: StreamApi, R: KubeApi>(
+pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
-    case: &mut ReconcileState,
+    state: &mut ReconcileState,
 ) {
-    if !case.look_is_fresh() {
+    if !state.is_fresh() {
         return;
     }
-    let Some(arn) = status_fields::active_customer_key(&case.input()) else { return };
-    let stream = &case.subject.stream;
-    if let Some((_, Some(metadata))) = &case.subject.key
+    let Some(arn) = status_fields::active_customer_key(&state.input()) else { return };
+    let stream = &state.spec.stream;
+    if let Some((_, Some(metadata))) = &state.spec.key
         && metadata.arn == arn
     {
-        case.active_key = Some((arn, metadata.problem(stream)));
+        state.active_key = Some((arn, metadata.problem(stream)));
         return;
     }
-    let (name, principal) = (KmsKeyId::Arn(arn.clone()), &case.subject.principal);
+    let (name, principal) = (KmsKeyId::Arn(arn.clone()), &state.spec.principal);
     match operator.aws.describe_key(stream, &name, principal, Priority::Drift).await {
         Ok(metadata) => {
             let problem = metadata.map_or(Some(KeyProblem::NotFound), |metadata| metadata.problem(stream));
-            case.active_key = Some((arn, problem));
+            state.active_key = Some((arn, problem));
         }
         // The status keeps its report about the key.
         Err(error) => {
@@ -71,34 +77,34 @@ pub(super) async fn active_key<A: StreamApi, R: KubeApi>(
     }
 }
 
-async fn look<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, case: &mut ReconcileState) {
+async fn send_describe<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, state: &mut ReconcileState) {
     let at = operator.clock.now();
-    case.observed_at = operator.clock.monotonic();
-    let principal = &case.subject.principal;
-    let seen = operator.aws.describe_stream(&case.subject.stream, principal, priority(case)).await;
-    case.now = operator.clock.now();
+    state.observed_at = operator.clock.monotonic();
+    let principal = &state.spec.principal;
+    let seen = operator.aws.describe_stream(&state.spec.stream, principal, priority(state)).await;
+    state.now = operator.clock.now();
     match seen {
         Ok(seen) => {
-            let (look, signer) = seen.unzip();
+            let (description, signer) = seen.unzip();
             if let Some(ReportedEncryption::Failed { reason, details, .. }) =
-                look.as_ref().map(|look| &look.encryption)
+                description.as_ref().map(|description| &description.encryption)
             {
-                debug!(stream = %case.subject.stream, reason, details, "AWS reported a failure");
+                debug!(stream = %state.spec.stream, reason, details, "AWS reported a failure");
             }
-            case.signer = signer;
-            case.sight = Observed::of(&case.subject, at, look, true);
+            state.signer = signer;
+            state.observed = Observed::of(&state.spec, at, description, true);
         }
         Err(error) => {
-            warn!(stream = %case.subject.stream, code = error.code, message = error.message, "failed to describe stream");
-            case.sight = Observed::Failed(error);
+            warn!(stream = %state.spec.stream, code = error.code, message = error.message, "failed to describe stream");
+            state.observed = Observed::Failed(error);
         }
     }
 }
 
 /// Returns the priority of a Describe: the first one, and those of a changing stream, precede those that
 /// detect drift. A stream that cannot be encrypted in its current state, or does not exist, is not changing.
-fn priority(case: &ReconcileState) -> Priority {
-    match case.visit.waiting {
+fn priority(state: &ReconcileState) -> Priority {
+    match state.last.reason {
         Some((
             Reason::Encrypted
             | Reason::EncryptionDisabled
@@ -116,19 +122,19 @@ fn priority(case: &ReconcileState) -> Priority {
 
 /// Applies the observation to the ledger. The observation of another stream, of no stream, or of a stream
 /// that cannot be encrypted has no effect.
-fn apply_observation(case: &mut ReconcileState) {
-    let Observed::At { look: Some(look), observation, .. } = &case.sight else { return };
+fn apply_observation(state: &mut ReconcileState) {
+    let Observed::At { description: Some(description), observation, .. } = &state.observed else { return };
     if matches!(observation, Observation::OtherStream | Observation::NotEncryptable(_)) {
         return;
     }
-    let wanted = case.subject.desired.encryption.target();
-    let unusable = case.subject.desired.key_problem.is_some();
-    case.book.spec = ledger::apply_observation(
-        &case.book.spec,
+    let wanted = state.spec.desired.encryption.target();
+    let unusable = state.spec.desired.key_problem.is_some();
+    state.ledger.spec = ledger::apply_observation(
+        &state.ledger.spec,
         observation,
-        look.created,
+        description.created,
         wanted.as_ref(),
         unusable,
-        case.now,
+        state.now,
     );
 }

@@ -17,15 +17,15 @@ use super::context::Context;
 use super::finalize;
 use super::kube_api::{AFTER_CONFLICT, KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
-use super::memory::{REREAD, UNKNOWN_VERSION, Visit};
-use crate::controller::stream_api::StreamApi;
+use super::memory::{LastReconcile, REREAD, UNKNOWN_VERSION};
+use super::stream_api::StreamApi;
 
 /// The result of a status update.
 pub(super) struct StatusWrite {
     /// The status that this process reported last.
     pub(super) status: Option<StreamEncryptionStatus>,
     /// When a later write was sent that was not acknowledged.
-    pub(super) unheard: Option<Timestamp>,
+    pub(super) unconfirmed_write: Option<Timestamp>,
     /// The version of the resource after the write, or as it was read.
     pub(super) version: Option<String>,
     /// When to reconcile again at the latest, if another writer was first or an earlier write may still be
@@ -33,30 +33,31 @@ pub(super) struct StatusWrite {
     pub(super) again: Option<Timestamp>,
 }
 
-/// Writes the status that `make` computes if it differs from `standing`, the stored status. The status that
+/// Writes the status that `make` computes if it differs from the `stored` one. The status that
 /// this process reported last is not repeated, with three exceptions: the process has just described the
-/// stream (`looked`); a client that is no replica wrote the stored status; or the stored status may be an
+/// stream (`described`); a client that is no replica wrote the stored status; or the stored status may be an
 /// unacknowledged later write of this process.
 pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     read: &ObjectMeta,
-    standing: Option<&StreamEncryptionStatus>,
-    visit: &Visit,
-    looked: bool,
+    stored: Option<&StreamEncryptionStatus>,
+    last: &LastReconcile,
+    described: bool,
     make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
 ) -> Result<StatusWrite, KubeError> {
-    let last = visit.status.as_ref();
     let is_foreign = changed_by_another(read);
-    let before = before(read, standing, visit).cloned().unwrap_or_default();
+    let before = before(read, stored, last).cloned().unwrap_or_default();
     let status = make(&before);
-    let may_repeat =
-        looked || visit.unheard.is_some() || is_foreign || last.is_none_or(|last| *last != make(last));
-    let mut unheard = visit.unheard;
+    let may_repeat = described
+        || last.unconfirmed_write.is_some()
+        || is_foreign
+        || last.status.as_ref().is_none_or(|reported| *reported != make(reported));
+    let mut unconfirmed_write = last.unconfirmed_write;
     let mut version = read.resource_version.clone();
-    if standing != Some(&status) && may_repeat {
+    if stored != Some(&status) && may_repeat {
         match operator.records.write_status(read, &status).await {
             Ok(written) => {
-                unheard = None;
+                unconfirmed_write = None;
                 version = written;
                 publish_transition(operator, read, &before, &status).await;
             }
@@ -65,31 +66,36 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
             Err(KubeError::Conflict) => {
                 let again = operator.clock.now() + AFTER_CONFLICT;
                 let version = UNKNOWN_VERSION;
-                return Ok(StatusWrite { status: last.cloned(), unheard, version, again: Some(again) });
+                return Ok(StatusWrite {
+                    status: last.status.clone(),
+                    unconfirmed_write,
+                    version,
+                    again: Some(again),
+                });
             }
             Err(error) => {
-                operator.memory.unheard(uid(read), operator.clock.now());
+                operator.memory.unconfirmed_write(uid(read), operator.clock.now());
                 return Err(error);
             }
         }
     }
-    if unheard.is_some() {
+    if unconfirmed_write.is_some() {
         // The earlier write may still change the status.
         let again = Some(operator.clock.now() + REREAD);
-        return Ok(StatusWrite { status: Some(status), unheard, version: UNKNOWN_VERSION, again });
+        return Ok(StatusWrite { status: Some(status), unconfirmed_write, version: UNKNOWN_VERSION, again });
     }
-    Ok(StatusWrite { status: Some(status), unheard, version, again: None })
+    Ok(StatusWrite { status: Some(status), unconfirmed_write, version, again: None })
 }
 
 /// Returns the previous status: the stored one, or, if another client has written it, the one in this
 /// process's memory.
 pub(super) fn before<'a>(
     read: &ObjectMeta,
-    standing: Option<&'a StreamEncryptionStatus>,
-    visit: &'a Visit,
+    stored: Option<&'a StreamEncryptionStatus>,
+    last: &'a LastReconcile,
 ) -> Option<&'a StreamEncryptionStatus> {
-    let own = visit.status.as_ref().filter(|_| changed_by_another(read) && visit.unheard.is_none());
-    own.or(standing)
+    let own = last.status.as_ref().filter(|_| changed_by_another(read) && last.unconfirmed_write.is_none());
+    own.or(stored)
 }
 
 /// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
@@ -111,20 +117,21 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     let words = format!(
         "Invalid resource: {why}. The stored resource does not match the schema of this operator version: correct it and apply it again."
     );
-    let visit = operator.memory.visit_of(uid(read));
+    let last = operator.memory.last_of(uid(read));
     let now = operator.clock.now();
     // The stored status is known only if it is the one that was written last.
-    let stands = visit.status.as_ref().filter(|_| visit.unheard.is_none() && !changed_by_another(read));
+    let stands =
+        last.status.as_ref().filter(|_| last.unconfirmed_write.is_none() && !changed_by_another(read));
     // A condition keeps its time, whatever the result of the write was.
-    let known = visit.status.as_ref().map_or(&[][..], |last| &last.conditions);
+    let known = last.status.as_ref().map_or(&[][..], |last| &last.conditions);
     let make = |_: &StreamEncryptionStatus| StreamEncryptionStatus {
         observed_generation: read.generation,
         conditions: ready_conditions(known, Reason::SpecInvalid, &words, read.generation, now),
         ..StreamEncryptionStatus::default()
     };
-    let said = update_status(operator, read, stands, &visit, false, make).await?;
-    operator.memory.keep_status(uid(read), said.status, said.unheard);
-    if said.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
+    let written = update_status(operator, read, stands, &last, false, make).await?;
+    operator.memory.keep_status(uid(read), written.status, written.unconfirmed_write);
+    if written.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
 }
 
 /// Returns whether another client has changed the status since the operator last wrote it, as `managedFields`

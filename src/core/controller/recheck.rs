@@ -12,7 +12,7 @@ use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
 use super::ledger_store::owner;
 use super::permitted::permission_in;
-use crate::controller::stream_api::StreamApi;
+use super::stream_api::StreamApi;
 use crate::model::permission::EffectivePolicy;
 
 /// Returns [`Interruption::Outdated`] if the live resource is no longer the one on which the decision is based.

@@ -1,7 +1,7 @@
 //! The report step: the status that results from a reconcile, and the entry for the memory.
 //! [`publish`](super::publish) writes the status.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stream_encryption_api::condition::{
     ConditionStatus, ConditionType, ReadyState, Reason, condition, find, next_whole_second, ready_conditions,
@@ -14,14 +14,16 @@ use stream_encryption_api::stream_encryption::{
 use super::age;
 use super::annotations::retry_token;
 use super::context::Context;
-use super::kube_api::{KubeApi, KubeError};
-use super::memory::Visit;
+use super::finalize;
+use super::interruption::Interruption;
+use super::kube_api::KubeApi;
+use super::memory::{Description, LastReconcile};
 use super::publish::update_status;
 use super::resolve::ResolveError;
 use super::state::{Observed, ReconcileState};
-use crate::controller::stream_api::StreamApi;
+use super::stream_api::StreamApi;
 use crate::model::backoff;
-use crate::model::decision::{self, Decision, Ownership};
+use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::KeyProblem;
 use crate::model::message;
@@ -30,63 +32,100 @@ use crate::model::permission::Denial;
 use crate::model::previous_key;
 use crate::model::status_fields;
 
-/// Reports a decision. Returns the time of the next reconcile.
+/// Shortest pause between two steps for one stream, such as a call that AWS refused and the next one.
+const SHORTEST_PAUSE: SignedDuration = SignedDuration::from_secs(2);
+
+/// Reports the state after the steps of a reconcile. Returns the time of the next reconcile.
 pub(super) async fn report<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    case: ReconcileState,
-    decision: Decision,
-) -> Result<Timestamp, KubeError> {
-    let unanswered = match case.sight {
-        Observed::Failed(_) => case.visit.unanswered.saturating_add(1),
+    state: ReconcileState,
+) -> Result<Timestamp, Interruption> {
+    let decision = decision_to_report(operator, &state);
+    let unanswered = match state.observed {
+        Observed::Failed(_) => state.last.unanswered.saturating_add(1),
         Observed::At { .. } => 0,
-        Observed::NotYet => case.visit.unanswered,
+        Observed::NotYet => state.last.unanswered,
     };
-    let make = |before: &StreamEncryptionStatus| status(resource, before, &case, &decision, unanswered);
-    let said = update_status(
+    let make = |before: &StreamEncryptionStatus| status(resource, before, &state, &decision, unanswered);
+    let written = update_status(
         operator,
         &resource.metadata,
         resource.status.as_ref(),
-        &case.visit,
-        case.look_is_fresh(),
+        &state.last,
+        state.is_fresh(),
         make,
     )
     .await?;
-    let since = backoff::reason_since(case.visit.waiting, decision.reason, case.now);
+    let since = backoff::reason_since(state.last.reason, decision.reason, state.now);
     // A description is used again only with the ledger that records what it showed. A ledger that cannot be
     // read or written is still the one that was seen last.
-    let is_recorded = case.book.ownership != Ownership::LedgerInvalid;
-    let visit = Visit {
-        look: case.look().filter(|_| is_recorded).map(|(at, look)| (at, look.clone())),
-        ledger: if is_recorded {
-            case.book.version().map(ToOwned::to_owned)
+    let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
+    let last = LastReconcile {
+        description: description(resource, &state, &decision).filter(|_| is_recorded),
+        ledger_version: if is_recorded {
+            state.ledger.version().map(ToOwned::to_owned)
         } else {
-            case.visit.ledger.clone()
+            state.last.ledger_version
         },
-        key: case.subject.key.clone(),
-        active_key: case.active_key.clone(),
-        waiting: Some((decision.reason, since)),
-        status: said.status,
-        unheard: said.unheard,
-        version: said.version,
+        reason: Some((decision.reason, since)),
+        status: written.status,
+        unconfirmed_write: written.unconfirmed_write,
+        version: written.version,
         unanswered,
-        describe_due: Some(decision.describe_due),
-        ..case.visit
+        retry_due: None,
     };
-    let wake = [said.again, visit.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
-    operator.memory.keep(resource, visit);
+    let wake =
+        [written.again, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
+    operator.memory.keep(resource, last);
     Ok(wake)
 }
 
-/// Reports a resource that could not be resolved. Returns the time of the next reconcile.
+/// Returns the decision on the state after the steps. If it requires another step, the next reconcile begins with
+/// a Describe and executes that step.
+fn decision_to_report<A, R>(operator: &Context<A, R>, state: &ReconcileState) -> Decision {
+    let decision = (operator.decide)(&state.input());
+    if decision.step == Step::Wait {
+        return decision;
+    }
+    let wake = decision.wake.max(state.now + SHORTEST_PAUSE);
+    Decision { wake, describe_due: decision.describe_due.min(wake), ..decision }
+}
+
+/// Returns the description for the next reconciles.
+fn description(
+    resource: &StreamEncryption,
+    state: &ReconcileState,
+    decision: &Decision,
+) -> Option<Description> {
+    let Observed::At { at, description, fresh, .. } = &state.observed else { return None };
+    // A retry annotation that has changed since an earlier description takes effect with the next one.
+    let earlier = state.last.description.as_ref().filter(|_| !fresh);
+    Some(Description {
+        at: *at,
+        stream: description.clone(),
+        key: state.spec.key.clone(),
+        active_key: state.active_key.clone(),
+        due: decision.describe_due,
+        retry: earlier.map_or_else(|| retry_token(resource), |earlier| earlier.retry.clone()),
+        deleting: state.spec.desired.deleting,
+    })
+}
+
+/// Reports a resource that could not be resolved, or removes its finalizer if it is being deleted and its spec is
+/// invalid. Returns the time of the next reconcile.
 pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    visit: &Visit,
+    last: &LastReconcile,
     why: ResolveError,
-) -> Result<Timestamp, KubeError> {
-    let mut unanswered = visit.unanswered;
+) -> Result<Timestamp, Interruption> {
+    let mut unanswered = last.unanswered;
     let (reason, words) = match why {
+        ResolveError::Kubernetes(error) => return Err(error.into()),
+        ResolveError::Spec(why) if resource.metadata.deletion_timestamp.is_some() => {
+            return finalize::release_unresolved(operator, resource, &why).await;
+        }
         ResolveError::Suspended => (Reason::Suspended, String::new()),
         ResolveError::Spec(words) => (Reason::SpecInvalid, format!("Invalid spec: {words}.")),
         ResolveError::Identity(error) => {
@@ -125,53 +164,53 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         status.next_attempt_time = None;
         status
     };
-    let said =
-        update_status(operator, &resource.metadata, resource.status.as_ref(), visit, false, make).await?;
-    let since = backoff::reason_since(visit.waiting, reason, now);
+    let written =
+        update_status(operator, &resource.metadata, resource.status.as_ref(), last, false, make).await?;
+    let since = backoff::reason_since(last.reason, reason, now);
     let wait = if reason == Reason::Suspended {
         operator.config.drift_interval
     } else {
         backoff::poll_interval(since, now, backoff::POLL_AWS_ERROR)
     };
-    let visit = Visit {
-        waiting: Some((reason, since)),
-        status: said.status,
-        unheard: said.unheard,
-        version: said.version,
+    let last = LastReconcile {
+        reason: Some((reason, since)),
+        status: written.status,
+        unconfirmed_write: written.unconfirmed_write,
+        version: written.version,
         unanswered,
-        describe_due: None,
-        ..visit.clone()
+        description: None,
+        ..last.clone()
     };
-    operator.memory.keep(resource, visit);
-    Ok(said.again.unwrap_or(now + wait))
+    operator.memory.keep(resource, last);
+    Ok(written.again.unwrap_or(now + wait))
 }
 
 /// Returns the status that results from a decision.
 fn status(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
-    case: &ReconcileState,
+    state: &ReconcileState,
     decision: &Decision,
     unanswered: u32,
 ) -> StreamEncryptionStatus {
     if decision.reason.ready_state() == ReadyState::Unchanged {
-        return age::suspended(resource, before, case.now);
+        return age::suspended(resource, before, state.now);
     }
-    let mut status = decided(resource, before, case, decision);
+    let mut status = decided(resource, before, state, decision);
     if age::is_outdated(before, unanswered)
         && let Some(known) =
             status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
     {
-        *known = age::outdated(known, before, decision.reason, resource.metadata.generation, case.now);
+        *known = age::outdated(known, before, decision.reason, resource.metadata.generation, state.now);
     }
-    status.last_handled_retry = match case.sight {
+    status.last_handled_retry = match state.observed {
         // The retry waits, like everything else.
         Observed::Failed(_) => before.last_handled_retry.clone(),
         // The retry came too soon after the last Describe, and takes effect later.
-        _ if case.visit.retry_due.is_some() => before.last_handled_retry.clone(),
+        _ if state.last.retry_due.is_some() => before.last_handled_retry.clone(),
         Observed::NotYet | Observed::At { .. } => retry_token(resource),
     };
-    age::set_describe_time(&mut status, before, case.look().map(|(at, _)| at));
+    age::set_describe_time(&mut status, before, state.described_at());
     status
 }
 
@@ -179,14 +218,14 @@ fn status(
 fn decided(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
-    case: &ReconcileState,
+    state: &ReconcileState,
     decision: &Decision,
 ) -> StreamEncryptionStatus {
     let generation = resource.metadata.generation;
-    let input = case.input();
+    let input = state.input();
     let mut status = StreamEncryptionStatus {
         observed_generation: generation,
-        stream: Some(stream(resource, before, case)),
+        stream: Some(stream(resource, before, state)),
         desired_key: status_fields::specified_key(&input).map(crate::model::key::Key::to_api),
         next_attempt_time: decision.next_attempt.map(next_whole_second),
         conditions: ready_conditions(
@@ -194,9 +233,9 @@ fn decided(
             decision.reason,
             &message::ready(&input, decision),
             generation,
-            case.now,
+            state.now,
         ),
-        verified_time: case.subject.desired.verified.map(next_whole_second),
+        verified_time: state.spec.desired.verified.map(next_whole_second),
         ..StreamEncryptionStatus::default()
     };
     // The content of a ledger is reported to its owner only.
@@ -208,7 +247,7 @@ fn decided(
             | Reason::LedgerInvalid
     ) {
         // Without a valid ledger, the status is the only count of the calls.
-        let is_only_count = decision.reason == Reason::LedgerInvalid || !case.book.is_stored();
+        let is_only_count = decision.reason == Reason::LedgerInvalid || !state.ledger.is_stored();
         status.calls = before.calls.clone().filter(|_| is_only_count);
         return status;
     }
@@ -219,7 +258,7 @@ fn decided(
         next_available_time: budget.next_available_time.map(next_whole_second),
     });
     status.active_key = status_fields::active_key(&input);
-    status.encryption_status = match case.sight {
+    status.encryption_status = match state.observed {
         // The last value applies as long as the active key has not changed.
         Observed::Failed(_) => before.encryption_status.filter(|_| before.active_key == status.active_key),
         Observed::NotYet | Observed::At { .. } => status_fields::encryption_status(&input),
@@ -230,33 +269,30 @@ fn decided(
     let known_since = before.active_key_unusable_since_time.clone();
     let known_since = known_since.filter(|_| before.active_key == status.active_key);
     status.active_key_unusable_since_time =
-        case.active_key_unusable().map(|_| known_since.unwrap_or_else(|| whole_second(case.now)));
-    status.previous_key = previous_key(before, case);
-    status.failure = failure(before, case);
-    status.conditions.push(encrypted(&before.conditions, case, decision, generation));
-    status.conditions.extend(key_usable(&before.conditions, case, decision, generation));
+        state.active_key_unusable().map(|_| known_since.unwrap_or_else(|| whole_second(state.now)));
+    status.previous_key = previous_key(before, state);
+    status.failure = failure(before, state);
+    status.conditions.push(encrypted(&before.conditions, state, decision, generation));
+    status.conditions.extend(key_usable(&before.conditions, state, decision, generation));
     status
 }
 
 fn stream(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
-    case: &ReconcileState,
+    state: &ReconcileState,
 ) -> StreamStatus {
-    let arn = &case.subject.stream;
+    let arn = &state.spec.stream;
     let old = before.stream.clone().filter(|old| old.arn.as_ref() == Some(&arn.to_string()));
     // A stream given by name is in the operator's own account, which is not disclosed to a namespace that no
     // policy allows the stream.
     let told =
-        resource.spec.stream.arn.is_some() || case.subject.permission.role_for(arn) != Err(Denial::Stream);
-    let look = match &case.sight {
-        Observed::At { look: Some(look), .. } if look.arn == *arn => Some(look),
-        Observed::At { .. } | Observed::NotYet | Observed::Failed(_) => None,
-    };
-    let seen = matches!(case.sight, Observed::At { .. });
-    let (source, state) = match (look, old) {
-        (Some(look), _) => (look.source.clone(), Some(look.raw_status.clone())),
-        (None, Some(old)) if !seen => (old.source, old.state),
+        resource.spec.stream.arn.is_some() || state.spec.permission.role_for(arn) != Err(Denial::Stream);
+    let description = state.description().filter(|description| description.arn == *arn);
+    let is_observed = state.described_at().is_some();
+    let (source, state) = match (description, old) {
+        (Some(description), _) => (description.source.clone(), Some(description.raw_status.clone())),
+        (None, Some(old)) if !is_observed => (old.source, old.state),
         (None, _) => (None, None),
     };
     StreamStatus {
@@ -270,54 +306,54 @@ fn stream(
     }
 }
 
-fn failure(before: &StreamEncryptionStatus, case: &ReconcileState) -> Option<Failure> {
-    let input = case.input();
+fn failure(before: &StreamEncryptionStatus, state: &ReconcileState) -> Option<Failure> {
+    let input = state.input();
     let kind = status_fields::failure_code(&input)?;
-    let attempts = case.book.spec.attempts.as_ref().map_or(0, |attempts| attempts.count);
+    let attempts = state.ledger.spec.attempts.as_ref().map_or(0, |attempts| attempts.count);
     let known = before.failure.as_ref().filter(|known| known.kind == kind && known.attempts == attempts);
-    let last_failure_time = known.map_or(whole_second(case.now), |known| known.last_failure_time.clone());
+    let last_failure_time = known.map_or(whole_second(state.now), |known| known.last_failure_time.clone());
     Some(Failure { message: message::advice(&kind).to_owned(), kind, last_failure_time, attempts })
 }
 
 fn encrypted(
     before: &[Condition],
-    case: &ReconcileState,
+    state: &ReconcileState,
     decision: &Decision,
     generation: Option<i64>,
 ) -> Condition {
-    let input = case.input();
+    let input = state.input();
     let truth = status_fields::encrypted(&input, decision.reason);
     let reason = if truth == ConditionStatus::True { Reason::Encrypted } else { decision.reason };
     let words = message::encrypted(&input);
-    condition(before, ConditionType::Encrypted, truth, reason, &words, generation, case.now)
+    condition(before, ConditionType::Encrypted, truth, reason, &words, generation, state.now)
 }
 
 fn key_usable(
     before: &[Condition],
-    case: &ReconcileState,
+    state: &ReconcileState,
     decision: &Decision,
     generation: Option<i64>,
 ) -> Option<Condition> {
-    let input = case.input();
+    let input = state.input();
     let say = |truth, reason, words: &str| {
-        Some(condition(before, ConditionType::KeyUsable, truth, reason, words, generation, case.now))
+        Some(condition(before, ConditionType::KeyUsable, truth, reason, words, generation, state.now))
     };
-    if let Some((key, problem)) = case.active_key_unusable() {
+    if let Some((key, problem)) = state.active_key_unusable() {
         return say(
             ConditionStatus::False,
             problem.reason(),
             &message::active_key_unusable(&input, &key, problem),
         );
     }
-    if matches!(&case.sight, Observed::At { observation: Observation::NotEncryptable(_), .. }) {
+    if matches!(&state.observed, Observed::At { observation: Observation::NotEncryptable(_), .. }) {
         // No key can encrypt this stream.
         return None;
     }
-    let (truth, reason) = match (case.subject.desired.key_problem, &case.subject.desired.encryption) {
+    let (truth, reason) = match (state.spec.desired.key_problem, &state.spec.desired.encryption) {
         (Some(KeyProblem::DescribeDenied), _) => (ConditionStatus::Unknown, Reason::KeyDescribeDenied),
         (Some(problem), _) => (ConditionStatus::False, problem.reason()),
         // KMS has not reported that the key is usable.
-        (None, DesiredEncryption::Key(_)) if case.subject.error.is_some() => {
+        (None, DesiredEncryption::Key(_)) if state.spec.error.is_some() => {
             (ConditionStatus::Unknown, decision.reason)
         }
         (None, DesiredEncryption::Key(_)) => (ConditionStatus::True, Reason::KeyEnabled),
@@ -326,7 +362,7 @@ fn key_usable(
         }
     };
     let words = match truth {
-        ConditionStatus::Unknown if case.subject.error.is_some() => message::ready(&input, decision),
+        ConditionStatus::Unknown if state.spec.error.is_some() => message::ready(&input, decision),
         ConditionStatus::True | ConditionStatus::False | ConditionStatus::Unknown => {
             message::key_usable(&input)
         }
@@ -334,14 +370,12 @@ fn key_usable(
     say(truth, reason, &words)
 }
 
-fn previous_key(before: &StreamEncryptionStatus, case: &ReconcileState) -> Option<PreviousKey> {
-    let retention = match &case.sight {
-        Observed::At { look: Some(look), .. } => look.retention,
-        Observed::At { look: None, .. } | Observed::NotYet | Observed::Failed(_) => {
-            previous_key::longest_retention(case.subject.stream.service)
-        }
-    };
-    let replaced = previous_key::previous_key(&case.input(), before, retention)?;
+fn previous_key(before: &StreamEncryptionStatus, state: &ReconcileState) -> Option<PreviousKey> {
+    let retention = state.description().map_or_else(
+        || previous_key::longest_retention(state.spec.stream.service),
+        |description| description.retention,
+    );
+    let replaced = previous_key::previous_key(&state.input(), before, retention)?;
     Some(PreviousKey {
         arn: replaced.arn,
         required_until_time: next_whole_second(replaced.required_until_time),

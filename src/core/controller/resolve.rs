@@ -21,9 +21,9 @@ use super::annotations::{is_suspended, retry_token};
 use super::context::Context;
 use super::kube_api::{KubeApi, KubeError, ReadFrom, ReferencedKey};
 use super::ledger_store::Claim;
-use super::memory::Visit;
+use super::memory::LastReconcile;
 use super::permitted::policies_in;
-use crate::controller::stream_api::{Priority, StreamApi};
+use super::stream_api::{Priority, StreamApi};
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::desired::{DesiredEncryption, DesiredState};
 use crate::model::key::{self, Key, KeyMetadata, KeyProblem, KmsKeyId};
@@ -71,27 +71,35 @@ pub(super) enum ResolveError {
     Identity(AwsError),
     /// The resource is suspended, and only a request to AWS could resolve it.
     Suspended,
+    /// A request to Kubernetes failed.
+    Kubernetes(KubeError),
+}
+
+impl From<KubeError> for ResolveError {
+    fn from(error: KubeError) -> Self {
+        Self::Kubernetes(error)
+    }
+}
+
+impl From<ParseError> for ResolveError {
+    fn from(error: ParseError) -> Self {
+        Self::Spec(error.to_string())
+    }
 }
 
 /// Resolves a resource, with policies from this source.
 pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    visit: &Visit,
+    last: &LastReconcile,
     from: ReadFrom,
-) -> Result<Result<ResolvedSpec, ResolveError>, KubeError> {
+) -> Result<ResolvedSpec, ResolveError> {
     let resolved = operator.clock.monotonic();
     let desired = desired(resource);
-    let asked = match stream(&resource.spec.stream, &operator.config.region) {
-        Ok(asked) => asked,
-        Err(why) => return Ok(Err(ResolveError::Spec(why))),
-    };
+    let asked = stream(&resource.spec.stream, &operator.config.region)?;
     let key = match &resource.spec.key {
         Some(key) if desired.encryption != DesiredEncryption::Off => {
-            match named_key(operator, resource, key).await? {
-                Ok(named) => Some(named),
-                Err(why) => return Ok(Err(ResolveError::Spec(why))),
-            }
+            Some(named_key(operator, resource, key).await?)
         }
         Some(_) | None => None,
     };
@@ -103,20 +111,14 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
             let own = AwsAccount::of(&stream);
             (stream, own)
         }
-        _ if desired.suspended => return Ok(Err(ResolveError::Suspended)),
+        _ if desired.suspended => return Err(ResolveError::Suspended),
         asked => {
-            let own = match operator.aws.identity().await {
-                Ok(own) => own,
-                Err(error) => return Ok(Err(ResolveError::Identity(error))),
-            };
-            match asked.of(&own) {
-                Ok(stream) => (stream, own),
-                Err(why) => return Ok(Err(ResolveError::Spec(why))),
-            }
+            let own = operator.aws.identity().await.map_err(ResolveError::Identity)?;
+            (asked.of(&own)?, own)
         }
     };
     let permission = EffectivePolicy::of(policies, own);
-    let mut subject = ResolvedSpec {
+    let mut spec = ResolvedSpec {
         principal: principal(resource, role(&permission, &stream)),
         desired,
         permission,
@@ -128,19 +130,19 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     };
     match key {
         None => {}
-        Some(KeySelector::AwsOwned) => subject.desired.encryption = DesiredEncryption::Key(Key::AwsOwned),
+        Some(KeySelector::AwsOwned) => spec.desired.encryption = DesiredEncryption::Key(Key::AwsOwned),
         Some(KeySelector::Problem(problem)) => {
-            subject.desired.encryption = DesiredEncryption::UnknownKey;
-            subject.desired.key_problem = Some(problem);
+            spec.desired.encryption = DesiredEncryption::UnknownKey;
+            spec.desired.key_problem = Some(problem);
         }
         Some(KeySelector::Customer(KmsKeyId::Alias(alias)))
-            if subject.permission.check_alias(&subject.stream, &alias).is_err() =>
+            if spec.permission.check_alias(&spec.stream, &alias).is_err() =>
         {
-            not_permitted(&mut subject.desired);
+            not_permitted(&mut spec.desired);
         }
-        Some(KeySelector::Customer(name)) => describe_key(operator, visit, &mut subject, name).await,
+        Some(KeySelector::Customer(name)) => describe_key(operator, last, &mut spec, name).await,
     }
-    Ok(Ok(subject))
+    Ok(spec)
 }
 
 /// Returns whether the resource is suspended or the policies deny the desired state, independent of the
@@ -167,31 +169,31 @@ enum Asked {
 
 impl Asked {
     /// Returns the stream, given the operator's account `own`.
-    fn of(self, own: &AwsAccount) -> Result<StreamArn, String> {
+    fn of(self, own: &AwsAccount) -> Result<StreamArn, ParseError> {
         match self {
             Self::Arn(stream) => Ok(stream),
             Self::Named { service, region, name } => {
                 StreamArn::new(own.partition.clone(), service, region, own.account.clone(), &name)
-                    .map_err(|malformed| malformed.to_string())
             }
         }
     }
 }
 
 /// Parses the stream that a spec names. An invalid name is detected without AWS, too.
-fn stream(asked: &StreamReference, region: &Region) -> Result<Asked, String> {
-    let words = |malformed: ParseError| malformed.to_string();
+fn stream(asked: &StreamReference, region: &Region) -> Result<Asked, ResolveError> {
     match (&asked.arn, asked.service, &asked.name) {
-        (Some(arn), None, None) => arn.parse().map(Asked::Arn).map_err(words),
+        (Some(arn), None, None) => Ok(Asked::Arn(arn.parse()?)),
         (None, Some(service), Some(name)) => {
             let region = match &asked.region {
-                Some(region) => region.parse().map_err(words)?,
+                Some(region) => region.parse()?,
                 None => region.clone(),
             };
-            stream::check_name(service, name).map_err(words)?;
+            stream::check_name(service, name)?;
             Ok(Asked::Named { service, region, name: name.clone() })
         }
-        _ => Err("exactly one of stream.arn or (stream.service, stream.name) must be set".to_owned()),
+        _ => Err(ResolveError::Spec(
+            "exactly one of stream.arn or (stream.service, stream.name) must be set".to_owned(),
+        )),
     }
 }
 
@@ -245,22 +247,23 @@ async fn named_key<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     asked: &KeyReference,
-) -> Result<Result<KeySelector, String>, KubeError> {
-    let words = |malformed: ParseError| malformed.to_string();
-    let by_arn = |arn: &str| arn.parse().map(|arn| KeySelector::Customer(KmsKeyId::Arn(arn))).map_err(words);
+) -> Result<KeySelector, ResolveError> {
     Ok(match (asked.kind, &asked.arn, &asked.alias, &asked.object_ref) {
-        (KeyType::AwsOwned, None, None, None) => Ok(KeySelector::AwsOwned),
-        (KeyType::CustomerManaged, Some(arn), None, None) => by_arn(arn),
-        (KeyType::CustomerManaged, None, Some(alias), None) => key::alias(alias).map(KeySelector::Customer).map_err(words),
+        (KeyType::AwsOwned, None, None, None) => KeySelector::AwsOwned,
+        (KeyType::CustomerManaged, Some(arn), None, None) => KeySelector::Customer(KmsKeyId::Arn(arn.parse()?)),
+        (KeyType::CustomerManaged, None, Some(alias), None) => KeySelector::Customer(key::alias(alias)?),
         (KeyType::CustomerManaged, None, None, Some(reference)) => {
             let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
             match operator.records.referenced_key(namespace, reference).await? {
-                ReferencedKey::Arn(arn) => by_arn(&arn).or(Ok(KeySelector::Problem(KeyProblem::ReferenceNotReady))),
-                ReferencedKey::NotReady => Ok(KeySelector::Problem(KeyProblem::ReferenceNotReady)),
-                ReferencedKey::KindMissing => Ok(KeySelector::Problem(KeyProblem::ReferenceCrdMissing)),
+                ReferencedKey::Arn(arn) => arn.parse().map_or(
+                    KeySelector::Problem(KeyProblem::ReferenceNotReady),
+                    |arn| KeySelector::Customer(KmsKeyId::Arn(arn)),
+                ),
+                ReferencedKey::NotReady => KeySelector::Problem(KeyProblem::ReferenceNotReady),
+                ReferencedKey::KindMissing => KeySelector::Problem(KeyProblem::ReferenceCrdMissing),
             }
         }
-        _ => Err("key.arn, key.alias and key.objectRef must not be set when key.type is AWS_OWNED_CMK, and exactly one of them must be set when it is CUSTOMER_MANAGED_CMK".to_owned()),
+        _ => return Err(ResolveError::Spec("key.arn, key.alias and key.objectRef must not be set when key.type is AWS_OWNED_CMK, and exactly one of them must be set when it is CUSTOMER_MANAGED_CMK".to_owned())),
     })
 }
 
@@ -275,18 +278,18 @@ fn not_permitted(desired: &mut DesiredState) {
 /// key and its problem.
 async fn describe_key<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
-    visit: &Visit,
-    subject: &mut ResolvedSpec,
+    last: &LastReconcile,
+    spec: &mut ResolvedSpec,
     name: KmsKeyId,
 ) {
-    let desired = &mut subject.desired;
+    let desired = &mut spec.desired;
     desired.encryption = DesiredEncryption::UnknownKey;
     if let KmsKeyId::Arn(arn) = &name {
         desired.encryption = DesiredEncryption::Key(Key::Customer(arn.clone()));
-        if subject.permission.check_key(&subject.stream, &Key::Customer(arn.clone())).is_err() {
+        if spec.permission.check_key(&spec.stream, &Key::Customer(arn.clone())).is_err() {
             return not_permitted(desired);
         }
-        if arn.region != subject.stream.region {
+        if arn.region != spec.stream.region {
             desired.key_problem = Some(KeyProblem::OtherRegion);
             return;
         }
@@ -294,29 +297,26 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
     if desired.suspended {
         return;
     }
-    let remembered =
-        visit.key.as_ref().filter(|(asked, _)| *asked == name).map(|(_, metadata)| metadata.clone());
-    let answer = match remembered {
+    let earlier = last.description.as_ref().and_then(|description| description.key.as_ref());
+    let answer = match earlier.filter(|(asked, _)| *asked == name).map(|(_, metadata)| metadata.clone()) {
         Some(metadata) => Ok(metadata),
-        None => {
-            operator.aws.describe_key(&subject.stream, &name, &subject.principal, Priority::Changing).await
-        }
+        None => operator.aws.describe_key(&spec.stream, &name, &spec.principal, Priority::Changing).await,
     };
     match answer {
         Ok(metadata) => {
             match &metadata {
                 Some(metadata) => {
                     let key = Key::Customer(metadata.arn.clone());
-                    if subject.permission.check_key(&subject.stream, &key).is_ok() {
+                    if spec.permission.check_key(&spec.stream, &key).is_ok() {
                         desired.encryption = DesiredEncryption::Key(key);
-                        desired.key_problem = metadata.problem(&subject.stream);
+                        desired.key_problem = metadata.problem(&spec.stream);
                     } else {
                         not_permitted(desired);
                     }
                 }
                 None => desired.key_problem = Some(KeyProblem::NotFound),
             }
-            subject.key = Some((name, metadata));
+            spec.key = Some((name, metadata));
         }
         // KMS itself refused the request. If the role could not be assumed, the key is not the cause.
         Err(error)
@@ -326,7 +326,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
             warn!(key = %name, code = error.code, message = error.message, "failed to describe the key");
             desired.key_problem = Some(KeyProblem::DescribeDenied);
         }
-        Err(error) => subject.error = Some(error),
+        Err(error) => spec.error = Some(error),
     }
 }
 

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 
 use super::interruption::Interruption;
 use super::ledger_store::LedgerHandle;
-use super::memory::Visit;
+use super::memory::LastReconcile;
 use super::publish::before;
 use super::resolve::ResolvedSpec;
-use crate::controller::stream_api::Signer;
+use super::stream_api::Signer;
 use crate::model::aws_error::AwsError;
 use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::key::{Key, KeyArn, KeyProblem};
@@ -28,24 +29,26 @@ pub(super) struct ReconcileState {
     /// The current time.
     pub(super) now: Timestamp,
     /// The resolved spec.
-    pub(super) subject: ResolvedSpec,
+    pub(super) spec: ResolvedSpec,
     /// The ledger.
-    pub(super) book: LedgerHandle,
+    pub(super) ledger: LedgerHandle,
     /// The observation of the stream.
-    pub(super) sight: Observed,
+    pub(super) observed: Observed,
     /// The time of the Describe in this reconcile, on the monotonic clock.
     pub(super) observed_at: Duration,
+    /// The action for which the rate limiter's permit was acquired.
+    pub(super) permit: Option<Action>,
     /// The signer of that Describe, and the only one that may sign the call after it.
     pub(super) signer: Option<Signer>,
     /// The active key, whether or not it is the desired one, and its problem: as KMS reported it with the
     /// description, otherwise as the status reports it.
     pub(super) active_key: Option<(KeyArn, Option<KeyProblem>)>,
     /// The result of the last reconcile.
-    pub(super) visit: Visit,
+    pub(super) last: LastReconcile,
 }
 
 /// The observation of the stream.
-#[allow(clippy::large_enum_variant, reason = "one lives at a time, for one visit")]
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, for one last")]
 pub(super) enum Observed {
     /// The stream has not been described yet.
     NotYet,
@@ -56,7 +59,7 @@ pub(super) enum Observed {
         /// When the Describe was requested.
         at: Timestamp,
         /// The response of AWS; `None` if the stream does not exist.
-        look: Option<StreamDescription>,
+        description: Option<StreamDescription>,
         /// The observation that follows from the response.
         observation: Observation,
         /// Whether the stream was described in this reconcile.
@@ -67,13 +70,13 @@ pub(super) enum Observed {
 impl Observed {
     /// Interprets a description, for the stream of `subject`.
     pub(super) fn of(
-        subject: &ResolvedSpec,
+        spec: &ResolvedSpec,
         at: Timestamp,
-        look: Option<StreamDescription>,
+        description: Option<StreamDescription>,
         fresh: bool,
     ) -> Self {
-        let observation = Observation::of(&subject.stream, look.as_ref());
-        Self::At { at, look, observation, fresh }
+        let observation = Observation::of(&spec.stream, description.as_ref());
+        Self::At { at, description, observation, fresh }
     }
 }
 
@@ -83,24 +86,35 @@ impl ReconcileState {
     /// based on both would contradict themselves.
     pub(super) fn new(
         now: Timestamp,
-        subject: ResolvedSpec,
-        book: LedgerHandle,
-        visit: Visit,
+        spec: ResolvedSpec,
+        ledger: LedgerHandle,
+        last: LastReconcile,
         resource: &StreamEncryption,
     ) -> Self {
-        let remembered = visit.look.clone().filter(|_| visit.ledger.as_deref() == book.version());
-        let sight = match (&subject.error, remembered) {
-            (Some(error), _) => Observed::Failed(error.clone()),
-            (None, Some((at, look))) => Observed::of(&subject, at, look, false),
-            (None, None) => Observed::NotYet,
-        };
-        let active_key = match sight {
-            Observed::At { .. } => visit.active_key.clone(),
-            Observed::NotYet | Observed::Failed(_) => {
-                before(&resource.metadata, resource.status.as_ref(), &visit).and_then(reported_loss)
+        let reusable =
+            last.description.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
+        let (observed, active_key) = match (&spec.error, reusable) {
+            (None, Some(earlier)) => {
+                let observed = Observed::of(&spec, earlier.at, earlier.stream.clone(), false);
+                (observed, earlier.active_key.clone())
+            }
+            (error, _) => {
+                let observed = error.clone().map_or(Observed::NotYet, Observed::Failed);
+                let stored = before(&resource.metadata, resource.status.as_ref(), &last);
+                (observed, stored.and_then(reported_loss))
             }
         };
-        Self { now, subject, book, sight, observed_at: Duration::ZERO, signer: None, active_key, visit }
+        Self {
+            now,
+            spec,
+            ledger,
+            observed,
+            observed_at: Duration::ZERO,
+            permit: None,
+            signer: None,
+            active_key,
+            last,
+        }
     }
 
     /// Returns the input of the decision.
@@ -113,21 +127,21 @@ impl ReconcileState {
     fn without_the_active_key(&self) -> DecisionInput<'_> {
         DecisionInput {
             now: self.now,
-            stream: &self.subject.stream,
-            desired: &self.subject.desired,
-            permission: &self.subject.permission,
-            ownership: self.book.ownership,
-            other_owner: self.book.other_owner(),
-            ledger: &self.book.spec,
-            last_observation: match &self.sight {
+            stream: &self.spec.stream,
+            desired: &self.spec.desired,
+            permission: &self.spec.permission,
+            ownership: self.ledger.ownership,
+            other_owner: self.ledger.other_owner(),
+            ledger: &self.ledger.spec,
+            last_observation: match &self.observed {
                 Observed::NotYet => LastObservation::NotYet,
                 Observed::Failed(error) => LastObservation::Failed(error),
                 Observed::At { at, observation, .. } => LastObservation::At(*at, observation),
             },
             active_key_problem: None,
             session_age: self.signer.as_ref().and_then(|signer| signer.session_age),
-            last_reason: self.visit.waiting,
-            drift_interval: self.subject.drift_interval,
+            last_reason: self.last.reason,
+            drift_interval: self.spec.drift_interval,
         }
     }
 
@@ -143,40 +157,48 @@ impl ReconcileState {
 
     /// Replaces the resolved spec. Returns [`Interruption::Outdated`] if the ledger would not be the same for it:
     /// if it is about another stream, or if other policies permit it.
-    pub(super) fn resolve_again(&mut self, subject: ResolvedSpec) -> Result<(), Interruption> {
-        if subject.stream != self.subject.stream || subject.permission != self.subject.permission {
+    pub(super) fn resolve_again(&mut self, spec: ResolvedSpec) -> Result<(), Interruption> {
+        if spec.stream != self.spec.stream || spec.permission != self.spec.permission {
             // With other credentials the name is that of another account's stream, to which the ledger does
             // not belong.
             return Err(Interruption::Outdated);
         }
-        self.subject = subject;
+        self.spec = spec;
         Ok(())
     }
 
     /// Returns the time from the start of the resolve step to `monotonic`.
     pub(super) fn resolved_before(&self, monotonic: Duration) -> Duration {
-        monotonic.saturating_sub(self.subject.resolved)
+        monotonic.saturating_sub(self.spec.resolved)
     }
 
     /// Returns whether the stream was described in this reconcile, after the ledger was read.
-    pub(super) fn look_is_fresh(&self) -> bool {
-        matches!(self.sight, Observed::At { fresh: true, .. })
+    pub(super) fn is_fresh(&self) -> bool {
+        matches!(self.observed, Observed::At { fresh: true, .. })
     }
 
     /// Returns a time that AWS accepted as the date of a request in this reconcile, which proves the
     /// operator's clock right. Of the times before and after the request, this is the earlier one, in case
     /// the clock was set in between.
     pub(super) fn verified_now(&self) -> Option<Timestamp> {
-        match &self.sight {
+        match &self.observed {
             Observed::At { at, fresh: true, .. } => Some((*at).min(self.now)),
             Observed::At { .. } | Observed::NotYet | Observed::Failed(_) => None,
         }
     }
 
-    /// Returns the description and its time; `None` if there is no description.
-    pub(super) fn look(&self) -> Option<(Timestamp, &Option<StreamDescription>)> {
-        match &self.sight {
-            Observed::At { at, look, .. } => Some((*at, look)),
+    /// Returns when the stream was described; `None` if there is no description.
+    pub(super) fn described_at(&self) -> Option<Timestamp> {
+        match &self.observed {
+            Observed::At { at, .. } => Some(*at),
+            Observed::NotYet | Observed::Failed(_) => None,
+        }
+    }
+
+    /// Returns the description of the stream; `None` if there is none, or if the stream does not exist.
+    pub(super) fn description(&self) -> Option<&StreamDescription> {
+        match &self.observed {
+            Observed::At { description, .. } => description.as_ref(),
             Observed::NotYet | Observed::Failed(_) => None,
         }
     }

@@ -427,7 +427,7 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     writer.apply_watcher_event(&watcher::Event::Init);
     writer.apply_watcher_event(&watcher::Event::InitApply(resource.clone()));
     writer.apply_watcher_event(&watcher::Event::InitDone);
-    let known = || ["1", "2"].map(|uid| operator.memory.visit_of(uid).status.is_some());
+    let known = || ["1", "2"].map(|uid| operator.memory.last_of(uid).status.is_some());
     let keeping = repeat_housekeeping(&operator, &store);
     tokio::pin!(keeping);
 

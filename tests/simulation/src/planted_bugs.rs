@@ -221,7 +221,9 @@ impl Bug {
             Self::NoSettling => &["P6"],
             Self::FailedShownAsDone => &["P4", "P6"],
             Self::OwnershipIgnored | Self::CachedOwner => &["P3"],
-            Self::PauseNotNoticed | Self::SilenceIsRefusal => &["P1", "P3"],
+            Self::SilenceIsRefusal => &["P1", "P3"],
+            // The spec may change during the pause.
+            Self::PauseNotNoticed => &["P1", "P3", "P7"],
             // A process with outdated policies does not do what a newer policy allows.
             Self::PoliciesKept => &["P4", "P8"],
             Self::ForeignStream
