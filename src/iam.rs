@@ -12,8 +12,8 @@ pub mod role;
 pub mod scope;
 
 use stream_encryption_api::stream_encryption::Service::{self, Firehose, Kinesis};
+use stream_encryption_core::model::arn::RoleArn;
 use stream_encryption_core::model::aws_error::Operation;
-use stream_encryption_core::model::principal::RoleArn;
 
 use document::{DocumentPrincipal, PolicyDocument, Statement, StringOrList};
 use scope::Scope;
@@ -211,8 +211,7 @@ impl ResourceScope {
             Self::Streams(service) => scope.streams(service).collect(),
             Self::KinesisStreamsAndKeys => {
                 let streams = scope.streams(Kinesis).map(ToString::to_string);
-                let keys = scope.keys_that_kinesis_may_name();
-                streams.chain(keys.iter().map(ToString::to_string)).collect()
+                streams.chain(scope.keys_that_kinesis_may_name()).collect()
             }
             Self::Keys => scope.keys().collect(),
             Self::KeysFor(service) => scope.keys_for(service).collect(),

@@ -18,13 +18,13 @@ use jiff::Timestamp;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
+use stream_encryption_core::model::arn::{Region, StreamArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::previous_key::longest_retention;
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::{Region, StreamArn};
 
 use super::bounded::BoundedCache;
 use super::credentials::{MAX_SESSION_AGE, Session};

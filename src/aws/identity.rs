@@ -11,10 +11,9 @@ use aws_sdk_sts::Client;
 use aws_sdk_sts::config::Builder;
 use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
 use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::arn::{AwsAccount, Region};
 use stream_encryption_core::model::aws_error::{AwsError, Operation};
-use stream_encryption_core::model::pattern::AwsAccount;
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::Region;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 

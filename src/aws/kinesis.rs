@@ -16,12 +16,12 @@ use aws_sdk_kinesis::types::{EncryptionType, StreamDescriptionSummary};
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
+use stream_encryption_core::model::arn::{KeyArn, Region, StreamArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
-use stream_encryption_core::model::key::{KINESIS_ALIAS, Key, KeyArn};
+use stream_encryption_core::model::key::{KINESIS_ALIAS, Key};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::previous_key::longest_retention;
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::{Region, StreamArn};
 
 use super::bounded::BoundedCache;
 use super::error::{

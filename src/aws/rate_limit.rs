@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use self::bucket::TokenBucket;
 pub use self::queue::QueueKey;
 use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::arn::{Account, Region, StreamArn};
 use stream_encryption_core::model::aws_error::Operation;
-use stream_encryption_core::model::stream::{Account, Region, StreamArn};
 
 use self::queue::{PRIORITIES, Queue};
 

@@ -14,10 +14,10 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, StreamApi};
+use stream_encryption_core::model::arn::{KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::AwsError;
-use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::{Observation, StreamDescription};
-use stream_encryption_core::model::stream::StreamArn;
 
 use super::Aws;
 use super::rate_limit::RateLimiter;

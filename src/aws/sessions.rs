@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::arn::Region;
 use stream_encryption_core::model::aws_error::{AwsError, Operation};
 use stream_encryption_core::model::principal::{Principal, Role};
-use stream_encryption_core::model::stream::Region;
 use tokio::sync::Mutex;
 use tracing::debug;
 

@@ -3,6 +3,7 @@
 //! Nothing here is async, reads a clock, or depends on the clients of Kubernetes or AWS. Time is passed in as
 //! a value. Every function is total: it has a result for each input, so a test can enumerate the inputs.
 
+pub mod arn;
 pub mod aws_error;
 pub mod backoff;
 pub mod credentials;
@@ -14,7 +15,6 @@ pub mod ledger;
 pub mod message;
 pub mod object;
 pub mod observation;
-pub mod pattern;
 pub mod permission;
 pub mod policy_status;
 pub mod previous_key;
@@ -24,4 +24,3 @@ mod scenario;
 #[cfg(test)]
 mod schema_agreement;
 pub mod status_fields;
-pub mod stream;

@@ -6,9 +6,9 @@
 
 use std::str::FromStr;
 
+use stream_encryption_core::model::arn::{Account, Arn, Partition, RoleArn, is_name};
 use stream_encryption_core::model::object::is_dns_subdomain;
-use stream_encryption_core::model::principal::{ExternalId, RoleArn};
-use stream_encryption_core::model::stream::{Account, Partition, arn_parts};
+use stream_encryption_core::model::principal::ExternalId;
 
 use super::document::{DocumentPrincipal, PolicyDocument, Statement};
 
@@ -93,23 +93,17 @@ pub fn irsa_trust(
     ])
 }
 
-/// Returns the part after the account in an IAM ARN.
-fn iam_resource(text: &str) -> Option<&str> {
-    let ["arn", partition, "iam", "", account, resource] = arn_parts(text)? else { return None };
-    let good = partition.parse::<Partition>().is_ok() && account.parse::<Account>().is_ok();
-    good.then_some(resource)
-}
-
-fn is_all(text: &str, lengths: std::ops::RangeInclusive<usize>, others: &[u8]) -> bool {
-    lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
+fn issuer(text: &str) -> Option<&str> {
+    let arn = Arn::split(text).filter(|arn| arn.service == "iam" && arn.region.is_empty())?;
+    let issuer =
+        arn.resource.strip_prefix("oidc-provider/").filter(|issuer| is_name(issuer, 1..=255, b"._/-"))?;
+    (arn.partition.parse::<Partition>().is_ok() && arn.account.parse::<Account>().is_ok()).then_some(issuer)
 }
 
 impl FromStr for OidcProvider {
     type Err = RoleParseError;
     fn from_str(text: &str) -> Result<Self, RoleParseError> {
-        iam_resource(text)
-            .and_then(|resource| resource.strip_prefix("oidc-provider/"))
-            .filter(|issuer| is_all(issuer, 1..=255, b"._/-"))
+        issuer(text)
             .map(|issuer| Self { text: text.to_owned(), issuer: issuer.to_owned() })
             .ok_or_else(|| RoleParseError::OidcProvider(text.to_owned()))
     }

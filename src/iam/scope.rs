@@ -7,29 +7,22 @@ use std::fmt;
 use std::str::FromStr;
 
 use stream_encryption_api::stream_encryption::Service;
-use stream_encryption_core::model::key::KeyArn;
-use stream_encryption_core::model::stream::{Account, ParseError, Partition, Region, StreamArn};
+use stream_encryption_core::model::arn::{AwsAccount, KeyArn, ParseError, Partition, Region, StreamArn};
 
 /// A stream, or all streams whose name matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantedStreams {
-    service: Service,
-    scope: ArnScope,
+    /// One of the streams: its name has an `x` in place of each `*`.
+    one: StreamArn,
     text: String,
 }
 
 /// A KMS key, or all keys of an account and region.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantedKeys {
-    scope: ArnScope,
+    /// One of the keys.
+    one: KeyArn,
     text: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct ArnScope {
-    partition: Partition,
-    region: Region,
-    account: Account,
 }
 
 /// The error if no policy can be created for the request. Its message states what to write.
@@ -84,21 +77,20 @@ impl Scope {
         kinesis_keys: Vec<GrantedKeys>,
     ) -> Result<Self, ScopeError> {
         let first = streams.first().ok_or(ScopeError::NoStream)?;
-        let own = |scope: &ArnScope| {
-            scope.account == first.scope.account && scope.partition == first.scope.partition
-        };
-        if let Some(other) = streams.iter().find(|stream| !own(&stream.scope)) {
+        let own = AwsAccount::of(&first.one);
+        if let Some(other) = streams.iter().find(|stream| AwsAccount::of(&stream.one) != own) {
             return Err(ScopeError::TwoAccounts(first.to_string(), other.to_string()));
         }
-        let encrypts = |key: &GrantedKeys, stream: &GrantedStreams| {
-            key.scope.partition == stream.scope.partition && key.scope.region == stream.scope.region
-        };
+        // A region is in one partition only.
+        let encrypts = |key: &GrantedKeys, stream: &GrantedStreams| key.one.region == stream.one.region;
         if let Some(key) = keys.iter().find(|key| !streams.iter().any(|stream| encrypts(key, stream))) {
             return Err(ScopeError::KeyElsewhere(key.to_string()));
         }
-        let is_kinesis = |stream: &&GrantedStreams| stream.service == Service::Kinesis;
+        let is_kinesis = |stream: &&GrantedStreams| stream.one.service == Service::Kinesis;
         let can_be = |key: &GrantedKeys| {
-            !key.is_any() && own(&key.scope) && streams.iter().filter(is_kinesis).any(|it| encrypts(key, it))
+            !key.is_any()
+                && key.one.account == own.account
+                && streams.iter().filter(is_kinesis).any(|it| encrypts(key, it))
         };
         if let Some(key) = kinesis_keys.iter().find(|key| !can_be(key)) {
             return Err(ScopeError::NotKinesisKey(key.to_string()));
@@ -108,7 +100,7 @@ impl Scope {
 
     /// Returns the streams of a service.
     pub fn streams(&self, service: Service) -> impl Iterator<Item = &GrantedStreams> {
-        self.streams.iter().filter(move |stream| stream.service == service)
+        self.streams.iter().filter(move |stream| stream.one.service == service)
     }
 
     /// Returns the customer managed keys.
@@ -121,26 +113,25 @@ impl Scope {
     pub fn keys_for(&self, service: Service) -> impl Iterator<Item = &GrantedKeys> {
         self.keys
             .iter()
-            .filter(move |key| self.streams(service).any(|stream| stream.scope.region == key.scope.region))
+            .filter(move |key| self.streams(service).any(|stream| stream.one.region == key.one.region))
     }
 
     /// Returns the streams of a service that a customer managed key can encrypt.
     pub fn streams_with_keys(&self, service: Service) -> impl Iterator<Item = &GrantedStreams> {
-        self.streams(service)
-            .filter(|stream| self.keys.iter().any(|key| stream.scope.region == key.scope.region))
+        self.streams(service).filter(|stream| self.keys.iter().any(|key| stream.one.region == key.one.region))
     }
 
     /// Returns every key that a Start or Stop of a Kinesis stream may name. In a region for which no key is
     /// given, that is `alias/aws/kinesis`. The ARN of that key differs in each account and region, so any key
     /// of the region is returned.
     #[must_use]
-    pub fn keys_that_kinesis_may_name(&self) -> Vec<GrantedKeys> {
+    pub fn keys_that_kinesis_may_name(&self) -> Vec<String> {
         let given = || self.keys_for(Service::Kinesis).chain(&self.kinesis_keys);
         let unknown = self
             .streams(Service::Kinesis)
-            .filter(|stream| !given().any(|key| key.scope.region == stream.scope.region))
-            .map(|stream| GrantedKeys::any(&stream.scope));
-        given().cloned().chain(unknown).collect()
+            .filter(|stream| !given().any(|key| key.one.region == stream.one.region))
+            .map(|stream| any_key(&stream.one));
+        given().map(ToString::to_string).chain(unknown).collect()
     }
 }
 
@@ -148,13 +139,13 @@ impl GrantedStreams {
     /// Returns the region.
     #[must_use]
     pub fn region(&self) -> &Region {
-        &self.scope.region
+        &self.one.region
     }
 
     /// Returns the partition.
     #[must_use]
     pub fn partition(&self) -> &Partition {
-        &self.scope.partition
+        &self.one.partition
     }
 }
 
@@ -171,19 +162,18 @@ impl FromStr for GrantedStreams {
                 }
                 _ => refused(),
             })?;
-        let StreamArn { partition, service, region, account, .. } = one;
-        Ok(Self { service, scope: ArnScope { partition, region, account }, text: text.to_owned() })
+        Ok(Self { one, text: text.to_owned() })
     }
 }
 
 const ANY_KEY: &str = ":key/*";
 
-impl GrantedKeys {
-    fn any(scope: &ArnScope) -> Self {
-        let ArnScope { partition, region, account } = scope;
-        Self { scope: scope.clone(), text: format!("arn:{partition}:kms:{region}:{account}{ANY_KEY}") }
-    }
+/// Returns all keys in the account and region of a stream.
+fn any_key(StreamArn { partition, region, account, .. }: &StreamArn) -> String {
+    format!("arn:{partition}:kms:{region}:{account}{ANY_KEY}")
+}
 
+impl GrantedKeys {
     fn is_any(&self) -> bool {
         self.text.ends_with(ANY_KEY)
     }
@@ -197,8 +187,7 @@ impl FromStr for GrantedKeys {
             None => text.to_owned(),
         };
         let one: KeyArn = one.parse().map_err(|_| ScopeError::Key(text.to_owned()))?;
-        let KeyArn { partition, region, account, .. } = one;
-        Ok(Self { scope: ArnScope { partition, region, account }, text: text.to_owned() })
+        Ok(Self { one, text: text.to_owned() })
     }
 }
 

@@ -212,7 +212,7 @@ fn kinesis_aws_managed_key_must_match_account_and_region() {
 #[test]
 fn invalid_stream_error_names_invalid_part() {
     use scope::ScopeError::{Part, Stream};
-    use stream_encryption_core::model::stream::ParseError;
+    use stream_encryption_core::model::arn::ParseError;
 
     let refusal = |text: &str| text.parse::<scope::GrantedStreams>().unwrap_err();
     assert!(matches!(refusal(&ORDERS.replace("111122223333", "1111")), Part(ParseError::Account(_))));

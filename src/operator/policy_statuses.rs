@@ -15,10 +15,9 @@ use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPoli
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::kube_api::KubeError;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
-use stream_encryption_core::model::pattern::AwsAccount;
+use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
 use stream_encryption_core::model::permission::Policy;
 use stream_encryption_core::model::policy_status::{PolicyStatusInput, invalid, policy_status};
-use stream_encryption_core::model::stream::StreamArn;
 use tokio::sync::{Notify, SetOnce};
 use tracing::{debug, warn};
 

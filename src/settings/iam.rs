@@ -4,7 +4,8 @@
 //! documents.
 
 use clap::{Args, Subcommand, ValueEnum};
-use stream_encryption_core::model::principal::{ExternalId, RoleArn};
+use stream_encryption_core::model::arn::RoleArn;
+use stream_encryption_core::model::principal::ExternalId;
 
 use crate::iam::document::PolicyDocument;
 use crate::iam::role::{self, ObjectName, OidcProvider};

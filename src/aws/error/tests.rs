@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stream_encryption_core::controller::stream_api::Priority;
-use stream_encryption_core::model::key::{Key, KmsKeyId};
+use stream_encryption_core::model::arn::{KmsKeyId, StreamArn};
+use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::observation::ReportedEncryption;
-use stream_encryption_core::model::stream::StreamArn;
 
 use super::super::firehose::Firehose;
 use super::super::kinesis::Kinesis;

@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::stream_encryption::Service;
 
 use super::memory::Memory;
+use crate::model::arn::Region;
 use crate::model::decision::{Decision, DecisionInput};
-use crate::model::stream::Region;
 
 /// The context of a reconcile.
 pub struct Context<A, R> {

@@ -229,7 +229,7 @@ async fn send<A: StreamApi, R: KubeApi>(
     }
 }
 
-fn not_sent(stream: &crate::model::stream::StreamArn, action: Action) -> AwsError {
+fn not_sent(stream: &crate::model::arn::StreamArn, action: Action) -> AwsError {
     AwsError {
         operation: Operation::change(stream.service, action),
         kind: ErrorKind::Transient,

@@ -16,11 +16,10 @@ use super::context::Context;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReadFrom};
 use super::permitted::permission_in;
+use crate::model::arn::{AwsAccount, StreamArn};
 use crate::model::decision::Ownership;
 use crate::model::ledger;
-use crate::model::pattern::AwsAccount;
 use crate::model::permission::Denial;
-use crate::model::stream::StreamArn;
 
 /// A stream's ledger: as it was read, and as it is to be written.
 #[derive(Clone, Debug)]

@@ -14,7 +14,8 @@ use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptio
 
 use super::annotations::retry_token;
 use super::kube_api::ReadFrom;
-use crate::model::key::{KeyArn, KeyMetadata, KeyProblem, KmsKeyId};
+use crate::model::arn::{KeyArn, KmsKeyId};
+use crate::model::key::{KeyMetadata, KeyProblem};
 use crate::model::ledger::saturating_add;
 use crate::model::observation::StreamDescription;
 

@@ -3,7 +3,7 @@
 use tracing::warn;
 
 use super::kube_api::{KubeApi, KubeError, ReadFrom};
-use crate::model::pattern::AwsAccount;
+use crate::model::arn::AwsAccount;
 use crate::model::permission::{EffectivePolicy, Policy};
 
 /// Returns the permissions that the policies of a namespace grant.

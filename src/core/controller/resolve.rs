@@ -24,13 +24,12 @@ use super::ledger_store::Claim;
 use super::memory::LastReconcile;
 use super::permitted::policies_in;
 use super::stream_api::{Priority, StreamApi};
+use crate::model::arn::{self, AwsAccount, KmsKeyId, ParseError, Region, StreamArn};
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::desired::{DesiredEncryption, DesiredState};
-use crate::model::key::{self, Key, KeyMetadata, KeyProblem, KmsKeyId};
-use crate::model::pattern::AwsAccount;
+use crate::model::key::{Key, KeyMetadata, KeyProblem};
 use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
-use crate::model::stream::{self, ParseError, Region, StreamArn};
 
 /// The resolved spec of a resource.
 pub(super) struct ResolvedSpec {
@@ -188,7 +187,7 @@ fn stream(asked: &StreamReference, region: &Region) -> Result<Asked, ResolveErro
                 Some(region) => region.parse()?,
                 None => region.clone(),
             };
-            stream::check_name(service, name)?;
+            arn::check_name(service, name)?;
             Ok(Asked::Named { service, region, name: name.clone() })
         }
         _ => Err(ResolveError::Spec(
@@ -251,7 +250,7 @@ async fn named_key<A: StreamApi, R: KubeApi>(
     Ok(match (asked.kind, &asked.arn, &asked.alias, &asked.object_ref) {
         (KeyType::AwsOwned, None, None, None) => KeySelector::AwsOwned,
         (KeyType::CustomerManaged, Some(arn), None, None) => KeySelector::Customer(KmsKeyId::Arn(arn.parse()?)),
-        (KeyType::CustomerManaged, None, Some(alias), None) => KeySelector::Customer(key::alias(alias)?),
+        (KeyType::CustomerManaged, None, Some(alias), None) => KeySelector::Customer(arn::alias(alias)?),
         (KeyType::CustomerManaged, None, None, Some(reference)) => {
             let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
             match operator.records.referenced_key(namespace, reference).await? {

@@ -14,9 +14,10 @@ use super::memory::LastReconcile;
 use super::publish::before;
 use super::resolve::ResolvedSpec;
 use super::stream_api::Signer;
+use crate::model::arn::KeyArn;
 use crate::model::aws_error::AwsError;
 use crate::model::decision::{DecisionInput, LastObservation};
-use crate::model::key::{Key, KeyArn, KeyProblem};
+use crate::model::key::{Key, KeyProblem};
 use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
 

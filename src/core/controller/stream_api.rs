@@ -9,12 +9,11 @@ use std::future::Future;
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::ledger::Action;
 
+use crate::model::arn::{AwsAccount, KmsKeyId, StreamArn};
 use crate::model::aws_error::AwsError;
-use crate::model::key::{Key, KeyMetadata, KmsKeyId};
+use crate::model::key::{Key, KeyMetadata};
 use crate::model::observation::StreamDescription;
-use crate::model::pattern::AwsAccount;
 use crate::model::principal::Principal;
-use crate::model::stream::StreamArn;
 
 /// All requests of the operator to AWS. `Aws` implements them for the real AWS; the simulation replaces it.
 pub trait StreamApi: Send + Sync + 'static {

@@ -9,6 +9,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::{Action, Attempts, Outcome, StreamLedgerSpec, Target};
 use stream_encryption_api::stream_encryption::{Mode, Service};
 
+use super::arn::StreamArn;
 use super::aws_error::AwsError;
 use super::backoff::{
     self, POLL_AFTER_STEP, POLL_AWS_ERROR, POLL_IN_PROGRESS, POLL_KEY_PROBLEM, POLL_MISSING,
@@ -19,7 +20,6 @@ use super::key::{Key, KeyProblem};
 use super::ledger::{self, Budget, PlannedCall, saturating_add};
 use super::observation::Observation;
 use super::permission::{Denial, EffectivePolicy};
-use super::stream::StreamArn;
 
 /// Time until a change applies to all records after AWS reports ENABLED or DISABLED
 /// ([Firehose](https://docs.aws.amazon.com/firehose/latest/dev/encryption.html)).

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use stream_encryption_api::ledger::{Action, Target};
 use stream_encryption_api::stream_encryption::Mode;
 
+use super::arn::StreamArn;
 use super::key::{Key, KeyProblem};
 use super::permission::{Denial, EffectivePolicy};
-use super::stream::StreamArn;
 
 /// The desired state of a resource, resolved.
 #[allow(clippy::struct_excessive_bools, reason = "independent flags")]

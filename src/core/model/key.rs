@@ -1,31 +1,18 @@
-//! Identities of KMS keys, and whether a key can encrypt a stream.
+//! The keys of streams, and whether a key can encrypt a stream.
 //!
 //! Keys are compared by ARN only. An alias or an id is resolved first; AWS may return any form (`KeyId` of
 //! Kinesis).
 
 use std::fmt;
-use std::str::FromStr;
 
 use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::{Action, Target};
 use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType};
 
-use super::stream::{Account, ParseError, Partition, Region, StreamArn, arn_parts};
+use super::arn::{KeyArn, StreamArn};
 
 /// The alias that Kinesis uses for the AWS managed key.
 pub const KINESIS_ALIAS: &str = "alias/aws/kinesis";
-
-/// The ARN of a KMS key: `arn:aws:kms:REGION:ACCOUNT:key/ID`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyArn {
-    /// The partition.
-    pub partition: Partition,
-    /// The region.
-    pub region: Region,
-    /// The account that owns the key.
-    pub account: Account,
-    id: String,
-}
 
 /// A key that can encrypt a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,15 +24,6 @@ pub enum Key {
     /// A key that AWS does not name, or names in a form that is not a key's ARN and could not be resolved. It
     /// equals no key that a spec can name.
     Unresolved(String),
-}
-
-/// A name of a key that KMS accepts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum KmsKeyId {
-    /// By ARN.
-    Arn(KeyArn),
-    /// By alias (`alias/NAME`), in the stream's account and region.
-    Alias(String),
 }
 
 /// The response of `DescribeKey`
@@ -202,65 +180,6 @@ impl KeyMetadata {
     }
 }
 
-impl KeyArn {
-    /// Creates the ARN of the key `id`.
-    pub fn new(partition: Partition, region: Region, account: Account, id: &str) -> Result<Self, ParseError> {
-        let good =
-            (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        if good && region.check_partition(&partition).is_ok() {
-            Ok(Self { partition, region, account, id: id.to_owned() })
-        } else {
-            Err(ParseError::KeyArn(id.to_owned()))
-        }
-    }
-
-    /// Returns the key's id.
-    #[must_use]
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-}
-
-impl FromStr for KeyArn {
-    type Err = ParseError;
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let malformed = || ParseError::KeyArn(text.to_owned());
-        let ["arn", partition, "kms", region, account, resource] = arn_parts(text).ok_or_else(malformed)?
-        else {
-            return Err(malformed());
-        };
-        let id = resource.strip_prefix("key/").ok_or_else(malformed)?;
-        Self::new(partition.parse()?, region.parse()?, account.parse()?, id).map_err(|_| malformed())
-    }
-}
-
-impl fmt::Display for KeyArn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { partition, region, account, id } = self;
-        write!(f, "arn:{partition}:kms:{region}:{account}:key/{id}")
-    }
-}
-
-impl fmt::Display for KmsKeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Arn(arn) => arn.fmt(f),
-            Self::Alias(alias) => f.write_str(alias),
-        }
-    }
-}
-
-/// Parses an alias of a customer managed key.
-pub fn alias(text: &str) -> Result<KmsKeyId, ParseError> {
-    let good = text.len() <= 256
-        && text.strip_prefix("alias/").is_some_and(|name| {
-            !name.is_empty()
-                && !name.starts_with("aws/")
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/_-".contains(&b))
-        });
-    if good { Ok(KmsKeyId::Alias(text.to_owned())) } else { Err(ParseError::KeyAlias(text.to_owned())) }
-}
-
 impl Key {
     /// Returns the key in the form of status and ledger.
     #[must_use]
@@ -306,28 +225,6 @@ mod tests {
     use super::*;
 
     const ARN: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
-
-    #[test]
-    fn key_arn_round_trips_and_alias_arn_is_rejected() {
-        assert_eq!(ARN.parse::<KeyArn>().unwrap().to_string(), ARN);
-        for bad in [
-            "",
-            "1234abcd",
-            "arn:aws:kms:eu-west-1:111122223333:alias/orders",
-            "arn:aws:kms:eu-west-1:111122223333:key/",
-            "arn:aws:s3:eu-west-1:111122223333:key/x",
-        ] {
-            assert!(bad.parse::<KeyArn>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn alias_of_aws_managed_key_is_rejected() {
-        assert!(alias("alias/orders/2026").is_ok());
-        for bad in ["orders", "alias/", "alias/aws/kinesis", "alias/a b"] {
-            assert!(alias(bad).is_err(), "{bad}");
-        }
-    }
 
     /// KMS refuses every use of a key that does not exist, or that is not enabled.
     #[test]

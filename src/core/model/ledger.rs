@@ -15,12 +15,12 @@ use stream_encryption_api::ledger::{
 };
 use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, Service};
 
+use super::arn::StreamArn;
 use super::aws_error::{AwsError, ErrorKind};
 use super::backoff;
 use super::key::Key;
 use super::object::is_dns_subdomain;
 use super::observation::Observation;
-use super::stream::StreamArn;
 
 /// AWS's limit of calls per stream in 24 hours
 /// ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html),

@@ -10,10 +10,11 @@ use stream_encryption_api::condition::{Reason, next_whole_second};
 use stream_encryption_api::ledger::{KnownEncryption, Outcome};
 use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType, Service};
 
+use super::arn::KeyArn;
 use super::aws_error::Operation;
 use super::decision::{Decision, DecisionInput, LastObservation, budget};
 use super::desired::DesiredEncryption;
-use super::key::{Key, KeyArn, KeyProblem};
+use super::key::{Key, KeyProblem};
 use super::observation::Observation;
 use super::status_fields::{self, NOT_APPLIED};
 

@@ -8,8 +8,8 @@
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::ledger::Action;
 
+use super::arn::StreamArn;
 use super::key::Key;
-use super::stream::StreamArn;
 
 /// Values of `DeliveryStreamType` for which Firehose does not support encryption of the stream itself
 /// ([DeliveryStreamType](https://docs.aws.amazon.com/firehose/latest/APIReference/API_DeliveryStreamDescription.html)).

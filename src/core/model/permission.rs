@@ -7,11 +7,11 @@
 
 use stream_encryption_api::policy::{PolicyRole, StreamEncryptionPolicySpec};
 
+use super::arn::pattern::{KeyPattern, StreamPattern};
+use super::arn::{AwsAccount, ParseError, StreamArn};
 use super::key::Key;
 use super::ledger::AWS_LIMIT;
-use super::pattern::{AwsAccount, KeyPattern, StreamPattern};
 use super::principal::Role;
-use super::stream::{ParseError, StreamArn};
 
 /// The combined policies of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,9 +7,8 @@ use jiff::Timestamp;
 use stream_encryption_api::condition::{ConditionStatus, named_condition};
 use stream_encryption_api::policy::{StreamEncryptionPolicySpec, StreamEncryptionPolicyStatus};
 
-use super::pattern::AwsAccount;
+use super::arn::{AwsAccount, StreamArn};
 use super::permission::Policy;
-use super::stream::StreamArn;
 
 /// The type of the condition.
 pub const ACCEPTED: &str = "Accepted";

@@ -6,13 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::stream::{Account, ParseError, Partition, arn_parts};
+use super::arn::{ParseError, RoleArn, is_name};
 
-/// Maximum length of a role's name
-/// ([IAM's limits](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)).
-const LONGEST_NAME: usize = 64;
-/// Maximum length of a role's path, including its first and last slash.
-const LONGEST_PATH: usize = 512;
 /// The length of an external id
 /// ([AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html)).
 const EXTERNAL_ID_LENGTH: std::ops::RangeInclusive<usize> = 2..=1224;
@@ -20,19 +15,6 @@ const EXTERNAL_ID_LENGTH: std::ops::RangeInclusive<usize> = 2..=1224;
 /// The tags of a role's session: the namespace and the name of the resource that a request is for
 /// ([session tags](https://docs.aws.amazon.com/IAM/latest/UserGuide/id_session-tags.html)).
 pub const SESSION_TAGS: [&str; 2] = ["streamencryption.dev/namespace", "streamencryption.dev/resource"];
-
-/// The ARN of an IAM role: `arn:aws:iam::ACCOUNT:role/NAME`, or `arn:aws:iam::ACCOUNT:role/PATH/NAME`
-/// ([Role](https://docs.aws.amazon.com/IAM/latest/APIReference/API_Role.html)).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoleArn {
-    /// The partition.
-    pub partition: Partition,
-    /// The account that owns the role.
-    pub account: Account,
-    /// The path, including its first and last slash; a single slash for a role without a path.
-    path: String,
-    name: String,
-}
 
 /// A role that the operator assumes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,14 +42,6 @@ pub struct Principal {
     pub resource: String,
 }
 
-impl RoleArn {
-    /// Returns the name, without the path.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
-
 impl Principal {
     /// Returns the operator's own identity, for no particular resource.
     #[must_use]
@@ -84,49 +58,11 @@ impl ExternalId {
     }
 }
 
-fn is_all(text: &str, lengths: std::ops::RangeInclusive<usize>, others: &[u8]) -> bool {
-    lengths.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || others.contains(&b))
-}
-
-fn is_name(text: &str) -> bool {
-    is_all(text, 1..=LONGEST_NAME, b"_+=,.@-")
-}
-
-/// IAM accepts every visible character in a path. Only `:`, `/` and the characters of a role's name are
-/// accepted here. A star must be rejected: in a printed policy it would match many roles.
-fn is_path(text: &str) -> bool {
-    text == "/" || (is_all(text, 3..=LONGEST_PATH, b"_+=,.@:/-") && !text.contains("//"))
-}
-
 impl FromStr for ExternalId {
     type Err = ParseError;
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let good = is_all(text, EXTERNAL_ID_LENGTH, b"_+=,.@:/-");
+        let good = is_name(text, EXTERNAL_ID_LENGTH, b"_+=,.@:/-");
         if good { Ok(Self(text.to_owned())) } else { Err(ParseError::ExternalId) }
-    }
-}
-
-impl FromStr for RoleArn {
-    type Err = ParseError;
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let malformed = || ParseError::RoleArn(text.to_owned());
-        let ["arn", partition, "iam", "", account, resource] = arn_parts(text).ok_or_else(malformed)? else {
-            return Err(malformed());
-        };
-        let resource = resource.strip_prefix("role").filter(|rest| rest.starts_with('/'));
-        let (path, name) = resource.and_then(|rest| rest.rsplit_once('/')).ok_or_else(malformed)?;
-        let path = format!("{path}/");
-        if !is_path(&path) || !is_name(name) {
-            return Err(malformed());
-        }
-        Ok(Self { partition: partition.parse()?, account: account.parse()?, path, name: name.to_owned() })
-    }
-}
-
-impl fmt::Display for RoleArn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { partition, account, path, name } = self;
-        write!(f, "arn:{partition}:iam::{account}:role{path}{name}")
     }
 }
 
@@ -144,63 +80,6 @@ mod tests {
 
     fn role(external_id: Option<&str>) -> Role {
         Role { arn: ROLE.parse().unwrap(), external_id: external_id.map(|id| id.parse().unwrap()) }
-    }
-
-    #[test]
-    fn role_arn_round_trips() {
-        for arn in [
-            ROLE,
-            "arn:aws:iam::111122223333:role/a",
-            "arn:aws-cn:iam::111122223333:role/teams/data/stream-encryption",
-            "arn:aws-us-gov:iam::111122223333:role/+=,.@_-9",
-            "arn:aws:iam::111122223333:role/a:b/c",
-        ] {
-            assert_eq!(arn.parse::<RoleArn>().unwrap().to_string(), arn);
-        }
-    }
-
-    #[test]
-    fn role_name_excludes_path() {
-        let arn: RoleArn = "arn:aws-cn:iam::111122223333:role/teams/data/writer".parse().unwrap();
-        let parts = [arn.partition.as_str(), arn.account.as_str(), arn.name()];
-        assert_eq!(parts, ["aws-cn", "111122223333", "writer"]);
-    }
-
-    #[test]
-    fn invalid_role_arn_is_rejected() {
-        let longest_name = format!("arn:aws:iam::111122223333:role/{}", "a".repeat(64));
-        let longest_path = format!("arn:aws:iam::111122223333:role/{}/a", "a".repeat(510));
-        for arn in [&longest_name, &longest_path] {
-            assert!(arn.parse::<RoleArn>().is_ok(), "{arn}");
-        }
-        for arn in [
-            "",
-            "stream-encryption",
-            "arn:aws:iam::111122223333:role",
-            "arn:aws:iam::111122223333:role/",
-            "arn:aws:iam::111122223333:role/teams/",
-            "arn:aws:iam::111122223333:role//a",
-            "arn:aws:iam::111122223333:role/a//b",
-            "arn:aws:iam::111122223333:role/*",
-            "arn:aws:iam::111122223333:role/*/b",
-            "arn:aws:iam::111122223333:root",
-            "arn:aws:iam::*:role/a",
-            "arn:aws:iam::111122223333:roles/a",
-            "arn:aws:iam::111122223333:user/a",
-            "arn:aws:sts::111122223333:assumed-role/a/session",
-            "arn:aws:iam:eu-west-1:111122223333:role/a",
-            "arn:aws:iam::11112222333:role/a",
-            "arn:gcp:iam::111122223333:role/a",
-            "xrn:aws:iam::111122223333:role/a",
-            "arn:aws:iam::111122223333:role/a b",
-            "arn:aws:iam::111122223333:role/a/b:c",
-            "arn:aws:iam::111122223333:role/ä",
-            "arn:aws:iam::111122223333:role/a b/c",
-            &longest_name.replace("role/", "role/a"),
-            &longest_path.replace("role/", "role/a"),
-        ] {
-            assert!(arn.parse::<RoleArn>().is_err(), "{arn}");
-        }
     }
 
     #[test]

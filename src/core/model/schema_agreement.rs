@@ -14,9 +14,8 @@ use regex::Regex;
 use stream_encryption_api::crd::definitions;
 use stream_encryption_api::stream_encryption::Service;
 
-use super::key::{KeyArn, KmsKeyId, alias};
+use super::arn::{KeyArn, KmsKeyId, ParseError, Region, StreamArn, alias};
 use super::object;
-use super::stream::{ParseError, Region, StreamArn};
 use crate::model::scenario::stream;
 
 /// The rules of the schema for one text field.

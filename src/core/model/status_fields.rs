@@ -10,8 +10,9 @@ use stream_encryption_api::condition::{ConditionStatus, Reason};
 use stream_encryption_api::ledger::{Action, Outcome};
 use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, Service};
 
+use super::arn::KeyArn;
 use super::decision::{DecisionInput, LastObservation, PROPAGATION_DELAY, action_in_progress};
-use super::key::{Key, KeyArn};
+use super::key::Key;
 use super::ledger::{self, saturating_add};
 use super::observation::Observation;
 

@@ -22,14 +22,13 @@ use stream_encryption_core::controller::kube_api::{
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
+use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::decision::decide;
-use stream_encryption_core::model::key::{Key, KeyMetadata, KeyState, KmsKeyId};
+use stream_encryption_core::model::key::{Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::ledger;
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use stream_encryption_core::model::pattern::AwsAccount;
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::StreamArn;
 
 use super::*;
 use crate::json_mutation::{mutated, mutations};

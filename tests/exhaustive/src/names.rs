@@ -8,11 +8,10 @@ use jiff::Timestamp;
 use stream_encryption_api::ledger::{Action, Owner, Target};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::{Mode, Service};
+use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
 use stream_encryption_core::model::desired::{DesiredEncryption, DesiredState};
 use stream_encryption_core::model::key::Key;
-use stream_encryption_core::model::pattern::AwsAccount;
 use stream_encryption_core::model::permission::{EffectivePolicy, Policy};
-use stream_encryption_core::model::stream::StreamArn;
 
 /// What encrypts records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

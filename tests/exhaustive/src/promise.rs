@@ -5,11 +5,11 @@
 use stream_encryption_api::condition::{ConditionStatus, Reason};
 use stream_encryption_api::ledger::{Outcome, StreamLedgerSpec};
 use stream_encryption_api::stream_encryption::EncryptionStatus;
+use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::decision::DecisionInput;
 use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::ledger::{expires_at, validate};
 use stream_encryption_core::model::status_fields;
-use stream_encryption_core::model::stream::StreamArn;
 
 use crate::aws::{View, bit};
 use crate::names::Encryption;

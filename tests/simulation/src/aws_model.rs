@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use simulated_aws::world::{AwsError as ServedError, Caller, Delivery, Reply, Request, World};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::model::arn::{KeyArn, KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation, RawError, classify};
-use stream_encryption_core::model::key::{KINESIS_ALIAS, Key, KeyArn, KeyMetadata, KeyState, KmsKeyId};
+use stream_encryption_core::model::key::{KINESIS_ALIAS, Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use stream_encryption_core::model::stream::StreamArn;
 
 /// The key id of a Kinesis stream that is reported as encrypted without a key.
 const UNNAMED: &str = "unknown";

@@ -11,9 +11,9 @@ use stream_encryption_api::ledger::StreamLedgerSpec;
 use stream_encryption_api::stream_encryption::{
     DeletionPolicy, Encryption, KeyIdentity, KeyReference, KeyType, Mode, Service, StreamEncryption,
 };
-use stream_encryption_core::model::key::{Key, KmsKeyId};
+use stream_encryption_core::model::arn::{KmsKeyId, StreamArn};
+use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::ledger;
-use stream_encryption_core::model::stream::StreamArn;
 
 use crate::aws_model;
 use crate::environment::{ACCOUNT, OPERATOR, OUTSIDER, REGION, State};

@@ -9,9 +9,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use stream_encryption_api::policy::{NamespaceSelector, PolicyRole, StreamEncryptionPolicySpec};
-use stream_encryption_core::model::key::{Key, KmsKeyId};
+use stream_encryption_core::model::arn::{KmsKeyId, StreamArn};
+use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::StreamArn;
 
 use crate::environment::{ACCOUNT, REGION};
 use crate::keys;

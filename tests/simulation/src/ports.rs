@@ -18,12 +18,11 @@ use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
-use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
-use stream_encryption_core::model::pattern::AwsAccount;
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::StreamArn;
 
 use crate::aws_model;
 use crate::environment::{REGION, State};

@@ -20,12 +20,11 @@ use stream_encryption_core::controller::kube_api::{
 };
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::controller::{Context, reconcile};
+use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::AwsError;
-use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
-use stream_encryption_core::model::pattern::AwsAccount;
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::StreamArn;
 use tokio::sync::Notify;
 
 use super::proxy::When;

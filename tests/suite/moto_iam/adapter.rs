@@ -6,12 +6,11 @@
 use jiff::Timestamp;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::AwsError;
-use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
-use stream_encryption_core::model::pattern::AwsAccount;
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::StreamArn;
 use stream_encryption_operator::aws::Aws;
 
 /// The AWS adapter, with moto behind it.

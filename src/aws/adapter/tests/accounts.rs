@@ -6,8 +6,9 @@
 use simulated_aws::world::{Call, PlantedKey, PlantedRole, PlantedStream, Rule, Service as AwsService};
 use simulated_aws::world::{Fault as Scripted, Settings, World};
 use simulated_aws::{Clock as AwsClock, SimulatedAws};
+use stream_encryption_core::model::arn::RoleArn;
 use stream_encryption_core::model::observation::ReportedEncryption;
-use stream_encryption_core::model::principal::{Role, RoleArn};
+use stream_encryption_core::model::principal::Role;
 
 use super::*;
 

@@ -11,11 +11,11 @@ use stream_encryption_api::ledger::{
 use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, Service};
 
 use super::{LedgerError, PlannedCall, expires_at, name, prune_expired, record_outcome, reserve, validate};
+use crate::model::arn::StreamArn;
 use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::key::Key;
 use crate::model::observation::Observation;
 use crate::model::scenario::{aws_error, key, midnight, owner, stream};
-use crate::model::stream::StreamArn;
 
 mod budget;
 mod corrupt;

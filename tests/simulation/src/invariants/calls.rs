@@ -5,11 +5,11 @@
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::condition::{ConditionType, Reason, find};
 use stream_encryption_api::ledger::{Action, Call, Outcome, Target};
+use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::ledger::{self, MAX_CLOCK_SKEW};
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::StreamArn;
 
 use crate::environment::{Process, State};
 use crate::policies::Act;

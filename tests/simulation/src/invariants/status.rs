@@ -14,10 +14,10 @@ use stream_encryption_api::stream_encryption::{
     EncryptionStatus, KeyIdentity, KeyType, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::ledger_store::owner;
+use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::ledger::{self, READ_LAG};
 use stream_encryption_core::model::observation::{Observation, StreamDescription};
-use stream_encryption_core::model::stream::StreamArn;
 
 use super::Promises;
 use crate::environment::{ACCOUNT, Process, State};

@@ -8,12 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
-use stream_encryption_core::model::key::{Key, KeyMetadata, KmsKeyId};
+use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription};
-use stream_encryption_core::model::pattern::AwsAccount;
 use stream_encryption_core::model::principal::Principal;
-use stream_encryption_core::model::stream::StreamArn;
 
 use super::Bug;
 use crate::ports::Aws;

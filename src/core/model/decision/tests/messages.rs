@@ -14,17 +14,17 @@ use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType, Service};
 
 use super::rows;
+use crate::model::arn::{self, KeyArn, ParseError, Region, StreamArn, check_name};
 use crate::model::aws_error::{AwsError, ErrorKind, Operation};
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::Ownership;
 use crate::model::desired::DesiredEncryption;
-use crate::model::key::{self, Key, KeyArn, KeyProblem};
+use crate::model::key::{Key, KeyProblem};
 use crate::model::message::{self, still_reported};
 use crate::model::observation::Observation;
 use crate::model::permission::{EffectivePolicy, Policy};
 use crate::model::scenario::{ACCOUNT, Scenario, Sight, aws_error, failed, key, midnight};
 use crate::model::status_fields;
-use crate::model::stream::{ParseError, Region, StreamArn, check_name};
 use placeholders::{generalized, pattern};
 
 mod placeholders;
@@ -310,7 +310,7 @@ fn spec_errors() -> impl Iterator<Item = String> {
         "arn:VALUE:firehose:eu-west-1:111122223333:deliverystream/a".parse::<StreamArn>().err(),
         "arn:aws:firehose:cn-north-1:111122223333:deliverystream/a".parse::<StreamArn>().err(),
         "VALUE".parse::<KeyArn>().err(),
-        key::alias("VALUE").err(),
+        arn::alias("VALUE").err(),
         "VALUE".parse::<Region>().err(),
     ];
     let names = SERVICES.map(|service| check_name(service, "a/b").err());

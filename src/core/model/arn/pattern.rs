@@ -8,25 +8,8 @@ use std::str::FromStr;
 
 use stream_encryption_api::stream_encryption::Service;
 
-use super::key::{Key, KeyArn};
-use super::stream::{Account, ParseError, Partition, Region, StreamArn, arn_parts};
-
-/// An account with its partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AwsAccount {
-    /// The account.
-    pub account: Account,
-    /// Its partition; an account belongs to one partition only.
-    pub partition: Partition,
-}
-
-impl AwsAccount {
-    /// Returns the account of a stream.
-    #[must_use]
-    pub fn of(stream: &StreamArn) -> Self {
-        Self { account: stream.account.clone(), partition: stream.partition.clone() }
-    }
-}
+use super::{Account, Arn, AwsAccount, KeyArn, ParseError, Partition, Region, StreamArn, is_name};
+use crate::model::key::Key;
 
 /// A pattern of streams.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,17 +70,10 @@ impl FromStr for StreamPattern {
     type Err = ParseError;
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let malformed = || ParseError::StreamPattern(text.to_owned());
-        let ["arn", partition, service, region, account, resource] = arn_parts(text).ok_or_else(malformed)?
-        else {
-            return Err(malformed());
-        };
-        let (service, name) = match (service, resource.split_once('/')) {
-            ("firehose", Some(("deliverystream", name))) => (Service::Firehose, name),
-            ("kinesis", Some(("stream", name))) => (Service::Kinesis, name),
-            _ => return Err(malformed()),
-        };
-        let scope = ArnScope::parse(partition, region, account).ok_or_else(malformed)?;
-        let name = Glob::parse(name, b"_.-").ok_or_else(malformed)?;
+        let arn = Arn::split(text).ok_or_else(malformed)?;
+        let (service, name) = arn.stream().ok_or_else(malformed)?;
+        let scope = ArnScope::parse(&arn).ok_or_else(malformed)?;
+        let name = Glob::parse(name, b"*_.-").ok_or_else(malformed)?;
         Ok(Self { service, scope, name })
     }
 }
@@ -145,28 +121,25 @@ impl FromStr for KeyPattern {
             return Ok(Self::AwsOwned);
         }
         let malformed = || ParseError::KeyPattern(text.to_owned());
-        let ["arn", partition, "kms", region, account, resource] = arn_parts(text).ok_or_else(malformed)?
-        else {
-            return Err(malformed());
+        let arn = Arn::split(text).filter(|arn| arn.service == "kms").ok_or_else(malformed)?;
+        let scope = ArnScope::parse(&arn).ok_or_else(malformed)?;
+        let keys = |name: &str, others: &[u8]| {
+            Glob::parse(name, others).map(|name| KeyArnPattern { scope, name }).ok_or_else(malformed)
         };
-        let scope = ArnScope::parse(partition, region, account).ok_or_else(malformed)?;
-        let keys = |name: &str, more: &[u8]| {
-            Glob::parse(name, more).map(|name| KeyArnPattern { scope, name }).ok_or_else(malformed)
-        };
-        match resource.split_once('/') {
-            Some(("key", id)) => keys(id, b"-").map(Self::Key),
-            Some(("alias", name)) => keys(name, b"/_-").map(Self::Alias),
+        match arn.resource.split_once('/') {
+            Some(("key", id)) => keys(id, b"*-").map(Self::Key),
+            Some(("alias", name)) => keys(name, b"*/_-").map(Self::Alias),
             _ => Err(malformed()),
         }
     }
 }
 
 impl ArnScope {
-    fn parse(partition: &str, region: &str, account: &str) -> Option<Self> {
+    fn parse(arn: &Arn<'_>) -> Option<Self> {
         Some(Self {
-            partition: parse_unless("*", partition).ok()?,
-            region: parse_unless("*", region).ok()?,
-            account: parse_unless("own", account).ok()?,
+            partition: parse_unless("*", arn.partition).ok()?,
+            region: parse_unless("*", arn.region).ok()?,
+            account: parse_unless("own", arn.account).ok()?,
         })
     }
 
@@ -193,11 +166,9 @@ fn parse_unless<T: FromStr>(word: &str, text: &str) -> Result<Option<T>, T::Err>
 }
 
 impl Glob {
-    /// Parses a name of letters, digits, `*` and the characters in `more`.
-    fn parse(text: &str, more: &[u8]) -> Option<Self> {
-        let good = (1..=256).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'*' || more.contains(&b));
-        good.then(|| Self(text.to_owned()))
+    /// Parses a name of letters, digits and `others`, of which `*` is one.
+    fn parse(text: &str, others: &[u8]) -> Option<Self> {
+        is_name(text, 1..=256, others).then(|| Self(text.to_owned()))
     }
 
     /// Returns whether the parts between the stars occur in the name in this order. Each part is matched at
@@ -324,7 +295,7 @@ mod tests {
     proptest! {
         #[test]
         fn glob_matches_like_reference_implementation(pattern in "[ab*]{1,8}", name in "[ab]{1,10}") {
-            let glob = Glob::parse(&pattern, b"").unwrap();
+            let glob = Glob::parse(&pattern, b"*").unwrap();
             prop_assert_eq!(glob.matches(&name), plainly(pattern.as_bytes(), name.as_bytes()));
         }
 
