@@ -13,7 +13,7 @@ pub mod scope;
 
 use stream_encryption_api::stream_encryption::Service::{self, Firehose, Kinesis};
 use stream_encryption_core::model::arn::RoleArn;
-use stream_encryption_core::model::aws_error::Operation;
+use stream_encryption_core::model::service::Operation;
 
 use document::{DocumentPrincipal, PolicyDocument, Statement, StringOrList};
 use scope::Scope;

@@ -20,6 +20,7 @@ use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::ReconcileMetrics;
 use stream_encryption_core::model::aws_error::ErrorKind;
+use stream_encryption_core::model::service::{PROFILES, profile};
 
 mod counted;
 mod fleet;
@@ -110,7 +111,7 @@ impl Default for Metrics {
         for result in [ReconcileResult::ok, ReconcileResult::conflict, ReconcileResult::error] {
             let _ = metrics.reconciles.get_or_create(&Reconcile { result });
         }
-        for aws_service in [of(Service::Firehose), of(Service::Kinesis)] {
+        for aws_service in PROFILES.map(|profile| Label(profile.name)) {
             for answered in [true, false] {
                 let _ = metrics.looks.get_or_create(&DescribeLabels { aws_service, outcome: look(answered) });
             }
@@ -195,10 +196,7 @@ impl Metrics {
 }
 
 fn of(service: Service) -> Label {
-    Label(match service {
-        Service::Firehose => "Firehose",
-        Service::Kinesis => "Kinesis",
-    })
+    Label(profile(service).name)
 }
 
 fn action(action: Action) -> Label {

@@ -9,8 +9,8 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_core::model::arn::Region;
-use stream_encryption_core::model::ledger::AWS_LIMIT;
 use stream_encryption_core::model::permission::Policy;
+use stream_encryption_core::model::service::AWS_LIMIT;
 
 pub mod iam;
 mod names;

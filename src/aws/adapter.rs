@@ -23,10 +23,11 @@ use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, Region, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::Operation;
 use tracing::warn;
 
 use super::credentials::Clock;

@@ -18,9 +18,10 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleOutput;
 use aws_sdk_sts::types::Tag;
 use sha2::{Digest, Sha256};
 use stream_encryption_core::model::arn::Region;
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use stream_encryption_core::model::principal::{Principal, Role, SESSION_TAGS};
+use stream_encryption_core::model::service::Operation;
 
 use super::credentials::{BaseCredentials, Session};
 use super::error::{aws_error, invalid_response, no_session, not_sent, not_signed};

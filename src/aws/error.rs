@@ -10,10 +10,9 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
 use serde_json::Value;
-use stream_encryption_core::model::aws_error::{
-    AwsError, ErrorKind, Operation, RawError, SIGNER_CHANGED, classify,
-};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, RawError, SIGNER_CHANGED, classify};
 use stream_encryption_core::model::credentials::CredentialsProblem;
+use stream_encryption_core::model::service::Operation;
 
 /// The error code for a response that the operator cannot parse.
 const INVALID_RESPONSE: &str = "InvalidResponse";

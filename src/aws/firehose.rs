@@ -19,12 +19,13 @@ use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
 use stream_encryption_core::model::arn::{Region, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use stream_encryption_core::model::previous_key::longest_retention;
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::Operation;
+use stream_encryption_core::model::service::profile;
 
 use super::bounded::BoundedCache;
 use super::credentials::{MAX_SESSION_AGE, Session};
@@ -219,7 +220,7 @@ fn parse_description(description: &DeliveryStreamDescription) -> Result<StreamDe
         },
         raw_status: word(shown_word(raw_status).unwrap_or_default()),
         encryption: parse_encryption(description.delivery_stream_encryption_configuration()),
-        retention: longest_retention(Service::Firehose),
+        retention: profile(Service::Firehose).longest_retention,
     })
 }
 

@@ -12,8 +12,9 @@ use aws_sdk_sts::config::Builder;
 use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::{AwsAccount, Region};
-use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::Operation;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 

@@ -17,11 +17,12 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
 use stream_encryption_core::model::arn::{KeyArn, Region, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::key::{KINESIS_ALIAS, Key};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use stream_encryption_core::model::previous_key::longest_retention;
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::Operation;
+use stream_encryption_core::model::service::profile;
 
 use super::bounded::BoundedCache;
 use super::error::{
@@ -300,7 +301,7 @@ fn parse_description(
             hours @ 1.. => SignedDuration::from_hours(hours.into()),
             // The SDK returns 0 if AWS reports no retention. A key may be required for as long as Kinesis can
             // keep a record.
-            _ => longest_retention(Service::Kinesis),
+            _ => profile(Service::Kinesis).longest_retention,
         },
     })
 }

@@ -11,9 +11,10 @@ use aws_sdk_kms::types::{
 };
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::{Account, KeyArn, KmsKeyId, Region, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::key::{KeyMetadata, KeyState};
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::Operation;
 use tracing::warn;
 
 use super::bounded::BoundedCache;

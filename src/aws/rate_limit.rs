@@ -19,7 +19,7 @@ use self::bucket::TokenBucket;
 pub use self::queue::QueueKey;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::{Account, Region, StreamArn};
-use stream_encryption_core::model::aws_error::Operation;
+use stream_encryption_core::model::service::Operation;
 
 use self::queue::{PRIORITIES, Queue};
 
@@ -57,37 +57,11 @@ pub struct RateLimiter {
     waiters: Arc<[AtomicUsize; PRIORITIES.len()]>,
 }
 
-/// Returns AWS's limit of `operation`, or a lower one where the operator needs few requests, in requests per
-/// second for an account and region:
-/// [Firehose's quotas](https://docs.aws.amazon.com/firehose/latest/dev/limits.html),
-/// [those of Kinesis](https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html),
-/// [those of KMS](https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html),
-/// [those of STS](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html#reference_iam-quotas-sts-requests).
-fn limit(operation: Operation) -> u32 {
-    match operation {
-        Operation::DescribeDeliveryStream
-        | Operation::StartDeliveryStreamEncryption
-        | Operation::StopDeliveryStreamEncryption
-        // AWS documents no limit for these two operations; the operator uses that of Firehose.
-        | Operation::StartStreamEncryption
-        | Operation::StopStreamEncryption => 5,
-        Operation::DescribeStreamSummary => 20,
-        Operation::DescribeKey => 2_000,
-        // These limits are higher, or apply to each stream, and the operator needs few of these requests.
-        Operation::PutFirehoseRecord
-        | Operation::PutKinesisRecord
-        // STS allows an account 600 requests per second of all kinds, which other clients share.
-        | Operation::AssumeRole => 100,
-        // The identity is cached, and the clock is checked only before a ledger with expired calls is deleted.
-        Operation::GetCallerIdentity => 10,
-    }
-}
-
 impl RateLimiter {
     /// Creates a rate limiter that uses `rate_percent` percent of AWS's limits, clamped to 1 to 100.
     #[must_use]
     pub fn new(rate_percent: u8) -> Self {
-        Self::with_limits(rate_percent, limit)
+        Self::with_limits(rate_percent, Operation::requests_per_second)
     }
 
     /// Creates a rate limiter with other limits, in requests per second: AWS raises some of them on request.

@@ -11,8 +11,9 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::Region;
-use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::principal::{Principal, Role};
+use stream_encryption_core::model::service::Operation;
 use tokio::sync::Mutex;
 use tracing::debug;
 

@@ -8,8 +8,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
-use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::Operation;
 use tokio::time::timeout;
 
 use super::credentials::Session;

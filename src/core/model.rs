@@ -23,4 +23,5 @@ pub mod principal;
 mod scenario;
 #[cfg(test)]
 mod schema_agreement;
+pub mod service;
 pub mod status_fields;

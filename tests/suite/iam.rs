@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use stream_encryption_core::model::aws_error::Operation;
 use stream_encryption_core::model::principal::SESSION_TAGS;
+use stream_encryption_core::model::service::Operation;
 
 const PAGE: &str = include_str!("../../docs/iam.md");
 

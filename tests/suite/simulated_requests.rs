@@ -25,10 +25,11 @@ use simulated_aws::{Clock, SimulatedAws};
 use simulation::aws_model;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi as _};
 use stream_encryption_core::model::arn::{KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::Operation;
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::aws::rate_limit::RateLimiter;
 

@@ -15,8 +15,9 @@ use aws_smithy_http_client::test_util::NeverClient;
 use jiff::SignedDuration;
 use serde_json::json;
 use stream_encryption_core::model::arn::KeyArn;
-use stream_encryption_core::model::aws_error::{ErrorKind, Operation as Op};
+use stream_encryption_core::model::aws_error::ErrorKind;
 use stream_encryption_core::model::key::KeyProblem;
+use stream_encryption_core::model::service::Operation as Op;
 use tokio::time::Instant;
 
 use super::super::replay::{ReplayClient, assuming, credentials, signer, somebody};

@@ -172,7 +172,7 @@ async fn omitted_retention_is_the_longest() {
     let recorded = ReplayClient::answers([(status, body)]);
     let look =
         kinesis(&recorded).describe_stream(&clicks(), &somebody(), Priority::Drift).await.unwrap().unwrap().0;
-    assert_eq!(look.retention, longest_retention(Service::Kinesis));
+    assert_eq!(look.retention, profile(Service::Kinesis).longest_retention);
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,12 +20,13 @@ use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
 use super::state::{MAX_STATE_AGE, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
-use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED, Operation};
+use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED};
 use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::Key;
 use crate::model::ledger::{self, PlannedCall};
 use crate::model::message;
+use crate::model::service::Operation;
 
 /// Upper bound of the time from the resolve step to the ledger write, even if every deadline is used up. A
 /// longer time means that the process was paused meanwhile.

@@ -30,6 +30,7 @@ use crate::model::message;
 use crate::model::observation::Observation;
 use crate::model::permission::Denial;
 use crate::model::previous_key;
+use crate::model::service::profile;
 use crate::model::status_fields;
 
 /// Shortest pause between two steps for one stream, such as a call that AWS refused and the next one.
@@ -372,7 +373,7 @@ fn key_usable(
 
 fn previous_key(before: &StreamEncryptionStatus, state: &ReconcileState) -> Option<PreviousKey> {
     let retention = state.description().map_or_else(
-        || previous_key::longest_retention(state.spec.stream.service),
+        || profile(state.spec.stream.service).longest_retention,
         |description| description.retention,
     );
     let replaced = previous_key::previous_key(&state.input(), before, retention)?;

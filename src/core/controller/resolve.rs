@@ -25,11 +25,12 @@ use super::memory::LastReconcile;
 use super::permitted::policies_in;
 use super::stream_api::{Priority, StreamApi};
 use crate::model::arn::{self, AwsAccount, KmsKeyId, ParseError, Region, StreamArn};
-use crate::model::aws_error::{AwsError, ErrorKind, Operation};
+use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::desired::{DesiredEncryption, DesiredState};
 use crate::model::key::{Key, KeyMetadata, KeyProblem};
 use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
+use crate::model::service::Operation;
 
 /// The resolved spec of a resource.
 pub(super) struct ResolvedSpec {

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use stream_encryption_api::stream_encryption::Service;
 
+use super::service::{PROFILES, ServiceProfile, profile};
+
 mod parts;
 pub mod pattern;
 
@@ -108,17 +110,8 @@ impl<'a> Arn<'a> {
     /// Returns the service and the name of the stream; `None` if the ARN is that of anything else.
     fn stream(&self) -> Option<(Service, &'a str)> {
         let (kind, name) = self.resource.split_once('/')?;
-        let services = [Service::Firehose, Service::Kinesis];
-        let service = services.into_iter().find(|service| words(*service) == (self.service, kind))?;
-        Some((service, name))
-    }
-}
-
-/// Returns the prefix of a service, and the type of its streams.
-fn words(service: Service) -> (&'static str, &'static str) {
-    match service {
-        Service::Firehose => ("firehose", "deliverystream"),
-        Service::Kinesis => ("kinesis", "stream"),
+        let of = PROFILES.iter().find(|of| of.arn_service == self.service && of.arn_type == kind)?;
+        Some((of.service, name))
     }
 }
 
@@ -163,18 +156,15 @@ impl FromStr for StreamArn {
 
 impl fmt::Display for StreamArn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (service, kind) = words(self.service);
+        let ServiceProfile { arn_service, arn_type, .. } = profile(self.service);
         let Self { partition, region, account, name, .. } = self;
-        write!(f, "arn:{partition}:{service}:{region}:{account}:{kind}/{name}")
+        write!(f, "arn:{partition}:{arn_service}:{region}:{account}:{arn_type}/{name}")
     }
 }
 
 /// Returns an error if a stream of this service cannot have this name.
 pub fn check_name(service: Service, name: &str) -> Result<(), ParseError> {
-    let longest = match service {
-        Service::Firehose => 64,
-        Service::Kinesis => 128,
-    };
+    let longest = profile(service).longest_name;
     if is_name(name, 1..=longest, b"_.-") {
         Ok(())
     } else {

@@ -5,106 +5,10 @@
 //! to the log only, because it may name accounts and resources of others.
 
 use stream_encryption_api::condition::Reason;
-use stream_encryption_api::ledger::Action;
-use stream_encryption_api::stream_encryption::Service;
 
 use super::credentials::CredentialsRejection;
 use super::key::KeyProblem;
-
-/// An AWS operation that the operator uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Operation {
-    /// Firehose `DescribeDeliveryStream`.
-    DescribeDeliveryStream,
-    /// Firehose `StartDeliveryStreamEncryption`.
-    StartDeliveryStreamEncryption,
-    /// Firehose `StopDeliveryStreamEncryption`.
-    StopDeliveryStreamEncryption,
-    /// Firehose `PutRecord`.
-    PutFirehoseRecord,
-    /// Kinesis `DescribeStreamSummary`.
-    DescribeStreamSummary,
-    /// Kinesis `StartStreamEncryption`.
-    StartStreamEncryption,
-    /// Kinesis `StopStreamEncryption`.
-    StopStreamEncryption,
-    /// Kinesis `PutRecord`.
-    PutKinesisRecord,
-    /// KMS `DescribeKey`.
-    DescribeKey,
-    /// STS `GetCallerIdentity`.
-    GetCallerIdentity,
-    /// STS `AssumeRole`.
-    AssumeRole,
-}
-
-impl Operation {
-    /// Every operation.
-    pub const ALL: [Self; 11] = [
-        Self::DescribeDeliveryStream,
-        Self::StartDeliveryStreamEncryption,
-        Self::StopDeliveryStreamEncryption,
-        Self::PutFirehoseRecord,
-        Self::DescribeStreamSummary,
-        Self::StartStreamEncryption,
-        Self::StopStreamEncryption,
-        Self::PutKinesisRecord,
-        Self::DescribeKey,
-        Self::GetCallerIdentity,
-        Self::AssumeRole,
-    ];
-
-    /// Returns the operation that describes a stream of a service.
-    #[must_use]
-    pub fn describe(service: Service) -> Self {
-        match service {
-            Service::Firehose => Self::DescribeDeliveryStream,
-            Service::Kinesis => Self::DescribeStreamSummary,
-        }
-    }
-
-    /// Returns the operation that changes a stream of a service.
-    #[must_use]
-    pub fn change(service: Service, action: Action) -> Self {
-        match (service, action) {
-            (Service::Firehose, Action::Start) => Self::StartDeliveryStreamEncryption,
-            (Service::Firehose, Action::Stop) => Self::StopDeliveryStreamEncryption,
-            (Service::Kinesis, Action::Start) => Self::StartStreamEncryption,
-            (Service::Kinesis, Action::Stop) => Self::StopStreamEncryption,
-        }
-    }
-
-    /// Returns the IAM action that allows the operation, for messages that name the permission to grant.
-    #[must_use]
-    pub fn iam_action(self) -> &'static str {
-        match self {
-            Self::DescribeDeliveryStream => "firehose:DescribeDeliveryStream",
-            Self::StartDeliveryStreamEncryption => "firehose:StartDeliveryStreamEncryption",
-            Self::StopDeliveryStreamEncryption => "firehose:StopDeliveryStreamEncryption",
-            Self::PutFirehoseRecord => "firehose:PutRecord",
-            Self::DescribeStreamSummary => "kinesis:DescribeStreamSummary",
-            Self::StartStreamEncryption => "kinesis:StartStreamEncryption",
-            Self::StopStreamEncryption => "kinesis:StopStreamEncryption",
-            Self::PutKinesisRecord => "kinesis:PutRecord",
-            Self::DescribeKey => "kms:DescribeKey",
-            Self::GetCallerIdentity => "sts:GetCallerIdentity",
-            Self::AssumeRole => "sts:AssumeRole",
-        }
-    }
-
-    /// Returns whether the operation changes a stream, so that its outcome matters if no response is
-    /// received.
-    #[must_use]
-    pub fn is_mutating(self) -> bool {
-        matches!(
-            self,
-            Self::StartDeliveryStreamEncryption
-                | Self::StopDeliveryStreamEncryption
-                | Self::StartStreamEncryption
-                | Self::StopStreamEncryption
-        )
-    }
-}
+use super::service::Operation;
 
 /// The class of an error, which determines the reaction to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -21,11 +21,8 @@ use super::backoff;
 use super::key::Key;
 use super::object::is_dns_subdomain;
 use super::observation::Observation;
+use super::service::{AWS_LIMIT, CountedCalls, profile};
 
-/// AWS's limit of calls per stream in 24 hours
-/// ([StartDeliveryStreamEncryption](https://docs.aws.amazon.com/firehose/latest/APIReference/API_StartDeliveryStreamEncryption.html),
-/// [StartStreamEncryption](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_StartStreamEncryption.html)).
-pub const AWS_LIMIT: u32 = 25;
 /// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
 /// request beyond it
 /// ([RequestExpired](https://docs.aws.amazon.com/kinesis/latest/APIReference/CommonErrors.html)). The date of
@@ -171,18 +168,20 @@ impl Budget {
 
 /// Returns the budget of one action on a stream.
 ///
-/// Firehose counts every Start and Stop together. Kinesis counts Starts and Stops separately, and only those
-/// that it applied; a call whose outcome is unknown counts. An entry dated in the future (the clock was set
-/// back) counts.
+/// The service determines which calls count; a call whose outcome is unknown always does. An entry dated in
+/// the future (the clock was set back) counts.
 #[must_use]
 pub fn budget(calls: &[Call], service: Service, action: Action, limit: u32, now: Timestamp) -> Budget {
-    let limit = limit.min(AWS_LIMIT);
+    let service = profile(service);
+    let limit = limit.min(service.calls_per_day);
     let recent = calls.iter().filter(|call| expires_at(call) > now);
     let mut counted: Vec<Timestamp> = recent
         .clone()
-        .filter(|call| match service {
-            Service::Firehose => true,
-            Service::Kinesis => call.target.action == action && call.outcome != Outcome::Refused,
+        .filter(|call| match service.counted {
+            CountedCalls::All => true,
+            CountedCalls::AppliedPerAction => {
+                call.target.action == action && call.outcome != Outcome::Refused
+            }
         })
         .map(expires_at)
         .collect();

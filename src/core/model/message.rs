@@ -8,14 +8,14 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use stream_encryption_api::condition::{Reason, next_whole_second};
 use stream_encryption_api::ledger::{KnownEncryption, Outcome};
-use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType, Service};
+use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType};
 
 use super::arn::KeyArn;
-use super::aws_error::Operation;
 use super::decision::{Decision, DecisionInput, LastObservation, budget};
 use super::desired::DesiredEncryption;
 use super::key::{Key, KeyProblem};
 use super::observation::Observation;
+use super::service::{Words, profile};
 use super::status_fields::{self, NOT_APPLIED};
 
 mod advice;
@@ -87,19 +87,10 @@ pub fn key_usable(input: &DecisionInput<'_>) -> String {
     match (input.desired.key_problem, status_fields::specified_key(input)) {
         (Some(problem), _) => message_for(input, problem.reason()),
         (None, Some(key @ Key::Customer(_))) => {
-            format!("{key} can encrypt the stream. {}", other_principals_note(input))
+            let others = words(input).others_on_key;
+            format!("{key} can encrypt the stream. Not verified: {others} on this key.")
         }
         (None, _) => message_for(input, Reason::KeyEnabled),
-    }
-}
-
-/// Returns a note about the other principals that need the key. The operator cannot verify their permissions.
-fn other_principals_note(input: &DecisionInput<'_>) -> &'static str {
-    match input.stream.service {
-        Service::Kinesis => {
-            "Not verified: producers need kms:GenerateDataKey and consumers need kms:Decrypt on this key."
-        }
-        Service::Firehose => "Not verified: producers need kms:GenerateDataKey and kms:Decrypt on this key.",
     }
 }
 
@@ -113,12 +104,7 @@ pub fn active_key_unusable(input: &DecisionInput<'_>, key: &KeyArn, problem: Key
         KeyProblem::PendingImport => ("has no key material", "Import it."),
         _ => ("cannot be used", "Check the key and its key store in KMS."),
     };
-    let records = match input.stream.service {
-        Service::Kinesis => "Records can be neither written to the stream nor read from it",
-        Service::Firehose => {
-            "Records are being lost: they are not delivered, and AWS discards them after 24 hours"
-        }
-    };
+    let records = words(input).key_unusable;
     format!("{records}. {key} is the active key and {state}. {remedy}")
 }
 
@@ -163,6 +149,11 @@ pub fn is_outdated(message: &str) -> bool {
 /// The beginning of a message that is older than its status.
 const AS_OF: &str = "As of ";
 
+/// Returns the words of the stream's service.
+fn words(input: &DecisionInput<'_>) -> &'static Words {
+    &profile(input.stream.service).words
+}
+
 /// Returns the message of a reason.
 fn message_for(input: &DecisionInput<'_>, reason: Reason) -> String {
     sentence(raw_message(input, reason).trim_end().to_owned())
@@ -192,7 +183,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::Settling if status_fields::unconfirmed_observation(input).is_some() => "The operator is waiting for AWS to report the effect of its last encryption call.".to_owned(),
         Reason::Settling => "AWS reports completion; the change can take up to 5 seconds to apply to all records.".to_owned(),
         Reason::Verifying => {
-            let (on_stream, on_key) = put_record_permissions(stream.service);
+            let (on_stream, on_key) = (profile(stream.service).put_record.iam_action(), words(input).put_record_on_key);
             format!("Waiting for a test record to be reported as encrypted. If this persists, grant {on_stream} on {stream} to the operator's role and, on a customer managed key, {on_key}.")
         }
         Reason::Enabling if status_fields::unconfirmed_observation(input).is_some() => format!("AWS has accepted the call to enable encryption with {key}."),
@@ -224,7 +215,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::KeyDescribeDenied => format!("The operator is not allowed to describe {key}. Grant kms:DescribeKey on it to the operator's role."),
         Reason::KeyAccessDenied => format!(
             "KMS denied the use of {key} ({}). {}; if the error persists, also allow kms:GenerateDataKey and kms:Decrypt. {}",
-            failure(input), key_permissions(stream.service), known_active_key(input)
+            failure(input), words(input).allow_key, known_active_key(input)
         ),
         Reason::KeyReferenceNotReady => format!(
             "The Key {} of key.objectRef does not exist or has no ARN yet. The operator keeps checking.",
@@ -313,18 +304,6 @@ fn is_not_applied(input: &DecisionInput<'_>) -> bool {
     status_fields::failure_code(input).as_deref() == Some(NOT_APPLIED)
 }
 
-/// Returns the request for the permissions on a key that the operator itself needs.
-fn key_permissions(service: Service) -> &'static str {
-    match service {
-        Service::Firehose => {
-            "Allow kms:DescribeKey and kms:CreateGrant in its key policy and in the operator's role"
-        }
-        Service::Kinesis => {
-            "Allow kms:DescribeKey in its key policy and in the operator's role, and kinesis:StartStreamEncryption on the key in the role"
-        }
-    }
-}
-
 /// Returns a message that does not reveal what exists, because the namespace may not use it.
 fn not_permitted(input: &DecisionInput<'_>) -> &'static str {
     if input.permission.role_for(input.stream).is_err() {
@@ -343,7 +322,7 @@ fn whole_seconds(at: Timestamp) -> String {
 
 fn describe_active_key(input: &DecisionInput<'_>, key: &KeyIdentity) -> String {
     match (key.kind, status_fields::redacted_key(input, key).arn) {
-        (KeyType::AwsOwned, _) => aws_key(input).to_owned(),
+        (KeyType::AwsOwned, _) => words(input).aws_key.to_owned(),
         (KeyType::CustomerManaged, Some(arn)) => arn,
         (KeyType::CustomerManaged, None) => {
             "a customer managed key that no StreamEncryptionPolicy allows this namespace to use".to_owned()
@@ -351,19 +330,10 @@ fn describe_active_key(input: &DecisionInput<'_>, key: &KeyIdentity) -> String {
     }
 }
 
-/// Returns the key of `AWS_OWNED_CMK`: Firehose has a key that AWS owns, Kinesis the AWS managed key of the
-/// account.
-fn aws_key(input: &DecisionInput<'_>) -> &'static str {
-    match input.stream.service {
-        Service::Firehose => "the AWS-owned key",
-        Service::Kinesis => "the AWS managed key alias/aws/kinesis",
-    }
-}
-
 fn describe_desired_key(input: &DecisionInput<'_>) -> String {
     match &input.desired.encryption {
         DesiredEncryption::Key(Key::AwsOwned) | DesiredEncryption::AnyKey | DesiredEncryption::Off => {
-            aws_key(input).to_owned()
+            words(input).aws_key.to_owned()
         }
         DesiredEncryption::Key(key) => key.to_string(),
         DesiredEncryption::UnknownKey => match &input.desired.key_reference {
@@ -460,16 +430,6 @@ fn outcome_unknown(input: &DecisionInput<'_>) -> String {
             )
         }
         None => "The last encryption call received no response, and AWS may still apply it.".to_owned(),
-    }
-}
-
-/// Returns the permissions that a test record needs: on the stream, and on a customer managed key.
-fn put_record_permissions(service: Service) -> (&'static str, &'static str) {
-    match service {
-        Service::Firehose => {
-            (Operation::PutFirehoseRecord.iam_action(), "kms:GenerateDataKey and kms:Decrypt")
-        }
-        Service::Kinesis => (Operation::PutKinesisRecord.iam_action(), "kms:GenerateDataKey"),
     }
 }
 

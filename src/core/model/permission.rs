@@ -10,8 +10,8 @@ use stream_encryption_api::policy::{PolicyRole, StreamEncryptionPolicySpec};
 use super::arn::pattern::{KeyPattern, StreamPattern};
 use super::arn::{AwsAccount, ParseError, StreamArn};
 use super::key::Key;
-use super::ledger::AWS_LIMIT;
 use super::principal::Role;
+use super::service::AWS_LIMIT;
 
 /// The combined policies of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

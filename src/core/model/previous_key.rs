@@ -4,22 +4,11 @@
 //! Pure. The time is rather too late than too early: records are lost if a key is deleted too early.
 
 use jiff::{SignedDuration, Timestamp};
-use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, Service, StreamEncryptionStatus};
+use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, StreamEncryptionStatus};
 
 use super::decision::{DecisionInput, PROPAGATION_DELAY};
 use super::ledger::saturating_add;
 use super::status_fields;
-
-/// Returns the maximum retention of a stream, for use if AWS has not reported it
-/// ([Kinesis](https://docs.aws.amazon.com/streams/latest/dev/kinesis-extended-retention.html),
-/// [Firehose](https://docs.aws.amazon.com/firehose/latest/dev/basic-deliver.html)).
-#[must_use]
-pub fn longest_retention(service: Service) -> SignedDuration {
-    match service {
-        Service::Firehose => SignedDuration::from_hours(24),
-        Service::Kinesis => SignedDuration::from_hours(365 * 24),
-    }
-}
 
 /// A key that was active before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +63,7 @@ fn may_be_disclosed(input: &DecisionInput<'_>, arn: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use stream_encryption_api::stream_encryption::PreviousKey;
+    use stream_encryption_api::stream_encryption::{PreviousKey, Service};
 
     use super::*;
     use crate::model::key::Key;
@@ -105,13 +94,6 @@ mod tests {
 
     fn expected(number: u8, until: &str) -> (String, String) {
         (key(number).to_string(), until.to_owned())
-    }
-
-    /// AWS states 8760 hours where it documents retention, and a day for Firehose.
-    #[test]
-    fn longest_retention_matches_aws_documentation() {
-        assert_eq!(longest_retention(Service::Kinesis), SignedDuration::from_hours(8760));
-        assert_eq!(longest_retention(Service::Firehose), DAY);
     }
 
     #[test]

@@ -11,13 +11,14 @@ use stream_encryption_api::policy::{PolicyRole, StreamEncryptionPolicySpec};
 use stream_encryption_api::stream_encryption::{Mode, Service};
 
 use super::arn::{AwsAccount, StreamArn};
-use super::aws_error::{AwsError, ErrorKind, Operation};
+use super::aws_error::{AwsError, ErrorKind};
 use super::decision::{Decision, DecisionInput, LastObservation, Ownership, Step, decide};
 use super::desired::{DesiredEncryption, DesiredState};
 use super::key::{Key, KeyProblem};
 use super::ledger::{self, PlannedCall};
 use super::observation::Observation;
 use super::permission::{EffectivePolicy, Policy};
+use super::service::Operation;
 
 /// The operator's own account.
 pub(super) const ACCOUNT: &str = "111122223333";

@@ -8,13 +8,14 @@
 use jiff::Timestamp;
 use stream_encryption_api::condition::{ConditionStatus, Reason};
 use stream_encryption_api::ledger::{Action, Outcome};
-use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, Service};
+use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity};
 
 use super::arn::KeyArn;
 use super::decision::{DecisionInput, LastObservation, PROPAGATION_DELAY, action_in_progress};
 use super::key::Key;
 use super::ledger::{self, saturating_add};
 use super::observation::Observation;
+use super::service::profile;
 
 /// Returns the encryption status in AWS's terms; `None` if it is unknown.
 #[must_use]
@@ -40,7 +41,7 @@ pub fn encryption_status(input: &DecisionInput<'_>) -> Option<EncryptionStatus> 
         Observation::Failed { action, .. } => Some(failed(*action)),
         Observation::Off | Observation::On(_) => {
             let on = matches!(observation, Observation::On(_));
-            Some(if input.stream.service == Service::Kinesis && attempt_failed(input, observation) {
+            Some(if !profile(input.stream.service).reports_failures && attempt_failed(input, observation) {
                 failed(last_attempted_action(input).unwrap_or(Action::Start))
             } else {
                 stable_status(on)
@@ -216,7 +217,7 @@ fn last_attempted_action(input: &DecisionInput<'_>) -> Option<Action> {
     input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last()).map(|call| call.target.action)
 }
 
-/// Returns whether, on Kinesis, an attempt is no longer in progress and had no effect.
+/// Returns whether an attempt is no longer in progress and had no effect.
 fn attempt_failed(input: &DecisionInput<'_>, observation: &Observation) -> bool {
     let last = input.ledger.attempts.as_ref().and_then(|_| input.ledger.calls.last());
     last.is_some_and(|call| match call.outcome {

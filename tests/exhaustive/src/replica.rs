@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use stream_encryption_api::ledger::{Action, Outcome, StreamLedgerSpec};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::decision::{Decision, DecisionInput, LastObservation, Ownership, Step};
 use stream_encryption_core::model::ledger;
 use stream_encryption_core::model::observation::Observation;
 use stream_encryption_core::model::permission::EffectivePolicy;
+use stream_encryption_core::model::service::Operation;
 
 use crate::aws::{View, bit};
 use crate::bounds::{Bounds, FRESH};

@@ -136,7 +136,7 @@ fn schema_limits_match_operator() {
     };
     assert!(
         settings.contains("(1..=AWS_LIMIT)")
-            && text("src/core/model/ledger.rs").contains("AWS_LIMIT: u32 = 25")
+            && text("src/core/model/service.rs").contains("AWS_LIMIT: u32 = 25")
     );
     assert_eq!(limits("defaultPolicy.maxCallsPerDay"), (json!(1), json!(25)));
     assert!(settings.contains("(1..=100).contains(&self.aws_rate_percent)"));

@@ -10,9 +10,10 @@ use simulated_aws::world::{AwsError as ServedError, Caller, Delivery, Reply, Req
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::model::arn::{KeyArn, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation, RawError, classify};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, RawError, classify};
 use stream_encryption_core::model::key::{KINESIS_ALIAS, Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use stream_encryption_core::model::service::Operation;
 
 /// The key id of a Kinesis stream that is reported as encrypted without a key.
 const UNNAMED: &str = "unknown";

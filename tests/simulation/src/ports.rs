@@ -19,10 +19,11 @@ use stream_encryption_core::controller::kube_api::{
 };
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, Operation};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::{Operation, profile};
 
 use crate::aws_model;
 use crate::environment::{REGION, State};
@@ -300,10 +301,7 @@ impl StreamApi for Aws {
         by: &Principal,
         signer: &Signer,
     ) -> Result<bool, AwsError> {
-        let operation = match stream.service {
-            Service::Firehose => Operation::PutFirehoseRecord,
-            Service::Kinesis => Operation::PutKinesisRecord,
-        };
+        let operation = profile(stream.service).put_record;
         self.still_signs(signer, operation)?;
         self.link
             .ask_aws(operation, None, |state, caller| {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{Caller, Delivery};
 use stream_encryption_core::controller::kube_api::KubeError;
-use stream_encryption_core::model::aws_error::{AwsError, Operation};
+use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::ledger::MAX_CLOCK_SKEW;
+use stream_encryption_core::model::service::Operation;
 
 use crate::aws_model;
 use crate::environment::{Doom, Event, Fate, Process, Scene, State};

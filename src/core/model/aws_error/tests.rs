@@ -263,37 +263,6 @@ fn unknown_code_is_classified_by_http_status() {
 }
 
 #[test]
-fn iam_actions_match_service_authorization_reference() {
-    // Service Authorization Reference.
-    let actions = Operation::ALL.map(Operation::iam_action);
-    assert_eq!(
-        actions,
-        [
-            "firehose:DescribeDeliveryStream",
-            "firehose:StartDeliveryStreamEncryption",
-            "firehose:StopDeliveryStreamEncryption",
-            "firehose:PutRecord",
-            "kinesis:DescribeStreamSummary",
-            "kinesis:StartStreamEncryption",
-            "kinesis:StopStreamEncryption",
-            "kinesis:PutRecord",
-            "kms:DescribeKey",
-            "sts:GetCallerIdentity",
-            "sts:AssumeRole",
-        ]
-    );
-    for service in [Service::Firehose, Service::Kinesis] {
-        let named = |operation: Operation, verb: &str| {
-            let (of, action) = operation.iam_action().split_once(':').unwrap();
-            of == format!("{service:?}").to_lowercase() && action.starts_with(verb)
-        };
-        assert!(named(Operation::describe(service), "Describe"));
-        assert!(named(Operation::change(service, Action::Start), "Start"));
-        assert!(named(Operation::change(service, Action::Stop), "Stop"));
-    }
-}
-
-#[test]
 fn error_display_names_action_and_code() {
     let error = |code: Option<&str>| AwsError {
         operation: Operation::DescribeKey,

@@ -4,10 +4,10 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::Action;
 
 use super::{describe_active_key, whole_seconds};
-use crate::model::aws_error::Operation;
 use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::ledger::READ_LAG;
 use crate::model::observation::Observation;
+use crate::model::service::Operation;
 use crate::model::status_fields;
 
 /// Returns whether, for this reason, the operator waits for AWS to report the outcome of a call.

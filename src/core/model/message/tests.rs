@@ -4,6 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::Service;
 
 use super::*;
 use crate::model::aws_error::{AwsError, ErrorKind};
@@ -11,6 +12,7 @@ use crate::model::decision::Step;
 use crate::model::key::{Key, KeyProblem};
 use crate::model::permission::{EffectivePolicy, Policy};
 use crate::model::scenario::{Scenario, Sight, aws_error, failed, key, midnight};
+use crate::model::service::Operation;
 
 const KEY_1: &str = "arn:aws:kms:eu-west-1:111122223333:key/1";
 const FIREHOSE: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";

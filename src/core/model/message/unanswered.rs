@@ -3,10 +3,11 @@
 
 use stream_encryption_api::ledger::Action;
 
-use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED, Operation, SIGNER_CHANGED};
+use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED, SIGNER_CHANGED};
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::{DecisionInput, LastObservation};
 use crate::model::desired::DesiredEncryption;
+use crate::model::service::Operation;
 
 /// Returns the message of `Ready` if `GetCallerIdentity` failed, so that the operator's own account is unknown.
 #[must_use]

@@ -17,7 +17,8 @@ use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 use stream_encryption_core::controller::ledger_store::owner;
-use stream_encryption_core::model::ledger::{self, AWS_LIMIT, DAY, expires_at};
+use stream_encryption_core::model::ledger::{self, DAY, expires_at};
+use stream_encryption_core::model::service::AWS_LIMIT;
 
 use super::Bug;
 use crate::convergence::stream_of;

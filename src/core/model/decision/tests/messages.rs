@@ -15,7 +15,7 @@ use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, Ke
 
 use super::rows;
 use crate::model::arn::{self, KeyArn, ParseError, Region, StreamArn, check_name};
-use crate::model::aws_error::{AwsError, ErrorKind, Operation};
+use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::credentials::{CredentialsProblem, CredentialsRejection};
 use crate::model::decision::Ownership;
 use crate::model::desired::DesiredEncryption;
@@ -24,6 +24,7 @@ use crate::model::message::{self, still_reported};
 use crate::model::observation::Observation;
 use crate::model::permission::{EffectivePolicy, Policy};
 use crate::model::scenario::{ACCOUNT, Scenario, Sight, aws_error, failed, key, midnight};
+use crate::model::service::Operation;
 use crate::model::status_fields;
 use placeholders::{generalized, pattern};
 
