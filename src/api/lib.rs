@@ -31,6 +31,7 @@ pub mod condition;
 pub mod crd;
 pub mod ledger;
 pub mod policy;
+mod reason;
 pub mod stream_encryption;
 
 /// The API group of every resource of the operator.

@@ -13,7 +13,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find};
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, DescribePurpose, Reason, find};
 use stream_encryption_api::stream_encryption::{
     Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
 };
@@ -181,18 +181,7 @@ impl ScrapeInput {
 
 /// Returns whether the operator describes the stream of a resource with this status, if AWS permits it.
 fn is_described(status: &StreamEncryptionStatus) -> bool {
-    !matches!(
-        reason_of_ready(status),
-        Some(
-            Reason::Suspended
-                | Reason::NotPermitted
-                | Reason::ConflictingPolicyRoles
-                | Reason::DisableNotPermitted
-                | Reason::StreamAlreadyManaged
-                | Reason::LedgerInvalid
-                | Reason::SpecInvalid
-        )
-    )
+    reason_of_ready(status).is_none_or(|reason| reason.describe_purpose() != DescribePurpose::Absent)
 }
 
 fn reason_of_ready(status: &StreamEncryptionStatus) -> Option<Reason> {

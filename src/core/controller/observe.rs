@@ -4,7 +4,7 @@
 //! A Describe may wait minutes for the rate limiter's permit. After such a wait the spec is resolved again:
 //! an alias or an object may stand for another key by then, and the ledger would be updated for the old key.
 
-use stream_encryption_api::condition::Reason;
+use stream_encryption_api::condition::DescribePurpose;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{debug, warn};
 
@@ -103,20 +103,10 @@ async fn send_describe<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, state
 }
 
 /// Returns the priority of a Describe: the first one, and those of a changing stream, precede those that
-/// detect drift. A stream that cannot be encrypted in its current state, or does not exist, is not changing.
+/// detect drift.
 fn priority(state: &ReconcileState) -> Priority {
     match state.last.reason {
-        Some((
-            Reason::Encrypted
-            | Reason::EncryptionDisabled
-            | Reason::Drifted
-            | Reason::StreamNotFound
-            | Reason::StreamDeleting
-            | Reason::StreamFailed
-            | Reason::SourceNotDirectPut
-            | Reason::StreamARNMismatch,
-            _,
-        )) => Priority::Drift,
+        Some((reason, _)) if reason.describe_purpose() == DescribePurpose::Drift => Priority::Drift,
         _ => Priority::Changing,
     }
 }

@@ -8,7 +8,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ManagedFieldsEntry, ObjectMeta};
-use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find, ready_conditions};
+use stream_encryption_api::condition::{
+    ConditionStatus, ConditionType, EventType, Reason, find, ready_conditions,
+};
 use stream_encryption_api::stream_encryption::{Service, StreamEncryptionStatus};
 use stream_encryption_api::{FIELD_MANAGER, RETRY_ANNOTATION};
 use tracing::info;
@@ -203,10 +205,13 @@ fn encrypted_after(
     Some((after.stream.as_ref()?.service, now.duration_since(since.0)))
 }
 
-/// Returns whether the encryption takes effect now. This state has no event: it lasts for five seconds, between two
-/// that have one.
+/// Returns whether the encryption takes effect now. This state has no event.
 fn settles(conditions: &[Condition]) -> bool {
-    find(conditions, ConditionType::Ready).is_some_and(|ready| ready.reason == Reason::Settling.as_str())
+    find(conditions, ConditionType::Ready).is_some_and(|ready| event_type(ready) == EventType::Absent)
+}
+
+fn event_type(condition: &Condition) -> EventType {
+    condition.reason.parse().map_or(EventType::Warning, Reason::event_type)
 }
 
 /// Returns the event for a change of `Ready`, or for a key that is no longer usable.
@@ -219,17 +224,7 @@ fn transition(before: &[Condition], after: &[Condition]) -> Option<ReconcileEven
     let key = changed(ConditionType::KeyUsable)
         .filter(|condition| condition.status == ConditionStatus::False.as_str());
     let condition = changed(ConditionType::Ready).or(key)?;
-    let reason = condition.reason.parse::<Reason>().ok();
-    let normal_reasons = [
-        Reason::Verifying,
-        Reason::Enabling,
-        Reason::Disabling,
-        Reason::StreamUpdating,
-        Reason::StreamCreating,
-        Reason::Suspended,
-    ];
-    let warning = condition.status != ConditionStatus::True.as_str()
-        && !reason.is_some_and(|reason| normal_reasons.contains(&reason));
+    let warning = event_type(condition) == EventType::Warning;
     let note = condition.message.clone();
     Some(ReconcileEvent { warning, reason: condition.reason.clone(), action: "Reconcile", note })
 }

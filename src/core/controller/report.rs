@@ -4,8 +4,8 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stream_encryption_api::condition::{
-    ConditionStatus, ConditionType, ReadyState, Reason, condition, find, next_whole_second, ready_conditions,
-    whole_second,
+    ConditionStatus, ConditionType, LedgerContent, ReadyState, Reason, condition, find, next_whole_second,
+    ready_conditions, whole_second,
 };
 use stream_encryption_api::stream_encryption::{
     Calls, Failure, PreviousKey, StreamEncryption, StreamEncryptionStatus, StreamStatus,
@@ -240,13 +240,7 @@ fn decided(
         ..StreamEncryptionStatus::default()
     };
     // The content of a ledger is reported to its owner only.
-    if matches!(
-        decision.reason,
-        Reason::NotPermitted
-            | Reason::ConflictingPolicyRoles
-            | Reason::StreamAlreadyManaged
-            | Reason::LedgerInvalid
-    ) {
+    if decision.reason.ledger_content() == LedgerContent::Hidden {
         // Without a valid ledger, the status is the only count of the calls.
         let is_only_count = decision.reason == Reason::LedgerInvalid || !state.ledger.is_stored();
         status.calls = before.calls.clone().filter(|_| is_only_count);

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use stream_encryption_api::condition::{Reason, next_whole_second};
+use stream_encryption_api::condition::{LedgerContent, ReadyState, Reason, next_whole_second};
 use stream_encryption_api::ledger::{KnownEncryption, Outcome};
 use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType};
 
@@ -62,14 +62,8 @@ fn active_key_warning(input: &DecisionInput<'_>, reason: Reason) -> Option<Warni
     let problem =
         input.active_key_problem.filter(|_| matches!(input.last_observation, LastObservation::At(..)))?;
     // The content of a ledger is shown to its owner only, and a suspended resource keeps its status.
-    let hidden = matches!(
-        reason,
-        Reason::NotPermitted
-            | Reason::ConflictingPolicyRoles
-            | Reason::StreamAlreadyManaged
-            | Reason::LedgerInvalid
-            | Reason::Suspended
-    );
+    let hidden =
+        reason.ledger_content() == LedgerContent::Hidden || reason.ready_state() == ReadyState::Unchanged;
     let key = status_fields::active_customer_key(input).filter(|_| !hidden)?;
     let is_desired = match &input.desired.encryption {
         DesiredEncryption::Key(asked) => *asked == Key::Customer(key.clone()),
