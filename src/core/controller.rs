@@ -13,6 +13,8 @@ use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{Instrument as _, debug, info_span};
 
+use crate::model::schedule;
+
 mod age;
 mod annotations;
 mod context;
@@ -62,7 +64,7 @@ pub async fn reconcile<A: StreamApi, R: KubeApi>(
             debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
             operator.memory.forget(resource);
             operator.memory.read_again(&of.uid);
-            Ok(operator.clock.now() + kube_api::AFTER_CONFLICT)
+            Ok(operator.clock.now() + schedule::AFTER_CONFLICT)
         }
         Err(Interruption::DescriptionTooOld) => {
             operator.memory.forget(resource);

@@ -5,7 +5,6 @@
 
 pub mod arn;
 pub mod aws_error;
-pub mod backoff;
 pub mod credentials;
 pub mod decision;
 pub mod desired;
@@ -21,6 +20,7 @@ pub mod previous_key;
 pub mod principal;
 #[cfg(test)]
 mod scenario;
+pub mod schedule;
 #[cfg(test)]
 mod schema_agreement;
 pub mod service;

@@ -12,9 +12,10 @@ use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::{Client, ResourceExt};
-use stream_encryption_core::controller::kube_api::{AFTER_CONFLICT, KubeApi, KubeError};
+use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
 use stream_encryption_core::controller::stream_api::StreamApi;
 use stream_encryption_core::controller::{Context, ledger_gc, reconcile, report_invalid_object};
+use stream_encryption_core::model::schedule;
 use tokio::sync::{Notify, SetOnce};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -226,7 +227,8 @@ async fn visit_uncounted(resource: &Guarded, context: &CountedContext) -> Result
             return Ok(Action::await_change());
         }
     };
-    Ok(Action::requeue(context.config.wait(context.clock.now(), wake).unsigned_abs()))
+    let wait = schedule::after_reconcile(context.config.drift_interval, context.clock.now(), wake);
+    Ok(Action::requeue(wait.unsigned_abs()))
 }
 
 /// Requeues a resource after a conflict or a failed request to Kubernetes: soon, but not all resources at
@@ -234,11 +236,10 @@ async fn visit_uncounted(resource: &Guarded, context: &CountedContext) -> Result
 #[allow(clippy::needless_pass_by_value, reason = "kube's signature")]
 fn error_policy(resource: Arc<Guarded>, error: &KubeError, _: Arc<TaskContext>) -> Action {
     if matches!(error, KubeError::Conflict) {
-        return Action::requeue(AFTER_CONFLICT.unsigned_abs());
+        return Action::requeue(schedule::AFTER_CONFLICT.unsigned_abs());
     }
     warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "request to the API server failed");
-    let spread = u64::from(resource.uid().unwrap_or_default().bytes().fold(0_u8, u8::wrapping_add));
-    Action::requeue(Duration::from_millis(3000 + spread * 20))
+    Action::requeue(schedule::after_kube_error(&resource.uid().unwrap_or_default()).unsigned_abs())
 }
 
 /// Returns a stream of the resources that reference a changed key object.

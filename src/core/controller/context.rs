@@ -50,11 +50,6 @@ impl ReconcileMetrics for NoMetrics {
     fn encryption_left_on(&self) {}
 }
 
-/// Longest wait that a reconcile requests if the drift interval is shorter.
-const LONGEST_REST: SignedDuration = SignedDuration::from_mins(10);
-/// Shortest wait between two reconciles of one resource.
-const SHORTEST_REST: SignedDuration = SignedDuration::from_millis(10);
-
 /// A decision function.
 pub type Decide = fn(&DecisionInput<'_>) -> Decision;
 
@@ -107,31 +102,4 @@ pub struct Config {
     pub region: Region,
     /// The interval between two checks for drift.
     pub drift_interval: SignedDuration,
-}
-
-impl Config {
-    /// Returns the wait after a reconcile that requested `wake`. Every reconcile requests a time within the
-    /// drift interval or ten minutes. A much later time was computed before the clock was set back; without a
-    /// maximum wait, the resource would not be reconciled for days.
-    #[must_use]
-    pub fn wait(&self, now: Timestamp, wake: Timestamp) -> SignedDuration {
-        let longest = self.drift_interval.max(LONGEST_REST).saturating_mul(2);
-        wake.duration_since(now).clamp(SHORTEST_REST, longest)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requeue_is_capped_when_clock_goes_backwards() {
-        let config =
-            Config { region: "eu-west-1".parse().unwrap(), drift_interval: SignedDuration::from_mins(30) };
-        let now = Timestamp::UNIX_EPOCH;
-        let wait = |wake| config.wait(now, now + wake);
-        assert_eq!(wait(SignedDuration::from_mins(33)), SignedDuration::from_mins(33));
-        assert_eq!(wait(SignedDuration::from_hours(48)), SignedDuration::from_hours(1));
-        assert_eq!(wait(SignedDuration::from_hours(-48)), SHORTEST_REST);
-    }
 }

@@ -7,16 +7,12 @@
 
 use std::future::Future;
 
-use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
-
-/// Delay after a conflict, before everything is read and decided again.
-pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
 
 /// The reason of the event for a deleted resource whose finalizer was removed although the encryption of its
 /// stream was to be disabled first. The metrics count the event, whether or not Kubernetes accepts it.

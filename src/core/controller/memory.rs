@@ -18,9 +18,7 @@ use crate::model::arn::{KeyArn, KmsKeyId};
 use crate::model::key::{KeyMetadata, KeyProblem};
 use crate::model::ledger::saturating_add;
 use crate::model::observation::StreamDescription;
-
-/// Minimum age of a description before a change of the retry annotation alone causes another Describe.
-pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
+use crate::model::schedule::RETRY_PAUSE;
 
 /// A version that equals none: the resource is read from the API server next.
 pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
@@ -28,9 +26,6 @@ pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
 /// How long a write without an acknowledgement may still be applied: longer than the API server works on a
 /// request.
 const MAY_BE_APPLIED: SignedDuration = SignedDuration::from_mins(2);
-/// Interval at which a resource is read again while such a write may still be applied. It wakes nobody: the
-/// status of this operator is no trigger.
-pub const REREAD: SignedDuration = SignedDuration::from_secs(30);
 
 /// The entries of all resources, by uid.
 #[derive(Default)]

@@ -17,10 +17,11 @@ use tracing::info;
 
 use super::context::Context;
 use super::finalize;
-use super::kube_api::{AFTER_CONFLICT, KubeApi, KubeError, ReconcileEvent};
+use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
-use super::memory::{LastReconcile, REREAD, UNKNOWN_VERSION};
+use super::memory::{LastReconcile, UNKNOWN_VERSION};
 use super::stream_api::StreamApi;
+use crate::model::schedule::{AFTER_CONFLICT, REREAD};
 
 /// The result of a status update.
 pub(super) struct StatusWrite {

@@ -1,7 +1,7 @@
 //! The report step: the status that results from a reconcile, and the entry for the memory.
 //! [`publish`](super::publish) writes the status.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use stream_encryption_api::condition::{
     ConditionStatus, ConditionType, LedgerContent, ReadyState, Reason, condition, find, next_whole_second,
@@ -22,7 +22,6 @@ use super::publish::update_status;
 use super::resolve::ResolveError;
 use super::state::{Observed, ReconcileState};
 use super::stream_api::StreamApi;
-use crate::model::backoff;
 use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::KeyProblem;
@@ -30,11 +29,9 @@ use crate::model::message;
 use crate::model::observation::Observation;
 use crate::model::permission::Denial;
 use crate::model::previous_key;
+use crate::model::schedule;
 use crate::model::service::profile;
 use crate::model::status_fields;
-
-/// Shortest pause between two steps for one stream, such as a call that AWS refused and the next one.
-const SHORTEST_PAUSE: SignedDuration = SignedDuration::from_secs(2);
 
 /// Reports the state after the steps of a reconcile. Returns the time of the next reconcile.
 pub(super) async fn report<A: StreamApi, R: KubeApi>(
@@ -58,7 +55,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         make,
     )
     .await?;
-    let since = backoff::reason_since(state.last.reason, decision.reason, state.now);
+    let since = schedule::reason_since(state.last.reason, decision.reason, state.now);
     // A description is used again only with the ledger that records what it showed. A ledger that cannot be
     // read or written is still the one that was seen last.
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
@@ -89,7 +86,7 @@ fn decision_to_report<A, R>(operator: &Context<A, R>, state: &ReconcileState) ->
     if decision.step == Step::Wait {
         return decision;
     }
-    let wake = decision.wake.max(state.now + SHORTEST_PAUSE);
+    let wake = decision.wake.max(state.now + schedule::AFTER_STEP);
     Decision { wake, describe_due: decision.describe_due.min(wake), ..decision }
 }
 
@@ -167,11 +164,11 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     };
     let written =
         update_status(operator, &resource.metadata, resource.status.as_ref(), last, false, make).await?;
-    let since = backoff::reason_since(last.reason, reason, now);
+    let since = schedule::reason_since(last.reason, reason, now);
     let wait = if reason == Reason::Suspended {
         operator.config.drift_interval
     } else {
-        backoff::poll_interval(since, now, backoff::POLL_AWS_ERROR)
+        schedule::poll_interval(since, now, schedule::POLL_AWS_ERROR)
     };
     let last = LastReconcile {
         reason: Some((reason, since)),

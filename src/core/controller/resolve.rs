@@ -7,7 +7,6 @@
 //! sent about a stream or a key that is not allowed. After this step no code reads the raw spec of the stream
 //! and the key.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -30,6 +29,7 @@ use crate::model::desired::{DesiredEncryption, DesiredState};
 use crate::model::key::{Key, KeyMetadata, KeyProblem};
 use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
+use crate::model::schedule;
 use crate::model::service::Operation;
 
 /// The resolved spec of a resource.
@@ -124,7 +124,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         permission,
         key: None,
         error: None,
-        drift_interval: jitter(operator.config.drift_interval, resource),
+        drift_interval: schedule::jittered(operator.config.drift_interval, resource.metadata.uid.as_deref()),
         resolved,
         stream,
     };
@@ -328,16 +328,6 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
         }
         Err(error) => spec.error = Some(error),
     }
-}
-
-/// Returns the drift interval of one resource: up to a tenth shorter or longer, always the same for the same
-/// resource.
-fn jitter(interval: SignedDuration, resource: &StreamEncryption) -> SignedDuration {
-    let mut hasher = DefaultHasher::new();
-    resource.metadata.uid.hash(&mut hasher);
-    let thousandths = i64::try_from(hasher.finish() % 200).unwrap_or(0) - 100;
-    let milliseconds = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX / 2000);
-    SignedDuration::from_millis(milliseconds + milliseconds / 1000 * thousandths)
 }
 
 #[cfg(test)]

@@ -11,15 +11,15 @@ use stream_encryption_api::stream_encryption::{Mode, Service};
 
 use super::arn::StreamArn;
 use super::aws_error::AwsError;
-use super::backoff::{
-    self, POLL_AFTER_STEP, POLL_AWS_ERROR, POLL_IN_PROGRESS, POLL_KEY_PROBLEM, POLL_MISSING,
-    POLL_OLD_SESSION, POLL_OTHER_OWNER, POLL_UNUSABLE, PollInterval,
-};
 use super::desired::{DesiredEncryption, DesiredState};
 use super::key::{Key, KeyProblem};
 use super::ledger::{self, Budget, PlannedCall, saturating_add};
 use super::observation::Observation;
 use super::permission::{Denial, EffectivePolicy};
+use super::schedule::{
+    self, POLL_AFTER_STEP, POLL_AWS_ERROR, POLL_IN_PROGRESS, POLL_KEY_PROBLEM, POLL_MISSING,
+    POLL_OLD_SESSION, POLL_OTHER_OWNER, POLL_UNUSABLE, PollInterval,
+};
 
 /// Time until a change applies to all records after AWS reports ENABLED or DISABLED
 /// ([Firehose](https://docs.aws.amazon.com/firehose/latest/dev/encryption.html)).
@@ -274,8 +274,8 @@ fn wait_for_confirmation(input: &DecisionInput<'_>, observation: &Observation) -
 
 /// Returns a wait for `reason` until the next Describe.
 fn poll(input: &DecisionInput<'_>, reason: Reason, interval: PollInterval) -> Decision {
-    let since = backoff::reason_since(input.last_reason, reason, input.now);
-    let wait = backoff::poll_interval(since, input.now, interval);
+    let since = schedule::reason_since(input.last_reason, reason, input.now);
+    let wait = schedule::poll_interval(since, input.now, interval);
     let describe_due = saturating_add(observed_at(input), wait).max(input.now);
     Decision { step: Step::Wait, reason, wake: describe_due, describe_due, next_attempt: None }
 }
@@ -412,7 +412,7 @@ fn backing_off(
     let until = attempts.not_before_time.0;
     // No wait is that long: it was written by a clock that was far ahead.
     let is_beyond_max_backoff =
-        until > saturating_add(input.now, backoff::MAX_RETRY_DELAY + ledger::MAX_CLOCK_SKEW);
+        until > saturating_add(input.now, schedule::MAX_RETRY_DELAY + ledger::MAX_CLOCK_SKEW);
     if retry_conditions_changed(input, attempts, desired_target)
         || is_beyond_max_backoff
         || input.now >= until

@@ -17,10 +17,10 @@ use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, Service};
 
 use super::arn::StreamArn;
 use super::aws_error::{AwsError, ErrorKind};
-use super::backoff;
 use super::key::Key;
 use super::object::is_dns_subdomain;
 use super::observation::Observation;
+use super::schedule;
 use super::service::{AWS_LIMIT, CountedCalls, profile};
 
 /// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
@@ -409,7 +409,7 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &PlannedCall, now: Timestamp) ->
     let count = before.map_or(0, |attempts| attempts.count).saturating_add(1);
     reserved.attempts = Some(Attempts {
         count,
-        not_before_time: truncate_to_micros(saturating_add(now, backoff::after_attempt(count))),
+        not_before_time: truncate_to_micros(saturating_add(now, schedule::after_attempt(count))),
         target: desired_target,
         reason: None,
         retry,
@@ -443,7 +443,7 @@ pub fn record_outcome(
     if let Some(attempts) = recorded.attempts.as_mut().filter(|_| is_last) {
         attempts.reason = Some(error.kind.reason().to_string());
         attempts.not_before_time =
-            truncate_to_micros(saturating_add(now, backoff::after_refusal(attempts.count, error.kind)));
+            truncate_to_micros(saturating_add(now, schedule::after_refusal(attempts.count, error.kind)));
     }
     recorded
 }

@@ -15,6 +15,7 @@ use stream_encryption_core::controller::kube_api::KubeError;
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::trigger::trigger;
 use stream_encryption_core::controller::{Config, Context, NoMetrics, ledger_gc, reconcile};
+use stream_encryption_core::model::schedule;
 
 use crate::environment::{Event, Process, REGION, Scene, State};
 use crate::plan::Plan;
@@ -175,7 +176,11 @@ impl<P: Parts> Replica<P> {
         let mut state = scene.state();
         let now = state.now;
         let wait = match outcome {
-            Ok(wake) => self.operator.config.wait(self.operator.clock.now(), *wake),
+            Ok(wake) => schedule::after_reconcile(
+                self.operator.config.drift_interval,
+                self.operator.clock.now(),
+                *wake,
+            ),
             Err(error) => {
                 state.story.tell(now, || format!("operator {}: {error}", self.process.replica));
                 SignedDuration::from_secs(4)

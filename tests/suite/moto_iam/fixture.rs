@@ -24,6 +24,7 @@ use stream_encryption_api::stream_encryption::{Service, StreamEncryption, Stream
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics, reconcile};
 use stream_encryption_core::model::decision::decide;
+use stream_encryption_core::model::schedule;
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::aws::rate_limit::RateLimiter;
 use stream_encryption_operator::kubernetes::Cluster;
@@ -220,7 +221,7 @@ async fn until(
             }
             said.push(word.reason);
         }
-        let wait = operator.config.wait(operator.clock.now(), wake);
+        let wait = schedule::after_reconcile(operator.config.drift_interval, operator.clock.now(), wake);
         passed.fetch_add(i64::try_from(wait.as_millis()).expect("minutes"), Ordering::Relaxed);
     }
     panic!("{name} is not {goal} within {VISITS} reconciles; on the way: {said:?}");

@@ -11,7 +11,6 @@ use stream_encryption_api::stream_encryption::Service;
 
 use super::{aws_error, empty, plan};
 use crate::model::aws_error::ErrorKind;
-use crate::model::backoff;
 use crate::model::key::Key;
 use crate::model::ledger::{
     AWS_LIMIT, DAY, MAX_CLOCK_SKEW, PlannedCall, QUOTA_WINDOW, READ_LAG, apply_observation, budget,
@@ -20,6 +19,7 @@ use crate::model::ledger::{
 };
 use crate::model::observation::Observation;
 use crate::model::scenario::{key, midnight, stream};
+use crate::model::schedule;
 
 const OUTCOMES: [Outcome; 4] = [Outcome::Pending, Outcome::Accepted, Outcome::Refused, Outcome::Unknown];
 const SERVICES: [Service; 2] = [Service::Firehose, Service::Kinesis];
@@ -311,12 +311,12 @@ fn arithmetic_does_not_overflow_at_extreme_times() {
         assert_eq!(validate(&again, &stream(Service::Kinesis)), Ok(()));
         let _ =
             (corrections(&again, now), in_flight_until(&again), stale_until(&again, &Observation::Off, now));
-        let _ = backoff::poll_interval(reserved_at, now, (MOMENT, DAY));
+        let _ = schedule::poll_interval(reserved_at, now, (MOMENT, DAY));
         assert!(saturating_add(now, QUOTA_WINDOW) >= now);
         assert!(expires_at(&again.calls[0]) >= again.calls[0].at());
     }
     for count in [0, 1, 16, 17, u32::MAX] {
-        assert!(backoff::after_attempt(count) <= backoff::MAX_RETRY_DELAY);
-        assert!(backoff::after_refusal(count, ErrorKind::LimitReached) <= backoff::MAX_RETRY_DELAY);
+        assert!(schedule::after_attempt(count) <= schedule::MAX_RETRY_DELAY);
+        assert!(schedule::after_refusal(count, ErrorKind::LimitReached) <= schedule::MAX_RETRY_DELAY);
     }
 }

@@ -1,9 +1,11 @@
-//! Wait times: after attempts without success, and between two Describe requests while the state does not
-//! change.
+//! When something is done again: after attempts without success, between two Describes while the state does not
+//! change, and after a reconcile.
 //!
-//! Attempts are counted in the ledger, so a restart does not reset them. Doubling from 5 minutes to 6 hours
-//! allows at most 10 attempts in 24 hours (13 if each is refused for a temporary cause), which leaves the
-//! rest of the budget to changes that users request.
+//! Pure: intervals, their growth and their caps. Attempts are counted in the ledger, so a restart does not reset
+//! them. Doubling from 5 minutes to 6 hours allows at most 10 attempts in 24 hours (13 if each is refused for a
+//! temporary cause), which leaves the rest of the budget to changes that users request.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::condition::Reason;
@@ -88,9 +90,75 @@ pub fn poll_interval(since: Timestamp, now: Timestamp, (shortest, longest): Poll
     now.duration_since(since).clamp(shortest, longest)
 }
 
+/// Shortest pause between two steps for one stream, such as a call that AWS refused and the next one.
+pub const AFTER_STEP: SignedDuration = SignedDuration::from_secs(2);
+/// The wait after a conflict, before everything is read and decided again.
+pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
+/// Minimum age of a description before a change of the retry annotation alone causes another Describe.
+pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
+/// Interval at which a resource is read again while a write without an acknowledgement may still be applied. It
+/// wakes nobody: the status of this operator is no trigger.
+pub const REREAD: SignedDuration = SignedDuration::from_secs(30);
+/// Longest wait that a reconcile requests if the drift interval is shorter.
+const LONGEST_REST: SignedDuration = SignedDuration::from_mins(10);
+/// Shortest wait between two reconciles of one resource.
+const SHORTEST_REST: SignedDuration = SignedDuration::from_millis(10);
+
+/// Returns the wait after a reconcile that requested `wake`. Every reconcile requests a time within the drift
+/// interval or ten minutes. A much later time was computed before the clock was set back; without a maximum wait,
+/// the resource would not be reconciled for days.
+#[must_use]
+pub fn after_reconcile(drift_interval: SignedDuration, now: Timestamp, wake: Timestamp) -> SignedDuration {
+    let longest = drift_interval.max(LONGEST_REST).saturating_mul(2);
+    wake.duration_since(now).clamp(SHORTEST_REST, longest)
+}
+
+/// Returns the wait after a failed request to the API server: 3 to 8 seconds, always the same for the same
+/// resource, so that not all resources are reconciled at once.
+#[must_use]
+pub fn after_kube_error(uid: &str) -> SignedDuration {
+    let spread = i64::from(uid.bytes().fold(0_u8, u8::wrapping_add));
+    SignedDuration::from_millis(3000 + spread * 20)
+}
+
+/// Returns the drift interval of one resource: up to a tenth shorter or longer, always the same for the same
+/// resource, so that the checks spread out.
+#[must_use]
+pub fn jittered(drift_interval: SignedDuration, uid: Option<&str>) -> SignedDuration {
+    let mut hasher = DefaultHasher::new();
+    uid.hash(&mut hasher);
+    let thousandths = i64::try_from(hasher.finish() % 200).unwrap_or(0) - 100;
+    let milliseconds = i64::try_from(drift_interval.as_millis()).unwrap_or(i64::MAX / 2000);
+    SignedDuration::from_millis(milliseconds + milliseconds / 1000 * thousandths)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requeue_is_capped_when_clock_goes_backwards() {
+        let now = Timestamp::UNIX_EPOCH;
+        let wait = |wake| after_reconcile(SignedDuration::from_mins(30), now, now + wake);
+        assert_eq!(wait(SignedDuration::from_mins(33)), SignedDuration::from_mins(33));
+        assert_eq!(wait(SignedDuration::from_hours(48)), SignedDuration::from_hours(1));
+        assert_eq!(wait(SignedDuration::from_hours(-48)), SHORTEST_REST);
+    }
+
+    #[test]
+    fn jitter_stays_within_a_tenth_and_differs_by_resource() {
+        let (interval, tenth) = (SignedDuration::from_mins(10), SignedDuration::from_mins(1));
+        let drift: Vec<_> = (0..50).map(|n| jittered(interval, Some(&format!("uid-{n}")))).collect();
+        assert!(drift.iter().all(|one| (interval - tenth..=interval + tenth).contains(one)), "{drift:?}");
+        assert!(drift.iter().any(|one| *one != drift[0]));
+        assert_eq!(drift[0], jittered(interval, Some("uid-0")), "it depends on the resource alone");
+    }
+
+    #[test]
+    fn kube_errors_are_retried_at_different_times() {
+        assert_eq!(after_kube_error(""), SignedDuration::from_secs(3));
+        assert_eq!(after_kube_error("\u{7f}\u{7f}\u{1}"), SignedDuration::from_millis(3000 + 255 * 20));
+    }
 
     #[test]
     fn backoff_doubles_from_five_minutes_to_six_hours() {
