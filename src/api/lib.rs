@@ -34,10 +34,6 @@ pub mod policy;
 mod reason;
 pub mod stream_encryption;
 
-/// The API group of every resource of the operator.
-pub const GROUP: &str = "streamencryption.dev";
-/// The version of every resource of the operator.
-pub const VERSION: &str = "v1alpha1";
 /// The finalizer that a resource carries while `deletionPolicy` is `Disable`, and only then.
 pub const FINALIZER: &str = "streamencryption.dev/disable-encryption";
 /// The field manager of everything that the operator writes.

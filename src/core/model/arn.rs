@@ -93,9 +93,8 @@ pub struct RoleArn {
     pub partition: Partition,
     /// The account that owns the role.
     pub account: Account,
-    /// The path, including its first and last slash; a single slash for a role without a path.
-    path: String,
-    name: String,
+    /// The path and the name: `/NAME`, or `/PATH/NAME`.
+    path_and_name: String,
 }
 
 impl<'a> Arn<'a> {
@@ -226,18 +225,16 @@ impl fmt::Display for KmsKeyId {
     }
 }
 
-impl RoleArn {
-    /// Returns the name, without the path.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
-
 /// IAM accepts every visible character in a path. Only `:`, `/` and the characters of a role's name are
 /// accepted here. A star must be rejected: in a printed policy it would match many roles.
-fn is_role_path(text: &str) -> bool {
-    text == "/" || (is_name(text, 3..=LONGEST_ROLE_PATH, b"_+=,.@:/-") && !text.contains("//"))
+fn is_role(path_and_name: &str) -> bool {
+    let Some(end) = path_and_name.rfind('/') else { return false };
+    let (path, name) = path_and_name.split_at(end + 1);
+    let is_path = path == "/"
+        || (path.starts_with('/')
+            && is_name(path, 3..=LONGEST_ROLE_PATH, b"_+=,.@:/-")
+            && !path.contains("//"));
+    is_path && is_name(name, 1..=LONGEST_ROLE_NAME, b"_+=,.@-")
 }
 
 impl FromStr for RoleArn {
@@ -247,20 +244,20 @@ impl FromStr for RoleArn {
         let Some(Arn { partition, service: "iam", region: "", account, resource }) = Arn::split(text) else {
             return Err(malformed());
         };
-        let resource = resource.strip_prefix("role").filter(|rest| rest.starts_with('/'));
-        let (path, name) = resource.and_then(|rest| rest.rsplit_once('/')).ok_or_else(malformed)?;
-        let path = format!("{path}/");
-        if !is_role_path(&path) || !is_name(name, 1..=LONGEST_ROLE_NAME, b"_+=,.@-") {
-            return Err(malformed());
-        }
-        Ok(Self { partition: partition.parse()?, account: account.parse()?, path, name: name.to_owned() })
+        let path_and_name =
+            resource.strip_prefix("role").filter(|rest| is_role(rest)).ok_or_else(malformed)?;
+        Ok(Self {
+            partition: partition.parse()?,
+            account: account.parse()?,
+            path_and_name: path_and_name.to_owned(),
+        })
     }
 }
 
 impl fmt::Display for RoleArn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { partition, account, path, name } = self;
-        write!(f, "arn:{partition}:iam::{account}:role{path}{name}")
+        let Self { partition, account, path_and_name } = self;
+        write!(f, "arn:{partition}:iam::{account}:role{path_and_name}")
     }
 }
 

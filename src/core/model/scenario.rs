@@ -18,7 +18,7 @@ use super::key::{Key, KeyProblem};
 use super::ledger::{self, PlannedCall};
 use super::observation::Observation;
 use super::permission::{EffectivePolicy, Policy};
-use super::service::Operation;
+use super::service::{Operation, profile};
 
 /// The operator's own account.
 pub(super) const ACCOUNT: &str = "111122223333";
@@ -173,7 +173,7 @@ impl Scenario {
 
     /// Makes the Describe fail.
     pub(super) fn cannot_see(mut self, kind: ErrorKind) -> Self {
-        let operation = Operation::describe(self.stream.service);
+        let operation = profile(self.stream.service).describe;
         self.sight = Sight::Failed(AwsError { operation, ..aws_error(kind, "Code") });
         self
     }

@@ -13,7 +13,7 @@ use stream_encryption_api::condition::Reason;
 use super::aws_error::ErrorKind;
 
 /// The wait after the first attempt.
-pub const FIRST_RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
+const FIRST_RETRY_DELAY: SignedDuration = SignedDuration::from_mins(5);
 /// The longest wait between attempts.
 pub const MAX_RETRY_DELAY: SignedDuration = SignedDuration::from_hours(6);
 

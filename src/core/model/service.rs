@@ -73,12 +73,6 @@ operations! {
 }
 
 impl Operation {
-    /// Returns the operation that describes a stream of a service.
-    #[must_use]
-    pub fn describe(service: Service) -> Self {
-        profile(service).describe
-    }
-
     /// Returns the operation that changes a stream of a service.
     #[must_use]
     pub fn change(service: Service, action: Action) -> Self {
@@ -242,7 +236,7 @@ mod tests {
                 let (of, action) = operation.iam_action().split_once(':').unwrap();
                 of == format!("{service:?}").to_lowercase() && action.starts_with(verb)
             };
-            assert!(named(Operation::describe(service), "Describe"));
+            assert!(named(profile(service).describe, "Describe"));
             assert!(named(Operation::change(service, Action::Start), "Start"));
             assert!(named(Operation::change(service, Action::Stop), "Stop"));
         }

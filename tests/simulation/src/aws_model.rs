@@ -13,7 +13,7 @@ use stream_encryption_core::model::arn::{KeyArn, KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, RawError, classify};
 use stream_encryption_core::model::key::{KINESIS_ALIAS, Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use stream_encryption_core::model::service::Operation;
+use stream_encryption_core::model::service::{Operation, profile};
 
 /// The key id of a Kinesis stream that is reported as encrypted without a key.
 const UNNAMED: &str = "unknown";
@@ -30,7 +30,7 @@ pub fn look(
     who: &Caller,
     stream: &StreamArn,
 ) -> Told<Option<StreamDescription>> {
-    let operation = Operation::describe(stream.service);
+    let operation = profile(stream.service).describe;
     let request = match stream.service {
         Service::Firehose => {
             Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": stream.name() }))

@@ -223,7 +223,7 @@ impl StreamApi for Aws {
         let signer = self.signer();
         let seen = self
             .link
-            .ask_aws(Operation::describe(stream.service), None, |state, caller| {
+            .ask_aws(profile(stream.service).describe, None, |state, caller| {
                 let now = state.now;
                 state.causes(by, stream, &Act::Look);
                 let told = aws_model::look(&mut state.world, now, caller, stream);

@@ -24,7 +24,7 @@ use crate::model::message::{self, still_reported};
 use crate::model::observation::Observation;
 use crate::model::permission::{EffectivePolicy, Policy};
 use crate::model::scenario::{ACCOUNT, Scenario, Sight, aws_error, failed, key, midnight};
-use crate::model::service::Operation;
+use crate::model::service::{Operation, profile};
 use crate::model::status_fields;
 use placeholders::{generalized, pattern};
 
@@ -399,7 +399,7 @@ fn more_of(service: Service) -> Vec<Scenario> {
             s.other_owner = Some("NAME");
         }),
     ];
-    let describe = Operation::describe(service);
+    let describe = profile(service).describe;
     for code in [None, Some("502"), Some("InvalidResponse"), Some("InternalFailure")] {
         scenarios.push(failed_with(describe, ErrorKind::Transient, code));
     }
