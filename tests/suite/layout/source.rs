@@ -10,8 +10,6 @@ use std::path::Path;
 pub struct Source {
     code: String,
     tests: Vec<String>,
-    /// Number of lines without tests.
-    pub lines: usize,
 }
 
 impl Source {
@@ -21,8 +19,7 @@ impl Source {
 
     pub fn of(text: &str) -> Self {
         let (code, tests) = without_tests(&without_comments_and_texts(text));
-        let lines = code.lines().count();
-        Self { code, tests, lines }
+        Self { code, tests }
     }
 
     /// Returns the test-only modules that this file declares.

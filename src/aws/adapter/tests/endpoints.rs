@@ -130,3 +130,36 @@ async fn loader_settings_apply_to_every_role_and_region() {
         ]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn endpoint_url_replaces_that_of_every_service() {
+    let endpoints = AwsConfig { endpoint_url: Some("http://aws.test:4566".to_owned()), ..ours() };
+    for operation in Op::ALL {
+        let recorded = ReplayClient::answers((0..3).map(|_| (400, "{}")));
+        let loader =
+            loader(&endpoints).credentials_provider(credentials()).http_client(recorded.http_client());
+        let aws = Aws::from_config(
+            loader.load().await,
+            endpoints.region.clone(),
+            RateLimiter::new(endpoints.rate_percent),
+            Arc::new(SystemTime::now),
+        );
+        let _ = ask(&aws, operation).await;
+        let hosts: Vec<String> = recorded.sent().into_iter().map(|sent| sent.host).collect();
+        assert_eq!(hosts, ["aws.test"], "{operation:?}");
+    }
+}
+
+#[tokio::test]
+async fn invalid_endpoint_or_share_is_rejected() {
+    for url in ["", "aws.test:4566", "ftp://aws.test", "http://", "https:///path", "http://a b"] {
+        let endpoints = AwsConfig { endpoint_url: Some(url.to_owned()), ..ours() };
+        assert_eq!(Aws::new(endpoints).await.err(), Some(InvalidAwsConfig::Url(url.to_owned())));
+    }
+    for rate_percent in [0, 101] {
+        assert_eq!(
+            Aws::new(AwsConfig { rate_percent, ..ours() }).await.err(),
+            Some(InvalidAwsConfig::RatePercent(rate_percent))
+        );
+    }
+}
