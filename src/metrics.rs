@@ -22,10 +22,8 @@ use stream_encryption_core::controller::ReconcileMetrics;
 use stream_encryption_core::model::aws_error::ErrorKind;
 use stream_encryption_core::model::service::{PROFILES, profile};
 
-mod counted;
 mod fleet;
 
-pub use counted::Counted;
 pub use fleet::{FleetSnapshot, ScrapeInput};
 
 /// Prefix of the name of every metric.
@@ -128,22 +126,6 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a Describe of a stream by whether it succeeded.
-    fn look(&self, service: Service, answered: bool) {
-        self.looks.get_or_create(&DescribeLabels { aws_service: of(service), outcome: look(answered) }).inc();
-    }
-
-    /// Counts a Start or Stop by its outcome: accepted, or the kind of the error.
-    fn call(&self, service: Service, action: Action, outcome: Result<(), ErrorKind>) {
-        let labels = Call { aws_service: of(service), action: self::action(action), outcome: call(outcome) };
-        self.calls.get_or_create(&labels).inc();
-    }
-
-    /// Counts an event that the API server did not accept.
-    fn event_lost(&self) {
-        self.events_lost.inc();
-    }
-
     /// Counts a reconciliation of a resource.
     pub fn reconciled(&self, ended: ReconcileResult, took: Duration) {
         self.reconciles.get_or_create(&Reconcile { result: ended }).inc();
@@ -229,6 +211,16 @@ fn call(outcome: Result<(), ErrorKind>) -> Label {
 }
 
 impl ReconcileMetrics for Metrics {
+    fn described(&self, service: Service, answered: bool) {
+        let labels = DescribeLabels { aws_service: of(service), outcome: look(answered) };
+        self.looks.get_or_create(&labels).inc();
+    }
+
+    fn called(&self, service: Service, action: Action, outcome: Result<(), ErrorKind>) {
+        let labels = Call { aws_service: of(service), action: self::action(action), outcome: call(outcome) };
+        self.calls.get_or_create(&labels).inc();
+    }
+
     fn encrypted(&self, service: Service, after: SignedDuration) {
         let family = self.time_to_encrypted.get_or_create(&OfService { aws_service: of(service) });
         family.observe(after.as_secs_f64().max(0.0));
@@ -236,6 +228,10 @@ impl ReconcileMetrics for Metrics {
 
     fn encryption_left_on(&self) {
         self.encryption_left_on.inc();
+    }
+
+    fn event_lost(&self) {
+        self.events_lost.inc();
     }
 }
 

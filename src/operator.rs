@@ -20,7 +20,7 @@ use crate::aws::{Aws, AwsConfig};
 use crate::kubernetes::watches::Guarded;
 use crate::kubernetes::{Cluster, connection};
 use crate::leader::LeaderElection;
-use crate::metrics::{Counted, FleetSnapshot, Metrics, ScrapeInput};
+use crate::metrics::{FleetSnapshot, Metrics, ScrapeInput};
 use crate::settings::Settings;
 
 mod places;
@@ -29,12 +29,9 @@ mod term;
 
 use term::Watch;
 
-/// The context of a reconcile, with two ports whose requests are counted.
-type CountedContext = Context<Counted<Aws>, Counted<Cluster>>;
-
 /// State shared by the parts of this process.
 struct Shared {
-    operator: CountedContext,
+    operator: Context<Aws, Cluster>,
     metrics: Metrics,
     readiness: Readiness,
     /// The store of the resources; `None` while this replica does not lead.
@@ -85,8 +82,8 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
     let metrics = Metrics::default();
     let cluster = Cluster::new(client.clone(), &settings.namespace, settings.default_policy.clone());
     let operator = Context {
-        aws: Counted::new(aws, metrics.clone()),
-        records: Counted::new(cluster, metrics.clone()),
+        aws,
+        records: cluster,
         clock: Clock::system(),
         decide,
         config: Config { region: settings.region.clone(), drift_interval: settings.drift_interval },
@@ -127,7 +124,7 @@ impl Shared {
 
     /// Returns the values that are computed at a scrape.
     fn scrape_input(&self) -> ScrapeInput {
-        let rate_limiter = self.operator.aws.port().rate_limiter();
+        let rate_limiter = self.operator.aws.rate_limiter();
         let priorities = [Priority::Call, Priority::Changing, Priority::Drift];
         let rate_limiter_waiting =
             priorities.map(|priority| (priority, rate_limiter.waiting(priority))).to_vec();

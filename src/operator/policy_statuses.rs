@@ -13,6 +13,7 @@ use kube::Client;
 use kube::runtime::reflector::Store;
 use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
 use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::Context;
 use stream_encryption_core::controller::kube_api::KubeError;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
 use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
@@ -21,7 +22,8 @@ use stream_encryption_core::model::policy_status::{PolicyStatusInput, invalid, p
 use tokio::sync::{Notify, SetOnce};
 use tracing::{debug, warn};
 
-use super::CountedContext;
+use crate::aws::Aws;
+use crate::kubernetes::Cluster;
 use crate::kubernetes::policies::{GuardedPolicy, NamespaceLabels, is_selected};
 use crate::kubernetes::policy_status::write;
 use crate::kubernetes::watches::Guarded;
@@ -43,7 +45,7 @@ pub(super) struct PolicyStatuses {
 
 impl PolicyStatuses {
     /// Writes the statuses after each change. Never returns.
-    pub(super) async fn keep_current(self, context: &CountedContext) {
+    pub(super) async fn keep_current(self, context: &Context<Aws, Cluster>) {
         // The generation of each invalid policy whose status was written: its own status cannot be parsed.
         let mut reported = HashMap::new();
         for listed in &self.listed {
@@ -56,7 +58,7 @@ impl PolicyStatuses {
         }
     }
 
-    async fn write_all(&self, context: &CountedContext, reported: &mut HashMap<String, Option<i64>>) {
+    async fn write_all(&self, context: &Context<Aws, Cluster>, reported: &mut HashMap<String, Option<i64>>) {
         let policies = self.policies.state();
         let streams: Vec<_> =
             self.resources.state().iter().filter_map(|one| stream_of(one.0.as_ref().ok()?)).collect();
@@ -130,7 +132,7 @@ impl PolicyStatuses {
 
 /// Returns the operator's account if the number of resources of any policy depends on it.
 async fn operator_account(
-    context: &CountedContext,
+    context: &Context<Aws, Cluster>,
     policies: &[Arc<GuardedPolicy>],
     streams: &[(String, StreamArn)],
 ) -> Option<AwsAccount> {

@@ -20,13 +20,14 @@ use tokio::sync::{Notify, SetOnce};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::Shared;
 use super::places::Places;
 use super::policy_statuses::PolicyStatuses;
-use super::{CountedContext, Shared};
+use crate::aws::Aws;
 use crate::kubernetes::caches::{Cache, Caches};
 use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::watches::Guarded;
-use crate::kubernetes::{keys, ledgers, policies, watches};
+use crate::kubernetes::{Cluster, keys, ledgers, policies, watches};
 use crate::metrics::ReconcileResult;
 
 /// Interval at which expired ledgers are deleted and the memory of deleted resources is evicted.
@@ -125,7 +126,7 @@ impl Watch {
         });
         let caches_are_filled = Arc::new(SetOnce::new());
         let filling = tokio::spawn(wait_for_first_lists(caches.listed(), caches_are_filled.clone()));
-        shared.operator.records.port().use_caches(Some(caches));
+        shared.operator.records.use_caches(Some(caches));
         let term = TaskContext {
             shared: shared.clone(),
             caches_are_filled,
@@ -160,7 +161,7 @@ impl Watch {
         policy_statuses.abort();
         ledgers.abort();
         filling.abort();
-        shared.operator.records.port().use_caches(None);
+        shared.operator.records.use_caches(None);
         shared.set_store(None);
         shared.metrics.leads(false);
     }
@@ -217,7 +218,7 @@ async fn visit(resource: Arc<Guarded>, term: Arc<TaskContext>) -> Result<Action,
     visited
 }
 
-async fn visit_uncounted(resource: &Guarded, context: &CountedContext) -> Result<Action, KubeError> {
+async fn visit_uncounted(resource: &Guarded, context: &Context<Aws, Cluster>) -> Result<Action, KubeError> {
     let wake = match &resource.0 {
         Ok(resource) => Box::pin(reconcile(context, resource)).await?,
         Err(invalid) => {

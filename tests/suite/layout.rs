@@ -199,9 +199,8 @@ fn aws_does_not_depend_on_kubernetes() {
 #[test]
 fn only_execute_calls_start_and_stop() {
     for call in [".start(", ".stop("] {
-        // `aws` implements the port, and the other tests keep decisions out of it. `metrics::counted` wraps
-        // the port and forwards calls under the same names.
-        let is_port = |module: &str| is_within(module, "aws") || module == "metrics::counted";
+        // `aws` implements the port, and the other tests keep decisions out of it.
+        let is_port = |module: &str| is_within(module, "aws");
         let callers: Vec<String> = modules()
             .into_iter()
             .filter(|(module, source)| !is_port(module) && source.lines_with(call).next().is_some())

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use stream_encryption_api::ledger::{Action, Owner};
 use stream_encryption_api::stream_encryption::Service;
 
+use super::kube_api::{KubeApi, ReconcileEvent};
 use super::memory::Memory;
 use crate::model::arn::Region;
+use crate::model::aws_error::ErrorKind;
 use crate::model::decision::{Decision, DecisionInput};
 
 /// The context of a reconcile.
@@ -30,24 +33,39 @@ pub struct Context<A, R> {
     pub metrics: Box<dyn ReconcileMetrics>,
 }
 
-/// Counts what reconciles find, whether or not Kubernetes accepts the event for it.
+/// Counts what reconciles do and find. An implementation counts only what it is interested in.
 pub trait ReconcileMetrics: Send + Sync {
+    /// Counts a Describe of a stream, by whether AWS answered it.
+    fn described(&self, _: Service, _answered: bool) {}
+
+    /// Counts a Start or Stop that was sent, by its outcome: accepted, or the kind of the error.
+    fn called(&self, _: Service, _: Action, _outcome: Result<(), ErrorKind>) {}
+
     /// Records how long a stream's records were in plaintext, once AWS reports them as encrypted.
-    fn encrypted(&self, service: Service, after: SignedDuration);
+    fn encrypted(&self, _: Service, _after: SignedDuration) {}
 
     /// Counts a deleted resource whose finalizer was removed and whose stream stays encrypted against its
-    /// `deletionPolicy`.
-    fn encryption_left_on(&self);
+    /// `deletionPolicy`, whether or not Kubernetes accepts the event for it.
+    fn encryption_left_on(&self) {}
+
+    /// Counts an event that Kubernetes did not accept.
+    fn event_lost(&self) {}
 }
 
 /// Counts nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct NoMetrics;
 
-impl ReconcileMetrics for NoMetrics {
-    fn encrypted(&self, _: Service, _: SignedDuration) {}
+impl ReconcileMetrics for NoMetrics {}
 
-    fn encryption_left_on(&self) {}
+impl<A, R: KubeApi> Context<A, R> {
+    /// Publishes an event about a resource. Events inform users, and no decision depends on them: the port logs the
+    /// loss of an event, and the metrics count it.
+    pub async fn publish_event(&self, resource: &Owner, event: &ReconcileEvent) {
+        if self.records.publish_event(resource, event).await.is_err() {
+            self.metrics.event_lost();
+        }
+    }
 }
 
 /// A decision function.

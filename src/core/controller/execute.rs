@@ -17,6 +17,7 @@ use super::context::Context;
 use super::finalize;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
+use super::ledger_store::owner;
 use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
 use super::state::{MAX_STATE_AGE, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
@@ -130,7 +131,10 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         Err(not_sent(&stream, target.action))
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = call.correction, "changing encryption");
-        send(operator, state, target, &signer, reserved).await
+        let outcome = send(operator, state, target, &signer, reserved).await;
+        let kind = outcome.as_ref().copied().map_err(|error| error.kind);
+        operator.metrics.called(stream.service, target.action, kind);
+        outcome
     };
     match &outcome {
         Ok(()) => info!(%stream, call = id, "AWS accepted the call"),
@@ -152,8 +156,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         let note = format!("Drift detected. {was} The operator is correcting it.");
         let event =
             ReconcileEvent { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
-        // The loss of an event is counted and logged.
-        operator.records.publish_event(&super::ledger_store::owner(resource), &event).await.ok();
+        operator.publish_event(&owner(resource), &event).await;
     }
     state.now = operator.clock.now();
     if state.ledger.superseded { Err(Interruption::Outdated) } else { Ok(()) }
@@ -193,7 +196,7 @@ async fn verify<A: StreamApi, R: KubeApi>(
     ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
     state.ledger.ensure_unchanged(&operator.records).await?;
     let Some(signer) = &state.signer else { return Ok(()) };
-    let me = super::ledger_store::owner(resource);
+    let me = owner(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
     match operator.aws.put_record(&state.spec.stream, &record, &state.spec.principal, signer).await {
         Ok(true) => state.spec.desired.verified = Some(operator.clock.now()),

@@ -173,7 +173,6 @@ pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
     let note = format!("{why} The resource is deleted, and the encryption of its stream is unchanged.");
     let event =
         ReconcileEvent { warning: true, reason: ENCRYPTION_LEFT_ON.to_owned(), action: "Release", note };
-    // The loss of an event is counted and logged.
-    operator.records.publish_event(&me, &event).await.ok();
+    operator.publish_event(&me, &event).await;
     Ok(())
 }

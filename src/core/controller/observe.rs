@@ -83,6 +83,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, state
     state.observed_at = operator.clock.monotonic();
     let principal = &state.spec.principal;
     let seen = operator.aws.describe_stream(&state.spec.stream, principal, priority(state)).await;
+    operator.metrics.described(state.spec.stream.service, seen.is_ok());
     state.now = operator.clock.now();
     match seen {
         Ok(seen) => {

@@ -179,8 +179,7 @@ async fn publish_transition<A: StreamApi, R: KubeApi>(
     let Some(event) = event.or_else(|| retried_in_vain(before, status)) else { return };
     let me = owner_of(read);
     info!(namespace = me.namespace, name = me.name, reason = event.reason, note = event.note, "status");
-    // The loss of an event is counted and logged.
-    operator.records.publish_event(&me, &event).await.ok();
+    operator.publish_event(&me, &event).await;
 }
 
 /// Returns the event for a retry that changed nothing; `None` if no new retry was handled. A retry that
