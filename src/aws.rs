@@ -5,7 +5,6 @@
 
 mod adapter;
 mod assume_role;
-mod bounded;
 mod credentials;
 mod error;
 mod firehose;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use serde_json::{Value, json};
+use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_core::model::arn::Region;
 use stream_encryption_core::model::permission::Policy;
@@ -175,11 +175,12 @@ impl RunArguments {
 /// Parses a policy given on the command line, where no schema has rejected invalid values.
 fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
     let given: Value = serde_json::from_str(text).context("--default-policy is not JSON")?;
-    let spec: StreamEncryptionPolicySpec = serde_json::from_value(given.clone())
-        .context("--default-policy is not the spec of a StreamEncryptionPolicy")?;
-    if let Some(name) = unknown_field(&given, &serde_json::to_value(&spec)?) {
-        anyhow::bail!("--default-policy: unknown field {name}");
-    }
+    // A typo in `matchLabels` would otherwise select every namespace.
+    let mut unknown = Vec::new();
+    let spec: StreamEncryptionPolicySpec =
+        serde_ignored::deserialize(given, |field| unknown.push(field.to_string()))
+            .context("--default-policy is not the spec of a StreamEncryptionPolicy")?;
+    anyhow::ensure!(unknown.is_empty(), "--default-policy: unknown field {}", unknown.join(", "));
     let (_, malformed) = Policy::read(&spec);
     if let Some(error) = malformed.into_iter().next() {
         return Err(error).context("--default-policy");
@@ -190,24 +191,6 @@ fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
         "--default-policy: maxCallsPerDay must be from 1 to 25"
     );
     Ok(spec)
-}
-
-/// Returns a given field that the parsed policy does not contain, unless its value is empty. Without this
-/// check, a typo in `matchLabels` would select every namespace.
-fn unknown_field(given: &Value, read: &Value) -> Option<String> {
-    match (given, read) {
-        (Value::Object(given), Value::Object(read)) => {
-            given.iter().find_map(|(name, value)| match read.get(name) {
-                Some(read) => unknown_field(value, read),
-                None if *value == json!(false) || *value == json!({}) || *value == json!([]) => None,
-                None => Some(name.clone()),
-            })
-        }
-        (Value::Array(given), Value::Array(read)) => {
-            given.iter().zip(read).find_map(|(given, read)| unknown_field(given, read))
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

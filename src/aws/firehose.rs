@@ -6,6 +6,8 @@
 
 mod incomplete;
 
+use std::convert::Infallible;
+
 use aws_config::SdkConfig;
 use aws_sdk_firehose::Client;
 use aws_sdk_firehose::config::{Builder, Region as SdkRegion};
@@ -15,6 +17,7 @@ use aws_sdk_firehose::types::{
     DeliveryStreamEncryptionConfigurationInput, KeyType, Record,
 };
 use jiff::Timestamp;
+use quick_cache::sync::Cache;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
@@ -27,7 +30,6 @@ use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use stream_encryption_core::model::service::profile;
 
-use super::bounded::BoundedCache;
 use super::credentials::{MAX_SESSION_AGE, Session};
 use super::error::{
     MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent, shown_word,
@@ -46,13 +48,13 @@ const MAX_CLIENTS: usize = 64;
 pub(super) struct Firehose {
     config: SdkConfig,
     sender: SignedRequestSender,
-    clients: BoundedCache<Region, Client>,
+    clients: Cache<Region, Client>,
 }
 
 impl Firehose {
     /// Creates a client that is configured by `config`.
     pub(super) fn new(config: SdkConfig, sender: SignedRequestSender) -> Self {
-        Self { config, sender, clients: BoundedCache::new(MAX_CLIENTS) }
+        Self { config, sender, clients: Cache::new(MAX_CLIENTS) }
     }
 
     /// Sends `DescribeDeliveryStream`; returns `None` if the stream does not exist.
@@ -171,10 +173,11 @@ impl Firehose {
     }
 
     fn client(&self, region: &Region) -> Client {
-        self.clients.get_or_put_with(region, || {
+        let Ok(client) = self.clients.get_or_insert_with(region, || {
             let region = SdkRegion::new(region.as_str().to_owned());
-            Client::from_conf(Builder::from(&self.config).region(region).build())
-        })
+            Ok::<_, Infallible>(Client::from_conf(Builder::from(&self.config).region(region).build()))
+        });
+        client
     }
 }
 

@@ -6,6 +6,7 @@
 //! This file converts each form to a [`Key`], so that one key never appears as two. It decides nothing about
 //! encryption.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
@@ -14,6 +15,7 @@ use aws_sdk_kinesis::config::{Builder, Region as SdkRegion};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{EncryptionType, StreamDescriptionSummary};
 use jiff::{SignedDuration, Timestamp};
+use quick_cache::sync::Cache;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
 use stream_encryption_core::model::arn::{KeyArn, Region, StreamArn};
@@ -24,7 +26,6 @@ use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use stream_encryption_core::model::service::profile;
 
-use super::bounded::BoundedCache;
 use super::error::{
     MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent, shown_word,
     truncate,
@@ -48,21 +49,15 @@ pub(super) struct Kinesis {
     config: SdkConfig,
     sender: SignedRequestSender,
     kms: Arc<Kms>,
-    clients: BoundedCache<Region, Client>,
+    clients: Cache<Region, Client>,
     /// Whether AWS manages a key, which never changes.
-    aws_managed: BoundedCache<KeyArn, bool>,
+    aws_managed: Cache<KeyArn, bool>,
 }
 
 impl Kinesis {
     /// Creates a client that is configured by `config`, with `kms` to describe keys.
     pub(super) fn new(config: SdkConfig, sender: SignedRequestSender, kms: Arc<Kms>) -> Self {
-        Self {
-            config,
-            sender,
-            kms,
-            clients: BoundedCache::new(MAX_CLIENTS),
-            aws_managed: BoundedCache::new(MAX_KEYS),
-        }
+        Self { config, sender, kms, clients: Cache::new(MAX_CLIENTS), aws_managed: Cache::new(MAX_KEYS) }
     }
 
     /// Sends `DescribeStreamSummary`, and `DescribeKey` unless the key is `alias/aws/kinesis` or known from
@@ -233,7 +228,7 @@ impl Kinesis {
                     .await
                 {
                     Ok(Some(metadata)) => {
-                        self.aws_managed.put(arn.clone(), metadata.aws_managed);
+                        self.aws_managed.insert(arn.clone(), metadata.aws_managed);
                         metadata.aws_managed
                     }
                     Err(error) if may_answer_later(&error) => return Err(error),
@@ -264,10 +259,11 @@ impl Kinesis {
     }
 
     fn client(&self, region: &Region) -> Client {
-        self.clients.get_or_put_with(region, || {
+        let Ok(client) = self.clients.get_or_insert_with(region, || {
             let region = SdkRegion::new(region.as_str().to_owned());
-            Client::from_conf(Builder::from(&self.config).region(region).build())
-        })
+            Ok::<_, Infallible>(Client::from_conf(Builder::from(&self.config).region(region).build()))
+        });
+        client
     }
 }
 

@@ -3,12 +3,15 @@
 //!
 //! This module only reads, and never changes a key, its policy or its grants.
 
+use std::convert::Infallible;
+
 use aws_config::SdkConfig;
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{Builder, Region as SdkRegion};
 use aws_sdk_kms::types::{
     KeyManagerType, KeyMetadata as SdkKeyMetadata, KeySpec, KeyState as SdkKeyState, KeyUsageType,
 };
+use quick_cache::sync::Cache;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::{Account, KeyArn, KmsKeyId, Region, StreamArn};
 use stream_encryption_core::model::aws_error::AwsError;
@@ -17,7 +20,6 @@ use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use tracing::warn;
 
-use super::bounded::BoundedCache;
 use super::error::{MAX_CODE_BYTES, aws_error, invalid_response, not_found_as_none, truncate};
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
@@ -30,13 +32,13 @@ const MAX_CLIENTS: usize = 64;
 pub(super) struct Kms {
     config: SdkConfig,
     sender: SignedRequestSender,
-    clients: BoundedCache<Region, Client>,
+    clients: Cache<Region, Client>,
 }
 
 impl Kms {
     /// Creates a client that is configured by `config`.
     pub(super) fn new(config: SdkConfig, sender: SignedRequestSender) -> Self {
-        Self { config, sender, clients: BoundedCache::new(MAX_CLIENTS) }
+        Self { config, sender, clients: Cache::new(MAX_CLIENTS) }
     }
 
     /// Returns the metadata of the key that `name` identifies for `stream`; `None` if the key does not exist.
@@ -80,10 +82,11 @@ impl Kms {
     }
 
     fn client(&self, region: &Region) -> Client {
-        self.clients.get_or_put_with(region, || {
+        let Ok(client) = self.clients.get_or_insert_with(region, || {
             let region = SdkRegion::new(region.as_str().to_owned());
-            Client::from_conf(Builder::from(&self.config).region(region).build())
-        })
+            Ok::<_, Infallible>(Client::from_conf(Builder::from(&self.config).region(region).build()))
+        });
+        client
     }
 }
 

@@ -5,10 +5,12 @@
 //! Principals without a role share the operator's own session: see `credentials`.
 //! This module changes nothing in AWS, and never logs a secret.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use quick_cache::sync::Cache;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::Region;
 use stream_encryption_core::model::aws_error::AwsError;
@@ -18,7 +20,6 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::assume_role::{RoleAssumer, SESSION_DURATION};
-use super::bounded::BoundedCache;
 use super::credentials::{BaseCredentials, CachedCredentials, Clock, CredentialSlot, Session};
 use super::error::no_session;
 use super::rate_limit::QueueKey;
@@ -38,7 +39,7 @@ pub(super) struct Sessions(Arc<Inner>);
 struct Inner {
     base: Arc<BaseCredentials>,
     assume: RoleAssumer,
-    assumed: BoundedCache<Principal, Assumed>,
+    assumed: Cache<Principal, Assumed>,
     clock: Clock,
 }
 
@@ -69,7 +70,7 @@ impl Sessions {
     ) -> Self {
         let base = Arc::new(BaseCredentials::new(source, clock.clone()));
         let assume = RoleAssumer::new(config, region, sender, base.clone());
-        Self(Arc::new(Inner { base, assume, assumed: BoundedCache::new(limit), clock }))
+        Self(Arc::new(Inner { base, assume, assumed: Cache::new(limit), clock }))
     }
 
     /// Returns the session with which a principal may send `operation`, with at least `min_lifetime` left if
@@ -101,7 +102,7 @@ impl Sessions {
         }
         match &principal.role {
             Some(_) => {
-                let slot = self.0.assumed.get_or_put_with(principal, Assumed::default);
+                let slot = self.0.slot(principal);
                 slot.lock().await.discard(session, (self.0.clock)())
             }
             None => self.0.base.discard(session).await,
@@ -115,8 +116,8 @@ impl Sessions {
         priority: Priority,
         min_lifetime: Duration,
     ) -> Result<Session, AwsError> {
-        let Inner { assume, assumed, clock, .. } = &*self.0;
-        let slot = assumed.get_or_put_with(principal, Assumed::default);
+        let Inner { assume, clock, .. } = &*self.0;
+        let slot = self.0.slot(principal);
         let mut slot = slot.lock().await;
         if let Some(session) = slot.cached.as_ref().and_then(|cached| cached.session(clock(), min_lifetime)) {
             return Ok(session);
@@ -129,6 +130,13 @@ impl Sessions {
         let ends = since + SESSION_DURATION;
         let until = credentials.expiry().map_or(ends, |expiry| expiry.min(ends));
         Ok(slot.cached.insert(CachedCredentials::new(credentials, since, until)).session_at(clock()))
+    }
+}
+
+impl Inner {
+    fn slot(&self, principal: &Principal) -> Assumed {
+        let Ok(slot) = self.assumed.get_or_insert_with(principal, || Ok::<_, Infallible>(Assumed::default()));
+        slot
     }
 }
 
