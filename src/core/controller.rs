@@ -27,6 +27,7 @@ pub mod ledger_store;
 pub mod memory;
 mod observe;
 mod permitted;
+mod previous_status;
 mod publish;
 mod recheck;
 mod report;

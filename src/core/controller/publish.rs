@@ -7,12 +7,12 @@
 //! client does not respond with another write.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use stream_encryption_api::RETRY_ANNOTATION;
 use stream_encryption_api::condition::{
     ConditionStatus, ConditionType, EventType, Reason, find, ready_conditions,
 };
 use stream_encryption_api::stream_encryption::{Service, StreamEncryptionStatus};
-use stream_encryption_api::{FIELD_MANAGER, RETRY_ANNOTATION};
 use tracing::info;
 
 use super::context::Context;
@@ -20,6 +20,7 @@ use super::finalize;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
 use super::memory::{LastReconcile, UNKNOWN_VERSION};
+use super::previous_status::{before, changed_by_another};
 use super::stream_api::StreamApi;
 use crate::model::schedule::{AFTER_CONFLICT, REREAD};
 
@@ -90,17 +91,6 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     Ok(StatusWrite { status: Some(status), unconfirmed_write, version, again: None })
 }
 
-/// Returns the previous status: the stored one, or, if another client has written it, the one in this
-/// process's memory.
-pub(super) fn before<'a>(
-    read: &ObjectMeta,
-    stored: Option<&'a StreamEncryptionStatus>,
-    last: &'a LastReconcile,
-) -> Option<&'a StreamEncryptionStatus> {
-    let own = last.status.as_ref().filter(|_| changed_by_another(read) && last.unconfirmed_write.is_none());
-    own.or(stored)
-}
-
 /// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
 /// encryption cannot be disabled without the spec, and nobody would apply the resource again. The status of such a resource cannot be parsed
 /// either, so the last written status is kept in memory: the next reconcile must not lead to another write.
@@ -135,27 +125,6 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     let written = update_status(operator, read, stands, &last, false, make).await?;
     operator.memory.keep_status(uid(read), written.status, written.unconfirmed_write);
     if written.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
-}
-
-/// Returns whether another client has changed the status since the operator last wrote it, as `managedFields`
-/// records: a restore, or a user. All replicas write under one name. The times are whole seconds, so if both
-/// wrote in the same second, the change counts as that of the other client; the operator's next write is
-/// later.
-fn changed_by_another(read: &ObjectMeta) -> bool {
-    let entries = || {
-        let entries = read.managed_fields.iter().flatten();
-        entries.filter(|entry| entry.subresource.as_deref() == Some("status"))
-    };
-    let latest = |own: bool| {
-        let is_own = |entry: &&ManagedFieldsEntry| entry.manager.as_deref() == Some(FIELD_MANAGER);
-        entries().filter(|entry| is_own(entry) == own).filter_map(|entry| Some(entry.time.as_ref()?.0)).max()
-    };
-    match (latest(true), latest(false)) {
-        (_, None) => false,
-        // The operator has not written a status yet, or its entry was lost.
-        (None, Some(_)) => true,
-        (Some(own), Some(other)) => other >= own,
-    }
 }
 
 fn uid(read: &ObjectMeta) -> &str {
@@ -227,40 +196,4 @@ fn transition(before: &[Condition], after: &[Condition]) -> Option<ReconcileEven
     let warning = event_type(condition) == EventType::Warning;
     let note = condition.message.clone();
     Some(ReconcileEvent { warning, reason: condition.reason.clone(), action: "Reconcile", note })
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
-    use super::*;
-
-    fn entry(manager: &str, subresource: Option<&str>, second: i64) -> ManagedFieldsEntry {
-        ManagedFieldsEntry {
-            manager: Some(manager.to_owned()),
-            subresource: subresource.map(ToOwned::to_owned),
-            time: Some(Time(Timestamp::from_second(second).unwrap())),
-            ..ManagedFieldsEntry::default()
-        }
-    }
-
-    #[test]
-    fn status_is_changed_by_another_if_its_latest_manager_is() {
-        let own = |second| entry(FIELD_MANAGER, Some("status"), second);
-        let other = |second| entry("velero-server", Some("status"), second);
-        for (entries, changed) in [
-            (vec![], false),
-            (vec![own(5)], false),
-            (vec![other(5)], true),
-            (vec![own(5), other(4)], false),
-            (vec![own(5), other(5)], true),
-            (vec![own(5), other(6)], true),
-            (vec![own(5), other(4), other(6)], true),
-            (vec![own(5), own(7), other(6)], false),
-            (vec![own(5), entry("kubectl", None, 6)], false),
-        ] {
-            let read = ObjectMeta { managed_fields: Some(entries.clone()), ..ObjectMeta::default() };
-            assert_eq!(changed_by_another(&read), changed, "{entries:?}");
-        }
-    }
 }

@@ -11,7 +11,7 @@ use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptio
 use super::interruption::Interruption;
 use super::ledger_store::LedgerHandle;
 use super::memory::LastReconcile;
-use super::publish::before;
+use super::previous_status::before;
 use super::resolve::ResolvedSpec;
 use super::stream_api::Signer;
 use crate::model::arn::KeyArn;
