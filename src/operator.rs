@@ -25,8 +25,10 @@ use crate::settings::Settings;
 
 mod places;
 mod policy_statuses;
+mod sources;
 mod term;
 
+use sources::Scope;
 use term::Watch;
 
 /// State shared by the parts of this process.
@@ -51,15 +53,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let admin = Admin { readiness: shared.readiness.clone(), metrics };
         admin.serve(address)?;
     }
-    let watch = Watch {
+    let scope = Scope {
         client,
-        server: cluster.cluster_url.to_string(),
         namespace: settings.watch_namespace.clone(),
         ledger_namespace: settings.namespace.clone(),
         drift_interval: settings.drift_interval.unsigned_abs(),
-        concurrency: settings.concurrency,
         has_default_policy: settings.default_policy.is_some(),
     };
+    let watch = Watch { scope, server: cluster.cluster_url.to_string(), concurrency: settings.concurrency };
     info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "operator started");
     if settings.leader_election {
         let election = LeaderElection::new(&cluster, &settings.namespace, settings.identity.clone())?;

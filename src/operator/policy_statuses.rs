@@ -22,6 +22,7 @@ use stream_encryption_core::model::policy_status::{PolicyStatusInput, invalid, p
 use tokio::sync::{Notify, SetOnce};
 use tracing::{debug, warn};
 
+use super::sources::Sources;
 use crate::aws::Aws;
 use crate::kubernetes::Cluster;
 use crate::kubernetes::policies::{GuardedPolicy, NamespaceLabels, is_selected};
@@ -33,17 +34,30 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// The caches that the statuses are computed from.
 pub(super) struct PolicyStatuses {
-    pub(super) client: Client,
-    pub(super) policies: Store<GuardedPolicy>,
-    pub(super) namespaces: Store<NamespaceLabels>,
-    pub(super) resources: Store<Guarded>,
+    client: Client,
+    policies: Store<GuardedPolicy>,
+    namespaces: Store<NamespaceLabels>,
+    resources: Store<Guarded>,
     /// Set when each of the caches holds its first list: an incomplete cache would lead to wrong numbers.
-    pub(super) listed: [Arc<SetOnce<()>>; 3],
+    listed: [Arc<SetOnce<()>>; 3],
     /// Notified of every change of these caches.
-    pub(super) changed: Arc<Notify>,
+    changed: Arc<Notify>,
 }
 
 impl PolicyStatuses {
+    /// Returns the statuses of the policies in these sources.
+    pub(super) fn new(client: Client, sources: &Sources) -> Self {
+        let caches = &sources.caches;
+        Self {
+            client,
+            policies: caches.policies.store(),
+            namespaces: caches.namespaces.store(),
+            resources: caches.resources.store(),
+            listed: [caches.resources.listed(), caches.policies.listed(), caches.namespaces.listed()],
+            changed: sources.changed.clone(),
+        }
+    }
+
     /// Writes the statuses after each change. Never returns.
     pub(super) async fn keep_current(self, context: &Context<Aws, Cluster>) {
         // The generation of each invalid policy whose status was written: its own status cannot be parsed.

@@ -1,0 +1,146 @@
+//! The sources of a term: the watches with the caches that they fill, and the changes that wake resources.
+//!
+//! The resources, the policies, the labels of the namespaces and the ledgers have one watch each, which everything in
+//! the process shares. This module only reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, ResourceExt as _};
+use tokio::sync::Notify;
+use tracing::debug;
+
+use crate::kubernetes::caches::{Cache, Caches};
+use crate::kubernetes::keys::KeyObject;
+use crate::kubernetes::ledgers::GuardedLedger;
+use crate::kubernetes::watches::Guarded;
+use crate::kubernetes::{keys, ledgers, policies, watches};
+
+/// Number of drift intervals after which the watches list everything again, in case that they lost a change.
+const RELIST_INTERVALS: u32 = 6;
+
+/// The scope of the watches.
+pub(super) struct Scope {
+    pub(super) client: Client,
+    /// The only watched namespace; `None` for all namespaces.
+    pub(super) namespace: Option<String>,
+    /// The namespace of the ledgers.
+    pub(super) ledger_namespace: String,
+    /// The interval between two checks for drift.
+    pub(super) drift_interval: Duration,
+    /// Whether a default policy is set, which is not stored in the cluster.
+    pub(super) has_default_policy: bool,
+}
+
+/// The caches of a term, and the streams that fill them and wake resources.
+pub(super) struct Sources {
+    /// The caches. Each is filled while its stream below is polled.
+    pub(super) caches: Caches,
+    /// The resources that have changed, without their content.
+    pub(super) resources: BoxStream<'static, watcher::Result<Guarded>>,
+    /// The resources in namespaces whose labels have changed.
+    pub(super) of_changed_namespaces: BoxStream<'static, ObjectRef<Guarded>>,
+    /// The resources that reference a changed key object.
+    pub(super) of_changed_keys: BoxStream<'static, ObjectRef<Guarded>>,
+    /// An item whenever the permissions of all resources may have changed.
+    pub(super) policy_changes: BoxStream<'static, ()>,
+    /// The events of the ledgers, which wake no resource.
+    pub(super) ledgers: BoxStream<'static, watcher::Result<Event<GuardedLedger>>>,
+    /// Notified of every change of the resources, the policies and the namespaces.
+    pub(super) changed: Arc<Notify>,
+}
+
+impl Sources {
+    /// Returns the sources of a term. No request is sent before a stream is polled.
+    pub(super) fn watch(scope: &Scope) -> Self {
+        let (client, namespace) = (&scope.client, scope.namespace.as_deref());
+        let changed = Arc::new(Notify::new());
+        let relist_every = scope.drift_interval.saturating_mul(RELIST_INTERVALS);
+        let events = watches::resources(client.clone(), namespace, relist_every);
+        let (resources_cache, resources) = Cache::of(events, "StreamEncryptions", &changed);
+        let events = policies::events(client.clone(), relist_every, EverySeconds(3));
+        let (policies_cache, policies) = Cache::of(events, "StreamEncryptionPolicies", &changed);
+        let events = policies::namespace_events(client.clone(), namespace, relist_every, EverySeconds(3));
+        let (namespaces_cache, namespaces) = Cache::of(events, "namespaces", &changed);
+        // The reconciles work without this watch: a role of an earlier version does not allow it.
+        let again = EverySeconds(30);
+        let events = ledgers::events(client.clone(), &scope.ledger_namespace, relist_every, again);
+        // No number in the statuses of policies depends on ledgers.
+        let (ledgers_cache, ledgers) = Cache::of(events, "StreamLedgers", &Arc::default());
+        let store = resources_cache.store();
+        let resources = watches::changes(resources.modify(watches::drop_content))
+            .predicate_filter(watches::trigger, watches::remembered());
+        let namespaces = policies::namespace_changes(namespaces, namespace);
+        Self {
+            resources: resources.boxed(),
+            of_changed_namespaces: resources_in_namespace(namespaces, store.clone()).boxed(),
+            of_changed_keys: resources_using_key(keys::changes(client, namespace), store).boxed(),
+            policy_changes: policies::spec_changes(policies, scope.has_default_policy).boxed(),
+            ledgers: ledgers.boxed(),
+            caches: Caches {
+                resources: resources_cache,
+                policies: policies_cache,
+                namespaces: namespaces_cache,
+                ledgers: ledgers_cache,
+            },
+            changed,
+        }
+    }
+}
+
+/// Returns a stream of the resources that reference a changed key object.
+fn resources_using_key(
+    changes: impl Stream<Item = KeyObject> + Send + 'static,
+    store: Store<Guarded>,
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+    changes.flat_map(move |key| {
+        let uses = |resource: &Guarded| {
+            let reference = resource.0.as_ref().ok()?.spec.key.as_ref()?.object_ref.as_ref()?;
+            (reference.name == key.name
+                && reference.group == key.group
+                && resource.namespace().as_deref() == Some(&key.namespace))
+            .then(|| ObjectRef::from_obj(resource))
+        };
+        let found: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
+        debug!(namespace = key.namespace, key = key.name, users = found.len(), "key object changed");
+        futures_util::stream::iter(found)
+    })
+}
+
+/// Returns a stream of the resources in a changed namespace: other policies may select the namespace now.
+fn resources_in_namespace(
+    changes: impl Stream<Item = String> + Send + 'static,
+    store: Store<Guarded>,
+) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+    changes.flat_map(move |namespace| {
+        let lies_in = |resource: &Arc<Guarded>| resource.namespace().as_deref() == Some(&namespace);
+        let found: Vec<_> = store
+            .state()
+            .iter()
+            .filter(|one| lies_in(one))
+            .map(|one| ObjectRef::from_obj(one.as_ref()))
+            .collect();
+        futures_util::stream::iter(found)
+    })
+}
+
+/// A constant delay in seconds before a failed watch is restarted. The delay is short because the CRDs may
+/// just have been installed or the API server restarted, and the requests of one operator are no load.
+pub(super) struct EverySeconds(pub(super) u64);
+
+impl Iterator for EverySeconds {
+    type Item = Duration;
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_secs(self.0))
+    }
+}
+
+impl Backoff for EverySeconds {
+    fn reset(&mut self) {}
+}
