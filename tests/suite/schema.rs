@@ -3,14 +3,12 @@
 //!
 //! Only the tests of changes store objects. Each rejection must say how to fix the spec.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Client;
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Request;
-use kube::{Client, Config};
 use serde_json::{Value, json};
-use stream_encryption_api::crd::{definitions, yaml};
-use tokio::sync::OnceCell;
+
+use crate::harness;
 
 mod changes;
 mod keys;
@@ -33,26 +31,10 @@ use Verdict::{Refused, Taken};
 const ENCRYPTIONS: &str = "/apis/streamencryption.dev/v1alpha1/namespaces/default/streamencryptions";
 const LEDGERS: &str = "/apis/streamencryption.dev/v1alpha1/namespaces/default/streamledgers";
 
-/// A client of the shared cluster, with the definitions installed.
+/// A client of the shared cluster, with the definitions installed. All tests share one installation: two at a time
+/// would each find that the other has created an object.
 async fn client() -> Client {
-    static INSTALLED: OnceCell<()> = OnceCell::const_new();
-    let cluster = test_cluster::shared().await.unwrap();
-    INSTALLED
-        .get_or_init(|| async {
-            for (_, definition) in definitions() {
-                let definition: CustomResourceDefinition = definition;
-                cluster.apply(&yaml(&definition).unwrap()).await.unwrap();
-                let name = format!("crd/{}", definition.metadata.name.unwrap());
-                cluster
-                    .kubectl(&["wait", "--for=condition=Established", &name, "--timeout=30s"])
-                    .await
-                    .unwrap();
-            }
-        })
-        .await;
-    let kubeconfig = Kubeconfig::from_yaml(cluster.kubeconfig_yaml()).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
+    harness::client(harness::cluster().await.kubeconfig()).await
 }
 
 fn encryption(name: &str, spec: &Value) -> Value {

@@ -1,6 +1,7 @@
 //! Changes to an existing resource, and the defaults that the API server writes.
 
 use super::{ENCRYPTIONS, Refused, Taken, change, client, create, disagreement, encryption};
+use crate::harness;
 use serde_json::json;
 
 const NOT_CHANGED: &str = "stream is immutable; create a new StreamEncryption instead";
@@ -120,8 +121,7 @@ async fn status_in_a_created_resource_is_ignored() {
 
 #[tokio::test]
 async fn kubectl_diff_is_empty_after_apply() {
-    client().await;
-    let cluster = test_cluster::shared().await.unwrap();
+    let cluster = harness::cluster().await;
     for (name, how) in [("applied", &[][..]), ("applied-by-server", &["--server-side"])] {
         let yaml = serde_json::to_string(&encryption(name, &json!({"stream": {"arn": ORDERS}}))).unwrap();
         let kubectl = |command| [&[command, "-f", "-"][..], how].concat();
