@@ -74,13 +74,6 @@ pub struct Description {
     pub deleting: bool,
 }
 
-impl Description {
-    /// Returns the time from which a changed retry annotation requires another Describe.
-    fn retry_from(&self) -> Timestamp {
-        saturating_add(self.at, RETRY_PAUSE)
-    }
-}
-
 impl Memory {
     /// Returns the entry of a resource. The description is left out once it is due, or if a user has deleted the
     /// resource or changed the retry annotation.
@@ -89,20 +82,19 @@ impl Memory {
         let may_be_applied = |sent: &Timestamp| now < saturating_add(*sent, MAY_BE_APPLIED) && *sent <= now;
         last.unconfirmed_write = last.unconfirmed_write.filter(may_be_applied);
         last.retry_due = None;
-        last.description = last.description.filter(|description| {
-            if description.retry != retry_token(resource) {
-                let due = description.retry_from();
-                // A clock that was set back must not prolong the wait.
-                last.retry_due =
-                    Some(due).filter(|due| *due > now && *due <= saturating_add(now, RETRY_PAUSE));
-                if last.retry_due.is_none() {
-                    return false;
-                }
+        if let Some(description) = &last.description {
+            let is_retry = description.retry != retry_token(resource);
+            let pause_ends = saturating_add(description.at, RETRY_PAUSE);
+            // A clock that was set back must not prolong the pause.
+            let is_pause = pause_ends > now && pause_ends <= saturating_add(now, RETRY_PAUSE);
+            let is_current = description.due > now
+                && description.deleting == is_being_deleted(resource)
+                && (!is_retry || is_pause);
+            if !is_current {
+                last.description = None;
+            } else if is_retry {
+                last.retry_due = Some(pause_ends);
             }
-            description.due > now && description.deleting == is_being_deleted(resource)
-        });
-        if last.description.is_none() {
-            last.retry_due = None;
         }
         last
     }
