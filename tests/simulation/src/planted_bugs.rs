@@ -6,6 +6,7 @@
 mod aws;
 mod decisions;
 mod kube_api;
+mod protocol;
 
 use std::time::Duration;
 
@@ -91,11 +92,23 @@ pub enum Bug {
     LostKeyIsReady,
     /// A call is signed with the current credentials, even if others signed the Describe.
     SignedAnew,
+    /// The Describe is older than the ledger.
+    DescribeBeforeLedger,
+    /// A call is sent before it is reserved.
+    RecordedAfterwards,
+    /// A call without an outcome is made again at once.
+    NoWaitForLateCalls,
+    /// ENABLING is taken for ENABLED.
+    EnablingIsEnabled,
+    /// The old key is turned off before the new one is turned on.
+    StopBeforeReKey,
+    /// A call that AWS refuses because of its limit is never made again.
+    GivesUpAtTheLimit,
 }
 
 impl Bug {
     /// Every planted bug.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 40] = [
         Self::NoCompareAndSwap,
         Self::CachedResource,
         Self::SdkRetries,
@@ -130,6 +143,12 @@ impl Bug {
         Self::EffectForgotten,
         Self::LostKeyIsReady,
         Self::SignedAnew,
+        Self::DescribeBeforeLedger,
+        Self::RecordedAfterwards,
+        Self::NoWaitForLateCalls,
+        Self::EnablingIsEnabled,
+        Self::StopBeforeReKey,
+        Self::GivesUpAtTheLimit,
     ];
 
     /// Returns a one-line description of the bug.
@@ -181,6 +200,12 @@ impl Bug {
             Self::SignedAnew => {
                 "a call is signed with the current credentials, even if others signed the Describe"
             }
+            Self::DescribeBeforeLedger => "the stream is described before the ledger is read",
+            Self::RecordedAfterwards => "a call is written into the ledger only with its outcome",
+            Self::NoWaitForLateCalls => "a call without an outcome is made again at once",
+            Self::EnablingIsEnabled => "ENABLING is taken for ENABLED",
+            Self::StopBeforeReKey => "the old key is turned off before the new one is turned on",
+            Self::GivesUpAtTheLimit => "a call that AWS refuses because of its limit is never made again",
             Self::EffectForgotten => {
                 "AWS's reports are distrusted for 30 s after a call, even once they have shown its effect"
             }
@@ -212,14 +237,17 @@ impl Bug {
             Self::LedgerCollected | Self::SharpWindow | Self::RetiredEarly | Self::OwnClockPrunes => {
                 &["P1", "P10"]
             }
-            Self::EnabledIsEnough | Self::LostKeyIsReady | Self::ClaimOutlivesPolicy => &["P4"],
-            Self::StopOnDeletion | Self::OldKey => &["P7"],
+            Self::EnabledIsEnough
+            | Self::LostKeyIsReady
+            | Self::ClaimOutlivesPolicy
+            | Self::GivesUpAtTheLimit => &["P4"],
+            Self::StopOnDeletion | Self::OldKey | Self::StopBeforeReKey => &["P7"],
             Self::UnacknowledgedCounts => &["P1", "P2", "P3"],
             // Without a request AWS has accepted no date, so calls are pruned by a time that AWS would have
             // refused.
             Self::OldLook => &["P4", "P5", "P6", "P9", "P10"],
             Self::NoSettling => &["P6"],
-            Self::FailedShownAsDone => &["P4", "P6"],
+            Self::FailedShownAsDone | Self::EnablingIsEnabled => &["P4", "P6"],
             Self::OwnershipIgnored | Self::CachedOwner => &["P3"],
             Self::SilenceIsRefusal => &["P1", "P3"],
             // The spec may change during the pause.
@@ -236,6 +264,9 @@ impl Bug {
             // A fact that is not stored is written again after each Describe.
             Self::EffectForgotten => &["P5", "P6"],
             Self::StatusRewritten => &["P5"],
+            Self::DescribeBeforeLedger => &["P1", "P3", "P4", "P6", "P9"],
+            Self::RecordedAfterwards => &["P2"],
+            Self::NoWaitForLateCalls => &["P1", "P3", "P9"],
         }
     }
 }
@@ -262,6 +293,9 @@ impl Parts for Spoiled {
             Bug::EnabledIsEnough => decisions::enabled_is_enough,
             Bug::NoSettling => decisions::without_settling,
             Bug::LostKeyIsReady => decisions::lost_key_is_ready,
+            Bug::NoWaitForLateCalls => decisions::no_wait_for_late_calls,
+            Bug::StopBeforeReKey => decisions::stop_before_re_key,
+            Bug::GivesUpAtTheLimit => decisions::gives_up_at_the_limit,
             _ => stats::noted,
         }
     }
@@ -276,7 +310,7 @@ impl Parts for Spoiled {
 
     fn after_deletion(&self, state: &mut State, resource: &StreamEncryption) {
         if self.0 == Bug::LedgerCollected {
-            kube_api::collect(state, resource);
+            protocol::collect(state, resource);
         }
     }
 }

@@ -15,6 +15,7 @@ use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescr
 use stream_encryption_core::model::principal::Principal;
 
 use super::Bug;
+use super::protocol::{EarlyLooks, completed};
 use crate::ports::Aws;
 
 /// How long [`Bug::OldLook`] caches a description.
@@ -30,6 +31,7 @@ pub struct SpoiledAws {
     bug: Bug,
     aws: Aws,
     known: Mutex<Known>,
+    early: EarlyLooks,
 }
 
 /// AWS's last answers by their subject, with their times.
@@ -58,7 +60,7 @@ struct Known {
 
 impl SpoiledAws {
     pub(super) fn new(bug: Bug, aws: Aws) -> Self {
-        Self { bug, aws, known: Mutex::default() }
+        Self { bug, aws, known: Mutex::default(), early: EarlyLooks::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -120,6 +122,9 @@ impl SpoiledAws {
 
 impl StreamApi for SpoiledAws {
     async fn identity(&self) -> Result<AwsAccount, AwsError> {
+        if self.bug == Bug::DescribeBeforeLedger {
+            self.early.look(&self.aws).await;
+        }
         self.aws.identity().await
     }
 
@@ -140,6 +145,11 @@ impl StreamApi for SpoiledAws {
         {
             return Ok(look);
         }
+        if self.bug == Bug::DescribeBeforeLedger
+            && let Some(look) = self.early.take(&self.aws, stream, principal)
+        {
+            return Ok(look);
+        }
         let mut look = self.aws.describe_stream(stream, &self.as_whom(principal), priority).await?;
         let now = self.now();
         let mut known = self.known();
@@ -148,6 +158,9 @@ impl StreamApi for SpoiledAws {
             && matches!(look.encryption, ReportedEncryption::Failed { action: Action::Start, .. })
         {
             look.encryption = ReportedEncryption::On(asked.clone());
+        }
+        if self.bug == Bug::EnablingIsEnabled {
+            look = completed(look, known.asked.get(&name));
         }
         known.looks.insert(name, (now, look.clone()));
         Ok(look)

@@ -4,6 +4,7 @@
 
 use jiff::SignedDuration;
 use stream_encryption_api::condition::Reason;
+use stream_encryption_api::ledger::{Action, Outcome, Target};
 use stream_encryption_core::model::decision::{Decision, DecisionInput, LastObservation, Step};
 use stream_encryption_core::model::desired::{DesiredEncryption, DesiredState};
 use stream_encryption_core::model::ledger::{DAY, QUOTA_WINDOW};
@@ -19,8 +20,11 @@ pub(super) fn back_after_a_day_sharp(input: &DecisionInput<'_>) -> Decision {
         Some(next) if decision.reason == Reason::CallLimitReached => {
             // The ledger is read a moment before the time of the reconcile is taken.
             let free = next - (QUOTA_WINDOW - DAY) + SignedDuration::from_millis(10);
-            let wake = decision.wake.min(free).max(input.now);
-            let describe_due = decision.describe_due.min(free).max(input.now);
+            if free <= input.now {
+                return decision;
+            }
+            let wake = decision.wake.min(free);
+            let describe_due = decision.describe_due.min(free);
             Decision { wake, describe_due, next_attempt: Some(free), ..decision }
         }
         _ => decision,
@@ -48,6 +52,41 @@ pub(super) fn without_settling(input: &DecisionInput<'_>) -> Decision {
     let decision = noted(input);
     if decision.reason == Reason::Settling && matches!(decision.step, Step::Wait) {
         Decision { reason: Reason::Encrypted, ..decision }
+    } else {
+        decision
+    }
+}
+
+/// Treats calls without an outcome as refused, so that nothing is waited for.
+pub(super) fn no_wait_for_late_calls(input: &DecisionInput<'_>) -> Decision {
+    let mut ledger = input.ledger.clone();
+    for call in &mut ledger.calls {
+        if matches!(call.outcome, Outcome::Pending | Outcome::Unknown) {
+            call.outcome = Outcome::Refused;
+        }
+    }
+    ledger.attempts = None;
+    noted(&DecisionInput { ledger: &ledger, ..input.clone() })
+}
+
+/// Calls Stop for an encrypted stream that needs another key, and Start afterwards.
+pub(super) fn stop_before_re_key(input: &DecisionInput<'_>) -> Decision {
+    let mut decision = noted(input);
+    let encrypted = input.ledger.known_encryption.as_ref().is_some_and(|known| known.key.is_some());
+    if let (Step::ChangeEncryption(call), true) = (&mut decision.step, encrypted) {
+        call.target = Target { action: Action::Stop, key: None };
+    }
+    decision
+}
+
+/// Never makes the call again that AWS has refused because of its limit.
+pub(super) fn gives_up_at_the_limit(input: &DecisionInput<'_>) -> Decision {
+    let decision = noted(input);
+    let reason = input.ledger.attempts.as_ref().and_then(|attempts| attempts.reason.as_deref());
+    let refused = reason == Some(Reason::CallLimitReached.as_str());
+    let later = input.now + input.drift_interval;
+    if refused {
+        Decision { step: Step::Wait, wake: later, describe_due: later, ..decision }
     } else {
         decision
     }

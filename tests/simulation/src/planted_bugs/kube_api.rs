@@ -21,8 +21,9 @@ use stream_encryption_core::model::ledger::{self, DAY, expires_at};
 use stream_encryption_core::model::service::AWS_LIMIT;
 
 use super::Bug;
+use super::protocol::write_afterwards;
 use crate::convergence::stream_of;
-use crate::environment::{ACCOUNT, FOREIGN_ACCOUNT, State};
+use crate::environment::{ACCOUNT, FOREIGN_ACCOUNT};
 use crate::ports::Cluster;
 use crate::store::name_of;
 
@@ -42,18 +43,6 @@ pub struct SpoiledRecords {
     begun: Mutex<BTreeSet<usize>>,
     /// The policies as first read, by namespace.
     policies: Mutex<BTreeMap<String, Vec<StreamEncryptionPolicySpec>>>,
-}
-
-/// Collects the ledgers that a deleted resource owned, as if they had an owner reference.
-pub(super) fn collect(state: &mut State, resource: &StreamEncryption) {
-    let owned = |ledger: &&StreamLedger| Some(&ledger.spec.owner.uid) == resource.metadata.uid.as_ref();
-    let names: Vec<_> =
-        state.store.ledgers().filter(owned).filter_map(|ledger| ledger.metadata.name.clone()).collect();
-    let now = state.now;
-    for name in names {
-        state.story.tell(now, || format!("the ledger {name} is collected with its owner"));
-        state.store.lose_ledger(&name);
-    }
 }
 
 /// Returns the same patterns for another account.
@@ -317,6 +306,9 @@ impl KubeApi for SpoiledRecords {
 
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
         let asked = StreamLedger::new(name, self.to_be_written(name, spec));
+        if self.bug == Bug::RecordedAfterwards {
+            return write_afterwards(&self.cluster, &asked).await;
+        }
         let answer = self.cluster.create_ledger(name, &asked.spec).await;
         if self.bug == Bug::LeaseOnly {
             // The API server still creates no object twice.
@@ -329,6 +321,9 @@ impl KubeApi for SpoiledRecords {
         let name = ledger.metadata.name.as_deref().unwrap_or_default();
         let spec = self.to_be_written(name, &ledger.spec);
         let asked = StreamLedger { metadata: ledger.metadata.clone(), spec };
+        if self.bug == Bug::RecordedAfterwards {
+            return write_afterwards(&self.cluster, &asked).await;
+        }
         let answer = self.cluster.replace_ledger(&asked).await;
         self.written(asked, answer).await
     }
