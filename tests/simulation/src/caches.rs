@@ -13,6 +13,7 @@ use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::environment::State;
+use crate::explore::fault::Place;
 use crate::store::Name;
 
 /// Maximum delay of a watch, in microseconds.
@@ -41,10 +42,16 @@ struct Delay {
 }
 
 impl Kind {
+    /// Returns the bit that selects this kind.
+    #[must_use]
+    pub fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
     /// Returns whether the bits of `which` select this kind.
     #[must_use]
     pub fn is_in(self, which: u8) -> bool {
-        which & (1 << self as u8) != 0
+        which & self.bit() != 0
     }
 }
 
@@ -129,7 +136,8 @@ impl State {
 
     /// Returns a ledger in a replica's cache.
     pub fn cached_ledger(&mut self, replica: usize, name: &str) -> Option<StreamLedger> {
-        let delay = SignedDuration::from_micros(i64::try_from(self.dice.u64(1_000..WATCH)).unwrap_or(0));
+        let delay = self.choices.duration(1_000..WATCH);
+        let outdated = usize::from(self.mishap(Place::LedgerCache).is_some());
         let condition = &self.replicas[replica];
         let held = condition.caches.ledgers_held_until.unwrap_or(Timestamp::MIN);
         let frozen_until = condition.watches.frozen_until(Kind::Ledgers);
@@ -140,7 +148,7 @@ impl State {
             shown = shown.max(self.ledger_times.partition_point(|at| *at + lag <= self.now));
             self.replicas[replica].caches.ledgers = shown;
         }
-        let changes = &self.store.ledger_changes()[..shown];
+        let changes = &self.store.ledger_changes()[..shown.saturating_sub(outdated)];
         changes.iter().rev().find(|(changed, _)| changed == name).and_then(|(_, ledger)| ledger.clone())
     }
 }

@@ -16,6 +16,7 @@ use simulated_aws::world::{Caller, World};
 use stream_encryption_core::controller::Clock;
 
 use crate::caches::{Caches, Watches};
+use crate::choices::Choices;
 use crate::event_queue::Agenda;
 use crate::faults::KubernetesFaults;
 use crate::invariants::Promises;
@@ -157,8 +158,8 @@ pub struct State {
     pub now: Timestamp,
     /// The scheduled events.
     pub agenda: Agenda<Event>,
-    /// The random generator; it is used in the order of events only.
-    pub dice: fastrand::Rng,
+    /// The choices that the plan leaves open; they are made in the order of events only.
+    pub choices: Choices,
     /// AWS.
     pub world: World,
     /// Kubernetes.
@@ -229,9 +230,14 @@ impl Scene {
     pub fn next_until(&self, end: Timestamp) -> Option<Event> {
         let mut state = self.state();
         let (at, event) = state.agenda.next_until(end)?;
+        self.advance(&mut state, at);
+        Some(event)
+    }
+
+    /// Advances the time to `at`, unless it is past.
+    pub fn advance(&self, state: &mut State, at: Timestamp) {
         state.now = state.now.max(at);
         self.now.store(state.now.as_microsecond(), Ordering::Relaxed);
-        Some(event)
     }
 
     /// Returns the error of a replica's clock.
@@ -298,14 +304,13 @@ impl Future for Until {
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
         let scene = self.scene.clone();
         let mut state = scene.state();
-        if state.now >= self.at {
-            return Poll::Ready(());
-        }
         if !self.written {
+            // Even a request that takes no time lets others act first.
             self.written = true;
             let task = state.polled.task;
             state.agenda.add(self.at, Event::Wake(task));
+            return Poll::Pending;
         }
-        Poll::Pending
+        if state.now >= self.at { Poll::Ready(()) } else { Poll::Pending }
     }
 }

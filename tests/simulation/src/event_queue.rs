@@ -14,11 +14,13 @@ pub struct Agenda<E> {
     written: u64,
 }
 
-#[derive(Debug)]
-struct Entry<E> {
+/// A scheduled entry.
+#[derive(Clone, Debug)]
+pub struct Entry<E> {
     at: Timestamp,
     number: u64,
-    event: E,
+    /// The event.
+    pub event: E,
 }
 
 impl<E> Agenda<E> {
@@ -41,6 +43,34 @@ impl<E> Agenda<E> {
             return None;
         }
         self.entries.pop().map(|entry| (entry.at, entry.event))
+    }
+
+    /// Returns the time of the next entry.
+    #[must_use]
+    pub fn next_at(&self) -> Option<Timestamp> {
+        self.entries.peek().map(|entry| entry.at)
+    }
+
+    /// Removes and returns every entry that is not after `end`, in their order.
+    pub fn take_until(&mut self, end: Timestamp) -> Vec<Entry<E>> {
+        let mut taken = Vec::new();
+        while self.entries.peek().is_some_and(|next| next.at <= end) {
+            taken.extend(self.entries.pop());
+        }
+        taken
+    }
+
+    /// Puts an entry back; it keeps its time and its place.
+    pub fn put_back(&mut self, entry: Entry<E>) {
+        self.entries.push(entry);
+    }
+
+    /// Returns every entry, in their order.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(Timestamp, &E)> {
+        let mut all: Vec<&Entry<E>> = self.entries.iter().collect();
+        all.sort_by_key(|entry| (entry.at, entry.number));
+        all.into_iter().map(|entry| (entry.at, &entry.event)).collect()
     }
 }
 

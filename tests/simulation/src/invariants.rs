@@ -147,6 +147,18 @@ impl Promises {
         }
     }
 
+    /// Shows the state of the checks between two reconciles, without what only counts.
+    pub fn show(&self, add: &mut dyn FnMut(&dyn fmt::Debug)) {
+        let Self { broken, writes: _, calls: _, limit: _, arrived, read: _, judged, logged, .. } = self;
+        let Self { stored, sent, unanswered, called, shown, told, asked, unusable, .. } = self;
+        let Self {
+            begun, policies_shown, unsaid, believed, stirred, touched, clocks_set, wild_until, ..
+        } = self;
+        add(&(broken, arrived, judged.abs_diff(*logged)));
+        add(&(stored, sent, unanswered, called, shown, told, asked, unusable));
+        add(&(begun, policies_shown, unsaid, believed, stirred, touched, clocks_set, wild_until));
+    }
+
     /// Records a broken promise.
     pub fn break_with(&mut self, promise: &'static str, at: Timestamp, how: impl FnOnce() -> String) {
         if self.broken.is_none() {

@@ -8,6 +8,7 @@
 //! | [`aws_model`] | the simulated AWS with the operations of the operator's AWS port |
 //! | [`ports`], [`transport`], [`wiring`], [`replica`] | the operator: the real controller, its two ports, its driver |
 //! | [`plan`], [`generator`], [`keys`], [`operations`] | the events, generated from a seed |
+//! | [`choices`], [`explore`] | what a plan leaves open, from a seed or from a list, and every list within bounds |
 //! | [`invariants`], [`convergence`] | the invariants, and the required final state |
 //! | [`planted_bugs`] | operators with a planted bug, which prove that the promises detect bugs |
 //! | [`run`], [`batch`], [`shrink`], [`trace`], [`stats`] | one run, many runs, the smallest failing run, the trace and the statistics |
@@ -15,9 +16,11 @@
 pub mod aws_model;
 pub mod batch;
 pub mod caches;
+pub mod choices;
 pub mod convergence;
 pub mod environment;
 pub mod event_queue;
+pub mod explore;
 pub mod faults;
 pub mod generator;
 pub mod invariants;

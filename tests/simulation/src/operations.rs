@@ -2,13 +2,14 @@
 //!
 //! This module never changes what only the operator writes.
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use simulated_aws::world::{
     Caller, PlantedStream, Request, Service as AwsService, Snapshot, StreamKey, StreamStatus, World,
 };
 use stream_encryption_api::stream_encryption::Service;
 
-use crate::caches::{COMBINATIONS, Kind};
+use crate::caches::Kind;
 use crate::environment::{
     ACCOUNT, Doom, Event, FOREIGN_ACCOUNT, MISTAKEN, OPERATOR, OUTSIDER, Process, REGION, Scene, State,
 };
@@ -36,7 +37,7 @@ pub fn world(plan: &Plan) -> World {
     world
 }
 
-fn plant(world: &mut World, stream: &PlannedStream, account: &str, created: Option<jiff::Timestamp>) {
+fn plant(world: &mut World, stream: &PlannedStream, account: &str, created: Option<Timestamp>) {
     let key = StreamKey::arn(&keys::arn(1));
     let state = match stream.kind {
         StreamKind::Encrypted => Snapshot::enabled(key),
@@ -198,16 +199,10 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
                 state.agenda.add(now + *downtime, Event::Boot(*replica));
             }
         }
-        Happening::ClockSet(replica, off) => {
-            scene.set_offset(state, *replica, *off);
-            if off.abs() > USUAL_SKEW {
-                state.promises.wild_until = jiff::Timestamp::MAX;
-            }
-            state.promises.clocks_set.push(now);
-        }
+        Happening::ClockSet(replica, off) => set_clock(scene, state, *replica, *off),
         Happening::Credentials(replica, mistaken) => {
             // Immediately, or between the Describe and the call, a moment that random times hardly ever hit.
-            if state.dice.bool() {
+            if state.choices.coin() {
                 state.replicas[*replica].mistaken = *mistaken;
             } else {
                 state.replicas[*replica].mistaken_soon = Some(*mistaken);
@@ -215,11 +210,11 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
         }
         Happening::SessionStuck(replica, stuck) => state.replicas[*replica].stuck_session = *stuck,
         Happening::WatchLag(replica, lag) => {
-            let which = state.dice.u8(1..COMBINATIONS);
+            let which = state.choices.watches();
             state.replicas[*replica].watches.set_lag(which, *lag);
         }
         Happening::WatchFrozen(replica, time) => {
-            let which = state.dice.u8(1..COMBINATIONS);
+            let which = state.choices.watches();
             state.replicas[*replica].watches.freeze(which, now + *time);
         }
         Happening::WatchDrops(replica, changes) => state.replicas[*replica].watch_drops = *changes,
@@ -227,6 +222,16 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
             state.agenda.add(now, Event::Relist { replica: *replica, behind: *changes });
         }
     }
+}
+
+/// Sets a replica's clock. From then on the promises make allowances for it.
+pub fn set_clock(scene: &Scene, state: &mut State, replica: usize, off: SignedDuration) {
+    scene.set_offset(state, replica, off);
+    if off.abs() > USUAL_SKEW {
+        state.promises.wild_until = Timestamp::MAX;
+    }
+    let now = state.now;
+    state.promises.clocks_set.push(now);
 }
 
 type KeyChange = Box<dyn Fn(&mut simulated_aws::world::Key)>;

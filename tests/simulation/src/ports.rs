@@ -27,6 +27,7 @@ use stream_encryption_core::model::service::{Operation, profile};
 
 use crate::aws_model;
 use crate::environment::{REGION, State};
+use crate::explore::fault::Asked;
 use crate::faults::Request;
 use crate::invariants::Sent;
 use crate::policies::Act;
@@ -259,16 +260,10 @@ impl StreamApi for Aws {
 
     async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, signer: &Signer) -> bool {
         // The rate limiter has its own tests; here acquiring a permit only takes some time, occasionally.
-        self.link
-            .request(|state| {
-                let waits = state.dice.u8(0..20) == 0;
-                let seconds = if waits { state.dice.i64(1..40) } else { 0 };
-                ((), SignedDuration::from_secs(seconds))
-            })
-            .await;
+        self.link.request(Asked::Permit, |state| ((), state.choices.wait_for_permit())).await;
         let before = self.signer().is(signer);
         self.exchange();
-        let early = self.link.scene.state().dice.bool();
+        let early = self.link.scene.state().choices.coin();
         if early { self.signer().is(signer) } else { before }
     }
 

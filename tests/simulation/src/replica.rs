@@ -5,6 +5,7 @@
 //! itself is the operator's own [`reconcile`].
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -192,6 +193,20 @@ impl<P: Parts> Replica<P> {
         let due = queued.due.map_or(back, |due| due.min(back)).max(now);
         queued.due = Some(due);
         state.agenda.add(due, Event::Due { process: self.process, name: name.clone() });
+    }
+
+    /// Returns whether a reconcile would start now.
+    #[must_use]
+    pub fn is_due(&self, name: &Name, now: Timestamp) -> bool {
+        self.queue.get(name).is_some_and(|queued| !queued.running && queued.due.is_some_and(|due| due <= now))
+    }
+
+    /// Shows the state of the process between two reconciles.
+    pub fn show(&self, uids: &[&str], add: &mut dyn FnMut(&dyn Debug)) {
+        add(&(self.process, self.told, &self.queue));
+        for uid in uids {
+            add(&self.operator.memory.last_of(uid));
+        }
     }
 
     /// Starts the cleanup of expired ledgers.

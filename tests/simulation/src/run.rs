@@ -1,4 +1,10 @@
 //! Executes a plan from its start to its end, in virtual time, and checks the promises after every event.
+//!
+//! A seed or a list makes the choices that the plan leaves open; with a list, [`order`] selects the next event.
+
+mod fingerprint;
+mod order;
+mod watches;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,10 +12,12 @@ use std::task::{Context, Poll, Waker};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::caches::{COMBINATIONS, Caches, Kind, WATCH, Watches};
+use crate::caches::{Caches, Kind, WATCH, Watches};
+use crate::choices::Choices;
 use crate::convergence;
 use crate::environment::{BEGIN, Condition, Event, Polled, Process, Scene, State};
 use crate::event_queue::Agenda;
+use crate::explore::seen::Seen;
 use crate::faults::KubernetesFaults;
 use crate::invariants::{Broken, Promises};
 use crate::operations;
@@ -23,8 +31,6 @@ use crate::wiring::Parts;
 
 /// The interval at which a process cleans up expired ledgers.
 const RETIRE_EVERY: SignedDuration = SignedDuration::from_hours(1);
-/// Maximum time for which an API server is outdated, in seconds.
-const LONGEST_OUTDATED: i64 = 600;
 /// Maximum number of reconciles in a run. An operator that exceeds it never comes to rest.
 const MOST_VISITS: u64 = 60_000;
 
@@ -50,11 +56,17 @@ struct Run<'a, P: Parts> {
     given: usize,
     /// The numbers of calls and writes at the final check.
     stable_status: Option<(u64, u64)>,
+    /// The number of the task that was polled last.
+    current: usize,
+    /// The number of the plan's events that have happened.
+    happened: usize,
+    /// Whether the state after the last choice point has been compared with those of other runs.
+    compared: bool,
 }
 
 /// Executes a plan with operators of these parts. `told` enables the trace.
 pub fn run<P: Parts>(plan: &Plan, parts: &P, told: bool) -> Report {
-    let mut run = Run::new(plan, parts, told);
+    let mut run = Run::new(plan, parts, told, Choices::of_seed(plan.seed));
     let end = BEGIN + END;
     while let Some(event) = run.scene.next_until(end) {
         run.happen(event);
@@ -62,11 +74,56 @@ pub fn run<P: Parts>(plan: &Plan, parts: &P, told: bool) -> Report {
             break;
         }
     }
+    run.reckon();
     run.ended()
 }
 
+/// The result of a run with a list of choices.
+#[derive(Debug)]
+pub struct Followed {
+    /// The result. Of a run that was cut short, without the final check.
+    pub report: Report,
+    /// The choices.
+    pub choices: Choices,
+    /// Whether the run was cut short, in a state from which everything has been explored already.
+    pub cut: bool,
+}
+
+/// Executes a plan with the choices of a list. Cuts the run short in a state that `seen` contains already.
+pub fn follow<P: Parts>(
+    plan: &Plan,
+    parts: &P,
+    told: bool,
+    choices: Choices,
+    mut seen: Option<&mut Seen>,
+) -> Followed {
+    let mut run = Run::new(plan, parts, told, choices);
+    let end = BEGIN + END;
+    let mut cut = false;
+    loop {
+        if let Some(seen) = &mut seen
+            && run.is_comparable()
+            && seen.contains_or_insert(run.fingerprint())
+        {
+            cut = true;
+            break;
+        }
+        let Some(event) = run.next_until(end) else { break };
+        run.happen(event);
+        if run.watch_over() {
+            break;
+        }
+    }
+    let choices = std::mem::replace(&mut run.scene.state().choices, Choices::of_seed(plan.seed));
+    if !cut {
+        run.reckon();
+    }
+    let report = run.ended();
+    Followed { report, choices, cut }
+}
+
 impl<'a, P: Parts> Run<'a, P> {
-    fn new(plan: &'a Plan, parts: &'a P, told: bool) -> Self {
+    fn new(plan: &'a Plan, parts: &'a P, told: bool, choices: Choices) -> Self {
         let mut agenda = Agenda::new();
         for replica in 0..plan.replicas {
             agenda.add(BEGIN, Event::Boot(replica));
@@ -93,7 +150,7 @@ impl<'a, P: Parts> Run<'a, P> {
         let scene = Scene::new(State {
             now: BEGIN,
             agenda,
-            dice: fastrand::Rng::with_seed(plan.seed),
+            choices,
             world: operations::world(plan),
             store: Store::default(),
             ledger_times: Vec::new(),
@@ -122,6 +179,9 @@ impl<'a, P: Parts> Run<'a, P> {
             begun: 0,
             given: 0,
             stable_status: None,
+            current: 0,
+            happened: 0,
+            compared: false,
         }
     }
 
@@ -129,6 +189,7 @@ impl<'a, P: Parts> Run<'a, P> {
         match event {
             Event::Wake(task) => self.poll(task),
             Event::Happening(number) => {
+                self.happened = number + 1;
                 operations::act(&self.scene, self.plan, &self.plan.happenings[number].1);
             }
             Event::Watch { process, upto } => self.watch(process, upto),
@@ -194,6 +255,7 @@ impl<'a, P: Parts> Run<'a, P> {
     /// Polls a task: the operator's own code runs until it waits.
     fn poll(&mut self, number: usize) {
         let Some(task) = self.tasks.get_mut(&number) else { return };
+        self.current = number;
         {
             let mut state = self.scene.state();
             state.polled.task = number;
@@ -226,84 +288,6 @@ impl<'a, P: Parts> Run<'a, P> {
     fn is_done(&self, process: Process, wake: Timestamp) -> bool {
         let now = self.scene.clock_of(process.replica).now();
         wake.duration_since(now) > SignedDuration::from_secs(1)
-    }
-
-    fn watch(&mut self, process: Process, upto: usize) {
-        let scene = self.scene.clone();
-        let mut lost = {
-            let mut state = scene.state();
-            let condition = &state.replicas[process.replica];
-            let until = condition.paused_until.max(condition.watches.frozen_until(Kind::Resources));
-            if until > state.now {
-                state.agenda.add(until, Event::Watch { process, upto });
-                return;
-            }
-            condition.watch_drops
-        };
-        if let Some((replica, _)) = self.alive(process) {
-            replica.watch(&scene, upto, &mut lost);
-            scene.state().replicas[process.replica].watch_drops = lost;
-        }
-    }
-
-    /// Delivers a change of the policies. A lagging or frozen watch delivers it later.
-    fn policies_told(&mut self, replica: usize, upto: usize) {
-        let scene = self.scene.clone();
-        {
-            let mut state = scene.state();
-            let condition = &state.replicas[replica];
-            let until = condition.paused_until.max(condition.watches.frozen_until(Kind::Policies));
-            if until > state.now {
-                state.agenda.add(until, Event::PoliciesTold { replica, upto });
-                return;
-            }
-            let caches = &mut state.replicas[replica].caches;
-            caches.policies = caches.policies.max(upto);
-        }
-        if let Some(replica) = self.replicas[replica].as_mut() {
-            replica.visit_all(&scene);
-        }
-    }
-
-    fn relist_unless_frozen(&mut self, replica: usize, behind: usize) {
-        let until = {
-            let state = self.scene.state();
-            let condition = &state.replicas[replica];
-            let kinds = [Kind::Resources, Kind::Policies, Kind::Ledgers];
-            let frozen_until = kinds.map(|kind| condition.watches.frozen_until(kind));
-            frozen_until.into_iter().fold(condition.paused_until, Timestamp::max)
-        };
-        if until > self.scene.state().now {
-            self.scene.state().agenda.add(until, Event::Relist { replica, behind });
-        } else {
-            self.relist(replica, behind);
-        }
-    }
-
-    /// Lists everything anew. With `behind`, the lists of some kinds come from an outdated API server, which
-    /// misses this many changes, and catches up later.
-    fn relist(&mut self, replica: usize, behind: usize) {
-        let scene = self.scene.clone();
-        let Some(replica) = self.replicas[replica].as_mut() else { return };
-        let number = replica.process.replica;
-        let (changes, outdated, hold) = {
-            let mut state = scene.state();
-            let outdated = if behind > 0 { state.dice.u8(1..COMBINATIONS) } else { 0 };
-            let hold = if behind > 0 { state.dice.i64(1..LONGEST_OUTDATED) } else { 0 };
-            (state.store.changes().len(), outdated, SignedDuration::from_secs(hold))
-        };
-        let missing = |kind: Kind| if kind.is_in(outdated) { behind } else { 0 };
-        replica.list(&scene, changes.saturating_sub(missing(Kind::Resources)));
-        let state = &mut *scene.state();
-        let at = state.now + hold;
-        let (policies, ledgers) = (state.policies.changes(), state.store.ledger_changes().len());
-        let caches = &mut state.replicas[number].caches;
-        caches.policies = policies.saturating_sub(missing(Kind::Policies));
-        caches.list_ledgers(ledgers.saturating_sub(missing(Kind::Ledgers)), at);
-        if behind > 0 {
-            state.agenda.add(at, Event::Watch { process: replica.process, upto: changes });
-            state.agenda.add(at, Event::PoliciesTold { replica: number, upto: policies });
-        }
     }
 
     fn retire(&mut self, process: Process) {
@@ -380,8 +364,7 @@ impl<'a, P: Parts> Run<'a, P> {
             self.given = changes;
             for replica in self.replicas.iter().flatten() {
                 let lag = state.replicas[replica.process.replica].watches.lag(Kind::Resources);
-                let micros = i64::try_from(state.dice.u64(1_000..WATCH)).unwrap_or(0);
-                let at = now + lag + SignedDuration::from_micros(micros);
+                let at = now + lag + state.choices.duration(1_000..WATCH);
                 state.agenda.add(at, Event::Watch { process: replica.process, upto: changes });
             }
         }
@@ -401,9 +384,8 @@ impl<'a, P: Parts> Run<'a, P> {
         promises.broken.is_some()
     }
 
-    fn ended(self) -> Report {
-        drop(self.tasks);
-        drop(self.replicas);
+    /// Makes the final check.
+    fn reckon(&self) {
         let state = &mut *self.scene.state();
         if state.promises.broken.is_none() {
             convergence::reckon(state);
@@ -418,6 +400,13 @@ impl<'a, P: Parts> Run<'a, P> {
                 });
             }
         }
+    }
+
+    /// Returns the result.
+    fn ended(self) -> Report {
+        drop(self.tasks);
+        drop(self.replicas);
+        let state = &mut *self.scene.state();
         state.tally.take_rows();
         state.tally.runs = 1;
         state.tally.seconds = u64::try_from(state.now.duration_since(BEGIN).as_secs()).unwrap_or(0);

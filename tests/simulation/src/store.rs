@@ -5,6 +5,7 @@
 //! server (`tests/real_kubernetes.rs`), so that a write has the same result as in Kubernetes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -77,6 +78,19 @@ impl Store {
     #[must_use]
     pub fn ledger_changes(&self) -> &[LedgerChange] {
         &self.ledger_changes
+    }
+
+    /// Returns the uid of every resource that ever existed.
+    pub fn uids(&self) -> impl Iterator<Item = &str> {
+        let uids: BTreeSet<&str> =
+            self.changes.iter().filter_map(|change| change.resource.metadata.uid.as_deref()).collect();
+        uids.into_iter()
+    }
+
+    /// Shows the objects, and of their history what an outdated cache of the ledgers can show.
+    pub fn show(&self, add: &mut dyn FnMut(&dyn Debug)) {
+        add(&(self.version, self.uids, &self.resources, &self.unstored_default, &self.ledgers));
+        add(&(self.changes.len(), self.ledger_changes.len(), self.ledger_changes.iter().rev().nth(1)));
     }
 
     /// Returns every resource.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use simulated_aws::world::{Caller, Delivery};
+use simulated_aws::world::{Caller, Delivery, Rule};
 use stream_encryption_core::controller::kube_api::KubeError;
 use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::ledger::MAX_CLOCK_SKEW;
@@ -13,7 +13,9 @@ use stream_encryption_core::model::service::Operation;
 
 use crate::aws_model;
 use crate::environment::{Doom, Event, Fate, Process, Scene, State};
+use crate::explore::fault::{Asked, Fault, Place};
 use crate::faults::{KubernetesFault, Request};
+use crate::operations;
 use crate::writes::{Write, Written};
 
 /// The operator's timeout for a request to AWS.
@@ -33,16 +35,20 @@ pub struct Link {
 impl Link {
     /// Runs one request: sends it, executes it, and returns its answer. `carry_out` returns the additional
     /// delay of the answer.
-    pub async fn request<T>(&self, carry_out: impl FnOnce(&mut State) -> (T, SignedDuration)) -> T {
+    pub async fn request<T>(
+        &self,
+        asked: Asked,
+        carry_out: impl FnOnce(&mut State) -> (T, SignedDuration),
+    ) -> T {
         let arrives = {
             let mut state = self.scene.state();
             let most = state.latency.max(600);
-            let micros = state.dice.u64(500..most);
-            state.now + SignedDuration::from_micros(i64::try_from(micros).unwrap_or(0))
+            let takes = state.choices.duration(500..most);
+            state.now + takes
         };
         self.scene.wait_until(arrives).await;
         self.stand_still().await;
-        let doom = self.doom();
+        let doom = self.doom(asked);
         if let Some(doom) = doom.filter(|doom| !doom.carried_out) {
             self.meet(doom.fate).await;
         }
@@ -76,8 +82,16 @@ impl Link {
         }
     }
 
-    fn doom(&self) -> Option<Doom> {
+    fn doom(&self, asked: Asked) -> Option<Doom> {
         let mut state = self.scene.state();
+        match state.mishap(Place::Process(asked)) {
+            Some(Fault::ClockSet(hours)) => {
+                let off = SignedDuration::from_hours(hours);
+                operations::set_clock(&self.scene, &mut state, self.process.replica, off);
+            }
+            Some(fault) => return fault.doom(),
+            None => {}
+        }
         let replica = &mut state.replicas[self.process.replica];
         let doom = replica.doom.as_mut()?;
         if doom.after > 0 {
@@ -131,7 +145,7 @@ impl Link {
         let replica = self.process.replica;
         // It is signed when it is sent.
         let caller = self.scene.state().replicas[replica].caller();
-        self.request(|state| {
+        self.request(Asked::Aws(operation), |state| {
             let offset = self.scene.offset(replica);
             let date = dated.unwrap_or(state.now + offset);
             if date.duration_since(state.now).abs() > MAX_CLOCK_SKEW {
@@ -142,6 +156,9 @@ impl Link {
                 state.tally.fault("AWS refuses a wrong date");
                 let error = simulated_aws::world::AwsError::new("InvalidSignatureException", "");
                 return (Err(aws_model::fault(operation, Some(&error))), SignedDuration::ZERO);
+            }
+            if let Some(fault) = state.mishap(Place::Aws(operation)).and_then(Fault::of_aws) {
+                state.world.script(Rule::once(fault));
             }
             let (answer, delivery) = send(state, &caller);
             match delivery {
@@ -159,10 +176,11 @@ impl Link {
         request: Request,
         carry_out: impl FnOnce(&mut State) -> Result<T, KubeError>,
     ) -> Result<T, KubeError> {
-        self.request(|state| {
+        self.request(Asked::Kubernetes(request), |state| {
             let unavailable = || Err(KubeError::Unavailable("simulated".to_owned()));
             let now = state.now;
-            let fault = state.kubernetes.meet(request, now);
+            let chosen = state.mishap(Place::Kubernetes(request)).and_then(Fault::of_kubernetes);
+            let fault = state.kubernetes.meet(request, now).or(chosen);
             if let Some(fault) = fault {
                 state.tally.fault(kubernetes_fault(fault));
                 state.story.tell(now, || {
@@ -208,12 +226,12 @@ impl Link {
                         _ => None,
                     }
                 }
-                _ => None,
+                _ => state.mishap(Place::Written(request)).and_then(Fault::lateness),
             }
         };
         if let Some(by) = late {
             return self
-                .request(|state| {
+                .request(Asked::Kubernetes(request), |state| {
                     state.tally.fault(kubernetes_fault(KubernetesFault::Late(by)));
                     let now = state.now;
                     state.story.tell(now, || {
