@@ -2,7 +2,7 @@
 //! it.
 //!
 //! Without a policy the operator makes no calls. Policies that select the same namespace add up, per stream.
-//! The core crate (`model/pattern.rs`) defines the meaning of a pattern; this module only defines which texts are
+//! The core crate (`model/arn/pattern.rs`) defines the meaning of a pattern; this module only defines which texts are
 //! valid.
 
 use std::collections::BTreeMap;

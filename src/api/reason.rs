@@ -100,6 +100,7 @@ macro_rules! reasons {
 }
 
 reasons! {
+    // Reason => Ready, event, Describe, ledger
     /// Records are encrypted with the desired key.
     Encrypted => Ready, Normal, Drift, Shown;
     /// The desired key can encrypt the stream. Given by `KeyUsable` only.

@@ -67,7 +67,7 @@ pub async fn reconcile<A: StreamApi, R: KubeApi>(
             operator.memory.read_again(&of.uid);
             Ok(operator.clock.now() + schedule::AFTER_CONFLICT)
         }
-        Err(Interruption::DescriptionTooOld) => {
+        Err(Interruption::DescriptionNotFresh) => {
             operator.memory.forget(resource);
             Ok(operator.clock.now())
         }
@@ -83,6 +83,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     from: ReadFrom,
 ) -> Result<Timestamp, Interruption> {
     let last = operator.memory.recall(resource, operator.clock.now());
+    // Each finalizer step ends the reconcile if it changed the resource.
     finalize::remove_unwanted_finalizer(operator, resource).await?;
     let spec = match resolve::resolve(operator, resource, &last, from).await {
         Ok(spec) => spec,
@@ -94,7 +95,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let mut state = ReconcileState::new(operator.clock.now(), spec, ledger, last, resource);
     let plan = loop {
         let plan = (operator.decide)(&state.input());
-        if execute::is_ready(operator, &mut state, &plan).await {
+        if execute::prepare(operator, &mut state, &plan).await {
             break plan;
         }
         observe::describe_stream(operator, resource, &mut state).await?;

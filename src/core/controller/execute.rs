@@ -1,4 +1,5 @@
-//! The execute step: the only place that calls Start or Stop. It decides nothing.
+//! The execute step: the only place that calls Start or Stop. It decides only whether the description is new enough
+//! for the planned step.
 //!
 //! The order is fixed: the rate limiter's permit, the current resource and policies, the reservation in the
 //! ledger, the call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and
@@ -33,10 +34,10 @@ use crate::model::service::Operation;
 /// longer time means that the process was paused meanwhile.
 const PAUSED: Duration = Duration::from_mins(2);
 
-/// Returns whether the plan can be executed; if not, the stream must be described first, and the plan be made
-/// again. Waits for the rate limiter's permit for a call, once for each reconcile: after a long wait, the
+/// Prepares a plan. Returns whether it can be executed; if not, the stream must be described first, and the plan be
+/// made again. Waits for the rate limiter's permit for a call, once for each reconcile: after a long wait, the
 /// description is too old for the call, but the permit remains.
-pub(super) async fn is_ready<A: StreamApi, R: KubeApi>(
+pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     state: &mut ReconcileState,
     plan: &Decision,

@@ -6,12 +6,13 @@ use super::kube_api::KubeError;
 
 /// Why a step ends a reconcile before its report.
 pub(super) enum Interruption {
-    /// What the reconcile is based on is no longer current: another writer was first, or it is too old. All
+    /// What the reconcile is based on is no longer current: another writer was first, or the process was
+    /// paused. All
     /// observations and decisions are void, and everything is read from the API server again.
     Outdated,
-    /// The stream is to be described, but the spec was resolved with the key metadata of an earlier description.
-    /// The next reconcile begins without that description.
-    DescriptionTooOld,
+    /// The plan needs a new description, but the reconcile began with an earlier one, which may have resolved the
+    /// spec's key. The next reconcile begins without it.
+    DescriptionNotFresh,
     /// Nothing is left to be done before this time.
     Ended(Timestamp),
     /// A request to Kubernetes failed.

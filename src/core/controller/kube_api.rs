@@ -74,7 +74,7 @@ pub trait KubeApi: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<String>, KubeError>> + Send;
 
     /// Publishes an event. If this fails, the event is lost: events inform users, and no decision depends on
-    /// them. Implementations log and count the loss.
+    /// them. Implementations log the loss.
     fn publish_event(
         &self,
         resource: &Owner,

@@ -29,7 +29,7 @@ pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>)
             // An owner that was written by hand may be impossible to look up; the other ledgers are still
             // checked.
             Err(error) => {
-                warn!(stream = ledger.spec.stream_arn, %error, "failed to description up the owner of a ledger");
+                warn!(stream = ledger.spec.stream_arn, %error, "failed to look up the owner of a ledger");
                 continue;
             }
         }

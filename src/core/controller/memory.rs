@@ -55,13 +55,12 @@ pub struct LastReconcile {
     pub version: Option<String>,
 }
 
-/// The description of a stream, for reconciles that need no newer one.
+/// What AWS returned about a stream and its keys, for reconciles that need nothing newer.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// When the Describe was requested.
-    pub at: Timestamp,
-    /// The response of AWS; `None` if the stream does not exist.
-    pub stream: Option<StreamDescription>,
+    /// When the Describe was requested, and its response, which is `None` if the stream does not exist. `None` if only
+    /// the key was described, because the stream must not be.
+    pub stream: Option<(Timestamp, Option<StreamDescription>)>,
     /// The metadata that KMS returned for the desired key, by the requested name.
     pub key: Option<(KmsKeyId, Option<KeyMetadata>)>,
     /// The active key, and its problem.
@@ -84,7 +83,8 @@ impl Memory {
         last.retry_due = None;
         if let Some(description) = &last.description {
             let is_retry = description.retry != retry_token(resource);
-            let pause_ends = saturating_add(description.at, RETRY_PAUSE);
+            let described = description.stream.as_ref().map_or(Timestamp::MIN, |(at, _)| *at);
+            let pause_ends = saturating_add(described, RETRY_PAUSE);
             // A clock that was set back must not prolong the pause.
             let is_pause = pause_ends > now && pause_ends <= saturating_add(now, RETRY_PAUSE);
             let is_current = description.due > now
@@ -199,8 +199,7 @@ mod tests {
     /// The entry of a resource whose stream was described now.
     fn described(resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
         let description = Description {
-            at: now,
-            stream: None,
+            stream: Some((now, None)),
             key: None,
             active_key: None,
             due: Timestamp::MAX,

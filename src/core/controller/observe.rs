@@ -21,14 +21,14 @@ use crate::model::observation::{Observation, ReportedEncryption};
 use crate::model::status_fields;
 
 /// Describes the stream of a reconcile, and applies the observation to its ledger. Returns
-/// [`Interruption::DescriptionTooOld`] if the spec was resolved with key metadata of an earlier description.
+/// [`Interruption::DescriptionNotFresh`] if the reconcile began with an earlier description.
 pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
     if state.last.description.is_some() {
-        return Err(Interruption::DescriptionTooOld);
+        return Err(Interruption::DescriptionNotFresh);
     }
     send_describe(operator, state).await;
     if state.resolved_before(operator.clock.monotonic()) > MAX_STATE_AGE {
@@ -38,6 +38,10 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
             // The next reconcile reports it.
             Err(_) => return Err(Interruption::Outdated),
         }
+    }
+    if state.permit.is_some() && matches!(state.observed, Observed::Failed(_)) {
+        // The first Describe of this reconcile was answered, and its report would be void.
+        return Err(Interruption::Outdated);
     }
     // The observation is applied even if KMS does not answer by now: the description of the stream is valid
     // regardless.

@@ -90,18 +90,21 @@ fn decision_to_report<A, R>(operator: &Context<A, R>, state: &ReconcileState) ->
     Decision { wake, describe_due: decision.describe_due.min(wake), ..decision }
 }
 
-/// Returns the description for the next reconciles.
+/// Returns what AWS returned, for the next reconciles. A failed request leaves nothing to be used again.
 fn description(
     resource: &StreamEncryption,
     state: &ReconcileState,
     decision: &Decision,
 ) -> Option<Description> {
-    let Observed::At { at, description, fresh, .. } = &state.observed else { return None };
+    let stream = match &state.observed {
+        Observed::At { at, description, .. } => Some((*at, description.clone())),
+        Observed::NotYet if state.spec.key.is_some() => None,
+        Observed::NotYet | Observed::Failed(_) => return None,
+    };
     // A retry annotation that has changed since an earlier description takes effect with the next one.
-    let earlier = state.last.description.as_ref().filter(|_| !fresh);
+    let earlier = state.last.description.as_ref().filter(|_| !state.is_fresh());
     Some(Description {
-        at: *at,
-        stream: description.clone(),
+        stream,
         key: state.spec.key.clone(),
         active_key: state.active_key.clone(),
         due: decision.describe_due,

@@ -49,7 +49,7 @@ pub(super) struct ReconcileState {
 }
 
 /// The observation of the stream.
-#[allow(clippy::large_enum_variant, reason = "one lives at a time, for one last")]
+#[allow(clippy::large_enum_variant, reason = "one lives at a time, for one reconcile")]
 pub(super) enum Observed {
     /// The stream has not been described yet.
     NotYet,
@@ -69,7 +69,7 @@ pub(super) enum Observed {
 }
 
 impl Observed {
-    /// Interprets a description, for the stream of `subject`.
+    /// Interprets a description, for the stream of `spec`.
     pub(super) fn of(
         spec: &ResolvedSpec,
         at: Timestamp,
@@ -92,12 +92,12 @@ impl ReconcileState {
         last: LastReconcile,
         resource: &StreamEncryption,
     ) -> Self {
-        let reusable =
+        let earlier =
             last.description.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
-        let (observed, active_key) = match (&spec.error, reusable) {
-            (None, Some(earlier)) => {
-                let observed = Observed::of(&spec, earlier.at, earlier.stream.clone(), false);
-                (observed, earlier.active_key.clone())
+        let described = earlier.and_then(|earlier| Some((earlier.stream.clone()?, &earlier.active_key)));
+        let (observed, active_key) = match (&spec.error, described) {
+            (None, Some(((at, description), active_key))) => {
+                (Observed::of(&spec, at, description, false), active_key.clone())
             }
             (error, _) => {
                 let observed = error.clone().map_or(Observed::NotYet, Observed::Failed);
