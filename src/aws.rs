@@ -8,6 +8,7 @@ mod assume_role;
 mod credentials;
 mod error;
 mod firehose;
+mod fixed_size;
 mod identity;
 mod kinesis;
 mod kms;

@@ -35,6 +35,7 @@ use super::error::{
     MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent, shown_word,
     truncate,
 };
+use super::fixed_size;
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
 use super::timestamp::{fixed_time_source, timestamp};
@@ -54,7 +55,7 @@ pub(super) struct Firehose {
 impl Firehose {
     /// Creates a client that is configured by `config`.
     pub(super) fn new(config: SdkConfig, sender: SignedRequestSender) -> Self {
-        Self { config, sender, clients: Cache::new(MAX_CLIENTS) }
+        Self { config, sender, clients: fixed_size::cache(MAX_CLIENTS) }
     }
 
     /// Sends `DescribeDeliveryStream`; returns `None` if the stream does not exist.

@@ -30,6 +30,7 @@ use super::error::{
     MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent, shown_word,
     truncate,
 };
+use super::fixed_size;
 use super::kms::Kms;
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
@@ -57,7 +58,13 @@ pub(super) struct Kinesis {
 impl Kinesis {
     /// Creates a client that is configured by `config`, with `kms` to describe keys.
     pub(super) fn new(config: SdkConfig, sender: SignedRequestSender, kms: Arc<Kms>) -> Self {
-        Self { config, sender, kms, clients: Cache::new(MAX_CLIENTS), aws_managed: Cache::new(MAX_KEYS) }
+        Self {
+            config,
+            sender,
+            kms,
+            clients: fixed_size::cache(MAX_CLIENTS),
+            aws_managed: fixed_size::cache(MAX_KEYS),
+        }
     }
 
     /// Sends `DescribeStreamSummary`, and `DescribeKey` unless the key is `alias/aws/kinesis` or known from

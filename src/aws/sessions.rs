@@ -22,14 +22,14 @@ use tracing::debug;
 use super::assume_role::{RoleAssumer, SESSION_DURATION};
 use super::credentials::{BaseCredentials, CachedCredentials, Clock, CredentialSlot, Session};
 use super::error::no_session;
+use super::fixed_size;
 use super::rate_limit::QueueKey;
 use super::request_sender::RequestSender;
 use super::source::Source;
 
-/// Maximum number of cached role sessions, about 3 KB each. If more resources than this have a role and all
-/// are described in turn, hardly any session is found in the cache. Each Describe then assumes its role
-/// again, at the speed of the rate limiter, which is acceptable. Users determine the number of these
-/// resources; they must not determine the memory.
+/// Maximum number of cached role sessions, about 3 KB each. If more resources than this have a role, the others assume
+/// theirs again for each Describe, at the speed of the rate limiter, which is acceptable. Users determine the number of
+/// these resources; they must not determine the memory.
 const MAX_SESSIONS: usize = 4096;
 
 /// Sessions by principal. Clones share them.
@@ -70,7 +70,7 @@ impl Sessions {
     ) -> Self {
         let base = Arc::new(BaseCredentials::new(source, clock.clone()));
         let assume = RoleAssumer::new(config, region, sender, base.clone());
-        Self(Arc::new(Inner { base, assume, assumed: Cache::new(limit), clock }))
+        Self(Arc::new(Inner { base, assume, assumed: fixed_size::cache(limit), clock }))
     }
 
     /// Returns the session with which a principal may send `operation`, with at least `min_lifetime` left if
