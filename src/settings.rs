@@ -180,7 +180,11 @@ fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
     let spec: StreamEncryptionPolicySpec =
         serde_ignored::deserialize(given, |field| unknown.push(field.to_string()))
             .context("--default-policy is not the spec of a StreamEncryptionPolicy")?;
-    anyhow::ensure!(unknown.is_empty(), "--default-policy: unknown field {}", unknown.join(", "));
+    anyhow::ensure!(
+        unknown.is_empty(),
+        "--default-policy: unknown field {}",
+        unknown.join(", ").replace(".?", "")
+    );
     let (_, malformed) = Policy::read(&spec);
     if let Some(error) = malformed.into_iter().next() {
         return Err(error).context("--default-policy");

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
-use stream_encryption_api::crd::{definitions, yaml as definition_yaml};
+use stream_encryption_api::crd::definitions;
 use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_operator::commands::definition_yaml;
 use test_cluster::TestCluster;
 
 use super::{ACTIONS, folder, script, yaml};
