@@ -1,0 +1,134 @@
+//! The course of one measurement: an operator without resources, the first sweep until all resources are Ready,
+//! and then the rest, in which nothing changes.
+//!
+//! It prints progress to standard error. It must never read a figure from the operator's metrics: a scrape costs
+//! CPU time, which would be measured.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use crate::counts::{ApiRequests, AwsCalls, api_requests, between};
+use crate::process::{Operator, Usage};
+use crate::readiness::Readiness;
+use crate::scenario::Scenario;
+use crate::stage::Stage;
+
+/// How long the operator without resources runs.
+const WITHOUT_RESOURCES: Duration = Duration::from_secs(5);
+/// Interval between two readings.
+const TICK: Duration = Duration::from_millis(200);
+/// Interval between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// The result.
+pub(crate) struct Measured {
+    /// An operator without resources.
+    pub(crate) empty: Usage,
+    /// The least time until all resources are Ready that AWS's limits permit.
+    pub(crate) floor: Duration,
+    /// When each resource was Ready, from the start of the operator, in order.
+    pub(crate) ready: Vec<Duration>,
+    /// From the start until all resources are Ready.
+    pub(crate) sweep: Phase,
+    /// The drift intervals at rest.
+    pub(crate) rest: Phase,
+}
+
+/// What was used and requested in a part of the measurement.
+pub(crate) struct Phase {
+    /// CPU time in this phase.
+    pub(crate) cpu: Duration,
+    /// The state at its end. The peak is that of the phase.
+    pub(crate) usage: Usage,
+    pub(crate) aws: AwsCalls,
+    pub(crate) api: ApiRequests,
+}
+
+/// Sets everything up and measures.
+pub(crate) async fn measure(scenario: &Scenario) -> anyhow::Result<Measured> {
+    say(&scenario.words());
+    say("starting etcd, kube-apiserver and a simulated AWS; the first run downloads or builds the programs");
+    let stage = Stage::set(scenario).await.context("failed to start the environment")?;
+    let (url, interval) = (stage.aws.url(), scenario.drift_interval());
+    let start = || Operator::start(scenario.operator.as_deref(), &stage.account, &url, interval);
+    say("measuring an operator without resources");
+    let empty = {
+        let mut operator = start()?;
+        tokio::time::sleep(WITHOUT_RESOURCES).await;
+        operator.usage()?
+    };
+    say(&format!("creating {} resources", scenario.resources));
+    let begin = Instant::now();
+    stage.create_resources().await?;
+    say(&format!("created them in {:.1} s", begin.elapsed().as_secs_f64()));
+    let readiness = Readiness::watch(stage.client.clone(), scenario.resources).await?;
+    let (api, (_, log)) = (api_requests(&stage.cluster).await?, AwsCalls::since(&stage.aws, 0));
+    let mut operator = start()?;
+    let phases = phases(scenario, &stage, &readiness, &mut operator, &api, log).await;
+    let (ready, sweep, rest) = match phases {
+        Ok(phases) => phases,
+        Err(error) => {
+            let log = operator.keep_log()?;
+            return Err(error.context(format!("the operator's log: {}", log.display())));
+        }
+    };
+    Ok(Measured { empty, floor: scenario.floor(stage.change), ready, sweep, rest })
+}
+
+/// Measures a running operator.
+async fn phases(
+    scenario: &Scenario,
+    stage: &Stage,
+    readiness: &Readiness,
+    operator: &mut Operator,
+    api: &ApiRequests,
+    log: usize,
+) -> anyhow::Result<(Vec<Duration>, Phase, Phase)> {
+    let start = Instant::now();
+    let mut next = start + PROGRESS;
+    loop {
+        let (ready, usage) = (readiness.count(start)?, operator.usage()?);
+        if ready >= scenario.resources {
+            break;
+        }
+        if Instant::now() >= next {
+            next += PROGRESS;
+            let (seconds, megabytes) = (start.elapsed().as_secs(), usage.resident / 1000);
+            say(&format!("{seconds} s: {ready} of {} Ready, {megabytes} MB", scenario.resources));
+        }
+        tokio::time::sleep(TICK).await;
+    }
+    let ready = readiness.times(start);
+    let sweep = end_of_phase(stage, operator, Duration::ZERO, api, log).await?;
+    say(&format!("all Ready after {:.1} s", start.elapsed().as_secs_f64()));
+
+    let interval = scenario.drift_interval();
+    say(&format!("waiting for a drift interval of {} s until everything is at rest", interval.as_secs()));
+    // The last events and ledgers are written in this time.
+    tokio::time::sleep(interval).await;
+    operator.reset_peak()?;
+    let (api, (_, log)) = (api_requests(&stage.cluster).await?, AwsCalls::since(&stage.aws, 0));
+    let before = operator.usage()?;
+    say(&format!("measuring {} drift intervals at rest", scenario.rest));
+    tokio::time::sleep(interval * scenario.rest).await;
+    let rest = end_of_phase(stage, operator, before.cpu, &api, log).await?;
+    Ok((ready, sweep, rest))
+}
+
+async fn end_of_phase(
+    stage: &Stage,
+    operator: &mut Operator,
+    cpu_before: Duration,
+    api: &ApiRequests,
+    log: usize,
+) -> anyhow::Result<Phase> {
+    let usage = operator.usage()?;
+    let (aws, _) = AwsCalls::since(&stage.aws, log);
+    let api = between(api, &api_requests(&stage.cluster).await?);
+    Ok(Phase { cpu: usage.cpu.saturating_sub(cpu_before), usage, aws, api })
+}
+
+fn say(words: &str) {
+    eprintln!("{words}");
+}

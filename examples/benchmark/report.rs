@@ -1,0 +1,136 @@
+//! The report: each figure as one row, with a ratio to another figure of the same run where there is one.
+//!
+//! It only computes and formats.
+
+#![allow(clippy::cast_precision_loss, reason = "all numbers are far below 2^52")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::measure::Measured;
+use crate::scenario::{Scenario, word};
+
+/// One figure.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    figure: &'static str,
+    value: f64,
+    unit: &'static str,
+    /// What the figure consists of, or how it compares with another one.
+    detail: String,
+}
+
+/// Returns the rows of the report.
+pub(crate) fn rows(scenario: &Scenario, measured: &Measured) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut row = |figure, value: f64, unit, detail: String| rows.push(Row { figure, value, unit, detail });
+    let Measured { empty, floor, ready, sweep, rest } = measured;
+    let resources = scenario.resources as f64;
+    let all = ready.last().copied().unwrap_or_default().as_secs_f64();
+    let median = ready.get(ready.len() / 2).copied().unwrap_or_default().as_secs_f64();
+    let looks = rest.aws.describes as f64;
+
+    let compared = format!(
+        "{:.2} times the {:.1} s that 80 % of AWS's limits permit",
+        all / floor.as_secs_f64(),
+        floor.as_secs_f64()
+    );
+    row("time until all are Ready", all, "s", compared);
+    row("time until the median is Ready", median, "s", format!("{:.0} % of that time", 100.0 * median / all));
+
+    let aws = &sweep.aws;
+    row(
+        "AWS requests per stream until Ready",
+        aws.total() as f64 / resources,
+        "",
+        per(&aws.by_operation, resources),
+    );
+    let share = format!(
+        "{:.2} % of all requests",
+        percent(aws.throttled + rest.aws.throttled, aws.total() + rest.aws.total())
+    );
+    row("throttled AWS requests, in all", (aws.throttled + rest.aws.throttled) as f64, "", share);
+    let until_ready: u64 = sweep.api.values().sum();
+    row(
+        "API server requests per stream until Ready",
+        until_ready as f64 / resources,
+        "",
+        per(&sweep.api, resources),
+    );
+    let at_rest: u64 = rest.api.values().sum();
+    row("API server requests per look at rest", at_rest as f64 / looks, "", per(&rest.api, looks));
+
+    let adopting = milliseconds(sweep.cpu.saturating_sub(empty.cpu)) / resources;
+    let start = format!("without the {:.0} ms of an operator without resources", milliseconds(empty.cpu));
+    row("CPU time per resource until Ready", adopting, "ms", start);
+    let looking = milliseconds(rest.cpu) / looks;
+    let compared = format!("{:.2} times that of a resource until Ready; {looks} looks", looking / adopting);
+    row("CPU time per look at rest", looking, "ms", compared);
+
+    row("memory without resources", megabytes(empty.resident), "MB", anonymous(empty.anonymous));
+    row(
+        "peak memory until all are Ready",
+        megabytes(sweep.usage.peak),
+        "MB",
+        times(sweep.usage.peak, empty.resident),
+    );
+    row("memory at rest", megabytes(rest.usage.resident), "MB", anonymous(rest.usage.anonymous));
+    row("peak memory at rest", megabytes(rest.usage.peak), "MB", times(rest.usage.peak, empty.resident));
+    let each = |total: u64| total.saturating_sub(empty.resident) as f64 * 1.024 / resources;
+    let peak = format!("{:.2} kB at the peak until all are Ready", each(sweep.usage.peak));
+    row("memory per resource at rest", each(rest.usage.resident), "kB", peak);
+    rows
+}
+
+/// Returns the rows as a table.
+pub(crate) fn table(scenario: &Scenario, rows: &[Row]) -> String {
+    let mut table = format!("\n{}\n\n", scenario.words());
+    for Row { figure, value, unit, detail } in rows {
+        let _ = writeln!(table, "{figure:<44} {value:>9.2} {unit:<3} {detail}");
+    }
+    table
+}
+
+/// Returns the rows as JSON.
+pub(crate) fn json(scenario: &Scenario, rows: &[Row]) -> anyhow::Result<String> {
+    Ok(serde_json::to_string_pretty(&serde_json::json!({
+        "resources": scenario.resources,
+        "service": word(&scenario.service),
+        "state": word(&scenario.state),
+        "limits": word(&scenario.limits),
+        "regions": scenario.regions(),
+        "driftIntervalSeconds": scenario.drift_interval().as_secs(),
+        "release": !cfg!(debug_assertions),
+        "figures": rows,
+    }))?)
+}
+
+/// Returns each count divided by the number of resources or looks.
+fn per(counts: &BTreeMap<String, u64>, number: f64) -> String {
+    let each = counts.iter().map(|(what, count)| format!("{what} {:.2}", *count as f64 / number));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// Converts the kB of Linux, which are 1024 bytes, to megabytes of a million bytes.
+fn megabytes(kilobytes: u64) -> f64 {
+    kilobytes as f64 * 1.024 / 1000.0
+}
+
+fn anonymous(kilobytes: u64) -> String {
+    format!("{:.1} MB of it anonymous; the rest is the program's file", megabytes(kilobytes))
+}
+
+fn times(size: u64, empty: u64) -> String {
+    format!("{:.2} times that without resources", size as f64 / empty as f64)
+}

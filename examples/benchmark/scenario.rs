@@ -1,0 +1,151 @@
+//! The scenario, as the flags define it: how many streams of which kind, in how many regions, and how long AWS's
+//! limits make the operator wait at least.
+//!
+//! It only computes. The limits are AWS's own; `src/aws/rate_limit.rs` cites their sources.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// Share of AWS's limits that the operator uses, in percent: the default of `AWS_RATE_PERCENT`.
+pub(crate) const RATE_PERCENT: usize = 80;
+/// AWS's limit of Start and Stop, in requests per second for an account and region.
+const CHANGES_PER_SECOND: usize = 5;
+/// Number of regions without limits. The operator paces itself in each region, so that only many regions let it
+/// work as fast as it can.
+const REGIONS_WITHOUT_LIMITS: usize = 20;
+/// How long the operator waits after AWS reports that a stream is encrypted: until then records may be in plaintext.
+const SETTLING: Duration = Duration::from_secs(5);
+/// The shortest default of the drift interval.
+const SHORTEST_INTERVAL: usize = 30;
+/// Resources per second that two cores adopt, at least. The drift interval must be longer than the first sweep, or
+/// streams are described again before all resources are Ready.
+const ADOPTED_PER_SECOND: usize = 60;
+
+/// Measures the operator with many resources, on a real API server and a simulated AWS. Needs Linux.
+#[derive(clap::Parser)]
+#[command(name = "benchmark")]
+pub(crate) struct Scenario {
+    /// The number of resources, each with its own stream.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) resources: usize,
+    /// The service of the streams.
+    #[arg(long, value_enum, default_value = "kinesis")]
+    pub(crate) service: Service,
+    /// The state of the streams when the operator starts.
+    #[arg(long, value_enum, default_value = "encrypted")]
+    pub(crate) state: State,
+    /// Whether AWS limits the requests per second. Without limits the streams lie in 20 regions, because the
+    /// operator paces itself in each region.
+    #[arg(long, value_enum, default_value = "aws")]
+    pub(crate) limits: Limits,
+    /// The number of regions of the streams. Default: 1, and 20 without limits.
+    #[arg(long)]
+    regions: Option<usize>,
+    /// The drift interval in seconds. Default: longer than two sweeps over all streams.
+    #[arg(long)]
+    drift_interval: Option<usize>,
+    /// The number of drift intervals to measure at rest. The watches list everything again after six.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) rest: u32,
+    /// The program to measure, such as a released one. Default: the operator in this program.
+    #[arg(long)]
+    pub(crate) operator: Option<PathBuf>,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The service of the streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Service {
+    /// Amazon Data Firehose.
+    Firehose,
+    /// Kinesis Data Streams.
+    Kinesis,
+}
+
+/// The state of the streams when the operator starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum State {
+    /// Never encrypted: the operator encrypts each of them.
+    Plaintext,
+    /// Encrypted with the desired key already: the operator adopts each of them without a call.
+    Encrypted,
+}
+
+/// Whether AWS limits the requests per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Limits {
+    /// As AWS documents them.
+    Aws,
+    /// None.
+    None,
+}
+
+impl Scenario {
+    /// Returns the number of regions.
+    pub(crate) fn regions(&self) -> usize {
+        let default = if self.limits == Limits::Aws { 1 } else { REGIONS_WITHOUT_LIMITS };
+        self.regions.unwrap_or(default).clamp(1, 99)
+    }
+
+    /// Returns AWS's limit of Describe, in requests per second for an account and region.
+    fn describes_per_second(&self) -> usize {
+        match self.service {
+            Service::Firehose => 5,
+            Service::Kinesis => 20,
+        }
+    }
+
+    /// Returns the time for this number of requests in each region, at the operator's share of a limit.
+    fn time_for(requests: usize, per_second: usize) -> Duration {
+        Duration::from_millis((requests * 100_000 / (per_second * RATE_PERCENT)) as u64)
+    }
+
+    /// Returns the time that one Describe of every stream takes at least.
+    pub(crate) fn sweep(&self) -> Duration {
+        Self::time_for(self.resources.div_ceil(self.regions()), self.describes_per_second())
+    }
+
+    /// Returns the time until all resources are Ready that the operator cannot undercut with its share of AWS's
+    /// limits. An encrypted stream needs one Describe. A stream in plaintext needs a Start between two of them,
+    /// and `change`, the time that AWS takes for it. Both settle then.
+    pub(crate) fn floor(&self, change: Duration) -> Duration {
+        let requests = match self.state {
+            State::Encrypted => self.sweep(),
+            State::Plaintext => {
+                let starts = Self::time_for(self.resources.div_ceil(self.regions()), CHANGES_PER_SECOND);
+                (self.sweep() * 2).max(starts + change)
+            }
+        };
+        requests + SETTLING
+    }
+
+    /// Returns the drift interval.
+    pub(crate) fn drift_interval(&self) -> Duration {
+        let sweep = usize::try_from(self.sweep().as_secs()).unwrap_or(usize::MAX);
+        let default = (sweep * 5 / 2).max(self.resources / ADOPTED_PER_SECOND).max(SHORTEST_INTERVAL);
+        Duration::from_secs(self.drift_interval.unwrap_or(default) as u64)
+    }
+
+    /// Returns the scenario in words.
+    pub(crate) fn words(&self) -> String {
+        format!(
+            "{} {} {} streams in {} region(s), limits: {}, drift interval {} s, {} build",
+            self.resources,
+            word(&self.state),
+            word(&self.service),
+            self.regions(),
+            word(&self.limits),
+            self.drift_interval().as_secs(),
+            if cfg!(debug_assertions) { "debug" } else { "release" },
+        )
+    }
+}
+
+/// Returns a value as the command line spells it.
+pub(crate) fn word(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
