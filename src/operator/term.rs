@@ -158,8 +158,7 @@ async fn visit(resource: Arc<Guarded>, term: Arc<TaskContext>) -> Result<Action,
     };
     let shared = &term.shared;
     let begin = Instant::now();
-    // On the heap: a resource that waits for its permit must not use the memory of a reconcile.
-    let visited = Box::pin(visit_uncounted(&resource, &shared.operator)).await;
+    let visited = visit_uncounted(&resource, &shared.operator).await;
     let ended = match &visited {
         Ok(_) => ReconcileResult::ok,
         Err(KubeError::Conflict) => ReconcileResult::conflict,
@@ -170,12 +169,13 @@ async fn visit(resource: Arc<Guarded>, term: Arc<TaskContext>) -> Result<Action,
 }
 
 async fn visit_uncounted(resource: &Guarded, context: &Context<Aws, Cluster>) -> Result<Action, KubeError> {
+    // On the heap: a resource that waits for its permit must not use the memory of a reconcile.
     let wake = match &resource.0 {
-        Ok(resource) => reconcile(context, resource).await?,
+        Ok(resource) => Box::pin(reconcile(context, resource)).await?,
         Err(invalid) => {
             let read = &invalid.metadata;
             warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "invalid resource");
-            report_invalid_object(context, read, &invalid.error).await?;
+            Box::pin(report_invalid_object(context, read, &invalid.error)).await?;
             return Ok(Action::await_change());
         }
     };

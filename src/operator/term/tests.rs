@@ -441,3 +441,14 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     wait(&mut keeping, Duration::from_secs(10)).await;
     assert_eq!(known(), [false, false]);
 }
+
+/// Thousands of resources may wait for a permit at a time, and only a few hold one.
+#[test]
+fn waiting_for_permit_takes_little_memory() {
+    fn size_of_future<R, T, F>(_: impl Fn(R, T) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+    let size = size_of_future(visit);
+    println!("{size} bytes");
+    assert!(size < 512, "{size} bytes");
+}
