@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -19,7 +19,7 @@ use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
-use simulated_aws::world::{Calls as _, PlantedKey, Settings, World};
+use simulated_aws::world::{Calls as _, EncryptionStatus as Shown, PlantedKey, Settings, Snapshot, World};
 use simulated_aws::{Clock as AwsClock, SimulatedAws};
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::StreamLedger;
@@ -61,6 +61,10 @@ pub(crate) struct Harness {
     pub(crate) policy: Option<StreamEncryptionPolicySpec>,
     pub(crate) config: Config,
     operator: Box<Context<Aws, Cluster>>,
+    /// Whether a test makes Kubernetes fail. A failed reconcile is repeated after some seconds then, as in the
+    /// controller.
+    pub(crate) kubernetes_may_fail: bool,
+    failed: AtomicUsize,
 }
 
 /// The encryption status and the reason of `Ready` after a reconcile.
@@ -233,7 +237,20 @@ impl Harness {
         let administrator = self::client(cluster.kubeconfig()).await;
         let tenant = Box::pin(tenant(cluster, &namespace)).await;
         let ledgers = namespace.clone();
-        Self { aws, cluster, client, administrator, tenant, namespace, ledgers, policy, config, operator }
+        Self {
+            aws,
+            cluster,
+            client,
+            administrator,
+            tenant,
+            namespace,
+            ledgers,
+            policy,
+            config,
+            operator,
+            kubernetes_may_fail: false,
+            failed: AtomicUsize::new(0),
+        }
     }
 
     /// Restarts the operator's process, with changed config if they were changed.
@@ -255,13 +272,21 @@ impl Harness {
             policy: self.policy.clone(),
             config: self.config.clone(),
             operator: Box::new(self.replica()),
+            kubernetes_may_fail: false,
+            failed: AtomicUsize::new(0),
         }
     }
 
-    /// Restarts the operator with another client for the API server, such as one through a proxy.
+    /// Restarts the operator with a client for the API server through a proxy.
     pub(crate) fn through(&mut self, client: Client) {
         self.client = client;
+        self.kubernetes_may_fail = true;
         self.restart();
+    }
+
+    /// Restarts the operator with this clock.
+    pub(crate) fn restart_with_clock(&mut self, clock: Clock) {
+        *self.operator = self.replica_with_clock(clock);
     }
 
     /// Another replica of the operator, with its own memory.
@@ -279,19 +304,6 @@ impl Harness {
     pub(crate) async fn kept_status(&self, name: &str) -> Option<StreamEncryptionStatus> {
         let uid = self.resource(name).await?.metadata.uid?;
         self.operator.memory.last_of(&uid).status
-    }
-
-    /// An operator that may do everything, and whose ledgers are in another namespace.
-    pub(crate) fn with_ledgers_in(&self, namespace: &str) -> Context<Aws, Cluster> {
-        let policy = self.policy.clone();
-        operator(
-            &self.aws,
-            self.administrator.clone(),
-            namespace,
-            policy,
-            self.config.clone(),
-            clock(&self.aws),
-        )
     }
 
     /// Applies a resource with this spec as the user of the namespace.
@@ -347,7 +359,7 @@ impl Harness {
     ) -> Vec<Word> {
         let mut words: Vec<Word> = Vec::new();
         for _ in 0..300 {
-            let wake = self.visit(name).await.expect("Kubernetes answers");
+            let wait = self.visit_or_retry(name).await;
             let live = self.resource(name).await.expect("the resource");
             let status = live.status.unwrap_or_default();
             // A status of an older generation is ignored.
@@ -360,7 +372,6 @@ impl Harness {
                     return words;
                 }
             }
-            let wait = wake.duration_since(self.aws.now()).max(SignedDuration::from_millis(1));
             self.aws.advance(wait);
         }
         panic!("not within 300 reconciles; on the way: {words:#?}");
@@ -375,13 +386,40 @@ impl Harness {
     pub(crate) async fn let_pass(&self, name: &str, time: SignedDuration) {
         let end = self.aws.now() + time;
         loop {
-            let wake = self.visit(name).await.expect("Kubernetes answers");
-            if wake >= end {
-                self.aws.advance(end.duration_since(self.aws.now()));
+            let wait = self.visit_or_retry(name).await;
+            let left = end.duration_since(self.aws.now());
+            self.aws.advance(wait.min(left));
+            if wait >= left {
                 return;
             }
-            self.aws.advance(wake.duration_since(self.aws.now()).max(SignedDuration::from_millis(1)));
         }
+    }
+
+    /// Reconciles a resource once. Returns how long the controller would wait, by the operator's own clock.
+    async fn visit_or_retry(&self, name: &str) -> SignedDuration {
+        match self.visit(name).await {
+            Ok(wake) => wake.duration_since(self.operator.clock.now()).max(SignedDuration::from_millis(1)),
+            Err(error) => {
+                assert!(self.kubernetes_may_fail, "Kubernetes answers: {error}");
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                SignedDuration::from_secs(3)
+            }
+        }
+    }
+
+    /// Returns how many reconciles failed because Kubernetes did not answer.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Somebody else disables encryption of a stream.
+    pub(crate) fn turned_off_by_another(&self, arn: &str) {
+        assert!(self.aws.world().set_stream(self.aws.now(), arn, stopped()), "a stream");
+    }
+
+    /// Returns the number of calls in a ledger.
+    pub(crate) async fn reserved(&self, arn: &str) -> usize {
+        self.ledger(arn).await.map_or(0, |ledger| ledger.spec.calls.len())
     }
 
     /// Creates a usable key.
@@ -435,4 +473,17 @@ pub(crate) fn firehose(name: &str) -> String {
 /// The ARN of a Kinesis data stream.
 pub(crate) fn kinesis(name: &str) -> String {
     format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{name}")
+}
+
+/// A spec with this customer managed key, or without a key.
+pub(crate) fn spec(arn: &str, key: Option<&str>) -> Value {
+    match key {
+        Some(key) => json!({"stream": {"arn": arn}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key}}),
+        None => json!({"stream": {"arn": arn}}),
+    }
+}
+
+/// A stream whose encryption was enabled and is disabled now.
+pub(crate) fn stopped() -> Snapshot {
+    Snapshot { encryption: Shown::Disabled, requested_key: None, active_key: None, ..Snapshot::default() }
 }

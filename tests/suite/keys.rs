@@ -1,8 +1,7 @@
-//! The keys of a stream other than the desired key: the active key, without which records are lost, and the
-//! previous key, which is required for longer than users may expect.
+//! The active key of a stream, without which records are lost, whatever key the spec names.
 
 use jiff::SignedDuration;
-use serde_json::{Value, json};
+use serde_json::json;
 use simulated_aws::world::{Fault, KeyState, PlantedStream, Rule, Service, Settings, Snapshot, StreamKey};
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::stream_encryption::StreamEncryptionStatus;
@@ -21,10 +20,6 @@ async fn encrypted() -> (Harness, String) {
         harness.aws.world().plant_stream(PlantedStream { service, name, state, ..PlantedStream::default() });
     }
     (harness, key)
-}
-
-fn with_key(stream: &str, key: &str) -> Value {
-    json!({"stream": {"arn": stream}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key}})
 }
 
 fn set(harness: &Harness, key: &str, state: KeyState) {
@@ -114,68 +109,4 @@ async fn lost_key_is_reported_by_each_replica_without_kms() {
     harness.aws.world().script(Rule::always(Fault::AccessDenied).on("DescribeKey"));
     harness.let_pass("orders", SignedDuration::from_mins(12)).await;
     assert_eq!(truth(&harness.status("orders").await, ConditionType::Ready), "True");
-}
-
-/// The key that is asked for works; the stream is not changed to it, and loses records with the one that it has.
-#[tokio::test]
-async fn observe_mode_checks_active_key_besides_desired_key() {
-    let (harness, old) = encrypted().await;
-    let new = harness.plant_key();
-    let mut spec = with_key(&firehose("orders"), &new);
-    spec["mode"] = json!("Observe");
-    harness.apply("orders", &spec).await;
-    harness.until_it_says("orders", "Drifted").await;
-    assert_eq!(truth(&harness.status("orders").await, ConditionType::KeyUsable), "True");
-    set(&harness, &old, KeyState::Disabled);
-    harness.let_pass("orders", SignedDuration::from_mins(12)).await;
-    let (reason, message) = key_usable(&harness.status("orders").await);
-    assert_eq!(reason, "KeyDisabled");
-    assert!(
-        message.starts_with(&format!(
-            "Records are being lost: they are not delivered, and AWS discards them after 24 hours. {old}"
-        )),
-        "{message}"
-    );
-    let status = harness.status("orders").await;
-    let ready = find(&status.conditions, ConditionType::Ready).expect("Ready");
-    assert!(ready.reason == "Drifted" && ready.message.starts_with(&message), "{}", ready.message);
-}
-
-#[tokio::test]
-async fn re_key_reports_until_when_previous_key_is_required() {
-    let (harness, old) = encrypted().await;
-    for (name, stream) in [("orders", firehose("orders")), ("clicks", kinesis("clicks"))] {
-        harness.apply(name, &with_key(&stream, &old)).await;
-        harness.until_it_says(name, "Encrypted").await;
-        assert_eq!(harness.status(name).await.previous_key, None);
-        let new = harness.plant_key();
-        harness.apply(name, &with_key(&stream, &new)).await;
-        harness.until_it_says(name, "Encrypted").await;
-        let now = harness.aws.now();
-        let previous = harness.status(name).await.previous_key.expect("the old key");
-        assert_eq!(previous.arn, old);
-        let left = previous.required_until_time.0.duration_since(now);
-        let day = SignedDuration::from_hours(24);
-        assert!(
-            left > day - SignedDuration::from_mins(2) && left <= day + SignedDuration::from_secs(6),
-            "{left:#}"
-        );
-        // The previous key stays in the status, with the same time.
-        harness.let_pass(name, SignedDuration::from_hours(30)).await;
-        assert_eq!(harness.status(name).await.previous_key, Some(previous));
-    }
-}
-
-#[tokio::test]
-async fn first_customer_key_lists_producer_permissions() {
-    let harness =
-        Harness::start(Settings { enabling: SignedDuration::from_secs(60), ..Settings::default() }).await;
-    harness.aws.world().plant_stream(PlantedStream::default());
-    let key = harness.plant_key();
-    harness.apply("orders", &with_key(&firehose("orders"), &key)).await;
-    harness.until_it_says("orders", "Enabling").await;
-    let status = harness.status("orders").await;
-    assert!(status.plaintext_since_time.is_some(), "the key is not active yet");
-    let (_, message) = key_usable(&status);
-    assert!(message.contains("producers need kms:GenerateDataKey and kms:Decrypt"), "{message}");
 }

@@ -4,10 +4,6 @@
 use std::path::Path;
 use std::process::Command;
 
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use simulated_aws::world::{Calls as _, Fault, Rule};
 
@@ -16,6 +12,7 @@ use crate::matrix::proxy::{Meet, Proxy, When};
 use crate::process::{
     OperatorProcess, REASON, START, apply, eventually, field, free_address, until_it_is_encrypted, world,
 };
+use crate::readiness::asked;
 
 /// Maximum time, in seconds, until another replica takes over from a dead one.
 const TAKEN_OVER: u64 = 20;
@@ -40,13 +37,8 @@ impl Replica {
         Self { process, url: format!("http://{address}") }
     }
 
-    /// Returns the status code and the body of its response, or `None` if it does not listen.
     async fn asked(&self, path: &str) -> Option<(u16, String)> {
-        let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let answer = client.get(format!("{}{path}", self.url).parse().expect("a URL")).await.ok()?;
-        let status = answer.status().as_u16();
-        let words = answer.into_body().collect().await.ok()?.to_bytes();
-        Some((status, String::from_utf8_lossy(&words).into_owned()))
+        asked(&format!("{}{path}", self.url)).await
     }
 
     async fn metrics(&self) -> String {

@@ -1,16 +1,15 @@
-//! Ledgers: invalid ledgers, the deletion of unused ledgers, and mutual exclusion between two operators.
+//! Ledgers: invalid ledgers, and the deletion of unused ledgers.
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Fault, PlantedStream, Rule, Settings};
-use stream_encryption_core::controller::{Clock, ledger_gc, reconcile};
+use stream_encryption_core::controller::{Clock, ledger_gc};
 use stream_encryption_core::model::ledger;
 
-use crate::harness::{Harness, firehose, message, reason};
-
-const START: &str = "StartDeliveryStreamEncryption";
+use crate::harness::{Harness, firehose, message, spec};
+use crate::matrix::scenario::START;
 
 async fn harness() -> Harness {
     let harness = Harness::start(Settings::default()).await;
@@ -24,38 +23,26 @@ fn name() -> String {
 }
 
 #[tokio::test]
-async fn concurrent_operators_send_one_start() {
-    let harness = harness().await;
-    let resource = harness.resource("orders").await.expect("the resource");
-    let (one, other) = (harness.replica(), harness.replica());
-    let (first, second) =
-        tokio::join!(Box::pin(reconcile(&one, &resource)), Box::pin(reconcile(&other, &resource)));
-    first.expect("Kubernetes answers");
-    second.expect("Kubernetes answers");
-    assert_eq!(harness.calls(START, "orders"), 1);
-    harness.until_it_says("orders", "Encrypted").await;
-    assert_eq!(harness.calls(START, "orders"), 1);
-}
-
-#[tokio::test]
 async fn invalid_ledger_blocks_calls_and_is_reported() {
     let harness = harness().await;
     harness.until_it_says("orders", "Encrypted").await;
-    let ledger = harness.ledger(&firehose("orders")).await.expect("the ledger");
-    let mut calls = serde_json::to_value(&ledger.spec.calls).expect("its calls");
-    let twice = calls[0].clone();
-    calls.as_array_mut().expect("a list").push(twice);
-    edit_ledger(&harness, &json!({"spec": {"calls": calls}})).await;
-    let key = harness.plant_key();
-    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": key});
-    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
-    harness.until_it_says("orders", "LedgerInvalid").await;
-    harness.let_pass("orders", SignedDuration::from_hours(1)).await;
-    assert_eq!(harness.calls(START, "orders"), 1);
-    assert!(message(&harness.status("orders").await).contains(&name()), "the message names the ledger");
-
-    calls.as_array_mut().expect("a list").pop();
-    edit_ledger(&harness, &json!({"spec": {"calls": calls}})).await;
+    let ledger = harness.ledger(&firehose("orders")).await.expect("the ledger").spec;
+    let good = json!({"calls": ledger.calls, "owner": ledger.owner});
+    harness.apply("orders", &spec(&firehose("orders"), Some(&harness.plant_key()))).await;
+    for damage in [
+        json!({"calls": [ledger.calls[0], ledger.calls[0]]}),
+        json!({"owner": {"name": ""}}),
+        json!({"owner": {"name": "../orders"}}),
+        json!({"owner": {"uid": ""}}),
+    ] {
+        edit_ledger(&harness, &json!({"spec": good})).await;
+        edit_ledger(&harness, &json!({"spec": damage})).await;
+        harness.until_it_says("orders", "LedgerInvalid").await;
+        harness.let_pass("orders", SignedDuration::from_hours(1)).await;
+        assert_eq!(harness.calls(START, "orders"), 1, "{damage}");
+        assert!(message(&harness.status("orders").await).contains(&name()), "the message names the ledger");
+    }
+    edit_ledger(&harness, &json!({"spec": good})).await;
     harness.until_it_says("orders", "Encrypted").await;
     assert_eq!(harness.calls(START, "orders"), 2);
 }
@@ -74,29 +61,6 @@ async fn deleted_invalid_ledger_leaves_calls_counted() {
     harness.kubectl(&["delete", "streamledger", &name()]).await;
     harness.until_it_says("orders", "Encrypted").await;
     assert_eq!(used().await, 2, "the first call still counts");
-}
-
-#[tokio::test]
-async fn ledger_with_invalid_owner_blocks_calls_and_is_reported() {
-    let harness = harness().await;
-    harness.until_it_says("orders", "Encrypted").await;
-    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": harness.plant_key()});
-    for owner in [json!({"name": ""}), json!({"name": "../orders"}), json!({"name": "orders", "uid": ""})] {
-        edit_ledger(&harness, &json!({"spec": {"owner": owner}})).await;
-        harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
-        harness.until_it_says("orders", "LedgerInvalid").await;
-    }
-    assert_eq!(harness.calls(START, "orders"), 1);
-}
-
-#[tokio::test]
-async fn unwritable_ledger_blocks_calls_and_is_reported() {
-    let harness = harness().await;
-    let resource = harness.resource("orders").await.expect("the resource");
-    let without_namespace = harness.with_ledgers_in("nobody-made-this-namespace");
-    Box::pin(reconcile(&without_namespace, &resource)).await.expect("Kubernetes answers");
-    assert_eq!(reason(&harness.status("orders").await), "LedgerInvalid");
-    assert_eq!(harness.calls(START, "orders"), 0);
 }
 
 #[tokio::test]

@@ -2,30 +2,24 @@
 //! user with the permissions that the definitions grant to namespace editors.
 
 mod claims;
-mod random;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use simulated_aws::world::{Fault, PlantedKey, PlantedStream, Rule, Settings, Snapshot, StreamKey};
+use simulated_aws::world::{Fault, PlantedKey, PlantedStream, Rule, Settings};
 use simulated_aws::{Clock, SimulatedAws};
-use stream_encryption_api::condition::ConditionType;
 use stream_encryption_api::policy::StreamEncryptionPolicy;
 use stream_encryption_core::model::ledger;
 
 use crate::harness::{
     ACCOUNT, Harness, REGION, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig,
-    reason, tenant_of, truth,
+    spec, tenant_of,
 };
-use crate::matrix::proxy::{Asked, Meet, When};
-use crate::matrix::scenario::proxied;
+use crate::matrix::scenario::{DESCRIBE, START};
 use crate::process::{OperatorProcess, REASON, apply, eventually, field};
 
-const START: &str = "StartDeliveryStreamEncryption";
-const STOP: &str = "StopDeliveryStreamEncryption";
-const DESCRIBE: &str = "DescribeDeliveryStream";
 /// An account of someone else.
 pub(crate) const ELSEWHERE: &str = "444455556666";
 
@@ -66,138 +60,11 @@ fn orders() -> Value {
     json!({"stream": {"arn": firehose("orders")}, "key": {"type": "AWS_OWNED_CMK"}})
 }
 
-fn with_key(arn: &str) -> Value {
-    json!({"stream": {"arn": firehose("orders")}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": arn}})
-}
-
 /// The requests that AWS received from the operator, except `GetCallerIdentity`.
 pub(crate) fn asked_of_aws(harness: &Harness) -> Vec<String> {
     let world = harness.aws.world();
     let calls = world.calls().iter().filter(|call| call.operation != "GetCallerIdentity");
     calls.map(|call| format!("{} {}", call.operation, call.target)).collect()
-}
-
-#[tokio::test]
-async fn stream_without_policy_causes_no_aws_request() {
-    let harness = team().await;
-    harness.apply("orders", &orders()).await;
-    harness.until_it_says("orders", "NotPermitted").await;
-    harness.let_pass("orders", SignedDuration::from_hours(2)).await;
-    assert_eq!(asked_of_aws(&harness), Vec::<String>::new());
-    let status = harness.status("orders").await;
-    assert_eq!(truth(&status, ConditionType::Stalled), "True");
-    assert!(message(&status).contains("StreamEncryptionPolicy"), "{}", message(&status));
-
-    allow(&harness, &policy(&harness, &[&firehose("orders")], &["AWS_OWNED_CMK"])).await;
-    harness.until_it_says("orders", "Encrypted").await;
-    assert_eq!(harness.calls(START, "orders"), 1);
-}
-
-#[tokio::test]
-async fn withdrawn_permission_is_not_used() {
-    let harness = team().await;
-    allow(&harness, &policy(&harness, &["arn:aws:firehose:*:own:deliverystream/ord*"], &["AWS_OWNED_CMK"]))
-        .await;
-    harness.apply("orders", &orders()).await;
-    harness.until_it_says("orders", "Encrypted").await;
-    forbid(&harness, &harness.namespace).await;
-    let before = asked_of_aws(&harness);
-    harness.aws.world().plant_stream(PlantedStream::default());
-    harness.visit("orders").await.expect("a reconcile");
-    assert_eq!(reason(&harness.status("orders").await), "NotPermitted");
-    harness.let_pass("orders", SignedDuration::from_hours(2)).await;
-    assert_eq!(asked_of_aws(&harness), before);
-}
-
-/// T11: a call that was decided under a policy is not sent once the policy is gone.
-#[tokio::test]
-async fn permission_withdrawn_during_reconcile_prevents_the_call() {
-    let mut harness = team().await;
-    let proxy = proxied(&mut harness).await;
-    allow(&harness, &policy(&harness, &[&firehose("orders")], &["AWS_OWNED_CMK"])).await;
-    harness.apply("orders", &orders()).await;
-    // The first read of the policies is for the decision, the second just before the call.
-    proxy.once(|asked| asked.path.contains("streamencryptionpolicies"), 1, Meet::Hold(When::Before));
-    let takes_away = async {
-        proxy.held(1).await;
-        assert!(
-            asked_of_aws(&harness).iter().any(|call| call.starts_with(DESCRIBE)),
-            "the stream was described"
-        );
-        forbid(&harness, &harness.namespace).await;
-        proxy.release();
-    };
-    // The ledger write conflicts and everything is decided again, or the reconcile took so long that it
-    // decided again by itself.
-    let (_, ()) = tokio::join!(harness.visit("orders"), takes_away);
-    harness.until_it_says("orders", "NotPermitted").await;
-    assert_eq!(harness.calls(START, "orders"), 0);
-}
-
-/// A status write without a response may have been applied. No Describe happens meanwhile that would lead to
-/// another message.
-#[tokio::test]
-async fn unacknowledged_refusal_is_replaced_when_outdated() {
-    let mut harness = team().await;
-    let proxy = proxied(&mut harness).await;
-    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "encryption": "Disabled"})).await;
-    harness.until_it_says("orders", "NotPermitted").await;
-
-    allow(&harness, &policy(&harness, &[&firehose("orders")], &["AWS_OWNED_CMK"])).await;
-    proxy.once(Asked::is_status, 0, Meet::Cut(When::After));
-    harness.visit("orders").await.expect_err("the status write gets no response");
-    assert_eq!(reason(&harness.status("orders").await), "DisableNotPermitted");
-    forbid(&harness, &harness.namespace).await;
-    harness.visit("orders").await.expect("a reconcile");
-    assert_eq!(reason(&harness.status("orders").await), "NotPermitted");
-}
-
-/// T2, T3, T5: a team that names a stream of another team first gains nothing.
-#[tokio::test]
-async fn team_without_policy_does_not_affect_stream_of_another() {
-    let data = team().await;
-    let finance = data.beside().await;
-    allow(&data, &policy(&data, &[&firehose("orders")], &["AWS_OWNED_CMK"])).await;
-    for (name, more) in [
-        ("a", json!({})),
-        ("b", json!({"encryption": "Disabled"})),
-        ("c", json!({"deletionPolicy": "Disable"})),
-    ] {
-        let mut spec = orders();
-        spec.as_object_mut().expect("a spec").extend(more.as_object().expect("fields").clone());
-        finance.apply(name, &spec).await;
-        finance.until_it_says(name, "NotPermitted").await;
-        finance.let_pass(name, SignedDuration::from_hours(1)).await;
-        assert_eq!(finance.resource(name).await.expect("the resource").metadata.finalizers, None);
-    }
-    assert_eq!(asked_of_aws(&data), Vec::<String>::new());
-    assert!(data.ledger(&firehose("orders")).await.is_none(), "nothing was claimed");
-
-    data.apply("orders", &orders()).await;
-    data.until_it_says("orders", "Encrypted").await;
-    assert_eq!((data.calls(START, "orders"), data.calls(STOP, "orders")), (1, 0));
-    finance.visit("a").await.expect("a reconcile");
-    assert_eq!(reason(&finance.status("a").await), "NotPermitted");
-}
-
-/// T2: disabling encryption needs a permission, also in the own namespace.
-#[tokio::test]
-async fn encryption_is_disabled_only_if_a_policy_allows_it() {
-    let harness = team().await;
-    harness.aws.world().plant_stream(PlantedStream {
-        state: Snapshot::enabled(StreamKey::AwsOwned),
-        ..PlantedStream::default()
-    });
-    let mut policy = policy(&harness, &[&firehose("orders")], &["AWS_OWNED_CMK"]);
-    allow(&harness, &policy).await;
-    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "encryption": "Disabled"})).await;
-    harness.until_it_says("orders", "DisableNotPermitted").await;
-    harness.let_pass("orders", SignedDuration::from_hours(1)).await;
-    assert_eq!(harness.calls(STOP, "orders"), 0);
-    policy["spec"]["allowDisable"] = json!(true);
-    allow(&harness, &policy).await;
-    harness.until_it_says("orders", "EncryptionDisabled").await;
-    assert_eq!(harness.calls(STOP, "orders"), 1);
 }
 
 /// T1: ransom needs a key that its holder can take away.
@@ -251,8 +118,8 @@ async fn refusal_does_not_reveal_if_stream_or_key_exists() {
     for (name, spec) in [
         ("stream-there", json!({"stream": {"service": "Firehose", "name": "payments"}})),
         ("stream-missing", json!({"stream": {"service": "Firehose", "name": "nothing"}})),
-        ("key-there", with_key(&key)),
-        ("key-missing", with_key(&key.replace("key/", "key/0"))),
+        ("key-there", spec(&firehose("orders"), Some(&key))),
+        ("key-missing", spec(&firehose("orders"), Some(&key.replace("key/", "key/0")))),
     ] {
         harness
             .aws
@@ -387,6 +254,8 @@ async fn change_of_policy_or_namespace_labels_applies_at_once() {
         eventually(reason, 120, async || field(cluster, &namespace, "orders", REASON).await == reason).await;
     };
     says("NotPermitted").await;
+    let asked = aws.world().calls().iter().filter(|call| call.operation != "GetCallerIdentity").count();
+    assert_eq!(asked, 0, "AWS is not asked about a stream that no policy allows");
 
     let team = format!("{namespace}-team");
     let policy = json!({

@@ -154,32 +154,6 @@ pub(crate) async fn world() -> SimulatedAws {
     SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS")
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kill_after_start_causes_no_second_start() {
-    let cluster = cluster().await;
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let namespace = fresh_namespace(cluster).await;
-    let aws = world().await;
-    let url = aws.url();
-    let environment = [("AWS_ENDPOINT_URL", url.as_str())];
-    // AWS applies the Start, and its response does not arrive.
-    aws.world().script(Rule::once(Fault::Hold).on(START));
-    let operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    eventually("Start was sent", 20, async || aws.world().calls().count(START, "orders") == 1).await;
-    operator.kill();
-    let pending =
-        ["get", "streamledgers", "-n", &namespace, "-o", "jsonpath={.items[*].spec.calls[*].outcome}"];
-    assert!(
-        cluster.kubectl(&pending).await.expect("the ledgers").contains("Pending"),
-        "the outcome is not recorded"
-    );
-
-    let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
-    until_it_is_encrypted(cluster, &namespace).await;
-    assert_eq!(aws.world().calls().count(START, "orders"), 1);
-}
-
 /// T12: a message of AWS, or of a server in its place, adds no log line of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn multi_line_aws_message_is_logged_as_one_json_line() {
@@ -207,23 +181,6 @@ async fn multi_line_aws_message_is_logged_as_one_json_line() {
         let told: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert!(told["level"].is_string(), "not a log line of the operator: {line}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn unreachable_aws_is_reported_within_seconds() {
-    let cluster = cluster().await;
-    let namespace = fresh_namespace(cluster).await;
-    let url = format!("http://{}", free_address());
-    let _operator = OperatorProcess::start(
-        &operators_kubeconfig(cluster).await,
-        &namespace,
-        &[("AWS_ENDPOINT_URL", &url)],
-    );
-    apply(cluster, &namespace, "lost", &json!({"stream": {"arn": firehose("lost")}})).await;
-    eventually("AwsUnreachable is reported", 15, async || {
-        field(cluster, &namespace, "lost", REASON).await == "AwsUnreachable"
-    })
-    .await;
 }
 
 /// A cluster of its own, with further definitions and an operator.

@@ -7,12 +7,11 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Call, PlantedKey, PlantedRole, PlantedStream, Settings};
-use stream_encryption_api::condition::ConditionType;
 
-use crate::harness::{ACCOUNT, Harness, REGION, message, reason, truth};
+use crate::harness::{ACCOUNT, Harness, REGION};
+use crate::matrix::scenario::START;
 use crate::policies;
 
-const START: &str = "StartDeliveryStreamEncryption";
 /// The accounts of three teams.
 const TEAMS: [&str; 3] = ["222222222222", "333333333333", "444444444444"];
 const KEYS: [&str; 2] = ["1234abcd-12ab-34cd-56ef-000000000001", "1234abcd-12ab-34cd-56ef-000000000002"];
@@ -121,32 +120,6 @@ async fn each_account_is_used_by_its_role_with_fresh_sessions() {
 }
 
 #[tokio::test]
-async fn conflicting_roles_are_reported_without_requests() {
-    let harness = accounts().await;
-    let [account, ..] = TEAMS;
-    allow(&harness, "one", &of_team(account)).await;
-    allow(&harness, "two", &json!({"arn": role(account)})).await;
-    harness.apply("orders", &spec(account, KEYS[0])).await;
-    harness.until_it_says("orders", "ConflictingPolicyRoles").await;
-    let status = harness.status("orders").await;
-    assert_eq!(truth(&status, ConditionType::Stalled), "True");
-    assert!(message(&status).contains("different roles"), "{}", message(&status));
-    assert!(!message(&status).contains(account), "{}", message(&status));
-    assert_eq!(log(&harness), Vec::new());
-    policies::forbid(&harness, &called(&harness, "two")).await;
-    harness.until_it_says("orders", "Encrypted").await;
-    assert_eq!(harness.calls(START, "orders"), 1);
-    // The same applies once the stream is encrypted.
-    allow(&harness, "two", &json!({"arn": role(TEAMS[1]), "externalID": external_id(TEAMS[1])})).await;
-    harness.visit("orders").await.expect("a reconcile");
-    assert_eq!(
-        reason(&harness.status("orders").await),
-        "Encrypted",
-        "the other role's `own` is another account"
-    );
-}
-
-#[tokio::test]
 async fn unassumable_role_names_the_permission_but_no_account() {
     let harness = accounts().await;
     let [account, ..] = TEAMS;
@@ -162,24 +135,4 @@ async fn unassumable_role_names_the_permission_but_no_account() {
 
     allow(&harness, "own", &of_team(account)).await;
     harness.until_it_says("orders", "Encrypted").await;
-}
-
-/// A role that a policy no longer names is not used, though its session is still valid.
-#[tokio::test]
-async fn changed_role_is_used_from_next_request() {
-    let harness = accounts().await;
-    let [account, ..] = TEAMS;
-    let other = format!("arn:aws:iam::{account}:role/another");
-    harness.aws.world().plant_role(PlantedRole { arn: other.clone(), ..PlantedRole::default() });
-    allow(&harness, "own", &of_team(account)).await;
-    harness.apply("orders", &spec(account, KEYS[0])).await;
-    harness.until_it_says("orders", "Encrypted").await;
-    let before = log(&harness).len();
-    allow(&harness, "own", &json!({ "arn": other })).await;
-    harness.apply("orders", &spec(account, KEYS[1])).await;
-    harness.until_it_says("orders", "Encrypted").await;
-    let after = log(&harness).split_off(before);
-    let used = after.iter().filter_map(|call| call.principal.session.as_ref());
-    assert!(used.clone().count() > 2);
-    assert!(used.clone().all(|session| session.role == other));
 }

@@ -8,8 +8,7 @@ use tokio::net::UnixStream;
 
 use super::process_env::{Site, aws};
 use super::proxy::Asked;
-use super::scenario::spec;
-use crate::harness::{LEDGERS, install};
+use crate::harness::{LEDGERS, install, spec};
 use crate::process::{eventually, signal_to};
 
 /// Compacts etcd to its last revision.

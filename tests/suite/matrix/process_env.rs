@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use kube::Client;
 use kube::api::Api;
 use serde_json::{Value, json};
-use simulated_aws::world::{Calls as _, PlantedStream, Settings, Snapshot, World};
+use simulated_aws::world::{Calls as _, PlantedStream, Settings, World};
 use simulated_aws::{Clock, SimulatedAws};
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
@@ -17,7 +17,7 @@ use test_cluster::TestCluster;
 
 use super::proxy::{Proxy, unhurried_client};
 use super::scenario::START;
-use crate::harness::{LEDGERS, firehose, reason};
+use crate::harness::{LEDGERS, firehose, reason, stopped};
 use crate::process::{OperatorProcess, apply, eventually};
 
 /// One environment.
@@ -116,8 +116,7 @@ impl<'a> Site<'a> {
 
     /// Disables encryption, as someone else would.
     pub(crate) fn turned_off_by_another(&self) {
-        let off: Snapshot = super::scenario::stopped();
-        assert!(self.aws.world().set_stream(self.aws.now(), &self.arn(), off), "a stream");
+        assert!(self.aws.world().set_stream(self.aws.now(), &self.arn(), stopped()), "a stream");
     }
 
     /// The ledger, or `None` if it does not exist or the API server does not answer.

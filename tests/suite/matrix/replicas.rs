@@ -1,36 +1,83 @@
-//! Two replicas, in addition to row 11: outdated state or an older spec in one replica must not cause a call
-//! against what the other has learned.
+//! Rows 11, 12 and 19: two replicas, a wrong clock, and two resources for one stream. What a replica or a paused
+//! reconcile no longer knows right causes no call and hides nothing that another has learned.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::SignedDuration;
+use kube::api::Api;
 use serde_json::json;
-use simulated_aws::world::{Fault, KeyState, Rule, Service};
-use stream_encryption_api::stream_encryption::EncryptionStatus;
+use simulated_aws::world::{Fault, KeyState, Rule};
+use stream_encryption_api::condition::ConditionType;
+use stream_encryption_api::stream_encryption::{EncryptionStatus, StreamEncryption};
+use stream_encryption_core::controller::{Clock, reconcile};
+use stream_encryption_operator::aws::Aws;
+use stream_encryption_operator::kubernetes::Cluster;
 
-use super::crash_injection::FusedOperator;
-use super::proxy::When;
-use super::scenario::{DESCRIBE, Run, START, spec, stage, stopped};
+use super::proxy::{Asked, Meet, When};
+use super::scenario::{DESCRIBE, START, STOP, encrypted, namespaces, plant, proxied, stage};
+use crate::harness::{Harness, firehose, reason, spec, truth};
+use crate::process::eventually;
+
+/// The operator of another process.
+type Replica = stream_encryption_core::controller::Context<Aws, Cluster>;
+
+/// A reconcile of `late` that is paused while AWS holds its answer to `operation`, and `meanwhile` happens.
+async fn paused(
+    harness: &Harness,
+    late: &Replica,
+    resource: &StreamEncryption,
+    operation: &str,
+    meanwhile: impl AsyncFnOnce(),
+) {
+    let asked = || harness.aws.world().calls().iter().filter(|call| call.operation == operation).count();
+    let before = asked();
+    harness.aws.world().script(Rule::once(Fault::Hold).on(operation));
+    let meanwhile = async {
+        eventually("the request is held", 20, async || asked() > before).await;
+        meanwhile().await;
+        harness.aws.release_held();
+    };
+    let (done, ()) = tokio::join!(Box::pin(reconcile(late, resource)), meanwhile);
+    done.expect("Kubernetes answers");
+}
+
+/// Makes AWS refuse every Start because others have used up the calls.
+fn refuse_starts(harness: &Harness) {
+    let limit = Fault::Refuse { code: "LimitExceededException".into(), message: String::new(), status: 400 };
+    harness.aws.world().script(Rule::always(limit).on(START));
+}
+
+/// Checks that the ledger still knows the attempt that AWS refused, and that the next one waits.
+async fn backoff_is_kept(harness: &Harness) {
+    let ledger = harness.ledger(&firehose("orders")).await.expect("the ledger").spec;
+    assert!(ledger.attempts.is_some(), "the attempt that AWS refused is still known");
+    harness.visit("orders").await.expect("a reconcile");
+    assert_eq!(harness.calls(START, "orders"), 2, "and the next attempt waits");
+}
 
 #[tokio::test]
 async fn cached_key_of_stale_replica_causes_no_call() {
     let harness = stage().await;
     let key = harness.plant_key();
-    let mut one = Run::new(&harness, Service::Firehose, "orders", None);
-    harness.apply("orders", &spec(&one.arn, Some(&key))).await;
-    one.until("Encrypted").await;
+    harness.apply("orders", &spec(&firehose("orders"), Some(&key))).await;
+    harness.until_it_says("orders", "Encrypted").await;
     harness.aws.advance(SignedDuration::from_mins(8));
-    let other = FusedOperator::new(harness.replica(), None);
-    let resource = harness.resource("orders").await.expect("the resource");
-    other.visit_or_crash(&resource).await;
+    let other = harness.replica();
+    let visit = async || {
+        let resource = harness.resource("orders").await.expect("the resource");
+        Box::pin(reconcile(&other, &resource)).await.expect("Kubernetes answers");
+    };
+    visit().await;
 
     // The first replica describes again, and finds a plaintext stream and a disabled key. The other replica
     // has seen neither.
-    let now = harness.aws.now();
-    harness.aws.world().set_stream(now, &one.arn, stopped());
+    harness.turned_off_by_another(&firehose("orders"));
     harness.aws.world().key_mut(&key).expect("the key").state = KeyState::Disabled;
     harness.aws.advance(SignedDuration::from_mins(6));
-    one.until("KeyDisabled").await;
+    harness.until_it_says("orders", "KeyDisabled").await;
     for _ in 0..5 {
-        other.visit_or_crash(&harness.resource("orders").await.expect("the resource")).await;
+        visit().await;
         harness.aws.advance(SignedDuration::from_secs(1));
     }
     assert_eq!(harness.calls(START, "orders"), 1, "no call with a key that was usable minutes ago");
@@ -38,27 +85,17 @@ async fn cached_key_of_stale_replica_causes_no_call() {
 
 #[tokio::test]
 async fn reconcile_of_older_spec_keeps_backoff_of_newer_spec() {
-    let harness = stage().await;
-    let mut one = Run::new(&harness, Service::Firehose, "orders", None);
-    harness.apply("orders", &spec(&one.arn, None)).await;
-    one.until("Encrypted").await;
-
-    // The identity is requested between the reads of the resource and of the ledger.
-    let late = FusedOperator::new(harness.replica(), Some((1, When::After)));
-    let older = harness.resource("orders").await.expect("the resource");
+    let harness = encrypted(stage().await).await;
+    let (late, older) = (harness.replica(), harness.resource("orders").await.expect("the resource"));
     let key = harness.plant_key();
-    let limit = Fault::Refuse { code: "LimitExceededException".into(), message: String::new(), status: 400 };
-    harness.aws.world().script(Rule::always(limit).on(START));
-    let meanwhile = async || {
-        harness.apply("orders", &spec(&one.arn, Some(&key))).await;
-        one.until("CallLimitReached").await;
-    };
-    late.visit_with_a_pause(&older, meanwhile).await.expect("Kubernetes answers");
-    assert_eq!(late.passed()[0], "identity");
-    let ledger = harness.ledger(&one.arn).await.expect("the ledger").spec;
-    assert!(ledger.attempts.is_some(), "the attempt that AWS refused is still known");
-    one.visit().await;
-    assert_eq!(harness.calls(START, "orders"), 2, "and the next attempt waits");
+    refuse_starts(&harness);
+    // The identity is requested between the reads of the resource and of the ledger.
+    paused(&harness, &late, &older, "GetCallerIdentity", async || {
+        harness.apply("orders", &spec(&firehose("orders"), Some(&key))).await;
+        harness.until_it_says("orders", "CallLimitReached").await;
+    })
+    .await;
+    backoff_is_kept(&harness).await;
 }
 
 #[tokio::test]
@@ -66,71 +103,124 @@ async fn paused_reconcile_keeps_backoff_of_retargeted_alias() {
     let harness = stage().await;
     let (old, new) = (harness.plant_key(), harness.plant_key());
     harness.aws.world().plant_alias("alias/orders", &old);
-    let mut one = Run::new(&harness, Service::Firehose, "orders", None);
     let key = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
-    harness.apply("orders", &json!({"stream": {"arn": one.arn}, "key": key})).await;
-    one.until("Encrypted").await;
-
+    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
+    harness.until_it_says("orders", "Encrypted").await;
+    let (late, resource) = (harness.replica(), harness.resource("orders").await.expect("the resource"));
+    refuse_starts(&harness);
     // The reconcile has resolved the alias in KMS, and is paused for ten minutes.
-    let late = FusedOperator::new(harness.replica(), Some((2, When::After)));
-    let resource = harness.resource("orders").await.expect("the resource");
-    let limit = Fault::Refuse { code: "LimitExceededException".into(), message: String::new(), status: 400 };
-    harness.aws.world().script(Rule::always(limit).on(START));
-    let meanwhile = async || {
+    paused(&harness, &late, &resource, "DescribeKey", async || {
         harness.aws.world().plant_alias("alias/orders", &new);
         harness.aws.advance(SignedDuration::from_mins(10));
-        one.until("CallLimitReached").await;
-    };
-    late.visit_with_a_pause(&resource, meanwhile).await.expect("Kubernetes answers");
-    assert_eq!(late.passed()[..2], ["identity", "key"]);
-    let ledger = harness.ledger(&one.arn).await.expect("the ledger").spec;
-    assert!(ledger.attempts.is_some(), "the attempt that AWS refused is still known");
-    one.visit().await;
-    assert_eq!(harness.calls(START, "orders"), 2, "and the next attempt waits");
+        harness.until_it_says("orders", "CallLimitReached").await;
+    })
+    .await;
+    backoff_is_kept(&harness).await;
 }
 
 #[tokio::test]
 async fn paused_reconcile_makes_no_call_on_outdated_key_state() {
     let harness = stage().await;
     let key = harness.plant_key();
-    let one = Run::new(&harness, Service::Firehose, "orders", None);
-    harness.apply("orders", &spec(&one.arn, Some(&key))).await;
-
+    harness.apply("orders", &spec(&firehose("orders"), Some(&key))).await;
+    let (late, resource) = (harness.replica(), harness.resource("orders").await.expect("the resource"));
     // The reconcile has described the key in KMS, and is paused for ten minutes.
-    let late = FusedOperator::new(harness.replica(), Some((2, When::After)));
-    let resource = harness.resource("orders").await.expect("the resource");
-    let meanwhile = async || {
+    paused(&harness, &late, &resource, "DescribeKey", async || {
         harness.aws.world().key_mut(&key).expect("the key").state = KeyState::Disabled;
         harness.aws.world().script(Rule::always(Fault::Throttle).on("DescribeKey"));
         harness.aws.advance(SignedDuration::from_mins(10));
-    };
-    late.visit_with_a_pause(&resource, meanwhile).await.expect("Kubernetes answers");
-    let passed = late.passed();
-    assert_eq!(passed.iter().filter(|name| **name == "key").count(), 2, "{passed:?}");
+    })
+    .await;
+    assert!(harness.calls("DescribeKey", &key) >= 2, "KMS is asked again");
     assert_eq!(harness.calls(START, "orders"), 0, "the key was usable ten minutes ago");
 }
 
 #[tokio::test]
 async fn denied_describe_does_not_repeat_outdated_status() {
-    let harness = stage().await;
-    let mut one = Run::new(&harness, Service::Firehose, "orders", None);
-    let mut report = spec(&one.arn, None);
-    harness.apply("orders", &report).await;
-    one.until("Encrypted").await;
+    let mut harness = stage().await;
+    let proxy = proxied(&mut harness).await;
+    let mut harness = encrypted(harness).await;
+    let mut report = spec(&firehose("orders"), None);
     report["mode"] = json!("Observe");
     harness.apply("orders", &report).await;
     harness.aws.advance(SignedDuration::from_mins(1));
-    let now = harness.aws.now();
-    harness.aws.world().set_stream(now, &one.arn, stopped());
+    harness.turned_off_by_another(&firehose("orders"));
 
-    // After identity, Describe and ledger, the operator has recorded that the stream is in plaintext, and
-    // crashes before it writes the status.
-    one.operator = FusedOperator::new(harness.replica(), Some((4, When::Before)));
-    one.visit().await;
-    assert!(one.crashed && one.passed.ends_with(&["write status"]), "{:?}", one.passed);
+    // The operator has recorded in the ledger that the stream is in plaintext, and ends before it writes the
+    // status.
+    harness.restart();
+    proxy.once(Asked::is_status, 0, Meet::Cut(When::Before));
+    harness.visit("orders").await.expect_err("the status is not written");
+    harness.restart();
     harness.aws.world().script(Rule { times: Some(1), ..Rule::always(Fault::AccessDenied).on(DESCRIBE) });
-    one.until("AccessDenied").await;
+    harness.until_it_says("orders", "AccessDenied").await;
     let status = harness.status("orders").await;
     assert_eq!(status.active_key, None);
     assert_ne!(status.encryption_status, Some(EncryptionStatus::Enabled));
+}
+
+/// Like AWS, the simulated AWS refuses requests that are dated more than 15 minutes off.
+#[tokio::test]
+async fn clock_rejected_by_aws_blocks_calls_until_corrected() {
+    let mut harness = stage().await;
+    for wrong_by in [16 * 60, -16 * 60, 2 * 86_400, -2 * 86_400] {
+        let name = format!("wrong{wrong_by}");
+        let arn = plant(&harness, &name);
+        let error = Arc::new(AtomicI64::new(wrong_by));
+        let (wall, steady, wrong) = (harness.aws.clone(), harness.aws.clone(), Arc::clone(&error));
+        harness.restart_with_clock(Clock::new(
+            move || wall.now() + SignedDuration::from_secs(wrong.load(Ordering::Relaxed)),
+            move || steady.now().as_duration().unsigned_abs(),
+        ));
+        harness.apply(&name, &spec(&arn, None)).await;
+        let before = harness.aws.world().calls().len();
+        harness.let_pass(&name, SignedDuration::from_mins(10)).await;
+        assert_eq!(harness.calls(START, &name), 0, "{wrong_by}");
+        assert_eq!(reason(&harness.status(&name).await), "CredentialsRejected", "{wrong_by}");
+        assert!(
+            harness.aws.world().calls()[before..].iter().all(|call| {
+                ["InvalidSignatureException", "SignatureDoesNotMatch"].contains(&call.outcome.as_str())
+            }),
+            "every request is dated by the operator's own clock"
+        );
+        error.store(0, Ordering::Relaxed);
+        harness.until_it_says(&name, "Encrypted").await;
+        assert_eq!(harness.calls(START, &name), 1, "{wrong_by}");
+    }
+}
+
+#[tokio::test]
+async fn only_one_resource_manages_a_stream_across_namespaces() {
+    let harness = encrypted(stage().await).await;
+    let key = harness.plant_key();
+    let elsewhere = namespaces(harness.cluster, "owner", 1).await.remove(0);
+    let by_name = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": "mine", "namespace": elsewhere},
+        "spec": {
+            "stream": {"service": "Firehose", "name": "orders"},
+            "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key},
+        },
+    });
+    harness.cluster.apply(&by_name.to_string()).await.expect("the resource is accepted");
+    let api: Api<StreamEncryption> = Api::namespaced(harness.administrator.clone(), &elsewhere);
+    let operator = harness.replica();
+    let visit = async || {
+        for _ in 0..5 {
+            let resource = api.get("mine").await.expect("the resource");
+            Box::pin(reconcile(&operator, &resource)).await.expect("Kubernetes answers");
+            harness.aws.advance(SignedDuration::from_mins(11));
+        }
+        api.get("mine").await.expect("the resource").status.unwrap_or_default()
+    };
+    let status = visit().await;
+    assert_eq!(reason(&status), "StreamAlreadyManaged");
+    assert_eq!(truth(&status, ConditionType::Stalled), "True");
+    assert_eq!((status.calls, status.active_key), (None, None), "no state of the owner is reported");
+    assert_eq!((harness.calls(START, "orders"), harness.calls(STOP, "orders")), (1, 0));
+
+    harness.kubectl(&["delete", "strenc", "orders"]).await;
+    let status = visit().await;
+    assert_eq!(reason(&status), "Encrypted");
+    assert_eq!(status.calls.expect("the budget").used, 2, "the owner's calls are inherited");
 }

@@ -13,7 +13,7 @@ use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptio
 
 use super::proxy::unhurried_client;
 use super::scenario::namespaces;
-use crate::harness::{LEDGERS, cluster, operators_kubeconfig, reason};
+use crate::harness::{LEDGERS, cluster, operators_kubeconfig, reason, spec};
 use crate::process::{OperatorProcess, eventually};
 
 const COUNT: usize = 300;
@@ -52,8 +52,7 @@ async fn startup_of_300_resources_stays_within_aws_rate_limits() {
             state: Snapshot::enabled(StreamKey::AwsOwned),
             ..PlantedStream::default()
         });
-        let spec: StreamEncryptionSpec =
-            serde_json::from_value(super::scenario::spec(&arn, None)).expect("a spec");
+        let spec: StreamEncryptionSpec = serde_json::from_value(spec(&arn, None)).expect("a spec");
         resources.push(StreamEncryption::new(&format!("herd-{number}"), spec));
     }
     stream::iter(&resources)

@@ -4,12 +4,12 @@
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use simulated_aws::world::{PlantedKey, Service};
+use simulated_aws::world::PlantedKey;
 
 use super::process_env::{Site, aws};
 use super::proxy::{Asked, Meet, When};
-use super::scenario::{Act, DESCRIBE, Run, START, Scene, namespaces, spec, stage, stopped};
-use crate::harness::{LEDGERS, cluster, operators_kubeconfig};
+use super::scenario::{DESCRIBE, namespaces};
+use crate::harness::{LEDGERS, cluster, operators_kubeconfig, spec};
 use crate::process::{OperatorProcess, eventually};
 
 /// Returns whether a request reads the resource as it is now, as the operator does immediately before a call.
@@ -49,39 +49,6 @@ async fn frozen_watch_causes_no_call_against_live_spec() {
     site.apply(&correct).await;
     site.until_it_says("Encrypted", 40).await;
     assert_eq!(site.starts(), 2);
-}
-
-#[tokio::test]
-async fn reconcile_with_stale_copy_sends_no_call() {
-    let harness = stage().await;
-    let (old, new) = (harness.plant_key(), harness.plant_key());
-    let mut journey = Run::new(&harness, Service::Firehose, "orders", None);
-    let first = spec(&journey.arn, Some(&old));
-    journey.harness(&[Scene { act: Act::Apply(first.clone()), end: "Encrypted" }]).await;
-    let copy = harness.resource("orders").await.expect("the resource");
-    let second = spec(&journey.arn, Some(&new));
-    journey.harness(&[Scene { act: Act::Apply(second), end: "Encrypted" }]).await;
-    // Like a replica whose API server lags by hours: in the copy the old key is desired, and another key is
-    // active.
-    for _ in 0..5 {
-        Box::pin(stream_encryption_core::controller::reconcile(&harness.replica(), &copy))
-            .await
-            .expect("Kubernetes answers");
-    }
-    assert_eq!(harness.calls(START, "orders"), 2);
-
-    // Like a replica that has not seen that its resource was deleted and created again as suspended.
-    harness.kubectl(&["delete", "strenc", "orders"]).await;
-    let mut left_alone = first;
-    left_alone["suspend"] = json!(true);
-    harness.apply("orders", &left_alone).await;
-    let now = harness.aws.now();
-    harness.aws.world().set_stream(now, &journey.arn, stopped());
-    for _ in 0..5 {
-        // The reconcile may also refuse the ledger of a deleted resource; only calls matter.
-        let _ = Box::pin(stream_encryption_core::controller::reconcile(&harness.replica(), &copy)).await;
-    }
-    assert_eq!(harness.calls(START, "orders"), 2);
 }
 
 /// Events of the watch in the run below: the resource and three statuses, then the new spec and three
