@@ -4,7 +4,7 @@
 //! - [`world`]: the pure model. A simulation uses [`World::call`].
 //! - [`http`]: the same model over HTTP, for the unmodified AWS SDKs, and `/_admin` to script it:
 //!   [`SimulatedAws`].
-//! - [`emulators`]: the third-party emulators moto and kinesis-local, to compare the model with.
+//! - [`emulators`]: the third-party emulators moto and kinesis-local, to run the operator against.
 //! - [`samples`]: the world of `config/samples`.
 //! - [`raw_client`]: sends raw AWS messages to any of them.
 

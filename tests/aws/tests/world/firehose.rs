@@ -10,22 +10,6 @@ use simulated_aws::{Fault, PlantedKey, PlantedStream, Request, Rule, Settings};
 use crate::stage::{FIREHOSE, REGION, Stage, error, quick};
 
 #[test]
-fn start_ends_enabled_and_stop_ends_disabled() {
-    let mut stage = Stage::plain();
-    assert_eq!(stage.status(), "DISABLED");
-    assert_eq!(stage.start(None), Ok(json!({})));
-    assert_eq!(stage.block(), json!({ "Status": "ENABLING", "KeyType": "AWS_OWNED_CMK" }));
-    stage.wait(9);
-    assert_eq!(stage.status(), "ENABLING");
-    stage.wait(1);
-    assert_eq!(stage.block(), json!({ "Status": "ENABLED", "KeyType": "AWS_OWNED_CMK" }));
-    assert_eq!(stage.stop(), Ok(json!({})));
-    assert_eq!(stage.status(), "DISABLING");
-    stage.wait(10);
-    assert_eq!(stage.block(), json!({ "Status": "DISABLED" }));
-}
-
-#[test]
 fn records_follow_encryption_after_five_seconds() {
     let mut stage = Stage::plain();
     stage.start(None).expect("started");

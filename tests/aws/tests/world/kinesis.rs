@@ -30,17 +30,6 @@ fn kinesis_goes_through_updating_to_active() {
 }
 
 #[test]
-fn kinesis_shows_old_encryption_while_updating_by_default() {
-    let mut stage = Stage::plain();
-    stage.start_kinesis("alias/aws/kinesis").expect("started");
-    assert_eq!(stage.summary(), ("UPDATING".to_owned(), "NONE".to_owned(), String::new()));
-    stage.wait(5);
-    stage.stop_kinesis().expect("stopped");
-    let old = ("UPDATING".to_owned(), "KMS".to_owned(), "alias/aws/kinesis".to_owned());
-    assert_eq!(stage.summary(), old);
-}
-
-#[test]
 fn kinesis_stop_of_plaintext_is_refused_and_not_counted() {
     let mut stage = Stage::plain();
     assert_eq!(stage.stop_kinesis(), error("InvalidArgumentException"));
