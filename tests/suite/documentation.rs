@@ -164,6 +164,25 @@ fn beside_page_yaml_parses_and_names_its_kinds() {
     }
 }
 
+/// The measurements take minutes in a release build. `.ci/run` runs a small one, and the flags are compared here.
+#[test]
+fn performance_page_uses_flags_of_the_benchmark() {
+    let (page, code) = (page("docs/performance.md"), page("examples/benchmark/scenario.rs"));
+    let commands = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let commands: Vec<&str> = commands.flat_map(str::lines).collect();
+    assert!(!commands.is_empty());
+    for command in commands {
+        let flags =
+            command.strip_prefix("cargo run --release --example benchmark").expect("it runs the benchmark");
+        for flag in
+            flags.split(' ').filter_map(|word| word.strip_prefix("--")).filter(|flag| !flag.is_empty())
+        {
+            let field = format!("{}: ", flag.replace('-', "_"));
+            assert!(code.contains(&field), "{command}: the benchmark has no flag --{flag}");
+        }
+    }
+}
+
 #[test]
 fn every_threat_cites_existing_tests() {
     let mut all = String::new();
