@@ -1,7 +1,7 @@
 //! The simulated AWS with the operations of the operator's AWS port, without HTTP and SDK: sends the request
 //! of each operation and interprets the answer.
 //!
-//! It decides nothing about encryption and waits for nothing. `tests/real_adapters.rs` compares it with the
+//! It decides nothing about encryption and waits for nothing. `tests/suite/simulated_requests.rs` compares it with the
 //! operator's own adapters over HTTP, so that the controller observes the same as with the SDKs.
 
 use jiff::{SignedDuration, Timestamp, Unit};

@@ -2,7 +2,7 @@
 //! conflicts, finalizers and deletion, as far as the operator and its users need them.
 //!
 //! It is pure: time, faults and delays come from the ports. A property test compares it with a real API
-//! server (`tests/real_kubernetes.rs`), so that a write has the same result as in Kubernetes.
+//! server (`tests/suite/simulated_kubernetes.rs`), so that a write has the same result as in Kubernetes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
