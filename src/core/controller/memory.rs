@@ -27,9 +27,9 @@ pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
 /// request.
 const MAY_BE_APPLIED: SignedDuration = SignedDuration::from_mins(2);
 
-/// The entries of all resources, by uid.
+/// The entries of all resources, by uid. They are boxed, because a table keeps room for more entries than it holds.
 #[derive(Default)]
-pub struct Memory(Mutex<HashMap<String, LastReconcile>>);
+pub struct Memory(Mutex<HashMap<String, Box<LastReconcile>>>);
 
 /// The result of the last reconcile of a resource.
 #[derive(Clone, Debug, Default)]
@@ -101,13 +101,13 @@ impl Memory {
 
     /// Stores the result of a reconcile.
     pub fn keep(&self, resource: &StreamEncryption, last: LastReconcile) {
-        self.lock().insert(uid(resource).to_owned(), last);
+        self.lock().insert(uid(resource).to_owned(), Box::new(last));
     }
 
     /// Returns the entry of the resource with this uid, which may be an invalid one.
     #[must_use]
     pub fn last_of(&self, uid: &str) -> LastReconcile {
-        self.lock().get(uid).cloned().unwrap_or_default()
+        self.lock().get(uid).map(|last| LastReconcile::clone(last)).unwrap_or_default()
     }
 
     /// Stores only the status, which is all that exists for an invalid resource.
@@ -118,7 +118,7 @@ impl Memory {
         unconfirmed_write: Option<Timestamp>,
     ) {
         let last = LastReconcile { status, unconfirmed_write, ..LastReconcile::default() };
-        self.lock().insert(uid.to_owned(), last);
+        self.lock().insert(uid.to_owned(), Box::new(last));
     }
 
     /// Returns the source of the next read of a resource: the cache, unless it holds another version than
@@ -170,7 +170,7 @@ impl Memory {
         self.lock().retain(|uid, _| alive(uid));
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, LastReconcile>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Box<LastReconcile>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
