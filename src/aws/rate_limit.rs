@@ -12,15 +12,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::arn::{Account, Region, StreamArn};
+use stream_encryption_core::model::service::Operation;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::bucket::TokenBucket;
 pub use self::queue::QueueKey;
-use stream_encryption_core::controller::stream_api::Priority;
-use stream_encryption_core::model::arn::{Account, Region, StreamArn};
-use stream_encryption_core::model::service::Operation;
-
 use self::queue::{PRIORITIES, Queue};
 
 /// Default share of AWS's limits that the operator uses, in percent.

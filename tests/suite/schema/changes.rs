@@ -1,8 +1,9 @@
 //! Changes to an existing resource, and the defaults that the API server writes.
 
 use super::{ENCRYPTIONS, Refused, Taken, change, client, create, disagreement, encryption};
-use crate::harness;
 use serde_json::json;
+
+use crate::harness;
 
 const NOT_CHANGED: &str = "stream is immutable; create a new StreamEncryption instead";
 const ORDERS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/orders";
