@@ -1,6 +1,6 @@
 //! Executes a plan from its start to its end, in virtual time, and checks the promises after every event.
 //!
-//! A seed or a list makes the choices that the plan leaves open; with a list, [`order`] selects the next event.
+//! A seed or a list makes the choices that the plan leaves open; with a list, `order` selects the next event.
 
 mod fingerprint;
 mod order;
