@@ -184,9 +184,9 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
     Ok(state.ledger.save(&operator.records).await?)
 }
 
-/// Writes the ledger and one test record, and reads from the response whether the record was encrypted. The signer of the Describe
-/// signs the record, as with a call, so that the record cannot reach another account's stream. Returns
-/// [`Interruption::Outdated`] if the decision is no longer valid.
+/// Writes the ledger and one test record, and reads from the response whether the record was encrypted. The
+/// signer of the Describe signs the record, as with a call, so that the record cannot reach another account's
+/// stream. Returns [`Interruption::Outdated`] if the decision is no longer valid.
 async fn verify<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,

@@ -20,6 +20,7 @@ use super::schedule::{
     self, POLL_AFTER_STEP, POLL_AWS_ERROR, POLL_IN_PROGRESS, POLL_KEY_PROBLEM, POLL_MISSING,
     POLL_OLD_SESSION, POLL_OTHER_OWNER, POLL_UNUSABLE, PollInterval,
 };
+use super::service::profile;
 
 /// Time until a change applies to all records after AWS reports ENABLED or DISABLED
 /// ([Firehose](https://docs.aws.amazon.com/firehose/latest/dev/encryption.html)).
@@ -425,11 +426,11 @@ fn backing_off(
 }
 
 fn failed(service: Service, observation: &Observation, desired_target: &Target) -> Reason {
-    let action = match (observation, service) {
-        (Observation::Failed { action, .. }, _) => *action,
-        // Kinesis does not report a failure: the stream returns to its previous state.
-        (_, Service::Kinesis) => desired_target.action,
-        (_, Service::Firehose) => return Reason::NotApplied,
+    let action = match observation {
+        Observation::Failed { action, .. } => *action,
+        _ if profile(service).reports_failures => return Reason::NotApplied,
+        // The failure is not reported: the stream returns to its previous state.
+        _ => desired_target.action,
     };
     match action {
         Action::Start => Reason::EnablingFailed,
