@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 
-use crate::scenario::RATE_PERCENT;
+use stream_encryption_operator::aws::rate_limit::DEFAULT_RATE_PERCENT;
 
 /// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every architecture of today.
 const TICKS_PER_SECOND: u64 = 100;
@@ -58,7 +58,7 @@ impl Operator {
             .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
             .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("AWS_RATE_PERCENT", RATE_PERCENT.to_string())
+            .env("AWS_RATE_PERCENT", DEFAULT_RATE_PERCENT.to_string())
             .env("DEFAULT_POLICY", serde_json::to_string(&StreamEncryptionPolicySpec::own_account())?)
             .env("DRIFT_INTERVAL_SECONDS", drift_interval.as_secs().to_string())
             .stdin(Stdio::piped())

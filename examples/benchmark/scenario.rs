@@ -1,22 +1,20 @@
 //! The scenario, as the flags define it: how many streams of which kind, in how many regions, and how long AWS's
 //! limits make the operator wait at least.
 //!
-//! It only computes. The limits are AWS's own; `src/aws/rate_limit.rs` cites their sources.
+//! It only computes. The limits are those of `src/core/model/service.rs`, which cites their sources.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use stream_encryption_api::stream_encryption::Service as ApiService;
+use stream_encryption_core::model::decision::PROPAGATION_DELAY;
+use stream_encryption_core::model::service::{Operation, ServiceProfile, profile};
+use stream_encryption_operator::aws::rate_limit::DEFAULT_RATE_PERCENT;
 
-/// Share of AWS's limits that the operator uses, in percent: the default of `AWS_RATE_PERCENT`.
-pub(crate) const RATE_PERCENT: usize = 80;
-/// AWS's limit of Start and Stop, in requests per second for an account and region.
-const CHANGES_PER_SECOND: usize = 5;
 /// Number of regions without limits. The operator paces itself in each region, so that only many regions let it
 /// work as fast as it can.
 const REGIONS_WITHOUT_LIMITS: usize = 20;
-/// How long the operator waits after AWS reports that a stream is encrypted: until then records may be in plaintext.
-const SETTLING: Duration = Duration::from_secs(5);
 /// The shortest default of the drift interval.
 const SHORTEST_INTERVAL: usize = 30;
 /// Resources per second that two cores adopt, at least. The drift interval must be longer than the first sweep, or
@@ -91,22 +89,24 @@ impl Scenario {
         self.regions.unwrap_or(default).clamp(1, 99)
     }
 
-    /// Returns AWS's limit of Describe, in requests per second for an account and region.
-    fn describes_per_second(&self) -> usize {
-        match self.service {
-            Service::Firehose => 5,
-            Service::Kinesis => 20,
-        }
+    /// Returns what the operator knows about the service.
+    fn profile(&self) -> &'static ServiceProfile {
+        profile(match self.service {
+            Service::Firehose => ApiService::Firehose,
+            Service::Kinesis => ApiService::Kinesis,
+        })
     }
 
-    /// Returns the time for this number of requests in each region, at the operator's share of a limit.
-    fn time_for(requests: usize, per_second: usize) -> Duration {
-        Duration::from_millis((requests * 100_000 / (per_second * RATE_PERCENT)) as u64)
+    /// Returns the time for one such request about each stream, at the operator's default share of AWS's limit.
+    fn time_for(&self, operation: Operation) -> Duration {
+        let requests = self.resources.div_ceil(self.regions()) as u64;
+        let rate = u64::from(operation.requests_per_second()) * u64::from(DEFAULT_RATE_PERCENT);
+        Duration::from_millis(requests * 100_000 / rate)
     }
 
     /// Returns the time that one Describe of every stream takes at least.
     pub(crate) fn sweep(&self) -> Duration {
-        Self::time_for(self.resources.div_ceil(self.regions()), self.describes_per_second())
+        self.time_for(self.profile().describe)
     }
 
     /// Returns the time until all resources are Ready that the operator cannot undercut with its share of AWS's
@@ -115,12 +115,9 @@ impl Scenario {
     pub(crate) fn floor(&self, change: Duration) -> Duration {
         let requests = match self.state {
             State::Encrypted => self.sweep(),
-            State::Plaintext => {
-                let starts = Self::time_for(self.resources.div_ceil(self.regions()), CHANGES_PER_SECOND);
-                (self.sweep() * 2).max(starts + change)
-            }
+            State::Plaintext => (self.sweep() * 2).max(self.time_for(self.profile().start) + change),
         };
-        requests + SETTLING
+        requests + PROPAGATION_DELAY.unsigned_abs()
     }
 
     /// Returns the drift interval.
