@@ -15,7 +15,7 @@ use stream_encryption_api::FINALIZER;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
-use crate::harness::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::harness::{LEDGERS, cluster, firehose, fresh_namespace, install, operators_kubeconfig};
 
 pub(crate) const START: &str = "StartDeliveryStreamEncryption";
 
@@ -186,8 +186,7 @@ async fn multi_line_aws_message_is_logged_as_one_json_line() {
 /// A cluster of its own, with further definitions and an operator.
 pub(crate) async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, OperatorProcess) {
     let own = TestCluster::start().await.expect("a cluster");
-    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
-    own.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
+    install(&own).await;
     own.kubectl(&[
         "apply",
         "--server-side",

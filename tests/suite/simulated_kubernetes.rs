@@ -7,16 +7,15 @@ mod operations;
 mod sides;
 mod views;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use test_cluster::TestCluster;
 use tokio::runtime::Runtime;
 
+use crate::harness::{client, install};
 use operations::{Act, LEDGER_SPECS, SPECS, STATUSES, act};
 use sides::{LEDGERS, Model, Real};
 
@@ -31,22 +30,12 @@ struct Stage {
     _cluster: TestCluster,
 }
 
-async fn client(kubeconfig: &Path) -> Client {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    Client::try_from(config.expect("a configuration")).expect("a client")
-}
-
 impl Stage {
     fn new() -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let (user, operator, cluster) = runtime.block_on(async {
             let cluster = TestCluster::start().await.expect("a test cluster");
-            let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
-            cluster.kubectl(&["apply", "--server-side", "-k", config]).await.expect("config/ is installed");
-            let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
-            cluster.kubectl(&established).await.expect("the definitions are established");
+            install(&cluster).await;
             let account = cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await;
             let operator = client(&account.expect("its account")).await;
             (client(cluster.kubeconfig()).await, operator, cluster)
