@@ -1,8 +1,8 @@
 //! Rate limiter: one queue and one token bucket for each of AWS's limits.
 //!
 //! AWS limits the requests of an account and region, for each operation. The rate limiter uses only the share
-//! of each limit that the administrator sets, slows down if AWS throttles nevertheless, and serves requests
-//! in the order of their [`QueueKey`]s. It sends nothing itself. A waiter that is dropped costs no token, and
+//! of each limit that the administrator sets, half of it for requests that only detect drift. It slows down if AWS
+//! throttles nevertheless, and serves requests in the order of their [`QueueKey`]s. It sends nothing itself. A waiter that is dropped costs no token, and
 //! no background task runs while no request waits.
 
 mod bucket;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::{Account, Region, StreamArn};
 use stream_encryption_core::model::service::Operation;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use self::bucket::TokenBucket;
@@ -46,8 +46,7 @@ impl QuotaScope {
     }
 }
 
-/// Grants permits within AWS's limits, round-robin across namespaces and by priority within a round.
-/// Clones share the queues.
+/// Grants permits within AWS's limits, by priority and in turn across namespaces. Clones share the queues.
 #[derive(Clone)]
 pub struct RateLimiter {
     rate_percent: u32,
@@ -79,13 +78,16 @@ impl RateLimiter {
         let queue = self.queue(quota);
         let _waiting = Waiting::among(&self.waiters, queue_key.priority);
         let granted = {
-            let mut state = queue.lock();
-            if state.queue.is_empty() && state.bucket.take(Instant::now()).is_ok() {
+            let mut state = queue.state();
+            let detects_drift = queue_key.priority == Priority::Drift;
+            if state.queue.is_empty() && state.bucket.take(Instant::now(), detects_drift).is_ok() {
                 return;
             }
             let (grant, granted) = oneshot::channel();
             state.queue.push(queue_key, grant);
-            if !state.served {
+            if state.served {
+                queue.pushed.notify_one();
+            } else {
                 state.served = true;
                 tokio::spawn(serve(queue.clone()));
             }
@@ -100,12 +102,12 @@ impl RateLimiter {
 
     /// Halves the rate, because AWS throttled a request.
     pub fn throttled(&self, quota: &QuotaScope) {
-        self.queue(quota).lock().bucket.throttled(Instant::now());
+        self.queue(quota).state().bucket.throttled(Instant::now());
     }
 
     /// Raises the rate a little, because AWS answered a request without throttling.
     pub fn succeeded(&self, quota: &QuotaScope) {
-        self.queue(quota).lock().bucket.succeeded(Instant::now());
+        self.queue(quota).state().bucket.succeeded(Instant::now());
     }
 
     /// Returns the number of requests that wait with this priority, over all queues: a gauge for the metrics.
@@ -117,14 +119,14 @@ impl RateLimiter {
     /// Returns the current rate, in thousandths of a request per second.
     #[must_use]
     pub fn rate(&self, quota: &QuotaScope) -> u32 {
-        self.queue(quota).lock().bucket.rate()
+        self.queue(quota).state().bucket.rate()
     }
 
     fn queue(&self, quota: &QuotaScope) -> Arc<QuotaQueue> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if queues.len() > EVICTION_THRESHOLD {
             let now = Instant::now();
-            queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.lock().bucket.is_fresh(now));
+            queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.state().bucket.is_fresh(now));
         }
         let full_rate = (self.limits)(quota.operation) * 10 * self.rate_percent;
         queues.entry(quota.clone()).or_insert_with(|| Arc::new(QuotaQueue::new(full_rate))).clone()
@@ -132,7 +134,11 @@ impl RateLimiter {
 }
 
 /// The queue and the bucket of one limit.
-struct QuotaQueue(Mutex<State>);
+struct QuotaQueue {
+    state: Mutex<State>,
+    /// Notified of a new request: it may be permitted earlier than those that wait.
+    pushed: Notify,
+}
 
 struct State {
     bucket: TokenBucket,
@@ -143,42 +149,52 @@ struct State {
 
 impl QuotaQueue {
     fn new(full_rate: u32) -> Self {
-        Self(Mutex::new(State { bucket: TokenBucket::new(full_rate), queue: Queue::new(), served: false }))
+        let state = State { bucket: TokenBucket::new(full_rate), queue: Queue::new(), served: false };
+        Self { state: Mutex::new(state), pushed: Notify::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Grants permits until the bucket is empty, and returns the time of the next token; `None` if no request
     /// waits.
     fn grant(self: &Arc<Self>) -> Option<Instant> {
-        let mut state = self.lock();
-        while !state.queue.is_empty() {
+        let mut state = self.state();
+        loop {
             let now = Instant::now();
-            if let Err(again) = state.bucket.take(now) {
+            let available = state.bucket.available(now, true);
+            let Some(priority) = state.queue.next(available <= now) else {
+                if state.queue.is_empty() {
+                    state.served = false;
+                    return None;
+                }
+                // Only requests that detect drift wait.
+                return Some(available);
+            };
+            let detects_drift = priority == Priority::Drift;
+            if let Err(again) = state.bucket.take(now, detects_drift) {
                 return Some(again);
             }
-            let mut granted = false;
-            while !granted && let Some(waiter) = state.queue.pop() {
-                let token = Token { queue: Some(self.clone()), taken: now };
-                // If a waiter is gone, the next one gets a token. Dropping an unspent token would lock this
-                // queue again and deadlock, so an undelivered token is spent here and given back below.
-                granted = waiter.send(token).map_err(Token::spend).is_ok();
-            }
+            let token = Token { queue: Some(self.clone()), taken: now, detects_drift };
+            let waiter = state.queue.pop(priority);
+            // Dropping an unspent token would lock this queue again and deadlock, so the token of a waiter that is
+            // gone is spent here and given back below.
+            let granted = waiter.is_some_and(|waiter| waiter.send(token).map_err(Token::spend).is_ok());
             if !granted {
-                state.bucket.give_back(now);
+                state.bucket.give_back(now, detects_drift);
             }
         }
-        state.served = false;
-        None
     }
 }
 
 /// Serves a queue until it is empty.
 async fn serve(queue: Arc<QuotaQueue>) {
     while let Some(again) = queue.grant() {
-        tokio::time::sleep_until(again).await;
+        tokio::select! {
+            () = tokio::time::sleep_until(again) => {}
+            () = queue.pushed.notified() => {}
+        }
     }
 }
 
@@ -187,6 +203,7 @@ struct Token {
     /// The origin of the token, until it is spent.
     queue: Option<Arc<QuotaQueue>>,
     taken: Instant,
+    detects_drift: bool,
 }
 
 impl Token {
@@ -198,7 +215,7 @@ impl Token {
 impl Drop for Token {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.take() {
-            queue.lock().bucket.give_back(self.taken);
+            queue.state().bucket.give_back(self.taken, self.detects_drift);
         }
     }
 }

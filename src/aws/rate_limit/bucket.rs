@@ -1,8 +1,9 @@
-//! Token bucket with a sliding window: each token returns one second after it was taken, instead of at a
-//! constant rate.
+//! Token bucket with a sliding window: each token returns one second after it was taken, and tokens are taken one
+//! after the other, not all at once.
 //!
-//! The requests of one second may therefore be sent at once, and yet no interval of one second ever contains
-//! more requests than the rate. Pure: the time is an argument.
+//! No interval of one second ever contains more requests than the rate, and requests that the network delays do not
+//! meet those of the next second at AWS. Requests that only detect drift have a bucket of their own of half the rate, so
+//! half of it is always left for changes. Pure: the time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,13 +14,16 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Minimum rate, however often AWS throttles: one request in five seconds. In thousandths of a request per
 /// second.
 const MIN_RATE: u32 = 200;
+/// Shortest pause between two requests that is kept. A timer is not more precise than a millisecond, so at higher
+/// rates several requests are sent at once.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The tokens of one limit of AWS. Rates are in thousandths of a request per second.
 pub(super) struct TokenBucket {
     full_rate: u32,
     rate: u32,
-    /// The times at which the outstanding tokens were taken, oldest first.
-    taken: VecDeque<Instant>,
+    all: Taken,
+    drift: Taken,
     /// The time before which no request is permitted, after AWS throttled one.
     paused_until: Option<Instant>,
     /// The time at which the rate last changed.
@@ -30,7 +34,14 @@ impl TokenBucket {
     /// Creates a bucket for `full_rate` thousandths of a request per second.
     pub(super) fn new(full_rate: u32) -> Self {
         let full_rate = full_rate.max(MIN_RATE);
-        Self { full_rate, rate: full_rate, taken: VecDeque::new(), paused_until: None, changed: None }
+        Self {
+            full_rate,
+            rate: full_rate,
+            all: Taken::default(),
+            drift: Taken::default(),
+            paused_until: None,
+            changed: None,
+        }
     }
 
     /// Returns the current rate.
@@ -38,27 +49,34 @@ impl TokenBucket {
         self.rate
     }
 
+    /// Returns the time from which a token is available; `now` if one is. `detects_drift` says whether it is for a
+    /// request that only detects drift.
+    pub(super) fn available(&mut self, now: Instant, detects_drift: bool) -> Instant {
+        let mut available = self.all.available(now, self.rate);
+        if detects_drift {
+            available = available.max(self.drift.available(now, self.rate / 2));
+        }
+        self.paused_until.map_or(available, |until| available.max(until))
+    }
+
     /// Takes a token, or returns the time at which one may be available.
-    pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let token_lifetime = self.token_lifetime();
-        while self.taken.front().is_some_and(|&taken| taken + token_lifetime <= now) {
-            self.taken.pop_front();
+    pub(super) fn take(&mut self, now: Instant, detects_drift: bool) -> Result<(), Instant> {
+        let available = self.available(now, detects_drift);
+        if available > now {
+            return Err(available);
         }
-        if let Some(paused_until) = self.paused_until.filter(|&until| until > now) {
-            return Err(paused_until);
+        self.all.0.push_back(now);
+        if detects_drift {
+            self.drift.0.push_back(now);
         }
-        let out = self.taken.len();
-        if let Some(over) = out.checked_sub(self.capacity()) {
-            return Err(self.taken[over] + token_lifetime);
-        }
-        self.taken.push_back(now);
         Ok(())
     }
 
     /// Puts back the token that was taken at `time` for a request that was not sent.
-    pub(super) fn give_back(&mut self, time: Instant) {
-        if let Some(at) = self.taken.iter().rposition(|&taken| taken == time) {
-            self.taken.remove(at);
+    pub(super) fn give_back(&mut self, time: Instant, detects_drift: bool) {
+        self.all.give_back(time);
+        if detects_drift {
+            self.drift.give_back(time);
         }
     }
 
@@ -85,30 +103,66 @@ impl TokenBucket {
     /// Returns whether the bucket is equivalent to a new one.
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
         self.rate == self.full_rate
-            && self.taken.back().is_none_or(|&taken| taken + self.token_lifetime() <= now)
+            && self.all.are_back(now, self.rate)
+            && self.drift.are_back(now, self.rate / 2)
+    }
+}
+
+/// The times at which the outstanding tokens were taken, oldest first.
+#[derive(Default)]
+struct Taken(VecDeque<Instant>);
+
+impl Taken {
+    /// Returns the time from which another token is available at this rate; `now` if one is.
+    fn available(&mut self, now: Instant, rate: u32) -> Instant {
+        let lifetime = token_lifetime(rate);
+        while self.0.front().is_some_and(|&taken| taken + lifetime <= now) {
+            self.0.pop_front();
+        }
+        let returns = self.0.len().checked_sub(capacity(rate)).map(|over| self.0[over] + lifetime);
+        let paused = self.0.back().map(|&last| last + pause(rate));
+        [returns, paused].into_iter().flatten().fold(now, Instant::max)
     }
 
-    /// Returns the number of tokens: the whole requests of a second, at least one.
-    fn capacity(&self) -> usize {
-        usize::try_from(self.rate / 1000).unwrap_or(usize::MAX).max(1)
+    fn give_back(&mut self, time: Instant) {
+        if let Some(at) = self.0.iter().rposition(|&taken| taken == time) {
+            self.0.remove(at);
+        }
     }
 
-    /// Returns the time after which a token returns: one second, or more if the rate is less than one request
-    /// per second.
-    fn token_lifetime(&self) -> Duration {
-        SECOND.max(SECOND * 1000 / self.rate)
+    /// Returns whether no token is outstanding.
+    fn are_back(&self, now: Instant, rate: u32) -> bool {
+        self.0.back().is_none_or(|&taken| taken + token_lifetime(rate) <= now)
     }
+}
+
+/// Returns the number of tokens: the whole requests of a second, at least one.
+fn capacity(rate: u32) -> usize {
+    usize::try_from(rate / 1000).unwrap_or(usize::MAX).max(1)
+}
+
+/// Returns the time after which a token returns: one second, or more if the rate is less than one request
+/// per second.
+fn token_lifetime(rate: u32) -> Duration {
+    SECOND.max(SECOND * 1000 / rate.max(1))
+}
+
+/// Returns the pause between two tokens: nine tenths of an equal share of the second. The return of the tokens
+/// limits the rate, so the rate does not depend on the precision of the timer.
+fn pause(rate: u32) -> Duration {
+    let share = SECOND * 900 / rate.max(1);
+    if share < SHORTEST_PAUSE { Duration::ZERO } else { share }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn taken_within(bucket: &mut TokenBucket, from: Instant, span: Duration) -> usize {
+    fn taken_within(bucket: &mut TokenBucket, from: Instant, span: Duration, detects_drift: bool) -> usize {
         let mut now = from;
         let mut count = 0;
         while now < from + span {
-            match bucket.take(now) {
+            match bucket.take(now, detects_drift) {
                 Ok(()) => count += 1,
                 Err(again) => now = again,
             }
@@ -117,26 +171,46 @@ mod tests {
     }
 
     #[test]
-    fn burst_is_limited_to_the_requests_of_one_second() {
+    fn requests_of_one_second_are_spread_over_it() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(4_000);
-        assert_eq!(taken_within(&mut bucket, start, Duration::from_nanos(1)), 4);
-        assert_eq!(bucket.take(start + Duration::from_millis(999)), Err(start + SECOND));
-        assert_eq!(taken_within(&mut bucket, start + SECOND, Duration::from_nanos(1)), 4);
+        let pause = SECOND * 9 / 40;
+        for number in 0..4 {
+            let due = start + number * pause;
+            assert_eq!(bucket.take(due, false), Ok(()));
+            assert_eq!(taken_within(&mut bucket, due, pause, false), 0);
+        }
+        assert_eq!(bucket.take(start + Duration::from_millis(999), false), Err(start + SECOND));
     }
 
     #[test]
     fn full_rate_is_sustained_over_a_minute() {
-        let mut bucket = TokenBucket::new(16_000);
-        assert_eq!(taken_within(&mut bucket, Instant::now(), 60 * SECOND), 60 * 16);
+        for (rate, each_second) in [(4_000, 4), (16_000, 16), (1_600_000, 1600)] {
+            let mut bucket = TokenBucket::new(rate);
+            assert_eq!(taken_within(&mut bucket, Instant::now(), 60 * SECOND, false), 60 * each_second);
+        }
+    }
+
+    #[test]
+    fn drift_takes_half_and_leaves_the_other_half() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(4_000);
+        assert_eq!(taken_within(&mut bucket, start, 60 * SECOND, true), 60 * 2);
+        let mut changes = 0;
+        for millisecond in 60_000..120_000 {
+            let now = start + Duration::from_millis(millisecond);
+            let _ = bucket.take(now, true);
+            changes += usize::from(bucket.take(now, false).is_ok());
+        }
+        assert!((115..=125).contains(&changes), "{changes}");
     }
 
     #[test]
     fn rate_below_one_per_second_permits_one_at_a_time() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(500);
-        assert_eq!(bucket.take(start), Ok(()));
-        assert_eq!(bucket.take(start), Err(start + 2 * SECOND));
+        assert_eq!(bucket.take(start, false), Ok(()));
+        assert_eq!(bucket.take(start, false), Err(start + 2 * SECOND));
     }
 
     #[test]
@@ -167,8 +241,8 @@ mod tests {
         let now = Instant::now();
         let mut bucket = TokenBucket::new(4_000);
         bucket.throttled(now);
-        assert_eq!(bucket.take(now), Err(now + SECOND / 2));
-        assert_eq!(bucket.take(now + SECOND / 2), Ok(()));
+        assert_eq!(bucket.take(now, false), Err(now + SECOND / 2));
+        assert_eq!(bucket.take(now + SECOND / 2, false), Ok(()));
     }
 
     #[test]
@@ -190,9 +264,9 @@ mod tests {
     fn returned_token_can_be_taken_again() {
         let now = Instant::now();
         let mut bucket = TokenBucket::new(1_000);
-        assert_eq!(bucket.take(now), Ok(()));
-        assert!(bucket.take(now).is_err());
-        bucket.give_back(now);
-        assert_eq!(bucket.take(now), Ok(()));
+        assert_eq!(bucket.take(now, false), Ok(()));
+        assert!(bucket.take(now, false).is_err());
+        bucket.give_back(now, false);
+        assert_eq!(bucket.take(now, false), Ok(()));
     }
 }

@@ -37,11 +37,20 @@ impl<T> FairQueue<T> {
         waiting.push_back(one);
     }
 
+    /// Removes and returns the next item of the namespace whose turn it is.
+    pub fn pop(&mut self) -> Option<T> {
+        self.pop_at(0)
+    }
+
     /// Removes and returns the next item of the namespace that holds the fewest permits; `has` returns the
     /// number of permits of a namespace.
     pub fn pop_least(&mut self, has: impl Fn(&str) -> usize) -> Option<T> {
         let turns = self.namespaces.iter().enumerate();
         let (turn, _) = turns.min_by_key(|(turn, namespace)| (has(namespace), *turn))?;
+        self.pop_at(turn)
+    }
+
+    fn pop_at(&mut self, turn: usize) -> Option<T> {
         let namespace = self.namespaces.remove(turn)?;
         let waiting = self.waiting.get_mut(&namespace)?;
         let next = waiting.pop_front();
@@ -58,13 +67,8 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
 
-    /// Returns the next item when all namespaces hold the same number of permits.
-    fn pop(turns: &mut FairQueue<u32>) -> Option<u32> {
-        turns.pop_least(|_| 0)
-    }
-
     fn all(turns: &mut FairQueue<u32>) -> Vec<u32> {
-        std::iter::from_fn(|| pop(turns)).collect()
+        std::iter::from_fn(|| turns.pop()).collect()
     }
 
     #[test]
@@ -87,9 +91,9 @@ mod tests {
             turns.push("crowd", request);
         }
         turns.push("lone", 1000);
-        assert_eq!(pop(&mut turns), Some(0));
-        assert_eq!(pop(&mut turns), Some(1000));
-        assert_eq!(pop(&mut turns), Some(1));
+        assert_eq!(turns.pop(), Some(0));
+        assert_eq!(turns.pop(), Some(1000));
+        assert_eq!(turns.pop(), Some(1));
     }
 
     #[test]
@@ -108,7 +112,7 @@ mod tests {
         let mut turns = FairQueue::default();
         turns.push("a", 1);
         turns.push("b", 2);
-        assert_eq!(pop(&mut turns), Some(1));
+        assert_eq!(turns.pop(), Some(1));
         turns.push("a", 3);
         assert_eq!(all(&mut turns), [2, 3]);
     }
