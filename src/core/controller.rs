@@ -18,6 +18,7 @@ use crate::model::schedule;
 mod age;
 mod annotations;
 mod context;
+pub mod due_work;
 mod execute;
 mod finalize;
 mod interruption;
@@ -63,12 +64,12 @@ pub async fn reconcile<A: StreamApi, R: KubeApi>(
         Ok(wake) | Err(Interruption::Ended(wake)) => Ok(wake),
         Err(Interruption::Outdated) => {
             debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
-            operator.memory.forget(resource);
+            operator.memory.describe_again(resource);
             operator.memory.read_again(&of.uid);
             Ok(operator.clock.now() + schedule::AFTER_CONFLICT)
         }
         Err(Interruption::DescriptionNotFresh) => {
-            operator.memory.forget(resource);
+            operator.memory.describe_again(resource);
             Ok(operator.clock.now())
         }
         Err(Interruption::Kubernetes(error)) => Err(error),

@@ -88,7 +88,8 @@ impl State {
     /// Removes and returns the next waiter.
     fn next(&mut self) -> Option<(String, oneshot::Sender<Place>)> {
         let taken = &self.taken;
-        self.waiting.pop_least(|namespace| taken.get(namespace).copied().unwrap_or(0))
+        let next = self.waiting.pop_least(|namespace| taken.get(namespace).copied().unwrap_or(0));
+        next.map(|(_, waiter)| waiter)
     }
 
     /// Subtracts one permit from a namespace.

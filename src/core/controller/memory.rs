@@ -50,6 +50,8 @@ pub struct LastReconcile {
     pub unconfirmed_write: Option<Timestamp>,
     /// Number of consecutive Describes that AWS has not answered.
     pub unanswered: u32,
+    /// Whether a reconcile was interrupted since: its plan needed a newer description.
+    pub is_interrupted: bool,
     /// The version of the resource as this process last read or wrote it, or [`UNKNOWN_VERSION`]. A cache with
     /// another version lags, or holds a change by another client.
     pub version: Option<String>,
@@ -73,6 +75,21 @@ pub struct Description {
     pub deleting: bool,
 }
 
+/// Why a resource is described, as far as its turn depends on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outlook {
+    /// The reason reported last by this process.
+    pub reason: Option<Reason>,
+    /// Whether the last reconcile ended because it needed a newer description.
+    pub is_interrupted: bool,
+}
+
+impl From<&LastReconcile> for Outlook {
+    fn from(last: &LastReconcile) -> Self {
+        Self { reason: last.reason.map(|(reason, _)| reason), is_interrupted: last.is_interrupted }
+    }
+}
+
 impl Memory {
     /// Returns the entry of a resource. The description is left out once it is due, or if a user has deleted the
     /// resource or changed the retry annotation.
@@ -82,21 +99,22 @@ impl Memory {
         last.unconfirmed_write = last.unconfirmed_write.filter(may_be_applied);
         last.retry_due = None;
         if let Some(description) = &last.description {
-            let is_retry = description.retry != retry_token(resource);
-            let described = description.stream.as_ref().map_or(Timestamp::MIN, |(at, _)| *at);
-            let pause_ends = saturating_add(described, RETRY_PAUSE);
-            // A clock that was set back must not prolong the pause.
-            let is_pause = pause_ends > now && pause_ends <= saturating_add(now, RETRY_PAUSE);
-            let is_current = description.due > now
-                && description.deleting == is_being_deleted(resource)
-                && (!is_retry || is_pause);
-            if !is_current {
-                last.description = None;
-            } else if is_retry {
-                last.retry_due = Some(pause_ends);
+            match description.validity(resource, now) {
+                Validity::Current => {}
+                Validity::UntilRetry(pause_ends) => last.retry_due = Some(pause_ends),
+                Validity::Expired => last.description = None,
             }
         }
         last
+    }
+
+    /// Returns whether [`recall`](Self::recall) would return a description, and on what the turn of the resource
+    /// depends.
+    pub fn outlook(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, Outlook) {
+        let entries = self.lock();
+        let Some(last) = entries.get(uid(resource)) else { return (false, Outlook::default()) };
+        let validity = last.description.as_ref().map(|description| description.validity(resource, now));
+        (validity.is_some_and(|validity| validity != Validity::Expired), Outlook::from(&**last))
     }
 
     /// Stores the result of a reconcile.
@@ -148,11 +166,12 @@ impl Memory {
         known.is_some() && known != read.resource_version
     }
 
-    /// Evicts the description of a resource: its stream must be described again. The last written status is
-    /// kept.
-    pub fn forget(&self, resource: &StreamEncryption) {
+    /// Evicts the description of a resource whose reconcile was interrupted: its stream must be described again. The
+    /// last written status is kept.
+    pub fn describe_again(&self, resource: &StreamEncryption) {
         if let Some(last) = self.lock().get_mut(uid(resource)) {
             last.description = None;
+            last.is_interrupted = true;
         }
     }
 
@@ -172,6 +191,31 @@ impl Memory {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Box<LastReconcile>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a description can still be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Validity {
+    Current,
+    /// It can be used until this time. Then the stream is described for a changed retry annotation.
+    UntilRetry(Timestamp),
+    Expired,
+}
+
+impl Description {
+    fn validity(&self, resource: &StreamEncryption, now: Timestamp) -> Validity {
+        if self.due <= now || self.deleting != is_being_deleted(resource) {
+            return Validity::Expired;
+        }
+        if self.retry == retry_token(resource) {
+            return Validity::Current;
+        }
+        let described = self.stream.as_ref().map_or(Timestamp::MIN, |(at, _)| *at);
+        let pause_ends = saturating_add(described, RETRY_PAUSE);
+        // A clock that was set back must not prolong the pause.
+        let is_pause = pause_ends > now && pause_ends <= saturating_add(now, RETRY_PAUSE);
+        if is_pause { Validity::UntilRetry(pause_ends) } else { Validity::Expired }
     }
 }
 

@@ -4,13 +4,14 @@
 //! A Describe may wait minutes for the rate limiter's permit. After such a wait the spec is resolved again:
 //! an alias or an object may stand for another key by then, and the ledger would be updated for the old key.
 
-use stream_encryption_api::condition::DescribePurpose;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{debug, warn};
 
 use super::context::Context;
+use super::due_work;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
+use super::memory::Outlook;
 use super::resolve::{self, ResolveError};
 use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
 use super::stream_api::{Priority, StreamApi};
@@ -19,6 +20,7 @@ use crate::model::key::KeyProblem;
 use crate::model::ledger;
 use crate::model::observation::{Observation, ReportedEncryption};
 use crate::model::status_fields;
+use crate::work_queue::Lane;
 
 /// Describes the stream of a reconcile, and applies the observation to its ledger. Returns
 /// [`Interruption::DescriptionNotFresh`] if the reconcile began with an earlier description.
@@ -30,7 +32,7 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     if state.last.description.is_some() {
         return Err(Interruption::DescriptionNotFresh);
     }
-    send_describe(operator, state).await;
+    send_describe(operator, resource, state).await;
     if state.resolved_before(operator.clock.monotonic()) > MAX_STATE_AGE {
         match resolve::resolve(operator, resource, &state.last, ReadFrom::ApiServer).await {
             Ok(spec) => state.resolve_again(spec)?,
@@ -82,11 +84,19 @@ pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
     }
 }
 
-async fn send_describe<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, state: &mut ReconcileState) {
+async fn send_describe<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    state: &mut ReconcileState,
+) {
     let at = operator.clock.now();
     state.observed_at = operator.clock.monotonic();
     let principal = &state.spec.principal;
-    let seen = operator.aws.describe_stream(&state.spec.stream, principal, priority(state)).await;
+    let priority = match due_work::lane(resource, Outlook::from(&state.last)) {
+        Lane::New | Lane::Following => Priority::Changing,
+        Lane::Drift => Priority::Drift,
+    };
+    let seen = operator.aws.describe_stream(&state.spec.stream, principal, priority).await;
     operator.metrics.described(state.spec.stream.service, seen.is_ok());
     state.now = operator.clock.now();
     match seen {
@@ -104,15 +114,6 @@ async fn send_describe<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, state
             warn!(stream = %state.spec.stream, code = error.code, message = error.message, "failed to describe stream");
             state.observed = Observed::Failed(error);
         }
-    }
-}
-
-/// Returns the priority of a Describe: the first one, and those of a changing stream, precede those that
-/// detect drift.
-fn priority(state: &ReconcileState) -> Priority {
-    match state.last.reason {
-        Some((reason, _)) if reason.describe_purpose() == DescribePurpose::Drift => Priority::Drift,
-        _ => Priority::Changing,
     }
 }
 

@@ -72,6 +72,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         version: written.version,
         unanswered,
         retry_due: None,
+        is_interrupted: false,
     };
     let wake =
         [written.again, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
@@ -180,6 +181,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         version: written.version,
         unanswered,
         description: None,
+        is_interrupted: false,
         ..last.clone()
     };
     operator.memory.keep(resource, last);

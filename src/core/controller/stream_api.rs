@@ -113,9 +113,8 @@ impl Signer {
     }
 }
 
-/// The priority of a request, the most urgent first. Each namespace is served once per round: the priority
-/// decides which namespace is first in a round, and which request is first in a namespace. An `AssumeRole`
-/// has the priority of the request that needs it.
+/// The priority of a request, the most urgent first. Requests of the same priority take turns among namespaces. An
+/// `AssumeRole` has the priority of the request that needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Start, Stop and `PutRecord`, and the request for the operator's identity.

@@ -39,27 +39,27 @@ impl<T> FairQueue<T> {
 
     /// Removes and returns the next item of the namespace whose turn it is.
     pub fn pop(&mut self) -> Option<T> {
-        self.pop_at(0)
+        self.pop_at(0).map(|(_, one)| one)
     }
 
     /// Removes and returns the next item of the namespace that holds the fewest permits; `has` returns the
-    /// number of permits of a namespace.
-    pub fn pop_least(&mut self, has: impl Fn(&str) -> usize) -> Option<T> {
+    /// number of permits of a namespace. Returns the namespace, too.
+    pub fn pop_least(&mut self, has: impl Fn(&str) -> usize) -> Option<(String, T)> {
         let turns = self.namespaces.iter().enumerate();
         let (turn, _) = turns.min_by_key(|(turn, namespace)| (has(namespace), *turn))?;
         self.pop_at(turn)
     }
 
-    fn pop_at(&mut self, turn: usize) -> Option<T> {
+    fn pop_at(&mut self, turn: usize) -> Option<(String, T)> {
         let namespace = self.namespaces.remove(turn)?;
         let waiting = self.waiting.get_mut(&namespace)?;
         let next = waiting.pop_front();
         if waiting.is_empty() {
             self.waiting.remove(&namespace);
         } else {
-            self.namespaces.push_back(namespace);
+            self.namespaces.push_back(namespace.clone());
         }
-        next
+        next.map(|next| (namespace, next))
     }
 }
 
@@ -80,7 +80,7 @@ mod tests {
             turns.push("poor too", 20 + request);
         }
         let has = |namespace: &str| usize::from(namespace == "rich");
-        let served: Vec<u32> = std::iter::from_fn(|| turns.pop_least(has)).collect();
+        let served: Vec<u32> = std::iter::from_fn(|| turns.pop_least(has)).map(|(_, one)| one).collect();
         assert_eq!(served, [10, 20, 11, 21, 12, 22, 0, 1, 2]);
     }
 

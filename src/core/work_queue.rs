@@ -1,0 +1,228 @@
+//! The work queue: which resources are due, and which of them is reconciled next.
+//!
+//! A resource that waits is an entry of this queue and nothing else: no task, no copy of the resource. Each AWS limit
+//! (a *scope*: one service in one account and region) has places of its own, so a slow region or a large account
+//! delays no other. Within a scope, changes precede checks for drift ([`Lane`]), and namespaces take turns.
+//!
+//! Pure: it has no clock and starts nothing. Times are durations since an arbitrary start. It must never start a
+//! resource twice at the same time, nor lose one that was scheduled.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::mem;
+use std::time::Duration;
+
+mod scope;
+
+use scope::ScopeQueue;
+
+/// Why a resource is due, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// It is new or has changed, and its stream was not described since.
+    New,
+    /// Its stream changes, or cannot be changed yet: the operator follows it.
+    Following,
+    /// Its stream was as it should be, and is described to detect drift.
+    Drift,
+}
+
+impl Lane {
+    /// Every lane.
+    pub const ALL: [Self; 3] = [Self::New, Self::Following, Self::Drift];
+}
+
+/// What the queue has to know about a resource that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work<S> {
+    /// The limit of AWS for which it waits.
+    pub scope: S,
+    /// Why it is due.
+    pub lane: Lane,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+/// The resources, by key, with the time at which each is due.
+pub struct WorkQueue<K, S> {
+    /// Maximum number of resources that are reconciled at the same time.
+    concurrency: usize,
+    /// Returns the maximum number for one scope.
+    places: Box<dyn Fn(&S) -> usize + Send>,
+    entries: HashMap<K, Entry<S>>,
+    timers: BTreeSet<(Duration, K)>,
+    scopes: HashMap<S, ScopeQueue<K>>,
+    /// The scopes that can start a resource: the one with the fewest running resources first, then the one whose
+    /// turn was longest ago.
+    startable: BTreeSet<(usize, u64, S)>,
+    /// Due resources that were scheduled again, so that they may be more urgent now.
+    rescheduled: Vec<K>,
+    running: usize,
+    waiting: [usize; Lane::ALL.len()],
+    /// Counts turns and tickets.
+    counter: u64,
+}
+
+/// The state of one resource.
+enum Entry<S> {
+    /// It is due at this time.
+    Scheduled(Duration),
+    /// It is due. The ticket tells its item in the queue of its scope from earlier ones.
+    Due { work: Work<S>, ticket: u64 },
+    /// It is reconciled now, and is due again at `again` if it was scheduled meanwhile.
+    Running { work: Work<S>, again: Option<Duration> },
+}
+
+impl<K, S> WorkQueue<K, S>
+where
+    K: Clone + Ord + Hash,
+    S: Clone + Ord + Hash,
+{
+    /// Creates an empty queue. At most `concurrency` resources run at a time, and at most `places` of a scope.
+    #[must_use]
+    pub fn new(concurrency: usize, places: impl Fn(&S) -> usize + Send + 'static) -> Self {
+        Self {
+            concurrency,
+            places: Box::new(places),
+            entries: HashMap::new(),
+            timers: BTreeSet::new(),
+            scopes: HashMap::new(),
+            startable: BTreeSet::new(),
+            rescheduled: Vec::new(),
+            running: 0,
+            waiting: [0; Lane::ALL.len()],
+            counter: 0,
+        }
+    }
+
+    /// Schedules a resource at a time. An earlier time at which it is already due remains. A resource that is
+    /// running is due again once it has ended.
+    pub fn schedule(&mut self, key: K, at: Duration) {
+        match self.entries.get_mut(&key) {
+            Some(Entry::Scheduled(due)) if *due <= at => {}
+            Some(Entry::Scheduled(due)) => {
+                self.timers.remove(&(*due, key.clone()));
+                *due = at;
+                self.timers.insert((at, key));
+            }
+            Some(Entry::Due { .. }) => self.rescheduled.push(key),
+            Some(Entry::Running { again, .. }) => *again = Some(again.map_or(at, |other| other.min(at))),
+            None => {
+                self.entries.insert(key.clone(), Entry::Scheduled(at));
+                self.timers.insert((at, key));
+            }
+        }
+    }
+
+    /// Starts the next resource, if one may start at `now`, and returns its key. `work` returns what a resource is
+    /// due for; `None` if it no longer exists.
+    pub fn next(&mut self, now: Duration, work: impl Fn(&K) -> Option<Work<S>>) -> Option<K> {
+        while self.next_due().is_some_and(|due| due <= now)
+            && let Some((_, key)) = self.timers.pop_first()
+        {
+            match work(&key) {
+                Some(work) => self.enqueue(key, work),
+                None => drop(self.entries.remove(&key)),
+            }
+        }
+        for key in mem::take(&mut self.rescheduled) {
+            self.advance(key, &work);
+        }
+        if self.running >= self.concurrency {
+            return None;
+        }
+        let (_, _, scope) = self.startable.first()?.clone();
+        let entries = &mut self.entries;
+        let is_current = |key: &K, ticket: u64| matches!(entries.get(key), Some(Entry::Due { ticket: current, .. }) if *current == ticket);
+        let key = self.scopes.get_mut(&scope)?.next(is_current)?;
+        if let Some(Entry::Due { work, .. }) = self.entries.remove(&key) {
+            self.waiting[work.lane as usize] -= 1;
+            self.entries.insert(key.clone(), Entry::Running { work, again: None });
+        }
+        self.running += 1;
+        self.counter += 1;
+        self.update_startable(&scope, Some(self.counter));
+        Some(key)
+    }
+
+    /// Records that the reconcile of a resource has ended, and schedules the next one at `again`; with `None`, only
+    /// a change leads to another one.
+    pub fn end(&mut self, key: K, again: Option<Duration>) {
+        let Some(Entry::Running { work, again: meanwhile }) = self.entries.remove(&key) else { return };
+        self.running -= 1;
+        if let Some(scope) = self.scopes.get_mut(&work.scope) {
+            scope.end(work.lane, &work.namespace);
+        }
+        self.update_startable(&work.scope, None);
+        if let Some(at) = [again, meanwhile].into_iter().flatten().min() {
+            self.schedule(key, at);
+        }
+    }
+
+    /// Returns the next time at which a resource is due; `None` if none is scheduled.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Duration> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    /// Returns the number of resources that are running.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Returns the number of resources that are due in a lane and have not been started.
+    #[must_use]
+    pub fn waiting(&self, lane: Lane) -> usize {
+        self.waiting[lane as usize]
+    }
+
+    fn enqueue(&mut self, key: K, work: Work<S>) {
+        self.counter += 1;
+        let (ticket, scope) = (self.counter, work.scope.clone());
+        let places = &self.places;
+        let queue = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeQueue::new(places(&scope)));
+        queue.push(work.lane, &work.namespace, (key.clone(), ticket));
+        self.waiting[work.lane as usize] += 1;
+        self.entries.insert(key, Entry::Due { work, ticket });
+        self.update_startable(&scope, None);
+    }
+
+    /// Moves a due resource that was scheduled again, if it is more urgent now or belongs to another scope.
+    /// Otherwise it keeps its turn.
+    fn advance(&mut self, key: K, work: &impl Fn(&K) -> Option<Work<S>>) {
+        let Some(Entry::Due { work: old, .. }) = self.entries.get(&key) else { return };
+        let new = work(&key);
+        if new.as_ref().is_some_and(|new| new.scope == old.scope && new.lane >= old.lane) {
+            return;
+        }
+        let (scope, lane) = (old.scope.clone(), old.lane);
+        self.entries.remove(&key);
+        self.waiting[lane as usize] -= 1;
+        if let Some(queue) = self.scopes.get_mut(&scope) {
+            queue.withdraw(lane);
+        }
+        self.update_startable(&scope, None);
+        if let Some(new) = new {
+            self.enqueue(key, new);
+        }
+    }
+
+    /// Updates whether a scope can start a resource. `turn` is the time of its last turn, if it had one now.
+    fn update_startable(&mut self, scope: &S, turn: Option<u64>) {
+        let Some(queue) = self.scopes.get_mut(scope) else { return };
+        if let Some((running, turn)) = queue.listed.take() {
+            self.startable.remove(&(running, turn, scope.clone()));
+        }
+        queue.turn = turn.unwrap_or(queue.turn);
+        if queue.is_unused() {
+            self.scopes.remove(scope);
+        } else if queue.can_start() {
+            queue.listed = Some((queue.running(), queue.turn));
+            self.startable.insert((queue.running(), queue.turn, scope.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

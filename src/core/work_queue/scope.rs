@@ -1,0 +1,136 @@
+//! The due resources of one scope, and how many of it are running.
+//!
+//! New and changed resources alternate with those that the operator follows: new streams are encrypted early, and
+//! their changes are confirmed at the same rate. Checks for drift use at most half of the places and start when
+//! nothing else waits; while something waits, every fourth start is one of them. Pure.
+
+use std::collections::HashMap;
+
+use super::Lane;
+use crate::model::fair_queue::FairQueue;
+
+/// Number of other starts after which a check for drift is next.
+const OTHERS_BEFORE_DRIFT: u8 = 3;
+
+/// The due resources of one scope.
+pub(super) struct ScopeQueue<K> {
+    places: usize,
+    lanes: [LaneQueue<K>; Lane::ALL.len()],
+    running: usize,
+    running_drift: usize,
+    running_by_namespace: HashMap<String, usize>,
+    /// The lane of the last start that was not a check for drift.
+    last: Lane,
+    /// Number of other starts since the last check for drift, while one waits.
+    others: u8,
+    /// When the scope last had a turn among the scopes.
+    pub(super) turn: u64,
+    /// The place of the scope among those that can start a resource.
+    pub(super) listed: Option<(usize, u64)>,
+}
+
+/// One lane. Items of resources that have left it remain until their turn, and then do not count.
+struct LaneQueue<K> {
+    items: FairQueue<(K, u64)>,
+    waiting: usize,
+}
+
+impl<K> ScopeQueue<K> {
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            places: places.max(1),
+            lanes: Lane::ALL.map(|_| LaneQueue { items: FairQueue::default(), waiting: 0 }),
+            running: 0,
+            running_drift: 0,
+            running_by_namespace: HashMap::new(),
+            last: Lane::Following,
+            others: 0,
+            turn: 0,
+            listed: None,
+        }
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Returns whether nothing waits and nothing is running.
+    pub(super) fn is_unused(&self) -> bool {
+        self.running == 0 && Lane::ALL.iter().all(|lane| !self.waits(*lane))
+    }
+
+    /// Returns whether a resource may start now.
+    pub(super) fn can_start(&self) -> bool {
+        self.next_lane().is_some()
+    }
+
+    pub(super) fn push(&mut self, lane: Lane, namespace: &str, item: (K, u64)) {
+        let queue = &mut self.lanes[lane as usize];
+        queue.items.push(namespace, item);
+        queue.waiting += 1;
+    }
+
+    /// Records that a resource has left a lane without a start.
+    pub(super) fn withdraw(&mut self, lane: Lane) {
+        self.lanes[lane as usize].waiting -= 1;
+    }
+
+    /// Starts the next resource, and returns its key. `is_current` returns whether an item is still that of its
+    /// resource. Returns `None` if no resource may start.
+    pub(super) fn next(&mut self, is_current: impl Fn(&K, u64) -> bool) -> Option<K> {
+        let lane = self.next_lane()?;
+        let by_namespace = &self.running_by_namespace;
+        let queue = &mut self.lanes[lane as usize];
+        let (namespace, key) = loop {
+            let has = |namespace: &str| by_namespace.get(namespace).copied().unwrap_or(0);
+            let (namespace, (key, ticket)) = queue.items.pop_least(has)?;
+            if is_current(&key, ticket) {
+                break (namespace, key);
+            }
+        };
+        queue.waiting -= 1;
+        let drift_waits = self.waits(Lane::Drift);
+        if lane == Lane::Drift {
+            self.others = 0;
+            self.running_drift += 1;
+        } else {
+            self.others = if drift_waits { self.others.saturating_add(1) } else { 0 };
+            self.last = lane;
+        }
+        self.running += 1;
+        *self.running_by_namespace.entry(namespace).or_default() += 1;
+        Some(key)
+    }
+
+    /// Records that a resource is no longer running.
+    pub(super) fn end(&mut self, lane: Lane, namespace: &str) {
+        self.running -= 1;
+        if lane == Lane::Drift {
+            self.running_drift -= 1;
+        }
+        if let Some(running) = self.running_by_namespace.get_mut(namespace) {
+            *running -= 1;
+            if *running == 0 {
+                self.running_by_namespace.remove(namespace);
+            }
+        }
+    }
+
+    fn next_lane(&self) -> Option<Lane> {
+        if self.running >= self.places {
+            return None;
+        }
+        let in_turn = match self.last {
+            Lane::New => [Lane::Following, Lane::New],
+            Lane::Following | Lane::Drift => [Lane::New, Lane::Following],
+        };
+        let other = in_turn.into_iter().find(|lane| self.waits(*lane));
+        let has_place = self.running_drift < (self.places / 2).max(1);
+        let drift = Some(Lane::Drift).filter(|lane| has_place && self.waits(*lane));
+        if self.others >= OTHERS_BEFORE_DRIFT { drift.or(other) } else { other.or(drift) }
+    }
+
+    fn waits(&self, lane: Lane) -> bool {
+        self.lanes[lane as usize].waiting > 0
+    }
+}

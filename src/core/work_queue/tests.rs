@@ -1,0 +1,252 @@
+//! The order of the work queue, and what it must never do whatever happens.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ZERO: Duration = Duration::ZERO;
+
+fn seconds(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+/// A queue of numbered resources with four places for each scope.
+struct Table {
+    queue: WorkQueue<u32, &'static str>,
+    work: HashMap<u32, Work<&'static str>>,
+}
+
+impl Table {
+    fn new(concurrency: usize) -> Self {
+        Self { queue: WorkQueue::new(concurrency, |_| 4), work: HashMap::new() }
+    }
+
+    fn due(&mut self, keys: impl IntoIterator<Item = u32>, scope: &'static str, lane: Lane, namespace: &str) {
+        for key in keys {
+            self.work.insert(key, Work { scope, lane, namespace: namespace.to_owned() });
+            self.queue.schedule(key, ZERO);
+        }
+    }
+
+    fn start(&mut self, now: Duration) -> Option<u32> {
+        let work = &self.work;
+        self.queue.next(now, |key| work.get(key).cloned())
+    }
+
+    /// Starts and ends one resource after the other.
+    fn one_at_a_time(&mut self) -> Vec<u32> {
+        let mut order = Vec::new();
+        while let Some(key) = self.start(ZERO) {
+            self.queue.end(key, None);
+            order.push(key);
+        }
+        order
+    }
+
+    /// Starts as many as can run at the same time.
+    fn together(&mut self) -> Vec<u32> {
+        std::iter::from_fn(|| self.start(ZERO)).collect()
+    }
+}
+
+#[test]
+fn resource_is_started_when_due_and_again_when_requested() {
+    let mut table = Table::new(10);
+    table.due([1], "a", Lane::New, "data");
+    table.queue.schedule(1, seconds(5));
+    assert_eq!(table.start(ZERO), Some(1), "the earlier time remains");
+    table.queue.end(1, Some(seconds(60)));
+    assert_eq!((table.start(seconds(59)), table.queue.next_due()), (None, Some(seconds(60))));
+    table.queue.schedule(1, seconds(30));
+    assert_eq!(table.start(seconds(30)), Some(1), "it was triggered");
+    table.queue.end(1, None);
+    assert_eq!(table.queue.next_due(), None);
+}
+
+#[test]
+fn resource_triggered_while_running_runs_again_afterwards() {
+    let mut table = Table::new(10);
+    table.due([1], "a", Lane::New, "data");
+    assert_eq!(table.start(ZERO), Some(1));
+    table.queue.schedule(1, ZERO);
+    assert_eq!(table.start(ZERO), None, "it is running");
+    table.queue.end(1, Some(seconds(600)));
+    assert_eq!(table.start(ZERO), Some(1));
+}
+
+#[test]
+fn deleted_resource_leaves_the_queue() {
+    let mut table = Table::new(10);
+    table.queue.schedule(1, ZERO);
+    assert_eq!(table.start(ZERO), None);
+    assert!(table.queue.entries.is_empty());
+}
+
+#[test]
+fn new_and_followed_resources_alternate() {
+    let mut table = Table::new(10);
+    table.due(0..4, "a", Lane::New, "data");
+    table.due(10..14, "a", Lane::Following, "data");
+    assert_eq!(table.one_at_a_time(), [0, 10, 1, 11, 2, 12, 3, 13]);
+}
+
+#[test]
+fn drift_checks_yield_to_changes_but_not_for_ever() {
+    let mut table = Table::new(10);
+    table.due(100..103, "a", Lane::Drift, "lone");
+    table.due(0..8, "a", Lane::New, "crowd");
+    assert_eq!(table.one_at_a_time(), [0, 1, 2, 100, 3, 4, 5, 101, 6, 7, 102]);
+}
+
+#[test]
+fn drift_checks_leave_half_of_the_places() {
+    let mut table = Table::new(10);
+    table.due(0..100, "a", Lane::Drift, "data");
+    assert_eq!(table.together(), [0, 1]);
+    table.due([500], "a", Lane::New, "data");
+    assert_eq!(table.together(), [500]);
+}
+
+#[test]
+fn changed_resource_leaves_the_drift_checks() {
+    let mut table = Table::new(10);
+    table.due(0..100, "a", Lane::Drift, "data");
+    assert_eq!(table.together(), [0, 1]);
+    table.due([90], "a", Lane::New, "data");
+    assert_eq!(table.together(), [90]);
+    assert_eq!(table.queue.waiting(Lane::Drift), 97);
+    for key in [0, 1, 90] {
+        table.queue.end(key, None);
+    }
+    assert_eq!(table.one_at_a_time(), (2..90).chain(91..100).collect::<Vec<_>>());
+    assert!(table.queue.scopes.is_empty());
+}
+
+#[test]
+fn large_scope_delays_no_other_scope() {
+    let mut table = Table::new(6);
+    table.due(0..100, "large", Lane::New, "data");
+    assert_eq!(table.together(), [0, 1, 2, 3], "all places of the scope");
+    table.due(200..210, "small", Lane::New, "data");
+    assert_eq!(table.together(), [200, 201]);
+    table.queue.end(0, None);
+    assert_eq!(table.together(), [202], "the scope with fewer running resources is next");
+}
+
+#[test]
+fn long_reconciles_of_a_namespace_keep_only_their_share() {
+    let mut table = Table::new(4);
+    table.due(0..100, "a", Lane::New, "slow");
+    assert_eq!(table.together(), [0, 1, 2, 3]);
+    table.due(200..300, "a", Lane::New, "quick");
+    // One reconcile of the slow namespace ends. From then on the other namespace uses its place.
+    table.queue.end(3, None);
+    for key in 200..300 {
+        assert_eq!(table.together(), [key]);
+        table.queue.end(key, None);
+    }
+}
+
+#[test]
+fn namespaces_take_turns_whatever_their_queue_length() {
+    let mut table = Table::new(1);
+    table.due(0..9900, "a", Lane::New, "large");
+    table.due(20_000..20_100, "a", Lane::New, "small");
+    let order = table.one_at_a_time();
+    let last = order.iter().rposition(|key| *key >= 20_000).expect("a resource of the small namespace");
+    assert!((198..=200).contains(&last), "{last}");
+}
+
+/// One step of a random run.
+#[derive(Clone, Debug)]
+enum Step {
+    Schedule { key: u32, after: u64 },
+    Change { key: u32, lane: usize, scope: usize },
+    Delete { key: u32 },
+    Start,
+    End { which: usize, again: Option<u64> },
+    Pass { seconds: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..12_u32, 0..20_u64).prop_map(|(key, after)| Step::Schedule { key, after }),
+        2 => (0..12_u32, 0..3_usize, 0..2_usize).prop_map(|(key, lane, scope)| Step::Change { key, lane, scope }),
+        1 => (0..12_u32).prop_map(|key| Step::Delete { key }),
+        4 => Just(Step::Start),
+        3 => (0..8_usize, prop::option::of(0..20_u64)).prop_map(|(which, again)| Step::End { which, again }),
+        1 => (0..10_u64).prop_map(|seconds| Step::Pass { seconds }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn nothing_runs_twice_and_nothing_is_lost(steps in prop::collection::vec(step(), 1..200)) {
+        let scopes = ["a", "b"];
+        let mut table = Table::new(5);
+        let mut now = ZERO;
+        let mut running: Vec<u32> = Vec::new();
+        // When each resource is due at the latest.
+        let mut due: HashMap<u32, Duration> = HashMap::new();
+        for key in 0..12 {
+            table.work.insert(key, Work { scope: "a", lane: Lane::New, namespace: format!("{}", key % 3) });
+        }
+        for step in steps {
+            match step {
+                Step::Schedule { key, after } => {
+                    let at = now + seconds(after);
+                    table.queue.schedule(key, at);
+                    if table.work.contains_key(&key) || running.contains(&key) {
+                        due.entry(key).and_modify(|due| *due = at.min(*due)).or_insert(at);
+                    }
+                }
+                Step::Change { key, lane, scope } => {
+                    let (scope, lane) = (scopes[scope], Lane::ALL[lane]);
+                    table.work.insert(key, Work { scope, lane, namespace: format!("{}", key % 3) });
+                    table.queue.schedule(key, now);
+                    due.insert(key, now);
+                }
+                Step::Delete { key } => {
+                    table.work.remove(&key);
+                    table.queue.schedule(key, now);
+                    due.remove(&key);
+                }
+                Step::Start => {
+                    if let Some(key) = table.start(now) {
+                        prop_assert!(!running.contains(&key), "{key} runs already");
+                        running.push(key);
+                        due.remove(&key);
+                    }
+                }
+                Step::End { which, again } if !running.is_empty() => {
+                    let key = running.remove(which % running.len());
+                    let again = again.map(|after| now + seconds(after));
+                    table.queue.end(key, again);
+                    if let Some(at) = again {
+                        due.entry(key).and_modify(|due| *due = at.min(*due)).or_insert(at);
+                    }
+                }
+                Step::End { .. } => {}
+                Step::Pass { seconds: passed } => now += seconds(passed),
+            }
+            prop_assert!(running.len() <= 5);
+            prop_assert_eq!(table.queue.running(), running.len());
+        }
+        // In the end everything that exists and is due runs once, and then the queue is empty.
+        for key in running {
+            table.queue.end(key, None);
+        }
+        let mut started = std::collections::BTreeSet::new();
+        now += seconds(1000);
+        while let Some(key) = table.start(now) {
+            prop_assert!(started.insert(key), "{key} ran twice");
+            table.queue.end(key, None);
+        }
+        let expected: std::collections::BTreeSet<u32> =
+            due.keys().copied().filter(|key| table.work.contains_key(key)).collect();
+        prop_assert!(expected.is_subset(&started), "{expected:?} {started:?}");
+        prop_assert!(table.queue.entries.is_empty() && table.queue.timers.is_empty());
+        prop_assert!(table.queue.scopes.is_empty() && table.queue.startable.is_empty());
+        prop_assert_eq!(Lane::ALL.map(|lane| table.queue.waiting(lane)), [0; 3]);
+    }
+}
