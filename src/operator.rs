@@ -11,6 +11,7 @@ use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::controller::{Clock, Config, Context};
 use stream_encryption_core::model::decision::decide;
+use stream_encryption_core::work_queue::Lane;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,11 +24,12 @@ use crate::leader::LeaderElection;
 use crate::metrics::{FleetSnapshot, Metrics, ScrapeInput};
 use crate::settings::Settings;
 
-mod places;
+mod dispatcher;
 mod policy_statuses;
 mod sources;
 mod term;
 
+use dispatcher::Waiting;
 use sources::Scope;
 use term::Watch;
 
@@ -36,6 +38,8 @@ struct Shared {
     operator: Context<Aws, Cluster>,
     metrics: Metrics,
     readiness: Readiness,
+    /// The resources that are due and wait.
+    waiting: Waiting,
     /// The store of the resources; `None` while this replica does not lead.
     resources: Mutex<Option<Store<Guarded>>>,
 }
@@ -55,12 +59,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     let scope = Scope {
         client,
+        server: cluster.cluster_url.to_string(),
         namespace: settings.watch_namespace.clone(),
         ledger_namespace: settings.namespace.clone(),
         drift_interval: settings.drift_interval.unsigned_abs(),
         has_default_policy: settings.default_policy.is_some(),
     };
-    let watch = Watch { scope, server: cluster.cluster_url.to_string(), concurrency: settings.concurrency };
+    let watch = Watch { scope, concurrency: settings.concurrency };
     info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "operator started");
     if settings.leader_election {
         let election = LeaderElection::new(&cluster, &settings.namespace, settings.identity.clone())?;
@@ -91,7 +96,13 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
         memory: Memory::default(),
         metrics: Box::new(metrics.clone()),
     };
-    Ok(Shared { operator, metrics, readiness: Readiness::default(), resources: Mutex::default() })
+    Ok(Shared {
+        operator,
+        metrics,
+        readiness: Readiness::default(),
+        waiting: Waiting::default(),
+        resources: Mutex::default(),
+    })
 }
 
 /// Returns a token that is cancelled at SIGTERM or SIGINT.
@@ -126,9 +137,14 @@ impl Shared {
     /// Returns the values that are computed at a scrape.
     fn scrape_input(&self) -> ScrapeInput {
         let rate_limiter = self.operator.aws.rate_limiter();
-        let priorities = [Priority::Call, Priority::Changing, Priority::Drift];
+        let due = |lanes: &[Lane]| lanes.iter().map(|lane| self.waiting.get(*lane)).sum::<usize>();
+        let lanes: [(Priority, &[Lane]); 3] = [
+            (Priority::Call, &[]),
+            (Priority::Changing, &[Lane::New, Lane::Following]),
+            (Priority::Drift, &[Lane::Drift]),
+        ];
         let rate_limiter_waiting =
-            priorities.map(|priority| (priority, rate_limiter.waiting(priority))).to_vec();
+            lanes.map(|(priority, lanes)| (priority, rate_limiter.waiting(priority) + due(lanes))).to_vec();
         let store = self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let fleet = store.map(|store| {
             let resources = store.state();

@@ -44,6 +44,9 @@ pub(crate) struct Scenario {
     /// The drift interval in seconds. Default: longer than two sweeps over all streams.
     #[arg(long)]
     drift_interval: Option<usize>,
+    /// The time that AWS takes to encrypt a stream, in seconds. Default: 45 for Firehose, 5 for Kinesis.
+    #[arg(long)]
+    pub(crate) change: Option<i64>,
     /// The number of drift intervals to measure at rest. The watches list everything again after six.
     #[arg(long, default_value_t = 2)]
     pub(crate) rest: u32,

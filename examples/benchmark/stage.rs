@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::SignedDuration;
 use kube::Client;
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -44,7 +45,10 @@ impl Stage {
     /// Starts the API server and the simulated AWS with its streams, and installs the operator's definitions and
     /// roles. There are no resources yet.
     pub(crate) async fn set(scenario: &Scenario) -> anyhow::Result<Self> {
-        let settings = Settings { rate_limits: scenario.limits == Limits::Aws, ..Settings::default() };
+        let mut settings = Settings { rate_limits: scenario.limits == Limits::Aws, ..Settings::default() };
+        if let Some(change) = scenario.change.map(SignedDuration::from_secs) {
+            (settings.enabling, settings.updating) = (change, change);
+        }
         let change = match scenario.service {
             Service::Firehose => settings.enabling,
             Service::Kinesis => settings.updating,

@@ -12,9 +12,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::{Account, Region, StreamArn};
-use stream_encryption_core::model::service::Operation;
+use stream_encryption_core::model::service::{Operation, profile};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -108,6 +109,15 @@ impl RateLimiter {
     /// Raises the rate a little, because AWS answered a request without throttling.
     pub fn succeeded(&self, quota: &QuotaScope) {
         self.queue(quota).state().bucket.succeeded(Instant::now());
+    }
+
+    /// Returns the whole number of Describes that are permitted in a second, of streams of a service in an account and
+    /// region.
+    #[must_use]
+    pub fn describes_per_second(&self, service: Service, account: Option<Account>, region: Region) -> usize {
+        let operation = profile(service).describe;
+        let rate = self.queue(&QuotaScope { operation, account, region }).state().bucket.full_rate();
+        usize::try_from(rate / 1000).unwrap_or(usize::MAX)
     }
 
     /// Returns the number of requests that wait with this priority, over all queues: a gauge for the metrics.

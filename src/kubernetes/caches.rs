@@ -156,8 +156,8 @@ where
 
     /// Returns a flag that is set when the first list is complete and the store holds its objects.
     ///
-    /// Only the Controller may await the store itself: of several tasks that wait until a store is ready, kube
-    /// wakes only the last one.
+    /// Nobody may await the store itself: of several tasks that wait until a store is ready, kube wakes only the
+    /// last one.
     #[must_use]
     pub fn listed(&self) -> Arc<SetOnce<()>> {
         self.condition.listed.clone()

@@ -27,7 +27,7 @@ const UNKNOWN: &str = "UNKNOWN";
 /// The values that are computed at a scrape.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScrapeInput {
-    /// Requests that wait for the rate limiter, by priority.
+    /// Requests to AWS that wait, in the rate limiter or with their resources in the work queue, by priority.
     pub rate_limiter_waiting: Vec<(Priority, usize)>,
     /// The state of the resources; `None` if this replica does not have them.
     pub fleet: Option<FleetSnapshot>,
@@ -172,7 +172,11 @@ impl ScrapeInput {
             let labels = Waiting { priority: Label(word(*priority)) };
             waiting.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
         }
-        registry.register("rate_limiter_waiting", "Requests waiting for the AWS rate limiter", waiting);
+        registry.register(
+            "rate_limiter_waiting",
+            "Requests to AWS that wait for its limits or for a place of the work queue",
+            waiting,
+        );
         if let Some(fleet) = &self.fleet {
             fleet.register(registry);
         }

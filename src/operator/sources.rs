@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, select_all};
 use futures_util::{Stream, StreamExt as _};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -14,8 +14,9 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::Notify;
-use tracing::debug;
+use tracing::{debug, error};
 
+use super::dispatcher::{Name, Trigger};
 use crate::kubernetes::caches::{Cache, Caches};
 use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::ledgers::GuardedLedger;
@@ -28,6 +29,8 @@ const RELIST_INTERVALS: u32 = 6;
 /// The scope of the watches.
 pub(super) struct Scope {
     pub(super) client: Client,
+    /// The URL of the API server, for messages.
+    pub(super) server: String,
     /// The only watched namespace; `None` for all namespaces.
     pub(super) namespace: Option<String>,
     /// The namespace of the ledgers.
@@ -42,14 +45,8 @@ pub(super) struct Scope {
 pub(super) struct Sources {
     /// The caches. Each is filled while its stream below is polled.
     pub(super) caches: Caches,
-    /// The resources that have changed, without their content.
-    pub(super) resources: BoxStream<'static, watcher::Result<Guarded>>,
-    /// The resources in namespaces whose labels have changed.
-    pub(super) of_changed_namespaces: BoxStream<'static, ObjectRef<Guarded>>,
-    /// The resources that reference a changed key object.
-    pub(super) of_changed_keys: BoxStream<'static, ObjectRef<Guarded>>,
-    /// An item whenever the permissions of all resources may have changed.
-    pub(super) policy_changes: BoxStream<'static, ()>,
+    /// The changes that lead to reconciles.
+    pub(super) triggers: BoxStream<'static, Trigger>,
     /// The events of the ledgers, which wake no resource.
     pub(super) ledgers: BoxStream<'static, watcher::Result<Event<GuardedLedger>>>,
     /// Notified of every change of the resources, the policies and the namespaces.
@@ -62,7 +59,7 @@ impl Sources {
         let (client, namespace) = (&scope.client, scope.namespace.as_deref());
         let changed = Arc::new(Notify::new());
         let relist_every = scope.drift_interval.saturating_mul(RELIST_INTERVALS);
-        let events = watches::resources(client.clone(), namespace, relist_every);
+        let events = watches::resources(client.clone(), namespace, relist_every).backoff(EverySeconds(3));
         let (resources_cache, resources) = Cache::of(events, "StreamEncryptions", &changed);
         let events = policies::events(client.clone(), relist_every, EverySeconds(3));
         let (policies_cache, policies) = Cache::of(events, "StreamEncryptionPolicies", &changed);
@@ -74,14 +71,15 @@ impl Sources {
         // No number in the statuses of policies depends on ledgers.
         let (ledgers_cache, ledgers) = Cache::of(events, "StreamLedgers", &Arc::default());
         let store = resources_cache.store();
-        let resources = watches::changes(resources.modify(watches::drop_content))
-            .predicate_filter(watches::trigger, watches::remembered());
         let namespaces = policies::namespace_changes(namespaces, namespace);
+        let triggers: [BoxStream<'static, Trigger>; 4] = [
+            changed_resources(resources, scope.server.clone()).boxed(),
+            resources_in_namespace(namespaces, store.clone()).map(Trigger::One).boxed(),
+            resources_using_key(keys::changes(client, namespace), store).map(Trigger::One).boxed(),
+            policies::spec_changes(policies, scope.has_default_policy).map(|()| Trigger::All).boxed(),
+        ];
         Self {
-            resources: resources.boxed(),
-            of_changed_namespaces: resources_in_namespace(namespaces, store.clone()).boxed(),
-            of_changed_keys: resources_using_key(keys::changes(client, namespace), store).boxed(),
-            policy_changes: policies::spec_changes(policies, scope.has_default_policy).boxed(),
+            triggers: select_all(triggers).boxed(),
             ledgers: ledgers.boxed(),
             caches: Caches {
                 resources: resources_cache,
@@ -94,18 +92,38 @@ impl Sources {
     }
 }
 
+/// Returns a stream of the resources that have changed. Logs the errors of their watch.
+fn changed_resources(
+    events: impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static,
+    server: String,
+) -> impl Stream<Item = Trigger> + Send + 'static {
+    watches::changes(events.modify(watches::drop_content))
+        .predicate_filter(watches::trigger, watches::remembered())
+        .filter_map(move |changed| {
+            let changed = changed.inspect_err(|error| {
+                let cause = watches::explain(error, "StreamEncryptions");
+                error!(server, cause, "failed to watch StreamEncryptions");
+            });
+            std::future::ready(changed.ok().map(|resource| Trigger::One(name(&resource))))
+        })
+}
+
+fn name(resource: &Guarded) -> Name {
+    Name::of(&ObjectRef::from_obj(resource))
+}
+
 /// Returns a stream of the resources that reference a changed key object.
 fn resources_using_key(
     changes: impl Stream<Item = KeyObject> + Send + 'static,
     store: Store<Guarded>,
-) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+) -> impl Stream<Item = Name> + Send + 'static {
     changes.flat_map(move |key| {
         let uses = |resource: &Guarded| {
             let reference = resource.0.as_ref().ok()?.spec.key.as_ref()?.object_ref.as_ref()?;
             (reference.name == key.name
                 && reference.group == key.group
                 && resource.namespace().as_deref() == Some(&key.namespace))
-            .then(|| ObjectRef::from_obj(resource))
+            .then(|| name(resource))
         };
         let found: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
         debug!(namespace = key.namespace, key = key.name, users = found.len(), "key object changed");
@@ -117,15 +135,10 @@ fn resources_using_key(
 fn resources_in_namespace(
     changes: impl Stream<Item = String> + Send + 'static,
     store: Store<Guarded>,
-) -> impl Stream<Item = ObjectRef<Guarded>> + Send + 'static {
+) -> impl Stream<Item = Name> + Send + 'static {
     changes.flat_map(move |namespace| {
         let lies_in = |resource: &Arc<Guarded>| resource.namespace().as_deref() == Some(&namespace);
-        let found: Vec<_> = store
-            .state()
-            .iter()
-            .filter(|one| lies_in(one))
-            .map(|one| ObjectRef::from_obj(one.as_ref()))
-            .collect();
+        let found: Vec<_> = store.state().iter().filter(|one| lies_in(one)).map(|one| name(one)).collect();
         futures_util::stream::iter(found)
     })
 }
