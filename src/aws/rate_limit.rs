@@ -2,8 +2,8 @@
 //!
 //! AWS limits the requests of an account and region, for each operation. The rate limiter uses only the share
 //! of each limit that the administrator sets, half of it for requests that only detect drift. It slows down if AWS
-//! throttles nevertheless, and serves requests in the order of their [`QueueKey`]s. It sends nothing itself. A waiter that is dropped costs no token, and
-//! no background task runs while no request waits.
+//! throttles nevertheless, and serves requests in the order of their [`QueueKey`]s. It sends nothing itself. A
+//! waiter that is dropped costs no token, and no background task runs while no request waits.
 
 mod bucket;
 mod queue;
@@ -111,13 +111,11 @@ impl RateLimiter {
         self.queue(quota).state().bucket.succeeded(Instant::now());
     }
 
-    /// Returns the whole number of Describes that are permitted in a second, of streams of a service in an account and
-    /// region.
+    /// Returns the whole number of Describes that are permitted in a second, of streams of a service in any account
+    /// and region, while AWS does not throttle.
     #[must_use]
-    pub fn describes_per_second(&self, service: Service, account: Option<Account>, region: Region) -> usize {
-        let operation = profile(service).describe;
-        let rate = self.queue(&QuotaScope { operation, account, region }).state().bucket.full_rate();
-        usize::try_from(rate / 1000).unwrap_or(usize::MAX)
+    pub fn describes_per_second(&self, service: Service) -> usize {
+        usize::try_from(self.full_rate(profile(service).describe) / 1000).unwrap_or(usize::MAX)
     }
 
     /// Returns the number of requests that wait with this priority, over all queues: a gauge for the metrics.
@@ -132,13 +130,18 @@ impl RateLimiter {
         self.queue(quota).state().bucket.rate()
     }
 
+    /// Returns the rate while AWS does not throttle, in thousandths of a request per second.
+    fn full_rate(&self, operation: Operation) -> u32 {
+        (self.limits)(operation) * 10 * self.rate_percent
+    }
+
     fn queue(&self, quota: &QuotaScope) -> Arc<QuotaQueue> {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if queues.len() > EVICTION_THRESHOLD {
             let now = Instant::now();
             queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.state().bucket.is_fresh(now));
         }
-        let full_rate = (self.limits)(quota.operation) * 10 * self.rate_percent;
+        let full_rate = self.full_rate(quota.operation);
         queues.entry(quota.clone()).or_insert_with(|| Arc::new(QuotaQueue::new(full_rate))).clone()
     }
 }

@@ -8,6 +8,7 @@ pub mod aws_error;
 pub mod credentials;
 pub mod decision;
 pub mod desired;
+pub mod drift_turns;
 pub mod fair_queue;
 pub mod key;
 pub mod ledger;

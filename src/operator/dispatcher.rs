@@ -54,8 +54,8 @@ pub(super) enum Trigger {
 
 impl Name {
     /// Returns the name of a resource.
-    pub(super) fn of(resource: &ObjectRef<Guarded>) -> Self {
-        Self { namespace: resource.namespace.clone().unwrap_or_default(), name: resource.name.clone() }
+    pub(super) fn of(resource: &Guarded) -> Self {
+        Self { namespace: resource.namespace().unwrap_or_default(), name: resource.name_any() }
     }
 
     fn reference(&self) -> ObjectRef<Guarded> {
@@ -132,8 +132,7 @@ impl Dispatcher {
             Trigger::One(name) => self.queue.schedule(Arc::new(name), now),
             Trigger::All => {
                 for resource in self.resources.state() {
-                    let name = Name::of(&ObjectRef::from_obj(resource.as_ref()));
-                    self.queue.schedule(Arc::new(name), now);
+                    self.queue.schedule(Arc::new(Name::of(&resource)), now);
                 }
             }
         }
@@ -172,10 +171,7 @@ async fn sleep_until(due: Option<Instant>) {
 fn places(scope: &Scope, concurrency: usize, limits: &RateLimiter) -> usize {
     match scope {
         Scope::NoRequest => concurrency.div_ceil(2),
-        Scope::Describe(service, account, region) => {
-            let a_second = limits.describes_per_second(*service, account.clone(), region.clone());
-            a_second + PLACES_BESIDE_A_SECOND
-        }
+        Scope::Describe(service, ..) => limits.describes_per_second(*service) + PLACES_BESIDE_A_SECOND,
     }
 }
 

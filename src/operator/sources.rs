@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::stream::{BoxStream, select_all};
 use futures_util::{Stream, StreamExt as _};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::Store;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt as _};
@@ -104,12 +104,8 @@ fn changed_resources(
                 let cause = watches::explain(error, "StreamEncryptions");
                 error!(server, cause, "failed to watch StreamEncryptions");
             });
-            std::future::ready(changed.ok().map(|resource| Trigger::One(name(&resource))))
+            std::future::ready(changed.ok().map(|resource| Trigger::One(Name::of(&resource))))
         })
-}
-
-fn name(resource: &Guarded) -> Name {
-    Name::of(&ObjectRef::from_obj(resource))
 }
 
 /// Returns a stream of the resources that reference a changed key object.
@@ -123,7 +119,7 @@ fn resources_using_key(
             (reference.name == key.name
                 && reference.group == key.group
                 && resource.namespace().as_deref() == Some(&key.namespace))
-            .then(|| name(resource))
+            .then(|| Name::of(resource))
         };
         let found: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
         debug!(namespace = key.namespace, key = key.name, users = found.len(), "key object changed");
@@ -138,7 +134,8 @@ fn resources_in_namespace(
 ) -> impl Stream<Item = Name> + Send + 'static {
     changes.flat_map(move |namespace| {
         let lies_in = |resource: &Arc<Guarded>| resource.namespace().as_deref() == Some(&namespace);
-        let found: Vec<_> = store.state().iter().filter(|one| lies_in(one)).map(|one| name(one)).collect();
+        let found: Vec<_> =
+            store.state().iter().filter(|one| lies_in(one)).map(|one| Name::of(one)).collect();
         futures_util::stream::iter(found)
     })
 }

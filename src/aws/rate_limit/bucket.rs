@@ -44,11 +44,6 @@ impl TokenBucket {
         }
     }
 
-    /// Returns the rate while AWS does not throttle.
-    pub(super) fn full_rate(&self) -> u32 {
-        self.full_rate
-    }
-
     /// Returns the current rate.
     pub(super) fn rate(&self) -> u32 {
         self.rate

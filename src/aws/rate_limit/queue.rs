@@ -6,6 +6,7 @@
 //! neither on time nor on a limit.
 
 use stream_encryption_core::controller::stream_api::Priority;
+use stream_encryption_core::model::drift_turns::DriftTurns;
 use stream_encryption_core::model::fair_queue::FairQueue;
 use stream_encryption_core::model::principal::Principal;
 
@@ -29,20 +30,16 @@ impl QueueKey {
     }
 }
 
-/// Number of other requests after which one that detects drift is next.
-const OTHERS_BEFORE_DRIFT: u8 = 3;
-
 /// The waiting requests.
 pub(super) struct Queue<T> {
     by_priority: [FairQueue<T>; PRIORITIES.len()],
-    /// Number of other requests since the last one that detected drift, while one waits.
-    others: u8,
+    drift_turns: DriftTurns,
 }
 
 impl<T> Queue<T> {
     /// Creates an empty queue.
     pub(super) fn new() -> Self {
-        Self { by_priority: PRIORITIES.map(|_| FairQueue::default()), others: 0 }
+        Self { by_priority: PRIORITIES.map(|_| FairQueue::default()), drift_turns: DriftTurns::default() }
     }
 
     /// Returns whether no request waits.
@@ -61,14 +58,16 @@ impl<T> Queue<T> {
         let waits = |priority: &Priority| !self.by_priority[*priority as usize].is_empty();
         let drift = Some(Priority::Drift).filter(|drift| permits_drift && waits(drift));
         let other = [Priority::Call, Priority::Changing].into_iter().find(waits);
-        if self.others >= OTHERS_BEFORE_DRIFT { drift.or(other) } else { other.or(drift) }
+        self.drift_turns.next(other, drift)
     }
 
     /// Removes and returns the next request of this priority.
     pub(super) fn pop(&mut self, priority: Priority) -> Option<T> {
-        let drift_waits = !self.by_priority[Priority::Drift as usize].is_empty();
-        let is_other = priority != Priority::Drift && drift_waits;
-        self.others = if is_other { self.others.saturating_add(1) } else { 0 };
+        if priority == Priority::Drift {
+            self.drift_turns.drift();
+        } else {
+            self.drift_turns.other(!self.by_priority[Priority::Drift as usize].is_empty());
+        }
         self.by_priority[priority as usize].pop()
     }
 }

@@ -7,10 +7,8 @@
 use std::collections::HashMap;
 
 use super::Lane;
+use crate::model::drift_turns::DriftTurns;
 use crate::model::fair_queue::FairQueue;
-
-/// Number of other starts after which a check for drift is next.
-const OTHERS_BEFORE_DRIFT: u8 = 3;
 
 /// The due resources of one scope.
 pub(super) struct ScopeQueue<K> {
@@ -21,8 +19,7 @@ pub(super) struct ScopeQueue<K> {
     running_by_namespace: HashMap<String, usize>,
     /// The lane of the last start that was not a check for drift.
     last: Lane,
-    /// Number of other starts since the last check for drift, while one waits.
-    others: u8,
+    drift_turns: DriftTurns,
     /// When the scope last had a turn among the scopes.
     pub(super) turn: u64,
     /// The place of the scope among those that can start a resource.
@@ -44,7 +41,7 @@ impl<K> ScopeQueue<K> {
             running_drift: 0,
             running_by_namespace: HashMap::new(),
             last: Lane::Following,
-            others: 0,
+            drift_turns: DriftTurns::default(),
             turn: 0,
             listed: None,
         }
@@ -91,10 +88,10 @@ impl<K> ScopeQueue<K> {
         queue.waiting -= 1;
         let drift_waits = self.waits(Lane::Drift);
         if lane == Lane::Drift {
-            self.others = 0;
+            self.drift_turns.drift();
             self.running_drift += 1;
         } else {
-            self.others = if drift_waits { self.others.saturating_add(1) } else { 0 };
+            self.drift_turns.other(drift_waits);
             self.last = lane;
         }
         self.running += 1;
@@ -127,7 +124,7 @@ impl<K> ScopeQueue<K> {
         let other = in_turn.into_iter().find(|lane| self.waits(*lane));
         let has_place = self.running_drift < (self.places / 2).max(1);
         let drift = Some(Lane::Drift).filter(|lane| has_place && self.waits(*lane));
-        if self.others >= OTHERS_BEFORE_DRIFT { drift.or(other) } else { other.or(drift) }
+        self.drift_turns.next(other, drift)
     }
 
     fn waits(&self, lane: Lane) -> bool {
