@@ -28,6 +28,7 @@ mod events;
 mod generations;
 pub mod keys;
 pub mod ledgers;
+mod parts;
 pub mod policies;
 pub mod policy_status;
 mod presence;
@@ -42,6 +43,8 @@ pub struct Cluster {
     client: Client,
     ledgers: Api<StreamLedger>,
     ledger_namespace: Arc<str>,
+    /// The watched namespaces; empty for all.
+    watched: Arc<[String]>,
     caches: Arc<Mutex<Option<Caches>>>,
     default_policy: Option<StreamEncryptionPolicySpec>,
     recorder: Arc<Recorder>,
@@ -67,11 +70,19 @@ impl Cluster {
             client,
             ledgers,
             ledger_namespace: ledger_namespace.into(),
+            watched: Arc::default(),
             caches: Arc::default(),
             default_policy,
             recorder,
             turns: Arc::new(Semaphore::new(LARGE_OBJECTS)),
         }
+    }
+
+    /// Returns the same access for an operator that watches these namespaces only; all, if the list is empty. It
+    /// may be unable to read resources in other namespaces.
+    #[must_use]
+    pub fn watching(self, namespaces: &[String]) -> Self {
+        Self { watched: namespaces.into(), ..self }
     }
 
     /// Sets the caches that reads may use; `None` while nothing fills them.
@@ -125,7 +136,11 @@ impl KubeApi for Cluster {
     }
 
     async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
-        ledgers::list(&self.ledgers).await
+        let mut ledgers = ledgers::list(&self.ledgers).await?;
+        if !self.watched.is_empty() {
+            ledgers.retain(|ledger| self.watched.contains(&ledger.spec.owner.namespace));
+        }
+        Ok(ledgers)
     }
 
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {

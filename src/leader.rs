@@ -15,8 +15,6 @@ use tracing::{info, warn};
 
 use crate::telemetry::error_chain;
 
-/// The name of the lease, in the operator's namespace.
-pub const LEASE: &str = "stream-encryption-operator";
 /// Validity of the lease after its last renewal, in seconds. A replica that fails is replaced after this
 /// time.
 const LEASE_DURATION: u64 = 15;
@@ -31,18 +29,26 @@ const RETRY_PERIOD: Duration = Duration::from_secs(2);
 pub struct LeaderElection {
     client: Client,
     namespace: String,
+    /// The name of the lease. Each operator of a namespace has its own.
+    lease: String,
     /// The identity of this replica: the pod's name.
     identity: Option<String>,
 }
 
 impl LeaderElection {
-    /// Creates a candidate for the lease in `namespace`; without an identity it uses a random one.
-    pub fn new(cluster: &Config, namespace: &str, identity: Option<String>) -> kube::Result<Self> {
+    /// Creates a candidate for this lease in `namespace`; without an identity it uses a random one.
+    pub fn new(
+        cluster: &Config,
+        namespace: &str,
+        lease: &str,
+        identity: Option<String>,
+    ) -> kube::Result<Self> {
         let mut cluster = cluster.clone();
         cluster.connect_timeout = Some(DEADLINE);
         cluster.read_timeout = Some(DEADLINE);
         cluster.write_timeout = Some(DEADLINE);
-        Ok(Self { client: Client::try_from(cluster)?, namespace: namespace.to_owned(), identity })
+        let (namespace, lease) = (namespace.to_owned(), lease.to_owned());
+        Ok(Self { client: Client::try_from(cluster)?, namespace, lease, identity })
     }
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. `work` must end soon
@@ -63,13 +69,13 @@ impl LeaderElection {
             let lost = match lease {
                 Ok(lease) => {
                     seen();
-                    follow(&lease, end, &work).await
+                    self.follow(&lease, end, &work).await
                 }
                 Err(error) => Err(error),
             };
             if let Err(error) = lost {
                 let error = error_chain(&error);
-                warn!(error, lease = LEASE, "failed to read or write the lease");
+                warn!(error, lease = self.lease, "failed to read or write the lease");
                 tokio::select! {
                     () = tokio::time::sleep(RETRY_PERIOD) => {}
                     () = end.cancelled() => {}
@@ -80,7 +86,7 @@ impl LeaderElection {
 
     /// Returns the lease, which is created if it does not exist.
     async fn ask(&self) -> kube_lease_manager::Result<LeaseManager> {
-        let lease = LeaseManagerBuilder::new(self.client.clone(), LEASE)
+        let lease = LeaseManagerBuilder::new(self.client.clone(), &self.lease)
             .with_namespace(&self.namespace)
             .with_duration(LEASE_DURATION)
             .with_grace(RENEW_GRACE_PERIOD);
@@ -89,41 +95,42 @@ impl LeaderElection {
             None => lease.build().await,
         }
     }
-}
 
-/// Follows a lease until a request about it fails or `end` is cancelled. A replica that cannot renew the
-/// lease does not lead: without the API server it could not write anything either.
-async fn follow<F: Future<Output = ()>>(
-    lease: &LeaseManager,
-    end: &CancellationToken,
-    work: &impl Fn(CancellationToken) -> F,
-) -> kube_lease_manager::Result<()> {
-    loop {
-        let held = tokio::select! {
-            held = lease.changed() => held?,
-            () = end.cancelled() => return Ok(()),
-        };
-        if !held {
-            continue;
-        }
-        info!(lease = LEASE, "became leader");
-        let token = end.child_token();
-        let running = work(token.clone());
-        tokio::pin!(running);
-        // The lease is renewed until `work` has ended.
-        let lost = tokio::select! {
-            lost = lease.changed() => lost,
-            () = &mut running => {
-                // The next leader does not have to wait for the lease to expire.
-                if let Err(error) = lease.release().await {
-                    warn!(%error, lease = LEASE, "failed to release the lease");
-                }
-                return Ok(());
+    /// Follows a lease until a request about it fails or `end` is cancelled. A replica that cannot renew the
+    /// lease does not lead: without the API server it could not write anything either.
+    async fn follow<F: Future<Output = ()>>(
+        &self,
+        lease: &LeaseManager,
+        end: &CancellationToken,
+        work: &impl Fn(CancellationToken) -> F,
+    ) -> kube_lease_manager::Result<()> {
+        loop {
+            let held = tokio::select! {
+                held = lease.changed() => held?,
+                () = end.cancelled() => return Ok(()),
+            };
+            if !held {
+                continue;
             }
-        };
-        warn!(lease = LEASE, "lost leadership");
-        token.cancel();
-        running.await;
-        lost?;
+            info!(lease = self.lease, "became leader");
+            let token = end.child_token();
+            let running = work(token.clone());
+            tokio::pin!(running);
+            // The lease is renewed until `work` has ended.
+            let lost = tokio::select! {
+                lost = lease.changed() => lost,
+                () = &mut running => {
+                    // The next leader does not have to wait for the lease to expire.
+                    if let Err(error) = lease.release().await {
+                        warn!(%error, lease = self.lease, "failed to release the lease");
+                    }
+                    return Ok(());
+                }
+            };
+            warn!(lease = self.lease, "lost leadership");
+            token.cancel();
+            running.await;
+            lost?;
+        }
     }
 }

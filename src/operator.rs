@@ -60,7 +60,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let scope = Scope {
         client,
         server: cluster.cluster_url.to_string(),
-        namespace: settings.watch_namespace.clone(),
+        namespaces: settings.watch_namespaces.clone(),
+        selector: settings.watch_label_selector.clone(),
         ledger_namespace: settings.namespace.clone(),
         drift_interval: settings.drift_interval.unsigned_abs(),
         has_default_policy: settings.default_policy.is_some(),
@@ -68,7 +69,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let watch = Watch { scope, concurrency: settings.concurrency };
     info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "operator started");
     if settings.leader_election {
-        let election = LeaderElection::new(&cluster, &settings.namespace, settings.identity.clone())?;
+        let (namespace, lease) = (&settings.namespace, &settings.lease);
+        let election = LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?;
         let seen = || shared.readiness.reached();
         election.run(&end, seen, |token| watch.run(shared.clone(), token)).await;
     } else {
@@ -86,7 +88,8 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
     };
     let aws = Aws::new(endpoints).await.context("AWS's configuration cannot be used")?;
     let metrics = Metrics::default();
-    let cluster = Cluster::new(client.clone(), &settings.namespace, settings.default_policy.clone());
+    let cluster = Cluster::new(client.clone(), &settings.namespace, settings.default_policy.clone())
+        .watching(&settings.watch_namespaces);
     let operator = Context {
         aws,
         records: cluster,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
+use kube::core::Selector;
 use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_core::model::arn::Region;
@@ -14,6 +15,7 @@ use stream_encryption_core::model::service::AWS_LIMIT;
 
 pub mod iam;
 mod names;
+mod selector;
 
 /// Keeps Amazon Data Firehose and Kinesis data streams encrypted with the key you choose.
 #[derive(Debug, Parser)]
@@ -62,9 +64,13 @@ pub struct RunArguments {
     /// The namespace that holds the ledgers.
     #[arg(long, env = "POD_NAMESPACE", default_value = "stream-encryption-system")]
     pub namespace: String,
-    /// Watch only this namespace. Default: all.
-    #[arg(long, env = "WATCH_NAMESPACE")]
-    pub watch_namespace: Option<String>,
+    /// Watch only this namespace; repeat the flag, or separate names by commas, for several. Default: all.
+    #[arg(long, env = "WATCH_NAMESPACE", value_delimiter = ',')]
+    pub watch_namespace: Vec<String>,
+    /// Reconcile only the resources whose labels match this selector, such as shard=a or 'shard notin (a,b)'.
+    /// Default: all.
+    #[arg(long, env = "WATCH_LABEL_SELECTOR")]
+    pub watch_label_selector: Option<String>,
     /// The operator's own region, also used for streams given by name without a region.
     #[arg(long, env = "AWS_REGION")]
     pub region: Option<String>,
@@ -89,9 +95,13 @@ pub struct RunArguments {
     /// none.
     #[arg(long, env = "LISTEN")]
     pub listen: Option<SocketAddr>,
-    /// Reconcile only while holding this operator's Lease; required for more than one replica.
+    /// Reconcile only while holding the Lease; required for more than one replica.
     #[arg(long, env = "LEADER_ELECTION", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub leader_election: bool,
+    /// The name of the Lease, in the namespace of the ledgers. Operators that share that namespace need
+    /// different ones.
+    #[arg(long, env = "LEASE_NAME", default_value = "stream-encryption-operator")]
+    pub lease: String,
     /// The identity of this replica in the Lease. Default: a random name.
     #[arg(long, env = "POD_NAME")]
     pub identity: Option<String>,
@@ -108,8 +118,10 @@ pub struct RunArguments {
 pub struct Settings {
     /// The namespace that holds the ledgers.
     pub namespace: String,
-    /// The only namespace to watch; `None` for all.
-    pub watch_namespace: Option<String>,
+    /// The namespaces to watch, sorted; empty for all.
+    pub watch_namespaces: Vec<String>,
+    /// Selects the resources to reconcile; `None` for all.
+    pub watch_label_selector: Option<Selector>,
     /// The operator's own region, also used for streams given by name without a region.
     pub region: Region,
     /// An endpoint that replaces all of AWS's.
@@ -126,6 +138,8 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// Whether to reconcile only while holding the lease.
     pub leader_election: bool,
+    /// The name of the lease.
+    pub lease: String,
     /// The identity of this replica in the lease.
     pub identity: Option<String>,
 }
@@ -138,10 +152,12 @@ impl RunArguments {
             if good { Ok(()) } else { Err(anyhow::anyhow!("{what} must be {range}")) }
         };
         names::namespace("--namespace (POD_NAMESPACE)", &self.namespace)?;
-        let watch_namespace = given(&self.watch_namespace);
-        if let Some(namespace) = &watch_namespace {
-            names::namespace("--watch-namespace (WATCH_NAMESPACE)", namespace)?;
-        }
+        let watch_namespaces =
+            names::namespaces("--watch-namespace (WATCH_NAMESPACE)", &self.watch_namespace)?;
+        let watch_label_selector = given(&self.watch_label_selector)
+            .map(|text| selector::selector("--watch-label-selector (WATCH_LABEL_SELECTOR)", &text))
+            .transpose()?;
+        names::lease("--lease (LEASE_NAME)", &self.lease)?;
         let identity = given(&self.identity);
         if let Some(identity) = &identity {
             names::identity("--identity (POD_NAME)", identity)?;
@@ -156,7 +172,8 @@ impl RunArguments {
         within("--concurrency", self.concurrency > 0, "at least 1")?;
         Ok(Settings {
             namespace: self.namespace.clone(),
-            watch_namespace,
+            watch_namespaces,
+            watch_label_selector,
             region: given(&self.region)
                 .ok_or_else(|| anyhow::anyhow!("set AWS_REGION or --region, such as eu-west-1"))?
                 .parse()?,
@@ -167,6 +184,7 @@ impl RunArguments {
             concurrency: self.concurrency,
             listen: self.listen,
             leader_election: self.leader_election,
+            lease: self.lease.clone(),
             identity,
         })
     }
@@ -249,8 +267,9 @@ mod tests {
     #[test]
     fn invalid_namespace_name_is_rejected() {
         let long = "a".repeat(64);
+        let error = run(&["--namespace=default,data"]).unwrap_err().to_string();
+        assert!(error.contains("must be one namespace"), "{error}");
         for (name, words) in [
-            ("default,data", "must be one namespace"),
             ("Data", "name of a namespace"),
             ("data ", "name of a namespace"),
             (" data", "name of a namespace"),
@@ -267,11 +286,40 @@ mod tests {
         }
         let longest = "a".repeat(63);
         for name in ["data", "team-1", "1", &longest] {
-            let settings = run(&["--watch-namespace", name]).unwrap();
-            assert_eq!(settings.watch_namespace.as_deref(), Some(name));
+            assert_eq!(run(&["--watch-namespace", name]).unwrap().watch_namespaces, [name]);
         }
-        assert_eq!(run(&["--watch-namespace", ""]).unwrap().watch_namespace, None);
         assert!(run(&["--namespace", ""]).is_err());
+    }
+
+    #[test]
+    fn watched_namespaces_are_a_list_without_empty_names() {
+        let watched = |flags: &[&str]| run(flags).map(|settings| settings.watch_namespaces);
+        assert_eq!(watched(&[]).unwrap(), [""; 0]);
+        assert_eq!(watched(&["--watch-namespace", ""]).unwrap(), [""; 0]);
+        assert_eq!(watched(&["--watch-namespace", "web,data"]).unwrap(), ["data", "web"]);
+        let twice = ["--watch-namespace", "web", "--watch-namespace", "data,web"];
+        assert_eq!(watched(&twice).unwrap(), ["data", "web"]);
+        // A list that is empty by mistake must not mean all namespaces.
+        for list in [",", "data,", ",data", "data,,web", "data, web", "data,Web"] {
+            let error = watched(&["--watch-namespace", list]).unwrap_err().to_string();
+            assert!(error.contains("must be the name of a namespace"), "{list:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn selector_and_lease_are_checked_at_startup() {
+        let settings = run(&["--watch-label-selector", "shard in (b,a)", "--lease", "shard-a"]).unwrap();
+        let selector = settings.watch_label_selector.unwrap().to_string();
+        assert_eq!((selector.as_str(), settings.lease.as_str()), ("shard in (a,b)", "shard-a"));
+        let settings = run(&["--watch-label-selector", ""]).unwrap();
+        assert_eq!(settings.watch_label_selector, None);
+        assert_eq!(settings.lease, "stream-encryption-operator");
+        let error = run(&["--watch-label-selector", "shard in a"]).unwrap_err().to_string();
+        assert!(error.starts_with("--watch-label-selector (WATCH_LABEL_SELECTOR) is"), "{error}");
+        for name in ["", "Shard", "a b", "a/b"] {
+            let error = run(&["--lease", name]).unwrap_err().to_string();
+            assert!(error.contains("must be the name of a Lease"), "{name:?}: {error}");
+        }
     }
 
     #[test]

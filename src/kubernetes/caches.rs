@@ -2,16 +2,17 @@
 //!
 //! A cache may lag behind the API server, and its reader must be able to tolerate that. A cache is not read
 //! before its first list is complete, nor while its watch fails: nobody would notice how old it is. The reader
-//! then asks the API server. This module only reads.
+//! then asks the API server. A cache of several watches, one for each watched namespace, is read for those of
+//! them that work. This module only reads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::{Stream, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _, stream};
 use kube::Resource;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher;
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::StreamEncryption;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::ledgers::GuardedLedger;
+use super::parts::{Part, Parts, covers};
 use super::policies::{self, GuardedPolicy, NamespaceLabels};
 use super::watches::{self, Guarded};
 
@@ -43,13 +45,13 @@ pub struct Caches {
     pub ledgers: Cache<GuardedLedger>,
 }
 
-/// The cache of one watch.
+/// The cache of one kind.
 pub struct Cache<K>
 where
     K: Resource<DynamicType = ()> + 'static,
 {
     store: Store<K>,
-    condition: Arc<WatchCondition>,
+    watches: Arc<Watches>,
 }
 
 impl<K> Clone for Cache<K>
@@ -57,8 +59,16 @@ where
     K: Resource<DynamicType = ()> + 'static,
 {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), condition: self.condition.clone() }
+        Self { store: self.store.clone(), watches: self.watches.clone() }
     }
+}
+
+/// The watches that fill a cache.
+struct Watches {
+    /// One watch of everything, or one for each watched namespace.
+    parts: Vec<(Part, WatchCondition)>,
+    /// Set when the first list of each watch is complete.
+    listed: Arc<SetOnce<()>>,
 }
 
 /// The cache cannot be read now: it holds no complete list, or its watch has failed recently.
@@ -68,7 +78,7 @@ pub(super) struct NotCurrent;
 /// Whether a watch works.
 #[derive(Default)]
 struct WatchCondition {
-    listed: Arc<SetOnce<()>>,
+    listed: SetOnce<()>,
     failure: Mutex<Failure>,
 }
 
@@ -128,24 +138,50 @@ impl<K> Cache<K>
 where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
-    /// Creates the cache that `events` fill, and returns the events after their effect on the cache. `changed`
-    /// is notified of every change. `kind` is the plural of the kind, for messages.
-    pub fn of(
-        events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    /// Creates the cache that `watches` fill, each with the namespace that it covers, and returns the events
+    /// after their effect on the cache. A single watch without a namespace covers everything. `changed` is
+    /// notified of every change. `kind` is the plural of the kind, for messages.
+    pub fn of<S>(
+        watches: Vec<(Option<String>, S)>,
         kind: &'static str,
         changed: &Arc<Notify>,
-    ) -> (Self, impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static) {
-        let (store, writer) = reflector::store();
-        let condition = Arc::new(WatchCondition::default());
-        let (worked, failed, changed) = (condition.clone(), condition.clone(), changed.clone());
-        let events = events
-            .reflect(writer)
-            .inspect_ok(move |event| {
-                worked.works(event);
-                changed.notify_one();
-            })
-            .inspect_err(move |error| failed.fails(kind, error));
-        (Self { store, condition }, events)
+    ) -> (Self, impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static)
+    where
+        S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    {
+        let (store, mut writer) = reflector::store();
+        let (parts, events): (Vec<Part>, Vec<S>) = watches.into_iter().unzip();
+        let mut merged = Parts::new(parts.clone());
+        let watches = Arc::new(Watches {
+            parts: parts.into_iter().map(|part| (part, WatchCondition::default())).collect(),
+            listed: Arc::default(),
+        });
+        let cache = Self { store: store.clone(), watches: watches.clone() };
+        let changed = changed.clone();
+        let numbered = |(part, events): (usize, S)| events.map(move |event| (part, event)).boxed();
+        let all = stream::select_all(events.into_iter().enumerate().map(numbered));
+        let events = all.flat_map(move |(part, event)| {
+            let condition = &watches.parts[part].1;
+            let effects = match event {
+                Ok(event) => {
+                    let news = WatchNews::of(&event);
+                    let events = merged.merge(&store, part, event);
+                    for event in &events {
+                        writer.apply_watcher_event(event);
+                    }
+                    condition.works(news);
+                    watches.set_listed();
+                    changed.notify_one();
+                    events.into_iter().map(Ok).collect()
+                }
+                Err(error) => {
+                    condition.fails(kind, &error);
+                    vec![Err(error)]
+                }
+            };
+            stream::iter(effects)
+        });
+        (cache, events)
     }
 
     /// Returns the store, for readers that need all objects whatever the condition of the watch is.
@@ -154,34 +190,67 @@ where
         self.store.clone()
     }
 
-    /// Returns a flag that is set when the first list is complete and the store holds its objects.
+    /// Returns a flag that is set when the first list of each watch is complete and the store holds its objects.
     ///
     /// Nobody may await the store itself: of several tasks that wait until a store is ready, kube wakes only the
     /// last one.
     #[must_use]
     pub fn listed(&self) -> Arc<SetOnce<()>> {
-        self.condition.listed.clone()
+        self.watches.listed.clone()
     }
 
     /// Returns an object; `None` if it does not exist.
     fn get(&self, name: &ObjectRef<K>) -> Result<Option<Arc<K>>, NotCurrent> {
-        if self.condition.is_current() { Ok(self.store.get(name)) } else { Err(NotCurrent) }
+        // An object that no watch covers is not known.
+        let watch = self.watches.parts.iter().find(|(part, _)| covers(part, name));
+        let is_current = watch.is_some_and(|(_, condition)| condition.is_current());
+        if is_current { Ok(self.store.get(name)) } else { Err(NotCurrent) }
     }
 
     /// Returns all objects.
     fn all(&self) -> Result<Vec<Arc<K>>, NotCurrent> {
-        if self.condition.is_current() { Ok(self.store.state()) } else { Err(NotCurrent) }
+        let is_current = self.watches.parts.iter().all(|(_, condition)| condition.is_current());
+        if is_current { Ok(self.store.state()) } else { Err(NotCurrent) }
+    }
+}
+
+/// What an event says about its watch.
+#[derive(Clone, Copy)]
+enum WatchNews {
+    /// A list has begun, and may still fail.
+    Listing,
+    /// A list is complete.
+    Listed,
+    /// An object has changed.
+    Changed,
+}
+
+impl WatchNews {
+    fn of<K>(event: &watcher::Event<K>) -> Self {
+        match event {
+            watcher::Event::Init | watcher::Event::InitApply(_) => Self::Listing,
+            watcher::Event::InitDone => Self::Listed,
+            watcher::Event::Apply(_) | watcher::Event::Delete(_) => Self::Changed,
+        }
+    }
+}
+
+impl Watches {
+    /// Sets the flag if each watch has had a list. The flag may be set already.
+    fn set_listed(&self) {
+        if self.parts.iter().all(|(_, condition)| condition.listed.initialized()) {
+            let _ = self.listed.set(());
+        }
     }
 }
 
 impl WatchCondition {
-    fn works<K>(&self, event: &watcher::Event<K>) {
-        match event {
-            // A list has begun, and may still fail.
-            watcher::Event::Init | watcher::Event::InitApply(_) => return,
+    fn works(&self, news: WatchNews) {
+        match news {
+            WatchNews::Listing => return,
             // The flag is already set if this is a later list.
-            watcher::Event::InitDone => drop(self.listed.set(())),
-            watcher::Event::Apply(_) | watcher::Event::Delete(_) => {}
+            WatchNews::Listed => drop(self.listed.set(())),
+            WatchNews::Changed => {}
         }
         self.failure().failed_at = None;
     }
@@ -223,7 +292,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn cache_is_read_only_after_list_and_while_watch_works() {
         let condition = WatchCondition::default();
-        let no_object = |event: &Event<()>| condition.works(event);
+        let no_object = |event: &Event<()>| condition.works(WatchNews::of(event));
         assert!(!condition.is_current(), "nothing has been listed");
         no_object(&Event::Init);
         no_object(&Event::InitApply(()));
@@ -239,5 +308,29 @@ mod tests {
         condition.fails("policies", &failure());
         tokio::time::advance(DISTRUSTED).await;
         assert!(condition.is_current(), "the watch goes on, without a list and without changes");
+    }
+
+    fn namespace(name: &str) -> NamespaceLabels {
+        let mut namespace = NamespaceLabels::default();
+        namespace.metadata.name = Some(name.to_owned());
+        namespace
+    }
+
+    /// The role of the operator is missing in the namespace `b`.
+    #[tokio::test(start_paused = true)]
+    async fn namespace_that_cannot_be_listed_blocks_no_other() {
+        let list = [Ok(Event::Init), Ok(Event::InitApply(namespace("a"))), Ok(Event::InitDone)];
+        let watches = vec![
+            (Some("a".to_owned()), stream::iter(list).boxed()),
+            (Some("b".to_owned()), stream::iter([Err(failure())]).boxed()),
+        ];
+        let (cache, events) = Cache::of(watches, "namespaces", &Arc::default());
+        let _ = events.collect::<Vec<_>>().await;
+        assert!(!cache.listed().initialized());
+        let get = |name: &str| cache.get(&ObjectRef::new(name)).map(|found| found.is_some());
+        assert_eq!(get("a"), Ok(true));
+        assert_eq!(get("b"), Err(NotCurrent), "it may exist");
+        assert_eq!(get("c"), Err(NotCurrent), "it is not watched");
+        assert!(cache.all().is_err(), "they are not all known");
     }
 }

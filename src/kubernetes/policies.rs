@@ -141,8 +141,8 @@ pub fn spec_changes(
     })
 }
 
-/// Returns every event of the namespaces, or of the only watched one, with the labels and identity as the
-/// only metadata. The stream never ends.
+/// Returns every event of the namespaces, or of the one that is named, with the labels and identity as the only
+/// metadata. Logs a warning if the named one does not exist. The stream never ends.
 pub fn namespace_events(
     client: Client,
     namespace: Option<&str>,
@@ -155,7 +155,21 @@ pub fn namespace_events(
         None => watches::config(),
     };
     let events = watches::relisted(relist_every, move || watcher(api.clone(), config.clone()));
-    events.backoff(again).modify(|namespace| {
+    let only = namespace.map(str::to_owned);
+    let mut presence = Presence::default();
+    let events = events.backoff(again).inspect_ok(move |event| {
+        let Some(namespace) = &only else { return };
+        match presence.observe(event) {
+            Some(true) => info!(namespace, "the watched namespace exists"),
+            Some(false) => warn!(
+                namespace,
+                "the watched namespace does not exist, so none of its resources is reconciled until it is created; check \
+                 WATCH_NAMESPACE"
+            ),
+            None => {}
+        }
+    });
+    events.modify(|namespace| {
         let kept = std::mem::take(&mut namespace.metadata);
         namespace.metadata = ObjectMeta {
             name: kept.name,
@@ -168,25 +182,10 @@ pub fn namespace_events(
 }
 
 /// Returns a stream of the name of every namespace that appears or whose labels change: they determine which
-/// policies select it. The stream never ends. Logs a warning if the only watched namespace does not
-/// exist.
+/// policies select it. The stream never ends.
 pub fn namespace_changes(
     events: impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static,
-    namespace: Option<&str>,
 ) -> impl Stream<Item = String> + Send + 'static {
-    let only = namespace.map(str::to_owned);
-    let mut presence = Presence::default();
-    let events = events.inspect_ok(move |event| {
-        let Some(namespace) = &only else { return };
-        match presence.observe(event) {
-            Some(true) => info!(namespace, "the watched namespace exists"),
-            Some(false) => warn!(
-                namespace,
-                "the watched namespace does not exist, so no resource is reconciled until it is created; check WATCH_NAMESPACE"
-            ),
-            None => {}
-        }
-    });
     let relabelled = watches::changes(events).predicate_filter(predicates::labels, watches::remembered());
     relabelled.filter_map(async |namespace| namespace.ok()?.metadata.name)
 }

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use kube::Client;
 use kube::api::Api;
-use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+use kube::core::{DeserializeGuard, Selector, error_boundary::InvalidObject};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{PredicateConfig, watcher as watch};
+use kube::runtime::{PredicateConfig, WatchStreamExt as _, watcher as watch};
+use kube::{Client, Resource as _};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::trigger::trigger as trigger_of;
 
@@ -34,27 +35,53 @@ pub(super) fn relisted<W: Stream>(every: Duration, begin: impl Fn() -> W) -> imp
 /// A resource, which may be invalid: one such object must not stop the watch of the others.
 pub type Guarded = DeserializeGuard<StreamEncryption>;
 
-/// Returns every event of the resources in one namespace, or in all.
+/// Returns every event of the resources in one namespace, or in all, whose labels match the selector. For a
+/// resource whose labels no longer match, the API server returns the event of a deletion. The stream never ends;
+/// `again` is the backoff of a failed watch.
 pub fn resources(
     client: Client,
     namespace: Option<&str>,
+    selector: Option<&Selector>,
     relist_every: Duration,
+    again: impl Backoff + 'static,
 ) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static {
     let api: Api<Trimmed<Guarded>> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    relisted(relist_every, move || watch(api.clone(), config())).map_ok(untrimmed)
+    let config = match selector {
+        Some(selector) => config().labels_from(selector),
+        None => config(),
+    };
+    relisted(relist_every, move || watch(api.clone(), config.clone())).map_ok(untrimmed).backoff(again)
 }
 
-/// Drops the content of a resource: the trigger depends on its metadata only, and the controller reads the
-/// resource from the cache.
-pub fn drop_content(resource: &mut Guarded) {
-    let (error, metadata) = match &mut resource.0 {
-        Ok(resource) => (String::new(), std::mem::take(&mut resource.metadata)),
-        Err(invalid) => (std::mem::take(&mut invalid.error), std::mem::take(&mut invalid.metadata)),
-    };
-    *resource = DeserializeGuard(Err(InvalidObject { error, metadata }));
+/// Drops the content of every resource: the trigger depends on its metadata only, and the controller reads the
+/// resource from the cache. A resource that is gone is marked, so that its trigger changes: if only its labels did
+/// not match for a while, it returns unchanged, and must be reconciled then.
+pub fn without_content(
+    events: impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static,
+) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static {
+    events.map_ok(|event| match event {
+        Event::Apply(resource) => Event::Apply(only_metadata(resource)),
+        Event::InitApply(resource) => Event::InitApply(only_metadata(resource)),
+        Event::Delete(resource) => {
+            let metadata = resource.meta().clone();
+            Event::Delete(DeserializeGuard(Err(InvalidObject { error: GONE.to_owned(), metadata })))
+        }
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    })
+}
+
+/// The mark of a resource that is gone, in place of the error of its content.
+const GONE: &str = "gone";
+
+fn only_metadata(resource: Guarded) -> Guarded {
+    DeserializeGuard(Err(match resource.0 {
+        Ok(resource) => InvalidObject { error: String::new(), metadata: resource.metadata },
+        Err(invalid) => invalid,
+    }))
 }
 
 /// Returns a hash that changes whenever the resource without content is to be reconciled.
@@ -151,6 +178,35 @@ mod tests {
         let changed: Vec<u8> =
             changes(stream::iter(events.map(Ok))).map(|changed| changed.unwrap()).collect().await;
         assert_eq!(changed, [2, 3, 4, 5]);
+    }
+
+    fn resource(name: &str) -> Guarded {
+        let metadata = serde_json::json!({"name": name, "namespace": "data", "uid": name, "generation": 1});
+        let spec = serde_json::json!({"stream": {"service": "Kinesis", "name": name}});
+        let resource = serde_json::json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": metadata, "spec": spec,
+        });
+        serde_json::from_value(resource).unwrap()
+    }
+
+    /// Its labels are moved to those of another shard and back, and nothing else changes.
+    #[tokio::test]
+    async fn returning_resource_is_reconciled_again() {
+        let [moved, other] = ["moved", "other"].map(resource);
+        let events = [
+            Event::Apply(moved.clone()),
+            Event::Apply(moved.clone()),
+            Event::Apply(other.clone()),
+            Event::Delete(moved.clone()),
+            Event::Apply(other),
+            Event::Apply(moved),
+        ];
+        let events = without_content(stream::iter(events.map(Ok)));
+        let triggers = changes(events).predicate_filter(trigger, remembered());
+        let names: Vec<String> =
+            triggers.map(|one| one.unwrap().meta().name.clone().unwrap()).collect().await;
+        assert_eq!(names, ["moved", "other", "moved", "moved"]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,9 @@
 //! The status of every policy, kept current while this replica leads: whether the operator accepts the
 //! policy, and how many namespaces and resources the policy applies to now.
 //!
-//! Reads only the caches of the watches; writes only a status that differs. An operator that watches one
-//! namespace writes none: two such operators would overwrite each other's numbers.
+//! Reads only the caches of the watches; writes only a status that differs. An operator that watches a part of the
+//! resources, by namespaces or by a label selector, writes none: several such operators would overwrite each
+//! other's numbers.
 
 use std::collections::HashMap;
 use std::sync::Arc;

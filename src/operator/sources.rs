@@ -1,13 +1,15 @@
 //! The sources of a term: the watches with the caches that they fill, and the changes that wake resources.
 //!
-//! The resources, the policies, the labels of the namespaces and the ledgers have one watch each, which everything in
-//! the process shares. This module only reads.
+//! The policies and the ledgers have one watch each, which everything in the process shares. The resources and the
+//! labels of the namespaces have one watch each too, or one for each watched namespace. This module only reads.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{BoxStream, select_all};
 use futures_util::{Stream, StreamExt as _};
+use kube::core::Selector;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::Store;
 use kube::runtime::utils::Backoff;
@@ -31,14 +33,39 @@ pub(super) struct Scope {
     pub(super) client: Client,
     /// The URL of the API server, for messages.
     pub(super) server: String,
-    /// The only watched namespace; `None` for all namespaces.
-    pub(super) namespace: Option<String>,
+    /// The watched namespaces; empty for all namespaces.
+    pub(super) namespaces: Vec<String>,
+    /// Selects the resources by their labels; `None` for all resources.
+    pub(super) selector: Option<Selector>,
     /// The namespace of the ledgers.
     pub(super) ledger_namespace: String,
     /// The interval between two checks for drift.
     pub(super) drift_interval: Duration,
     /// Whether a default policy is set, which is not stored in the cluster.
     pub(super) has_default_policy: bool,
+}
+
+impl Scope {
+    /// Returns whether the scope holds every resource of the cluster.
+    pub(super) fn is_everything(&self) -> bool {
+        self.namespaces.is_empty() && self.selector.is_none()
+    }
+
+    /// Returns one watch of everything, or one for each watched namespace.
+    fn each<S>(&self, watch: impl Fn(Option<&str>) -> S) -> Vec<(Option<String>, S)> {
+        if self.namespaces.is_empty() {
+            return vec![(None, watch(None))];
+        }
+        self.namespaces.iter().map(|namespace| (Some(namespace.clone()), watch(Some(namespace)))).collect()
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let namespaces = self.namespaces.join(", ");
+        f.write_str(if namespaces.is_empty() { "all namespaces" } else { &namespaces })?;
+        self.selector.as_ref().map_or(Ok(()), |selector| write!(f, ", resources with {selector}"))
+    }
 }
 
 /// The caches of a term, and the streams that fill them and wake resources.
@@ -56,26 +83,34 @@ pub(super) struct Sources {
 impl Sources {
     /// Returns the sources of a term. No request is sent before a stream is polled.
     pub(super) fn watch(scope: &Scope) -> Self {
-        let (client, namespace) = (&scope.client, scope.namespace.as_deref());
+        let (client, selector) = (&scope.client, scope.selector.as_ref());
         let changed = Arc::new(Notify::new());
         let relist_every = scope.drift_interval.saturating_mul(RELIST_INTERVALS);
-        let events = watches::resources(client.clone(), namespace, relist_every).backoff(EverySeconds(3));
+        let again = || EverySeconds(3);
+        let events = scope.each(|namespace| {
+            watches::resources(client.clone(), namespace, selector, relist_every, again()).boxed()
+        });
         let (resources_cache, resources) = Cache::of(events, "StreamEncryptions", &changed);
-        let events = policies::events(client.clone(), relist_every, EverySeconds(3));
-        let (policies_cache, policies) = Cache::of(events, "StreamEncryptionPolicies", &changed);
-        let events = policies::namespace_events(client.clone(), namespace, relist_every, EverySeconds(3));
+        let events = policies::events(client.clone(), relist_every, again());
+        let (policies_cache, policies) =
+            Cache::of(vec![(None, events)], "StreamEncryptionPolicies", &changed);
+        let events = scope.each(|namespace| {
+            policies::namespace_events(client.clone(), namespace, relist_every, again()).boxed()
+        });
         let (namespaces_cache, namespaces) = Cache::of(events, "namespaces", &changed);
         // The reconciles work without this watch: a role of an earlier version does not allow it.
         let again = EverySeconds(30);
         let events = ledgers::events(client.clone(), &scope.ledger_namespace, relist_every, again);
         // No number in the statuses of policies depends on ledgers.
-        let (ledgers_cache, ledgers) = Cache::of(events, "StreamLedgers", &Arc::default());
+        let (ledgers_cache, ledgers) = Cache::of(vec![(None, events)], "StreamLedgers", &Arc::default());
         let store = resources_cache.store();
-        let namespaces = policies::namespace_changes(namespaces, namespace);
+        let namespaces = policies::namespace_changes(namespaces);
+        let keys = scope.each(|namespace| keys::changes(client, namespace).boxed());
+        let keys = select_all(keys.into_iter().map(|(_, changes)| changes));
         let triggers: [BoxStream<'static, Trigger>; 4] = [
             changed_resources(resources, scope.server.clone()).boxed(),
             resources_in_namespace(namespaces, store.clone()).map(Trigger::One).boxed(),
-            resources_using_key(keys::changes(client, namespace), store).map(Trigger::One).boxed(),
+            resources_using_key(keys, store).map(Trigger::One).boxed(),
             policies::spec_changes(policies, scope.has_default_policy).map(|()| Trigger::All).boxed(),
         ];
         Self {
@@ -97,7 +132,7 @@ fn changed_resources(
     events: impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static,
     server: String,
 ) -> impl Stream<Item = Trigger> + Send + 'static {
-    watches::changes(events.modify(watches::drop_content))
+    watches::changes(watches::without_content(events))
         .predicate_filter(watches::trigger, watches::remembered())
         .filter_map(move |changed| {
             let changed = changed.inspect_err(|error| {

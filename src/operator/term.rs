@@ -44,7 +44,7 @@ impl Watch {
         let sources = Sources::watch(&self.scope);
         let (store, listed) = (sources.caches.resources.store(), sources.caches.resources.listed());
         let statuses = PolicyStatuses::new(self.scope.client.clone(), &sources);
-        info!(watching = self.scope.namespace.as_deref().unwrap_or("all namespaces"), "controller started");
+        info!(watching = %self.scope, "controller started");
         shared.metrics.leads(true);
         shared.set_store(Some(store.clone()));
         let caches_are_filled = Arc::new(SetOnce::new());
@@ -52,7 +52,7 @@ impl Watch {
         background.spawn(sources.ledgers.for_each(|_| std::future::ready(())));
         background.spawn(housekeeping(shared.clone(), store.clone(), listed.clone()));
         background.spawn(wait_for_first_lists(sources.caches.listed(), caches_are_filled.clone()));
-        if self.scope.namespace.is_none() {
+        if self.scope.is_everything() {
             let context = shared.clone();
             background.spawn(async move { statuses.keep_current(&context.operator).await });
         }

@@ -20,6 +20,30 @@ pub(super) fn namespace(flag: &str, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Checks the names of namespaces that are given as `flag`, and returns them sorted, each once. A variable
+/// without any text counts as not set. An empty name among others is an error: without it the list could
+/// become empty, which means all namespaces.
+pub(super) fn namespaces(flag: &str, names: &[String]) -> anyhow::Result<Vec<String>> {
+    if names.iter().all(String::is_empty) && names.len() <= 1 {
+        return Ok(Vec::new());
+    }
+    names.iter().try_for_each(|name| namespace(flag, name))?;
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names)
+}
+
+/// Checks the name of a lease that is given as `flag`.
+pub(super) fn lease(flag: &str, name: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        is_dns_subdomain(name),
+        "{flag} is {name:?}, but must be the name of a Lease: at most 253 characters a-z, 0-9, '-' and '.', beginning and ending with \
+         a letter or digit"
+    );
+    Ok(())
+}
+
 /// Checks the identity of a replica that is given as `flag`: the name of its pod.
 pub(super) fn identity(flag: &str, name: &str) -> anyhow::Result<()> {
     anyhow::ensure!(

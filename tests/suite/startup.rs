@@ -54,8 +54,12 @@ impl Drop for Log {
 #[test]
 fn invalid_settings_end_the_operator_without_a_backtrace() {
     for (variables, words) in [
-        ([("WATCH_NAMESPACE", "default,data"), ("RUST_BACKTRACE", "1")], "must be one namespace"),
-        ([("WATCH_NAMESPACE", "Data"), ("RUST_BACKTRACE", "full")], "must be the name of a namespace"),
+        ([("POD_NAMESPACE", "default,data"), ("RUST_BACKTRACE", "1")], "must be one namespace"),
+        (
+            [("WATCH_NAMESPACE", "default,Data"), ("RUST_BACKTRACE", "full")],
+            "must be the name of a namespace",
+        ),
+        ([("WATCH_LABEL_SELECTOR", "shard in a"), ("RUST_BACKTRACE", "1")], "must be a label selector"),
         ([("KUBECONFIG", "/nope/config"), ("RUST_BACKTRACE", "1")], "KUBECONFIG=/nope/config cannot be used"),
         ([("KUBECONFIG", "/nope/config"), ("HTTPS_PROXY", "http://127.0.0.1:1")], "No such file"),
     ] {
@@ -106,7 +110,8 @@ async fn operator_without_policies_or_namespace_warns() {
     let kubeconfig = operators_kubeconfig(cluster).await;
     let namespace = fresh_namespace(cluster).await;
     let (log, file) = Log::new();
-    let environment = [("DEFAULT_POLICY", ""), ("WATCH_NAMESPACE", "not-there-yet")];
+    let watched = format!("{namespace},not-there-yet");
+    let environment = [("DEFAULT_POLICY", ""), ("WATCH_NAMESPACE", watched.as_str())];
     let _operator = OperatorProcess::logging_to(file, &kubeconfig, &namespace, &environment);
     log.until("the watched namespace does not exist").await;
     // Other tests of this cluster create policies, so one may exist. The unit tests of `presence` cover the
@@ -116,6 +121,11 @@ async fn operator_without_policies_or_namespace_warns() {
         text.contains("no StreamEncryptionPolicy exists") || text.contains("found a StreamEncryptionPolicy")
     })
     .await;
+    let reported = |words: &str| {
+        let text = log.text();
+        text.lines().any(|line| line.contains(words) && line.contains("\"not-there-yet\""))
+    };
+    assert!(reported("the watched namespace does not exist") && !reported("the watched namespace exists"));
     cluster.kubectl(&["create", "namespace", "not-there-yet"]).await.expect("a namespace");
-    log.until("the watched namespace exists").await;
+    eventually("the new namespace is reported", 20, async || reported("the watched namespace exists")).await;
 }

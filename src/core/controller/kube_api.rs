@@ -44,7 +44,7 @@ pub trait KubeApi: Send + Sync + 'static {
         from: ReadFrom,
     ) -> impl Future<Output = Result<Option<StreamLedger>, KubeError>> + Send;
 
-    /// Returns every ledger in its current state.
+    /// Returns every ledger whose owner is in a watched namespace, in its current state.
     fn ledgers(&self) -> impl Future<Output = Result<Vec<StreamLedger>, KubeError>> + Send;
 
     /// Creates a ledger, which claims its stream. Returns [`KubeError::Conflict`] if the ledger already
