@@ -32,6 +32,7 @@ mod readme;
 mod resource_states;
 mod roles;
 mod schema;
+mod shards;
 mod simulated_kubernetes;
 mod simulated_requests;
 mod startup;
