@@ -56,26 +56,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* The one namespace that is watched; empty means all. */}}
-{{- define "stream-encryption-operator.watchNamespace" -}}
+{{/* The namespaces that are watched, separated by commas; empty means all. */}}
+{{- define "stream-encryption-operator.watchNamespaces" -}}
 {{- if eq .Values.installScope "namespace" }}
-{{- default .Release.Namespace .Values.watchNamespace }}
+{{- .Values.watchNamespaces | default (list .Release.Namespace) | join "," }}
 {{- end }}
 {{- end }}
 
-{{/* What the operator may do wherever it watches: in all namespaces by a ClusterRole, or in one by a Role. config/rbac/cluster_role.yaml has the same rules, and why. */}}
+{{/* What the operator may do wherever it watches: in all namespaces by a ClusterRole, or in some by a Role in each. config/rbac/cluster_role.yaml has the same rules, and why. */}}
 {{- define "stream-encryption-operator.resourceRules" -}}
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptions]
   verbs: [get, list, watch]
-{{- if not (include "stream-encryption-operator.watchNamespace" .) }}
+{{- if not (include "stream-encryption-operator.watchNamespaces" .) }}
 # Which namespaces may have which streams encrypted, and the labels by which policies select them.
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptionpolicies]
   verbs: [list, watch]
+{{- if not .Values.watchLabelSelector }}
 - apiGroups: [streamencryption.dev]
   resources: [streamencryptionpolicies/status]
   verbs: [patch]
+{{- end }}
 - apiGroups: [""]
   resources: [namespaces]
   verbs: [get, list, watch]

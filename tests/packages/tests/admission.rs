@@ -73,17 +73,13 @@ async fn policy_applies_only_in_selected_and_watched_namespaces() {
     let team = json!({"matchLabels": {"team": "data"}});
     assert_eq!(selector(json!({})).await, Value::Null);
     assert_eq!(selector(json!({"admissionPolicy": {"namespaceSelector": team}})).await, team);
-    let one = json!({"installScope": "namespace", "watchNamespace": "streams"});
-    assert_eq!(
-        selector(one.clone()).await,
-        json!({"matchLabels": {"kubernetes.io/metadata.name": "streams"}})
-    );
-    let mut both = one;
+    let some = json!({"installScope": "namespace", "watchNamespaces": ["streams", "web"]});
+    let watched =
+        json!([{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["streams", "web"]}]);
+    assert_eq!(selector(some.clone()).await, json!({"matchExpressions": watched}));
+    let mut both = some;
     both["admissionPolicy"] = json!({"namespaceSelector": team});
-    assert_eq!(
-        selector(both).await,
-        json!({"matchLabels": {"kubernetes.io/metadata.name": "streams", "team": "data"}})
-    );
+    assert_eq!(selector(both).await, json!({"matchLabels": {"team": "data"}, "matchExpressions": watched}));
 }
 
 /// `helm install` passes the cluster's API versions to the chart. `helm template` has no cluster, and must

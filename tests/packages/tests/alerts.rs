@@ -60,6 +60,18 @@ async fn promtool_accepts_rules_for_all_values() {
     }
 }
 
+/// A shard without a leader is not hidden by the leaders of other shards in its namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn alerts_of_a_release_are_about_its_own_service() {
+    let file = rule_file(json!({"serviceMonitor": {"enabled": true}, "fullnameOverride": "shard-a"})).await;
+    for alert in file["groups"][0]["rules"].as_array().expect("rules") {
+        let query = word(&alert["expr"]);
+        let own = query.matches(r#"namespace="stream-encryption-system",service="shard-a""#).count();
+        assert!(own > 0 && own == query.matches("stream_encryption_").count(), "{query}");
+    }
+    run_promtool(&["check", "rules", "rules.yaml"], folder_with(&file).path()).await.expect("good rules");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_fire_only_when_due() {
     let folder = folder_with(&rule_file(json!({})).await);

@@ -23,7 +23,12 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
         ),
         (
             "one namespace, without definitions",
-            json!({"installScope": "namespace", "watchNamespace": "data", "crds": {"enabled": false}}),
+            json!({"installScope": "namespace", "watchNamespaces": ["data"], "crds": {"enabled": false}}),
+        ),
+        (
+            "some resources of several namespaces, refused early",
+            json!({"installScope": "namespace", "watchNamespaces": ["data", "web"], "watchLabelSelector": "shard in (a,b),!legacy",
+                   "admissionPolicy": {"enabled": true}}),
         ),
         ("one namespace, its own", json!({"installScope": "namespace"})),
         (

@@ -81,11 +81,14 @@ async fn region_is_unset_by_default() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watch_namespace_is_set_in_namespace_scope_only() {
+async fn watched_part_is_set_only_on_request() {
     assert!(!environment(json!({})).await.contains_key("WATCH_NAMESPACE"));
     assert_eq!(environment(json!({"installScope": "namespace"})).await["WATCH_NAMESPACE"], NAMESPACE);
-    let values = json!({"installScope": "namespace", "watchNamespace": "data"});
-    assert_eq!(environment(values).await["WATCH_NAMESPACE"], "data");
+    let values = json!({"installScope": "namespace", "watchNamespaces": ["data", "web"]});
+    assert_eq!(environment(values).await["WATCH_NAMESPACE"], "data,web");
+    assert!(!environment(json!({})).await.contains_key("WATCH_LABEL_SELECTOR"));
+    let values = json!({"watchLabelSelector": "shard notin (a,b)"});
+    assert_eq!(environment(values).await["WATCH_LABEL_SELECTOR"], "shard notin (a,b)");
 }
 
 /// The operator rejects an invalid value of a variable that it knows, so only an unknown name could go
@@ -96,7 +99,7 @@ async fn every_variable_is_read_by_operator() {
     // These are read by the AWS SDK.
     let elsewhere = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"];
     let values = json!({"aws": {"region": "eu-west-1", "endpointUrl": "https://aws.test", "credentials": {"secretName": "aws"}},
-                        "installScope": "namespace"});
+                        "installScope": "namespace", "watchLabelSelector": "shard=a"});
     let told = environment(values).await;
     assert!(told.len() > 12, "{told:?}");
     for name in told.keys().filter(|name| !elsewhere.contains(&name.as_str())) {

@@ -82,7 +82,7 @@ async fn view_and_edit_roles_grant_no_status_and_no_ledgers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operator_has_no_secrets_pods_or_wildcards() {
-    for values in [json!({}), json!({"installScope": "namespace", "watchNamespace": "data"})] {
+    for values in [json!({}), json!({"installScope": "namespace", "watchNamespaces": ["data"]})] {
         for role in of_rights(&chart(values).await).iter().filter(|object| object["rules"].is_array()) {
             for (group, resource, verb) in granted(role) {
                 assert!(![&group, &resource, &verb].iter().any(|word| word.contains('*')), "{}", name(role));
@@ -157,7 +157,7 @@ async fn every_granted_verb_is_used_by_operator() {
 #[tokio::test(flavor = "multi_thread")]
 async fn namespace_scope_grants_cluster_wide_policy_reads_only() {
     let everywhere = chart(json!({"rbac": {"aggregateToView": false, "aggregateToEdit": false}})).await;
-    let one = chart(json!({"installScope": "namespace", "watchNamespace": "data"})).await;
+    let one = chart(json!({"installScope": "namespace", "watchNamespaces": ["data", "web"]})).await;
     let cluster_wide: Vec<&str> = one
         .iter()
         .filter(|object| object["metadata"]["namespace"].is_null())
@@ -166,13 +166,22 @@ async fn namespace_scope_grants_cluster_wide_policy_reads_only() {
     let definition = "CustomResourceDefinition";
     assert_eq!(cluster_wide, [definition, definition, definition, "ClusterRole", "ClusterRoleBinding"]);
 
-    let there =
-        |kind: &str| of_kind(&one, kind).find(|role| role["metadata"]["namespace"] == "data").cloned();
-    let role = there("Role").expect("a role in the watched namespace");
+    let there = |kind: &str| {
+        let [data, web] = ["data", "web"].map(|namespace| {
+            let mut found = of_kind(&one, kind).filter(|role| role["metadata"]["namespace"] == namespace);
+            let mut role = found.next().expect("a role in the watched namespace").clone();
+            assert!(found.next().is_none(), "two in {namespace}");
+            role["metadata"]["namespace"].take();
+            role
+        });
+        assert_eq!(data, web);
+        data
+    };
+    let role = there("Role");
     let policies = only(&one, "ClusterRole");
     let mut both = [granted(&role), granted(policies)].concat();
     both.sort();
-    // One namespace is only a part of what a policy applies to, so that operator reports no status of policies.
+    // These namespaces are only a part of what a policy applies to, so that operator reports no status of policies.
     let mut all = granted(only(&everywhere, "ClusterRole"));
     all.retain(|(_, resource, _)| resource != "streamencryptionpolicies/status");
     assert_eq!(both, all);
@@ -183,8 +192,8 @@ async fn namespace_scope_grants_cluster_wide_policy_reads_only() {
     assert!(granted(policies).iter().all(reads));
     let namespaces =
         policies["rules"].as_array().expect("rules").iter().find(|rule| rule["resources"][0] == "namespaces");
-    assert_eq!(namespaces.expect("a rule")["resourceNames"], json!(["data"]));
-    let binding = there("RoleBinding").expect("a binding in the watched namespace");
+    assert_eq!(namespaces.expect("a rule")["resourceNames"], json!(["data", "web"]));
+    let binding = there("RoleBinding");
     assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
     assert_eq!(binding["roleRef"]["kind"], "Role");
     assert_eq!(binding["subjects"][0]["namespace"], NAMESPACE);
@@ -194,6 +203,37 @@ async fn namespace_scope_grants_cluster_wide_policy_reads_only() {
         granted(&found.expect("a role in its own namespace"))
     };
     assert_eq!(own(&one), own(&everywhere));
+}
+
+/// Two releases in a namespace must not use the same Lease: only one of them would be active.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_release_is_granted_the_lease_that_it_uses() {
+    for (values, lease) in [
+        (json!({}), "stream-encryption-operator"),
+        (json!({"fullnameOverride": "shard-a", "watchLabelSelector": "shard=a"}), "shard-a"),
+    ] {
+        let objects = chart(values).await;
+        let environment = &only(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["env"];
+        let variables = environment.as_array().expect("variables");
+        let used = variables.iter().find(|variable| variable["name"] == "LEASE_NAME").expect("the lease");
+        assert_eq!(used["value"], lease);
+        let rules = only(&objects, "Role")["rules"].as_array().expect("rules");
+        let granted = rules.iter().find(|rule| rule["verbs"] == json!(["get", "patch"])).expect("a rule");
+        assert_eq!(granted["resourceNames"], json!([lease]));
+    }
+}
+
+/// An operator that selects resources by labels writes no status of policies.
+#[tokio::test(flavor = "multi_thread")]
+async fn label_shard_is_granted_no_policy_status() {
+    let granted = async |values: Value| {
+        let objects = chart(values).await;
+        let role = of_kind(&objects, "ClusterRole").find(|role| name(role).ends_with("-operator")).cloned();
+        granted(&role.expect("the operator's role"))
+    };
+    let mut all = granted(json!({})).await;
+    all.retain(|(_, resource, _)| resource != "streamencryptionpolicies/status");
+    assert_eq!(granted(json!({"watchLabelSelector": "shard=a"})).await, all);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -71,7 +71,9 @@ async fn invalid_values_are_rejected() {
         ("image.digest", json!("sha256:abc")),
         ("image.pullPolicy", json!("Sometimes")),
         ("installScope", json!("clusters")),
-        ("watchNamespace", json!("data,more")),
+        ("watchNamespaces", json!("data")),
+        ("watchNamespaces", json!(["data", "data"])),
+        ("watchLabelSelector", json!({"shard": "a"})),
         ("log.format", json!("xml")),
         ("metrics.listen.port", json!(80)),
         ("metrics.service.port", json!(65536)),
@@ -98,7 +100,9 @@ async fn invalid_values_are_rejected() {
 #[tokio::test(flavor = "multi_thread")]
 async fn contradicting_values_are_rejected() {
     for (values, words) in [
-        (json!({"watchNamespace": "data"}), "'/watchNamespace'"),
+        (json!({"watchNamespaces": ["data"]}), "'/watchNamespaces'"),
+        (json!({"installScope": "namespace", "watchNamespaces": ["data,more"]}), "'/watchNamespaces/0'"),
+        (json!({"installScope": "namespace", "watchNamespaces": [""]}), "'/watchNamespaces/0'"),
         (
             json!({"serviceMonitor": {"enabled": true}, "metrics": {"service": {"enabled": false}}}),
             "serviceMonitor.enabled needs metrics.service.enabled",
