@@ -33,6 +33,7 @@ fn repository_links_are_valid() {
         ("docs/settings.md", "docs"),
         ("docs/beside.md", "docs"),
         ("docs/releases.md", "docs"),
+        ("docs/sharding.md", "docs"),
         ("docs/keys.md", "docs"),
         ("docs/iam.md", "docs"),
         (&format!("{CHART}/README.md"), CHART),

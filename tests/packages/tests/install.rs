@@ -65,7 +65,7 @@ fn section<'a>(page: &'a str, heading: &str) -> &'a str {
 }
 
 /// Runs the page's commands below a heading, as a reader would, with the cluster's kubectl and our Helm.
-async fn follow(cluster: &TestCluster, heading: &str) {
+pub(crate) async fn follow(cluster: &TestCluster, heading: &str) {
     let page = text("docs/install.md");
     let commands = blocks(section(&page, heading), "sh");
     assert!(!commands.is_empty(), "{heading} has no commands");
@@ -97,7 +97,7 @@ async fn configured(cluster: &TestCluster) -> Configured {
 }
 
 /// Runs commands in the repository, with the cluster's kubectl and our Helm.
-async fn run(cluster: &TestCluster, commands: &[&str]) {
+pub(crate) async fn run(cluster: &TestCluster, commands: &[&str]) {
     let helm = programs::helm().await.expect("Helm");
     let folders = [cluster.programs().kubectl.parent(), helm.parent()]
         .map(|folder| folder.expect("a folder").display().to_string());

@@ -12,6 +12,7 @@ mod objects;
 mod pods;
 mod release;
 mod rights;
+mod sharding;
 mod stage;
 mod values;
 mod yaml;

@@ -1,0 +1,70 @@
+//! Tests `docs/sharding.md`: its commands divide an installation, and its values and objects are accepted.
+
+use packages::objects::{NAMESPACE, render};
+use packages::text;
+use serde_json::{Value, json};
+use test_cluster::TestCluster;
+
+use crate::documents::blocks;
+use crate::install::{follow, run};
+use crate::stage::would_take;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sharding_page_values_and_objects_are_accepted() {
+    let page = text("docs/sharding.md");
+    let yamls = blocks(&page, "yaml");
+    assert_eq!(yamls.len(), 4);
+    for yaml in yamls {
+        let value: Value = serde_saphyr::from_str(yaml).expect("YAML");
+        if value["kind"].is_string() {
+            would_take(&[value]).await.expect("the API server accepts it");
+        } else {
+            render(&value).await.expect("the chart accepts the values");
+        }
+    }
+}
+
+/// Returns the Leases and the selectors of all Deployments, by name.
+async fn shards(cluster: &TestCluster) -> Vec<(String, String, String)> {
+    let get = ["get", "deployments", "-n", NAMESPACE, "-o", "json"];
+    let list: Value = serde_json::from_str(&cluster.kubectl(&get).await.expect("a list")).expect("JSON");
+    let items = list["items"].as_array().expect("items");
+    let of = |deployment: &Value, name: &str| {
+        let variables = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+        let variables = variables.as_array().expect("variables");
+        let variable = variables.iter().find(|variable| variable["name"] == name);
+        variable.and_then(|variable| variable["value"].as_str()).unwrap_or_default().to_owned()
+    };
+    let name = |deployment: &Value| deployment["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let shard = |one: &Value| (name(one), of(one, "LEASE_NAME"), of(one, "WATCH_LABEL_SELECTOR"));
+    items.iter().map(shard).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sharding_page_commands_divide_an_installation() {
+    let cluster = TestCluster::start().await.expect("a cluster");
+    follow(&cluster, "## By Helm").await;
+    let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
+    cluster.kubectl(&established).await.expect("established");
+    cluster.kubectl(&["create", "namespace", "data"]).await.expect("a namespace");
+    let resource = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": "orders", "namespace": "data"},
+        "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
+    });
+    cluster.apply(&resource.to_string()).await.expect("a resource");
+    let page = text("docs/sharding.md");
+    let commands = blocks(&page, "sh");
+    assert_eq!(commands.len(), 2);
+    run(&cluster, &commands).await;
+    let shard = |name: &str, selector: &str| (name.to_owned(), name.to_owned(), selector.to_owned());
+    let expected = [
+        shard("shard-a-stream-encryption-operator", "shard=a"),
+        shard("shard-b-stream-encryption-operator", "shard=b"),
+        shard("stream-encryption-operator", "shard notin (a,b)"),
+    ];
+    assert_eq!(shards(&cluster).await, expected);
+    let selected = ["get", "strenc", "-n", "data", "-l", "shard=a", "-o", "name"];
+    let selected = cluster.kubectl(&selected).await.expect("a list");
+    assert_eq!(selected.trim(), "streamencryption.streamencryption.dev/orders");
+}
