@@ -85,6 +85,7 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
         region: settings.region.clone(),
         endpoint_url: settings.aws_endpoint_url.clone(),
         rate_percent: settings.aws_rate_percent,
+        request_limits: settings.aws_request_limits.clone(),
     };
     let aws = Aws::new(endpoints).await.context("AWS's configuration cannot be used")?;
     let metrics = Metrics::default();

@@ -11,10 +11,12 @@ use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_core::model::arn::Region;
 use stream_encryption_core::model::permission::Policy;
+use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_core::model::service::AWS_LIMIT;
 
 pub mod iam;
 mod names;
+mod request_limits;
 mod selector;
 
 /// Keeps Amazon Data Firehose and Kinesis data streams encrypted with the key you choose.
@@ -81,6 +83,11 @@ pub struct RunArguments {
     /// The share of AWS's request rates to use, in percent. The rest is left to other tools.
     #[arg(long, env = "AWS_RATE_PERCENT", default_value_t = 80)]
     pub aws_rate_percent: u8,
+    /// The request rates that AWS has raised, as a JSON list such as
+    /// `[{"operation":"firehose:DescribeDeliveryStream","account":"111122223333","region":"eu-west-1","requestsPerSecond":50}]`.
+    /// Default: AWS's default rates.
+    #[arg(long, env = "AWS_REQUEST_LIMITS")]
+    pub aws_request_limits: Option<String>,
     /// Default policy: the spec of a `StreamEncryptionPolicy` as JSON, merged with the cluster's policies.
     /// Streams without a policy are left untouched. Default: none.
     #[arg(long, env = "DEFAULT_POLICY")]
@@ -128,6 +135,8 @@ pub struct Settings {
     pub aws_endpoint_url: Option<String>,
     /// The share of AWS's request rates to use, in percent.
     pub aws_rate_percent: u8,
+    /// AWS's request rates.
+    pub aws_request_limits: RequestLimits,
     /// A default policy, merged with those in the cluster.
     pub default_policy: Option<StreamEncryptionPolicySpec>,
     /// Interval of drift detection.
@@ -179,6 +188,12 @@ impl RunArguments {
                 .parse()?,
             aws_endpoint_url: given(&self.aws_endpoint_url),
             aws_rate_percent: self.aws_rate_percent,
+            aws_request_limits: given(&self.aws_request_limits)
+                .map(|text| {
+                    request_limits::request_limits("--aws-request-limits (AWS_REQUEST_LIMITS)", &text)
+                })
+                .transpose()?
+                .unwrap_or_default(),
             default_policy: given(&self.default_policy).as_deref().map(policy).transpose()?,
             drift_interval: SignedDuration::from_secs(i64::from(self.drift_interval_seconds)),
             concurrency: self.concurrency,
@@ -307,6 +322,13 @@ mod tests {
     }
 
     #[test]
+    fn default_request_limits_are_those_of_aws() {
+        for flags in [&[][..], &["--aws-request-limits", ""]] {
+            assert_eq!(run(flags).unwrap().aws_request_limits, RequestLimits::default());
+        }
+    }
+
+    #[test]
     fn selector_and_lease_are_checked_at_startup() {
         let settings = run(&["--watch-label-selector", "shard in (b,a)", "--lease", "shard-a"]).unwrap();
         let selector = settings.watch_label_selector.unwrap().to_string();
@@ -336,11 +358,12 @@ mod tests {
     fn invalid_flags_are_rejected_with_a_hint() {
         for (flags, words) in [
             (["--aws-rate-percent", "0"], "from 1 to 100"),
+            (["--aws-request-limits", "50"], "--aws-request-limits (AWS_REQUEST_LIMITS) is not a list"),
             (["--drift-interval-seconds", "5"], "from 10 to 86400"),
             (["--concurrency", "0"], "at least 1"),
             (["--region", "Ireland"], "such as eu-west-1"),
         ] {
-            let error = run(&flags).unwrap_err().to_string();
+            let error = format!("{:#}", run(&flags).unwrap_err());
             assert!(error.contains(words), "{flags:?}: {error}");
         }
     }

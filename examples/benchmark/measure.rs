@@ -51,7 +51,8 @@ pub(crate) async fn measure(scenario: &Scenario) -> anyhow::Result<Measured> {
     say("starting etcd, kube-apiserver and a simulated AWS; the first run downloads or builds the programs");
     let stage = Stage::set(scenario).await.context("failed to start the environment")?;
     let (url, interval) = (stage.aws.url(), scenario.drift_interval());
-    let start = || Operator::start(scenario.operator.as_deref(), &stage.account, &url, interval);
+    let limits = scenario.request_limits();
+    let start = || Operator::start(scenario.operator.as_deref(), &stage.account, &url, &limits, interval);
     say("measuring an operator without resources");
     let empty = {
         let mut operator = start()?;

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
-
 use stream_encryption_operator::aws::rate_limit::DEFAULT_RATE_PERCENT;
 
 /// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every architecture of today.
@@ -43,6 +43,7 @@ impl Operator {
         program: Option<&Path>,
         kubeconfig: &Path,
         aws: &str,
+        request_limits: &Value,
         drift_interval: Duration,
     ) -> anyhow::Result<Self> {
         let log = kubeconfig.with_extension("log");
@@ -59,6 +60,7 @@ impl Operator {
             .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_RATE_PERCENT", DEFAULT_RATE_PERCENT.to_string())
+            .env("AWS_REQUEST_LIMITS", request_limits.to_string())
             .env("DEFAULT_POLICY", serde_json::to_string(&StreamEncryptionPolicySpec::own_account())?)
             .env("DRIFT_INTERVAL_SECONDS", drift_interval.as_secs().to_string())
             .stdin(Stdio::piped())

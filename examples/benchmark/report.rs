@@ -101,7 +101,7 @@ pub(crate) fn json(scenario: &Scenario, rows: &[Row]) -> anyhow::Result<String> 
         "service": word(&scenario.service),
         "state": word(&scenario.state),
         "limits": word(&scenario.limits),
-        "regions": scenario.regions(),
+        "regions": scenario.regions,
         "driftIntervalSeconds": scenario.drift_interval().as_secs(),
         "release": !cfg!(debug_assertions),
         "figures": rows,

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use serde_json::{Value, json};
 use stream_encryption_api::stream_encryption::Service as ApiService;
 use stream_encryption_core::model::decision::PROPAGATION_DELAY;
 use stream_encryption_core::model::service::{Operation, ServiceProfile, profile};
 use stream_encryption_operator::aws::rate_limit::DEFAULT_RATE_PERCENT;
 
-/// Number of regions without limits. The operator paces itself in each region, so that only many regions let it
-/// work as fast as it can.
-const REGIONS_WITHOUT_LIMITS: usize = 20;
+/// The limit of each operation that the operator is told if AWS does not limit requests, in requests per second.
+const WITHOUT_LIMITS: u32 = 10_000;
 /// The shortest default of the drift interval.
 const SHORTEST_INTERVAL: usize = 30;
 /// Resources per second that two cores adopt, at least. The drift interval must be longer than the first sweep, or
@@ -34,13 +34,12 @@ pub(crate) struct Scenario {
     /// The state of the streams when the operator starts.
     #[arg(long, value_enum, default_value = "encrypted")]
     pub(crate) state: State,
-    /// Whether AWS limits the requests per second. Without limits the streams lie in 20 regions, because the
-    /// operator paces itself in each region.
+    /// Whether AWS limits the requests per second. Without limits, the operator is told raised ones.
     #[arg(long, value_enum, default_value = "aws")]
     pub(crate) limits: Limits,
-    /// The number of regions of the streams. Default: 1, and 20 without limits.
-    #[arg(long)]
-    regions: Option<usize>,
+    /// The number of regions of the streams.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub(crate) regions: u8,
     /// The drift interval in seconds. Default: longer than two sweeps over all streams.
     #[arg(long)]
     drift_interval: Option<usize>,
@@ -86,10 +85,18 @@ pub(crate) enum Limits {
 }
 
 impl Scenario {
-    /// Returns the number of regions.
-    pub(crate) fn regions(&self) -> usize {
-        let default = if self.limits == Limits::Aws { 1 } else { REGIONS_WITHOUT_LIMITS };
-        self.regions.unwrap_or(default).clamp(1, 99)
+    /// Returns the limit of an operation that the operator knows, in requests per second.
+    fn limit(&self, operation: Operation) -> u32 {
+        match self.limits {
+            Limits::Aws => operation.requests_per_second(),
+            Limits::None => WITHOUT_LIMITS,
+        }
+    }
+
+    /// Returns the operator's setting of AWS's limits.
+    pub(crate) fn request_limits(&self) -> Value {
+        let limit = |operation: Operation| json!({"operation": operation.iam_action(), "requestsPerSecond": self.limit(operation)});
+        Operation::ALL.map(limit).into()
     }
 
     /// Returns what the operator knows about the service.
@@ -102,8 +109,8 @@ impl Scenario {
 
     /// Returns the time for one such request about each stream, at the operator's default share of AWS's limit.
     fn time_for(&self, operation: Operation) -> Duration {
-        let requests = self.resources.div_ceil(self.regions()) as u64;
-        let rate = u64::from(operation.requests_per_second()) * u64::from(DEFAULT_RATE_PERCENT);
+        let requests = self.resources.div_ceil(usize::from(self.regions)) as u64;
+        let rate = u64::from(self.limit(operation)) * u64::from(DEFAULT_RATE_PERCENT);
         Duration::from_millis(requests * 100_000 / rate)
     }
 
@@ -137,7 +144,7 @@ impl Scenario {
             self.resources,
             word(&self.state),
             word(&self.service),
-            self.regions(),
+            self.regions,
             word(&self.limits),
             self.drift_interval().as_secs(),
             if cfg!(debug_assertions) { "debug" } else { "release" },

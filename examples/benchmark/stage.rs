@@ -103,7 +103,7 @@ fn planted(scenario: &Scenario, number: usize) -> PlantedStream {
             Service::Firehose => AwsService::Firehose,
             Service::Kinesis => AwsService::Kinesis,
         },
-        region: format!("eu-west-{}", number % scenario.regions() + 1),
+        region: format!("eu-west-{}", number % usize::from(scenario.regions) + 1),
         name: name(number),
         state: match scenario.state {
             State::Plaintext => Snapshot::default(),

@@ -27,6 +27,7 @@ use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_core::model::service::Operation;
 use tracing::warn;
 
@@ -53,6 +54,8 @@ pub struct AwsConfig {
     pub endpoint_url: Option<String>,
     /// Share of AWS's limits in requests per second that the operator may use, in percent: 1 to 100.
     pub rate_percent: u8,
+    /// AWS's limits in requests per second.
+    pub request_limits: RequestLimits,
 }
 
 /// The reason why the settings for AWS are invalid.
@@ -80,7 +83,12 @@ impl AwsConfig {
     /// Returns the default endpoints for `region`, with the default share of AWS's limits.
     #[must_use]
     pub fn of(region: Region) -> Self {
-        Self { region, endpoint_url: None, rate_percent: DEFAULT_RATE_PERCENT }
+        Self {
+            region,
+            endpoint_url: None,
+            rate_percent: DEFAULT_RATE_PERCENT,
+            request_limits: RequestLimits::default(),
+        }
     }
 
     fn check(&self) -> Result<(), InvalidAwsConfig> {
@@ -104,7 +112,9 @@ impl Aws {
             warn!("the AWS SDK for Rust ignores AWS_CA_BUNDLE; set SSL_CERT_FILE instead");
         }
         let config = loader(&endpoints).load().await;
-        let (rate_limiter, region) = (RateLimiter::new(endpoints.rate_percent), endpoints.region.clone());
+        let limits = endpoints.request_limits.clone();
+        let rate_limiter = RateLimiter::with_limits(endpoints.rate_percent, limits);
+        let region = endpoints.region.clone();
         let http_client = config.http_client();
         let make = move || -> BoxFuture<'static, _> {
             let loader = loader(&endpoints);

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::{Account, Region, StreamArn};
+use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_core::model::service::{Operation, profile};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
@@ -51,7 +52,7 @@ impl QuotaScope {
 #[derive(Clone)]
 pub struct RateLimiter {
     rate_percent: u32,
-    limits: fn(Operation) -> u32,
+    limits: Arc<RequestLimits>,
     queues: Arc<Mutex<HashMap<QuotaScope, Arc<QuotaQueue>>>>,
     waiters: Arc<[AtomicUsize; PRIORITIES.len()]>,
 }
@@ -60,15 +61,15 @@ impl RateLimiter {
     /// Creates a rate limiter that uses `rate_percent` percent of AWS's limits, clamped to 1 to 100.
     #[must_use]
     pub fn new(rate_percent: u8) -> Self {
-        Self::with_limits(rate_percent, Operation::requests_per_second)
+        Self::with_limits(rate_percent, RequestLimits::default())
     }
 
-    /// Creates a rate limiter with other limits, in requests per second: AWS raises some of them on request.
+    /// Creates a rate limiter that uses `rate_percent` percent of other limits than AWS's defaults.
     #[must_use]
-    pub fn with_limits(rate_percent: u8, limits: fn(Operation) -> u32) -> Self {
+    pub fn with_limits(rate_percent: u8, limits: RequestLimits) -> Self {
         Self {
             rate_percent: u32::from(rate_percent.clamp(1, 100)),
-            limits,
+            limits: Arc::new(limits),
             queues: Arc::default(),
             waiters: Arc::default(),
         }
@@ -111,11 +112,17 @@ impl RateLimiter {
         self.queue(quota).state().bucket.succeeded(Instant::now());
     }
 
-    /// Returns the whole number of Describes that are permitted in a second, of streams of a service in any account
-    /// and region, while AWS does not throttle.
+    /// Returns the whole number of Describes that are permitted in a second, of streams of a service in an account
+    /// and region, while AWS does not throttle. `None` stands for the operator's own account.
     #[must_use]
-    pub fn describes_per_second(&self, service: Service) -> usize {
-        usize::try_from(self.full_rate(profile(service).describe) / 1000).unwrap_or(usize::MAX)
+    pub fn describes_per_second(
+        &self,
+        service: Service,
+        account: Option<&Account>,
+        region: &Region,
+    ) -> usize {
+        let rate = self.full_rate(profile(service).describe, account, region);
+        usize::try_from(rate / 1000).unwrap_or(usize::MAX)
     }
 
     /// Returns the number of requests that wait with this priority, over all queues: a gauge for the metrics.
@@ -131,8 +138,8 @@ impl RateLimiter {
     }
 
     /// Returns the rate while AWS does not throttle, in thousandths of a request per second.
-    fn full_rate(&self, operation: Operation) -> u32 {
-        (self.limits)(operation) * 10 * self.rate_percent
+    fn full_rate(&self, operation: Operation, account: Option<&Account>, region: &Region) -> u32 {
+        self.limits.of(operation, account, region) * 10 * self.rate_percent
     }
 
     fn queue(&self, quota: &QuotaScope) -> Arc<QuotaQueue> {
@@ -141,7 +148,7 @@ impl RateLimiter {
             let now = Instant::now();
             queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.state().bucket.is_fresh(now));
         }
-        let full_rate = self.full_rate(quota.operation);
+        let full_rate = self.full_rate(quota.operation, quota.account.as_ref(), &quota.region);
         queues.entry(quota.clone()).or_insert_with(|| Arc::new(QuotaQueue::new(full_rate))).clone()
     }
 }

@@ -19,6 +19,7 @@ pub mod permission;
 pub mod policy_status;
 pub mod previous_key;
 pub mod principal;
+pub mod request_limits;
 #[cfg(test)]
 mod scenario;
 pub mod schedule;

@@ -171,7 +171,9 @@ async fn sleep_until(due: Option<Instant>) {
 fn places(scope: &Scope, concurrency: usize, limits: &RateLimiter) -> usize {
     match scope {
         Scope::NoRequest => concurrency.div_ceil(2),
-        Scope::Describe(service, ..) => limits.describes_per_second(*service) + PLACES_BESIDE_A_SECOND,
+        Scope::Describe(service, account, region) => {
+            limits.describes_per_second(*service, account.as_ref(), region) + PLACES_BESIDE_A_SECOND
+        }
     }
 }
 

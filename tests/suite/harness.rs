@@ -30,6 +30,7 @@ use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics, reconcile};
 use stream_encryption_core::model::decision::decide;
 use stream_encryption_core::model::ledger;
+use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::aws::rate_limit::RateLimiter;
 use stream_encryption_operator::kubernetes::Cluster;
@@ -194,7 +195,7 @@ fn operator(
     clock: Clock,
 ) -> Context<Aws, Cluster> {
     // The virtual clock skips the time for which the rate limiter, on the real clock, would wait.
-    let unpaced = RateLimiter::with_limits(100, |_| 100_000);
+    let unpaced = RateLimiter::with_limits(100, RequestLimits::same(100_000));
     let dated = DatedBy(clock.clone());
     let sdk = sdk(&aws.url(), ACCESS_KEY).into_builder().time_source(dated).build();
     let sessions = clock.clone();

@@ -29,6 +29,7 @@ use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_core::model::service::Operation;
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::aws::rate_limit::RateLimiter;
@@ -438,7 +439,7 @@ async fn hold(
         let by_sdk = Aws::from_config(
             config.clone(),
             REGION.parse().expect("a region"),
-            RateLimiter::with_limits(100, |_| 100_000),
+            RateLimiter::with_limits(100, RequestLimits::same(100_000)),
             Arc::new(SystemTime::now),
         );
         let theirs = over_http(&by_sdk, now, &step.ask).await;

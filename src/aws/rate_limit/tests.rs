@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use stream_encryption_core::model::request_limits::RequestLimit;
 use tokio::time::{advance, sleep};
 
 use super::*;
@@ -218,6 +219,25 @@ async fn throttling_slows_only_its_limit_until_success() {
         advance(SECOND).await;
     }
     assert_eq!(rate_limiter.rate(&describe()), 4_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn raised_limit_applies_to_its_account_and_region() {
+    let limit = RequestLimit {
+        operation: Operation::DescribeDeliveryStream,
+        account: describe().account,
+        region: Some(describe().region),
+        requests_per_second: 50,
+    };
+    let rate_limiter = RateLimiter::with_limits(80, RequestLimits::new(vec![limit]));
+    let elsewhere = QuotaScope { region: "us-east-1".parse().unwrap(), ..describe() };
+    let of_another = QuotaScope { account: Some("444455556666".parse().unwrap()), ..describe() };
+    for (quota, rate) in [(describe(), 40_000), (elsewhere, 4_000), (of_another, 4_000)] {
+        assert_eq!(rate_limiter.rate(&quota), rate, "{quota:?}");
+        let places =
+            rate_limiter.describes_per_second(Service::Firehose, quota.account.as_ref(), &quota.region);
+        assert_eq!(places * 1000, rate as usize, "{quota:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

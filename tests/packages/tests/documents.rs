@@ -12,9 +12,9 @@ pub(crate) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documented_values_are_chart_values() {
-    let pages = text("docs/install.md") + &text("docs/metrics.md");
+    let pages = text("docs/install.md") + &text("docs/metrics.md") + &text("docs/performance.md");
     let values = blocks(&pages, "yaml");
-    assert_eq!(values.len(), 4);
+    assert_eq!(values.len(), 5);
     for yaml in values {
         let values: Value = serde_saphyr::from_str(yaml).expect("YAML");
         render(&values).await.expect("the chart accepts the values");
@@ -34,6 +34,7 @@ fn repository_links_are_valid() {
         ("docs/beside.md", "docs"),
         ("docs/releases.md", "docs"),
         ("docs/sharding.md", "docs"),
+        ("docs/performance.md", "docs"),
         ("docs/keys.md", "docs"),
         ("docs/iam.md", "docs"),
         (&format!("{CHART}/README.md"), CHART),

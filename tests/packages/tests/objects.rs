@@ -40,6 +40,8 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
             "every setting of the operator",
             json!({
                 "aws": {"region": "us-gov-west-1", "endpointUrl": "http://simulated-aws.test:4566", "ratePercent": 1,
+                        "requestLimits": [{"operation": "kinesis:DescribeStreamSummary", "account": "111122223333",
+                                           "region": "us-gov-west-1", "requestsPerSecond": 10000}],
                         "credentials": {"secretName": "aws", "secretKey": "file", "profile": "streams"}},
                 "defaultPolicy": {"maxCallsPerDay": 25, "allowDisable": true}, "driftIntervalSeconds": 86400, "concurrency": 65535,
                 "leaderElection": {"enabled": false}, "replicaCount": 0,

@@ -67,6 +67,23 @@ async fn invalid_values_are_rejected() {
         ("aws.region", json!("Ireland")),
         ("aws.ratePercent", json!(0)),
         ("aws.ratePercent", json!(101)),
+        ("aws.requestLimits", json!({"kms:DescribeKey": 50})),
+        ("aws.requestLimits", json!([{"operation": "kms:DescribeKey"}])),
+        ("aws.requestLimits", json!([{"operation": "DescribeKey", "requestsPerSecond": 50}])),
+        ("aws.requestLimits", json!([{"operation": "kms:DescribeKey", "requestsPerSecond": 0}])),
+        ("aws.requestLimits", json!([{"operation": "kms:DescribeKey", "requestsPerSecond": 10_001}])),
+        (
+            "aws.requestLimits",
+            json!([{"operation": "kms:DescribeKey", "requestsPerSecond": 50, "account": 1}]),
+        ),
+        (
+            "aws.requestLimits",
+            json!([{"operation": "kms:DescribeKey", "requestsPerSecond": 50, "region": "x"}]),
+        ),
+        (
+            "aws.requestLimits",
+            json!([{"operation": "kms:DescribeKey", "requestsPerSecond": 50, "acount": "1"}]),
+        ),
         ("aws.endpointUrl", json!("localhost:4566")),
         ("image.digest", json!("sha256:abc")),
         ("image.pullPolicy", json!("Sometimes")),
@@ -149,6 +166,18 @@ fn schema_limits_match_operator() {
     assert_eq!(limits("driftIntervalSeconds"), (json!(10), json!(86_400)));
     assert!(settings.contains("self.concurrency > 0") && settings.contains("pub concurrency: u16"));
     assert_eq!(limits("concurrency"), (json!(1), json!(u16::MAX)));
+    let limit = &schema()["properties"]["aws"]["properties"]["requestLimits"]["items"]["properties"];
+    assert!(text("src/settings/request_limits.rs").contains("HIGHEST: u32 = 10_000;"));
+    let rate = &limit["requestsPerSecond"];
+    assert_eq!((&rate["minimum"], &rate["maximum"]), (&json!(1), &json!(10_000)));
+    let operations = text("src/core/model/service.rs");
+    let operations: Vec<&str> = operations
+        .split(": \"")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("\", "))
+        .map(|(it, _)| it)
+        .collect();
+    assert_eq!(json!(operations), limit["operation"]["enum"]);
 }
 
 #[test]

@@ -24,6 +24,7 @@ use stream_encryption_api::stream_encryption::{Service, StreamEncryption, Stream
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics, reconcile};
 use stream_encryption_core::model::decision::decide;
+use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_core::model::schedule;
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::aws::rate_limit::RateLimiter;
@@ -172,7 +173,7 @@ impl Stage {
         let credentials = SharedCredentialsProvider::new(session.clone());
         let sdk = sdk(self.moto.url(), ACCESS_KEY).into_builder().credentials_provider(credentials).build();
         let dated = clock.clone();
-        let unpaced = RateLimiter::with_limits(100, |_| 100_000);
+        let unpaced = RateLimiter::with_limits(100, RequestLimits::same(100_000));
         let aws = Aws::from_config(sdk, config.region.clone(), unpaced, Arc::new(move || dated.now().into()));
         let own_account = StreamEncryptionPolicySpec::own_account();
         let policy = StreamEncryptionPolicySpec { allow_disable: true, ..own_account };

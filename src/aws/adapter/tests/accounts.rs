@@ -9,6 +9,7 @@ use simulated_aws::{Clock as AwsClock, SimulatedAws};
 use stream_encryption_core::model::arn::RoleArn;
 use stream_encryption_core::model::observation::ReportedEncryption;
 use stream_encryption_core::model::principal::Role;
+use stream_encryption_core::model::request_limits::RequestLimits;
 
 use super::*;
 
@@ -57,7 +58,7 @@ impl Stage {
         let endpoints = AwsConfig { endpoint_url: Some(simulated.url()), ..ours() };
         let clock = ItsClock(simulated.clone());
         let loader = loader(&endpoints).credentials_provider(credentials()).time_source(clock.clone());
-        let rate_limiter = RateLimiter::with_limits(100, |_| 100_000);
+        let rate_limiter = RateLimiter::with_limits(100, RequestLimits::same(100_000));
         let operator =
             Aws::from_config(loader.load().await, ours().region, rate_limiter, Arc::new(move || clock.now()));
         Self { simulated, operator }
