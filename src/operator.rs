@@ -24,7 +24,7 @@ use crate::leader::LeaderElection;
 use crate::metrics::{FleetSnapshot, Metrics, ScrapeInput};
 use crate::settings::Settings;
 
-mod dispatcher;
+pub mod dispatcher;
 mod policy_statuses;
 mod sources;
 mod term;
@@ -35,7 +35,7 @@ use term::Watch;
 
 /// State shared by the parts of this process.
 struct Shared {
-    operator: Context<Aws, Cluster>,
+    operator: Arc<Context<Aws, Cluster>>,
     metrics: Metrics,
     readiness: Readiness,
     /// The resources that are due and wait.
@@ -101,7 +101,7 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
         metrics: Box::new(metrics.clone()),
     };
     Ok(Shared {
-        operator,
+        operator: Arc::new(operator),
         metrics,
         readiness: Readiness::default(),
         waiting: Waiting::default(),

@@ -15,7 +15,8 @@ use futures_util::stream::BoxStream;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
 use stream_encryption_core::controller::due_work::{Scope, due_work};
-use stream_encryption_core::controller::kube_api::KubeError;
+use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
+use stream_encryption_core::controller::stream_api::StreamApi;
 use stream_encryption_core::controller::{Context, reconcile, report_invalid_object};
 use stream_encryption_core::model::schedule;
 use stream_encryption_core::work_queue::{Lane, Work, WorkQueue};
@@ -25,12 +26,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::Shared;
-use crate::aws::Aws;
 use crate::aws::rate_limit::RateLimiter;
-use crate::kubernetes::Cluster;
 use crate::kubernetes::watches::Guarded;
-use crate::metrics::ReconcileResult;
+use crate::metrics::{Metrics, ReconcileResult};
 
 /// Number of reconciles of one AWS limit that may exist beside those whose request is permitted within a second:
 /// enough to keep the limit used while others wait for responses.
@@ -38,14 +36,14 @@ const PLACES_BESIDE_A_SECOND: usize = 4;
 
 /// The name of a resource.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Name {
+pub struct Name {
     namespace: String,
     name: String,
 }
 
 /// A change that leads to reconciles.
 #[derive(Debug)]
-pub(super) enum Trigger {
+pub enum Trigger {
     /// One resource, or what it depends on, has changed.
     One(Name),
     /// The permissions of all resources may have changed.
@@ -54,7 +52,8 @@ pub(super) enum Trigger {
 
 impl Name {
     /// Returns the name of a resource.
-    pub(super) fn of(resource: &Guarded) -> Self {
+    #[must_use]
+    pub fn of(resource: &Guarded) -> Self {
         Self { namespace: resource.namespace().unwrap_or_default(), name: resource.name_any() }
     }
 
@@ -65,11 +64,12 @@ impl Name {
 
 /// The number of resources that are due and wait, by lane. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Waiting(Arc<[AtomicUsize; Lane::ALL.len()]>);
+pub struct Waiting(Arc<[AtomicUsize; Lane::ALL.len()]>);
 
 impl Waiting {
     /// Returns the number of resources that wait in a lane.
-    pub(super) fn get(&self, lane: Lane) -> usize {
+    #[must_use]
+    pub fn get(&self, lane: Lane) -> usize {
         self.0[lane as usize].load(Ordering::Relaxed)
     }
 
@@ -80,27 +80,53 @@ impl Waiting {
     }
 }
 
+/// What every reconcile needs. Clones share it.
+pub struct Reconciler<A, R> {
+    /// The context of the reconciles.
+    pub operator: Arc<Context<A, R>>,
+    /// The resources, as the watches deliver them.
+    pub resources: Store<Guarded>,
+    /// Counts the reconciles.
+    pub metrics: Metrics,
+}
+
+impl<A, R> Clone for Reconciler<A, R> {
+    fn clone(&self) -> Self {
+        Self {
+            operator: self.operator.clone(),
+            resources: self.resources.clone(),
+            metrics: self.metrics.clone(),
+        }
+    }
+}
+
 /// Starts the reconciles of one term.
-pub(super) struct Dispatcher {
-    shared: Arc<Shared>,
-    resources: Store<Guarded>,
+pub struct Dispatcher<A, R> {
+    reconciler: Reconciler<A, R>,
     queue: WorkQueue<Arc<Name>, Scope>,
+    waiting: Waiting,
     running: JoinSet<(Arc<Name>, Option<Duration>)>,
     start: Instant,
 }
 
-impl Dispatcher {
-    /// Creates a dispatcher of the resources in `resources`, with at most `concurrency` reconciles at a time.
-    pub(super) fn new(shared: Arc<Shared>, resources: Store<Guarded>, concurrency: u16) -> Self {
+impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
+    /// Creates a dispatcher, with at most `concurrency` reconciles at a time. `limits` returns how many of one scope
+    /// are useful; `waiting` is updated with the number of resources that wait.
+    #[must_use]
+    pub fn new(
+        reconciler: Reconciler<A, R>,
+        limits: RateLimiter,
+        concurrency: u16,
+        waiting: Waiting,
+    ) -> Self {
         let concurrency = usize::from(concurrency);
-        let limits = shared.operator.aws.rate_limiter().clone();
         let queue = WorkQueue::new(concurrency, move |scope| places(scope, concurrency, &limits));
-        Self { shared, resources, queue, running: JoinSet::new(), start: Instant::now() }
+        Self { reconciler, queue, waiting, running: JoinSet::new(), start: Instant::now() }
     }
 
     /// Reconciles from the time at which `caches_are_filled` is set until `end` is cancelled. The triggers are polled
     /// from the beginning, because they fill the caches. Reconciles that are running are finished first.
-    pub(super) async fn run(
+    pub async fn run(
         mut self,
         mut triggers: BoxStream<'static, Trigger>,
         caches_are_filled: &SetOnce<()>,
@@ -120,7 +146,7 @@ impl Dispatcher {
                 () = caches_are_filled.wait(), if !may_start => {}
             }
         }
-        self.shared.waiting.set(|_| 0);
+        self.waiting.set(|_| 0);
         while let Some(ended) = self.running.join_next().await {
             self.ended(ended);
         }
@@ -131,7 +157,7 @@ impl Dispatcher {
         match trigger {
             Trigger::One(name) => self.queue.schedule(Arc::new(name), now),
             Trigger::All => {
-                for resource in self.resources.state() {
+                for resource in self.reconciler.resources.state() {
                     self.queue.schedule(Arc::new(Name::of(&resource)), now);
                 }
             }
@@ -140,14 +166,12 @@ impl Dispatcher {
 
     /// Starts as many reconciles as are due and may start.
     fn start_due(&mut self) {
-        let (shared, resources) = (&self.shared, &self.resources);
-        let work =
-            |name: &Arc<Name>| Some(work(&shared.operator, resources.get(&name.reference())?.as_ref()));
+        let Reconciler { operator, resources, .. } = &self.reconciler;
+        let work = |name: &Arc<Name>| Some(work(operator, resources.get(&name.reference())?.as_ref()));
         while let Some(name) = self.queue.next(self.start.elapsed(), work) {
-            let reconciled = reconcile_resource(self.shared.clone(), self.resources.clone(), name);
-            self.running.spawn(reconciled);
+            self.running.spawn(reconcile_resource(self.reconciler.clone(), name));
         }
-        self.shared.waiting.set(|lane| self.queue.waiting(lane));
+        self.waiting.set(|lane| self.queue.waiting(lane));
     }
 
     fn ended(&mut self, ended: Result<(Arc<Name>, Option<Duration>), JoinError>) {
@@ -177,7 +201,7 @@ fn places(scope: &Scope, concurrency: usize, limits: &RateLimiter) -> usize {
     }
 }
 
-fn work(operator: &Context<Aws, Cluster>, resource: &Guarded) -> Work<Scope> {
+fn work<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, resource: &Guarded) -> Work<Scope> {
     match &resource.0 {
         Ok(resource) => due_work(operator, resource),
         Err(invalid) => Work {
@@ -190,26 +214,25 @@ fn work(operator: &Context<Aws, Cluster>, resource: &Guarded) -> Work<Scope> {
 
 /// Reconciles one resource, and returns its name and the time until the next reconcile; `None` if only a change leads
 /// to one.
-async fn reconcile_resource(
-    shared: Arc<Shared>,
-    resources: Store<Guarded>,
+async fn reconcile_resource<A: StreamApi, R: KubeApi>(
+    reconciler: Reconciler<A, R>,
     name: Arc<Name>,
 ) -> (Arc<Name>, Option<Duration>) {
-    let Some(resource) = resources.get(&name.reference()) else { return (name, None) };
+    let Some(resource) = reconciler.resources.get(&name.reference()) else { return (name, None) };
     let begin = std::time::Instant::now();
-    let reconciled = reconcile_or_report(&resource, &shared.operator).await;
-    let result = match &reconciled {
+    let outcome = reconcile_or_report(&resource, &reconciler.operator).await;
+    let result = match &outcome {
         Ok(_) => ReconcileResult::ok,
         Err(KubeError::Conflict) => ReconcileResult::conflict,
         Err(_) => ReconcileResult::error,
     };
-    shared.metrics.reconciled(result, begin.elapsed());
-    (name, reconciled.unwrap_or_else(|error| Some(after_error(&resource, &error))))
+    reconciler.metrics.reconciled(result, begin.elapsed());
+    (name, outcome.unwrap_or_else(|error| Some(after_error(&resource, &error))))
 }
 
-async fn reconcile_or_report(
+async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
     resource: &Guarded,
-    context: &Context<Aws, Cluster>,
+    context: &Context<A, R>,
 ) -> Result<Option<Duration>, KubeError> {
     let wake = match &resource.0 {
         // On the heap: a future of this size would be copied into its task.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Shared;
-use super::dispatcher::Dispatcher;
+use super::dispatcher::{Dispatcher, Reconciler};
 use super::policy_statuses::PolicyStatuses;
 use super::sources::{Scope, Sources};
 use crate::kubernetes::watches::Guarded;
@@ -57,7 +57,13 @@ impl Watch {
             background.spawn(async move { statuses.keep_current(&context.operator).await });
         }
         shared.operator.records.use_caches(Some(sources.caches));
-        let dispatcher = Dispatcher::new(shared.clone(), store, self.concurrency);
+        let limits = shared.operator.aws.rate_limiter().clone();
+        let reconciler = Reconciler {
+            operator: shared.operator.clone(),
+            resources: store,
+            metrics: shared.metrics.clone(),
+        };
+        let dispatcher = Dispatcher::new(reconciler, limits, self.concurrency, shared.waiting.clone());
         dispatcher.run(sources.triggers, &caches_are_filled, &end).await;
         drop(background);
         shared.operator.records.use_caches(None);

@@ -1,0 +1,229 @@
+//! One operator with its fleet: all resources exist before it starts, as after an upgrade.
+//!
+//! The clock is tokio's, paused: it advances when every task waits. So a run takes as long as the operator computes,
+//! and a day of waiting takes no time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use jiff::{SignedDuration, Timestamp};
+use stream_encryption_api::policy::{PolicyRole, StreamEncryptionPolicySpec};
+use stream_encryption_api::stream_encryption::{
+    Service, StreamEncryption, StreamEncryptionSpec, StreamReference,
+};
+use stream_encryption_core::controller::memory::Memory;
+use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
+use stream_encryption_core::model::arn::StreamArn;
+use stream_encryption_core::model::decision::{PROPAGATION_DELAY, decide};
+use stream_encryption_core::model::service::{Operation, profile};
+use stream_encryption_operator::aws::rate_limit::{DEFAULT_RATE_PERCENT, RateLimiter};
+use stream_encryption_operator::metrics::Metrics;
+use stream_encryption_operator::operator::dispatcher::{Dispatcher, Name, Reconciler, Trigger, Waiting};
+use tokio::sync::{SetOnce, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::FleetAws;
+use crate::kubernetes::FleetKube;
+
+/// A fleet.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// The service of the streams.
+    pub service: Service,
+    /// The number of resources, by namespace. Each has a stream of its own.
+    pub namespaces: Vec<(String, usize)>,
+    /// The number of accounts. The streams of each namespace are spread over the accounts and regions.
+    pub accounts: usize,
+    /// The number of regions.
+    pub regions: usize,
+    /// Whether the streams are encrypted already when the operator starts.
+    pub encrypted: bool,
+    /// The time that AWS takes to encrypt a stream.
+    pub change: Duration,
+    /// The drift interval.
+    pub drift_interval: Duration,
+    /// Maximum number of concurrent reconciles.
+    pub concurrency: u16,
+}
+
+impl Fleet {
+    /// Returns a fleet of plaintext Firehose streams in one namespace, account and region.
+    #[must_use]
+    pub fn of(streams: usize) -> Self {
+        Self {
+            service: Service::Firehose,
+            namespaces: vec![("data".to_owned(), streams)],
+            accounts: 1,
+            regions: 1,
+            encrypted: false,
+            change: Duration::from_secs(5),
+            drift_interval: Duration::from_hours(1),
+            concurrency: 32,
+        }
+    }
+
+    /// Returns the number of streams.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.namespaces.iter().map(|(_, streams)| streams).sum()
+    }
+
+    /// Returns the time until all resources are Ready that the operator cannot undercut with its share of AWS's
+    /// limits, in the account and region with the most streams. An encrypted stream needs one Describe, a stream in
+    /// plaintext two with a Start between them. Both settle then.
+    #[must_use]
+    pub fn floor(&self) -> Duration {
+        let streams = self.streams().div_ceil(self.accounts * self.regions) as u64;
+        let time_for = |operation: Operation| {
+            let rate = u64::from(operation.requests_per_second()) * u64::from(DEFAULT_RATE_PERCENT);
+            Duration::from_millis(streams * 100_000 / rate)
+        };
+        let profile = profile(self.service);
+        let requests = if self.encrypted {
+            time_for(profile.describe)
+        } else {
+            (time_for(profile.describe) * 2).max(time_for(profile.start) + self.change)
+        };
+        requests + PROPAGATION_DELAY.unsigned_abs()
+    }
+
+    fn account(number: usize) -> String {
+        format!("{:012}", 100_000_000_000 + number)
+    }
+
+    /// Returns the stream with this number.
+    ///
+    /// # Panics
+    /// Never: the parts are valid.
+    #[must_use]
+    pub fn stream(&self, number: usize) -> StreamArn {
+        let account = Self::account(number % self.accounts);
+        let region = format!("eu-west-{}", number / self.accounts % self.regions + 1);
+        let (service, kind) = (profile(self.service).arn_service, profile(self.service).arn_type);
+        let arn = format!("arn:aws:{service}:{region}:{account}:{kind}/customer-orders-{number:07}");
+        arn.parse().expect("an ARN")
+    }
+
+    /// Returns a policy for each account, with the role that the operator assumes there.
+    fn policies(&self) -> Vec<StreamEncryptionPolicySpec> {
+        let of = |number: usize| {
+            let account = Self::account(number);
+            let arn = format!("arn:aws:iam::{account}:role/stream-encryption");
+            StreamEncryptionPolicySpec {
+                role: Some(PolicyRole { arn, external_id: None }),
+                ..StreamEncryptionPolicySpec::own_account()
+            }
+        };
+        (0..self.accounts).map(of).collect()
+    }
+}
+
+/// A running operator with its fleet.
+pub struct Run {
+    /// The operator, with its streams and resources.
+    pub operator: Arc<Context<FleetAws, FleetKube>>,
+    start: Instant,
+    triggers: mpsc::UnboundedSender<Trigger>,
+    end: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Run {
+    /// Creates the streams and their resources, and starts an operator. The clock must be paused.
+    ///
+    /// # Panics
+    /// Never: the region is valid.
+    #[must_use]
+    pub fn start(fleet: &Fleet) -> Self {
+        let limiter = RateLimiter::new(DEFAULT_RATE_PERCENT);
+        let start = Instant::now();
+        let context = Arc::new(Context {
+            aws: FleetAws::new(limiter.clone(), fleet.change),
+            records: FleetKube::new(fleet.policies()),
+            clock: clock(start),
+            decide,
+            config: Config {
+                region: "eu-west-1".parse().expect("a region"),
+                drift_interval: SignedDuration::try_from(fleet.drift_interval).unwrap_or(SignedDuration::MAX),
+            },
+            memory: Memory::default(),
+            metrics: Box::new(NoMetrics),
+        });
+        let (triggers, mut triggered) = mpsc::unbounded_channel();
+        let end = CancellationToken::new();
+        let reconciler = Reconciler {
+            operator: context.clone(),
+            resources: context.records.store(),
+            metrics: Metrics::default(),
+        };
+        let dispatcher = Dispatcher::new(reconciler, limiter, fleet.concurrency, Waiting::default());
+        let stream = futures_util::stream::poll_fn(move |cx| triggered.poll_recv(cx)).boxed();
+        let ended = end.clone();
+        let task = tokio::spawn(async move {
+            let filled = SetOnce::new_with(Some(()));
+            dispatcher.run(stream, &filled, &ended).await;
+        });
+        let run = Self { operator: context, start, triggers, end, task };
+        let mut number = 0;
+        for (namespace, streams) in &fleet.namespaces {
+            for _ in 0..*streams {
+                run.create(namespace, fleet.stream(number), fleet.encrypted);
+                number += 1;
+            }
+        }
+        run
+    }
+
+    /// Creates a stream and its resource.
+    pub fn create(&self, namespace: &str, stream: StreamArn, encrypted: bool) {
+        let reference = StreamReference { arn: Some(stream.to_string()), ..StreamReference::default() };
+        let spec = StreamEncryptionSpec { stream: reference, ..StreamEncryptionSpec::default() };
+        let mut resource = StreamEncryption::new(stream.name(), spec);
+        resource.metadata.namespace = Some(namespace.to_owned());
+        self.operator.aws.create(stream, encrypted);
+        let created = self.operator.records.create(resource);
+        // The dispatcher runs as long as this exists.
+        let _ = self.triggers.send(Trigger::One(Name::of(&created)));
+    }
+
+    /// Waits until as many resources have become Ready, and returns the times from the start, in order.
+    pub async fn wait_for_ready(&self, number: usize) -> Vec<Duration> {
+        self.operator.records.wait_for_ready(number).await;
+        let since = |at: Instant| at.duration_since(self.start);
+        self.operator.records.ready().iter().map(|ready| since(ready.at)).collect()
+    }
+
+    /// Returns when half of the resources that are Ready now were Ready, by namespace.
+    #[must_use]
+    pub fn halves(&self) -> BTreeMap<String, Duration> {
+        let mut by_namespace: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
+        for ready in self.operator.records.ready() {
+            by_namespace.entry(ready.namespace).or_default().push(ready.at.duration_since(self.start));
+        }
+        by_namespace.into_iter().map(|(namespace, times)| (namespace, times[times.len() / 2])).collect()
+    }
+
+    /// Returns the time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Ends the operator, after the reconciles that are running.
+    pub async fn end(self) {
+        self.end.cancel();
+        // It has not panicked, or its panic has ended the test.
+        let _ = self.task.await;
+    }
+}
+
+/// Returns a clock that follows tokio's.
+fn clock(start: Instant) -> Clock {
+    let begin: Timestamp = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 365 * 56);
+    let elapsed = move || start.elapsed();
+    Clock::new(move || begin + SignedDuration::try_from(elapsed()).unwrap_or(SignedDuration::MAX), elapsed)
+}
