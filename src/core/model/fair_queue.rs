@@ -45,9 +45,18 @@ impl<T> FairQueue<T> {
     /// Removes and returns the next item of the namespace that holds the fewest permits; `has` returns the
     /// number of permits of a namespace. Returns the namespace, too.
     pub fn pop_least(&mut self, has: impl Fn(&str) -> usize) -> Option<(String, T)> {
-        let turns = self.namespaces.iter().enumerate();
-        let (turn, _) = turns.min_by_key(|(turn, namespace)| (has(namespace), *turn))?;
-        self.pop_at(turn)
+        let mut least: Option<(usize, usize)> = None;
+        for (turn, namespace) in self.namespaces.iter().enumerate() {
+            let held = has(namespace);
+            if least.is_none_or(|(fewest, _)| held < fewest) {
+                least = Some((held, turn));
+            }
+            // With many namespaces, one of the first holds none as a rule.
+            if held == 0 {
+                break;
+            }
+        }
+        self.pop_at(least?.1)
     }
 
     fn pop_at(&mut self, turn: usize) -> Option<(String, T)> {

@@ -1,7 +1,7 @@
 //! A large fleet in virtual time: `cargo run --release -p fleet --example fleet -- --streams 1000000 --accounts 200
-//! --regions 10 --namespaces 500 --shards 20 --concurrency 800`.
+//! --regions 10 --namespaces 1000 --shards 20`.
 //!
-//! The accounts are divided among the shards. Shards share nothing but the API server, so each runs on its own, one
+//! The namespaces, each with its account, are divided among the shards. Shards share nothing but the API server, so each runs on its own, one
 //! after the other, and the slowest one counts.
 
 #![allow(clippy::cast_precision_loss, reason = "all numbers are far below 2^52")]
@@ -24,8 +24,8 @@ struct Arguments {
     /// The number of regions.
     #[arg(long, default_value_t = 1)]
     regions: usize,
-    /// The number of namespaces.
-    #[arg(long, default_value_t = 10)]
+    /// The number of namespaces, each of which has its streams in one account.
+    #[arg(long, default_value_t = 100)]
     namespaces: usize,
     /// The number of shards, among which the accounts are divided.
     #[arg(long, default_value_t = 1)]
@@ -57,10 +57,11 @@ struct Shard {
 fn main() {
     let arguments = Arguments::parse();
     let Arguments { streams, accounts, regions, namespaces, shards, concurrency, adopt } = arguments;
-    let in_shard = streams / shards;
     let fleet = Fleet {
         service: if adopt { Service::Kinesis } else { Service::Firehose },
-        namespaces: (0..namespaces).map(|one| (format!("team-{one}"), in_shard / namespaces)).collect(),
+        namespaces: (0..namespaces / shards)
+            .map(|team| (format!("team-{team}"), streams / namespaces))
+            .collect(),
         accounts: accounts / shards,
         regions,
         encrypted: adopt,

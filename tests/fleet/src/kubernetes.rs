@@ -33,7 +33,7 @@ const LATENCY: Duration = Duration::from_millis(4);
 pub struct FleetKube {
     store: Store<Guarded>,
     state: Mutex<State>,
-    policies: Vec<StreamEncryptionPolicySpec>,
+    policies: HashMap<String, StreamEncryptionPolicySpec>,
     requests: AtomicU64,
     /// Notified when a resource becomes Ready.
     became_ready: Notify,
@@ -56,9 +56,9 @@ pub struct Ready {
 }
 
 impl FleetKube {
-    /// Creates an API server without resources. These policies apply to all namespaces.
+    /// Creates an API server without resources. Each namespace has one policy.
     #[must_use]
-    pub fn new(policies: Vec<StreamEncryptionPolicySpec>) -> Self {
+    pub fn new(policies: HashMap<String, StreamEncryptionPolicySpec>) -> Self {
         let (store, mut writer) = store();
         writer.apply_watcher_event(&Event::Init);
         writer.apply_watcher_event(&Event::InitDone);
@@ -236,11 +236,15 @@ impl KubeApi for FleetKube {
         Ok(read.resource_version.clone())
     }
 
-    async fn policies(&self, _: &str, from: ReadFrom) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+    async fn policies(
+        &self,
+        namespace: &str,
+        from: ReadFrom,
+    ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         if from == ReadFrom::ApiServer {
             self.request().await;
         }
-        Ok(self.policies.clone())
+        Ok(self.policies.get(namespace).cloned().into_iter().collect())
     }
 
     async fn referenced_key(&self, _: &str, _: &KeyObjectReference) -> Result<ReferencedKey, KubeError> {

@@ -3,7 +3,7 @@
 //! The clock is tokio's, paused: it advances when every task waits. So a run takes as long as the operator computes,
 //! and a day of waiting takes no time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub struct Fleet {
     pub service: Service,
     /// The number of resources, by namespace. Each has a stream of its own.
     pub namespaces: Vec<(String, usize)>,
-    /// The number of accounts. The streams of each namespace are spread over the accounts and regions.
+    /// The number of accounts. Each namespace has its streams in one of them, spread over the regions.
     pub accounts: usize,
     /// The number of regions.
     pub regions: usize,
@@ -91,34 +91,33 @@ impl Fleet {
         requests + PROPAGATION_DELAY.unsigned_abs()
     }
 
-    fn account(number: usize) -> String {
-        format!("{:012}", 100_000_000_000 + number)
+    /// Returns the account of the namespace with this number.
+    fn account(&self, namespace: usize) -> String {
+        format!("{:012}", 100_000_000_000 + namespace % self.accounts)
     }
 
-    /// Returns the stream with this number.
+    /// Returns a stream of the namespace with this number.
     ///
     /// # Panics
     /// Never: the parts are valid.
     #[must_use]
-    pub fn stream(&self, number: usize) -> StreamArn {
-        let account = Self::account(number % self.accounts);
-        let region = format!("eu-west-{}", number / self.accounts % self.regions + 1);
+    pub fn stream(&self, namespace: usize, number: usize) -> StreamArn {
+        let (account, region) = (self.account(namespace), number % self.regions + 1);
         let (service, kind) = (profile(self.service).arn_service, profile(self.service).arn_type);
-        let arn = format!("arn:aws:{service}:{region}:{account}:{kind}/customer-orders-{number:07}");
+        let arn =
+            format!("arn:aws:{service}:eu-west-{region}:{account}:{kind}/orders-{namespace:04}-{number:05}");
         arn.parse().expect("an ARN")
     }
 
-    /// Returns a policy for each account, with the role that the operator assumes there.
-    fn policies(&self) -> Vec<StreamEncryptionPolicySpec> {
-        let of = |number: usize| {
-            let account = Self::account(number);
-            let arn = format!("arn:aws:iam::{account}:role/stream-encryption");
-            StreamEncryptionPolicySpec {
-                role: Some(PolicyRole { arn, external_id: None }),
-                ..StreamEncryptionPolicySpec::own_account()
-            }
+    /// Returns the policy of each namespace, with the role that the operator assumes in its account.
+    fn policies(&self) -> HashMap<String, StreamEncryptionPolicySpec> {
+        let of = |(number, (namespace, _)): (usize, &(String, usize))| {
+            let arn = format!("arn:aws:iam::{}:role/stream-encryption", self.account(number));
+            let role = Some(PolicyRole { arn, external_id: None });
+            let policy = StreamEncryptionPolicySpec { role, ..StreamEncryptionPolicySpec::own_account() };
+            (namespace.clone(), policy)
         };
-        (0..self.accounts).map(of).collect()
+        self.namespaces.iter().enumerate().map(of).collect()
     }
 }
 
@@ -164,15 +163,19 @@ impl Run {
         let stream = futures_util::stream::poll_fn(move |cx| triggered.poll_recv(cx)).boxed();
         let ended = end.clone();
         let task = tokio::spawn(async move {
-            let filled = SetOnce::new_with(Some(()));
-            dispatcher.run(stream, &filled, &ended).await;
+            let filled = SetOnce::new();
+            let listed = async {
+                // The clock advances once all resources are scheduled.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                // Nobody else sets it.
+                let _ = filled.set(());
+            };
+            tokio::join!(listed, dispatcher.run(stream, &filled, &ended));
         });
         let run = Self { operator: context, start, triggers, end, task };
-        let mut number = 0;
-        for (namespace, streams) in &fleet.namespaces {
-            for _ in 0..*streams {
-                run.create(namespace, fleet.stream(number), fleet.encrypted);
-                number += 1;
+        for (place, (namespace, streams)) in fleet.namespaces.iter().enumerate() {
+            for number in 0..*streams {
+                run.create(namespace, fleet.stream(place, number), fleet.encrypted);
             }
         }
         run

@@ -41,7 +41,8 @@ async fn encrypted_fleet_is_ready_within_1_05_of_the_floor() {
 
 #[tokio::test(start_paused = true)]
 async fn accounts_and_regions_do_not_slow_each_other() {
-    let fleet = Fleet { accounts: 5, regions: 4, concurrency: 160, ..Fleet::of(4_000) };
+    let namespaces = (0..5).map(|team| (format!("team-{team}"), 800)).collect();
+    let fleet = Fleet { namespaces, accounts: 5, regions: 4, concurrency: 160, ..Fleet::of(0) };
     let (ready, run) = ready(&fleet).await;
     let all = ready[3999];
     assert!(all < fleet.floor().mul_f64(1.1), "{all:?}, floor {:?}", fleet.floor());
@@ -52,13 +53,14 @@ async fn accounts_and_regions_do_not_slow_each_other() {
 #[tokio::test(start_paused = true)]
 async fn new_stream_starts_within_2s_among_10000_drift_checks() {
     let drift_interval = Duration::from_mins(10);
-    let fleet = Fleet { encrypted: true, drift_interval, ..Fleet::of(10_000) };
+    let namespaces = vec![("data".to_owned(), 10_000), ("web".to_owned(), 0)];
+    let fleet = Fleet { namespaces, encrypted: true, drift_interval, ..Fleet::of(0) };
     let (_, run) = ready(&fleet).await;
     // All of them are due then.
     tokio::time::sleep(drift_interval * 2).await;
     for number in 0..20 {
         tokio::time::sleep(Duration::from_millis(7_310)).await;
-        let (created, stream) = (tokio::time::Instant::now(), fleet.stream(10_000 + number));
+        let (created, stream) = (tokio::time::Instant::now(), fleet.stream(1, number));
         run.create("web", stream.clone(), false);
         tokio::time::sleep(SECOND * 2).await;
         let started = run.operator.aws.started(&stream).expect("a Start within two seconds");
