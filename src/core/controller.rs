@@ -93,7 +93,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     finalize::sync_finalizer(operator, resource, &spec).await?;
     let ledger =
         ledger_store::open(operator, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
-    let mut state = ReconcileState::new(operator.clock.now(), spec, ledger, last, resource);
+    let expected = operator.memory.change_times().expected(spec.stream.service);
+    let mut state = ReconcileState::new(operator.clock.now(), spec, ledger, last, resource, expected);
     let plan = loop {
         let plan = (operator.decide)(&state.input());
         if execute::prepare(operator, &mut state, &plan).await {

@@ -10,11 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_api::condition::Reason;
-use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
+use stream_encryption_api::stream_encryption::{Service, StreamEncryption, StreamEncryptionStatus};
 
 use super::annotations::retry_token;
 use super::kube_api::ReadFrom;
 use crate::model::arn::{KeyArn, KmsKeyId};
+use crate::model::change_times::ChangeTimes;
 use crate::model::key::{KeyMetadata, KeyProblem};
 use crate::model::ledger::saturating_add;
 use crate::model::observation::StreamDescription;
@@ -27,9 +28,14 @@ pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
 /// request.
 const MAY_BE_APPLIED: SignedDuration = SignedDuration::from_mins(2);
 
-/// The entries of all resources, by uid. They are boxed, because a table keeps room for more entries than it holds.
+/// What a process remembers: the last reconcile of each resource, and how long AWS's changes took.
 #[derive(Default)]
-pub struct Memory(Mutex<HashMap<String, Box<LastReconcile>>>);
+pub struct Memory {
+    /// The entries of all resources, by uid. They are boxed, because a table keeps room for more entries than it
+    /// holds.
+    entries: Mutex<HashMap<String, Box<LastReconcile>>>,
+    change_times: Mutex<ChangeTimes>,
+}
 
 /// The result of the last reconcile of a resource.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +56,8 @@ pub struct LastReconcile {
     pub unconfirmed_write: Option<Timestamp>,
     /// Number of consecutive Describes that AWS has not answered.
     pub unanswered: u32,
+    /// When the stream was last described while AWS was changing its encryption, if it is still changing.
+    pub changing_at: Option<Timestamp>,
     /// Whether a reconcile was interrupted since: its plan needed a newer description.
     pub is_interrupted: bool,
     /// The version of the resource as this process last read or wrote it, or [`UNKNOWN_VERSION`]. A cache with
@@ -184,13 +192,30 @@ impl Memory {
         last.version = UNKNOWN_VERSION;
     }
 
+    /// Returns how long AWS took to change streams of a service.
+    #[must_use]
+    pub fn change_times(&self) -> ChangeTimes {
+        *self.change_times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Learns from a change that is complete, as [`ChangeTimes::learn`] does.
+    pub fn learn_change_time(
+        &self,
+        service: Service,
+        in_progress: Option<SignedDuration>,
+        complete: SignedDuration,
+    ) {
+        let mut times = self.change_times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.learn(service, in_progress, complete);
+    }
+
     /// Evicts every resource for whose uid `alive` returns `false`.
     pub fn retain(&self, alive: impl Fn(&str) -> bool) {
         self.lock().retain(|uid, _| alive(uid));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Box<LastReconcile>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

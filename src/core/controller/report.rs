@@ -59,6 +59,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     // A description is used again only with the ledger that records what it showed. A ledger that cannot be
     // read or written is still the one that was seen last.
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
+    let changing_at = follow_change(operator, &state, &decision);
     let last = LastReconcile {
         description: description(resource, &state, &decision).filter(|_| is_recorded),
         ledger_version: if is_recorded {
@@ -71,6 +72,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         unconfirmed_write: written.unconfirmed_write,
         version: written.version,
         unanswered,
+        changing_at,
         retry_due: None,
         is_interrupted: false,
     };
@@ -89,6 +91,30 @@ fn decision_to_report<A, R>(operator: &Context<A, R>, state: &ReconcileState) ->
     }
     let wake = decision.wake.max(state.now + schedule::AFTER_STEP);
     Decision { wake, describe_due: decision.describe_due.min(wake), ..decision }
+}
+
+/// Learns from a change that AWS has completed. Returns when the stream was last described in the middle of a change
+/// that is not complete.
+fn follow_change<A, R>(
+    operator: &Context<A, R>,
+    state: &ReconcileState,
+    decision: &Decision,
+) -> Option<Timestamp> {
+    let is_change = |reason| matches!(reason, Reason::Enabling | Reason::Disabling);
+    let Observed::At { at, observation, fresh: true, .. } = &state.observed else {
+        return state.last.changing_at.filter(|_| is_change(decision.reason));
+    };
+    if is_change(decision.reason) {
+        return matches!(observation, Observation::InProgress(_)).then_some(*at).or(state.last.changing_at);
+    }
+    if let Some((reason, since)) = state.last.reason
+        && is_change(reason)
+        && matches!(observation, Observation::On(_) | Observation::Off)
+    {
+        let in_progress = state.last.changing_at.map(|changing| changing.duration_since(since));
+        operator.memory.learn_change_time(state.spec.stream.service, in_progress, at.duration_since(since));
+    }
+    None
 }
 
 /// Returns what AWS returned, for the next reconciles. A failed request leaves nothing to be used again.

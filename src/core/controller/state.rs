@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
@@ -46,6 +46,8 @@ pub(super) struct ReconcileState {
     pub(super) active_key: Option<(KeyArn, Option<KeyProblem>)>,
     /// The result of the last reconcile.
     pub(super) last: LastReconcile,
+    /// The time that AWS is expected to take to change the encryption.
+    pub(super) expected_change: SignedDuration,
 }
 
 /// The observation of the stream.
@@ -91,6 +93,7 @@ impl ReconcileState {
         ledger: LedgerHandle,
         last: LastReconcile,
         resource: &StreamEncryption,
+        expected_change: SignedDuration,
     ) -> Self {
         let earlier =
             last.description.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
@@ -115,6 +118,7 @@ impl ReconcileState {
             signer: None,
             active_key,
             last,
+            expected_change,
         }
     }
 
@@ -143,6 +147,7 @@ impl ReconcileState {
             session_age: self.signer.as_ref().and_then(|signer| signer.session_age),
             last_reason: self.last.reason,
             drift_interval: self.spec.drift_interval,
+            expected_change: self.expected_change,
         }
     }
 

@@ -81,6 +81,8 @@ pub struct DecisionInput<'a> {
     pub last_reason: Option<(Reason, Timestamp)>,
     /// The interval between two checks for drift.
     pub drift_interval: SignedDuration,
+    /// The time that AWS is expected to take to change the encryption; zero if it is not known.
+    pub expected_change: SignedDuration,
 }
 
 /// The next step, the reason to report, and the times at which to continue.
@@ -166,7 +168,7 @@ pub fn decide(input: &DecisionInput<'_>) -> Decision {
         Observation::NotOperational(_) => return poll(input, Reason::StreamFailed, POLL_UNUSABLE),
         Observation::Unrecognized(_) => return poll(input, Reason::StreamStateUnrecognized, POLL_UNUSABLE),
         Observation::InProgress(action) => {
-            return poll(input, changing(input, *action), POLL_IN_PROGRESS);
+            return follow(input, changing(input, *action));
         }
         Observation::Off | Observation::On(_) | Observation::Failed { .. } => {}
     }
@@ -257,14 +259,13 @@ fn wait_for_confirmation(input: &DecisionInput<'_>, observation: &Observation) -
     let trusted_from = ledger::stale_until(input.ledger, observation, observed_at(input))?;
     let accepted =
         ledger::last_unrefused_call(input.ledger).is_some_and(|call| call.outcome == Outcome::Accepted);
-    let reason = match (accepted, &input.ledger.attempts) {
-        (false, _) => Reason::OutcomeUnknown,
-        (true, Some(_)) => changing(input, None),
+    let wait = match (accepted, &input.ledger.attempts) {
+        (false, _) => poll(input, Reason::OutcomeUnknown, POLL_IN_PROGRESS),
+        (true, Some(_)) => follow(input, changing(input, None)),
         // The call was made on an earlier stream of that name, or is only known from a status: it counts as
         // accepted, but its effect on this stream was never observed.
-        (true, None) => Reason::Settling,
+        (true, None) => poll(input, Reason::Settling, POLL_IN_PROGRESS),
     };
-    let wait = poll(input, reason, POLL_IN_PROGRESS);
     let due = wait.describe_due.min(trusted_from).max(input.now);
     // If the clock was ahead when the last call was reserved, the time of that call is in the future. The next
     // attempt may then be hours away, so its time is reported.
@@ -278,6 +279,15 @@ fn poll(input: &DecisionInput<'_>, reason: Reason, interval: PollInterval) -> De
     let since = schedule::reason_since(input.last_reason, reason, input.now);
     let wait = schedule::poll_interval(since, input.now, interval);
     let describe_due = saturating_add(observed_at(input), wait).max(input.now);
+    Decision { step: Step::Wait, reason, wake: describe_due, describe_due, next_attempt: None }
+}
+
+/// Returns a wait while AWS changes the stream, until the next Describe.
+fn follow(input: &DecisionInput<'_>, reason: Reason) -> Decision {
+    let since = schedule::reason_since(input.last_reason, reason, input.now);
+    let observed = observed_at(input);
+    let wait = schedule::change_poll_interval(since, observed, input.expected_change);
+    let describe_due = saturating_add(observed, wait).max(input.now);
     Decision { step: Step::Wait, reason, wake: describe_due, describe_due, next_attempt: None }
 }
 

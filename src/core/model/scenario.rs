@@ -46,6 +46,7 @@ pub(super) struct Scenario {
     pub(super) session_age: Option<SignedDuration>,
     pub(super) waiting: Option<(Reason, Timestamp)>,
     pub(super) drift_interval: SignedDuration,
+    pub(super) expected_change: SignedDuration,
 }
 
 /// Returns a stream of the operator's own account.
@@ -139,6 +140,7 @@ impl Scenario {
             session_age: None,
             waiting: None,
             drift_interval: SignedDuration::from_mins(10),
+            expected_change: SignedDuration::ZERO,
             stream,
         }
     }
@@ -262,6 +264,7 @@ impl Scenario {
             session_age: self.session_age,
             last_reason: self.waiting,
             drift_interval: self.drift_interval,
+            expected_change: self.expected_change,
         }
     }
 

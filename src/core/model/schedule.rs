@@ -90,6 +90,19 @@ pub fn poll_interval(since: Timestamp, now: Timestamp, (shortest, longest): Poll
     now.duration_since(since).clamp(shortest, longest)
 }
 
+/// Returns the wait until the next Describe of a stream that has been changing since `since`: until most changes are
+/// complete, which takes the time `expected`; then in growing intervals.
+#[must_use]
+pub fn change_poll_interval(since: Timestamp, now: Timestamp, expected: SignedDuration) -> SignedDuration {
+    let (shortest, longest) = POLL_IN_PROGRESS;
+    // A clock that was set back must not extend the wait.
+    let elapsed = now.duration_since(since).max(SignedDuration::ZERO);
+    if elapsed < expected {
+        return (expected - elapsed).max(shortest);
+    }
+    (elapsed - expected).clamp(shortest, longest)
+}
+
 /// Shortest pause between two steps for one stream, such as a call that AWS refused and the next one.
 pub const AFTER_STEP: SignedDuration = SignedDuration::from_secs(2);
 /// The wait after a conflict, before everything is read and decided again.
@@ -177,6 +190,25 @@ mod tests {
             at += after_attempt(attempts);
         }
         assert_eq!(attempts, 10);
+    }
+
+    #[test]
+    fn change_is_polled_when_most_are_complete() {
+        let start = Timestamp::UNIX_EPOCH;
+        let polls = |expected: i64| {
+            let (mut now, mut polls) = (start, Vec::new());
+            for _ in 0..5 {
+                now += change_poll_interval(start, now, SignedDuration::from_secs(expected));
+                polls.push(now.duration_since(start).as_secs());
+            }
+            polls
+        };
+        assert_eq!(polls(0), [2, 4, 8, 16, 32]);
+        assert_eq!(polls(1), [2, 4, 7, 13, 25]);
+        assert_eq!(polls(45), [45, 47, 49, 53, 61]);
+        let set_back = start - SignedDuration::from_hours(1);
+        let expected = SignedDuration::from_secs(45);
+        assert_eq!(change_poll_interval(start, set_back, expected), expected);
     }
 
     #[test]

@@ -82,3 +82,14 @@ async fn namespaces_of_9900_and_100_streams_take_turns() {
     assert!(last_small < 250, "{last_small} resources were Ready before the last one of `small`");
     run.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn slow_changes_are_described_when_most_are_complete() {
+    let fleet = Fleet { change: Duration::from_secs(45), ..Fleet::of(1000) };
+    let (ready, run) = ready(&fleet).await;
+    let all = ready[999];
+    assert!(all < fleet.floor().mul_f64(1.2), "{all:?}, floor {:?}", fleet.floor());
+    let requests = run.operator.aws.requests();
+    assert!(requests.describes < 2400, "{requests:?}");
+    run.end().await;
+}

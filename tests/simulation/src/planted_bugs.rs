@@ -264,7 +264,8 @@ impl Bug {
             // A fact that is not stored is written again after each Describe.
             Self::EffectForgotten => &["P5", "P6"],
             Self::StatusRewritten => &["P5"],
-            Self::DescribeBeforeLedger => &["P1", "P3", "P4", "P6", "P9"],
+            // The Describe also proves the clock by which entries are dropped.
+            Self::DescribeBeforeLedger => &["P1", "P3", "P4", "P6", "P9", "P10"],
             Self::RecordedAfterwards => &["P2"],
             Self::NoWaitForLateCalls => &["P1", "P3", "P9"],
         }

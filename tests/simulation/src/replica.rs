@@ -203,7 +203,7 @@ impl<P: Parts> Replica<P> {
 
     /// Shows the state of the process between two reconciles.
     pub fn show(&self, uids: &[&str], add: &mut dyn FnMut(&dyn Debug)) {
-        add(&(self.process, self.told, &self.queue));
+        add(&(self.process, self.told, &self.queue, self.operator.memory.change_times()));
         for uid in uids {
             add(&self.operator.memory.last_of(uid));
         }

@@ -40,7 +40,7 @@ const BUGS: [(Bug, &str); 28] = [
     (Bug::CachedPolicies, "policies"),
     (Bug::StatusRewritten, "stop"),
     (Bug::EffectForgotten, "stop"),
-    (Bug::DescribeBeforeLedger, "pause"),
+    (Bug::DescribeBeforeLedger, "clock set"),
     (Bug::RecordedAfterwards, "call"),
     (Bug::NoWaitForLateCalls, "attempts"),
     (Bug::EnablingIsEnabled, "call"),

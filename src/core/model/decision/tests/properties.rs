@@ -113,6 +113,7 @@ prop_compose! {
         sight in prop_oneof![8 => Just(None), 1 => Just(Some(Sight::NotYet)), 1 => kind().prop_map(|kind| Some(Sight::Failed(aws_error(kind, "Code"))))],
         session_minutes in prop::option::of(0_i64..500),
         drift_minutes in 10_i64..120,
+        change_seconds in prop_oneof![Just(0_i64), 0..=60_i64],
         waiting in prop::option::of((prop::sample::select(Reason::ALL), -5000_i64..5000)),
         limit in 0_u32..30,
         back in prop_oneof![4 => Just(0_i64), 1 => 0_i64..10_000],
@@ -130,6 +131,7 @@ prop_compose! {
         s.sight = sight.unwrap_or(s.sight);
         s.session_age = session_minutes.map(SignedDuration::from_mins);
         s.drift_interval = SignedDuration::from_mins(drift_minutes);
+        s.expected_change = SignedDuration::from_secs(change_seconds);
         s.waiting = waiting.map(|(reason, ago)| (reason, s.now - SignedDuration::from_secs(ago)));
         // The clock is set back.
         s.now -= SignedDuration::from_secs(back);
