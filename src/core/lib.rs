@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`model`] | the domain, pure: identities, observation, [`model::decision::decide`], ledger arithmetic |
 //! | [`work_queue`] | which resource is reconciled next, pure |
+//! | [`packed`] | values kept as text, pure |
 //! | [`controller`] | one reconcile, a file per step, between the ports [`controller::stream_api`] and [`controller::kube_api`] |
 //!
 //! This crate depends on no client of Kubernetes and on no AWS SDK. It reaches both through its ports only, so
@@ -14,4 +15,5 @@ pub mod controller;
 #[path = "../../tests/json_mutation.rs"]
 mod json_mutation;
 pub mod model;
+pub mod packed;
 pub mod work_queue;

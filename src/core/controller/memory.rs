@@ -20,6 +20,7 @@ use crate::model::key::{KeyMetadata, KeyProblem};
 use crate::model::ledger::saturating_add;
 use crate::model::observation::StreamDescription;
 use crate::model::schedule::RETRY_PAUSE;
+use crate::packed::Packed;
 
 /// A version that equals none: the resource is read from the API server next.
 pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
@@ -50,7 +51,7 @@ pub struct LastReconcile {
     /// The reason reported last, and since when.
     pub reason: Option<(Reason, Timestamp)>,
     /// The status last written.
-    pub status: Option<StreamEncryptionStatus>,
+    pub status: Option<Packed<StreamEncryptionStatus>>,
     /// When a later write of the status was sent that was not acknowledged: it may have been applied, or may
     /// still be applied. `None` once it can no longer be applied.
     pub unconfirmed_write: Option<Timestamp>,
@@ -71,10 +72,11 @@ pub struct Description {
     /// When the Describe was requested, and its response, which is `None` if the stream does not exist. `None` if only
     /// the key was described, because the stream must not be.
     pub stream: Option<(Timestamp, Option<StreamDescription>)>,
-    /// The metadata that KMS returned for the desired key, by the requested name.
-    pub key: Option<(KmsKeyId, Option<KeyMetadata>)>,
-    /// The active key, and its problem.
-    pub active_key: Option<(KeyArn, Option<KeyProblem>)>,
+    /// The metadata that KMS returned for the desired key, by the requested name. Boxed, because it is absent for keys
+    /// of AWS.
+    pub key: Option<Box<(KmsKeyId, Option<KeyMetadata>)>>,
+    /// The active key, and its problem. Boxed, because it is absent for keys of AWS.
+    pub active_key: Option<Box<(KeyArn, Option<KeyProblem>)>>,
     /// The time from which a reconcile needs a newer description.
     pub due: Timestamp,
     /// The retry annotation for which the stream was described.
@@ -140,7 +142,7 @@ impl Memory {
     pub fn keep_status(
         &self,
         uid: &str,
-        status: Option<StreamEncryptionStatus>,
+        status: Option<Packed<StreamEncryptionStatus>>,
         unconfirmed_write: Option<Timestamp>,
     ) {
         let last = LastReconcile { status, unconfirmed_write, ..LastReconcile::default() };

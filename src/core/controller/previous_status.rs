@@ -1,5 +1,7 @@
 //! The status from which a reconcile continues: the stored one, unless another client has changed it. Reads only.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use stream_encryption_api::FIELD_MANAGER;
 use stream_encryption_api::stream_encryption::StreamEncryptionStatus;
@@ -11,10 +13,10 @@ use super::memory::LastReconcile;
 pub(super) fn before<'a>(
     read: &ObjectMeta,
     stored: Option<&'a StreamEncryptionStatus>,
-    last: &'a LastReconcile,
-) -> Option<&'a StreamEncryptionStatus> {
+    last: &LastReconcile,
+) -> Option<Cow<'a, StreamEncryptionStatus>> {
     let own = last.status.as_ref().filter(|_| changed_by_another(read) && last.unconfirmed_write.is_none());
-    own.or(stored)
+    own.map(|own| Cow::Owned(own.read())).or(stored.map(Cow::Borrowed))
 }
 
 /// Returns whether another client has changed the status since the operator last wrote it, as `managedFields`

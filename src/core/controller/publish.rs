@@ -6,6 +6,8 @@
 //! each other indefinitely. A status that was written by any other client is corrected at once, because that
 //! client does not respond with another write.
 
+use std::borrow::Cow;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use stream_encryption_api::RETRY_ANNOTATION;
@@ -23,11 +25,12 @@ use super::memory::{LastReconcile, UNKNOWN_VERSION};
 use super::previous_status::{before, changed_by_another};
 use super::stream_api::StreamApi;
 use crate::model::schedule::{AFTER_CONFLICT, REREAD};
+use crate::packed::Packed;
 
 /// The result of a status update.
 pub(super) struct StatusWrite {
     /// The status that this process reported last.
-    pub(super) status: Option<StreamEncryptionStatus>,
+    pub(super) status: Option<Packed<StreamEncryptionStatus>>,
     /// When a later write was sent that was not acknowledged.
     pub(super) unconfirmed_write: Option<Timestamp>,
     /// The version of the resource after the write, or as it was read.
@@ -50,12 +53,12 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
 ) -> Result<StatusWrite, KubeError> {
     let is_foreign = changed_by_another(read);
-    let before = before(read, stored, last).cloned().unwrap_or_default();
+    let before = before(read, stored, last).map(Cow::into_owned).unwrap_or_default();
     let status = make(&before);
     let may_repeat = described
         || last.unconfirmed_write.is_some()
         || is_foreign
-        || last.status.as_ref().is_none_or(|reported| *reported != make(reported));
+        || last.status.as_ref().map(Packed::read).is_none_or(|reported| reported != make(&reported));
     let mut unconfirmed_write = last.unconfirmed_write;
     let mut version = read.resource_version.clone();
     if stored != Some(&status) && may_repeat {
@@ -83,12 +86,13 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
             }
         }
     }
+    let status = Some(last.status.as_ref().map_or_else(|| Packed::of(&status), |last| last.again(&status)));
     if unconfirmed_write.is_some() {
         // The earlier write may still change the status.
         let again = Some(operator.clock.now() + REREAD);
-        return Ok(StatusWrite { status: Some(status), unconfirmed_write, version: UNKNOWN_VERSION, again });
+        return Ok(StatusWrite { status, unconfirmed_write, version: UNKNOWN_VERSION, again });
     }
-    Ok(StatusWrite { status: Some(status), unconfirmed_write, version, again: None })
+    Ok(StatusWrite { status, unconfirmed_write, version, again: None })
 }
 
 /// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
@@ -112,11 +116,11 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     );
     let last = operator.memory.last_of(uid(read));
     let now = operator.clock.now();
+    let reported = last.status.as_ref().map(Packed::read);
     // The stored status is known only if it is the one that was written last.
-    let stands =
-        last.status.as_ref().filter(|_| last.unconfirmed_write.is_none() && !changed_by_another(read));
+    let stands = reported.as_ref().filter(|_| last.unconfirmed_write.is_none() && !changed_by_another(read));
     // A condition keeps its time, whatever the result of the write was.
-    let known = last.status.as_ref().map_or(&[][..], |last| &last.conditions);
+    let known = reported.as_ref().map_or(&[][..], |reported| &reported.conditions);
     let make = |_: &StreamEncryptionStatus| StreamEncryptionStatus {
         observed_generation: read.generation,
         conditions: ready_conditions(known, Reason::SpecInvalid, &words, read.generation, now),

@@ -132,8 +132,8 @@ fn description(
     let earlier = state.last.description.as_ref().filter(|_| !state.is_fresh());
     Some(Description {
         stream,
-        key: state.spec.key.clone(),
-        active_key: state.active_key.clone(),
+        key: state.spec.key.clone().map(Box::new),
+        active_key: state.active_key.clone().map(Box::new),
         due: decision.describe_due,
         retry: earlier.map_or_else(|| retry_token(resource), |earlier| earlier.retry.clone()),
         deleting: state.spec.desired.deleting,

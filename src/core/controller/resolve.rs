@@ -297,7 +297,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
     if desired.suspended {
         return;
     }
-    let earlier = last.description.as_ref().and_then(|description| description.key.as_ref());
+    let earlier = last.description.as_ref().and_then(|description| description.key.as_deref());
     let answer = match earlier.filter(|(asked, _)| *asked == name).map(|(_, metadata)| metadata.clone()) {
         Some(metadata) => Ok(metadata),
         None => operator.aws.describe_key(&spec.stream, &name, &spec.principal, Priority::Changing).await,

@@ -100,12 +100,12 @@ impl ReconcileState {
         let described = earlier.and_then(|earlier| Some((earlier.stream.clone()?, &earlier.active_key)));
         let (observed, active_key) = match (&spec.error, described) {
             (None, Some(((at, description), active_key))) => {
-                (Observed::of(&spec, at, description, false), active_key.clone())
+                (Observed::of(&spec, at, description, false), active_key.as_deref().cloned())
             }
             (error, _) => {
                 let observed = error.clone().map_or(Observed::NotYet, Observed::Failed);
                 let stored = before(&resource.metadata, resource.status.as_ref(), &last);
-                (observed, stored.and_then(reported_loss))
+                (observed, stored.as_deref().and_then(reported_loss))
             }
         };
         Self {

@@ -31,6 +31,7 @@ use stream_encryption_core::model::key::{Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::ledger;
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::packed::Packed;
 
 use super::*;
 use crate::json_mutation::{mutated, mutations};
@@ -422,7 +423,7 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     let resource: Guarded = serde_json::from_value(object).unwrap();
     let operator = operator(None);
     for uid in ["1", "2"] {
-        operator.memory.keep_status(uid, Some(StreamEncryptionStatus::default()), None);
+        operator.memory.keep_status(uid, Some(Packed::of(&StreamEncryptionStatus::default())), None);
     }
     let (store, mut writer) = reflector::store();
     writer.apply_watcher_event(&watcher::Event::Init);
