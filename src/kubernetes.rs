@@ -34,6 +34,8 @@ pub mod policy_status;
 mod presence;
 mod request;
 mod resources;
+pub mod store;
+pub mod triggers;
 mod trimmed;
 pub mod watches;
 

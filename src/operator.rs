@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context as _;
 use jiff::Timestamp;
 use kube::Client;
-use kube::runtime::reflector::Store;
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::controller::{Clock, Config, Context};
@@ -18,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::admin::{Admin, Readiness};
 use crate::aws::{Aws, AwsConfig};
+use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::Guarded;
 use crate::kubernetes::{Cluster, connection};
 use crate::leader::LeaderElection;
@@ -151,8 +151,9 @@ impl Shared {
             lanes.map(|(priority, lanes)| (priority, rate_limiter.waiting(priority) + due(lanes))).to_vec();
         let store = self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let fleet = store.map(|store| {
-            let resources = store.state();
-            FleetSnapshot::of(resources.iter().map(|resource| resource.0.as_ref().ok()), Timestamp::now())
+            let (mut fleet, now) = (FleetSnapshot::default(), Timestamp::now());
+            store.for_each(|resource| fleet.add(resource.0.as_ref().ok(), now));
+            fleet
         });
         ScrapeInput { rate_limiter_waiting, fleet }
     }

@@ -21,6 +21,7 @@ use super::stream_encryption::KeyIdentity;
     group = "streamencryption.dev",
     version = "v1alpha1",
     kind = "StreamLedger",
+    derive = "PartialEq",
     namespaced,
     doc = "The operator's record of the calls made on one stream. Written by the operator only. If it is deleted, the operator restores only the number of calls, from the status of the StreamEncryption.",
     printcolumn(name = "Stream", type_ = "string", json_path = ".spec.streamARN"),

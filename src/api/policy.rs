@@ -21,6 +21,7 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
     group = "streamencryption.dev",
     version = "v1alpha1",
     kind = "StreamEncryptionPolicy",
+    derive = "PartialEq",
     shortname = "strencpol",
     category = "stream-encryption",
     status = "StreamEncryptionPolicyStatus",

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
     group = "streamencryption.dev",
     version = "v1alpha1",
     kind = "StreamEncryption",
+    derive = "PartialEq",
     namespaced,
     shortname = "strenc",
     category = "stream-encryption",

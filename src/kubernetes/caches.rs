@@ -10,8 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
-use kube::Resource;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::Resource as _;
 use kube::runtime::watcher;
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
@@ -23,6 +22,7 @@ use tracing::warn;
 use super::ledgers::GuardedLedger;
 use super::parts::{Part, Parts, covers};
 use super::policies::{self, GuardedPolicy, NamespaceLabels};
+use super::store::{Key, Kind, Store};
 use super::watches::{self, Guarded};
 
 /// How long a cache is not read after its watch has failed. A failed watch is restarted after 30 seconds at most.
@@ -46,18 +46,12 @@ pub struct Caches {
 }
 
 /// The cache of one kind.
-pub struct Cache<K>
-where
-    K: Resource<DynamicType = ()> + 'static,
-{
+pub struct Cache<K: Kind> {
     store: Store<K>,
     watches: Arc<Watches>,
 }
 
-impl<K> Clone for Cache<K>
-where
-    K: Resource<DynamicType = ()> + 'static,
-{
+impl<K: Kind> Clone for Cache<K> {
     fn clone(&self) -> Self {
         Self { store: self.store.clone(), watches: self.watches.clone() }
     }
@@ -103,14 +97,14 @@ impl Caches {
         namespace: &str,
         name: &str,
     ) -> Result<Option<StreamEncryption>, NotCurrent> {
-        let cached = self.resources.get(&ObjectRef::new(name).within(namespace))?;
-        cached.map(|resource| resource.0.clone().map_err(|_| NotCurrent)).transpose()
+        let cached = self.resources.get(&Key::new(namespace, name))?;
+        cached.map(|resource| resource.0.map_err(|_| NotCurrent)).transpose()
     }
 
     /// Returns a ledger, as [`Caches::resource`] does.
     pub(super) fn ledger(&self, namespace: &str, name: &str) -> Result<Option<StreamLedger>, NotCurrent> {
-        let cached = self.ledgers.get(&ObjectRef::new(name).within(namespace))?;
-        cached.map(|ledger| ledger.0.clone().map_err(|_| NotCurrent)).transpose()
+        let cached = self.ledgers.get(&Key::new(namespace, name))?;
+        cached.map(|ledger| ledger.0.map_err(|_| NotCurrent)).transpose()
     }
 
     /// Returns the policies that select a namespace, and `default` if it does.
@@ -125,7 +119,7 @@ impl Caches {
         let policies = policies::candidates(default, stored.iter().map(AsRef::as_ref));
         let labels = if policies::depend_on_labels(&policies) {
             // A namespace that the cache does not hold may be new.
-            let namespace = self.namespaces.get(&ObjectRef::new(namespace))?.ok_or(NotCurrent)?;
+            let namespace = self.namespaces.get(&Key::new("", namespace))?.ok_or(NotCurrent)?;
             namespace.metadata.labels.clone().unwrap_or_default()
         } else {
             BTreeMap::new()
@@ -134,13 +128,10 @@ impl Caches {
     }
 }
 
-impl<K> Cache<K>
-where
-    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
-{
+impl<K: Kind + Send + 'static> Cache<K> {
     /// Creates the cache that `watches` fill, each with the namespace that it covers, and returns the events
-    /// after their effect on the cache. A single watch without a namespace covers everything. `changed` is
-    /// notified of every change. `kind` is the plural of the kind, for messages.
+    /// after their effect on the cache, with the deletions that follow from a list. A single watch without a namespace
+    /// covers everything. `changed` is notified of every change. `kind` is the plural of the kind, for messages.
     pub fn of<S>(
         watches: Vec<(Option<String>, S)>,
         kind: &'static str,
@@ -149,7 +140,7 @@ where
     where
         S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
     {
-        let (store, mut writer) = reflector::store();
+        let store = Store::default();
         let (parts, events): (Vec<Part>, Vec<S>) = watches.into_iter().unzip();
         let mut merged = Parts::new(parts.clone());
         let watches = Arc::new(Watches {
@@ -165,10 +156,7 @@ where
             let effects = match event {
                 Ok(event) => {
                     let news = WatchNews::of(&event);
-                    let events = merged.merge(&store, part, event);
-                    for event in &events {
-                        writer.apply_watcher_event(event);
-                    }
+                    let events = merged.apply(&store, part, event);
                     condition.works(news);
                     watches.set_listed();
                     changed.notify_one();
@@ -191,26 +179,23 @@ where
     }
 
     /// Returns a flag that is set when the first list of each watch is complete and the store holds its objects.
-    ///
-    /// Nobody may await the store itself: of several tasks that wait until a store is ready, kube wakes only the
-    /// last one.
     #[must_use]
     pub fn listed(&self) -> Arc<SetOnce<()>> {
         self.watches.listed.clone()
     }
 
     /// Returns an object; `None` if it does not exist.
-    fn get(&self, name: &ObjectRef<K>) -> Result<Option<Arc<K>>, NotCurrent> {
+    fn get(&self, key: &Key) -> Result<Option<K::Read>, NotCurrent> {
         // An object that no watch covers is not known.
-        let watch = self.watches.parts.iter().find(|(part, _)| covers(part, name));
+        let watch = self.watches.parts.iter().find(|(part, _)| covers(part, key));
         let is_current = watch.is_some_and(|(_, condition)| condition.is_current());
-        if is_current { Ok(self.store.get(name)) } else { Err(NotCurrent) }
+        if is_current { Ok(self.store.get(key)) } else { Err(NotCurrent) }
     }
 
     /// Returns all objects.
-    fn all(&self) -> Result<Vec<Arc<K>>, NotCurrent> {
+    fn all(&self) -> Result<Vec<K::Read>, NotCurrent> {
         let is_current = self.watches.parts.iter().all(|(_, condition)| condition.is_current());
-        if is_current { Ok(self.store.state()) } else { Err(NotCurrent) }
+        if is_current { Ok(self.store.select(Some)) } else { Err(NotCurrent) }
     }
 }
 
@@ -327,7 +312,7 @@ mod tests {
         let (cache, events) = Cache::of(watches, "namespaces", &Arc::default());
         let _ = events.collect::<Vec<_>>().await;
         assert!(!cache.listed().initialized());
-        let get = |name: &str| cache.get(&ObjectRef::new(name)).map(|found| found.is_some());
+        let get = |name: &str| cache.get(&Key::new("", name)).map(|found| found.is_some());
         assert_eq!(get("a"), Ok(true));
         assert_eq!(get("b"), Err(NotCurrent), "it may exist");
         assert_eq!(get("c"), Err(NotCurrent), "it is not watched");

@@ -1,73 +1,57 @@
-//! One store for several watches, each of one namespace: the events of all watches become those of one watch.
+//! One store for the watches of a kind: one of everything, or one for each watched namespace.
 //!
-//! kube's store replaces all of its objects when a list is complete, so the list of one namespace would remove the
-//! objects of the others. Here a list only changes what its own namespace holds: its objects are applied as they
-//! arrive, and the objects that it lacks are deleted when it is complete. This module only reads; it never delays
-//! one namespace because another one cannot be listed.
+//! A list changes only what its own watch covers: its objects replace those of the same name as they arrive, and what
+//! the store holds beyond the complete list is deleted. The store therefore never holds two lists at a time, and the
+//! list of one namespace removes nothing of the others. This module only reads; it never delays one namespace because
+//! another one cannot be listed.
 
+use std::borrow::Borrow as _;
 use std::collections::HashSet;
 
-use kube::Resource;
-use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
+
+use super::store::{Key, Kind, Store};
 
 /// The objects of one watch: those in a namespace, or the namespace itself. `None` is the only watch of its kind,
 /// and covers everything.
 pub(super) type Part = Option<String>;
 
 /// Returns whether a watch covers an object.
-pub(super) fn covers<K: Resource<DynamicType = ()>>(part: &Part, object: &ObjectRef<K>) -> bool {
-    part.as_deref().is_none_or(|namespace| object.namespace.as_deref().unwrap_or(&object.name) == namespace)
+pub(super) fn covers(part: &Part, object: &Key) -> bool {
+    let namespace = Some(object.namespace()).filter(|namespace| !namespace.is_empty());
+    part.as_deref().is_none_or(|part| part == namespace.unwrap_or(object.name()))
 }
 
 /// The state of the watches that fill one store.
-pub(super) struct Parts<K>
-where
-    K: Resource<DynamicType = ()> + 'static,
-{
+pub(super) struct Parts {
     covered: Vec<Part>,
     /// The objects of the list that each watch has begun.
-    lists: Vec<HashSet<ObjectRef<K>>>,
-    has_begun: bool,
+    lists: Vec<HashSet<Key>>,
 }
 
-impl<K> Parts<K>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
+impl Parts {
     pub(super) fn new(covered: Vec<Part>) -> Self {
         let lists = covered.iter().map(|_| HashSet::new()).collect();
-        Self { covered, lists, has_begun: false }
+        Self { covered, lists }
     }
 
-    /// Returns the events for `store` that follow from an event of one watch. The events of a single watch are
-    /// returned as they are.
-    pub(super) fn merge(&mut self, store: &Store<K>, part: usize, event: Event<K>) -> Vec<Event<K>> {
-        if self.covered.len() == 1 {
-            return vec![event];
-        }
+    /// Applies an event of one watch to the store. Returns it, after the deletions that follow from it.
+    pub(super) fn apply<K: Kind>(&mut self, store: &Store<K>, part: usize, event: Event<K>) -> Vec<Event<K>> {
         let mut events = Vec::new();
-        if !self.has_begun {
-            // kube reads the store only after a list. This one is empty.
-            self.has_begun = true;
-            events.extend([Event::Init, Event::InitDone]);
-        }
-        match event {
+        match &event {
             Event::Init => self.lists[part].clear(),
-            Event::InitApply(object) => {
-                self.lists[part].insert(ObjectRef::from_obj(&object));
-                events.push(Event::Apply(object));
-            }
+            Event::InitApply(object) => drop(self.lists[part].insert(Key::of(object))),
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.lists[part]);
-                let is_gone = |object: &K| {
-                    let object = ObjectRef::from_obj(object);
-                    covers(&self.covered[part], &object) && !listed.contains(&object)
-                };
-                let gone = store.state_filter(is_gone);
-                events.extend(gone.into_iter().map(|object| Event::Delete(K::clone(&object))));
+                let is_gone = |key: &Key| covers(&self.covered[part], key) && !listed.contains(key);
+                let gone = store.with_keys(is_gone);
+                events.extend(gone.iter().map(|object| Event::Delete(object.borrow().clone())));
             }
-            Event::Apply(_) | Event::Delete(_) => events.push(event),
+            Event::Apply(_) | Event::Delete(_) => {}
+        }
+        events.push(event);
+        for event in &events {
+            store.apply(event);
         }
         events
     }
@@ -75,49 +59,61 @@ where
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+    use k8s_openapi::api::core::v1::ConfigMap;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-    use kube::ResourceExt as _;
-    use kube::runtime::reflector::{self, store::Writer};
+    use kube::core::DeserializeGuard;
 
+    use super::super::store::Many;
     use super::*;
+
+    type Object = DeserializeGuard<ConfigMap>;
+
+    impl Many for ConfigMap {}
 
     /// The store, and what fills it.
     struct Filled {
-        store: Store<ConfigMap>,
-        writer: Writer<ConfigMap>,
-        parts: Parts<ConfigMap>,
+        store: Store<Object>,
+        parts: Parts,
     }
 
-    fn object(namespace: &str, name: &str) -> ConfigMap {
+    fn object(namespace: &str, name: &str) -> Object {
         let metadata = ObjectMeta {
             namespace: Some(namespace.to_owned()),
             name: Some(name.to_owned()),
             ..ObjectMeta::default()
         };
-        ConfigMap { metadata, ..ConfigMap::default() }
+        DeserializeGuard(Ok(ConfigMap { metadata, ..ConfigMap::default() }))
     }
 
     impl Filled {
+        fn by(parts: &[Option<&str>]) -> Self {
+            let parts = parts.iter().map(|part| part.map(str::to_owned)).collect();
+            Self { store: Store::default(), parts: Parts::new(parts) }
+        }
+
         /// The watches of the namespaces `a` and `b`, with their first lists.
         fn with_lists() -> Self {
-            let (store, writer) = reflector::store();
-            let parts = Parts::new(vec![Some("a".to_owned()), Some("b".to_owned())]);
-            let mut filled = Self { store, writer, parts };
+            let mut filled = Self::by(&[Some("a"), Some("b")]);
             filled.list(0, &[object("a", "one"), object("a", "two")]);
             filled.list(1, &[object("b", "one")]);
             filled
         }
 
-        fn event(&mut self, part: usize, event: Event<ConfigMap>) -> Vec<Event<ConfigMap>> {
-            let events = self.parts.merge(&self.store, part, event);
-            for event in &events {
-                self.writer.apply_watcher_event(event);
-            }
-            events
+        /// Returns what happened, in words.
+        fn event(&mut self, part: usize, event: Event<Object>) -> Vec<String> {
+            let events = self.parts.apply(&self.store, part, event);
+            let word = |word: &str, object: &Object| format!("{word} {}", text(object));
+            let words = events.iter().map(|event| match event {
+                Event::Init => "init".to_owned(),
+                Event::InitApply(object) => word("listed", object),
+                Event::InitDone => "done".to_owned(),
+                Event::Apply(object) => word("applied", object),
+                Event::Delete(object) => word("deleted", object),
+            });
+            words.collect()
         }
 
-        fn list(&mut self, part: usize, objects: &[ConfigMap]) -> Vec<Event<ConfigMap>> {
+        fn list(&mut self, part: usize, objects: &[Object]) -> Vec<String> {
             self.event(part, Event::Init);
             for object in objects {
                 self.event(part, Event::InitApply(object.clone()));
@@ -127,12 +123,15 @@ mod tests {
 
         /// The stored objects, as `namespace/name`, sorted.
         fn names(&self) -> Vec<String> {
-            let name =
-                |one: &ConfigMap| format!("{}/{}", one.namespace().unwrap_or_default(), one.name_any());
-            let mut names: Vec<String> = self.store.state().iter().map(|one| name(one)).collect();
+            let mut names = self.store.select(|one| Some(text(&one)));
             names.sort_unstable();
             names
         }
+    }
+
+    fn text(object: &Object) -> String {
+        let key = Key::of(object);
+        format!("{}/{}", key.namespace(), key.name())
     }
 
     #[test]
@@ -140,7 +139,7 @@ mod tests {
         let mut filled = Filled::with_lists();
         assert_eq!(filled.names(), ["a/one", "a/two", "b/one"]);
         let gone = filled.list(0, &[object("a", "two"), object("a", "three")]);
-        assert!(matches!(&gone[..], [Event::Delete(gone)] if *gone == object("a", "one")), "{gone:?}");
+        assert_eq!(gone, ["deleted a/one", "done"]);
         assert_eq!(filled.names(), ["a/three", "a/two", "b/one"]);
         filled.list(1, &[]);
         assert_eq!(filled.names(), ["a/three", "a/two"]);
@@ -162,24 +161,27 @@ mod tests {
     }
 
     #[test]
-    fn events_of_a_single_watch_are_unchanged() {
-        let (store, _writer) = reflector::store::<ConfigMap>();
-        for part in [None, Some("a".to_owned())] {
-            let mut parts = Parts::new(vec![part]);
-            for event in [Event::Init, Event::InitApply(object("a", "one")), Event::InitDone] {
-                let expected = format!("{:?}", [&event]);
-                assert_eq!(format!("{:?}", parts.merge(&store, 0, event)), expected);
-            }
+    fn list_replaces_objects_one_after_the_other() {
+        for part in [None, Some("a")] {
+            let mut filled = Filled::by(&[part]);
+            assert_eq!(filled.event(0, Event::Init), ["init"]);
+            assert_eq!(filled.event(0, Event::InitApply(object("a", "one"))), ["listed a/one"]);
+            assert_eq!(filled.event(0, Event::InitDone), ["done"]);
+            filled.event(0, Event::Init);
+            filled.event(0, Event::InitApply(object("a", "two")));
+            assert_eq!(filled.names(), ["a/one", "a/two"], "the list is incomplete");
+            assert_eq!(filled.event(0, Event::InitDone), ["deleted a/one", "done"]);
+            assert_eq!(filled.names(), ["a/two"]);
         }
     }
 
     #[test]
     fn watch_of_a_namespace_covers_it_and_its_objects() {
         let part = Some("a".to_owned());
-        assert!(covers(&part, &ObjectRef::from_obj(&object("a", "one"))));
-        assert!(!covers(&part, &ObjectRef::from_obj(&object("b", "a"))));
-        assert!(covers(&part, &ObjectRef::<Namespace>::new("a")));
-        assert!(!covers(&part, &ObjectRef::<Namespace>::new("b")));
-        assert!(covers(&None, &ObjectRef::from_obj(&object("b", "one"))));
+        assert!(covers(&part, &Key::new("a", "one")));
+        assert!(!covers(&part, &Key::new("b", "a")));
+        assert!(covers(&part, &Key::new("", "a")), "a namespace lies in none");
+        assert!(!covers(&part, &Key::new("", "b")));
+        assert!(covers(&None, &Key::new("b", "one")));
     }
 }

@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use kube::Client;
 use kube::api::Api;
-use kube::core::{DeserializeGuard, Selector, error_boundary::InvalidObject};
+use kube::core::{DeserializeGuard, Selector};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{PredicateConfig, WatchStreamExt as _, watcher as watch};
-use kube::{Client, Resource as _};
 use stream_encryption_api::stream_encryption::StreamEncryption;
-use stream_encryption_core::controller::trigger::trigger as trigger_of;
 
 use super::trimmed::Trimmed;
 use crate::telemetry::error_chain;
@@ -56,41 +55,6 @@ pub fn resources(
     relisted(relist_every, move || watch(api.clone(), config.clone())).map_ok(untrimmed).backoff(again)
 }
 
-/// Drops the content of every resource: the trigger depends on its metadata only, and the controller reads the
-/// resource from the cache. A resource that is gone is marked, so that its trigger changes: if only its labels did
-/// not match for a while, it returns unchanged, and must be reconciled then.
-pub fn without_content(
-    events: impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static,
-) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static {
-    events.map_ok(|event| match event {
-        Event::Apply(resource) => Event::Apply(only_metadata(resource)),
-        Event::InitApply(resource) => Event::InitApply(only_metadata(resource)),
-        Event::Delete(resource) => {
-            let metadata = resource.meta().clone();
-            Event::Delete(DeserializeGuard(Err(InvalidObject { error: GONE.to_owned(), metadata })))
-        }
-        Event::Init => Event::Init,
-        Event::InitDone => Event::InitDone,
-    })
-}
-
-/// The mark of a resource that is gone, in place of the error of its content.
-const GONE: &str = "gone";
-
-fn only_metadata(resource: Guarded) -> Guarded {
-    DeserializeGuard(Err(match resource.0 {
-        Ok(resource) => InvalidObject { error: String::new(), metadata: resource.metadata },
-        Err(invalid) => invalid,
-    }))
-}
-
-/// Returns a hash that changes whenever the resource without content is to be reconciled.
-#[must_use]
-pub fn trigger(resource: &Guarded) -> Option<u64> {
-    let InvalidObject { error, metadata } = resource.0.as_ref().err()?;
-    Some(trigger_of(metadata, error))
-}
-
 /// How long kube remembers the hash of an object that it has not seen. The hashes of deleted objects use memory
 /// for that time, so it is short. A forgotten object costs a reconcile without requests.
 #[must_use]
@@ -99,28 +63,16 @@ pub fn remembered() -> PredicateConfig {
 }
 
 /// Returns every object that appears, changes or is deleted, once the cache that the same events fill holds
-/// the change. The objects of a list are returned when the list is complete, because kube's store holds them
-/// only then.
+/// the change.
 pub fn changes<K: Send + 'static>(
     events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
 ) -> impl Stream<Item = watcher::Result<K>> + Send + 'static {
-    let mut listed = Vec::new();
-    let changed = events.map_ok(move |event| {
-        let changed = match event {
-            Event::Init => {
-                listed.clear();
-                Vec::new()
-            }
-            Event::InitApply(object) => {
-                listed.push(object);
-                Vec::new()
-            }
-            Event::InitDone => std::mem::take(&mut listed),
-            Event::Apply(object) | Event::Delete(object) => vec![object],
-        };
-        stream::iter(changed.into_iter().map(Ok))
-    });
-    changed.try_flatten()
+    events.try_filter_map(|event| {
+        std::future::ready(Ok(match event {
+            Event::Init | Event::InitDone => None,
+            Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => Some(object),
+        }))
+    })
 }
 
 /// Returns the same event with the object inside.
@@ -159,55 +111,6 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
-
-    #[tokio::test]
-    async fn listed_objects_are_returned_when_list_is_complete() {
-        let events = [
-            Event::Init,
-            Event::InitApply(1),
-            // The list fails, and begins again.
-            Event::Init,
-            Event::InitApply(2),
-            Event::InitApply(3),
-            Event::InitDone,
-            Event::Apply(4),
-            Event::Delete(5),
-            Event::Init,
-            Event::InitApply(6),
-        ];
-        let changed: Vec<u8> =
-            changes(stream::iter(events.map(Ok))).map(|changed| changed.unwrap()).collect().await;
-        assert_eq!(changed, [2, 3, 4, 5]);
-    }
-
-    fn resource(name: &str) -> Guarded {
-        let metadata = serde_json::json!({"name": name, "namespace": "data", "uid": name, "generation": 1});
-        let spec = serde_json::json!({"stream": {"service": "Kinesis", "name": name}});
-        let resource = serde_json::json!({
-            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-            "metadata": metadata, "spec": spec,
-        });
-        serde_json::from_value(resource).unwrap()
-    }
-
-    /// Its labels are moved to those of another shard and back, and nothing else changes.
-    #[tokio::test]
-    async fn returning_resource_is_reconciled_again() {
-        let [moved, other] = ["moved", "other"].map(resource);
-        let events = [
-            Event::Apply(moved.clone()),
-            Event::Apply(moved.clone()),
-            Event::Apply(other.clone()),
-            Event::Delete(moved.clone()),
-            Event::Apply(other),
-            Event::Apply(moved),
-        ];
-        let events = without_content(stream::iter(events.map(Ok)));
-        let triggers = changes(events).predicate_filter(trigger, remembered());
-        let names: Vec<String> =
-            triggers.map(|one| one.unwrap().meta().name.clone().unwrap()).collect().await;
-        assert_eq!(names, ["moved", "other", "moved", "moved"]);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn watch_begins_anew_after_its_time() {

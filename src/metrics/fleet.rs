@@ -81,15 +81,18 @@ impl FleetSnapshot {
     #[must_use]
     pub fn of<'a>(resources: impl IntoIterator<Item = Option<&'a StreamEncryption>>, now: Timestamp) -> Self {
         let mut fleet = Self::default();
-        for resource in resources {
-            let status = resource.and_then(|resource| resource.status.as_ref());
-            let reason = status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str);
-            *fleet.reasons.entry(reason).or_default() += 1;
-            if let (Some(resource), Some(status)) = (resource, status) {
-                fleet.count(&resource.spec, status, now);
-            }
-        }
+        resources.into_iter().for_each(|resource| fleet.add(resource, now));
         fleet
+    }
+
+    /// Adds a resource; `None` is an invalid one.
+    pub fn add(&mut self, resource: Option<&StreamEncryption>, now: Timestamp) {
+        let status = resource.and_then(|resource| resource.status.as_ref());
+        let reason = status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str);
+        *self.reasons.entry(reason).or_default() += 1;
+        if let (Some(resource), Some(status)) = (resource, status) {
+            self.count(&resource.spec, status, now);
+        }
     }
 
     fn count(&mut self, spec: &StreamEncryptionSpec, status: &StreamEncryptionStatus, now: Timestamp) {

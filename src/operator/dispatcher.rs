@@ -13,7 +13,6 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use kube::ResourceExt as _;
-use kube::runtime::reflector::{ObjectRef, Store};
 use stream_encryption_core::controller::due_work::{Scope, due_work};
 use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
 use stream_encryption_core::controller::stream_api::StreamApi;
@@ -27,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::aws::rate_limit::RateLimiter;
+use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::watches::Guarded;
 use crate::metrics::{Metrics, ReconcileResult};
 
@@ -34,32 +34,13 @@ use crate::metrics::{Metrics, ReconcileResult};
 /// enough to keep the limit used while others wait for responses.
 const PLACES_BESIDE_A_SECOND: usize = 4;
 
-/// The name of a resource.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name {
-    namespace: String,
-    name: String,
-}
-
 /// A change that leads to reconciles.
 #[derive(Debug)]
 pub enum Trigger {
     /// One resource, or what it depends on, has changed.
-    One(Name),
+    One(Key),
     /// The permissions of all resources may have changed.
     All,
-}
-
-impl Name {
-    /// Returns the name of a resource.
-    #[must_use]
-    pub fn of(resource: &Guarded) -> Self {
-        Self { namespace: resource.namespace().unwrap_or_default(), name: resource.name_any() }
-    }
-
-    fn reference(&self) -> ObjectRef<Guarded> {
-        ObjectRef::new(&self.name).within(&self.namespace)
-    }
 }
 
 /// The number of resources that are due and wait, by lane. Clones share it.
@@ -103,9 +84,9 @@ impl<A, R> Clone for Reconciler<A, R> {
 /// Starts the reconciles of one term.
 pub struct Dispatcher<A, R> {
     reconciler: Reconciler<A, R>,
-    queue: WorkQueue<Arc<Name>, Scope>,
+    queue: WorkQueue<Key, Scope>,
     waiting: Waiting,
-    running: JoinSet<(Arc<Name>, Option<Duration>)>,
+    running: JoinSet<(Key, Option<Duration>)>,
     start: Instant,
 }
 
@@ -155,10 +136,10 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     fn trigger(&mut self, trigger: Trigger) {
         let now = self.start.elapsed();
         match trigger {
-            Trigger::One(name) => self.queue.schedule(Arc::new(name), now),
+            Trigger::One(key) => self.queue.schedule(key, now),
             Trigger::All => {
-                for resource in self.reconciler.resources.state() {
-                    self.queue.schedule(Arc::new(Name::of(&resource)), now);
+                for key in self.reconciler.resources.keys() {
+                    self.queue.schedule(key, now);
                 }
             }
         }
@@ -167,16 +148,16 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     /// Starts as many reconciles as are due and may start.
     fn start_due(&mut self) {
         let Reconciler { operator, resources, .. } = &self.reconciler;
-        let work = |name: &Arc<Name>| Some(work(operator, resources.get(&name.reference())?.as_ref()));
-        while let Some(name) = self.queue.next(self.start.elapsed(), work) {
-            self.running.spawn(reconcile_resource(self.reconciler.clone(), name));
+        let work = |key: &Key| Some(work(operator, &resources.get(key)?));
+        while let Some(key) = self.queue.next(self.start.elapsed(), work) {
+            self.running.spawn(reconcile_resource(self.reconciler.clone(), key));
         }
         self.waiting.set(|lane| self.queue.waiting(lane));
     }
 
-    fn ended(&mut self, ended: Result<(Arc<Name>, Option<Duration>), JoinError>) {
+    fn ended(&mut self, ended: Result<(Key, Option<Duration>), JoinError>) {
         match ended {
-            Ok((name, wait)) => self.queue.end(name, wait.map(|wait| self.start.elapsed() + wait)),
+            Ok((key, wait)) => self.queue.end(key, wait.map(|wait| self.start.elapsed() + wait)),
             // Tasks are not cancelled, so it has panicked. The process ends, and the next one begins anew.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -212,13 +193,13 @@ fn work<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, resource: &Guarded) 
     }
 }
 
-/// Reconciles one resource, and returns its name and the time until the next reconcile; `None` if only a change leads
+/// Reconciles one resource, and returns its key and the time until the next reconcile; `None` if only a change leads
 /// to one.
 async fn reconcile_resource<A: StreamApi, R: KubeApi>(
     reconciler: Reconciler<A, R>,
-    name: Arc<Name>,
-) -> (Arc<Name>, Option<Duration>) {
-    let Some(resource) = reconciler.resources.get(&name.reference()) else { return (name, None) };
+    key: Key,
+) -> (Key, Option<Duration>) {
+    let Some(resource) = reconciler.resources.get(&key) else { return (key, None) };
     let begin = std::time::Instant::now();
     let outcome = reconcile_or_report(&resource, &reconciler.operator).await;
     let result = match &outcome {
@@ -227,7 +208,7 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
         Err(_) => ReconcileResult::error,
     };
     reconciler.metrics.reconciled(result, begin.elapsed());
-    (name, outcome.unwrap_or_else(|error| Some(after_error(&resource, &error))))
+    (key, outcome.unwrap_or_else(|error| Some(after_error(&resource, &error))))
 }
 
 async fn reconcile_or_report<A: StreamApi, R: KubeApi>(

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use kube::runtime::reflector::Store;
 use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicyStatus};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::Context;
@@ -28,6 +27,7 @@ use crate::aws::Aws;
 use crate::kubernetes::Cluster;
 use crate::kubernetes::policies::{GuardedPolicy, NamespaceLabels, is_selected};
 use crate::kubernetes::policy_status::write;
+use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::Guarded;
 
 /// The pause after a change, so that many changes at a time lead to one write of each status.
@@ -74,9 +74,8 @@ impl PolicyStatuses {
     }
 
     async fn write_all(&self, context: &Context<Aws, Cluster>, reported: &mut HashMap<String, Option<i64>>) {
-        let policies = self.policies.state();
-        let streams: Vec<_> =
-            self.resources.state().iter().filter_map(|one| stream_of(one.0.as_ref().ok()?)).collect();
+        let policies = self.policies.select(Some);
+        let streams = self.resources.select(|one| stream_of(one.0.as_ref().ok()?));
         let operator = operator_account(context, &policies, &streams).await;
         let fleet =
             PolicyStatusInput { operator: operator.as_ref(), streams: &streams, now: context.clock.now() };
@@ -134,7 +133,7 @@ impl PolicyStatuses {
     fn selected(&self, policy: &StreamEncryptionPolicy) -> Result<Vec<String>, String> {
         let none = std::collections::BTreeMap::new();
         let mut selected = Vec::new();
-        for namespace in self.namespaces.state() {
+        for namespace in self.namespaces.select(Some) {
             let labels = namespace.metadata.labels.as_ref().unwrap_or(&none);
             if is_selected(&policy.spec.namespace_selector, labels)? {
                 selected.extend(namespace.metadata.name.clone());

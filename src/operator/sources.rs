@@ -10,18 +10,18 @@ use std::time::Duration;
 use futures_util::stream::{BoxStream, select_all};
 use futures_util::{Stream, StreamExt as _};
 use kube::core::Selector;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::reflector::Store;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::Notify;
 use tracing::{debug, error};
 
-use super::dispatcher::{Name, Trigger};
+use super::dispatcher::Trigger;
 use crate::kubernetes::caches::{Cache, Caches};
 use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::ledgers::GuardedLedger;
+use crate::kubernetes::store::{Key, Store};
+use crate::kubernetes::triggers::Triggers;
 use crate::kubernetes::watches::Guarded;
 use crate::kubernetes::{keys, ledgers, policies, watches};
 
@@ -132,31 +132,33 @@ fn changed_resources(
     events: impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static,
     server: String,
 ) -> impl Stream<Item = Trigger> + Send + 'static {
-    watches::changes(watches::without_content(events))
-        .predicate_filter(watches::trigger, watches::remembered())
-        .filter_map(move |changed| {
-            let changed = changed.inspect_err(|error| {
-                let cause = watches::explain(error, "StreamEncryptions");
+    let mut triggers = Triggers::default();
+    events.flat_map(move |event| {
+        let changed = match event {
+            Ok(event) => triggers.observe(&event),
+            Err(error) => {
+                let cause = watches::explain(&error, "StreamEncryptions");
                 error!(server, cause, "failed to watch StreamEncryptions");
-            });
-            std::future::ready(changed.ok().map(|resource| Trigger::One(Name::of(&resource))))
-        })
+                Vec::new()
+            }
+        };
+        futures_util::stream::iter(changed.into_iter().map(Trigger::One))
+    })
 }
 
 /// Returns a stream of the resources that reference a changed key object.
 fn resources_using_key(
     changes: impl Stream<Item = KeyObject> + Send + 'static,
     store: Store<Guarded>,
-) -> impl Stream<Item = Name> + Send + 'static {
+) -> impl Stream<Item = Key> + Send + 'static {
     changes.flat_map(move |key| {
-        let uses = |resource: &Guarded| {
+        let found = store.select(|resource| {
             let reference = resource.0.as_ref().ok()?.spec.key.as_ref()?.object_ref.as_ref()?;
             (reference.name == key.name
                 && reference.group == key.group
                 && resource.namespace().as_deref() == Some(&key.namespace))
-            .then(|| Name::of(resource))
-        };
-        let found: Vec<_> = store.state().iter().filter_map(|resource| uses(resource)).collect();
+            .then(|| Key::of(&resource))
+        });
         debug!(namespace = key.namespace, key = key.name, users = found.len(), "key object changed");
         futures_util::stream::iter(found)
     })
@@ -166,11 +168,10 @@ fn resources_using_key(
 fn resources_in_namespace(
     changes: impl Stream<Item = String> + Send + 'static,
     store: Store<Guarded>,
-) -> impl Stream<Item = Name> + Send + 'static {
+) -> impl Stream<Item = Key> + Send + 'static {
     changes.flat_map(move |namespace| {
-        let lies_in = |resource: &Arc<Guarded>| resource.namespace().as_deref() == Some(&namespace);
-        let found: Vec<_> =
-            store.state().iter().filter(|one| lies_in(one)).map(|one| Name::of(one)).collect();
+        let mut found = store.keys();
+        found.retain(|key| key.namespace() == namespace);
         futures_util::stream::iter(found)
     })
 }

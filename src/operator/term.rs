@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kube::ResourceExt as _;
-use kube::runtime::reflector::Store;
 use stream_encryption_core::controller::kube_api::KubeApi;
 use stream_encryption_core::controller::stream_api::StreamApi;
 use stream_encryption_core::controller::{Context, ledger_gc};
@@ -20,6 +19,7 @@ use super::Shared;
 use super::dispatcher::{Dispatcher, Reconciler};
 use super::policy_statuses::PolicyStatuses;
 use super::sources::{Scope, Sources};
+use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::Guarded;
 
 /// Interval at which expired ledgers are deleted and the memory of deleted resources is evicted.
@@ -101,7 +101,7 @@ async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(operator: &Context<A, R>,
         if let Err(error) = ledger_gc::collect_expired(operator).await {
             warn!(%error, "failed to list ledgers");
         }
-        let alive: HashSet<String> = store.state().iter().filter_map(|resource| resource.uid()).collect();
+        let alive: HashSet<String> = store.select(|resource| resource.uid()).into_iter().collect();
         operator.memory.retain(|uid| alive.contains(uid));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::{reflector, watcher};
+use kube::runtime::watcher::Event;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stream_encryption_api::FINALIZER;
@@ -425,10 +425,8 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     for uid in ["1", "2"] {
         operator.memory.keep_status(uid, Some(Packed::of(&StreamEncryptionStatus::default())), None);
     }
-    let (store, mut writer) = reflector::store();
-    writer.apply_watcher_event(&watcher::Event::Init);
-    writer.apply_watcher_event(&watcher::Event::InitApply(resource.clone()));
-    writer.apply_watcher_event(&watcher::Event::InitDone);
+    let store = Store::default();
+    store.apply(&Event::Apply(resource.clone()));
     let known = || ["1", "2"].map(|uid| operator.memory.last_of(uid).status.is_some());
     let keeping = repeat_housekeeping(&operator, &store);
     tokio::pin!(keeping);
@@ -438,7 +436,7 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     };
     wait(&mut keeping, Duration::from_secs(1)).await;
     assert_eq!(known(), [true, false], "the first time is at once");
-    writer.apply_watcher_event(&watcher::Event::Delete(resource));
+    store.apply(&Event::Delete(resource));
     wait(&mut keeping, HOUSEKEEPING_INTERVAL.saturating_sub(Duration::from_secs(10))).await;
     assert_eq!(known(), [true, false]);
     wait(&mut keeping, Duration::from_secs(10)).await;

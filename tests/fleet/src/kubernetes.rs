@@ -10,8 +10,6 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
-use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store, store};
 use kube::runtime::watcher::Event;
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
@@ -22,6 +20,7 @@ use stream_encryption_api::stream_encryption::{
 use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
 };
+use stream_encryption_operator::kubernetes::store::{Key, Store};
 use stream_encryption_operator::kubernetes::watches::Guarded;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -39,8 +38,8 @@ pub struct FleetKube {
     became_ready: Notify,
 }
 
+#[derive(Default)]
 struct State {
-    writer: Writer<Guarded>,
     version: u64,
     ledgers: HashMap<String, StreamLedger>,
     ready: Vec<Ready>,
@@ -59,27 +58,21 @@ impl FleetKube {
     /// Creates an API server without resources. Each namespace has one policy.
     #[must_use]
     pub fn new(policies: HashMap<String, StreamEncryptionPolicySpec>) -> Self {
-        let (store, mut writer) = store();
-        writer.apply_watcher_event(&Event::Init);
-        writer.apply_watcher_event(&Event::InitDone);
-        let state = State { writer, version: 0, ledgers: HashMap::new(), ready: Vec::new() };
         Self {
-            store,
-            state: Mutex::new(state),
+            store: Store::default(),
+            state: Mutex::default(),
             policies,
             requests: AtomicU64::new(0),
             became_ready: Notify::new(),
         }
     }
 
-    /// Creates a resource, and returns it as its watch would.
-    pub fn create(&self, mut resource: StreamEncryption) -> Guarded {
-        let mut state = self.state();
-        let version = state.next_version();
+    /// Creates a resource, and returns its key.
+    pub fn create(&self, mut resource: StreamEncryption) -> Key {
+        let version = self.state().next_version();
         resource.metadata.uid = Some(format!("uid-{version}"));
         resource.metadata.generation = Some(1);
-        state.store(resource.clone(), version);
-        DeserializeGuard(Ok(resource))
+        self.put(resource, version)
     }
 
     /// Returns the store of the resources.
@@ -126,8 +119,15 @@ impl FleetKube {
     }
 
     fn stored(&self, namespace: Option<&str>, name: Option<&str>) -> Option<StreamEncryption> {
-        let reference = ObjectRef::new(name.unwrap_or_default()).within(namespace.unwrap_or_default());
-        self.store.get(&reference)?.0.as_ref().ok().cloned()
+        self.store.get(&Key::new(namespace.unwrap_or_default(), name.unwrap_or_default()))?.0.ok()
+    }
+
+    /// Stores a resource, as its watch would.
+    fn put(&self, mut resource: StreamEncryption, version: u64) -> Key {
+        resource.metadata.resource_version = Some(version.to_string());
+        let key = Key::of(&resource);
+        self.store.apply(&Event::Apply(DeserializeGuard(Ok(resource))));
+        key
     }
 }
 
@@ -135,11 +135,6 @@ impl State {
     fn next_version(&mut self) -> u64 {
         self.version += 1;
         self.version
-    }
-
-    fn store(&mut self, mut resource: StreamEncryption, version: u64) {
-        resource.metadata.resource_version = Some(version.to_string());
-        self.writer.apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(resource))));
     }
 }
 
@@ -222,7 +217,7 @@ impl KubeApi for FleetKube {
         }
         resource.status = Some(status.clone());
         let version = state.next_version();
-        state.store(resource, version);
+        self.put(resource, version);
         Ok(Some(version.to_string()))
     }
 

@@ -20,7 +20,7 @@ use stream_encryption_core::model::decision::{PROPAGATION_DELAY, decide};
 use stream_encryption_core::model::service::{Operation, profile};
 use stream_encryption_operator::aws::rate_limit::{DEFAULT_RATE_PERCENT, RateLimiter};
 use stream_encryption_operator::metrics::Metrics;
-use stream_encryption_operator::operator::dispatcher::{Dispatcher, Name, Reconciler, Trigger, Waiting};
+use stream_encryption_operator::operator::dispatcher::{Dispatcher, Reconciler, Trigger, Waiting};
 use tokio::sync::{SetOnce, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -190,7 +190,7 @@ impl Run {
         self.operator.aws.create(stream, encrypted);
         let created = self.operator.records.create(resource);
         // The dispatcher runs as long as this exists.
-        let _ = self.triggers.send(Trigger::One(Name::of(&created)));
+        let _ = self.triggers.send(Trigger::One(created));
     }
 
     /// Waits until as many resources have become Ready, and returns the times from the start, in order.

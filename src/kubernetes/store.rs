@@ -1,0 +1,240 @@
+//! The objects of a cache, by namespace and name.
+//!
+//! It holds what the events of the watches say and decides nothing. kube's store would keep each object as a Rust
+//! value, with a second key and, during a list, a second copy of everything. Here a valid object is [`Packed`], and a
+//! list replaces one object after the other; what a complete list lacks is removed by [`parts`](super::parts).
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::core::DeserializeGuard;
+use kube::runtime::watcher::Event;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::packed::Packed;
+
+use super::policies::{GuardedPolicy, NamespaceLabels};
+
+/// The name of an object and of its namespace, which is empty if the object lies in none: `data/orders`. Neither
+/// contains a slash. Clones share the text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// Returns the key of the object with this name.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self(format!("{namespace}/{name}").into())
+    }
+
+    /// Returns the key of an object.
+    pub fn of(object: &impl Resource) -> Self {
+        let ObjectMeta { namespace, name, .. } = object.meta();
+        Self::new(namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default())
+    }
+
+    /// Returns the namespace of the object.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.0.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+
+    /// Returns the name of the object.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, name)| name)
+    }
+}
+
+/// A kind of object that a store can hold.
+pub trait Kind: Resource<DynamicType = ()> + Clone {
+    /// The form in which the store keeps an object.
+    type Kept: Clone + Send + Sync;
+    /// The form in which the store returns an object: a value, or one that it shares.
+    type Read: Borrow<Self>;
+
+    /// Returns the kept form of an object. `earlier` is that of an object of the same name.
+    fn keep(&self, earlier: Option<&Self::Kept>) -> Self::Kept;
+
+    /// Returns a kept object.
+    fn read(kept: &Self::Kept) -> Self::Read;
+}
+
+/// An object as a watch returned it: valid and packed, or invalid.
+type Guarded<K> = Result<Packed<K>, Arc<DeserializeGuard<K>>>;
+
+/// A kind with many objects, which are read one at a time and are therefore packed.
+pub trait Many:
+    Resource<DynamicType = ()> + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
+{
+}
+
+impl Many for StreamEncryption {}
+impl Many for StreamLedger {}
+
+impl<K: Many> Kind for DeserializeGuard<K> {
+    type Kept = Guarded<K>;
+    type Read = Self;
+
+    fn keep(&self, earlier: Option<&Self::Kept>) -> Self::Kept {
+        let Ok(object) = &self.0 else { return Err(Arc::new(self.clone())) };
+        Ok(match earlier {
+            Some(Ok(earlier)) => earlier.again(object),
+            _ => Packed::of(object),
+        })
+    }
+
+    fn read(kept: &Self::Kept) -> Self::Read {
+        match kept {
+            Ok(object) => Self(Ok(object.read())),
+            Err(invalid) => Self::clone(invalid),
+        }
+    }
+}
+
+/// Implements [`Kind`] for kinds with few objects, which every reconcile reads: the store shares them.
+macro_rules! shared {
+    ($($kind:ty),+) => {$(
+        impl Kind for $kind {
+            type Kept = Arc<Self>;
+            type Read = Arc<Self>;
+
+            fn keep(&self, _: Option<&Self::Kept>) -> Self::Kept {
+                Arc::new(self.clone())
+            }
+
+            fn read(kept: &Self::Kept) -> Self::Read {
+                kept.clone()
+            }
+        }
+    )+};
+}
+
+shared!(GuardedPolicy, NamespaceLabels);
+
+/// The objects of one kind. Clones share them.
+pub struct Store<K: Kind>(Arc<RwLock<HashMap<Key, K::Kept>>>);
+
+impl<K: Kind> Clone for Store<K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<K: Kind> Default for Store<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K: Kind> Store<K> {
+    /// Returns an object.
+    #[must_use]
+    pub fn get(&self, key: &Key) -> Option<K::Read> {
+        // Read without the lock.
+        self.kept(key).map(|kept| K::read(&kept))
+    }
+
+    /// Calls `visit` with each object. They are unpacked one after the other: all of them at a time would need much
+    /// more memory than the store itself.
+    pub fn for_each(&self, visit: impl FnMut(K::Read)) {
+        // Read without the lock.
+        let kept: Vec<K::Kept> = self.read().values().cloned().collect();
+        kept.iter().map(K::read).for_each(visit);
+    }
+
+    /// Returns what `select` returns for each object, as [`for_each`](Self::for_each) visits them.
+    pub fn select<T>(&self, select: impl Fn(K::Read) -> Option<T>) -> Vec<T> {
+        let mut selected = Vec::new();
+        self.for_each(|object| selected.extend(select(object)));
+        selected
+    }
+
+    /// Returns the keys of all objects.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        self.read().keys().cloned().collect()
+    }
+
+    /// Applies an event of a watch. A list changes only the objects that it holds.
+    pub fn apply(&self, event: &Event<K>) {
+        match event {
+            Event::Apply(object) | Event::InitApply(object) => {
+                let key = Key::of(object);
+                let kept = object.keep(self.kept(&key).as_ref());
+                self.write().insert(key, kept);
+            }
+            Event::Delete(object) => {
+                self.write().remove(&Key::of(object));
+            }
+            Event::Init | Event::InitDone => {}
+        }
+    }
+
+    /// Returns the objects whose keys `select` accepts.
+    pub(super) fn with_keys(&self, select: impl Fn(&Key) -> bool) -> Vec<K::Read> {
+        let objects = self.read();
+        objects.iter().filter(|(key, _)| select(key)).map(|(_, kept)| K::read(kept)).collect()
+    }
+
+    fn kept(&self, key: &Key) -> Option<K::Kept> {
+        self.read().get(key).cloned()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Key, K::Kept>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Key, K::Kept>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::kubernetes::watches;
+
+    fn resource(name: &str, stream: &Value) -> watches::Guarded {
+        let resource = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": name, "namespace": "data", "uid": name, "resourceVersion": "1"},
+            "spec": {"stream": stream},
+        });
+        serde_json::from_value(resource).unwrap()
+    }
+
+    #[test]
+    fn valid_and_invalid_objects_are_read_as_they_came() {
+        let store = Store::default();
+        let objects =
+            [resource("valid", &json!({"service": "Kinesis", "name": "x"})), resource("invalid", &json!(7))];
+        for object in objects {
+            store.apply(&Event::InitApply(object.clone()));
+            let read = store.get(&Key::of(&object)).unwrap();
+            assert_eq!(format!("{read:?}"), format!("{object:?}"));
+        }
+        assert_eq!(
+            store.select(|one| one.0.err().map(|invalid| invalid.metadata.name)),
+            [Some("invalid".to_owned())]
+        );
+        let gone = store.get(&Key::new("data", "valid")).unwrap();
+        store.apply(&Event::Delete(gone));
+        assert_eq!(store.keys(), [Key::new("data", "invalid")]);
+    }
+
+    #[test]
+    fn key_has_the_parts_of_its_name() {
+        for (namespace, name) in [("data", "orders"), ("", "data")] {
+            let key = Key::new(namespace, name);
+            assert_eq!((key.namespace(), key.name()), (namespace, name));
+        }
+    }
+}
