@@ -63,14 +63,14 @@ pub struct WorkQueue<K, S> {
     counter: u64,
 }
 
-/// The state of one resource.
+/// The state of one resource. Most resources are neither due nor running, so what only these have is boxed.
 enum Entry<S> {
     /// It is due at this time.
     Scheduled(Duration),
     /// It is due. The ticket tells its item in the queue of its scope from earlier ones.
-    Due { work: Work<S>, ticket: u64 },
+    Due { work: Box<Work<S>>, ticket: u64 },
     /// It is reconciled now, and is due again at `again` if it was scheduled meanwhile.
-    Running { work: Work<S>, again: Option<Duration> },
+    Running { work: Box<Work<S>>, again: Option<Duration> },
 }
 
 impl<K, S> WorkQueue<K, S>
@@ -184,7 +184,7 @@ where
         let queue = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeQueue::new(places(&scope)));
         queue.push(work.lane, &work.namespace, (key.clone(), ticket));
         self.waiting[work.lane as usize] += 1;
-        self.entries.insert(key, Entry::Due { work, ticket });
+        self.entries.insert(key, Entry::Due { work: Box::new(work), ticket });
         self.update_startable(&scope, None);
     }
 
