@@ -9,6 +9,7 @@ mod credentials;
 mod error;
 mod firehose;
 mod fixed_size;
+mod http_client;
 mod identity;
 mod kinesis;
 mod kms;

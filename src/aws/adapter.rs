@@ -33,6 +33,7 @@ use tracing::warn;
 
 use super::credentials::Clock;
 use super::firehose::Firehose;
+use super::http_client;
 use super::identity::IdentityClient;
 use super::kinesis::Kinesis;
 use super::kms::Kms;
@@ -111,7 +112,7 @@ impl Aws {
         if std::env::var_os("AWS_CA_BUNDLE").is_some_and(|bundle| !bundle.is_empty()) {
             warn!("the AWS SDK for Rust ignores AWS_CA_BUNDLE; set SSL_CERT_FILE instead");
         }
-        let config = loader(&endpoints).load().await;
+        let config = loader(&endpoints).http_client(http_client::shared()).load().await;
         let limits = endpoints.request_limits.clone();
         let rate_limiter = RateLimiter::with_limits(endpoints.rate_percent, limits);
         let region = endpoints.region.clone();
