@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use build::{lock, say};
-use envtest::Releases;
 
 pub use build::{build_go_program, build_go_program_with_tags};
 
@@ -22,8 +21,8 @@ const GO_MOD: &str = include_str!("../kubernetes/go.mod");
 /// 2. `PATH`, if it contains both etcd and kube-apiserver (a kubectl alone may have any version);
 /// 3. the cache of built programs: `$STREAM_ENCRYPTION_CACHE`, or `$XDG_CACHE_HOME`, or `~/.cache`, and in it
 ///    `stream-encryption-operator/bin/kubernetes-<version>-etcd-<version>`;
-/// 4. the cache of downloaded programs, `envtest-<version>` beside it, of the same minor version;
-/// 5. a download into that folder of the newest archive of that minor version in the index at
+/// 4. the cache of downloaded programs, `envtest-<minor version>` beside it;
+/// 5. a download into that folder, by `setup-envtest`, of the newest archive of that minor version in the index at
 ///    `$STREAM_ENCRYPTION_ENVTEST_INDEX`, by default the releases of kubernetes-sigs/controller-tools. If the
 ///    variable is empty, nothing is downloaded;
 /// 6. a build with Go into the cache of built programs, which takes about 6 minutes, once.
@@ -59,7 +58,7 @@ impl Programs {
 pub async fn kubernetes_program(name: &str) -> anyhow::Result<PathBuf> {
     let folders = Folders::from_environment()?;
     if folders.find(name).is_none() {
-        folders.provide(name, Releases::from_environment().as_ref()).await?;
+        folders.provide(name, envtest::index().as_deref()).await?;
     }
     folders.find(name).with_context(|| format!("{name} was provided and is not there"))
 }
@@ -69,23 +68,23 @@ pub async fn kubernetes_program(name: &str) -> anyhow::Result<PathBuf> {
 struct Folders {
     assets: Option<PathBuf>,
     path: Vec<PathBuf>,
-    /// The cache, which contains `built`, and one folder for each downloaded release.
-    cache: PathBuf,
     built: PathBuf,
-    /// The version of Kubernetes that is built. A downloaded one has the same minor version.
-    kubernetes: &'static str,
+    downloaded: PathBuf,
+    /// The minor version of Kubernetes that is built, and that is downloaded, perhaps with another patch version.
+    minor: &'static str,
 }
 
 impl Folders {
     fn from_environment() -> anyhow::Result<Self> {
         let (kubernetes, etcd) = (version("k8s.io/kubernetes")?, version("go.etcd.io/etcd/server/v3")?);
         let cache = cache()?;
+        let (minor, _) = kubernetes.rsplit_once('.').context("a version of three numbers")?;
         Ok(Self {
             assets: folder_in("KUBEBUILDER_ASSETS"),
             path: env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default(),
             built: cache.join(format!("kubernetes-{kubernetes}-etcd-{etcd}")),
-            cache,
-            kubernetes,
+            downloaded: cache.join(format!("envtest-{minor}")),
+            minor,
         })
     }
 
@@ -94,8 +93,7 @@ impl Folders {
         let in_assets = self.assets.as_deref().and_then(|folder| file(folder, name));
         let installed = || in_path("etcd").and(in_path("kube-apiserver")).and(in_path(name));
         let built = || file(&self.built, name);
-        let release = || envtest::cached(&self.cache, self.kubernetes).filter(|_| !self.builds());
-        let downloaded = || file(&release()?, name);
+        let downloaded = || envtest::found(&self.downloaded, name).filter(|_| !self.builds());
         in_assets.or_else(installed).or_else(built).or_else(downloaded)
     }
 
@@ -109,9 +107,9 @@ impl Folders {
     ///
     /// The lock is the same for both. Otherwise, one process could build kube-apiserver while another
     /// downloads it, and the next would have kubectl from the other place.
-    async fn provide(&self, name: &str, releases: Option<&Releases>) -> anyhow::Result<()> {
+    async fn provide(&self, name: &str, index: Option<&str>) -> anyhow::Result<()> {
         let _lock = lock(&self.built).await?;
-        if self.find(name).is_some() || self.download(name, releases).await {
+        if self.find(name).is_some() || self.download(name, index).await {
             return Ok(());
         }
         build::build(&self.built, name).await
@@ -119,11 +117,11 @@ impl Folders {
 
     /// Downloads the archive that has a program, and returns whether the program is there. A failure is only
     /// printed, because a build follows.
-    async fn download(&self, name: &str, releases: Option<&Releases>) -> bool {
-        let Some(releases) = releases.filter(|_| envtest::PROGRAMS.contains(&name) && !self.builds()) else {
+    async fn download(&self, name: &str, index: Option<&str>) -> bool {
+        let Some(index) = index.filter(|_| envtest::PROGRAMS.contains(&name) && !self.builds()) else {
             return false;
         };
-        let result = releases.download(self.kubernetes, &self.cache, &self.built).await;
+        let result = envtest::download(index, self.minor, &self.downloaded, &self.built).await;
         // A process with another go.mod, and so another lock, may have made the same folder meanwhile.
         let found = self.find(name).is_some();
         if let (Err(error), false) = (result, found) {
@@ -166,15 +164,18 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::digest;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     fn folders(root: &Path) -> Folders {
         Folders {
             assets: Some(root.join("assets")),
             path: vec![root.join("path")],
-            cache: root.join("cache"),
             built: root.join("cache/built"),
-            kubernetes: "1.35.4",
+            downloaded: root.join("cache/envtest-1.35"),
+            minor: "1.35",
         }
     }
 
@@ -186,58 +187,103 @@ mod tests {
     }
 
     #[test]
-    fn kubectl_on_path_without_api_server_is_ignored() {
-        let root = tempfile::tempdir().unwrap();
-        put(root.path(), "path/kubectl");
-        assert_eq!(folders(root.path()).find("kubectl"), None);
-        let cached = put(root.path(), "cache/built/kubectl");
-        assert_eq!(folders(root.path()).find("kubectl"), Some(cached));
-    }
-
-    #[test]
     fn assets_precede_path_and_path_precedes_cache() {
         let root = tempfile::tempdir().unwrap();
-        put(root.path(), "cache/built/etcd");
-        let in_path = put(root.path(), "path/etcd");
+        put(root.path(), "path/kubectl");
+        assert_eq!(
+            folders(root.path()).find("kubectl"),
+            None,
+            "without an API server it may be of any version"
+        );
+        let built = put(root.path(), "cache/built/kubectl");
+        assert_eq!(folders(root.path()).find("kubectl"), Some(built));
         put(root.path(), "path/kube-apiserver");
+        let in_path = put(root.path(), "path/etcd");
         assert_eq!(folders(root.path()).find("etcd"), Some(in_path));
         let in_assets = put(root.path(), "assets/etcd");
         assert_eq!(folders(root.path()).find("etcd"), Some(in_assets));
     }
 
     #[test]
-    fn built_program_precedes_downloaded_one_of_same_minor() {
+    fn built_program_precedes_downloaded_one() {
         let root = tempfile::tempdir().unwrap();
-        for folder in ["envtest-1.36.0", "envtest-1.35.9", "envtest-1.35.10", "envtest-1.35.11-rc.0"] {
-            for name in envtest::PROGRAMS {
-                put(root.path(), &format!("cache/{folder}/{name}"));
-            }
-        }
-        let incomplete = put(root.path(), "cache/envtest-1.35.12/etcd");
-        assert_ne!(folders(root.path()).find("etcd"), Some(incomplete));
-        let newest = root.path().join("cache/envtest-1.35.10/etcd");
-        assert_eq!(folders(root.path()).find("etcd"), Some(newest));
+        let downloads =
+            envtest::PROGRAMS.map(|name| format!("cache/envtest-1.35/k8s/1.35.0-linux-amd64/{name}"));
+        let etcd = put(root.path(), &downloads[0]);
+        assert_eq!(folders(root.path()).find("etcd"), None, "the others are missing");
+        let [_, _, kubectl] = downloads.map(|path| put(root.path(), &path));
+        assert_eq!(folders(root.path()).find("etcd"), Some(etcd));
         let built = put(root.path(), "cache/built/etcd");
         assert_eq!(folders(root.path()).find("etcd"), Some(built));
-    }
-
-    #[test]
-    fn kubectl_is_not_downloaded_beside_built_api_server() {
-        let root = tempfile::tempdir().unwrap();
-        let [_, _, kubectl] =
-            envtest::PROGRAMS.map(|name| put(root.path(), &format!("cache/envtest-1.35.0/{name}")));
         assert_eq!(folders(root.path()).find("kubectl"), Some(kubectl));
         put(root.path(), "cache/built/kube-apiserver");
-        assert_eq!(folders(root.path()).find("kubectl"), None, "it is to be built, too");
+        assert_eq!(folders(root.path()).find("kubectl"), None, "it is to be built beside a built API server");
+    }
+
+    /// Serves an index and an archive with three programs until the end of the test. Returns the URL of the index.
+    async fn releases(folder: &Path, hash: impl FnOnce(&[u8]) -> String) -> String {
+        for name in envtest::PROGRAMS {
+            put(folder, &format!("controller-tools/envtest/{name}"));
+        }
+        let pack = ["-C", folder.to_str().unwrap(), "-czf", "-", "controller-tools"];
+        let archive = std::process::Command::new("tar").args(pack).output().unwrap().stdout;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let system = if env::consts::OS == "macos" { "darwin" } else { "linux" };
+        let machine = if env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
+        let index = format!(
+            "releases: {{v1.35.7: {{envtest-v1.35.7-{system}-{machine}.tar.gz: {{hash: {}, selfLink: {url}/archive}}}}}}",
+            hash(&archive)
+        );
+        tokio::spawn(async move {
+            while let Ok((mut connection, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let length = connection.read(&mut request).await.unwrap();
+                let is_index = request[..length].starts_with(b"GET /index");
+                let body = if is_index { index.as_bytes() } else { &archive };
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                connection.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+            }
+        });
+        format!("{url}/index")
+    }
+
+    #[tokio::test]
+    async fn archive_is_downloaded_only_with_the_hash_of_the_index() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = folders(root.path());
+        std::fs::create_dir_all(&folders.built).unwrap();
+        let source = root.path().join("source");
+        let hash = |archive: &[u8]| hex(digest::digest(&digest::SHA512, archive).as_ref());
+        let wrong = releases(&source, |archive| hash(&archive[1..])).await;
+        assert!(!folders.download("etcd", Some(&wrong)).await);
+        assert!(!folders.downloaded.exists());
+        let index = releases(&source, hash).await;
+        assert!(folders.download("etcd", Some(&index)).await);
+        assert!(folders.find("kubectl").is_some());
+        assert_eq!(std::fs::read_dir(&folders.built).unwrap().count(), 0, "nothing else is left");
     }
 
     #[tokio::test]
     async fn failed_download_is_only_printed() {
         let root = tempfile::tempdir().unwrap();
-        let releases = Releases::at("not a URL");
-        assert!(!folders(root.path()).download("etcd", Some(&releases)).await);
-        assert!(!folders(root.path()).download("kubelet", Some(&releases)).await, "no archive has it");
-        assert!(!folders(root.path()).download("etcd", None).await, "downloads are disabled");
+        for (name, index) in
+            [("etcd", Some("not a URL")), ("kubelet", Some("no archive has it")), ("etcd", None)]
+        {
+            assert!(!folders(root.path()).download(name, index).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn silent_server_is_given_up_after_five_seconds() {
+        let root = tempfile::tempdir().unwrap();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let index = format!("http://{}/", silent.local_addr().unwrap());
+        let (to, work) = (root.path().join("to"), root.path());
+        envtest::tool().await.unwrap();
+        let error = envtest::download(&index, "1.35", &to, work).await.unwrap_err();
+        assert!(format!("{error:#}").contains("not within 5 s"), "{error:#}");
     }
 
     #[test]
