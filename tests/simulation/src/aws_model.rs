@@ -182,7 +182,6 @@ fn told(operation: Operation, reply: Reply) -> Told<Value> {
 }
 
 /// Returns the meaning of an AWS error, or of a missing answer.
-#[must_use]
 pub fn fault(operation: Operation, error: Option<&ServedError>) -> AwsError {
     let Some(error) = error else {
         let kind = classify(operation, RawError::NoResponse);

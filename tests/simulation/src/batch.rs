@@ -19,7 +19,6 @@ pub struct Many {
 }
 
 /// Runs the seeds `from..from + count`, and stops when this many of them have broken a promise.
-#[must_use]
 pub fn many(from: u64, count: u64, enough: usize) -> Many {
     let next = AtomicU64::new(from);
     let failures = AtomicUsize::new(0);

@@ -22,11 +22,8 @@ pub const WATCH: u64 = 60_000;
 /// What a watch returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Resources.
     Resources,
-    /// Policies.
     Policies,
-    /// Ledgers.
     Ledgers,
 }
 
@@ -43,13 +40,11 @@ struct Delay {
 
 impl Kind {
     /// Returns the bit that selects this kind.
-    #[must_use]
     pub fn bit(self) -> u8 {
         1 << self as u8
     }
 
     /// Returns whether the bits of `which` select this kind.
-    #[must_use]
     pub fn is_in(self, which: u8) -> bool {
         which & self.bit() != 0
     }
@@ -57,19 +52,16 @@ impl Kind {
 
 impl Watches {
     /// Returns watches without a delay.
-    #[must_use]
     pub fn prompt() -> Self {
         Self([Delay { lag: SignedDuration::ZERO, frozen_until: Timestamp::MIN }; 3])
     }
 
     /// Returns the lag of a watch.
-    #[must_use]
     pub fn lag(&self, kind: Kind) -> SignedDuration {
         self.0[kind as usize].lag
     }
 
     /// Returns the time until which a watch is frozen.
-    #[must_use]
     pub fn frozen_until(&self, kind: Kind) -> Timestamp {
         self.0[kind as usize].frozen_until
     }
@@ -102,7 +94,6 @@ pub const COMBINATIONS: u8 = 8;
 /// The caches of one replica.
 #[derive(Debug, Default)]
 pub struct Caches {
-    /// The resources.
     pub resources: BTreeMap<Name, Arc<StreamEncryption>>,
     /// The number of changes of the policies that the watch has delivered.
     pub policies: usize,
@@ -122,19 +113,16 @@ impl Caches {
 }
 
 impl State {
-    /// Returns a resource in a replica's cache.
     pub fn cached_resource(&mut self, replica: usize, name: &Name) -> Option<StreamEncryption> {
         self.replicas[replica].caches.resources.get(name).map(|resource| (**resource).clone())
     }
 
-    /// Returns the policies of a namespace in a replica's cache.
     pub fn cached_policies(&mut self, replica: usize, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
         let shown = self.replicas[replica].caches.policies;
         self.promises.policies_shown.insert(self.polled.task, self.policies.changed_at(shown));
         self.policies.after(shown, namespace)
     }
 
-    /// Returns a ledger in a replica's cache.
     pub fn cached_ledger(&mut self, replica: usize, name: &str) -> Option<StreamLedger> {
         let delay = self.choices.duration(1_000..WATCH);
         let outdated = usize::from(self.mishap(Place::LedgerCache).is_some());

@@ -51,13 +51,11 @@ pub struct Listed {
 
 impl Choices {
     /// Returns the choices of a seed.
-    #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         Self::Seeded(fastrand::Rng::with_seed(seed))
     }
 
     /// Returns choices from a list, with alternatives within these bounds.
-    #[must_use]
     pub fn listed(bounds: Arc<Bounds>, list: Vec<Choice>) -> Self {
         Self::Listed(Box::new(Listed { bounds, list, made: 0, points: 0, offered: Vec::new() }))
     }
@@ -108,7 +106,6 @@ impl Choices {
     }
 
     /// Returns the list, if a list makes the choices.
-    #[must_use]
     pub fn list(&self) -> Option<&Listed> {
         match self {
             Self::Seeded(_) => None,
@@ -150,25 +147,21 @@ impl Listed {
     }
 
     /// Returns whether there are no more choice points.
-    #[must_use]
     pub fn is_over(&self, now: Timestamp) -> bool {
         now.duration_since(BEGIN) >= self.bounds.window
     }
 
     /// Returns whether every choice of the list has been made.
-    #[must_use]
     pub fn is_done(&self) -> bool {
         self.made == self.list.len()
     }
 
     /// Returns the number of choice points so far.
-    #[must_use]
     pub fn points(&self) -> u32 {
         self.points
     }
 
     /// Returns the alternatives after the last choice of the list.
-    #[must_use]
     pub fn offered(&self) -> &[(Choice, Limit)] {
         &self.offered
     }

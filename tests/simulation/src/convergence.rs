@@ -72,7 +72,6 @@ pub fn reckon(state: &mut State) -> bool {
 }
 
 /// Returns the stream of a spec.
-#[must_use]
 pub fn stream_of(resource: &StreamEncryption) -> Option<StreamArn> {
     let asked = &resource.spec.stream;
     match (&asked.arn, asked.service, &asked.name) {

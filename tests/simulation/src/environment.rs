@@ -51,14 +51,12 @@ pub enum Event {
     Happening(usize),
     /// A replica's watch delivers changes up to this one.
     Watch {
-        /// The process.
         process: Process,
         /// The number of changes that have been delivered then.
         upto: usize,
     },
     /// A resource is due in a replica's queue.
     Due {
-        /// The process.
         process: Process,
         /// The resource.
         name: Name,
@@ -67,7 +65,6 @@ pub enum Event {
     Retire(Process),
     /// A replica's watch delivers changes of the policies up to this one.
     PoliciesTold {
-        /// The replica.
         replica: usize,
         /// The number of changes that have been delivered then.
         upto: usize,
@@ -82,7 +79,6 @@ pub enum Event {
     AwsMends(u64),
     /// A replica's watch restarts with a list that is this many changes old.
     Relist {
-        /// The replica.
         replica: usize,
         /// The number of changes missing from the list.
         behind: usize,
@@ -96,9 +92,7 @@ pub enum Event {
 /// One life of a replica: its number, and how often it was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
-    /// The replica.
     pub replica: usize,
-    /// The life.
     pub life: u32,
 }
 
@@ -138,7 +132,6 @@ pub struct Doom {
     pub after: u32,
     /// Whether that request is still executed.
     pub carried_out: bool,
-    /// The fate.
     pub fate: Fate,
 }
 
@@ -166,7 +159,6 @@ pub struct State {
     pub store: Store,
     /// The time of each change of a ledger.
     pub ledger_times: Vec<Timestamp>,
-    /// The replicas.
     pub replicas: Vec<Condition>,
     /// The faults of the API server.
     pub kubernetes: KubernetesFaults,
@@ -214,7 +206,6 @@ pub struct Scene {
 
 impl Scene {
     /// Creates a scene with the initial state `state`.
-    #[must_use]
     pub fn new(state: State) -> Arc<Self> {
         let offsets = state.replicas.iter().map(|_| AtomicI64::new(0)).collect();
         let now = AtomicI64::new(state.now.as_microsecond());
@@ -241,7 +232,6 @@ impl Scene {
     }
 
     /// Returns the error of a replica's clock.
-    #[must_use]
     pub fn offset(&self, replica: usize) -> SignedDuration {
         SignedDuration::from_micros(self.offsets[replica].load(Ordering::Relaxed))
     }
@@ -254,7 +244,6 @@ impl Scene {
     }
 
     /// Returns the time of a replica's clock.
-    #[must_use]
     pub fn clock_of(self: &Arc<Self>, replica: usize) -> Clock {
         let (wall, steady) = (self.clone(), self.clone());
         Clock::new(
@@ -269,7 +258,6 @@ impl Scene {
         )
     }
 
-    /// Waits until `at`.
     pub fn wait_until(self: &Arc<Self>, at: Timestamp) -> impl Future<Output = ()> + Send + 'static {
         Until { scene: self.clone(), at, written: false }
     }
@@ -277,7 +265,6 @@ impl Scene {
 
 impl State {
     /// Returns the maximum difference between the clocks of the replicas since the start.
-    #[must_use]
     pub fn clocks_apart(&self) -> SignedDuration {
         let clocks = || self.replicas.iter().flat_map(|replica| [replica.clocks.0, replica.clocks.1]);
         clocks().max().zip(clocks().min()).map_or(SignedDuration::ZERO, |(most, least)| most - least)
@@ -286,7 +273,6 @@ impl State {
 
 impl Condition {
     /// Returns the caller of its requests.
-    #[must_use]
     pub fn caller(&self) -> Caller {
         Caller::new(if self.mistaken { MISTAKEN } else { OPERATOR })
     }

@@ -19,13 +19,11 @@ pub struct Agenda<E> {
 pub struct Entry<E> {
     at: Timestamp,
     number: u64,
-    /// The event.
     pub event: E,
 }
 
 impl<E> Agenda<E> {
     /// Creates an empty queue.
-    #[must_use]
     pub fn new() -> Self {
         Self { entries: BinaryHeap::new(), written: 0 }
     }
@@ -46,7 +44,6 @@ impl<E> Agenda<E> {
     }
 
     /// Returns the time of the next entry.
-    #[must_use]
     pub fn next_at(&self) -> Option<Timestamp> {
         self.entries.peek().map(|entry| entry.at)
     }
@@ -66,7 +63,6 @@ impl<E> Agenda<E> {
     }
 
     /// Returns every entry, in their order.
-    #[must_use]
     pub fn entries(&self) -> Vec<(Timestamp, &E)> {
         let mut all: Vec<&Entry<E>> = self.entries.iter().collect();
         all.sort_by_key(|entry| (entry.at, entry.number));

@@ -8,19 +8,12 @@ use jiff::{SignedDuration, Timestamp};
 /// The requests of a replica to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Request {
-    /// Reads a resource.
     ReadResource,
-    /// Reads a ledger.
     ReadLedger,
-    /// Lists the ledgers.
     ListLedgers,
-    /// Creates a ledger.
     CreateLedger,
-    /// Replaces a ledger.
     ReplaceLedger,
-    /// Deletes a ledger.
     DeleteLedger,
-    /// Writes a status.
     WriteStatus,
     /// Sets or removes the finalizer.
     SetFinalizer,
@@ -32,7 +25,6 @@ pub enum Request {
 
 impl Request {
     /// Returns whether the request is a write.
-    #[must_use]
     pub fn writes(self) -> bool {
         matches!(
             self,
@@ -69,7 +61,6 @@ pub struct KubernetesRule {
     pub on: Option<Request>,
     /// The number of matching requests that pass first.
     pub skip: u32,
-    /// The fault.
     pub fault: KubernetesFault,
 }
 
@@ -86,7 +77,6 @@ pub struct KubernetesFaults {
 
 impl KubernetesFaults {
     /// Returns a state without faults.
-    #[must_use]
     pub fn none() -> Self {
         Self { down_until: Timestamp::MIN, forbidden_until: Timestamp::MIN, rules: Vec::new() }
     }

@@ -34,7 +34,6 @@ struct Dice {
 }
 
 /// Generates the plan of a seed.
-#[must_use]
 pub fn plan(seed: u64) -> Plan {
     // Plans of adjacent seeds must be independent.
     let mut dice = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5EED);
@@ -456,8 +455,6 @@ fn refuse(code: &str) -> Fault {
     Fault::Refuse { code: code.to_owned(), message: String::new(), status: 400 }
 }
 
-/// Returns the ARN of a planned stream.
-#[must_use]
 pub fn stream_arn(stream: &PlannedStream) -> String {
     let account = if stream.kind == StreamKind::Foreign { FOREIGN_ACCOUNT } else { ACCOUNT };
     match stream.service {

@@ -117,7 +117,6 @@ enum Starts {
 
 impl Promises {
     /// Creates the checks of a run with this limit of calls.
-    #[must_use]
     pub fn new(limit: u32) -> Self {
         Self {
             broken: None,
@@ -167,7 +166,6 @@ impl Promises {
     }
 
     /// Returns the time of the operator's last call for a stream.
-    #[must_use]
     pub fn called(&self, stream: &str) -> Option<Timestamp> {
         self.called.get(stream).copied()
     }
@@ -180,7 +178,6 @@ impl Promises {
 
     /// Returns whether a call of the ledger has a wrong date because the clock was set after the Describe
     /// that had proved it right. A wrong date without such a change means that there was no Describe.
-    #[must_use]
     pub fn dated_while_a_clock_was_set(&self, ledger: &StreamLedgerSpec) -> bool {
         ledger.calls.iter().any(|call| {
             let stored = self.stored.get(&(ledger.stream_arn.clone(), call.id.clone()));
@@ -368,7 +365,6 @@ fn asks_for_plaintext(resource: &StreamEncryption) -> bool {
 }
 
 /// Returns the service of a stream, in the simulated AWS's type.
-#[must_use]
 pub fn aws_service(service: Service) -> AwsService {
     match service {
         Service::Firehose => AwsService::Firehose,

@@ -13,6 +13,13 @@
 //! | [`planted_bugs`] | operators with a planted bug, which prove that the promises detect bugs |
 //! | [`run`], [`batch`], [`shrink`], [`trace`], [`stats`] | one run, many runs, the smallest failing run, the trace and the statistics |
 
+#![allow(
+    missing_docs,
+    clippy::must_use_candidate,
+    clippy::return_self_not_must_use,
+    reason = "only this repository's tests use it"
+)]
+
 pub mod aws_model;
 pub mod batch;
 pub mod caches;

@@ -19,7 +19,6 @@ use crate::keys::{self, ALIAS, KEY_OBJECT};
 use crate::plan::{Denial, Happening, Plan, PlannedStream, StreamKind};
 
 /// Creates the initial state of AWS.
-#[must_use]
 pub fn world(plan: &Plan) -> World {
     let mut world = World::new(plan.settings.clone());
     for key in [OPERATOR, OUTSIDER] {

@@ -33,7 +33,6 @@ pub struct Plan {
     pub clocks: Vec<SignedDuration>,
     /// Maximum usual duration of a request, in microseconds.
     pub latency: u64,
-    /// The operator's drift interval.
     pub drift_interval: SignedDuration,
     /// The number of calls per stream in 24 hours.
     pub max_calls: u32,
@@ -42,7 +41,6 @@ pub struct Plan {
     pub allow_disable: bool,
     /// Whether the operator has session credentials.
     pub sessions: bool,
-    /// The streams.
     pub streams: Vec<PlannedStream>,
     /// Whether keys become usable when the faults end.
     pub keys_are_mended: bool,
@@ -53,9 +51,7 @@ pub struct Plan {
 /// A stream in its initial state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedStream {
-    /// The service.
     pub service: Service,
-    /// The name.
     pub name: String,
     /// Its special property.
     pub kind: StreamKind,
@@ -99,7 +95,6 @@ pub enum Happening {
     OutsiderBurns(usize, u8),
     /// Another caller's attempt fails with this type.
     OutsiderFails(usize, FailureType),
-    /// A stream is deleted.
     StreamDeleted(usize),
     /// A stream is deleted and created again.
     StreamRecreated(usize),
@@ -160,7 +155,6 @@ pub enum Denial {
 
 impl Happening {
     /// Returns its kind, for the statistics.
-    #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Apply(..) => "a user applies a resource",

@@ -26,7 +26,6 @@ pub struct Allowed {
     pub namespace: Option<String>,
     /// The name of the stream in the operator's account; `None` for all streams.
     pub stream: Option<String>,
-    /// The keys.
     pub keys: Keys,
     /// Whether disabling encryption is allowed.
     pub disable: bool,
@@ -50,9 +49,7 @@ pub enum Keys {
 pub enum Act<'a> {
     /// A Describe of the stream, or a record in it.
     Look,
-    /// A Start with this key.
     Start(&'a Key),
-    /// A Stop.
     Stop,
     /// A request to KMS.
     Ask(&'a KmsKeyId),
@@ -67,7 +64,6 @@ pub struct Policies {
 
 impl Allowed {
     /// Returns a policy that allows everything in the operator's account, as the chart's default policy does.
-    #[must_use]
     pub fn own_account(disable: bool) -> Self {
         Self { namespace: None, stream: None, keys: Keys::AwsAccount, disable, role: None }
     }
@@ -137,7 +133,6 @@ impl Allowed {
 
 impl Policies {
     /// Creates policies that are in effect from the start, with this limit of calls in each.
-    #[must_use]
     pub fn new(first: Vec<Allowed>, calls: u32) -> Self {
         Self { calls, history: vec![(Timestamp::MIN, first)] }
     }
@@ -148,45 +143,38 @@ impl Policies {
     }
 
     /// Returns the current policies that select a namespace, in the operator's form.
-    #[must_use]
     pub fn of(&self, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
         self.after(self.changes(), namespace)
     }
 
     /// Returns the number of changes so far.
-    #[must_use]
     pub fn changes(&self) -> usize {
         self.history.len() - 1
     }
 
     /// Returns the time of this change.
-    #[must_use]
     pub fn changed_at(&self, change: usize) -> Timestamp {
         self.history[change].0
     }
 
     /// Returns the policies that selected a namespace after this change, in the operator's form.
-    #[must_use]
     pub fn after(&self, change: usize, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
         let selects = |policy: &&Allowed| policy.namespace.as_ref().is_none_or(|name| name == namespace);
         self.history[change].1.iter().filter(selects).map(|policy| policy.spec(self.calls)).collect()
     }
 
     /// Returns whether a resource of the namespace may do this now.
-    #[must_use]
     pub fn allow(&self, namespace: &str, stream: &StreamArn, act: &Act<'_>) -> bool {
         allow(self.now(), namespace, stream, act)
     }
 
     /// Returns whether the current policies name different roles for a stream of the namespace.
-    #[must_use]
     pub fn roles_differ(&self, namespace: &str, stream: &StreamArn) -> bool {
         roles_differ(self.now(), namespace, stream)
     }
 
     /// Returns whether a resource of the namespace was allowed to do this, as this principal, at any time
     /// since then.
-    #[must_use]
     pub fn allowed_since(
         &self,
         since: Timestamp,
@@ -203,7 +191,6 @@ impl Policies {
     }
 
     /// Returns whether policies allowed a namespace this stream at any time since then.
-    #[must_use]
     pub fn allowed_at_some_time_since(&self, since: Timestamp, namespace: &str, stream: &StreamArn) -> bool {
         self.since(since).any(|policies| {
             allow(policies, namespace, stream, &Act::Look) && !roles_differ(policies, namespace, stream)
@@ -211,7 +198,6 @@ impl Policies {
     }
 
     /// Returns whether policies allowed a namespace this stream at all times since then.
-    #[must_use]
     pub fn allowed_at_all_times_since(&self, since: Timestamp, namespace: &str, stream: &StreamArn) -> bool {
         self.since(since).all(|policies| allow(policies, namespace, stream, &Act::Look))
     }
@@ -223,7 +209,6 @@ impl Policies {
     }
 
     /// Returns whether any current policy allows Stop.
-    #[must_use]
     pub fn allow_any_stop(&self) -> bool {
         self.now().iter().any(|policy| policy.disable)
     }

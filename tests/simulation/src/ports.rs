@@ -42,25 +42,29 @@ pub struct Aws {
     identity: Mutex<Option<AwsAccount>>,
 }
 
+/// A Start with a key, or a Stop of a stream with this active key.
+#[derive(Clone, Copy, Debug)]
+pub enum Call<'a> {
+    Start(&'a Key),
+    Stop(Option<&'a Key>),
+}
+
 /// The Kubernetes port of one process.
 #[derive(Clone, Debug)]
 pub struct Cluster(Link);
 
 impl Aws {
     /// Creates the AWS port of this process.
-    #[must_use]
     pub fn new(link: Link) -> Self {
         Self { link, identity: Mutex::new(None) }
     }
 
     /// Returns the link, for planted bugs.
-    #[must_use]
     pub fn link(&self) -> &Link {
         &self.link
     }
 
     /// Returns the replica's current signer.
-    #[must_use]
     pub fn signer(&self) -> Signer {
         let access_key_id = {
             let state = self.link.scene.state();
@@ -98,61 +102,39 @@ impl Aws {
         made.map(|made| state.now.duration_since(made))
     }
 
-    /// Calls Start for the ledger entry that was reserved at `reserved`. AWS checks the date `dated`; `None`
-    /// for the time of sending.
-    pub async fn start_dated(
+    /// Sends the call for the ledger entry that was reserved at `reserved`. AWS checks the date `dated`; `None` for
+    /// the time of sending.
+    pub async fn call(
         &self,
         stream: &StreamArn,
-        key: &Key,
+        call: Call<'_>,
         as_whom: &Principal,
         signer: &Signer,
         reserved: Timestamp,
         dated: Option<Timestamp>,
     ) -> Result<(), AwsError> {
         let by = self.link.process;
-        let operation = Operation::change(stream.service, Action::Start);
+        let (action, key) = match call {
+            Call::Start(key) => (Action::Start, Some(key)),
+            Call::Stop(_) => (Action::Stop, None),
+        };
+        let operation = Operation::change(stream.service, action);
         self.still_signs(signer, operation)?;
-        let age = self.age();
-        let grant = stream.service == Service::Firehose && matches!(key, Key::Customer(_));
-        if grant && age.is_some_and(|age| age > SignedDuration::from_mins(350)) {
+        let grant = stream.service == Service::Firehose && matches!(key, Some(Key::Customer(_)));
+        if grant && self.age().is_some_and(|age| age > SignedDuration::from_mins(350)) {
             // The operator's own adapter refuses the call, because AWS could not create a grant.
-            return Err(AwsError {
-                operation,
-                kind: ErrorKind::Transient,
-                code: Some("SessionTooOld".to_owned()),
-                message: String::new(),
-            });
+            let code = Some("SessionTooOld".to_owned());
+            return Err(AwsError { operation, kind: ErrorKind::Transient, code, message: String::new() });
         }
         self.link
             .ask_aws(operation, dated, |state, caller| {
                 let now = state.now;
-                let told = aws_model::start(&mut state.world, now, caller, stream, key);
-                let (action, key) = (Action::Start, Some(key));
-                state.sent(&Sent { by, as_whom, stream, action, key, reserved }, &told.0);
-                told
-            })
-            .await
-    }
-
-    /// Calls Stop for the ledger entry that was reserved at `reserved`, dated as in
-    /// [`start_dated`](Self::start_dated).
-    pub async fn stop_dated(
-        &self,
-        stream: &StreamArn,
-        active_key: Option<&Key>,
-        as_whom: &Principal,
-        signer: &Signer,
-        reserved: Timestamp,
-        dated: Option<Timestamp>,
-    ) -> Result<(), AwsError> {
-        let by = self.link.process;
-        let operation = Operation::change(stream.service, Action::Stop);
-        self.still_signs(signer, operation)?;
-        self.link
-            .ask_aws(operation, dated, |state, caller| {
-                let now = state.now;
-                let told = aws_model::stop(&mut state.world, now, caller, stream, active_key);
-                let (action, key) = (Action::Stop, None);
+                let told = match call {
+                    Call::Start(key) => aws_model::start(&mut state.world, now, caller, stream, key),
+                    Call::Stop(active_key) => {
+                        aws_model::stop(&mut state.world, now, caller, stream, active_key)
+                    }
+                };
                 state.sent(&Sent { by, as_whom, stream, action, key, reserved }, &told.0);
                 told
             })
@@ -162,13 +144,11 @@ impl Aws {
 
 impl Cluster {
     /// Creates the Kubernetes port of this process.
-    #[must_use]
     pub fn new(link: Link) -> Self {
         Self(link)
     }
 
     /// Returns the link, for planted bugs.
-    #[must_use]
     pub fn link(&self) -> &Link {
         &self.0
     }
@@ -275,7 +255,7 @@ impl StreamApi for Aws {
         signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
-        self.start_dated(stream, key, by, signer, reserved, Some(reserved)).await
+        self.call(stream, Call::Start(key), by, signer, reserved, Some(reserved)).await
     }
 
     async fn stop(
@@ -286,7 +266,7 @@ impl StreamApi for Aws {
         signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
-        self.stop_dated(stream, active_key, by, signer, reserved, Some(reserved)).await
+        self.call(stream, Call::Stop(active_key), by, signer, reserved, Some(reserved)).await
     }
 
     async fn put_record(

@@ -196,7 +196,6 @@ impl<P: Parts> Replica<P> {
     }
 
     /// Returns whether a reconcile would start now.
-    #[must_use]
     pub fn is_due(&self, name: &Name, now: Timestamp) -> bool {
         self.queue.get(name).is_some_and(|queued| !queued.running && queued.due.is_some_and(|due| due <= now))
     }
@@ -210,7 +209,6 @@ impl<P: Parts> Replica<P> {
     }
 
     /// Starts the cleanup of expired ledgers.
-    #[must_use]
     pub fn retire(&self) -> Task {
         let operator = self.operator.clone();
         let future = Box::pin(async move {

@@ -83,7 +83,6 @@ pub fn run<P: Parts>(plan: &Plan, parts: &P, told: bool) -> Report {
 pub struct Followed {
     /// The result. Of a run that was cut short, without the final check.
     pub report: Report,
-    /// The choices.
     pub choices: Choices,
     /// Whether the run was cut short, in a state from which everything has been explored already.
     pub cut: bool,

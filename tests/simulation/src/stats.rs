@@ -11,7 +11,6 @@ use stream_encryption_core::model::decision::{Decision, DecisionInput, Step, dec
 /// A row of the decision, as far as its result identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Row {
-    /// The step.
     pub step: Done,
     /// The reason in the status.
     pub reason: Reason,
@@ -24,7 +23,6 @@ pub struct Row {
 pub enum Done {
     /// Describes the stream.
     Describe,
-    /// Waits.
     Wait,
     /// Calls Start.
     Start,
@@ -34,7 +32,6 @@ pub enum Done {
     Stop,
     /// Writes a test record.
     Verify,
-    /// Removes the finalizer.
     RemoveFinalizer,
 }
 
@@ -68,7 +65,6 @@ thread_local! {
 }
 
 /// Runs the real decision, and records the row that was reached.
-#[must_use]
 pub fn noted(input: &DecisionInput<'_>) -> Decision {
     let decision = decide(input);
     note(&decision);

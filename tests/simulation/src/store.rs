@@ -36,7 +36,6 @@ pub type Name = (String, String);
 pub struct Change {
     /// The resource after the change; before it, if the resource was deleted.
     pub resource: Arc<StreamEncryption>,
-    /// Whether it was deleted.
     pub deleted: bool,
 }
 
@@ -57,8 +56,6 @@ pub struct Store {
 /// One change of a ledger: its name, and its content after the change, if it still exists.
 pub type LedgerChange = (String, Option<StreamLedger>);
 
-/// Returns the name of a resource.
-#[must_use]
 pub fn name_of(resource: &StreamEncryption) -> Name {
     name_in(&resource.metadata)
 }
@@ -69,13 +66,11 @@ fn name_in(metadata: &ObjectMeta) -> Name {
 
 impl Store {
     /// Returns every change of a resource so far, oldest first.
-    #[must_use]
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
     /// Returns every change of a ledger so far, oldest first.
-    #[must_use]
     pub fn ledger_changes(&self) -> &[LedgerChange] {
         &self.ledger_changes
     }
@@ -93,36 +88,27 @@ impl Store {
         add(&(self.changes.len(), self.ledger_changes.len(), self.ledger_changes.iter().rev().nth(1)));
     }
 
-    /// Returns every resource.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<StreamEncryption>> {
         self.resources.values()
     }
 
-    /// Returns a resource.
-    #[must_use]
     pub fn resource(&self, name: &Name) -> Option<&Arc<StreamEncryption>> {
         self.resources.get(name)
     }
 
-    /// Returns the resource with this uid.
-    #[must_use]
     pub fn resource_by_uid(&self, uid: &str) -> Option<&Arc<StreamEncryption>> {
         self.resources.values().find(|resource| resource.metadata.uid.as_deref() == Some(uid))
     }
 
-    /// Returns a ledger.
-    #[must_use]
     pub fn ledger(&self, name: &str) -> Option<&StreamLedger> {
         self.ledgers.get(name)
     }
 
-    /// Returns every ledger.
     pub fn ledgers(&self) -> impl Iterator<Item = &StreamLedger> {
         self.ledgers.values()
     }
 
     /// Returns the number of writes that changed an object.
-    #[must_use]
     pub fn version(&self) -> u64 {
         self.version
     }

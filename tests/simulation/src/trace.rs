@@ -15,7 +15,6 @@ pub struct Story {
 
 impl Story {
     /// Creates a trace that is recorded, or one that is not.
-    #[must_use]
     pub fn new(wanted: bool) -> Self {
         Self { wanted, lines: Vec::new() }
     }
@@ -38,7 +37,6 @@ impl fmt::Display for Story {
 }
 
 /// Returns the hours, minutes, seconds and milliseconds since the start of the run.
-#[must_use]
 pub fn since_begin(at: Timestamp) -> String {
     let millis = at.duration_since(BEGIN).as_millis();
     let (hours, rest) = (millis / 3_600_000, millis % 3_600_000);

@@ -26,9 +26,7 @@ const KUBERNETES_DEADLINE: SignedDuration = SignedDuration::from_secs(15);
 /// The connection of one process to everything outside it.
 #[derive(Clone, Debug)]
 pub struct Link {
-    /// The scene.
     pub scene: Arc<Scene>,
-    /// The process.
     pub process: Process,
 }
 

@@ -25,7 +25,6 @@ pub trait Parts {
     fn decide(&self) -> Decide {
         stats::noted
     }
-    /// Returns its clock.
     fn clock(&self, clock: Clock) -> Clock {
         clock
     }

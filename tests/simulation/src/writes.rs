@@ -17,11 +17,8 @@ const LATEST: SignedDuration = SignedDuration::from_hours(24);
 /// A write, with all its data.
 #[derive(Clone, Debug)]
 pub enum Write {
-    /// Creates a ledger.
     Create(String, Box<StreamLedgerSpec>),
-    /// Replaces a ledger.
     Replace(Box<StreamLedger>),
-    /// Deletes a ledger.
     Delete(Box<StreamLedger>),
     /// Writes a status.
     Status(Box<ObjectMeta>, Box<StreamEncryptionStatus>),

@@ -129,7 +129,7 @@ fn planted_bugs_are_found_within_the_same_bounds() {
     }
     for ((bug, name), one) in BUGS.iter().zip(&explored) {
         let Some((choices, broken)) = &one.broken else { panic!("{bug:?} was not found in {name}") };
-        assert!(bug.promises().contains(&broken.promise), "{bug:?}, choices {}: {broken}", listed(choices));
+        assert!(bug.may_break(broken.promise), "{bug:?}, choices {}: {broken}", listed(choices));
     }
 }
 

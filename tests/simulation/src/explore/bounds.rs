@@ -13,7 +13,6 @@ use crate::choices::Choice;
 pub enum Limit {
     /// Another order of the events.
     Orders,
-    /// A fault.
     Faults,
     /// An event of the plan ahead of its time.
     Acts,
@@ -42,7 +41,6 @@ pub struct Remaining([u8; 4]);
 
 impl Bounds {
     /// Returns what a run may choose that has made no choice yet.
-    #[must_use]
     pub fn remaining(&self) -> Remaining {
         Remaining([self.orders, self.most_faults, self.acts, self.choices])
     }
@@ -50,7 +48,6 @@ impl Bounds {
 
 impl Remaining {
     /// Returns what remains after one more choice; `None` if it is out of bounds.
-    #[must_use]
     pub fn after(self, limit: Limit) -> Option<Self> {
         let mut left = self.0;
         left[limit as usize] = left[limit as usize].checked_sub(1)?;
@@ -59,7 +56,6 @@ impl Remaining {
     }
 
     /// Returns whether everything may be chosen that `other` may choose.
-    #[must_use]
     pub fn includes(self, other: Self) -> bool {
         let [mine, others] = [self, other].map(Self::effective);
         mine.iter().zip(others).all(|(mine, other)| *mine >= other)
@@ -75,7 +71,6 @@ impl Remaining {
 /// A list of choices, and what may be chosen after them.
 #[derive(Clone, Debug)]
 pub struct Path {
-    /// The choices.
     pub choices: Vec<Choice>,
     /// What may still be chosen.
     pub remaining: Remaining,

@@ -97,7 +97,6 @@ fn describes_a_stream(operation: Operation) -> bool {
 
 impl Fault {
     /// Returns whether the fault is possible at a place.
-    #[must_use]
     pub fn is_possible(self, place: Place) -> bool {
         let changes = |asked| match asked {
             Asked::Aws(operation) => is_change(operation),
@@ -125,7 +124,6 @@ impl Fault {
     }
 
     /// Returns the fate of the process.
-    #[must_use]
     pub fn doom(self) -> Option<Doom> {
         let (carried_out, fate) = match self {
             Self::Crash => (true, Fate::Crash(DOWNTIME)),
@@ -137,7 +135,6 @@ impl Fault {
     }
 
     /// Returns the fault in the form of the simulated AWS.
-    #[must_use]
     pub fn of_aws(self) -> Option<AwsFault> {
         Some(match self {
             Self::AnswerLost | Self::NoAnswer => AwsFault::LoseReply,
@@ -156,7 +153,6 @@ impl Fault {
     }
 
     /// Returns the fault in the form of the simulated API server.
-    #[must_use]
     pub fn of_kubernetes(self) -> Option<KubernetesFault> {
         match self {
             Self::WriteRefused => Some(KubernetesFault::Refused),
@@ -166,7 +162,6 @@ impl Fault {
     }
 
     /// Returns its kind, for the statistics; `None` if the part that it hits counts it.
-    #[must_use]
     pub fn kind(self) -> Option<&'static str> {
         Some(match self {
             Self::Crash => "a process is killed within a request",
@@ -179,7 +174,6 @@ impl Fault {
     }
 
     /// Returns how late a write is carried out, or a watch delivers.
-    #[must_use]
     pub fn lateness(self) -> Option<SignedDuration> {
         match self {
             Self::WriteLate(by) | Self::WatchLags(by) => Some(SignedDuration::from_secs(by)),

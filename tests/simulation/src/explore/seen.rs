@@ -16,7 +16,6 @@ pub struct Seen {
 
 impl Seen {
     /// Returns an empty set, for a first run that may choose this much.
-    #[must_use]
     pub fn new(remaining: Remaining) -> Self {
         Self { states: HashMap::new(), remaining }
     }
@@ -32,13 +31,11 @@ impl Seen {
     }
 
     /// Returns the number of states.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.states.len()
     }
 
     /// Returns whether there is no state.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.states.is_empty()
     }

@@ -24,13 +24,10 @@ const LATEST: i64 = 15 * 60 - 1;
 /// An environment that is explored.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// Its name.
     pub name: &'static str,
     /// What is explored.
     pub what: &'static str,
-    /// The plan.
     pub plan: Plan,
-    /// The bounds.
     pub bounds: Bounds,
 }
 
@@ -134,7 +131,6 @@ impl Plan {
 }
 
 /// Returns every environment.
-#[must_use]
 #[allow(clippy::too_many_lines, reason = "one entry for each environment")]
 pub fn all() -> Vec<Setting> {
     let stream = plan(1).streams[0].clone();

@@ -28,11 +28,9 @@ pub struct Sent<'a> {
     pub by: Process,
     /// The principal, including the resource on whose behalf it acts.
     pub as_whom: &'a Principal,
-    /// The stream.
     pub stream: &'a StreamArn,
     /// Start or Stop.
     pub action: Action,
-    /// The key.
     pub key: Option<&'a Key>,
     /// The time of its reservation in the ledger.
     pub reserved: Timestamp,

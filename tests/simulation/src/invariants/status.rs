@@ -103,7 +103,6 @@ pub(super) struct Believed {
 }
 
 /// Returns a key of AWS in the form of the status.
-#[must_use]
 pub fn written(key: &StreamKey) -> KeyIdentity {
     match key {
         StreamKey::AwsOwned => KeyIdentity { kind: KeyType::AwsOwned, arn: None },

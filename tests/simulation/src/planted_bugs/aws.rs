@@ -16,7 +16,7 @@ use stream_encryption_core::model::principal::Principal;
 
 use super::Bug;
 use super::protocol::{EarlyLooks, completed};
-use crate::ports::Aws;
+use crate::ports::{Aws, Call};
 
 /// How long [`Bug::OldLook`] caches a description.
 const GOOD_FOR: SignedDuration = SignedDuration::from_mins(5);
@@ -71,25 +71,27 @@ impl SpoiledAws {
         self.aws.link().scene.state().now
     }
 
-    /// Calls Start as the SDK does with retries enabled.
-    async fn start_with_retries(
+    /// Sends a call. With [`Bug::SdkRetries`], a Start is repeated as the SDK does with retries enabled.
+    async fn call(
         &self,
         stream: &StreamArn,
-        key: &Key,
+        call: Call<'_>,
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
-        let mut tries = 1;
+        let signer = &self.signer(signer);
+        let dated = (self.bug != Bug::PauseNotNoticed).then_some(reserved);
+        let mut tries = if self.bug == Bug::SdkRetries && matches!(call, Call::Start(_)) { 1 } else { TRIES };
         loop {
-            let answer = self.aws.start(stream, key, principal, signer, reserved).await;
+            let answer = self.aws.call(stream, call, principal, signer, reserved, dated).await;
             let again = matches!(
                 &answer,
                 Err(fault)
                     if matches!(fault.kind, ErrorKind::LimitReached | ErrorKind::UnknownOutcome | ErrorKind::Throttled)
             );
             if !again || tries == TRIES {
-                return answer;
+                return self.understood(answer);
             }
             let pause = SignedDuration::from_millis(300 * tries);
             let at = self.now() + pause;
@@ -206,15 +208,7 @@ impl StreamApi for SpoiledAws {
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
         self.known().asked.insert(stream.to_string(), key.clone());
-        let signer = &self.signer(signer);
-        let answer = match self.bug {
-            Bug::SdkRetries => self.start_with_retries(stream, key, principal, signer, reserved).await,
-            Bug::PauseNotNoticed => {
-                self.aws.start_dated(stream, key, principal, signer, reserved, None).await
-            }
-            _ => self.aws.start(stream, key, principal, signer, reserved).await,
-        };
-        self.understood(answer)
+        self.call(stream, Call::Start(key), principal, signer, reserved).await
     }
 
     async fn stop(
@@ -225,14 +219,7 @@ impl StreamApi for SpoiledAws {
         signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
-        let signer = &self.signer(signer);
-        let answer = match self.bug {
-            Bug::PauseNotNoticed => {
-                self.aws.stop_dated(stream, active_key, principal, signer, reserved, None).await
-            }
-            _ => self.aws.stop(stream, active_key, principal, signer, reserved).await,
-        };
-        self.understood(answer)
+        self.call(stream, Call::Stop(active_key), principal, signer, reserved).await
     }
 
     async fn put_record(

@@ -216,7 +216,6 @@ impl SpoiledRecords {
         ledger
     }
 
-    /// Returns a ledger as it is written.
     fn to_be_written(&self, name: &str, spec: &StreamLedgerSpec) -> StreamLedgerSpec {
         let mut written = spec.clone();
         match self.bug {
