@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_firehose::types::{CompressionFormat, ExtendedS3DestinationConfiguration};
 use serde_json::json;
-use simulated_aws::emulators::{KinesisLocal, Moto, StartOptions};
+use simulated_aws::emulators::{KinesisLocal, Moto};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
@@ -119,9 +119,7 @@ async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
 #[ignore = "requires moto from PyPI and kinesis-local from npm; .ci/run runs it"]
 async fn updating_kinesis_local_stream_is_polled_until_encrypted() {
     let Some(kinesis_local) =
-        KinesisLocal::start(StartOptions { update: Duration::from_secs(3), ..StartOptions::default() })
-            .await
-            .expect("kinesis-local starts")
+        KinesisLocal::start(Duration::from_secs(3)).await.expect("kinesis-local starts")
     else {
         return;
     };

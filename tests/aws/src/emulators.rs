@@ -47,30 +47,8 @@ impl Moto {
     }
 
     /// `http://127.0.0.1:port`.
-    #[must_use]
     pub fn url(&self) -> &str {
         &self.process.url
-    }
-}
-
-/// Settings of kinesis-local.
-#[derive(Clone, Debug)]
-pub struct StartOptions {
-    /// Duration of UPDATING after Start and Stop, and of CREATING after Create.
-    pub update: Duration,
-    /// The account of its streams.
-    pub account: String,
-    /// The region of streams that are named without an ARN.
-    pub region: String,
-}
-
-impl Default for StartOptions {
-    fn default() -> StartOptions {
-        StartOptions {
-            update: Duration::from_millis(500),
-            account: "123456789012".to_owned(),
-            region: "eu-west-1".to_owned(),
-        }
     }
 }
 
@@ -81,8 +59,9 @@ pub struct KinesisLocal {
 }
 
 impl KinesisLocal {
-    /// Installs kinesis-local on first use, and starts it; `None` if there is no node or npm.
-    pub async fn start(options: StartOptions) -> anyhow::Result<Option<KinesisLocal>> {
+    /// Installs kinesis-local on first use, and starts it; `None` if there is no node or npm. `update` is the duration
+    /// of UPDATING after Start and Stop, and of CREATING after Create.
+    pub async fn start(update: Duration) -> anyhow::Result<Option<KinesisLocal>> {
         if let Some(missing) = ["node", "npm"].into_iter().find(|program| !exists(program)) {
             println!("no {missing}: kinesis-local is not started, tests against it are skipped");
             return Ok(None);
@@ -90,7 +69,7 @@ impl KinesisLocal {
         let folder = tokio::task::spawn_blocking(install_kinesis_local).await??;
         let process = Process::start("/healthcheck", |ports| {
             let package = folder.join("node_modules/kinesis-local");
-            let update = format!("{}ms", options.update.as_millis());
+            let update = format!("{}ms", update.as_millis());
             let mut command = dying_with_us(Path::new("node"));
             command
                 .arg("-r")
@@ -99,8 +78,8 @@ impl KinesisLocal {
                 .env("KINESIS_MOCK_CERT_PATH", package.join("server.json"))
                 .env("KINESIS_MOCK_PLAIN_PORT", ports[0].to_string())
                 .env("KINESIS_MOCK_TLS_PORT", ports[1].to_string())
-                .env("AWS_ACCOUNT_ID", &options.account)
-                .env("AWS_REGION", &options.region)
+                .env("AWS_ACCOUNT_ID", "123456789012")
+                .env("AWS_REGION", "eu-west-1")
                 .env("SHARD_LIMIT", "1000")
                 .env("LOG_LEVEL", "ERROR")
                 .env("CREATE_STREAM_DURATION", &update)
@@ -114,7 +93,6 @@ impl KinesisLocal {
     }
 
     /// `http://127.0.0.1:port`.
-    #[must_use]
     pub fn url(&self) -> &str {
         &self.process.url
     }

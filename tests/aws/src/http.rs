@@ -78,7 +78,6 @@ impl SimulatedAws {
     }
 
     /// `http://127.0.0.1:port`, for `AWS_ENDPOINT_URL`.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -92,7 +91,6 @@ impl SimulatedAws {
     }
 
     /// Returns the time of this AWS.
-    #[must_use]
     pub fn now(&self) -> Timestamp {
         self.shared.clock.now()
     }

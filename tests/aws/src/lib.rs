@@ -8,6 +8,13 @@
 //! - [`samples`]: the world of `config/samples`.
 //! - [`raw_client`]: sends raw AWS messages to any of them.
 
+#![allow(
+    missing_docs,
+    clippy::must_use_candidate,
+    clippy::return_self_not_must_use,
+    reason = "only this repository's tests use it"
+)]
+
 pub mod emulators;
 pub mod http;
 pub mod raw_client;

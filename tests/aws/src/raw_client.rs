@@ -31,13 +31,11 @@ pub struct Answer {
 
 impl Answer {
     /// Returns the body as JSON; null if it is not JSON.
-    #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
     /// Returns the error code of an AWS JSON error, without its namespace.
-    #[must_use]
     pub fn code(&self) -> Option<String> {
         let code = self.json().get("__type")?.as_str()?.to_owned();
         Some(code.rsplit('#').next().unwrap_or_default().to_owned())
@@ -59,7 +57,6 @@ pub struct RawClient {
 
 impl RawClient {
     /// Creates a client for the region `eu-west-1` that dates its requests with the machine's current time.
-    #[must_use]
     pub fn new(url: &str) -> RawClient {
         RawClient {
             url: url.to_owned(),

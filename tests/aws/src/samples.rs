@@ -12,7 +12,6 @@ pub const DISABLED: &str = "55555555-5555-4555-8555-555555555555";
 
 /// Creates the streams and keys of `config/samples`. A change takes 3 seconds here; on AWS it takes seconds
 /// to minutes.
-#[must_use]
 pub fn world() -> World {
     let three = SignedDuration::from_secs(3);
     let mut world =
@@ -33,7 +32,6 @@ pub fn world() -> World {
 }
 
 /// Returns a usable key with this id, to be planted over an unusable one.
-#[must_use]
 pub fn mended(id: &str) -> PlantedKey {
     PlantedKey { policy: Some(policy(&["Allow"])), ..key(id) }
 }

@@ -60,7 +60,6 @@ pub struct World {
 
 impl World {
     /// Creates an AWS without streams and keys.
-    #[must_use]
     pub fn new(settings: Settings) -> World {
         World { state: State { settings, ..State::default() }, ..World::default() }
     }
@@ -162,7 +161,6 @@ impl World {
             counted: context.counted,
             answered: delivery != Delivery::Lost,
             fault: fault.map(fault_name),
-            records: log::records(request),
         });
         Reply { call: id, result, delivery }
     }
@@ -231,13 +229,11 @@ impl World {
     }
 
     /// Returns the active rules with their numbers.
-    #[must_use]
     pub fn rules(&self) -> &[(u64, Rule)] {
         self.faults.rules()
     }
 
     /// Returns the log, oldest entry first. [`Calls`] counts over it.
-    #[must_use]
     pub fn calls(&self) -> &[Call] {
         &self.calls
     }
@@ -253,7 +249,6 @@ impl World {
     }
 
     /// Returns the real state of a stream at this time, regardless of what Describe shows.
-    #[must_use]
     pub fn stream(&self, arn: &str, time: Timestamp) -> Option<&Snapshot> {
         self.state.streams.get(&stream_id(arn)?)?.at(time)
     }
@@ -274,8 +269,6 @@ impl World {
         stream_id(arn).is_some_and(|id| self.state.streams.remove(&id).is_some())
     }
 
-    /// Returns a key.
-    #[must_use]
     pub fn key(&self, arn: &str) -> Option<&Key> {
         self.state.keys.get(arn)
     }
@@ -285,7 +278,6 @@ impl World {
         self.state.keys.get_mut(arn)
     }
 
-    /// Returns every key.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.state.keys.all()
     }

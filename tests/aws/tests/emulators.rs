@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::time::Duration;
 
-use simulated_aws::emulators::{KinesisLocal, Moto, StartOptions};
+use simulated_aws::emulators::{KinesisLocal, Moto};
 
 fn port(url: &str) -> u16 {
     url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
@@ -37,7 +38,7 @@ async fn moto_listens_on_loopback_and_ends_with_its_owner() {
 #[tokio::test]
 #[ignore = "requires kinesis-local from npm; .ci/run runs it"]
 async fn kinesis_local_listens_on_loopback_and_ends_on_owner_panic() {
-    let Some(kinesis) = KinesisLocal::start(StartOptions::default()).await.expect("kinesis-local starts")
+    let Some(kinesis) = KinesisLocal::start(Duration::from_millis(500)).await.expect("kinesis-local starts")
     else {
         return;
     };

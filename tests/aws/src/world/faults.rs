@@ -17,7 +17,6 @@ pub enum Fault {
     Refuse {
         /// The error code.
         code: String,
-        /// The message.
         #[serde(default)]
         message: String,
         /// The HTTP status; 400 by default.
@@ -69,10 +68,7 @@ pub enum Fault {
         failure: FailureType,
     },
     /// A Start or Stop is accepted and takes this long instead of the duration in the settings.
-    Takes {
-        /// The duration.
-        time: SignedDuration,
-    },
+    Takes { time: SignedDuration },
     /// A Start or Stop is accepted and never completes.
     Stuck,
     /// A Describe returns an earlier state of the stream.
@@ -112,13 +108,11 @@ pub struct Rule {
     /// The number of requests that are affected; absent: until cleared.
     #[serde(default)]
     pub times: Option<u32>,
-    /// The fault.
     pub fault: Fault,
 }
 
 impl Rule {
     /// Affects every request until cleared.
-    #[must_use]
     pub fn always(fault: Fault) -> Rule {
         Rule {
             service: None,
@@ -133,19 +127,16 @@ impl Rule {
     }
 
     /// Affects the next request.
-    #[must_use]
     pub fn once(fault: Fault) -> Rule {
         Rule { times: Some(1), ..Rule::always(fault) }
     }
 
     /// Restricts the rule to this operation.
-    #[must_use]
     pub fn on(self, operation: &str) -> Rule {
         Rule { operation: Some(operation.to_owned()), ..self }
     }
 
     /// Restricts the rule to this stream, key, alias or role.
-    #[must_use]
     pub fn of(self, target: &str) -> Rule {
         Rule { target: Some(target.to_owned()), ..self }
     }
@@ -213,7 +204,6 @@ impl Faults {
     }
 }
 
-/// Returns each service's throttling error.
 pub(crate) fn throttled(service: Service, account: &str) -> AwsError {
     match service {
         // Kinesis uses one code for its request rate, its quotas and its 25 calls; an error for a stream

@@ -24,7 +24,7 @@ pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value
         "DescribeDeliveryStream" => describe(state, context),
         "StartDeliveryStreamEncryption" => start(state, context),
         "StopDeliveryStreamEncryption" => stop(state, context),
-        "PutRecord" | "PutRecordBatch" => put(state, context),
+        "PutRecord" => put(state, context),
         "CreateDeliveryStream" => create(state, context),
         "DeleteDeliveryStream" => delete(state, context),
         "ListDeliveryStreams" => list(state, context),
@@ -139,8 +139,7 @@ fn encryption_block(state: &State, stream: &Stream, seen: &Snapshot) -> Option<V
 /// The message for a record that Firehose may not encrypt.
 const GRANT_REVOKED: &str = "The grant for the CMK to this delivery stream might have been revoked or caller might not have sufficient permissions for the CMK.";
 
-/// Implements `PutRecord` and `PutRecordBatch`. `Encrypted` follows the active encryption after the settle
-/// time.
+/// Implements `PutRecord`. `Encrypted` follows the active encryption after the settle time.
 fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     let id = id(context)?;
     let (stream, snapshot) = find(state, context, &id)?;
@@ -174,18 +173,7 @@ fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
         }
     }
     let encrypted = settled.is_some();
-    let mut record = || json!({ "RecordId": format!("{:032x}", state.next()) });
-    if context.request.operation == "PutRecord" {
-        let mut answer = record();
-        answer["Encrypted"] = json!(encrypted);
-        return Ok(answer);
-    }
-    let records = context.request.body.get("Records").and_then(Value::as_array).map_or(0, Vec::len);
-    if !(1..=500).contains(&records) {
-        return Err(constraint("records", "null", "Member must have length between 1 and 500"));
-    }
-    let responses: Vec<Value> = (0..records).map(|_| record()).collect();
-    Ok(json!({ "FailedPutCount": 0, "Encrypted": encrypted, "RequestResponses": responses }))
+    Ok(json!({ "RecordId": format!("{:032x}", state.next()), "Encrypted": encrypted }))
 }
 
 fn create(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {

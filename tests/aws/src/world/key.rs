@@ -76,12 +76,10 @@ pub struct Key {
     pub policy: Value,
     pub description: String,
     pub created: Timestamp,
-    pub deletion: Option<Timestamp>,
 }
 
 impl Key {
     /// Returns whether this is a symmetric encryption key, the only kind that Firehose and Kinesis accept.
-    #[must_use]
     pub fn encrypts(&self) -> bool {
         matches!(self.spec.as_str(), "SYMMETRIC_DEFAULT" | "") && self.usage == "ENCRYPT_DECRYPT"
     }
@@ -144,7 +142,6 @@ impl Keys {
                 policy,
                 description: String::new(),
                 created,
-                deletion: None,
             },
         );
         arn
@@ -167,20 +164,8 @@ impl Keys {
         self.by_arn.remove(arn)
     }
 
-    pub(crate) fn alias(&self, alias_arn: &str) -> Option<&String> {
-        self.aliases.get(alias_arn)
-    }
-
-    pub(crate) fn aliases(&self) -> &BTreeMap<String, String> {
-        &self.aliases
-    }
-
     pub(crate) fn set_alias(&mut self, alias_arn: String, key_arn: String) {
         self.aliases.insert(alias_arn, key_arn);
-    }
-
-    pub(crate) fn remove_alias(&mut self, alias_arn: &str) -> bool {
-        self.aliases.remove(alias_arn).is_some()
     }
 
     /// Returns the first alias of the key, as `alias/name`.

@@ -20,12 +20,12 @@ use encryption::{start, stop, usable_key};
 
 pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value, AwsError> {
     match context.request.operation.as_str() {
-        "DescribeStreamSummary" | "DescribeStream" => describe(state, context),
+        "DescribeStreamSummary" => describe(state, context),
         "StartStreamEncryption" => start(state, context),
         "StopStreamEncryption" => stop(state, context),
         "UpdateShardCount" => reshard(state, context),
         "UpdateStreamMode" => switch_mode(state, context),
-        "PutRecord" | "PutRecords" => put(state, context),
+        "PutRecord" => put(state, context),
         "CreateStream" => create(state, context),
         "DeleteStream" => delete(state, context),
         "ListStreams" => list(state, context),
@@ -134,16 +134,6 @@ fn describe(state: &State, context: &Context<'_>) -> Result<Value, AwsError> {
     if let Some(key) = key {
         put("KeyId", json!(shown_key(state, key)));
     }
-    if context.request.operation == "DescribeStream" {
-        let shard = json!({
-            "ShardId": "shardId-000000000000",
-            "HashKeyRange": { "StartingHashKey": "0", "EndingHashKey": "340282366920938463463374607431768211455" },
-            "SequenceNumberRange": { "StartingSequenceNumber": "1" },
-        });
-        put("Shards", json!([shard]));
-        put("HasMoreShards", json!(false));
-        return Ok(json!({ "StreamDescription": description }));
-    }
     if !matches!(seen.status, StreamStatus::Creating | StreamStatus::Deleting) {
         put("OpenShardCount", json!(1));
     }
@@ -236,8 +226,7 @@ fn update(state: &mut State, context: &Context<'_>, id: &StreamId, before: &Snap
     }
 }
 
-/// Implements `PutRecord` and `PutRecords`. `EncryptionType` follows the active encryption after the settle
-/// time.
+/// Implements `PutRecord`. `EncryptionType` follows the active encryption after the settle time.
 fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     let id = id(state, context)?;
     let status = find(state, context, &id)?.status;
@@ -246,29 +235,17 @@ fn put(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {
     }
     let settled = later(context.now, -state.settings.settle);
     let active_key = state.streams.get(&id).and_then(|s| s.at(settled)).and_then(|s| s.active_key.clone());
+    let encrypted = active_key.is_some();
     if let Some(key) = active_key.as_ref().and_then(StreamKey::key_arn).map(str::to_owned) {
         usable_key(state, context, &key)?;
     }
     // For a plaintext record, Kinesis returns no encryption type at all.
-    let encryption = active_key.map(|_| json!("KMS"));
-    let mut record =
-        || json!({ "ShardId": "shardId-000000000000", "SequenceNumber": format!("{:056}", state.next()) });
-    if context.request.operation == "PutRecord" {
-        return Ok(with_encryption(record(), encryption));
+    let number = format!("{:056}", state.next());
+    let mut answer = json!({ "ShardId": "shardId-000000000000", "SequenceNumber": number });
+    if encrypted {
+        answer["EncryptionType"] = json!("KMS");
     }
-    let records = context.request.body.get("Records").and_then(Value::as_array).map_or(0, Vec::len);
-    if !(1..=500).contains(&records) {
-        return Err(constraint("records", "null", "Member must have length between 1 and 500"));
-    }
-    let records: Vec<Value> = (0..records).map(|_| record()).collect();
-    Ok(with_encryption(json!({ "FailedRecordCount": 0, "Records": records }), encryption))
-}
-
-fn with_encryption(mut answer: Value, encryption: Option<Value>) -> Value {
-    if let Some(encryption) = encryption {
-        answer["EncryptionType"] = encryption;
-    }
-    answer
+    Ok(answer)
 }
 
 fn create(state: &mut State, context: &Context<'_>) -> Result<Value, AwsError> {

@@ -19,11 +19,10 @@ use super::stream::{StreamId, later};
 /// <https://docs.aws.amazon.com/kms/latest/developerguide/requests-per-second.html>.
 pub(crate) fn per_second(service: Service, operation: &str) -> Option<usize> {
     match (service, operation) {
-        (Service::Firehose, "PutRecord" | "PutRecordBatch") => None,
+        (Service::Firehose, "PutRecord") => None,
         (Service::Firehose, _)
         | (Service::Kinesis, "CreateStream" | "DeleteStream" | "ListStreams")
         | (Service::Kms, "EnableKey" | "DisableKey") => Some(5),
-        (Service::Kinesis, "DescribeStream") => Some(10),
         (Service::Kinesis, "DescribeStreamSummary") => Some(20),
         (Service::Kms, "DescribeKey") => Some(2000),
         (Service::Kms, "GetKeyPolicy") => Some(1000),

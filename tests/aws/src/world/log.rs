@@ -2,12 +2,10 @@
 //!
 //! It only records. No decision of the simulation depends on it; tests read it.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 
-use super::request::{Request, Service};
-use super::stream::later;
+use super::request::Service;
 
 /// One request; the log is in the order of arrival.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,9 +14,7 @@ pub struct Call {
     pub id: u64,
     /// The time at which AWS received it.
     pub time: Timestamp,
-    /// The service.
     pub service: Service,
-    /// The operation.
     pub operation: String,
     /// The stream's name, the key or alias as given, or the role; empty if the request has no target.
     pub target: String,
@@ -41,14 +37,10 @@ pub struct Call {
     pub answered: bool,
     /// The name of the fault that affected it.
     pub fault: Option<String>,
-    /// The records of a `PutRecord`, `PutRecordBatch` or `PutRecords`, in base64 as in the request.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub records: Vec<Value>,
 }
 
 impl Call {
     /// Returns whether it is a Start or Stop of encryption, which AWS limits to 25 in 24 hours.
-    #[must_use]
     pub fn changes_encryption(&self) -> bool {
         matches!(
             self.operation.as_str(),
@@ -88,55 +80,14 @@ pub struct Session {
     pub expires: Timestamp,
 }
 
-/// Returns the records of a request.
-pub(crate) fn records(request: &Request) -> Vec<Value> {
-    let data = |record: &Value| record.get("Data").cloned();
-    match request.operation.as_str() {
-        "PutRecord" if request.service == Service::Firehose => {
-            request.body.get("Record").and_then(data).into_iter().collect()
-        }
-        "PutRecord" => data(&request.body).into_iter().collect(),
-        "PutRecordBatch" | "PutRecords" => request
-            .body
-            .get("Records")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(data)
-            .collect(),
-        _ => Vec::new(),
-    }
-}
-
 /// Counts over a log.
 pub trait Calls {
     /// Returns the number of requests with this operation and target.
     fn count(&self, operation: &str, target: &str) -> usize;
-    /// Returns the number of Starts and Stops of this stream that arrived in `(end - window, end]`.
-    fn changes_in_window(&self, stream: &str, end: Timestamp, window: SignedDuration) -> usize;
-    /// Returns the maximum number of Starts and Stops of this stream that arrived in any such window.
-    fn busiest_window(&self, stream: &str, window: SignedDuration) -> usize;
 }
 
 impl Calls for [Call] {
     fn count(&self, operation: &str, target: &str) -> usize {
         self.iter().filter(|call| call.operation == operation && call.target == target).count()
-    }
-
-    fn changes_in_window(&self, stream: &str, end: Timestamp, window: SignedDuration) -> usize {
-        let start = later(end, -window);
-        self.iter()
-            .filter(|call| {
-                call.changes_encryption() && call.target == stream && call.time > start && call.time <= end
-            })
-            .count()
-    }
-
-    fn busiest_window(&self, stream: &str, window: SignedDuration) -> usize {
-        self.iter()
-            .filter(|call| call.changes_encryption() && call.target == stream)
-            .map(|call| self.changes_in_window(stream, call.time, window))
-            .max()
-            .unwrap_or(0)
     }
 }

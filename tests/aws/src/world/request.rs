@@ -27,7 +27,6 @@ pub enum Service {
 
 impl Service {
     /// Returns the prefix in ARNs and IAM actions.
-    #[must_use]
     pub fn prefix(self) -> &'static str {
         match self {
             Service::Firehose => "firehose",
@@ -58,41 +57,34 @@ pub struct Request {
 }
 
 impl Request {
-    /// Creates a Firehose request.
-    #[must_use]
     pub fn firehose(operation: &str, body: Value) -> Request {
         Request { service: Service::Firehose, operation: operation.to_owned(), body }
     }
 
     /// Creates a Kinesis Data Streams request.
-    #[must_use]
     pub fn kinesis(operation: &str, body: Value) -> Request {
         Request { service: Service::Kinesis, operation: operation.to_owned(), body }
     }
 
-    /// Creates a KMS request.
-    #[must_use]
     pub fn kms(operation: &str, body: Value) -> Request {
         Request { service: Service::Kms, operation: operation.to_owned(), body }
     }
 
     /// Creates an STS request, for example `AssumeRole` with `{"RoleArn": …, "RoleSessionName": …,
     /// "ExternalId": …}`.
-    #[must_use]
     pub fn sts(operation: &str, body: Value) -> Request {
         Request { service: Service::Sts, operation: operation.to_owned(), body }
     }
 
     /// Returns the target of the request: a stream's name, a key or alias as given, or a role's ARN; empty if
     /// there is none.
-    #[must_use]
     pub fn target(&self) -> &str {
         let text = |field: &str| self.body.get(field).and_then(Value::as_str);
         match self.service {
             Service::Firehose => text("DeliveryStreamName"),
             Service::Kinesis => text("StreamName")
                 .or_else(|| text("StreamARN").map(|arn| arn.rsplit_once('/').map_or(arn, |(_, name)| name))),
-            Service::Kms => text("KeyId").or_else(|| text("AliasName")),
+            Service::Kms => text("KeyId"),
             Service::Sts => text("RoleArn"),
         }
         .unwrap_or_default()
@@ -100,7 +92,6 @@ impl Request {
 
     /// Returns the key that a Start, Stop or Create requests, as given; `AWS_OWNED_CMK` for Firehose's own
     /// key.
-    #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self.service {
             Service::Firehose => {
@@ -128,13 +119,11 @@ pub struct Caller {
 
 impl Caller {
     /// Creates a caller with this access key id.
-    #[must_use]
     pub fn new(access_key: &str) -> Caller {
         Caller { access_key: access_key.to_owned(), date: None }
     }
 
     /// Returns the same caller with a signature of this date.
-    #[must_use]
     pub fn dated(self, date: Timestamp) -> Caller {
         Caller { date: Some(date), ..self }
     }
@@ -160,7 +149,6 @@ pub struct Reply {
 
 impl Reply {
     /// Returns the answer that the caller receives at once; `None` if it is lost or delayed.
-    #[must_use]
     pub fn seen(&self) -> Option<&Result<Value, AwsError>> {
         matches!(self.delivery, Delivery::Prompt).then_some(&self.result)
     }
@@ -195,13 +183,11 @@ pub struct AwsError {
 
 impl AwsError {
     /// Creates a client error: status 400, as for every modelled error of these services.
-    #[must_use]
     pub fn new(code: &str, message: impl Into<String>) -> AwsError {
         AwsError { status: 400, code: code.to_owned(), message: message.into(), kms_code: None }
     }
 
     /// Returns the body in AWS JSON 1.1.
-    #[must_use]
     pub fn body(&self) -> Value {
         let mut body = Map::new();
         body.insert("__type".to_owned(), json!(self.code));

@@ -144,7 +144,6 @@ pub enum SameKey {
 pub enum KeyIdEcho {
     /// The text of the Start request.
     AsGiven,
-    /// The key's ARN.
     KeyArn,
     /// The first alias of the key, as `alias/name`; the key's ARN if it has no alias.
     Alias,

@@ -27,13 +27,11 @@ pub enum StreamKey {
 
 impl StreamKey {
     /// Creates a key that is identified by its ARN.
-    #[must_use]
     pub fn arn(arn: &str) -> StreamKey {
         StreamKey::Kms { arn: arn.to_owned(), given: arn.to_owned() }
     }
 
     /// Returns the ARN; `None` for `AWS_OWNED_CMK`.
-    #[must_use]
     pub fn key_arn(&self) -> Option<&str> {
         match self {
             StreamKey::AwsOwned => None,
@@ -145,7 +143,6 @@ pub struct CreationFailure {
 pub struct Snapshot {
     /// The stream's own status.
     pub status: StreamStatus,
-    /// The status of its encryption.
     pub encryption: EncryptionStatus,
     /// The key of the most recent Start, or the key of the encryption that was stopped.
     pub requested_key: Option<StreamKey>,
@@ -172,7 +169,6 @@ impl Default for Snapshot {
 
 impl Snapshot {
     /// Returns an ENABLED state with this key.
-    #[must_use]
     pub fn enabled(key: StreamKey) -> Snapshot {
         Snapshot {
             encryption: EncryptionStatus::Enabled,
@@ -184,7 +180,6 @@ impl Snapshot {
 
     /// Returns an `ENABLING_FAILED` state: `asked` failed with this failure, and `active_key` still encrypts
     /// records.
-    #[must_use]
     pub fn enabling_failed(
         requested_key: StreamKey,
         active_key: Option<StreamKey>,
@@ -217,7 +212,6 @@ pub struct PlantedStream {
     pub source: Source,
     /// `CreateTimestamp`; absent: a time long ago.
     pub created: Option<Timestamp>,
-    /// The state.
     pub state: Snapshot,
     /// How Describe shows that it was never encrypted; Firehose only.
     pub never_encrypted_shows: NeverEncryptedShows,
@@ -248,15 +242,12 @@ pub struct StreamId {
     pub service: Service,
     /// The owner's account.
     pub account: String,
-    /// The region.
     pub region: String,
-    /// The name.
     pub name: String,
 }
 
 impl StreamId {
     /// Returns the stream's ARN.
-    #[must_use]
     pub fn arn(&self) -> String {
         let kind = if self.service == Service::Firehose { "deliverystream" } else { "stream" };
         format!("arn:aws:{}:{}:{}:{kind}/{}", self.service, self.region, self.account, self.name)

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
-use simulated_aws::world::{Calls as _, DAY, FirehoseCounts, Snapshot, StreamKey};
+use simulated_aws::world::{DAY, FirehoseCounts, Snapshot, StreamKey};
 use simulated_aws::{PlantedKey, PlantedStream, Request, Service, Settings};
 
 use crate::stage::{FIREHOSE, KINESIS, Stage, error, quick};
@@ -21,7 +21,6 @@ fn firehose_allows_25_starts_and_stops_in_a_rolling_day() {
     assert_eq!(stage.stop(), error("LimitExceededException"), "one second early");
     stage.wait(1);
     assert_eq!(stage.stop(), Ok(json!({})), "the oldest call has left the window");
-    assert_eq!(stage.world.calls().busiest_window("orders", DAY), 28);
     assert_eq!(stage.world.calls().iter().filter(|call| call.counted).count(), 26);
 }
 
@@ -113,7 +112,6 @@ fn requests_above_published_rate_are_throttled() {
             20,
             "LimitExceededException",
         ),
-        (Request::kinesis("DescribeStream", json!({ "StreamName": "clicks" })), 10, "LimitExceededException"),
         (Request::kms("DescribeKey", json!({ "KeyId": "alias/aws/kinesis" })), 2000, "ThrottlingException"),
     ];
     for (request, limit, code) in rows {
