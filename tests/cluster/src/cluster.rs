@@ -33,9 +33,6 @@ pub struct TestCluster {
 
 /// Returns the cluster that all tests of this process share; the first caller starts it. Tests that use it
 /// keep to their own namespaces and never stop its API server. It ends with the process.
-///
-/// # Errors
-/// As [`TestCluster::start`]; the next caller tries again.
 pub async fn shared() -> anyhow::Result<&'static TestCluster> {
     static SHARED: OnceCell<TestCluster> = OnceCell::const_new();
     SHARED.get_or_try_init(TestCluster::start).await
@@ -93,27 +90,18 @@ impl TestCluster {
     }
 
     /// Starts a stopped API server on its old port, with its old certificate, and returns when it is ready.
-    ///
-    /// # Errors
-    /// It is already running, or does not start.
     pub async fn start_apiserver(&self) -> anyhow::Result<()> {
         self.spawn_apiserver()?;
         self.wait_until_ready().await
     }
 
     /// Runs kubectl as the administrator and returns its output.
-    ///
-    /// # Errors
-    /// kubectl fails; the error contains its arguments and stderr.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.kubectl_with_input(arguments, "").await
     }
 
     /// Runs kubectl as the administrator with `input` as its stdin (`-f -`), and returns its output. To act
     /// as another user, pass `--kubeconfig`.
-    ///
-    /// # Errors
-    /// As [`TestCluster::kubectl`].
     pub async fn kubectl_with_input(&self, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let mut child = Command::new(&self.programs.kubectl)
             .args(arguments)
@@ -139,18 +127,12 @@ impl TestCluster {
     }
 
     /// Runs `kubectl apply` with one or more YAML documents.
-    ///
-    /// # Errors
-    /// As [`TestCluster::kubectl`].
     pub async fn apply(&self, yaml: &str) -> anyhow::Result<String> {
         self.kubectl_with_input(&["apply", "-f", "-"], yaml).await
     }
 
     /// Writes a kubeconfig for an existing `ServiceAccount`, with a token for 24 hours (`TokenRequest` API)
     /// and its namespace as the default namespace. The file exists as long as the cluster.
-    ///
-    /// # Errors
-    /// The `ServiceAccount` does not exist.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let token =
             self.kubectl(&["create", "token", name, "--namespace", namespace, "--duration", "24h"]).await?;
@@ -160,50 +142,42 @@ impl TestCluster {
     }
 
     /// Returns the path of the administrator's kubeconfig.
-    #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
     /// Returns the content of [`TestCluster::kubeconfig`], which needs no other file.
-    #[must_use]
     pub fn kubeconfig_yaml(&self) -> &str {
         &self.kubeconfig_yaml
     }
 
     /// Returns the API's address, `https://127.0.0.1:<port>`.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("https://127.0.0.1:{}", self.port.number())
     }
 
     /// Returns the certificate authority of the API, as PEM.
-    #[must_use]
     pub fn ca(&self) -> &str {
         &self.authority
     }
 
     /// Returns the administrator's bearer token.
-    #[must_use]
     pub fn admin_token(&self) -> &str {
         &self.admin_token
     }
 
     /// Returns the paths of the programs.
-    #[must_use]
     pub fn programs(&self) -> &Programs {
         &self.programs
     }
 
     /// Returns the folder of the cluster's data, logs (`etcd.log`, `kube-apiserver.log`) and kubeconfigs; it
     /// is deleted with the cluster.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// Returns the process ids of etcd and, while it runs, kube-apiserver.
-    #[must_use]
     pub fn process_ids(&self) -> Vec<u32> {
         let apiserver = self.apiserver.lock().unwrap_or_else(PoisonError::into_inner);
         apiserver.iter().map(Process::id).chain([self.etcd.id()]).collect()

@@ -26,6 +26,8 @@
 //! etcd, kube-apiserver and kubectl come from `$KUBEBUILDER_ASSETS`, `PATH` or the cache, in this order;
 //! otherwise they are downloaded, or built with Go, into the cache, once. See [`Programs`].
 
+#![allow(clippy::must_use_candidate, reason = "only this repository's tests use it")]
+
 mod cluster;
 mod credentials;
 mod folder;

@@ -27,9 +27,6 @@ impl<'a> Patience<'a> {
     }
 
     /// Returns when it is time to check again; `exited` is the program's exit status, if it has ended.
-    ///
-    /// # Errors
-    /// The program has ended, or a minute has passed.
     pub(crate) async fn wait(&self, exited: Option<ExitStatus>) -> anyhow::Result<()> {
         let end = match exited {
             Some(status) => format!("the program ended ({status})"),

@@ -52,9 +52,6 @@ impl Programs {
 
 /// Returns one program of a cluster by its name, as [`Programs`] finds it, including those that only a node
 /// needs, such as `kubelet`.
-///
-/// # Errors
-/// As [`Programs::find_or_build`].
 pub async fn kubernetes_program(name: &str) -> anyhow::Result<PathBuf> {
     let folders = Folders::from_environment()?;
     if folders.find(name).is_none() {

@@ -25,9 +25,6 @@ pub struct ArgoCd {
 
 impl ArgoCd {
     /// Starts Argo CD, with the health check and the actions that `docs/gitops.md` describes.
-    ///
-    /// # Panics
-    /// Argo CD does not start.
     pub async fn start() -> Self {
         kubectl("delete --ignore-not-found --wait namespace argocd").await;
         let definitions = state().join("programs").join(DEFINITIONS);
@@ -98,9 +95,6 @@ impl ArgoCd {
     }
 
     /// Waits until an application has this status.
-    ///
-    /// # Panics
-    /// The application does not reach it within `seconds`.
     pub async fn until(&self, application: &str, says: &str, seconds: u64) {
         eventually(&format!("{application} is {says}"), seconds, async || {
             self.says(application).await == says

@@ -9,18 +9,11 @@ use serde_json::Value;
 use tokio::process::Command;
 
 /// Returns the folder in which `tests/node/node` keeps the node's state.
-///
-/// # Panics
-/// There is no node.
-#[must_use]
 pub fn state() -> PathBuf {
     std::env::var_os("NODE_STATE").expect("a node is needed: bash tests/node/run").into()
 }
 
 /// Runs kubectl in the repository, and returns its output.
-///
-/// # Errors
-/// kubectl fails; the error contains its output.
 pub async fn try_kubectl(arguments: &[&str], input: &str) -> anyhow::Result<String> {
     let mut kubectl = Command::new(state().join("programs/kubectl"));
     kubectl.args(arguments).current_dir(packages::path("."));
@@ -28,43 +21,28 @@ pub async fn try_kubectl(arguments: &[&str], input: &str) -> anyhow::Result<Stri
 }
 
 /// Runs [`try_kubectl`] with arguments separated by blanks.
-///
-/// # Panics
-/// kubectl fails.
 pub async fn kubectl(line: &str) -> String {
     let arguments: Vec<&str> = line.split_whitespace().collect();
     try_kubectl(&arguments, "").await.unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 /// Runs `kubectl apply` with an object or a list of objects.
-///
-/// # Panics
-/// The API server rejects the object.
 pub async fn apply(object: &Value) {
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     try_kubectl(&apply, &object.to_string()).await.unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 /// Runs Helm 4 on the node's cluster.
-///
-/// # Panics
-/// Helm fails.
 pub async fn helm(line: &str, values: &Value) -> String {
     this_helm("helm", line, values).await
 }
 
 /// Runs [`helm`], which may fail.
-///
-/// # Errors
-/// Helm fails; the error contains its output.
 pub async fn try_helm(line: &str, values: &Value) -> anyhow::Result<String> {
     try_this_helm("helm", line, values).await
 }
 
 /// Runs a Helm of the node's programs: `helm`, which is Helm 4, or `helm3`.
-///
-/// # Panics
-/// Helm fails.
 pub async fn this_helm(program: &str, line: &str, values: &Value) -> String {
     try_this_helm(program, line, values).await.unwrap_or_else(|error| panic!("{error:#}"))
 }
@@ -76,9 +54,6 @@ async fn try_this_helm(program: &str, line: &str, values: &Value) -> anyhow::Res
 }
 
 /// Waits until a condition in the cluster is true.
-///
-/// # Panics
-/// The condition is not true within `seconds`.
 pub async fn eventually(what: &str, seconds: u64, mut is_so: impl AsyncFnMut() -> bool) {
     let begin = Instant::now();
     while !is_so().await {

@@ -31,9 +31,6 @@ pub struct Stage {
 impl Stage {
     /// Clears the node, and creates the operator's namespace, which enforces the standard `restricted` for
     /// pods and contains AWS's credentials in a Secret.
-    ///
-    /// # Panics
-    /// There is no node.
     pub async fn set(world: World) -> Self {
         clear().await;
         let aws =
@@ -54,13 +51,11 @@ impl Stage {
     }
 
     /// Returns the chart values that a user of this AWS must set, and no others.
-    #[must_use]
     pub fn values(&self) -> Value {
         json!({"aws": {"region": REGION, "endpointUrl": self.aws.url(), "credentials": {"secretName": "aws"}}})
     }
 
     /// Returns the same settings for the Deployment of `config/install.yaml`, for `kubectl set env`.
-    #[must_use]
     pub fn environment(&self) -> String {
         let url = self.aws.url();
         format!(
@@ -69,9 +64,6 @@ impl Stage {
     }
 
     /// Runs `helm install` with [`Self::values`], and waits until both pods are Ready.
-    ///
-    /// # Panics
-    /// They are not.
     pub async fn install(&self) {
         let chart = packages::CHART;
         helm(
@@ -82,18 +74,12 @@ impl Stage {
     }
 
     /// Applies the samples, and waits until each has the state that its file describes.
-    ///
-    /// # Panics
-    /// A sample does not reach this state.
     pub async fn samples(&self) {
         kubectl("apply -k config/samples").await;
         self.samples_are_as_their_files_say().await;
     }
 
     /// Waits until each sample has the state that its file describes.
-    ///
-    /// # Panics
-    /// A sample does not reach this state.
     pub async fn samples_are_as_their_files_say(&self) {
         let ready = READY.map(|name| format!("strenc/{name}")).join(" ");
         kubectl(&format!("wait --for=condition=Ready {ready} -n data --timeout=60s")).await;
@@ -106,7 +92,6 @@ impl Stage {
 
     /// Returns the Starts and Stops of every stream that AWS received, each by its outcome: `OK`, or an error
     /// code.
-    #[must_use]
     pub fn changes(&self) -> BTreeMap<String, Vec<String>> {
         let mut changes = BTreeMap::<_, Vec<_>>::new();
         for call in self.aws.world().calls().iter().filter(|call| call.changes_encryption()) {
@@ -116,7 +101,6 @@ impl Stage {
     }
 
     /// Returns whether AWS shows this Firehose stream as encrypted.
-    #[must_use]
     pub fn encrypts(&self, name: &str) -> bool {
         let (now, world) = (self.aws.now(), self.aws.world());
         let arn = format!("arn:aws:firehose:{REGION}:111122223333:deliverystream/{name}");
@@ -125,7 +109,6 @@ impl Stage {
 }
 
 /// Returns a resource for each of these Firehose streams, by their names, in the namespace `data`.
-#[must_use]
 pub fn streams(names: &[&str]) -> Value {
     let resource = |name: &&str| {
         json!({
@@ -147,9 +130,6 @@ async fn clear() {
 }
 
 /// Resolves the names of the Services, as a cluster's DNS server would.
-///
-/// # Panics
-/// The node's state cannot be written.
 pub async fn name_services() {
     let lines = "jsonpath={range .items[*]}{.spec.clusterIP} {.metadata.name}.{.metadata.namespace}.svc{\"\\n\"}{end}";
     let hosts = try_kubectl(&["get", "services", "-A", "-o", lines], "").await.expect("the Services");

@@ -14,26 +14,17 @@ pub const RELEASE: &str = "stream-encryption-operator";
 pub const NAMESPACE: &str = "stream-encryption-system";
 
 /// Returns the chart's objects with these values.
-///
-/// # Errors
-/// Helm rejects the values, or renders invalid YAML.
 pub async fn rendered(values: &Value) -> anyhow::Result<Vec<Value>> {
     parsed(&render(values).await?)
 }
 
 /// Returns the chart's objects with these values, as Helm prints them.
-///
-/// # Errors
-/// Helm rejects the values.
 pub async fn render(values: &Value) -> anyhow::Result<String> {
     let arguments = ["template", RELEASE, crate::CHART, "--namespace", NAMESPACE, "--values", "-"];
     run_helm(&arguments, &values.to_string(), None).await
 }
 
 /// Parses the objects in a text of YAML documents.
-///
-/// # Errors
-/// The text is not YAML.
 pub fn parsed(yaml: &str) -> anyhow::Result<Vec<Value>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).context("no YAML")?;
     Ok(documents.into_iter().filter(|document| !document.is_null()).map(with_plain_numbers).collect())
@@ -58,33 +49,25 @@ fn plain(number: serde_json::Number) -> Value {
 }
 
 /// Returns the objects as YAML (JSON is YAML) for `kubectl apply -f -`.
-#[must_use]
 pub fn list(objects: &[Value]) -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string()
 }
 
 /// Returns `Kind/name` of an object.
-#[must_use]
 pub fn name(object: &Value) -> String {
     format!("{}/{}", word(&object["kind"]), word(&object["metadata"]["name"]))
 }
 
 /// Returns the text of a value, or an empty text if it is not a string.
-#[must_use]
 pub fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Returns the objects of a kind.
 pub fn of_kind<'a>(objects: &'a [Value], kind: &str) -> impl Iterator<Item = &'a Value> {
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
 /// Returns the only object of a kind.
-///
-/// # Panics
-/// There is no such object, or more than one.
-#[must_use]
 pub fn only<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     let mut found = of_kind(objects, kind);
     let (first, second) = (found.next(), found.next());
@@ -93,7 +76,6 @@ pub fn only<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
 }
 
 /// Returns every object by its name, without the labels and annotations that only state the installer.
-#[must_use]
 pub fn by_name(objects: &[Value]) -> BTreeMap<String, Value> {
     let plain = |object: &Value| {
         let mut object = object.clone();

@@ -9,7 +9,6 @@ use tempfile::TempDir;
 use test_cluster::build_go_program_with_tags;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-use tokio::sync::OnceCell;
 
 use crate::schemas;
 
@@ -18,69 +17,24 @@ fn module(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Returns a program of the Go module in this folder, built once for all tests.
-async fn built(
-    once: &'static OnceCell<PathBuf>,
-    folder: &str,
-    package: &str,
-    tags: &str,
-) -> anyhow::Result<&'static PathBuf> {
+/// Returns a program of the Go module in this folder, built once.
+async fn built(folder: &str, package: &str, tags: &str) -> anyhow::Result<PathBuf> {
     let name = package.rsplit('/').next().unwrap_or(package);
-    once.get_or_try_init(async || build_go_program_with_tags(&module(folder), package, name, tags).await)
-        .await
+    build_go_program_with_tags(&module(folder), package, name, tags).await
 }
 
-/// Returns Helm 4, built once, which takes about 3 minutes.
-///
-/// # Errors
-/// The build fails.
-pub async fn helm() -> anyhow::Result<&'static PathBuf> {
-    static HELM: OnceCell<PathBuf> = OnceCell::const_new();
-    built(&HELM, "helm", "helm.sh/helm/v4/cmd/helm", "").await
+/// Returns Helm 4. Its build takes about 3 minutes.
+pub async fn helm() -> anyhow::Result<PathBuf> {
+    built("helm", "helm.sh/helm/v4/cmd/helm", "").await
 }
 
-/// Returns Helm 3, which is still in use, built once, which takes about 2 minutes.
-///
-/// # Errors
-/// The build fails.
-pub async fn helm_3() -> anyhow::Result<&'static PathBuf> {
-    static HELM: OnceCell<PathBuf> = OnceCell::const_new();
-    built(&HELM, "helm3", "helm.sh/helm/v3/cmd/helm", "").await
-}
-
-/// Returns promtool, built once, which takes about 3 minutes. Built without service discovery, which would
-/// need the SDK of every cloud.
-///
-/// # Errors
-/// The build fails.
-pub async fn promtool() -> anyhow::Result<&'static PathBuf> {
-    static PROMTOOL: OnceCell<PathBuf> = OnceCell::const_new();
-    built(&PROMTOOL, "promtool", "github.com/prometheus/prometheus/cmd/promtool", "remove_all_sd").await
-}
-
-/// Returns kubeconform, built once, which takes about a minute on a busy machine.
-///
-/// # Errors
-/// The build fails.
-pub async fn kubeconform() -> anyhow::Result<&'static PathBuf> {
-    static KUBECONFORM: OnceCell<PathBuf> = OnceCell::const_new();
-    built(&KUBECONFORM, "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform", "").await
-}
-
-/// Returns actionlint, built once, which takes about half a minute on a busy machine.
-///
-/// # Errors
-/// The build fails.
-pub async fn actionlint() -> anyhow::Result<&'static PathBuf> {
-    static ACTIONLINT: OnceCell<PathBuf> = OnceCell::const_new();
-    built(&ACTIONLINT, "actionlint", "github.com/rhysd/actionlint/cmd/actionlint", "").await
+/// Returns Helm 3, which is still in use. Its build takes about 2 minutes.
+pub async fn helm_3() -> anyhow::Result<PathBuf> {
+    built("helm3", "helm.sh/helm/v3/cmd/helm", "").await
 }
 
 /// Returns the CRDs of the kinds that the chart creates for the Prometheus operator, from that operator's own
 /// module.
-///
-/// # Errors
-/// Go cannot download it.
 pub async fn prometheus_operator_definitions() -> anyhow::Result<Vec<PathBuf>> {
     let name = "github.com/prometheus-operator/prometheus-operator";
     let folder =
@@ -91,9 +45,6 @@ pub async fn prometheus_operator_definitions() -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Returns the CRDs of Argo CD, from its own module.
-///
-/// # Errors
-/// Go cannot download it.
 pub async fn argocd_definitions() -> anyhow::Result<Vec<PathBuf>> {
     let module = module("../node/argocd");
     let folder = go_module(&module, "github.com/argoproj/argo-cd/v3").await?.join("manifests/crds");
@@ -103,9 +54,6 @@ pub async fn argocd_definitions() -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Returns the sources of a Go module, at the version that the module in the folder `from` pins.
-///
-/// # Errors
-/// Go cannot download it.
 pub async fn go_module(from: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let mut go = Command::new("go");
     go.args(["mod", "download", "-json", name]).current_dir(from);
@@ -114,17 +62,11 @@ pub async fn go_module(from: &Path, name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Runs Helm 4 in the repository with `input` as stdin, on the cluster of `kubeconfig` or without a cluster.
-///
-/// # Errors
-/// Helm fails; the error contains Helm's output.
 pub async fn run_helm(arguments: &[&str], input: &str, kubeconfig: Option<&Path>) -> anyhow::Result<String> {
-    run_this_helm(helm().await?, arguments, input, kubeconfig).await
+    run_this_helm(&helm().await?, arguments, input, kubeconfig).await
 }
 
 /// Runs the given Helm as [`run_helm`] does.
-///
-/// # Errors
-/// Helm fails; the error contains Helm's output.
 pub async fn run_this_helm(
     helm: &Path,
     arguments: &[&str],
@@ -142,42 +84,33 @@ pub async fn run_this_helm(
 }
 
 /// Runs promtool on files in `folder`.
-///
-/// # Errors
-/// promtool fails; the error contains promtool's output.
 pub async fn run_promtool(arguments: &[&str], folder: &Path) -> anyhow::Result<String> {
-    let mut promtool = Command::new(promtool().await?);
+    // Its build takes about 3 minutes, without service discovery, which would need the SDK of every cloud.
+    let package = "github.com/prometheus/prometheus/cmd/promtool";
+    let mut promtool = Command::new(built("promtool", package, "remove_all_sd").await?);
     promtool.args(arguments).current_dir(folder);
     output(promtool, "").await.with_context(|| format!("promtool {}", arguments.join(" ")))
 }
 
 /// Runs kubeconform on files of the repository, or on `input` if there are none, with only the schemas in a
 /// folder (see [`schemas`]). Returns its summary.
-///
-/// # Errors
-/// An object does not match its schema, or has no schema; the error contains kubeconform's output.
 pub async fn run_kubeconform(folder: &Path, files: &[String], input: &str) -> anyhow::Result<String> {
-    let mut kubeconform = Command::new(kubeconform().await?);
+    let package = "github.com/yannh/kubeconform/cmd/kubeconform";
+    let mut kubeconform = Command::new(built("kubeconform", package, "").await?);
     kubeconform.args(["-strict", "-summary", "-schema-location", &schemas::location(folder)]);
     kubeconform.args(files).current_dir(crate::path("."));
     output(kubeconform, input).await.context("kubeconform")
 }
 
 /// Runs actionlint on a workflow of GitHub Actions, without shell linters, which may be absent on a machine.
-///
-/// # Errors
-/// GitHub would reject the workflow, or a step uses something undefined; the error contains actionlint's
-/// output.
 pub async fn run_actionlint(workflow: &str) -> anyhow::Result<String> {
-    let mut actionlint = Command::new(actionlint().await?);
+    let package = "github.com/rhysd/actionlint/cmd/actionlint";
+    let mut actionlint = Command::new(built("actionlint", package, "").await?);
     actionlint.args(["-no-color", "-shellcheck=", "-pyflakes=", "-"]).current_dir(crate::path("."));
     output(actionlint, workflow).await.context("actionlint")
 }
 
 /// Returns the stdout of a program.
-///
-/// # Errors
-/// The program fails; the error contains its output.
 pub async fn output(mut command: Command, input: &str) -> anyhow::Result<String> {
     let mut child = command
         .stdin(Stdio::piped())

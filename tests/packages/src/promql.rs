@@ -9,7 +9,6 @@ const OF_THE_SCRAPE: [&str; 5] = ["cluster", "namespace", "pod", "job", "le"];
 
 /// Returns the names in a query that `known` does not contain: metrics, and labels that none of the query's
 /// metrics has.
-#[must_use]
 pub fn unknown(query: &str, known: &BTreeMap<String, Metric>) -> Vec<String> {
     let metrics: Vec<(String, Option<&Metric>)> =
         names(query).into_iter().map(|name| (name.clone(), find(&name, known))).collect();
@@ -24,7 +23,6 @@ pub fn unknown(query: &str, known: &BTreeMap<String, Metric>) -> Vec<String> {
 }
 
 /// Returns the metrics that a query names.
-#[must_use]
 pub fn names(query: &str) -> Vec<String> {
     query
         .match_indices("stream_encryption_")
@@ -35,7 +33,6 @@ pub fn names(query: &str) -> Vec<String> {
 }
 
 /// Returns a metric by its name in a query; a histogram is available as its three parts.
-#[must_use]
 pub fn find<'a>(name: &str, known: &'a BTreeMap<String, Metric>) -> Option<&'a Metric> {
     known.get(name).filter(|metric| metric.kind != "histogram").or_else(|| {
         let part = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part))?;

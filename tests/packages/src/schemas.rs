@@ -11,14 +11,12 @@ use crate::objects::word;
 
 /// Returns kubeconform's argument for a folder of schemas. kubeconform fills in the placeholders from which
 /// [`file_name`] is built.
-#[must_use]
 pub fn location(folder: &Path) -> String {
     folder.join("{{ .ResourceKind }}{{ .KindSuffix }}.json").display().to_string()
 }
 
 /// Returns the file name in which kubeconform looks for a kind. It contains only the first label of the
 /// group, and no group for the core API.
-#[must_use]
 pub fn file_name(group: &str, version: &str, kind: &str) -> String {
     let group = group.split('.').next().filter(|first| !first.is_empty());
     let group = group.map(|first| format!("-{first}")).unwrap_or_default();
@@ -26,7 +24,6 @@ pub fn file_name(group: &str, version: &str, kind: &str) -> String {
 }
 
 /// Returns the group and the version of a path of `/openapi/v3`.
-#[must_use]
 pub fn group_version(path: &str) -> Option<(&str, &str)> {
     match path.split('/').collect::<Vec<_>>()[..] {
         ["api", version] => Some(("", version)),
@@ -36,7 +33,6 @@ pub fn group_version(path: &str) -> Option<(&str, &str)> {
 }
 
 /// Returns whether a document of a group version contains the schema of a kind.
-#[must_use]
 pub fn defines(document: &Value, group: &str, version: &str, kind: &str) -> bool {
     let schemas = document["components"]["schemas"].as_object();
     schemas
@@ -47,9 +43,6 @@ pub fn defines(document: &Value, group: &str, version: &str, kind: &str) -> bool
 
 /// Returns the schema of each kind of a group version, by [`file_name`], from the document of that group
 /// version.
-///
-/// # Errors
-/// The document has no schemas, or two schemas have the same file name.
 pub fn files(mut document: Value, group: &str, version: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let schemas = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut);
     let schemas = schemas.with_context(|| format!("{group}/{version} has no schemas"))?;

@@ -20,20 +20,16 @@ pub struct Documented {
 
 impl Documented {
     /// Returns the path, for example `image.tag`.
-    #[must_use]
     pub fn key(&self) -> String {
         self.path.join(".")
     }
 
-    /// Returns the default value.
-    #[must_use]
     pub fn default<'a>(&self, values: &'a Value) -> &'a Value {
         self.path.iter().fold(values, |value, key| &value[key.as_str()])
     }
 }
 
 /// Returns every documented value, in the order of the text.
-#[must_use]
 pub fn documented(yaml: &str) -> Vec<Documented> {
     let mut found = Vec::new();
     let mut path: Vec<(usize, String)> = Vec::new();
@@ -62,9 +58,6 @@ pub fn documented(yaml: &str) -> Vec<Documented> {
 }
 
 /// Returns the README with a regenerated table.
-///
-/// # Errors
-/// The README does not contain the two marks.
 pub fn with_table(readme: &str, yaml: &str) -> anyhow::Result<String> {
     let values: Value = serde_saphyr::from_str(yaml)?;
     let marks = || anyhow::anyhow!("the README has not the marks {BEGIN}and {END}");

@@ -2,13 +2,12 @@
 //! objects, only on request, and the chart fails on a cluster that does not support them.
 //! `tests/suite/admission.rs` tests what the policies refuse.
 
-use packages::objects::{NAMESPACE, RELEASE, by_name, name, of_kind, render, word};
+use packages::objects::{NAMESPACE, RELEASE, by_name, name, of_kind, word};
 use packages::programs::run_helm;
 use packages::{CHART, text};
 use serde_json::{Value, json};
 
-use crate::documents::blocks;
-use crate::stage::{chart, kustomized, would_take};
+use crate::stage::{chart, kustomized};
 
 const KINDS: [&str; 2] = ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"];
 
@@ -113,20 +112,5 @@ async fn messages_match_operator() {
     for rule in rules(false).iter().chain(rules(true)).filter(|rule| rule["messageExpression"].is_null()) {
         let (field, message) = word(&rule["message"]).split_once(": ").expect("a field");
         assert!(field.starts_with("spec.") && words.contains(message), "{field}: {message}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn policies_page_yaml_is_accepted() {
-    let page = text("docs/policies.md");
-    let yamls = blocks(&page, "yaml");
-    assert!(yamls.len() >= 3, "the page is read wrongly");
-    for yaml in yamls {
-        let value: Value = serde_saphyr::from_str(yaml).expect("YAML");
-        if value["kind"].is_string() {
-            would_take(&[value]).await.expect("the API server accepts it");
-        } else {
-            render(&value).await.expect("the chart accepts the values");
-        }
     }
 }

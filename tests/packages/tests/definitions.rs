@@ -1,4 +1,4 @@
-//! Tests that every way to install creates the CRDs in `crds/`.
+//! Tests the copies of the CRDs in `crds/`. `install.rs` compares what the ways to install create.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use packages::objects::{by_name, name, of_kind, parsed, word};
 use packages::{CHART, kept, path, text};
 use serde_json::{Value, json};
 
-use crate::stage::{chart, kustomized};
+use crate::stage::chart;
 
 /// Returns the files in `crds/`.
 fn files() -> Vec<String> {
@@ -27,10 +27,6 @@ fn wanted() -> BTreeMap<String, Value> {
     by_name(&all)
 }
 
-fn definitions(objects: &[Value]) -> BTreeMap<String, Value> {
-    by_name(&of_kind(objects, "CustomResourceDefinition").cloned().collect::<Vec<_>>())
-}
-
 #[test]
 fn chart_copies_match_crds() {
     for file in files() {
@@ -39,17 +35,6 @@ fn chart_copies_match_crds() {
     }
     let copies = fs::read_dir(path(&format!("{CHART}/files/crds"))).expect("the copies").count();
     assert_eq!(copies, files().len());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn chart_config_and_install_yaml_match_crds() {
-    let install = parsed(&text("config/install.yaml")).expect("YAML");
-    for (what, objects) in
-        [("chart", chart(json!({})).await), ("config", kustomized("config").await), ("install.yaml", install)]
-    {
-        // Not assert_eq, which would print all of them.
-        assert!(definitions(&objects) == wanted(), "{what} has other definitions than crds/");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,7 +103,7 @@ async fn strict_helm_lint_passes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_3_and_helm_4_render_the_same() {
-    let helm = helm_3().await.expect("Helm 3");
+    let helm = &helm_3().await.expect("Helm 3");
     for (what, values) in varied() {
         // A plain Go build of Helm does not set the Kubernetes version that it supports.
         let kubernetes = ["--kube-version", "1.35.4"];

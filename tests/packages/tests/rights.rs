@@ -1,12 +1,10 @@
-//! Tests RBAC: every way to install grants the same permissions, and no unnecessary ones.
+//! Tests RBAC: the permissions are the required ones. `install.rs` compares the ways to install.
 
-use packages::objects::{NAMESPACE, by_name, name, of_kind, only, parsed, word};
+use packages::objects::{NAMESPACE, name, of_kind, only, word};
 use packages::text;
 use serde_json::{Value, json};
 
 use crate::stage::{chart, kustomized};
-
-const KINDS: [&str; 4] = ["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"];
 
 /// Returns the texts in a list.
 fn words(list: &Value) -> Vec<&str> {
@@ -27,19 +25,6 @@ fn granted(role: &Value) -> Vec<(String, String, String)> {
     }
     found.sort();
     found
-}
-
-fn of_rights(objects: &[Value]) -> Vec<Value> {
-    objects.iter().filter(|object| KINDS.contains(&word(&object["kind"]))).cloned().collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn chart_config_and_install_yaml_grant_same_permissions() {
-    let charts = by_name(&of_rights(&chart(json!({})).await));
-    assert_eq!(charts.len(), 6, "{:?}", charts.keys());
-    assert_eq!(charts, by_name(&of_rights(&kustomized("config").await)));
-    let install = parsed(&text("config/install.yaml")).expect("YAML");
-    assert_eq!(charts, by_name(&of_rights(&install)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,19 +61,6 @@ async fn view_and_edit_roles_grant_no_status_and_no_ledgers() {
         for (group, resource, verb) in granted {
             assert_eq!((group.as_str(), resource.as_str()), ("streamencryption.dev", "streamencryptions"));
             assert!(most.contains(&verb.as_str()), "{verb}");
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn operator_has_no_secrets_pods_or_wildcards() {
-    for values in [json!({}), json!({"installScope": "namespace", "watchNamespaces": ["data"]})] {
-        for role in of_rights(&chart(values).await).iter().filter(|object| object["rules"].is_array()) {
-            for (group, resource, verb) in granted(role) {
-                assert!(![&group, &resource, &verb].iter().any(|word| word.contains('*')), "{}", name(role));
-                let kind = resource.split('/').next().expect("a word");
-                assert!(!["secrets", "pods"].contains(&kind), "{} reaches {resource}", name(role));
-            }
         }
     }
 }

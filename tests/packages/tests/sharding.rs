@@ -1,28 +1,12 @@
-//! Tests `docs/sharding.md`: its commands divide an installation, and its values and objects are accepted.
+//! Tests `docs/sharding.md`: its commands divide an installation.
 
-use packages::objects::{NAMESPACE, render};
+use packages::objects::NAMESPACE;
 use packages::text;
 use serde_json::{Value, json};
 use test_cluster::TestCluster;
 
 use crate::documents::blocks;
 use crate::install::{follow, run};
-use crate::stage::would_take;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sharding_page_values_and_objects_are_accepted() {
-    let page = text("docs/sharding.md");
-    let yamls = blocks(&page, "yaml");
-    assert_eq!(yamls.len(), 4);
-    for yaml in yamls {
-        let value: Value = serde_saphyr::from_str(yaml).expect("YAML");
-        if value["kind"].is_string() {
-            would_take(&[value]).await.expect("the API server accepts it");
-        } else {
-            render(&value).await.expect("the chart accepts the values");
-        }
-    }
-}
 
 /// Returns the Leases and the selectors of all Deployments, by name.
 async fn shards(cluster: &TestCluster) -> Vec<(String, String, String)> {

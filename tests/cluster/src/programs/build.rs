@@ -30,18 +30,12 @@ pub(super) async fn build(cache: &Path, name: &str) -> anyhow::Result<()> {
 
 /// Builds `package` of the Go module in the folder `module` as the program `name`, unless the cache contains
 /// it from the same sources. The module's go.mod and go.sum pin all dependencies.
-///
-/// # Errors
-/// Go is missing, too old, or cannot build or download; the error states what to install.
 pub async fn build_go_program(module: &Path, package: &str, name: &str) -> anyhow::Result<PathBuf> {
     build_go_program_with_tags(module, package, name, "").await
 }
 
 /// Runs [`build_go_program`] with build tags, as in `go build -tags`. A program of a module always has the
 /// same tags.
-///
-/// # Errors
-/// As [`build_go_program`].
 pub async fn build_go_program_with_tags(
     module: &Path,
     package: &str,
