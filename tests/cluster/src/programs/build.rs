@@ -2,12 +2,12 @@
 //! processes, and an interrupted build leaves no incomplete program.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use aws_lc_rs::digest;
 use tokio::process::Command;
 use tokio::time::{self, Instant};
@@ -17,15 +17,23 @@ use super::{cache, hex, version};
 /// The module with the go.mod and go.sum that pin every dependency by its hash.
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kubernetes");
 
-/// The interval at which a running build or download prints its progress.
-pub(super) const PROGRESS: Duration = Duration::from_secs(15);
+/// The interval at which a running build prints its progress.
+const PROGRESS: Duration = Duration::from_secs(15);
 
 /// Builds a program into `cache`. The caller holds the lock of `cache`.
 pub(super) async fn build(cache: &Path, name: &str) -> anyhow::Result<()> {
     let instead = "no etcd and Kubernetes to test with; a folder that holds etcd, kube-apiserver and kubectl will do, too: \
                    set KUBEBUILDER_ASSETS to it";
-    check_go(Path::new(MODULE), "etcd and Kubernetes").await.context(instead)?;
-    build_one(cache, name).await.context(instead)
+    let kubernetes = version("k8s.io/kubernetes")?;
+    let (package, version, duration) = match name {
+        "etcd" => {
+            ("go.etcd.io/etcd/server/v3".to_owned(), version("go.etcd.io/etcd/server/v3")?, "10 seconds")
+        }
+        "kube-apiserver" => (format!("k8s.io/kubernetes/cmd/{name}"), kubernetes, "5 minutes"),
+        _ => (format!("k8s.io/kubernetes/cmd/{name}"), kubernetes, "1 minute"),
+    };
+    say(&format!("building {name} {version}, once, about {duration} …"));
+    go_build(Path::new(MODULE), &package, "", &ldflags(kubernetes), &cache.join(name)).await.context(instead)
 }
 
 /// Builds `package` of the Go module in the folder `module` as the program `name`, unless the cache contains
@@ -47,7 +55,6 @@ pub async fn build_go_program_with_tags(
     if program.is_file() {
         return Ok(program);
     }
-    check_go(module, name).await?;
     let _lock = lock(&folder).await?;
     if !program.is_file() {
         say(&format!("building {name}, once …"));
@@ -83,19 +90,6 @@ pub(super) async fn lock(folder: &Path) -> anyhow::Result<File> {
     Ok(tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??)
 }
 
-async fn build_one(cache: &Path, name: &str) -> anyhow::Result<()> {
-    let kubernetes = version("k8s.io/kubernetes")?;
-    let (package, version, duration) = match name {
-        "etcd" => {
-            ("go.etcd.io/etcd/server/v3".to_owned(), version("go.etcd.io/etcd/server/v3")?, "10 seconds")
-        }
-        "kube-apiserver" => (format!("k8s.io/kubernetes/cmd/{name}"), kubernetes, "5 minutes"),
-        _ => (format!("k8s.io/kubernetes/cmd/{name}"), kubernetes, "1 minute"),
-    };
-    say(&format!("building {name} {version}, once, about {duration} …"));
-    go_build(Path::new(MODULE), &package, "", &ldflags(kubernetes), &cache.join(name)).await
-}
-
 /// Builds one program, and prints its progress every 15 seconds.
 async fn go_build(
     module: &Path,
@@ -123,7 +117,9 @@ async fn go_build(
     tokio::pin!(output);
     let output = loop {
         match time::timeout(PROGRESS, &mut output).await {
-            Ok(output) => break output.context("cannot run `go build`")?,
+            Ok(output) => {
+                break output.context("cannot run `go build`: install Go from https://go.dev/dl")?;
+            }
             Err(_) => say(&format!("building {name}: {} s", start.elapsed().as_secs())),
         }
     };
@@ -153,40 +149,6 @@ fn ldflags(kubernetes: &str) -> String {
     )
 }
 
-/// Checks that Go exists and is as recent as the module's go.mod requires. An older Go, from 1.21 on,
-/// downloads the required version by itself, unless this is disabled; then `go version` fails in this folder,
-/// with the reason.
-async fn check_go(module: &Path, what: &str) -> anyhow::Result<()> {
-    let go_mod = fs::read_to_string(module.join("go.mod")).context("cannot read go.mod")?;
-    let wanted =
-        go_mod.lines().find_map(|line| line.strip_prefix("go ")).context("go.mod names no version of Go")?;
-    let install = format!(
-        "Go {wanted} or newer is needed to build {what} for the tests: install it from https://go.dev/dl"
-    );
-    let output = match Command::new("go").arg("version").current_dir(module).output().await {
-        Err(error) if error.kind() == ErrorKind::NotFound => bail!("{install}. There is no `go` in PATH"),
-        output => output.context("cannot run `go version`")?,
-    };
-    ensure!(output.status.success(), "{install}. {}", String::from_utf8_lossy(&output.stderr).trim());
-    let found = String::from_utf8_lossy(&output.stdout);
-    ensure!(minor(go_version(&found)) >= minor(wanted), "{install}. Found: {}", found.trim());
-    Ok(())
-}
-
-/// Returns `1.26.8` of `go version go1.26.8 linux/amd64`.
-fn go_version(output: &str) -> &str {
-    output
-        .split_whitespace()
-        .find_map(|word| word.strip_prefix("go1.").map(|_| &word[2..]))
-        .unwrap_or_default()
-}
-
-/// Returns 26 of 1.26.8 or 1.26rc1.
-fn minor(version: &str) -> Option<u32> {
-    let rest = version.strip_prefix("1.")?;
-    rest.split(|character: char| !character.is_ascii_digit()).next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,13 +164,5 @@ mod tests {
         let other = fingerprint(module.path()).unwrap();
         assert_ne!(other, one);
         assert_eq!(other.len(), 16);
-    }
-
-    #[test]
-    fn go_version_is_parsed_from_output() {
-        assert_eq!(go_version("go version go1.26.8 linux/amd64\n"), "1.26.8");
-        assert_eq!(minor("1.26rc1"), Some(26));
-        assert!(minor("1.9.7") < minor("1.25.0"), "by number, not by letter");
-        assert!(minor(go_version("no such thing")) < minor("1.25.0"));
     }
 }
