@@ -22,7 +22,7 @@ use simulated_aws::world::{
     Settings, ShownKey, ShownWhileUpdating, Snapshot, Source, StreamKey, StreamStatus, World,
 };
 use simulated_aws::{Clock, SimulatedAws};
-use simulation::aws_model;
+use simulation::aws_model::AwsModel;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi as _};
 use stream_encryption_core::model::arn::{KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
@@ -351,16 +351,15 @@ fn told<T>(answer: Result<T, AwsError>, tell: impl FnOnce(T) -> Told) -> Told {
 
 /// Sends the request in process.
 fn in_process(world: &mut World, now: Timestamp, ask: &Ask) -> Told {
-    let who = Caller::new(ACCESS_KEY);
+    let who = &Caller::new(ACCESS_KEY);
+    let mut aws = AwsModel { world, now, who };
     match ask {
-        Ask::Look(stream) => told(aws_model::look(world, now, &who, stream).0, Told::Look),
-        Ask::Key(stream, name) => told(aws_model::key(world, now, &who, stream, name).0, Told::Key),
-        Ask::Start(stream, key) => told(aws_model::start(world, now, &who, stream, key).0, |()| Told::Done),
-        Ask::Stop(stream, key) => {
-            told(aws_model::stop(world, now, &who, stream, key.as_ref()).0, |()| Told::Done)
-        }
-        Ask::PutRecord(stream) => told(aws_model::put_record(world, now, &who, stream).0, Told::Encrypted),
-        Ask::Identity => told(aws_model::identity(world, now, &who, REGION).0, Told::Account),
+        Ask::Look(stream) => told(aws.look(stream).0, Told::Look),
+        Ask::Key(stream, name) => told(aws.key(stream, name).0, Told::Key),
+        Ask::Start(stream, key) => told(aws.start(stream, key).0, |()| Told::Done),
+        Ask::Stop(stream, key) => told(aws.stop(stream, key.as_ref()).0, |()| Told::Done),
+        Ask::PutRecord(stream) => told(aws.put_record(stream).0, Told::Encrypted),
+        Ask::Identity => told(aws.identity(REGION).0, Told::Account),
     }
 }
 

@@ -23,131 +23,201 @@ const LONGEST_WORD: usize = 128;
 /// The result of a request, and the delivery of its answer.
 pub type Told<T> = (Result<T, AwsError>, Delivery);
 
-/// Describes a stream.
-pub fn look(
-    world: &mut World,
-    now: Timestamp,
-    who: &Caller,
-    stream: &StreamArn,
-) -> Told<Option<StreamDescription>> {
-    let operation = profile(stream.service).describe;
-    let request = match stream.service {
-        Service::Firehose => {
-            Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": stream.name() }))
-        }
-        Service::Kinesis => {
-            Request::kinesis("DescribeStreamSummary", json!({ "StreamARN": stream.to_string() }))
-        }
-    };
-    let (answer, delivery) = told(operation, world.call(now, who, stream.region.as_str(), &request));
-    let read = match answer {
-        Ok(body) => match stream.service {
-            Service::Firehose => firehose_look(&body["DeliveryStreamDescription"]).map(Some),
-            Service::Kinesis => {
-                kinesis_look(world, now, who, stream, &body["StreamDescriptionSummary"]).map(Some)
+/// The simulated AWS at one time, and the caller of the requests to it.
+#[derive(Debug)]
+pub struct AwsModel<'a> {
+    pub world: &'a mut World,
+    pub now: Timestamp,
+    pub who: &'a Caller,
+}
+
+impl AwsModel<'_> {
+    /// Describes a stream.
+    pub fn look(&mut self, stream: &StreamArn) -> Told<Option<StreamDescription>> {
+        let operation = profile(stream.service).describe;
+        let request = match stream.service {
+            Service::Firehose => {
+                Request::firehose("DescribeDeliveryStream", json!({ "DeliveryStreamName": stream.name() }))
             }
-        },
-        Err(AwsError { kind: ErrorKind::NotFound, .. }) => Ok(None),
-        Err(fault) => Err(fault),
-    };
-    (read, delivery)
-}
+            Service::Kinesis => {
+                Request::kinesis("DescribeStreamSummary", json!({ "StreamARN": stream.to_string() }))
+            }
+        };
+        let (answer, delivery) = self.ask(operation, stream.region.as_str(), &request);
+        let read = match answer {
+            Ok(body) => match stream.service {
+                Service::Firehose => firehose_look(&body["DeliveryStreamDescription"]).map(Some),
+                Service::Kinesis => self.kinesis_look(stream, &body["StreamDescriptionSummary"]).map(Some),
+            },
+            Err(AwsError { kind: ErrorKind::NotFound, .. }) => Ok(None),
+            Err(fault) => Err(fault),
+        };
+        (read, delivery)
+    }
 
-/// Describes a key in KMS.
-pub fn key(
-    world: &mut World,
-    now: Timestamp,
-    who: &Caller,
-    stream: &StreamArn,
-    name: &KmsKeyId,
-) -> Told<Option<KeyMetadata>> {
-    let region = match name {
-        KmsKeyId::Arn(arn) => arn.region.as_str(),
-        KmsKeyId::Alias(_) => stream.region.as_str(),
-    };
-    describe_key(world, now, who, region, &name.to_string())
-}
+    /// Describes a key in KMS.
+    pub fn key(&mut self, stream: &StreamArn, name: &KmsKeyId) -> Told<Option<KeyMetadata>> {
+        let region = match name {
+            KmsKeyId::Arn(arn) => arn.region.as_str(),
+            KmsKeyId::Alias(_) => stream.region.as_str(),
+        };
+        self.describe_key(region, &name.to_string())
+    }
 
-/// Calls Start.
-pub fn start(world: &mut World, now: Timestamp, who: &Caller, stream: &StreamArn, key: &Key) -> Told<()> {
-    let request = match (stream.service, key) {
-        (_, Key::Unresolved(_)) => return (Err(never_sent(stream, Action::Start)), Delivery::Prompt),
-        (Service::Firehose, Key::AwsOwned) => start_firehose(stream, &json!({ "KeyType": "AWS_OWNED_CMK" })),
-        (Service::Firehose, Key::Customer(arn)) => {
-            start_firehose(stream, &json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": arn.to_string() }))
-        }
-        (Service::Kinesis, Key::AwsOwned) => change_kinesis("StartStreamEncryption", stream, KINESIS_ALIAS),
-        (Service::Kinesis, Key::Customer(arn)) => {
-            change_kinesis("StartStreamEncryption", stream, &arn.to_string())
-        }
-    };
-    change(world, now, who, stream, Action::Start, &request)
-}
-
-/// Calls Stop.
-pub fn stop(
-    world: &mut World,
-    now: Timestamp,
-    who: &Caller,
-    stream: &StreamArn,
-    active_key: Option<&Key>,
-) -> Told<()> {
-    let request = match (stream.service, active_key) {
-        (Service::Firehose, _) => {
-            Request::firehose("StopDeliveryStreamEncryption", json!({ "DeliveryStreamName": stream.name() }))
-        }
-        (Service::Kinesis, Some(Key::Customer(arn))) => {
-            change_kinesis("StopStreamEncryption", stream, &arn.to_string())
-        }
-        (Service::Kinesis, Some(Key::Unresolved(name))) if name != UNNAMED => {
-            change_kinesis("StopStreamEncryption", stream, name)
-        }
-        (Service::Kinesis, _) => change_kinesis("StopStreamEncryption", stream, KINESIS_ALIAS),
-    };
-    change(world, now, who, stream, Action::Stop, &request)
-}
-
-/// Writes a record, and returns whether AWS reports it as encrypted.
-pub fn put_record(world: &mut World, now: Timestamp, who: &Caller, stream: &StreamArn) -> Told<bool> {
-    let (operation, request) = match stream.service {
-        Service::Firehose => (
-            Operation::PutFirehoseRecord,
-            Request::firehose(
-                "PutRecord",
-                json!({ "DeliveryStreamName": stream.name(), "Record": { "Data": "" } }),
+    /// Calls Start.
+    pub fn start(&mut self, stream: &StreamArn, key: &Key) -> Told<()> {
+        let request = match (stream.service, key) {
+            (_, Key::Unresolved(_)) => return (Err(never_sent(stream, Action::Start)), Delivery::Prompt),
+            (Service::Firehose, Key::AwsOwned) => {
+                start_firehose(stream, &json!({ "KeyType": "AWS_OWNED_CMK" }))
+            }
+            (Service::Firehose, Key::Customer(arn)) => start_firehose(
+                stream,
+                &json!({ "KeyType": "CUSTOMER_MANAGED_CMK", "KeyARN": arn.to_string() }),
             ),
-        ),
-        Service::Kinesis => (
-            Operation::PutKinesisRecord,
-            Request::kinesis(
-                "PutRecord",
-                json!({ "StreamARN": stream.to_string(), "PartitionKey": "p", "Data": "" }),
+            (Service::Kinesis, Key::AwsOwned) => {
+                change_kinesis("StartStreamEncryption", stream, KINESIS_ALIAS)
+            }
+            (Service::Kinesis, Key::Customer(arn)) => {
+                change_kinesis("StartStreamEncryption", stream, &arn.to_string())
+            }
+        };
+        self.change(stream, Action::Start, &request)
+    }
+
+    /// Calls Stop.
+    pub fn stop(&mut self, stream: &StreamArn, active_key: Option<&Key>) -> Told<()> {
+        let request = match (stream.service, active_key) {
+            (Service::Firehose, _) => Request::firehose(
+                "StopDeliveryStreamEncryption",
+                json!({ "DeliveryStreamName": stream.name() }),
             ),
-        ),
-    };
-    let (answer, delivery) = told(operation, world.call(now, who, stream.region.as_str(), &request));
-    let encrypted = |body: Value| body["Encrypted"] == json!(true) || body["EncryptionType"] == json!("KMS");
-    (answer.map(encrypted), delivery)
-}
+            (Service::Kinesis, Some(Key::Customer(arn))) => {
+                change_kinesis("StopStreamEncryption", stream, &arn.to_string())
+            }
+            (Service::Kinesis, Some(Key::Unresolved(name))) if name != UNNAMED => {
+                change_kinesis("StopStreamEncryption", stream, name)
+            }
+            (Service::Kinesis, _) => change_kinesis("StopStreamEncryption", stream, KINESIS_ALIAS),
+        };
+        self.change(stream, Action::Stop, &request)
+    }
 
-/// Returns the account of the credentials, or the reason why AWS does not return it.
-pub fn identity(world: &mut World, now: Timestamp, who: &Caller, region: &str) -> Told<String> {
-    let request = Request::sts("GetCallerIdentity", json!({}));
-    let (answer, delivery) = told(Operation::GetCallerIdentity, world.call(now, who, region, &request));
-    (answer.map(|body| body["Account"].as_str().unwrap_or_default().to_owned()), delivery)
-}
+    /// Writes a record, and returns whether AWS reports it as encrypted.
+    pub fn put_record(&mut self, stream: &StreamArn) -> Told<bool> {
+        let (operation, request) = match stream.service {
+            Service::Firehose => (
+                Operation::PutFirehoseRecord,
+                Request::firehose(
+                    "PutRecord",
+                    json!({ "DeliveryStreamName": stream.name(), "Record": { "Data": "" } }),
+                ),
+            ),
+            Service::Kinesis => (
+                Operation::PutKinesisRecord,
+                Request::kinesis(
+                    "PutRecord",
+                    json!({ "StreamARN": stream.to_string(), "PartitionKey": "p", "Data": "" }),
+                ),
+            ),
+        };
+        let (answer, delivery) = self.ask(operation, stream.region.as_str(), &request);
+        let encrypted =
+            |body: Value| body["Encrypted"] == json!(true) || body["EncryptionType"] == json!("KMS");
+        (answer.map(encrypted), delivery)
+    }
 
-fn change(
-    world: &mut World,
-    now: Timestamp,
-    who: &Caller,
-    stream: &StreamArn,
-    action: Action,
-    request: &Request,
-) -> Told<()> {
-    let operation = Operation::change(stream.service, action);
-    let (answer, delivery) = told(operation, world.call(now, who, stream.region.as_str(), request));
-    (answer.map(drop), delivery)
+    /// Returns the account of the credentials, or the reason why AWS does not return it.
+    pub fn identity(&mut self, region: &str) -> Told<String> {
+        let request = Request::sts("GetCallerIdentity", json!({}));
+        let (answer, delivery) = self.ask(Operation::GetCallerIdentity, region, &request);
+        (answer.map(|body| body["Account"].as_str().unwrap_or_default().to_owned()), delivery)
+    }
+
+    fn change(&mut self, stream: &StreamArn, action: Action, request: &Request) -> Told<()> {
+        let operation = Operation::change(stream.service, action);
+        let (answer, delivery) = self.ask(operation, stream.region.as_str(), request);
+        (answer.map(drop), delivery)
+    }
+
+    fn describe_key(&mut self, region: &str, id: &str) -> Told<Option<KeyMetadata>> {
+        let request = Request::kms("DescribeKey", json!({ "KeyId": id }));
+        let (answer, delivery) = self.ask(Operation::DescribeKey, region, &request);
+        let facts = match answer {
+            Ok(body) => {
+                facts(&body["KeyMetadata"]).map(Some).ok_or_else(|| unreadable(Operation::DescribeKey))
+            }
+            Err(AwsError { kind: ErrorKind::NotFound, .. }) => Ok(None),
+            Err(fault) => Err(fault),
+        };
+        (facts, delivery)
+    }
+
+    fn kinesis_look(&mut self, stream: &StreamArn, summary: &Value) -> Result<StreamDescription, AwsError> {
+        let raw_status = text(summary, "StreamStatus");
+        let encryption = match summary["EncryptionType"].as_str().unwrap_or("NONE") {
+            "NONE" => ReportedEncryption::Off,
+            "KMS" => {
+                let id = summary["KeyId"].as_str().unwrap_or(UNNAMED);
+                ReportedEncryption::On(self.kinesis_key(stream, id)?)
+            }
+            other => ReportedEncryption::Unknown(other.to_owned()),
+        };
+        Ok(StreamDescription {
+            arn: arn_of(Operation::DescribeStreamSummary, summary, "StreamARN")?,
+            created: created(summary, "StreamCreationTimestamp"),
+            source: None,
+            state: match raw_status {
+                "CREATING" => StreamState::Creating,
+                "ACTIVE" => StreamState::Active,
+                "UPDATING" => StreamState::Updating,
+                "DELETING" => StreamState::Deleting,
+                _ => StreamState::Unrecognized,
+            },
+            raw_status: raw_status.to_owned(),
+            encryption,
+            retention: SignedDuration::from_hours(
+                summary["RetentionPeriodHours"].as_i64().unwrap_or_default(),
+            ),
+        })
+    }
+
+    /// Returns the key that Kinesis names in one of its forms.
+    fn kinesis_key(&mut self, stream: &StreamArn, id: &str) -> Result<Key, AwsError> {
+        let unresolved = || Key::Unresolved(id.to_owned());
+        let alias = id.rsplit(':').next().filter(|name| name.starts_with("alias/"));
+        if alias == Some(KINESIS_ALIAS) {
+            return Ok(Key::AwsOwned);
+        }
+        if alias.is_some() {
+            return match self.describe_key(stream.region.as_str(), id).0 {
+                Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
+                Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
+                Err(fault) if may_answer_later(&fault) => Err(fault),
+                Ok(None) | Err(_) => Ok(unresolved()),
+            };
+        }
+        let by_id =
+            || KeyArn::new(stream.partition.clone(), stream.region.clone(), stream.account.clone(), id).ok();
+        let arn = id.parse().ok().or_else(by_id);
+        let Some(arn) = arn.filter(|_| id != UNNAMED) else { return Ok(unresolved()) };
+        match self.describe_key(arn.region.as_str(), &arn.to_string()).0 {
+            Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
+            Err(fault) if may_answer_later(&fault) => Err(fault),
+            Ok(_) | Err(_) => Ok(Key::Customer(arn)),
+        }
+    }
+
+    /// Sends a request. No answer is received if it is lost or held back.
+    fn ask(&mut self, operation: Operation, region: &str, request: &Request) -> Told<Value> {
+        let Reply { delivery, result, .. } = self.world.call(self.now, self.who, region, request);
+        let answer = match (delivery, result) {
+            (Delivery::Lost | Delivery::Held, _) => Err(fault(operation, None)),
+            (_, Ok(body)) => Ok(body),
+            (_, Err(error)) => Err(fault(operation, Some(&error))),
+        };
+        (answer, delivery)
+    }
 }
 
 fn start_firehose(stream: &StreamArn, key: &Value) -> Request {
@@ -169,16 +239,6 @@ fn never_sent(stream: &StreamArn, action: Action) -> AwsError {
         code: Some("UnresolvedKey".to_owned()),
         message: String::new(),
     }
-}
-
-/// Converts a reply to the answer that the caller receives: none if it is lost or held back.
-fn told(operation: Operation, reply: Reply) -> Told<Value> {
-    let answer = match (reply.delivery, reply.result) {
-        (Delivery::Lost | Delivery::Held, _) => Err(fault(operation, None)),
-        (_, Ok(body)) => Ok(body),
-        (_, Err(error)) => Err(fault(operation, Some(&error))),
-    };
-    (answer, reply.delivery)
 }
 
 /// Returns the meaning of an AWS error, or of a missing answer.
@@ -216,23 +276,6 @@ fn without_namespace(code: &str) -> &str {
 /// Truncates a text of AWS's to the length that is kept.
 fn word(text: &str) -> String {
     text[..text.floor_char_boundary(LONGEST_WORD)].to_owned()
-}
-
-fn describe_key(
-    world: &mut World,
-    now: Timestamp,
-    who: &Caller,
-    region: &str,
-    id: &str,
-) -> Told<Option<KeyMetadata>> {
-    let request = Request::kms("DescribeKey", json!({ "KeyId": id }));
-    let (answer, delivery) = told(Operation::DescribeKey, world.call(now, who, region, &request));
-    let facts = match answer {
-        Ok(body) => facts(&body["KeyMetadata"]).map(Some).ok_or_else(|| unreadable(Operation::DescribeKey)),
-        Err(AwsError { kind: ErrorKind::NotFound, .. }) => Ok(None),
-        Err(fault) => Err(fault),
-    };
-    (facts, delivery)
 }
 
 fn facts(metadata: &Value) -> Option<KeyMetadata> {
@@ -315,71 +358,6 @@ fn firehose_key(block: &Value) -> Result<Key, String> {
         }
         Some(other) => Err(format!("ENABLED, KeyType {other}")),
         None => Err("ENABLED, no KeyType".to_owned()),
-    }
-}
-
-fn kinesis_look(
-    world: &mut World,
-    now: Timestamp,
-    who: &Caller,
-    stream: &StreamArn,
-    summary: &Value,
-) -> Result<StreamDescription, AwsError> {
-    let raw_status = text(summary, "StreamStatus");
-    let encryption = match summary["EncryptionType"].as_str().unwrap_or("NONE") {
-        "NONE" => ReportedEncryption::Off,
-        "KMS" => {
-            let id = summary["KeyId"].as_str().unwrap_or(UNNAMED);
-            ReportedEncryption::On(kinesis_key(world, now, who, stream, id)?)
-        }
-        other => ReportedEncryption::Unknown(other.to_owned()),
-    };
-    Ok(StreamDescription {
-        arn: arn_of(Operation::DescribeStreamSummary, summary, "StreamARN")?,
-        created: created(summary, "StreamCreationTimestamp"),
-        source: None,
-        state: match raw_status {
-            "CREATING" => StreamState::Creating,
-            "ACTIVE" => StreamState::Active,
-            "UPDATING" => StreamState::Updating,
-            "DELETING" => StreamState::Deleting,
-            _ => StreamState::Unrecognized,
-        },
-        raw_status: raw_status.to_owned(),
-        encryption,
-        retention: SignedDuration::from_hours(summary["RetentionPeriodHours"].as_i64().unwrap_or_default()),
-    })
-}
-
-/// Returns the key that Kinesis names in one of its forms.
-fn kinesis_key(
-    world: &mut World,
-    now: Timestamp,
-    who: &Caller,
-    stream: &StreamArn,
-    id: &str,
-) -> Result<Key, AwsError> {
-    let unresolved = || Key::Unresolved(id.to_owned());
-    let alias = id.rsplit(':').next().filter(|name| name.starts_with("alias/"));
-    if alias == Some(KINESIS_ALIAS) {
-        return Ok(Key::AwsOwned);
-    }
-    if alias.is_some() {
-        return match describe_key(world, now, who, stream.region.as_str(), id).0 {
-            Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
-            Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
-            Err(fault) if may_answer_later(&fault) => Err(fault),
-            Ok(None) | Err(_) => Ok(unresolved()),
-        };
-    }
-    let by_id =
-        || KeyArn::new(stream.partition.clone(), stream.region.clone(), stream.account.clone(), id).ok();
-    let arn = id.parse().ok().or_else(by_id);
-    let Some(arn) = arn.filter(|_| id != UNNAMED) else { return Ok(unresolved()) };
-    match describe_key(world, now, who, arn.region.as_str(), &arn.to_string()).0 {
-        Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
-        Err(fault) if may_answer_later(&fault) => Err(fault),
-        Ok(_) | Err(_) => Ok(Key::Customer(arn)),
     }
 }
 

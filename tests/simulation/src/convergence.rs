@@ -15,7 +15,6 @@ use stream_encryption_core::model::arn::{KmsKeyId, StreamArn};
 use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::ledger;
 
-use crate::aws_model;
 use crate::environment::{ACCOUNT, OPERATOR, OUTSIDER, REGION, State};
 use crate::invariants::written;
 use crate::policies::Act;
@@ -130,7 +129,7 @@ fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) 
         return says(&[Reason::StreamFailed]);
     }
     // As another caller, because the operator's own requests are checked against the policies.
-    let source = aws_model::look(&mut state.world, now, &Caller::new(OUTSIDER), stream).0.ok().flatten();
+    let source = state.aws(&Caller::new(OUTSIDER)).look(stream).0.ok().flatten();
     if source.and_then(|look| look.source).is_some_and(|source| source != "DirectPut") {
         return if off { says(&[Reason::EncryptionDisabled]) } else { says(&[Reason::SourceNotDirectPut]) };
     }

@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{Caller, World};
 use stream_encryption_core::controller::Clock;
 
+use crate::aws_model::AwsModel;
 use crate::caches::{Caches, Watches};
 use crate::choices::Choices;
 use crate::event_queue::Agenda;
@@ -264,6 +265,11 @@ impl Scene {
 }
 
 impl State {
+    /// Returns AWS as this caller sees it now.
+    pub fn aws<'a>(&'a mut self, who: &'a Caller) -> AwsModel<'a> {
+        AwsModel { world: &mut self.world, now: self.now, who }
+    }
+
     /// Returns the maximum difference between the clocks of the replicas since the start.
     pub fn clocks_apart(&self) -> SignedDuration {
         let clocks = || self.replicas.iter().flat_map(|replica| [replica.clocks.0, replica.clocks.1]);

@@ -44,7 +44,7 @@ impl fmt::Display for Broken {
 }
 
 /// The state of all checks.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Promises {
     /// The first broken promise.
     pub broken: Option<Broken>,
@@ -119,30 +119,10 @@ impl Promises {
     /// Creates the checks of a run with this limit of calls.
     pub fn new(limit: u32) -> Self {
         Self {
-            broken: None,
-            writes: 0,
-            calls: 0,
             limit: usize::try_from(limit).unwrap_or(usize::MAX),
-            arrived: BTreeMap::new(),
-            read: 0,
-            judged: 0,
-            logged: 0,
-            stored: BTreeMap::new(),
-            sent: BTreeSet::new(),
-            unanswered: BTreeSet::new(),
-            called: BTreeMap::new(),
-            shown: BTreeMap::new(),
-            begun: BTreeMap::new(),
-            policies_shown: BTreeMap::new(),
-            unsaid: BTreeMap::new(),
-            believed: BTreeMap::new(),
             stirred: Timestamp::MIN,
-            touched: BTreeMap::new(),
-            told: BTreeMap::new(),
-            asked: BTreeMap::new(),
-            unusable: BTreeMap::new(),
-            clocks_set: Vec::new(),
             wild_until: Timestamp::MIN,
+            ..Self::default()
         }
     }
 

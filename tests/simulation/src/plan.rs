@@ -76,29 +76,21 @@ pub enum StreamKind {
     Foreign,
 }
 
-/// An event.
+/// An event; [`Happening::kind`] says what happens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Happening {
-    /// A user applies a resource.
     Apply(Name, Box<StreamEncryptionSpec>),
-    /// A user requests a retry.
     Retry(Name),
-    /// A user deletes a resource.
     Delete(Name),
     /// An administrator replaces all policies.
     Policies(Vec<Allowed>),
-    /// Another caller calls Start outside the operator.
     OutsiderStarts(usize, usize),
-    /// Another caller calls Stop outside the operator.
     OutsiderStops(usize),
-    /// Another caller uses up calls of a stream.
     OutsiderBurns(usize, u8),
     /// Another caller's attempt fails with this type.
     OutsiderFails(usize, FailureType),
     StreamDeleted(usize),
-    /// A stream is deleted and created again.
     StreamRecreated(usize),
-    /// A Kinesis stream is resharded.
     Reshard(usize),
     /// A key is disabled, or enabled again.
     KeyDisabled(usize, bool),
@@ -106,7 +98,6 @@ pub enum Happening {
     KeyPendingDeletion(usize, bool),
     /// A key's policy denies an action to all principals, or allows it again.
     KeyDenied(usize, Denial),
-    /// An alias is moved to another key.
     AliasMoved(usize),
     /// The object that `key.objectRef` references contains a key's ARN, or none.
     KeyObject(Option<usize>),

@@ -128,12 +128,9 @@ impl Aws {
         }
         self.link
             .ask_aws(operation, dated, |state, caller| {
-                let now = state.now;
                 let told = match call {
-                    Call::Start(key) => aws_model::start(&mut state.world, now, caller, stream, key),
-                    Call::Stop(active_key) => {
-                        aws_model::stop(&mut state.world, now, caller, stream, active_key)
-                    }
+                    Call::Start(key) => state.aws(caller).start(stream, key),
+                    Call::Stop(active_key) => state.aws(caller).stop(stream, active_key),
                 };
                 state.sent(&Sent { by, as_whom, stream, action, key, reserved }, &told.0);
                 told
@@ -172,8 +169,7 @@ impl StreamApi for Aws {
                 // If the credentials prove to be another account's, they were the operator's own at the time
                 // of the request.
                 let own = Caller::new(crate::environment::OPERATOR);
-                let now = state.now;
-                aws_model::identity(&mut state.world, now, &own, REGION)
+                state.aws(&own).identity(REGION)
             })
             .await?;
         let identity = AwsAccount {
@@ -186,10 +182,7 @@ impl StreamApi for Aws {
 
     async fn verify_clock(&self) -> Result<(), AwsError> {
         self.link
-            .ask_aws(Operation::GetCallerIdentity, None, |state, caller| {
-                let now = state.now;
-                aws_model::identity(&mut state.world, now, caller, REGION)
-            })
+            .ask_aws(Operation::GetCallerIdentity, None, |state, caller| state.aws(caller).identity(REGION))
             .await
             .map(drop)
     }
@@ -205,9 +198,8 @@ impl StreamApi for Aws {
         let seen = self
             .link
             .ask_aws(profile(stream.service).describe, None, |state, caller| {
-                let now = state.now;
                 state.causes(by, stream, &Act::Look);
-                let told = aws_model::look(&mut state.world, now, caller, stream);
+                let told = state.aws(caller).look(stream);
                 if arrives(&told.1) {
                     state.looked(replica, stream, &told.0);
                 }
@@ -228,7 +220,7 @@ impl StreamApi for Aws {
             .ask_aws(Operation::DescribeKey, None, |state, caller| {
                 let now = state.now;
                 state.causes(by, stream, &Act::Ask(name));
-                let told = aws_model::key(&mut state.world, now, caller, stream, name);
+                let told = state.aws(caller).key(stream, name);
                 if told.0.is_err() {
                     // A key that becomes readable again was fixed by a user.
                     state.promises.stirred = now;
@@ -280,9 +272,8 @@ impl StreamApi for Aws {
         self.still_signs(signer, operation)?;
         self.link
             .ask_aws(operation, None, |state, caller| {
-                let now = state.now;
                 state.causes_live(by, stream, &Act::Look);
-                aws_model::put_record(&mut state.world, now, caller, stream)
+                state.aws(caller).put_record(stream)
             })
             .await
     }

@@ -123,7 +123,7 @@ pub fn follow<P: Parts>(
 
 impl<'a, P: Parts> Run<'a, P> {
     fn new(plan: &'a Plan, parts: &'a P, told: bool, choices: Choices) -> Self {
-        let mut agenda = Agenda::new();
+        let mut agenda = Agenda::default();
         for replica in 0..plan.replicas {
             agenda.add(BEGIN, Event::Boot(replica));
         }
