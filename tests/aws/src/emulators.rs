@@ -9,9 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -38,7 +36,7 @@ impl Moto {
         }
         let venv = tokio::task::spawn_blocking(install_moto).await??;
         let process = Process::start("/moto-api/", |ports| {
-            let mut command = dying_with_us(&venv.join("bin/python"));
+            let mut command = watched(&venv.join("bin/python"));
             command.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &ports[0].to_string()]);
             command
         })
@@ -70,7 +68,7 @@ impl KinesisLocal {
         let process = Process::start("/healthcheck", |ports| {
             let package = folder.join("node_modules/kinesis-local");
             let update = format!("{}ms", update.as_millis());
-            let mut command = dying_with_us(Path::new("node"));
+            let mut command = watched(Path::new("node"));
             command
                 .arg("-r")
                 .arg(folder.join("bind-loopback.js"))
@@ -98,14 +96,22 @@ impl KinesisLocal {
     }
 }
 
-/// A child process and the thread that owns it. Linux sends the death signal when the *thread* that started a
-/// child ends. The starting thread therefore lives as long as the child, whichever thread runs the test.
+/// An emulator. It ends when this value is dropped, and when our process ends, whatever the cause (see [`WATCHED`]).
 #[derive(Debug)]
 struct Process {
     url: String,
-    /// Closed on drop, which signals the thread to end the child.
-    end: Option<mpsc::Sender<()>>,
-    owner: Option<JoinHandle<()>>,
+    child: Child,
+}
+
+/// The shell holds the read end of a pipe whose write end only we hold, and kills the program when the pipe closes. `$$`
+/// is the shell's process id even in the subshell, and `exec` gives it to the program.
+const WATCHED: &str = r#"exec 3<&0; { read -r _ <&3; kill -KILL $$; } & exec "$@" 3<&- </dev/null"#;
+
+/// Returns a command that runs a program until its stdin is closed.
+fn watched(program: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", WATCHED, "sh"]).arg(program);
+    command
 }
 
 impl Process {
@@ -115,7 +121,10 @@ impl Process {
         let mut last = None;
         for _ in 0..3 {
             let ports = free_ports()?;
-            let process = Process::own(command(&ports), format!("http://127.0.0.1:{}", ports[0]))?;
+            let mut command = command(&ports);
+            command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+            let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+            let mut process = Process { url: format!("http://127.0.0.1:{}", ports[0]), child };
             match process.ready(probe).await {
                 Ok(()) => return Ok(process),
                 Err(error) => last = Some(error),
@@ -124,36 +133,11 @@ impl Process {
         Err(last.unwrap_or_else(|| anyhow::anyhow!("not started")))
     }
 
-    fn own(mut command: Command, url: String) -> anyhow::Result<Process> {
-        let (end, ended) = mpsc::channel::<()>();
-        let (started, outcome) = mpsc::channel();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let shown = format!("{command:?}");
-        let owner = std::thread::spawn(move || match command.spawn() {
-            Ok(mut child) => {
-                let _ = started.send(Ok(()));
-                while let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(Duration::from_millis(50))
-                {
-                    if matches!(child.try_wait(), Ok(Some(_))) {
-                        return;
-                    }
-                }
-                let _ = child.kill();
-                let _ = child.wait();
-            }
-            Err(error) => {
-                let _ = started.send(Err(error));
-            }
-        });
-        outcome.recv()?.with_context(|| format!("cannot start {shown}"))?;
-        Ok(Process { url, end: Some(end), owner: Some(owner) })
-    }
-
-    async fn ready(&self, probe: &str) -> anyhow::Result<()> {
+    async fn ready(&mut self, probe: &str) -> anyhow::Result<()> {
         let client = RawClient::new(&self.url);
         let deadline = Instant::now() + Duration::from_mins(1);
         while Instant::now() < deadline {
-            if self.owner.as_ref().is_none_or(JoinHandle::is_finished) {
+            if self.child.try_wait()?.is_some() {
                 bail!("the emulator for {} ended at once: delete the cache folder and try again", self.url);
             }
             if client.plain(Method::GET, probe, &Value::Null).await.is_ok_and(|answer| answer.status == 200) {
@@ -167,27 +151,15 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.end.take());
-        if let Some(owner) = self.owner.take() {
-            let _ = owner.join();
-        }
+        // An error means that the program has already ended. `wait` closes the pipe, which ends the watching subshell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 fn free_ports() -> anyhow::Result<[u16; 2]> {
     let (first, second) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
     Ok([first.local_addr()?.port(), second.local_addr()?.port()])
-}
-
-/// Wraps the program so that the kernel kills it if this process is killed before it can clean up. Without
-/// setpriv, the program is not wrapped.
-fn dying_with_us(program: &Path) -> Command {
-    if !exists("setpriv") {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(program);
-    command
 }
 
 fn exists(program: &str) -> bool {

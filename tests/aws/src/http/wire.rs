@@ -54,16 +54,10 @@ pub(super) fn request(parts: &Parts, body: &[u8]) -> Result<Request, AwsError> {
 
 /// Parses the query protocol: `Action=AssumeRole&Version=2011-06-15&RoleArn=…`.
 fn query(body: &[u8]) -> Result<Request, AwsError> {
-    let text = String::from_utf8_lossy(body);
     let mut fields = Map::new();
-    for (name, value) in text.split('&').filter_map(|pair| pair.split_once('=')) {
-        let (name, value) = (decode(name), decode(value));
-        let value = if name == "DurationSeconds" {
-            value.parse::<u64>().map_or(json!(value), |n| json!(n))
-        } else {
-            json!(value)
-        };
-        fields.insert(name, value);
+    for (name, value) in form_urlencoded::parse(body) {
+        let number = value.parse::<u64>().ok().filter(|_| name == "DurationSeconds");
+        fields.insert(name.into_owned(), number.map_or_else(|| json!(value), |number| json!(number)));
     }
     match fields.remove("Action") {
         Some(Value::String(operation)) => Ok(Request::sts(&operation, Value::Object(fields))),
@@ -72,28 +66,6 @@ fn query(body: &[u8]) -> Result<Request, AwsError> {
             "The request names no operation: neither X-Amz-Target nor Action.",
         )),
     }
-}
-
-/// Decodes `application/x-www-form-urlencoded`.
-fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        rest = tail;
-        let escaped = tail
-            .get(..2)
-            .and_then(|hex| std::str::from_utf8(hex).ok())
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match (first, escaped) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            (b'+', _) => bytes.push(b' '),
-            (other, _) => bytes.push(*other),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Returns the content type and body of a successful answer.

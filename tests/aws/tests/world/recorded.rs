@@ -16,7 +16,8 @@ mod firehose;
 mod kinesis;
 mod scene;
 
-/// Members whose values do not concern encryption or differ from stream to stream or from key to key.
+/// Members whose values do not concern encryption or differ from stream to stream or from key to key. Only one
+/// recording has the whole `Destinations`.
 const INCIDENTAL: [&str; 12] = [
     "StreamCreationTimestamp",
     "CreateTimestamp",
