@@ -35,24 +35,20 @@ async fn kubectl_install_encrypts_samples() {
     stage.samples().await;
 }
 
+/// The flags of an upgrade that changes the limit of calls alone.
+fn with_limit(calls: u32) -> String {
+    format!("--reset-then-reuse-values --set defaultPolicy.maxCallsPerDay={calls} --wait")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn helm_3_install_encrypts_samples_and_helm_4_upgrades_it() {
     let stage = Stage::set(samples::world()).await;
     let release = format!("{RELEASE} {} -n {NAMESPACE}", packages::CHART);
     this_helm("helm3", &format!("install {release} --values - --wait --timeout 60s"), &stage.values()).await;
     stage.samples().await;
-    this_helm(
-        "helm3",
-        &format!("upgrade {release} --reset-then-reuse-values --set defaultPolicy.maxCallsPerDay=19 --wait"),
-        &json!({}),
-    )
-    .await;
+    this_helm("helm3", &format!("upgrade {release} {}", with_limit(19)), &json!({})).await;
     limit_is("19").await;
-    helm(
-        &format!("upgrade {release} --reset-then-reuse-values --set defaultPolicy.maxCallsPerDay=18 --wait"),
-        &json!({}),
-    )
-    .await;
+    helm(&format!("upgrade {release} {}", with_limit(18)), &json!({})).await;
     limit_is("18").await;
 }
 
@@ -64,11 +60,7 @@ async fn upgrade_rollback_and_reinstall_keep_state_and_make_no_calls() {
     let before = (kept().await, stage.changes());
     let release = format!("{RELEASE} {} -n {NAMESPACE}", packages::CHART);
 
-    helm(
-        &format!("upgrade {release} --reset-then-reuse-values --set defaultPolicy.maxCallsPerDay=19 --wait"),
-        &json!({}),
-    )
-    .await;
+    helm(&format!("upgrade {release} {}", with_limit(19)), &json!({})).await;
     limit_is("19").await;
     helm(&format!("rollback {RELEASE} 1 -n {NAMESPACE} --wait"), &json!({})).await;
     limit_is("20").await;
