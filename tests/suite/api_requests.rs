@@ -7,7 +7,7 @@ use simulated_aws::world::{PlantedStream, Settings, World};
 use simulated_aws::{Clock, SimulatedAws};
 use test_cluster::TestCluster;
 
-use crate::harness::{LEDGERS, firehose, install};
+use crate::harness::{LEDGERS, firehose, manifest, own_cluster, spec};
 use crate::process::{OperatorProcess, eventually, free_address};
 use crate::readiness::asked;
 
@@ -48,29 +48,19 @@ async fn ready(metrics: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_costs_few_requests_and_none_at_rest() {
-    let cluster = TestCluster::start().await.expect("a cluster");
-    install(&cluster).await;
+    let (cluster, account) = own_cluster(&[]).await;
     let second = SignedDuration::from_secs(1);
     let mut world = World::new(Settings { enabling: second, ..Settings::default() });
     let names: Vec<String> = (0..STREAMS).map(|number| format!("stream-{number}")).collect();
     for name in names.clone() {
         world.plant_stream(PlantedStream { name, ..PlantedStream::default() });
     }
-    let items: Vec<Value> = names
-        .iter()
-        .map(|name| {
-            json!({
-                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-                "metadata": {"name": name, "namespace": "default"},
-                "spec": {"stream": {"arn": firehose(name)}},
-            })
-        })
-        .collect();
+    let items: Vec<Value> =
+        names.iter().map(|name| manifest("default", name, &spec(&firehose(name), None))).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     cluster.kubectl_with_input(&["create", "-f", "-"], &list.to_string()).await.expect("the resources");
 
     let aws = SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS");
-    let account = cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await;
     let (url, address) = (aws.url(), free_address().to_string());
     let environment = [
         ("AWS_ENDPOINT_URL", url.as_str()),
@@ -80,7 +70,7 @@ async fn stream_costs_few_requests_and_none_at_rest() {
         ("DRIFT_INTERVAL_SECONDS", "40"),
     ];
     let before = requests(&cluster).await;
-    let _operator = OperatorProcess::start(&account.expect("its account"), "default", &environment);
+    let _operator = OperatorProcess::start(&account, "default", &environment);
     let metrics = format!("http://{address}/metrics");
     eventually("all streams are encrypted", 120, async || ready(&metrics).await == STREAMS).await;
     let until_ready = requests(&cluster).await - before;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{cluster, fresh_namespace, operators_kubeconfig};
-use crate::process::{OperatorProcess, eventually, free_address, world};
+use crate::harness::{cluster, operators_kubeconfig};
+use crate::process::{Place, eventually, free_address};
 use crate::readiness::asked;
 
 /// A name that only the proxy can resolve.
@@ -74,12 +74,9 @@ fn port(url: &str) -> u16 {
 
 /// Starts an operator with these variables and waits until it has listed its resources.
 async fn becomes_ready(kubeconfig: &std::path::Path, variables: &[(&str, &str)]) {
-    let namespace = fresh_namespace(cluster().await).await;
-    let aws = world().await;
-    let (url, address) = (aws.url(), free_address().to_string());
-    let environment =
-        [&[("AWS_ENDPOINT_URL", url.as_str()), ("LISTEN", address.as_str())], variables].concat();
-    let _operator = OperatorProcess::start(kubeconfig, &namespace, &environment);
+    let place = Place { account: kubeconfig.to_owned(), ..Place::new().await };
+    let address = free_address().to_string();
+    let _operator = place.start(&[&[("LISTEN", address.as_str())], variables].concat());
     let ready = format!("http://{address}/readyz");
     eventually("it is ready", 20, async || asked(&ready).await.is_some_and(|(status, _)| status == 200))
         .await;

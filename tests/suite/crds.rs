@@ -10,6 +10,8 @@ use serde_json::Value;
 use stream_encryption_api::crd::definitions;
 use stream_encryption_operator::commands::definition_yaml;
 
+use crate::readme::kept;
+
 /// The annotation that `kubectl apply` writes holds 256 KiB. Every definition below this size fits.
 const LARGEST: usize = 200 * 1024;
 
@@ -62,19 +64,8 @@ fn each_schema(check: impl Fn(&str, &Value)) {
 
 #[test]
 fn files_in_crds_match_the_code() {
-    let update = std::env::var("UPDATE_CRDS").is_ok_and(|value| value == "1");
     for (file, definition) in definitions() {
-        let path = directory().join(file);
-        let made = definition_yaml(&definition).unwrap();
-        if update {
-            fs::create_dir_all(directory()).unwrap();
-            fs::write(&path, &made).unwrap();
-        }
-        let kept = fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            kept == made,
-            "crds/{file} does not match the code; run: UPDATE_CRDS=1 cargo test --test suite crds"
-        );
+        kept(&format!("crds/{file}"), &definition_yaml(&definition).unwrap(), "UPDATE_CRDS", "crds");
     }
 }
 
@@ -105,32 +96,31 @@ fn definition_fits_into_last_applied_annotation() {
 }
 
 #[test]
-fn lists_contain_no_defaults() {
+fn every_schema_suits_kubectl_and_gitops() {
     each_schema(|path, schema| {
         assert!(
             !path.contains("[]") || schema.get("default").is_none(),
             "{path}: a default in a list shows as a difference in GitOps"
         );
-    });
-}
-
-#[test]
-fn every_list_has_a_list_type() {
-    each_schema(|path, schema| {
         assert!(
             schema["type"] != "array" || schema["x-kubernetes-list-type"].is_string(),
             "{path}: no x-kubernetes-list-type"
         );
-    });
-}
-
-#[test]
-fn no_field_is_nullable_float_int_or_string_or_untyped() {
-    each_schema(|path, schema| {
         assert!(schema.get("nullable").is_none(), "{path} is nullable");
         assert!(schema["type"] != "number", "{path} is a float");
         assert!(schema.get("x-kubernetes-int-or-string").is_none(), "{path} is a number or a text");
         assert!(schema.get("x-kubernetes-preserve-unknown-fields").is_none(), "{path} takes anything");
+        assert!(
+            path.contains("[]") || path.contains('(') || schema["description"].is_string(),
+            "{path}: no description for kubectl explain"
+        );
+        // Some API servers since Kubernetes 1.34 print a warning for other formats at each install.
+        let format = schema["format"].as_str();
+        assert!(matches!(format, None | Some("int32" | "int64" | "date-time")), "{path}: {format:?}");
+        let whole = schema["type"] != "integer" || schema["format"] == "int64";
+        let bounded = schema["minimum"].is_number() && schema["maximum"].is_number();
+        assert!(whole || bounded, "{path}: a number without bounds");
+        assert!(!schema["description"].to_string().contains('`'), "{path}: {}", schema["description"]);
     });
 }
 
@@ -158,54 +148,9 @@ fn user_written_fields_are_bounded() {
 }
 
 #[test]
-fn every_field_has_a_description() {
-    each_schema(|path, schema| {
-        assert!(
-            path.contains("[]") || path.contains('(') || schema["description"].is_string(),
-            "{path}: no description for kubectl explain"
-        );
-    });
-}
-
-/// Some API servers since Kubernetes 1.34 print a warning for other formats at each install.
-#[test]
-fn formats_are_known_and_integers_are_bounded() {
-    each_schema(|path, schema| {
-        let format = schema["format"].as_str();
-        assert!(matches!(format, None | Some("int32" | "int64" | "date-time")), "{path}: {format:?}");
-        let whole = schema["type"] != "integer" || schema["format"] == "int64";
-        let bounded = schema["minimum"].is_number() && schema["maximum"].is_number();
-        assert!(whole || bounded, "{path}: a number without bounds");
-    });
-}
-
-#[test]
-fn descriptions_contain_no_backticks() {
-    each_schema(|path, schema| {
-        assert!(!schema["description"].to_string().contains('`'), "{path}: {}", schema["description"]);
-    });
-}
-
-#[test]
 fn every_kind_but_the_ledger_has_a_status_subresource() {
     for (file, definition) in all() {
         let has_status = definition["spec"]["versions"][0]["subresources"]["status"].is_object();
         assert_eq!(has_status, definition["spec"]["names"]["kind"] != "StreamLedger", "{file}");
-    }
-}
-
-#[test]
-fn omitted_fields_show_defaults_except_suspend() {
-    let (_, definition) = all()
-        .into_iter()
-        .find(|(_, definition)| definition["spec"]["names"]["kind"] == "StreamEncryption")
-        .unwrap();
-    let properties = &schema(&definition)["properties"]["spec"]["properties"];
-    assert_eq!(properties["encryption"]["default"], "Enabled");
-    assert_eq!(properties["mode"]["default"], "Enforce");
-    assert_eq!(properties["deletionPolicy"]["default"], "Retain");
-    assert_eq!(properties["verification"]["default"], "None");
-    for field in ["stream", "key", "suspend"] {
-        assert!(properties[field].get("default").is_none(), "spec.{field} has a default");
     }
 }

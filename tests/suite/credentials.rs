@@ -5,14 +5,13 @@
 use std::fs::{self, create_dir_all, rename};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 use serde_json::json;
 use simulated_aws::SimulatedAws;
 use simulated_aws::world::{Fault, Rule};
 
-use crate::harness::{cluster, firehose, fresh_namespace, operators_kubeconfig};
-use crate::process::{OperatorProcess, REASON, apply, eventually, field, until_it_is_encrypted, world};
+use crate::process::{MESSAGE, OperatorProcess, Place, REASON, eventually};
 
 const DESCRIBE: &str = "DescribeDeliveryStream";
 /// The promised time, in seconds, until a rotated file or a new session is used.
@@ -56,8 +55,11 @@ impl Drop for Directory {
     }
 }
 
-/// Clears the keys in the environment, which have priority over every other source.
-const NO_KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
+/// Starts an operator without the keys in the environment, which have priority over every other source.
+fn start(place: &Place, log: impl Into<Stdio>, source: &[(&str, &str)]) -> OperatorProcess {
+    let no_keys = [("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")];
+    place.logging_to(log, &[&no_keys[..], source].concat())
+}
 
 /// Access keys of all Describe requests so far, in order.
 fn keys(aws: &SimulatedAws) -> Vec<String> {
@@ -79,93 +81,76 @@ fn refuse(aws: &SimulatedAws, key: &str, code: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rotated_credentials_file_is_used_within_a_minute() {
-    let (cluster, aws) = (cluster().await, world().await);
-    let namespace = fresh_namespace(cluster).await;
+    let place = Place::new().await;
     let secret = Directory::new("rotated");
     secret.mount(1, "[default]\naws_access_key_id = AKIAROTATED00000001\naws_secret_access_key = first\n");
-    let (url, file) = (aws.url(), secret.0.join("credentials"));
-    let own =
-        [("AWS_ENDPOINT_URL", url.as_str()), ("AWS_SHARED_CREDENTIALS_FILE", file.to_str().expect("UTF-8"))];
-    let environment = [&NO_KEYS[..], &own].concat();
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    until_it_is_encrypted(cluster, &namespace).await;
+    let file = secret.0.join("credentials");
+    let _operator =
+        start(&place, Stdio::null(), &[("AWS_SHARED_CREDENTIALS_FILE", file.to_str().expect("UTF-8"))]);
+    place.ask_for_encryption().await;
+    place.until_it_is_encrypted().await;
 
     // First to another key, then from that key to a session.
     for (version, old, new, token) in [
         (2, "AKIAROTATED00000001", "AKIAROTATED00000002", ""),
         (3, "AKIAROTATED00000002", "ASIAROTATED00000003", "aws_session_token = a-token\n"),
     ] {
-        refuse(&aws, old, "InvalidClientTokenId");
+        refuse(&place.aws, old, "InvalidClientTokenId");
         let content = format!("[default]\naws_access_key_id = {new}\naws_secret_access_key = next\n{token}");
         secret.mount(version, &content);
-        let since = Instant::now();
-        eventually("the new key is used", WITHIN, async || keys(&aws).last().is_some_and(|key| key == new))
-            .await;
-        println!("{new}: used after {:?}", since.elapsed());
-        assert!(since.elapsed() < Duration::from_secs(WITHIN));
-        until_it_is_encrypted(cluster, &namespace).await;
+        let is_used = async || keys(&place.aws).last().is_some_and(|key| key == new);
+        eventually("the new key is used", WITHIN, is_used).await;
+        place.until_it_is_encrypted().await;
     }
-    assert_eq!(keys(&aws), ["AKIAROTATED00000001", "AKIAROTATED00000002", "ASIAROTATED00000003"]);
+    assert_eq!(keys(&place.aws), ["AKIAROTATED00000001", "AKIAROTATED00000002", "ASIAROTATED00000003"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_session_is_replaced_within_a_minute() {
-    let (cluster, aws) = (cluster().await, world().await);
-    let namespace = fresh_namespace(cluster).await;
+    let place = Place::new().await;
     let files = Directory::new("ended");
-    let (url, token) = (aws.url(), files.file("token", "a.web.token"));
-    let own = [
-        ("AWS_ENDPOINT_URL", url.as_str()),
-        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()),
-        ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/stream-encryption"),
-        ("AWS_ROLE_SESSION_NAME", "operator"),
-    ];
-    let environment = [&NO_KEYS[..], &own].concat();
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    until_it_is_encrypted(cluster, &namespace).await;
+    let token = files.file("token", "a.web.token");
+    let _operator = start(
+        &place,
+        Stdio::null(),
+        &[
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()),
+            ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/stream-encryption"),
+            ("AWS_ROLE_SESSION_NAME", "operator"),
+        ],
+    );
+    place.ask_for_encryption().await;
+    place.until_it_is_encrypted().await;
 
-    let first = keys(&aws).pop().expect("a Describe request");
-    refuse(&aws, &first, "ExpiredTokenException");
-    let since = Instant::now();
-    eventually("another session is used", WITHIN, async || keys(&aws).last() != Some(&first)).await;
-    println!("another session after {:?}", since.elapsed());
-    until_it_is_encrypted(cluster, &namespace).await;
-    let calls = aws.world().calls().to_vec();
+    let first = keys(&place.aws).pop().expect("a Describe request");
+    refuse(&place.aws, &first, "ExpiredTokenException");
+    eventually("another session is used", WITHIN, async || keys(&place.aws).last() != Some(&first)).await;
+    place.until_it_is_encrypted().await;
+    let calls = place.aws.world().calls().to_vec();
     let assumed = calls.iter().filter(|call| call.operation == "AssumeRoleWithWebIdentity");
     assert_eq!(assumed.count(), 2, "one session and its replacement");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn profile_with_credential_process_is_used() {
-    let (cluster, aws) = (cluster().await, world().await);
-    let namespace = fresh_namespace(cluster).await;
+    let place = Place::new().await;
     let files = Directory::new("process");
     let answer = json!({"Version": 1, "AccessKeyId": "ASIAPROCESS00000001", "SecretAccessKey": "s", "SessionToken": "t"});
     let answer = files.file("answer.json", &answer.to_string());
     let config = files.file("config", &format!("[profile laptop]\ncredential_process = cat {answer}\n"));
-    let url = aws.url();
-    let own =
-        [("AWS_ENDPOINT_URL", url.as_str()), ("AWS_CONFIG_FILE", config.as_str()), ("AWS_PROFILE", "laptop")];
-    let environment = [&NO_KEYS[..], &own].concat();
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let _operator = OperatorProcess::start(&kubeconfig, &namespace, &environment);
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    until_it_is_encrypted(cluster, &namespace).await;
-    assert_eq!(keys(&aws), ["ASIAPROCESS00000001"]);
+    let _operator =
+        start(&place, Stdio::null(), &[("AWS_CONFIG_FILE", config.as_str()), ("AWS_PROFILE", "laptop")]);
+    place.ask_for_encryption().await;
+    place.until_it_is_encrypted().await;
+    assert_eq!(keys(&place.aws), ["ASIAPROCESS00000001"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_credential_source_is_reported_without_requests() {
-    let (cluster, aws) = (cluster().await, world().await);
-    let namespace = fresh_namespace(cluster).await;
+    let place = Place::new().await;
     let files = Directory::new("nothing");
     let config = files.file("config", "[profile other]\nregion = eu-west-1\n");
-    let (url, kubeconfig) = (aws.url(), operators_kubeconfig(cluster).await);
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    place.ask_for_encryption().await;
     for (own, logged, told) in [
         ([("AWS_PROFILE", "laptop"), ("AWS_CONFIG_FILE", config.as_str())], "laptop", "is invalid"),
         // A Secret's value with the line break that `echo` adds. It used to end the process.
@@ -175,13 +160,10 @@ async fn unusable_credential_source_is_reported_without_requests() {
             "line break",
         ),
     ] {
-        let environment = [&NO_KEYS[..], &[("AWS_ENDPOINT_URL", url.as_str())], &own].concat();
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let mut operator = OperatorProcess::logging_to(writer, &kubeconfig, &namespace, &environment);
-        let message = "{.status.conditions[?(@.type=='Ready')].message}";
+        let mut operator = start(&place, writer, &own);
         eventually("NoCredentials is reported", 40, async || {
-            field(cluster, &namespace, "orders", REASON).await == "NoCredentials"
-                && field(cluster, &namespace, "orders", message).await.contains(told)
+            place.field(REASON).await == "NoCredentials" && place.field(MESSAGE).await.contains(told)
         })
         .await;
         assert!(operator.ended().is_none(), "the operator keeps running");
@@ -191,5 +173,5 @@ async fn unusable_credential_source_is_reported_without_requests() {
         assert_eq!(causes.clone().count(), 1, "{log}");
         assert!(causes.clone().all(|line| line.contains(logged)) && !log.contains("AKIAEXAMPLE"), "{log}");
     }
-    assert_eq!(aws.world().calls().len(), 0, "nothing was sent");
+    assert_eq!(place.aws.world().calls().len(), 0, "nothing was sent");
 }

@@ -7,6 +7,8 @@ use serde_json::Value;
 use stream_encryption_api::condition::{ConditionType, ReadyState, Reason, find, ready_conditions};
 use stream_encryption_api::policy::{StreamEncryptionPolicy, StreamEncryptionPolicySpec};
 
+use crate::readme::{blocks, commands};
+
 /// One row of the table of reasons.
 struct Line {
     reason: String,
@@ -95,7 +97,7 @@ fn default_policy_is_the_same_in_code_and_config() {
 }
 
 /// Appends every Rust source below a folder.
-pub(crate) fn sources(folder: &Path, found: &mut String) {
+fn sources(folder: &Path, found: &mut String) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
@@ -108,7 +110,7 @@ pub(crate) fn sources(folder: &Path, found: &mut String) {
 
 /// Returns the tests that the last cell of a table row cites. The row begins with `row` and must cite at
 /// least one test.
-pub(crate) fn tests_of_row<'a>(page: &'a str, row: &str) -> Vec<&'a str> {
+fn tests_of_row<'a>(page: &'a str, row: &str) -> Vec<&'a str> {
     let line = page.lines().find(|line| line.starts_with(&format!("| {row} | ")));
     let line = line.unwrap_or_else(|| panic!("row {row} is missing"));
     let last = line.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
@@ -149,8 +151,8 @@ fn index_lists_every_page_of_the_documentation() {
 #[test]
 fn beside_page_yaml_parses_and_names_its_kinds() {
     let page = page("docs/beside.md");
-    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let groups: Vec<String> = blocks
+    let groups: Vec<String> = blocks(&page, "yaml")
+        .into_iter()
         .map(|yaml| {
             let object: Value = serde_saphyr::from_str(yaml).expect("YAML");
             object["apiVersion"].as_str().expect("a version").to_owned()
@@ -168,8 +170,7 @@ fn beside_page_yaml_parses_and_names_its_kinds() {
 #[test]
 fn performance_page_uses_flags_of_the_benchmark() {
     let (page, code) = (page("docs/performance.md"), page("examples/benchmark/scenario.rs"));
-    let commands = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let commands: Vec<&str> = commands.flat_map(str::lines).collect();
+    let commands = commands(&page);
     assert!(!commands.is_empty());
     for command in commands {
         let flags =
@@ -184,15 +185,16 @@ fn performance_page_uses_flags_of_the_benchmark() {
 }
 
 #[test]
-fn every_threat_cites_existing_tests() {
+fn every_threat_and_fault_cites_existing_tests() {
     let mut all = String::new();
     for folder in ["src", "tests"] {
         sources(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder), &mut all);
     }
-    let page = page("docs/security.md");
-    for number in 1..=17 {
-        for name in tests_of_row(&page, &format!("T{number}")) {
-            assert!(all.contains(&format!("fn {name}(")), "T{number}: there is no test {name}");
+    let threats = (1..=17).map(|number| ("docs/security.md", format!("T{number}")));
+    let faults = (1..=24).map(|number| ("docs/reliability.md", number.to_string()));
+    for (name, row) in threats.chain(faults) {
+        for test in tests_of_row(&page(name), &row) {
+            assert!(all.contains(&format!("fn {test}(")), "{name}, {row}: there is no test {test}");
         }
     }
 }

@@ -10,15 +10,10 @@ use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
 use crate::harness::{ACCESS_KEY, REGION, cluster, fresh_namespace, operators_kubeconfig, sdk};
-use crate::process::{OperatorProcess, REASON, apply, eventually, field};
+use crate::process::{OperatorProcess, apply, eventually, field, until_it_says};
 
 /// The account of moto, which kinesis-local is configured to use as well.
 const ACCOUNT: &str = "123456789012";
-
-async fn until_reported(cluster: &TestCluster, namespace: &str, name: &str, reason: &str) {
-    let told = async || field(cluster, namespace, name, REASON).await == reason;
-    eventually(&format!("{name} is {reason}"), 60, told).await;
-}
 
 async fn encryption_status(cluster: &TestCluster, namespace: &str, name: &str) -> String {
     field(cluster, namespace, name, "{.status.encryptionStatus}").await
@@ -82,11 +77,11 @@ async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
     .await;
     apply(cluster, &namespace, "nobody", &json!({"stream": {"service": "Firehose", "name": "nobody"}})).await;
     for name in ["orders", "clicks"] {
-        until_reported(cluster, &namespace, name, "Encrypted").await;
+        until_it_says(cluster, &namespace, name, "Encrypted", 60).await;
         assert_eq!(field(cluster, &namespace, name, "{.status.activeKey.arn}").await, keys[0], "{name}");
         assert_eq!(field(cluster, &namespace, name, "{.status.calls.used}").await, "1", "{name}");
     }
-    until_reported(cluster, &namespace, "nobody", "StreamNotFound").await;
+    until_it_says(cluster, &namespace, "nobody", "StreamNotFound", 60).await;
 
     for name in ["orders", "clicks"] {
         let re_key =
@@ -95,13 +90,13 @@ async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
         cluster.kubectl(&patch).await.expect("the key is changed");
         let new_key = async || field(cluster, &namespace, name, "{.status.activeKey.arn}").await == keys[1];
         eventually("the new key is active", 60, new_key).await;
-        until_reported(cluster, &namespace, name, "Encrypted").await;
+        until_it_says(cluster, &namespace, name, "Encrypted", 60).await;
     }
     for name in ["orders", "clicks"] {
         let off = json!({"spec": {"encryption": "Disabled"}});
         let patch = ["patch", "strenc", name, "-n", &namespace, "--type=merge", "-p", &off.to_string()];
         cluster.kubectl(&patch).await.expect("encryption is disabled");
-        until_reported(cluster, &namespace, name, "EncryptionDisabled").await;
+        until_it_says(cluster, &namespace, name, "EncryptionDisabled", 60).await;
         assert_eq!(encryption_status(cluster, &namespace, name).await, "DISABLED", "{name}");
     }
 
@@ -111,7 +106,7 @@ async fn moto_streams_are_encrypted_re_keyed_and_disabled() {
     let again = json!({"spec": {"encryption": "Enabled"}});
     let patch = ["patch", "strenc", "orders", "-n", &namespace, "--type=merge", "-p", &again.to_string()];
     cluster.kubectl(&patch).await.expect("encryption is requested");
-    until_reported(cluster, &namespace, "orders", "KeyDisabled").await;
+    until_it_says(cluster, &namespace, "orders", "KeyDisabled", 60).await;
     assert_eq!(field(cluster, &namespace, "orders", "{.status.calls.used}").await, "3");
 }
 
@@ -146,7 +141,7 @@ async fn updating_kinesis_local_stream_is_polled_until_encrypted() {
     .await;
     let enabling = async || encryption_status(cluster, &namespace, "clicks").await == "ENABLING";
     eventually("it is being enabled", 30, enabling).await;
-    until_reported(cluster, &namespace, "clicks", "Encrypted").await;
+    until_it_says(cluster, &namespace, "clicks", "Encrypted", 60).await;
     assert_eq!(field(cluster, &namespace, "clicks", "{.status.activeKey.arn}").await, key);
     assert_eq!(field(cluster, &namespace, "clicks", "{.status.calls.used}").await, "1");
 }

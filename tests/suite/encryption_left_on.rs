@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use simulated_aws::world::Calls as _;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 
-use crate::harness::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig};
-use crate::process::{OperatorProcess, apply, eventually, field, free_address, until_it_is_encrypted, world};
+use crate::harness::{LEDGERS, firehose};
+use crate::process::{Place, apply, eventually, free_address};
 use crate::readiness::asked;
 use crate::startup::Log;
 
@@ -22,44 +22,38 @@ fn policy(streams: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn encryption_left_on_in_deleted_namespace_is_reported() {
-    let cluster = cluster().await;
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let namespace = fresh_namespace(cluster).await;
-    let aws = world().await;
-    let (url, address) = (aws.url(), free_address().to_string());
+    let place = Place::new().await;
+    let Place { cluster, namespace, .. } = &place;
+    let address = free_address().to_string();
     let start = |policy: String, log: std::fs::File| {
-        let environment = [
-            ("AWS_ENDPOINT_URL", url.as_str()),
-            ("DEFAULT_POLICY", policy.as_str()),
-            ("LISTEN", address.as_str()),
-            ("POD_NAMESPACE", LEDGERS),
-        ];
-        OperatorProcess::logging_to(log, &kubeconfig, &namespace, &environment)
+        let environment =
+            [("DEFAULT_POLICY", policy.as_str()), ("LISTEN", &address), ("POD_NAMESPACE", LEDGERS)];
+        place.logging_to(log, &environment)
     };
     let (_log, file) = Log::new();
     let operator = start(policy("*"), file);
     let spec: Value = json!({"stream": {"arn": firehose("orders")}, "deletionPolicy": "Disable"});
-    apply(cluster, &namespace, "orders", &spec).await;
-    until_it_is_encrypted(cluster, &namespace).await;
+    apply(cluster, namespace, "orders", &spec).await;
+    place.until_it_is_encrypted().await;
     operator.kill();
 
     let (log, file) = Log::new();
-    cluster.kubectl(&["delete", "namespace", &namespace, "--wait=false"]).await.expect("it is deleted");
+    cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"]).await.expect("it is deleted");
     cluster
-        .kubectl(&["delete", "strenc", "orders", "-n", &namespace, "--wait=false"])
+        .kubectl(&["delete", "strenc", "orders", "-n", namespace, "--wait=false"])
         .await
         .expect("it is deleted");
-    let finalizers = field(cluster, &namespace, "orders", "{.metadata.finalizers}").await;
+    let finalizers = place.field("{.metadata.finalizers}").await;
     assert!(finalizers.contains("disable-encryption"), "{finalizers}");
     let _operator = start(policy("other"), file);
     log.until("leaving the stream encrypted").await;
     eventually("the resource is gone", 10, async || {
-        cluster.kubectl(&["get", "strenc", "orders", "-n", &namespace]).await.is_err()
+        cluster.kubectl(&["get", "strenc", "orders", "-n", namespace]).await.is_err()
     })
     .await;
     let warning = log.text();
     let warning = warning.lines().find(|line| line.contains("leaving the stream encrypted")).expect("a line");
-    for part in ["WARN", "\"orders\"", &namespace, &firehose("orders")] {
+    for part in ["WARN", "\"orders\"", namespace, &firehose("orders")] {
         assert!(warning.contains(part), "{part} is not in {warning}");
     }
     let metrics = format!("http://{address}/metrics");
@@ -68,5 +62,5 @@ async fn encryption_left_on_in_deleted_namespace_is_reported() {
     // The event of the status is lost, too. The log reports the first loss only.
     assert!(page.contains("stream_encryption_events_lost_total 2"), "{page}");
     assert_eq!(log.text().matches("an event was lost").count(), 1, "{}", log.text());
-    assert_eq!(aws.world().calls().count("StopDeliveryStreamEncryption", "orders"), 0);
+    assert_eq!(place.aws.world().calls().count("StopDeliveryStreamEncryption", "orders"), 0);
 }

@@ -3,12 +3,13 @@
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
 use serde_json::json;
-use simulated_aws::world::{PlantedStream, Settings};
+use simulated_aws::world::Settings;
 use stream_encryption_api::ledger::Owner;
 use stream_encryption_core::controller::kube_api::{KubeApi as _, ReconcileEvent};
 use stream_encryption_core::controller::ledger_store;
 
-use crate::harness::{Harness, firehose};
+use crate::harness::{Harness, firehose, spec};
+use crate::matrix::scenario::plant;
 
 fn happening(note: &str) -> ReconcileEvent {
     ReconcileEvent {
@@ -30,14 +31,11 @@ async fn events_of(harness: &Harness, name: &str) -> Vec<Event> {
 async fn resource_with_long_name_has_events() {
     let harness = Harness::start(Settings::default()).await;
     for length in [230, 236, 237, 240, 253] {
-        harness
-            .aws
-            .world()
-            .plant_stream(PlantedStream { name: format!("s{length}"), ..PlantedStream::default() });
+        let arn = plant(&harness, &format!("s{length}"));
         // Separators are at the position where the name is truncated.
         let name = "a".repeat(228) + &"-b.c-d.e".repeat(4)[..length - 229] + "z";
         assert_eq!(name.len(), length);
-        harness.apply(&name, &json!({"stream": {"arn": firehose(&format!("s{length}"))}})).await;
+        harness.apply(&name, &spec(&arn, None)).await;
         harness.until_it_says(&name, "Encrypted").await;
         let reasons = harness.events(&name).await;
         assert!(reasons.contains("Enabling") && reasons.contains("Encrypted"), "{length}: {reasons:?}");

@@ -2,6 +2,7 @@
 //! operator is a process that watches all namespaces, AWS enforces its rate limits, and each team writes as
 //! its own user.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,25 +14,27 @@ use stream_encryption_api::RETRY_ANNOTATION;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
-use crate::harness::{LEDGERS, binding_of_tenant, firehose, install, tenant, tenant_of};
+use crate::harness::{LEDGERS, binding_of_tenant, firehose, manifest, own_cluster, spec, tenant, tenant_of};
 use crate::matrix::proxy::{Asked, Meet, Proxy, When};
-use crate::process::{OperatorProcess, REASON, eventually, field};
+use crate::process::{OperatorProcess, eventually, until_it_says};
 
 const CROWD: usize = 100;
 const AT_A_TIME: usize = 4;
 const DESCRIBE: &str = "DescribeDeliveryStream";
 
-fn resource(namespace: &str, stream: &str) -> Value {
-    json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-        "metadata": {"name": stream, "namespace": namespace},
-        "spec": {"stream": {"arn": firehose(stream)}},
-    })
+/// A cluster with a namespace and a user for each team, and the kubeconfig of the operator's account.
+async fn teams() -> (TestCluster, PathBuf) {
+    let (own, account) = own_cluster(&["crowd", "lone"]).await;
+    for namespace in ["crowd", "lone"] {
+        own.apply(&binding_of_tenant(namespace).to_string()).await.expect("its user");
+    }
+    (own, account)
 }
 
 /// Creates resources as the user of the namespace.
 async fn create(cluster: &TestCluster, namespace: &str, streams: &[String]) {
-    let items: Vec<Value> = streams.iter().map(|stream| resource(namespace, stream)).collect();
+    let items: Vec<Value> =
+        streams.iter().map(|stream| manifest(namespace, stream, &spec(&firehose(stream), None))).collect();
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let create = ["--as", &tenant_of(namespace), "create", "-f", "-"];
     cluster.kubectl_with_input(&create, &list.to_string()).await.expect("the resources are accepted");
@@ -50,8 +53,7 @@ fn begins_a_reconcile(asked: &Asked) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrency_is_limited_and_fair_across_namespaces() {
-    let own = TestCluster::start().await.expect("a cluster");
-    install(&own).await;
+    let (own, account) = teams().await;
     let mut world = World::new(Settings::default());
     let crowd: Vec<String> = (0..CROWD).map(|number| format!("crowd-{number}")).collect();
     for name in crowd.iter().cloned().chain(["lone".to_owned()]) {
@@ -61,14 +63,8 @@ async fn concurrency_is_limited_and_fair_across_namespaces() {
             ..PlantedStream::default()
         });
     }
-    for namespace in ["crowd", "lone"] {
-        own.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
-        own.apply(&binding_of_tenant(namespace).to_string()).await.expect("its user");
-    }
     create(&own, "crowd", &crowd).await;
     let aws = Arc::new(SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS"));
-    let account =
-        own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
     let proxy = Proxy::of_kubernetes(&own, &account).await;
     proxy.always(begins_a_reconcile, Meet::Hold(When::Before));
     let (url, at_a_time) = (aws.url(), AT_A_TIME.to_string());
@@ -108,28 +104,20 @@ async fn concurrency_is_limited_and_fair_across_namespaces() {
 /// second.
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_flood_does_not_delay_drift_check_of_other_team() {
-    let own = TestCluster::start().await.expect("a cluster");
-    install(&own).await;
+    let (own, account) = teams().await;
     let mut world = World::new(Settings::default());
     world.plant_stream(PlantedStream {
         name: "lone".to_owned(),
         state: Snapshot::enabled(StreamKey::AwsOwned),
         ..PlantedStream::default()
     });
-    for namespace in ["crowd", "lone"] {
-        own.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
-        own.apply(&binding_of_tenant(namespace).to_string()).await.expect("its user");
-    }
     let aws = Arc::new(SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS"));
-    let account =
-        own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
     let url = aws.url();
     // The operator checks for drift every ten seconds.
     let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("POD_NAMESPACE", LEDGERS)];
     let _operator = OperatorProcess::start(&account, "", &environment);
     create(&own, "lone", &["lone".to_owned()]).await;
-    eventually("it is encrypted", 60, async || field(&own, "lone", "lone", REASON).await == "Encrypted")
-        .await;
+    until_it_says(&own, "lone", "lone", "Encrypted", 60).await;
 
     let crowd: Vec<String> = (0..60).map(|number| format!("crowd-{number}")).collect();
     create(&own, "crowd", &crowd).await;

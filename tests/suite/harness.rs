@@ -95,7 +95,18 @@ pub(crate) async fn install(cluster: &TestCluster) {
     cluster.kubectl(&["get", kinds, "--all-namespaces"]).await.expect("their objects are served");
 }
 
-/// Creates a client from a kubeconfig.
+/// Starts a cluster with the operator's definitions and roles, and with these namespaces. Returns the kubeconfig of
+/// the operator's account, too.
+pub(crate) async fn own_cluster(namespaces: &[&str]) -> (TestCluster, std::path::PathBuf) {
+    let own = TestCluster::start().await.expect("a cluster");
+    install(&own).await;
+    for namespace in namespaces {
+        own.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
+    }
+    let account = own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await;
+    (own, account.expect("its account"))
+}
+
 pub(crate) async fn client(kubeconfig: &std::path::Path) -> Client {
     // Each test has its own runtime, and a client belongs to one runtime.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -285,7 +296,6 @@ impl Harness {
         self.restart();
     }
 
-    /// Restarts the operator with this clock.
     pub(crate) fn restart_with_clock(&mut self, clock: Clock) {
         *self.operator = self.replica_with_clock(clock);
     }
@@ -309,12 +319,7 @@ impl Harness {
 
     /// Applies a resource with this spec as the user of the namespace.
     pub(crate) async fn apply(&self, name: &str, spec: &Value) {
-        let resource = json!({
-            "apiVersion": "streamencryption.dev/v1alpha1",
-            "kind": "StreamEncryption",
-            "metadata": {"name": name, "namespace": self.namespace},
-            "spec": spec,
-        });
+        let resource = manifest(&self.namespace, name, spec);
         let api: Api<StreamEncryption> = Api::namespaced(self.tenant.clone(), &self.namespace);
         let parameters = PatchParams::apply("a-user").force();
         api.patch(name, &parameters, &Patch::Apply(&resource)).await.expect("the resource is accepted");
@@ -332,12 +337,10 @@ impl Harness {
         api.get_opt(name).await.expect("the resource can be read")
     }
 
-    /// Its status.
     pub(crate) async fn status(&self, name: &str) -> StreamEncryptionStatus {
         self.resource(name).await.and_then(|resource| resource.status).unwrap_or_default()
     }
 
-    /// The ledger of a stream.
     pub(crate) async fn ledger(&self, arn: &str) -> Option<StreamLedger> {
         let api: Api<StreamLedger> = Api::namespaced(self.administrator.clone(), &self.ledgers);
         api.get_opt(&ledger::name(&arn.parse().expect("an ARN"))).await.expect("the ledger can be read")
@@ -474,6 +477,14 @@ pub(crate) fn firehose(name: &str) -> String {
 /// The ARN of a Kinesis data stream.
 pub(crate) fn kinesis(name: &str) -> String {
     format!("arn:aws:kinesis:{REGION}:{ACCOUNT}:stream/{name}")
+}
+
+/// A resource with this spec.
+pub(crate) fn manifest(namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
 }
 
 /// A spec with this customer managed key, or without a key.

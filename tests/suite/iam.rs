@@ -11,6 +11,8 @@ use serde_json::Value;
 use stream_encryption_core::model::principal::SESSION_TAGS;
 use stream_encryption_core::model::service::Operation;
 
+use crate::readme::kept;
+
 const PAGE: &str = include_str!("../../docs/iam.md");
 
 const FIREHOSE: &str = "--stream arn:aws:firehose:eu-west-1:111122223333:deliverystream/*";
@@ -65,18 +67,8 @@ fn printed(flags: &str) -> String {
 
 #[test]
 fn files_in_config_iam_match_cli_output() {
-    let update = std::env::var("UPDATE_IAM").is_ok_and(|value| value == "1");
     for (file, flags) in all() {
-        let path = directory().join(file);
-        let made = printed(&flags);
-        if update {
-            fs::write(&path, &made).unwrap();
-        }
-        let kept = fs::read_to_string(&path).unwrap_or_default();
-        assert!(
-            kept == made,
-            "config/iam/{file} does not match the output of `iam {flags}`; run: UPDATE_IAM=1 cargo test --test suite iam"
-        );
+        kept(&format!("config/iam/{file}"), &printed(&flags), "UPDATE_IAM", "iam");
     }
 }
 

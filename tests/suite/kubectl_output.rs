@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use test_cluster::TestCluster;
 
+use crate::process::apply;
+
 /// A cluster of its own with the definitions. These tests install everything as users do.
 async fn installed() -> TestCluster {
     let cluster = TestCluster::start().await.expect("a cluster");
@@ -74,11 +76,8 @@ async fn definitions_policies_and_samples_apply_without_a_warning() {
 async fn wide_columns_show_key_calls_and_readable_times() {
     const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/33333333-3333-4333-8333-333333333333";
     let cluster = installed().await;
-    let resource = json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": {"name": "orders"},
-        "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
-    });
-    cluster.apply(&resource.to_string()).await.expect("a resource");
+    let by_name = json!({"stream": {"service": "Kinesis", "name": "orders"}});
+    apply(&cluster, "default", "orders", &by_name).await;
     let shown = async |active_key: serde_json::Value| {
         let status = json!({"status": {
             "activeKey": active_key, "calls": {"used": 3, "limit": 20},

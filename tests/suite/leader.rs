@@ -1,17 +1,12 @@
 //! Leader election: one replica is active and the others stand by, also when a replica is killed, ended or
 //! cut off from the API server. Each replica reports its state over HTTP.
 
-use std::path::Path;
 use std::process::Command;
 
-use serde_json::json;
-use simulated_aws::world::{Calls as _, Fault, Rule};
+use simulated_aws::world::{Fault, Rule};
 
-use crate::harness::{cluster, firehose, fresh_namespace, operators_kubeconfig};
 use crate::matrix::proxy::{Meet, Proxy, When};
-use crate::process::{
-    OperatorProcess, REASON, START, apply, eventually, field, free_address, until_it_is_encrypted, world,
-};
+use crate::process::{OperatorProcess, Place, REASON, START, eventually, free_address};
 use crate::readiness::asked;
 
 /// Maximum time, in seconds, until another replica takes over from a dead one.
@@ -25,16 +20,10 @@ struct Replica {
 }
 
 impl Replica {
-    fn start(kubeconfig: &Path, namespace: &str, name: &str, aws: &str) -> Self {
+    fn start(place: &Place, name: &str) -> Self {
         let address = free_address().to_string();
-        let environment = [
-            ("AWS_ENDPOINT_URL", aws),
-            ("LEADER_ELECTION", "true"),
-            ("POD_NAME", name),
-            ("LISTEN", address.as_str()),
-        ];
-        let process = OperatorProcess::start(kubeconfig, namespace, &environment);
-        Self { process, url: format!("http://{address}") }
+        let environment = [("LEADER_ELECTION", "true"), ("POD_NAME", name), ("LISTEN", address.as_str())];
+        Self { process: place.start(&environment), url: format!("http://{address}") }
     }
 
     async fn asked(&self, path: &str) -> Option<(u16, String)> {
@@ -56,13 +45,10 @@ async fn until_it_leads(replica: &Replica) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standby_takes_over_from_killed_leader_without_second_start() {
-    let cluster = cluster().await;
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let namespace = fresh_namespace(cluster).await;
-    let aws = world().await;
-    let first = Replica::start(&kubeconfig, &namespace, "first", &aws.url());
+    let place = Place::new().await;
+    let first = Replica::start(&place, "first");
     until_it_leads(&first).await;
-    let second = Replica::start(&kubeconfig, &namespace, "second", &aws.url());
+    let second = Replica::start(&place, "second");
     for replica in [&first, &second] {
         eventually("it is ready", 20, async || {
             replica.asked("/readyz").await.is_some_and(|(status, _)| status == 200)
@@ -72,91 +58,83 @@ async fn standby_takes_over_from_killed_leader_without_second_start() {
     }
     assert!(!second.leads().await);
 
-    aws.world().script(Rule::once(Fault::Hold).on(START));
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    eventually("Start is sent", 20, async || aws.world().calls().count(START, "orders") == 1).await;
+    place.aws.world().script(Rule::once(Fault::Hold).on(START));
+    place.ask_for_encryption().await;
+    eventually("Start is sent", 20, async || place.starts() == 1).await;
     first.process.kill();
     until_it_leads(&second).await;
-    until_it_is_encrypted(cluster, &namespace).await;
-    assert_eq!(aws.world().calls().count(START, "orders"), 1);
+    place.until_it_is_encrypted().await;
+    assert_eq!(place.starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lease_is_released_on_shutdown_and_recreated_if_deleted() {
-    let cluster = cluster().await;
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let namespace = fresh_namespace(cluster).await;
-    let aws = world().await;
-    let mut first = Replica::start(&kubeconfig, &namespace, "first", &aws.url());
+    let place = Place::new().await;
+    let mut first = Replica::start(&place, "first");
     until_it_leads(&first).await;
-    let second = Replica::start(&kubeconfig, &namespace, "second", &aws.url());
+    let second = Replica::start(&place, "second");
     first.process.signal("-TERM");
     eventually("it ends", 10, async || first.process.ended().is_some()).await;
     assert!(first.process.ended().is_some_and(|status| status.success()));
     until_it_leads(&second).await;
 
-    let lease = ["delete", "lease", "stream-encryption-operator", "-n", &namespace];
-    cluster.kubectl(&lease).await.expect("the lease is deleted");
-    let holder = ["get", "lease", "stream-encryption-operator", "-n", &namespace, "-o"];
+    let lease = ["delete", "lease", "stream-encryption-operator", "-n", &place.namespace];
+    place.cluster.kubectl(&lease).await.expect("the lease is deleted");
+    let holder = ["get", "lease", "stream-encryption-operator", "-n", &place.namespace, "-o"];
     eventually("there is a lease again", TAKEN_OVER, async || {
         let path = ["jsonpath={.spec.holderIdentity}"];
         let asked = [&holder[..], &path].concat();
-        cluster.kubectl(&asked).await.is_ok_and(|holder| holder == "second")
+        place.cluster.kubectl(&asked).await.is_ok_and(|holder| holder == "second")
     })
     .await;
     until_it_leads(&second).await;
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    until_it_is_encrypted(cluster, &namespace).await;
-    assert_eq!(aws.world().calls().count(START, "orders"), 1);
+    place.ask_for_encryption().await;
+    place.until_it_is_encrypted().await;
+    assert_eq!(place.starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn leader_without_api_server_is_replaced() {
-    let cluster = cluster().await;
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let namespace = fresh_namespace(cluster).await;
-    let aws = world().await;
-    let proxy = Proxy::of_kubernetes(cluster, &kubeconfig).await;
-    let first = Replica::start(proxy.kubeconfig(), &namespace, "first", &aws.url());
+    let mut place = Place::new().await;
+    let direct = place.account.clone();
+    let proxy = Proxy::of_kubernetes(place.cluster, &direct).await;
+    place.account = proxy.kubeconfig().to_owned();
+    let first = Replica::start(&place, "first");
     until_it_leads(&first).await;
-    let second = Replica::start(&kubeconfig, &namespace, "second", &aws.url());
+    place.account = direct;
+    let second = Replica::start(&place, "second");
     // Requests hang: they get neither a response nor an error.
     proxy.always(|_| true, Meet::Hold(When::Before));
     until_it_leads(&second).await;
     eventually("the first replica has lost leadership", TAKEN_OVER, async || !first.leads().await).await;
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    until_it_is_encrypted(cluster, &namespace).await;
-    assert_eq!(aws.world().calls().count(START, "orders"), 1);
+    place.ask_for_encryption().await;
+    place.until_it_is_encrypted().await;
+    assert_eq!(place.starts(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replica_without_lease_permission_is_not_ready() {
-    let cluster = cluster().await;
-    let kubeconfig = operators_kubeconfig(cluster).await;
     // The namespace lacks the operator's role, and with it access to the lease.
-    let namespace = "without-a-lease";
-    cluster.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
-    let aws = world().await;
-    let replica = Replica::start(&kubeconfig, namespace, "only", &aws.url());
+    let place = Place { namespace: "without-a-lease".to_owned(), ..Place::new().await };
+    place.cluster.kubectl(&["create", "namespace", &place.namespace]).await.expect("a namespace");
+    let replica = Replica::start(&place, "only");
     eventually("the replica answers", 20, async || replica.asked("/healthz").await.is_some()).await;
-    apply(cluster, namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    place.ask_for_encryption().await;
     let (status, words) = replica.asked("/readyz").await.expect("an answer");
     assert_eq!(
         (status, words.as_str()),
         (503, "not ready: the resources have not been listed, and no leader is known\n")
     );
     assert!(!replica.leads().await);
-    assert_eq!(field(cluster, namespace, "orders", REASON).await, "");
+    assert_eq!(place.field(REASON).await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_and_check_command_reflect_replica_state() {
-    let cluster = cluster().await;
-    let namespace = fresh_namespace(cluster).await;
-    let aws = world().await;
-    let replica = Replica::start(&operators_kubeconfig(cluster).await, &namespace, "only", &aws.url());
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    until_it_is_encrypted(cluster, &namespace).await;
+    let place = Place::new().await;
+    let replica = Replica::start(&place, "only");
+    place.ask_for_encryption().await;
+    place.until_it_is_encrypted().await;
     eventually("the metrics count the encrypted resource", 10, async || {
         replica.metrics().await.contains("stream_encryption_resources{reason=\"Encrypted\"} 1\n")
     })

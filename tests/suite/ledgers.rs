@@ -4,19 +4,12 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use simulated_aws::world::{Fault, PlantedStream, Rule, Settings};
+use simulated_aws::world::{Fault, Rule};
 use stream_encryption_core::controller::{Clock, ledger_gc};
 use stream_encryption_core::model::ledger;
 
 use crate::harness::{Harness, firehose, message, spec};
-use crate::matrix::scenario::START;
-
-async fn harness() -> Harness {
-    let harness = Harness::start(Settings::default()).await;
-    harness.aws.world().plant_stream(PlantedStream::default());
-    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    harness
-}
+use crate::matrix::scenario::{START, encrypted, plant, stage};
 
 fn name() -> String {
     ledger::name(&firehose("orders").parse().expect("an ARN"))
@@ -24,8 +17,7 @@ fn name() -> String {
 
 #[tokio::test]
 async fn invalid_ledger_blocks_calls_and_is_reported() {
-    let harness = harness().await;
-    harness.until_it_says("orders", "Encrypted").await;
+    let harness = encrypted(stage().await).await;
     let ledger = harness.ledger(&firehose("orders")).await.expect("the ledger").spec;
     let good = json!({"calls": ledger.calls, "owner": ledger.owner});
     harness.apply("orders", &spec(&firehose("orders"), Some(&harness.plant_key()))).await;
@@ -49,8 +41,7 @@ async fn invalid_ledger_blocks_calls_and_is_reported() {
 
 #[tokio::test]
 async fn deleted_invalid_ledger_leaves_calls_counted() {
-    let harness = harness().await;
-    harness.until_it_says("orders", "Encrypted").await;
+    let harness = encrypted(stage().await).await;
     edit_ledger(&harness, &json!({"spec": {"owner": {"name": "../orders"}}})).await;
     let key = json!({"type": "CUSTOMER_MANAGED_CMK", "arn": harness.plant_key()});
     harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}, "key": key})).await;
@@ -65,8 +56,7 @@ async fn deleted_invalid_ledger_leaves_calls_counted() {
 
 #[tokio::test]
 async fn ledger_is_deleted_once_owner_is_gone_and_calls_expired() {
-    let harness = harness().await;
-    harness.until_it_says("orders", "Encrypted").await;
+    let harness = encrypted(stage().await).await;
     let operator = harness.replica();
     let retired = async || ledger_gc::collect_expired(&operator).await.expect("Kubernetes answers");
 
@@ -87,8 +77,7 @@ async fn ledger_is_deleted_once_owner_is_gone_and_calls_expired() {
 
 #[tokio::test]
 async fn ledger_is_kept_unless_aws_confirms_the_clock() {
-    let mut harness = harness().await;
-    harness.until_it_says("orders", "Encrypted").await;
+    let mut harness = encrypted(stage().await).await;
     harness.kubectl(&["delete", "strenc", "orders"]).await;
     let retired = async |harness: &Harness| {
         ledger_gc::collect_expired(&harness.replica()).await.expect("Kubernetes answers")
@@ -113,14 +102,10 @@ async fn ledger_is_kept_unless_aws_confirms_the_clock() {
 
 #[tokio::test]
 async fn ledger_with_invalid_owner_does_not_block_deletion_of_others() {
-    let harness = harness().await;
-    harness.until_it_says("orders", "Encrypted").await;
+    let harness = encrypted(stage().await).await;
     // Ledgers before and after it in the list, as ledger names are hashes.
     for stream in ["a", "b", "c", "d"] {
-        harness
-            .aws
-            .world()
-            .plant_stream(PlantedStream { name: stream.to_owned(), ..PlantedStream::default() });
+        plant(&harness, stream);
         harness.apply(stream, &json!({"stream": {"arn": firehose(stream)}})).await;
         harness.until_it_says(stream, "Encrypted").await;
     }

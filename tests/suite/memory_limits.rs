@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::harness::{LEDGERS, client, cluster, firehose, fresh_namespace, operators_kubeconfig};
 use crate::matrix::proxy::{Meet, Proxy, When};
-use crate::process::{OperatorProcess, eventually, free_address, key_definition, own_stage, world};
+use crate::process::{OperatorProcess, Place, eventually, free_address, key_definition, own_stage, world};
 use crate::readiness::asked;
 
 /// Number of large resources. The environment variable of the same name overrides it.
@@ -148,13 +148,9 @@ async fn large_key_objects_do_not_exhaust_memory() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_connections_do_not_exhaust_memory() {
-    let cluster = cluster().await;
-    let namespace = fresh_namespace(cluster).await;
-    let aws = world().await;
-    let (url, address) = (aws.url(), free_address());
-    let listen = address.to_string();
-    let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("LISTEN", listen.as_str())];
-    let operator = OperatorProcess::start(&operators_kubeconfig(cluster).await, &namespace, &environment);
+    let address = free_address();
+    let place = Place::new().await;
+    let operator = place.start(&[("LISTEN", &address.to_string())]);
     let healthz = format!("http://{address}/healthz");
     eventually("it is healthy", 20, async || asked(&healthz).await.is_some()).await;
     let before = peak(operator.id());

@@ -51,63 +51,37 @@ struct Scenario {
     files: &'static [&'static str],
 }
 
+const fn scenario(
+    name: &'static str,
+    service: Service,
+    own_key: bool,
+    features: &'static [Feature],
+    files: &'static [&'static str],
+) -> Scenario {
+    Scenario { name, service, own_key, features, files }
+}
+
 const SCENARIOS: [Scenario; 8] = [
-    Scenario {
-        name: "firehose-aws-owned-key",
-        service: Firehose,
-        own_key: false,
-        features: &[Encrypt],
-        files: &["firehose.json"],
-    },
-    Scenario {
-        name: "firehose-own-key",
-        service: Firehose,
-        own_key: true,
-        features: &[Encrypt],
-        files: &["firehose-customer-managed-key.json"],
-    },
-    Scenario {
-        name: "firehose-verified",
-        service: Firehose,
-        own_key: true,
-        features: &[Encrypt, Verify],
-        files: &["firehose-customer-managed-key.json", "verify.json"],
-    },
-    Scenario {
-        name: "firehose-off",
-        service: Firehose,
-        own_key: false,
-        features: &[Encrypt, Disable],
-        files: &["firehose.json", "disable.json"],
-    },
-    Scenario {
-        name: "kinesis-aws-managed-key",
-        service: Kinesis,
-        own_key: false,
-        features: &[Encrypt],
-        files: &["kinesis.json"],
-    },
-    Scenario {
-        name: "kinesis-own-key",
-        service: Kinesis,
-        own_key: true,
-        features: &[Encrypt],
-        files: &["kinesis-customer-managed-key.json"],
-    },
-    Scenario {
-        name: "kinesis-verified",
-        service: Kinesis,
-        own_key: true,
-        features: &[Encrypt, Verify],
-        files: &["kinesis-customer-managed-key.json", "verify.json"],
-    },
-    Scenario {
-        name: "kinesis-off",
-        service: Kinesis,
-        own_key: false,
-        features: &[Encrypt, Disable],
-        files: &["kinesis.json", "disable.json"],
-    },
+    scenario("firehose-aws-owned-key", Firehose, false, &[Encrypt], &["firehose.json"]),
+    scenario("firehose-own-key", Firehose, true, &[Encrypt], &["firehose-customer-managed-key.json"]),
+    scenario(
+        "firehose-verified",
+        Firehose,
+        true,
+        &[Encrypt, Verify],
+        &["firehose-customer-managed-key.json", "verify.json"],
+    ),
+    scenario("firehose-off", Firehose, false, &[Encrypt, Disable], &["firehose.json", "disable.json"]),
+    scenario("kinesis-aws-managed-key", Kinesis, false, &[Encrypt], &["kinesis.json"]),
+    scenario("kinesis-own-key", Kinesis, true, &[Encrypt], &["kinesis-customer-managed-key.json"]),
+    scenario(
+        "kinesis-verified",
+        Kinesis,
+        true,
+        &[Encrypt, Verify],
+        &["kinesis-customer-managed-key.json", "verify.json"],
+    ),
+    scenario("kinesis-off", Kinesis, false, &[Encrypt, Disable], &["kinesis.json", "disable.json"]),
 ];
 
 impl Scenario {

@@ -17,7 +17,7 @@ use crate::harness::{
     ACCOUNT, Harness, REGION, client, cluster, firehose, fresh_namespace, message, operators_kubeconfig,
     spec, tenant_of,
 };
-use crate::matrix::scenario::{DESCRIBE, START};
+use crate::matrix::scenario::{DESCRIBE, START, plant, stage};
 use crate::process::{OperatorProcess, REASON, apply, eventually, field};
 
 /// An account of someone else.
@@ -25,10 +25,7 @@ pub(crate) const ELSEWHERE: &str = "444455556666";
 
 /// A harness without any policy, with a stream `orders`.
 pub(crate) async fn team() -> Harness {
-    let five = SignedDuration::from_secs(5);
-    let mut harness =
-        Harness::start(Settings { enabling: five, disabling: five, ..Settings::default() }).await;
-    harness.aws.world().plant_stream(PlantedStream::default());
+    let mut harness = stage().await;
     harness.policy = None;
     harness.restart();
     harness
@@ -121,10 +118,7 @@ async fn refusal_does_not_reveal_if_stream_or_key_exists() {
         ("key-there", spec(&firehose("orders"), Some(&key))),
         ("key-missing", spec(&firehose("orders"), Some(&key.replace("key/", "key/0")))),
     ] {
-        harness
-            .aws
-            .world()
-            .plant_stream(PlantedStream { name: "payments".to_owned(), ..PlantedStream::default() });
+        plant(&harness, "payments");
         harness.apply(name, &spec).await;
         harness.until_it_says(name, "NotPermitted").await;
         said.push(message(&harness.status(name).await));

@@ -4,8 +4,8 @@
 use serde_json::json;
 use test_cluster::TestCluster;
 
-use crate::harness::{LEDGERS, install};
-use crate::process::{OperatorProcess, apply, eventually, until_it_is_encrypted, world};
+use crate::harness::{LEDGERS, own_cluster};
+use crate::process::{OperatorProcess, apply, eventually, until_it_says, world};
 
 const FIREHOSE: &str = "arn:*:firehose:*:own:deliverystream/*";
 
@@ -33,16 +33,8 @@ async fn until_it_shows(cluster: &TestCluster, columns: [&str; 3]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn policy_status_follows_namespaces_and_resources() {
-    let cluster = TestCluster::start().await.expect("a cluster");
-    install(&cluster).await;
+    let (cluster, kubeconfig) = own_cluster(&["data", "web"]).await;
     let aws = world().await;
-    for namespace in ["data", "web"] {
-        cluster.kubectl(&["create", "namespace", namespace]).await.expect("a namespace");
-    }
-    let kubeconfig = cluster
-        .service_account_kubeconfig(LEDGERS, "stream-encryption-operator")
-        .await
-        .expect("the operator's account");
     policy(&cluster, json!({"kubernetes.io/metadata.name": "data"})).await;
     let (url, all_namespaces) = (aws.url(), "");
     let environment =
@@ -52,7 +44,7 @@ async fn policy_status_follows_namespaces_and_resources() {
 
     // A stream by its ARN, one by its name, and one of a service that the policy does not allow.
     apply(&cluster, "data", "orders", &json!({"stream": {"service": "Firehose", "name": "orders"}})).await;
-    until_it_is_encrypted(&cluster, "data").await;
+    until_it_says(&cluster, "data", "orders", "Encrypted", 40).await;
     apply(&cluster, "data", "clicks", &json!({"stream": {"service": "Kinesis", "name": "clicks"}})).await;
     let visits = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/visits";
     apply(&cluster, "data", "visits", &json!({"stream": {"arn": visits}})).await;

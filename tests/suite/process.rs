@@ -2,7 +2,7 @@
 //! AWS.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +15,9 @@ use stream_encryption_api::FINALIZER;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
-use crate::harness::{LEDGERS, cluster, firehose, fresh_namespace, install, operators_kubeconfig};
+use crate::harness::{
+    LEDGERS, cluster, firehose, fresh_namespace, manifest, operators_kubeconfig, own_cluster, spec,
+};
 
 pub(crate) const START: &str = "StartDeliveryStreamEncryption";
 
@@ -119,12 +121,64 @@ pub(crate) fn free_address() -> SocketAddr {
     }
 }
 
-/// Waits until the resource `orders` is encrypted.
-pub(crate) async fn until_it_is_encrypted(cluster: &TestCluster, namespace: &str) {
-    eventually("it is encrypted", 40, async || {
-        field(cluster, namespace, "orders", REASON).await == "Encrypted"
-    })
-    .await;
+/// A namespace of the shared cluster, and a simulated AWS with the stream `orders`.
+pub(crate) struct Place {
+    pub(crate) cluster: &'static TestCluster,
+    /// The kubeconfig of the operator's account.
+    pub(crate) account: PathBuf,
+    pub(crate) namespace: String,
+    pub(crate) aws: SimulatedAws,
+}
+
+impl Place {
+    pub(crate) async fn new() -> Self {
+        let cluster = cluster().await;
+        let (account, namespace) = (operators_kubeconfig(cluster).await, fresh_namespace(cluster).await);
+        Self { cluster, account, namespace, aws: world().await }
+    }
+
+    /// Starts an operator with these variables.
+    pub(crate) fn start(&self, variables: &[(&str, &str)]) -> OperatorProcess {
+        self.logging_to(Stdio::null(), variables)
+    }
+
+    pub(crate) fn logging_to(&self, log: impl Into<Stdio>, variables: &[(&str, &str)]) -> OperatorProcess {
+        let url = self.aws.url();
+        let environment = [&[("AWS_ENDPOINT_URL", url.as_str())], variables].concat();
+        OperatorProcess::logging_to(log, &self.account, &self.namespace, &environment)
+    }
+
+    /// Creates the resource `orders`, without a key.
+    pub(crate) async fn ask_for_encryption(&self) {
+        apply(self.cluster, &self.namespace, "orders", &spec(&firehose("orders"), None)).await;
+    }
+
+    /// Returns one field of the resource `orders`.
+    pub(crate) async fn field(&self, path: &str) -> String {
+        field(self.cluster, &self.namespace, "orders", path).await
+    }
+
+    /// Waits until the resource `orders` is encrypted.
+    pub(crate) async fn until_it_is_encrypted(&self) {
+        until_it_says(self.cluster, &self.namespace, "orders", "Encrypted", 40).await;
+    }
+
+    /// The number of Starts of `orders` that AWS received.
+    pub(crate) fn starts(&self) -> usize {
+        self.aws.world().calls().count(START, "orders")
+    }
+}
+
+/// Waits this many seconds at most until `Ready` has this reason.
+pub(crate) async fn until_it_says(
+    cluster: &TestCluster,
+    namespace: &str,
+    name: &str,
+    reason: &str,
+    seconds: u64,
+) {
+    let says_it = async || field(cluster, namespace, name, REASON).await == reason;
+    eventually(&format!("{namespace}/{name}: {reason}"), seconds, says_it).await;
 }
 
 /// Returns one field of a resource, by kubectl's jsonpath.
@@ -134,15 +188,10 @@ pub(crate) async fn field(cluster: &TestCluster, namespace: &str, name: &str, pa
 }
 
 pub(crate) const REASON: &str = "{.status.conditions[?(@.type=='Ready')].reason}";
+pub(crate) const MESSAGE: &str = "{.status.conditions[?(@.type=='Ready')].message}";
 
 pub(crate) async fn apply(cluster: &TestCluster, namespace: &str, name: &str, spec: &Value) {
-    let resource = json!({
-        "apiVersion": "streamencryption.dev/v1alpha1",
-        "kind": "StreamEncryption",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": spec,
-    });
-    cluster.apply(&resource.to_string()).await.expect("the resource is accepted");
+    cluster.apply(&manifest(namespace, name, spec).to_string()).await.expect("the resource is accepted");
 }
 
 /// A simulated AWS on the real clock, with one stream, in which a change takes 2 s.
@@ -157,23 +206,13 @@ pub(crate) async fn world() -> SimulatedAws {
 /// T12: a message of AWS, or of a server in its place, adds no log line of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn multi_line_aws_message_is_logged_as_one_json_line() {
-    let cluster = cluster().await;
-    let namespace = fresh_namespace(cluster).await;
-    let aws = world().await;
+    let place = Place::new().await;
     let (code, message) = ("SomethingNew".to_owned(), "no\n{\"message\":\"forged\"}\nnor this".to_owned());
-    aws.world().script(Rule::always(Fault::Refuse { code, message, status: 400 }).on(START));
+    place.aws.world().script(Rule::always(Fault::Refuse { code, message, status: 400 }).on(START));
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    let operator = OperatorProcess::logging_to(
-        writer,
-        &operators_kubeconfig(cluster).await,
-        &namespace,
-        &[("AWS_ENDPOINT_URL", &aws.url())],
-    );
-    apply(cluster, &namespace, "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    eventually("CallRefused is reported", 40, async || {
-        field(cluster, &namespace, "orders", REASON).await == "CallRefused"
-    })
-    .await;
+    let operator = place.logging_to(writer, &[]);
+    place.ask_for_encryption().await;
+    until_it_says(place.cluster, &place.namespace, "orders", "CallRefused", 40).await;
     operator.kill();
     let log = std::io::read_to_string(reader).expect("text");
     assert!(log.contains("forged"), "AWS's message is in\n{log}");
@@ -185,8 +224,7 @@ async fn multi_line_aws_message_is_logged_as_one_json_line() {
 
 /// A cluster of its own, with further definitions and an operator.
 pub(crate) async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, OperatorProcess) {
-    let own = TestCluster::start().await.expect("a cluster");
-    install(&own).await;
+    let (own, account) = own_cluster(&["data"]).await;
     own.kubectl(&[
         "apply",
         "--server-side",
@@ -202,9 +240,6 @@ pub(crate) async fn own_stage(definitions: &str) -> (TestCluster, SimulatedAws, 
     own.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"])
         .await
         .expect("established");
-    own.kubectl(&["create", "namespace", "data"]).await.expect("a namespace");
-    let account =
-        own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
     let aws = world().await;
     let operator = OperatorProcess::start(
         &account,
@@ -234,14 +269,8 @@ async fn invalid_object_blocks_neither_others_nor_its_deletion() {
     let (own, _aws, _operator) = own_stage(&lax.to_string()).await;
     apply(&own, "data", "broken", &json!({"stream": 7})).await;
     apply(&own, "data", "orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    eventually("the valid resource is encrypted", 40, async || {
-        field(&own, "data", "orders", REASON).await == "Encrypted"
-    })
-    .await;
-    eventually("the invalid resource is reported", 10, async || {
-        field(&own, "data", "broken", REASON).await == "SpecInvalid"
-    })
-    .await;
+    until_it_says(&own, "data", "orders", "Encrypted", 40).await;
+    until_it_says(&own, "data", "broken", "SpecInvalid", 10).await;
     let finalizers = json!({"metadata": {"finalizers": [FINALIZER]}}).to_string();
     let broken = ["strenc", "broken", "-n", "data"];
     own.kubectl(&[&["patch"], &broken[..], &["--type=merge", "-p", &finalizers]].concat())
@@ -286,10 +315,7 @@ async fn key_objects_of_ack_and_crossplane_are_followed_promptly() {
         let reference = json!({"group": group, "kind": "Key", "name": "main"});
         let key = json!({"type": "CUSTOMER_MANAGED_CMK", "objectRef": reference});
         apply(&own, "data", stream, &json!({"stream": {"arn": firehose(stream)}, "key": key})).await;
-        eventually("KeyReferenceNotReady is reported", 20, async || {
-            field(&own, "data", stream, REASON).await == "KeyReferenceNotReady"
-        })
-        .await;
+        until_it_says(&own, "data", stream, "KeyReferenceNotReady", 20).await;
 
         for _ in 0..2 {
             let arn = aws.world().plant_key(PlantedKey::default());

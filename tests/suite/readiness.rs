@@ -1,7 +1,6 @@
 //! Work that starts once the resources are listed: readiness and the deletion of unused ledgers, with and
 //! without leader election.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Empty};
@@ -11,9 +10,9 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use test_cluster::TestCluster;
 
-use crate::harness::{cluster, firehose, fresh_namespace, operators_kubeconfig};
+use crate::harness::firehose;
 use crate::matrix::proxy::{Meet, Proxy, When};
-use crate::process::{OperatorProcess, eventually, free_address, world};
+use crate::process::{Place, eventually, free_address};
 
 /// Returns the status code and the body of the operator's response, or `None` if it does not listen.
 pub(crate) async fn asked(url: &str) -> Option<(u16, String)> {
@@ -44,39 +43,35 @@ async fn stray_ledger(cluster: &TestCluster, namespace: &str) {
 /// Starts operators with one worker thread and with two, and checks each. The variable `READINESS_STARTS` sets the
 /// number of starts, and has the slowest printed.
 async fn becomes_ready_and_deletes_stray_ledger(election: &str) {
-    let cluster = cluster().await;
-    let kubeconfig = operators_kubeconfig(cluster).await;
     let starts = std::env::var("READINESS_STARTS").ok().and_then(|starts| starts.parse().ok()).unwrap_or(1);
     for workers in ["1", "2"] {
         let mut slowest = Duration::ZERO;
         for _ in 0..starts {
-            slowest = slowest.max(time_to_ready(&kubeconfig, cluster, election, workers).await);
+            slowest = slowest.max(time_to_ready(election, workers).await);
         }
         println!("{starts} starts, election {election}, {workers} threads: ready within {slowest:?}");
     }
 }
 
 /// Returns the time from the start of one operator until it is ready. Its stray ledger is deleted after that.
-async fn time_to_ready(kubeconfig: &Path, cluster: &TestCluster, election: &str, workers: &str) -> Duration {
-    let namespace = fresh_namespace(cluster).await;
-    stray_ledger(cluster, &namespace).await;
-    let aws = world().await;
-    let (url, address) = (aws.url(), free_address().to_string());
+async fn time_to_ready(election: &str, workers: &str) -> Duration {
+    let place = Place::new().await;
+    stray_ledger(place.cluster, &place.namespace).await;
+    let address = free_address().to_string();
     let environment = [
-        ("AWS_ENDPOINT_URL", url.as_str()),
         ("LEADER_ELECTION", election),
         ("POD_NAME", "only"),
         ("LISTEN", address.as_str()),
         ("TOKIO_WORKER_THREADS", workers),
     ];
     let begin = Instant::now();
-    let _operator = OperatorProcess::start(kubeconfig, &namespace, &environment);
+    let _operator = place.start(&environment);
     let ready = format!("http://{address}/readyz");
     eventually("it is ready", 20, async || is_ok(&ready).await).await;
     let time = begin.elapsed();
     eventually("the stray ledger is retired", 20, async || {
-        let ledgers = ["get", "streamledgers", "-n", &namespace, "-o", "name"];
-        cluster.kubectl(&ledgers).await.is_ok_and(|names| names.trim().is_empty())
+        let ledgers = ["get", "streamledgers", "-n", &place.namespace, "-o", "name"];
+        place.cluster.kubectl(&ledgers).await.is_ok_and(|names| names.trim().is_empty())
     })
     .await;
     time
@@ -94,18 +89,15 @@ async fn ready_with_election_and_stray_ledger_is_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operator_is_not_ready_before_first_list() {
-    let cluster = cluster().await;
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let namespace = fresh_namespace(cluster).await;
-    let aws = world().await;
-    let proxy = Proxy::of_kubernetes(cluster, &kubeconfig).await;
+    let mut place = Place::new().await;
+    let proxy = Proxy::of_kubernetes(place.cluster, &place.account).await;
+    place.account = proxy.kubeconfig().to_owned();
     proxy.always(
         |asked| asked.path.ends_with("/streamencryptions") && !asked.is_watch(),
         Meet::Hold(When::Before),
     );
-    let (url, address) = (aws.url(), free_address().to_string());
-    let environment = [("AWS_ENDPOINT_URL", url.as_str()), ("LISTEN", address.as_str())];
-    let _operator = OperatorProcess::start(proxy.kubeconfig(), &namespace, &environment);
+    let address = free_address().to_string();
+    let _operator = place.start(&[("LISTEN", &address)]);
     let page = |path: &str| format!("http://{address}{path}");
     proxy.held(1).await;
     eventually("it is alive", 20, async || is_ok(&page("/healthz")).await).await;

@@ -1,6 +1,7 @@
 //! The README and `docs/conditions.md`: a real API server accepts all their YAML, and every command is run,
 //! here or by `.ci/run`. The commands of `docs/simulated-aws.md` are run by the tests of its program.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::json;
@@ -16,17 +17,27 @@ const CONDITIONS: &str = include_str!("../../docs/conditions.md");
 const CI: &str = include_str!("../../.ci/run");
 
 /// The fenced blocks of a page in this language.
-pub(crate) fn blocks(page: &'static str, language: &str) -> Vec<&'static str> {
+pub(crate) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let opening = format!("```{language}\n");
     page.split(opening.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
-pub(crate) fn commands(page: &'static str) -> Vec<&'static str> {
+/// Compares a file of the repository with what the code makes. With this variable set to 1, writes it.
+pub(crate) fn kept(file: &str, made: &str, update: &str, test: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    if std::env::var(update).is_ok_and(|value| value == "1") {
+        std::fs::write(&path, made).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == made, "{file} does not match the code; run: {update}=1 cargo test --test suite {test}");
+}
+
+pub(crate) fn commands(page: &str) -> Vec<&str> {
     lines(&blocks(page, "sh"))
 }
 
 /// The commands of these blocks. A block in a list is indented.
-fn lines(blocks: &[&'static str]) -> Vec<&'static str> {
+fn lines<'a>(blocks: &[&'a str]) -> Vec<&'a str> {
     blocks.iter().flat_map(|block| block.lines()).map(str::trim).filter(|line| !line.is_empty()).collect()
 }
 

@@ -54,7 +54,6 @@ pub(crate) fn table() -> BTreeMap<String, Row> {
         .collect()
 }
 
-/// Every state.
 pub(crate) fn every() -> Vec<State> {
     let mut states =
         vec![State { row: "not reconciled yet", name: String::new(), resource: json(&resource()) }];

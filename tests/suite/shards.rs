@@ -11,9 +11,11 @@ use stream_encryption_core::controller::kube_api::KubeApi as _;
 use stream_encryption_operator::kubernetes::Cluster;
 use test_cluster::TestCluster;
 
-use crate::harness::{LEDGERS, cluster, firehose, fresh_namespace, operators_kubeconfig, stopped};
+use crate::harness::{
+    LEDGERS, cluster, firehose, fresh_namespace, manifest, operators_kubeconfig, spec, stopped,
+};
 use crate::matrix::scenario::{encrypted, stage};
-use crate::process::{OperatorProcess, REASON, START, apply, eventually, field, world};
+use crate::process::{OperatorProcess, REASON, START, apply, eventually, field, until_it_says, world};
 
 mod fleet;
 
@@ -83,11 +85,8 @@ fn described(aws: &SimulatedAws, shard: &str) -> BTreeSet<String> {
 
 /// Creates a resource of the stream with the same name.
 async fn create(cluster: &TestCluster, namespace: &str, name: &str, labels: Value) {
-    let resource = json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-        "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {"stream": {"arn": firehose(name)}},
-    });
+    let mut resource = manifest(namespace, name, &spec(&firehose(name), None));
+    resource["metadata"]["labels"] = labels;
     cluster.apply(&resource.to_string()).await.expect("the resource is accepted");
 }
 
@@ -105,11 +104,6 @@ async fn aws_with(streams: &[&str]) -> SimulatedAws {
     aws
 }
 
-async fn until_encrypted(cluster: &TestCluster, namespace: &str, name: &str) {
-    let is_encrypted = async || field(cluster, namespace, name, REASON).await == "Encrypted";
-    eventually(&format!("{namespace}/{name} is encrypted"), 40, is_encrypted).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn label_shards_reconcile_only_their_resources_and_hand_over() {
     let cluster = cluster().await;
@@ -123,7 +117,7 @@ async fn label_shards_reconcile_only_their_resources_and_hand_over() {
     create(cluster, &namespace, "payments", json!({"shard": "b"})).await;
     create(cluster, &namespace, "visits", json!({})).await;
     for name in ["orders", "payments", "visits"] {
-        until_encrypted(cluster, &namespace, name).await;
+        until_it_says(cluster, &namespace, name, "Encrypted", 40).await;
     }
     assert_eq!(described(&aws, "shard-a"), ["orders".to_owned()].into());
     assert_eq!(described(&aws, "rest"), ["payments".to_owned(), "visits".to_owned()].into());
@@ -142,7 +136,7 @@ async fn label_shards_reconcile_only_their_resources_and_hand_over() {
     let starts =
         |shard: &str| requests(&aws, shard, START).into_iter().filter(|target| target == "orders").count();
     eventually("the other shard corrects the stream", 40, async || starts("rest") == 1).await;
-    until_encrypted(cluster, &namespace, "orders").await;
+    until_it_says(cluster, &namespace, "orders", "Encrypted", 40).await;
     assert_eq!((starts("shard-a"), by_shard_a()), (1, before));
 
     // And back, although nothing but the labels has changed since the first shard knew the resource.
@@ -225,7 +219,7 @@ async fn namespace_shard_watches_each_of_its_namespaces_only() {
         cluster.kubectl(&["label", "namespace", namespace, "team=streams"]).await.expect("a label");
     }
     for (namespace, name) in [(data, "a"), (web, "b")] {
-        until_encrypted(cluster, namespace, name).await;
+        until_it_says(cluster, namespace, name, "Encrypted", 40).await;
         assert_eq!(
             aws.world().calls().iter().filter(|call| call.operation == START && call.target == name).count(),
             1

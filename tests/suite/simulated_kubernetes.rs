@@ -15,9 +15,9 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use test_cluster::TestCluster;
 use tokio::runtime::Runtime;
 
-use crate::harness::{client, install};
+use crate::harness::{client, own_cluster};
 use operations::{Act, LEDGER_SPECS, SPECS, STATUSES, act};
-use sides::{LEDGERS, Model, Real};
+use sides::{Model, Real};
 
 const CASES: u32 = 40;
 
@@ -34,10 +34,8 @@ impl Stage {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let (user, operator, cluster) = runtime.block_on(async {
-            let cluster = TestCluster::start().await.expect("a test cluster");
-            install(&cluster).await;
-            let account = cluster.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await;
-            let operator = client(&account.expect("its account")).await;
+            let (cluster, account) = own_cluster(&[]).await;
+            let operator = client(&account).await;
             (client(cluster.kubeconfig()).await, operator, cluster)
         });
         Self { runtime, user, operator, _cluster: cluster }

@@ -6,8 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use crate::harness::{cluster, fresh_namespace, operators_kubeconfig};
-use crate::process::{OperatorProcess, eventually, free_address};
+use crate::process::{OperatorProcess, Place, eventually, free_address};
 
 /// The binary with only these variables.
 fn program(variables: &[(&str, &str)]) -> Command {
@@ -106,13 +105,10 @@ async fn missing_definitions_are_reported_with_the_command() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operator_without_policies_or_namespace_warns() {
-    let cluster = cluster().await;
-    let kubeconfig = operators_kubeconfig(cluster).await;
-    let namespace = fresh_namespace(cluster).await;
+    let place = Place::new().await;
     let (log, file) = Log::new();
-    let watched = format!("{namespace},not-there-yet");
-    let environment = [("DEFAULT_POLICY", ""), ("WATCH_NAMESPACE", watched.as_str())];
-    let _operator = OperatorProcess::logging_to(file, &kubeconfig, &namespace, &environment);
+    let watched = format!("{},not-there-yet", place.namespace);
+    let _operator = place.logging_to(file, &[("DEFAULT_POLICY", ""), ("WATCH_NAMESPACE", &watched)]);
     log.until("the watched namespace does not exist").await;
     // Other tests of this cluster create policies, so one may exist. The unit tests of `presence` cover the
     // other case.
@@ -126,6 +122,6 @@ async fn operator_without_policies_or_namespace_warns() {
         text.lines().any(|line| line.contains(words) && line.contains("\"not-there-yet\""))
     };
     assert!(reported("the watched namespace does not exist") && !reported("the watched namespace exists"));
-    cluster.kubectl(&["create", "namespace", "not-there-yet"]).await.expect("a namespace");
+    place.cluster.kubectl(&["create", "namespace", "not-there-yet"]).await.expect("a namespace");
     eventually("the new namespace is reported", 20, async || reported("the watched namespace exists")).await;
 }

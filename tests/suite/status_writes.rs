@@ -3,22 +3,13 @@
 
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use simulated_aws::world::{PlantedKey, PlantedStream, Settings};
+use simulated_aws::world::PlantedKey;
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::report_invalid_object;
 
-use crate::harness::{Harness, firehose, reason, truth};
-
-const DESCRIBE: &str = "DescribeDeliveryStream";
-
-async fn encrypted() -> Harness {
-    let harness = Harness::start(Settings::default()).await;
-    harness.aws.world().plant_stream(PlantedStream::default());
-    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    harness.until_it_says("orders", "Encrypted").await;
-    harness
-}
+use crate::harness::{Harness, firehose, reason, spec, truth};
+use crate::matrix::scenario::{DESCRIBE, encrypted, stage};
 
 fn api(harness: &Harness) -> Api<StreamEncryption> {
     Api::namespaced(harness.administrator.clone(), &harness.namespace)
@@ -41,7 +32,7 @@ fn condition(kind: &str, status: &str, reason: &str) -> Value {
 
 #[tokio::test]
 async fn restored_status_is_replaced_at_next_reconcile() {
-    let harness = encrypted().await;
+    let harness = encrypted(stage().await).await;
     let before = harness.status("orders").await;
     let looks = harness.calls(DESCRIBE, "orders");
     restore(
@@ -74,7 +65,7 @@ async fn restored_status_is_replaced_at_next_reconcile() {
 
 #[tokio::test]
 async fn foreign_change_of_own_status_fields_is_corrected() {
-    let harness = encrypted().await;
+    let harness = encrypted(stage().await).await;
     let before = harness.status("orders").await;
     let mut wrong = serde_json::to_value(&before).expect("a value");
     for condition in wrong["conditions"].as_array_mut().expect("conditions") {
@@ -92,16 +83,14 @@ async fn foreign_change_of_own_status_fields_is_corrected() {
 
 #[tokio::test]
 async fn status_is_complete_after_managed_fields_are_lost() {
-    let harness = Harness::start(Settings::default()).await;
-    harness.aws.world().plant_stream(PlantedStream::default());
+    let harness = stage().await;
     let asymmetric =
         harness.aws.world().plant_key(PlantedKey { spec: "RSA_2048".into(), ..PlantedKey::default() });
-    let spec = |key: &str| json!({"stream": {"arn": firehose("orders")}, "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key}});
-    harness.apply("orders", &spec(&asymmetric)).await;
+    harness.apply("orders", &spec(&firehose("orders"), Some(&asymmetric))).await;
     harness.until_it_says("orders", "KeyNotSymmetric").await;
     let lost = Patch::Merge(json!({"metadata": {"managedFields": [{}]}}));
     api(&harness).patch("orders", &PatchParams::default(), &lost).await.expect("managedFields are lost");
-    harness.apply("orders", &spec(&harness.plant_key())).await;
+    harness.apply("orders", &spec(&firehose("orders"), Some(&harness.plant_key()))).await;
     harness.until_it_says("orders", "Encrypted").await;
     let status = harness.status("orders").await;
     assert_eq!(reason(&status), "Encrypted");
@@ -118,7 +107,7 @@ async fn managers_of_metadata(harness: &Harness) -> String {
 
 #[tokio::test]
 async fn status_write_keeps_spec_and_metadata() {
-    let harness = encrypted().await;
+    let harness = encrypted(stage().await).await;
     let written = harness.resource("orders").await.expect("the resource");
     let metadata =
         json!({"labels": {"team": "data"}, "annotations": {"a": "b"}, "finalizers": ["x.example/keep"]});
@@ -142,8 +131,8 @@ async fn status_write_keeps_spec_and_metadata() {
 
 #[tokio::test]
 async fn foreign_status_of_an_invalid_object_is_corrected() {
-    let harness = Harness::start(Settings::default()).await;
-    harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
+    let harness = stage().await;
+    harness.apply("orders", &spec(&firehose("orders"), None)).await;
     let operator = harness.replica();
     let told = async || {
         let read = harness.resource("orders").await.expect("the resource").metadata;

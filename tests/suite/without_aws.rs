@@ -8,35 +8,19 @@ use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 
 use crate::harness::{Harness, firehose, kinesis, message, reason, spec, truth};
-use crate::matrix::scenario::{DESCRIBE, START, STOP};
+use crate::matrix::scenario::{DESCRIBE, START, STOP, encrypted, stage};
 
 fn unavailable() -> Fault {
     Fault::Refuse { code: "ServiceUnavailable".into(), message: "no".into(), status: 503 }
-}
-
-/// A harness with a plaintext Firehose stream `orders`.
-async fn plaintext() -> Harness {
-    let five = SignedDuration::from_secs(5);
-    let harness = Harness::start(Settings { enabling: five, disabling: five, ..Settings::default() }).await;
-    harness.aws.world().plant_stream(PlantedStream::default());
-    harness
 }
 
 fn orders() -> Value {
     spec(&firehose("orders"), None)
 }
 
-/// The same, and the resource `orders` is encrypted.
-async fn encrypted() -> Harness {
-    let harness = plaintext().await;
-    harness.apply("orders", &orders()).await;
-    harness.until_it_says("orders", "Encrypted").await;
-    harness
-}
-
 #[tokio::test]
 async fn suspended_resource_sends_no_request_and_keeps_ready() {
-    let mut harness = encrypted().await;
+    let mut harness = encrypted(stage().await).await;
     let looks = harness.calls(DESCRIBE, "orders");
     let mut spec = orders();
     spec["suspend"] = json!(true);
@@ -75,7 +59,7 @@ async fn suspended_resource_sends_no_request_and_keeps_ready() {
 
 #[tokio::test]
 async fn suspended_resource_with_a_key_sends_no_request() {
-    let mut harness = plaintext().await;
+    let mut harness = stage().await;
     let key = harness.plant_key();
     harness.aws.world().plant_alias("alias/orders", &key);
     // With the account written in the policy, nothing depends on the account of the operator's credentials.
@@ -100,7 +84,7 @@ async fn suspended_resource_with_a_key_sends_no_request() {
 
 #[tokio::test]
 async fn suspension_is_reported_while_aws_does_not_answer() {
-    let mut harness = encrypted().await;
+    let mut harness = encrypted(stage().await).await;
     harness.restart();
     harness.aws.world().script(Rule::always(unavailable()));
     for value in ["True", "until Monday"] {
@@ -119,7 +103,7 @@ async fn suspension_is_reported_while_aws_does_not_answer() {
 
 #[tokio::test]
 async fn retain_removes_finalizer_while_aws_does_not_answer() {
-    let mut harness = plaintext().await;
+    let mut harness = stage().await;
     let by_name = json!({"service": "Firehose", "name": "orders"});
     for stream in [by_name, json!({"arn": firehose("orders")})] {
         let spec = |policy: &str| json!({"stream": stream, "deletionPolicy": policy});
@@ -140,7 +124,7 @@ async fn retain_removes_finalizer_while_aws_does_not_answer() {
 
 #[tokio::test]
 async fn not_permitted_is_reported_while_aws_does_not_answer() {
-    let mut harness = plaintext().await;
+    let mut harness = stage().await;
     harness.policy = Some(StreamEncryptionPolicySpec {
         streams: vec![firehose("clicks")],
         ..StreamEncryptionPolicySpec::own_account()
@@ -160,7 +144,7 @@ async fn not_permitted_is_reported_while_aws_does_not_answer() {
 async fn encrypted_is_unknown_after_three_failed_describes() {
     let denied = Fault::Refuse { code: "AccessDeniedException".into(), message: "no".into(), status: 400 };
     for fault in [unavailable(), denied] {
-        let mut harness = encrypted().await;
+        let mut harness = encrypted(stage().await).await;
         let seen = harness.status("orders").await.last_describe_time.expect("a time").0;
         harness.aws.world().script(Rule::always(fault).on(DESCRIBE));
         harness.until("orders", |status| truth(status, ConditionType::Ready) != "True").await;
@@ -195,7 +179,7 @@ async fn encrypted_is_unknown_after_three_failed_describes() {
 
 #[tokio::test]
 async fn encrypted_is_unknown_after_three_failed_identity_requests() {
-    let mut harness = plaintext().await;
+    let mut harness = stage().await;
     // A stream given by name belongs to the operator's own account.
     harness.apply("orders", &json!({"stream": {"service": "Firehose", "name": "orders"}})).await;
     harness.until_it_says("orders", "Encrypted").await;
@@ -221,7 +205,7 @@ async fn resource_created_suspended_is_written_once() {
 
 #[tokio::test]
 async fn key_usable_is_unknown_while_kms_does_not_answer() {
-    let harness = plaintext().await;
+    let harness = stage().await;
     let key = harness.plant_key();
     harness.aws.world().key_mut(&key).expect("the key").state = KeyState::Disabled;
     harness.apply("orders", &spec(&firehose("orders"), Some(&key))).await;
@@ -237,7 +221,7 @@ async fn key_usable_is_unknown_while_kms_does_not_answer() {
 
 #[tokio::test]
 async fn identity_outage_keeps_encrypted_and_drops_next_attempt() {
-    let mut harness = encrypted().await;
+    let mut harness = encrypted(stage().await).await;
     let limit = Fault::Refuse { code: "LimitExceededException".into(), message: "no".into(), status: 400 };
     harness.aws.world().script(Rule::always(limit).on(START));
     harness.apply("orders", &spec(&firehose("orders"), Some(&harness.plant_key()))).await;

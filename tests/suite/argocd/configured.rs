@@ -16,7 +16,7 @@ use test_cluster::TestCluster;
 
 use super::{ACTIONS, folder, script, yaml};
 use crate::harness::LEDGERS;
-use crate::readme::{blocks, commands, run};
+use crate::readme::{blocks, commands, kept, run};
 use crate::resource_states::table;
 
 const PAGE: &str = include_str!("../../../docs/gitops.md");
@@ -68,16 +68,7 @@ fn config_map() -> String {
 
 #[test]
 fn argocd_cm_matches_the_scripts() {
-    let path = config().join("argocd-cm.yaml");
-    let made = config_map();
-    if std::env::var("UPDATE_ARGOCD").is_ok_and(|value| value == "1") {
-        fs::write(&path, &made).unwrap();
-    }
-    let kept = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        kept == made,
-        "config/argocd/argocd-cm.yaml does not match the scripts; run: UPDATE_ARGOCD=1 cargo test --test suite argocd"
-    );
+    kept("config/argocd/argocd-cm.yaml", &config_map(), "UPDATE_ARGOCD", "argocd");
 }
 
 /// The value of the actions key, as Argo CD parses it.

@@ -1,14 +1,16 @@
 //! One Rust file as the layout rules see it: its code without comments, string literals and tests, and the
 //! paths in it.
-//!
-//! The parser supports only as much of Rust as this repository uses.
 
 use std::fs;
 use std::path::Path;
 
-/// The code of a file.
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+/// The tokens of a file, without the contents of literals and without items under `#[cfg(test)]`.
+#[derive(Default)]
 pub struct Source {
-    code: String,
+    tokens: Vec<String>,
+    /// The test modules in files of their own that it declares.
     tests: Vec<String>,
 }
 
@@ -18,63 +20,105 @@ impl Source {
     }
 
     pub fn of(text: &str) -> Self {
-        let (code, tests) = without_tests(&without_comments_and_texts(text));
-        Self { code, tests }
+        let mut source = Self::default();
+        source.add(text.parse().expect("Rust"));
+        source
     }
 
     /// Returns the test-only modules that this file declares.
     pub fn test_modules(&self, module: &str) -> Vec<String> {
-        self.tests
-            .iter()
-            .map(|name| {
-                [module, name].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("::")
-            })
-            .collect()
+        self.tests.iter().map(|name| super::join(module, name)).collect()
     }
 
-    /// Returns the lines of code that contain a text.
-    pub fn lines_with<'a>(&'a self, text: &'a str) -> impl Iterator<Item = String> + 'a {
-        self.code.lines().filter(move |line| line.contains(text)).map(|line| line.trim().to_owned())
+    /// Returns the lines of code that contain a text. A line ends after each brace and semicolon, and has a space only
+    /// between two words.
+    pub fn lines_with(&self, text: &str) -> impl Iterator<Item = String> {
+        let mut code = String::new();
+        for token in &self.tokens {
+            if is_name(token) && code.ends_with(|last: char| last.is_alphanumeric() || last == '_') {
+                code.push(' ');
+            }
+            code.push_str(token);
+            if ["{", "}", ";"].contains(&token.as_str()) {
+                code.push('\n');
+            }
+        }
+        let found: Vec<String> = code.lines().filter(|line| line.contains(text)).map(str::to_owned).collect();
+        found.into_iter()
     }
 
     /// Returns the first segment of each path: crates, modules and types.
     pub fn heads(&self) -> Vec<String> {
-        self.heads_at().into_iter().map(|(_, head)| head).collect()
+        self.heads_at().map(|at| self.tokens[at].clone()).collect()
     }
 
     /// Returns every path that begins with `crate`, `super` or `self`, relative to the crate root.
     pub fn paths(&self, module: &str) -> Vec<Vec<String>> {
         let own: Vec<String> =
             module.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect();
-        let mut found = Vec::new();
-        for (at, _) in self.heads_at() {
-            let mut branches = Vec::new();
-            branches_of(&self.code[at..], &mut Vec::new(), &mut branches);
-            for branch in branches {
-                found.extend(from_root(&own, &branch));
-            }
+        let mut branches = Vec::new();
+        for at in self.heads_at() {
+            branches_of(&self.tokens[at..], Vec::new(), &mut branches);
         }
-        found
+        branches.iter().filter_map(|branch| from_root(&own, branch)).collect()
     }
 
-    fn heads_at(&self) -> Vec<(usize, String)> {
-        let bytes = self.code.as_bytes();
-        let mut found = Vec::new();
-        let mut at = 0;
-        while at < bytes.len() {
-            if !is_name(bytes[at]) {
-                at += 1;
-                continue;
-            }
-            let name: String =
-                self.code[at..].chars().take_while(|c| c.is_ascii() && is_name(*c as u8)).collect();
-            let before = self.code[..at].trim_end();
-            if self.code[at + name.len()..].starts_with("::") && !before.ends_with("::") {
-                found.push((at, name.clone()));
-            }
-            at += name.len();
+    fn heads_at(&self) -> impl Iterator<Item = usize> {
+        let is = |at: Option<usize>, text| at.and_then(|at| self.tokens.get(at)).is_some_and(|it| it == text);
+        (0..self.tokens.len()).filter(move |&at| {
+            is_name(&self.tokens[at]) && is(Some(at + 1), "::") && !is(at.checked_sub(1), "::")
+        })
+    }
+
+    fn add(&mut self, tokens: TokenStream) {
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            let text = match token {
+                TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                    let is_test = |next: &TokenTree| next.to_string().replace(' ', "") == "[cfg(test)]";
+                    if tokens.next_if(is_test).is_some() {
+                        self.skip_item(&mut tokens);
+                        continue;
+                    }
+                    "#".to_owned()
+                }
+                TokenTree::Punct(punct) if punct.as_char() == ':' => {
+                    let is_colon = |next: &TokenTree| next.to_string() == ":";
+                    tokens.next_if(is_colon).map_or(":", |_| "::").to_owned()
+                }
+                TokenTree::Literal(_) => continue,
+                TokenTree::Group(group) => {
+                    let (open, close) = match group.delimiter() {
+                        Delimiter::Parenthesis => ("(", ")"),
+                        Delimiter::Bracket => ("[", "]"),
+                        Delimiter::Brace => ("{", "}"),
+                        Delimiter::None => ("", ""),
+                    };
+                    self.tokens.push(open.to_owned());
+                    self.add(group.stream());
+                    close.to_owned()
+                }
+                other => other.to_string(),
+            };
+            self.tokens.push(text);
         }
-        found
+    }
+
+    /// Skips an item, up to its block or its semicolon, and notes a module in a file of its own.
+    fn skip_item(&mut self, tokens: &mut impl Iterator<Item = TokenTree>) {
+        let mut item = Vec::new();
+        for token in tokens {
+            let is_block = matches!(&token, TokenTree::Group(it) if it.delimiter() == Delimiter::Brace);
+            item.push(token.to_string());
+            if is_block || item.last().is_some_and(|last| last == ";") {
+                break;
+            }
+        }
+        if let [module, name, end] = &item[..]
+            && (module.as_str(), end.as_str()) == ("mod", ";")
+        {
+            self.tests.push(name.clone());
+        }
     }
 }
 
@@ -92,144 +136,39 @@ fn from_root(own: &[String], path: &[String]) -> Option<Vec<String>> {
     }
 }
 
-/// Collects every branch of the path, or use tree, at the start of `code`. Returns its length.
-fn branches_of(code: &str, trunk: &mut Vec<String>, found: &mut Vec<Vec<String>>) -> usize {
-    let depth = trunk.len();
+/// Collects every branch of the path, or use tree, at the start of these tokens. Returns how many tokens it has.
+fn branches_of(tokens: &[String], mut path: Vec<String>, found: &mut Vec<Vec<String>>) -> usize {
+    let is = |at: usize, texts: &[&str]| tokens.get(at).is_none_or(|token| texts.contains(&token.as_str()));
     let mut at = 0;
     loop {
-        let rest = &code[at..];
-        at += rest.len() - rest.trim_start().len();
-        let rest = &code[at..];
-        if let Some(list) = rest.strip_prefix('{') {
-            let mut inside = 1;
-            loop {
-                inside +=
-                    list[inside - 1..].len() - list[inside - 1..].trim_start_matches([' ', '\n', ',']).len();
-                if rest[inside..].starts_with('}') || inside >= rest.len() {
-                    break;
+        match tokens.get(at).map(String::as_str) {
+            Some("{") => {
+                at += 1;
+                while !is(at, &["}"]) {
+                    at += branches_of(&tokens[at..], path.clone(), found);
+                    // `as name` is not a part of the path.
+                    while !is(at, &[",", "}"]) {
+                        at += 1;
+                    }
+                    at += usize::from(is(at, &[","]));
                 }
-                let length = branches_of(&rest[inside..], trunk, found);
-                // `as name` and anything else is not a path.
-                inside += length + rest[inside + length..].find([',', '}']).unwrap_or(0);
+                return at + 1;
             }
-            at += inside + 1;
+            Some(name) if is_name(name) && (name != "self" || path.is_empty()) => path.push(name.to_owned()),
+            _ => break,
+        }
+        at += 1;
+        if !is(at, &["::"]) {
             break;
         }
-        let name: String = rest.chars().take_while(|c| c.is_ascii() && is_name(*c as u8)).collect();
-        at += name.len();
-        if name.is_empty() || (!trunk.is_empty() && name == "self") {
-            found.push(trunk.clone());
-            break;
-        }
-        trunk.push(name);
-        if !code[at..].starts_with("::") {
-            found.push(trunk.clone());
-            break;
-        }
-        at += 2;
+        at += 1;
     }
-    trunk.truncate(depth);
+    found.push(path);
     at
 }
 
-fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
-}
-
-/// Removes comments and the contents of literals, and keeps the line breaks.
-fn without_comments_and_texts(text: &str) -> String {
-    let mut code = String::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let skipped = if rest.starts_with("//") {
-            rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map_or(rest.len(), |end| end + 2)
-        } else if let Some(length) =
-            raw_text(rest).filter(|_| !code.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
-        {
-            length
-        } else if first == '"' {
-            text_length(rest)
-        } else if first == '\'' {
-            char_length(rest)
-        } else {
-            0
-        };
-        if skipped == 0 {
-            code.push(first);
-            rest = &rest[first.len_utf8()..];
-        } else {
-            code.extend(rest[..skipped].chars().filter(|c| *c == '\n'));
-            rest = &rest[skipped..];
-        }
-    }
-    code
-}
-
-fn raw_text(rest: &str) -> Option<usize> {
-    let hashes = rest.strip_prefix('r')?;
-    let count = hashes.bytes().take_while(|b| *b == b'#').count();
-    let inside = hashes[count..].strip_prefix('"')?;
-    let end = format!("\"{}", "#".repeat(count));
-    Some(rest.len() - inside.len() + inside.find(&end)? + end.len())
-}
-
-fn text_length(rest: &str) -> usize {
-    let mut escaped = false;
-    let end = rest.char_indices().skip(1).find(|(_, c)| {
-        let ends = *c == '"' && !escaped;
-        escaped = *c == '\\' && !escaped;
-        ends
-    });
-    end.map_or(rest.len(), |(at, _)| at + 1)
-}
-
-/// Returns the length of a character literal, or 0 for a lifetime.
-fn char_length(rest: &str) -> usize {
-    let mut chars = rest.char_indices().skip(1);
-    match chars.next() {
-        Some((_, '\\')) => rest[3..].find('\'').map_or(0, |end| end + 4),
-        Some(_) => chars.next().filter(|(_, c)| *c == '\'').map_or(0, |(at, _)| at + 1),
-        None => 0,
-    }
-}
-
-/// Returns the code without items under `#[cfg(test)]`, and the names of test modules in files of their own.
-fn without_tests(code: &str) -> (String, Vec<String>) {
-    const MARK: &str = "#[cfg(test)]";
-    let mut kept = String::new();
-    let mut names = Vec::new();
-    let mut rest = code;
-    while let Some(at) = rest.find(MARK) {
-        kept.push_str(&rest[..at]);
-        let item = &rest[at + MARK.len()..];
-        let end = item.find([';', '{']).unwrap_or(item.len());
-        if let Some(name) = item[..end].trim().strip_prefix("mod ").filter(|_| item[end..].starts_with(';')) {
-            names.push(name.to_owned());
-        }
-        let length =
-            if item[end..].starts_with('{') { end + block(&item[end..]) } else { (end + 1).min(item.len()) };
-        rest = &item[length..];
-    }
-    kept.push_str(rest);
-    (kept, names)
-}
-
-/// Returns the length of the block at the start of `code`.
-fn block(code: &str) -> usize {
-    let mut depth = 0_usize;
-    for (at, c) in code.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            _ => {}
-        }
-        if depth == 0 {
-            return at + 1;
-        }
-    }
-    code.len()
+fn is_name(token: &str) -> bool {
+    token.starts_with(|first: char| first.is_alphabetic() || first == '_')
 }
 
 #[test]

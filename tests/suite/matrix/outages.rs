@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 
 use super::process_env::{Site, aws};
 use super::proxy::Asked;
-use crate::harness::{LEDGERS, install, spec};
+use crate::harness::{LEDGERS, own_cluster, spec};
 use crate::process::{eventually, signal_to};
 
 /// Compacts etcd to its last revision.
@@ -44,11 +44,7 @@ async fn asked_again(site: &Site<'_>, times: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn outages_and_lost_permissions_cause_no_unrecorded_call() {
-    let own = TestCluster::start().await.expect("a cluster");
-    install(&own).await;
-    own.kubectl(&["create", "namespace", "orders"]).await.expect("a namespace");
-    let account =
-        own.service_account_kubeconfig(LEDGERS, "stream-encryption-operator").await.expect("its account");
+    let (own, account) = own_cluster(&["orders"]).await;
     let aws = aws().await;
     let site = Site::prepare(&own, &account, &aws, "orders").await;
     let log = own.folder().join("operator.log");

@@ -16,8 +16,8 @@ use stream_encryption_core::model::ledger;
 use test_cluster::TestCluster;
 
 use super::proxy::{Proxy, unhurried_client};
-use super::scenario::START;
-use crate::harness::{LEDGERS, firehose, reason, stopped};
+use super::scenario::{START, namespaces};
+use crate::harness::{LEDGERS, cluster, firehose, operators_kubeconfig, reason, stopped};
 use crate::process::{OperatorProcess, apply, eventually};
 
 /// One environment.
@@ -36,6 +36,16 @@ pub(crate) async fn aws() -> Arc<SimulatedAws> {
     let two = SignedDuration::from_secs(2);
     let settings = Settings { enabling: two, disabling: two, rate_limits: false, ..Settings::default() };
     Arc::new(SimulatedAws::start(World::new(settings), Clock::Real).await.expect("a simulated AWS"))
+}
+
+impl Site<'static> {
+    /// Creates an environment in a namespace of its own in the shared cluster, whose name begins with `prefix`.
+    pub(crate) async fn fresh(prefix: &str) -> Self {
+        let cluster = cluster().await;
+        let account = operators_kubeconfig(cluster).await;
+        let name = namespaces(cluster, prefix, 1).await.remove(0);
+        Self::prepare(cluster, &account, &aws().await, &name).await
+    }
 }
 
 impl<'a> Site<'a> {

@@ -24,10 +24,7 @@ async fn time_passes(time: Duration) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn process_paused_after_reservation_does_not_send_call() {
-    let cluster = cluster().await;
-    let account = operators_kubeconfig(cluster).await;
-    let name = &namespaces(cluster, "stopped", 1).await[0];
-    let site = Site::prepare(cluster, &account, &aws().await, name).await;
+    let site = Site::fresh("stopped").await;
     site.kubernetes.once(is_ledger_write, 0, Meet::Hold(When::After));
     let first = site.start();
     site.ask_for_encryption().await;
@@ -55,10 +52,7 @@ async fn process_paused_after_reservation_does_not_send_call() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_during_start_records_the_outcome_first() {
-    let cluster = cluster().await;
-    let account = operators_kubeconfig(cluster).await;
-    let name = &namespaces(cluster, "ended", 1).await[0];
-    let site = Site::prepare(cluster, &account, &aws().await, name).await;
+    let site = Site::fresh("ended").await;
     site.aws.world().script(Rule::once(Fault::Hold).on(START));
     let mut operator = site.start();
     site.ask_for_encryption().await;
@@ -78,10 +72,7 @@ async fn sigterm_during_start_records_the_outcome_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_before_first_list_ends_the_process() {
-    let cluster = cluster().await;
-    let account = operators_kubeconfig(cluster).await;
-    let name = &namespaces(cluster, "unlisted", 1).await[0];
-    let site = Site::prepare(cluster, &account, &aws().await, name).await;
+    let site = Site::fresh("unlisted").await;
     site.kubernetes.always(|asked| asked.path.ends_with("/streamencryptions"), Meet::Hold(When::Before));
     let mut operator = site.start();
     site.kubernetes.held(1).await;
@@ -118,10 +109,7 @@ async fn closed_or_full_log_does_not_stop_the_operator() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_log_blocks_without_repeating_a_call() {
-    let cluster = cluster().await;
-    let account = operators_kubeconfig(cluster).await;
-    let name = &namespaces(cluster, "unread", 1).await[0];
-    let site = Site::prepare(cluster, &account, &aws().await, name).await;
+    let site = Site::fresh("unread").await;
     let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
     // A pipe holds 64 kB, so there is little room for the operator's first lines.
     writer.write_all(&vec![b'\n'; 65_000]).expect("there is room");

@@ -1,22 +1,20 @@
-//! Rows 11, 12 and 19: two replicas, a wrong clock, and two resources for one stream. What a replica or a paused
-//! reconcile no longer knows right causes no call and hides nothing that another has learned.
+//! Rows 11 and 12: two replicas, and a wrong clock. What a replica or a paused reconcile no longer knows right causes
+//! no call and hides nothing that another has learned.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::SignedDuration;
-use kube::api::Api;
 use serde_json::json;
 use simulated_aws::world::{Fault, KeyState, Rule};
-use stream_encryption_api::condition::ConditionType;
 use stream_encryption_api::stream_encryption::{EncryptionStatus, StreamEncryption};
 use stream_encryption_core::controller::{Clock, reconcile};
 use stream_encryption_operator::aws::Aws;
 use stream_encryption_operator::kubernetes::Cluster;
 
 use super::proxy::{Asked, Meet, When};
-use super::scenario::{DESCRIBE, START, STOP, encrypted, namespaces, plant, proxied, stage};
-use crate::harness::{Harness, firehose, reason, spec, truth};
+use super::scenario::{DESCRIBE, START, encrypted, plant, proxied, stage};
+use crate::harness::{Harness, firehose, reason, spec};
 use crate::process::eventually;
 
 /// The operator of another process.
@@ -187,40 +185,4 @@ async fn clock_rejected_by_aws_blocks_calls_until_corrected() {
         harness.until_it_says(&name, "Encrypted").await;
         assert_eq!(harness.calls(START, &name), 1, "{wrong_by}");
     }
-}
-
-#[tokio::test]
-async fn only_one_resource_manages_a_stream_across_namespaces() {
-    let harness = encrypted(stage().await).await;
-    let key = harness.plant_key();
-    let elsewhere = namespaces(harness.cluster, "owner", 1).await.remove(0);
-    let by_name = json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-        "metadata": {"name": "mine", "namespace": elsewhere},
-        "spec": {
-            "stream": {"service": "Firehose", "name": "orders"},
-            "key": {"type": "CUSTOMER_MANAGED_CMK", "arn": key},
-        },
-    });
-    harness.cluster.apply(&by_name.to_string()).await.expect("the resource is accepted");
-    let api: Api<StreamEncryption> = Api::namespaced(harness.administrator.clone(), &elsewhere);
-    let operator = harness.replica();
-    let visit = async || {
-        for _ in 0..5 {
-            let resource = api.get("mine").await.expect("the resource");
-            Box::pin(reconcile(&operator, &resource)).await.expect("Kubernetes answers");
-            harness.aws.advance(SignedDuration::from_mins(11));
-        }
-        api.get("mine").await.expect("the resource").status.unwrap_or_default()
-    };
-    let status = visit().await;
-    assert_eq!(reason(&status), "StreamAlreadyManaged");
-    assert_eq!(truth(&status, ConditionType::Stalled), "True");
-    assert_eq!((status.calls, status.active_key), (None, None), "no state of the owner is reported");
-    assert_eq!((harness.calls(START, "orders"), harness.calls(STOP, "orders")), (1, 0));
-
-    harness.kubectl(&["delete", "strenc", "orders"]).await;
-    let status = visit().await;
-    assert_eq!(reason(&status), "Encrypted");
-    assert_eq!(status.calls.expect("the budget").used, 2, "the owner's calls are inherited");
 }

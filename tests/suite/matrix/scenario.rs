@@ -1,10 +1,12 @@
 //! What the tests of the rows share: a plaintext stream on a virtual clock, encrypted by the operator's own reconcile
 //! function, with or without a proxy in front of the API server.
 
+use futures_util::{StreamExt as _, stream};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, PostParams};
-use simulated_aws::world::{PlantedStream, Settings};
+use simulated_aws::world::{PlantedStream, Service, Settings, Snapshot, World};
+use stream_encryption_api::stream_encryption::StreamEncryption;
 use test_cluster::TestCluster;
 
 use super::proxy::Proxy;
@@ -48,6 +50,34 @@ pub(crate) async fn proxied(harness: &mut Harness) -> Proxy {
     let proxy = Proxy::of_kubernetes(harness.cluster, &account).await;
     harness.through(proxy.client().await);
     proxy
+}
+
+/// Plants Kinesis streams in these regions, in this state. Returns a resource for each, with the same name.
+pub(crate) fn fleet(
+    world: &mut World,
+    count: usize,
+    regions: &[&str],
+    state: &Snapshot,
+) -> Vec<StreamEncryption> {
+    let resource = |number: usize| {
+        let name = format!("stream-{number}");
+        let arn = world.plant_stream(PlantedStream {
+            service: Service::Kinesis,
+            region: regions[number % regions.len()].to_owned(),
+            name: name.clone(),
+            state: state.clone(),
+            ..PlantedStream::default()
+        });
+        StreamEncryption::new(&name, serde_json::from_value(spec(&arn, None)).expect("a spec"))
+    };
+    (0..count).map(resource).collect()
+}
+
+pub(crate) async fn create_all(api: &Api<StreamEncryption>, resources: &[StreamEncryption]) {
+    let create = async |resource| {
+        api.create(&PostParams::default(), resource).await.expect("it is accepted");
+    };
+    stream::iter(resources).for_each_concurrent(16, create).await;
 }
 
 /// Creates namespaces that no other test uses, named `<prefix>-0` and so on. They are for resources; ledgers

@@ -5,15 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream};
-use kube::api::{Api, ListParams, PostParams};
-use simulated_aws::world::{PlantedStream, Service, Settings, Snapshot, StreamKey, World};
+use kube::api::{Api, ListParams};
+use simulated_aws::world::{Settings, Snapshot, StreamKey, World};
 use simulated_aws::{Clock, SimulatedAws};
-use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionSpec};
+use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use super::proxy::unhurried_client;
-use super::scenario::namespaces;
-use crate::harness::{LEDGERS, cluster, operators_kubeconfig, reason, spec};
+use super::scenario::{create_all, fleet, namespaces};
+use crate::harness::{LEDGERS, cluster, operators_kubeconfig, reason};
 use crate::process::{OperatorProcess, eventually};
 
 const COUNT: usize = 300;
@@ -43,23 +42,8 @@ async fn startup_of_300_resources_stays_within_aws_rate_limits() {
     let mut world = World::new(Settings::default());
     let client = unhurried_client(cluster.kubeconfig()).await;
     let api: Api<StreamEncryption> = Api::namespaced(client, namespace);
-    let mut resources = Vec::new();
-    for number in 0..COUNT {
-        let arn = world.plant_stream(PlantedStream {
-            service: Service::Kinesis,
-            region: REGIONS[number % REGIONS.len()].to_owned(),
-            name: format!("herd-{number}"),
-            state: Snapshot::enabled(StreamKey::AwsOwned),
-            ..PlantedStream::default()
-        });
-        let spec: StreamEncryptionSpec = serde_json::from_value(spec(&arn, None)).expect("a spec");
-        resources.push(StreamEncryption::new(&format!("herd-{number}"), spec));
-    }
-    stream::iter(&resources)
-        .for_each_concurrent(16, async |resource| {
-            api.create(&PostParams::default(), resource).await.expect("it is accepted");
-        })
-        .await;
+    let encrypted = Snapshot::enabled(StreamKey::AwsOwned);
+    create_all(&api, &fleet(&mut world, COUNT, &REGIONS, &encrypted)).await;
     let aws = Arc::new(SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS"));
     let url = aws.url();
     let environment =

@@ -23,10 +23,7 @@ fn is_list(asked: &Asked) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_watch_causes_no_call_against_live_spec() {
-    let cluster = cluster().await;
-    let account = operators_kubeconfig(cluster).await;
-    let name = &namespaces(cluster, "frozen", 1).await[0];
-    let site = Site::prepare(cluster, &account, &aws().await, name).await;
+    let site = Site::fresh("frozen").await;
     let _operator = site.start();
     site.ask_for_encryption().await;
     site.until_it_says("Encrypted", 40).await;
@@ -89,17 +86,13 @@ async fn change_is_found_if_its_watch_event_is_lost() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hung_watch_is_noticed_before_it_lists_again() {
-    let cluster = cluster().await;
-    let account = operators_kubeconfig(cluster).await;
-    let name = &namespaces(cluster, "hung", 1).await[0];
-    let aws = aws().await;
-    let key = aws.world().plant_key(PlantedKey::default());
-    let site = Site::prepare(cluster, &account, &aws, name).await;
+    let site = Site::fresh("hung").await;
+    let key = site.aws.world().plant_key(PlantedKey::default());
     let url = site.before_aws.url();
     // The watches list everything again after six minutes.
     let environment =
         [("AWS_ENDPOINT_URL", url.as_str()), ("POD_NAMESPACE", LEDGERS), ("DRIFT_INTERVAL_SECONDS", "60")];
-    let _operator = OperatorProcess::start(site.kubernetes.kubeconfig(), name, &environment);
+    let _operator = OperatorProcess::start(site.kubernetes.kubeconfig(), &site.name, &environment);
     site.ask_for_encryption().await;
     site.until_it_says("Encrypted", 40).await;
 
@@ -141,12 +134,8 @@ async fn operator_works_if_one_watch_is_forbidden() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_watch_is_relisted_without_a_second_call() {
-    let cluster = cluster().await;
-    let account = operators_kubeconfig(cluster).await;
-    let name = &namespaces(cluster, "gone", 1).await[0];
-    let aws = aws().await;
-    let key = aws.world().plant_key(PlantedKey::default());
-    let site = Site::prepare(cluster, &account, &aws, name).await;
+    let site = Site::fresh("gone").await;
+    let key = site.aws.world().plant_key(PlantedKey::default());
     let _operator = site.start();
     site.ask_for_encryption().await;
     site.until_it_says("Encrypted", 40).await;

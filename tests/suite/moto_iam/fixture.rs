@@ -34,7 +34,8 @@ use super::ACCOUNT;
 use super::adapter::MotoAdapter;
 use super::documents::Document;
 use crate::harness::{
-    ACCESS_KEY, REGION, client, cluster, fresh_namespace, message, operators_kubeconfig, reason, sdk,
+    ACCESS_KEY, REGION, client, cluster, fresh_namespace, manifest, message, operators_kubeconfig, reason,
+    sdk,
 };
 
 const BUCKET: &str = "records";
@@ -145,10 +146,7 @@ impl Stage {
         let api: Api<StreamEncryption> = Api::namespaced(self.user.clone(), &self.namespace);
         let mut last = None;
         for (spec, goal) in specs {
-            let resource = json!({
-                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-                "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
-            });
+            let resource = manifest(&self.namespace, name, spec);
             let parameters = PatchParams::apply("a-user").force();
             api.patch(name, &parameters, &Patch::Apply(&resource)).await.expect("it is accepted");
             let word = until(&operator, &api, name, &passed, goal).await;

@@ -4,12 +4,13 @@
 use jiff::SignedDuration;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use stream_encryption_api::condition::ConditionType;
 use stream_encryption_api::ledger::{Owner, StreamLedger};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::model::ledger;
 
 use super::{allow, forbid, orders, policy, team};
-use crate::harness::{Harness, firehose, reason};
+use crate::harness::{Harness, firehose, manifest, reason, truth};
 use crate::matrix::scenario::{START, STOP};
 
 const TWO_HOURS: SignedDuration = SignedDuration::from_hours(2);
@@ -58,11 +59,7 @@ async fn replaced_resource_keeps_its_stream_during_contention() {
         finance.apply(spy, &with(wish)).await;
     }
     for round in 0..5 {
-        let manifest = json!({
-            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
-            "metadata": {"name": "orders", "namespace": data.namespace},
-            "spec": orders(),
-        });
+        let manifest = manifest(&data.namespace, "orders", &orders());
         let replaced = std::sync::atomic::AtomicBool::new(false);
         let replace = async {
             let replace = ["replace", "--force", "-f", "-"];
@@ -117,12 +114,17 @@ async fn claim_ends_when_its_permission_is_withdrawn() {
     allow_stream(&alice).await;
     alice.apply("orders", &orders()).await;
     alice.until_it_says("orders", "Encrypted").await;
-    bob.apply("orders", &orders()).await;
+    let by_name =
+        json!({"stream": {"service": "Firehose", "name": "orders"}, "key": {"type": "AWS_OWNED_CMK"}});
+    bob.apply("orders", &by_name).await;
     bob.until_it_says("orders", "NotPermitted").await;
 
     // Both are allowed to use it: the current owner keeps it, also while suspended.
     allow_stream(&bob).await;
     bob.until_it_says("orders", "StreamAlreadyManaged").await;
+    let status = bob.status("orders").await;
+    assert_eq!(truth(&status, ConditionType::Stalled), "True");
+    assert_eq!((status.calls, status.active_key), (None, None), "no state of the owner is reported");
     alice.apply("orders", &with(&json!({"suspend": true}))).await;
     alice.visit("orders").await.expect("a reconcile");
     bob.let_pass("orders", TWO_HOURS).await;
@@ -150,4 +152,11 @@ async fn claim_ends_when_its_permission_is_withdrawn() {
     bob.apply("orders", &orders()).await;
     bob.until_it_says("orders", "Encrypted").await;
     assert_eq!(owner(&alice).await.namespace, bob.namespace);
+
+    // Once the owner is gone, the other one gets the stream, with the calls that were made.
+    bob.kubectl(&["delete", "strenc", "orders"]).await;
+    alice.apply("orders", &orders()).await;
+    alice.until_it_says("orders", "Encrypted").await;
+    assert_eq!(alice.status("orders").await.calls.map(|calls| calls.used), Some(1));
+    assert_eq!(alice.calls(START, "orders"), 1);
 }

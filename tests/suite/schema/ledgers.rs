@@ -1,6 +1,6 @@
 //! Validation of the operator's own ledgers.
 
-use super::{LEDGERS, Refused, Taken, change, client, create, disagreement};
+use super::{LEDGERS, Refused, Taken, change, client, create, disagreement, judge_objects};
 use serde_json::{Value, json};
 
 const ORDERS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/orders";
@@ -44,39 +44,39 @@ async fn ledger_stream_is_immutable() {
 
 #[tokio::test]
 async fn ledger_holds_at_most_256_valid_calls() {
-    let client = client().await;
     let with = |field: &str, value: Value| {
         let mut ledger = ledger("judged", 1);
         ledger["spec"]["calls"][0][field] = value;
         ledger
     };
-    for (sentence, object, verdict) in [
-        ("256 calls", ledger("judged", 256), Taken),
-        (
-            "257 calls",
-            ledger("judged", 257),
-            Refused("spec.calls: Too many: 257: must have at most 256 items"),
-        ),
-        (
-            "an outcome that is none",
-            with("outcome", json!("Perhaps")),
-            Refused(r#"supported values: "Pending", "Accepted", "Refused", "Unknown""#),
-        ),
-        (
-            "an action that is none",
-            with("target", json!({"action": "Pause"})),
-            Refused(r#"supported values: "Start", "Stop""#),
-        ),
-        ("a time that is none", with("time", json!("yesterday")), Refused("spec.calls[0].time")),
-        (
-            "a field that does not exist",
-            with("note", json!("x")),
-            Refused(r#"unknown field "spec.calls[0].note""#),
-        ),
-    ] {
-        let answer = create(&client, LEDGERS, &object, true).await;
-        assert_eq!(disagreement(sentence, verdict, &answer), None);
-    }
+    judge_objects(
+        LEDGERS,
+        [
+            ("256 calls", ledger("judged", 256), Taken),
+            (
+                "257 calls",
+                ledger("judged", 257),
+                Refused("spec.calls: Too many: 257: must have at most 256 items"),
+            ),
+            (
+                "an outcome that is none",
+                with("outcome", json!("Perhaps")),
+                Refused(r#"supported values: "Pending", "Accepted", "Refused", "Unknown""#),
+            ),
+            (
+                "an action that is none",
+                with("target", json!({"action": "Pause"})),
+                Refused(r#"supported values: "Start", "Stop""#),
+            ),
+            ("a time that is none", with("time", json!("yesterday")), Refused("spec.calls[0].time")),
+            (
+                "a field that does not exist",
+                with("note", json!("x")),
+                Refused(r#"unknown field "spec.calls[0].note""#),
+            ),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Refused, Taken, Verdict, client, create, disagreement};
+use super::{ENCRYPTIONS, Refused, Taken, Verdict, encryption, judge_objects};
 
 const POLICIES: &str = "/apis/streamencryption.dev/v1alpha1/streamencryptionpolicies";
 
@@ -20,13 +20,10 @@ fn policy(field: &str, value: &Value) -> Value {
 }
 
 async fn judge(field: &str, rows: &[(&str, Value, Verdict)]) {
-    let client = client().await;
-    let mut wrong = Vec::new();
-    for (sentence, value, verdict) in rows {
-        let answer = create(&client, POLICIES, &policy(field, value), true).await;
-        wrong.extend(disagreement(sentence, *verdict, &answer));
-    }
-    assert!(wrong.is_empty(), "{field}: {} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    let object = |(sentence, value, verdict): &(&str, Value, Verdict)| {
+        (format!("{field}: {sentence}"), policy(field, value), *verdict)
+    };
+    judge_objects(POLICIES, rows.iter().map(object)).await;
 }
 
 #[tokio::test]
@@ -130,13 +127,13 @@ async fn max_calls_per_day_is_between_1_and_25() {
 
 #[tokio::test]
 async fn resource_cannot_name_role_endpoint_or_namespace() {
-    let client = client().await;
-    for field in ["role", "roleArn", "endpoint", "endpointUrl", "externalID", "namespace", "account"] {
+    let fields = ["role", "roleArn", "endpoint", "endpointUrl", "externalID", "namespace", "account"];
+    let object = |field: &'static str| {
         let mut spec = json!({"stream": {"service": "Kinesis", "name": "orders"}});
         spec[field] = json!("mine");
-        let refused = create(&client, super::ENCRYPTIONS, &super::encryption("judged", &spec), true).await;
-        assert_eq!(disagreement(field, Refused("unknown field"), &refused), None);
-    }
+        (field, encryption("judged", &spec), Refused("unknown field"))
+    };
+    judge_objects(ENCRYPTIONS, fields.map(object)).await;
 }
 
 #[tokio::test]

@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use futures_util::{StreamExt as _, stream};
 use jiff::SignedDuration;
 use kube::Client;
-use kube::api::{Api, ListParams, PostParams};
-use simulated_aws::world::{PlantedStream, Service, Settings, World};
+use kube::api::{Api, ListParams};
+use simulated_aws::world::{Settings, Snapshot, World};
 use simulated_aws::{Clock, SimulatedAws};
 use stream_encryption_api::ledger::{Outcome, StreamLedger};
-use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionSpec};
+use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use super::{allow_leases, requests, start};
-use crate::harness::{cluster, fresh_namespace, operators_kubeconfig, reason, spec};
+use crate::harness::{cluster, fresh_namespace, operators_kubeconfig, reason};
 use crate::matrix::proxy::unhurried_client;
+use crate::matrix::scenario::{create_all, fleet};
 use crate::process::eventually;
 
 const START: &str = "StartStreamEncryption";
@@ -53,26 +53,11 @@ impl Fleet {
             Settings { updating: SignedDuration::from_secs(1), rate_limits: false, ..Settings::default() };
         let mut world = World::new(settings);
         let api: Api<StreamEncryption> = Api::namespaced(client.clone(), &namespace);
-        let resources: Vec<_> = (0..count)
-            .map(|number| {
-                let name = format!("stream-{number}");
-                let arn = world.plant_stream(PlantedStream {
-                    service: Service::Kinesis,
-                    region: REGIONS[number % REGIONS.len()].to_owned(),
-                    name: name.clone(),
-                    ..PlantedStream::default()
-                });
-                let spec: StreamEncryptionSpec = serde_json::from_value(spec(&arn, None)).expect("a spec");
-                let mut resource = StreamEncryption::new(&name, spec);
-                resource.metadata.labels = Some([("shard".to_owned(), "a".to_owned())].into());
-                resource
-            })
-            .collect();
-        stream::iter(&resources)
-            .for_each_concurrent(16, async |resource| {
-                api.create(&PostParams::default(), resource).await.expect("it is accepted");
-            })
-            .await;
+        let mut resources = fleet(&mut world, count, &REGIONS, &Snapshot::default());
+        for resource in &mut resources {
+            resource.metadata.labels = Some([("shard".to_owned(), "a".to_owned())].into());
+        }
+        create_all(&api, &resources).await;
         let aws = SimulatedAws::start(world, Clock::Real).await.expect("a simulated AWS");
         let names = resources.into_iter().filter_map(|one| one.metadata.name).collect();
         Self { aws, namespace, client, names }

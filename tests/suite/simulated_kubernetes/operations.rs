@@ -35,17 +35,29 @@ pub(crate) enum Act {
     /// The operator reads the resource.
     Read(usize),
     /// The operator writes one of the statuses.
-    Status { of: usize, status: usize, fresh: bool },
+    Status {
+        of: usize,
+        status: usize,
+        fresh: bool,
+    },
     /// The operator sets its finalizer, or removes it.
-    Finalizer { of: usize, present: bool, fresh: bool },
-    /// The operator reads the ledger.
+    Finalizer {
+        of: usize,
+        present: bool,
+        fresh: bool,
+    },
     ReadLedger(usize),
     /// The operator creates the ledger.
     Create(usize, usize),
-    /// The operator replaces it.
-    Replace { ledger: usize, spec: usize, fresh: bool },
-    /// The operator deletes it.
-    DeleteLedger { ledger: usize, fresh: bool },
+    Replace {
+        ledger: usize,
+        spec: usize,
+        fresh: bool,
+    },
+    DeleteLedger {
+        ledger: usize,
+        fresh: bool,
+    },
     /// Another user deletes it, regardless of its version.
     Lose(usize),
 }
