@@ -20,7 +20,7 @@ fn happening(note: &str) -> ReconcileEvent {
     }
 }
 
-async fn events_of(harness: &Harness, name: &str) -> Vec<Event> {
+pub(crate) async fn events_of(harness: &Harness, name: &str) -> Vec<Event> {
     let api: Api<Event> = Api::namespaced(harness.administrator.clone(), &harness.namespace);
     let events = api.list(&ListParams::default()).await.expect("the events can be read");
     let of = |event: &Event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name);

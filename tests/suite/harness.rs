@@ -16,7 +16,7 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_smithy_async::time::TimeSource;
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, EncryptionStatus as Shown, PlantedKey, Settings, Snapshot, World};
@@ -438,13 +438,8 @@ impl Harness {
 
     /// The reasons of all events of a resource.
     pub(crate) async fn events(&self, name: &str) -> BTreeSet<String> {
-        let api: Api<k8s_openapi::api::events::v1::Event> =
-            Api::namespaced(self.administrator.clone(), &self.namespace);
-        let events = api.list(&ListParams::default()).await.expect("the events can be read");
-        let of = |event: &k8s_openapi::api::events::v1::Event| {
-            event.regarding.as_ref().and_then(|about| about.name.clone()).is_some_and(|about| about == name)
-        };
-        events.into_iter().filter(of).filter_map(|event| event.reason).collect()
+        let events = crate::events::events_of(self, name).await;
+        events.into_iter().filter_map(|event| event.reason).collect()
     }
 }
 
