@@ -166,7 +166,7 @@ impl Metrics {
         );
         registry.register(
             "encryption_left_on",
-            "Resources deleted with deletionPolicy Disable whose stream was left encrypted",
+            "Resources deleted with deletionPolicy Disable whose stream's encryption was left unchanged",
             self.encryption_left_on.clone(),
         );
         input.register(&mut registry);

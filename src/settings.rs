@@ -80,16 +80,16 @@ pub struct RunArguments {
     /// that differ by service, set `AWS_ENDPOINT_URL_<SERVICE>`.
     #[arg(long, env = "STREAM_ENCRYPTION_AWS_ENDPOINT_URL")]
     pub aws_endpoint_url: Option<String>,
-    /// The share of AWS's request rates to use, in percent. The rest is left to other tools.
+    /// The share of AWS's request rate limits to use, in percent. The rest is left to other tools.
     #[arg(long, env = "AWS_RATE_PERCENT", default_value_t = 80)]
     pub aws_rate_percent: u8,
-    /// The request rates that AWS has raised, as a JSON list such as
+    /// The request rate limits that AWS has raised, as a JSON list such as
     /// `[{"operation":"firehose:DescribeDeliveryStream","account":"111122223333","region":"eu-west-1","requestsPerSecond":50}]`.
-    /// Default: AWS's default rates.
+    /// Default: AWS's default limits.
     #[arg(long, env = "AWS_REQUEST_LIMITS")]
     pub aws_request_limits: Option<String>,
     /// Default policy: the spec of a `StreamEncryptionPolicy` as JSON, merged with the cluster's policies.
-    /// Streams without a policy are left untouched. Default: none.
+    /// The operator sends AWS no request about a stream that no policy allows. Default: none.
     #[arg(long, env = "DEFAULT_POLICY")]
     pub default_policy: Option<String>,
     /// The interval at which each stream is described to detect drift, in seconds.
@@ -133,9 +133,9 @@ pub struct Settings {
     pub region: Region,
     /// An endpoint that replaces all of AWS's.
     pub aws_endpoint_url: Option<String>,
-    /// The share of AWS's request rates to use, in percent.
+    /// The share of AWS's request rate limits to use, in percent.
     pub aws_rate_percent: u8,
-    /// AWS's request rates.
+    /// AWS's request rate limits.
     pub aws_request_limits: RequestLimits,
     /// A default policy, merged with those in the cluster.
     pub default_policy: Option<StreamEncryptionPolicySpec>,

@@ -61,14 +61,15 @@ pub(crate) fn rows(scenario: &Scenario, measured: &Measured) -> Vec<Row> {
         per(&sweep.api, resources),
     );
     let at_rest: u64 = rest.api.values().sum();
-    row("API server requests per look at rest", at_rest as f64 / looks, "", per(&rest.api, looks));
+    row("API server requests per Describe at rest", at_rest as f64 / looks, "", per(&rest.api, looks));
 
     let adopting = milliseconds(sweep.cpu.saturating_sub(empty.cpu)) / resources;
     let start = format!("without the {:.0} ms of an operator without resources", milliseconds(empty.cpu));
     row("CPU time per resource until Ready", adopting, "ms", start);
     let looking = milliseconds(rest.cpu) / looks;
-    let compared = format!("{:.2} times that of a resource until Ready; {looks} looks", looking / adopting);
-    row("CPU time per look at rest", looking, "ms", compared);
+    let compared =
+        format!("{:.2} times that of a resource until Ready; {looks} Describes", looking / adopting);
+    row("CPU time per Describe at rest", looking, "ms", compared);
 
     row("memory without resources", megabytes(empty.resident), "MB", anonymous(empty.anonymous));
     row(

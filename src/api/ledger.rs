@@ -125,9 +125,9 @@ impl Call {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
 pub struct Target {
-    /// Start, or Stop.
+    /// Start or Stop.
     pub action: Action,
-    /// The key, with Start.
+    /// The key, if the action is Start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyIdentity>,
 }

@@ -1,7 +1,7 @@
 //! `StreamEncryptionPolicy`: which namespaces may encrypt which streams with which keys. Administrators write
 //! it.
 //!
-//! Without a policy the operator makes no calls. Policies that select the same namespace add up, per stream.
+//! Without a policy the operator sends no requests. Policies that select the same namespace are combined, per stream.
 //! The core crate (`model/arn/pattern.rs`) defines the meaning of a pattern; this module only defines which texts are
 //! valid.
 
@@ -25,7 +25,7 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
     shortname = "strencpol",
     category = "stream-encryption",
     status = "StreamEncryptionPolicyStatus",
-    doc = "Defines which streams and keys each namespace may use. The operator makes no call for a stream that no policy allows.",
+    doc = "Defines which streams and keys each namespace may use. The operator sends AWS no request about a stream that no policy allows.",
     printcolumn(
         name = "Accepted",
         type_ = "string",
@@ -44,7 +44,7 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
 pub struct StreamEncryptionPolicySpec {
     /// The namespaces that the policy applies to, by their labels. {} selects every namespace; matchLabels {kubernetes.io/metadata.name: NAME} selects one by its name.
     pub namespace_selector: NamespaceSelector,
-    /// The IAM role that the operator assumes for these streams. Absent: the operator uses its own credentials. All policies that allow a namespace to use the same stream must name the same role and external id, or none.
+    /// The IAM role that the operator assumes for these streams. Absent: the operator uses its own credentials. All policies that allow a namespace to use the same stream must specify the same role and external id, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<PolicyRole>,
     /// The streams, as ARNs with * for the partition, for the region, or for any characters in the name. With "own" in place of the account, a pattern applies to the account of the role or, without a role, of the operator.
@@ -86,7 +86,7 @@ pub struct NamespaceSelector {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
-    /// Further conditions.
+    /// Label conditions that must also hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

@@ -142,7 +142,7 @@ pub struct KeyReference {
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^arn:aws(-cn|-eusc|-us-gov|-iso|-iso-b|-iso-e|-iso-f)?:kms:[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?:[0-9]{12}:key/[a-zA-Z0-9-]{1,128}$') && self.matches('^arn:(aws:[a-z]+:|aws-cn:[a-z]+:cn-|aws-eusc:[a-z]+:eusc-|aws-us-gov:[a-z]+:us-gov-|aws-iso:[a-z]+:[a-z]+-iso-|aws-iso-b:[a-z]+:[a-z]+-isob-|aws-iso-e:[a-z]+:[a-z]+-isoe-|aws-iso-f:[a-z]+:[a-z]+-isof-)') && !self.matches('^arn:aws:[a-z]+:(cn|eusc|us-gov|[a-z]+-(iso|isob|isoe|isof))-') && self.split(':')[3].size() <= 32").message("must be the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); use alias for an alias"))]
     pub arn: Option<String>,
-    /// The key's alias in the stream's account and region. When the alias is changed to another key, the stream is re-keyed.
+    /// The key's alias in the stream's account and region. When the alias is changed to another key, the operator changes the stream to that key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 7, max = 256))]
     #[x_kube(validation = Rule::new("self.matches('^alias/[a-zA-Z0-9/_-]+$') && !self.startsWith('alias/aws/')").message("must be the alias of a customer managed key (alias/NAME); use type: AWS_OWNED_CMK for a key of AWS"))]
@@ -232,10 +232,10 @@ pub struct StreamEncryptionStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The encryption status as AWS reports it: ENABLING, ENABLED, `ENABLING_FAILED`, DISABLING, DISABLED or `DISABLING_FAILED`. For Kinesis it is derived from `StreamStatus`, `EncryptionType` and `KeyId`.
+    /// The encryption status as AWS reports it: ENABLING, ENABLED, `ENABLING_FAILED`, DISABLING, DISABLED or `DISABLING_FAILED`. Kinesis does not report it: the operator derives it from the status of the stream, its encryption and the last call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_status: Option<EncryptionStatus>,
-    /// The stream, resolved.
+    /// The stream that the spec names, as resolved and described.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamStatus>,
     /// The key that the spec specifies, resolved to its ARN.
@@ -250,13 +250,13 @@ pub struct StreamEncryptionStatus {
     /// The customer managed key that was active before, and how long it must stay enabled. Earlier keys are not required longer than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_key: Option<PreviousKey>,
-    /// Why the last attempt failed.
+    /// The last failed attempt, and its cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// The calls of the last 24 hours and the budget, from the ledger.
+    /// The encryption calls that count now, and their limit, from the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<Calls>,
-    /// The time of the next call, while the operator is waiting.
+    /// The time of the next encryption call (Start or Stop), while the operator is waiting for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_time: Option<Time>,
     /// Since when records are known to be encrypted, with any key.
@@ -266,7 +266,7 @@ pub struct StreamEncryptionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plaintext_since_time: Option<Time>,
     // Written together with other changes, and otherwise at most once an hour.
-    /// When AWS last responded to a Describe of the stream.
+    /// When AWS last responded to a Describe of the stream; lags by up to an hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_describe_time: Option<Time>,
     /// Since when the resource is suspended.
@@ -290,7 +290,7 @@ pub struct StreamEncryptionStatus {
 pub struct PreviousKey {
     /// The key's ARN.
     pub arn: String,
-    /// The time from which the stream holds no record that requires the key.
+    /// The time after which no record in the stream requires the key.
     pub required_until_time: Time,
 }
 
@@ -328,11 +328,11 @@ impl EncryptionStatus {
     }
 }
 
-/// The stream, resolved and described.
+/// The stream that the spec names, as resolved and described.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamStatus {
-    /// The stream's ARN. Absent if the spec names no ARN and no policy allows the namespace to use the stream.
+    /// The stream's ARN. Absent if the spec sets no ARN and no policy allows the namespace to use the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arn: Option<String>,
     /// Firehose or Kinesis.
@@ -340,7 +340,7 @@ pub struct StreamStatus {
     /// The AWS account, 12 digits. Absent together with the ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// The region's code.
+    /// The AWS region.
     pub region: String,
     /// The stream's name.
     pub name: String,
@@ -364,7 +364,7 @@ pub struct KeyIdentity {
     pub arn: Option<String>,
 }
 
-/// Why the last attempt failed.
+/// The last failed attempt, and its cause.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
@@ -373,7 +373,7 @@ pub struct Failure {
     pub kind: String,
     /// The meaning of the failure, and the remedy.
     pub message: String,
-    /// When the operator saw the last failure.
+    /// When the operator observed the last failure.
     pub last_failure_time: Time,
     /// The number of attempts without success.
     pub attempts: u32,

@@ -1,7 +1,7 @@
 //! Values kept as text, which needs a fifth of the memory of the values.
 //!
 //! A resource or a status consists of many short texts and absent fields. As a Rust value, each text is an allocation
-//! of its own and each absent field has its full size; as JSON, all of it is one allocation, in which [`phrases`]
+//! of its own and each absent field has its full size; as JSON, all of it is one allocation, in which `phrases.rs`
 //! replaces what is the same everywhere. A value that JSON would change is kept as it is, so whoever reads one always
 //! gets exactly what was packed. Pure.
 

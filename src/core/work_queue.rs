@@ -32,7 +32,7 @@ impl Lane {
     pub const ALL: [Self; 3] = [Self::New, Self::Following, Self::Drift];
 }
 
-/// What the queue has to know about a resource that is due.
+/// The properties of a due resource that determine its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Work<S> {
     /// The limit of AWS for which it waits.

@@ -132,8 +132,8 @@ pub fn spec_changes(
             Some(true) => info!("found a StreamEncryptionPolicy"),
             Some(false) if has_default => info!("found no StreamEncryptionPolicy, using the default policy"),
             Some(false) => warn!(
-                "no StreamEncryptionPolicy exists and no default policy is set: every resource is NotPermitted and no AWS \
-                 call is made for it; create a policy, for example config/policies/own-account.yaml"
+                "no StreamEncryptionPolicy exists and no default policy is set: every resource is NotPermitted, and no AWS \
+                 request is sent for it; create a policy, for example config/policies/own-account.yaml"
             ),
             None => {}
         }

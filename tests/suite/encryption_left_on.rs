@@ -46,13 +46,14 @@ async fn encryption_left_on_in_deleted_namespace_is_reported() {
     let finalizers = place.field("{.metadata.finalizers}").await;
     assert!(finalizers.contains("disable-encryption"), "{finalizers}");
     let _operator = start(policy("other"), file);
-    log.until("leaving the stream encrypted").await;
+    log.until("leaving the encryption unchanged").await;
     eventually("the resource is gone", 10, async || {
         cluster.kubectl(&["get", "strenc", "orders", "-n", namespace]).await.is_err()
     })
     .await;
     let warning = log.text();
-    let warning = warning.lines().find(|line| line.contains("leaving the stream encrypted")).expect("a line");
+    let warning =
+        warning.lines().find(|line| line.contains("leaving the encryption unchanged")).expect("a line");
     for part in ["WARN", "\"orders\"", namespace, &firehose("orders")] {
         assert!(warning.contains(part), "{part} is not in {warning}");
     }

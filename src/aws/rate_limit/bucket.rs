@@ -49,7 +49,7 @@ impl TokenBucket {
         self.rate
     }
 
-    /// Returns the time from which a token is available; `now` if one is. `detects_drift` says whether it is for a
+    /// Returns the time from which a token is available; `now` if one is. `detects_drift` states whether it is for a
     /// request that only detects drift.
     pub(super) fn available(&mut self, now: Instant, detects_drift: bool) -> Instant {
         let mut available = self.all.available(now, self.rate);

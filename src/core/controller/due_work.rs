@@ -1,6 +1,6 @@
 //! What a due resource waits for: the limit of AWS that its Describe needs, and how urgent that is.
 //!
-//! Reads the resource and the memory; asks nobody. A wrong result costs only time: the reconcile itself decides what it
+//! Reads the resource and the memory; sends no request. A wrong result costs only time: the reconcile itself decides what it
 //! needs, and waits for AWS's limits in any case.
 
 use stream_encryption_api::condition::{ConditionType, DescribePurpose, Reason, find};

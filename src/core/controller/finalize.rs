@@ -167,7 +167,7 @@ pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
         name = me.name,
         stream,
         why,
-        "deleted with deletionPolicy: Disable, leaving the stream encrypted"
+        "deleted with deletionPolicy: Disable, leaving the encryption unchanged"
     );
     operator.metrics.encryption_left_on();
     let note = format!("{why} The resource is deleted, and the encryption of its stream is unchanged.");

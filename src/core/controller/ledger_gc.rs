@@ -39,10 +39,7 @@ pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>)
         }
         match operator.records.delete_ledger(&ledger).await {
             Ok(()) => {
-                info!(
-                    stream = ledger.spec.stream_arn,
-                    "retired the ledger of a stream that nobody asks for any more"
-                );
+                info!(stream = ledger.spec.stream_arn, "expired ledger deleted");
                 retired += 1;
             }
             // A resource has just claimed the ledger.

@@ -160,7 +160,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
             tracing::warn!(
                 code = error.code,
                 message = error.message,
-                "AWS does not tell whose credentials these are"
+                "failed to identify the account of the AWS credentials"
             );
             unanswered = unanswered.saturating_add(1);
             (error.kind.reason(), message::identity(&error))

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_api::FIELD_MANAGER;
 
-/// Returns a hash that changes whenever the resource with this metadata is to be reconciled. `error` says why its
+/// Returns a hash that changes whenever the resource with this metadata is to be reconciled. `error` states why its
 /// content is invalid; it is empty if the content is valid.
 #[must_use]
 pub fn trigger(metadata: &ObjectMeta, error: &str) -> u64 {

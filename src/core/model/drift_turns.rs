@@ -18,7 +18,7 @@ impl DriftTurns {
         if self.others >= OTHERS_BEFORE_DRIFT { drift.or(other) } else { other.or(drift) }
     }
 
-    /// Records a turn of other work. `drift_waits` says whether a check for drift waits.
+    /// Records a turn of other work. `drift_waits` states whether a check for drift waits.
     pub fn other(&mut self, drift_waits: bool) {
         self.others = if drift_waits { self.others.saturating_add(1) } else { 0 };
     }

@@ -202,7 +202,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
         Reason::CallRefused => format!("AWS refused the encryption call: {}. See the operator log for the AWS message.", failure(input)),
         Reason::KeyNotFound => format!("{key} was not found in {}. {}", stream.region, key_to_set(input)),
         Reason::KeyDisabled => format!("{key} is disabled. Enable it, or set another key in spec.key. No encryption calls are made until then."),
-        Reason::KeyPendingDeletion => format!("{key} is pending deletion. Cancel the deletion, or set another key in spec.key."),
+        Reason::KeyPendingDeletion => format!("{key} is pending deletion. Cancel the deletion and enable the key, or set another key in spec.key."),
         Reason::KeyPendingImport => format!("{key} has no key material. Import the key material, or set another key in spec.key."),
         Reason::KeyUnavailable => format!("{key} is unavailable. Check its key store, or set another key in spec.key."),
         Reason::KeyStateUnrecognized => format!("KMS reports a state of {key} that this operator version does not support, so no encryption call is made. See the operator log; update the operator, or set another key in spec.key."),

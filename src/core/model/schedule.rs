@@ -110,7 +110,7 @@ pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
 /// Minimum age of a description before a change of the retry annotation alone causes another Describe.
 pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 /// Interval at which a resource is read again while a write without an acknowledgement may still be applied. It
-/// wakes nobody: the status of this operator is no trigger.
+/// triggers no other reconcile: the operator's own status is no trigger.
 pub const REREAD: SignedDuration = SignedDuration::from_secs(30);
 /// Longest wait that a reconcile requests if the drift interval is shorter.
 const LONGEST_REST: SignedDuration = SignedDuration::from_mins(10);

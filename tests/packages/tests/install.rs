@@ -14,7 +14,7 @@ use crate::documents::blocks;
 use crate::stage::{chart, kustomize, kustomized, would_take};
 
 const ABOUT_INSTALL_YAML: &str = "# Everything that the operator needs in a cluster, and the operator: kubectl apply --server-side -f install.yaml
-# Made of config/default by UPDATE_PACKAGES=1 cargo test -p packages; docs/install.md says more.
+# Generated from config/default by UPDATE_PACKAGES=1 cargo test -p packages; see docs/install.md.
 ";
 
 #[tokio::test(flavor = "multi_thread")]

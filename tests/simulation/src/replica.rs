@@ -1,7 +1,7 @@
 //! One process of the operator, as its driver runs it: a watch that fills a cache, a queue, and at most one
 //! reconcile per resource at a time.
 //!
-//! Only this part of the operator is a copy: in `src/operator.rs`, kube-runtime does this work. The reconcile
+//! Only this part is a copy: in the operator, `src/operator/dispatcher.rs` and the work queue do this. The reconcile
 //! itself is the operator's own [`reconcile`].
 
 use std::collections::BTreeMap;
