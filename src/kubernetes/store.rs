@@ -2,7 +2,7 @@
 //!
 //! It holds what the events of the watches say and decides nothing. kube's store would keep each object as a Rust
 //! value, with a second key and, during a list, a second copy of everything. Here a valid object is [`Packed`], and a
-//! list replaces one object after the other; what a complete list lacks is removed by [`parts`](super::parts).
+//! list replaces one object after the other; what a complete list lacks is removed by `parts.rs`.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
