@@ -169,12 +169,18 @@ fn beside_page_yaml_parses_and_names_its_kinds() {
 /// The measurements take minutes in a release build. `.ci/run` runs a small one, and the flags are compared here.
 #[test]
 fn performance_page_uses_flags_of_the_benchmark() {
-    let (page, code) = (page("docs/performance.md"), page("examples/benchmark/scenario.rs"));
+    let programs = [
+        ("cargo run --release --example benchmark", page("examples/benchmark/scenario.rs")),
+        ("cargo run --release -p fleet --example fleet", page("tests/fleet/examples/fleet.rs")),
+        ("cargo bench -p benches", String::new()),
+    ];
+    let page = page("docs/performance.md");
     let commands = commands(&page);
     assert!(!commands.is_empty());
     for command in commands {
         let flags =
-            command.strip_prefix("cargo run --release --example benchmark").expect("it runs the benchmark");
+            |(begin, code): &(&str, String)| command.strip_prefix(*begin).map(|flags| (flags, code.clone()));
+        let (flags, code) = programs.iter().find_map(flags).expect("it runs a benchmark");
         for flag in
             flags.split(' ').filter_map(|word| word.strip_prefix("--")).filter(|flag| !flag.is_empty())
         {
