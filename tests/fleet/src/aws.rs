@@ -16,6 +16,7 @@ use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_core::model::service::{Operation, profile};
 use stream_encryption_operator::aws::rate_limit::{QueueKey, QuotaScope, RateLimiter};
 use tokio::time::{Instant, sleep};
@@ -28,6 +29,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// AWS.
 pub struct FleetAws {
     limiter: RateLimiter,
+    limits: RequestLimits,
     /// The time that AWS takes to encrypt a stream.
     change: Duration,
     state: Mutex<State>,
@@ -61,10 +63,11 @@ pub struct Requests {
 }
 
 impl FleetAws {
-    /// Creates AWS without streams. It takes `change` to encrypt a stream, and `limiter` is the operator's.
+    /// Creates AWS with these limits, without streams. It takes `change` to encrypt a stream, and `limiter` is the
+    /// operator's.
     #[must_use]
-    pub fn new(limiter: RateLimiter, change: Duration) -> Self {
-        Self { limiter, change, state: Mutex::default() }
+    pub fn new(limiter: RateLimiter, limits: RequestLimits, change: Duration) -> Self {
+        Self { limiter, limits, change, state: Mutex::default() }
     }
 
     /// Creates a stream.
@@ -102,7 +105,8 @@ impl FleetAws {
             while recent.front().is_some_and(|&at| at + SECOND <= now) {
                 recent.pop_front();
             }
-            let is_throttled = recent.len() >= operation.requests_per_second() as usize;
+            let limit = self.limits.of(operation, Some(&stream.account), &stream.region);
+            let is_throttled = recent.len() >= limit as usize;
             if !is_throttled {
                 recent.push_back(now);
             }

@@ -17,6 +17,7 @@ use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::decision::{PROPAGATION_DELAY, decide};
+use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_core::model::service::{Operation, profile};
 use stream_encryption_operator::aws::rate_limit::{DEFAULT_RATE_PERCENT, RateLimiter};
 use stream_encryption_operator::metrics::Metrics;
@@ -42,6 +43,8 @@ pub struct Fleet {
     pub regions: usize,
     /// Whether the streams are encrypted already when the operator starts.
     pub encrypted: bool,
+    /// AWS's limits, which the operator knows.
+    pub limits: RequestLimits,
     /// The time that AWS takes to encrypt a stream.
     pub change: Duration,
     /// The drift interval.
@@ -60,6 +63,7 @@ impl Fleet {
             accounts: 1,
             regions: 1,
             encrypted: false,
+            limits: RequestLimits::default(),
             change: Duration::from_secs(5),
             drift_interval: Duration::from_hours(1),
             concurrency: 32,
@@ -78,8 +82,10 @@ impl Fleet {
     #[must_use]
     pub fn floor(&self) -> Duration {
         let streams = self.streams().div_ceil(self.accounts * self.regions) as u64;
+        let any = self.stream(0, 0);
         let time_for = |operation: Operation| {
-            let rate = u64::from(operation.requests_per_second()) * u64::from(DEFAULT_RATE_PERCENT);
+            let limit = self.limits.of(operation, Some(&any.account), &any.region);
+            let rate = u64::from(limit) * u64::from(DEFAULT_RATE_PERCENT);
             Duration::from_millis(streams * 100_000 / rate)
         };
         let profile = profile(self.service);
@@ -138,10 +144,10 @@ impl Run {
     /// Never: the region is valid.
     #[must_use]
     pub fn start(fleet: &Fleet) -> Self {
-        let limiter = RateLimiter::new(DEFAULT_RATE_PERCENT);
+        let limiter = RateLimiter::with_limits(DEFAULT_RATE_PERCENT, fleet.limits.clone());
         let start = Instant::now();
         let context = Arc::new(Context {
-            aws: FleetAws::new(limiter.clone(), fleet.change),
+            aws: FleetAws::new(limiter.clone(), fleet.limits.clone(), fleet.change),
             records: FleetKube::new(fleet.policies()),
             clock: clock(start),
             decide,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fleet::run::{Fleet, Run};
 use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::model::request_limits::RequestLimits;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -36,6 +37,17 @@ async fn encrypted_fleet_is_ready_within_1_05_of_the_floor() {
     assert!(all < fleet.floor().mul_f64(1.05), "{all:?}, floor {:?}", fleet.floor());
     let requests = run.operator.aws.requests();
     assert_eq!((requests.describes, requests.starts, requests.throttled), (10_000, 0, 0));
+    run.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn raised_limits_make_500_streams_ready_within_10_s() {
+    let limits = RequestLimits::same(10_000);
+    let fleet = Fleet { limits, change: Duration::ZERO, ..Fleet::of(500) };
+    let (ready, run) = ready(&fleet).await;
+    assert!(ready[499] < SECOND * 10, "{:?}", ready[499]);
+    let requests = run.operator.aws.requests();
+    assert_eq!((requests.describes, requests.starts, requests.throttled), (1000, 500, 0));
     run.end().await;
 }
 
