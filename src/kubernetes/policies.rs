@@ -14,7 +14,7 @@ use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{WatchStreamExt, predicates};
+use kube::runtime::{PredicateConfig, WatchStreamExt, predicates};
 use stream_encryption_api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
 use stream_encryption_core::controller::kube_api::KubeError;
 use tracing::{info, warn};
@@ -24,6 +24,10 @@ use super::presence::Presence;
 use super::request::{get_opt, with_timeout};
 use super::trimmed::Trimmed;
 use super::watches;
+
+/// How long kube remembers the labels of a namespace that it has not seen. Those of deleted namespaces use memory for
+/// that time, so it is short. A forgotten namespace costs reconciles without requests.
+const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Reads the policies that select `namespace` from the API server, with `default` if it does.
 pub(super) async fn of(
@@ -186,7 +190,8 @@ pub fn namespace_events(
 pub fn namespace_changes(
     events: impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static,
 ) -> impl Stream<Item = String> + Send + 'static {
-    let relabelled = watches::changes(events).predicate_filter(predicates::labels, watches::remembered());
+    let remembered = PredicateConfig::default().ttl(REMEMBERED);
+    let relabelled = watches::changes(events).predicate_filter(predicates::labels, remembered);
     relabelled.filter_map(async |namespace| namespace.ok()?.metadata.name)
 }
 

@@ -9,7 +9,7 @@ use kube::api::Api;
 use kube::core::{DeserializeGuard, Selector};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{PredicateConfig, WatchStreamExt as _, watcher as watch};
+use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use super::trimmed::Trimmed;
@@ -53,13 +53,6 @@ pub fn resources(
         None => config(),
     };
     relisted(relist_every, move || watch(api.clone(), config.clone())).map_ok(untrimmed).backoff(again)
-}
-
-/// How long kube remembers the hash of an object that it has not seen. The hashes of deleted objects use memory
-/// for that time, so it is short. A forgotten object costs a reconcile without requests.
-#[must_use]
-pub fn remembered() -> PredicateConfig {
-    PredicateConfig::default().ttl(Duration::from_mins(10))
 }
 
 /// Returns every object that appears, changes or is deleted, once the cache that the same events fill holds

@@ -76,16 +76,8 @@ struct Waiting {
 }
 
 impl FleetSnapshot {
-    /// Computes the state of these resources at `now`. A resource without a status, or an invalid one, is
-    /// counted, too.
-    #[must_use]
-    pub fn of<'a>(resources: impl IntoIterator<Item = Option<&'a StreamEncryption>>, now: Timestamp) -> Self {
-        let mut fleet = Self::default();
-        resources.into_iter().for_each(|resource| fleet.add(resource, now));
-        fleet
-    }
-
-    /// Adds a resource; `None` is an invalid one.
+    /// Adds a resource with its state at `now`; `None` is an invalid one. A resource without a status, or an invalid
+    /// one, is counted, too.
     pub fn add(&mut self, resource: Option<&StreamEncryption>, now: Timestamp) {
         let status = resource.and_then(|resource| resource.status.as_ref());
         let reason = status.and_then(reason_of_ready).map_or(UNKNOWN, Reason::as_str);

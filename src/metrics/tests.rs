@@ -35,6 +35,16 @@ fn lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     text.lines().filter(|line| line.starts_with(name)).collect()
 }
 
+/// Returns the state of these resources at `now`.
+fn snapshot<'a>(
+    resources: impl IntoIterator<Item = Option<&'a StreamEncryption>>,
+    now: Timestamp,
+) -> FleetSnapshot {
+    let mut fleet = FleetSnapshot::default();
+    resources.into_iter().for_each(|resource| fleet.add(resource, now));
+    fleet
+}
+
 #[test]
 fn requests_are_counted_by_service_and_outcome() {
     let metrics = Metrics::default();
@@ -120,7 +130,7 @@ fn resources_are_counted_by_their_status() {
     let unvisited = resource("Enabled", &json!(null));
     let (older, newer) = (plain("Enabled", "2026-01-01T00:00:00Z"), plain("Enabled", "2026-01-01T00:30:00Z"));
     let all = [Some(&encrypted), Some(&lost), Some(&older), Some(&newer), Some(&unvisited), None];
-    let fleet = FleetSnapshot::of(all, at("2026-01-01T01:00:00Z"));
+    let fleet = snapshot(all, at("2026-01-01T01:00:00Z"));
     let waiting = vec![(Priority::Call, 0), (Priority::Drift, 7)];
     let text = Metrics::default().encode(&ScrapeInput { rate_limiter_waiting: waiting, fleet: Some(fleet) });
     for line in [
@@ -142,8 +152,7 @@ fn resources_are_counted_by_their_status() {
 
 #[test]
 fn requested_plaintext_is_not_counted() {
-    let fleet =
-        FleetSnapshot::of([Some(&plain("Disabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
+    let fleet = snapshot([Some(&plain("Disabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
     let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     assert_eq!(
         lines(&text, "stream_encryption_longest_plaintext_seconds"),
@@ -160,8 +169,7 @@ fn oldest_describe_ignores_streams_not_described() {
     let suspended = resource_with("Suspended", "2025-01-01T00:00:00Z");
     let refused = resource_with("NotPermitted", "2025-01-01T00:00:00Z");
     let described = resource_with("AwsUnreachable", "2026-01-01T00:50:00Z");
-    let fleet =
-        FleetSnapshot::of([Some(&suspended), Some(&refused), Some(&described)], at("2026-01-01T01:00:00Z"));
+    let fleet = snapshot([Some(&suspended), Some(&refused), Some(&described)], at("2026-01-01T01:00:00Z"));
     let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     let name = "stream_encryption_oldest_describe_age_seconds";
     assert_eq!(lines(&text, name), [format!("{name} 600.0")]);
@@ -170,7 +178,7 @@ fn oldest_describe_ignores_streams_not_described() {
 
 #[test]
 fn lowest_calls_left_is_absent_without_any_budget() {
-    let fleet = FleetSnapshot::of([None], at("2026-01-01T01:00:00Z"));
+    let fleet = snapshot([None], at("2026-01-01T01:00:00Z"));
     let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
     assert!(!text.contains("lowest_calls_left"));
     assert!(text.contains("\nstream_encryption_plaintext_streams 0\n"));
@@ -192,8 +200,7 @@ fn words(cell: &str) -> BTreeSet<String> {
 
 #[test]
 fn documented_metrics_match_the_code() {
-    let everything =
-        FleetSnapshot::of([Some(&plain("Enabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
+    let everything = snapshot([Some(&plain("Enabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
     let waiting = vec![(Priority::Call, 0)];
     let text =
         Metrics::default().encode(&ScrapeInput { rate_limiter_waiting: waiting, fleet: Some(everything) });
