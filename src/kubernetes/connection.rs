@@ -29,10 +29,17 @@ pub async fn config() -> anyhow::Result<Config> {
         )?,
     };
     config.apply_debug_overrides();
+    Ok(with_timeouts(config))
+}
+
+/// Returns the connection with the operator's timeouts.
+fn with_timeouts(mut config: Config) -> Config {
     // Each request has its own deadline, and the next reconciliation retries with the state at that time.
     config.default_retry = false;
     config.read_timeout = Some(READ_TIMEOUT);
-    Ok(config)
+    // Otherwise the time that a pooled connection was idle counts as silence: a watch that begins on it fails.
+    config.reset_reader_on_write = true;
+    config
 }
 
 /// Returns the kubeconfig, if there is one. A kubeconfig that the environment names must exist.
@@ -110,7 +117,38 @@ fn parse(url: &str) -> anyhow::Result<Uri> {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+    use axum::http::Request;
+    use kube::Client;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    async fn pass(seconds: u64) {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        // Whoever waits for this time continues before anything else happens.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::resume();
+    }
+
+    /// Watches failed on quiet clusters, because connections that had been idle were used for them.
+    #[tokio::test]
+    async fn idle_time_of_connection_is_no_silence() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = Router::new()
+            .route("/fast", axum::routing::get("fast"))
+            .route("/slow", axum::routing::get(|| async { pass(20).await }));
+        tokio::spawn(async move { axum::serve(listener, server).await });
+        let client = Client::try_from(with_timeouts(Config::new(url.parse().unwrap()))).unwrap();
+        let get = |path| client.request_text(Request::get(path).body(Vec::new()).unwrap());
+        get("/fast").await.unwrap();
+        pass(80).await;
+        get("/slow").await.unwrap();
+    }
 
     fn proxy(server: &str, variables: &[(&str, &str)]) -> Option<String> {
         let variable = |name: &str| {
