@@ -4,6 +4,8 @@
 //! provider for KMS (its namespaced kinds). Neither has to be installed: without them nothing is watched, and
 //! a resource that names such an object reports `KeyReferenceCRDMissing`. This module only reads.
 
+use std::time::Duration;
+
 use futures_util::{Stream, StreamExt};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
@@ -15,7 +17,7 @@ use stream_encryption_core::model::object::is_dns_subdomain;
 
 use super::request::with_timeout;
 use super::trimmed::Trimmed;
-use super::watches;
+use super::watches::{self, EverySeconds};
 
 /// A controller whose `Key` objects can be referenced.
 struct Provider {
@@ -88,17 +90,31 @@ pub(super) async fn arn(
     }
 }
 
-/// Returns a stream of every key object that appears, changes or is deleted. The stream never ends.
-pub fn changes(client: &Client, namespace: Option<&str>) -> impl Stream<Item = KeyObject> + Send + 'static {
+/// Time until a kind that is not installed is listed again. Meanwhile a resource that names such an object checks
+/// the object itself.
+const UNTIL_INSTALLED: Duration = Duration::from_mins(5);
+
+/// Returns a stream of every key object that appears, changes or is deleted. The stream never ends; `again` is
+/// the backoff of a failed watch.
+pub fn changes(
+    client: &Client,
+    namespace: Option<&str>,
+    again: EverySeconds,
+) -> impl Stream<Item = KeyObject> + Send + 'static {
     let watches = PROVIDERS.map(|provider| {
         let api: Api<Trimmed<PartialObjectMeta<DynamicObject>>> = match namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &provider.kind()),
             None => Api::all_with(client.clone(), &provider.kind()),
         };
-        // If the kind is not installed, each list fails and is retried with a backoff of at most half a
-        // minute.
-        let events = watcher(api, watches::config()).default_backoff();
-        events.touched_objects().filter_map(move |touched| {
+        // Without this delay, a missing kind would be listed as often as `again` permits: each attempt begins with
+        // an event, which resets a growing backoff.
+        let events = watcher(api, watches::config()).then(|event| async {
+            if event.as_ref().is_err_and(is_missing_kind) {
+                tokio::time::sleep(UNTIL_INSTALLED).await;
+            }
+            event
+        });
+        events.backoff(again.clone()).touched_objects().filter_map(move |touched| {
             std::future::ready(touched.ok().and_then(|touched| {
                 let ObjectMeta { namespace, name, .. } = touched.0.metadata;
                 Some(KeyObject { group: provider.group, namespace: namespace?, name: name? })
@@ -109,11 +125,38 @@ pub fn changes(client: &Client, namespace: Option<&str>) -> impl Stream<Item = K
     futures_util::stream::select(ack, crossplane)
 }
 
+/// Returns whether a watch failed because its kind is not installed.
+fn is_missing_kind(error: &watcher::Error) -> bool {
+    // The response to an unknown path is no Status object, and has no reason.
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
     use kube::Config;
 
     use super::*;
+
+    /// A cluster without key controllers must not be asked for their kinds all the time.
+    #[tokio::test(start_paused = true)]
+    async fn missing_kind_is_listed_every_five_minutes() {
+        static REQUESTS: AtomicUsize = AtomicUsize::new(0);
+        let server = Router::new().fallback(|| async {
+            REQUESTS.fetch_add(1, Ordering::Relaxed);
+            (StatusCode::NOT_FOUND, "404 page not found")
+        });
+        let client = Client::new(server, "default");
+        let changes = changes(&client, None, EverySeconds(3)).collect::<Vec<_>>();
+        let hour = Duration::from_secs(3_600);
+        assert!(tokio::time::timeout(hour, changes).await.is_err(), "the stream never ends");
+        let requests = REQUESTS.load(Ordering::Relaxed);
+        // Two kinds, twelve times an hour, with three seconds between.
+        assert!((22..=26).contains(&requests), "{requests} requests in an hour");
+    }
 
     #[tokio::test]
     async fn invalid_object_name_is_not_requested() {

@@ -31,6 +31,22 @@ pub(super) fn relisted<W: Stream>(every: Duration, begin: impl Fn() -> W) -> imp
     stream::repeat_with(move || begin().take_until(tokio::time::sleep(every))).flatten()
 }
 
+/// A constant delay in seconds before a failed watch is restarted. The delay is short because the CRDs may
+/// just have been installed or the API server restarted, and the requests of one operator are no load.
+#[derive(Clone, Copy, Debug)]
+pub struct EverySeconds(pub u64);
+
+impl Iterator for EverySeconds {
+    type Item = Duration;
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_secs(self.0))
+    }
+}
+
+impl Backoff for EverySeconds {
+    fn reset(&mut self) {}
+}
+
 /// A resource, which may be invalid: one such object must not stop the watch of the others.
 pub type Guarded = DeserializeGuard<StreamEncryption>;
 

@@ -10,7 +10,6 @@ use std::time::Duration;
 use futures_util::stream::{BoxStream, select_all};
 use futures_util::{Stream, StreamExt as _};
 use kube::core::Selector;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::Notify;
@@ -22,7 +21,7 @@ use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::ledgers::GuardedLedger;
 use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::triggers::Triggers;
-use crate::kubernetes::watches::Guarded;
+use crate::kubernetes::watches::{EverySeconds, Guarded};
 use crate::kubernetes::{keys, ledgers, policies, watches};
 
 /// Number of drift intervals after which the watches list everything again, in case that they lost a change.
@@ -99,13 +98,13 @@ impl Sources {
         });
         let (namespaces_cache, namespaces) = Cache::of(events, "namespaces", &changed);
         // The reconciles work without this watch: a role of an earlier version does not allow it.
-        let again = EverySeconds(30);
-        let events = ledgers::events(client.clone(), &scope.ledger_namespace, relist_every, again);
+        let rarely = EverySeconds(30);
+        let events = ledgers::events(client.clone(), &scope.ledger_namespace, relist_every, rarely);
         // No number in the statuses of policies depends on ledgers.
         let (ledgers_cache, ledgers) = Cache::of(vec![(None, events)], "StreamLedgers", &Arc::default());
         let store = resources_cache.store();
         let namespaces = policies::namespace_changes(namespaces);
-        let keys = scope.each(|namespace| keys::changes(client, namespace).boxed());
+        let keys = scope.each(|namespace| keys::changes(client, namespace, again()).boxed());
         let keys = select_all(keys.into_iter().map(|(_, changes)| changes));
         let triggers: [BoxStream<'static, Trigger>; 4] = [
             changed_resources(resources, scope.server.clone()).boxed(),
@@ -174,19 +173,4 @@ fn resources_in_namespace(
         found.retain(|key| key.namespace() == namespace);
         futures_util::stream::iter(found)
     })
-}
-
-/// A constant delay in seconds before a failed watch is restarted. The delay is short because the CRDs may
-/// just have been installed or the API server restarted, and the requests of one operator are no load.
-pub(super) struct EverySeconds(pub(super) u64);
-
-impl Iterator for EverySeconds {
-    type Item = Duration;
-    fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_secs(self.0))
-    }
-}
-
-impl Backoff for EverySeconds {
-    fn reset(&mut self) {}
 }
