@@ -1,4 +1,5 @@
-//! Tests the pages about installation: the chart accepts their YAML, and their links are valid.
+//! Tests the pages about installation and contribution: the chart accepts their YAML, and their links are
+//! valid.
 
 use std::fs;
 
@@ -42,6 +43,10 @@ fn repository_links_are_valid() {
     let runbooks: Vec<String> = runbooks.map(|name| format!("docs/runbooks/{name}")).collect();
     let (readme, about) = (format!("{CHART}/README.md"), format!("{CHART}/Chart.yaml"));
     let pages = [
+        ("README.md", "."),
+        ("CONTRIBUTING.md", "."),
+        ("SECURITY.md", "."),
+        ("CHANGELOG.md", "."),
         ("docs/install.md", "docs"),
         ("docs/metrics.md", "docs"),
         ("docs/policies.md", "docs"),
@@ -53,6 +58,9 @@ fn repository_links_are_valid() {
         ("docs/performance.md", "docs"),
         ("docs/keys.md", "docs"),
         ("docs/iam.md", "docs"),
+        ("docs/security.md", "docs"),
+        ("docs/versions.md", "docs"),
+        ("docs/architecture.md", "docs"),
         (&*readme, CHART),
         (&about, CHART),
     ];
