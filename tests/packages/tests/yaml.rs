@@ -22,14 +22,18 @@ const INPUTS: [&str; 7] = [
 /// The folder of templates, which are not YAML until Helm has rendered them.
 const TEMPLATES: &str = "templates";
 
-/// Collects the YAML files below a folder, by their paths in the repository.
+/// Collects the YAML files below a folder, by their paths in the repository, except for hidden ones: the
+/// workflows, and the template of krew's manifest.
 fn walk(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(path(".").join(folder)).expect("a folder") {
         let entry = entry.expect("an entry");
         let name = entry.file_name().into_string().expect("a name");
         let file = folder.join(&name);
+        if name.starts_with('.') {
+            continue;
+        }
         if entry.path().is_dir() {
-            if !name.starts_with('.') && ![TEMPLATES, "target"].contains(&name.as_str()) {
+            if ![TEMPLATES, "target"].contains(&name.as_str()) {
                 walk(&file, found);
             }
         } else if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
