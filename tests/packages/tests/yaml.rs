@@ -9,8 +9,9 @@ use packages::{path, text};
 use crate::stage::would_take;
 
 /// YAML files that do not contain Kubernetes objects: the input of Helm, of kustomize, of Argo CD's own tests
-/// and of promtool. Another test passes each of them to its program.
-const INPUTS: [&str; 7] = [
+/// and of promtool. Another test passes each of them to its program, except for that of Artifact Hub.
+const INPUTS: [&str; 8] = [
+    "artifacthub-repo.yml",
     "Chart.yaml",
     "values.yaml",
     "kustomization.yaml",
