@@ -1,6 +1,6 @@
-//! Tests the release workflow, which has not run yet: GitHub would accept it, its dependencies change only by
-//! a commit here, and the artifacts that it publishes are signed. Its effects outside the repository cannot
-//! be tested here.
+//! Tests the workflows, which have not run yet: GitHub would accept them, their dependencies change only by a
+//! commit here, and the artifacts of a release are signed. Their effects outside the repository cannot be
+//! tested here.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,9 @@ use packages::programs::run_actionlint;
 use packages::{CHART, kept, text};
 use serde_json::{Value, json};
 
-const WORKFLOW: &str = ".github/workflows/release.yaml";
+const RELEASE: &str = ".github/workflows/release.yaml";
+const PULL_REQUEST: &str = ".github/workflows/pull-request.yaml";
+const WORKFLOWS: [&str; 2] = [RELEASE, PULL_REQUEST];
 
 /// Returns the compiler version of the tests.
 fn compiler() -> String {
@@ -17,8 +19,8 @@ fn compiler() -> String {
     toolchain.split('"').nth(1).expect("a channel").to_owned()
 }
 
-fn workflow() -> Value {
-    serde_saphyr::from_str(&text(WORKFLOW)).expect("YAML")
+fn workflow(file: &str) -> Value {
+    serde_saphyr::from_str(&text(file)).expect("YAML")
 }
 
 fn jobs(workflow: &Value) -> impl Iterator<Item = (&String, &Value)> {
@@ -35,21 +37,31 @@ fn runs(job: &Value) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn actionlint_accepts_workflow_and_rejects_mistake() {
-    let workflow = text(WORKFLOW);
-    run_actionlint(&workflow).await.expect("actionlint accepts it");
-    let mistaken = workflow.replace("steps.image.outputs.digest", "steps.picture.outputs.digest");
+async fn actionlint_accepts_workflows_and_rejects_mistake() {
+    for file in WORKFLOWS {
+        run_actionlint(&text(file)).await.unwrap_or_else(|error| panic!("{file}: {error:#}"));
+    }
+    let mistaken = text(RELEASE).replace("steps.image.outputs.digest", "steps.picture.outputs.digest");
     let error = run_actionlint(&mistaken).await.expect_err("there is no such step");
     assert!(format!("{error:#}").contains("\"picture\" is not defined"), "{error:#}");
 }
 
 #[test]
 fn actions_are_pinned_by_commit() {
-    let text = text(WORKFLOW);
-    let named: Vec<&str> =
-        text.lines().filter_map(|line| line.split_once("uses: ")).map(|(_, it)| it).collect();
-    let used: usize =
-        jobs(&workflow()).flat_map(|(_, job)| steps(job)).filter(|it| it["uses"].is_string()).count();
+    let texts = WORKFLOWS.map(text);
+    let named: Vec<&str> = texts
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| line.split_once("uses: "))
+        .map(|(_, it)| it)
+        .collect();
+    let workflows = WORKFLOWS.map(workflow);
+    let used = workflows
+        .iter()
+        .flat_map(jobs)
+        .flat_map(|(_, job)| steps(job))
+        .filter(|it| it["uses"].is_string())
+        .count();
     assert!(used > 5 && named.len() == used, "{named:?}");
     for action in named {
         let (_, version) = action.split_once('@').expect("a version");
@@ -63,7 +75,7 @@ fn actions_are_pinned_by_commit() {
 
 #[test]
 fn release_jobs_have_least_privilege_and_signing_runs_no_code() {
-    let workflow = workflow();
+    let workflow = workflow(RELEASE);
     assert_eq!(workflow["permissions"], json!({}), "no permissions outside the jobs");
     let rights: BTreeSet<String> = jobs(&workflow)
         .flat_map(|(name, job)| {
@@ -76,6 +88,7 @@ fn release_jobs_have_least_privilege_and_signing_runs_no_code() {
         "checks contents read",
         "image contents read",
         "image packages write",
+        "plugin contents read",
         "publish attestations write",
         "publish contents write",
         "publish id-token write",
@@ -84,11 +97,36 @@ fn release_jobs_have_least_privilege_and_signing_runs_no_code() {
     assert_eq!(rights, wanted.map(str::to_owned).into());
     assert!(runs(&workflow["jobs"]["checks"]).contains("bash .ci/run"));
     let publish = &workflow["jobs"]["publish"];
-    assert_eq!((&publish["needs"], &workflow["jobs"]["image"]["needs"]), (&json!("image"), &json!("checks")));
+    assert_eq!(publish["needs"], json!(["image", "plugin"]));
+    for builder in ["image", "plugin"] {
+        assert_eq!(workflow["jobs"][builder]["needs"], "checks");
+    }
     for program in ["cargo", "bash", "make", "docker build "] {
         assert!(!runs(publish).contains(program), "{program}");
     }
+    safe_scripts(&workflow);
+}
+
+#[test]
+fn pull_request_jobs_only_read_and_run_every_step_of_ci() {
+    let workflow = workflow(PULL_REQUEST);
+    assert_eq!(workflow["permissions"], json!({}), "no permissions outside the jobs");
     for (name, job) in jobs(&workflow) {
+        assert_eq!(job["permissions"], json!({"contents": "read"}), "{name}");
+    }
+    safe_scripts(&workflow);
+    let checks = &workflow["jobs"]["checks"];
+    let groups = checks["strategy"]["matrix"]["include"].as_array().expect("groups");
+    let run: BTreeSet<&str> = groups.iter().flat_map(|group| word(&group["steps"]).split(' ')).collect();
+    let ci = text(".ci/run");
+    let known = ci.lines().filter_map(|line| line.strip_prefix("step \""));
+    let known = known.filter_map(|line| line.split('"').next()).filter(|step| *step != "toolchain");
+    assert_eq!(run, known.collect());
+}
+
+/// Checks that nobody else can change the scripts of a workflow or use its token.
+fn safe_scripts(workflow: &Value) {
+    for (name, job) in jobs(workflow) {
         // An expression with the name of a tag or branch, which others can choose, would become part of the
         // script.
         assert!(!runs(job).contains("${{"), "{name} puts an expression into a script");
@@ -102,9 +140,9 @@ fn release_jobs_have_least_privilege_and_signing_runs_no_code() {
 
 #[test]
 fn image_and_chart_are_signed_by_digest_with_attestations() {
-    let workflow = workflow();
+    let workflow = workflow(RELEASE);
     let script = runs(&workflow["jobs"]["publish"]);
-    let signed: Vec<&str> = script.lines().filter(|line| line.contains("cosign sign")).collect();
+    let signed: Vec<&str> = script.lines().filter(|line| line.contains("cosign sign ")).collect();
     assert_eq!(signed.len(), 2, "{signed:?}");
     for (line, what) in signed.iter().zip(["$IMAGE@$digest", "$CHARTS/stream-encryption-operator@$digest"]) {
         assert!(
@@ -118,6 +156,32 @@ fn image_and_chart_are_signed_by_digest_with_attestations() {
         .find(|step| step["uses"].as_str().is_some_and(|it| it.contains("attest-build-provenance")))
         .expect("it");
     assert_eq!(attested["with"]["subject-digest"], "${{ steps.image.outputs.digest }}");
+}
+
+#[test]
+fn plugin_matches_krew_template_and_has_signed_checksums() {
+    let release = workflow(RELEASE);
+    let plugin = &release["jobs"]["plugin"];
+    let platforms = &plugin["strategy"]["matrix"]["include"];
+    let template = text(".krew.yaml");
+    let platforms = platforms.as_array().expect("platforms");
+    assert_eq!(platforms.len(), template.matches("{{addURIAndSha ").count());
+    for platform in platforms {
+        let archive = format!(
+            "/{{{{ .TagName }}}}/kubectl-streamencryption_{{{{ .TagName }}}}_{}.tar.gz",
+            word(&platform["platform"])
+        );
+        assert!(template.contains(&archive), "{archive}");
+        let container = word(&platform["container"]);
+        assert!(container.is_empty() || container.contains(&format!("/rust:{}-", compiler())), "{container}");
+    }
+    assert_eq!(plugin["strategy"]["matrix"], workflow(PULL_REQUEST)["jobs"]["plugin"]["strategy"]["matrix"]);
+    assert!(runs(plugin).contains("bash config/plugin/build "));
+    let publish = &release["jobs"]["publish"];
+    assert!(
+        runs(publish).contains("cosign sign-blob --yes --bundle checksums.txt.sigstore.json checksums.txt")
+    );
+    assert!(steps(publish).any(|step| step["with"]["subject-checksums"] == "plugin/checksums.txt"));
 }
 
 /// The license applies only to recipients of its text.
