@@ -413,6 +413,12 @@ describe("other fleets", () => {
     });
   });
 
+  test("warnings are shown", async () => {
+    const warning = "AWS’s list of streams in 444455556666 could not be read: <b>AccessDenied</b>";
+    await open(written({ ...small(), warnings: [warning] }), async (tab) => assert.equal((await tab.locator("#warnings").innerText()).trim(), warning));
+    await open(written(small()), async (tab) => assert.ok(!(await tab.locator("#warnings").isVisible())));
+  });
+
   test("a template without facts says so", async () => {
     await open(written(null), async (tab) => assert.match(await tab.locator("header").textContent(), /template without facts/));
   });

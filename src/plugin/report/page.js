@@ -155,7 +155,8 @@
     } });
     const heads = columns.map((column) => h("th", { role: "columnheader", scope: "col", class: column.class }, column.label));
     const head = h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads));
-    target.replaceChildren(h("div.list", h("table", { role: "table" }, h("caption", caption), head, body)), more);
+    target.replaceChildren(h("div.list", h("table", { role: "table" }, h("caption", caption), head, body)), more,
+      items.length > PRINTED && h("p.note.printed", `This print has the first ${digits(PRINTED)} of ${digits(items.length)}.`) || "");
     show(first);
     printing.push((on) => show(on ? Math.max(wanted, PRINTED) : wanted));
   };
@@ -187,11 +188,15 @@
     const accounts = (data.accounts ?? []).map((account, index) => [index > 0 && ", ", foreign(account)]);
     const facts = {
       Cluster: foreign(data.server ?? "not recorded"),
-      Generated: [`${utc(now)} UTC`, age],
+      Generated: [h("time", { datetime: data.generatedTime }, new Date(now).toISOString().slice(0, 19).replace("T", " ")), " UTC", age],
       Scope: foreign(data.scope ?? "not recorded"),
       Sources: data.aws ? ["StreamEncryptions, ledgers and AWS’s own list of streams in ", accounts] : "StreamEncryptions and ledgers of the cluster",
     };
     byId("facts").append(...Object.entries(facts).map(([term, value]) => h("div", h("dt", term), h("dd", value))));
+    const warnings = data.warnings ?? [];
+    fill(byId("warnings"), warnings.map((warning) => h("li", icon("flag"), " ", foreign(warning))));
+    byId("warnings").hidden = warnings.length === 0;
+    document.title = `Stream encryption report, ${utc(now)} UTC${data.server ? `, ${data.server}` : ""}`;
     byId("version").append(foreign(data.version ?? "of an unknown version"));
   };
 
@@ -204,7 +209,8 @@
     const plaintext = states.Plaintext.length;
     const oldest = least(states.Plaintext.map((view) => view.sinceMs));
     const date = () => [h("time", utc(oldest).slice(0, 10)), ` (${distance(oldest, now)})`];
-    const since = Number.isFinite(oldest) && [plaintext === 1 ? ", since " : ", the first since ", date()];
+    const allKnown = states.Plaintext.every((view) => Number.isFinite(view.sinceMs));
+    const since = Number.isFinite(oldest) && [plaintext === 1 ? ", since " : allKnown ? ", the first since " : ", the first known since ", date()];
     const unknown = states.Unknown.length;
     return [
       first,
@@ -459,6 +465,7 @@
     const facts = {
       "ARN": foreign(stream.stream ?? "not recorded"),
       "Managed by": managed ? ["StreamEncryption ", foreign(owner)] : "no StreamEncryption",
+      "Ready": stream.ready && foreign(stream.ready),
       "AWS reports": stream.encryptionStatus && foreign(stream.encryptionStatus),
       "Source": stream.source && foreign(stream.source),
       "Active key": key && foreign(key),
@@ -491,7 +498,6 @@
   };
 
   const STATE_ORDER = ["Plaintext", "Changing", "Unknown", "NotEncryptable", "Encrypted"];
-  const READY = { True: "Ready: ", False: "Not ready: ", Unknown: "Ready unknown: " };
   const COLUMNS = [
     { id: "name", label: "Stream", compare: byName },
     { id: "state", label: "State", compare: byNumber((view) => STATE_ORDER.indexOf(view.state)),
@@ -501,8 +507,7 @@
       cell: ({ key }) => (key ? foreign(shortKey(key), { class: "key", title: key }) : dash()) },
     { id: "owner", label: "Managed by", compare: byText((view) => view.owner), cell: ownerOf },
     { id: "reason", label: "Reason", compare: byText(({ stream }) => stream.reason ?? ""),
-      cell: ({ stream: { ready, reason, message } }) => (reason
-        ? [ready && h("span.hidden", READY[known(READY, ready)]), foreign(reason, { title: message })] : dash()) },
+      cell: ({ stream: { reason, message } }) => (reason ? foreign(reason, { title: message }) : dash()) },
     { id: "left", label: "Calls left", compare: byNumber((view) => view.left), cell: leftOf },
   ];
 
@@ -721,7 +726,7 @@
   if (views.length === 0) {
     byId("content").replaceChildren(noStreams());
   } else {
-    for (const build of [summary, distribution, plaintextList, attentionList, callsList, controlsList, transitions, table.setUp, sections]) build();
+    for (const build of [summary, distribution, plaintextList, callsList, attentionList, controlsList, transitions, table.setUp, sections]) build();
     for (const [event, on] of [["beforeprint", true], ["afterprint", false]]) {
       window.addEventListener(event, () => { for (const prepare of printing) prepare(on); });
     }
