@@ -1,6 +1,7 @@
 //! The commands of the command line: the whole program in one match, for the binary and for other programs
 //! that start it.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,18 +12,18 @@ use hyper_util::rt::TokioExecutor;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use stream_encryption_api::crd;
 
-use crate::settings::{Arguments, Command};
-use crate::{operator, telemetry};
+use crate::settings::{Arguments, Command, LogFormat};
+use crate::{operator, plugin, telemetry};
 
 /// Runs the command of `arguments`.
-pub fn run(arguments: Arguments) -> anyhow::Result<()> {
+pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
+        Command::Plugin(command) => return run_plugin(command),
         Command::Crd => {
             let definitions =
                 crd::definitions().into_iter().map(|(_, definition)| definition_yaml(&definition));
             let documents = definitions.collect::<anyhow::Result<Vec<String>>>()?;
             print!("{}", documents.join("---\n"));
-            Ok(())
         }
         Command::Iam { document } => {
             let policy = serde_json::to_string_pretty(&document.policy()?)?;
@@ -30,10 +31,9 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
                 eprintln!("{advice}");
             }
             println!("{policy}");
-            Ok(())
         }
         Command::Check { url } => {
-            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(check(&url))
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(check(&url))?;
         }
         Command::Run(arguments) => {
             let settings = arguments.check()?;
@@ -41,16 +41,32 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             let entered = runtime.enter();
             let telemetry = telemetry::start(arguments.log_format, &arguments.log)?;
             drop(entered);
-            // kube and the AWS SDKs share one TLS implementation; rustls cannot select it without this line.
-            rustls::crypto::aws_lc_rs::default_provider()
-                .install_default()
-                .map_err(|_| anyhow::anyhow!("another TLS implementation is already installed"))?;
+            select_tls()?;
             let ended = runtime.block_on(operator::run(settings));
             // The runtime still runs here, because the last traces are sent now.
             drop(telemetry);
-            ended
+            ended?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a verb of the kubectl plugin. Its logs are those of failed requests; LOG=debug shows more.
+pub fn run_plugin(command: plugin::Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let filter = std::env::var("LOG").unwrap_or_else(|_| "off".to_owned());
+    let _telemetry = telemetry::start(LogFormat::Text, &filter)?;
+    drop(entered);
+    select_tls()?;
+    Ok(runtime.block_on(plugin::run(command))?.into())
+}
+
+/// Selects the TLS implementation. kube and the AWS SDKs share it; rustls cannot select it by itself.
+fn select_tls() -> anyhow::Result<()> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS implementation is already installed"))
 }
 
 /// Timeout for the response of a running operator.

@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use caches::{Caches, NotCurrent};
 use events::Recorder;
+pub use policies::Planned;
 
 pub mod caches;
 pub mod connection;
@@ -49,6 +50,7 @@ pub struct Cluster {
     watched: Arc<[String]>,
     caches: Arc<Mutex<Option<Caches>>>,
     default_policy: Option<StreamEncryptionPolicySpec>,
+    planned: Arc<Planned>,
     recorder: Arc<Recorder>,
     turns: Arc<Semaphore>,
 }
@@ -75,6 +77,7 @@ impl Cluster {
             watched: Arc::default(),
             caches: Arc::default(),
             default_policy,
+            planned: Arc::default(),
             recorder,
             turns: Arc::new(Semaphore::new(LARGE_OBJECTS)),
         }
@@ -85,6 +88,12 @@ impl Cluster {
     #[must_use]
     pub fn watching(self, namespaces: &[String]) -> Self {
         Self { watched: namespaces.into(), ..self }
+    }
+
+    /// Returns the same access to a cluster as it would be once these objects are applied.
+    #[must_use]
+    pub fn with_planned(self, planned: Planned) -> Self {
+        Self { planned: planned.into(), ..self }
     }
 
     /// Sets the caches that reads may use; `None` while nothing fills them.
@@ -186,7 +195,7 @@ impl KubeApi for Cluster {
             return Ok(cached);
         }
         let _turn = self.turn().await?;
-        policies::of(&self.client, default, namespace).await
+        policies::of(&self.client, default, &self.planned, namespace).await
     }
 
     async fn referenced_key(

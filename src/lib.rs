@@ -12,6 +12,7 @@
 //! | [`iam`] | the IAM policies and roles that the operator requires |
 //! | [`metrics`], [`admin`], [`leader`] | metrics for Prometheus, probes for the kubelet, leader election |
 //! | [`operator`] | the runtime: watches, queue, shutdown |
+//! | [`plugin`] | the kubectl plugin: commands for people, which only read |
 //! | [`settings`], [`telemetry`], [`commands`] | the command line |
 
 pub mod admin;
@@ -25,5 +26,6 @@ pub mod kubernetes;
 pub mod leader;
 pub mod metrics;
 pub mod operator;
+pub mod plugin;
 pub mod settings;
 pub mod telemetry;

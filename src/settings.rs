@@ -14,6 +14,8 @@ use stream_encryption_core::model::permission::Policy;
 use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_core::model::service::AWS_LIMIT;
 
+use crate::plugin;
+
 pub mod iam;
 mod names;
 mod request_limits;
@@ -26,6 +28,20 @@ pub struct Arguments {
     /// The command to run.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The arguments under the name of the kubectl plugin: the commands for people alone.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-streamencryption",
+    bin_name = "kubectl streamencryption",
+    version,
+    about = "Shows, plans and explains the encryption of Amazon Data Firehose and Kinesis data streams. Changes nothing."
+)]
+pub struct PluginArguments {
+    /// The command to run.
+    #[command(subcommand)]
+    pub command: plugin::Command,
 }
 
 /// The command to run.
@@ -42,6 +58,9 @@ pub enum Command {
         #[command(subcommand)]
         document: iam::Document,
     },
+    /// The commands for people, which are those of the kubectl plugin.
+    #[command(flatten)]
+    Plugin(plugin::Command),
     /// Probe a running operator; exits non-zero unless the response is a success (2xx).
     Check {
         /// The URL to request, such as
@@ -240,7 +259,9 @@ mod tests {
         let all = ["stream-encryption-operator", "run"].iter().chain(region).chain(flags);
         match Arguments::try_parse_from(all)?.command {
             Command::Run(arguments) => arguments.check(),
-            Command::Crd | Command::Iam { .. } | Command::Check { .. } => unreachable!("`run` was given"),
+            Command::Crd | Command::Iam { .. } | Command::Check { .. } | Command::Plugin(_) => {
+                unreachable!("`run` was given")
+            }
         }
     }
 

@@ -26,8 +26,7 @@ struct Quickstart {
 fn main() -> anyhow::Result<ExitCode> {
     // The operator runs in a separate process: this program, started again with the argument `run`.
     if std::env::args().nth(1).as_deref() == Some("run") {
-        stream_encryption_operator::commands::run(Arguments::parse())?;
-        return Ok(ExitCode::SUCCESS);
+        return stream_encryption_operator::commands::run(Arguments::parse());
     }
     let arguments = Quickstart::parse();
     rustls::crypto::aws_lc_rs::default_provider()

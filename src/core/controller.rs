@@ -16,7 +16,7 @@ use tracing::{Instrument as _, debug, info_span};
 use crate::model::schedule;
 
 mod age;
-mod annotations;
+pub mod annotations;
 mod context;
 pub mod due_work;
 mod execute;
@@ -28,6 +28,7 @@ pub mod ledger_store;
 pub mod memory;
 mod observe;
 mod permitted;
+pub mod plan;
 mod previous_status;
 mod publish;
 mod recheck;

@@ -7,6 +7,7 @@
 use std::env;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -23,13 +24,26 @@ const READ_TIMEOUT: Duration = Duration::from_secs(90);
 /// account.
 pub async fn config() -> anyhow::Result<Config> {
     let mut config = match kubeconfig()? {
-        Some(kubeconfig) => of_kubeconfig(kubeconfig).await?,
+        Some(kubeconfig) => of_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?,
         None => Config::incluster().context(
             "no cluster is configured: KUBECONFIG is not set, ~/.kube/config does not exist, and the process does not run in a pod with a service account",
         )?,
     };
     config.apply_debug_overrides();
     Ok(with_timeouts(config))
+}
+
+/// Returns the connection of a context of a kubeconfig, with the defaults of kubectl: a person's, never that of a pod.
+pub async fn of_context(file: Option<&Path>, context: Option<&str>) -> anyhow::Result<Config> {
+    let kubeconfig = match file {
+        Some(file) => Kubeconfig::read_from(file)
+            .with_context(|| format!("the kubeconfig {} cannot be used", file.display()))?,
+        None => {
+            kubeconfig()?.context("no cluster is configured: set KUBECONFIG, or use --kubeconfig FILE")?
+        }
+    };
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    Ok(with_timeouts(of_kubeconfig(kubeconfig, &options).await?))
 }
 
 /// Returns the connection with the operator's timeouts.
@@ -54,9 +68,9 @@ fn kubeconfig() -> anyhow::Result<Option<Kubeconfig>> {
     }
 }
 
-async fn of_kubeconfig(kubeconfig: Kubeconfig) -> anyhow::Result<Config> {
-    let proxy = proxy_of_context(&kubeconfig);
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+async fn of_kubeconfig(kubeconfig: Kubeconfig, options: &KubeConfigOptions) -> anyhow::Result<Config> {
+    let proxy = proxy_of_context(&kubeconfig, options.context.as_ref());
+    let config = Config::from_custom_kubeconfig(kubeconfig, options).await;
     let mut config = config.map_err(|error| {
         // kube parses NO_PROXY even if it has no effect.
         let no_proxy = matches!(error, KubeconfigError::ParseNoProxy(_));
@@ -71,9 +85,10 @@ async fn of_kubeconfig(kubeconfig: Kubeconfig) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// Returns `proxy-url` of the current context's cluster. As in kubectl, `NO_PROXY` does not override it.
-fn proxy_of_context(kubeconfig: &Kubeconfig) -> Option<String> {
-    let current = kubeconfig.current_context.as_ref()?;
+/// Returns `proxy-url` of the context's cluster, by default of the current context. As in kubectl, `NO_PROXY` does not
+/// override it.
+fn proxy_of_context(kubeconfig: &Kubeconfig, context: Option<&String>) -> Option<String> {
+    let current = context.or(kubeconfig.current_context.as_ref())?;
     let context = kubeconfig.contexts.iter().find(|context| context.name == *current)?.context.as_ref()?;
     let cluster = kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster)?;
     cluster.cluster.as_ref()?.proxy_url.clone().filter(|url| !url.is_empty())

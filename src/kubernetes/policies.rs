@@ -9,12 +9,12 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
-use kube::Client;
 use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{PredicateConfig, WatchStreamExt, predicates};
+use kube::{Client, Resource as _};
 use stream_encryption_api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
 use stream_encryption_core::controller::kube_api::KubeError;
 use tracing::{info, warn};
@@ -29,17 +29,44 @@ use super::watches;
 /// that time, so it is short. A forgotten namespace costs reconciles without requests.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
-/// Reads the policies that select `namespace` from the API server, with `default` if it does.
+/// Objects that are not applied yet, for a plan: they replace those of the same name.
+#[derive(Clone, Debug, Default)]
+pub struct Planned {
+    /// The policies.
+    pub policies: Vec<StreamEncryptionPolicy>,
+    /// The labels of the namespaces.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl Planned {
+    /// Replaces the stored policies of the same names, and adds the others.
+    fn apply(&self, stored: &mut Vec<GuardedPolicy>) {
+        let name = |meta: &ObjectMeta| meta.name.clone().unwrap_or_default();
+        let planned: Vec<String> = self.policies.iter().map(|policy| name(&policy.metadata)).collect();
+        stored.retain(|policy| !planned.contains(&name(policy.meta())));
+        stored.extend(self.policies.iter().cloned().map(|policy| DeserializeGuard(Ok(policy))));
+    }
+}
+
+/// Reads the policies that select `namespace` from the API server, with `default` if it does, and as they would be with
+/// `planned`.
 pub(super) async fn of(
     client: &Client,
     default: Option<&StreamEncryptionPolicySpec>,
+    planned: &Planned,
     namespace: &str,
 ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
     let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(client.clone());
     // If the kind is not installed, there is no policy.
-    let stored = get_opt(api.list(&ListParams::default())).await?.map(|list| list.items).unwrap_or_default();
+    let mut stored =
+        get_opt(api.list(&ListParams::default())).await?.map(|list| list.items).unwrap_or_default();
+    planned.apply(&mut stored);
     let policies = candidates(default, &stored);
-    let labels = if depend_on_labels(&policies) { labels(client, namespace).await? } else { BTreeMap::new() };
+    let labels = match planned.namespaces.get(namespace) {
+        Some(labels) => labels.clone(),
+        None if depend_on_labels(&policies) => labels(client, namespace).await?,
+        None => BTreeMap::new(),
+    };
     Ok(selecting(policies, &labels))
 }
 

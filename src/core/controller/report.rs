@@ -149,13 +149,10 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     why: ResolveError,
 ) -> Result<Timestamp, Interruption> {
     let mut unanswered = last.unanswered;
-    let (reason, words) = match why {
-        ResolveError::Kubernetes(error) => return Err(error.into()),
+    match &why {
         ResolveError::Spec(why) if resource.metadata.deletion_timestamp.is_some() => {
-            return finalize::release_unresolved(operator, resource, &why).await;
+            return finalize::release_unresolved(operator, resource, why).await;
         }
-        ResolveError::Suspended => (Reason::Suspended, String::new()),
-        ResolveError::Spec(words) => (Reason::SpecInvalid, format!("Invalid spec: {words}.")),
         ResolveError::Identity(error) => {
             tracing::warn!(
                 code = error.code,
@@ -163,9 +160,10 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
                 "failed to identify the account of the AWS credentials"
             );
             unanswered = unanswered.saturating_add(1);
-            (error.kind.reason(), message::identity(&error))
         }
-    };
+        ResolveError::Spec(_) | ResolveError::Suspended | ResolveError::Kubernetes(_) => {}
+    }
+    let (reason, words) = why.report()?;
     let now = operator.clock.now();
     let make = |before: &StreamEncryptionStatus| {
         if reason == Reason::Suspended {

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::{
     DeletionPolicy, Encryption, KeyReference, KeyType, Service, StreamEncryption, StreamReference,
     Verification,
@@ -27,6 +28,7 @@ use crate::model::arn::{self, AwsAccount, KmsKeyId, ParseError, Region, StreamAr
 use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::desired::{DesiredEncryption, DesiredState};
 use crate::model::key::{Key, KeyMetadata, KeyProblem};
+use crate::model::message;
 use crate::model::permission::{Denial, EffectivePolicy, Policy};
 use crate::model::principal::{Principal, Role};
 use crate::model::schedule;
@@ -73,6 +75,18 @@ pub(super) enum ResolveError {
     Suspended,
     /// A request to Kubernetes failed.
     Kubernetes(KubeError),
+}
+
+impl ResolveError {
+    /// Returns the reason and the message to report; the error, if a request to Kubernetes failed.
+    pub(super) fn report(&self) -> Result<(Reason, String), KubeError> {
+        Ok(match self {
+            Self::Spec(words) => (Reason::SpecInvalid, format!("Invalid spec: {words}.")),
+            Self::Identity(error) => (error.kind.reason(), message::identity(error)),
+            Self::Suspended => (Reason::Suspended, String::new()),
+            Self::Kubernetes(error) => return Err(error.clone()),
+        })
+    }
 }
 
 impl From<KubeError> for ResolveError {

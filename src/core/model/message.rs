@@ -20,12 +20,14 @@ use super::status_fields::{self, NOT_APPLIED};
 
 mod advice;
 mod encrypted;
+mod planned;
 mod unanswered;
 
 pub use advice::advice;
 pub use encrypted::encrypted;
 #[cfg(test)]
 pub(super) use encrypted::still_reported;
+pub use planned::planned_call;
 pub use unanswered::identity;
 use unanswered::{THROTTLED, denied, no_credentials, rejected, unanswered};
 
@@ -260,7 +262,10 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
             known_active_key(input)
         ),
         Reason::ActiveKeyUnknown => active_key_unknown(input),
-        Reason::Drifted => format!("The stream differs from the spec, and mode is Observe. {}", known_active_key(input)),
+        Reason::Drifted => format!(
+            "The stream differs from the spec, and mode is Observe. {} {}",
+            known_active_key(input), planned::with_enforce(input)
+        ),
         // Not printed: the message of `Suspended` is [`suspended`], and the controller has that of
         // `SpecInvalid`.
         Reason::SpecInvalid => "Invalid spec.".to_owned(),

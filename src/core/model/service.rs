@@ -73,6 +73,12 @@ operations! {
 }
 
 impl Operation {
+    /// Returns the name of the operation, as in AWS's documentation and in its logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.iam_action().split_once(':').map_or("", |(_, name)| name)
+    }
+
     /// Returns the operation that changes a stream of a service.
     #[must_use]
     pub fn change(service: Service, action: Action) -> Self {

@@ -1,0 +1,61 @@
+//! The kubectl plugin: commands for people, who see the fleet, plan a change and prove its state.
+//!
+//! `kubectl streamencryption VERB` is this program under the name `kubectl-streamencryption`; the same verbs are commands
+//! of `stream-encryption-operator`. The verbs read from the cluster and from AWS with the credentials of the person
+//! who runs them. They never change anything: neither in AWS nor in the cluster.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+mod age;
+mod aws;
+mod cluster;
+mod explain;
+mod fleet;
+mod operator_settings;
+mod output;
+mod plan;
+mod progress;
+mod status;
+
+/// The name under which kubectl finds the program.
+pub const FILE_NAME: &str = "kubectl-streamencryption";
+
+/// The verbs of the plugin.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the streams: encryption, active key, time in plaintext, calls left, next attempt.
+    Status(status::Arguments),
+    /// Explain the state of one StreamEncryption: what is, why, what happens next, and what you can do.
+    Explain(explain::Arguments),
+    /// Show what the operator would do if files were applied, and what that costs of each stream's calls.
+    Plan(plan::Arguments),
+}
+
+/// What a verb has found, as an exit code. An error has the exit code 1, and invalid usage 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The verb is done: exit code 0.
+    Done,
+    /// Something was found that `--fail-on` names: exit code 3.
+    Found,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::SUCCESS,
+            Outcome::Found => Self::from(3),
+        }
+    }
+}
+
+/// Runs a verb.
+pub async fn run(command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Status(arguments) => status::run(&arguments).await,
+        Command::Explain(arguments) => explain::run(&arguments).await,
+        Command::Plan(arguments) => plan::run(&arguments).await,
+    }
+}

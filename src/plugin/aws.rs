@@ -1,0 +1,151 @@
+//! AWS for the verbs: with the credentials of the person who runs them, and for reads only.
+//!
+//! [`ReadOnly`] is the operator's own adapter without the requests that change something: these return an error, and are
+//! never sent. The person may be unable to assume the roles of policies, and can then use their own credentials.
+
+use anyhow::Context as _;
+use clap::Args;
+use jiff::Timestamp;
+use stream_encryption_api::ledger::Action;
+use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
+use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, Region, StreamArn};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_core::model::key::{Key, KeyMetadata};
+use stream_encryption_core::model::observation::StreamDescription;
+use stream_encryption_core::model::principal::Principal;
+use stream_encryption_core::model::service::Operation;
+
+use crate::aws::{Aws, AwsConfig};
+
+/// The flags of every verb that reads from AWS.
+#[derive(Args, Clone, Debug)]
+pub(super) struct AwsArguments {
+    /// The region of streams that are named without one. Default: that of the operator, otherwise AWS_REGION.
+    #[arg(long)]
+    region: Option<String>,
+    /// One URL for all AWS services, such as that of an AWS emulator.
+    #[arg(long, value_name = "URL")]
+    aws_endpoint_url: Option<String>,
+    /// The share of AWS's request rate limits to use, in percent. The operator and other tools use the rest.
+    #[arg(long, value_name = "PERCENT", default_value_t = 20)]
+    aws_rate_percent: u8,
+    /// Use your own credentials for all streams, instead of the roles that the policies name.
+    #[arg(long)]
+    own_credentials: bool,
+}
+
+/// AWS without the requests that change something.
+pub(super) struct ReadOnly {
+    aws: Aws,
+    own_credentials: bool,
+}
+
+impl AwsArguments {
+    /// Returns the region: of the flag, of the operator, or of the environment.
+    pub(super) fn region(&self, of_operator: Option<&str>) -> anyhow::Result<Region> {
+        let of_environment = std::env::var("AWS_REGION").ok();
+        let region = [self.region.as_deref(), of_operator, of_environment.as_deref()]
+            .into_iter()
+            .flatten()
+            .find(|region| !region.is_empty())
+            .context("the region is not known: use --region, such as --region eu-west-1")?;
+        Ok(region.parse()?)
+    }
+
+    /// Creates the adapter; sends no request yet.
+    pub(super) async fn connect(&self, region: Region) -> anyhow::Result<ReadOnly> {
+        let config = AwsConfig {
+            endpoint_url: self.aws_endpoint_url.clone(),
+            rate_percent: self.aws_rate_percent,
+            ..AwsConfig::of(region)
+        };
+        let aws = Aws::new(config).await.context("AWS's configuration cannot be used")?;
+        Ok(ReadOnly { aws, own_credentials: self.own_credentials })
+    }
+}
+
+impl ReadOnly {
+    /// Returns the principal of a request: without a role if the person's own credentials are to be used.
+    fn principal(&self, principal: &Principal) -> Principal {
+        let mut principal = principal.clone();
+        if self.own_credentials {
+            principal.role = None;
+        }
+        principal
+    }
+}
+
+/// Returns the error of a request that is never sent.
+fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
+    AwsError {
+        operation: Operation::change(stream.service, action),
+        kind: ErrorKind::Invalid,
+        code: None,
+        message: "a person's plan sends no such request".to_owned(),
+    }
+}
+
+impl StreamApi for ReadOnly {
+    async fn identity(&self) -> Result<AwsAccount, AwsError> {
+        self.aws.identity().await
+    }
+
+    async fn verify_clock(&self) -> Result<(), AwsError> {
+        self.aws.verify_clock().await
+    }
+
+    async fn describe_stream(
+        &self,
+        stream: &StreamArn,
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        self.aws.describe_stream(stream, &self.principal(principal), priority).await
+    }
+
+    async fn describe_key(
+        &self,
+        stream: &StreamArn,
+        name: &KmsKeyId,
+        principal: &Principal,
+        priority: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
+        self.aws.describe_key(stream, name, &self.principal(principal), priority).await
+    }
+
+    async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, _: &Signer) -> bool {
+        false
+    }
+
+    async fn start(
+        &self,
+        stream: &StreamArn,
+        _: &Key,
+        _: &Principal,
+        _: &Signer,
+        _: Timestamp,
+    ) -> Result<(), AwsError> {
+        Err(not_sent(stream, Action::Start))
+    }
+
+    async fn stop(
+        &self,
+        stream: &StreamArn,
+        _: Option<&Key>,
+        _: &Principal,
+        _: &Signer,
+        _: Timestamp,
+    ) -> Result<(), AwsError> {
+        Err(not_sent(stream, Action::Stop))
+    }
+
+    async fn put_record(
+        &self,
+        stream: &StreamArn,
+        _: &str,
+        _: &Principal,
+        _: &Signer,
+    ) -> Result<bool, AwsError> {
+        Err(not_sent(stream, Action::Start))
+    }
+}

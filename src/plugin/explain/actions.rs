@@ -1,0 +1,147 @@
+//! What a person can do about a resource: commands to copy, by the reason of Ready. Pure; nothing is run.
+
+use stream_encryption_api::condition::Reason;
+use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_api::{RETRY_ANNOTATION, SUSPEND_ANNOTATION};
+
+use crate::plugin::fleet::Entry;
+
+/// Returns the actions for a resource, the most useful first. `resource` is `None` if its spec is invalid.
+pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<String> {
+    let Some(reason) = entry.reason.as_ref().and_then(|reason| reason.parse::<Reason>().ok()) else {
+        return Vec::new();
+    };
+    let name = format!("{} -n {}", entry.resource, entry.namespace);
+    let mut actions = match reason {
+        Reason::EnablingFailed
+        | Reason::DisablingFailed
+        | Reason::NotApplied
+        | Reason::CallRefused
+        | Reason::KeyAccessDenied
+        | Reason::ActiveKeyUnknown
+        | Reason::DriftCorrectionLimitReached => vec![format!(
+            "Retry at once, after the cause is fixed:  kubectl annotate strenc {name} --overwrite {RETRY_ANNOTATION}=\"$(date +%s)\""
+        )],
+        Reason::Drifted => vec![format!(
+            "Let the operator correct it:  kubectl patch strenc {name} --type=merge -p '{{\"spec\":{{\"mode\":\"Enforce\"}}}}'"
+        )],
+        Reason::Suspended => resume(&name, resource),
+        Reason::NotPermitted | Reason::ConflictingPolicyRoles | Reason::DisableNotPermitted => {
+            vec!["See which policies there are:  kubectl get strencpol".to_owned()]
+        }
+        Reason::StreamAlreadyManaged => vec![format!(
+            "Find the other resource:  kubectl streamencryption status -A | grep {}",
+            entry.name
+        )],
+        Reason::CallLimitReached => vec![
+            "Wait, or ask an administrator to raise maxCallsPerDay in the StreamEncryptionPolicy (25 at most)."
+                .to_owned(),
+        ],
+        Reason::LedgerInvalid => vec![
+            "Read the operator's log, which states the cause:  kubectl logs -n stream-encryption-system deploy/stream-encryption-operator --all-pods"
+                .to_owned(),
+        ],
+        _ => Vec::new(),
+    };
+    actions.extend(key_command(entry, reason));
+    if entry.ready != "True" && reason != Reason::Suspended {
+        actions.push(format!("Read the page about this reason:  docs/conditions.md, {reason}"));
+    }
+    actions
+}
+
+/// Returns the commands that end a suspension. Both the spec and the annotation can cause it.
+fn resume(name: &str, resource: Option<&StreamEncryption>) -> Vec<String> {
+    let mut actions = Vec::new();
+    if resource.is_some_and(|resource| resource.spec.suspend) {
+        actions.push(format!(
+            "Resume:  kubectl patch strenc {name} --type=merge -p '{{\"spec\":{{\"suspend\":false}}}}'"
+        ));
+    }
+    let annotations = resource.and_then(|resource| resource.metadata.annotations.as_ref());
+    if annotations.is_some_and(|annotations| annotations.contains_key(SUSPEND_ANNOTATION)) {
+        actions.push(format!("Resume:  kubectl annotate strenc {name} {SUSPEND_ANNOTATION}-"));
+    }
+    actions
+}
+
+/// Returns the AWS command that makes the unusable key usable: the active one if that is lost, otherwise the desired one.
+fn key_command(entry: &Entry, reason: Reason) -> Option<String> {
+    let lost = entry.active_key.as_ref().filter(|_| entry.active_key_unusable_since_time.is_some());
+    let key = lost.or(entry.desired_key.as_ref())?;
+    let region = key.split(':').nth(3)?;
+    let command = match reason {
+        Reason::KeyDisabled => "enable-key",
+        Reason::KeyPendingDeletion => "cancel-key-deletion",
+        _ => return None,
+    };
+    Some(format!("Make the key usable:  aws kms {command} --key-id {key} --region {region}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plugin::cluster::Found;
+
+    fn explained(spec: &serde_json::Value, reason: &str, more: &serde_json::Value) -> Vec<String> {
+        let mut status = json!({"conditions": [{"type": "Ready", "status": "False", "reason": reason,
+            "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+        status.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut object = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1",
+            "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "namespace": "data", "annotations": {SUSPEND_ANNOTATION: "true"}},
+            "spec": {"stream": {"service": "Kinesis", "name": "orders"}},
+            "status": status,
+        });
+        object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let resource: StreamEncryption = serde_json::from_value(object).unwrap();
+        let found = Found {
+            namespace: "data".to_owned(),
+            name: "orders".to_owned(),
+            resource: Ok(Box::new(resource.clone())),
+        };
+        of(&Entry::of(&found), Some(&resource))
+    }
+
+    #[test]
+    fn each_action_names_the_resource() {
+        for reason in ["EnablingFailed", "Drifted", "ActiveKeyUnknown"] {
+            let actions = explained(&json!({}), reason, &json!({}));
+            assert!(actions[0].contains("strenc orders -n data"), "{actions:?}");
+        }
+    }
+
+    #[test]
+    fn suspension_by_both_ways_has_two_commands() {
+        let actions = explained(&json!({"suspend": true}), "Suspended", &json!({}));
+        assert_eq!(actions.len(), 2, "{actions:?}");
+        assert!(actions[1].ends_with("streamencryption.dev/suspend-"));
+    }
+
+    #[test]
+    fn lost_active_key_is_the_one_to_enable() {
+        let key = |id: &str| json!({"type": "CUSTOMER_MANAGED_CMK", "arn": format!("arn:aws:kms:eu-west-1:111122223333:key/{id}")});
+        let keys = json!({"activeKey": key("old"), "desiredKey": key("new")});
+        let desired = explained(&json!({}), "KeyDisabled", &keys);
+        assert!(
+            desired[0].contains(
+                "enable-key --key-id arn:aws:kms:eu-west-1:111122223333:key/new --region eu-west-1"
+            )
+        );
+        let mut lost = keys;
+        lost["activeKeyUnusableSinceTime"] = json!("2026-01-01T00:00:00Z");
+        assert!(explained(&json!({}), "KeyDisabled", &lost)[0].contains("key/old"));
+    }
+
+    /// A page without the reason would be a dead end.
+    #[test]
+    fn docs_page_has_each_reason() {
+        let page = include_str!("../../../docs/conditions.md");
+        for reason in Reason::ALL {
+            assert!(page.contains(&format!("`{reason}`")), "{reason}");
+        }
+    }
+}

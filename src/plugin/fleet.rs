@@ -1,0 +1,271 @@
+//! One stream of the fleet as people see it: its state, derived from the status that the operator wrote. Pure.
+
+use clap::ValueEnum;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde::Serialize;
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find};
+use stream_encryption_api::stream_encryption::{
+    EncryptionStatus, KeyIdentity, Service, StreamEncryption, StreamEncryptionStatus, UNSEEN,
+};
+use stream_encryption_core::controller::annotations::is_suspended;
+use stream_encryption_core::model::arn::StreamArn;
+
+use super::cluster::Found;
+
+/// Calls left at which a budget is about to run out; the alert `StreamEncryptionFewCallsLeft` has the same number.
+pub(super) const FEW_CALLS: u32 = 3;
+
+/// How a key that AWS owns is named, as in the spec.
+const AWS_OWNED: &str = "AWS_OWNED_CMK";
+
+/// Whether the records of a stream are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) enum State {
+    /// Records are in plaintext.
+    Plaintext,
+    /// AWS is enabling the encryption of a plaintext stream, or disabling encryption.
+    Changing,
+    /// Nobody has reported it yet, or AWS has not answered lately.
+    Unknown,
+    /// The stream reads from another stream or from a database, which must be encrypted instead.
+    NotEncryptable,
+    /// Records are encrypted.
+    Encrypted,
+}
+
+/// A stream and the resource that manages it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Entry {
+    /// The namespace of the StreamEncryption.
+    pub(super) namespace: String,
+    /// The name of the StreamEncryption.
+    pub(super) resource: String,
+    /// The ARN; absent until it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stream: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service: Option<Service>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) account: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) region: Option<String>,
+    /// The name of the stream.
+    pub(super) name: String,
+    pub(super) state: State,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) encryption_status: Option<EncryptionStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) source: Option<String>,
+    /// The ARN of the active key, or `AWS_OWNED_CMK`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) active_key: Option<String>,
+    /// The ARN of the desired key, or `AWS_OWNED_CMK`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) desired_key: Option<String>,
+    /// The status of the condition Ready.
+    pub(super) ready: &'static str,
+    pub(super) stalled: bool,
+    pub(super) suspended: bool,
+    /// The reason of Ready; absent until the operator has reconciled the resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) encrypted_since_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) plaintext_since_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) active_key_unusable_since_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) last_describe_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) verified_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) next_attempt_time: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) calls_used: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) calls_limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) calls_next_available_time: Option<Timestamp>,
+}
+
+/// What a stream can have that somebody looks for, or fails a pipeline on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Finding {
+    /// Records are in plaintext, also while AWS is changing that.
+    Plaintext,
+    /// Ready is not True.
+    NotReady,
+    /// The operator cannot make progress until somebody changes the spec, a policy or another resource.
+    Stalled,
+    /// AWS is changing the encryption.
+    Changing,
+    /// It is not known whether records are encrypted.
+    Unknown,
+    /// The active key is disabled, deleted or unavailable: records are lost, or cannot be read.
+    KeyUnusable,
+    /// At most three encryption calls are left.
+    Budget,
+    /// The resource is suspended.
+    Suspended,
+}
+
+impl Entry {
+    /// Describes a resource as of its status.
+    pub(super) fn of(found: &Found) -> Self {
+        match &found.resource {
+            Ok(resource) => Self::of_resource(found, resource),
+            Err(error) => Self {
+                reason: Some(Reason::SpecInvalid.as_str().to_owned()),
+                message: Some(format!("Invalid spec: {error}.")),
+                stalled: true,
+                ready: ConditionStatus::False.as_str(),
+                ..Self::empty(found)
+            },
+        }
+    }
+
+    fn empty(found: &Found) -> Self {
+        Self {
+            namespace: found.namespace.clone(),
+            resource: found.name.clone(),
+            stream: None,
+            service: None,
+            account: None,
+            region: None,
+            name: String::new(),
+            state: State::Unknown,
+            encryption_status: None,
+            source: None,
+            active_key: None,
+            desired_key: None,
+            ready: ConditionStatus::Unknown.as_str(),
+            stalled: false,
+            suspended: false,
+            reason: None,
+            message: None,
+            encrypted_since_time: None,
+            plaintext_since_time: None,
+            active_key_unusable_since_time: None,
+            last_describe_time: None,
+            verified_time: None,
+            next_attempt_time: None,
+            calls_used: None,
+            calls_limit: None,
+            calls_next_available_time: None,
+        }
+    }
+
+    fn of_resource(found: &Found, resource: &StreamEncryption) -> Self {
+        let mut entry = Self { suspended: is_suspended(resource), ..Self::empty(found) };
+        entry.set_stream(resource);
+        let Some(status) = &resource.status else { return entry };
+        let condition = |kind| find(&status.conditions, kind);
+        let is_true = |condition: &Condition| condition.status == ConditionStatus::True.as_str();
+        if let Some(ready) = condition(ConditionType::Ready) {
+            entry.ready = status_word(&ready.status);
+            entry.reason = Some(ready.reason.clone());
+            entry.message = Some(ready.message.clone());
+        }
+        entry.stalled = condition(ConditionType::Stalled).is_some_and(is_true);
+        entry.state = state(status);
+        entry.encryption_status = status.encryption_status;
+        entry.active_key = status.active_key.as_ref().map(key);
+        entry.desired_key = status.desired_key.as_ref().map(key);
+        let time = |time: &Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>| {
+            time.as_ref().map(|time| time.0)
+        };
+        entry.encrypted_since_time = time(&status.encrypted_since_time);
+        entry.plaintext_since_time = time(&status.plaintext_since_time);
+        entry.active_key_unusable_since_time = time(&status.active_key_unusable_since_time);
+        entry.last_describe_time = time(&status.last_describe_time);
+        entry.verified_time = time(&status.verified_time);
+        entry.next_attempt_time = time(&status.next_attempt_time);
+        if let Some(calls) = &status.calls {
+            entry.calls_used = Some(calls.used);
+            entry.calls_limit = Some(calls.limit);
+            entry.calls_next_available_time = time(&calls.next_available_time);
+        }
+        entry
+    }
+
+    /// Sets which stream it is: by the status or, before the first reconcile, by the spec.
+    fn set_stream(&mut self, resource: &StreamEncryption) {
+        let asked = &resource.spec.stream;
+        let resolved = resource.status.as_ref().and_then(|status| status.stream.as_ref());
+        self.stream = resolved.and_then(|stream| stream.arn.clone()).or_else(|| asked.arn.clone());
+        let parsed: Option<StreamArn> = self.stream.as_ref().and_then(|arn| arn.parse().ok());
+        let parsed = parsed.as_ref();
+        self.service = resolved.map(|one| one.service).or(asked.service).or(parsed.map(|arn| arn.service));
+        self.region = resolved
+            .map(|one| one.region.clone())
+            .or_else(|| parsed.map(|arn| arn.region.to_string()))
+            .or_else(|| asked.region.clone());
+        self.account = resolved
+            .and_then(|one| one.account.clone())
+            .or_else(|| parsed.map(|arn| arn.account.to_string()));
+        self.name = resolved
+            .map(|one| one.name.clone())
+            .or_else(|| parsed.map(|arn| arn.name().to_owned()))
+            .or_else(|| asked.name.clone())
+            .unwrap_or_default();
+        self.source = resolved.and_then(|one| one.source.clone());
+    }
+
+    /// Returns the calls left of the stream's 24 hours; `None` if they are not known.
+    pub(super) fn calls_left(&self) -> Option<u32> {
+        Some(self.calls_limit?.saturating_sub(self.calls_used?))
+    }
+
+    /// Returns whether the stream has what somebody looks for.
+    pub(super) fn has(&self, finding: Finding) -> bool {
+        match finding {
+            Finding::Plaintext => self.plaintext_since_time.is_some() || self.state == State::Plaintext,
+            Finding::NotReady => self.ready != ConditionStatus::True.as_str(),
+            Finding::Stalled => self.stalled,
+            Finding::Changing => matches!(
+                self.encryption_status,
+                Some(EncryptionStatus::Enabling | EncryptionStatus::Disabling)
+            ),
+            Finding::Unknown => self.state == State::Unknown,
+            Finding::KeyUnusable => self.active_key_unusable_since_time.is_some(),
+            Finding::Budget => self.calls_left().is_some_and(|left| left <= FEW_CALLS),
+            Finding::Suspended => self.suspended,
+        }
+    }
+}
+
+/// Returns whether records are encrypted, by the condition that says so.
+fn state(status: &StreamEncryptionStatus) -> State {
+    let reason = |kind| find(&status.conditions, kind).map(|condition| condition.reason.as_str());
+    if reason(ConditionType::Ready) == Some(Reason::SourceNotDirectPut.as_str()) {
+        return State::NotEncryptable;
+    }
+    let encrypted = find(&status.conditions, ConditionType::Encrypted).map(|one| status_word(&one.status));
+    let is_changing = |change| status.encryption_status == Some(change);
+    match encrypted {
+        _ if status.observed_generation == Some(UNSEEN) => State::Unknown,
+        Some("True") if is_changing(EncryptionStatus::Disabling) => State::Changing,
+        Some("True") => State::Encrypted,
+        Some("False") if is_changing(EncryptionStatus::Enabling) => State::Changing,
+        Some("False") => State::Plaintext,
+        _ => State::Unknown,
+    }
+}
+
+fn status_word(status: &str) -> &'static str {
+    match status {
+        "True" => ConditionStatus::True.as_str(),
+        "False" => ConditionStatus::False.as_str(),
+        _ => ConditionStatus::Unknown.as_str(),
+    }
+}
+
+/// Returns the ARN of a key; the word `AWS_OWNED_CMK` for that of AWS.
+pub(super) fn key(identity: &KeyIdentity) -> String {
+    identity.arn.clone().unwrap_or_else(|| AWS_OWNED.to_owned())
+}

@@ -1,0 +1,247 @@
+//! The output of the verbs: tables for people, JSON, YAML and CSV for scripts. Decides nothing about streams.
+//!
+//! Colours are written only to a terminal, and never if NO_COLOR is set. The machine-readable formats hold the same
+//! rows, with all fields and with times in RFC 3339.
+
+use std::io::{self, Write};
+
+use anstream::AutoStream;
+use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// The formats of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// A table.
+    #[default]
+    Table,
+    /// A table with more columns.
+    Wide,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// Comma-separated values, with a line of headings.
+    Csv,
+}
+
+/// The meaning of a cell, which decides its colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// Neither good nor bad.
+    #[default]
+    Plain,
+    /// As it should be.
+    Good,
+    /// Changing, or worth a look.
+    Notice,
+    /// A problem.
+    Bad,
+}
+
+impl Tone {
+    /// Returns the colour.
+    pub(super) fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Notice => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default().bold(),
+        }
+    }
+}
+
+/// A cell of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    /// Creates a cell with a colour.
+    pub(super) fn toned(text: impl Into<String>, tone: Tone) -> Self {
+        Self { text: text.into(), tone }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::toned(text, Tone::Plain)
+    }
+}
+
+/// What stands in a cell without a value.
+pub(super) const NONE: &str = "-";
+
+/// A table as kubectl prints it: headings in capitals, columns as wide as their content.
+pub(super) struct Table {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// Creates a table with these columns.
+    pub(super) fn new(headings: Vec<&'static str>) -> Self {
+        Self { headings, rows: Vec::new() }
+    }
+
+    /// Adds a row, with a cell for each column.
+    pub(super) fn push(&mut self, row: Vec<Cell>) {
+        debug_assert_eq!(row.len(), self.headings.len());
+        self.rows.push(row);
+    }
+
+    /// Returns the widths of the columns.
+    pub(super) fn widths(&self) -> Vec<usize> {
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].text.chars().count());
+            cells.chain([self.headings[column].len()]).max().unwrap_or_default()
+        };
+        (0..self.headings.len()).map(width).collect()
+    }
+
+    /// Writes the headings and all rows.
+    pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let widths = self.widths();
+        let headings: Vec<Cell> = self.headings.iter().map(|heading| Cell::from(*heading)).collect();
+        for row in std::iter::once(&headings).chain(&self.rows) {
+            write_row(out, row, &widths)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes one row in columns of these widths; a longer cell moves the rest of its row.
+pub(super) fn write_row(out: &mut impl Write, row: &[Cell], widths: &[usize]) -> io::Result<()> {
+    for (at, (cell, width)) in row.iter().zip(widths).enumerate() {
+        let style = cell.tone.style();
+        write!(out, "{style}{}{style:#}", cell.text)?;
+        if at + 1 < row.len() {
+            let padding = width.saturating_sub(cell.text.chars().count()) + 3;
+            write!(out, "{:padding$}", "")?;
+        }
+    }
+    writeln!(out)
+}
+
+/// Returns the standard output: with colours on a terminal, without them elsewhere.
+pub(super) fn stdout() -> AutoStream<io::StdoutLock<'static>> {
+    AutoStream::auto(io::stdout().lock())
+}
+
+/// Writes rows in a machine-readable format. Returns `false` for the formats that are tables.
+pub(super) fn write_rows<T: Serialize>(
+    out: &mut impl Write,
+    format: Format,
+    rows: &[T],
+) -> anyhow::Result<bool> {
+    match format {
+        Format::Table | Format::Wide => return Ok(false),
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(rows)?)?,
+        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(&rows)?)?,
+        Format::Csv => write_csv(out, rows)?,
+    }
+    Ok(true)
+}
+
+/// Writes one value in a machine-readable format; as CSV, a list of one row. Returns `false` for the formats that are
+/// tables.
+pub(super) fn write_value<T: Serialize>(
+    out: &mut impl Write,
+    format: Format,
+    value: &T,
+) -> anyhow::Result<bool> {
+    match format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
+        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(value)?)?,
+        Format::Table | Format::Wide | Format::Csv => {
+            return write_rows(out, format, std::slice::from_ref(value));
+        }
+    }
+    Ok(true)
+}
+
+/// Writes CSV with one column for each scalar field of the rows. Lists and objects, which have no place in a table, are
+/// left out. A cell that a spreadsheet would take for a formula begins with an apostrophe.
+fn write_csv<T: Serialize>(out: &mut impl Write, rows: &[T]) -> anyhow::Result<()> {
+    let rows: Vec<serde_json::Value> = rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+    let mut headings: Vec<&str> = Vec::new();
+    for row in &rows {
+        let fields = row.as_object().into_iter().flatten();
+        for (name, value) in fields {
+            if !value.is_array() && !value.is_object() && !headings.contains(&name.as_str()) {
+                headings.push(name);
+            }
+        }
+    }
+    let mut writer = csv::Writer::from_writer(out);
+    writer.write_record(&headings)?;
+    for row in &rows {
+        writer.write_record(headings.iter().map(|heading| match &row[heading] {
+            serde_json::Value::Null => String::new(),
+            serde_json::Value::String(text) => without_formula(text),
+            other => other.to_string(),
+        }))?;
+    }
+    writer.flush()?;
+    Ok(())
+}
+
+/// Returns a text that a spreadsheet shows instead of evaluating it
+/// ([CSV injection](https://owasp.org/www-community/attacks/CSV_Injection)).
+fn without_formula(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Row {
+        name: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        calls: Option<u32>,
+        list: Vec<u32>,
+    }
+
+    fn rows() -> [Row; 2] {
+        [
+            Row { name: "=cmd()", calls: None, list: vec![1] },
+            Row { name: "a,\"b\"", calls: Some(3), list: Vec::new() },
+        ]
+    }
+
+    #[test]
+    fn table_has_columns_as_wide_as_content() {
+        let mut table = Table::new(vec!["NAME", "STATE", "KEY"]);
+        table.push(vec!["orders".into(), Cell::toned("Plaintext", Tone::Bad), NONE.into()]);
+        table.push(vec!["x".into(), Cell::toned("Encrypted", Tone::Good), "own".into()]);
+        let mut out = anstream::StripStream::new(Vec::new());
+        table.write(&mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out.into_inner()).unwrap(),
+            "NAME     STATE       KEY\norders   Plaintext   -\nx        Encrypted   own\n"
+        );
+    }
+
+    #[test]
+    fn csv_has_every_scalar_field_and_no_formula() {
+        let mut out = Vec::new();
+        write_rows(&mut out, Format::Csv, &rows()).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "name,calls\n'=cmd(),\n\"a,\"\"b\"\"\",3\n");
+    }
+
+    #[test]
+    fn json_and_yaml_have_every_field() {
+        for (format, words) in [(Format::Json, "\"list\": ["), (Format::Yaml, "list:")] {
+            let mut out = Vec::new();
+            assert!(write_rows(&mut out, format, &rows()).unwrap());
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.contains(words), "{text}");
+        }
+        assert!(!write_rows(&mut Vec::new(), Format::Table, &rows()).unwrap());
+    }
+}

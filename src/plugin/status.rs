@@ -1,0 +1,332 @@
+//! `status`: the fleet as a table, a row for each stream or for each group of streams. Reads StreamEncryptions only.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use clap::{Args, ValueEnum};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use kube::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use serde::Serialize;
+use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
+
+use super::Outcome;
+use super::age::{relative, short};
+use super::cluster::{Cluster, Found, Scope, ScopeArguments};
+use super::fleet::{Entry, FEW_CALLS, Finding, State};
+use super::output::{Cell, Format, NONE, Table, Tone, stdout, write_row, write_rows};
+
+/// The flags of `status`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    scope: ScopeArguments,
+    /// The output format.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Show only streams with one of these findings, separated by commas.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FINDINGS")]
+    only: Vec<Finding>,
+    /// Count the streams by namespace, account, region, key or state, instead of listing them.
+    #[arg(long, value_enum, conflicts_with = "watch")]
+    by: Option<Group>,
+    /// Exit with 3 if a stream has one of these findings, separated by commas; for pipelines.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FINDINGS", conflicts_with = "watch")]
+    fail_on: Vec<Finding>,
+    /// Then print each stream again whenever its state changes, until interrupted.
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// What the streams are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Group {
+    /// The namespace.
+    Namespace,
+    /// The AWS account.
+    Account,
+    /// The AWS region.
+    Region,
+    /// The active key.
+    Key,
+    /// Whether records are encrypted.
+    State,
+}
+
+/// The streams of one group.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Count {
+    group: String,
+    streams: u32,
+    encrypted: u32,
+    plaintext: u32,
+    changing: u32,
+    not_encryptable: u32,
+    unknown: u32,
+    not_ready: u32,
+}
+
+/// Prints the fleet.
+pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let cluster = arguments.scope.cluster.connect().await?;
+    let scope = arguments.scope.scope(&cluster);
+    let found = cluster.resources(&scope).await?;
+    let all: Vec<Entry> = found.iter().map(Entry::of).collect();
+    let fails = all.iter().any(|entry| has_any(entry, &arguments.fail_on));
+    let entries: Vec<Entry> = all
+        .into_iter()
+        .filter(|entry| arguments.only.is_empty() || has_any(entry, &arguments.only))
+        .collect();
+    let now = Timestamp::now();
+    if let Some(group) = arguments.by {
+        print_counts(&counts(&entries, group), group, arguments.output)?;
+    } else {
+        print_entries(&entries, &scope, arguments, now)?;
+    }
+    if arguments.watch {
+        watch(&cluster, &scope, &entries, arguments).await?;
+    }
+    Ok(if fails { Outcome::Found } else { Outcome::Done })
+}
+
+fn has_any(entry: &Entry, findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| entry.has(*finding))
+}
+
+fn print_entries(
+    entries: &[Entry],
+    scope: &Scope,
+    arguments: &Arguments,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let mut out = stdout();
+    if write_rows(&mut out, arguments.output, entries)? {
+        return Ok(());
+    }
+    if entries.is_empty() {
+        let what = if arguments.only.is_empty() { "StreamEncryption" } else { "stream with these findings" };
+        let place = scope.namespace.as_ref().map_or_else(String::new, |name| format!(" in namespace {name}"));
+        eprintln!("Found no {what}{place}.");
+        return Ok(());
+    }
+    table(entries, scope, arguments.output, now).write(&mut out)?;
+    Ok(())
+}
+
+fn table(entries: &[Entry], scope: &Scope, format: Format, now: Timestamp) -> Table {
+    let columns = Columns { namespace: scope.namespace.is_none(), wide: format == Format::Wide };
+    let mut table = Table::new(columns.headings());
+    for entry in entries {
+        table.push(columns.cells(entry, now));
+    }
+    table
+}
+
+/// The columns of the table.
+#[derive(Clone, Copy)]
+struct Columns {
+    namespace: bool,
+    wide: bool,
+}
+
+impl Columns {
+    fn headings(self) -> Vec<&'static str> {
+        let mut headings = Vec::new();
+        headings.extend(self.namespace.then_some("NAMESPACE"));
+        headings.extend(["NAME", "STREAM", "STATE", "ACTIVE KEY", "READY", "PLAINTEXT", "CALLS LEFT"]);
+        headings.push("NEXT ATTEMPT");
+        headings.extend(self.wide.then_some(["AWS", "LAST DESCRIBE", "ARN"]).into_iter().flatten());
+        headings
+    }
+
+    fn cells(self, entry: &Entry, now: Timestamp) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        cells.extend(self.namespace.then(|| Cell::from(&entry.namespace)));
+        cells.push(Cell::from(&entry.resource));
+        cells.push(stream(entry).into());
+        cells.push(Cell::toned(format!("{:?}", entry.state), tone(entry.state)));
+        cells.push(active_key(entry));
+        cells.push(ready(entry));
+        cells.push(
+            entry
+                .plaintext_since_time
+                .map_or(NONE.into(), |since| Cell::toned(short(now.duration_since(since)), Tone::Bad)),
+        );
+        cells.push(calls_left(entry));
+        let next = entry.next_attempt_time.filter(|at| *at > now);
+        cells.push(next.map_or(NONE.into(), |at| relative(at, now).into()));
+        if self.wide {
+            cells.push(entry.encryption_status.map_or(NONE, |status| status.as_str()).into());
+            cells.push(entry.last_describe_time.map_or(NONE.into(), |at| relative(at, now).into()));
+            cells.push(entry.stream.as_deref().unwrap_or(NONE).into());
+        }
+        cells
+    }
+}
+
+/// Returns a stream by service and name.
+fn stream(entry: &Entry) -> String {
+    match entry.service {
+        Some(Service::Firehose) => format!("firehose/{}", entry.name),
+        Some(Service::Kinesis) => format!("kinesis/{}", entry.name),
+        None => NONE.to_owned(),
+    }
+}
+
+fn tone(state: State) -> Tone {
+    match state {
+        State::Encrypted => Tone::Good,
+        State::Plaintext => Tone::Bad,
+        State::Changing | State::Unknown => Tone::Notice,
+        State::NotEncryptable => Tone::Plain,
+    }
+}
+
+/// Returns the active key in short: the id of a customer managed key.
+fn active_key(entry: &Entry) -> Cell {
+    let Some(key) = &entry.active_key else { return NONE.into() };
+    let short = key.rsplit_once('/').map_or(key.as_str(), |(_, id)| id);
+    let tone = if entry.has(Finding::KeyUnusable) { Tone::Bad } else { Tone::Plain };
+    Cell::toned(short, tone)
+}
+
+fn ready(entry: &Entry) -> Cell {
+    let reason = entry.reason.as_deref().unwrap_or("not reconciled yet");
+    let tone = match entry.ready {
+        _ if entry.stalled => Tone::Bad,
+        "True" => Tone::Good,
+        _ => Tone::Notice,
+    };
+    Cell::toned(format!("{} ({reason})", entry.ready), tone)
+}
+
+fn calls_left(entry: &Entry) -> Cell {
+    let (Some(left), Some(limit)) = (entry.calls_left(), entry.calls_limit) else { return NONE.into() };
+    let tone = match left {
+        0 => Tone::Bad,
+        left if left <= FEW_CALLS => Tone::Notice,
+        _ => Tone::Plain,
+    };
+    Cell::toned(format!("{left} of {limit}"), tone)
+}
+
+/// Counts the streams by group, the largest group first.
+fn counts(entries: &[Entry], group: Group) -> Vec<Count> {
+    let mut groups: BTreeMap<String, Count> = BTreeMap::new();
+    for entry in entries {
+        let name = match group {
+            Group::Namespace => Some(entry.namespace.clone()),
+            Group::Account => entry.account.clone(),
+            Group::Region => entry.region.clone(),
+            Group::Key => entry.active_key.clone(),
+            Group::State => Some(format!("{:?}", entry.state)),
+        };
+        let name = name.unwrap_or_else(|| NONE.to_owned());
+        let count = groups.entry(name.clone()).or_insert_with(|| Count { group: name, ..Count::default() });
+        count.streams += 1;
+        *match entry.state {
+            State::Encrypted => &mut count.encrypted,
+            State::Plaintext => &mut count.plaintext,
+            State::Changing => &mut count.changing,
+            State::NotEncryptable => &mut count.not_encryptable,
+            State::Unknown => &mut count.unknown,
+        } += 1;
+        count.not_ready += u32::from(entry.has(Finding::NotReady));
+    }
+    let mut counts: Vec<Count> = groups.into_values().collect();
+    counts.sort_by_key(|count| std::cmp::Reverse(count.streams));
+    counts
+}
+
+fn print_counts(counts: &[Count], group: Group, format: Format) -> anyhow::Result<()> {
+    let mut out = stdout();
+    if write_rows(&mut out, format, counts)? {
+        return Ok(());
+    }
+    let heading = match group {
+        Group::Namespace => "NAMESPACE",
+        Group::Account => "ACCOUNT",
+        Group::Region => "REGION",
+        Group::Key => "ACTIVE KEY",
+        Group::State => "STATE",
+    };
+    let mut table = Table::new(vec![
+        heading,
+        "STREAMS",
+        "ENCRYPTED",
+        "PLAINTEXT",
+        "CHANGING",
+        "NOT ENCRYPTABLE",
+        "UNKNOWN",
+        "NOT READY",
+    ]);
+    let toned = |count: u32, tone| Cell::toned(count.to_string(), if count > 0 { tone } else { Tone::Plain });
+    for count in counts {
+        table.push(vec![
+            Cell::from(&count.group),
+            count.streams.to_string().into(),
+            toned(count.encrypted, Tone::Good),
+            toned(count.plaintext, Tone::Bad),
+            toned(count.changing, Tone::Notice),
+            count.not_encryptable.to_string().into(),
+            toned(count.unknown, Tone::Notice),
+            toned(count.not_ready, Tone::Notice),
+        ]);
+    }
+    table.write(&mut out)?;
+    Ok(())
+}
+
+/// Prints the row of each stream whose state changes, and of each new one. Never returns without an error.
+async fn watch(
+    cluster: &Cluster,
+    scope: &Scope,
+    seen: &[Entry],
+    arguments: &Arguments,
+) -> anyhow::Result<()> {
+    let api: Api<DeserializeGuard<StreamEncryption>> = match &scope.namespace {
+        Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
+        None => Api::all(cluster.client.clone()),
+    };
+    let mut config = watcher::Config::default();
+    config.label_selector.clone_from(&scope.selector);
+    let mut changes = watcher(api, config).default_backoff().applied_objects().boxed();
+    let columns = Columns { namespace: scope.namespace.is_none(), wide: arguments.output == Format::Wide };
+    let widths = table(seen, scope, arguments.output, Timestamp::now()).widths();
+    let id = |entry: &Entry| (entry.namespace.clone(), entry.resource.clone());
+    let mut shown: BTreeMap<_, _> = seen.iter().map(|entry| (id(entry), visible(entry))).collect();
+    while let Some(changed) = changes.try_next().await? {
+        let entry = Entry::of(&Found::of(changed));
+        if !arguments.only.is_empty() && !has_any(&entry, &arguments.only) {
+            shown.remove(&id(&entry));
+            continue;
+        }
+        let state = visible(&entry);
+        if shown.insert(id(&entry), state.clone()).as_ref() == Some(&state) {
+            continue;
+        }
+        let mut out = stdout();
+        match arguments.output {
+            Format::Table | Format::Wide => {
+                write_row(&mut out, &columns.cells(&entry, Timestamp::now()), &widths)?;
+            }
+            Format::Json => writeln!(out, "{}", serde_json::to_string(&entry)?)?,
+            Format::Yaml | Format::Csv => {
+                write_rows(&mut out, arguments.output, &[entry])?;
+            }
+        }
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Returns what decides whether a row is printed again.
+fn visible(entry: &Entry) -> impl PartialEq + Clone + use<> {
+    (
+        (entry.state, entry.ready, entry.reason.clone(), entry.encryption_status),
+        (entry.active_key.clone(), entry.calls_used, entry.next_attempt_time),
+    )
+}
