@@ -26,3 +26,4 @@ mod source;
 mod timestamp;
 
 pub use adapter::{Aws, AwsConfig, InvalidAwsConfig};
+pub use identity::Caller;

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::body::{Body, Bytes};
+use clap::CommandFactory as _;
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use stream_encryption_api::crd;
 
-use crate::settings::{Arguments, Command, LogFormat};
+use crate::settings::{Arguments, Command, LogFormat, PluginArguments};
 use crate::{operator, plugin, telemetry};
 
 /// Runs the command of `arguments`.
@@ -59,7 +60,16 @@ pub fn run_plugin(command: plugin::Command) -> anyhow::Result<ExitCode> {
     let _telemetry = telemetry::start(LogFormat::Text, &filter)?;
     drop(entered);
     select_tls()?;
-    Ok(runtime.block_on(plugin::run(command))?.into())
+    Ok(runtime.block_on(plugin::run(command, PluginArguments::command()))?.into())
+}
+
+/// Prints the candidates for the last of the words, for kubectl.
+pub fn complete_plugin(words: &[String]) {
+    let mut command = PluginArguments::command();
+    command.build();
+    for line in plugin::completion::candidates(&command, words) {
+        println!("{line}");
+    }
 }
 
 /// Selects the TLS implementation. kube and the AWS SDKs share it; rustls cannot select it by itself.

@@ -9,11 +9,15 @@ use stream_encryption_operator::settings::{Arguments, PluginArguments};
 use stream_encryption_operator::{commands, plugin, telemetry};
 
 fn main() -> ExitCode {
-    let is_plugin = std::env::args_os().next().is_some_and(|name| is_plugin(Path::new(&name)));
-    let ended = if is_plugin {
-        commands::run_plugin(PluginArguments::parse().command)
-    } else {
-        commands::run(Arguments::parse())
+    let program = std::env::args_os().next().unwrap_or_default();
+    // kubectl finds a plugin, and its completion, by the names of files.
+    let ended = match Path::new(&program).file_stem().and_then(|name| name.to_str()) {
+        Some(plugin::FILE_NAME) => commands::run_plugin(PluginArguments::parse().command),
+        Some(plugin::completion::FILE_NAME) => {
+            commands::complete_plugin(&std::env::args().skip(1).collect::<Vec<_>>());
+            return ExitCode::SUCCESS;
+        }
+        _ => commands::run(Arguments::parse()),
     };
     let error = match ended {
         Ok(code) => return code,
@@ -22,9 +26,4 @@ fn main() -> ExitCode {
     // Without a backtrace, regardless of RUST_BACKTRACE: the release binary has no symbols to name in it.
     let _ = writeln!(std::io::stderr(), "Error: {}", telemetry::error_chain(error.as_ref()));
     ExitCode::FAILURE
-}
-
-/// Returns whether the program was started under the name by which kubectl finds a plugin.
-fn is_plugin(program: &Path) -> bool {
-    program.file_stem().is_some_and(|name| name == plugin::FILE_NAME)
 }

@@ -11,12 +11,16 @@ use clap::Subcommand;
 mod age;
 mod aws;
 mod cluster;
+pub mod completion;
+mod doctor;
 mod explain;
 mod fleet;
+mod ledger_calls;
 mod operator_settings;
 mod output;
 mod plan;
 mod progress;
+mod report;
 mod status;
 
 /// The name under which kubectl finds the program.
@@ -31,6 +35,12 @@ pub enum Command {
     Explain(explain::Arguments),
     /// Show what the operator would do if files were applied, and what that costs of each stream's calls.
     Plan(plan::Arguments),
+    /// Report the encryption of the streams for an audit: state, evidence and controls, also as an HTML page.
+    Report(report::Arguments),
+    /// Check everything that the operator depends on, and say what to do.
+    Doctor(doctor::Arguments),
+    /// Print the script that completes this command in a shell.
+    Completion(completion::Arguments),
 }
 
 /// What a verb has found, as an exit code. An error has the exit code 1, and invalid usage 2.
@@ -51,11 +61,17 @@ impl From<Outcome> for ExitCode {
     }
 }
 
-/// Runs a verb.
-pub async fn run(command: Command) -> anyhow::Result<Outcome> {
+/// Runs a verb. `program` is the program with all its commands, for the completion.
+pub async fn run(command: Command, program: clap::Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Status(arguments) => status::run(&arguments).await,
         Command::Explain(arguments) => explain::run(&arguments).await,
         Command::Plan(arguments) => plan::run(&arguments).await,
+        Command::Report(arguments) => report::run(&arguments).await,
+        Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Completion(arguments) => {
+            completion::write_script(&arguments, program, &mut std::io::stdout());
+            Ok(Outcome::Done)
+        }
     }
 }

@@ -34,7 +34,7 @@ use tracing::warn;
 use super::credentials::Clock;
 use super::firehose::Firehose;
 use super::http_client;
-use super::identity::IdentityClient;
+use super::identity::{Caller, IdentityClient};
 use super::kinesis::Kinesis;
 use super::kms::Kms;
 use super::rate_limit::{DEFAULT_RATE_PERCENT, QuotaScope, RateLimiter};
@@ -159,6 +159,11 @@ impl Aws {
             kms,
             rate_limiter,
         }
+    }
+
+    /// Returns who the credentials belong to, and what is known of their age and of AWS's clock.
+    pub async fn caller(&self) -> Result<Caller, AwsError> {
+        self.caller.caller().await
     }
 
     /// Returns the rate limiter, for the metrics.

@@ -4,18 +4,21 @@
 //! The identity is cached for an hour, and only one request at a time obtains it. It is always the identity
 //! of the operator itself; the account of a role is in the role's ARN.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_sts::Client;
-use aws_sdk_sts::config::Builder;
+use aws_sdk_sts::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_sts::config::{Builder, ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_sts::error::BoxError;
 use aws_sdk_sts::operation::get_caller_identity::GetCallerIdentityOutput;
+use jiff::{SignedDuration, Timestamp};
 use stream_encryption_core::controller::stream_api::Priority;
 use stream_encryption_core::model::arn::{AwsAccount, Region};
 use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::{aws_error, invalid_response};
@@ -31,13 +34,13 @@ pub(super) struct IdentityClient {
     client: Client,
     sender: SignedRequestSender,
     region: Region,
-    known: Mutex<Option<(Instant, AwsAccount)>>,
+    known: tokio::sync::Mutex<Option<(Instant, AwsAccount)>>,
 }
 
 impl IdentityClient {
     /// Creates a client with the endpoint of `config`, in `region`.
     pub(super) fn new(config: &SdkConfig, sender: SignedRequestSender, region: Region) -> Self {
-        Self { client: Client::new(config), sender, region, known: Mutex::new(None) }
+        Self { client: Client::new(config), sender, region, known: tokio::sync::Mutex::new(None) }
     }
 
     /// Returns the account and partition of the caller.
@@ -59,6 +62,29 @@ impl IdentityClient {
         self.get_caller_identity(Priority::Drift).await.map(drop)
     }
 
+    /// Returns who the credentials belong to, how old the session is, and how AWS's clock differs: for a person who looks
+    /// for the cause of a problem. Nothing is cached.
+    pub(super) async fn caller(&self) -> Result<Caller, AwsError> {
+        let quota = QuotaScope { operation: OPERATION, account: None, region: self.region.clone() };
+        self.sender
+            .read(&quota, &Principal::operator(), Priority::Call, async |session| {
+                let (signer, date) = (session.signer(), Arc::new(Mutex::new(None)));
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let reader = DateReader(date.clone());
+                let request = self
+                    .client
+                    .get_caller_identity()
+                    .customize()
+                    .config_override(overrides)
+                    .interceptor(reader);
+                let answer = request.send().await.map_err(|error| aws_error(OPERATION, &error))?;
+                let arn = answer.arn().ok_or_else(|| invalid_response(OPERATION, "Arn"))?.to_owned();
+                let clock_ahead = *date.lock().unwrap_or_else(PoisonError::into_inner);
+                Ok(Caller { arn, session_age: signer.session_age, clock_ahead })
+            })
+            .await
+    }
+
     async fn get_caller_identity(&self, priority: Priority) -> Result<AwsAccount, AwsError> {
         let quota = QuotaScope { operation: OPERATION, account: None, region: self.region.clone() };
         let answer = self
@@ -70,6 +96,41 @@ impl IdentityClient {
             })
             .await?;
         identity(&answer)
+    }
+}
+
+/// Who the credentials belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The ARN of the user or of the assumed role.
+    pub arn: String,
+    /// The age of the session, as a lower bound; `None` for credentials without a session.
+    pub session_age: Option<SignedDuration>,
+    /// By how much this machine's clock is ahead of AWS's, which has whole seconds; `None` if AWS sent no date.
+    pub clock_ahead: Option<SignedDuration>,
+}
+
+/// Reads AWS's clock from the header of a response.
+#[derive(Debug)]
+struct DateReader(Arc<Mutex<Option<SignedDuration>>>);
+
+impl Intercept for DateReader {
+    fn name(&self) -> &'static str {
+        "DateReader"
+    }
+
+    fn read_after_transmit(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let date = context.response().headers().get("date");
+        // RFC 2822 is a superset of the format of HTTP's dates.
+        let date = date.and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
+        let ahead = date.map(|date| Timestamp::now().duration_since(date.timestamp()));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ahead;
+        Ok(())
     }
 }
 

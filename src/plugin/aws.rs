@@ -15,7 +15,7 @@ use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 
-use crate::aws::{Aws, AwsConfig};
+use crate::aws::{Aws, AwsConfig, Caller};
 
 /// The flags of every verb that reads from AWS.
 #[derive(Args, Clone, Debug)]
@@ -65,6 +65,11 @@ impl AwsArguments {
 }
 
 impl ReadOnly {
+    /// Returns who the credentials belong to.
+    pub(super) async fn caller(&self) -> Result<Caller, AwsError> {
+        self.aws.caller().await
+    }
+
     /// Returns the principal of a request: without a role if the person's own credentials are to be used.
     fn principal(&self, principal: &Principal) -> Principal {
         let mut principal = principal.clone();

@@ -4,6 +4,7 @@
 //! not hide the others.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -100,6 +101,16 @@ impl ScopeArguments {
             namespace: (!self.all_namespaces).then(|| cluster.namespace.clone()),
             selector: self.selector.clone(),
         }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "namespace {namespace}")?,
+            None => f.write_str("all namespaces")?,
+        }
+        self.selector.as_ref().map_or(Ok(()), |labels| write!(f, ", labels {labels}"))
     }
 }
 

@@ -9,16 +9,17 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 use stream_encryption_api::condition::{ConditionStatus, ConditionType, ReadyState, Reason, find};
-use stream_encryption_api::ledger::{Action, Call, Outcome as CallOutcome, StreamLedger};
+use stream_encryption_api::ledger::Outcome as CallOutcome;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::model::arn::StreamArn;
-use stream_encryption_core::model::ledger::{self, QUOTA_WINDOW};
+use stream_encryption_core::model::ledger;
 
 use super::Outcome;
 use super::age::relative;
 use super::cluster::{Cluster, ClusterArguments};
-use super::fleet::{Entry, State, key};
-use super::output::{Cell, Format, NONE, Table, Tone, stdout, write_value};
+use super::fleet::{Entry, State};
+use super::ledger_calls::{LedgerCall, is_owner, of_ledger};
+use super::output::{Cell, NONE, Table, Tone, ValueFormat, stdout, write_value};
 use crate::telemetry::error_chain;
 
 /// The flags of `explain`.
@@ -30,7 +31,7 @@ pub struct Arguments {
     cluster: ClusterArguments,
     /// The output format.
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    output: ValueFormat,
 }
 
 /// Everything that is said about one resource.
@@ -46,37 +47,6 @@ struct Explanation {
     /// The calls of the ledger, oldest first; absent if the ledger could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     calls: Option<Vec<LedgerCall>>,
-}
-
-/// A call of the ledger.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct LedgerCall {
-    time: Timestamp,
-    action: Action,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
-    outcome: CallOutcome,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<String>,
-    correction: bool,
-    /// Until when the operator keeps the call in the ledger, because AWS may still count it.
-    kept_until_time: Timestamp,
-}
-
-impl LedgerCall {
-    /// Describes a call of a ledger.
-    pub(super) fn of(call: &Call) -> Self {
-        Self {
-            time: call.at(),
-            action: call.target.action,
-            key: call.target.key.as_ref().map(key),
-            outcome: call.outcome,
-            code: call.code.clone(),
-            correction: call.correction,
-            kept_until_time: ledger::saturating_add(call.at(), QUOTA_WINDOW),
-        }
-    }
 }
 
 /// Explains one resource.
@@ -109,17 +79,6 @@ async fn calls(cluster: &Cluster, entry: &Entry) -> anyhow::Result<Vec<LedgerCal
     };
     let ledger = cluster.ledger(&ledger::name(&stream)).await?;
     Ok(ledger.filter(|ledger| is_owner(ledger, entry)).map(|ledger| of_ledger(&ledger)).unwrap_or_default())
-}
-
-/// Returns whether a ledger belongs to the resource of an entry.
-pub(super) fn is_owner(ledger: &StreamLedger, entry: &Entry) -> bool {
-    let owner = &ledger.spec.owner;
-    owner.namespace == entry.namespace && owner.name == entry.resource
-}
-
-/// Returns the calls of a ledger, oldest first.
-pub(super) fn of_ledger(ledger: &StreamLedger) -> Vec<LedgerCall> {
-    ledger.spec.calls.iter().map(LedgerCall::of).collect()
 }
 
 /// Returns what the operator does next, as a sentence.

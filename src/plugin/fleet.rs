@@ -12,6 +12,7 @@ use stream_encryption_core::controller::annotations::is_suspended;
 use stream_encryption_core::model::arn::StreamArn;
 
 use super::cluster::Found;
+use super::output::Columns;
 
 /// Calls left at which a budget is about to run out; the alert `StreamEncryptionFewCallsLeft` has the same number.
 pub(super) const FEW_CALLS: u32 = 3;
@@ -91,6 +92,39 @@ pub(super) struct Entry {
     pub(super) calls_limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) calls_next_available_time: Option<Timestamp>,
+}
+
+impl Columns for Entry {
+    fn columns() -> Vec<&'static str> {
+        vec![
+            "namespace",
+            "resource",
+            "stream",
+            "service",
+            "account",
+            "region",
+            "name",
+            "state",
+            "encryptionStatus",
+            "source",
+            "activeKey",
+            "desiredKey",
+            "ready",
+            "reason",
+            "stalled",
+            "suspended",
+            "encryptedSinceTime",
+            "plaintextSinceTime",
+            "activeKeyUnusableSinceTime",
+            "lastDescribeTime",
+            "verifiedTime",
+            "nextAttemptTime",
+            "callsUsed",
+            "callsLimit",
+            "callsNextAvailableTime",
+            "message",
+        ]
+    }
 }
 
 /// What a stream can have that somebody looks for, or fails a pipeline on.
@@ -268,4 +302,99 @@ fn status_word(status: &str) -> &'static str {
 /// Returns the ARN of a key; the word `AWS_OWNED_CMK` for that of AWS.
 pub(super) fn key(identity: &KeyIdentity) -> String {
     identity.arn.clone().unwrap_or_else(|| AWS_OWNED.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn entry(status: &Value) -> Entry {
+        let resource = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1",
+            "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "namespace": "data"},
+            "spec": {"stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders"}},
+            "status": status,
+        });
+        Entry::of(&Found {
+            namespace: "data".to_owned(),
+            name: "orders".to_owned(),
+            resource: Ok(Box::new(serde_json::from_value(resource).unwrap())),
+        })
+    }
+
+    fn condition(kind: &str, status: &str, reason: &str) -> Value {
+        json!({"type": kind, "status": status, "reason": reason, "message": "why",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    }
+
+    #[test]
+    fn state_follows_the_condition_and_the_change() {
+        for (encrypted, aws, state) in [
+            ("True", "ENABLED", State::Encrypted),
+            // A key change: records stay encrypted with the old key.
+            ("True", "ENABLING", State::Encrypted),
+            ("True", "ENABLING_FAILED", State::Encrypted),
+            ("True", "DISABLING", State::Changing),
+            ("False", "ENABLING", State::Changing),
+            ("False", "DISABLED", State::Plaintext),
+            ("False", "ENABLING_FAILED", State::Plaintext),
+            ("Unknown", "ENABLED", State::Unknown),
+        ] {
+            let status =
+                json!({"encryptionStatus": aws, "conditions": [condition("Encrypted", encrypted, "X")]});
+            assert_eq!(entry(&status).state, state, "{encrypted} {aws}");
+        }
+        let other = condition("Ready", "False", "SourceNotDirectPut");
+        assert_eq!(entry(&json!({"conditions": [other]})).state, State::NotEncryptable);
+        assert_eq!(entry(&json!({"observedGeneration": -1})).state, State::Unknown);
+    }
+
+    #[test]
+    fn stream_is_known_before_the_first_reconcile() {
+        let entry = entry(&Value::Null);
+        assert_eq!(entry.name, "Orders");
+        assert_eq!(entry.account.as_deref(), Some("111122223333"));
+        assert_eq!((entry.service, entry.reason.clone()), (Some(Service::Kinesis), None));
+        assert!(
+            entry.has(Finding::NotReady) && entry.has(Finding::Unknown) && !entry.has(Finding::Plaintext)
+        );
+    }
+
+    #[test]
+    fn invalid_resource_is_stalled_and_listed() {
+        let found = Found {
+            namespace: "data".to_owned(),
+            name: "orders".to_owned(),
+            resource: Err("missing field `stream`".to_owned()),
+        };
+        let entry = Entry::of(&found);
+        assert!(entry.has(Finding::Stalled));
+        assert_eq!(entry.reason.as_deref(), Some("SpecInvalid"));
+    }
+
+    /// A script that reads the CSV would miss a field, or find an empty column.
+    #[test]
+    fn columns_are_exactly_the_fields() {
+        let time = "2026-01-01T00:00:00Z";
+        let key = json!({"type": "AWS_OWNED_CMK"});
+        let full = entry(&json!({
+            "encryptionStatus": "ENABLED",
+            "stream": {"arn": "arn:aws:kinesis:eu-west-1:111122223333:stream/Orders", "service": "Kinesis",
+                "account": "111122223333", "region": "eu-west-1", "name": "Orders", "source": "DirectPut"},
+            "activeKey": key, "desiredKey": key,
+            "encryptedSinceTime": time, "plaintextSinceTime": time, "activeKeyUnusableSinceTime": time,
+            "lastDescribeTime": time, "verifiedTime": time, "nextAttemptTime": time,
+            "calls": {"used": 1, "limit": 20, "nextAvailableTime": time},
+            "conditions": [condition("Ready", "True", "Encrypted")],
+        }));
+        let row = serde_json::to_value(full).unwrap();
+        let mut fields: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut columns = Entry::columns();
+        fields.sort_unstable();
+        columns.sort_unstable();
+        assert_eq!(columns, fields);
+    }
 }

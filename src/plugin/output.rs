@@ -26,6 +26,18 @@ pub(super) enum Format {
     Csv,
 }
 
+/// The formats of one thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum ValueFormat {
+    /// Text.
+    #[default]
+    Text,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
 /// The meaning of a cell, which decides its colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Tone {
@@ -132,7 +144,7 @@ pub(super) fn stdout() -> AutoStream<io::StdoutLock<'static>> {
 }
 
 /// Writes rows in a machine-readable format. Returns `false` for the formats that are tables.
-pub(super) fn write_rows<T: Serialize>(
+pub(super) fn write_rows<T: Columns>(
     out: &mut impl Write,
     format: Format,
     rows: &[T],
@@ -146,40 +158,34 @@ pub(super) fn write_rows<T: Serialize>(
     Ok(true)
 }
 
-/// Writes one value in a machine-readable format; as CSV, a list of one row. Returns `false` for the formats that are
-/// tables.
+/// Writes one value in a machine-readable format. Returns `false` for text.
 pub(super) fn write_value<T: Serialize>(
     out: &mut impl Write,
-    format: Format,
+    format: ValueFormat,
     value: &T,
 ) -> anyhow::Result<bool> {
     match format {
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
-        Format::Yaml => write!(out, "{}", serde_saphyr::to_string(value)?)?,
-        Format::Table | Format::Wide | Format::Csv => {
-            return write_rows(out, format, std::slice::from_ref(value));
-        }
+        ValueFormat::Text => return Ok(false),
+        ValueFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(value)?)?,
+        ValueFormat::Yaml => write!(out, "{}", serde_saphyr::to_string(value)?)?,
     }
     Ok(true)
 }
 
-/// Writes CSV with one column for each scalar field of the rows. Lists and objects, which have no place in a table, are
-/// left out. A cell that a spreadsheet would take for a formula begins with an apostrophe.
-fn write_csv<T: Serialize>(out: &mut impl Write, rows: &[T]) -> anyhow::Result<()> {
-    let rows: Vec<serde_json::Value> = rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-    let mut headings: Vec<&str> = Vec::new();
-    for row in &rows {
-        let fields = row.as_object().into_iter().flatten();
-        for (name, value) in fields {
-            if !value.is_array() && !value.is_object() && !headings.contains(&name.as_str()) {
-                headings.push(name);
-            }
-        }
-    }
+/// Rows that have a CSV form: its columns are the same whatever the rows hold, so that scripts can rely on them.
+pub(super) trait Columns: Serialize {
+    /// The names of the fields that are columns, in their order. Lists and objects have no place in a table.
+    fn columns() -> Vec<&'static str>;
+}
+
+/// Writes CSV, with a line of headings. A cell that a spreadsheet would take for a formula begins with an apostrophe.
+fn write_csv<T: Columns>(out: &mut impl Write, rows: &[T]) -> anyhow::Result<()> {
+    let columns = T::columns();
     let mut writer = csv::Writer::from_writer(out);
-    writer.write_record(&headings)?;
-    for row in &rows {
-        writer.write_record(headings.iter().map(|heading| match &row[heading] {
+    writer.write_record(&columns)?;
+    for row in rows {
+        let row = serde_json::to_value(row)?;
+        writer.write_record(columns.iter().map(|column| match &row[column] {
             serde_json::Value::Null => String::new(),
             serde_json::Value::String(text) => without_formula(text),
             other => other.to_string(),
@@ -207,6 +213,12 @@ mod tests {
         list: Vec<u32>,
     }
 
+    impl Columns for Row {
+        fn columns() -> Vec<&'static str> {
+            vec!["name", "calls"]
+        }
+    }
+
     fn rows() -> [Row; 2] {
         [
             Row { name: "=cmd()", calls: None, list: vec![1] },
@@ -228,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn csv_has_every_scalar_field_and_no_formula() {
+    fn csv_has_the_columns_and_no_formula() {
         let mut out = Vec::new();
         write_rows(&mut out, Format::Csv, &rows()).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "name,calls\n'=cmd(),\n\"a,\"\"b\"\"\",3\n");

@@ -31,7 +31,7 @@ use super::aws::{AwsArguments, ReadOnly};
 use super::cluster::{Cluster, ClusterArguments, readable};
 use super::fleet::key;
 use super::operator_settings::OperatorSettings;
-use super::output::{Format, NONE, Tone, stdout, write_rows};
+use super::output::{self, Format, NONE, Tone, stdout, write_rows};
 use super::progress::Progress;
 use crate::kubernetes::{self, Planned};
 use crate::telemetry::error_chain;
@@ -120,6 +120,26 @@ struct Row {
 /// Parses the flag `--default-policy`.
 fn default_policy(text: &str) -> Result<StreamEncryptionPolicySpec, String> {
     serde_json::from_str(text).map_err(|error| format!("not the spec of a StreamEncryptionPolicy: {error}"))
+}
+
+impl output::Columns for Row {
+    fn columns() -> Vec<&'static str> {
+        vec![
+            "namespace",
+            "resource",
+            "stream",
+            "change",
+            "call",
+            "callKey",
+            "activeKey",
+            "refused",
+            "reason",
+            "callsUsed",
+            "callsLimit",
+            "nextAttemptTime",
+            "message",
+        ]
+    }
 }
 
 /// Plans the objects of the files.

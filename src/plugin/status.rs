@@ -16,7 +16,7 @@ use super::Outcome;
 use super::age::{relative, short};
 use super::cluster::{Cluster, Found, Scope, ScopeArguments};
 use super::fleet::{Entry, FEW_CALLS, Finding, State};
-use super::output::{Cell, Format, NONE, Table, Tone, stdout, write_row, write_rows};
+use super::output::{self, Cell, Format, NONE, Table, Tone, stdout, write_row, write_rows};
 
 /// The flags of `status`.
 #[derive(Args, Debug)]
@@ -67,6 +67,21 @@ struct Count {
     not_encryptable: u32,
     unknown: u32,
     not_ready: u32,
+}
+
+impl output::Columns for Count {
+    fn columns() -> Vec<&'static str> {
+        vec![
+            "group",
+            "streams",
+            "encrypted",
+            "plaintext",
+            "changing",
+            "notEncryptable",
+            "unknown",
+            "notReady",
+        ]
+    }
 }
 
 /// Prints the fleet.

@@ -1,0 +1,115 @@
+//! `doctor`: checks of everything that the operator depends on, each with what to do. Reads only.
+
+mod aws;
+mod kubernetes;
+mod operator;
+mod streams;
+
+use std::io::Write;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Outcome;
+use super::aws::AwsArguments;
+use super::cluster::ClusterArguments;
+use super::output::{Columns, Format, Tone, stdout, write_rows};
+
+/// The flags of `doctor`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    cluster: ClusterArguments,
+    #[command(flatten)]
+    aws: AwsArguments,
+    /// The output format.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// The result of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+enum Health {
+    /// As it should be.
+    Good,
+    /// Worth a look.
+    Warning,
+    /// Something does not work.
+    Failed,
+    /// It could not be checked, for example because the person may not read it.
+    NotChecked,
+}
+
+/// One check.
+#[derive(Clone, Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    result: Health,
+    message: String,
+    /// What to do; empty if nothing.
+    remedy: &'static str,
+}
+
+impl Columns for Check {
+    fn columns() -> Vec<&'static str> {
+        vec!["name", "result", "message", "remedy"]
+    }
+}
+
+impl Check {
+    fn good(name: &'static str, message: impl Into<String>) -> Self {
+        Self { name, result: Health::Good, message: message.into(), remedy: "" }
+    }
+
+    fn warning(name: &'static str, message: impl Into<String>, remedy: &'static str) -> Self {
+        Self { name, result: Health::Warning, message: message.into(), remedy }
+    }
+
+    fn failed(name: &'static str, message: impl Into<String>, remedy: &'static str) -> Self {
+        Self { name, result: Health::Failed, message: message.into(), remedy }
+    }
+
+    fn not_checked(name: &'static str, message: impl Into<String>) -> Self {
+        Self { name, result: Health::NotChecked, message: message.into(), remedy: "" }
+    }
+}
+
+/// Runs the checks, and prints them. Exits with 3 if one has failed.
+pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let cluster = arguments.cluster.connect().await?;
+    let mut checks = vec![kubernetes::server(&cluster).await];
+    // Without an API server, nothing else can be checked.
+    if checks[0].result != Health::Failed {
+        checks.extend(kubernetes::definitions(&cluster).await);
+        checks.extend(operator::all(&cluster).await);
+        checks.extend(kubernetes::permissions(&cluster).await);
+        checks.extend(streams::all(&cluster).await);
+    }
+    checks.extend(aws::all(&cluster, &arguments.aws).await);
+    let mut out = stdout();
+    if !write_rows(&mut out, arguments.output, &checks)? {
+        write_text(&mut out, &checks)?;
+    }
+    let fails = checks.iter().any(|check| check.result == Health::Failed);
+    Ok(if fails { Outcome::Found } else { Outcome::Done })
+}
+
+fn write_text(out: &mut impl Write, checks: &[Check]) -> anyhow::Result<()> {
+    for Check { name, result, message, remedy } in checks {
+        let (word, tone) = match result {
+            Health::Good => ("ok", Tone::Good),
+            Health::Warning => ("WARN", Tone::Notice),
+            Health::Failed => ("FAIL", Tone::Bad),
+            Health::NotChecked => ("?", Tone::Plain),
+        };
+        let style = tone.style();
+        writeln!(out, "{style}{word:<5}{style:#}{name:<22}{message}")?;
+        if !remedy.is_empty() {
+            writeln!(out, "{:27}{remedy}", "")?;
+        }
+    }
+    let count = |health| checks.iter().filter(|check| check.result == health).count();
+    let (failed, warnings) = (count(Health::Failed), count(Health::Warning));
+    writeln!(out, "\n{} checks: {failed} failed, {warnings} warnings.", checks.len())?;
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! The checks of AWS, with the credentials of the person who runs them: whose they are, how old, and the clock.
+
+use jiff::SignedDuration;
+use stream_encryption_core::model::message;
+
+use super::Check;
+use crate::plugin::age::short;
+use crate::plugin::aws::AwsArguments;
+use crate::plugin::cluster::Cluster;
+use crate::plugin::operator_settings::OperatorSettings;
+
+/// Difference of the clocks from which it is worth a look; AWS refuses requests beyond 15 minutes.
+const CLOCK: SignedDuration = SignedDuration::from_secs(60);
+
+/// Runs the checks.
+pub(super) async fn all(cluster: &Cluster, arguments: &AwsArguments) -> Vec<Check> {
+    let name = "your AWS credentials";
+    let settings = OperatorSettings::read(cluster).await.ok().flatten();
+    let region = match arguments.region(settings.and_then(|settings| settings.region).as_deref()) {
+        Ok(region) => region,
+        Err(error) => return vec![Check::not_checked(name, format!("{error:#}"))],
+    };
+    let aws = match arguments.connect(region.clone()).await {
+        Ok(aws) => aws,
+        Err(error) => return vec![Check::not_checked(name, format!("{error:#}"))],
+    };
+    let caller = match aws.caller().await {
+        Ok(caller) => caller,
+        Err(error) => return vec![Check::not_checked(name, message::identity(&error))],
+    };
+    let age = caller.session_age.map(|age| format!(", session at least {} old", short(age)));
+    let whose = format!("{} in {region}{}", caller.arn, age.unwrap_or_default());
+    let Some(ahead) = caller.clock_ahead else { return vec![Check::good(name, whose)] };
+    let by = short(ahead.abs());
+    let clock = if ahead.abs() > CLOCK {
+        let side = if ahead.is_negative() { "behind" } else { "ahead of" };
+        Check::warning(
+            "your clock",
+            format!("{by} {side} AWS's"),
+            "AWS refuses requests from 15 minutes on. Check the clocks of the nodes, too.",
+        )
+    } else {
+        Check::good("your clock", format!("within {by} of AWS's"))
+    };
+    vec![Check::good(name, whose), clock]
+}

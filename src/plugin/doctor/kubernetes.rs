@@ -1,0 +1,168 @@
+//! The checks of the API server: its version, the definitions, and the operator's permissions.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams, PostParams};
+use stream_encryption_api::crd;
+
+use super::{Check, Health};
+use crate::plugin::cluster::{Cluster, readable};
+
+/// The oldest minor version of Kubernetes 1 that the operator supports.
+const OLDEST_MINOR: u32 = 30;
+
+/// The name of the operator's service account, with the chart's and `config/`'s default.
+const SERVICE_ACCOUNT: &str = "stream-encryption-operator";
+
+/// Checks that the API server answers, and its version.
+pub(super) async fn server(cluster: &Cluster) -> Check {
+    let name = "API server";
+    match cluster.client.apiserver_version().await {
+        Err(error) => Check::failed(
+            name,
+            format!("{}: {}", cluster.server, readable(error)),
+            "Check the kubeconfig, the context, and whether the API server is reachable.",
+        ),
+        Ok(version) => {
+            let minor: Option<u32> = version.minor.trim_end_matches('+').parse().ok();
+            let message = format!("{} at {}", version.git_version, cluster.server);
+            match minor {
+                Some(minor) if minor < OLDEST_MINOR => {
+                    Check::failed(name, message, "The operator requires Kubernetes 1.30 or newer.")
+                }
+                _ => Check::good(name, message),
+            }
+        }
+    }
+}
+
+/// Checks that the definitions are installed, established, and those of this version.
+pub(super) async fn definitions(cluster: &Cluster) -> Vec<Check> {
+    let name = "definitions";
+    let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let installed = match api.list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        Err(error) => return vec![Check::not_checked(name, readable(error).to_string())],
+    };
+    let installed: BTreeMap<String, CustomResourceDefinition> =
+        installed.into_iter().map(|definition| (definition.name_any(), definition)).collect();
+    let checks = crd::definitions().into_iter().map(|(_, own)| {
+        let kind = own.name_any();
+        match installed.get(&kind) {
+            None => Check::failed(
+                name,
+                format!("{kind} is not installed"),
+                "Install the operator: docs/install.md.",
+            ),
+            Some(found) if !is_established(found) => Check::failed(
+                name,
+                format!("{kind} is not established"),
+                "See its conditions: kubectl describe crd",
+            ),
+            Some(found) if fields(found) != fields(&own) => Check::warning(
+                name,
+                format!("{kind} is of another version than this program ({})", env!("CARGO_PKG_VERSION")),
+                "Update the plugin or the definitions, so that both have the same version.",
+            ),
+            Some(_) => Check::good(name, kind),
+        }
+    });
+    let checks: Vec<Check> = checks.collect();
+    if checks.iter().all(|check| check.result == Health::Good) {
+        return vec![Check::good(name, format!("{} are installed, of this version", checks.len()))];
+    }
+    checks
+}
+
+fn is_established(definition: &CustomResourceDefinition) -> bool {
+    let status = definition.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    conditions.into_iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+}
+
+/// Returns every version of a definition with its fields. The API server adds defaults to a schema, but no field.
+fn fields(definition: &CustomResourceDefinition) -> BTreeMap<String, Vec<String>> {
+    let versions = definition.spec.versions.iter().map(|version| {
+        let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref());
+        let schema = schema.and_then(|schema| serde_json::to_value(schema).ok()).unwrap_or_default();
+        let mut paths = Vec::new();
+        collect(&schema, "", &mut paths);
+        paths.sort();
+        (version.name.clone(), paths)
+    });
+    versions.collect()
+}
+
+fn collect(schema: &serde_json::Value, path: &str, paths: &mut Vec<String>) {
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        collect(property, &path, paths);
+        paths.push(path);
+    }
+    if schema["items"].is_object() {
+        collect(&schema["items"], &format!("{path}[]"), paths);
+    }
+}
+
+/// What the operator must be allowed: group, resource, verb, and whether in its own namespace only.
+const REQUIRED: &[(&str, &str, &str, bool)] = &[
+    ("streamencryption.dev", "streamencryptions", "list", false),
+    ("streamencryption.dev", "streamencryptions", "watch", false),
+    ("streamencryption.dev", "streamencryptions", "patch", false),
+    ("streamencryption.dev", "streamencryptions/status", "patch", false),
+    ("streamencryption.dev", "streamencryptionpolicies", "list", false),
+    ("streamencryption.dev", "streamencryptionpolicies", "watch", false),
+    ("streamencryption.dev", "streamencryptionpolicies/status", "patch", false),
+    ("", "namespaces", "list", false),
+    ("events.k8s.io", "events", "create", false),
+    ("streamencryption.dev", "streamledgers", "list", true),
+    ("streamencryption.dev", "streamledgers", "create", true),
+    ("streamencryption.dev", "streamledgers", "update", true),
+    ("streamencryption.dev", "streamledgers", "delete", true),
+    ("coordination.k8s.io", "leases", "create", true),
+];
+
+/// Checks the permissions of the operator's service account.
+pub(super) async fn permissions(cluster: &Cluster) -> Vec<Check> {
+    let name = "permissions";
+    let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
+    let user = format!("system:serviceaccount:{}:{SERVICE_ACCOUNT}", cluster.operator_namespace);
+    let mut missing = Vec::new();
+    for (group, resource, verb, own) in REQUIRED {
+        let (resource_name, subresource) = match resource.split_once('/') {
+            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+            None => (*resource, None),
+        };
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(user.clone()),
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some((*group).to_owned()),
+                    resource: Some(resource_name.to_owned()),
+                    subresource,
+                    verb: Some((*verb).to_owned()),
+                    namespace: own.then(|| cluster.operator_namespace.clone()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        match api.create(&PostParams::default(), &review).await {
+            Ok(answer) if answer.status.as_ref().is_some_and(|status| status.allowed) => {}
+            Ok(_) => missing.push(format!("{verb} {resource}")),
+            Err(error) => return vec![Check::not_checked(name, readable(error).to_string())],
+        }
+    }
+    if missing.is_empty() {
+        return vec![Check::good(name, format!("{user} has all {}", REQUIRED.len()))];
+    }
+    vec![Check::warning(
+        name,
+        format!("{user} is not allowed to {}", missing.join(", ")),
+        "Expected with installScope: namespace, which grants them in the watched namespaces only, and with another service account. Otherwise apply the roles of this version.",
+    )]
+}

@@ -1,0 +1,171 @@
+//! `report`: evidence for an audit. Each stream with its state, since when, by which observation, and the controls that it
+//! answers; as a table, JSON, YAML, CSV, or one HTML page. Reads only.
+
+mod controls;
+mod page;
+mod streams;
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Outcome;
+use super::age::short;
+use super::cluster::{Cluster, Scope, ScopeArguments};
+use super::fleet::State;
+use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, stdout, write_value};
+use crate::telemetry::error_chain;
+use controls::{CONTROLS, Verdict};
+use streams::ReportedStream;
+
+/// The flags of `report`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    scope: ScopeArguments,
+    /// The output format.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// Write to this file instead of the standard output.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Exit with 3 if a stream fails a control; for pipelines.
+    #[arg(long)]
+    fail_on_failed_controls: bool,
+}
+
+/// The formats of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Tables: the sums, the controls, and the streams that fail one.
+    #[default]
+    Table,
+    /// One HTML page with pictures, without any other file.
+    Html,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+    /// Comma-separated values, one line for each stream and one column for each control.
+    Csv,
+}
+
+/// A report: when, of what, and every stream. The HTML page reads the same fields.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    generated_time: Timestamp,
+    version: &'static str,
+    /// The URL of the API server.
+    server: String,
+    /// The namespaces and labels that were read, in words.
+    scope: String,
+    /// Whether the streams of AWS were listed, too.
+    aws: bool,
+    streams: Vec<ReportedStream>,
+}
+
+/// Writes a report.
+pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let cluster = arguments.scope.cluster.connect().await?;
+    let scope = arguments.scope.scope(&cluster);
+    let report = read(&cluster, &scope).await?;
+    match &arguments.file {
+        Some(path) => {
+            let mut text = Vec::new();
+            write(&mut text, arguments.output, &report)?;
+            let text = anstream::adapter::strip_bytes(&text).into_vec();
+            fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
+            eprintln!("Wrote {} with {} streams.", path.display(), report.streams.len());
+        }
+        None => write(&mut stdout(), arguments.output, &report)?,
+    }
+    let fails = report.streams.iter().any(ReportedStream::fails_a_control);
+    Ok(if arguments.fail_on_failed_controls && fails { Outcome::Found } else { Outcome::Done })
+}
+
+async fn read(cluster: &Cluster, scope: &Scope) -> anyhow::Result<Report> {
+    let found = cluster.resources(scope).await?;
+    let ledgers = cluster.ledgers().await.unwrap_or_else(|error| {
+        eprintln!("The report has no calls: {}.", error_chain(error.as_ref()));
+        Default::default()
+    });
+    Ok(Report {
+        generated_time: Timestamp::now().round(jiff::Unit::Second)?,
+        version: env!("CARGO_PKG_VERSION"),
+        server: cluster.server.clone(),
+        scope: scope.to_string(),
+        aws: false,
+        streams: found.iter().map(|found| ReportedStream::of(found, &ledgers)).collect(),
+    })
+}
+
+fn write(out: &mut impl Write, format: Format, report: &Report) -> anyhow::Result<()> {
+    match format {
+        Format::Table => write_tables(out, report)?,
+        Format::Html => out.write_all(page::html(report)?.as_bytes())?,
+        Format::Json => drop(write_value(out, ValueFormat::Json, report)?),
+        Format::Yaml => drop(write_value(out, ValueFormat::Yaml, report)?),
+        Format::Csv => {
+            let rows: Vec<_> = report.streams.iter().map(ReportedStream::row).collect();
+            output::write_rows(out, output::Format::Csv, &rows)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
+    let bold = anstyle::Style::new().bold();
+    let Report { generated_time, scope, server, streams, .. } = report;
+    writeln!(out, "{bold}Encryption of streams, {scope}{bold:#}\n{server}, {generated_time}\n")?;
+    let mut sums = Table::new(vec!["STATE", "STREAMS"]);
+    for state in [State::Encrypted, State::Plaintext, State::Changing, State::NotEncryptable, State::Unknown]
+    {
+        let count = streams.iter().filter(|stream| stream.entry.state == state).count();
+        sums.push(vec![format!("{state:?}").into(), count.to_string().into()]);
+    }
+    sums.push(vec!["all".into(), streams.len().to_string().into()]);
+    sums.write(out)?;
+    writeln!(out)?;
+    let mut table = Table::new(vec!["CONTROL", "FRAMEWORK", "PASSED", "FAILED", "NOT APPLICABLE", "UNKNOWN"]);
+    for control in CONTROLS {
+        let count = |verdict| streams.iter().filter(|one| one.verdict(control) == Some(verdict)).count();
+        let failed = count(Verdict::Failed);
+        table.push(vec![
+            control.id.into(),
+            control.framework.into(),
+            count(Verdict::Passed).to_string().into(),
+            Cell::toned(failed.to_string(), if failed > 0 { Tone::Bad } else { Tone::Plain }),
+            count(Verdict::NotApplicable).to_string().into(),
+            count(Verdict::Unknown).to_string().into(),
+        ]);
+    }
+    table.write(out)?;
+    let failing: Vec<_> = streams.iter().filter(|stream| stream.fails_a_control()).collect();
+    if failing.is_empty() {
+        writeln!(out, "\nNo stream fails a control.")?;
+        return Ok(());
+    }
+    writeln!(out, "\n{bold}Streams that fail a control{bold:#}")?;
+    let mut table = Table::new(vec!["STREAM", "STATE", "PLAINTEXT", "LAST DESCRIBE", "MANAGED BY"]);
+    for stream in failing {
+        let entry = &stream.entry;
+        let age = |time: Option<Timestamp>| {
+            time.map_or(NONE.to_owned(), |at| short(report.generated_time.duration_since(at)))
+        };
+        table.push(vec![
+            entry.stream.as_deref().unwrap_or(&entry.name).into(),
+            format!("{:?}", entry.state).into(),
+            age(entry.plaintext_since_time).into(),
+            age(entry.last_describe_time).into(),
+            format!("{}/{}", entry.namespace, entry.resource).into(),
+        ]);
+    }
+    table.write(out)?;
+    Ok(())
+}

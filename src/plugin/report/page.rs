@@ -1,0 +1,43 @@
+//! The HTML page of a report: one file that needs no other, and contacts no host.
+
+use serde::Serialize;
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// Returns the page for a report.
+pub(super) fn html(report: &impl Serialize) -> serde_json::Result<String> {
+    // The data stands in a script element, which only `<` could end.
+    let data = serde_json::to_string(report)?.replace('<', "\\u003c");
+    Ok(PAGE.replacen("/*PAGE_CSS*/", STYLE, 1).replacen("/*PAGE_JS*/", SCRIPT, 1).replacen(
+        "/*REPORT_DATA*/null",
+        &data,
+        1,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn page_has_style_script_and_harmless_data() {
+        let page = html(&json!({"message": "</script><script>alert(1)</script>"})).unwrap();
+        for token in ["PAGE_CSS", "PAGE_JS", "REPORT_DATA", "<script>alert(1)"] {
+            assert!(!page.contains(token), "{token}");
+        }
+        assert!(page.contains("\\u003c/script>"));
+    }
+
+    #[test]
+    fn page_names_no_other_host() {
+        let page = html(&json!({})).unwrap();
+        for word in ["src=\"http", "href=\"http", "url(http", "@import"] {
+            assert!(!page.contains(word), "{word}");
+        }
+        assert!(page.contains("default-src 'none'"), "a content security policy");
+    }
+}
