@@ -21,9 +21,10 @@ pub(super) fn short(duration: SignedDuration) -> String {
     }
 }
 
-/// Returns how long ago a time was, or in how long it will be: `3h ago`, `in 12m`.
+/// Returns how long ago a time was, or in how long it will be: `3h ago`, `in 12m`. The status has whole seconds, rounded
+/// up, so a time less than a second ahead has just passed.
 pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
-    if at > now {
+    if at.duration_since(now) >= SignedDuration::from_secs(1) {
         format!("in {}", short(at.duration_since(now)))
     } else {
         format!("{} ago", short(now.duration_since(at)))
@@ -61,5 +62,6 @@ mod tests {
         let later = now + SignedDuration::from_mins(12);
         assert_eq!(relative(later, now), "in 12m");
         assert_eq!(relative(now, later), "12m ago");
+        assert_eq!(relative(now + SignedDuration::from_millis(900), now), "0s ago");
     }
 }

@@ -110,6 +110,7 @@ fn write_text(out: &mut impl Write, checks: &[Check]) -> anyhow::Result<()> {
     }
     let count = |health| checks.iter().filter(|check| check.result == health).count();
     let (failed, warnings) = (count(Health::Failed), count(Health::Warning));
-    writeln!(out, "\n{} checks: {failed} failed, {warnings} warnings.", checks.len())?;
+    let plural = if warnings == 1 { "" } else { "s" };
+    writeln!(out, "\n{} checks: {failed} failed, {warnings} warning{plural}.", checks.len())?;
     Ok(())
 }

@@ -24,6 +24,7 @@ mod ledgers;
 mod matrix;
 mod memory_limits;
 mod moto_iam;
+mod plugin;
 mod policies;
 mod policy_status;
 mod process;

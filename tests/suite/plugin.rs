@@ -1,0 +1,248 @@
+//! The kubectl plugin: the commands of its page print what the page shows, on a real API server, with the operator and a
+//! simulated AWS; and 1,000 streams.
+
+mod fleet;
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use simulated_aws::{Clock, SimulatedAws, samples};
+use test_cluster::TestCluster;
+
+use crate::harness::own_cluster;
+use crate::process::{OperatorProcess, eventually};
+use crate::readme::commands;
+
+const PAGE: &str = "docs/kubectl-plugin.md";
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A person's shell: kubectl with the plugin, in a folder with the samples, with AWS credentials.
+pub(crate) struct Shell {
+    folder: PathBuf,
+    kubeconfig: PathBuf,
+    kubectl: PathBuf,
+    aws: String,
+}
+
+impl Shell {
+    pub(crate) fn new(cluster: &TestCluster, aws: &SimulatedAws) -> Self {
+        let folder = cluster.kubeconfig().with_file_name("shell");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let program = env!("CARGO_BIN_EXE_stream-encryption-operator");
+        for name in ["kubectl-streamencryption", "kubectl_complete-streamencryption"] {
+            symlink(program, folder.join(name)).expect("a link");
+        }
+        symlink(repository().join("config"), folder.join("config")).expect("a link");
+        Self {
+            folder,
+            kubeconfig: cluster.kubeconfig().to_owned(),
+            kubectl: cluster.programs().kubectl.parent().expect("a folder").to_owned(),
+            aws: aws.url(),
+        }
+    }
+
+    /// Runs a line, and returns its exit code, its output, and its errors.
+    pub(crate) async fn run(&self, line: &str) -> (i32, String, String) {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{}:{path}", self.folder.display(), self.kubectl.display());
+        let done = tokio::process::Command::new("sh")
+            .args(["-c", line])
+            .current_dir(&self.folder)
+            .env("PATH", path)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("AWS_ENDPOINT_URL", &self.aws)
+            .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_REGION", "eu-west-1")
+            .output()
+            .await
+            .expect("sh");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (done.status.code().unwrap_or(-1), text(done.stdout), text(done.stderr))
+    }
+
+    /// Runs a line that must succeed, and returns its output.
+    pub(crate) async fn output(&self, line: &str) -> String {
+        let (code, output, errors) = self.run(line).await;
+        assert_eq!(code, 0, "{line}: {output}{errors}");
+        output
+    }
+
+    /// Runs a line that must print JSON.
+    pub(crate) async fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.output(line).await).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// The samples, once every resource has its final state.
+async fn samples_installed(cluster: &TestCluster, account: &Path) -> (SimulatedAws, OperatorProcess) {
+    let aws = SimulatedAws::start(samples::world(), Clock::Real).await.expect("a simulated AWS");
+    let url = aws.url();
+    let environment = [
+        ("AWS_ENDPOINT_URL", url.as_str()),
+        ("POD_NAMESPACE", "stream-encryption-system"),
+        ("LEADER_ELECTION", "true"),
+        ("POD_NAME", "stream-encryption-operator-7d4b9c6f5-x2x7k"),
+    ];
+    let config = |path: &str| repository().join("config").join(path).display().to_string();
+    // Its pods do not run here, so its status is set.
+    cluster.kubectl(&["apply", "--server-side", "-k", &config("operator")]).await.expect("a Deployment");
+    let deployment = ["-n", "stream-encryption-system", "deployment", "stream-encryption-operator"];
+    let status = json!({"status": {"replicas": 2, "readyReplicas": 2}}).to_string();
+    cluster
+        .kubectl(
+            &[&["patch", "--subresource=status", "--type=merge", "-p", &status], &deployment[..]].concat(),
+        )
+        .await
+        .expect("its status");
+    let operator = OperatorProcess::start(account, "", &environment);
+    cluster.kubectl(&["apply", "-k", &config("samples")]).await.expect("the samples");
+    let reasons = ["get", "strenc", "-n", "data", "-o", "jsonpath={.items[*].status.conditions[0].reason}"];
+    eventually("the samples have their final states", 60, async || {
+        let reasons = cluster.kubectl(&reasons).await.unwrap_or_default();
+        reasons == "KeyDisabled Encrypted Encrypted Encrypted SourceNotDirectPut Encrypted"
+    })
+    .await;
+    (aws, operator)
+}
+
+/// Replaces what differs in each run: times, ages, ports; and the widths of columns, which depend on them.
+fn comparable(output: &str) -> String {
+    let patterns = [
+        (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
+        (r"\b(in )?(\d+[dhms]){1,2}( ago)?\b", "AGE"),
+        (r"127\.0\.0\.1:\d+", "HOST"),
+        (r" +", " "),
+    ];
+    patterns.iter().fold(output.to_owned(), |text, (pattern, word)| {
+        regex::Regex::new(pattern).expect("a pattern").replace_all(&text, *word).into_owned()
+    })
+}
+
+/// The blocks of the page: each command, with the output that follows it.
+fn commands_with_output(page: &str) -> Vec<(String, Option<String>)> {
+    let mut found = Vec::new();
+    for part in page.split("```sh\n").skip(1) {
+        let (block, rest) = part.split_once("```").expect("a block ends");
+        let output = rest.trim_start().strip_prefix("```text\n").and_then(|text| text.split_once("```"));
+        let lines: Vec<&str> = block.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let output = output.filter(|_| at + 1 == lines.len()).map(|(text, _)| text.to_owned());
+            found.push(((*line).to_owned(), output));
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugin_page_shows_what_its_commands_print() {
+    let (cluster, account) = own_cluster(&["data"]).await;
+    let (aws, _operator) = samples_installed(&cluster, &account).await;
+    let shell = Shell::new(&cluster, &aws);
+    let path = repository().join(PAGE);
+    let mut page = std::fs::read_to_string(&path).expect("the page");
+    let update = std::env::var("UPDATE_DOCS").is_ok_and(|value| value == "1");
+    let shown = commands_with_output(&page);
+    assert!(shown.len() >= 8 && shown.len() == commands(&page).len(), "{shown:?}");
+    for (command, expected) in &shown {
+        let (code, output, errors) = shell.run(command).await;
+        // One sample is in plaintext, because its key is disabled.
+        let wanted = if command.contains("--fail-on") { 3 } else { 0 };
+        assert_eq!(code, wanted, "{command}: {output}{errors}");
+        let Some(expected) = expected else { continue };
+        if update {
+            let output = output.replace(&cluster_url(&output), "https://kubernetes.example.com/");
+            page = page.replacen(
+                &format!("{command}\n```\n\n```text\n{expected}```"),
+                &format!("{command}\n```\n\n```text\n{output}```"),
+                1,
+            );
+        } else {
+            let url = cluster_url(&output);
+            let output = output.replace(&url, "https://kubernetes.example.com/");
+            assert_eq!(comparable(&output), comparable(expected), "{command}");
+        }
+    }
+    if update {
+        std::fs::write(&path, page).expect("the page is written");
+    }
+    let report = std::fs::read_to_string(shell.folder().join("report.html")).expect("the report");
+    assert!(report.contains("deliverystream/payments"));
+
+    // What the page says of exit codes, completion and refusals.
+    for (line, code) in [
+        ("kubectl streamencryption status -n data --fail-on stalled", 3),
+        ("kubectl streamencryption status -n data --fail-on suspended", 0),
+        ("kubectl streamencryption status -n data --fail-on nonsense", 2),
+        ("kubectl streamencryption status --context nowhere", 1),
+        ("kubectl streamencryption explain nothing -n data", 1),
+        ("kubectl streamencryption report -n data --fail-on-failed-controls", 3),
+        ("kubectl streamencryption plan -f config/samples/04-re-key-to-a-denied-key.yaml --fail-on calls", 3),
+        ("kubectl streamencryption plan -f config/namespace", 1),
+    ] {
+        let (got, output, errors) = shell.run(line).await;
+        assert_eq!(got, code, "{line}: {output}{errors}");
+    }
+    let candidates = shell.output("kubectl_complete-streamencryption ex").await;
+    assert!(candidates.starts_with("explain\t"), "{candidates}");
+    let script = shell.output("kubectl-streamencryption completion bash").await;
+    assert!(script.contains("complete "), "{script}");
+    planned_refusals(&shell).await;
+}
+
+/// The URL of the API server in an output; it differs in each run.
+fn cluster_url(output: &str) -> String {
+    let url = output.split_whitespace().find(|word| word.starts_with("https://127.0.0.1:"));
+    url.map_or_else(|| "no URL".to_owned(), |url| url.trim_end_matches(',').to_owned())
+}
+
+/// A plan has the API server's words, and those of policies that are in the same files.
+async fn planned_refusals(shell: &Shell) {
+    let object = |kind: &str, metadata: &str, spec: &str| {
+        format!(
+            "{{apiVersion: streamencryption.dev/v1alpha1, kind: {kind}, metadata: {metadata}, spec: {spec}}}\n---\n"
+        )
+    };
+    let text = [
+        object("StreamEncryption", "{name: a, namespace: data}", "{stream: {service: Kinesis, name: a/b}}"),
+        object("StreamEncryption", "{name: b, namespace: nowhere}", "{stream: {service: Kinesis, name: b}}"),
+        object(
+            "StreamEncryption",
+            "{name: c, namespace: data}",
+            "{stream: {service: Kinesis, name: telemetry}}",
+        ),
+        object(
+            "StreamEncryption",
+            "{name: d, namespace: data}",
+            "{stream: {arn: 'arn:aws:kinesis:eu-west-1:444455556666:stream/other'}}",
+        ),
+    ];
+    std::fs::write(shell.folder().join("refused.yaml"), text.concat()).expect("a file");
+    let plan = shell.json("kubectl streamencryption plan -f refused.yaml -o json").await;
+    let rows = plan.as_array().expect("rows");
+    let message = |at: usize| rows[at]["message"].as_str().expect("a message").to_owned();
+    assert!(message(0).contains("must contain only"), "{plan}");
+    assert!(message(1).contains("namespaces \"nowhere\" not found"), "{plan}");
+    assert_eq!(rows[2]["reason"], "StreamAlreadyManaged", "{plan}");
+    assert_eq!(rows[3]["reason"], "NotPermitted", "{plan}");
+    assert!(rows.iter().all(|row| row["refused"] == true && row["call"].is_null()), "{plan}");
+
+    // The policy that would allow it is in the same files.
+    let policy = object(
+        "StreamEncryptionPolicy",
+        "{name: other}",
+        "{namespaceSelector: {}, streams: ['arn:aws:kinesis:eu-west-1:444455556666:stream/*'], keys: [AWS_OWNED_CMK]}",
+    );
+    std::fs::write(shell.folder().join("allowed.yaml"), policy + &text[3]).expect("a file");
+    let plan = shell.json("kubectl streamencryption plan -f allowed.yaml -o json").await;
+    assert_ne!(plan[0]["reason"], "NotPermitted", "{plan}");
+}
