@@ -244,7 +244,7 @@ pub struct StreamEncryptionStatus {
     /// The key that encrypts records now; after a failed change still the old one. Absent for plaintext, or while unknown. Without an ARN for `AWS_OWNED_CMK`, or if no policy allows the namespace to use the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key: Option<KeyIdentity>,
-    /// Since when the active key is unusable: a Firehose stream then loses its records, and a Kinesis stream can be neither written nor read.
+    /// Since when the active key is unusable: a Firehose stream then does not deliver its records, and loses those that are older than 24 hours; a Kinesis stream can be neither written nor read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key_unusable_since_time: Option<Time>,
     /// The customer managed key that was active before, and how long it must stay enabled. Earlier keys are not required longer than that.
@@ -266,7 +266,7 @@ pub struct StreamEncryptionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plaintext_since_time: Option<Time>,
     // Written together with other changes, and otherwise at most once an hour.
-    /// When AWS last responded to a Describe of the stream; lags by up to an hour.
+    /// When AWS last responded to a Describe of the stream, as last written. Alone, this field is written only once an hour, so the stream may have been described up to an hour later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_describe_time: Option<Time>,
     /// Since when the resource is suspended.
@@ -368,10 +368,10 @@ pub struct KeyIdentity {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// The `DeliveryStreamFailureType`, or the code of the error that AWS returned. A code of the operator's own if AWS returned none: `NOT_APPLIED` if AWS accepted a call that changed nothing, or the cause if the call was not sent.
+    /// The `DeliveryStreamFailureType`, or the code of the error that AWS returned. Without one, a code of the operator: `NOT_APPLIED` (AWS accepted the call, and nothing changed), or why the call was not sent, such as `NoCredentials`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The meaning of the failure, and the remedy.
+    /// The meaning of the failure and, where known, the remedy.
     pub message: String,
     /// When the operator observed the last failure.
     pub last_failure_time: Time,

@@ -84,7 +84,9 @@ pub fn key_usable(input: &DecisionInput<'_>) -> String {
         (Some(problem), _) => message_for(input, problem.reason()),
         (None, Some(key @ Key::Customer(_))) => {
             let others = words(input).others_on_key;
-            format!("{key} can encrypt the stream. Not verified: {others} on this key.")
+            format!(
+                "{key} is enabled and of the right kind. Its key policy is not verified: {others} on this key."
+            )
         }
         (None, _) => message_for(input, Reason::KeyEnabled),
     }
@@ -121,7 +123,7 @@ pub fn suspended(
         (None, None) => "The stream has not been described yet.".to_owned(),
     };
     format!(
-        "Reconciliation has been suspended since {since} by {by}. {last} Later changes are neither detected nor corrected."
+        "Reconciliation has been suspended since {since} by {by}. {last} Later changes are neither detected nor corrected. To resume, set suspend: false and remove the annotation streamencryption.dev/suspend."
     )
 }
 
@@ -197,7 +199,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
             failure(input), known_active_key(input)
         ),
         Reason::DisablingFailed => format!("AWS could not disable encryption: {}. {}", failure(input), known_active_key(input)),
-        Reason::NotApplied => format!("AWS accepted the encryption call, and the stream is unchanged. {}", known_active_key(input)),
+        Reason::NotApplied => format!("AWS accepted the encryption call, and the stream is unchanged. {} If this happens again, contact AWS Support.", known_active_key(input)),
         Reason::OutcomeUnknown => outcome_unknown(input),
         Reason::CallLimitReached => limit_reached(input),
         Reason::StreamInUse => "AWS was changing the stream when the operator made the encryption call.".to_owned(),
@@ -214,7 +216,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
             failure(input), words(input).allow_key, known_active_key(input)
         ),
         Reason::KeyReferenceNotReady => format!(
-            "The Key {} of key.objectRef does not exist or has no ARN yet. The operator keeps checking.",
+            "The Key {} of key.objectRef does not exist or has no ARN yet. Create it, or wait until its controller has created the key.",
             input.desired.key_reference.as_deref().unwrap_or_default()
         ),
         Reason::KeyReferenceCRDMissing => {
@@ -229,7 +231,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
             stream.service, stream.name(), stream.account, stream.region
         ),
         Reason::StreamCreating => "The stream is being created.".to_owned(),
-        Reason::StreamDeleting => "The stream is being deleted.".to_owned(),
+        Reason::StreamDeleting => "The stream is being deleted. Delete this resource, too, or create the stream again.".to_owned(),
         Reason::StreamFailed => format!("The stream is not operational (status {}). Delete the stream and create it again.", not_operational(input)),
         Reason::StreamStateUnrecognized => format!(
             "AWS reports {}, which this operator version does not support, so no encryption call is made. Check the stream in AWS and update the operator.",
@@ -387,12 +389,12 @@ fn limit_reached(input: &DecisionInput<'_>) -> String {
     let budget = budget(input);
     if budget.has_room() {
         return format!(
-            "AWS reports that its limit is reached ({}): this stream's 25 encryption calls in 24 hours were used by others, or 500 Firehose streams use the key.",
+            "AWS reports that its limit is reached ({}): this stream's 25 encryption calls in 24 hours were used by others, or 500 Firehose streams use the key. Find out who else makes encryption calls, or set another key.",
             failure(input)
         );
     }
     format!(
-        "{} of {} encryption calls in 24 hours are used (maxCallsPerDay; the AWS limit is 25).",
+        "{} of {} encryption calls in 24 hours are used. Wait, or ask an administrator to raise maxCallsPerDay in the StreamEncryptionPolicy (25 at most).",
         budget.used, budget.limit
     )
 }

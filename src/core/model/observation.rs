@@ -134,7 +134,7 @@ impl Observation {
             Some(source) if SOURCES_WITHOUT_SSE.contains(&source) => {
                 return Self::NotEncryptable(source.to_owned());
             }
-            Some(source) => return Self::Unrecognized(format!("the stream type {source:?}")),
+            Some(source) => return Self::Unrecognized(format!("the source {source:?}")),
         }
         // While UPDATING, Kinesis was recorded to report the old encryption, and emulators report the new
         // one. Neither is the result of the change.
@@ -223,7 +223,7 @@ mod tests {
         let encryption = description(StreamState::Active, ReportedEncryption::Unknown("ROT13".into()));
         for (description, words) in [
             (suspended, "the stream status \"SUSPENDED\""),
-            (source, "the stream type \"New\""),
+            (source, "the source \"New\""),
             (encryption, "the encryption \"ROT13\""),
         ] {
             let observation = Observation::of(&stream(), Some(&description));

@@ -185,7 +185,7 @@ const FIREHOSE: ServiceProfile = ServiceProfile {
         put_record_on_key: "kms:GenerateDataKey and kms:Decrypt",
         allow_key: "Allow kms:DescribeKey and kms:CreateGrant in its key policy and in the operator's role",
         others_on_key: "producers need kms:GenerateDataKey and kms:Decrypt",
-        key_unusable: "Records are being lost: they are not delivered, and AWS discards them after 24 hours",
+        key_unusable: "Records are not delivered, and AWS discards each of them after 24 hours",
     },
 };
 

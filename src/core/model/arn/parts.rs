@@ -19,7 +19,7 @@ pub enum ParseError {
     #[error("invalid AWS region {0:?}: expected a code such as eu-west-1")]
     Region(String),
     /// Not a partition.
-    #[error("invalid AWS partition {0:?}: expected aws, aws-cn or aws-us-gov")]
+    #[error("invalid AWS partition {0:?}: expected a partition such as aws, aws-cn or aws-us-gov")]
     Partition(String),
     /// A region of another partition.
     #[error("region {0} is in partition {2}, not in {1}")]

@@ -9,25 +9,34 @@ use crate::model::status_fields::NOT_APPLIED;
 pub fn advice(failure: &str) -> &'static str {
     match failure {
         "KMS_ACCESS_DENIED" | "KMSAccessDeniedException" => {
-            "The key policy or the operator's role does not allow its use."
+            "The key policy or the operator's role does not allow its use. Allow it in both."
         }
         "DISABLED_KMS_KEY" | "KMSDisabledException" => "The key is disabled. Enable it.",
-        "KMS_KEY_NOT_FOUND" | "KMSNotFoundException" => "The key does not exist.",
+        "KMS_KEY_NOT_FOUND" | "KMSNotFoundException" => "The key does not exist. Set another key.",
         "INVALID_KMS_KEY" | "KMSInvalidStateException" => {
-            "The key's current state does not allow encryption."
+            "The key's current state does not allow encryption. Enable it, or set another key."
         }
         "CREATE_KMS_GRANT_FAILED" => {
             "Firehose could not create a grant on the key. Allow kms:CreateGrant to the operator's role."
         }
-        "RETIRE_KMS_GRANT_FAILED" => "Firehose could not retire its grant on the old key.",
+        "RETIRE_KMS_GRANT_FAILED" => {
+            "Firehose could not retire its grant on the old key. Revoke the grant in KMS if it is no longer needed."
+        }
         "KMS_OPT_IN_REQUIRED" | "KMSOptInRequired" => {
             "The account is not subscribed to KMS. Subscribe it first."
         }
         "InvalidKMSResourceException" => "KMS rejects the key. Check its state and its policy.",
-        "AccessDeniedException" => "The operator's role lacks a permission.",
-        "LimitExceededException" => "The AWS limit is reached.",
-        NOT_APPLIED => "AWS accepted the encryption call, and the stream is unchanged.",
-        OPERATOR_PAUSED | SIGNER_CHANGED => "The operator did not send the call, and retries.",
+        "AccessDeniedException" => {
+            "The operator's role lacks a permission. Grant the one that the message of Ready names."
+        }
+        "LimitExceededException" => "The AWS limit is reached. The operator waits.",
+        NOT_APPLIED => "AWS accepted the encryption call, and the stream is unchanged. The operator retries.",
+        OPERATOR_PAUSED => {
+            "The operator's process did not run for some seconds, so it did not send the call. It retries."
+        }
+        SIGNER_CHANGED => {
+            "The operator's AWS credentials changed just before the call, so it did not send the call. It retries."
+        }
         code => match CredentialsProblem::of(code) {
             Some(problem) => problem.words(),
             None => "AWS returned no further details; see the operator log.",

@@ -131,7 +131,7 @@ fn message_names_subject_and_action() {
         ),
         (firehose(), Reason::AwsUnreachable, &["the encryption call"]),
         (firehose(), Reason::LedgerInvalid, &["stream-"]),
-        (firehose().spent(20), Reason::CallLimitReached, &["20 of 20 encryption calls", "limit is 25"]),
+        (firehose().spent(20), Reason::CallLimitReached, &["20 of 20 encryption calls", "25 at most"]),
         (
             seen(Observation::Off).calls().refused(ErrorKind::LimitReached, "LimitExceededException"),
             Reason::CallLimitReached,

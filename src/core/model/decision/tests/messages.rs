@@ -92,7 +92,7 @@ An event has the message of `Ready` or `KeyUsable`, or one of these texts. MESSA
 
 /// The text that the controller writes, and the file and the expression that write it.
 const FROM_CONTROLLER: [(&str, &str, &str); 6] = [
-    ("Invalid spec: ERROR.", include_str!("../../../controller/report.rs"), "\"Invalid spec: {words}.\""),
+    ("Invalid spec: ERROR.", include_str!("../../../controller/resolve.rs"), "\"Invalid spec: {words}.\""),
     (
         "Invalid resource: ERROR. The stored resource does not match the schema of this operator version: correct it and apply it again.",
         include_str!("../../../controller/publish.rs"),
@@ -365,7 +365,7 @@ fn more_of(service: Service) -> Vec<Scenario> {
         rekeyed().after(5),
         of().cannot_see(ErrorKind::Transient),
         failed_with(Operation::DescribeKey, ErrorKind::Transient, None),
-        of().sees(Observation::Unrecognized("the stream type \"VALUE\"".to_owned())),
+        of().sees(Observation::Unrecognized("the source \"VALUE\"".to_owned())),
         of().wants(DesiredEncryption::Off)
             .sees(Observation::NotEncryptable("KinesisStreamAsSource".to_owned())),
         of().converged()

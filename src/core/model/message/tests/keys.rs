@@ -34,7 +34,7 @@ fn key_usable_message_is_about_desired_key() {
     assert_eq!(
         words(Scenario::of(Service::Kinesis)),
         format!(
-            "{KEY_1} can encrypt the stream. Not verified: producers need kms:GenerateDataKey and consumers need kms:Decrypt on this key."
+            "{KEY_1} is enabled and of the right kind. Its key policy is not verified: producers need kms:GenerateDataKey and consumers need kms:Decrypt on this key."
         )
     );
     let disabled = words(Scenario::of(Service::Kinesis).key_is(KeyProblem::Disabled));
@@ -50,7 +50,7 @@ fn key_usable_message_is_about_desired_key() {
 fn lost_key_message_names_impact_and_remedy() {
     let Key::Customer(arn) = key(1) else { unreachable!() };
     for (service, records) in
-        [(Service::Kinesis, "neither written"), (Service::Firehose, "discards them after 24 hours")]
+        [(Service::Kinesis, "neither written"), (Service::Firehose, "discards each of them after 24 hours")]
     {
         for (problem, remedy) in [
             (KeyProblem::Disabled, "Enable it."),
