@@ -101,14 +101,15 @@
     const state = known(STATES, stream.state);
     const since = { Encrypted: stream.encryptedSinceTime, Plaintext: stream.plaintextSinceTime }[state];
     const account = `${stream.account ?? "unknown account"} in ${stream.region ?? "unknown region"}`;
-    const managed = stream.resource !== undefined;
+    const managed = Boolean(stream.resource);
     const owner = managed ? `${stream.namespace}/${stream.resource}` : "";
     const key = keyWords(stream.activeKey, stream.service);
     const used = stream.callsUsed ?? 0;
-    const left = stream.callsLimit === undefined ? undefined : Math.max(0, stream.callsLimit - used);
+    const left = typeof stream.callsLimit !== "number" ? undefined : Math.max(0, stream.callsLimit - used);
     const searched = [stream.stream, stream.name, owner, account, stream.service, key, stream.desiredKey, stream.reason, stream.message,
       STATES[state].label, stream.encryptionStatus, stream.source].join("\n").toLowerCase();
-    return { stream, state, since, sinceMs: millis(since), account, managed, owner, key, used, left, searched, name: stream.name ?? stream.stream ?? "" };
+    const name = stream.name ?? stream.stream ?? "";
+    return { stream, state, since, sinceMs: millis(since), name, account, managed, owner, key, used, left, searched };
   });
   const controlName = (control) => `${control.framework} ${control.id}`;
   const states = Object.fromEntries(ALL_STATES.map((state) => [state, views.filter((view) => view.state === state)]));
@@ -131,7 +132,7 @@
   // A table that shows its first rows, and more on request.
   const list = (target, { caption, columns, items, first = 10, empty }) => {
     if (items.length === 0) {
-      target.replaceChildren(h("p.empty", empty));
+      fill(target, [h("p.empty", empty)]);
       return;
     }
     const row = (item) => h("tr", { role: "row" }, columns.map((column, index) => {
@@ -155,8 +156,8 @@
     } });
     const heads = columns.map((column) => h("th", { role: "columnheader", scope: "col", class: column.class }, column.label));
     const head = h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads));
-    target.replaceChildren(h("div.list", h("table", { role: "table" }, h("caption", caption), head, body)), more,
-      items.length > PRINTED && h("p.note.printed", `This print has the first ${digits(PRINTED)} of ${digits(items.length)}.`) || "");
+    const note = items.length > PRINTED && h("p.note.printed", `This print has the first ${digits(PRINTED)} of ${digits(items.length)} rows.`);
+    fill(target, [h("div.list", h("table", { role: "table" }, h("caption", caption), head, body)), more, note]);
     show(first);
     printing.push((on) => show(on ? Math.max(wanted, PRINTED) : wanted));
   };
@@ -210,7 +211,8 @@
     const oldest = least(states.Plaintext.map((view) => view.sinceMs));
     const date = () => [h("time", utc(oldest).slice(0, 10)), ` (${distance(oldest, now)})`];
     const allKnown = states.Plaintext.every((view) => Number.isFinite(view.sinceMs));
-    const since = Number.isFinite(oldest) && [plaintext === 1 ? ", since " : allKnown ? ", the first since " : ", the first known since ", date()];
+    const words = plaintext === 1 ? ", since " : allKnown ? ", the first since " : ", the first known since ";
+    const since = Number.isFinite(oldest) && [words, date()];
     const unknown = states.Unknown.length;
     return [
       first,
@@ -470,7 +472,7 @@
       "Source": stream.source && foreign(stream.source),
       "Active key": key && foreign(key),
       "Desired key": stream.desiredKey && foreign(keyWords(stream.desiredKey, stream.service)),
-      "Encryption calls": stream.callsLimit !== undefined && `${stream.callsUsed ?? 0} of ${stream.callsLimit} used`,
+      "Encryption calls": typeof stream.callsLimit === "number" && `${stream.callsUsed ?? 0} of ${stream.callsLimit} used`,
     };
     const times = {
       "Active key unusable since": stream.activeKeyUnusableSinceTime, "Encrypted since": stream.encryptedSinceTime,
