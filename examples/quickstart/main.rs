@@ -8,12 +8,14 @@ mod stage;
 mod story;
 mod timeline;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use stream_encryption_operator::settings::Arguments;
+use stream_encryption_operator::settings::{Arguments, PluginArguments};
+use stream_encryption_operator::{commands, plugin};
 
 /// Demonstrates the operator on a real API server and a simulated AWS.
 #[derive(clap::Parser)]
@@ -24,9 +26,13 @@ struct Quickstart {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
+    let program = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&program).file_name().is_some_and(|name| name == plugin::FILE_NAME) {
+        return commands::run_plugin(PluginArguments::parse().command);
+    }
     // The operator runs in a separate process: this program, started again with the argument `run`.
     if std::env::args().nth(1).as_deref() == Some("run") {
-        return stream_encryption_operator::commands::run(Arguments::parse());
+        return commands::run(Arguments::parse());
     }
     let arguments = Quickstart::parse();
     rustls::crypto::aws_lc_rs::default_provider()
@@ -74,8 +80,8 @@ async fn show(arguments: &Quickstart) -> anyhow::Result<ExitCode> {
     }
     if arguments.keep {
         println!(
-            "\nStill running. In another terminal:\n\n  export KUBECONFIG={}\n  kubectl get strenc -n data -o wide\n  kubectl describe strenc payments -n data\n\nThe simulated AWS: {} (docs/simulated-aws.md). Ctrl-C ends it all.",
-            stage.kubeconfig().display(),
+            "\nStill running. In another terminal:\n\n  . {}\n  kubectl get strenc -n data -o wide\n  kubectl streamencryption status -n data\n\nThe file sets KUBECONFIG, PATH (kubectl and its plugin) and the variables of the simulated AWS ({}).\ndocs/tutorial.md continues from here. Ctrl-C ends it all.",
+            stage.shell()?.display(),
             stage.aws_url()
         );
         tokio::signal::ctrl_c().await?;

@@ -8,8 +8,13 @@ use anyhow::Context as _;
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use simulated_aws::{Clock, SimulatedAws, samples};
-use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_operator::plugin;
 use test_cluster::TestCluster;
+
+/// The simulated AWS accepts any credentials.
+const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+const SECRET_KEY: &str = "not-a-secret";
+const REGION: &str = "eu-west-1";
 
 /// Everything that the example runs. All of it is stopped when dropped.
 pub(crate) struct Stage {
@@ -38,11 +43,11 @@ impl Stage {
         let cluster = TestCluster::start().await?;
         let aws = SimulatedAws::start(samples::world(), Clock::Real).await?;
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for folder in ["config"] {
-            let folder = repository.join(folder);
-            cluster.kubectl(&["apply", "--server-side", "-k", &folder.display().to_string()]).await?;
-        }
+        let config = |path: &str| repository.join("config").join(path).display().to_string();
+        cluster.kubectl(&["apply", "--server-side", "-k", &config("")]).await?;
         cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"]).await?;
+        // All streams and keys of the operator's own account.
+        cluster.kubectl(&["apply", "-f", &config("policies/own-account.yaml")]).await?;
         let account = cluster
             .service_account_kubeconfig("stream-encryption-system", "stream-encryption-operator")
             .await?;
@@ -62,6 +67,29 @@ impl Stage {
 
     pub(crate) fn aws_url(&self) -> String {
         self.aws.url()
+    }
+
+    /// Writes a file that sets up a shell for people: with kubectl, its plugin, and the credentials of the simulated AWS.
+    /// Returns its path.
+    pub(crate) fn shell(&self) -> anyhow::Result<PathBuf> {
+        let programs = self.kubeconfig().with_file_name("bin");
+        std::fs::create_dir_all(&programs)?;
+        let kubectl = &self.cluster.programs().kubectl;
+        for (program, name) in
+            [(kubectl.as_path(), "kubectl"), (&std::env::current_exe()?, plugin::FILE_NAME)]
+        {
+            std::os::unix::fs::symlink(program, programs.join(name))
+                .with_context(|| format!("failed to link {name}"))?;
+        }
+        let environment = format!(
+            "export KUBECONFIG={} PATH=\"{}:$PATH\"\nexport AWS_ENDPOINT_URL={} AWS_REGION={REGION} AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}\n",
+            self.kubeconfig().display(),
+            programs.display(),
+            self.aws_url(),
+        );
+        let file = self.kubeconfig().with_file_name("env");
+        std::fs::write(&file, environment).context("failed to write the shell's environment")?;
+        Ok(file)
     }
 
     /// Runs kubectl.
@@ -91,11 +119,9 @@ impl Operator {
             .arg("run")
             .env("KUBECONFIG", kubeconfig)
             .env("AWS_ENDPOINT_URL", aws)
-            .env("AWS_REGION", "eu-west-1")
-            .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
-            .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-            // The chart's default policy: all streams and keys of the operator's own account.
-            .env("DEFAULT_POLICY", serde_json::to_string(&StreamEncryptionPolicySpec::own_account())?)
+            .env("AWS_REGION", REGION)
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
             // Drift is detected while the example runs; the default interval is 10 minutes.
             .env("DRIFT_INTERVAL_SECONDS", "10")
             .stdin(Stdio::null())

@@ -67,6 +67,8 @@ struct Report {
     scope: String,
     /// Whether the streams of AWS were listed, too.
     aws: bool,
+    /// What could not be read, as sentences.
+    warnings: Vec<String>,
     streams: Vec<ReportedStream>,
 }
 
@@ -91,16 +93,21 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
 
 async fn read(cluster: &Cluster, scope: &Scope) -> anyhow::Result<Report> {
     let found = cluster.resources(scope).await?;
+    let mut warnings = Vec::new();
     let ledgers = cluster.ledgers().await.unwrap_or_else(|error| {
-        eprintln!("The report has no calls: {}.", error_chain(error.as_ref()));
+        warnings.push(format!("The report has no calls: {}.", error_chain(error.as_ref())));
         Default::default()
     });
+    for warning in &warnings {
+        eprintln!("{warning}");
+    }
     Ok(Report {
         generated_time: Timestamp::now().round(jiff::Unit::Second)?,
         version: env!("CARGO_PKG_VERSION"),
         server: cluster.server.clone(),
         scope: scope.to_string(),
         aws: false,
+        warnings,
         streams: found.iter().map(|found| ReportedStream::of(found, &ledgers)).collect(),
     })
 }
