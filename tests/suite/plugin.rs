@@ -197,6 +197,12 @@ async fn plugin_page_shows_what_its_commands_print() {
     let script = shell.output("kubectl-streamencryption completion bash").await;
     assert!(script.contains("complete "), "{script}");
     planned_refusals(&shell).await;
+    for page in ["docs/re-key.md", "docs/troubleshooting.md"] {
+        let page = std::fs::read_to_string(repository().join(page)).expect("the page");
+        for command in commands(&page) {
+            shell.output(command).await;
+        }
+    }
 }
 
 /// The URL of the API server in an output; it differs in each run.

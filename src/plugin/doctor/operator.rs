@@ -37,7 +37,7 @@ async fn deployment(cluster: &Cluster) -> Check {
                 return Check::failed(
                     name,
                     message,
-                    "See why: kubectl get pods,events -n NAMESPACE; docs/install.md#troubleshooting.",
+                    "See why: kubectl get pods,events -n NAMESPACE; docs/troubleshooting.md.",
                 );
             }
             Check::good(name, message)
