@@ -18,6 +18,11 @@
 {{- end }}
 {{- end }}
 
+{{/* Where the operator runs, and its objects and ledgers are. */}}
+{{- define "stream-encryption-operator.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride }}
+{{- end }}
+
 {{/* These two never change: a Deployment's selector cannot. They are those of config/operator too, so that a release can take over what kubectl installed. */}}
 {{- define "stream-encryption-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . }}
@@ -47,19 +52,44 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{/* As container runtimes do, this takes the part before the first slash for a registry if it has a dot or a colon, or is localhost. */}}
+{{- define "stream-encryption-operator.repository" -}}
+{{- with .Values.global.imageRegistry }}
+{{- printf "%s/%s" . (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $.Values.image.repository "") }}
+{{- else }}
+{{- .Values.image.repository }}
+{{- end }}
+{{- end }}
+
 {{- define "stream-encryption-operator.image" -}}
+{{- $repository := include "stream-encryption-operator.repository" . }}
 {{- $tag := default .Chart.AppVersion .Values.image.tag }}
 {{- with .Values.image.digest }}
-{{- printf "%s@%s" $.Values.image.repository . }}
+{{- printf "%s@%s" $repository . }}
 {{- else }}
-{{- printf "%s:%s" .Values.image.repository $tag }}
+{{- printf "%s:%s" $repository $tag }}
+{{- end }}
+{{- end }}
+
+{{/* The chart's own pull secrets and those of the parent chart, each once. A parent chart may give names alone. */}}
+{{- define "stream-encryption-operator.imagePullSecrets" -}}
+{{- $names := list }}
+{{- range concat .Values.imagePullSecrets (.Values.global.imagePullSecrets | default list) }}
+{{- if kindIs "string" . }}
+{{- $names = append $names . }}
+{{- else }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- end }}
+{{- range $names | uniq }}
+- name: {{ . }}
 {{- end }}
 {{- end }}
 
 {{/* The namespaces that are watched, separated by commas; empty means all. */}}
 {{- define "stream-encryption-operator.watchNamespaces" -}}
 {{- if eq .Values.installScope "namespace" }}
-{{- .Values.watchNamespaces | default (list .Release.Namespace) | join "," }}
+{{- .Values.watchNamespaces | default (list (include "stream-encryption-operator.namespace" .)) | join "," }}
 {{- end }}
 {{- end }}
 

@@ -3,6 +3,7 @@
 
 mod admission;
 mod alerts;
+mod conventions;
 mod dashboard;
 mod definitions;
 mod documents;

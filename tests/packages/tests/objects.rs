@@ -5,6 +5,7 @@ use packages::objects::{NAMESPACE, RELEASE, by_name, name, of_kind, only, parsed
 use packages::programs::{helm_3, run_helm, run_this_helm};
 use serde_json::{Value, json};
 
+use crate::conventions::everything;
 use crate::stage::{chart, would_take};
 
 /// Returns sets of values, each with a name, that together enable every part of the chart.
@@ -66,6 +67,26 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
                 "podSecurityContext": {"runAsUser": null, "runAsGroup": null, "fsGroup": null},
             }),
         ),
+        (
+            "values of other charts",
+            json!({
+                "global": {"imageRegistry": "mirror.test:5000", "imagePullSecrets": ["mirror"]},
+                "namespaceOverride": "elsewhere", "deploymentAnnotations": {"reload": "true"},
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "0%"}}, "revisionHistoryLimit": 3,
+                "livenessProbe": {"initialDelaySeconds": 30, "failureThreshold": 6}, "readinessProbe": {"periodSeconds": 5},
+                "dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.10"], "searches": ["svc.cluster.local"],
+                                                   "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]},
+                "envFrom": [{"secretRef": {"name": "proxy"}}],
+                "extraContainers": [{"name": "sidecar", "image": "sidecar:1"}], "extraInitContainers": [{"name": "init", "image": "init:1"}],
+                "extraObjects": ["apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}-extra', namespace: elsewhere}\n"],
+                "serviceAccount": {"labels": {"team": "data"}}, "rbac": {"aggregateToEdit": false},
+                "metrics": {"service": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4"]}},
+                "serviceMonitor": {"enabled": true, "namespace": "monitoring", "annotations": {"a": "b"}, "honorLabels": true, "sampleLimit": 5000},
+                "grafanaDashboard": {"enabled": true, "namespace": "monitoring", "extraLabels": {"folder": "aws"}},
+                "prometheusRule": {"enabled": true}, "podDisruptionBudget": {"unhealthyPodEvictionPolicy": "AlwaysAllow"},
+            }),
+        ),
+        ("the network of the nodes", json!({"hostNetwork": true, "strategy": {"type": "Recreate"}})),
         (
             "names and accounts of one's own",
             json!({
@@ -184,8 +205,8 @@ async fn service_monitor_selects_release_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_object_has_common_labels() {
-    let values = json!({"commonLabels": {"cost-center": "42"}, "serviceMonitor": {"enabled": true},
-        "prometheusRule": {"enabled": true}, "grafanaDashboard": {"enabled": true}, "networkPolicy": {"enabled": true}, "admissionPolicy": {"enabled": true}});
+    let mut values = everything();
+    values["commonLabels"] = json!({"cost-center": "42"});
     let objects = chart(values).await;
     for object in &objects {
         let labels = &object["metadata"]["labels"];

@@ -128,7 +128,10 @@ async fn every_granted_verb_is_used_by_operator() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn namespace_scope_grants_cluster_wide_policy_reads_only() {
-    let everywhere = chart(json!({"rbac": {"aggregateToView": false, "aggregateToEdit": false}})).await;
+    let everywhere = chart(
+        json!({"rbac": {"aggregateToView": false, "aggregateToEdit": false, "aggregateToAdmin": false}}),
+    )
+    .await;
     let one = chart(json!({"installScope": "namespace", "watchNamespaces": ["data", "web"]})).await;
     let cluster_wide: Vec<&str> = one
         .iter()

@@ -4,8 +4,12 @@ use packages::objects::render;
 use packages::{CHART, kept, text, values};
 use serde_json::{Map, Value, json};
 
-/// Values that a parent chart passes down; this chart documents neither.
-const OF_A_PARENT: [&str; 2] = ["global", "enabled"];
+/// A value that a parent chart passes down; this chart neither uses nor documents it.
+const OF_A_PARENT: &str = "enabled";
+/// Values that are empty by default, which selects everything or leaves the choice to Kubernetes, while the
+/// schema lists their fields.
+const EMPTY: [&str; 4] =
+    [".defaultPolicy.namespaceSelector", ".admissionPolicy.namespaceSelector", ".strategy", ".dnsConfig"];
 
 fn defaults() -> Value {
     serde_saphyr::from_str(&text(&format!("{CHART}/values.yaml"))).expect("YAML")
@@ -103,6 +107,40 @@ async fn invalid_values_are_rejected() {
         ("tolerations", json!({})),
         ("networkPolicy.egressPorts", json!([])),
         ("fullnameOverride", json!("Capitals")),
+        ("namespaceOverride", json!("Capitals")),
+        ("global.imageRegistry", json!("https://registry.test")),
+        ("global.imageRegistry", json!("registry.test/")),
+        ("global.imagePullSecrets", json!([{"nmae": "registry"}])),
+        ("strategy", json!({"type": "OnDelete"})),
+        ("strategy", json!({"type": "Recreate", "rollingUpdate": {"maxSurge": 1}})),
+        ("strategy", json!({"rollingUpdate": {"maxSurge": "half"}})),
+        ("revisionHistoryLimit", json!(-1)),
+        ("livenessProbe.periodSeconds", json!(0)),
+        ("livenessProbe.failureThreshold", json!(0)),
+        ("readinessProbe.timeoutSeconds", json!("5s")),
+        ("readinessProbe.initialDelaySeconds", json!(-1)),
+        ("hostNetwork", json!("yes")),
+        ("dnsPolicy", json!("Cluster")),
+        ("dnsConfig", json!({"options": [{"value": "2"}]})),
+        ("dnsConfig", json!({"options": [{"name": "ndots", "value": 2}]})),
+        ("envFrom", json!([{"name": "proxy"}])),
+        ("envFrom", json!([{"secretRef": {"name": "a"}, "configMapRef": {"name": "b"}}])),
+        ("extraContainers", json!([{"name": "sidecar"}])),
+        ("extraContainers", json!([{"name": "operator", "image": "other:1"}])),
+        ("extraInitContainers", json!([{"image": "init:1"}])),
+        ("extraObjects", json!({"kind": "ConfigMap"})),
+        ("extraObjects", json!([{"kind": "ConfigMap"}])),
+        ("deploymentAnnotations", json!({"reload": true})),
+        ("serviceAccount.labels", json!({"team": 1})),
+        ("rbac.aggregateToAdmin", json!("yes")),
+        ("metrics.service.ipFamilyPolicy", json!("DualStack")),
+        ("metrics.service.ipFamilies", json!(["IPv5"])),
+        ("metrics.service.ipFamilies", json!(["IPv4", "IPv4"])),
+        ("serviceMonitor.namespace", json!("Monitoring")),
+        ("serviceMonitor.sampleLimit", json!(-1)),
+        ("serviceMonitor.honorLabels", json!("yes")),
+        ("grafanaDashboard.extraLabels", json!({"folder": 1})),
+        ("podDisruptionBudget.unhealthyPodEvictionPolicy", json!("Always")),
     ] {
         let keys: Vec<String> = path.split('.').map(str::to_owned).collect();
         let error = format!(
@@ -125,6 +163,15 @@ async fn contradicting_values_are_rejected() {
             "serviceMonitor.enabled needs metrics.service.enabled",
         ),
         (
+            json!({"metrics": {"service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4", "IPv6"]}}}),
+            "'/metrics/service/ipFamilies'",
+        ),
+        (json!({"dnsPolicy": "None"}), "dnsPolicy: None needs dnsConfig.nameservers"),
+        (
+            json!({"hostNetwork": true, "networkPolicy": {"enabled": true}}),
+            "networkPolicy.enabled has no effect with hostNetwork",
+        ),
+        (
             json!({"admissionPolicy": {"enabled": true}, "defaultPolicy": {"allowDisable": true}}),
             "set admissionPolicy.allowDisable too",
         ),
@@ -141,7 +188,7 @@ async fn contradicting_values_are_rejected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn global_values_of_parent_chart_are_accepted() {
-    render(&json!({"global": {"imageRegistry": "registry.test"}, "enabled": true}))
+    render(&json!({"global": {"imageRegistry": "registry.test", "domain": "example.test"}, "enabled": true}))
         .await
         .expect("it renders");
 }
@@ -229,15 +276,12 @@ fn schema_and_values_have_same_keys() {
     fn same(path: &str, values: &Value, schema: &Value) {
         let known = schema["properties"].as_object().unwrap_or_else(|| panic!("{path} is not in the schema"));
         let values = values.as_object().unwrap_or_else(|| panic!("{path} is no object"));
-        if [".defaultPolicy.namespaceSelector", ".admissionPolicy.namespaceSelector"].contains(&path) {
-            // Empty in the values, which selects everything, while the schema lists its fields.
+        if EMPTY.contains(&path) {
+            assert_eq!(values.len(), 0, "{path}");
             return;
         }
-        let mut known: Vec<&str> = known
-            .keys()
-            .map(String::as_str)
-            .filter(|key| !OF_A_PARENT.contains(key) || !path.is_empty())
-            .collect();
+        let mut known: Vec<&str> =
+            known.keys().map(String::as_str).filter(|key| *key != OF_A_PARENT || !path.is_empty()).collect();
         let mut there: Vec<&str> = values.keys().map(String::as_str).collect();
         known.sort_unstable();
         there.sort_unstable();
@@ -248,7 +292,8 @@ fn schema_and_values_have_same_keys() {
         assert_eq!(known, there, "left: the schema; right: values.yaml, at {path:?}");
         for (key, value) in values {
             let inner = &schema["properties"][key];
-            if inner["additionalProperties"] == false {
+            // A parent chart has other values below `global`.
+            if inner["additionalProperties"] == false || key == "global" {
                 same(&format!("{path}.{key}"), value, inner);
             }
         }
