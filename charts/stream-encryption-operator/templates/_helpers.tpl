@@ -133,3 +133,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 app.kubernetes.io/name: {{ include "stream-encryption-operator.name" . | trunc 58 }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
+
+{{/* The end of an alert's description: at most ten resources, by a query in quotes, if kube-state-metrics exports them. */}}
+{{- define "stream-encryption-operator.named" -}}
+{{- printf `{{ with query %s }} Resources (at most 10): {{ range $index, $one := . }}{{ if $index }}, {{ end }}{{ $one.Labels.namespace }}/{{ $one.Labels.name }}{{ end }}.{{ end }}` . }}
+{{- end }}

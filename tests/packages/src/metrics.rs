@@ -10,6 +10,9 @@ pub struct Metric {
     pub labels: Vec<String>,
 }
 
+/// Beginnings of the names of metrics: of the operator's, and of those that kube-state-metrics exports.
+pub const PREFIXES: [&str; 2] = ["stream_encryption_", "kube_streamencryption_"];
+
 /// Returns every documented metric by its name as scraped.
 pub fn documented() -> BTreeMap<String, Metric> {
     let page = crate::text("docs/metrics.md");
@@ -20,9 +23,11 @@ pub fn documented() -> BTreeMap<String, Metric> {
 
 /// Parses one line of the table.
 fn line(line: &str) -> Option<(String, Metric)> {
-    let cells: Vec<&str> = line.strip_prefix("| `stream_encryption_")?.split('|').map(str::trim).collect();
+    let cells: Vec<&str> = line.strip_prefix("| ")?.split('|').map(str::trim).collect();
     let [name, kind, labels, ..] = cells[..] else { return None };
+    let name = name.trim_matches('`');
+    PREFIXES.iter().find(|prefix| name.starts_with(**prefix))?;
     let labels = labels.split(',').map(|label| label.trim().trim_matches('`').to_owned());
     let metric = Metric { kind: kind.to_owned(), labels: labels.filter(|label| !label.is_empty()).collect() };
-    Some((format!("stream_encryption_{}", name.trim_end_matches('`')), metric))
+    Some((name.to_owned(), metric))
 }

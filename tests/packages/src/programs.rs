@@ -1,5 +1,5 @@
-//! Helm, promtool, kubeconform and actionlint, built from the Go modules beside this crate, and run without
-//! the user's own settings.
+//! Helm, promtool, kubeconform, kube-state-metrics and actionlint, built from the Go modules beside this crate,
+//! and run without the user's own settings.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -31,6 +31,12 @@ pub async fn helm() -> anyhow::Result<PathBuf> {
 /// Returns Helm 3, which is still in use. Its build takes about 2 minutes.
 pub async fn helm_3() -> anyhow::Result<PathBuf> {
     built("helm3", "helm.sh/helm/v3/cmd/helm", "").await
+}
+
+/// Returns kube-state-metrics. Its build takes about a minute.
+pub async fn kube_state_metrics() -> anyhow::Result<PathBuf> {
+    let folder = module("kube-state-metrics");
+    build_go_program_with_tags(&folder, "k8s.io/kube-state-metrics/v2", "kube-state-metrics", "").await
 }
 
 /// Returns the CRDs of the kinds that the chart creates for the Prometheus operator, from that operator's own

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::metrics::Metric;
+use crate::metrics::{Metric, PREFIXES};
 
 /// Labels that the scrape adds, not the operator. Every histogram has `le`.
 const OF_THE_SCRAPE: [&str; 5] = ["cluster", "namespace", "pod", "job", "le"];
@@ -24,12 +24,10 @@ pub fn unknown(query: &str, known: &BTreeMap<String, Metric>) -> Vec<String> {
 
 /// Returns the metrics that a query names.
 pub fn names(query: &str) -> Vec<String> {
-    query
-        .match_indices("stream_encryption_")
-        .map(|(begin, _)| {
-            query[begin..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
-        })
-        .collect()
+    let word = |begin: usize| {
+        query[begin..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>()
+    };
+    PREFIXES.iter().flat_map(|prefix| query.match_indices(prefix)).map(|(begin, _)| word(begin)).collect()
 }
 
 /// Returns a metric by its name in a query; a histogram is available as its three parts.
@@ -40,7 +38,7 @@ pub fn find<'a>(name: &str, known: &'a BTreeMap<String, Metric>) -> Option<&'a M
     })
 }
 
-/// Returns the labels in braces, and those of `by (…)` and `on (…)`.
+/// Returns the labels in braces, and those of `by (…)`, `on (…)` and `group_left (…)`.
 fn label_names(query: &str) -> Vec<String> {
     let within = |opening: &str, closing: char| -> Vec<String> {
         let rests = query.split(opening).skip(1);
@@ -53,7 +51,7 @@ fn label_names(query: &str) -> Vec<String> {
             .map(|one| one.split(['=', '!']).next().unwrap_or_default().trim().to_owned())
             .collect::<Vec<_>>()
     });
-    let grouped = within("by (", ')').into_iter().chain(within("on (", ')'));
+    let grouped = ["by (", "on (", "group_left ("].into_iter().flat_map(|opening| within(opening, ')'));
     let grouped =
         grouped.flat_map(|inside| inside.split(',').map(|one| one.trim().to_owned()).collect::<Vec<_>>());
     in_braces.chain(grouped).filter(|label| !label.is_empty()).collect()
@@ -82,6 +80,7 @@ mod tests {
         assert_eq!(unknown("stream_encryption_a", &known()), ["stream_encryption_a"]);
         assert_eq!(unknown(r#"stream_encryption_a_total{reslut="ok"}"#, &known()), ["reslut"]);
         assert_eq!(unknown("sum by (reslut) (stream_encryption_a_total)", &known()), ["reslut"]);
+        assert_eq!(unknown("kube_streamencryption_a", &known()), ["kube_streamencryption_a"]);
     }
 
     #[test]

@@ -103,6 +103,33 @@ async fn alert_thresholds_follow_call_limit_and_drift_interval() {
     assert!(query("StreamEncryptionNotReconciling").contains("[10800s]"));
 }
 
+/// The queries in the descriptions use documented metrics, and select the namespaces that the operator watches.
+#[tokio::test(flavor = "multi_thread")]
+async fn descriptions_name_resources_of_watched_namespaces() {
+    let known = documented();
+    for (values, scope) in [
+        (json!({}), r#"namespace=~\".+\""#),
+        (
+            json!({"installScope": "namespace", "watchNamespaces": ["data", "web"]}),
+            r#"namespace=~\"data|web\""#,
+        ),
+    ] {
+        let file = rule_file(values).await;
+        let rules = file["groups"][0]["rules"].as_array().expect("rules");
+        let all: Vec<&str> = rules.iter().map(|rule| word(&rule["annotations"]["description"])).collect();
+        let naming: Vec<&str> = all.into_iter().filter(|text| text.contains("{{ with query")).collect();
+        assert_eq!(naming.len(), 5, "{naming:?}");
+        for text in naming {
+            assert!(text.contains(scope), "{text}");
+            let names = promql::names(text);
+            assert!(
+                !names.is_empty() && names.iter().all(|name| promql::find(name, &known).is_some()),
+                "{text}"
+            );
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn alerts_and_runbooks_match() {
     let mut named = BTreeSet::new();

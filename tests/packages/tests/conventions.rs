@@ -13,6 +13,7 @@ pub(crate) fn everything() -> Value {
     json!({
         "serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}, "grafanaDashboard": {"enabled": true},
         "networkPolicy": {"enabled": true}, "admissionPolicy": {"enabled": true},
+        "kubeStateMetrics": {"configMap": {"enabled": true}},
     })
 }
 

@@ -8,6 +8,7 @@ mod dashboard;
 mod definitions;
 mod documents;
 mod install;
+mod kube_state_metrics;
 mod kubeconform;
 mod objects;
 mod pods;

@@ -18,6 +18,7 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
                 "serviceMonitor": {"enabled": true, "additionalLabels": {"release": "prometheus"}},
                 "prometheusRule": {"enabled": true, "alertLabels": {"team": "data"}},
                 "grafanaDashboard": {"enabled": true, "annotations": {"grafana_folder": "AWS"}},
+                "kubeStateMetrics": {"configMap": {"enabled": true, "annotations": {"a": "b"}}},
                 "networkPolicy": {"enabled": true},
                 "admissionPolicy": {"enabled": true},
             }),

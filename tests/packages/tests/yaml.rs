@@ -8,9 +8,9 @@ use packages::{path, text};
 
 use crate::stage::would_take;
 
-/// YAML files that do not contain Kubernetes objects: the input of Helm, of kustomize, of Argo CD's own tests
-/// and of promtool. Another test passes each of them to its program, except for that of Artifact Hub.
-const INPUTS: [&str; 8] = [
+/// YAML files that do not contain Kubernetes objects: the input of Helm, of kustomize, of Argo CD's own tests,
+/// of promtool and of kube-state-metrics. Another test passes each of them to its program, except for that of Artifact Hub.
+const INPUTS: [&str; 9] = [
     "artifacthub-repo.yml",
     "Chart.yaml",
     "values.yaml",
@@ -19,6 +19,7 @@ const INPUTS: [&str; 8] = [
     "health_test.yaml",
     "action_test.yaml",
     "alerts.test.yaml",
+    "kube-state-metrics.yaml",
 ];
 /// The folder of templates, which are not YAML until Helm has rendered them.
 const TEMPLATES: &str = "templates";
