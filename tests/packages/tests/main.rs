@@ -14,6 +14,7 @@ mod objects;
 mod pods;
 mod release;
 mod rights;
+mod runbooks;
 mod sharding;
 mod stage;
 mod values;
