@@ -1,5 +1,5 @@
-//! Helm, promtool, kubeconform, kube-state-metrics and actionlint, built from the Go modules beside this crate,
-//! and run without the user's own settings.
+//! Helm, promtool, kubeconform, kube-state-metrics, the evaluator of Flux, and actionlint, built from the Go
+//! modules beside this crate, and run without the user's own settings.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -114,6 +114,14 @@ pub async fn run_actionlint(workflow: &str) -> anyhow::Result<String> {
     let mut actionlint = Command::new(built("actionlint", package, "").await?);
     actionlint.args(["-no-color", "-shellcheck=", "-pyflakes=", "-"]).current_dir(crate::path("."));
     output(actionlint, workflow).await.context("actionlint")
+}
+
+/// Returns the status of each resource by a health check of Flux, from JSON with the fields `check` and
+/// `resources`.
+pub async fn flux_statuses(question: &serde_json::Value) -> anyhow::Result<Vec<String>> {
+    let program = build_go_program_with_tags(&module("flux"), ".", "flux-health", "").await?;
+    let answers = output(Command::new(program), &question.to_string()).await?;
+    Ok(serde_json::from_str(&answers)?)
 }
 
 /// Returns the stdout of a program.

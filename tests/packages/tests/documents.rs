@@ -50,6 +50,7 @@ fn repository_links_are_valid() {
         ("docs/install.md", "docs"),
         ("docs/metrics.md", "docs"),
         ("docs/policies.md", "docs"),
+        ("docs/gitops.md", "docs"),
         ("docs/README.md", "docs"),
         ("docs/settings.md", "docs"),
         ("docs/beside.md", "docs"),

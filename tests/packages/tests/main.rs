@@ -3,10 +3,12 @@
 
 mod admission;
 mod alerts;
+mod components;
 mod conventions;
 mod dashboard;
 mod definitions;
 mod documents;
+mod flux;
 mod install;
 mod kube_state_metrics;
 mod kubeconform;
