@@ -17,9 +17,15 @@ pub(crate) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documented_values_and_objects_are_accepted() {
-    for (page, count) in
-        [("install", 3), ("metrics", 2), ("performance", 1), ("policies", 5), ("sharding", 4)]
-    {
+    for (page, count) in [
+        ("iam", 1),
+        ("install", 2),
+        ("metrics", 2),
+        ("performance", 1),
+        ("policies", 5),
+        ("proxy", 3),
+        ("sharding", 4),
+    ] {
         let text = text(&format!("docs/{page}.md"));
         let yamls = blocks(&text, "yaml");
         assert_eq!(yamls.len(), count, "{page}");
@@ -50,6 +56,7 @@ fn repository_links_are_valid() {
         ("docs/install.md", "docs"),
         ("docs/metrics.md", "docs"),
         ("docs/policies.md", "docs"),
+        ("docs/proxy.md", "docs"),
         ("docs/gitops.md", "docs"),
         ("docs/README.md", "docs"),
         ("docs/settings.md", "docs"),
