@@ -112,7 +112,6 @@ async fn invalid_values_are_rejected() {
         ("global.imageRegistry", json!("registry.test/")),
         ("global.imagePullSecrets", json!([{"nmae": "registry"}])),
         ("strategy", json!({"type": "OnDelete"})),
-        ("strategy", json!({"type": "Recreate", "rollingUpdate": {"maxSurge": 1}})),
         ("strategy", json!({"rollingUpdate": {"maxSurge": "half"}})),
         ("revisionHistoryLimit", json!(-1)),
         ("livenessProbe.periodSeconds", json!(0)),
@@ -126,7 +125,6 @@ async fn invalid_values_are_rejected() {
         ("envFrom", json!([{"name": "proxy"}])),
         ("envFrom", json!([{"secretRef": {"name": "a"}, "configMapRef": {"name": "b"}}])),
         ("extraContainers", json!([{"name": "sidecar"}])),
-        ("extraContainers", json!([{"name": "operator", "image": "other:1"}])),
         ("extraInitContainers", json!([{"image": "init:1"}])),
         ("extraObjects", json!({"kind": "ConfigMap"})),
         ("extraObjects", json!([{"kind": "ConfigMap"}])),
@@ -167,6 +165,18 @@ async fn contradicting_values_are_rejected() {
             "'/metrics/service/ipFamilies'",
         ),
         (json!({"dnsPolicy": "None"}), "dnsPolicy: None needs dnsConfig.nameservers"),
+        (
+            json!({"strategy": {"type": "Recreate", "rollingUpdate": {"maxSurge": 1}}}),
+            "strategy.rollingUpdate must not be set with type: Recreate",
+        ),
+        (
+            json!({"extraContainers": [{"name": "operator", "image": "a:1"}]}),
+            "must not use the name operator twice",
+        ),
+        (
+            json!({"extraContainers": [{"name": "a", "image": "a:1"}], "extraInitContainers": [{"name": "a", "image": "a:1"}]}),
+            "must not use the name a twice",
+        ),
         (
             json!({"hostNetwork": true, "networkPolicy": {"enabled": true}}),
             "networkPolicy.enabled has no effect with hostNetwork",
