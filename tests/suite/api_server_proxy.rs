@@ -17,13 +17,13 @@ use crate::readiness::asked;
 const SERVER: &str = "api.cluster.test:6443";
 
 /// An HTTP proxy that connects all requests to one port, and records the requested hosts.
-struct Tunnel {
-    url: String,
+pub(crate) struct Tunnel {
+    pub(crate) url: String,
     hosts: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tunnel {
-    async fn to(port: u16) -> Self {
+    pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let hosts = Arc::new(Mutex::new(Vec::new()));
@@ -52,7 +52,7 @@ impl Tunnel {
         Some(())
     }
 
-    fn hosts(&self) -> Vec<String> {
+    pub(crate) fn hosts(&self) -> Vec<String> {
         self.hosts.lock().expect("no panic").clone()
     }
 }
@@ -68,7 +68,7 @@ async fn kubeconfig(members: &str, name: &str) -> PathBuf {
     path
 }
 
-fn port(url: &str) -> u16 {
+pub(crate) fn port(url: &str) -> u16 {
     url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use crate::api_server_proxy::{Tunnel, port};
 use crate::process::{MESSAGE, Place, REASON, eventually, free_address};
 
 /// The simulated AWS is the proxy: only it can serve a host name that does not exist.
@@ -49,5 +50,27 @@ async fn private_ca_is_trusted_through_ssl_cert_file() {
         operator.kill();
         let log = std::io::read_to_string(reader).expect("text");
         assert_eq!(log.contains("set SSL_CERT_FILE instead"), !answers, "{log}");
+    }
+}
+
+/// The proxy sees only the name, which only it can resolve, and the certificate is that of the endpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn aws_with_tls_is_reached_through_proxy_tunnel() {
+    let place = Place::new().await;
+    place.ask_for_encryption().await;
+    let authority = place.cluster.folder().join("authority-of-endpoint.pem");
+    fs::write(&authority, place.cluster.ca()).expect("a file");
+    let authority = authority.to_str().expect("UTF-8");
+    for variable in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
+        let proxy = Tunnel::to(port(&place.cluster.url())).await;
+        let endpoint = ("AWS_ENDPOINT_URL", "https://kubernetes.default.svc");
+        let operator = place.start(&[endpoint, (variable, &proxy.url), ("SSL_CERT_FILE", authority)]);
+        eventually("AWS answers", 60, async || {
+            let answered = !place.field(MESSAGE).await.contains("No readable response to");
+            !place.field(REASON).await.is_empty() && answered && !proxy.hosts().is_empty()
+        })
+        .await;
+        assert!(proxy.hosts().iter().all(|host| host == "kubernetes.default.svc:443"), "{:?}", proxy.hosts());
+        operator.kill();
     }
 }

@@ -1,12 +1,14 @@
 //! AWS credentials that change while the operator runs, and sources other than the two environment variables:
-//! a replaced file, a session that AWS has ended, a profile with a `credential_process`, and a profile that
-//! does not exist.
+//! a replaced file, a session that AWS has ended, a profile with a `credential_process`, a sidecar that serves
+//! instance metadata, and a profile that does not exist.
 
 use std::fs::{self, create_dir_all, rename};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use axum::Router;
+use axum::routing::{get, put};
 use serde_json::json;
 use simulated_aws::SimulatedAws;
 use simulated_aws::world::{Fault, Rule};
@@ -129,6 +131,31 @@ async fn ended_session_is_replaced_within_a_minute() {
     let calls = place.aws.world().calls().to_vec();
     let assumed = calls.iter().filter(|call| call.operation == "AssumeRoleWithWebIdentity");
     assert_eq!(assumed.count(), 2, "one session and its replacement");
+}
+
+/// As `aws_signing_helper serve` does for IAM Roles Anywhere (`docs/iam.md`).
+#[tokio::test(flavor = "multi_thread")]
+async fn sidecar_credentials_are_used_as_instance_metadata() {
+    const ROLE: &str = "/latest/meta-data/iam/security-credentials/";
+    let token = || async { ([("x-aws-ec2-metadata-token-ttl-seconds", "21600")], "a-token") };
+    let session = json!({
+        "Code": "Success", "Type": "AWS-HMAC", "LastUpdated": "2026-01-01T00:00:00Z", "Expiration": "2099-01-01T00:00:00Z",
+        "AccessKeyId": "ASIASIDECAR00000001", "SecretAccessKey": "s", "Token": "t",
+    });
+    let sidecar = Router::new()
+        .route("/latest/api/token", put(token))
+        .route(ROLE, get("stream-encryption"))
+        .route(&format!("{ROLE}stream-encryption"), get(move || async move { session.to_string() }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, sidecar).await });
+    let place = Place::new().await;
+    let source =
+        [("AWS_EC2_METADATA_DISABLED", "false"), ("AWS_EC2_METADATA_SERVICE_ENDPOINT", url.as_str())];
+    let _operator = start(&place, Stdio::null(), &source);
+    place.ask_for_encryption().await;
+    place.until_it_is_encrypted().await;
+    assert_eq!(keys(&place.aws), ["ASIASIDECAR00000001"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
