@@ -17,6 +17,32 @@ pub(crate) fn everything() -> Value {
     })
 }
 
+/// Returns sets of values, each with a name, that together use every value of this file.
+pub(crate) fn varied() -> Vec<(&'static str, Value)> {
+    vec![
+        (
+            "values of other charts",
+            json!({
+                "global": {"imageRegistry": "mirror.test:5000", "imagePullSecrets": ["mirror"]},
+                "namespaceOverride": "elsewhere", "deploymentAnnotations": {"reload": "true"},
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "0%"}}, "revisionHistoryLimit": 3,
+                "livenessProbe": {"initialDelaySeconds": 30, "failureThreshold": 6}, "readinessProbe": {"periodSeconds": 5},
+                "dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.10"], "searches": ["svc.cluster.local"],
+                                                   "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]},
+                "envFrom": [{"secretRef": {"name": "proxy"}}],
+                "extraContainers": [{"name": "sidecar", "image": "sidecar:1"}], "extraInitContainers": [{"name": "init", "image": "init:1"}],
+                "extraObjects": ["apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}-extra', namespace: elsewhere}\n"],
+                "serviceAccount": {"labels": {"team": "data"}}, "rbac": {"aggregateToEdit": false},
+                "metrics": {"service": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4"]}},
+                "serviceMonitor": {"enabled": true, "namespace": "monitoring", "annotations": {"a": "b"}, "honorLabels": true, "sampleLimit": 5000},
+                "grafanaDashboard": {"enabled": true, "namespace": "monitoring", "extraLabels": {"folder": "aws"}},
+                "prometheusRule": {"enabled": true}, "podDisruptionBudget": {"unhealthyPodEvictionPolicy": "AlwaysAllow"},
+            }),
+        ),
+        ("the network of the nodes", json!({"hostNetwork": true, "strategy": {"type": "Recreate"}})),
+    ]
+}
+
 /// Returns the Deployment with these values.
 async fn deployment(values: Value) -> Value {
     only(&chart(values).await, "Deployment").clone()

@@ -5,12 +5,12 @@ use packages::objects::{NAMESPACE, RELEASE, by_name, name, of_kind, only, parsed
 use packages::programs::{helm_3, run_helm, run_this_helm};
 use serde_json::{Value, json};
 
-use crate::conventions::everything;
+use crate::conventions::{self, everything};
 use crate::stage::{chart, would_take};
 
 /// Returns sets of values, each with a name, that together enable every part of the chart.
 pub(crate) fn varied() -> Vec<(&'static str, Value)> {
-    vec![
+    let mut all = vec![
         ("the defaults", json!({})),
         (
             "everything that is off by default",
@@ -69,26 +69,6 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
             }),
         ),
         (
-            "values of other charts",
-            json!({
-                "global": {"imageRegistry": "mirror.test:5000", "imagePullSecrets": ["mirror"]},
-                "namespaceOverride": "elsewhere", "deploymentAnnotations": {"reload": "true"},
-                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "0%"}}, "revisionHistoryLimit": 3,
-                "livenessProbe": {"initialDelaySeconds": 30, "failureThreshold": 6}, "readinessProbe": {"periodSeconds": 5},
-                "dnsPolicy": "None", "dnsConfig": {"nameservers": ["10.0.0.10"], "searches": ["svc.cluster.local"],
-                                                   "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]},
-                "envFrom": [{"secretRef": {"name": "proxy"}}],
-                "extraContainers": [{"name": "sidecar", "image": "sidecar:1"}], "extraInitContainers": [{"name": "init", "image": "init:1"}],
-                "extraObjects": ["apiVersion: v1\nkind: ConfigMap\nmetadata: {name: '{{ .Release.Name }}-extra', namespace: elsewhere}\n"],
-                "serviceAccount": {"labels": {"team": "data"}}, "rbac": {"aggregateToEdit": false},
-                "metrics": {"service": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4"]}},
-                "serviceMonitor": {"enabled": true, "namespace": "monitoring", "annotations": {"a": "b"}, "honorLabels": true, "sampleLimit": 5000},
-                "grafanaDashboard": {"enabled": true, "namespace": "monitoring", "extraLabels": {"folder": "aws"}},
-                "prometheusRule": {"enabled": true}, "podDisruptionBudget": {"unhealthyPodEvictionPolicy": "AlwaysAllow"},
-            }),
-        ),
-        ("the network of the nodes", json!({"hostNetwork": true, "strategy": {"type": "Recreate"}})),
-        (
             "names and accounts of one's own",
             json!({
                 "fullnameOverride": "encrypts", "nameOverride": "streams",
@@ -112,7 +92,9 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
                 "podDisruptionBudget": {"minAvailable": 0},
             }),
         ),
-    ]
+    ];
+    all.extend(conventions::varied());
+    all
 }
 
 #[tokio::test(flavor = "multi_thread")]
