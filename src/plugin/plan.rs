@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
 use serde::Serialize;
+use stream_encryption_api::condition::{ReadyState, Reason};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::memory::Memory;
@@ -105,7 +106,7 @@ struct Row {
     active_key: Option<String>,
     /// Whether the API server, a policy or the operator refuses it.
     refused: bool,
-    /// The reason that the operator would report; absent if the API server refuses the object.
+    /// The reason that the operator would report; absent if it would report none, or if the API server refuses the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     message: String,
@@ -300,7 +301,13 @@ impl Row {
                 (Some(Operation::change(service, target.action).name()), target.key.as_ref().map(key))
             }
             (PlannedStep::TestRecord, Some(_)) => (Some("PutRecord"), None),
-            (PlannedStep::Call(_) | PlannedStep::TestRecord | PlannedStep::Nothing, _) => (None, None),
+            (
+                PlannedStep::Call(_)
+                | PlannedStep::TestRecord
+                | PlannedStep::RemoveFinalizer
+                | PlannedStep::Nothing,
+                _,
+            ) => (None, None),
         };
         Self {
             namespace: namespace.to_owned(),
@@ -310,8 +317,8 @@ impl Row {
             call,
             call_key,
             active_key: plan.active_key.as_ref().map(key),
-            refused: plan.reason.ready_state() == stream_encryption_api::condition::ReadyState::Stalled,
-            reason: Some(plan.reason.as_str()),
+            refused: plan.reason.is_some_and(|reason| reason.ready_state() == ReadyState::Stalled),
+            reason: plan.reason.map(Reason::as_str),
             message: plan.message,
             calls_used: plan.calls.map(|calls| calls.used),
             calls_limit: plan.calls.map(|calls| calls.limit),

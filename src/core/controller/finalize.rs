@@ -33,20 +33,25 @@ pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
 ) -> Result<(), Interruption> {
-    let deleting = resource.metadata.deletion_timestamp.is_some();
-    let wanted = resource.spec.deletion_policy == DeletionPolicy::Disable;
-    match (deleting, has_finalizer(&resource.metadata), wanted) {
-        (true, true, false) => {
+    let has_finalizer = has_finalizer(&resource.metadata);
+    if needs_no_disabling(resource) {
+        if has_finalizer {
             release(operator, &resource.metadata).await?;
-            Err(released(operator))
         }
-        (true, false, _) => Err(released(operator)),
-        (false, true, false) => {
-            set_finalizer(operator, &resource.metadata, false).await?;
-            Err(changed(operator))
-        }
-        (_, true, true) | (false, false, _) => Ok(()),
+        return Err(released(operator));
     }
+    if has_finalizer && resource.spec.deletion_policy == DeletionPolicy::Retain {
+        set_finalizer(operator, &resource.metadata, false).await?;
+        return Err(changed(operator));
+    }
+    Ok(())
+}
+
+/// Returns whether the resource is being deleted and encryption need not be disabled before: the spec does not
+/// require it, or the finalizer has been removed.
+pub(super) fn needs_no_disabling(resource: &StreamEncryption) -> bool {
+    let is_wanted = resource.spec.deletion_policy == DeletionPolicy::Disable;
+    resource.metadata.deletion_timestamp.is_some() && !(is_wanted && has_finalizer(&resource.metadata))
 }
 
 /// Adds the finalizer if the spec requires it and the policies allow disabling encryption, otherwise removes

@@ -3,11 +3,14 @@
 //! Runs the steps of a reconcile up to the decision: resolve, open the ledger, decide, describe. It sends only
 //! reads to AWS and to the API server. It never writes, never calls Start or Stop, and remembers nothing. The
 //! resource need not be stored: a change can be planned before it is applied.
+//!
+//! What the plan shows is the status that [`report`] computes. The simulation compares plans with what the
+//! operator then does.
 
 use jiff::Timestamp;
-use stream_encryption_api::condition::{LedgerContent, Reason};
+use stream_encryption_api::condition::{ConditionType, Reason, find};
 use stream_encryption_api::ledger::Target;
-use stream_encryption_api::stream_encryption::{KeyIdentity, StreamEncryption};
+use stream_encryption_api::stream_encryption::{KeyIdentity, StreamEncryption, StreamEncryptionStatus};
 
 use super::context::Context;
 use super::interruption::Interruption;
@@ -16,26 +19,26 @@ use super::memory::LastReconcile;
 use super::resolve::{self, ResolveError};
 use super::state::ReconcileState;
 use super::stream_api::StreamApi;
-use super::{ledger_store, observe};
+use super::{finalize, ledger_store, observe, report};
 use crate::model::arn::StreamArn;
-use crate::model::decision::{Step, budget};
+use crate::model::decision::{Decision, Step};
 use crate::model::message;
-use crate::model::status_fields;
 
 /// What the operator would do next about a resource.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The stream; `None` if the spec could not be resolved.
+    /// The stream; `None` if the spec was not resolved.
     pub stream: Option<StreamArn>,
-    /// The key that encrypts records now; `None` for plaintext, or while unknown.
+    /// The key that encrypts records now, as the status would report it; `None` for plaintext, or while unknown.
     pub active_key: Option<KeyIdentity>,
     /// What the operator would do.
     pub step: PlannedStep,
-    /// The reason that the operator would report.
-    pub reason: Reason,
+    /// The reason that the operator would report; `None` if it would report none, because the resource is
+    /// being deleted and the operator has nothing to disable.
+    pub reason: Option<Reason>,
     /// The message of that reason; for a call, what it is and how many calls it leaves.
     pub message: String,
-    /// The calls that count now; `None` if the resource may not see them.
+    /// The calls, as the status would report them without the planned one; `None` if it would report none.
     pub calls: Option<CallBudget>,
     /// When the next call would be made, if the operator would wait for that time.
     pub next_attempt: Option<Timestamp>,
@@ -48,6 +51,8 @@ pub enum PlannedStep {
     Call(Target),
     /// One test record.
     TestRecord,
+    /// The removal of the operator's finalizer, so that the API server deletes the resource.
+    RemoveFinalizer,
     /// Nothing now.
     Nothing,
 }
@@ -77,10 +82,13 @@ pub async fn plan<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
 ) -> Result<Plan, PlanError> {
+    if finalize::needs_no_disabling(resource) {
+        return Ok(Plan::of_released(resource));
+    }
     let (last, from) = (LastReconcile::default(), ReadFrom::ApiServer);
     let spec = match resolve::resolve(operator, resource, &last, from).await {
         Ok(spec) => spec,
-        Err(why) => return unresolved(&why),
+        Err(why) => return unresolved(operator, resource, &why),
     };
     let ledger = ledger_store::open(operator, resource, &spec.claim(), None, from).await?;
     let expected = operator.memory.change_times().expected(spec.stream.service);
@@ -95,50 +103,96 @@ pub async fn plan<A: StreamApi, R: KubeApi>(
         if !needs_description {
             break decision;
         }
-        observe::describe_stream(operator, resource, &mut state).await.map_err(|interruption| {
-            match interruption {
-                Interruption::Kubernetes(error) => PlanError::Kubernetes(error),
-                Interruption::Outdated | Interruption::DescriptionNotFresh | Interruption::Ended(_) => {
-                    PlanError::Changed
-                }
-            }
-        })?;
+        observe::describe_stream(operator, resource, &mut state).await.map_err(PlanError::of)?;
     };
-    observe::describe_active_key(operator, &mut state).await;
-    let input = state.input();
-    let is_shown = decision.reason.ledger_content() == LedgerContent::Shown;
-    let (step, message) = match decision.step {
-        Step::ChangeEncryption(ref call) => {
-            (PlannedStep::Call(call.target.clone()), message::planned_call(&input, call))
-        }
-        Step::Verify => (PlannedStep::TestRecord, message::ready(&input, &decision)),
-        Step::Describe | Step::RemoveFinalizer | Step::Wait => {
-            (PlannedStep::Nothing, message::ready(&input, &decision))
-        }
+    // A step other than these does not depend on the active key, which a reconcile describes after the step.
+    let decision = if matches!(decision.step, Step::Wait) {
+        observe::describe_active_key(operator, &mut state).await;
+        (operator.decide)(&state.input())
+    } else {
+        decision
     };
-    Ok(Plan {
-        stream: Some(state.spec.stream.clone()),
-        active_key: status_fields::active_key(&input).filter(|_| is_shown),
-        step,
-        reason: decision.reason,
-        message,
-        calls: is_shown
-            .then(|| budget(&input))
-            .map(|budget| CallBudget { used: budget.used, limit: budget.limit }),
-        next_attempt: decision.next_attempt,
-    })
+    Ok(Plan::of_decision(resource, &state, &decision))
 }
 
-/// Returns the plan of a resource that could not be resolved: the operator does nothing about it.
-fn unresolved(why: &ResolveError) -> Result<Plan, PlanError> {
-    let (reason, message) = why.report()?;
-    Ok(Plan {
-        stream: None,
-        active_key: None,
-        step: PlannedStep::Nothing,
-        reason,
-        message,
-        calls: None,
-        next_attempt: None,
-    })
+/// Returns the plan of a resource that could not be resolved: the operator makes no call about it.
+fn unresolved<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    resource: &StreamEncryption,
+    why: &ResolveError,
+) -> Result<Plan, PlanError> {
+    if matches!(why, ResolveError::Spec(_)) && resource.metadata.deletion_timestamp.is_some() {
+        return Ok(Plan::of_released(resource));
+    }
+    let (reason, words) = why.report()?;
+    let unanswered = u32::from(matches!(why, ResolveError::Identity(_)));
+    let before = resource.status.clone().unwrap_or_default();
+    let now = operator.clock.now();
+    let status = report::unresolved_status(resource, &before, (reason, &words), unanswered, now);
+    Ok(Plan::of_status(None, PlannedStep::Nothing, reason, &status))
+}
+
+impl PlanError {
+    fn of(interruption: Interruption) -> Self {
+        match interruption {
+            Interruption::Kubernetes(error) => Self::Kubernetes(error),
+            Interruption::Outdated | Interruption::DescriptionNotFresh | Interruption::Ended(_) => {
+                Self::Changed
+            }
+        }
+    }
+}
+
+impl Plan {
+    fn of_decision(resource: &StreamEncryption, state: &ReconcileState, decision: &Decision) -> Self {
+        let before = resource.status.clone().unwrap_or_default();
+        let status = report::status(resource, &before, state, decision, report::unanswered(state));
+        let step = match &decision.step {
+            Step::ChangeEncryption(call) => PlannedStep::Call(call.target.clone()),
+            Step::Verify => PlannedStep::TestRecord,
+            Step::RemoveFinalizer => PlannedStep::RemoveFinalizer,
+            Step::Describe | Step::Wait => PlannedStep::Nothing,
+        };
+        let plan = Self::of_status(Some(state.spec.stream.clone()), step, decision.reason, &status);
+        match &decision.step {
+            Step::ChangeEncryption(call) => {
+                Self { message: message::planned_call(&state.input(), call), ..plan }
+            }
+            Step::Describe | Step::Verify | Step::RemoveFinalizer | Step::Wait => plan,
+        }
+    }
+
+    /// Returns the plan with what the status would report.
+    fn of_status(
+        stream: Option<StreamArn>,
+        step: PlannedStep,
+        reason: Reason,
+        status: &StreamEncryptionStatus,
+    ) -> Self {
+        let ready = find(&status.conditions, ConditionType::Ready);
+        Self {
+            stream,
+            active_key: status.active_key.clone(),
+            step,
+            reason: Some(reason),
+            message: ready.map(|ready| ready.message.clone()).unwrap_or_default(),
+            calls: status.calls.as_ref().map(|calls| CallBudget { used: calls.used, limit: calls.limit }),
+            next_attempt: status.next_attempt_time.as_ref().map(|time| time.0),
+        }
+    }
+
+    /// Returns the plan of a deleted resource for which nothing is to be disabled.
+    fn of_released(resource: &StreamEncryption) -> Self {
+        let is_held = finalize::has_finalizer(&resource.metadata);
+        Self {
+            stream: None,
+            active_key: None,
+            step: if is_held { PlannedStep::RemoveFinalizer } else { PlannedStep::Nothing },
+            reason: None,
+            message: "The resource is being deleted, and the encryption of its stream stays as it is."
+                .to_owned(),
+            calls: None,
+            next_attempt: None,
+        }
+    }
 }

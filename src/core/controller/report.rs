@@ -40,11 +40,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     state: ReconcileState,
 ) -> Result<Timestamp, Interruption> {
     let decision = decision_to_report(operator, &state);
-    let unanswered = match state.observed {
-        Observed::Failed(_) => state.last.unanswered.saturating_add(1),
-        Observed::At { .. } => 0,
-        Observed::NotYet => state.last.unanswered,
-    };
+    let unanswered = unanswered(&state);
     let make = |before: &StreamEncryptionStatus| status(resource, before, &state, &decision, unanswered);
     let written = update_status(
         operator,
@@ -80,6 +76,15 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         [written.again, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
     operator.memory.keep(resource, last);
     Ok(wake)
+}
+
+/// Returns the number of consecutive reconciles in which AWS did not answer, including this one.
+pub(super) fn unanswered(state: &ReconcileState) -> u32 {
+    match state.observed {
+        Observed::Failed(_) => state.last.unanswered.saturating_add(1),
+        Observed::At { .. } => 0,
+        Observed::NotYet => state.last.unanswered,
+    }
 }
 
 /// Returns the decision on the state after the steps. If it requires another step, the next reconcile begins with
@@ -166,29 +171,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     let (reason, words) = why.report()?;
     let now = operator.clock.now();
     let make = |before: &StreamEncryptionStatus| {
-        if reason == Reason::Suspended {
-            return age::suspended(resource, before, now);
-        }
-        let generation = resource.metadata.generation;
-        let mut status = before.clone();
-        status.observed_generation = generation;
-        status.suspended_since_time = None;
-        status.conditions = ready_conditions(&before.conditions, reason, &words, generation, now);
-        // The conditions of the stream and the key were true for the spec that they refer to, so they are
-        // kept.
-        let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
-        let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
-        status.conditions.extend(kept.map(|old| {
-            let encrypted = old.type_ == ConditionType::Encrypted.as_str();
-            if encrypted && age::is_outdated(before, unanswered) {
-                age::outdated(old, before, reason, generation, now)
-            } else {
-                old.clone()
-            }
-        }));
-        // No attempt is planned for the current spec.
-        status.next_attempt_time = None;
-        status
+        unresolved_status(resource, before, (reason, &words), unanswered, now)
     };
     let written =
         update_status(operator, &resource.metadata, resource.status.as_ref(), last, false, make).await?;
@@ -212,8 +195,40 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     Ok(written.again.unwrap_or(now + wait))
 }
 
+/// Returns the status of a resource that could not be resolved, for this reason and with its message.
+pub(super) fn unresolved_status(
+    resource: &StreamEncryption,
+    before: &StreamEncryptionStatus,
+    (reason, words): (Reason, &str),
+    unanswered: u32,
+    now: Timestamp,
+) -> StreamEncryptionStatus {
+    if reason == Reason::Suspended {
+        return age::suspended(resource, before, now);
+    }
+    let generation = resource.metadata.generation;
+    let mut status = before.clone();
+    status.observed_generation = generation;
+    status.suspended_since_time = None;
+    status.conditions = ready_conditions(&before.conditions, reason, words, generation, now);
+    // The conditions of the stream and the key were true for the spec that they refer to, so they are kept.
+    let kept = [ConditionType::Encrypted, ConditionType::KeyUsable];
+    let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
+    status.conditions.extend(kept.map(|old| {
+        let encrypted = old.type_ == ConditionType::Encrypted.as_str();
+        if encrypted && age::is_outdated(before, unanswered) {
+            age::outdated(old, before, reason, generation, now)
+        } else {
+            old.clone()
+        }
+    }));
+    // No attempt is planned for the current spec.
+    status.next_attempt_time = None;
+    status
+}
+
 /// Returns the status that results from a decision.
-fn status(
+pub(super) fn status(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
     state: &ReconcileState,
