@@ -264,10 +264,7 @@ fn raw_message(input: &DecisionInput<'_>, reason: Reason) -> String {
             known_active_key(input)
         ),
         Reason::ActiveKeyUnknown => active_key_unknown(input),
-        Reason::Drifted => format!(
-            "The stream differs from the spec, and mode is Observe. {} {}",
-            known_active_key(input), planned::with_enforce(input)
-        ),
+        Reason::Drifted => planned::drifted(input),
         // Not printed: the message of `Suspended` is [`suspended`], and the controller has that of
         // `SpecInvalid`.
         Reason::SpecInvalid => "Invalid spec.".to_owned(),

@@ -17,6 +17,7 @@ mod calling;
 mod hands_off;
 mod looking;
 mod messages;
+mod observing;
 mod properties;
 mod waiting;
 

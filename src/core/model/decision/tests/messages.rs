@@ -11,7 +11,7 @@ use regex::Regex;
 use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::{Action, KnownEncryption};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
-use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType, Service};
+use stream_encryption_api::stream_encryption::{EncryptionStatus, KeyIdentity, KeyType, Mode, Service};
 
 use super::rows;
 use crate::model::arn::{self, KeyArn, ParseError, Region, StreamArn, check_name};
@@ -46,7 +46,8 @@ Every message of the conditions of a StreamEncryption as the operator prints it,
   no StreamEncryptionPolicy allows this namespace to use\";
 - STREAM for the ARN of a stream, REGION for a region, ACCOUNT for an account, NAME for a name;
 - ACTION for an IAM action such as `kinesis:DescribeStreamSummary`, or for \"the encryption call\";
-- TIME for a time, CODE for an error code, VALUE for another value, STATUS for an HTTP status, USED and LIMIT for numbers.
+- OPERATION for an AWS operation such as `StartDeliveryStreamEncryption`, REASON for a reason of this page, and MESSAGE for its message;
+- TIME for a time, CODE for an error code, VALUE for another value, STATUS for an HTTP status, USED, LEFT and LIMIT for numbers.
 
 ## Ready
 
@@ -207,6 +208,18 @@ fn ready(reason: Reason, scenarios: &[Scenario]) -> BTreeSet<String> {
             .map(|error| generalized(format!("Invalid spec: {error}.")))
             .chain(FROM_CONTROLLER[..2].iter().map(|(text, ..)| (*text).to_owned()))
             .collect(),
+        Reason::Drifted => {
+            let observed =
+                scenarios.iter().map(|scenario| scenario.clone().with(|s| s.desired.mode = Mode::Observe));
+            let drifted: Vec<Scenario> =
+                observed.filter(|scenario| scenario.decide().reason == reason).collect();
+            one_of_each(
+                drifted
+                    .iter()
+                    .filter_map(body)
+                    .map(|text| WHY.replace(&text, "(REASON): MESSAGE").into_owned()),
+            )
+        }
         reason => {
             let decided = scenarios.iter().filter(|scenario| scenario.decide().reason == reason);
             one_of_each(decided.filter_map(body))
@@ -413,6 +426,9 @@ fn more_of(service: Service) -> Vec<Scenario> {
 static ENDS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
     [pattern(" Next attempt at .*$"), pattern(" AWS reports [A-Z_]+: this may be older .*$")]
 });
+
+/// Why a resource with `mode: Observe` would get no call: the reason of another section, and its message.
+static WHY: LazyLock<Regex> = LazyLock::new(|| pattern("[(][A-Za-z]+[)]: .*$"));
 
 fn list(page: &mut String, reason: Reason, messages: &BTreeSet<String>) {
     if !messages.is_empty() {

@@ -34,6 +34,8 @@ const PLACEHOLDERS: &[(&str, &str)] = &[
     ("(status|AWS reports) CREATING_FAILED", "$1 VALUE"),
     ("as ENABLED", "as VALUE"),
     ("[0-9]+ of [0-9]+ encryption calls", "USED of LIMIT encryption calls"),
+    ("[0-9]+ of [0-9]+ calls in 24 hours", "LEFT of LIMIT calls in 24 hours"),
+    ("would call (Start|Stop)[A-Za-z]+", "would call OPERATION"),
 ];
 
 static PATTERNS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
