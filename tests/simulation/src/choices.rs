@@ -60,6 +60,20 @@ impl Choices {
         Self::Listed(Box::new(Listed { bounds, list, made: 0, points: 0, offered: Vec::new() }))
     }
 
+    /// Returns choices of which none is open: nothing takes time, and nothing fails.
+    pub fn none() -> Self {
+        let (none, faults) = (0, &[]);
+        let bounds = Bounds {
+            orders: none,
+            most_faults: none,
+            acts: none,
+            choices: none,
+            faults,
+            window: SignedDuration::ZERO,
+        };
+        Self::listed(Arc::new(bounds), Vec::new())
+    }
+
     /// Returns a duration within this range of microseconds; zero with a list.
     pub fn duration(&mut self, micros: Range<u64>) -> SignedDuration {
         match self {

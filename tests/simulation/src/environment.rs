@@ -171,6 +171,8 @@ pub struct State {
     pub key_kind: bool,
     /// Maximum duration of a request, in microseconds.
     pub latency: u64,
+    /// The number of writes and events that replicas have sent to the API server.
+    pub kubernetes_writes: u64,
     /// The writes that are still to be executed.
     pub late: Vec<(Write, Process)>,
     /// The leader, and since when by its own clock: for a planted bug that relies on a lease. The real

@@ -66,6 +66,14 @@ pub fn plan(seed: u64) -> Plan {
     }
 }
 
+/// Generates another spec for a resource of this plan.
+pub fn another_spec(plan: &Plan, (_, name): &Name, seed: u64) -> StreamEncryptionSpec {
+    let (dice, streams) = (fastrand::Rng::with_seed(seed), plan.streams.clone());
+    let mut dice = Dice { dice, streams, resources: Vec::new(), replicas: plan.replicas };
+    let stream = name.strip_prefix('r').and_then(|number| number.parse().ok());
+    dice.spec(stream.unwrap_or_default(), stream.is_none())
+}
+
 fn streams(dice: &mut fastrand::Rng) -> Vec<PlannedStream> {
     let count = [1, 1, 1, 2][dice.usize(..4)];
     (0..count)

@@ -10,6 +10,8 @@
 //! | [`plan`], [`generator`], [`keys`], [`operations`] | the events, generated from a seed |
 //! | [`choices`], [`explore`] | what a plan leaves open, from a seed or from a list, and every list within bounds |
 //! | [`invariants`], [`convergence`] | the invariants, and the required final state |
+//! | [`single`] | one reconcile at a time, with nothing else happening |
+//! | [`agreement`] | the comparison of a resource's plan with what the operator then does |
 //! | [`planted_bugs`] | operators with a planted bug, which prove that the promises detect bugs |
 //! | [`run`], [`batch`], [`shrink`], [`trace`], [`stats`] | one run, many runs, the smallest failing run, the trace and the statistics |
 
@@ -20,6 +22,7 @@
     reason = "only this repository's tests use it"
 )]
 
+pub mod agreement;
 pub mod aws_model;
 pub mod batch;
 pub mod caches;
@@ -40,6 +43,7 @@ pub mod ports;
 pub mod replica;
 pub mod run;
 pub mod shrink;
+pub mod single;
 pub mod stats;
 pub mod store;
 pub mod trace;

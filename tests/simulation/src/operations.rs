@@ -299,6 +299,19 @@ fn note_unusable_keys(state: &mut State) {
 
 /// Ends the faults: no more events happen, and everything that can recover by itself recovers.
 pub fn calm(scene: &Scene, plan: &Plan) {
+    end_faults(scene, plan);
+    let state = &mut *scene.state();
+    if plan.keys_are_mended {
+        keys::mend(&mut state.world);
+        state.promises.unusable.clear();
+        state.key_kind = true;
+        state.key_objects = vec![(("data".to_owned(), KEY_OBJECT.to_owned()), Some(keys::arn(0)))];
+    }
+    state.promises.stirred = state.now;
+}
+
+/// Ends the faults of AWS, of the API server and of the processes. The keys stay as they are.
+pub fn end_faults(scene: &Scene, plan: &Plan) {
     let state = &mut *scene.state();
     let now = state.now;
     state.story.tell(now, || "-> all faults end".to_owned());
@@ -315,11 +328,4 @@ pub fn calm(scene: &Scene, plan: &Plan) {
     for (number, skew) in plan.clocks.iter().enumerate() {
         scene.set_offset(state, number, *skew);
     }
-    if plan.keys_are_mended {
-        keys::mend(&mut state.world);
-        state.promises.unusable.clear();
-        state.key_kind = true;
-        state.key_objects = vec![(("data".to_owned(), KEY_OBJECT.to_owned()), Some(keys::arn(0)))];
-    }
-    state.promises.stirred = now;
 }

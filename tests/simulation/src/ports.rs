@@ -332,6 +332,7 @@ impl KubeApi for Cluster {
 
     async fn publish_event(&self, of: &Owner, happening: &ReconcileEvent) -> Result<(), KubeError> {
         let mut state = self.0.scene.state();
+        state.kubernetes_writes += 1;
         let now = state.now;
         state.story.tell(now, || format!("event of {}/{}: {}", of.namespace, of.name, happening.reason));
         Ok(())

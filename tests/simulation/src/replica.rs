@@ -62,18 +62,8 @@ struct Queued {
 
 impl<P: Parts> Replica<P> {
     /// Starts a process.
-    #[allow(clippy::missing_panics_doc, reason = "the region is a constant")]
     pub fn boot(scene: &Arc<Scene>, process: Process, plan: &Plan, parts: &P) -> Self {
-        let link = Link { scene: scene.clone(), process };
-        let operator = Arc::new(Context {
-            aws: parts.aws(Aws::new(link.clone())),
-            records: parts.records(Cluster::new(link)),
-            clock: parts.clock(scene.clock_of(process.replica)),
-            decide: parts.decide(),
-            config: Config { region: REGION.parse().expect("a region"), drift_interval: plan.drift_interval },
-            memory: Memory::default(),
-            metrics: Box::new(NoMetrics),
-        });
+        let operator = Arc::new(context(scene, process, plan, parts));
         Self { process, operator, told: 0, queue: BTreeMap::new() }
     }
 
@@ -217,6 +207,26 @@ impl<P: Parts> Replica<P> {
             Outcome::Retired
         });
         Task { process: self.process, name: None, future }
+    }
+}
+
+/// Creates the context of a process that has just started.
+#[allow(clippy::missing_panics_doc, reason = "the region is a constant")]
+pub fn context<P: Parts>(
+    scene: &Arc<Scene>,
+    process: Process,
+    plan: &Plan,
+    parts: &P,
+) -> Context<P::Aws, P::KubeApi> {
+    let link = Link { scene: scene.clone(), process };
+    Context {
+        aws: parts.aws(Aws::new(link.clone())),
+        records: parts.records(Cluster::new(link)),
+        clock: parts.clock(scene.clock_of(process.replica)),
+        decide: parts.decide(),
+        config: Config { region: REGION.parse().expect("a region"), drift_interval: plan.drift_interval },
+        memory: Memory::default(),
+        metrics: Box::new(NoMetrics),
     }
 }
 

@@ -78,6 +78,18 @@ pub fn run<P: Parts>(plan: &Plan, parts: &P, told: bool) -> Report {
     run.ended()
 }
 
+/// Executes a plan until this long after its start, then ends all processes. Returns the environment.
+pub fn until<P: Parts>(plan: &Plan, parts: &P, time: SignedDuration) -> Arc<Scene> {
+    let mut run = Run::new(plan, parts, false, Choices::of_seed(plan.seed));
+    while let Some(event) = run.scene.next_until(BEGIN + time) {
+        run.happen(event);
+        if run.watch_over() {
+            break;
+        }
+    }
+    run.scene.clone()
+}
+
 /// The result of a run with a list of choices.
 #[derive(Debug)]
 pub struct Followed {
@@ -159,6 +171,7 @@ impl<'a, P: Parts> Run<'a, P> {
             key_objects: Vec::new(),
             key_kind: true,
             latency: plan.latency,
+            kubernetes_writes: 0,
             late: Vec::new(),
             lease: None,
             polled: Polled::default(),

@@ -214,6 +214,7 @@ impl Link {
         let process = self.process;
         let late = {
             let mut state = self.scene.state();
+            state.kubernetes_writes += 1;
             let now = state.now;
             match state.kubernetes.rules.iter().position(|rule| {
                 rule.on == Some(request) && rule.skip == 0 && matches!(rule.fault, KubernetesFault::Late(_))
