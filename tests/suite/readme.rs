@@ -1,5 +1,5 @@
-//! The README and `docs/conditions.md`: a real API server accepts all their YAML, and every command is run,
-//! here or by `.ci/run`. The commands of `docs/simulated-aws.md` are run by the tests of its program.
+//! The README, `docs/conditions.md`, and what `docs/install.md` says of a start from source: a real API server accepts
+//! all their YAML, and every command is run, here or by `.ci/run`. The commands of `docs/simulated-aws.md` are run by the tests of its program.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,6 +13,7 @@ use crate::harness::{LEDGERS, firehose};
 use crate::process::{OperatorProcess, apply};
 
 const README: &str = include_str!("../../README.md");
+const INSTALL: &str = include_str!("../../docs/install.md");
 const CONDITIONS: &str = include_str!("../../docs/conditions.md");
 const CI: &str = include_str!("../../.ci/run");
 
@@ -52,8 +53,8 @@ fn ci_runs_the_cargo_commands_of_the_readme() {
 /// The command that starts the operator builds in release mode, which is too slow here. Its arguments are
 /// tested on this build.
 #[test]
-fn readme_command_line_is_valid() {
-    let [line] = blocks(README, "sh run")[..] else { panic!("one command starts the operator") };
+fn install_page_command_line_is_valid() {
+    let [line] = blocks(INSTALL, "sh run")[..] else { panic!("one command starts the operator") };
     let arguments = line.trim().strip_prefix("cargo run --release -- ").expect("by cargo");
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_stream-encryption-operator"))
         .args(arguments.split(' '))
@@ -72,7 +73,7 @@ fn readme_command_line_is_valid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readme_yaml_and_kubectl_commands_work_in_order() {
     // The blocks that the reader runs before a resource: from source here, by Helm in the tests of the packages.
-    let install = lines(&blocks(README, "sh source"));
+    let install = lines(&blocks(INSTALL, "sh source"));
     assert!(install.len() >= 2, "{install:?}");
     let cluster = TestCluster::start().await.expect("a cluster");
     let second = jiff::SignedDuration::from_secs(1);
