@@ -13,6 +13,7 @@ mod http_client;
 mod identity;
 mod kinesis;
 mod kms;
+mod pages;
 pub mod rate_limit;
 #[cfg(test)]
 mod recordings;
@@ -27,3 +28,4 @@ mod timestamp;
 
 pub use adapter::{Aws, AwsConfig, InvalidAwsConfig};
 pub use identity::Caller;
+pub use pages::Tag;

@@ -27,11 +27,11 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             print!("{}", documents.join("---\n"));
         }
         Command::Iam { document } => {
-            let policy = serde_json::to_string_pretty(&document.policy()?)?;
+            let policy = document.policy()?;
             if let Some(advice) = document.advice(&policy) {
                 eprintln!("{advice}");
             }
-            println!("{policy}");
+            println!("{}", serde_json::to_string_pretty(&policy)?);
         }
         Command::Check { url } => {
             tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(check(&url))?;

@@ -1,5 +1,5 @@
 //! The AWS permissions that the operator needs, and no others: its own policy, and its part of a key policy.
-//! [`role`] has the policies that are about roles.
+//! [`role`] has the policies that are about roles, and [`adopt`] the policy of a person who runs `adopt`.
 //!
 //! One table, `PERMISSION_RULES`, determines the statements from streams, keys and features. It never grants a
 //! permission that no call or feature needs, and the actions of the operator's own calls come from
@@ -7,6 +7,7 @@
 //! [Service Authorization Reference](https://docs.aws.amazon.com/service-authorization/latest/reference/).
 //! None of these policies has been tested on live AWS.
 
+pub mod adopt;
 pub mod document;
 pub mod role;
 pub mod scope;

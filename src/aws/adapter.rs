@@ -10,6 +10,8 @@
 //! requests if the clock is more than 15 minutes off, and the ledger, which counts by that clock, relies on
 //! this.
 
+mod listing;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

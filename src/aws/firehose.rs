@@ -5,6 +5,7 @@
 //! encryption.
 
 mod incomplete;
+mod listing;
 
 use std::convert::Infallible;
 

@@ -6,6 +6,8 @@
 //! This file converts each form to a [`Key`], so that one key never appears as two. It decides nothing about
 //! encryption.
 
+mod listing;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 

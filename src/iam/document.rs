@@ -11,6 +11,17 @@ use serde::{Serialize, Serializer};
 /// The version of the policy language. It is the newest one.
 const VERSION: &str = "2012-10-17";
 
+/// Maximum length of a managed policy in characters, not counting white space
+/// ([quotas](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)).
+pub const LONGEST_MANAGED_POLICY: usize = 6144;
+
+/// Returns the length of a policy as IAM counts it: in characters, not counting white space.
+#[must_use]
+pub fn characters(policy: &PolicyDocument) -> usize {
+    let text = serde_json::to_string(policy).unwrap_or_default();
+    text.chars().filter(|character| !character.is_whitespace()).count()
+}
+
 /// A policy document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use stream_encryption_core::model::arn::RoleArn;
 use stream_encryption_core::model::principal::ExternalId;
 
-use crate::iam::document::PolicyDocument;
+use crate::iam::document::{LONGEST_MANAGED_POLICY, PolicyDocument, characters};
 use crate::iam::role::{self, ObjectName, OidcProvider};
 use crate::iam::scope::{GrantedKeys, GrantedStreams, Scope, ScopeError};
 use crate::iam::{self, Feature};
@@ -35,6 +35,8 @@ pub enum Document {
         #[arg(long, value_name = "ID")]
         external_id: ExternalId,
     },
+    /// The policy of a person who runs `adopt`: permission to list and describe streams, and to read their tags.
+    Adopt,
     /// The trust policy of the operator's role, for EKS Pod Identity.
     TrustPodIdentity,
     /// The trust policy of the operator's role, for IRSA.
@@ -105,10 +107,6 @@ enum Added {
     Disable,
 }
 
-/// Maximum length of a managed policy in characters, not counting white space
-/// ([quotas](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)).
-const LONGEST_MANAGED_POLICY: usize = 6144;
-
 impl Document {
     /// Returns the document.
     pub fn policy(&self) -> anyhow::Result<PolicyDocument> {
@@ -121,6 +119,7 @@ impl Document {
             }
             Self::Hub { spoke_roles } => role::hub(spoke_roles),
             Self::SpokeTrust { hub_role, external_id } => role::spoke_trust(hub_role, external_id),
+            Self::Adopt => iam::adopt::policy(),
             Self::TrustPodIdentity => role::pod_identity_trust(),
             Self::TrustIrsa { oidc_provider, namespace, service_account } => {
                 role::irsa_trust(oidc_provider, namespace, service_account)
@@ -128,10 +127,10 @@ impl Document {
         })
     }
 
-    /// Returns advice about the document as written, if any.
+    /// Returns advice about the document, if any.
     #[must_use]
-    pub fn advice(&self, written: &str) -> Option<String> {
-        let characters = written.chars().filter(|character| !character.is_whitespace()).count();
+    pub fn advice(&self, policy: &PolicyDocument) -> Option<String> {
+        let characters = characters(policy);
         let is_managed = matches!(self, Self::Policy(_) | Self::Hub { .. });
         (is_managed && characters > LONGEST_MANAGED_POLICY).then(|| {
             format!(
@@ -233,7 +232,7 @@ mod tests {
             let mut flags = vec!["policy", "--stream"];
             flags.extend(streams.iter().map(String::as_str));
             let (document, policy) = iam(&flags).unwrap();
-            document.advice(&serde_json::to_string_pretty(&policy).unwrap())
+            document.advice(&policy)
         };
         assert_eq!(written(30), None);
         assert!(written(60).unwrap().contains("name streams by pattern"));

@@ -3,6 +3,7 @@
 //!
 //! `UPDATE_IAM=1 cargo test --test suite iam` regenerates the files.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,6 +47,7 @@ fn all() -> Vec<(&'static str, String)> {
                 spoke(FIREHOSE.to_owned())
             ),
         ),
+        ("adopt.json", "adopt".to_owned()),
         ("trust-pod-identity.json", "trust-pod-identity".to_owned()),
         (
             "trust-irsa.json",
@@ -107,7 +109,8 @@ fn policies_allow_exactly_the_required_actions() {
     let policies = ["operator.json", "disable.json", "verify.json"];
     let mut allowed: Vec<String> =
         policies.into_iter().flat_map(statements).flat_map(|(actions, _)| actions).collect();
-    let mut needed: Vec<&str> = Operation::ALL.map(Operation::iam_action).to_vec();
+    let of_operator = Operation::ALL.into_iter().filter(|operation| !Operation::LISTING.contains(operation));
+    let mut needed: Vec<&str> = of_operator.map(Operation::iam_action).collect();
     // Every principal may call GetCallerIdentity. Only an administrator knows which roles may be assumed
     // (`hub.json`).
     needed.retain(|action| !action.starts_with("sts:"));
@@ -118,6 +121,21 @@ fn policies_allow_exactly_the_required_actions() {
     allowed.dedup();
     assert_eq!(allowed, needed);
     for action in allowed {
+        assert!(PAGE.contains(&action), "docs/iam.md does not name {action}");
+    }
+}
+
+#[test]
+fn adopt_policy_allows_exactly_its_requests_and_only_reads() {
+    let allowed: BTreeSet<String> =
+        statements("adopt.json").into_iter().flat_map(|(actions, _)| actions).collect();
+    let describes =
+        [Operation::DescribeDeliveryStream, Operation::DescribeStreamSummary, Operation::DescribeKey];
+    let needed = Operation::LISTING.into_iter().chain(describes);
+    assert_eq!(allowed, needed.map(|operation| operation.iam_action().to_owned()).collect());
+    for action in allowed {
+        let (_, verb) = action.split_once(':').expect("an action");
+        assert!(verb.starts_with("List") || verb.starts_with("Describe"), "{action}");
         assert!(PAGE.contains(&action), "docs/iam.md does not name {action}");
     }
 }

@@ -4,6 +4,7 @@ mod accounts;
 mod attempts;
 mod endpoints;
 mod errors;
+mod listing;
 mod sessions;
 mod signing;
 
@@ -27,6 +28,10 @@ use super::*;
 
 fn ours() -> AwsConfig {
     AwsConfig::of("eu-west-1".parse().unwrap())
+}
+
+fn ours_account() -> AwsAccount {
+    AwsAccount::of(&stream(Service::Firehose))
 }
 
 fn customer() -> KeyArn {
@@ -99,6 +104,14 @@ async fn ask_signed(aws: &Aws, operation: Op, signer: &Signer) -> Result<(), Aws
         }
         Op::PutFirehoseRecord => aws.put_record(&firehose, "marked", &somebody(), signer).await.map(drop),
         Op::PutKinesisRecord => aws.put_record(&kinesis, "marked", &somebody(), signer).await.map(drop),
+        Op::ListDeliveryStreams => {
+            aws.list_streams(Service::Firehose, &ours_account(), &ours().region, &somebody()).await.map(drop)
+        }
+        Op::ListStreams => {
+            aws.list_streams(Service::Kinesis, &ours_account(), &ours().region, &somebody()).await.map(drop)
+        }
+        Op::ListTagsForDeliveryStream => aws.list_tags(&firehose, &somebody()).await.map(drop),
+        Op::ListTagsForStream => aws.list_tags(&kinesis, &somebody()).await.map(drop),
         Op::GetCallerIdentity => aws.identity().await.map(drop),
         Op::AssumeRole => {
             aws.describe_stream(&firehose, &assuming("orders"), Priority::Drift).await.map(drop)
@@ -122,7 +135,7 @@ fn reads(operation: Op) -> bool {
             | Op::DescribeKey
             | Op::GetCallerIdentity
             | Op::AssumeRole
-    )
+    ) || Op::LISTING.contains(&operation)
 }
 
 /// A clock of a test in minutes, for both the operator and the SDK.

@@ -14,7 +14,7 @@ pub const AWS_LIMIT: u32 = 25;
 
 macro_rules! operations {
     ($($(#[doc = $doc:literal])+ $name:ident: $action:literal, $rate:literal;)+) => {
-        /// An AWS operation that the operator uses.
+        /// An AWS operation that the operator or the command line uses.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Operation { $($(#[doc = $doc])+ $name),+ }
 
@@ -70,9 +70,27 @@ operations! {
     // STS allows an account 600 requests per second of all kinds, which other clients share.
     /// STS `AssumeRole`.
     AssumeRole: "sts:AssumeRole", 100;
+    /// Firehose `ListDeliveryStreams`.
+    ListDeliveryStreams: "firehose:ListDeliveryStreams", 5;
+    /// Firehose `ListTagsForDeliveryStream`.
+    ListTagsForDeliveryStream: "firehose:ListTagsForDeliveryStream", 5;
+    /// Kinesis `ListStreams`.
+    ListStreams: "kinesis:ListStreams", 5;
+    // The API reference states five per second and account; the page of quotas states five per stream.
+    /// Kinesis `ListTagsForStream`.
+    ListTagsForStream: "kinesis:ListTagsForStream", 5;
 }
 
 impl Operation {
+    /// The operations that only `adopt` uses, with the credentials of its user. The operator never lists streams
+    /// or tags, so no policy of the operator allows these.
+    pub const LISTING: [Self; 4] = [
+        Self::ListDeliveryStreams,
+        Self::ListTagsForDeliveryStream,
+        Self::ListStreams,
+        Self::ListTagsForStream,
+    ];
+
     /// Returns the name of the operation, as in AWS's documentation and in its logs.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -109,6 +127,10 @@ pub struct ServiceProfile {
     pub arn_type: &'static str,
     /// Maximum length of a stream's name.
     pub longest_name: usize,
+    /// Lists the streams of an account and region.
+    pub list: Operation,
+    /// Lists the tags of a stream.
+    pub list_tags: Operation,
     /// Describes a stream.
     pub describe: Operation,
     /// Encrypts a stream.
@@ -171,6 +193,8 @@ const FIREHOSE: ServiceProfile = ServiceProfile {
     arn_service: "firehose",
     arn_type: "deliverystream",
     longest_name: 64,
+    list: Operation::ListDeliveryStreams,
+    list_tags: Operation::ListTagsForDeliveryStream,
     describe: Operation::DescribeDeliveryStream,
     start: Operation::StartDeliveryStreamEncryption,
     stop: Operation::StopDeliveryStreamEncryption,
@@ -195,6 +219,8 @@ const KINESIS: ServiceProfile = ServiceProfile {
     arn_service: "kinesis",
     arn_type: "stream",
     longest_name: 128,
+    list: Operation::ListStreams,
+    list_tags: Operation::ListTagsForStream,
     describe: Operation::DescribeStreamSummary,
     start: Operation::StartStreamEncryption,
     stop: Operation::StopStreamEncryption,
@@ -235,6 +261,10 @@ mod tests {
                 "kms:DescribeKey",
                 "sts:GetCallerIdentity",
                 "sts:AssumeRole",
+                "firehose:ListDeliveryStreams",
+                "firehose:ListTagsForDeliveryStream",
+                "kinesis:ListStreams",
+                "kinesis:ListTagsForStream",
             ]
         );
         for service in [Service::Firehose, Service::Kinesis] {
@@ -242,10 +272,20 @@ mod tests {
                 let (of, action) = operation.iam_action().split_once(':').unwrap();
                 of == format!("{service:?}").to_lowercase() && action.starts_with(verb)
             };
+            assert!(named(profile(service).list, "List"));
+            assert!(named(profile(service).list_tags, "ListTags"));
             assert!(named(profile(service).describe, "Describe"));
             assert!(named(Operation::change(service, Action::Start), "Start"));
             assert!(named(Operation::change(service, Action::Stop), "Stop"));
         }
+    }
+
+    #[test]
+    fn listing_operations_read_and_are_those_of_profiles() {
+        let of_profiles: Vec<Operation> =
+            PROFILES.iter().flat_map(|profile| [profile.list, profile.list_tags]).collect();
+        assert_eq!(of_profiles, Operation::LISTING);
+        assert!(Operation::LISTING.iter().all(|operation| !operation.is_mutating()));
     }
 
     #[test]
