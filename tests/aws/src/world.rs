@@ -19,6 +19,7 @@ pub mod settings;
 mod state;
 pub mod stream;
 mod sts;
+mod tags;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -179,6 +180,7 @@ impl World {
         let mut stream = Stream::new(id.clone(), planted.source, created, Timestamp::MIN, planted.state);
         stream.never_encrypted_shows = planted.never_encrypted_shows;
         stream.creation_failure = planted.creation_failure;
+        stream.tags = planted.tags;
         let arn = id.arn();
         self.state.streams.insert(id, stream);
         arn

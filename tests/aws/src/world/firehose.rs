@@ -14,6 +14,7 @@ use super::state::{Context, State};
 use super::stream::{
     EncryptionStatus, NeverEncryptedShows, Snapshot, Source, Stream, StreamId, StreamKey, StreamStatus, later,
 };
+use super::tags;
 
 mod encryption;
 
@@ -28,6 +29,10 @@ pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value
         "CreateDeliveryStream" => create(state, context),
         "DeleteDeliveryStream" => delete(state, context),
         "ListDeliveryStreams" => list(state, context),
+        "ListTagsForDeliveryStream" => {
+            let (stream, _) = find(state, context, &id(context)?)?;
+            tags::page(stream, context.request, 50)
+        }
         other => {
             Err(AwsError::new("UnknownOperationException", format!("Firehose's {other} is not simulated")))
         }

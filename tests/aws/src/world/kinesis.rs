@@ -13,6 +13,7 @@ use super::state::{Context, State};
 use super::stream::{
     EncryptionStatus, Snapshot, Source, Stream, StreamId, StreamKey, StreamMode, StreamStatus, later,
 };
+use super::tags;
 
 mod encryption;
 
@@ -29,6 +30,12 @@ pub(crate) fn call(state: &mut State, context: &mut Context<'_>) -> Result<Value
         "CreateStream" => create(state, context),
         "DeleteStream" => delete(state, context),
         "ListStreams" => list(state, context),
+        "ListTagsForStream" => {
+            let id = id(state, context)?;
+            find(state, context, &id)?;
+            let stream = state.streams.get(&id).ok_or_else(|| not_found(&id))?;
+            tags::page(stream, context.request, 50)
+        }
         other => {
             Err(AwsError::new("UnknownOperationException", format!("Kinesis's {other} is not simulated")))
         }

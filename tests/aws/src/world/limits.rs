@@ -21,7 +21,7 @@ pub(crate) fn per_second(service: Service, operation: &str) -> Option<usize> {
     match (service, operation) {
         (Service::Firehose, "PutRecord") => None,
         (Service::Firehose, _)
-        | (Service::Kinesis, "CreateStream" | "DeleteStream" | "ListStreams")
+        | (Service::Kinesis, "CreateStream" | "DeleteStream" | "ListStreams" | "ListTagsForStream")
         | (Service::Kms, "EnableKey" | "DisableKey") => Some(5),
         (Service::Kinesis, "DescribeStreamSummary") => Some(20),
         (Service::Kms, "DescribeKey") => Some(2000),

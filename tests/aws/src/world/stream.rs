@@ -213,6 +213,8 @@ pub struct PlantedStream {
     /// `CreateTimestamp`; absent: a time long ago.
     pub created: Option<Timestamp>,
     pub state: Snapshot,
+    /// The tags, by key.
+    pub tags: BTreeMap<String, String>,
     /// How Describe shows that it was never encrypted; Firehose only.
     pub never_encrypted_shows: NeverEncryptedShows,
     /// The reason why it could not be created; Firehose only, with the status `CREATING_FAILED`.
@@ -229,6 +231,7 @@ impl Default for PlantedStream {
             source: Source::DirectPut,
             created: None,
             state: Snapshot::default(),
+            tags: BTreeMap::new(),
             never_encrypted_shows: NeverEncryptedShows::Disabled,
             creation_failure: None,
         }
@@ -268,6 +271,7 @@ pub(crate) struct Stream {
     pub(crate) id: StreamId,
     pub(crate) source: Source,
     pub(crate) created: Timestamp,
+    pub(crate) tags: BTreeMap<String, String>,
     pub(crate) never_encrypted_shows: NeverEncryptedShows,
     pub(crate) creation_failure: Option<CreationFailure>,
     /// Sorted by time.
@@ -286,6 +290,7 @@ impl Stream {
             id,
             source,
             created,
+            tags: BTreeMap::new(),
             never_encrypted_shows: NeverEncryptedShows::Disabled,
             creation_failure: None,
             line: vec![(since, state)],

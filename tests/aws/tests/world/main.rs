@@ -7,6 +7,7 @@ mod faults;
 mod firehose;
 mod kinesis;
 mod limits;
+mod listing;
 mod recorded;
 mod sessions;
 mod stage;
