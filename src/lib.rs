@@ -10,12 +10,14 @@
 //! | [`aws`] | the adapter [`aws::Aws`] of the port [`stream_encryption_core::controller::stream_api`] to AWS |
 //! | [`kubernetes`] | the adapter of the port [`stream_encryption_core::controller::kube_api`] to the API server |
 //! | [`iam`] | the IAM policies and roles that the operator requires |
+//! | [`adopt`] | the survey of existing streams, and the manifests with which the operator takes them over |
 //! | [`metrics`], [`admin`], [`leader`] | metrics for Prometheus, probes for the kubelet, leader election |
 //! | [`operator`] | the runtime: watches, queue, shutdown |
 //! | [`plugin`] | the kubectl plugin: commands for people, which only read |
 //! | [`settings`], [`telemetry`], [`commands`] | the command line |
 
 pub mod admin;
+pub mod adopt;
 pub mod aws;
 pub mod commands;
 pub mod iam;

@@ -204,6 +204,14 @@ fn aws_does_not_depend_on_kubernetes() {
 }
 
 #[test]
+fn adopt_depends_on_aws_and_iam_alone() {
+    uses_only(&["adopt", "aws", "iam"], modules_used_in("adopt"));
+    let used = crates_used_in("adopt");
+    let wrong: Vec<_> = used.iter().filter(|(_, name)| name == "kube" || name == "clap").collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
 fn only_execute_calls_start_and_stop() {
     for call in [".start(", ".stop("] {
         // `aws` implements the port, and the other tests keep decisions out of it.

@@ -1,0 +1,30 @@
+//! Taking over streams that exist already: which streams there are, and the manifests for those that no
+//! `StreamEncryption` manages yet.
+//!
+//! The steps are separate modules, from AWS to the files:
+//!
+//! | module | content |
+//! |---|---|
+//! | [`survey`] | lists and describes the streams of accounts and regions |
+//! | [`found`], [`owners`] | one stream as AWS describes it, and the tools that manage it according to its tags |
+//! | [`progress_file`] | what a survey has described so far, so that an ended one continues |
+//! | [`managed`] | the streams that a `StreamEncryption` of the cluster manages already |
+//! | [`keys`], [`plan`] | the key of each stream's manifest, or why a stream is left out |
+//! | [`names`], [`manifests`], [`policies`] | the names and the content of the manifests, the policies and the IAM policies |
+//! | [`folder`], [`files`] | what a folder has already; the layout of the files, and writing them |
+//!
+//! Nothing here changes a stream, a key or an object of the cluster: the requests to AWS only read, and the results
+//! are files that a person reviews.
+
+pub mod files;
+pub mod folder;
+pub mod found;
+pub mod keys;
+pub mod managed;
+pub mod manifests;
+pub mod names;
+pub mod owners;
+pub mod plan;
+pub mod policies;
+pub mod progress_file;
+pub mod survey;

@@ -1,0 +1,189 @@
+//! The layout of the files, and what a second run changes.
+
+use serde_json::{Value, json};
+use stream_encryption_api::stream_encryption::{Mode, StreamEncryption};
+use stream_encryption_core::model::arn::AwsAccount;
+use tempfile::TempDir;
+
+use super::super::found::FoundStream;
+use super::super::keys::ManifestKey;
+use super::*;
+
+const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+fn planned(arn: &str, key: Result<ManifestKey, String>) -> PlannedStream {
+    let arn: StreamArn = arn.parse().unwrap();
+    let place = Place { account: AwsAccount::of(&arn), region: arn.region.clone(), role: None };
+    let encryption = match &key {
+        Ok(ManifestKey::Arn(key)) => FoundEncryption::Customer(key.clone()),
+        _ => FoundEncryption::Plaintext,
+    };
+    PlannedStream { stream: FoundStream { arn, encryption, owners: None }, place, managed_by: None, key }
+}
+
+fn orders() -> PlannedStream {
+    planned("arn:aws:firehose:eu-west-1:111122223333:deliverystream/Orders", Ok(ManifestKey::AwsOwned))
+}
+
+fn clicks() -> PlannedStream {
+    planned("arn:aws:kinesis:eu-central-1:444455556666:stream/clicks", Ok(ManifestKey::AwsOwned))
+}
+
+fn options() -> Options {
+    Options { namespace: "data".to_owned(), mode: Mode::Observe }
+}
+
+fn written(
+    folder: &TempDir,
+    plan: &[PlannedStream],
+    managed: &Managed,
+    overwrite: bool,
+) -> BTreeMap<String, Written> {
+    let layout = layout_of(folder, plan, managed);
+    write(folder.path(), &layout, overwrite).unwrap()
+}
+
+/// Returns the files after a survey of the places of the plan.
+fn layout_of(folder: &TempDir, plan: &[PlannedStream], managed: &Managed) -> Layout {
+    let surveyed: Vec<Place> = plan.iter().map(|planned| planned.place.clone()).collect();
+    layout(&Folder::read(folder.path()), plan, &surveyed, managed, &options()).unwrap()
+}
+
+fn read(folder: &TempDir, path: &str) -> Vec<Value> {
+    let text = fs::read_to_string(folder.path().join(path)).unwrap();
+    serde_saphyr::from_multiple(&text).unwrap()
+}
+
+#[test]
+fn files_are_laid_out_by_account_and_region() {
+    let folder = tempfile::tempdir().unwrap();
+    let left_out =
+        planned("arn:aws:kinesis:eu-west-1:111122223333:stream/gone", Err("it is gone".to_owned()));
+    let made = written(&folder, &[orders(), clicks(), left_out], &Managed::default(), false);
+    let name = names::of_stream(&orders().stream.arn);
+    let (orders, clicks) = (
+        format!("streams/111122223333/eu-west-1/{name}.yaml"),
+        "streams/444455556666/eu-central-1/kinesis-clicks.yaml",
+    );
+    let paths: Vec<&str> = made.keys().map(String::as_str).collect();
+    assert_eq!(
+        paths,
+        [
+            "iam/111122223333.json",
+            "iam/444455556666.json",
+            "kustomization.yaml",
+            "policy.yaml",
+            &orders,
+            clicks
+        ]
+    );
+    assert!(made.values().all(|written| *written == Written::Created));
+    assert_eq!(read(&folder, "kustomization.yaml")[0]["resources"], json!(["policy.yaml", orders, clicks]));
+    let policies: Vec<Value> = read(&folder, "policy.yaml");
+    assert_eq!(policies.len(), 2);
+    assert_eq!(
+        policies[1]["spec"]["streams"],
+        json!(["arn:aws:kinesis:eu-central-1:444455556666:stream/clicks"])
+    );
+    assert_eq!(read(&folder, &orders)[0]["metadata"], json!({"name": name, "namespace": "data"}));
+}
+
+#[test]
+fn second_run_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    written(&folder, &[orders(), clicks()], &Managed::default(), false);
+    let again = written(&folder, &[orders(), clicks()], &Managed::default(), false);
+    assert!(again.values().all(|written| *written == Written::Unchanged), "{again:?}");
+}
+
+#[test]
+fn file_that_differs_is_overwritten_only_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    written(&folder, &[clicks()], &Managed::default(), false);
+    let path = path(&clicks().stream.arn);
+    let changed = fs::read_to_string(folder.path().join(&path)).unwrap().replace("Observe", "Enforce");
+    fs::write(folder.path().join(&path), &changed).unwrap();
+    assert_eq!(written(&folder, &[clicks()], &Managed::default(), false)[&path], Written::Differs);
+    assert_eq!(fs::read_to_string(folder.path().join(&path)).unwrap(), changed);
+    assert_eq!(written(&folder, &[clicks()], &Managed::default(), true)[&path], Written::Overwritten);
+    assert_eq!(written(&folder, &[clicks()], &Managed::default(), true)[&path], Written::Unchanged);
+}
+
+#[test]
+fn applied_streams_stay_in_kustomization_and_policy() {
+    let folder = tempfile::tempdir().unwrap();
+    let with_key = planned(
+        "arn:aws:firehose:eu-west-1:111122223333:deliverystream/audit",
+        Ok(ManifestKey::Arn(KEY.parse().unwrap())),
+    );
+    written(&folder, std::slice::from_ref(&with_key), &Managed::default(), false);
+    // The manifest was applied, so the stream is managed now; another stream is new.
+    let manifest = read(&folder, &path(&with_key.stream.arn)).remove(0);
+    let resource: StreamEncryption = serde_json::from_value(manifest).unwrap();
+    let mut managed = Managed::default();
+    managed.add("data", "firehose-audit", Some(&resource), None, &[]);
+    let applied = PlannedStream {
+        managed_by: Some("data/firehose-audit".to_owned()),
+        key: Err("it is managed".to_owned()),
+        ..with_key.clone()
+    };
+    let new =
+        planned("arn:aws:firehose:eu-west-1:111122223333:deliverystream/new", Ok(ManifestKey::AwsOwned));
+    let made = written(&folder, &[applied, new], &managed, true);
+    assert!(!made.contains_key(&path(&with_key.stream.arn)), "its manifest belongs to its owner: {made:?}");
+    let resources = read(&folder, "kustomization.yaml")[0]["resources"].clone();
+    assert_eq!(resources.as_array().map(Vec::len), Some(3), "{resources}");
+    let policy = &read(&folder, "policy.yaml")[0]["spec"];
+    assert_eq!(policy["streams"].as_array().map(Vec::len), Some(2), "{policy}");
+    assert!(policy["keys"].as_array().unwrap().contains(&json!(KEY)), "{policy}");
+}
+
+#[test]
+fn survey_of_another_place_keeps_the_first_one() {
+    let folder = tempfile::tempdir().unwrap();
+    written(&folder, &[orders()], &Managed::default(), false);
+    let iam = fs::read_to_string(folder.path().join("iam/111122223333.json")).unwrap();
+    let made = written(&folder, &[clicks()], &Managed::default(), true);
+    assert_eq!(made["policy.yaml"], Written::Overwritten);
+    let names: Vec<Value> =
+        read(&folder, "policy.yaml").iter().map(|policy| policy["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["adopted-data-111122223333-eu-west-1", "adopted-data-444455556666-eu-central-1"]);
+    assert_eq!(read(&folder, "kustomization.yaml")[0]["resources"].as_array().map(Vec::len), Some(3));
+    assert_eq!(fs::read_to_string(folder.path().join("iam/111122223333.json")).unwrap(), iam);
+    // A survey of another region of an account extends the IAM policy of the account.
+    let elsewhere =
+        planned("arn:aws:firehose:eu-west-2:111122223333:deliverystream/x", Ok(ManifestKey::AwsOwned));
+    written(&folder, &[elsewhere], &Managed::default(), true);
+    let iam = fs::read_to_string(folder.path().join("iam/111122223333.json")).unwrap();
+    assert!(iam.contains("eu-west-1") && iam.contains("eu-west-2"), "{iam}");
+    assert_eq!(read(&folder, "policy.yaml").len(), 3);
+}
+
+#[test]
+fn alias_of_an_applied_stream_keeps_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let alias = ManifestKey::Alias("alias/orders".to_owned(), KEY.parse().unwrap());
+    let arn = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/audit";
+    written(&folder, &[planned(arn, Ok(alias))], &Managed::default(), false);
+    written(&folder, &[planned(arn, Err("it is managed".to_owned()))], &Managed::default(), true);
+    let keys = &read(&folder, "policy.yaml")[0]["spec"]["keys"];
+    assert_eq!(*keys, json!(["arn:aws:kms:eu-west-1:111122223333:alias/orders", KEY]));
+}
+
+#[test]
+fn name_of_another_resource_is_not_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut managed = Managed::default();
+    managed.add("data", "kinesis-clicks", None, None, &[]);
+    let layout = layout_of(&folder, &[clicks()], &managed);
+    let manifest = &layout.files[&path(&clicks().stream.arn)];
+    assert!(manifest.contains("name: kinesis-clicks-eu-central-1\n"), "{manifest}");
+}
+
+#[test]
+fn plan_without_streams_writes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let left_out =
+        planned("arn:aws:kinesis:eu-west-1:111122223333:stream/gone", Err("it is gone".to_owned()));
+    assert_eq!(written(&folder, &[left_out], &Managed::default(), false).len(), 0);
+}

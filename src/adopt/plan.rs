@@ -1,0 +1,127 @@
+//! What to do with each stream: take it over with which key, or leave it out, and why. Pure.
+
+use super::found::{FoundEncryption, FoundStream};
+use super::keys::{ManifestKey, PlaintextKeys};
+use super::managed::Managed;
+use super::survey::{Place, PlaceSurvey};
+
+/// A stream with what is to be done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedStream {
+    /// The stream.
+    pub stream: FoundStream,
+    /// Its account and region.
+    pub place: Place,
+    /// The `StreamEncryption` that manages it already, as `NAMESPACE/NAME`.
+    pub managed_by: Option<String>,
+    /// The key of its manifest, or why it is left out.
+    pub key: Result<ManifestKey, String>,
+}
+
+/// Returns the plan for the streams of all places, in the order of their ARNs.
+#[must_use]
+pub fn plan(surveys: &[PlaceSurvey], managed: &Managed, keys: &PlaintextKeys) -> Vec<PlannedStream> {
+    let streams =
+        surveys.iter().flat_map(|survey| survey.streams.iter().map(move |stream| (&survey.place, stream)));
+    let mut plan: Vec<PlannedStream> = streams
+        .map(|(place, stream)| {
+            let managed_by = managed.of(&stream.arn).map(ToOwned::to_owned);
+            let key = match &managed_by {
+                Some(resource) => Err(format!("StreamEncryption {resource} manages it already")),
+                None => key(stream, keys),
+            };
+            PlannedStream { stream: stream.clone(), place: place.clone(), managed_by, key }
+        })
+        .collect();
+    plan.sort_by(|one, other| one.stream.arn.cmp(&other.stream.arn));
+    plan
+}
+
+fn key(stream: &FoundStream, keys: &PlaintextKeys) -> Result<ManifestKey, String> {
+    match &stream.encryption {
+        FoundEncryption::Plaintext => keys.of(&stream.arn),
+        FoundEncryption::AwsOwned => Ok(ManifestKey::AwsOwned),
+        FoundEncryption::Customer(key) => Ok(ManifestKey::Arn(key.clone())),
+        FoundEncryption::UnknownKey(name) => {
+            Err(format!("its key {name} cannot be identified; allow kms:DescribeKey on it"))
+        }
+        FoundEncryption::NotEncryptable(source) => {
+            Err(format!("its source is {source}; only DirectPut streams can be encrypted"))
+        }
+        FoundEncryption::Unsettled(why) => Err(why.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
+
+    use super::*;
+
+    const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+    fn arn(name: &str) -> StreamArn {
+        format!("arn:aws:firehose:eu-west-1:111122223333:deliverystream/{name}").parse().unwrap()
+    }
+
+    fn survey(streams: Vec<(&str, FoundEncryption)>) -> PlaceSurvey {
+        let account = AwsAccount::of(&arn("any"));
+        let place = Place { account, region: "eu-west-1".parse().unwrap(), role: None };
+        let found = |(name, encryption): (&str, FoundEncryption)| FoundStream {
+            arn: arn(name),
+            encryption,
+            owners: None,
+        };
+        let streams = streams.into_iter().map(found).collect();
+        PlaceSurvey { place, streams, reused: 0, problems: Vec::new() }
+    }
+
+    #[test]
+    fn manifest_names_the_active_key() {
+        let customer = FoundEncryption::Customer(KEY.parse().unwrap());
+        let survey = survey(vec![
+            ("c", FoundEncryption::Plaintext),
+            ("a", customer),
+            ("b", FoundEncryption::AwsOwned),
+        ]);
+        let plan = plan(&[survey], &Managed::default(), &PlaintextKeys::default());
+        let keys: Vec<_> = plan.iter().map(|planned| planned.key.clone()).collect();
+        assert_eq!(
+            keys,
+            [
+                Ok(ManifestKey::Arn(KEY.parse().unwrap())),
+                Ok(ManifestKey::AwsOwned),
+                Ok(ManifestKey::AwsOwned)
+            ]
+        );
+    }
+
+    #[test]
+    fn unclear_and_unsuitable_streams_are_left_out() {
+        for (encryption, words) in [
+            (FoundEncryption::NotEncryptable("MSKAsSource".to_owned()), "only DirectPut"),
+            (FoundEncryption::Unsettled("the stream is being deleted".to_owned()), "being deleted"),
+            (FoundEncryption::UnknownKey("alias/x".to_owned()), "alias/x cannot be identified"),
+        ] {
+            let plan =
+                plan(&[survey(vec![("a", encryption)])], &Managed::default(), &PlaintextKeys::default());
+            let why = plan[0].key.clone().unwrap_err();
+            assert!(why.contains(words), "{why}");
+        }
+    }
+
+    #[test]
+    fn stream_of_a_resource_is_left_out() {
+        let mut managed = Managed::default();
+        let resource = serde_json::from_value(json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": {"name": "a"},
+            "spec": {"stream": {"arn": arn("a").to_string()}},
+        }));
+        managed.add("data", "a", Some(&resource.unwrap()), None, &[]);
+        let plan =
+            plan(&[survey(vec![("a", FoundEncryption::Plaintext)])], &managed, &PlaintextKeys::default());
+        assert_eq!(plan[0].managed_by.as_deref(), Some("data/a"));
+        assert!(plan[0].key.clone().unwrap_err().contains("data/a manages it already"));
+    }
+}

@@ -1,0 +1,222 @@
+//! What a survey has described so far, in a file: a survey that ended early continues where it was.
+//!
+//! Each line is one stream with the time of its description, and is written before the next stream is described. A line
+//! that is older than an hour, that is cut off or that another version wrote counts as absent. A stream that was
+//! changing is not written, so that it is described again. The file holds names, keys and tools, no tag and no secret.
+//! It is a help only: if it cannot be written, the survey goes on without it.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use stream_encryption_core::model::arn::StreamArn;
+
+use super::found::{FoundEncryption, FoundStream};
+
+/// The age from which a description is not used any more.
+pub const MAX_AGE: SignedDuration = SignedDuration::from_hours(1);
+/// The format of a line. Files of another format have other names.
+const FORMAT: &str = "1";
+
+/// The file of one survey.
+#[derive(Debug)]
+pub struct ProgressFile {
+    path: Option<PathBuf>,
+    known: HashMap<StreamArn, FoundStream>,
+    file: Mutex<Result<Option<File>, String>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    time: Timestamp,
+    stream: FoundStream,
+}
+
+/// Returns the path of the file for a survey in a folder. `asked` states what the survey covers: surveys that cover the
+/// same share a file.
+#[must_use]
+pub fn path(folder: &Path, asked: &[String]) -> PathBuf {
+    let digest = Sha256::digest(format!("{FORMAT}\n{}", asked.join("\n")).as_bytes());
+    let number = u64::from_be_bytes(digest[..8].try_into().unwrap_or_default());
+    folder.join(format!("adopt-{number:016x}.jsonl"))
+}
+
+impl ProgressFile {
+    /// Returns a file that stores nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { path: None, known: HashMap::new(), file: Mutex::new(Ok(None)) }
+    }
+
+    /// Opens the file, and reads the streams that were described in the hour before `now`. With `restart` it is
+    /// emptied first.
+    pub fn open(path: &Path, now: Timestamp, restart: bool) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let known = if restart { HashMap::new() } else { read(path, now)? };
+        let file = if known.is_empty() {
+            File::create(path)?
+        } else {
+            let mut file = OpenOptions::new().append(true).open(path)?;
+            // Ends a line that was cut off.
+            file.write_all(b"\n")?;
+            file
+        };
+        Ok(Self { path: Some(path.to_owned()), known, file: Mutex::new(Ok(Some(file))) })
+    }
+
+    /// Returns a stream that was described before, by this survey or by an earlier one.
+    #[must_use]
+    pub fn known(&self, stream: &StreamArn) -> Option<&FoundStream> {
+        self.known.get(stream)
+    }
+
+    /// Adds a stream that was described at this time.
+    pub fn add(&self, stream: &FoundStream, time: Timestamp) {
+        if matches!(stream.encryption, FoundEncryption::Unsettled(_)) {
+            return;
+        }
+        let mut file = self.file();
+        if let Ok(Some(open)) = &mut *file {
+            let line =
+                serde_json::to_string(&Line { time, stream: stream.clone() }).map_err(io::Error::other);
+            // One write for a whole line, so that two surveys at the same time do not mix theirs.
+            let written = line.and_then(|line| open.write_all(format!("{line}\n").as_bytes()));
+            if let Err(error) = written {
+                *file = Err(error.to_string());
+            }
+        }
+    }
+
+    /// Returns why the file is not written any more, if so.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        self.file().as_ref().err().cloned()
+    }
+
+    /// Deletes the file: the survey is complete.
+    pub fn delete(&self) -> io::Result<()> {
+        *self.file() = Ok(None);
+        match &self.path {
+            Some(path) => fs::remove_file(path),
+            None => Ok(()),
+        }
+    }
+
+    fn file(&self) -> MutexGuard<'_, Result<Option<File>, String>> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read(path: &Path, now: Timestamp) -> io::Result<HashMap<StreamArn, FoundStream>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) => return Err(error),
+    };
+    let mut known = HashMap::new();
+    for line in BufReader::new(file).split(b'\n') {
+        let Ok(Line { time, stream }) = serde_json::from_slice(&line?) else { continue };
+        let age = now.duration_since(time);
+        if age < MAX_AGE && age > -MAX_AGE {
+            known.insert(stream.arn.clone(), stream);
+        }
+    }
+    Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-03-01T12:00:00Z".parse().unwrap()
+    }
+
+    fn found(name: &str, encryption: FoundEncryption) -> FoundStream {
+        let arn = format!("arn:aws:firehose:eu-west-1:111122223333:deliverystream/{name}").parse().unwrap();
+        FoundStream { arn, encryption, owners: Some(Vec::new()) }
+    }
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn described_streams_are_known_to_the_next_survey() {
+        let folder = folder();
+        let path = path(&folder.path().join("new"), &["eu-west-1".to_owned()]);
+        let first = ProgressFile::open(&path, now(), false).unwrap();
+        let (orders, moving) = (
+            found("orders", FoundEncryption::Plaintext),
+            found("moving", FoundEncryption::Unsettled("changing".to_owned())),
+        );
+        first.add(&orders, now());
+        first.add(&moving, now());
+        assert_eq!(first.known(&orders.arn), None, "it is the survey's own");
+        let second = ProgressFile::open(&path, now(), false).unwrap();
+        assert_eq!(second.known(&orders.arn), Some(&orders));
+        assert_eq!(second.known(&moving.arn), None);
+        second.add(&found("audit", FoundEncryption::AwsOwned), now());
+        let third = ProgressFile::open(&path, now(), false).unwrap();
+        assert_eq!(third.known.len(), 2);
+        assert_eq!(third.problem(), None);
+        third.delete().unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn old_broken_and_foreign_lines_are_ignored() {
+        let folder = folder();
+        let path = folder.path().join("file");
+        let first = ProgressFile::open(&path, now(), false).unwrap();
+        first.add(&found("old", FoundEncryption::Plaintext), now() - MAX_AGE);
+        first
+            .add(&found("young", FoundEncryption::Plaintext), now() - MAX_AGE + SignedDuration::from_secs(1));
+        first.add(&found("of-a-wrong-clock", FoundEncryption::Plaintext), now() + MAX_AGE);
+        let mut text = fs::read_to_string(&path).unwrap();
+        text.push_str("{\"another\":\"version\"}\nno JSON\n\u{fffd}\n{\"time\":\"2026-03-01T12:00");
+        fs::write(&path, text).unwrap();
+        let second = ProgressFile::open(&path, now(), false).unwrap();
+        let names: Vec<&str> = second.known.keys().map(StreamArn::name).collect();
+        assert_eq!(names, ["young"]);
+        second.add(&found("after-a-cut", FoundEncryption::Plaintext), now());
+        assert_eq!(ProgressFile::open(&path, now(), false).unwrap().known.len(), 2);
+    }
+
+    #[test]
+    fn restart_forgets_what_was_described() {
+        let folder = folder();
+        let path = folder.path().join("file");
+        ProgressFile::open(&path, now(), false)
+            .unwrap()
+            .add(&found("orders", FoundEncryption::Plaintext), now());
+        assert_eq!(ProgressFile::open(&path, now(), true).unwrap().known.len(), 0);
+        assert_eq!(ProgressFile::open(&path, now(), false).unwrap().known.len(), 0);
+    }
+
+    #[test]
+    fn different_surveys_have_different_files() {
+        let of = |asked: &[&str]| {
+            path(Path::new("cache"), &asked.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["eu-west-1"]), of(&["eu-west-1"]));
+        assert_ne!(of(&["eu-west-1"]), of(&["eu-west-2"]));
+        assert_ne!(of(&["a", "b"]), of(&["a"]));
+        assert_eq!(of(&[]).extension().unwrap(), "jsonl");
+    }
+
+    #[test]
+    fn survey_without_a_file_stores_nothing() {
+        let none = ProgressFile::none();
+        none.add(&found("orders", FoundEncryption::Plaintext), now());
+        none.delete().unwrap();
+        assert_eq!(none.problem(), None);
+    }
+}

@@ -1,0 +1,268 @@
+//! The survey: lists the streams of accounts and regions, and describes each of them with its tags.
+//!
+//! All places are surveyed at the same time, each within its own limits of AWS: the rate limiter of [`Aws`] paces every
+//! request. A place that refuses does not affect the others; its problems are part of the result. Every request only
+//! reads.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream;
+use jiff::Timestamp;
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_core::controller::stream_api::{Priority, StreamApi as _};
+use stream_encryption_core::model::arn::{AwsAccount, Region, StreamArn};
+use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_core::model::observation::StreamDescription;
+use stream_encryption_core::model::principal::{Principal, Role};
+
+use super::found::FoundStream;
+use super::owners::{Owner, owners};
+use super::progress_file::ProgressFile;
+use crate::aws::Aws;
+
+/// Number of streams of one service to describe at the same time in a place. More than the requests that the rate limiter
+/// permits in the time of an answer.
+const CONCURRENCY: usize = 16;
+/// Number of refused descriptions without a granted one after which the rest is not requested.
+const MAX_DENIED: usize = 3;
+
+/// An account and a region, and the identity with which to read them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The account.
+    pub account: AwsAccount,
+    /// The region.
+    pub region: Region,
+    /// The role to assume; `None` for the credentials of the person.
+    pub role: Option<Role>,
+}
+
+/// The streams of one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceSurvey {
+    /// The place.
+    pub place: Place,
+    /// Its streams, in the order of their ARNs.
+    pub streams: Vec<FoundStream>,
+    /// Number of streams that an earlier survey had described.
+    pub reused: usize,
+    /// What could not be read, and why.
+    pub problems: Vec<String>,
+}
+
+/// Receives the progress of a survey, for a progress bar.
+pub trait Observer: Sync {
+    /// The streams of a service in a place were listed.
+    fn listed(&self, _place: &Place, _service: Service, _streams: usize) {}
+    /// One of them was described, could not be described, or was known.
+    fn described(&self, _place: &Place, _service: Service) {}
+}
+
+/// Ignores the progress.
+impl Observer for () {}
+
+impl Place {
+    /// Returns the identity of all requests to the place.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        // Without a namespace, which every request of the operator has.
+        Principal { role: self.role.clone(), namespace: String::new(), resource: "adopt".to_owned() }
+    }
+}
+
+/// Surveys these places. A stream that `progress` knows is not described again, and every other one is added to it.
+pub async fn survey(
+    aws: &Aws,
+    places: &[Place],
+    services: &[Service],
+    progress: &ProgressFile,
+    observer: &impl Observer,
+) -> Vec<PlaceSurvey> {
+    let survey = Survey { aws, progress, observer };
+    let of_place = async |place: &Place| {
+        let parts = join_all(services.iter().map(|service| survey.service(place, *service))).await;
+        let mut whole =
+            PlaceSurvey { place: place.clone(), streams: Vec::new(), reused: 0, problems: Vec::new() };
+        for part in parts {
+            whole.streams.extend(part.streams);
+            whole.reused += part.reused;
+            whole.problems.extend(part.problems);
+        }
+        whole.streams.sort_by(|one, other| one.arn.cmp(&other.arn));
+        whole
+    };
+    join_all(places.iter().map(of_place)).await
+}
+
+struct Survey<'a, O> {
+    aws: &'a Aws,
+    progress: &'a ProgressFile,
+    observer: &'a O,
+}
+
+/// The streams of one service in a place.
+#[derive(Default)]
+struct Part {
+    streams: Vec<FoundStream>,
+    reused: usize,
+    problems: Vec<String>,
+}
+
+/// What AWS has refused in a place so far.
+#[derive(Default)]
+struct Refused {
+    tags: AtomicBool,
+    descriptions: AtomicUsize,
+    is_described: AtomicBool,
+}
+
+enum Outcome {
+    Known(FoundStream),
+    Described(Option<FoundStream>),
+    Failed(StreamArn, AwsError),
+    Skipped,
+}
+
+impl<O: Observer> Survey<'_, O> {
+    async fn service(&self, place: &Place, service: Service) -> Part {
+        let mut part = Part::default();
+        let listed = self.aws.list_streams(service, &place.account, &place.region, &place.principal()).await;
+        let mut remaining = match listed {
+            Ok(streams) => streams,
+            Err(error) => {
+                part.problems.push(described(&error));
+                return part;
+            }
+        };
+        self.observer.listed(place, service, remaining.len());
+        let refused = Refused::default();
+        let mut skipped = 0;
+        // A failure that may pass is tried once more, after all others.
+        for is_last in [false, true] {
+            let requests = std::mem::take(&mut remaining).into_iter();
+            let mut outcomes = stream::iter(requests.map(|stream| self.stream(place, &refused, stream)))
+                .buffer_unordered(CONCURRENCY);
+            let mut failed: Vec<(StreamArn, AwsError)> = Vec::new();
+            while let Some(outcome) = outcomes.next().await {
+                match outcome {
+                    Outcome::Known(stream) => {
+                        part.reused += 1;
+                        part.streams.push(stream);
+                    }
+                    Outcome::Described(stream) => part.streams.extend(stream),
+                    Outcome::Failed(stream, error) if !is_last && error.kind.is_inconclusive() => {
+                        remaining.push(stream);
+                        continue;
+                    }
+                    Outcome::Failed(stream, error) => failed.push((stream, error)),
+                    Outcome::Skipped => skipped += 1,
+                }
+                self.observer.described(place, service);
+            }
+            part.problems.extend(summary(&failed));
+        }
+        if skipped > 0 {
+            part.problems.push(format!("{skipped} more streams were not described, because AWS refuses it"));
+        }
+        if refused.tags.load(Ordering::Relaxed) {
+            part.problems.push(format!(
+                "the tags of {service:?} streams cannot be read (AccessDenied), so tools that manage them are not recognized"
+            ));
+        }
+        part
+    }
+
+    async fn stream(&self, place: &Place, refused: &Refused, stream: StreamArn) -> Outcome {
+        if let Some(known) = self.progress.known(&stream) {
+            return Outcome::Known(known.clone());
+        }
+        if refused.descriptions.load(Ordering::Relaxed) >= MAX_DENIED
+            && !refused.is_described.load(Ordering::Relaxed)
+        {
+            return Outcome::Skipped;
+        }
+        let principal = place.principal();
+        // The description is last and written at once, so that an ended survey never repeats it.
+        let found = match self.owners(refused, &stream, &principal).await {
+            Ok(owners) => {
+                let described = self.aws.describe_stream(&stream, &principal, Priority::Drift).await;
+                let found = |description: Option<(StreamDescription, _)>| {
+                    let description = description.map(|(description, _)| description);
+                    FoundStream::of(&stream, description.as_ref(), owners)
+                };
+                described.map(found)
+            }
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(found) => {
+                refused.is_described.store(true, Ordering::Relaxed);
+                if let Some(found) = &found {
+                    self.progress.add(found, Timestamp::now());
+                }
+                Outcome::Described(found)
+            }
+            Err(error) => {
+                if error.kind == ErrorKind::Denied {
+                    refused.descriptions.fetch_add(1, Ordering::Relaxed);
+                }
+                Outcome::Failed(stream, error)
+            }
+        }
+    }
+
+    /// Returns the tools that manage a stream; `None` if its tags may not be read.
+    async fn owners(
+        &self,
+        refused: &Refused,
+        stream: &StreamArn,
+        principal: &Principal,
+    ) -> Result<Option<Vec<Owner>>, AwsError> {
+        if refused.tags.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match self.aws.list_tags(stream, principal).await {
+            Ok(tags) => Ok(Some(owners(&tags))),
+            Err(error) if error.kind == ErrorKind::Denied => {
+                refused.tags.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Returns one line for each kind of failure.
+fn summary(failed: &[(StreamArn, AwsError)]) -> Vec<String> {
+    let mut lines: Vec<(String, &StreamArn, usize)> = Vec::new();
+    for (stream, error) in failed {
+        let kind = error.to_string();
+        match lines.iter_mut().find(|(known, _, _)| *known == kind) {
+            Some((_, _, count)) => *count += 1,
+            None => lines.push((kind, stream, 1)),
+        }
+    }
+    let line = |(kind, stream, count): (String, &StreamArn, usize)| match count {
+        1 => format!("{}: {kind}", stream.name()),
+        _ => format!("{} and {} more streams: {kind}", stream.name(), count - 1),
+    };
+    lines.into_iter().map(line).collect()
+}
+
+/// Returns an error of AWS for a person, with AWS's own message.
+#[must_use]
+pub fn described(error: &AwsError) -> String {
+    let message = if error.message.is_empty() { String::new() } else { format!(": {}", error.message) };
+    let hint = match error.kind {
+        ErrorKind::CredentialsRejected => {
+            ". If other regions work with these credentials, the account has not enabled this region"
+        }
+        _ => "",
+    };
+    format!("{error}{message}{hint}")
+}
+
+#[cfg(test)]
+mod tests;
