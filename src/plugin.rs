@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+mod adopt;
 mod age;
 mod aws;
 mod cluster;
@@ -39,6 +40,8 @@ pub enum Command {
     Report(report::Arguments),
     /// Check everything that the operator depends on, and say what to do.
     Doctor(doctor::Arguments),
+    /// Survey the streams of accounts and regions, and write manifests for those that nothing manages yet.
+    Adopt(Box<adopt::Arguments>),
     /// Print the script that completes this command in a shell.
     Completion(completion::Arguments),
 }
@@ -69,6 +72,7 @@ pub async fn run(command: Command, program: clap::Command) -> anyhow::Result<Out
         Command::Plan(arguments) => plan::run(&arguments).await,
         Command::Report(arguments) => report::run(&arguments).await,
         Command::Doctor(arguments) => doctor::run(&arguments).await,
+        Command::Adopt(arguments) => adopt::run(&arguments).await,
         Command::Completion(arguments) => {
             completion::write_script(&arguments, program, &mut std::io::stdout());
             Ok(Outcome::Done)

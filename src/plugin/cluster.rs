@@ -33,7 +33,7 @@ pub(super) struct ClusterArguments {
     context: Option<String>,
     /// The namespace. Default: that of the context.
     #[arg(short, long)]
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     /// The namespace of the operator, which holds the ledgers.
     #[arg(long, default_value = "stream-encryption-system", value_name = "NAMESPACE")]
     pub(super) operator_namespace: String,
@@ -84,6 +84,11 @@ pub(super) struct Found {
 }
 
 impl ClusterArguments {
+    /// Returns whether the flags name a cluster, so that it must be usable.
+    pub(super) fn names_a_cluster(&self) -> bool {
+        self.kubeconfig.is_some() || self.context.is_some()
+    }
+
     /// Connects to the cluster; sends no request yet.
     pub(super) async fn connect(&self) -> anyhow::Result<Cluster> {
         let config = connection::of_context(self.kubeconfig.as_deref(), self.context.as_deref()).await?;

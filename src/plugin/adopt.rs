@@ -1,0 +1,371 @@
+//! `adopt`: which streams exist, who manages them, and the files with which the operator takes over the others.
+//!
+//! This file connects the steps of [`crate::adopt`] and decides nothing about a stream. It reads from AWS and, if there is
+//! one, from the cluster; the only things that it writes are the files of `--write` and the progress file. A region or
+//! an account that cannot be read does not hide the others, but makes the exit code 1.
+
+mod bars;
+mod report;
+mod steps;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, ValueEnum};
+use etcetera::BaseStrategy as _;
+use jiff::Timestamp;
+use stream_encryption_api::stream_encryption::{Mode, Service};
+use stream_encryption_core::controller::stream_api::StreamApi as _;
+use stream_encryption_core::model::arn::{AwsAccount, Region, RoleArn, StreamArn};
+use stream_encryption_core::model::principal::{ExternalId, Role};
+
+use super::Outcome;
+use super::cluster::{ClusterArguments, Scope};
+use super::output::Format;
+use crate::adopt::files::{self, Layout, Written};
+use crate::adopt::folder::Folder;
+use crate::adopt::found::FoundEncryption;
+use crate::adopt::keys::{GivenKey, PlaintextKeys};
+use crate::adopt::managed::Managed;
+use crate::adopt::manifests::Options;
+use crate::adopt::plan::{PlannedStream, plan};
+use crate::adopt::progress_file::{self, ProgressFile};
+use crate::adopt::survey::{Place, PlaceSurvey, described, survey};
+use crate::aws::{Aws, AwsConfig};
+use crate::telemetry::error_chain;
+use bars::Bars;
+
+/// The flags of `adopt`.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// The regions, repeated or separated by commas.
+    #[arg(long, required = true, value_delimiter = ',', value_name = "REGION")]
+    region: Vec<Region>,
+    /// The roles to assume, one in each account, repeated or separated by commas. Default: your own account.
+    #[arg(long, value_delimiter = ',', value_name = "ARN")]
+    role_arn: Vec<RoleArn>,
+    /// The external id that the roles require.
+    #[arg(long, requires = "role_arn", value_name = "ID")]
+    external_id: Option<ExternalId>,
+    /// Survey the streams of this service only.
+    #[arg(long, value_enum, ignore_case = true)]
+    service: Option<ServiceName>,
+    #[command(flatten)]
+    cluster: ClusterArguments,
+    /// Write manifests, policies and IAM policies into this folder.
+    #[arg(long, value_name = "DIR")]
+    write: Option<PathBuf>,
+    /// The mode of the manifests.
+    #[arg(long, value_enum, ignore_case = true, default_value = "Observe")]
+    mode: ModeName,
+    /// The customer managed key for streams in plaintext: an ARN (one for each region), or an alias. Default: the AWS-owned
+    /// key.
+    #[arg(long = "key", value_name = "KEY")]
+    keys: Vec<GivenKey>,
+    /// Overwrite files that differ.
+    #[arg(long, requires = "write")]
+    overwrite: bool,
+    /// Describe all streams again, also those that an ended run has described in the last hour.
+    #[arg(long)]
+    restart: bool,
+    /// The file that records what was described. Default: one in your cache directory.
+    #[arg(long, value_name = "FILE")]
+    progress_file: Option<PathBuf>,
+    /// One URL for all AWS services, such as that of an AWS emulator.
+    #[arg(long, value_name = "URL")]
+    aws_endpoint_url: Option<String>,
+    /// The share of AWS's request rate limits of which at most half is used, in percent. The operator and other tools use
+    /// the rest.
+    #[arg(long, value_name = "PERCENT", default_value_t = 80)]
+    aws_rate_percent: u8,
+    /// The output format.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// A service, as a spec names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ServiceName {
+    /// Amazon Data Firehose.
+    #[value(name = "Firehose")]
+    Firehose,
+    /// Kinesis data streams.
+    #[value(name = "Kinesis")]
+    Kinesis,
+}
+
+/// A mode, as a spec names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ModeName {
+    /// Only report how a stream differs.
+    #[value(name = "Observe")]
+    Observe,
+    /// Make a stream match its manifest.
+    #[value(name = "Enforce")]
+    Enforce,
+}
+
+/// What a run has found and written.
+struct Adoption {
+    surveys: Vec<PlaceSurvey>,
+    plan: Vec<PlannedStream>,
+    /// Why `StreamEncryptions` were not looked for.
+    no_cluster: Option<String>,
+    namespace: String,
+    layout: Layout,
+    written: BTreeMap<String, Written>,
+    notes: Vec<String>,
+}
+
+/// Surveys the streams, prints them, and writes the files.
+pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    let aws = connect(arguments).await?;
+    let own = aws.identity().await;
+    if let (Err(error), []) = (&own, &arguments.role_arn[..]) {
+        bail!("your AWS account is not known: {}", described(error));
+    }
+    let places = places(arguments, own.as_ref().ok())?;
+    let (managed, no_cluster, namespace) = cluster(arguments, own.as_ref().ok()).await?;
+    let mut notes = Vec::new();
+    let progress = progress(arguments, &places, own.as_ref().ok()).unwrap_or_else(|error| {
+        notes.push(format!("An interrupted run cannot be continued: {error:#}."));
+        ProgressFile::none()
+    });
+    let bars = Bars::new();
+    let surveys = survey(&aws, &places, &arguments.services(), &progress, &bars).await;
+    bars.end();
+    let keys = plaintext_keys(&aws, arguments, &surveys).await;
+    let plan = plan(&surveys, &managed, &keys);
+    let mut adoption = Adoption {
+        surveys,
+        plan,
+        no_cluster,
+        namespace,
+        layout: Layout::default(),
+        written: BTreeMap::new(),
+        notes,
+    };
+    if let Some(folder) = &arguments.write {
+        let options = Options { namespace: adoption.namespace.clone(), mode: arguments.mode.into() };
+        adoption.layout = files::layout(&Folder::read(folder), &adoption.plan, &places, &managed, &options)?;
+        adoption.written = files::write(folder, &adoption.layout, arguments.overwrite)?;
+    }
+    let problems: usize = adoption.surveys.iter().map(|survey| survey.problems.len()).sum();
+    match progress.problem() {
+        Some(error) => adoption.notes.push(format!("An interrupted run cannot be continued: {error}.")),
+        None if problems == 0 => {
+            let _ = progress.delete();
+        }
+        None => {}
+    }
+    report::print(&adoption, arguments)?;
+    ensure!(problems == 0, "not everything could be read; the problems are listed above");
+    Ok(Outcome::Done)
+}
+
+async fn connect(arguments: &Arguments) -> anyhow::Result<Aws> {
+    let Some(region) = arguments.region.first() else { bail!("no region is given: use --region") };
+    let config = AwsConfig {
+        endpoint_url: arguments.aws_endpoint_url.clone(),
+        rate_percent: arguments.aws_rate_percent,
+        ..AwsConfig::of(region.clone())
+    };
+    Aws::new(config).await.context("AWS's configuration cannot be used")
+}
+
+/// Returns each account in each region.
+fn places(arguments: &Arguments, own: Option<&AwsAccount>) -> anyhow::Result<Vec<Place>> {
+    let role = |arn: &RoleArn| {
+        let account = AwsAccount { account: arn.account.clone(), partition: arn.partition.clone() };
+        (account, Some(Role { arn: arn.clone(), external_id: arguments.external_id.clone() }))
+    };
+    let mut accounts: Vec<(AwsAccount, Option<Role>)> = arguments.role_arn.iter().map(role).collect();
+    if accounts.is_empty() {
+        accounts.push((own.context("your AWS account is not known")?.clone(), None));
+    }
+    let mut places: Vec<Place> = Vec::new();
+    for (account, role) in accounts {
+        for region in &arguments.region {
+            ensure!(
+                region.partition() == account.partition,
+                "region {region} is in partition {}, and account {} in {}",
+                region.partition(),
+                account.account,
+                account.partition
+            );
+            let is_new = !places.iter().any(|place| place.account == account && place.region == *region);
+            if is_new {
+                places.push(Place { account: account.clone(), region: region.clone(), role: role.clone() });
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; and the namespace of the manifests.
+async fn cluster(
+    arguments: &Arguments,
+    own: Option<&AwsAccount>,
+) -> anyhow::Result<(Managed, Option<String>, String)> {
+    let given = arguments.cluster.namespace.clone();
+    let mut managed = Managed::default();
+    let cluster = match arguments.cluster.connect().await {
+        Ok(cluster) => cluster,
+        // A kubeconfig that the person names must be usable.
+        Err(error) if arguments.cluster.names_a_cluster() => return Err(error),
+        Err(error) => {
+            let why = error_chain(error.as_ref());
+            return Ok((managed, Some(why), given.unwrap_or_else(|| "default".to_owned())));
+        }
+    };
+    let namespace = cluster.namespace.clone();
+    match cluster.resources(&Scope { namespace: None, selector: None }).await {
+        Ok(resources) => {
+            for found in resources {
+                let resource = found.resource.as_deref().ok();
+                managed.add(&found.namespace, &found.name, resource, own, &arguments.region);
+            }
+            Ok((managed, None, namespace))
+        }
+        Err(error) => Ok((managed, Some(error_chain(error.as_ref())), namespace)),
+    }
+}
+
+fn progress(
+    arguments: &Arguments,
+    places: &[Place],
+    own: Option<&AwsAccount>,
+) -> anyhow::Result<ProgressFile> {
+    let path = match &arguments.progress_file {
+        Some(path) => path.clone(),
+        None => default_progress_file(arguments, places, own)?,
+    };
+    ProgressFile::open(&path, Timestamp::now(), arguments.restart)
+        .with_context(|| format!("failed to open {}", path.display()))
+}
+
+/// Returns a file in the cache directory, the same one for each run that surveys the same.
+fn default_progress_file(
+    arguments: &Arguments,
+    places: &[Place],
+    own: Option<&AwsAccount>,
+) -> anyhow::Result<PathBuf> {
+    let folder = etcetera::choose_base_strategy().context("there is no home directory")?.cache_dir();
+    let surveyed = |Place { account, region, role }: &Place| {
+        let role = role.as_ref().map(|role| role.arn.to_string()).unwrap_or_default();
+        format!("{} {region} {role}", account.account)
+    };
+    let mut asked: Vec<String> = places.iter().map(surveyed).collect();
+    asked.sort();
+    asked.push(format!("{:?}", arguments.services()));
+    asked.push(arguments.aws_endpoint_url.clone().unwrap_or_default());
+    asked.push(std::env::var("AWS_ENDPOINT_URL").unwrap_or_default());
+    asked.push(own.map(|own| own.account.to_string()).unwrap_or_default());
+    Ok(progress_file::path(&folder.join("stream-encryption"), &asked))
+}
+
+/// Chooses the key for the streams in plaintext of each place that has one.
+async fn plaintext_keys(aws: &Aws, arguments: &Arguments, surveys: &[PlaceSurvey]) -> PlaintextKeys {
+    let one_of = |survey: &PlaceSurvey| -> Option<StreamArn> {
+        let mut plaintext =
+            survey.streams.iter().filter(|stream| stream.encryption == FoundEncryption::Plaintext);
+        plaintext.next().map(|stream| stream.arn.clone())
+    };
+    let places: Vec<(&Place, StreamArn)> =
+        surveys.iter().filter_map(|survey| Some((&survey.place, one_of(survey)?))).collect();
+    PlaintextKeys::choose(aws, &arguments.keys, places.iter().map(|(place, stream)| (*place, stream))).await
+}
+
+impl Arguments {
+    fn services(&self) -> Vec<Service> {
+        match self.service {
+            Some(ServiceName::Firehose) => vec![Service::Firehose],
+            Some(ServiceName::Kinesis) => vec![Service::Kinesis],
+            None => vec![Service::Firehose, Service::Kinesis],
+        }
+    }
+}
+
+impl From<ModeName> for Mode {
+    fn from(name: ModeName) -> Self {
+        match name {
+            ModeName::Observe => Self::Observe,
+            ModeName::Enforce => Self::Enforce,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::super::Command;
+    use super::*;
+    use crate::settings::PluginArguments;
+
+    fn parse(flags: &[&str]) -> Result<Arguments, clap::Error> {
+        let all = ["kubectl-streamencryption", "adopt"].iter().chain(flags);
+        match PluginArguments::try_parse_from(all)?.command {
+            Command::Adopt(arguments) => Ok(*arguments),
+            other => panic!("{other:?} was not given"),
+        }
+    }
+
+    fn own() -> AwsAccount {
+        AwsAccount::of(&"arn:aws:kinesis:eu-west-1:111122223333:stream/x".parse().unwrap())
+    }
+
+    #[test]
+    fn invalid_flags_are_rejected_with_a_hint() {
+        for (flags, words) in [
+            (&[][..], "--region <REGION>"),
+            (&["--region", "Ireland"], "such as eu-west-1"),
+            (&["--region", "eu-west-1", "--external-id", "abc"], "--role-arn"),
+            (&["--region", "eu-west-1", "--role-arn", "spoke"], "arn:aws:iam::ACCOUNT:role/"),
+            (&["--region", "eu-west-1", "--key", "orders"], "arn:aws:kms:REGION:ACCOUNT:key/ID"),
+            (&["--region", "eu-west-1", "--overwrite"], "--write"),
+            (&["--region", "eu-west-1", "--mode", "Report"], "Observe"),
+        ] {
+            let error = parse(flags).unwrap_err().to_string();
+            assert!(error.contains(words), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_account_is_surveyed_in_every_region() {
+        let roles = "arn:aws:iam::444455556666:role/a,arn:aws:iam::777788889999:role/b";
+        let flags = ["--region", "eu-west-1,eu-central-1", "--region", "eu-west-1", "--role-arn", roles];
+        let places = places(&parse(&flags).unwrap(), None).unwrap();
+        let names: Vec<String> =
+            places.iter().map(|place| format!("{} {}", place.account.account, place.region)).collect();
+        assert_eq!(
+            names,
+            [
+                "444455556666 eu-west-1",
+                "444455556666 eu-central-1",
+                "777788889999 eu-west-1",
+                "777788889999 eu-central-1",
+            ]
+        );
+        let own = super::places(&parse(&["--region", "eu-west-1"]).unwrap(), Some(&own())).unwrap();
+        assert_eq!((own.len(), &own[0].role), (1, &None));
+    }
+
+    #[test]
+    fn region_of_another_partition_is_rejected() {
+        let arguments = parse(&["--region", "cn-north-1"]).unwrap();
+        let error = places(&arguments, Some(&own())).unwrap_err().to_string();
+        assert!(error.contains("cn-north-1 is in partition aws-cn"), "{error}");
+    }
+
+    #[test]
+    fn names_of_flags_ignore_case() {
+        let arguments =
+            parse(&["--region", "eu-west-1", "--service", "kinesis", "--mode", "enforce"]).unwrap();
+        assert_eq!(
+            (arguments.services(), Mode::from(arguments.mode)),
+            (vec![Service::Kinesis], Mode::Enforce)
+        );
+    }
+}
