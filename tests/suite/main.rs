@@ -1,5 +1,6 @@
 //! The integration tests of the operator.
 mod admission;
+mod adopt;
 mod api_requests;
 mod api_server_proxy;
 mod argocd;

@@ -1,0 +1,181 @@
+//! The survey in virtual time: its duration, AWS's limits, an interruption, and refusals.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use simulated_aws::world::{
+    Fault, PlantedStream, Rule, Service as SimulatedService, Snapshot, Source, StreamKey,
+};
+use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_operator::adopt::found::FoundEncryption;
+use stream_encryption_operator::adopt::progress_file::ProgressFile;
+use stream_encryption_operator::adopt::survey::{PlaceSurvey, survey};
+use tokio::time::{Instant, timeout};
+
+use super::virtual_aws::{VirtualAws, place};
+use crate::harness::REGION;
+
+const BOTH: [Service; 2] = [Service::Firehose, Service::Kinesis];
+const DESCRIBES: [&str; 2] = ["DescribeDeliveryStream", "DescribeStreamSummary"];
+
+async fn survey_of(aws: &VirtualAws, regions: &[&str]) -> Vec<PlaceSurvey> {
+    let places: Vec<_> = regions.iter().map(|region| place(region)).collect();
+    survey(&aws.adapter(), &places, &BOTH, &ProgressFile::none(), &()).await
+}
+
+/// Returns how often each stream was described.
+fn describes(aws: &VirtualAws) -> BTreeMap<(SimulatedService, String, String), usize> {
+    let mut counts = BTreeMap::new();
+    for call in aws.world().calls() {
+        if DESCRIBES.contains(&call.operation.as_str()) {
+            *counts.entry((call.service, call.region.clone(), call.target.clone())).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn is_none_throttled(aws: &VirtualAws) -> bool {
+    aws.world().calls().iter().all(|call| call.outcome == "OK")
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousand_streams_are_surveyed_within_the_limits() {
+    let aws = VirtualAws::start();
+    aws.plant(SimulatedService::Firehose, REGION, 600);
+    aws.plant(SimulatedService::Kinesis, REGION, 400);
+    let start = Instant::now();
+    let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
+    assert_eq!((survey.streams.len(), survey.reused, &survey.problems[..]), (1000, 0, &[][..]));
+    assert!(survey.streams.iter().all(|stream| stream.owners.as_deref() == Some(&[])));
+    assert!(is_none_throttled(&aws));
+    assert_eq!(describes(&aws).len(), 1000);
+    // Half of 80 % of five requests a second.
+    let seconds = start.elapsed().as_secs();
+    assert!((290..=310).contains(&seconds), "{seconds} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn regions_are_surveyed_at_the_same_time() {
+    let aws = VirtualAws::start();
+    let regions = ["eu-west-1", "eu-central-1", "us-east-1", "ap-southeast-2"];
+    for region in regions {
+        aws.plant(SimulatedService::Firehose, region, 50);
+    }
+    let start = Instant::now();
+    let surveys = survey_of(&aws, &regions).await;
+    assert!(surveys.iter().all(|survey| survey.streams.len() == 50 && survey.problems.is_empty()));
+    assert!(is_none_throttled(&aws));
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ended_survey_continues_and_describes_no_stream_twice() {
+    let aws = VirtualAws::start();
+    aws.plant(SimulatedService::Firehose, REGION, 60);
+    aws.plant(SimulatedService::Kinesis, REGION, 40);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("progress");
+    let open = || ProgressFile::open(&path, Timestamp::now(), false).expect("the file");
+    let places = [place(REGION)];
+    // The first survey ends after ten seconds, the second after five more.
+    for seconds in [10, 5] {
+        let (adapter, progress) = (aws.adapter(), open());
+        let ended =
+            timeout(Duration::from_secs(seconds), survey(&adapter, &places, &BOTH, &progress, &())).await;
+        assert!(ended.is_err(), "100 streams take longer than {seconds} s");
+    }
+    let before = describes(&aws).len();
+    assert!((20..90).contains(&before), "{before}");
+    let progress = open();
+    let [survey] =
+        survey(&aws.adapter(), &places, &BOTH, &progress, &()).await.try_into().expect("one place");
+    assert_eq!((survey.streams.len(), survey.reused), (100, before));
+    let describes = describes(&aws);
+    assert_eq!(describes.len(), 100);
+    assert!(describes.values().all(|count| *count == 1), "{describes:?}");
+    progress.delete().expect("deleted");
+    assert!(!path.exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_region_and_service_lose_no_other_stream() {
+    let aws = VirtualAws::start().with_disabled("ap-east-1");
+    for region in [REGION, "ap-east-1"] {
+        aws.plant(SimulatedService::Firehose, region, 3);
+        aws.plant(SimulatedService::Kinesis, region, 3);
+    }
+    let denied = Rule {
+        service: Some(SimulatedService::Kinesis),
+        operation: Some("ListStreams".to_owned()),
+        ..Rule::always(Fault::AccessDenied)
+    };
+    aws.world().script(denied);
+    let [open, disabled] = survey_of(&aws, &[REGION, "ap-east-1"]).await.try_into().expect("two places");
+    assert_eq!(open.streams.len(), 3);
+    let [problem] = &open.problems[..] else { panic!("{:?}", open.problems) };
+    assert!(problem.starts_with("kinesis:ListStreams failed: AccessDeniedException"), "{problem}");
+    assert_eq!((disabled.streams.len(), disabled.problems.len()), (0, 2));
+    assert!(disabled.problems[0].contains("has not enabled this region"), "{:?}", disabled.problems);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_tags_and_descriptions_are_problems() {
+    let aws = VirtualAws::start();
+    aws.plant(SimulatedService::Firehose, REGION, 3);
+    aws.plant(SimulatedService::Kinesis, REGION, 40);
+    for operation in ["ListTagsForDeliveryStream", "DescribeStreamSummary"] {
+        let operation = Some(operation.to_owned());
+        aws.world().script(Rule { operation, ..Rule::always(Fault::AccessDenied) });
+    }
+    let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
+    assert_eq!(survey.streams.len(), 3);
+    assert!(survey.streams.iter().all(|stream| stream.owners.is_none()));
+    let problems = survey.problems.join("\n");
+    assert!(problems.contains("the tags of Firehose streams cannot be read (AccessDenied)"), "{problems}");
+    assert!(problems.contains("kinesis:DescribeStreamSummary failed: AccessDeniedException"), "{problems}");
+    assert!(problems.contains("more streams were not described, because AWS refuses it"), "{problems}");
+    let asked = describes(&aws).keys().filter(|(service, ..)| *service == SimulatedService::Kinesis).count();
+    assert!(asked < 40, "{asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_and_faults_that_pass_lose_no_stream() {
+    let aws = VirtualAws::start();
+    aws.plant(SimulatedService::Firehose, REGION, 12);
+    for (operation, fault, times) in [
+        ("DescribeDeliveryStream", Fault::Throttle, 2),
+        ("ListTagsForDeliveryStream", Fault::ServerError { status: 500 }, 4),
+        ("ListDeliveryStreams", Fault::Throttle, 1),
+    ] {
+        let operation = Some(operation.to_owned());
+        aws.world().script(Rule { operation, times: Some(times), ..Rule::always(fault) });
+    }
+    let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
+    assert_eq!((survey.streams.len(), &survey.problems[..]), (12, &[][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_kind_of_encryption_is_recognized() {
+    let aws = VirtualAws::start();
+    let key = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    let plant = |name: &str, state: Snapshot, source: Source| {
+        let name = name.to_owned();
+        aws.world().plant_stream(PlantedStream { name, state, source, ..PlantedStream::default() });
+    };
+    plant("a", Snapshot::default(), Source::DirectPut);
+    plant("b", Snapshot::enabled(StreamKey::AwsOwned), Source::DirectPut);
+    plant("c", Snapshot::enabled(StreamKey::arn(key)), Source::DirectPut);
+    plant("d", Snapshot::default(), Source::KinesisStreamAsSource);
+    let [survey] = survey_of(&aws, &[REGION]).await.try_into().expect("one place");
+    let found: Vec<_> = survey.streams.into_iter().map(|stream| stream.encryption).collect();
+    assert_eq!(
+        found,
+        [
+            FoundEncryption::Plaintext,
+            FoundEncryption::AwsOwned,
+            FoundEncryption::Customer(key.parse().expect("a key")),
+            FoundEncryption::NotEncryptable("KinesisStreamAsSource".to_owned()),
+        ]
+    );
+}
