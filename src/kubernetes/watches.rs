@@ -33,7 +33,7 @@ pub(super) fn relisted<W: Stream>(every: Duration, begin: impl Fn() -> W) -> imp
 
 /// A constant delay in seconds before a failed watch is restarted. The delay is short because the CRDs may
 /// just have been installed or the API server restarted, and the requests of one operator are no load.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct EverySeconds(pub u64);
 
 impl Iterator for EverySeconds {
