@@ -4,7 +4,6 @@
 //! one, from the cluster; the only things that it writes are the files of `--write` and the progress file. A region or
 //! an account that cannot be read does not hide the others, but makes the exit code 1.
 
-mod bars;
 mod report;
 mod steps;
 
@@ -15,14 +14,15 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use etcetera::BaseStrategy as _;
 use jiff::Timestamp;
-use stream_encryption_api::stream_encryption::{Mode, Service};
+use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::controller::stream_api::StreamApi as _;
-use stream_encryption_core::model::arn::{AwsAccount, Region, RoleArn, StreamArn};
-use stream_encryption_core::model::principal::{ExternalId, Role};
+use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
 
 use super::Outcome;
+use super::bars::Bars;
 use super::cluster::{ClusterArguments, Scope};
 use super::output::Format;
+use super::places::PlaceArguments;
 use crate::adopt::files::{self, Layout, Written};
 use crate::adopt::folder::Folder;
 use crate::adopt::found::FoundEncryption;
@@ -32,25 +32,14 @@ use crate::adopt::manifests::Options;
 use crate::adopt::plan::{PlannedStream, plan};
 use crate::adopt::progress_file::{self, ProgressFile};
 use crate::adopt::survey::{Place, PlaceSurvey, described, survey};
-use crate::aws::{Aws, AwsConfig};
+use crate::aws::Aws;
 use crate::telemetry::error_chain;
-use bars::Bars;
 
 /// The flags of `adopt`.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// The regions, repeated or separated by commas.
-    #[arg(long, required = true, value_delimiter = ',', value_name = "REGION")]
-    region: Vec<Region>,
-    /// The roles to assume, one in each account, repeated or separated by commas. Default: your own account.
-    #[arg(long, value_delimiter = ',', value_name = "ARN")]
-    role_arn: Vec<RoleArn>,
-    /// The external id that the roles require.
-    #[arg(long, requires = "role_arn", value_name = "ID")]
-    external_id: Option<ExternalId>,
-    /// Survey the streams of this service only.
-    #[arg(long, value_enum, ignore_case = true)]
-    service: Option<ServiceName>,
+    #[command(flatten)]
+    places: PlaceArguments,
     #[command(flatten)]
     cluster: ClusterArguments,
     /// Write manifests, policies and IAM policies into this folder.
@@ -72,27 +61,9 @@ pub struct Arguments {
     /// The file that records what was described. Default: one in your cache directory.
     #[arg(long, value_name = "FILE")]
     progress_file: Option<PathBuf>,
-    /// One URL for all AWS services, such as that of an AWS emulator.
-    #[arg(long, value_name = "URL")]
-    aws_endpoint_url: Option<String>,
-    /// The share of AWS's request rate limits of which at most half is used, in percent. The operator and other tools use
-    /// the rest.
-    #[arg(long, value_name = "PERCENT", default_value_t = 80)]
-    aws_rate_percent: u8,
     /// The output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
-}
-
-/// A service, as a spec names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ServiceName {
-    /// Amazon Data Firehose.
-    #[value(name = "Firehose")]
-    Firehose,
-    /// Kinesis data streams.
-    #[value(name = "Kinesis")]
-    Kinesis,
 }
 
 /// A mode, as a spec names it.
@@ -120,12 +91,12 @@ struct Adoption {
 
 /// Surveys the streams, prints them, and writes the files.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let aws = connect(arguments).await?;
+    let aws = arguments.places.connect().await?;
     let own = aws.identity().await;
-    if let (Err(error), []) = (&own, &arguments.role_arn[..]) {
+    if let (Err(error), []) = (&own, arguments.places.roles()) {
         bail!("your AWS account is not known: {}", described(error));
     }
-    let places = places(arguments, own.as_ref().ok())?;
+    let places = arguments.places.places(own.as_ref().ok())?;
     let (managed, no_cluster, namespace) = cluster(arguments, own.as_ref().ok()).await?;
     let mut notes = Vec::new();
     let progress = progress(arguments, &places, own.as_ref().ok()).unwrap_or_else(|error| {
@@ -133,7 +104,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         ProgressFile::none()
     });
     let bars = Bars::new();
-    let surveys = survey(&aws, &places, &arguments.services(), &progress, &bars).await;
+    let surveys = survey(&aws, &places, &arguments.places.services(), &progress, &bars).await;
     bars.end();
     let keys = plaintext_keys(&aws, arguments, &surveys).await;
     let plan = plan(&surveys, &managed, &keys);
@@ -164,45 +135,6 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-async fn connect(arguments: &Arguments) -> anyhow::Result<Aws> {
-    let Some(region) = arguments.region.first() else { bail!("no region is given: use --region") };
-    let config = AwsConfig {
-        endpoint_url: arguments.aws_endpoint_url.clone(),
-        rate_percent: arguments.aws_rate_percent,
-        ..AwsConfig::of(region.clone())
-    };
-    Aws::new(config).await.context("AWS's configuration cannot be used")
-}
-
-/// Returns each account in each region.
-fn places(arguments: &Arguments, own: Option<&AwsAccount>) -> anyhow::Result<Vec<Place>> {
-    let role = |arn: &RoleArn| {
-        let account = AwsAccount { account: arn.account.clone(), partition: arn.partition.clone() };
-        (account, Some(Role { arn: arn.clone(), external_id: arguments.external_id.clone() }))
-    };
-    let mut accounts: Vec<(AwsAccount, Option<Role>)> = arguments.role_arn.iter().map(role).collect();
-    if accounts.is_empty() {
-        accounts.push((own.context("your AWS account is not known")?.clone(), None));
-    }
-    let mut places: Vec<Place> = Vec::new();
-    for (account, role) in accounts {
-        for region in &arguments.region {
-            ensure!(
-                region.partition() == account.partition,
-                "region {region} is in partition {}, and account {} in {}",
-                region.partition(),
-                account.account,
-                account.partition
-            );
-            let is_new = !places.iter().any(|place| place.account == account && place.region == *region);
-            if is_new {
-                places.push(Place { account: account.clone(), region: region.clone(), role: role.clone() });
-            }
-        }
-    }
-    Ok(places)
-}
-
 /// Returns the `StreamEncryptions` of the cluster, or why they were not looked for; and the namespace of the manifests.
 async fn cluster(
     arguments: &Arguments,
@@ -224,7 +156,7 @@ async fn cluster(
         Ok(resources) => {
             for found in resources {
                 let resource = found.resource.as_deref().ok();
-                managed.add(&found.namespace, &found.name, resource, own, &arguments.region);
+                managed.add(&found.namespace, &found.name, resource, own, arguments.places.regions());
             }
             Ok((managed, None, namespace))
         }
@@ -258,8 +190,8 @@ fn default_progress_file(
     };
     let mut asked: Vec<String> = places.iter().map(surveyed).collect();
     asked.sort();
-    asked.push(format!("{:?}", arguments.services()));
-    asked.push(arguments.aws_endpoint_url.clone().unwrap_or_default());
+    asked.push(format!("{:?}", arguments.places.services()));
+    asked.push(arguments.places.endpoint_url().unwrap_or_default().to_owned());
     asked.push(std::env::var("AWS_ENDPOINT_URL").unwrap_or_default());
     asked.push(own.map(|own| own.account.to_string()).unwrap_or_default());
     Ok(progress_file::path(&folder.join("stream-encryption"), &asked))
@@ -277,16 +209,6 @@ async fn plaintext_keys(aws: &Aws, arguments: &Arguments, surveys: &[PlaceSurvey
     PlaintextKeys::choose(aws, &arguments.keys, places.iter().map(|(place, stream)| (*place, stream))).await
 }
 
-impl Arguments {
-    fn services(&self) -> Vec<Service> {
-        match self.service {
-            Some(ServiceName::Firehose) => vec![Service::Firehose],
-            Some(ServiceName::Kinesis) => vec![Service::Kinesis],
-            None => vec![Service::Firehose, Service::Kinesis],
-        }
-    }
-}
-
 impl From<ModeName> for Mode {
     fn from(name: ModeName) -> Self {
         match name {
@@ -299,6 +221,7 @@ impl From<ModeName> for Mode {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use stream_encryption_api::stream_encryption::Service;
 
     use super::super::Command;
     use super::*;
@@ -319,8 +242,7 @@ mod tests {
     #[test]
     fn invalid_flags_are_rejected_with_a_hint() {
         for (flags, words) in [
-            (&[][..], "--region <REGION>"),
-            (&["--region", "Ireland"], "such as eu-west-1"),
+            (&["--region", "Ireland"][..], "such as eu-west-1"),
             (&["--region", "eu-west-1", "--external-id", "abc"], "--role-arn"),
             (&["--region", "eu-west-1", "--role-arn", "spoke"], "arn:aws:iam::ACCOUNT:role/"),
             (&["--region", "eu-west-1", "--key", "orders"], "arn:aws:kms:REGION:ACCOUNT:key/ID"),
@@ -336,7 +258,7 @@ mod tests {
     fn every_account_is_surveyed_in_every_region() {
         let roles = "arn:aws:iam::444455556666:role/a,arn:aws:iam::777788889999:role/b";
         let flags = ["--region", "eu-west-1,eu-central-1", "--region", "eu-west-1", "--role-arn", roles];
-        let places = places(&parse(&flags).unwrap(), None).unwrap();
+        let places = parse(&flags).unwrap().places.places(None).unwrap();
         let names: Vec<String> =
             places.iter().map(|place| format!("{} {}", place.account.account, place.region)).collect();
         assert_eq!(
@@ -348,14 +270,14 @@ mod tests {
                 "777788889999 eu-central-1",
             ]
         );
-        let own = super::places(&parse(&["--region", "eu-west-1"]).unwrap(), Some(&own())).unwrap();
+        let own = parse(&["--region", "eu-west-1"]).unwrap().places.places(Some(&own())).unwrap();
         assert_eq!((own.len(), &own[0].role), (1, &None));
     }
 
     #[test]
     fn region_of_another_partition_is_rejected() {
         let arguments = parse(&["--region", "cn-north-1"]).unwrap();
-        let error = places(&arguments, Some(&own())).unwrap_err().to_string();
+        let error = arguments.places.places(Some(&own())).unwrap_err().to_string();
         assert!(error.contains("cn-north-1 is in partition aws-cn"), "{error}");
     }
 
@@ -364,7 +286,7 @@ mod tests {
         let arguments =
             parse(&["--region", "eu-west-1", "--service", "kinesis", "--mode", "enforce"]).unwrap();
         assert_eq!(
-            (arguments.services(), Mode::from(arguments.mode)),
+            (arguments.places.services(), Mode::from(arguments.mode)),
             (vec![Service::Kinesis], Mode::Enforce)
         );
     }

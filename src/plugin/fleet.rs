@@ -39,9 +39,11 @@ pub(super) enum State {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry {
-    /// The namespace of the StreamEncryption.
+    /// The namespace of the StreamEncryption; empty if the stream has none.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) namespace: String,
-    /// The name of the StreamEncryption.
+    /// The name of the StreamEncryption; empty if the stream has none.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) resource: String,
     /// The ARN; absent until it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -248,6 +250,19 @@ impl Entry {
             .or_else(|| asked.name.clone())
             .unwrap_or_default();
         self.source = resolved.and_then(|one| one.source.clone());
+    }
+
+    /// Describes a stream of AWS that no StreamEncryption manages.
+    pub(super) fn unmanaged(arn: &StreamArn) -> Self {
+        let nobody = Found { namespace: String::new(), name: String::new(), resource: Err(String::new()) };
+        Self {
+            stream: Some(arn.to_string()),
+            service: Some(arn.service),
+            account: Some(arn.account.to_string()),
+            region: Some(arn.region.to_string()),
+            name: arn.name().to_owned(),
+            ..Self::empty(&nobody)
+        }
     }
 
     /// Returns the calls left of the stream's 24 hours; `None` if they are not known.

@@ -5,6 +5,7 @@ mod controls;
 mod page;
 mod streams;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
@@ -13,12 +14,17 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use serde::Serialize;
+use stream_encryption_core::controller::stream_api::StreamApi as _;
 
 use super::Outcome;
 use super::age::short;
+use super::bars::Bars;
 use super::cluster::{Cluster, Scope, ScopeArguments};
 use super::fleet::State;
 use super::output::{self, Cell, NONE, Table, Tone, ValueFormat, stdout, write_value};
+use super::places::PlaceArguments;
+use crate::adopt::progress_file::ProgressFile;
+use crate::adopt::survey::{PlaceSurvey, described, survey};
 use crate::telemetry::error_chain;
 use controls::{CONTROLS, Verdict};
 use streams::ReportedStream;
@@ -28,6 +34,11 @@ use streams::ReportedStream;
 pub struct Arguments {
     #[command(flatten)]
     scope: ScopeArguments,
+    /// Survey the streams of AWS, too, managed or not. Requires --region.
+    #[arg(long, requires = "region")]
+    aws: bool,
+    #[command(flatten)]
+    places: PlaceArguments,
     /// The output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -67,6 +78,8 @@ struct Report {
     scope: String,
     /// Whether the streams of AWS were listed, too.
     aws: bool,
+    /// The surveyed accounts and regions.
+    accounts: Vec<String>,
     /// What could not be read, as sentences.
     warnings: Vec<String>,
     streams: Vec<ReportedStream>,
@@ -76,7 +89,13 @@ struct Report {
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let cluster = arguments.scope.cluster.connect().await?;
     let scope = arguments.scope.scope(&cluster);
-    let report = read(&cluster, &scope).await?;
+    let mut report = read(&cluster, &scope).await?;
+    if arguments.aws {
+        report.survey(&arguments.places).await?;
+    }
+    for warning in &report.warnings {
+        eprintln!("{warning}");
+    }
     match &arguments.file {
         Some(path) => {
             let mut text = Vec::new();
@@ -98,18 +117,48 @@ async fn read(cluster: &Cluster, scope: &Scope) -> anyhow::Result<Report> {
         warnings.push(format!("The report has no calls: {}.", error_chain(error.as_ref())));
         Default::default()
     });
-    for warning in &warnings {
-        eprintln!("{warning}");
-    }
     Ok(Report {
         generated_time: Timestamp::now().round(jiff::Unit::Second)?,
         version: env!("CARGO_PKG_VERSION"),
         server: cluster.server.clone(),
         scope: scope.to_string(),
         aws: false,
+        accounts: Vec::new(),
         warnings,
         streams: found.iter().map(|found| ReportedStream::of(found, &ledgers)).collect(),
     })
+}
+
+impl Report {
+    /// Adds every stream of these accounts and regions, and what AWS says of those that are there already.
+    async fn survey(&mut self, arguments: &PlaceArguments) -> anyhow::Result<()> {
+        let aws = arguments.connect().await?;
+        let own = aws.identity().await;
+        if let (Err(error), []) = (&own, arguments.roles()) {
+            anyhow::bail!("your AWS account is not known: {}", described(error));
+        }
+        let places = arguments.places(own.as_ref().ok())?;
+        let bars = Bars::new();
+        let surveys = survey(&aws, &places, &arguments.services(), &ProgressFile::none(), &bars).await;
+        bars.end();
+        let mut known: BTreeMap<String, usize> = BTreeMap::new();
+        for (at, stream) in self.streams.iter().enumerate() {
+            known.extend(stream.entry.stream.clone().map(|arn| (arn, at)));
+        }
+        for PlaceSurvey { place, streams, problems, .. } in surveys {
+            self.accounts.push(format!("{} in {}", place.account.account, place.region));
+            self.warnings.extend(problems);
+            for found in &streams {
+                let at = *known.entry(found.arn.to_string()).or_insert_with(|| {
+                    self.streams.push(ReportedStream::unmanaged(&found.arn));
+                    self.streams.len() - 1
+                });
+                self.streams[at].observe(found, self.generated_time);
+            }
+        }
+        self.aws = true;
+        Ok(())
+    }
 }
 
 fn write(out: &mut impl Write, format: Format, report: &Report) -> anyhow::Result<()> {
@@ -170,7 +219,10 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
             format!("{:?}", entry.state).into(),
             age(entry.plaintext_since_time).into(),
             age(entry.last_describe_time).into(),
-            format!("{}/{}", entry.namespace, entry.resource).into(),
+            match entry.resource.as_str() {
+                "" => NONE.into(),
+                resource => format!("{}/{resource}", entry.namespace).into(),
+            },
         ]);
     }
     table.write(out)?;

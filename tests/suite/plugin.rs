@@ -7,14 +7,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use simulated_aws::world::{PlantedStream, Service};
 use simulated_aws::{Clock, SimulatedAws, samples};
 use test_cluster::TestCluster;
 
 use crate::harness::own_cluster;
 use crate::process::{OperatorProcess, eventually};
-use crate::readme::commands;
-
-const PAGE: &str = "docs/kubectl-plugin.md";
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -128,57 +126,68 @@ fn comparable(output: &str) -> String {
     })
 }
 
-/// The blocks of the page: each command, with the output that follows it.
+/// The blocks of a page: each command, with the output that follows it. A block with a here document is one command.
 fn commands_with_output(page: &str) -> Vec<(String, Option<String>)> {
     let mut found = Vec::new();
     for part in page.split("```sh\n").skip(1) {
         let (block, rest) = part.split_once("```").expect("a block ends");
         let output = rest.trim_start().strip_prefix("```text\n").and_then(|text| text.split_once("```"));
-        let lines: Vec<&str> = block.lines().collect();
+        let lines: Vec<&str> =
+            if block.contains("<<") { vec![block] } else { block.lines().map(str::trim).collect() };
         for (at, line) in lines.iter().enumerate() {
             let output = output.filter(|_| at + 1 == lines.len()).map(|(text, _)| text.to_owned());
             found.push(((*line).to_owned(), output));
         }
     }
+    assert!(!found.is_empty(), "the page is read wrongly");
     found
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn plugin_page_shows_what_its_commands_print() {
-    let (cluster, account) = own_cluster(&["data"]).await;
-    let (aws, _operator) = samples_installed(&cluster, &account).await;
-    let shell = Shell::new(&cluster, &aws);
-    let path = repository().join(PAGE);
+/// Runs each command of a page, and compares its output with what the page shows. With `UPDATE_DOCS=1`, writes it.
+async fn run_page(shell: &Shell, name: &str) {
+    let path = repository().join(name);
     let mut page = std::fs::read_to_string(&path).expect("the page");
     let update = std::env::var("UPDATE_DOCS").is_ok_and(|value| value == "1");
-    let shown = commands_with_output(&page);
-    assert!(shown.len() >= 8 && shown.len() == commands(&page).len(), "{shown:?}");
-    for (command, expected) in &shown {
-        let (code, output, errors) = shell.run(command).await;
+    for (command, expected) in commands_with_output(&page) {
+        let (code, output, errors) = shell.run(&command).await;
         // One sample is in plaintext, because its key is disabled.
         let wanted = if command.contains("--fail-on") { 3 } else { 0 };
-        assert_eq!(code, wanted, "{command}: {output}{errors}");
+        assert_eq!(code, wanted, "{name}: {command}: {output}{errors}");
         let Some(expected) = expected else { continue };
+        let output = output.replace(&cluster_url(&output), "https://kubernetes.example.com/");
         if update {
-            let output = output.replace(&cluster_url(&output), "https://kubernetes.example.com/");
             page = page.replacen(
                 &format!("{command}\n```\n\n```text\n{expected}```"),
                 &format!("{command}\n```\n\n```text\n{output}```"),
                 1,
             );
         } else {
-            let url = cluster_url(&output);
-            let output = output.replace(&url, "https://kubernetes.example.com/");
-            assert_eq!(comparable(&output), comparable(expected), "{command}");
+            assert_eq!(comparable(&output), comparable(&expected), "{name}: {command}");
         }
     }
     if update {
         std::fs::write(&path, page).expect("the page is written");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_show_what_their_commands_print() {
+    let (cluster, account) = own_cluster(&["data"]).await;
+    let (aws, _operator) = samples_installed(&cluster, &account).await;
+    let shell = Shell::new(&cluster, &aws);
+    run_page(&shell, "docs/kubectl-plugin.md").await;
     let report = std::fs::read_to_string(shell.folder().join("report.html")).expect("the report");
     assert!(report.contains("deliverystream/payments"));
+    exit_codes(&shell).await;
+    planned_refusals(&shell).await;
+    surveyed_report(&shell, &aws).await;
+    for page in ["docs/re-key.md", "docs/troubleshooting.md", "docs/tutorial.md"] {
+        run_page(&shell, page).await;
+    }
+}
 
-    // What the page says of exit codes, completion and refusals.
+/// What the page of the plugin says of exit codes and completion.
+async fn exit_codes(shell: &Shell) {
     for (line, code) in [
         ("kubectl streamencryption status -n data --fail-on stalled", 3),
         ("kubectl streamencryption status -n data --fail-on suspended", 0),
@@ -186,8 +195,10 @@ async fn plugin_page_shows_what_its_commands_print() {
         ("kubectl streamencryption status --context nowhere", 1),
         ("kubectl streamencryption explain nothing -n data", 1),
         ("kubectl streamencryption report -n data --fail-on-failed-controls", 3),
+        ("kubectl streamencryption report -n data --aws", 2),
         ("kubectl streamencryption plan -f config/samples/04-re-key-to-a-denied-key.yaml --fail-on calls", 3),
         ("kubectl streamencryption plan -f config/namespace", 1),
+        ("kubectl streamencryption adopt", 1),
     ] {
         let (got, output, errors) = shell.run(line).await;
         assert_eq!(got, code, "{line}: {output}{errors}");
@@ -196,13 +207,19 @@ async fn plugin_page_shows_what_its_commands_print() {
     assert!(candidates.starts_with("explain\t"), "{candidates}");
     let script = shell.output("kubectl-streamencryption completion bash").await;
     assert!(script.contains("complete "), "{script}");
-    planned_refusals(&shell).await;
-    for page in ["docs/re-key.md", "docs/troubleshooting.md"] {
-        let page = std::fs::read_to_string(repository().join(page)).expect("the page");
-        for command in commands(&page) {
-            shell.output(command).await;
-        }
-    }
+}
+
+/// With `--aws`, the report has the streams that nobody manages, and what AWS says now.
+async fn surveyed_report(shell: &Shell, aws: &SimulatedAws) {
+    let (service, name) = (Service::Kinesis, "forgotten".to_owned());
+    let forgotten = aws.world().plant_stream(PlantedStream { service, name, ..PlantedStream::default() });
+    let report = shell.json("kubectl streamencryption report -A --aws --region eu-west-1 -o json").await;
+    assert_eq!(report["accounts"], json!(["111122223333 in eu-west-1"]));
+    let streams = report["streams"].as_array().expect("streams");
+    assert_eq!(streams.len(), 7, "six samples, and the forgotten one");
+    let found = streams.iter().find(|stream| stream["stream"] == *forgotten).expect("the stream");
+    assert!(found["resource"].is_null() && found["state"] == "Plaintext", "{found}");
+    assert!(found["controls"].as_array().expect("controls").iter().all(|one| one["result"] == "Failed"));
 }
 
 /// The URL of the API server in an output; it differs in each run.

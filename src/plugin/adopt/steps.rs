@@ -92,7 +92,7 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
 fn role(arguments: &Arguments, account: &str) -> String {
     let of_account = |role: &&RoleArn| role.account.as_str() == account;
     let name = |role: &RoleArn| role.to_string().rsplit('/').next().unwrap_or_default().to_owned();
-    arguments.role_arn.iter().find(of_account).map_or_else(|| "OPERATOR-ROLE".to_owned(), name)
+    arguments.places.roles().iter().find(of_account).map_or_else(|| "OPERATOR-ROLE".to_owned(), name)
 }
 
 fn streams(count: usize) -> String {

@@ -9,8 +9,9 @@ use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::ledger;
 
 use super::controls::{CONTROLS, Control, ControlResult, Verdict, results};
+use crate::adopt::found::{FoundEncryption, FoundStream};
 use crate::plugin::cluster::Found;
-use crate::plugin::fleet::Entry;
+use crate::plugin::fleet::{Entry, State};
 use crate::plugin::ledger_calls::{LedgerCall, is_owner, of_ledger};
 use crate::plugin::output::Columns;
 
@@ -52,6 +53,37 @@ impl ReportedStream {
         }
     }
 
+    /// Reports a stream that no StreamEncryption manages.
+    pub(super) fn unmanaged(arn: &StreamArn) -> Self {
+        let entry = Entry::unmanaged(arn);
+        Self { calls: Vec::new(), plaintext_periods: Vec::new(), controls: Vec::new(), entry }
+    }
+
+    /// Takes what AWS has just described: newer than the status, except for a change in progress, of which the status
+    /// knows more.
+    pub(super) fn observe(&mut self, found: &FoundStream, at: Timestamp) {
+        let state = match &found.encryption {
+            FoundEncryption::Plaintext => State::Plaintext,
+            FoundEncryption::NotEncryptable(source) => {
+                self.entry.source = Some(source.clone());
+                State::NotEncryptable
+            }
+            FoundEncryption::AwsOwned | FoundEncryption::Customer(_) | FoundEncryption::UnknownKey(_) => {
+                State::Encrypted
+            }
+            FoundEncryption::Unsettled(_) => self.entry.state,
+        };
+        if !matches!(found.encryption, FoundEncryption::Unsettled(_)) {
+            self.entry.state = state;
+            self.entry.active_key = found.encryption.key();
+        }
+        self.entry.last_describe_time = Some(at);
+        if self.entry.resource.is_empty() {
+            self.entry.message = Some(unmanaged_message(found));
+        }
+        self.controls = results(found.arn.service, self.entry.state);
+    }
+
     /// Returns the verdict of a control; `None` if the control is not about this stream.
     pub(super) fn verdict(&self, control: &Control) -> Option<Verdict> {
         self.controls.iter().find(|result| result.id == control.id).map(|result| result.result)
@@ -67,6 +99,21 @@ impl ReportedStream {
         let results = self.controls.iter();
         Row { entry: &self.entry, controls: results.map(|one| (one.id, one.result)).collect() }
     }
+}
+
+/// Returns who may manage a stream that no StreamEncryption manages, and what is unknown of it.
+fn unmanaged_message(found: &FoundStream) -> String {
+    let owners = found.owners.as_deref().unwrap_or_default();
+    let owners: Vec<String> = owners.iter().map(ToString::to_string).collect();
+    let by = match owners.is_empty() {
+        true => String::new(),
+        false => format!(" According to its tags: {}.", owners.join(", ")),
+    };
+    let why = match &found.encryption {
+        FoundEncryption::Unsettled(why) => format!(" Its encryption is not known: {why}."),
+        _ => String::new(),
+    };
+    format!("No StreamEncryption manages this stream.{by}{why}")
 }
 
 /// A stream as a row of CSV.
