@@ -8,8 +8,8 @@
 //! creates a ledger nor takes over the ledger of another resource, whatever the state of that resource.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use stream_encryption_api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
-use stream_encryption_api::stream_encryption::{Encryption, StreamEncryption};
+use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::warn;
 
 use super::context::Context;
@@ -98,13 +98,7 @@ pub(super) async fn open<A, R: KubeApi>(
                 "the ledger is gone: the calls that the status reports are counted as sent now"
             );
         }
-        let off = resource.spec.encryption == Encryption::Disabled;
-        let spec = ledger::rebuilt_from_status(
-            &empty,
-            if off { Action::Stop } else { Action::Start },
-            reported_calls,
-            operator.clock.now(),
-        );
+        let spec = ledger::rebuilt_from_status(&empty, stream.service, reported_calls, operator.clock.now());
         return Ok(LedgerHandle::new(name, spec, Ownership::Owned, None));
     };
     if let Err(corrupt) = ledger::validate(&found.spec, stream) {

@@ -67,20 +67,25 @@ pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
 }
 
 /// Rebuilds a deleted ledger for which a status still shows `counted_calls` counted calls. The times of the
-/// calls are lost with the ledger, so they count as made now.
+/// calls are lost with the ledger, so they count as made now. If AWS counts each action by itself, the status
+/// does not show which one it counted, so each gets that number.
 #[must_use]
 pub fn rebuilt_from_status(
     empty: &StreamLedgerSpec,
-    action: Action,
+    service: Service,
     counted_calls: u32,
     now: Timestamp,
 ) -> StreamLedgerSpec {
-    let target = match action {
-        Action::Start => Key::AwsOwned.target(),
-        Action::Stop => Target { action, key: None },
+    let start = Key::AwsOwned.target();
+    let stop = Target { action: Action::Stop, key: None };
+    let targets = match profile(service).counted {
+        CountedCalls::All => vec![start],
+        CountedCalls::AppliedPerAction => vec![stop, start],
     };
-    let call = |number| Call {
-        id: format!("rebuilt-{number}"),
+    let numbers = || 0..counted_calls.min(AWS_LIMIT);
+    let calls = targets.iter().flat_map(|target| numbers().map(move |number| (target, number)));
+    let call = |(target, number): (&Target, u32)| Call {
+        id: format!("rebuilt-{:?}-{number}", target.action),
         target: target.clone(),
         time: truncate_to_micros(now),
         outcome: Outcome::Accepted,
@@ -90,7 +95,7 @@ pub fn rebuilt_from_status(
         confirmed: false,
         retry: None,
     };
-    StreamLedgerSpec { calls: (0..counted_calls.min(AWS_LIMIT)).map(call).collect(), ..empty.clone() }
+    StreamLedgerSpec { calls: calls.map(call).collect(), ..empty.clone() }
 }
 
 /// The error of an invalid ledger. No call is made on its stream until the ledger is fixed.

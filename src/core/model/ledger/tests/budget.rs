@@ -9,8 +9,8 @@ use super::{aws_error, empty, plan, seconds, with_call};
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
-    AWS_LIMIT, DAY, MAX_CALLS, MAX_CLOCK_SKEW, PlannedCall, QUOTA_WINDOW, budget, expires_at, record_outcome,
-    reserve,
+    AWS_LIMIT, DAY, MAX_CALLS, MAX_CLOCK_SKEW, PlannedCall, QUOTA_WINDOW, budget, expires_at,
+    rebuilt_from_status, record_outcome, reserve, validate,
 };
 use crate::model::scenario::midnight;
 
@@ -64,6 +64,22 @@ fn target(action: Action) -> Target {
     match action {
         Action::Start => Key::AwsOwned.target(),
         Action::Stop => Target { action, key: None },
+    }
+}
+
+#[test]
+fn rebuilt_ledger_has_no_new_budget_for_either_action() {
+    for service in [Service::Firehose, Service::Kinesis] {
+        let rebuilt = rebuilt_from_status(&empty(service), service, 3, midnight());
+        for action in [Action::Start, Action::Stop] {
+            assert_eq!(
+                budget(&rebuilt.calls, service, action, 20, midnight()).used,
+                3,
+                "{service:?} {action:?}"
+            );
+        }
+        let stream = crate::model::scenario::stream(service);
+        assert_eq!(validate(&rebuilt, &stream), Ok(()));
     }
 }
 
