@@ -18,7 +18,7 @@ use super::stream_api::{Priority, StreamApi};
 use crate::model::arn::KmsKeyId;
 use crate::model::key::KeyProblem;
 use crate::model::ledger;
-use crate::model::observation::{Observation, ReportedEncryption};
+use crate::model::observation::{DescribeTimes, Observation, ReportedEncryption};
 use crate::model::status_fields;
 use crate::work_queue::Lane;
 
@@ -120,7 +120,9 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
 /// Applies the observation to the ledger. The observation of another stream, of no stream, or of a stream
 /// that cannot be encrypted has no effect.
 fn apply_observation(state: &mut ReconcileState) {
-    let Observed::At { description: Some(description), observation, .. } = &state.observed else { return };
+    let Observed::At { at, description: Some(description), observation, .. } = &state.observed else {
+        return;
+    };
     if matches!(observation, Observation::OtherStream | Observation::NotEncryptable(_)) {
         return;
     }
@@ -132,6 +134,7 @@ fn apply_observation(state: &mut ReconcileState) {
         description.created,
         wanted.as_ref(),
         unusable,
-        state.now,
+        // A clock that was set back in between must not make the observation newer.
+        DescribeTimes { requested: (*at).min(state.now), answered: state.now },
     );
 }

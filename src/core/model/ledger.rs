@@ -19,7 +19,7 @@ use super::arn::StreamArn;
 use super::aws_error::{AwsError, ErrorKind};
 use super::key::Key;
 use super::object::is_dns_subdomain;
-use super::observation::Observation;
+use super::observation::{DescribeTimes, Observation};
 use super::schedule;
 use super::service::{AWS_LIMIT, CountedCalls, profile};
 
@@ -241,7 +241,7 @@ pub fn in_flight_until(ledger: &StreamLedgerSpec) -> Option<Timestamp> {
     open.map(|call| saturating_add(call.at(), QUOTA_WINDOW - DAY)).max()
 }
 
-/// Returns whether an observation made at `seen` may be older than the last call, and so must not be trusted.
+/// Returns whether an observation requested at `seen` may be older than the last call, and so must not be trusted.
 /// Once an observation has shown the effect of that call, a later one that differs is a new state, however
 /// soon it comes.
 #[must_use]
@@ -285,8 +285,9 @@ pub fn apply_observation(
     created: Option<Timestamp>,
     desired_target: Option<&Target>,
     desired_key_has_problem: bool,
-    now: Timestamp,
+    times: impl Into<DescribeTimes>,
 ) -> StreamLedgerSpec {
+    let DescribeTimes { requested, answered: now } = times.into();
     let mut updated = ledger.clone();
     if let Some(known) = &mut updated.known_encryption {
         // A time in the future means that the clock was set back, or that another node wrote the time: the
@@ -308,7 +309,7 @@ pub fn apply_observation(
         }
         updated.stream_creation_time = Some(truncate_to_micros(created));
     }
-    if may_be_stale(&updated, observation, now) {
+    if may_be_stale(&updated, observation, requested) {
         return updated;
     }
     if let Some(last) = updated.calls.last_mut()

@@ -111,6 +111,24 @@ pub enum Observation {
     },
 }
 
+/// When a Describe was requested, and when AWS's response was received, by the operator's clock. AWS made the
+/// response at an unknown time in between: the start decides whether the response may be outdated, and what it
+/// shows is known since the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescribeTimes {
+    /// The time of the request, before the wait for the rate limiter.
+    pub requested: Timestamp,
+    /// The time of the response.
+    pub answered: Timestamp,
+}
+
+impl From<Timestamp> for DescribeTimes {
+    /// Returns the times of a Describe that took no time.
+    fn from(time: Timestamp) -> Self {
+        Self { requested: time, answered: time }
+    }
+}
+
 impl Observation {
     /// Returns the meaning of `description` for `stream`; `None` is a stream that does not exist.
     #[must_use]

@@ -12,7 +12,7 @@ use crate::model::ledger::{
     DAY, QUOTA_WINDOW, apply_observation, budget, corrections, in_flight_until, last_unrefused_call,
     may_be_stale, satisfies,
 };
-use crate::model::observation::Observation;
+use crate::model::observation::{DescribeTimes, Observation};
 use crate::model::scenario::{failed, key, midnight};
 
 /// Returns the ledger after an observation, with key 1 as the desired key.
@@ -50,6 +50,18 @@ fn stable_encryption_is_in_force_since_first_seen() {
     assert_eq!(same.known_encryption, Some(known_encryption(None, 0)), "seen again");
     let other = seen(&same, &Observation::On(key(1)), 120);
     assert_eq!(other.known_encryption, Some(known_encryption(Some(&key(1)), 120)));
+}
+
+#[test]
+fn observation_is_as_old_as_its_request() {
+    let called = with_call(&empty(Service::Firehose), seconds(0), Some(Ok(())));
+    let at = |requested, answered| {
+        let times = DescribeTimes { requested: seconds(requested), answered: seconds(answered) };
+        apply_observation(&called, &Observation::Off, None, Some(&key(1).target()), false, times)
+    };
+    // AWS may have made the response at the time of the request, when it may still have been outdated.
+    assert_eq!(at(25, 35).known_encryption, None);
+    assert_eq!(at(30, 35).known_encryption, Some(known_encryption(None, 35)), "known since the response");
 }
 
 #[test]

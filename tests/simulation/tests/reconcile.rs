@@ -1,0 +1,140 @@
+//! Single reconciles with one fault each, in situations that random environments reach too rarely.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use simulated_aws::world::{Fault, Rule, Settings};
+use simulation::choices::Choices;
+use simulation::environment::{Doom, Fate, Scene};
+use simulation::keys;
+use simulation::plan::{Plan, PlannedStream, StreamKind};
+use simulation::ports::{Aws, Cluster};
+use simulation::run::until;
+use simulation::single;
+use simulation::store::Name;
+use simulation::wiring::Faithful;
+use stream_encryption_api::condition::{ConditionType, find};
+use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::stream_encryption::{
+    DeletionPolicy, Encryption, KeyReference, KeyType, Mode, Service, StreamEncryptionSpec,
+    StreamEncryptionStatus, StreamReference, Verification,
+};
+use stream_encryption_core::controller::kube_api::KubeError;
+use stream_encryption_core::controller::Context;
+
+/// More reconciles than any of these tests needs.
+const MOST_RECONCILES: usize = 40;
+
+/// One operator, one stream in plaintext, and one resource.
+struct Fixture {
+    scene: Arc<Scene>,
+    operator: Context<Aws, Cluster>,
+    name: Name,
+}
+
+fn seconds(seconds: i64) -> SignedDuration {
+    SignedDuration::from_secs(seconds)
+}
+
+fn plan() -> Plan {
+    Plan {
+        seed: 0,
+        settings: Settings { enabling: seconds(1), rate_limits: false, ..Settings::default() },
+        replicas: 1,
+        clocks: vec![SignedDuration::ZERO],
+        latency: 0,
+        drift_interval: seconds(600),
+        max_calls: 20,
+        allow_disable: true,
+        sessions: false,
+        streams: vec![PlannedStream {
+            service: Service::Firehose,
+            name: "s0".to_owned(),
+            kind: StreamKind::Plain,
+        }],
+        keys_are_mended: true,
+        happenings: Vec::new(),
+    }
+}
+
+/// Returns a spec that names a key by its ARN.
+fn spec(key: usize) -> StreamEncryptionSpec {
+    StreamEncryptionSpec {
+        stream: StreamReference {
+            arn: Some(simulation::generator::stream_arn(&plan().streams[0])),
+            ..StreamReference::default()
+        },
+        key: Some(KeyReference {
+            kind: KeyType::CustomerManaged,
+            arn: Some(keys::arn(key)),
+            alias: None,
+            object_ref: None,
+        }),
+        encryption: Encryption::Enabled,
+        mode: Mode::Enforce,
+        deletion_policy: DeletionPolicy::Retain,
+        suspend: false,
+        verification: Verification::None,
+    }
+}
+
+impl Fixture {
+    fn new(spec: &StreamEncryptionSpec) -> Self {
+        let plan = plan();
+        let scene = until(&plan, &Faithful, SignedDuration::ZERO);
+        scene.state().choices = Choices::none();
+        let operator = single::context(&scene, &plan, &Faithful);
+        let fixture = Self { scene, operator, name: ("data".to_owned(), "r0".to_owned()) };
+        fixture.apply(spec);
+        fixture
+    }
+
+    fn apply(&self, spec: &StreamEncryptionSpec) {
+        let state = &mut *self.scene.state();
+        let now = state.now;
+        assert!(state.store.apply(&self.name, spec, now));
+    }
+
+    /// Reconciles once, and returns the time until the next reconcile.
+    fn reconcile(&self) -> Result<SignedDuration, KubeError> {
+        let wake = single::reconcile(&self.scene, &self.operator, &self.name).expect("the resource exists");
+        wake.map(|wake| wake.duration_since(self.operator.clock.now()).max(SignedDuration::ZERO))
+    }
+
+    /// Reconciles again and again, at the requested times, until `is_done`.
+    fn reconcile_until(&self, is_done: impl Fn(&Self) -> bool) {
+        for _ in 0..MOST_RECONCILES {
+            if is_done(self) {
+                return;
+            }
+            let wait = self.reconcile().unwrap_or(seconds(4));
+            if is_done(self) {
+                return;
+            }
+            single::pass(&self.scene, wait);
+        }
+        panic!("not after {MOST_RECONCILES} reconciles: {:?}", self.status());
+    }
+
+    fn status(&self) -> StreamEncryptionStatus {
+        single::stored(&self.scene, &self.name)
+            .and_then(|resource| resource.status.clone())
+            .unwrap_or_default()
+    }
+
+    /// Returns the status and the reason of a condition.
+    fn condition(&self, kind: ConditionType) -> (String, String) {
+        let status = self.status();
+        find(&status.conditions, kind)
+            .map(|found| (found.status.clone(), found.reason.clone()))
+            .unwrap_or_default()
+    }
+
+    fn is_encrypted(&self) -> bool {
+        self.condition(ConditionType::Ready) == ("True".to_owned(), "Encrypted".to_owned())
+    }
+
+    fn ledger(&self) -> StreamLedger {
+        self.scene.state().store.ledgers().next().cloned().expect("a ledger")
+    }
+}
