@@ -11,7 +11,7 @@ use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptio
 use super::annotations::{retry_token, suspended_by};
 use crate::model::message;
 
-/// Number of consecutive unanswered Describes after which it is unknown whether records are encrypted.
+/// Number of consecutive reconciles without a description after which it is unknown whether records are encrypted.
 const MOST_UNANSWERED: u32 = 3;
 /// Maximum age of the time of the last Describe in a status that does not change otherwise.
 const DESCRIBE_TIME_AGE: SignedDuration = SignedDuration::from_hours(1);
@@ -54,7 +54,7 @@ pub(super) fn suspended(
     status
 }
 
-/// Returns whether so many Describes were unanswered that it is unknown whether records are encrypted now. A
+/// Returns whether so many reconciles could not describe the stream that it is unknown whether records are encrypted now. A
 /// process that has just started continues with what the status reports.
 pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32) -> bool {
     let was_outdated = || {

@@ -55,7 +55,8 @@ pub struct LastReconcile {
     /// When a later write of the status was sent that was not acknowledged: it may have been applied, or may
     /// still be applied. `None` once it can no longer be applied.
     pub unconfirmed_write: Option<Timestamp>,
-    /// Number of consecutive Describes that AWS has not answered.
+    /// Number of consecutive reconciles that could not describe the stream: AWS did not answer the Describe, or a
+    /// request before it.
     pub unanswered: u32,
     /// When the stream was last described while AWS was changing its encryption, if it is still changing.
     pub changing_at: Option<Timestamp>,

@@ -109,6 +109,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
             }
             state.signer = signer;
             state.observed = Observed::of(&state.spec, at, description, true);
+            state.answered = Some(at);
         }
         Err(error) => {
             warn!(stream = %state.spec.stream, code = error.code, message = error.message, "failed to describe stream");

@@ -78,10 +78,12 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     Ok(wake)
 }
 
-/// Returns the number of consecutive reconciles in which AWS did not answer, including this one.
+/// Returns the number of consecutive reconciles in which AWS did not describe the stream, including this one.
 pub(super) fn unanswered(state: &ReconcileState) -> u32 {
     match state.observed {
         Observed::Failed(_) => state.last.unanswered.saturating_add(1),
+        // KMS did not answer, and the ledger holds what the description has shown.
+        Observed::Failed(_) if state.answered.is_some() => 0,
         Observed::At { .. } => 0,
         Observed::NotYet => state.last.unanswered,
     }
@@ -252,7 +254,7 @@ pub(super) fn status(
         _ if state.last.retry_due.is_some() => before.last_handled_retry.clone(),
         Observed::NotYet | Observed::At { .. } => retry_token(resource),
     };
-    age::set_describe_time(&mut status, before, state.described_at());
+    age::set_describe_time(&mut status, before, state.described_at().or(state.answered));
     status
 }
 

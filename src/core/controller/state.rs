@@ -35,6 +35,9 @@ pub(super) struct ReconcileState {
     pub(super) ledger: LedgerHandle,
     /// The observation of the stream.
     pub(super) observed: Observed,
+    /// When the last Describe of this reconcile was requested that AWS answered; `None` if there was none. AWS
+    /// may have answered it although the reconcile has failed since, at a request to KMS.
+    pub(super) answered: Option<Timestamp>,
     /// The time of the Describe in this reconcile, on the monotonic clock.
     pub(super) observed_at: Duration,
     /// The action for which the rate limiter's permit was acquired.
@@ -115,6 +118,7 @@ impl ReconcileState {
             observed,
             observed_at: Duration::ZERO,
             permit: None,
+            answered: None,
             signer: None,
             active_key,
             last,

@@ -138,3 +138,28 @@ impl Fixture {
         self.scene.state().store.ledgers().next().cloned().expect("a ledger")
     }
 }
+
+#[test]
+fn outdated_answer_after_a_slow_describe_is_no_drift() {
+    let fixture = Fixture::new(&spec(0));
+    fixture.reconcile_until(Fixture::is_encrypted);
+    single::pass(&fixture.scene, seconds(600));
+    fixture.apply(&spec(1));
+    fixture.reconcile_until(|fixture| fixture.ledger().spec.calls.len() == 2);
+    // The user takes the change back. AWS's answer is from before the call, and arrives 32 s after it.
+    single::pass(&fixture.scene, seconds(24));
+    fixture.apply(&spec(0));
+    {
+        let state = &mut *fixture.scene.state();
+        state.world.script(Rule::once(Fault::ReadLag { by: seconds(60) }).on("DescribeDeliveryStream"));
+        // The request before it is for the key.
+        let fate = Fate::Pause(seconds(8));
+        state.replicas[0].doom = Some(Doom { after: 1, carried_out: true, fate });
+    }
+    let began = fixture.operator.clock.now();
+    fixture.reconcile().expect("Kubernetes answers");
+    assert_eq!(fixture.operator.clock.now().duration_since(began), seconds(8), "the answer was late");
+    assert!(fixture.ledger().spec.attempts.is_some(), "the attempt with key 1 is not over");
+    fixture.reconcile_until(|fixture| fixture.ledger().spec.calls.len() == 3);
+    assert!(!fixture.ledger().spec.calls[2].correction, "nobody else has changed the stream");
+}

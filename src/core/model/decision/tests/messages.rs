@@ -68,7 +68,7 @@ A message that states how records are encrypted has one of these sentences. The 
 
 ";
 const OUTDATED: &str = "
-After three failed Describe requests in a row, and while the resource is suspended, `Encrypted` keeps its last message behind one of these prefixes.
+After three reconciles in a row in which AWS did not describe the stream, and while the resource is suspended, `Encrypted` keeps its last message behind one of these prefixes.
 While the resource is suspended, `KeyUsable` does so too.
 
 ";
