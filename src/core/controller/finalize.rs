@@ -151,22 +151,30 @@ async fn set_finalizer<A: StreamApi, R: KubeApi>(
     Ok(existed)
 }
 
-/// Removes the finalizer of a deleted resource whose stream stays encrypted against its `deletionPolicy`. If
-/// the namespace is being deleted, too, the API server refuses the event, so the log and a metric report the
-/// removal, too. `stream` is the ARN or the name of the stream, if the spec can be read.
+/// Removes the finalizer of a deleted resource whose stream stays encrypted against its `deletionPolicy`, and
+/// reports that once. If the namespace is being deleted, too, the API server refuses the event, so the log and a
+/// metric report the removal, too. `stream` is the ARN or the name of the stream, if the spec can be read.
 pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     read: &ObjectMeta,
     stream: Option<&str>,
     why: &str,
 ) -> Result<(), KubeError> {
-    // A cache may still hold a resource whose removal was reported. A removal without an acknowledgement was
-    // not.
-    let is_reported = operator.memory.has_seen_another(read);
-    if !release(operator, read).await? && is_reported {
-        return Ok(());
+    // If this process has seen another version than `read`, then `read` may be from a cache that lags, and the
+    // resource may be gone because this process has removed the finalizer and reported that.
+    let may_lag = operator.memory.has_seen_another(read);
+    let released = release(operator, read).await;
+    match &released {
+        Ok(false) if may_lag => return Ok(()),
+        // Without a response, the finalizer may be removed. No reconcile would follow to report that: the
+        // resource does not exist then.
+        Ok(_) | Err(KubeError::Unavailable(_)) => {}
+        Err(KubeError::Conflict | KubeError::Rejected(_)) => return released.map(drop),
     }
     let me = owner_of(read);
+    if !operator.memory.report_removal(&me.uid) {
+        return released.map(drop);
+    }
     warn!(
         namespace = me.namespace,
         name = me.name,
@@ -179,5 +187,5 @@ pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
     let event =
         ReconcileEvent { warning: true, reason: ENCRYPTION_LEFT_ON.to_owned(), action: "Release", note };
     operator.publish_event(&me, &event).await;
-    Ok(())
+    released.map(drop)
 }

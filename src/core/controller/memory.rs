@@ -62,6 +62,8 @@ pub struct LastReconcile {
     pub changing_at: Option<Timestamp>,
     /// Whether a reconcile was interrupted since: its plan needed a newer description.
     pub is_interrupted: bool,
+    /// Whether this process has reported that the removal of the finalizer leaves the encryption unchanged.
+    pub is_removal_reported: bool,
     /// The version of the resource as this process last read or wrote it, or [`UNKNOWN_VERSION`]. A cache with
     /// another version lags, or holds a change by another client.
     pub version: Option<String>,
@@ -184,6 +186,14 @@ impl Memory {
             last.description = None;
             last.is_interrupted = true;
         }
+    }
+
+    /// Records that the removal of the finalizer is reported for the resource with this uid. Returns whether it is
+    /// the first time.
+    pub fn report_removal(&self, uid: &str) -> bool {
+        let mut entries = self.lock();
+        let last = entries.entry(uid.to_owned()).or_default();
+        !std::mem::replace(&mut last.is_removal_reported, true)
     }
 
     /// Records that a write of the status of the resource with this uid was not acknowledged. Any later

@@ -71,6 +71,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         changing_at,
         retry_due: None,
         is_interrupted: false,
+        is_removal_reported: state.last.is_removal_reported,
     };
     let wake =
         [written.again, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
@@ -81,9 +82,9 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
 /// Returns the number of consecutive reconciles in which AWS did not describe the stream, including this one.
 pub(super) fn unanswered(state: &ReconcileState) -> u32 {
     match state.observed {
-        Observed::Failed(_) => state.last.unanswered.saturating_add(1),
         // KMS did not answer, and the ledger holds what the description has shown.
         Observed::Failed(_) if state.answered.is_some() => 0,
+        Observed::Failed(_) => state.last.unanswered.saturating_add(1),
         Observed::At { .. } => 0,
         Observed::NotYet => state.last.unanswered,
     }

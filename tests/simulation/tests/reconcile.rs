@@ -1,13 +1,16 @@
 //! Single reconciles with one fault each, in situations that random environments reach too rarely.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use jiff::SignedDuration;
 use simulated_aws::world::{Fault, Rule, Settings};
 use simulation::choices::Choices;
 use simulation::environment::{Doom, Fate, Scene};
+use simulation::faults::{KubernetesFault, KubernetesRule, Request};
 use simulation::keys;
 use simulation::plan::{Plan, PlannedStream, StreamKind};
+use simulation::policies::Allowed;
 use simulation::ports::{Aws, Cluster};
 use simulation::run::until;
 use simulation::single;
@@ -20,7 +23,7 @@ use stream_encryption_api::stream_encryption::{
     StreamEncryptionStatus, StreamReference, Verification,
 };
 use stream_encryption_core::controller::kube_api::KubeError;
-use stream_encryption_core::controller::Context;
+use stream_encryption_core::controller::{Context, ReconcileMetrics};
 
 /// More reconciles than any of these tests needs.
 const MOST_RECONCILES: usize = 40;
@@ -136,6 +139,64 @@ impl Fixture {
 
     fn ledger(&self) -> StreamLedger {
         self.scene.state().store.ledgers().next().cloned().expect("a ledger")
+    }
+}
+
+/// Counts the reports of finalizers that were removed while encryption stayed on.
+struct Removals(Arc<AtomicU32>);
+
+impl ReconcileMetrics for Removals {
+    fn encryption_left_on(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn lost_response_to_finalizer_removal_is_reported_once() {
+    for (fault, is_applied) in [(KubernetesFault::AnswerLost, true), (KubernetesFault::Refused, false)] {
+        let spec = StreamEncryptionSpec { deletion_policy: DeletionPolicy::Disable, ..spec(0) };
+        let mut fixture = Fixture::new(&spec);
+        let removals = Arc::new(AtomicU32::new(0));
+        fixture.operator.metrics = Box::new(Removals(removals.clone()));
+        fixture.reconcile_until(Fixture::is_encrypted);
+        {
+            let state = &mut *fixture.scene.state();
+            let now = state.now;
+            state.policies.change(now, Vec::<Allowed>::new());
+            state.store.delete(&fixture.name, now);
+            state.kubernetes.rules.push(KubernetesRule { on: Some(Request::SetFinalizer), skip: 0, fault });
+        }
+        assert!(matches!(fixture.reconcile(), Err(KubeError::Unavailable(_))));
+        assert_eq!(removals.load(Ordering::Relaxed), 1, "{fault:?}");
+        assert_eq!(single::stored(&fixture.scene, &fixture.name).is_none(), is_applied);
+        if !is_applied {
+            assert!(fixture.reconcile().is_ok());
+            assert!(single::stored(&fixture.scene, &fixture.name).is_none());
+            assert_eq!(removals.load(Ordering::Relaxed), 1, "reported by the first attempt");
+        }
+    }
+}
+
+#[test]
+fn described_stream_is_not_outdated_if_kms_then_fails() {
+    let fixture = Fixture::new(&spec(0));
+    fixture.reconcile_until(Fixture::is_encrypted);
+    for _ in 0..4 {
+        single::pass(&fixture.scene, seconds(3600));
+        {
+            // The requests take so long that the key is described again after the stream, and then KMS fails.
+            let world = &mut fixture.scene.state().world;
+            world.clear_faults();
+            let fails = Rule::always(Fault::ServerError { status: 503 }).on("DescribeKey");
+            world.script(Rule { skip: 1, ..fails });
+            world.script(Rule::once(Fault::Slow { by: seconds(6) }).on("DescribeKey"));
+            world.script(Rule::once(Fault::Slow { by: seconds(6) }).on("DescribeDeliveryStream"));
+        }
+        fixture.reconcile().expect("Kubernetes answers");
+        assert_eq!(fixture.condition(ConditionType::Ready).1, "AwsUnreachable");
+        assert_eq!(fixture.condition(ConditionType::Encrypted).0, "True", "{:?}", fixture.status());
+        let described = fixture.status().last_describe_time.expect("a time").0;
+        assert!(fixture.operator.clock.now().duration_since(described) < seconds(20), "{described}");
     }
 }
 
