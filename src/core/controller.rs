@@ -98,7 +98,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let mut state = ReconcileState::new(operator.clock.now(), spec, ledger, last, resource, expected);
     let plan = loop {
         let plan = (operator.decide)(&state.input());
-        if execute::prepare(operator, &mut state, &plan).await {
+        if execute::prepare(operator, &mut state, &plan).await? {
             break plan;
         }
         observe::describe_stream(operator, resource, &mut state).await?;

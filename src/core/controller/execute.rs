@@ -36,22 +36,31 @@ const PAUSED: Duration = Duration::from_mins(2);
 
 /// Prepares a plan. Returns whether it can be executed; if not, the stream must be described first, and the plan be
 /// made again. Waits for the rate limiter's permit for a call, once for each reconcile: after a long wait, the
-/// description is too old for the call, but the permit remains.
+/// description is too old for the call, but the permit remains. Returns [`Interruption::Outdated`] if the second
+/// description is too old, too.
 pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     state: &mut ReconcileState,
     plan: &Decision,
-) -> bool {
-    match &plan.step {
+) -> Result<bool, Interruption> {
+    Ok(match &plan.step {
         Step::Describe => false,
-        Step::ChangeEncryption(call) => {
-            let has_permit = state.permit == Some(call.target.action);
-            state.is_fresh() && (has_permit || acquire_permit(operator, state, call.target.action).await)
+        Step::ChangeEncryption(_) if !state.is_fresh() => false,
+        Step::ChangeEncryption(call) if state.permit == Some(call.target.action) => {
+            // Measured from the response: the second Describe may have waited for the rate limiter again. With
+            // that wait included, a busy rate limiter would prevent every call.
+            let steady = operator.clock.monotonic();
+            if steady.saturating_sub(state.answered_at).max(state.resolved_before(steady)) > MAX_STATE_AGE {
+                return Err(Interruption::Outdated);
+            }
+            true
         }
-        // A record is written when it is due, not whenever something wakes the resource.
+        Step::ChangeEncryption(call) => acquire_permit(operator, state, call.target.action).await,
+        // Before the next record is due, an old description suffices: `execute` then writes no record. Once it
+        // is due, the stream is described first.
         Step::Verify => state.is_fresh() || plan.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
-    }
+    })
 }
 
 /// Waits for the rate limiter's permit for the call. Returns `false` if the description or the resolved spec

@@ -99,6 +99,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     let seen = operator.aws.describe_stream(&state.spec.stream, principal, priority).await;
     operator.metrics.described(state.spec.stream.service, seen.is_ok());
     state.now = operator.clock.now();
+    state.answered_at = operator.clock.monotonic();
     match seen {
         Ok(seen) => {
             let (description, signer) = seen.unzip();
@@ -108,8 +109,8 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
                 debug!(stream = %state.spec.stream, reason, details, "AWS reported a failure");
             }
             state.signer = signer;
-            state.observed = Observed::of(&state.spec, at, description, true);
             state.answered = Some(at);
+            state.observed = Observed::of(&state.spec, at, description, true);
         }
         Err(error) => {
             warn!(stream = %state.spec.stream, code = error.code, message = error.message, "failed to describe stream");

@@ -40,6 +40,8 @@ pub(super) struct ReconcileState {
     pub(super) answered: Option<Timestamp>,
     /// The time of the Describe in this reconcile, on the monotonic clock.
     pub(super) observed_at: Duration,
+    /// The time of the response to that Describe, on the monotonic clock.
+    pub(super) answered_at: Duration,
     /// The action for which the rate limiter's permit was acquired.
     pub(super) permit: Option<Action>,
     /// The signer of that Describe, and the only one that may sign the call after it.
@@ -116,9 +118,10 @@ impl ReconcileState {
             spec,
             ledger,
             observed,
-            observed_at: Duration::ZERO,
-            permit: None,
             answered: None,
+            observed_at: Duration::ZERO,
+            answered_at: Duration::ZERO,
+            permit: None,
             signer: None,
             active_key,
             last,

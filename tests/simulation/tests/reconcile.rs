@@ -224,3 +224,32 @@ fn outdated_answer_after_a_slow_describe_is_no_drift() {
     fixture.reconcile_until(|fixture| fixture.ledger().spec.calls.len() == 3);
     assert!(!fixture.ledger().spec.calls[2].correction, "nobody else has changed the stream");
 }
+
+#[test]
+fn call_follows_a_recent_description_after_any_pause() {
+    let mut calls = 0;
+    for after in 0..12 {
+        let fixture = Fixture::new(&spec(0));
+        {
+            let state = &mut *fixture.scene.state();
+            let fate = Fate::Pause(seconds(30));
+            state.replicas[0].doom = Some(Doom { after, carried_out: true, fate });
+            // Slow, but within the deadline.
+            let fault = KubernetesFault::Slow(seconds(14));
+            state.kubernetes.rules.push(KubernetesRule { on: Some(Request::ReadPolicies), skip: 0, fault });
+        }
+        fixture.reconcile_until(Fixture::is_encrypted);
+        let state = fixture.scene.state();
+        let mut described = None;
+        for request in state.world.calls() {
+            if request.operation == "DescribeDeliveryStream" {
+                described = Some(request.time);
+            } else if request.changes_encryption() {
+                calls += 1;
+                let age = request.time.duration_since(described.expect("it was described"));
+                assert!(age <= seconds(10), "pause after {after} requests: {age:#}");
+            }
+        }
+    }
+    assert!(calls >= 12, "{calls} calls");
+}
