@@ -37,10 +37,12 @@ pub(super) fn request_limits(flag: &str, text: &str) -> anyhow::Result<RequestLi
 
 fn limit(given: Given) -> anyhow::Result<RequestLimit> {
     let Given { operation: action, account, region, requests_per_second } = given;
-    let operation = Operation::ALL.into_iter().find(|operation| operation.iam_action() == action);
-    let operation = operation.with_context(|| {
-        let actions = Operation::ALL.map(Operation::iam_action).join(", ");
-        format!("operation is {action:?}, but must be one of {actions}")
+    let mut operations =
+        Operation::ALL.into_iter().filter(|operation| !Operation::LISTING.contains(operation));
+    let operation = operations.find(|operation| operation.iam_action() == action).with_context(|| {
+        let actions = Operation::ALL.into_iter().filter(|operation| !Operation::LISTING.contains(operation));
+        let actions: Vec<&str> = actions.map(Operation::iam_action).collect();
+        format!("operation is {action:?}, but must be one of {}", actions.join(", "))
     })?;
     ensure!(
         (1..=HIGHEST).contains(&requests_per_second),

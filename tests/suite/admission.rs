@@ -382,8 +382,8 @@ async fn new_key_causes_a_warning(cluster: &TestCluster) {
     let alias = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
     let (orders, clicks) =
         (json!({"arn": firehose("orders")}), json!({"service": "Kinesis", "name": "clicks"}));
-    let firehose = "spec.key: Not verified: producers need kms:GenerateDataKey and kms:Decrypt on this key.";
-    let kinesis = "spec.key: Not verified: producers need kms:GenerateDataKey and consumers need kms:Decrypt on this key.";
+    let firehose = "spec.key: Its key policy is not verified: producers need kms:GenerateDataKey and kms:Decrypt on this key.";
+    let kinesis = "spec.key: Its key policy is not verified: producers need kms:GenerateDataKey and consumers need kms:Decrypt on this key.";
     for (what, spec, wanted) in [
         ("no key", json!({"stream": orders}), None),
         ("an AWS-owned key", json!({"stream": orders, "key": {"type": "AWS_OWNED_CMK"}}), None),

@@ -234,6 +234,8 @@ fn schema_limits_match_operator() {
         .filter_map(|rest| rest.split_once("\", "))
         .map(|(it, _)| it)
         .filter(|it| !it.contains(' '))
+        // The operator never lists streams.
+        .filter(|it| !it.contains(":List"))
         .collect();
     assert_eq!(json!(operations), limit["operation"]["enum"]);
 }
