@@ -213,13 +213,15 @@ fn outdated_answer_after_a_slow_describe_is_no_drift() {
     {
         let state = &mut *fixture.scene.state();
         state.world.script(Rule::once(Fault::ReadLag { by: seconds(60) }).on("DescribeDeliveryStream"));
-        // The request before it is for the key.
+        // The resource, the policies, the key and the ledger are read before the Describe.
         let fate = Fate::Pause(seconds(8));
-        state.replicas[0].doom = Some(Doom { after: 1, carried_out: true, fate });
+        state.replicas[0].doom = Some(Doom { after: 4, carried_out: true, fate });
     }
     let began = fixture.operator.clock.now();
     fixture.reconcile().expect("Kubernetes answers");
     assert_eq!(fixture.operator.clock.now().duration_since(began), seconds(8), "the answer was late");
+    let described = fixture.scene.state().world.calls().last().cloned().expect("a request");
+    assert_eq!((described.operation.as_str(), described.time), ("DescribeDeliveryStream", began));
     assert!(fixture.ledger().spec.attempts.is_some(), "the attempt with key 1 is not over");
     fixture.reconcile_until(|fixture| fixture.ledger().spec.calls.len() == 3);
     assert!(!fixture.ledger().spec.calls[2].correction, "nobody else has changed the stream");
