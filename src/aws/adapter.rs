@@ -30,7 +30,7 @@ use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::request_limits::RequestLimits;
-use stream_encryption_core::model::service::Operation;
+use stream_encryption_core::model::service::{Operation, profile};
 use tracing::warn;
 
 use super::credentials::Clock;
@@ -243,6 +243,16 @@ impl StreamApi for Aws {
             Service::Firehose => self.firehose.stop(stream, principal, signer, signing_time).await,
             Service::Kinesis => self.kinesis.stop(stream, active_key, principal, signer, signing_time).await,
         }
+    }
+
+    async fn acquire_record_permit(
+        &self,
+        stream: &StreamArn,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> bool {
+        let operation = profile(stream.service).put_record;
+        self.sender.acquire_permit_for(&QuotaScope::of(operation, stream), principal, signer).await
     }
 
     async fn put_record(

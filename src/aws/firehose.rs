@@ -165,7 +165,7 @@ impl Firehose {
         let request = client.put_record().delivery_stream_name(stream.name()).record(record);
         let answer = self
             .sender
-            .send_queued(&QuotaScope::of(operation, stream), principal, signer, async |session| {
+            .send_now(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request.customize().config_override(overrides);
                 request.send().await.map_err(|error| aws_error(operation, &error))

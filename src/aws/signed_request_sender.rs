@@ -67,34 +67,15 @@ impl SignedRequestSender {
         self.sender.read(quota, &QueueKey::of(principal, priority), send).await
     }
 
-    /// Sends a request once, after the rate limiter has granted a permit and if `signer` signs it.
-    pub(super) async fn send_queued<T, F>(
-        &self,
-        quota: &QuotaScope,
-        principal: &Principal,
-        signer: &Signer,
-        send: impl FnOnce(Session) -> F,
-    ) -> Result<T, AwsError>
-    where
-        F: Future<Output = Result<T, AwsError>>,
-    {
-        self.acquire_permit(quota, principal).await;
-        self.send_now(quota, principal, signer, send).await
-    }
-
-    /// Waits for the permit of a request that is then sent with [`send_now`](Self::send_now).
-    async fn acquire_permit(&self, quota: &QuotaScope, principal: &Principal) {
-        self.sender.acquire_permit(quota, &QueueKey::of(principal, Priority::Call)).await;
-    }
-
-    /// Acquires a permit, and returns whether `signer` would sign the request now.
+    /// Acquires the permit of a request that is then sent with [`send_now`](Self::send_now), and returns whether
+    /// `signer` would sign the request now.
     pub(super) async fn acquire_permit_for(
         &self,
         quota: &QuotaScope,
         principal: &Principal,
         signer: &Signer,
     ) -> bool {
-        self.acquire_permit(quota, principal).await;
+        self.sender.acquire_permit(quota, &QueueKey::of(principal, Priority::Call)).await;
         self.session(quota.operation, principal).await.is_ok_and(|session| session.signer().is(signer))
     }
 

@@ -202,10 +202,15 @@ async fn verify<A: StreamApi, R: KubeApi>(
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
     save_ledger(operator, resource, state).await?;
+    let Some(signer) = &state.signer else { return Ok(()) };
+    if !operator.aws.acquire_record_permit(&state.spec.stream, &state.spec.principal, signer).await {
+        info!(stream = %state.spec.stream, "no test record: the credentials have changed since the Describe");
+        return Ok(());
+    }
+    // After the wait for the permit, which may have been long.
     ensure_spec_unchanged(operator, resource).await?;
     ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
     state.ledger.ensure_unchanged(&operator.records).await?;
-    let Some(signer) = &state.signer else { return Ok(()) };
     let me = owner(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
     match operator.aws.put_record(&state.spec.stream, &record, &state.spec.principal, signer).await {

@@ -83,8 +83,20 @@ pub trait StreamApi: Send + Sync + 'static {
         signing_time: Timestamp,
     ) -> impl Future<Output = Result<(), AwsError>> + Send;
 
-    /// Writes one record, signed as in [`start`](Self::start), and returns whether AWS reports that the record
-    /// was encrypted.
+    /// Waits for the rate limiter's permit for a test record, as [`acquire_permit`](Self::acquire_permit) does for a
+    /// call, so that the policies can be checked after the wait. Returns whether `signer` would still sign the
+    /// record. Without a rate limiter, every permit is granted.
+    fn acquire_record_permit(
+        &self,
+        _stream: &StreamArn,
+        _principal: &Principal,
+        _signer: &Signer,
+    ) -> impl Future<Output = bool> + Send {
+        std::future::ready(true)
+    }
+
+    /// Writes one record without waiting for a permit, signed as in [`start`](Self::start), and returns whether AWS
+    /// reports that the record was encrypted.
     fn put_record(
         &self,
         stream: &StreamArn,

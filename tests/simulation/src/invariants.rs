@@ -77,6 +77,8 @@ pub struct Promises {
     pub begun: BTreeMap<usize, Timestamp>,
     /// Since when the policies had been in effect that a reconcile last read from a cache, by task.
     pub policies_shown: BTreeMap<usize, Timestamp>,
+    /// Whether a reconcile has read the live policies since it last waited for a permit of the rate limiter, by task.
+    pub read_since_permit: BTreeMap<usize, bool>,
     /// The observations of reconciles in progress that no status contains yet, by task.
     unsaid: BTreeMap<usize, Vec<Glimpse>>,
     /// The last Describe of each reconcile in progress that the operator must trust, by task.
@@ -133,6 +135,7 @@ impl Promises {
         let Self {
             begun, policies_shown, unsaid, believed, stirred, touched, clocks_set, wild_until, ..
         } = self;
+        add(&self.read_since_permit);
         add(&(broken, arrived, judged.abs_diff(*logged)));
         add(&(stored, sent, unanswered, called, shown, told, asked, unusable));
         add(&(begun, policies_shown, unsaid, believed, stirred, touched, clocks_set, wild_until));

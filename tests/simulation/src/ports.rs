@@ -85,6 +85,19 @@ impl Aws {
         }
     }
 
+    /// Waits for a permit, and returns whether the signer would still sign. The rate limiter has its own tests; here
+    /// acquiring a permit only takes some time, occasionally.
+    async fn wait_for_permit(&self, signer: &Signer) -> bool {
+        self.link.request(Asked::Permit, |state| ((), state.choices.wait_for_permit())).await;
+        let before = self.signer().is(signer);
+        self.exchange();
+        let state = &mut *self.link.scene.state();
+        state.promises.read_since_permit.insert(state.polled.task, false);
+        let early = state.choices.coin();
+        let now = || state.replicas[self.link.process.replica].caller().access_key == signer.access_key_id;
+        if early { now() } else { before }
+    }
+
     /// Refuses a request, as the operator's own adapter does, if the signer is not that of the Describe.
     fn still_signs(&self, signer: &Signer, operation: Operation) -> Result<(), AwsError> {
         if self.signer().is(signer) {
@@ -132,6 +145,7 @@ impl Aws {
                     Call::Start(key) => state.aws(caller).start(stream, key),
                     Call::Stop(active_key) => state.aws(caller).stop(stream, active_key),
                 };
+                state.is_checked_after_permit("a call");
                 state.sent(&Sent { by, as_whom, stream, action, key, reserved }, &told.0);
                 told
             })
@@ -231,12 +245,11 @@ impl StreamApi for Aws {
     }
 
     async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, signer: &Signer) -> bool {
-        // The rate limiter has its own tests; here acquiring a permit only takes some time, occasionally.
-        self.link.request(Asked::Permit, |state| ((), state.choices.wait_for_permit())).await;
-        let before = self.signer().is(signer);
-        self.exchange();
-        let early = self.link.scene.state().choices.coin();
-        if early { self.signer().is(signer) } else { before }
+        self.wait_for_permit(signer).await
+    }
+
+    async fn acquire_record_permit(&self, _: &StreamArn, _: &Principal, signer: &Signer) -> bool {
+        self.wait_for_permit(signer).await
     }
 
     async fn start(
@@ -273,6 +286,7 @@ impl StreamApi for Aws {
         self.link
             .ask_aws(operation, None, |state, caller| {
                 state.causes_live(by, stream, &Act::Look);
+                state.is_checked_after_permit("a test record");
                 state.aws(caller).put_record(stream)
             })
             .await
@@ -351,7 +365,15 @@ impl KubeApi for Cluster {
         if let Some(mut state) = self.cache(from) {
             return Ok(state.cached_policies(self.0.process.replica, namespace));
         }
-        self.0.ask_kubernetes(Request::ReadPolicies, |state| Ok(state.policies.of(namespace))).await
+        let policies =
+            self.0.ask_kubernetes(Request::ReadPolicies, |state| Ok(state.policies.of(namespace))).await;
+        let state = &mut *self.0.scene.state();
+        if policies.is_ok()
+            && let Some(is_read) = state.promises.read_since_permit.get_mut(&state.polled.task)
+        {
+            *is_read = true;
+        }
+        policies
     }
 
     async fn referenced_key(

@@ -76,6 +76,15 @@ impl StreamApi for MotoAdapter {
         self.0.stop(stream, active_key, principal, signer, reserved).await
     }
 
+    async fn acquire_record_permit(
+        &self,
+        stream: &StreamArn,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> bool {
+        self.0.acquire_record_permit(stream, principal, signer).await
+    }
+
     async fn put_record(
         &self,
         stream: &StreamArn,

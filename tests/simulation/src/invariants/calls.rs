@@ -51,6 +51,16 @@ impl State {
         self.causes_since(since, as_whom, stream, act);
     }
 
+    /// P8: checks that the reconcile has waited for a permit, and has read the live policies after that wait.
+    pub fn is_checked_after_permit(&mut self, what: &str) {
+        if self.promises.read_since_permit.get(&self.polled.task) != Some(&true) {
+            let now = self.now;
+            self.promises.break_with("P8", now, || {
+                format!("{what}, although the policies were not read after the wait for a permit")
+            });
+        }
+    }
+
     fn causes_since(&mut self, since: Timestamp, as_whom: &Principal, stream: &StreamArn, act: &Act<'_>) {
         self.promises.judged += usize::from(!matches!(act, Act::Ask(_)));
         // The cleanup of ledgers has no resource, and needs no request for a stream.

@@ -183,6 +183,7 @@ impl Promises {
         self.believed.remove(&task);
         self.begun.remove(&task);
         self.policies_shown.remove(&task);
+        self.read_since_permit.remove(&task);
     }
 }
 

@@ -199,6 +199,15 @@ impl StreamApi for SpoiledAws {
         self.aws.acquire_permit(stream, action, principal, &signer).await
     }
 
+    async fn acquire_record_permit(
+        &self,
+        stream: &StreamArn,
+        principal: &Principal,
+        signer: &Signer,
+    ) -> bool {
+        self.aws.acquire_record_permit(stream, principal, &self.signer(signer)).await
+    }
+
     async fn start(
         &self,
         stream: &StreamArn,
