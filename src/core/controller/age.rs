@@ -1,5 +1,5 @@
-//! The age of a status: since when the resource is suspended, when AWS last answered a Describe, and which
-//! retry was handled.
+//! The age of a status: since when the resource is suspended, when the last answered Describe was requested, and
+//! which retry was handled.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,9 +11,10 @@ use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptio
 use super::annotations::{retry_token, suspended_by};
 use crate::model::message;
 
-/// Number of consecutive reconciles without a description after which it is unknown whether records are encrypted.
+/// Number of consecutive reconciles without a description after which it is unknown whether records are
+/// encrypted.
 const MOST_UNANSWERED: u32 = 3;
-/// Maximum age of the time of the last Describe in a status that does not change otherwise.
+/// Age of `lastDescribeTime` from which a newer time alone is reason for a write.
 const DESCRIBE_TIME_AGE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Returns the status of a suspended resource: the status keeps the last known state, and states since when
@@ -54,8 +55,8 @@ pub(super) fn suspended(
     status
 }
 
-/// Returns whether so many reconciles could not describe the stream that it is unknown whether records are encrypted now. A
-/// process that has just started continues with what the status reports.
+/// Returns whether so many reconciles could not describe the stream that it is unknown whether records are
+/// encrypted now. A process that has just started continues with what the status reports.
 pub(super) fn is_outdated(before: &StreamEncryptionStatus, unanswered: u32) -> bool {
     let was_outdated = || {
         let encrypted = find(&before.conditions, ConditionType::Encrypted);
@@ -88,20 +89,20 @@ pub(super) fn outdated(
     )
 }
 
-/// Sets the time at which AWS last answered a Describe: together with any other change, otherwise only when
-/// the stored time is old. An otherwise unchanged status therefore costs one write an hour.
+/// Sets the time at which the last answered Describe was requested: together with any other change, otherwise only
+/// when the stored time is old. An otherwise unchanged status therefore costs one write an hour.
 pub(super) fn set_describe_time(
     status: &mut StreamEncryptionStatus,
     before: &StreamEncryptionStatus,
-    answered: Option<Timestamp>,
+    described: Option<Timestamp>,
 ) {
     status.last_describe_time.clone_from(&before.last_describe_time);
-    let Some(answered) = answered else { return };
+    let Some(described) = described else { return };
     let known = before.last_describe_time.as_ref().map(|time| time.0);
-    let is_newer = known.is_none_or(|known| answered > known);
-    let is_due = known.is_none_or(|known| answered.duration_since(known) >= DESCRIBE_TIME_AGE);
+    let is_newer = known.is_none_or(|known| described > known);
+    let is_due = known.is_none_or(|known| described.duration_since(known) >= DESCRIBE_TIME_AGE);
     if is_newer && (is_due || status != before) {
-        status.last_describe_time = Some(whole_second(answered));
+        status.last_describe_time = Some(whole_second(described));
     }
 }
 

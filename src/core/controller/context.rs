@@ -23,7 +23,7 @@ pub struct Context<A, R> {
     /// The clock.
     pub clock: Clock,
     /// The decision function, [`crate::model::decision::decide`]. The simulation wraps the function, to
-    /// record which rows are reached and to prove that a wrong row would be detected.
+    /// record which rules apply and to prove that a wrong rule would be detected.
     pub decide: Decide,
     /// The administrator's configuration.
     pub config: Config,

@@ -12,7 +12,7 @@ use super::memory::Outlook;
 use crate::model::arn::{Account, Region, StreamArn};
 use crate::work_queue::{Lane, Work};
 
-/// What resources wait for together.
+/// The AWS limit for which a due resource waits. Resources with the same scope share places in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// Nothing of AWS: the last description still suffices.

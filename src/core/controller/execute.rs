@@ -4,8 +4,8 @@
 //! The order is fixed: the rate limiter's permit, the current resource and policies, the reservation in the
 //! ledger, the call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and
 //! none is sent twice. The call carries the date of its reservation, and AWS refuses a date that differs from
-//! its own clock. Whatever happens to the operator's clock, AWS therefore counts a call when the ledger does,
-//! or not at all.
+//! its own clock by more than 15 minutes. Whatever happens to the operator's clock, AWS therefore counts a call
+//! within 15 minutes of its time in the ledger, or not at all.
 
 use std::time::Duration;
 
@@ -30,9 +30,10 @@ use crate::model::ledger::{self, PlannedCall};
 use crate::model::message;
 use crate::model::service::Operation;
 
-/// Upper bound of the time from the resolve step to the ledger write, even if every deadline is used up. A
-/// longer time means that the process was paused meanwhile.
-const PAUSED: Duration = Duration::from_mins(2);
+/// Maximum time from the start of the resolve step to a write of the ledger. Usually it is a second. If it is
+/// longer, the process was paused, or several requests have used up their deadlines; in both cases the desired
+/// key may be another one by now. A reconcile that is late for this reason begins anew a second later.
+const MAX_TIME_TO_WRITE: Duration = Duration::from_mins(2);
 
 /// Prepares a plan. Returns whether it can be executed; if not, the stream must be described first, and the plan be
 /// made again. Waits for the rate limiter's permit for a call, once for each reconcile: after a long wait, the
@@ -50,7 +51,7 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             // Measured from the response: the second Describe may have waited for the rate limiter again. With
             // that wait included, a busy rate limiter would prevent every call.
             let steady = operator.clock.monotonic();
-            if steady.saturating_sub(state.answered_at).max(state.resolved_before(steady)) > MAX_STATE_AGE {
+            if steady.saturating_sub(state.answered_at).max(state.spec_age(steady)) > MAX_STATE_AGE {
                 return Err(Interruption::Outdated);
             }
             true
@@ -78,7 +79,7 @@ async fn acquire_permit<A: StreamApi, R: KubeApi>(
     let steady = operator.clock.monotonic();
     signs
         && steady.saturating_sub(state.observed_at) <= MAX_STATE_AGE
-        && state.resolved_before(steady) <= MAX_STATE_AGE
+        && state.spec_age(steady) <= MAX_STATE_AGE
 }
 
 /// Executes a plan that is ready: one call, one test record, the removal of the finalizer, or nothing but a
@@ -180,8 +181,7 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
-    if state.ledger.is_changed() && state.resolved_before(operator.clock.monotonic()) > PAUSED {
-        // The process was paused, and the desired key may be another one by now.
+    if state.ledger.is_changed() && state.spec_age(operator.clock.monotonic()) > MAX_TIME_TO_WRITE {
         return Err(Interruption::Outdated);
     }
     if state.ledger.depends_on_spec() {

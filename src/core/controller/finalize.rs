@@ -1,4 +1,4 @@
-//! The finalizer: set only while deleting the resource is to disable encryption, and removed once encryption
+//! The finalizer: set only if the deletion of the resource is to disable encryption, and removed once encryption
 //! is disabled.
 //!
 //! A step that needs no response from AWS does not wait for AWS: if encryption is not to be disabled, the

@@ -1,6 +1,6 @@
-//! The port to Kubernetes: the reads and writes of one reconcile, and no others.
+//! The port to Kubernetes: the reads and writes of reconciles and of the cleanup of ledgers, and no others.
 //!
-//! Each read names its source. A cache suffices for an observation and for a status. Before anything changes
+//! Each read of an object that a watch caches names its source, except the list of ledgers. A cache suffices for an observation and for a status. Before anything changes
 //! that a stale read could make wrong, such as the encryption of a stream, the API server is asked: decisions
 //! based on stale reads are the most common error in controllers. The operator implements the port on
 //! the API server; the simulation implements it in memory.
@@ -27,7 +27,7 @@ pub enum ReadFrom {
     ApiServer,
 }
 
-/// The reads and writes of a reconcile.
+/// The reads and writes of reconciles and of the cleanup of ledgers.
 pub trait KubeApi: Send + Sync + 'static {
     /// Returns the resource; `None` if it does not exist.
     fn resource(

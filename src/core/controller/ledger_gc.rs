@@ -2,8 +2,8 @@
 //! calls counts any more.
 //!
 //! If a ledger were deleted too early, calls that AWS still counts would be lost, so a ledger is kept in
-//! every case of doubt. The operator's own clock is such a doubt: AWS, which refuses a request with a wrong
-//! date, must have accepted one just before.
+//! every case of doubt. The operator's clock may be wrong, too. So before a deletion, AWS must have accepted a
+//! request that is dated by this clock.
 
 use jiff::Timestamp;
 use stream_encryption_api::ledger::StreamLedgerSpec;
@@ -20,7 +20,7 @@ pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>)
     let mut retired = 0;
     for ledger in operator.records.ledgers().await? {
         let now = operator.clock.now();
-        if counts(&ledger.spec, now) {
+        if any_call_counts(&ledger.spec, now) {
             continue;
         }
         match is_gone(&operator.records, &ledger.spec.owner).await {
@@ -34,7 +34,9 @@ pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>)
             }
         }
         // The clock may have been set during the request to AWS.
-        if !is_right(operator, &ledger.spec).await || counts(&ledger.spec, operator.clock.now()) {
+        if !clock_is_right(operator, &ledger.spec).await
+            || any_call_counts(&ledger.spec, operator.clock.now())
+        {
             continue;
         }
         match operator.records.delete_ledger(&ledger).await {
@@ -53,12 +55,15 @@ pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>)
 }
 
 /// Returns whether AWS still counts a call of the ledger at `now`.
-fn counts(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
+fn any_call_counts(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
     ledger.calls.iter().any(|call| expires_at(call) > now)
 }
 
 /// Returns whether AWS accepts the operator's clock. A ledger without calls requires no check. The stream is
 /// not described: no resource requests the stream any more, so there is no principal for a Describe.
-async fn is_right<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, ledger: &StreamLedgerSpec) -> bool {
+async fn clock_is_right<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    ledger: &StreamLedgerSpec,
+) -> bool {
     ledger.calls.is_empty() || operator.aws.verify_clock().await.is_ok()
 }

@@ -26,13 +26,14 @@ use crate::model::permission::Denial;
 pub struct LedgerHandle {
     /// The ledger as it is to be written.
     pub spec: StreamLedgerSpec,
-    /// Ledger ownership of the stream.
+    /// Which resource manages the stream, according to the ledger.
     pub ownership: Ownership,
     /// The ledger's name.
     name: String,
     /// The ledger as it was last read or written; `None` if it is not stored.
     stored: Option<StreamLedger>,
-    /// Whether another writer has changed the ledger since.
+    /// Whether another writer changed the ledger after this reconcile first read it; the observation may then be older
+    /// than the ledger.
     pub(super) superseded: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The memory of the process between two reconciles of a resource.
 //!
 //! Safety must not depend on this memory: a restart loses all of it. The memory saves Describes (a change of
-//! the policies triggers a reconcile of every resource, and a Describe uses one of AWS's 5 requests a second),
+//! the policies triggers a reconcile of every resource, and Firehose allows 5 Describes a second),
 //! lets waits grow, and detects a cache that lags.
 
 use std::collections::HashMap;
@@ -50,7 +50,7 @@ pub struct LastReconcile {
     pub ledger_version: Option<String>,
     /// The reason reported last, and since when.
     pub reason: Option<(Reason, Timestamp)>,
-    /// The status last written.
+    /// The status that this process reported last, whether or not it had to be written.
     pub status: Option<Packed<StreamEncryptionStatus>>,
     /// When a later write of the status was sent that was not acknowledged: it may have been applied, or may
     /// still be applied. `None` once it can no longer be applied.
@@ -60,7 +60,8 @@ pub struct LastReconcile {
     pub unanswered: u32,
     /// When the stream was last described while AWS was changing its encryption, if it is still changing.
     pub changing_at: Option<Timestamp>,
-    /// Whether a reconcile was interrupted since: its plan needed a newer description.
+    /// Whether a reconcile was interrupted since: its plan needed a newer description, or what it was based on was
+    /// no longer current.
     pub is_interrupted: bool,
     /// Whether this process has reported that the removal of the finalizer leaves the encryption unchanged.
     pub is_removal_reported: bool,
@@ -72,8 +73,9 @@ pub struct LastReconcile {
 /// What AWS returned about a stream and its keys, for reconciles that need nothing newer.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// When the Describe was requested, and its response, which is `None` if the stream does not exist. `None` if only
-    /// the key was described, because the stream must not be.
+    /// The time of the request and the response of the Describe; the response is `None` if the stream does not exist.
+    /// The outer `None`: only the key was described, because the stream may not be described (for example, another
+    /// resource manages it).
     pub stream: Option<(Timestamp, Option<StreamDescription>)>,
     /// The metadata that KMS returned for the desired key, by the requested name. Boxed, because it is absent for keys
     /// of AWS.
@@ -88,12 +90,12 @@ pub struct Description {
     pub deleting: bool,
 }
 
-/// Why a resource is described, as far as its turn depends on it.
+/// What the last reconcile of a resource says about the urgency of the next one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Outlook {
     /// The reason reported last by this process.
     pub reason: Option<Reason>,
-    /// Whether the last reconcile ended because it needed a newer description.
+    /// Whether a reconcile was interrupted since.
     pub is_interrupted: bool,
 }
 

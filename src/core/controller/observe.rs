@@ -33,16 +33,17 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
         return Err(Interruption::DescriptionNotFresh);
     }
     send_describe(operator, resource, state).await;
-    if state.resolved_before(operator.clock.monotonic()) > MAX_STATE_AGE {
+    if state.spec_age(operator.clock.monotonic()) > MAX_STATE_AGE {
         match resolve::resolve(operator, resource, &state.last, ReadFrom::ApiServer).await {
-            Ok(spec) => state.resolve_again(spec)?,
+            Ok(spec) => state.replace_spec(spec)?,
             Err(ResolveError::Kubernetes(error)) => return Err(error.into()),
             // The next reconcile reports it.
             Err(_) => return Err(Interruption::Outdated),
         }
     }
     if state.permit.is_some() && matches!(state.observed, Observed::Failed(_)) {
-        // The first Describe of this reconcile was answered, and its report would be void.
+        // This is the second Describe, after the wait for a permit. The ledger in memory already has the effect of
+        // the first one, so a failure cannot be reported from this state.
         return Err(Interruption::Outdated);
     }
     // The observation is applied even if KMS does not answer by now: the description of the stream is valid

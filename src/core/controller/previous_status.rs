@@ -10,7 +10,7 @@ use super::memory::LastReconcile;
 
 /// Returns the previous status: the stored one, or, if another client has written it, the one in this
 /// process's memory.
-pub(super) fn before<'a>(
+pub(super) fn previous_status<'a>(
     read: &ObjectMeta,
     stored: Option<&'a StreamEncryptionStatus>,
     last: &LastReconcile,
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn status_is_changed_by_another_if_its_latest_manager_is() {
+    fn status_is_foreign_if_another_manager_wrote_last() {
         let own = |second| entry(FIELD_MANAGER, Some("status"), second);
         let other = |second| entry("velero-server", Some("status"), second);
         for (entries, changed) in [

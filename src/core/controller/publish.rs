@@ -22,7 +22,7 @@ use super::finalize;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::owner_of;
 use super::memory::{LastReconcile, UNKNOWN_VERSION};
-use super::previous_status::{before, changed_by_another};
+use super::previous_status::{changed_by_another, previous_status};
 use super::stream_api::StreamApi;
 use crate::model::schedule::{AFTER_CONFLICT, REREAD};
 use crate::packed::Packed;
@@ -53,7 +53,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
 ) -> Result<StatusWrite, KubeError> {
     let is_foreign = changed_by_another(read);
-    let before = before(read, stored, last).map(Cow::into_owned).unwrap_or_default();
+    let before = previous_status(read, stored, last).map(Cow::into_owned).unwrap_or_default();
     let status = make(&before);
     let may_repeat = described
         || last.unconfirmed_write.is_some()
@@ -68,8 +68,8 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 version = written;
                 publish_transition(operator, read, &before, &status).await;
             }
-            // The next reconcile reports the state at that time; another Describe would only cause another
-            // write.
+            // Not an interruption, which would evict the description: a new Describe would only cause another
+            // write. The next reconcile reports from this description.
             Err(KubeError::Conflict) => {
                 let again = operator.clock.now() + AFTER_CONFLICT;
                 let version = UNKNOWN_VERSION;
@@ -118,15 +118,15 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     let now = operator.clock.now();
     let reported = last.status.as_ref().map(Packed::read);
     // The stored status is known only if it is the one that was written last.
-    let stands = reported.as_ref().filter(|_| last.unconfirmed_write.is_none() && !changed_by_another(read));
-    // A condition keeps its time, whatever the result of the write was.
+    let stored = reported.as_ref().filter(|_| last.unconfirmed_write.is_none() && !changed_by_another(read));
+    // Transition times are taken from the status that was reported last, even if its write was not acknowledged.
     let known = reported.as_ref().map_or(&[][..], |reported| &reported.conditions);
     let make = |_: &StreamEncryptionStatus| StreamEncryptionStatus {
         observed_generation: read.generation,
         conditions: ready_conditions(known, Reason::SpecInvalid, &words, read.generation, now),
         ..StreamEncryptionStatus::default()
     };
-    let written = update_status(operator, read, stands, &last, false, make).await?;
+    let written = update_status(operator, read, stored, &last, false, make).await?;
     operator.memory.keep_status(uid(read), written.status, written.unconfirmed_write);
     if written.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
 }
@@ -145,7 +145,7 @@ async fn publish_transition<A: StreamApi, R: KubeApi>(
     if let Some((service, after)) = encrypted_after(before, status, operator.clock.now()) {
         operator.metrics.encrypted(service, after);
     }
-    if settles(&status.conditions) && !settles(&before.conditions) {
+    if has_no_event(&status.conditions) && !has_no_event(&before.conditions) {
         return;
     }
     let event = transition(&before.conditions, &status.conditions);
@@ -178,8 +178,8 @@ fn encrypted_after(
     Some((after.stream.as_ref()?.service, now.duration_since(since.0)))
 }
 
-/// Returns whether the encryption takes effect now. This state has no event.
-fn settles(conditions: &[Condition]) -> bool {
+/// Returns whether the reason of `Ready` is one that publishes no event (`Settling`).
+fn has_no_event(conditions: &[Condition]) -> bool {
     find(conditions, ConditionType::Ready).is_some_and(|ready| event_type(ready) == EventType::Absent)
 }
 

@@ -52,8 +52,8 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     )
     .await?;
     let since = schedule::reason_since(state.last.reason, decision.reason, state.now);
-    // A description is used again only with the ledger that records what it showed. A ledger that cannot be
-    // read or written is still the one that was seen last.
+    // A description is used again only with the ledger that records what it showed. If the ledger cannot be read
+    // or written, its current version is unknown, so the version that was seen last is kept.
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
     let changing_at = follow_change(operator, &state, &decision);
     let last = LastReconcile {
@@ -304,7 +304,7 @@ fn decided(
     };
     status.encrypted_since_time = status_fields::encrypted_since_time(&input).map(next_whole_second);
     status.plaintext_since_time = status_fields::plaintext_since_time(&input).map(next_whole_second);
-    // The loss of another key would have begun at another time.
+    // The time belongs to one key: another key became unusable at another time.
     let known_since = before.active_key_unusable_since_time.clone();
     let known_since = known_since.filter(|_| before.active_key == status.active_key);
     status.active_key_unusable_since_time =
@@ -323,9 +323,9 @@ fn stream(
 ) -> StreamStatus {
     let arn = &state.spec.stream;
     let old = before.stream.clone().filter(|old| old.arn.as_ref() == Some(&arn.to_string()));
-    // A stream given by name is in the operator's own account, which is not disclosed to a namespace that no
+    // A stream given by name is in the operator's own account, which is not disclosed to a namespace for which no
     // policy allows the stream.
-    let told =
+    let may_disclose =
         resource.spec.stream.arn.is_some() || state.spec.permission.role_for(arn) != Err(Denial::Stream);
     let description = state.description().filter(|description| description.arn == *arn);
     let is_observed = state.described_at().is_some();
@@ -335,9 +335,9 @@ fn stream(
         (None, _) => (None, None),
     };
     StreamStatus {
-        arn: told.then(|| arn.to_string()),
+        arn: may_disclose.then(|| arn.to_string()),
         service: arn.service,
-        account: told.then(|| arn.account.to_string()),
+        account: may_disclose.then(|| arn.account.to_string()),
         region: arn.region.to_string(),
         name: arn.name().to_owned(),
         source,

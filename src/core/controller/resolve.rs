@@ -2,10 +2,12 @@
 //! the permissions.
 //!
 //! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that
-//! key. Reads the operator's identity only if the stream or a policy refers to the operator's own account. An
-//! invalid spec, a denial by policies and a suspension are detected before any request to AWS. No request is
-//! sent about a stream or a key that is not allowed. After this step no code reads the raw spec of the stream
-//! and the key.
+//! key. An invalid spec and a suspension are detected before any request to AWS. So is a denial of the stream or
+//! of disabling encryption, if the stream is given by its ARN and the policies do not depend on the operator's
+//! account. In all other cases the operator's identity is read first, once per process: the word `own` stands
+//! for its account, in the policies of this namespace or in those of the namespace that holds the stream. No
+//! request is sent about a stream or a key that is not allowed; an alias is resolved if the alias is allowed.
+//! After this step the raw spec of the stream is read only to name the stream as the user does.
 
 use std::time::Duration;
 
@@ -52,7 +54,7 @@ pub(super) struct ResolvedSpec {
     /// spread out.
     pub(super) drift_interval: SignedDuration,
     /// When the resolve step started, on the monotonic clock.
-    pub(super) resolved: Duration,
+    pub(super) resolve_started: Duration,
 }
 
 impl ResolvedSpec {
@@ -108,7 +110,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     last: &LastReconcile,
     from: ReadFrom,
 ) -> Result<ResolvedSpec, ResolveError> {
-    let resolved = operator.clock.monotonic();
+    let resolve_started = operator.clock.monotonic();
     let desired = desired(resource);
     let asked = stream(&resource.spec.stream, &operator.config.region)?;
     let key = match &resource.spec.key {
@@ -139,7 +141,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         key: None,
         error: None,
         drift_interval: schedule::jittered(operator.config.drift_interval, resource.metadata.uid.as_deref()),
-        resolved,
+        resolve_started,
         stream,
     };
     match key {
@@ -160,7 +162,8 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
 }
 
 /// Returns whether the resource is suspended or the policies deny the desired state, independent of the
-/// operator's own account. No request is sent to AWS then.
+/// operator's own account. The stream is not described then; the key is, if the policies deny only that
+/// encryption is disabled.
 fn is_decided_without_aws(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;

@@ -11,7 +11,7 @@ use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptio
 use super::interruption::Interruption;
 use super::ledger_store::LedgerHandle;
 use super::memory::LastReconcile;
-use super::previous_status::before;
+use super::previous_status::previous_status;
 use super::resolve::ResolvedSpec;
 use super::stream_api::Signer;
 use crate::model::arn::KeyArn;
@@ -44,7 +44,7 @@ pub(super) struct ReconcileState {
     pub(super) answered_at: Duration,
     /// The action for which the rate limiter's permit was acquired.
     pub(super) permit: Option<Action>,
-    /// The signer of that Describe, and the only one that may sign the call after it.
+    /// The signer of the Describe in this reconcile; no other may sign the call after it.
     pub(super) signer: Option<Signer>,
     /// The active key, whether or not it is the desired one, and its problem: as KMS reported it with the
     /// description, otherwise as the status reports it.
@@ -89,9 +89,9 @@ impl Observed {
 }
 
 impl ReconcileState {
-    /// Creates the state, with the description of the last reconcile if that description is still valid. It
-    /// is not once another replica has written the ledger: that replica's observation is newer, and messages
-    /// based on both would contradict themselves.
+    /// Creates the state, with the description of the last reconcile if that description is still valid. The
+    /// description is invalid as soon as another replica has written the ledger: that replica's observation is
+    /// newer, and a message based on both would contradict itself.
     pub(super) fn new(
         now: Timestamp,
         spec: ResolvedSpec,
@@ -109,8 +109,8 @@ impl ReconcileState {
             }
             (error, _) => {
                 let observed = error.clone().map_or(Observed::NotYet, Observed::Failed);
-                let stored = before(&resource.metadata, resource.status.as_ref(), &last);
-                (observed, stored.as_deref().and_then(reported_loss))
+                let previous = previous_status(&resource.metadata, resource.status.as_ref(), &last);
+                (observed, previous.as_deref().and_then(reported_unusable_key))
             }
         };
         Self {
@@ -168,9 +168,9 @@ impl ReconcileState {
         is_in_force.then(|| (arn.clone(), problem))
     }
 
-    /// Replaces the resolved spec. Returns [`Interruption::Outdated`] if the ledger would not be the same for it:
-    /// if it is about another stream, or if other policies permit it.
-    pub(super) fn resolve_again(&mut self, spec: ResolvedSpec) -> Result<(), Interruption> {
+    /// Replaces the resolved spec. Returns [`Interruption::Outdated`] if the new spec is about another stream, or was
+    /// resolved with other policies: the ledger that was opened may not belong to it.
+    pub(super) fn replace_spec(&mut self, spec: ResolvedSpec) -> Result<(), Interruption> {
         if spec.stream != self.spec.stream || spec.permission != self.spec.permission {
             // With other credentials the name is that of another account's stream, to which the ledger does
             // not belong.
@@ -180,9 +180,9 @@ impl ReconcileState {
         Ok(())
     }
 
-    /// Returns the time from the start of the resolve step to `monotonic`.
-    pub(super) fn resolved_before(&self, monotonic: Duration) -> Duration {
-        monotonic.saturating_sub(self.spec.resolved)
+    /// Returns the age of the resolved spec at `monotonic`, from the start of the resolve step.
+    pub(super) fn spec_age(&self, monotonic: Duration) -> Duration {
+        monotonic.saturating_sub(self.spec.resolve_started)
     }
 
     /// Returns whether the stream was described in this reconcile, after the ledger was read.
@@ -217,9 +217,9 @@ impl ReconcileState {
     }
 }
 
-/// Returns the loss of the active key that a status reports. The loss is still reported if KMS does not
-/// answer: other replicas do not have the memory of this process, and a restart loses it.
-fn reported_loss(status: &StreamEncryptionStatus) -> Option<(KeyArn, Option<KeyProblem>)> {
+/// Returns the unusable active key that a status reports, and its problem. The status keeps its report if KMS does
+/// not answer: other replicas do not have the memory of this process, and a restart loses it.
+fn reported_unusable_key(status: &StreamEncryptionStatus) -> Option<(KeyArn, Option<KeyProblem>)> {
     status.active_key_unusable_since_time.as_ref()?;
     let Key::Customer(arn) = Key::of(status.active_key.as_ref()?) else { return None };
     let reason = find(&status.conditions, ConditionType::KeyUsable)?.reason.parse().ok()?;

@@ -1,5 +1,6 @@
-//! Which changes of a resource lead to a reconcile: the spec, a deletion, the operator's annotations and
-//! finalizer, and a status that another client has written.
+//! Which changes of a resource lead to a reconcile: the spec, a deletion, the annotations, the finalizers, and a
+//! status that another client has written. The metadata should have no other annotations and finalizers than the
+//! operator's, because a change of them leads to a reconcile, too.
 //!
 //! The operator's own status writes lead to none, neither in this replica nor in another one. This module
 //! compares; it keeps nothing but a hash of each resource.

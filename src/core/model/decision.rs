@@ -31,7 +31,7 @@ pub const MAX_SESSION_AGE_FOR_CALL: SignedDuration = SignedDuration::from_mins(5
 /// Number of corrections in 24 hours after which the operator stops correcting drift.
 const MAX_CORRECTIONS_PER_DAY: usize = 3;
 
-/// Ledger ownership of the stream.
+/// Which resource manages the stream, according to the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ownership {
     /// This resource manages the stream, or no resource does yet.
@@ -64,7 +64,7 @@ pub struct DecisionInput<'a> {
     pub desired: &'a DesiredState,
     /// The permissions that policies grant.
     pub permission: &'a EffectivePolicy,
-    /// Ledger ownership of the stream.
+    /// Which resource manages the stream, according to the ledger.
     pub ownership: Ownership,
     /// The name of the resource that manages the stream, if that is another one of the same namespace.
     pub other_owner: Option<&'a str>,
