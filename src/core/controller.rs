@@ -55,7 +55,7 @@ pub async fn reconcile<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     cached: &StreamEncryption,
 ) -> Result<Timestamp, KubeError> {
-    let of = ledger_store::owner(cached);
+    let of = ledger_store::resource_identity(cached);
     let from = operator.memory.read_from(cached);
     let Some(resource) = &operator.records.resource(&of.namespace, &of.name, from).await? else {
         return Ok(operator.clock.now() + operator.config.drift_interval);

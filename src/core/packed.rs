@@ -33,8 +33,8 @@ impl<T: Clone + PartialEq + Serialize + DeserializeOwned> Packed<T> {
 
     /// Packs a value that is probably the same as an earlier one, and then shares its memory.
     #[must_use]
-    pub fn again(&self, value: &T) -> Self {
-        Self::pack(value, Some(self))
+    pub fn of_similar(earlier: &Self, value: &T) -> Self {
+        Self::pack(value, Some(earlier))
     }
 
     fn pack(value: &T, earlier: Option<&Self>) -> Self {
@@ -87,7 +87,10 @@ mod tests {
     #[test]
     fn same_value_packed_again_shares_memory() {
         let first = Packed::of(&"orders".to_owned());
-        let (same, other) = (first.again(&"orders".to_owned()), first.again(&"payments".to_owned()));
+        let (same, other) = (
+            Packed::of_similar(&first, &"orders".to_owned()),
+            Packed::of_similar(&first, &"payments".to_owned()),
+        );
         let text = |packed: &Packed<String>| match &packed.0 {
             Content::Text(text) => text.clone(),
             Content::Value(_) => unreachable!("a text is always the same"),

@@ -84,7 +84,7 @@ impl<K: Many> Kind for DeserializeGuard<K> {
     fn keep(&self, earlier: Option<&Self::Kept>) -> Self::Kept {
         let Ok(object) = &self.0 else { return Err(Arc::new(self.clone())) };
         Ok(match earlier {
-            Some(Ok(earlier)) => earlier.again(object),
+            Some(Ok(earlier)) => Packed::of_similar(earlier, object),
             _ => Packed::of(object),
         })
     }

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use kube::Resource as _;
 use kube::runtime::watcher::Event;
-use stream_encryption_core::controller::trigger::trigger;
+use stream_encryption_core::controller::trigger::trigger_hash;
 
 use super::store::Key;
 use super::watches::Guarded;
@@ -49,7 +49,7 @@ impl Triggers {
         let error = resource.0.as_ref().err().map_or("", |invalid| &invalid.error);
         let mut hasher = DefaultHasher::new();
         // Another resource of the same name has another uid.
-        (&resource.meta().uid, trigger(resource.meta(), error)).hash(&mut hasher);
+        (&resource.meta().uid, trigger_hash(resource.meta(), error)).hash(&mut hasher);
         let (key, hash) = (Key::of(resource), hasher.finish());
         (self.hashes.insert(key.clone(), hash) != Some(hash)).then_some(key)
     }

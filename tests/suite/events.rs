@@ -46,7 +46,7 @@ async fn resource_with_long_name_has_events() {
 async fn event_with_another_note_is_another_event() {
     let harness = Harness::start(Settings::default()).await;
     harness.apply("orders", &json!({"stream": {"arn": firehose("orders")}})).await;
-    let owner = ledger_store::owner(&harness.resource("orders").await.expect("the resource"));
+    let owner = ledger_store::resource_identity(&harness.resource("orders").await.expect("the resource"));
     let operator = harness.replica();
     for note in ["with key/2222", "with key/4444", "with key/2222"] {
         operator.records.publish_event(&owner, &happening(note)).await.expect("the event is published");

@@ -18,7 +18,7 @@ use super::context::Context;
 use super::finalize;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
-use super::ledger_store::owner;
+use super::ledger_store::resource_identity;
 use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
 use super::state::{MAX_STATE_AGE, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
@@ -167,7 +167,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         let note = format!("Drift detected. {was} The operator is correcting it.");
         let event =
             ReconcileEvent { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
-        operator.publish_event(&owner(resource), &event).await;
+        operator.publish_event(&resource_identity(resource), &event).await;
     }
     state.now = operator.clock.now();
     if state.ledger.superseded { Err(Interruption::Outdated) } else { Ok(()) }
@@ -211,7 +211,7 @@ async fn verify<A: StreamApi, R: KubeApi>(
     ensure_spec_unchanged(operator, resource).await?;
     ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
     state.ledger.ensure_unchanged(&operator.records).await?;
-    let me = owner(resource);
+    let me = resource_identity(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
     match operator.aws.put_record(&state.spec.stream, &record, &state.spec.principal, signer).await {
         Ok(true) => state.spec.desired.verified = Some(operator.clock.now()),

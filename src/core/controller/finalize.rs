@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::context::Context;
 use super::interruption::Interruption;
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeApi, KubeError, ReconcileEvent};
-use super::ledger_store::owner_of;
+use super::ledger_store::resource_identity_of;
 use super::recheck::ensure_policies_unchanged;
 use super::resolve::ResolvedSpec;
 use super::state::ReconcileState;
@@ -142,7 +142,7 @@ async fn set_finalizer<A: StreamApi, R: KubeApi>(
     present: bool,
 ) -> Result<bool, KubeError> {
     let version = operator.records.set_finalizer(read, present).await?;
-    let (existed, uid) = (version.is_some(), &owner_of(read).uid);
+    let (existed, uid) = (version.is_some(), &resource_identity_of(read).uid);
     if existed {
         operator.memory.written(uid, version);
     } else {
@@ -171,7 +171,7 @@ pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
         Ok(_) | Err(KubeError::Unavailable(_)) => {}
         Err(KubeError::Conflict | KubeError::Rejected(_)) => return released.map(drop),
     }
-    let me = owner_of(read);
+    let me = resource_identity_of(read);
     if !operator.memory.report_removal(&me.uid) {
         return released.map(drop);
     }

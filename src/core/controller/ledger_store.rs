@@ -39,12 +39,12 @@ pub struct LedgerHandle {
 
 /// Returns the identity of a resource, as ledgers store it.
 #[must_use]
-pub fn owner(resource: &StreamEncryption) -> Owner {
-    owner_of(&resource.metadata)
+pub fn resource_identity(resource: &StreamEncryption) -> Owner {
+    resource_identity_of(&resource.metadata)
 }
 
 /// Returns the identity of a resource whose content may be invalid.
-pub(super) fn owner_of(read: &ObjectMeta) -> Owner {
+pub(super) fn resource_identity_of(read: &ObjectMeta) -> Owner {
     Owner {
         namespace: read.namespace.clone().unwrap_or_default(),
         name: read.name.clone().unwrap_or_default(),
@@ -76,7 +76,7 @@ pub(super) async fn open<A, R: KubeApi>(
     let records = &operator.records;
     let stream = claim.stream;
     let name = ledger::name(stream);
-    let me = owner(resource);
+    let me = resource_identity(resource);
     let empty = ledger::new(stream, me.clone());
     let reported_calls =
         resource.status.as_ref().and_then(|status| status.calls.as_ref()).map_or(0, |calls| calls.used);

@@ -92,14 +92,14 @@ pub struct Description {
 
 /// What the last reconcile of a resource says about the urgency of the next one.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Outlook {
+pub struct LastResult {
     /// The reason reported last by this process.
     pub reason: Option<Reason>,
     /// Whether a reconcile was interrupted since.
     pub is_interrupted: bool,
 }
 
-impl From<&LastReconcile> for Outlook {
+impl From<&LastReconcile> for LastResult {
     fn from(last: &LastReconcile) -> Self {
         Self { reason: last.reason.map(|(reason, _)| reason), is_interrupted: last.is_interrupted }
     }
@@ -125,11 +125,11 @@ impl Memory {
 
     /// Returns whether [`recall`](Self::recall) would return a description, and on what the turn of the resource
     /// depends.
-    pub fn outlook(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, Outlook) {
+    pub fn outlook(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, LastResult) {
         let entries = self.lock();
-        let Some(last) = entries.get(uid(resource)) else { return (false, Outlook::default()) };
+        let Some(last) = entries.get(uid(resource)) else { return (false, LastResult::default()) };
         let validity = last.description.as_ref().map(|description| description.validity(resource, now));
-        (validity.is_some_and(|validity| validity != Validity::Expired), Outlook::from(&**last))
+        (validity.is_some_and(|validity| validity != Validity::Expired), LastResult::from(&**last))
     }
 
     /// Stores the result of a reconcile.

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::due_work;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
-use super::memory::Outlook;
+use super::memory::LastResult;
 use super::resolve::{self, ResolveError};
 use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
 use super::stream_api::{Priority, StreamApi};
@@ -93,7 +93,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     let at = operator.clock.now();
     state.observed_at = operator.clock.monotonic();
     let principal = &state.spec.principal;
-    let priority = match due_work::lane(resource, Outlook::from(&state.last)) {
+    let priority = match due_work::lane(resource, LastResult::from(&state.last)) {
         Lane::New | Lane::Following => Priority::Changing,
         Lane::Drift => Priority::Drift,
     };

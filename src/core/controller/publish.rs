@@ -20,7 +20,7 @@ use tracing::info;
 use super::context::Context;
 use super::finalize;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
-use super::ledger_store::owner_of;
+use super::ledger_store::resource_identity_of;
 use super::memory::{LastReconcile, UNKNOWN_VERSION};
 use super::previous_status::{changed_by_another, previous_status};
 use super::stream_api::StreamApi;
@@ -86,7 +86,11 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
             }
         }
     }
-    let status = Some(last.status.as_ref().map_or_else(|| Packed::of(&status), |last| last.again(&status)));
+    let packed = match &last.status {
+        Some(earlier) => Packed::of_similar(earlier, &status),
+        None => Packed::of(&status),
+    };
+    let status = Some(packed);
     if unconfirmed_write.is_some() {
         // The earlier write may still change the status.
         let again = Some(operator.clock.now() + REREAD);
@@ -150,7 +154,7 @@ async fn publish_transition<A: StreamApi, R: KubeApi>(
     }
     let event = transition(&before.conditions, &status.conditions);
     let Some(event) = event.or_else(|| retried_in_vain(before, status)) else { return };
-    let me = owner_of(read);
+    let me = resource_identity_of(read);
     info!(namespace = me.namespace, name = me.name, reason = event.reason, note = event.note, "status");
     operator.publish_event(&me, &event).await;
 }

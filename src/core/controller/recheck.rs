@@ -10,7 +10,7 @@ use super::annotations::{is_suspended, retry_token};
 use super::context::Context;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
-use super::ledger_store::owner;
+use super::ledger_store::resource_identity;
 use super::permitted::permission_in;
 use super::stream_api::StreamApi;
 use crate::model::permission::EffectivePolicy;
@@ -20,7 +20,7 @@ pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
 ) -> Result<(), Interruption> {
-    let me = owner(resource);
+    let me = resource_identity(resource);
     let live = operator
         .records
         .resource(&me.namespace, &me.name, ReadFrom::ApiServer)

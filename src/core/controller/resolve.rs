@@ -225,7 +225,7 @@ fn role(permission: &EffectivePolicy, stream: &StreamArn) -> Option<Role> {
 }
 
 fn principal(resource: &StreamEncryption, role: Option<Role>) -> Principal {
-    let me = super::ledger_store::owner(resource);
+    let me = super::ledger_store::resource_identity(resource);
     Principal { role, namespace: me.namespace, resource: me.name }
 }
 

@@ -13,7 +13,7 @@ use stream_encryption_api::FIELD_MANAGER;
 /// Returns a hash that changes whenever the resource with this metadata is to be reconciled. `error` states why its
 /// content is invalid; it is empty if the content is valid.
 #[must_use]
-pub fn trigger(metadata: &ObjectMeta, error: &str) -> u64 {
+pub fn trigger_hash(metadata: &ObjectMeta, error: &str) -> u64 {
     let ObjectMeta { generation, deletion_timestamp, annotations, finalizers, .. } = metadata;
     let mut hasher = DefaultHasher::new();
     let deleted = deletion_timestamp.as_ref().map(|time| time.0);
@@ -35,7 +35,7 @@ mod tests {
 
     fn hash(object: &Value) -> u64 {
         let metadata: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap();
-        trigger(&metadata, object["error"].as_str().unwrap_or_default())
+        trigger_hash(&metadata, object["error"].as_str().unwrap_or_default())
     }
 
     fn resource() -> Value {

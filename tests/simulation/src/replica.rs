@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::kube_api::KubeError;
 use stream_encryption_core::controller::memory::Memory;
-use stream_encryption_core::controller::trigger::trigger;
+use stream_encryption_core::controller::trigger::trigger_hash;
 use stream_encryption_core::controller::{Config, Context, NoMetrics, ledger_gc, reconcile};
 use stream_encryption_core::model::schedule;
 
@@ -232,5 +232,5 @@ pub fn context<P: Parts>(
 
 /// Returns whether a change of a resource leads to a reconcile, as the operator's watch decides.
 fn is_news(former: Option<&Arc<StreamEncryption>>, resource: &StreamEncryption) -> bool {
-    former.is_none_or(|former| trigger(&former.metadata, "") != trigger(&resource.metadata, ""))
+    former.is_none_or(|former| trigger_hash(&former.metadata, "") != trigger_hash(&resource.metadata, ""))
 }

@@ -65,6 +65,10 @@ fn fill_caches(scene: &Scene) {
 }
 
 /// Runs a future that belongs to a resource until its end. Only its own requests and pauses take time.
+///
+/// # Panics
+///
+/// If the future waits for anything but a time.
 pub fn drive<T>(scene: &Arc<Scene>, name: &Name, future: impl Future<Output = T>) -> T {
     {
         let state = &mut *scene.state();

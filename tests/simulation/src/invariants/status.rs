@@ -13,7 +13,7 @@ use stream_encryption_api::ledger::Owner;
 use stream_encryption_api::stream_encryption::{
     EncryptionStatus, KeyIdentity, KeyType, StreamEncryption, StreamEncryptionStatus,
 };
-use stream_encryption_core::controller::ledger_store::owner;
+use stream_encryption_core::controller::ledger_store::resource_identity;
 use stream_encryption_core::model::arn::StreamArn;
 use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::ledger::{self, READ_LAG};
@@ -306,7 +306,7 @@ impl State {
     ) {
         let now = self.now;
         let looked = self.promises.visit_says(self.polled.task, now);
-        let of = owner(before);
+        let of = resource_identity(before);
         let known = before.status.clone().unwrap_or_default();
         // The status may change because calls expire; this ends by itself. Once an hour, and not more often,
         // it updates the time of AWS's last answer.

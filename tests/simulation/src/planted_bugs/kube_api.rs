@@ -16,7 +16,7 @@ use stream_encryption_api::stream_encryption::{
 use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
 };
-use stream_encryption_core::controller::ledger_store::owner;
+use stream_encryption_core::controller::ledger_store::resource_identity;
 use stream_encryption_core::model::ledger::{self, DAY, expires_at};
 use stream_encryption_core::model::service::AWS_LIMIT;
 
@@ -163,7 +163,7 @@ impl SpoiledRecords {
         };
         let gone = self.cluster.link().scene.state().store.resource_by_uid(&ledger.spec.owner.uid).is_none();
         if gone {
-            ledger.spec.owner = owner(resource);
+            ledger.spec.owner = resource_identity(resource);
             // A conflict means that another replica was first.
             let _ = self.cluster.replace_ledger(&ledger).await;
         }
