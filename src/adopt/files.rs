@@ -89,6 +89,8 @@ pub fn layout(
             customer_keys: key.customer().cloned().into_iter().collect(),
         });
     }
+    let by_stream: BTreeMap<&StreamArn, &PlannedStream> =
+        plan.iter().map(|planned| (&planned.stream.arn, planned)).collect();
     let mut elsewhere = Vec::new();
     for (stream, manifest) in existing {
         if layout.manifests.contains_key(stream) {
@@ -96,7 +98,7 @@ pub fn layout(
         }
         layout.manifests.insert(stream.clone(), manifest.path.clone());
         let place = surveyed.iter().find(|place| is_of(stream, place));
-        let kept = kept(stream, manifest, plan, folder, place, &options.namespace);
+        let kept = kept(stream, manifest, by_stream.get(stream).copied(), folder, place, &options.namespace);
         if place.is_some() { allowed.push(kept) } else { elsewhere.push(kept) }
     }
     if layout.manifests.is_empty() {
@@ -160,12 +162,11 @@ pub fn path(stream: &StreamArn) -> String {
 fn kept(
     stream: &StreamArn,
     manifest: &ExistingManifest,
-    plan: &[PlannedStream],
+    planned: Option<&PlannedStream>,
     folder: &Folder,
     place: Option<&Place>,
     namespace: &str,
 ) -> AllowedStream {
-    let planned = plan.iter().find(|planned| planned.stream.arn == *stream);
     let active = match planned.map(|planned| &planned.stream.encryption) {
         Some(FoundEncryption::Customer(key)) => Some(key.to_string()),
         _ => None,

@@ -181,6 +181,23 @@ fn name_of_another_resource_is_not_taken() {
 }
 
 #[test]
+fn thousand_streams_are_divided_among_policies() {
+    let folder = tempfile::tempdir().unwrap();
+    let arn =
+        |number: usize| format!("arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders-{number:04}");
+    let plan: Vec<_> = (0..1000).map(|number| planned(&arn(number), Ok(ManifestKey::AwsOwned))).collect();
+    written(&folder, &plan, &Managed::default(), false);
+    assert_eq!(read(&folder, "kustomization.yaml")[0]["resources"].as_array().map(Vec::len), Some(1001));
+    let policies = read(&folder, "policy.yaml");
+    let streams = |policy: &Value| policy["spec"]["streams"].as_array().map(Vec::len);
+    assert_eq!(policies.iter().map(streams).collect::<Vec<_>>(), [Some(100); 10]);
+    let layout = layout_of(&folder, &plan, &Managed::default());
+    assert!(layout.iam[0].1.len() > 10, "{:?}", layout.iam);
+    let again = write(folder.path(), &layout, false).unwrap();
+    assert!(again.values().all(|written| *written == Written::Unchanged));
+}
+
+#[test]
 fn plan_without_streams_writes_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let left_out =
