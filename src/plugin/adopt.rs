@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use crate::settings::PluginArguments;
 
-    fn parse(flags: &[&str]) -> Result<Arguments, clap::Error> {
+    pub(super) fn parse(flags: &[&str]) -> Result<Arguments, clap::Error> {
         let all = ["kubectl-streamencryption", "adopt"].iter().chain(flags);
         match PluginArguments::try_parse_from(all)?.command {
             Command::Adopt(arguments) => Ok(*arguments),
@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    fn own() -> AwsAccount {
+    pub(super) fn own() -> AwsAccount {
         AwsAccount::of(&"arn:aws:kinesis:eu-west-1:111122223333:stream/x".parse().unwrap())
     }
 

@@ -22,6 +22,10 @@ impl Bars {
 
     /// Removes the bars.
     pub(super) fn end(&self) {
+        // A bar that is not finished is drawn once more when it is dropped.
+        for bar in self.by_place.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            bar.finish_and_clear();
+        }
         let _ = self.all.clear();
     }
 

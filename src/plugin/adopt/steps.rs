@@ -81,7 +81,12 @@ pub(super) fn next(adoption: &Adoption, arguments: &Arguments) -> String {
         let is_plaintext = |planned: &&PlannedStream| planned.stream.encryption == FoundEncryption::Plaintext;
         let plaintext =
             adoption.plan.iter().filter(|planned| planned.key.is_ok()).filter(is_plaintext).count();
-        let _ = writeln!(text, "3. The operator now encrypts {} in plaintext.", streams(plaintext));
+        let _ = writeln!(
+            text,
+            "3. With mode: Enforce, the operator encrypts {} that {} in plaintext now.",
+            streams(plaintext),
+            are(plaintext)
+        );
     } else {
         text.push_str("3. The operator reports Encrypted or Drifted, and changes nothing. To let it act, set mode: Enforce.\n");
     }
@@ -97,6 +102,10 @@ fn role(arguments: &Arguments, account: &str) -> String {
 
 fn streams(count: usize) -> String {
     if count == 1 { "1 stream".to_owned() } else { format!("{count} streams") }
+}
+
+fn are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
 }
 
 fn with(adoption: &Adoption, what: Written) -> impl Iterator<Item = &str> {
@@ -117,4 +126,74 @@ fn counts(adoption: &Adoption) -> String {
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
     counts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::tests::{own, parse};
+    use super::*;
+    use crate::adopt::files::Layout;
+    use crate::adopt::found::FoundStream;
+    use crate::adopt::keys::ManifestKey;
+    use crate::adopt::owners::Owner;
+    use crate::adopt::survey::Place;
+
+    fn text(flags: &[&str], iam: usize, written: Written) -> String {
+        let arn = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
+        let stream = FoundStream {
+            arn: arn.parse().unwrap(),
+            encryption: FoundEncryption::Plaintext,
+            owners: Some(vec![Owner::Cdk]),
+        };
+        let place = Place { account: own(), region: "eu-west-1".parse().unwrap(), role: None };
+        let key = Ok(ManifestKey::AwsOwned);
+        let paths = (1..=iam).map(|number| format!("iam/{number}.json")).collect();
+        let adoption = Adoption {
+            surveys: Vec::new(),
+            plan: vec![PlannedStream { stream, place, managed_by: None, key }],
+            no_cluster: None,
+            namespace: "data".to_owned(),
+            layout: Layout { iam: vec![("111122223333".to_owned(), paths)], ..Layout::default() },
+            written: BTreeMap::from([("policy.yaml".to_owned(), written)]),
+            notes: Vec::new(),
+        };
+        next(&adoption, &parse(&[&["--region", "eu-west-1"], flags].concat()).unwrap())
+    }
+
+    #[test]
+    fn survey_without_files_names_the_flag() {
+        assert_eq!(text(&[], 0, Written::Created), "\nTo write manifests for 1 stream, add --write DIR.\n");
+    }
+
+    #[test]
+    fn file_that_differs_is_named_with_its_flag() {
+        let text = text(&["--write", "out"], 1, Written::Differs);
+        assert!(
+            text.contains("Files: 1 different.")
+                && text.contains("--overwrite replaces them:\n  policy.yaml"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn mode_and_owners_decide_the_last_step() {
+        let observe = text(&["--write", "out"], 1, Written::Created);
+        assert!(observe.contains("1 stream may belong to other tools"), "{observe}");
+        assert!(observe.contains("changes nothing. To let it act, set mode: Enforce"), "{observe}");
+        let enforce = text(&["--write", "out", "--mode", "Enforce"], 1, Written::Created);
+        assert!(enforce.contains("the operator encrypts 1 stream that"), "{enforce}");
+    }
+
+    #[test]
+    fn more_policies_than_a_role_can_have_are_not_attached() {
+        let ten = text(&["--write", "out"], 10, Written::Created);
+        assert_eq!(ten.matches("attach-role-policy").count(), 10, "{ten}");
+        let eleven = text(&["--write", "out"], 11, Written::Created);
+        assert!(
+            !eleven.contains("attach-role-policy") && eleven.contains("IAM allows 10 for a role"),
+            "{eleven}"
+        );
+    }
 }
