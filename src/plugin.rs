@@ -34,12 +34,12 @@ pub const FILE_NAME: &str = "kubectl-streamencryption";
 pub enum Command {
     /// Show the streams: encryption, active key, time in plaintext, calls left, next attempt.
     Status(status::Arguments),
-    /// Explain the state of one StreamEncryption: what is, why, what happens next, and what you can do.
+    /// Explain the state of one `StreamEncryption`: what is, why, what happens next, and what you can do.
     Explain(explain::Arguments),
     /// Show what the operator would do if files were applied, and what that costs of each stream's calls.
-    Plan(plan::Arguments),
+    Plan(Box<plan::Arguments>),
     /// Report the encryption of the streams for an audit: state, evidence and controls, also as an HTML page.
-    Report(report::Arguments),
+    Report(Box<report::Arguments>),
     /// Check everything that the operator depends on, and say what to do.
     Doctor(doctor::Arguments),
     /// Survey the streams of accounts and regions, and write manifests for those that nothing manages yet.

@@ -99,7 +99,7 @@ const UNTIL_INSTALLED: Duration = Duration::from_mins(5);
 pub fn changes(
     client: &Client,
     namespace: Option<&str>,
-    again: EverySeconds,
+    again: &EverySeconds,
 ) -> impl Stream<Item = KeyObject> + Send + 'static {
     let watches = PROVIDERS.map(|provider| {
         let api: Api<Trimmed<PartialObjectMeta<DynamicObject>>> = match namespace {
@@ -150,8 +150,8 @@ mod tests {
             (StatusCode::NOT_FOUND, "404 page not found")
         });
         let client = Client::new(server, "default");
-        let changes = changes(&client, None, EverySeconds(3)).collect::<Vec<_>>();
-        let hour = Duration::from_secs(3_600);
+        let changes = changes(&client, None, &EverySeconds(3)).collect::<Vec<_>>();
+        let hour = Duration::from_hours(1);
         assert!(tokio::time::timeout(hour, changes).await.is_err(), "the stream never ends");
         let requests = REQUESTS.load(Ordering::Relaxed);
         // Two kinds, twelve times an hour, with three seconds between.

@@ -104,7 +104,7 @@ impl Sources {
         let (ledgers_cache, ledgers) = Cache::of(vec![(None, events)], "StreamLedgers", &Arc::default());
         let store = resources_cache.store();
         let namespaces = policies::namespace_changes(namespaces);
-        let keys = scope.each(|namespace| keys::changes(client, namespace, again()).boxed());
+        let keys = scope.each(|namespace| keys::changes(client, namespace, &again()).boxed());
         let keys = select_all(keys.into_iter().map(|(_, changes)| changes));
         let triggers: [BoxStream<'static, Trigger>; 4] = [
             changed_resources(resources, scope.server.clone()).boxed(),

@@ -20,7 +20,7 @@ use crate::aws::{Aws, AwsConfig, Caller};
 /// The flags of every verb that reads from AWS.
 #[derive(Args, Clone, Debug)]
 pub(super) struct AwsArguments {
-    /// The region of streams that are named without one. Default: that of the operator, otherwise AWS_REGION.
+    /// The region of streams that are named without one. Default: that of the operator, otherwise `AWS_REGION`.
     #[arg(long)]
     region: Option<String>,
     /// One URL for all AWS services, such as that of an AWS emulator.

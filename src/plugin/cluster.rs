@@ -120,7 +120,7 @@ impl fmt::Display for Scope {
 }
 
 impl Cluster {
-    /// Returns the StreamEncryptions of a scope, by namespace and name.
+    /// Returns the `StreamEncryptions` of a scope, by namespace and name.
     pub(super) async fn resources(&self, scope: &Scope) -> anyhow::Result<Vec<Found>> {
         let api: Api<DeserializeGuard<StreamEncryption>> = match &scope.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
@@ -134,7 +134,7 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Returns one StreamEncryption of the namespace.
+    /// Returns one `StreamEncryption` of the namespace.
     pub(super) async fn resource(&self, name: &str) -> anyhow::Result<Found> {
         let api: Api<DeserializeGuard<StreamEncryption>> =
             Api::namespaced(self.client.clone(), &self.namespace);

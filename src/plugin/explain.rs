@@ -25,7 +25,7 @@ use crate::telemetry::error_chain;
 /// The flags of `explain`.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// The name of the StreamEncryption.
+    /// The name of the `StreamEncryption`.
     name: String,
     #[command(flatten)]
     cluster: ClusterArguments,

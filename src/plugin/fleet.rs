@@ -39,10 +39,10 @@ pub(super) enum State {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry {
-    /// The namespace of the StreamEncryption; empty if the stream has none.
+    /// The namespace of the `StreamEncryption`; empty if the stream has none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) namespace: String,
-    /// The name of the StreamEncryption; empty if the stream has none.
+    /// The name of the `StreamEncryption`; empty if the stream has none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) resource: String,
     /// The ARN; absent until it is known.
@@ -252,7 +252,7 @@ impl Entry {
         self.source = resolved.and_then(|one| one.source.clone());
     }
 
-    /// Describes a stream of AWS that no StreamEncryption manages.
+    /// Describes a stream of AWS that no `StreamEncryption` manages.
     pub(super) fn unmanaged(arn: &StreamArn) -> Self {
         let nobody = Found { namespace: String::new(), name: String::new(), resource: Err(String::new()) };
         Self {

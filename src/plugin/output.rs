@@ -1,6 +1,6 @@
 //! The output of the verbs: tables for people, JSON, YAML and CSV for scripts. Decides nothing about streams.
 //!
-//! Colours are written only to a terminal, and never if NO_COLOR is set. The machine-readable formats hold the same
+//! Colours are written only to a terminal, and never if `NO_COLOR` is set. The machine-readable formats hold the same
 //! rows, with all fields and with times in RFC 3339.
 
 use std::io::{self, Write};

@@ -115,7 +115,7 @@ async fn read(cluster: &Cluster, scope: &Scope) -> anyhow::Result<Report> {
     let mut warnings = Vec::new();
     let ledgers = cluster.ledgers().await.unwrap_or_else(|error| {
         warnings.push(format!("The report has no calls: {}.", error_chain(error.as_ref())));
-        Default::default()
+        BTreeMap::default()
     });
     Ok(Report {
         generated_time: Timestamp::now().round(jiff::Unit::Second)?,

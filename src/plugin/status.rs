@@ -1,4 +1,4 @@
-//! `status`: the fleet as a table, a row for each stream or for each group of streams. Reads StreamEncryptions only.
+//! `status`: the fleet as a table, a row for each stream or for each group of streams. Reads `StreamEncryptions` only.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The objects of a person's files: StreamEncryptions, StreamEncryptionPolicies and Namespaces. Reads files, and runs
+//! The objects of a person's files: `StreamEncryptions`, `StreamEncryptionPolicies` and Namespaces. Reads files, and runs
 //! `kubectl kustomize` for `-k`; sends nothing to a cluster.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use stream_encryption_api::policy::StreamEncryptionPolicy;
 /// The objects that a plan is made for.
 #[derive(Debug, Default)]
 pub(super) struct Manifests {
-    /// The StreamEncryptions, as given, in their order.
+    /// The `StreamEncryptions`, as given, in their order.
     pub(super) resources: Vec<DynamicObject>,
     /// The policies.
     pub(super) policies: Vec<StreamEncryptionPolicy>,

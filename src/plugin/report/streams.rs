@@ -53,7 +53,7 @@ impl ReportedStream {
         }
     }
 
-    /// Reports a stream that no StreamEncryption manages.
+    /// Reports a stream that no `StreamEncryption` manages.
     pub(super) fn unmanaged(arn: &StreamArn) -> Self {
         let entry = Entry::unmanaged(arn);
         Self { calls: Vec::new(), plaintext_periods: Vec::new(), controls: Vec::new(), entry }
@@ -101,13 +101,14 @@ impl ReportedStream {
     }
 }
 
-/// Returns who may manage a stream that no StreamEncryption manages, and what is unknown of it.
+/// Returns who may manage a stream that no `StreamEncryption` manages, and what is unknown of it.
 fn unmanaged_message(found: &FoundStream) -> String {
     let owners = found.owners.as_deref().unwrap_or_default();
     let owners: Vec<String> = owners.iter().map(ToString::to_string).collect();
-    let by = match owners.is_empty() {
-        true => String::new(),
-        false => format!(" According to its tags: {}.", owners.join(", ")),
+    let by = if owners.is_empty() {
+        String::new()
+    } else {
+        format!(" According to its tags: {}.", owners.join(", "))
     };
     let why = match &found.encryption {
         FoundEncryption::Unsettled(why) => format!(" Its encryption is not known: {why}."),
