@@ -41,7 +41,7 @@ async fn loss_of_active_key_is_reported_without_a_desired_key() {
         assert_eq!(truth(&harness.status(name).await, ConditionType::KeyUsable), "");
     }
     for (state, reason, records) in [
-        (KeyState::Disabled, "KeyDisabled", ["discards them after 24 hours", "neither written"]),
+        (KeyState::Disabled, "KeyDisabled", ["discards each of them after 24 hours", "neither written"]),
         (KeyState::PendingDeletion, "KeyPendingDeletion", ["Cancel its deletion", "Cancel its deletion"]),
     ] {
         for (name, records) in ["orders", "clicks"].into_iter().zip(records) {

@@ -104,7 +104,7 @@ fn drifted_reads_well_for_call_wait_and_key_problem() {
     assert_eq!(
         of(plain().spent(20).after(60)),
         format!(
-            "{drifted} make no call before 2026-01-02T00:31:00Z (CallLimitReached): 20 of 20 encryption calls in 24 hours are used (maxCallsPerDay; the AWS limit is 25)."
+            "{drifted} make no call before 2026-01-02T00:31:00Z (CallLimitReached): 20 of 20 encryption calls in 24 hours are used. Wait, or ask an administrator to raise maxCallsPerDay in the StreamEncryptionPolicy (25 at most)."
         )
     );
     assert_eq!(
