@@ -22,7 +22,8 @@ use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
 
 /// Maximum age of the description, the resolved spec and the reservation on which a call is based. A process
-/// that was paused for longer does not send the call.
+/// that was paused for longer does not send the call. Only a pause during the second Describe of a reconcile is
+/// not detected: it cannot be told from that Describe's wait for the rate limiter.
 pub(super) const MAX_STATE_AGE: Duration = Duration::from_secs(10);
 
 /// Everything that a reconcile has gathered.
