@@ -4,7 +4,7 @@
 //! reads to AWS and to the API server. It never writes, never calls Start or Stop, and remembers nothing. The
 //! resource need not be stored: a change can be planned before it is applied.
 //!
-//! What the plan shows is the status that [`report`] computes. The simulation compares plans with what the
+//! What the plan shows is the status that `report` computes. The simulation compares plans with what the
 //! operator then does.
 
 use jiff::Timestamp;
