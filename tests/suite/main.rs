@@ -8,6 +8,7 @@ mod aws_connection;
 mod crds;
 mod credentials;
 mod documentation;
+mod drift;
 mod emulators;
 mod encryption_left_on;
 mod events;
