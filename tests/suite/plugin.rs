@@ -43,11 +43,11 @@ impl Shell {
         }
     }
 
-    /// Runs a line, and returns its exit code, its output, and its errors.
-    pub(crate) async fn run(&self, line: &str) -> (i32, String, String) {
+    fn command(&self, line: &str) -> tokio::process::Command {
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("{}:{}:{path}", self.folder.display(), self.kubectl.display());
-        let done = tokio::process::Command::new("sh")
+        let mut command = tokio::process::Command::new("sh");
+        command
             .args(["-c", line])
             .current_dir(&self.folder)
             .env("PATH", path)
@@ -57,9 +57,13 @@ impl Shell {
             .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_REGION", "eu-west-1")
-            .output()
-            .await
-            .expect("sh");
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs a line, and returns its exit code, its output, and its errors.
+    pub(crate) async fn run(&self, line: &str) -> (i32, String, String) {
+        let done = self.command(line).output().await.expect("sh");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         (done.status.code().unwrap_or(-1), text(done.stdout), text(done.stderr))
     }
@@ -181,9 +185,17 @@ async fn pages_show_what_their_commands_print() {
     exit_codes(&shell).await;
     planned_refusals(&shell).await;
     surveyed_report(&shell, &aws).await;
+    let seen = shell.folder().join("watched");
+    let watch = format!("exec kubectl-streamencryption status -n data --watch > {}", seen.display());
+    let mut watch = shell.command(&watch).spawn().expect("it starts");
     for page in ["docs/re-key.md", "docs/troubleshooting.md", "docs/tutorial.md"] {
         run_page(&shell, page).await;
     }
+    watch.kill().await.expect("it still runs");
+    let seen = std::fs::read_to_string(seen).expect("its output");
+    let states: Vec<&str> = seen.lines().filter(|line| line.contains("firehose/invoices")).collect();
+    let has = |word: &str| states.iter().any(|line| line.contains(word));
+    assert!(has("Changing") && has("Encrypted") && has("66666666-"), "each change is printed: {seen}");
 }
 
 /// What the page of the plugin says of exit codes and completion.
