@@ -253,7 +253,7 @@ pub struct StreamEncryptionStatus {
     /// The last failed attempt, and its cause.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// The encryption calls that count now, and their limit, from the ledger.
+    /// The encryption calls that count now, from the ledger, and their limit, from the policies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<Calls>,
     /// The time of the next encryption call (Start or Stop), while the operator is waiting for it.
@@ -266,7 +266,7 @@ pub struct StreamEncryptionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plaintext_since_time: Option<Time>,
     // Written together with other changes, and otherwise at most once an hour.
-    /// When AWS last responded to a Describe of the stream, as last written. Alone, this field is written only once an hour, so the stream may have been described up to an hour later.
+    /// When AWS last responded to a Describe of the stream. If nothing else in the status changes, this field is updated only once an hour, so it lags by up to an hour.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_describe_time: Option<Time>,
     /// Since when the resource is suspended.
