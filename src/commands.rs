@@ -1,12 +1,13 @@
 //! The commands of the command line: the whole program in one match, for the binary and for other programs
 //! that start it.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::body::{Body, Bytes};
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, Parser as _};
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -70,6 +71,30 @@ pub fn complete_plugin(words: &[String]) {
     for line in plugin::completion::candidates(&command, words) {
         println!("{line}");
     }
+}
+
+/// Runs the kubectl plugin with the arguments of the process, and returns its exit code.
+pub fn plugin_main() -> ExitCode {
+    match run_plugin(PluginArguments::parse().command) {
+        Ok(code) => code,
+        // The reader has seen enough: `head`, or a pager that was left.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error(&error);
+            if error.is::<plugin::UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Prints an error on one line, without a backtrace, regardless of `RUST_BACKTRACE`: the release binary has no symbols to
+/// name in it.
+pub fn print_error(error: &anyhow::Error) {
+    let _ = writeln!(io::stderr(), "Error: {}", telemetry::error_chain(error.as_ref()));
 }
 
 /// Selects the TLS implementation. kube and the AWS SDKs share it; rustls cannot select it by itself.

@@ -4,6 +4,7 @@
 //! of `stream-encryption-operator`. The verbs read from the cluster and from AWS with the credentials of the person
 //! who runs them. They never change anything: neither in AWS nor in the cluster.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -66,6 +67,16 @@ impl From<Outcome> for ExitCode {
     }
 }
 
+/// The command line is valid for clap, and its flags do not belong together: exit code 2.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+/// Returns the error of an invalid command line.
+fn usage(words: &str) -> anyhow::Error {
+    UsageError(words.to_owned()).into()
+}
+
 /// Runs a verb. `program` is the program with all its commands, for the completion.
 pub async fn run(command: Command, program: clap::Command) -> anyhow::Result<Outcome> {
     match command {
@@ -76,7 +87,9 @@ pub async fn run(command: Command, program: clap::Command) -> anyhow::Result<Out
         Command::Doctor(arguments) => doctor::run(&arguments).await,
         Command::Adopt(arguments) => adopt::run(&arguments).await,
         Command::Completion(arguments) => {
-            completion::write_script(&arguments, program, &mut std::io::stdout());
+            let mut script = Vec::new();
+            completion::write_script(&arguments, program, &mut script);
+            std::io::stdout().write_all(&script)?;
             Ok(Outcome::Done)
         }
     }

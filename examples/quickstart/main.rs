@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use stream_encryption_operator::settings::{Arguments, PluginArguments};
+use stream_encryption_operator::settings::Arguments;
 use stream_encryption_operator::{commands, plugin};
 
 /// Demonstrates the operator on a real API server and a simulated AWS.
@@ -28,7 +28,7 @@ struct Quickstart {
 fn main() -> anyhow::Result<ExitCode> {
     let program = std::env::args_os().next().unwrap_or_default();
     if Path::new(&program).file_name().is_some_and(|name| name == plugin::FILE_NAME) {
-        return commands::run_plugin(PluginArguments::parse().command);
+        return Ok(commands::plugin_main());
     }
     // The operator runs in a separate process: this program, started again with the argument `run`.
     if std::env::args().nth(1).as_deref() == Some("run") {
@@ -85,6 +85,7 @@ async fn show(arguments: &Quickstart) -> anyhow::Result<ExitCode> {
             stage.aws_url()
         );
         tokio::signal::ctrl_c().await?;
+        println!("Ended.");
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -139,7 +139,14 @@ impl Cluster {
         let api: Api<DeserializeGuard<StreamEncryption>> =
             Api::namespaced(self.client.clone(), &self.namespace);
         let wanted = || format!("failed to read StreamEncryption {name} in namespace {}", self.namespace);
-        Ok(Found::of(api.get(name).await.map_err(readable).with_context(wanted)?))
+        let found = api.get_opt(name).await.map_err(readable).with_context(wanted)?;
+        let found = found.with_context(|| {
+            format!(
+                "StreamEncryption {name} does not exist in namespace {}; use -n NAMESPACE",
+                self.namespace
+            )
+        })?;
+        Ok(Found::of(found))
     }
 
     /// Returns the ledger of this name; `None` if there is none.

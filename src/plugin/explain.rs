@@ -78,7 +78,10 @@ async fn calls(cluster: &Cluster, entry: &Entry) -> anyhow::Result<Vec<LedgerCal
         return Ok(Vec::new());
     };
     let ledger = cluster.ledger(&ledger::name(&stream)).await?;
-    Ok(ledger.filter(|ledger| is_owner(ledger, entry)).map(|ledger| of_ledger(&ledger)).unwrap_or_default())
+    Ok(ledger
+        .filter(|ledger| is_owner(ledger, entry))
+        .map(|ledger| of_ledger(&ledger, entry))
+        .unwrap_or_default())
 }
 
 /// Returns what the operator does next, as a sentence.
@@ -94,11 +97,11 @@ fn next(entry: &Entry, now: Timestamp) -> String {
         );
     }
     match reason.ready_state() {
-        ReadyState::Ready => "The operator describes the stream at each drift interval (10 minutes by default), and corrects drift.",
+        ReadyState::Ready => "The operator describes the stream at each drift interval, and corrects drift.",
         ReadyState::Progressing => "The operator checks again within seconds to minutes, and continues as soon as it can.",
         ReadyState::Unknown => "The operator sends the request again, with growing delays, until AWS answers.",
         ReadyState::Stalled => "The operator cannot continue by itself. It continues when the spec, a policy, the key or the other resource changes.",
-        ReadyState::Reported => "The operator describes the stream at each drift interval (10 minutes by default), and makes no encryption call.",
+        ReadyState::Reported => "The operator describes the stream at each drift interval, and makes no encryption call.",
         ReadyState::Unchanged => "Nothing happens while the resource is suspended.",
     }
     .to_owned()
@@ -114,10 +117,19 @@ fn write_text(
     let bold = anstyle::Style::new().bold();
     writeln!(out, "{bold}StreamEncryption {} in namespace {}{bold:#}", entry.resource, entry.namespace)?;
     writeln!(out, "{}\n", stream(entry))?;
-    section(out, "State", &state(entry, now))?;
+    section(out, "State", &state(entry, resource, now))?;
     let reason = entry.reason.as_deref().unwrap_or("not reconciled yet");
     section(out, "Ready", &format!("{} ({reason})", entry.ready))?;
     section(out, "Why", entry.message.as_deref().unwrap_or(NONE))?;
+    let status = resource.and_then(|resource| resource.status.as_ref());
+    if let Some(failure) = status.and_then(|status| status.failure.as_ref()) {
+        let attempts = if failure.attempts == 1 {
+            "1 attempt".to_owned()
+        } else {
+            format!("{} attempts", failure.attempts)
+        };
+        section(out, "Failure", &format!("{}, after {attempts}: {}", failure.kind, failure.message))?;
+    }
     for condition in other_messages(entry, resource) {
         section(out, "", &condition)?;
     }
@@ -144,37 +156,26 @@ fn stream(entry: &Entry) -> String {
     format!("{service:?} stream {}{account}{region}", entry.name)
 }
 
-fn state(entry: &Entry, now: Timestamp) -> String {
-    let since = |time: Option<Timestamp>| {
-        time.map(|at| format!(" since {at} ({})", relative(at, now))).unwrap_or_default()
+/// Returns whether records are encrypted, in the words of the condition, which has the exact times.
+fn state(entry: &Entry, resource: Option<&StreamEncryption>, now: Timestamp) -> String {
+    let status = resource.and_then(|resource| resource.status.as_ref());
+    let encrypted = status.and_then(|status| find(&status.conditions, ConditionType::Encrypted));
+    let state = match (encrypted, entry.state) {
+        (Some(encrypted), _) => encrypted.message.clone(),
+        (None, State::NotEncryptable) => "The stream cannot be encrypted itself.".to_owned(),
+        (None, _) => "It is not known whether records are encrypted.".to_owned(),
     };
-    let key = entry.active_key.as_ref().map(|key| format!(", with {key}")).unwrap_or_default();
-    let described = match entry.last_describe_time {
-        Some(at) => format!(" Last described {}.", relative(at, now)),
-        None => String::new(),
-    };
-    let state = match entry.state {
-        State::Encrypted => format!("Records are encrypted{}{key}.", since(entry.encrypted_since_time)),
-        State::Plaintext => format!("Records are in plaintext{}.", since(entry.plaintext_since_time)),
-        State::Changing => format!(
-            "AWS is changing the encryption{}.",
-            match entry.encryption_status {
-                Some(status) => format!(" ({})", status.as_str()),
-                None => String::new(),
-            }
-        ),
-        State::NotEncryptable => "The stream cannot be encrypted itself.".to_owned(),
-        State::Unknown => "It is not known whether records are encrypted.".to_owned(),
-    };
-    state + &described
+    match entry.last_describe_time {
+        Some(at) => format!("{state} Described {} (this time may lag by an hour).", relative(at, now)),
+        None => state,
+    }
 }
 
-/// Returns the messages of the other conditions that are not True and say something else than Ready.
+/// Returns the message of the condition of the key, if it is not True and says something else than Ready.
 fn other_messages(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<String> {
     let Some(status) = resource.and_then(|resource| resource.status.as_ref()) else { return Vec::new() };
-    [ConditionType::Encrypted, ConditionType::KeyUsable]
+    find(&status.conditions, ConditionType::KeyUsable)
         .into_iter()
-        .filter_map(|kind| find(&status.conditions, kind))
         .filter(|condition| condition.status != ConditionStatus::True.as_str())
         .filter(|condition| Some(&condition.message) != entry.message.as_ref())
         .map(|condition| format!("{} is {}: {}", condition.type_, condition.status, condition.message))
@@ -186,20 +187,23 @@ fn budget(entry: &Entry, now: Timestamp) -> String {
         return "not known".to_owned();
     };
     let next = entry.calls_next_available_time.filter(|at| *at > now);
-    let more = next.map(|at| format!("; one more {}", relative(at, now))).unwrap_or_default();
+    let what = if left == 0 { "the next one" } else { "the oldest call stops counting" };
+    let more = next.map(|at| format!("; {what} {}", relative(at, now))).unwrap_or_default();
     format!("{left} of {limit} in 24 hours{more}")
 }
 
 /// Returns the calls as a table, oldest first.
 fn timeline(calls: &[LedgerCall], now: Timestamp) -> Table {
-    let mut table = Table::new(vec!["TIME", "AGE", "CALL", "KEY", "OUTCOME", "COUNTS UNTIL"]);
+    let mut table = Table::new(vec!["TIME", "AGE", "CALL", "KEY", "AWS'S REPLY", "COUNTS UNTIL"]);
     for call in calls {
         let tone = match call.outcome {
+            CallOutcome::Accepted if call.failed => Tone::Bad,
             CallOutcome::Accepted => Tone::Good,
             CallOutcome::Refused => Tone::Bad,
             CallOutcome::Pending | CallOutcome::Unknown => Tone::Notice,
         };
         let code = call.code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
+        let failed = if call.failed { ", then failed" } else { "" };
         let correction = if call.correction { ", corrects drift" } else { "" };
         let kept = call.kept_until_time;
         table.push(vec![
@@ -207,8 +211,8 @@ fn timeline(calls: &[LedgerCall], now: Timestamp) -> Table {
             relative(call.time, now).into(),
             format!("{:?}{correction}", call.action).into(),
             call.key.as_deref().unwrap_or(NONE).into(),
-            Cell::toned(format!("{:?}{code}", call.outcome), tone),
-            if kept > now { relative(kept, now) } else { "no longer".to_owned() }.into(),
+            Cell::toned(format!("{:?}{code}{failed}", call.outcome), tone),
+            if kept > now { seconds(kept) } else { "no longer".to_owned() }.into(),
         ]);
     }
     table

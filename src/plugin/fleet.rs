@@ -148,6 +148,8 @@ pub(super) enum Finding {
     Budget,
     /// The resource is suspended.
     Suspended,
+    /// Somebody must act: the operator cannot solve it, or not without a change of a key, a permission or the spec.
+    Attention,
 }
 
 impl Entry {
@@ -284,8 +286,33 @@ impl Entry {
             Finding::KeyUnusable => self.active_key_unusable_since_time.is_some(),
             Finding::Budget => self.calls_left().is_some_and(|left| left <= FEW_CALLS),
             Finding::Suspended => self.suspended,
+            Finding::Attention => {
+                let reason = self.reason.as_ref().map(|reason| reason.parse::<Reason>());
+                self.stalled || reason.is_some_and(|reason| reason.is_ok_and(needs_a_person))
+            }
         }
     }
+}
+
+/// Returns whether somebody must act before a resource with this reason gets ready. The others are as specified, or
+/// resolve by themselves.
+pub(super) fn needs_a_person(reason: Reason) -> bool {
+    !matches!(
+        reason,
+        Reason::Encrypted
+            | Reason::KeyEnabled
+            | Reason::EncryptionDisabled
+            | Reason::Settling
+            | Reason::Verifying
+            | Reason::Enabling
+            | Reason::Disabling
+            | Reason::StreamUpdating
+            | Reason::StreamInUse
+            | Reason::StreamCreating
+            | Reason::OutcomeUnknown
+            | Reason::AwsThrottled
+            | Reason::AwsUnreachable
+    )
 }
 
 /// Returns whether records are encrypted, by the condition that says so.

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 use stream_encryption_api::ledger::{Action, Call, Outcome, StreamLedger};
+use stream_encryption_api::stream_encryption::EncryptionStatus;
 use stream_encryption_core::model::ledger::{self, QUOTA_WINDOW};
 
 use super::fleet::{Entry, key};
@@ -18,20 +19,22 @@ pub(super) struct LedgerCall {
     pub(super) outcome: Outcome,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) code: Option<String>,
+    /// Whether AWS accepted the call and reported a failure later.
+    pub(super) failed: bool,
     pub(super) correction: bool,
     /// Until when the operator keeps the call in the ledger, because AWS may still count it.
     pub(super) kept_until_time: Timestamp,
 }
 
 impl LedgerCall {
-    /// Describes a call of a ledger.
-    pub(super) fn of(call: &Call) -> Self {
+    fn of(call: &Call, failed: bool) -> Self {
         Self {
             time: call.at(),
             action: call.target.action,
             key: call.target.key.as_ref().map(key),
             outcome: call.outcome,
             code: call.code.clone(),
+            failed: failed && call.outcome == Outcome::Accepted,
             correction: call.correction,
             kept_until_time: ledger::saturating_add(call.at(), QUOTA_WINDOW),
         }
@@ -44,7 +47,13 @@ pub(super) fn is_owner(ledger: &StreamLedger, entry: &Entry) -> bool {
     owner.namespace == entry.namespace && owner.name == entry.resource
 }
 
-/// Returns the calls of a ledger, oldest first.
-pub(super) fn of_ledger(ledger: &StreamLedger) -> Vec<LedgerCall> {
-    ledger.spec.calls.iter().map(LedgerCall::of).collect()
+/// Returns the calls of a ledger, oldest first. A failure is reported with the status, or noted with the next call.
+pub(super) fn of_ledger(ledger: &StreamLedger, entry: &Entry) -> Vec<LedgerCall> {
+    let calls = &ledger.spec.calls;
+    let fails_now = matches!(
+        entry.encryption_status,
+        Some(EncryptionStatus::EnablingFailed | EncryptionStatus::DisablingFailed)
+    );
+    let failed = |at: usize| calls.get(at + 1).map_or(fails_now, |next| next.after_failure);
+    calls.iter().enumerate().map(|(at, call)| LedgerCall::of(call, failed(at))).collect()
 }

@@ -1,6 +1,6 @@
 //! The accounts and regions of a verb that surveys AWS, and the identity with which they are read.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::model::arn::{AwsAccount, Region, RoleArn};
@@ -47,7 +47,9 @@ enum ServiceName {
 impl PlaceArguments {
     /// Creates the adapter; sends no request yet.
     pub(super) async fn connect(&self) -> anyhow::Result<Aws> {
-        let Some(region) = self.region.first() else { bail!("name the regions: --region eu-west-1") };
+        let Some(region) = self.region.first() else {
+            return Err(super::usage("name the regions: --region eu-west-1"));
+        };
         let config = AwsConfig {
             endpoint_url: self.aws_endpoint_url.clone(),
             rate_percent: self.aws_rate_percent,

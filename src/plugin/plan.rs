@@ -7,6 +7,7 @@
 mod manifests;
 mod preview;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -30,7 +31,7 @@ use super::Outcome;
 use super::age::relative;
 use super::aws::{AwsArguments, ReadOnly};
 use super::cluster::{Cluster, ClusterArguments, readable};
-use super::fleet::key;
+use super::fleet::{key, needs_a_person};
 use super::operator_settings::OperatorSettings;
 use super::output::{self, Format, NONE, Tone, stdout, write_rows};
 use super::progress::Progress;
@@ -39,6 +40,8 @@ use crate::telemetry::error_chain;
 use manifests::Manifests;
 use preview::Preview;
 
+/// The operation of a test record.
+const PUT_RECORD: &str = "PutRecord";
 /// Number of resources that are planned at a time; AWS's rate limits decide how fast.
 const CONCURRENT: usize = 16;
 
@@ -76,6 +79,8 @@ enum Finding {
     Calls,
     /// A refusal by the API server, by a policy, or by the operator.
     Refused,
+    /// No call before somebody has acted, for example because the key is disabled.
+    Waiting,
 }
 
 /// How an object differs from the stored one.
@@ -106,6 +111,8 @@ struct Row {
     active_key: Option<String>,
     /// Whether the API server, a policy or the operator refuses it.
     refused: bool,
+    /// Whether the operator would make no call before somebody has acted.
+    waiting: bool,
     /// The reason that the operator would report; absent if it would report none, or if the API server refuses the object.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -134,6 +141,7 @@ impl output::Columns for Row {
             "callKey",
             "activeKey",
             "refused",
+            "waiting",
             "reason",
             "callsUsed",
             "callsLimit",
@@ -153,6 +161,11 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         bail!("the files have no StreamEncryption ({} objects of other kinds)", manifests.others);
     }
     let cluster = arguments.cluster.connect().await?;
+    for (namespace, name) in repeated(&manifests.resources, &cluster.namespace) {
+        eprintln!(
+            "The files have {namespace}/{name} more than once: each is planned as if it were the only one."
+        );
+    }
     let operator = &operator(&cluster, arguments, &manifests).await?;
     let progress = &Progress::new("planned", manifests.resources.len());
     let plans = manifests.resources.iter().map(|object| async {
@@ -169,8 +182,18 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let fails = |finding: &Finding| match finding {
         Finding::Calls => rows.iter().any(|row| row.call.is_some()),
         Finding::Refused => rows.iter().any(|row| row.refused),
+        Finding::Waiting => rows.iter().any(|row| row.waiting),
     };
     Ok(if arguments.fail_on.iter().any(fails) { Outcome::Found } else { Outcome::Done })
+}
+
+/// Returns the objects that occur more than once.
+fn repeated(resources: &[DynamicObject], default_namespace: &str) -> BTreeSet<(String, String)> {
+    let mut seen = BTreeSet::new();
+    let id = |object: &DynamicObject| {
+        (object.namespace().unwrap_or_else(|| default_namespace.to_owned()), object.name_any())
+    };
+    resources.iter().map(id).filter(|id| !seen.insert(id.clone())).collect()
 }
 
 /// Creates the operator that plans: with the settings of the one in the cluster, and unable to change anything.
@@ -184,7 +207,7 @@ async fn operator(
         Ok(None) if arguments.default_policy.is_some() => OperatorSettings::default(),
         Ok(None) => {
             eprintln!(
-                "Found no Deployment of the operator in namespace {}: the plan has no default policy.",
+                "Found no Deployment of the operator in namespace {}, so no default policy is known: use --operator-namespace, or --default-policy.",
                 cluster.operator_namespace
             );
             OperatorSettings::default()
@@ -286,6 +309,7 @@ impl Row {
             call_key: None,
             active_key: None,
             refused: true,
+            waiting: false,
             reason: None,
             message,
             calls_used: None,
@@ -300,7 +324,7 @@ impl Row {
             (PlannedStep::Call(target), Some(service)) => {
                 (Some(Operation::change(service, target.action).name()), target.key.as_ref().map(key))
             }
-            (PlannedStep::TestRecord, Some(_)) => (Some("PutRecord"), None),
+            (PlannedStep::TestRecord, Some(_)) => (Some(PUT_RECORD), None),
             (
                 PlannedStep::Call(_)
                 | PlannedStep::TestRecord
@@ -309,7 +333,10 @@ impl Row {
                 _,
             ) => (None, None),
         };
+        let refused = plan.reason.is_some_and(|reason| reason.ready_state() == ReadyState::Stalled);
         Self {
+            waiting: !refused && call.is_none() && plan.reason.is_some_and(needs_a_person),
+            refused,
             namespace: namespace.to_owned(),
             resource: resource.name_any(),
             stream: plan.stream.map(|stream| stream.to_string()),
@@ -317,7 +344,6 @@ impl Row {
             call,
             call_key,
             active_key: plan.active_key.as_ref().map(key),
-            refused: plan.reason.is_some_and(|reason| reason.ready_state() == ReadyState::Stalled),
             reason: plan.reason.map(Reason::as_str),
             message: plan.message,
             calls_used: plan.calls.map(|calls| calls.used),
@@ -328,12 +354,18 @@ impl Row {
 
     /// Returns the sign of the row, and its meaning.
     fn sign(&self) -> (&'static str, Tone) {
-        match (self.refused, self.call, self.change) {
+        match (self.refused, self.waiting, self.call) {
             (true, _, _) => ("!", Tone::Bad),
-            (_, Some(_), _) => (">", Tone::Notice),
-            (_, None, _) => ("=", Tone::Good),
+            (_, true, _) => ("?", Tone::Bad),
+            (_, _, Some(_)) => (">", Tone::Notice),
+            (_, _, None) => ("=", Tone::Good),
         }
     }
+}
+
+/// Returns a number with its noun.
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Writes the plan of each object, and a sum.
@@ -351,22 +383,21 @@ fn write_text(out: &mut impl Write, rows: &[Row], now: Timestamp) -> anyhow::Res
         writeln!(out, "{style}{sign}{style:#} {}/{} ({change})  {stream}", row.namespace, row.resource)?;
         let next = row.next_attempt_time.map(|at| format!(" ({})", relative(at, now))).unwrap_or_default();
         match row.call {
-            Some("PutRecord") => writeln!(out, "    write a test record (PutRecord), no encryption call")?,
+            Some(PUT_RECORD) => writeln!(out, "    write a test record (PutRecord), no encryption call")?,
             Some(_) => writeln!(out, "    {}", row.message)?,
             None if row.refused => writeln!(out, "    {}", row.message)?,
             None => writeln!(out, "    no call: {}{next}", row.message)?,
         }
     }
     let count = |test: fn(&Row) -> bool| rows.iter().filter(|row| test(row)).count();
-    let calls = count(|row| row.call_key.is_some() || row.call.is_some_and(|call| call != "PutRecord"));
-    let (refused, plural) = (count(|row| row.refused), |count: usize| if count == 1 { "" } else { "s" });
+    let calls = count(|row| row.call.is_some_and(|call| call != PUT_RECORD));
+    let (waiting, refused) = (count(|row| row.waiting), count(|row| row.refused));
+    let none = rows.len() - calls - waiting - refused;
     writeln!(
         out,
-        "\nPlan: {calls} encryption call{}, each 1 of its stream's; {} of {} object{} without a call, {refused} refused.",
-        plural(calls),
-        rows.len() - calls - refused,
-        rows.len(),
-        plural(rows.len()),
+        "\nPlan for {}: {}, {none} without a call, {waiting} waiting for somebody, {refused} refused.",
+        counted(rows.len(), "object"),
+        counted(calls, "encryption call"),
     )?;
     Ok(())
 }

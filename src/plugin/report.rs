@@ -87,6 +87,9 @@ struct Report {
 
 /// Writes a report.
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    if !arguments.aws && !arguments.places.regions().is_empty() {
+        return Err(super::usage("--region belongs to --aws: add --aws to survey AWS"));
+    }
     let cluster = arguments.scope.cluster.connect().await?;
     let scope = arguments.scope.scope(&cluster);
     let mut report = read(&cluster, &scope).await?;
@@ -208,7 +211,8 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
         return Ok(());
     }
     writeln!(out, "\n{bold}Streams that fail a control{bold:#}")?;
-    let mut table = Table::new(vec!["STREAM", "STATE", "PLAINTEXT", "LAST DESCRIBE", "MANAGED BY"]);
+    let mut table =
+        Table::new(vec!["STREAM", "STATE", "PLAINTEXT", "LAST DESCRIBE", "MANAGED BY", "FAILED CONTROLS"]);
     for stream in failing {
         let entry = &stream.entry;
         let age = |time: Option<Timestamp>| {
@@ -223,6 +227,7 @@ fn write_tables(out: &mut impl Write, report: &Report) -> anyhow::Result<()> {
                 "" => NONE.into(),
                 resource => format!("{}/{resource}", entry.namespace).into(),
             },
+            stream.failed_controls().join(", ").into(),
         ]);
     }
     table.write(out)?;

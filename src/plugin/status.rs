@@ -96,7 +96,9 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         .filter(|entry| arguments.only.is_empty() || has_any(entry, &arguments.only))
         .collect();
     let now = Timestamp::now();
-    if let Some(group) = arguments.by {
+    if arguments.by.is_some() && entries.is_empty() && arguments.output == Format::Table {
+        print_nothing(&scope, arguments);
+    } else if let Some(group) = arguments.by {
         print_counts(&counts(&entries, group), group, arguments.output)?;
     } else {
         print_entries(&entries, &scope, arguments, now)?;
@@ -122,13 +124,19 @@ fn print_entries(
         return Ok(());
     }
     if entries.is_empty() {
-        let what = if arguments.only.is_empty() { "StreamEncryption" } else { "stream with these findings" };
-        let place = scope.namespace.as_ref().map_or_else(String::new, |name| format!(" in namespace {name}"));
-        eprintln!("Found no {what}{place}.");
+        print_nothing(scope, arguments);
         return Ok(());
     }
     table(entries, scope, arguments.output, now).write(&mut out)?;
     Ok(())
+}
+
+fn print_nothing(scope: &Scope, arguments: &Arguments) {
+    let what = if arguments.only.is_empty() { "StreamEncryption" } else { "stream with these findings" };
+    match &scope.namespace {
+        Some(namespace) => eprintln!("Found no {what} in namespace {namespace}; use -A for all namespaces."),
+        None => eprintln!("Found no {what}."),
+    }
 }
 
 fn table(entries: &[Entry], scope: &Scope, format: Format, now: Timestamp) -> Table {
@@ -151,7 +159,7 @@ impl Columns {
     fn headings(self) -> Vec<&'static str> {
         let mut headings = Vec::new();
         headings.extend(self.namespace.then_some("NAMESPACE"));
-        headings.extend(["NAME", "STREAM", "STATE", "ACTIVE KEY", "READY", "PLAINTEXT", "CALLS LEFT"]);
+        headings.extend(["NAME", "STREAM", "STATE", "KEY", "READY", "PLAINTEXT", "CALLS LEFT"]);
         headings.push("NEXT ATTEMPT");
         headings.extend(self.wide.then_some(["AWS", "LAST DESCRIBE", "ARN"]).into_iter().flatten());
         headings
@@ -200,12 +208,19 @@ fn tone(state: State) -> Tone {
     }
 }
 
-/// Returns the active key in short: the id of a customer managed key.
+/// Returns the active key in short, the id of a customer managed key; with the desired key, if that is another one.
 fn active_key(entry: &Entry) -> Cell {
-    let Some(key) = &entry.active_key else { return NONE.into() };
-    let short = key.rsplit_once('/').map_or(key.as_str(), |(_, id)| id);
+    let short = |key: &str| key.rsplit_once('/').map_or(key, |(_, id)| id).to_owned();
+    let active = entry.active_key.as_deref().map_or_else(|| NONE.to_owned(), short);
+    let text = match &entry.desired_key {
+        // The reason of Ready is then about the desired key.
+        Some(desired) if entry.active_key.as_ref() != Some(desired) => {
+            format!("{active} -> {}", short(desired))
+        }
+        _ => active,
+    };
     let tone = if entry.has(Finding::KeyUnusable) { Tone::Bad } else { Tone::Plain };
-    Cell::toned(short, tone)
+    Cell::toned(text, tone)
 }
 
 fn ready(entry: &Entry) -> Cell {
@@ -236,7 +251,7 @@ fn counts(entries: &[Entry], group: Group) -> Vec<Count> {
             Group::Namespace => Some(entry.namespace.clone()),
             Group::Account => entry.account.clone(),
             Group::Region => entry.region.clone(),
-            Group::Key => entry.active_key.clone(),
+            Group::Key => Some(entry.active_key.clone().unwrap_or_else(|| "no active key".to_owned())),
             Group::State => Some(format!("{:?}", entry.state)),
         };
         let name = name.unwrap_or_else(|| NONE.to_owned());

@@ -210,10 +210,18 @@ async fn exit_codes(shell: &Shell) {
         ("kubectl streamencryption report -n data --aws", 2),
         ("kubectl streamencryption plan -f config/samples/04-re-key-to-a-denied-key.yaml --fail-on calls", 3),
         ("kubectl streamencryption plan -f config/namespace", 1),
-        ("kubectl streamencryption adopt", 1),
+        ("kubectl streamencryption adopt", 2),
+        ("kubectl streamencryption report -A --region eu-west-1", 2),
     ] {
         let (got, output, errors) = shell.run(line).await;
         assert_eq!(got, code, "{line}: {output}{errors}");
+    }
+    // A pager that is left early is no error.
+    for verb in ["report -A -o json", "completion bash"] {
+        let line =
+            format!("(kubectl-streamencryption {verb}; echo \"ended with $?\" >&2) | head -c1 > /dev/null");
+        let (_, _, errors) = shell.run(&line).await;
+        assert_eq!(errors, "ended with 0\n", "{verb}");
     }
     let candidates = shell.output("kubectl_complete-streamencryption ex").await;
     assert!(candidates.starts_with("explain\t"), "{candidates}");

@@ -26,7 +26,10 @@ async fn deployment(cluster: &Cluster) -> Check {
         Err(error) => Check::not_checked(name, readable(error).to_string()),
         Ok(None) => Check::warning(
             name,
-            format!("found no Deployment, or several, in namespace {}", cluster.operator_namespace),
+            format!(
+                "namespace {} has not exactly one Deployment of the operator",
+                cluster.operator_namespace
+            ),
             "Use --operator-namespace. If the operator runs outside of the cluster, ignore this.",
         ),
         Ok(Some(settings)) => {
@@ -78,7 +81,7 @@ async fn leader(cluster: &Cluster) -> Check {
         (true, true) => Check::warning(
             name,
             format!("no Lease in namespace {}", cluster.operator_namespace),
-            "Expected without leader election. Otherwise no replica has started yet.",
+            "No replica has become the leader yet, or leader election is off (leaderElection.enabled=false).",
         ),
     }
 }

@@ -27,9 +27,12 @@ pub(super) async fn all(cluster: &Cluster) -> Vec<Check> {
 fn resources(entries: &[Entry]) -> Check {
     let name = "resources";
     let unseen = entries.iter().filter(|entry| entry.reason.is_none()).count();
-    let stalled = entries.iter().filter(|entry| entry.stalled).count();
-    let message =
-        format!("{} StreamEncryptions, {stalled} stalled, {unseen} not reconciled yet", entries.len());
+    let count = |finding| entries.iter().filter(|entry| entry.has(finding)).count();
+    let (plaintext, attention) = (count(Finding::Plaintext), count(Finding::Attention));
+    let message = format!(
+        "{} StreamEncryptions: {plaintext} in plaintext, {attention} need attention, {unseen} not reconciled yet",
+        entries.len()
+    );
     if unseen > 0 {
         return Check::warning(
             name,
@@ -37,8 +40,12 @@ fn resources(entries: &[Entry]) -> Check {
             "If that lasts longer than a minute: does the operator run, and does it watch their namespaces?",
         );
     }
-    if stalled > 0 {
-        return Check::warning(name, message, "See them: kubectl streamencryption status -A --only stalled");
+    if attention + plaintext > 0 {
+        return Check::warning(
+            name,
+            message,
+            "See them: kubectl streamencryption status -A --only attention,plaintext",
+        );
     }
     Check::good(name, message)
 }

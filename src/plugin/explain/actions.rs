@@ -4,7 +4,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_api::{RETRY_ANNOTATION, SUSPEND_ANNOTATION};
 
-use crate::plugin::fleet::Entry;
+use crate::plugin::fleet::{Entry, needs_a_person};
 
 /// Returns the actions for a resource, the most useful first. `resource` is `None` if its spec is invalid.
 pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<String> {
@@ -41,11 +41,12 @@ pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<Stri
             "Read the operator's log, which states the cause:  kubectl logs -n stream-encryption-system deploy/stream-encryption-operator --all-pods"
                 .to_owned(),
         ],
+        Reason::SourceNotDirectPut => vec![format!("Encrypt the source, and delete this resource:  kubectl delete strenc {name}")],
         _ => Vec::new(),
     };
     actions.extend(key_command(entry, reason));
-    if entry.ready != "True" && reason != Reason::Suspended {
-        actions.push(format!("Read the page about this reason:  docs/conditions.md, {reason}"));
+    if actions.is_empty() && needs_a_person(reason) {
+        actions.push(format!("Read what to do about {reason}:  docs/conditions.md#reasons"));
     }
     actions
 }

@@ -44,7 +44,10 @@ impl ReportedStream {
         let entry = Entry::of(found);
         let stream: Option<StreamArn> = entry.stream.as_ref().and_then(|arn| arn.parse().ok());
         let ledger = stream.and_then(|stream| ledgers.get(&ledger::name(&stream)));
-        let calls = ledger.filter(|ledger| is_owner(ledger, &entry)).map(of_ledger).unwrap_or_default();
+        let calls = ledger
+            .filter(|ledger| is_owner(ledger, &entry))
+            .map(|ledger| of_ledger(ledger, &entry))
+            .unwrap_or_default();
         Self {
             plaintext_periods: plaintext_periods(&entry, &calls),
             controls: entry.service.map(|service| results(service, entry.state)).unwrap_or_default(),
@@ -91,7 +94,13 @@ impl ReportedStream {
 
     /// Returns whether the stream fails a control.
     pub(super) fn fails_a_control(&self) -> bool {
-        self.controls.iter().any(|result| result.result == Verdict::Failed)
+        !self.failed_controls().is_empty()
+    }
+
+    /// Returns the ids of the controls that the stream fails.
+    pub(super) fn failed_controls(&self) -> Vec<&'static str> {
+        let failed = self.controls.iter().filter(|result| result.result == Verdict::Failed);
+        failed.map(|result| result.id).collect()
     }
 
     /// Returns the stream as a row, with a field for each control.

@@ -75,7 +75,7 @@ async fn verbs_work_on_a_thousand_streams_and_call_nothing() {
     let explained = shell.output("kubectl streamencryption explain stream-999 -n fleet").await;
     assert!(explained.contains("Accepted"), "the Start is in the list of calls: {explained}");
     let doctor = shell.output("kubectl streamencryption doctor").await;
-    assert!(doctor.contains("1000 StreamEncryptions, 0 stalled"), "{doctor}");
+    assert!(doctor.contains("1000 StreamEncryptions: 0 in plaintext, 0 need attention"), "{doctor}");
 
     let calls = aws.world().calls().iter().filter(|call| call.operation == "StartStreamEncryption").count();
     let manifests: Vec<String> =
