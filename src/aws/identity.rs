@@ -1,9 +1,11 @@
 //! The account and partition of the operator's credentials, by `GetCallerIdentity`
 //! ([GetCallerIdentity](https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html)).
 //!
-//! The identity is cached for an hour, and only one request at a time obtains it. It is always the identity
-//! of the operator itself; the account of a role is in the role's ARN.
+//! The identity is cached for an hour, and only one request at a time obtains it. If that request fails, every
+//! reconcile that waited for it fails, too. The identity is always that of the operator itself; the account of a
+//! role is in the role's ARN.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,27 +36,55 @@ pub(super) struct IdentityClient {
     client: Client,
     sender: SignedRequestSender,
     region: Region,
-    known: tokio::sync::Mutex<Option<(Instant, AwsAccount)>>,
+    /// Locked while a request obtains the identity.
+    cache: tokio::sync::Mutex<IdentityCache>,
+    /// Number of requests that failed to obtain the identity.
+    failures: AtomicU64,
+}
+
+#[derive(Default)]
+struct IdentityCache {
+    /// The identity, and the time at which STS returned it.
+    known: Option<(Instant, AwsAccount)>,
+    /// The error of the last request that failed.
+    last_error: Option<AwsError>,
 }
 
 impl IdentityClient {
     /// Creates a client with the endpoint of `config`, in `region`.
     pub(super) fn new(config: &SdkConfig, sender: SignedRequestSender, region: Region) -> Self {
-        Self { client: Client::new(config), sender, region, known: tokio::sync::Mutex::new(None) }
+        let (cache, failures) = Default::default();
+        Self { client: Client::new(config), sender, region, cache, failures }
     }
 
-    /// Returns the account and partition of the caller.
+    /// Returns the account and partition of the caller. While STS is unavailable, this takes no longer than one
+    /// request and its repetitions, however many reconciles wait.
     pub(super) async fn identity(&self) -> Result<AwsAccount, AwsError> {
-        let mut known = self.known.lock().await;
-        if let Some((since, identity)) = known.as_ref()
+        let failures_before = self.failures.load(Ordering::Relaxed);
+        let mut cache = self.cache.lock().await;
+        if let Some((since, identity)) = cache.known.as_ref()
             && since.elapsed() < IDENTITY_TTL
         {
             return Ok(identity.clone());
         }
-        // No reconciliation continues without the identity, so the request has the highest priority.
-        let identity = self.get_caller_identity(Priority::Call).await?;
-        *known = Some((Instant::now(), identity.clone()));
-        Ok(identity)
+        if self.failures.load(Ordering::Relaxed) != failures_before
+            && let Some(error) = &cache.last_error
+        {
+            return Err(error.clone());
+        }
+        // The reconciles that wait for the identity cannot continue without it, so the request has the highest
+        // priority.
+        match self.get_caller_identity(Priority::Call).await {
+            Ok(identity) => {
+                cache.known = Some((Instant::now(), identity.clone()));
+                Ok(identity)
+            }
+            Err(error) => {
+                cache.last_error = Some(error.clone());
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Err(error)
+            }
+        }
     }
 
     /// Checks the operator's clock: STS rejects a request with a wrong date. The cached identity is not used.
@@ -62,8 +92,8 @@ impl IdentityClient {
         self.get_caller_identity(Priority::Drift).await.map(drop)
     }
 
-    /// Returns who the credentials belong to, how old the session is, and how AWS's clock differs: for a person who looks
-    /// for the cause of a problem. Nothing is cached.
+    /// Returns who the credentials belong to, how old the session is, and how AWS's clock differs: for a person who
+    /// searches for the cause of a problem. The response is not cached.
     pub(super) async fn caller(&self) -> Result<Caller, AwsError> {
         let quota = QuotaScope { operation: OPERATION, account: None, region: self.region.clone() };
         self.sender
@@ -145,7 +175,11 @@ fn identity(answer: &GetCallerIdentityOutput) -> Result<AwsAccount, AwsError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::replay::{ReplayClient, sender};
+    use aws_sdk_sts::config::SharedHttpClient;
+    use aws_smithy_http_client::test_util::NeverClient;
+    use stream_encryption_core::model::aws_error::ErrorKind;
+
+    use super::super::replay::{self, ReplayClient, sender};
     use super::*;
 
     fn answer(arn: &str) -> (u16, String) {
@@ -189,6 +223,22 @@ mod tests {
         tokio::time::advance(Duration::from_mins(1)).await;
         caller.identity().await.unwrap();
         assert_eq!(recorded.sent().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn concurrent_reconciles_share_a_failed_request() {
+        let never = NeverClient::new();
+        let config = replay::config(SharedHttpClient::new(never.clone()));
+        let caller = IdentityClient::new(&config, sender(), "eu-west-1".parse().unwrap());
+        // The second group finds STS still unavailable: the failure is not cached.
+        for requests in [3, 6] {
+            let start = Instant::now();
+            for outcome in futures_util::future::join_all((0..20).map(|_| caller.identity())).await {
+                assert_eq!(outcome.unwrap_err().kind, ErrorKind::Transient);
+            }
+            // One request and its two repetitions, of 10 seconds each.
+            assert_eq!((start.elapsed().as_secs(), never.num_calls()), (30, requests));
+        }
     }
 
     #[tokio::test(start_paused = true)]
