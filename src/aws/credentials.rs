@@ -7,8 +7,10 @@
 //! it: the session may be older, never younger. This file sends requests to the provider only, and never logs
 //! or prints a secret.
 //!
-//! Credentials are discarded early if a file that they come from has changed, or if AWS no longer accepts
-//! them. The provider is then created again, because it caches the files that it has read.
+//! Credentials are replaced early if a file that they come from has changed, or if AWS no longer accepts
+//! them. The provider is then created again, because it caches the files that it has read. If the provider fails,
+//! the previous credentials stay in use until they expire. A session of 6 hours or more then still signs reads;
+//! only `StartDeliveryStreamEncryption` with a customer managed key is not sent with it.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,8 +30,7 @@ use super::request_sender::DEADLINE;
 use super::signable::unsignable;
 use super::source::{Contents, Source};
 
-/// Time after a session was first received at which it is discarded, so that the provider is queried for a
-/// new one.
+/// Time after a session was first received at which the provider is queried for a new one.
 pub(super) const REFRESH_AFTER: Duration = Duration::from_hours(5);
 /// Maximum age of a session for `StartDeliveryStreamEncryption` with a customer managed key.
 pub(super) const MAX_SESSION_AGE: Duration = Duration::from_hours(6);
@@ -77,14 +78,15 @@ pub(super) struct CredentialSlot {
 pub(super) struct BaseCredentials {
     source: Source,
     clock: Clock,
+    /// Locked while the provider is queried.
     state: tokio::sync::Mutex<State>,
+    slot: Mutex<CredentialSlot>,
     provider: Mutex<Option<SharedCredentialsProvider>>,
     history: Mutex<SessionHistory>,
 }
 
 #[derive(Default)]
 struct State {
-    slot: CredentialSlot,
     /// The content of the files when the provider was created.
     contents: Option<Contents>,
     /// The time at which the files were last read.
@@ -141,6 +143,12 @@ impl CachedCredentials {
         (now + min_lifetime < self.until).then(|| self.session_at(now))
     }
 
+    /// Returns the session as of `now`; `None` if it has expired. The expiry may be later than the time at which
+    /// new credentials are requested.
+    fn unexpired_session(&self, now: SystemTime) -> Option<Session> {
+        (now < self.credentials.expiry().unwrap_or(self.until)).then(|| self.session_at(now))
+    }
+
     /// Returns the session as of `now`.
     pub(super) fn session_at(&self, now: SystemTime) -> Session {
         let age = self.since.map(|since| now.duration_since(since).unwrap_or_default());
@@ -176,50 +184,56 @@ impl BaseCredentials {
             source: source.into(),
             clock,
             state: tokio::sync::Mutex::default(),
+            slot: Mutex::default(),
             provider: Mutex::default(),
             history: Mutex::default(),
         }
     }
 
-    /// Returns the session to sign with, with at least `min_lifetime` left if the provider has one. Only one
-    /// request at a time queries the provider, and each waits at most [`DEADLINE`].
+    /// Returns the session to sign with, with at least `min_lifetime` left if the provider has one. If the
+    /// provider fails, this is the previous session until it expires. Only one request at a time queries the
+    /// provider, and each waits at most [`DEADLINE`].
     pub(super) async fn session(&self, min_lifetime: Duration) -> Result<Session, NoSession> {
         let in_time = timeout(DEADLINE, async {
             let mut state = self.state.lock().await;
             let now = (self.clock)();
             self.read_files(&mut state, now).await;
-            let cached = state.slot.cached.as_ref().and_then(|cached| cached.session(now, min_lifetime));
-            if let Some(session) = &cached
-                && !state.is_stale
+            if !state.is_stale
+                && let Some(session) = self.cached(|cached| cached.session(now, min_lifetime))
             {
-                return Ok(session.clone());
+                return Ok(session);
             }
             let failed = state.failed.as_ref().filter(|(at, _)| is_within(FAILURE_CACHE_TTL, Some(*at), now));
-            let fresh = match failed {
+            match failed {
                 Some((_, failure)) => Err(failure.clone()),
                 None => self.fetch(&mut state, now).await,
-            };
-            // The file may have been read while half written, so the previous credentials stay in use for a
-            // while.
-            fresh.or_else(|failure| cached.ok_or(failure))
+            }
         });
-        match in_time.await {
-            Ok(outcome) => outcome,
-            // While the metadata service (IMDS) does not respond, the SDK extends the use of an instance's
-            // credentials beyond their expiry.
-            Err(_) => match self.provider().as_ref().and_then(fallback) {
-                Some(credentials) => Ok(self.with_age(credentials).session_at((self.clock)())),
-                None => Err((&CredentialsError::provider_timed_out(DEADLINE)).into()),
-            },
+        let (failure, timed_out) = match in_time.await {
+            Ok(Ok(session)) => return Ok(session),
+            Ok(Err(failure)) => (failure, false),
+            Err(_) => ((&CredentialsError::provider_timed_out(DEADLINE)).into(), true),
+        };
+        // The provider may be unavailable for a while, or may have read a file that was half written.
+        if let Some(session) = self.cached(|cached| cached.unexpired_session((self.clock)())) {
+            return Ok(session);
         }
+        // While the metadata service (IMDS) does not respond, the SDK extends the use of an instance's
+        // credentials beyond their expiry.
+        let extended = if timed_out { self.provider().as_ref().and_then(fallback) } else { None };
+        extended.map(|credentials| self.with_age(credentials).session_at((self.clock)())).ok_or(failure)
     }
 
     /// Discards `session`, which AWS did not accept. Returns whether the next session may be a different one.
     pub(super) async fn discard(&self, session: &Session) -> bool {
         let mut state = self.state.lock().await;
-        let had_some = state.slot.cached.is_some();
-        let may_help = state.slot.discard(session, (self.clock)());
-        if had_some && state.slot.cached.is_none() {
+        let (was_discarded, may_help) = {
+            let mut slot = self.slot();
+            let had_some = slot.cached.is_some();
+            let may_help = slot.discard(session, (self.clock)());
+            (had_some && slot.cached.is_none(), may_help)
+        };
+        if was_discarded {
             *self.provider() = None;
             state.failed = None;
         }
@@ -262,7 +276,7 @@ impl BaseCredentials {
                 }
                 (state.is_stale, state.failed) = (false, None);
                 let fresh = self.with_age(credentials);
-                Ok(state.slot.cached.insert(fresh).session_at((self.clock)()))
+                Ok(self.slot().cached.insert(fresh).session_at((self.clock)()))
             }
             Err(failure) => {
                 // A provider that failed once may fail permanently: the SDK's reader of profiles does.
@@ -293,6 +307,14 @@ impl BaseCredentials {
             },
             _ => failure,
         }
+    }
+
+    fn cached(&self, session: impl FnOnce(&CachedCredentials) -> Option<Session>) -> Option<Session> {
+        self.slot().cached.as_ref().and_then(session)
+    }
+
+    fn slot(&self) -> MutexGuard<'_, CredentialSlot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn provider(&self) -> MutexGuard<'_, Option<SharedCredentialsProvider>> {

@@ -150,6 +150,38 @@ async fn silent_provider_times_out_after_the_aws_deadline() {
     assert_eq!(of_an_instance.session(SOON).await.unwrap().credentials.access_key_id(), "ASIA7");
 }
 
+#[tokio::test(start_paused = true)]
+async fn session_is_used_until_its_expiry_while_the_source_fails() {
+    for is_silent in [false, true] {
+        for (lifetime, last_hour) in [(Some(12), 11), (Some(3), 2), (None, 4)] {
+            let hours = Hours::default();
+            let at = hours.clone();
+            let own = own(
+                provide_credentials_fn(move || {
+                    let (hour, now) = (at.0.load(Ordering::Relaxed), at.now());
+                    async move {
+                        match hour {
+                            0 => Ok(session(0, lifetime.map(|hours| now + HOUR * hours))),
+                            _ if is_silent => std::future::pending().await,
+                            _ => Err(CredentialsError::provider_error("the agent restarts")),
+                        }
+                    }
+                }),
+                &hours,
+            );
+            for hour in 0..14 {
+                hours.go_to(hour);
+                let start = tokio::time::Instant::now();
+                let outcome = own.session(SOON).await;
+                assert!(start.elapsed() <= DEADLINE);
+                let age = outcome.ok().map(|session| session.age.unwrap());
+                let expected = (hour <= last_hour).then(|| HOUR * u32::try_from(hour).unwrap());
+                assert_eq!(age, expected, "{is_silent} {lifetime:?} {hour}");
+            }
+        }
+    }
+}
+
 /// A source that reads a file: every provider that it creates has read the file once.
 struct File {
     path: std::path::PathBuf,
