@@ -1,7 +1,7 @@
 //! AWS: the adapter [`Aws`] of the port [`stream_encryption_core::controller::stream_api`].
 //!
-//! No module above this one uses an AWS SDK, and nothing in this module depends on Kubernetes. The adapter
-//! decides nothing about encryption: it sends requests, converts responses and limits the request rate.
+//! No other module uses an AWS SDK, and nothing in this module depends on Kubernetes. The adapter decides nothing
+//! about encryption: it sends requests, converts responses and limits the request rate.
 
 mod adapter;
 mod assume_role;

@@ -176,8 +176,8 @@ where
 
 /// Returns a value of AWS as in the response; `None` if the response has none and the SDK inserted
 /// [`MISSING_VALUE`].
-pub(super) fn shown_word(word: &str) -> Option<&str> {
-    (word != MISSING_VALUE).then_some(word)
+pub(super) fn present_value(value: &str) -> Option<&str> {
+    (value != MISSING_VALUE).then_some(value)
 }
 
 /// Returns the beginning of a text, at most `longest` bytes.

@@ -33,8 +33,8 @@ use stream_encryption_core::model::service::profile;
 
 use super::credentials::{MAX_SESSION_AGE, Session};
 use super::error::{
-    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent, shown_word,
-    truncate,
+    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent,
+    present_value, truncate,
 };
 use super::fixed_size;
 use super::rate_limit::QuotaScope;
@@ -215,7 +215,7 @@ fn parse_description(description: &DeliveryStreamDescription) -> Result<StreamDe
     Ok(StreamDescription {
         arn: description.delivery_stream_arn().parse().map_err(|_| invalid_response("DeliveryStreamARN"))?,
         created: description.create_timestamp().and_then(timestamp),
-        source: shown_word(description.delivery_stream_type().as_str()).map(word),
+        source: present_value(description.delivery_stream_type().as_str()).map(shorten),
         state: match raw_status {
             "CREATING" => StreamState::Creating,
             "ACTIVE" => StreamState::Active,
@@ -223,7 +223,7 @@ fn parse_description(description: &DeliveryStreamDescription) -> Result<StreamDe
             "CREATING_FAILED" | "DELETING_FAILED" => StreamState::NotOperational,
             _ => StreamState::Unrecognized,
         },
-        raw_status: word(shown_word(raw_status).unwrap_or_default()),
+        raw_status: shorten(present_value(raw_status).unwrap_or_default()),
         encryption: parse_encryption(description.delivery_stream_encryption_configuration()),
         retention: profile(Service::Firehose).longest_retention,
     })
@@ -242,7 +242,7 @@ fn parse_encryption(encryption: Option<&DeliveryStreamEncryptionConfiguration>) 
         "DISABLING" => ReportedEncryption::Disabling,
         "ENABLING_FAILED" => failed(Action::Start, encryption),
         "DISABLING_FAILED" => failed(Action::Stop, encryption),
-        other => ReportedEncryption::Unknown(word(other)),
+        other => ReportedEncryption::Unknown(shorten(other)),
     }
 }
 
@@ -254,7 +254,7 @@ fn key(encryption: &DeliveryStreamEncryptionConfiguration) -> Result<Key, String
         Some("CUSTOMER_MANAGED_CMK") => arn
             .and_then(|arn| arn.parse().ok())
             .map_or_else(|| unresolved(arn.unwrap_or("CUSTOMER_MANAGED_CMK")), Key::Customer),
-        Some(other) => return Err(word(&format!("ENABLED, KeyType {other}"))),
+        Some(other) => return Err(shorten(&format!("ENABLED, KeyType {other}"))),
         None => return Err("ENABLED, no KeyType".to_owned()),
     })
 }
@@ -264,7 +264,7 @@ fn unresolved(name: &str) -> Key {
 }
 
 /// Shortens a value of AWS to the length that can be stored.
-fn word(text: &str) -> String {
+fn shorten(text: &str) -> String {
     truncate(text, MAX_CODE_BYTES)
 }
 
@@ -272,7 +272,7 @@ fn failed(action: Action, encryption: &DeliveryStreamEncryptionConfiguration) ->
     let failure = encryption.failure_description();
     ReportedEncryption::Failed {
         action,
-        reason: word(failure.map_or(NO_REASON, |failure| failure.r#type().as_str())),
+        reason: shorten(failure.map_or(NO_REASON, |failure| failure.r#type().as_str())),
         details: failure.map(|failure| truncate(failure.details(), MAX_MESSAGE_BYTES)).unwrap_or_default(),
     }
 }

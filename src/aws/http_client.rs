@@ -1,7 +1,7 @@
 //! The HTTP client of all SDK clients: the SDK's own default one, but only once.
 //!
 //! Without it, each service in each region would have a client of its own, with a copy of every CA certificate, which is
-//! 100 kB. Connections are shared only by requests to the same host, as before. This file sends nothing.
+//! 100 kB. As with separate clients, connections are shared only by requests to the same host. This file sends nothing.
 
 use aws_sdk_kinesis::config::SharedHttpClient;
 use aws_smithy_http_client::proxy::ProxyConfig;

@@ -29,8 +29,8 @@ use stream_encryption_core::model::service::Operation;
 use stream_encryption_core::model::service::profile;
 
 use super::error::{
-    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent, shown_word,
-    truncate,
+    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent,
+    present_value, truncate,
 };
 use super::fixed_size;
 use super::kms::Kms;
@@ -300,7 +300,7 @@ fn parse_description(
             "DELETING" => StreamState::Deleting,
             _ => StreamState::Unrecognized,
         },
-        raw_status: truncate(shown_word(raw_status).unwrap_or_default(), MAX_CODE_BYTES),
+        raw_status: truncate(present_value(raw_status).unwrap_or_default(), MAX_CODE_BYTES),
         encryption,
         retention: match summary.retention_period_hours() {
             hours @ 1.. => SignedDuration::from_hours(hours.into()),

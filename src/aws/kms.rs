@@ -94,7 +94,7 @@ impl Kms {
 fn parse_metadata(metadata: &SdkKeyMetadata) -> Result<KeyMetadata, AwsError> {
     let arn = metadata.arn().and_then(|arn| arn.parse().ok());
     let arn: KeyArn = arn.ok_or_else(|| invalid_response(DESCRIBE, "Arn"))?;
-    let unknown = unknown_word(metadata);
+    let unknown = unknown_value(metadata);
     if let Some(value) = unknown {
         warn!(key = %arn, value = truncate(value, MAX_CODE_BYTES), "KMS reported a value that this version does not know");
     }
@@ -111,9 +111,9 @@ fn parse_metadata(metadata: &SdkKeyMetadata) -> Result<KeyMetadata, AwsError> {
             // Creating, Updating, Unavailable: not usable now, but perhaps later.
             Some(_) => KeyState::Unavailable,
         },
-        // AWS always reports both; if a server leaves one out, the default of CreateKey applies. With an
-        // unknown value both count as suitable, so that the key is reported as unrecognized, and not as
-        // asymmetric or of the wrong usage.
+        // AWS always reports `KeySpec` and `KeyUsage`; if a server leaves one out, the default of CreateKey
+        // applies. With an unknown value both count as suitable, so that the key is reported as unrecognized,
+        // and not as asymmetric or of the wrong usage.
         symmetric: unknown.is_some()
             || metadata.key_spec().is_none_or(|spec| *spec == KeySpec::SymmetricDefault),
         encrypts: unknown.is_some()
@@ -123,14 +123,14 @@ fn parse_metadata(metadata: &SdkKeyMetadata) -> Result<KeyMetadata, AwsError> {
 }
 
 /// Returns the first value that this version does not know, of those that decide whether the key can be used.
-fn unknown_word(metadata: &SdkKeyMetadata) -> Option<&str> {
-    let words = [
+fn unknown_value(metadata: &SdkKeyMetadata) -> Option<&str> {
+    let values = [
         metadata.key_state().map(|value| (value.as_str(), SdkKeyState::values())),
         metadata.key_spec().map(|value| (value.as_str(), KeySpec::values())),
         metadata.key_usage().map(|value| (value.as_str(), KeyUsageType::values())),
         metadata.key_manager().map(|value| (value.as_str(), KeyManagerType::values())),
     ];
-    words.into_iter().flatten().find(|(value, known)| !known.contains(value)).map(|(value, _)| value)
+    values.into_iter().flatten().find(|(value, known)| !known.contains(value)).map(|(value, _)| value)
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
         (200, json!({ "KeyMetadata": metadata }).to_string())
     }
 
-    async fn facts_of(answer: (u16, String)) -> KeyMetadata {
+    async fn described(answer: (u16, String)) -> KeyMetadata {
         let recorded = ReplayClient::answers([answer]);
         let name = KmsKeyId::Alias("alias/orders".to_owned());
         Kms::new(recorded.config(), sender())
@@ -180,7 +180,7 @@ mod tests {
             ("Somewhere", KeyState::Unrecognized),
         ] {
             let metadata =
-                facts_of(metadata(value, "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER")).await;
+                described(metadata(value, "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "CUSTOMER")).await;
             assert_eq!(metadata.state, state, "{value}");
         }
     }
@@ -193,7 +193,7 @@ mod tests {
             ("RSA_2048", "ENCRYPT_DECRYPT", "CUSTOMER", (false, true, false)),
             ("HMAC_256", "GENERATE_VERIFY_MAC", "CUSTOMER", (false, false, false)),
         ] {
-            let metadata = facts_of(metadata("Enabled", spec, usage, manager)).await;
+            let metadata = described(metadata("Enabled", spec, usage, manager)).await;
             assert_eq!(
                 (metadata.symmetric, metadata.encrypts, metadata.aws_managed),
                 expected,
@@ -211,14 +211,14 @@ mod tests {
             ("Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_ALL", "CUSTOMER"),
             ("Enabled", "SYMMETRIC_DEFAULT", "ENCRYPT_DECRYPT", "PARTNER"),
         ] {
-            let metadata = facts_of(metadata(state, spec, usage, manager)).await;
+            let metadata = described(metadata(state, spec, usage, manager)).await;
             let stream: StreamArn =
                 "arn:aws:firehose:us-east-1:111122223333:deliverystream/orders".parse().unwrap();
             let problem = metadata.problem(&stream);
             assert_eq!(problem, Some(KeyProblem::Unrecognized), "{state} {spec} {usage} {manager}");
         }
         let stateless = json!({ "KeyMetadata": {"KeyId": "1234abcd", "Arn": KEY} });
-        assert_eq!(facts_of((200, stateless.to_string())).await.state, KeyState::Unrecognized);
+        assert_eq!(described((200, stateless.to_string())).await.state, KeyState::Unrecognized);
     }
 
     #[tokio::test(start_paused = true)]
@@ -226,12 +226,12 @@ mod tests {
         // The response of moto for a key that was created without a usage.
         let metadata =
             json!({"KeyId": "1234abcd", "Arn": KEY, "KeyState": "Enabled", "KeyManager": "CUSTOMER"});
-        let metadata = facts_of((200, json!({ "KeyMetadata": metadata }).to_string())).await;
+        let metadata = described((200, json!({ "KeyMetadata": metadata }).to_string())).await;
         assert_eq!((metadata.symmetric, metadata.encrypts), (true, true));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn key_arn_uses_its_own_region_and_alias_the_streams() {
+    async fn key_arn_uses_its_own_region_and_alias_that_of_the_stream() {
         for (name, key_id, host) in [
             (KmsKeyId::Arn(KEY.parse().unwrap()), KEY, "kms.us-east-1.amazonaws.com"),
             (KmsKeyId::Alias("alias/orders".to_owned()), "alias/orders", "kms.eu-west-1.amazonaws.com"),

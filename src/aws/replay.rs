@@ -159,11 +159,11 @@ pub(super) fn credentials() -> Credentials {
 
 /// Returns a sender with the default rate limits, and credentials without a session.
 pub(super) fn sender() -> SignedRequestSender {
-    calls_of(&ReplayClient::default(), Arc::new(SystemTime::now))
+    sender_with_sts(&ReplayClient::default(), Arc::new(SystemTime::now))
 }
 
 /// Returns a sender that assumes roles through `sts`, with `clock` for the age of sessions.
-pub(super) fn calls_of(sts: &ReplayClient, clock: Clock) -> SignedRequestSender {
+pub(super) fn sender_with_sts(sts: &ReplayClient, clock: Clock) -> SignedRequestSender {
     let requests = RequestSender::new(RateLimiter::new(80));
     let provider = SharedCredentialsProvider::new(credentials());
     let region = "eu-west-1".parse().unwrap();

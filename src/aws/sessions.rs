@@ -43,8 +43,8 @@ struct Inner {
     clock: Clock,
 }
 
-/// A role's session for one principal; empty until a request has obtained it. Only one request at a time
-/// does.
+/// A role's session for one principal; empty until a request has obtained the session. The lock is held meanwhile,
+/// so that only one request at a time obtains it.
 type Assumed = Arc<Mutex<CredentialSlot>>;
 
 impl Sessions {

@@ -25,7 +25,8 @@ const MIN_LIFETIME_READ: Duration = Duration::from_mins(1);
 /// Minimum remaining lifetime of the session for a request that must be sent at once: long enough to arrive.
 const MIN_LIFETIME_CALL: Duration = DEADLINE;
 
-/// Sends requests in the order of the rate limiter, each with a session of its principal.
+/// Sends requests in the order of the rate limiter, each with a session of its principal. Only a read whose session
+/// is rejected is sent a second time without a permit.
 #[derive(Clone)]
 pub(super) struct SignedRequestSender {
     sender: RequestSender,
@@ -40,7 +41,7 @@ impl SignedRequestSender {
 
     /// Sends a request that only reads, up to three times if AWS throttles, does not respond, or returns a
     /// temporary error. If AWS does not accept the cached session, the request is sent again at once with
-    /// another one.
+    /// another one, without a second permit.
     pub(super) async fn read<T, F>(
         &self,
         quota: &QuotaScope,

@@ -57,7 +57,7 @@ async fn aws(http_client: SharedHttpClient) -> Aws {
     )
 }
 
-/// Returns the signer of the next call for `by`; if nothing can sign it, any signer.
+/// Returns the signer of the next call for `principal`; if there are no credentials, any signer.
 async fn signer_of(aws: &Aws, principal: &Principal) -> Signer {
     aws.sender
         .session(Op::GetCallerIdentity, principal)

@@ -194,7 +194,7 @@ proptest! {
         answer in recording(), kinesis_answers in any::<bool>(),
     ) {
         let recorded = ReplayClient::raw(vec![answer; 5]);
-        let look = run(async {
+        let description = run(async {
             if kinesis_answers {
                 kinesis(&recorded).describe_stream(&kinesis_stream(), &somebody(), Priority::Drift).await
             } else {
@@ -202,9 +202,9 @@ proptest! {
             }
         });
         prop_assert!(recorded.sent().len() <= 3);
-        if let Err(error) = look {
+        if let Err(error) = description {
             can_be_kept(&error)?;
-            prop_assert_ne!(error.kind, ErrorKind::UnknownOutcome, "a look changes nothing");
+            prop_assert_ne!(error.kind, ErrorKind::UnknownOutcome, "a Describe changes nothing");
         }
     }
 
@@ -232,10 +232,10 @@ proptest! {
             },
         }});
         let recorded = ReplayClient::raw(vec![answer(200, &description.to_string()); 5]);
-        if let Ok(Some((look, _))) = run(firehose(&recorded).describe_stream(&firehose_stream(), &somebody(), Priority::Drift)) {
-            prop_assert!(look.raw_status.len() <= MAX_CODE_BYTES);
-            prop_assert!(look.source.is_none_or(|source| source.len() <= MAX_CODE_BYTES));
-            match look.encryption {
+        if let Ok(Some((description, _))) = run(firehose(&recorded).describe_stream(&firehose_stream(), &somebody(), Priority::Drift)) {
+            prop_assert!(description.raw_status.len() <= MAX_CODE_BYTES);
+            prop_assert!(description.source.is_none_or(|source| source.len() <= MAX_CODE_BYTES));
+            match description.encryption {
                 ReportedEncryption::Failed { reason, details, .. } => {
                     prop_assert!(reason.len() <= MAX_CODE_BYTES && details.len() <= MAX_MESSAGE_BYTES);
                 }

@@ -28,7 +28,7 @@ fn described(status: &str, source: &str, encryption: &Value) -> String {
     json!({ "DeliveryStreamDescription": description }).to_string()
 }
 
-async fn look_at(body: String) -> StreamDescription {
+async fn parsed(body: String) -> StreamDescription {
     let recorded = ReplayClient::answers([(200, body)]);
     firehose(&recorded).describe_stream(&orders(), &somebody(), Priority::Drift).await.unwrap().unwrap().0
 }
@@ -90,7 +90,7 @@ async fn every_form_of_reported_encryption_is_parsed() {
         (json!({"Status": "ROTATING"}), ReportedEncryption::Unknown("ROTATING".to_owned())),
     ] {
         assert_eq!(
-            look_at(described("ACTIVE", "DirectPut", &encryption)).await.encryption,
+            parsed(described("ACTIVE", "DirectPut", &encryption)).await.encryption,
             shown,
             "{encryption}"
         );
@@ -107,11 +107,11 @@ async fn stream_state_source_and_creation_time_are_parsed() {
         ("DELETING_FAILED", StreamState::NotOperational),
         ("SUSPENDED", StreamState::Unrecognized),
     ] {
-        let look = look_at(described(word, "MSKAsSource", &Value::Null)).await;
-        assert_eq!((look.state, look.raw_status.as_str()), (state, word));
-        assert_eq!(look.arn, orders());
-        assert_eq!(look.source.as_deref(), Some("MSKAsSource"));
-        assert_eq!(look.created, Some("2025-11-21T00:00:00.5Z".parse().unwrap()));
+        let description = parsed(described(word, "MSKAsSource", &Value::Null)).await;
+        assert_eq!((description.state, description.raw_status.as_str()), (state, word));
+        assert_eq!(description.arn, orders());
+        assert_eq!(description.source.as_deref(), Some("MSKAsSource"));
+        assert_eq!(description.created, Some("2025-11-21T00:00:00.5Z".parse().unwrap()));
     }
 }
 
@@ -122,10 +122,10 @@ async fn omitted_members_are_reported_as_missing() {
         body["DeliveryStreamDescription"].as_object_mut().unwrap().remove(member);
         body.to_string()
     };
-    let look = look_at(without("DeliveryStreamType")).await;
-    assert_eq!((look.source, look.state), (None, StreamState::Active));
-    let look = look_at(without("DeliveryStreamStatus")).await;
-    assert_eq!((look.raw_status.as_str(), look.state), ("", StreamState::Unrecognized));
+    let description = parsed(without("DeliveryStreamType")).await;
+    assert_eq!((description.source, description.state), (None, StreamState::Active));
+    let description = parsed(without("DeliveryStreamStatus")).await;
+    assert_eq!((description.raw_status.as_str(), description.state), ("", StreamState::Unrecognized));
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +138,7 @@ async fn encryption_is_parsed_when_a_member_is_omitted() {
         let whole = described("ACTIVE", "DirectPut", &encryption);
         let mut body: Value = serde_json::from_str(&whole).unwrap();
         body["DeliveryStreamDescription"].as_object_mut().unwrap().remove("DeliveryStreamType");
-        let (left_out, whole) = (look_at(body.to_string()).await, look_at(whole).await);
+        let (left_out, whole) = (parsed(body.to_string()).await, parsed(whole).await);
         assert_eq!(left_out.encryption, whole.encryption, "{encryption}");
     }
 }

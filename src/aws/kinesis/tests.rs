@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::replay::{ReplayClient, assuming, calls_of, sender, session, signer, somebody};
+use super::super::replay::{ReplayClient, assuming, sender, sender_with_sts, session, signer, somebody};
 use super::*;
 
 const ID: &str = "1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -76,13 +76,13 @@ async fn every_form_of_key_name_is_resolved() {
     ] {
         let recorded =
             ReplayClient::answers([summary("ACTIVE", &encryption)].into_iter().chain(answer_of_kms));
-        let look = kinesis(&recorded)
+        let description = kinesis(&recorded)
             .describe_stream(&clicks(), &somebody(), Priority::Drift)
             .await
             .unwrap()
             .unwrap()
             .0;
-        assert_eq!(look.encryption, shown, "{encryption}");
+        assert_eq!(description.encryption, shown, "{encryption}");
         let asked: Vec<Value> = recorded.sent().into_iter().skip(1).map(|sent| sent.body).collect();
         assert_eq!(
             asked,
@@ -116,9 +116,9 @@ async fn denied_assume_role_is_not_reported_as_another_key() {
         let denied = "<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>";
         let shown = summary("ACTIVE", &json!({"EncryptionType": "KMS", "KeyId": key_id}));
         let recorded = ReplayClient::answers([(200, session("ASIA")), shown, (403, denied.to_owned())]);
-        let calls = calls_of(&recorded, hasty.clone());
-        let kms = Arc::new(Kms::new(recorded.config(), calls.clone()));
-        let kinesis = Kinesis::new(recorded.config(), calls, kms);
+        let sender = sender_with_sts(&recorded, hasty.clone());
+        let kms = Arc::new(Kms::new(recorded.config(), sender.clone()));
+        let kinesis = Kinesis::new(recorded.config(), sender, kms);
         let error =
             kinesis.describe_stream(&clicks(), &assuming("clicks"), Priority::Drift).await.unwrap_err();
         assert_eq!((error.operation, error.kind), (Operation::AssumeRole, ErrorKind::Denied));
@@ -132,8 +132,9 @@ async fn aws_managed_flag_of_a_key_is_cached() {
     let recorded = ReplayClient::answers([shown(), key_metadata("AWS"), shown(), shown()]);
     let kinesis = kinesis(&recorded);
     for _ in 0..3 {
-        let look = kinesis.describe_stream(&clicks(), &somebody(), Priority::Drift).await.unwrap().unwrap().0;
-        assert_eq!(look.encryption, ReportedEncryption::On(Key::AwsOwned));
+        let description =
+            kinesis.describe_stream(&clicks(), &somebody(), Priority::Drift).await.unwrap().unwrap().0;
+        assert_eq!(description.encryption, ReportedEncryption::On(Key::AwsOwned));
     }
     assert_eq!(recorded.operations().iter().filter(|operation| *operation == "DescribeKey").count(), 1);
 }
@@ -148,15 +149,15 @@ async fn stream_is_described_by_its_arn() {
         ("FROZEN", StreamState::Unrecognized),
     ] {
         let recorded = ReplayClient::answers([summary(word, &json!({"EncryptionType": "NONE"}))]);
-        let look = kinesis(&recorded)
+        let description = kinesis(&recorded)
             .describe_stream(&clicks(), &somebody(), Priority::Drift)
             .await
             .unwrap()
             .unwrap()
             .0;
-        assert_eq!((look.state, look.raw_status.as_str()), (state, word));
-        assert_eq!((look.arn, look.source), (clicks(), None));
-        assert_eq!(look.created, Some("2025-11-21T00:00:00Z".parse().unwrap()));
+        assert_eq!((description.state, description.raw_status.as_str()), (state, word));
+        assert_eq!((description.arn, description.source), (clicks(), None));
+        assert_eq!(description.created, Some("2025-11-21T00:00:00Z".parse().unwrap()));
         let [sent] = recorded.sent().try_into().unwrap();
         assert_eq!(sent.operation, "DescribeStreamSummary");
         assert_eq!(sent.body, json!({"StreamARN": clicks().to_string()}));
@@ -170,9 +171,9 @@ async fn omitted_retention_is_the_longest() {
     let body = body.replace("\"RetentionPeriodHours\":24,", "");
     assert!(!body.contains("Retention"));
     let recorded = ReplayClient::answers([(status, body)]);
-    let look =
+    let description =
         kinesis(&recorded).describe_stream(&clicks(), &somebody(), Priority::Drift).await.unwrap().unwrap().0;
-    assert_eq!(look.retention, profile(Service::Kinesis).longest_retention);
+    assert_eq!(description.retention, profile(Service::Kinesis).longest_retention);
 }
 
 #[tokio::test(start_paused = true)]

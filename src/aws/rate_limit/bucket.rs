@@ -1,8 +1,8 @@
 //! Token bucket with a sliding window: each token returns one second after it was taken, and tokens are taken one
 //! after the other, not all at once.
 //!
-//! No interval of one second ever contains more requests than the rate, and requests that the network delays do not
-//! meet those of the next second at AWS. Requests that only detect drift have a bucket of their own of half the rate, so
+//! In no interval of one second are more tokens taken than the rate. Tokens are spread over the second, so that a burst
+//! that the network delays does not arrive together with the next one. Requests that only detect drift have a bucket of their own of half the rate, so
 //! half of it is always left for changes. Pure: the time is an argument.
 
 use std::collections::VecDeque;

@@ -177,13 +177,13 @@ async fn token_without_waiters_is_returned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn change_passes_drift_checks_that_wait_for_their_half() {
+async fn change_passes_drift_checks_that_used_half_of_the_rate() {
     let (rate_limiter, went) = (RateLimiter::new(80), Arc::default());
     let crowd: Vec<_> =
         (0..1000).map(|_| arrive(&rate_limiter, &went, queue_key(Priority::Drift, "crowd"))).collect();
     sleep(SECOND * 60).await;
-    let looks = went.lock().unwrap().len();
-    assert!((118..=122).contains(&looks), "{looks} in a minute");
+    let granted = went.lock().unwrap().len();
+    assert!((118..=122).contains(&granted), "{granted} in a minute");
     let start = Instant::now();
     arrive(&rate_limiter, &went, queue_key(Priority::Changing, "crowd")).await.unwrap();
     assert!(start.elapsed() <= SECOND / 4, "{:?}", start.elapsed());

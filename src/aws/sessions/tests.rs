@@ -14,7 +14,7 @@ use super::super::replay::{ReplayClient, assuming, credentials, parameter, someb
 use super::*;
 
 const SOON: Duration = Duration::from_secs(10);
-const LOOK: Operation = Operation::DescribeDeliveryStream;
+const DESCRIBE: Operation = Operation::DescribeDeliveryStream;
 
 /// A clock that a test moves, in minutes.
 #[derive(Clone, Default)]
@@ -53,7 +53,7 @@ fn of_all_roles(limit: usize, minutes: &Minutes) -> (Sessions, ReplayClient) {
 }
 
 async fn key_of(sessions: &Sessions, principal: &Principal) -> String {
-    let session = sessions.of(LOOK, principal, Priority::Drift, SOON).await.unwrap();
+    let session = sessions.of(DESCRIBE, principal, Priority::Drift, SOON).await.unwrap();
     session.credentials.access_key_id().to_owned()
 }
 
@@ -94,7 +94,7 @@ async fn role_session_is_reused_until_shortly_before_its_end() {
     let (sessions, recorded) = of_all_roles(9, &minutes);
     for now in 0..48 * 60 {
         minutes.go_to(now);
-        let session = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap();
+        let session = sessions.of(DESCRIBE, &assuming("orders"), Priority::Drift, SOON).await.unwrap();
         assert_eq!(session.age, Some(Duration::from_mins(now % 60)));
     }
     assert_eq!(recorded.sent().len(), 48);
@@ -149,7 +149,7 @@ async fn denied_assume_role_names_the_permission_and_is_sent_once() {
                   sts:TagSession</Message></Error></ErrorResponse>";
     let recorded = ReplayClient::answers([(403, denied)]);
     let sessions = sessions(9, &recorded, &Minutes::default(), &RateLimiter::new(80));
-    let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+    let error = sessions.of(DESCRIBE, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
     assert_eq!((error.operation.iam_action(), error.kind), ("sts:AssumeRole", ErrorKind::Denied));
     assert_eq!(error.code.as_deref(), Some("AccessDenied"));
     assert_eq!(recorded.sent().len(), 1);
@@ -164,7 +164,7 @@ async fn sts_errors_are_retried_and_only_throttling_slows() {
         let recorded = ReplayClient::answers((0..9).map(|_| (status, error(code))));
         let rate_limiter = RateLimiter::new(80);
         let sessions = sessions(9, &recorded, &Minutes::default(), &rate_limiter);
-        let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+        let error = sessions.of(DESCRIBE, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
         assert_eq!((error.operation, error.kind), (Operation::AssumeRole, kind));
         assert_eq!(recorded.sent().len(), 3);
         let region = "eu-west-1".parse().unwrap();
@@ -179,7 +179,7 @@ async fn response_without_credentials_is_an_error() {
     let recorded = ReplayClient::answers([(200, empty), (200, "<html>Welcome</html>")]);
     let sessions = sessions(9, &recorded, &Minutes::default(), &RateLimiter::new(80));
     for _ in 0..2 {
-        let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+        let error = sessions.of(DESCRIBE, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
         assert_eq!((error.operation, error.kind), (Operation::AssumeRole, ErrorKind::Transient), "{error:?}");
     }
 }
@@ -206,7 +206,7 @@ async fn role_is_assumed_with_current_own_credentials() {
         minutes.clock(),
     );
     // The first attempt finds no credentials, and no request is sent.
-    let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+    let error = sessions.of(DESCRIBE, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
     assert_eq!((error.kind, recorded.sent().len()), (ErrorKind::NoCredentials, 0));
     for hour in 1..13 {
         minutes.go_to(hour * 60);
@@ -222,16 +222,16 @@ async fn expired_role_session_is_replaced_once_a_minute() {
     let (sessions, recorded) = of_all_roles(9, &minutes);
     let principal = assuming("orders");
     let ended = AwsError {
-        operation: LOOK,
+        operation: DESCRIBE,
         kind: ErrorKind::CredentialsRejected,
         code: Some("ExpiredTokenException".to_owned()),
         message: String::new(),
     };
     let ended = Some(&ended);
-    let session = async || sessions.of(LOOK, &principal, Priority::Drift, SOON).await.unwrap();
+    let session = async || sessions.of(DESCRIBE, &principal, Priority::Drift, SOON).await.unwrap();
     let first = session().await;
     assert!(!sessions.discard_if_rejected(&principal, &first, None).await);
-    let other = sessions.of(LOOK, &assuming("clicks"), Priority::Drift, SOON).await.unwrap();
+    let other = sessions.of(DESCRIBE, &assuming("clicks"), Priority::Drift, SOON).await.unwrap();
     assert!(sessions.discard_if_rejected(&principal, &first, ended).await);
     let second = session().await;
     assert_ne!(first.credentials.access_key_id(), second.credentials.access_key_id());
@@ -242,7 +242,7 @@ async fn expired_role_session_is_replaced_once_a_minute() {
     minutes.go_to(1);
     assert!(sessions.discard_if_rejected(&principal, &second, ended).await);
     session().await;
-    let unharmed = sessions.of(LOOK, &assuming("clicks"), Priority::Drift, SOON).await.unwrap();
+    let unharmed = sessions.of(DESCRIBE, &assuming("clicks"), Priority::Drift, SOON).await.unwrap();
     assert_eq!(unharmed.credentials.access_key_id(), other.credentials.access_key_id());
     assert_eq!(recorded.sent().len(), 4);
 }
@@ -252,7 +252,7 @@ async fn unsignable_role_session_is_rejected() {
     let broken = super::super::replay::session("ASIA&#10;7");
     let recorded = ReplayClient::answers([(200, broken)]);
     let sessions = sessions(9, &recorded, &Minutes::default(), &RateLimiter::new(80));
-    let error = sessions.of(LOOK, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
+    let error = sessions.of(DESCRIBE, &assuming("orders"), Priority::Drift, SOON).await.unwrap_err();
     assert_eq!(
         (error.kind, error.code.as_deref()),
         (ErrorKind::NoCredentials, Some("CredentialsUnsignable"))

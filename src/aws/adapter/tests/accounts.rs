@@ -96,9 +96,9 @@ fn key_of(account: &str) -> Key {
 }
 
 async fn encryption(aws: &Aws, stream: &StreamArn, principal: &Principal) -> ReportedEncryption {
-    let (look, _) = aws.describe_stream(stream, principal, Priority::Drift).await.unwrap().unwrap();
-    assert_eq!(look.arn, *stream);
-    look.encryption
+    let (description, _) = aws.describe_stream(stream, principal, Priority::Drift).await.unwrap().unwrap();
+    assert_eq!(description.arn, *stream);
+    description.encryption
 }
 
 #[tokio::test]

@@ -89,7 +89,7 @@ async fn kinesis_limit_of_one_stream_slows_no_other_stream() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rate_limiter_delays_turn_but_not_start() {
+async fn rate_limiter_delays_permit_but_not_start() {
     let recorded = ReplayClient::answers((0..9).map(|_| (200, "{}")));
     let aws = aws(recorded.http_client()).await;
     let start = Instant::now();

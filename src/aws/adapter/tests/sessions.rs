@@ -74,8 +74,9 @@ async fn stale_session_blocks_only_firehose_start_with_customer_key() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reads_use_operator_clock_and_calls_reservation_time() {
-    // AWS would reject both, and must: the same clock counts the calls of a day.
+async fn reads_are_dated_by_clock_and_calls_by_reservation() {
+    // AWS would reject the reads and the calls, and must: if the SDK corrected the date, the ledger would count by
+    // another clock than AWS.
     let dates = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = dates.clone();
     let two_days_behind = aws_smithy_http_client::test_util::infallible_client_fn(move |request| {

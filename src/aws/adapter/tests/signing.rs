@@ -6,7 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn request_without_credentials_is_not_sent_nor_unknown() {
+async fn request_without_credentials_is_known_to_be_unsent() {
     let recorded = ReplayClient::default();
     let nobody = provide_credentials_fn(|| async { Err(CredentialsError::not_loaded("nobody is here")) });
     let loader = loader(&ours()).credentials_provider(nobody).http_client(recorded.http_client());
@@ -92,7 +92,7 @@ async fn expired_session_is_replaced_for_every_operation() {
 
 /// Static keys do not change, so another request with the same keys cannot succeed.
 #[tokio::test(start_paused = true)]
-async fn rejected_credentials_without_others_are_sent_once() {
+async fn request_is_sent_once_if_source_has_no_other_credentials() {
     for operation in Op::ALL {
         let (error, sent) = error_of(operation, 403, r#"{"__type":"InvalidClientTokenId"}"#).await;
         let wanted = match operation {
