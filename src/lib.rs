@@ -2,19 +2,19 @@
 //! desired key, within AWS's limit of 25 calls per stream in 24 hours.
 //!
 //! This crate is the program: the adapters, the runtime and the command line. The types that Kubernetes stores are in
-//! [`stream_encryption_api`], the domain and the reconcile in [`stream_encryption_core`]. The modules, from those
-//! without dependencies to those that depend on all others:
+//! [`stream_encryption_api`], the domain and the reconcile in [`stream_encryption_core`]. The modules:
 //!
 //! | module | content |
 //! |---|---|
-//! | [`aws`] | the adapter [`aws::Aws`] of the port [`stream_encryption_core::controller::stream_api`] to AWS |
-//! | [`kubernetes`] | the adapter of the port [`stream_encryption_core::controller::kube_api`] to the API server |
 //! | [`iam`] | the IAM policies and roles that the operator requires |
+//! | [`aws`] | the adapter [`aws::Aws`] of the port [`stream_encryption_core::controller::stream_api`] to AWS |
 //! | [`adopt`] | the survey of existing streams, and the manifests with which the operator takes them over |
+//! | [`settings`], [`telemetry`] | the flags and the environment; logs and traces |
+//! | [`kubernetes`] | the adapter of the port [`stream_encryption_core::controller::kube_api`] to the API server |
 //! | [`metrics`], [`admin`], [`leader`] | metrics for Prometheus, probes for the kubelet, leader election |
 //! | [`operator`] | the runtime: watches, queue, shutdown |
 //! | [`plugin`] | the kubectl plugin: commands for people, which only read |
-//! | [`settings`], [`telemetry`], [`commands`] | the command line |
+//! | [`commands`] | the commands of the program |
 
 pub mod admin;
 pub mod adopt;
