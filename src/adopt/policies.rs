@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stream_encryption_api::policy::{
     DEFAULT_CALLS_PER_DAY, NamespaceSelector, PolicyRole, StreamEncryptionPolicySpec,
 };
+use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::model::arn::{Account, KeyArn, Region, StreamArn};
 use stream_encryption_core::model::principal::Role;
 
@@ -123,7 +124,13 @@ fn documents(streams: &[&AllowedStream]) -> Result<Vec<PolicyDocument>, ScopeErr
     let keys: BTreeSet<String> =
         streams.iter().flat_map(|allowed| &allowed.customer_keys).map(ToString::to_string).collect();
     let keys = keys.iter().map(|key| key.parse()).collect::<Result<_, _>>()?;
-    let document = iam::policy(&Scope::new(arns, keys, Vec::new())?, &[Feature::Encrypt]);
+    // The ARN of `alias/aws/kinesis` differs in each account and region.
+    let uses_aws_key = |allowed: &&&AllowedStream| {
+        allowed.stream.service == Service::Kinesis && allowed.keys.iter().any(|key| key == "AWS_OWNED_CMK")
+    };
+    let regions = streams.iter().filter(uses_aws_key).map(|allowed| allowed.stream.region.clone());
+    let scope = Scope::new(arns, keys, Vec::new())?.with_unknown_kinesis_keys(regions);
+    let document = iam::policy(&scope, &[Feature::Encrypt]);
     if streams.len() == 1 || characters(&document) <= LONGEST_MANAGED_POLICY {
         return Ok(vec![document]);
     }
@@ -236,5 +243,22 @@ mod tests {
         let accounts: Vec<&str> = policies.iter().map(|(account, _)| account.as_str()).collect();
         assert_eq!(accounts, ["111122223333", "444455556666"]);
         assert!(policies.iter().all(|(_, documents)| documents.len() == 1));
+    }
+
+    /// With a customer managed key of the region alone, AWS would refuse to encrypt the other stream.
+    #[test]
+    fn aws_key_of_kinesis_is_allowed_beside_a_customer_key() {
+        let kinesis = |number, key| {
+            let mut one = allowed(number, "eu-west-1", key, None);
+            one.stream =
+                format!("arn:aws:kinesis:eu-west-1:111122223333:stream/orders-{number}").parse().unwrap();
+            one
+        };
+        let any_key = "arn:aws:kms:eu-west-1:111122223333:key/*";
+        for (second, wanted) in [(None, true), (Some(2), false)] {
+            let policies = of_iam(&[kinesis(1, Some(1)), kinesis(2, second)]).unwrap();
+            let text = serde_json::to_string(&policies[0].1).unwrap();
+            assert_eq!(text.contains(any_key), wanted, "{text}");
+        }
     }
 }

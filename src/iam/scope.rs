@@ -3,6 +3,7 @@
 //! A pattern is an ARN with `*` in the stream's name, or `key/*`. Account and region are always explicit, so
 //! that no policy applies to another account or region by accident.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -66,6 +67,8 @@ pub struct Scope {
     streams: Vec<GrantedStreams>,
     keys: Vec<GrantedKeys>,
     kinesis_keys: Vec<GrantedKeys>,
+    /// The regions in which a Kinesis stream uses `alias/aws/kinesis`, whose ARN is not known.
+    unknown_kinesis_keys: BTreeSet<Region>,
 }
 
 impl Scope {
@@ -95,7 +98,14 @@ impl Scope {
         if let Some(key) = kinesis_keys.iter().find(|key| !can_be(key)) {
             return Err(ScopeError::NotKinesisKey(key.to_string()));
         }
-        Ok(Self { streams, keys, kinesis_keys })
+        Ok(Self { streams, keys, kinesis_keys, unknown_kinesis_keys: BTreeSet::new() })
+    }
+
+    /// Returns the same scope for Kinesis streams that use `alias/aws/kinesis` in these regions, also beside customer
+    /// managed keys.
+    #[must_use]
+    pub fn with_unknown_kinesis_keys(self, regions: impl IntoIterator<Item = Region>) -> Self {
+        Self { unknown_kinesis_keys: regions.into_iter().collect(), ..self }
     }
 
     /// Returns the streams of a service.
@@ -129,7 +139,10 @@ impl Scope {
         let given = || self.keys_for(Service::Kinesis).chain(&self.kinesis_keys);
         let unknown = self
             .streams(Service::Kinesis)
-            .filter(|stream| !given().any(|key| key.one.region == stream.one.region))
+            .filter(|stream| {
+                let region = &stream.one.region;
+                self.unknown_kinesis_keys.contains(region) || !given().any(|key| key.one.region == *region)
+            })
             .map(|stream| any_key(&stream.one));
         given().map(ToString::to_string).chain(unknown).collect()
     }
