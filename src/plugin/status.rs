@@ -211,13 +211,15 @@ fn tone(state: State) -> Tone {
 /// Returns the active key in short, the id of a customer managed key; with the desired key, if that is another one.
 fn active_key(entry: &Entry) -> Cell {
     let short = |key: &str| key.rsplit_once('/').map_or(key, |(_, id)| id).to_owned();
-    let active = entry.active_key.as_deref().map_or_else(|| NONE.to_owned(), short);
+    let active = entry.active_key.as_deref().map(short);
     let text = match &entry.desired_key {
+        // No key can encrypt it.
+        _ if entry.state == State::NotEncryptable => NONE.to_owned(),
         // The reason of Ready is then about the desired key.
         Some(desired) if entry.active_key.as_ref() != Some(desired) => {
-            format!("{active} -> {}", short(desired))
+            format!("{} -> {}", active.unwrap_or_default(), short(desired)).trim_start().to_owned()
         }
-        _ => active,
+        _ => active.unwrap_or_else(|| NONE.to_owned()),
     };
     let tone = if entry.has(Finding::KeyUnusable) { Tone::Bad } else { Tone::Plain };
     Cell::toned(text, tone)
