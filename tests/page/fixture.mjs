@@ -88,10 +88,10 @@ export const fleet = (count, { seed = 7, hostile = true } = {}) => {
       ...(state === "Plaintext" && random() < 0.9 && { plaintextSinceTime: since }),
     };
     if (evil) stream.controls[0].note = evil;
-    if (random() < 0.12) return stream; // not managed
+    if (random() < 0.12) return { ...stream, namespace: "", resource: "", ready: "Unknown", stalled: false, suspended: false }; // not managed
     const used = random() < 0.15 ? 1 + Math.floor(random() * 20) : 0;
     const suspended = random() < 0.02;
-    const reason = suspended ? "Suspended" : { Encrypted: "Encrypted", Plaintext: pick(["KeyDisabled", "EnablingFailed", "CallLimitReached"]), Changing: "Enabling", NotEncryptable: "SourceNotDirectPut", Unknown: "AwsThrottled" }[state];
+    const reason = suspended ? "Suspended" : { Encrypted: "Encrypted", Plaintext: pick(["KeyDisabled", "EnablingFailed", "CallLimitReached", "Drifted", "OutcomeUnknown"]), Changing: "Enabling", NotEncryptable: "SourceNotDirectPut", Unknown: "AwsThrottled" }[state];
     const message = evil ?? { Encrypted: `Records are encrypted with ${keyText(key, service)}.`, Plaintext: `${keyText(key, service)} is disabled. Enable it, or set another key in spec.key. Records are in plaintext.`,
       Changing: `AWS is enabling encryption with ${keyText(key, service)}. Records are still in plaintext.`, NotEncryptable: "Only Firehose streams whose source is DirectPut can be encrypted.",
       Unknown: "AWS is throttling requests; the operator backs off and retries." }[state];

@@ -60,6 +60,11 @@ const open = async (file, use, options = {}) => {
 
 const int = (text) => Number(text.replaceAll(",", ""));
 const inState = (facts, state) => facts.streams.filter((stream) => stream.state === state).length;
+// The reasons that resolve by themselves. Each other one of a resource that is not ready needs a person.
+const RESOLVING = ["Encrypted", "EncryptionDisabled", "KeyEnabled", "Settling", "Verifying", "Enabling", "Disabling", "StreamUpdating", "StreamInUse",
+  "OutcomeUnknown", "StreamCreating", "AwsThrottled", "AwsUnreachable"];
+const needsPerson = (stream) => Boolean(stream.activeKeyUnusableSinceTime || stream.stalled || stream.suspended
+  || (stream.reason && ["False", "Unknown"].includes(stream.ready) && !RESOLVING.includes(stream.reason)));
 const shownCount = async (tab) => int((await tab.locator("#shown").textContent()).split(/ |\./)[0].replace("No", "0"));
 // The texts of a list: one array of cells per row.
 const cells = (tab, list) => tab.locator(`${list} tbody tr`).evaluateAll((rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent.trim())));
@@ -109,7 +114,10 @@ describe("contents", () => {
       assert.equal(int(await figure("Streams")), total);
       for (const state of ["Plaintext", "Changing", "NotEncryptable", "Unknown"]) assert.equal(int(await figure(state)), inState(facts, state), state);
       assert.ok(Math.abs(parseFloat(await figure("Encrypted")) - (encrypted / total) * 100) <= 0.1);
-      assert.equal(await tab.locator('[data-figure="Encrypted"] .sub').textContent(), `${encrypted.toLocaleString("en")} of ${total.toLocaleString("en")}`);
+      assert.deepEqual(await tab.locator('[data-figure="Encrypted"] .sub').allTextContents(), [
+        `${encrypted.toLocaleString("en")} of ${total.toLocaleString("en")}`,
+        `${encrypted.toLocaleString("en")} of ${(total - inState(facts, "NotEncryptable")).toLocaleString("en")} that can be encrypted`,
+      ]);
       assert.equal(await figure("Unmanaged"), facts.aws ? facts.streams.filter((stream) => !stream.resource).length.toLocaleString("en") : "–");
       const label = await tab.locator("#overview").getAttribute("aria-label");
       assert.equal(label, `${total.toLocaleString("en")} streams: ${encrypted.toLocaleString("en")} encrypted, ${inState(facts, "Plaintext").toLocaleString("en")} in plaintext, `
@@ -127,7 +135,7 @@ describe("contents", () => {
         const [plaintext, total] = accounts.get(name) ?? [0, 0];
         accounts.set(name, [plaintext + (stream.state === "Plaintext"), total + 1]);
       }
-      assert.deepEqual(new Map((await cells(tab, "#by-account")).map((row) => [row[0], [int(row[3]), int(row[7])]])), accounts);
+      assert.deepEqual(new Map((await cells(tab, "#by-account")).map((row) => [row[0], [int(row[4]), int(row[8])]])), accounts);
       const keyed = facts.streams.filter((stream) => stream.activeKey);
       const keys = await cells(tab, "#by-key");
       assert.equal(keys.length, new Set(keyed.map((stream) => (stream.activeKey === "AWS_OWNED_CMK" ? stream.service : stream.activeKey))).size);
@@ -152,7 +160,7 @@ describe("contents", () => {
       const left = (await cells(tab, "#calls-list")).map((row) => parseInt(row[2], 10));
       assert.deepEqual(left, facts.streams.filter((stream) => stream.callsUsed > 0).map((stream) => Math.max(0, stream.callsLimit - stream.callsUsed)).sort((a, b) => a - b));
       const attention = (await cells(tab, "#attention-list")).map((row) => row[1]);
-      const wanted = facts.streams.filter((stream) => stream.stalled || stream.suspended || stream.activeKeyUnusableSinceTime);
+      const wanted = facts.streams.filter(needsPerson);
       assert.equal(attention.length, wanted.length);
       for (const [word, key] of [["Stalled", "stalled"], ["Suspended", "suspended"], ["Active key unusable", "activeKeyUnusableSinceTime"]]) {
         assert.equal(attention.filter((text) => text.includes(word)).length, wanted.filter((stream) => stream[key]).length, word);
@@ -161,7 +169,119 @@ describe("contents", () => {
   });
 });
 
+// A fleet of resources that differ from one that is encrypted by the given values.
+const fleetOf = (differences) => {
+  const facts = small();
+  const stream = facts.streams.find(({ name }) => name === "orders");
+  return { ...facts, streams: Object.entries(differences).map(([name, values]) => ({ ...stream, name, resource: name, ...values })) };
+};
+const since = (hours) => new Date(Date.parse(small().generatedTime) - hours * 3600e3).toISOString().replace(".000Z", "Z");
+const UNMANAGED = { namespace: "", resource: "", ready: "Unknown", reason: undefined, stalled: false, suspended: false };
+
+describe("needs attention", () => {
+  const listed = async (differences) => {
+    let names;
+    await open(written(fleetOf(differences)), async (tab) => {
+      await showAll(tab, "#attention-list");
+      names = await tab.locator("#attention-list .link").allTextContents();
+      assert.equal((await tab.locator("#sections").textContent()).includes(`Needs attention ${names.length}`), true);
+    });
+    return names;
+  };
+
+  test("lists every resource that somebody must help, the worst first", async () => {
+    const plaintext = (reason, hours) => ({ state: "Plaintext", ready: "False", reason, activeKey: undefined, encryptedSinceTime: undefined, plaintextSinceTime: since(hours) });
+    assert.deepEqual(await listed({
+      well: {},
+      suspended: { suspended: true },
+      "failed-change": { ready: "False", reason: "EnablingFailed" },
+      replica: { state: "NotEncryptable", ready: "False", stalled: true, reason: "SourceNotDirectPut", activeKey: undefined },
+      observed: plaintext("Drifted", 1),
+      "given-up": plaintext("DriftCorrectionLimitReached", 3),
+      "new-key-unusable": { activeKeyUnusableSinceTime: since(1), ready: "False", reason: "Enabling" },
+      "old-key-unusable": { activeKeyUnusableSinceTime: since(5), ready: "False", reason: "KeyDisabled" },
+      "on-its-way": plaintext("Enabling", 2),
+    }), ["old-key-unusable", "new-key-unusable", "given-up", "observed", "failed-change", "replica", "suspended"]);
+  });
+
+  test("lists each reason that needs somebody, and none that resolves by itself", async () => {
+    const person = ["EnablingFailed", "DisablingFailed", "NotApplied", "CallLimitReached", "CallRefused", "KeyNotFound", "KeyDisabled", "KeyDescribeDenied", "KeyReferenceNotReady",
+      "StreamNotFound", "AccessDenied", "NoCredentials", "LedgerInvalid", "NotPermitted", "DriftCorrectionLimitReached", "Drifted", "SpecInvalid", "ReasonOfANewerOperator"];
+    const differences = Object.fromEntries([...person, ...RESOLVING].map((reason, index) => [reason, { reason, ready: index % 2 === 0 ? "False" : "Unknown" }]));
+    assert.deepEqual(await listed({ ...differences, ready: {}, unmanaged: UNMANAGED, unseen: { ready: "Unknown", reason: undefined } }), [...person].sort());
+  });
+
+  test("a resource without a stream has a name", async () => {
+    assert.deepEqual(await listed({ broken: { name: "", stream: undefined, service: undefined, state: "Unknown", ready: "False", stalled: true, reason: "SpecInvalid" } }), ["broken"]);
+  });
+});
+
+describe("calls", () => {
+  test("while calls are left, the next one is possible now", async () => {
+    const used = (callsUsed, hours) => ({ callsUsed, callsLimit: 20, callsNextAvailableTime: hours === undefined ? undefined : since(-hours) });
+    await open(written(fleetOf({ some: used(3, 24), none: used(20, 2), over: used(22, 3), passed: used(20, -1), old: used(1, -1), unsaid: used(20) })), async (tab) => {
+      const rows = Object.fromEntries(await tab.locator("#calls-list tbody tr").evaluateAll((all) => all.map((row) => [row.querySelector("button").textContent, row.children[3].innerText.replace(/\s+/g, " ").trim()])));
+      assert.deepEqual(rows, {
+        some: "now one more at 2026-03-03 09:00 in 24 hours", none: "next call at 2026-03-02 11:00 in 2 hours", over: "next call at 2026-03-02 12:00 in 3 hours",
+        passed: "now", old: "now", unsaid: "not recorded",
+      });
+      await tab.locator("#calls-list .link", { hasText: "some" }).click();
+      assert.match(await tab.locator("#detail").innerText(), /Next call\s+now\s+one more at 2026-03-03 09:00/);
+    });
+  });
+
+  test("calls seconds apart have a mark each, on an axis of the last hour", async () => {
+    const calls = [130, 128, 126, 30].map((seconds) => ({ time: since(seconds / 3600), action: "Start", outcome: "Accepted" }));
+    const facts = fleetOf({ young: { callsUsed: 4, callsLimit: 20, calls, encryptedSinceTime: since(20 / 3600), plaintextPeriods: [{ fromTime: since(130 / 3600), toTime: since(20 / 3600) }] } });
+    for (const viewport of [DESKTOP, PHONE]) {
+      await open(written(facts), async (tab) => {
+        assert.equal(await tab.locator("#windows label:has(:checked)").textContent(), "1 hour");
+        assert.equal(await tab.locator(".tick.now").textContent(), "now");
+        const lefts = await tab.locator(".call").evaluateAll((marks) => marks.map((mark) => mark.getBoundingClientRect().left));
+        assert.equal(lefts.length, 4);
+        for (let i = 1; i < lefts.length; i++) assert.ok(lefts[i] - lefts[i - 1] >= 12, `${lefts}`);
+        assert.match(await tab.locator(".lane").textContent(), /in plaintext from 2026-03-02 08:57:50 to 2026-03-02 08:59:40; .*Start accepted at 2026-03-02 08:57:52/);
+      }, { viewport });
+    }
+    calls[0].time = since(20);
+    await open(written(facts), async (tab) => assert.equal(await tab.locator("#windows label:has(:checked)").textContent(), "25 hours"));
+  });
+});
+
+describe("words", () => {
+  test("percentages are rounded, and are 100 % only for all", async () => {
+    const shares = (encrypted, total) => fleetOf(Object.fromEntries(Array.from({ length: total }, (_, index) => [`s${index}`, index < encrypted ? {} : { state: "Plaintext", plaintextSinceTime: since(0.1) }])));
+    for (const [encrypted, total, wanted] of [[6, 9, "66.7 %"], [2999, 3000, "> 99.9 %"], [1, 3000, "< 0.1 %"], [3, 3, "100 %"], [0, 3, "0 %"]]) {
+      await open(written(shares(encrypted, total)), async (tab) => {
+        assert.equal(await tab.locator('[data-figure="Encrypted"] .value').textContent(), wanted);
+        if (encrypted < total) assert.match(await tab.locator("#verdict").textContent(), /since 2026-03-02 08:54 UTC \(6 minutes ago\)/);
+      });
+    }
+  });
+});
+
 describe("table of all streams", () => {
+  test("nothing of the key, the reason, the owner and the state is cut at 1280 px", async () => {
+    const facts = fleetOf({
+      long: { reason: "DriftCorrectionLimitReached", ready: "False", namespace: "data", resource: "firehose-orders-eu-b6ce662b", activeKey: `arn:aws:kms:eu-west-1:111122223333:key/${"mrk-"}${"5".repeat(32)}` },
+      other: { state: "NotEncryptable", reason: "SourceNotDirectPut" }, kinesis: { service: "Kinesis", activeKey: "AWS_OWNED_CMK" },
+    });
+    await open(written(facts), async (tab) => {
+      const cut = await tab.locator("tr.stream td, tr.stream td > div").evaluateAll((all) => all.filter((one) => one.scrollHeight > one.clientHeight + 1 || one.scrollWidth > one.clientWidth).map((one) => one.textContent));
+      assert.deepEqual(cut, []);
+      assert.deepEqual(await tab.locator("tr.stream").evaluateAll((rows) => [...new Set(rows.map((row) => row.getBoundingClientRect().height))]), [56]);
+    });
+  });
+
+  test("details open without a scrollbar of their own, and ARNs break at : and / only", async () => {
+    await open(written(fleetOf({ one: {}, two: {} })), async (tab) => {
+      await tab.locator("tr.stream .expand").first().click();
+      assert.ok(await tab.locator("#rows").evaluate((rows) => rows.scrollHeight <= rows.clientHeight), "a scrollbar");
+      const pieces = await tab.locator("#detail .piece").evaluateAll((all) => all.map((piece) => piece.getClientRects().length && piece.getBoundingClientRect().height < 30));
+      assert.ok(pieces.length > 10 && pieces.every(Boolean), `${pieces}`);
+    });
+  });
+
   const facts = fleet(10_000);
   const file = written(facts);
 
@@ -446,7 +566,7 @@ describe("print", () => {
       }));
       const pdf = await tab.pdf({ format: "A4" });
       assert.deepEqual(await tab.evaluate(() => window.printed), {
-        rows: 1000, plaintext: inState(facts, "Plaintext"), attention: facts.streams.filter((stream) => stream.stalled || stream.suspended || stream.activeKeyUnusableSinceTime).length,
+        rows: 1000, plaintext: inState(facts, "Plaintext"), attention: facts.streams.filter(needsPerson).length,
       });
       const pages = pdf.toString("latin1").match(/\/Type\s*\/Page\b/g).length;
       context.diagnostic(`1,000 streams are ${pages} pages`);

@@ -28,6 +28,14 @@
   const icon = (id) => svg("svg", { class: "icon", "aria-hidden": "true", focusable: "false" }, svg("use", { href: `#${id}` }));
   // Text that others chose: isolated, so that right-to-left text or control characters do not reorder what stands around it.
   const foreign = (text, properties) => h("bdi", properties ?? {}, text);
+  // Others' text with ARNs or ids of keys, which break into lines at `:` and `/` only, unless one of their parts is longer than a line.
+  const pieces = (arn) => arn.split(/(?<=[:/])/).map((piece) => h("span.piece", piece));
+  const withArns = (text) => h("bdi", text.split(/(\b(?:arn:|key\/)[^\s,;]+)/).map((part, index) => (index % 2 === 1 ? pieces(part) : part)));
+  // A reason may break into lines before each of its words.
+  const reasonOf = (reason, properties) => {
+    const words = reason.split(/(?<=[a-z])(?=[A-Z])/);
+    return h("bdi", properties ?? {}, words.map((word, index) => [index > 0 && h("wbr"), word]));
+  };
   const dash = () => h("span.muted", "–");
 
   // ------------------------------------------------------------------- words
@@ -35,16 +43,17 @@
   const number = new Intl.NumberFormat("en");
   const digits = (n) => number.format(n);
   const count = (n, one, many = `${one}s`) => `${digits(n)} ${n === 1 ? one : many}`;
-  // Rounded down, so that 9,999 of 10,000 is not 100 %; and 1 of 10,000 is not 0 %.
+  // Rounded to one decimal; but 9,999 of 10,000 is not 100 %, and 1 of 10,000 is not 0 %.
   const percent = (n, of) => {
     if (n === 0 || n === of) return of === 0 ? "–" : n === 0 ? "0 %" : "100 %";
-    const tenths = Math.floor((n / of) * 1000);
-    return tenths === 0 ? "< 0.1 %" : `${(tenths / 10).toFixed(1)} %`;
+    const tenths = Math.round((n / of) * 1000);
+    return tenths === 0 ? "< 0.1 %" : tenths === 1000 ? "> 99.9 %" : `${(tenths / 10).toFixed(1)} %`;
   };
 
   const SECOND = 1000, MINUTE = 60 * SECOND, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
   const millis = (time) => (time ? Date.parse(time) : NaN);
-  const utc = (ms) => new Date(ms).toISOString().slice(0, 16).replace("T", " ");
+  const utcSeconds = (ms) => new Date(ms).toISOString().slice(0, 19).replace("T", " ");
+  const utc = (ms) => utcSeconds(ms).slice(0, 16);
   const relative = new Intl.RelativeTimeFormat("en", { numeric: "always" });
   const UNITS = [ // unit, its length, and the distance from which on the next larger unit is used
     ["second", SECOND, 2 * MINUTE], ["minute", MINUTE, 2 * HOUR], ["hour", HOUR, 2 * DAY], ["day", DAY, 60 * DAY], ["month", 30.44 * DAY, Infinity],
@@ -54,11 +63,11 @@
     return Math.abs(ms - from) < SECOND ? "now" : relative.format(Math.trunc((ms - from) / length), unit);
   };
   // A time in UTC, with its distance from the time of the report.
-  const timeOf = (value) => {
+  const timeOf = (value, words = utc) => {
     if (!value) return h("span.muted", "not recorded");
     const ms = millis(value);
     if (Number.isNaN(ms)) return foreign(value);
-    return h("span.when", h("time", { datetime: value, title: value }, utc(ms)), " ", h("span.muted", distance(ms, now)));
+    return h("span.when", h("time", { datetime: value, title: value }, words(ms)), " ", h("span.muted", distance(ms, now)));
   };
 
   const STATES = {
@@ -108,7 +117,7 @@
     const left = typeof stream.callsLimit !== "number" ? undefined : Math.max(0, stream.callsLimit - used);
     const searched = [stream.stream, stream.name, owner, account, stream.service, key, stream.desiredKey, stream.reason, stream.message,
       STATES[state].label, stream.encryptionStatus, stream.source].join("\n").toLowerCase();
-    const name = stream.name ?? stream.stream ?? "";
+    const name = stream.name || stream.stream || stream.resource || "";
     return { stream, state, since, sinceMs: millis(since), name, account, managed, owner, key, used, left, searched };
   });
   const controlName = (control) => `${control.framework} ${control.id}`;
@@ -174,7 +183,7 @@
   const placeOf = (view) => h("span.sub", foreign(view.stream.service ?? "Unknown service"), ", ", foreign(view.account, { class: "place" }));
   const ownerOf = (view) => (view.managed ? foreign(view.owner) : h("span.muted", "not managed"));
   const leftOf = (view) => (view.left === undefined ? dash() : `${view.left} of ${view.stream.callsLimit}`);
-  const messageOf = ({ stream: { reason, message } }) => [reason && [h("code", foreign(reason)), " "], message && foreign(message)];
+  const messageOf = ({ stream: { reason, message } }) => [reason && [h("code", foreign(reason)), " "], message && withArns(message)];
   const STREAM = { label: "Stream", cell: (view) => [
     h("button.link", { type: "button", title: "Show in the table of all streams", click: () => table.reveal(view) }, foreign(view.name)), placeOf(view),
   ] };
@@ -189,7 +198,7 @@
     const accounts = (data.accounts ?? []).map((account, index) => [index > 0 && ", ", foreign(account)]);
     const facts = {
       Cluster: foreign(data.server ?? "not recorded"),
-      Generated: [h("time", { datetime: data.generatedTime }, new Date(now).toISOString().slice(0, 19).replace("T", " ")), " UTC", age],
+      Generated: [h("time", { datetime: data.generatedTime }, utcSeconds(now)), " UTC", age],
       Scope: foreign(data.scope ?? "not recorded"),
       Sources: data.aws ? ["StreamEncryptions, ledgers and AWS’s own list of streams in ", accounts] : "StreamEncryptions and ledgers of the cluster",
     };
@@ -209,7 +218,7 @@
       : possible === 1 ? "The one stream that can be encrypted is encrypted. " : `All ${digits(possible)} streams that can be encrypted are encrypted. `;
     const plaintext = states.Plaintext.length;
     const oldest = least(states.Plaintext.map((view) => view.sinceMs));
-    const date = () => [h("time", utc(oldest).slice(0, 10)), ` (${distance(oldest, now)})`];
+    const date = () => [h("time", now - oldest < DAY ? `${utc(oldest)} UTC` : utc(oldest).slice(0, 10)), ` (${distance(oldest, now)})`];
     const allKnown = states.Plaintext.every((view) => Number.isFinite(view.sinceMs));
     const words = plaintext === 1 ? ", since " : allKnown ? ", the first since " : ", the first known since ";
     const since = Number.isFinite(oldest) && [words, date()];
@@ -229,14 +238,17 @@
     fill(byId("overview"), [{ "aria-label": `${count(total, "stream")}: ${words}.` }, segments(ALL_STATES.map((state) => [state, states[state].length]))]);
     // The figures are the legend of the bar, and each filters the table of all streams.
     const figure = (name, label, value, sub, filter) => {
-      const parts = [h("span.label", Object.hasOwn(STATES, name) && h(`span.swatch.${name}`), label), h("span.value", value), h("span.sub", sub)];
+      const subs = [sub].flat().map((line) => h("span.sub", line));
+      const parts = [h("span.label", Object.hasOwn(STATES, name) && h(`span.swatch.${name}`), label), h("span.value", value), subs];
       return h("li", { "data-figure": name }, filter ? h("a", { href: "#streams", click: () => table.filter(filter) }, parts) : parts);
     };
     fill(byId("figures"), [
       figure("Streams", "Streams", digits(total), "in this report", {}),
       ALL_STATES.map((state) => {
         const [n, share] = [states[state].length, percent(states[state].length, total)];
-        const values = state === "Encrypted" ? [share, `${digits(n)} of ${digits(total)}`] : [digits(n), share];
+        const possible = total - states.NotEncryptable.length;
+        const values = state !== "Encrypted" ? [digits(n), share]
+          : [share, [`${digits(n)} of ${digits(total)}`, `${digits(n)} of ${digits(possible)} that can be encrypted`]];
         return figure(state, STATES[state].label, ...values, { state });
       }),
       data.aws ? figure("Unmanaged", "Not managed", digits(unmanaged), percent(unmanaged, total), { managed: "no" })
@@ -265,8 +277,8 @@
       columns: [
         { label: "Account", cell: (group) => foreign(group.name, { class: "place" }) },
         { label: "Share", class: "picture", cell: (group) => bar(...ALL_STATES.map((state) => [state, within(group, state)])) },
-        { label: "Encrypted", class: "count", cell: (group) => percent(within(group, "Encrypted"), group.total) },
-        ...ALL_STATES.slice(1).map((state) => counted(STATES[state].label, (group) => within(group, state))),
+        { label: "Percent encrypted", class: "percent", cell: (group) => percent(within(group, "Encrypted"), group.total) },
+        ...ALL_STATES.map((state) => counted(STATES[state].label, (group) => within(group, state))),
         counted("Streams", (group) => group.total),
       ],
     });
@@ -294,24 +306,44 @@
     columns: [STREAM, { label: "Since (UTC)", class: "time", cell: (view) => timeOf(view.since) }, OWNER, MESSAGE],
   });
 
-  // Ordered by severity.
-  const PROBLEMS = [
-    [(stream) => stream.activeKeyUnusableSinceTime, () => alert("Active key unusable")],
-    [(stream) => stream.stalled, () => alert("Stalled")],
-    [(stream) => stream.suspended, () => h("span.calm", icon("pause"), "Suspended")],
-  ];
-  const problemsOf = (stream) => PROBLEMS.filter(([applies]) => applies(stream)).map(([, badge]) => badge());
-  const severity = (view) => PROBLEMS.findIndex(([applies]) => applies(view.stream));
-  const troubled = views.filter((view) => severity(view) >= 0);
+  // The reasons of a resource that is not ready, and for which nobody needs to do anything: it resolves by itself. Each other reason, also
+  // one of a newer operator, needs a person.
+  const RESOLVING = new Set(["Encrypted", "EncryptionDisabled", "KeyEnabled", "Settling", "Verifying", "Enabling", "Disabling", "StreamUpdating",
+    "StreamInUse", "StreamCreating", "OutcomeUnknown", "AwsThrottled", "AwsUnreachable"]);
+  const isSuspended = (stream) => stream.suspended || stream.reason === "Suspended";
+  // Without a reason, the operator has not seen the resource yet, or there is no resource.
+  const isStuck = ({ ready, reason }) => Boolean(reason) && ready !== "True" && !RESOLVING.has(reason);
+  const needsPerson = ({ stream }) => Boolean(stream.activeKeyUnusableSinceTime || stream.stalled || isSuspended(stream) || isStuck(stream));
+  const problemsOf = (view) => {
+    const { stream, state } = view;
+    if (!needsPerson(view)) return [];
+    const badges = [
+      stream.activeKeyUnusableSinceTime && alert("Active key unusable"), state === "Plaintext" && alert("In plaintext"),
+      stream.stalled && alert("Stalled"), isSuspended(stream) && h("span.calm", icon("pause"), "Suspended"),
+    ].filter(Boolean);
+    return badges.length > 0 ? badges : [alert("Not ready")];
+  };
+  // The worst is first: records are lost, then records are in plaintext, and last what somebody suspended.
+  const severity = ({ stream, state }) => (stream.activeKeyUnusableSinceTime ? 0 : state === "Plaintext" ? 1 : isSuspended(stream) ? 3 : 2);
+  const troubled = views.filter(needsPerson);
   const byUnusableSince = byNumber((view) => millis(view.stream.activeKeyUnusableSinceTime));
+  const byPlaintextSince = byNumber((view) => (view.state === "Plaintext" ? view.sinceMs : NaN));
   const attentionList = () => list(byId("attention-list"), {
-    caption: "Resources that need attention", empty: "No resource is stalled or suspended, and no active key is reported as unusable.",
-    items: [...troubled].sort((a, b) => severity(a) - severity(b) || byUnusableSince(a, b) || byName(a, b)),
-    columns: [STREAM, { label: "Problem", cell: ({ stream }) => [
-      problemsOf(stream), stream.activeKeyUnusableSinceTime && h("span.sub", "since ", timeOf(stream.activeKeyUnusableSinceTime)),
+    caption: "Resources that need attention", empty: "No resource needs somebody: each is ready, or becomes ready by itself.",
+    items: [...troubled].sort((a, b) => severity(a) - severity(b) || byUnusableSince(a, b) || byPlaintextSince(a, b) || byName(a, b)),
+    columns: [STREAM, { label: "Problem", class: "problem", cell: (view) => [
+      problemsOf(view), view.stream.activeKeyUnusableSinceTime && h("span.sub", "since ", timeOf(view.stream.activeKeyUnusableSinceTime)),
     ] }, OWNER, MESSAGE],
   });
 
+  // When the operator may make the next call, as far as the limit is concerned. While calls are left, `callsNextAvailableTime` is when the
+  // oldest call stops counting; otherwise it is the time of the next call. It may have passed since the status was written.
+  const nextCall = ({ stream, left }) => {
+    const time = stream.callsNextAvailableTime;
+    const later = millis(time) > now;
+    if (left === 0 && (later || !time)) return time ? ["next call at ", timeOf(time)] : timeOf(time);
+    return ["now", later && h("span.sub", "one more at ", timeOf(time))];
+  };
   const callsList = () => list(byId("calls-list"), {
     caption: "Encryption calls left", empty: "The operator made no encryption call that counts now.",
     items: views.filter((view) => view.used > 0 && view.left !== undefined).sort((a, b) => a.left - b.left || b.used - a.used || byName(a, b)),
@@ -319,9 +351,8 @@
       STREAM,
       { label: "Used", class: "picture", cell: (view) => bar([view.left === 0 ? "full" : "used", view.used], ["rest", view.left]) },
       { label: "Calls left", class: "budget", cell: (view) => (view.left === 0 ? alert(leftOf(view)) : leftOf(view)) },
-      // If the limit is reached, the time of the next call; otherwise the time at which the oldest call stops counting.
-      { label: "Next call available (UTC)", class: "time", cell: (view) => timeOf(view.stream.callsNextAvailableTime) },
-      { label: "Reason", cell: ({ stream }) => stream.reason && h("code", foreign(stream.reason)) },
+      { label: "Next call (UTC)", class: "next", cell: nextCall },
+      { label: "Ready reason", cell: ({ stream }) => stream.reason && h("code", foreign(stream.reason)) },
     ],
   });
 
@@ -376,11 +407,23 @@
     const code = call.code ? ` (${call.code})` : "";
     return `${call.action} ${OUTCOMES[known(OUTCOMES, call.outcome)]}${code}${call.correction ? ", corrects drift" : ""}`;
   };
-  const timeWords = (time) => (Number.isNaN(millis(time)) ? time : utc(millis(time)));
-  const periodWords = ({ kind, from, to }) => `${STATES[kind].word} from ${utc(from)} to ${to >= now ? "now" : utc(to)}`;
+  const timeWords = (time) => (Number.isNaN(millis(time)) ? time : utcSeconds(millis(time)));
+  const periodWords = ({ kind, from, to }) => {
+    const words = to - from < 2 * MINUTE ? utcSeconds : utc;
+    return `${STATES[kind].word} from ${words(from)} to ${to >= now ? "now" : words(to)}`;
+  };
   const lastTransition = (view) => -least([
     ...callsOf(view).map((call) => -millis(call.time)), ...plaintextOf(view).map((period) => -millis(period.toTime ?? period.fromTime)),
   ]);
+  const MARK = 13; // px: the width of the mark of a call, with a gap
+  // Moves the places of marks, in order, as far as needed so that none covers another: to the left, or to the right at the left end.
+  const spread = (places, width) => {
+    const gap = Math.min(MARK, width / Math.max(1, places.length - 1));
+    const spaced = [...places];
+    for (let i = spaced.length - 2; i >= 0; i--) spaced[i] = Math.min(spaced[i], spaced[i + 1] - gap);
+    for (let i = 0; i < spaced.length; i++) spaced[i] = Math.max(spaced[i], i === 0 ? 0 : spaced[i - 1] + gap);
+    return spaced;
+  };
 
   const transitions = () => {
     const scroller = byId("lanes");
@@ -389,12 +432,15 @@
       .sort((a, b) => b[0] - a[0] || byName(a[1], b[1]));
     const earliest = least([now - 30 * DAY, ...moved.flatMap(([, view]) => periodsOf(view).map((period) => period.from))]);
     const WINDOWS = [ // name, length, distance of the ticks
-      ["25 hours", 25 * HOUR, 3 * HOUR], ["7 days", 7 * DAY, DAY], ["30 days", 30 * DAY, 5 * DAY],
+      ["1 hour", HOUR, 10 * MINUTE], ["25 hours", 25 * HOUR, 3 * HOUR], ["7 days", 7 * DAY, DAY], ["30 days", 30 * DAY, 5 * DAY],
       ["all", (now - earliest) * 1.02, Math.ceil((now - earliest) / 6 / DAY) * DAY],
     ];
     const movedSince = (start) => moved.filter(([last]) => last >= start).map(([, view]) => view);
-    // At first, the shortest window with a transition.
-    let [, length, step] = WINDOWS.find(([, each]) => movedSince(now - each).length > 0) ?? WINDOWS[0];
+    // At first, the shortest window with a transition; the last hour only if it has everything of the last 25 hours.
+    const recent = least(moved.flatMap(([, view]) => [
+      ...callsOf(view).map((call) => millis(call.time)), ...plaintextOf(view).flatMap(({ fromTime, toTime }) => [millis(fromTime), millis(toTime)]),
+    ]).filter((ms) => ms >= now - 25 * HOUR));
+    let [, length, step] = WINDOWS.slice(recent >= now - HOUR ? 0 : 1).find(([, each]) => movedSince(now - each).length > 0) ?? WINDOWS[1];
     let lanes = [];
     const x = (ms) => `${Math.min(100, Math.max(0, ((ms - (now - length)) / length) * 100))}%`;
     const at = (element, ms) => { element.style.left = x(ms); return element; };
@@ -404,21 +450,30 @@
       for (let tick = Math.ceil((now - length) / step) * step; tick <= now; tick += step) {
         const midnight = step < DAY && tick % DAY === 0;
         const label = step < DAY && !midnight ? utc(tick).slice(11) : utc(tick).slice(5, 10);
-        ticks.push(at(h(midnight ? "span.tick.day" : "span.tick", h("span", label)), tick));
+        // The label "now" needs its place.
+        ticks.push(at(h(midnight ? "span.tick.day" : "span.tick", now - tick > length / 10 && h("span", label)), tick));
       }
+      ticks.push(at(h("span.tick.now", h("span", "now")), now));
       byId("axis").replaceChildren(h("span.label", "UTC"), h("div.track", ticks));
     };
-    const lane = (view, index) => {
+    const lane = (view, index, width) => {
       const periods = periodsOf(view);
       const shapes = periods.filter((period) => period.to > now - length).map((period) => {
         const segment = at(h(`span.segment.${period.kind}`, { title: periodWords(period) }), period.from);
         segment.style.right = `calc(100% - ${x(period.to)})`;
         return segment;
       });
-      const marks = callsOf(view).filter((call) => millis(call.time) >= now - length).map((call) => {
-        const outcome = known(OUTCOMES, call.outcome);
-        const title = `${timeWords(call.time)} ${callWords(call)}`;
-        return at(h(`span.call.${outcome}.${call.action === "Stop" ? "stop" : "start"}`, { title }, icon(`call-${outcome}`)), millis(call.time));
+      const calls = callsOf(view).filter((call) => millis(call.time) >= now - length).sort(byNumber((call) => millis(call.time)));
+      // The marks above the line, and those below it.
+      const marks = ["start", "stop"].flatMap((side) => {
+        const these = calls.filter((call) => (call.action === "Stop") === (side === "stop"));
+        const places = spread(these.map((call) => (Math.min(1, (millis(call.time) - (now - length)) / length)) * width), width);
+        return these.map((call, each) => {
+          const outcome = known(OUTCOMES, call.outcome);
+          const mark = h(`span.call.${outcome}.${side}`, { title: `${timeWords(call.time)} ${callWords(call)}` }, icon(`call-${outcome}`));
+          mark.style.left = `${(places[each] / width) * 100}%`;
+          return mark;
+        });
       });
       const words = [...periods.map(periodWords), ...callsOf(view).map((call) => `${callWords(call)} at ${timeWords(call.time)}`)].join("; ");
       return h("div.lane", { role: "listitem", "aria-setsize": lanes.length, "aria-posinset": index + 1 },
@@ -431,8 +486,9 @@
       const first = printed ? 0 : Math.max(0, Math.floor(scroller.scrollTop / height) - 4);
       const end = printed ?? first + Math.ceil(scroller.clientHeight / height) + 8;
       canvas.style.height = `${Math.min(lanes.length, printed ?? lanes.length) * height}px`;
+      const width = printed ? 500 : byId("axis").lastChild.clientWidth || 500; // of the tracks; of those on paper, at least
       canvas.replaceChildren(...lanes.slice(first, end).map((view, index) => {
-        const element = lane(view, first + index);
+        const element = lane(view, first + index, width);
         element.style.top = `${(first + index) * height}px`;
         return element;
       }));
@@ -463,27 +519,28 @@
   // ----------------------------------------------------- table of all streams
 
   // Details of a stream, which are a row below its own.
-  const details = ({ stream, key, managed, owner }) => {
+  const details = (view) => {
+    const { stream, key, managed, owner } = view;
     const facts = {
-      "ARN": foreign(stream.stream ?? "not recorded"),
+      "ARN": withArns(stream.stream ?? "not recorded"),
       "Managed by": managed ? ["StreamEncryption ", foreign(owner)] : "no StreamEncryption",
       "Ready": stream.ready && foreign(stream.ready),
       "AWS reports": stream.encryptionStatus && foreign(stream.encryptionStatus),
       "Source": stream.source && foreign(stream.source),
-      "Active key": key && foreign(key),
-      "Desired key": stream.desiredKey && foreign(keyWords(stream.desiredKey, stream.service)),
+      "Active key": key && withArns(key),
+      "Desired key": stream.desiredKey && withArns(keyWords(stream.desiredKey, stream.service)),
       "Encryption calls": typeof stream.callsLimit === "number" && `${stream.callsUsed ?? 0} of ${stream.callsLimit} used`,
+      "Next call": stream.callsNextAvailableTime && view.left !== undefined && nextCall(view),
     };
     const times = {
       "Active key unusable since": stream.activeKeyUnusableSinceTime, "Encrypted since": stream.encryptedSinceTime,
       "In plaintext since": stream.plaintextSinceTime, "Test record encrypted": stream.verifiedTime,
       "Last described by the operator": stream.lastDescribeTime, "Next attempt": stream.nextAttemptTime,
-      "Next call available": stream.callsNextAvailableTime,
     };
     for (const [term, time] of Object.entries(times)) facts[term] = time && timeOf(time);
     const group = (title, items, each) => items?.length > 0 && h("div", h("h3", title), h("ul", items.map((item) => h("li", each(item)))));
     return h("div.details",
-      h("p.message", problemsOf(stream), messageOf({ stream })),
+      h("p.message", problemsOf(view), messageOf({ stream })),
       h("dl", Object.entries(facts).filter(([, value]) => value).map(([term, value]) => h("div", h("dt", term), h("dd", value)))),
       group("Controls", stream.controls, (control) => {
         const result = known(RESULTS, control.result);
@@ -493,7 +550,7 @@
       group("Calls of the last 25 hours", stream.calls, (call) => {
         const words = keyWords(call.key, stream.service);
         const withKey = words && [" with ", foreign(shortKey(words), { class: "key", title: words })];
-        return [icon(`call-${known(OUTCOMES, call.outcome)}`), " ", timeOf(call.time), " ", foreign(callWords(call)), withKey];
+        return [icon(`call-${known(OUTCOMES, call.outcome)}`), " ", timeOf(call.time, utcSeconds), " ", foreign(callWords(call)), withKey];
       }),
       group("Periods in plaintext", stream.plaintextPeriods,
         ({ fromTime, toTime }) => ["from ", timeOf(fromTime), toTime ? [" to ", timeOf(toTime)] : " until now"]));
@@ -508,8 +565,8 @@
     { id: "key", label: "Active key", compare: byText((view) => view.key),
       cell: ({ key }) => (key ? foreign(shortKey(key), { class: "key", title: key }) : dash()) },
     { id: "owner", label: "Managed by", compare: byText((view) => view.owner), cell: ownerOf },
-    { id: "reason", label: "Reason", compare: byText(({ stream }) => stream.reason ?? ""),
-      cell: ({ stream: { reason, message } }) => (reason ? foreign(reason, { title: message }) : dash()) },
+    { id: "reason", label: "Ready reason", compare: byText(({ stream }) => stream.reason ?? ""),
+      cell: ({ stream: { reason, message } }) => (reason ? reasonOf(reason, { title: message }) : dash()) },
     { id: "left", label: "Calls left", compare: byNumber((view) => view.left), cell: leftOf },
   ];
 
@@ -539,7 +596,7 @@
     const makeRow = (view) => {
       const name = foreign(view.name, { title: view.stream.stream });
       const button = h("button.expand", { type: "button" }, h("span.chevron", { "aria-hidden": "true" }), name);
-      const cells = COLUMNS.map(({ id, cell }) => (cell ? h(`td.c-${id}`, { role: "cell" }, cell(view))
+      const cells = COLUMNS.map(({ id, cell }) => (cell ? h(`td.c-${id}`, { role: "cell" }, h("div", cell(view)))
         : h(`th.c-${id}`, { role: "rowheader", scope: "row" }, button, placeOf(view))));
       return Object.assign(h("tr.stream", { role: "row" }, cells), { view });
     };
@@ -588,6 +645,8 @@
         previous = index;
       }
       if (!printed && previous < last) body.append(spacer(last - previous));
+      // The table grows by the details, so that they are not in a box that scrolls.
+      scroller.style.setProperty("--detail", `${detailHeight()}px`);
       byId("table").setAttribute("aria-rowcount", shown.length + 1 + (opened >= 0 ? 1 : 0));
       // The height of a row follows from the style and the size of the font.
       const measured = !printed && rendered.size > 0 && rendered.values().next().value.getBoundingClientRect().height;
