@@ -74,6 +74,7 @@ pub fn complete_plugin(words: &[String]) {
 }
 
 /// Runs the kubectl plugin with the arguments of the process, and returns its exit code.
+#[must_use]
 pub fn plugin_main() -> ExitCode {
     match run_plugin(PluginArguments::parse().command) {
         Ok(code) => code,
