@@ -179,6 +179,7 @@ async fn pages_show_what_their_commands_print() {
     let (cluster, account) = own_cluster(&["data"]).await;
     let (aws, _operator) = samples_installed(&cluster, &account).await;
     let shell = Shell::new(&cluster, &aws);
+    readme_output(&shell).await;
     run_page(&shell, "docs/kubectl-plugin.md").await;
     let report = std::fs::read_to_string(shell.folder().join("report.html")).expect("the report");
     assert!(report.contains("deliverystream/payments"));
@@ -196,6 +197,24 @@ async fn pages_show_what_their_commands_print() {
     let states: Vec<&str> = seen.lines().filter(|line| line.contains("firehose/invoices")).collect();
     let has = |word: &str| states.iter().any(|line| line.contains(word));
     assert!(has("Changing") && has("Encrypted") && has("66666666-"), "each change is printed: {seen}");
+}
+
+/// The README shows some lines of what commands print, in their order.
+async fn readme_output(shell: &Shell) {
+    let readme = std::fs::read_to_string(repository().join("README.md")).expect("the README");
+    let mut shown = 0;
+    for part in readme.split("$ kubectl ").skip(1) {
+        let (command, rest) = part.split_once('\n').expect("a command");
+        let lines = rest.split("```").next().unwrap_or_default();
+        let printed = comparable(&shell.output(&format!("kubectl {command}")).await);
+        let mut printed = printed.lines();
+        for line in lines.lines().filter(|line| !["", "…"].contains(&line.trim())) {
+            let line = comparable(line);
+            assert!(printed.any(|other| other == line), "`kubectl {command}` does not print: {line}");
+        }
+        shown += 1;
+    }
+    assert_eq!(shown, 1);
 }
 
 /// What the page of the plugin says of exit codes and completion.

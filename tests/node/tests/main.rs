@@ -3,5 +3,4 @@
 mod gitops;
 mod installed;
 mod replicas;
-mod shown;
 mod waited_for;
