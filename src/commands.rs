@@ -20,7 +20,7 @@ use crate::{operator, plugin, telemetry};
 /// Runs the command of `arguments`.
 pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
-        Command::Plugin(command) => return run_plugin(command),
+        Command::Plugin(command) => return Ok(plugin_exit_code(command)),
         Command::Crd => {
             let definitions =
                 crd::definitions().into_iter().map(|(_, definition)| definition_yaml(&definition));
@@ -54,7 +54,7 @@ pub fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a verb of the kubectl plugin. Its logs are those of failed requests; LOG=debug shows more.
-pub fn run_plugin(command: plugin::Command) -> anyhow::Result<ExitCode> {
+fn run_plugin(command: plugin::Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
     let filter = std::env::var("LOG").unwrap_or_else(|_| "off".to_owned());
@@ -76,7 +76,12 @@ pub fn complete_plugin(words: &[String]) {
 /// Runs the kubectl plugin with the arguments of the process, and returns its exit code.
 #[must_use]
 pub fn plugin_main() -> ExitCode {
-    match run_plugin(PluginArguments::parse().command) {
+    plugin_exit_code(PluginArguments::parse().command)
+}
+
+/// Runs a verb of the kubectl plugin, under either name of the program, and returns its exit code.
+fn plugin_exit_code(command: plugin::Command) -> ExitCode {
+    match run_plugin(command) {
         Ok(code) => code,
         // The reader has seen enough: `head`, or a pager that was left.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
