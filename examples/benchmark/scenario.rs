@@ -96,9 +96,7 @@ impl Scenario {
     /// Returns the operator's setting of AWS's limits.
     pub(crate) fn request_limits(&self) -> Value {
         let limit = |operation: Operation| json!({"operation": operation.iam_action(), "requestsPerSecond": self.limit(operation)});
-        let of_operator =
-            Operation::ALL.into_iter().filter(|operation| !Operation::LISTING.contains(operation));
-        of_operator.map(limit).collect()
+        Operation::of_operator().map(limit).collect()
     }
 
     /// Returns what the operator knows about the service.

@@ -37,11 +37,9 @@ pub(super) fn request_limits(flag: &str, text: &str) -> anyhow::Result<RequestLi
 
 fn limit(given: Given) -> anyhow::Result<RequestLimit> {
     let Given { operation: action, account, region, requests_per_second } = given;
-    let mut operations =
-        Operation::ALL.into_iter().filter(|operation| !Operation::LISTING.contains(operation));
-    let operation = operations.find(|operation| operation.iam_action() == action).with_context(|| {
-        let actions = Operation::ALL.into_iter().filter(|operation| !Operation::LISTING.contains(operation));
-        let actions: Vec<&str> = actions.map(Operation::iam_action).collect();
+    let operation = Operation::of_operator().find(|operation| operation.iam_action() == action);
+    let operation = operation.with_context(|| {
+        let actions: Vec<&str> = Operation::of_operator().map(Operation::iam_action).collect();
         format!("operation is {action:?}, but must be one of {}", actions.join(", "))
     })?;
     ensure!(

@@ -109,8 +109,7 @@ fn policies_allow_exactly_the_required_actions() {
     let policies = ["operator.json", "disable.json", "verify.json"];
     let mut allowed: Vec<String> =
         policies.into_iter().flat_map(statements).flat_map(|(actions, _)| actions).collect();
-    let of_operator = Operation::ALL.into_iter().filter(|operation| !Operation::LISTING.contains(operation));
-    let mut needed: Vec<&str> = of_operator.map(Operation::iam_action).collect();
+    let mut needed: Vec<&str> = Operation::of_operator().map(Operation::iam_action).collect();
     // Every principal may call GetCallerIdentity. Only an administrator knows which roles may be assumed
     // (`hub.json`).
     needed.retain(|action| !action.starts_with("sts:"));

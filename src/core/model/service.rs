@@ -91,6 +91,11 @@ impl Operation {
         Self::ListTagsForStream,
     ];
 
+    /// Returns the operations that the operator sends.
+    pub fn of_operator() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|operation| !Self::LISTING.contains(operation))
+    }
+
     /// Returns the name of the operation, as in AWS's documentation and in its logs.
     #[must_use]
     pub fn name(self) -> &'static str {
