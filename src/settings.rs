@@ -3,19 +3,16 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use kube::core::Selector;
-use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_core::model::arn::Region;
-use stream_encryption_core::model::permission::Policy;
 use stream_encryption_core::model::request_limits::RequestLimits;
-use stream_encryption_core::model::service::AWS_LIMIT;
 
 use crate::plugin;
 
+pub(crate) mod default_policy;
 pub mod iam;
 mod names;
 mod request_limits;
@@ -213,7 +210,7 @@ impl RunArguments {
                 })
                 .transpose()?
                 .unwrap_or_default(),
-            default_policy: given(&self.default_policy).as_deref().map(policy).transpose()?,
+            default_policy: given(&self.default_policy).as_deref().map(default_policy::parse).transpose()?,
             drift_interval: SignedDuration::from_secs(i64::from(self.drift_interval_seconds)),
             concurrency: self.concurrency,
             listen: self.listen,
@@ -222,31 +219,6 @@ impl RunArguments {
             identity,
         })
     }
-}
-
-/// Parses a policy given on the command line, where no schema has rejected invalid values.
-fn policy(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
-    let given: Value = serde_json::from_str(text).context("--default-policy is not JSON")?;
-    // A typo in `matchLabels` would otherwise select every namespace.
-    let mut unknown = Vec::new();
-    let spec: StreamEncryptionPolicySpec =
-        serde_ignored::deserialize(given, |field| unknown.push(field.to_string()))
-            .context("--default-policy is not the spec of a StreamEncryptionPolicy")?;
-    anyhow::ensure!(
-        unknown.is_empty(),
-        "--default-policy: unknown field {}",
-        unknown.join(", ").replace(".?", "")
-    );
-    let (_, malformed) = Policy::read(&spec);
-    if let Some(error) = malformed.into_iter().next() {
-        return Err(error).context("--default-policy");
-    }
-    let calls = spec.max_calls_per_day;
-    anyhow::ensure!(
-        (1..=AWS_LIMIT).contains(&calls),
-        "--default-policy: maxCallsPerDay must be from 1 to 25"
-    );
-    Ok(spec)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-pub use super::reason::{DescribePurpose, EventType, LedgerContent, ReadyState, Reason};
+pub use super::reason::{DescribePurpose, EventType, LedgerContent, ReadyState, Reason, Remedy};
 
 /// A condition type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

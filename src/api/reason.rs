@@ -56,8 +56,17 @@ pub enum LedgerContent {
     Hidden,
 }
 
+/// Who must act before a resource gets ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Nobody: the resource is as specified, or it resolves by itself.
+    Nobody,
+    /// A person: a key, a permission, the spec, a policy or the stream must change first.
+    Person,
+}
+
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident => $ready:ident, $event:ident, $purpose:ident, $ledger:ident;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident => $ready:ident, $event:ident, $purpose:ident, $ledger:ident, $remedy:ident;)+) => {
         /// The reason of a condition.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Reason { $($(#[doc = $doc])+ $name),+ }
@@ -95,117 +104,123 @@ macro_rules! reasons {
             pub fn ledger_content(self) -> LedgerContent {
                 match self { $(Self::$name => LedgerContent::$ledger),+ }
             }
+
+            /// Returns who must act before a resource with it gets ready.
+            #[must_use]
+            pub fn remedy(self) -> Remedy {
+                match self { $(Self::$name => Remedy::$remedy),+ }
+            }
         }
     };
 }
 
 reasons! {
-    // Reason => Ready, event, Describe, ledger
+    // Reason => Ready, event, Describe, ledger, remedy
     /// Records are encrypted with the desired key.
-    Encrypted => Ready, Normal, Drift, Shown;
+    Encrypted => Ready, Normal, Drift, Shown, Nobody;
     /// The desired key can encrypt the stream. Given by `KeyUsable` only.
-    KeyEnabled => Ready, Normal, Change, Shown;
+    KeyEnabled => Ready, Normal, Change, Shown, Nobody;
     /// Encryption is disabled, as specified.
-    EncryptionDisabled => Ready, Normal, Drift, Shown;
+    EncryptionDisabled => Ready, Normal, Drift, Shown, Nobody;
     /// AWS reports ENABLED or DISABLED; the change can take up to 5 seconds to apply to all records.
-    Settling => Progressing, Absent, Change, Shown;
+    Settling => Progressing, Absent, Change, Shown, Nobody;
     /// A test record was written, and AWS has not reported one as encrypted yet.
-    Verifying => Progressing, Normal, Change, Shown;
+    Verifying => Progressing, Normal, Change, Shown, Nobody;
     /// AWS is enabling encryption, or changing the key.
-    Enabling => Progressing, Normal, Change, Shown;
+    Enabling => Progressing, Normal, Change, Shown, Nobody;
     /// AWS is disabling encryption.
-    Disabling => Progressing, Normal, Change, Shown;
+    Disabling => Progressing, Normal, Change, Shown, Nobody;
     /// AWS is updating the stream for another reason, for example resharding.
-    StreamUpdating => Progressing, Normal, Change, Shown;
+    StreamUpdating => Progressing, Normal, Change, Shown, Nobody;
     /// The last attempt to enable encryption or to change the key failed. The next one is at nextAttemptTime.
-    EnablingFailed => Progressing, Warning, Change, Shown;
+    EnablingFailed => Progressing, Warning, Change, Shown, Person;
     /// The last attempt to disable encryption failed. The next one is at nextAttemptTime.
-    DisablingFailed => Progressing, Warning, Change, Shown;
+    DisablingFailed => Progressing, Warning, Change, Shown, Person;
     /// AWS accepted the call, and the stream is unchanged.
-    NotApplied => Progressing, Warning, Change, Shown;
+    NotApplied => Progressing, Warning, Change, Shown, Person;
     /// The last call received no response. The operator retries once AWS can no longer apply it.
-    OutcomeUnknown => Progressing, Warning, Change, Shown;
+    OutcomeUnknown => Progressing, Warning, Change, Shown, Nobody;
     /// The calls allowed in 24 hours are used up, or 500 Firehose streams use the key.
-    CallLimitReached => Progressing, Warning, Change, Shown;
+    CallLimitReached => Progressing, Warning, Change, Shown, Person;
     /// AWS refused the call because the stream was being changed.
-    StreamInUse => Progressing, Warning, Change, Shown;
+    StreamInUse => Progressing, Warning, Change, Shown, Nobody;
     /// AWS refused the call with an error that does not concern keys, permissions or limits.
-    CallRefused => Progressing, Warning, Change, Shown;
+    CallRefused => Progressing, Warning, Change, Shown, Person;
     /// The desired key does not exist in KMS.
-    KeyNotFound => Progressing, Warning, Change, Shown;
+    KeyNotFound => Progressing, Warning, Change, Shown, Person;
     /// The desired key is disabled.
-    KeyDisabled => Progressing, Warning, Change, Shown;
+    KeyDisabled => Progressing, Warning, Change, Shown, Person;
     /// The desired key is pending deletion.
-    KeyPendingDeletion => Progressing, Warning, Change, Shown;
+    KeyPendingDeletion => Progressing, Warning, Change, Shown, Person;
     /// The desired key has no key material yet.
-    KeyPendingImport => Progressing, Warning, Change, Shown;
+    KeyPendingImport => Progressing, Warning, Change, Shown, Person;
     /// The desired key is temporarily unavailable.
-    KeyUnavailable => Progressing, Warning, Change, Shown;
+    KeyUnavailable => Progressing, Warning, Change, Shown, Person;
     /// KMS reports a state of the desired key that this operator version does not recognize.
-    KeyStateUnrecognized => Progressing, Warning, Change, Shown;
+    KeyStateUnrecognized => Progressing, Warning, Change, Shown, Person;
     /// The operator may not describe the desired key.
-    KeyDescribeDenied => Progressing, Warning, Change, Shown;
+    KeyDescribeDenied => Progressing, Warning, Change, Shown, Person;
     /// AWS may not use the desired key, by its key policy or by the operator's role.
-    KeyAccessDenied => Progressing, Warning, Change, Shown;
+    KeyAccessDenied => Progressing, Warning, Change, Shown, Person;
     /// The object of key.objectRef does not exist or has no ARN yet. The operator keeps checking.
-    KeyReferenceNotReady => Progressing, Warning, Change, Shown;
+    KeyReferenceNotReady => Progressing, Warning, Change, Shown, Person;
     /// The kind that key.objectRef names is not installed in the cluster.
-    KeyReferenceCRDMissing => Progressing, Warning, Change, Shown;
+    KeyReferenceCRDMissing => Progressing, Warning, Change, Shown, Person;
     /// The desired key is not symmetric.
-    KeyNotSymmetric => Stalled, Warning, Change, Shown;
+    KeyNotSymmetric => Stalled, Warning, Change, Shown, Person;
     /// The usage of the desired key is not encryption.
-    KeyUsageWrong => Stalled, Warning, Change, Shown;
+    KeyUsageWrong => Stalled, Warning, Change, Shown, Person;
     /// The desired key is an AWS managed key; use `AWS_OWNED_CMK`.
-    KeyManagedByAws => Stalled, Warning, Change, Shown;
+    KeyManagedByAws => Stalled, Warning, Change, Shown, Person;
     /// The desired key is in another region than the stream.
-    KeyInOtherRegion => Stalled, Warning, Change, Shown;
+    KeyInOtherRegion => Stalled, Warning, Change, Shown, Person;
     /// The stream does not exist in AWS.
-    StreamNotFound => Progressing, Warning, Drift, Shown;
+    StreamNotFound => Progressing, Warning, Drift, Shown, Person;
     /// The stream is being created.
-    StreamCreating => Progressing, Normal, Change, Shown;
+    StreamCreating => Progressing, Normal, Change, Shown, Nobody;
     /// The stream is being deleted.
-    StreamDeleting => Progressing, Warning, Drift, Shown;
+    StreamDeleting => Progressing, Warning, Drift, Shown, Person;
     /// AWS failed to create or delete the stream.
-    StreamFailed => Progressing, Warning, Drift, Shown;
+    StreamFailed => Progressing, Warning, Drift, Shown, Person;
     /// AWS reports a state of the stream that this operator version does not recognize, so no call is made.
-    StreamStateUnrecognized => Progressing, Warning, Change, Shown;
+    StreamStateUnrecognized => Progressing, Warning, Change, Shown, Person;
     /// AWS describes another stream of that name: the operator's credentials belong to another account.
-    StreamARNMismatch => Progressing, Warning, Drift, Shown;
+    StreamARNMismatch => Progressing, Warning, Drift, Shown, Person;
     /// The operator lacks a permission in AWS.
-    AccessDenied => Progressing, Warning, Change, Shown;
+    AccessDenied => Progressing, Warning, Change, Shown, Person;
     /// The operator has no usable AWS credentials, so no request was sent.
-    NoCredentials => Unknown, Warning, Change, Shown;
+    NoCredentials => Unknown, Warning, Change, Shown, Person;
     /// AWS rejects the operator's credentials, its clock, or its use of the region.
-    CredentialsRejected => Unknown, Warning, Change, Shown;
+    CredentialsRejected => Unknown, Warning, Change, Shown, Person;
     /// AWS does not respond, or returns an internal error, or the operator did not send its call.
-    AwsUnreachable => Unknown, Warning, Change, Shown;
+    AwsUnreachable => Unknown, Warning, Change, Shown, Nobody;
     /// AWS is throttling requests.
-    AwsThrottled => Unknown, Warning, Change, Shown;
+    AwsThrottled => Unknown, Warning, Change, Shown, Nobody;
     /// The operator's session is too old for Firehose to create a grant with it.
-    SessionTooOld => Progressing, Warning, Change, Shown;
+    SessionTooOld => Progressing, Warning, Change, Shown, Person;
     /// The ledger of the stream is inaccessible or invalid, so no call is made.
-    LedgerInvalid => Progressing, Warning, Absent, Hidden;
+    LedgerInvalid => Progressing, Warning, Absent, Hidden, Person;
     /// Only Firehose streams whose source is `DirectPut` can be encrypted.
-    SourceNotDirectPut => Stalled, Warning, Drift, Shown;
+    SourceNotDirectPut => Stalled, Warning, Drift, Shown, Person;
     /// Another `StreamEncryption` already manages the stream.
-    StreamAlreadyManaged => Stalled, Warning, Absent, Hidden;
+    StreamAlreadyManaged => Stalled, Warning, Absent, Hidden, Person;
     /// No policy allows this namespace to use this stream, or this key for it.
-    NotPermitted => Stalled, Warning, Absent, Hidden;
+    NotPermitted => Stalled, Warning, Absent, Hidden, Person;
     /// The policies that allow this namespace to use this stream name different roles or external ids.
-    ConflictingPolicyRoles => Stalled, Warning, Absent, Hidden;
+    ConflictingPolicyRoles => Stalled, Warning, Absent, Hidden, Person;
     /// No policy allows this namespace to disable encryption of this stream.
-    DisableNotPermitted => Stalled, Warning, Absent, Shown;
+    DisableNotPermitted => Stalled, Warning, Absent, Shown, Person;
     /// The operator has corrected drift three times in 24 hours, and the stream was changed again. The next
     /// correction is at nextAttemptTime.
-    DriftCorrectionLimitReached => Progressing, Warning, Change, Shown;
+    DriftCorrectionLimitReached => Progressing, Warning, Change, Shown, Person;
     /// The last attempt failed, and AWS does not report which key is active: it may be the desired key.
-    ActiveKeyUnknown => Stalled, Warning, Change, Shown;
+    ActiveKeyUnknown => Stalled, Warning, Change, Shown, Person;
     /// The spec is invalid.
-    SpecInvalid => Stalled, Warning, Absent, Shown;
+    SpecInvalid => Stalled, Warning, Absent, Shown, Person;
     /// The stream differs from the spec, and mode is Observe.
-    Drifted => Reported, Warning, Drift, Shown;
+    Drifted => Reported, Warning, Drift, Shown, Person;
     /// spec.suspend or the annotation streamencryption.dev/suspend is true.
-    Suspended => Unchanged, Normal, Absent, Shown;
+    Suspended => Unchanged, Normal, Absent, Shown, Person;
 }
 
 impl fmt::Display for Reason {

@@ -120,15 +120,19 @@ impl fmt::Display for Scope {
 }
 
 impl Cluster {
-    /// Returns the `StreamEncryptions` of a scope, by namespace and name.
-    pub(super) async fn resources(&self, scope: &Scope) -> anyhow::Result<Vec<Found>> {
-        let api: Api<DeserializeGuard<StreamEncryption>> = match &scope.namespace {
+    /// Returns the access to the `StreamEncryptions` of a scope, except for its labels.
+    pub(super) fn api(&self, scope: &Scope) -> Api<DeserializeGuard<StreamEncryption>> {
+        match &scope.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
-        };
+        }
+    }
+
+    /// Returns the `StreamEncryptions` of a scope, by namespace and name.
+    pub(super) async fn resources(&self, scope: &Scope) -> anyhow::Result<Vec<Found>> {
         let mut params = ListParams::default();
         params.label_selector.clone_from(&scope.selector);
-        let listed = list(&api, params).await.context("failed to list StreamEncryptions")?;
+        let listed = list(&self.api(scope), params).await.context("failed to list StreamEncryptions")?;
         let mut found: Vec<Found> = listed.into_iter().map(Found::of).collect();
         found.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
         Ok(found)
@@ -156,14 +160,25 @@ impl Cluster {
         api.get_opt(name).await.map_err(readable).with_context(wanted)
     }
 
+    /// Returns the error of [`ledgers`](Self::ledgers), if there is one, without reading all of them.
+    pub(super) async fn check_ledgers(&self) -> anyhow::Result<()> {
+        let one = self.ledger_api().list(&ListParams::default().limit(1)).await;
+        one.map(drop).map_err(readable).with_context(|| self.no_ledgers())
+    }
+
+    fn ledger_api(&self) -> Api<DeserializeGuard<StreamLedger>> {
+        Api::namespaced(self.client.clone(), &self.operator_namespace)
+    }
+
+    fn no_ledgers(&self) -> String {
+        format!("failed to list StreamLedgers in namespace {}", self.operator_namespace)
+    }
+
     /// Returns the ledgers by their names. Ledgers are readable for administrators only, so a refusal is no error: the
     /// caller reports that the calls are not shown.
     pub(super) async fn ledgers(&self) -> anyhow::Result<BTreeMap<String, StreamLedger>> {
-        let api: Api<DeserializeGuard<StreamLedger>> =
-            Api::namespaced(self.client.clone(), &self.operator_namespace);
-        let listed = list(&api, ListParams::default()).await.with_context(|| {
-            format!("failed to list StreamLedgers in namespace {}", self.operator_namespace)
-        })?;
+        let listed = list(&self.ledger_api(), ListParams::default()).await;
+        let listed = listed.with_context(|| self.no_ledgers())?;
         Ok(listed.into_iter().filter_map(|ledger| ledger.0.ok()).map(|one| (one.name_any(), one)).collect())
     }
 }

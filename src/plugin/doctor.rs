@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Outcome;
 use super::aws::AwsArguments;
 use super::cluster::ClusterArguments;
+use super::operator_settings::OperatorSettings;
 use super::output::{Columns, Format, Tone, stdout, write_rows};
 
 /// The flags of `doctor`.
@@ -78,14 +79,15 @@ impl Check {
 pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let cluster = arguments.cluster.connect().await?;
     let mut checks = vec![kubernetes::server(&cluster).await];
+    let settings = OperatorSettings::read(&cluster).await;
     // Without an API server, nothing else can be checked.
     if checks[0].result != Health::Failed {
         checks.extend(kubernetes::definitions(&cluster).await);
-        checks.extend(operator::all(&cluster).await);
+        checks.extend(operator::all(&cluster, &settings).await);
         checks.extend(kubernetes::permissions(&cluster).await);
         checks.extend(streams::all(&cluster).await);
     }
-    checks.extend(aws::all(&cluster, &arguments.aws).await);
+    checks.extend(aws::all(settings.ok().flatten().as_ref(), &arguments.aws).await);
     let mut out = stdout();
     if !write_rows(&mut out, arguments.output, &checks)? {
         write_text(&mut out, &checks)?;

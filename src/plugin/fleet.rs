@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
-use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, find};
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, Remedy, find};
 use stream_encryption_api::stream_encryption::{
     EncryptionStatus, KeyIdentity, Service, StreamEncryption, StreamEncryptionStatus, UNSEEN,
 };
@@ -21,13 +21,14 @@ pub(super) const FEW_CALLS: u32 = 3;
 const AWS_OWNED: &str = "AWS_OWNED_CMK";
 
 /// Whether the records of a stream are encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) enum State {
     /// Records are in plaintext.
     Plaintext,
     /// AWS is enabling the encryption of a plaintext stream, or disabling encryption.
     Changing,
     /// Nobody has reported it yet, or AWS has not answered lately.
+    #[default]
     Unknown,
     /// The stream reads from another stream or from a database, which must be encrypted instead.
     NotEncryptable,
@@ -36,7 +37,7 @@ pub(super) enum State {
 }
 
 /// A stream and the resource that manages it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Entry {
     /// The namespace of the `StreamEncryption`; empty if the stream has none.
@@ -162,44 +163,23 @@ impl Entry {
                 message: Some(format!("Invalid spec: {error}.")),
                 stalled: true,
                 ready: ConditionStatus::False.as_str(),
-                ..Self::empty(found)
+                ..Self::empty(&found.namespace, &found.name)
             },
         }
     }
 
-    fn empty(found: &Found) -> Self {
+    fn empty(namespace: &str, resource: &str) -> Self {
         Self {
-            namespace: found.namespace.clone(),
-            resource: found.name.clone(),
-            stream: None,
-            service: None,
-            account: None,
-            region: None,
-            name: String::new(),
-            state: State::Unknown,
-            encryption_status: None,
-            source: None,
-            active_key: None,
-            desired_key: None,
+            namespace: namespace.to_owned(),
+            resource: resource.to_owned(),
             ready: ConditionStatus::Unknown.as_str(),
-            stalled: false,
-            suspended: false,
-            reason: None,
-            message: None,
-            encrypted_since_time: None,
-            plaintext_since_time: None,
-            active_key_unusable_since_time: None,
-            last_describe_time: None,
-            verified_time: None,
-            next_attempt_time: None,
-            calls_used: None,
-            calls_limit: None,
-            calls_next_available_time: None,
+            ..Self::default()
         }
     }
 
     fn of_resource(found: &Found, resource: &StreamEncryption) -> Self {
-        let mut entry = Self { suspended: is_suspended(resource), ..Self::empty(found) };
+        let mut entry =
+            Self { suspended: is_suspended(resource), ..Self::empty(&found.namespace, &found.name) };
         entry.set_stream(resource);
         let Some(status) = &resource.status else { return entry };
         let condition = |kind| find(&status.conditions, kind);
@@ -256,14 +236,13 @@ impl Entry {
 
     /// Describes a stream of AWS that no `StreamEncryption` manages.
     pub(super) fn unmanaged(arn: &StreamArn) -> Self {
-        let nobody = Found { namespace: String::new(), name: String::new(), resource: Err(String::new()) };
         Self {
             stream: Some(arn.to_string()),
             service: Some(arn.service),
             account: Some(arn.account.to_string()),
             region: Some(arn.region.to_string()),
             name: arn.name().to_owned(),
-            ..Self::empty(&nobody)
+            ..Self::empty("", "")
         }
     }
 
@@ -288,31 +267,12 @@ impl Entry {
             Finding::Suspended => self.suspended,
             Finding::Attention => {
                 let reason = self.reason.as_ref().map(|reason| reason.parse::<Reason>());
-                self.stalled || reason.is_some_and(|reason| reason.is_ok_and(needs_a_person))
+                self.stalled
+                    || reason
+                        .is_some_and(|reason| reason.is_ok_and(|reason| reason.remedy() == Remedy::Person))
             }
         }
     }
-}
-
-/// Returns whether somebody must act before a resource with this reason gets ready. The others are as specified, or
-/// resolve by themselves.
-pub(super) fn needs_a_person(reason: Reason) -> bool {
-    !matches!(
-        reason,
-        Reason::Encrypted
-            | Reason::KeyEnabled
-            | Reason::EncryptionDisabled
-            | Reason::Settling
-            | Reason::Verifying
-            | Reason::Enabling
-            | Reason::Disabling
-            | Reason::StreamUpdating
-            | Reason::StreamInUse
-            | Reason::StreamCreating
-            | Reason::OutcomeUnknown
-            | Reason::AwsThrottled
-            | Reason::AwsUnreachable
-    )
 }
 
 /// Returns whether records are encrypted, by the condition that says so.

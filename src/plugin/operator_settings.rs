@@ -8,7 +8,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, ListParams};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, readable};
 
 /// The label of everything that the chart and `config/` install.
 const LABEL: &str = "app.kubernetes.io/name=stream-encryption-operator";
@@ -28,9 +28,9 @@ pub(super) struct OperatorSettings {
 
 impl OperatorSettings {
     /// Reads the settings from the Deployment in the operator's namespace; `None` if there is none, or several.
-    pub(super) async fn read(cluster: &Cluster) -> kube::Result<Option<Self>> {
+    pub(super) async fn read(cluster: &Cluster) -> anyhow::Result<Option<Self>> {
         let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.operator_namespace);
-        let found = api.list(&ListParams::default().labels(LABEL)).await?;
+        let found = api.list(&ListParams::default().labels(LABEL)).await.map_err(readable)?;
         let [deployment] = &found.items[..] else { return Ok(None) };
         Ok(Some(Self::of(deployment)))
     }

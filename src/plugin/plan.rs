@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
 use serde::Serialize;
-use stream_encryption_api::condition::{ReadyState, Reason};
+use stream_encryption_api::condition::{ReadyState, Reason, Remedy};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::memory::Memory;
@@ -30,12 +30,13 @@ use stream_encryption_core::model::service::Operation;
 use super::Outcome;
 use super::age::relative;
 use super::aws::{AwsArguments, ReadOnly};
-use super::cluster::{Cluster, ClusterArguments, readable};
-use super::fleet::{key, needs_a_person};
+use super::cluster::{Cluster, ClusterArguments};
+use super::fleet::key;
 use super::operator_settings::OperatorSettings;
 use super::output::{self, Format, NONE, Tone, stdout, write_rows};
 use super::progress::Progress;
 use crate::kubernetes::{self, Planned};
+use crate::settings::default_policy;
 use crate::telemetry::error_chain;
 use manifests::Manifests;
 use preview::Preview;
@@ -62,7 +63,7 @@ pub struct Arguments {
     #[command(flatten)]
     aws: AwsArguments,
     /// The operator's default policy, as JSON. Default: that of the operator's Deployment.
-    #[arg(long, value_name = "JSON", value_parser = default_policy)]
+    #[arg(long, value_name = "JSON", value_parser = default_policy::parse)]
     default_policy: Option<StreamEncryptionPolicySpec>,
     /// The output format.
     #[arg(short, long, value_enum, default_value_t)]
@@ -92,7 +93,7 @@ enum Change {
 }
 
 /// The plan of one object.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     namespace: String,
@@ -123,11 +124,6 @@ struct Row {
     calls_limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_attempt_time: Option<Timestamp>,
-}
-
-/// Parses the flag `--default-policy`.
-fn default_policy(text: &str) -> Result<StreamEncryptionPolicySpec, String> {
-    serde_json::from_str(text).map_err(|error| format!("not the spec of a StreamEncryptionPolicy: {error}"))
 }
 
 impl output::Columns for Row {
@@ -213,15 +209,12 @@ async fn operator(
             OperatorSettings::default()
         }
         Err(error) => {
-            eprintln!(
-                "The operator's settings are not known, so the plan has no default policy: {}.",
-                readable(error)
-            );
+            eprintln!("The operator's settings are not known, so the plan has no default policy: {error}.");
             OperatorSettings::default()
         }
     };
-    let reads_ledgers = match cluster.ledgers().await {
-        Ok(_) => true,
+    let reads_ledgers = match cluster.check_ledgers().await {
+        Ok(()) => true,
         Err(error) => {
             eprintln!(
                 "The plan counts the calls by the statuses of the resources, as if they were made now: {}.",
@@ -303,18 +296,9 @@ impl Row {
         Self {
             namespace: namespace.to_owned(),
             resource: name.to_owned(),
-            stream: None,
-            change: None,
-            call: None,
-            call_key: None,
-            active_key: None,
             refused: true,
-            waiting: false,
-            reason: None,
             message,
-            calls_used: None,
-            calls_limit: None,
-            next_attempt_time: None,
+            ..Self::default()
         }
     }
 
@@ -335,7 +319,9 @@ impl Row {
         };
         let refused = plan.reason.is_some_and(|reason| reason.ready_state() == ReadyState::Stalled);
         Self {
-            waiting: !refused && call.is_none() && plan.reason.is_some_and(needs_a_person),
+            waiting: !refused
+                && call.is_none()
+                && plan.reason.is_some_and(|reason| reason.remedy() == Remedy::Person),
             refused,
             namespace: namespace.to_owned(),
             resource: resource.name_any(),

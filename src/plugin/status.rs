@@ -6,11 +6,9 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use kube::Api;
-use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::Serialize;
-use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
+use stream_encryption_api::stream_encryption::Service;
 
 use super::Outcome;
 use super::age::{relative, short};
@@ -319,13 +317,9 @@ async fn watch(
     seen: &[Entry],
     arguments: &Arguments,
 ) -> anyhow::Result<()> {
-    let api: Api<DeserializeGuard<StreamEncryption>> = match &scope.namespace {
-        Some(namespace) => Api::namespaced(cluster.client.clone(), namespace),
-        None => Api::all(cluster.client.clone()),
-    };
     let mut config = watcher::Config::default();
     config.label_selector.clone_from(&scope.selector);
-    let mut changes = watcher(api, config).default_backoff().applied_objects().boxed();
+    let mut changes = watcher(cluster.api(scope), config).default_backoff().applied_objects().boxed();
     let columns = Columns { namespace: scope.namespace.is_none(), wide: arguments.output == Format::Wide };
     let widths = table(seen, scope, arguments.output, Timestamp::now()).widths();
     let id = |entry: &Entry| (entry.namespace.clone(), entry.resource.clone());

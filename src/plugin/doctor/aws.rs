@@ -6,17 +6,15 @@ use stream_encryption_core::model::message;
 use super::Check;
 use crate::plugin::age::short;
 use crate::plugin::aws::AwsArguments;
-use crate::plugin::cluster::Cluster;
 use crate::plugin::operator_settings::OperatorSettings;
 
 /// Difference of the clocks from which it is worth a look; AWS refuses requests beyond 15 minutes.
 const CLOCK: SignedDuration = SignedDuration::from_secs(60);
 
 /// Runs the checks.
-pub(super) async fn all(cluster: &Cluster, arguments: &AwsArguments) -> Vec<Check> {
+pub(super) async fn all(settings: Option<&OperatorSettings>, arguments: &AwsArguments) -> Vec<Check> {
     let name = "your AWS credentials";
-    let settings = OperatorSettings::read(cluster).await.ok().flatten();
-    let region = match arguments.region(settings.and_then(|settings| settings.region).as_deref()) {
+    let region = match arguments.region(settings.and_then(|settings| settings.region.as_deref())) {
         Ok(region) => region,
         Err(error) => return vec![Check::not_checked(name, format!("{error:#}"))],
     };

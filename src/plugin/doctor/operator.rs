@@ -16,14 +16,20 @@ use crate::plugin::operator_settings::OperatorSettings;
 const LEASE_AGE: SignedDuration = SignedDuration::from_secs(20);
 
 /// Runs the checks.
-pub(super) async fn all(cluster: &Cluster) -> Vec<Check> {
-    vec![deployment(cluster).await, leader(cluster).await, policies(cluster).await]
+pub(super) async fn all(
+    cluster: &Cluster,
+    settings: &anyhow::Result<Option<OperatorSettings>>,
+) -> Vec<Check> {
+    let default_policy = settings
+        .as_ref()
+        .is_ok_and(|settings| settings.as_ref().is_some_and(|settings| settings.default_policy.is_some()));
+    vec![deployment(cluster, settings), leader(cluster).await, policies(cluster, default_policy).await]
 }
 
-async fn deployment(cluster: &Cluster) -> Check {
+fn deployment(cluster: &Cluster, settings: &anyhow::Result<Option<OperatorSettings>>) -> Check {
     let name = "operator";
-    match OperatorSettings::read(cluster).await {
-        Err(error) => Check::not_checked(name, readable(error).to_string()),
+    match settings {
+        Err(error) => Check::not_checked(name, error.to_string()),
         Ok(None) => Check::warning(
             name,
             format!(
@@ -86,7 +92,7 @@ async fn leader(cluster: &Cluster) -> Check {
     }
 }
 
-async fn policies(cluster: &Cluster) -> Check {
+async fn policies(cluster: &Cluster, has_default: bool) -> Check {
     let name = "policies";
     let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(cluster.client.clone());
     let found = match api.list(&ListParams::default()).await {
@@ -110,8 +116,7 @@ async fn policies(cluster: &Cluster) -> Check {
             "See why: kubectl get strencpol -o wide",
         );
     }
-    let default = OperatorSettings::read(cluster).await.ok().flatten();
-    match (found.len(), default.is_some_and(|settings| settings.default_policy.is_some())) {
+    match (found.len(), has_default) {
         (0, false) => Check::warning(
             name,
             "there is none, and no default policy is known: every resource is NotPermitted",

@@ -1,10 +1,10 @@
 //! What a person can do about a resource: commands to copy, by the reason of Ready. Pure; nothing is run.
 
-use stream_encryption_api::condition::Reason;
+use stream_encryption_api::condition::{Reason, Remedy};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_api::{RETRY_ANNOTATION, SUSPEND_ANNOTATION};
 
-use crate::plugin::fleet::{Entry, needs_a_person};
+use crate::plugin::fleet::Entry;
 
 /// Returns the actions for a resource, the most useful first. `resource` is `None` if its spec is invalid.
 pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<String> {
@@ -45,7 +45,7 @@ pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<Stri
         _ => Vec::new(),
     };
     actions.extend(key_command(entry, reason));
-    if actions.is_empty() && needs_a_person(reason) {
+    if actions.is_empty() && reason.remedy() == Remedy::Person {
         actions.push(format!("Read what to do about {reason}:  docs/conditions.md#reasons"));
     }
     actions

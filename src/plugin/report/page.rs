@@ -20,6 +20,7 @@ pub(super) fn html(report: &impl Serialize) -> serde_json::Result<String> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use stream_encryption_api::condition::{Reason, Remedy};
 
     use super::*;
 
@@ -30,6 +31,18 @@ mod tests {
             assert!(!page.contains(token), "{token}");
         }
         assert!(page.contains("\\u003c/script>"));
+    }
+
+    /// The page cannot use the table of reasons.
+    #[test]
+    fn page_knows_the_reasons_that_need_nobody() {
+        let listed = SCRIPT.split_once("RESOLVING = new Set([").unwrap().1.split_once("])").unwrap().0;
+        let mut listed: Vec<&str> = listed.split('"').skip(1).step_by(2).collect();
+        let nobody = Reason::ALL.iter().filter(|reason| reason.remedy() == Remedy::Nobody);
+        let mut nobody: Vec<&str> = nobody.map(|reason| reason.as_str()).collect();
+        listed.sort_unstable();
+        nobody.sort_unstable();
+        assert_eq!(listed, nobody);
     }
 
     #[test]

@@ -1,0 +1,33 @@
+//! The flag `--default-policy`: the spec of a policy as JSON, for the operator and for a plan. No schema has rejected
+//! invalid values, so this module does.
+
+use anyhow::Context as _;
+use serde_json::Value;
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_core::model::permission::Policy;
+use stream_encryption_core::model::service::AWS_LIMIT;
+
+/// Parses the flag.
+pub(crate) fn parse(text: &str) -> anyhow::Result<StreamEncryptionPolicySpec> {
+    let given: Value = serde_json::from_str(text).context("--default-policy is not JSON")?;
+    // A typo in `matchLabels` would otherwise select every namespace.
+    let mut unknown = Vec::new();
+    let spec: StreamEncryptionPolicySpec =
+        serde_ignored::deserialize(given, |field| unknown.push(field.to_string()))
+            .context("--default-policy is not the spec of a StreamEncryptionPolicy")?;
+    anyhow::ensure!(
+        unknown.is_empty(),
+        "--default-policy: unknown field {}",
+        unknown.join(", ").replace(".?", "")
+    );
+    let (_, malformed) = Policy::read(&spec);
+    if let Some(error) = malformed.into_iter().next() {
+        return Err(error).context("--default-policy");
+    }
+    let calls = spec.max_calls_per_day;
+    anyhow::ensure!(
+        (1..=AWS_LIMIT).contains(&calls),
+        "--default-policy: maxCallsPerDay must be from 1 to 25"
+    );
+    Ok(spec)
+}
