@@ -213,7 +213,7 @@ fn schema_limits_match_operator() {
         (place["minimum"].clone(), place["maximum"].clone())
     };
     assert!(
-        settings.contains("(1..=AWS_LIMIT)")
+        text("src/settings/default_policy.rs").contains("(1..=AWS_LIMIT)")
             && text("src/core/model/service.rs").contains("AWS_LIMIT: u32 = 25")
     );
     assert_eq!(limits("defaultPolicy.maxCallsPerDay"), (json!(1), json!(25)));
