@@ -48,14 +48,34 @@ const PHRASES: [&str; 32] = [
 /// The bytes with which a phrase can begin.
 const FIRST: [u8; 3] = *b"{\",";
 
+/// The number of bytes that are compared at once before a whole phrase is. No phrase is shorter.
+const PREFIX: usize = 8;
+
+/// The beginning of each phrase.
+const PREFIXES: [[u8; PREFIX]; PHRASES.len()] = {
+    let mut prefixes = [[0; PREFIX]; PHRASES.len()];
+    let mut index = 0;
+    while index < PHRASES.len() {
+        let Some(prefix) = PHRASES[index].as_bytes().first_chunk() else { panic!("a phrase is too short") };
+        prefixes[index] = *prefix;
+        index += 1;
+    }
+    prefixes
+};
+
 /// Returns JSON with each phrase replaced by its code.
 pub(super) fn shorten(json: &[u8]) -> Vec<u8> {
     let mut short = Vec::with_capacity(json.len());
     let mut rest = json;
     while let [first, after @ ..] = rest {
-        let begins = |(_, phrase): &(u8, &&str)| rest.starts_with(phrase.as_bytes());
-        let found = FIRST.contains(first).then(|| (0..).zip(&PHRASES).find(begins));
-        if let Some((code, phrase)) = found.flatten() {
+        let prefix = rest.first_chunk::<PREFIX>().filter(|_| FIRST.contains(first));
+        let found = prefix.and_then(|prefix| {
+            let phrases = (0..).zip(PREFIXES).zip(PHRASES);
+            let of_prefix = phrases.filter(|((_, of), _)| of == prefix);
+            let mut found = of_prefix.map(|((code, _), phrase): ((u8, _), _)| (code, phrase));
+            found.find(|(_, phrase)| rest.starts_with(phrase.as_bytes()))
+        });
+        if let Some((code, phrase)) = found {
             short.push(code);
             rest = &rest[phrase.len()..];
         } else {
