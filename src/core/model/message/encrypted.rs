@@ -31,7 +31,7 @@ pub(in crate::model) fn still_reported(observation: &Observation) -> String {
         _ => "DISABLED",
     };
     format!(
-        "AWS reports {state}: this may be older than the operator's last encryption call, and is checked again within {} seconds.",
+        "AWS may still report the state before the operator's last call ({state}); the operator checks again within {} seconds.",
         READ_LAG.as_secs()
     )
 }
@@ -78,7 +78,7 @@ fn why_unknown(input: &DecisionInput<'_>) -> String {
     let words = match input.last_observation {
         LastObservation::NotYet => "the stream has not been described yet",
         LastObservation::Failed(error) if error.operation == Operation::DescribeKey => {
-            "the desired key could not be described"
+            "no encryption state of the stream is known yet, and the desired key could not be described"
         }
         LastObservation::Failed(_) => "the stream could not be described",
         LastObservation::At(_, observation) => match observation {

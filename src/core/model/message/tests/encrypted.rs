@@ -55,7 +55,8 @@ fn unknown_encryption_message_names_cause() {
     let source = Observation::NotEncryptable("KinesisStreamAsSource".into());
     for (situation, words) in [
         (of(), "has not been described"),
-        (of().cannot_see(ErrorKind::Transient), "could not be described"),
+        (of().cannot_see(ErrorKind::Transient), "the stream could not be described"),
+        (without_key(of()), "no encryption state of the stream is known yet, and the desired key"),
         (seen(Observation::Missing), "was not found"),
         (seen(Observation::Creating), "is being created"),
         (seen(Observation::NotOperational("CREATING_FAILED".into())), "CREATING_FAILED"),
@@ -66,4 +67,12 @@ fn unknown_encryption_message_names_cause() {
         let message = encrypted(&situation.input());
         assert!(message.starts_with("Unknown: ") && message.contains(words), "{message}");
     }
+    let known = encrypted(&without_key(of().converged()).input());
+    assert!(known.starts_with("Records have been encrypted since "), "the key does not matter: {known}");
+}
+
+/// Returns a situation in which KMS did not describe the desired key.
+fn without_key(situation: Scenario) -> Scenario {
+    let error = AwsError { operation: Operation::DescribeKey, ..aws_error(ErrorKind::Transient, "Code") };
+    situation.with(|s| s.sight = Sight::Failed(error.clone()))
 }
