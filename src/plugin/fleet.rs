@@ -70,8 +70,13 @@ pub(super) struct Entry {
     pub(super) desired_key: Option<String>,
     /// The status of the condition Ready.
     pub(super) ready: &'static str,
+    /// Whether the operator is making a change, or keeps retrying, by the condition Reconciling.
+    pub(super) reconciling: bool,
     pub(super) stalled: bool,
     pub(super) suspended: bool,
+    /// The status of the condition `KeyUsable`; absent if the resource does not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) key_usable: Option<&'static str>,
     /// The reason of Ready; absent until the operator has reconciled the resource.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
@@ -114,8 +119,10 @@ impl Columns for Entry {
             "desiredKey",
             "ready",
             "reason",
+            "reconciling",
             "stalled",
             "suspended",
+            "keyUsable",
             "encryptedSinceTime",
             "plaintextSinceTime",
             "activeKeyUnusableSinceTime",
@@ -139,12 +146,16 @@ pub(super) enum Finding {
     NotReady,
     /// The operator cannot make progress until somebody changes the spec, a policy or another resource.
     Stalled,
+    /// The operator is making a change, keeps retrying, or has not reconciled the resource yet.
+    Reconciling,
     /// AWS is changing the encryption.
     Changing,
     /// It is not known whether records are encrypted.
     Unknown,
-    /// The active key is disabled, deleted or unavailable: records are lost, or cannot be read.
+    /// The desired key or the active key is unusable: the condition `KeyUsable` is False.
     KeyUnusable,
+    /// The active key is unusable: records are lost, or cannot be read.
+    ActiveKeyUnusable,
     /// At most three encryption calls are left.
     Budget,
     /// The resource is suspended.
@@ -189,7 +200,9 @@ impl Entry {
             entry.reason = Some(ready.reason.clone());
             entry.message = Some(ready.message.clone());
         }
+        entry.reconciling = condition(ConditionType::Reconciling).is_some_and(is_true);
         entry.stalled = condition(ConditionType::Stalled).is_some_and(is_true);
+        entry.key_usable = condition(ConditionType::KeyUsable).map(|usable| status_word(&usable.status));
         entry.state = state(status);
         entry.encryption_status = status.encryption_status;
         entry.active_key = status.active_key.as_ref().map(key);
@@ -257,12 +270,14 @@ impl Entry {
             Finding::Plaintext => self.plaintext_since_time.is_some() || self.state == State::Plaintext,
             Finding::NotReady => self.ready != ConditionStatus::True.as_str(),
             Finding::Stalled => self.stalled,
+            Finding::Reconciling => self.reconciling || self.reason.is_none(),
             Finding::Changing => matches!(
                 self.encryption_status,
                 Some(EncryptionStatus::Enabling | EncryptionStatus::Disabling)
             ),
             Finding::Unknown => self.state == State::Unknown,
-            Finding::KeyUnusable => self.active_key_unusable_since_time.is_some(),
+            Finding::KeyUnusable => self.key_usable == Some(ConditionStatus::False.as_str()),
+            Finding::ActiveKeyUnusable => self.active_key_unusable_since_time.is_some(),
             Finding::Budget => self.calls_left().is_some_and(|left| left <= FEW_CALLS),
             Finding::Suspended => self.suspended,
             Finding::Attention => {
@@ -373,8 +388,51 @@ mod tests {
             resource: Err("missing field `stream`".to_owned()),
         };
         let entry = Entry::of(&found);
-        assert!(entry.has(Finding::Stalled));
+        assert!(entry.has(Finding::Stalled) && !entry.has(Finding::Reconciling));
         assert_eq!(entry.reason.as_deref(), Some("SpecInvalid"));
+    }
+
+    #[test]
+    fn plugin_page_lists_each_finding() {
+        let page = include_str!("../../docs/kubectl-plugin.md");
+        let (_, table) = page.split_once("| finding | the stream or its resource |\n|---|---|\n").unwrap();
+        let rows = table.lines().take_while(|line| line.starts_with('|'));
+        let listed: Vec<&str> = rows.map(|row| row.split('`').nth(1).unwrap()).collect();
+        let values = Finding::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let values: Vec<String> = values.map(|value| value.get_name().to_owned()).collect();
+        assert_eq!(listed, values, "left: docs/kubectl-plugin.md; right: the code");
+    }
+
+    /// Each runbook lists the streams of its alert by one of these findings.
+    #[test]
+    fn findings_tell_desired_key_from_active_key_and_reconciling_from_changing() {
+        let findings =
+            [Finding::KeyUnusable, Finding::ActiveKeyUnusable, Finding::Reconciling, Finding::Changing];
+        let found = |status: &Value| findings.map(|finding| entry(status).has(finding));
+        let conditions = |usable: &str, more: &[&str]| {
+            let mut conditions = vec![
+                condition("Ready", "False", "KeyDisabled"),
+                condition("KeyUsable", usable, "KeyDisabled"),
+            ];
+            conditions.extend(more.iter().map(|kind| condition(kind, "True", "KeyDisabled")));
+            conditions
+        };
+        let waits =
+            json!({"encryptionStatus": "DISABLED", "conditions": conditions("False", &["Reconciling"])});
+        assert_eq!(found(&waits), [true, false, true, false]);
+        // The operator changes the stream to a usable key.
+        let lost = json!({"encryptionStatus": "ENABLING", "activeKeyUnusableSinceTime": "2026-01-01T00:00:00Z",
+            "conditions": conditions("False", &["Reconciling"])});
+        assert_eq!(found(&lost), [true, true, true, true]);
+        for usable in ["True", "Unknown"] {
+            let stalled = json!({"conditions": conditions(usable, &["Stalled"])});
+            assert_eq!(found(&stalled), [false; 4], "{usable}");
+        }
+        let new = json!({"observedGeneration": UNSEEN});
+        assert_eq!(found(&new), [false, false, true, false]);
+        let good =
+            json!({"encryptionStatus": "ENABLED", "conditions": [condition("Ready", "True", "Encrypted")]});
+        assert_eq!(found(&good), [false; 4]);
     }
 
     /// A script that reads the CSV would miss a field, or find an empty column.
@@ -390,7 +448,7 @@ mod tests {
             "encryptedSinceTime": time, "plaintextSinceTime": time, "activeKeyUnusableSinceTime": time,
             "lastDescribeTime": time, "verifiedTime": time, "nextAttemptTime": time,
             "calls": {"used": 1, "limit": 20, "nextAvailableTime": time},
-            "conditions": [condition("Ready", "True", "Encrypted")],
+            "conditions": [condition("Ready", "True", "Encrypted"), condition("KeyUsable", "True", "KeyEnabled")],
         }));
         let row = serde_json::to_value(full).unwrap();
         let mut fields: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();

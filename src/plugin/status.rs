@@ -219,7 +219,7 @@ fn active_key(entry: &Entry) -> Cell {
         }
         _ => active.unwrap_or_else(|| NONE.to_owned()),
     };
-    let tone = if entry.has(Finding::KeyUnusable) { Tone::Bad } else { Tone::Plain };
+    let tone = if entry.has(Finding::ActiveKeyUnusable) { Tone::Bad } else { Tone::Plain };
     Cell::toned(text, tone)
 }
 

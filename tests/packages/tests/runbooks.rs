@@ -12,8 +12,8 @@ use crate::documents::blocks;
 use crate::stage::cluster;
 
 /// The values of `--only` of the plugin.
-const ONLY: [&str; 7] =
-    ["plaintext", "stalled", "not-ready", "changing", "key-unusable", "budget", "suspended"];
+const ONLY: [&str; 6] =
+    ["plaintext", "not-ready", "reconciling", "key-unusable", "active-key-unusable", "budget"];
 const PLUGIN: &str = "kubectl streamencryption status -A --only ";
 const KUBECTL: &str = "kubectl get strenc -A ";
 
