@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
+use kube::core::DeserializeGuard;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::Serialize;
-use stream_encryption_api::stream_encryption::Service;
+use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
 
 use super::Outcome;
 use super::age::{relative, short};
-use super::cluster::{Cluster, Found, Scope, ScopeArguments};
+use super::cluster::{Found, Scope, ScopeArguments};
 use super::fleet::{Entry, FEW_CALLS, Finding, State};
 use super::output::{self, Cell, Format, NONE, Table, Tone, stdout, write_row, write_rows};
+use crate::telemetry::error_chain;
 
 /// The flags of `status`.
 #[derive(Args, Debug)]
@@ -102,7 +104,11 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print_entries(&entries, &scope, arguments, now)?;
     }
     if arguments.watch {
-        watch(&cluster, &scope, &entries, arguments).await?;
+        let mut config = watcher::Config::default();
+        config.label_selector.clone_from(&scope.selector);
+        let changes = watcher(cluster.api(&scope), config).default_backoff().applied_objects();
+        let mut errors = std::io::stderr();
+        print_changes(changes, &scope, &entries, arguments, &mut stdout(), &mut errors).await?;
     }
     Ok(if fails { Outcome::Found } else { Outcome::Done })
 }
@@ -310,22 +316,30 @@ fn print_counts(counts: &[Count], group: Group, format: Format) -> anyhow::Resul
     Ok(())
 }
 
-/// Prints the row of each stream whose state changes, and of each new one. Never returns without an error.
-async fn watch(
-    cluster: &Cluster,
+/// Prints the row of each stream whose state changes, and of each new one. Reports a failure of the watch to `errors` and
+/// goes on: the watch connects again.
+async fn print_changes(
+    changes: impl Stream<Item = watcher::Result<DeserializeGuard<StreamEncryption>>>,
     scope: &Scope,
     seen: &[Entry],
     arguments: &Arguments,
+    out: &mut impl Write,
+    errors: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let mut config = watcher::Config::default();
-    config.label_selector.clone_from(&scope.selector);
-    let mut changes = watcher(cluster.api(scope), config).default_backoff().applied_objects().boxed();
+    let mut changes = std::pin::pin!(changes);
     let columns = Columns { namespace: scope.namespace.is_none(), wide: arguments.output == Format::Wide };
     let widths = table(seen, scope, arguments.output, Timestamp::now()).widths();
     let id = |entry: &Entry| (entry.namespace.clone(), entry.resource.clone());
     let mut shown: BTreeMap<_, _> = seen.iter().map(|entry| (id(entry), visible(entry))).collect();
-    while let Some(changed) = changes.try_next().await? {
-        let entry = Entry::of(&Found::of(changed));
+    while let Some(next) = changes.next().await {
+        let resource = match next {
+            Ok(resource) => resource,
+            Err(error) => {
+                writeln!(errors, "The watch failed and is repeated: {}.", error_chain(&error))?;
+                continue;
+            }
+        };
+        let entry = Entry::of(&Found::of(resource));
         if !arguments.only.is_empty() && !has_any(&entry, &arguments.only) {
             shown.remove(&id(&entry));
             continue;
@@ -334,14 +348,13 @@ async fn watch(
         if shown.insert(id(&entry), state.clone()).as_ref() == Some(&state) {
             continue;
         }
-        let mut out = stdout();
         match arguments.output {
             Format::Table | Format::Wide => {
-                write_row(&mut out, &columns.cells(&entry, Timestamp::now()), &widths)?;
+                write_row(out, &columns.cells(&entry, Timestamp::now()), &widths)?;
             }
             Format::Json => writeln!(out, "{}", serde_json::to_string(&entry)?)?,
             Format::Yaml | Format::Csv => {
-                write_rows(&mut out, arguments.output, &[entry])?;
+                write_rows(out, arguments.output, &[entry])?;
             }
         }
         out.flush()?;
@@ -355,4 +368,53 @@ fn visible(entry: &Entry) -> impl PartialEq + Clone + use<> {
         (entry.state, entry.ready, entry.reason.clone(), entry.encryption_status),
         (entry.active_key.clone(), entry.calls_used, entry.next_attempt_time),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn changed(reason: &str) -> DeserializeGuard<StreamEncryption> {
+        let condition = json!({"type": "Ready", "status": "False", "reason": reason, "message": "why",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let resource = json!({"apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "namespace": "data"},
+            "spec": {"stream": {"service": "Kinesis", "name": "Orders"}},
+            "status": {"conditions": [condition]}});
+        serde_json::from_value(resource).unwrap()
+    }
+
+    #[tokio::test]
+    async fn watch_reports_each_failure_and_goes_on() {
+        let failure = || Err(watcher::Error::NoResourceVersion);
+        let changes = [
+            failure(),
+            Ok(changed("Enabling")),
+            failure(),
+            failure(),
+            // After a failure, the watch lists all objects again.
+            Ok(changed("Enabling")),
+            Ok(changed("EnablingFailed")),
+        ];
+        let arguments = Program::parse_from(["status", "--watch"]).arguments;
+        let scope = Scope { namespace: Some("data".to_owned()), selector: None };
+        let (mut out, mut errors) = (Vec::new(), Vec::new());
+        let changes = futures_util::stream::iter(changes);
+        print_changes(changes, &scope, &[], &arguments, &mut out, &mut errors).await.unwrap();
+        let lines = |bytes| String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+        let (out, errors) = (lines(out), lines(errors));
+        assert_eq!(out.len(), 2, "{out:?}");
+        assert!(out[0].contains("(Enabling)") && out[1].contains("(EnablingFailed)"), "{out:?}");
+        assert_eq!(errors.len(), 3, "{errors:?}");
+        assert!(errors[0].starts_with("The watch failed and is repeated: "), "{errors:?}");
+    }
 }
