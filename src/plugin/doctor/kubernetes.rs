@@ -107,8 +107,11 @@ fn collect(schema: &serde_json::Value, path: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// What the operator must be allowed: group, resource, verb, and whether in its own namespace only.
+/// What the operator must be allowed, as `config/rbac` grants it: group, resource, verb, and whether in its own namespace
+/// only. Not checked are keys, which only `key.objectRef` needs, and the lease, whose name depends on the installation: the
+/// check of the leader shows that it can be held.
 const REQUIRED: &[(&str, &str, &str, bool)] = &[
+    ("streamencryption.dev", "streamencryptions", "get", false),
     ("streamencryption.dev", "streamencryptions", "list", false),
     ("streamencryption.dev", "streamencryptions", "watch", false),
     ("streamencryption.dev", "streamencryptions", "patch", false),
@@ -116,9 +119,14 @@ const REQUIRED: &[(&str, &str, &str, bool)] = &[
     ("streamencryption.dev", "streamencryptionpolicies", "list", false),
     ("streamencryption.dev", "streamencryptionpolicies", "watch", false),
     ("streamencryption.dev", "streamencryptionpolicies/status", "patch", false),
+    ("", "namespaces", "get", false),
     ("", "namespaces", "list", false),
+    ("", "namespaces", "watch", false),
     ("events.k8s.io", "events", "create", false),
+    ("events.k8s.io", "events", "patch", false),
+    ("streamencryption.dev", "streamledgers", "get", true),
     ("streamencryption.dev", "streamledgers", "list", true),
+    ("streamencryption.dev", "streamledgers", "watch", true),
     ("streamencryption.dev", "streamledgers", "create", true),
     ("streamencryption.dev", "streamledgers", "update", true),
     ("streamencryption.dev", "streamledgers", "delete", true),
@@ -165,4 +173,52 @@ pub(super) async fn permissions(cluster: &Cluster) -> Vec<Check> {
         format!("{user} is not allowed to {}", missing.join(", ")),
         "Expected with installScope: namespace, which grants them in the watched namespaces only, and with another service account. Otherwise apply the roles of this version.",
     )]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// The groups of the keys that `key.objectRef` can name.
+    const OPTIONAL: [&str; 2] = ["kms.services.k8s.aws", "kms.aws.m.upbound.io"];
+
+    /// Returns what a role of `config/rbac` grants without the name of an object, except for keys.
+    fn granted(role: &str, own: bool) -> Vec<(String, String, String, bool)> {
+        let role: Value = serde_saphyr::from_str(role).unwrap();
+        let words = |list: &Value| -> Vec<String> {
+            list.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+        };
+        let mut found = Vec::new();
+        for rule in role["rules"].as_array().unwrap() {
+            if rule.get("resourceNames").is_some() {
+                continue;
+            }
+            for group in words(&rule["apiGroups"]) {
+                for resource in words(&rule["resources"]) {
+                    let verbs = words(&rule["verbs"]).into_iter();
+                    found.extend(verbs.map(|verb| (group.clone(), resource.clone(), verb, own)));
+                }
+            }
+        }
+        found.retain(|(group, ..)| !OPTIONAL.contains(&group.as_str()));
+        found
+    }
+
+    #[test]
+    fn required_permissions_are_those_of_the_roles() {
+        let cluster = granted(include_str!("../../../config/rbac/cluster_role.yaml"), false);
+        let own = granted(include_str!("../../../config/rbac/role.yaml"), true);
+        let mut granted = [cluster, own].concat();
+        let mut required: Vec<_> = REQUIRED
+            .iter()
+            .map(|(group, resource, verb, own)| {
+                ((*group).to_owned(), (*resource).to_owned(), (*verb).to_owned(), *own)
+            })
+            .collect();
+        granted.sort();
+        required.sort();
+        assert_eq!(required, granted, "left: REQUIRED; right: config/rbac");
+    }
 }
