@@ -351,11 +351,11 @@ fn told<T>(answer: Result<T, AwsError>, tell: impl FnOnce(T) -> Told) -> Told {
 
 /// Sends the request in process.
 fn in_process(world: &mut World, now: Timestamp, ask: &Ask) -> Told {
-    let who = &Caller::new(ACCESS_KEY);
-    let mut aws = AwsModel { world, now, who };
+    let caller = &Caller::new(ACCESS_KEY);
+    let mut aws = AwsModel { world, now, caller };
     match ask {
-        Ask::Look(stream) => told(aws.look(stream).0, Told::Look),
-        Ask::Key(stream, name) => told(aws.key(stream, name).0, Told::Key),
+        Ask::Look(stream) => told(aws.describe_stream(stream).0, Told::Look),
+        Ask::Key(stream, name) => told(aws.describe_key(stream, name).0, Told::Key),
         Ask::Start(stream, key) => told(aws.start(stream, key).0, |()| Told::Done),
         Ask::Stop(stream, key) => told(aws.stop(stream, key.as_ref()).0, |()| Told::Done),
         Ask::PutRecord(stream) => told(aws.put_record(stream).0, Told::Encrypted),

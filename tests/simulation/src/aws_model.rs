@@ -1,39 +1,39 @@
 //! The simulated AWS with the operations of the operator's AWS port, without HTTP and SDK: sends the request
-//! of each operation and interprets the answer.
+//! of each operation and interprets the response.
 //!
-//! It decides nothing about encryption and waits for nothing. `tests/suite/simulated_requests.rs` compares it with the
-//! operator's own adapters over HTTP, so that the controller observes the same as with the SDKs.
+//! It makes no decisions about encryption, and never waits. `tests/suite/simulated_requests.rs` compares it
+//! with the operator's own adapters over HTTP, so that the controller observes the same as with the SDKs.
 
 use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
-use simulated_aws::world::{AwsError as ServedError, Caller, Delivery, Reply, Request, World};
+use simulated_aws::world::{AwsError as SimulatedError, Caller, Delivery, Reply, Request, World};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::model::arn::{KeyArn, KmsKeyId, StreamArn};
 use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, RawError, classify};
 use stream_encryption_core::model::key::{KINESIS_ALIAS, Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
-use stream_encryption_core::model::service::{Operation, profile};
+use stream_encryption_core::model::service::{Operation as AwsOperation, profile};
 
 /// The key id of a Kinesis stream that is reported as encrypted without a key.
-const UNNAMED: &str = "unknown";
+const UNKNOWN_KEY_ID: &str = "unknown";
 /// Maximum length of an AWS code or other text that the adapters keep, in bytes.
-const LONGEST_WORD: usize = 128;
+const MAX_TEXT_BYTES: usize = 128;
 
-/// The result of a request, and the delivery of its answer.
-pub type Told<T> = (Result<T, AwsError>, Delivery);
+/// The result of a request, and the delivery of its response.
+pub type Response<T> = (Result<T, AwsError>, Delivery);
 
 /// The simulated AWS at one time, and the caller of the requests to it.
 #[derive(Debug)]
 pub struct AwsModel<'a> {
     pub world: &'a mut World,
     pub now: Timestamp,
-    pub who: &'a Caller,
+    pub caller: &'a Caller,
 }
 
 impl AwsModel<'_> {
     /// Describes a stream.
-    pub fn look(&mut self, stream: &StreamArn) -> Told<Option<StreamDescription>> {
+    pub fn describe_stream(&mut self, stream: &StreamArn) -> Response<Option<StreamDescription>> {
         let operation = profile(stream.service).describe;
         let request = match stream.service {
             Service::Firehose => {
@@ -43,31 +43,35 @@ impl AwsModel<'_> {
                 Request::kinesis("DescribeStreamSummary", json!({ "StreamARN": stream.to_string() }))
             }
         };
-        let (answer, delivery) = self.ask(operation, stream.region.as_str(), &request);
-        let read = match answer {
+        let (result, delivery) = self.send(operation, stream.region.as_str(), &request);
+        let description = match result {
             Ok(body) => match stream.service {
-                Service::Firehose => firehose_look(&body["DeliveryStreamDescription"]).map(Some),
-                Service::Kinesis => self.kinesis_look(stream, &body["StreamDescriptionSummary"]).map(Some),
+                Service::Firehose => firehose_description(&body["DeliveryStreamDescription"]).map(Some),
+                Service::Kinesis => {
+                    self.kinesis_description(stream, &body["StreamDescriptionSummary"]).map(Some)
+                }
             },
             Err(AwsError { kind: ErrorKind::NotFound, .. }) => Ok(None),
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         };
-        (read, delivery)
+        (description, delivery)
     }
 
     /// Describes a key in KMS.
-    pub fn key(&mut self, stream: &StreamArn, name: &KmsKeyId) -> Told<Option<KeyMetadata>> {
+    pub fn describe_key(&mut self, stream: &StreamArn, name: &KmsKeyId) -> Response<Option<KeyMetadata>> {
         let region = match name {
             KmsKeyId::Arn(arn) => arn.region.as_str(),
             KmsKeyId::Alias(_) => stream.region.as_str(),
         };
-        self.describe_key(region, &name.to_string())
+        self.describe_key_in_region(region, &name.to_string())
     }
 
     /// Calls Start.
-    pub fn start(&mut self, stream: &StreamArn, key: &Key) -> Told<()> {
+    pub fn start(&mut self, stream: &StreamArn, key: &Key) -> Response<()> {
         let request = match (stream.service, key) {
-            (_, Key::Unresolved(_)) => return (Err(never_sent(stream, Action::Start)), Delivery::Prompt),
+            (_, Key::Unresolved(_)) => {
+                return (Err(unresolved_key_error(stream, Action::Start)), Delivery::Prompt);
+            }
             (Service::Firehose, Key::AwsOwned) => {
                 start_firehose(stream, &json!({ "KeyType": "AWS_OWNED_CMK" }))
             }
@@ -86,7 +90,7 @@ impl AwsModel<'_> {
     }
 
     /// Calls Stop.
-    pub fn stop(&mut self, stream: &StreamArn, active_key: Option<&Key>) -> Told<()> {
+    pub fn stop(&mut self, stream: &StreamArn, active_key: Option<&Key>) -> Response<()> {
         let request = match (stream.service, active_key) {
             (Service::Firehose, _) => Request::firehose(
                 "StopDeliveryStreamEncryption",
@@ -95,7 +99,7 @@ impl AwsModel<'_> {
             (Service::Kinesis, Some(Key::Customer(arn))) => {
                 change_kinesis("StopStreamEncryption", stream, &arn.to_string())
             }
-            (Service::Kinesis, Some(Key::Unresolved(name))) if name != UNNAMED => {
+            (Service::Kinesis, Some(Key::Unresolved(name))) if name != UNKNOWN_KEY_ID => {
                 change_kinesis("StopStreamEncryption", stream, name)
             }
             (Service::Kinesis, _) => change_kinesis("StopStreamEncryption", stream, KINESIS_ALIAS),
@@ -104,67 +108,71 @@ impl AwsModel<'_> {
     }
 
     /// Writes a record, and returns whether AWS reports it as encrypted.
-    pub fn put_record(&mut self, stream: &StreamArn) -> Told<bool> {
+    pub fn put_record(&mut self, stream: &StreamArn) -> Response<bool> {
         let (operation, request) = match stream.service {
             Service::Firehose => (
-                Operation::PutFirehoseRecord,
+                AwsOperation::PutFirehoseRecord,
                 Request::firehose(
                     "PutRecord",
                     json!({ "DeliveryStreamName": stream.name(), "Record": { "Data": "" } }),
                 ),
             ),
             Service::Kinesis => (
-                Operation::PutKinesisRecord,
+                AwsOperation::PutKinesisRecord,
                 Request::kinesis(
                     "PutRecord",
                     json!({ "StreamARN": stream.to_string(), "PartitionKey": "p", "Data": "" }),
                 ),
             ),
         };
-        let (answer, delivery) = self.ask(operation, stream.region.as_str(), &request);
+        let (result, delivery) = self.send(operation, stream.region.as_str(), &request);
         let encrypted =
             |body: Value| body["Encrypted"] == json!(true) || body["EncryptionType"] == json!("KMS");
-        (answer.map(encrypted), delivery)
+        (result.map(encrypted), delivery)
     }
 
     /// Returns the account of the credentials, or the reason why AWS does not return it.
-    pub fn identity(&mut self, region: &str) -> Told<String> {
+    pub fn identity(&mut self, region: &str) -> Response<String> {
         let request = Request::sts("GetCallerIdentity", json!({}));
-        let (answer, delivery) = self.ask(Operation::GetCallerIdentity, region, &request);
-        (answer.map(|body| body["Account"].as_str().unwrap_or_default().to_owned()), delivery)
+        let (result, delivery) = self.send(AwsOperation::GetCallerIdentity, region, &request);
+        (result.map(|body| body["Account"].as_str().unwrap_or_default().to_owned()), delivery)
     }
 
-    fn change(&mut self, stream: &StreamArn, action: Action, request: &Request) -> Told<()> {
-        let operation = Operation::change(stream.service, action);
-        let (answer, delivery) = self.ask(operation, stream.region.as_str(), request);
-        (answer.map(drop), delivery)
+    fn change(&mut self, stream: &StreamArn, action: Action, request: &Request) -> Response<()> {
+        let operation = AwsOperation::change(stream.service, action);
+        let (result, delivery) = self.send(operation, stream.region.as_str(), request);
+        (result.map(drop), delivery)
     }
 
-    fn describe_key(&mut self, region: &str, id: &str) -> Told<Option<KeyMetadata>> {
+    fn describe_key_in_region(&mut self, region: &str, id: &str) -> Response<Option<KeyMetadata>> {
         let request = Request::kms("DescribeKey", json!({ "KeyId": id }));
-        let (answer, delivery) = self.ask(Operation::DescribeKey, region, &request);
-        let facts = match answer {
-            Ok(body) => {
-                facts(&body["KeyMetadata"]).map(Some).ok_or_else(|| unreadable(Operation::DescribeKey))
-            }
+        let (result, delivery) = self.send(AwsOperation::DescribeKey, region, &request);
+        let metadata = match result {
+            Ok(body) => key_metadata(&body["KeyMetadata"])
+                .map(Some)
+                .ok_or_else(|| invalid_response(AwsOperation::DescribeKey)),
             Err(AwsError { kind: ErrorKind::NotFound, .. }) => Ok(None),
-            Err(fault) => Err(fault),
+            Err(error) => Err(error),
         };
-        (facts, delivery)
+        (metadata, delivery)
     }
 
-    fn kinesis_look(&mut self, stream: &StreamArn, summary: &Value) -> Result<StreamDescription, AwsError> {
+    fn kinesis_description(
+        &mut self,
+        stream: &StreamArn,
+        summary: &Value,
+    ) -> Result<StreamDescription, AwsError> {
         let raw_status = text(summary, "StreamStatus");
         let encryption = match summary["EncryptionType"].as_str().unwrap_or("NONE") {
             "NONE" => ReportedEncryption::Off,
             "KMS" => {
-                let id = summary["KeyId"].as_str().unwrap_or(UNNAMED);
+                let id = summary["KeyId"].as_str().unwrap_or(UNKNOWN_KEY_ID);
                 ReportedEncryption::On(self.kinesis_key(stream, id)?)
             }
             other => ReportedEncryption::Unknown(other.to_owned()),
         };
         Ok(StreamDescription {
-            arn: arn_of(Operation::DescribeStreamSummary, summary, "StreamARN")?,
+            arn: arn_of(AwsOperation::DescribeStreamSummary, summary, "StreamARN")?,
             created: created(summary, "StreamCreationTimestamp"),
             source: None,
             state: match raw_status {
@@ -190,33 +198,33 @@ impl AwsModel<'_> {
             return Ok(Key::AwsOwned);
         }
         if alias.is_some() {
-            return match self.describe_key(stream.region.as_str(), id).0 {
-                Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
-                Ok(Some(facts)) => Ok(Key::Customer(facts.arn)),
-                Err(fault) if may_answer_later(&fault) => Err(fault),
+            return match self.describe_key_in_region(stream.region.as_str(), id).0 {
+                Ok(Some(metadata)) if metadata.aws_managed => Ok(Key::AwsOwned),
+                Ok(Some(metadata)) => Ok(Key::Customer(metadata.arn)),
+                Err(error) if may_resolve_later(&error) => Err(error),
                 Ok(None) | Err(_) => Ok(unresolved()),
             };
         }
         let by_id =
             || KeyArn::new(stream.partition.clone(), stream.region.clone(), stream.account.clone(), id).ok();
         let arn = id.parse().ok().or_else(by_id);
-        let Some(arn) = arn.filter(|_| id != UNNAMED) else { return Ok(unresolved()) };
-        match self.describe_key(arn.region.as_str(), &arn.to_string()).0 {
-            Ok(Some(facts)) if facts.aws_managed => Ok(Key::AwsOwned),
-            Err(fault) if may_answer_later(&fault) => Err(fault),
+        let Some(arn) = arn.filter(|_| id != UNKNOWN_KEY_ID) else { return Ok(unresolved()) };
+        match self.describe_key_in_region(arn.region.as_str(), &arn.to_string()).0 {
+            Ok(Some(metadata)) if metadata.aws_managed => Ok(Key::AwsOwned),
+            Err(error) if may_resolve_later(&error) => Err(error),
             Ok(_) | Err(_) => Ok(Key::Customer(arn)),
         }
     }
 
-    /// Sends a request. No answer is received if it is lost or held back.
-    fn ask(&mut self, operation: Operation, region: &str, request: &Request) -> Told<Value> {
-        let Reply { delivery, result, .. } = self.world.call(self.now, self.who, region, request);
-        let answer = match (delivery, result) {
-            (Delivery::Lost | Delivery::Held, _) => Err(fault(operation, None)),
+    /// Sends a request. No response is received if it is lost or held back.
+    fn send(&mut self, operation: AwsOperation, region: &str, request: &Request) -> Response<Value> {
+        let Reply { delivery, result, .. } = self.world.call(self.now, self.caller, region, request);
+        let result = match (delivery, result) {
+            (Delivery::Lost | Delivery::Held, _) => Err(aws_error(operation, None)),
             (_, Ok(body)) => Ok(body),
-            (_, Err(error)) => Err(fault(operation, Some(&error))),
+            (_, Err(error)) => Err(aws_error(operation, Some(&error))),
         };
-        (answer, delivery)
+        (result, delivery)
     }
 }
 
@@ -231,8 +239,8 @@ fn change_kinesis(operation: &str, stream: &StreamArn, key: &str) -> Request {
     Request::kinesis(operation, body)
 }
 
-fn never_sent(stream: &StreamArn, action: Action) -> AwsError {
-    let operation = Operation::change(stream.service, action);
+fn unresolved_key_error(stream: &StreamArn, action: Action) -> AwsError {
+    let operation = AwsOperation::change(stream.service, action);
     AwsError {
         operation,
         kind: ErrorKind::Invalid,
@@ -241,15 +249,15 @@ fn never_sent(stream: &StreamArn, action: Action) -> AwsError {
     }
 }
 
-/// Returns the meaning of an AWS error, or of a missing answer.
-pub fn fault(operation: Operation, error: Option<&ServedError>) -> AwsError {
+/// Returns the classification of an AWS error, or of a missing response.
+pub fn aws_error(operation: AwsOperation, error: Option<&SimulatedError>) -> AwsError {
     let Some(error) = error else {
         let kind = classify(operation, RawError::NoResponse);
         return AwsError { operation, kind, code: None, message: String::new() };
     };
-    let (status, said) = (error.status.to_string(), without_namespace(&error.code));
-    let code = if said.is_empty() { status.as_str() } else { said };
-    let answer = if said.is_empty() && operation.is_mutating() {
+    let (status, code_name) = (error.status.to_string(), without_namespace(&error.code));
+    let code = if code_name.is_empty() { status.as_str() } else { code_name };
+    let raw_error = if code_name.is_empty() && operation.is_mutating() {
         // Only a code proves that AWS itself refused the request. A status alone may come from a proxy, which
         // may have forwarded the request.
         RawError::NoResponse
@@ -257,12 +265,12 @@ pub fn fault(operation: Operation, error: Option<&ServedError>) -> AwsError {
         let kms_code = error.kms_code.as_deref();
         RawError::Service { code, kms_code, message: &error.message, http: error.status }
     };
-    let kind = classify(operation, answer);
-    AwsError { operation, kind, code: Some(word(code)), message: error.message.clone() }
+    let kind = classify(operation, raw_error);
+    AwsError { operation, kind, code: Some(truncate(code)), message: error.message.clone() }
 }
 
-/// Returns the error for an OK answer that cannot be parsed.
-fn unreadable(operation: Operation) -> AwsError {
+/// Returns the error for an OK response that cannot be parsed.
+fn invalid_response(operation: AwsOperation) -> AwsError {
     let code = Some("InvalidResponse".to_owned());
     AwsError { operation, kind: ErrorKind::Transient, code, message: String::new() }
 }
@@ -274,11 +282,11 @@ fn without_namespace(code: &str) -> &str {
 }
 
 /// Truncates a text of AWS's to the length that is kept.
-fn word(text: &str) -> String {
-    text[..text.floor_char_boundary(LONGEST_WORD)].to_owned()
+fn truncate(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_TEXT_BYTES)].to_owned()
 }
 
-fn facts(metadata: &Value) -> Option<KeyMetadata> {
+fn key_metadata(metadata: &Value) -> Option<KeyMetadata> {
     Some(KeyMetadata {
         arn: metadata["Arn"].as_str()?.parse().ok()?,
         state: match metadata["KeyState"].as_str()? {
@@ -295,8 +303,8 @@ fn facts(metadata: &Value) -> Option<KeyMetadata> {
     })
 }
 
-fn text<'a>(of: &'a Value, member: &str) -> &'a str {
-    of[member].as_str().unwrap_or_default()
+fn text<'a>(object: &'a Value, member: &str) -> &'a str {
+    object[member].as_str().unwrap_or_default()
 }
 
 fn created(description: &Value, member: &str) -> Option<Timestamp> {
@@ -307,33 +315,33 @@ fn created(description: &Value, member: &str) -> Option<Timestamp> {
     time.round(Unit::Millisecond).ok()
 }
 
-fn arn_of(operation: Operation, description: &Value, member: &str) -> Result<StreamArn, AwsError> {
-    text(description, member).parse().map_err(|_| unreadable(operation))
+fn arn_of(operation: AwsOperation, description: &Value, member: &str) -> Result<StreamArn, AwsError> {
+    text(description, member).parse().map_err(|_| invalid_response(operation))
 }
 
-fn firehose_look(description: &Value) -> Result<StreamDescription, AwsError> {
-    let word = text(description, "DeliveryStreamStatus");
+fn firehose_description(description: &Value) -> Result<StreamDescription, AwsError> {
+    let raw_status = text(description, "DeliveryStreamStatus");
     Ok(StreamDescription {
-        arn: arn_of(Operation::DescribeDeliveryStream, description, "DeliveryStreamARN")?,
+        arn: arn_of(AwsOperation::DescribeDeliveryStream, description, "DeliveryStreamARN")?,
         created: created(description, "CreateTimestamp"),
         source: Some(text(description, "DeliveryStreamType").to_owned()),
-        state: match word {
+        state: match raw_status {
             "CREATING" => StreamState::Creating,
             "ACTIVE" => StreamState::Active,
             "DELETING" => StreamState::Deleting,
             "CREATING_FAILED" | "DELETING_FAILED" => StreamState::NotOperational,
             _ => StreamState::Unrecognized,
         },
-        raw_status: word.to_owned(),
-        encryption: firehose_shown(&description["DeliveryStreamEncryptionConfiguration"]),
+        raw_status: raw_status.to_owned(),
+        encryption: firehose_encryption(&description["DeliveryStreamEncryptionConfiguration"]),
         retention: SignedDuration::from_hours(24),
     })
 }
 
-fn firehose_shown(block: &Value) -> ReportedEncryption {
+fn firehose_encryption(block: &Value) -> ReportedEncryption {
     let failed = |action| ReportedEncryption::Failed {
         action,
-        // AWS's own type for a failure without further details.
+        // The type of AWS for a failure without further details.
         reason: block["FailureDescription"]["Type"].as_str().unwrap_or("UNKNOWN_ERROR").to_owned(),
         details: text(&block["FailureDescription"], "Details").to_owned(),
     };
@@ -344,7 +352,7 @@ fn firehose_shown(block: &Value) -> ReportedEncryption {
         "DISABLING" => ReportedEncryption::Disabling,
         "ENABLING_FAILED" => failed(Action::Start),
         "DISABLING_FAILED" => failed(Action::Stop),
-        word => ReportedEncryption::Unknown(word.to_owned()),
+        status => ReportedEncryption::Unknown(status.to_owned()),
     }
 }
 
@@ -362,6 +370,6 @@ fn firehose_key(block: &Value) -> Result<Key, String> {
 }
 
 /// Returns whether KMS may resolve the key later. Until then the key must not be treated as a different key.
-fn may_answer_later(fault: &AwsError) -> bool {
-    fault.kind.is_inconclusive()
+fn may_resolve_later(error: &AwsError) -> bool {
+    error.kind.is_inconclusive()
 }

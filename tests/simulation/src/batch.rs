@@ -1,52 +1,53 @@
-//! Runs many seeds on all processors, and returns their statistics and the first seeds that break a promise.
+//! Runs many seeds on all processors, and returns their statistics and the first seeds that violate an
+//! invariant.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::generator::plan;
-use crate::invariants::Broken;
+use crate::generator::generate_plan;
+use crate::invariants::Violation;
 use crate::run::run;
-use crate::stats::Tally;
-use crate::wiring::Faithful;
+use crate::statistics::Statistics;
+use crate::wiring::Unmodified;
 
 /// The result of many seeds.
 #[derive(Debug, Default)]
-pub struct Many {
+pub struct Batch {
     /// The statistics of all runs.
-    pub tally: Tally,
-    /// The seeds that broke a promise, in ascending order.
-    pub broken: Vec<(u64, Broken)>,
+    pub statistics: Statistics,
+    /// The seeds that violated an invariant, in ascending order.
+    pub violations: Vec<(u64, Violation)>,
 }
 
-/// Runs the seeds `from..from + count`, and stops when this many of them have broken a promise.
-pub fn many(from: u64, count: u64, enough: usize) -> Many {
+/// Runs the seeds `from..from + count`, and stops when this many of them have violated an invariant.
+pub fn run_batch(from: u64, count: u64, max_violations: usize) -> Batch {
     let next = AtomicU64::new(from);
     let failures = AtomicUsize::new(0);
-    let sum = Mutex::new(Many::default());
+    let sum = Mutex::new(Batch::default());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                let mut own = Many::default();
-                while failures.load(Ordering::Relaxed) < enough {
+                let mut own = Batch::default();
+                while failures.load(Ordering::Relaxed) < max_violations {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= from.saturating_add(count) {
                         break;
                     }
-                    let report = run(&plan(seed), &Faithful, false);
-                    own.tally.add(&report.tally);
-                    if let Some(broken) = report.broken {
+                    let report = run(&generate_plan(seed), &Unmodified, false);
+                    own.statistics.add(&report.statistics);
+                    if let Some(violation) = report.violation {
                         failures.fetch_add(1, Ordering::Relaxed);
-                        own.broken.push((seed, broken));
+                        own.violations.push((seed, violation));
                     }
                 }
                 let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
-                sum.tally.add(&own.tally);
-                sum.broken.extend(own.broken);
+                sum.statistics.add(&own.statistics);
+                sum.violations.extend(own.violations);
             });
         }
     });
     let mut sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
-    sum.broken.sort_by_key(|(seed, _)| *seed);
+    sum.violations.sort_by_key(|(seed, _)| *seed);
     sum
 }

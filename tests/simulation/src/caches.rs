@@ -1,8 +1,8 @@
 //! The caches of one replica's watches: resources, policies and ledgers, each as old as its own watch.
 //!
-//! A cache lags, freezes, or goes back in time after a list from an outdated API server. It never shows a state
-//! that Kubernetes did not have. This module only reads what the [`Store`](crate::store::Store) and the
-//! [`Policies`](crate::policies::Policies) have kept.
+//! A cache lags, freezes, or goes back in time after a list from an outdated API server. It never shows a
+//! state that Kubernetes did not have. This module only reads what the [`Store`](crate::store::Store) and the
+//! [`Policies`](crate::policies::Policies) have stored.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::environment::State;
-use crate::explore::fault::Place;
+use crate::explore::injected_fault::FaultPoint;
 use crate::store::Name;
 
 /// Maximum delay of a watch, in microseconds.
-pub const WATCH: u64 = 60_000;
+pub const MAX_WATCH_DELAY: u64 = 60_000;
 
-/// What a watch returns.
+/// The kind of objects that a watch returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum WatchKind {
     Resources,
     Policies,
     Ledgers,
@@ -38,58 +38,58 @@ struct Delay {
     frozen_until: Timestamp,
 }
 
-impl Kind {
+impl WatchKind {
     /// Returns the bit that selects this kind.
     pub fn bit(self) -> u8 {
         1 << self as u8
     }
 
-    /// Returns whether the bits of `which` select this kind.
-    pub fn is_in(self, which: u8) -> bool {
-        which & self.bit() != 0
+    /// Returns whether the bits of `mask` select this kind.
+    pub fn is_selected(self, mask: u8) -> bool {
+        mask & self.bit() != 0
     }
 }
 
 impl Watches {
     /// Returns watches without a delay.
-    pub fn prompt() -> Self {
+    pub fn undelayed() -> Self {
         Self([Delay { lag: SignedDuration::ZERO, frozen_until: Timestamp::MIN }; 3])
     }
 
     /// Returns the lag of a watch.
-    pub fn lag(&self, kind: Kind) -> SignedDuration {
+    pub fn lag(&self, kind: WatchKind) -> SignedDuration {
         self.0[kind as usize].lag
     }
 
     /// Returns the time until which a watch is frozen.
-    pub fn frozen_until(&self, kind: Kind) -> Timestamp {
+    pub fn frozen_until(&self, kind: WatchKind) -> Timestamp {
         self.0[kind as usize].frozen_until
     }
 
-    /// Sets the lag of some watches, selected by the bits of `which`.
-    pub fn set_lag(&mut self, which: u8, lag: SignedDuration) {
-        self.selected(which).for_each(|delay| delay.lag = lag);
+    /// Sets the lag of some watches, selected by the bits of `mask`.
+    pub fn set_lag(&mut self, mask: u8, lag: SignedDuration) {
+        self.selected(mask).for_each(|delay| delay.lag = lag);
     }
 
-    /// Freezes some watches, selected by the bits of `which`.
-    pub fn freeze(&mut self, which: u8, until: Timestamp) {
-        self.selected(which).for_each(|delay| delay.frozen_until = until);
+    /// Freezes some watches, selected by the bits of `mask`.
+    pub fn freeze(&mut self, mask: u8, until: Timestamp) {
+        self.selected(mask).for_each(|delay| delay.frozen_until = until);
     }
 
     /// Ends all delays.
-    pub fn catch_up(&mut self, now: Timestamp) {
+    pub fn end_delays(&mut self, now: Timestamp) {
         for delay in &mut self.0 {
             *delay = Delay { lag: SignedDuration::ZERO, frozen_until: delay.frozen_until.min(now) };
         }
     }
 
-    fn selected(&mut self, which: u8) -> impl Iterator<Item = &mut Delay> {
-        self.0.iter_mut().enumerate().filter(move |(at, _)| which & (1 << at) != 0).map(|(_, delay)| delay)
+    fn selected(&mut self, mask: u8) -> impl Iterator<Item = &mut Delay> {
+        self.0.iter_mut().enumerate().filter(move |(at, _)| mask & (1 << at) != 0).map(|(_, delay)| delay)
     }
 }
 
-/// Every combination of watches has a number below this one, and above 0.
-pub const COMBINATIONS: u8 = 8;
+/// Upper bound of the numbers of all combinations of watches; the lowest number is 1.
+pub const WATCH_COMBINATIONS: u8 = 8;
 
 /// The caches of one replica.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ pub struct Caches {
     /// The number of changes of ledgers that the watch has delivered.
     ledgers: usize,
     /// The time until which the ledgers' watch delivers nothing, after a list from an outdated API server.
-    ledgers_held_until: Option<Timestamp>,
+    ledgers_frozen_until: Option<Timestamp>,
 }
 
 impl Caches {
@@ -108,35 +108,40 @@ impl Caches {
     /// until then.
     pub fn list_ledgers(&mut self, changes: usize, until: Timestamp) {
         self.ledgers = changes;
-        self.ledgers_held_until = Some(until);
+        self.ledgers_frozen_until = Some(until);
     }
 }
 
 impl State {
+    /// Returns a resource from the cache of a replica.
     pub fn cached_resource(&mut self, replica: usize, name: &Name) -> Option<StreamEncryption> {
         self.replicas[replica].caches.resources.get(name).map(|resource| (**resource).clone())
     }
 
+    /// Returns the policies of a namespace from the cache of a replica.
     pub fn cached_policies(&mut self, replica: usize, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
-        let shown = self.replicas[replica].caches.policies;
-        self.promises.policies_shown.insert(self.polled.task, self.policies.changed_at(shown));
-        self.policies.after(shown, namespace)
+        let visible = self.replicas[replica].caches.policies;
+        self.invariants
+            .cached_policies_since
+            .insert(self.current_task.task, self.policies.changed_at(visible));
+        self.policies.after(visible, namespace)
     }
 
+    /// Returns a ledger from the cache of a replica.
     pub fn cached_ledger(&mut self, replica: usize, name: &str) -> Option<StreamLedger> {
-        let delay = self.choices.duration(1_000..WATCH);
-        let outdated = usize::from(self.mishap(Place::LedgerCache).is_some());
-        let condition = &self.replicas[replica];
-        let held = condition.caches.ledgers_held_until.unwrap_or(Timestamp::MIN);
-        let frozen_until = condition.watches.frozen_until(Kind::Ledgers);
-        let flows_from = frozen_until.max(condition.paused_until).max(held);
-        let mut shown = condition.caches.ledgers;
-        if self.now > flows_from {
-            let lag = condition.watches.lag(Kind::Ledgers) + delay;
-            shown = shown.max(self.ledger_times.partition_point(|at| *at + lag <= self.now));
-            self.replicas[replica].caches.ledgers = shown;
+        let delay = self.choices.duration(1_000..MAX_WATCH_DELAY);
+        let missing = usize::from(self.injected_fault(FaultPoint::LedgerCache).is_some());
+        let replica_state = &self.replicas[replica];
+        let relist_frozen_until = replica_state.caches.ledgers_frozen_until.unwrap_or(Timestamp::MIN);
+        let frozen_until = replica_state.watches.frozen_until(WatchKind::Ledgers);
+        let delivers_after = frozen_until.max(replica_state.paused_until).max(relist_frozen_until);
+        let mut visible = replica_state.caches.ledgers;
+        if self.now > delivers_after {
+            let lag = replica_state.watches.lag(WatchKind::Ledgers) + delay;
+            visible = visible.max(self.ledger_change_times.partition_point(|at| *at + lag <= self.now));
+            self.replicas[replica].caches.ledgers = visible;
         }
-        let changes = &self.store.ledger_changes()[..shown.saturating_sub(outdated)];
+        let changes = &self.store.ledger_changes()[..visible.saturating_sub(missing)];
         changes.iter().rev().find(|(changed, _)| changed == name).and_then(|(_, ledger)| ledger.clone())
     }
 }

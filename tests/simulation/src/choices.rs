@@ -1,9 +1,10 @@
-//! The choices that a plan leaves open, and who makes them: a seed, or a list.
+//! The choices that a plan leaves open. A seed or a list makes them.
 //!
-//! A seed draws how long each request takes; events happen in the order of their times, and the plan holds all
-//! faults. With a list nothing takes time by itself, so everything that happens at one moment can happen in any
-//! order. At each choice point the first alternative is taken, unless the list names another one. What the
-//! alternatives are, the caller decides; this module only selects one, and must never change the environment.
+//! With a seed, the duration of each request is random, events are handled in the order of their times, and
+//! the plan contains all faults. With a list, no request takes time by itself, so events of the same moment
+//! can be handled in any order. At each choice point the first alternative is taken, unless the list names
+//! another one. The caller defines the alternatives; this module only selects one, and must never change the
+//! environment.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,12 +13,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::caches::COMBINATIONS;
-use crate::environment::{BEGIN, State};
+use crate::caches::WATCH_COMBINATIONS;
+use crate::environment::{START, State};
 use crate::explore::bounds::{Bounds, Limit};
-use crate::explore::fault::{Fault, Place};
+use crate::explore::injected_fault::{FaultPoint, InjectedFault};
 
-/// Who makes the choices of a run.
+/// The source of the choices of a run.
 #[derive(Debug)]
 pub enum Choices {
     /// A random generator.
@@ -26,8 +27,8 @@ pub enum Choices {
     Listed(Box<Listed>),
 }
 
-/// One choice: at the choice point with this number, the alternative with this number. The first alternative has
-/// the number 0, and is never listed.
+/// One choice: at the choice point with this number, the alternative with this number. The first alternative
+/// has the number 0, and is never listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Choice {
     /// The number of the choice point, counted from the start of the run.
@@ -36,7 +37,7 @@ pub struct Choice {
     pub alternative: u32,
 }
 
-/// A list of choices, and what was offered on the way.
+/// A list of choices, and the alternatives that were offered so far.
 #[derive(Debug)]
 pub struct Listed {
     bounds: Arc<Bounds>,
@@ -51,54 +52,53 @@ pub struct Listed {
 
 impl Choices {
     /// Returns the choices of a seed.
-    pub fn of_seed(seed: u64) -> Self {
+    pub fn from_seed(seed: u64) -> Self {
         Self::Seeded(fastrand::Rng::with_seed(seed))
     }
 
     /// Returns choices from a list, with alternatives within these bounds.
-    pub fn listed(bounds: Arc<Bounds>, list: Vec<Choice>) -> Self {
+    pub fn from_list(bounds: Arc<Bounds>, list: Vec<Choice>) -> Self {
         Self::Listed(Box::new(Listed { bounds, list, made: 0, points: 0, offered: Vec::new() }))
     }
 
-    /// Returns choices of which none is open: nothing takes time, and nothing fails.
+    /// Returns choices without alternatives: no request takes time, and none fails.
     pub fn none() -> Self {
-        let (none, faults) = (0, &[]);
         let bounds = Bounds {
-            orders: none,
-            most_faults: none,
-            acts: none,
-            choices: none,
-            faults,
+            orders: 0,
+            max_faults: 0,
+            early_operations: 0,
+            choices: 0,
+            faults: &[],
             window: SignedDuration::ZERO,
         };
-        Self::listed(Arc::new(bounds), Vec::new())
+        Self::from_list(Arc::new(bounds), Vec::new())
     }
 
     /// Returns a duration within this range of microseconds; zero with a list.
     pub fn duration(&mut self, micros: Range<u64>) -> SignedDuration {
         match self {
-            Self::Seeded(dice) => {
-                SignedDuration::from_micros(i64::try_from(dice.u64(micros)).unwrap_or_default())
+            Self::Seeded(rng) => {
+                SignedDuration::from_micros(i64::try_from(rng.u64(micros)).unwrap_or_default())
             }
             Self::Listed(_) => SignedDuration::ZERO,
         }
     }
 
-    /// Returns how long a permit of the rate limiter takes: mostly no time.
+    /// Returns the wait for a permit of the rate limiter: mostly zero.
     pub fn wait_for_permit(&mut self) -> SignedDuration {
         match self {
-            Self::Seeded(dice) => {
-                let waits = dice.u8(0..20) == 0;
-                SignedDuration::from_secs(if waits { dice.i64(1..40) } else { 0 })
+            Self::Seeded(rng) => {
+                let is_waiting = rng.u8(0..20) == 0;
+                SignedDuration::from_secs(if is_waiting { rng.i64(1..40) } else { 0 })
             }
             Self::Listed(_) => SignedDuration::ZERO,
         }
     }
 
-    /// Returns for how many seconds an API server stays outdated.
-    pub fn outdated_for(&mut self, seconds: Range<i64>) -> SignedDuration {
+    /// Returns the time for which an API server stays outdated.
+    pub fn outdated_duration(&mut self, seconds: Range<i64>) -> SignedDuration {
         match self {
-            Self::Seeded(dice) => SignedDuration::from_secs(dice.i64(seconds)),
+            Self::Seeded(rng) => SignedDuration::from_secs(rng.i64(seconds)),
             Self::Listed(_) => SignedDuration::from_secs(seconds.start),
         }
     }
@@ -106,7 +106,7 @@ impl Choices {
     /// Returns one of two equally likely alternatives.
     pub fn coin(&mut self) -> bool {
         match self {
-            Self::Seeded(dice) => dice.bool(),
+            Self::Seeded(rng) => rng.bool(),
             Self::Listed(_) => true,
         }
     }
@@ -114,8 +114,8 @@ impl Choices {
     /// Returns a combination of watches, as bits; all watches with a list.
     pub fn watches(&mut self) -> u8 {
         match self {
-            Self::Seeded(dice) => dice.u8(1..COMBINATIONS),
-            Self::Listed(_) => COMBINATIONS - 1,
+            Self::Seeded(rng) => rng.u8(1..WATCH_COMBINATIONS),
+            Self::Listed(_) => WATCH_COMBINATIONS - 1,
         }
     }
 
@@ -145,24 +145,24 @@ impl Listed {
             }
             Some(next) if next.point == point => {
                 self.made += 1;
-                let known = others.any(|(_, alternative)| alternative == next.alternative);
-                if known { next.alternative as usize } else { 0 }
+                let is_offered = others.any(|(_, alternative)| alternative == next.alternative);
+                if is_offered { next.alternative as usize } else { 0 }
             }
             Some(_) => 0,
         }
     }
 
-    /// Selects no fault, or one of those that the bounds allow at this place.
-    fn fault(&mut self, now: Timestamp, place: Place) -> Option<Fault> {
+    /// Selects no fault, or one of those that the bounds allow at this point.
+    fn fault(&mut self, now: Timestamp, fault_point: FaultPoint) -> Option<InjectedFault> {
         let bounds = self.bounds.clone();
-        let possible = || bounds.faults.iter().filter(|fault| fault.is_possible(place));
+        let possible = || bounds.faults.iter().filter(|fault| fault.is_possible_at(fault_point));
         let selected = self.select(now, possible().map(|_| Limit::Faults));
         possible().nth(selected.checked_sub(1)?).copied()
     }
 
     /// Returns whether there are no more choice points.
     pub fn is_over(&self, now: Timestamp) -> bool {
-        now.duration_since(BEGIN) >= self.bounds.window
+        now.duration_since(START) >= self.bounds.window
     }
 
     /// Returns whether every choice of the list has been made.
@@ -182,16 +182,16 @@ impl Listed {
 }
 
 impl State {
-    /// Returns the fault that was selected for this place. A seed selects none: its plan has the faults.
-    pub(crate) fn mishap(&mut self, place: Place) -> Option<Fault> {
+    /// Returns the fault that was selected for this point. A seed selects none: its plan has the faults.
+    pub(crate) fn injected_fault(&mut self, fault_point: FaultPoint) -> Option<InjectedFault> {
         let Choices::Listed(listed) = &mut self.choices else { return None };
         let now = self.now;
-        let fault = listed.fault(now, place)?;
+        let fault = listed.fault(now, fault_point)?;
         let point = listed.points - 1;
         if let Some(kind) = fault.kind() {
-            self.tally.fault(kind);
+            self.statistics.count(kind);
         }
-        self.story.tell(now, || format!("-> choice {point}: {fault:?} at {place:?}"));
+        self.trace.record(now, || format!("-> choice {point}: {fault:?} at {fault_point:?}"));
         Some(fault)
     }
 }

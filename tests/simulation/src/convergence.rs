@@ -1,8 +1,8 @@
-//! The final check: a day after the faults have ended, everything must match its spec and stay unchanged (P4,
-//! P5).
+//! The convergence check: a day after the faults have ended, every resource must match its spec and stay
+//! unchanged (P4, P5).
 //!
 //! The expected state is computed from the live specs and the true state of AWS, without the operator's
-//! decision: the owner of a stream, whether its key is usable, and the key that is really active.
+//! decision: the owner of a stream, whether its key is usable, and the actual active key.
 
 use jiff::SignedDuration;
 use simulated_aws::world::{Caller, EncryptionStatus as AwsEncryption, KeyState, StreamStatus};
@@ -15,9 +15,9 @@ use stream_encryption_core::model::arn::{KmsKeyId, StreamArn};
 use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::ledger;
 
-use crate::environment::{ACCOUNT, OPERATOR, OUTSIDER, REGION, State};
-use crate::invariants::written;
-use crate::policies::Act;
+use crate::environment::{ACCOUNT, EXTERNAL_ACCESS_KEY, OPERATOR_ACCESS_KEY, REGION, State};
+use crate::invariants::key_identity;
+use crate::policies::Access;
 
 /// The expected final state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,55 +25,57 @@ enum Expected {
     /// Encrypted with this key; `None` for any key.
     Encrypted(Option<KeyIdentity>),
     /// Plaintext.
-    Off,
+    Plaintext,
     /// Reports one of these reasons, and makes no call.
-    Says(Vec<Reason>),
-    /// Owned by this resource: another resource's claim has no effect any more.
-    Claimed,
+    Reports(Vec<Reason>),
+    /// Owned by this resource: a claim by another resource has no effect any more.
+    Owner,
 }
 
 /// Maximum duration of a change on AWS: the slowest ones take an hour.
-const LONGEST_CHANGE: SignedDuration = SignedDuration::from_mins(90);
+const MAX_CHANGE_DURATION: SignedDuration = SignedDuration::from_mins(90);
 
 /// Checks every resource against its expected state. Returns whether no further attempts are pending.
-pub fn reckon(state: &mut State) -> bool {
-    let mut stable_status = true;
+pub fn check_convergence(state: &mut State) -> bool {
+    let mut is_stable = true;
     let resources: Vec<_> = state.store.resources().cloned().collect();
     for resource in resources {
         let Some(stream) = stream_of(&resource) else { continue };
         let expected = expected(state, &resource, &stream);
         let now = state.now;
-        let of = format!(
+        let name = format!(
             "{}/{}",
             resource.metadata.namespace.as_deref().unwrap_or_default(),
             resource.metadata.name.as_deref().unwrap_or_default()
         );
-        match held(state, &resource, &stream, &expected) {
-            Ok(true) => state.tally.converged += 1,
-            Ok(false) => state.tally.blocked += 1,
-            Err(how) => {
-                state.promises.break_with("P4", now, || format!("{of}: {how}"));
+        match check_resource(state, &resource, &stream, &expected) {
+            Ok(true) => state.statistics.converged += 1,
+            Ok(false) => state.statistics.blocked += 1,
+            Err(details) => {
+                state.invariants.record_violation("P4", now, || format!("{name}: {details}"));
                 return false;
             }
         }
         if resource.status.as_ref().and_then(|status| status.observed_generation)
             != resource.metadata.generation
         {
-            state.promises.break_with("P4", now, || format!("{of}: its status is of an older generation"));
+            state
+                .invariants
+                .record_violation("P4", now, || format!("{name}: its status is of an older generation"));
         }
-        let waits = resource.status.as_ref().is_some_and(|status| status.next_attempt_time.is_some());
-        stable_status &= !waits && !is_on_its_way(state, &resource, &stream);
+        let is_waiting = resource.status.as_ref().is_some_and(|status| status.next_attempt_time.is_some());
+        is_stable &= !is_waiting && !is_in_progress(state, &resource, &stream);
         // A key that its policy denies is retried occasionally.
-        stable_status &=
-            !matches!(&expected, Expected::Says(reasons) if reasons.contains(&Reason::EnablingFailed));
+        is_stable &=
+            !matches!(&expected, Expected::Reports(reasons) if reasons.contains(&Reason::EnablingFailed));
     }
-    stable_status
+    is_stable
 }
 
 /// Returns the stream of a spec.
 pub fn stream_of(resource: &StreamEncryption) -> Option<StreamArn> {
-    let asked = &resource.spec.stream;
-    match (&asked.arn, asked.service, &asked.name) {
+    let reference = &resource.spec.stream;
+    match (&reference.arn, reference.service, &reference.name) {
         (Some(arn), ..) => arn.parse().ok(),
         (None, Some(service), Some(name)) => {
             StreamArn::new("aws".parse().ok()?, service, REGION.parse().ok()?, ACCOUNT.parse().ok()?, name)
@@ -83,58 +85,63 @@ pub fn stream_of(resource: &StreamEncryption) -> Option<StreamArn> {
     }
 }
 
+/// Returns the expected state of a resource.
 fn expected(state: &mut State, resource: &StreamEncryption, stream: &StreamArn) -> Expected {
     let spec = &resource.spec;
-    let says = |reasons: &[Reason]| Expected::Says(reasons.to_vec());
-    let deleting = resource.metadata.deletion_timestamp.is_some();
-    let off = deleting || spec.encryption == Encryption::Disabled;
+    let one_of = |reasons: &[Reason]| Expected::Reports(reasons.to_vec());
+    let is_deleting = resource.metadata.deletion_timestamp.is_some();
+    let plaintext = is_deleting || spec.encryption == Encryption::Disabled;
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
     if spec.suspend {
         // These reasons are detected without a request to AWS.
-        return says(&[
+        return one_of(&[
             Reason::Suspended,
             Reason::NotPermitted,
             Reason::ConflictingPolicyRoles,
             Reason::DisableNotPermitted,
         ]);
     }
-    if !state.policies.allow(&namespace, stream, &Act::Look) {
-        return says(&[Reason::NotPermitted]);
+    if !state.policies.allow(&namespace, stream, &Access::Describe) {
+        return one_of(&[Reason::NotPermitted]);
     }
     if state.policies.roles_differ(&namespace, stream) {
-        return says(&[Reason::ConflictingPolicyRoles]);
+        return one_of(&[Reason::ConflictingPolicyRoles]);
     }
-    if (off || spec.deletion_policy == DeletionPolicy::Disable)
-        && !state.policies.allow(&namespace, stream, &Act::Stop)
+    if (plaintext || spec.deletion_policy == DeletionPolicy::Disable)
+        && !state.policies.allow(&namespace, stream, &Access::Stop)
     {
-        return says(&[Reason::DisableNotPermitted]);
+        return one_of(&[Reason::DisableNotPermitted]);
     }
-    if !off && !key_is_allowed(state, &namespace, resource, stream) {
-        return says(&[Reason::NotPermitted]);
+    if !plaintext && !key_is_allowed(state, &namespace, resource, stream) {
+        return one_of(&[Reason::NotPermitted]);
     }
     let uid = resource.metadata.uid.clone().unwrap_or_default();
     if let Some(ledger) = state.store.ledger(&ledger::name(stream))
         && ledger.spec.owner.uid != uid
     {
         let owner = &ledger.spec.owner;
-        let holds = state.store.resource_by_uid(&owner.uid).is_some()
-            && state.policies.allow(&owner.namespace, stream, &Act::Look);
-        return if holds { says(&[Reason::StreamAlreadyManaged]) } else { Expected::Claimed };
+        let is_owned = state.store.resource_by_uid(&owner.uid).is_some()
+            && state.policies.allow(&owner.namespace, stream, &Access::Describe);
+        return if is_owned { one_of(&[Reason::StreamAlreadyManaged]) } else { Expected::Owner };
     }
     let now = state.now;
-    let Some(real) = state.world.stream(&stream.to_string(), now).cloned() else {
-        return says(&[Reason::StreamNotFound]);
+    let Some(actual) = state.world.stream(&stream.to_string(), now).cloned() else {
+        return one_of(&[Reason::StreamNotFound]);
     };
-    if matches!(real.status, StreamStatus::CreatingFailed) {
-        return says(&[Reason::StreamFailed]);
+    if matches!(actual.status, StreamStatus::CreatingFailed) {
+        return one_of(&[Reason::StreamFailed]);
     }
     // As another caller, because the operator's own requests are checked against the policies.
-    let source = state.aws(&Caller::new(OUTSIDER)).look(stream).0.ok().flatten();
-    if source.and_then(|look| look.source).is_some_and(|source| source != "DirectPut") {
-        return if off { says(&[Reason::EncryptionDisabled]) } else { says(&[Reason::SourceNotDirectPut]) };
+    let source = state.aws(&Caller::new(EXTERNAL_ACCESS_KEY)).describe_stream(stream).0.ok().flatten();
+    if source.and_then(|description| description.source).is_some_and(|source| source != "DirectPut") {
+        return if plaintext {
+            one_of(&[Reason::EncryptionDisabled])
+        } else {
+            one_of(&[Reason::SourceNotDirectPut])
+        };
     }
-    if off {
-        return Expected::Off;
+    if plaintext {
+        return Expected::Plaintext;
     }
     match &spec.key {
         None => Expected::Encrypted(None),
@@ -154,17 +161,17 @@ fn key_is_allowed(
     stream: &StreamArn,
 ) -> bool {
     let Some(KeyReference { kind: KeyType::CustomerManaged, alias, .. }) = &resource.spec.key else {
-        return state.policies.allow(namespace, stream, &Act::Start(&Key::AwsOwned));
+        return state.policies.allow(namespace, stream, &Access::Start(&Key::AwsOwned));
     };
     if let Some(alias) = alias
-        && !state.policies.allow(namespace, stream, &Act::Ask(&KmsKeyId::Alias(alias.clone())))
+        && !state.policies.allow(namespace, stream, &Access::DescribeKey(&KmsKeyId::Alias(alias.clone())))
     {
         return false;
     }
     let Some(key) = resource.spec.key.clone() else { return true };
     let Ok(arn) = key_arn(state, resource, stream, &key) else { return true };
     let Ok(arn) = arn.parse() else { return true };
-    state.policies.allow(namespace, stream, &Act::Start(&Key::Customer(arn)))
+    state.policies.allow(namespace, stream, &Access::Start(&Key::Customer(arn)))
 }
 
 /// Returns the ARN of a customer managed key, or the reason why there is none.
@@ -179,10 +186,10 @@ fn key_arn(
         (_, Some(alias), _) => alias.clone(),
         (_, _, Some(reference)) => {
             let name = (resource.metadata.namespace.clone().unwrap_or_default(), reference.name.clone());
-            if !state.key_kind {
+            if !state.key_crd_installed {
                 return Err(vec![Reason::KeyReferenceCRDMissing]);
             }
-            let object = state.key_objects.iter().find(|(known, _)| *known == name);
+            let object = state.key_objects.iter().find(|(object, _)| *object == name);
             return object.and_then(|(_, arn)| arn.clone()).ok_or_else(|| vec![Reason::KeyReferenceNotReady]);
         }
         _ => return Err(vec![Reason::SpecInvalid]),
@@ -192,7 +199,7 @@ fn key_arn(
     }
     let request = simulated_aws::world::Request::kms("DescribeKey", serde_json::json!({ "KeyId": id }));
     let now = state.now;
-    let reply = state.world.call(now, &Caller::new(OPERATOR), stream.region.as_str(), &request);
+    let reply = state.world.call(now, &Caller::new(OPERATOR_ACCESS_KEY), stream.region.as_str(), &request);
     match reply.result {
         Ok(body) => Ok(body["KeyMetadata"]["Arn"].as_str().unwrap_or_default().to_owned()),
         Err(_) => Err(vec![Reason::KeyDescribeDenied, Reason::KeyNotFound]),
@@ -208,9 +215,9 @@ fn customer_key(
 ) -> Expected {
     let arn = match key_arn(state, resource, stream, key) {
         Ok(arn) => arn,
-        Err(reasons) => return Expected::Says(reasons),
+        Err(reasons) => return Expected::Reports(reasons),
     };
-    let every_trouble = [
+    let possible_reasons = [
         Reason::KeyNotFound,
         Reason::KeyDisabled,
         Reason::KeyPendingDeletion,
@@ -225,17 +232,17 @@ fn customer_key(
         Reason::Encrypted,
         Reason::Verifying,
     ];
-    if !works(state, stream, &arn) {
-        let mut reasons = every_trouble.to_vec();
-        if is_lost(state, stream, &arn) && !denies(state, &arn) {
+    if !is_usable(state, stream, &arn) {
+        let mut reasons = possible_reasons.to_vec();
+        if makes_data_unreadable(state, stream, &arn) && !denies(state, &arn) {
             // This also holds for the active key: records become unreadable.
             reasons.retain(|reason| !matches!(reason, Reason::Encrypted | Reason::Verifying));
         }
-        return Expected::Says(reasons);
+        return Expected::Reports(reasons);
     }
     if denies(state, &arn) {
         // The key may already be active, be refused, or not be describable.
-        let mut reasons = every_trouble.to_vec();
+        let mut reasons = possible_reasons.to_vec();
         reasons.extend([
             Reason::Encrypted,
             Reason::Verifying,
@@ -246,13 +253,13 @@ fn customer_key(
             Reason::Drifted,
             Reason::CallRefused,
         ]);
-        return Expected::Says(reasons);
+        return Expected::Reports(reasons);
     }
     Expected::Encrypted(Some(KeyIdentity { kind: KeyType::CustomerManaged, arn: Some(arn) }))
 }
 
 /// Returns whether a stream can be encrypted with a key, apart from the key's policy.
-fn works(state: &State, stream: &StreamArn, arn: &str) -> bool {
+fn is_usable(state: &State, stream: &StreamArn, arn: &str) -> bool {
     state.world.key(arn).is_some_and(|key| {
         key.state == KeyState::Enabled
             && key.encrypts()
@@ -262,7 +269,7 @@ fn works(state: &State, stream: &StreamArn, arn: &str) -> bool {
 }
 
 /// The reasons that report an unusable active key.
-const LOST: [Reason; 5] = [
+const UNUSABLE_KEY_REASONS: [Reason; 5] = [
     Reason::KeyNotFound,
     Reason::KeyDisabled,
     Reason::KeyPendingDeletion,
@@ -271,7 +278,7 @@ const LOST: [Reason; 5] = [
 ];
 
 /// Returns whether records become unreadable with this active key.
-fn is_lost(state: &State, stream: &StreamArn, arn: &str) -> bool {
+fn makes_data_unreadable(state: &State, stream: &StreamArn, arn: &str) -> bool {
     state.world.key(arn).is_some_and(|key| {
         key.state != KeyState::Enabled
             && key.encrypts()
@@ -281,14 +288,14 @@ fn is_lost(state: &State, stream: &StreamArn, arn: &str) -> bool {
 }
 
 /// Returns whether no policy lets the operator describe the active key in KMS for this resource.
-fn is_kept_from(
+fn is_key_forbidden(
     state: &State,
     resource: &StreamEncryption,
     stream: &StreamArn,
     key: Option<&KeyIdentity>,
 ) -> bool {
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
-    key.is_some_and(|key| !state.policies.allow(&namespace, stream, &Act::Start(&Key::of(key))))
+    key.is_some_and(|key| !state.policies.allow(&namespace, stream, &Access::Start(&Key::of(key))))
 }
 
 /// Returns whether a key's policy denies an action.
@@ -296,28 +303,30 @@ fn denies(state: &State, arn: &str) -> bool {
     state.world.key(arn).is_some_and(|key| key.policy.to_string().contains("Deny"))
 }
 
-/// Returns whether a wait has just ended and the stream is being changed.
-fn is_on_its_way(state: &State, resource: &StreamEncryption, stream: &StreamArn) -> bool {
+/// Returns whether a wait has just ended and a change of the stream is in progress.
+fn is_in_progress(state: &State, resource: &StreamEncryption, stream: &StreamArn) -> bool {
     let ready = resource.status.as_ref().and_then(|status| find(&status.conditions, ConditionType::Ready));
-    let in_progress = [Reason::Enabling, Reason::Disabling, Reason::Settling, Reason::Verifying];
-    ready.is_some_and(|ready| in_progress.iter().any(|reason| ready.reason == reason.as_str()))
+    let reasons = [Reason::Enabling, Reason::Disabling, Reason::Settling, Reason::Verifying];
+    ready.is_some_and(|ready| reasons.iter().any(|reason| ready.reason == reason.as_str()))
         && state
-            .promises
-            .called(&stream.to_string())
-            .is_some_and(|at| state.now.duration_since(at) < LONGEST_CHANGE)
+            .invariants
+            .last_call(&stream.to_string())
+            .is_some_and(|at| state.now.duration_since(at) < MAX_CHANGE_DURATION)
 }
 
-/// Whether somebody else's change that worked, and then one that failed, may have come between two looks: AWS shows only the
-/// second, so nobody can know which key is the active one.
-fn shows_only_a_failure_of_another(state: &State, stream: &StreamArn) -> bool {
+/// Returns whether a successful and then a failed change by another caller may have happened between two
+/// Describes. AWS shows only the failed change, so the active key is unknown.
+fn shows_only_external_failure(state: &State, stream: &StreamArn) -> bool {
     let failed = [AwsEncryption::EnablingFailed, AwsEncryption::DisablingFailed];
     let stream = stream.to_string();
-    let real = state.world.stream(&stream, state.now);
-    real.is_some_and(|real| failed.contains(&real.encryption)) && state.promises.touched.contains_key(&stream)
+    let actual = state.world.stream(&stream, state.now);
+    actual.is_some_and(|actual| failed.contains(&actual.encryption))
+        && state.invariants.external_changes.contains_key(&stream)
 }
 
-/// Whether it is as expected: with the stream as asked for, or for a good reason not.
-fn held(
+/// Returns whether the stream matches the spec, or false if a valid reason prevents that. Returns an error if
+/// the reported reason is not an expected one.
+fn check_resource(
     state: &State,
     resource: &StreamEncryption,
     stream: &StreamArn,
@@ -325,63 +334,63 @@ fn held(
 ) -> Result<bool, String> {
     let status = resource.status.clone().unwrap_or_default();
     let ready = find(&status.conditions, ConditionType::Ready);
-    let said = ready.map(|ready| ready.reason.clone()).unwrap_or_default();
-    let reason: Option<Reason> = said.parse().ok();
-    let real = state.world.stream(&stream.to_string(), state.now);
-    let active_key = real.and_then(|real| real.active_key.as_ref()).map(written);
+    let reported = ready.map(|ready| ready.reason.clone()).unwrap_or_default();
+    let reason: Option<Reason> = reported.parse().ok();
+    let actual = state.world.stream(&stream.to_string(), state.now);
+    let active_key = actual.and_then(|actual| actual.active_key.as_ref()).map(key_identity);
     let is_ready = ready.is_some_and(|ready| ready.status == ConditionStatus::True.as_str());
     match expected {
-        Expected::Claimed => {
-            Err(format!("it reports {said}, but the owner of its stream is deleted or no longer allowed it"))
-        }
+        Expected::Owner => Err(format!(
+            "it reports {reported}, but the owner of its stream is deleted or no longer allowed it"
+        )),
         // In mode Observe, the reason of a change that would be made is not determined.
-        Expected::Says(_) if resource.spec.mode == Mode::Observe && reason == Some(Reason::Drifted) => {
+        Expected::Reports(_) if resource.spec.mode == Mode::Observe && reason == Some(Reason::Drifted) => {
             Ok(false)
         }
-        Expected::Says(reasons) => {
+        Expected::Reports(reasons) => {
             // AWS refused the only attempt with the key, possibly because the key is already active: only a
             // user can resolve this.
-            let shows_failure = real.is_some_and(|real| real.encryption == AwsEncryption::EnablingFailed);
-            let given_up = shows_failure
+            let shows_failure =
+                actual.is_some_and(|actual| actual.encryption == AwsEncryption::EnablingFailed);
+            let has_given_up = shows_failure
                 && reasons.contains(&Reason::KeyAccessDenied)
                 && reason == Some(Reason::ActiveKeyUnknown);
-            if given_up || reason.is_some_and(|reason| reasons.contains(&reason)) {
+            if has_given_up || reason.is_some_and(|reason| reasons.contains(&reason)) {
                 Ok(false)
             } else {
-                Err(format!("it reports {said}, but should report one of {reasons:?}"))
+                Err(format!("it reports {reported}, but should report one of {reasons:?}"))
             }
         }
-        Expected::Off | Expected::Encrypted(_) => {
-            let so = match expected {
+        Expected::Plaintext | Expected::Encrypted(_) => {
+            let is_as_expected = match expected {
                 Expected::Encrypted(Some(key)) => active_key.as_ref() == Some(key),
                 Expected::Encrypted(None) => active_key.is_some(),
                 _ => active_key.is_none(),
             };
             // Records become unreadable with such an active key: the resource must not be Ready.
             let key = active_key.as_ref().and_then(|key| key.arn.as_ref());
-            let cannot_be_used = key.is_some_and(|arn| is_lost(state, stream, arn));
-            if so && cannot_be_used {
-                let told = reason.is_some_and(|reason| LOST.contains(&reason));
-                let unreadable = key.is_some_and(|arn| denies(state, arn));
-                let unseen =
-                    status.active_key != active_key && shows_only_a_failure_of_another(state, stream);
-                let kept_from = is_kept_from(state, resource, stream, active_key.as_ref());
-                return if told || unreadable || unseen || kept_from {
+            let is_unreadable = key.is_some_and(|arn| makes_data_unreadable(state, stream, arn));
+            if is_as_expected && is_unreadable {
+                let reports_problem = reason.is_some_and(|reason| UNUSABLE_KEY_REASONS.contains(&reason));
+                let is_denied = key.is_some_and(|arn| denies(state, arn));
+                let is_unknown =
+                    status.active_key != active_key && shows_only_external_failure(state, stream);
+                let is_forbidden = is_key_forbidden(state, resource, stream, active_key.as_ref());
+                return if reports_problem || is_denied || is_unknown || is_forbidden {
                     Ok(false)
                 } else {
-                    Err(format!("it says {said}, and the active key cannot be used"))
+                    Err(format!("it reports {reported}, and the active key cannot be used"))
                 };
             }
-            if so && is_ready {
+            if is_as_expected && is_ready {
                 return Ok(true);
             }
-            if resource.spec.mode == Mode::Observe && !so && reason == Some(Reason::Drifted) {
+            if resource.spec.mode == Mode::Observe && !is_as_expected && reason == Some(Reason::Drifted) {
                 return Ok(false);
             }
             // Verification fails while the active key, which was usable when it became active, is unusable.
-            let lost = active_key.as_ref().and_then(|key| key.arn.as_ref());
-            let lost = lost.is_some_and(|arn| !works(state, stream, arn) || denies(state, arn));
-            if so && lost && reason == Some(Reason::Verifying) {
+            let key_is_unusable = key.is_some_and(|arn| !is_usable(state, stream, arn) || denies(state, arn));
+            if is_as_expected && key_is_unusable && reason == Some(Reason::Verifying) {
                 return Ok(false);
             }
             // The active key is unknown after another caller's failed attempt: a user must specify a key, or
@@ -392,16 +401,17 @@ fn held(
             // Firehose fails a Start with the active key, and shows only the failure. An operator that did
             // not observe the earlier settled state can only try once, or report that the active key is
             // unknown.
-            let failed_start = real.is_some_and(|real| real.encryption == AwsEncryption::EnablingFailed);
-            let unknown = [Reason::EnablingFailed, Reason::ActiveKeyUnknown, Reason::CallRefused];
-            if so && failed_start && reason.is_some_and(|reason| unknown.contains(&reason)) {
+            let start_failed =
+                actual.is_some_and(|actual| actual.encryption == AwsEncryption::EnablingFailed);
+            let acceptable = [Reason::EnablingFailed, Reason::ActiveKeyUnknown, Reason::CallRefused];
+            if is_as_expected && start_failed && reason.is_some_and(|reason| acceptable.contains(&reason)) {
                 return Ok(false);
             }
-            if shows_only_a_failure_of_another(state, stream) {
+            if shows_only_external_failure(state, stream) {
                 return Ok(false);
             }
             // If the limit is small, calls that AWS refused because of other callers may have used it up. The
-            // status reports until when.
+            // status reports the end of the wait.
             let calls = status.calls.as_ref();
             if reason == Some(Reason::CallLimitReached)
                 && calls.is_some_and(|calls| calls.used >= calls.limit)
@@ -409,16 +419,17 @@ fn held(
             {
                 return Ok(false);
             }
-            // A call that was dated by a clock days ahead may still arrive then. The status reports until
-            // when.
+            // A call that was dated by a clock days ahead may still arrive then. The status reports the end
+            // of the wait.
             let ledger = state.store.ledger(&ledger::name(stream));
             if reason == Some(Reason::OutcomeUnknown)
-                && ledger.is_some_and(|ledger| state.promises.dated_while_a_clock_was_set(&ledger.spec))
+                && ledger
+                    .is_some_and(|ledger| state.invariants.has_call_dated_after_clock_change(&ledger.spec))
                 && status.next_attempt_time.as_ref().is_some_and(|next| next.0 > state.now)
             {
                 return Ok(false);
             }
-            if is_on_its_way(state, resource, stream) {
+            if is_in_progress(state, resource, stream) {
                 return Ok(false);
             }
             if reason == Some(Reason::Drifted)
@@ -430,15 +441,15 @@ fn held(
                 return Ok(false);
             }
             Err(format!(
-                "expected {expected:?}; active key {active_key:?} ({real:?}); it reports {said}, next attempt {:?}, ledger {:?}",
-                status.next_attempt_time.map(|next| crate::trace::since_begin(next.0)),
-                state.store.ledger(&ledger::name(stream)).map(|ledger| brief(&ledger.spec)),
+                "expected {expected:?}; active key {active_key:?} ({actual:?}); it reports {reported}, next attempt {:?}, ledger {:?}",
+                status.next_attempt_time.map(|next| crate::trace::since_start(next.0)),
+                state.store.ledger(&ledger::name(stream)).map(|ledger| summarize(&ledger.spec)),
             ))
         }
     }
 }
 
-fn brief(ledger: &StreamLedgerSpec) -> String {
+fn summarize(ledger: &StreamLedgerSpec) -> String {
     format!(
         "{} calls, active key {:?}, attempts {:?}",
         ledger.calls.len(),

@@ -1,8 +1,8 @@
 //! The complete state of one simulated environment, shared by the ports of all replicas and by the run.
 //!
-//! Only one task is polled at a time, so the lock is never contended. This module decides nothing; it holds
-//! the time, AWS, Kubernetes, the state of each replica's process, the active faults, and the state of the
-//! checks.
+//! Only one task is polled at a time, so the lock is never contended. This module makes no decisions; it
+//! holds the time, AWS, Kubernetes, the state of each replica's process, the active faults, and the state of
+//! the checks.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,13 +18,13 @@ use stream_encryption_core::controller::Clock;
 use crate::aws_model::AwsModel;
 use crate::caches::{Caches, Watches};
 use crate::choices::Choices;
-use crate::event_queue::Agenda;
-use crate::faults::KubernetesFaults;
-use crate::invariants::Promises;
+use crate::event_queue::EventQueue;
+use crate::invariants::Invariants;
+use crate::kubernetes_faults::KubernetesFaults;
 use crate::policies::Policies;
-use crate::stats::Tally;
+use crate::statistics::Statistics;
 use crate::store::{Name, Store};
-use crate::trace::Story;
+use crate::trace::Trace;
 use crate::writes::Write;
 
 /// The account of the operator.
@@ -34,27 +34,27 @@ pub const FOREIGN_ACCOUNT: &str = "444455556666";
 /// The region of all resources.
 pub const REGION: &str = "eu-west-1";
 /// The access key of every replica.
-pub const OPERATOR: &str = "AKIAOPERATOR";
+pub const OPERATOR_ACCESS_KEY: &str = "AKIAOPERATOR";
 /// The access key of a replica with the credentials of another account.
-pub const MISTAKEN: &str = "AKIAMISTAKEN";
+pub const FOREIGN_ACCESS_KEY: &str = "AKIAFOREIGN";
 /// The access key of callers outside the operator.
-pub const OUTSIDER: &str = "AKIAOUTSIDER";
+pub const EXTERNAL_ACCESS_KEY: &str = "AKIAOTHER";
 
 /// The start time of every run.
-pub const BEGIN: Timestamp = Timestamp::constant(1_772_366_400, 0);
+pub const START: Timestamp = Timestamp::constant(1_772_366_400, 0);
 
 /// A scheduled event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A waiting task continues.
     Wake(usize),
-    /// An event of the plan.
-    Happening(usize),
+    /// An operation of the plan.
+    Operation(usize),
     /// A replica's watch delivers changes up to this one.
     Watch {
         process: Process,
         /// The number of changes that have been delivered then.
-        upto: usize,
+        up_to: usize,
     },
     /// A resource is due in a replica's queue.
     Due {
@@ -63,61 +63,61 @@ pub enum Event {
         name: Name,
     },
     /// A replica cleans up expired ledgers.
-    Retire(Process),
+    LedgerGc(Process),
     /// A replica's watch delivers changes of the policies up to this one.
-    PoliciesTold {
+    PolicyWatch {
         replica: usize,
         /// The number of changes that have been delivered then.
-        upto: usize,
+        up_to: usize,
     },
     /// A replica crashes.
     Crash(Process),
     /// A replica starts.
     Boot(usize),
     /// A write is executed after its sender has timed out.
-    Late(usize),
-    /// A lasting fault of AWS ends.
-    AwsMends(u64),
+    DelayedWrite(usize),
+    /// A lasting fault of AWS is cleared.
+    AwsFaultCleared(u64),
     /// A replica's watch restarts with a list that is this many changes old.
     Relist {
         replica: usize,
         /// The number of changes missing from the list.
         behind: usize,
     },
-    /// All faults end, and no more events of the plan happen.
-    Calm,
+    /// All faults end, and no more operations of the plan are executed.
+    FaultsEnd,
     /// Every resource must match its spec.
-    Reckoning,
+    ConvergenceCheck,
 }
 
-/// One life of a replica: its number, and how often it was started.
+/// One incarnation of a replica: its number, and the number of its starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
     pub replica: usize,
-    pub life: u32,
+    pub incarnation: u32,
 }
 
-/// The current condition of a replica's process and node.
+/// The current state of a replica's process and node.
 #[derive(Debug)]
-pub struct Condition {
-    /// The current life.
-    pub life: u32,
-    /// Whether it runs.
-    pub up: bool,
+pub struct ReplicaState {
+    /// The current incarnation.
+    pub incarnation: u32,
+    /// Whether the process is running.
+    pub running: bool,
     /// The minimum and maximum error that its clock has had.
-    pub clocks: (SignedDuration, SignedDuration),
+    pub clock_error_range: (SignedDuration, SignedDuration),
     /// The time until which it is paused.
     pub paused_until: Timestamp,
-    /// The fate that awaits it at a later request.
-    pub doom: Option<Doom>,
+    /// The failure of the process at a later request, if one is planned.
+    pub planned_failure: Option<PlannedFailure>,
     /// Whether its credentials belong to another account.
-    pub mistaken: bool,
-    /// The value that `mistaken` gets just before the next call.
-    pub mistaken_soon: Option<bool>,
+    pub foreign_credentials: bool,
+    /// The value that `foreign_credentials` gets just before the next call.
+    pub foreign_credentials_at_call: Option<bool>,
     /// The creation time of its session; `None` for credentials without a session.
     pub session: Option<Timestamp>,
     /// Whether its session is not renewed.
-    pub stuck_session: bool,
+    pub session_not_renewed: bool,
     /// The delays of its watches.
     pub watches: Watches,
     /// The number of the next changes that its watch of the resources loses.
@@ -126,19 +126,19 @@ pub struct Condition {
     pub caches: Caches,
 }
 
-/// The fate of a process at a request.
+/// A planned failure of a process at a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Doom {
+pub struct PlannedFailure {
     /// The number of requests that pass first.
     pub after: u32,
-    /// Whether that request is still executed.
-    pub carried_out: bool,
-    pub fate: Fate,
+    /// Whether that request is executed before the failure.
+    pub executed: bool,
+    pub failure: ProcessFailure,
 }
 
-/// The fate of a process.
+/// The failure of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum ProcessFailure {
     /// It crashes, and restarts after this long.
     Crash(SignedDuration),
     /// It is paused for this long.
@@ -151,7 +151,7 @@ pub struct State {
     /// AWS's time, which is the true time.
     pub now: Timestamp,
     /// The scheduled events.
-    pub agenda: Agenda<Event>,
+    pub events: EventQueue<Event>,
     /// The choices that the plan leaves open; they are made in the order of events only.
     pub choices: Choices,
     /// AWS.
@@ -159,38 +159,38 @@ pub struct State {
     /// Kubernetes.
     pub store: Store,
     /// The time of each change of a ledger.
-    pub ledger_times: Vec<Timestamp>,
-    pub replicas: Vec<Condition>,
+    pub ledger_change_times: Vec<Timestamp>,
+    pub replicas: Vec<ReplicaState>,
     /// The faults of the API server.
-    pub kubernetes: KubernetesFaults,
+    pub kubernetes_faults: KubernetesFaults,
     /// The policies of the administrators.
     pub policies: Policies,
     /// The objects that `key.objectRef` may reference, and the ARN in each.
     pub key_objects: Vec<(Name, Option<String>)>,
     /// Whether the CRD of these objects is installed.
-    pub key_kind: bool,
+    pub key_crd_installed: bool,
     /// Maximum duration of a request, in microseconds.
     pub latency: u64,
     /// The number of writes and events that replicas have sent to the API server.
     pub kubernetes_writes: u64,
     /// The writes that are still to be executed.
-    pub late: Vec<(Write, Process)>,
-    /// The leader, and since when by its own clock: for a planted bug that relies on a lease. The real
+    pub delayed_writes: Vec<(Write, Process)>,
+    /// The leader, and the renewal time by its own clock: for a planted bug that relies on a lease. The real
     /// operator has no lease here.
     pub lease: Option<(Process, Timestamp)>,
     /// The task that is polled, and its resource.
-    pub polled: Polled,
+    pub current_task: CurrentTask,
     /// The state of the checks.
-    pub promises: Promises,
+    pub invariants: Invariants,
     /// The trace.
-    pub story: Story,
+    pub trace: Trace,
     /// The statistics.
-    pub tally: Tally,
+    pub statistics: Statistics,
 }
 
 /// The task that is polled.
 #[derive(Clone, Debug, Default)]
-pub struct Polled {
+pub struct CurrentTask {
     /// Its number.
     pub task: usize,
     /// The resource that it reconciles, if any.
@@ -199,20 +199,20 @@ pub struct Polled {
 
 /// An environment that can be shared.
 #[derive(Debug)]
-pub struct Scene {
+pub struct Environment {
     state: Mutex<State>,
     /// A copy of the time, in microseconds, so that a clock is read without the lock.
     now: AtomicI64,
     /// The error of each replica's clock, in microseconds.
-    offsets: Vec<AtomicI64>,
+    clock_errors: Vec<AtomicI64>,
 }
 
-impl Scene {
-    /// Creates a scene with the initial state `state`.
+impl Environment {
+    /// Creates an environment with this initial state.
     pub fn new(state: State) -> Arc<Self> {
-        let offsets = state.replicas.iter().map(|_| AtomicI64::new(0)).collect();
+        let clock_errors = state.replicas.iter().map(|_| AtomicI64::new(0)).collect();
         let now = AtomicI64::new(state.now.as_microsecond());
-        Arc::new(Self { state: Mutex::new(state), now, offsets })
+        Arc::new(Self { state: Mutex::new(state), now, clock_errors })
     }
 
     /// Locks the state. The guard must not be held across an await.
@@ -223,7 +223,7 @@ impl Scene {
     /// Returns the next event until `end`, and advances the time to it.
     pub fn next_until(&self, end: Timestamp) -> Option<Event> {
         let mut state = self.state();
-        let (at, event) = state.agenda.next_until(end)?;
+        let (at, event) = state.events.next_until(end)?;
         self.advance(&mut state, at);
         Some(event)
     }
@@ -235,74 +235,79 @@ impl Scene {
     }
 
     /// Returns the error of a replica's clock.
-    pub fn offset(&self, replica: usize) -> SignedDuration {
-        SignedDuration::from_micros(self.offsets[replica].load(Ordering::Relaxed))
+    pub fn clock_error(&self, replica: usize) -> SignedDuration {
+        SignedDuration::from_micros(self.clock_errors[replica].load(Ordering::Relaxed))
     }
 
     /// Sets a replica's clock.
-    pub fn set_offset(&self, state: &mut State, replica: usize, by: SignedDuration) {
-        self.offsets[replica].store(i64::try_from(by.as_micros()).unwrap_or(0), Ordering::Relaxed);
-        let (least, most) = state.replicas[replica].clocks;
-        state.replicas[replica].clocks = (least.min(by), most.max(by));
+    pub fn set_clock_error(&self, state: &mut State, replica: usize, error: SignedDuration) {
+        self.clock_errors[replica].store(i64::try_from(error.as_micros()).unwrap_or(0), Ordering::Relaxed);
+        let (lowest, highest) = state.replicas[replica].clock_error_range;
+        state.replicas[replica].clock_error_range = (lowest.min(error), highest.max(error));
     }
 
     /// Returns the time of a replica's clock.
-    pub fn clock_of(self: &Arc<Self>, replica: usize) -> Clock {
-        let (wall, steady) = (self.clone(), self.clone());
+    pub fn clock(self: &Arc<Self>, replica: usize) -> Clock {
+        let (wall, monotonic) = (self.clone(), self.clone());
         Clock::new(
             move || {
-                let shown = wall.now.load(Ordering::Relaxed) + wall.offsets[replica].load(Ordering::Relaxed);
-                Timestamp::from_microsecond(shown).unwrap_or(Timestamp::MAX)
+                let micros =
+                    wall.now.load(Ordering::Relaxed) + wall.clock_errors[replica].load(Ordering::Relaxed);
+                Timestamp::from_microsecond(micros).unwrap_or(Timestamp::MAX)
             },
             move || {
-                let passed = steady.now.load(Ordering::Relaxed) - BEGIN.as_microsecond();
-                Duration::from_micros(passed.unsigned_abs())
+                let elapsed = monotonic.now.load(Ordering::Relaxed) - START.as_microsecond();
+                Duration::from_micros(elapsed.unsigned_abs())
             },
         )
     }
 
     pub fn wait_until(self: &Arc<Self>, at: Timestamp) -> impl Future<Output = ()> + Send + 'static {
-        Until { scene: self.clone(), at, written: false }
+        WaitUntil { environment: self.clone(), at, scheduled: false }
     }
 }
 
 impl State {
-    /// Returns AWS as this caller sees it now.
-    pub fn aws<'a>(&'a mut self, who: &'a Caller) -> AwsModel<'a> {
-        AwsModel { world: &mut self.world, now: self.now, who }
+    /// Returns the simulated AWS at the current time, for requests of this caller.
+    pub fn aws<'a>(&'a mut self, caller: &'a Caller) -> AwsModel<'a> {
+        AwsModel { world: &mut self.world, now: self.now, caller }
     }
 
     /// Returns the maximum difference between the clocks of the replicas since the start.
-    pub fn clocks_apart(&self) -> SignedDuration {
-        let clocks = || self.replicas.iter().flat_map(|replica| [replica.clocks.0, replica.clocks.1]);
-        clocks().max().zip(clocks().min()).map_or(SignedDuration::ZERO, |(most, least)| most - least)
+    pub fn max_clock_difference(&self) -> SignedDuration {
+        let ranges = || {
+            self.replicas
+                .iter()
+                .flat_map(|replica| [replica.clock_error_range.0, replica.clock_error_range.1])
+        };
+        ranges().max().zip(ranges().min()).map_or(SignedDuration::ZERO, |(highest, lowest)| highest - lowest)
     }
 }
 
-impl Condition {
+impl ReplicaState {
     /// Returns the caller of its requests.
     pub fn caller(&self) -> Caller {
-        Caller::new(if self.mistaken { MISTAKEN } else { OPERATOR })
+        Caller::new(if self.foreign_credentials { FOREIGN_ACCESS_KEY } else { OPERATOR_ACCESS_KEY })
     }
 }
 
-struct Until {
-    scene: Arc<Scene>,
+struct WaitUntil {
+    environment: Arc<Environment>,
     at: Timestamp,
-    written: bool,
+    scheduled: bool,
 }
 
-impl Future for Until {
+impl Future for WaitUntil {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
-        let scene = self.scene.clone();
-        let mut state = scene.state();
-        if !self.written {
-            // Even a request that takes no time lets others act first.
-            self.written = true;
-            let task = state.polled.task;
-            state.agenda.add(self.at, Event::Wake(task));
+        let environment = self.environment.clone();
+        let mut state = environment.state();
+        if !self.scheduled {
+            // Even a request that takes no time lets other tasks run first.
+            self.scheduled = true;
+            let task = state.current_task.task;
+            state.events.add(self.at, Event::Wake(task));
             return Poll::Pending;
         }
         if state.now >= self.at { Poll::Ready(()) } else { Poll::Pending }

@@ -8,29 +8,29 @@ use jiff::Timestamp;
 
 /// The future entries, by their time and their number.
 #[derive(Debug)]
-pub struct Agenda<E> {
+pub struct EventQueue<E> {
     entries: BTreeMap<(Timestamp, u64), E>,
-    written: u64,
+    inserted: u64,
 }
 
 /// A scheduled entry.
 #[derive(Clone, Debug)]
 pub struct Entry<E> {
-    place: (Timestamp, u64),
+    key: (Timestamp, u64),
     pub event: E,
 }
 
-impl<E> Default for Agenda<E> {
+impl<E> Default for EventQueue<E> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), written: 0 }
+        Self { entries: BTreeMap::new(), inserted: 0 }
     }
 }
 
-impl<E> Agenda<E> {
+impl<E> EventQueue<E> {
     /// Schedules `event` at this time.
     pub fn add(&mut self, at: Timestamp, event: E) {
-        self.written += 1;
-        self.entries.insert((at, self.written), event);
+        self.inserted += 1;
+        self.entries.insert((at, self.inserted), event);
     }
 
     /// Removes and returns the next entry, if it is not after `end`.
@@ -49,12 +49,12 @@ impl<E> Agenda<E> {
     pub fn take_until(&mut self, end: Timestamp) -> Vec<Entry<E>> {
         let later = self.entries.split_off(&(end, u64::MAX));
         let taken = std::mem::replace(&mut self.entries, later);
-        taken.into_iter().map(|(place, event)| Entry { place, event }).collect()
+        taken.into_iter().map(|(key, event)| Entry { key, event }).collect()
     }
 
-    /// Puts an entry back; it keeps its time and its place.
+    /// Puts an entry back; it keeps its time and its order.
     pub fn put_back(&mut self, entry: Entry<E>) {
-        self.entries.insert(entry.place, entry.event);
+        self.entries.insert(entry.key, entry.event);
     }
 
     /// Returns every entry, in their order.
@@ -70,12 +70,12 @@ mod tests {
     #[test]
     fn entries_are_ordered_by_time_then_insertion() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let mut agenda = Agenda::default();
+        let mut queue = EventQueue::default();
         for (second, event) in [(3, 'd'), (1, 'a'), (2, 'b'), (2, 'c')] {
-            agenda.add(at(second), event);
+            queue.add(at(second), event);
         }
         let order: Vec<char> =
-            std::iter::from_fn(|| agenda.next_until(at(2))).map(|(_, event)| event).collect();
+            std::iter::from_fn(|| queue.next_until(at(2))).map(|(_, event)| event).collect();
         assert_eq!(order, ['a', 'b', 'c']);
     }
 }

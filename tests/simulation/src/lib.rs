@@ -4,16 +4,16 @@
 //! | module | content |
 //! |---|---|
 //! | [`event_queue`], [`environment`] | virtual time, and the complete state of the environment |
-//! | [`store`], [`writes`], [`policies`], [`faults`] | Kubernetes in memory, the policies of administrators, and the faults of the API server |
-//! | [`aws_model`] | the simulated AWS with the operations of the operator's AWS port |
+//! | [`store`], [`writes`], [`policies`], [`kubernetes_faults`] | Kubernetes in memory, the policies of administrators, and the faults of the API server |
+//! | [`aws_model`] | the simulated AWS with the requests of the operator's AWS port |
 //! | [`ports`], [`transport`], [`wiring`], [`replica`] | the operator: the real controller, its two ports, its driver |
-//! | [`plan`], [`generator`], [`keys`], [`operations`] | the events, generated from a seed |
-//! | [`choices`], [`explore`] | what a plan leaves open, from a seed or from a list, and every list within bounds |
-//! | [`invariants`], [`convergence`] | the invariants, and the required final state |
-//! | [`single`] | one reconcile at a time, with nothing else happening |
-//! | [`agreement`] | the comparison of a resource's plan with what the operator then does |
-//! | [`planted_bugs`] | operators with a planted bug, which prove that the promises detect bugs |
-//! | [`run`], [`batch`], [`shrink`], [`trace`], [`stats`] | one run, many runs, the smallest failing run, the trace and the statistics |
+//! | [`plan`], [`generator`], [`keys`], [`operations`] | the operations of users, other tools and nodes, generated from a seed |
+//! | [`choices`], [`explore`] | the choices that a plan leaves open, from a seed or from a list, and every list within bounds |
+//! | [`invariants`], [`convergence`] | the invariants, which docs call promises, and the required final state |
+//! | [`single`] | one reconcile at a time, without other events |
+//! | [`agreement`] | the comparison of a plan of a resource with the following reconciles |
+//! | [`planted_bugs`] | operators with a planted bug, which prove that the invariants detect bugs |
+//! | [`run`], [`batch`], [`shrink`], [`trace`], [`statistics`] | one run, many runs, the smallest failing run, the trace and the statistics |
 
 #![allow(
     missing_docs,
@@ -31,10 +31,10 @@ pub mod convergence;
 pub mod environment;
 pub mod event_queue;
 pub mod explore;
-pub mod faults;
 pub mod generator;
 pub mod invariants;
 pub mod keys;
+pub mod kubernetes_faults;
 pub mod operations;
 pub mod plan;
 pub mod planted_bugs;
@@ -44,7 +44,7 @@ pub mod replica;
 pub mod run;
 pub mod shrink;
 pub mod single;
-pub mod stats;
+pub mod statistics;
 pub mod store;
 pub mod trace;
 pub mod transport;

@@ -1,6 +1,7 @@
-//! The effects of a plan's events on the environment: what users, other tools, AWS and nodes do.
+//! Executes the operations of a plan: the actions of users and other tools, and the faults of AWS and of
+//! nodes.
 //!
-//! This module never changes what only the operator writes.
+//! This module never changes an object or a field that only the operator writes.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -9,22 +10,23 @@ use simulated_aws::world::{
 };
 use stream_encryption_api::stream_encryption::Service;
 
-use crate::caches::Kind;
+use crate::caches::WatchKind;
 use crate::environment::{
-    ACCOUNT, Doom, Event, FOREIGN_ACCOUNT, MISTAKEN, OPERATOR, OUTSIDER, Process, REGION, Scene, State,
+    ACCOUNT, EXTERNAL_ACCESS_KEY, Environment, Event, FOREIGN_ACCESS_KEY, FOREIGN_ACCOUNT,
+    OPERATOR_ACCESS_KEY, PlannedFailure, Process, REGION, State,
 };
 use crate::generator::stream_arn;
-use crate::invariants::{USUAL_SKEW, aws_service};
+use crate::invariants::{NORMAL_SKEW, aws_service};
 use crate::keys::{self, ALIAS, KEY_OBJECT};
-use crate::plan::{Denial, Happening, Plan, PlannedStream, StreamKind};
+use crate::plan::{Denial, Operation, Plan, PlannedStream, StreamKind};
 
 /// Creates the initial state of AWS.
 pub fn world(plan: &Plan) -> World {
     let mut world = World::new(plan.settings.clone());
-    for key in [OPERATOR, OUTSIDER] {
+    for key in [OPERATOR_ACCESS_KEY, EXTERNAL_ACCESS_KEY] {
         world.plant_account(key, ACCOUNT);
     }
-    world.plant_account(MISTAKEN, FOREIGN_ACCOUNT);
+    world.plant_account(FOREIGN_ACCESS_KEY, FOREIGN_ACCOUNT);
     keys::plant(&mut world);
     for stream in &plan.streams {
         if stream.kind != StreamKind::Missing {
@@ -45,7 +47,9 @@ fn plant(world: &mut World, stream: &PlannedStream, account: &str, created: Opti
             Some(StreamKey::arn(&keys::arn(2))),
             simulated_aws::world::FailureType::KmsAccessDenied,
         ),
-        StreamKind::Broken => Snapshot { status: StreamStatus::CreatingFailed, ..Snapshot::default() },
+        StreamKind::CreationFailed => {
+            Snapshot { status: StreamStatus::CreatingFailed, ..Snapshot::default() }
+        }
         StreamKind::Plain | StreamKind::NotDirectPut | StreamKind::Missing | StreamKind::Foreign => {
             Snapshot::default()
         }
@@ -66,62 +70,62 @@ fn plant(world: &mut World, stream: &PlannedStream, account: &str, created: Opti
     });
 }
 
-/// Executes one event of the plan.
-#[allow(clippy::too_many_lines, reason = "one arm for each kind of happening")]
-pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
-    let state = &mut *scene.state();
+/// Executes one operation of the plan.
+#[allow(clippy::too_many_lines, reason = "one arm for each kind of operation")]
+pub fn execute(environment: &Environment, plan: &Plan, operation: &Operation) {
+    let state = &mut *environment.state();
     let now = state.now;
-    state.tally.fault(happening.kind());
-    state.story.tell(now, || format!("-> {}: {happening:?}", happening.kind()));
+    state.statistics.count(operation.kind());
+    state.trace.record(now, || format!("-> {}: {operation:?}", operation.kind()));
     let stream_of = |number: usize| (&plan.streams[number], stream_arn(&plan.streams[number]));
-    match happening {
-        Happening::Apply(name, spec) => {
+    match operation {
+        Operation::Apply(name, spec) => {
             state.store.apply(name, spec, now);
-            state.promises.stirred = now;
+            state.invariants.last_trigger = now;
         }
-        Happening::Retry(name) => {
+        Operation::Retry(name) => {
             state.store.annotate(name, &now.to_string());
-            state.promises.stirred = now;
+            state.invariants.last_trigger = now;
         }
-        Happening::Delete(name) => {
+        Operation::Delete(name) => {
             state.store.delete(name, now);
-            state.promises.stirred = now;
+            state.invariants.last_trigger = now;
         }
-        Happening::Policies(policies) => {
+        Operation::Policies(policies) => {
             state.policies.change(now, policies.clone());
-            state.promises.stirred = now;
+            state.invariants.last_trigger = now;
             for replica in 0..state.replicas.len() {
-                let lag = state.replicas[replica].watches.lag(Kind::Policies);
-                let upto = state.policies.changes();
-                state.agenda.add(now + lag, Event::PoliciesTold { replica, upto });
+                let lag = state.replicas[replica].watches.lag(WatchKind::Policies);
+                let up_to = state.policies.changes();
+                state.events.add(now + lag, Event::PolicyWatch { replica, up_to });
             }
         }
-        Happening::OutsiderStarts(number, key) => {
+        Operation::ExternalStart(number, key) => {
             let (stream, _) = stream_of(*number);
-            outsider(state, stream, "Start", &keys::arn(*key));
+            external_call(state, stream, "Start", &keys::arn(*key));
         }
-        Happening::OutsiderStops(number) => {
+        Operation::ExternalStop(number) => {
             let (stream, _) = stream_of(*number);
-            outsider(state, stream, "Stop", &keys::arn(1));
+            external_call(state, stream, "Stop", &keys::arn(1));
         }
-        Happening::OutsiderBurns(number, calls) => {
+        Operation::ExternalCallBurst(number, calls) => {
             let (stream, _) = stream_of(*number);
             for _ in 0..*calls {
-                outsider(state, stream, "Start", &keys::arn(1));
+                external_call(state, stream, "Start", &keys::arn(1));
             }
         }
-        Happening::OutsiderFails(number, failure) => {
+        Operation::ExternalFailure(number, failure) => {
             let (stream, arn) = stream_of(*number);
-            if let Some(real) = state.world.stream(&arn, now).cloned()
+            if let Some(actual) = state.world.stream(&arn, now).cloned()
                 && stream.service == Service::Firehose
             {
                 let failed =
-                    Snapshot::enabling_failed(StreamKey::arn(&keys::arn(2)), real.active_key, *failure);
+                    Snapshot::enabling_failed(StreamKey::arn(&keys::arn(2)), actual.active_key, *failure);
                 state.world.set_stream(now, &arn, failed);
-                state.promises.touched.insert(arn, now);
+                state.invariants.external_changes.insert(arn, now);
             }
         }
-        Happening::StreamDeleted(number) => {
+        Operation::StreamDeleted(number) => {
             let (stream, arn) = stream_of(*number);
             let request = match stream.service {
                 Service::Firehose => {
@@ -129,124 +133,123 @@ pub fn act(scene: &Scene, plan: &Plan, happening: &Happening) {
                 }
                 Service::Kinesis => Request::kinesis("DeleteStream", json!({ "StreamName": stream.name })),
             };
-            state.world.call(now, &Caller::new(OUTSIDER), REGION, &request);
-            state.promises.touched.insert(arn, now);
+            state.world.call(now, &Caller::new(EXTERNAL_ACCESS_KEY), REGION, &request);
+            state.invariants.external_changes.insert(arn, now);
         }
-        Happening::StreamRecreated(number) => {
+        Operation::StreamRecreated(number) => {
             let (stream, arn) = stream_of(*number);
             state.world.remove_stream(&arn);
             if stream.kind != StreamKind::Foreign {
-                let name = match stream.service {
+                let body = match stream.service {
                     Service::Firehose => json!({ "DeliveryStreamName": stream.name }),
                     Service::Kinesis => json!({ "StreamName": stream.name }),
                 };
                 let operation =
                     if stream.service == Service::Firehose { "CreateDeliveryStream" } else { "CreateStream" };
-                let request = Request {
-                    service: aws_service(stream.service),
-                    operation: operation.to_owned(),
-                    body: name,
-                };
-                state.world.call(now, &Caller::new(OUTSIDER), REGION, &request);
+                let request =
+                    Request { service: aws_service(stream.service), operation: operation.to_owned(), body };
+                state.world.call(now, &Caller::new(EXTERNAL_ACCESS_KEY), REGION, &request);
             }
-            state.promises.touched.insert(arn, now);
+            state.invariants.external_changes.insert(arn, now);
         }
-        Happening::Reshard(number) => {
+        Operation::Reshard(number) => {
             let (stream, arn) = stream_of(*number);
             if stream.service == Service::Kinesis {
                 let request =
                     Request::kinesis("UpdateShardCount", json!({ "StreamARN": arn, "TargetShardCount": 2 }));
-                state.world.call(now, &Caller::new(OUTSIDER), REGION, &request);
+                state.world.call(now, &Caller::new(EXTERNAL_ACCESS_KEY), REGION, &request);
             }
         }
-        Happening::KeyDisabled(..) | Happening::KeyPendingDeletion(..) | Happening::KeyDenied(..) => {
-            change_key(state, happening);
-            state.promises.stirred = now;
-            note_unusable_keys(state);
+        Operation::KeyDisabled(..) | Operation::KeyPendingDeletion(..) | Operation::KeyDenied(..) => {
+            change_key(state, operation);
+            state.invariants.last_trigger = now;
+            record_unusable_keys(state);
         }
-        Happening::AliasMoved(number) => {
+        Operation::AliasMoved(number) => {
             state.world.plant_alias(ALIAS, &keys::arn(*number));
-            state.promises.stirred = now;
+            state.invariants.last_trigger = now;
         }
-        Happening::KeyObject(number) => {
+        Operation::KeyObject(number) => {
             let name = ("data".to_owned(), KEY_OBJECT.to_owned());
             state.key_objects = vec![(name, number.map(keys::arn))];
-            state.promises.stirred = now;
+            state.invariants.last_trigger = now;
         }
-        Happening::KeyKind(installed) => {
-            state.key_kind = *installed;
-            state.promises.stirred = now;
+        Operation::KeyCrd(installed) => {
+            state.key_crd_installed = *installed;
+            state.invariants.last_trigger = now;
         }
-        Happening::Aws(rule) => {
+        Operation::AwsFault(rule) => {
             state.world.script((**rule).clone());
         }
-        Happening::AwsFor(rule, time) => {
+        Operation::AwsOutage(rule, time) => {
             let number = state.world.script((**rule).clone());
-            state.agenda.add(now + *time, Event::AwsMends(number));
+            state.events.add(now + *time, Event::AwsFaultCleared(number));
         }
-        Happening::Kubernetes(rule) => state.kubernetes.rules.push(*rule),
-        Happening::KubernetesDown(time) => state.kubernetes.down_until = now + *time,
-        Happening::Forbidden(time) => state.kubernetes.forbidden_until = now + *time,
-        Happening::Doom(replica, after, carried_out, fate) => {
-            state.replicas[*replica].doom =
-                Some(Doom { after: *after, carried_out: *carried_out, fate: *fate });
+        Operation::KubernetesFault(rule) => state.kubernetes_faults.rules.push(*rule),
+        Operation::KubernetesDown(time) => state.kubernetes_faults.down_until = now + *time,
+        Operation::LedgersForbidden(time) => state.kubernetes_faults.forbidden_until = now + *time,
+        Operation::PlannedFailure(replica, after, executed, failure) => {
+            state.replicas[*replica].planned_failure =
+                Some(PlannedFailure { after: *after, executed: *executed, failure: *failure });
         }
-        Happening::Kill(replica, downtime) => {
-            let process = Process { replica: *replica, life: state.replicas[*replica].life };
-            if state.replicas[*replica].up {
-                state.agenda.add(now, Event::Crash(process));
-                state.agenda.add(now + *downtime, Event::Boot(*replica));
+        Operation::Kill(replica, downtime) => {
+            let process = Process { replica: *replica, incarnation: state.replicas[*replica].incarnation };
+            if state.replicas[*replica].running {
+                state.events.add(now, Event::Crash(process));
+                state.events.add(now + *downtime, Event::Boot(*replica));
             }
         }
-        Happening::ClockSet(replica, off) => set_clock(scene, state, *replica, *off),
-        Happening::Credentials(replica, mistaken) => {
+        Operation::ClockSet(replica, error) => set_clock(environment, state, *replica, *error),
+        Operation::ForeignCredentials(replica, are_foreign) => {
             // Immediately, or between the Describe and the call, a moment that random times hardly ever hit.
             if state.choices.coin() {
-                state.replicas[*replica].mistaken = *mistaken;
+                state.replicas[*replica].foreign_credentials = *are_foreign;
             } else {
-                state.replicas[*replica].mistaken_soon = Some(*mistaken);
+                state.replicas[*replica].foreign_credentials_at_call = Some(*are_foreign);
             }
         }
-        Happening::SessionStuck(replica, stuck) => state.replicas[*replica].stuck_session = *stuck,
-        Happening::WatchLag(replica, lag) => {
-            let which = state.choices.watches();
-            state.replicas[*replica].watches.set_lag(which, *lag);
+        Operation::SessionNotRenewed(replica, is_stuck) => {
+            state.replicas[*replica].session_not_renewed = *is_stuck;
         }
-        Happening::WatchFrozen(replica, time) => {
-            let which = state.choices.watches();
-            state.replicas[*replica].watches.freeze(which, now + *time);
+        Operation::WatchLag(replica, lag) => {
+            let mask = state.choices.watches();
+            state.replicas[*replica].watches.set_lag(mask, *lag);
         }
-        Happening::WatchDrops(replica, changes) => state.replicas[*replica].watch_drops = *changes,
-        Happening::WatchBackInTime(replica, changes) => {
-            state.agenda.add(now, Event::Relist { replica: *replica, behind: *changes });
+        Operation::WatchFrozen(replica, time) => {
+            let mask = state.choices.watches();
+            state.replicas[*replica].watches.freeze(mask, now + *time);
+        }
+        Operation::WatchDrops(replica, changes) => state.replicas[*replica].watch_drops = *changes,
+        Operation::WatchBackInTime(replica, changes) => {
+            state.events.add(now, Event::Relist { replica: *replica, behind: *changes });
         }
     }
 }
 
-/// Sets a replica's clock. From then on the promises make allowances for it.
-pub fn set_clock(scene: &Scene, state: &mut State, replica: usize, off: SignedDuration) {
-    scene.set_offset(state, replica, off);
-    if off.abs() > USUAL_SKEW {
-        state.promises.wild_until = Timestamp::MAX;
+/// Sets a replica's clock. The invariants make allowances for it afterwards.
+pub fn set_clock(environment: &Environment, state: &mut State, replica: usize, error: SignedDuration) {
+    environment.set_clock_error(state, replica, error);
+    if error.abs() > NORMAL_SKEW {
+        state.invariants.unusual_skew_until = Timestamp::MAX;
     }
     let now = state.now;
-    state.promises.clocks_set.push(now);
+    state.invariants.clock_changes.push(now);
 }
 
 type KeyChange = Box<dyn Fn(&mut simulated_aws::world::Key)>;
 
-fn change_key(state: &mut State, happening: &Happening) {
+fn change_key(state: &mut State, operation: &Operation) {
     use simulated_aws::world::KeyState;
-    let (number, change): (usize, KeyChange) = match happening {
-        Happening::KeyDisabled(number, disabled) => {
-            let to = if *disabled { KeyState::Disabled } else { KeyState::Enabled };
-            (*number, Box::new(move |key| key.state = to))
+    let (number, change): (usize, KeyChange) = match operation {
+        Operation::KeyDisabled(number, disabled) => {
+            let state = if *disabled { KeyState::Disabled } else { KeyState::Enabled };
+            (*number, Box::new(move |key| key.state = state))
         }
-        Happening::KeyPendingDeletion(number, pending) => {
-            let to = if *pending { KeyState::PendingDeletion } else { KeyState::Enabled };
-            (*number, Box::new(move |key| key.state = to))
+        Operation::KeyPendingDeletion(number, pending) => {
+            let state = if *pending { KeyState::PendingDeletion } else { KeyState::Enabled };
+            (*number, Box::new(move |key| key.state = state))
         }
-        Happening::KeyDenied(number, denial) => {
+        Operation::KeyDenied(number, denial) => {
             let denial: Denial = *denial;
             (*number, Box::new(move |key| key.policy = keys::policy(denial)))
         }
@@ -258,7 +261,7 @@ fn change_key(state: &mut State, happening: &Happening) {
 }
 
 /// Sends a request to AWS as another caller, not through the operator.
-fn outsider(state: &mut State, stream: &PlannedStream, verb: &str, key: &str) {
+fn external_call(state: &mut State, stream: &PlannedStream, verb: &str, key: &str) {
     let now = state.now;
     let request = match (stream.service, verb) {
         (Service::Firehose, "Start") => Request::firehose(
@@ -277,55 +280,55 @@ fn outsider(state: &mut State, stream: &PlannedStream, verb: &str, key: &str) {
         ),
     };
     debug_assert!(matches!(request.service, AwsService::Firehose | AwsService::Kinesis));
-    state.world.call(now, &Caller::new(OUTSIDER), REGION, &request);
-    // Regardless of AWS's answer: an error may be returned after the request was executed.
-    state.promises.touched.insert(stream_arn(stream), now);
+    state.world.call(now, &Caller::new(EXTERNAL_ACCESS_KEY), REGION, &request);
+    // Regardless of the response of AWS: an error may be returned after the request was executed.
+    state.invariants.external_changes.insert(stream_arn(stream), now);
 }
 
 /// Records since when each key is unusable.
-fn note_unusable_keys(state: &mut State) {
+fn record_unusable_keys(state: &mut State) {
     let now = state.now;
-    for number in 0..keys::GOOD {
+    for number in 0..keys::USABLE_KEYS {
         let arn = keys::arn(number);
-        let enabled =
+        let is_enabled =
             state.world.key(&arn).is_some_and(|key| key.state == simulated_aws::world::KeyState::Enabled);
-        if enabled {
-            state.promises.unusable.remove(&arn);
+        if is_enabled {
+            state.invariants.unusable_since.remove(&arn);
         } else {
-            state.promises.unusable.entry(arn).or_insert(now);
+            state.invariants.unusable_since.entry(arn).or_insert(now);
         }
     }
 }
 
-/// Ends the faults: no more events happen, and everything that can recover by itself recovers.
-pub fn calm(scene: &Scene, plan: &Plan) {
-    end_faults(scene, plan);
-    let state = &mut *scene.state();
-    if plan.keys_are_mended {
-        keys::mend(&mut state.world);
-        state.promises.unusable.clear();
-        state.key_kind = true;
+/// Ends the faults: no more operations are executed, and everything that can recover by itself recovers.
+pub fn end_faults_and_recover(environment: &Environment, plan: &Plan) {
+    end_faults(environment, plan);
+    let state = &mut *environment.state();
+    if plan.keys_recover {
+        keys::recover(&mut state.world);
+        state.invariants.unusable_since.clear();
+        state.key_crd_installed = true;
         state.key_objects = vec![(("data".to_owned(), KEY_OBJECT.to_owned()), Some(keys::arn(0)))];
     }
-    state.promises.stirred = state.now;
+    state.invariants.last_trigger = state.now;
 }
 
 /// Ends the faults of AWS, of the API server and of the processes. The keys stay as they are.
-pub fn end_faults(scene: &Scene, plan: &Plan) {
-    let state = &mut *scene.state();
+pub fn end_faults(environment: &Environment, plan: &Plan) {
+    let state = &mut *environment.state();
     let now = state.now;
-    state.story.tell(now, || "-> all faults end".to_owned());
+    state.trace.record(now, || "-> all faults end".to_owned());
     state.world.clear_faults();
-    state.kubernetes = crate::faults::KubernetesFaults::none();
+    state.kubernetes_faults = crate::kubernetes_faults::KubernetesFaults::none();
     for replica in &mut state.replicas {
         replica.paused_until = replica.paused_until.min(now);
-        replica.doom = None;
-        (replica.mistaken, replica.mistaken_soon) = (false, None);
-        replica.stuck_session = false;
-        replica.watches.catch_up(now);
+        replica.planned_failure = None;
+        (replica.foreign_credentials, replica.foreign_credentials_at_call) = (false, None);
+        replica.session_not_renewed = false;
+        replica.watches.end_delays(now);
         replica.watch_drops = 0;
     }
-    for (number, skew) in plan.clocks.iter().enumerate() {
-        scene.set_offset(state, number, *skew);
+    for (number, error) in plan.clock_errors.iter().enumerate() {
+        environment.set_clock_error(state, number, *error);
     }
 }

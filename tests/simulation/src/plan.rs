@@ -1,23 +1,23 @@
-//! The plan of one run, as a value: the environment, and every event with its time.
+//! The plan of one run, as a value: the environment, and every operation with its time.
 //!
-//! A plan is generated from a seed (`dice`), executed by the run, and made smaller by removing events. It has
-//! no behaviour, so a failing seed is described completely by its plan.
+//! A plan is generated from a seed (`generator`), executed by the run, and minimised by removing operations.
+//! It has no behaviour, so a failing seed is described completely by its plan.
 
 use jiff::SignedDuration;
 use simulated_aws::world::{FailureType, Rule, Settings};
 use stream_encryption_api::stream_encryption::{Service, StreamEncryptionSpec};
 
-use crate::environment::Fate;
-use crate::faults::KubernetesRule;
-use crate::policies::Allowed;
+use crate::environment::ProcessFailure;
+use crate::kubernetes_faults::KubernetesRule;
+use crate::policies::Policy;
 use crate::store::Name;
 
 /// The time at which the faults end.
-pub const CALM: SignedDuration = SignedDuration::from_hours(14);
-/// The time at which everything must match its spec: the quota window of AWS, the longest backoff and some
-/// hours after the faults have ended.
-pub const RECKONING: SignedDuration = SignedDuration::from_hours(14 + 25 + 7);
-/// The end. There must be no writes and no calls between [`RECKONING`] and this time.
+pub const FAULTS_END: SignedDuration = SignedDuration::from_hours(14);
+/// The time at which every resource must match its spec: the quota window of AWS, the longest backoff and
+/// some hours after the faults have ended.
+pub const CONVERGENCE_CHECK: SignedDuration = SignedDuration::from_hours(14 + 25 + 7);
+/// The end of the run. There must be no writes and no calls between [`CONVERGENCE_CHECK`] and this time.
 pub const END: SignedDuration = SignedDuration::from_hours(14 + 25 + 7 + 4);
 
 /// The plan of a run.
@@ -30,8 +30,8 @@ pub struct Plan {
     /// The number of replicas.
     pub replicas: usize,
     /// The error of each replica's clock.
-    pub clocks: Vec<SignedDuration>,
-    /// Maximum usual duration of a request, in microseconds.
+    pub clock_errors: Vec<SignedDuration>,
+    /// Maximum normal duration of a request, in microseconds.
     pub latency: u64,
     pub drift_interval: SignedDuration,
     /// The number of calls per stream in 24 hours.
@@ -43,9 +43,9 @@ pub struct Plan {
     pub sessions: bool,
     pub streams: Vec<PlannedStream>,
     /// Whether keys become usable when the faults end.
-    pub keys_are_mended: bool,
-    /// The events, each with its time since the start.
-    pub happenings: Vec<(SignedDuration, Happening)>,
+    pub keys_recover: bool,
+    /// The operations, each with its time since the start.
+    pub operations: Vec<(SignedDuration, Operation)>,
 }
 
 /// A stream in its initial state.
@@ -69,26 +69,26 @@ pub enum StreamKind {
     /// Its source is not `DirectPut`.
     NotDirectPut,
     /// Its creation failed.
-    Broken,
+    CreationFailed,
     /// It does not exist.
     Missing,
     /// It belongs to another account.
     Foreign,
 }
 
-/// An event; [`Happening::kind`] says what happens.
+/// An operation of a user or another tool, or a fault. [`Operation::kind`] describes each.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Happening {
+pub enum Operation {
     Apply(Name, Box<StreamEncryptionSpec>),
     Retry(Name),
     Delete(Name),
     /// An administrator replaces all policies.
-    Policies(Vec<Allowed>),
-    OutsiderStarts(usize, usize),
-    OutsiderStops(usize),
-    OutsiderBurns(usize, u8),
+    Policies(Vec<Policy>),
+    ExternalStart(usize, usize),
+    ExternalStop(usize),
+    ExternalCallBurst(usize, u8),
     /// Another caller's attempt fails with this type.
-    OutsiderFails(usize, FailureType),
+    ExternalFailure(usize, FailureType),
     StreamDeleted(usize),
     StreamRecreated(usize),
     Reshard(usize),
@@ -102,27 +102,28 @@ pub enum Happening {
     /// The object that `key.objectRef` references contains a key's ARN, or none.
     KeyObject(Option<usize>),
     /// The CRD of that object is installed or removed.
-    KeyKind(bool),
+    KeyCrd(bool),
     /// The next matching request to AWS has this fault.
-    Aws(Box<Rule>),
+    AwsFault(Box<Rule>),
     /// All matching requests to AWS have this fault, for this long.
-    AwsFor(Box<Rule>, SignedDuration),
+    AwsOutage(Box<Rule>, SignedDuration),
     /// The next matching request to the API server has this fault.
-    Kubernetes(KubernetesRule),
+    KubernetesFault(KubernetesRule),
     /// The API server is down for this long.
     KubernetesDown(SignedDuration),
     /// The operator has no access to ledgers for this long.
-    Forbidden(SignedDuration),
-    /// A process crashes or pauses after this many requests; the request is executed or not.
-    Doom(usize, u32, bool, Fate),
+    LedgersForbidden(SignedDuration),
+    /// A process crashes or pauses after this many requests; the request is executed before the failure, or
+    /// not.
+    PlannedFailure(usize, u32, bool, ProcessFailure),
     /// A process is killed now, and restarts after this long.
     Kill(usize, SignedDuration),
     /// A replica's clock is set to have this error.
     ClockSet(usize, SignedDuration),
     /// A replica's credentials become another account's, or its own again.
-    Credentials(usize, bool),
+    ForeignCredentials(usize, bool),
     /// A replica's session is no longer renewed, or is renewed again.
-    SessionStuck(usize, bool),
+    SessionNotRenewed(usize, bool),
     /// A replica's watch lags by this much.
     WatchLag(usize, SignedDuration),
     /// A replica's watch is frozen for this long.
@@ -133,18 +134,18 @@ pub enum Happening {
     WatchBackInTime(usize, usize),
 }
 
-/// The action that a key's policy denies.
+/// The actions that a key's policy denies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// None.
-    Nothing,
+    None,
     /// The use of the key.
     Use,
     /// `kms:DescribeKey`.
     Describe,
 }
 
-impl Happening {
+impl Operation {
     /// Returns its kind, for the statistics.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -152,10 +153,10 @@ impl Happening {
             Self::Retry(_) => "a user requests a retry",
             Self::Delete(_) => "a user deletes a resource",
             Self::Policies(_) => "an administrator changes the policies",
-            Self::OutsiderStarts(..) => "another caller calls Start",
-            Self::OutsiderStops(_) => "another caller calls Stop",
-            Self::OutsiderBurns(..) => "another caller uses up the calls",
-            Self::OutsiderFails(..) => "another caller's attempt fails",
+            Self::ExternalStart(..) => "another caller calls Start",
+            Self::ExternalStop(_) => "another caller calls Stop",
+            Self::ExternalCallBurst(..) => "another caller uses up the calls",
+            Self::ExternalFailure(..) => "another caller's attempt fails",
             Self::StreamDeleted(_) => "a stream is deleted",
             Self::StreamRecreated(_) => "a stream is deleted and created again",
             Self::Reshard(_) => "a stream is resharded",
@@ -164,18 +165,18 @@ impl Happening {
             Self::KeyDenied(..) => "a key's policy changes",
             Self::AliasMoved(_) => "an alias is moved",
             Self::KeyObject(_) => "a key object changes",
-            Self::KeyKind(_) => "the CRD of key objects is installed or removed",
-            Self::Aws(_) => "AWS fails one request",
-            Self::AwsFor(..) => "AWS fails for a while",
-            Self::Kubernetes(_) => "the API server fails one request",
+            Self::KeyCrd(_) => "the CRD of key objects is installed or removed",
+            Self::AwsFault(_) => "AWS fails one request",
+            Self::AwsOutage(..) => "AWS fails for a while",
+            Self::KubernetesFault(_) => "the API server fails one request",
             Self::KubernetesDown(_) => "the API server is down",
-            Self::Forbidden(_) => "permissions on ledgers are revoked",
-            Self::Doom(_, _, _, Fate::Crash(_)) => "a process is killed within a request",
-            Self::Doom(_, _, _, Fate::Pause(_)) => "a process is paused within a request",
+            Self::LedgersForbidden(_) => "permissions on ledgers are revoked",
+            Self::PlannedFailure(_, _, _, ProcessFailure::Crash(_)) => "a process is killed within a request",
+            Self::PlannedFailure(_, _, _, ProcessFailure::Pause(_)) => "a process is paused within a request",
             Self::Kill(..) => "a process is killed",
             Self::ClockSet(..) => "a clock is set",
-            Self::Credentials(..) => "credentials change to or from another account",
-            Self::SessionStuck(..) => "a session is not renewed",
+            Self::ForeignCredentials(..) => "credentials change to or from another account",
+            Self::SessionNotRenewed(..) => "a session is not renewed",
             Self::WatchLag(..) => "a watch lags",
             Self::WatchFrozen(..) => "a watch is frozen",
             Self::WatchDrops(..) => "a watch loses changes",

@@ -1,7 +1,7 @@
-//! Planted bugs: operators with one realistic bug each, which prove that a promise detects it.
+//! Planted bugs: operators with one realistic bug each, which prove that an invariant detects it.
 //!
-//! A bug wraps a port, the decision, the clock or the rules; the controller between them is the real one. It
-//! must never need a switch in the product, and may break only the promises that it lists here.
+//! A bug wraps a port, the decision, the clock or the policies; the controller between them is the real one.
+//! A bug must never need a switch in the product, and may break only the promises that are listed here.
 
 mod aws;
 mod decisions;
@@ -13,13 +13,13 @@ use std::time::Duration;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::{Clock, Decide};
 
-pub use aws::SpoiledAws;
-pub use kube_api::SpoiledRecords;
+pub use aws::BuggyAws;
+pub use kube_api::BuggyKubeApi;
 
 use crate::environment::State;
-use crate::ports::{Aws, Cluster};
-use crate::stats;
-use crate::wiring::Parts;
+use crate::ports::{AwsPort, KubernetesPort};
+use crate::statistics;
+use crate::wiring::Wiring;
 
 /// A planted bug; [`ALL`] describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +83,7 @@ pub const ALL: [Planted; 40] = [
     (Bug::StopOnDeletion, "deleting a resource disables encryption, regardless of its deletionPolicy", "P7"),
     (Bug::LeaseOnly, "a lease of 15 s, by the replicas' own clocks, is the only fence", "P1 P2 P3 P10"),
     (Bug::UnacknowledgedCounts, "a reservation whose write failed is treated as written", "P1 P2 P3"),
-    // Without a request AWS has accepted no date, so calls are pruned by a time that AWS would have
-    // refused.
+    // Without a request AWS has accepted no date, so calls are pruned by a time that AWS would have refused.
     (Bug::OldLook, "the description of a stream is cached for five minutes", "P4 P5 P6 P9 P10"),
     (Bug::OldKey, "the description of a key is cached for an hour", "P7"),
     (Bug::CachedOwner, "the owner of a ledger is gone if the cache does not hold it", "P3"),
@@ -103,7 +102,7 @@ pub const ALL: [Planted; 40] = [
     (Bug::ForeignStream, "the account of a stream is not compared with the policy's", "P8"),
     (Bug::ForeignKey, "the account of a key is not compared with the policy's", "P8"),
     (Bug::BudgetIgnored, "AWS's limit is used instead of the administrator's", "P1"),
-    // A process with outdated policies does not do what a newer policy allows.
+    // A process with outdated policies does not make a call that a newer policy allows.
     (Bug::PoliciesKept, "policies are read once per process, and never again", "P4 P8"),
     (Bug::CachedPolicies, "before a change, the policies are read from the cache again", "P8"),
     (
@@ -141,7 +140,8 @@ pub const ALL: [Planted; 40] = [
 ];
 
 impl Bug {
-    /// Returns the seed from which the bug is searched. A rare one is not in the first thousands of seeds.
+    /// Returns the seed from which the bug is searched. A rare bug is not found in the first thousands of
+    /// seeds.
     pub fn first_seed(self) -> u64 {
         match self {
             // The owner must be deleted and created again while only one replica's watch of the resources is
@@ -154,36 +154,36 @@ impl Bug {
     /// Returns whether this promise may detect the bug.
     pub fn may_break(self, promise: &str) -> bool {
         let row = ALL.iter().find(|(bug, ..)| *bug == self);
-        row.is_some_and(|(_, _, promises)| promises.split(' ').any(|one| one == promise))
+        row.is_some_and(|(_, _, promises)| promises.split(' ').any(|listed| listed == promise))
     }
 }
 
 /// An operator with one bug.
 #[derive(Clone, Copy, Debug)]
-pub struct Spoiled(pub Bug);
+pub struct WithBug(pub Bug);
 
-impl Parts for Spoiled {
-    type Aws = SpoiledAws;
-    type KubeApi = SpoiledRecords;
+impl Wiring for WithBug {
+    type StreamApi = BuggyAws;
+    type KubeApi = BuggyKubeApi;
 
-    fn aws(&self, aws: Aws) -> SpoiledAws {
-        SpoiledAws::new(self.0, aws)
+    fn stream_api(&self, port: AwsPort) -> BuggyAws {
+        BuggyAws::new(self.0, port)
     }
 
-    fn records(&self, records: Cluster) -> SpoiledRecords {
-        SpoiledRecords::new(self.0, records)
+    fn kube_api(&self, port: KubernetesPort) -> BuggyKubeApi {
+        BuggyKubeApi::new(self.0, port)
     }
 
     fn decide(&self) -> Decide {
         match self.0 {
-            Bug::SharpWindow => decisions::back_after_a_day_sharp,
+            Bug::SharpWindow => decisions::sharp_window,
             Bug::EnabledIsEnough => decisions::enabled_is_enough,
-            Bug::NoSettling => decisions::without_settling,
+            Bug::NoSettling => decisions::no_settling,
             Bug::LostKeyIsReady => decisions::lost_key_is_ready,
             Bug::NoWaitForLateCalls => decisions::no_wait_for_late_calls,
             Bug::StopBeforeReKey => decisions::stop_before_re_key,
             Bug::GivesUpAtTheLimit => decisions::gives_up_at_the_limit,
-            _ => stats::noted,
+            _ => statistics::decide_and_record,
         }
     }
 
@@ -197,7 +197,7 @@ impl Parts for Spoiled {
 
     fn after_deletion(&self, state: &mut State, resource: &StreamEncryption) {
         if self.0 == Bug::LedgerCollected {
-            protocol::collect(state, resource);
+            protocol::delete_owned_ledgers(state, resource);
         }
     }
 }

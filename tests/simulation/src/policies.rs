@@ -1,9 +1,9 @@
-//! The policies of a run at each time, and their meaning, computed independently of the operator's own
-//! pattern matching.
+//! The policies of a run at each time, and the access that they allow, computed independently of the
+//! operator's own pattern matching.
 //!
-//! A policy here is a plain value; [`Policies::of`] converts it to the form that the operator reads, and
-//! [`Policies::allowed_since`] returns its meaning. This module is pure: it has no time and no faults of its
-//! own.
+//! A policy here is a plain value; [`Policies::for_namespace`] converts it to the form that the operator
+//! reads, and [`Policies::allowed_since`] evaluates it. This module is pure: it has no time and no faults of
+//! its own.
 
 use std::collections::BTreeSet;
 
@@ -21,14 +21,14 @@ const EXTERNAL_ID: &str = "of-this-cluster";
 
 /// The content of one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allowed {
+pub struct Policy {
     /// The namespace; `None` for all namespaces.
     pub namespace: Option<String>,
     /// The name of the stream in the operator's account; `None` for all streams.
     pub stream: Option<String>,
     pub keys: Keys,
     /// Whether disabling encryption is allowed.
-    pub disable: bool,
+    pub allow_disable: bool,
     /// The name of the role in the account; `None` for the operator's own credentials.
     pub role: Option<&'static str>,
 }
@@ -44,31 +44,31 @@ pub enum Keys {
     Only(usize),
 }
 
-/// A request on behalf of a resource.
+/// An access to AWS on behalf of a resource.
 #[derive(Clone, Copy, Debug)]
-pub enum Act<'a> {
+pub enum Access<'a> {
     /// A Describe of the stream, or a record in it.
-    Look,
+    Describe,
     Start(&'a Key),
     Stop,
     /// A request to KMS.
-    Ask(&'a KmsKeyId),
+    DescribeKey(&'a KmsKeyId),
 }
 
 /// The policies of a run, at all times.
 #[derive(Clone, Debug)]
 pub struct Policies {
-    calls: u32,
-    history: Vec<(Timestamp, Vec<Allowed>)>,
+    max_calls: u32,
+    history: Vec<(Timestamp, Vec<Policy>)>,
 }
 
-impl Allowed {
+impl Policy {
     /// Returns a policy that allows everything in the operator's account, as the chart's default policy does.
-    pub fn own_account(disable: bool) -> Self {
-        Self { namespace: None, stream: None, keys: Keys::AwsAccount, disable, role: None }
+    pub fn own_account(allow_disable: bool) -> Self {
+        Self { namespace: None, stream: None, keys: Keys::AwsAccount, allow_disable, role: None }
     }
 
-    fn spec(&self, calls: u32) -> StreamEncryptionPolicySpec {
+    fn spec(&self, max_calls: u32) -> StreamEncryptionPolicySpec {
         let streams = match &self.stream {
             None => vec![
                 "arn:*:firehose:*:own:deliverystream/*".to_owned(),
@@ -95,18 +95,18 @@ impl Allowed {
                 .map(|name| PolicyRole { arn: arn_of(name), external_id: Some(EXTERNAL_ID.to_owned()) }),
             streams,
             keys,
-            allow_disable: self.disable,
-            max_calls_per_day: calls,
+            allow_disable: self.allow_disable,
+            max_calls_per_day: max_calls,
         }
     }
 
     /// Returns whether a principal has this policy's role and acts for that namespace.
-    fn is_done_by(&self, namespace: &str, principal: &Principal) -> bool {
+    fn is_used_by(&self, namespace: &str, principal: &Principal) -> bool {
         let role = principal.role.as_ref().map(|role| (role.arn.to_string(), role.external_id.as_ref()));
-        let named = |(arn, id): &(String, Option<_>)| {
+        let is_own_role = |(arn, id): &(String, Option<_>)| {
             Some(arn.as_str()) == self.role.map(arn_of).as_deref() && id.is_some()
         };
-        principal.namespace == namespace && role.as_ref().map_or(self.role.is_none(), named)
+        principal.namespace == namespace && role.as_ref().map_or(self.role.is_none(), is_own_role)
     }
 
     fn applies_to(&self, namespace: &str, stream: &StreamArn) -> bool {
@@ -115,35 +115,35 @@ impl Allowed {
             && self.stream.as_ref().is_none_or(|name| name == stream.name())
     }
 
-    fn allows(&self, act: &Act<'_>) -> bool {
-        match act {
-            Act::Look => true,
-            Act::Stop => self.disable,
-            Act::Start(Key::AwsOwned) => !matches!(self.keys, Keys::Only(_)),
-            Act::Start(Key::Customer(arn)) | Act::Ask(KmsKeyId::Arn(arn)) => match self.keys {
+    fn allows(&self, access: &Access<'_>) -> bool {
+        match access {
+            Access::Describe => true,
+            Access::Stop => self.allow_disable,
+            Access::Start(Key::AwsOwned) => !matches!(self.keys, Keys::Only(_)),
+            Access::Start(Key::Customer(arn)) | Access::DescribeKey(KmsKeyId::Arn(arn)) => match self.keys {
                 Keys::AwsAccount => arn.account.as_str() == ACCOUNT,
                 Keys::AwsOwned => false,
                 Keys::Only(number) => arn.to_string() == keys::arn(number),
             },
-            Act::Start(Key::Unresolved(_)) => false,
-            Act::Ask(KmsKeyId::Alias(_)) => self.keys != Keys::AwsOwned,
+            Access::Start(Key::Unresolved(_)) => false,
+            Access::DescribeKey(KmsKeyId::Alias(_)) => self.keys != Keys::AwsOwned,
         }
     }
 }
 
 impl Policies {
     /// Creates policies that are in effect from the start, with this limit of calls in each.
-    pub fn new(first: Vec<Allowed>, calls: u32) -> Self {
-        Self { calls, history: vec![(Timestamp::MIN, first)] }
+    pub fn new(first: Vec<Policy>, max_calls: u32) -> Self {
+        Self { max_calls, history: vec![(Timestamp::MIN, first)] }
     }
 
     /// Replaces the policies from now on.
-    pub fn change(&mut self, now: Timestamp, policies: Vec<Allowed>) {
+    pub fn change(&mut self, now: Timestamp, policies: Vec<Policy>) {
         self.history.push((now, policies));
     }
 
     /// Returns the current policies that select a namespace, in the operator's form.
-    pub fn of(&self, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
+    pub fn for_namespace(&self, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
         self.after(self.changes(), namespace)
     }
 
@@ -159,18 +159,18 @@ impl Policies {
 
     /// Returns the policies that selected a namespace after this change, in the operator's form.
     pub fn after(&self, change: usize, namespace: &str) -> Vec<StreamEncryptionPolicySpec> {
-        let selects = |policy: &&Allowed| policy.namespace.as_ref().is_none_or(|name| name == namespace);
-        self.history[change].1.iter().filter(selects).map(|policy| policy.spec(self.calls)).collect()
+        let selects = |policy: &&Policy| policy.namespace.as_ref().is_none_or(|name| name == namespace);
+        self.history[change].1.iter().filter(selects).map(|policy| policy.spec(self.max_calls)).collect()
     }
 
     /// Returns whether a resource of the namespace may do this now.
-    pub fn allow(&self, namespace: &str, stream: &StreamArn, act: &Act<'_>) -> bool {
-        allow(self.now(), namespace, stream, act)
+    pub fn allow(&self, namespace: &str, stream: &StreamArn, access: &Access<'_>) -> bool {
+        allow(self.current(), namespace, stream, access)
     }
 
     /// Returns whether the current policies name different roles for a stream of the namespace.
     pub fn roles_differ(&self, namespace: &str, stream: &StreamArn) -> bool {
-        roles_differ(self.now(), namespace, stream)
+        roles_differ(self.current(), namespace, stream)
     }
 
     /// Returns whether a resource of the namespace was allowed to do this, as this principal, at any time
@@ -181,57 +181,59 @@ impl Policies {
         namespace: &str,
         principal: &Principal,
         stream: &StreamArn,
-        act: &Act<'_>,
+        access: &Access<'_>,
     ) -> bool {
         self.since(since).any(|policies| {
-            allow(policies, namespace, stream, act)
+            allow(policies, namespace, stream, access)
                 && !roles_differ(policies, namespace, stream)
-                && speaking(policies, namespace, stream).all(|policy| policy.is_done_by(namespace, principal))
+                && applicable(policies, namespace, stream)
+                    .all(|policy| policy.is_used_by(namespace, principal))
         })
     }
 
     /// Returns whether policies allowed a namespace this stream at any time since then.
-    pub fn allowed_at_some_time_since(&self, since: Timestamp, namespace: &str, stream: &StreamArn) -> bool {
+    pub fn allowed_at_any_time_since(&self, since: Timestamp, namespace: &str, stream: &StreamArn) -> bool {
         self.since(since).any(|policies| {
-            allow(policies, namespace, stream, &Act::Look) && !roles_differ(policies, namespace, stream)
+            allow(policies, namespace, stream, &Access::Describe)
+                && !roles_differ(policies, namespace, stream)
         })
     }
 
     /// Returns whether policies allowed a namespace this stream at all times since then.
     pub fn allowed_at_all_times_since(&self, since: Timestamp, namespace: &str, stream: &StreamArn) -> bool {
-        self.since(since).all(|policies| allow(policies, namespace, stream, &Act::Look))
+        self.since(since).all(|policies| allow(policies, namespace, stream, &Access::Describe))
     }
 
     /// Returns the policies at each time since then, including those in effect at that time.
-    fn since(&self, since: Timestamp) -> impl Iterator<Item = &[Allowed]> {
+    fn since(&self, since: Timestamp) -> impl Iterator<Item = &[Policy]> {
         let first = self.history.partition_point(|(at, _)| *at <= since).saturating_sub(1);
         self.history[first..].iter().map(|(_, policies)| policies.as_slice())
     }
 
     /// Returns whether any current policy allows Stop.
     pub fn allow_any_stop(&self) -> bool {
-        self.now().iter().any(|policy| policy.disable)
+        self.current().iter().any(|policy| policy.allow_disable)
     }
 
-    fn now(&self) -> &[Allowed] {
+    fn current(&self) -> &[Policy] {
         self.history.last().map_or(&[], |(_, policies)| policies)
     }
 }
 
-fn speaking<'a>(
-    policies: &'a [Allowed],
+fn applicable<'a>(
+    policies: &'a [Policy],
     namespace: &str,
     stream: &StreamArn,
-) -> impl Iterator<Item = &'a Allowed> {
+) -> impl Iterator<Item = &'a Policy> {
     policies.iter().filter(move |policy| policy.applies_to(namespace, stream))
 }
 
-fn allow(policies: &[Allowed], namespace: &str, stream: &StreamArn, act: &Act<'_>) -> bool {
-    speaking(policies, namespace, stream).any(|policy| policy.allows(act))
+fn allow(policies: &[Policy], namespace: &str, stream: &StreamArn, access: &Access<'_>) -> bool {
+    applicable(policies, namespace, stream).any(|policy| policy.allows(access))
 }
 
-fn roles_differ(policies: &[Allowed], namespace: &str, stream: &StreamArn) -> bool {
-    let roles: BTreeSet<_> = speaking(policies, namespace, stream).map(|policy| policy.role).collect();
+fn roles_differ(policies: &[Policy], namespace: &str, stream: &StreamArn) -> bool {
+    let roles: BTreeSet<_> = applicable(policies, namespace, stream).map(|policy| policy.role).collect();
     roles.len() > 1
 }
 

@@ -1,77 +1,84 @@
-//! Minimises a plan that breaks a promise: removes events and replicas one by one, as long as the same
-//! promise breaks.
+//! Minimises a plan that violates an invariant: removes operations and replicas one by one, as long as the
+//! same invariant is violated.
 
-use crate::environment::BEGIN;
-use crate::invariants::Broken;
-use crate::plan::{Happening, Plan};
+use crate::environment::START;
+use crate::invariants::Violation;
+use crate::plan::{Operation, Plan};
 use crate::run::run;
-use crate::wiring::Parts;
+use crate::wiring::Wiring;
 
 /// Maximum number of runs, by default.
-const MOST_RUNS: usize = 400;
+const MAX_RUNS: usize = 400;
 
-/// Returns the smallest plan found that breaks the same promise, and how.
-pub fn shrink<P: Parts>(plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broken) {
-    within(MOST_RUNS, plan, broken, parts)
+/// Returns the smallest plan found that violates the same invariant, and the violation.
+pub fn shrink<P: Wiring>(plan: &Plan, violation: &Violation, wiring: &P) -> (Plan, Violation) {
+    shrink_within(MAX_RUNS, plan, violation, wiring)
 }
 
 /// Returns the smallest plan found within this many runs.
-pub fn within<P: Parts>(most_runs: usize, plan: &Plan, broken: &Broken, parts: &P) -> (Plan, Broken) {
-    let mut best = (plan.clone(), broken.clone());
-    // Events after the broken promise are irrelevant.
-    best.0.happenings.retain(|(at, _)| BEGIN + *at <= broken.at);
+pub fn shrink_within<P: Wiring>(
+    max_runs: usize,
+    plan: &Plan,
+    violation: &Violation,
+    wiring: &P,
+) -> (Plan, Violation) {
+    let mut best = (plan.clone(), violation.clone());
+    // Operations after the violation are irrelevant.
+    best.0.operations.retain(|(at, _)| START + *at <= violation.at);
     let mut runs = 0;
     loop {
-        let before = best.0.happenings.len();
-        let mut size = before.max(1);
+        let size_before = best.0.operations.len();
+        let mut size = size_before.max(1);
         while size > 0 {
-            let mut begin = 0;
-            while begin < best.0.happenings.len() && runs < most_runs {
+            let mut start = 0;
+            while start < best.0.operations.len() && runs < max_runs {
                 let mut smaller = best.0.clone();
-                let end = (begin + size).min(smaller.happenings.len());
-                smaller.happenings.drain(begin..end);
+                let end = (start + size).min(smaller.operations.len());
+                smaller.operations.drain(start..end);
                 runs += 1;
-                match still(&smaller, broken, parts) {
+                match same_violation(&smaller, violation, wiring) {
                     Some(same) => best = (smaller, same),
-                    None => begin += size,
+                    None => start += size,
                 }
             }
             size /= 2;
         }
-        if best.0.replicas > 1 && runs < most_runs {
+        if best.0.replicas > 1 && runs < max_runs {
             let mut fewer = best.0.clone();
             fewer.replicas -= 1;
-            fewer.clocks.truncate(fewer.replicas);
-            fewer
-                .happenings
-                .retain(|(_, happening)| replica_of(happening).is_none_or(|one| one < fewer.replicas));
+            fewer.clock_errors.truncate(fewer.replicas);
+            fewer.operations.retain(|(_, operation)| {
+                replica_of(operation).is_none_or(|replica| replica < fewer.replicas)
+            });
             runs += 1;
-            if let Some(same) = still(&fewer, broken, parts) {
+            if let Some(same) = same_violation(&fewer, violation, wiring) {
                 best = (fewer, same);
                 continue;
             }
         }
-        if best.0.happenings.len() == before || runs >= most_runs {
+        if best.0.operations.len() == size_before || runs >= max_runs {
             return best;
         }
     }
 }
 
-fn still<P: Parts>(plan: &Plan, broken: &Broken, parts: &P) -> Option<Broken> {
-    run(plan, parts, false).broken.filter(|again| again.promise == broken.promise)
+/// Returns the violation of the same invariant, if a plan leads to one.
+fn same_violation<P: Wiring>(plan: &Plan, violation: &Violation, wiring: &P) -> Option<Violation> {
+    run(plan, wiring, false).violation.filter(|found| found.promise == violation.promise)
 }
 
-fn replica_of(happening: &Happening) -> Option<usize> {
-    match happening {
-        Happening::Doom(replica, ..)
-        | Happening::Kill(replica, _)
-        | Happening::ClockSet(replica, _)
-        | Happening::Credentials(replica, _)
-        | Happening::SessionStuck(replica, _)
-        | Happening::WatchLag(replica, _)
-        | Happening::WatchFrozen(replica, _)
-        | Happening::WatchDrops(replica, _)
-        | Happening::WatchBackInTime(replica, _) => Some(*replica),
+/// Returns the replica that an operation affects, if it affects a single one.
+fn replica_of(operation: &Operation) -> Option<usize> {
+    match operation {
+        Operation::PlannedFailure(replica, ..)
+        | Operation::Kill(replica, _)
+        | Operation::ClockSet(replica, _)
+        | Operation::ForeignCredentials(replica, _)
+        | Operation::SessionNotRenewed(replica, _)
+        | Operation::WatchLag(replica, _)
+        | Operation::WatchFrozen(replica, _)
+        | Operation::WatchDrops(replica, _)
+        | Operation::WatchBackInTime(replica, _) => Some(*replica),
         _ => None,
     }
 }

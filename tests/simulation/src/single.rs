@@ -1,6 +1,6 @@
-//! One reconcile at a time, with nothing else happening meanwhile: no watch, no queue, no second process.
+//! One reconcile at a time, without other events in between: no watch, no queue, no second process.
 //!
-//! For tests that compare what single reconciles do. The caches always show the current state.
+//! For tests of single reconciles. The caches always contain the current state.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,49 +13,53 @@ use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
 use stream_encryption_core::controller::stream_api::StreamApi;
 use stream_encryption_core::controller::{self, Context};
 
-use crate::environment::{Event, Polled, Process, Scene};
-use crate::event_queue::Agenda;
+use crate::environment::{CurrentTask, Environment, Event, Process};
+use crate::event_queue::EventQueue;
 use crate::plan::Plan;
 use crate::replica;
 use crate::store::{Name, name_of};
-use crate::wiring::Parts;
+use crate::wiring::Wiring;
 
 /// The number of the only task.
 const TASK: usize = 1;
 
 /// Creates the context of a process of the first replica that has just started.
-pub fn context<P: Parts>(scene: &Arc<Scene>, plan: &Plan, parts: &P) -> Context<P::Aws, P::KubeApi> {
-    let life = scene.state().replicas[0].life + 1;
-    replica::context(scene, Process { replica: 0, life }, plan, parts)
+pub fn context<P: Wiring>(
+    environment: &Arc<Environment>,
+    plan: &Plan,
+    wiring: &P,
+) -> Context<P::StreamApi, P::KubeApi> {
+    let incarnation = environment.state().replicas[0].incarnation + 1;
+    replica::context(environment, Process { replica: 0, incarnation }, plan, wiring)
 }
 
 /// Reconciles a resource. Returns the time of the next reconcile, or `None` if the resource does not exist.
 pub fn reconcile<A: StreamApi, R: KubeApi>(
-    scene: &Arc<Scene>,
+    environment: &Arc<Environment>,
     operator: &Context<A, R>,
     name: &Name,
 ) -> Option<Result<Timestamp, KubeError>> {
-    let resource = stored(scene, name)?;
-    fill_caches(scene);
-    Some(drive(scene, name, controller::reconcile(operator, &resource)))
+    let resource = stored(environment, name)?;
+    fill_caches(environment);
+    Some(drive(environment, name, controller::reconcile(operator, &resource)))
 }
 
 /// Returns a resource as Kubernetes stores it.
-pub fn stored(scene: &Scene, name: &Name) -> Option<Arc<StreamEncryption>> {
-    scene.state().store.resource(name).cloned()
+pub fn stored(environment: &Environment, name: &Name) -> Option<Arc<StreamEncryption>> {
+    environment.state().store.resource(name).cloned()
 }
 
-/// Lets time pass.
-pub fn pass(scene: &Scene, time: SignedDuration) {
-    let state = &mut *scene.state();
+/// Advances the time.
+pub fn advance_time(environment: &Environment, time: SignedDuration) {
+    let state = &mut *environment.state();
     let later = state.now + time;
-    scene.advance(state, later);
+    environment.advance(state, later);
 }
 
-/// Lets the caches of the replica show the current state.
-fn fill_caches(scene: &Scene) {
-    let state = &mut *scene.state();
-    state.ledger_times.resize(state.store.ledger_changes().len(), state.now);
+/// Fills the caches of the replica with the current state.
+fn fill_caches(environment: &Environment) {
+    let state = &mut *environment.state();
+    state.ledger_change_times.resize(state.store.ledger_changes().len(), state.now);
     let (ledgers, policies) = (state.store.ledger_changes().len(), state.policies.changes());
     let resources = state.store.resources().map(|resource| (name_of(resource), resource.clone())).collect();
     let caches = &mut state.replicas[0].caches;
@@ -69,18 +73,18 @@ fn fill_caches(scene: &Scene) {
 /// # Panics
 ///
 /// If the future waits for anything but a time.
-pub fn drive<T>(scene: &Arc<Scene>, name: &Name, future: impl Future<Output = T>) -> T {
+pub fn drive<T>(environment: &Arc<Environment>, name: &Name, future: impl Future<Output = T>) -> T {
     {
-        let state = &mut *scene.state();
-        state.agenda = Agenda::default();
-        state.polled = Polled { task: TASK, name: Some(name.clone()) };
+        let state = &mut *environment.state();
+        state.events = EventQueue::default();
+        state.current_task = CurrentTask { task: TASK, name: Some(name.clone()) };
     }
     let mut future = pin!(future);
     loop {
         if let Poll::Ready(done) = future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
             return done;
         }
-        let next = scene.next_until(Timestamp::MAX);
+        let next = environment.next_until(Timestamp::MAX);
         assert_eq!(next, Some(Event::Wake(TASK)), "the only task waits for a time");
     }
 }

@@ -22,11 +22,11 @@ use stream_encryption_core::controller::kube_api::KubeError;
 /// Maximum number of calls in the schema of a ledger.
 const MAX_CALLS: usize = 256;
 /// Maximum length of texts in this schema, in characters.
-const LONGEST_ARN: usize = 256;
-const LONGEST_ID: usize = 64;
+const MAX_ARN_LENGTH: usize = 256;
+const MAX_ID_LENGTH: usize = 64;
 const MAX_CODE_BYTES: usize = 128;
-const LONGEST_REASON: usize = 64;
-const LONGEST_RETRY: usize = 256;
+const MAX_REASON_LENGTH: usize = 64;
+const MAX_RETRY_LENGTH: usize = 256;
 
 /// The namespace and name of a resource.
 pub type Name = (String, String);
@@ -56,6 +56,7 @@ pub struct Store {
 /// One change of a ledger: its name, and its content after the change, if it still exists.
 pub type LedgerChange = (String, Option<StreamLedger>);
 
+/// Returns the namespace and name of a resource.
 pub fn name_of(resource: &StreamEncryption) -> Name {
     name_in(&resource.metadata)
 }
@@ -82,8 +83,8 @@ impl Store {
         uids.into_iter()
     }
 
-    /// Shows the objects, and of their history what an outdated cache of the ledgers can show.
-    pub fn show(&self, add: &mut dyn FnMut(&dyn Debug)) {
+    /// Adds the objects, and the part of their history that an outdated cache of the ledgers can contain.
+    pub fn add_to_fingerprint(&self, add: &mut dyn FnMut(&dyn Debug)) {
         add(&(self.version, self.uids, &self.resources, &self.unstored_default, &self.ledgers));
         add(&(self.changes.len(), self.ledger_changes.len(), self.ledger_changes.iter().rev().nth(1)));
     }
@@ -117,36 +118,36 @@ impl Store {
     /// Returns false if the schema rejects the spec.
     pub fn apply(&mut self, name: &Name, spec: &StreamEncryptionSpec, now: Timestamp) -> bool {
         let resource = match self.resources.get(name) {
-            Some(known) if known.spec == *spec => {
-                self.write_the_same(name);
+            Some(stored) if stored.spec == *spec => {
+                self.write_unchanged(name);
                 return true;
             }
-            Some(known) if known.spec.stream != spec.stream => return false,
+            Some(stored) if stored.spec.stream != spec.stream => return false,
             _ if spec.mode == Mode::Observe && spec.deletion_policy == DeletionPolicy::Disable => {
                 return false;
             }
-            Some(known) => {
-                let mut changed = (**known).clone();
+            Some(stored) => {
+                let mut changed = (**stored).clone();
                 changed.spec = spec.clone();
-                raise_generation(&mut changed.metadata);
+                increment_generation(&mut changed.metadata);
                 changed
             }
             None => {
-                let mut made = StreamEncryption::new(&name.1, spec.clone());
-                made.metadata.namespace = Some(name.0.clone());
-                made.metadata.uid = Some(self.next_uid());
-                made.metadata.generation = Some(1);
-                made.metadata.creation_timestamp = Some(whole_second(now));
+                let mut created = StreamEncryption::new(&name.1, spec.clone());
+                created.metadata.namespace = Some(name.0.clone());
+                created.metadata.uid = Some(self.next_uid());
+                created.metadata.generation = Some(1);
+                created.metadata.creation_timestamp = Some(whole_second(now));
                 // As in the CRD.
-                let unseen =
+                let default_status =
                     StreamEncryptionStatus { observed_generation: Some(UNSEEN), ..Default::default() };
-                made.status = Some(unseen);
-                made
+                created.status = Some(default_status);
+                created
             }
         };
-        let made = !self.resources.contains_key(name);
+        let created = !self.resources.contains_key(name);
         self.put(resource);
-        if made {
+        if created {
             self.unstored_default.insert(name.clone());
         }
         true
@@ -154,11 +155,11 @@ impl Store {
 
     /// Runs `kubectl annotate`: requests an immediate retry.
     pub fn annotate(&mut self, name: &Name, retry: &str) {
-        let Some(known) = self.resources.get(name) else { return };
-        let mut changed = (**known).clone();
+        let Some(stored) = self.resources.get(name) else { return };
+        let mut changed = (**stored).clone();
         let annotations = changed.metadata.annotations.get_or_insert_default();
         if annotations.insert(RETRY_ANNOTATION.to_owned(), retry.to_owned()).as_deref() == Some(retry) {
-            self.write_the_same(name);
+            self.write_unchanged(name);
         } else {
             self.put(changed);
         }
@@ -166,28 +167,28 @@ impl Store {
 
     /// Runs `kubectl delete`: a resource with a finalizer is only marked.
     pub fn delete(&mut self, name: &Name, now: Timestamp) {
-        let Some(known) = self.resources.get(name) else { return };
-        if known.metadata.finalizers.iter().flatten().next().is_none() {
+        let Some(stored) = self.resources.get(name) else { return };
+        if stored.metadata.finalizers.iter().flatten().next().is_none() {
             self.remove(name);
-        } else if known.metadata.deletion_timestamp.is_none() {
-            let mut marked = (**known).clone();
+        } else if stored.metadata.deletion_timestamp.is_none() {
+            let mut marked = (**stored).clone();
             marked.metadata.deletion_timestamp = Some(whole_second(now));
-            raise_generation(&mut marked.metadata);
+            increment_generation(&mut marked.metadata);
             self.put(marked);
         }
     }
 
     /// Creates a ledger; a conflict if a ledger of this name exists.
     pub fn create_ledger(&mut self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
-        fits(spec)?;
+        validate_ledger(spec)?;
         if self.ledgers.contains_key(name) {
             return Err(KubeError::Conflict);
         }
-        let mut ledger = StreamLedger::new(name, as_kept(spec));
+        let mut ledger = StreamLedger::new(name, normalized(spec));
         ledger.metadata.uid = Some(self.next_uid());
         ledger.metadata.generation = Some(1);
         ledger.metadata.resource_version = Some(self.next_version());
-        self.keep_ledger(name, Some(ledger.clone()));
+        self.store_ledger(name, Some(ledger.clone()));
         Ok(ledger)
     }
 
@@ -195,24 +196,24 @@ impl Store {
     /// differs.
     pub fn replace_ledger(&mut self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
         let name = ledger.metadata.name.clone().unwrap_or_default();
-        let known = self.ledgers.get(&name).ok_or(KubeError::Conflict)?;
-        let same = known.metadata.resource_version == ledger.metadata.resource_version
-            && known.metadata.uid == ledger.metadata.uid;
-        if !same {
+        let stored = self.ledgers.get(&name).ok_or(KubeError::Conflict)?;
+        let is_same = stored.metadata.resource_version == ledger.metadata.resource_version
+            && stored.metadata.uid == ledger.metadata.uid;
+        if !is_same {
             return Err(KubeError::Conflict);
         }
-        fits(&ledger.spec)?;
-        if known.spec.stream_arn != ledger.spec.stream_arn {
+        validate_ledger(&ledger.spec)?;
+        if stored.spec.stream_arn != ledger.spec.stream_arn {
             return Err(KubeError::Rejected("streamARN is immutable".to_owned()));
         }
-        let spec = as_kept(&ledger.spec);
-        if known.spec == spec {
-            return Ok(known.clone());
+        let spec = normalized(&ledger.spec);
+        if stored.spec == spec {
+            return Ok(stored.clone());
         }
-        let mut changed = StreamLedger { metadata: known.metadata.clone(), spec };
-        raise_generation(&mut changed.metadata);
+        let mut changed = StreamLedger { metadata: stored.metadata.clone(), spec };
+        increment_generation(&mut changed.metadata);
         changed.metadata.resource_version = Some(self.next_version());
-        self.keep_ledger(&name, Some(changed.clone()));
+        self.store_ledger(&name, Some(changed.clone()));
         Ok(changed)
     }
 
@@ -220,25 +221,25 @@ impl Store {
     /// is not an error.
     pub fn delete_ledger(&mut self, ledger: &StreamLedger) -> Result<(), KubeError> {
         let name = ledger.metadata.name.clone().unwrap_or_default();
-        let Some(known) = self.ledgers.get(&name) else { return Ok(()) };
-        let same = known.metadata.resource_version == ledger.metadata.resource_version
-            && known.metadata.uid == ledger.metadata.uid;
-        if !same {
+        let Some(stored) = self.ledgers.get(&name) else { return Ok(()) };
+        let is_same = stored.metadata.resource_version == ledger.metadata.resource_version
+            && stored.metadata.uid == ledger.metadata.uid;
+        if !is_same {
             return Err(KubeError::Conflict);
         }
         self.version += 1;
-        self.keep_ledger(&name, None);
+        self.store_ledger(&name, None);
         Ok(())
     }
 
     /// Deletes a ledger regardless of its version, as a user or a garbage collector would.
-    pub fn lose_ledger(&mut self, name: &str) -> bool {
+    pub fn remove_ledger(&mut self, name: &str) -> bool {
         self.version += 1;
-        self.keep_ledger(name, None)
+        self.store_ledger(name, None)
     }
 
     /// Stores a ledger or removes it. Returns whether it existed.
-    fn keep_ledger(&mut self, name: &str, ledger: Option<StreamLedger>) -> bool {
+    fn store_ledger(&mut self, name: &str, ledger: Option<StreamLedger>) -> bool {
         self.ledger_changes.push((name.to_owned(), ledger.clone()));
         match ledger {
             Some(ledger) => self.ledgers.insert(name.to_owned(), ledger).is_some(),
@@ -254,13 +255,13 @@ impl Store {
         status: &StreamEncryptionStatus,
     ) -> Result<Option<String>, KubeError> {
         let name = name_in(read);
-        let Some(known) = self.resources.get(&name) else { return Ok(None) };
-        if known.metadata.resource_version != read.resource_version {
+        let Some(stored) = self.resources.get(&name) else { return Ok(None) };
+        if stored.metadata.resource_version != read.resource_version {
             return Err(KubeError::Conflict);
         }
-        let status = Some(as_kept(status));
-        if known.status != status {
-            let mut changed = (**known).clone();
+        let status = Some(normalized(status));
+        if stored.status != status {
+            let mut changed = (**stored).clone();
             changed.status = status;
             self.put(changed);
         }
@@ -276,30 +277,30 @@ impl Store {
     /// resource that does not exist is not an error.
     pub fn set_finalizer(&mut self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
         let name = name_in(read);
-        let Some(known) = self.resources.get(&name) else { return Ok(None) };
-        if known.metadata.resource_version != read.resource_version {
+        let Some(stored) = self.resources.get(&name) else { return Ok(None) };
+        if stored.metadata.resource_version != read.resource_version {
             return Err(KubeError::Conflict);
         }
-        let mut finalizers = known.metadata.finalizers.clone().unwrap_or_default();
+        let mut finalizers = stored.metadata.finalizers.clone().unwrap_or_default();
         let before = finalizers.len();
         finalizers.retain(|finalizer| finalizer != FINALIZER);
         if present {
-            if known.metadata.deletion_timestamp.is_some() && before == finalizers.len() {
+            if stored.metadata.deletion_timestamp.is_some() && before == finalizers.len() {
                 return Err(KubeError::Rejected(
                     "no new finalizers can be added if the object is being deleted".to_owned(),
                 ));
             }
             finalizers.push(FINALIZER.to_owned());
         }
-        if known.metadata.deletion_timestamp.is_some() && finalizers.is_empty() {
-            let last = known.metadata.resource_version.clone();
+        if stored.metadata.deletion_timestamp.is_some() && finalizers.is_empty() {
+            let last = stored.metadata.resource_version.clone();
             self.remove(&name);
             return Ok(last);
         }
-        let mut changed = (**known).clone();
+        let mut changed = (**stored).clone();
         changed.metadata.finalizers = (!finalizers.is_empty()).then_some(finalizers);
-        if changed.metadata.finalizers == known.metadata.finalizers {
-            self.write_the_same(&name);
+        if changed.metadata.finalizers == stored.metadata.finalizers {
+            self.write_unchanged(&name);
         } else {
             self.put(changed);
         }
@@ -307,11 +308,11 @@ impl Store {
     }
 
     /// Handles a write that changes nothing: it has no effect, except that it stores a default.
-    fn write_the_same(&mut self, name: &Name) {
+    fn write_unchanged(&mut self, name: &Name) {
         if self.unstored_default.contains(name)
-            && let Some(known) = self.resources.get(name)
+            && let Some(stored) = self.resources.get(name)
         {
-            self.put((**known).clone());
+            self.put((**stored).clone());
         }
     }
 
@@ -343,37 +344,38 @@ impl Store {
 }
 
 /// Increments the generation, which counts changes of the spec and the deletion mark.
-fn raise_generation(metadata: &mut ObjectMeta) {
+fn increment_generation(metadata: &mut ObjectMeta) {
     metadata.generation = Some(metadata.generation.unwrap_or(0) + 1);
 }
 
 /// Validates the bounds of a ledger's schema.
-fn fits(spec: &StreamLedgerSpec) -> Result<(), KubeError> {
-    let within = |text: &str, longest| text.chars().count() <= longest;
-    let optional = |text: Option<&String>, longest| text.is_none_or(|text| within(text, longest));
-    let refused = if spec.calls.len() > MAX_CALLS {
+fn validate_ledger(spec: &StreamLedgerSpec) -> Result<(), KubeError> {
+    let is_within = |text: &str, max| text.chars().count() <= max;
+    let is_valid = |text: Option<&String>, max| text.is_none_or(|text| is_within(text, max));
+    let error = if spec.calls.len() > MAX_CALLS {
         Some(format!("spec.calls: Too many: must have at most {MAX_CALLS} items"))
-    } else if spec.stream_arn.is_empty() || !within(&spec.stream_arn, LONGEST_ARN) {
-        Some(format!("spec.streamARN: must have 1 to {LONGEST_ARN} characters"))
+    } else if spec.stream_arn.is_empty() || !is_within(&spec.stream_arn, MAX_ARN_LENGTH) {
+        Some(format!("spec.streamARN: must have 1 to {MAX_ARN_LENGTH} characters"))
     } else if !spec
         .calls
         .iter()
-        .all(|call| within(&call.id, LONGEST_ID) && optional(call.code.as_ref(), MAX_CODE_BYTES))
+        .all(|call| is_within(&call.id, MAX_ID_LENGTH) && is_valid(call.code.as_ref(), MAX_CODE_BYTES))
     {
         Some("spec.calls: Too long: an id or a code".to_owned())
     } else if !spec.attempts.iter().all(|attempts| {
-        optional(attempts.reason.as_ref(), LONGEST_REASON) && optional(attempts.retry.as_ref(), LONGEST_RETRY)
+        is_valid(attempts.reason.as_ref(), MAX_REASON_LENGTH)
+            && is_valid(attempts.retry.as_ref(), MAX_RETRY_LENGTH)
     }) {
         Some("spec.attempts: Too long: the reason or the retry".to_owned())
     } else {
         None
     };
-    refused.map_or(Ok(()), |why| Err(KubeError::Rejected(why)))
+    error.map_or(Ok(()), |error| Err(KubeError::Rejected(error)))
 }
 
 /// Returns the stored form of an object: a `Time` is truncated to seconds, a `MicroTime` to microseconds.
-fn as_kept<T: Clone + Serialize + DeserializeOwned>(written: &T) -> T {
-    serde_json::to_value(written).and_then(serde_json::from_value).unwrap_or_else(|_| written.clone())
+fn normalized<T: Clone + Serialize + DeserializeOwned>(object: &T) -> T {
+    serde_json::to_value(object).and_then(serde_json::from_value).unwrap_or_else(|_| object.clone())
 }
 
 /// Returns a time in the precision of Kubernetes metadata.

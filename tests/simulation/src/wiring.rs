@@ -1,5 +1,5 @@
-//! The parts of an operator. The faithful parts are the real controller with the two simulated ports; a
-//! planted bug wraps one of them (`spoiled`).
+//! The wiring of an operator: the real controller with the two simulated ports. A planted bug wraps one of
+//! these parts (`planted_bugs`).
 
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::kube_api::KubeApi;
@@ -7,44 +7,45 @@ use stream_encryption_core::controller::stream_api::StreamApi;
 use stream_encryption_core::controller::{Clock, Decide};
 
 use crate::environment::State;
-use crate::ports::{Aws, Cluster};
-use crate::stats;
+use crate::ports::{AwsPort, KubernetesPort};
+use crate::statistics;
 
-/// The parts of an operator.
-pub trait Parts {
+/// Creates the parts of an operator.
+pub trait Wiring {
     /// Its port to AWS.
-    type Aws: StreamApi;
+    type StreamApi: StreamApi;
     /// Its port to Kubernetes.
     type KubeApi: KubeApi;
 
     /// Creates its port to AWS.
-    fn aws(&self, aws: Aws) -> Self::Aws;
+    fn stream_api(&self, port: AwsPort) -> Self::StreamApi;
     /// Creates its port to Kubernetes.
-    fn records(&self, records: Cluster) -> Self::KubeApi;
+    fn kube_api(&self, port: KubernetesPort) -> Self::KubeApi;
     /// Returns its decision function.
     fn decide(&self) -> Decide {
-        stats::noted
+        statistics::decide_and_record
     }
+    /// Returns the clock of the operator.
     fn clock(&self, clock: Clock) -> Clock {
         clock
     }
-    /// Runs in Kubernetes when a resource has been deleted.
+    /// Simulates the reaction of Kubernetes to the deletion of a resource.
     fn after_deletion(&self, _state: &mut State, _resource: &StreamEncryption) {}
 }
 
 /// The operator without a planted bug.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Faithful;
+pub struct Unmodified;
 
-impl Parts for Faithful {
-    type Aws = Aws;
-    type KubeApi = Cluster;
+impl Wiring for Unmodified {
+    type StreamApi = AwsPort;
+    type KubeApi = KubernetesPort;
 
-    fn aws(&self, aws: Aws) -> Aws {
-        aws
+    fn stream_api(&self, port: AwsPort) -> AwsPort {
+        port
     }
 
-    fn records(&self, records: Cluster) -> Cluster {
-        records
+    fn kube_api(&self, port: KubernetesPort) -> KubernetesPort {
+        port
     }
 }

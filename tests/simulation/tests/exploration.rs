@@ -1,20 +1,20 @@
-//! Explores small environments with every list of choices within bounds: no promise is broken, and planted bugs are found
-//! within the same bounds.
+//! Explores small environments with every list of choices within bounds: no invariant is violated, and
+//! planted bugs are found within the same bounds.
 //!
 //! With `--nocapture` the tests print the numbers of runs, and the choices that lead to each bug.
 
 use simulation::choices::Choice;
 use simulation::explore::settings::{self, Setting};
-use simulation::explore::{Cut, each, explore, traced};
-use simulation::planted_bugs::{Bug, Spoiled};
-use simulation::stats::Tally;
-use simulation::wiring::Faithful;
+use simulation::explore::{Pruning, explore, parallel_map, run_traced};
+use simulation::planted_bugs::{Bug, WithBug};
+use simulation::statistics::Statistics;
+use simulation::wiring::Unmodified;
 use stream_encryption_api::condition::Reason;
 
-/// The fewest runs of all environments together.
-const FEWEST_RUNS: u64 = 10_000;
+/// Minimum number of runs of all environments together.
+const MIN_RUNS: u64 = 10_000;
 /// Maximum number of runs in which a bug may stay undetected.
-const MOST_RUNS: u64 = 2_000;
+const MAX_RUNS: u64 = 2_000;
 
 /// The bugs that are searched, and the environment in which each is found.
 const BUGS: [(Bug, &str); 28] = [
@@ -49,33 +49,35 @@ const BUGS: [(Bug, &str); 28] = [
 ];
 
 /// Returns choices in the form that the example `simulate` accepts.
-fn listed(choices: &[Choice]) -> String {
+fn join(choices: &[Choice]) -> String {
     choices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
 #[test]
 fn no_order_and_no_fault_within_bounds_breaks_a_promise() {
     let all = settings::all();
-    let explored = each(&all, |setting| explore(setting, &Faithful, Cut::States, u64::MAX));
+    let explorations =
+        parallel_map(&all, |setting| explore(setting, &Unmodified, Pruning::SeenStates, u64::MAX));
     println!("| setting | choices | runs | cut short | states | choice points |\n|---|---|---|---|---|---|");
-    let mut tally = Tally::default();
-    for (Setting { name, bounds, .. }, one) in all.iter().zip(&explored) {
-        let (runs, cut, states, points) = (one.runs, one.cut, one.states, one.points);
-        println!("| {name} | {} | {runs} | {cut} | {states} | {points} |", bounds.choices);
-        tally.add(&one.tally);
+    let mut statistics = Statistics::default();
+    for (Setting { name, bounds, .. }, exploration) in all.iter().zip(&explorations) {
+        let (runs, pruned, states, points) =
+            (exploration.runs, exploration.pruned, exploration.states, exploration.points);
+        println!("| {name} | {} | {runs} | {pruned} | {states} | {points} |", bounds.choices);
+        statistics.add(&exploration.statistics);
     }
-    for (setting, one) in all.iter().zip(&explored) {
-        let Some((choices, broken)) = &one.broken else { continue };
-        let story = traced(setting, &Faithful, choices).story;
-        panic!("{broken}\n{story}\n--setting {} --choices {}", setting.name, listed(choices));
+    for (setting, exploration) in all.iter().zip(&explorations) {
+        let Some((choices, violation)) = &exploration.violation else { continue };
+        let trace = run_traced(setting, &Unmodified, choices).trace;
+        panic!("{violation}\n{trace}\n--setting {} --choices {}", setting.name, join(choices));
     }
-    assert!(tally.runs >= FEWEST_RUNS, "only {} runs", tally.runs);
-    let missed = missed(&tally);
-    assert!(missed.is_empty(), "never: {missed:?}");
+    assert!(statistics.runs >= MIN_RUNS, "only {} runs", statistics.runs);
+    let missing = missing(&statistics);
+    assert!(missing.is_empty(), "never: {missing:?}");
 }
 
-/// Returns what no run has reached, and some run must reach.
-fn missed(tally: &Tally) -> Vec<String> {
+/// Returns the reasons and faults that a run must reach, and none has reached.
+fn missing(statistics: &Statistics) -> Vec<String> {
     let reasons = [
         Reason::CallLimitReached,
         Reason::OutcomeUnknown,
@@ -96,40 +98,44 @@ fn missed(tally: &Tally) -> Vec<String> {
         "API server executes a write late",
         "API server's answer is lost",
     ];
-    let decided = |reason: &Reason| tally.rows.keys().any(|row| row.reason == *reason);
-    let unreached = reasons.iter().filter(|reason| !decided(reason)).map(ToString::to_string);
-    let without = faults.iter().filter(|fault| !tally.faults.contains_key(*fault)).map(ToString::to_string);
-    unreached.chain(without).collect()
+    let is_reached = |reason: &Reason| statistics.rows.keys().any(|row| row.reason == *reason);
+    let unreached_reasons = reasons.iter().filter(|reason| !is_reached(reason)).map(ToString::to_string);
+    let unreached_faults =
+        faults.iter().filter(|fault| !statistics.faults.contains_key(*fault)).map(ToString::to_string);
+    unreached_reasons.chain(unreached_faults).collect()
 }
 
 #[test]
 fn cut_short_runs_hide_no_decision() {
     let all = settings::all();
     let setting = all.iter().find(|setting| setting.name == "clocks").expect("a setting");
-    let [whole, cut] = [Cut::Never, Cut::States].map(|cut| explore(setting, &Faithful, cut, u64::MAX));
-    assert!(cut.cut > 0 && cut.runs < whole.runs, "{} of {} runs", cut.runs, whole.runs);
-    let rows = |tally: &Tally| tally.rows.keys().copied().collect::<Vec<_>>();
-    assert_eq!(rows(&cut.tally), rows(&whole.tally));
+    let [complete, pruned] =
+        [Pruning::Never, Pruning::SeenStates].map(|pruning| explore(setting, &Unmodified, pruning, u64::MAX));
+    assert!(pruned.pruned > 0 && pruned.runs < complete.runs, "{} of {} runs", pruned.runs, complete.runs);
+    let rows = |statistics: &Statistics| statistics.rows.keys().copied().collect::<Vec<_>>();
+    assert_eq!(rows(&pruned.statistics), rows(&complete.statistics));
 }
 
 #[test]
 fn planted_bugs_are_found_within_the_same_bounds() {
     let all = settings::all();
-    let explored = each(&BUGS, |(bug, name)| {
+    let explorations = parallel_map(&BUGS, |(bug, name)| {
         let setting = all.iter().find(|setting| setting.name == *name).expect("a setting");
-        explore(setting, &Spoiled(*bug), Cut::Never, MOST_RUNS)
+        explore(setting, &WithBug(*bug), Pruning::Never, MAX_RUNS)
     });
     println!("| bug | setting | promise | runs | choices |\n|---|---|---|---|---|");
-    for ((bug, name), one) in BUGS.iter().zip(&explored) {
-        let (promise, choices) = one
-            .broken
+    for ((bug, name), exploration) in BUGS.iter().zip(&explorations) {
+        let (promise, choices) = exploration
+            .violation
             .as_ref()
-            .map_or(("none", String::new()), |(choices, broken)| (broken.promise, listed(choices)));
-        println!("| {bug:?} | {name} | {promise} | {} | {choices} |", one.runs);
+            .map_or(("none", String::new()), |(choices, violation)| (violation.promise, join(choices)));
+        println!("| {bug:?} | {name} | {promise} | {} | {choices} |", exploration.runs);
     }
-    for ((bug, name), one) in BUGS.iter().zip(&explored) {
-        let Some((choices, broken)) = &one.broken else { panic!("{bug:?} was not found in {name}") };
-        assert!(bug.may_break(broken.promise), "{bug:?}, choices {}: {broken}", listed(choices));
+    for ((bug, name), exploration) in BUGS.iter().zip(&explorations) {
+        let Some((choices, violation)) = &exploration.violation else {
+            panic!("{bug:?} was not found in {name}")
+        };
+        assert!(bug.may_break(violation.promise), "{bug:?}, choices {}: {violation}", join(choices));
     }
 }
 
@@ -137,8 +143,8 @@ fn planted_bugs_are_found_within_the_same_bounds() {
 fn same_choices_give_same_trace_each_time() {
     for setting in settings::all() {
         let choices = [Choice { point: 9, alternative: 1 }];
-        let [one, other] = [(); 2].map(|()| traced(&setting, &Faithful, &choices));
-        assert_eq!(one.story.to_string(), other.story.to_string());
-        assert!(one.story.to_string().contains("-> choice 9"), "{}: {}", setting.name, one.story);
+        let [first, second] = [(); 2].map(|()| run_traced(&setting, &Unmodified, &choices));
+        assert_eq!(first.trace.to_string(), second.trace.to_string());
+        assert!(first.trace.to_string().contains("-> choice 9"), "{}: {}", setting.name, first.trace);
     }
 }

@@ -1,42 +1,43 @@
-//! The plan of a resource agrees with what the operator then does, in thousands of random situations, and a wrong plan is
-//! found by the same comparison.
+//! The plan of a resource agrees with the following reconciles in thousands of random scenarios, and the same
+//! comparison finds a wrong plan.
 //!
-//! With `--nocapture` the tests print the steps and the reasons of the plans, and how soon each wrong plan is found.
+//! With `--nocapture` the tests print the steps and the reasons of the plans, and the seed in which each
+//! wrong plan is found.
 
 use std::collections::BTreeSet;
 
-use simulation::agreement::situations::{Kind, Met, compare_seed};
-use simulation::explore::each;
-use simulation::planted_bugs::{Bug, Spoiled};
-use simulation::ports::{Aws, Cluster};
-use simulation::stats::noted;
-use simulation::wiring::{Faithful, Parts};
+use simulation::agreement::scenarios::{PlanCounts, PlanKind, compare_seed};
+use simulation::explore::parallel_map;
+use simulation::planted_bugs::{Bug, WithBug};
+use simulation::ports::{AwsPort, KubernetesPort};
+use simulation::statistics::decide_and_record;
+use simulation::wiring::{Unmodified, Wiring};
 use stream_encryption_api::condition::Reason;
 use stream_encryption_api::ledger::StreamLedgerSpec;
 use stream_encryption_core::controller::Decide;
 use stream_encryption_core::model::decision::{Decision, DecisionInput};
 
 const SEEDS: u64 = 1_000;
-/// The fewest plans of all seeds together.
-const FEWEST_PLANS: u64 = 4_000;
+/// Minimum number of plans of all seeds together.
+const MIN_PLANS: u64 = 4_000;
 /// Maximum number of differences that are printed.
-const MOST_SHOWN: usize = 4;
+const MAX_PRINTED: usize = 4;
 /// Maximum number of seeds in which a wrong plan may stay undetected.
-const MOST_SEEDS: u64 = 300;
+const MAX_SEEDS: u64 = 300;
 
-/// A planner with another decision than the operator.
+/// A planner with a different decision than the operator.
 struct Planner(Decide);
 
-impl Parts for Planner {
-    type Aws = Aws;
-    type KubeApi = Cluster;
+impl Wiring for Planner {
+    type StreamApi = AwsPort;
+    type KubeApi = KubernetesPort;
 
-    fn aws(&self, aws: Aws) -> Aws {
-        aws
+    fn stream_api(&self, port: AwsPort) -> AwsPort {
+        port
     }
 
-    fn records(&self, records: Cluster) -> Cluster {
-        records
+    fn kube_api(&self, port: KubernetesPort) -> KubernetesPort {
+        port
     }
 
     fn decide(&self) -> Decide {
@@ -47,42 +48,52 @@ impl Parts for Planner {
 /// Decides as if the ledger had no calls, so that the budget is always full.
 fn ignoring_budget(input: &DecisionInput<'_>) -> Decision {
     let calls = Vec::new();
-    noted(&DecisionInput { ledger: &StreamLedgerSpec { calls, ..input.ledger.clone() }, ..input.clone() })
+    decide_and_record(&DecisionInput {
+        ledger: &StreamLedgerSpec { calls, ..input.ledger.clone() },
+        ..input.clone()
+    })
 }
 
-/// Decides as if the ledger held only what the last Describe has shown.
+/// Decides as if the ledger held only the result of the last Describe.
 fn ignoring_ledger(input: &DecisionInput<'_>) -> Decision {
     let ledger =
         StreamLedgerSpec { calls: Vec::new(), attempts: None, satisfied: None, ..input.ledger.clone() };
-    noted(&DecisionInput { ledger: &ledger, ..input.clone() })
+    decide_and_record(&DecisionInput { ledger: &ledger, ..input.clone() })
 }
 
 #[test]
 fn plan_agrees_with_what_the_operator_then_does() {
     let seeds: Vec<u64> = (0..SEEDS).collect();
-    let (mut met, mut differences) = (Met::new(), Vec::new());
-    for compared in each(&seeds, |seed| compare_seed(*seed, &Faithful)) {
+    let (mut counts, mut differences) = (PlanCounts::new(), Vec::new());
+    for compared in parallel_map(&seeds, |seed| compare_seed(*seed, &Unmodified)) {
         match compared {
-            Ok(of_seed) => of_seed.into_iter().for_each(|(row, count)| *met.entry(row).or_default() += count),
-            Err(differs) => differences.push(differs.to_string()),
+            Ok(plans) => plans.into_iter().for_each(|(row, count)| *counts.entry(row).or_default() += count),
+            Err(disagreement) => differences.push(disagreement.to_string()),
         }
     }
     let number = differences.len();
-    differences.truncate(MOST_SHOWN);
+    differences.truncate(MAX_PRINTED);
     assert!(differences.is_empty(), "{number} seeds with a difference:\n{}", differences.join("\n\n"));
     println!("| step | reason | plans |\n|---|---|---|");
-    for ((kind, reason), count) in &met {
+    for ((kind, reason), count) in &counts {
         println!("| {kind:?} | {} | {count} |", reason.map_or("-", Reason::as_str));
     }
-    let plans: u64 = met.values().sum();
-    assert!(plans >= FEWEST_PLANS, "only {plans} plans");
-    let missed = missed(&met);
-    assert!(missed.is_empty(), "never planned: {missed:?}");
+    let plans: u64 = counts.values().sum();
+    assert!(plans >= MIN_PLANS, "only {plans} plans");
+    let missing = missing(&counts);
+    assert!(missing.is_empty(), "never planned: {missing:?}");
 }
 
-/// Returns the steps and reasons that no plan had, and some plan must have.
-fn missed(met: &Met) -> Vec<String> {
-    let kinds = [Kind::Start, Kind::Stop, Kind::TestRecord, Kind::RemoveFinalizer, Kind::Wait, Kind::Nothing];
+/// Returns the steps and reasons that a plan must have, and none had.
+fn missing(counts: &PlanCounts) -> Vec<String> {
+    let kinds = [
+        PlanKind::Start,
+        PlanKind::Stop,
+        PlanKind::TestRecord,
+        PlanKind::RemoveFinalizer,
+        PlanKind::Wait,
+        PlanKind::Nothing,
+    ];
     let reasons = [
         Reason::Encrypted,
         Reason::CallLimitReached,
@@ -106,10 +117,10 @@ fn missed(met: &Met) -> Vec<String> {
         Reason::LedgerInvalid,
         Reason::SessionTooOld,
     ];
-    let met_kinds: BTreeSet<Kind> = met.keys().map(|(kind, _)| *kind).collect();
-    let met_reasons: BTreeSet<Reason> = met.keys().filter_map(|(_, reason)| *reason).collect();
-    let kinds = kinds.iter().filter(|kind| !met_kinds.contains(kind)).map(|kind| format!("{kind:?}"));
-    let reasons = reasons.iter().filter(|reason| !met_reasons.contains(reason)).map(ToString::to_string);
+    let planned_kinds: BTreeSet<PlanKind> = counts.keys().map(|(kind, _)| *kind).collect();
+    let planned_reasons: BTreeSet<Reason> = counts.keys().filter_map(|(_, reason)| *reason).collect();
+    let kinds = kinds.iter().filter(|kind| !planned_kinds.contains(kind)).map(|kind| format!("{kind:?}"));
+    let reasons = reasons.iter().filter(|reason| !planned_reasons.contains(reason)).map(ToString::to_string);
     kinds.chain(reasons).collect()
 }
 
@@ -126,13 +137,13 @@ fn wrong_plan_is_found() {
         Bug::OwnershipIgnored,
         Bug::ForeignStream,
     ] {
-        find(&format!("{bug:?}"), &Spoiled(bug));
+        find(&format!("{bug:?}"), &WithBug(bug));
     }
 }
 
-/// Searches a seed in which the plans of a wrong planner differ from what the operator does.
-fn find<P: Parts>(wrong: &str, planner: &P) {
-    let found = (0..MOST_SEEDS).find_map(|seed| compare_seed(seed, planner).err());
-    let found = found.unwrap_or_else(|| panic!("not found: {wrong}"));
-    println!("{wrong}: seed {}, plan {}", found.seed, found.number);
+/// Searches a seed in which the plans of a wrong planner differ from the actions of the operator.
+fn find<P: Wiring>(description: &str, planner: &P) {
+    let found = (0..MAX_SEEDS).find_map(|seed| compare_seed(seed, planner).err());
+    let found = found.unwrap_or_else(|| panic!("not found: {description}"));
+    println!("{description}: seed {}, plan {}", found.seed, found.number);
 }

@@ -1,21 +1,21 @@
-//! Single reconciles with one fault each, in situations that random environments reach too rarely.
+//! Single reconciles with one fault each, in scenarios that random environments reach too rarely.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jiff::SignedDuration;
-use simulated_aws::world::{Fault, Rule, Settings};
+use simulated_aws::world::{Fault as AwsFault, Rule, Settings};
 use simulation::choices::Choices;
-use simulation::environment::{Doom, Fate, Scene};
-use simulation::faults::{KubernetesFault, KubernetesRule, Request};
+use simulation::environment::{Environment, PlannedFailure, ProcessFailure};
 use simulation::keys;
+use simulation::kubernetes_faults::{KubernetesFault, KubernetesRequest, KubernetesRule};
 use simulation::plan::{Plan, PlannedStream, StreamKind};
-use simulation::policies::Allowed;
-use simulation::ports::{Aws, Cluster};
-use simulation::run::until;
+use simulation::policies::Policy;
+use simulation::ports::{AwsPort, KubernetesPort};
+use simulation::run::run_until;
 use simulation::single;
 use simulation::store::Name;
-use simulation::wiring::Faithful;
+use simulation::wiring::Unmodified;
 use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::{
@@ -25,13 +25,13 @@ use stream_encryption_api::stream_encryption::{
 use stream_encryption_core::controller::kube_api::KubeError;
 use stream_encryption_core::controller::{Context, ReconcileMetrics};
 
-/// More reconciles than any of these tests needs.
-const MOST_RECONCILES: usize = 40;
+/// Maximum number of reconciles, more than any of these tests needs.
+const MAX_RECONCILES: usize = 40;
 
 /// One operator, one stream in plaintext, and one resource.
 struct Fixture {
-    scene: Arc<Scene>,
-    operator: Context<Aws, Cluster>,
+    environment: Arc<Environment>,
+    operator: Context<AwsPort, KubernetesPort>,
     name: Name,
 }
 
@@ -44,7 +44,7 @@ fn plan() -> Plan {
         seed: 0,
         settings: Settings { enabling: seconds(1), rate_limits: false, ..Settings::default() },
         replicas: 1,
-        clocks: vec![SignedDuration::ZERO],
+        clock_errors: vec![SignedDuration::ZERO],
         latency: 0,
         drift_interval: seconds(600),
         max_calls: 20,
@@ -55,8 +55,8 @@ fn plan() -> Plan {
             name: "s0".to_owned(),
             kind: StreamKind::Plain,
         }],
-        keys_are_mended: true,
-        happenings: Vec::new(),
+        keys_recover: true,
+        operations: Vec::new(),
     }
 }
 
@@ -84,29 +84,30 @@ fn spec(key: usize) -> StreamEncryptionSpec {
 impl Fixture {
     fn new(spec: &StreamEncryptionSpec) -> Self {
         let plan = plan();
-        let scene = until(&plan, &Faithful, SignedDuration::ZERO);
-        scene.state().choices = Choices::none();
-        let operator = single::context(&scene, &plan, &Faithful);
-        let fixture = Self { scene, operator, name: ("data".to_owned(), "r0".to_owned()) };
+        let environment = run_until(&plan, &Unmodified, SignedDuration::ZERO);
+        environment.state().choices = Choices::none();
+        let operator = single::context(&environment, &plan, &Unmodified);
+        let fixture = Self { environment, operator, name: ("data".to_owned(), "r0".to_owned()) };
         fixture.apply(spec);
         fixture
     }
 
     fn apply(&self, spec: &StreamEncryptionSpec) {
-        let state = &mut *self.scene.state();
+        let state = &mut *self.environment.state();
         let now = state.now;
         assert!(state.store.apply(&self.name, spec, now));
     }
 
     /// Reconciles once, and returns the time until the next reconcile.
     fn reconcile(&self) -> Result<SignedDuration, KubeError> {
-        let wake = single::reconcile(&self.scene, &self.operator, &self.name).expect("the resource exists");
+        let wake =
+            single::reconcile(&self.environment, &self.operator, &self.name).expect("the resource exists");
         wake.map(|wake| wake.duration_since(self.operator.clock.now()).max(SignedDuration::ZERO))
     }
 
-    /// Reconciles again and again, at the requested times, until `is_done`.
+    /// Reconciles at the requested times until `is_done`.
     fn reconcile_until(&self, is_done: impl Fn(&Self) -> bool) {
-        for _ in 0..MOST_RECONCILES {
+        for _ in 0..MAX_RECONCILES {
             if is_done(self) {
                 return;
             }
@@ -114,13 +115,13 @@ impl Fixture {
             if is_done(self) {
                 return;
             }
-            single::pass(&self.scene, wait);
+            single::advance_time(&self.environment, wait);
         }
-        panic!("not after {MOST_RECONCILES} reconciles: {:?}", self.status());
+        panic!("not after {MAX_RECONCILES} reconciles: {:?}", self.status());
     }
 
     fn status(&self) -> StreamEncryptionStatus {
-        single::stored(&self.scene, &self.name)
+        single::stored(&self.environment, &self.name)
             .and_then(|resource| resource.status.clone())
             .unwrap_or_default()
     }
@@ -138,7 +139,7 @@ impl Fixture {
     }
 
     fn ledger(&self) -> StreamLedger {
-        self.scene.state().store.ledgers().next().cloned().expect("a ledger")
+        self.environment.state().store.ledgers().next().cloned().expect("a ledger")
     }
 }
 
@@ -153,25 +154,29 @@ impl ReconcileMetrics for Removals {
 
 #[test]
 fn lost_response_to_finalizer_removal_is_reported_once() {
-    for (fault, is_applied) in [(KubernetesFault::AnswerLost, true), (KubernetesFault::Refused, false)] {
+    for (fault, is_applied) in [(KubernetesFault::ResponseLost, true), (KubernetesFault::Refused, false)] {
         let spec = StreamEncryptionSpec { deletion_policy: DeletionPolicy::Disable, ..spec(0) };
         let mut fixture = Fixture::new(&spec);
         let removals = Arc::new(AtomicU32::new(0));
         fixture.operator.metrics = Box::new(Removals(removals.clone()));
         fixture.reconcile_until(Fixture::is_encrypted);
         {
-            let state = &mut *fixture.scene.state();
+            let state = &mut *fixture.environment.state();
             let now = state.now;
-            state.policies.change(now, Vec::<Allowed>::new());
+            state.policies.change(now, Vec::<Policy>::new());
             state.store.delete(&fixture.name, now);
-            state.kubernetes.rules.push(KubernetesRule { on: Some(Request::SetFinalizer), skip: 0, fault });
+            state.kubernetes_faults.rules.push(KubernetesRule {
+                on: Some(KubernetesRequest::SetFinalizer),
+                skip: 0,
+                fault,
+            });
         }
         assert!(matches!(fixture.reconcile(), Err(KubeError::Unavailable(_))));
         assert_eq!(removals.load(Ordering::Relaxed), 1, "{fault:?}");
-        assert_eq!(single::stored(&fixture.scene, &fixture.name).is_none(), is_applied);
+        assert_eq!(single::stored(&fixture.environment, &fixture.name).is_none(), is_applied);
         if !is_applied {
             assert!(fixture.reconcile().is_ok());
-            assert!(single::stored(&fixture.scene, &fixture.name).is_none());
+            assert!(single::stored(&fixture.environment, &fixture.name).is_none());
             assert_eq!(removals.load(Ordering::Relaxed), 1, "reported by the first attempt");
         }
     }
@@ -182,17 +187,17 @@ fn described_stream_is_not_outdated_if_kms_then_fails() {
     let fixture = Fixture::new(&spec(0));
     fixture.reconcile_until(Fixture::is_encrypted);
     for _ in 0..4 {
-        single::pass(&fixture.scene, seconds(3600));
+        single::advance_time(&fixture.environment, seconds(3600));
         {
             // The requests take so long that the key is described again after the stream, and then KMS fails.
-            let world = &mut fixture.scene.state().world;
+            let world = &mut fixture.environment.state().world;
             world.clear_faults();
-            let fails = Rule::always(Fault::ServerError { status: 503 }).on("DescribeKey");
+            let fails = Rule::always(AwsFault::ServerError { status: 503 }).on("DescribeKey");
             world.script(Rule { skip: 1, ..fails });
-            world.script(Rule::once(Fault::Slow { by: seconds(6) }).on("DescribeKey"));
-            world.script(Rule::once(Fault::Slow { by: seconds(6) }).on("DescribeDeliveryStream"));
+            world.script(Rule::once(AwsFault::Slow { by: seconds(6) }).on("DescribeKey"));
+            world.script(Rule::once(AwsFault::Slow { by: seconds(6) }).on("DescribeDeliveryStream"));
         }
-        fixture.reconcile().expect("Kubernetes answers");
+        fixture.reconcile().expect("Kubernetes responds");
         assert_eq!(fixture.condition(ConditionType::Ready).1, "AwsUnreachable");
         assert_eq!(fixture.condition(ConditionType::Encrypted).0, "True", "{:?}", fixture.status());
         let described = fixture.status().last_describe_time.expect("a time").0;
@@ -204,27 +209,27 @@ fn described_stream_is_not_outdated_if_kms_then_fails() {
 fn outdated_answer_after_a_slow_describe_is_no_drift() {
     let fixture = Fixture::new(&spec(0));
     fixture.reconcile_until(Fixture::is_encrypted);
-    single::pass(&fixture.scene, seconds(600));
+    single::advance_time(&fixture.environment, seconds(600));
     fixture.apply(&spec(1));
     fixture.reconcile_until(|fixture| fixture.ledger().spec.calls.len() == 2);
-    // The user takes the change back. AWS's answer is from before the call, and arrives 32 s after it.
-    single::pass(&fixture.scene, seconds(24));
+    // The user reverts the change. The response of AWS is from before the call, and arrives 32 s after it.
+    single::advance_time(&fixture.environment, seconds(24));
     fixture.apply(&spec(0));
     {
-        let state = &mut *fixture.scene.state();
-        state.world.script(Rule::once(Fault::ReadLag { by: seconds(60) }).on("DescribeDeliveryStream"));
+        let state = &mut *fixture.environment.state();
+        state.world.script(Rule::once(AwsFault::ReadLag { by: seconds(60) }).on("DescribeDeliveryStream"));
         // The resource, the policies, the key and the ledger are read before the Describe.
-        let fate = Fate::Pause(seconds(8));
-        state.replicas[0].doom = Some(Doom { after: 4, carried_out: true, fate });
+        let failure = ProcessFailure::Pause(seconds(8));
+        state.replicas[0].planned_failure = Some(PlannedFailure { after: 4, executed: true, failure });
     }
     let began = fixture.operator.clock.now();
-    fixture.reconcile().expect("Kubernetes answers");
-    assert_eq!(fixture.operator.clock.now().duration_since(began), seconds(8), "the answer was late");
-    let described = fixture.scene.state().world.calls().last().cloned().expect("a request");
+    fixture.reconcile().expect("Kubernetes responds");
+    assert_eq!(fixture.operator.clock.now().duration_since(began), seconds(8), "the response was late");
+    let described = fixture.environment.state().world.calls().last().cloned().expect("a request");
     assert_eq!((described.operation.as_str(), described.time), ("DescribeDeliveryStream", began));
     assert!(fixture.ledger().spec.attempts.is_some(), "the attempt with key 1 is not over");
     fixture.reconcile_until(|fixture| fixture.ledger().spec.calls.len() == 3);
-    assert!(!fixture.ledger().spec.calls[2].correction, "nobody else has changed the stream");
+    assert!(!fixture.ledger().spec.calls[2].correction, "no other caller has changed the stream");
 }
 
 #[test]
@@ -233,15 +238,19 @@ fn call_follows_a_recent_description_after_any_pause() {
     for after in 0..12 {
         let fixture = Fixture::new(&spec(0));
         {
-            let state = &mut *fixture.scene.state();
-            let fate = Fate::Pause(seconds(30));
-            state.replicas[0].doom = Some(Doom { after, carried_out: true, fate });
-            // Slow, but within the deadline.
+            let state = &mut *fixture.environment.state();
+            let failure = ProcessFailure::Pause(seconds(30));
+            state.replicas[0].planned_failure = Some(PlannedFailure { after, executed: true, failure });
+            // Slow, but within the timeout.
             let fault = KubernetesFault::Slow(seconds(14));
-            state.kubernetes.rules.push(KubernetesRule { on: Some(Request::ReadPolicies), skip: 0, fault });
+            state.kubernetes_faults.rules.push(KubernetesRule {
+                on: Some(KubernetesRequest::ReadPolicies),
+                skip: 0,
+                fault,
+            });
         }
         fixture.reconcile_until(Fixture::is_encrypted);
-        let state = fixture.scene.state();
+        let state = fixture.environment.state();
         let mut described = None;
         for request in state.world.calls() {
             if request.operation == "DescribeDeliveryStream" {

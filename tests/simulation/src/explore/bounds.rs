@@ -1,53 +1,53 @@
-//! How much is explored: how many choices other than the first alternative one run may make, of which kinds, and
-//! during which time.
+//! The bounds of an exploration: the number of choices other than the first alternative in one run, by kind,
+//! and the time for choices.
 //!
-//! A bound says what may happen, never what the operator does about it.
+//! A bound limits the events, never the reaction of the operator.
 
 use jiff::SignedDuration;
 
-use super::fault::Fault;
+use super::injected_fault::InjectedFault;
 use crate::choices::Choice;
 
-/// What an alternative counts towards.
+/// The limit that an alternative counts towards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// Another order of the events.
     Orders,
     Faults,
-    /// An event of the plan ahead of its time.
-    Acts,
+    /// An operation of the plan ahead of its time.
+    EarlyOperations,
 }
 
 /// The bounds of an exploration.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// How often the order of simultaneous events is another one than the usual one.
+    /// The number of changes of the default order of simultaneous events.
     pub orders: u8,
     /// The number of faults.
-    pub most_faults: u8,
-    /// How many events of the plan happen ahead of their time.
-    pub acts: u8,
+    pub max_faults: u8,
+    /// The number of operations of the plan ahead of their time.
+    pub early_operations: u8,
     /// The number of all of these together.
     pub choices: u8,
     /// The faults that are possible.
-    pub faults: &'static [Fault],
-    /// For how long after the start there are choices.
+    pub faults: &'static [InjectedFault],
+    /// The time after the start in which there are choices.
     pub window: SignedDuration,
 }
 
-/// What may still be chosen: orders, faults, acts, and all together.
+/// The choices that are left: orders, faults, early operations, and all together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remaining([u8; 4]);
 
 impl Bounds {
-    /// Returns what a run may choose that has made no choice yet.
+    /// Returns the choices of a run that has made none yet.
     pub fn remaining(&self) -> Remaining {
-        Remaining([self.orders, self.most_faults, self.acts, self.choices])
+        Remaining([self.orders, self.max_faults, self.early_operations, self.choices])
     }
 }
 
 impl Remaining {
-    /// Returns what remains after one more choice; `None` if it is out of bounds.
+    /// Returns the choices that are left after one more choice; `None` if it is out of bounds.
     pub fn after(self, limit: Limit) -> Option<Self> {
         let mut left = self.0;
         left[limit as usize] = left[limit as usize].checked_sub(1)?;
@@ -55,23 +55,23 @@ impl Remaining {
         Some(Self(left))
     }
 
-    /// Returns whether everything may be chosen that `other` may choose.
+    /// Returns whether these choices include all of `other`.
     pub fn includes(self, other: Self) -> bool {
         let [mine, others] = [self, other].map(Self::effective);
         mine.iter().zip(others).all(|(mine, other)| *mine >= other)
     }
 
-    /// No single limit is of use beyond the total.
+    /// Limits each kind to the total, which no kind can exceed.
     fn effective(self) -> [u8; 4] {
         let total = self.0[3];
         self.0.map(|left| left.min(total))
     }
 }
 
-/// A list of choices, and what may be chosen after them.
+/// A list of choices, and the choices that are left after them.
 #[derive(Clone, Debug)]
 pub struct Path {
     pub choices: Vec<Choice>,
-    /// What may still be chosen.
+    /// The choices that are left.
     pub remaining: Remaining,
 }

@@ -1,6 +1,7 @@
-//! The states from which everything within the bounds has been explored, or will be.
+//! The states from which everything within the bounds has been explored, or will be explored.
 //!
-//! It stores fingerprints only. A state counts as seen if as much was left to choose there as now, in every respect.
+//! This module stores fingerprints only. A state counts as seen if an earlier run had at least as many
+//! choices left there, of every kind.
 
 use std::collections::HashMap;
 
@@ -10,12 +11,12 @@ use super::bounds::Remaining;
 #[derive(Debug)]
 pub struct Seen {
     states: HashMap<u64, Vec<Remaining>>,
-    /// What the current run may still choose.
+    /// The choices that the current run may still make.
     pub remaining: Remaining,
 }
 
 impl Seen {
-    /// Returns an empty set, for a first run that may choose this much.
+    /// Returns an empty set, for a first run that may make these choices.
     pub fn new(remaining: Remaining) -> Self {
         Self { states: HashMap::new(), remaining }
     }

@@ -1,6 +1,7 @@
 //! The AWS port of an operator with a planted bug: wraps the simulated port.
 //!
-//! It may send additional, late or different requests, and misread answers. It never accesses Kubernetes.
+//! It may send additional, late or different requests, and misinterpret responses. It never accesses
+//! Kubernetes.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,63 +16,63 @@ use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescr
 use stream_encryption_core::model::principal::Principal;
 
 use super::Bug;
-use super::protocol::{EarlyLooks, completed};
-use crate::ports::{Aws, Call};
+use super::protocol::{EarlyDescribes, enabling_as_enabled};
+use crate::ports::{AwsPort, Call};
 
-/// How long [`Bug::OldLook`] caches a description.
-const GOOD_FOR: SignedDuration = SignedDuration::from_mins(5);
-/// How long [`Bug::OldKey`] caches KMS's answer.
-const KEY_GOOD_FOR: SignedDuration = SignedDuration::from_hours(1);
+/// Time for which [`Bug::OldLook`] caches a description.
+const STREAM_CACHE_TTL: SignedDuration = SignedDuration::from_mins(5);
+/// Time for which [`Bug::OldKey`] caches a response of KMS.
+const KEY_CACHE_TTL: SignedDuration = SignedDuration::from_hours(1);
 /// The number of attempts that the SDK makes by default.
-const TRIES: i64 = 3;
+const MAX_ATTEMPTS: i64 = 3;
 
 /// The AWS port with a planted bug.
 #[derive(Debug)]
-pub struct SpoiledAws {
+pub struct BuggyAws {
     bug: Bug,
-    aws: Aws,
-    known: Mutex<Known>,
-    early: EarlyLooks,
+    port: AwsPort,
+    cache: Mutex<Cache>,
+    early_describes: EarlyDescribes,
 }
 
-/// AWS's last answers by their subject, with their times.
-type Answers<T> = BTreeMap<String, (Timestamp, T)>;
+/// The last responses of AWS by stream or key, with their times.
+type Responses<T> = BTreeMap<String, (Timestamp, T)>;
 
-/// Returns the cached answer, if it is younger than `good_for`.
-fn still_good<T: Clone>(
-    answers: &Answers<T>,
-    asked: &str,
+/// Returns the cached response, if it is younger than `ttl`.
+fn cached_response<T: Clone>(
+    responses: &Responses<T>,
+    key: &str,
     now: Timestamp,
-    good_for: SignedDuration,
+    ttl: SignedDuration,
 ) -> Option<T> {
-    answers.get(asked).filter(|(at, _)| now < *at + good_for).map(|(_, answer)| answer.clone())
+    responses.get(key).filter(|(at, _)| now < *at + ttl).map(|(_, response)| response.clone())
 }
 
 /// The cached state of this process.
 #[derive(Debug, Default)]
-struct Known {
+struct Cache {
     /// The last description of each stream, with its time.
-    looks: Answers<Option<(StreamDescription, Signer)>>,
+    describes: Responses<Option<(StreamDescription, Signer)>>,
     /// The last description of each key, with its time.
-    keys: Answers<Option<KeyMetadata>>,
+    keys: Responses<Option<KeyMetadata>>,
     /// The last requested key, by stream.
-    asked: BTreeMap<String, Key>,
+    requested_keys: BTreeMap<String, Key>,
 }
 
-impl SpoiledAws {
-    pub(super) fn new(bug: Bug, aws: Aws) -> Self {
-        Self { bug, aws, known: Mutex::default(), early: EarlyLooks::default() }
+impl BuggyAws {
+    pub(super) fn new(bug: Bug, port: AwsPort) -> Self {
+        Self { bug, port, cache: Mutex::default(), early_describes: EarlyDescribes::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> Timestamp {
-        self.aws.link().scene.state().now
+        self.port.transport().environment.state().now
     }
 
-    /// Sends a call. With [`Bug::SdkRetries`], a Start is repeated as the SDK does with retries enabled.
+    /// Sends a call. With [`Bug::SdkRetries`], a Start is repeated as by the SDK with retries enabled.
     async fn call(
         &self,
         stream: &StreamArn,
@@ -82,56 +83,57 @@ impl SpoiledAws {
     ) -> Result<(), AwsError> {
         let signer = &self.signer(signer);
         let dated = (self.bug != Bug::PauseNotNoticed).then_some(reserved);
-        let mut tries = if self.bug == Bug::SdkRetries && matches!(call, Call::Start(_)) { 1 } else { TRIES };
+        let mut attempts =
+            if self.bug == Bug::SdkRetries && matches!(call, Call::Start(_)) { 1 } else { MAX_ATTEMPTS };
         loop {
-            let answer = self.aws.call(stream, call, principal, signer, reserved, dated).await;
-            let again = matches!(
-                &answer,
-                Err(fault)
-                    if matches!(fault.kind, ErrorKind::LimitReached | ErrorKind::UnknownOutcome | ErrorKind::Throttled)
+            let response = self.port.call(stream, call, principal, signer, reserved, dated).await;
+            let retry = matches!(
+                &response,
+                Err(error)
+                    if matches!(error.kind, ErrorKind::LimitReached | ErrorKind::UnknownOutcome | ErrorKind::Throttled)
             );
-            if !again || tries == TRIES {
-                return self.understood(answer);
+            if !retry || attempts == MAX_ATTEMPTS {
+                return self.interpret(response);
             }
-            let pause = SignedDuration::from_millis(300 * tries);
-            let at = self.now() + pause;
-            self.aws.link().scene.wait_until(at).await;
-            tries += 1;
+            let backoff = SignedDuration::from_millis(300 * attempts);
+            let at = self.now() + backoff;
+            self.port.transport().environment.wait_until(at).await;
+            attempts += 1;
         }
     }
 
     /// Returns the principal of the request.
-    fn as_whom(&self, principal: &Principal) -> Principal {
+    fn used_principal(&self, principal: &Principal) -> Principal {
         let role = if self.bug == Bug::RoleForgotten { None } else { principal.role.clone() };
         Principal { role, ..principal.clone() }
     }
 
-    /// Returns the signer of a call after a Describe that `of_look` signed.
-    fn signer(&self, of_look: &Signer) -> Signer {
-        if self.bug == Bug::SignedAnew { self.aws.signer() } else { of_look.clone() }
+    /// Returns the signer of a call after a Describe that `describe_signer` signed.
+    fn signer(&self, describe_signer: &Signer) -> Signer {
+        if self.bug == Bug::SignedAnew { self.port.signer() } else { describe_signer.clone() }
     }
 
-    /// Returns the operator's interpretation of an answer.
-    fn understood(&self, answer: Result<(), AwsError>) -> Result<(), AwsError> {
-        match answer {
-            Err(fault) if self.bug == Bug::SilenceIsRefusal && fault.kind == ErrorKind::UnknownOutcome => {
-                Err(AwsError { kind: ErrorKind::Transient, ..fault })
+    /// Returns the operator's interpretation of an response.
+    fn interpret(&self, response: Result<(), AwsError>) -> Result<(), AwsError> {
+        match response {
+            Err(error) if self.bug == Bug::SilenceIsRefusal && error.kind == ErrorKind::UnknownOutcome => {
+                Err(AwsError { kind: ErrorKind::Transient, ..error })
             }
-            answer => answer,
+            response => response,
         }
     }
 }
 
-impl StreamApi for SpoiledAws {
+impl StreamApi for BuggyAws {
     async fn identity(&self) -> Result<AwsAccount, AwsError> {
         if self.bug == Bug::DescribeBeforeLedger {
-            self.early.look(&self.aws).await;
+            self.early_describes.describe(&self.port).await;
         }
-        self.aws.identity().await
+        self.port.identity().await
     }
 
     async fn verify_clock(&self) -> Result<(), AwsError> {
-        self.aws.verify_clock().await
+        self.port.verify_clock().await
     }
 
     async fn describe_stream(
@@ -143,29 +145,31 @@ impl StreamApi for SpoiledAws {
         let name = stream.to_string();
         let now = self.now();
         if self.bug == Bug::OldLook
-            && let Some(look) = still_good(&self.known().looks, &name, now, GOOD_FOR)
+            && let Some(description) = cached_response(&self.cache().describes, &name, now, STREAM_CACHE_TTL)
         {
-            return Ok(look);
+            return Ok(description);
         }
         if self.bug == Bug::DescribeBeforeLedger
-            && let Some(look) = self.early.take(&self.aws, stream, principal)
+            && let Some(description) = self.early_describes.take(&self.port, stream, principal)
         {
-            return Ok(look);
+            return Ok(description);
         }
-        let mut look = self.aws.describe_stream(stream, &self.as_whom(principal), priority).await?;
+        let mut description =
+            self.port.describe_stream(stream, &self.used_principal(principal), priority).await?;
         let now = self.now();
-        let mut known = self.known();
+        let mut cache = self.cache();
         if self.bug == Bug::FailedShownAsDone
-            && let (Some((look, _)), Some(asked)) = (&mut look, known.asked.get(&name))
-            && matches!(look.encryption, ReportedEncryption::Failed { action: Action::Start, .. })
+            && let (Some((description, _)), Some(requested_key)) =
+                (&mut description, cache.requested_keys.get(&name))
+            && matches!(description.encryption, ReportedEncryption::Failed { action: Action::Start, .. })
         {
-            look.encryption = ReportedEncryption::On(asked.clone());
+            description.encryption = ReportedEncryption::On(requested_key.clone());
         }
         if self.bug == Bug::EnablingIsEnabled {
-            look = completed(look, known.asked.get(&name));
+            description = enabling_as_enabled(description, cache.requested_keys.get(&name));
         }
-        known.looks.insert(name, (now, look.clone()));
-        Ok(look)
+        cache.describes.insert(name, (now, description.clone()));
+        Ok(description)
     }
 
     async fn describe_key(
@@ -175,17 +179,17 @@ impl StreamApi for SpoiledAws {
         principal: &Principal,
         priority: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
-        let asked = name.to_string();
+        let key = name.to_string();
         let now = self.now();
         if self.bug == Bug::OldKey
-            && let Some(facts) = still_good(&self.known().keys, &asked, now, KEY_GOOD_FOR)
+            && let Some(metadata) = cached_response(&self.cache().keys, &key, now, KEY_CACHE_TTL)
         {
-            return Ok(facts);
+            return Ok(metadata);
         }
-        let facts = self.aws.describe_key(stream, name, principal, priority).await?;
+        let metadata = self.port.describe_key(stream, name, principal, priority).await?;
         let now = self.now();
-        self.known().keys.insert(asked, (now, facts.clone()));
-        Ok(facts)
+        self.cache().keys.insert(key, (now, metadata.clone()));
+        Ok(metadata)
     }
 
     async fn acquire_permit(
@@ -196,7 +200,7 @@ impl StreamApi for SpoiledAws {
         signer: &Signer,
     ) -> bool {
         let signer = self.signer(signer);
-        self.aws.acquire_permit(stream, action, principal, &signer).await
+        self.port.acquire_permit(stream, action, principal, &signer).await
     }
 
     async fn acquire_record_permit(
@@ -205,7 +209,7 @@ impl StreamApi for SpoiledAws {
         principal: &Principal,
         signer: &Signer,
     ) -> bool {
-        self.aws.acquire_record_permit(stream, principal, &self.signer(signer)).await
+        self.port.acquire_record_permit(stream, principal, &self.signer(signer)).await
     }
 
     async fn start(
@@ -216,7 +220,7 @@ impl StreamApi for SpoiledAws {
         signer: &Signer,
         reserved: Timestamp,
     ) -> Result<(), AwsError> {
-        self.known().asked.insert(stream.to_string(), key.clone());
+        self.cache().requested_keys.insert(stream.to_string(), key.clone());
         self.call(stream, Call::Start(key), principal, signer, reserved).await
     }
 
@@ -238,6 +242,6 @@ impl StreamApi for SpoiledAws {
         principal: &Principal,
         signer: &Signer,
     ) -> Result<bool, AwsError> {
-        self.aws.put_record(stream, record, principal, &self.signer(signer)).await
+        self.port.put_record(stream, record, principal, &self.signer(signer)).await
     }
 }

@@ -1,6 +1,6 @@
-//! Wrong decisions: each calls the real decision, with a wrong input or a wrong use of its result.
+//! Wrong decisions: each calls the real decision, with a wrong input or a modified result.
 //!
-//! They are pure, as the real decision is, and each has only one bug.
+//! These decisions are pure, as is the real one, and each has only one bug.
 
 use jiff::SignedDuration;
 use stream_encryption_api::condition::Reason;
@@ -10,22 +10,22 @@ use stream_encryption_core::model::desired::{DesiredEncryption, DesiredState};
 use stream_encryption_core::model::ledger::{DAY, QUOTA_WINDOW};
 use stream_encryption_core::model::observation::Observation;
 
-use crate::stats::noted;
+use crate::statistics::decide_and_record;
 
 /// Waits for the limit as if a call counted for exactly 24 hours; the ledger with the planted bug contains no
 /// older calls.
-pub(super) fn back_after_a_day_sharp(input: &DecisionInput<'_>) -> Decision {
-    let decision = noted(input);
+pub(super) fn sharp_window(input: &DecisionInput<'_>) -> Decision {
+    let decision = decide_and_record(input);
     match decision.next_attempt {
         Some(next) if decision.reason == Reason::CallLimitReached => {
             // The ledger is read a moment before the time of the reconcile is taken.
-            let free = next - (QUOTA_WINDOW - DAY) + SignedDuration::from_millis(10);
-            if free <= input.now {
+            let available_at = next - (QUOTA_WINDOW - DAY) + SignedDuration::from_millis(10);
+            if available_at <= input.now {
                 return decision;
             }
-            let wake = decision.wake.min(free);
-            let describe_due = decision.describe_due.min(free);
-            Decision { wake, describe_due, next_attempt: Some(free), ..decision }
+            let wake = decision.wake.min(available_at);
+            let describe_due = decision.describe_due.min(available_at);
+            Decision { wake, describe_due, next_attempt: Some(available_at), ..decision }
         }
         _ => decision,
     }
@@ -33,23 +33,23 @@ pub(super) fn back_after_a_day_sharp(input: &DecisionInput<'_>) -> Decision {
 
 /// Treats a stream that is encrypted with one key as encrypted with the other.
 pub(super) fn enabled_is_enough(input: &DecisionInput<'_>) -> Decision {
-    let on = matches!(input.last_observation, LastObservation::At(_, Observation::On(_)));
-    if !on || matches!(input.desired.encryption, DesiredEncryption::Off) {
-        return noted(input);
+    let is_on = matches!(input.last_observation, LastObservation::At(_, Observation::On(_)));
+    if !is_on || matches!(input.desired.encryption, DesiredEncryption::Off) {
+        return decide_and_record(input);
     }
     let desired =
         DesiredState { encryption: DesiredEncryption::AnyKey, key_problem: None, ..input.desired.clone() };
-    noted(&DecisionInput { desired: &desired, ..input.clone() })
+    decide_and_record(&DecisionInput { desired: &desired, ..input.clone() })
 }
 
 /// Ignores KMS's report on the active key.
 pub(super) fn lost_key_is_ready(input: &DecisionInput<'_>) -> Decision {
-    noted(&DecisionInput { active_key_problem: None, ..input.clone() })
+    decide_and_record(&DecisionInput { active_key_problem: None, ..input.clone() })
 }
 
 /// Reports the state that AWS has just reported, without a settle time.
-pub(super) fn without_settling(input: &DecisionInput<'_>) -> Decision {
-    let decision = noted(input);
+pub(super) fn no_settling(input: &DecisionInput<'_>) -> Decision {
+    let decision = decide_and_record(input);
     if decision.reason == Reason::Settling && matches!(decision.step, Step::Wait) {
         Decision { reason: Reason::Encrypted, ..decision }
     } else {
@@ -57,7 +57,7 @@ pub(super) fn without_settling(input: &DecisionInput<'_>) -> Decision {
     }
 }
 
-/// Treats calls without an outcome as refused, so that nothing is waited for.
+/// Treats calls without an outcome as refused, so that there is no wait for them.
 pub(super) fn no_wait_for_late_calls(input: &DecisionInput<'_>) -> Decision {
     let mut ledger = input.ledger.clone();
     for call in &mut ledger.calls {
@@ -66,26 +66,26 @@ pub(super) fn no_wait_for_late_calls(input: &DecisionInput<'_>) -> Decision {
         }
     }
     ledger.attempts = None;
-    noted(&DecisionInput { ledger: &ledger, ..input.clone() })
+    decide_and_record(&DecisionInput { ledger: &ledger, ..input.clone() })
 }
 
 /// Calls Stop for an encrypted stream that needs another key, and Start afterwards.
 pub(super) fn stop_before_re_key(input: &DecisionInput<'_>) -> Decision {
-    let mut decision = noted(input);
-    let encrypted = input.ledger.known_encryption.as_ref().is_some_and(|known| known.key.is_some());
-    if let (Step::ChangeEncryption(call), true) = (&mut decision.step, encrypted) {
+    let mut decision = decide_and_record(input);
+    let is_encrypted = input.ledger.known_encryption.as_ref().is_some_and(|known| known.key.is_some());
+    if let (Step::ChangeEncryption(call), true) = (&mut decision.step, is_encrypted) {
         call.target = Target { action: Action::Stop, key: None };
     }
     decision
 }
 
-/// Never makes the call again that AWS has refused because of its limit.
+/// Never repeats a call that AWS has refused because of its limit.
 pub(super) fn gives_up_at_the_limit(input: &DecisionInput<'_>) -> Decision {
-    let decision = noted(input);
+    let decision = decide_and_record(input);
     let reason = input.ledger.attempts.as_ref().and_then(|attempts| attempts.reason.as_deref());
-    let refused = reason == Some(Reason::CallLimitReached.as_str());
+    let is_refused = reason == Some(Reason::CallLimitReached.as_str());
     let later = input.now + input.drift_interval;
-    if refused {
+    if is_refused {
         Decision { step: Step::Wait, wake: later, describe_due: later, ..decision }
     } else {
         decision

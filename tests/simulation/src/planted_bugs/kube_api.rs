@@ -21,32 +21,33 @@ use stream_encryption_core::model::ledger::{self, DAY, expires_at};
 use stream_encryption_core::model::service::AWS_LIMIT;
 
 use super::Bug;
-use super::protocol::write_afterwards;
+use super::protocol::write_after_call;
 use crate::convergence::stream_of;
 use crate::environment::{ACCOUNT, FOREIGN_ACCOUNT};
-use crate::ports::Cluster;
+use crate::ports::KubernetesPort;
 use crate::store::name_of;
 
-/// How long [`Bug::OwnClockPrunes`] keeps a call: longer than required, so that it makes no writes at rest.
-const KEPT: SignedDuration = SignedDuration::from_hours(26);
+/// Time for which [`Bug::OwnClockPrunes`] keeps a call: longer than required, so that a converged resource
+/// causes no writes.
+const RETENTION: SignedDuration = SignedDuration::from_hours(26);
 /// The duration of a lease.
-const LEASE: SignedDuration = SignedDuration::from_secs(15);
+const LEASE_DURATION: SignedDuration = SignedDuration::from_secs(15);
 
 /// The Kubernetes port with a planted bug.
 #[derive(Debug)]
-pub struct SpoiledRecords {
+pub struct BuggyKubeApi {
     bug: Bug,
-    cluster: Cluster,
-    /// The attempts of each ledger, for the life of the process.
+    port: KubernetesPort,
+    /// The attempts of each ledger, for the lifetime of the process.
     attempts: Mutex<BTreeMap<String, Attempts>>,
     /// The reconciles that have begun, by task.
-    begun: Mutex<BTreeSet<usize>>,
+    started: Mutex<BTreeSet<usize>>,
     /// The policies as first read, by namespace.
     policies: Mutex<BTreeMap<String, Vec<StreamEncryptionPolicySpec>>>,
 }
 
 /// Returns the same patterns for another account.
-fn elsewhere(patterns: &[String]) -> Vec<String> {
+fn in_foreign_account(patterns: &[String]) -> Vec<String> {
     let account = format!(":{FOREIGN_ACCOUNT}:");
     patterns
         .iter()
@@ -54,9 +55,9 @@ fn elsewhere(patterns: &[String]) -> Vec<String> {
         .collect()
 }
 
-impl SpoiledRecords {
-    pub(super) fn new(bug: Bug, cluster: Cluster) -> Self {
-        Self { bug, cluster, attempts: Mutex::default(), begun: Mutex::default(), policies: Mutex::default() }
+impl BuggyKubeApi {
+    pub(super) fn new(bug: Bug, port: KubernetesPort) -> Self {
+        Self { bug, port, attempts: Mutex::default(), started: Mutex::default(), policies: Mutex::default() }
     }
 
     fn attempts(&self) -> MutexGuard<'_, BTreeMap<String, Attempts>> {
@@ -65,62 +66,65 @@ impl SpoiledRecords {
 
     /// Returns the time by this replica's own clock.
     fn now(&self) -> Timestamp {
-        let link = self.cluster.link();
-        link.scene.clock_of(link.process.replica).now()
+        let transport = self.port.transport();
+        transport.environment.clock(transport.process.replica).now()
     }
 
     /// Returns whether this is the first request of a reconcile. The lease is checked only then, as in leader
     /// election.
-    fn begins_a_visit(&self) -> bool {
+    fn is_first_request(&self) -> bool {
         let task = {
-            let state = self.cluster.link().scene.state();
-            state.polled.name.is_some().then_some(state.polled.task)
+            let state = self.port.transport().environment.state();
+            state.current_task.name.is_some().then_some(state.current_task.task)
         };
-        task.is_some_and(|task| self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(task))
+        task.is_some_and(|task| self.started.lock().unwrap_or_else(PoisonError::into_inner).insert(task))
     }
 
     /// Returns whether a resource of this namespace is being reconciled.
-    fn visits(&self, namespace: &str) -> bool {
-        let state = self.cluster.link().scene.state();
-        state.polled.name.as_ref().is_some_and(|visited| visited.0 == namespace)
+    fn reconciles_namespace(&self, namespace: &str) -> bool {
+        let state = self.port.transport().environment.state();
+        state.current_task.name.as_ref().is_some_and(|resource| resource.0 == namespace)
     }
 
     /// Returns whether this resource is being reconciled.
-    fn is_visited(&self, namespace: &str, name: &str) -> bool {
-        let state = self.cluster.link().scene.state();
-        state.polled.name.as_ref().is_some_and(|visited| visited.0 == namespace && visited.1 == name)
+    fn is_reconciled(&self, namespace: &str, name: &str) -> bool {
+        let state = self.port.transport().environment.state();
+        state.current_task.name.as_ref().is_some_and(|resource| resource.0 == namespace && resource.1 == name)
     }
 
     /// Waits until this process is the leader.
-    async fn wait_to_lead(&self) {
-        let scene = &self.cluster.link().scene;
-        while !self.leads() {
-            let again = scene.state().now + LEASE;
-            scene.wait_until(again).await;
+    async fn wait_for_lease(&self) {
+        let environment = &self.port.transport().environment;
+        while !self.holds_lease() {
+            let retry_at = environment.state().now + LEASE_DURATION;
+            environment.wait_until(retry_at).await;
         }
     }
 
     /// Returns whether this process holds the lease, or acquires one that has expired by its own clock.
-    fn leads(&self) -> bool {
-        let link = self.cluster.link();
+    fn holds_lease(&self) -> bool {
+        let transport = self.port.transport();
         let now = self.now();
-        let state = &mut *link.scene.state();
-        if state.replicas[link.process.replica].paused_until > state.now {
+        let state = &mut *transport.environment.state();
+        if state.replicas[transport.process.replica].paused_until > state.now {
             return false;
         }
         if let Some((holder, renewed)) = &mut state.lease
-            && *holder != link.process
+            && *holder != transport.process
         {
             let condition = &state.replicas[holder.replica];
-            if condition.up && condition.life == holder.life && condition.paused_until <= state.now {
+            if condition.running
+                && condition.incarnation == holder.incarnation
+                && condition.paused_until <= state.now
+            {
                 // The holder renews its lease every few seconds while it runs.
-                *renewed = state.now + link.scene.offset(holder.replica);
+                *renewed = state.now + transport.environment.clock_error(holder.replica);
             }
-            if now < *renewed + LEASE {
+            if now < *renewed + LEASE_DURATION {
                 return false;
             }
         }
-        state.lease = Some((link.process, now));
+        state.lease = Some((transport.process, now));
         true
     }
 
@@ -131,22 +135,22 @@ impl SpoiledRecords {
         from: ReadFrom,
         change: impl Fn(&mut StreamEncryptionPolicySpec),
     ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
-        let mut policies = self.cluster.policies(namespace, from).await?;
+        let mut policies = self.port.policies(namespace, from).await?;
         policies.iter_mut().for_each(change);
         Ok(policies)
     }
 
     /// Returns the policies of a namespace as first read in this process.
-    async fn policies_kept(
+    async fn policies_first_read(
         &self,
         namespace: &str,
         from: ReadFrom,
     ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
-        let known = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
-        if let Some(policies) = known {
+        let cached = self.policies.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
+        if let Some(policies) = cached {
             return Ok(policies);
         }
-        let policies = self.cluster.policies(namespace, from).await?;
+        let policies = self.port.policies(namespace, from).await?;
         self.policies
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -157,24 +161,24 @@ impl SpoiledRecords {
     /// Writes a resource into the ledger of its stream if the ledger's owner is deleted.
     async fn claim(&self, resource: &StreamEncryption) {
         let Some(stream) = stream_of(resource) else { return };
-        let Ok(Some(mut ledger)) = self.cluster.ledger(&ledger::name(&stream), ReadFrom::ApiServer).await
-        else {
+        let Ok(Some(mut ledger)) = self.port.ledger(&ledger::name(&stream), ReadFrom::ApiServer).await else {
             return;
         };
-        let gone = self.cluster.link().scene.state().store.resource_by_uid(&ledger.spec.owner.uid).is_none();
-        if gone {
+        let is_deleted =
+            self.port.transport().environment.state().store.resource_by_uid(&ledger.spec.owner.uid).is_none();
+        if is_deleted {
             ledger.spec.owner = resource_identity(resource);
-            // A conflict means that another replica was first.
-            let _ = self.cluster.replace_ledger(&ledger).await;
+            // A conflict means that another replica has claimed it first.
+            let _ = self.port.replace_ledger(&ledger).await;
         }
     }
 
-    /// Returns a resource as the controller sees it.
-    fn shown(&self, mut resource: StreamEncryption) -> StreamEncryption {
+    /// Returns the resource that the controller receives.
+    fn modify_resource(&self, mut resource: StreamEncryption) -> StreamEncryption {
         match self.bug {
             Bug::StopOnDeletion if resource.spec.mode == Mode::Enforce => {
-                let allowed = self.cluster.link().scene.state().policies.allow_any_stop();
-                if allowed {
+                let is_allowed = self.port.transport().environment.state().policies.allow_any_stop();
+                if is_allowed {
                     resource.spec.deletion_policy = DeletionPolicy::Disable;
                 }
             }
@@ -184,18 +188,18 @@ impl SpoiledRecords {
         resource
     }
 
-    /// Returns a ledger as the controller sees it.
-    async fn opened(&self, mut ledger: StreamLedger) -> StreamLedger {
+    /// Returns the ledger that the controller receives.
+    async fn modify_ledger(&self, mut ledger: StreamLedger) -> StreamLedger {
         let now = self.now();
         match self.bug {
             Bug::SharpWindow => ledger.spec.calls.retain(|call| call.at() + DAY > now),
             Bug::OwnClockPrunes => {
                 let before = ledger.spec.calls.len();
-                ledger.spec.calls.retain(|call| expires_at(call) + KEPT > now);
+                ledger.spec.calls.retain(|call| expires_at(call) + RETENTION > now);
                 if ledger.spec.calls.len() < before
-                    && let Ok(tidy) = self.cluster.replace_ledger(&ledger).await
+                    && let Ok(pruned) = self.port.replace_ledger(&ledger).await
                 {
-                    return tidy;
+                    return pruned;
                 }
             }
             Bug::BackoffInMemory => {
@@ -203,9 +207,9 @@ impl SpoiledRecords {
                 ledger.spec.attempts = self.attempts().get(name).cloned();
             }
             Bug::OwnershipIgnored => {
-                let state = self.cluster.link().scene.state();
-                let asking = state.polled.name.as_ref().and_then(|name| state.store.resource(name));
-                if let Some(resource) = asking {
+                let state = self.port.transport().environment.state();
+                let resource = state.current_task.name.as_ref().and_then(|name| state.store.resource(name));
+                if let Some(resource) = resource {
                     let (namespace, name) = name_of(resource);
                     let uid = resource.metadata.uid.clone().unwrap_or_default();
                     ledger.spec.owner = Owner { namespace, name, uid };
@@ -216,7 +220,8 @@ impl SpoiledRecords {
         ledger
     }
 
-    fn to_be_written(&self, name: &str, spec: &StreamLedgerSpec) -> StreamLedgerSpec {
+    /// Returns the ledger that is written.
+    fn modify_write(&self, name: &str, spec: &StreamLedgerSpec) -> StreamLedgerSpec {
         let mut written = spec.clone();
         match self.bug {
             Bug::EffectForgotten => written.calls.iter_mut().for_each(|call| call.confirmed = false),
@@ -235,66 +240,66 @@ impl SpoiledRecords {
     }
 
     /// Returns the interpreted result of a write.
-    async fn written(
+    async fn interpret_write(
         &self,
-        asked: StreamLedger,
-        mut answer: Result<StreamLedger, KubeError>,
+        requested: StreamLedger,
+        mut result: Result<StreamLedger, KubeError>,
     ) -> Result<StreamLedger, KubeError> {
         match self.bug {
             Bug::NoCompareAndSwap | Bug::LeaseOnly => {
-                while matches!(answer, Err(KubeError::Conflict)) {
-                    let name = asked.metadata.name.as_deref().unwrap_or_default();
-                    let Some(newer) = self.cluster.ledger(name, ReadFrom::ApiServer).await? else { break };
-                    let over = StreamLedger { metadata: newer.metadata, spec: asked.spec.clone() };
-                    answer = self.cluster.replace_ledger(&over).await;
+                while matches!(result, Err(KubeError::Conflict)) {
+                    let name = requested.metadata.name.as_deref().unwrap_or_default();
+                    let Some(newer) = self.port.ledger(name, ReadFrom::ApiServer).await? else { break };
+                    let overwriting = StreamLedger { metadata: newer.metadata, spec: requested.spec.clone() };
+                    result = self.port.replace_ledger(&overwriting).await;
                 }
-                answer
+                result
             }
-            Bug::UnacknowledgedCounts => answer.or(Ok(asked)),
-            Bug::BackoffInMemory => match answer {
-                Ok(ledger) => Ok(self.opened(ledger).await),
+            Bug::UnacknowledgedCounts => result.or(Ok(requested)),
+            Bug::BackoffInMemory => match result {
+                Ok(ledger) => Ok(self.modify_ledger(ledger).await),
                 error => error,
             },
-            _ => answer,
+            _ => result,
         }
     }
 }
 
-impl KubeApi for SpoiledRecords {
+impl KubeApi for BuggyKubeApi {
     async fn resource(
         &self,
         namespace: &str,
         name: &str,
         from: ReadFrom,
     ) -> Result<Option<StreamEncryption>, KubeError> {
-        let visited = self.is_visited(namespace, name);
+        let is_reconciled = self.is_reconciled(namespace, name);
         let from = match self.bug {
-            Bug::CachedResource if visited => ReadFrom::Cache,
-            Bug::CachedOwner if !visited => ReadFrom::Cache,
+            Bug::CachedResource if is_reconciled => ReadFrom::Cache,
+            Bug::CachedOwner if !is_reconciled => ReadFrom::Cache,
             _ => from,
         };
-        if self.bug == Bug::LeaseOnly && self.begins_a_visit() {
-            self.wait_to_lead().await;
+        if self.bug == Bug::LeaseOnly && self.is_first_request() {
+            self.wait_for_lease().await;
         }
-        let resource = self.cluster.resource(namespace, name, from).await?;
+        let resource = self.port.resource(namespace, name, from).await?;
         if let (Bug::ClaimedWithoutPolicy, Some(resource)) = (self.bug, &resource)
-            && self.is_visited(namespace, name)
+            && self.is_reconciled(namespace, name)
         {
             self.claim(resource).await;
         }
-        Ok(resource.map(|resource| self.shown(resource)))
+        Ok(resource.map(|resource| self.modify_resource(resource)))
     }
 
     async fn ledger(&self, name: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
         let from = if self.bug == Bug::CachedLedger { ReadFrom::Cache } else { from };
-        match self.cluster.ledger(name, from).await? {
-            Some(ledger) => Ok(Some(self.opened(ledger).await)),
+        match self.port.ledger(name, from).await? {
+            Some(ledger) => Ok(Some(self.modify_ledger(ledger).await)),
             None => Ok(None),
         }
     }
 
     async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
-        let mut ledgers = self.cluster.ledgers().await?;
+        let mut ledgers = self.port.ledgers().await?;
         if self.bug == Bug::RetiredEarly {
             for ledger in &mut ledgers {
                 ledger.spec.calls.clear();
@@ -304,31 +309,31 @@ impl KubeApi for SpoiledRecords {
     }
 
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
-        let asked = StreamLedger::new(name, self.to_be_written(name, spec));
+        let requested = StreamLedger::new(name, self.modify_write(name, spec));
         if self.bug == Bug::RecordedAfterwards {
-            return write_afterwards(&self.cluster, &asked).await;
+            return write_after_call(&self.port, &requested).await;
         }
-        let answer = self.cluster.create_ledger(name, &asked.spec).await;
+        let result = self.port.create_ledger(name, &requested.spec).await;
         if self.bug == Bug::LeaseOnly {
             // The API server still creates no object twice.
-            return answer;
+            return result;
         }
-        self.written(asked, answer).await
+        self.interpret_write(requested, result).await
     }
 
     async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
         let name = ledger.metadata.name.as_deref().unwrap_or_default();
-        let spec = self.to_be_written(name, &ledger.spec);
-        let asked = StreamLedger { metadata: ledger.metadata.clone(), spec };
+        let spec = self.modify_write(name, &ledger.spec);
+        let requested = StreamLedger { metadata: ledger.metadata.clone(), spec };
         if self.bug == Bug::RecordedAfterwards {
-            return write_afterwards(&self.cluster, &asked).await;
+            return write_after_call(&self.port, &requested).await;
         }
-        let answer = self.cluster.replace_ledger(&asked).await;
-        self.written(asked, answer).await
+        let result = self.port.replace_ledger(&requested).await;
+        self.interpret_write(requested, result).await
     }
 
     async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), KubeError> {
-        self.cluster.delete_ledger(ledger).await
+        self.port.delete_ledger(ledger).await
     }
 
     async fn write_status(
@@ -344,15 +349,15 @@ impl KubeApi for SpoiledRecords {
                 condition.reason = Reason::Encrypted.to_string();
             }
         }
-        self.cluster.write_status(read, &status).await
+        self.port.write_status(read, &status).await
     }
 
-    async fn publish_event(&self, of: &Owner, happening: &ReconcileEvent) -> Result<(), KubeError> {
-        self.cluster.publish_event(of, happening).await
+    async fn publish_event(&self, owner: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {
+        self.port.publish_event(owner, event).await
     }
 
     async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
-        self.cluster.set_finalizer(read, present).await
+        self.port.set_finalizer(read, present).await
     }
 
     async fn policies(
@@ -361,22 +366,27 @@ impl KubeApi for SpoiledRecords {
         from: ReadFrom,
     ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         match self.bug {
-            Bug::PoliciesKept => self.policies_kept(namespace, from).await,
-            Bug::CachedPolicies => self.cluster.policies(namespace, ReadFrom::Cache).await,
+            Bug::PoliciesKept => self.policies_first_read(namespace, from).await,
+            Bug::CachedPolicies => self.port.policies(namespace, ReadFrom::Cache).await,
             Bug::ForeignStream => {
-                self.policies_of(namespace, from, |policy| policy.streams.extend(elsewhere(&policy.streams)))
-                    .await
+                self.policies_of(namespace, from, |policy| {
+                    policy.streams.extend(in_foreign_account(&policy.streams));
+                })
+                .await
             }
             Bug::ForeignKey => {
-                self.policies_of(namespace, from, |policy| policy.keys.extend(elsewhere(&policy.keys))).await
+                self.policies_of(namespace, from, |policy| {
+                    policy.keys.extend(in_foreign_account(&policy.keys));
+                })
+                .await
             }
-            Bug::ClaimOutlivesPolicy if !self.visits(namespace) => {
+            Bug::ClaimOutlivesPolicy if !self.reconciles_namespace(namespace) => {
                 Ok(vec![StreamEncryptionPolicySpec::own_account()])
             }
             Bug::BudgetIgnored => {
                 self.policies_of(namespace, from, |policy| policy.max_calls_per_day = AWS_LIMIT).await
             }
-            _ => self.cluster.policies(namespace, from).await,
+            _ => self.port.policies(namespace, from).await,
         }
     }
 
@@ -385,6 +395,6 @@ impl KubeApi for SpoiledRecords {
         namespace: &str,
         reference: &KeyObjectReference,
     ) -> Result<ReferencedKey, KubeError> {
-        self.cluster.referenced_key(namespace, reference).await
+        self.port.referenced_key(namespace, reference).await
     }
 }

@@ -1,23 +1,23 @@
-//! The state of a run between two reconciles, as a number: runs with the same number go on in the same way.
+//! The state of a run between two reconciles as a hash: runs with the same hash continue in the same way.
 //!
-//! Everything that can still have an effect is part of it, in the form of its `Debug` output: AWS without its log,
-//! Kubernetes, the caches, the queues and the memories of the processes, what is scheduled, and the state of the
-//! promises. Left out is what only counts. It changes nothing.
+//! Everything that can still have an effect is part of it, in the form of its `Debug` output: AWS without its
+//! log, Kubernetes, the caches, the queues and the memories of the processes, the scheduled events, and the
+//! state of the invariants. Mere counters are left out. The fingerprint changes nothing.
 
 use std::fmt::{self, Debug, Write};
 use std::hash::{DefaultHasher, Hasher};
 
 use super::Run;
 use crate::environment::Event;
-use crate::wiring::Parts;
+use crate::wiring::Wiring;
 
 /// Everything that can still have an effect, as text.
 #[derive(Default)]
-struct Shown(String);
+struct StateText(String);
 
 /// Ends the text before the last field of AWS, which is its log.
 struct WithoutLog<'a> {
-    shown: &'a mut String,
+    text: &'a mut String,
     is_late: bool,
 }
 
@@ -27,49 +27,49 @@ impl Write for WithoutLog<'_> {
             return Err(fmt::Error);
         }
         self.is_late |= text == "late";
-        self.shown.write_str(text)
+        self.text.write_str(text)
     }
 }
 
-impl Shown {
-    fn add(&mut self, part: &dyn Debug) {
-        let _ = write!(self.0, "{part:?};");
+impl StateText {
+    fn add(&mut self, value: &dyn Debug) {
+        let _ = write!(self.0, "{value:?};");
     }
 }
 
-impl<P: Parts> Run<'_, P> {
+impl<P: Wiring> Run<'_, P> {
     /// Returns the fingerprint of the current state.
     pub(super) fn fingerprint(&self) -> u64 {
-        let state = &*self.scene.state();
-        let mut shown = Shown::default();
-        shown.add(&(state.now, self.happened, self.stable_status.is_some()));
-        let _ = write!(WithoutLog { shown: &mut shown.0, is_late: false }, "{:?}", state.world);
-        state.store.show(&mut |part| shown.add(part));
-        state.promises.show(&mut |part| shown.add(part));
-        shown.add(&state.kubernetes);
-        shown.add(&state.policies);
-        for (at, event) in state.agenda.entries() {
+        let state = &*self.environment.state();
+        let mut text = StateText::default();
+        text.add(&(state.now, self.operations_done, self.stable_counts.is_some()));
+        let _ = write!(WithoutLog { text: &mut text.0, is_late: false }, "{:?}", state.world);
+        state.store.add_to_fingerprint(&mut |value| text.add(value));
+        state.invariants.add_to_fingerprint(&mut |value| text.add(value));
+        text.add(&state.kubernetes_faults);
+        text.add(&state.policies);
+        for (at, event) in state.events.entries() {
             let is_over = matches!(event, Event::Wake(_))
-                || matches!(event, Event::Happening(number) if *number < self.happened);
+                || matches!(event, Event::Operation(number) if *number < self.operations_done);
             if !is_over {
-                shown.add(&(at, event));
+                text.add(&(at, event));
             }
-            if let Event::Late(number) = event {
-                shown.add(&state.late[*number]);
+            if let Event::DelayedWrite(number) = event {
+                text.add(&state.delayed_writes[*number]);
             }
         }
         let uids: Vec<&str> = state.store.uids().collect();
         for (number, replica) in self.replicas.iter().enumerate() {
-            shown.add(&self.scene.offset(number));
-            shown.add(&state.replicas[number]);
+            text.add(&self.environment.clock_error(number));
+            text.add(&state.replicas[number]);
             if let Some(replica) = replica {
-                // What its watch has not delivered yet.
-                shown.add(&state.store.changes().get(replica.told..));
-                replica.show(&uids, &mut |part| shown.add(part));
+                // The changes that its watch has not delivered yet.
+                text.add(&state.store.changes().get(replica.delivered..));
+                replica.add_to_fingerprint(&uids, &mut |value| text.add(value));
             }
         }
         let mut hasher = DefaultHasher::new();
-        hasher.write(shown.0.as_bytes());
+        hasher.write(text.0.as_bytes());
         hasher.finish()
     }
 }

@@ -1,103 +1,107 @@
-//! What the watches of a replica deliver, and when: changes of the resources and the policies, and lists of everything.
+//! The deliveries of a replica's watches: changes of the resources and the policies, and lists of all
+//! objects.
 //!
-//! A watch that lags or is frozen delivers later; a list from an outdated API server lacks the last changes. It fills the
-//! caches only, and must never show a state that Kubernetes did not have.
+//! A watch that lags or is frozen delivers later; a list from an outdated API server lacks the last changes.
+//! This module fills the caches only, and must never show a state that Kubernetes did not have.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::Run;
-use crate::caches::Kind;
+use crate::caches::WatchKind;
 use crate::environment::{Event, Process};
-use crate::explore::fault::{Fault, Place};
-use crate::wiring::Parts;
+use crate::explore::injected_fault::{FaultPoint, InjectedFault};
+use crate::wiring::Wiring;
 
 /// Maximum time for which an API server is outdated, in seconds.
-const LONGEST_OUTDATED: i64 = 600;
-impl<P: Parts> Run<'_, P> {
+const MAX_OUTDATED_SECONDS: i64 = 600;
+
+impl<P: Wiring> Run<'_, P> {
     /// Delivers changes of the resources. A lagging or frozen watch delivers them later.
-    pub(super) fn watch(&mut self, process: Process, upto: usize) {
-        let scene = self.scene.clone();
-        let mut lost = {
-            let state = &mut *scene.state();
-            if let Some(by) = state.mishap(Place::Watch).and_then(Fault::lateness) {
-                let until = state.now + by;
-                state.replicas[process.replica].watches.freeze(Kind::Resources.bit(), until);
+    pub(super) fn deliver_resources(&mut self, process: Process, up_to: usize) {
+        let environment = self.environment.clone();
+        let mut drops = {
+            let state = &mut *environment.state();
+            if let Some(delay) = state.injected_fault(FaultPoint::Watch).and_then(InjectedFault::delay) {
+                let until = state.now + delay;
+                state.replicas[process.replica].watches.freeze(WatchKind::Resources.bit(), until);
             }
-            let condition = &state.replicas[process.replica];
-            let until = condition.paused_until.max(condition.watches.frozen_until(Kind::Resources));
+            let replica_state = &state.replicas[process.replica];
+            let until =
+                replica_state.paused_until.max(replica_state.watches.frozen_until(WatchKind::Resources));
             if until > state.now {
-                state.agenda.add(until, Event::Watch { process, upto });
+                state.events.add(until, Event::Watch { process, up_to });
                 return;
             }
-            condition.watch_drops
+            replica_state.watch_drops
         };
-        if let Some((replica, _)) = self.alive(process) {
-            replica.watch(&scene, upto, &mut lost);
-            scene.state().replicas[process.replica].watch_drops = lost;
+        if let Some((replica, _)) = self.running_process(process) {
+            replica.deliver(&environment, up_to, &mut drops);
+            environment.state().replicas[process.replica].watch_drops = drops;
         }
     }
 
     /// Delivers a change of the policies. A lagging or frozen watch delivers it later.
-    pub(super) fn policies_told(&mut self, replica: usize, upto: usize) {
-        let scene = self.scene.clone();
+    pub(super) fn deliver_policies(&mut self, replica: usize, up_to: usize) {
+        let environment = self.environment.clone();
         {
-            let mut state = scene.state();
-            let condition = &state.replicas[replica];
-            let until = condition.paused_until.max(condition.watches.frozen_until(Kind::Policies));
+            let mut state = environment.state();
+            let replica_state = &state.replicas[replica];
+            let until =
+                replica_state.paused_until.max(replica_state.watches.frozen_until(WatchKind::Policies));
             if until > state.now {
-                state.agenda.add(until, Event::PoliciesTold { replica, upto });
+                state.events.add(until, Event::PolicyWatch { replica, up_to });
                 return;
             }
             let caches = &mut state.replicas[replica].caches;
-            caches.policies = caches.policies.max(upto);
+            caches.policies = caches.policies.max(up_to);
         }
         if let Some(replica) = self.replicas[replica].as_mut() {
-            replica.visit_all(&scene);
+            replica.enqueue_all(&environment);
         }
     }
 
     pub(super) fn relist_unless_frozen(&mut self, replica: usize, behind: usize) {
         let until = {
-            let state = self.scene.state();
-            let condition = &state.replicas[replica];
-            let kinds = [Kind::Resources, Kind::Policies, Kind::Ledgers];
-            let frozen_until = kinds.map(|kind| condition.watches.frozen_until(kind));
-            frozen_until.into_iter().fold(condition.paused_until, Timestamp::max)
+            let state = self.environment.state();
+            let replica_state = &state.replicas[replica];
+            let kinds = [WatchKind::Resources, WatchKind::Policies, WatchKind::Ledgers];
+            let frozen_until = kinds.map(|kind| replica_state.watches.frozen_until(kind));
+            frozen_until.into_iter().fold(replica_state.paused_until, Timestamp::max)
         };
-        if until > self.scene.state().now {
-            self.scene.state().agenda.add(until, Event::Relist { replica, behind });
+        if until > self.environment.state().now {
+            self.environment.state().events.add(until, Event::Relist { replica, behind });
         } else {
             self.relist(replica, behind);
         }
     }
 
-    /// Lists everything anew. With `behind`, the lists of some kinds come from an outdated API server, which
-    /// misses this many changes, and catches up later.
+    /// Lists all objects again. With `behind`, the lists of some kinds come from an outdated API server,
+    /// which misses this many changes, and catches up later.
     pub(super) fn relist(&mut self, replica: usize, behind: usize) {
-        let scene = self.scene.clone();
+        let environment = self.environment.clone();
         let Some(replica) = self.replicas[replica].as_mut() else { return };
         let number = replica.process.replica;
-        let (changes, outdated, hold) = {
-            let mut state = scene.state();
+        let (changes, outdated, outdated_for) = {
+            let mut state = environment.state();
             let outdated = if behind > 0 { state.choices.watches() } else { 0 };
-            let hold = if behind > 0 {
-                state.choices.outdated_for(1..LONGEST_OUTDATED)
+            let outdated_for = if behind > 0 {
+                state.choices.outdated_duration(1..MAX_OUTDATED_SECONDS)
             } else {
                 SignedDuration::ZERO
             };
-            (state.store.changes().len(), outdated, hold)
+            (state.store.changes().len(), outdated, outdated_for)
         };
-        let missing = |kind: Kind| if kind.is_in(outdated) { behind } else { 0 };
-        replica.list(&scene, changes.saturating_sub(missing(Kind::Resources)));
-        let state = &mut *scene.state();
-        let at = state.now + hold;
+        let missing = |kind: WatchKind| if kind.is_selected(outdated) { behind } else { 0 };
+        replica.list(&environment, changes.saturating_sub(missing(WatchKind::Resources)));
+        let state = &mut *environment.state();
+        let at = state.now + outdated_for;
         let (policies, ledgers) = (state.policies.changes(), state.store.ledger_changes().len());
         let caches = &mut state.replicas[number].caches;
-        caches.policies = policies.saturating_sub(missing(Kind::Policies));
-        caches.list_ledgers(ledgers.saturating_sub(missing(Kind::Ledgers)), at);
+        caches.policies = policies.saturating_sub(missing(WatchKind::Policies));
+        caches.list_ledgers(ledgers.saturating_sub(missing(WatchKind::Ledgers)), at);
         if behind > 0 {
-            state.agenda.add(at, Event::Watch { process: replica.process, upto: changes });
-            state.agenda.add(at, Event::PoliciesTold { replica: number, upto: policies });
+            state.events.add(at, Event::Watch { process: replica.process, up_to: changes });
+            state.events.add(at, Event::PolicyWatch { replica: number, up_to: policies });
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Faults of the API server: outages, revoked permissions, and single failing requests.
 //!
-//! Pure bookkeeping: it selects the fault for a request, and the port acts on it. The simulated AWS has its
-//! own faults.
+//! This module only selects the fault of a request; the port executes it. The simulated AWS has its own
+//! faults.
 
 use jiff::{SignedDuration, Timestamp};
 
 /// The requests of a replica to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Request {
+pub enum KubernetesRequest {
     ReadResource,
     ReadLedger,
     ListLedgers,
@@ -23,7 +23,7 @@ pub enum Request {
     ReadPolicies,
 }
 
-impl Request {
+impl KubernetesRequest {
     /// Returns whether the request is a write.
     pub fn writes(self) -> bool {
         matches!(
@@ -44,11 +44,11 @@ pub enum KubernetesFault {
     Refused,
     /// 409, although no other change was made.
     Conflict,
-    /// 504 or no answer, but executed.
-    AnswerLost,
-    /// No answer within the deadline; executed after this delay.
-    Late(SignedDuration),
-    /// The answer takes this long.
+    /// 504 or no response, but executed.
+    ResponseLost,
+    /// No response within the deadline; executed after this delay.
+    DelayedWrite(SignedDuration),
+    /// The response takes this long.
     Slow(SignedDuration),
     /// 403: the permissions were revoked.
     Forbidden,
@@ -58,7 +58,7 @@ pub enum KubernetesFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KubernetesRule {
     /// The affected request; `None` for all requests.
-    pub on: Option<Request>,
+    pub on: Option<KubernetesRequest>,
     /// The number of matching requests that pass first.
     pub skip: u32,
     pub fault: KubernetesFault,
@@ -67,7 +67,7 @@ pub struct KubernetesRule {
 /// The current faults of the API server.
 #[derive(Clone, Debug)]
 pub struct KubernetesFaults {
-    /// The time until which the API server does not answer.
+    /// The time until which the API server does not respond.
     pub down_until: Timestamp,
     /// The time until which the operator has no access to ledgers.
     pub forbidden_until: Timestamp,
@@ -82,15 +82,18 @@ impl KubernetesFaults {
     }
 
     /// Returns the fault that affects a request now.
-    pub fn meet(&mut self, request: Request, now: Timestamp) -> Option<KubernetesFault> {
+    pub fn next_fault(&mut self, request: KubernetesRequest, now: Timestamp) -> Option<KubernetesFault> {
         if now < self.down_until {
             return Some(KubernetesFault::Refused);
         }
-        let of_ledgers = matches!(
+        let is_for_ledgers = matches!(
             request,
-            Request::ReadLedger | Request::CreateLedger | Request::ReplaceLedger | Request::ListLedgers
+            KubernetesRequest::ReadLedger
+                | KubernetesRequest::CreateLedger
+                | KubernetesRequest::ReplaceLedger
+                | KubernetesRequest::ListLedgers
         );
-        if of_ledgers && now < self.forbidden_until {
+        if is_for_ledgers && now < self.forbidden_until {
             return Some(KubernetesFault::Forbidden);
         }
         let at = self.rules.iter_mut().position(|rule| {

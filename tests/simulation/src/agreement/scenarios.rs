@@ -1,13 +1,14 @@
-//! Random situations for comparisons: the environment of a seed at a random time, and what happens to its resources then.
+//! Random scenarios for comparisons: the environment of a seed at a random time, and changes of its
+//! resources.
 //!
-//! It decides nothing about plans; it only counts which ones were made.
+//! This module does not compute plans; it only counts them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use simulated_aws::world::{Fault, Rule};
+use simulated_aws::world::{Fault as AwsFault, Rule};
 use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::{
     KeyReference, KeyType, Mode, StreamEncryption, StreamEncryptionSpec,
@@ -16,21 +17,21 @@ use stream_encryption_core::controller::plan::{Plan, PlannedStep};
 
 use super::compare;
 use crate::choices::Choices;
-use crate::environment::{Scene, State};
-use crate::generator::{another_spec, plan};
+use crate::environment::{Environment, State};
+use crate::generator::{generate_plan, random_spec};
 use crate::keys;
 use crate::operations;
-use crate::plan::{CALM, Plan as Run};
-use crate::run::until;
+use crate::plan::{FAULTS_END, Plan as SimulationPlan};
+use crate::run::run_until;
 use crate::store::Name;
-use crate::wiring::{Faithful, Parts};
+use crate::wiring::{Unmodified, Wiring};
 
-/// How often the resources of one environment are planned.
+/// The number of times that the resources of one environment are planned.
 const ROUNDS: usize = 4;
 
 /// The kind of a planned step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum PlanKind {
     Start,
     Stop,
     TestRecord,
@@ -41,9 +42,9 @@ pub enum Kind {
 }
 
 /// The plans that agreed, by their step and their reason.
-pub type Met = BTreeMap<(Kind, Option<Reason>), u64>;
+pub type PlanCounts = BTreeMap<(PlanKind, Option<Reason>), u64>;
 
-/// A plan that differs from what the operator did.
+/// A plan that differs from the actions of the operator.
 #[derive(Debug)]
 pub struct Disagreement {
     pub seed: u64,
@@ -58,7 +59,7 @@ impl fmt::Display for Disagreement {
     }
 }
 
-/// What a user or an administrator does before the plan of a resource, or would do after it.
+/// The change by a user or an administrator before a resource is planned, or the planned change.
 enum Change {
     /// Nothing.
     Unchanged,
@@ -66,28 +67,29 @@ enum Change {
     Applied(Box<StreamEncryptionSpec>),
 }
 
-/// Compares the plans of the resources of a seed's environment, made with these parts, with what the operator does.
-pub fn compare_seed<P: Parts>(seed: u64, planner: &P) -> Result<Met, Disagreement> {
-    let run = plan(seed);
-    let mut dice = fastrand::Rng::with_seed(seed ^ 0x00A6_4EED);
-    let scene = scene(&run, &mut dice);
-    let mut met = Met::new();
+/// Compares the plans of the resources of a seed's environment, made with this wiring, with the actions of
+/// the operator.
+pub fn compare_seed<P: Wiring>(seed: u64, planner: &P) -> Result<PlanCounts, Disagreement> {
+    let simulation_plan = generate_plan(seed);
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x00A6_4EED);
+    let environment = environment_at(&simulation_plan, &mut rng);
+    let mut counts = PlanCounts::new();
     let mut number = 0;
     for _ in 0..ROUNDS {
         let names: Vec<Name> = {
-            let state = &mut *scene.state();
+            let state = &mut *environment.state();
             // Mostly seconds, so that changes are in progress, and sometimes hours.
-            let later = SignedDuration::from_secs([0, 1, 7, 40, 600, 20_000][dice.usize(..6)]);
+            let later = SignedDuration::from_secs([0, 1, 7, 40, 600, 20_000][rng.usize(..6)]);
             let later = state.now + later;
-            scene.advance(state, later);
+            environment.advance(state, later);
             let resources = state.store.resources();
             resources.map(|resource| crate::store::name_of(resource)).collect()
         };
         for name in names {
-            end_conditions(&scene, &run);
-            begin_condition(&scene, &mut dice);
-            let change = change(&scene, &run, &name, &mut dice);
-            let Some(stored) = scene.state().store.resource(&name).cloned() else { continue };
+            clear_conditions(&environment, &simulation_plan);
+            begin_condition(&environment, &mut rng);
+            let change = change(&environment, &simulation_plan, &name, &mut rng);
+            let Some(stored) = environment.state().store.resource(&name).cloned() else { continue };
             let (resource, apply) = match change {
                 Change::Unchanged => ((*stored).clone(), None),
                 Change::Applied(spec) => match changed(&stored, &spec) {
@@ -96,91 +98,100 @@ pub fn compare_seed<P: Parts>(seed: u64, planner: &P) -> Result<Met, Disagreemen
                 },
             };
             number += 1;
-            let compared = compare(&scene, &run, planner, &resource, || {
+            let compared = compare(&environment, &simulation_plan, planner, &resource, || {
                 if let Some(spec) = apply {
-                    let state = &mut *scene.state();
+                    let state = &mut *environment.state();
                     let now = state.now;
                     state.store.apply(&name, &spec, now);
                 }
             });
             let plan = compared.map_err(|difference| Disagreement { seed, number, difference })?;
-            *met.entry((Kind::of(&plan), plan.reason)).or_default() += 1;
+            *counts.entry((PlanKind::of(&plan), plan.reason)).or_default() += 1;
         }
     }
-    Ok(met)
+    Ok(counts)
 }
 
-/// Returns the environment of a seed at a random time, mostly soon after an event, without faults. Nothing takes time.
-fn scene(run: &Run, dice: &mut fastrand::Rng) -> Arc<Scene> {
-    let (event, _) = &run.happenings[dice.usize(..run.happenings.len())];
-    let longest = [3_000, 60_000, 3_600_000][dice.usize(..3)];
-    let after = SignedDuration::from_millis(dice.i64(50..longest));
-    let scene = until(run, &Faithful, (*event + after).min(CALM));
+/// Returns the environment of a seed at a random time, mostly soon after an operation, without faults. No
+/// request takes time.
+fn environment_at(simulation_plan: &SimulationPlan, rng: &mut fastrand::Rng) -> Arc<Environment> {
+    let (time, _) = &simulation_plan.operations[rng.usize(..simulation_plan.operations.len())];
+    let max_millis = [3_000, 60_000, 3_600_000][rng.usize(..3)];
+    let after = SignedDuration::from_millis(rng.i64(50..max_millis));
+    let environment = run_until(simulation_plan, &Unmodified, (*time + after).min(FAULTS_END));
     {
-        let state = &mut *scene.state();
+        let state = &mut *environment.state();
         state.choices = Choices::none();
         // All requests of a comparison have the same time.
         state.world.settings().rate_limits = false;
     }
-    operations::end_faults(&scene, run);
-    scene
+    operations::end_faults(&environment, simulation_plan);
+    environment
 }
 
-/// Begins a condition that lasts as long as a comparison, and that plan and operator see in the same way; mostly none.
-fn begin_condition(scene: &Scene, dice: &mut fastrand::Rng) {
-    let state = &mut *scene.state();
-    match dice.u8(..60) {
+/// Begins a condition that lasts as long as a comparison, and that affects planner and operator equally;
+/// mostly none.
+fn begin_condition(environment: &Environment, rng: &mut fastrand::Rng) {
+    let state = &mut *environment.state();
+    match rng.u8(..60) {
         0 => {
-            state.world.script(Rule::always(Fault::AccessDenied).on("Describe*"));
+            state.world.script(Rule::always(AwsFault::AccessDenied).on("Describe*"));
         }
         1 => {
-            state.world.script(Rule::always(Fault::Throttle));
+            state.world.script(Rule::always(AwsFault::Throttle));
         }
-        2 => state.replicas[0].mistaken = true,
-        3 => damage_ledger(state),
+        2 => state.replicas[0].foreign_credentials = true,
+        3 => invalidate_ledger(state),
         4 => state.replicas[0].session = Some(state.now - SignedDuration::from_hours(7)),
         _ => {}
     }
 }
 
-/// Damages a ledger, which stays so.
-fn damage_ledger(state: &mut State) {
+/// Makes a ledger invalid permanently.
+fn invalidate_ledger(state: &mut State) {
     let Some(mut ledger) = state.store.ledgers().next().cloned() else { return };
     ledger.spec.owner.uid.clear();
-    let damaged = state.store.replace_ledger(&ledger);
-    damaged.expect("the schema allows it");
-    state.ledger_times.resize(state.store.ledger_changes().len(), state.now);
+    let replaced = state.store.replace_ledger(&ledger);
+    replaced.expect("the schema allows it");
+    state.ledger_change_times.resize(state.store.ledger_changes().len(), state.now);
 }
 
-fn end_conditions(scene: &Scene, run: &Run) {
-    operations::end_faults(scene, run);
-    let state = &mut *scene.state();
-    state.replicas[0].session = run.sessions.then_some(state.now);
+/// Ends the conditions of the previous comparison.
+fn clear_conditions(environment: &Environment, simulation_plan: &SimulationPlan) {
+    operations::end_faults(environment, simulation_plan);
+    let state = &mut *environment.state();
+    state.replicas[0].session = simulation_plan.sessions.then_some(state.now);
 }
 
 /// Changes a resource, or returns the change that is to be planned before it is applied.
-fn change(scene: &Scene, run: &Run, name: &Name, dice: &mut fastrand::Rng) -> Change {
-    let state = &mut *scene.state();
+fn change(
+    environment: &Environment,
+    simulation_plan: &SimulationPlan,
+    name: &Name,
+    rng: &mut fastrand::Rng,
+) -> Change {
+    let state = &mut *environment.state();
     let now = state.now;
     let Some(stored) = state.store.resource(name).cloned() else { return Change::Unchanged };
-    let spec = match dice.u8(..12) {
+    let spec = match rng.u8(..12) {
         0..=4 => return Change::Unchanged,
         5 => {
             state.store.delete(name, now);
             return Change::Unchanged;
         }
         6 => {
-            state.store.annotate(name, &format!("{now} {}", dice.u32(..)));
+            state.store.annotate(name, &format!("{now} {}", rng.u32(..)));
             return Change::Unchanged;
         }
         7 => StreamEncryptionSpec { mode: Mode::Observe, ..stored.spec.clone() },
-        8 if dice.bool() => invalid(&stored.spec),
-        _ => another_spec(run, name, dice.u64(..)),
+        8 if rng.bool() => invalid(&stored.spec),
+        _ => random_spec(simulation_plan, name, rng.u64(..)),
     };
     Change::Applied(Box::new(spec))
 }
 
-/// Returns a spec with two keys, which the schema rejects, and which an older version of the schema may have accepted.
+/// Returns a spec with two keys, which the schema rejects, and which an older version of the schema may have
+/// accepted.
 fn invalid(spec: &StreamEncryptionSpec) -> StreamEncryptionSpec {
     let key = KeyReference {
         kind: KeyType::CustomerManaged,
@@ -192,7 +203,8 @@ fn invalid(spec: &StreamEncryptionSpec) -> StreamEncryptionSpec {
     StreamEncryptionSpec { key: Some(key), encryption, ..spec.clone() }
 }
 
-/// Returns the resource as a dry run of the change would: with the next generation. `None` if the change is rejected.
+/// Returns the resource as a dry run of the change would: with the next generation. `None` if the change is
+/// rejected.
 fn changed(stored: &StreamEncryption, spec: &StreamEncryptionSpec) -> Option<StreamEncryption> {
     use stream_encryption_api::stream_encryption::DeletionPolicy;
     let is_rejected = spec.stream != stored.spec.stream
@@ -205,7 +217,7 @@ fn changed(stored: &StreamEncryption, spec: &StreamEncryptionSpec) -> Option<Str
     (!is_rejected).then_some(changed)
 }
 
-impl Kind {
+impl PlanKind {
     fn of(plan: &Plan) -> Self {
         use stream_encryption_api::ledger::Action;
         match &plan.step {

@@ -10,17 +10,17 @@ use stream_encryption_core::model::decision::{Decision, DecisionInput, Step, dec
 
 /// A row of the decision, as far as its result identifies it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Row {
-    pub step: Done,
+pub struct DecisionRow {
+    pub step: StepKind,
     /// The reason in the status.
     pub reason: Reason,
     /// Whether it waits for a time at which it will make a call.
-    pub until: bool,
+    pub has_next_attempt: bool,
 }
 
 /// The step of a decision, without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Done {
+pub enum StepKind {
     /// Describes the stream.
     Describe,
     Wait,
@@ -37,15 +37,15 @@ pub enum Done {
 
 /// The statistics.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct Statistics {
     /// Faults and other events, by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// The number of times that each row of the decision was reached.
-    pub rows: BTreeMap<Row, u64>,
+    pub rows: BTreeMap<DecisionRow, u64>,
     /// The number of reconciles.
-    pub visits: u64,
+    pub reconciles: u64,
     /// The number of Describes.
-    pub looks: u64,
+    pub describes: u64,
     /// The number of Starts and Stops that were sent.
     pub calls: u64,
     /// The number of restarts of processes.
@@ -61,39 +61,40 @@ pub struct Tally {
 }
 
 thread_local! {
-    static ROWS: RefCell<BTreeMap<Row, u64>> = const { RefCell::new(BTreeMap::new()) };
+    static ROWS: RefCell<BTreeMap<DecisionRow, u64>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// Runs the real decision, and records the row that was reached.
-pub fn noted(input: &DecisionInput<'_>) -> Decision {
+pub fn decide_and_record(input: &DecisionInput<'_>) -> Decision {
     let decision = decide(input);
-    note(&decision);
+    record_decision(&decision);
     decision
 }
 
 /// Records the row of a decision.
-pub fn note(decision: &Decision) {
+pub fn record_decision(decision: &Decision) {
     let step = match &decision.step {
-        Step::Describe => Done::Describe,
-        Step::Wait => Done::Wait,
-        Step::ChangeEncryption(call) if call.correction => Done::Correct,
-        Step::ChangeEncryption(call) if call.target.action == Action::Start => Done::Start,
-        Step::ChangeEncryption(_) => Done::Stop,
-        Step::Verify => Done::Verify,
-        Step::RemoveFinalizer => Done::RemoveFinalizer,
+        Step::Describe => StepKind::Describe,
+        Step::Wait => StepKind::Wait,
+        Step::ChangeEncryption(call) if call.correction => StepKind::Correct,
+        Step::ChangeEncryption(call) if call.target.action == Action::Start => StepKind::Start,
+        Step::ChangeEncryption(_) => StepKind::Stop,
+        Step::Verify => StepKind::Verify,
+        Step::RemoveFinalizer => StepKind::RemoveFinalizer,
     };
-    let row = Row { step, reason: decision.reason, until: decision.next_attempt.is_some() };
+    let row =
+        DecisionRow { step, reason: decision.reason, has_next_attempt: decision.next_attempt.is_some() };
     ROWS.with_borrow_mut(|rows| *rows.entry(row).or_default() += 1);
 }
 
-impl Tally {
+impl Statistics {
     /// Counts one fault or event.
-    pub fn fault(&mut self, kind: &'static str) {
+    pub fn count(&mut self, kind: &'static str) {
         *self.faults.entry(kind).or_default() += 1;
     }
 
     /// Adds the rows that were recorded on this thread since the last call of this function.
-    pub fn take_rows(&mut self) {
+    pub fn collect_rows(&mut self) {
         ROWS.with_borrow_mut(|rows| {
             for (row, count) in std::mem::take(rows) {
                 *self.rows.entry(row).or_default() += count;
@@ -102,15 +103,15 @@ impl Tally {
     }
 
     /// Adds other statistics.
-    pub fn add(&mut self, other: &Tally) {
+    pub fn add(&mut self, other: &Statistics) {
         for (kind, count) in &other.faults {
             *self.faults.entry(kind).or_default() += count;
         }
         for (row, count) in &other.rows {
             *self.rows.entry(*row).or_default() += count;
         }
-        self.visits += other.visits;
-        self.looks += other.looks;
+        self.reconciles += other.reconciles;
+        self.describes += other.describes;
         self.calls += other.calls;
         self.restarts += other.restarts;
         self.converged += other.converged;
