@@ -19,9 +19,9 @@ use super::Bug;
 use super::protocol::{EarlyDescribes, enabling_as_enabled};
 use crate::ports::{AwsPort, Call};
 
-/// Time for which [`Bug::OldLook`] caches a description.
+/// Time for which [`Bug::CachedDescribe`] caches a description.
 const STREAM_CACHE_TTL: SignedDuration = SignedDuration::from_mins(5);
-/// Time for which [`Bug::OldKey`] caches a response of KMS.
+/// Time for which [`Bug::CachedKeyDescribe`] caches a response of KMS.
 const KEY_CACHE_TTL: SignedDuration = SignedDuration::from_hours(1);
 /// The number of attempts that the SDK makes by default.
 const MAX_ATTEMPTS: i64 = 3;
@@ -116,7 +116,7 @@ impl BuggyAws {
     /// Returns the operator's interpretation of an response.
     fn interpret(&self, response: Result<(), AwsError>) -> Result<(), AwsError> {
         match response {
-            Err(error) if self.bug == Bug::SilenceIsRefusal && error.kind == ErrorKind::UnknownOutcome => {
+            Err(error) if self.bug == Bug::NoResponseIsRefusal && error.kind == ErrorKind::UnknownOutcome => {
                 Err(AwsError { kind: ErrorKind::Transient, ..error })
             }
             response => response,
@@ -144,7 +144,7 @@ impl StreamApi for BuggyAws {
     ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
         let name = stream.to_string();
         let now = self.now();
-        if self.bug == Bug::OldLook
+        if self.bug == Bug::CachedDescribe
             && let Some(description) = cached_response(&self.cache().describes, &name, now, STREAM_CACHE_TTL)
         {
             return Ok(description);
@@ -181,7 +181,7 @@ impl StreamApi for BuggyAws {
     ) -> Result<Option<KeyMetadata>, AwsError> {
         let key = name.to_string();
         let now = self.now();
-        if self.bug == Bug::OldKey
+        if self.bug == Bug::CachedKeyDescribe
             && let Some(metadata) = cached_response(&self.cache().keys, &key, now, KEY_CACHE_TTL)
         {
             return Ok(metadata);

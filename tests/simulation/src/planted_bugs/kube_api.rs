@@ -300,7 +300,7 @@ impl KubeApi for BuggyKubeApi {
 
     async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
         let mut ledgers = self.port.ledgers().await?;
-        if self.bug == Bug::RetiredEarly {
+        if self.bug == Bug::LedgerDeletedEarly {
             for ledger in &mut ledgers {
                 ledger.spec.calls.clear();
             }
@@ -366,7 +366,7 @@ impl KubeApi for BuggyKubeApi {
         from: ReadFrom,
     ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
         match self.bug {
-            Bug::PoliciesKept => self.policies_first_read(namespace, from).await,
+            Bug::PoliciesReadOnce => self.policies_first_read(namespace, from).await,
             Bug::CachedPolicies => self.port.policies(namespace, ReadFrom::Cache).await,
             Bug::ForeignStream => {
                 self.policies_of(namespace, from, |policy| {
