@@ -62,7 +62,7 @@ fn ignoring_ledger(input: &DecisionInput<'_>) -> Decision {
 }
 
 #[test]
-fn plan_agrees_with_what_the_operator_then_does() {
+fn plan_agrees_with_the_following_reconciles() {
     let seeds: Vec<u64> = (0..SEEDS).collect();
     let (mut counts, mut differences) = (PlanCounts::new(), Vec::new());
     for compared in parallel_map(&seeds, |seed| compare_seed(*seed, &Unmodified)) {

@@ -183,7 +183,7 @@ fn lost_response_to_finalizer_removal_is_reported_once() {
 }
 
 #[test]
-fn described_stream_is_not_outdated_if_kms_then_fails() {
+fn described_stream_is_not_outdated_if_kms_fails_later() {
     let fixture = Fixture::new(&spec(0));
     fixture.reconcile_until(Fixture::is_encrypted);
     for _ in 0..4 {
@@ -206,7 +206,7 @@ fn described_stream_is_not_outdated_if_kms_then_fails() {
 }
 
 #[test]
-fn outdated_answer_after_a_slow_describe_is_no_drift() {
+fn stale_describe_response_is_no_drift() {
     let fixture = Fixture::new(&spec(0));
     fixture.reconcile_until(Fixture::is_encrypted);
     single::advance_time(&fixture.environment, seconds(600));
