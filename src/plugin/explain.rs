@@ -2,13 +2,14 @@
 //! do. Reads only, and sends nothing to AWS.
 
 mod actions;
+mod next;
 
 use std::io::Write;
 
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
-use stream_encryption_api::condition::{ConditionStatus, ConditionType, ReadyState, Reason, find};
+use stream_encryption_api::condition::{ConditionStatus, ConditionType, find};
 use stream_encryption_api::ledger::Outcome as CallOutcome;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::model::arn::StreamArn;
@@ -63,8 +64,12 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             None
         }
     };
-    let explanation =
-        Explanation { next: next(&entry, now), actions: actions::of(&entry, resource), calls, entry };
+    let explanation = Explanation {
+        next: next::of(&entry, resource, now),
+        actions: actions::of(&entry, resource),
+        calls,
+        entry,
+    };
     let mut out = stdout();
     if !write_value(&mut out, arguments.output, &explanation)? {
         write_text(&mut out, &explanation, resource, now)?;
@@ -84,29 +89,6 @@ async fn calls(cluster: &Cluster, entry: &Entry) -> anyhow::Result<Vec<LedgerCal
         .unwrap_or_default())
 }
 
-/// Returns what the operator does next, as a sentence.
-fn next(entry: &Entry, now: Timestamp) -> String {
-    let reason: Option<Reason> = entry.reason.as_ref().and_then(|reason| reason.parse().ok());
-    let Some(reason) = reason else {
-        return "The operator has not reconciled this resource yet. If that lasts longer than a minute, check that the operator runs and watches this namespace.".to_owned();
-    };
-    if let Some(at) = entry.next_attempt_time {
-        return format!(
-            "The operator makes the next encryption call at {at} ({}), if it is still needed.",
-            relative(at, now)
-        );
-    }
-    match reason.ready_state() {
-        ReadyState::Ready => "The operator describes the stream at each drift interval, and corrects drift.",
-        ReadyState::Progressing => "The operator checks again within seconds to minutes, and continues as soon as it can.",
-        ReadyState::Unknown => "The operator sends the request again, with growing delays, until AWS answers.",
-        ReadyState::Stalled => "The operator cannot continue by itself. It continues when the spec, a policy, the key or the other resource changes.",
-        ReadyState::Reported => "The operator describes the stream at each drift interval, and makes no encryption call.",
-        ReadyState::Unchanged => "Nothing happens while the resource is suspended.",
-    }
-    .to_owned()
-}
-
 fn write_text(
     out: &mut impl Write,
     explanation: &Explanation,
@@ -120,7 +102,8 @@ fn write_text(
     section(out, "State", &state(entry, resource, now))?;
     let reason = entry.reason.as_deref().unwrap_or("not reconciled yet");
     section(out, "Ready", &format!("{} ({reason})", entry.ready))?;
-    section(out, "Why", entry.message.as_deref().unwrap_or(NONE))?;
+    let why = entry.message.as_deref().unwrap_or(NONE);
+    section(out, "Why", why)?;
     let status = resource.and_then(|resource| resource.status.as_ref());
     if let Some(failure) = status.and_then(|status| status.failure.as_ref()) {
         let attempts = if failure.attempts == 1 {
@@ -128,7 +111,9 @@ fn write_text(
         } else {
             format!("{} attempts", failure.attempts)
         };
-        section(out, "Failure", &format!("{}, after {attempts}: {}", failure.kind, failure.message))?;
+        let message = if why.contains(&failure.message) { "" } else { &failure.message };
+        let message = if message.is_empty() { ".".to_owned() } else { format!(": {message}") };
+        section(out, "Failure", &format!("{}, after {attempts}{message}", failure.kind))?;
     }
     for condition in other_messages(entry, resource) {
         section(out, "", &condition)?;
@@ -156,28 +141,32 @@ fn stream(entry: &Entry) -> String {
     format!("{service:?} stream {}{account}{region}", entry.name)
 }
 
-/// Returns whether records are encrypted, in the words of the condition, which has the exact times.
+/// Returns the state that all verbs report, and why, in the words of the condition, which has the exact times.
 fn state(entry: &Entry, resource: Option<&StreamEncryption>, now: Timestamp) -> String {
     let status = resource.and_then(|resource| resource.status.as_ref());
     let encrypted = status.and_then(|status| find(&status.conditions, ConditionType::Encrypted));
-    let state = match (encrypted, entry.state) {
-        (Some(encrypted), _) => encrypted.message.clone(),
-        (None, State::NotEncryptable) => "The stream cannot be encrypted itself.".to_owned(),
-        (None, _) => "It is not known whether records are encrypted.".to_owned(),
+    let message = match (encrypted, entry.state) {
+        // The condition is Unknown also for a stream that cannot be encrypted.
+        (Some(encrypted), _) => encrypted.message.replacen("Unknown: ", "", 1),
+        (None, State::NotEncryptable) => "AWS cannot encrypt the stream.".to_owned(),
+        (None, _) => "the status does not report whether records are encrypted.".to_owned(),
     };
-    match entry.last_describe_time {
-        Some(at) => format!("{state} Described {} (this time may lag by an hour).", relative(at, now)),
-        None => state,
-    }
+    let described = entry.last_describe_time.map(|at| {
+        format!(
+            " Last Describe {} or later (the status shows this time up to an hour late).",
+            relative(at, now)
+        )
+    });
+    format!("{:?}: {message}{}", entry.state, described.unwrap_or_default())
 }
 
-/// Returns the message of the condition of the key, if it is not True and says something else than Ready.
+/// Returns the message of the condition of the key, if it is not True and the message of Ready does not contain it.
 fn other_messages(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<String> {
     let Some(status) = resource.and_then(|resource| resource.status.as_ref()) else { return Vec::new() };
     find(&status.conditions, ConditionType::KeyUsable)
         .into_iter()
         .filter(|condition| condition.status != ConditionStatus::True.as_str())
-        .filter(|condition| Some(&condition.message) != entry.message.as_ref())
+        .filter(|condition| !entry.message.as_ref().is_some_and(|why| why.contains(&condition.message)))
         .map(|condition| format!("{} is {}: {}", condition.type_, condition.status, condition.message))
         .collect()
 }
@@ -221,4 +210,109 @@ fn timeline(calls: &[LedgerCall], now: Timestamp) -> Table {
 /// Returns a time in whole seconds.
 fn seconds(at: Timestamp) -> String {
     at.round(jiff::Unit::Second).unwrap_or(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plugin::cluster::Found;
+
+    /// The text for a resource with this status.
+    fn explained(status: &Value) -> String {
+        let resource: StreamEncryption = serde_json::from_value(json!({
+            "apiVersion": "streamencryption.dev/v1alpha1",
+            "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "namespace": "data"},
+            "spec": {"stream": {"service": "Firehose", "name": "orders"}},
+            "status": status,
+        }))
+        .unwrap();
+        let found = Found {
+            namespace: "data".to_owned(),
+            name: "orders".to_owned(),
+            resource: Ok(Box::new(resource.clone())),
+        };
+        let entry = Entry::of(&found);
+        let now = "2026-01-01T00:00:05Z".parse().unwrap();
+        let explanation = Explanation {
+            next: next::of(&entry, Some(&resource), now),
+            actions: actions::of(&entry, Some(&resource)),
+            calls: None,
+            entry,
+        };
+        let mut out = anstream::StripStream::new(Vec::new());
+        write_text(&mut out, &explanation, Some(&resource), now).unwrap();
+        String::from_utf8(out.into_inner()).unwrap()
+    }
+
+    fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+        json!({"type": kind, "status": status, "reason": reason, "message": message,
+            "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    }
+
+    #[test]
+    fn state_is_the_word_of_the_other_verbs() {
+        let source =
+            "Unknown: the stream's source is MSKAsSource, and encryption at rest depends on that source.";
+        let outdated = format!("As of 2026-01-01T00:00:00Z, when AWS last responded: {source}");
+        for (reason, encrypted, message, state) in [
+            (
+                "SourceNotDirectPut",
+                "Unknown",
+                source,
+                "State       NotEncryptable: the stream's source is MSKAsSource, and",
+            ),
+            (
+                "SourceNotDirectPut",
+                "Unknown",
+                &outdated,
+                "State       NotEncryptable: As of 2026-01-01T00:00:00Z, when AWS last responded: the stream's",
+            ),
+            (
+                "StreamNotFound",
+                "Unknown",
+                "Unknown: the stream was not found.",
+                "State       Unknown: the stream was not found.\n",
+            ),
+            (
+                "Encrypted",
+                "True",
+                "Records have been encrypted since 2026-01-01T00:00:00Z, with the AWS-owned key.",
+                "State       Encrypted: Records have been encrypted since 2026-01-01T00:00:00Z, with",
+            ),
+        ] {
+            let conditions = [
+                condition("Ready", "False", reason, "Why."),
+                condition("Encrypted", encrypted, reason, message),
+            ];
+            let text = explained(&json!({"conditions": conditions}));
+            assert!(text.contains(state), "{text}");
+        }
+        assert!(explained(&json!({})).contains("State       Unknown: the status does not report"));
+    }
+
+    #[test]
+    fn age_of_the_description_is_a_bound() {
+        let text = explained(&json!({"lastDescribeTime": "2026-01-01T00:00:00Z"}));
+        assert!(text.contains("Last Describe 5s ago or later (the status shows"), "{text}");
+    }
+
+    #[test]
+    fn message_is_printed_once() {
+        let key = "KEY is the active key and is disabled. Enable it.";
+        let cause = "The operator has no AWS credentials.";
+        let text = explained(&json!({
+            "conditions": [
+                condition("Ready", "False", "EnablingFailed", &format!("{key} {cause} Next attempt at TIME.")),
+                condition("KeyUsable", "False", "KeyDisabled", key),
+            ],
+            "failure": {"type": "NoCredentials", "message": cause, "attempts": 1,
+                "lastFailureTime": "2026-01-01T00:00:00Z"},
+        }));
+        assert_eq!(text.matches(key).count(), 1, "{text}");
+        assert_eq!(text.matches(cause).count(), 1, "{text}");
+        assert!(text.contains("Failure     NoCredentials, after 1 attempt.\n"), "{text}");
+    }
 }

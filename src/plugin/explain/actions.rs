@@ -13,6 +13,8 @@ pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<Stri
     };
     let name = format!("{} -n {}", entry.resource, entry.namespace);
     let mut actions = match reason {
+        // The operator makes no call with any key of its choice, not even after a retry.
+        Reason::ActiveKeyUnknown if entry.desired_key.is_none() => Vec::new(),
         Reason::EnablingFailed
         | Reason::DisablingFailed
         | Reason::NotApplied
@@ -33,15 +35,15 @@ pub(super) fn of(entry: &Entry, resource: Option<&StreamEncryption>) -> Vec<Stri
             "Find the other resource:  kubectl streamencryption status -A | grep {}",
             entry.name
         )],
-        Reason::CallLimitReached => vec![
-            "Wait, or ask an administrator to raise maxCallsPerDay in the StreamEncryptionPolicy (25 at most)."
-                .to_owned(),
-        ],
+        // If calls are left, the limit is AWS's own, and no policy raises it.
+        Reason::CallLimitReached if entry.calls_left() == Some(0) => {
+            vec!["See the limits of the policies:  kubectl get strencpol".to_owned()]
+        }
         Reason::LedgerInvalid => vec![
-            "Read the operator's log, which states the cause:  kubectl logs -n stream-encryption-system deploy/stream-encryption-operator --all-pods"
+            "Read the log:  kubectl logs -n stream-encryption-system deploy/stream-encryption-operator --all-pods"
                 .to_owned(),
         ],
-        Reason::SourceNotDirectPut => vec![format!("Encrypt the source, and delete this resource:  kubectl delete strenc {name}")],
+        Reason::SourceNotDirectPut => vec![format!("Delete the resource:  kubectl delete strenc {name}")],
         _ => Vec::new(),
     };
     actions.extend(key_command(entry, reason));
@@ -109,10 +111,30 @@ mod tests {
 
     #[test]
     fn each_action_names_the_resource() {
-        for reason in ["EnablingFailed", "Drifted", "ActiveKeyUnknown"] {
+        for reason in ["EnablingFailed", "Drifted", "SourceNotDirectPut"] {
             let actions = explained(&json!({}), reason, &json!({}));
             assert!(actions[0].contains("strenc orders -n data"), "{actions:?}");
         }
+    }
+
+    /// The message of Ready has the same advice in words.
+    #[test]
+    fn action_does_not_repeat_the_message() {
+        let calls = |used: u32| json!({"calls": {"used": used, "limit": 20}});
+        let all_used = explained(&json!({}), "CallLimitReached", &calls(20));
+        assert_eq!(all_used, ["See the limits of the policies:  kubectl get strencpol"]);
+        let limit_of_aws = explained(&json!({}), "CallLimitReached", &calls(3));
+        assert!(limit_of_aws[0].starts_with("Read what to do about CallLimitReached"), "{limit_of_aws:?}");
+        let source = explained(&json!({}), "SourceNotDirectPut", &json!({}));
+        assert_eq!(source, ["Delete the resource:  kubectl delete strenc orders -n data"]);
+    }
+
+    #[test]
+    fn retry_is_offered_only_where_it_has_an_effect() {
+        let key = json!({"desiredKey": {"type": "AWS_OWNED_CMK"}});
+        assert!(explained(&json!({}), "ActiveKeyUnknown", &key)[0].starts_with("Retry"));
+        let without_key = explained(&json!({}), "ActiveKeyUnknown", &json!({}));
+        assert!(without_key[0].starts_with("Read what to do"), "{without_key:?}");
     }
 
     #[test]
