@@ -4,6 +4,7 @@
 //! then resolves, describes and decides ([`controller::plan`](stream_encryption_core::controller::plan)). Nothing is
 //! written to the cluster, and no call that changes a stream is sent.
 
+mod contested;
 mod manifests;
 mod preview;
 
@@ -30,8 +31,8 @@ use stream_encryption_core::model::service::Operation;
 use super::Outcome;
 use super::age::relative;
 use super::aws::{AwsArguments, ReadOnly};
-use super::cluster::{Cluster, ClusterArguments};
-use super::fleet::key;
+use super::cluster::{Cluster, ClusterArguments, Scope};
+use super::fleet::{Entry, key};
 use super::operator_settings::OperatorSettings;
 use super::output::{self, Format, NONE, Tone, stdout, write_rows};
 use super::progress::Progress;
@@ -171,6 +172,16 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     });
     let rows: Vec<Row> = stream::iter(plans).buffered(CONCURRENT).collect().await;
     progress.end();
+    // With the ledgers, the plan itself shows which resource of the cluster manages a stream.
+    let stored = if operator.records.reads_ledgers { Vec::new() } else { stored(&cluster, &rows).await };
+    // A refused resource manages no stream.
+    let accepted = rows.iter().filter(|row| !row.refused);
+    let planned: Vec<(String, String)> = accepted
+        .filter_map(|row| Some((row.stream.clone()?, format!("{}/{}", row.namespace, row.resource))))
+        .collect();
+    for warning in contested::warnings(&planned, &stored) {
+        eprintln!("{warning}");
+    }
     let mut out = stdout();
     if !write_rows(&mut out, arguments.output, &rows)? {
         write_text(&mut out, &rows, Timestamp::now())?;
@@ -181,6 +192,22 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Finding::Waiting => rows.iter().any(|row| row.waiting),
     };
     Ok(if arguments.fail_on.iter().any(fails) { Outcome::Found } else { Outcome::Done })
+}
+
+/// Returns the resources of the cluster, or of the namespaces of the plan if the person may read no others.
+async fn stored(cluster: &Cluster, rows: &[Row]) -> Vec<Entry> {
+    let scope = |namespace| Scope { namespace, selector: None };
+    if let Ok(found) = cluster.resources(&scope(None)).await {
+        return found.iter().map(Entry::of).collect();
+    }
+    let mut entries = Vec::new();
+    let namespaces: BTreeSet<&String> = rows.iter().map(|row| &row.namespace).collect();
+    for namespace in namespaces {
+        // Without this permission, the plan has no such warning.
+        let found = cluster.resources(&scope(Some(namespace.clone()))).await.unwrap_or_default();
+        entries.extend(found.iter().map(Entry::of));
+    }
+    entries
 }
 
 /// Returns the objects that occur more than once.

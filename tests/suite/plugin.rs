@@ -298,6 +298,16 @@ async fn planned_refusals(shell: &Shell) {
     assert_eq!(rows[3]["reason"], "NotPermitted", "{plan}");
     assert!(rows.iter().all(|row| row["refused"] == true && row["call"].is_null()), "{plan}");
 
+    // Only one of two resources can manage a stream.
+    let both = ["one", "two"].map(|name| {
+        let metadata = format!("{{name: {name}, namespace: data}}");
+        object("StreamEncryption", &metadata, "{stream: {service: Firehose, name: shared}}")
+    });
+    std::fs::write(shell.folder().join("both.yaml"), both.concat()).expect("a file");
+    let (code, output, errors) = shell.run("kubectl streamencryption plan -f both.yaml").await;
+    assert_eq!(code, 0, "{output}{errors}");
+    assert!(errors.contains("deliverystream/shared: data/one, data/two. Each is planned"), "{errors}");
+
     // The policy that would allow it is in the same files.
     let policy = object(
         "StreamEncryptionPolicy",
