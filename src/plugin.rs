@@ -16,6 +16,7 @@ mod bars;
 mod cluster;
 pub mod completion;
 mod doctor;
+mod examples;
 mod explain;
 mod fleet;
 mod ledger_calls;
@@ -34,18 +35,25 @@ pub const FILE_NAME: &str = "kubectl-streamencryption";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show the streams: encryption, active key, time in plaintext, calls left, next attempt.
+    #[command(after_help = examples::STATUS)]
     Status(status::Arguments),
     /// Explain the state of one `StreamEncryption`: what is, why, what happens next, and what you can do.
+    #[command(after_help = examples::EXPLAIN)]
     Explain(explain::Arguments),
     /// Show what the operator would do if files were applied, and what that costs of each stream's calls.
+    #[command(after_help = examples::PLAN)]
     Plan(Box<plan::Arguments>),
     /// Report the encryption of the streams for an audit: state, evidence and controls, also as an HTML page.
+    #[command(after_help = examples::REPORT)]
     Report(Box<report::Arguments>),
     /// Check everything that the operator depends on, and say what to do.
+    #[command(after_help = examples::DOCTOR)]
     Doctor(doctor::Arguments),
     /// Survey the streams of accounts and regions, and write manifests for those that nothing manages yet.
+    #[command(after_help = examples::ADOPT)]
     Adopt(Box<adopt::Arguments>),
     /// Print the script that completes this command in a shell.
+    #[command(after_help = examples::COMPLETION)]
     Completion(completion::Arguments),
 }
 

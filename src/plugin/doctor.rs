@@ -14,7 +14,7 @@ use super::Outcome;
 use super::aws::AwsArguments;
 use super::cluster::ClusterArguments;
 use super::operator_settings::OperatorSettings;
-use super::output::{Columns, Format, Tone, stdout, write_rows};
+use super::output::{Columns, ListFormat, Tone, stdout, write_rows};
 
 /// The flags of `doctor`.
 #[derive(Args, Debug)]
@@ -25,7 +25,7 @@ pub struct Arguments {
     aws: AwsArguments,
     /// The output format.
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    output: ListFormat,
 }
 
 /// The result of a check.
@@ -89,7 +89,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     checks.extend(aws::all(settings.ok().flatten().as_ref(), &arguments.aws).await);
     let mut out = stdout();
-    if !write_rows(&mut out, arguments.output, &checks)? {
+    if !write_rows(&mut out, arguments.output.into(), &checks)? {
         write_text(&mut out, &checks)?;
     }
     let fails = checks.iter().any(|check| check.result == Health::Failed);

@@ -7,6 +7,7 @@ use stream_encryption_core::model::arn::{AwsAccount, Region, RoleArn};
 use stream_encryption_core::model::principal::{ExternalId, Role};
 
 use crate::adopt::survey::Place;
+use crate::aws::rate_limit::DEFAULT_RATE_PERCENT;
 use crate::aws::{Aws, AwsConfig};
 
 /// The flags of every verb that surveys AWS.
@@ -27,9 +28,8 @@ pub(super) struct PlaceArguments {
     /// One URL for all AWS services, such as that of an AWS emulator.
     #[arg(long, value_name = "URL")]
     aws_endpoint_url: Option<String>,
-    /// The share of AWS's request rate limits of which at most half is used, in percent. The operator and other tools use
-    /// the rest.
-    #[arg(long, value_name = "PERCENT", default_value_t = 80)]
+    /// The operator's share of AWS's request rate limits, in percent. This command uses at most half of that share.
+    #[arg(long, value_name = "PERCENT", default_value_t = DEFAULT_RATE_PERCENT)]
     aws_rate_percent: u8,
 }
 

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use futures_util::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
@@ -34,7 +34,7 @@ use super::aws::{AwsArguments, ReadOnly};
 use super::cluster::{Cluster, ClusterArguments, Scope};
 use super::fleet::{Entry, key};
 use super::operator_settings::OperatorSettings;
-use super::output::{self, Format, NONE, Tone, stdout, write_rows};
+use super::output::{self, ListFormat, NONE, Tone, stdout, write_rows};
 use super::progress::Progress;
 use crate::kubernetes::{self, Planned};
 use crate::settings::default_policy;
@@ -49,15 +49,16 @@ const CONCURRENT: usize = 16;
 
 /// The flags of `plan`.
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("files").args(["filename", "kustomize"]).required(true)))]
 pub struct Arguments {
     /// A file or a folder with YAML, or - for the standard input; repeatable.
-    #[arg(short = 'f', long, required_unless_present = "kustomize", value_name = "FILE")]
+    #[arg(short = 'f', long, value_name = "FILE")]
     filename: Vec<PathBuf>,
     /// Read the folders of a folder, too.
     #[arg(short = 'R', long)]
     recursive: bool,
     /// A folder with a kustomization.yaml; requires kubectl.
-    #[arg(short = 'k', long, conflicts_with = "filename", value_name = "DIR")]
+    #[arg(short = 'k', long, value_name = "DIR")]
     kustomize: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArguments,
@@ -68,7 +69,7 @@ pub struct Arguments {
     default_policy: Option<StreamEncryptionPolicySpec>,
     /// The output format.
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    output: ListFormat,
     /// Exit with 3 if a plan has one of these, separated by commas; for pipelines.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FINDINGS")]
     fail_on: Vec<Finding>,
@@ -183,7 +184,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         eprintln!("{warning}");
     }
     let mut out = stdout();
-    if !write_rows(&mut out, arguments.output, &rows)? {
+    if !write_rows(&mut out, arguments.output.into(), &rows)? {
         write_text(&mut out, &rows, Timestamp::now())?;
     }
     let fails = |finding: &Finding| match finding {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use futures_util::{Stream, StreamExt as _};
 use jiff::Timestamp;
@@ -32,8 +33,15 @@ pub struct Arguments {
     /// Count the streams by namespace, account, region, key or state, instead of listing them.
     #[arg(long, value_enum, conflicts_with = "watch")]
     by: Option<Group>,
-    /// Exit with 3 if a stream has one of these findings, separated by commas; for pipelines.
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "FINDINGS", conflicts_with = "watch")]
+    /// Exit with 3 if a stream has one of these findings, separated by commas; for pipelines. The help of --only explains
+    /// them.
+    #[arg(
+        long,
+        value_parser = Finding::names_only(),
+        value_delimiter = ',',
+        value_name = "FINDINGS",
+        conflicts_with = "watch"
+    )]
     fail_on: Vec<Finding>,
     /// Then print each stream again whenever its state changes, until interrupted.
     #[arg(short, long)]
@@ -67,6 +75,15 @@ struct Count {
     not_encryptable: u32,
     unknown: u32,
     not_ready: u32,
+}
+
+impl Finding {
+    /// Returns a parser whose help has the names without their meanings, for a flag beside one that has both.
+    fn names_only() -> impl TypedValueParser<Value = Self> {
+        let names = Self::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let names = names.map(|value| value.help(None::<&str>));
+        PossibleValuesParser::new(names).try_map(|name| Self::from_str(&name, false))
+    }
 }
 
 impl output::Columns for Count {
