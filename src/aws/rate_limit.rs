@@ -20,6 +20,7 @@ use stream_encryption_core::model::service::{Operation, profile};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+pub use self::bucket::DRIFT_DIVISOR;
 use self::bucket::TokenBucket;
 pub use self::queue::QueueKey;
 use self::queue::{PRIORITIES, Queue};

@@ -14,6 +14,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Minimum rate, however often AWS throttles: one request in five seconds. In thousandths of a request per
 /// second.
 const MIN_RATE: u32 = 200;
+/// Requests that only detect drift use the rate of all requests, divided by this number.
+pub const DRIFT_DIVISOR: u32 = 2;
 /// Shortest pause between two requests that is kept. A timer is not more precise than a millisecond, so at higher
 /// rates several requests are sent at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -54,7 +56,7 @@ impl TokenBucket {
     pub(super) fn available(&mut self, now: Instant, detects_drift: bool) -> Instant {
         let mut available = self.all.available(now, self.rate);
         if detects_drift {
-            available = available.max(self.drift.available(now, self.rate / 2));
+            available = available.max(self.drift.available(now, self.rate / DRIFT_DIVISOR));
         }
         self.paused_until.map_or(available, |until| available.max(until))
     }
@@ -104,7 +106,7 @@ impl TokenBucket {
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
         self.rate == self.full_rate
             && self.all.are_back(now, self.rate)
-            && self.drift.are_back(now, self.rate / 2)
+            && self.drift.are_back(now, self.rate / DRIFT_DIVISOR)
     }
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::condition::Reason;
+use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::model::service::profile;
 
 use super::Check;
+use crate::aws::rate_limit::{DEFAULT_RATE_PERCENT, DRIFT_DIVISOR};
 use crate::plugin::age::short;
 use crate::plugin::cluster::{Cluster, Scope};
 use crate::plugin::fleet::{Entry, Finding};
@@ -92,10 +94,7 @@ fn pace(entries: &[Entry]) -> Check {
             *fleets.entry((account, region, service)).or_default() += 1;
         }
     }
-    // Drift checks use half of the share of AWS's limit, which is 80 % by default.
-    let seconds = |service, count: u32| {
-        f64::from(count) / (f64::from(profile(service).describe.requests_per_second()) * 0.4)
-    };
+    let seconds = |service, count: u32| f64::from(count) / drift_checks_per_second(service);
     let slowest = fleets
         .iter()
         .map(|((account, region, service), count)| {
@@ -120,6 +119,12 @@ fn pace(entries: &[Entry]) -> Check {
             Check::good(name, format!("the oldest description in a status is {} old{interval}", short(age)))
         }
     }
+}
+
+/// Returns how many Describes a second detect drift, by the operator's default share of AWS's default limit.
+fn drift_checks_per_second(service: Service) -> f64 {
+    let limit = profile(service).describe.requests_per_second();
+    f64::from(limit) * f64::from(DEFAULT_RATE_PERCENT) / 100.0 / f64::from(DRIFT_DIVISOR)
 }
 
 fn budgets(entries: &[Entry]) -> Check {
