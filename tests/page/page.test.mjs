@@ -217,16 +217,19 @@ describe("needs attention", () => {
 });
 
 describe("calls", () => {
-  test("while calls are left, the next one is possible now", async () => {
+  test("the limit and the next attempt are not mixed up", async () => {
     const used = (callsUsed, hours) => ({ callsUsed, callsLimit: 20, callsNextAvailableTime: hours === undefined ? undefined : since(-hours) });
-    await open(written(fleetOf({ some: used(3, 24), none: used(20, 2), over: used(22, 3), passed: used(20, -1), old: used(1, -1), unsaid: used(20) })), async (tab) => {
+    await open(written(fleetOf({ some: used(3, 24), none: used(20, 2), over: used(22, 3), passed: used(20, -1), old: used(1, -1), unsaid: used(20),
+      planned: { ...used(3, 24), nextAttemptTime: since(-5) }, missed: { ...used(3, 24), nextAttemptTime: since(1) } })), async (tab) => {
       const rows = Object.fromEntries(await tab.locator("#calls-list tbody tr").evaluateAll((all) => all.map((row) => [row.querySelector("button").textContent, row.children[3].innerText.replace(/\s+/g, " ").trim()])));
       assert.deepEqual(rows, {
-        some: "now one more at 2026-03-03 09:00 in 24 hours", none: "next call at 2026-03-02 11:00 in 2 hours", over: "next call at 2026-03-02 12:00 in 3 hours",
-        passed: "now", old: "now", unsaid: "not recorded",
+        some: "now one more from 2026-03-03 09:00 in 24 hours", none: "2026-03-02 11:00 in 2 hours", over: "2026-03-02 12:00 in 3 hours",
+        passed: "now", old: "now", unsaid: "not recorded", missed: "now one more from 2026-03-03 09:00 in 24 hours",
+        planned: "now one more from 2026-03-03 09:00 in 24 hours next attempt at 2026-03-02 14:00 in 5 hours",
       });
+      assert.equal(await tab.locator("#calls-list th.next").textContent(), "Allowed from (UTC)");
       await tab.locator("#calls-list .link", { hasText: "some" }).click();
-      assert.match(await tab.locator("#detail").innerText(), /Next call\s+now\s+one more at 2026-03-03 09:00/);
+      assert.match(await tab.locator("#detail").innerText(), /Call allowed from\s+now\s+one more from 2026-03-03 09:00/);
     });
   });
 

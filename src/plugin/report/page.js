@@ -336,13 +336,18 @@
     ] }, OWNER, MESSAGE],
   });
 
-  // When the operator may make the next call, as far as the limit is concerned. While calls are left, `callsNextAvailableTime` is when the
-  // oldest call stops counting; otherwise it is the time of the next call. It may have passed since the status was written.
-  const nextCall = ({ stream, left }) => {
+  // From when the limit allows a call. While calls are left, `callsNextAvailableTime` is when the oldest call stops counting; otherwise it
+  // is the time from which the next call is allowed. It may have passed since the status was written.
+  const allowedFrom = ({ stream, left }) => {
     const time = stream.callsNextAvailableTime;
     const later = millis(time) > now;
-    if (left === 0 && (later || !time)) return time ? ["next call at ", timeOf(time)] : timeOf(time);
-    return ["now", later && h("span.sub", "one more at ", timeOf(time))];
+    if (left === 0 && (later || !time)) return [timeOf(time)];
+    return ["now", later && h("span.sub", "one more from ", timeOf(time))];
+  };
+  // The same, and when the operator makes the next call. Without such a time, it needs none now.
+  const nextCall = (view) => {
+    const attempt = view.stream.nextAttemptTime;
+    return [...allowedFrom(view), millis(attempt) > now && h("span.sub", "next attempt at ", timeOf(attempt))];
   };
   const callsList = () => list(byId("calls-list"), {
     caption: "Encryption calls left", empty: "The operator made no encryption call that counts now.",
@@ -351,7 +356,7 @@
       STREAM,
       { label: "Used", class: "picture", cell: (view) => bar([view.left === 0 ? "full" : "used", view.used], ["rest", view.left]) },
       { label: "Calls left", class: "budget", cell: (view) => (view.left === 0 ? alert(leftOf(view)) : leftOf(view)) },
-      { label: "Next call (UTC)", class: "next", cell: nextCall },
+      { label: "Allowed from (UTC)", class: "next", cell: nextCall },
       { label: "Ready reason", cell: ({ stream }) => stream.reason && h("code", foreign(stream.reason)) },
     ],
   });
@@ -530,7 +535,7 @@
       "Active key": key && withArns(key),
       "Desired key": stream.desiredKey && withArns(keyWords(stream.desiredKey, stream.service)),
       "Encryption calls": typeof stream.callsLimit === "number" && `${stream.callsUsed ?? 0} of ${stream.callsLimit} used`,
-      "Next call": stream.callsNextAvailableTime && view.left !== undefined && nextCall(view),
+      "Call allowed from": stream.callsNextAvailableTime && view.left !== undefined && allowedFrom(view),
     };
     const times = {
       "Active key unusable since": stream.activeKeyUnusableSinceTime, "Encrypted since": stream.encryptedSinceTime,
