@@ -58,11 +58,53 @@ fn line(resource: &StreamEncryption) -> Option<String> {
     let shown = status.encryption_status.map_or("-", EncryptionStatus::as_str);
     let calls =
         status.calls.as_ref().map_or("-".to_owned(), |calls| format!("{}/{}", calls.used, calls.limit));
+    Some(format!("{shown:<16} {:<18} {calls:<6} {}", ready.reason, shortened(&ready.message)))
+}
+
+/// Returns a message with its keys in short, `key/22222222-…`. The rest is whole, because a message ends with the remedy.
+fn shortened(message: &str) -> String {
     // The account and region are the same in every line.
-    let message = ready.message.replace("arn:aws:kms:eu-west-1:111122223333:", "");
-    let mut words: String = message.chars().take(110).collect();
-    if words.len() < message.len() {
-        words.push('…');
+    let message = message.replace("arn:aws:kms:eu-west-1:111122223333:", "");
+    let mut parts = message.split("key/");
+    let mut words = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let id = part.chars().take_while(|c| c.is_ascii_hexdigit() || *c == '-').count();
+        let short = if id == KEY_ID { format!("{}…", &part[..9]) } else { part[..id].to_owned() };
+        words.push_str("key/");
+        words.push_str(&short);
+        words.push_str(&part[id..]);
     }
-    Some(format!("{shown:<16} {:<18} {calls:<6} {words}", ready.reason))
+    words
+}
+
+/// Number of characters of a key's id.
+const KEY_ID: usize = 36;
+
+#[cfg(test)]
+mod tests {
+    use super::shortened;
+
+    #[test]
+    fn message_keeps_its_remedy() {
+        let [denied, active] = ["4", "2"].map(|digit| {
+            let part = |length: usize| digit.repeat(length);
+            format!(
+                "arn:aws:kms:eu-west-1:111122223333:key/{}-{}-{}-{}-{}",
+                part(8),
+                part(4),
+                part(4),
+                part(4),
+                part(12)
+            )
+        });
+        let remedy = "Fix the key or its policy, then change the annotation streamencryption.dev/retry to retry immediately.";
+        assert_eq!(
+            shortened(&format!(
+                "AWS could not encrypt with {denied}: KMS_ACCESS_DENIED. {active} is the active key. {remedy}"
+            )),
+            format!(
+                "AWS could not encrypt with key/44444444-…: KMS_ACCESS_DENIED. key/22222222-… is the active key. {remedy}"
+            )
+        );
+    }
 }
