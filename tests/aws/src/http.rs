@@ -6,6 +6,8 @@
 
 mod admin;
 mod clock;
+mod polling;
+mod sqs;
 mod wire;
 
 use std::io;
@@ -25,9 +27,10 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 pub use clock::Clock;
+pub use polling::Model;
 
 use crate::world::stream::later;
-use crate::world::{Delivery, World};
+use crate::world::{Delivery, Service, World};
 
 /// A running simulated AWS. Dropping it closes the port and every connection.
 ///
@@ -54,6 +57,8 @@ struct Shared {
     clock: clock::Running,
     /// Counts how often held replies were released.
     released: watch::Sender<u64>,
+    /// Changes when a message arrives in a queue.
+    arrivals: watch::Sender<u64>,
 }
 
 impl SimulatedAws {
@@ -72,6 +77,7 @@ impl SimulatedAws {
             world: Mutex::new(world),
             clock: clock::Running::new(clock),
             released: watch::Sender::new(0),
+            arrivals: watch::Sender::new(0),
         });
         let server = tokio::spawn(serve(listener, Arc::clone(&shared))).abort_handle();
         Ok(SimulatedAws { address, shared, server })
@@ -84,8 +90,8 @@ impl SimulatedAws {
 
     /// Returns the model, to plant, script and read. No request is answered while the guard exists; do not
     /// hold it over an await.
-    pub fn world(&self) -> MutexGuard<'_, World> {
-        let mut world = self.shared.world();
+    pub fn world(&self) -> Model<'_> {
+        let mut world = self.shared.model();
         world.settle(self.now());
         world
     }
@@ -119,6 +125,11 @@ impl Shared {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Locks the model, and notifies waiting receives afterwards.
+    fn model(&self) -> Model<'_> {
+        Model { shared: self, world: self.world() }
+    }
+
     fn release_held(&self) {
         self.released.send_modify(|times| *times += 1);
     }
@@ -135,7 +146,7 @@ impl Shared {
                 body: &body,
             };
             let (status, answer) =
-                admin::answer(&asked, &mut self.world(), &self.clock, || self.release_held());
+                admin::answer(&asked, &mut self.model(), &self.clock, || self.release_held());
             return response(status, "application/json", answer.to_string(), &[]);
         }
         let request = match wire::request(&parts, &body) {
@@ -148,26 +159,30 @@ impl Shared {
         let (caller, region) = wire::signature(&parts);
         let now = self.clock.now();
         let mut released = self.released.subscribe();
-        let (reply, error_header) = {
-            let mut world = self.world();
+        let (mut reply, error_header) = {
+            let mut world = self.model();
             (world.call(now, &caller, &region, &request), world.settings().error_type_header)
         };
         match reply.delivery {
-            Delivery::Prompt => {}
+            Delivery::Prompt => self.wait_if_empty(now, &caller, &region, &request, &mut reply.result).await,
             Delivery::Lost => return Err(io::Error::other("the reply is lost, as scripted")),
             Delivery::After(by) => self.clock.reach(later(now, by)).await,
             Delivery::Held => released.changed().await.map_err(io::Error::other)?,
         }
-        let id = ("x-amzn-requestid", wire::request_id(reply.call));
-        match &reply.result {
+        let id = ("x-amzn-requestid", reply.request_id());
+        match reply.result {
             Ok(result) => {
-                let (kind, body) = wire::answer(request.service, &request.operation, result, reply.call);
+                let host = parts.headers.get("host").and_then(|host| host.to_str().ok());
+                let result = sqs::with_host(result, host.unwrap_or("localhost"));
+                let (kind, body) = wire::answer(request.service, &request.operation, &result, reply.call);
                 response(200, kind, body, &[id])
             }
             Err(error) => {
-                let (kind, body) = wire::error(Some(request.service), error, reply.call);
+                let (kind, body) = wire::error(Some(request.service), &error, reply.call);
+                let query = (request.service == Service::Sqs)
+                    .then(|| ("x-amzn-query-error", sqs::query_error(&error)));
                 let code = error_header.then(|| ("x-amzn-errortype", error.code.clone()));
-                let headers: Vec<_> = std::iter::once(id).chain(code).collect();
+                let headers: Vec<_> = std::iter::once(id).chain(query).chain(code).collect();
                 response(error.status, kind, body, &headers)
             }
         }

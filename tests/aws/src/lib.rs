@@ -1,5 +1,5 @@
-//! Simulates the part of Amazon Data Firehose, Kinesis Data Streams, KMS and STS that concerns stream
-//! encryption, with the states, limits and failures that no emulator has.
+//! Simulates the part of Amazon Data Firehose, Kinesis Data Streams, KMS, STS and SQS that concerns stream
+//! encryption and its events, with the states, limits and failures that no emulator has.
 //!
 //! - [`world`]: the pure model. A simulation uses [`World::call`].
 //! - [`http`]: the same model over HTTP, for the unmodified AWS SDKs, and `/_admin` to script it:

@@ -7,8 +7,8 @@ use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
 use simulated_aws::{Clock, Settings, SimulatedAws, World};
 
-/// Simulates Amazon Data Firehose, Kinesis Data Streams, KMS and STS, as far as they concern stream
-/// encryption.
+/// Simulates Amazon Data Firehose, Kinesis Data Streams, KMS, STS and SQS, as far as they concern stream
+/// encryption and its events.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -35,6 +35,12 @@ struct Arguments {
     /// Disable the limits on requests per second.
     #[arg(long)]
     no_rate_limits: bool,
+    /// Create an SQS queue with this name, and send the events of `CloudTrail` to it.
+    #[arg(long, value_name = "NAME")]
+    events_queue: Option<String>,
+    /// Send a heartbeat (the event of a scheduled rule) to that queue at this interval, in seconds.
+    #[arg(long, value_name = "SECONDS", requires = "events_queue", value_parser = clap::value_parser!(u32).range(1..))]
+    heartbeat_seconds: Option<u32>,
 }
 
 #[tokio::main]
@@ -52,6 +58,13 @@ async fn main() -> anyhow::Result<()> {
     };
     let clock = arguments.virtual_clock.map_or(Clock::Real, Clock::Virtual);
     let aws = SimulatedAws::start_on(arguments.listen, World::new(settings), clock).await?;
+    if let Some(queue) = arguments.events_queue {
+        let every = arguments.heartbeat_seconds.map(|seconds| SignedDuration::from_secs(seconds.into()));
+        let now = aws.now();
+        let mut world = aws.world();
+        world.send_events_to(&queue);
+        world.send_heartbeats(now, every);
+    }
     println!("simulated AWS on {}", aws.url());
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .context("cannot wait for SIGTERM")?;

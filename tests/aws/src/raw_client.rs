@@ -25,6 +25,10 @@ pub struct Answer {
     pub status: u16,
     /// The `x-amzn-ErrorType` header.
     pub error_type: Option<String>,
+    /// The `x-amzn-RequestId` header.
+    pub request_id: Option<String>,
+    /// The `x-amzn-query-error` header, of SQS only.
+    pub query_error: Option<String>,
     /// The body as text.
     pub text: String,
 }
@@ -66,21 +70,21 @@ impl RawClient {
         }
     }
 
-    /// Sends an AWS JSON 1.1 request.
+    /// Sends an AWS JSON request, of version 1.1, for SQS 1.0.
     pub async fn json(&self, service: Service, operation: &str, body: &Value) -> anyhow::Result<Answer> {
         let prefix = match service {
             Service::Firehose => "Firehose_20150804",
             Service::Kinesis => "Kinesis_20131202",
             Service::Kms => "TrentService",
+            Service::Sqs => "AmazonSQS",
             Service::Sts => bail!("STS speaks the query protocol: use `query`"),
         };
         let target = format!("{prefix}.{operation}");
+        let version = if service == Service::Sqs { "1.0" } else { "1.1" };
+        let kind = format!("application/x-amz-json-{version}");
         let authorization = self.authorization(service.prefix());
-        let headers = [
-            ("content-type", "application/x-amz-json-1.1"),
-            ("x-amz-target", &target),
-            ("authorization", &authorization),
-        ];
+        let headers =
+            [("content-type", kind.as_str()), ("x-amz-target", &target), ("authorization", &authorization)];
         self.send(Method::POST, "/", &headers, body.to_string()).await
     }
 
@@ -134,12 +138,15 @@ impl RawClient {
             let (parts, body) = response.into_parts();
             let text = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
             connection.abort();
-            let error_type = parts
-                .headers
-                .get("x-amzn-errortype")
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned);
-            anyhow::Ok(Answer { status: parts.status.as_u16(), error_type, text })
+            let header =
+                |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+            anyhow::Ok(Answer {
+                status: parts.status.as_u16(),
+                error_type: header("x-amzn-errortype"),
+                request_id: header("x-amzn-requestid"),
+                query_error: header("x-amzn-query-error"),
+                text,
+            })
         };
         tokio::time::timeout(Duration::from_secs(30), exchange)
             .await

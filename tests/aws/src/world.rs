@@ -1,10 +1,12 @@
-//! The simulated AWS as one value: streams, keys, sessions, limits, faults and the log of every request.
+//! The simulated AWS as one value: streams, keys, queues, limits, faults, events and the log of every request.
 //!
 //! Pure and deterministic: no clock, no I/O, no randomness, no threads. Time is an argument. The same
 //! requests at the same times always give the same answers. A simulation uses [`World::call`];
 //! [`crate::SimulatedAws`] serves the model over HTTP.
 
 pub(crate) mod date;
+pub mod deliveries;
+pub mod events;
 pub mod faults;
 mod firehose;
 mod input;
@@ -13,9 +15,12 @@ mod kinesis;
 mod kms;
 mod limits;
 pub mod log;
+pub mod outside;
 mod policy;
+pub mod queue;
 pub mod request;
 pub mod settings;
+pub(crate) mod sqs;
 mod state;
 pub mod stream;
 mod sts;
@@ -24,9 +29,12 @@ mod tags;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+pub use deliveries::Deliveries;
+pub use events::Event;
 pub use faults::{Fault, Rule};
 pub use key::{Grant, Key, KeyState, PlantedKey};
 pub use log::{Call, Calls, Principal, Session};
+pub use queue::{Counts, Queue, Received};
 pub use request::{AwsError, Caller, Delivery, Reply, Request, Service};
 pub use settings::{
     BadKey, FirehoseCounts, KeyAfterDisabled, KeyIdEcho, SameKey, Settings, ShownKey, ShownWhileUpdating,
@@ -57,6 +65,7 @@ pub struct World {
     faults: faults::Faults,
     late: Vec<LateRequest>,
     calls: Vec<Call>,
+    events: events::Events,
 }
 
 impl World {
@@ -84,7 +93,7 @@ impl World {
         self.execute(now, caller, region, request, fault.as_ref())
     }
 
-    /// Executes the delayed requests that are due by now, ordered by their times.
+    /// Executes the delayed requests that are due by now, ordered by their times, and sends the heartbeats.
     fn arrive_late(&mut self, now: Timestamp) {
         while let Some(at) =
             (0..self.late.len()).filter(|at| self.late[*at].due <= now).min_by_key(|at| self.late[*at].due)
@@ -92,6 +101,12 @@ impl World {
             let late = self.late.remove(at);
             self.execute(late.due, &late.caller, &late.region, &late.request, Some(&Fault::LoseReply));
         }
+        self.beat(now);
+    }
+
+    /// Returns the time at which the next delayed request is due.
+    fn next_late(&self) -> Option<Timestamp> {
+        self.late.iter().map(|late| late.due).min()
     }
 
     fn execute(
@@ -147,6 +162,9 @@ impl World {
             _ => Delivery::Prompt,
         };
         let id = self.calls.len() as u64 + 1;
+        if arrives {
+            self.record_call(&context, &caller.user_agent, id, result.as_ref().err());
+        }
         self.calls.push(Call {
             id,
             time: now,
@@ -240,7 +258,7 @@ impl World {
         &self.calls
     }
 
-    /// Executes the delayed requests that are due by now. [`World::call`] does this too.
+    /// Executes the delayed requests that are due by now, and sends the heartbeats. [`World::call`] does this too.
     pub fn settle(&mut self, now: Timestamp) {
         self.arrive_late(now);
     }
@@ -327,6 +345,7 @@ impl State {
             Service::Kinesis => kinesis::call(self, context),
             Service::Kms => kms::call(self, context),
             Service::Sts => sts::call(self, context),
+            Service::Sqs => sqs::call(self, context),
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A route translates and calls the model. It must never decide an AWS answer.
 
+mod events;
+
 use hyper::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
@@ -9,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::clock::Running;
+use crate::world::outside::OUTSIDER;
 use crate::world::{
     Caller, KeyState, PlantedKey, PlantedRole, PlantedStream, Request, Rule, Settings, Snapshot, World,
 };
@@ -47,10 +50,12 @@ pub(super) fn answer(
 fn route(asked: &Asked<'_>, world: &mut World, clock: &Running) -> Result<Answer, Refused> {
     let now = clock.now();
     world.settle(now);
+    if let Some(answer) = events::route(asked, world, now) {
+        return answer;
+    }
     Ok(match (asked.method.as_str(), asked.path) {
         ("POST", "reset") => {
-            let settings = world.settings().clone();
-            *world = World::new(settings);
+            world.reset();
             (200, json!({}))
         }
         ("GET", "settings") => (200, json!(world.settings())),
@@ -72,7 +77,9 @@ fn route(asked: &Asked<'_>, world: &mut World, clock: &Running) -> Result<Answer
             world.settle(clock.now());
             (200, json!({ "now": clock.now() }))
         }
-        ("POST", "streams") => (201, json!({ "arn": world.plant_stream(parse::<PlantedStream>(asked)?) })),
+        ("POST", "streams") => {
+            (201, json!({ "arn": world.create_stream(now, parse::<PlantedStream>(asked)?) }))
+        }
         ("GET", "streams") => {
             let streams: Vec<Value> =
                 world.streams(now).map(|(id, state)| json!({ "arn": id.arn(), "state": state })).collect();
@@ -84,30 +91,33 @@ fn route(asked: &Asked<'_>, world: &mut World, clock: &Running) -> Result<Answer
             let change = parse::<Value>(asked)?.get("state").cloned().unwrap_or_default();
             let state = serde_json::from_value::<Snapshot>(merge(&json!(state), &change))
                 .map_err(|e| Refused(400, e.to_string()))?;
-            world.set_stream(now, &arn, state);
+            world.change_stream(now, &arn, state);
             (200, json!({ "arn": arn, "state": world.stream(&arn, now) }))
         }
         ("DELETE", "streams") => {
             let arn = field(asked, "arn")?;
-            found(world.remove_stream(&arn), "stream", &arn)?
+            found(world.delete_stream(now, &arn), "stream", &arn)?
         }
         ("POST", "keys") => (201, json!({ "arn": world.plant_key(parse::<PlantedKey>(asked)?) })),
         ("GET", "keys") => (200, json!(world.keys().collect::<Vec<_>>())),
         ("PATCH", "keys") => {
             let change = parse::<KeyChange>(asked)?;
-            let key = world.key_mut(&change.arn).ok_or_else(|| missing("key", &change.arn))?;
-            key.state = change.state.unwrap_or(key.state);
-            if let Some(policy) = change.policy {
-                key.policy = policy;
-            }
-            (200, json!(key))
+            let (state, policy) = (change.state, change.policy);
+            let changed = world.change_key(now, &change.arn, |key| {
+                key.state = state.unwrap_or(key.state);
+                if let Some(policy) = policy {
+                    key.policy = policy;
+                }
+            });
+            found(changed, "key", &change.arn)?;
+            (200, json!(world.key(&change.arn)))
         }
         ("DELETE", "keys") => {
             let arn = field(asked, "arn")?;
-            found(world.remove_key(&arn), "key", &arn)?
+            found(world.delete_key(now, &arn), "key", &arn)?
         }
         ("POST", "aliases") => {
-            (201, json!({ "arn": world.plant_alias(&field(asked, "name")?, &field(asked, "key")?) }))
+            (201, json!({ "arn": world.change_alias(now, &field(asked, "name")?, &field(asked, "key")?) }))
         }
         ("POST", "roles") => {
             world.plant_role(parse::<PlantedRole>(asked)?);
@@ -181,7 +191,7 @@ struct OutsideCall {
 }
 
 fn somebody() -> String {
-    "AKIASOMEBODYELSE".to_owned()
+    OUTSIDER.to_owned()
 }
 
 fn parse<T: DeserializeOwned>(asked: &Asked<'_>) -> Result<T, Refused> {

@@ -1,4 +1,5 @@
-//! The wire formats: AWS JSON 1.1 for Firehose, Kinesis and KMS; the query protocol with XML answers for STS.
+//! The wire formats: AWS JSON 1.1 for Firehose, Kinesis and KMS, 1.0 for SQS; the query protocol with XML
+//! answers for STS.
 //!
 //! Pure translation between HTTP messages and [`Request`] and [`Reply`](crate::world::Reply). It must never
 //! decide an answer.
@@ -11,7 +12,9 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 
+use super::sqs;
 use crate::world::date::BASIC;
+use crate::world::request::request_id;
 use crate::world::{AwsError, Caller, Request, Service};
 
 /// Returns the caller and region of an `Authorization: AWS4-HMAC-SHA256
@@ -24,8 +27,10 @@ pub(super) fn signature(parts: &Parts) -> (Caller, String) {
     let mut scope = scope.split('/');
     let access_key = scope.next().unwrap_or_default();
     let region = scope.nth(1).unwrap_or_default();
-    let date = parts.headers.get("x-amz-date").and_then(|value| value.to_str().ok()).and_then(date);
-    let caller = Caller { date, ..Caller::new(access_key.trim()) };
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let user_agent = header("user-agent").unwrap_or_default().to_owned();
+    let date = header("x-amz-date").and_then(date);
+    let caller = Caller { date, user_agent, ..Caller::new(access_key.trim()) };
     (caller, region.to_owned())
 }
 
@@ -45,6 +50,7 @@ pub(super) fn request(parts: &Parts, body: &[u8]) -> Result<Request, AwsError> {
         "Firehose_20150804" => Service::Firehose,
         "Kinesis_20131202" => Service::Kinesis,
         "TrentService" => Service::Kms,
+        "AmazonSQS" => Service::Sqs,
         _ => return Err(AwsError::new("UnknownOperationException", format!("{target} is not simulated"))),
     };
     let body = if body.is_empty() { Ok(json!({})) } else { serde_json::from_slice(body) };
@@ -70,6 +76,9 @@ fn query(body: &[u8]) -> Result<Request, AwsError> {
 
 /// Returns the content type and body of a successful answer.
 pub(super) fn answer(service: Service, operation: &str, result: &Value, call: u64) -> (&'static str, String) {
+    if service == Service::Sqs {
+        return (sqs::JSON, result.to_string());
+    }
     if service != Service::Sts {
         // The empty answers of Firehose and Kinesis have no body; the SDKs accept both forms.
         let body =
@@ -90,6 +99,9 @@ pub(super) fn answer(service: Service, operation: &str, result: &Value, call: u6
 
 /// Returns the content type and body of an error.
 pub(super) fn error(service: Option<Service>, error: &AwsError, call: u64) -> (&'static str, String) {
+    if service == Some(Service::Sqs) {
+        return (sqs::JSON, sqs::error(error));
+    }
     if service != Some(Service::Sts) {
         return (JSON, error.body().to_string());
     }
@@ -103,11 +115,6 @@ pub(super) fn error(service: Option<Service>, error: &AwsError, call: u64) -> (&
 
 const JSON: &str = "application/x-amz-json-1.1";
 const XML: &str = "text/xml";
-
-/// Returns the value of `x-amzn-RequestId`: the request's number in the log, formatted as a UUID.
-pub(super) fn request_id(call: u64) -> String {
-    format!("00000000-0000-4000-8000-{call:012x}")
-}
 
 fn elements(xml: &mut String, value: &Value) {
     for (name, value) in value.as_object().into_iter().flatten() {

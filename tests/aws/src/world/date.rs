@@ -31,7 +31,7 @@ pub(super) fn refusal(caller: &Caller, service: Service, now: Timestamp) -> Opti
     // The query protocol has a different code for this error.
     Some(match service {
         Service::Sts => AwsError { status: 403, ..AwsError::new("SignatureDoesNotMatch", message) },
-        Service::Firehose | Service::Kinesis | Service::Kms => {
+        Service::Firehose | Service::Kinesis | Service::Kms | Service::Sqs => {
             AwsError::new("InvalidSignatureException", message)
         }
     })

@@ -217,6 +217,7 @@ pub(crate) fn throttled(service: Service, account: &str) -> AwsError {
             "You have exceeded the rate at which you may call KMS. Reduce the frequency of your calls.",
         ),
         Service::Sts => AwsError::new("Throttling", "Rate exceeded"),
+        Service::Sqs => AwsError { status: 403, ..AwsError::new("RequestThrottled", "Rate exceeded") },
     }
 }
 
@@ -226,7 +227,9 @@ pub(crate) fn invalid_token(service: Service) -> AwsError {
     match service {
         Service::Kinesis => AwsError::new("UnrecognizedClientException", message.trim_end_matches('.')),
         Service::Firehose | Service::Kms => AwsError::new("UnrecognizedClientException", message),
-        Service::Sts => AwsError { status: 403, ..AwsError::new("InvalidClientTokenId", message) },
+        Service::Sts | Service::Sqs => {
+            AwsError { status: 403, ..AwsError::new("InvalidClientTokenId", message) }
+        }
     }
 }
 

@@ -168,6 +168,16 @@ impl Keys {
         self.aliases.insert(alias_arn, key_arn);
     }
 
+    /// Removes an alias by its ARN; returns false if there is none.
+    pub(crate) fn remove_alias(&mut self, alias_arn: &str) -> bool {
+        self.aliases.remove(alias_arn).is_some()
+    }
+
+    /// Returns the key ARN of an alias.
+    pub(crate) fn alias(&self, alias_arn: &str) -> Option<&str> {
+        self.aliases.get(alias_arn).map(String::as_str)
+    }
+
     /// Returns the first alias of the key, as `alias/name`.
     pub(crate) fn alias_of(&self, key_arn: &str) -> Option<&str> {
         self.aliases

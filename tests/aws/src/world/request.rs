@@ -23,6 +23,9 @@ pub enum Service {
     /// Security Token Service, the query protocol of 2011-06-15.
     #[serde(rename = "sts")]
     Sts,
+    /// Simple Queue Service, `AmazonSQS`.
+    #[serde(rename = "sqs")]
+    Sqs,
 }
 
 impl Service {
@@ -33,6 +36,7 @@ impl Service {
             Service::Kinesis => "kinesis",
             Service::Kms => "kms",
             Service::Sts => "sts",
+            Service::Sqs => "sqs",
         }
     }
 }
@@ -76,16 +80,21 @@ impl Request {
         Request { service: Service::Sts, operation: operation.to_owned(), body }
     }
 
-    /// Returns the target of the request: a stream's name, a key or alias as given, or a role's ARN; empty if
-    /// there is none.
+    pub fn sqs(operation: &str, body: Value) -> Request {
+        Request { service: Service::Sqs, operation: operation.to_owned(), body }
+    }
+
+    /// Returns the target of the request: the name of a stream or a queue, a key or alias as given, or a role's
+    /// ARN; empty if there is none.
     pub fn target(&self) -> &str {
         let text = |field: &str| self.body.get(field).and_then(Value::as_str);
         match self.service {
             Service::Firehose => text("DeliveryStreamName"),
             Service::Kinesis => text("StreamName")
                 .or_else(|| text("StreamARN").map(|arn| arn.rsplit_once('/').map_or(arn, |(_, name)| name))),
-            Service::Kms => text("KeyId"),
+            Service::Kms => text("KeyId").or_else(|| text("AliasName")),
             Service::Sts => text("RoleArn"),
+            Service::Sqs => text("QueueName").or_else(|| text("QueueUrl")?.rsplit('/').next()),
         }
         .unwrap_or_default()
     }
@@ -101,7 +110,7 @@ impl Request {
                 field("KeyARN").or_else(|| field("KeyType")).or(default)
             }
             Service::Kinesis => self.body.get("KeyId").and_then(Value::as_str),
-            Service::Kms | Service::Sts => None,
+            Service::Kms | Service::Sts | Service::Sqs => None,
         }
     }
 }
@@ -115,12 +124,15 @@ pub struct Caller {
     /// The date of the signature (`x-amz-date`), by the caller's own clock; if absent, no date is checked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<Timestamp>,
+    /// The `User-Agent` header, which events of `CloudTrail` contain; empty if unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user_agent: String,
 }
 
 impl Caller {
     /// Creates a caller with this access key id.
     pub fn new(access_key: &str) -> Caller {
-        Caller { access_key: access_key.to_owned(), date: None }
+        Caller { access_key: access_key.to_owned(), date: None, user_agent: String::new() }
     }
 
     /// Returns the same caller with a signature of this date.
@@ -148,10 +160,20 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Returns the request id of the answer (`x-amzn-RequestId`), which the event of the call contains too.
+    pub fn request_id(&self) -> String {
+        request_id(self.call)
+    }
+
     /// Returns the answer that the caller receives at once; `None` if it is lost or delayed.
     pub fn seen(&self) -> Option<&Result<Value, AwsError>> {
         matches!(self.delivery, Delivery::Prompt).then_some(&self.result)
     }
+}
+
+/// Returns the request id of a call: its number in the log, formatted as a UUID.
+pub(crate) fn request_id(call: u64) -> String {
+    format!("00000000-0000-4000-8000-{call:012x}")
 }
 
 /// How an answer is delivered. The in-process simulation interprets it; the HTTP server implements it.

@@ -12,6 +12,7 @@ use super::key::Keys;
 use super::limits::{Changes, Rates};
 use super::log::Principal;
 use super::log::Session;
+use super::queue::Queues;
 use super::request::{AwsError, Caller, Request, Service};
 use super::settings::Settings;
 use super::stream::{End, FailureType, Streams, later};
@@ -36,6 +37,7 @@ pub(crate) struct State {
     pub(crate) settings: Settings,
     pub(crate) streams: Streams,
     pub(crate) keys: Keys,
+    pub(crate) queues: Queues,
     pub(crate) sessions: BTreeMap<String, Session>,
     pub(crate) roles: BTreeMap<String, PlantedRole>,
     pub(crate) rates: Rates,
@@ -141,7 +143,7 @@ impl Context<'_> {
             self.resource(),
         );
         let mut error = AwsError::new(code, message);
-        if self.request.service == Service::Sts {
+        if matches!(self.request.service, Service::Sts | Service::Sqs) {
             error.status = 403;
         }
         error
@@ -157,6 +159,7 @@ impl Context<'_> {
             _ if target.is_empty() => return "*".to_owned(),
             Service::Kms | Service::Sts if target.starts_with("arn:") => return target.to_owned(),
             Service::Kms if target.starts_with("alias/") => "",
+            Service::Sqs => "",
             Service::Kms => "key/",
             Service::Sts => "role/",
             Service::Firehose => "deliverystream/",

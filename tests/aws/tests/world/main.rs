@@ -3,11 +3,14 @@
 
 #![allow(clippy::similar_names, reason = "the stage and its state")]
 
+mod events;
 mod faults;
 mod firehose;
 mod kinesis;
 mod limits;
 mod listing;
+mod outside;
+mod queue;
 mod recorded;
 mod sessions;
 mod stage;

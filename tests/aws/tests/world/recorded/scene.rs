@@ -1,9 +1,8 @@
 //! The fixture: the streams and the key of the recordings, served over HTTP on a virtual clock.
 
-use std::sync::MutexGuard;
-
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use simulated_aws::http::Model;
 use simulated_aws::raw_client::RawClient;
 use simulated_aws::{
     Caller, Clock, PlantedKey, PlantedStream, Request, Service, Settings, SimulatedAws, World,
@@ -59,7 +58,7 @@ impl Scene {
         Scene { aws, client }
     }
 
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+    pub(super) fn world(&self) -> Model<'_> {
         self.aws.world()
     }
 
