@@ -99,5 +99,5 @@ fn documented_commands_print_documented_output() {
         }
     }
     assert!(running.is_some());
-    assert_eq!(ran, 4, "the page's blocks are found");
+    assert_eq!(ran, 6, "the page's blocks are found");
 }
