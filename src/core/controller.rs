@@ -107,3 +107,6 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     observe::describe_active_key(operator, &mut state).await;
     report::report(operator, resource, state).await
 }
+
+#[cfg(test)]
+mod tests;

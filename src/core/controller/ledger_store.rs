@@ -248,7 +248,8 @@ impl LedgerHandle {
         for _ in 0..3 {
             self.spec = change(&self.spec);
             match self.save(records).await {
-                Err(KubeError::Conflict) => {}
+                // Whether or not the ledger can be read now, it may be newer than the observation.
+                Err(KubeError::Conflict) => self.superseded = true,
                 done => return done,
             }
             let Some(fresh) = records.ledger(&self.name, ReadFrom::ApiServer).await? else {
@@ -256,7 +257,6 @@ impl LedgerHandle {
             };
             self.spec = fresh.spec.clone();
             self.stored = Some(fresh);
-            self.superseded = true;
         }
         Err(KubeError::Conflict)
     }

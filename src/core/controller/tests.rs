@@ -1,0 +1,46 @@
+//! Single reconciles with one fault each, between fakes of the two ports.
+
+use serde_json::json;
+use stream_encryption_api::stream_encryption::StreamEncryption;
+
+use super::kube_api::{KubeError, ReadFrom};
+use super::reconcile;
+use crate::model::schedule;
+use fakes::{Request, World, run};
+
+mod fakes;
+
+const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
+
+/// Returns a resource that requests encryption with any key.
+fn resource() -> StreamEncryption {
+    serde_json::from_value(json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": "orders", "namespace": "data", "uid": "uid-1", "generation": 1},
+        "spec": {"stream": {"arn": ARN}},
+    }))
+    .unwrap()
+}
+
+#[test]
+fn unread_ledger_after_conflict_makes_observation_outdated() {
+    for is_gone in [false, true] {
+        let world = World::new(resource());
+        world.before(Request::Start, |state| {
+            let version = Some(state.next_version());
+            // Another replica writes the ledger while the call is in flight.
+            state.ledger.as_mut().unwrap().metadata.resource_version = version;
+            Ok(())
+        });
+        world.before(Request::ReadLedger(ReadFrom::ApiServer), move |state| {
+            state.ledger.take_if(|_| is_gone);
+            if is_gone { Ok(()) } else { Err(KubeError::Unavailable("no answer".to_owned())) }
+        });
+        let context = world.context();
+        let cached = world.state().resource.clone().unwrap();
+        let wake = run(reconcile(&context, &cached)).unwrap();
+        assert_eq!(world.count(Request::Start), 1);
+        assert_eq!(world.count(Request::WriteStatus), 0, "the ledger may be newer than the observation");
+        assert_eq!(wake, context.clock.now() + schedule::AFTER_CONFLICT);
+    }
+}

@@ -1,0 +1,320 @@
+//! Fakes of the two ports over one state, with a hook before any request.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use stream_encryption_api::FINALIZER;
+use stream_encryption_api::ledger::{Action, Owner, StreamLedger, StreamLedgerSpec};
+use stream_encryption_api::policy::StreamEncryptionPolicySpec;
+use stream_encryption_api::stream_encryption::{
+    KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
+};
+
+use crate::controller::kube_api::{KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey};
+use crate::controller::memory::Memory;
+use crate::controller::stream_api::{Priority, Signer, StreamApi};
+use crate::controller::{Clock, Config, Context, NoMetrics};
+use crate::model::arn::{AwsAccount, KmsKeyId, StreamArn};
+use crate::model::aws_error::AwsError;
+use crate::model::decision::decide;
+use crate::model::key::{Key, KeyMetadata};
+use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
+use crate::model::principal::Principal;
+
+/// A request of a reconcile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    ReadResource(ReadFrom),
+    ReadLedger(ReadFrom),
+    WriteLedger,
+    WriteStatus,
+    SetFinalizer,
+    ReadPolicies(ReadFrom),
+    Describe,
+    Permit,
+    Start,
+}
+
+type Hook = Box<dyn FnOnce(&mut State) -> Result<(), KubeError> + Send>;
+
+/// One stream, one resource, and what the operator did.
+pub struct State {
+    /// The time since the start, of both clocks.
+    pub elapsed: Duration,
+    pub resource: Option<StreamEncryption>,
+    /// The resource in a cache that lags; `None` if the cache is current.
+    pub lagging: Option<StreamEncryption>,
+    pub ledger: Option<StreamLedger>,
+    pub policies: Vec<StreamEncryptionPolicySpec>,
+    pub encryption: ReportedEncryption,
+    /// Whether the rate limiter grants permits for calls.
+    pub grants_permits: bool,
+    pub requests: Vec<Request>,
+    /// The events: reason and note.
+    pub events: Vec<(String, String)>,
+    hooks: Vec<(Request, Hook)>,
+    version: u64,
+}
+
+impl State {
+    pub fn next_version(&mut self) -> String {
+        self.version += 1;
+        self.version.to_string()
+    }
+}
+
+/// The state, shared by the ports and the test.
+#[derive(Clone)]
+pub struct World(Arc<Mutex<State>>);
+
+impl World {
+    /// Creates a world with a stream in plaintext, and with this resource.
+    pub fn new(mut resource: StreamEncryption) -> Self {
+        resource.metadata.resource_version = Some("0".to_owned());
+        Self(Arc::new(Mutex::new(State {
+            elapsed: Duration::ZERO,
+            resource: Some(resource),
+            lagging: None,
+            ledger: None,
+            policies: vec![StreamEncryptionPolicySpec::own_account()],
+            encryption: ReportedEncryption::Off,
+            grants_permits: true,
+            requests: Vec::new(),
+            events: Vec::new(),
+            hooks: Vec::new(),
+            version: 0,
+        })))
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `hook` before the next such request that has no earlier hook. With an error, the request fails.
+    pub fn before(
+        &self,
+        request: Request,
+        hook: impl FnOnce(&mut State) -> Result<(), KubeError> + Send + 'static,
+    ) {
+        self.state().hooks.push((request, Box::new(hook)));
+    }
+
+    /// Returns the number of such requests.
+    pub fn count(&self, request: Request) -> usize {
+        self.state().requests.iter().filter(|other| **other == request).count()
+    }
+
+    /// Returns the context of an operator that has just started.
+    pub fn context(&self) -> Context<Self, Self> {
+        let begin: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let elapsed = |world: &Self| {
+            let world = world.clone();
+            move || world.state().elapsed
+        };
+        let wall = elapsed(self);
+        Context {
+            aws: self.clone(),
+            records: self.clone(),
+            clock: Clock::new(move || begin + wall(), elapsed(self)),
+            decide,
+            config: Config {
+                region: "eu-west-1".parse().unwrap(),
+                drift_interval: SignedDuration::from_mins(10),
+            },
+            memory: Memory::default(),
+            metrics: Box::new(NoMetrics),
+        }
+    }
+
+    fn request(&self, request: Request) -> Result<MutexGuard<'_, State>, KubeError> {
+        let mut state = self.state();
+        state.requests.push(request);
+        if let Some(at) = state.hooks.iter().position(|(on, _)| *on == request) {
+            let (_, hook) = state.hooks.remove(at);
+            hook(&mut state)?;
+        }
+        Ok(state)
+    }
+
+    fn to_aws(&self, request: Request) -> MutexGuard<'_, State> {
+        self.request(request).expect("a hook of a request to AWS does not fail")
+    }
+}
+
+impl StreamApi for World {
+    async fn identity(&self) -> Result<AwsAccount, AwsError> {
+        Ok(AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
+    }
+
+    async fn verify_clock(&self) -> Result<(), AwsError> {
+        Ok(())
+    }
+
+    async fn describe_stream(
+        &self,
+        stream: &StreamArn,
+        _: &Principal,
+        _: Priority,
+    ) -> Result<Option<(StreamDescription, Signer)>, AwsError> {
+        let description = StreamDescription {
+            arn: stream.clone(),
+            created: None,
+            source: Some("DirectPut".to_owned()),
+            state: StreamState::Active,
+            raw_status: "ACTIVE".to_owned(),
+            encryption: self.to_aws(Request::Describe).encryption.clone(),
+            retention: SignedDuration::from_hours(24),
+        };
+        let signer = Signer { access_key_id: "AKIDEXAMPLE".to_owned(), session_age: None };
+        Ok(Some((description, signer)))
+    }
+
+    async fn describe_key(
+        &self,
+        _: &StreamArn,
+        _: &KmsKeyId,
+        _: &Principal,
+        _: Priority,
+    ) -> Result<Option<KeyMetadata>, AwsError> {
+        Ok(None)
+    }
+
+    async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, _: &Signer) -> bool {
+        drop(self.to_aws(Request::Permit));
+        std::future::poll_fn(|_| if self.state().grants_permits { Poll::Ready(true) } else { Poll::Pending })
+            .await
+    }
+
+    async fn start(
+        &self,
+        _: &StreamArn,
+        _: &Key,
+        _: &Principal,
+        _: &Signer,
+        _: Timestamp,
+    ) -> Result<(), AwsError> {
+        drop(self.to_aws(Request::Start));
+        Ok(())
+    }
+
+    async fn stop(
+        &self,
+        _: &StreamArn,
+        _: Option<&Key>,
+        _: &Principal,
+        _: &Signer,
+        _: Timestamp,
+    ) -> Result<(), AwsError> {
+        unreachable!("no test disables encryption")
+    }
+
+    async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal, _: &Signer) -> Result<bool, AwsError> {
+        unreachable!("no test writes a record")
+    }
+}
+
+impl KubeApi for World {
+    async fn resource(
+        &self,
+        _: &str,
+        _: &str,
+        from: ReadFrom,
+    ) -> Result<Option<StreamEncryption>, KubeError> {
+        let state = self.request(Request::ReadResource(from))?;
+        let lagging = state.lagging.clone().filter(|_| from == ReadFrom::Cache);
+        Ok(lagging.or_else(|| state.resource.clone()))
+    }
+
+    async fn ledger(&self, _: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
+        Ok(self.request(Request::ReadLedger(from))?.ledger.clone())
+    }
+
+    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
+        Ok(self.state().ledger.iter().cloned().collect())
+    }
+
+    async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
+        let mut state = self.request(Request::WriteLedger)?;
+        if state.ledger.is_some() {
+            return Err(KubeError::Conflict);
+        }
+        let mut ledger = StreamLedger::new(name, spec.clone());
+        ledger.metadata.resource_version = Some(state.next_version());
+        state.ledger = Some(ledger.clone());
+        Ok(ledger)
+    }
+
+    async fn replace_ledger(&self, ledger: &StreamLedger) -> Result<StreamLedger, KubeError> {
+        let mut state = self.request(Request::WriteLedger)?;
+        let stored = state.ledger.as_ref().and_then(|stored| stored.metadata.resource_version.clone());
+        if stored != ledger.metadata.resource_version {
+            return Err(KubeError::Conflict);
+        }
+        let mut ledger = ledger.clone();
+        ledger.metadata.resource_version = Some(state.next_version());
+        state.ledger = Some(ledger.clone());
+        Ok(ledger)
+    }
+
+    async fn delete_ledger(&self, _: &StreamLedger) -> Result<(), KubeError> {
+        unreachable!("a reconcile deletes no ledger")
+    }
+
+    async fn write_status(
+        &self,
+        read: &ObjectMeta,
+        status: &StreamEncryptionStatus,
+    ) -> Result<Option<String>, KubeError> {
+        let mut state = self.request(Request::WriteStatus)?;
+        let version = Some(state.next_version());
+        let Some(resource) = &mut state.resource else { return Ok(None) };
+        if resource.metadata.resource_version != read.resource_version {
+            return Err(KubeError::Conflict);
+        }
+        resource.metadata.resource_version.clone_from(&version);
+        resource.status = Some(status.clone());
+        Ok(version)
+    }
+
+    async fn publish_event(&self, _: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {
+        self.state().events.push((event.reason.clone(), event.note.clone()));
+        Ok(())
+    }
+
+    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
+        let mut state = self.request(Request::SetFinalizer)?;
+        let version = Some(state.next_version());
+        let Some(resource) = &mut state.resource else { return Ok(None) };
+        if resource.metadata.resource_version != read.resource_version {
+            return Err(KubeError::Conflict);
+        }
+        resource.metadata.resource_version.clone_from(&version);
+        resource.metadata.finalizers = present.then(|| vec![FINALIZER.to_owned()]);
+        if !present && resource.metadata.deletion_timestamp.is_some() {
+            state.resource = None;
+        }
+        Ok(version)
+    }
+
+    async fn policies(&self, _: &str, from: ReadFrom) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+        Ok(self.request(Request::ReadPolicies(from))?.policies.clone())
+    }
+
+    async fn referenced_key(&self, _: &str, _: &KeyObjectReference) -> Result<ReferencedKey, KubeError> {
+        Ok(ReferencedKey::NotReady)
+    }
+}
+
+/// Runs a future of which no request waits.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done,
+        Poll::Pending => panic!("it waits"),
+    }
+}
