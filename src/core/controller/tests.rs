@@ -1,9 +1,11 @@
 //! Single reconciles with one fault each, between fakes of the two ports.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
-use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_api::FINALIZER;
+use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
 
-use super::kube_api::{KubeError, ReadFrom};
+use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
 use super::reconcile;
 use crate::model::schedule;
 use fakes::{Request, World, run};
@@ -20,6 +22,32 @@ fn resource() -> StreamEncryption {
         "spec": {"stream": {"arn": ARN}},
     }))
     .unwrap()
+}
+
+/// Returns a deleted resource whose finalizer is to disable encryption.
+fn deleted() -> StreamEncryption {
+    let mut resource = resource();
+    resource.spec.deletion_policy = DeletionPolicy::Disable;
+    resource.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+    resource.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    resource
+}
+
+#[test]
+fn removal_without_permission_is_reported_once() {
+    let world = World::new(deleted());
+    world.state().policies.clear();
+    // The cache still holds the resource after its finalizer was removed.
+    let cached = world.state().resource.clone().unwrap();
+    world.state().lagging = Some(cached.clone());
+    let context = world.context();
+    for _ in 0..3 {
+        run(reconcile(&context, &cached)).unwrap();
+    }
+    let reasons: Vec<_> = world.state().events.iter().map(|(reason, _)| reason.clone()).collect();
+    assert_eq!(reasons, [ENCRYPTION_LEFT_ON]);
+    assert_eq!(world.count(Request::SetFinalizer), 1);
+    assert_eq!(world.count(Request::WriteStatus), 0, "the resource no longer exists");
 }
 
 #[test]
