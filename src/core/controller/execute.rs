@@ -93,7 +93,10 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
     let executed = match &plan.step {
         Step::ChangeEncryption(call) => change_encryption(operator, resource, state, call).await,
         Step::Verify if state.is_fresh() => verify(operator, resource, state).await,
-        Step::RemoveFinalizer => finalize::remove_decided_finalizer(operator, resource, state, plan).await,
+        // It writes no ledger.
+        Step::RemoveFinalizer => {
+            return finalize::remove_decided_finalizer(operator, resource, state, plan).await;
+        }
         Step::Describe | Step::Verify | Step::Wait => save_ledger(operator, resource, state).await,
     };
     match executed {

@@ -3,10 +3,12 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use stream_encryption_api::FINALIZER;
+use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
 
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
-use super::reconcile;
+use super::{ledger_store, reconcile};
+use crate::model::ledger;
 use crate::model::schedule;
 use fakes::{Request, World, run};
 
@@ -71,4 +73,18 @@ fn unread_ledger_after_conflict_makes_observation_outdated() {
         assert_eq!(world.count(Request::WriteStatus), 0, "the ledger may be newer than the observation");
         assert_eq!(wake, context.clock.now() + schedule::AFTER_CONFLICT);
     }
+}
+
+#[test]
+fn rejected_finalizer_patch_is_an_error_if_ledger_is_invalid() {
+    let world = World::new(deleted());
+    world.state().policies.clear();
+    let other = ARN.replace("orders", "clicks").parse().unwrap();
+    let owner = ledger_store::resource_identity(&resource());
+    world.state().ledger = Some(StreamLedger::new("orders", ledger::new(&other, owner)));
+    let rejected = KubeError::Rejected("forbidden".to_owned());
+    let error = rejected.clone();
+    world.before(Request::SetFinalizer, move |_| Err(error));
+    let cached = world.state().resource.clone().unwrap();
+    assert_eq!(run(reconcile(&world.context(), &cached)), Err(rejected));
 }
