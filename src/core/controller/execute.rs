@@ -20,7 +20,7 @@ use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::resource_identity;
 use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
-use super::state::{MAX_STATE_AGE, ReconcileState};
+use super::state::{MAX_AGE_FOR_CALL, MAX_STATE_AGE, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
 use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED};
 use crate::model::decision::{self, Decision, Ownership, Step};
@@ -48,10 +48,7 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
         Step::Describe => false,
         Step::ChangeEncryption(_) if !state.is_fresh() => false,
         Step::ChangeEncryption(call) if state.permit == Some(call.target.action) => {
-            // Measured from the response: the second Describe may have waited for the rate limiter again. With
-            // that wait included, a busy rate limiter would prevent every call.
-            let steady = operator.clock.monotonic();
-            if steady.saturating_sub(state.answered_at).max(state.spec_age(steady)) > MAX_STATE_AGE {
+            if state.age(operator.clock.monotonic()) > MAX_STATE_AGE {
                 return Err(Interruption::Outdated);
             }
             true
@@ -76,10 +73,7 @@ async fn acquire_permit<A: StreamApi, R: KubeApi>(
     let (stream, principal) = (&state.spec.stream, &state.spec.principal);
     let signs = operator.aws.acquire_permit(stream, action, principal, signer).await;
     state.permit = Some(action);
-    let steady = operator.clock.monotonic();
-    signs
-        && steady.saturating_sub(state.observed_at) <= MAX_STATE_AGE
-        && state.spec_age(steady) <= MAX_STATE_AGE
+    signs && state.age(operator.clock.monotonic()) <= MAX_STATE_AGE
 }
 
 /// Executes a plan that is ready: one call, one test record, the removal of the finalizer, or nothing but a
@@ -121,10 +115,16 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
 ) -> Result<(), Interruption> {
     let stream = state.spec.stream.clone();
     let target = &call.target;
-    // Measured from here, so that a pause after the API server's response is detected, too.
-    let asked_at = operator.clock.monotonic();
+    let start = operator.clock.monotonic();
     ensure_spec_unchanged(operator, resource).await?;
     ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
+    let is_late = |state: &ReconcileState| {
+        let now = operator.clock.monotonic();
+        now.saturating_sub(start) > MAX_STATE_AGE || state.age(now) > MAX_AGE_FOR_CALL
+    };
+    if is_late(state) {
+        return Err(Interruption::Outdated);
+    }
 
     let in_force_before = state.ledger.spec.known_encryption.clone();
     let reserved = operator.clock.now();
@@ -141,7 +141,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     state.ledger.spec = spec;
     state.ledger.save(&operator.records).await?;
 
-    let outcome = if operator.clock.monotonic().saturating_sub(asked_at) > MAX_STATE_AGE {
+    let outcome = if is_late(state) {
         Err(not_sent(&stream, target.action))
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = call.correction, "changing encryption");
@@ -256,6 +256,6 @@ fn not_sent(stream: &crate::model::arn::StreamArn, action: Action) -> AwsError {
         operation: Operation::change(stream.service, action),
         kind: ErrorKind::Transient,
         code: Some(OPERATOR_PAUSED.to_owned()),
-        message: "the process was paused between the reservation and the call".to_owned(),
+        message: "too much time has passed since the Describe".to_owned(),
     }
 }

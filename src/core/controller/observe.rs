@@ -91,7 +91,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     state: &mut ReconcileState,
 ) {
     let at = operator.clock.now();
-    state.observed_at = operator.clock.monotonic();
+    let start = operator.clock.monotonic();
     let principal = &state.spec.principal;
     let priority = match due_work::lane(resource, LastResult::from(&state.last)) {
         Lane::New | Lane::Following => Priority::Changing,
@@ -100,7 +100,9 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     let seen = operator.aws.describe_stream(&state.spec.stream, principal, priority).await;
     operator.metrics.described(state.spec.stream.service, seen.is_ok());
     state.now = operator.clock.now();
-    state.answered_at = operator.clock.monotonic();
+    // The second Describe may have waited for the rate limiter again. With that wait included, a busy rate limiter
+    // would prevent every call.
+    state.description_start = if state.permit.is_some() { operator.clock.monotonic() } else { start };
     match seen {
         Ok(seen) => {
             let (description, signer) = seen.unzip();

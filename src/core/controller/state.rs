@@ -21,10 +21,13 @@ use crate::model::key::{Key, KeyProblem};
 use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
 
-/// Maximum age of the description, the resolved spec and the reservation on which a call is based. A process
-/// that was paused for longer does not send the call. Only a pause during the second Describe of a reconcile is
-/// not detected: it cannot be told from that Describe's wait for the rate limiter.
+/// Maximum age of the description and the resolved spec after the wait for the rate limiter, and maximum time from then
+/// to the call, for the last checks and the reservation.
 pub(super) const MAX_STATE_AGE: Duration = Duration::from_secs(10);
+/// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A process that
+/// was paused for longer does not send the call. Only a pause during the second Describe of a reconcile is not
+/// detected: it cannot be told from that Describe's wait for the rate limiter.
+pub(super) const MAX_AGE_FOR_CALL: Duration = Duration::from_secs(20);
 
 /// Everything that a reconcile has gathered.
 pub(super) struct ReconcileState {
@@ -39,10 +42,9 @@ pub(super) struct ReconcileState {
     /// When the last Describe of this reconcile was requested that AWS answered; `None` if there was none. AWS
     /// may have answered it although the reconcile has failed since, at a request to KMS.
     pub(super) answered: Option<Timestamp>,
-    /// The time of the Describe in this reconcile, on the monotonic clock.
-    pub(super) observed_at: Duration,
-    /// The time of the response to that Describe, on the monotonic clock.
-    pub(super) answered_at: Duration,
+    /// When the age of the description in this reconcile begins, on the monotonic clock: at the request, or at the
+    /// response if the permit for the call was acquired before.
+    pub(super) description_start: Duration,
     /// The action for which the rate limiter's permit was acquired.
     pub(super) permit: Option<Action>,
     /// The signer of the Describe in this reconcile; no other may sign the call after it.
@@ -120,8 +122,7 @@ impl ReconcileState {
             ledger,
             observed,
             answered: None,
-            observed_at: Duration::ZERO,
-            answered_at: Duration::ZERO,
+            description_start: Duration::ZERO,
             permit: None,
             signer: None,
             active_key,
@@ -184,6 +185,11 @@ impl ReconcileState {
     /// Returns the age of the resolved spec at `monotonic`, from the start of the resolve step.
     pub(super) fn spec_age(&self, monotonic: Duration) -> Duration {
         monotonic.saturating_sub(self.spec.resolve_started)
+    }
+
+    /// Returns the age at `monotonic` of the description in this reconcile, or of the resolved spec if that is older.
+    pub(super) fn age(&self, monotonic: Duration) -> Duration {
+        monotonic.saturating_sub(self.description_start).max(self.spec_age(monotonic))
     }
 
     /// Returns whether the stream was described in this reconcile, after the ledger was read.

@@ -3,11 +3,12 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use stream_encryption_api::FINALIZER;
-use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::ledger::{Outcome, StreamLedger};
 use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
 
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
 use super::{ledger_store, reconcile};
+use crate::model::aws_error::OPERATOR_PAUSED;
 use crate::model::ledger;
 use crate::model::schedule;
 use fakes::{Request, World, run};
@@ -87,4 +88,28 @@ fn rejected_finalizer_patch_is_an_error_if_ledger_is_invalid() {
     world.before(Request::SetFinalizer, move |_| Err(error));
     let cached = world.state().resource.clone().unwrap();
     assert_eq!(run(reconcile(&world.context(), &cached)), Err(rejected));
+}
+
+#[test]
+fn call_after_a_pause_is_not_reserved() {
+    let world = World::new(resource());
+    world.pause_after_permit(30);
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(&world.context(), &cached)).unwrap();
+    assert_eq!((world.count(Request::WriteLedger), world.count(Request::Start)), (0, 0));
+}
+
+#[test]
+fn call_on_old_description_is_not_sent() {
+    let world = World::new(resource());
+    // Before the reservation, the description is 17 s old.
+    world.pause_after_permit(12);
+    world.pause_before(Request::ReadResource(ReadFrom::ApiServer), 5);
+    world.pause_before(Request::WriteLedger, 4);
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(&world.context(), &cached)).unwrap();
+    assert_eq!(world.count(Request::Start), 0);
+    let ledger = world.state().ledger.clone().unwrap();
+    let [call] = &ledger.spec.calls[..] else { panic!("{:?}", ledger.spec.calls) };
+    assert_eq!((call.outcome, call.code.as_deref()), (Outcome::Refused, Some(OPERATOR_PAUSED)));
 }

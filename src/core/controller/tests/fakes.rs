@@ -38,9 +38,18 @@ pub enum Request {
     Describe,
     Permit,
     Start,
+    /// No request, but a look at the monotonic clock.
+    Monotonic,
 }
 
 type Hook = Box<dyn FnOnce(&mut State) -> Result<(), KubeError> + Send>;
+
+fn pause(seconds: u64) -> Hook {
+    Box::new(move |state| {
+        state.elapsed += Duration::from_secs(seconds);
+        Ok(())
+    })
+}
 
 /// One stream, one resource, and what the operator did.
 pub struct State {
@@ -104,6 +113,20 @@ impl World {
         self.state().hooks.push((request, Box::new(hook)));
     }
 
+    /// Lets time pass before the next such request.
+    pub fn pause_before(&self, request: Request, seconds: u64) {
+        self.before(request, pause(seconds));
+    }
+
+    /// Lets time pass after the age was tested that follows the wait for a permit.
+    pub fn pause_after_permit(&self, seconds: u64) {
+        self.before(Request::Permit, move |state| {
+            state.hooks.push((Request::Monotonic, Box::new(|_| Ok(()))));
+            state.hooks.push((Request::Monotonic, pause(seconds)));
+            Ok(())
+        });
+    }
+
     /// Returns the number of such requests.
     pub fn count(&self, request: Request) -> usize {
         self.state().requests.iter().filter(|other| **other == request).count()
@@ -112,15 +135,13 @@ impl World {
     /// Returns the context of an operator that has just started.
     pub fn context(&self) -> Context<Self, Self> {
         let begin: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let elapsed = |world: &Self| {
-            let world = world.clone();
-            move || world.state().elapsed
-        };
-        let wall = elapsed(self);
+        let (wall, monotonic) = (self.clone(), self.clone());
+        let wall = move || begin + wall.state().elapsed;
+        let monotonic = move || monotonic.to_aws(Request::Monotonic).elapsed;
         Context {
             aws: self.clone(),
             records: self.clone(),
-            clock: Clock::new(move || begin + wall(), elapsed(self)),
+            clock: Clock::new(wall, monotonic),
             decide,
             config: Config {
                 region: "eu-west-1".parse().unwrap(),
@@ -141,8 +162,9 @@ impl World {
         Ok(state)
     }
 
+    /// As [`request`](Self::request), for requests that do not go to Kubernetes.
     fn to_aws(&self, request: Request) -> MutexGuard<'_, State> {
-        self.request(request).expect("a hook of a request to AWS does not fail")
+        self.request(request).expect("its hook does not fail")
     }
 }
 
