@@ -150,10 +150,12 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         operator.metrics.called(stream.service, target.action, kind);
         outcome
     };
+    let is_unsent = outcome.as_ref().is_err_and(AwsError::is_unsent);
     match &outcome {
         Ok(()) => info!(%stream, call = id, "AWS accepted the call"),
         Err(error) => {
-            warn!(%stream, call = id, code = error.code, kind = ?error.kind, message = error.message, "AWS did not accept the call");
+            let words = if is_unsent { "the call was not sent" } else { "AWS did not accept the call" };
+            warn!(%stream, call = id, code = error.code, kind = ?error.kind, message = error.message, "{words}");
         }
     }
     let now = operator.clock.now();
@@ -165,7 +167,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         .await
         // The reservation stays pending; the next reconcile resolves it with a Describe.
         .unwrap_or_else(|error| warn!(%stream, call = id, %error, "failed to record the outcome"));
-    if call.correction {
+    if call.correction && !is_unsent {
         let was = message::active_key(&state.input(), in_force_before.as_ref());
         let note = format!("Drift detected. {was} The operator is correcting it.");
         let event =

@@ -9,7 +9,9 @@ use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption}
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
 use super::{ledger_store, reconcile};
 use crate::model::aws_error::OPERATOR_PAUSED;
+use crate::model::key::Key;
 use crate::model::ledger;
+use crate::model::observation::ReportedEncryption;
 use crate::model::schedule;
 use fakes::{Request, World, run};
 
@@ -112,4 +114,30 @@ fn call_on_old_description_is_not_sent() {
     let ledger = world.state().ledger.clone().unwrap();
     let [call] = &ledger.spec.calls[..] else { panic!("{:?}", ledger.spec.calls) };
     assert_eq!((call.outcome, call.code.as_deref()), (Outcome::Refused, Some(OPERATOR_PAUSED)));
+}
+
+#[test]
+fn event_drift_corrected_is_published_if_call_was_sent() {
+    for (pause, events) in [(0, vec!["DriftCorrected"]), (11, vec![])] {
+        let world = World::new(resource());
+        let context = world.context();
+        let reconcile_after = |seconds| {
+            world.state().elapsed += std::time::Duration::from_secs(seconds);
+            let cached = world.state().resource.clone().unwrap();
+            run(reconcile(&context, &cached)).unwrap();
+        };
+        reconcile_after(0);
+        world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+        for _ in 0..4 {
+            reconcile_after(60);
+        }
+        world.state().encryption = ReportedEncryption::Off;
+        world.state().events.clear();
+        world.pause_before(Request::WriteLedger, pause);
+        reconcile_after(1200);
+        let calls = world.state().ledger.clone().unwrap().spec.calls;
+        assert!(calls.last().is_some_and(|call| call.correction), "{calls:?}");
+        let reasons: Vec<_> = world.state().events.iter().map(|(reason, _)| reason.clone()).collect();
+        assert!(reasons.iter().filter(|reason| *reason == "DriftCorrected").eq(&events), "{reasons:?}");
+    }
 }

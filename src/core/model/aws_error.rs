@@ -104,6 +104,12 @@ pub struct AwsError {
 }
 
 impl AwsError {
+    /// Returns whether the operator held back a call that was ready, so that AWS never received it.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        matches!(self.code.as_deref(), Some(OPERATOR_PAUSED | SIGNER_CHANGED))
+    }
+
     /// Returns whether other credentials from the same source may be accepted.
     #[must_use]
     pub fn may_succeed_with_new_session(&self) -> bool {
