@@ -61,8 +61,7 @@ impl PolicyStatuses {
 
     /// Writes the statuses after each change. Never returns.
     pub(super) async fn keep_current(self, context: &Context<Aws, Cluster>) {
-        // The generation of each invalid policy whose status was written: its own status cannot be parsed.
-        let mut reported = HashMap::new();
+        let mut reported = Reported::default();
         for listed in &self.listed {
             listed.wait().await;
         }
@@ -73,13 +72,13 @@ impl PolicyStatuses {
         }
     }
 
-    async fn write_all(&self, context: &Context<Aws, Cluster>, reported: &mut HashMap<String, Option<i64>>) {
+    async fn write_all(&self, context: &Context<Aws, Cluster>, reported: &mut Reported) {
         let policies = self.policies.select(Some);
         let streams = self.resources.select(|one| stream_of(one.0.as_ref().ok()?));
         let operator = operator_account(context, &policies, &streams).await;
         let fleet =
             PolicyStatusInput { operator: operator.as_ref(), streams: &streams, now: context.clock.now() };
-        reported.retain(|uid, _| policies.iter().any(|policy| uid_of(policy) == uid));
+        reported.retain(&policies);
         for policy in &policies {
             let meta = metadata_of(policy);
             let status = match &policy.0 {
@@ -91,20 +90,19 @@ impl PolicyStatuses {
                     }
                     status
                 }
-                Err(error) => {
-                    let written = reported.insert(uid_of(policy).to_owned(), meta.generation);
-                    if written == Some(meta.generation) {
-                        continue;
-                    }
-                    invalid(
-                        &error.error,
-                        meta.generation,
-                        &StreamEncryptionPolicyStatus::default(),
-                        fleet.now,
-                    )
-                }
+                Err(_) if reported.holds(meta) => continue,
+                Err(error) => invalid(
+                    &error.error,
+                    meta.generation,
+                    &StreamEncryptionPolicyStatus::default(),
+                    fleet.now,
+                ),
             };
-            match write(&self.client, meta, &status).await {
+            let written = write(&self.client, meta, &status).await;
+            if policy.0.is_err() {
+                reported.record(meta, &written);
+            }
+            match written {
                 Ok(()) => {}
                 // The cache is behind: its next event leads to the next write.
                 Err(KubeError::Conflict) => {
@@ -112,7 +110,6 @@ impl PolicyStatuses {
                 }
                 Err(error) => {
                     warn!(policy = meta.name, %error, "failed to write the status of a policy");
-                    reported.remove(uid_of(policy));
                     self.changed.notify_one();
                 }
             }
@@ -144,6 +141,30 @@ impl PolicyStatuses {
     }
 }
 
+/// The generation of each invalid policy whose status was written, by uid: its own status cannot be parsed.
+#[derive(Default)]
+struct Reported(HashMap<String, Option<i64>>);
+
+impl Reported {
+    /// Removes the policies that no longer exist.
+    fn retain(&mut self, policies: &[Arc<GuardedPolicy>]) {
+        self.0.retain(|uid, _| policies.iter().any(|policy| uid_of(metadata_of(policy)) == uid));
+    }
+
+    /// Returns whether the status of this generation was written.
+    fn holds(&self, policy: &ObjectMeta) -> bool {
+        self.0.get(uid_of(policy)) == Some(&policy.generation)
+    }
+
+    /// Records the result of a write. A status that was not written is written again after the next event: another
+    /// client may have changed the policy without a new generation.
+    fn record(&mut self, policy: &ObjectMeta, written: &Result<(), KubeError>) {
+        if written.is_ok() {
+            self.0.insert(uid_of(policy).to_owned(), policy.generation);
+        }
+    }
+}
+
 /// Returns the operator's account if the number of resources of any policy depends on it.
 async fn operator_account(
     context: &Context<Aws, Cluster>,
@@ -171,6 +192,28 @@ fn metadata_of(policy: &GuardedPolicy) -> &ObjectMeta {
     }
 }
 
-fn uid_of(policy: &GuardedPolicy) -> &str {
-    metadata_of(policy).uid.as_deref().unwrap_or_default()
+fn uid_of(policy: &ObjectMeta) -> &str {
+    policy.uid.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invalid_policy_is_reported_again_after_a_conflict() {
+        let policy = |generation| ObjectMeta {
+            uid: Some("uid-1".to_owned()),
+            generation: Some(generation),
+            ..ObjectMeta::default()
+        };
+        let mut reported = Reported::default();
+        for error in [KubeError::Conflict, KubeError::Unavailable("no answer".to_owned())] {
+            reported.record(&policy(1), &Err(error));
+            assert!(!reported.holds(&policy(1)));
+        }
+        reported.record(&policy(1), &Ok(()));
+        assert!(reported.holds(&policy(1)));
+        assert!(!reported.holds(&policy(2)), "it has changed");
+    }
 }
