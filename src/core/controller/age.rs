@@ -8,7 +8,7 @@ use stream_encryption_api::condition::{
 };
 use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 
-use super::annotations::{retry_token, suspended_by};
+use super::annotations::suspended_by;
 use crate::model::message;
 
 /// Number of consecutive reconciles without a description after which it is unknown whether records are
@@ -18,7 +18,7 @@ const MOST_UNANSWERED: u32 = 3;
 const DESCRIBE_TIME_AGE: SignedDuration = SignedDuration::from_hours(1);
 
 /// Returns the status of a suspended resource: the status keeps the last known state, and states since when
-/// no newer state is known.
+/// no newer state is known. A retry takes effect once the resource is resumed, so it is not handled before.
 pub(super) fn suspended(
     resource: &StreamEncryption,
     before: &StreamEncryptionStatus,
@@ -28,7 +28,6 @@ pub(super) fn suspended(
     let mut status = before.clone();
     status.observed_generation = generation;
     status.next_attempt_time = None;
-    status.last_handled_retry = retry_token(resource);
     let since = status.suspended_since_time.get_or_insert_with(|| whole_second(now)).0;
     let described = before.last_describe_time.as_ref().map(|time| time.0);
     let by = suspended_by(resource).unwrap_or_default();
@@ -146,6 +145,22 @@ mod tests {
         let mut first = StreamEncryptionStatus::default();
         set_describe_time(&mut first, &StreamEncryptionStatus::default(), Some(at("2026-01-01T00:00:07Z")));
         assert_eq!(first, described("2026-01-01T00:00:07Z"));
+    }
+
+    #[test]
+    fn retry_of_suspended_resource_is_not_handled() {
+        let resource: StreamEncryption = serde_json::from_value(serde_json::json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": "orders", "annotations": {"streamencryption.dev/retry": "tuesday"}},
+            "spec": {"stream": {"service": "Kinesis", "name": "orders"}, "suspend": true},
+        }))
+        .unwrap();
+        let before = StreamEncryptionStatus {
+            last_handled_retry: Some("monday".to_owned()),
+            ..StreamEncryptionStatus::default()
+        };
+        let status = suspended(&resource, &before, at("2026-01-01T00:00:00Z"));
+        assert_eq!(status.last_handled_retry.as_deref(), Some("monday"));
     }
 
     #[test]
