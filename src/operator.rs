@@ -44,8 +44,8 @@ struct Shared {
     resources: Mutex<Option<Store<Guarded>>>,
 }
 
-/// Runs until SIGTERM or SIGINT; calls in flight are finished first. A second signal ends the process at
-/// once.
+/// Runs until SIGTERM or SIGINT. Reconciles that are running are finished first; those that wait for AWS then end
+/// without a call. A second signal ends the process at once.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let cluster = connection::config().await?;
     let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
@@ -125,7 +125,7 @@ fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
                 warn!("second shutdown signal, stopping at once: the next leader resolves calls in flight");
                 std::process::exit(1);
             }
-            info!("shutdown signal, finishing calls in flight");
+            info!("shutdown signal, finishing the reconciles that are running");
             told.cancel();
         }
     });

@@ -36,6 +36,7 @@ mod report;
 mod resolve;
 mod state;
 pub mod stream_api;
+mod term_end;
 pub mod trigger;
 
 use interruption::Interruption;
@@ -45,6 +46,7 @@ use stream_api::StreamApi;
 
 pub use context::{Clock, Config, Context, Decide, NoMetrics, ReconcileMetrics};
 pub use publish::report_invalid_object;
+pub use term_end::TermEnd;
 
 /// Reconciles one resource once, and returns the time of the next reconcile. `cached` is the resource in the
 /// cache of the watch. If this process has seen another version of it, the API server is asked instead.
@@ -55,13 +57,22 @@ pub async fn reconcile<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     cached: &StreamEncryption,
 ) -> Result<Timestamp, KubeError> {
+    reconcile_in_term(operator, cached, &TermEnd::default()).await
+}
+
+/// Reconciles as [`reconcile`] does, but ends early if the term ends while the reconcile waits for AWS.
+pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
+    operator: &Context<A, R>,
+    cached: &StreamEncryption,
+    end: &TermEnd,
+) -> Result<Timestamp, KubeError> {
     let of = ledger_store::resource_identity(cached);
     let from = operator.memory.read_from(cached);
     let Some(resource) = &operator.records.resource(&of.namespace, &of.name, from).await? else {
         return Ok(operator.clock.now() + operator.config.drift_interval);
     };
     let span = info_span!("reconcile", namespace = of.namespace, resource = of.name);
-    match run_steps(operator, resource, from).instrument(span).await {
+    match run_steps(operator, resource, from, end).instrument(span).await {
         Ok(wake) | Err(Interruption::Ended(wake)) => Ok(wake),
         Err(Interruption::Outdated) => {
             debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
@@ -83,6 +94,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     from: ReadFrom,
+    end: &TermEnd,
 ) -> Result<Timestamp, Interruption> {
     let last = operator.memory.recall(resource, operator.clock.now());
     // Each finalizer step ends the reconcile if it changed the resource.
@@ -96,6 +108,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         ledger_store::open(operator, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
     let expected = operator.memory.change_times().expected(spec.stream.service);
     let mut state = ReconcileState::new(operator.clock.now(), spec, ledger, last, resource, expected);
+    state.end = end.clone();
     let plan = loop {
         let plan = (operator.decide)(&state.input());
         if execute::prepare(operator, &mut state, &plan).await? {

@@ -16,7 +16,7 @@ use kube::ResourceExt as _;
 use stream_encryption_core::controller::due_work::{Scope, due_work};
 use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
 use stream_encryption_core::controller::stream_api::StreamApi;
-use stream_encryption_core::controller::{Context, reconcile, report_invalid_object};
+use stream_encryption_core::controller::{Context, TermEnd, reconcile_in_term, report_invalid_object};
 use stream_encryption_core::model::schedule;
 use stream_encryption_core::work_queue::{Lane, Work, WorkQueue};
 use tokio::sync::SetOnce;
@@ -106,17 +106,20 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     }
 
     /// Reconciles from the time at which `caches_are_filled` is set until `end` is cancelled. The triggers are polled
-    /// from the beginning, because they fill the caches. Reconciles that are running are finished first.
+    /// from the beginning, because they fill the caches. Reconciles that are running are finished first; those that
+    /// wait for AWS then end without a call.
     pub async fn run(
         mut self,
         mut triggers: BoxStream<'static, Trigger>,
         caches_are_filled: &SetOnce<()>,
         end: &CancellationToken,
     ) {
+        let token = end.clone();
+        let term_end = TermEnd::new(move || token.clone().cancelled_owned());
         while !end.is_cancelled() {
             let may_start = caches_are_filled.initialized();
             if may_start {
-                self.start_due();
+                self.start_due(&term_end);
             }
             let due = self.queue.next_due().filter(|_| may_start).map(|due| self.start + due);
             tokio::select! {
@@ -146,11 +149,11 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     }
 
     /// Starts as many reconciles as are due and may start.
-    fn start_due(&mut self) {
+    fn start_due(&mut self, end: &TermEnd) {
         let Reconciler { operator, resources, .. } = &self.reconciler;
         let work = |key: &Key| Some(work(operator, &resources.get(key)?));
         while let Some(key) = self.queue.next(self.start.elapsed(), work) {
-            self.running.spawn(reconcile_resource(self.reconciler.clone(), key));
+            self.running.spawn(reconcile_resource(self.reconciler.clone(), key, end.clone()));
         }
         self.waiting.set(|lane| self.queue.waiting(lane));
     }
@@ -198,10 +201,11 @@ fn work<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, resource: &Guarded) 
 async fn reconcile_resource<A: StreamApi, R: KubeApi>(
     reconciler: Reconciler<A, R>,
     key: Key,
+    end: TermEnd,
 ) -> (Key, Option<Duration>) {
     let Some(resource) = reconciler.resources.get(&key) else { return (key, None) };
     let begin = std::time::Instant::now();
-    let outcome = reconcile_or_report(&resource, &reconciler.operator).await;
+    let outcome = reconcile_or_report(&resource, &reconciler.operator, &end).await;
     let result = match &outcome {
         Ok(_) => ReconcileResult::ok,
         Err(KubeError::Conflict) => ReconcileResult::conflict,
@@ -214,10 +218,11 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
 async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
     resource: &Guarded,
     context: &Context<A, R>,
+    end: &TermEnd,
 ) -> Result<Option<Duration>, KubeError> {
     let wake = match &resource.0 {
         // On the heap: a future of this size would be copied into its task.
-        Ok(resource) => Box::pin(reconcile(context, resource)).await?,
+        Ok(resource) => Box::pin(reconcile_in_term(context, resource, end)).await?,
         Err(invalid) => {
             let read = &invalid.metadata;
             warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "invalid resource");

@@ -53,7 +53,7 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             }
             true
         }
-        Step::ChangeEncryption(call) => acquire_permit(operator, state, call.target.action).await,
+        Step::ChangeEncryption(call) => acquire_permit(operator, state, call.target.action).await?,
         // Before the next record is due, an old description suffices: `execute` then writes no record. Once it
         // is due, the stream is described first.
         Step::Verify => state.is_fresh() || plan.describe_due > state.now,
@@ -68,12 +68,15 @@ async fn acquire_permit<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     state: &mut ReconcileState,
     action: Action,
-) -> bool {
-    let Some(signer) = &state.signer else { return false };
+) -> Result<bool, Interruption> {
+    let Some(signer) = &state.signer else { return Ok(false) };
     let (stream, principal) = (&state.spec.stream, &state.spec.principal);
-    let signs = operator.aws.acquire_permit(stream, action, principal, signer).await;
+    let permit = operator.aws.acquire_permit(stream, action, principal, signer);
+    let Some(signs) = state.end.unless_ended(permit).await else {
+        return Err(Interruption::Ended(operator.clock.now()));
+    };
     state.permit = Some(action);
-    signs && state.age(operator.clock.monotonic()) <= MAX_STATE_AGE
+    Ok(signs && state.age(operator.clock.monotonic()) <= MAX_STATE_AGE)
 }
 
 /// Executes a plan that is ready: one call, one test record, the removal of the finalizer, or nothing but a
@@ -208,7 +211,11 @@ async fn verify<A: StreamApi, R: KubeApi>(
 ) -> Result<(), Interruption> {
     save_ledger(operator, resource, state).await?;
     let Some(signer) = &state.signer else { return Ok(()) };
-    if !operator.aws.acquire_record_permit(&state.spec.stream, &state.spec.principal, signer).await {
+    let permit = operator.aws.acquire_record_permit(&state.spec.stream, &state.spec.principal, signer);
+    let Some(signs) = state.end.unless_ended(permit).await else {
+        return Err(Interruption::Ended(operator.clock.now()));
+    };
+    if !signs {
         info!(stream = %state.spec.stream, "no test record: the credentials have changed since the Describe");
         return Ok(());
     }

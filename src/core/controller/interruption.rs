@@ -13,7 +13,7 @@ pub(super) enum Interruption {
     /// resolved with the response of KMS in it, so a new Describe alone does not suffice. The next reconcile begins
     /// without it.
     DescriptionNotFresh,
-    /// Nothing is left to be done before this time.
+    /// Nothing is left to be done before this time, or in this term.
     Ended(Timestamp),
     /// A request to Kubernetes failed.
     Kubernetes(KubeError),

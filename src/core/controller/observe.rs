@@ -32,7 +32,7 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     if state.last.description.is_some() {
         return Err(Interruption::DescriptionNotFresh);
     }
-    send_describe(operator, resource, state).await;
+    send_describe(operator, resource, state).await?;
     if state.spec_age(operator.clock.monotonic()) > MAX_STATE_AGE {
         match resolve::resolve(operator, resource, &state.last, ReadFrom::ApiServer).await {
             Ok(spec) => state.replace_spec(spec)?,
@@ -89,7 +89,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
-) {
+) -> Result<(), Interruption> {
     let at = operator.clock.now();
     let start = operator.clock.monotonic();
     let principal = &state.spec.principal;
@@ -97,7 +97,8 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
         Lane::New | Lane::Following => Priority::Changing,
         Lane::Drift => Priority::Drift,
     };
-    let seen = operator.aws.describe_stream(&state.spec.stream, principal, priority).await;
+    let request = operator.aws.describe_stream(&state.spec.stream, principal, priority);
+    let seen = state.end.unless_ended(request).await.ok_or(Interruption::Ended(at))?;
     operator.metrics.described(state.spec.stream.service, seen.is_ok());
     state.now = operator.clock.now();
     // The second Describe may have waited for the rate limiter again. With that wait included, a busy rate limiter
@@ -120,6 +121,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
             state.observed = Observed::Failed(error);
         }
     }
+    Ok(())
 }
 
 /// Applies the observation to the ledger. The observation of another stream, of no stream, or of a stream

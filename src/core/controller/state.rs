@@ -14,6 +14,7 @@ use super::memory::LastReconcile;
 use super::previous_status::previous_status;
 use super::resolve::ResolvedSpec;
 use super::stream_api::Signer;
+use super::term_end::TermEnd;
 use crate::model::arn::KeyArn;
 use crate::model::aws_error::AwsError;
 use crate::model::decision::{DecisionInput, LastObservation};
@@ -56,6 +57,8 @@ pub(super) struct ReconcileState {
     pub(super) last: LastReconcile,
     /// The time that AWS is expected to take to change the encryption.
     pub(super) expected_change: SignedDuration,
+    /// The end of the term in which the reconcile runs.
+    pub(super) end: TermEnd,
 }
 
 /// The observation of the stream.
@@ -128,6 +131,7 @@ impl ReconcileState {
             active_key,
             last,
             expected_change,
+            end: TermEnd::default(),
         }
     }
 

@@ -1,5 +1,11 @@
 //! Single reconciles with one fault each, between fakes of the two ports.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use stream_encryption_api::FINALIZER;
@@ -7,7 +13,7 @@ use stream_encryption_api::ledger::{Outcome, StreamLedger};
 use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
 
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
-use super::{ledger_store, reconcile};
+use super::{TermEnd, ledger_store, reconcile, reconcile_in_term};
 use crate::model::aws_error::OPERATOR_PAUSED;
 use crate::model::key::Key;
 use crate::model::ledger;
@@ -140,4 +146,27 @@ fn event_drift_corrected_is_published_if_call_was_sent() {
         let reasons: Vec<_> = world.state().events.iter().map(|(reason, _)| reason.clone()).collect();
         assert!(reasons.iter().filter(|reason| *reason == "DriftCorrected").eq(&events), "{reasons:?}");
     }
+}
+
+#[test]
+fn wait_for_permit_ends_with_the_term_without_a_call() {
+    let world = World::new(resource());
+    world.state().grants_permits = false;
+    let cached = world.state().resource.clone().unwrap();
+    let (context, has_ended) = (world.context(), Arc::new(AtomicBool::new(false)));
+    let flag = has_ended.clone();
+    let end = TermEnd::new(move || {
+        let flag = flag.clone();
+        poll_fn(move |_| if flag.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending })
+    });
+    let mut reconcile = pin!(reconcile_in_term(&context, &cached, &end));
+    let mut poll = || reconcile.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
+    assert!(poll().is_pending());
+    assert_eq!(world.count(Request::Permit), 1);
+    // Even a permit that is granted meanwhile leads to no call.
+    world.state().grants_permits = true;
+    has_ended.store(true, Ordering::Relaxed);
+    assert!(matches!(poll(), Poll::Ready(Ok(_))));
+    let sent = [Request::WriteLedger, Request::Start, Request::WriteStatus].map(|kind| world.count(kind));
+    assert_eq!(sent, [0, 0, 0]);
 }

@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::stream;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
@@ -32,9 +33,14 @@ use stream_encryption_core::model::ledger;
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::packed::Packed;
+use tokio::sync::Notify;
 
+use super::super::dispatcher::{Trigger, Waiting};
 use super::*;
+use crate::aws::rate_limit::RateLimiter;
 use crate::json_mutation::{mutated, mutations};
+use crate::kubernetes::store;
+use crate::metrics::Metrics;
 
 const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -43,6 +49,8 @@ const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56e
 #[derive(Default)]
 struct Plaintext {
     called: Mutex<Vec<StreamArn>>,
+    /// Notified of each call that waits for a permit, which is never granted; `None` if each permit is granted at once.
+    waiting: Option<Notify>,
 }
 
 impl StreamApi for Plaintext {
@@ -81,6 +89,10 @@ impl StreamApi for Plaintext {
         Ok(Some(KeyMetadata { arn, state, symmetric: true, encrypts: true, aws_managed: false }))
     }
     async fn acquire_permit(&self, _: &StreamArn, _: Change, _: &Principal, _: &Signer) -> bool {
+        if let Some(waiting) = &self.waiting {
+            waiting.notify_one();
+            std::future::pending::<()>().await;
+        }
         true
     }
     async fn start(
@@ -441,4 +453,31 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     assert_eq!(known(), [true, false]);
     wait(&mut keeping, Duration::from_secs(10)).await;
     assert_eq!(known(), [false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn term_ends_although_a_call_waits_for_its_permit() {
+    let metadata = json!({"name": "orders", "namespace": "data", "uid": "1"});
+    let object = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata,
+        "spec": {"stream": {"arn": ARN}},
+    });
+    let resource: Guarded = serde_json::from_value(object).unwrap();
+    let mut operator = operator(resource.0.as_ref().ok().cloned());
+    operator.aws.waiting = Some(Notify::new());
+    let operator = Arc::new(operator);
+    let store = Store::default();
+    store.apply(&Event::Apply(resource.clone()));
+    let reconciler = Reconciler { operator: operator.clone(), resources: store, metrics: Metrics::default() };
+    let dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
+    let (filled, end) = (SetOnce::new_with(Some(())), CancellationToken::new());
+    let trigger = Trigger::One(store::Key::of(&resource));
+    let triggers = stream::iter([trigger]).chain(stream::pending()).boxed();
+    let stop = async {
+        operator.aws.waiting.as_ref().unwrap().notified().await;
+        end.cancel();
+    };
+    let term = async { tokio::join!(dispatcher.run(triggers, &filled, &end), stop) };
+    tokio::time::timeout(Duration::from_secs(10), term).await.expect("the term ends");
+    assert!(operator.aws.called.lock().unwrap().is_empty());
 }
