@@ -38,7 +38,7 @@ struct Shared {
     operator: Arc<Context<Aws, Cluster>>,
     metrics: Metrics,
     readiness: Readiness,
-    /// The resources that are due and wait.
+    /// The resources that are due and wait for a request to AWS.
     waiting: Waiting,
     /// The store of the resources; `None` while this replica does not lead.
     resources: Mutex<Option<Store<Guarded>>>,

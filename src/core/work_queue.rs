@@ -19,7 +19,7 @@ use scope::ScopeQueue;
 /// Why a resource is due, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
-    /// It is new or has changed, and its stream was not described since.
+    /// It is new or has changed, and its stream was not described since; or it needs no Describe.
     New,
     /// Its stream changes, or cannot be changed yet: the operator follows it.
     Following,
@@ -175,6 +175,12 @@ where
     #[must_use]
     pub fn waiting(&self, lane: Lane) -> usize {
         self.waiting[lane as usize]
+    }
+
+    /// Returns the number of these resources of one scope.
+    #[must_use]
+    pub fn waiting_in(&self, scope: &S, lane: Lane) -> usize {
+        self.scopes.get(scope).map_or(0, |queue| queue.waiting(lane))
     }
 
     fn enqueue(&mut self, key: K, work: Work<S>) {

@@ -43,7 +43,7 @@ pub enum Trigger {
     All,
 }
 
-/// The number of resources that are due and wait, by lane. Clones share it.
+/// The number of resources that are due and wait for a request to AWS, by lane. Clones share it.
 #[derive(Clone, Default)]
 pub struct Waiting(Arc<[AtomicUsize; Lane::ALL.len()]>);
 
@@ -155,7 +155,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         while let Some(key) = self.queue.next(self.start.elapsed(), work) {
             self.running.spawn(reconcile_resource(self.reconciler.clone(), key, end.clone()));
         }
-        self.waiting.set(|lane| self.queue.waiting(lane));
+        self.waiting.set(|lane| waiting_for_aws(&self.queue, lane));
     }
 
     fn ended(&mut self, ended: Result<(Key, Option<Duration>), JoinError>) {
@@ -165,6 +165,11 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
+}
+
+/// Returns the number of resources in a lane that wait for a request to AWS.
+fn waiting_for_aws(queue: &WorkQueue<Key, Scope>, lane: Lane) -> usize {
+    queue.waiting(lane) - queue.waiting_in(&Scope::NoRequest, lane)
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -241,4 +246,27 @@ fn after_error(resource: &Guarded, error: &KubeError) -> Duration {
     }
     warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "request to the API server failed");
     schedule::after_kube_error(&resource.uid().unwrap_or_default()).unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use stream_encryption_api::stream_encryption::Service;
+
+    use super::*;
+
+    #[test]
+    fn resource_that_needs_no_request_does_not_wait_for_aws() {
+        let mut queue = WorkQueue::new(0, |_| 1);
+        let describe = Scope::Describe(Service::Firehose, None, "eu-west-1".parse().unwrap());
+        for name in ["described", "new"] {
+            queue.schedule(Key::new("data", name), Duration::ZERO);
+        }
+        let started = queue.next(Duration::ZERO, |key| {
+            let is_new = *key == Key::new("data", "new");
+            let scope = if is_new { describe.clone() } else { Scope::NoRequest };
+            Some(Work { scope, lane: Lane::New, namespace: "data".to_owned() })
+        });
+        assert_eq!((started, queue.waiting(Lane::New)), (None, 2));
+        assert_eq!(waiting_for_aws(&queue, Lane::New), 1);
+    }
 }

@@ -127,7 +127,12 @@ impl<K> ScopeQueue<K> {
         self.drift_turns.next(other, drift)
     }
 
+    /// Returns the number of resources that wait in a lane.
+    pub(super) fn waiting(&self, lane: Lane) -> usize {
+        self.lanes[lane as usize].waiting
+    }
+
     fn waits(&self, lane: Lane) -> bool {
-        self.lanes[lane as usize].waiting > 0
+        self.waiting(lane) > 0
     }
 }
