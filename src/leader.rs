@@ -52,9 +52,9 @@ impl LeaderElection {
     }
 
     /// Runs `work` each time this replica acquires the lease, until `end` is cancelled. `work` must end soon
-    /// after its token is cancelled, without waiting for AWS's rate limits. This happens when the lease is lost or `end`
-    /// is cancelled. `seen` is
-    /// called once the lease was read, because the leader is then known.
+    /// after its token is cancelled, without waiting for AWS's rate limits. This happens when the lease is
+    /// lost or
+    /// `end` is cancelled. `seen` is called once the lease was read, because the leader is then known.
     pub async fn run<F: Future<Output = ()>>(
         &self,
         end: &CancellationToken,

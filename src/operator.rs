@@ -44,8 +44,8 @@ struct Shared {
     resources: Mutex<Option<Store<Guarded>>>,
 }
 
-/// Runs until SIGTERM or SIGINT. Reconciles that are running are finished first; those that wait for AWS then end
-/// without a call. A second signal ends the process at once.
+/// Runs until SIGTERM or SIGINT. Reconciles that are running are finished first; those that wait for AWS then
+/// end without a call. A second signal ends the process at once.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let cluster = connection::config().await?;
     let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;

@@ -16,7 +16,7 @@ mod scope;
 
 use scope::ScopeQueue;
 
-/// Why a resource is due, the most urgent first.
+/// Why a resource is due. The first two lanes alternate, and precede the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     /// It is new or has changed, and its stream was not described since; or it needs no Describe.

@@ -105,9 +105,9 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         Self { reconciler, queue, waiting, running: JoinSet::new(), start: Instant::now() }
     }
 
-    /// Reconciles from the time at which `caches_are_filled` is set until `end` is cancelled. The triggers are polled
-    /// from the beginning, because they fill the caches. Reconciles that are running are finished first; those that
-    /// wait for AWS then end without a call.
+    /// Reconciles from the time at which `caches_are_filled` is set until `end` is cancelled. The triggers
+    /// are polled from the beginning, because they fill the caches. Reconciles that are running are finished
+    /// first; those that wait for AWS then end without a call.
     pub async fn run(
         mut self,
         mut triggers: BoxStream<'static, Trigger>,

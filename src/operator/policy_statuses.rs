@@ -156,8 +156,8 @@ impl Reported {
         self.0.get(uid_of(policy)) == Some(&policy.generation)
     }
 
-    /// Records the result of a write. A status that was not written is written again after the next event: another
-    /// client may have changed the policy without a new generation.
+    /// Records the result of a write. A status that was not written is written again after the next event:
+    /// another client may have changed the policy without a new generation.
     fn record(&mut self, policy: &ObjectMeta, written: &Result<(), KubeError>) {
         if written.is_ok() {
             self.0.insert(uid_of(policy).to_owned(), policy.generation);

@@ -36,8 +36,8 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Reconciles until `end` is cancelled. Reconciles that are running are finished first; those that wait for AWS
-    /// then end without a call.
+    /// Reconciles until `end` is cancelled. Reconciles that are running are finished first; those that wait
+    /// for AWS then end without a call.
     pub(super) async fn run(&self, shared: Arc<Shared>, end: CancellationToken) {
         // The memory of an earlier term is older than the statuses that another replica may have written
         // since.

@@ -77,9 +77,9 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     Err(changed(operator))
 }
 
-/// Removes the finalizer as decided: AWS has disabled the encryption, or the operator may not, or need not. Ends the
-/// reconcile: it read an earlier version of the resource, so its status could not be written, and its entry for the
-/// memory would hide what this step has recorded there.
+/// Removes the finalizer as decided: AWS has disabled the encryption, or the operator may not, or need not.
+/// Ends the reconcile: it read an earlier version of the resource, so its status could not be written, and
+/// its entry for the memory would hide what this step has recorded there.
 pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,

@@ -135,8 +135,8 @@ pub enum KubeError {
     /// The object has changed since it was read, or already exists.
     #[error("it has changed since it was read")]
     Conflict,
-    /// The object exists and cannot be read or written as required, because of its content, its namespace, or
-    /// the operator's permissions.
+    /// The API server refuses the request, or the object cannot be parsed: because of the object's content,
+    /// its namespace, or the operator's permissions. The object may not exist.
     #[error("{0}")]
     Rejected(String),
     /// The API server does not respond, or not in time.

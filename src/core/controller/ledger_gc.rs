@@ -2,8 +2,8 @@
 //! calls counts any more.
 //!
 //! If a ledger were deleted too early, calls that AWS still counts would be lost, so a ledger is kept in
-//! every case of doubt. The operator's clock may be wrong, too. So before a deletion, AWS must have accepted a
-//! request that is dated by this clock.
+//! every case of doubt. The operator's clock may be wrong, too. So before the deletion of a ledger with
+//! calls, AWS must have accepted a request that is dated by this clock.
 
 use jiff::Timestamp;
 use stream_encryption_api::ledger::StreamLedgerSpec;

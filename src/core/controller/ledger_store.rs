@@ -135,7 +135,7 @@ async fn read<R: KubeApi>(
 async fn holds<R: KubeApi>(records: &R, owner: &Owner, claim: &Claim<'_>) -> Result<bool, KubeError> {
     match is_gone(records, owner).await {
         Ok(true) => return Ok(false),
-        // The resource exists, even if its content cannot be read.
+        // The resource exists, or may exist: it cannot be read.
         Ok(false) | Err(KubeError::Rejected(_)) => {}
         Err(error) => return Err(error),
     }

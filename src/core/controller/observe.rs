@@ -101,8 +101,8 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     let seen = state.end.unless_ended(request).await.ok_or(Interruption::Ended(at))?;
     operator.metrics.described(state.spec.stream.service, seen.is_ok());
     state.now = operator.clock.now();
-    // The second Describe may have waited for the rate limiter again. With that wait included, a busy rate limiter
-    // would prevent every call.
+    // The second Describe may have waited for the rate limiter again. With that wait included, a busy rate
+    // limiter would prevent every call.
     state.description_start = if state.permit.is_some() { operator.clock.monotonic() } else { start };
     match seen {
         Ok(seen) => {

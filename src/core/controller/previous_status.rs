@@ -1,4 +1,5 @@
-//! The status from which a reconcile continues: the stored one, unless another client has changed it. Reads only.
+//! The status from which a reconcile continues: the stored one, unless another client has changed it. While a
+//! write of this process is unacknowledged, it is the stored one in any case. Reads only.
 
 use std::borrow::Cow;
 
@@ -8,8 +9,8 @@ use stream_encryption_api::stream_encryption::StreamEncryptionStatus;
 
 use super::memory::LastReconcile;
 
-/// Returns the previous status: the stored one, or, if another client has written it, the one in this
-/// process's memory.
+/// Returns the previous status: the stored one, or, if another client has written it and no write of this
+/// process is unacknowledged, the one in this process's memory.
 pub(super) fn previous_status<'a>(
     read: &ObjectMeta,
     stored: Option<&'a StreamEncryptionStatus>,

@@ -22,12 +22,12 @@ use crate::model::key::{Key, KeyProblem};
 use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
 
-/// Maximum age of the description and the resolved spec after the wait for the rate limiter, and maximum time from then
-/// to the call, for the last checks and the reservation.
+/// Maximum age of the description and the resolved spec after the wait for the rate limiter, and maximum time
+/// from then to the call, for the last checks and the reservation.
 pub(super) const MAX_STATE_AGE: Duration = Duration::from_secs(10);
-/// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A process that
-/// was paused for longer does not send the call. Only a pause during the second Describe of a reconcile is not
-/// detected: it cannot be told from that Describe's wait for the rate limiter.
+/// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A
+/// process that was paused for longer does not send the call. Only a pause during the second Describe of a
+/// reconcile is not detected: it cannot be told from that Describe's wait for the rate limiter.
 pub(super) const MAX_AGE_FOR_CALL: Duration = Duration::from_secs(20);
 
 /// Everything that a reconcile has gathered.
@@ -43,8 +43,8 @@ pub(super) struct ReconcileState {
     /// When the last Describe of this reconcile was requested that AWS answered; `None` if there was none. AWS
     /// may have answered it although the reconcile has failed since, at a request to KMS.
     pub(super) answered: Option<Timestamp>,
-    /// When the age of the description in this reconcile begins, on the monotonic clock: at the request, or at the
-    /// response if the permit for the call was acquired before.
+    /// When the age of the description in this reconcile begins, on the monotonic clock: at the request, or
+    /// at the response if the permit for the call was acquired before.
     pub(super) description_start: Duration,
     /// The action for which the rate limiter's permit was acquired.
     pub(super) permit: Option<Action>,
@@ -191,7 +191,8 @@ impl ReconcileState {
         monotonic.saturating_sub(self.spec.resolve_started)
     }
 
-    /// Returns the age at `monotonic` of the description in this reconcile, or of the resolved spec if that is older.
+    /// Returns the age at `monotonic` of the description in this reconcile, or of the resolved spec if that
+    /// is older.
     pub(super) fn age(&self, monotonic: Duration) -> Duration {
         monotonic.saturating_sub(self.description_start).max(self.spec_age(monotonic))
     }

@@ -1,7 +1,8 @@
-//! The end of the term in which a reconcile runs: a reconcile that still waits for AWS ends then, without a call.
+//! The end of the term in which a reconcile runs: a reconcile that still waits for AWS ends then, without a
+//! call.
 //!
-//! Such a wait may last minutes, and the next leader would do the same work meanwhile. A call whose permit is acquired
-//! is still sent, and its outcome recorded.
+//! Such a wait may last minutes, and the next leader would do the same work meanwhile. A call whose permit is
+//! acquired is still sent, and its outcome recorded.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -3,7 +3,7 @@
 //! operator's, because a change of them leads to a reconcile, too.
 //!
 //! The operator's own status writes lead to none, neither in this replica nor in another one. This module
-//! compares; it keeps nothing but a hash of each resource.
+//! computes a hash of each resource; `kubernetes/triggers.rs` keeps the hashes and compares them.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 

@@ -49,7 +49,8 @@ const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56e
 #[derive(Default)]
 struct Plaintext {
     called: Mutex<Vec<StreamArn>>,
-    /// Notified of each call that waits for a permit, which is never granted; `None` if each permit is granted at once.
+    /// Notified of each call that waits for a permit, which is never granted; `None` if each permit is
+    /// granted at once.
     waiting: Option<Notify>,
 }
 
