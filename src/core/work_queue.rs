@@ -114,8 +114,8 @@ where
         }
     }
 
-    /// Starts the next resource, if one may start at `now`, and returns its key. `work` returns what a resource is
-    /// due for; `None` if it no longer exists.
+    /// Starts the next resource, if one may start at `now`, and returns its key. `work` returns the scope,
+    /// the lane and the namespace of a due resource; `None` if it no longer exists.
     pub fn next(&mut self, now: Duration, work: impl Fn(&K) -> Option<Work<S>>) -> Option<K> {
         while self.next_due().is_some_and(|due| due <= now)
             && let Some((_, key)) = self.timers.pop_first()
@@ -214,7 +214,8 @@ where
         }
     }
 
-    /// Updates whether a scope can start a resource. `turn` is the time of its last turn, if it had one now.
+    /// Updates whether a scope can start a resource. `turn` is the counter of the turn that the scope has
+    /// just had; `None` if it had none.
     fn update_startable(&mut self, scope: &S, turn: Option<u64>) {
         let Some(queue) = self.scopes.get_mut(scope) else { return };
         if let Some((running, turn)) = queue.listed.take() {

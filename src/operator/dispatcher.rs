@@ -30,9 +30,9 @@ use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::watches::Guarded;
 use crate::metrics::{Metrics, ReconcileResult};
 
-/// Number of reconciles of one AWS limit that may exist beside those whose request is permitted within a second:
-/// enough to keep the limit used while others wait for responses.
-const PLACES_BESIDE_A_SECOND: usize = 4;
+/// Places of a scope in addition to its Describes per second: enough to keep the limit used while others wait
+/// for responses.
+const EXTRA_PLACES: usize = 4;
 
 /// A change that leads to reconciles.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ fn places(scope: &Scope, concurrency: usize, limits: &RateLimiter) -> usize {
     match scope {
         Scope::NoRequest => concurrency.div_ceil(2),
         Scope::Describe(service, account, region) => {
-            limits.describes_per_second(*service, account.as_ref(), region) + PLACES_BESIDE_A_SECOND
+            limits.describes_per_second(*service, account.as_ref(), region) + EXTRA_PLACES
         }
     }
 }

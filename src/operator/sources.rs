@@ -97,7 +97,7 @@ impl Sources {
             policies::namespace_events(client.clone(), namespace, relist_every, again()).boxed()
         });
         let (namespaces_cache, namespaces) = Cache::of(events, "namespaces", &changed);
-        // The reconciles work without this watch: a role of an earlier version does not allow it.
+        // The reconciles work without this watch: an RBAC role of an earlier version does not allow it.
         let rarely = EverySeconds(30);
         let events = ledgers::events(client.clone(), &scope.ledger_namespace, relist_every, rarely);
         // No number in the statuses of policies depends on ledgers.

@@ -81,7 +81,7 @@ async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], filled: Arc<SetOnce
             listed.wait().await;
         }
     };
-    // A watch that the role does not permit never has a list.
+    // A watch that the RBAC role does not permit never has a list.
     let _ = tokio::time::timeout(FIRST_LISTS, lists).await;
     // Nobody else sets it.
     let _ = filled.set(());

@@ -22,7 +22,7 @@ pub enum Scope {
     Describe(Service, Option<Account>, Region),
 }
 
-/// Returns what this resource is due for.
+/// Returns the scope, the lane and the namespace of a due resource.
 pub fn due_work<A, R>(operator: &Context<A, R>, resource: &StreamEncryption) -> Work<Scope> {
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
     let (has_description, last) = operator.memory.outlook(resource, operator.clock.now());

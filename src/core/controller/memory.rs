@@ -52,8 +52,8 @@ pub struct LastReconcile {
     pub reason: Option<(Reason, Timestamp)>,
     /// The status that this process reported last, whether or not it had to be written.
     pub status: Option<Packed<StreamEncryptionStatus>>,
-    /// When a later write of the status was sent that was not acknowledged: it may have been applied, or may
-    /// still be applied. `None` once it can no longer be applied.
+    /// When a write of the status was sent after `status` was reported, and not acknowledged: it may have
+    /// been applied, or may still be applied. `None` once it can no longer be applied.
     pub unconfirmed_write: Option<Timestamp>,
     /// Number of consecutive reconciles that could not describe the stream: AWS did not answer the Describe, or a
     /// request before it.
@@ -123,8 +123,7 @@ impl Memory {
         last
     }
 
-    /// Returns whether [`recall`](Self::recall) would return a description, and on what the turn of the resource
-    /// depends.
+    /// Returns whether [`recall`](Self::recall) would return a description, and what `due_work::lane` needs.
     pub fn outlook(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, LastResult) {
         let entries = self.lock();
         let Some(last) = entries.get(uid(resource)) else { return (false, LastResult::default()) };

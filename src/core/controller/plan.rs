@@ -105,7 +105,7 @@ pub async fn plan<A: StreamApi, R: KubeApi>(
         }
         observe::describe_stream(operator, resource, &mut state).await.map_err(PlanError::of)?;
     };
-    // A step other than these does not depend on the active key, which a reconcile describes after the step.
+    // Only a reconcile that waits depends on the active key.
     let decision = if matches!(decision.step, Step::Wait) {
         observe::describe_active_key(operator, &mut state).await;
         (operator.decide)(&state.input())

@@ -31,7 +31,7 @@ use crate::packed::Packed;
 pub(super) struct StatusWrite {
     /// The status that this process reported last.
     pub(super) status: Option<Packed<StreamEncryptionStatus>>,
-    /// When a later write was sent that was not acknowledged.
+    /// When a write was sent that was not acknowledged, after `status` was reported.
     pub(super) unconfirmed_write: Option<Timestamp>,
     /// The version of the resource after the write, or as it was read.
     pub(super) version: Option<String>,
@@ -40,10 +40,10 @@ pub(super) struct StatusWrite {
     pub(super) again: Option<Timestamp>,
 }
 
-/// Writes the status that `make` computes if it differs from the `stored` one. The status that
-/// this process reported last is not repeated, with three exceptions: the process has just described the
-/// stream (`described`); a client that is no replica wrote the stored status; or the stored status may be an
-/// unacknowledged later write of this process.
+/// Writes the status that `make` computes if it differs from the `stored` one. The status that this process
+/// reported last is not repeated, with three exceptions: the process has just described the stream
+/// (`described`); a client that is no replica wrote the stored status; or the stored status may be an
+/// unacknowledged write of this process, sent after its last report.
 pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     read: &ObjectMeta,

@@ -122,7 +122,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let policies = policies_in(&operator.records, namespace, from).await?;
     let (stream, own) = match asked {
-        Asked::Arn(stream) if is_decided_without_aws(&stream, &policies, &desired) => {
+        Asked::Arn(stream) if is_decided_without_identity(&stream, &policies, &desired) => {
             // The policies do not refer to the operator's account, so any account can stand in for it.
             let own = AwsAccount::of(&stream);
             (stream, own)
@@ -162,9 +162,9 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
 }
 
 /// Returns whether the resource is suspended or the policies deny the desired state, independent of the
-/// operator's own account. The stream is not described then; the key is, if the policies deny only that
-/// encryption is disabled.
-fn is_decided_without_aws(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
+/// operator's own account. The stream is not described then. The key is still described in KMS if the
+/// policies deny nothing but disabling encryption.
+fn is_decided_without_identity(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;
     }

@@ -20,13 +20,14 @@ pub(super) struct ScopeQueue<K> {
     /// The lane of the last start that was not a check for drift.
     last: Lane,
     drift_turns: DriftTurns,
-    /// When the scope last had a turn among the scopes.
+    /// The counter of the last turn of the scope among the scopes.
     pub(super) turn: u64,
     /// The place of the scope among those that can start a resource.
     pub(super) listed: Option<(usize, u64)>,
 }
 
-/// One lane. Items of resources that have left it remain until their turn, and then do not count.
+/// One lane. Items of resources that have left it stay in `items`, are skipped at their turn, and are never
+/// in `waiting`.
 struct LaneQueue<K> {
     items: FairQueue<(K, u64)>,
     waiting: usize,
