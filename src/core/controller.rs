@@ -1,4 +1,5 @@
-//! One reconcile, as a table of contents: resolve, open the ledger, plan, describe, execute, report, requeue.
+//! One reconcile, as a table of contents: resolve, open the ledger, decide, describe, execute, report,
+//! requeue.
 //!
 //! Each step decides only what its own file states; [`crate::model::decision::decide`] makes the decision.
 //! The steps reach AWS through [`StreamApi`] and Kubernetes through [`KubeApi`] only, so the same code runs
@@ -28,7 +29,7 @@ pub mod ledger_store;
 pub mod memory;
 mod observe;
 mod permitted;
-pub mod plan;
+pub mod preview;
 mod previous_status;
 mod publish;
 mod recheck;
@@ -109,14 +110,14 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let expected = operator.memory.change_times().expected(spec.stream.service);
     let mut state = ReconcileState::new(operator.clock.now(), spec, ledger, last, resource, expected);
     state.end = end.clone();
-    let plan = loop {
-        let plan = (operator.decide)(&state.input());
-        if execute::prepare(operator, &mut state, &plan).await? {
-            break plan;
+    let decision = loop {
+        let decision = (operator.decide)(&state.input());
+        if execute::prepare(operator, &mut state, &decision).await? {
+            break decision;
         }
         observe::describe_stream(operator, resource, &mut state).await?;
     };
-    execute::execute(operator, resource, &mut state, &plan).await?;
+    execute::execute(operator, resource, &mut state, &decision).await?;
     observe::describe_active_key(operator, &mut state).await;
     report::report(operator, resource, state).await
 }

@@ -1,12 +1,13 @@
 //! `plan`: what the operator would do if a person's files were applied, and what it would cost of each stream's calls.
 //!
-//! The API server checks each object with a dry run, so its refusals are those of the real apply. The operator's own code
-//! then resolves, describes and decides ([`controller::plan`](stream_encryption_core::controller::plan)). Nothing is
-//! written to the cluster, and no call that changes a stream is sent.
+//! The API server checks each object with a dry run, so its refusals are those of the real apply. The
+//! operator's own code then resolves, describes and decides
+//! ([`controller::preview`](stream_encryption_core::controller::preview)). Nothing is written to the cluster,
+//! and no call that changes a stream is sent.
 
 mod contested;
 mod manifests;
-mod preview;
+mod planned_cluster;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -23,7 +24,7 @@ use stream_encryption_api::condition::{ReadyState, Reason, Remedy};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::memory::Memory;
-use stream_encryption_core::controller::plan::{self, Plan, PlanError, PlannedStep};
+use stream_encryption_core::controller::preview::{self, PlannedStep, Preview, PreviewError};
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
 use stream_encryption_core::model::decision::decide;
 use stream_encryption_core::model::service::Operation;
@@ -40,7 +41,7 @@ use crate::kubernetes::{self, Planned};
 use crate::settings::default_policy;
 use crate::telemetry::error_chain;
 use manifests::Manifests;
-use preview::Preview;
+use planned_cluster::PlannedCluster;
 
 /// The operation of a test record.
 const PUT_RECORD: &str = "PutRecord";
@@ -225,7 +226,7 @@ async fn operator(
     cluster: &Cluster,
     arguments: &Arguments,
     manifests: &Manifests,
-) -> anyhow::Result<Context<ReadOnly, Preview>> {
+) -> anyhow::Result<Context<ReadOnly, PlannedCluster>> {
     let settings = match OperatorSettings::read(cluster).await {
         Ok(Some(settings)) => settings,
         Ok(None) if arguments.default_policy.is_some() => OperatorSettings::default(),
@@ -258,7 +259,7 @@ async fn operator(
         kubernetes::Cluster::new(cluster.client.clone(), &cluster.operator_namespace, default_policy);
     Ok(Context {
         aws: arguments.aws.connect(region.clone()).await?,
-        records: Preview { cluster: access.with_planned(planned), reads_ledgers },
+        records: PlannedCluster { cluster: access.with_planned(planned), reads_ledgers },
         clock: Clock::system(),
         decide,
         config: Config { region, drift_interval: SignedDuration::from_mins(10) },
@@ -267,16 +268,20 @@ async fn operator(
     })
 }
 
-async fn plan_object(cluster: &Cluster, operator: &Context<ReadOnly, Preview>, given: &DynamicObject) -> Row {
+async fn plan_object(
+    cluster: &Cluster,
+    operator: &Context<ReadOnly, PlannedCluster>,
+    given: &DynamicObject,
+) -> Row {
     let namespace = given.namespace().unwrap_or_else(|| cluster.namespace.clone());
     let refused = |message: String| Row::refused(&namespace, &given.name_any(), message);
     let (resource, change) = match dry_run(cluster, &namespace, given).await {
         Ok(accepted) => accepted,
         Err(message) => return refused(message),
     };
-    match plan::plan(operator, &resource).await {
+    match preview::preview(operator, &resource).await {
         Ok(plan) => Row::planned(&namespace, &resource, change, plan),
-        Err(error @ (PlanError::Kubernetes(_) | PlanError::Changed)) => {
+        Err(error @ (PreviewError::Kubernetes(_) | PreviewError::Changed)) => {
             refused(format!("The plan failed: {error}."))
         }
     }
@@ -330,7 +335,7 @@ impl Row {
         }
     }
 
-    fn planned(namespace: &str, resource: &StreamEncryption, change: Change, plan: Plan) -> Self {
+    fn planned(namespace: &str, resource: &StreamEncryption, change: Change, plan: Preview) -> Self {
         let service = plan.stream.as_ref().map(|stream| stream.service);
         let (call, call_key) = match (&plan.step, service) {
             (PlannedStep::Call(target), Some(service)) => {

@@ -1,5 +1,5 @@
-//! The execute step: the only place that calls Start or Stop. It decides only whether the description is new enough
-//! for the planned step.
+//! The execute step: the only place that calls Start or Stop. It decides only whether the description is new
+//! enough for the decided step.
 //!
 //! The order is fixed: the rate limiter's permit, the current resource and policies, the reservation in the
 //! ledger, the call, its outcome in the ledger. No call is sent before the reservation is acknowledged, and
@@ -35,16 +35,16 @@ use crate::model::service::Operation;
 /// key may be another one by now. A reconcile that is late for this reason begins anew a second later.
 const MAX_TIME_TO_WRITE: Duration = Duration::from_mins(2);
 
-/// Prepares a plan. Returns whether it can be executed; if not, the stream must be described first, and the plan be
-/// made again. Waits for the rate limiter's permit for a call, once for each reconcile: after a long wait, the
-/// description is too old for the call, but the permit remains. Returns [`Interruption::Outdated`] if the second
-/// description is too old, too.
+/// Prepares a decision. Returns whether it can be executed; if not, the stream must be described first, and
+/// the decision be made again. Waits for the rate limiter's permit for a call, once for each reconcile: after
+/// a long wait, the description is too old for the call, but the permit remains. Returns
+/// [`Interruption::Outdated`] if the second description is too old, too.
 pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     state: &mut ReconcileState,
-    plan: &Decision,
+    decision: &Decision,
 ) -> Result<bool, Interruption> {
-    Ok(match &plan.step {
+    Ok(match &decision.step {
         Step::Describe => false,
         Step::ChangeEncryption(_) if !state.is_fresh() => false,
         Step::ChangeEncryption(call) if state.permit == Some(call.target.action) => {
@@ -56,7 +56,7 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
         Step::ChangeEncryption(call) => acquire_permit(operator, state, call.target.action).await?,
         // Before the next record is due, an old description suffices: `execute` then writes no record. Once it
         // is due, the stream is described first.
-        Step::Verify => state.is_fresh() || plan.describe_due > state.now,
+        Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
 }
@@ -79,20 +79,20 @@ async fn acquire_permit<A: StreamApi, R: KubeApi>(
     Ok(signs && state.age(operator.clock.monotonic()) <= MAX_STATE_AGE)
 }
 
-/// Executes a plan that is ready: one call, one test record, the removal of the finalizer, or nothing but a
-/// write of the ledger. Returns [`Interruption::Outdated`] if the plan is no longer valid.
+/// Executes a decision that is ready: one call, one test record, the removal of the finalizer, or nothing but
+/// a write of the ledger. Returns [`Interruption::Outdated`] if the decision is no longer valid.
 pub(super) async fn execute<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
-    plan: &Decision,
+    decision: &Decision,
 ) -> Result<(), Interruption> {
-    let executed = match &plan.step {
+    let executed = match &decision.step {
         Step::ChangeEncryption(call) => change_encryption(operator, resource, state, call).await,
         Step::Verify if state.is_fresh() => verify(operator, resource, state).await,
         // It writes no ledger.
         Step::RemoveFinalizer => {
-            return finalize::remove_decided_finalizer(operator, resource, state, plan).await;
+            return finalize::remove_decided_finalizer(operator, resource, state, decision).await;
         }
         Step::Describe | Step::Verify | Step::Wait => save_ledger(operator, resource, state).await,
     };

@@ -84,12 +84,12 @@ pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     state: &ReconcileState,
-    plan: &Decision,
+    decision: &Decision,
 ) -> Result<(), Interruption> {
     ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
     state.ledger.ensure_unchanged(&operator.records).await?;
-    if plan.reason == Reason::NotPermitted {
-        let why = message::ready(&state.input(), plan);
+    if decision.reason == Reason::NotPermitted {
+        let why = message::ready(&state.input(), decision);
         release_unchanged(operator, &resource.metadata, stream_of(resource), &why).await?;
     } else {
         release(operator, &resource.metadata).await?;

@@ -60,8 +60,8 @@ pub struct LastReconcile {
     pub unanswered: u32,
     /// When the stream was last described while AWS was changing its encryption, if it is still changing.
     pub changing_at: Option<Timestamp>,
-    /// Whether a reconcile was interrupted since: its plan needed a newer description, or what it was based on was
-    /// no longer current.
+    /// Whether a reconcile was interrupted since: its decision needed a newer description, or what it was
+    /// based on was no longer current.
     pub is_interrupted: bool,
     /// Whether this process has reported that the removal of the finalizer leaves the encryption unchanged.
     pub is_removal_reported: bool,

@@ -103,7 +103,7 @@ pub struct Decision {
 /// A step of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Describe the stream, then plan again.
+    /// Describe the stream, then decide again.
     Describe,
     /// Wait.
     Wait,

@@ -13,7 +13,7 @@ use simulated_aws::world::Call;
 use stream_encryption_api::condition::{ConditionType, Reason, find};
 use stream_encryption_api::ledger::{Action, Target};
 use stream_encryption_api::stream_encryption::{KeyType, Service, StreamEncryption};
-use stream_encryption_core::controller::plan::{self, CallBudget, Plan, PlannedStep};
+use stream_encryption_core::controller::preview::{self, CallBudget, PlannedStep, Preview as Plan};
 use stream_encryption_core::model::key::KINESIS_ALIAS;
 use stream_encryption_core::model::schedule::AFTER_STEP;
 use stream_encryption_core::model::service::Operation as AwsOperation;
@@ -65,7 +65,7 @@ fn plan_only<P: Wiring>(
 ) -> Result<Plan, String> {
     let before = Counts::of(environment);
     let context = single::context(environment, simulation_plan, planner);
-    let plan = single::drive(environment, &name_of(resource), plan::plan(&context, resource));
+    let plan = single::drive(environment, &name_of(resource), preview::preview(&context, resource));
     let sent = changes_since(environment, before.aws);
     if !sent.is_empty() || Counts::of(environment).kubernetes != before.kubernetes {
         return Err(format!("the planner sent {sent:?}, or wrote to Kubernetes"));

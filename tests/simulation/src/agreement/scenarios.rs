@@ -13,7 +13,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::{
     KeyReference, KeyType, Mode, StreamEncryption, StreamEncryptionSpec,
 };
-use stream_encryption_core::controller::plan::{Plan, PlannedStep};
+use stream_encryption_core::controller::preview::{PlannedStep, Preview as Plan};
 
 use super::compare;
 use crate::choices::Choices;

@@ -14,7 +14,7 @@ use stream_encryption_core::controller::kube_api::{
 use crate::kubernetes::Cluster;
 
 /// The cluster as it would be with the files applied.
-pub(super) struct Preview {
+pub(super) struct PlannedCluster {
     /// The operator's own access.
     pub(super) cluster: Cluster,
     /// Whether the person may read ledgers. Without them, the calls that the status reports are counted as made now.
@@ -25,7 +25,7 @@ fn not_written<T>() -> Result<T, KubeError> {
     Err(KubeError::Rejected("a plan writes nothing".to_owned()))
 }
 
-impl KubeApi for Preview {
+impl KubeApi for PlannedCluster {
     async fn resource(
         &self,
         namespace: &str,

@@ -1,11 +1,12 @@
-//! The plan of a resource: what the operator would do next about it, without doing it.
+//! The preview of a resource: what the operator would do next about it, without doing it. The plugin shows it
+//! as a plan.
 //!
-//! Runs the steps of a reconcile up to the decision: resolve, open the ledger, decide, describe. It sends only
-//! reads to AWS and to the API server. It never writes, never calls Start or Stop, and remembers nothing. The
-//! resource need not be stored: a change can be planned before it is applied.
+//! Runs the steps of a reconcile up to the decision: resolve, open the ledger, decide, describe. It sends
+//! only reads to AWS and to the API server. It never writes, never calls Start or Stop, and remembers
+//! nothing. The resource need not be stored: a change can be previewed before it is applied.
 //!
-//! What the plan shows is the status that `report` computes. The simulation compares plans with what the
-//! operator then does.
+//! What the preview shows is the status that `report` computes. The simulation compares previews with what
+//! the operator then does.
 
 use jiff::Timestamp;
 use stream_encryption_api::condition::{ConditionType, Reason, find};
@@ -26,7 +27,7 @@ use crate::model::message;
 
 /// What the operator would do next about a resource.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct Preview {
     /// The stream; `None` if the spec was not resolved.
     pub stream: Option<StreamArn>,
     /// The key that encrypts records now, as the status would report it; `None` for plaintext, or while unknown.
@@ -44,7 +45,7 @@ pub struct Plan {
     pub next_attempt: Option<Timestamp>,
 }
 
-/// The next step of a plan.
+/// The next step of a preview.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PlannedStep {
     /// One call of Start or Stop.
@@ -66,9 +67,9 @@ pub struct CallBudget {
     pub limit: u32,
 }
 
-/// Why a resource could not be planned.
+/// Why a resource could not be previewed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
+pub enum PreviewError {
     /// A request to Kubernetes failed.
     #[error(transparent)]
     Kubernetes(#[from] KubeError),
@@ -77,13 +78,13 @@ pub enum PlanError {
     Changed,
 }
 
-/// Plans a resource by the current state of the cluster and of AWS.
-pub async fn plan<A: StreamApi, R: KubeApi>(
+/// Previews a resource by the current state of the cluster and of AWS.
+pub async fn preview<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-) -> Result<Plan, PlanError> {
+) -> Result<Preview, PreviewError> {
     if finalize::needs_no_disabling(resource) {
-        return Ok(Plan::of_released(resource));
+        return Ok(Preview::of_released(resource));
     }
     let (last, from) = (LastReconcile::default(), ReadFrom::ApiServer);
     let spec = match resolve::resolve(operator, resource, &last, from).await {
@@ -103,7 +104,7 @@ pub async fn plan<A: StreamApi, R: KubeApi>(
         if !needs_description {
             break decision;
         }
-        observe::describe_stream(operator, resource, &mut state).await.map_err(PlanError::of)?;
+        observe::describe_stream(operator, resource, &mut state).await.map_err(PreviewError::of)?;
     };
     // Only a reconcile that waits depends on the active key.
     let decision = if matches!(decision.step, Step::Wait) {
@@ -112,27 +113,27 @@ pub async fn plan<A: StreamApi, R: KubeApi>(
     } else {
         decision
     };
-    Ok(Plan::of_decision(resource, &state, &decision))
+    Ok(Preview::of_decision(resource, &state, &decision))
 }
 
-/// Returns the plan of a resource that could not be resolved: the operator makes no call about it.
+/// Returns the preview of a resource that could not be resolved: the operator makes no call about it.
 fn unresolved<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
     why: &ResolveError,
-) -> Result<Plan, PlanError> {
+) -> Result<Preview, PreviewError> {
     if matches!(why, ResolveError::Spec(_)) && resource.metadata.deletion_timestamp.is_some() {
-        return Ok(Plan::of_released(resource));
+        return Ok(Preview::of_released(resource));
     }
     let (reason, words) = why.report()?;
     let unanswered = u32::from(matches!(why, ResolveError::Identity(_)));
     let before = resource.status.clone().unwrap_or_default();
     let now = operator.clock.now();
     let status = report::unresolved_status(resource, &before, (reason, &words), unanswered, now);
-    Ok(Plan::of_status(None, PlannedStep::Nothing, reason, &status))
+    Ok(Preview::of_status(None, PlannedStep::Nothing, reason, &status))
 }
 
-impl PlanError {
+impl PreviewError {
     fn of(interruption: Interruption) -> Self {
         match interruption {
             Interruption::Kubernetes(error) => Self::Kubernetes(error),
@@ -143,7 +144,7 @@ impl PlanError {
     }
 }
 
-impl Plan {
+impl Preview {
     fn of_decision(resource: &StreamEncryption, state: &ReconcileState, decision: &Decision) -> Self {
         let before = resource.status.clone().unwrap_or_default();
         let status = report::status(resource, &before, state, decision, report::unanswered(state));
@@ -153,16 +154,16 @@ impl Plan {
             Step::RemoveFinalizer => PlannedStep::RemoveFinalizer,
             Step::Describe | Step::Wait => PlannedStep::Nothing,
         };
-        let plan = Self::of_status(Some(state.spec.stream.clone()), step, decision.reason, &status);
+        let preview = Self::of_status(Some(state.spec.stream.clone()), step, decision.reason, &status);
         match &decision.step {
             Step::ChangeEncryption(call) => {
-                Self { message: message::planned_call(&state.input(), call), ..plan }
+                Self { message: message::planned_call(&state.input(), call), ..preview }
             }
-            Step::Describe | Step::Verify | Step::RemoveFinalizer | Step::Wait => plan,
+            Step::Describe | Step::Verify | Step::RemoveFinalizer | Step::Wait => preview,
         }
     }
 
-    /// Returns the plan with what the status would report.
+    /// Returns the preview with what the status would report.
     fn of_status(
         stream: Option<StreamArn>,
         step: PlannedStep,
@@ -181,7 +182,7 @@ impl Plan {
         }
     }
 
-    /// Returns the plan of a deleted resource for which nothing is to be disabled.
+    /// Returns the preview of a deleted resource for which nothing is to be disabled.
     fn of_released(resource: &StreamEncryption) -> Self {
         let is_held = finalize::has_finalizer(&resource.metadata);
         Self {
