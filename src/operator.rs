@@ -30,8 +30,8 @@ mod sources;
 mod term;
 
 use dispatcher::Waiting;
-use sources::Scope;
-use term::Watch;
+use sources::WatchScope;
+use term::Term;
 
 /// State shared by the parts of this process.
 struct Shared {
@@ -57,7 +57,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let admin = Admin { readiness: shared.readiness.clone(), metrics };
         admin.serve(address)?;
     }
-    let scope = Scope {
+    let scope = WatchScope {
         client,
         server: cluster.cluster_url.to_string(),
         namespaces: settings.watch_namespaces.clone(),
@@ -66,15 +66,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         drift_interval: settings.drift_interval.unsigned_abs(),
         has_default_policy: settings.default_policy.is_some(),
     };
-    let watch = Watch { scope, concurrency: settings.concurrency };
+    let term = Term { scope, concurrency: settings.concurrency };
     info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "operator started");
     if settings.leader_election {
         let (namespace, lease) = (&settings.namespace, &settings.lease);
         let election = LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?;
         let seen = || shared.readiness.reached();
-        election.run(&end, seen, |token| watch.run(shared.clone(), token)).await;
+        election.run(&end, seen, |token| term.run(shared.clone(), token)).await;
     } else {
-        watch.run(shared, end).await;
+        term.run(shared, end).await;
     }
     info!("operator stopped");
     Ok(())

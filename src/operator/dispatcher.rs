@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use kube::ResourceExt as _;
-use stream_encryption_core::controller::due_work::{Scope, due_work};
+use stream_encryption_core::controller::due_work::{AwsLimit, due_work};
 use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
 use stream_encryption_core::controller::stream_api::StreamApi;
 use stream_encryption_core::controller::{Context, TermEnd, reconcile_in_term, report_invalid_object};
@@ -84,7 +84,7 @@ impl<A, R> Clone for Reconciler<A, R> {
 /// Starts the reconciles of one term.
 pub struct Dispatcher<A, R> {
     reconciler: Reconciler<A, R>,
-    queue: WorkQueue<Key, Scope>,
+    queue: WorkQueue<Key, AwsLimit>,
     waiting: Waiting,
     running: JoinSet<(Key, Option<Duration>)>,
     start: Instant,
@@ -168,8 +168,8 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
 }
 
 /// Returns the number of resources in a lane that wait for a request to AWS.
-fn waiting_for_aws(queue: &WorkQueue<Key, Scope>, lane: Lane) -> usize {
-    queue.waiting(lane) - queue.waiting_in(&Scope::NoRequest, lane)
+fn waiting_for_aws(queue: &WorkQueue<Key, AwsLimit>, lane: Lane) -> usize {
+    queue.waiting(lane) - queue.waiting_in(&AwsLimit::NoRequest, lane)
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -181,20 +181,20 @@ async fn sleep_until(due: Option<Instant>) {
 
 /// Returns the maximum number of concurrent reconciles of one scope. Those that send no request leave half of all
 /// places to those that do.
-fn places(scope: &Scope, concurrency: usize, limits: &RateLimiter) -> usize {
+fn places(scope: &AwsLimit, concurrency: usize, limits: &RateLimiter) -> usize {
     match scope {
-        Scope::NoRequest => concurrency.div_ceil(2),
-        Scope::Describe(service, account, region) => {
+        AwsLimit::NoRequest => concurrency.div_ceil(2),
+        AwsLimit::Describe(service, account, region) => {
             limits.describes_per_second(*service, account.as_ref(), region) + EXTRA_PLACES
         }
     }
 }
 
-fn work<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, resource: &Guarded) -> Work<Scope> {
+fn work<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, resource: &Guarded) -> Work<AwsLimit> {
     match &resource.0 {
         Ok(resource) => due_work(operator, resource),
         Err(invalid) => Work {
-            scope: Scope::NoRequest,
+            scope: AwsLimit::NoRequest,
             lane: Lane::New,
             namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
         },
@@ -257,13 +257,13 @@ mod tests {
     #[test]
     fn resource_that_needs_no_request_does_not_wait_for_aws() {
         let mut queue = WorkQueue::new(0, |_| 1);
-        let describe = Scope::Describe(Service::Firehose, None, "eu-west-1".parse().unwrap());
+        let describe = AwsLimit::Describe(Service::Firehose, None, "eu-west-1".parse().unwrap());
         for name in ["described", "new"] {
             queue.schedule(Key::new("data", name), Duration::ZERO);
         }
         let started = queue.next(Duration::ZERO, |key| {
             let is_new = *key == Key::new("data", "new");
-            let scope = if is_new { describe.clone() } else { Scope::NoRequest };
+            let scope = if is_new { describe.clone() } else { AwsLimit::NoRequest };
             Some(Work { scope, lane: Lane::New, namespace: "data".to_owned() })
         });
         assert_eq!((started, queue.waiting(Lane::New)), (None, 2));

@@ -28,7 +28,7 @@ use crate::kubernetes::{keys, ledgers, policies, watches};
 const RELIST_INTERVALS: u32 = 6;
 
 /// The scope of the watches.
-pub(super) struct Scope {
+pub(super) struct WatchScope {
     pub(super) client: Client,
     /// The URL of the API server, for messages.
     pub(super) server: String,
@@ -44,7 +44,7 @@ pub(super) struct Scope {
     pub(super) has_default_policy: bool,
 }
 
-impl Scope {
+impl WatchScope {
     /// Returns whether the scope holds every resource of the cluster.
     pub(super) fn is_everything(&self) -> bool {
         self.namespaces.is_empty() && self.selector.is_none()
@@ -59,7 +59,7 @@ impl Scope {
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for WatchScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let namespaces = self.namespaces.join(", ");
         f.write_str(if namespaces.is_empty() { "all namespaces" } else { &namespaces })?;
@@ -81,7 +81,7 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Returns the sources of a term. No request is sent before a stream is polled.
-    pub(super) fn watch(scope: &Scope) -> Self {
+    pub(super) fn watch(scope: &WatchScope) -> Self {
         let (client, selector) = (&scope.client, scope.selector.as_ref());
         let changed = Arc::new(Notify::new());
         let relist_every = scope.drift_interval.saturating_mul(RELIST_INTERVALS);

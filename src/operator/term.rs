@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::Shared;
 use super::dispatcher::{Dispatcher, Reconciler};
 use super::policy_statuses::PolicyStatuses;
-use super::sources::{Scope, Sources};
+use super::sources::{Sources, WatchScope};
 use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::Guarded;
 
@@ -29,13 +29,13 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 const FIRST_LISTS: Duration = Duration::from_secs(10);
 
 /// What one term reconciles, and how much of it at a time.
-pub(super) struct Watch {
-    pub(super) scope: Scope,
+pub(super) struct Term {
+    pub(super) scope: WatchScope,
     /// Maximum number of concurrent reconciles.
     pub(super) concurrency: u16,
 }
 
-impl Watch {
+impl Term {
     /// Reconciles until `end` is cancelled. Reconciles that are running are finished first; those that wait
     /// for AWS then end without a call.
     pub(super) async fn run(&self, shared: Arc<Shared>, end: CancellationToken) {

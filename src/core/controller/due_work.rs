@@ -14,7 +14,7 @@ use crate::work_queue::{Lane, Work};
 
 /// The AWS limit for which a due resource waits. Resources with the same scope share places in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
+pub enum AwsLimit {
     /// Nothing of AWS: the last description still suffices.
     NoRequest,
     /// The limit of the Describes of a service in an account and region. `None` stands for the account of the
@@ -23,13 +23,13 @@ pub enum Scope {
 }
 
 /// Returns the scope, the lane and the namespace of a due resource.
-pub fn due_work<A, R>(operator: &Context<A, R>, resource: &StreamEncryption) -> Work<Scope> {
+pub fn due_work<A, R>(operator: &Context<A, R>, resource: &StreamEncryption) -> Work<AwsLimit> {
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
     let (has_description, last) = operator.memory.outlook(resource, operator.clock.now());
     if has_description {
-        return Work { scope: Scope::NoRequest, lane: Lane::New, namespace };
+        return Work { scope: AwsLimit::NoRequest, lane: Lane::New, namespace };
     }
-    let scope = scope(resource, &operator.config.region).unwrap_or(Scope::NoRequest);
+    let scope = scope(resource, &operator.config.region).unwrap_or(AwsLimit::NoRequest);
     Work { scope, lane: lane(resource, last), namespace }
 }
 
@@ -52,9 +52,9 @@ pub(super) fn lane(resource: &StreamEncryption, last: LastResult) -> Lane {
 }
 
 /// Returns the limit that the Describe of the resource's stream needs; `None` if the spec is invalid.
-fn scope(resource: &StreamEncryption, own_region: &Region) -> Option<Scope> {
+fn scope(resource: &StreamEncryption, own_region: &Region) -> Option<AwsLimit> {
     let stream = &resource.spec.stream;
-    let of = |arn: StreamArn| Scope::Describe(arn.service, Some(arn.account), arn.region);
+    let of = |arn: StreamArn| AwsLimit::Describe(arn.service, Some(arn.account), arn.region);
     if let Some(arn) = &stream.arn {
         return arn.parse().ok().map(of);
     }
@@ -62,7 +62,7 @@ fn scope(resource: &StreamEncryption, own_region: &Region) -> Option<Scope> {
     let region = stream.region.as_deref().map_or(Ok(own_region.clone()), str::parse).ok()?;
     let reported = || resource.status.as_ref()?.stream.as_ref()?.arn.as_ref()?.parse::<StreamArn>().ok();
     let is_same = |arn: &StreamArn| arn.service == service && arn.region == region && arn.name() == name;
-    Some(reported().filter(is_same).map_or(Scope::Describe(service, None, region), of))
+    Some(reported().filter(is_same).map_or(AwsLimit::Describe(service, None, region), of))
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ mod tests {
         let of = |stream: &Value, status: &Value| scope(&resource(stream, status), &own_region);
         let describe = |account: Option<&str>, region: &str| {
             let account = account.map(|account| account.parse().unwrap());
-            Some(Scope::Describe(Service::Firehose, account, region.parse().unwrap()))
+            Some(AwsLimit::Describe(Service::Firehose, account, region.parse().unwrap()))
         };
         let account = Some("111122223333");
         assert_eq!(of(&json!({"arn": ARN}), &Value::Null), describe(account, "eu-west-1"));
