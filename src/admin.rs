@@ -28,13 +28,13 @@ pub struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
     /// Marks this replica as ready.
-    pub fn reached(&self) {
+    pub fn mark_ready(&self) {
         if !self.0.swap(true, Ordering::Relaxed) {
             info!("ready");
         }
     }
 
-    fn is_reached(&self) -> bool {
+    fn is_ready(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -70,7 +70,7 @@ impl Admin {
 }
 
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
-    if admin.readiness.is_reached() {
+    if admin.readiness.is_ready() {
         (StatusCode::OK, "ok\n")
     } else {
         (

@@ -52,8 +52,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let shared = Arc::new(shared(&settings, &client).await?);
     let end = shutdown_on_signal()?;
     if let Some(address) = settings.listen {
-        let asked = shared.clone();
-        let metrics = Arc::new(move || asked.metrics.encode(&asked.scrape_input()));
+        let scraped = shared.clone();
+        let metrics = Arc::new(move || scraped.metrics.encode(&scraped.scrape_input()));
         let admin = Admin { readiness: shared.readiness.clone(), metrics };
         admin.serve(address)?;
     }
@@ -71,7 +71,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     if settings.leader_election {
         let (namespace, lease) = (&settings.namespace, &settings.lease);
         let election = LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?;
-        let seen = || shared.readiness.reached();
+        let seen = || shared.readiness.mark_ready();
         election.run(&end, seen, |token| term.run(shared.clone(), token)).await;
     } else {
         term.run(shared, end).await;
@@ -114,7 +114,7 @@ fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let end = CancellationToken::new();
-    let told = end.clone();
+    let token = end.clone();
     tokio::spawn(async move {
         for times in 1.. {
             tokio::select! {
@@ -126,7 +126,7 @@ fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
                 std::process::exit(1);
             }
             info!("shutdown signal, finishing the reconciles that are running");
-            told.cancel();
+            token.cancel();
         }
     });
     Ok(end)

@@ -105,29 +105,29 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         Self { reconciler, queue, waiting, running: JoinSet::new(), start: Instant::now() }
     }
 
-    /// Reconciles from the time at which `caches_are_filled` is set until `end` is cancelled. The triggers
-    /// are polled from the beginning, because they fill the caches. Reconciles that are running are finished
-    /// first; those that wait for AWS then end without a call.
+    /// Reconciles from the time at which `may_start` is set until `end` is cancelled. The triggers are polled
+    /// from the beginning, because they fill the caches. Reconciles that are running are finished first;
+    /// those that wait for AWS then end without a call.
     pub async fn run(
         mut self,
         mut triggers: BoxStream<'static, Trigger>,
-        caches_are_filled: &SetOnce<()>,
+        may_start: &SetOnce<()>,
         end: &CancellationToken,
     ) {
         let token = end.clone();
         let term_end = TermEnd::new(move || token.clone().cancelled_owned());
         while !end.is_cancelled() {
-            let may_start = caches_are_filled.initialized();
-            if may_start {
+            let is_started = may_start.initialized();
+            if is_started {
                 self.start_due(&term_end);
             }
-            let due = self.queue.next_due().filter(|_| may_start).map(|due| self.start + due);
+            let due = self.queue.next_due().filter(|_| is_started).map(|due| self.start + due);
             tokio::select! {
                 () = end.cancelled() => {}
                 Some(trigger) = triggers.next() => self.trigger(trigger),
                 Some(ended) = self.running.join_next() => self.ended(ended),
                 () = sleep_until(due) => {}
-                () = caches_are_filled.wait(), if !may_start => {}
+                () = may_start.wait(), if !is_started => {}
             }
         }
         self.waiting.set(|_| 0);

@@ -48,11 +48,11 @@ impl Term {
         info!(watching = %self.scope, "controller started");
         shared.metrics.leads(true);
         shared.set_store(Some(store.clone()));
-        let caches_are_filled = Arc::new(SetOnce::new());
+        let may_start = Arc::new(SetOnce::new());
         let mut background = JoinSet::new();
         background.spawn(sources.ledgers.for_each(|_| std::future::ready(())));
         background.spawn(housekeeping(shared.clone(), store.clone(), listed.clone()));
-        background.spawn(wait_for_first_lists(sources.caches.listed(), caches_are_filled.clone()));
+        background.spawn(wait_for_first_lists(sources.caches.listed(), may_start.clone()));
         if self.scope.is_everything() {
             let context = shared.clone();
             background.spawn(async move { statuses.keep_current(&context.operator).await });
@@ -65,7 +65,7 @@ impl Term {
             metrics: shared.metrics.clone(),
         };
         let dispatcher = Dispatcher::new(reconciler, limits, self.concurrency, shared.waiting.clone());
-        dispatcher.run(sources.triggers, &caches_are_filled, &end).await;
+        dispatcher.run(sources.triggers, &may_start, &end).await;
         drop(background);
         shared.operator.records.use_caches(None);
         shared.set_store(None);
@@ -73,9 +73,9 @@ impl Term {
     }
 }
 
-/// Sets `filled` when the first list of each cache is complete, or after [`FIRST_LISTS`]: until then each
+/// Sets `may_start` when the first list of each cache is complete, or after [`FIRST_LISTS`]: until then each
 /// reconcile would read from the API server instead of the caches.
-async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], filled: Arc<SetOnce<()>>) {
+async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], may_start: Arc<SetOnce<()>>) {
     let lists = async {
         for listed in listed {
             listed.wait().await;
@@ -84,13 +84,13 @@ async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], filled: Arc<SetOnce
     // A watch that the RBAC role does not permit never has a list.
     let _ = tokio::time::timeout(FIRST_LISTS, lists).await;
     // Nobody else sets it.
-    let _ = filled.set(());
+    let _ = may_start.set(());
 }
 
 /// Reports readiness when the first list is complete, then runs the housekeeping.
 async fn housekeeping(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<SetOnce<()>>) {
     listed.wait().await;
-    shared.readiness.reached();
+    shared.readiness.mark_ready();
     repeat_housekeeping(&shared.operator, &store).await;
 }
 
