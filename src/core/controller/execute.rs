@@ -131,7 +131,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
 
     let in_force_before = state.ledger.spec.known_encryption.clone();
     let reserved = operator.clock.now();
-    let (Some(verified_now), Some(signer)) = (state.verified_now(), state.signer.clone()) else {
+    let (Some(accepted_date), Some(signer)) = (state.accepted_date(), state.signer.clone()) else {
         return Err(Interruption::Outdated);
     };
     state.now = reserved;
@@ -139,7 +139,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         // The clock was set after the decision.
         return Err(Interruption::Outdated);
     }
-    let shorter = ledger::prune_expired(&state.ledger.spec, verified_now);
+    let shorter = ledger::prune_expired(&state.ledger.spec, accepted_date);
     let (spec, id) = ledger::reserve(&shorter, call, reserved);
     state.ledger.spec = spec;
     state.ledger.save(&operator.records).await?;

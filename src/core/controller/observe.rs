@@ -113,7 +113,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
                 debug!(stream = %state.spec.stream, reason, details, "AWS reported a failure");
             }
             state.signer = signer;
-            state.answered = Some(at);
+            state.answered_request = Some(at);
             state.observed = Observed::of(&state.spec, at, description, true);
         }
         Err(error) => {

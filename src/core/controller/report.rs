@@ -83,7 +83,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
 pub(super) fn unanswered(state: &ReconcileState) -> u32 {
     match state.observed {
         // KMS did not answer, and the ledger holds what the description has shown.
-        Observed::Failed(_) if state.answered.is_some() => 0,
+        Observed::Failed(_) if state.answered_request.is_some() => 0,
         Observed::Failed(_) => state.last.unanswered.saturating_add(1),
         Observed::At { .. } => 0,
         Observed::NotYet => state.last.unanswered,
@@ -255,7 +255,7 @@ pub(super) fn status(
         _ if state.last.retry_due.is_some() => before.last_handled_retry.clone(),
         Observed::NotYet | Observed::At { .. } => retry_token(resource),
     };
-    age::set_describe_time(&mut status, before, state.described_at().or(state.answered));
+    age::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
     status
 }
 

@@ -112,7 +112,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
 ) -> Result<ResolvedSpec, ResolveError> {
     let resolve_started = operator.clock.monotonic();
     let desired = desired(resource);
-    let asked = stream(&resource.spec.stream, &operator.config.region)?;
+    let named = stream(&resource.spec.stream, &operator.config.region)?;
     let key = match &resource.spec.key {
         Some(key) if desired.encryption != DesiredEncryption::Off => {
             Some(named_key(operator, resource, key).await?)
@@ -121,16 +121,16 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     };
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let policies = policies_in(&operator.records, namespace, from).await?;
-    let (stream, own) = match asked {
-        Asked::Arn(stream) if is_decided_without_identity(&stream, &policies, &desired) => {
+    let (stream, own) = match named {
+        NamedStream::Arn(stream) if is_decided_without_identity(&stream, &policies, &desired) => {
             // The policies do not refer to the operator's account, so any account can stand in for it.
             let own = AwsAccount::of(&stream);
             (stream, own)
         }
         _ if desired.suspended => return Err(ResolveError::Suspended),
-        asked => {
+        named => {
             let own = operator.aws.identity().await.map_err(ResolveError::Identity)?;
-            (asked.of(&own)?, own)
+            (named.of(&own)?, own)
         }
     };
     let permission = EffectivePolicy::of(policies, own);
@@ -154,7 +154,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         Some(KeySelector::Customer(KmsKeyId::Alias(alias)))
             if spec.permission.check_alias(&spec.stream, &alias).is_err() =>
         {
-            not_permitted(&mut spec.desired);
+            mark_key_not_permitted(&mut spec.desired);
         }
         Some(KeySelector::Customer(name)) => describe_key(operator, last, &mut spec, name).await,
     }
@@ -177,14 +177,14 @@ fn is_decided_without_identity(stream: &StreamArn, policies: &[Policy], desired:
 }
 
 /// The stream that a spec names.
-enum Asked {
+enum NamedStream {
     /// The stream with this ARN.
     Arn(StreamArn),
     /// The stream of this name in the operator's account.
     Named { service: Service, region: Region, name: String },
 }
 
-impl Asked {
+impl NamedStream {
     /// Returns the stream, given the operator's account `own`.
     fn of(self, own: &AwsAccount) -> Result<StreamArn, ParseError> {
         match self {
@@ -197,16 +197,16 @@ impl Asked {
 }
 
 /// Parses the stream that a spec names. An invalid name is detected without AWS, too.
-fn stream(asked: &StreamReference, region: &Region) -> Result<Asked, ResolveError> {
-    match (&asked.arn, asked.service, &asked.name) {
-        (Some(arn), None, None) => Ok(Asked::Arn(arn.parse()?)),
+fn stream(reference: &StreamReference, region: &Region) -> Result<NamedStream, ResolveError> {
+    match (&reference.arn, reference.service, &reference.name) {
+        (Some(arn), None, None) => Ok(NamedStream::Arn(arn.parse()?)),
         (None, Some(service), Some(name)) => {
-            let region = match &asked.region {
+            let region = match &reference.region {
                 Some(region) => region.parse()?,
                 None => region.clone(),
             };
             arn::check_name(service, name)?;
-            Ok(Asked::Named { service, region, name: name.clone() })
+            Ok(NamedStream::Named { service, region, name: name.clone() })
         }
         _ => Err(ResolveError::Spec(
             "exactly one of stream.arn or (stream.service, stream.name) must be set".to_owned(),
@@ -249,8 +249,8 @@ fn desired(resource: &StreamEncryption) -> DesiredState {
 }
 
 /// Returns the alias or the object by which the spec names the key; `None` if the spec names neither.
-fn key_reference(asked: &KeyReference) -> Option<String> {
-    asked.alias.clone().or_else(|| asked.object_ref.as_ref().map(|reference| reference.name.clone()))
+fn key_reference(key: &KeyReference) -> Option<String> {
+    key.alias.clone().or_else(|| key.object_ref.as_ref().map(|reference| reference.name.clone()))
 }
 
 enum KeySelector {
@@ -263,9 +263,9 @@ enum KeySelector {
 async fn named_key<A: StreamApi, R: KubeApi>(
     operator: &Context<A, R>,
     resource: &StreamEncryption,
-    asked: &KeyReference,
+    key: &KeyReference,
 ) -> Result<KeySelector, ResolveError> {
-    Ok(match (asked.kind, &asked.arn, &asked.alias, &asked.object_ref) {
+    Ok(match (key.kind, &key.arn, &key.alias, &key.object_ref) {
         (KeyType::AwsOwned, None, None, None) => KeySelector::AwsOwned,
         (KeyType::CustomerManaged, Some(arn), None, None) => KeySelector::Customer(KmsKeyId::Arn(arn.parse()?)),
         (KeyType::CustomerManaged, None, Some(alias), None) => KeySelector::Customer(arn::alias(alias)?),
@@ -286,7 +286,7 @@ async fn named_key<A: StreamApi, R: KubeApi>(
 
 /// Marks the key as not permitted. The key that an alias or an object stands for is not disclosed, because
 /// the namespace may not use it.
-fn not_permitted(desired: &mut DesiredState) {
+fn mark_key_not_permitted(desired: &mut DesiredState) {
     desired.encryption = DesiredEncryption::UnknownKey;
     desired.key_problem = Some(KeyProblem::NotPermitted);
 }
@@ -304,7 +304,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
     if let KmsKeyId::Arn(arn) = &name {
         desired.encryption = DesiredEncryption::Key(Key::Customer(arn.clone()));
         if spec.permission.check_key(&spec.stream, &Key::Customer(arn.clone())).is_err() {
-            return not_permitted(desired);
+            return mark_key_not_permitted(desired);
         }
         if arn.region != spec.stream.region {
             desired.key_problem = Some(KeyProblem::OtherRegion);
@@ -315,10 +315,11 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
         return;
     }
     let earlier = last.description.as_ref().and_then(|description| description.key.as_deref());
-    let answer = match earlier.filter(|(asked, _)| *asked == name).map(|(_, metadata)| metadata.clone()) {
-        Some(metadata) => Ok(metadata),
-        None => operator.aws.describe_key(&spec.stream, &name, &spec.principal, Priority::Changing).await,
-    };
+    let answer =
+        match earlier.filter(|(requested, _)| *requested == name).map(|(_, metadata)| metadata.clone()) {
+            Some(metadata) => Ok(metadata),
+            None => operator.aws.describe_key(&spec.stream, &name, &spec.principal, Priority::Changing).await,
+        };
     match answer {
         Ok(metadata) => {
             match &metadata {
@@ -328,7 +329,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
                         desired.encryption = DesiredEncryption::Key(key);
                         desired.key_problem = metadata.problem(&spec.stream);
                     } else {
-                        not_permitted(desired);
+                        mark_key_not_permitted(desired);
                     }
                 }
                 None => desired.key_problem = Some(KeyProblem::NotFound),

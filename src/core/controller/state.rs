@@ -42,7 +42,7 @@ pub(super) struct ReconcileState {
     pub(super) observed: Observed,
     /// When the last Describe of this reconcile was requested that AWS answered; `None` if there was none. AWS
     /// may have answered it although the reconcile has failed since, at a request to KMS.
-    pub(super) answered: Option<Timestamp>,
+    pub(super) answered_request: Option<Timestamp>,
     /// When the age of the description in this reconcile begins, on the monotonic clock: at the request, or
     /// at the response if the permit for the call was acquired before.
     pub(super) description_start: Duration,
@@ -124,7 +124,7 @@ impl ReconcileState {
             spec,
             ledger,
             observed,
-            answered: None,
+            answered_request: None,
             description_start: Duration::ZERO,
             permit: None,
             signer: None,
@@ -205,7 +205,7 @@ impl ReconcileState {
     /// Returns a time that AWS accepted as the date of a request in this reconcile, which proves the
     /// operator's clock right. Of the times before and after the request, this is the earlier one, in case
     /// the clock was set in between.
-    pub(super) fn verified_now(&self) -> Option<Timestamp> {
+    pub(super) fn accepted_date(&self) -> Option<Timestamp> {
         match &self.observed {
             Observed::At { at, fresh: true, .. } => Some((*at).min(self.now)),
             Observed::At { .. } | Observed::NotYet | Observed::Failed(_) => None,
