@@ -97,7 +97,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     from: ReadFrom,
     end: &TermEnd,
 ) -> Result<Timestamp, Interruption> {
-    let last = operator.memory.recall(resource, operator.clock.now());
+    let last = operator.memory.recall_unexpired(resource, operator.clock.now());
     // Each finalizer step ends the reconcile if it changed the resource.
     finalize::remove_unwanted_finalizer(operator, resource).await?;
     let spec = match resolve::resolve(operator, resource, &last, from).await {

@@ -314,7 +314,7 @@ impl Harness {
     /// The status in the operator's cache.
     pub(crate) async fn kept_status(&self, name: &str) -> Option<StreamEncryptionStatus> {
         let uid = self.resource(name).await?.metadata.uid?;
-        self.operator.memory.last_of(&uid).status.map(|status| status.read())
+        self.operator.memory.recall_all(&uid).status.map(|status| status.read())
     }
 
     /// Applies a resource with this spec as the user of the namespace.

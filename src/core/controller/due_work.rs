@@ -8,7 +8,7 @@ use stream_encryption_api::stream_encryption::{Service, StreamEncryption};
 
 use super::annotations::retry_token;
 use super::context::Context;
-use super::memory::LastResult;
+use super::memory::Urgency;
 use crate::model::arn::{Account, Region, StreamArn};
 use crate::work_queue::{Lane, Work};
 
@@ -34,7 +34,7 @@ pub fn due_work<A, R>(operator: &Context<A, R>, resource: &StreamEncryption) -> 
 }
 
 /// Returns the lane of a resource that needs a Describe.
-pub(super) fn lane(resource: &StreamEncryption, last: LastResult) -> Lane {
+pub(super) fn lane(resource: &StreamEncryption, last: Urgency) -> Lane {
     let Some(status) = &resource.status else { return Lane::New };
     let is_handled = status.observed_generation == resource.metadata.generation
         && status.last_handled_retry == retry_token(resource)
@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn lane_of(resource: &StreamEncryption, reason: Option<Reason>) -> Lane {
-        lane(resource, LastResult { reason, is_interrupted: false })
+        lane(resource, Urgency { reason, is_interrupted: false })
     }
 
     #[test]
@@ -123,7 +123,7 @@ mod tests {
         for resource in [changed, retried, deleted] {
             assert_eq!(lane_of(&resource, Some(Reason::Encrypted)), Lane::New);
         }
-        let interrupted = LastResult { reason: Some(Reason::Encrypted), is_interrupted: true };
+        let interrupted = Urgency { reason: Some(Reason::Encrypted), is_interrupted: true };
         assert_eq!(lane(&encrypted, interrupted), Lane::New);
     }
 

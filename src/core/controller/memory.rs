@@ -41,10 +41,10 @@ pub struct Memory {
 /// The result of the last reconcile of a resource.
 #[derive(Clone, Debug, Default)]
 pub struct LastReconcile {
-    /// The description of the stream; `None` if it must not be used again.
-    pub description: Option<Description>,
+    /// The responses of AWS; `None` if they must not be used again.
+    pub remembered: Option<Remembered>,
     /// When the stream is described again for a retry annotation that has changed too soon after the last
-    /// Describe; set by [`Memory::recall`].
+    /// Describe; set by [`Memory::recall_unexpired`].
     pub retry_due: Option<Timestamp>,
     /// The version of the ledger that records the description.
     pub ledger_version: Option<String>,
@@ -54,7 +54,7 @@ pub struct LastReconcile {
     pub status: Option<Packed<StreamEncryptionStatus>>,
     /// When a write of the status was sent after `status` was reported, and not acknowledged: it may have
     /// been applied, or may still be applied. `None` once it can no longer be applied.
-    pub unconfirmed_write: Option<Timestamp>,
+    pub unacknowledged_write: Option<Timestamp>,
     /// Number of consecutive reconciles that could not describe the stream: AWS did not answer the Describe, or a
     /// request before it.
     pub unanswered: u32,
@@ -72,7 +72,7 @@ pub struct LastReconcile {
 
 /// What AWS returned about a stream and its keys, for reconciles that need nothing newer.
 #[derive(Clone, Debug)]
-pub struct Description {
+pub struct Remembered {
     /// The time of the request and the response of the Describe; the response is `None` if the stream does not exist.
     /// The outer `None`: only the key was described, because the stream may not be described (for example, another
     /// resource manages it).
@@ -90,45 +90,47 @@ pub struct Description {
     pub deleting: bool,
 }
 
-/// What the last reconcile of a resource says about the urgency of the next one.
+/// The urgency of the next reconcile of a resource, as the last one determined it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct LastResult {
+pub struct Urgency {
     /// The reason reported last by this process.
     pub reason: Option<Reason>,
     /// Whether a reconcile was interrupted since.
     pub is_interrupted: bool,
 }
 
-impl From<&LastReconcile> for LastResult {
+impl From<&LastReconcile> for Urgency {
     fn from(last: &LastReconcile) -> Self {
         Self { reason: last.reason.map(|(reason, _)| reason), is_interrupted: last.is_interrupted }
     }
 }
 
 impl Memory {
-    /// Returns the entry of a resource. The description is left out once it is due, or if a user has deleted the
-    /// resource or changed the retry annotation.
-    pub fn recall(&self, resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
-        let mut last = self.last_of(uid(resource));
+    /// Returns the entry of a resource without what has expired: the responses of AWS once they are due, or
+    /// if a user has deleted the resource or changed the retry annotation, and a write that can no longer be
+    /// applied.
+    pub fn recall_unexpired(&self, resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
+        let mut last = self.recall_all(uid(resource));
         let may_be_applied = |sent: &Timestamp| now < saturating_add(*sent, MAY_BE_APPLIED) && *sent <= now;
-        last.unconfirmed_write = last.unconfirmed_write.filter(may_be_applied);
+        last.unacknowledged_write = last.unacknowledged_write.filter(may_be_applied);
         last.retry_due = None;
-        if let Some(description) = &last.description {
-            match description.validity(resource, now) {
+        if let Some(remembered) = &last.remembered {
+            match remembered.validity(resource, now) {
                 Validity::Current => {}
                 Validity::UntilRetry(pause_ends) => last.retry_due = Some(pause_ends),
-                Validity::Expired => last.description = None,
+                Validity::Expired => last.remembered = None,
             }
         }
         last
     }
 
-    /// Returns whether [`recall`](Self::recall) would return a description, and what `due_work::lane` needs.
-    pub fn outlook(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, LastResult) {
+    /// Returns whether [`recall_unexpired`](Self::recall_unexpired) would return responses of AWS, and what
+    /// `due_work::lane` needs.
+    pub fn outlook(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, Urgency) {
         let entries = self.lock();
-        let Some(last) = entries.get(uid(resource)) else { return (false, LastResult::default()) };
-        let validity = last.description.as_ref().map(|description| description.validity(resource, now));
-        (validity.is_some_and(|validity| validity != Validity::Expired), LastResult::from(&**last))
+        let Some(last) = entries.get(uid(resource)) else { return (false, Urgency::default()) };
+        let validity = last.remembered.as_ref().map(|remembered| remembered.validity(resource, now));
+        (validity.is_some_and(|validity| validity != Validity::Expired), Urgency::from(&**last))
     }
 
     /// Stores the result of a reconcile.
@@ -136,9 +138,9 @@ impl Memory {
         self.lock().insert(uid(resource).to_owned(), Box::new(last));
     }
 
-    /// Returns the entry of the resource with this uid, which may be an invalid one.
+    /// Returns the entry of the resource with this uid, which may be an invalid one, with what has expired.
     #[must_use]
-    pub fn last_of(&self, uid: &str) -> LastReconcile {
+    pub fn recall_all(&self, uid: &str) -> LastReconcile {
         self.lock().get(uid).map(|last| LastReconcile::clone(last)).unwrap_or_default()
     }
 
@@ -147,9 +149,9 @@ impl Memory {
         &self,
         uid: &str,
         status: Option<Packed<StreamEncryptionStatus>>,
-        unconfirmed_write: Option<Timestamp>,
+        unacknowledged_write: Option<Timestamp>,
     ) {
-        let last = LastReconcile { status, unconfirmed_write, ..LastReconcile::default() };
+        let last = LastReconcile { status, unacknowledged_write, ..LastReconcile::default() };
         self.lock().insert(uid.to_owned(), Box::new(last));
     }
 
@@ -184,7 +186,7 @@ impl Memory {
     /// last written status is kept.
     pub fn describe_again(&self, resource: &StreamEncryption) {
         if let Some(last) = self.lock().get_mut(uid(resource)) {
-            last.description = None;
+            last.remembered = None;
             last.is_interrupted = true;
         }
     }
@@ -199,10 +201,10 @@ impl Memory {
 
     /// Records that a write of the status of the resource with this uid was not acknowledged. Any later
     /// acknowledged write changes the resourceVersion, so the unacknowledged write can no longer be applied.
-    pub fn unconfirmed_write(&self, uid: &str, now: Timestamp) {
+    pub fn unacknowledged_write(&self, uid: &str, now: Timestamp) {
         let mut entries = self.lock();
         let last = entries.entry(uid.to_owned()).or_default();
-        last.unconfirmed_write = Some(now);
+        last.unacknowledged_write = Some(now);
         last.version = UNKNOWN_VERSION;
     }
 
@@ -242,7 +244,7 @@ enum Validity {
     Expired,
 }
 
-impl Description {
+impl Remembered {
     fn validity(&self, resource: &StreamEncryption, now: Timestamp) -> Validity {
         if self.due <= now || self.deleting != is_being_deleted(resource) {
             return Validity::Expired;
@@ -281,7 +283,7 @@ mod tests {
 
     /// The entry of a resource whose stream was described now.
     fn described(resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
-        let description = Description {
+        let remembered = Remembered {
             stream: Some((now, None)),
             key: None,
             active_key: None,
@@ -289,7 +291,7 @@ mod tests {
             retry: retry_token(resource),
             deleting: is_being_deleted(resource),
         };
-        LastReconcile { description: Some(description), ..LastReconcile::default() }
+        LastReconcile { remembered: Some(remembered), ..LastReconcile::default() }
     }
 
     #[test]
@@ -302,8 +304,8 @@ mod tests {
         // The annotation changes every second.
         for second in 1..=60 {
             let resource = retried(&second.to_string());
-            let last = memory.recall(&resource, at(second));
-            if last.description.is_none() {
+            let last = memory.recall_unexpired(&resource, at(second));
+            if last.remembered.is_none() {
                 describes += 1;
                 memory.keep(&resource, described(&resource, at(second)));
             } else {
@@ -313,9 +315,9 @@ mod tests {
         }
         assert_eq!(describes, 6);
         // The last change takes effect once.
-        assert!(memory.recall(&retried("60"), at(70)).description.is_some());
-        memory.keep(&retried("61"), memory.recall(&retried("61"), at(69)));
-        assert!(memory.recall(&retried("61"), at(70)).description.is_none());
+        assert!(memory.recall_unexpired(&retried("60"), at(70)).remembered.is_some());
+        memory.keep(&retried("61"), memory.recall_unexpired(&retried("61"), at(69)));
+        assert!(memory.recall_unexpired(&retried("61"), at(70)).remembered.is_none());
     }
 
     fn resource(deleting: bool) -> StreamEncryption {
@@ -352,10 +354,14 @@ mod tests {
     fn unacknowledged_write_may_land_for_two_minutes() {
         let memory = Memory::default();
         let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
-        memory.unconfirmed_write("uid-1", at(0));
-        assert_eq!(memory.recall(&resource(false), at(119)).unconfirmed_write, Some(at(0)));
-        assert_eq!(memory.recall(&resource(false), at(120)).unconfirmed_write, None);
-        assert_eq!(memory.recall(&resource(false), at(-1)).unconfirmed_write, None, "the clock was set back");
+        memory.unacknowledged_write("uid-1", at(0));
+        assert_eq!(memory.recall_unexpired(&resource(false), at(119)).unacknowledged_write, Some(at(0)));
+        assert_eq!(memory.recall_unexpired(&resource(false), at(120)).unacknowledged_write, None);
+        assert_eq!(
+            memory.recall_unexpired(&resource(false), at(-1)).unacknowledged_write,
+            None,
+            "the clock was set back"
+        );
     }
 
     #[test]
@@ -363,9 +369,9 @@ mod tests {
         let memory = Memory::default();
         let now = Timestamp::UNIX_EPOCH;
         memory.keep(&resource(false), described(&resource(false), now));
-        assert!(memory.recall(&resource(false), now).description.is_some());
-        assert!(memory.recall(&resource(true), now).description.is_none(), "the deletion is news");
+        assert!(memory.recall_unexpired(&resource(false), now).remembered.is_some());
+        assert!(memory.recall_unexpired(&resource(true), now).remembered.is_none(), "the deletion is news");
         memory.keep(&resource(true), described(&resource(true), now));
-        assert!(memory.recall(&resource(true), now).description.is_some(), "and then it is not");
+        assert!(memory.recall_unexpired(&resource(true), now).remembered.is_some(), "and then it is not");
     }
 }

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::due_work;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
-use super::memory::LastResult;
+use super::memory::Urgency;
 use super::resolve::{self, ResolveError};
 use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
 use super::stream_api::{Priority, StreamApi};
@@ -29,7 +29,7 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
-    if state.last.description.is_some() {
+    if state.last.remembered.is_some() {
         return Err(Interruption::DescriptionNotFresh);
     }
     send_describe(operator, resource, state).await?;
@@ -93,7 +93,7 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     let at = operator.clock.now();
     let start = operator.clock.monotonic();
     let principal = &state.spec.principal;
-    let priority = match due_work::lane(resource, LastResult::from(&state.last)) {
+    let priority = match due_work::lane(resource, Urgency::from(&state.last)) {
         Lane::New | Lane::Following => Priority::Changing,
         Lane::Drift => Priority::Drift,
     };

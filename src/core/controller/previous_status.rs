@@ -16,7 +16,8 @@ pub(super) fn previous_status<'a>(
     stored: Option<&'a StreamEncryptionStatus>,
     last: &LastReconcile,
 ) -> Option<Cow<'a, StreamEncryptionStatus>> {
-    let own = last.status.as_ref().filter(|_| changed_by_another(read) && last.unconfirmed_write.is_none());
+    let own =
+        last.status.as_ref().filter(|_| changed_by_another(read) && last.unacknowledged_write.is_none());
     own.map(|own| Cow::Owned(own.read())).or(stored.map(Cow::Borrowed))
 }
 

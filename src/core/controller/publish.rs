@@ -32,7 +32,7 @@ pub(super) struct StatusWrite {
     /// The status that this process reported last.
     pub(super) status: Option<Packed<StreamEncryptionStatus>>,
     /// When a write was sent that was not acknowledged, after `status` was reported.
-    pub(super) unconfirmed_write: Option<Timestamp>,
+    pub(super) unacknowledged_write: Option<Timestamp>,
     /// The version of the resource after the write, or as it was read.
     pub(super) version: Option<String>,
     /// When to reconcile again at the latest, if another writer was first or an earlier write may still be
@@ -56,15 +56,15 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let before = previous_status(read, stored, last).map(Cow::into_owned).unwrap_or_default();
     let status = make(&before);
     let may_repeat = described
-        || last.unconfirmed_write.is_some()
+        || last.unacknowledged_write.is_some()
         || is_foreign
         || last.status.as_ref().map(Packed::read).is_none_or(|reported| reported != make(&reported));
-    let mut unconfirmed_write = last.unconfirmed_write;
+    let mut unacknowledged_write = last.unacknowledged_write;
     let mut version = read.resource_version.clone();
     if stored != Some(&status) && may_repeat {
         match operator.records.write_status(read, &status).await {
             Ok(written) => {
-                unconfirmed_write = None;
+                unacknowledged_write = None;
                 version = written;
                 publish_transition(operator, read, &before, &status).await;
             }
@@ -75,13 +75,13 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 let version = UNKNOWN_VERSION;
                 return Ok(StatusWrite {
                     status: last.status.clone(),
-                    unconfirmed_write,
+                    unacknowledged_write,
                     version,
                     again: Some(again),
                 });
             }
             Err(error) => {
-                operator.memory.unconfirmed_write(uid(read), operator.clock.now());
+                operator.memory.unacknowledged_write(uid(read), operator.clock.now());
                 return Err(error);
             }
         }
@@ -91,12 +91,12 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
         None => Packed::of(&status),
     };
     let status = Some(packed);
-    if unconfirmed_write.is_some() {
+    if unacknowledged_write.is_some() {
         // The earlier write may still change the status.
         let again = Some(operator.clock.now() + REREAD);
-        return Ok(StatusWrite { status, unconfirmed_write, version: UNKNOWN_VERSION, again });
+        return Ok(StatusWrite { status, unacknowledged_write, version: UNKNOWN_VERSION, again });
     }
-    Ok(StatusWrite { status, unconfirmed_write, version, again: None })
+    Ok(StatusWrite { status, unacknowledged_write, version, again: None })
 }
 
 /// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
@@ -118,11 +118,12 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     let words = format!(
         "Invalid resource: {why}. The stored resource does not match the schema of this operator version: correct it and apply it again."
     );
-    let last = operator.memory.last_of(uid(read));
+    let last = operator.memory.recall_all(uid(read));
     let now = operator.clock.now();
     let reported = last.status.as_ref().map(Packed::read);
     // The stored status is known only if it is the one that was written last.
-    let stored = reported.as_ref().filter(|_| last.unconfirmed_write.is_none() && !changed_by_another(read));
+    let stored =
+        reported.as_ref().filter(|_| last.unacknowledged_write.is_none() && !changed_by_another(read));
     // Transition times are taken from the status that was reported last, even if its write was not acknowledged.
     let known = reported.as_ref().map_or(&[][..], |reported| &reported.conditions);
     let make = |_: &StreamEncryptionStatus| StreamEncryptionStatus {
@@ -131,7 +132,7 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
         ..StreamEncryptionStatus::default()
     };
     let written = update_status(operator, read, stored, &last, false, make).await?;
-    operator.memory.keep_status(uid(read), written.status, written.unconfirmed_write);
+    operator.memory.keep_status(uid(read), written.status, written.unacknowledged_write);
     if written.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
 }
 

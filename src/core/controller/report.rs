@@ -17,7 +17,7 @@ use super::context::Context;
 use super::finalize;
 use super::interruption::Interruption;
 use super::kube_api::KubeApi;
-use super::memory::{Description, LastReconcile};
+use super::memory::{LastReconcile, Remembered};
 use super::publish::update_status;
 use super::resolve::ResolveError;
 use super::state::{Observed, ReconcileState};
@@ -57,7 +57,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
     let changing_at = follow_change(operator, &state, &decision);
     let last = LastReconcile {
-        description: description(resource, &state, &decision).filter(|_| is_recorded),
+        remembered: remembered(resource, &state, &decision).filter(|_| is_recorded),
         ledger_version: if is_recorded {
             state.ledger.version().map(ToOwned::to_owned)
         } else {
@@ -65,7 +65,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         },
         reason: Some((decision.reason, since)),
         status: written.status,
-        unconfirmed_write: written.unconfirmed_write,
+        unacknowledged_write: written.unacknowledged_write,
         version: written.version,
         unanswered,
         changing_at,
@@ -126,19 +126,19 @@ fn follow_change<A, R>(
 }
 
 /// Returns what AWS returned, for the next reconciles. A failed request leaves nothing to be used again.
-fn description(
+fn remembered(
     resource: &StreamEncryption,
     state: &ReconcileState,
     decision: &Decision,
-) -> Option<Description> {
+) -> Option<Remembered> {
     let stream = match &state.observed {
         Observed::At { at, description, .. } => Some((*at, description.clone())),
         Observed::NotYet if state.spec.key.is_some() => None,
         Observed::NotYet | Observed::Failed(_) => return None,
     };
     // A retry annotation that has changed since an earlier description takes effect with the next one.
-    let earlier = state.last.description.as_ref().filter(|_| !state.is_fresh());
-    Some(Description {
+    let earlier = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
+    Some(Remembered {
         stream,
         key: state.spec.key.clone().map(Box::new),
         active_key: state.active_key.clone().map(Box::new),
@@ -187,10 +187,10 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     let last = LastReconcile {
         reason: Some((reason, since)),
         status: written.status,
-        unconfirmed_write: written.unconfirmed_write,
+        unacknowledged_write: written.unacknowledged_write,
         version: written.version,
         unanswered,
-        description: None,
+        remembered: None,
         is_interrupted: false,
         ..last.clone()
     };

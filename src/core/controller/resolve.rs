@@ -314,7 +314,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
     if desired.suspended {
         return;
     }
-    let earlier = last.description.as_ref().and_then(|description| description.key.as_deref());
+    let earlier = last.remembered.as_ref().and_then(|remembered| remembered.key.as_deref());
     let answer =
         match earlier.filter(|(requested, _)| *requested == name).map(|(_, metadata)| metadata.clone()) {
             Some(metadata) => Ok(metadata),

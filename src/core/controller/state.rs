@@ -106,8 +106,7 @@ impl ReconcileState {
         resource: &StreamEncryption,
         expected_change: SignedDuration,
     ) -> Self {
-        let earlier =
-            last.description.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
+        let earlier = last.remembered.as_ref().filter(|_| last.ledger_version.as_deref() == ledger.version());
         let described = earlier.and_then(|earlier| Some((earlier.stream.clone()?, &earlier.active_key)));
         let (observed, active_key) = match (&spec.error, described) {
             (None, Some(((at, description), active_key))) => {

@@ -202,7 +202,7 @@ impl<P: Wiring> Replica<P> {
     pub fn add_to_fingerprint(&self, uids: &[&str], add: &mut dyn FnMut(&dyn Debug)) {
         add(&(self.process, self.delivered, &self.queue, self.operator.memory.change_times()));
         for uid in uids {
-            add(&self.operator.memory.last_of(uid));
+            add(&self.operator.memory.recall_all(uid));
         }
     }
 
