@@ -218,14 +218,14 @@ where
     /// just had; `None` if it had none.
     fn update_startable(&mut self, scope: &S, turn: Option<u64>) {
         let Some(queue) = self.scopes.get_mut(scope) else { return };
-        if let Some((running, turn)) = queue.listed.take() {
+        if let Some((running, turn)) = queue.startable_as.take() {
             self.startable.remove(&(running, turn, scope.clone()));
         }
         queue.turn = turn.unwrap_or(queue.turn);
         if queue.is_unused() {
             self.scopes.remove(scope);
         } else if queue.can_start() {
-            queue.listed = Some((queue.running(), queue.turn));
+            queue.startable_as = Some((queue.running(), queue.turn));
             self.startable.insert((queue.running(), queue.turn, scope.clone()));
         }
     }

@@ -23,7 +23,7 @@ pub(super) struct ScopeQueue<K> {
     /// The counter of the last turn of the scope among the scopes.
     pub(super) turn: u64,
     /// The place of the scope among those that can start a resource.
-    pub(super) listed: Option<(usize, u64)>,
+    pub(super) startable_as: Option<(usize, u64)>,
 }
 
 /// One lane. Items of resources that have left it stay in `items`, are skipped at their turn, and are never
@@ -44,7 +44,7 @@ impl<K> ScopeQueue<K> {
             last: Lane::Following,
             drift_turns: DriftTurns::default(),
             turn: 0,
-            listed: None,
+            startable_as: None,
         }
     }
 
