@@ -25,6 +25,10 @@ use crate::metrics::{FleetSnapshot, Metrics, ScrapeInput};
 use crate::settings::Settings;
 
 pub mod dispatcher;
+#[cfg(test)]
+mod fakes;
+#[cfg(test)]
+mod invalid_objects;
 mod policy_statuses;
 mod sources;
 mod term;

@@ -1,0 +1,231 @@
+//! Invalid and huge resources, as the watch delivers them: each is reported in its status, and none stops the
+//! operator.
+
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use stream_encryption_api::FINALIZER;
+use stream_encryption_api::condition::{ConditionType, MAX_MESSAGE_BYTES, Reason, find};
+use stream_encryption_core::controller::kube_api::ENCRYPTION_LEFT_ON;
+use stream_encryption_core::controller::{Context, reconcile, report_invalid_object};
+use stream_encryption_core::model::ledger;
+
+use super::fakes::{ARN, FakeCluster, Plaintext, operator};
+use crate::json_mutation::{mutated, mutations};
+use crate::kubernetes::watches::Guarded;
+
+const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+/// Generates the spec and the status of a resource that the API server would accept.
+fn resource() -> impl Strategy<Value = Value> {
+    let customer = |name: &str, value: Value| json!({"type": "CUSTOMER_MANAGED_CMK", name: value});
+    let reference = json!({"group": "kms.services.k8s.aws", "kind": "Key", "name": "orders"});
+    let keys = vec![
+        Value::Null,
+        json!({"type": "AWS_OWNED_CMK"}),
+        customer("arn", json!(KEY)),
+        customer("alias", json!("alias/orders")),
+        customer("objectRef", reference),
+    ];
+    let streams =
+        vec![json!({"arn": ARN}), json!({"service": "Kinesis", "name": "clicks", "region": "eu-west-2"})];
+    // No ledger exists: a call in the status counts as made now, and the operator then makes no call.
+    let used = prop::sample::select(vec![0, 1]);
+    (prop::sample::select(streams), prop::sample::select(keys), used).prop_map(|(stream, key, used)| {
+        let condition = json!({
+            "type": "Ready", "status": "True", "reason": "Encrypted", "message": "x", "observedGeneration": 1,
+            "lastTransitionTime": "2025-12-31T00:00:00Z",
+        });
+        let mut object = json!({
+            "spec": {
+                "stream": stream, "encryption": "Enabled", "mode": "Enforce", "deletionPolicy": "Retain",
+                "suspend": false, "verification": "PutRecord",
+            },
+            "status": {
+                "observedGeneration": 1, "encryptionStatus": "ENABLED", "conditions": [condition],
+                "stream": {"arn": ARN, "service": "Firehose", "account": "1", "region": "r", "name": "orders"},
+                "failure": {"type": "X", "message": "x", "lastFailureTime": "2025-12-31T00:00:00Z", "attempts": 1},
+                "calls": {"used": used, "limit": 20}, "verifiedTime": "2025-12-31T00:00:00Z",
+            },
+        });
+        if !key.is_null() {
+            object["spec"]["key"] = key;
+        }
+        object
+    })
+}
+
+const WORDS: [&str; 12] = [
+    "Enabled",
+    "Disabled",
+    "Disable",
+    "Report",
+    "Firehose",
+    "Kinesis",
+    "AWS_OWNED_CMK",
+    "CUSTOMER_MANAGED_CMK",
+    "alias/aws/kinesis",
+    "arn:aws:firehose:eu-west-1:444455556666:deliverystream/orders",
+    "arn:aws:firehose:eu-west-1:111122223333:deliverystream/a b",
+    "ENABLING",
+];
+const MEMBERS: [&str; 8] =
+    ["arn", "alias", "objectRef", "name", "region", "suspend", "tomorrow", "conditions"];
+
+/// Generates a nearly valid resource, with a retry annotation that may be large.
+fn suspicious() -> impl Strategy<Value = Value> {
+    let retry = prop_oneof![
+        2 => Just(None),
+        1 => any::<String>().prop_map(Some),
+        1 => prop::sample::select(vec!["ü", "€", "x", "\u{1f511}"]).prop_map(|c| Some(c.repeat(256 * 1024 / c.len()))),
+    ];
+    let damages = mutations(3, &MEMBERS, &WORDS, 0..4_000_000_000);
+    (resource(), damages, retry).prop_map(|(object, damages, retry)| {
+        // The API server writes the metadata, so the metadata is always valid.
+        let mut object = mutated(object, &damages);
+        if let Value::Object(members) = &mut object {
+            members.insert("apiVersion".into(), json!("streamencryption.dev/v1alpha1"));
+            members.insert("kind".into(), json!("StreamEncryption"));
+            members.insert(
+                "metadata".into(),
+                json!({
+                    "name": "orders", "namespace": "data", "uid": "1", "generation": 2,
+                    "annotations": retry.map(|retry| json!({"streamencryption.dev/retry": retry})).unwrap_or_default(),
+                }),
+            );
+        }
+        object
+    })
+}
+
+/// Reconciles a resource three times, as the runtime does: one of them may only add the finalizer. Returns
+/// the parsed resource and the operator's context.
+fn reconciled(object: &Value) -> (Guarded, Context<Plaintext, FakeCluster>) {
+    let guarded: Guarded = serde_json::from_value(object.clone()).unwrap();
+    let operator = operator(guarded.0.as_ref().ok().cloned());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        for _ in 0..3 {
+            match &guarded.0 {
+                Ok(resource) => {
+                    let wake = Box::pin(reconcile(&operator, resource)).await.unwrap();
+                    assert!(wake >= operator.clock.now());
+                }
+                Err(invalid) => {
+                    report_invalid_object(&operator, &invalid.metadata, &invalid.error).await.unwrap();
+                }
+            }
+        }
+    });
+    (guarded, operator)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
+
+    #[test]
+    fn status_of_random_resource_matches_its_state(object in suspicious()) {
+        prop_assume!(object.is_object());
+        let (guarded, operator) = reconciled(&object);
+        let written = operator.records.status.lock().unwrap().clone();
+        // The status of a suspended resource is not written if it was already right.
+        let status = written.or_else(|| guarded.0.as_ref().ok().and_then(|resource| resource.status.clone()));
+        let conditions = status.unwrap().conditions;
+        let ready = find(&conditions, ConditionType::Ready).unwrap();
+        if guarded.0.is_err() {
+            prop_assert_eq!(&ready.reason, Reason::SpecInvalid.as_str());
+        }
+        if !guarded.0.as_ref().is_ok_and(|resource| resource.spec.suspend) {
+            for condition in &conditions {
+                prop_assert!(!condition.message.is_empty() && condition.message.len() <= MAX_MESSAGE_BYTES);
+                prop_assert!(condition.reason.parse::<Reason>().is_ok(), "{}", condition.reason);
+                prop_assert_eq!(condition.observed_generation, Some(2));
+            }
+            let words = conditions.iter().map(|condition| condition.message.len()).sum::<usize>();
+            prop_assert!(words < 5 * MAX_MESSAGE_BYTES, "many huge conditions do not stay");
+        }
+    }
+
+    #[test]
+    fn calls_of_random_resources_are_in_their_ledgers(object in suspicious()) {
+        prop_assume!(object.is_object());
+        let (guarded, operator) = reconciled(&object);
+        let called = operator.aws.called.lock().unwrap().clone();
+        let ledgers = operator.records.ledgers.lock().unwrap().clone();
+        prop_assert!(called.len() <= 1, "the second reconcile waits for the first call");
+        for stream in called {
+            let spec = &guarded.0.as_ref().unwrap().spec;
+            let named = spec.stream.arn.clone().or_else(|| spec.stream.name.clone()).unwrap();
+            prop_assert!(stream.to_string().ends_with(&named));
+            prop_assert_eq!(stream.account.as_str(), "111122223333");
+            let [ledger] = &ledgers[..] else { return Err(TestCaseError::fail("no ledger, or two")) };
+            prop_assert_eq!(ledger.metadata.name.clone(), Some(ledger::name(&stream)));
+            prop_assert_eq!(ledger.spec.calls.len(), 1);
+            let retry = ledger.spec.attempts.as_ref().and_then(|attempts| attempts.retry.as_ref());
+            prop_assert!(retry.is_none_or(|retry| retry.chars().count() <= 256));
+        }
+    }
+}
+
+#[tokio::test]
+async fn invalid_resource_is_reported_again_after_lost_response() {
+    let operator = operator(None);
+    let read = ObjectMeta { uid: Some("uid-1".to_owned()), generation: Some(1), ..ObjectMeta::default() };
+    report_invalid_object(&operator, &read, "stream is missing").await.unwrap();
+    operator.records.silent.store(true, Ordering::Relaxed);
+    report_invalid_object(&operator, &read, "key is wrong").await.unwrap_err();
+    operator.records.silent.store(false, Ordering::Relaxed);
+    report_invalid_object(&operator, &read, "stream is missing").await.unwrap();
+    let status = operator.records.status.lock().unwrap().clone().unwrap();
+    let ready = find(&status.conditions, ConditionType::Ready).unwrap();
+    assert!(ready.message.contains("stream is missing"), "{}", ready.message);
+}
+
+#[tokio::test]
+async fn encryption_left_on_is_reported_once() {
+    for silent in [false, true] {
+        let operator = operator(None);
+        operator.records.silent.store(silent, Ordering::Relaxed);
+        let read = ObjectMeta {
+            uid: Some("uid-1".to_owned()),
+            resource_version: Some("1".to_owned()),
+            deletion_timestamp: Some(Time(Timestamp::UNIX_EPOCH)),
+            finalizers: Some(vec![FINALIZER.to_owned()]),
+            ..ObjectMeta::default()
+        };
+        // The cache still holds the resource after its finalizer was removed.
+        for _ in 0..3 {
+            // The first removal is not acknowledged if `silent`.
+            let _ = report_invalid_object(&operator, &read, "stream is missing").await;
+        }
+        assert_eq!(*operator.records.events.lock().unwrap(), [ENCRYPTION_LEFT_ON], "{silent}");
+    }
+}
+
+#[test]
+fn random_resources_cover_calls_reasons_and_parse_errors() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let mut runner = TestRunner::deterministic();
+    let resources = suspicious();
+    let (mut called, mut reported, mut unreadable) = (0, 0, 0);
+    for _ in 0..200 {
+        let object = resources.new_tree(&mut runner).unwrap().current();
+        if object.is_object() {
+            let (guarded, operator) = reconciled(&object);
+            let calls = operator.aws.called.lock().unwrap().len();
+            *(if guarded.0.is_err() {
+                &mut unreadable
+            } else if calls == 0 {
+                &mut reported
+            } else {
+                &mut called
+            }) += 1;
+        }
+    }
+    assert!(called > 20 && reported > 20 && unreadable > 20, "{called} {reported} {unreadable}");
+}
