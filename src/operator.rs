@@ -97,7 +97,7 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
         .watching(&settings.watch_namespaces);
     let operator = Context {
         aws,
-        records: cluster,
+        kube: cluster,
         clock: Clock::system(),
         decide,
         config: Config { region: settings.region.clone(), drift_interval: settings.drift_interval },

@@ -69,7 +69,7 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
 ) -> Result<Timestamp, KubeError> {
     let of = ledger_store::resource_identity(cached);
     let from = operator.memory.read_from(cached);
-    let Some(resource) = &operator.records.resource(&of.namespace, &of.name, from).await? else {
+    let Some(resource) = &operator.kube.resource(&of.namespace, &of.name, from).await? else {
         return Ok(operator.clock.now() + operator.config.drift_interval);
     };
     let span = info_span!("reconcile", namespace = of.namespace, resource = of.name);

@@ -250,7 +250,7 @@ async fn lost_event_is_counted() {
     let cluster = Cluster::new(kube::Client::try_from(config).unwrap(), "operator", None);
     let operator = Context {
         aws: (),
-        records: cluster,
+        kube: cluster,
         clock: Clock::system(),
         decide,
         config: Config {

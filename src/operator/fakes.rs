@@ -184,7 +184,7 @@ pub(super) fn operator(resource: Option<StreamEncryption>) -> Context<Plaintext,
     let now: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
     Context {
         aws: Plaintext::default(),
-        records: FakeCluster { resource: Mutex::new(resource), ..FakeCluster::default() },
+        kube: FakeCluster { resource: Mutex::new(resource), ..FakeCluster::default() },
         clock: Clock::new(move || now, || Duration::ZERO),
         decide,
         config: Config {

@@ -130,7 +130,7 @@ proptest! {
     fn status_of_random_resource_matches_its_state(object in suspicious()) {
         prop_assume!(object.is_object());
         let (guarded, operator) = reconciled(&object);
-        let written = operator.records.status.lock().unwrap().clone();
+        let written = operator.kube.status.lock().unwrap().clone();
         // The status of a suspended resource is not written if it was already right.
         let status = written.or_else(|| guarded.0.as_ref().ok().and_then(|resource| resource.status.clone()));
         let conditions = status.unwrap().conditions;
@@ -154,7 +154,7 @@ proptest! {
         prop_assume!(object.is_object());
         let (guarded, operator) = reconciled(&object);
         let called = operator.aws.called.lock().unwrap().clone();
-        let ledgers = operator.records.ledgers.lock().unwrap().clone();
+        let ledgers = operator.kube.ledgers.lock().unwrap().clone();
         prop_assert!(called.len() <= 1, "the second reconcile waits for the first call");
         for stream in called {
             let spec = &guarded.0.as_ref().unwrap().spec;
@@ -175,11 +175,11 @@ async fn invalid_resource_is_reported_again_after_lost_response() {
     let operator = operator(None);
     let read = ObjectMeta { uid: Some("uid-1".to_owned()), generation: Some(1), ..ObjectMeta::default() };
     report_invalid_object(&operator, &read, "stream is missing").await.unwrap();
-    operator.records.silent.store(true, Ordering::Relaxed);
+    operator.kube.silent.store(true, Ordering::Relaxed);
     report_invalid_object(&operator, &read, "key is wrong").await.unwrap_err();
-    operator.records.silent.store(false, Ordering::Relaxed);
+    operator.kube.silent.store(false, Ordering::Relaxed);
     report_invalid_object(&operator, &read, "stream is missing").await.unwrap();
-    let status = operator.records.status.lock().unwrap().clone().unwrap();
+    let status = operator.kube.status.lock().unwrap().clone().unwrap();
     let ready = find(&status.conditions, ConditionType::Ready).unwrap();
     assert!(ready.message.contains("stream is missing"), "{}", ready.message);
 }
@@ -188,7 +188,7 @@ async fn invalid_resource_is_reported_again_after_lost_response() {
 async fn encryption_left_on_is_reported_once() {
     for silent in [false, true] {
         let operator = operator(None);
-        operator.records.silent.store(silent, Ordering::Relaxed);
+        operator.kube.silent.store(silent, Ordering::Relaxed);
         let read = ObjectMeta {
             uid: Some("uid-1".to_owned()),
             resource_version: Some("1".to_owned()),
@@ -201,7 +201,7 @@ async fn encryption_left_on_is_reported_once() {
             // The first removal is not acknowledged if `silent`.
             let _ = report_invalid_object(&operator, &read, "stream is missing").await;
         }
-        assert_eq!(*operator.records.events.lock().unwrap(), [ENCRYPTION_LEFT_ON], "{silent}");
+        assert_eq!(*operator.kube.events.lock().unwrap(), [ENCRYPTION_LEFT_ON], "{silent}");
     }
 }
 

@@ -57,7 +57,7 @@ impl Term {
             let context = shared.clone();
             background.spawn(async move { statuses.keep_current(&context.operator).await });
         }
-        shared.operator.records.use_caches(Some(sources.caches));
+        shared.operator.kube.use_caches(Some(sources.caches));
         let limits = shared.operator.aws.rate_limiter().clone();
         let reconciler = Reconciler {
             operator: shared.operator.clone(),
@@ -67,7 +67,7 @@ impl Term {
         let dispatcher = Dispatcher::new(reconciler, limits, self.concurrency, shared.waiting.clone());
         dispatcher.run(sources.triggers, &may_start, &end).await;
         drop(background);
-        shared.operator.records.use_caches(None);
+        shared.operator.kube.use_caches(None);
         shared.set_store(None);
         shared.metrics.leads(false);
     }

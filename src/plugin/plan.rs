@@ -259,7 +259,7 @@ async fn operator(
         kubernetes::Cluster::new(cluster.client.clone(), &cluster.operator_namespace, default_policy);
     Ok(Context {
         aws: arguments.aws.connect(region.clone()).await?,
-        records: PlannedCluster { cluster: access.with_planned(planned), reads_ledgers },
+        kube: PlannedCluster { cluster: access.with_planned(planned), reads_ledgers },
         clock: Clock::system(),
         decide,
         config: Config { region, drift_interval: SignedDuration::from_mins(10) },

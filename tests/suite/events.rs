@@ -49,7 +49,7 @@ async fn event_with_another_note_is_another_event() {
     let owner = ledger_store::resource_identity(&harness.resource("orders").await.expect("the resource"));
     let operator = harness.replica();
     for note in ["with key/2222", "with key/4444", "with key/2222"] {
-        operator.records.publish_event(&owner, &happening(note)).await.expect("the event is published");
+        operator.kube.publish_event(&owner, &happening(note)).await.expect("the event is published");
     }
     let events = events_of(&harness, "orders").await;
     let mut told: Vec<_> = events
@@ -70,5 +70,5 @@ async fn failed_event_returns_an_error() {
         name: "orders".to_owned(),
         uid: "0e9ab2c0-0000-4000-8000-000000000000".to_owned(),
     };
-    assert!(harness.replica().records.publish_event(&nowhere, &happening("lost")).await.is_err());
+    assert!(harness.replica().kube.publish_event(&nowhere, &happening("lost")).await.is_err());
 }

@@ -212,7 +212,7 @@ fn operator(
     let sessions = clock.clone();
     Context {
         aws: Aws::from_config(sdk, config.region.clone(), unpaced, Arc::new(move || sessions.now().into())),
-        records: Cluster::new(client, namespace, policy),
+        kube: Cluster::new(client, namespace, policy),
         clock,
         decide,
         config,

@@ -19,7 +19,7 @@ pub struct Context<A, R> {
     /// The port to AWS.
     pub aws: A,
     /// The port to Kubernetes.
-    pub records: R,
+    pub kube: R,
     /// The clock.
     pub clock: Clock,
     /// The decision function, [`crate::model::decision::decide`]. The simulation wraps the function, to
@@ -62,7 +62,7 @@ impl<A, R: KubeApi> Context<A, R> {
     /// Publishes an event about a resource. Events inform users, and no decision depends on them: the port logs the
     /// loss of an event, and the metrics count it.
     pub async fn publish_event(&self, resource: &Owner, event: &ReconcileEvent) {
-        if self.records.publish_event(resource, event).await.is_err() {
+        if self.kube.publish_event(resource, event).await.is_err() {
             self.metrics.event_lost();
         }
     }

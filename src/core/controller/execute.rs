@@ -142,7 +142,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let shorter = ledger::prune_expired(&state.ledger.spec, accepted_date);
     let (spec, id) = ledger::reserve(&shorter, call, reserved);
     state.ledger.spec = spec;
-    state.ledger.save(&operator.records).await?;
+    state.ledger.save(&operator.kube).await?;
 
     let outcome = if is_late(state) {
         Err(not_sent(&stream, target.action))
@@ -164,7 +164,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let now = operator.clock.now();
     state
         .ledger
-        .update_with_retry(&operator.records, |ledger| {
+        .update_with_retry(&operator.kube, |ledger| {
             ledger::record_outcome(ledger, &id, outcome.as_ref().copied(), now)
         })
         .await
@@ -198,7 +198,7 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
     if state.ledger.claims() {
         ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
     }
-    Ok(state.ledger.save(&operator.records).await?)
+    Ok(state.ledger.save(&operator.kube).await?)
 }
 
 /// Writes the ledger and one test record, and reads from the response whether the record was encrypted. The
@@ -222,7 +222,7 @@ async fn verify<A: StreamApi, R: KubeApi>(
     // After the wait for the permit, which may have been long.
     ensure_spec_unchanged(operator, resource).await?;
     ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
-    state.ledger.ensure_unchanged(&operator.records).await?;
+    state.ledger.ensure_unchanged(&operator.kube).await?;
     let me = resource_identity(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
     match operator.aws.put_record(&state.spec.stream, &record, &state.spec.principal, signer).await {

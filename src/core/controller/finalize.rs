@@ -87,7 +87,7 @@ pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     decision: &Decision,
 ) -> Result<(), Interruption> {
     ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
-    state.ledger.ensure_unchanged(&operator.records).await?;
+    state.ledger.ensure_unchanged(&operator.kube).await?;
     if decision.reason == Reason::NotPermitted {
         let why = message::ready(&state.input(), decision);
         release_unchanged(operator, &resource.metadata, stream_of(resource), &why).await?;
@@ -143,7 +143,7 @@ async fn set_finalizer<A: StreamApi, R: KubeApi>(
     read: &ObjectMeta,
     present: bool,
 ) -> Result<bool, KubeError> {
-    let version = operator.records.set_finalizer(read, present).await?;
+    let version = operator.kube.set_finalizer(read, present).await?;
     let (existed, uid) = (version.is_some(), &resource_identity_of(read).uid);
     if existed {
         operator.memory.written(uid, version);

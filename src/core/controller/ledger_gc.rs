@@ -18,12 +18,12 @@ use crate::model::ledger::expires_at;
 /// Checks every ledger once, deletes the expired ones, and returns their number.
 pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>) -> Result<usize, KubeError> {
     let mut retired = 0;
-    for ledger in operator.records.ledgers().await? {
+    for ledger in operator.kube.ledgers().await? {
         let now = operator.clock.now();
         if any_call_counts(&ledger.spec, now) {
             continue;
         }
-        match is_gone(&operator.records, &ledger.spec.owner).await {
+        match is_gone(&operator.kube, &ledger.spec.owner).await {
             Ok(true) => {}
             Ok(false) => continue,
             // An owner that was written by hand may be impossible to look up; the other ledgers are still
@@ -39,7 +39,7 @@ pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>)
         {
             continue;
         }
-        match operator.records.delete_ledger(&ledger).await {
+        match operator.kube.delete_ledger(&ledger).await {
             Ok(()) => {
                 info!(stream = ledger.spec.stream_arn, "expired ledger deleted");
                 retired += 1;

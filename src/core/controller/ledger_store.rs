@@ -73,14 +73,14 @@ pub(super) async fn open<A, R: KubeApi>(
     known: Option<&str>,
     from: ReadFrom,
 ) -> Result<LedgerHandle, KubeError> {
-    let records = &operator.records;
+    let kube = &operator.kube;
     let stream = claim.stream;
     let name = ledger::name(stream);
     let me = resource_identity(resource);
     let empty = ledger::new(stream, me.clone());
     let reported_calls =
         resource.status.as_ref().and_then(|status| status.calls.as_ref()).map_or(0, |calls| calls.used);
-    let stored = match read(records, &name, known, reported_calls, from).await {
+    let stored = match read(kube, &name, known, reported_calls, from).await {
         Ok(stored) => stored,
         Err(KubeError::Rejected(why)) => {
             warn!(ledger = name, why, "failed to read the ledger");
@@ -107,7 +107,7 @@ pub(super) async fn open<A, R: KubeApi>(
         return Ok(LedgerHandle::new(name, empty, Ownership::LedgerInvalid, Some(found)));
     }
     let holder = &found.spec.owner;
-    if *holder != me && (!claim.allowed || holds(records, holder, claim).await?) {
+    if *holder != me && (!claim.allowed || holds(kube, holder, claim).await?) {
         // This resource may not read the content of the ledger.
         return Ok(LedgerHandle::new(name, empty, Ownership::Another, Some(found)));
     }
@@ -118,28 +118,28 @@ pub(super) async fn open<A, R: KubeApi>(
 /// Reads a ledger. The cache is not believed if it lags behind `known`, or if it holds no ledger although the
 /// status reports calls.
 async fn read<R: KubeApi>(
-    records: &R,
+    kube: &R,
     name: &str,
     known: Option<&str>,
     reported_calls: u32,
     from: ReadFrom,
 ) -> Result<Option<StreamLedger>, KubeError> {
-    let found = records.ledger(name, from).await?;
+    let found = kube.ledger(name, from).await?;
     let version = found.as_ref().and_then(|found| found.metadata.resource_version.as_deref());
     let lags = known.is_some_and(|known| version != Some(known)) || reported_calls > 0 && found.is_none();
-    if from == ReadFrom::Cache && lags { records.ledger(name, ReadFrom::ApiServer).await } else { Ok(found) }
+    if from == ReadFrom::Cache && lags { kube.ledger(name, ReadFrom::ApiServer).await } else { Ok(found) }
 }
 
 /// Returns whether the owner of a ledger still holds the stream: the resource exists, and a policy of its
 /// namespace allows the stream. In every case of doubt the owner keeps the stream.
-async fn holds<R: KubeApi>(records: &R, owner: &Owner, claim: &Claim<'_>) -> Result<bool, KubeError> {
-    match is_gone(records, owner).await {
+async fn holds<R: KubeApi>(kube: &R, owner: &Owner, claim: &Claim<'_>) -> Result<bool, KubeError> {
+    match is_gone(kube, owner).await {
         Ok(true) => return Ok(false),
         // The resource exists, or may exist: it cannot be read.
         Ok(false) | Err(KubeError::Rejected(_)) => {}
         Err(error) => return Err(error),
     }
-    match permission_in(records, &owner.namespace, claim.own.clone(), ReadFrom::ApiServer).await {
+    match permission_in(kube, &owner.namespace, claim.own.clone(), ReadFrom::ApiServer).await {
         Ok(permission) => Ok(permission.role_for(claim.stream) != Err(Denial::Stream)),
         Err(KubeError::Rejected(why)) => {
             warn!(namespace = owner.namespace, why, "failed to read the policies of the stream's owner");
@@ -150,8 +150,8 @@ async fn holds<R: KubeApi>(records: &R, owner: &Owner, claim: &Claim<'_>) -> Res
 }
 
 /// Returns whether the resource that owns a ledger no longer exists, or another one exists under its name.
-pub(super) async fn is_gone<R: KubeApi>(records: &R, owner: &Owner) -> Result<bool, KubeError> {
-    let live = records.resource(&owner.namespace, &owner.name, ReadFrom::ApiServer).await?;
+pub(super) async fn is_gone<R: KubeApi>(kube: &R, owner: &Owner) -> Result<bool, KubeError> {
+    let live = kube.resource(&owner.namespace, &owner.name, ReadFrom::ApiServer).await?;
     Ok(live.is_none_or(|live| live.metadata.uid.as_deref() != Some(&owner.uid)))
 }
 
@@ -179,8 +179,8 @@ impl LedgerHandle {
 
     /// Writes the ledger if it differs from the stored one. An empty ledger is not created. A ledger that
     /// cannot be written is treated like one that cannot be read.
-    pub async fn save<R: KubeApi>(&mut self, records: &R) -> Result<(), KubeError> {
-        let saved = self.write(records).await;
+    pub async fn save<R: KubeApi>(&mut self, kube: &R) -> Result<(), KubeError> {
+        let saved = self.write(kube).await;
         if matches!(saved, Err(KubeError::Rejected(_))) {
             self.ownership = Ownership::LedgerInvalid;
         }
@@ -212,8 +212,8 @@ impl LedgerHandle {
 
     /// Returns [`Interruption::Outdated`] if the ledger is not the current one. For a step that does not write
     /// the ledger: a write is checked by the API server.
-    pub(super) async fn ensure_unchanged<R: KubeApi>(&self, records: &R) -> Result<(), Interruption> {
-        let current = match records.ledger(&self.name, ReadFrom::ApiServer).await {
+    pub(super) async fn ensure_unchanged<R: KubeApi>(&self, kube: &R) -> Result<(), Interruption> {
+        let current = match kube.ledger(&self.name, ReadFrom::ApiServer).await {
             Err(KubeError::Rejected(_)) if self.ownership == Ownership::LedgerInvalid => return Ok(()),
             current => current?,
         };
@@ -221,16 +221,16 @@ impl LedgerHandle {
         if version == self.version() { Ok(()) } else { Err(Interruption::Outdated) }
     }
 
-    async fn write<R: KubeApi>(&mut self, records: &R) -> Result<(), KubeError> {
+    async fn write<R: KubeApi>(&mut self, kube: &R) -> Result<(), KubeError> {
         if !self.is_changed() {
             return Ok(());
         }
         let saved = match &self.stored {
             Some(stored) => {
                 let changed = StreamLedger { metadata: stored.metadata.clone(), spec: self.spec.clone() };
-                records.replace_ledger(&changed).await?
+                kube.replace_ledger(&changed).await?
             }
-            None => records.create_ledger(&self.name, &self.spec).await?,
+            None => kube.create_ledger(&self.name, &self.spec).await?,
         };
         self.spec = saved.spec.clone();
         self.stored = Some(saved);
@@ -242,17 +242,17 @@ impl LedgerHandle {
     /// sent.
     pub async fn update_with_retry<R: KubeApi>(
         &mut self,
-        records: &R,
+        kube: &R,
         change: impl Fn(&StreamLedgerSpec) -> StreamLedgerSpec,
     ) -> Result<(), KubeError> {
         for _ in 0..3 {
             self.spec = change(&self.spec);
-            match self.save(records).await {
+            match self.save(kube).await {
                 // Whether or not the ledger can be read now, it may be newer than the observation.
                 Err(KubeError::Conflict) => self.superseded = true,
                 done => return done,
             }
-            let Some(fresh) = records.ledger(&self.name, ReadFrom::ApiServer).await? else {
+            let Some(fresh) = kube.ledger(&self.name, ReadFrom::ApiServer).await? else {
                 return Err(KubeError::Conflict);
             };
             self.spec = fresh.spec.clone();

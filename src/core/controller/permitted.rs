@@ -8,22 +8,22 @@ use crate::model::permission::{EffectivePolicy, Policy};
 
 /// Returns the permissions that the policies of a namespace grant.
 pub(super) async fn permission_in<R: KubeApi>(
-    records: &R,
+    kube: &R,
     namespace: &str,
     own: AwsAccount,
     from: ReadFrom,
 ) -> Result<EffectivePolicy, KubeError> {
-    Ok(EffectivePolicy::of(policies_in(records, namespace, from).await?, own))
+    Ok(EffectivePolicy::of(policies_in(kube, namespace, from).await?, own))
 }
 
 /// Reads the policies of a namespace.
 pub(super) async fn policies_in<R: KubeApi>(
-    records: &R,
+    kube: &R,
     namespace: &str,
     from: ReadFrom,
 ) -> Result<Vec<Policy>, KubeError> {
     let mut policies = Vec::new();
-    for spec in records.policies(namespace, from).await? {
+    for spec in kube.policies(namespace, from).await? {
         let (policy, malformed) = Policy::read(&spec);
         for error in malformed {
             warn!(%error, "invalid policy: an invalid pattern allows nothing, and a policy with an invalid role allows nothing at all");

@@ -62,7 +62,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let mut unacknowledged_write = last.unacknowledged_write;
     let mut version = read.resource_version.clone();
     if stored != Some(&status) && may_repeat {
-        match operator.records.write_status(read, &status).await {
+        match operator.kube.write_status(read, &status).await {
             Ok(written) => {
                 unacknowledged_write = None;
                 version = written;

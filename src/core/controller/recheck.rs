@@ -22,7 +22,7 @@ pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
 ) -> Result<(), Interruption> {
     let me = resource_identity(resource);
     let live = operator
-        .records
+        .kube
         .resource(&me.namespace, &me.name, ReadFrom::ApiServer)
         .await?
         .ok_or(Interruption::Outdated)?;
@@ -43,6 +43,6 @@ pub(super) async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
 ) -> Result<(), Interruption> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let own = permission.own_account().clone();
-    let now = permission_in(&operator.records, namespace, own, ReadFrom::ApiServer).await?;
+    let now = permission_in(&operator.kube, namespace, own, ReadFrom::ApiServer).await?;
     if now == *permission { Ok(()) } else { Err(Interruption::Outdated) }
 }

@@ -120,7 +120,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         Some(_) | None => None,
     };
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-    let policies = policies_in(&operator.records, namespace, from).await?;
+    let policies = policies_in(&operator.kube, namespace, from).await?;
     let (stream, own) = match named {
         NamedStream::Arn(stream) if is_decided_without_identity(&stream, &policies, &desired) => {
             // The policies do not refer to the operator's account, so any account can stand in for it.
@@ -271,7 +271,7 @@ async fn named_key<A: StreamApi, R: KubeApi>(
         (KeyType::CustomerManaged, None, Some(alias), None) => KeySelector::Customer(arn::alias(alias)?),
         (KeyType::CustomerManaged, None, None, Some(reference)) => {
             let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-            match operator.records.referenced_key(namespace, reference).await? {
+            match operator.kube.referenced_key(namespace, reference).await? {
                 ReferencedKey::Arn(arn) => arn.parse().map_or(
                     KeySelector::Problem(KeyProblem::ReferenceNotReady),
                     |arn| KeySelector::Customer(KmsKeyId::Arn(arn)),

@@ -127,7 +127,7 @@ fn run(fleet: &Fleet) -> Shard {
             computed,
             aws: requests.describes + requests.starts,
             throttled: requests.throttled,
-            kubernetes: run.operator.records.requests(),
+            kubernetes: run.operator.kube.requests(),
         };
         run.end().await;
         shard

@@ -148,7 +148,7 @@ impl Run {
         let start = Instant::now();
         let context = Arc::new(Context {
             aws: FleetAws::new(limiter.clone(), fleet.limits.clone(), fleet.change),
-            records: FleetKube::new(fleet.policies()),
+            kube: FleetKube::new(fleet.policies()),
             clock: clock(start),
             decide,
             config: Config {
@@ -162,7 +162,7 @@ impl Run {
         let end = CancellationToken::new();
         let reconciler = Reconciler {
             operator: context.clone(),
-            resources: context.records.store(),
+            resources: context.kube.store(),
             metrics: Metrics::default(),
         };
         let dispatcher = Dispatcher::new(reconciler, limiter, fleet.concurrency, Waiting::default());
@@ -194,23 +194,23 @@ impl Run {
         let mut resource = StreamEncryption::new(stream.name(), spec);
         resource.metadata.namespace = Some(namespace.to_owned());
         self.operator.aws.create(stream, encrypted);
-        let created = self.operator.records.create(resource);
+        let created = self.operator.kube.create(resource);
         // The dispatcher runs as long as this exists.
         let _ = self.triggers.send(Trigger::One(created));
     }
 
     /// Waits until as many resources have become Ready, and returns the times from the start, in order.
     pub async fn wait_for_ready(&self, number: usize) -> Vec<Duration> {
-        self.operator.records.wait_for_ready(number).await;
+        self.operator.kube.wait_for_ready(number).await;
         let since = |at: Instant| at.duration_since(self.start);
-        self.operator.records.ready().iter().map(|ready| since(ready.at)).collect()
+        self.operator.kube.ready().iter().map(|ready| since(ready.at)).collect()
     }
 
     /// Returns when half of the resources that are Ready now were Ready, by namespace.
     #[must_use]
     pub fn halves(&self) -> BTreeMap<String, Duration> {
         let mut by_namespace: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
-        for ready in self.operator.records.ready() {
+        for ready in self.operator.kube.ready() {
             by_namespace.entry(ready.namespace).or_default().push(ready.at.duration_since(self.start));
         }
         by_namespace.into_iter().map(|(namespace, times)| (namespace, times[times.len() / 2])).collect()

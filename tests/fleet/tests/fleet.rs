@@ -88,7 +88,7 @@ async fn namespaces_of_9900_and_100_streams_take_turns() {
     let fleet = Fleet { namespaces, ..Fleet::of(0) };
     let run = Run::start(&fleet);
     run.wait_for_ready(fleet.streams()).await;
-    let ready = run.operator.records.ready();
+    let ready = run.operator.kube.ready();
     let last_small = ready.iter().rposition(|ready| ready.namespace == "small").expect("Ready");
     // Each namespace had half of the turns until then.
     assert!(last_small < 250, "{last_small} resources were Ready before the last one of `small`");

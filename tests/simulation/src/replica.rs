@@ -229,7 +229,7 @@ pub fn context<P: Wiring>(
     let transport = Transport { environment: environment.clone(), process };
     Context {
         aws: wiring.stream_api(AwsPort::new(transport.clone())),
-        records: wiring.kube_api(KubernetesPort::new(transport)),
+        kube: wiring.kube_api(KubernetesPort::new(transport)),
         clock: wiring.clock(environment.clock(process.replica)),
         decide: wiring.decide(),
         config: Config { region: REGION.parse().expect("a region"), drift_interval: plan.drift_interval },

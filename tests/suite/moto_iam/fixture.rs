@@ -175,10 +175,10 @@ impl Stage {
         let aws = Aws::from_config(sdk, config.region.clone(), unpaced, Arc::new(move || dated.now().into()));
         let own_account = StreamEncryptionPolicySpec::own_account();
         let policy = StreamEncryptionPolicySpec { allow_disable: true, ..own_account };
-        let records = Cluster::new(self.operator.clone(), &self.namespace, Some(policy));
+        let kube = Cluster::new(self.operator.clone(), &self.namespace, Some(policy));
         Context {
             aws: MotoAdapter(aws),
-            records,
+            kube,
             clock,
             decide,
             config,

@@ -140,7 +140,7 @@ impl World {
         let monotonic = move || monotonic.to_aws(Request::Monotonic).elapsed;
         Context {
             aws: self.clone(),
-            records: self.clone(),
+            kube: self.clone(),
             clock: Clock::new(wall, monotonic),
             decide,
             config: Config {
