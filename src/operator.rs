@@ -39,7 +39,7 @@ use term::Term;
 
 /// State shared by the parts of this process.
 struct Shared {
-    operator: Arc<Context<Aws, Cluster>>,
+    context: Arc<Context<Aws, Cluster>>,
     metrics: Metrics,
     readiness: Readiness,
     /// The resources that are due and wait for a request to AWS.
@@ -95,7 +95,7 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
     let metrics = Metrics::default();
     let cluster = Cluster::new(client.clone(), &settings.namespace, settings.default_policy.clone())
         .watching(&settings.watch_namespaces);
-    let operator = Context {
+    let context = Context {
         aws,
         kube: cluster,
         clock: Clock::system(),
@@ -105,7 +105,7 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
         metrics: Box::new(metrics.clone()),
     };
     Ok(Shared {
-        operator: Arc::new(operator),
+        context: Arc::new(context),
         metrics,
         readiness: Readiness::default(),
         waiting: Waiting::default(),
@@ -144,7 +144,7 @@ impl Shared {
 
     /// Returns the values that are computed at a scrape.
     fn scrape_input(&self) -> ScrapeInput {
-        let rate_limiter = self.operator.aws.rate_limiter();
+        let rate_limiter = self.context.aws.rate_limiter();
         let due = |lanes: &[Lane]| lanes.iter().map(|lane| self.waiting.get(*lane)).sum::<usize>();
         let lanes: [(Priority, &[Lane]); 3] = [
             (Priority::Call, &[]),

@@ -55,35 +55,35 @@ pub use term_end::TermEnd;
 /// Returns an error if a request to Kubernetes failed; every other problem is reported in the resource's
 /// status.
 pub async fn reconcile<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     cached: &StreamEncryption,
 ) -> Result<Timestamp, KubeError> {
-    reconcile_in_term(operator, cached, &TermEnd::default()).await
+    reconcile_in_term(context, cached, &TermEnd::default()).await
 }
 
 /// Reconciles as [`reconcile`] does, but ends early if the term ends while the reconcile waits for AWS.
 pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     cached: &StreamEncryption,
     end: &TermEnd,
 ) -> Result<Timestamp, KubeError> {
     let of = ledger_store::resource_identity(cached);
-    let from = operator.memory.read_from(cached);
-    let Some(resource) = &operator.kube.resource(&of.namespace, &of.name, from).await? else {
-        return Ok(operator.clock.now() + operator.config.drift_interval);
+    let from = context.memory.read_from(cached);
+    let Some(resource) = &context.kube.resource(&of.namespace, &of.name, from).await? else {
+        return Ok(context.clock.now() + context.config.drift_interval);
     };
     let span = info_span!("reconcile", namespace = of.namespace, resource = of.name);
-    match run_steps(operator, resource, from, end).instrument(span).await {
+    match run_steps(context, resource, from, end).instrument(span).await {
         Ok(wake) | Err(Interruption::Ended(wake)) => Ok(wake),
         Err(Interruption::Outdated) => {
             debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
-            operator.memory.describe_again(resource);
-            operator.memory.read_again(&of.uid);
-            Ok(operator.clock.now() + schedule::AFTER_CONFLICT)
+            context.memory.describe_again(resource);
+            context.memory.read_again(&of.uid);
+            Ok(context.clock.now() + schedule::AFTER_CONFLICT)
         }
         Err(Interruption::DescriptionNotFresh) => {
-            operator.memory.describe_again(resource);
-            Ok(operator.clock.now())
+            context.memory.describe_again(resource);
+            Ok(context.clock.now())
         }
         Err(Interruption::Kubernetes(error)) => Err(error),
     }
@@ -92,34 +92,34 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
 /// Runs the steps for the resource that was read from this source, with policies and a ledger from the same
 /// source. Returns the time of the next reconcile.
 async fn run_steps<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     from: ReadFrom,
     end: &TermEnd,
 ) -> Result<Timestamp, Interruption> {
-    let last = operator.memory.recall_unexpired(resource, operator.clock.now());
+    let last = context.memory.recall_unexpired(resource, context.clock.now());
     // Each finalizer step ends the reconcile if it changed the resource.
-    finalize::remove_unwanted_finalizer(operator, resource).await?;
-    let spec = match resolve::resolve(operator, resource, &last, from).await {
+    finalize::remove_unwanted_finalizer(context, resource).await?;
+    let spec = match resolve::resolve(context, resource, &last, from).await {
         Ok(spec) => spec,
-        Err(why) => return report::unresolved(operator, resource, &last, why).await,
+        Err(why) => return report::unresolved(context, resource, &last, why).await,
     };
-    finalize::sync_finalizer(operator, resource, &spec).await?;
+    finalize::sync_finalizer(context, resource, &spec).await?;
     let ledger =
-        ledger_store::open(operator, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
-    let expected = operator.memory.change_times().expected(spec.stream.service);
-    let mut state = ReconcileState::new(operator.clock.now(), spec, ledger, last, resource, expected);
+        ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
+    let expected = context.memory.change_times().expected(spec.stream.service);
+    let mut state = ReconcileState::new(context.clock.now(), spec, ledger, last, resource, expected);
     state.end = end.clone();
     let decision = loop {
-        let decision = (operator.decide)(&state.input());
-        if execute::prepare(operator, &mut state, &decision).await? {
+        let decision = (context.decide)(&state.input());
+        if execute::prepare(context, &mut state, &decision).await? {
             break decision;
         }
-        observe::describe_stream(operator, resource, &mut state).await?;
+        observe::describe_stream(context, resource, &mut state).await?;
     };
-    execute::execute(operator, resource, &mut state, &decision).await?;
-    observe::describe_active_key(operator, &mut state).await;
-    report::report(operator, resource, state).await
+    execute::execute(context, resource, &mut state, &decision).await?;
+    observe::describe_active_key(context, &mut state).await;
+    report::report(context, resource, state).await
 }
 
 #[cfg(test)]

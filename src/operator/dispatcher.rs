@@ -64,7 +64,7 @@ impl Waiting {
 /// What every reconcile needs. Clones share it.
 pub struct Reconciler<A, R> {
     /// The context of the reconciles.
-    pub operator: Arc<Context<A, R>>,
+    pub context: Arc<Context<A, R>>,
     /// The resources, as the watches deliver them.
     pub resources: Store<Guarded>,
     /// Counts the reconciles.
@@ -74,7 +74,7 @@ pub struct Reconciler<A, R> {
 impl<A, R> Clone for Reconciler<A, R> {
     fn clone(&self) -> Self {
         Self {
-            operator: self.operator.clone(),
+            context: self.context.clone(),
             resources: self.resources.clone(),
             metrics: self.metrics.clone(),
         }
@@ -150,8 +150,8 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
 
     /// Starts as many reconciles as are due and may start.
     fn start_due(&mut self, end: &TermEnd) {
-        let Reconciler { operator, resources, .. } = &self.reconciler;
-        let work = |key: &Key| Some(work(operator, &resources.get(key)?));
+        let Reconciler { context, resources, .. } = &self.reconciler;
+        let work = |key: &Key| Some(work(context, &resources.get(key)?));
         while let Some(key) = self.queue.next(self.start.elapsed(), work) {
             self.running.spawn(reconcile_resource(self.reconciler.clone(), key, end.clone()));
         }
@@ -190,9 +190,9 @@ fn places(scope: &AwsLimit, concurrency: usize, limits: &RateLimiter) -> usize {
     }
 }
 
-fn work<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, resource: &Guarded) -> Work<AwsLimit> {
+fn work<A: StreamApi, R: KubeApi>(context: &Context<A, R>, resource: &Guarded) -> Work<AwsLimit> {
     match &resource.0 {
-        Ok(resource) => due_work(operator, resource),
+        Ok(resource) => due_work(context, resource),
         Err(invalid) => Work {
             scope: AwsLimit::NoRequest,
             lane: Lane::New,
@@ -210,7 +210,7 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
 ) -> (Key, Option<Duration>) {
     let Some(resource) = reconciler.resources.get(&key) else { return (key, None) };
     let begin = std::time::Instant::now();
-    let outcome = reconcile_or_report(&resource, &reconciler.operator, &end).await;
+    let outcome = reconcile_or_report(&resource, &reconciler.context, &end).await;
     let result = match &outcome {
         Ok(_) => ReconcileResult::ok,
         Err(KubeError::Conflict) => ReconcileResult::conflict,

@@ -180,7 +180,7 @@ impl KubeApi for FakeCluster {
     }
 }
 
-pub(super) fn operator(resource: Option<StreamEncryption>) -> Context<Plaintext, FakeCluster> {
+pub(super) fn context(resource: Option<StreamEncryption>) -> Context<Plaintext, FakeCluster> {
     let now: Timestamp = "2026-01-01T00:00:00.5Z".parse().unwrap();
     Context {
         aws: Plaintext::default(),

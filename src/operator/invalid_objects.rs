@@ -13,7 +13,7 @@ use stream_encryption_core::controller::kube_api::ENCRYPTION_LEFT_ON;
 use stream_encryption_core::controller::{Context, reconcile, report_invalid_object};
 use stream_encryption_core::model::ledger;
 
-use super::fakes::{ARN, FakeCluster, Plaintext, operator};
+use super::fakes::{self, ARN, FakeCluster, Plaintext};
 use crate::json_mutation::{mutated, mutations};
 use crate::kubernetes::watches::Guarded;
 
@@ -105,22 +105,22 @@ fn suspicious() -> impl Strategy<Value = Value> {
 /// the parsed resource and the operator's context.
 fn reconciled(object: &Value) -> (Guarded, Context<Plaintext, FakeCluster>) {
     let guarded: Guarded = serde_json::from_value(object.clone()).unwrap();
-    let operator = operator(guarded.0.as_ref().ok().cloned());
+    let context = fakes::context(guarded.0.as_ref().ok().cloned());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         for _ in 0..3 {
             match &guarded.0 {
                 Ok(resource) => {
-                    let wake = Box::pin(reconcile(&operator, resource)).await.unwrap();
-                    assert!(wake >= operator.clock.now());
+                    let wake = Box::pin(reconcile(&context, resource)).await.unwrap();
+                    assert!(wake >= context.clock.now());
                 }
                 Err(invalid) => {
-                    report_invalid_object(&operator, &invalid.metadata, &invalid.error).await.unwrap();
+                    report_invalid_object(&context, &invalid.metadata, &invalid.error).await.unwrap();
                 }
             }
         }
     });
-    (guarded, operator)
+    (guarded, context)
 }
 
 proptest! {
@@ -129,8 +129,8 @@ proptest! {
     #[test]
     fn status_of_random_resource_matches_its_state(object in suspicious()) {
         prop_assume!(object.is_object());
-        let (guarded, operator) = reconciled(&object);
-        let written = operator.kube.status.lock().unwrap().clone();
+        let (guarded, context) = reconciled(&object);
+        let written = context.kube.status.lock().unwrap().clone();
         // The status of a suspended resource is not written if it was already right.
         let status = written.or_else(|| guarded.0.as_ref().ok().and_then(|resource| resource.status.clone()));
         let conditions = status.unwrap().conditions;
@@ -152,9 +152,9 @@ proptest! {
     #[test]
     fn calls_of_random_resources_are_in_their_ledgers(object in suspicious()) {
         prop_assume!(object.is_object());
-        let (guarded, operator) = reconciled(&object);
-        let called = operator.aws.called.lock().unwrap().clone();
-        let ledgers = operator.kube.ledgers.lock().unwrap().clone();
+        let (guarded, context) = reconciled(&object);
+        let called = context.aws.called.lock().unwrap().clone();
+        let ledgers = context.kube.ledgers.lock().unwrap().clone();
         prop_assert!(called.len() <= 1, "the second reconcile waits for the first call");
         for stream in called {
             let spec = &guarded.0.as_ref().unwrap().spec;
@@ -172,14 +172,14 @@ proptest! {
 
 #[tokio::test]
 async fn invalid_resource_is_reported_again_after_lost_response() {
-    let operator = operator(None);
+    let context = fakes::context(None);
     let read = ObjectMeta { uid: Some("uid-1".to_owned()), generation: Some(1), ..ObjectMeta::default() };
-    report_invalid_object(&operator, &read, "stream is missing").await.unwrap();
-    operator.kube.silent.store(true, Ordering::Relaxed);
-    report_invalid_object(&operator, &read, "key is wrong").await.unwrap_err();
-    operator.kube.silent.store(false, Ordering::Relaxed);
-    report_invalid_object(&operator, &read, "stream is missing").await.unwrap();
-    let status = operator.kube.status.lock().unwrap().clone().unwrap();
+    report_invalid_object(&context, &read, "stream is missing").await.unwrap();
+    context.kube.silent.store(true, Ordering::Relaxed);
+    report_invalid_object(&context, &read, "key is wrong").await.unwrap_err();
+    context.kube.silent.store(false, Ordering::Relaxed);
+    report_invalid_object(&context, &read, "stream is missing").await.unwrap();
+    let status = context.kube.status.lock().unwrap().clone().unwrap();
     let ready = find(&status.conditions, ConditionType::Ready).unwrap();
     assert!(ready.message.contains("stream is missing"), "{}", ready.message);
 }
@@ -187,8 +187,8 @@ async fn invalid_resource_is_reported_again_after_lost_response() {
 #[tokio::test]
 async fn encryption_left_on_is_reported_once() {
     for silent in [false, true] {
-        let operator = operator(None);
-        operator.kube.silent.store(silent, Ordering::Relaxed);
+        let context = fakes::context(None);
+        context.kube.silent.store(silent, Ordering::Relaxed);
         let read = ObjectMeta {
             uid: Some("uid-1".to_owned()),
             resource_version: Some("1".to_owned()),
@@ -199,9 +199,9 @@ async fn encryption_left_on_is_reported_once() {
         // The cache still holds the resource after its finalizer was removed.
         for _ in 0..3 {
             // The first removal is not acknowledged if `silent`.
-            let _ = report_invalid_object(&operator, &read, "stream is missing").await;
+            let _ = report_invalid_object(&context, &read, "stream is missing").await;
         }
-        assert_eq!(*operator.kube.events.lock().unwrap(), [ENCRYPTION_LEFT_ON], "{silent}");
+        assert_eq!(*context.kube.events.lock().unwrap(), [ENCRYPTION_LEFT_ON], "{silent}");
     }
 }
 
@@ -216,8 +216,8 @@ fn random_resources_cover_calls_reasons_and_parse_errors() {
     for _ in 0..200 {
         let object = resources.new_tree(&mut runner).unwrap().current();
         if object.is_object() {
-            let (guarded, operator) = reconciled(&object);
-            let calls = operator.aws.called.lock().unwrap().len();
+            let (guarded, context) = reconciled(&object);
+            let calls = context.aws.called.lock().unwrap().len();
             *(if guarded.0.is_err() {
                 &mut unreadable
             } else if calls == 0 {

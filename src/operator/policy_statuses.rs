@@ -75,9 +75,12 @@ impl PolicyStatuses {
     async fn write_all(&self, context: &Context<Aws, Cluster>, reported: &mut Reported) {
         let policies = self.policies.select(Some);
         let streams = self.resources.select(|one| stream_of(one.0.as_ref().ok()?));
-        let operator = operator_account(context, &policies, &streams).await;
-        let fleet =
-            PolicyStatusInput { operator: operator.as_ref(), streams: &streams, now: context.clock.now() };
+        let operator_account = operator_account(context, &policies, &streams).await;
+        let fleet = PolicyStatusInput {
+            operator_account: operator_account.as_ref(),
+            streams: &streams,
+            now: context.clock.now(),
+        };
         reported.retain(&policies);
         for policy in &policies {
             let meta = metadata_of(policy);

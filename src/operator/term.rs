@@ -41,7 +41,7 @@ impl Term {
     pub(super) async fn run(&self, shared: Arc<Shared>, end: CancellationToken) {
         // The memory of an earlier term is older than the statuses that another replica may have written
         // since.
-        shared.operator.memory.retain(|_| false);
+        shared.context.memory.retain(|_| false);
         let sources = Sources::watch(&self.scope);
         let (store, listed) = (sources.caches.resources.store(), sources.caches.resources.listed());
         let statuses = PolicyStatuses::new(self.scope.client.clone(), &sources);
@@ -54,20 +54,17 @@ impl Term {
         background.spawn(housekeeping(shared.clone(), store.clone(), listed.clone()));
         background.spawn(wait_for_first_lists(sources.caches.listed(), may_start.clone()));
         if self.scope.is_everything() {
-            let context = shared.clone();
-            background.spawn(async move { statuses.keep_current(&context.operator).await });
+            let shared = shared.clone();
+            background.spawn(async move { statuses.keep_current(&shared.context).await });
         }
-        shared.operator.kube.use_caches(Some(sources.caches));
-        let limits = shared.operator.aws.rate_limiter().clone();
-        let reconciler = Reconciler {
-            operator: shared.operator.clone(),
-            resources: store,
-            metrics: shared.metrics.clone(),
-        };
+        shared.context.kube.use_caches(Some(sources.caches));
+        let limits = shared.context.aws.rate_limiter().clone();
+        let reconciler =
+            Reconciler { context: shared.context.clone(), resources: store, metrics: shared.metrics.clone() };
         let dispatcher = Dispatcher::new(reconciler, limits, self.concurrency, shared.waiting.clone());
         dispatcher.run(sources.triggers, &may_start, &end).await;
         drop(background);
-        shared.operator.kube.use_caches(None);
+        shared.context.kube.use_caches(None);
         shared.set_store(None);
         shared.metrics.leads(false);
     }
@@ -91,19 +88,19 @@ async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], may_start: Arc<SetO
 async fn housekeeping(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<SetOnce<()>>) {
     listed.wait().await;
     shared.readiness.mark_ready();
-    repeat_housekeeping(&shared.operator, &store).await;
+    repeat_housekeeping(&shared.context, &store).await;
 }
 
 /// Deletes expired ledgers and evicts the memory of deleted resources: now, and then every hour.
-async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(operator: &Context<A, R>, store: &Store<Guarded>) {
+async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(context: &Context<A, R>, store: &Store<Guarded>) {
     let mut every = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     loop {
         every.tick().await;
-        if let Err(error) = ledger_gc::collect_expired(operator).await {
+        if let Err(error) = ledger_gc::collect_expired(context).await {
             warn!(%error, "failed to list ledgers");
         }
         let alive: HashSet<String> = store.select(|resource| resource.uid()).into_iter().collect();
-        operator.memory.retain(|uid| alive.contains(uid));
+        context.memory.retain(|uid| alive.contains(uid));
     }
 }
 

@@ -23,13 +23,13 @@ pub enum AwsLimit {
 }
 
 /// Returns the scope, the lane and the namespace of a due resource.
-pub fn due_work<A, R>(operator: &Context<A, R>, resource: &StreamEncryption) -> Work<AwsLimit> {
+pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> Work<AwsLimit> {
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
-    let (has_description, last) = operator.memory.outlook(resource, operator.clock.now());
+    let (has_description, last) = context.memory.outlook(resource, context.clock.now());
     if has_description {
         return Work { scope: AwsLimit::NoRequest, lane: Lane::New, namespace };
     }
-    let scope = scope(resource, &operator.config.region).unwrap_or(AwsLimit::NoRequest);
+    let scope = scope(resource, &context.config.region).unwrap_or(AwsLimit::NoRequest);
     Work { scope, lane: lane(resource, last), namespace }
 }
 

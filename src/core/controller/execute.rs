@@ -40,7 +40,7 @@ const MAX_TIME_TO_WRITE: Duration = Duration::from_mins(2);
 /// a long wait, the description is too old for the call, but the permit remains. Returns
 /// [`Interruption::Outdated`] if the second description is too old, too.
 pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     state: &mut ReconcileState,
     decision: &Decision,
 ) -> Result<bool, Interruption> {
@@ -48,12 +48,12 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
         Step::Describe => false,
         Step::ChangeEncryption(_) if !state.is_fresh() => false,
         Step::ChangeEncryption(call) if state.permit == Some(call.target.action) => {
-            if state.age(operator.clock.monotonic()) > MAX_STATE_AGE {
+            if state.age(context.clock.monotonic()) > MAX_STATE_AGE {
                 return Err(Interruption::Outdated);
             }
             true
         }
-        Step::ChangeEncryption(call) => acquire_permit(operator, state, call.target.action).await?,
+        Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
         // Before the next record is due, an old description suffices: `execute` then writes no record. Once it
         // is due, the stream is described first.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
@@ -65,36 +65,36 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
 /// is too old by then, or if the operator's credentials have changed; the stream must then be described
 /// again.
 async fn acquire_permit<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     state: &mut ReconcileState,
     action: Action,
 ) -> Result<bool, Interruption> {
     let Some(signer) = &state.signer else { return Ok(false) };
     let (stream, principal) = (&state.spec.stream, &state.spec.principal);
-    let permit = operator.aws.acquire_permit(stream, action, principal, signer);
+    let permit = context.aws.acquire_permit(stream, action, principal, signer);
     let Some(signs) = state.end.unless_ended(permit).await else {
-        return Err(Interruption::Ended(operator.clock.now()));
+        return Err(Interruption::Ended(context.clock.now()));
     };
     state.permit = Some(action);
-    Ok(signs && state.age(operator.clock.monotonic()) <= MAX_STATE_AGE)
+    Ok(signs && state.age(context.clock.monotonic()) <= MAX_STATE_AGE)
 }
 
 /// Executes a decision that is ready: one call, one test record, the removal of the finalizer, or nothing but
 /// a write of the ledger. Returns [`Interruption::Outdated`] if the decision is no longer valid.
 pub(super) async fn execute<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
     decision: &Decision,
 ) -> Result<(), Interruption> {
     let executed = match &decision.step {
-        Step::ChangeEncryption(call) => change_encryption(operator, resource, state, call).await,
-        Step::Verify if state.is_fresh() => verify(operator, resource, state).await,
+        Step::ChangeEncryption(call) => change_encryption(context, resource, state, call).await,
+        Step::Verify if state.is_fresh() => verify(context, resource, state).await,
         // It writes no ledger.
         Step::RemoveFinalizer => {
-            return finalize::remove_decided_finalizer(operator, resource, state, decision).await;
+            return finalize::remove_decided_finalizer(context, resource, state, decision).await;
         }
-        Step::Describe | Step::Verify | Step::Wait => save_ledger(operator, resource, state).await,
+        Step::Describe | Step::Verify | Step::Wait => save_ledger(context, resource, state).await,
     };
     match executed {
         Err(Interruption::Kubernetes(KubeError::Rejected(why)))
@@ -111,18 +111,18 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
 /// Sends the planned call. Returns [`Interruption::Outdated`] if the decision is no longer valid, in which case
 /// no call was sent, or if the ledger now holds newer state than the observation, which must be repeated.
 async fn change_encryption<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
     call: &PlannedCall,
 ) -> Result<(), Interruption> {
     let stream = state.spec.stream.clone();
     let target = &call.target;
-    let start = operator.clock.monotonic();
-    ensure_spec_unchanged(operator, resource).await?;
-    ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
+    let start = context.clock.monotonic();
+    ensure_spec_unchanged(context, resource).await?;
+    ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
     let is_late = |state: &ReconcileState| {
-        let now = operator.clock.monotonic();
+        let now = context.clock.monotonic();
         now.saturating_sub(start) > MAX_STATE_AGE || state.age(now) > MAX_AGE_FOR_CALL
     };
     if is_late(state) {
@@ -130,7 +130,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     }
 
     let in_force_before = state.ledger.spec.known_encryption.clone();
-    let reserved = operator.clock.now();
+    let reserved = context.clock.now();
     let (Some(accepted_date), Some(signer)) = (state.accepted_date(), state.signer.clone()) else {
         return Err(Interruption::Outdated);
     };
@@ -142,15 +142,15 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let shorter = ledger::prune_expired(&state.ledger.spec, accepted_date);
     let (spec, id) = ledger::reserve(&shorter, call, reserved);
     state.ledger.spec = spec;
-    state.ledger.save(&operator.kube).await?;
+    state.ledger.save(&context.kube).await?;
 
     let outcome = if is_late(state) {
         Err(not_sent(&stream, target.action))
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = call.correction, "changing encryption");
-        let outcome = send(operator, state, target, &signer, reserved).await;
+        let outcome = send(context, state, target, &signer, reserved).await;
         let kind = outcome.as_ref().copied().map_err(|error| error.kind);
-        operator.metrics.called(stream.service, target.action, kind);
+        context.metrics.called(stream.service, target.action, kind);
         outcome
     };
     let is_unsent = outcome.as_ref().is_err_and(AwsError::is_unsent);
@@ -161,10 +161,10 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
             warn!(%stream, call = id, code = error.code, kind = ?error.kind, message = error.message, "{words}");
         }
     }
-    let now = operator.clock.now();
+    let now = context.clock.now();
     state
         .ledger
-        .update_with_retry(&operator.kube, |ledger| {
+        .update_with_retry(&context.kube, |ledger| {
             ledger::record_outcome(ledger, &id, outcome.as_ref().copied(), now)
         })
         .await
@@ -175,9 +175,9 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         let note = format!("Drift detected. {was} The operator is correcting it.");
         let event =
             ReconcileEvent { warning: true, reason: "DriftCorrected".to_owned(), action: "Correct", note };
-        operator.publish_event(&resource_identity(resource), &event).await;
+        context.publish_event(&resource_identity(resource), &event).await;
     }
-    state.now = operator.clock.now();
+    state.now = context.clock.now();
     if state.ledger.superseded { Err(Interruption::Outdated) } else { Ok(()) }
 }
 
@@ -185,59 +185,59 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
 /// If it claims the stream, the policies must be unchanged, too: a resource that no policy allows any more must
 /// not claim a stream.
 async fn save_ledger<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
-    if state.ledger.is_changed() && state.spec_age(operator.clock.monotonic()) > MAX_TIME_TO_WRITE {
+    if state.ledger.is_changed() && state.spec_age(context.clock.monotonic()) > MAX_TIME_TO_WRITE {
         return Err(Interruption::Outdated);
     }
     if state.ledger.depends_on_spec() {
-        ensure_spec_unchanged(operator, resource).await?;
+        ensure_spec_unchanged(context, resource).await?;
     }
     if state.ledger.claims() {
-        ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
+        ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
     }
-    Ok(state.ledger.save(&operator.kube).await?)
+    Ok(state.ledger.save(&context.kube).await?)
 }
 
 /// Writes the ledger and one test record, and reads from the response whether the record was encrypted. The
 /// signer of the Describe signs the record, as with a call, so that the record cannot reach another account's
 /// stream. Returns [`Interruption::Outdated`] if the decision is no longer valid.
 async fn verify<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
-    save_ledger(operator, resource, state).await?;
+    save_ledger(context, resource, state).await?;
     let Some(signer) = &state.signer else { return Ok(()) };
-    let permit = operator.aws.acquire_record_permit(&state.spec.stream, &state.spec.principal, signer);
+    let permit = context.aws.acquire_record_permit(&state.spec.stream, &state.spec.principal, signer);
     let Some(signs) = state.end.unless_ended(permit).await else {
-        return Err(Interruption::Ended(operator.clock.now()));
+        return Err(Interruption::Ended(context.clock.now()));
     };
     if !signs {
         info!(stream = %state.spec.stream, "no test record: the credentials have changed since the Describe");
         return Ok(());
     }
     // After the wait for the permit, which may have been long.
-    ensure_spec_unchanged(operator, resource).await?;
-    ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
-    state.ledger.ensure_unchanged(&operator.kube).await?;
+    ensure_spec_unchanged(context, resource).await?;
+    ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
+    state.ledger.ensure_unchanged(&context.kube).await?;
     let me = resource_identity(resource);
     let record = format!("{{\"streamencryption.dev/verify\":\"{}/{}\"}}\n", me.namespace, me.name);
-    match operator.aws.put_record(&state.spec.stream, &record, &state.spec.principal, signer).await {
-        Ok(true) => state.spec.desired.verified = Some(operator.clock.now()),
+    match context.aws.put_record(&state.spec.stream, &record, &state.spec.principal, signer).await {
+        Ok(true) => state.spec.desired.verified = Some(context.clock.now()),
         Ok(false) => info!(stream = %state.spec.stream, "test record was not encrypted yet"),
         Err(error) => {
             warn!(stream = %state.spec.stream, code = error.code, message = error.message, "failed to write a test record");
         }
     }
-    state.now = operator.clock.now();
+    state.now = context.clock.now();
     Ok(())
 }
 
 async fn send<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     state: &ReconcileState,
     target: &Target,
     signer: &Signer,
@@ -246,16 +246,16 @@ async fn send<A: StreamApi, R: KubeApi>(
     let (stream, principal) = (&state.spec.stream, &state.spec.principal);
     match (target.action, &state.spec.desired.encryption) {
         (Action::Start, DesiredEncryption::Key(key)) => {
-            operator.aws.start(stream, key, principal, signer, reserved).await
+            context.aws.start(stream, key, principal, signer, reserved).await
         }
         (
             Action::Start,
             DesiredEncryption::AnyKey | DesiredEncryption::UnknownKey | DesiredEncryption::Off,
-        ) => operator.aws.start(stream, &Key::AwsOwned, principal, signer, reserved).await,
+        ) => context.aws.start(stream, &Key::AwsOwned, principal, signer, reserved).await,
         (Action::Stop, _) => {
             let known = state.ledger.spec.known_encryption.as_ref();
             let active_key = known.and_then(|known| known.key.as_ref()).map(Key::of);
-            operator.aws.stop(stream, active_key.as_ref(), principal, signer, reserved).await
+            context.aws.stop(stream, active_key.as_ref(), principal, signer, reserved).await
         }
     }
 }

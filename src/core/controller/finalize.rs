@@ -30,19 +30,19 @@ pub(super) fn has_finalizer(read: &ObjectMeta) -> bool {
 /// Removes the finalizer if the spec requires none. Ends the reconcile if it did, and if the resource is being
 /// deleted without the operator's finalizer. Sends no request to AWS.
 pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
 ) -> Result<(), Interruption> {
     let has_finalizer = has_finalizer(&resource.metadata);
     if needs_no_disabling(resource) {
         if has_finalizer {
-            release(operator, &resource.metadata).await?;
+            release(context, &resource.metadata).await?;
         }
-        return Err(released(operator));
+        return Err(released(context));
     }
     if has_finalizer && resource.spec.deletion_policy == DeletionPolicy::Retain {
-        set_finalizer(operator, &resource.metadata, false).await?;
-        return Err(changed(operator));
+        set_finalizer(context, &resource.metadata, false).await?;
+        return Err(changed(context));
     }
     Ok(())
 }
@@ -58,7 +58,7 @@ pub(super) fn needs_no_disabling(resource: &StreamEncryption) -> bool {
 /// it. Ends the reconcile if it changed anything. The finalizer of a resource that is being deleted is left to
 /// the decision.
 pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     spec: &ResolvedSpec,
 ) -> Result<(), Interruption> {
@@ -68,55 +68,55 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     let wanted = spec.desired.disable_on_deletion && spec.permission.check_disable(&spec.stream).is_ok();
     if spec.desired.disable_on_deletion && !wanted {
         // Without the finalizer, a deletion leaves the stream encrypted.
-        ensure_policies_unchanged(operator, resource, &spec.permission).await?;
+        ensure_policies_unchanged(context, resource, &spec.permission).await?;
     }
     if wanted == has_finalizer(&resource.metadata) {
         return Ok(());
     }
-    set_finalizer(operator, &resource.metadata, wanted).await?;
-    Err(changed(operator))
+    set_finalizer(context, &resource.metadata, wanted).await?;
+    Err(changed(context))
 }
 
 /// Removes the finalizer as decided: AWS has disabled the encryption, or the operator may not, or need not.
 /// Ends the reconcile: it read an earlier version of the resource, so its status could not be written, and
 /// its entry for the memory would hide what this step has recorded there.
 pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     state: &ReconcileState,
     decision: &Decision,
 ) -> Result<(), Interruption> {
-    ensure_policies_unchanged(operator, resource, &state.spec.permission).await?;
-    state.ledger.ensure_unchanged(&operator.kube).await?;
+    ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
+    state.ledger.ensure_unchanged(&context.kube).await?;
     if decision.reason == Reason::NotPermitted {
         let why = message::ready(&state.input(), decision);
-        release_unchanged(operator, &resource.metadata, stream_of(resource), &why).await?;
+        release_unchanged(context, &resource.metadata, stream_of(resource), &why).await?;
     } else {
-        release(operator, &resource.metadata).await?;
+        release(context, &resource.metadata).await?;
     }
-    Err(released(operator))
+    Err(released(context))
 }
 
 /// Removes the finalizer of a deleted resource whose spec is invalid. Encryption cannot be disabled for a stream
 /// that cannot be resolved, and the stream of a resource is immutable.
 pub(super) async fn release_unresolved<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     why: &str,
 ) -> Result<Timestamp, Interruption> {
     let why = format!("Invalid spec: {why}.");
-    release_unchanged(operator, &resource.metadata, stream_of(resource), &why).await?;
-    Ok(operator.clock.now() + operator.config.drift_interval)
+    release_unchanged(context, &resource.metadata, stream_of(resource), &why).await?;
+    Ok(context.clock.now() + context.config.drift_interval)
 }
 
 /// The resource has another version now, which the next reconcile handles.
-fn changed<A, R>(operator: &Context<A, R>) -> Interruption {
-    Interruption::Ended(operator.clock.now())
+fn changed<A, R>(context: &Context<A, R>) -> Interruption {
+    Interruption::Ended(context.clock.now())
 }
 
 /// The resource is being deleted, and no step is left.
-fn released<A, R>(operator: &Context<A, R>) -> Interruption {
-    Interruption::Ended(operator.clock.now() + operator.config.drift_interval)
+fn released<A, R>(context: &Context<A, R>) -> Interruption {
+    Interruption::Ended(context.clock.now() + context.config.drift_interval)
 }
 
 /// Returns the ARN or the name of the stream that the spec names.
@@ -127,10 +127,10 @@ fn stream_of(resource: &StreamEncryption) -> Option<&str> {
 
 /// Removes the finalizer of the deleted resource. Returns whether the resource still existed.
 async fn release<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     read: &ObjectMeta,
 ) -> Result<bool, KubeError> {
-    let existed = set_finalizer(operator, read, false).await?;
+    let existed = set_finalizer(context, read, false).await?;
     if existed {
         info!(namespace = read.namespace, name = read.name, "finalizer removed");
     }
@@ -139,16 +139,16 @@ async fn release<A: StreamApi, R: KubeApi>(
 
 /// Adds or removes the finalizer. Returns whether the resource still existed.
 async fn set_finalizer<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     read: &ObjectMeta,
     present: bool,
 ) -> Result<bool, KubeError> {
-    let version = operator.kube.set_finalizer(read, present).await?;
+    let version = context.kube.set_finalizer(read, present).await?;
     let (existed, uid) = (version.is_some(), &resource_identity_of(read).uid);
     if existed {
-        operator.memory.written(uid, version);
+        context.memory.written(uid, version);
     } else {
-        operator.memory.read_again(uid);
+        context.memory.read_again(uid);
     }
     Ok(existed)
 }
@@ -157,15 +157,15 @@ async fn set_finalizer<A: StreamApi, R: KubeApi>(
 /// reports that once. If the namespace is being deleted, too, the API server refuses the event, so the log and a
 /// metric report the removal, too. `stream` is the ARN or the name of the stream, if the spec can be read.
 pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     read: &ObjectMeta,
     stream: Option<&str>,
     why: &str,
 ) -> Result<(), KubeError> {
     // If this process has seen another version than `read`, then `read` may be from a cache that lags, and the
     // resource may be gone because this process has removed the finalizer and reported that.
-    let may_lag = operator.memory.has_seen_another(read);
-    let released = release(operator, read).await;
+    let may_lag = context.memory.has_seen_another(read);
+    let released = release(context, read).await;
     match &released {
         Ok(false) if may_lag => return Ok(()),
         // Without a response, the finalizer may be removed. No reconcile would follow to report that: the
@@ -174,7 +174,7 @@ pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
         Err(KubeError::Conflict | KubeError::Rejected(_)) => return released.map(drop),
     }
     let me = resource_identity_of(read);
-    if !operator.memory.report_removal(&me.uid) {
+    if !context.memory.report_removal(&me.uid) {
         return released.map(drop);
     }
     warn!(
@@ -184,10 +184,10 @@ pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
         why,
         "deleted with deletionPolicy: Disable, leaving the encryption unchanged"
     );
-    operator.metrics.encryption_left_on();
+    context.metrics.encryption_left_on();
     let note = format!("{why} The resource is deleted, and the encryption of its stream is unchanged.");
     let event =
         ReconcileEvent { warning: true, reason: ENCRYPTION_LEFT_ON.to_owned(), action: "Release", note };
-    operator.publish_event(&me, &event).await;
+    context.publish_event(&me, &event).await;
     released.map(drop)
 }

@@ -16,14 +16,14 @@ use super::stream_api::StreamApi;
 use crate::model::ledger::expires_at;
 
 /// Checks every ledger once, deletes the expired ones, and returns their number.
-pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>) -> Result<usize, KubeError> {
+pub async fn collect_expired<A: StreamApi, R: KubeApi>(context: &Context<A, R>) -> Result<usize, KubeError> {
     let mut retired = 0;
-    for ledger in operator.kube.ledgers().await? {
-        let now = operator.clock.now();
+    for ledger in context.kube.ledgers().await? {
+        let now = context.clock.now();
         if any_call_counts(&ledger.spec, now) {
             continue;
         }
-        match is_gone(&operator.kube, &ledger.spec.owner).await {
+        match is_gone(&context.kube, &ledger.spec.owner).await {
             Ok(true) => {}
             Ok(false) => continue,
             // An owner that was written by hand may be impossible to look up; the other ledgers are still
@@ -34,12 +34,11 @@ pub async fn collect_expired<A: StreamApi, R: KubeApi>(operator: &Context<A, R>)
             }
         }
         // The clock may have been set during the request to AWS.
-        if !clock_is_right(operator, &ledger.spec).await
-            || any_call_counts(&ledger.spec, operator.clock.now())
+        if !clock_is_right(context, &ledger.spec).await || any_call_counts(&ledger.spec, context.clock.now())
         {
             continue;
         }
-        match operator.kube.delete_ledger(&ledger).await {
+        match context.kube.delete_ledger(&ledger).await {
             Ok(()) => {
                 info!(stream = ledger.spec.stream_arn, "expired ledger deleted");
                 retired += 1;
@@ -62,8 +61,8 @@ fn any_call_counts(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
 /// Returns whether AWS accepts the operator's clock. A ledger without calls requires no check. The stream is
 /// not described: no resource requests the stream any more, so there is no principal for a Describe.
 async fn clock_is_right<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     ledger: &StreamLedgerSpec,
 ) -> bool {
-    ledger.calls.is_empty() || operator.aws.verify_clock().await.is_ok()
+    ledger.calls.is_empty() || context.aws.verify_clock().await.is_ok()
 }

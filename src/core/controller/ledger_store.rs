@@ -67,13 +67,13 @@ pub struct Claim<'a> {
 /// another version than `known`, which this process saw last. If the ledger's owner no longer holds the stream
 /// and the claim may be made, the ledger is taken over with its entire content.
 pub(super) async fn open<A, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     claim: &Claim<'_>,
     known: Option<&str>,
     from: ReadFrom,
 ) -> Result<LedgerHandle, KubeError> {
-    let kube = &operator.kube;
+    let kube = &context.kube;
     let stream = claim.stream;
     let name = ledger::name(stream);
     let me = resource_identity(resource);
@@ -99,7 +99,7 @@ pub(super) async fn open<A, R: KubeApi>(
                 "the ledger is gone: the calls that the status reports are counted as sent now"
             );
         }
-        let spec = ledger::rebuilt_from_status(&empty, stream.service, reported_calls, operator.clock.now());
+        let spec = ledger::rebuilt_from_status(&empty, stream.service, reported_calls, context.clock.now());
         return Ok(LedgerHandle::new(name, spec, Ownership::Owned, None));
     };
     if let Err(corrupt) = ledger::validate(&found.spec, stream) {

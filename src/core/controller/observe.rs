@@ -25,16 +25,16 @@ use crate::work_queue::Lane;
 /// Describes the stream of a reconcile, and applies the observation to its ledger. Returns
 /// [`Interruption::DescriptionNotFresh`] if the reconcile began with an earlier description.
 pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
     if state.last.remembered.is_some() {
         return Err(Interruption::DescriptionNotFresh);
     }
-    send_describe(operator, resource, state).await?;
-    if state.spec_age(operator.clock.monotonic()) > MAX_STATE_AGE {
-        match resolve::resolve(operator, resource, &state.last, ReadFrom::ApiServer).await {
+    send_describe(context, resource, state).await?;
+    if state.spec_age(context.clock.monotonic()) > MAX_STATE_AGE {
+        match resolve::resolve(context, resource, &state.last, ReadFrom::ApiServer).await {
             Ok(spec) => state.replace_spec(spec)?,
             Err(ResolveError::Kubernetes(error)) => return Err(error.into()),
             // The next reconcile reports it.
@@ -58,7 +58,7 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
 /// Describes the active customer managed key in KMS, unless the key is the desired one. A failed request does
 /// not stop the reconcile.
 pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     state: &mut ReconcileState,
 ) {
     if !state.is_fresh() {
@@ -73,7 +73,7 @@ pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
         return;
     }
     let (name, principal) = (KmsKeyId::Arn(arn.clone()), &state.spec.principal);
-    match operator.aws.describe_key(stream, &name, principal, Priority::Drift).await {
+    match context.aws.describe_key(stream, &name, principal, Priority::Drift).await {
         Ok(metadata) => {
             let problem = metadata.map_or(Some(KeyProblem::NotFound), |metadata| metadata.problem(stream));
             state.active_key = Some((arn, problem));
@@ -86,24 +86,24 @@ pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
 }
 
 async fn send_describe<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     state: &mut ReconcileState,
 ) -> Result<(), Interruption> {
-    let at = operator.clock.now();
-    let start = operator.clock.monotonic();
+    let at = context.clock.now();
+    let start = context.clock.monotonic();
     let principal = &state.spec.principal;
     let priority = match due_work::lane(resource, Urgency::from(&state.last)) {
         Lane::New | Lane::Following => Priority::Changing,
         Lane::Drift => Priority::Drift,
     };
-    let request = operator.aws.describe_stream(&state.spec.stream, principal, priority);
+    let request = context.aws.describe_stream(&state.spec.stream, principal, priority);
     let seen = state.end.unless_ended(request).await.ok_or(Interruption::Ended(at))?;
-    operator.metrics.described(state.spec.stream.service, seen.is_ok());
-    state.now = operator.clock.now();
+    context.metrics.described(state.spec.stream.service, seen.is_ok());
+    state.now = context.clock.now();
     // The second Describe may have waited for the rate limiter again. With that wait included, a busy rate
     // limiter would prevent every call.
-    state.description_start = if state.permit.is_some() { operator.clock.monotonic() } else { start };
+    state.description_start = if state.permit.is_some() { context.clock.monotonic() } else { start };
     match seen {
         Ok(seen) => {
             let (description, signer) = seen.unzip();

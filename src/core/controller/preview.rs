@@ -80,22 +80,22 @@ pub enum PreviewError {
 
 /// Previews a resource by the current state of the cluster and of AWS.
 pub async fn preview<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
 ) -> Result<Preview, PreviewError> {
     if finalize::needs_no_disabling(resource) {
         return Ok(Preview::of_released(resource));
     }
     let (last, from) = (LastReconcile::default(), ReadFrom::ApiServer);
-    let spec = match resolve::resolve(operator, resource, &last, from).await {
+    let spec = match resolve::resolve(context, resource, &last, from).await {
         Ok(spec) => spec,
-        Err(why) => return unresolved(operator, resource, &why),
+        Err(why) => return unresolved(context, resource, &why),
     };
-    let ledger = ledger_store::open(operator, resource, &spec.claim(), None, from).await?;
-    let expected = operator.memory.change_times().expected(spec.stream.service);
-    let mut state = ReconcileState::new(operator.clock.now(), spec, ledger, last, resource, expected);
+    let ledger = ledger_store::open(context, resource, &spec.claim(), None, from).await?;
+    let expected = context.memory.change_times().expected(spec.stream.service);
+    let mut state = ReconcileState::new(context.clock.now(), spec, ledger, last, resource, expected);
     let decision = loop {
-        let decision = (operator.decide)(&state.input());
+        let decision = (context.decide)(&state.input());
         let needs_description = match decision.step {
             Step::Describe => true,
             Step::ChangeEncryption(_) | Step::Verify => !state.is_fresh(),
@@ -104,12 +104,12 @@ pub async fn preview<A: StreamApi, R: KubeApi>(
         if !needs_description {
             break decision;
         }
-        observe::describe_stream(operator, resource, &mut state).await.map_err(PreviewError::of)?;
+        observe::describe_stream(context, resource, &mut state).await.map_err(PreviewError::of)?;
     };
     // Only a reconcile that waits depends on the active key.
     let decision = if matches!(decision.step, Step::Wait) {
-        observe::describe_active_key(operator, &mut state).await;
-        (operator.decide)(&state.input())
+        observe::describe_active_key(context, &mut state).await;
+        (context.decide)(&state.input())
     } else {
         decision
     };
@@ -118,7 +118,7 @@ pub async fn preview<A: StreamApi, R: KubeApi>(
 
 /// Returns the preview of a resource that could not be resolved: the operator makes no call about it.
 fn unresolved<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     why: &ResolveError,
 ) -> Result<Preview, PreviewError> {
@@ -128,7 +128,7 @@ fn unresolved<A: StreamApi, R: KubeApi>(
     let (reason, words) = why.report()?;
     let unanswered = u32::from(matches!(why, ResolveError::Identity(_)));
     let before = resource.status.clone().unwrap_or_default();
-    let now = operator.clock.now();
+    let now = context.clock.now();
     let status = report::unresolved_status(resource, &before, (reason, &words), unanswered, now);
     Ok(Preview::of_status(None, PlannedStep::Nothing, reason, &status))
 }

@@ -45,7 +45,7 @@ pub(super) struct StatusWrite {
 /// (`described`); a client that is no replica wrote the stored status; or the stored status may be an
 /// unacknowledged write of this process, sent after its last report.
 pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     read: &ObjectMeta,
     stored: Option<&StreamEncryptionStatus>,
     last: &LastReconcile,
@@ -62,16 +62,16 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let mut unacknowledged_write = last.unacknowledged_write;
     let mut version = read.resource_version.clone();
     if stored != Some(&status) && may_repeat {
-        match operator.kube.write_status(read, &status).await {
+        match context.kube.write_status(read, &status).await {
             Ok(written) => {
                 unacknowledged_write = None;
                 version = written;
-                publish_transition(operator, read, &before, &status).await;
+                publish_transition(context, read, &before, &status).await;
             }
             // Not an interruption, which would evict the description: a new Describe would only cause another
             // write. The next reconcile reports from this description.
             Err(KubeError::Conflict) => {
-                let again = operator.clock.now() + AFTER_CONFLICT;
+                let again = context.clock.now() + AFTER_CONFLICT;
                 let version = UNKNOWN_VERSION;
                 return Ok(StatusWrite {
                     status: last.status.clone(),
@@ -81,7 +81,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 });
             }
             Err(error) => {
-                operator.memory.unacknowledged_write(uid(read), operator.clock.now());
+                context.memory.unacknowledged_write(uid(read), context.clock.now());
                 return Err(error);
             }
         }
@@ -93,7 +93,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let status = Some(packed);
     if unacknowledged_write.is_some() {
         // The earlier write may still change the status.
-        let again = Some(operator.clock.now() + REREAD);
+        let again = Some(context.clock.now() + REREAD);
         return Ok(StatusWrite { status, unacknowledged_write, version: UNKNOWN_VERSION, again });
     }
     Ok(StatusWrite { status, unacknowledged_write, version, again: None })
@@ -103,14 +103,14 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
 /// encryption cannot be disabled without the spec, and nobody would apply the resource again. The status of such a resource cannot be parsed
 /// either, so the last written status is kept in memory: the next reconcile must not lead to another write.
 pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     read: &ObjectMeta,
     why: &str,
 ) -> Result<(), KubeError> {
     if read.deletion_timestamp.is_some() {
         let why = format!("Invalid resource: {why}.");
         return if finalize::has_finalizer(read) {
-            finalize::release_unchanged(operator, read, None, &why).await
+            finalize::release_unchanged(context, read, None, &why).await
         } else {
             Ok(())
         };
@@ -118,8 +118,8 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     let words = format!(
         "Invalid resource: {why}. The stored resource does not match the schema of this operator version: correct it and apply it again."
     );
-    let last = operator.memory.recall_all(uid(read));
-    let now = operator.clock.now();
+    let last = context.memory.recall_all(uid(read));
+    let now = context.clock.now();
     let reported = last.status.as_ref().map(Packed::read);
     // The stored status is known only if it is the one that was written last.
     let stored =
@@ -131,8 +131,8 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
         conditions: ready_conditions(known, Reason::SpecInvalid, &words, read.generation, now),
         ..StreamEncryptionStatus::default()
     };
-    let written = update_status(operator, read, stored, &last, false, make).await?;
-    operator.memory.keep_status(uid(read), written.status, written.unacknowledged_write);
+    let written = update_status(context, read, stored, &last, false, make).await?;
+    context.memory.keep_status(uid(read), written.status, written.unacknowledged_write);
     if written.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
 }
 
@@ -142,13 +142,13 @@ fn uid(read: &ObjectMeta) -> &str {
 
 /// Logs and counts a transition, and publishes an event for it.
 async fn publish_transition<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     read: &ObjectMeta,
     before: &StreamEncryptionStatus,
     status: &StreamEncryptionStatus,
 ) {
-    if let Some((service, after)) = encrypted_after(before, status, operator.clock.now()) {
-        operator.metrics.encrypted(service, after);
+    if let Some((service, after)) = encrypted_after(before, status, context.clock.now()) {
+        context.metrics.encrypted(service, after);
     }
     if has_no_event(&status.conditions) && !has_no_event(&before.conditions) {
         return;
@@ -157,7 +157,7 @@ async fn publish_transition<A: StreamApi, R: KubeApi>(
     let Some(event) = event.or_else(|| retried_in_vain(before, status)) else { return };
     let me = resource_identity_of(read);
     info!(namespace = me.namespace, name = me.name, reason = event.reason, note = event.note, "status");
-    operator.publish_event(&me, &event).await;
+    context.publish_event(&me, &event).await;
 }
 
 /// Returns the event for a retry that changed nothing; `None` if no new retry was handled. A retry that

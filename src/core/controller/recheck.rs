@@ -17,11 +17,11 @@ use crate::model::permission::EffectivePolicy;
 
 /// Returns [`Interruption::Outdated`] if the live resource is no longer the one on which the decision is based.
 pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
 ) -> Result<(), Interruption> {
     let me = resource_identity(resource);
-    let live = operator
+    let live = context
         .kube
         .resource(&me.namespace, &me.name, ReadFrom::ApiServer)
         .await?
@@ -37,12 +37,12 @@ pub(super) async fn ensure_spec_unchanged<A: StreamApi, R: KubeApi>(
 /// Returns [`Interruption::Outdated`] if the live policies no longer grant exactly the permissions on which the
 /// decision is based, so that a revoked permission is not used.
 pub(super) async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     permission: &EffectivePolicy,
 ) -> Result<(), Interruption> {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let own = permission.own_account().clone();
-    let now = permission_in(&operator.kube, namespace, own, ReadFrom::ApiServer).await?;
+    let now = permission_in(&context.kube, namespace, own, ReadFrom::ApiServer).await?;
     if now == *permission { Ok(()) } else { Err(Interruption::Outdated) }
 }

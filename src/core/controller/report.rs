@@ -35,15 +35,15 @@ use crate::model::status_fields;
 
 /// Reports the state after the steps of a reconcile. Returns the time of the next reconcile.
 pub(super) async fn report<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     state: ReconcileState,
 ) -> Result<Timestamp, Interruption> {
-    let decision = decision_to_report(operator, &state);
+    let decision = decision_to_report(context, &state);
     let unanswered = unanswered(&state);
     let make = |before: &StreamEncryptionStatus| status(resource, before, &state, &decision, unanswered);
     let written = update_status(
-        operator,
+        context,
         &resource.metadata,
         resource.status.as_ref(),
         &state.last,
@@ -55,7 +55,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     // A description is used again only with the ledger that records what it showed. If the ledger cannot be read
     // or written, its current version is unknown, so the version that was seen last is kept.
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
-    let changing_at = follow_change(operator, &state, &decision);
+    let changing_at = follow_change(context, &state, &decision);
     let last = LastReconcile {
         remembered: remembered(resource, &state, &decision).filter(|_| is_recorded),
         ledger_version: if is_recorded {
@@ -75,7 +75,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     };
     let wake =
         [written.again, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
-    operator.memory.keep(resource, last);
+    context.memory.keep(resource, last);
     Ok(wake)
 }
 
@@ -92,8 +92,8 @@ pub(super) fn unanswered(state: &ReconcileState) -> u32 {
 
 /// Returns the decision on the state after the steps. If it requires another step, the next reconcile begins with
 /// a Describe and executes that step.
-fn decision_to_report<A, R>(operator: &Context<A, R>, state: &ReconcileState) -> Decision {
-    let decision = (operator.decide)(&state.input());
+fn decision_to_report<A, R>(context: &Context<A, R>, state: &ReconcileState) -> Decision {
+    let decision = (context.decide)(&state.input());
     if decision.step == Step::Wait {
         return decision;
     }
@@ -104,7 +104,7 @@ fn decision_to_report<A, R>(operator: &Context<A, R>, state: &ReconcileState) ->
 /// Learns from a change that AWS has completed. Returns when the stream was last described in the middle of a change
 /// that is not complete.
 fn follow_change<A, R>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     state: &ReconcileState,
     decision: &Decision,
 ) -> Option<Timestamp> {
@@ -120,7 +120,7 @@ fn follow_change<A, R>(
         && matches!(observation, Observation::On(_) | Observation::Off)
     {
         let in_progress = state.last.changing_at.map(|changing| changing.duration_since(since));
-        operator.memory.learn_change_time(state.spec.stream.service, in_progress, at.duration_since(since));
+        context.memory.learn_change_time(state.spec.stream.service, in_progress, at.duration_since(since));
     }
     None
 }
@@ -151,7 +151,7 @@ fn remembered(
 /// Reports a resource that could not be resolved, or removes its finalizer if it is being deleted and its spec is
 /// invalid. Returns the time of the next reconcile.
 pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     last: &LastReconcile,
     why: ResolveError,
@@ -159,7 +159,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     let mut unanswered = last.unanswered;
     match &why {
         ResolveError::Spec(why) if resource.metadata.deletion_timestamp.is_some() => {
-            return finalize::release_unresolved(operator, resource, why).await;
+            return finalize::release_unresolved(context, resource, why).await;
         }
         ResolveError::Identity(error) => {
             tracing::warn!(
@@ -172,15 +172,15 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         ResolveError::Spec(_) | ResolveError::Suspended | ResolveError::Kubernetes(_) => {}
     }
     let (reason, words) = why.report()?;
-    let now = operator.clock.now();
+    let now = context.clock.now();
     let make = |before: &StreamEncryptionStatus| {
         unresolved_status(resource, before, (reason, &words), unanswered, now)
     };
     let written =
-        update_status(operator, &resource.metadata, resource.status.as_ref(), last, false, make).await?;
+        update_status(context, &resource.metadata, resource.status.as_ref(), last, false, make).await?;
     let since = schedule::reason_since(last.reason, reason, now);
     let wait = if reason == Reason::Suspended {
-        operator.config.drift_interval
+        context.config.drift_interval
     } else {
         schedule::poll_interval(since, now, schedule::POLL_AWS_ERROR)
     };
@@ -194,7 +194,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         is_interrupted: false,
         ..last.clone()
     };
-    operator.memory.keep(resource, last);
+    context.memory.keep(resource, last);
     Ok(written.again.unwrap_or(now + wait))
 }
 

@@ -105,22 +105,22 @@ impl From<ParseError> for ResolveError {
 
 /// Resolves a resource, with policies from this source.
 pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     last: &LastReconcile,
     from: ReadFrom,
 ) -> Result<ResolvedSpec, ResolveError> {
-    let resolve_started = operator.clock.monotonic();
+    let resolve_started = context.clock.monotonic();
     let desired = desired(resource);
-    let named = stream(&resource.spec.stream, &operator.config.region)?;
+    let named = stream(&resource.spec.stream, &context.config.region)?;
     let key = match &resource.spec.key {
         Some(key) if desired.encryption != DesiredEncryption::Off => {
-            Some(named_key(operator, resource, key).await?)
+            Some(named_key(context, resource, key).await?)
         }
         Some(_) | None => None,
     };
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-    let policies = policies_in(&operator.kube, namespace, from).await?;
+    let policies = policies_in(&context.kube, namespace, from).await?;
     let (stream, own) = match named {
         NamedStream::Arn(stream) if is_decided_without_identity(&stream, &policies, &desired) => {
             // The policies do not refer to the operator's account, so any account can stand in for it.
@@ -129,7 +129,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         }
         _ if desired.suspended => return Err(ResolveError::Suspended),
         named => {
-            let own = operator.aws.identity().await.map_err(ResolveError::Identity)?;
+            let own = context.aws.identity().await.map_err(ResolveError::Identity)?;
             (named.of(&own)?, own)
         }
     };
@@ -140,7 +140,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         permission,
         key: None,
         error: None,
-        drift_interval: schedule::jittered(operator.config.drift_interval, resource.metadata.uid.as_deref()),
+        drift_interval: schedule::jittered(context.config.drift_interval, resource.metadata.uid.as_deref()),
         resolve_started,
         stream,
     };
@@ -156,7 +156,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         {
             mark_key_not_permitted(&mut spec.desired);
         }
-        Some(KeySelector::Customer(name)) => describe_key(operator, last, &mut spec, name).await,
+        Some(KeySelector::Customer(name)) => describe_key(context, last, &mut spec, name).await,
     }
     Ok(spec)
 }
@@ -261,7 +261,7 @@ enum KeySelector {
 
 /// Returns the key that a spec names, in a form that KMS accepts.
 async fn named_key<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     resource: &StreamEncryption,
     key: &KeyReference,
 ) -> Result<KeySelector, ResolveError> {
@@ -271,7 +271,7 @@ async fn named_key<A: StreamApi, R: KubeApi>(
         (KeyType::CustomerManaged, None, Some(alias), None) => KeySelector::Customer(arn::alias(alias)?),
         (KeyType::CustomerManaged, None, None, Some(reference)) => {
             let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
-            match operator.kube.referenced_key(namespace, reference).await? {
+            match context.kube.referenced_key(namespace, reference).await? {
                 ReferencedKey::Arn(arn) => arn.parse().map_or(
                     KeySelector::Problem(KeyProblem::ReferenceNotReady),
                     |arn| KeySelector::Customer(KmsKeyId::Arn(arn)),
@@ -294,7 +294,7 @@ fn mark_key_not_permitted(desired: &mut DesiredState) {
 /// Describes the key in KMS, unless the response of the last reconcile is still valid, and sets the desired
 /// key and its problem.
 async fn describe_key<A: StreamApi, R: KubeApi>(
-    operator: &Context<A, R>,
+    context: &Context<A, R>,
     last: &LastReconcile,
     spec: &mut ResolvedSpec,
     name: KmsKeyId,
@@ -318,7 +318,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
     let answer =
         match earlier.filter(|(requested, _)| *requested == name).map(|(_, metadata)| metadata.clone()) {
             Some(metadata) => Ok(metadata),
-            None => operator.aws.describe_key(&spec.stream, &name, &spec.principal, Priority::Changing).await,
+            None => context.aws.describe_key(&spec.stream, &name, &spec.principal, Priority::Changing).await,
         };
     match answer {
         Ok(metadata) => {

@@ -16,7 +16,7 @@ pub const ACCEPTED: &str = "Accepted";
 /// The inputs that are the same for all policies.
 pub struct PolicyStatusInput<'a> {
     /// The operator's account; `None` while it is unknown.
-    pub operator: Option<&'a AwsAccount>,
+    pub operator_account: Option<&'a AwsAccount>,
     /// The namespace and the stream of every `StreamEncryption` whose stream is known.
     pub streams: &'a [(String, StreamArn)],
     /// The current time.
@@ -105,7 +105,7 @@ fn resources(policy: &Policy, selected: &[String], fleet: &PolicyStatusInput<'_>
     let streams = fleet.streams.iter().filter(|(namespace, _)| selected.binary_search(namespace).is_ok());
     let mut allowed = 0;
     for (_, stream) in streams {
-        let applies = match fleet.operator {
+        let applies = match fleet.operator_account {
             Some(operator) => policy.applies_to(stream, operator),
             None if policy.streams_depend_on_operator() => return None,
             // No pattern depends on the account.
@@ -159,10 +159,10 @@ mod tests {
     fn status(
         spec: &StreamEncryptionPolicySpec,
         selected: Result<&[&str], &str>,
-        operator: Option<&AwsAccount>,
+        operator_account: Option<&AwsAccount>,
     ) -> StreamEncryptionPolicyStatus {
         let selected = selected.map(|names| names.iter().map(|&name| name.to_owned()).collect());
-        let fleet = PolicyStatusInput { operator, streams: &streams(), now: Timestamp::UNIX_EPOCH };
+        let fleet = PolicyStatusInput { operator_account, streams: &streams(), now: Timestamp::UNIX_EPOCH };
         policy_status(
             spec,
             Some(3),

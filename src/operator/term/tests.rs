@@ -8,7 +8,7 @@ use stream_encryption_core::packed::Packed;
 use tokio::sync::Notify;
 
 use super::super::dispatcher::{Trigger, Waiting};
-use super::super::fakes::{ARN, operator};
+use super::super::fakes::{self, ARN};
 use super::*;
 use crate::aws::rate_limit::RateLimiter;
 use crate::kubernetes::store;
@@ -22,14 +22,14 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
         "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata, "spec": spec,
     });
     let resource: Guarded = serde_json::from_value(object).unwrap();
-    let operator = operator(None);
+    let context = fakes::context(None);
     for uid in ["1", "2"] {
-        operator.memory.keep_status(uid, Some(Packed::of(&StreamEncryptionStatus::default())), None);
+        context.memory.keep_status(uid, Some(Packed::of(&StreamEncryptionStatus::default())), None);
     }
     let store = Store::default();
     store.apply(&Event::Apply(resource.clone()));
-    let known = || ["1", "2"].map(|uid| operator.memory.recall_all(uid).status.is_some());
-    let keeping = repeat_housekeeping(&operator, &store);
+    let known = || ["1", "2"].map(|uid| context.memory.recall_all(uid).status.is_some());
+    let keeping = repeat_housekeeping(&context, &store);
     tokio::pin!(keeping);
 
     let wait = async |keeping: &mut std::pin::Pin<&mut _>, time| {
@@ -52,21 +52,21 @@ async fn term_ends_although_a_call_waits_for_its_permit() {
         "spec": {"stream": {"arn": ARN}},
     });
     let resource: Guarded = serde_json::from_value(object).unwrap();
-    let mut operator = operator(resource.0.as_ref().ok().cloned());
-    operator.aws.waiting = Some(Notify::new());
-    let operator = Arc::new(operator);
+    let mut context = fakes::context(resource.0.as_ref().ok().cloned());
+    context.aws.waiting = Some(Notify::new());
+    let context = Arc::new(context);
     let store = Store::default();
     store.apply(&Event::Apply(resource.clone()));
-    let reconciler = Reconciler { operator: operator.clone(), resources: store, metrics: Metrics::default() };
+    let reconciler = Reconciler { context: context.clone(), resources: store, metrics: Metrics::default() };
     let dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
     let (filled, end) = (SetOnce::new_with(Some(())), CancellationToken::new());
     let trigger = Trigger::One(store::Key::of(&resource));
     let triggers = stream::iter([trigger]).chain(stream::pending()).boxed();
     let stop = async {
-        operator.aws.waiting.as_ref().unwrap().notified().await;
+        context.aws.waiting.as_ref().unwrap().notified().await;
         end.cancel();
     };
     let term = async { tokio::join!(dispatcher.run(triggers, &filled, &end), stop) };
     tokio::time::timeout(Duration::from_secs(10), term).await.expect("the term ends");
-    assert!(operator.aws.called.lock().unwrap().is_empty());
+    assert!(context.aws.called.lock().unwrap().is_empty());
 }

@@ -161,7 +161,7 @@ impl Run {
         let (triggers, mut triggered) = mpsc::unbounded_channel();
         let end = CancellationToken::new();
         let reconciler = Reconciler {
-            operator: context.clone(),
+            context: context.clone(),
             resources: context.kube.store(),
             metrics: Metrics::default(),
         };
