@@ -175,7 +175,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let rows: Vec<Row> = stream::iter(plans).buffered(CONCURRENT).collect().await;
     progress.end();
     // With the ledgers, the plan itself shows which resource of the cluster manages a stream.
-    let stored = if operator.records.reads_ledgers { Vec::new() } else { stored(&cluster, &rows).await };
+    let stored = if operator.kube.reads_ledgers { Vec::new() } else { stored(&cluster, &rows).await };
     // A refused resource manages no stream.
     let accepted = rows.iter().filter(|row| !row.refused);
     let planned: Vec<(String, String)> = accepted

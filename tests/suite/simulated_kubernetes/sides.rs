@@ -357,7 +357,7 @@ impl Model {
                 }
             }
             Act::Lose(at) => {
-                self.store.lose_ledger(&ledger_name(&self.namespace, at));
+                self.store.remove_ledger(&ledger_name(&self.namespace, at));
                 Answer::Done
             }
         }
