@@ -7,6 +7,7 @@ mod adapter;
 mod assume_role;
 mod credentials;
 mod error;
+mod event_queue;
 mod firehose;
 mod fixed_size;
 mod http_client;
@@ -27,5 +28,6 @@ mod source;
 mod timestamp;
 
 pub use adapter::{Aws, AwsConfig, InvalidAwsConfig};
+pub use event_queue::{EventQueue, InvalidQueueUrl, MAX_MESSAGES, Message, QueueState, QueueUrl};
 pub use identity::Caller;
 pub use pages::Tag;

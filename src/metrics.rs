@@ -34,6 +34,9 @@ const VISIT_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
 /// Buckets for the time in plaintext: AWS takes seconds to minutes; if a key must be fixed, it takes hours.
 const PLAIN_TEXT_SECONDS: [f64; 9] = [10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0];
 
+/// Buckets for the age of an event of AWS when it arrives: seconds as a rule, minutes at times.
+const EVENT_AGE_SECONDS: [f64; 9] = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
+
 /// The metrics that are updated as events happen. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -45,6 +48,9 @@ pub struct Metrics {
     leader: Gauge,
     events_lost: Counter,
     encryption_left_on: Counter,
+    aws_events: Family<OfKind, Counter>,
+    aws_event_age: Histogram,
+    event_queue_errors: Counter,
 }
 
 /// The result of a reconciliation.
@@ -57,6 +63,35 @@ pub enum ReconcileResult {
     conflict,
     /// A request to the API server failed.
     error,
+}
+
+/// What a message of the queue of AWS's events is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(non_camel_case_types, reason = "the label's values are these words")]
+pub enum AwsEventKind {
+    /// A call of Start or Stop.
+    call,
+    /// The creation or deletion of a stream.
+    stream,
+    /// A key or an alias.
+    key,
+    /// None: the event proves that events arrive.
+    heartbeat,
+    /// Something that the operator does not use.
+    unrelated,
+    /// The message is no valid event.
+    invalid,
+}
+
+impl AwsEventKind {
+    /// Every kind.
+    const ALL: [Self; 6] =
+        [Self::call, Self::stream, Self::key, Self::heartbeat, Self::unrelated, Self::invalid];
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: AwsEventKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,7 +140,13 @@ impl Default for Metrics {
             leader: Gauge::default(),
             events_lost: Counter::default(),
             encryption_left_on: Counter::default(),
+            aws_events: Family::default(),
+            aws_event_age: Histogram::new(EVENT_AGE_SECONDS),
+            event_queue_errors: Counter::default(),
         };
+        for kind in AwsEventKind::ALL {
+            let _ = metrics.aws_events.get_or_create(&OfKind { kind });
+        }
         for result in [ReconcileResult::ok, ReconcileResult::conflict, ReconcileResult::error] {
             let _ = metrics.reconciles.get_or_create(&Reconcile { result });
         }
@@ -135,6 +176,19 @@ impl Metrics {
     /// Sets whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// Counts a message of the queue of AWS's events; `age` is that of its event, if it has one.
+    pub fn aws_event(&self, kind: AwsEventKind, age: Option<SignedDuration>) {
+        self.aws_events.get_or_create(&OfKind { kind }).inc();
+        if let Some(age) = age {
+            self.aws_event_age.observe(age.as_secs_f64().max(0.0));
+        }
+    }
+
+    /// Counts a request to the queue of AWS's events that failed.
+    pub fn event_queue_failed(&self) {
+        self.event_queue_errors.inc();
     }
 
     /// Returns all metrics in
@@ -168,6 +222,21 @@ impl Metrics {
             "encryption_left_on",
             "Resources deleted with deletionPolicy Disable whose stream's encryption was left unchanged",
             self.encryption_left_on.clone(),
+        );
+        registry.register(
+            "aws_events",
+            "Messages received from the queue of AWS's events",
+            self.aws_events.clone(),
+        );
+        registry.register(
+            "aws_event_age_seconds",
+            "Age of AWS's events when they arrive, by AWS's clock",
+            self.aws_event_age.clone(),
+        );
+        registry.register(
+            "event_queue_errors",
+            "Requests to the queue of AWS's events that failed",
+            self.event_queue_errors.clone(),
         );
         input.register(&mut registry);
         let mut text = String::new();

@@ -24,6 +24,7 @@ use crate::leader::LeaderElection;
 use crate::metrics::{FleetSnapshot, Metrics, ScrapeInput};
 use crate::settings::Settings;
 
+mod aws_events;
 pub mod dispatcher;
 #[cfg(test)]
 mod fakes;
@@ -70,7 +71,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         drift_interval: settings.drift_interval.unsigned_abs(),
         has_default_policy: settings.default_policy.is_some(),
     };
-    let term = Term { scope, concurrency: settings.concurrency };
+    let queue = settings.events_queue.as_ref().map(|queue| shared.context.aws.event_queue(queue));
+    let term = Term { scope, queue, concurrency: settings.concurrency };
     info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "operator started");
     if settings.leader_election {
         let (namespace, lease) = (&settings.namespace, &settings.lease);
@@ -100,7 +102,14 @@ async fn shared(settings: &Settings, client: &Client) -> anyhow::Result<Shared> 
         kube: cluster,
         clock: Clock::system(),
         decide,
-        config: Config { region: settings.region.clone(), drift_interval: settings.drift_interval },
+        config: Config {
+            region: settings.region.clone(),
+            drift_interval: settings.drift_interval,
+            drift_interval_with_events: settings
+                .events_queue
+                .as_ref()
+                .map(|_| settings.events_drift_interval),
+        },
         memory: Memory::default(),
         metrics: Box::new(metrics.clone()),
     };
@@ -149,7 +158,7 @@ impl Shared {
         let lanes: [(Priority, &[Lane]); 3] = [
             (Priority::Call, &[]),
             (Priority::Changing, &[Lane::New, Lane::Following]),
-            (Priority::Drift, &[Lane::Drift]),
+            (Priority::Drift, &[Lane::Event, Lane::Drift]),
         ];
         let rate_limiter_waiting =
             lanes.map(|(priority, lanes)| (priority, rate_limiter.waiting(priority) + due(lanes))).to_vec();

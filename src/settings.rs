@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use kube::core::Selector;
@@ -10,6 +11,7 @@ use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_core::model::arn::Region;
 use stream_encryption_core::model::request_limits::RequestLimits;
 
+use crate::aws::QueueUrl;
 use crate::plugin;
 
 pub(crate) mod default_policy;
@@ -111,6 +113,12 @@ pub struct RunArguments {
     /// The interval at which each stream is described to detect drift, in seconds.
     #[arg(long, env = "DRIFT_INTERVAL_SECONDS", default_value_t = 600)]
     pub drift_interval_seconds: u32,
+    /// The URL of the SQS queue through which AWS's events arrive. Default: none; drift is detected by interval only.
+    #[arg(long, env = "EVENTS_QUEUE_URL")]
+    pub events_queue_url: Option<String>,
+    /// The interval at which each stream is described to detect drift while AWS's events arrive, in seconds.
+    #[arg(long, env = "EVENTS_DRIFT_INTERVAL_SECONDS", default_value_t = 3600)]
+    pub events_drift_interval_seconds: u32,
     /// The number of resources to reconcile at a time, in turn across namespaces.
     #[arg(long, env = "CONCURRENCY", default_value_t = 32)]
     pub concurrency: u16,
@@ -157,6 +165,10 @@ pub struct Settings {
     pub default_policy: Option<StreamEncryptionPolicySpec>,
     /// Interval of drift detection.
     pub drift_interval: SignedDuration,
+    /// The queue of AWS's events; `None` if the operator receives none.
+    pub events_queue: Option<QueueUrl>,
+    /// Interval of drift detection while AWS's events arrive.
+    pub events_drift_interval: SignedDuration,
     /// Number of resources to reconcile at a time.
     pub concurrency: u16,
     /// The address that serves /metrics, /healthz and /readyz.
@@ -193,6 +205,11 @@ impl RunArguments {
             (10..=86_400).contains(&self.drift_interval_seconds),
             "from 10 to 86400",
         )?;
+        within(
+            "--events-drift-interval-seconds",
+            (10..=86_400).contains(&self.events_drift_interval_seconds),
+            "from 10 to 86400",
+        )?;
         // kube treats 0 as "no limit".
         within("--concurrency", self.concurrency > 0, "at least 1")?;
         Ok(Settings {
@@ -212,6 +229,10 @@ impl RunArguments {
                 .unwrap_or_default(),
             default_policy: given(&self.default_policy).as_deref().map(default_policy::parse).transpose()?,
             drift_interval: SignedDuration::from_secs(i64::from(self.drift_interval_seconds)),
+            events_queue: given(&self.events_queue_url)
+                .map(|url| url.parse().context("--events-queue-url (EVENTS_QUEUE_URL)"))
+                .transpose()?,
+            events_drift_interval: SignedDuration::from_secs(i64::from(self.events_drift_interval_seconds)),
             concurrency: self.concurrency,
             listen: self.listen,
             leader_election: self.leader_election,

@@ -47,6 +47,11 @@ pub struct StreamLedgerSpec {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub calls: Vec<Call>,
+    /// The calls of other callers that count against AWS's limit, as AWS's events reported them, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub external_calls: Vec<ExternalCall>,
     /// The last known encryption of the records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_encryption: Option<KnownEncryption>,
@@ -95,6 +100,10 @@ pub struct Call {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub code: Option<String>,
+    /// The id that AWS gave the request: in its response, or in AWS's event of the call.
+    #[serde(default, rename = "requestID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub request_id: Option<String>,
     /// Whether the call corrects drift.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub correction: bool,
@@ -118,6 +127,29 @@ impl Call {
     pub fn at(&self) -> Timestamp {
         self.time.0
     }
+}
+
+/// One call of Start or Stop that was not sent by the operator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = as_kubernetes_has_it)]
+pub struct ExternalCall {
+    /// The id of the [CloudTrail event](https://docs.aws.amazon.com/awscloudtrail/latest/userguide/cloudtrail-event-reference-record-contents.html); unique within the ledger.
+    #[serde(rename = "eventID")]
+    #[schemars(length(min = 1, max = 64))]
+    pub event_id: String,
+    /// Start or Stop.
+    pub action: Action,
+    /// When AWS received the call, by AWS's clock.
+    pub time: MicroTime,
+    /// The type of the caller's identity, in AWS's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub caller_type: Option<String>,
+    /// The AWS error code, if AWS refused the call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub code: Option<String>,
 }
 
 /// An encryption that a call requests, or that a stream must have.

@@ -385,7 +385,10 @@ pub struct Failure {
 pub struct Calls {
     /// The encryption calls that count against the limit now. On Firehose, Start and Stop count together. On Kinesis only calls of Start count, or only calls of Stop if encryption is to be disabled, and refused calls do not count.
     pub used: u32,
-    /// The calls that the policies allow in 24 hours; AWS allows 25.
+    /// Of these, the calls that other callers made, as AWS's events reported them. Absent if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<u32>,
+    /// The calls that may count in 24 hours: those that the policies allow the operator, and those of other callers; AWS allows 25 in all.
     pub limit: u32,
     /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call counts for 24 hours, plus 31 minutes for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]

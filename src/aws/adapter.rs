@@ -25,7 +25,7 @@ use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, Region, StreamArn};
-use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::aws_error::{Accepted, AwsError};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
@@ -34,6 +34,7 @@ use stream_encryption_core::model::service::{Operation, profile};
 use tracing::warn;
 
 use super::credentials::Clock;
+use super::event_queue::{EventQueue, QueueUrl};
 use super::firehose::Firehose;
 use super::http_client;
 use super::identity::{Caller, IdentityClient};
@@ -80,6 +81,8 @@ pub struct Aws {
     caller: IdentityClient,
     sender: SignedRequestSender,
     rate_limiter: RateLimiter,
+    config: SdkConfig,
+    region: Region,
 }
 
 impl AwsConfig {
@@ -157,10 +160,18 @@ impl Aws {
             firehose: Firehose::new(config.clone(), sender.clone()),
             sender: sender.clone(),
             kinesis: Kinesis::new(config.clone(), sender.clone(), kms.clone()),
-            caller: IdentityClient::new(&config, sender, region),
+            caller: IdentityClient::new(&config, sender, region.clone()),
             kms,
             rate_limiter,
+            config,
+            region,
         }
+    }
+
+    /// Returns a client of the queue with this URL.
+    #[must_use]
+    pub fn event_queue(&self, queue: &QueueUrl) -> EventQueue {
+        EventQueue::new(&self.config, self.sender.clone(), queue, &self.region)
     }
 
     /// Returns who the credentials belong to, and what is known of their age and of AWS's clock.
@@ -224,7 +235,7 @@ impl StreamApi for Aws {
         principal: &Principal,
         signer: &Signer,
         signing_time: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         match stream.service {
             Service::Firehose => self.firehose.start(stream, key, principal, signer, signing_time).await,
             Service::Kinesis => self.kinesis.start(stream, key, principal, signer, signing_time).await,
@@ -238,7 +249,7 @@ impl StreamApi for Aws {
         principal: &Principal,
         signer: &Signer,
         signing_time: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         match stream.service {
             Service::Firehose => self.firehose.stop(stream, principal, signer, signing_time).await,
             Service::Kinesis => self.kinesis.stop(stream, active_key, principal, signer, signing_time).await,

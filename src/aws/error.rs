@@ -9,8 +9,11 @@ use std::fmt::Write as _;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_sts::config::http::HttpResponse;
 use aws_sdk_sts::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::RequestId;
 use serde_json::Value;
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, RawError, SIGNER_CHANGED, classify};
+use stream_encryption_core::model::aws_error::{
+    Accepted, AwsError, ErrorKind, RawError, SIGNER_CHANGED, classify,
+};
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use stream_encryption_core::model::service::Operation;
 
@@ -58,7 +61,7 @@ where
     if let (SdkError::DispatchFailure(_), Some(why)) = (error, credentials_error(error)) {
         return no_session(operation, &why.into());
     }
-    match error {
+    let converted = match error {
         SdkError::ConstructionFailure(_) => without_code(operation, error, RawError::NotBuilt),
         // For a response with a success status that cannot be parsed, the SDKs of XML services (STS) return
         // an error without a code.
@@ -79,19 +82,35 @@ where
             answered(operation, code, body.kms_code.as_deref(), &message, http.unwrap_or_default())
         }
         _ => without_code(operation, error, RawError::NoResponse),
+    };
+    AwsError {
+        request_id: error.raw_response().and_then(RequestId::request_id).and_then(request_id),
+        ..converted
     }
+}
+
+/// Returns AWS's response to a call that it accepted.
+pub(super) fn accepted(answer: &impl RequestId) -> Accepted {
+    Accepted { request_id: answer.request_id().and_then(request_id) }
+}
+
+/// Returns the id of a request; `None` if the ledger cannot hold it.
+fn request_id(id: &str) -> Option<String> {
+    (!id.is_empty() && id.len() <= MAX_CODE_BYTES).then(|| id.to_owned())
 }
 
 /// Returns the error for a successful response whose `what` cannot be parsed. Another read may help later; a
 /// call cannot be based on this response.
 pub(super) fn invalid_response(operation: Operation, what: &str) -> AwsError {
     let message = format!("the response has no valid {what}");
-    AwsError { operation, kind: ErrorKind::Transient, code: Some(INVALID_RESPONSE.to_owned()), message }
+    let code = Some(INVALID_RESPONSE.to_owned());
+    AwsError { operation, kind: ErrorKind::Transient, code, message, request_id: None }
 }
 
 /// Returns the error for a request that the operator itself refuses to send.
 pub(super) fn not_sent(operation: Operation, kind: ErrorKind, code: &str, message: &str) -> AwsError {
-    AwsError { operation, kind, code: Some(code.to_owned()), message: truncate(message, MAX_MESSAGE_BYTES) }
+    let message = truncate(message, MAX_MESSAGE_BYTES);
+    AwsError { operation, kind, code: Some(code.to_owned()), message, request_id: None }
 }
 
 /// Returns the error for a request that is not sent because there are no credentials. The log already has the
@@ -163,6 +182,7 @@ fn answered(
         kind,
         code: Some(truncate(code, MAX_CODE_BYTES)),
         message: truncate(message, MAX_MESSAGE_BYTES),
+        request_id: None,
     }
 }
 
@@ -171,7 +191,7 @@ where
     E: Error + 'static,
 {
     let message = truncate(&error_chain(error), MAX_MESSAGE_BYTES);
-    AwsError { operation, kind: classify(operation, answer), code: None, message }
+    AwsError { operation, kind: classify(operation, answer), code: None, message, request_id: None }
 }
 
 /// Returns a value of AWS as in the response; `None` if the response has none and the SDK inserted

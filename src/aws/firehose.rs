@@ -23,7 +23,7 @@ use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
 use stream_encryption_core::model::arn::{Region, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
@@ -33,7 +33,7 @@ use stream_encryption_core::model::service::profile;
 
 use super::credentials::{MAX_SESSION_AGE, Session};
 use super::error::{
-    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent,
+    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, accepted, aws_error, invalid_response, not_found_as_none, not_sent,
     present_value, truncate,
 };
 use super::fixed_size;
@@ -98,7 +98,7 @@ impl Firehose {
         principal: &Principal,
         signer: &Signer,
         signing_time: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         let operation = Operation::StartDeliveryStreamEncryption;
         let input = encryption_input(key).ok_or_else(|| {
             not_sent(
@@ -111,7 +111,8 @@ impl Firehose {
         let client = self.client(&stream.region);
         let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());
         let request = request.delivery_stream_encryption_configuration_input(input);
-        self.sender
+        let answer = self
+            .sender
             .send_now(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 if matches!(key, Key::Customer(_)) {
                     refuse_old(operation, &session)?;
@@ -123,7 +124,7 @@ impl Firehose {
                 request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
-        Ok(())
+        Ok(accepted(&answer))
     }
 
     /// Sends `StopDeliveryStreamEncryption` once, without waiting for a permit, dated `signing_time`.
@@ -133,11 +134,12 @@ impl Firehose {
         principal: &Principal,
         signer: &Signer,
         signing_time: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         let operation = Operation::StopDeliveryStreamEncryption;
         let client = self.client(&stream.region);
         let request = client.stop_delivery_stream_encryption().delivery_stream_name(stream.name());
-        self.sender
+        let answer = self
+            .sender
             .send_now(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request
@@ -146,7 +148,7 @@ impl Firehose {
                 request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
-        Ok(())
+        Ok(accepted(&answer))
     }
 
     /// Sends `PutRecord` once, and returns whether Firehose reports that the record was encrypted.

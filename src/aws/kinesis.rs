@@ -21,7 +21,7 @@ use quick_cache::sync::Cache;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
 use stream_encryption_core::model::arn::{KeyArn, Region, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::{KINESIS_ALIAS, Key};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::principal::Principal;
@@ -29,7 +29,7 @@ use stream_encryption_core::model::service::Operation;
 use stream_encryption_core::model::service::profile;
 
 use super::error::{
-    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, aws_error, invalid_response, not_found_as_none, not_sent,
+    MAX_CODE_BYTES, MAX_MESSAGE_BYTES, accepted, aws_error, invalid_response, not_found_as_none, not_sent,
     present_value, truncate,
 };
 use super::fixed_size;
@@ -104,7 +104,7 @@ impl Kinesis {
         principal: &Principal,
         signer: &Signer,
         signing_time: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         let operation = Operation::StartStreamEncryption;
         let key_id = match key {
             Key::AwsOwned => KINESIS_ALIAS.to_owned(),
@@ -116,7 +116,8 @@ impl Kinesis {
         };
         let request = self.client(&stream.region).start_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
-        self.sender
+        let answer = self
+            .sender
             .send_now(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request
@@ -125,7 +126,7 @@ impl Kinesis {
                 request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
-        Ok(())
+        Ok(accepted(&answer))
     }
 
     /// Sends `StopStreamEncryption` once, without waiting for a permit, dated `signing_time`. Kinesis requires
@@ -137,7 +138,7 @@ impl Kinesis {
         principal: &Principal,
         signer: &Signer,
         signing_time: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         let operation = Operation::StopStreamEncryption;
         let key_id = match active_key {
             Some(Key::Customer(arn)) => arn.to_string(),
@@ -146,7 +147,8 @@ impl Kinesis {
         };
         let request = self.client(&stream.region).stop_stream_encryption().stream_arn(stream.to_string());
         let request = request.encryption_type(EncryptionType::Kms).key_id(key_id);
-        self.sender
+        let answer = self
+            .sender
             .send_now(&QuotaScope::of(operation, stream), principal, signer, async |session| {
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = request
@@ -155,7 +157,7 @@ impl Kinesis {
                 request.send().await.map_err(|error| aws_error(operation, &error))
             })
             .await?;
-        Ok(())
+        Ok(accepted(&answer))
     }
 
     /// Sends `PutRecord` once, and returns whether Kinesis reports that the record was encrypted.

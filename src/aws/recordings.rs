@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, StreamApi};
 use stream_encryption_core::model::arn::{KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::aws_error::{Accepted, AwsError};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::{Observation, StreamDescription};
 
@@ -99,7 +99,7 @@ async fn understood(aws: &Aws, recording: &str, operation: &str) -> Value {
     let of_kinesis = recording.starts_with("kinesis");
     let (stream, principal, now) =
         (if of_kinesis { &clicks } else { &orders }, somebody(), Timestamp::UNIX_EPOCH);
-    let accepted = |()| json!({"outcome": "Accepted"});
+    let accepted = |_: Accepted| json!({"outcome": "Accepted"});
     let answer = match operation {
         "DescribeDeliveryStream" | "DescribeStreamSummary" => {
             observation_of(stream, aws.describe_stream(stream, &principal, Priority::Drift).await.map(|seen| seen.map(|(description, _)| description)))

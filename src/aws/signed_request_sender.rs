@@ -104,6 +104,22 @@ impl SignedRequestSender {
         self.sender.send_now(quota, send).await
     }
 
+    /// Sends a request of the operator itself once, without a permit: AWS's limit is far above what one process sends.
+    pub(super) async fn send_without_permit<T, F>(
+        &self,
+        operation: Operation,
+        send: impl FnOnce(Session) -> F,
+    ) -> Result<T, AwsError>
+    where
+        F: Future<Output = Result<T, AwsError>>,
+    {
+        let operator = Principal::operator();
+        let session = self.session(operation, &operator).await?;
+        let outcome = send(session.clone()).await;
+        self.sessions.discard_if_rejected(&operator, &session, outcome.as_ref().err()).await;
+        outcome
+    }
+
     /// Returns the session with which the next call would be signed.
     pub(super) async fn session(
         &self,

@@ -20,6 +20,8 @@ mod age;
 pub mod annotations;
 mod context;
 pub mod due_work;
+pub mod event_inbox;
+mod event_interest;
 mod execute;
 mod finalize;
 mod interruption;
@@ -97,16 +99,29 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     from: ReadFrom,
     end: &TermEnd,
 ) -> Result<Timestamp, Interruption> {
-    let last = context.memory.recall_unexpired(resource, context.clock.now());
+    let mut last = context.memory.recall_unexpired(resource, context.clock.now());
+    let notice = context.memory.events.notice(resource);
+    if notice.must_describe {
+        last.remembered = None;
+    }
     // Each finalizer step ends the reconcile if it changed the resource.
     finalize::remove_unwanted_finalizer(context, resource).await?;
-    let spec = match resolve::resolve(context, resource, &last, from).await {
+    let mut spec = match resolve::resolve(context, resource, &last, from).await {
         Ok(spec) => spec,
         Err(why) => return report::unresolved(context, resource, &last, why).await,
     };
     finalize::sync_finalizer(context, resource, &spec).await?;
-    let ledger =
+    event_interest::register(context, resource, &spec, None);
+    let mut ledger =
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
+    if ledger.record_events(&notice.calls, context.clock.now()) && last.remembered.take().is_some() {
+        // The description of the key is as old as that of the stream. Rare, so its future is not part of each reconcile.
+        spec = match Box::pin(resolve::resolve(context, resource, &last, from)).await {
+            Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,
+            Ok(_) => return Err(Interruption::Outdated),
+            Err(why) => return report::unresolved(context, resource, &last, why).await,
+        };
+    }
     let expected = context.memory.change_times().expected(spec.stream.service);
     let mut state = ReconcileState::new(context.clock.now(), spec, ledger, last, resource, expected);
     state.end = end.clone();
@@ -119,7 +134,11 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     };
     execute::execute(context, resource, &mut state, &decision).await?;
     observe::describe_active_key(context, &mut state).await;
-    report::report(context, resource, state).await
+    let active_key = state.active_key.as_ref().map(|(key, _)| key);
+    event_interest::register(context, resource, &state.spec, active_key);
+    let wake = report::report(context, resource, state).await?;
+    context.memory.events.finish(resource, &notice);
+    Ok(wake)
 }
 
 #[cfg(test)]

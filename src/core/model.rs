@@ -5,6 +5,7 @@
 
 pub mod arn;
 pub mod aws_error;
+pub mod aws_event;
 pub mod change_times;
 pub mod credentials;
 pub mod decision;

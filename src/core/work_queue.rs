@@ -23,13 +23,20 @@ pub enum Lane {
     New,
     /// Its stream changes, or cannot be changed yet: the operator follows it.
     Following,
+    /// Its stream was as it should be, and an event of AWS reports that something has happened to it.
+    Event,
     /// Its stream was as it should be, and is described to detect drift.
     Drift,
 }
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 3] = [Self::New, Self::Following, Self::Drift];
+    pub const ALL: [Self; 4] = [Self::New, Self::Following, Self::Event, Self::Drift];
+
+    /// Returns whether the stream was as it should be when it was last described.
+    fn is_check(self) -> bool {
+        matches!(self, Self::Event | Self::Drift)
+    }
 }
 
 /// The properties of a due resource that determine its turn.

@@ -6,6 +6,7 @@
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -32,6 +33,12 @@ impl Key {
         Self(format!("{namespace}/{name}").into())
     }
 
+    /// Returns the key of the object with this name and namespace, `data/orders`.
+    #[must_use]
+    pub fn of_path(path: Arc<str>) -> Self {
+        Self(path)
+    }
+
     /// Returns the key of an object.
     pub fn of(object: &impl Resource) -> Self {
         let ObjectMeta { namespace, name, .. } = object.meta();
@@ -48,6 +55,12 @@ impl Key {
     #[must_use]
     pub fn name(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, name)| name)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

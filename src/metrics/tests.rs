@@ -256,6 +256,7 @@ async fn lost_event_is_counted() {
         config: Config {
             region: "eu-west-1".parse().unwrap(),
             drift_interval: SignedDuration::from_mins(10),
+            drift_interval_with_events: None,
         },
         memory: Memory::default(),
         metrics: Box::new(metrics.clone()),

@@ -235,7 +235,7 @@ async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
             return Ok(None);
         }
     };
-    let wait = schedule::after_reconcile(context.config.drift_interval, context.clock.now(), wake);
+    let wait = schedule::after_reconcile(context.config.longest_drift_interval(), context.clock.now(), wake);
     Ok(Some(wait.unsigned_abs()))
 }
 

@@ -19,7 +19,7 @@ use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::aws_error::{Accepted, AwsError};
 use stream_encryption_core::model::decision::decide;
 use stream_encryption_core::model::key::{Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
@@ -86,9 +86,9 @@ impl StreamApi for Plaintext {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         self.called.lock().unwrap().push(stream.clone());
-        Ok(())
+        Ok(Accepted::default())
     }
     async fn stop(
         &self,
@@ -97,9 +97,9 @@ impl StreamApi for Plaintext {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         self.called.lock().unwrap().push(stream.clone());
-        Ok(())
+        Ok(Accepted::default())
     }
     async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal, _: &Signer) -> Result<bool, AwsError> {
         Ok(true)
@@ -190,6 +190,7 @@ pub(super) fn context(resource: Option<StreamEncryption>) -> Context<Plaintext, 
         config: Config {
             region: "eu-west-1".parse().unwrap(),
             drift_interval: SignedDuration::from_mins(10),
+            drift_interval_with_events: None,
         },
         memory: Memory::default(),
         metrics: Box::new(NoMetrics),

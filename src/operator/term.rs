@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::select_all;
 use kube::ResourceExt as _;
 use stream_encryption_core::controller::kube_api::KubeApi;
 use stream_encryption_core::controller::stream_api::StreamApi;
@@ -16,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Shared;
+use super::aws_events;
 use super::dispatcher::{Dispatcher, Reconciler};
 use super::policy_statuses::PolicyStatuses;
 use super::sources::{Sources, WatchScope};
+use crate::aws::EventQueue;
 use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::Guarded;
 
@@ -31,6 +34,8 @@ const FIRST_LISTS: Duration = Duration::from_secs(10);
 /// What one term reconciles, and how much of it at a time.
 pub(super) struct Term {
     pub(super) scope: WatchScope,
+    /// The queue of AWS's events.
+    pub(super) queue: Option<EventQueue>,
     /// Maximum number of concurrent reconciles.
     pub(super) concurrency: u16,
 }
@@ -42,6 +47,7 @@ impl Term {
         // The memory of an earlier term is older than the statuses that another replica may have written
         // since.
         shared.context.memory.retain(|_| false);
+        shared.context.memory.events.retain(|_| false);
         let sources = Sources::watch(&self.scope);
         let (store, listed) = (sources.caches.resources.store(), sources.caches.resources.listed());
         let statuses = PolicyStatuses::new(self.scope.client.clone(), &sources);
@@ -62,7 +68,15 @@ impl Term {
         let reconciler =
             Reconciler { context: shared.context.clone(), resources: store, metrics: shared.metrics.clone() };
         let dispatcher = Dispatcher::new(reconciler, limits, self.concurrency, shared.waiting.clone());
-        dispatcher.run(sources.triggers, &may_start, &end).await;
+        let triggers = match &self.queue {
+            Some(queue) => {
+                let (receiver, events) = aws_events::receiver(queue.clone(), shared.clone());
+                background.spawn(receiver);
+                select_all([sources.triggers, events.boxed()]).boxed()
+            }
+            None => sources.triggers,
+        };
+        dispatcher.run(triggers, &may_start, &end).await;
         drop(background);
         shared.context.kube.use_caches(None);
         shared.set_store(None);
@@ -101,6 +115,8 @@ async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(context: &Context<A, R>, 
         }
         let alive: HashSet<String> = store.select(|resource| resource.uid()).into_iter().collect();
         context.memory.retain(|uid| alive.contains(uid));
+        let names: HashSet<String> = store.keys().iter().map(ToString::to_string).collect();
+        context.memory.events.retain(|name| names.contains(name));
     }
 }
 

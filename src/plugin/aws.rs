@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, Region, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
@@ -87,6 +87,7 @@ fn not_sent(stream: &StreamArn, action: Action) -> AwsError {
         kind: ErrorKind::Invalid,
         code: None,
         message: "a person's plan sends no such request".to_owned(),
+        request_id: None,
     }
 }
 
@@ -129,7 +130,7 @@ impl StreamApi for ReadOnly {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         Err(not_sent(stream, Action::Start))
     }
 
@@ -140,7 +141,7 @@ impl StreamApi for ReadOnly {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         Err(not_sent(stream, Action::Stop))
     }
 

@@ -168,7 +168,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let operator = &operator(&cluster, arguments, &manifests).await?;
     let progress = &Progress::new("planned", manifests.resources.len());
     let plans = manifests.resources.iter().map(|object| async {
-        let row = plan_object(&cluster, operator, object).await;
+        let row = Box::pin(plan_object(&cluster, operator, object)).await;
         progress.step();
         row
     });
@@ -262,7 +262,11 @@ async fn operator(
         kube: PlannedCluster { cluster: access.with_planned(planned), reads_ledgers },
         clock: Clock::system(),
         decide,
-        config: Config { region, drift_interval: SignedDuration::from_mins(10) },
+        config: Config {
+            region,
+            drift_interval: SignedDuration::from_mins(10),
+            drift_interval_with_events: None,
+        },
         memory: Memory::default(),
         metrics: Box::new(NoMetrics),
     })

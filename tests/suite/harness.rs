@@ -237,6 +237,7 @@ impl Harness {
         let config = Config {
             region: REGION.parse().expect("a region"),
             drift_interval: SignedDuration::from_mins(10),
+            drift_interval_with_events: None,
         };
         let policy = Some(StreamEncryptionPolicySpec {
             allow_disable: true,

@@ -5,6 +5,7 @@ mod api_requests;
 mod api_server_proxy;
 mod argocd;
 mod aws_connection;
+mod aws_events;
 mod crds;
 mod credentials;
 mod documentation;

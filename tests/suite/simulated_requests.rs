@@ -345,7 +345,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn told<T>(answer: Result<T, AwsError>, tell: impl FnOnce(T) -> Told) -> Told {
     match answer {
         Ok(answer) => tell(answer),
-        Err(AwsError { operation, kind, code, message: _ }) => Told::Fault(operation, kind, code),
+        Err(AwsError { operation, kind, code, .. }) => Told::Fault(operation, kind, code),
     }
 }
 
@@ -356,8 +356,8 @@ fn in_process(world: &mut World, now: Timestamp, ask: &Ask) -> Told {
     match ask {
         Ask::Look(stream) => told(aws.describe_stream(stream).0, Told::Look),
         Ask::Key(stream, name) => told(aws.describe_key(stream, name).0, Told::Key),
-        Ask::Start(stream, key) => told(aws.start(stream, key).0, |()| Told::Done),
-        Ask::Stop(stream, key) => told(aws.stop(stream, key.as_ref()).0, |()| Told::Done),
+        Ask::Start(stream, key) => told(aws.start(stream, key).0, |_| Told::Done),
+        Ask::Stop(stream, key) => told(aws.stop(stream, key.as_ref()).0, |_| Told::Done),
         Ask::PutRecord(stream) => told(aws.put_record(stream).0, Told::Encrypted),
         Ask::Identity => told(aws.identity(REGION).0, Told::Account),
     }
@@ -374,10 +374,10 @@ async fn over_http(aws: &Aws, now: Timestamp, ask: &Ask) -> Told {
         }),
         Ask::Key(stream, name) => told(aws.describe_key(stream, name, &principal, priority).await, Told::Key),
         Ask::Start(stream, key) => {
-            told(aws.start(stream, key, &principal, &signer, now).await, |()| Told::Done)
+            told(aws.start(stream, key, &principal, &signer, now).await, |_| Told::Done)
         }
         Ask::Stop(stream, key) => {
-            told(aws.stop(stream, key.as_ref(), &principal, &signer, now).await, |()| Told::Done)
+            told(aws.stop(stream, key.as_ref(), &principal, &signer, now).await, |_| Told::Done)
         }
         Ask::PutRecord(stream) => {
             told(aws.put_record(stream, "", &principal, &signer).await, Told::Encrypted)

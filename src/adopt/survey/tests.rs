@@ -6,7 +6,13 @@ use super::*;
 
 fn error(kind: ErrorKind, code: &str) -> AwsError {
     let message = "AWS's words".to_owned();
-    AwsError { operation: Operation::DescribeDeliveryStream, kind, code: Some(code.to_owned()), message }
+    AwsError {
+        operation: Operation::DescribeDeliveryStream,
+        kind,
+        code: Some(code.to_owned()),
+        message,
+        request_id: None,
+    }
 }
 
 fn stream(name: &str) -> StreamArn {

@@ -71,10 +71,21 @@ async fn ask(aws: &Aws, operation: Op) -> Result<(), AwsError> {
     ask_signed(aws, operation, &signer).await
 }
 
+/// Returns the queue of events.
+fn events() -> QueueUrl {
+    "https://sqs.eu-west-1.amazonaws.com/111122223333/events".parse().unwrap()
+}
+
 /// Sends the operation, a call after a Describe that `signer` signed.
 async fn ask_signed(aws: &Aws, operation: Op, signer: &Signer) -> Result<(), AwsError> {
     let (firehose, kinesis) = (stream(Service::Firehose), stream(Service::Kinesis));
-    let missing = || AwsError { operation, kind: ErrorKind::NotFound, code: None, message: String::new() };
+    let missing = || AwsError {
+        operation,
+        kind: ErrorKind::NotFound,
+        code: None,
+        message: String::new(),
+        request_id: None,
+    };
     let key = Key::Customer(customer());
     match operation {
         Op::DescribeDeliveryStream => {
@@ -91,19 +102,22 @@ async fn ask_signed(aws: &Aws, operation: Op, signer: &Signer) -> Result<(), Aws
                 .ok_or_else(missing)
         }
         Op::StartDeliveryStreamEncryption => {
-            aws.start(&firehose, &key, &somebody(), signer, Timestamp::UNIX_EPOCH).await
+            aws.start(&firehose, &key, &somebody(), signer, Timestamp::UNIX_EPOCH).await.map(drop)
         }
         Op::StopDeliveryStreamEncryption => {
-            aws.stop(&firehose, None, &somebody(), signer, Timestamp::UNIX_EPOCH).await
+            aws.stop(&firehose, None, &somebody(), signer, Timestamp::UNIX_EPOCH).await.map(drop)
         }
         Op::StartStreamEncryption => {
-            aws.start(&kinesis, &key, &somebody(), signer, Timestamp::UNIX_EPOCH).await
+            aws.start(&kinesis, &key, &somebody(), signer, Timestamp::UNIX_EPOCH).await.map(drop)
         }
         Op::StopStreamEncryption => {
-            aws.stop(&kinesis, None, &somebody(), signer, Timestamp::UNIX_EPOCH).await
+            aws.stop(&kinesis, None, &somebody(), signer, Timestamp::UNIX_EPOCH).await.map(drop)
         }
         Op::PutFirehoseRecord => aws.put_record(&firehose, "marked", &somebody(), signer).await.map(drop),
         Op::PutKinesisRecord => aws.put_record(&kinesis, "marked", &somebody(), signer).await.map(drop),
+        Op::ReceiveMessage => aws.event_queue(&events()).receive().await.map(drop),
+        Op::DeleteMessage => aws.event_queue(&events()).delete(&["receipt".to_owned()]).await,
+        Op::GetQueueAttributes => aws.event_queue(&events()).state().await.map(drop),
         Op::ListDeliveryStreams => {
             aws.list_streams(Service::Firehose, &ours_account(), &ours().region, &somebody()).await.map(drop)
         }

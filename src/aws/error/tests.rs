@@ -42,24 +42,22 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 async fn change(recorded: &ReplayClient, operation: Operation) -> Result<(), AwsError> {
     let key = Key::Customer(KEY.parse().unwrap());
     match operation {
-        Operation::StartDeliveryStreamEncryption => {
-            firehose(recorded)
-                .start(&firehose_stream(), &key, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
-                .await
-        }
-        Operation::StopDeliveryStreamEncryption => {
-            firehose(recorded).stop(&firehose_stream(), &somebody(), &signer(), Timestamp::UNIX_EPOCH).await
-        }
-        Operation::StartStreamEncryption => {
-            kinesis(recorded)
-                .start(&kinesis_stream(), &key, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
-                .await
-        }
-        _ => {
-            kinesis(recorded)
-                .stop(&kinesis_stream(), Some(&key), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
-                .await
-        }
+        Operation::StartDeliveryStreamEncryption => firehose(recorded)
+            .start(&firehose_stream(), &key, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+            .await
+            .map(drop),
+        Operation::StopDeliveryStreamEncryption => firehose(recorded)
+            .stop(&firehose_stream(), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+            .await
+            .map(drop),
+        Operation::StartStreamEncryption => kinesis(recorded)
+            .start(&kinesis_stream(), &key, &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+            .await
+            .map(drop),
+        _ => kinesis(recorded)
+            .stop(&kinesis_stream(), Some(&key), &somebody(), &signer(), Timestamp::UNIX_EPOCH)
+            .await
+            .map(drop),
     }
 }
 

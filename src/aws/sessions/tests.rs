@@ -226,6 +226,7 @@ async fn expired_role_session_is_replaced_once_a_minute() {
         kind: ErrorKind::CredentialsRejected,
         code: Some("ExpiredTokenException".to_owned()),
         message: String::new(),
+        request_id: None,
     };
     let ended = Some(&ended);
     let session = async || sessions.of(DESCRIBE, &principal, Priority::Drift, SOON).await.unwrap();

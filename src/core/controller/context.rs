@@ -10,8 +10,9 @@ use stream_encryption_api::stream_encryption::Service;
 
 use super::kube_api::{KubeApi, ReconcileEvent};
 use super::memory::Memory;
-use crate::model::arn::Region;
+use crate::model::arn::{Region, StreamArn};
 use crate::model::aws_error::ErrorKind;
+use crate::model::aws_event::EventScope;
 use crate::model::decision::{Decision, DecisionInput};
 
 /// The context of a reconcile.
@@ -57,6 +58,17 @@ pub trait ReconcileMetrics: Send + Sync {
 pub struct NoMetrics;
 
 impl ReconcileMetrics for NoMetrics {}
+
+impl<A, R> Context<A, R> {
+    /// Returns the interval between two checks of a stream for drift: longer while AWS's events arrive.
+    pub(super) fn drift_interval(&self, stream: &StreamArn) -> SignedDuration {
+        if self.memory.events.are_arriving(&EventScope::of(stream), self.clock.monotonic()) {
+            self.config.longest_drift_interval()
+        } else {
+            self.config.drift_interval
+        }
+    }
+}
 
 impl<A, R: KubeApi> Context<A, R> {
     /// Publishes an event about a resource. Events inform users, and no decision depends on them: the port logs the
@@ -120,4 +132,14 @@ pub struct Config {
     pub region: Region,
     /// The interval between two checks for drift.
     pub drift_interval: SignedDuration,
+    /// The interval while AWS's events arrive; `None` if the operator receives none.
+    pub drift_interval_with_events: Option<SignedDuration>,
+}
+
+impl Config {
+    /// Returns the longest interval between two checks for drift.
+    #[must_use]
+    pub fn longest_drift_interval(&self) -> SignedDuration {
+        self.drift_interval_with_events.map_or(self.drift_interval, |long| long.max(self.drift_interval))
+    }
 }

@@ -26,11 +26,16 @@ pub enum AwsLimit {
 pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> Work<AwsLimit> {
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
     let (has_description, last) = context.memory.outlook(resource, context.clock.now());
-    if has_description {
+    let is_noticed = context.memory.events.is_noticed(resource);
+    if has_description && !is_noticed {
         return Work { scope: AwsLimit::NoRequest, lane: Lane::New, namespace };
     }
     let scope = scope(resource, &context.config.region).unwrap_or(AwsLimit::NoRequest);
-    Work { scope, lane: lane(resource, last), namespace }
+    let lane = match lane(resource, last) {
+        Lane::Drift if is_noticed => Lane::Event,
+        lane => lane,
+    };
+    Work { scope, lane, namespace }
 }
 
 /// Returns the lane of a resource that needs a Describe.

@@ -22,7 +22,7 @@ use super::ledger_store::resource_identity;
 use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
 use super::state::{MAX_AGE_FOR_CALL, MAX_STATE_AGE, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
-use crate::model::aws_error::{AwsError, ErrorKind, OPERATOR_PAUSED};
+use crate::model::aws_error::{Accepted, AwsError, ErrorKind, OPERATOR_PAUSED};
 use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
 use crate::model::key::Key;
@@ -149,13 +149,13 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     } else {
         info!(%stream, call = id, action = ?target.action, key = ?target.key, correction = call.correction, "changing encryption");
         let outcome = send(context, state, target, &signer, reserved).await;
-        let kind = outcome.as_ref().copied().map_err(|error| error.kind);
+        let kind = outcome.as_ref().map(|_| ()).map_err(|error| error.kind);
         context.metrics.called(stream.service, target.action, kind);
         outcome
     };
     let is_unsent = outcome.as_ref().is_err_and(AwsError::is_unsent);
     match &outcome {
-        Ok(()) => info!(%stream, call = id, "AWS accepted the call"),
+        Ok(_) => info!(%stream, call = id, "AWS accepted the call"),
         Err(error) => {
             let words = if is_unsent { "the call was not sent" } else { "AWS did not accept the call" };
             warn!(%stream, call = id, code = error.code, kind = ?error.kind, message = error.message, "{words}");
@@ -164,9 +164,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let now = context.clock.now();
     state
         .ledger
-        .update_with_retry(&context.kube, |ledger| {
-            ledger::record_outcome(ledger, &id, outcome.as_ref().copied(), now)
-        })
+        .update_with_retry(&context.kube, |ledger| ledger::record_outcome(ledger, &id, outcome.as_ref(), now))
         .await
         // The reservation stays pending; the next reconcile resolves it with a Describe.
         .unwrap_or_else(|error| warn!(%stream, call = id, %error, "failed to record the outcome"));
@@ -242,7 +240,7 @@ async fn send<A: StreamApi, R: KubeApi>(
     target: &Target,
     signer: &Signer,
     reserved: Timestamp,
-) -> Result<(), AwsError> {
+) -> Result<Accepted, AwsError> {
     let (stream, principal) = (&state.spec.stream, &state.spec.principal);
     match (target.action, &state.spec.desired.encryption) {
         (Action::Start, DesiredEncryption::Key(key)) => {
@@ -266,5 +264,6 @@ fn not_sent(stream: &crate::model::arn::StreamArn, action: Action) -> AwsError {
         kind: ErrorKind::Transient,
         code: Some(OPERATOR_PAUSED.to_owned()),
         message: "too much time has passed since the Describe".to_owned(),
+        request_id: None,
     }
 }

@@ -7,6 +7,7 @@
 //! A ledger is a claim on its stream, so a resource that no policy allows gets none: the resource neither
 //! creates a ledger nor takes over the ledger of another resource, whatever the state of that resource.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use stream_encryption_api::stream_encryption::StreamEncryption;
@@ -17,8 +18,9 @@ use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReadFrom};
 use super::permitted::permission_in;
 use crate::model::arn::{AwsAccount, StreamArn};
+use crate::model::aws_event::CallEvent;
 use crate::model::decision::Ownership;
-use crate::model::ledger;
+use crate::model::ledger::{self, external};
 use crate::model::permission::Denial;
 
 /// A stream's ledger: as it was read, and as it is to be written.
@@ -158,6 +160,18 @@ pub(super) async fn is_gone<R: KubeApi>(kube: &R, owner: &Owner) -> Result<bool,
 impl LedgerHandle {
     fn new(name: String, spec: StreamLedgerSpec, ownership: Ownership, stored: Option<StreamLedger>) -> Self {
         Self { spec, ownership, name, stored, superseded: false }
+    }
+
+    /// Applies events that report calls. Returns whether the ledger did not know all of these calls yet. The ledger of
+    /// another resource is left as it is.
+    pub(super) fn record_events(&mut self, events: &[CallEvent], now: Timestamp) -> bool {
+        if self.ownership != Ownership::Owned || events.is_empty() {
+            return false;
+        }
+        let recorded = external::record_events(&self.spec, events, now);
+        let is_news = recorded.external_calls != self.spec.external_calls;
+        self.spec = recorded;
+        is_news
     }
 
     /// Returns whether the ledger is stored, as of the last read or write in this reconcile.

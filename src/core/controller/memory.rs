@@ -13,6 +13,7 @@ use stream_encryption_api::condition::Reason;
 use stream_encryption_api::stream_encryption::{Service, StreamEncryption, StreamEncryptionStatus};
 
 use super::annotations::retry_token;
+use super::event_inbox::EventInbox;
 use super::kube_api::ReadFrom;
 use crate::model::arn::{KeyArn, KmsKeyId};
 use crate::model::change_times::ChangeTimes;
@@ -36,6 +37,8 @@ pub struct Memory {
     /// holds.
     entries: Mutex<HashMap<String, Box<LastReconcile>>>,
     change_times: Mutex<ChangeTimes>,
+    /// The events of AWS that concern resources.
+    pub events: EventInbox,
 }
 
 /// The result of the last reconcile of a resource.

@@ -293,6 +293,7 @@ fn decided(
     let budget = decision::budget(&input);
     status.calls = Some(Calls {
         used: budget.used,
+        external: (budget.external > 0).then_some(budget.external),
         limit: budget.limit,
         next_available_time: budget.next_available_time.map(next_whole_second),
     });

@@ -58,6 +58,16 @@ pub(super) struct ResolvedSpec {
 }
 
 impl ResolvedSpec {
+    /// Returns the names of the desired key: the one that the spec sets, and the one that it stands for.
+    pub(super) fn key_names(&self) -> impl Iterator<Item = KmsKeyId> {
+        let named = self.key.as_ref().map(|(name, _)| name.clone());
+        let resolved = match &self.desired.encryption {
+            DesiredEncryption::Key(Key::Customer(arn)) => Some(KmsKeyId::Arn(arn.clone())),
+            _ => None,
+        };
+        named.into_iter().chain(resolved)
+    }
+
     /// Returns the claim of the resource on its stream. The claim may be made only if policies allow the
     /// whole desired state, and not while the resource is suspended.
     pub(super) fn claim(&self) -> Claim<'_> {
@@ -140,7 +150,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         permission,
         key: None,
         error: None,
-        drift_interval: schedule::jittered(context.config.drift_interval, resource.metadata.uid.as_deref()),
+        drift_interval: schedule::jittered(context.drift_interval(&stream), resource.metadata.uid.as_deref()),
         resolve_started,
         stream,
     };

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::ledger::Action;
 
 use crate::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use crate::model::aws_error::AwsError;
+use crate::model::aws_error::{Accepted, AwsError};
 use crate::model::key::{Key, KeyMetadata};
 use crate::model::observation::StreamDescription;
 use crate::model::principal::Principal;
@@ -70,7 +70,7 @@ pub trait StreamApi: Send + Sync + 'static {
         principal: &Principal,
         signer: &Signer,
         signing_time: Timestamp,
-    ) -> impl Future<Output = Result<(), AwsError>> + Send;
+    ) -> impl Future<Output = Result<Accepted, AwsError>> + Send;
 
     /// Calls Stop: once, without waiting for a permit, without retry, signed and dated as in
     /// [`start`](Self::start). Kinesis requires the active key.
@@ -81,7 +81,7 @@ pub trait StreamApi: Send + Sync + 'static {
         principal: &Principal,
         signer: &Signer,
         signing_time: Timestamp,
-    ) -> impl Future<Output = Result<(), AwsError>> + Send;
+    ) -> impl Future<Output = Result<Accepted, AwsError>> + Send;
 
     /// Waits for the rate limiter's permit for a test record, as [`acquire_permit`](Self::acquire_permit) does for a
     /// call, so that the policies can be checked after the wait. Returns whether `signer` would still sign the

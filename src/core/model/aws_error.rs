@@ -101,6 +101,15 @@ pub struct AwsError {
     pub code: Option<String>,
     /// The full message of AWS or of the transport. For the log, never for a condition.
     pub message: String,
+    /// The id that AWS gave the request, if it responded with one.
+    pub request_id: Option<String>,
+}
+
+/// AWS's response to a call that it accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// The id that AWS gave the request, if it responded with one.
+    pub request_id: Option<String>,
 }
 
 impl AwsError {
@@ -170,6 +179,7 @@ pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
         "ThrottlingException"
         | "Throttling"
         | "RequestLimitExceeded"
+        | "RequestThrottled"
         | "TooManyRequestsException"
         | "KMSThrottlingException"
         | "ProvisionedThroughputExceededException"
@@ -183,7 +193,10 @@ pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
         }
         "LimitExceededException" => ErrorKind::LimitReached,
         "ResourceInUseException" => ErrorKind::InUse,
-        "ResourceNotFoundException" | "NotFoundException" => ErrorKind::NotFound,
+        "ResourceNotFoundException"
+        | "NotFoundException"
+        | "QueueDoesNotExist"
+        | "AWS.SimpleQueueService.NonExistentQueue" => ErrorKind::NotFound,
         "KMSNotFoundException" => ErrorKind::Key(KeyProblem::NotFound),
         "KMSDisabledException" => ErrorKind::Key(KeyProblem::Disabled),
         "KMSInvalidStateException" => ErrorKind::Key(KeyProblem::Unavailable),

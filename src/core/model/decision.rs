@@ -121,7 +121,7 @@ pub fn budget(input: &DecisionInput<'_>) -> Budget {
     let action =
         if input.desired.encryption == DesiredEncryption::Off { Action::Stop } else { Action::Start };
     let limit = input.permission.max_calls_per_day(input.stream);
-    ledger::budget(&input.ledger.calls, input.stream.service, action, limit, input.now)
+    ledger::budget(input.ledger, input.stream.service, action, limit, input.now)
 }
 
 /// Returns the decision. The first rule that matches applies; `decision/tests` has a table with a row for each.

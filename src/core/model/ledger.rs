@@ -16,12 +16,17 @@ use stream_encryption_api::ledger::{
 use stream_encryption_api::stream_encryption::{KeyIdentity, KeyType, Service};
 
 use super::arn::StreamArn;
-use super::aws_error::{AwsError, ErrorKind};
+use super::aws_error::{Accepted, AwsError, ErrorKind};
 use super::key::Key;
 use super::object::is_dns_subdomain;
 use super::observation::{DescribeTimes, Observation};
 use super::schedule;
 use super::service::{AWS_LIMIT, CountedCalls, profile};
+
+mod budget;
+pub mod external;
+
+pub use budget::{Budget, budget};
 
 /// Maximum difference between the date of a request and AWS's clock, in either direction; AWS refuses a
 /// request beyond it
@@ -40,7 +45,7 @@ pub const QUOTA_WINDOW: SignedDuration = SignedDuration::from_mins(24 * 60 + 2 *
 pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
 /// Maximum number of entries in a ledger. AWS does not count refused Kinesis calls, but the ledger must not
 /// grow without bound.
-pub const MAX_CALLS: usize = 200;
+pub const MAX_CALLS: u32 = 200;
 
 /// Returns the name of a stream's ledger: a hash of its ARN, so that no two streams share one.
 #[must_use]
@@ -60,6 +65,7 @@ pub fn new(stream: &StreamArn, owner: Owner) -> StreamLedgerSpec {
         owner,
         stream_creation_time: None,
         calls: Vec::new(),
+        external_calls: Vec::new(),
         known_encryption: None,
         satisfied: None,
         attempts: None,
@@ -90,6 +96,7 @@ pub fn rebuilt_from_status(
         time: truncate_to_micros(now),
         outcome: Outcome::Accepted,
         code: None,
+        request_id: None,
         correction: false,
         after_failure: false,
         confirmed: false,
@@ -104,7 +111,7 @@ pub enum LedgerError {
     /// The ledger belongs to another stream.
     #[error("streamARN is the ARN of another stream")]
     OtherStream,
-    /// Two calls have the same id.
+    /// Two calls have the same id, or two external calls the same event id.
     #[error("two calls have the same id")]
     RepeatedCall,
     /// A Start without a key, a Stop with one, or an invalid key.
@@ -128,7 +135,8 @@ pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Led
         return Err(LedgerError::InvalidOwner);
     }
     let ids: BTreeSet<&str> = ledger.calls.iter().map(|call| call.id.as_str()).collect();
-    if ids.len() != ledger.calls.len() {
+    let events: BTreeSet<&str> = ledger.external_calls.iter().map(|call| call.event_id.as_str()).collect();
+    if ids.len() != ledger.calls.len() || events.len() != ledger.external_calls.len() {
         return Err(LedgerError::RepeatedCall);
     }
     let is_key = |key: &KeyIdentity| (key.kind == KeyType::CustomerManaged) == key.arn.is_some();
@@ -148,64 +156,6 @@ pub fn validate(ledger: &StreamLedgerSpec, stream: &StreamArn) -> Result<(), Led
     } else {
         Ok(())
     }
-}
-
-/// The budget of calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Number of calls that count now. If the ledger holds [`MAX_CALLS`] entries, this is at least `limit`, so
-    /// that no call may be made.
-    pub used: u32,
-    /// Maximum number of calls that may count.
-    pub limit: u32,
-    /// If the limit is reached: when the next call may be made. Otherwise: when the oldest call stops
-    /// counting. `None` if there is no such time.
-    pub next_available_time: Option<Timestamp>,
-}
-
-impl Budget {
-    /// Returns whether a call may be made now.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.used < self.limit
-    }
-}
-
-/// Returns the budget of one action on a stream.
-///
-/// The service determines which calls count; a call whose outcome is unknown always does. An entry dated in
-/// the future (the clock was set back) counts.
-#[must_use]
-pub fn budget(calls: &[Call], service: Service, action: Action, limit: u32, now: Timestamp) -> Budget {
-    let service = profile(service);
-    let limit = limit.min(service.calls_per_day);
-    let recent = calls.iter().filter(|call| expires_at(call) > now);
-    let mut counted: Vec<Timestamp> = recent
-        .clone()
-        .filter(|call| match service.counted {
-            CountedCalls::All => true,
-            CountedCalls::AppliedPerAction => {
-                call.target.action == action && call.outcome != Outcome::Refused
-            }
-        })
-        .map(expires_at)
-        .collect();
-    let used = u32::try_from(counted.len()).unwrap_or(u32::MAX);
-    let next_available_time = available_at(&mut counted, usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut expirations: Vec<Timestamp> = recent.map(expires_at).collect();
-    if expirations.len() >= MAX_CALLS {
-        let entry_free = available_at(&mut expirations, MAX_CALLS);
-        let next_available_time = if used < limit { entry_free } else { next_available_time.max(entry_free) };
-        return Budget { used: used.max(limit), limit, next_available_time };
-    }
-    Budget { used, limit, next_available_time }
-}
-
-/// Returns when fewer than `limit` entries are left. With fewer entries already, returns when the first one
-/// ends; `None` without entries, or if `limit` is 0.
-fn available_at(expirations: &mut [Timestamp], limit: usize) -> Option<Timestamp> {
-    expirations.sort_unstable();
-    expirations.get(expirations.len().saturating_sub(limit)).copied()
 }
 
 /// Returns when an entry stops counting and may be removed.
@@ -406,6 +356,7 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &PlannedCall, now: Timestamp) ->
         time: truncate_to_micros(now),
         outcome: Outcome::Pending,
         code: None,
+        request_id: None,
         correction,
         after_failure,
         confirmed: false,
@@ -424,18 +375,25 @@ pub fn reserve(ledger: &StreamLedgerSpec, plan: &PlannedCall, now: Timestamp) ->
     (reserved, id)
 }
 
-/// Returns the ledger with the outcome of call `id`.
+/// Returns the ledger with the outcome of call `id`, and the id that AWS gave the request.
 #[must_use]
 pub fn record_outcome(
     ledger: &StreamLedgerSpec,
     id: &str,
-    outcome: Result<(), &AwsError>,
+    outcome: Result<&Accepted, &AwsError>,
     now: Timestamp,
 ) -> StreamLedgerSpec {
     let mut recorded = ledger.clone();
     // An outcome may be recorded late: the attempts then belong to a later call.
     let is_last = ledger.calls.last().is_some_and(|call| call.id == id);
     let Some(call) = recorded.calls.iter_mut().find(|call| call.id == id) else { return recorded };
+    let request_id = match outcome {
+        Ok(accepted) => &accepted.request_id,
+        Err(error) => &error.request_id,
+    };
+    if call.request_id.is_none() {
+        call.request_id.clone_from(request_id);
+    }
     let Err(error) = outcome else {
         call.outcome = Outcome::Accepted;
         return recorded;
@@ -461,6 +419,7 @@ pub fn record_outcome(
 pub fn prune_expired(ledger: &StreamLedgerSpec, verified_now: Timestamp) -> StreamLedgerSpec {
     let mut shorter = ledger.clone();
     shorter.calls.retain(|call| expires_at(call) > verified_now);
+    shorter.external_calls.retain(|call| external::expires_at(call) > verified_now);
     shorter
 }
 

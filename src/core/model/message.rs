@@ -390,6 +390,12 @@ fn limit_reached(input: &DecisionInput<'_>) -> String {
             failure(input)
         );
     }
+    if budget.external > 0 {
+        return format!(
+            "{} of {} encryption calls in 24 hours are used, {} of them by other callers. Wait, and find the other callers in CloudTrail.",
+            budget.used, budget.limit, budget.external
+        );
+    }
     format!(
         "{} of {} encryption calls in 24 hours are used. Wait, or ask an administrator to raise maxCallsPerDay in the StreamEncryptionPolicy (25 at most).",
         budget.used, budget.limit

@@ -11,11 +11,12 @@ use stream_encryption_api::policy::{PolicyRole, StreamEncryptionPolicySpec};
 use stream_encryption_api::stream_encryption::{Mode, Service};
 
 use super::arn::{AwsAccount, StreamArn};
-use super::aws_error::{AwsError, ErrorKind};
+use super::aws_error::{Accepted, AwsError, ErrorKind};
+use super::aws_event::CallEvent;
 use super::decision::{Decision, DecisionInput, LastObservation, Ownership, Step, decide};
 use super::desired::{DesiredEncryption, DesiredState};
 use super::key::{Key, KeyProblem};
-use super::ledger::{self, PlannedCall};
+use super::ledger::{self, PlannedCall, external};
 use super::observation::Observation;
 use super::permission::{EffectivePolicy, Policy};
 use super::service::{Operation, profile};
@@ -68,10 +69,13 @@ pub(super) fn owner() -> Owner {
     Owner { namespace: "data".into(), name: "orders".into(), uid: "1".into() }
 }
 
+/// A response of AWS without a request id.
+pub(super) const ACCEPTED: Accepted = Accepted { request_id: None };
+
 /// Returns an error of the last call.
 pub(super) fn aws_error(kind: ErrorKind, code: &str) -> AwsError {
     let operation = Operation::StartDeliveryStreamEncryption;
-    AwsError { operation, kind, code: Some(code.to_owned()), message: "AWS's words".into() }
+    AwsError { operation, kind, code: Some(code.to_owned()), message: "AWS's words".into(), request_id: None }
 }
 
 /// Returns a policy that allows the streams and keys of the operator's own account, which is `account`.
@@ -201,7 +205,7 @@ impl Scenario {
 
     fn answered(mut self, outcome: Result<(), &AwsError>) -> Self {
         let id = self.ledger.calls.last().unwrap().id.clone();
-        self.ledger = ledger::record_outcome(&self.ledger, &id, outcome, self.now);
+        self.ledger = ledger::record_outcome(&self.ledger, &id, outcome.map(|()| &ACCEPTED), self.now);
         self
     }
 
@@ -215,7 +219,22 @@ impl Scenario {
         self.sees(shown.clone()).after(60).sees(shown)
     }
 
-    /// Adds calls made outside this resource: `count` Starts with key 9 that AWS accepted, now.
+    /// Adds this many Starts of other callers, as AWS's events report them, now.
+    pub(super) fn spent_by_others(mut self, count: u32) -> Self {
+        let event = |number: u32| CallEvent {
+            event_id: format!("event-{number}"),
+            request_id: format!("request-{number}"),
+            action: Action::Start,
+            time: self.now,
+            caller_type: None,
+            code: None,
+        };
+        let events: Vec<CallEvent> = (0..count).map(event).collect();
+        self.ledger = external::record_events(&self.ledger, &events, self.now);
+        self
+    }
+
+    /// Adds calls made for another spec: `count` Starts with key 9 that AWS accepted, now.
     pub(super) fn spent(mut self, count: u32) -> Self {
         let target = key(9).target();
         for _ in 0..count {
@@ -227,7 +246,7 @@ impl Scenario {
                 after_failure: false,
             };
             let (reserved, id) = ledger::reserve(&self.ledger, &plan, self.now);
-            self.ledger = ledger::record_outcome(&reserved, &id, Ok(()), self.now);
+            self.ledger = ledger::record_outcome(&reserved, &id, Ok(&ACCEPTED), self.now);
         }
         self.ledger.attempts = None;
         self

@@ -79,6 +79,13 @@ operations! {
     // The API reference states five per second and account; the page of quotas states five per stream.
     /// Kinesis `ListTagsForStream`.
     ListTagsForStream: "kinesis:ListTagsForStream", 5;
+    // SQS has no limit that one process reaches; these requests need no permit.
+    /// SQS `ReceiveMessage`.
+    ReceiveMessage: "sqs:ReceiveMessage", 1_000;
+    /// SQS `DeleteMessageBatch`.
+    DeleteMessage: "sqs:DeleteMessage", 1_000;
+    /// SQS `GetQueueAttributes`.
+    GetQueueAttributes: "sqs:GetQueueAttributes", 1_000;
 }
 
 impl Operation {
@@ -91,9 +98,14 @@ impl Operation {
         Self::ListTagsForStream,
     ];
 
-    /// Returns the operations that the operator sends.
+    /// The operations on the queue of AWS's events. The operator sends the first two if it has a queue, and `doctor`
+    /// the third.
+    pub const OF_QUEUE: [Self; 3] = [Self::ReceiveMessage, Self::DeleteMessage, Self::GetQueueAttributes];
+
+    /// Returns the operations that the operator sends about streams and keys, and for its identity.
     pub fn of_operator() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|operation| !Self::LISTING.contains(operation))
+        let others = [&Self::LISTING[..], &Self::OF_QUEUE];
+        Self::ALL.into_iter().filter(move |operation| !others.iter().any(|other| other.contains(operation)))
     }
 
     /// Returns the name of the operation, as in AWS's documentation and in its logs.
@@ -270,6 +282,9 @@ mod tests {
                 "firehose:ListTagsForDeliveryStream",
                 "kinesis:ListStreams",
                 "kinesis:ListTagsForStream",
+                "sqs:ReceiveMessage",
+                "sqs:DeleteMessage",
+                "sqs:GetQueueAttributes",
             ]
         );
         for service in [Service::Firehose, Service::Kinesis] {

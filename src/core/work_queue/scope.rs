@@ -2,7 +2,8 @@
 //!
 //! New and changed resources alternate with those that the operator follows: new streams are encrypted early, and
 //! their changes are confirmed at the same rate. Checks for drift use at most half of the places and start when
-//! nothing else waits; while something waits, every fourth start is one of them. Pure.
+//! nothing else waits; while something waits, every fourth start is one of them. Among the checks, those that an event
+//! of AWS has caused precede, but every fourth is another one: whoever can forge events cannot end the others. Pure.
 
 use std::collections::HashMap;
 
@@ -15,10 +16,12 @@ pub(super) struct ScopeQueue<K> {
     places: usize,
     lanes: [LaneQueue<K>; Lane::ALL.len()],
     running: usize,
-    running_drift: usize,
+    running_checks: usize,
     running_by_namespace: HashMap<String, usize>,
     /// The lane of the last start that was not a check for drift.
     last: Lane,
+    check_turns: DriftTurns,
+    /// The turns of the checks without an event, among all checks.
     drift_turns: DriftTurns,
     /// The counter of the last turn of the scope among the scopes.
     pub(super) turn: u64,
@@ -39,9 +42,10 @@ impl<K> ScopeQueue<K> {
             places: places.max(1),
             lanes: Lane::ALL.map(|_| LaneQueue { items: FairQueue::default(), waiting: 0 }),
             running: 0,
-            running_drift: 0,
+            running_checks: 0,
             running_by_namespace: HashMap::new(),
             last: Lane::Following,
+            check_turns: DriftTurns::default(),
             drift_turns: DriftTurns::default(),
             turn: 0,
             startable_as: None,
@@ -87,13 +91,17 @@ impl<K> ScopeQueue<K> {
             }
         };
         queue.waiting -= 1;
-        let drift_waits = self.waits(Lane::Drift);
-        if lane == Lane::Drift {
-            self.drift_turns.drift();
-            self.running_drift += 1;
+        if lane.is_check() {
+            self.check_turns.drift();
+            self.running_checks += 1;
         } else {
-            self.drift_turns.other(drift_waits);
+            self.check_turns.other(self.waits(Lane::Event) || self.waits(Lane::Drift));
             self.last = lane;
+        }
+        match lane {
+            Lane::Event => self.drift_turns.other(self.waits(Lane::Drift)),
+            Lane::Drift => self.drift_turns.drift(),
+            Lane::New | Lane::Following => {}
         }
         self.running += 1;
         *self.running_by_namespace.entry(namespace).or_default() += 1;
@@ -103,8 +111,8 @@ impl<K> ScopeQueue<K> {
     /// Records that a resource is no longer running.
     pub(super) fn end(&mut self, lane: Lane, namespace: &str) {
         self.running -= 1;
-        if lane == Lane::Drift {
-            self.running_drift -= 1;
+        if lane.is_check() {
+            self.running_checks -= 1;
         }
         if let Some(running) = self.running_by_namespace.get_mut(namespace) {
             *running -= 1;
@@ -120,12 +128,13 @@ impl<K> ScopeQueue<K> {
         }
         let in_turn = match self.last {
             Lane::New => [Lane::Following, Lane::New],
-            Lane::Following | Lane::Drift => [Lane::New, Lane::Following],
+            Lane::Following | Lane::Event | Lane::Drift => [Lane::New, Lane::Following],
         };
         let other = in_turn.into_iter().find(|lane| self.waits(*lane));
-        let has_place = self.running_drift < (self.places / 2).max(1);
-        let drift = Some(Lane::Drift).filter(|lane| has_place && self.waits(*lane));
-        self.drift_turns.next(other, drift)
+        let has_place = self.running_checks < (self.places / 2).max(1);
+        let waiting = |lane| Some(lane).filter(|lane| has_place && self.waits(*lane));
+        let check = self.drift_turns.next(waiting(Lane::Event), waiting(Lane::Drift));
+        self.check_turns.next(other, check)
     }
 
     /// Returns the number of resources that wait in a lane.

@@ -123,6 +123,24 @@ fn changed_resource_leaves_the_drift_checks() {
 }
 
 #[test]
+fn events_precede_checks_and_every_fourth_start_is_a_check() {
+    let mut table = Table::new(1);
+    table.due(0..8, "a", Lane::Drift, "data");
+    table.due(100..106, "a", Lane::Event, "data");
+    assert_eq!(table.one_at_a_time()[..10], [100, 101, 102, 0, 103, 104, 105, 1, 2, 3]);
+}
+
+#[test]
+fn events_leave_half_of_the_places_to_changes() {
+    let mut table = Table::new(8);
+    table.due(0..100, "a", Lane::Event, "data");
+    table.due(100..200, "a", Lane::Drift, "data");
+    assert_eq!(table.together().len(), 2, "half of the four places");
+    table.due(200..202, "a", Lane::New, "data");
+    assert_eq!(table.together(), [200, 201]);
+}
+
+#[test]
 fn large_scope_delays_no_other_scope() {
     let mut table = Table::new(6);
     table.due(0..100, "large", Lane::New, "data");
@@ -171,7 +189,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..12_u32, 0..20_u64).prop_map(|(key, after)| Step::Schedule { key, after }),
-        2 => (0..12_u32, 0..3_usize, 0..2_usize).prop_map(|(key, lane, scope)| Step::Change { key, lane, scope }),
+        2 => (0..12_u32, 0..Lane::ALL.len(), 0..2_usize).prop_map(|(key, lane, scope)| Step::Change { key, lane, scope }),
         1 => (0..12_u32).prop_map(|key| Step::Delete { key }),
         4 => Just(Step::Start),
         3 => (0..8_usize, prop::option::of(0..20_u64)).prop_map(|(which, again)| Step::End { which, again }),
@@ -247,6 +265,6 @@ proptest! {
         prop_assert!(expected.is_subset(&started), "{expected:?} {started:?}");
         prop_assert!(table.queue.entries.is_empty() && table.queue.timers.is_empty());
         prop_assert!(table.queue.scopes.is_empty() && table.queue.startable.is_empty());
-        prop_assert_eq!(Lane::ALL.map(|lane| table.queue.waiting(lane)), [0; 3]);
+        prop_assert_eq!(Lane::ALL.map(|lane| table.queue.waiting(lane)), [0; 4]);
     }
 }

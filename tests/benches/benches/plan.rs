@@ -10,6 +10,7 @@ use stream_encryption_api::ledger::{Owner, StreamLedgerSpec};
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_api::stream_encryption::Mode;
 use stream_encryption_core::model::arn::{AwsAccount, StreamArn};
+use stream_encryption_core::model::aws_error::Accepted;
 use stream_encryption_core::model::decision::{DecisionInput, LastObservation, Ownership, decide};
 use stream_encryption_core::model::desired::{DesiredEncryption, DesiredState};
 use stream_encryption_core::model::key::Key;
@@ -32,7 +33,7 @@ fn ledger(stream: &StreamArn, calls: i64, now: Timestamp) -> StreamLedgerSpec {
     (0..calls).fold(ledger::new(stream, owner), |ledger, number| {
         let at = now - SignedDuration::from_hours(calls - number);
         let (reserved, id) = ledger::reserve(&ledger, &call, at);
-        ledger::record_outcome(&reserved, &id, Ok(()), at)
+        ledger::record_outcome(&reserved, &id, Ok(&Accepted::default()), at)
     })
 }
 

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::principal::Principal;
@@ -131,7 +131,7 @@ impl FleetAws {
 }
 
 fn error(operation: Operation, kind: ErrorKind) -> AwsError {
-    AwsError { operation, kind, code: None, message: String::new() }
+    AwsError { operation, kind, code: None, message: String::new(), request_id: None }
 }
 
 fn signer() -> Signer {
@@ -198,10 +198,10 @@ impl StreamApi for FleetAws {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         self.send(profile(stream.service).start, stream).await?;
         self.state().streams.insert(stream.clone(), Encryption::From(Instant::now() + self.change));
-        Ok(())
+        Ok(Accepted::default())
     }
 
     async fn stop(
@@ -211,8 +211,9 @@ impl StreamApi for FleetAws {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), AwsError> {
-        self.send(profile(stream.service).stop, stream).await
+    ) -> Result<Accepted, AwsError> {
+        self.send(profile(stream.service).stop, stream).await?;
+        Ok(Accepted::default())
     }
 
     async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal, _: &Signer) -> Result<bool, AwsError> {

@@ -154,6 +154,7 @@ impl Run {
             config: Config {
                 region: "eu-west-1".parse().expect("a region"),
                 drift_interval: SignedDuration::try_from(fleet.drift_interval).unwrap_or(SignedDuration::MAX),
+                drift_interval_with_events: None,
             },
             memory: Memory::default(),
             metrics: Box::new(NoMetrics),

@@ -6,14 +6,16 @@
 
 use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::{Value, json};
-use simulated_aws::world::{AwsError as SimulatedError, Caller, Delivery, Reply, Request, World};
+use simulated_aws::world::{AwsError as SimulatedError, Call, Caller, Delivery, Reply, Request, World};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::model::arn::{KeyArn, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind, RawError, classify};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind, RawError, classify};
 use stream_encryption_core::model::key::{KINESIS_ALIAS, Key, KeyMetadata, KeyState};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::service::{Operation as AwsOperation, profile};
+
+use crate::aws_events;
 
 /// The key id of a Kinesis stream that is reported as encrypted without a key.
 const UNKNOWN_KEY_ID: &str = "unknown";
@@ -67,7 +69,7 @@ impl AwsModel<'_> {
     }
 
     /// Calls Start.
-    pub fn start(&mut self, stream: &StreamArn, key: &Key) -> Response<()> {
+    pub fn start(&mut self, stream: &StreamArn, key: &Key) -> Response<Accepted> {
         let request = match (stream.service, key) {
             (_, Key::Unresolved(_)) => {
                 return (Err(unresolved_key_error(stream, Action::Start)), Delivery::Prompt);
@@ -90,7 +92,7 @@ impl AwsModel<'_> {
     }
 
     /// Calls Stop.
-    pub fn stop(&mut self, stream: &StreamArn, active_key: Option<&Key>) -> Response<()> {
+    pub fn stop(&mut self, stream: &StreamArn, active_key: Option<&Key>) -> Response<Accepted> {
         let request = match (stream.service, active_key) {
             (Service::Firehose, _) => Request::firehose(
                 "StopDeliveryStreamEncryption",
@@ -138,10 +140,21 @@ impl AwsModel<'_> {
         (result.map(|body| body["Account"].as_str().unwrap_or_default().to_owned()), delivery)
     }
 
-    fn change(&mut self, stream: &StreamArn, action: Action, request: &Request) -> Response<()> {
+    fn change(&mut self, stream: &StreamArn, action: Action, request: &Request) -> Response<Accepted> {
         let operation = AwsOperation::change(stream.service, action);
         let (result, delivery) = self.send(operation, stream.region.as_str(), request);
-        (result.map(drop), delivery)
+        let is_sent = |call: &&Call| {
+            call.operation == request.operation && call.principal.access_key == self.caller.access_key
+        };
+        let sent = self.world.calls().iter().rev().find(is_sent);
+        let request_id = sent.map(|call| aws_events::request_id(call.id));
+        let response = match result {
+            Ok(_) => Ok(Accepted { request_id }),
+            // Without a code there was no response.
+            Err(error) if error.code.is_some() => Err(AwsError { request_id, ..error }),
+            Err(error) => Err(error),
+        };
+        (response, delivery)
     }
 
     fn describe_key_in_region(&mut self, region: &str, id: &str) -> Response<Option<KeyMetadata>> {
@@ -246,6 +259,7 @@ fn unresolved_key_error(stream: &StreamArn, action: Action) -> AwsError {
         kind: ErrorKind::Invalid,
         code: Some("UnresolvedKey".to_owned()),
         message: String::new(),
+        request_id: None,
     }
 }
 
@@ -253,7 +267,7 @@ fn unresolved_key_error(stream: &StreamArn, action: Action) -> AwsError {
 pub fn aws_error(operation: AwsOperation, error: Option<&SimulatedError>) -> AwsError {
     let Some(error) = error else {
         let kind = classify(operation, RawError::NoResponse);
-        return AwsError { operation, kind, code: None, message: String::new() };
+        return AwsError { operation, kind, code: None, message: String::new(), request_id: None };
     };
     let (status, code_name) = (error.status.to_string(), without_namespace(&error.code));
     let code = if code_name.is_empty() { status.as_str() } else { code_name };
@@ -266,13 +280,13 @@ pub fn aws_error(operation: AwsOperation, error: Option<&SimulatedError>) -> Aws
         RawError::Service { code, kms_code, message: &error.message, http: error.status }
     };
     let kind = classify(operation, raw_error);
-    AwsError { operation, kind, code: Some(truncate(code)), message: error.message.clone() }
+    AwsError { operation, kind, code: Some(truncate(code)), message: error.message.clone(), request_id: None }
 }
 
 /// Returns the error for an OK response that cannot be parsed.
 fn invalid_response(operation: AwsOperation) -> AwsError {
     let code = Some("InvalidResponse".to_owned());
-    AwsError { operation, kind: ErrorKind::Transient, code, message: String::new() }
+    AwsError { operation, kind: ErrorKind::Transient, code, message: String::new(), request_id: None }
 }
 
 /// Converts `com.amazonaws.firehose#LimitExceededException:http://…` to `LimitExceededException`.

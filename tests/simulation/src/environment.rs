@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use simulated_aws::world::{Caller, World};
 use stream_encryption_core::controller::Clock;
 
+use crate::aws_events::EventMessages;
 use crate::aws_model::AwsModel;
 use crate::caches::{Caches, Watches};
 use crate::choices::Choices;
@@ -84,6 +85,10 @@ pub enum Event {
         /// The number of changes missing from the list.
         behind: usize,
     },
+    /// A message about an event of AWS is delivered.
+    AwsEvent(usize),
+    /// A heartbeat is sent to the queue of AWS's events.
+    Heartbeat,
     /// All faults end, and no more operations of the plan are executed.
     FaultsEnd,
     /// Every resource must match its spec.
@@ -180,6 +185,8 @@ pub struct State {
     pub lease: Option<(Process, Timestamp)>,
     /// The task that is polled, and its resource.
     pub current_task: CurrentTask,
+    /// The messages about events of AWS.
+    pub messages: EventMessages,
     /// The state of the checks.
     pub invariants: Invariants,
     /// The trace.

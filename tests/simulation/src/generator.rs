@@ -15,6 +15,7 @@ use stream_encryption_api::stream_encryption::{
 
 mod policies;
 
+use crate::aws_events::EventSettings;
 use crate::environment::{ACCOUNT, FOREIGN_ACCOUNT, ProcessFailure, REGION};
 use crate::keys::{self, ALIAS, FOREIGN_KEY, KEY_OBJECT, USABLE_KEYS};
 use crate::kubernetes_faults::{KubernetesFault, KubernetesRequest, KubernetesRule};
@@ -44,6 +45,7 @@ pub fn generate_plan(seed: u64) -> Plan {
         resources.push((("other".to_owned(), "rival".to_owned()), 0));
     }
     let mut generator = Generator { rng, streams, resources, replicas };
+    let events = events(seed);
     let same_key = SAME_KEY[usize::try_from(seed % 3).unwrap_or_default()];
     let settings = Settings { same_key, ..generator.settings() };
     let clock_errors = (0..replicas).map(|_| generator.clock_error()).collect();
@@ -60,7 +62,8 @@ pub fn generate_plan(seed: u64) -> Plan {
         allow_disable: generator.rng.u8(..10) < 8,
         sessions: generator.rng.u8(..4) == 0,
         keys_recover: generator.rng.u8(..10) < 8,
-        operations: generator.operations(seed),
+        operations: generator.operations(seed, events.is_some()),
+        events,
         streams: generator.streams,
     }
 }
@@ -71,6 +74,18 @@ pub fn random_spec(plan: &Plan, (_, name): &Name, seed: u64) -> StreamEncryption
     let mut generator = Generator { rng, streams, resources: Vec::new(), replicas: plan.replicas };
     let stream = name.strip_prefix('r').and_then(|number| number.parse().ok());
     generator.spec(stream.unwrap_or_default(), stream.is_none())
+}
+
+/// Generates how AWS's events arrive, with a separate random generator. Every second operator receives none.
+fn events(seed: u64) -> Option<EventSettings> {
+    let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0xBF58_476D_1CE4_E5B9) ^ 0xE0E0);
+    let silent_from = SignedDuration::from_mins(rng.i64(1..13 * 60));
+    rng.bool().then(|| EventSettings {
+        max_delay: SignedDuration::from_secs([1, 10, 60, 900][rng.usize(..4)]),
+        lost: [0, 0, 10, 50][rng.usize(..4)],
+        repeated: [0, 10, 50][rng.usize(..3)],
+        silent_from: (rng.u8(..4) == 0).then_some(silent_from),
+    })
 }
 
 fn streams(rng: &mut fastrand::Rng) -> Vec<PlannedStream> {
@@ -140,7 +155,7 @@ impl Generator {
     }
 
     /// Returns all operations of the plan, ordered by time.
-    fn operations(&mut self, seed: u64) -> Vec<(SignedDuration, Operation)> {
+    fn operations(&mut self, seed: u64, events: bool) -> Vec<(SignedDuration, Operation)> {
         let mut all = Vec::new();
         for resource in 0..self.resources.len() {
             let at = self.duration(0.5, 20.0);
@@ -178,6 +193,12 @@ impl Generator {
         self.rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9FB2_1C65_1E98_DF25) ^ 0x7_EAA5);
         if self.one_in(10) {
             all.extend(self.ownership_transfer());
+        }
+        self.rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x8533_8E1B_D1F2_3B4D) ^ 0xF0_96ED);
+        if events && self.one_in(4) {
+            let (at, count) = (self.duration(1.0, 13.0 * 3600.0), self.choose(&[1, 5, 25, 30, 100]));
+            let stream = self.rng.usize(..self.streams.len());
+            all.push((at, Operation::ForgedEvents(stream, count)));
         }
         all.retain(|(at, _)| *at < FAULTS_END);
         all.sort_by_key(|(at, _)| *at);

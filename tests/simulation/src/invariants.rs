@@ -5,6 +5,7 @@
 //! ledger is as stored by the API server. The first violation ends the run.
 
 mod calls;
+mod external_calls;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -23,6 +24,7 @@ use crate::environment::{ACCOUNT, FOREIGN_ACCESS_KEY, OPERATOR_ACCESS_KEY};
 use crate::trace::since_start;
 
 pub use calls::{NORMAL_SKEW, SentCall};
+use external_calls::LoggedCall;
 pub use status::key_identity;
 use status::{DescribeObservation, ObservedStream, TrustedDescribe};
 
@@ -56,6 +58,8 @@ pub struct Invariants {
     limit: usize,
     /// The calls that AWS counts, by stream and kind.
     counted_calls: BTreeMap<(AwsService, String, &'static str), VecDeque<Timestamp>>,
+    /// The calls of other callers that AWS received, by the service and name of their stream.
+    external_calls: BTreeMap<(AwsService, String), Vec<LoggedCall>>,
     /// The number of entries of AWS's log that have been read.
     log_entries_read: usize,
     /// The number of requests for streams that were checked against the policies.
@@ -247,6 +251,7 @@ impl Invariants {
     }
 
     fn check_log_entry(&mut self, call: &AwsCall) {
+        self.record_external_call(call);
         let is_own = [OPERATOR_ACCESS_KEY, FOREIGN_ACCESS_KEY].contains(&call.principal.access_key.as_str());
         // A request to KMS may be part of a Describe.
         let is_for_stream = !matches!(call.operation.as_str(), "GetCallerIdentity" | "DescribeKey");
@@ -296,6 +301,7 @@ impl Invariants {
         after: Option<&StreamLedgerSpec>,
         now: Timestamp,
     ) {
+        self.check_external_calls(before, after, now);
         for call in after.iter().flat_map(|ledger| &ledger.calls) {
             let key = (after.map_or(String::new(), |ledger| ledger.stream_arn.clone()), call.id.clone());
             self.reservations

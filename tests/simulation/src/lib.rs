@@ -6,6 +6,7 @@
 //! | [`event_queue`], [`environment`] | virtual time, and the complete state of the environment |
 //! | [`store`], [`writes`], [`policies`], [`kubernetes_faults`] | Kubernetes in memory, the policies of administrators, and the faults of the API server |
 //! | [`aws_model`] | the simulated AWS with the requests of the operator's AWS port |
+//! | [`aws_events`] | the events of AWS, and the queue that delivers them |
 //! | [`ports`], [`transport`], [`wiring`], [`replica`] | the operator: the real controller, its two ports, its driver |
 //! | [`plan`], [`generator`], [`keys`], [`operations`] | the operations of users, other tools and nodes, generated from a seed |
 //! | [`choices`], [`explore`] | the choices that a plan leaves open, from a seed or from a list, and every list within bounds |
@@ -23,6 +24,7 @@
 )]
 
 pub mod agreement;
+pub mod aws_events;
 pub mod aws_model;
 pub mod batch;
 pub mod caches;

@@ -223,7 +223,9 @@ pub fn execute(environment: &Environment, plan: &Plan, operation: &Operation) {
         Operation::WatchBackInTime(replica, changes) => {
             state.events.add(now, Event::Relist { replica: *replica, behind: *changes });
         }
+        Operation::ForgedEvents(..) => {}
     }
+    state.send_operation_event(plan, operation);
 }
 
 /// Sets a replica's clock. The invariants make allowances for it afterwards.

@@ -7,6 +7,7 @@ use jiff::SignedDuration;
 use simulated_aws::world::{FailureType, Rule, Settings};
 use stream_encryption_api::stream_encryption::{Service, StreamEncryptionSpec};
 
+use crate::aws_events::EventSettings;
 use crate::environment::ProcessFailure;
 use crate::kubernetes_faults::KubernetesRule;
 use crate::policies::Policy;
@@ -42,6 +43,8 @@ pub struct Plan {
     /// Whether the operator has session credentials.
     pub sessions: bool,
     pub streams: Vec<PlannedStream>,
+    /// How AWS's events arrive; `None` if the operator receives none.
+    pub events: Option<EventSettings>,
     /// Whether keys become usable when the faults end.
     pub keys_recover: bool,
     /// The operations, each with its time since the start.
@@ -87,6 +90,8 @@ pub enum Operation {
     ExternalStart(usize, usize),
     ExternalStop(usize),
     ExternalCallBurst(usize, u8),
+    /// Somebody sends this many forged events about a stream, and invalid messages, to the queue.
+    ForgedEvents(usize, u8),
     /// Another caller's attempt fails with this type.
     ExternalFailure(usize, FailureType),
     StreamDeleted(usize),
@@ -156,6 +161,7 @@ impl Operation {
             Self::ExternalStart(..) => "another caller calls Start",
             Self::ExternalStop(_) => "another caller calls Stop",
             Self::ExternalCallBurst(..) => "another caller uses up the calls",
+            Self::ForgedEvents(..) => "somebody forges events",
             Self::ExternalFailure(..) => "another caller's attempt fails",
             Self::StreamDeleted(_) => "a stream is deleted",
             Self::StreamRecreated(_) => "a stream is deleted and created again",

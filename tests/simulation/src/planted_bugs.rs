@@ -10,8 +10,10 @@ mod protocol;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::{Clock, Decide};
+use stream_encryption_core::model::aws_event::{self, AwsEvent, Subject};
 
 pub use aws::BuggyAws;
 pub use kube_api::BuggyKubeApi;
@@ -64,13 +66,17 @@ pub enum Bug {
     EnablingIsEnabled,
     StopBeforeReKey,
     GivesUpAtTheLimit,
+    EventBelieved,
+    EventCountedTwice,
+    OwnCallCountedTwice,
+    EventTimeLost,
 }
 
 /// A bug, its description, and the promises that may detect it.
 pub type Planted = (Bug, &'static str, &'static str);
 
 /// Every planted bug.
-pub const ALL: [Planted; 40] = [
+pub const ALL: [Planted; 44] = [
     (Bug::NoCompareAndSwap, "after a conflict, the ledger overwrites the newer version", "P1 P2 P3 P10"),
     (Bug::CachedResource, "before a change, the resource is read from the cache again", "P3 P7 P9"),
     (Bug::SdkRetries, "the SDK retries Start after LimitExceeded, 5xx or no answer", "P1 P2"),
@@ -137,6 +143,11 @@ pub const ALL: [Planted; 40] = [
     (Bug::EnablingIsEnabled, "ENABLING is taken for ENABLED", "P4 P6"),
     (Bug::StopBeforeReKey, "the old key is turned off before the new one is turned on", "P7"),
     (Bug::GivesUpAtTheLimit, "a call that AWS refuses because of its limit is never made again", "P4"),
+    // What a late event says is no longer true.
+    (Bug::EventBelieved, "an event about a Stop is taken for the state of the stream", "P1 P4 P5 P6 P9"),
+    (Bug::EventCountedTwice, "an event that is delivered again is counted again", "P1"),
+    (Bug::OwnCallCountedTwice, "the events of the operator's own calls are counted as those of others", "P1"),
+    (Bug::EventTimeLost, "an event counts from its arrival instead of AWS's time", "P1"),
 ];
 
 impl Bug {
@@ -146,7 +157,7 @@ impl Bug {
         match self {
             // The owner must be deleted and created again while only one replica's watch of the resources is
             // frozen, and while another resource waits for the same stream.
-            Self::CachedOwner => 8_000,
+            Self::CachedOwner => 6_000,
             _ => 0,
         }
     }
@@ -193,6 +204,23 @@ impl Wiring for WithBug {
         }
         // A clock that does not advance during a pause measures no more than the duration of a request.
         Clock::new(move || clock.now(), || Duration::ZERO)
+    }
+
+    fn parse_event(&self, message: &str, now: Timestamp) -> Option<AwsEvent> {
+        let mut event = aws_event::parse(message).ok()?;
+        if let Subject::Call(_, call) = &mut event.subject {
+            match self.0 {
+                Bug::EventCountedTwice if call.event_id.starts_with("event-") => {
+                    // Another id for each delivery, of the same call.
+                    call.event_id = format!("event-0{}", call.event_id.trim_start_matches("event-").len())
+                        + &now.as_microsecond().to_string();
+                }
+                Bug::OwnCallCountedTwice => call.request_id = format!("not {}", call.request_id),
+                Bug::EventTimeLost => call.time = now,
+                _ => {}
+            }
+        }
+        Some(event)
     }
 
     fn after_deletion(&self, state: &mut State, resource: &StreamEncryption) {

@@ -19,7 +19,7 @@ use stream_encryption_core::controller::kube_api::{
 };
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
@@ -106,7 +106,13 @@ impl AwsPort {
         }
         self.transport.environment.state().statistics.count("credentials change between Describe and call");
         let code = Some("SignerChanged".to_owned());
-        Err(AwsError { operation, kind: ErrorKind::Transient, code, message: String::new() })
+        Err(AwsError {
+            operation,
+            kind: ErrorKind::Transient,
+            code,
+            message: String::new(),
+            request_id: None,
+        })
     }
 
     /// Returns the age of the replica's session.
@@ -126,7 +132,7 @@ impl AwsPort {
         signer: &Signer,
         reserved: Timestamp,
         dated: Option<Timestamp>,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         let process = self.transport.process;
         let (action, key) = match call {
             Call::Start(key) => (Action::Start, Some(key)),
@@ -138,7 +144,13 @@ impl AwsPort {
         if needs_grant && self.session_age().is_some_and(|age| age > SignedDuration::from_mins(350)) {
             // The operator's own adapter refuses the call, because AWS could not create a grant.
             let code = Some("SessionTooOld".to_owned());
-            return Err(AwsError { operation, kind: ErrorKind::Transient, code, message: String::new() });
+            return Err(AwsError {
+                operation,
+                kind: ErrorKind::Transient,
+                code,
+                message: String::new(),
+                request_id: None,
+            });
         }
         self.transport
             .send_to_aws(operation, dated, |state, caller| {
@@ -267,7 +279,7 @@ impl StreamApi for AwsPort {
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         self.call(stream, Call::Start(key), principal, signer, reserved, Some(reserved)).await
     }
 
@@ -278,7 +290,7 @@ impl StreamApi for AwsPort {
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         self.call(stream, Call::Stop(active_key), principal, signer, reserved, Some(reserved)).await
     }
 

@@ -12,10 +12,12 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::event_inbox::ResourceName;
 use stream_encryption_core::controller::kube_api::KubeError;
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::trigger::trigger_hash;
 use stream_encryption_core::controller::{Config, Context, NoMetrics, ledger_gc, reconcile};
+use stream_encryption_core::model::aws_event::AwsEvent;
 use stream_encryption_core::model::schedule;
 
 use crate::environment::{Environment, Event, Process, REGION, State};
@@ -24,6 +26,9 @@ use crate::ports::{AwsPort, KubernetesPort};
 use crate::store::{Change, Name, name_of};
 use crate::transport::Transport;
 use crate::wiring::Wiring;
+
+/// The interval between two checks for drift while events arrive.
+const DRIFT_INTERVAL_WITH_EVENTS: SignedDuration = SignedDuration::from_hours(12);
 
 /// The kind of a task, and its result.
 #[derive(Debug)]
@@ -133,6 +138,30 @@ impl<P: Wiring> Replica<P> {
         }
     }
 
+    /// Receives an event of AWS, and schedules the resources that it concerns.
+    pub fn receive(&mut self, environment: &Environment, event: &AwsEvent) {
+        let due = self.operator.memory.events.receive(event, self.operator.clock.monotonic());
+        self.enqueue_named(environment, &due);
+    }
+
+    /// Schedules the resources whose events no longer arrive.
+    pub fn find_silent(&mut self, environment: &Environment) {
+        let silent = self.operator.memory.events.find_silent(self.operator.clock.monotonic());
+        self.enqueue_named(environment, &silent);
+    }
+
+    /// Returns whether a reconcile still needs this event.
+    pub fn holds(&self, event: &AwsEvent) -> bool {
+        self.operator.memory.events.holds(event)
+    }
+
+    fn enqueue_named(&mut self, environment: &Environment, names: &[ResourceName]) {
+        let state = &mut *environment.state();
+        for name in names.iter().filter_map(|name| name.split_once('/')) {
+            self.enqueue(state, (name.0.to_owned(), name.1.to_owned()));
+        }
+    }
+
     /// Starts a reconcile that is due, unless the same resource is being reconciled; then it starts
     /// afterwards.
     pub fn start_reconcile(
@@ -174,7 +203,7 @@ impl<P: Wiring> Replica<P> {
         let now = state.now;
         let wait = match result {
             Ok(wake) => schedule::after_reconcile(
-                self.operator.config.drift_interval,
+                self.operator.config.longest_drift_interval(),
                 self.operator.clock.now(),
                 *wake,
             ),
@@ -232,7 +261,11 @@ pub fn context<P: Wiring>(
         kube: wiring.kube_api(KubernetesPort::new(transport)),
         clock: wiring.clock(environment.clock(process.replica)),
         decide: wiring.decide(),
-        config: Config { region: REGION.parse().expect("a region"), drift_interval: plan.drift_interval },
+        config: Config {
+            region: REGION.parse().expect("a region"),
+            drift_interval: plan.drift_interval,
+            drift_interval_with_events: plan.events.map(|_| DRIFT_INTERVAL_WITH_EVENTS),
+        },
         memory: Memory::default(),
         metrics: Box::new(NoMetrics),
     }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::aws_events::EventMessages;
 use crate::caches::{Caches, MAX_WATCH_DELAY, WatchKind, Watches};
 use crate::choices::Choices;
 use crate::convergence;
@@ -144,6 +145,9 @@ impl<'a, P: Wiring> Run<'a, P> {
         }
         events.add(START + FAULTS_END, Event::FaultsEnd);
         events.add(START + CONVERGENCE_CHECK, Event::ConvergenceCheck);
+        if plan.events.is_some() {
+            events.add(START, Event::Heartbeat);
+        }
         let replica_state = |replica: usize| ReplicaState {
             incarnation: 0,
             running: false,
@@ -175,6 +179,7 @@ impl<'a, P: Wiring> Run<'a, P> {
             delayed_writes: Vec::new(),
             lease: None,
             current_task: CurrentTask::default(),
+            messages: EventMessages::new(plan),
             invariants: Invariants::new(plan.max_calls),
             trace: Trace::new(traced),
             statistics: Statistics::default(),
@@ -229,6 +234,13 @@ impl<'a, P: Wiring> Run<'a, P> {
                 self.environment.state().world.clear_fault(rule);
             }
             Event::Relist { replica, behind } => self.relist_unless_frozen(replica, behind),
+            Event::AwsEvent(number) => self.deliver_event(number),
+            Event::Heartbeat => {
+                for replica in self.replicas.iter_mut().flatten() {
+                    replica.find_silent(&self.environment);
+                }
+                self.environment.state().send_heartbeat();
+            }
             Event::FaultsEnd => self.end_faults(),
             Event::ConvergenceCheck => {
                 let mut state = self.environment.state();
@@ -314,6 +326,41 @@ impl<'a, P: Wiring> Run<'a, P> {
         self.environment.state().events.add(now, Event::Relist { replica: process.replica, behind: 0 });
     }
 
+    /// Delivers a message about an event of AWS to a process that runs, and again until it has finished with the event.
+    fn deliver_event(&mut self, number: usize) {
+        let mut state = self.environment.state();
+        let now = state.now;
+        if let Some((process, event)) = state.messages.received(number)
+            && let Some(replica) = &self.replicas[process.replica]
+            && replica.process == *process
+            && !replica.holds(event)
+        {
+            // The process has deleted it.
+            return;
+        }
+        let Some(message) = state.messages.deliver(number) else { return };
+        let is_paused = |replica: usize| state.replicas[replica].paused_until > now;
+        let receiver = (0..self.replicas.len()).find(|at| self.replicas[*at].is_some() && !is_paused(*at));
+        let (Some(receiver), event) = (receiver, self.wiring.parse_event(&message, now)) else {
+            return state.redeliver(number);
+        };
+        let Some(event) = event else { return state.statistics.count("a message is no event") };
+        state.messages.arrived(&event, now);
+        state.statistics.count("an event of AWS arrives");
+        if state.messages.are_some_forged {
+            // With one more event, the operator may notice that AWS cannot have accepted all of these calls.
+            state.invariants.last_trigger = now;
+        }
+        drop(state);
+        let Some(replica) = self.replicas[receiver].as_mut() else { return };
+        replica.receive(&self.environment, &event);
+        if replica.holds(&event) {
+            let mut state = self.environment.state();
+            state.messages.hold(number, replica.process, event);
+            state.redeliver(number);
+        }
+    }
+
     fn crash(&mut self, process: Process) {
         if self.running_process(process).is_none() {
             return;
@@ -391,6 +438,7 @@ impl<'a, P: Wiring> Run<'a, P> {
                 replica_state.session = Some(now);
             }
         }
+        state.send_call_events();
         let State { invariants, world, statistics, .. } = state;
         invariants.check_log(world);
         if statistics.reconciles > MAX_RECONCILES {

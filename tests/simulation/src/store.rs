@@ -21,12 +21,15 @@ use stream_encryption_core::controller::kube_api::KubeError;
 
 /// Maximum number of calls in the schema of a ledger.
 const MAX_CALLS: usize = 256;
+/// Maximum number of external calls in this schema.
+const MAX_EXTERNAL_CALLS: usize = 64;
 /// Maximum length of texts in this schema, in characters.
 const MAX_ARN_LENGTH: usize = 256;
 const MAX_ID_LENGTH: usize = 64;
 const MAX_CODE_BYTES: usize = 128;
 const MAX_REASON_LENGTH: usize = 64;
 const MAX_RETRY_LENGTH: usize = 256;
+const MAX_CALLER_TYPE_LENGTH: usize = 32;
 
 /// The namespace and name of a resource.
 pub type Name = (String, String);
@@ -356,12 +359,20 @@ fn validate_ledger(spec: &StreamLedgerSpec) -> Result<(), KubeError> {
         Some(format!("spec.calls: Too many: must have at most {MAX_CALLS} items"))
     } else if spec.stream_arn.is_empty() || !is_within(&spec.stream_arn, MAX_ARN_LENGTH) {
         Some(format!("spec.streamARN: must have 1 to {MAX_ARN_LENGTH} characters"))
-    } else if !spec
-        .calls
-        .iter()
-        .all(|call| is_within(&call.id, MAX_ID_LENGTH) && is_valid(call.code.as_ref(), MAX_CODE_BYTES))
-    {
+    } else if !spec.calls.iter().all(|call| {
+        is_within(&call.id, MAX_ID_LENGTH)
+            && is_valid(call.code.as_ref(), MAX_CODE_BYTES)
+            && is_valid(call.request_id.as_ref(), MAX_CODE_BYTES)
+    }) {
         Some("spec.calls: Too long: an id or a code".to_owned())
+    } else if spec.external_calls.len() > MAX_EXTERNAL_CALLS
+        || !spec.external_calls.iter().all(|call| {
+            (1..=MAX_ID_LENGTH).contains(&call.event_id.chars().count())
+                && is_valid(call.code.as_ref(), MAX_CODE_BYTES)
+                && is_valid(call.caller_type.as_ref(), MAX_CALLER_TYPE_LENGTH)
+        })
+    {
+        Some("spec.externalCalls: too many or too long".to_owned())
     } else if !spec.attempts.iter().all(|attempts| {
         is_valid(attempts.reason.as_ref(), MAX_REASON_LENGTH)
             && is_valid(attempts.retry.as_ref(), MAX_RETRY_LENGTH)

@@ -1,10 +1,12 @@
 //! The wiring of an operator: the real controller with the two simulated ports. A planted bug wraps one of
 //! these parts (`planted_bugs`).
 
+use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::kube_api::KubeApi;
 use stream_encryption_core::controller::stream_api::StreamApi;
 use stream_encryption_core::controller::{Clock, Decide};
+use stream_encryption_core::model::aws_event::{self, AwsEvent};
 
 use crate::environment::State;
 use crate::ports::{AwsPort, KubernetesPort};
@@ -28,6 +30,10 @@ pub trait Wiring {
     /// Returns the clock of the operator.
     fn clock(&self, clock: Clock) -> Clock {
         clock
+    }
+    /// Returns the event of a message, which the operator receives at `now`.
+    fn parse_event(&self, message: &str, _now: Timestamp) -> Option<AwsEvent> {
+        aws_event::parse(message).ok()
     }
     /// Simulates the reaction of Kubernetes to the deletion of a resource.
     fn after_deletion(&self, _state: &mut State, _resource: &StreamEncryption) {}

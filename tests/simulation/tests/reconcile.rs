@@ -41,6 +41,7 @@ fn seconds(seconds: i64) -> SignedDuration {
 
 fn plan() -> Plan {
     Plan {
+        events: None,
         seed: 0,
         settings: Settings { enabling: seconds(1), rate_limits: false, ..Settings::default() },
         replicas: 1,

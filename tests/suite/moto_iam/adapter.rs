@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::aws_error::{Accepted, AwsError};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
@@ -61,7 +61,7 @@ impl StreamApi for MotoAdapter {
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         self.0.start(stream, key, principal, signer, reserved).await
     }
 
@@ -72,7 +72,7 @@ impl StreamApi for MotoAdapter {
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         self.0.stop(stream, active_key, principal, signer, reserved).await
     }
 

@@ -167,6 +167,7 @@ impl Stage {
         let config = Config {
             region: REGION.parse().expect("a region"),
             drift_interval: SignedDuration::from_mins(10),
+            drift_interval_with_events: None,
         };
         let credentials = SharedCredentialsProvider::new(session.clone());
         let sdk = sdk(self.moto.url(), ACCESS_KEY).into_builder().credentials_provider(credentials).build();

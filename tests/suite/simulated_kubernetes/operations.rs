@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time}
 use proptest::prelude::*;
 use proptest::sample::select;
 use stream_encryption_api::ledger::{
-    Action, Attempts, Call, KnownEncryption, Outcome, Owner, StreamLedgerSpec, Target,
+    Action, Attempts, Call, ExternalCall, KnownEncryption, Outcome, Owner, StreamLedgerSpec, Target,
 };
 use stream_encryption_api::stream_encryption::{
     Calls, DeletionPolicy, EncryptionStatus, Failure, KeyIdentity, KeyReference, KeyType, Mode, PreviousKey,
@@ -18,7 +18,7 @@ pub(crate) const OBJECTS: usize = 2;
 /// The numbers of specs of resources, of statuses, and of specs of ledgers.
 pub(crate) const SPECS: usize = 7;
 pub(crate) const STATUSES: usize = 5;
-pub(crate) const LEDGER_SPECS: usize = 13;
+pub(crate) const LEDGER_SPECS: usize = 18;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/4b000000-0000-4000-8000-000000000001";
 
@@ -153,7 +153,7 @@ pub(crate) fn status(number: usize) -> StreamEncryptionStatus {
             last_failure_time: Time(time()),
             attempts: 3,
         }),
-        calls: Some(Calls { used: 3, limit: 20, next_available_time: Some(Time(time())) }),
+        calls: Some(Calls { used: 3, external: Some(1), limit: 20, next_available_time: Some(Time(time())) }),
         next_attempt_time: Some(Time(time())),
         encrypted_since_time: Some(Time(time())),
         plaintext_since_time: None,
@@ -188,12 +188,21 @@ pub(crate) fn ledger_spec(number: usize) -> StreamLedgerSpec {
         time: MicroTime(time()),
         outcome: if code.is_some() { Outcome::Refused } else { Outcome::Pending },
         code,
+        request_id: Some("r".repeat(128)),
         correction: false,
         after_failure: true,
         confirmed: true,
         retry: Some("ü".repeat(256)),
     };
     let calls = |count: usize| (0..count).map(|n| call(n.to_string(), None)).collect();
+    let external = |id: &str, of: usize| ExternalCall {
+        event_id: id.to_owned(),
+        action: Action::Stop,
+        time: MicroTime(time()),
+        caller_type: Some("t".repeat(of)),
+        code: Some("c".repeat(of)),
+    };
+    let externals = |count: usize| (0..count).map(|n| external(&n.to_string(), 32)).collect();
     let attempts = |reason: usize, retry: usize| Attempts {
         count: 1,
         not_before_time: MicroTime(time()),
@@ -207,6 +216,7 @@ pub(crate) fn ledger_spec(number: usize) -> StreamLedgerSpec {
         owner: Owner { namespace: "data".to_owned(), name: "orders".to_owned(), uid: "1".to_owned() },
         stream_creation_time: None,
         calls: Vec::new(),
+        external_calls: Vec::new(),
         known_encryption: None,
         satisfied: None,
         attempts: None,
@@ -223,6 +233,7 @@ pub(crate) fn ledger_spec(number: usize) -> StreamLedgerSpec {
             stream_creation_time: Some(MicroTime(time())),
             calls: vec![call("1".to_owned(), Some("LimitExceededException".to_owned()))],
             known_encryption: Some(active_key),
+            external_calls: externals(64),
             satisfied: Some(target.clone()),
             attempts: Some(attempts(1, 1)),
             ..empty
@@ -236,6 +247,14 @@ pub(crate) fn ledger_spec(number: usize) -> StreamLedgerSpec {
         9 => StreamLedgerSpec { calls: vec![call("i".repeat(65), None)], ..empty },
         10 => StreamLedgerSpec { calls: vec![call("1".to_owned(), Some("c".repeat(129)))], ..empty },
         11 => StreamLedgerSpec { attempts: Some(attempts(65, 1)), ..empty },
+        12 => StreamLedgerSpec { external_calls: externals(65), ..empty },
+        13 => StreamLedgerSpec { external_calls: vec![external("", 1)], ..empty },
+        14 => StreamLedgerSpec { external_calls: vec![external(&"e".repeat(65), 1)], ..empty },
+        15 => StreamLedgerSpec { external_calls: vec![external("1", 33)], ..empty },
+        16 => {
+            let call = Call { request_id: Some("r".repeat(129)), ..call("1".to_owned(), None) };
+            StreamLedgerSpec { calls: vec![call], ..empty }
+        }
         _ => StreamLedgerSpec { attempts: Some(attempts(1, 257)), ..empty },
     }
 }

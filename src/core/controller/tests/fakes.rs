@@ -20,7 +20,7 @@ use crate::controller::memory::Memory;
 use crate::controller::stream_api::{Priority, Signer, StreamApi};
 use crate::controller::{Clock, Config, Context, NoMetrics};
 use crate::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use crate::model::aws_error::AwsError;
+use crate::model::aws_error::{Accepted, AwsError};
 use crate::model::decision::decide;
 use crate::model::key::{Key, KeyMetadata};
 use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
@@ -146,6 +146,7 @@ impl World {
             config: Config {
                 region: "eu-west-1".parse().unwrap(),
                 drift_interval: SignedDuration::from_mins(10),
+                drift_interval_with_events: None,
             },
             memory: Memory::default(),
             metrics: Box::new(NoMetrics),
@@ -219,9 +220,9 @@ impl StreamApi for World {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         drop(self.to_aws(Request::Start));
-        Ok(())
+        Ok(Accepted::default())
     }
 
     async fn stop(
@@ -231,7 +232,7 @@ impl StreamApi for World {
         _: &Principal,
         _: &Signer,
         _: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         unreachable!("no test disables encryption")
     }
 

@@ -269,6 +269,7 @@ fn error_display_names_action_and_code() {
         kind: ErrorKind::Transient,
         code: code.map(str::to_owned),
         message: "AWS's words".to_owned(),
+        request_id: None,
     };
     assert_eq!(error(Some("InternalFailure")).to_string(), "kms:DescribeKey failed: InternalFailure");
     assert_eq!(error(None).to_string(), "kms:DescribeKey failed: no error code");

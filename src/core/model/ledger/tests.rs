@@ -15,7 +15,7 @@ use crate::model::arn::StreamArn;
 use crate::model::aws_error::{AwsError, ErrorKind};
 use crate::model::key::Key;
 use crate::model::observation::Observation;
-use crate::model::scenario::{aws_error, key, midnight, owner, stream};
+use crate::model::scenario::{ACCEPTED, aws_error, key, midnight, owner, stream};
 
 mod budget;
 mod corrupt;
@@ -38,6 +38,11 @@ fn plan() -> PlannedCall {
     }
 }
 
+/// Returns a ledger with these calls.
+fn of_calls(calls: &[Call]) -> StreamLedgerSpec {
+    StreamLedgerSpec { calls: calls.to_vec(), ..empty(Service::Kinesis) }
+}
+
 fn seconds(seconds: i64) -> Timestamp {
     midnight() + SignedDuration::from_secs(seconds)
 }
@@ -49,7 +54,8 @@ fn with_call(
     outcome: Option<Result<(), &AwsError>>,
 ) -> StreamLedgerSpec {
     let (reserved, id) = reserve(ledger, &plan(), at);
-    outcome.map_or(reserved.clone(), |outcome| record_outcome(&reserved, &id, outcome, at))
+    outcome
+        .map_or(reserved.clone(), |outcome| record_outcome(&reserved, &id, outcome.map(|()| &ACCEPTED), at))
 }
 
 /// Returns the ledger as Kubernetes returns it.
@@ -174,14 +180,27 @@ fn ledger_with_contradictory_active_key_is_invalid() {
 fn reserved_call_is_pending_and_matches_plan() {
     let plan = PlannedCall { retry: Some("now".into()), correction: true, ..plan() };
     let (ledger, id) = reserve(&empty(Service::Firehose), &plan, midnight());
-    let [Call { id: kept, target, time, outcome, code, correction, after_failure: _, confirmed, retry }] =
-        &ledger.calls[..]
+    let [
+        Call {
+            id: kept,
+            target,
+            time,
+            outcome,
+            code,
+            request_id,
+            correction,
+            after_failure: _,
+            confirmed,
+            retry,
+        },
+    ] = &ledger.calls[..]
     else {
         panic!("{ledger:?}")
     };
     assert_eq!((kept, target, time), (&id, &plan.target, &MicroTime(midnight())));
     assert_eq!((outcome, code, correction), (&Outcome::Pending, &None, &true));
     assert!(!confirmed, "not described since");
+    assert_eq!(*request_id, None, "not sent yet");
     assert_eq!(*retry, plan.retry);
     assert_eq!(ledger.attempts.unwrap().retry, plan.retry);
 }
@@ -209,13 +228,13 @@ fn outcome_is_recorded_on_its_own_call() {
     ] {
         let (first, id) = reserve(&empty(Service::Firehose), &plan(), midnight());
         let second = with_call(&first, seconds(1000), None);
-        let ledger = record_outcome(&second, &id, outcome, seconds(1001));
+        let ledger = record_outcome(&second, &id, outcome.map(|()| &ACCEPTED), seconds(1001));
         assert_eq!(ledger.calls[0].outcome, kept);
         assert_eq!(ledger.calls[0].code.as_deref(), code);
         assert_eq!(ledger.calls[1], second.calls[1], "the other call is as it was");
     }
     let ledger = with_call(&empty(Service::Firehose), midnight(), None);
-    assert_eq!(record_outcome(&ledger, "no such call", Ok(()), midnight()), ledger);
+    assert_eq!(record_outcome(&ledger, "no such call", Ok(&ACCEPTED), midnight()), ledger);
 }
 
 #[test]
@@ -246,7 +265,7 @@ fn late_error_does_not_override_observed_outcome() {
         Err(&aws_error(ErrorKind::UnknownOutcome, "InternalFailure")),
         seconds(1),
     );
-    assert_eq!(record_outcome(&unknown, &id, Ok(()), seconds(2)).calls[0].outcome, Outcome::Accepted);
+    assert_eq!(record_outcome(&unknown, &id, Ok(&ACCEPTED), seconds(2)).calls[0].outcome, Outcome::Accepted);
 }
 
 #[test]

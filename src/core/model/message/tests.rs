@@ -44,6 +44,7 @@ fn seen(observation: Observation) -> Scenario {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one row for each message")]
 fn message_names_subject_and_action() {
     let firehose = || Scenario::of(Service::Firehose);
     let converged = || firehose().converged();
@@ -132,6 +133,11 @@ fn message_names_subject_and_action() {
         (firehose(), Reason::AwsUnreachable, &["the encryption call"]),
         (firehose(), Reason::LedgerInvalid, &["stream-"]),
         (firehose().spent(20), Reason::CallLimitReached, &["20 of 20 encryption calls", "25 at most"]),
+        (
+            firehose().spent_by_others(19).spent(6),
+            Reason::CallLimitReached,
+            &["25 of 25 encryption calls", "19 of them by other callers"],
+        ),
         (
             seen(Observation::Off).calls().refused(ErrorKind::LimitReached, "LimitExceededException"),
             Reason::CallLimitReached,

@@ -66,6 +66,7 @@ fn plan(max_calls: u32) -> Plan {
         sessions: false,
         keys_recover: true,
         operations: vec![(SignedDuration::from_secs(1), apply(&stream, "data", DesiredEncryption::Key(0)))],
+        events: None,
         streams: vec![stream],
     }
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::condition::{ConditionType, Reason, find};
 use stream_encryption_api::ledger::{Action, Call, Outcome, Target};
 use stream_encryption_core::model::arn::StreamArn;
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::ledger::{self, MAX_CLOCK_SKEW};
 use stream_encryption_core::model::principal::Principal;
@@ -84,7 +84,7 @@ impl State {
     }
 
     /// P2, P3, P7, P8, P9: checks a Start or Stop that has just reached AWS.
-    pub fn check_call(&mut self, sent: &SentCall<'_>, response: &Result<(), AwsError>) {
+    pub fn check_call(&mut self, sent: &SentCall<'_>, response: &Result<Accepted, AwsError>) {
         let SentCall { process, principal, stream, action, key, reserved } = *sent;
         let now = self.now;
         let resource = self.current_task.name.as_ref().and_then(|name| self.store.resource(name));
@@ -92,7 +92,7 @@ impl State {
         self.statistics.calls += 1;
         self.trace.record(now, || {
             let response = match response {
-                Ok(()) => "accepted".to_owned(),
+                Ok(_) => "accepted".to_owned(),
                 Err(error) => format!("{:?} {:?}", error.kind, error.code),
             };
             let key = key.map(ToString::to_string).unwrap_or_default();
@@ -154,6 +154,9 @@ impl State {
             self.invariants.record_violation("P3", now, || {
                 format!("{action:?} of {stream} while call {} is still open", open.id)
             });
+        }
+        if matches!(response, Err(error) if error.kind == ErrorKind::LimitReached) {
+            self.check_refusal_by_limit(stream, &ledger.spec);
         }
         if matches!(response, Err(error) if error.kind == ErrorKind::UnknownOutcome) {
             self.invariants.unanswered_calls.insert((arn.clone(), entry.id.clone()));

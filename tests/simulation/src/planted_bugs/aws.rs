@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::ledger::Action;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
 use stream_encryption_core::model::key::{Key, KeyMetadata};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription};
 use stream_encryption_core::model::principal::Principal;
@@ -80,7 +80,7 @@ impl BuggyAws {
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         let signer = &self.signer(signer);
         let dated = (self.bug != Bug::PauseNotNoticed).then_some(reserved);
         let mut attempts =
@@ -114,7 +114,7 @@ impl BuggyAws {
     }
 
     /// Returns the operator's interpretation of an response.
-    fn interpret(&self, response: Result<(), AwsError>) -> Result<(), AwsError> {
+    fn interpret(&self, response: Result<Accepted, AwsError>) -> Result<Accepted, AwsError> {
         match response {
             Err(error) if self.bug == Bug::NoResponseIsRefusal && error.kind == ErrorKind::UnknownOutcome => {
                 Err(AwsError { kind: ErrorKind::Transient, ..error })
@@ -164,6 +164,12 @@ impl StreamApi for BuggyAws {
             && matches!(description.encryption, ReportedEncryption::Failed { action: Action::Start, .. })
         {
             description.encryption = ReportedEncryption::On(requested_key.clone());
+        }
+        if self.bug == Bug::EventBelieved
+            && let Some((description, _)) = &mut description
+            && self.port.transport().environment.state().messages.reports_stop(stream, now)
+        {
+            description.encryption = ReportedEncryption::Off;
         }
         if self.bug == Bug::EnablingIsEnabled {
             description = enabling_as_enabled(description, cache.requested_keys.get(&name));
@@ -219,7 +225,7 @@ impl StreamApi for BuggyAws {
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         self.cache().requested_keys.insert(stream.to_string(), key.clone());
         self.call(stream, Call::Start(key), principal, signer, reserved).await
     }
@@ -231,7 +237,7 @@ impl StreamApi for BuggyAws {
         principal: &Principal,
         signer: &Signer,
         reserved: Timestamp,
-    ) -> Result<(), AwsError> {
+    ) -> Result<Accepted, AwsError> {
         self.call(stream, Call::Stop(active_key), principal, signer, reserved).await
     }
 

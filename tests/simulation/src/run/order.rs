@@ -89,6 +89,8 @@ impl<P: Wiring> Run<'_, P> {
             | Event::DelayedWrite(_)
             | Event::AwsFaultCleared(_)
             | Event::Relist { .. }
+            | Event::AwsEvent(_)
+            | Event::Heartbeat
             | Event::FaultsEnd
             | Event::ConvergenceCheck => true,
         }

@@ -309,6 +309,11 @@ fn limits(service: Service) -> Vec<Row> {
             waits(Reason::CallLimitReached, 600, window - 60),
         ),
         (
+            "when others have used the budget up the wait ends when their first call ages out",
+            Scenario::of(service).spent_by_others(25).after(60).sees(Observation::Off),
+            waits(Reason::CallLimitReached, 600, 24 * 3600 + 15 * 60 - 60),
+        ),
+        (
             "near its end the wait for the budget is exact",
             Scenario::of(service).spent(20).after(window - 7).sees(Observation::Off),
             waits(Reason::CallLimitReached, 7, 7),

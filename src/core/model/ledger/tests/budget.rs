@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use stream_encryption_api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
 use stream_encryption_api::stream_encryption::Service;
 
-use super::{aws_error, empty, plan, seconds, with_call};
+use super::{ACCEPTED, aws_error, empty, of_calls, plan, seconds, with_call};
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
@@ -72,11 +72,7 @@ fn rebuilt_ledger_has_no_new_budget_for_either_action() {
     for service in [Service::Firehose, Service::Kinesis] {
         let rebuilt = rebuilt_from_status(&empty(service), service, 3, midnight());
         for action in [Action::Start, Action::Stop] {
-            assert_eq!(
-                budget(&rebuilt.calls, service, action, 20, midnight()).used,
-                3,
-                "{service:?} {action:?}"
-            );
+            assert_eq!(budget(&rebuilt, service, action, 20, midnight()).used, 3, "{service:?} {action:?}");
         }
         let stream = crate::model::scenario::stream(service);
         assert_eq!(validate(&rebuilt, &stream), Ok(()));
@@ -97,13 +93,13 @@ fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp,
         aws_now += match wish.gap {
             Gap::Seconds(seconds) => SignedDuration::from_secs(seconds),
             Gap::UntilFree => {
-                let now = budget(&ledger.calls, service, wish.action, limit, aws_now + ahead);
+                let now = budget(&ledger, service, wish.action, limit, aws_now + ahead);
                 let full = now.next_available_time.filter(|_| !now.has_room());
                 full.map_or(SignedDuration::ZERO, |free| free.duration_since(aws_now + ahead))
             }
         };
         let now = aws_now + ahead;
-        if !budget(&ledger.calls, service, wish.action, limit, now).has_room() {
+        if !budget(&ledger, service, wish.action, limit, now).has_room() {
             continue;
         }
         let plan = PlannedCall { target: target(wish.action), desired_target: target(wish.action), ..plan() };
@@ -117,7 +113,7 @@ fn carried_out(service: Service, limit: u32, wishes: &[Wish]) -> Vec<(Timestamp,
         let (refused, unanswered) =
             (aws_error(ErrorKind::Denied, "Code"), aws_error(ErrorKind::UnknownOutcome, "Code"));
         ledger = match wish.heard {
-            Heard::Ok => record_outcome(&reserved, &id, Ok(()), now),
+            Heard::Ok => record_outcome(&reserved, &id, Ok(&ACCEPTED), now),
             Heard::Denial => record_outcome(&reserved, &id, Err(&refused), now),
             Heard::NoAnswer => record_outcome(&reserved, &id, Err(&unanswered), now),
             Heard::Crash => reserved,
@@ -181,7 +177,7 @@ proptest! {
     ) {
         let service = if firehose { Service::Firehose } else { Service::Kinesis };
         let action = if start { Action::Start } else { Action::Stop };
-        let at = |now| budget(&ledger.calls, service, action, limit, now);
+        let at = |now| budget(&ledger, service, action, limit, now);
         let now = at(midnight());
         if let Some(free) = now.next_available_time {
             prop_assert!(free > midnight());
@@ -200,9 +196,9 @@ proptest! {
 
     #[test]
     fn every_firehose_call_uses_one_of_the_budget(ledger in any_ledger(), limit in 0_u32..30) {
-        let used = |ledger: &StreamLedgerSpec, now| budget(&ledger.calls, Service::Firehose, Action::Start, limit, now).used;
+        let used = |ledger: &StreamLedgerSpec, now| budget(ledger, Service::Firehose, Action::Start, limit, now).used;
         let mut ledger = ledger;
-        ledger.calls.truncate(MAX_CALLS - 2);
+        ledger.calls.truncate(MAX_CALLS as usize - 2);
         let before = used(&ledger, midnight());
         let (reserved, _) = reserve(&ledger, &plan(), midnight());
         prop_assert_eq!(used(&reserved, midnight()), before + 1);
@@ -227,7 +223,7 @@ fn random_wishes_often_reach_the_limit() {
 #[test]
 fn call_counts_for_quota_window_and_no_longer() {
     let ledger = with_call(&empty(Service::Firehose), midnight(), Some(Ok(())));
-    let used = |now| budget(&ledger.calls, Service::Firehose, Action::Start, 20, now).used;
+    let used = |now| budget(&ledger, Service::Firehose, Action::Start, 20, now).used;
     let moment = SignedDuration::from_nanos(1);
     assert_eq!(used(midnight() + DAY + MAX_CLOCK_SKEW * 2), 1, "and a minute for what is read late");
     assert_eq!(used(midnight() + QUOTA_WINDOW - moment), 1);
@@ -245,7 +241,7 @@ fn firehose_counts_starts_and_stops_of_any_outcome() {
         ledger.calls[n].target = target(if n % 2 == 0 { Action::Start } else { Action::Stop });
     }
     for action in [Action::Start, Action::Stop] {
-        assert_eq!(budget(&ledger.calls, Service::Firehose, action, 20, midnight()).used, 4);
+        assert_eq!(budget(&ledger, Service::Firehose, action, 20, midnight()).used, 4);
     }
 }
 
@@ -267,29 +263,32 @@ fn kinesis_counts_starts_and_stops_separately_unless_refused() {
         ledger.calls[n].outcome = outcome;
         ledger.calls[n].target = target(action);
     }
-    let used = |action| budget(&ledger.calls, Service::Kinesis, action, 20, midnight()).used;
+    let used = |action| budget(&ledger, Service::Kinesis, action, 20, midnight()).used;
     assert_eq!((used(Action::Start), used(Action::Stop)), (3, 1));
 }
 
 #[test]
 fn limit_is_capped_at_aws_limit() {
-    assert_eq!(budget(&[], Service::Firehose, Action::Start, 1000, midnight()).limit, AWS_LIMIT);
+    assert_eq!(
+        budget(&empty(Service::Firehose), Service::Firehose, Action::Start, 1000, midnight()).limit,
+        AWS_LIMIT
+    );
 }
 
 #[test]
 fn call_dated_in_the_future_counts() {
     let ledger = with_call(&empty(Service::Firehose), seconds(7200), Some(Ok(())));
-    let now = budget(&ledger.calls, Service::Firehose, Action::Start, 1, midnight());
+    let now = budget(&ledger, Service::Firehose, Action::Start, 1, midnight());
     assert_eq!((now.used, now.next_available_time), (1, Some(seconds(7200) + QUOTA_WINDOW)));
 }
 
 #[test]
 fn refused_kinesis_calls_count_only_when_ledger_is_full() {
     let refusal = aws_error(ErrorKind::InUse, "ResourceInUseException");
-    let count = i64::try_from(MAX_CALLS).unwrap();
+    let count = i64::from(MAX_CALLS);
     let ledger = (0..count)
         .fold(empty(Service::Kinesis), |ledger, n| with_call(&ledger, seconds(n), Some(Err(&refusal))));
-    let at = |calls: &[Call]| budget(calls, Service::Kinesis, Action::Start, 20, seconds(count));
+    let at = |calls: &[Call]| budget(&of_calls(calls), Service::Kinesis, Action::Start, 20, seconds(count));
     assert!(at(&ledger.calls[1..]).has_room(), "one less");
     let full = at(&ledger.calls);
     assert!(!full.has_room());
@@ -299,12 +298,12 @@ fn refused_kinesis_calls_count_only_when_ledger_is_full() {
 #[test]
 fn full_ledger_has_room_when_entry_and_budget_are_free() {
     let refusal = aws_error(ErrorKind::InUse, "ResourceInUseException");
-    let refused = i64::try_from(MAX_CALLS).unwrap() - 1;
+    let refused = i64::from(MAX_CALLS) - 1;
     let ledger = (0..refused)
         .fold(empty(Service::Kinesis), |ledger, n| with_call(&ledger, seconds(n), Some(Err(&refusal))));
     let full = with_call(&ledger, seconds(refused), Some(Ok(())));
     let free_at =
-        |limit| budget(&full.calls, Service::Kinesis, Action::Start, limit, seconds(300)).next_available_time;
+        |limit| budget(&full, Service::Kinesis, Action::Start, limit, seconds(300)).next_available_time;
     assert_eq!(free_at(20), Some(expires_at(&full.calls[0])), "the oldest entry makes room");
     let accepted = full.calls.last().unwrap();
     assert_eq!(free_at(1), Some(expires_at(accepted)), "the only call that is allowed still counts");

@@ -137,7 +137,7 @@ proptest! {
         prop_assert_eq!(ledger.calls.len(), value["calls"].as_array().map_or(0, Vec::len), "an entry was lost");
         for (action, word) in [(Action::Start, "Start"), (Action::Stop, "Stop")] {
             let counting = counting(&value, service, word, now);
-            let budget = budget(&ledger.calls, service, action, AWS_LIMIT, now);
+            let budget = budget(&ledger, service, action, AWS_LIMIT, now);
             prop_assert!(budget.used as usize >= counting, "{} of {}", budget.used, counting);
             prop_assert!(!budget.has_room() || counting < AWS_LIMIT as usize);
         }

@@ -231,7 +231,7 @@ fn unanswered_start_counts_and_is_accepted_on_effect() {
             }
             let day_later = seen(&called, &Observation::Off, 86_400);
             assert_eq!(
-                budget(&day_later.calls, service, Action::Start, 20, seconds(86_400)).used,
+                budget(&day_later, service, Action::Start, 20, seconds(86_400)).used,
                 1,
                 "it counts to the end"
             );

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use stream_encryption_api::ledger::{Action, Call, Outcome, StreamLedgerSpec, Target};
 use stream_encryption_api::stream_encryption::Service;
 
-use super::{aws_error, empty, plan};
+use super::{ACCEPTED, aws_error, empty, of_calls, plan};
 use crate::model::aws_error::ErrorKind;
 use crate::model::key::Key;
 use crate::model::ledger::{
@@ -45,6 +45,7 @@ fn call(number: usize, at: Timestamp, action: Action, outcome: Outcome) -> Call 
         time,
         outcome,
         code: None,
+        request_id: None,
         correction: false,
         after_failure: false,
         confirmed: false,
@@ -114,7 +115,7 @@ fn used_and_next_available_time_match_reference_count() {
         for (service, action, limit) in SERVICES.iter().flat_map(|service| {
             ACTIONS.iter().flat_map(move |action| [1, 2, 3].map(|limit| (*service, *action, limit)))
         }) {
-            let now = budget(&calls, service, action, limit, midnight());
+            let now = budget(&of_calls(&calls), service, action, limit, midnight());
             let used = counting(&calls, service, action, midnight());
             assert_eq!(now.used as usize, used, "{calls:?}");
             assert_eq!(now.has_room(), used < limit as usize);
@@ -142,7 +143,7 @@ struct Day {
 impl Day {
     /// Reserves a call when the operator's clock shows `now`; AWS's clock differs by at most 15 minutes.
     fn wishes(&mut self, service: Service, action: Action, limit: u32, now: Timestamp, outcome: Outcome) {
-        if !budget(&self.ledger.calls, service, action, limit, now).has_room() {
+        if !budget(&self.ledger, service, action, limit, now).has_room() {
             return;
         }
         let (reserved, id) = reserve(&self.ledger, &planned(action), now);
@@ -150,7 +151,7 @@ impl Day {
         let refused = aws_error(ErrorKind::Denied, "AccessDeniedException");
         self.ledger = match outcome {
             Outcome::Pending => reserved,
-            Outcome::Accepted => record_outcome(&reserved, &id, Ok(()), now),
+            Outcome::Accepted => record_outcome(&reserved, &id, Ok(&ACCEPTED), now),
             Outcome::Refused => record_outcome(&reserved, &id, Err(&refused), now),
             Outcome::Unknown => record_outcome(&reserved, &id, Err(&unknown), now),
         };
@@ -210,7 +211,7 @@ fn clock_set_back_frees_no_call() {
         for outcome in OUTCOMES {
             for (service, action) in SERVICES.iter().flat_map(|s| ACTIONS.map(|action| (*s, action))) {
                 let calls = [call(0, midnight(), action, outcome)];
-                let now = budget(&calls, service, action, 1, midnight() - back);
+                let now = budget(&of_calls(&calls), service, action, 1, midnight() - back);
                 let counts = service == Service::Firehose || outcome != Outcome::Refused;
                 assert_eq!(now.has_room(), !counts);
                 assert_eq!(now.next_available_time, counts.then_some(midnight() + QUOTA_WINDOW));
@@ -254,7 +255,7 @@ fn outcome_changes_own_entry_and_attempts_of_last_only() {
                 ledger = reserve(&ledger, &plan(), midnight() + SignedDuration::from_mins(n)).0;
             }
             let id = ledger.calls[which].id.clone();
-            let recorded = record_outcome(&ledger, &id, outcome, midnight() + DAY);
+            let recorded = record_outcome(&ledger, &id, outcome.map(|()| &ACCEPTED), midnight() + DAY);
             for n in 0..3 {
                 assert_eq!(recorded.calls[n] == ledger.calls[n], n != which, "{n} of {which}: {outcome:?}");
             }
@@ -303,7 +304,7 @@ fn arithmetic_does_not_overflow_at_extreme_times() {
         );
         for (service, action) in SERVICES.iter().flat_map(|s| ACTIONS.map(|action| (*s, action))) {
             for limit in [0, 1, AWS_LIMIT, u32::MAX] {
-                let budget = budget(&updated.calls, service, action, limit, now);
+                let budget = budget(&updated, service, action, limit, now);
                 assert!(budget.limit <= AWS_LIMIT);
             }
         }

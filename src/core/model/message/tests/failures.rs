@@ -59,6 +59,7 @@ fn missing_and_rejected_credentials_and_no_answer_differ() {
             kind,
             code: code.map(str::to_owned),
             message: message.to_owned(),
+            request_id: None,
         };
         let seen = Scenario::of(Service::Firehose).with(|s| s.sight = Sight::Failed(asked(look)));
         for words in [identity(&asked(Operation::GetCallerIdentity)), says(&seen, kind.reason())] {

@@ -1,0 +1,185 @@
+//! The SQS queue through which AWS's events arrive
+//! ([ReceiveMessage](https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html)).
+//!
+//! Receives messages by long polling, and deletes those that the caller has finished with. It does not interpret
+//! them. A message that is not deleted is delivered again after the visibility timeout of the queue.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::{Builder, Region as SdkRegion};
+use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, QueueAttributeName};
+use stream_encryption_core::model::arn::Region;
+use stream_encryption_core::model::aws_error::AwsError;
+use stream_encryption_core::model::service::Operation;
+
+use super::error::aws_error;
+use super::signed_request_sender::SignedRequestSender;
+
+/// The longest time that SQS waits for a message, in seconds.
+const LONG_POLL_SECONDS: i32 = 20;
+/// The largest number of messages in one request.
+pub const MAX_MESSAGES: usize = 10;
+/// Deadline of a request that waits for messages.
+const RECEIVE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The error of a text that is not the URL of a queue.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid queue URL {0:?}: expected https://sqs.REGION.amazonaws.com/ACCOUNT/NAME")]
+pub struct InvalidQueueUrl(String);
+
+/// The URL of a queue, and the region in which the queue lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueUrl {
+    url: String,
+    region: Option<Region>,
+}
+
+impl std::str::FromStr for QueueUrl {
+    type Err = InvalidQueueUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidQueueUrl> {
+        let invalid = || InvalidQueueUrl(text.to_owned());
+        let rest =
+            text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or_else(invalid)?;
+        let mut parts = rest.split('/');
+        let (host, account, name) = (parts.next(), parts.next(), parts.next());
+        let is_account =
+            account.is_some_and(|account| account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()));
+        let is_name = name.is_some_and(|name| {
+            (1..=80).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        });
+        if host.is_none_or(str::is_empty) || !is_account || !is_name || parts.next().is_some() {
+            return Err(invalid());
+        }
+        // sqs.REGION.…, sqs-fips.REGION.…, vpce-….sqs.REGION.vpce.…
+        let mut labels = host.unwrap_or_default().split('.');
+        let region = labels.find(|label| matches!(*label, "sqs" | "sqs-fips")).and_then(|_| labels.next());
+        Ok(Self { url: text.to_owned(), region: region.and_then(|region| region.parse().ok()) })
+    }
+}
+
+impl std::fmt::Display for QueueUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.url)
+    }
+}
+
+/// A message as it was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The content.
+    pub body: String,
+    /// What deletes the message, until it is received again.
+    pub receipt: String,
+}
+
+/// The counts of a queue, and who may send to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueState {
+    /// The number of messages that wait.
+    pub waiting: Option<u64>,
+    /// The number of messages that were received and not deleted yet.
+    pub received: Option<u64>,
+    /// The policy of the queue, as JSON; `None` if it has none.
+    pub policy: Option<String>,
+    /// The time until a message that was not deleted is delivered again, in seconds.
+    pub visibility_timeout: Option<u64>,
+}
+
+/// A client of one queue, with the operator's own credentials.
+#[derive(Clone)]
+pub struct EventQueue {
+    client: Client,
+    sender: SignedRequestSender,
+    url: String,
+}
+
+impl EventQueue {
+    /// Creates a client. `region` is that of a queue whose URL names none.
+    pub(super) fn new(
+        config: &SdkConfig,
+        sender: SignedRequestSender,
+        queue: &QueueUrl,
+        region: &Region,
+    ) -> Self {
+        let region = SdkRegion::new(queue.region.as_ref().unwrap_or(region).as_str().to_owned());
+        let client = Client::from_conf(Builder::from(config).region(region).build());
+        Self { client, sender, url: queue.url.clone() }
+    }
+
+    /// Receives up to [`MAX_MESSAGES`] messages; none, if none arrives within 20 seconds.
+    pub async fn receive(&self) -> Result<Vec<Message>, AwsError> {
+        let operation = Operation::ReceiveMessage;
+        let count = i32::try_from(MAX_MESSAGES).unwrap_or(1);
+        let request = self.client.receive_message().queue_url(&self.url);
+        let request = request.max_number_of_messages(count).wait_time_seconds(LONG_POLL_SECONDS);
+        let deadlines = TimeoutConfig::builder()
+            .operation_attempt_timeout(RECEIVE_DEADLINE)
+            .operation_timeout(RECEIVE_DEADLINE)
+            .build();
+        let answer = self
+            .sender
+            .send_without_permit(operation, async |session| {
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(overrides.timeout_config(deadlines));
+                request.send().await.map_err(|error| aws_error(operation, &error))
+            })
+            .await?;
+        let message = |message: aws_sdk_sqs::types::Message| {
+            Some(Message { body: message.body?, receipt: message.receipt_handle? })
+        };
+        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(message).collect())
+    }
+
+    /// Deletes up to [`MAX_MESSAGES`] messages by their receipts. A message that SQS does not delete is delivered again.
+    pub async fn delete(&self, receipts: &[String]) -> Result<(), AwsError> {
+        let operation = Operation::DeleteMessage;
+        let entries = receipts.iter().zip(0..).filter_map(|(receipt, number): (_, usize)| {
+            DeleteMessageBatchRequestEntry::builder()
+                .id(number.to_string())
+                .receipt_handle(receipt)
+                .build()
+                .ok()
+        });
+        let request = self.client.delete_message_batch().queue_url(&self.url);
+        let request = request.set_entries(Some(entries.collect()));
+        self.sender
+            .send_without_permit(operation, async |session| {
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(overrides);
+                request.send().await.map_err(|error| aws_error(operation, &error))
+            })
+            .await
+            .map(drop)
+    }
+
+    /// Returns the state of the queue.
+    pub async fn state(&self) -> Result<QueueState, AwsError> {
+        let operation = Operation::GetQueueAttributes;
+        let request = self.client.get_queue_attributes().queue_url(&self.url);
+        let request = request.attribute_names(QueueAttributeName::All);
+        let answer = self
+            .sender
+            .send_without_permit(operation, async |session| {
+                let overrides = Builder::default().credentials_provider(session.credentials);
+                let request = request.customize().config_override(overrides);
+                request.send().await.map_err(|error| aws_error(operation, &error))
+            })
+            .await?;
+        let attributes = answer.attributes.unwrap_or_default();
+        let number = |name| attributes.get(&name).and_then(|text: &String| text.parse().ok());
+        Ok(QueueState {
+            waiting: number(QueueAttributeName::ApproximateNumberOfMessages),
+            received: number(QueueAttributeName::ApproximateNumberOfMessagesNotVisible),
+            visibility_timeout: number(QueueAttributeName::VisibilityTimeout),
+            policy: attributes.get(&QueueAttributeName::Policy).cloned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! The events of AWS between their arrival and the reconciles that they lead to: which resources an event concerns,
+//! the calls that no ledger holds yet, and whether events arrive at all.
+//!
+//! An event leads to a Describe, and never to anything else: what happened is decided by what AWS then reports. A call
+//! that an event reports is entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the
+//! process, which is safe: the queue delivers again what no reconcile has finished, and checks by interval remain.
+//! What a sender of forged events can make this module hold is bounded by the resources.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use stream_encryption_api::stream_encryption::StreamEncryption;
+
+use crate::model::arn::{KmsKeyId, StreamArn};
+use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
+use crate::model::ledger::external::MAX_EXTERNAL_CALLS;
+
+/// Time without any event of an account and region after which its events count as lost: three of the heartbeats that
+/// `iam events` sets up.
+pub const SILENCE: Duration = Duration::from_mins(15);
+
+/// The namespace and name of a resource, `data/orders`. Clones share the text.
+pub type ResourceName = Arc<str>;
+
+/// The events of AWS that concern resources.
+#[derive(Debug, Default)]
+pub struct EventInbox(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    resources: HashMap<ResourceName, Registered>,
+    /// The resources that name a stream, key or alias, by its hash. A collision leads to a Describe too many.
+    by_subject: HashMap<u64, Vec<ResourceName>>,
+    /// The calls that no reconcile has finished with, by the hash of their stream.
+    calls: HashMap<u64, Vec<CallEvent>>,
+    /// When the last event of an account and region arrived; `None` once that is too long ago.
+    arrivals: HashMap<EventScope, Option<Duration>>,
+    /// Counts the events.
+    counter: u64,
+}
+
+/// What is known of one resource.
+#[derive(Debug, Default)]
+struct Registered {
+    /// The hashes of its stream, and of the keys and the alias that it depends on.
+    subjects: Vec<u64>,
+    scope: Option<EventScope>,
+    /// The number of the last event that concerns it and that no reconcile has finished with.
+    noticed: Option<u64>,
+    /// Whether one of these events requires a Describe in any case.
+    must_describe: bool,
+}
+
+/// What a reconcile has to take into account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notice {
+    /// The calls that events report.
+    pub calls: Vec<CallEvent>,
+    /// Whether the stream must be described even if the ledger knows all calls.
+    pub must_describe: bool,
+    number: Option<u64>,
+}
+
+impl EventInbox {
+    /// Records what a resource depends on, instead of what was recorded before.
+    pub fn register<'a>(
+        &self,
+        resource: &StreamEncryption,
+        stream: &StreamArn,
+        keys: impl IntoIterator<Item = &'a KmsKeyId>,
+    ) {
+        let scope = EventScope::of(stream);
+        let mut subjects = vec![hash_of(stream)];
+        subjects.extend(keys.into_iter().map(|key| match key {
+            KmsKeyId::Arn(arn) => hash_of(arn),
+            KmsKeyId::Alias(alias) => hash_of(&(&scope, alias)),
+        }));
+        subjects.sort_unstable();
+        subjects.dedup();
+        let (mut state, name) = (self.lock(), name_of(resource));
+        let earlier = state.resources.get(&name);
+        if earlier.is_some_and(|earlier| earlier.subjects == subjects) {
+            return;
+        }
+        state.forget_subjects(&name);
+        for subject in &subjects {
+            state.by_subject.entry(*subject).or_default().push(name.clone());
+        }
+        let registered = state.resources.entry(name).or_default();
+        registered.subjects = subjects;
+        registered.scope = Some(scope);
+    }
+
+    /// Evicts every resource for whose namespace and name `alive` returns `false`.
+    pub fn retain(&self, alive: impl Fn(&str) -> bool) {
+        let mut state = self.lock();
+        let dead: Vec<ResourceName> = state.resources.keys().filter(|name| !alive(name)).cloned().collect();
+        for name in dead {
+            state.forget_subjects(&name);
+            state.resources.remove(&name);
+        }
+    }
+
+    /// Takes an event that arrived at `now` on the monotonic clock. Returns the resources that are due because of it.
+    pub fn receive(&self, event: &AwsEvent, now: Duration) -> Vec<ResourceName> {
+        let mut state = self.lock();
+        state.arrived(&event.scope, now);
+        let (subject, call) = match &event.subject {
+            Subject::Call(stream, call) => (hash_of(stream), Some(call)),
+            Subject::Stream(stream) => (hash_of(stream), None),
+            Subject::Key(key) => (hash_of(key), None),
+            Subject::Alias(alias) => (hash_of(&(&event.scope, alias)), None),
+            Subject::Heartbeat => return Vec::new(),
+        };
+        let Some(resources) = state.by_subject.get(&subject).cloned() else { return Vec::new() };
+        if let Some(call) = call {
+            let calls = state.calls.entry(subject).or_default();
+            if calls.iter().any(|held| held.event_id == call.event_id) {
+                return Vec::new();
+            }
+            // With that many, the ledger does not believe any of them.
+            if calls.len() < MAX_EXTERNAL_CALLS {
+                calls.push(call.clone());
+            }
+        }
+        state.notice(resources, call.is_none())
+    }
+
+    /// Returns the resources of the accounts and regions whose events have not arrived for [`SILENCE`]: what happened
+    /// to them meanwhile is unknown. Each loss is returned once.
+    pub fn find_silent(&self, now: Duration) -> Vec<ResourceName> {
+        let mut state = self.lock();
+        let is_silent =
+            |last: &Option<Duration>| last.is_some_and(|last| now.saturating_sub(last) >= SILENCE);
+        let silent: Vec<EventScope> = state
+            .arrivals
+            .iter()
+            .filter(|(_, last)| is_silent(last))
+            .map(|(scope, _)| scope.clone())
+            .collect();
+        for scope in &silent {
+            state.arrivals.insert(scope.clone(), None);
+        }
+        let concerned =
+            |registered: &Registered| registered.scope.as_ref().is_some_and(|scope| silent.contains(scope));
+        let resources = state.resources.iter().filter(|(_, registered)| concerned(registered));
+        let resources = resources.map(|(name, _)| name.clone()).collect();
+        state.notice(resources, true)
+    }
+
+    /// Returns whether events of an account and region arrive.
+    #[must_use]
+    pub fn are_arriving(&self, scope: &EventScope, now: Duration) -> bool {
+        let state = self.lock();
+        let last = state.arrivals.get(scope).copied().flatten();
+        last.is_some_and(|last| now.saturating_sub(last) < SILENCE)
+    }
+
+    /// Returns how long ago the last event of each account and region arrived; `None` once its events count as lost.
+    #[must_use]
+    pub fn ages(&self, now: Duration) -> Vec<(EventScope, Option<Duration>)> {
+        let state = self.lock();
+        let age = |last: &Option<Duration>| last.map(|last| now.saturating_sub(last));
+        state.arrivals.iter().map(|(scope, last)| (scope.clone(), age(last))).collect()
+    }
+
+    /// Returns whether an event concerns a resource that no reconcile has finished with.
+    #[must_use]
+    pub fn is_noticed(&self, resource: &StreamEncryption) -> bool {
+        let state = self.lock();
+        // Without events, no name is made up.
+        !state.resources.is_empty()
+            && state.resources.get(&name_of(resource)).is_some_and(|one| one.noticed.is_some())
+    }
+
+    /// Returns what a reconcile of a resource has to take into account.
+    #[must_use]
+    pub fn notice(&self, resource: &StreamEncryption) -> Notice {
+        let state = self.lock();
+        if state.resources.is_empty() {
+            return Notice::default();
+        }
+        let Some(registered) = state.resources.get(&name_of(resource)) else { return Notice::default() };
+        let calls = registered.subjects.iter().filter_map(|subject| state.calls.get(subject));
+        Notice {
+            calls: calls.flatten().cloned().collect(),
+            must_describe: registered.must_describe,
+            number: registered.noticed,
+        }
+    }
+
+    /// Records that a reconcile has finished with what it took into account.
+    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice) {
+        if notice.number.is_none() {
+            return;
+        }
+        let mut state = self.lock();
+        let Some(registered) = state.resources.get_mut(&name_of(resource)) else { return };
+        if registered.noticed == notice.number {
+            registered.noticed = None;
+            registered.must_describe = false;
+        }
+        let subjects = registered.subjects.clone();
+        for subject in subjects {
+            let Some(calls) = state.calls.get_mut(&subject) else { continue };
+            calls.retain(|call| notice.calls.iter().all(|done| done.event_id != call.event_id));
+            if calls.is_empty() {
+                state.calls.remove(&subject);
+            }
+        }
+    }
+
+    /// Returns whether a call that an event reports waits for a reconcile: until then the queue must keep the event.
+    #[must_use]
+    pub fn holds(&self, event: &AwsEvent) -> bool {
+        let Subject::Call(stream, call) = &event.subject else { return false };
+        let state = self.lock();
+        let held = state.calls.get(&hash_of(stream));
+        held.is_some_and(|calls| calls.iter().any(|held| held.event_id == call.event_id))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Records a new event of these resources, and returns them.
+    fn notice(&mut self, resources: Vec<ResourceName>, must_describe: bool) -> Vec<ResourceName> {
+        self.counter += 1;
+        for name in &resources {
+            let registered = self.resources.entry(name.clone()).or_default();
+            registered.noticed = Some(self.counter);
+            registered.must_describe |= must_describe;
+        }
+        resources
+    }
+
+    /// Records that an event of an account and region has arrived, if a resource names a stream there: whoever can write
+    /// to the queue can make up any number of accounts.
+    fn arrived(&mut self, scope: &EventScope, now: Duration) {
+        if let Some(last) = self.arrivals.get_mut(scope) {
+            *last = Some(now);
+        } else if self.resources.values().any(|registered| registered.scope.as_ref() == Some(scope)) {
+            self.arrivals.insert(scope.clone(), Some(now));
+        }
+    }
+
+    fn forget_subjects(&mut self, name: &ResourceName) {
+        let Some(registered) = self.resources.get(name) else { return };
+        for subject in &registered.subjects {
+            let Some(users) = self.by_subject.get_mut(subject) else { continue };
+            users.retain(|user| user != name);
+            if users.is_empty() {
+                self.by_subject.remove(subject);
+                self.calls.remove(subject);
+            }
+        }
+    }
+}
+
+fn name_of(resource: &StreamEncryption) -> ResourceName {
+    let metadata = &resource.metadata;
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", text(&metadata.namespace), text(&metadata.name)).into()
+}
+
+fn hash_of(subject: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    subject.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

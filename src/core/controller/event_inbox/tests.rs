@@ -1,0 +1,164 @@
+//! Which resources an event wakes, what a reconcile takes from it, and what forged events can do.
+
+use jiff::Timestamp;
+use stream_encryption_api::ledger::Action;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn stream(name: &str) -> StreamArn {
+    format!("arn:aws:firehose:eu-west-1:111122223333:deliverystream/{name}").parse().unwrap()
+}
+
+fn key(number: u8) -> KmsKeyId {
+    KmsKeyId::Arn(format!("arn:aws:kms:eu-west-1:111122223333:key/{number}").parse().unwrap())
+}
+
+fn resource(name: &str) -> StreamEncryption {
+    let resource = serde_json::json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": name, "namespace": "data", "uid": name},
+        "spec": {"stream": {"arn": stream(name).to_string()}},
+    });
+    serde_json::from_value(resource).unwrap()
+}
+
+fn event(subject: Subject) -> AwsEvent {
+    AwsEvent { scope: EventScope::of(&stream("orders")), time: Timestamp::UNIX_EPOCH, subject }
+}
+
+fn call(name: &str, number: usize) -> AwsEvent {
+    let call = CallEvent {
+        event_id: format!("event-{number}"),
+        request_id: format!("request-{number}"),
+        action: Action::Stop,
+        time: Timestamp::UNIX_EPOCH,
+        caller_type: None,
+        code: None,
+    };
+    event(Subject::Call(stream(name), call))
+}
+
+/// An inbox with a resource for each of these streams. All of them depend on key 1 and on an alias.
+fn inbox(names: &[&str]) -> EventInbox {
+    let inbox = EventInbox::default();
+    let alias = KmsKeyId::Alias("alias/orders".to_owned());
+    for name in names {
+        inbox.register(&resource(name), &stream(name), [&key(1), &alias]);
+    }
+    inbox
+}
+
+fn due(inbox: &EventInbox, subject: Subject) -> Vec<String> {
+    let mut due: Vec<String> =
+        inbox.receive(&event(subject), MINUTE).iter().map(ToString::to_string).collect();
+    due.sort();
+    due
+}
+
+#[test]
+fn event_wakes_the_resources_that_depend_on_its_subject() {
+    let inbox = inbox(&["orders", "clicks"]);
+    let KmsKeyId::Arn(one) = key(1) else { unreachable!() };
+    let KmsKeyId::Arn(two) = key(2) else { unreachable!() };
+    assert_eq!(due(&inbox, Subject::Stream(stream("orders"))), ["data/orders"]);
+    assert_eq!(due(&inbox, Subject::Key(one)), ["data/clicks", "data/orders"]);
+    assert_eq!(due(&inbox, Subject::Alias("alias/orders".to_owned())), ["data/clicks", "data/orders"]);
+    for other in [
+        Subject::Stream(stream("payments")),
+        Subject::Key(two),
+        Subject::Alias("alias/other".to_owned()),
+        Subject::Heartbeat,
+    ] {
+        assert!(due(&inbox, other.clone()).is_empty(), "{other:?}");
+    }
+    let mut elsewhere = event(Subject::Alias("alias/orders".to_owned()));
+    elsewhere.scope.region = "us-east-1".parse().unwrap();
+    assert!(inbox.receive(&elsewhere, MINUTE).is_empty(), "an alias of another region");
+}
+
+#[test]
+fn resource_is_noticed_until_a_reconcile_has_finished() {
+    let inbox = inbox(&["orders", "clicks"]);
+    let (orders, clicks) = (resource("orders"), resource("clicks"));
+    assert_eq!(inbox.notice(&orders), Notice::default());
+    inbox.receive(&call("orders", 1), MINUTE);
+    assert!(inbox.is_noticed(&orders) && !inbox.is_noticed(&clicks));
+    let first = inbox.notice(&orders);
+    assert_eq!((first.calls.len(), first.must_describe), (1, false), "the ledger may know the call");
+    // Another event arrives while the reconcile runs.
+    inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE);
+    inbox.receive(&call("orders", 2), MINUTE);
+    inbox.finish(&orders, &first);
+    let second = inbox.notice(&orders);
+    assert!(second.must_describe && inbox.is_noticed(&orders));
+    assert_eq!(second.calls.iter().map(|call| call.event_id.as_str()).collect::<Vec<_>>(), ["event-2"]);
+    inbox.finish(&orders, &second);
+    assert_eq!((inbox.notice(&orders), inbox.is_noticed(&orders)), (Notice::default(), false));
+    assert!(inbox.lock().calls.is_empty());
+}
+
+#[test]
+fn queue_keeps_a_call_until_a_reconcile_has_finished() {
+    let inbox = inbox(&["orders"]);
+    let (managed, other) = (call("orders", 1), call("payments", 1));
+    inbox.receive(&managed, MINUTE);
+    inbox.receive(&other, MINUTE);
+    assert!(inbox.holds(&managed) && !inbox.holds(&other), "no resource waits for the other call");
+    assert!(inbox.receive(&managed, MINUTE).is_empty(), "the queue delivers it again");
+    inbox.finish(&resource("orders"), &inbox.notice(&resource("orders")));
+    assert!(!inbox.holds(&managed));
+}
+
+#[test]
+fn flood_of_forged_calls_needs_little_memory() {
+    let inbox = inbox(&["orders"]);
+    for number in 0..10_000 {
+        let other = format!("stream-{number}");
+        inbox.receive(&call(&other, number), MINUTE);
+        inbox.receive(&call("orders", number), MINUTE);
+        let mut elsewhere = event(Subject::Heartbeat);
+        elsewhere.scope.account = format!("{number:012}").parse().unwrap();
+        inbox.receive(&elsewhere, MINUTE);
+    }
+    let state = inbox.lock();
+    assert_eq!((state.calls.len(), state.resources.len(), state.arrivals.len()), (1, 1, 1));
+    assert_eq!(state.calls.values().next().unwrap().len(), MAX_EXTERNAL_CALLS);
+}
+
+#[test]
+fn changed_key_replaces_the_earlier_one() {
+    let inbox = inbox(&["orders"]);
+    let (KmsKeyId::Arn(one), KmsKeyId::Arn(two)) = (key(1), key(2)) else { unreachable!() };
+    inbox.register(&resource("orders"), &stream("orders"), [&key(2)]);
+    assert!(due(&inbox, Subject::Key(one)).is_empty());
+    assert_eq!(due(&inbox, Subject::Key(two)), ["data/orders"]);
+    assert!(inbox.is_noticed(&resource("orders")));
+    inbox.register(&resource("orders"), &stream("orders"), []);
+    assert!(inbox.is_noticed(&resource("orders")), "what was noticed remains");
+    inbox.retain(|name| name != "data/orders");
+    let state = inbox.lock();
+    assert!(state.resources.is_empty() && state.by_subject.is_empty(), "a deleted resource");
+}
+
+#[test]
+fn silence_of_a_region_is_found_once() {
+    let inbox = inbox(&["orders", "clicks"]);
+    let scope = EventScope::of(&stream("orders"));
+    assert!(!inbox.are_arriving(&scope, MINUTE), "none has arrived yet");
+    assert!(inbox.find_silent(SILENCE * 2).is_empty(), "silence is no news then");
+    inbox.receive(&event(Subject::Heartbeat), MINUTE);
+    let silent = MINUTE + SILENCE;
+    let before = silent.checked_sub(Duration::from_secs(1)).unwrap();
+    assert!(inbox.are_arriving(&scope, before));
+    assert!(inbox.find_silent(before).is_empty());
+    assert!(!inbox.are_arriving(&scope, silent));
+    assert_eq!(inbox.find_silent(silent).len(), 2);
+    assert!(inbox.notice(&resource("orders")).must_describe, "what happened meanwhile is unknown");
+    assert!(inbox.find_silent(silent).is_empty());
+    assert_eq!(inbox.ages(silent), [(scope.clone(), None)]);
+    inbox.receive(&event(Subject::Heartbeat), silent);
+    assert!(inbox.are_arriving(&scope, silent + MINUTE));
+    assert_eq!(inbox.ages(silent + MINUTE), [(scope, Some(MINUTE))]);
+}

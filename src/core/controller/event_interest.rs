@@ -1,0 +1,22 @@
+//! Records on which stream and keys a resource depends, so that AWS's events about them lead to a reconcile of it.
+
+use stream_encryption_api::stream_encryption::StreamEncryption;
+
+use super::context::Context;
+use super::resolve::ResolvedSpec;
+use crate::model::arn::{KeyArn, KmsKeyId};
+
+/// Records the stream, the desired key and the active key of a resource, if the operator receives AWS's events.
+pub(super) fn register<A, R>(
+    context: &Context<A, R>,
+    resource: &StreamEncryption,
+    spec: &ResolvedSpec,
+    active_key: Option<&KeyArn>,
+) {
+    if context.config.drift_interval_with_events.is_none() {
+        return;
+    }
+    let active_key = active_key.map(|arn| KmsKeyId::Arn(arn.clone()));
+    let keys: Vec<KmsKeyId> = spec.key_names().chain(active_key).collect();
+    context.memory.events.register(resource, &spec.stream, &keys);
+}

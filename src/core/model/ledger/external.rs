@@ -1,0 +1,130 @@
+//! The calls of other callers: which events of AWS enter the ledger, and which of its entries count.
+//!
+//! An event is a claim that anybody with access to the queue could have made. It never causes a call and never
+//! releases one: the calls of others only reduce the operator's budget. If events claim more calls than AWS can
+//! have accepted, none of them counts, so that a flood of forged events cannot stop the operator; AWS's refusal
+//! corrects the budget then, as without events. Pure.
+
+use jiff::Timestamp;
+use stream_encryption_api::ledger::{Action, Call, ExternalCall, StreamLedgerSpec};
+use stream_encryption_api::stream_encryption::Service;
+
+use super::{DAY, MAX_CLOCK_SKEW, QUOTA_WINDOW, saturating_add, truncate_to_micros};
+use crate::model::aws_error::{ErrorKind, RawError, classify};
+use crate::model::aws_event::CallEvent;
+use crate::model::service::{CountedCalls, Operation, profile};
+
+/// Maximum number of external calls in a ledger: more than twice as many as AWS can accept. Without the oldest ones
+/// the rest still exceeds AWS's limit, so none counts.
+pub const MAX_EXTERNAL_CALLS: usize = 64;
+
+/// Returns the ledger with the external calls that these events report. An event is left out if it reports a call of
+/// the operator, if the ledger holds it already, or if its time is not within the last 24 hours, give or take
+/// [`MAX_CLOCK_SKEW`].
+#[must_use]
+pub fn record_events(ledger: &StreamLedgerSpec, events: &[CallEvent], now: Timestamp) -> StreamLedgerSpec {
+    let mut recorded = ledger.clone();
+    for event in events {
+        record_event(&mut recorded, event, now);
+    }
+    recorded
+}
+
+fn record_event(ledger: &mut StreamLedgerSpec, event: &CallEvent, now: Timestamp) {
+    let is_known = ledger.external_calls.iter().any(|call| call.event_id == event.event_id);
+    if is_known || is_own(ledger, event) {
+        return;
+    }
+    if let Some(unanswered) = unanswered_call(ledger, event) {
+        unanswered.request_id = Some(event.request_id.clone());
+        return;
+    }
+    let call = ExternalCall {
+        event_id: event.event_id.clone(),
+        action: event.action,
+        time: truncate_to_micros(event.time),
+        caller_type: event.caller_type.clone(),
+        code: event.code.clone(),
+    };
+    if expires_at(&call) <= now || event.time > saturating_add(now, MAX_CLOCK_SKEW) {
+        return;
+    }
+    let calls = &mut ledger.external_calls;
+    calls.insert(calls.partition_point(|earlier| earlier.time <= call.time), call);
+    if calls.len() > MAX_EXTERNAL_CALLS {
+        calls.remove(0);
+    }
+}
+
+/// Returns whether AWS answered a call of the operator with the event's request id.
+fn is_own(ledger: &StreamLedgerSpec, event: &CallEvent) -> bool {
+    ledger.calls.iter().any(|call| call.request_id.as_ref() == Some(&event.request_id))
+}
+
+/// Returns the call of the operator that the event probably reports, of those for which no request id is known: AWS's
+/// response was lost, or the operator stopped before it recorded the response. The call may have reached AWS as long as
+/// it counts as in flight. If the event reports another call after all, both calls still count once.
+fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> Option<&'a mut Call> {
+    let distance = |call: &Call| event.time.duration_since(call.at()).abs();
+    let is_candidate = |call: &&mut Call| {
+        call.request_id.is_none()
+            && call.target.action == event.action
+            && distance(call) <= QUOTA_WINDOW - DAY
+    };
+    ledger.calls.iter_mut().filter(is_candidate).min_by_key(|call| distance(call))
+}
+
+/// Returns when an external call stops counting: 24 hours after AWS received it by AWS's clock, of which the
+/// operator's clock may be ahead by [`MAX_CLOCK_SKEW`].
+#[must_use]
+pub fn expires_at(call: &ExternalCall) -> Timestamp {
+    saturating_add(call.time.0, DAY + MAX_CLOCK_SKEW)
+}
+
+/// Returns when each external call stops counting that counts now against AWS's limit of this action.
+pub(super) fn counted(
+    calls: &[ExternalCall],
+    service: Service,
+    action: Action,
+    now: Timestamp,
+) -> Vec<Timestamp> {
+    let counts = |call: &&ExternalCall| {
+        let is_of_limit = match profile(service).counted {
+            CountedCalls::All => true,
+            CountedCalls::AppliedPerAction => call.action == action,
+        };
+        is_of_limit && expires_at(call) > now && may_have_used_limit(call, service)
+    };
+    let counted: Vec<&ExternalCall> = calls.iter().filter(counts).collect();
+    if exceeds_limit(&counted, service) {
+        return Vec::new();
+    }
+    counted.into_iter().map(expires_at).collect()
+}
+
+/// Returns whether AWS may have counted the call. A refusal because of the caller, of the rate or of the limit itself
+/// uses nothing of the limit.
+fn may_have_used_limit(call: &ExternalCall, service: Service) -> bool {
+    let Some(code) = &call.code else { return true };
+    let raw = RawError::Service { code, kms_code: None, message: "", http: 400 };
+    match classify(Operation::change(service, call.action), raw) {
+        ErrorKind::Denied
+        | ErrorKind::CredentialsRejected
+        | ErrorKind::NoCredentials
+        | ErrorKind::Throttled
+        | ErrorKind::LimitReached => false,
+        _ => profile(service).counted == CountedCalls::All,
+    }
+}
+
+/// Returns whether AWS cannot have accepted all of these calls: more than its limit within 24 hours of AWS's clock.
+fn exceeds_limit(calls: &[&ExternalCall], service: Service) -> bool {
+    let accepted = || calls.iter().filter(|call| call.code.is_none()).map(|call| call.time.0);
+    let within_a_day =
+        |end: Timestamp| accepted().filter(|time| *time <= end && end.duration_since(*time) < DAY).count();
+    let limit = usize::try_from(profile(service).calls_per_day).unwrap_or(usize::MAX);
+    accepted().any(|end| within_a_day(end) > limit)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Receives AWS's events: takes the messages of the queue, wakes the resources that an event concerns, and deletes each
+//! message once no reconcile needs it any more.
+//!
+//! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file must
+//! never delete a message about a call before a reconcile has entered the call in the ledger: after a crash, the queue
+//! delivers the message again.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream;
+use stream_encryption_core::controller::event_inbox::EventInbox;
+use stream_encryption_core::model::aws_event::{self, AwsEvent, EventError, Subject};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{debug, info, warn};
+
+use super::Shared;
+use super::dispatcher::Trigger;
+use crate::aws::{EventQueue, MAX_MESSAGES, Message};
+use crate::kubernetes::store::Key;
+use crate::metrics::{AwsEventKind, Metrics};
+
+/// Interval at which messages that are no longer needed are deleted, and silence is noticed.
+const TIDY_INTERVAL: Duration = Duration::from_secs(1);
+/// The first and the longest wait after a request to the queue failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+/// Maximum number of messages that wait for a reconcile. With more, the operator receives none until some are deleted.
+const MAX_HELD: usize = 1000;
+
+/// Returns the task that receives the events, and the triggers that result from them.
+pub(super) fn receiver(
+    queue: EventQueue,
+    shared: Arc<Shared>,
+) -> (impl Future<Output = ()> + Send + 'static, impl Stream<Item = Trigger> + Send + 'static) {
+    let (triggers, mut received) = mpsc::unbounded_channel();
+    let task = async move { receive(&queue, &shared, triggers).await };
+    (task, futures_util::stream::poll_fn(move |context| received.poll_recv(context)))
+}
+
+/// Receives until its task is aborted.
+async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<Trigger>) {
+    let mut desk = Desk { shared, triggers, held: HashMap::new(), finished: Vec::new() };
+    let mut tidy = interval(TIDY_INTERVAL);
+    tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failures = 0;
+    let mut next = pin!(next_messages(queue, 0, true));
+    loop {
+        tokio::select! {
+            // The request is never dropped: the messages of its response would be invisible until their timeout.
+            messages = &mut next => {
+                if let Ok(messages) = messages {
+                    failures = 0;
+                    for message in messages {
+                        desk.take(message);
+                    }
+                } else {
+                    failures += 1;
+                    shared.metrics.event_queue_failed();
+                }
+                next.set(next_messages(queue, failures, desk.held.len() < MAX_HELD));
+            }
+            _ = tidy.tick() => desk.find_silent(),
+        }
+        desk.release();
+        desk.delete_finished(queue).await;
+    }
+}
+
+/// Returns the next messages, after a wait that grows with the number of failures.
+async fn next_messages(queue: &EventQueue, failures: u32, has_room: bool) -> Result<Vec<Message>, ()> {
+    if failures > 0 {
+        let (first, longest) = RETRY;
+        sleep(first.saturating_mul(1 << failures.min(10)).min(longest)).await;
+    }
+    if !has_room {
+        sleep(TIDY_INTERVAL).await;
+        return Ok(Vec::new());
+    }
+    queue.receive().await.map_err(|error| {
+        warn!(code = error.code, kind = ?error.kind, message = error.message, "failed to receive AWS's events");
+    })
+}
+
+/// The messages between their arrival and their deletion.
+struct Desk<'a> {
+    shared: &'a Shared,
+    triggers: UnboundedSender<Trigger>,
+    /// The messages that a reconcile still needs, by the id of their event.
+    held: HashMap<String, (AwsEvent, String)>,
+    /// The receipts of the messages to delete.
+    finished: Vec<String>,
+}
+
+impl Desk<'_> {
+    fn inbox(&self) -> &EventInbox {
+        &self.shared.context.memory.events
+    }
+
+    /// Takes a message, and wakes the resources that its event concerns.
+    fn take(&mut self, message: Message) {
+        let event = match aws_event::parse(&message.body) {
+            Ok(event) => event,
+            Err(error) => {
+                debug!(%error, "message of the queue is not used");
+                let kind = if error == EventError::Unrelated {
+                    AwsEventKind::unrelated
+                } else {
+                    AwsEventKind::invalid
+                };
+                self.shared.metrics.aws_event(kind, None);
+                self.finished.push(message.receipt);
+                return;
+            }
+        };
+        count(&self.shared.metrics, &event, self.shared.context.clock.now());
+        let now = self.shared.context.clock.monotonic();
+        let due = self.inbox().receive(&event, now);
+        if !due.is_empty() {
+            debug!(subject = ?event.subject, resources = due.len(), "AWS reports an event");
+        }
+        for name in due {
+            // The receiver ends with the term.
+            let _ = self.triggers.send(Trigger::One(Key::of_path(name)));
+        }
+        match &event.subject {
+            Subject::Call(_, call) if self.inbox().holds(&event) => {
+                self.held.insert(call.event_id.clone(), (event, message.receipt));
+            }
+            _ => self.finished.push(message.receipt),
+        }
+    }
+
+    /// Wakes the resources whose events no longer arrive.
+    fn find_silent(&mut self) {
+        let silent = self.inbox().find_silent(self.shared.context.clock.monotonic());
+        if !silent.is_empty() {
+            info!(resources = silent.len(), "AWS's events have stopped, checking for drift by interval");
+        }
+        for name in silent {
+            let _ = self.triggers.send(Trigger::One(Key::of_path(name)));
+        }
+    }
+
+    /// Moves the messages that no reconcile needs any more to those to delete.
+    fn release(&mut self) {
+        let inbox = &self.shared.context.memory.events;
+        let released = self.held.extract_if(|_, (event, _)| !inbox.holds(event));
+        self.finished.extend(released.map(|(_, (_, receipt))| receipt));
+    }
+
+    async fn delete_finished(&mut self, queue: &EventQueue) {
+        for receipts in self.finished.chunks(MAX_MESSAGES) {
+            if let Err(error) = queue.delete(receipts).await {
+                // They are delivered again, and then deleted.
+                warn!(code = error.code, kind = ?error.kind, message = error.message, "failed to delete AWS's events");
+                self.shared.metrics.event_queue_failed();
+                break;
+            }
+        }
+        self.finished.clear();
+    }
+}
+
+fn count(metrics: &Metrics, event: &AwsEvent, now: jiff::Timestamp) {
+    let kind = match &event.subject {
+        Subject::Call(..) => AwsEventKind::call,
+        Subject::Stream(_) => AwsEventKind::stream,
+        Subject::Key(_) | Subject::Alias(_) => AwsEventKind::key,
+        Subject::Heartbeat => AwsEventKind::heartbeat,
+    };
+    metrics.aws_event(kind, Some(now.duration_since(event.time)));
+}
