@@ -1,5 +1,6 @@
 //! The AWS permissions that the operator needs, and no others: its own policy, and its part of a key policy.
-//! [`role`] has the policies that are about roles, and [`adopt`] the policy of a person who runs `adopt`.
+//! [`role`] has the policies that are about roles, [`events`] those of the queue of AWS's events, and [`adopt`] the
+//! policy of a person who runs `adopt`.
 //!
 //! One table, `PERMISSION_RULES`, determines the statements from streams, keys and features. It never grants a
 //! permission that no call or feature needs, and the actions of the operator's own calls come from
@@ -9,6 +10,7 @@
 
 pub mod adopt;
 pub mod document;
+pub mod events;
 pub mod role;
 pub mod scope;
 

@@ -1,8 +1,7 @@
 //! A policy document in the format of IAM and KMS
 //! ([elements](https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html)).
 //!
-//! This module decides nothing: the caller that creates a [`Statement`] decides what it allows. Each
-//! statement allows; none denies.
+//! This module decides nothing: the caller that creates a [`Statement`] decides what it allows or denies.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +38,7 @@ impl PolicyDocument {
     }
 }
 
-/// One statement, which allows actions.
+/// One statement, which allows actions, or denies them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Statement {
@@ -62,6 +61,7 @@ pub struct Statement {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum Effect {
     Allow,
+    Deny,
 }
 
 /// The principal to which a statement applies.
@@ -74,14 +74,26 @@ pub enum DocumentPrincipal {
     Service(String),
     /// The identities of an identity provider.
     Federated(String),
+    /// Every principal.
+    #[serde(rename = "*")]
+    Everyone,
 }
 
 impl Statement {
     /// Creates a statement that allows these actions, without resources.
     pub fn allow(sid: &'static str, actions: impl IntoIterator<Item: ToString>) -> Self {
+        Self::of(Effect::Allow, sid, actions)
+    }
+
+    /// Creates a statement that denies these actions, whatever else allows them, without resources.
+    pub fn deny(sid: &'static str, actions: impl IntoIterator<Item: ToString>) -> Self {
+        Self::of(Effect::Deny, sid, actions)
+    }
+
+    fn of(effect: Effect, sid: &'static str, actions: impl IntoIterator<Item: ToString>) -> Self {
         Self {
             sid,
-            effect: Effect::Allow,
+            effect,
             principal: None,
             action: actions.into_iter().collect(),
             resource: StringOrList::default(),

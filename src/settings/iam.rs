@@ -8,6 +8,7 @@ use stream_encryption_core::model::arn::RoleArn;
 use stream_encryption_core::model::principal::ExternalId;
 
 use crate::iam::document::{LONGEST_MANAGED_POLICY, PolicyDocument, characters};
+use crate::iam::events::{self, QueueArn, RuleArn};
 use crate::iam::role::{self, ObjectName, OidcProvider};
 use crate::iam::scope::{GrantedKeys, GrantedStreams, Scope, ScopeError};
 use crate::iam::{self, Feature};
@@ -35,6 +36,12 @@ pub enum Document {
         #[arg(long, value_name = "ID")]
         external_id: ExternalId,
     },
+    /// The policies for the queue of AWS's events.
+    Events {
+        /// The policy to print.
+        #[command(subcommand)]
+        document: EventsDocument,
+    },
     /// The policy of a person who runs `adopt`: permission to list and describe streams, and to read their tags.
     Adopt,
     /// The trust policy of the operator's role, for EKS Pod Identity.
@@ -50,6 +57,26 @@ pub enum Document {
         /// The operator's service account.
         #[arg(long, default_value = "stream-encryption-operator")]
         service_account: ObjectName,
+    },
+}
+
+/// A policy for the queue of AWS's events.
+#[derive(Debug, Subcommand)]
+pub enum EventsDocument {
+    /// What the operator's role needs on the queue, in addition to its other policies.
+    Policy {
+        /// The queue.
+        #[arg(long, value_name = "ARN")]
+        queue: QueueArn,
+    },
+    /// The policy of the queue itself: only the given rules may send to it.
+    QueuePolicy {
+        /// The queue.
+        #[arg(long, value_name = "ARN")]
+        queue: QueueArn,
+        /// A rule that sends to the queue; one for each rule.
+        #[arg(long = "rule", value_name = "ARN", required = true, num_args = 1..)]
+        rules: Vec<RuleArn>,
     },
 }
 
@@ -119,6 +146,10 @@ impl Document {
             }
             Self::Hub { spoke_roles } => role::hub(spoke_roles),
             Self::SpokeTrust { hub_role, external_id } => role::spoke_trust(hub_role, external_id),
+            Self::Events { document: EventsDocument::Policy { queue } } => events::policy(queue),
+            Self::Events { document: EventsDocument::QueuePolicy { queue, rules } } => {
+                events::queue_policy(queue, rules)?
+            }
             Self::Adopt => iam::adopt::policy(),
             Self::TrustPodIdentity => role::pod_identity_trust(),
             Self::TrustIrsa { oidc_provider, namespace, service_account } => {
@@ -172,6 +203,8 @@ mod tests {
     const CLICKS: &str = "arn:aws:kinesis:eu-west-1:111122223333:stream/clicks";
     const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
+    const QUEUE: &str = "arn:aws:sqs:eu-west-1:111122223333:events";
+
     fn iam(flags: &[&str]) -> anyhow::Result<(Document, PolicyDocument)> {
         let arguments = ["stream-encryption-operator", "iam"].iter().chain(flags);
         let Command::Iam { document } = Arguments::try_parse_from(arguments)?.command else {
@@ -218,6 +251,23 @@ mod tests {
             (
                 &["trust-irsa", "--oidc-provider", "oidc.eks.eu-west-1.amazonaws.com/id/X"],
                 "list-open-id-connect",
+            ),
+            (
+                &["events", "policy", "--queue", "https://sqs.eu-west-1.amazonaws.com/111122223333/x"],
+                "expected arn:aws:sqs:REGION:ACCOUNT:NAME",
+            ),
+            (&["events", "queue-policy", "--queue", QUEUE], "--rule <ARN>"),
+            (&["events", "queue-policy", "--queue", QUEUE, "--rule", "x"], "aws events describe-rule"),
+            (
+                &[
+                    "events",
+                    "queue-policy",
+                    "--queue",
+                    QUEUE,
+                    "--rule",
+                    "arn:aws:events:us-east-1:111122223333:rule/x",
+                ],
+                "another account or region than the queue",
             ),
         ] {
             let error = iam(flags).unwrap_err().to_string();

@@ -21,6 +21,9 @@ const KINESIS: &str = "--stream arn:aws:kinesis:eu-west-1:111122223333:stream/*"
 const KEYS: &str = "--key arn:aws:kms:eu-west-1:111122223333:key/*";
 const KEY: &str = "--key arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
+const QUEUE: &str = "--queue arn:aws:sqs:eu-west-1:111122223333:stream-encryption-events";
+const EVENT_RULES: &str = "--rule arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-heartbeat";
+
 /// Each file, with the flags of `iam` that print it. The operator's account is 111122223333, and that of a
 /// spoke is 444455556666.
 fn all() -> Vec<(&'static str, String)> {
@@ -47,6 +50,8 @@ fn all() -> Vec<(&'static str, String)> {
                 spoke(FIREHOSE.to_owned())
             ),
         ),
+        ("events.json", format!("events policy {QUEUE}")),
+        ("events-queue-policy.json", format!("events queue-policy {QUEUE} {EVENT_RULES}")),
         ("adopt.json", "adopt".to_owned()),
         ("trust-pod-identity.json", "trust-pod-identity".to_owned()),
         (
@@ -121,6 +126,16 @@ fn policies_allow_exactly_the_required_actions() {
     assert_eq!(allowed, needed);
     for action in allowed {
         assert!(PAGE.contains(&action), "docs/iam.md does not name {action}");
+    }
+}
+
+#[test]
+fn events_policy_allows_exactly_requests_to_the_queue() {
+    let [(allowed, queues)] = &statements("events.json")[..] else { panic!("one statement") };
+    assert_eq!(*allowed, Operation::OF_QUEUE.map(Operation::iam_action));
+    assert_eq!(queues.len(), 1);
+    for action in allowed {
+        assert!(PAGE.contains(action), "docs/iam.md does not name {action}");
     }
 }
 
