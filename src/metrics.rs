@@ -24,7 +24,7 @@ use stream_encryption_core::model::service::{PROFILES, profile};
 
 mod fleet;
 
-pub use fleet::{FleetSnapshot, ScrapeInput};
+pub use fleet::{EventRegions, FleetSnapshot, ScrapeInput};
 
 /// Prefix of the name of every metric.
 const PREFIX: &str = "stream_encryption";

@@ -21,7 +21,7 @@ use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::Guarded;
 use crate::kubernetes::{Cluster, connection};
 use crate::leader::LeaderElection;
-use crate::metrics::{FleetSnapshot, Metrics, ScrapeInput};
+use crate::metrics::{EventRegions, FleetSnapshot, Metrics, ScrapeInput};
 use crate::settings::Settings;
 
 mod aws_events;
@@ -168,6 +168,12 @@ impl Shared {
             store.for_each(|resource| fleet.add(resource.0.as_ref().ok(), now));
             fleet
         });
-        ScrapeInput { rate_limiter_waiting, fleet }
+        // A standby receives no events.
+        let receives = fleet.is_some() && self.context.config.drift_interval_with_events.is_some();
+        let event_regions = receives.then(|| {
+            let ages = self.context.memory.events.ages(self.context.clock.monotonic());
+            EventRegions::of(ages.into_iter().map(|(_, age)| age))
+        });
+        ScrapeInput { rate_limiter_waiting, fleet, event_regions }
     }
 }

@@ -343,6 +343,17 @@ mod tests {
     }
 
     #[test]
+    fn queue_of_events_is_optional_and_lengthens_the_interval() {
+        for flags in [&[][..], &["--events-queue-url", ""]] {
+            assert_eq!(run(flags).unwrap().events_queue, None);
+        }
+        let url = "https://sqs.eu-west-1.amazonaws.com/111122223333/events";
+        let settings = run(&["--events-queue-url", url]).unwrap();
+        assert_eq!(settings.events_queue.unwrap().to_string(), url);
+        assert_eq!(settings.events_drift_interval, SignedDuration::from_hours(1));
+    }
+
+    #[test]
     fn selector_and_lease_are_checked_at_startup() {
         let settings = run(&["--watch-label-selector", "shard in (b,a)", "--lease", "shard-a"]).unwrap();
         let selector = settings.watch_label_selector.unwrap().to_string();
@@ -374,6 +385,11 @@ mod tests {
             (["--aws-rate-percent", "0"], "from 1 to 100"),
             (["--aws-request-limits", "50"], "--aws-request-limits (AWS_REQUEST_LIMITS) is not a list"),
             (["--drift-interval-seconds", "5"], "from 10 to 86400"),
+            (["--events-drift-interval-seconds", "86401"], "from 10 to 86400"),
+            (
+                ["--events-queue-url", "arn:aws:sqs:eu-west-1:111122223333:x"],
+                "(EVENTS_QUEUE_URL): invalid queue",
+            ),
             (["--concurrency", "0"], "at least 1"),
             (["--region", "Ireland"], "such as eu-west-1"),
         ] {

@@ -1,5 +1,5 @@
 //! The state of the resources as gauges: the number of streams by state, the longest time in plaintext, the
-//! fewest calls left.
+//! fewest calls left. And whether AWS's events arrive.
 //!
 //! The gauges are computed at each scrape from statuses that were already written, so nothing is cached and
 //! nothing becomes stale. Only the leader has the resources. The other replicas report none of these gauges,
@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -17,6 +18,7 @@ use stream_encryption_api::condition::{ConditionStatus, ConditionType, DescribeP
 use stream_encryption_api::stream_encryption::{
     Encryption, EncryptionStatus, Service, StreamEncryption, StreamEncryptionSpec, StreamEncryptionStatus,
 };
+use stream_encryption_core::controller::event_inbox::SILENCE;
 use stream_encryption_core::controller::stream_api::Priority;
 
 use super::Label;
@@ -31,6 +33,18 @@ pub struct ScrapeInput {
     pub rate_limiter_waiting: Vec<(Priority, usize)>,
     /// The state of the resources; `None` if this replica does not have them.
     pub fleet: Option<FleetSnapshot>,
+    /// The accounts and regions of AWS's events; `None` if this replica does not receive them.
+    pub event_regions: Option<EventRegions>,
+}
+
+/// The accounts and regions that have resources, by whether their events arrive. Those without any event so far are not
+/// counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventRegions {
+    /// Number of those whose events arrive.
+    pub arriving: u32,
+    /// Number of those whose events have stopped.
+    pub silent: u32,
 }
 
 /// The state of the resources.
@@ -73,6 +87,25 @@ struct Unusable {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Waiting {
     priority: Label,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfState {
+    state: Label,
+}
+
+impl EventRegions {
+    /// Counts the ages of the last events of each account and region; `None` once its events count as lost.
+    pub fn of(ages: impl IntoIterator<Item = Option<Duration>>) -> Self {
+        let mut regions = Self::default();
+        for age in ages {
+            match age {
+                Some(age) if age < SILENCE => regions.arriving += 1,
+                _ => regions.silent += 1,
+            }
+        }
+        regions
+    }
 }
 
 impl FleetSnapshot {
@@ -174,6 +207,17 @@ impl ScrapeInput {
         );
         if let Some(fleet) = &self.fleet {
             fleet.register(registry);
+        }
+        if let Some(EventRegions { arriving, silent }) = self.event_regions {
+            let regions = Family::<OfState, Gauge>::default();
+            for (state, count) in [("arriving", arriving), ("silent", silent)] {
+                regions.get_or_create(&OfState { state: Label(state) }).set(i64::from(count));
+            }
+            registry.register(
+                "aws_event_regions",
+                "Accounts and regions whose events of AWS arrive or have stopped",
+                regions,
+            );
         }
     }
 }

@@ -132,7 +132,11 @@ fn resources_are_counted_by_their_status() {
     let all = [Some(&encrypted), Some(&lost), Some(&older), Some(&newer), Some(&unvisited), None];
     let fleet = snapshot(all, at("2026-01-01T01:00:00Z"));
     let waiting = vec![(Priority::Call, 0), (Priority::Drift, 7)];
-    let text = Metrics::default().encode(&ScrapeInput { rate_limiter_waiting: waiting, fleet: Some(fleet) });
+    let text = Metrics::default().encode(&ScrapeInput {
+        rate_limiter_waiting: waiting,
+        fleet: Some(fleet),
+        ..ScrapeInput::default()
+    });
     for line in [
         "stream_encryption_streams{aws_service=\"Firehose\",status=\"ENABLED\"} 2",
         "stream_encryption_streams{aws_service=\"Kinesis\",status=\"DISABLED\"} 2",
@@ -177,6 +181,24 @@ fn oldest_describe_ignores_streams_not_described() {
 }
 
 #[test]
+fn regions_are_counted_by_whether_their_events_arrive() {
+    let minutes = |minutes| Some(Duration::from_mins(minutes));
+    let regions = EventRegions::of([minutes(0), minutes(14), minutes(15), None]);
+    assert_eq!(regions, EventRegions { arriving: 2, silent: 2 });
+    let name = "stream_encryption_aws_event_regions";
+    let encode =
+        |event_regions| Metrics::default().encode(&ScrapeInput { event_regions, ..ScrapeInput::default() });
+    let mut counted = lines(&encode(Some(regions)), name).join(" ");
+    assert!(
+        counted.contains("{state=\"arriving\"} 2") && counted.contains("{state=\"silent\"} 2"),
+        "{counted}"
+    );
+    counted = lines(&encode(Some(EventRegions::default())), name).join(" ");
+    assert!(counted.contains("{state=\"arriving\"} 0"), "a queue without events: {counted}");
+    assert!(lines(&encode(None), name).is_empty(), "no queue, or a standby");
+}
+
+#[test]
 fn lowest_calls_left_is_absent_without_any_budget() {
     let fleet = snapshot([None], at("2026-01-01T01:00:00Z"));
     let text = Metrics::default().encode(&ScrapeInput { fleet: Some(fleet), ..ScrapeInput::default() });
@@ -202,8 +224,11 @@ fn words(cell: &str) -> BTreeSet<String> {
 fn documented_metrics_match_the_code() {
     let everything = snapshot([Some(&plain("Enabled", "2026-01-01T00:00:00Z"))], at("2026-01-01T01:00:00Z"));
     let waiting = vec![(Priority::Call, 0)];
-    let text =
-        Metrics::default().encode(&ScrapeInput { rate_limiter_waiting: waiting, fleet: Some(everything) });
+    let text = Metrics::default().encode(&ScrapeInput {
+        rate_limiter_waiting: waiting,
+        fleet: Some(everything),
+        event_regions: Some(EventRegions::default()),
+    });
     let told: BTreeMap<String, (String, BTreeSet<String>)> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))

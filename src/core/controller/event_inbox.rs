@@ -6,7 +6,7 @@
 //! process, which is safe: the queue delivers again what no reconcile has finished, and checks by interval remain.
 //! What a sender of forged events can make this module hold is bounded by the resources.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -158,12 +158,16 @@ impl EventInbox {
         last.is_some_and(|last| now.saturating_sub(last) < SILENCE)
     }
 
-    /// Returns how long ago the last event of each account and region arrived; `None` once its events count as lost.
+    /// Returns how long ago the last event of each account and region arrived that has a resource; `None` once its
+    /// events count as lost.
     #[must_use]
     pub fn ages(&self, now: Duration) -> Vec<(EventScope, Option<Duration>)> {
         let state = self.lock();
+        let used: HashSet<&EventScope> =
+            state.resources.values().filter_map(|registered| registered.scope.as_ref()).collect();
         let age = |last: &Option<Duration>| last.map(|last| now.saturating_sub(last));
-        state.arrivals.iter().map(|(scope, last)| (scope.clone(), age(last))).collect()
+        let arrivals = state.arrivals.iter().filter(|(scope, _)| used.contains(scope));
+        arrivals.map(|(scope, last)| (scope.clone(), age(last))).collect()
     }
 
     /// Returns whether an event concerns a resource that no reconcile has finished with.

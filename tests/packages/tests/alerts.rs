@@ -49,7 +49,7 @@ async fn alerts_use_documented_metrics_and_labels() {
 async fn promtool_accepts_rules_for_all_values() {
     for values in [
         json!({}),
-        json!({"driftIntervalSeconds": 86400, "defaultPolicy": {"maxCallsPerDay": 1}, "prometheusRule": {"plaintextSeconds": 1, "callsLeft": 0}}),
+        json!({"driftIntervalSeconds": 86400, "events": {"driftIntervalSeconds": 86400}, "defaultPolicy": {"maxCallsPerDay": 1}, "prometheusRule": {"plaintextSeconds": 1, "callsLeft": 0}}),
     ] {
         let folder = folder_with(&rule_file(values).await);
         run_promtool(&["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"], folder.path())
@@ -101,6 +101,24 @@ async fn alert_thresholds_follow_call_limit_and_drift_interval() {
     };
     assert!(query("StreamEncryptionFewCallsLeft").ends_with("<= 1"));
     assert!(query("StreamEncryptionNotReconciling").contains("[10800s]"));
+}
+
+/// With events on, a stream is described less often: the alert must not take that for a standstill.
+#[tokio::test(flavor = "multi_thread")]
+async fn not_reconciling_alert_waits_for_the_longest_interval() {
+    for (values, short, long) in [
+        (json!({}), 1800, 10_800),
+        (json!({"events": {"driftIntervalSeconds": 86_400}}), 1800, 259_200),
+        (json!({"driftIntervalSeconds": 7200}), 21_600, 21_600),
+    ] {
+        let file = rule_file(values).await;
+        let rules = file["groups"][0]["rules"].as_array().expect("rules");
+        let alert = rules.iter().find(|rule| rule["alert"] == "StreamEncryptionNotReconciling");
+        let query = word(&alert.expect("the alert")["expr"]);
+        for part in [format!("[{short}s]"), format!("[{long}s]"), format!("offset {long}s")] {
+            assert!(query.contains(&part), "{part}: {query}");
+        }
+    }
 }
 
 /// The queries in the descriptions use documented metrics, and select the namespaces that the operator watches.

@@ -46,6 +46,7 @@ pub(crate) fn varied() -> Vec<(&'static str, Value)> {
                                            "region": "us-gov-west-1", "requestsPerSecond": 10000}],
                         "credentials": {"secretName": "aws", "secretKey": "file", "profile": "streams"}},
                 "defaultPolicy": {"maxCallsPerDay": 25, "allowDisable": true}, "driftIntervalSeconds": 86400, "concurrency": 65535,
+                "events": {"queueUrl": "https://sqs.eu-west-1.amazonaws.com/111122223333/events", "driftIntervalSeconds": 86400},
                 "leaderElection": {"enabled": false}, "replicaCount": 0,
                 "log": {"level": "warn,stream_encryption_operator=trace", "format": "text"},
                 "extraEnv": [{"name": "AWS_ENDPOINT_URL_KMS", "value": "https://kms.test"}],

@@ -91,6 +91,17 @@ async fn watched_part_is_set_only_on_request() {
     assert_eq!(environment(values).await["WATCH_LABEL_SELECTOR"], "shard notin (a,b)");
 }
 
+const QUEUE: &str = "https://sqs.eu-west-1.amazonaws.com/111122223333/events";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn event_queue_is_set_only_on_request() {
+    let names = ["EVENTS_QUEUE_URL", "EVENTS_DRIFT_INTERVAL_SECONDS"];
+    let told = environment(json!({})).await;
+    assert!(names.iter().all(|name| !told.contains_key(*name)), "{told:?}");
+    let told = environment(json!({"events": {"queueUrl": QUEUE}})).await;
+    assert_eq!(names.map(|name| told[name].as_str()), [QUEUE, "3600"]);
+}
+
 /// The operator rejects an invalid value of a variable that it knows, so only an unknown name could go
 /// unnoticed.
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +110,7 @@ async fn every_variable_is_read_by_operator() {
     // These are read by the AWS SDK.
     let elsewhere = ["AWS_SHARED_CREDENTIALS_FILE", "AWS_PROFILE"];
     let values = json!({"aws": {"region": "eu-west-1", "endpointUrl": "https://aws.test", "credentials": {"secretName": "aws"}},
-                        "installScope": "namespace", "watchLabelSelector": "shard=a"});
+                        "events": {"queueUrl": QUEUE}, "installScope": "namespace", "watchLabelSelector": "shard=a"});
     let told = environment(values).await;
     assert!(told.len() > 12, "{told:?}");
     for name in told.keys().filter(|name| !elsewhere.contains(&name.as_str())) {

@@ -124,6 +124,7 @@ async fn runbook_commands_list_the_streams_concerned() {
         ("StreamEncryptionCallsRefused", &["waits"]),
         ("StreamEncryptionAwsFailing", &["throttled"]),
         ("StreamEncryptionAwsThrottled", &["throttled"]),
+        ("StreamEncryptionEventsStopped", waiting),
         ("StreamEncryptionNoLeader", waiting),
         ("StreamEncryptionNotReconciling", waiting),
         ("StreamEncryptionReconcileErrors", waiting),

@@ -65,6 +65,10 @@ async fn invalid_values_are_rejected() {
         ("admissionPolicy.enabled", json!("auto")),
         ("driftIntervalSeconds", json!(9)),
         ("driftIntervalSeconds", json!(86401)),
+        ("events.queueUrl", json!("arn:aws:sqs:eu-west-1:111122223333:events")),
+        ("events.queueUrl", json!("https://sqs.eu-west-1.amazonaws.com/1111/events")),
+        ("events.queueUrl", json!("https://sqs.eu-west-1.amazonaws.com/111122223333/events.fifo")),
+        ("events.driftIntervalSeconds", json!(9)),
         ("concurrency", json!(0)),
         ("concurrency", json!(65536)),
         ("defaultPolicy.allowDisable", json!("yes")),
@@ -221,6 +225,8 @@ fn schema_limits_match_operator() {
     assert_eq!(limits("aws.ratePercent"), (json!(1), json!(100)));
     assert!(settings.contains("(10..=86_400).contains(&self.drift_interval_seconds)"));
     assert_eq!(limits("driftIntervalSeconds"), (json!(10), json!(86_400)));
+    assert!(settings.contains("(10..=86_400).contains(&self.events_drift_interval_seconds)"));
+    assert_eq!(limits("events.driftIntervalSeconds"), (json!(10), json!(86_400)));
     assert!(settings.contains("self.concurrency > 0") && settings.contains("pub concurrency: u16"));
     assert_eq!(limits("concurrency"), (json!(1), json!(u16::MAX)));
     let limit = &schema()["properties"]["aws"]["properties"]["requestLimits"]["items"]["properties"];
@@ -234,8 +240,8 @@ fn schema_limits_match_operator() {
         .filter_map(|rest| rest.split_once("\", "))
         .map(|(it, _)| it)
         .filter(|it| !it.contains(' '))
-        // The operator never lists streams.
-        .filter(|it| !it.contains(":List"))
+        // The operator never lists streams, and requests to a queue need no permit.
+        .filter(|it| !it.contains(":List") && !it.starts_with("sqs:"))
         .collect();
     assert_eq!(json!(operations), limit["operation"]["enum"]);
 }
@@ -246,6 +252,7 @@ fn chart_defaults_match_operator() {
     for (path, variable) in [
         ("aws.ratePercent", "AWS_RATE_PERCENT"),
         ("driftIntervalSeconds", "DRIFT_INTERVAL_SECONDS"),
+        ("events.driftIntervalSeconds", "EVENTS_DRIFT_INTERVAL_SECONDS"),
         ("concurrency", "CONCURRENCY"),
     ] {
         let default = path.split('.').fold(defaults(), |values, key| values[key].clone());

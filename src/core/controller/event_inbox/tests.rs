@@ -162,3 +162,14 @@ fn silence_of_a_region_is_found_once() {
     assert!(inbox.are_arriving(&scope, silent + MINUTE));
     assert_eq!(inbox.ages(silent + MINUTE), [(scope, Some(MINUTE))]);
 }
+
+/// A forged event can name any account. It must not raise the alert about lost events.
+#[test]
+fn region_without_resources_has_no_age() {
+    let inbox = inbox(&["orders"]);
+    let scope = EventScope { region: "us-east-1".parse().unwrap(), ..EventScope::of(&stream("orders")) };
+    inbox.receive(&AwsEvent { scope, ..event(Subject::Heartbeat) }, MINUTE);
+    assert!(inbox.ages(MINUTE).is_empty());
+    inbox.receive(&event(Subject::Heartbeat), MINUTE);
+    assert_eq!(inbox.ages(MINUTE * 2).len(), 1);
+}
