@@ -18,6 +18,7 @@ pub(crate) fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn documented_values_and_objects_are_accepted() {
     for (page, count) in [
+        ("events", 2),
         ("iam", 1),
         ("install", 2),
         ("metrics", 2),
@@ -54,6 +55,7 @@ fn repository_links_are_valid() {
         ("SECURITY.md", "."),
         ("CHANGELOG.md", "."),
         ("docs/install.md", "docs"),
+        ("docs/events.md", "docs"),
         ("docs/metrics.md", "docs"),
         ("docs/policies.md", "docs"),
         ("docs/proxy.md", "docs"),

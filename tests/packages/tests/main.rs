@@ -8,6 +8,7 @@ mod conventions;
 mod dashboard;
 mod definitions;
 mod documents;
+mod events;
 mod flux;
 mod install;
 mod kube_state_metrics;

@@ -10,7 +10,8 @@ use crate::stage::would_take;
 
 /// YAML files that do not contain Kubernetes objects: the input of Helm, of kustomize, of Argo CD's own tests,
 /// of promtool and of kube-state-metrics. Another test passes each of them to its program, except for that of Artifact Hub.
-const INPUTS: [&str; 9] = [
+/// `events.rs` reads the templates of `CloudFormation`, whose program is AWS.
+const INPUTS: [&str; 11] = [
     "artifacthub-repo.yml",
     "Chart.yaml",
     "values.yaml",
@@ -20,6 +21,8 @@ const INPUTS: [&str; 9] = [
     "action_test.yaml",
     "alerts.test.yaml",
     "kube-state-metrics.yaml",
+    "cloudformation.yaml",
+    "cloudformation-spoke.yaml",
 ];
 /// The folder of templates, which are not YAML until Helm has rendered them.
 const TEMPLATES: &str = "templates";
