@@ -15,7 +15,7 @@ use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 
-use crate::aws::{Aws, AwsConfig, Caller};
+use crate::aws::{Aws, AwsConfig, Caller, QueueState, QueueUrl};
 
 /// The flags of every verb that reads from AWS.
 #[derive(Args, Clone, Debug)]
@@ -68,6 +68,11 @@ impl ReadOnly {
     /// Returns who the credentials belong to.
     pub(super) async fn caller(&self) -> Result<Caller, AwsError> {
         self.aws.caller().await
+    }
+
+    /// Returns the state of a queue of AWS's events.
+    pub(super) async fn queue_state(&self, queue: &QueueUrl) -> Result<QueueState, AwsError> {
+        self.aws.event_queue(queue).state().await
     }
 
     /// Returns the principal of a request: without a role if the person's own credentials are to be used.

@@ -1,6 +1,7 @@
 //! `doctor`: checks of everything that the operator depends on, each with what to do. Reads only.
 
 mod aws;
+mod events;
 mod kubernetes;
 mod operator;
 mod streams;
@@ -23,6 +24,9 @@ pub struct Arguments {
     cluster: ClusterArguments,
     #[command(flatten)]
     aws: AwsArguments,
+    /// The queue of AWS's events. Default: that of the operator, if it has one.
+    #[arg(long, value_name = "URL")]
+    events_queue_url: Option<String>,
     /// The output format.
     #[arg(short, long, value_enum, default_value_t)]
     output: ListFormat,
@@ -80,14 +84,17 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let cluster = arguments.cluster.connect().await?;
     let mut checks = vec![kubernetes::server(&cluster).await];
     let settings = OperatorSettings::read(&cluster).await;
+    let of_operator = || settings.as_ref().ok()?.as_ref()?.events_queue_url.clone();
+    let queue = arguments.events_queue_url.clone().or_else(of_operator);
     // Without an API server, nothing else can be checked.
     if checks[0].result != Health::Failed {
         checks.extend(kubernetes::definitions(&cluster).await);
         checks.extend(operator::all(&cluster, &settings).await);
         checks.extend(kubernetes::permissions(&cluster).await);
-        checks.extend(streams::all(&cluster).await);
+        checks.extend(streams::all(&cluster, queue.is_some()).await);
     }
-    checks.extend(aws::all(settings.ok().flatten().as_ref(), &arguments.aws).await);
+    let settings = settings.ok().flatten();
+    checks.extend(aws::all(settings.as_ref(), &arguments.aws, queue.as_deref()).await);
     let mut out = stdout();
     if !write_rows(&mut out, arguments.output.into(), &checks)? {
         write_text(&mut out, &checks)?;

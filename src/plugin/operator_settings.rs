@@ -1,4 +1,5 @@
-//! The settings of the operator that runs in the cluster, as far as a plan depends on them: read from its Deployment.
+//! The settings of the operator that runs in the cluster, as far as a plan or a check depends on them: read from its
+//! Deployment.
 //!
 //! A person may be unable to read the Deployment, and an operator may run without one. The flags then say what to use.
 
@@ -20,6 +21,8 @@ pub(super) struct OperatorSettings {
     pub(super) region: Option<String>,
     /// The default policy.
     pub(super) default_policy: Option<StreamEncryptionPolicySpec>,
+    /// The URL of the queue of AWS's events.
+    pub(super) events_queue_url: Option<String>,
     /// The image of the operator.
     pub(super) image: Option<String>,
     /// How many of its pods are ready, and how many there should be.
@@ -52,6 +55,7 @@ impl OperatorSettings {
             region: value("AWS_REGION"),
             // The operator refuses an invalid one at its start.
             default_policy: value("DEFAULT_POLICY").and_then(|policy| serde_json::from_str(&policy).ok()),
+            events_queue_url: value("EVENTS_QUEUE_URL").filter(|url| !url.is_empty()),
             image: container.and_then(|container| container.image.clone()),
             replicas: (
                 status.and_then(|status| status.ready_replicas).unwrap_or_default(),
@@ -75,6 +79,7 @@ mod tests {
                 {"name": "operator", "image": "operator:1", "env": [
                     {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                     {"name": "AWS_REGION", "value": "eu-west-1"},
+                    {"name": "EVENTS_QUEUE_URL", "value": "https://sqs.eu-west-1.amazonaws.com/111122223333/events"},
                     {"name": "DEFAULT_POLICY", "value": r#"{"namespaceSelector":{},"streams":[],"keys":[]}"#},
                 ]},
             ]}}},
@@ -85,6 +90,7 @@ mod tests {
         assert_eq!(settings.region.as_deref(), Some("eu-west-1"));
         assert_eq!(settings.replicas, (1, 2));
         assert!(settings.default_policy.is_some());
+        assert!(settings.events_queue_url.is_some_and(|url| url.ends_with("/events")));
         assert_eq!(OperatorSettings::of(&Deployment::default()).region, None);
     }
 }

@@ -1,9 +1,10 @@
-//! The checks of AWS, with the credentials of the person who runs them: whose they are, how old, and the clock.
+//! The checks of AWS, with the credentials of the person who runs them: whose they are, how old, the clock, and the queue
+//! of AWS's events.
 
 use jiff::SignedDuration;
 use stream_encryption_core::model::message;
 
-use super::Check;
+use super::{Check, events};
 use crate::plugin::age::short;
 use crate::plugin::aws::AwsArguments;
 use crate::plugin::operator_settings::OperatorSettings;
@@ -11,8 +12,12 @@ use crate::plugin::operator_settings::OperatorSettings;
 /// Difference of the clocks from which it is worth a look; AWS refuses requests beyond 15 minutes.
 const CLOCK: SignedDuration = SignedDuration::from_secs(60);
 
-/// Runs the checks.
-pub(super) async fn all(settings: Option<&OperatorSettings>, arguments: &AwsArguments) -> Vec<Check> {
+/// Runs the checks. `queue` is the URL of the queue of AWS's events, if the operator has one.
+pub(super) async fn all(
+    settings: Option<&OperatorSettings>,
+    arguments: &AwsArguments,
+    queue: Option<&str>,
+) -> Vec<Check> {
     let name = "your AWS credentials";
     let region = match arguments.region(settings.and_then(|settings| settings.region.as_deref())) {
         Ok(region) => region,
@@ -28,9 +33,17 @@ pub(super) async fn all(settings: Option<&OperatorSettings>, arguments: &AwsArgu
     };
     let age = caller.session_age.map(|age| format!(", session at least {} old", short(age)));
     let whose = format!("{} in {region}{}", caller.arn, age.unwrap_or_default());
-    let Some(ahead) = caller.clock_ahead else { return vec![Check::good(name, whose)] };
+    let mut checks = vec![Check::good(name, whose)];
+    checks.extend(caller.clock_ahead.map(clock));
+    if let Some(url) = queue {
+        checks.push(events::queue(&aws, url).await);
+    }
+    checks
+}
+
+fn clock(ahead: SignedDuration) -> Check {
     let by = short(ahead.abs());
-    let clock = if ahead.abs() > CLOCK {
+    if ahead.abs() > CLOCK {
         let side = if ahead.is_negative() { "behind" } else { "ahead of" };
         Check::warning(
             "your clock",
@@ -39,6 +52,5 @@ pub(super) async fn all(settings: Option<&OperatorSettings>, arguments: &AwsArgu
         )
     } else {
         Check::good("your clock", format!("within {by} of AWS's"))
-    };
-    vec![Check::good(name, whose), clock]
+    }
 }

@@ -15,15 +15,17 @@ use crate::plugin::fleet::{Entry, Finding};
 
 /// Age of a description above which the operator may no longer work; the status lags by up to an hour.
 const OLD: SignedDuration = SignedDuration::from_mins(90);
+/// The same for an operator that receives AWS's events, and describes each stream every hour.
+const OLD_WITH_EVENTS: SignedDuration = SignedDuration::from_mins(150);
 
-/// Runs the checks.
-pub(super) async fn all(cluster: &Cluster) -> Vec<Check> {
+/// Runs the checks. `has_events` is whether the operator receives AWS's events.
+pub(super) async fn all(cluster: &Cluster, has_events: bool) -> Vec<Check> {
     let found = match cluster.resources(&Scope { namespace: None, selector: None }).await {
         Ok(found) => found,
         Err(error) => return vec![Check::not_checked("resources", format!("{error:#}"))],
     };
     let entries: Vec<Entry> = found.iter().map(Entry::of).collect();
-    vec![resources(&entries), credentials(&entries), pace(&entries), budgets(&entries)]
+    vec![resources(&entries), credentials(&entries), pace(&entries, has_events), budgets(&entries)]
 }
 
 fn resources(entries: &[Entry]) -> Check {
@@ -83,9 +85,10 @@ fn credentials(entries: &[Entry]) -> Check {
 }
 
 /// Whether each stream is described often enough, and how many there are for AWS's limit of each account and region.
-fn pace(entries: &[Entry]) -> Check {
+fn pace(entries: &[Entry], has_events: bool) -> Check {
     let name = "drift detection";
     let now = Timestamp::now();
+    let old = if has_events { OLD_WITH_EVENTS } else { OLD };
     let described = entries.iter().filter(|entry| !entry.suspended);
     let oldest = described.filter_map(|entry| entry.last_describe_time).min();
     let mut fleets: BTreeMap<(&str, &str, _), u32> = BTreeMap::new();
@@ -110,7 +113,7 @@ fn pace(entries: &[Entry]) -> Check {
     let interval = interval.unwrap_or_default();
     match oldest.map(|at| now.duration_since(at)) {
         None => Check::good(name, format!("no stream has been described yet{interval}")),
-        Some(age) if age > OLD && interval.is_empty() => Check::warning(
+        Some(age) if age > old && interval.is_empty() => Check::warning(
             name,
             format!("the oldest description in a status is {} old", short(age)),
             "Statuses lag by up to an hour. If it is older: does the operator run? docs/runbooks/StreamEncryptionNotReconciling.md",
