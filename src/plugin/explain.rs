@@ -45,7 +45,7 @@ struct Explanation {
     next: String,
     /// What a person can do, as commands or sentences.
     actions: Vec<String>,
-    /// The calls of the ledger, oldest first; absent if the ledger could not be read.
+    /// The calls of the ledger, those of others included, oldest first; absent if the ledger could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     calls: Option<Vec<LedgerCall>>,
 }
@@ -178,7 +178,9 @@ fn budget(entry: &Entry, now: Timestamp) -> String {
     let next = entry.calls_next_available_time.filter(|at| *at > now);
     let what = if left == 0 { "the next one" } else { "the oldest call stops counting" };
     let more = next.map(|at| format!("; {what} {}", relative(at, now))).unwrap_or_default();
-    format!("{left} of {limit} in 24 hours{more}")
+    let external = entry.calls_external.filter(|count| *count > 0);
+    let others = external.map(|count| format!(", {count} used by others")).unwrap_or_default();
+    format!("{left} of {limit} in 24 hours{others}{more}")
 }
 
 /// Returns the calls as a table, oldest first.
@@ -194,14 +196,18 @@ fn timeline(calls: &[LedgerCall], now: Timestamp) -> Table {
         let code = call.code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
         let failed = if call.failed { ", then failed" } else { "" };
         let correction = if call.correction { ", corrects drift" } else { "" };
-        let kept = call.kept_until_time;
+        let kept = match call.kept_until_time {
+            Some(kept) if kept > now => seconds(kept),
+            Some(_) => "no longer".to_owned(),
+            None => "does not count".to_owned(),
+        };
         table.push(vec![
             seconds(call.time).into(),
             relative(call.time, now).into(),
-            format!("{:?}{correction}", call.action).into(),
+            format!("{:?}{correction}{}", call.action, call.caller()).into(),
             call.key.as_deref().unwrap_or(NONE).into(),
             Cell::toned(format!("{:?}{code}{failed}", call.outcome), tone),
-            if kept > now { seconds(kept) } else { "no longer".to_owned() }.into(),
+            kept.into(),
         ]);
     }
     table
@@ -297,6 +303,46 @@ mod tests {
     fn age_of_the_description_is_a_bound() {
         let text = explained(&json!({"lastDescribeTime": "2026-01-01T00:00:00Z"}));
         assert!(text.contains("Last Describe 5s ago or later (the status shows"), "{text}");
+    }
+
+    #[test]
+    fn calls_left_name_those_used_by_others() {
+        let text = explained(&json!({"calls": {"used": 20, "external": 18, "limit": 25}}));
+        assert!(text.contains("Calls left  5 of 25 in 24 hours, 18 used by others\n"), "{text}");
+        for calls in [json!({"used": 20, "limit": 20}), json!({"used": 20, "external": 0, "limit": 20})] {
+            assert!(!explained(&json!({"calls": calls})).contains("others"), "{calls}");
+        }
+    }
+
+    #[test]
+    fn timeline_has_a_row_for_each_call_of_others() {
+        let time: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let call = |code: Option<&str>, kept: Option<&str>| LedgerCall {
+            time,
+            action: stream_encryption_api::ledger::Action::Stop,
+            key: None,
+            outcome: if code.is_some() { CallOutcome::Refused } else { CallOutcome::Accepted },
+            code: code.map(str::to_owned),
+            failed: false,
+            correction: false,
+            external: true,
+            caller_type: Some("IAMUser".to_owned()),
+            kept_until_time: kept.map(|kept| kept.parse().unwrap()),
+        };
+        let calls = [call(None, Some("2026-01-02T00:15:00Z")), call(Some("LimitExceededException"), None)];
+        let mut out = anstream::StripStream::new(Vec::new());
+        timeline(&calls, ledger::saturating_add(time, jiff::SignedDuration::from_secs(5)))
+            .write(&mut out)
+            .unwrap();
+        let text = String::from_utf8(out.into_inner()).unwrap();
+        let rows: Vec<Vec<&str>> = text
+            .lines()
+            .skip(1)
+            .map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect())
+            .collect();
+        let by_others = "Stop, by others (IAMUser)";
+        assert_eq!(rows[0][2..], [by_others, NONE, "Accepted", "2026-01-02T00:15:00Z"], "{text}");
+        assert_eq!(rows[1][2..], [by_others, NONE, "Refused (LimitExceededException)", "does not count"]);
     }
 
     #[test]

@@ -96,6 +96,9 @@ pub(super) struct Entry {
     pub(super) next_attempt_time: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) calls_used: Option<u32>,
+    /// Of these, the calls of others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) calls_external: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) calls_limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +133,7 @@ impl Columns for Entry {
             "verifiedTime",
             "nextAttemptTime",
             "callsUsed",
+            "callsExternal",
             "callsLimit",
             "callsNextAvailableTime",
             "message",
@@ -218,6 +222,7 @@ impl Entry {
         entry.next_attempt_time = time(&status.next_attempt_time);
         if let Some(calls) = &status.calls {
             entry.calls_used = Some(calls.used);
+            entry.calls_external = calls.external;
             entry.calls_limit = Some(calls.limit);
             entry.calls_next_available_time = time(&calls.next_available_time);
         }
@@ -447,7 +452,7 @@ mod tests {
             "activeKey": key, "desiredKey": key,
             "encryptedSinceTime": time, "plaintextSinceTime": time, "activeKeyUnusableSinceTime": time,
             "lastDescribeTime": time, "verifiedTime": time, "nextAttemptTime": time,
-            "calls": {"used": 1, "limit": 20, "nextAvailableTime": time},
+            "calls": {"used": 1, "external": 1, "limit": 21, "nextAvailableTime": time},
             "conditions": [condition("Ready", "True", "Encrypted"), condition("KeyUsable", "True", "KeyEnabled")],
         }));
         let row = serde_json::to_value(full).unwrap();

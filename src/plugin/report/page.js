@@ -408,9 +408,10 @@
       return next > period.to ? [period, { kind: "Encrypted", from: period.to, to: next }] : [period];
     });
   };
+  const byOthers = (call) => (call.external ? `, by others${call.callerType ? ` (${call.callerType})` : ""}` : "");
   const callWords = (call) => {
     const code = call.code ? ` (${call.code})` : "";
-    return `${call.action} ${OUTCOMES[known(OUTCOMES, call.outcome)]}${code}${call.correction ? ", corrects drift" : ""}`;
+    return `${call.action} ${OUTCOMES[known(OUTCOMES, call.outcome)]}${code}${call.correction ? ", corrects drift" : ""}${byOthers(call)}`;
   };
   const timeWords = (time) => (Number.isNaN(millis(time)) ? time : utcSeconds(millis(time)));
   const periodWords = ({ kind, from, to }) => {
@@ -534,7 +535,7 @@
       "Source": stream.source && foreign(stream.source),
       "Active key": key && withArns(key),
       "Desired key": stream.desiredKey && withArns(keyWords(stream.desiredKey, stream.service)),
-      "Encryption calls": typeof stream.callsLimit === "number" && `${stream.callsUsed ?? 0} of ${stream.callsLimit} used`,
+      "Encryption calls": typeof stream.callsLimit === "number" && `${stream.callsUsed ?? 0} of ${stream.callsLimit} used${stream.callsExternal ? `, ${stream.callsExternal} by others` : ""}`,
       "Call allowed from": stream.callsNextAvailableTime && view.left !== undefined && allowedFrom(view),
     };
     const times = {

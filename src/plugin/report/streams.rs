@@ -21,7 +21,7 @@ use crate::plugin::output::Columns;
 pub(super) struct ReportedStream {
     #[serde(flatten)]
     pub(super) entry: Entry,
-    /// The calls of the ledger, oldest first.
+    /// The calls of the ledger, those of others included, oldest first.
     calls: Vec<LedgerCall>,
     /// The periods in which records were in plaintext, oldest first.
     plaintext_periods: Vec<Period>,
@@ -148,9 +148,11 @@ const LONGEST_CHANGE: SignedDuration = SignedDuration::from_hours(1);
 fn plaintext_periods(entry: &Entry, calls: &[LedgerCall]) -> Vec<Period> {
     let mut periods = Vec::new();
     if let Some(encrypted) = entry.encrypted_since_time {
-        // Records were in plaintext when the first call was accepted that led to the encryption.
+        // Records were in plaintext when the first call was accepted that led to the encryption. What an event reports of
+        // others is no evidence.
         let led_to_it = calls.iter().filter(|call| {
-            call.action == Action::Start
+            !call.external
+                && call.action == Action::Start
                 && call.outcome == Outcome::Accepted
                 && call.time < encrypted
                 && encrypted.duration_since(call.time) < LONGEST_CHANGE
