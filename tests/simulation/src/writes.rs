@@ -137,7 +137,10 @@ impl State {
                 ledger.map_or("gone".to_owned(), |ledger| {
                     let calls =
                         ledger.spec.calls.iter().map(|call| format!("{}={:?}", call.id, call.outcome));
-                    format!("{:?} of {}", calls.collect::<Vec<_>>(), ledger.spec.owner.uid)
+                    let external = ledger.spec.external_calls.len();
+                    let others =
+                        if external == 0 { String::new() } else { format!(", {external} of others,") };
+                    format!("{:?}{others} of {}", calls.collect::<Vec<_>>(), ledger.spec.owner.uid)
                 })
             };
             format!("operator {} writes a ledger: {}", process.replica, calls(after))

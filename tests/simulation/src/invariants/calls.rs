@@ -198,6 +198,10 @@ impl State {
         let Some(resource) = self.store.resource_by_uid(uid) else { return };
         let Some(status) = &resource.status else { return };
         let Some(next) = status.next_attempt_time.as_ref() else { return };
+        // With one more event, the operator may notice that AWS cannot have accepted all of these calls.
+        if self.messages.are_some_forged {
+            return;
+        }
         // A wait for a lost response ends as soon as AWS shows the effect of the call.
         let reason = find(&status.conditions, ConditionType::Ready).map(|ready| ready.reason.as_str());
         if reason == Some(Reason::OutcomeUnknown.as_str()) {
