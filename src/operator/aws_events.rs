@@ -43,7 +43,7 @@ pub(super) fn receiver(
 
 /// Receives until its task is aborted.
 async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<Trigger>) {
-    let mut desk = Desk { shared, triggers, held: HashMap::new(), finished: Vec::new() };
+    let mut handler = MessageHandler { shared, triggers, held: HashMap::new(), finished: Vec::new() };
     let mut tidy = interval(TIDY_INTERVAL);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failures = 0;
@@ -55,18 +55,18 @@ async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<
                 if let Ok(messages) = messages {
                     failures = 0;
                     for message in messages {
-                        desk.take(message);
+                        handler.handle(message);
                     }
                 } else {
                     failures += 1;
                     shared.metrics.event_queue_failed();
                 }
-                next.set(next_messages(queue, failures, desk.held.len() < MAX_HELD));
+                next.set(next_messages(queue, failures, handler.held.len() < MAX_HELD));
             }
-            _ = tidy.tick() => desk.find_silent(),
+            _ = tidy.tick() => handler.find_silent(),
         }
-        desk.release();
-        desk.delete_finished(queue).await;
+        handler.release();
+        handler.delete_finished(queue).await;
     }
 }
 
@@ -86,7 +86,7 @@ async fn next_messages(queue: &EventQueue, failures: u32, has_room: bool) -> Res
 }
 
 /// The messages between their arrival and their deletion.
-struct Desk<'a> {
+struct MessageHandler<'a> {
     shared: &'a Shared,
     triggers: UnboundedSender<Trigger>,
     /// The messages that a reconcile still needs, by the id of their event.
@@ -95,13 +95,13 @@ struct Desk<'a> {
     finished: Vec<String>,
 }
 
-impl Desk<'_> {
+impl MessageHandler<'_> {
     fn inbox(&self) -> &EventInbox {
         &self.shared.context.memory.events
     }
 
-    /// Takes a message, and wakes the resources that its event concerns.
-    fn take(&mut self, message: Message) {
+    /// Handles a message: wakes the resources that its event concerns, and keeps the message if a reconcile needs it.
+    fn handle(&mut self, message: Message) {
         let event = match aws_event::parse(&message.body) {
             Ok(event) => event,
             Err(error) => {

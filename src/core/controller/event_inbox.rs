@@ -174,7 +174,7 @@ impl EventInbox {
     #[must_use]
     pub fn is_noticed(&self, resource: &StreamEncryption) -> bool {
         let state = self.lock();
-        // Without events, no name is made up.
+        // Without events the table is empty, and no name has to be built.
         !state.resources.is_empty()
             && state.resources.get(&name_of(resource)).is_some_and(|one| one.noticed.is_some())
     }
