@@ -16,10 +16,12 @@ use stream_encryption_api::stream_encryption::{
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::{Clock, Config, Context, NoMetrics};
 use stream_encryption_core::model::arn::StreamArn;
+use stream_encryption_core::model::aws_event::{AwsEvent, EventScope, Subject};
 use stream_encryption_core::model::decision::{PROPAGATION_DELAY, decide};
 use stream_encryption_core::model::request_limits::RequestLimits;
 use stream_encryption_core::model::service::{Operation, profile};
 use stream_encryption_operator::aws::rate_limit::{DEFAULT_RATE_PERCENT, RateLimiter};
+use stream_encryption_operator::kubernetes::store::Key;
 use stream_encryption_operator::metrics::Metrics;
 use stream_encryption_operator::operator::dispatcher::{Dispatcher, Reconciler, Trigger, Waiting};
 use tokio::sync::{SetOnce, mpsc};
@@ -49,6 +51,8 @@ pub struct Fleet {
     pub change: Duration,
     /// The drift interval.
     pub drift_interval: Duration,
+    /// The drift interval while AWS's events arrive; `None` if the operator receives none.
+    pub drift_interval_with_events: Option<Duration>,
     /// Maximum number of concurrent reconciles.
     pub concurrency: u16,
 }
@@ -66,6 +70,7 @@ impl Fleet {
             limits: RequestLimits::default(),
             change: Duration::from_secs(5),
             drift_interval: Duration::from_hours(1),
+            drift_interval_with_events: None,
             concurrency: 32,
         }
     }
@@ -153,8 +158,8 @@ impl Run {
             decide,
             config: Config {
                 region: "eu-west-1".parse().expect("a region"),
-                drift_interval: SignedDuration::try_from(fleet.drift_interval).unwrap_or(SignedDuration::MAX),
-                drift_interval_with_events: None,
+                drift_interval: signed(fleet.drift_interval),
+                drift_interval_with_events: fleet.drift_interval_with_events.map(signed),
             },
             memory: Memory::default(),
             metrics: Box::new(NoMetrics),
@@ -200,6 +205,25 @@ impl Run {
         let _ = self.triggers.send(Trigger::One(created));
     }
 
+    /// Receives a heartbeat of the account and region of a stream.
+    pub fn receive_heartbeat(&self, stream: &StreamArn) {
+        let event = AwsEvent {
+            scope: EventScope::of(stream),
+            time: self.operator.clock.now(),
+            subject: Subject::Heartbeat,
+        };
+        // A heartbeat concerns no resource.
+        let _ = self.operator.memory.events.receive(&event, self.operator.clock.monotonic());
+    }
+
+    /// Wakes the resources whose events no longer arrive, as the operator does every second.
+    pub fn find_silent(&self) {
+        let silent = self.operator.memory.events.find_silent(self.operator.clock.monotonic());
+        for name in &silent {
+            let _ = self.triggers.send(Trigger::One(Key::of_path(name.clone())));
+        }
+    }
+
     /// Waits until as many resources have become Ready, and returns the times from the start, in order.
     pub async fn wait_for_ready(&self, number: usize) -> Vec<Duration> {
         self.operator.kube.wait_for_ready(number).await;
@@ -229,6 +253,10 @@ impl Run {
         // It has not panicked, or its panic has ended the test.
         let _ = self.task.await;
     }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 /// Returns a clock that follows tokio's.

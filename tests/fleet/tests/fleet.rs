@@ -105,3 +105,41 @@ async fn slow_changes_are_described_when_most_are_complete() {
     assert!(requests.describes < 2400, "{requests:?}");
     run.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn fleet_with_events_needs_three_describes_a_second_at_rest() {
+    let hour = Duration::from_hours(1);
+    let fleet = Fleet {
+        service: Service::Kinesis,
+        encrypted: true,
+        drift_interval: Duration::from_mins(10),
+        drift_interval_with_events: Some(hour),
+        ..Fleet::of(10_000)
+    };
+    let (_, run) = ready(&fleet).await;
+    let rest = async |hours: u32, heartbeats: bool| {
+        for _ in 0..hours * 12 {
+            if heartbeats {
+                run.receive_heartbeat(&fleet.stream(0, 0));
+            }
+            tokio::time::sleep(Duration::from_mins(5)).await;
+            run.find_silent();
+        }
+    };
+    // The checks by the shorter interval spread over the longer one.
+    rest(2, true).await;
+    let counts = || (run.operator.aws.requests().describes, run.operator.kube.requests());
+    let before = counts();
+    rest(1, true).await;
+    let after = counts();
+    let describes = after.0 - before.0;
+    assert!(describes < 3 * 3600, "{describes} in an hour");
+    // Each status is written once an hour, for the time of the Describe.
+    let requests = after.1 - before.1;
+    assert!(requests <= 10_000 * 2, "{requests} requests to the API server");
+    // Without heartbeats the checks come by the shorter interval again.
+    rest(1, false).await;
+    let describes = counts().0 - after.0;
+    assert!(describes > 6 * 3600, "{describes} in an hour of silence");
+    run.end().await;
+}

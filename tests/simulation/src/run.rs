@@ -2,6 +2,7 @@
 //!
 //! A seed or a list makes the choices that the plan leaves open; with a list, `order` selects the next event.
 
+mod aws_events;
 mod fingerprint;
 mod order;
 mod watches;
@@ -235,12 +236,7 @@ impl<'a, P: Wiring> Run<'a, P> {
             }
             Event::Relist { replica, behind } => self.relist_unless_frozen(replica, behind),
             Event::AwsEvent(number) => self.deliver_event(number),
-            Event::Heartbeat => {
-                for replica in self.replicas.iter_mut().flatten() {
-                    replica.find_silent(&self.environment);
-                }
-                self.environment.state().send_heartbeat();
-            }
+            Event::Heartbeat => self.send_heartbeat(),
             Event::FaultsEnd => self.end_faults(),
             Event::ConvergenceCheck => {
                 let mut state = self.environment.state();
@@ -324,37 +320,6 @@ impl<'a, P: Wiring> Run<'a, P> {
         self.start_task(task);
         // The watches list everything again at the same interval.
         self.environment.state().events.add(now, Event::Relist { replica: process.replica, behind: 0 });
-    }
-
-    /// Delivers a message about an event of AWS to a process that runs, and again until it has finished with the event.
-    fn deliver_event(&mut self, number: usize) {
-        let mut state = self.environment.state();
-        let now = state.now;
-        if let Some((process, event)) = state.messages.received(number)
-            && let Some(replica) = &self.replicas[process.replica]
-            && replica.process == *process
-            && !replica.holds(event)
-        {
-            // The process has deleted it.
-            return;
-        }
-        let Some(message) = state.messages.deliver(number) else { return };
-        let is_paused = |replica: usize| state.replicas[replica].paused_until > now;
-        let receiver = (0..self.replicas.len()).find(|at| self.replicas[*at].is_some() && !is_paused(*at));
-        let (Some(receiver), event) = (receiver, self.wiring.parse_event(&message, now)) else {
-            return state.redeliver(number);
-        };
-        let Some(event) = event else { return state.statistics.count("a message is no event") };
-        state.messages.arrived(&event, now);
-        state.statistics.count("an event of AWS arrives");
-        drop(state);
-        let Some(replica) = self.replicas[receiver].as_mut() else { return };
-        replica.receive(&self.environment, &event);
-        if replica.holds(&event) {
-            let mut state = self.environment.state();
-            state.messages.hold(number, replica.process, event);
-            state.redeliver(number);
-        }
     }
 
     fn crash(&mut self, process: Process) {
