@@ -111,7 +111,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         Err(why) => return report::unresolved(context, resource, &last, why).await,
     };
     finalize::sync_finalizer(context, resource, &spec).await?;
-    event_interest::register(context, resource, &spec, None);
+    event_interest::begin(context, resource, &spec);
     let mut ledger =
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
     if ledger.record_events(&notice.calls, context.clock.now()) && last.remembered.take().is_some() {
@@ -135,7 +135,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     execute::execute(context, resource, &mut state, &decision).await?;
     observe::describe_active_key(context, &mut state).await;
     let active_key = state.active_key.as_ref().map(|(key, _)| key);
-    event_interest::register(context, resource, &state.spec, active_key);
+    event_interest::complete(context, resource, &state.spec, active_key);
     let wake = report::report(context, resource, state).await?;
     context.memory.events.finish(resource, &notice);
     Ok(wake)

@@ -6,8 +6,9 @@
 //! process, which is safe: the queue delivers again what no reconcile has finished, and checks by interval remain.
 //! What a sender of forged events can make this module hold is bounded by the resources.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Registered {
     /// The hashes of its stream, and of the keys and the alias that it depends on.
-    subjects: Vec<u64>,
+    subjects: BTreeSet<u64>,
     scope: Option<EventScope>,
     /// The number of the last event that concerns it and that no reconcile has finished with.
     noticed: Option<u64>,
@@ -64,33 +65,17 @@ pub struct Notice {
 }
 
 impl EventInbox {
-    /// Records what a resource depends on, instead of what was recorded before.
-    pub fn register<'a>(
-        &self,
-        resource: &StreamEncryption,
-        stream: &StreamArn,
-        keys: impl IntoIterator<Item = &'a KmsKeyId>,
-    ) {
-        let scope = EventScope::of(stream);
-        let mut subjects = vec![hash_of(stream)];
-        subjects.extend(keys.into_iter().map(|key| match key {
-            KmsKeyId::Arn(arn) => hash_of(arn),
-            KmsKeyId::Alias(alias) => hash_of(&(&scope, alias)),
-        }));
-        subjects.sort_unstable();
-        subjects.dedup();
+    /// Records what a resource depends on, in addition to what was recorded before.
+    pub fn extend(&self, resource: &StreamEncryption, stream: &StreamArn, keys: &[KmsKeyId]) {
         let (mut state, name) = (self.lock(), name_of(resource));
-        let earlier = state.resources.get(&name);
-        if earlier.is_some_and(|earlier| earlier.subjects == subjects) {
-            return;
-        }
-        state.forget_subjects(&name);
-        for subject in &subjects {
-            state.by_subject.entry(*subject).or_default().push(name.clone());
-        }
-        let registered = state.resources.entry(name).or_default();
-        registered.subjects = subjects;
-        registered.scope = Some(scope);
+        let mut subjects = subjects_of(stream, keys);
+        subjects.extend(state.resources.get(&name).iter().flat_map(|registered| &registered.subjects));
+        state.register(&name, subjects, EventScope::of(stream));
+    }
+
+    /// Records what a resource depends on, instead of what was recorded before.
+    pub fn register(&self, resource: &StreamEncryption, stream: &StreamArn, keys: &[KmsKeyId]) {
+        self.lock().register(&name_of(resource), subjects_of(stream, keys), EventScope::of(stream));
     }
 
     /// Evicts every resource for whose namespace and name `alive` returns `false`.
@@ -98,8 +83,8 @@ impl EventInbox {
         let mut state = self.lock();
         let dead: Vec<ResourceName> = state.resources.keys().filter(|name| !alive(name)).cloned().collect();
         for name in dead {
-            state.forget_subjects(&name);
-            state.resources.remove(&name);
+            let subjects = state.resources.remove(&name).map(|registered| registered.subjects);
+            state.forget(&name, &subjects.unwrap_or_default());
         }
     }
 
@@ -252,9 +237,25 @@ impl State {
         }
     }
 
-    fn forget_subjects(&mut self, name: &ResourceName) {
-        let Some(registered) = self.resources.get(name) else { return };
-        for subject in &registered.subjects {
+    /// Sets the subjects of a resource. What was noticed, and the calls of a subject that remains, are kept.
+    fn register(&mut self, name: &ResourceName, subjects: BTreeSet<u64>, scope: EventScope) {
+        let registered = self.resources.entry(name.clone()).or_default();
+        registered.scope = Some(scope);
+        if registered.subjects == subjects {
+            return;
+        }
+        let added = &subjects - &registered.subjects;
+        let earlier = mem::replace(&mut registered.subjects, subjects);
+        let removed = &earlier - &registered.subjects;
+        self.forget(name, &removed);
+        for subject in added {
+            self.by_subject.entry(subject).or_default().push(name.clone());
+        }
+    }
+
+    /// Removes a resource from those of these subjects.
+    fn forget(&mut self, name: &ResourceName, subjects: &BTreeSet<u64>) {
+        for subject in subjects {
             let Some(users) = self.by_subject.get_mut(subject) else { continue };
             users.retain(|user| user != name);
             if users.is_empty() {
@@ -263,6 +264,16 @@ impl State {
             }
         }
     }
+}
+
+/// Returns the hashes of a stream, and of keys and aliases in its account and region.
+fn subjects_of(stream: &StreamArn, keys: &[KmsKeyId]) -> BTreeSet<u64> {
+    let scope = EventScope::of(stream);
+    let keys = keys.iter().map(|key| match key {
+        KmsKeyId::Arn(arn) => hash_of(arn),
+        KmsKeyId::Alias(alias) => hash_of(&(&scope, alias)),
+    });
+    keys.chain([hash_of(stream)]).collect()
 }
 
 fn name_of(resource: &StreamEncryption) -> ResourceName {

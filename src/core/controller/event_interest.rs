@@ -6,17 +6,24 @@ use super::context::Context;
 use super::resolve::ResolvedSpec;
 use crate::model::arn::{KeyArn, KmsKeyId};
 
-/// Records the stream, the desired key and the active key of a resource, if the operator receives AWS's events.
-pub(super) fn register<A, R>(
+/// Records the stream and the desired key of a resource before they are described, if the operator receives AWS's
+/// events: what happens after the description must not be missed.
+pub(super) fn begin<A, R>(context: &Context<A, R>, resource: &StreamEncryption, spec: &ResolvedSpec) {
+    if context.config.drift_interval_with_events.is_some() {
+        context.memory.events.extend(resource, &spec.stream, &spec.key_names().collect::<Vec<_>>());
+    }
+}
+
+/// Records the stream, the desired key and the active key of a resource, and nothing else that it depended on before.
+pub(super) fn complete<A, R>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
     spec: &ResolvedSpec,
     active_key: Option<&KeyArn>,
 ) {
-    if context.config.drift_interval_with_events.is_none() {
-        return;
+    if context.config.drift_interval_with_events.is_some() {
+        let active_key = active_key.map(|arn| KmsKeyId::Arn(arn.clone()));
+        let keys: Vec<KmsKeyId> = spec.key_names().chain(active_key).collect();
+        context.memory.events.register(resource, &spec.stream, &keys);
     }
-    let active_key = active_key.map(|arn| KmsKeyId::Arn(arn.clone()));
-    let keys: Vec<KmsKeyId> = spec.key_names().chain(active_key).collect();
-    context.memory.events.register(resource, &spec.stream, &keys);
 }

@@ -45,7 +45,7 @@ fn inbox(names: &[&str]) -> EventInbox {
     let inbox = EventInbox::default();
     let alias = KmsKeyId::Alias("alias/orders".to_owned());
     for name in names {
-        inbox.register(&resource(name), &stream(name), [&key(1), &alias]);
+        inbox.register(&resource(name), &stream(name), &[key(1), alias.clone()]);
     }
     inbox
 }
@@ -131,11 +131,11 @@ fn flood_of_forged_calls_needs_little_memory() {
 fn changed_key_replaces_the_earlier_one() {
     let inbox = inbox(&["orders"]);
     let (KmsKeyId::Arn(one), KmsKeyId::Arn(two)) = (key(1), key(2)) else { unreachable!() };
-    inbox.register(&resource("orders"), &stream("orders"), [&key(2)]);
+    inbox.register(&resource("orders"), &stream("orders"), &[key(2)]);
     assert!(due(&inbox, Subject::Key(one)).is_empty());
     assert_eq!(due(&inbox, Subject::Key(two)), ["data/orders"]);
     assert!(inbox.is_noticed(&resource("orders")));
-    inbox.register(&resource("orders"), &stream("orders"), []);
+    inbox.register(&resource("orders"), &stream("orders"), &[]);
     assert!(inbox.is_noticed(&resource("orders")), "what was noticed remains");
     inbox.retain(|name| name != "data/orders");
     let state = inbox.lock();
@@ -172,4 +172,24 @@ fn region_without_resources_has_no_age() {
     assert!(inbox.ages(MINUTE).is_empty());
     inbox.receive(&event(Subject::Heartbeat), MINUTE);
     assert_eq!(inbox.ages(MINUTE * 2).len(), 1);
+}
+
+#[test]
+fn change_of_keys_keeps_the_calls_of_the_stream() {
+    let (inbox, stopped) = (inbox(&["orders"]), call("orders", 1));
+    inbox.receive(&stopped, MINUTE);
+    // A reconcile first knows only the desired key, then the active one, too.
+    inbox.extend(&resource("orders"), &stream("orders"), &[key(2)]);
+    inbox.register(&resource("orders"), &stream("orders"), &[key(2), key(3)]);
+    assert!(inbox.holds(&stopped) && inbox.is_noticed(&resource("orders")));
+    assert_eq!(inbox.notice(&resource("orders")).calls.len(), 1);
+    let KmsKeyId::Arn(before) = key(1) else { unreachable!() };
+    assert!(due(&inbox, Subject::Key(before)).is_empty());
+}
+
+#[test]
+fn extension_keeps_what_the_resource_depended_on() {
+    let (inbox, KmsKeyId::Arn(active)) = (inbox(&["orders"]), key(1)) else { unreachable!() };
+    inbox.extend(&resource("orders"), &stream("orders"), &[key(2)]);
+    assert_eq!(due(&inbox, Subject::Key(active)), ["data/orders"]);
 }
