@@ -388,9 +388,9 @@ pub struct Calls {
     /// Of these, the calls that other callers made, as AWS's events reported them. Absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<u32>,
-    /// The calls that may count in 24 hours: those that the policies allow the operator, and those of other callers; AWS allows 25 in all.
+    /// The calls that may count in 24 hours: `maxCallsPerDay` of the policies plus `external`, at most the 25 that AWS allows.
     pub limit: u32,
-    /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call counts for 24 hours, plus 31 minutes for clock skew.
+    /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call of the operator counts for 24 hours and 31 minutes, a call of others for 24 hours and 15 minutes: the minutes are for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_available_time: Option<Time>,
 }

@@ -287,7 +287,7 @@ async fn update_that_adds_a_violation_is_rejected() {
     })).await;
     guard(&harness, STRICT).await;
     let turned_off = "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream. Set encryption: Enabled and deletionPolicy: Retain, or ask an administrator to allow it.";
-    let without_effect = "so the operator does not manage the stream: it neither encrypts the stream now nor disables encryption on deletion. Set deletionPolicy: Retain, or ask an administrator to allow it.";
+    let without_effect = "so the operator leaves the stream as it is: it neither encrypts the stream now nor disables encryption on deletion. Set deletionPolicy: Retain, or ask an administrator to allow it.";
     let other_key = "spec.key.arn: No StreamEncryptionPolicy allows this namespace to use this key for this stream. Set another key in spec.key, or ask an administrator to allow this one.";
     for (name, what, patch, refusal) in [
         ("orders", "a key of another account", with_key(REGION, ELSEWHERE), Some(other_key)),

@@ -281,7 +281,7 @@ fn disable_not_permitted(input: &DecisionInput<'_>) -> &'static str {
             "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream. Set encryption: Enabled and deletionPolicy: Retain, or ask an administrator to allow it."
         }
         (_, false) => {
-            "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream, so the operator does not manage the stream: it neither encrypts the stream now nor disables encryption on deletion. Set deletionPolicy: Retain, or ask an administrator to allow it."
+            "No StreamEncryptionPolicy allows this namespace to disable encryption of this stream, so the operator leaves the stream as it is: it neither encrypts the stream now nor disables encryption on deletion. Set deletionPolicy: Retain, or ask an administrator to allow it."
         }
     }
 }
