@@ -101,20 +101,25 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
 ) -> Result<Timestamp, Interruption> {
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
     let notice = context.memory.events.notice(resource);
-    if notice.must_describe {
-        last.remembered = None;
-    }
+    let mut is_for_event = notice.must_describe && last.remembered.take().is_some();
     // Each finalizer step ends the reconcile if it changed the resource.
     finalize::remove_unwanted_finalizer(context, resource).await?;
     let mut spec = match resolve::resolve(context, resource, &last, from).await {
         Ok(spec) => spec,
-        Err(why) => return report::unresolved(context, resource, &last, why).await,
+        Err(why) => {
+            let wake = report::unresolved(context, resource, &last, why).await?;
+            context.memory.events.finish(resource, &notice, false);
+            return Ok(wake);
+        }
     };
     finalize::sync_finalizer(context, resource, &spec).await?;
     event_interest::begin(context, resource, &spec);
     let mut ledger =
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
-    if ledger.record_events(&notice.calls, context.clock.now()) && last.remembered.take().is_some() {
+    let may_claim = spec.claim().allowed;
+    if ledger.record_events(&notice.calls, may_claim, context.clock.now()) && last.remembered.take().is_some()
+    {
+        is_for_event = true;
         // The description of the key is as old as that of the stream. Rare, so its future is not part of each reconcile.
         spec = match Box::pin(resolve::resolve(context, resource, &last, from)).await {
             Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,
@@ -125,6 +130,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let expected = context.memory.change_times().expected(spec.stream.service);
     let mut state = ReconcileState::new(context.clock.now(), spec, ledger, last, resource, expected);
     state.end = end.clone();
+    state.is_for_event = is_for_event;
     let decision = loop {
         let decision = (context.decide)(&state.input());
         if execute::prepare(context, &mut state, &decision).await? {
@@ -136,8 +142,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     observe::describe_active_key(context, &mut state).await;
     let active_key = state.active_key.as_ref().map(|(key, _)| key);
     event_interest::complete(context, resource, &state.spec, active_key);
+    let is_entered = state.ledger.records_events(may_claim);
     let wake = report::report(context, resource, state).await?;
-    context.memory.events.finish(resource, &notice);
+    context.memory.events.finish(resource, &notice, is_entered);
     Ok(wake)
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use stream_encryption_core::controller::event_inbox::EventInbox;
 use stream_encryption_core::model::aws_event::{self, AwsEvent, EventError, Subject};
+use tokio::sync::SetOnce;
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
@@ -21,7 +22,8 @@ use tracing::{debug, info, warn};
 use super::Shared;
 use super::dispatcher::Trigger;
 use crate::aws::{EventQueue, MAX_MESSAGES, Message};
-use crate::kubernetes::store::Key;
+use crate::kubernetes::store::{Key, Store};
+use crate::kubernetes::watches::Guarded;
 use crate::metrics::{AwsEventKind, Metrics};
 
 /// Interval at which messages that are no longer needed are deleted, and silence is noticed.
@@ -31,13 +33,24 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 /// Maximum number of messages that wait for a reconcile. With more, the operator receives none until some are deleted.
 const MAX_HELD: usize = 1000;
 
-/// Returns the task that receives the events, and the triggers that result from them.
+/// Returns the task that receives the events, and the triggers that result from them. It begins when `may_start` is set:
+/// an event about a resource that is not listed yet would be deleted.
 pub(super) fn receiver(
     queue: EventQueue,
     shared: Arc<Shared>,
+    (resources, may_start): (Store<Guarded>, Arc<SetOnce<()>>),
 ) -> (impl Future<Output = ()> + Send + 'static, impl Stream<Item = Trigger> + Send + 'static) {
     let (triggers, mut received) = mpsc::unbounded_channel();
-    let task = async move { receive(&queue, &shared, triggers).await };
+    let task = async move {
+        may_start.wait().await;
+        let inbox = &shared.context.memory.events;
+        resources.for_each(|resource| {
+            if let Ok(resource) = &resource.0 {
+                inbox.expect(resource);
+            }
+        });
+        receive(&queue, &shared, triggers).await;
+    };
     (task, futures_util::stream::poll_fn(move |context| received.poll_recv(context)))
 }
 

@@ -65,12 +65,16 @@ impl Term {
         }
         shared.context.kube.use_caches(Some(sources.caches));
         let limits = shared.context.aws.rate_limiter().clone();
-        let reconciler =
-            Reconciler { context: shared.context.clone(), resources: store, metrics: shared.metrics.clone() };
+        let reconciler = Reconciler {
+            context: shared.context.clone(),
+            resources: store.clone(),
+            metrics: shared.metrics.clone(),
+        };
         let dispatcher = Dispatcher::new(reconciler, limits, self.concurrency, shared.waiting.clone());
         let triggers = match &self.queue {
             Some(queue) => {
-                let (receiver, events) = aws_events::receiver(queue.clone(), shared.clone());
+                let started = (store.clone(), may_start.clone());
+                let (receiver, events) = aws_events::receiver(queue.clone(), shared.clone(), started);
                 background.spawn(receiver);
                 select_all([sources.triggers, events.boxed()]).boxed()
             }

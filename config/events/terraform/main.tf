@@ -90,6 +90,8 @@ resource "aws_cloudwatch_event_rule" "events" {
           "ScheduleKeyDeletion",
           "CancelKeyDeletion",
           "PutKeyPolicy",
+          "ImportKeyMaterial",
+          "DeleteImportedKeyMaterial",
           "CreateAlias",
           "UpdateAlias",
           "DeleteAlias"

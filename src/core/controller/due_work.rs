@@ -32,6 +32,9 @@ pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> W
     }
     let scope = scope(resource, &context.config.region).unwrap_or(AwsLimit::NoRequest);
     let lane = match lane(resource, last) {
+        Lane::New => Lane::New,
+        // Without the event, nothing of AWS would be due.
+        _ if has_description => Lane::Event,
         Lane::Drift if is_noticed => Lane::Event,
         lane => lane,
     };

@@ -50,6 +50,8 @@ struct Registered {
     scope: Option<EventScope>,
     /// The number of the last event that concerns it and that no reconcile has finished with.
     noticed: Option<u64>,
+    /// The number of the last event that a reconcile has begun to take into account.
+    taken: Option<u64>,
     /// Whether one of these events requires a Describe in any case.
     must_describe: bool,
 }
@@ -65,6 +67,24 @@ pub struct Notice {
 }
 
 impl EventInbox {
+    /// Records on which stream and keys a resource depends according to its spec and its status, before its first
+    /// reconcile: after a start, events may arrive earlier.
+    pub fn expect(&self, resource: &StreamEncryption) {
+        let status = resource.status.as_ref();
+        let reported = || status?.stream.as_ref()?.arn.as_ref();
+        let stream = resource.spec.stream.arn.as_ref().or_else(reported);
+        let Some(stream) = stream.and_then(|arn| arn.parse::<StreamArn>().ok()) else { return };
+        let key = resource.spec.key.as_ref();
+        let arns = [
+            key.and_then(|key| key.arn.as_ref()),
+            status.and_then(|status| status.desired_key.as_ref()?.arn.as_ref()),
+            status.and_then(|status| status.active_key.as_ref()?.arn.as_ref()),
+        ];
+        let arns = arns.into_iter().flatten().filter_map(|arn| arn.parse().ok()).map(KmsKeyId::Arn);
+        let alias = key.and_then(|key| key.alias.clone()).map(KmsKeyId::Alias);
+        self.extend(resource, &stream, &arns.chain(alias).collect::<Vec<_>>());
+    }
+
     /// Records what a resource depends on, in addition to what was recorded before.
     pub fn extend(&self, resource: &StreamEncryption, stream: &StreamArn, keys: &[KmsKeyId]) {
         let (mut state, name) = (self.lock(), name_of(resource));
@@ -131,7 +151,8 @@ impl EventInbox {
         let concerned =
             |registered: &Registered| registered.scope.as_ref().is_some_and(|scope| silent.contains(scope));
         let resources = state.resources.iter().filter(|(_, registered)| concerned(registered));
-        let resources = resources.map(|(name, _)| name.clone()).collect();
+        let mut resources: Vec<ResourceName> = resources.map(|(name, _)| name.clone()).collect();
+        resources.sort_unstable();
         state.notice(resources, true)
     }
 
@@ -167,12 +188,14 @@ impl EventInbox {
     /// Returns what a reconcile of a resource has to take into account.
     #[must_use]
     pub fn notice(&self, resource: &StreamEncryption) -> Notice {
-        let state = self.lock();
+        let mut state = self.lock();
         if state.resources.is_empty() {
             return Notice::default();
         }
-        let Some(registered) = state.resources.get(&name_of(resource)) else { return Notice::default() };
-        let calls = registered.subjects.iter().filter_map(|subject| state.calls.get(subject));
+        let State { resources, calls, .. } = &mut *state;
+        let Some(registered) = resources.get_mut(&name_of(resource)) else { return Notice::default() };
+        registered.taken = registered.noticed;
+        let calls = registered.subjects.iter().filter_map(|subject| calls.get(subject));
         Notice {
             calls: calls.flatten().cloned().collect(),
             must_describe: registered.must_describe,
@@ -180,12 +203,14 @@ impl EventInbox {
         }
     }
 
-    /// Records that a reconcile has finished with what it took into account.
-    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice) {
+    /// Records that a reconcile has finished with what it took into account. `is_entered` states whether a stored ledger
+    /// holds the calls, as far as they belong there. Otherwise they wait for the other resources of the stream, one of
+    /// which may own the ledger.
+    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, is_entered: bool) {
         if notice.number.is_none() {
             return;
         }
-        let mut state = self.lock();
+        let state = &mut *self.lock();
         let Some(registered) = state.resources.get_mut(&name_of(resource)) else { return };
         if registered.noticed == notice.number {
             registered.noticed = None;
@@ -193,6 +218,13 @@ impl EventInbox {
         }
         let subjects = registered.subjects.clone();
         for subject in subjects {
+            let users = state.by_subject.get(&subject);
+            let waits = |name: &ResourceName| {
+                state.resources.get(name).is_some_and(|registered| registered.noticed.is_some())
+            };
+            if !is_entered && users.is_some_and(|users| users.iter().any(waits)) {
+                continue;
+            }
             let Some(calls) = state.calls.get_mut(&subject) else { continue };
             calls.retain(|call| notice.calls.iter().all(|done| done.event_id != call.event_id));
             if calls.is_empty() {
@@ -216,15 +248,20 @@ impl EventInbox {
 }
 
 impl State {
-    /// Records a new event of these resources, and returns them.
+    /// Records a new event of these resources. Returns those that do not wait for a reconcile because of an earlier one.
     fn notice(&mut self, resources: Vec<ResourceName>, must_describe: bool) -> Vec<ResourceName> {
         self.counter += 1;
-        for name in &resources {
+        let mut due = Vec::new();
+        for name in resources {
             let registered = self.resources.entry(name.clone()).or_default();
+            let is_waiting = registered.noticed.is_some() && registered.taken != registered.noticed;
             registered.noticed = Some(self.counter);
             registered.must_describe |= must_describe;
+            if !is_waiting {
+                due.push(name);
+            }
         }
-        resources
+        due
     }
 
     /// Records that an event of an account and region has arrived, if a resource names a stream there: whoever can write

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::kube_api::{KubeApi, KubeError};
 use super::ledger_store::is_gone;
 use super::stream_api::StreamApi;
-use crate::model::ledger::expires_at;
+use crate::model::ledger::{expires_at, external};
 
 /// Checks every ledger once, deletes the expired ones, and returns their number.
 pub async fn collect_expired<A: StreamApi, R: KubeApi>(context: &Context<A, R>) -> Result<usize, KubeError> {
@@ -56,6 +56,7 @@ pub async fn collect_expired<A: StreamApi, R: KubeApi>(context: &Context<A, R>) 
 /// Returns whether AWS still counts a call of the ledger at `now`.
 fn any_call_counts(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
     ledger.calls.iter().any(|call| expires_at(call) > now)
+        || ledger.external_calls.iter().any(|call| external::expires_at(call) > now)
 }
 
 /// Returns whether AWS accepts the operator's clock. A ledger without calls requires no check. The stream is
@@ -64,5 +65,5 @@ async fn clock_is_right<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     ledger: &StreamLedgerSpec,
 ) -> bool {
-    ledger.calls.is_empty() || context.aws.verify_clock().await.is_ok()
+    (ledger.calls.is_empty() && ledger.external_calls.is_empty()) || context.aws.verify_clock().await.is_ok()
 }

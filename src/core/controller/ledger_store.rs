@@ -80,8 +80,9 @@ pub(super) async fn open<A, R: KubeApi>(
     let name = ledger::name(stream);
     let me = resource_identity(resource);
     let empty = ledger::new(stream, me.clone());
-    let reported_calls =
-        resource.status.as_ref().and_then(|status| status.calls.as_ref()).map_or(0, |calls| calls.used);
+    let reported = resource.status.as_ref().and_then(|status| status.calls.as_ref());
+    // The calls of others are not those of the operator. AWS's refusal corrects the budget.
+    let reported_calls = reported.map_or(0, |calls| calls.used.saturating_sub(calls.external.unwrap_or(0)));
     let stored = match read(kube, &name, known, reported_calls, from).await {
         Ok(stored) => stored,
         Err(KubeError::Rejected(why)) => {
@@ -163,15 +164,20 @@ impl LedgerHandle {
     }
 
     /// Applies events that report calls. Returns whether the ledger did not know all of these calls yet. The ledger of
-    /// another resource is left as it is.
-    pub(super) fn record_events(&mut self, events: &[CallEvent], now: Timestamp) -> bool {
-        if self.ownership != Ownership::Owned || events.is_empty() {
+    /// another resource is left as it is, and none is created unless the resource `may_claim` the stream.
+    pub(super) fn record_events(&mut self, events: &[CallEvent], may_claim: bool, now: Timestamp) -> bool {
+        if !self.records_events(may_claim) || events.is_empty() {
             return false;
         }
         let recorded = external::record_events(&self.spec, events, now);
         let is_news = recorded.external_calls != self.spec.external_calls;
         self.spec = recorded;
         is_news
+    }
+
+    /// Returns whether the ledger holds the calls of others, for the resource that owns it or may claim the stream.
+    pub(super) fn records_events(&self, may_claim: bool) -> bool {
+        self.ownership == Ownership::Owned && (may_claim || self.is_stored())
     }
 
     /// Returns whether the ledger is stored, as of the last read or write in this reconcile.
@@ -204,8 +210,10 @@ impl LedgerHandle {
     /// Returns whether the ledger is owned and differs from the stored one. An empty ledger is not stored.
     pub(super) fn is_changed(&self) -> bool {
         let LedgerHandle { spec, .. } = self;
-        let is_empty =
-            spec.known_encryption.is_none() && spec.stream_creation_time.is_none() && spec.calls.is_empty();
+        let is_empty = spec.known_encryption.is_none()
+            && spec.stream_creation_time.is_none()
+            && spec.calls.is_empty()
+            && spec.external_calls.is_empty();
         self.ownership == Ownership::Owned
             && self.stored.as_ref().map_or(!is_empty, |stored| stored.spec != *spec)
     }

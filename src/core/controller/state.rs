@@ -46,6 +46,9 @@ pub(super) struct ReconcileState {
     /// When the age of the description in this reconcile begins, on the monotonic clock: at the request, or
     /// at the response if the permit for the call was acquired before.
     pub(super) description_start: Duration,
+    /// Whether the stream is described only because an event of AWS reports something: such a Describe must not compete
+    /// with changes, whoever can forge events.
+    pub(super) is_for_event: bool,
     /// The action for which the rate limiter's permit was acquired.
     pub(super) permit: Option<Action>,
     /// The signer of the Describe in this reconcile; no other may sign the call after it.
@@ -125,6 +128,7 @@ impl ReconcileState {
             observed,
             answered_request: None,
             description_start: Duration::ZERO,
+            is_for_event: false,
             permit: None,
             signer: None,
             active_key,

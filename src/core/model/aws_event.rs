@@ -203,6 +203,8 @@ fn subject(scope: &EventScope, service: &str, record: Record) -> Result<Subject,
             | "ScheduleKeyDeletion"
             | "CancelKeyDeletion"
             | "PutKeyPolicy"
+            | "ImportKeyMaterial"
+            | "DeleteImportedKeyMaterial"
             | "CreateAlias"
             | "UpdateAlias"
             | "DeleteAlias",
@@ -247,7 +249,10 @@ fn key(scope: &EventScope, record: &Record) -> Result<Subject, EventError> {
         let EventScope { account, region } = scope.clone();
         KeyArn::new(region.partition(), region, account, name)
     };
-    key.map(Subject::Key).map_err(|_| EventError::Invalid("keyId"))
+    match key {
+        Ok(key) if key.account == scope.account && key.region == scope.region => Ok(Subject::Key(key)),
+        _ => Err(EventError::Invalid("keyId")),
+    }
 }
 
 fn call_event(record: Record, action: Action) -> Result<CallEvent, EventError> {

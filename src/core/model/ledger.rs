@@ -47,6 +47,9 @@ pub const READ_LAG: SignedDuration = SignedDuration::from_secs(30);
 /// grow without bound.
 pub const MAX_CALLS: u32 = 200;
 
+/// The beginning of the ids of calls in a rebuilt ledger.
+const REBUILT: &str = "rebuilt-";
+
 /// Returns the name of a stream's ledger: a hash of its ARN, so that no two streams share one.
 #[must_use]
 pub fn name(stream: &StreamArn) -> String {
@@ -91,7 +94,7 @@ pub fn rebuilt_from_status(
     let numbers = || 0..counted_calls.min(AWS_LIMIT);
     let calls = targets.iter().flat_map(|target| numbers().map(move |number| (target, number)));
     let call = |(target, number): (&Target, u32)| Call {
-        id: format!("rebuilt-{:?}-{number}", target.action),
+        id: format!("{REBUILT}{:?}-{number}", target.action),
         target: target.clone(),
         time: truncate_to_micros(now),
         outcome: Outcome::Accepted,

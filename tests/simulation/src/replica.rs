@@ -88,6 +88,11 @@ impl<P: Wiring> Replica<P> {
         self.delivered = up_to;
         let cache = &mut state.replicas[self.process.replica].caches.resources;
         let previous = std::mem::replace(cache, resources.clone());
+        if self.operator.config.drift_interval_with_events.is_some() {
+            for resource in resources.values() {
+                self.operator.memory.events.expect(resource);
+            }
+        }
         for (name, resource) in resources {
             if triggers_reconcile(previous.get(&name), &resource) {
                 self.enqueue(state, name);

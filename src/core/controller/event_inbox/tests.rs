@@ -59,23 +59,23 @@ fn due(inbox: &EventInbox, subject: Subject) -> Vec<String> {
 
 #[test]
 fn event_wakes_the_resources_that_depend_on_its_subject() {
-    let inbox = inbox(&["orders", "clicks"]);
+    let fresh = || inbox(&["orders", "clicks"]);
     let KmsKeyId::Arn(one) = key(1) else { unreachable!() };
     let KmsKeyId::Arn(two) = key(2) else { unreachable!() };
-    assert_eq!(due(&inbox, Subject::Stream(stream("orders"))), ["data/orders"]);
-    assert_eq!(due(&inbox, Subject::Key(one)), ["data/clicks", "data/orders"]);
-    assert_eq!(due(&inbox, Subject::Alias("alias/orders".to_owned())), ["data/clicks", "data/orders"]);
+    assert_eq!(due(&fresh(), Subject::Stream(stream("orders"))), ["data/orders"]);
+    assert_eq!(due(&fresh(), Subject::Key(one)), ["data/clicks", "data/orders"]);
+    assert_eq!(due(&fresh(), Subject::Alias("alias/orders".to_owned())), ["data/clicks", "data/orders"]);
     for other in [
         Subject::Stream(stream("payments")),
         Subject::Key(two),
         Subject::Alias("alias/other".to_owned()),
         Subject::Heartbeat,
     ] {
-        assert!(due(&inbox, other.clone()).is_empty(), "{other:?}");
+        assert!(due(&fresh(), other.clone()).is_empty(), "{other:?}");
     }
     let mut elsewhere = event(Subject::Alias("alias/orders".to_owned()));
     elsewhere.scope.region = "us-east-1".parse().unwrap();
-    assert!(inbox.receive(&elsewhere, MINUTE).is_empty(), "an alias of another region");
+    assert!(fresh().receive(&elsewhere, MINUTE).is_empty(), "an alias of another region");
 }
 
 #[test]
@@ -90,11 +90,11 @@ fn resource_is_noticed_until_a_reconcile_has_finished() {
     // Another event arrives while the reconcile runs.
     inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE);
     inbox.receive(&call("orders", 2), MINUTE);
-    inbox.finish(&orders, &first);
+    inbox.finish(&orders, &first, true);
     let second = inbox.notice(&orders);
     assert!(second.must_describe && inbox.is_noticed(&orders));
     assert_eq!(second.calls.iter().map(|call| call.event_id.as_str()).collect::<Vec<_>>(), ["event-2"]);
-    inbox.finish(&orders, &second);
+    inbox.finish(&orders, &second, true);
     assert_eq!((inbox.notice(&orders), inbox.is_noticed(&orders)), (Notice::default(), false));
     assert!(inbox.lock().calls.is_empty());
 }
@@ -107,7 +107,7 @@ fn queue_keeps_a_call_until_a_reconcile_has_finished() {
     inbox.receive(&other, MINUTE);
     assert!(inbox.holds(&managed) && !inbox.holds(&other), "no resource waits for the other call");
     assert!(inbox.receive(&managed, MINUTE).is_empty(), "the queue delivers it again");
-    inbox.finish(&resource("orders"), &inbox.notice(&resource("orders")));
+    inbox.finish(&resource("orders"), &inbox.notice(&resource("orders")), true);
     assert!(!inbox.holds(&managed));
 }
 
@@ -191,5 +191,53 @@ fn change_of_keys_keeps_the_calls_of_the_stream() {
 fn extension_keeps_what_the_resource_depended_on() {
     let (inbox, KmsKeyId::Arn(active)) = (inbox(&["orders"]), key(1)) else { unreachable!() };
     inbox.extend(&resource("orders"), &stream("orders"), &[key(2)]);
+    assert_eq!(due(&inbox, Subject::Key(active)), ["data/orders"]);
+}
+
+#[test]
+fn other_resource_of_a_stream_does_not_end_the_calls_of_its_owner() {
+    let inbox = EventInbox::default();
+    let (owner, other) = (resource("orders"), resource("rival"));
+    for resource in [&owner, &other] {
+        inbox.register(resource, &stream("orders"), &[]);
+    }
+    let stopped = call("orders", 1);
+    assert_eq!(inbox.receive(&stopped, MINUTE).len(), 2);
+    inbox.finish(&other, &inbox.notice(&other), false);
+    assert!(inbox.holds(&stopped), "the owner has not entered it");
+    assert_eq!(inbox.notice(&owner).calls.len(), 1);
+    inbox.finish(&owner, &inbox.notice(&owner), true);
+    assert!(!inbox.holds(&stopped));
+    // If no resource owns the ledger, the last one ends it.
+    let again = call("orders", 2);
+    inbox.receive(&again, MINUTE);
+    inbox.finish(&owner, &inbox.notice(&owner), false);
+    assert!(inbox.holds(&again));
+    inbox.finish(&other, &inbox.notice(&other), false);
+    assert!(!inbox.holds(&again));
+}
+
+#[test]
+fn waiting_resource_is_not_woken_again() {
+    let inbox = inbox(&["orders"]);
+    let changed = || due(&inbox, Subject::Stream(stream("orders"))).len();
+    assert_eq!((changed(), changed()), (1, 0), "it waits already");
+    let notice = inbox.notice(&resource("orders"));
+    assert_eq!((changed(), changed()), (1, 0), "a reconcile has begun since");
+    inbox.finish(&resource("orders"), &notice, true);
+    assert!(inbox.is_noticed(&resource("orders")), "of the later event");
+}
+
+#[test]
+fn listed_resource_is_woken_before_its_first_reconcile() {
+    let inbox = EventInbox::default();
+    let mut orders = resource("orders");
+    let key_arn = "arn:aws:kms:eu-west-1:111122223333:key/1";
+    let status = serde_json::json!({"activeKey": {"type": "CUSTOMER_MANAGED_CMK", "arn": key_arn}});
+    orders.status = Some(serde_json::from_value(status).unwrap());
+    inbox.expect(&orders);
+    assert_eq!(inbox.receive(&call("orders", 1), MINUTE).len(), 1);
+    inbox.finish(&orders, &inbox.notice(&orders), true);
+    let KmsKeyId::Arn(active) = key(1) else { unreachable!() };
     assert_eq!(due(&inbox, Subject::Key(active)), ["data/orders"]);
 }

@@ -102,7 +102,15 @@ fn stream_is_found_by_its_name_in_the_account_of_the_event() {
 fn key_and_alias_are_read_in_each_form() {
     let id = "22222222-2222-4222-8222-222222222222";
     let arn = format!("arn:aws:kms:{REGION}:{ACCOUNT}:key/{id}");
-    for name in ["DisableKey", "EnableKey", "ScheduleKeyDeletion", "CancelKeyDeletion", "PutKeyPolicy"] {
+    for name in [
+        "DisableKey",
+        "EnableKey",
+        "ScheduleKeyDeletion",
+        "CancelKeyDeletion",
+        "PutKeyPolicy",
+        "ImportKeyMaterial",
+        "DeleteImportedKeyMaterial",
+    ] {
         for key in [id, &arn] {
             let subject = subject_of(&event("kms", name, &json!({"keyId": key})));
             assert_eq!(subject, Ok(Subject::Key(arn.parse().unwrap())), "{name} {key}");
@@ -112,6 +120,18 @@ fn key_and_alias_are_read_in_each_form() {
         let subject =
             subject_of(&event("kms", name, &json!({"aliasName": "alias/orders", "targetKeyId": id})));
         assert_eq!(subject, Ok(Subject::Alias("alias/orders".to_owned())), "{name}");
+    }
+}
+
+#[test]
+fn key_of_another_account_than_the_event_is_invalid() {
+    let id = "22222222-2222-4222-8222-222222222222";
+    for arn in [
+        format!("arn:aws:kms:{REGION}:444455556666:key/{id}"),
+        format!("arn:aws:kms:us-east-1:{ACCOUNT}:key/{id}"),
+    ] {
+        let subject = subject_of(&event("kms", "DisableKey", &json!({"keyId": arn})));
+        assert_eq!(subject, Err(EventError::Invalid("keyId")), "{arn}");
     }
 }
 

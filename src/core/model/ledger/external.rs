@@ -1,21 +1,22 @@
 //! The calls of other callers: which events of AWS enter the ledger, and which of its entries count.
 //!
 //! An event is a claim that anybody with access to the queue could have made. It never causes a call and never
-//! releases one: the calls of others only reduce the operator's budget. If events claim more calls than AWS can
-//! have accepted, none of them counts, so that a flood of forged events cannot stop the operator; AWS's refusal
-//! corrects the budget then, as without events. Pure.
+//! releases one: the calls of others only reduce the operator's budget. If events claim more refused calls than AWS's
+//! limit, no refused one counts, and if they claim more accepted calls than AWS can accept, none counts. A flood of forged
+//! events can therefore not stop the operator; AWS's refusal corrects the budget then, as without events. Pure.
 
 use jiff::Timestamp;
-use stream_encryption_api::ledger::{Action, Call, ExternalCall, StreamLedgerSpec};
+use stream_encryption_api::ledger::{Action, Call, ExternalCall, Outcome, StreamLedgerSpec};
 use stream_encryption_api::stream_encryption::Service;
 
-use super::{DAY, MAX_CLOCK_SKEW, QUOTA_WINDOW, saturating_add, truncate_to_micros};
+use super::{DAY, MAX_CLOCK_SKEW, QUOTA_WINDOW, REBUILT, saturating_add, truncate_to_micros};
+use crate::model::arn::StreamArn;
 use crate::model::aws_error::{ErrorKind, RawError, classify};
 use crate::model::aws_event::CallEvent;
 use crate::model::service::{CountedCalls, Operation, profile};
 
-/// Maximum number of external calls in a ledger: more than twice as many as AWS can accept. Without the oldest ones
-/// the rest still exceeds AWS's limit, so none counts.
+/// Maximum number of external calls in a ledger: more than twice as many as AWS can accept. If there are more, those that
+/// AWS refused are left out first.
 pub const MAX_EXTERNAL_CALLS: usize = 64;
 
 /// Returns the ledger with the external calls that these events report. An event is left out if it reports a call of
@@ -49,10 +50,18 @@ fn record_event(ledger: &mut StreamLedgerSpec, event: &CallEvent, now: Timestamp
     if expires_at(&call) <= now || event.time > saturating_add(now, MAX_CLOCK_SKEW) {
         return;
     }
+    let service = ledger.stream_arn.parse::<StreamArn>().map(|stream| stream.service);
     let calls = &mut ledger.external_calls;
     calls.insert(calls.partition_point(|earlier| earlier.time <= call.time), call);
     if calls.len() > MAX_EXTERNAL_CALLS {
-        calls.remove(0);
+        // First what uses nothing of the limit, then what may use nothing of it; of these the oldest.
+        let rank = |call: &ExternalCall| match service {
+            Ok(service) if !may_have_used_limit(call, service) => 0,
+            _ if call.code.is_some() => 1,
+            _ => 2,
+        };
+        let least = (0..calls.len()).min_by_key(|at| (rank(&calls[*at]), *at));
+        least.map(|at| calls.remove(at));
     }
 }
 
@@ -67,11 +76,15 @@ fn is_own(ledger: &StreamLedgerSpec, event: &CallEvent) -> bool {
 fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> Option<&'a mut Call> {
     let distance = |call: &Call| event.time.duration_since(call.at()).abs();
     let is_candidate = |call: &&mut Call| {
-        call.request_id.is_none()
-            && call.target.action == event.action
-            && distance(call) <= QUOTA_WINDOW - DAY
+        may_be_unanswered(call) && call.target.action == event.action && distance(call) <= QUOTA_WINDOW - DAY
     };
     ledger.calls.iter_mut().filter(is_candidate).min_by_key(|call| distance(call))
+}
+
+/// Returns whether AWS may have received the call without a response that the ledger records. A refusal has a request id,
+/// or was not sent; the calls of a rebuilt ledger were answered.
+fn may_be_unanswered(call: &Call) -> bool {
+    call.request_id.is_none() && call.outcome != Outcome::Refused && !call.id.starts_with(REBUILT)
 }
 
 /// Returns when an external call stops counting: 24 hours after AWS received it by AWS's clock, of which the
@@ -95,7 +108,10 @@ pub(super) fn counted(
         };
         is_of_limit && expires_at(call) > now && may_have_used_limit(call, service)
     };
-    let counted: Vec<&ExternalCall> = calls.iter().filter(counts).collect();
+    let mut counted: Vec<&ExternalCall> = calls.iter().filter(counts).collect();
+    if exceeds_limit(&counted, service) {
+        counted.retain(|call| call.code.is_none());
+    }
     if exceeds_limit(&counted, service) {
         return Vec::new();
     }
@@ -106,6 +122,10 @@ pub(super) fn counted(
 /// uses nothing of the limit.
 fn may_have_used_limit(call: &ExternalCall, service: Service) -> bool {
     let Some(code) = &call.code else { return true };
+    // AWS may have applied the call all the same.
+    if ["Internal", "ServiceUnavailable"].iter().any(|server_error| code.starts_with(server_error)) {
+        return true;
+    }
     let raw = RawError::Service { code, kms_code: None, message: "", http: 400 };
     match classify(Operation::change(service, call.action), raw) {
         ErrorKind::Denied
@@ -117,13 +137,13 @@ fn may_have_used_limit(call: &ExternalCall, service: Service) -> bool {
     }
 }
 
-/// Returns whether AWS cannot have accepted all of these calls: more than its limit within 24 hours of AWS's clock.
+/// Returns whether these calls are more than AWS's limit within 24 hours of AWS's clock.
 fn exceeds_limit(calls: &[&ExternalCall], service: Service) -> bool {
-    let accepted = || calls.iter().filter(|call| call.code.is_none()).map(|call| call.time.0);
+    let times = || calls.iter().map(|call| call.time.0);
     let within_a_day =
-        |end: Timestamp| accepted().filter(|time| *time <= end && end.duration_since(*time) < DAY).count();
+        |end: Timestamp| times().filter(|time| *time <= end && end.duration_since(*time) < DAY).count();
     let limit = usize::try_from(profile(service).calls_per_day).unwrap_or(usize::MAX);
-    accepted().any(|end| within_a_day(end) > limit)
+    times().any(|end| within_a_day(end) > limit)
 }
 
 #[cfg(test)]

@@ -197,6 +197,46 @@ fn more_calls_than_aws_accepts_are_not_believed() {
     assert_eq!(used(&ledger, Action::Start, midnight()).1, 26, "25 in any 24 hours of AWS are possible");
 }
 
+#[test]
+fn flood_of_refused_calls_does_not_count() {
+    let refusals: Vec<CallEvent> =
+        (0..10_000).map(|n| refused(n, Action::Start, "ResourceInUseException")).collect();
+    let accepted = event(20_000, Action::Start, midnight());
+    for events in [[refusals.clone(), vec![accepted.clone()]].concat(), [vec![accepted], refusals].concat()] {
+        let ledger = with(Service::Firehose, &events);
+        assert_eq!(used(&ledger, Action::Start, midnight()), (1, 1, 21), "the accepted call alone");
+        assert_eq!(ledger.external_calls.len(), MAX_EXTERNAL_CALLS);
+    }
+}
+
+#[test]
+fn denied_calls_do_not_displace_others() {
+    let denied = |n| refused(n, Action::Start, "AccessDenied");
+    let mut events = starts(20);
+    events.extend((100..1100).map(denied));
+    assert_eq!(used(&with(Service::Firehose, &events), Action::Start, midnight()), (20, 20, 25));
+}
+
+#[test]
+fn call_that_was_not_sent_or_is_rebuilt_absorbs_no_event() {
+    let (reserved, id) = called(&empty(Service::Kinesis), midnight());
+    let unsent = aws_error(ErrorKind::Transient, crate::model::aws_error::OPERATOR_PAUSED);
+    let unsent = record_outcome(&reserved, &id, Err(&unsent), midnight());
+    let rebuilt = ledger::rebuilt_from_status(&empty(Service::Kinesis), Service::Kinesis, 1, midnight());
+    for before in [unsent, rebuilt] {
+        let after = record_events(&before, &[event(1, Action::Start, midnight())], midnight());
+        assert_eq!((after.external_calls.len(), &after.calls), (1, &before.calls));
+    }
+}
+
+#[test]
+fn server_error_may_have_used_the_limit() {
+    for code in ["InternalFailure", "InternalServiceErrorException", "ServiceUnavailable"] {
+        let ledger = with(Service::Kinesis, &[refused(1, Action::Start, code)]);
+        assert_eq!(used(&ledger, Action::Start, midnight()).1, 1, "{code}");
+    }
+}
+
 proptest! {
     #[test]
     fn order_and_repetition_of_events_change_nothing(
