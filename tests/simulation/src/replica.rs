@@ -27,8 +27,9 @@ use crate::store::{Change, Name, name_of};
 use crate::transport::Transport;
 use crate::wiring::Wiring;
 
-/// The interval between two checks for drift while events arrive.
-const DRIFT_INTERVAL_WITH_EVENTS: SignedDuration = SignedDuration::from_hours(12);
+/// The interval between two checks for drift while events arrive: short enough that a status shows the expiry of all
+/// calls before the convergence check.
+const DRIFT_INTERVAL_WITH_EVENTS: SignedDuration = SignedDuration::from_hours(6);
 
 /// The kind of a task, and its result.
 #[derive(Debug)]
