@@ -26,6 +26,7 @@ mod leader;
 mod ledgers;
 mod matrix;
 mod memory_limits;
+mod moto_events;
 mod moto_iam;
 mod plugin;
 mod policies;

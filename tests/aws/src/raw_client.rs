@@ -79,12 +79,26 @@ impl RawClient {
             Service::Sqs => "AmazonSQS",
             Service::Sts => bail!("STS speaks the query protocol: use `query`"),
         };
-        let target = format!("{prefix}.{operation}");
         let version = if service == Service::Sqs { "1.0" } else { "1.1" };
+        self.target(service.prefix(), &format!("{prefix}.{operation}"), version, body).await
+    }
+
+    /// Sends a request to EventBridge, which only moto supports: `PutEvents`.
+    pub async fn events(&self, operation: &str, body: &Value) -> anyhow::Result<Answer> {
+        self.target("events", &format!("AWSEvents.{operation}"), "1.1", body).await
+    }
+
+    async fn target(
+        &self,
+        service: &str,
+        target: &str,
+        version: &str,
+        body: &Value,
+    ) -> anyhow::Result<Answer> {
         let kind = format!("application/x-amz-json-{version}");
-        let authorization = self.authorization(service.prefix());
+        let authorization = self.authorization(service);
         let headers =
-            [("content-type", kind.as_str()), ("x-amz-target", &target), ("authorization", &authorization)];
+            [("content-type", kind.as_str()), ("x-amz-target", target), ("authorization", &authorization)];
         self.send(Method::POST, "/", &headers, body.to_string()).await
     }
 
