@@ -1,19 +1,17 @@
 //! The calls of other callers: which events of AWS enter the ledger, and which of its entries count.
 //!
 //! An event is a claim that anybody with access to the queue could have made. It never causes a call and never
-//! releases one: the calls of others only reduce the operator's budget. If events claim more refused calls than AWS's
-//! limit, no refused one counts, and if they claim more accepted calls than AWS can accept, none counts. A flood of forged
-//! events can therefore not stop the operator; AWS's refusal corrects the budget then, as without events. Pure.
+//! releases one: the calls of others only reduce the operator's budget. Calls that AWS refused do not count. If events
+//! claim more calls than AWS can have accepted, none of them counts, so that a flood of forged events cannot stop the
+//! operator; AWS's refusal corrects the budget then, as without events. Pure.
 
 use jiff::Timestamp;
 use stream_encryption_api::ledger::{Action, Call, ExternalCall, Outcome, StreamLedgerSpec};
 use stream_encryption_api::stream_encryption::Service;
 
 use super::{DAY, MAX_CLOCK_SKEW, QUOTA_WINDOW, REBUILT, saturating_add, truncate_to_micros};
-use crate::model::arn::StreamArn;
-use crate::model::aws_error::{ErrorKind, RawError, classify};
 use crate::model::aws_event::CallEvent;
-use crate::model::service::{CountedCalls, Operation, profile};
+use crate::model::service::{CountedCalls, profile};
 
 /// Maximum number of external calls in a ledger: more than twice as many as AWS can accept. If there are more, those that
 /// AWS refused are left out first.
@@ -50,18 +48,11 @@ fn record_event(ledger: &mut StreamLedgerSpec, event: &CallEvent, now: Timestamp
     if expires_at(&call) <= now || event.time > saturating_add(now, MAX_CLOCK_SKEW) {
         return;
     }
-    let service = ledger.stream_arn.parse::<StreamArn>().map(|stream| stream.service);
     let calls = &mut ledger.external_calls;
     calls.insert(calls.partition_point(|earlier| earlier.time <= call.time), call);
     if calls.len() > MAX_EXTERNAL_CALLS {
-        // First what uses nothing of the limit, then what may use nothing of it; of these the oldest.
-        let rank = |call: &ExternalCall| match service {
-            Ok(service) if !may_have_used_limit(call, service) => 0,
-            _ if call.code.is_some() => 1,
-            _ => 2,
-        };
-        let least = (0..calls.len()).min_by_key(|at| (rank(&calls[*at]), *at));
-        least.map(|at| calls.remove(at));
+        let refused = calls.iter().position(|call| !may_have_used_limit(call));
+        calls.remove(refused.unwrap_or(0));
     }
 }
 
@@ -106,35 +97,21 @@ pub(super) fn counted(
             CountedCalls::All => true,
             CountedCalls::AppliedPerAction => call.action == action,
         };
-        is_of_limit && expires_at(call) > now && may_have_used_limit(call, service)
+        is_of_limit && expires_at(call) > now && may_have_used_limit(call)
     };
-    let mut counted: Vec<&ExternalCall> = calls.iter().filter(counts).collect();
-    if exceeds_limit(&counted, service) {
-        counted.retain(|call| call.code.is_none());
-    }
+    let counted: Vec<&ExternalCall> = calls.iter().filter(counts).collect();
     if exceeds_limit(&counted, service) {
         return Vec::new();
     }
     counted.into_iter().map(expires_at).collect()
 }
 
-/// Returns whether AWS may have counted the call. A refusal because of the caller, of the rate or of the limit itself
-/// uses nothing of the limit.
-fn may_have_used_limit(call: &ExternalCall, service: Service) -> bool {
-    let Some(code) = &call.code else { return true };
-    // AWS may have applied the call all the same.
-    if ["Internal", "ServiceUnavailable"].iter().any(|server_error| code.starts_with(server_error)) {
-        return true;
-    }
-    let raw = RawError::Service { code, kms_code: None, message: "", http: 400 };
-    match classify(Operation::change(service, call.action), raw) {
-        ErrorKind::Denied
-        | ErrorKind::CredentialsRejected
-        | ErrorKind::NoCredentials
-        | ErrorKind::Throttled
-        | ErrorKind::LimitReached => false,
-        _ => profile(service).counted == CountedCalls::All,
-    }
+/// Returns whether AWS may have applied the call. AWS does not document whether a refused call of Firehose counts. If it
+/// did, forged refusals could use up the budget of a stream; AWS's refusal corrects the budget otherwise.
+fn may_have_used_limit(call: &ExternalCall) -> bool {
+    let is_server_error =
+        |code: &String| ["Internal", "ServiceUnavailable"].iter().any(|error| code.starts_with(error));
+    call.code.as_ref().is_none_or(is_server_error)
 }
 
 /// Returns whether these calls are more than AWS's limit within 24 hours of AWS's clock.

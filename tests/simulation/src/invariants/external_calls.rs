@@ -95,10 +95,11 @@ impl Invariants {
 impl State {
     /// P1: checks a call that AWS refused because of its limit: the ledger did not know all calls of others.
     pub(super) fn check_refusal_by_limit(&mut self, stream: &StreamArn, ledger: &StreamLedgerSpec) {
-        let counts_all = stream.service == Service::Firehose
-            && self.world.settings().firehose_counts == FirehoseCounts::EvenOverTheLimit;
+        // The operator counts no call that AWS refused; AWS does not document whether Firehose does.
+        let counts_refused = stream.service == Service::Firehose
+            && self.world.settings().firehose_counts != FirehoseCounts::Accepted;
         let is_injected = self.world.calls().last().is_none_or(|call| call.fault.is_some());
-        if self.messages.settings.is_none() || counts_all || is_injected {
+        if self.messages.settings.is_none() || counts_refused || is_injected {
             return;
         }
         let now = self.now;
