@@ -144,10 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn refused_call_of_others_counts_on_firehose_only() {
+    fn refused_call_of_others_does_not_count() {
         let refused = [external(1, &json!({"code": "InvalidKMSResourceException"}))];
         let counts = |service| calls(service, &json!([]), &refused)[0].kept_until_time.is_some();
-        assert_eq!([Service::Firehose, Service::Kinesis].map(counts), [true, false]);
+        assert_eq!([Service::Firehose, Service::Kinesis].map(counts), [false, false]);
     }
 
     #[test]
