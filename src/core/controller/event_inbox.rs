@@ -16,7 +16,7 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 
 use crate::model::arn::{KmsKeyId, StreamArn};
 use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
-use crate::model::ledger::external::MAX_EXTERNAL_CALLS;
+use crate::model::ledger::external::{MAX_EXTERNAL_CALLS, may_have_used_limit};
 
 /// Time without any event of an account and region after which its events count as lost: three of the heartbeats that
 /// `iam events` sets up.
@@ -125,9 +125,14 @@ impl EventInbox {
             if calls.iter().any(|held| held.event_id == call.event_id) {
                 return Vec::new();
             }
-            // With that many, the ledger does not believe any of them.
             if calls.len() < MAX_EXTERNAL_CALLS {
                 calls.push(call.clone());
+            } else if let Some(refused) =
+                calls.iter_mut().find(|held| !may_have_used_limit(held.code.as_deref()))
+            {
+                // As in the ledger, a refused call is left out first. Without any, this one is: they are more than AWS
+                // accepts within a day.
+                *refused = call.clone();
             }
         }
         state.notice(resources, call.is_none())

@@ -128,6 +128,22 @@ fn flood_of_forged_calls_needs_little_memory() {
 }
 
 #[test]
+fn flood_of_refused_calls_does_not_hide_an_accepted_one() {
+    let inbox = inbox(&["orders"]);
+    for number in 0..MAX_EXTERNAL_CALLS {
+        let mut refused = call("orders", number);
+        if let Subject::Call(_, call) = &mut refused.subject {
+            call.code = Some("LimitExceededException".to_owned());
+        }
+        inbox.receive(&refused, MINUTE);
+    }
+    let accepted = call("orders", MAX_EXTERNAL_CALLS);
+    inbox.receive(&accepted, MINUTE);
+    assert!(inbox.holds(&accepted));
+    assert_eq!(inbox.notice(&resource("orders")).calls.len(), MAX_EXTERNAL_CALLS);
+}
+
+#[test]
 fn changed_key_replaces_the_earlier_one() {
     let inbox = inbox(&["orders"]);
     let (KmsKeyId::Arn(one), KmsKeyId::Arn(two)) = (key(1), key(2)) else { unreachable!() };

@@ -51,7 +51,7 @@ fn record_event(ledger: &mut StreamLedgerSpec, event: &CallEvent, now: Timestamp
     let calls = &mut ledger.external_calls;
     calls.insert(calls.partition_point(|earlier| earlier.time <= call.time), call);
     if calls.len() > MAX_EXTERNAL_CALLS {
-        let refused = calls.iter().position(|call| !may_have_used_limit(call));
+        let refused = calls.iter().position(|call| !may_have_used_limit(call.code.as_deref()));
         calls.remove(refused.unwrap_or(0));
     }
 }
@@ -97,7 +97,7 @@ pub(super) fn counted(
             CountedCalls::All => true,
             CountedCalls::AppliedPerAction => call.action == action,
         };
-        is_of_limit && expires_at(call) > now && may_have_used_limit(call)
+        is_of_limit && expires_at(call) > now && may_have_used_limit(call.code.as_deref())
     };
     let counted: Vec<&ExternalCall> = calls.iter().filter(counts).collect();
     if exceeds_limit(&counted, service) {
@@ -106,12 +106,14 @@ pub(super) fn counted(
     counted.into_iter().map(expires_at).collect()
 }
 
-/// Returns whether AWS may have applied the call. AWS does not document whether a refused call of Firehose counts. If it
-/// did, forged refusals could use up the budget of a stream; AWS's refusal corrects the budget otherwise.
-fn may_have_used_limit(call: &ExternalCall) -> bool {
+/// Returns whether AWS may have applied a call with this error code, if AWS refused it. AWS does not document whether a
+/// refused call of Firehose counts. If it did, forged refusals could use up the budget of a stream; AWS's refusal
+/// corrects the budget otherwise.
+#[must_use]
+pub fn may_have_used_limit(code: Option<&str>) -> bool {
     let is_server_error =
-        |code: &String| ["Internal", "ServiceUnavailable"].iter().any(|error| code.starts_with(error));
-    call.code.as_ref().is_none_or(is_server_error)
+        |code: &str| ["Internal", "ServiceUnavailable"].iter().any(|error| code.starts_with(error));
+    code.is_none_or(is_server_error)
 }
 
 /// Returns whether these calls are more than AWS's limit within 24 hours of AWS's clock.
