@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
-use stream_encryption_core::controller::event_inbox::EventInbox;
+use stream_encryption_core::controller::event_inbox::{EventInbox, ResourceName};
 use stream_encryption_core::model::aws_event::{self, AwsEvent, EventError, Subject};
 use tokio::sync::SetOnce;
 use tokio::sync::mpsc::{self, UnboundedSender};
@@ -108,8 +108,8 @@ struct MessageHandler<'a> {
     finished: Vec<String>,
 }
 
-impl MessageHandler<'_> {
-    fn inbox(&self) -> &EventInbox {
+impl<'a> MessageHandler<'a> {
+    fn inbox(&self) -> &'a EventInbox {
         &self.shared.context.memory.events
     }
 
@@ -135,10 +135,7 @@ impl MessageHandler<'_> {
         if !due.is_empty() {
             debug!(subject = ?event.subject, resources = due.len(), "AWS reports an event");
         }
-        for name in due {
-            // The receiver ends with the term.
-            let _ = self.triggers.send(Trigger::One(Key::of_path(name)));
-        }
+        self.wake(due);
         match &event.subject {
             Subject::Call(_, call) if self.inbox().holds(&event) => {
                 self.held.insert(call.event_id.clone(), (event, message.receipt));
@@ -153,14 +150,19 @@ impl MessageHandler<'_> {
         if !silent.is_empty() {
             info!(resources = silent.len(), "AWS's events have stopped, checking for drift by interval");
         }
-        for name in silent {
+        self.wake(silent);
+    }
+
+    fn wake(&self, resources: Vec<ResourceName>) {
+        for name in resources {
+            // The receiver ends with the term.
             let _ = self.triggers.send(Trigger::One(Key::of_path(name)));
         }
     }
 
     /// Moves the messages that no reconcile needs any more to those to delete.
     fn release(&mut self) {
-        let inbox = &self.shared.context.memory.events;
+        let inbox = self.inbox();
         let released = self.held.extract_if(|_, (event, _)| !inbox.holds(event));
         self.finished.extend(released.map(|(_, (_, receipt))| receipt));
     }

@@ -320,8 +320,8 @@ fn subjects_of(stream: &StreamArn, keys: &[KmsKeyId]) -> BTreeSet<u64> {
 
 fn name_of(resource: &StreamEncryption) -> ResourceName {
     let metadata = &resource.metadata;
-    let text = |part: &Option<String>| part.clone().unwrap_or_default();
-    format!("{}/{}", text(&metadata.namespace), text(&metadata.name)).into()
+    let namespace = metadata.namespace.as_deref().unwrap_or_default();
+    format!("{namespace}/{}", metadata.name.as_deref().unwrap_or_default()).into()
 }
 
 fn hash_of(subject: &impl Hash) -> u64 {
