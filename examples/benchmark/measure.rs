@@ -16,6 +16,9 @@ use crate::stage::Stage;
 
 /// How long the operator without resources runs.
 const WITHOUT_RESOURCES: Duration = Duration::from_secs(5);
+/// How long the operator runs at most until everything is at rest. It writes the last Kubernetes events and ledgers
+/// in this time.
+const SETTLING: Duration = Duration::from_mins(10);
 /// Interval between two readings.
 const TICK: Duration = Duration::from_millis(200);
 /// Interval between two lines of progress.
@@ -37,6 +40,8 @@ pub(crate) struct Measured {
 
 /// What was used and requested in a part of the measurement.
 pub(crate) struct Phase {
+    /// How long it lasted.
+    pub(crate) lasted: Duration,
     /// CPU time in this phase.
     pub(crate) cpu: Duration,
     /// The state at its end. The peak is that of the phase.
@@ -50,9 +55,7 @@ pub(crate) async fn measure(scenario: &Scenario) -> anyhow::Result<Measured> {
     say(&scenario.words());
     say("starting etcd, kube-apiserver and a simulated AWS; the first run downloads or builds the programs");
     let stage = Stage::set(scenario).await.context("failed to start the environment")?;
-    let (url, interval) = (stage.aws.url(), scenario.drift_interval());
-    let limits = scenario.request_limits();
-    let start = || Operator::start(scenario.operator.as_deref(), &stage.account, &url, &limits, interval);
+    let start = || Operator::start(scenario, &stage);
     say("measuring an operator without resources");
     let empty = {
         let mut operator = start()?;
@@ -67,13 +70,8 @@ pub(crate) async fn measure(scenario: &Scenario) -> anyhow::Result<Measured> {
     let (api, (_, log)) = (api_requests(&stage.cluster).await?, AwsCalls::since(&stage.aws, 0));
     let mut operator = start()?;
     let phases = phases(scenario, &stage, &readiness, &mut operator, &api, log).await;
-    let (ready, sweep, rest) = match phases {
-        Ok(phases) => phases,
-        Err(error) => {
-            let log = operator.keep_log()?;
-            return Err(error.context(format!("the operator's log: {}", log.display())));
-        }
-    };
+    say(&format!("the operator's log: {}", operator.keep_log()?.display()));
+    let (ready, sweep, rest) = phases?;
     Ok(Measured { empty, floor: scenario.floor(stage.change), ready, sweep, rest })
 }
 
@@ -101,33 +99,34 @@ async fn phases(
         tokio::time::sleep(TICK).await;
     }
     let ready = readiness.times(start);
-    let sweep = end_of_phase(stage, operator, Duration::ZERO, api, log).await?;
+    let sweep = end_of_phase(stage, operator, (start, Duration::ZERO), api, log).await?;
     say(&format!("all Ready after {:.1} s", start.elapsed().as_secs_f64()));
 
     let interval = scenario.drift_interval();
-    say(&format!("waiting for a drift interval of {} s until everything is at rest", interval.as_secs()));
-    // The last events and ledgers are written in this time.
-    tokio::time::sleep(interval).await;
+    let settling = interval.min(SETTLING);
+    say(&format!("waiting {} s until everything is at rest", settling.as_secs()));
+    tokio::time::sleep(settling).await;
     operator.reset_peak()?;
     let (api, (_, log)) = (api_requests(&stage.cluster).await?, AwsCalls::since(&stage.aws, 0));
-    let before = operator.usage()?;
+    let before = (Instant::now(), operator.usage()?.cpu);
     say(&format!("measuring {} drift intervals at rest", scenario.rest));
     tokio::time::sleep(interval * scenario.rest).await;
-    let rest = end_of_phase(stage, operator, before.cpu, &api, log).await?;
+    let rest = end_of_phase(stage, operator, before, &api, log).await?;
     Ok((ready, sweep, rest))
 }
 
 async fn end_of_phase(
     stage: &Stage,
     operator: &mut Operator,
-    cpu_before: Duration,
+    (begin, cpu_before): (Instant, Duration),
     api: &ApiRequests,
     log: usize,
 ) -> anyhow::Result<Phase> {
     let usage = operator.usage()?;
     let (aws, _) = AwsCalls::since(&stage.aws, log);
     let api = between(api, &api_requests(&stage.cluster).await?);
-    Ok(Phase { cpu: usage.cpu.saturating_sub(cpu_before), usage, aws, api })
+    let lasted = begin.elapsed();
+    Ok(Phase { lasted, cpu: usage.cpu.saturating_sub(cpu_before), usage, aws, api })
 }
 
 fn say(words: &str) {

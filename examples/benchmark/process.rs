@@ -5,14 +5,16 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use serde_json::Value;
 use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use stream_encryption_operator::aws::rate_limit::DEFAULT_RATE_PERCENT;
+
+use crate::scenario::Scenario;
+use crate::stage::Stage;
 
 /// Clock ticks per second in `/proc/PID/stat`: `USER_HZ`, which is 100 on every architecture of today.
 const TICKS_PER_SECOND: u64 = 100;
@@ -37,32 +39,30 @@ pub(crate) struct Usage {
 }
 
 impl Operator {
-    /// Starts the operator with a KUBECONFIG and AWS's standard environment variables: `program`, or this program
-    /// again.
-    pub(crate) fn start(
-        program: Option<&Path>,
-        kubeconfig: &Path,
-        aws: &str,
-        request_limits: &Value,
-        drift_interval: Duration,
-    ) -> anyhow::Result<Self> {
-        let log = kubeconfig.with_extension("log");
-        let program = program.map_or_else(std::env::current_exe, |program| Ok(program.to_owned()))?;
+    /// Starts the operator with a KUBECONFIG and AWS's standard environment variables: the scenario's program, or
+    /// this program again.
+    pub(crate) fn start(scenario: &Scenario, stage: &Stage) -> anyhow::Result<Self> {
+        let log = stage.account.with_extension("log");
+        let program = scenario.operator.clone().map_or_else(std::env::current_exe, Ok)?;
+        let drift_interval = scenario.drift_interval().as_secs().to_string();
         let process = Command::new(program)
             .arg("run")
             // The machine may have its own.
             .env_remove("AWS_CA_BUNDLE")
             .env_remove("AWS_PROFILE")
-            .env("KUBECONFIG", kubeconfig)
-            .env("AWS_ENDPOINT_URL", aws)
+            .env("KUBECONFIG", &stage.account)
+            .env("AWS_ENDPOINT_URL", stage.aws.url())
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_RATE_PERCENT", DEFAULT_RATE_PERCENT.to_string())
-            .env("AWS_REQUEST_LIMITS", request_limits.to_string())
+            .env("AWS_REQUEST_LIMITS", scenario.request_limits().to_string())
             .env("DEFAULT_POLICY", serde_json::to_string(&StreamEncryptionPolicySpec::own_account())?)
-            .env("DRIFT_INTERVAL_SECONDS", drift_interval.as_secs().to_string())
+            .env("DRIFT_INTERVAL_SECONDS", &drift_interval)
+            // Without a queue, these two have no effect.
+            .env("EVENTS_DRIFT_INTERVAL_SECONDS", &drift_interval)
+            .env("EVENTS_QUEUE_URL", stage.queue.as_deref().unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log)?)

@@ -53,6 +53,9 @@ pub(crate) fn rows(scenario: &Scenario, measured: &Measured) -> Vec<Row> {
         percent(aws.throttled + rest.aws.throttled, aws.total() + rest.aws.total())
     );
     row("throttled AWS requests, in all", (aws.throttled + rest.aws.throttled) as f64, "", share);
+    let seconds = rest.lasted.as_secs_f64();
+    let each_second = per(&rest.aws.by_operation, seconds);
+    row("AWS requests per second at rest", rest.aws.total() as f64 / seconds, "", each_second);
     let until_ready: u64 = sweep.api.values().sum();
     row(
         "API server requests per stream until Ready",
@@ -67,8 +70,11 @@ pub(crate) fn rows(scenario: &Scenario, measured: &Measured) -> Vec<Row> {
     let start = format!("without the {:.0} ms of an operator without resources", milliseconds(empty.cpu));
     row("CPU time per resource until Ready", adopting, "ms", start);
     let looking = milliseconds(rest.cpu) / looks;
-    let compared =
-        format!("{:.2} times that of a resource until Ready; {looks} Describes", looking / adopting);
+    let share = 100.0 * rest.cpu.as_secs_f64() / seconds;
+    let compared = format!(
+        "{:.2} times that of a resource until Ready; {looks} Describes, {share:.1} % of a core",
+        looking / adopting
+    );
     row("CPU time per Describe at rest", looking, "ms", compared);
 
     row("memory without resources", megabytes(empty.resident), "MB", anonymous(empty.anonymous));
@@ -103,6 +109,7 @@ pub(crate) fn json(scenario: &Scenario, rows: &[Row]) -> anyhow::Result<String> 
         "state": word(&scenario.state),
         "limits": word(&scenario.limits),
         "regions": scenario.regions,
+        "events": scenario.events,
         "driftIntervalSeconds": scenario.drift_interval().as_secs(),
         "release": !cfg!(debug_assertions),
         "figures": rows,

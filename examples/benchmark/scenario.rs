@@ -17,6 +17,8 @@ use stream_encryption_operator::aws::rate_limit::DEFAULT_RATE_PERCENT;
 const WITHOUT_LIMITS: u32 = 10_000;
 /// The shortest default of the drift interval.
 const SHORTEST_INTERVAL: usize = 30;
+/// The operator's default of the drift interval while events arrive.
+const INTERVAL_WITH_EVENTS: usize = 3600;
 /// Resources per second that two cores adopt, at least. The drift interval must be longer than the first sweep, or
 /// streams are described again before all resources are Ready.
 const ADOPTED_PER_SECOND: usize = 60;
@@ -40,7 +42,10 @@ pub(crate) struct Scenario {
     /// The number of regions of the streams.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=99))]
     pub(crate) regions: u8,
-    /// The drift interval in seconds. Default: longer than two sweeps over all streams.
+    /// Receive AWS's events from a queue, with a heartbeat every five minutes.
+    #[arg(long)]
+    pub(crate) events: bool,
+    /// The drift interval in seconds. Default: longer than two sweeps over all streams, or an hour with events.
     #[arg(long)]
     drift_interval: Option<usize>,
     /// The time that AWS takes to encrypt a stream, in seconds. Default: 45 for Firehose, 5 for Kinesis.
@@ -133,19 +138,21 @@ impl Scenario {
     /// Returns the drift interval.
     pub(crate) fn drift_interval(&self) -> Duration {
         let sweep = usize::try_from(self.sweep().as_secs()).unwrap_or(usize::MAX);
-        let default = (sweep * 5 / 2).max(self.resources / ADOPTED_PER_SECOND).max(SHORTEST_INTERVAL);
+        let shortest = if self.events { INTERVAL_WITH_EVENTS } else { SHORTEST_INTERVAL };
+        let default = (sweep * 5 / 2).max(self.resources / ADOPTED_PER_SECOND).max(shortest);
         Duration::from_secs(self.drift_interval.unwrap_or(default) as u64)
     }
 
     /// Returns the scenario in words.
     pub(crate) fn words(&self) -> String {
         format!(
-            "{} {} {} streams in {} region(s), limits: {}, drift interval {} s, {} build",
+            "{} {} {} streams in {} region(s), limits: {}, {} events, drift interval {} s, {} build",
             self.resources,
             word(&self.state),
             word(&self.service),
             self.regions,
             word(&self.limits),
+            if self.events { "with" } else { "no" },
             self.drift_interval().as_secs(),
             if cfg!(debug_assertions) { "debug" } else { "release" },
         )

@@ -24,6 +24,8 @@ use crate::scenario::{Limits, Scenario, Service, State};
 
 /// Number of namespaces of the resources.
 const NAMESPACES: usize = 10;
+/// The interval of the heartbeats among AWS's events, as in the template of `config/events`.
+const HEARTBEAT: SignedDuration = SignedDuration::from_mins(5);
 /// Number of resources that are created at a time.
 const CREATED_AT_A_TIME: usize = 32;
 /// The namespace and the account of the operator.
@@ -38,6 +40,8 @@ pub(crate) struct Stage {
     pub(crate) account: PathBuf,
     /// The time that AWS takes to encrypt a stream.
     pub(crate) change: Duration,
+    /// The URL of the queue of AWS's events, if the operator receives them.
+    pub(crate) queue: Option<String>,
     streams: Vec<String>,
 }
 
@@ -57,6 +61,11 @@ impl Stage {
         let streams = (0..scenario.resources).map(|number| world.plant_stream(planted(scenario, number)));
         let streams: Vec<String> = streams.collect();
         let aws = SimulatedAws::start(world, Clock::Real).await?;
+        let queue = scenario.events.then(|| {
+            let (now, mut world) = (aws.now(), aws.world());
+            world.send_heartbeats(now, Some(HEARTBEAT));
+            world.send_events_to("events")
+        });
         let cluster = TestCluster::start().await?;
         let config = concat!(env!("CARGO_MANIFEST_DIR"), "/config");
         cluster.kubectl(&["apply", "--server-side", "-k", config]).await?;
@@ -65,7 +74,7 @@ impl Stage {
         let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
-        Ok(Self { cluster, aws, client, account, change: change.unsigned_abs(), streams })
+        Ok(Self { cluster, aws, client, account, change: change.unsigned_abs(), queue, streams })
     }
 
     /// Creates the namespaces and one resource for each stream.
