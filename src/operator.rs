@@ -49,8 +49,8 @@ struct Shared {
     resources: Mutex<Option<Store<Guarded>>>,
 }
 
-/// Runs until SIGTERM or SIGINT. Reconciles that are running are finished first; those that wait for AWS then
-/// end without a call. A second signal ends the process at once.
+/// Runs until SIGTERM or SIGINT, and then until the running reconciles have ended. A reconcile that still waits for AWS
+/// ends at once, without a call. A second signal ends the process at once.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let cluster = connection::config().await?;
     let client = Client::try_from(cluster.clone()).context("the cluster's configuration cannot be used")?;
@@ -157,7 +157,7 @@ impl Shared {
         let due = |lanes: &[Lane]| lanes.iter().map(|lane| self.waiting.get(*lane)).sum::<usize>();
         let lanes: [(Priority, &[Lane]); 3] = [
             (Priority::Call, &[]),
-            (Priority::Changing, &[Lane::New, Lane::Following]),
+            (Priority::Changing, &[Lane::New, Lane::InProgress]),
             (Priority::Drift, &[Lane::Event, Lane::Drift]),
         ];
         let rate_limiter_waiting =

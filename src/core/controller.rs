@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tracing::{Instrument as _, debug, info_span};
 
+use crate::model::decision::Ownership;
 use crate::model::schedule;
 
-mod age;
 pub mod annotations;
 mod context;
 pub mod due_work;
@@ -38,12 +38,15 @@ mod recheck;
 mod report;
 mod resolve;
 mod state;
+mod status_age;
 pub mod stream_api;
 mod term_end;
 pub mod trigger;
 
+use event_inbox::Calls;
 use interruption::Interruption;
 use kube_api::{KubeApi, KubeError, ReadFrom};
+use resolve::ResolveError;
 use state::ReconcileState;
 use stream_api::StreamApi;
 
@@ -100,20 +103,24 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     end: &TermEnd,
 ) -> Result<Timestamp, Interruption> {
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
-    let notice = context.memory.events.notice(resource);
+    let notice = context.memory.events.take_notice(resource);
     let mut is_for_event = notice.must_describe && last.remembered.take().is_some();
     // Each finalizer step ends the reconcile if it changed the resource.
     finalize::remove_unwanted_finalizer(context, resource).await?;
     let mut spec = match resolve::resolve(context, resource, &last, from).await {
         Ok(spec) => spec,
         Err(why) => {
+            let is_final = matches!(why, ResolveError::Spec(_));
             let wake = report::unresolved(context, resource, &last, why).await?;
-            context.memory.events.finish(resource, &notice, false);
+            // A later reconcile can resolve the resource, and needs the notice.
+            if is_final {
+                context.memory.events.finish(resource, &notice, Calls::NotOwned);
+            }
             return Ok(wake);
         }
     };
     finalize::sync_finalizer(context, resource, &spec).await?;
-    event_interest::begin(context, resource, &spec);
+    event_interest::add_desired(context, resource, &spec);
     let mut ledger =
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
     let may_claim = spec.claim().allowed;
@@ -141,10 +148,14 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     execute::execute(context, resource, &mut state, &decision).await?;
     observe::describe_active_key(context, &mut state).await;
     let active_key = state.active_key.as_ref().map(|(key, _)| key);
-    event_interest::complete(context, resource, &state.spec, active_key);
-    let is_entered = state.ledger.records_events(may_claim);
+    event_interest::replace(context, resource, &state.spec, active_key);
+    let calls = match state.ledger.ownership {
+        Ownership::LedgerInvalid => Calls::NotEntered,
+        _ if state.ledger.may_record_events(may_claim) => Calls::Entered,
+        Ownership::Owned | Ownership::Another => Calls::NotOwned,
+    };
     let wake = report::report(context, resource, state).await?;
-    context.memory.events.finish(resource, &notice, is_entered);
+    context.memory.events.finish(resource, &notice, calls);
     Ok(wake)
 }
 

@@ -16,13 +16,13 @@ mod scope;
 
 use scope::ScopeQueue;
 
-/// Why a resource is due. The first two lanes alternate, and precede the last one.
+/// Why a resource is due. The first two lanes alternate, and precede the last two, of which `Event` precedes `Drift`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     /// It is new or has changed, and its stream was not described since; or it needs no Describe.
     New,
-    /// Its stream changes, or cannot be changed yet: the operator follows it.
-    Following,
+    /// AWS is changing its stream, or it cannot be changed yet.
+    InProgress,
     /// Its stream was as it should be, and an event of AWS reports that something has happened to it.
     Event,
     /// Its stream was as it should be, and is described to detect drift.
@@ -31,7 +31,7 @@ pub enum Lane {
 
 impl Lane {
     /// Every lane.
-    pub const ALL: [Self; 4] = [Self::New, Self::Following, Self::Event, Self::Drift];
+    pub const ALL: [Self; 4] = [Self::New, Self::InProgress, Self::Event, Self::Drift];
 
     /// Returns whether the stream was as it should be when it was last described.
     fn is_check(self) -> bool {

@@ -1,4 +1,4 @@
-//! The resources that a change of themselves leads to reconciles of, by the events of their watches.
+//! Which resources are to be reconciled because they have changed themselves, according to the events of their watches.
 //!
 //! It compares and remembers a hash of each resource ([`trigger_hash`]), nothing else: the reconcile reads the resource from
 //! the cache. The resources of a list are returned when the list is complete, because reconciles do not use the cache

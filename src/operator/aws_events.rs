@@ -2,8 +2,8 @@
 //! message once no reconcile needs it any more.
 //!
 //! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file must
-//! never delete a message about a call before a reconcile has entered the call in the ledger: after a crash, the queue
-//! delivers the message again.
+//! never delete a message about a call before a reconcile has entered the call in the ledger, unless no resource of this
+//! operator may write that ledger: after a crash, the queue delivers the message again.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -33,16 +33,16 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 /// Maximum number of messages that wait for a reconcile. With more, the operator receives none until some are deleted.
 const MAX_HELD: usize = 1000;
 
-/// Returns the task that receives the events, and the triggers that result from them. It begins when `may_start` is set:
-/// an event about a resource that is not listed yet would be deleted.
+/// Returns the task that receives the events, and the triggers that result from them. It begins when the `resources` are
+/// `listed`: an event about a resource that is not listed yet would be deleted.
 pub(super) fn receiver(
     queue: EventQueue,
     shared: Arc<Shared>,
-    (resources, may_start): (Store<Guarded>, Arc<SetOnce<()>>),
+    (resources, listed): (Store<Guarded>, Arc<SetOnce<()>>),
 ) -> (impl Future<Output = ()> + Send + 'static, impl Stream<Item = Trigger> + Send + 'static) {
     let (triggers, mut received) = mpsc::unbounded_channel();
     let task = async move {
-        may_start.wait().await;
+        listed.wait().await;
         let inbox = &shared.context.memory.events;
         resources.for_each(|resource| {
             if let Ok(resource) = &resource.0 {
@@ -63,7 +63,8 @@ async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<
     let mut next = pin!(next_messages(queue, 0, true));
     loop {
         tokio::select! {
-            // The request is never dropped: the messages of its response would be invisible until their timeout.
+            // The request is dropped only at the end of the term: the messages of its response would be invisible until
+            // their timeout.
             messages = &mut next => {
                 if let Ok(messages) = messages {
                     failures = 0;
@@ -87,7 +88,7 @@ async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<
 async fn next_messages(queue: &EventQueue, failures: u32, has_room: bool) -> Result<Vec<Message>, ()> {
     if failures > 0 {
         let (first, longest) = RETRY;
-        sleep(first.saturating_mul(1 << failures.min(10)).min(longest)).await;
+        sleep(first.saturating_mul(1 << (failures - 1).min(10)).min(longest)).await;
     }
     if !has_room {
         sleep(TIDY_INTERVAL).await;

@@ -30,8 +30,8 @@ use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::watches::Guarded;
 use crate::metrics::{Metrics, ReconcileResult};
 
-/// Places of a scope in addition to its Describes per second: enough to keep the limit used while others wait
-/// for responses.
+/// How many reconciles of one AWS limit run at a time beyond the Describes that the limit allows per second: while some
+/// wait for responses, others use the limit.
 const EXTRA_PLACES: usize = 4;
 
 /// A change that leads to reconciles.
@@ -91,8 +91,8 @@ pub struct Dispatcher<A, R> {
 }
 
 impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
-    /// Creates a dispatcher, with at most `concurrency` reconciles at a time. `limits` returns how many of one scope
-    /// are useful; `waiting` is updated with the number of resources that wait.
+    /// Creates a dispatcher, with at most `concurrency` reconciles at a time. `limits` determines how many reconciles of
+    /// one AWS limit run at a time; `waiting` is updated with the number of resources that wait.
     #[must_use]
     pub fn new(
         reconciler: Reconciler<A, R>,
@@ -106,8 +106,8 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     }
 
     /// Reconciles from the time at which `may_start` is set until `end` is cancelled. The triggers are polled
-    /// from the beginning, because they fill the caches. Reconciles that are running are finished first;
-    /// those that wait for AWS then end without a call.
+    /// from the beginning, because they fill the caches. At the end it waits until the running reconciles have ended. A
+    /// reconcile that still waits for AWS ends at once, without a call.
     pub async fn run(
         mut self,
         mut triggers: BoxStream<'static, Trigger>,
@@ -139,7 +139,10 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     fn trigger(&mut self, trigger: Trigger) {
         let now = self.start.elapsed();
         match trigger {
-            Trigger::One(key) => self.queue.schedule(key, now),
+            Trigger::One(key) => {
+                self.expect_events(&key);
+                self.queue.schedule(key, now);
+            }
             Trigger::All => {
                 for key in self.reconciler.resources.keys() {
                     self.queue.schedule(key, now);
@@ -148,10 +151,27 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         }
     }
 
+    /// Registers a changed resource for AWS's events, which may arrive before its reconcile.
+    fn expect_events(&self, key: &Key) {
+        let Reconciler { context, resources, .. } = &self.reconciler;
+        if context.config.drift_interval_with_events.is_some()
+            && let Some(Ok(resource)) = resources.get(key).map(|resource| resource.0)
+        {
+            context.memory.events.expect(&resource);
+        }
+    }
+
     /// Starts as many reconciles as are due and may start.
     fn start_due(&mut self, end: &TermEnd) {
         let Reconciler { context, resources, .. } = &self.reconciler;
-        let work = |key: &Key| Some(work(context, &resources.get(key)?));
+        let work = |key: &Key| {
+            let resource = resources.get(key);
+            if resource.as_ref().is_none_or(|resource| resource.0.is_err()) {
+                // No reconcile will enter the calls that AWS's events report.
+                context.memory.events.evict(&key.to_string());
+            }
+            Some(work(context, &resource?))
+        };
         while let Some(key) = self.queue.next(self.start.elapsed(), work) {
             self.running.spawn(reconcile_resource(self.reconciler.clone(), key, end.clone()));
         }
@@ -217,7 +237,7 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
         Err(_) => ReconcileResult::error,
     };
     reconciler.metrics.reconciled(result, begin.elapsed());
-    (key, outcome.unwrap_or_else(|error| Some(after_error(&resource, &error))))
+    (key, outcome.unwrap_or_else(|error| Some(after_error(&reconciler.context, &resource, &error))))
 }
 
 async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
@@ -239,13 +259,14 @@ async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
     Ok(Some(wait.unsigned_abs()))
 }
 
-/// Returns the wait after a conflict or a failed request to Kubernetes: short, but not the same for all resources.
-fn after_error(resource: &Guarded, error: &KubeError) -> Duration {
+/// Returns the wait after a conflict, or after a failed request to Kubernetes.
+fn after_error<A, R>(context: &Context<A, R>, resource: &Guarded, error: &KubeError) -> Duration {
     if matches!(error, KubeError::Conflict) {
         return schedule::AFTER_CONFLICT.unsigned_abs();
     }
     warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "request to the API server failed");
-    schedule::after_kube_error(&resource.uid().unwrap_or_default()).unsigned_abs()
+    let uid = resource.uid().unwrap_or_default();
+    schedule::after_kube_error(&uid, context.memory.count_failure(&uid)).unsigned_abs()
 }
 
 #[cfg(test)]

@@ -41,13 +41,13 @@ pub(super) struct Term {
 }
 
 impl Term {
-    /// Reconciles until `end` is cancelled. Reconciles that are running are finished first; those that wait
-    /// for AWS then end without a call.
+    /// Reconciles until `end` is cancelled. Then waits until the running reconciles have ended. A reconcile that still
+    /// waits for AWS ends at once, without a call.
     pub(super) async fn run(&self, shared: Arc<Shared>, end: CancellationToken) {
         // The memory of an earlier term is older than the statuses that another replica may have written
         // since.
         shared.context.memory.retain(|_| false);
-        shared.context.memory.events.retain(|_| false);
+        shared.context.memory.events.clear();
         let sources = Sources::watch(&self.scope);
         let (store, listed) = (sources.caches.resources.store(), sources.caches.resources.listed());
         let statuses = PolicyStatuses::new(self.scope.client.clone(), &sources);
@@ -73,8 +73,8 @@ impl Term {
         let dispatcher = Dispatcher::new(reconciler, limits, self.concurrency, shared.waiting.clone());
         let triggers = match &self.queue {
             Some(queue) => {
-                let started = (store.clone(), may_start.clone());
-                let (receiver, events) = aws_events::receiver(queue.clone(), shared.clone(), started);
+                let resources = (store.clone(), listed.clone());
+                let (receiver, events) = aws_events::receiver(queue.clone(), shared.clone(), resources);
                 background.spawn(receiver);
                 select_all([sources.triggers, events.boxed()]).boxed()
             }
@@ -109,7 +109,8 @@ async fn housekeeping(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<Se
     repeat_housekeeping(&shared.context, &store).await;
 }
 
-/// Deletes expired ledgers and evicts the memory of deleted resources: now, and then every hour.
+/// Deletes expired ledgers and evicts the memory of deleted resources: now, and then every hour. The dispatcher has
+/// evicted their events.
 async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(context: &Context<A, R>, store: &Store<Guarded>) {
     let mut every = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     loop {
@@ -119,8 +120,6 @@ async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(context: &Context<A, R>, 
         }
         let alive: HashSet<String> = store.select(|resource| resource.uid()).into_iter().collect();
         context.memory.retain(|uid| alive.contains(uid));
-        let names: HashSet<String> = store.keys().iter().map(ToString::to_string).collect();
-        context.memory.events.retain(|name| names.contains(name));
     }
 }
 

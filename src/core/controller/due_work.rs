@@ -54,7 +54,7 @@ pub(super) fn lane(resource: &StreamEncryption, last: Urgency) -> Lane {
     let reported = || find(&status.conditions, ConditionType::Ready)?.reason.parse().ok();
     match last.reason.or_else(reported).map(Reason::describe_purpose) {
         Some(DescribePurpose::Drift) => Lane::Drift,
-        Some(DescribePurpose::Change) => Lane::Following,
+        Some(DescribePurpose::Change) => Lane::InProgress,
         Some(DescribePurpose::Absent) | None => Lane::New,
     }
 }
@@ -107,13 +107,13 @@ mod tests {
         for (reason, lane) in [
             ("Encrypted", Lane::Drift),
             ("StreamNotFound", Lane::Drift),
-            ("Enabling", Lane::Following),
+            ("Enabling", Lane::InProgress),
             ("NotPermitted", Lane::New),
             ("unknown", Lane::New),
         ] {
             assert_eq!(lane_of(&reported(reason), None), lane, "{reason}");
         }
-        assert_eq!(lane_of(&reported("Encrypted"), Some(Reason::Enabling)), Lane::Following);
+        assert_eq!(lane_of(&reported("Encrypted"), Some(Reason::Enabling)), Lane::InProgress);
         assert_eq!(lane_of(&resource(&json!({"arn": ARN}), &Value::Null), None), Lane::New);
     }
 

@@ -66,6 +66,18 @@ pub struct Notice {
     number: Option<u64>,
 }
 
+/// What has become of the calls that a reconcile took into account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// A stored ledger holds them, except those that it must leave out.
+    Entered,
+    /// The resource neither owns the ledger nor may claim the stream. Another resource of the stream may own the ledger,
+    /// so the calls are kept until all of them are reconciled.
+    NotOwned,
+    /// The ledger could not be read or written. The calls are kept for a later reconcile.
+    NotEntered,
+}
+
 impl EventInbox {
     /// Records on which stream and keys a resource depends according to its spec and its status, before its first
     /// reconcile: after a start, events may arrive earlier.
@@ -98,14 +110,17 @@ impl EventInbox {
         self.lock().register(&name_of(resource), subjects_of(stream, keys), EventScope::of(stream));
     }
 
-    /// Evicts every resource for whose namespace and name `alive` returns `false`.
-    pub fn retain(&self, alive: impl Fn(&str) -> bool) {
+    /// Evicts a resource that is gone, and the calls that no other resource waits for.
+    pub fn evict(&self, name: &str) {
         let mut state = self.lock();
-        let dead: Vec<ResourceName> = state.resources.keys().filter(|name| !alive(name)).cloned().collect();
-        for name in dead {
-            let subjects = state.resources.remove(&name).map(|registered| registered.subjects);
-            state.forget(&name, &subjects.unwrap_or_default());
+        if let Some((name, registered)) = state.resources.remove_entry(name) {
+            state.forget(&name, &registered.subjects);
         }
+    }
+
+    /// Evicts everything, before a new term: meanwhile another replica has received the events.
+    pub fn clear(&self) {
+        *self.lock() = State::default();
     }
 
     /// Takes an event that arrived at `now` on the monotonic clock. Returns the resources that are due because of it.
@@ -130,12 +145,12 @@ impl EventInbox {
             } else if let Some(refused) =
                 calls.iter_mut().find(|held| !may_have_used_limit(held.code.as_deref()))
             {
-                // As in the ledger, a refused call is left out first. Without any, this one is: they are more than AWS
-                // accepts within a day.
+                // As in the ledger, a refused call is left out first. If no held call was refused, the new call is left
+                // out: the held ones are already more than AWS accepts within a day.
                 *refused = call.clone();
             }
         }
-        state.notice(resources, call.is_none())
+        state.record(resources, call.is_none())
     }
 
     /// Returns the resources of the accounts and regions whose events have not arrived for [`SILENCE`]: what happened
@@ -158,7 +173,7 @@ impl EventInbox {
         let resources = state.resources.iter().filter(|(_, registered)| concerned(registered));
         let mut resources: Vec<ResourceName> = resources.map(|(name, _)| name.clone()).collect();
         resources.sort_unstable();
-        state.notice(resources, true)
+        state.record(resources, true)
     }
 
     /// Returns whether events of an account and region arrive.
@@ -181,7 +196,7 @@ impl EventInbox {
         arrivals.map(|(scope, last)| (scope.clone(), age(last))).collect()
     }
 
-    /// Returns whether an event concerns a resource that no reconcile has finished with.
+    /// Returns whether there is an event that concerns this resource and that no reconcile of it has finished with.
     #[must_use]
     pub fn is_noticed(&self, resource: &StreamEncryption) -> bool {
         let state = self.lock();
@@ -190,9 +205,9 @@ impl EventInbox {
             && state.resources.get(&name_of(resource)).is_some_and(|one| one.noticed.is_some())
     }
 
-    /// Returns what a reconcile of a resource has to take into account.
+    /// Returns what a reconcile of a resource has to take into account, and records that the reconcile has begun to.
     #[must_use]
-    pub fn notice(&self, resource: &StreamEncryption) -> Notice {
+    pub fn take_notice(&self, resource: &StreamEncryption) -> Notice {
         let mut state = self.lock();
         if state.resources.is_empty() {
             return Notice::default();
@@ -208,18 +223,22 @@ impl EventInbox {
         }
     }
 
-    /// Records that a reconcile has finished with what it took into account. `is_entered` states whether a stored ledger
-    /// holds the calls, as far as they belong there. Otherwise they wait for the other resources of the stream, one of
-    /// which may own the ledger.
-    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, is_entered: bool) {
-        if notice.number.is_none() {
+    /// Records that a reconcile has finished with what it took into account, and what has become of the calls.
+    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, done: Calls) {
+        // Calls without an event are those of a resource that was deleted before it could enter them.
+        if notice.number.is_none() && notice.calls.is_empty() {
             return;
         }
         let state = &mut *self.lock();
         let Some(registered) = state.resources.get_mut(&name_of(resource)) else { return };
         if registered.noticed == notice.number {
-            registered.noticed = None;
             registered.must_describe = false;
+            if done != Calls::NotEntered {
+                registered.noticed = None;
+            }
+        }
+        if done == Calls::NotEntered {
+            return;
         }
         let subjects = registered.subjects.clone();
         for subject in subjects {
@@ -227,7 +246,7 @@ impl EventInbox {
             let waits = |name: &ResourceName| {
                 state.resources.get(name).is_some_and(|registered| registered.noticed.is_some())
             };
-            if !is_entered && users.is_some_and(|users| users.iter().any(waits)) {
+            if done == Calls::NotOwned && users.is_some_and(|users| users.iter().any(waits)) {
                 continue;
             }
             let Some(calls) = state.calls.get_mut(&subject) else { continue };
@@ -254,7 +273,7 @@ impl EventInbox {
 
 impl State {
     /// Records a new event of these resources. Returns those that do not wait for a reconcile because of an earlier one.
-    fn notice(&mut self, resources: Vec<ResourceName>, must_describe: bool) -> Vec<ResourceName> {
+    fn record(&mut self, resources: Vec<ResourceName>, must_describe: bool) -> Vec<ResourceName> {
         self.counter += 1;
         let mut due = Vec::new();
         for name in resources {

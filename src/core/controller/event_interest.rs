@@ -8,14 +8,14 @@ use crate::model::arn::{KeyArn, KmsKeyId};
 
 /// Records the stream and the desired key of a resource before they are described, if the operator receives AWS's
 /// events: what happens after the description must not be missed.
-pub(super) fn begin<A, R>(context: &Context<A, R>, resource: &StreamEncryption, spec: &ResolvedSpec) {
+pub(super) fn add_desired<A, R>(context: &Context<A, R>, resource: &StreamEncryption, spec: &ResolvedSpec) {
     if context.config.drift_interval_with_events.is_some() {
         context.memory.events.extend(resource, &spec.stream, &spec.key_names().collect::<Vec<_>>());
     }
 }
 
 /// Records the stream, the desired key and the active key of a resource, and nothing else that it depended on before.
-pub(super) fn complete<A, R>(
+pub(super) fn replace<A, R>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
     spec: &ResolvedSpec,

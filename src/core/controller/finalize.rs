@@ -78,8 +78,8 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
 }
 
 /// Removes the finalizer as decided: AWS has disabled the encryption, or the operator may not, or need not.
-/// Ends the reconcile: it read an earlier version of the resource, so its status could not be written, and
-/// its entry for the memory would hide what this step has recorded there.
+/// Ends the reconcile, which began with an earlier version of the resource: a status of that version would be refused,
+/// and the reconcile's entry in the memory would replace the version that this step has recorded.
 pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -90,7 +90,7 @@ pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     state.ledger.ensure_unchanged(&context.kube).await?;
     if decision.reason == Reason::NotPermitted {
         let why = message::ready(&state.input(), decision);
-        release_unchanged(context, &resource.metadata, stream_of(resource), &why).await?;
+        release_leaving_encryption(context, &resource.metadata, stream_of(resource), &why).await?;
     } else {
         release(context, &resource.metadata).await?;
     }
@@ -105,7 +105,7 @@ pub(super) async fn release_unresolved<A: StreamApi, R: KubeApi>(
     why: &str,
 ) -> Result<Timestamp, Interruption> {
     let why = format!("Invalid spec: {why}.");
-    release_unchanged(context, &resource.metadata, stream_of(resource), &why).await?;
+    release_leaving_encryption(context, &resource.metadata, stream_of(resource), &why).await?;
     Ok(context.clock.now() + context.config.drift_interval)
 }
 
@@ -156,7 +156,7 @@ async fn set_finalizer<A: StreamApi, R: KubeApi>(
 /// Removes the finalizer of a deleted resource whose stream stays encrypted against its `deletionPolicy`, and
 /// reports that once. If the namespace is being deleted, too, the API server refuses the event, so the log and a
 /// metric report the removal, too. `stream` is the ARN or the name of the stream, if the spec can be read.
-pub(super) async fn release_unchanged<A: StreamApi, R: KubeApi>(
+pub(super) async fn release_leaving_encryption<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     read: &ObjectMeta,
     stream: Option<&str>,

@@ -9,9 +9,9 @@ pub(super) enum Interruption {
     /// What the reconcile is based on is no longer current: another writer was first, or the process was paused.
     /// All observations and decisions are void, and everything is read from the API server again.
     Outdated,
-    /// The decision needs a new description, but this reconcile began with a remembered one. The key may have
-    /// been resolved with the response of KMS in it, so a new Describe alone does not suffice. The next
-    /// reconcile begins without it.
+    /// The decision needs a new description, but this reconcile began with a remembered one. That description also
+    /// holds the response of KMS with which the key was resolved, so a new Describe alone does not suffice. The next
+    /// reconcile begins without a remembered description.
     DescriptionNotFresh,
     /// Nothing is left to be done before this time, or in this term.
     Ended(Timestamp),

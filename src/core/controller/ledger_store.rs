@@ -166,7 +166,7 @@ impl LedgerHandle {
     /// Applies events that report calls. Returns whether the ledger did not know all of these calls yet. The ledger of
     /// another resource is left as it is, and none is created unless the resource `may_claim` the stream.
     pub(super) fn record_events(&mut self, events: &[CallEvent], may_claim: bool, now: Timestamp) -> bool {
-        if !self.records_events(may_claim) || events.is_empty() {
+        if !self.may_record_events(may_claim) || events.is_empty() {
             return false;
         }
         let recorded = external::record_events(&self.spec, events, now);
@@ -175,8 +175,9 @@ impl LedgerHandle {
         is_news
     }
 
-    /// Returns whether the ledger holds the calls of others, for the resource that owns it or may claim the stream.
-    pub(super) fn records_events(&self, may_claim: bool) -> bool {
+    /// Returns whether this resource may enter the calls of others into the ledger: it owns the ledger, or may claim the
+    /// stream.
+    pub(super) fn may_record_events(&self, may_claim: bool) -> bool {
         self.ownership == Ownership::Owned && (may_claim || self.is_stored())
     }
 

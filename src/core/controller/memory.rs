@@ -23,7 +23,7 @@ use crate::model::observation::StreamDescription;
 use crate::model::schedule::RETRY_PAUSE;
 use crate::packed::Packed;
 
-/// A version that equals none: the resource is read from the API server next.
+/// A version that no object has. The next reconcile therefore reads the resource from the API server.
 pub const UNKNOWN_VERSION: Option<String> = Some(String::new());
 
 /// How long a write without an acknowledgement may still be applied: longer than the API server works on a
@@ -56,8 +56,14 @@ pub struct LastReconcile {
     /// The status that this process reported last, whether or not it had to be written.
     pub status: Option<Packed<StreamEncryptionStatus>>,
     /// When a write of the status was sent after `status` was reported, and not acknowledged: it may have
-    /// been applied, or may still be applied. `None` once it can no longer be applied.
+    /// been applied, or may still be applied. `None` once it can no longer be applied: a later acknowledged write
+    /// changes the resourceVersion.
     pub unacknowledged_write: Option<Timestamp>,
+    /// When a test record was last encrypted, as this process has seen or read it. The status may lack it: its write
+    /// may have failed.
+    pub verified: Option<Timestamp>,
+    /// Number of consecutive reconciles in which a request to Kubernetes failed.
+    pub failures: u32,
     /// Number of consecutive reconciles that could not describe the stream: AWS did not answer the Describe, or a
     /// request before it.
     pub unanswered: u32,
@@ -141,20 +147,21 @@ impl Memory {
         self.lock().insert(uid(resource).to_owned(), Box::new(last));
     }
 
-    /// Returns the entry of the resource with this uid, which may be an invalid one, with what has expired.
+    /// Returns the entry of the resource with this uid, including what has expired. The resource may be invalid.
     #[must_use]
     pub fn recall_all(&self, uid: &str) -> LastReconcile {
         self.lock().get(uid).map(|last| LastReconcile::clone(last)).unwrap_or_default()
     }
 
-    /// Stores only the status, which is all that exists for an invalid resource.
+    /// Stores only the status, which is all that exists for an invalid resource, and the number of failures.
     pub fn keep_status(
         &self,
         uid: &str,
         status: Option<Packed<StreamEncryptionStatus>>,
         unacknowledged_write: Option<Timestamp>,
+        failures: u32,
     ) {
-        let last = LastReconcile { status, unacknowledged_write, ..LastReconcile::default() };
+        let last = LastReconcile { status, unacknowledged_write, failures, ..LastReconcile::default() };
         self.lock().insert(uid.to_owned(), Box::new(last));
     }
 
@@ -194,21 +201,21 @@ impl Memory {
         }
     }
 
+    /// Records that a reconcile of the resource with this uid has failed because of a request to Kubernetes. Returns
+    /// how many have failed in succession.
+    pub fn count_failure(&self, uid: &str) -> u32 {
+        let mut entries = self.lock();
+        let last = entries.entry(uid.to_owned()).or_default();
+        last.failures = last.failures.saturating_add(1);
+        last.failures
+    }
+
     /// Records that the removal of the finalizer is reported for the resource with this uid. Returns whether it is
     /// the first time.
     pub fn report_removal(&self, uid: &str) -> bool {
         let mut entries = self.lock();
         let last = entries.entry(uid.to_owned()).or_default();
         !std::mem::replace(&mut last.is_removal_reported, true)
-    }
-
-    /// Records that a write of the status of the resource with this uid was not acknowledged. Any later
-    /// acknowledged write changes the resourceVersion, so the unacknowledged write can no longer be applied.
-    pub fn unacknowledged_write(&self, uid: &str, now: Timestamp) {
-        let mut entries = self.lock();
-        let last = entries.entry(uid.to_owned()).or_default();
-        last.unacknowledged_write = Some(now);
-        last.version = UNKNOWN_VERSION;
     }
 
     /// Returns how long AWS took to change streams of a service.
@@ -357,7 +364,8 @@ mod tests {
     fn unacknowledged_write_may_land_for_two_minutes() {
         let memory = Memory::default();
         let at = |seconds| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds);
-        memory.unacknowledged_write("uid-1", at(0));
+        let sent = LastReconcile { unacknowledged_write: Some(at(0)), ..LastReconcile::default() };
+        memory.keep(&resource(false), sent);
         assert_eq!(memory.recall_unexpired(&resource(false), at(119)).unacknowledged_write, Some(at(0)));
         assert_eq!(memory.recall_unexpired(&resource(false), at(120)).unacknowledged_write, None);
         assert_eq!(

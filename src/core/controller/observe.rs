@@ -95,8 +95,8 @@ async fn send_describe<A: StreamApi, R: KubeApi>(
     let principal = &state.spec.principal;
     let priority = match due_work::lane(resource, Urgency::from(&state.last)) {
         Lane::New => Priority::Changing,
-        Lane::Following if !state.is_for_event => Priority::Changing,
-        Lane::Following | Lane::Event | Lane::Drift => Priority::Drift,
+        Lane::InProgress if !state.is_for_event => Priority::Changing,
+        Lane::InProgress | Lane::Event | Lane::Drift => Priority::Drift,
     };
     let request = context.aws.describe_stream(&state.spec.stream, principal, priority);
     let seen = state.end.unless_ended(request).await.ok_or(Interruption::Ended(at))?;

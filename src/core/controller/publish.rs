@@ -31,19 +31,22 @@ use crate::packed::Packed;
 pub(super) struct StatusWrite {
     /// The status that this process reported last.
     pub(super) status: Option<Packed<StreamEncryptionStatus>>,
-    /// When a write was sent that was not acknowledged, after `status` was reported.
+    /// When a write was sent that was not acknowledged, and that may still be applied.
     pub(super) unacknowledged_write: Option<Timestamp>,
     /// The version of the resource after the write, or as it was read.
     pub(super) version: Option<String>,
     /// When to reconcile again at the latest, if another writer was first or an earlier write may still be
     /// applied.
     pub(super) again: Option<Timestamp>,
+    /// The error, if the write failed for another reason than a conflict.
+    pub(super) failed: Option<KubeError>,
 }
 
 /// Writes the status that `make` computes if it differs from the `stored` one. The status that this process
 /// reported last is not repeated, with three exceptions: the process has just described the stream
 /// (`described`); a client that is no replica wrote the stored status; or the stored status may be an
-/// unacknowledged write of this process, sent after its last report.
+/// unacknowledged write of this process. A write that fails does not end the reconcile: what AWS has returned is
+/// kept in the memory, or each attempt would describe the stream again and write another test record.
 pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     read: &ObjectMeta,
@@ -51,7 +54,7 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     last: &LastReconcile,
     described: bool,
     make: impl Fn(&StreamEncryptionStatus) -> StreamEncryptionStatus,
-) -> Result<StatusWrite, KubeError> {
+) -> StatusWrite {
     let is_foreign = changed_by_another(read);
     let before = previous_status(read, stored, last).map(Cow::into_owned).unwrap_or_default();
     let status = make(&before);
@@ -68,21 +71,14 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 version = written;
                 publish_transition(context, read, &before, &status).await;
             }
-            // Not an interruption, which would evict the description: a new Describe would only cause another
-            // write. The next reconcile reports from this description.
-            Err(KubeError::Conflict) => {
-                let again = context.clock.now() + AFTER_CONFLICT;
-                let version = UNKNOWN_VERSION;
-                return Ok(StatusWrite {
-                    status: last.status.clone(),
-                    unacknowledged_write,
-                    version,
-                    again: Some(again),
-                });
-            }
             Err(error) => {
-                context.memory.unacknowledged_write(uid(read), context.clock.now());
-                return Err(error);
+                let now = context.clock.now();
+                let (unacknowledged_write, again, failed) = match error {
+                    KubeError::Conflict => (unacknowledged_write, Some(now + AFTER_CONFLICT), None),
+                    error => (Some(now), None, Some(error)),
+                };
+                let (status, version) = (last.status.clone(), UNKNOWN_VERSION);
+                return StatusWrite { status, unacknowledged_write, version, again, failed };
             }
         }
     }
@@ -94,9 +90,9 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     if unacknowledged_write.is_some() {
         // The earlier write may still change the status.
         let again = Some(context.clock.now() + REREAD);
-        return Ok(StatusWrite { status, unacknowledged_write, version: UNKNOWN_VERSION, again });
+        return StatusWrite { status, unacknowledged_write, version: UNKNOWN_VERSION, again, failed: None };
     }
-    Ok(StatusWrite { status, unacknowledged_write, version, again: None })
+    StatusWrite { status, unacknowledged_write, version, again: None, failed: None }
 }
 
 /// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
@@ -110,7 +106,7 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     if read.deletion_timestamp.is_some() {
         let why = format!("Invalid resource: {why}.");
         return if finalize::has_finalizer(read) {
-            finalize::release_unchanged(context, read, None, &why).await
+            finalize::release_leaving_encryption(context, read, None, &why).await
         } else {
             Ok(())
         };
@@ -131,8 +127,12 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
         conditions: ready_conditions(known, Reason::SpecInvalid, &words, read.generation, now),
         ..StreamEncryptionStatus::default()
     };
-    let written = update_status(context, read, stored, &last, false, make).await?;
-    context.memory.keep_status(uid(read), written.status, written.unacknowledged_write);
+    let written = update_status(context, read, stored, &last, false, make).await;
+    let failures = if written.failed.is_some() { last.failures } else { 0 };
+    context.memory.keep_status(uid(read), written.status, written.unacknowledged_write, failures);
+    if let Some(error) = written.failed {
+        return Err(error);
+    }
     if written.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
 }
 

@@ -11,7 +11,6 @@ use stream_encryption_api::stream_encryption::{
     Calls, Failure, PreviousKey, StreamEncryption, StreamEncryptionStatus, StreamStatus,
 };
 
-use super::age;
 use super::annotations::retry_token;
 use super::context::Context;
 use super::finalize;
@@ -21,6 +20,7 @@ use super::memory::{LastReconcile, Remembered};
 use super::publish::update_status;
 use super::resolve::ResolveError;
 use super::state::{Observed, ReconcileState};
+use super::status_age;
 use super::stream_api::StreamApi;
 use crate::model::decision::{self, Decision, Ownership, Step};
 use crate::model::desired::DesiredEncryption;
@@ -50,7 +50,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         state.is_fresh(),
         make,
     )
-    .await?;
+    .await;
     let since = schedule::reason_since(state.last.reason, decision.reason, state.now);
     // A description is used again only with the ledger that records what it showed. If the ledger cannot be read
     // or written, its current version is unknown, so the version that was seen last is kept.
@@ -69,6 +69,8 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         version: written.version,
         unanswered,
         changing_at,
+        verified: state.spec.desired.verified,
+        failures: if written.failed.is_some() { state.last.failures } else { 0 },
         retry_due: None,
         is_interrupted: false,
         is_removal_reported: state.last.is_removal_reported,
@@ -76,7 +78,10 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     let wake =
         [written.again, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
     context.memory.keep(resource, last);
-    Ok(wake)
+    match written.failed {
+        Some(error) => Err(Interruption::Kubernetes(error)),
+        None => Ok(wake),
+    }
 }
 
 /// Returns the number of consecutive reconciles in which AWS did not describe the stream, including this one.
@@ -177,7 +182,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         unresolved_status(resource, before, (reason, &words), unanswered, now)
     };
     let written =
-        update_status(context, &resource.metadata, resource.status.as_ref(), last, false, make).await?;
+        update_status(context, &resource.metadata, resource.status.as_ref(), last, false, make).await;
     let since = schedule::reason_since(last.reason, reason, now);
     let wait = if reason == Reason::Suspended {
         context.config.drift_interval
@@ -191,11 +196,15 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         version: written.version,
         unanswered,
         remembered: None,
+        failures: if written.failed.is_some() { last.failures } else { 0 },
         is_interrupted: false,
         ..last.clone()
     };
     context.memory.keep(resource, last);
-    Ok(written.again.unwrap_or(now + wait))
+    match written.failed {
+        Some(error) => Err(Interruption::Kubernetes(error)),
+        None => Ok(written.again.into_iter().fold(now + wait, Timestamp::min)),
+    }
 }
 
 /// Returns the status of a resource that could not be resolved, for this reason and with its message.
@@ -207,7 +216,7 @@ pub(super) fn unresolved_status(
     now: Timestamp,
 ) -> StreamEncryptionStatus {
     if reason == Reason::Suspended {
-        return age::suspended(resource, before, now);
+        return status_age::suspended(resource, before, now);
     }
     let generation = resource.metadata.generation;
     let mut status = before.clone();
@@ -219,8 +228,8 @@ pub(super) fn unresolved_status(
     let kept = kept.into_iter().filter_map(|kind| find(&before.conditions, kind));
     status.conditions.extend(kept.map(|old| {
         let encrypted = old.type_ == ConditionType::Encrypted.as_str();
-        if encrypted && age::is_outdated(before, unanswered) {
-            age::outdated(old, before, reason, generation, now)
+        if encrypted && status_age::is_outdated(before, unanswered) {
+            status_age::outdated(old, before, reason, generation, now)
         } else {
             old.clone()
         }
@@ -239,14 +248,15 @@ pub(super) fn status(
     unanswered: u32,
 ) -> StreamEncryptionStatus {
     if decision.reason.ready_state() == ReadyState::Unchanged {
-        return age::suspended(resource, before, state.now);
+        return status_age::suspended(resource, before, state.now);
     }
     let mut status = decided(resource, before, state, decision);
-    if age::is_outdated(before, unanswered)
+    if status_age::is_outdated(before, unanswered)
         && let Some(known) =
             status.conditions.iter_mut().find(|one| one.type_ == ConditionType::Encrypted.as_str())
     {
-        *known = age::outdated(known, before, decision.reason, resource.metadata.generation, state.now);
+        *known =
+            status_age::outdated(known, before, decision.reason, resource.metadata.generation, state.now);
     }
     status.last_handled_retry = match state.observed {
         // The retry waits, like everything else.
@@ -255,7 +265,7 @@ pub(super) fn status(
         _ if state.last.retry_due.is_some() => before.last_handled_retry.clone(),
         Observed::NotYet | Observed::At { .. } => retry_token(resource),
     };
-    age::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
+    status_age::set_describe_time(&mut status, before, state.described_at().or(state.answered_request));
     status
 }
 

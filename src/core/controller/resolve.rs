@@ -2,12 +2,13 @@
 //! the permissions.
 //!
 //! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that
-//! key. An invalid spec and a suspension are detected before any request to AWS. So is a denial of the stream or
-//! of disabling encryption, if the stream is given by its ARN and the policies do not depend on the operator's
-//! account. In all other cases the operator's identity is read first, once per process: the word `own` stands
-//! for its account, in the policies of this namespace or in those of the namespace that holds the stream. No
-//! request is sent about a stream or a key that is not allowed; an alias is resolved if the alias is allowed.
-//! After this step the raw spec of the stream is read only to name the stream as the user does.
+//! key. An invalid spec is detected before any request to AWS. So is a denial of the stream or of disabling
+//! encryption, if the stream is given by its ARN and the policies do not depend on the operator's account. In all
+//! other cases the operator's identity is read first, once per process: the word `own` in a policy stands for its
+//! account, in the policies of this namespace and in those of the namespace whose resource owns the ledger. No request
+//! is sent about a stream or a key that is not allowed, or whose resource is suspended; an alias is resolved if the
+//! alias is allowed. After this step the raw spec of the stream is read only to name the stream as the user does, and
+//! to tell whether the user knows its account.
 
 use std::time::Duration;
 
@@ -83,7 +84,7 @@ pub(super) enum ResolveError {
     Spec(String),
     /// AWS did not return the identity of the operator's credentials.
     Identity(AwsError),
-    /// The resource is suspended, and only a request to AWS could resolve it.
+    /// The resource is suspended, and AWS did not return the identity, without which it cannot be resolved.
     Suspended,
     /// A request to Kubernetes failed.
     Kubernetes(KubeError),
@@ -121,7 +122,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     from: ReadFrom,
 ) -> Result<ResolvedSpec, ResolveError> {
     let resolve_started = context.clock.monotonic();
-    let desired = desired(resource);
+    let desired = desired(resource, last);
     let named = stream(&resource.spec.stream, &context.config.region)?;
     let key = match &resource.spec.key {
         Some(key) if desired.encryption != DesiredEncryption::Off => {
@@ -137,9 +138,12 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
             let own = AwsAccount::of(&stream);
             (stream, own)
         }
-        _ if desired.suspended => return Err(ResolveError::Suspended),
         named => {
-            let own = context.aws.identity().await.map_err(ResolveError::Identity)?;
+            let own = match context.aws.identity().await {
+                Ok(own) => own,
+                Err(_) if desired.suspended => return Err(ResolveError::Suspended),
+                Err(error) => return Err(ResolveError::Identity(error)),
+            };
             (named.of(&own)?, own)
         }
     };
@@ -239,10 +243,11 @@ fn principal(resource: &StreamEncryption, role: Option<Role>) -> Principal {
     Principal { role, namespace: me.namespace, resource: me.name }
 }
 
-fn desired(resource: &StreamEncryption) -> DesiredState {
+fn desired(resource: &StreamEncryption, last: &LastReconcile) -> DesiredState {
     let spec = &resource.spec;
     let deleting = resource.metadata.deletion_timestamp.is_some();
     let status = resource.status.as_ref();
+    let reported = status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0);
     let off = deleting || spec.encryption == Encryption::Disabled;
     DesiredState {
         encryption: if off { DesiredEncryption::Off } else { DesiredEncryption::AnyKey },
@@ -252,7 +257,7 @@ fn desired(resource: &StreamEncryption) -> DesiredState {
         disable_on_deletion: spec.deletion_policy == DeletionPolicy::Disable,
         deleting,
         verify: spec.verification == Verification::PutRecord,
-        verified: status.and_then(|status| status.verified_time.as_ref()).map(|time| time.0),
+        verified: reported.max(last.verified),
         retry: retry_token(resource),
         key_reference: spec.key.as_ref().and_then(key_reference),
     }

@@ -22,8 +22,8 @@ use crate::model::key::{Key, KeyProblem};
 use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
 
-/// Maximum age of the description and the resolved spec after the wait for the rate limiter, and maximum time
-/// from then to the call, for the last checks and the reservation.
+/// Two limits of the same length. After the wait for the rate limiter, neither the description nor the resolved spec
+/// may be older. The last checks and the reservation, up to the call, may take no longer.
 pub(super) const MAX_STATE_AGE: Duration = Duration::from_secs(10);
 /// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A
 /// process that was paused for longer does not send the call. Only a pause during the second Describe of a
@@ -46,8 +46,8 @@ pub(super) struct ReconcileState {
     /// When the age of the description in this reconcile begins, on the monotonic clock: at the request, or
     /// at the response if the permit for the call was acquired before.
     pub(super) description_start: Duration,
-    /// Whether the stream is described only because an event of AWS reports something: such a Describe must not compete
-    /// with changes, whoever can forge events.
+    /// Whether the stream is described only because an event of AWS reports something. Such a Describe must not compete
+    /// with changes, because somebody may be able to forge events.
     pub(super) is_for_event: bool,
     /// The action for which the rate limiter's permit was acquired.
     pub(super) permit: Option<Action>,

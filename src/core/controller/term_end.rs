@@ -2,7 +2,7 @@
 //! call.
 //!
 //! Such a wait may last minutes, and the next leader would do the same work meanwhile. A call whose permit is
-//! acquired is still sent, and its outcome recorded.
+//! acquired is still sent, and its outcome recorded, unless the stream must be described again first.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -9,12 +9,14 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use stream_encryption_api::FINALIZER;
-use stream_encryption_api::ledger::{Outcome, StreamLedger};
-use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
+use stream_encryption_api::ledger::{Action, Outcome, StreamLedger};
+use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption, Verification};
 
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
+use super::memory::LastReconcile;
 use super::{TermEnd, ledger_store, reconcile, reconcile_in_term};
 use crate::model::aws_error::OPERATOR_PAUSED;
+use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
 use crate::model::key::Key;
 use crate::model::ledger;
 use crate::model::observation::ReportedEncryption;
@@ -169,4 +171,115 @@ fn wait_for_permit_ends_with_the_term_without_a_call() {
     assert!(matches!(poll(), Poll::Ready(Ok(_))));
     let sent = [Request::WriteLedger, Request::Start, Request::WriteStatus].map(|kind| world.count(kind));
     assert_eq!(sent, [0, 0, 0]);
+}
+
+#[test]
+fn refused_status_leads_to_no_further_describe_or_record() {
+    let mut resource = resource();
+    resource.spec.verification = Verification::PutRecord;
+    let world = World::new(resource);
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    let context = world.context();
+    let reconcile_after = |seconds| {
+        world.state().elapsed += std::time::Duration::from_secs(seconds);
+        let cached = world.state().resource.clone().unwrap();
+        run(reconcile(&context, &cached))
+    };
+    world.state().refuses_status = true;
+    for _ in 0..20 {
+        let _ = reconcile_after(8);
+    }
+    let sent = [Request::Describe, Request::PutRecord].map(|kind| world.count(kind));
+    assert_eq!(sent, [2, 1]);
+    world.state().refuses_status = false;
+    reconcile_after(8).unwrap();
+    let status = world.state().resource.clone().unwrap().status.unwrap();
+    assert!(status.verified_time.is_some(), "{status:?}");
+}
+
+/// Returns a suspended resource. The word `own` stands for the operator's account in its policy.
+fn suspended() -> StreamEncryption {
+    let mut resource = resource();
+    resource.spec.suspend = true;
+    resource
+}
+
+#[test]
+fn suspended_resource_gets_the_finalizer_if_policies_permit_disabling() {
+    let mut resource = suspended();
+    resource.spec.deletion_policy = DeletionPolicy::Disable;
+    let world = World::new(resource);
+    world.state().policies[0].allow_disable = true;
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(&world.context(), &cached)).unwrap();
+    assert_eq!(world.count(Request::SetFinalizer), 1);
+    assert_eq!(world.count(Request::Describe), 0);
+}
+
+fn stop_by_others() -> AwsEvent {
+    let stream = ARN.parse().unwrap();
+    let call = CallEvent {
+        event_id: "event-1".to_owned(),
+        request_id: "request-1".to_owned(),
+        action: Action::Stop,
+        time: "2026-01-01T00:00:00Z".parse().unwrap(),
+        caller_type: None,
+        code: None,
+    };
+    AwsEvent { scope: EventScope::of(&stream), time: call.time, subject: Subject::Call(stream, call) }
+}
+
+#[test]
+fn call_of_others_is_entered_while_the_resource_is_suspended() {
+    let world = World::new(resource());
+    let context = world.context();
+    let reconciled = || {
+        let cached = world.state().resource.clone().unwrap();
+        run(reconcile(&context, &cached)).unwrap();
+    };
+    reconciled();
+    world.state().resource.as_mut().unwrap().spec.suspend = true;
+    world.state().knows_identity = false;
+    let event = stop_by_others();
+    assert_eq!(context.memory.events.receive(&event, world.state().elapsed).len(), 1);
+    reconciled();
+    assert!(context.memory.events.holds(&event), "the resource cannot be resolved");
+    world.state().knows_identity = true;
+    let describes = world.count(Request::Describe);
+    reconciled();
+    assert!(!context.memory.events.holds(&event));
+    let ledger = world.state().ledger.clone().unwrap();
+    assert_eq!(ledger.spec.external_calls.len(), 1);
+    assert_eq!(world.count(Request::Describe), describes);
+}
+
+#[test]
+fn call_of_others_waits_until_the_ledger_can_be_written() {
+    let world = World::new(resource());
+    let context = world.context();
+    let reconciled = || {
+        let cached = world.state().resource.clone().unwrap();
+        run(reconcile(&context, &cached)).unwrap();
+    };
+    reconciled();
+    let event = stop_by_others();
+    let _ = context.memory.events.receive(&event, world.state().elapsed);
+    world.before(Request::WriteLedger, |_| Err(KubeError::Rejected("forbidden".to_owned())));
+    reconciled();
+    assert!(context.memory.events.holds(&event));
+    reconciled();
+    assert!(!context.memory.events.holds(&event));
+}
+
+#[test]
+fn unacknowledged_status_does_not_delay_the_next_attempt() {
+    let world = World::new(resource());
+    world.state().knows_identity = false;
+    let (context, cached) = (world.context(), || world.state().resource.clone().unwrap());
+    run(reconcile(&context, &cached())).unwrap();
+    let now = context.clock.now();
+    let last = context.memory.recall_all("uid-1");
+    context.memory.keep(&cached(), LastReconcile { unacknowledged_write: Some(now), ..last });
+    let wake = run(reconcile(&context, &cached())).unwrap();
+    assert_eq!(wake, now + schedule::poll_interval(now, now, schedule::POLL_AWS_ERROR));
 }

@@ -126,12 +126,15 @@ pub fn after_reconcile(drift_interval: SignedDuration, now: Timestamp, wake: Tim
     wake.duration_since(now).clamp(SHORTEST_REST, longest)
 }
 
-/// Returns the wait after a failed request to the API server: 3 to 8 seconds, always the same for the same
-/// resource, so that not all resources are reconciled at once.
+/// Returns the wait after a request to the API server has failed in this many reconciles in succession: first 3 to 8
+/// seconds, always the same for the same resource, so that not all resources are reconciled at once. Each further
+/// failure doubles the wait, up to eight times the first one: what fails for one resource alone, such as a write that a
+/// webhook refuses, must not use up AWS's rate limits.
 #[must_use]
-pub fn after_kube_error(uid: &str) -> SignedDuration {
+pub fn after_kube_error(uid: &str, failures: u32) -> SignedDuration {
     let spread = i64::from(uid.bytes().fold(0_u8, u8::wrapping_add));
-    SignedDuration::from_millis(3000 + spread * 20)
+    let doublings = failures.saturating_sub(1).min(3);
+    SignedDuration::from_millis((3000 + spread * 20) << doublings)
 }
 
 /// Returns the drift interval of one resource: up to a tenth shorter or longer, always the same for the same
@@ -169,8 +172,10 @@ mod tests {
 
     #[test]
     fn kube_errors_are_retried_at_different_times() {
-        assert_eq!(after_kube_error(""), SignedDuration::from_secs(3));
-        assert_eq!(after_kube_error("\u{7f}\u{7f}\u{1}"), SignedDuration::from_millis(3000 + 255 * 20));
+        assert_eq!(after_kube_error("", 1), SignedDuration::from_secs(3));
+        assert_eq!(after_kube_error("\u{7f}\u{7f}\u{1}", 1), SignedDuration::from_millis(3000 + 255 * 20));
+        let waits = [2, 3, 4, 5, u32::MAX].map(|failures| after_kube_error("", failures).as_secs());
+        assert_eq!(waits, [6, 12, 24, 24, 24]);
     }
 
     #[test]

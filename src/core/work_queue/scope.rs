@@ -44,7 +44,7 @@ impl<K> ScopeQueue<K> {
             running: 0,
             running_checks: 0,
             running_by_namespace: HashMap::new(),
-            last: Lane::Following,
+            last: Lane::InProgress,
             check_turns: DriftTurns::default(),
             drift_turns: DriftTurns::default(),
             turn: 0,
@@ -101,7 +101,7 @@ impl<K> ScopeQueue<K> {
         match lane {
             Lane::Event => self.drift_turns.other(self.waits(Lane::Drift)),
             Lane::Drift => self.drift_turns.drift(),
-            Lane::New | Lane::Following => {}
+            Lane::New | Lane::InProgress => {}
         }
         self.running += 1;
         *self.running_by_namespace.entry(namespace).or_default() += 1;
@@ -127,8 +127,8 @@ impl<K> ScopeQueue<K> {
             return None;
         }
         let in_turn = match self.last {
-            Lane::New => [Lane::Following, Lane::New],
-            Lane::Following | Lane::Event | Lane::Drift => [Lane::New, Lane::Following],
+            Lane::New => [Lane::InProgress, Lane::New],
+            Lane::InProgress | Lane::Event | Lane::Drift => [Lane::New, Lane::InProgress],
         };
         let other = in_turn.into_iter().find(|lane| self.waits(*lane));
         let has_place = self.running_checks < (self.places / 2).max(1);

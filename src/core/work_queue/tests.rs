@@ -86,7 +86,7 @@ fn deleted_resource_leaves_the_queue() {
 fn new_and_followed_resources_alternate() {
     let mut table = Table::new(10);
     table.due(0..4, "a", Lane::New, "data");
-    table.due(10..14, "a", Lane::Following, "data");
+    table.due(10..14, "a", Lane::InProgress, "data");
     assert_eq!(table.one_at_a_time(), [0, 10, 1, 11, 2, 12, 3, 13]);
 }
 

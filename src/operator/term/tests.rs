@@ -4,6 +4,8 @@ use futures_util::stream;
 use kube::runtime::watcher::Event;
 use serde_json::json;
 use stream_encryption_api::stream_encryption::StreamEncryptionStatus;
+use stream_encryption_core::model::arn::StreamArn;
+use stream_encryption_core::model::aws_event::{AwsEvent, EventScope, Subject};
 use stream_encryption_core::packed::Packed;
 use tokio::sync::Notify;
 
@@ -24,7 +26,7 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     let resource: Guarded = serde_json::from_value(object).unwrap();
     let context = fakes::context(None);
     for uid in ["1", "2"] {
-        context.memory.keep_status(uid, Some(Packed::of(&StreamEncryptionStatus::default())), None);
+        context.memory.keep_status(uid, Some(Packed::of(&StreamEncryptionStatus::default())), None, 0);
     }
     let store = Store::default();
     store.apply(&Event::Apply(resource.clone()));
@@ -69,4 +71,42 @@ async fn term_ends_although_a_call_waits_for_its_permit() {
     let term = async { tokio::join!(dispatcher.run(triggers, &filled, &end), stop) };
     tokio::time::timeout(Duration::from_secs(10), term).await.expect("the term ends");
     assert!(context.aws.called.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn event_about_a_resource_is_expected_until_its_deletion() {
+    let metadata = json!({"name": "orders", "namespace": "data", "uid": "1"});
+    let object = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata,
+        "spec": {"stream": {"arn": ARN}},
+    });
+    let resource: Guarded = serde_json::from_value(object).unwrap();
+    let mut context = fakes::context(resource.0.as_ref().ok().cloned());
+    context.config.drift_interval_with_events = Some(jiff::SignedDuration::from_mins(60));
+    let context = Arc::new(context);
+    let store = Store::default();
+    store.apply(&Event::Apply(resource.clone()));
+    let reconciler =
+        Reconciler { context: context.clone(), resources: store.clone(), metrics: Metrics::default() };
+    let dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
+    let (may_start, end) = (SetOnce::new(), CancellationToken::new());
+    let trigger = Trigger::One(store::Key::of(&resource));
+    let triggers = stream::iter([trigger]).chain(stream::pending()).boxed();
+    let stream: StreamArn = ARN.parse().unwrap();
+    let woken = || {
+        let scope = EventScope::of(&stream);
+        let time = jiff::Timestamp::UNIX_EPOCH;
+        let event = AwsEvent { scope, time, subject: Subject::Stream(stream.clone()) };
+        context.memory.events.receive(&event, Duration::ZERO).len()
+    };
+    let check = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(woken(), 1, "before its first reconcile");
+        store.apply(&Event::Delete(resource.clone()));
+        may_start.set(()).unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(woken(), 0);
+        end.cancel();
+    };
+    tokio::join!(dispatcher.run(triggers, &may_start, &end), check);
 }

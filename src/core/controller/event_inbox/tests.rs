@@ -82,20 +82,20 @@ fn event_wakes_the_resources_that_depend_on_its_subject() {
 fn resource_is_noticed_until_a_reconcile_has_finished() {
     let inbox = inbox(&["orders", "clicks"]);
     let (orders, clicks) = (resource("orders"), resource("clicks"));
-    assert_eq!(inbox.notice(&orders), Notice::default());
+    assert_eq!(inbox.take_notice(&orders), Notice::default());
     inbox.receive(&call("orders", 1), MINUTE);
     assert!(inbox.is_noticed(&orders) && !inbox.is_noticed(&clicks));
-    let first = inbox.notice(&orders);
+    let first = inbox.take_notice(&orders);
     assert_eq!((first.calls.len(), first.must_describe), (1, false), "the ledger may know the call");
     // Another event arrives while the reconcile runs.
     inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE);
     inbox.receive(&call("orders", 2), MINUTE);
-    inbox.finish(&orders, &first, true);
-    let second = inbox.notice(&orders);
+    inbox.finish(&orders, &first, Calls::Entered);
+    let second = inbox.take_notice(&orders);
     assert!(second.must_describe && inbox.is_noticed(&orders));
     assert_eq!(second.calls.iter().map(|call| call.event_id.as_str()).collect::<Vec<_>>(), ["event-2"]);
-    inbox.finish(&orders, &second, true);
-    assert_eq!((inbox.notice(&orders), inbox.is_noticed(&orders)), (Notice::default(), false));
+    inbox.finish(&orders, &second, Calls::Entered);
+    assert_eq!((inbox.take_notice(&orders), inbox.is_noticed(&orders)), (Notice::default(), false));
     assert!(inbox.lock().calls.is_empty());
 }
 
@@ -107,7 +107,7 @@ fn queue_keeps_a_call_until_a_reconcile_has_finished() {
     inbox.receive(&other, MINUTE);
     assert!(inbox.holds(&managed) && !inbox.holds(&other), "no resource waits for the other call");
     assert!(inbox.receive(&managed, MINUTE).is_empty(), "the queue delivers it again");
-    inbox.finish(&resource("orders"), &inbox.notice(&resource("orders")), true);
+    inbox.finish(&resource("orders"), &inbox.take_notice(&resource("orders")), Calls::Entered);
     assert!(!inbox.holds(&managed));
 }
 
@@ -140,7 +140,7 @@ fn flood_of_refused_calls_does_not_hide_an_accepted_one() {
     let accepted = call("orders", MAX_EXTERNAL_CALLS);
     inbox.receive(&accepted, MINUTE);
     assert!(inbox.holds(&accepted));
-    assert_eq!(inbox.notice(&resource("orders")).calls.len(), MAX_EXTERNAL_CALLS);
+    assert_eq!(inbox.take_notice(&resource("orders")).calls.len(), MAX_EXTERNAL_CALLS);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn changed_key_replaces_the_earlier_one() {
     assert!(inbox.is_noticed(&resource("orders")));
     inbox.register(&resource("orders"), &stream("orders"), &[]);
     assert!(inbox.is_noticed(&resource("orders")), "what was noticed remains");
-    inbox.retain(|name| name != "data/orders");
+    inbox.evict("data/orders");
     let state = inbox.lock();
     assert!(state.resources.is_empty() && state.by_subject.is_empty(), "a deleted resource");
 }
@@ -171,7 +171,7 @@ fn silence_of_a_region_is_found_once() {
     assert!(inbox.find_silent(before).is_empty());
     assert!(!inbox.are_arriving(&scope, silent));
     assert_eq!(inbox.find_silent(silent).len(), 2);
-    assert!(inbox.notice(&resource("orders")).must_describe, "what happened meanwhile is unknown");
+    assert!(inbox.take_notice(&resource("orders")).must_describe, "what happened meanwhile is unknown");
     assert!(inbox.find_silent(silent).is_empty());
     assert_eq!(inbox.ages(silent), [(scope.clone(), None)]);
     inbox.receive(&event(Subject::Heartbeat), silent);
@@ -198,7 +198,7 @@ fn change_of_keys_keeps_the_calls_of_the_stream() {
     inbox.extend(&resource("orders"), &stream("orders"), &[key(2)]);
     inbox.register(&resource("orders"), &stream("orders"), &[key(2), key(3)]);
     assert!(inbox.holds(&stopped) && inbox.is_noticed(&resource("orders")));
-    assert_eq!(inbox.notice(&resource("orders")).calls.len(), 1);
+    assert_eq!(inbox.take_notice(&resource("orders")).calls.len(), 1);
     let KmsKeyId::Arn(before) = key(1) else { unreachable!() };
     assert!(due(&inbox, Subject::Key(before)).is_empty());
 }
@@ -219,17 +219,17 @@ fn other_resource_of_a_stream_does_not_end_the_calls_of_its_owner() {
     }
     let stopped = call("orders", 1);
     assert_eq!(inbox.receive(&stopped, MINUTE).len(), 2);
-    inbox.finish(&other, &inbox.notice(&other), false);
+    inbox.finish(&other, &inbox.take_notice(&other), Calls::NotOwned);
     assert!(inbox.holds(&stopped), "the owner has not entered it");
-    assert_eq!(inbox.notice(&owner).calls.len(), 1);
-    inbox.finish(&owner, &inbox.notice(&owner), true);
+    assert_eq!(inbox.take_notice(&owner).calls.len(), 1);
+    inbox.finish(&owner, &inbox.take_notice(&owner), Calls::Entered);
     assert!(!inbox.holds(&stopped));
     // If no resource owns the ledger, the last one ends it.
     let again = call("orders", 2);
     inbox.receive(&again, MINUTE);
-    inbox.finish(&owner, &inbox.notice(&owner), false);
+    inbox.finish(&owner, &inbox.take_notice(&owner), Calls::NotOwned);
     assert!(inbox.holds(&again));
-    inbox.finish(&other, &inbox.notice(&other), false);
+    inbox.finish(&other, &inbox.take_notice(&other), Calls::NotOwned);
     assert!(!inbox.holds(&again));
 }
 
@@ -238,9 +238,9 @@ fn waiting_resource_is_not_woken_again() {
     let inbox = inbox(&["orders"]);
     let changed = || due(&inbox, Subject::Stream(stream("orders"))).len();
     assert_eq!((changed(), changed()), (1, 0), "it waits already");
-    let notice = inbox.notice(&resource("orders"));
+    let notice = inbox.take_notice(&resource("orders"));
     assert_eq!((changed(), changed()), (1, 0), "a reconcile has begun since");
-    inbox.finish(&resource("orders"), &notice, true);
+    inbox.finish(&resource("orders"), &notice, Calls::Entered);
     assert!(inbox.is_noticed(&resource("orders")), "of the later event");
 }
 
@@ -253,7 +253,46 @@ fn listed_resource_is_woken_before_its_first_reconcile() {
     orders.status = Some(serde_json::from_value(status).unwrap());
     inbox.expect(&orders);
     assert_eq!(inbox.receive(&call("orders", 1), MINUTE).len(), 1);
-    inbox.finish(&orders, &inbox.notice(&orders), true);
+    inbox.finish(&orders, &inbox.take_notice(&orders), Calls::Entered);
     let KmsKeyId::Arn(active) = key(1) else { unreachable!() };
     assert_eq!(due(&inbox, Subject::Key(active)), ["data/orders"]);
+}
+
+#[test]
+fn call_waits_while_no_ledger_can_be_written() {
+    let inbox = inbox(&["orders"]);
+    let (orders, stopped) = (resource("orders"), call("orders", 1));
+    inbox.receive(&stopped, MINUTE);
+    inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE);
+    inbox.finish(&orders, &inbox.take_notice(&orders), Calls::NotEntered);
+    assert!(inbox.holds(&stopped));
+    let again = inbox.take_notice(&orders);
+    assert_eq!((again.calls.len(), again.must_describe), (1, false), "the stream has been described");
+    inbox.finish(&orders, &again, Calls::Entered);
+    assert!(!inbox.holds(&stopped) && !inbox.is_noticed(&orders));
+}
+
+#[test]
+fn other_resource_releases_the_calls_of_a_deleted_owner() {
+    let inbox = EventInbox::default();
+    let (owner, other) = (resource("orders"), resource("rival"));
+    for resource in [&owner, &other] {
+        inbox.register(resource, &stream("orders"), &[]);
+    }
+    let stopped = call("orders", 1);
+    inbox.receive(&stopped, MINUTE);
+    inbox.finish(&other, &inbox.take_notice(&other), Calls::NotOwned);
+    inbox.evict("data/orders");
+    assert!(inbox.holds(&stopped), "the other resource may take the stream over");
+    inbox.finish(&other, &inbox.take_notice(&other), Calls::Entered);
+    assert!(!inbox.holds(&stopped));
+}
+
+#[test]
+fn new_term_begins_with_an_empty_inbox() {
+    let inbox = inbox(&["orders"]);
+    inbox.receive(&event(Subject::Heartbeat), MINUTE);
+    inbox.clear();
+    inbox.register(&resource("orders"), &stream("orders"), &[]);
+    assert!(inbox.find_silent(MINUTE + SILENCE * 2).is_empty(), "an event of an earlier term is no arrival");
 }

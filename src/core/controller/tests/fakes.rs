@@ -20,11 +20,12 @@ use crate::controller::memory::Memory;
 use crate::controller::stream_api::{Priority, Signer, StreamApi};
 use crate::controller::{Clock, Config, Context, NoMetrics};
 use crate::model::arn::{AwsAccount, KmsKeyId, StreamArn};
-use crate::model::aws_error::{Accepted, AwsError};
+use crate::model::aws_error::{Accepted, AwsError, ErrorKind};
 use crate::model::decision::decide;
 use crate::model::key::{Key, KeyMetadata};
 use crate::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use crate::model::principal::Principal;
+use crate::model::service::Operation;
 
 /// A request of a reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub enum Request {
     Describe,
     Permit,
     Start,
+    PutRecord,
     /// No request, but a look at the monotonic clock.
     Monotonic,
 }
@@ -61,6 +63,10 @@ pub struct State {
     pub ledger: Option<StreamLedger>,
     pub policies: Vec<StreamEncryptionPolicySpec>,
     pub encryption: ReportedEncryption,
+    /// Whether AWS returns the identity of the operator's credentials.
+    pub knows_identity: bool,
+    /// Whether the API server refuses each write of a status.
+    pub refuses_status: bool,
     /// Whether the rate limiter grants permits for calls.
     pub grants_permits: bool,
     pub requests: Vec<Request>,
@@ -92,6 +98,8 @@ impl World {
             ledger: None,
             policies: vec![StreamEncryptionPolicySpec::own_account()],
             encryption: ReportedEncryption::Off,
+            knows_identity: true,
+            refuses_status: false,
             grants_permits: true,
             requests: Vec::new(),
             events: Vec::new(),
@@ -146,7 +154,7 @@ impl World {
             config: Config {
                 region: "eu-west-1".parse().unwrap(),
                 drift_interval: SignedDuration::from_mins(10),
-                drift_interval_with_events: None,
+                drift_interval_with_events: Some(SignedDuration::from_mins(60)),
             },
             memory: Memory::default(),
             metrics: Box::new(NoMetrics),
@@ -171,7 +179,17 @@ impl World {
 
 impl StreamApi for World {
     async fn identity(&self) -> Result<AwsAccount, AwsError> {
-        Ok(AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
+        if self.state().knows_identity {
+            Ok(AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
+        } else {
+            Err(AwsError {
+                operation: Operation::GetCallerIdentity,
+                kind: ErrorKind::Transient,
+                code: None,
+                message: "no answer".to_owned(),
+                request_id: None,
+            })
+        }
     }
 
     async fn verify_clock(&self) -> Result<(), AwsError> {
@@ -237,7 +255,8 @@ impl StreamApi for World {
     }
 
     async fn put_record(&self, _: &StreamArn, _: &str, _: &Principal, _: &Signer) -> Result<bool, AwsError> {
-        unreachable!("no test writes a record")
+        drop(self.to_aws(Request::PutRecord));
+        Ok(true)
     }
 }
 
@@ -294,6 +313,9 @@ impl KubeApi for World {
         status: &StreamEncryptionStatus,
     ) -> Result<Option<String>, KubeError> {
         let mut state = self.request(Request::WriteStatus)?;
+        if state.refuses_status {
+            return Err(KubeError::Unavailable("a webhook does not answer".to_owned()));
+        }
         let version = Some(state.next_version());
         let Some(resource) = &mut state.resource else { return Ok(None) };
         if resource.metadata.resource_version != read.resource_version {

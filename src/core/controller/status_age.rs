@@ -1,5 +1,4 @@
-//! The age of a status: since when the resource is suspended, when the last answered Describe was requested, and
-//! which retry was handled.
+//! The age of a status: since when the resource is suspended, and when the last answered Describe was requested.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
