@@ -315,20 +315,24 @@ impl State {
         let now = self.now;
         let has_observations = self.invariants.publish_observations(self.current_task.task, now);
         let owner = resource_identity(before);
-        let previous = before.status.clone().unwrap_or_default();
-        // The status may change because calls expire; this ends by itself. Once an hour, and not more often,
-        // it updates the time of AWS's last response.
+        let mut previous = before.status.clone().unwrap_or_default();
+        // The status may change because calls expire, or the time until which the previous key is required; this ends
+        // by itself. The message of `Drifted` states the number of calls left, too. Once an hour, and not more often, the
+        // status updates the time of AWS's last response.
         let described_at =
             |status: &StreamEncryptionStatus| status.last_describe_time.as_ref().map(|time| time.0);
         let is_hourly = described_at(&previous)
             .zip(described_at(status))
             .is_some_and(|(old, new)| new.duration_since(old) >= SignedDuration::from_hours(1));
-        let without_times = |status: StreamEncryptionStatus| StreamEncryptionStatus {
-            calls: None,
-            last_describe_time: None,
-            ..status
+        let expired = previous
+            .previous_key
+            .take_if(|key| status.previous_key.is_none() && key.required_until_time.0 <= now);
+        let without_times = |mut status: StreamEncryptionStatus| {
+            let drifted = status.conditions.iter_mut().filter(|one| one.reason == Reason::Drifted.as_str());
+            drifted.for_each(|condition| condition.message.clear());
+            StreamEncryptionStatus { calls: None, last_describe_time: None, ..status }
         };
-        let is_only_aged = (previous.calls != status.calls || is_hourly)
+        let is_only_aged = (previous.calls != status.calls || expired.is_some() || is_hourly)
             && without_times(previous) == without_times(status.clone());
         // Simultaneous Describes of several replicas may exceed AWS's rate limit; the rate limiter, which
         // spreads them, is not simulated.
