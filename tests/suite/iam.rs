@@ -130,11 +130,14 @@ fn policies_allow_exactly_the_required_actions() {
 }
 
 #[test]
-fn events_policy_allows_exactly_requests_to_the_queue() {
+fn events_policy_allows_exactly_the_operators_requests() {
     let [(allowed, queues)] = &statements("events.json")[..] else { panic!("one statement") };
-    assert_eq!(*allowed, Operation::OF_QUEUE.map(Operation::iam_action));
+    let needed =
+        Operation::OF_QUEUE.into_iter().filter(|operation| *operation != Operation::GetQueueAttributes);
+    assert_eq!(*allowed, needed.map(Operation::iam_action).collect::<Vec<_>>());
     assert_eq!(queues.len(), 1);
-    for action in allowed {
+    for operation in Operation::OF_QUEUE {
+        let action = operation.iam_action();
         assert!(PAGE.contains(action), "docs/iam.md does not name {action}");
     }
 }
