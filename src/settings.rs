@@ -50,8 +50,8 @@ pub enum Command {
     Run(Box<RunArguments>),
     /// Print the `CustomResourceDefinitions`.
     Crd,
-    /// Print an AWS policy: for the operator's role, a key, or another role's trust. Contacts neither AWS nor
-    /// a cluster.
+    /// Print an AWS policy: for the operator's role, a key, another role's trust, or the queue of AWS's events.
+    /// Contacts neither AWS nor a cluster.
     Iam {
         /// The policy to print.
         #[command(subcommand)]

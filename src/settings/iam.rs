@@ -74,7 +74,7 @@ pub enum EventsDocument {
         /// The queue.
         #[arg(long, value_name = "ARN")]
         queue: QueueArn,
-        /// A rule that sends to the queue; one for each rule.
+        /// A rule that sends to the queue; one for each: events, heartbeat and, in a hub, forwarded events.
         #[arg(long = "rule", value_name = "ARN", required = true, num_args = 1..)]
         rules: Vec<RuleArn>,
     },

@@ -22,7 +22,8 @@ const KEYS: &str = "--key arn:aws:kms:eu-west-1:111122223333:key/*";
 const KEY: &str = "--key arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
 const QUEUE: &str = "--queue arn:aws:sqs:eu-west-1:111122223333:stream-encryption-events";
-const EVENT_RULES: &str = "--rule arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events-heartbeat";
+/// The rules of the events, of the heartbeat, and of the events that other accounts and regions forward to a hub.
+const EVENT_RULES: &str = "--rule arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events-heartbeat arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events/stream-encryption-events-forwarded";
 
 /// Each file, with the flags of `iam` that print it. The operator's account is 111122223333, and that of a
 /// spoke is 444455556666.

@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 const TERRAFORM: &str = "config/events/terraform/main.tf";
 const QUEUE: &str = "arn:aws:sqs:eu-west-1:111122223333:stream-encryption-events";
 const RULE: &str = "arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events";
+/// The rule of the events that other accounts and regions forward, on the event bus of a hub.
+const FORWARDED: &str =
+    "arn:aws:events:eu-west-1:111122223333:rule/stream-encryption-events/stream-encryption-events-forwarded";
 
 /// Returns the resources of a `CloudFormation` template.
 fn resources(file: &str) -> Value {
@@ -88,14 +91,20 @@ fn hub_takes_forwarded_events_and_heartbeats() {
     }
 }
 
-/// Replaces references to resources by what they stand for, and leaves out the rule that only a hub has.
+/// Replaces references to resources by what they stand for in a hub, and conditions by what they return there.
 fn resolved(value: &Value) -> Value {
     match value {
-        Value::Array(list) => list.iter().filter(|one| one.get("Fn::If").is_none()).map(resolved).collect(),
+        Value::Array(list) => list.iter().map(resolved).collect(),
+        Value::Object(map) if map.contains_key("Fn::If") => {
+            let condition = &map["Fn::If"];
+            assert_eq!(condition[0], "IsHub");
+            resolved(&condition[1])
+        }
         Value::Object(map) => match map.get("Fn::GetAtt").map(|at| word(&at[0])) {
             Some("Queue") => json!(QUEUE),
             Some("Events") => json!(RULE),
             Some("Heartbeat") => json!(format!("{RULE}-heartbeat")),
+            Some("Forwarded") => json!(FORWARDED),
             Some(other) => panic!("{other} is not known"),
             None => map.iter().map(|(key, value)| (key.clone(), resolved(value))).collect(),
         },
@@ -112,7 +121,7 @@ fn queue_policies_match_the_cli() {
     assert_eq!(resolved(template), printed);
     let of_terraform = terraform_json();
     let (_, policy) = of_terraform.iter().find(|(name, _)| name == "policy").expect("a policy");
-    let rules = json!([RULE, format!("{RULE}-heartbeat")]).to_string();
+    let rules = json!([RULE, format!("{RULE}-heartbeat"), FORWARDED]).to_string();
     let policy =
         policy.replace("${aws_sqs_queue.events.arn}", QUEUE).replace("${jsonencode(local.rules)}", &rules);
     assert_eq!(serde_json::from_str::<Value>(&policy).expect("JSON"), printed);
