@@ -23,7 +23,7 @@ use super::stream_encryption::KeyIdentity;
     kind = "StreamLedger",
     derive = "PartialEq",
     namespaced,
-    doc = "The operator's record of the calls made on one stream. Written by the operator only. If it is deleted, the operator restores only the number of calls, from the status of the StreamEncryption.",
+    doc = "The operator's record of the calls made on one stream. Written by the operator only. If it is deleted, the operator restores only the number of its own calls, from the status of the StreamEncryption.",
     printcolumn(name = "Stream", type_ = "string", json_path = ".spec.streamARN"),
     printcolumn(name = "Owner namespace", type_ = "string", json_path = ".spec.owner.namespace"),
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.name"),
@@ -42,12 +42,12 @@ pub struct StreamLedgerSpec {
     /// The creation time of the stream as AWS last reported it; another time means that the stream was deleted and created again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_creation_time: Option<MicroTime>,
-    /// The calls that count against the limit, oldest first. An entry is removed only when it no longer counts.
+    /// The operator's calls of the last 24 hours and 31 minutes, oldest first. Refused calls on Kinesis do not count against the limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub calls: Vec<Call>,
-    /// The calls of other callers that count against AWS's limit, as AWS's events reported them, oldest first.
+    /// The calls of other callers in the last 24 hours and 15 minutes, as AWS's events reported them, oldest first. Those that AWS refused do not count against its limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]

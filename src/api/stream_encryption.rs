@@ -385,10 +385,10 @@ pub struct Failure {
 pub struct Calls {
     /// The encryption calls that count against the limit now. On Firehose, Start and Stop count together. On Kinesis only calls of Start count, or only calls of Stop if encryption is to be disabled, and refused calls do not count.
     pub used: u32,
-    /// Of these, the calls that other callers made, as AWS's events reported them. Absent if there are none.
+    /// Of these, the calls that other callers made, as AWS's events reported them, without those that AWS refused. Absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<u32>,
-    /// The calls that may count in 24 hours: `maxCallsPerDay` of the policies plus `external`, at most the 25 that AWS allows.
+    /// The limit that `used` must not exceed: `maxCallsPerDay` of the policies plus `external`, because `used` includes `external`. At most the 25 that AWS allows.
     pub limit: u32,
     /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call of the operator counts for 24 hours and 31 minutes, a call of others for 24 hours and 15 minutes: the minutes are for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
