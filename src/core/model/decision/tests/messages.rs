@@ -64,7 +64,7 @@ While the operator confirms what AWS reports, the message ends with one of these
 
 ";
 const ACTIVE_KEY: &str = "
-A message that states how records are encrypted has one of these sentences. The lists below show only one of them.
+A message about the encryption of records can have one of these sentences. The lists below show only one of them.
 
 ";
 const OUTDATED: &str = "
