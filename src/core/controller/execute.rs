@@ -162,12 +162,16 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         }
     }
     let now = context.clock.now();
-    state
+    let recorded = state
         .ledger
         .update_with_retry(&context.kube, |ledger| ledger::record_outcome(ledger, &id, outcome.as_ref(), now))
-        .await
-        // The reservation stays pending; the next reconcile resolves it with a Describe.
-        .unwrap_or_else(|error| warn!(%stream, call = id, %error, "failed to record the outcome"));
+        .await;
+    if let Err(error) = recorded {
+        // The reservation stays pending, and the status reports that: the next reconcile reads nothing else, and resolves
+        // it with a Describe.
+        warn!(%stream, call = id, %error, "failed to record the outcome");
+        state.ledger.discard_changes();
+    }
     if call.correction && !is_unsent {
         let was = message::active_key(&state.input(), in_force_before.as_ref());
         let note = format!("Drift detected. {was} The operator is correcting it.");

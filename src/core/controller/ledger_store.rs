@@ -260,6 +260,13 @@ impl LedgerHandle {
         Ok(())
     }
 
+    /// Discards what could not be written.
+    pub(super) fn discard_changes(&mut self) {
+        if let Some(stored) = &self.stored {
+            self.spec.clone_from(&stored.spec);
+        }
+    }
+
     /// Changes the ledger and writes it; if another writer was first, the change is applied to a fresh read.
     /// For changes only that are right whatever else the ledger holds, such as the outcome of a call that was
     /// sent.

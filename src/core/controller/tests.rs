@@ -283,3 +283,20 @@ fn unacknowledged_status_does_not_delay_the_next_attempt() {
     let wake = run(reconcile(&context, &cached())).unwrap();
     assert_eq!(wake, now + schedule::poll_interval(now, now, schedule::POLL_AWS_ERROR));
 }
+
+#[test]
+fn status_reports_no_outcome_that_the_ledger_lacks() {
+    for (is_recorded, next_attempt) in [(true, true), (false, false)] {
+        let world = World::new(resource());
+        world.state().refuses_calls = true;
+        // The reservation, then the outcome.
+        world.before(Request::WriteLedger, |_| Ok(()));
+        world.before(Request::WriteLedger, move |_| {
+            if is_recorded { Ok(()) } else { Err(KubeError::Unavailable("no answer".to_owned())) }
+        });
+        let cached = world.state().resource.clone().unwrap();
+        run(reconcile(&world.context(), &cached)).unwrap();
+        let status = world.state().resource.clone().unwrap().status.unwrap();
+        assert_eq!(status.next_attempt_time.is_some(), next_attempt, "{status:?}");
+    }
+}

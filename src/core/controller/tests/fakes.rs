@@ -65,6 +65,8 @@ pub struct State {
     pub encryption: ReportedEncryption,
     /// Whether AWS returns the identity of the operator's credentials.
     pub knows_identity: bool,
+    /// Whether AWS refuses each call because the calls of the stream are used up.
+    pub refuses_calls: bool,
     /// Whether the API server refuses each write of a status.
     pub refuses_status: bool,
     /// Whether the rate limiter grants permits for calls.
@@ -99,6 +101,7 @@ impl World {
             policies: vec![StreamEncryptionPolicySpec::own_account()],
             encryption: ReportedEncryption::Off,
             knows_identity: true,
+            refuses_calls: false,
             refuses_status: false,
             grants_permits: true,
             requests: Vec::new(),
@@ -177,18 +180,16 @@ impl World {
     }
 }
 
+fn refusal(operation: Operation, kind: ErrorKind) -> AwsError {
+    AwsError { operation, kind, code: None, message: "refused".to_owned(), request_id: None }
+}
+
 impl StreamApi for World {
     async fn identity(&self) -> Result<AwsAccount, AwsError> {
         if self.state().knows_identity {
             Ok(AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
         } else {
-            Err(AwsError {
-                operation: Operation::GetCallerIdentity,
-                kind: ErrorKind::Transient,
-                code: None,
-                message: "no answer".to_owned(),
-                request_id: None,
-            })
+            Err(refusal(Operation::GetCallerIdentity, ErrorKind::Transient))
         }
     }
 
@@ -239,7 +240,10 @@ impl StreamApi for World {
         _: &Signer,
         _: Timestamp,
     ) -> Result<Accepted, AwsError> {
-        drop(self.to_aws(Request::Start));
+        if self.to_aws(Request::Start).refuses_calls {
+            let operation = Operation::StartDeliveryStreamEncryption;
+            return Err(refusal(operation, ErrorKind::LimitReached));
+        }
         Ok(Accepted::default())
     }
 
