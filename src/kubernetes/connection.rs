@@ -16,9 +16,13 @@ use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-/// The longest silence of a connection on which a response is due. The API server sends bookmarks on each watch
-/// about once a minute: a watch that is silent for longer hangs, and its cache grows old unnoticed.
+/// The longest silence of a connection on which a response is due: a watch that is silent for longer hangs, and its
+/// cache grows old unnoticed.
 const READ_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a watch lasts, in seconds. It then begins anew where it ended. A watch may be silent for all of that time: the
+/// API server sends no bookmark while its cache of the kind has not advanced since the watch began.
+pub const WATCH_SECONDS: u32 = 75;
 
 /// Returns the connection that KUBECONFIG or `~/.kube/config` describes, otherwise that of the pod's service
 /// account.
@@ -133,8 +137,13 @@ fn parse(url: &str) -> anyhow::Result<Uri> {
 #[cfg(test)]
 mod tests {
     use axum::Router;
+    use axum::body::Body;
     use axum::http::Request;
+    use futures_util::StreamExt as _;
+    use k8s_openapi::api::core::v1::Namespace;
     use kube::Client;
+    use kube::api::Api;
+    use kube::runtime::watcher;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -163,6 +172,42 @@ mod tests {
         get("/fast").await.unwrap();
         pass(80).await;
         get("/slow").await.unwrap();
+    }
+
+    /// Watches failed on quiet clusters, because the API server sends no bookmark if there is no newer version.
+    #[tokio::test]
+    async fn silent_watch_ends_before_it_counts_as_hung() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let server = Router::new().fallback(async move |request: Request<Body>| {
+            let query = request.uri().query().unwrap_or_default();
+            if !query.contains("watch=true") {
+                let list = r#"{"apiVersion":"v1","kind":"NamespaceList","metadata":{"resourceVersion":"1"},"items":[]}"#;
+                return Body::from(list);
+            }
+            let seconds = query.split('&').find_map(|pair| pair.strip_prefix("timeoutSeconds=")?.parse().ok());
+            let seconds: u64 = seconds.unwrap();
+            begins.send(()).unwrap();
+            let silence = async move {
+                for _ in 0..seconds {
+                    pass(1).await;
+                }
+                Ok::<_, std::convert::Infallible>(Vec::new())
+            };
+            Body::from_stream(futures_util::stream::once(silence))
+        });
+        tokio::spawn(async move { axum::serve(listener, server).await });
+        let client = Client::try_from(with_timeouts(Config::new(url.parse().unwrap()))).unwrap();
+        let namespaces: Api<Namespace> = Api::all(client);
+        let mut events = std::pin::pin!(watcher(namespaces, super::super::watches::config()));
+        let mut watches = 0;
+        while watches < 3 {
+            tokio::select! {
+                Some(event) = events.next() => drop(event.expect("no watch fails")),
+                Some(()) = begun.recv() => watches += 1,
+            }
+        }
     }
 
     fn proxy(server: &str, variables: &[(&str, &str)]) -> Option<String> {

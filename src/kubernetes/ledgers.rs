@@ -33,7 +33,7 @@ pub fn events(
     again: impl Backoff + 'static,
 ) -> impl Stream<Item = watcher::Result<watcher::Event<GuardedLedger>>> + Send + 'static {
     let api: Api<GuardedLedger> = Api::namespaced(client, namespace);
-    let config = watcher::Config::default().page_size(PAGE_SIZE);
+    let config = watches::config().page_size(PAGE_SIZE);
     let events = watches::relisted(relist_every, move || watcher::watcher(api.clone(), config.clone()));
     events.backoff(again).modify(|ledger| ledger.meta_mut().managed_fields = None)
 }

@@ -12,6 +12,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 
+use super::connection::WATCH_SECONDS;
 use super::trimmed::Trimmed;
 use crate::telemetry::error_chain;
 
@@ -21,7 +22,7 @@ const PAGE_SIZE: u32 = 10;
 
 /// Returns the configuration of lists and watches of objects that users may write.
 pub(super) fn config() -> watcher::Config {
-    watcher::Config::default().page_size(PAGE_SIZE)
+    watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE_SIZE)
 }
 
 /// Returns the events of the watches that `begin` returns, one after the other, each for the time `every`. Each

@@ -17,6 +17,7 @@ use super::age::{relative, short};
 use super::cluster::{Found, Scope, ScopeArguments};
 use super::fleet::{Entry, FEW_CALLS, Finding, State};
 use super::output::{self, Cell, Format, NONE, Table, Tone, stdout, write_row, write_rows};
+use crate::kubernetes::connection::WATCH_SECONDS;
 use crate::telemetry::error_chain;
 
 /// The flags of `status`.
@@ -121,7 +122,7 @@ pub(super) async fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         print_entries(&entries, &scope, arguments, now)?;
     }
     if arguments.watch {
-        let mut config = watcher::Config::default();
+        let mut config = watcher::Config::default().timeout(WATCH_SECONDS);
         config.label_selector.clone_from(&scope.selector);
         let changes = watcher(cluster.api(&scope), config).default_backoff().applied_objects();
         let mut errors = std::io::stderr();
