@@ -107,7 +107,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let mut is_for_event = notice.must_describe && last.remembered.take().is_some();
     // Each finalizer step ends the reconcile if it changed the resource.
     finalize::remove_unwanted_finalizer(context, resource).await?;
-    let mut spec = match resolve::resolve(context, resource, &last, from).await {
+    let resolved = end.unless_ended(resolve::resolve(context, resource, &last, from)).await;
+    let mut spec = match resolved.ok_or(Interruption::Ended(context.clock.now()))? {
         Ok(spec) => spec,
         Err(why) => {
             let is_final = matches!(why, ResolveError::Spec(_));
@@ -127,8 +128,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     if ledger.record_events(&notice.calls, may_claim, context.clock.now()) && last.remembered.take().is_some()
     {
         is_for_event = true;
-        // The description of the key is as old as that of the stream. Rare, so its future is not part of each reconcile.
-        spec = match Box::pin(resolve::resolve(context, resource, &last, from)).await {
+        // The description of the key is as old as that of the stream.
+        let resolved = end.unless_ended(resolve::resolve(context, resource, &last, from)).await;
+        spec = match resolved.ok_or(Interruption::Ended(context.clock.now()))? {
             Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,
             Ok(_) => return Err(Interruption::Outdated),
             Err(why) => return report::unresolved(context, resource, &last, why).await,
@@ -146,7 +148,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         observe::describe_stream(context, resource, &mut state).await?;
     };
     execute::execute(context, resource, &mut state, &decision).await?;
-    observe::describe_active_key(context, &mut state).await;
+    // At the end of the term, the outcome of a call is still reported.
+    end.unless_ended(observe::describe_active_key(context, &mut state)).await;
     let active_key = state.active_key.as_ref().map(|(key, _)| key);
     event_interest::replace(context, resource, &state.spec, active_key);
     let calls = match state.ledger.ownership {

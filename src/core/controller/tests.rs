@@ -21,7 +21,7 @@ use crate::model::key::Key;
 use crate::model::ledger;
 use crate::model::observation::ReportedEncryption;
 use crate::model::schedule;
-use fakes::{Request, World, run};
+use fakes::{Identity, Request, World, run};
 
 mod fakes;
 
@@ -150,17 +150,23 @@ fn event_drift_corrected_is_published_if_call_was_sent() {
     }
 }
 
-#[test]
-fn wait_for_permit_ends_with_the_term_without_a_call() {
-    let world = World::new(resource());
-    world.state().grants_permits = false;
-    let cached = world.state().resource.clone().unwrap();
-    let (context, has_ended) = (world.context(), Arc::new(AtomicBool::new(false)));
+/// The end of a term, and the flag that sets it.
+fn term_end() -> (TermEnd, Arc<AtomicBool>) {
+    let has_ended = Arc::new(AtomicBool::new(false));
     let flag = has_ended.clone();
     let end = TermEnd::new(move || {
         let flag = flag.clone();
         poll_fn(move |_| if flag.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending })
     });
+    (end, has_ended)
+}
+
+#[test]
+fn wait_for_permit_ends_with_the_term_without_a_call() {
+    let world = World::new(resource());
+    world.state().grants_permits = false;
+    let cached = world.state().resource.clone().unwrap();
+    let (context, (end, has_ended)) = (world.context(), term_end());
     let mut reconcile = pin!(reconcile_in_term(&context, &cached, &end));
     let mut poll = || reconcile.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
     assert!(poll().is_pending());
@@ -171,6 +177,19 @@ fn wait_for_permit_ends_with_the_term_without_a_call() {
     assert!(matches!(poll(), Poll::Ready(Ok(_))));
     let sent = [Request::WriteLedger, Request::Start, Request::WriteStatus].map(|kind| world.count(kind));
     assert_eq!(sent, [0, 0, 0]);
+}
+
+#[test]
+fn wait_for_identity_ends_with_the_term() {
+    let world = World::new(resource());
+    world.state().identity = Identity::Hangs;
+    let cached = world.state().resource.clone().unwrap();
+    let (context, (end, has_ended)) = (world.context(), term_end());
+    let mut reconcile = pin!(reconcile_in_term(&context, &cached, &end));
+    let mut poll = || reconcile.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
+    assert!(poll().is_pending());
+    has_ended.store(true, Ordering::Relaxed);
+    assert!(matches!(poll(), Poll::Ready(Ok(_))));
 }
 
 #[test]
@@ -239,12 +258,12 @@ fn call_of_others_is_entered_while_the_resource_is_suspended() {
     };
     reconciled();
     world.state().resource.as_mut().unwrap().spec.suspend = true;
-    world.state().knows_identity = false;
+    world.state().identity = Identity::Fails;
     let event = stop_by_others();
     assert_eq!(context.memory.events.receive(&event, world.state().elapsed).len(), 1);
     reconciled();
     assert!(context.memory.events.holds(&event), "the resource cannot be resolved");
-    world.state().knows_identity = true;
+    world.state().identity = Identity::Known;
     let describes = world.count(Request::Describe);
     reconciled();
     assert!(!context.memory.events.holds(&event));
@@ -274,7 +293,7 @@ fn call_of_others_waits_until_the_ledger_can_be_written() {
 #[test]
 fn unacknowledged_status_does_not_delay_the_next_attempt() {
     let world = World::new(resource());
-    world.state().knows_identity = false;
+    world.state().identity = Identity::Fails;
     let (context, cached) = (world.context(), || world.state().resource.clone().unwrap());
     run(reconcile(&context, &cached())).unwrap();
     let now = context.clock.now();

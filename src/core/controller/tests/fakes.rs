@@ -53,6 +53,14 @@ fn pause(seconds: u64) -> Hook {
     })
 }
 
+/// How AWS answers a request for the identity of the operator's credentials.
+#[derive(Clone, Copy, Debug)]
+pub enum Identity {
+    Known,
+    Fails,
+    Hangs,
+}
+
 /// One stream, one resource, and what the operator did.
 pub struct State {
     /// The time since the start, of both clocks.
@@ -63,8 +71,8 @@ pub struct State {
     pub ledger: Option<StreamLedger>,
     pub policies: Vec<StreamEncryptionPolicySpec>,
     pub encryption: ReportedEncryption,
-    /// Whether AWS returns the identity of the operator's credentials.
-    pub knows_identity: bool,
+    /// What AWS returns for the identity of the operator's credentials.
+    pub identity: Identity,
     /// Whether AWS refuses each call because the calls of the stream are used up.
     pub refuses_calls: bool,
     /// Whether the API server refuses each write of a status.
@@ -100,7 +108,7 @@ impl World {
             ledger: None,
             policies: vec![StreamEncryptionPolicySpec::own_account()],
             encryption: ReportedEncryption::Off,
-            knows_identity: true,
+            identity: Identity::Known,
             refuses_calls: false,
             refuses_status: false,
             grants_permits: true,
@@ -186,10 +194,13 @@ fn refusal(operation: Operation, kind: ErrorKind) -> AwsError {
 
 impl StreamApi for World {
     async fn identity(&self) -> Result<AwsAccount, AwsError> {
-        if self.state().knows_identity {
-            Ok(AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
-        } else {
-            Err(refusal(Operation::GetCallerIdentity, ErrorKind::Transient))
+        let identity = self.state().identity;
+        match identity {
+            Identity::Known => {
+                Ok(AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
+            }
+            Identity::Fails => Err(refusal(Operation::GetCallerIdentity, ErrorKind::Transient)),
+            Identity::Hangs => std::future::pending().await,
         }
     }
 
