@@ -63,13 +63,15 @@ fn is_own(ledger: &StreamLedgerSpec, event: &CallEvent) -> bool {
 
 /// Returns the call of the operator that the event probably reports, of those for which no request id is known: AWS's
 /// response was lost, or the operator stopped before it recorded the response. The call may have reached AWS as long as
-/// it counts as in flight. If the event reports another call after all, both calls still count once.
+/// it counts as in flight. A call that was reserved before the event is preferred: a later one can cause the event only if
+/// the operator's clock is ahead of AWS's. If the event reports another call after all, both calls still count once.
 fn unanswered_call<'a>(ledger: &'a mut StreamLedgerSpec, event: &CallEvent) -> Option<&'a mut Call> {
     let distance = |call: &Call| event.time.duration_since(call.at()).abs();
     let is_candidate = |call: &&mut Call| {
         may_be_unanswered(call) && call.target.action == event.action && distance(call) <= QUOTA_WINDOW - DAY
     };
-    ledger.calls.iter_mut().filter(is_candidate).min_by_key(|call| distance(call))
+    let is_later = |call: &Call| call.at() > event.time;
+    ledger.calls.iter_mut().filter(is_candidate).min_by_key(|call| (is_later(call), distance(call)))
 }
 
 /// Returns whether AWS may have received the call without a response that the ledger records. A refusal has a request id,

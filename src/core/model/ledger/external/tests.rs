@@ -123,6 +123,19 @@ fn call_without_a_response_is_matched_once() {
 }
 
 #[test]
+fn late_event_is_matched_with_the_call_before_it() {
+    let after = |minutes| midnight() + SignedDuration::from_mins(minutes);
+    let (ledger, _) = called(&empty(Service::Kinesis), midnight());
+    let (ledger, _) = called(&ledger, after(21));
+    // AWS received the first call after 12 minutes: nine minutes before the second one was reserved.
+    let events = [event(1, Action::Start, after(12)), event(2, Action::Start, after(33))];
+    let recorded = events
+        .iter()
+        .fold(ledger, |ledger, event| record_events(&ledger, std::slice::from_ref(event), after(34)));
+    assert_eq!(recorded.external_calls, []);
+}
+
+#[test]
 fn external_call_counts_for_a_day_of_aws_clock() {
     let called_at = midnight() - SignedDuration::from_hours(3);
     let ledger = record_events(&empty(Service::Firehose), &[event(1, Action::Start, called_at)], midnight());
