@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stream_encryption_api::stream_encryption::StreamEncryption;
+use stream_encryption_core::controller::annotations::is_suspended;
 
 use crate::resource_states::{WORDS, every, table};
 
@@ -220,10 +221,9 @@ fn action_is_offered_only_if_it_has_an_effect() {
     let suspended = act("suspend", &plain);
     assert_eq!(offered(&suspended), ["resume"]);
     assert_eq!(offered(&act("resume", &suspended)), ["reconcile", "suspend"]);
-    // Another value that the operator treats as true.
+    // Another value that the operator treats as true, also before it has seen the value.
     let mut until_monday = suspended.clone();
     until_monday["metadata"]["annotations"]["streamencryption.dev/suspend"] = "until Monday".into();
-    until_monday["status"] = json!({"conditions": [{"type": "Ready", "reason": "Suspended"}]});
     assert_eq!(offered(&until_monday), ["resume"]);
     assert_eq!(offered(&act("resume", &until_monday)), ["reconcile", "suspend"]);
     for by_git in [&plain, &suspended] {
@@ -236,6 +236,45 @@ fn action_is_offered_only_if_it_has_an_effect() {
     assert_eq!(offered(&deleted), ["reconcile"], "suspending it would block its deletion");
     deleted["metadata"]["annotations"]["streamencryption.dev/suspend"] = "true".into();
     assert_eq!(offered(&deleted), ["resume"]);
+}
+
+/// The resource is stalled, so its conditions do not show the suspension.
+#[test]
+fn suspend_annotation_has_the_same_values_as_for_the_operator() {
+    let mut resource: Value = yaml(&folder().join("testdata/source-not-direct-put.yaml"));
+    assert_eq!(health(&resource).status, "Degraded");
+    let values = [
+        "true",
+        "True",
+        "yes",
+        "on",
+        "1",
+        "until Monday",
+        "nope",
+        "falsehood",
+        "2026-01-01",
+        "-",
+        "false",
+        "False",
+        "FALSE",
+        " false ",
+        "no",
+        "No",
+        "off",
+        "OFF",
+        "0",
+        "",
+    ];
+    let long = "x".repeat(1000);
+    for value in values.into_iter().chain([long.as_str()]) {
+        resource["metadata"]["annotations"] = json!({"streamencryption.dev/suspend": value});
+        let parsed: StreamEncryption = serde_json::from_value(resource.clone()).expect("a resource");
+        let suspended = is_suspended(&parsed);
+        assert_eq!(health(&resource).status, if suspended { "Suspended" } else { "Degraded" }, "{value:?}");
+        let offers = offers(&resource);
+        let disabled = ACTIONS.map(|action| offers[action].disabled);
+        assert_eq!(disabled, [suspended, suspended, !suspended], "{value:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,21 @@
 -- All reasons and their conditions: docs/conditions.md of the stream-encryption-operator; the operator sets them in
 -- src/api/condition.rs. This script needs only Lua's base library, so it also runs from argocd-cm.
 
+-- Returns whether the operator treats a value of the annotation streamencryption.dev/suspend as true: each value does,
+-- except for an empty one and these four, in upper or lower case. Lua's base library cannot change the case of a text,
+-- but its tonumber ignores case, and in base 36 the letters are digits.
+local function suspends(value)
+  if value == nil or value == "" then
+    return false
+  end
+  for _, word in ipairs({ "false", "no", "off", "0" }) do
+    if tonumber(value, 36) == tonumber(word, 36) then
+      return false
+    end
+  end
+  return true
+end
+
 local metadata = obj.metadata or {}
 local spec = obj.spec or {}
 local status = obj.status or {}
@@ -16,9 +31,7 @@ local ready = conditions.Ready
 local suspended_by
 if spec.suspend == true then
   suspended_by = "spec.suspend"
-elseif annotations["streamencryption.dev/suspend"] == "true"
-  or annotations["streamencryption.dev/suspend"] ~= nil and ready ~= nil and ready.reason == "Suspended" then
-  -- The operator accepts other values as true, too; the reason shows it.
+elseif suspends(annotations["streamencryption.dev/suspend"]) then
   suspended_by = "the annotation streamencryption.dev/suspend"
 end
 

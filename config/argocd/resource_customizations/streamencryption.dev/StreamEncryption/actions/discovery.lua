@@ -1,15 +1,24 @@
 -- The available actions. A resource that is suspended in Git must be resumed in Git.
+
+-- Returns whether the operator treats a value of the annotation streamencryption.dev/suspend as true: each value does,
+-- except for an empty one and these four, in upper or lower case. Lua's base library cannot change the case of a text,
+-- but its tonumber ignores case, and in base 36 the letters are digits.
+local function suspends(value)
+  if value == nil or value == "" then
+    return false
+  end
+  for _, word in ipairs({ "false", "no", "off", "0" }) do
+    if tonumber(value, 36) == tonumber(word, 36) then
+      return false
+    end
+  end
+  return true
+end
+
 local metadata = obj.metadata or {}
 local annotations = metadata.annotations or {}
 local by_git = obj.spec ~= nil and obj.spec.suspend == true
-local by_annotation = annotations["streamencryption.dev/suspend"] == "true"
-if annotations["streamencryption.dev/suspend"] ~= nil then
-  -- The operator accepts other values as true, too; the reason shows it.
-  for _, condition in ipairs((obj.status or {}).conditions or {}) do
-    by_annotation = by_annotation or condition.type == "Ready" and condition.reason == "Suspended"
-  end
-end
-local suspended = by_git or by_annotation
+local suspended = by_git or suspends(annotations["streamencryption.dev/suspend"])
 local deleting = metadata.deletionTimestamp ~= nil
 
 local actions = {}
