@@ -231,10 +231,7 @@ async fn operator(
         Ok(Some(settings)) => settings,
         Ok(None) if arguments.default_policy.is_some() => OperatorSettings::default(),
         Ok(None) => {
-            eprintln!(
-                "Found no Deployment of the operator in namespace {}, so no default policy is known: use --operator-namespace, or --default-policy.",
-                cluster.operator_namespace
-            );
+            eprintln!("{}", unknown_settings(&cluster.operator_namespace));
             OperatorSettings::default()
         }
         Err(error) => {
@@ -270,6 +267,13 @@ async fn operator(
         memory: Memory::default(),
         metrics: Box::new(NoMetrics),
     })
+}
+
+/// Returns the message about a namespace with no Deployment of the operator, or with those of several shards.
+fn unknown_settings(namespace: &str) -> String {
+    format!(
+        "Namespace {namespace} has no Deployment of the operator, or several (shards), so no default policy is known. If the Deployment is in another namespace, use --operator-namespace; otherwise, use --default-policy if the operator has a default policy."
+    )
 }
 
 async fn plan_object(

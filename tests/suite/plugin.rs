@@ -308,6 +308,27 @@ async fn planned_refusals(shell: &Shell) {
     assert_eq!(code, 0, "{output}{errors}");
     assert!(errors.contains("deliverystream/shared: data/one, data/two. Each is planned"), "{errors}");
 
+    // The default policy is that of the only Deployment of the operator. Shards have several.
+    let plan = "kubectl streamencryption plan -f both.yaml --region eu-west-1 --operator-namespace data";
+    for deployments in 0..=2 {
+        if deployments > 0 {
+            let create = format!(
+                "kubectl create deployment shard-{deployments} -n data --image operator --dry-run=client -o yaml \
+                 | kubectl label --local -f - app.kubernetes.io/name=stream-encryption-operator -o yaml \
+                 | kubectl create -f -"
+            );
+            shell.output(&create).await;
+        }
+        let (code, output, errors) = shell.run(plan).await;
+        assert_eq!(code, 0, "{output}{errors}");
+        let is_unknown =
+            errors.contains("Namespace data has no Deployment of the operator, or several (shards)");
+        assert_eq!(is_unknown, deployments != 1, "{deployments}: {errors}");
+    }
+    shell
+        .output("kubectl delete deployment -n data -l app.kubernetes.io/name=stream-encryption-operator")
+        .await;
+
     // The policy that would allow it is in the same files.
     let policy = object(
         "StreamEncryptionPolicy",

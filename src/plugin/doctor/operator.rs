@@ -36,7 +36,7 @@ fn deployment(cluster: &Cluster, settings: &anyhow::Result<Option<OperatorSettin
                 "namespace {} has not exactly one Deployment of the operator",
                 cluster.operator_namespace
             ),
-            "Use --operator-namespace. If the operator runs outside of the cluster, ignore this.",
+            "Use --operator-namespace. If the operator runs outside of the cluster, or as several shards, ignore this.",
         ),
         Ok(Some(settings)) => {
             let (ready, wanted) = settings.replicas;
@@ -119,7 +119,7 @@ async fn policies(cluster: &Cluster, has_default: bool) -> Check {
     match (found.len(), has_default) {
         (0, false) => Check::warning(
             name,
-            "there is none, and no default policy is known: every resource is NotPermitted",
+            "there is none, and no default policy is known: without a policy, every resource is NotPermitted",
             "Apply one, such as config/policies/own-account.yaml; docs/policies.md.",
         ),
         (0, true) => Check::good(name, "the default policy"),
