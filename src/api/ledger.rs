@@ -23,7 +23,7 @@ use super::stream_encryption::KeyIdentity;
     kind = "StreamLedger",
     derive = "PartialEq",
     namespaced,
-    doc = "The operator's record of the calls made on one stream. Written by the operator only. If it is deleted, the operator restores only the number of its own calls, from the status of the StreamEncryption.",
+    doc = "The operator's record of the calls made on one stream. Only the operator writes it. If a ledger is deleted, the operator restores only the number of its own calls, from the status of the StreamEncryption.",
     printcolumn(name = "Stream", type_ = "string", json_path = ".spec.streamARN"),
     printcolumn(name = "Owner namespace", type_ = "string", json_path = ".spec.owner.namespace"),
     printcolumn(name = "Owner", type_ = "string", json_path = ".spec.owner.name"),
@@ -32,14 +32,14 @@ use super::stream_encryption::KeyIdentity;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
 pub struct StreamLedgerSpec {
-    /// The stream's ARN. The ledger's name is a hash of it.
+    /// The stream's ARN. The ledger's name is a hash of the ARN.
     #[serde(rename = "streamARN")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("streamARN is immutable"))]
     pub stream_arn: String,
     /// The resource that manages the stream.
     pub owner: Owner,
-    /// The creation time of the stream as AWS last reported it; another time means that the stream was deleted and created again.
+    /// The creation time of the stream as AWS last reported it. If AWS reports another time, the stream was deleted and created again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_creation_time: Option<MicroTime>,
     /// The operator's calls of the last 24 hours and 31 minutes, oldest first. Refused calls on Kinesis do not count against the limit.
@@ -47,7 +47,7 @@ pub struct StreamLedgerSpec {
     #[schemars(length(max = 256))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub calls: Vec<Call>,
-    /// The calls of other callers in the last 24 hours and 15 minutes, as AWS's events reported them, oldest first. Those that AWS refused do not count against its limit.
+    /// The calls of other callers in the last 24 hours and 15 minutes, as AWS's events reported them, oldest first. Calls that AWS refused do not count against AWS's limit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -55,7 +55,7 @@ pub struct StreamLedgerSpec {
     /// The last known encryption of the records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub known_encryption: Option<KnownEncryption>,
-    /// The desired encryption that AWS last reported as applied. A difference from it without a change of the spec is drift.
+    /// The desired encryption that AWS last reported as applied. If the stream differs from that encryption and the spec has not changed, the difference is drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub satisfied: Option<Target>,
     /// The attempts since AWS last reported the desired encryption as applied.
@@ -78,16 +78,16 @@ pub struct Owner {
     pub namespace: String,
     /// The resource's name.
     pub name: String,
-    /// The resource's uid: a resource that is created again under the same name is another one.
+    /// The resource's uid. A resource that is created again under the same name has another uid.
     pub uid: String,
 }
 
-/// One call of Start or Stop, written before it is sent and completed with its outcome.
+/// One call of Start or Stop. The operator writes the entry before it sends the call, and then adds the outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
 pub struct Call {
-    /// Unique within the ledger.
+    /// The id of the entry, unique within the ledger.
     #[schemars(length(max = 64))]
     pub id: String,
     /// The encryption that the call requests.
@@ -100,19 +100,19 @@ pub struct Call {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub code: Option<String>,
-    /// The id that AWS gave the request: in its response, or in AWS's event of the call.
+    /// AWS's id of the request, from AWS's response or from AWS's event about the call.
     #[serde(default, rename = "requestID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub request_id: Option<String>,
     /// Whether the call corrects drift.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub correction: bool,
-    /// Whether AWS reported a failure when the call was planned: the same failure, seen soon after, is not caused by this call.
+    /// Whether AWS already reported a failure when the operator planned the call. If so, a failure that AWS reports shortly after the call may be the earlier one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub after_failure: bool,
     // The effect is the change in progress, or its result. Once it was reported, any other state that AWS
     // reports is newer than the call.
-    /// Whether AWS has reported the effect of the call since.
+    /// Whether AWS has reported the effect of the call.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub confirmed: bool,
     /// The value of the retry annotation when the operator wrote this entry.
@@ -191,7 +191,7 @@ pub enum Outcome {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = as_kubernetes_has_it)]
 pub struct KnownEncryption {
-    /// The key; absent for plaintext.
+    /// The active key; absent for plaintext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyIdentity>,
     /// Since when records have this encryption, as observed by the operator.

@@ -44,7 +44,7 @@ pub const DEFAULT_CALLS_PER_DAY: u32 = 20;
 pub struct StreamEncryptionPolicySpec {
     /// The namespaces that the policy applies to, by their labels. {} selects every namespace; matchLabels {kubernetes.io/metadata.name: NAME} selects one by its name.
     pub namespace_selector: NamespaceSelector,
-    /// The IAM role that the operator assumes for these streams. Absent: the operator uses its own credentials. All policies that allow a namespace to use the same stream must specify the same role and external id, or none.
+    /// The IAM role that the operator assumes for the streams of this policy. If absent, the operator uses its own credentials. All policies that allow a namespace to use the same stream must specify the same role and external id, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<PolicyRole>,
     /// The streams, as ARNs with * for the partition, for the region, or for any characters in the name. With "own" in place of the account, a pattern applies to the account of the role or, without a role, of the operator.
@@ -58,7 +58,7 @@ pub struct StreamEncryptionPolicySpec {
     /// Whether encryption may be disabled, by encryption: Disabled or deletionPolicy: Disable. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_disable: bool,
-    /// The maximum number of encryption calls per stream in 24 hours. On Firehose, Start and Stop count together. On Kinesis, each of them has its own count, and refused calls do not count. AWS allows 25. Default: 20.
+    /// The maximum number of encryption calls per stream in 24 hours. On Firehose, Start and Stop count together. On Kinesis, Start and Stop have separate counts, and refused calls do not count. AWS allows 25. Default: 20.
     #[serde(default = "default_calls")]
     #[schemars(range(min = 1, max = 25))]
     pub max_calls_per_day: u32,
@@ -82,11 +82,11 @@ pub struct PolicyRole {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceSelector {
-    /// Labels and their values.
+    /// The labels that a namespace must have, with their values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     pub match_labels: BTreeMap<String, String>,
-    /// Label conditions that must also hold.
+    /// Conditions on labels, which must hold in addition to matchLabels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
@@ -133,7 +133,7 @@ pub struct StreamEncryptionPolicyStatus {
     /// The number of namespaces that the policy selects now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<u32>,
-    /// The number of `StreamEncryptions` in these namespaces whose stream the policy allows now. Absent while the operator's account is unknown and a pattern has "own" in place of the account.
+    /// The number of `StreamEncryptions` in the selected namespaces whose stream the policy allows now. Absent while the operator's account is unknown and a pattern has "own" in place of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<u32>,
     /// Accepted.

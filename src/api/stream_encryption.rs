@@ -61,10 +61,10 @@ use serde::{Deserialize, Serialize};
 #[x_kube(validation = Rule::new("self.mode != 'Observe' || self.deletionPolicy != 'Disable'").message("deletionPolicy: Disable requires mode: Enforce"))]
 #[serde(rename_all = "camelCase")]
 pub struct StreamEncryptionSpec {
-    /// The stream. Immutable: create another resource for another stream.
+    /// The stream. Immutable; for another stream, create another resource.
     #[x_kube(merge_strategy = MapMerge::Atomic, validation = Rule::new("self == oldSelf").message("stream is immutable; create a new StreamEncryption instead"))]
     pub stream: StreamReference,
-    /// The key that encrypts the records. Absent: any key is accepted, a plaintext stream gets the AWS-owned key, and a key that is active already is not changed.
+    /// The key that encrypts the records. If absent, any key is accepted, a plaintext stream gets the AWS-owned key, and a key that is active already is not changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub key: Option<KeyReference>,
@@ -80,7 +80,7 @@ pub struct StreamEncryptionSpec {
     /// While true, the operator neither describes nor changes the stream. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
-    /// Verification in addition to the state that AWS reports. PutRecord writes a test record into the stream after each change, and further ones until AWS reports one as encrypted; the records reach the stream's destination. Default: None.
+    /// Verification in addition to the state that AWS reports. PutRecord writes a test record into the stream after each change, and further test records until AWS reports one as encrypted. Test records reach the stream's consumers or destination. Default: None.
     #[serde(default)]
     pub verification: Verification,
 }
@@ -101,12 +101,12 @@ pub struct StreamReference {
     /// The service of a stream that is given by name: Firehose or Kinesis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Service>,
-    /// The name of a stream in the operator's own account.
+    /// The stream's name, together with service. The stream is in the operator's own account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9_.-]+$')").message("must contain only a-z, A-Z, 0-9, '_', '.', '-'; use arn for an ARN"))]
     pub name: Option<String>,
-    /// The region of a stream given by name. Default: the operator's.
+    /// The region of a stream that is given by name. Default: the operator's region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?$')").message("must be an AWS region, for example eu-west-1"))]
@@ -134,10 +134,10 @@ fn described_by_its_field(schema: &mut Schema) {
 #[x_kube(validation = Rule::new("self.type != 'CUSTOMER_MANAGED_CMK' || [has(self.arn), has(self.alias), has(self.objectRef)].filter(given, given).size() == 1").message("exactly one of arn, alias, objectRef must be set when type is CUSTOMER_MANAGED_CMK"))]
 #[serde(rename_all = "camelCase")]
 pub struct KeyReference {
-    /// `AWS_OWNED_CMK` (on Kinesis that is the AWS managed key alias/aws/kinesis) or `CUSTOMER_MANAGED_CMK`.
+    /// `AWS_OWNED_CMK` (on Kinesis, the AWS managed key alias/aws/kinesis) or `CUSTOMER_MANAGED_CMK`.
     #[serde(rename = "type")]
     pub kind: KeyType,
-    /// The key's ARN: arn:aws:kms:REGION:ACCOUNT:key/ID. Use alias for an alias.
+    /// The key's ARN: arn:aws:kms:REGION:ACCOUNT:key/ID. For an alias, set alias instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^arn:aws(-cn|-eusc|-us-gov|-iso|-iso-b|-iso-e|-iso-f)?:kms:[a-z]{2,4}(-[a-z]+)+-[1-9][0-9]?:[0-9]{12}:key/[a-zA-Z0-9-]{1,128}$') && self.matches('^arn:(aws:[a-z]+:|aws-cn:[a-z]+:cn-|aws-eusc:[a-z]+:eusc-|aws-us-gov:[a-z]+:us-gov-|aws-iso:[a-z]+:[a-z]+-iso-|aws-iso-b:[a-z]+:[a-z]+-isob-|aws-iso-e:[a-z]+:[a-z]+-isoe-|aws-iso-f:[a-z]+:[a-z]+-isof-)') && !self.matches('^arn:aws:[a-z]+:(cn|eusc|us-gov|[a-z]+-(iso|isob|isoe|isof))-') && self.split(':')[3].size() <= 32").message("must be the ARN of a KMS key (arn:aws:kms:REGION:ACCOUNT:key/ID); use alias for an alias"))]
@@ -147,7 +147,7 @@ pub struct KeyReference {
     #[schemars(length(min = 7, max = 256))]
     #[x_kube(validation = Rule::new("self.matches('^alias/[a-zA-Z0-9/_-]+$') && !self.startsWith('alias/aws/')").message("must be the alias of a customer managed key (alias/NAME); use type: AWS_OWNED_CMK for a key of AWS"))]
     pub alias: Option<String>,
-    /// A Key object of ACK or of Crossplane in the same namespace; its status holds the ARN.
+    /// A Key object of ACK or of Crossplane, in the namespace of this resource. The status of that object holds the key's ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(merge_strategy = MapMerge::Atomic)]
     pub object_ref: Option<KeyObjectReference>,
@@ -232,7 +232,7 @@ pub struct StreamEncryptionStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The encryption status as AWS reports it: ENABLING, ENABLED, `ENABLING_FAILED`, DISABLING, DISABLED or `DISABLING_FAILED`. Kinesis does not report it: the operator derives it from the status of the stream, its encryption and the last call.
+    /// The encryption status as AWS reports it: ENABLING, ENABLED, `ENABLING_FAILED`, DISABLING, DISABLED or `DISABLING_FAILED`. Kinesis does not report it, so the operator derives it from the stream's status, the stream's encryption and the last call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_status: Option<EncryptionStatus>,
     /// The stream that the spec names, as resolved and described.
@@ -241,13 +241,13 @@ pub struct StreamEncryptionStatus {
     /// The key that the spec specifies, resolved to its ARN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_key: Option<KeyIdentity>,
-    /// The key that encrypts records now; after a failed change still the old one. Absent for plaintext, or while unknown. Without an ARN for `AWS_OWNED_CMK`, or if no policy allows the namespace to use the key.
+    /// The key that encrypts records now. After a failed key change, that is still the old key. Absent for plaintext, or while unknown. Without an ARN for `AWS_OWNED_CMK`, or if no policy allows the namespace to use the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key: Option<KeyIdentity>,
-    /// Since when the active key is unusable: a Firehose stream then does not deliver its records, and loses those that are older than 24 hours; a Kinesis stream can be neither written nor read.
+    /// Since when the active key is unusable. Meanwhile, a Firehose stream does not deliver its records and loses records that are older than 24 hours, and a Kinesis stream can be neither written nor read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key_unusable_since_time: Option<Time>,
-    /// The customer managed key that was active before, and how long it must stay enabled. Earlier keys are not required longer than that.
+    /// The customer managed key that was active before, and how long that key must stay enabled. Keys that were active earlier are not required longer than that key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_key: Option<PreviousKey>,
     /// The last failed attempt, and its cause.
@@ -272,7 +272,7 @@ pub struct StreamEncryptionStatus {
     /// Since when the resource is suspended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended_since_time: Option<Time>,
-    /// The last value of the retry annotation that the operator handled.
+    /// The last value of the annotation streamencryption.dev/retry that the operator handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_retry: Option<String>,
     /// When a test record was last reported as encrypted.
@@ -290,7 +290,7 @@ pub struct StreamEncryptionStatus {
 pub struct PreviousKey {
     /// The key's ARN.
     pub arn: String,
-    /// The time after which no record in the stream requires the key.
+    /// The time after which no record in the stream requires the previous key.
     pub required_until_time: Time,
 }
 
@@ -337,7 +337,7 @@ pub struct StreamStatus {
     pub arn: Option<String>,
     /// Firehose or Kinesis.
     pub service: Service,
-    /// The AWS account, 12 digits. Absent together with the ARN.
+    /// The AWS account, 12 digits. Absent if arn is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// The AWS region.
@@ -368,7 +368,7 @@ pub struct KeyIdentity {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// The `DeliveryStreamFailureType`, or the code of the error that AWS returned. Without one, a code of the operator: `NOT_APPLIED` (AWS accepted the call, and nothing changed), or why the call was not sent, such as `NoCredentials`.
+    /// The `DeliveryStreamFailureType`, or the code of the error that AWS returned. If AWS returned neither, a code of the operator: `NOT_APPLIED` (AWS accepted the call, and nothing changed), or why the call was not sent, such as `NoCredentials`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The meaning of the failure and, where known, the remedy.
@@ -383,14 +383,14 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Calls {
-    /// The encryption calls that count against the limit now. On Firehose, Start and Stop count together. On Kinesis only calls of Start count, or only calls of Stop if encryption is to be disabled, and refused calls do not count.
+    /// The encryption calls that count against the limit now. On Firehose, Start and Stop count together. On Kinesis, refused calls do not count, and only Start counts; if the spec disables encryption, only Stop counts instead.
     pub used: u32,
-    /// Of these, the calls that other callers made, as AWS's events reported them, without those that AWS refused. Absent if there are none.
+    /// The calls among `used` that other callers made and that AWS did not refuse, as AWS's events reported them. Absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<u32>,
-    /// The limit that `used` must not exceed: `maxCallsPerDay` of the policies plus `external`, because `used` includes `external`. At most the 25 that AWS allows.
+    /// The limit that `used` must not exceed: `maxCallsPerDay` of the policies plus `external`, and at most the 25 that AWS allows. It includes `external` because `used` does.
     pub limit: u32,
-    /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call of the operator counts for 24 hours and 31 minutes, a call of others for 24 hours and 15 minutes: the minutes are for clock skew.
+    /// If the limit is reached, when the next call may be made; otherwise, when the oldest call stops counting. A call of the operator counts for 24 hours and 31 minutes, and a call of others for 24 hours and 15 minutes. The minutes beyond 24 hours are for clock skew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_available_time: Option<Time>,
 }
