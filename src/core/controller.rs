@@ -16,6 +16,7 @@ use tracing::{Instrument as _, debug, info_span};
 
 use crate::model::decision::Ownership;
 use crate::model::schedule;
+use crate::model::status_fields;
 
 pub mod annotations;
 mod context;
@@ -43,7 +44,7 @@ pub mod stream_api;
 mod term_end;
 pub mod trigger;
 
-use event_inbox::Calls;
+use event_inbox::CallsOutcome;
 use interruption::Interruption;
 use kube_api::{KubeApi, KubeError, ReadFrom};
 use resolve::ResolveError;
@@ -105,6 +106,10 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
     let notice = context.memory.events.take_notice(resource);
     let mut is_for_event = notice.must_describe && last.remembered.take().is_some();
+    if finalize::needs_no_disabling(resource) {
+        // Another client may keep the resource for a long time. Nothing is entered for it any more.
+        context.memory.events.finish(resource, &notice, CallsOutcome::NotOwned);
+    }
     // Each finalizer step ends the reconcile if it changed the resource.
     finalize::remove_unwanted_finalizer(context, resource).await?;
     let resolved = end.unless_ended(resolve::resolve(context, resource, &last, from)).await;
@@ -112,12 +117,12 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         Ok(spec) => spec,
         Err(why) => {
             let is_final = matches!(why, ResolveError::Spec(_));
-            let wake = report::unresolved(context, resource, &last, why).await?;
+            let wake = report::unresolved(context, resource, &last, why).await;
             // A later reconcile can resolve the resource, and needs the notice.
             if is_final {
-                context.memory.events.finish(resource, &notice, Calls::NotOwned);
+                context.memory.events.finish(resource, &notice, CallsOutcome::NotOwned);
             }
-            return Ok(wake);
+            return wake;
         }
     };
     finalize::sync_finalizer(context, resource, &spec).await?;
@@ -128,7 +133,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     if ledger.record_events(&notice.calls, may_claim, context.clock.now()) && last.remembered.take().is_some()
     {
         is_for_event = true;
-        // The description of the key is as old as that of the stream.
+        // The first resolve used the key's metadata of the same earlier reconcile, so the key is described again, too.
         let resolved = end.unless_ended(resolve::resolve(context, resource, &last, from)).await;
         spec = match resolved.ok_or(Interruption::Ended(context.clock.now()))? {
             Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,
@@ -150,16 +155,18 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     execute::execute(context, resource, &mut state, &decision).await?;
     // At the end of the term, the outcome of a call is still reported.
     end.unless_ended(observe::describe_active_key(context, &mut state)).await;
-    let active_key = state.active_key.as_ref().map(|(key, _)| key);
+    // The key of the ledger: KMS may not have answered.
+    let active_key = status_fields::active_customer_key(&state.input());
     event_interest::replace(context, resource, &state.spec, active_key);
     let calls = match state.ledger.ownership {
-        Ownership::LedgerInvalid => Calls::NotEntered,
-        _ if state.ledger.may_record_events(may_claim) => Calls::Entered,
-        Ownership::Owned | Ownership::Another => Calls::NotOwned,
+        Ownership::LedgerInvalid => CallsOutcome::NotEntered,
+        _ if state.ledger.may_record_events(may_claim) => CallsOutcome::Entered,
+        Ownership::Owned | Ownership::Another => CallsOutcome::NotOwned,
     };
-    let wake = report::report(context, resource, state).await?;
+    let wake = report::report(context, resource, state).await;
+    // Even if the status could not be written: the ledger and the memory hold what the events led to.
     context.memory.events.finish(resource, &notice, calls);
-    Ok(wake)
+    wake
 }
 
 #[cfg(test)]

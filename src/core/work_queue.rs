@@ -1,8 +1,8 @@
 //! The work queue: which resources are due, and which of them is reconciled next.
 //!
 //! A resource that waits is an entry of this queue and nothing else: no task, no copy of the resource. Each AWS limit
-//! (a *scope*: one service in one account and region) has places of its own, so a slow region or a large account
-//! delays no other. Within a scope, changes precede checks for drift ([`Lane`]), and namespaces take turns.
+//! (a *scope*: one service in one account and region) takes no more than its places, and a free place goes to the scope
+//! with the fewest running. Within a scope, changes precede checks for drift ([`Lane`]), and namespaces take turns.
 //!
 //! Pure: it has no clock and starts nothing. Times are durations since an arbitrary start. It must never start a
 //! resource twice at the same time, nor lose one that was scheduled.
@@ -192,9 +192,10 @@ where
 
     fn enqueue(&mut self, key: K, work: Work<S>) {
         self.counter += 1;
-        let (ticket, scope) = (self.counter, work.scope.clone());
+        // A scope that begins anew waits behind those that have had no turn since.
+        let (ticket, turn, scope) = (self.counter, self.counter, work.scope.clone());
         let places = &self.places;
-        let queue = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeQueue::new(places(&scope)));
+        let queue = self.scopes.entry(scope.clone()).or_insert_with(|| ScopeQueue::new(places(&scope), turn));
         queue.push(work.lane, &work.namespace, (key.clone(), ticket));
         self.waiting[work.lane as usize] += 1;
         self.entries.insert(key, Entry::Due { work: Box::new(work), ticket });

@@ -63,8 +63,8 @@ async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<
     let mut next = pin!(next_messages(queue, 0, true));
     loop {
         tokio::select! {
-            // The request is dropped only at the end of the term: the messages of its response would be invisible until
-            // their timeout.
+            // The request outlives the other branches: if it were dropped, SQS would hide the messages of its response until
+            // their visibility timeout. It is dropped only at the end of the term.
             messages = &mut next => {
                 if let Ok(messages) = messages {
                     failures = 0;
@@ -132,7 +132,10 @@ impl<'a> MessageHandler<'a> {
         };
         count(&self.shared.metrics, &event, self.shared.context.clock.now());
         let now = self.shared.context.clock.monotonic();
-        let due = self.inbox().receive(&event, now);
+        let age = self.shared.context.clock.now().duration_since(event.time);
+        // An event from the future, by the operator's clock, has just happened.
+        let age = Duration::try_from(age).unwrap_or_default();
+        let due = self.inbox().receive(&event, now, age);
         if !due.is_empty() {
             debug!(subject = ?event.subject, resources = due.len(), "AWS reports an event");
         }

@@ -68,7 +68,7 @@ pub struct Notice {
 
 /// What has become of the calls that a reconcile took into account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calls {
+pub enum CallsOutcome {
     /// A stored ledger holds them, except those that it must leave out.
     Entered,
     /// The resource neither owns the ledger nor may claim the stream. Another resource of the stream may own the ledger,
@@ -123,10 +123,14 @@ impl EventInbox {
         *self.lock() = State::default();
     }
 
-    /// Takes an event that arrived at `now` on the monotonic clock. Returns the resources that are due because of it.
-    pub fn receive(&self, event: &AwsEvent, now: Duration) -> Vec<ResourceName> {
+    /// Takes an event that arrived at `now` on the monotonic clock, this long (`age`) after it happened. Returns the
+    /// resources that are due because of it. An old event does not show that events arrive: the queue delivers again what
+    /// nobody has deleted.
+    pub fn receive(&self, event: &AwsEvent, now: Duration, age: Duration) -> Vec<ResourceName> {
         let mut state = self.lock();
-        state.arrived(&event.scope, now);
+        if age < SILENCE {
+            state.arrived(&event.scope, now);
+        }
         let (subject, call) = match &event.subject {
             Subject::Call(stream, call) => (hash_of(stream), Some(call)),
             Subject::Stream(stream) => (hash_of(stream), None),
@@ -224,8 +228,9 @@ impl EventInbox {
     }
 
     /// Records that a reconcile has finished with what it took into account, and what has become of the calls.
-    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, done: Calls) {
-        // Calls without an event are those of a resource that was deleted before it could enter them.
+    pub fn finish(&self, resource: &StreamEncryption, notice: &Notice, done: CallsOutcome) {
+        // A resource without a noticed event may still hold calls: another resource of the stream was deleted before it
+        // entered them.
         if notice.number.is_none() && notice.calls.is_empty() {
             return;
         }
@@ -233,11 +238,11 @@ impl EventInbox {
         let Some(registered) = state.resources.get_mut(&name_of(resource)) else { return };
         if registered.noticed == notice.number {
             registered.must_describe = false;
-            if done != Calls::NotEntered {
+            if done != CallsOutcome::NotEntered {
                 registered.noticed = None;
             }
         }
-        if done == Calls::NotEntered {
+        if done == CallsOutcome::NotEntered {
             return;
         }
         let subjects = registered.subjects.clone();
@@ -246,7 +251,7 @@ impl EventInbox {
             let waits = |name: &ResourceName| {
                 state.resources.get(name).is_some_and(|registered| registered.noticed.is_some())
             };
-            if done == Calls::NotOwned && users.is_some_and(|users| users.iter().any(waits)) {
+            if done == CallsOutcome::NotOwned && users.is_some_and(|users| users.iter().any(waits)) {
                 continue;
             }
             let Some(calls) = state.calls.get_mut(&subject) else { continue };

@@ -19,10 +19,10 @@ pub(super) fn replace<A, R>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
     spec: &ResolvedSpec,
-    active_key: Option<&KeyArn>,
+    active_key: Option<KeyArn>,
 ) {
     if context.config.drift_interval_with_events.is_some() {
-        let active_key = active_key.map(|arn| KmsKeyId::Arn(arn.clone()));
+        let active_key = active_key.map(KmsKeyId::Arn);
         let keys: Vec<KmsKeyId> = spec.key_names().chain(active_key).collect();
         context.memory.events.register(resource, &spec.stream, &keys);
     }

@@ -90,8 +90,14 @@ pub(super) async fn execute<A: StreamApi, R: KubeApi>(
     let executed = match &decision.step {
         Step::ChangeEncryption(call) => change_encryption(context, resource, state, call).await,
         Step::Verify if state.is_fresh() => verify(context, resource, state).await,
-        // It writes no ledger.
         Step::RemoveFinalizer => {
+            // The ledger changes only if AWS's events have reported calls of others.
+            match save_ledger(context, resource, state).await {
+                Err(Interruption::Kubernetes(KubeError::Rejected(why))) => {
+                    warn!(stream = %state.spec.stream, why, "failed to write the ledger");
+                }
+                saved => saved?,
+            }
             return finalize::remove_decided_finalizer(context, resource, state, decision).await;
         }
         Step::Describe | Step::Verify | Step::Wait => save_ledger(context, resource, state).await,
@@ -167,8 +173,8 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
         .update_with_retry(&context.kube, |ledger| ledger::record_outcome(ledger, &id, outcome.as_ref(), now))
         .await;
     if let Err(error) = recorded {
-        // The reservation stays pending, and the status reports that: the next reconcile reads nothing else, and resolves
-        // it with a Describe.
+        // The reservation stays pending, in the ledger and in the status. The next reconcile finds it pending, and learns
+        // from a Describe whether AWS applied the call.
         warn!(%stream, call = id, %error, "failed to record the outcome");
         state.ledger.discard_changes();
     }

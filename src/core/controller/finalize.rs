@@ -27,8 +27,8 @@ pub(super) fn has_finalizer(read: &ObjectMeta) -> bool {
     read.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
 }
 
-/// Removes the finalizer if the spec requires none. Ends the reconcile if it did, and if the resource is being
-/// deleted without the operator's finalizer. Sends no request to AWS.
+/// Removes the finalizer if the spec requires none. Ends the reconcile in two cases: it removed the finalizer, or the
+/// resource is being deleted and has no finalizer of the operator. Sends no request to AWS.
 pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

@@ -59,7 +59,7 @@ pub(super) fn resource_identity_of(read: &ObjectMeta) -> Owner {
 pub struct Claim<'a> {
     /// The stream.
     pub stream: &'a StreamArn,
-    /// The account that the word `own` means in policies without a role.
+    /// The operator's account, which the word `own` means in a policy without a role. With one, it is the role's account.
     pub own: &'a AwsAccount,
     /// Whether the claim may be made.
     pub allowed: bool,
@@ -260,10 +260,11 @@ impl LedgerHandle {
         Ok(())
     }
 
-    /// Discards what could not be written.
+    /// Discards what could not be written to this ledger, which the resource owns.
     pub(super) fn discard_changes(&mut self) {
         if let Some(stored) = &self.stored {
             self.spec.clone_from(&stored.spec);
+            self.ownership = Ownership::Owned;
         }
     }
 

@@ -55,9 +55,9 @@ pub struct LastReconcile {
     pub reason: Option<(Reason, Timestamp)>,
     /// The status that this process reported last, whether or not it had to be written.
     pub status: Option<Packed<StreamEncryptionStatus>>,
-    /// When a write of the status was sent after `status` was reported, and not acknowledged: it may have
-    /// been applied, or may still be applied. `None` once it can no longer be applied: a later acknowledged write
-    /// changes the resourceVersion.
+    /// The time of the last write of the status that the API server did not acknowledge: it may have been applied, or may
+    /// still be. `None` if there is none, after two minutes, or after a later acknowledged write: the earlier one names an
+    /// old version, so the API server refuses it.
     pub unacknowledged_write: Option<Timestamp>,
     /// When a test record was last encrypted, as this process has seen or read it. The status may lack it: its write
     /// may have failed.
@@ -195,10 +195,10 @@ impl Memory {
     /// Evicts the description of a resource whose reconcile was interrupted: its stream must be described again. The
     /// last written status is kept.
     pub fn describe_again(&self, resource: &StreamEncryption) {
-        if let Some(last) = self.lock().get_mut(uid(resource)) {
-            last.remembered = None;
-            last.is_interrupted = true;
-        }
+        let mut entries = self.lock();
+        let last = entries.entry(uid(resource).to_owned()).or_default();
+        last.remembered = None;
+        last.is_interrupted = true;
     }
 
     /// Records that a reconcile of the resource with this uid has failed because of a request to Kubernetes. Returns
@@ -384,5 +384,12 @@ mod tests {
         assert!(memory.recall_unexpired(&resource(true), now).remembered.is_none(), "the deletion is news");
         memory.keep(&resource(true), described(&resource(true), now));
         assert!(memory.recall_unexpired(&resource(true), now).remembered.is_some(), "and then it is not");
+    }
+
+    #[test]
+    fn first_reconcile_of_a_process_can_be_interrupted() {
+        let memory = Memory::default();
+        memory.describe_again(&resource(false));
+        assert!(memory.recall_all("uid-1").is_interrupted);
     }
 }

@@ -16,7 +16,8 @@ use super::resolve::{self, ResolveError};
 use super::state::{MAX_STATE_AGE, Observed, ReconcileState};
 use super::stream_api::{Priority, StreamApi};
 use crate::model::arn::KmsKeyId;
-use crate::model::key::KeyProblem;
+use crate::model::desired::DesiredEncryption;
+use crate::model::key::{Key, KeyProblem};
 use crate::model::ledger;
 use crate::model::observation::{DescribeTimes, Observation, ReportedEncryption};
 use crate::model::status_fields;
@@ -34,7 +35,10 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     }
     send_describe(context, resource, state).await?;
     if state.spec_age(context.clock.monotonic()) > MAX_STATE_AGE {
-        match resolve::resolve(context, resource, &state.last, ReadFrom::ApiServer).await {
+        let end = state.end.clone();
+        let resolved =
+            end.unless_ended(resolve::resolve(context, resource, &state.last, ReadFrom::ApiServer)).await;
+        match resolved.ok_or(Interruption::Ended(context.clock.now()))? {
             Ok(spec) => state.replace_spec(spec)?,
             Err(ResolveError::Kubernetes(error)) => return Err(error.into()),
             // The next reconcile reports it.
@@ -66,10 +70,14 @@ pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
     }
     let Some(arn) = status_fields::active_customer_key(&state.input()) else { return };
     let stream = &state.spec.stream;
-    if let Some((_, Some(metadata))) = &state.spec.key
+    if let Some((_, Some(metadata))) = &state.spec.described_key
         && metadata.arn == arn
     {
         state.active_key = Some((arn, metadata.problem(stream)));
+        return;
+    }
+    if state.spec.desired.encryption == DesiredEncryption::Key(Key::Customer(arn.clone())) {
+        // KMS has refused to describe it in the resolve step.
         return;
     }
     let (name, principal) = (KmsKeyId::Arn(arn.clone()), &state.spec.principal);

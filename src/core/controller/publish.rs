@@ -75,7 +75,8 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
                 let now = context.clock.now();
                 let (unacknowledged_write, again, failed) = match error {
                     KubeError::Conflict => (unacknowledged_write, Some(now + AFTER_CONFLICT), None),
-                    error => (Some(now), None, Some(error)),
+                    KubeError::Rejected(_) => (unacknowledged_write, None, Some(error)),
+                    KubeError::Unavailable(_) => (Some(now), None, Some(error)),
                 };
                 let (status, version) = (last.status.clone(), UNKNOWN_VERSION);
                 return StatusWrite { status, unacknowledged_write, version, again, failed };

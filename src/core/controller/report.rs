@@ -138,14 +138,15 @@ fn remembered(
 ) -> Option<Remembered> {
     let stream = match &state.observed {
         Observed::At { at, description, .. } => Some((*at, description.clone())),
-        Observed::NotYet if state.spec.key.is_some() => None,
+        Observed::NotYet if state.spec.described_key.is_some() => None,
         Observed::NotYet | Observed::Failed(_) => return None,
     };
-    // A retry annotation that has changed since an earlier description takes effect with the next one.
+    // The description may be from an earlier reconcile: a retry annotation that has changed since then takes effect with
+    // the next description.
     let earlier = state.last.remembered.as_ref().filter(|_| !state.is_fresh());
     Some(Remembered {
         stream,
-        key: state.spec.key.clone().map(Box::new),
+        key: state.spec.described_key.clone().map(Box::new),
         active_key: state.active_key.clone().map(Box::new),
         due: decision.describe_due,
         retry: earlier.map_or_else(|| retry_token(resource), |earlier| earlier.retry.clone()),
@@ -402,8 +403,8 @@ fn key_usable(
     let (truth, reason) = match (state.spec.desired.key_problem, &state.spec.desired.encryption) {
         (Some(KeyProblem::DescribeDenied), _) => (ConditionStatus::Unknown, Reason::KeyDescribeDenied),
         (Some(problem), _) => (ConditionStatus::False, problem.reason()),
-        // KMS has not reported that the key is usable.
-        (None, DesiredEncryption::Key(_)) if state.spec.error.is_some() => {
+        // KMS has not reported that the key is usable, nor the key that an alias stands for.
+        (None, DesiredEncryption::Key(_) | DesiredEncryption::UnknownKey) if state.spec.error.is_some() => {
             (ConditionStatus::Unknown, decision.reason)
         }
         (None, DesiredEncryption::Key(_)) => (ConditionStatus::True, Reason::KeyEnabled),

@@ -47,8 +47,9 @@ pub(super) struct ResolvedSpec {
     pub(super) desired: DesiredState,
     /// The permissions that policies grant.
     pub(super) permission: EffectivePolicy,
-    /// The metadata that KMS returned for the desired key, to be stored in the memory.
-    pub(super) key: Option<(KmsKeyId, Option<KeyMetadata>)>,
+    /// The name with which KMS was asked for the desired key, and its answer: the inner `None` if there is no such key.
+    /// `None` if KMS was not asked, or did not answer.
+    pub(super) described_key: Option<(KmsKeyId, Option<KeyMetadata>)>,
     /// The error, if the request to KMS failed for another reason than a refusal by KMS.
     pub(super) error: Option<AwsError>,
     /// The interval between two checks for drift, slightly different for each resource so that the checks
@@ -61,7 +62,7 @@ pub(super) struct ResolvedSpec {
 impl ResolvedSpec {
     /// Returns the names of the desired key: the one that the spec sets, and the one that it stands for.
     pub(super) fn key_names(&self) -> impl Iterator<Item = KmsKeyId> {
-        let named = self.key.as_ref().map(|(name, _)| name.clone());
+        let named = self.described_key.as_ref().map(|(name, _)| name.clone());
         let resolved = match &self.desired.encryption {
             DesiredEncryption::Key(Key::Customer(arn)) => Some(KmsKeyId::Arn(arn.clone())),
             _ => None,
@@ -152,7 +153,7 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
         principal: principal(resource, role(&permission, &stream)),
         desired,
         permission,
-        key: None,
+        described_key: None,
         error: None,
         drift_interval: schedule::jittered(context.drift_interval(&stream), resource.metadata.uid.as_deref()),
         resolve_started,
@@ -175,9 +176,9 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
     Ok(spec)
 }
 
-/// Returns whether the resource is suspended or the policies deny the desired state, independent of the
-/// operator's own account. The stream is not described then. The key is still described in KMS if the
-/// policies deny nothing but disabling encryption.
+/// Returns whether it is certain without the operator's account that the stream will not be described: the resource is
+/// suspended, or the policies deny the stream or disabling encryption. A key is described in KMS even if they deny only
+/// disabling.
 fn is_decided_without_identity(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;
@@ -349,7 +350,7 @@ async fn describe_key<A: StreamApi, R: KubeApi>(
                 }
                 None => desired.key_problem = Some(KeyProblem::NotFound),
             }
-            spec.key = Some((name, metadata));
+            spec.described_key = Some((name, metadata));
         }
         // KMS itself refused the request. If the role could not be assumed, the key is not the cause.
         Err(error)

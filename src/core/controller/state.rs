@@ -22,8 +22,8 @@ use crate::model::key::{Key, KeyProblem};
 use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
 
-/// Two limits of the same length. After the wait for the rate limiter, neither the description nor the resolved spec
-/// may be older. The last checks and the reservation, up to the call, may take no longer.
+/// Two limits: the maximum age of the description and of the resolved spec after the wait for the rate limiter, and the
+/// maximum duration of the last checks and the reservation, up to the call.
 pub(super) const MAX_STATE_AGE: Duration = Duration::from_secs(10);
 /// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A
 /// process that was paused for longer does not send the call. Only a pause during the second Describe of a
@@ -40,11 +40,11 @@ pub(super) struct ReconcileState {
     pub(super) ledger: LedgerHandle,
     /// The observation of the stream.
     pub(super) observed: Observed,
-    /// When the last Describe of this reconcile was requested that AWS answered; `None` if there was none. AWS
-    /// may have answered it although the reconcile has failed since, at a request to KMS.
+    /// The time of the request of the last Describe in this reconcile that AWS answered; `None` if AWS answered none. It
+    /// is kept if a later request to KMS fails and `observed` becomes `Failed`.
     pub(super) answered_request: Option<Timestamp>,
-    /// When the age of the description in this reconcile begins, on the monotonic clock: at the request, or
-    /// at the response if the permit for the call was acquired before.
+    /// From when the age of this reconcile's description is counted, on the monotonic clock: from its request, or for the
+    /// second Describe, after the permit for the call, from its response.
     pub(super) description_start: Duration,
     /// Whether the stream is described only because an event of AWS reports something. Such a Describe must not compete
     /// with changes, because somebody may be able to forge events.
@@ -64,7 +64,8 @@ pub(super) struct ReconcileState {
     pub(super) end: TermEnd,
 }
 
-/// The observation of the stream.
+/// What this reconcile knows of the stream: nothing yet, a failed request, or a description and the [`Observation`] that
+/// follows from it.
 #[allow(clippy::large_enum_variant, reason = "one lives at a time, for one reconcile")]
 pub(super) enum Observed {
     /// The stream has not been described yet.

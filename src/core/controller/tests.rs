@@ -5,16 +5,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use stream_encryption_api::FINALIZER;
+use stream_encryption_api::condition::{ConditionType, find};
 use stream_encryption_api::ledger::{Action, Outcome, StreamLedger};
 use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption, Verification};
 
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
 use super::memory::LastReconcile;
-use super::{TermEnd, ledger_store, reconcile, reconcile_in_term};
+use super::{Context, TermEnd, ledger_store, reconcile, reconcile_in_term};
 use crate::model::aws_error::OPERATOR_PAUSED;
 use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
 use crate::model::key::Key;
@@ -260,7 +262,7 @@ fn call_of_others_is_entered_while_the_resource_is_suspended() {
     world.state().resource.as_mut().unwrap().spec.suspend = true;
     world.state().identity = Identity::Fails;
     let event = stop_by_others();
-    assert_eq!(context.memory.events.receive(&event, world.state().elapsed).len(), 1);
+    assert_eq!(context.memory.events.receive(&event, world.state().elapsed, Duration::ZERO).len(), 1);
     reconciled();
     assert!(context.memory.events.holds(&event), "the resource cannot be resolved");
     world.state().identity = Identity::Known;
@@ -282,7 +284,7 @@ fn call_of_others_waits_until_the_ledger_can_be_written() {
     };
     reconciled();
     let event = stop_by_others();
-    let _ = context.memory.events.receive(&event, world.state().elapsed);
+    let _ = context.memory.events.receive(&event, world.state().elapsed, Duration::ZERO);
     world.before(Request::WriteLedger, |_| Err(KubeError::Rejected("forbidden".to_owned())));
     reconciled();
     assert!(context.memory.events.holds(&event));
@@ -318,4 +320,107 @@ fn status_reports_no_outcome_that_the_ledger_lacks() {
         let status = world.state().resource.clone().unwrap().status.unwrap();
         assert_eq!(status.next_attempt_time.is_some(), next_attempt, "{status:?}");
     }
+}
+
+const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/4b000000-0000-4000-8000-000000000001";
+
+fn woken_by(context: &Context<World, World>, subject: Subject) -> usize {
+    let scope = EventScope::of(&ARN.parse().unwrap());
+    let event = AwsEvent { scope, time: context.clock.now(), subject };
+    context.memory.events.receive(&event, context.clock.monotonic(), Duration::ZERO).len()
+}
+
+#[test]
+fn active_key_that_kms_does_not_describe_wakes_its_resource() {
+    let world = World::new(resource());
+    world.state().encryption = ReportedEncryption::On(Key::Customer(KEY.parse().unwrap()));
+    world.state().kms_fails = true;
+    let (context, cached) = (world.context(), world.state().resource.clone().unwrap());
+    run(reconcile(&context, &cached)).unwrap();
+    assert_eq!(world.count(Request::DescribeKey), 1);
+    assert_eq!(woken_by(&context, Subject::Key(KEY.parse().unwrap())), 1);
+}
+
+#[test]
+fn desired_key_that_kms_does_not_describe_is_requested_once() {
+    let mut resource = resource();
+    resource.spec.key =
+        Some(serde_json::from_value(json!({"type": "CUSTOMER_MANAGED_CMK", "arn": KEY})).unwrap());
+    let world = World::new(resource);
+    world.state().encryption = ReportedEncryption::On(Key::Customer(KEY.parse().unwrap()));
+    world.state().kms_fails = true;
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(&world.context(), &cached)).unwrap();
+    assert_eq!(world.count(Request::DescribeKey), 1);
+}
+
+#[test]
+fn key_usable_is_unknown_while_kms_does_not_resolve_its_alias() {
+    let mut resource = resource();
+    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
+    resource.spec.key = Some(serde_json::from_value(key).unwrap());
+    let world = World::new(resource);
+    world.state().kms_fails = true;
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(&world.context(), &cached)).unwrap();
+    let status = world.state().resource.clone().unwrap().status.unwrap();
+    let usable = find(&status.conditions, ConditionType::KeyUsable).map(|one| one.status.as_str());
+    assert_eq!(usable, Some("Unknown"), "{:?}", status.conditions);
+}
+
+#[test]
+fn event_causes_one_describe_while_the_status_is_refused() {
+    let world = World::new(resource());
+    let (context, cached) = (world.context(), || world.state().resource.clone().unwrap());
+    run(reconcile(&context, &cached())).unwrap();
+    assert_eq!(woken_by(&context, Subject::Stream(ARN.parse().unwrap())), 1);
+    world.state().encryption = ReportedEncryption::On(Key::AwsOwned);
+    world.state().refuses_status = true;
+    let before = world.count(Request::Describe);
+    for _ in 0..3 {
+        assert!(run(reconcile(&context, &cached())).is_err());
+    }
+    assert_eq!(world.count(Request::Describe), before + 1);
+}
+
+#[test]
+fn rejected_status_is_not_expected_to_be_applied_later() {
+    let world = World::new(resource());
+    world.before(Request::WriteStatus, |_| Err(KubeError::Rejected("forbidden".to_owned())));
+    let (context, cached) = (world.context(), world.state().resource.clone().unwrap());
+    assert!(matches!(run(reconcile(&context, &cached)), Err(KubeError::Rejected(_))));
+    assert_eq!(context.memory.recall_all("uid-1").unacknowledged_write, None);
+}
+
+#[test]
+fn call_of_others_is_entered_before_the_finalizer_is_removed() {
+    let mut resource = deleted();
+    resource.metadata.deletion_timestamp = None;
+    let world = World::new(resource);
+    world.state().policies[0].allow_disable = true;
+    let (context, cached) = (world.context(), || world.state().resource.clone().unwrap());
+    run(reconcile(&context, &cached())).unwrap();
+    world.state().resource.as_mut().unwrap().metadata.deletion_timestamp =
+        deleted().metadata.deletion_timestamp;
+    world.state().policies.clear();
+    let _ = context.memory.events.receive(&stop_by_others(), context.clock.monotonic(), Duration::ZERO);
+    run(reconcile(&context, &cached())).unwrap();
+    assert!(world.state().resource.is_none(), "the finalizer is removed");
+    assert_eq!(world.state().ledger.clone().unwrap().spec.external_calls.len(), 1);
+}
+
+#[test]
+fn call_is_released_if_another_client_keeps_the_deleted_resource() {
+    let mut resource = resource();
+    let world = World::new(resource.clone());
+    let context = world.context();
+    run(reconcile(&context, &resource)).unwrap();
+    resource = world.state().resource.clone().unwrap();
+    resource.metadata.deletion_timestamp = deleted().metadata.deletion_timestamp;
+    resource.metadata.finalizers = Some(vec!["example.com/other".to_owned()]);
+    world.state().resource = Some(resource.clone());
+    let event = stop_by_others();
+    let _ = context.memory.events.receive(&event, context.clock.monotonic(), Duration::ZERO);
+    run(reconcile(&context, &resource)).unwrap();
+    assert!(!context.memory.events.holds(&event));
 }

@@ -1,6 +1,6 @@
 //! Which changes of a resource lead to a reconcile: the spec, a deletion, the annotations, the finalizers,
-//! and a status that another client has written. Callers pass metadata from which `kubernetes/trimmed.rs`
-//! removed all annotations and finalizers but the operator's, because a change of any leads to a reconcile.
+//! and a status that another client has written. A change of any annotation or finalizer in the metadata counts. Callers
+//! therefore pass metadata from which `kubernetes/trimmed.rs` has removed those that are not the operator's.
 //!
 //! The operator's own status writes lead to none, neither in this replica nor in another one. This module
 //! computes a hash of each resource; `kubernetes/triggers.rs` keeps the hashes and compares them.

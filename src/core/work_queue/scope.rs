@@ -37,7 +37,8 @@ struct LaneQueue<K> {
 }
 
 impl<K> ScopeQueue<K> {
-    pub(super) fn new(places: usize) -> Self {
+    /// Creates a queue with this many places. `turn` is the turn from which the scope waits for its first one.
+    pub(super) fn new(places: usize, turn: u64) -> Self {
         Self {
             places: places.max(1),
             lanes: Lane::ALL.map(|_| LaneQueue { items: FairQueue::default(), waiting: 0 }),
@@ -47,7 +48,7 @@ impl<K> ScopeQueue<K> {
             last: Lane::InProgress,
             check_turns: DriftTurns::default(),
             drift_turns: DriftTurns::default(),
-            turn: 0,
+            turn,
             startable_as: None,
         }
     }

@@ -50,6 +50,24 @@ impl Table {
 }
 
 #[test]
+fn scope_that_begins_anew_does_not_precede_one_that_waits() {
+    let mut table = Table::new(1);
+    table.due(10..20, "large", Lane::New, "data");
+    assert_eq!(table.start(ZERO), Some(10));
+    table.queue.end(10, None);
+    // Each of two scopes with one resource is due again while the other one runs.
+    table.due([1], "a", Lane::New, "data");
+    table.due([2], "b", Lane::New, "data");
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        let key = table.start(ZERO).unwrap();
+        order.push(key);
+        table.queue.end(key, (key < 10).then_some(ZERO));
+    }
+    assert!(order.iter().filter(|key| **key >= 10).count() >= 2, "{order:?}");
+}
+
+#[test]
 fn resource_is_started_when_due_and_again_when_requested() {
     let mut table = Table::new(10);
     table.due([1], "a", Lane::New, "data");

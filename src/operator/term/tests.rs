@@ -97,7 +97,7 @@ async fn event_about_a_resource_is_expected_until_its_deletion() {
         let scope = EventScope::of(&stream);
         let time = jiff::Timestamp::UNIX_EPOCH;
         let event = AwsEvent { scope, time, subject: Subject::Stream(stream.clone()) };
-        context.memory.events.receive(&event, Duration::ZERO).len()
+        context.memory.events.receive(&event, Duration::ZERO, Duration::ZERO).len()
     };
     let check = async {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -213,7 +213,7 @@ impl Run {
             subject: Subject::Heartbeat,
         };
         // A heartbeat concerns no resource.
-        let _ = self.operator.memory.events.receive(&event, self.operator.clock.monotonic());
+        let _ = self.operator.memory.events.receive(&event, self.operator.clock.monotonic(), Duration::ZERO);
     }
 
     /// Wakes the resources whose events no longer arrive, as the operator does every second.

@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::stream_encryption::StreamEncryption;
@@ -146,7 +147,9 @@ impl<P: Wiring> Replica<P> {
 
     /// Receives an event of AWS, and schedules the resources that it concerns.
     pub fn receive(&mut self, environment: &Environment, event: &AwsEvent) {
-        let due = self.operator.memory.events.receive(event, self.operator.clock.monotonic());
+        let Context { memory, clock, .. } = &*self.operator;
+        let age = Duration::try_from(clock.now().duration_since(event.time)).unwrap_or_default();
+        let due = memory.events.receive(event, clock.monotonic(), age);
         self.enqueue_named(environment, &due);
     }
 

@@ -6,6 +6,8 @@ use stream_encryption_api::ledger::Action;
 use super::*;
 
 const MINUTE: Duration = Duration::from_mins(1);
+/// The age of an event that has just happened.
+const NOW: Duration = Duration::ZERO;
 
 fn stream(name: &str) -> StreamArn {
     format!("arn:aws:firehose:eu-west-1:111122223333:deliverystream/{name}").parse().unwrap()
@@ -52,7 +54,7 @@ fn inbox(names: &[&str]) -> EventInbox {
 
 fn due(inbox: &EventInbox, subject: Subject) -> Vec<String> {
     let mut due: Vec<String> =
-        inbox.receive(&event(subject), MINUTE).iter().map(ToString::to_string).collect();
+        inbox.receive(&event(subject), MINUTE, NOW).iter().map(ToString::to_string).collect();
     due.sort();
     due
 }
@@ -75,7 +77,7 @@ fn event_wakes_the_resources_that_depend_on_its_subject() {
     }
     let mut elsewhere = event(Subject::Alias("alias/orders".to_owned()));
     elsewhere.scope.region = "us-east-1".parse().unwrap();
-    assert!(fresh().receive(&elsewhere, MINUTE).is_empty(), "an alias of another region");
+    assert!(fresh().receive(&elsewhere, MINUTE, NOW).is_empty(), "an alias of another region");
 }
 
 #[test]
@@ -83,18 +85,18 @@ fn resource_is_noticed_until_a_reconcile_has_finished() {
     let inbox = inbox(&["orders", "clicks"]);
     let (orders, clicks) = (resource("orders"), resource("clicks"));
     assert_eq!(inbox.take_notice(&orders), Notice::default());
-    inbox.receive(&call("orders", 1), MINUTE);
+    inbox.receive(&call("orders", 1), MINUTE, NOW);
     assert!(inbox.is_noticed(&orders) && !inbox.is_noticed(&clicks));
     let first = inbox.take_notice(&orders);
     assert_eq!((first.calls.len(), first.must_describe), (1, false), "the ledger may know the call");
     // Another event arrives while the reconcile runs.
-    inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE);
-    inbox.receive(&call("orders", 2), MINUTE);
-    inbox.finish(&orders, &first, Calls::Entered);
+    inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE, NOW);
+    inbox.receive(&call("orders", 2), MINUTE, NOW);
+    inbox.finish(&orders, &first, CallsOutcome::Entered);
     let second = inbox.take_notice(&orders);
     assert!(second.must_describe && inbox.is_noticed(&orders));
     assert_eq!(second.calls.iter().map(|call| call.event_id.as_str()).collect::<Vec<_>>(), ["event-2"]);
-    inbox.finish(&orders, &second, Calls::Entered);
+    inbox.finish(&orders, &second, CallsOutcome::Entered);
     assert_eq!((inbox.take_notice(&orders), inbox.is_noticed(&orders)), (Notice::default(), false));
     assert!(inbox.lock().calls.is_empty());
 }
@@ -103,11 +105,11 @@ fn resource_is_noticed_until_a_reconcile_has_finished() {
 fn queue_keeps_a_call_until_a_reconcile_has_finished() {
     let inbox = inbox(&["orders"]);
     let (managed, other) = (call("orders", 1), call("payments", 1));
-    inbox.receive(&managed, MINUTE);
-    inbox.receive(&other, MINUTE);
+    inbox.receive(&managed, MINUTE, NOW);
+    inbox.receive(&other, MINUTE, NOW);
     assert!(inbox.holds(&managed) && !inbox.holds(&other), "no resource waits for the other call");
-    assert!(inbox.receive(&managed, MINUTE).is_empty(), "the queue delivers it again");
-    inbox.finish(&resource("orders"), &inbox.take_notice(&resource("orders")), Calls::Entered);
+    assert!(inbox.receive(&managed, MINUTE, NOW).is_empty(), "the queue delivers it again");
+    inbox.finish(&resource("orders"), &inbox.take_notice(&resource("orders")), CallsOutcome::Entered);
     assert!(!inbox.holds(&managed));
 }
 
@@ -116,11 +118,11 @@ fn flood_of_forged_calls_needs_little_memory() {
     let inbox = inbox(&["orders"]);
     for number in 0..10_000 {
         let other = format!("stream-{number}");
-        inbox.receive(&call(&other, number), MINUTE);
-        inbox.receive(&call("orders", number), MINUTE);
+        inbox.receive(&call(&other, number), MINUTE, NOW);
+        inbox.receive(&call("orders", number), MINUTE, NOW);
         let mut elsewhere = event(Subject::Heartbeat);
         elsewhere.scope.account = format!("{number:012}").parse().unwrap();
-        inbox.receive(&elsewhere, MINUTE);
+        inbox.receive(&elsewhere, MINUTE, NOW);
     }
     let state = inbox.lock();
     assert_eq!((state.calls.len(), state.resources.len(), state.arrivals.len()), (1, 1, 1));
@@ -135,10 +137,10 @@ fn flood_of_refused_calls_does_not_hide_an_accepted_one() {
         if let Subject::Call(_, call) = &mut refused.subject {
             call.code = Some("LimitExceededException".to_owned());
         }
-        inbox.receive(&refused, MINUTE);
+        inbox.receive(&refused, MINUTE, NOW);
     }
     let accepted = call("orders", MAX_EXTERNAL_CALLS);
-    inbox.receive(&accepted, MINUTE);
+    inbox.receive(&accepted, MINUTE, NOW);
     assert!(inbox.holds(&accepted));
     assert_eq!(inbox.take_notice(&resource("orders")).calls.len(), MAX_EXTERNAL_CALLS);
 }
@@ -164,7 +166,7 @@ fn silence_of_a_region_is_found_once() {
     let scope = EventScope::of(&stream("orders"));
     assert!(!inbox.are_arriving(&scope, MINUTE), "none has arrived yet");
     assert!(inbox.find_silent(SILENCE * 2).is_empty(), "silence is no news then");
-    inbox.receive(&event(Subject::Heartbeat), MINUTE);
+    inbox.receive(&event(Subject::Heartbeat), MINUTE, NOW);
     let silent = MINUTE + SILENCE;
     let before = silent.checked_sub(Duration::from_secs(1)).unwrap();
     assert!(inbox.are_arriving(&scope, before));
@@ -174,7 +176,7 @@ fn silence_of_a_region_is_found_once() {
     assert!(inbox.take_notice(&resource("orders")).must_describe, "what happened meanwhile is unknown");
     assert!(inbox.find_silent(silent).is_empty());
     assert_eq!(inbox.ages(silent), [(scope.clone(), None)]);
-    inbox.receive(&event(Subject::Heartbeat), silent);
+    inbox.receive(&event(Subject::Heartbeat), silent, NOW);
     assert!(inbox.are_arriving(&scope, silent + MINUTE));
     assert_eq!(inbox.ages(silent + MINUTE), [(scope, Some(MINUTE))]);
 }
@@ -184,16 +186,16 @@ fn silence_of_a_region_is_found_once() {
 fn region_without_resources_has_no_age() {
     let inbox = inbox(&["orders"]);
     let scope = EventScope { region: "us-east-1".parse().unwrap(), ..EventScope::of(&stream("orders")) };
-    inbox.receive(&AwsEvent { scope, ..event(Subject::Heartbeat) }, MINUTE);
+    inbox.receive(&AwsEvent { scope, ..event(Subject::Heartbeat) }, MINUTE, NOW);
     assert!(inbox.ages(MINUTE).is_empty());
-    inbox.receive(&event(Subject::Heartbeat), MINUTE);
+    inbox.receive(&event(Subject::Heartbeat), MINUTE, NOW);
     assert_eq!(inbox.ages(MINUTE * 2).len(), 1);
 }
 
 #[test]
 fn change_of_keys_keeps_the_calls_of_the_stream() {
     let (inbox, stopped) = (inbox(&["orders"]), call("orders", 1));
-    inbox.receive(&stopped, MINUTE);
+    inbox.receive(&stopped, MINUTE, NOW);
     // A reconcile first knows only the desired key, then the active one, too.
     inbox.extend(&resource("orders"), &stream("orders"), &[key(2)]);
     inbox.register(&resource("orders"), &stream("orders"), &[key(2), key(3)]);
@@ -218,18 +220,18 @@ fn other_resource_of_a_stream_does_not_end_the_calls_of_its_owner() {
         inbox.register(resource, &stream("orders"), &[]);
     }
     let stopped = call("orders", 1);
-    assert_eq!(inbox.receive(&stopped, MINUTE).len(), 2);
-    inbox.finish(&other, &inbox.take_notice(&other), Calls::NotOwned);
+    assert_eq!(inbox.receive(&stopped, MINUTE, NOW).len(), 2);
+    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::NotOwned);
     assert!(inbox.holds(&stopped), "the owner has not entered it");
     assert_eq!(inbox.take_notice(&owner).calls.len(), 1);
-    inbox.finish(&owner, &inbox.take_notice(&owner), Calls::Entered);
+    inbox.finish(&owner, &inbox.take_notice(&owner), CallsOutcome::Entered);
     assert!(!inbox.holds(&stopped));
     // If no resource owns the ledger, the last one ends it.
     let again = call("orders", 2);
-    inbox.receive(&again, MINUTE);
-    inbox.finish(&owner, &inbox.take_notice(&owner), Calls::NotOwned);
+    inbox.receive(&again, MINUTE, NOW);
+    inbox.finish(&owner, &inbox.take_notice(&owner), CallsOutcome::NotOwned);
     assert!(inbox.holds(&again));
-    inbox.finish(&other, &inbox.take_notice(&other), Calls::NotOwned);
+    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::NotOwned);
     assert!(!inbox.holds(&again));
 }
 
@@ -240,7 +242,7 @@ fn waiting_resource_is_not_woken_again() {
     assert_eq!((changed(), changed()), (1, 0), "it waits already");
     let notice = inbox.take_notice(&resource("orders"));
     assert_eq!((changed(), changed()), (1, 0), "a reconcile has begun since");
-    inbox.finish(&resource("orders"), &notice, Calls::Entered);
+    inbox.finish(&resource("orders"), &notice, CallsOutcome::Entered);
     assert!(inbox.is_noticed(&resource("orders")), "of the later event");
 }
 
@@ -252,8 +254,8 @@ fn listed_resource_is_woken_before_its_first_reconcile() {
     let status = serde_json::json!({"activeKey": {"type": "CUSTOMER_MANAGED_CMK", "arn": key_arn}});
     orders.status = Some(serde_json::from_value(status).unwrap());
     inbox.expect(&orders);
-    assert_eq!(inbox.receive(&call("orders", 1), MINUTE).len(), 1);
-    inbox.finish(&orders, &inbox.take_notice(&orders), Calls::Entered);
+    assert_eq!(inbox.receive(&call("orders", 1), MINUTE, NOW).len(), 1);
+    inbox.finish(&orders, &inbox.take_notice(&orders), CallsOutcome::Entered);
     let KmsKeyId::Arn(active) = key(1) else { unreachable!() };
     assert_eq!(due(&inbox, Subject::Key(active)), ["data/orders"]);
 }
@@ -262,13 +264,13 @@ fn listed_resource_is_woken_before_its_first_reconcile() {
 fn call_waits_while_no_ledger_can_be_written() {
     let inbox = inbox(&["orders"]);
     let (orders, stopped) = (resource("orders"), call("orders", 1));
-    inbox.receive(&stopped, MINUTE);
-    inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE);
-    inbox.finish(&orders, &inbox.take_notice(&orders), Calls::NotEntered);
+    inbox.receive(&stopped, MINUTE, NOW);
+    inbox.receive(&event(Subject::Stream(stream("orders"))), MINUTE, NOW);
+    inbox.finish(&orders, &inbox.take_notice(&orders), CallsOutcome::NotEntered);
     assert!(inbox.holds(&stopped));
     let again = inbox.take_notice(&orders);
     assert_eq!((again.calls.len(), again.must_describe), (1, false), "the stream has been described");
-    inbox.finish(&orders, &again, Calls::Entered);
+    inbox.finish(&orders, &again, CallsOutcome::Entered);
     assert!(!inbox.holds(&stopped) && !inbox.is_noticed(&orders));
 }
 
@@ -280,19 +282,31 @@ fn other_resource_releases_the_calls_of_a_deleted_owner() {
         inbox.register(resource, &stream("orders"), &[]);
     }
     let stopped = call("orders", 1);
-    inbox.receive(&stopped, MINUTE);
-    inbox.finish(&other, &inbox.take_notice(&other), Calls::NotOwned);
+    inbox.receive(&stopped, MINUTE, NOW);
+    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::NotOwned);
     inbox.evict("data/orders");
     assert!(inbox.holds(&stopped), "the other resource may take the stream over");
-    inbox.finish(&other, &inbox.take_notice(&other), Calls::Entered);
+    inbox.finish(&other, &inbox.take_notice(&other), CallsOutcome::Entered);
     assert!(!inbox.holds(&stopped));
 }
 
 #[test]
 fn new_term_begins_with_an_empty_inbox() {
     let inbox = inbox(&["orders"]);
-    inbox.receive(&event(Subject::Heartbeat), MINUTE);
+    inbox.receive(&event(Subject::Heartbeat), MINUTE, NOW);
     inbox.clear();
     inbox.register(&resource("orders"), &stream("orders"), &[]);
     assert!(inbox.find_silent(MINUTE + SILENCE * 2).is_empty(), "an event of an earlier term is no arrival");
+}
+
+/// The queue delivers again what nobody has deleted. It must not hide that nothing new arrives.
+#[test]
+fn old_event_is_no_sign_that_events_arrive() {
+    let inbox = inbox(&["orders"]);
+    inbox.receive(&event(Subject::Heartbeat), MINUTE, NOW);
+    let silent = MINUTE + SILENCE;
+    assert!(inbox.receive(&event(Subject::Heartbeat), silent, SILENCE).is_empty());
+    assert_eq!(inbox.find_silent(silent).len(), 1);
+    inbox.receive(&event(Subject::Heartbeat), silent + MINUTE, SILENCE + MINUTE);
+    assert!(inbox.find_silent(silent + MINUTE).is_empty(), "each loss is returned once");
 }

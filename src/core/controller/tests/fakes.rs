@@ -37,6 +37,7 @@ pub enum Request {
     SetFinalizer,
     ReadPolicies(ReadFrom),
     Describe,
+    DescribeKey,
     Permit,
     Start,
     PutRecord,
@@ -62,6 +63,7 @@ pub enum Identity {
 }
 
 /// One stream, one resource, and what the operator did.
+#[allow(clippy::struct_excessive_bools, reason = "each is one fault, which a test sets")]
 pub struct State {
     /// The time since the start, of both clocks.
     pub elapsed: Duration,
@@ -73,6 +75,8 @@ pub struct State {
     pub encryption: ReportedEncryption,
     /// What AWS returns for the identity of the operator's credentials.
     pub identity: Identity,
+    /// Whether KMS does not answer.
+    pub kms_fails: bool,
     /// Whether AWS refuses each call because the calls of the stream are used up.
     pub refuses_calls: bool,
     /// Whether the API server refuses each write of a status.
@@ -109,6 +113,7 @@ impl World {
             policies: vec![StreamEncryptionPolicySpec::own_account()],
             encryption: ReportedEncryption::Off,
             identity: Identity::Known,
+            kms_fails: false,
             refuses_calls: false,
             refuses_status: false,
             grants_permits: true,
@@ -234,7 +239,8 @@ impl StreamApi for World {
         _: &Principal,
         _: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
-        Ok(None)
+        let fails = self.to_aws(Request::DescribeKey).kms_fails;
+        if fails { Err(refusal(Operation::DescribeKey, ErrorKind::Transient)) } else { Ok(None) }
     }
 
     async fn acquire_permit(&self, _: &StreamArn, _: Action, _: &Principal, _: &Signer) -> bool {
