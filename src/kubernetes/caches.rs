@@ -3,7 +3,7 @@
 //! A cache may lag behind the API server, and its reader must be able to tolerate that. A cache is not read
 //! before its first list is complete, nor while its watch fails: nobody would notice how old it is. The reader
 //! then asks the API server. A cache of several watches, one for each watched namespace, is read for those of
-//! them that work. This module only reads.
+//! them that work. This module only reads; a namespace that cannot be listed must never delay the others without limit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,7 +61,7 @@ impl<K: Kind> Clone for Cache<K> {
 struct Watches {
     /// One watch of everything, or one for each watched namespace.
     parts: Vec<(Part, WatchCondition)>,
-    /// Set when the first list of each watch is complete.
+    /// Set when no first list is awaited any more.
     listed: Arc<SetOnce<()>>,
 }
 
@@ -72,7 +72,10 @@ pub(super) struct NotCurrent;
 /// Whether a watch works.
 #[derive(Default)]
 struct WatchCondition {
+    /// Set when its first list is complete.
     listed: SetOnce<()>,
+    /// Set when its first list is no longer awaited, because it has failed.
+    skipped: SetOnce<()>,
     failure: Mutex<Failure>,
 }
 
@@ -84,7 +87,7 @@ struct Failure {
 }
 
 impl Caches {
-    /// Returns the flags that are set when the first list of each cache is complete.
+    /// Returns the flag of each cache, as [`Cache::listed`] does.
     #[must_use]
     pub fn listed(&self) -> [Arc<SetOnce<()>>; 4] {
         [self.resources.listed(), self.policies.listed(), self.namespaces.listed(), self.ledgers.listed()]
@@ -143,27 +146,22 @@ impl<K: Kind + Send + 'static> Cache<K> {
         let store = Store::default();
         let (parts, events): (Vec<Part>, Vec<S>) = watches.into_iter().unzip();
         let mut merged = Parts::new(parts.clone());
-        let watches = Arc::new(Watches {
-            parts: parts.into_iter().map(|part| (part, WatchCondition::default())).collect(),
-            listed: Arc::default(),
-        });
+        let watches = Arc::new(Watches::new(parts));
         let cache = Self { store: store.clone(), watches: watches.clone() };
         let changed = changed.clone();
         let numbered = |(part, events): (usize, S)| events.map(move |event| (part, event)).boxed();
         let all = stream::select_all(events.into_iter().enumerate().map(numbered));
         let events = all.flat_map(move |(part, event)| {
-            let condition = &watches.parts[part].1;
             let effects = match event {
                 Ok(event) => {
                     let news = WatchNews::of(&event);
                     let events = merged.apply(&store, part, event);
-                    condition.works(news);
-                    watches.set_listed();
+                    watches.work(part, news);
                     changed.notify_one();
                     events.into_iter().map(Ok).collect()
                 }
                 Err(error) => {
-                    condition.fails(kind, &error);
+                    watches.fail(part, kind, &error);
                     vec![Err(error)]
                 }
             };
@@ -178,7 +176,8 @@ impl<K: Kind + Send + 'static> Cache<K> {
         self.store.clone()
     }
 
-    /// Returns a flag that is set when the first list of each watch is complete and the store holds its objects.
+    /// Returns a flag that is set when the store holds the first list of each watch, except for those of several watches
+    /// that failed after the list of another one. A single watch is awaited until its list is complete.
     #[must_use]
     pub fn listed(&self) -> Arc<SetOnce<()>> {
         self.watches.listed.clone()
@@ -221,15 +220,43 @@ impl WatchNews {
 }
 
 impl Watches {
-    /// Sets the flag if each watch has had a list. The flag may be set already.
+    fn new(parts: Vec<Part>) -> Self {
+        let parts = parts.into_iter().map(|part| (part, WatchCondition::default())).collect();
+        Self { parts, listed: Arc::default() }
+    }
+
+    /// Processes an event of a watch that works.
+    fn work(&self, part: usize, news: WatchNews) {
+        self.parts[part].1.works(news);
+        self.set_listed();
+    }
+
+    /// Processes a failure of a watch. Its first list is not awaited any more if another watch has been listed. Before
+    /// that, the API server itself may be unavailable, and the next attempt may list everything.
+    fn fail(&self, part: usize, kind: &str, error: &watcher::Error) {
+        let condition = &self.parts[part].1;
+        condition.fails(kind, error);
+        if self.parts.iter().any(|(_, condition)| condition.listed.initialized()) {
+            // The flag is already set if this is a later failure.
+            let _ = condition.skipped.set(());
+            self.set_listed();
+        }
+    }
+
+    /// Sets the flag if no first list is awaited any more. The flag may be set already.
     fn set_listed(&self) {
-        if self.parts.iter().all(|(_, condition)| condition.listed.initialized()) {
+        if self.parts.iter().all(|(_, condition)| condition.is_not_awaited()) {
             let _ = self.listed.set(());
         }
     }
 }
 
 impl WatchCondition {
+    /// Returns whether its first list is complete, or no longer awaited.
+    fn is_not_awaited(&self) -> bool {
+        self.listed.initialized() || self.skipped.initialized()
+    }
+
     fn works(&self, news: WatchNews) {
         match news {
             WatchNews::Listing => return,
@@ -305,17 +332,47 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn namespace_that_cannot_be_listed_blocks_no_other() {
         let list = [Ok(Event::Init), Ok(Event::InitApply(namespace("a"))), Ok(Event::InitDone)];
+        let failures = stream::repeat_with(|| Err(failure())).then(async |failed| {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            failed
+        });
         let watches = vec![
             (Some("a".to_owned()), stream::iter(list).boxed()),
-            (Some("b".to_owned()), stream::iter([Err(failure())]).boxed()),
+            (Some("b".to_owned()), failures.boxed()),
         ];
         let (cache, events) = Cache::of(watches, "namespaces", &Arc::default());
-        let _ = events.collect::<Vec<_>>().await;
-        assert!(!cache.listed().initialized());
+        let polled = tokio::time::timeout(Duration::from_secs(4), events.collect::<Vec<_>>());
+        assert!(polled.await.is_err(), "the watch of b is restarted");
+        assert!(cache.listed().initialized());
         let get = |name: &str| cache.get(&Key::new("", name)).map(|found| found.is_some());
         assert_eq!(get("a"), Ok(true));
         assert_eq!(get("b"), Err(NotCurrent), "it may exist");
         assert_eq!(get("c"), Err(NotCurrent), "it is not watched");
         assert!(cache.all().is_err(), "they are not all known");
+    }
+
+    /// The API server is unavailable, and then returns the lists.
+    #[tokio::test(start_paused = true)]
+    async fn failed_lists_are_awaited_until_one_is_complete() {
+        let watches = Watches::new(vec![Some("a".to_owned()), Some("b".to_owned())]);
+        for part in [0, 1] {
+            watches.fail(part, "namespaces", &failure());
+        }
+        watches.work(0, WatchNews::Listed);
+        assert!(!watches.listed.initialized(), "b is listed next");
+        watches.work(1, WatchNews::Listed);
+        assert!(watches.listed.initialized());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn list_of_a_single_watch_is_awaited_if_it_fails() {
+        let watches = Watches::new(vec![None]);
+        for _ in 0..3 {
+            watches.fail(0, "StreamEncryptions", &failure());
+            watches.work(0, WatchNews::Listing);
+        }
+        assert!(!watches.listed.initialized());
+        watches.work(0, WatchNews::Listed);
+        assert!(watches.listed.initialized());
     }
 }

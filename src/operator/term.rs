@@ -96,13 +96,13 @@ async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], may_start: Arc<SetO
             listed.wait().await;
         }
     };
-    // A watch that the RBAC role does not permit never has a list.
+    // A single watch that the RBAC role does not permit never has a list.
     let _ = tokio::time::timeout(FIRST_LISTS, lists).await;
     // Nobody else sets it.
     let _ = may_start.set(());
 }
 
-/// Reports readiness when the first list is complete, then runs the housekeeping.
+/// Reports readiness when the resources are `listed`, then runs the housekeeping.
 async fn housekeeping(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<SetOnce<()>>) {
     listed.wait().await;
     shared.readiness.mark_ready();
