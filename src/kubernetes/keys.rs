@@ -51,7 +51,8 @@ pub struct KeyObject {
     pub name: String,
 }
 
-/// Returns the ARN in the status of a key object.
+/// Returns the ARN in the status of a key object. A missing permission is an error, as of every other request: the log
+/// then has its cause, and the next reconcile tries again.
 pub(super) async fn arn(
     client: &Client,
     namespace: &str,
@@ -67,27 +68,21 @@ pub(super) async fn arn(
     let api: Api<Trimmed<DynamicObject>> = Api::namespaced_with(client.clone(), namespace, &provider.kind());
     let request = async {
         match api.get(&reference.name).await {
-            Ok(key) => Ok(Some(key)),
-            Err(kube::Error::Api(status)) if status.is_not_found() => {
+            Ok(key) => {
+                let arn = key.0.data.pointer(provider.arn).and_then(serde_json::Value::as_str);
+                Ok(arn.map_or(ReferencedKey::NotReady, |arn| ReferencedKey::Arn(arn.to_owned())))
+            }
+            // Not `is_not_found()`: the response to an unknown path is no Status object, and has no reason.
+            Err(kube::Error::Api(status)) if status.code == 404 => {
                 // If the kind is missing, the error names no object; if the object is missing, the error
                 // names it.
-                if status.details.as_ref().is_some_and(|details| details.name == reference.name) {
-                    return Ok(None);
-                }
-                Err(kube::Error::Api(status))
+                let names_object = status.details.is_some_and(|details| details.name == reference.name);
+                Ok(if names_object { ReferencedKey::NotReady } else { ReferencedKey::KindMissing })
             }
             Err(error) => Err(error),
         }
     };
-    match with_timeout(request).await {
-        Ok(Some(key)) => {
-            let arn = key.0.data.pointer(provider.arn).and_then(serde_json::Value::as_str);
-            Ok(arn.map_or(ReferencedKey::NotReady, |arn| ReferencedKey::Arn(arn.to_owned())))
-        }
-        Ok(None) => Ok(ReferencedKey::NotReady),
-        Err(KubeError::Rejected(_)) => Ok(ReferencedKey::KindMissing),
-        Err(error) => Err(error),
-    }
+    with_timeout(request).await
 }
 
 /// Time until a kind that is not installed is listed again. Meanwhile a resource that names such an object checks
@@ -138,6 +133,7 @@ mod tests {
     use axum::Router;
     use axum::http::StatusCode;
     use kube::Config;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -158,17 +154,49 @@ mod tests {
         assert!((22..=26).contains(&requests), "{requests} requests in an hour");
     }
 
+    fn reference(name: &str) -> KeyObjectReference {
+        KeyObjectReference {
+            group: "kms.services.k8s.aws".to_owned(),
+            kind: "Key".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    fn status(code: u16, reason: &str, message: &str, details: &Value) -> String {
+        let status = json!({
+            "apiVersion": "v1", "kind": "Status", "status": "Failure", "metadata": {},
+            "code": code, "reason": reason, "message": message, "details": details,
+        });
+        status.to_string()
+    }
+
+    #[tokio::test]
+    async fn forbidden_key_object_is_not_a_missing_kind() {
+        let forbidden = "keys.kms.services.k8s.aws \"orders\" is forbidden";
+        let object = json!({"name": "orders", "group": "kms.services.k8s.aws", "kind": "keys"});
+        for (code, body, found) in [
+            (404, "404 page not found".to_owned(), Ok(ReferencedKey::KindMissing)),
+            (404, status(404, "NotFound", "not found", &json!({})), Ok(ReferencedKey::KindMissing)),
+            (404, status(404, "NotFound", "not found", &object), Ok(ReferencedKey::NotReady)),
+            (
+                403,
+                status(403, "Forbidden", forbidden, &object),
+                Err(KubeError::Rejected(forbidden.to_owned())),
+            ),
+        ] {
+            let code = StatusCode::from_u16(code).unwrap();
+            let server = Router::new().fallback(async move || (code, body));
+            let client = Client::new(server, "default");
+            assert_eq!(arn(&client, "data", &reference("orders")).await, found);
+        }
+    }
+
     #[tokio::test]
     async fn invalid_object_name_is_not_requested() {
         // Nothing listens at this address, so any request would be an error.
         let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
         for name in ["my orders", "../../other/keys/orders", "orders?watch=true", "orders#", "", "\u{fc}"] {
-            let reference = KeyObjectReference {
-                group: "kms.services.k8s.aws".to_owned(),
-                kind: "Key".to_owned(),
-                name: name.to_owned(),
-            };
-            assert_eq!(arn(&client, "data", &reference).await, Ok(ReferencedKey::NotReady), "{name:?}");
+            assert_eq!(arn(&client, "data", &reference(name)).await, Ok(ReferencedKey::NotReady), "{name:?}");
         }
     }
 }
