@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::stream::{BoxStream, select_all};
 use futures_util::{Stream, StreamExt as _};
+use kube::Client;
 use kube::core::Selector;
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, ResourceExt as _};
 use tokio::sync::Notify;
 use tracing::{debug, error};
 
@@ -151,16 +151,23 @@ fn resources_using_key(
     store: Store<Guarded>,
 ) -> impl Stream<Item = Key> + Send + 'static {
     changes.flat_map(move |key| {
-        let found = store.select(|resource| {
-            let reference = resource.0.as_ref().ok()?.spec.key.as_ref()?.object_ref.as_ref()?;
-            (reference.name == key.name
-                && reference.group == key.group
-                && resource.namespace().as_deref() == Some(&key.namespace))
-            .then(|| Key::of(&resource))
-        });
+        let found = users_of(&key, store.keys(), |resource| store.get(resource));
         debug!(namespace = key.namespace, key = key.name, users = found.len(), "key object changed");
         futures_util::stream::iter(found)
     })
+}
+
+/// Returns those of the resources that reference a key object. `get` unpacks a resource. It is called only for those in
+/// the namespace of the key object, because the dispatcher does nothing else meanwhile.
+fn users_of(object: &KeyObject, resources: Vec<Key>, get: impl Fn(&Key) -> Option<Guarded>) -> Vec<Key> {
+    let mut users = resources;
+    users.retain(|resource| resource.namespace() == object.namespace);
+    users.retain(|resource| {
+        let resource = get(resource).and_then(|resource| resource.0.ok());
+        let reference = resource.and_then(|resource| resource.spec.key?.object_ref);
+        reference.is_some_and(|reference| reference.name == object.name && reference.group == object.group)
+    });
+    users
 }
 
 /// Returns a stream of the resources in a changed namespace: other policies may select the namespace now.
@@ -173,4 +180,50 @@ fn resources_in_namespace(
         found.retain(|key| key.namespace() == namespace);
         futures_util::stream::iter(found)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn resource(namespace: &str, name: &str, object_ref: &Value) -> Guarded {
+        let resource = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+            "metadata": {"name": name, "namespace": namespace, "uid": name},
+            "spec": {
+                "stream": {"service": "Kinesis", "name": name},
+                "key": {"type": "CUSTOMER_MANAGED_CMK", "objectRef": object_ref},
+            },
+        });
+        serde_json::from_value(resource).unwrap()
+    }
+
+    #[test]
+    fn changed_key_object_unpacks_resources_of_its_namespace() {
+        let (group, other_group) = ("kms.services.k8s.aws", "kms.aws.m.upbound.io");
+        let to = |group: &str, name: &str| json!({"group": group, "kind": "Key", "name": name});
+        let store = Store::default();
+        for (namespace, name, object_ref) in [
+            ("data", "user", to(group, "orders")),
+            ("data", "other-key", to(group, "invoices")),
+            ("data", "other-group", to(other_group, "orders")),
+            ("web", "other-namespace", to(group, "orders")),
+        ] {
+            store.apply(&Event::Apply(resource(namespace, name, &object_ref)));
+        }
+        let object = KeyObject { group, namespace: "data".to_owned(), name: "orders".to_owned() };
+        let unpacked = RefCell::new(Vec::new());
+        let users = users_of(&object, store.keys(), |key| {
+            unpacked.borrow_mut().push(key.name().to_owned());
+            store.get(key)
+        });
+        assert_eq!(users, [Key::new("data", "user")]);
+        let mut unpacked = unpacked.into_inner();
+        unpacked.sort_unstable();
+        assert_eq!(unpacked, ["other-group", "other-key", "user"]);
+    }
 }
