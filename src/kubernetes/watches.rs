@@ -1,6 +1,7 @@
 //! The watch of the resources, and the configuration that keeps every watch small: one tenant's large objects
 //! must not use up the memory of an operator that serves all of them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
@@ -11,6 +12,7 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use stream_encryption_api::stream_encryption::StreamEncryption;
+use tokio::sync::SetOnce;
 
 use super::connection::WATCH_SECONDS;
 use super::trimmed::Trimmed;
@@ -25,11 +27,34 @@ pub(super) fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE_SIZE)
 }
 
-/// Returns the events of the watches that `begin` returns, one after the other, each for the time `every`. Each
-/// begins with a list. A watch that has lost a change would never notice it, and every reconcile reads from its
-/// cache.
-pub(super) fn relisted<W: Stream>(every: Duration, begin: impl Fn() -> W) -> impl Stream<Item = W::Item> {
-    stream::repeat_with(move || begin().take_until(tokio::time::sleep(every))).flatten()
+/// Returns the events of a watch that begins anew after each interval `every`, with a list: a watch that has lost a
+/// change never reports it, and every reconcile reads from its cache. `begin` begins a watch. The interval begins when
+/// the list is complete, however long the list takes.
+pub(super) fn relisted<K, W>(
+    every: Duration,
+    begin: impl Fn() -> W,
+) -> impl Stream<Item = watcher::Result<Event<K>>>
+where
+    W: Stream<Item = watcher::Result<Event<K>>>,
+{
+    let begin = move || {
+        let listed = Arc::new(SetOnce::new());
+        let is_over = {
+            let listed = listed.clone();
+            async move {
+                listed.wait().await;
+                tokio::time::sleep(every).await;
+            }
+        };
+        let events = begin().inspect_ok(move |event| {
+            if matches!(event, Event::InitDone) {
+                // The flag is already set if this is a later list of the same watch.
+                let _ = listed.set(());
+            }
+        });
+        events.take_until(is_over)
+    };
+    stream::repeat_with(begin).flatten()
 }
 
 /// A constant delay in seconds before a failed watch is restarted. The delay is short because the CRDs may
@@ -127,12 +152,31 @@ mod tests {
         let second = Duration::from_secs(1);
         let every = second.saturating_mul(60);
         // A watch that returns its list at once, and then nothing.
-        let begin = || stream::iter([()]).chain(stream::pending());
+        let begin = || stream::iter([Ok(Event::<()>::InitDone)]).chain(stream::pending());
         let start = tokio::time::Instant::now();
         let mut events = std::pin::pin!(relisted(every, begin));
         for number in 0..3 {
-            events.next().await.unwrap();
+            events.next().await.unwrap().unwrap();
             assert_eq!(start.elapsed().as_secs(), number * every.as_secs());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_list_completes_before_watch_begins_anew() {
+        let minute = Duration::from_mins(1);
+        let begin = || {
+            let list = stream::iter([Event::<()>::Init, Event::InitDone]).then(async |event| {
+                tokio::time::sleep(minute.saturating_mul(5)).await;
+                Ok(event)
+            });
+            list.chain(stream::pending())
+        };
+        let start = tokio::time::Instant::now();
+        let mut events = std::pin::pin!(relisted(minute, begin));
+        for minutes in [5, 10, 16, 21] {
+            let event = tokio::time::timeout(Duration::from_hours(1), events.next()).await;
+            event.expect("the list completes").unwrap().unwrap();
+            assert_eq!(start.elapsed(), minute.saturating_mul(minutes));
         }
     }
 }
