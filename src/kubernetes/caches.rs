@@ -25,10 +25,10 @@ use super::policies::{self, GuardedPolicy, NamespaceLabels};
 use super::store::{Key, Kind, Store};
 use super::watches::{self, Guarded};
 
-/// How long a cache is not read after its watch has failed. A failed watch is restarted after 30 seconds at most.
-/// If it fails again within this time, the cache stays unread. A restart that hangs fails after the connection's
-/// read timeout.
-const DISTRUSTED: Duration = Duration::from_mins(2);
+/// How long a cache is not read after its watch has failed. Longer than the wait before the restart (at most 30 s), the
+/// connect timeout (30 s) and the read timeout (90 s) together: a restart that hangs has failed again by then, and the
+/// cache stays unread.
+const DISTRUSTED: Duration = Duration::from_mins(3);
 /// Minimum time between two warnings about the same watch.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
@@ -295,6 +295,7 @@ mod tests {
     use kube::core::Status;
     use watcher::Event;
 
+    use super::super::connection::READ_TIMEOUT;
     use super::*;
 
     fn failure() -> watcher::Error {
@@ -320,6 +321,13 @@ mod tests {
         condition.fails("policies", &failure());
         tokio::time::advance(DISTRUSTED).await;
         assert!(condition.is_current(), "the watch goes on, without a list and without changes");
+    }
+
+    #[test]
+    fn cache_is_unread_until_a_hanging_restart_fails() {
+        let config = kube::Config::new("https://kubernetes.invalid".parse().unwrap());
+        let (until_restart, connect) = (Duration::from_secs(30), config.connect_timeout.unwrap());
+        assert!(DISTRUSTED > until_restart + connect + READ_TIMEOUT);
     }
 
     fn namespace(name: &str) -> NamespaceLabels {

@@ -16,9 +16,9 @@ use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-/// The longest silence of a connection on which a response is due: a watch that is silent for longer hangs, and its
-/// cache grows old unnoticed.
-const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a connection may stay silent while the operator waits for a response or for the next event of a watch. A watch
+/// that is silent for longer hangs, and its cache grows old unnoticed.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a watch lasts, in seconds. It then begins anew where it ended. A watch may be silent for all of that time: the
 /// API server sends no bookmark while its cache of the kind has not advanced since the watch began.
