@@ -18,6 +18,7 @@ use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::warn;
 
 use caches::{Caches, NotCurrent};
 use events::Recorder;
@@ -68,6 +69,9 @@ impl Cluster {
         ledger_namespace: &str,
         default_policy: Option<StreamEncryptionPolicySpec>,
     ) -> Self {
+        if let Some(error) = default_policy.as_ref().and_then(policies::selector_error) {
+            warn!(error, "invalid default policy, allowing nothing");
+        }
         let ledgers = Api::namespaced(client.clone(), ledger_namespace);
         let recorder = Arc::new(Recorder::new(client.clone()));
         Self {

@@ -3,7 +3,7 @@
 //!
 //! An invalid policy or selector allows nothing; the other policies stay in effect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -25,8 +25,9 @@ use super::request::{get_opt, with_timeout};
 use super::trimmed::Trimmed;
 use super::watches;
 
-/// How long kube remembers the labels of a namespace that it has not seen. Those of deleted namespaces use memory for
-/// that time, so it is short. A forgotten namespace costs reconciles without requests.
+/// How long after its last event kube remembers the labels of a namespace. Those of deleted namespaces use memory for that
+/// time, so it is short. When a forgotten namespace is listed again, its resources are reconciled once without need; that
+/// sends no request.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Objects that are not applied yet, for a plan: they replace those of the same name.
@@ -75,7 +76,8 @@ pub(super) fn candidates<'a>(
     default: Option<&'a StreamEncryptionPolicySpec>,
     stored: impl IntoIterator<Item = &'a GuardedPolicy>,
 ) -> Vec<&'a StreamEncryptionPolicySpec> {
-    default.into_iter().chain(stored.into_iter().filter_map(valid)).collect()
+    let valid = stored.into_iter().filter_map(|policy| Some(&policy.0.as_ref().ok()?.spec));
+    default.into_iter().chain(valid).collect()
 }
 
 /// Returns whether the labels of a namespace decide which of these policies select it.
@@ -83,25 +85,13 @@ pub(super) fn depend_on_labels(policies: &[&StreamEncryptionPolicySpec]) -> bool
     policies.iter().any(|policy| !policy.namespace_selector.is_everything())
 }
 
-/// Returns the spec of a policy; `None` if the policy is invalid and allows nothing.
-fn valid(policy: &GuardedPolicy) -> Option<&StreamEncryptionPolicySpec> {
-    match &policy.0 {
-        Ok(policy) => Some(&policy.spec),
-        Err(invalid) => {
-            let name = invalid.metadata.name.as_deref();
-            warn!(policy = name, error = %invalid.error, "invalid policy, allowing nothing");
-            None
-        }
-    }
-}
-
 /// Returns the policies that select a namespace with these labels.
 pub(super) fn selecting(
     policies: Vec<&StreamEncryptionPolicySpec>,
     labels: &BTreeMap<String, String>,
 ) -> Vec<StreamEncryptionPolicySpec> {
-    let selecting = policies.into_iter().filter(|policy| selects(&policy.namespace_selector, labels));
-    selecting.cloned().collect()
+    let selects = |selector: &NamespaceSelector| is_selected(selector, labels).unwrap_or(false);
+    policies.into_iter().filter(|policy| selects(&policy.namespace_selector)).cloned().collect()
 }
 
 async fn labels(client: &Client, namespace: &str) -> Result<BTreeMap<String, String>, KubeError> {
@@ -124,11 +114,42 @@ pub fn is_selected(selector: &NamespaceSelector, labels: &BTreeMap<String, Strin
     Ok(selector.matches(labels))
 }
 
-fn selects(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> bool {
-    is_selected(selector, labels).unwrap_or_else(|error| {
-        warn!(error, "invalid namespaceSelector of a policy, allowing nothing");
-        false
-    })
+/// Returns the error in a policy's selector; `None` if the selector is valid.
+pub(super) fn selector_error(policy: &StreamEncryptionPolicySpec) -> Option<String> {
+    let error = is_selected(&policy.namespace_selector, &BTreeMap::new()).err()?;
+    Some(format!("invalid namespaceSelector: {error}"))
+}
+
+/// The generations of the invalid policies that are reported in the log, by uid.
+#[derive(Default)]
+struct ReportedPolicies(HashMap<String, Option<i64>>);
+
+impl ReportedPolicies {
+    /// Processes an event. Returns the name and the error of an invalid policy, once for each generation: each list and
+    /// each write of the status delivers the policy again, and each reconcile reads it from the cache.
+    fn observe(&mut self, event: &Event<GuardedPolicy>) -> Option<(String, String)> {
+        let (policy, error) = match event {
+            Event::Init | Event::InitDone => return None,
+            Event::Delete(policy) => (policy, None),
+            Event::InitApply(policy) | Event::Apply(policy) => (policy, error_in(policy)),
+        };
+        let ObjectMeta { name, uid, generation, .. } = policy.meta().clone();
+        let uid = uid.unwrap_or_default();
+        let Some(error) = error else {
+            self.0.remove(&uid);
+            return None;
+        };
+        let is_new = self.0.insert(uid, generation) != Some(generation);
+        is_new.then(|| (name.unwrap_or_default(), error))
+    }
+}
+
+/// Returns the error in a policy; `None` if the policy is valid.
+fn error_in(policy: &GuardedPolicy) -> Option<String> {
+    match &policy.0 {
+        Ok(policy) => selector_error(&policy.spec),
+        Err(invalid) => Some(invalid.error.clone()),
+    }
 }
 
 /// A policy, which may be invalid: one such object must not stop the watch of the others.
@@ -149,14 +170,15 @@ pub fn events(
 }
 
 /// Returns a stream with an item whenever the permissions of namespaces may have changed: a policy appeared,
-/// its spec changed, or it was deleted. Changes of a policy's status are ignored. Logs a warning if there is
-/// no policy in the cluster and no default policy.
+/// its spec changed, or it was deleted. Changes of a policy's status are ignored. Logs a warning about an invalid policy,
+/// and if there is no policy in the cluster and no default policy.
 pub fn spec_changes(
     events: impl Stream<Item = watcher::Result<Event<GuardedPolicy>>> + Send + 'static,
     has_default: bool,
 ) -> impl Stream<Item = ()> + Send + 'static {
     let mut presence = Presence::default();
     let mut generations = Generations::default();
+    let mut reported = ReportedPolicies::default();
     events.filter_map(move |event| {
         let Ok(event) = event else { return std::future::ready(None) };
         match presence.observe(&event) {
@@ -167,6 +189,9 @@ pub fn spec_changes(
                  request is sent for it; create a policy, for example config/policies/own-account.yaml"
             ),
             None => {}
+        }
+        if let Some((name, error)) = reported.observe(&event) {
+            warn!(policy = name, error, "invalid policy, allowing nothing");
         }
         std::future::ready(generations.changed(&event).then_some(()))
     })
@@ -249,7 +274,40 @@ mod tests {
             ),
         ] {
             let read: NamespaceSelector = serde_json::from_value(selector.clone()).unwrap();
-            assert_eq!(selects(&read, &labels), selected, "{selector}");
+            assert_eq!(is_selected(&read, &labels), Ok(selected), "{selector}");
+        }
+    }
+
+    #[test]
+    fn invalid_policy_is_reported_once_per_generation() {
+        let policy = |generation: i64, spec: &serde_json::Value| -> GuardedPolicy {
+            let policy = json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+                "metadata": {"name": "team", "uid": "1", "generation": generation},
+                "spec": spec,
+            });
+            serde_json::from_value(policy).unwrap()
+        };
+        let valid = json!({"namespaceSelector": {}, "streams": [], "keys": []});
+        let selector = json!({"matchExpressions": [{"key": "team", "operator": "In"}]});
+        let mut invalid = [json!({"streams": 7}), valid.clone()];
+        invalid[1]["namespaceSelector"] = selector;
+        for invalid in invalid {
+            let mut reported = ReportedPolicies::default();
+            for (event, is_reported) in [
+                (Event::Init, false),
+                (Event::InitApply(policy(1, &invalid)), true),
+                (Event::InitDone, false),
+                (Event::Apply(policy(1, &invalid)), false),
+                (Event::Apply(policy(2, &invalid)), true),
+                (Event::InitApply(policy(2, &invalid)), false),
+                (Event::Apply(policy(3, &valid)), false),
+                (Event::Apply(policy(4, &invalid)), true),
+                (Event::Delete(policy(4, &invalid)), false),
+                (Event::Apply(policy(4, &invalid)), true),
+            ] {
+                assert_eq!(reported.observe(&event).is_some(), is_reported, "{event:?}");
+            }
         }
     }
 }
