@@ -1,8 +1,8 @@
-//! Kubernetes: the port [`KubeApi`] on the API server, and the caches of its watches. Only three files write.
+//! Kubernetes: the port [`KubeApi`] on the API server, and the caches of its watches. Only four files write.
 //!
-//! `resources` writes the status and the finalizer, `events` the events, `ledgers` the operator's ledgers.
-//! Every request has a deadline, and the client does not retry: the next reconciliation does, with the state
-//! at that time.
+//! `resources` writes the status and the finalizer, `policy_status` the status of policies (by `resources`), `events`
+//! the events, `ledgers` the operator's ledgers. Every request has a deadline, except for the lists and watches of the
+//! caches. The client does not retry: the next reconciliation does, with the state at that time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -53,11 +53,11 @@ pub struct Cluster {
     default_policy: Option<StreamEncryptionPolicySpec>,
     planned: Arc<Planned>,
     recorder: Arc<Recorder>,
-    turns: Arc<Semaphore>,
+    large_object_permits: Arc<Semaphore>,
 }
 
-/// Maximum number of concurrent requests for objects that users write, each of which may have 1.5 MB. More
-/// reconciliations than this wait for AWS at a time, and each of them would hold such an object.
+/// Maximum number of concurrent requests for objects that users write, each of which may have 1.5 MB. Many more
+/// reconciles than this run at a time. Without the limit, each of them could hold such an object in memory.
 const LARGE_OBJECTS: usize = 8;
 
 impl Cluster {
@@ -83,7 +83,7 @@ impl Cluster {
             default_policy,
             planned: Arc::default(),
             recorder,
-            turns: Arc::new(Semaphore::new(LARGE_OBJECTS)),
+            large_object_permits: Arc::new(Semaphore::new(LARGE_OBJECTS)),
         }
     }
 
@@ -115,9 +115,9 @@ impl Cluster {
     }
 
     /// Acquires a permit for a request about an object that users write.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, KubeError> {
-        match tokio::time::timeout(request::DEADLINE, self.turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
+    async fn acquire_large_object_permit(&self) -> Result<SemaphorePermit<'_>, KubeError> {
+        match tokio::time::timeout(request::DEADLINE, self.large_object_permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
             _ => Err(KubeError::Unavailable(
                 "all permitted requests are still waiting for a response".to_owned(),
             )),
@@ -139,7 +139,7 @@ impl KubeApi for Cluster {
         if let Some(cached) = self.cached(from, |caches| caches.resource(namespace, name)) {
             return Ok(cached);
         }
-        let _turn = self.turn().await?;
+        let _permit = self.acquire_large_object_permit().await?;
         resources::read(&self.client, namespace, name).await
     }
 
@@ -175,7 +175,7 @@ impl KubeApi for Cluster {
         read: &ObjectMeta,
         status: &StreamEncryptionStatus,
     ) -> Result<Option<String>, KubeError> {
-        let _turn = self.turn().await?;
+        let _permit = self.acquire_large_object_permit().await?;
         resources::write_status::<StreamEncryption>(&self.client, read, status).await
     }
 
@@ -184,7 +184,7 @@ impl KubeApi for Cluster {
     }
 
     async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
-        let _turn = self.turn().await?;
+        let _permit = self.acquire_large_object_permit().await?;
         let namespace = read.namespace.as_deref().unwrap_or_default();
         resources::set_finalizer(&self.resources(namespace), read, present).await
     }
@@ -198,7 +198,7 @@ impl KubeApi for Cluster {
         if let Some(cached) = self.cached(from, |caches| caches.policies(default, namespace)) {
             return Ok(cached);
         }
-        let _turn = self.turn().await?;
+        let _permit = self.acquire_large_object_permit().await?;
         policies::of(&self.client, default, &self.planned, namespace).await
     }
 
@@ -207,7 +207,7 @@ impl KubeApi for Cluster {
         namespace: &str,
         reference: &KeyObjectReference,
     ) -> Result<ReferencedKey, KubeError> {
-        let _turn = self.turn().await?;
+        let _permit = self.acquire_large_object_permit().await?;
         keys::arn(&self.client, namespace, reference).await
     }
 }

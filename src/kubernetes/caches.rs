@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::ledgers::GuardedLedger;
-use super::parts::{Part, Parts, covers};
+use super::parts::{Parts, WatchedNamespace, covers};
 use super::policies::{self, GuardedPolicy, NamespaceLabels};
 use super::store::{Key, Kind, Store};
 use super::watches::{self, Guarded};
@@ -60,7 +60,7 @@ impl<K: Kind> Clone for Cache<K> {
 /// The watches that fill a cache.
 struct Watches {
     /// One watch of everything, or one for each watched namespace.
-    parts: Vec<(Part, WatchCondition)>,
+    parts: Vec<(WatchedNamespace, WatchCondition)>,
     /// Set when no first list is awaited any more.
     listed: Arc<SetOnce<()>>,
 }
@@ -144,7 +144,7 @@ impl<K: Kind + Send + 'static> Cache<K> {
         S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
     {
         let store = Store::default();
-        let (parts, events): (Vec<Part>, Vec<S>) = watches.into_iter().unzip();
+        let (parts, events): (Vec<WatchedNamespace>, Vec<S>) = watches.into_iter().unzip();
         let mut merged = Parts::new(parts.clone());
         let watches = Arc::new(Watches::new(parts));
         let cache = Self { store: store.clone(), watches: watches.clone() };
@@ -176,8 +176,8 @@ impl<K: Kind + Send + 'static> Cache<K> {
         self.store.clone()
     }
 
-    /// Returns a flag that is set when the store holds the first list of each watch, except for those of several watches
-    /// that failed after the list of another one. A single watch is awaited until its list is complete.
+    /// Returns a flag that is set when the store holds the first list of each watch, except for those of several
+    /// watches that failed after the list of another one. A single watch is awaited until its list is complete.
     #[must_use]
     pub fn listed(&self) -> Arc<SetOnce<()>> {
         self.watches.listed.clone()
@@ -220,7 +220,7 @@ impl WatchNews {
 }
 
 impl Watches {
-    fn new(parts: Vec<Part>) -> Self {
+    fn new(parts: Vec<WatchedNamespace>) -> Self {
         let parts = parts.into_iter().map(|part| (part, WatchCondition::default())).collect();
         Self { parts, listed: Arc::default() }
     }

@@ -16,8 +16,8 @@ use hyper_util::client::proxy::matcher::Matcher;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
-/// How long a connection may stay silent while the operator waits for a response or for the next event of a watch. A watch
-/// that is silent for longer hangs, and its cache grows old unnoticed.
+/// How long a connection may stay silent while the operator waits for a response or for the next event of a watch. A
+/// longer silence is a failure. Otherwise the cache of a watch that hangs would grow old unnoticed.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a watch lasts, in seconds. It then begins anew where it ended. A watch may be silent for all of that time: the

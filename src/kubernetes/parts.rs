@@ -12,25 +12,25 @@ use kube::runtime::watcher::Event;
 
 use super::store::{Key, Kind, Store};
 
-/// The objects of one watch: those in a namespace, or the namespace itself. `None` is the only watch of its kind,
-/// and covers everything.
-pub(super) type Part = Option<String>;
+/// The namespace whose objects a watch covers; the watch of namespaces covers the namespace itself. `None`: there is a
+/// single watch, which covers everything.
+pub(super) type WatchedNamespace = Option<String>;
 
 /// Returns whether a watch covers an object.
-pub(super) fn covers(part: &Part, object: &Key) -> bool {
+pub(super) fn covers(watched: &WatchedNamespace, object: &Key) -> bool {
     let namespace = Some(object.namespace()).filter(|namespace| !namespace.is_empty());
-    part.as_deref().is_none_or(|part| part == namespace.unwrap_or(object.name()))
+    watched.as_deref().is_none_or(|watched| watched == namespace.unwrap_or(object.name()))
 }
 
 /// The state of the watches that fill one store.
 pub(super) struct Parts {
-    covered: Vec<Part>,
+    covered: Vec<WatchedNamespace>,
     /// The objects of the list that each watch has begun.
     lists: Vec<HashSet<Key>>,
 }
 
 impl Parts {
-    pub(super) fn new(covered: Vec<Part>) -> Self {
+    pub(super) fn new(covered: Vec<WatchedNamespace>) -> Self {
         let lists = covered.iter().map(|_| HashSet::new()).collect();
         Self { covered, lists }
     }

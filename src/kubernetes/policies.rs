@@ -25,9 +25,9 @@ use super::request::{get_opt, with_timeout};
 use super::trimmed::Trimmed;
 use super::watches;
 
-/// How long after its last event kube remembers the labels of a namespace. Those of deleted namespaces use memory for that
-/// time, so it is short. When a forgotten namespace is listed again, its resources are reconciled once without need; that
-/// sends no request.
+/// How long after its last event kube remembers the labels of a namespace. Those of deleted namespaces use memory for
+/// that time, so it is short. When a forgotten namespace is listed again, its resources are reconciled once without
+/// need; that sends no request.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Objects that are not applied yet, for a plan: they replace those of the same name.
@@ -169,9 +169,9 @@ pub fn events(
     events.map_ok(watches::untrimmed).backoff(again)
 }
 
-/// Returns a stream with an item whenever the permissions of namespaces may have changed: a policy appeared,
-/// its spec changed, or it was deleted. Changes of a policy's status are ignored. Logs a warning about an invalid policy,
-/// and if there is no policy in the cluster and no default policy.
+/// Returns a stream with an item whenever the permissions of namespaces may have changed: a policy appeared, its spec
+/// changed, or it was deleted. Changes of a policy's status are ignored. Logs a warning about an invalid policy, and if
+/// there is no policy in the cluster and no default policy.
 pub fn spec_changes(
     events: impl Stream<Item = watcher::Result<Event<GuardedPolicy>>> + Send + 'static,
     has_default: bool,

@@ -7,14 +7,14 @@ use stream_encryption_core::controller::kube_api::KubeError;
 
 use crate::telemetry::error_chain;
 
-/// Deadline of every request.
+/// Deadline of every request, except for the lists and watches of the caches.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Sends a request with the deadline, and converts its error.
 pub(super) async fn with_timeout<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, KubeError> {
     match tokio::time::timeout(DEADLINE, request).await {
         Ok(answer) => answer.map_err(|error| to_kube_error(&error)),
-        Err(_) => Err(KubeError::Unavailable(format!("within {} s", DEADLINE.as_secs()))),
+        Err(_) => Err(KubeError::Unavailable(format!("no response within {} s", DEADLINE.as_secs()))),
     }
 }
 

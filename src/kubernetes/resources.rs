@@ -28,8 +28,8 @@ pub(super) async fn read(
 ///
 /// This is not a server-side apply, which would keep the fields of other field managers: after a restore, or
 /// once `managedFields` are lost, old conditions and times would stay beside the operator's own. It is not an
-/// update either: the metadata that an update leaves out stays, but loses its field managers, and a later
-/// apply of these would no longer remove a label. A JSON patch changes the status only. The spec may be
+/// update either. An update without the labels keeps the labels, but removes their field managers: if the user later
+/// applies the resource without a label, the label would stay. A JSON patch changes the status only. The spec may be
 /// invalid, so only the version is read from the response; `None` means that the resource does not exist.
 pub(super) async fn write_status<K: Resource<DynamicType = ()>>(
     client: &Client,

@@ -149,14 +149,14 @@ impl<K: Kind> Store<K> {
     /// Returns an object.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<K::Read> {
-        // Read without the lock.
+        // The lock is held only to copy the kept form; unpacking happens after it.
         self.kept(key).map(|kept| K::read(&kept))
     }
 
     /// Calls `visit` with each object. They are unpacked one after the other: all of them at a time would need much
     /// more memory than the store itself.
     pub fn for_each(&self, visit: impl FnMut(K::Read)) {
-        // Read without the lock.
+        // The lock is held only to copy the kept form; unpacking happens after it.
         let kept: Vec<K::Kept> = self.read().values().cloned().collect();
         kept.iter().map(K::read).for_each(visit);
     }

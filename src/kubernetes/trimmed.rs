@@ -1,7 +1,7 @@
 //! Objects as read from the API server, without the parts that the operator never uses.
 //!
-//! Users may write about 1.5 MB of labels, annotations, finalizers and managed fields to each object. They are
-//! skipped while the JSON is parsed: no memory is ever allocated for them.
+//! Users may write about 1.5 MB of labels, annotations, finalizers and managed fields to each object. They are dropped
+//! entry by entry while the JSON is parsed: no parsed object ever holds them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! Receives AWS's events: takes the messages of the queue, wakes the resources that an event concerns, and deletes each
 //! message once no reconcile needs it any more.
 //!
-//! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file must
-//! never delete a message about a call before a reconcile has entered the call in the ledger, unless no listed resource of
-//! this operator may write that ledger: after a crash, the queue delivers the message again.
+//! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file
+//! must never delete a message about a call before a reconcile has entered the call in the ledger, unless no listed
+//! resource of this operator may write that ledger: after a crash, the queue delivers the message again.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -33,9 +33,9 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 /// Maximum number of messages that wait for a reconcile. With more, the operator receives none until some are deleted.
 const MAX_HELD: usize = 1000;
 
-/// Returns the task that receives the events, and the triggers that result from them. It begins when the `resources` are
-/// `listed`: an event about a resource that is not listed yet would be deleted. A namespace that cannot be listed does not
-/// delay it: none of its resources is reconciled, and the dispatcher registers them when they are listed.
+/// Returns the task that receives the events, and the triggers that result from them. It begins when the `resources`
+/// are `listed`: an event about a resource that is not listed yet would be deleted. A namespace that cannot be listed
+/// does not delay it: none of its resources is reconciled, and the dispatcher registers them when they are listed.
 pub(super) fn receiver(
     queue: EventQueue,
     shared: Arc<Shared>,
