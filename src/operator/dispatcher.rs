@@ -155,7 +155,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     fn expect_events(&self, key: &Key) {
         let Reconciler { context, resources, .. } = &self.reconciler;
         if context.config.drift_interval_with_events.is_some()
-            && let Some(Ok(resource)) = resources.get(key).map(|resource| resource.0)
+            && let Some(resource) = resources.get(key).and_then(|resource| resource.0.ok())
         {
             context.memory.events.expect(&resource);
         }
