@@ -7,7 +7,6 @@
 //! own credentials again each time, and has no rate limit. The external id is used in the request only; this
 //! file caches nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -44,7 +43,7 @@ const LONGEST_TAG: usize = 256;
 pub(super) struct RoleAssumer {
     client: Client,
     sender: RequestSender,
-    base: Arc<BaseCredentials>,
+    base: BaseCredentials,
     quota: QuotaScope,
 }
 
@@ -55,7 +54,7 @@ impl RoleAssumer {
         config: &SdkConfig,
         region: Region,
         sender: RequestSender,
-        base: Arc<BaseCredentials>,
+        base: BaseCredentials,
     ) -> Self {
         // AWS counts these requests against the caller's account, regardless of the role's account.
         let quota = QuotaScope { operation: OPERATION, account: None, region };
@@ -85,8 +84,7 @@ impl RoleAssumer {
         let send = async || {
             let base = self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
             let outcome = send_as(base.clone()).await;
-            if outcome.as_ref().is_err_and(AwsError::may_succeed_with_new_session)
-                && self.base.discard(&base).await
+            if outcome.as_ref().is_err_and(AwsError::may_succeed_with_new_session) && self.base.discard(&base)
             {
                 let other =
                     self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;

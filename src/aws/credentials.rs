@@ -11,6 +11,9 @@
 //! them. The provider is then created again, because it caches the files that it has read. If the provider fails,
 //! the previous credentials stay in use until they expire. A session of 6 hours or more then still signs reads;
 //! only `StartDeliveryStreamEncryption` with a customer managed key is not sent with it.
+//!
+//! One query of the provider runs at a time, in a task of its own. The requests that wait for it share its result. The
+//! deadline of a request ends the wait of that request, not the query.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,6 +25,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use jiff::SignedDuration;
 use stream_encryption_core::controller::stream_api::Signer;
 use stream_encryption_core::model::credentials::CredentialsProblem;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
@@ -38,6 +42,9 @@ pub(super) const MAX_SESSION_AGE: Duration = Duration::from_hours(6);
 const REFRESH_WITHOUT_EXPIRY: Duration = Duration::from_mins(15);
 /// Minimum time between two reads of the files.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// Deadline of a query. It is longer than that of a request, so that a slow source still provides a session for the
+/// next requests, and that a source with a deadline of its own can report the cause of its failure.
+const QUERY_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for which a failure is cached before the source is queried again: every reconciliation of every
 /// resource needs a session.
 const FAILURE_CACHE_TTL: Duration = Duration::from_secs(5);
@@ -74,30 +81,43 @@ pub(super) struct CredentialSlot {
     last_discarded: Option<SystemTime>,
 }
 
-/// The operator's own credentials.
-pub(super) struct BaseCredentials {
+/// The operator's own credentials. Clones share them.
+#[derive(Clone)]
+pub(super) struct BaseCredentials(Arc<Inner>);
+
+struct Inner {
     source: Source,
     clock: Clock,
-    /// Locked while the provider is queried.
-    state: tokio::sync::Mutex<State>,
-    slot: Mutex<CredentialSlot>,
-    provider: Mutex<Option<SharedCredentialsProvider>>,
-    history: Mutex<SessionHistory>,
+    /// Locked while the files are read, and until the query that may follow has begun.
+    files: tokio::sync::Mutex<Files>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct State {
+struct Files {
     /// The content of the files when the provider was created.
     contents: Option<Contents>,
     /// The time at which the files were last read.
     read: Option<SystemTime>,
+}
+
+#[derive(Default)]
+struct State {
+    slot: CredentialSlot,
+    provider: Option<SharedCredentialsProvider>,
     /// Whether the files have changed and the credentials are still the old ones.
     is_stale: bool,
-    /// The last failure and its time.
+    /// The last query.
+    query: Option<Query>,
+    /// The last failure and its time; `None` after a success.
     failed: Option<(SystemTime, NoSession)>,
     /// The cause of failure that was logged last.
     last_logged_cause: Option<String>,
+    history: SessionHistory,
 }
+
+/// The result of a query; `None` while the query runs.
+type Query = watch::Receiver<Option<Result<Session, NoSession>>>;
 
 /// The sessions that the provider returned recently, by the id of their access key.
 #[derive(Default)]
@@ -180,124 +200,128 @@ fn is_within(span: Duration, then: Option<SystemTime>, now: SystemTime) -> bool 
 impl BaseCredentials {
     /// Creates an instance for the credentials of `source`, with `clock` for their age.
     pub(super) fn new(source: impl Into<Source>, clock: Clock) -> Self {
-        Self {
-            source: source.into(),
-            clock,
-            state: tokio::sync::Mutex::default(),
-            slot: Mutex::default(),
-            provider: Mutex::default(),
-            history: Mutex::default(),
-        }
+        let (files, state) = Default::default();
+        Self(Arc::new(Inner { source: source.into(), clock, files, state }))
     }
 
     /// Returns the session to sign with, with at least `min_lifetime` left if the provider has one. If the
-    /// provider fails, this is the previous session until it expires. Only one request at a time queries the
-    /// provider, and each waits at most [`DEADLINE`].
+    /// provider fails, this is the previous session until it expires. The request waits at most [`DEADLINE`].
     pub(super) async fn session(&self, min_lifetime: Duration) -> Result<Session, NoSession> {
-        let in_time = timeout(DEADLINE, async {
-            let mut state = self.state.lock().await;
-            let now = (self.clock)();
-            self.read_files(&mut state, now).await;
-            if !state.is_stale
-                && let Some(session) = self.cached(|cached| cached.session(now, min_lifetime))
-            {
-                return Ok(session);
-            }
-            let failed = state.failed.as_ref().filter(|(at, _)| is_within(FAILURE_CACHE_TTL, Some(*at), now));
-            match failed {
-                Some((_, failure)) => Err(failure.clone()),
-                None => self.fetch(&mut state, now).await,
-            }
-        });
-        let (failure, timed_out) = match in_time.await {
+        let in_time = timeout(DEADLINE, self.cached_or_queried(min_lifetime)).await;
+        let now = self.now();
+        let mut state = self.state();
+        let failure = match in_time {
             Ok(Ok(session)) => return Ok(session),
-            Ok(Err(failure)) => (failure, false),
-            Err(_) => ((&CredentialsError::provider_timed_out(DEADLINE)).into(), true),
+            Ok(Err(failure)) => failure,
+            Err(_) => {
+                let failure = timed_out(DEADLINE);
+                // The requests that can use the previous session need not wait for this query, too.
+                state.failed.get_or_insert((now, failure.clone()));
+                failure
+            }
         };
         // The provider may be unavailable for a while, or may have read a file that was half written.
-        if let Some(session) = self.cached(|cached| cached.unexpired_session((self.clock)())) {
+        if let Some(session) = state.unexpired_session(now) {
             return Ok(session);
         }
         // While the metadata service (IMDS) does not respond, the SDK extends the use of an instance's
         // credentials beyond their expiry.
-        let extended = if timed_out { self.provider().as_ref().and_then(fallback) } else { None };
-        extended.map(|credentials| self.with_age(credentials).session_at((self.clock)())).ok_or(failure)
+        let timed_out = failure.problem == CredentialsProblem::TimedOut;
+        let extended = if timed_out { state.provider.as_ref().and_then(fallback) } else { None };
+        extended.map(|credentials| state.with_age(credentials, now).session_at(now)).ok_or(failure)
     }
 
     /// Discards `session`, which AWS did not accept. Returns whether the next session may be a different one.
-    pub(super) async fn discard(&self, session: &Session) -> bool {
-        let mut state = self.state.lock().await;
-        let (was_discarded, may_help) = {
-            let mut slot = self.slot();
-            let had_some = slot.cached.is_some();
-            let may_help = slot.discard(session, (self.clock)());
-            (had_some && slot.cached.is_none(), may_help)
-        };
-        if was_discarded {
-            *self.provider() = None;
-            state.failed = None;
+    pub(super) fn discard(&self, session: &Session) -> bool {
+        let now = self.now();
+        let mut state = self.state();
+        let had_some = state.slot.cached.is_some();
+        let may_help = state.slot.discard(session, now);
+        if had_some && state.slot.cached.is_none() {
+            (state.provider, state.failed) = (None, None);
         }
         may_help
     }
 
-    /// Checks for files that have changed since the provider was created.
-    async fn read_files(&self, state: &mut State, now: SystemTime) {
-        if is_within(FILE_CHECK_INTERVAL, state.read, now) {
-            return;
-        }
-        state.read = Some(now);
-        let contents = self.source.contents().await;
-        if state.contents.as_ref().is_some_and(|before| *before != contents) {
-            info!("AWS credentials or settings file changed, reloading");
-            (state.is_stale, state.failed) = (true, None);
-            *self.provider() = None;
-        }
-        state.contents = Some(contents);
+    /// Returns the cached session, or the result of a query. Returns the last failure instead of waiting if it is
+    /// recent, or if the previous session can be used while a query runs.
+    async fn cached_or_queried(&self, min_lifetime: Duration) -> Result<Session, NoSession> {
+        let mut query = {
+            let mut files = self.0.files.lock().await;
+            // A change that is detected during a query would count as answered by its result.
+            if self.state().running_query().is_none() {
+                self.read_files(&mut files).await;
+            }
+            let now = self.now();
+            let mut state = self.state();
+            if let Some(session) = state.current_session(now, min_lifetime) {
+                return Ok(session);
+            }
+            let failed = state.failed.clone();
+            let query = match (state.running_query(), &failed) {
+                (Some(query), _) => query,
+                (None, Some((at, failure))) if is_within(FAILURE_CACHE_TTL, Some(*at), now) => {
+                    return Err(failure.clone());
+                }
+                (None, _) => self.start_query(&mut state),
+            };
+            match failed {
+                Some((_, failure)) if state.unexpired_session(now).is_some() => return Err(failure),
+                _ => query,
+            }
+        };
+        let result = query.wait_for(Option::is_some).await.ok().and_then(|result| result.clone());
+        // There is no result if the provider has panicked.
+        result
+            .unwrap_or_else(|| Err((&CredentialsError::unhandled("the query ended without a result")).into()))
     }
 
-    async fn fetch(&self, state: &mut State, now: SystemTime) -> Result<Session, NoSession> {
-        let known = self.provider().clone();
+    /// Checks for files that have changed since the provider was created.
+    async fn read_files(&self, files: &mut Files) {
+        let now = self.now();
+        if is_within(FILE_CHECK_INTERVAL, files.read, now) {
+            return;
+        }
+        files.read = Some(now);
+        let contents = self.0.source.contents().await;
+        if files.contents.as_ref().is_some_and(|before| *before != contents) {
+            info!("AWS credentials or settings file changed, reloading");
+            let mut state = self.state();
+            (state.is_stale, state.failed, state.provider) = (true, None, None);
+        }
+        files.contents = Some(contents);
+    }
+
+    fn start_query(&self, state: &mut State) -> Query {
+        let (sender, query) = watch::channel(None);
+        state.query = Some(query.clone());
+        let own = self.clone();
+        tokio::spawn(async move {
+            let answer = timeout(QUERY_DEADLINE, own.request_credentials()).await;
+            let answer = answer.unwrap_or_else(|_| Err(timed_out(QUERY_DEADLINE)));
+            let now = own.now();
+            sender.send_replace(Some(own.state().finish_query(answer, now)));
+        });
+        query
+    }
+
+    async fn request_credentials(&self) -> Result<Credentials, NoSession> {
+        let known = self.state().provider.clone();
         let provider = match known {
             Some(provider) => provider,
-            None => self.source.provider().await,
+            None => self.0.source.provider().await,
         };
-        *self.provider() = Some(provider.clone());
-        let answer = provider.provide_credentials().await;
-        let answer = answer.map_err(|error| self.failure(&error)).and_then(|credentials| {
-            match unsignable(&credentials) {
-                Some(cause) => Err(NoSession { problem: CredentialsProblem::Unsignable, cause }),
-                None => Ok(credentials),
-            }
-        });
-        match answer {
-            Ok(credentials) => {
-                if state.last_logged_cause.take().is_some() {
-                    info!("obtained AWS credentials again");
-                }
-                (state.is_stale, state.failed) = (false, None);
-                let fresh = self.with_age(credentials);
-                Ok(self.slot().cached.insert(fresh).session_at((self.clock)()))
-            }
-            Err(failure) => {
-                // A provider that failed once may fail permanently: the SDK's reader of profiles does.
-                *self.provider() = None;
-                if state.last_logged_cause.as_ref() != Some(&failure.cause) {
-                    warn!(
-                        code = failure.problem.code(),
-                        cause = failure.cause,
-                        "failed to obtain AWS credentials"
-                    );
-                    state.last_logged_cause = Some(failure.cause.clone());
-                }
-                state.failed = Some((now, failure.clone()));
-                Err(failure)
-            }
+        self.state().provider = Some(provider.clone());
+        let credentials = provider.provide_credentials().await.map_err(|error| self.failure(&error))?;
+        match unsignable(&credentials) {
+            Some(cause) => Err(NoSession { problem: CredentialsProblem::Unsignable, cause }),
+            None => Ok(credentials),
         }
     }
 
     fn failure(&self, error: &CredentialsError) -> NoSession {
         let failure = NoSession::from(error);
-        match self.source.profile() {
+        match self.0.source.profile() {
             Some(profile) if failure.problem == CredentialsProblem::NotFound => NoSession {
                 problem: CredentialsProblem::Misconfigured,
                 cause: format!(
@@ -309,28 +333,77 @@ impl BaseCredentials {
         }
     }
 
-    fn cached(&self, session: impl FnOnce(&CachedCredentials) -> Option<Session>) -> Option<Session> {
-        self.slot().cached.as_ref().and_then(session)
+    fn now(&self) -> SystemTime {
+        (self.0.clock)()
     }
 
-    fn slot(&self) -> MutexGuard<'_, CredentialSlot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Returns the cached session unless a query is due.
+    fn current_session(&self, now: SystemTime, min_lifetime: Duration) -> Option<Session> {
+        let cached = self.slot.cached.as_ref().filter(|_| !self.is_stale);
+        cached.and_then(|cached| cached.session(now, min_lifetime))
     }
 
-    fn provider(&self) -> MutexGuard<'_, Option<SharedCredentialsProvider>> {
-        self.provider.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unexpired_session(&self, now: SystemTime) -> Option<Session> {
+        self.slot.cached.as_ref().and_then(|cached| cached.unexpired_session(now))
     }
 
-    fn with_age(&self, credentials: Credentials) -> CachedCredentials {
-        let now = (self.clock)();
-        let since = credentials.session_token().is_some().then(|| {
-            let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
-            history.first_received_at(credentials.access_key_id(), now)
-        });
+    fn running_query(&self) -> Option<Query> {
+        // A query that has panicked has dropped its sender.
+        let runs = |query: &&Query| query.borrow().is_none() && query.has_changed().is_ok();
+        self.query.as_ref().filter(runs).cloned()
+    }
+
+    /// Stores the answer of the provider, and returns it as the result of the query.
+    fn finish_query(
+        &mut self,
+        answer: Result<Credentials, NoSession>,
+        now: SystemTime,
+    ) -> Result<Session, NoSession> {
+        match answer {
+            Ok(credentials) => {
+                if self.last_logged_cause.take().is_some() {
+                    info!("obtained AWS credentials again");
+                }
+                (self.is_stale, self.failed) = (false, None);
+                let fresh = self.with_age(credentials, now);
+                Ok(self.slot.cached.insert(fresh).session_at(now))
+            }
+            Err(failure) => {
+                // A provider that failed once may fail permanently: the SDK's reader of profiles does. One that does
+                // not respond may still have fallback credentials.
+                if failure.problem != CredentialsProblem::TimedOut {
+                    self.provider = None;
+                }
+                if self.last_logged_cause.as_ref() != Some(&failure.cause) {
+                    let code = failure.problem.code();
+                    warn!(code, cause = failure.cause, "failed to obtain AWS credentials");
+                    self.last_logged_cause = Some(failure.cause.clone());
+                }
+                self.failed = Some((now, failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    fn with_age(&mut self, credentials: Credentials, now: SystemTime) -> CachedCredentials {
+        let since = credentials
+            .session_token()
+            .is_some()
+            .then(|| self.history.first_received_at(credentials.access_key_id(), now));
         let ends = [credentials.expiry(), since.map(|since| since + REFRESH_AFTER)];
         let until = ends.into_iter().flatten().min().unwrap_or(now + REFRESH_WITHOUT_EXPIRY);
         CachedCredentials { credentials, since, until }
     }
+}
+
+fn timed_out(after: Duration) -> NoSession {
+    (&CredentialsError::provider_timed_out(after)).into()
 }
 
 fn fallback(provider: &SharedCredentialsProvider) -> Option<Credentials> {

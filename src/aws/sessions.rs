@@ -37,7 +37,7 @@ const MAX_SESSIONS: usize = 4096;
 pub(super) struct Sessions(Arc<Inner>);
 
 struct Inner {
-    base: Arc<BaseCredentials>,
+    base: BaseCredentials,
     assume: RoleAssumer,
     assumed: Cache<Principal, Assumed>,
     clock: Clock,
@@ -68,7 +68,7 @@ impl Sessions {
         sender: RequestSender,
         clock: Clock,
     ) -> Self {
-        let base = Arc::new(BaseCredentials::new(source, clock.clone()));
+        let base = BaseCredentials::new(source, clock.clone());
         let assume = RoleAssumer::new(config, region, sender, base.clone());
         Self(Arc::new(Inner { base, assume, assumed: fixed_size::cache(limit), clock }))
     }
@@ -105,7 +105,7 @@ impl Sessions {
                 let slot = self.0.slot(principal);
                 slot.lock().await.discard(session, (self.0.clock)())
             }
-            None => self.0.base.discard(session).await,
+            None => self.0.base.discard(session),
         }
     }
 
