@@ -7,9 +7,10 @@
 //! it: the session may be older, never younger. This file sends requests to the provider only, and never logs
 //! or prints a secret.
 //!
-//! Credentials are replaced early if a file that they come from has changed, or if AWS no longer accepts
-//! them. The provider is then created again, because it caches the files that it has read. If the provider fails,
-//! the previous credentials stay in use until they expire. A session of 6 hours or more then still signs reads;
+//! Credentials are replaced early if a file that they come from has changed, or if AWS rejects them. The provider is
+//! then created again, because it caches the files that it has read. A rejection may also concern one region or one
+//! request only. So the previous credentials stay in use until the provider returns other ones, or until they expire.
+//! Credentials without an expiry are used until the provider would be queried again. A session of 6 hours or more then still signs reads;
 //! only `StartDeliveryStreamEncryption` with a customer managed key is not sent with it.
 //!
 //! One query of the provider runs at a time, in a task of its own. The requests that wait for it share its result. The
@@ -48,8 +49,8 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for which a failure is cached before the source is queried again: every reconciliation of every
 /// resource needs a session.
 const FAILURE_CACHE_TTL: Duration = Duration::from_secs(5);
-/// Minimum time between two discards of credentials that AWS does not accept.
-const MIN_DISCARD_INTERVAL: Duration = Duration::from_mins(1);
+/// Minimum time between two queries because AWS rejected the credentials.
+pub(super) const MIN_REPLACEMENT_INTERVAL: Duration = Duration::from_mins(1);
 /// Maximum number of sessions whose age is tracked. A provider returns one at a time.
 const MAX_TRACKED_SESSIONS: usize = 16;
 
@@ -71,14 +72,6 @@ pub(super) struct CachedCredentials {
     credentials: Credentials,
     since: Option<SystemTime>,
     until: SystemTime,
-}
-
-/// The cached state of one principal.
-#[derive(Default)]
-pub(super) struct CredentialSlot {
-    pub(super) cached: Option<CachedCredentials>,
-    /// The time at which credentials were last discarded because AWS did not accept them.
-    last_discarded: Option<SystemTime>,
 }
 
 /// The operator's own credentials. Clones share them.
@@ -103,10 +96,14 @@ struct Files {
 
 #[derive(Default)]
 struct State {
-    slot: CredentialSlot,
+    cached: Option<CachedCredentials>,
     provider: Option<SharedCredentialsProvider>,
-    /// Whether the files have changed and the credentials are still the old ones.
+    /// Whether the cached credentials must be replaced: the files have changed, or AWS rejected the credentials.
     is_stale: bool,
+    /// The time at which AWS last rejected credentials that were then replaced.
+    last_rejected: Option<SystemTime>,
+    /// The time at which the provider returned the cached credentials again; `None` if it has not.
+    returned_again: Option<SystemTime>,
     /// The last query.
     query: Option<Query>,
     /// The last failure and its time; `None` after a success.
@@ -169,6 +166,11 @@ impl CachedCredentials {
         (now < self.credentials.expiry().unwrap_or(self.until)).then(|| self.session_at(now))
     }
 
+    /// Returns whether these are the credentials of `session`.
+    pub(super) fn is_of(&self, session: &Session) -> bool {
+        is_same(&self.credentials, &session.credentials)
+    }
+
     /// Returns the session as of `now`.
     pub(super) fn session_at(&self, now: SystemTime) -> Session {
         let age = self.since.map(|since| now.duration_since(since).unwrap_or_default());
@@ -176,24 +178,9 @@ impl CachedCredentials {
     }
 }
 
-impl CredentialSlot {
-    /// Discards `session`, which AWS did not accept, unless another one was discarded shortly before. Returns
-    /// whether the next session may be a different one.
-    pub(super) fn discard(&mut self, session: &Session, now: SystemTime) -> bool {
-        if !self.cached.as_ref().is_some_and(|cached| is_same(&cached.credentials, &session.credentials)) {
-            return true;
-        }
-        if is_within(MIN_DISCARD_INTERVAL, self.last_discarded, now) {
-            return false;
-        }
-        (self.cached, self.last_discarded) = (None, Some(now));
-        true
-    }
-}
-
 /// Returns whether `then` was less than `span` ago. Returns `false` if `then` is in the future, which happens
 /// after the clock was set back.
-fn is_within(span: Duration, then: Option<SystemTime>, now: SystemTime) -> bool {
+pub(super) fn is_within(span: Duration, then: Option<SystemTime>, now: SystemTime) -> bool {
     then.and_then(|then| now.duration_since(then).ok()).is_some_and(|passed| passed < span)
 }
 
@@ -231,16 +218,23 @@ impl BaseCredentials {
         extended.map(|credentials| state.with_age(credentials, now).session_at(now)).ok_or(failure)
     }
 
-    /// Discards `session`, which AWS did not accept. Returns whether the next session may be a different one.
-    pub(super) fn discard(&self, session: &Session) -> bool {
+    /// Has `session`, which AWS rejected, replaced by the next query. The session stays in use if the provider does not
+    /// return another one. Returns whether the next session may be a different one.
+    pub(super) fn replace(&self, session: &Session) -> bool {
         let now = self.now();
         let mut state = self.state();
-        let had_some = state.slot.cached.is_some();
-        let may_help = state.slot.discard(session, now);
-        if had_some && state.slot.cached.is_none() {
-            (state.provider, state.failed) = (None, None);
+        if !state.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
+            return true;
         }
-        may_help
+        let recently = |then| is_within(MIN_REPLACEMENT_INTERVAL, then, now);
+        if recently(state.last_rejected) || recently(state.returned_again) {
+            return false;
+        }
+        // The result of a query that is already running replaces the session, too.
+        if state.running_query().is_none() {
+            (state.is_stale, state.last_rejected, state.provider) = (true, Some(now), None);
+        }
+        true
     }
 
     /// Returns the cached session, or the result of a query. Returns the last failure instead of waiting if it is
@@ -345,12 +339,12 @@ impl BaseCredentials {
 impl State {
     /// Returns the cached session unless a query is due.
     fn current_session(&self, now: SystemTime, min_lifetime: Duration) -> Option<Session> {
-        let cached = self.slot.cached.as_ref().filter(|_| !self.is_stale);
+        let cached = self.cached.as_ref().filter(|_| !self.is_stale);
         cached.and_then(|cached| cached.session(now, min_lifetime))
     }
 
     fn unexpired_session(&self, now: SystemTime) -> Option<Session> {
-        self.slot.cached.as_ref().and_then(|cached| cached.unexpired_session(now))
+        self.cached.as_ref().and_then(|cached| cached.unexpired_session(now))
     }
 
     fn running_query(&self) -> Option<Query> {
@@ -371,8 +365,10 @@ impl State {
                     info!("obtained AWS credentials again");
                 }
                 (self.is_stale, self.failed) = (false, None);
+                let is_known = |cached: &CachedCredentials| is_same(&cached.credentials, &credentials);
+                self.returned_again = self.cached.as_ref().is_some_and(is_known).then_some(now);
                 let fresh = self.with_age(credentials, now);
-                Ok(self.slot.cached.insert(fresh).session_at(now))
+                Ok(self.cached.insert(fresh).session_at(now))
             }
             Err(failure) => {
                 // A provider that failed once may fail permanently: the SDK's reader of profiles does. One that does

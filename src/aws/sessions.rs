@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use quick_cache::sync::Cache;
@@ -20,7 +20,9 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::assume_role::{RoleAssumer, SESSION_DURATION};
-use super::credentials::{BaseCredentials, CachedCredentials, Clock, CredentialSlot, Session};
+use super::credentials::{
+    BaseCredentials, CachedCredentials, Clock, MIN_REPLACEMENT_INTERVAL, Session, is_within,
+};
 use super::error::no_session;
 use super::fixed_size;
 use super::rate_limit::QueueKey;
@@ -45,7 +47,14 @@ struct Inner {
 
 /// A role's session for one principal; empty until a request has obtained the session. The lock is held meanwhile,
 /// so that only one request at a time obtains it.
-type Assumed = Arc<Mutex<CredentialSlot>>;
+type Assumed = Arc<Mutex<DiscardableCache>>;
+
+/// The cached credentials of one principal, and the time at which some were last discarded.
+#[derive(Default)]
+struct DiscardableCache {
+    cached: Option<CachedCredentials>,
+    last_discarded: Option<SystemTime>,
+}
 
 impl Sessions {
     /// Creates the sessions of `source`'s credentials and of the roles that they may assume, with `clock` for
@@ -89,9 +98,9 @@ impl Sessions {
         }
     }
 
-    /// Discards `session` if `error` shows that AWS no longer accepts it. Returns whether the next session
-    /// may be a different one.
-    pub(super) async fn discard_if_rejected(
+    /// Has `session` replaced if `error` shows that AWS rejected it. Returns whether the next session may be a different
+    /// one.
+    pub(super) async fn replace_if_rejected(
         &self,
         principal: &Principal,
         session: &Session,
@@ -102,10 +111,10 @@ impl Sessions {
         }
         match &principal.role {
             Some(_) => {
-                let slot = self.0.slot(principal);
-                slot.lock().await.discard(session, (self.0.clock)())
+                let cache = self.0.cache_of(principal);
+                cache.lock().await.discard(session, (self.0.clock)())
             }
-            None => self.0.base.discard(session),
+            None => self.0.base.replace(session),
         }
     }
 
@@ -117,9 +126,10 @@ impl Sessions {
         min_lifetime: Duration,
     ) -> Result<Session, AwsError> {
         let Inner { assume, clock, .. } = &*self.0;
-        let slot = self.0.slot(principal);
-        let mut slot = slot.lock().await;
-        if let Some(session) = slot.cached.as_ref().and_then(|cached| cached.session(clock(), min_lifetime)) {
+        let cache = self.0.cache_of(principal);
+        let mut cache = cache.lock().await;
+        if let Some(session) = cache.cached.as_ref().and_then(|cached| cached.session(clock(), min_lifetime))
+        {
             return Ok(session);
         }
         // Measured from before the request by the local clock, so the session is discarded before AWS ends
@@ -129,14 +139,30 @@ impl Sessions {
         debug!(role = %role.arn, namespace = principal.namespace, resource = principal.resource, "assumed the role");
         let ends = since + SESSION_DURATION;
         let until = credentials.expiry().map_or(ends, |expiry| expiry.min(ends));
-        Ok(slot.cached.insert(CachedCredentials::new(credentials, since, until)).session_at(clock()))
+        Ok(cache.cached.insert(CachedCredentials::new(credentials, since, until)).session_at(clock()))
     }
 }
 
 impl Inner {
-    fn slot(&self, principal: &Principal) -> Assumed {
-        let Ok(slot) = self.assumed.get_or_insert_with(principal, || Ok::<_, Infallible>(Assumed::default()));
-        slot
+    fn cache_of(&self, principal: &Principal) -> Assumed {
+        let Ok(cache) =
+            self.assumed.get_or_insert_with(principal, || Ok::<_, Infallible>(Assumed::default()));
+        cache
+    }
+}
+
+impl DiscardableCache {
+    /// Discards `session`, which AWS rejected, unless another one was discarded shortly before. Returns whether the
+    /// next session may be a different one.
+    fn discard(&mut self, session: &Session, now: SystemTime) -> bool {
+        if !self.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
+            return true;
+        }
+        if is_within(MIN_REPLACEMENT_INTERVAL, self.last_discarded, now) {
+            return false;
+        }
+        (self.cached, self.last_discarded) = (None, Some(now));
+        true
     }
 }
 

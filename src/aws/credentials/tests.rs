@@ -1,5 +1,6 @@
 //! The age of a session, and the times at which the provider is queried for another one, hour by hour.
 
+mod rejection;
 mod slow_source;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -306,18 +307,18 @@ async fn rejected_credentials_are_replaced_once_a_minute() {
     });
     let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
     let first = own.session(SOON).await.unwrap();
-    assert!(own.discard(&first));
+    assert!(own.replace(&first));
     let second = own.session(SOON).await.unwrap();
     assert_eq!(second.credentials.access_key_id(), "ASIA1");
     // A late rejection of the first session does not affect the second one.
-    assert!(own.discard(&first));
+    assert!(own.replace(&first));
     for _ in 0..59 {
         seconds.pass(1);
-        assert!(!own.discard(&second));
+        assert!(!own.replace(&second));
         assert_eq!(key(&own).await, "ASIA1");
     }
     seconds.pass(1);
-    assert!(own.discard(&second));
+    assert!(own.replace(&second));
     assert_eq!(key(&own).await, "ASIA2");
     assert_eq!(made.load(Ordering::Relaxed), 3);
 }

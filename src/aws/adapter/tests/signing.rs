@@ -90,6 +90,32 @@ async fn expired_session_is_replaced_for_every_operation() {
     }
 }
 
+/// AWS returns this error for a region that is not enabled, although the session is valid elsewhere.
+#[tokio::test(start_paused = true)]
+async fn rejection_in_one_region_keeps_the_session_for_others() {
+    let queries = AtomicU64::new(0);
+    let provider = provide_credentials_fn(move || {
+        let is_first = queries.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            if is_first {
+                Ok(Credentials::new("ASIA0", "secret", Some("token".to_owned()), None, "test"))
+            } else {
+                Err(CredentialsError::provider_error("the agent restarts"))
+            }
+        }
+    });
+    let rejected = (400, r#"{"__type":"UnrecognizedClientException"}"#);
+    let recorded = ReplayClient::answers([rejected, (400, r#"{"__type":"ResourceNotFoundException"}"#)]);
+    let loader = loader(&ours()).credentials_provider(provider).http_client(recorded.http_client());
+    let aws =
+        Aws::from_config(loader.load().await, ours().region, RateLimiter::new(80), Arc::new(SystemTime::now));
+    let elsewhere = "arn:aws:firehose:ap-east-1:111122223333:deliverystream/orders".parse().unwrap();
+    let error = aws.describe_stream(&elsewhere, &somebody(), Priority::Drift).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::CredentialsRejected);
+    assert_eq!(aws.describe_stream(&stream(Service::Firehose), &somebody(), Priority::Drift).await, Ok(None));
+    assert_eq!(recorded.sent().len(), 2);
+}
+
 /// Static keys do not change, so another request with the same keys cannot succeed.
 #[tokio::test(start_paused = true)]
 async fn request_is_sent_once_if_source_has_no_other_credentials() {
