@@ -49,6 +49,8 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for which a failure is cached before the source is queried again: every reconciliation of every
 /// resource needs a session.
 const FAILURE_CACHE_TTL: Duration = Duration::from_secs(5);
+/// Time for which credentials that the source has returned again are not requested again.
+const MIN_QUERY_INTERVAL: Duration = Duration::from_mins(1);
 /// Minimum time between two queries because AWS rejected the credentials.
 pub(super) const MIN_REPLACEMENT_INTERVAL: Duration = Duration::from_mins(1);
 /// Maximum number of sessions whose age is tracked. A provider returns one at a time.
@@ -70,8 +72,10 @@ pub(super) struct Session {
 #[derive(Clone)]
 pub(super) struct CachedCredentials {
     credentials: Credentials,
+    /// The time at which the session was first received; `None` for credentials without a session.
     since: Option<SystemTime>,
-    until: SystemTime,
+    /// The time from which the source is queried for other credentials.
+    refresh_at: SystemTime,
 }
 
 /// The operator's own credentials. Clones share them.
@@ -150,20 +154,24 @@ fn is_same(one: &Credentials, other: &Credentials) -> bool {
 }
 
 impl CachedCredentials {
-    /// Creates cached credentials of a session that began at `since` and may be used until `until`.
-    pub(super) fn new(credentials: Credentials, since: SystemTime, until: SystemTime) -> Self {
-        Self { credentials, since: Some(since), until }
+    /// Creates cached credentials of a session that began at `since`. The source is queried again from `refresh_at`.
+    pub(super) fn new(credentials: Credentials, since: SystemTime, refresh_at: SystemTime) -> Self {
+        Self { credentials, since: Some(since), refresh_at }
     }
 
-    /// Returns the session as of `now`; `None` if it has less than `min_lifetime` left.
+    /// Returns the session as of `now`; `None` if other credentials are to be requested within `min_lifetime`.
     pub(super) fn session(&self, now: SystemTime, min_lifetime: Duration) -> Option<Session> {
-        (now + min_lifetime < self.until).then(|| self.session_at(now))
+        (now + min_lifetime < self.refresh_at).then(|| self.session_at(now))
     }
 
-    /// Returns the session as of `now`; `None` if it has expired. The expiry may be later than the time at which
-    /// new credentials are requested.
+    /// Returns the session as of `now`; `None` if it has expired. The expiry may be later than `refresh_at`.
     fn unexpired_session(&self, now: SystemTime) -> Option<Session> {
-        (now < self.credentials.expiry().unwrap_or(self.until)).then(|| self.session_at(now))
+        (now < self.credentials.expiry().unwrap_or(self.refresh_at)).then(|| self.session_at(now))
+    }
+
+    /// Returns whether the credentials have not expired by `time`.
+    fn outlasts(&self, time: SystemTime) -> bool {
+        self.credentials.expiry().is_none_or(|expiry| time < expiry)
     }
 
     /// Returns whether these are the credentials of `session`.
@@ -339,8 +347,11 @@ impl BaseCredentials {
 impl State {
     /// Returns the cached session unless a query is due.
     fn current_session(&self, now: SystemTime, min_lifetime: Duration) -> Option<Session> {
-        let cached = self.cached.as_ref().filter(|_| !self.is_stale);
-        cached.and_then(|cached| cached.session(now, min_lifetime))
+        let cached = self.cached.as_ref().filter(|_| !self.is_stale)?;
+        cached.session(now, min_lifetime).or_else(|| {
+            let was_returned_again = is_within(MIN_QUERY_INTERVAL, self.returned_again, now);
+            (was_returned_again && cached.outlasts(now + DEADLINE)).then(|| cached.session_at(now))
+        })
     }
 
     fn unexpired_session(&self, now: SystemTime) -> Option<Session> {
@@ -393,8 +404,8 @@ impl State {
             .is_some()
             .then(|| self.history.first_received_at(credentials.access_key_id(), now));
         let ends = [credentials.expiry(), since.map(|since| since + REFRESH_AFTER)];
-        let until = ends.into_iter().flatten().min().unwrap_or(now + REFRESH_WITHOUT_EXPIRY);
-        CachedCredentials { credentials, since, until }
+        let refresh_at = ends.into_iter().flatten().min().unwrap_or(now + REFRESH_WITHOUT_EXPIRY);
+        CachedCredentials { credentials, since, refresh_at }
     }
 }
 

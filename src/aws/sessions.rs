@@ -138,8 +138,8 @@ impl Sessions {
         let credentials = assume.credentials(role, principal, &QueueKey::of(principal, priority)).await?;
         debug!(role = %role.arn, namespace = principal.namespace, resource = principal.resource, "assumed the role");
         let ends = since + SESSION_DURATION;
-        let until = credentials.expiry().map_or(ends, |expiry| expiry.min(ends));
-        Ok(cache.cached.insert(CachedCredentials::new(credentials, since, until)).session_at(clock()))
+        let refresh_at = credentials.expiry().map_or(ends, |expiry| expiry.min(ends));
+        Ok(cache.cached.insert(CachedCredentials::new(credentials, since, refresh_at)).session_at(clock()))
     }
 }
 

@@ -110,6 +110,30 @@ async fn session_that_is_returned_again_keeps_its_age() {
 }
 
 #[tokio::test]
+async fn session_that_is_returned_again_is_queried_once_a_minute() {
+    // Older than 5 hours, and within a minute of its expiry.
+    for (lifetime, age) in [(12 * HOUR, 6 * HOUR), (HOUR, Duration::from_secs(3_550))] {
+        let (seconds, queries) = (Seconds::default(), Arc::new(AtomicUsize::new(0)));
+        let (expiry, count) = (seconds.clock()() + lifetime, queries.clone());
+        let provider = provide_credentials_fn(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            async move { Ok(session(0, Some(expiry))) }
+        });
+        let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
+        own.session(SOON).await.unwrap();
+        seconds.pass(age.as_secs());
+        for _ in 0..30 {
+            own.session(Duration::from_mins(1)).await.unwrap();
+            seconds.pass(1);
+        }
+        assert_eq!(queries.load(Ordering::Relaxed), 2, "{lifetime:?}");
+        seconds.pass(40);
+        own.session(SOON).await.unwrap();
+        assert_eq!(queries.load(Ordering::Relaxed), 3, "{lifetime:?}");
+    }
+}
+
+#[tokio::test]
 async fn longer_required_lifetime_requests_a_new_session() {
     let hours = Hours::default();
     let made = Arc::new(AtomicU64::new(0));
