@@ -35,6 +35,8 @@ pub struct InvalidQueueUrl(String);
 pub struct QueueUrl {
     url: String,
     region: Option<Region>,
+    /// The scheme and host of the URL; `None` for the host of SQS in the region, which the SDK uses by itself.
+    endpoint: Option<String>,
 }
 
 impl std::str::FromStr for QueueUrl {
@@ -56,9 +58,17 @@ impl std::str::FromStr for QueueUrl {
             return Err(invalid());
         }
         // sqs.REGION.…, sqs-fips.REGION.…, vpce-….sqs.REGION.vpce.…
-        let mut labels = host.unwrap_or_default().split('.');
+        let host = host.unwrap_or_default();
+        let mut labels = host.split('.');
         let region = labels.find(|label| matches!(*label, "sqs" | "sqs-fips")).and_then(|_| labels.next());
-        Ok(Self { url: text.to_owned(), region: region.and_then(|region| region.parse().ok()) })
+        let region: Option<Region> = region.and_then(|region| region.parse().ok());
+        let is_standard = region.as_ref().is_some_and(|region| {
+            ["amazonaws.com", "amazonaws.com.cn"]
+                .iter()
+                .any(|suffix| host == format!("sqs.{region}.{suffix}"))
+        });
+        let endpoint = text.split_once(host).map(|(scheme, _)| format!("{scheme}{host}"));
+        Ok(Self { url: text.to_owned(), region, endpoint: endpoint.filter(|_| !is_standard) })
     }
 }
 
@@ -73,7 +83,7 @@ impl std::fmt::Display for QueueUrl {
 pub struct Message {
     /// The content.
     pub body: String,
-    /// What deletes the message, until it is received again.
+    /// The handle with which the message is deleted. It becomes invalid when the message is received again.
     pub receipt: String,
 }
 
@@ -99,7 +109,10 @@ pub struct EventQueue {
 }
 
 impl EventQueue {
-    /// Creates a client. `region` is that of a queue whose URL names none.
+    /// Creates a client that sends its requests to the host of the queue's URL. The endpoint of `config` and those of
+    /// the environment (`AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_SQS`) precede this host. So do the endpoints of FIPS
+    /// and dual-stack mode: the SDK accepts no other endpoint in these modes. `region` is that of a queue whose URL
+    /// names none.
     pub(super) fn new(
         config: &SdkConfig,
         sender: SignedRequestSender,
@@ -107,7 +120,15 @@ impl EventQueue {
         region: &Region,
     ) -> Self {
         let region = SdkRegion::new(queue.region.as_ref().unwrap_or(region).as_str().to_owned());
-        let client = Client::from_conf(Builder::from(config).region(region).build());
+        let has_endpoint = config.endpoint_url().is_some()
+            || config.use_fips() == Some(true)
+            || config.use_dual_stack() == Some(true);
+        let mut config = config.clone().into_builder();
+        if let Some(endpoint) = queue.endpoint.as_ref().filter(|_| !has_endpoint) {
+            // The endpoint of the service in the environment precedes this one.
+            config = config.endpoint_url(endpoint);
+        }
+        let client = Client::from_conf(Builder::from(&config.build()).region(region).build());
         Self { client, sender, url: queue.url.clone() }
     }
 

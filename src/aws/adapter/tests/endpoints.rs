@@ -150,6 +150,48 @@ async fn endpoint_url_replaces_that_of_every_service() {
     }
 }
 
+/// Returns the host that receives a request about the queue with this URL.
+async fn queue_host(loader: ConfigLoader, url: &str) -> String {
+    let recorded = ReplayClient::answers([(200, "{}")]);
+    let config = loader.credentials_provider(credentials()).http_client(recorded.http_client()).load().await;
+    let region = "eu-west-1".parse().unwrap();
+    let aws = Aws::from_config(config, region, RateLimiter::new(80), Arc::new(SystemTime::now));
+    aws.event_queue(&url.parse().unwrap()).receive().await.unwrap();
+    recorded.sent()[0].host.clone()
+}
+
+const PRIVATE_QUEUE: &str = "https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com/111122223333/events";
+
+#[tokio::test(start_paused = true)]
+async fn queue_is_reached_at_the_host_of_its_url() {
+    for (url, host) in [
+        (PRIVATE_QUEUE, "vpce-1.sqs.eu-west-1.vpce.amazonaws.com"),
+        ("https://sqs-fips.us-east-1.amazonaws.com/111122223333/events", "sqs-fips.us-east-1.amazonaws.com"),
+        ("https://sqs.eu-west-2.amazonaws.com/111122223333/events", "sqs.eu-west-2.amazonaws.com"),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/events", "sqs.cn-north-1.amazonaws.com.cn"),
+        ("http://queue.test:4566/111122223333/events", "queue.test"),
+    ] {
+        assert_eq!(queue_host(in_region("eu-west-1"), url).await, host);
+    }
+}
+
+/// The test uses a configuration file in place of `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_SQS`.
+#[tokio::test(start_paused = true)]
+async fn configured_endpoint_precedes_the_host_of_the_queue() {
+    let all = "[default]\nendpoint_url = https://all.test\n";
+    let of_sqs =
+        "[default]\nservices = private\n[services private]\nsqs =\n  endpoint_url = https://sqs.test\n";
+    for (loader, host) in [
+        (in_region("eu-west-1").profile_files(file(all)), "all.test"),
+        (in_region("eu-west-1").profile_files(file(of_sqs)), "sqs.test"),
+        (in_region("eu-west-1").endpoint_url("https://flag.test"), "flag.test"),
+        (in_region("eu-west-1").use_fips(true), "sqs-fips.eu-west-1.amazonaws.com"),
+        (in_region("eu-west-1").use_dual_stack(true), "sqs.eu-west-1.api.aws"),
+    ] {
+        assert_eq!(queue_host(loader, PRIVATE_QUEUE).await, host);
+    }
+}
+
 #[tokio::test]
 async fn invalid_endpoint_or_share_is_rejected() {
     for url in ["", "aws.test:4566", "ftp://aws.test", "http://", "https:///path", "http://a b"] {
