@@ -1,8 +1,8 @@
 //! The account and partition of the operator's credentials, by `GetCallerIdentity`
 //! ([GetCallerIdentity](https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html)).
 //!
-//! The identity is cached for an hour, and only one request at a time obtains it. If that request fails, every
-//! reconcile that waited for it fails, too. The identity is always that of the operator itself; the account of a
+//! The identity of an access key is cached for an hour, and only one request at a time obtains it. If that request
+//! fails, every reconcile that waited for it fails, too. The identity is always that of the operator itself; the account of a
 //! role is in the role's ARN.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +28,7 @@ use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
 
 const OPERATION: Operation = Operation::GetCallerIdentity;
-/// Time for which the identity is cached: the role of a workload hardly ever changes while it runs.
+/// Time for which the identity is cached: the account of an access key does not change.
 const IDENTITY_TTL: Duration = Duration::from_hours(1);
 
 /// A client that identifies the caller by STS.
@@ -44,10 +44,17 @@ pub(super) struct IdentityClient {
 
 #[derive(Default)]
 struct IdentityCache {
-    /// The identity, and the time at which STS returned it.
-    known: Option<(Instant, AwsAccount)>,
+    known: Option<KnownIdentity>,
     /// The error of the last request that failed.
     last_error: Option<AwsError>,
+}
+
+struct KnownIdentity {
+    identity: AwsAccount,
+    /// The access key that signed the request.
+    access_key_id: String,
+    /// The time at which STS returned the identity.
+    since: Instant,
 }
 
 impl IdentityClient {
@@ -61,11 +68,14 @@ impl IdentityClient {
     /// request and its repetitions, however many reconciles wait.
     pub(super) async fn identity(&self) -> Result<AwsAccount, AwsError> {
         let failures_before = self.failures.load(Ordering::Relaxed);
+        // Other credentials may belong to another account. Without credentials, the account is still the last one.
+        let session = self.sender.session(OPERATION, &Principal::operator()).await.ok();
         let mut cache = self.cache.lock().await;
-        if let Some((since, identity)) = cache.known.as_ref()
-            && since.elapsed() < IDENTITY_TTL
+        if let Some(known) = &cache.known
+            && known.since.elapsed() < IDENTITY_TTL
+            && session.is_none_or(|session| session.credentials.access_key_id() == known.access_key_id)
         {
-            return Ok(identity.clone());
+            return Ok(known.identity.clone());
         }
         if self.failures.load(Ordering::Relaxed) != failures_before
             && let Some(error) = &cache.last_error
@@ -75,9 +85,9 @@ impl IdentityClient {
         // The reconciles that wait for the identity cannot continue without it, so the request has the highest
         // priority.
         match self.get_caller_identity(Priority::Call).await {
-            Ok(identity) => {
-                cache.known = Some((Instant::now(), identity.clone()));
-                Ok(identity)
+            Ok((identity, access_key_id)) => {
+                let known = KnownIdentity { identity, access_key_id, since: Instant::now() };
+                Ok(cache.known.insert(known).identity.clone())
             }
             Err(error) => {
                 cache.last_error = Some(error.clone());
@@ -115,17 +125,20 @@ impl IdentityClient {
             .await
     }
 
-    async fn get_caller_identity(&self, priority: Priority) -> Result<AwsAccount, AwsError> {
+    /// Returns the identity, and the id of the access key that signed the request.
+    async fn get_caller_identity(&self, priority: Priority) -> Result<(AwsAccount, String), AwsError> {
         let quota = QuotaScope { operation: OPERATION, account: None, region: self.region.clone() };
-        let answer = self
+        let (answer, access_key_id) = self
             .sender
             .read(&quota, &Principal::operator(), priority, async |session| {
+                let access_key_id = session.credentials.access_key_id().to_owned();
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let request = self.client.get_caller_identity().customize().config_override(overrides);
-                request.send().await.map_err(|error| aws_error(OPERATION, &error))
+                let answer = request.send().await.map_err(|error| aws_error(OPERATION, &error))?;
+                Ok((answer, access_key_id))
             })
             .await?;
-        identity(&answer)
+        Ok((identity(&answer)?, access_key_id))
     }
 }
 
@@ -175,11 +188,19 @@ fn identity(answer: &GetCallerIdentityOutput) -> Result<AwsAccount, AwsError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use aws_credential_types::Credentials;
+    use aws_credential_types::credential_fn::provide_credentials_fn;
+    use aws_credential_types::provider::SharedCredentialsProvider;
     use aws_sdk_sts::config::SharedHttpClient;
     use aws_smithy_http_client::test_util::NeverClient;
     use stream_encryption_core::model::aws_error::ErrorKind;
 
+    use super::super::rate_limit::RateLimiter;
     use super::super::replay::{self, ReplayClient, sender};
+    use super::super::request_sender::RequestSender;
+    use super::super::sessions::Sessions;
     use super::*;
 
     fn answer(arn: &str) -> (u16, String) {
@@ -223,6 +244,35 @@ mod tests {
         tokio::time::advance(Duration::from_mins(1)).await;
         caller.identity().await.unwrap();
         assert_eq!(recorded.sent().len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_access_key_obtains_the_identity_again() {
+        let user = |account: &str| {
+            let (status, xml) = answer("arn:aws:iam::111122223333:user/operator");
+            (status, xml.replace("<Account>111122223333", &format!("<Account>{account}")))
+        };
+        let recorded = ReplayClient::answers(["111122223333", "444455556666"].map(user));
+        let queries = AtomicU64::new(0);
+        let provider = provide_credentials_fn(move || {
+            let number = queries.fetch_add(1, Ordering::Relaxed);
+            async move { Ok(Credentials::new(format!("AKIA{number}"), "secret", None, None, "test")) }
+        });
+        let provider = SharedCredentialsProvider::new(provider);
+        let start = Instant::now();
+        let clock = Arc::new(move || SystemTime::UNIX_EPOCH + start.elapsed());
+        let region: Region = "eu-west-1".parse().unwrap();
+        let requests = RequestSender::new(RateLimiter::new(80));
+        let sessions = Sessions::new(provider, &recorded.config(), region.clone(), requests.clone(), clock);
+        let sender = SignedRequestSender::new(requests, sessions);
+        let caller = IdentityClient::new(&recorded.config(), sender, region);
+        // Static keys are read again after 15 minutes.
+        for (minutes, account) in [(0, "111122223333"), (14, "111122223333"), (2, "444455556666")] {
+            tokio::time::advance(Duration::from_mins(minutes)).await;
+            assert_eq!(caller.identity().await.unwrap().account.as_str(), account);
+        }
+        let keys: Vec<String> = recorded.sent().into_iter().map(|sent| sent.access_key_id).collect();
+        assert_eq!(keys, ["AKIA0", "AKIA1"]);
     }
 
     #[tokio::test(start_paused = true)]
