@@ -1,7 +1,7 @@
 //! Lists that AWS returns in pages: each page continues after the last item of the page before it.
 //!
-//! This module sends nothing and knows no service. It never requests the same page twice: a page that is empty
-//! although AWS reports that more items follow is an error.
+//! This module sends nothing and depends on no service. It never requests the same page twice: if AWS reports that more
+//! items follow, a page that is empty or that ends where the page before it ended is an error.
 
 use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::service::Operation;
@@ -46,8 +46,9 @@ pub(super) async fn all<T>(
     let mut all: Vec<T> = Vec::new();
     loop {
         let after = all.last().map(|last| name(last).to_owned());
-        let Page { items, has_more } = page(after).await?;
-        if has_more && items.is_empty() {
+        let Page { items, has_more } = page(after.clone()).await?;
+        let next = items.last().map(&name);
+        if has_more && (next.is_none() || next == after.as_deref()) {
             return Err(invalid_response(operation, "next page"));
         }
         all.extend(items);

@@ -60,6 +60,15 @@ async fn empty_page_with_a_successor_is_an_error() {
     assert_eq!(recorded.sent().len(), 2);
 }
 
+/// An emulator or a proxy may ignore where the page is to start.
+#[tokio::test(start_paused = true)]
+async fn page_that_is_returned_again_is_an_error() {
+    let recorded = pages("StreamNames", "HasMoreStreams", &[json!(["a", "b"]), json!(["a", "b"]), json!([])]);
+    let error = streams(&recorded, Service::Kinesis).await.unwrap_err();
+    assert_eq!((error.operation, error.code.as_deref()), (Op::ListStreams, Some("InvalidResponse")));
+    assert_eq!(recorded.sent().len(), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn name_that_no_stream_can_have_is_an_error() {
     let recorded = pages("DeliveryStreamNames", "HasMoreDeliveryStreams", &[json!(["a/b"])]);
