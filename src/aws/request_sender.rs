@@ -11,7 +11,7 @@ use stream_encryption_core::model::aws_error::{AwsError, ErrorKind};
 
 use super::rate_limit::{QueueKey, QuotaScope, RateLimiter};
 
-/// Deadline of every request, from its signature to the last byte of the response.
+/// Deadline of every request but `ReceiveMessage`, from its signature to the last byte of the response.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// Maximum number of times that a read is sent before its error is returned.
 const MAX_READ_ATTEMPTS: u32 = 3;
@@ -78,7 +78,7 @@ impl RequestSender {
     {
         let outcome = send().await;
         match &outcome {
-            Err(error) if error.operation != quota.operation => {}
+            Err(error) if error.operation != quota.operation || error.is_of_full_shard() => {}
             Err(AwsError { kind: ErrorKind::Throttled, .. }) => self.rate_limiter.throttled(quota),
             // A missing response implies nothing about the rate.
             Err(AwsError {

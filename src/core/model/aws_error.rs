@@ -119,6 +119,13 @@ impl AwsError {
         matches!(self.code.as_deref(), Some(OPERATOR_PAUSED | SIGNER_CHANGED))
     }
 
+    /// Returns whether the error gives no information about the rate of requests in the account: a shard of the stream
+    /// is full, so that only records for this shard are throttled.
+    #[must_use]
+    pub fn is_of_full_shard(&self) -> bool {
+        self.operation == Operation::PutKinesisRecord && self.code.as_deref() == Some(THROUGHPUT_EXCEEDED)
+    }
+
     /// Returns whether other credentials from the same source may be accepted.
     #[must_use]
     pub fn may_succeed_with_new_session(&self) -> bool {
@@ -156,6 +163,8 @@ pub const OPERATOR_PAUSED: &str = "OperatorPaused";
 pub const SIGNER_CHANGED: &str = "SignerChanged";
 /// AWS's code for an unknown access key, and for an unknown account.
 const UNRECOGNIZED: &str = "UnrecognizedClientException";
+/// Kinesis' code for a shard that receives more than it can hold.
+const THROUGHPUT_EXCEEDED: &str = "ProvisionedThroughputExceededException";
 /// The beginning of Kinesis' message if the 12 digits in a stream's ARN are not an account (recorded
 /// 2026-09).
 const NO_ACCOUNT: &str = "No account found";
@@ -182,7 +191,7 @@ pub fn classify(operation: Operation, answer: RawError<'_>) -> ErrorKind {
         | "RequestThrottled"
         | "TooManyRequestsException"
         | "KMSThrottlingException"
-        | "ProvisionedThroughputExceededException"
+        | THROUGHPUT_EXCEEDED
         | "SlowDown" => ErrorKind::Throttled,
         // A Describe has no limit other than its rate. A Start or Stop has two: the stream's quota of calls
         // in 24 hours, and the account's rate limit. Only the message distinguishes them. That of Kinesis is

@@ -91,6 +91,21 @@ async fn kinesis_limit_of_one_stream_slows_no_other_stream() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn full_shard_of_one_stream_slows_no_other_stream() {
+    for (code, slowed) in
+        [("ProvisionedThroughputExceededException", false), ("LimitExceededException", true)]
+    {
+        let recorded = ReplayClient::answers([(400, json!({"__type": code}).to_string())]);
+        let aws = aws(recorded.http_client()).await;
+        let quota = QuotaScope::of(Op::PutKinesisRecord, &stream(Service::Kinesis));
+        let before = aws.rate_limiter().rate(&quota);
+        let error = ask(&aws, Op::PutKinesisRecord).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Throttled);
+        assert_eq!(aws.rate_limiter().rate(&quota) < before, slowed, "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn rate_limiter_delays_permit_but_not_start() {
     let recorded = ReplayClient::answers((0..9).map(|_| (200, "{}")));
     let aws = aws(recorded.http_client()).await;
