@@ -113,8 +113,8 @@ impl RateLimiter {
         self.queue(quota).state().bucket.succeeded(Instant::now());
     }
 
-    /// Returns the whole number of Describes that are permitted in a second, of streams of a service in an account
-    /// and region, while AWS does not throttle. `None` stands for the operator's own account.
+    /// Returns how many streams of a service may be described per second in an account and region while AWS does not
+    /// throttle, rounded down. `None` stands for the operator's own account.
     #[must_use]
     pub fn describes_per_second(
         &self,

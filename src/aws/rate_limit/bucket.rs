@@ -1,9 +1,10 @@
 //! Token bucket with a sliding window: each token returns one second after it was taken, and tokens are taken one
 //! after the other, not all at once.
 //!
-//! In no interval of one second are more tokens taken than the rate. Tokens are spread over the second, so that a burst
-//! that the network delays does not arrive together with the next one. Requests that only detect drift have a bucket of their own of half the rate, so
-//! half of it is always left for changes. Pure: the time is an argument.
+//! In no interval of one second are more tokens taken than the rate. So a rate of one per second or more is rounded down
+//! to a whole number: 3.95 per second permits 3. Up to 90 tokens per second are spread over the second, so that a burst
+//! that the network delays does not arrive together with the next one. Requests that only detect drift have a bucket of
+//! their own of half the rate, so half of it is always left for changes. Pure: the time is an argument.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,13 +12,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Minimum rate, however often AWS throttles: one request in five seconds. In thousandths of a request per
-/// second.
+/// Minimum rate, however often AWS throttles: one request in five seconds, or the full rate if that is lower. In
+/// thousandths of a request per second.
 const MIN_RATE: u32 = 200;
 /// Requests that only detect drift use the rate of all requests, divided by this number.
 pub const DRIFT_DIVISOR: u32 = 2;
-/// Shortest pause between two requests that is kept. A timer is not more precise than a millisecond, so at higher
-/// rates several requests are sent at once.
+/// A shorter pause than this is left out: a timer is precise to a millisecond only. At more than 90 requests per second,
+/// the tokens of a second can therefore be taken at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The tokens of one limit of AWS. Rates are in thousandths of a request per second.
@@ -35,7 +36,6 @@ pub(super) struct TokenBucket {
 impl TokenBucket {
     /// Creates a bucket for `full_rate` thousandths of a request per second.
     pub(super) fn new(full_rate: u32) -> Self {
-        let full_rate = full_rate.max(MIN_RATE);
         Self {
             full_rate,
             rate: full_rate,
@@ -83,14 +83,13 @@ impl TokenBucket {
     }
 
     /// Halves the rate because AWS throttled a request, and pauses for the time of one request. The rate is
-    /// not halved if it changed in the last second, so the throttled requests of a burst halve it once. The
-    /// first throttling always halves it.
+    /// not halved if it changed in the last second, so the throttled requests of a burst halve it once.
     pub(super) fn throttled(&mut self, now: Instant) {
-        if self.paused_until.is_none() || self.changed.is_none_or(|changed| now >= changed + SECOND) {
+        if self.changed.is_none_or(|changed| now >= changed + SECOND) {
             self.rate = (self.rate / 2).max(MIN_RATE.min(self.full_rate));
             self.changed = Some(now);
         }
-        self.paused_until = Some(now + SECOND * 1000 / self.rate);
+        self.paused_until = Some(now + SECOND * 1000 / self.rate.max(1));
     }
 
     /// Raises the rate because AWS answered a request: by a twentieth of the full rate, at most once a
@@ -226,6 +225,15 @@ mod tests {
             now += SECOND;
         }
         assert_eq!(rates, [2_000, 1_000, 500, 250, 200, 200]);
+    }
+
+    #[test]
+    fn full_rate_below_the_minimum_is_not_exceeded() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::new(50);
+        assert_eq!(taken_within(&mut bucket, start, 60 * SECOND, false), 3);
+        bucket.throttled(start + 60 * SECOND);
+        assert_eq!(bucket.rate(), 50);
     }
 
     #[test]
