@@ -94,6 +94,8 @@ impl RoleAssumer {
             }
             outcome
         };
+        // Requests that wait for a source of credentials must not hold permits: they would be sent all at once.
+        self.base.session(DEADLINE).await.map_err(|error| no_session(OPERATION, &error))?;
         credentials(self.sender.read(&self.quota, queue_key, send).await?)
     }
 }

@@ -19,8 +19,8 @@ use super::rate_limit::{QueueKey, QuotaScope};
 use super::request_sender::{DEADLINE, RequestSender};
 use super::sessions::Sessions;
 
-/// Minimum remaining lifetime of the session for a read or another request that can wait. The call after a
-/// Describe can then use the same session, and need not wait for a new one once it is reserved.
+/// Minimum remaining lifetime of the session for a read or another request that can wait. The call after a Describe can
+/// then use the same session. Once the call is reserved, it need not wait for another session.
 const MIN_LIFETIME_READ: Duration = Duration::from_mins(1);
 /// Minimum remaining lifetime of the session for a request that must be sent at once: long enough to arrive.
 const MIN_LIFETIME_CALL: Duration = DEADLINE;
@@ -65,6 +65,11 @@ impl SignedRequestSender {
             }
             outcome
         };
+        // Requests that wait for a source of credentials should not hold permits: they would be sent all at once. A request
+        // that is queued before the session has to be renewed may still do so.
+        if principal.role.is_none() {
+            session().await?;
+        }
         self.sender.read(quota, &QueueKey::of(principal, priority), send).await
     }
 

@@ -105,6 +105,32 @@ async fn full_shard_of_one_stream_slows_no_other_stream() {
     }
 }
 
+/// Otherwise the requests would be permitted at the limiter's rate, and then be sent together.
+#[tokio::test(start_paused = true)]
+async fn slow_source_of_credentials_causes_no_burst() {
+    let provider = provide_credentials_fn(|| async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        Ok(credentials())
+    });
+    let sent = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = sent.clone();
+    let http_client = aws_smithy_http_client::test_util::infallible_client_fn(move |_| {
+        noted.lock().unwrap().push(Instant::now());
+        http::Response::builder().status(400).body(r#"{"__type":"ResourceNotFoundException"}"#).unwrap()
+    });
+    let loader = loader(&ours()).credentials_provider(provider).http_client(http_client);
+    let clock = Arc::new(SystemTime::now);
+    let aws = Aws::from_config(loader.load().await, ours().region, RateLimiter::new(80), clock);
+    let (orders, me) = (stream(Service::Firehose), somebody());
+    futures_util::future::join_all((0..12).map(|_| aws.describe_stream(&orders, &me, Priority::Changing)))
+        .await;
+    let sent = sent.lock().unwrap();
+    assert_eq!(sent.len(), 12);
+    for later in sent.iter().skip(4).zip(sent.iter()).map(|(later, earlier)| *later - *earlier) {
+        assert!(later >= Duration::from_secs(1), "5 requests within {later:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn rate_limiter_delays_permit_but_not_start() {
     let recorded = ReplayClient::answers((0..9).map(|_| (200, "{}")));
