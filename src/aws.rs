@@ -5,11 +5,12 @@
 
 mod adapter;
 mod assume_role;
+mod bounded_cache;
 mod credentials;
+mod credentials_source;
 mod error;
 mod event_queue;
 mod firehose;
-mod fixed_size;
 mod http_client;
 mod identity;
 mod kinesis;
@@ -24,7 +25,6 @@ mod request_sender;
 mod sessions;
 mod signable;
 mod signed_request_sender;
-mod source;
 mod timestamp;
 
 pub use adapter::{Aws, AwsConfig, InvalidAwsConfig};

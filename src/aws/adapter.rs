@@ -34,6 +34,7 @@ use stream_encryption_core::model::service::{Operation, profile};
 use tracing::warn;
 
 use super::credentials::Clock;
+use super::credentials_source::CredentialsSource;
 use super::event_queue::{EventQueue, QueueUrl};
 use super::firehose::Firehose;
 use super::http_client;
@@ -44,7 +45,6 @@ use super::rate_limit::{DEFAULT_RATE_PERCENT, QuotaScope, RateLimiter};
 use super::request_sender::{DEADLINE, RequestSender};
 use super::sessions::Sessions;
 use super::signed_request_sender::SignedRequestSender;
-use super::source::Source;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -130,7 +130,7 @@ impl Aws {
             };
             Box::pin(async move { provider(&loader.load().await) })
         };
-        let source = Source::new(Box::new(make), |name| std::env::var(name).ok());
+        let source = CredentialsSource::new(Box::new(make), |name| std::env::var(name).ok());
         Ok(Self::of(config, source, region, rate_limiter, Arc::new(SystemTime::now)))
     }
 
@@ -144,7 +144,7 @@ impl Aws {
 
     fn of(
         config: SdkConfig,
-        source: impl Into<Source>,
+        source: impl Into<CredentialsSource>,
         region: Region,
         rate_limiter: RateLimiter,
         clock: Clock,

@@ -30,10 +30,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::credentials_source::{Contents, CredentialsSource};
 use super::error::NoSession;
 use super::request_sender::DEADLINE;
 use super::signable::unsignable;
-use super::source::{Contents, Source};
 
 /// Time after a session was first received at which the provider is queried for a new one.
 pub(super) const REFRESH_AFTER: Duration = Duration::from_hours(5);
@@ -83,7 +83,7 @@ pub(super) struct CachedCredentials {
 pub(super) struct BaseCredentials(Arc<Inner>);
 
 struct Inner {
-    source: Source,
+    source: CredentialsSource,
     clock: Clock,
     /// Locked while the files are read, and until the query that may follow has begun.
     files: tokio::sync::Mutex<Files>,
@@ -194,7 +194,7 @@ pub(super) fn is_within(span: Duration, then: Option<SystemTime>, now: SystemTim
 
 impl BaseCredentials {
     /// Creates an instance for the credentials of `source`, with `clock` for their age.
-    pub(super) fn new(source: impl Into<Source>, clock: Clock) -> Self {
+    pub(super) fn new(source: impl Into<CredentialsSource>, clock: Clock) -> Self {
         let (files, state) = Default::default();
         Self(Arc::new(Inner { source: source.into(), clock, files, state }))
     }

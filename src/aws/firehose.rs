@@ -31,12 +31,12 @@ use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use stream_encryption_core::model::service::profile;
 
+use super::bounded_cache;
 use super::credentials::{MAX_SESSION_AGE, Session};
 use super::error::{
     MAX_CODE_BYTES, MAX_MESSAGE_BYTES, accepted, aws_error, invalid_response, not_found_as_none, not_sent,
     present_value, truncate,
 };
-use super::fixed_size;
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
 use super::timestamp::{fixed_time_source, timestamp};
@@ -56,7 +56,7 @@ pub(super) struct Firehose {
 impl Firehose {
     /// Creates a client that is configured by `config`.
     pub(super) fn new(config: SdkConfig, sender: SignedRequestSender) -> Self {
-        Self { config, sender, clients: fixed_size::cache(MAX_CLIENTS) }
+        Self { config, sender, clients: bounded_cache::cache(MAX_CLIENTS) }
     }
 
     /// Sends `DescribeDeliveryStream`; returns `None` if the stream does not exist.

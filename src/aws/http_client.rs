@@ -1,4 +1,4 @@
-//! The HTTP client of all SDK clients: the SDK's own default one, but only once.
+//! The HTTP client that all SDK clients share. It is configured like the SDK's default client.
 //!
 //! Without it, each service in each region would have a client of its own, with a copy of every CA certificate, which is
 //! 100 kB. As with separate clients, connections are shared only by requests to the same host. This file sends nothing.

@@ -28,11 +28,11 @@ use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use stream_encryption_core::model::service::profile;
 
+use super::bounded_cache;
 use super::error::{
     MAX_CODE_BYTES, MAX_MESSAGE_BYTES, accepted, aws_error, invalid_response, not_found_as_none, not_sent,
     present_value, truncate,
 };
-use super::fixed_size;
 use super::kms::Kms;
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
@@ -64,8 +64,8 @@ impl Kinesis {
             config,
             sender,
             kms,
-            clients: fixed_size::cache(MAX_CLIENTS),
-            aws_managed: fixed_size::cache(MAX_KEYS),
+            clients: bounded_cache::cache(MAX_CLIENTS),
+            aws_managed: bounded_cache::cache(MAX_KEYS),
         }
     }
 
@@ -242,7 +242,7 @@ impl Kinesis {
                         self.aws_managed.insert(arn.clone(), metadata.aws_managed);
                         metadata.aws_managed
                     }
-                    Err(error) if may_answer_later(&error) => return Err(error),
+                    Err(error) if kms_may_resolve_later(&error) => return Err(error),
                     // The key does not exist, or may not be described. A customer managed key is assumed: a
                     // stream has the AWS managed key by its ARN or id only if another client set it so.
                     Ok(None) | Err(_) => false,
@@ -264,7 +264,7 @@ impl Kinesis {
         match self.kms.describe(&stream.account, &stream.region, alias, principal, priority).await {
             Ok(Some(metadata)) if metadata.aws_managed => Ok(Key::AwsOwned),
             Ok(Some(metadata)) => Ok(Key::Customer(metadata.arn)),
-            Err(error) if may_answer_later(&error) => Err(error),
+            Err(error) if kms_may_resolve_later(&error) => Err(error),
             Ok(None) | Err(_) => Ok(Key::Unresolved(alias.to_owned())),
         }
     }
@@ -281,7 +281,7 @@ impl Kinesis {
 /// Returns whether a later request may resolve the key. A key that KMS cannot resolve now must not appear as
 /// another key, which would be drift and cost a call. An error of another operation means that KMS received
 /// no request.
-fn may_answer_later(error: &AwsError) -> bool {
+fn kms_may_resolve_later(error: &AwsError) -> bool {
     error.operation != Operation::DescribeKey || error.kind.is_inconclusive()
 }
 

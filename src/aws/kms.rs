@@ -20,8 +20,8 @@ use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use tracing::warn;
 
+use super::bounded_cache;
 use super::error::{MAX_CODE_BYTES, aws_error, invalid_response, not_found_as_none, truncate};
-use super::fixed_size;
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
 
@@ -39,7 +39,7 @@ pub(super) struct Kms {
 impl Kms {
     /// Creates a client that is configured by `config`.
     pub(super) fn new(config: SdkConfig, sender: SignedRequestSender) -> Self {
-        Self { config, sender, clients: fixed_size::cache(MAX_CLIENTS) }
+        Self { config, sender, clients: bounded_cache::cache(MAX_CLIENTS) }
     }
 
     /// Returns the metadata of the key that `name` identifies for `stream`; `None` if the key does not exist.

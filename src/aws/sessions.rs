@@ -20,14 +20,14 @@ use tokio::sync::Mutex;
 use tracing::debug;
 
 use super::assume_role::{RoleAssumer, SESSION_DURATION};
+use super::bounded_cache;
 use super::credentials::{
     BaseCredentials, CachedCredentials, Clock, MIN_REPLACEMENT_INTERVAL, Session, is_within,
 };
+use super::credentials_source::CredentialsSource;
 use super::error::no_session;
-use super::fixed_size;
 use super::rate_limit::QueueKey;
 use super::request_sender::RequestSender;
-use super::source::Source;
 
 /// Maximum number of cached role sessions, about 3 KB each. If more resources than this have a role, the others assume
 /// theirs again for each Describe, at the speed of the rate limiter, which is acceptable. Users determine the number of
@@ -60,7 +60,7 @@ impl Sessions {
     /// Creates the sessions of `source`'s credentials and of the roles that they may assume, with `clock` for
     /// their age.
     pub(super) fn new(
-        source: impl Into<Source>,
+        source: impl Into<CredentialsSource>,
         config: &SdkConfig,
         region: Region,
         sender: RequestSender,
@@ -71,7 +71,7 @@ impl Sessions {
 
     fn at_most(
         limit: usize,
-        source: impl Into<Source>,
+        source: impl Into<CredentialsSource>,
         config: &SdkConfig,
         region: Region,
         sender: RequestSender,
@@ -79,7 +79,7 @@ impl Sessions {
     ) -> Self {
         let base = BaseCredentials::new(source, clock.clone());
         let assume = RoleAssumer::new(config, region, sender, base.clone());
-        Self(Arc::new(Inner { base, assume, assumed: fixed_size::cache(limit), clock }))
+        Self(Arc::new(Inner { base, assume, assumed: bounded_cache::cache(limit), clock }))
     }
 
     /// Returns the session with which a principal may send `operation`, with at least `min_lifetime` left if

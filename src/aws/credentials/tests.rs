@@ -240,7 +240,7 @@ impl File {
         };
         let path = self.path.to_str().unwrap().to_owned();
         let environment = move |name: &str| (name == "AWS_SHARED_CREDENTIALS_FILE").then(|| path.clone());
-        BaseCredentials::new(Source::new(Box::new(provider), environment), clock)
+        BaseCredentials::new(CredentialsSource::new(Box::new(provider), environment), clock)
     }
 }
 
@@ -385,7 +385,8 @@ async fn profile_without_credentials_is_named_in_the_error() {
         Box::pin(async move { SharedCredentialsProvider::new(nothing) })
     };
     let environment = |name: &str| (name == "AWS_PROFILE").then(|| "prod".to_owned());
-    let own = BaseCredentials::new(Source::new(Box::new(make), environment), Hours::default().clock());
+    let own =
+        BaseCredentials::new(CredentialsSource::new(Box::new(make), environment), Hours::default().clock());
     let failure = own.session(SOON).await.unwrap_err();
     assert_eq!(failure.problem, CredentialsProblem::Misconfigured);
     assert!(failure.cause.starts_with("the profile \"prod\" of AWS_PROFILE"), "{}", failure.cause);

@@ -4,7 +4,7 @@
 //! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that
 //! key. An invalid spec is detected before any request to AWS. So is a denial of the stream or of disabling
 //! encryption, if the stream is given by its ARN and the policies do not depend on the operator's account. In all
-//! other cases the operator's identity is read first, once per process: the word `own` in a policy stands for its
+//! other cases the operator's identity is read first, once an hour: the word `own` in a policy stands for its
 //! account, in the policies of this namespace and in those of the namespace whose resource owns the ledger. No request
 //! is sent about a stream or a key that is not allowed, or whose resource is suspended; an alias is resolved if the
 //! alias is allowed. After this step the raw spec of the stream is read only to name the stream as the user does, and

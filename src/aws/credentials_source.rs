@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 type Make = Box<dyn Fn() -> BoxFuture<'static, SharedCredentialsProvider> + Send + Sync>;
 
 /// A source of credentials.
-pub(super) struct Source {
+pub(super) struct CredentialsSource {
     make: Make,
     files: Vec<PathBuf>,
     profile: Option<String>,
@@ -24,7 +24,7 @@ pub(super) struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Contents(Vec<Option<[u8; 32]>>);
 
-impl Source {
+impl CredentialsSource {
     /// Creates a source of providers that `make` creates from the files that the environment names.
     pub(super) fn new(make: Make, environment: impl Fn(&str) -> Option<String>) -> Self {
         let set = |name: &str| environment(name).filter(|value| !value.trim().is_empty());
@@ -65,7 +65,7 @@ impl Source {
 }
 
 /// A source that always returns the same provider.
-impl From<SharedCredentialsProvider> for Source {
+impl From<SharedCredentialsProvider> for CredentialsSource {
     fn from(provider: SharedCredentialsProvider) -> Self {
         let make: Make = Box::new(move || {
             let provider = provider.clone();
@@ -81,12 +81,12 @@ mod tests {
 
     use super::*;
 
-    fn of(environment: &[(&str, &str)]) -> Source {
+    fn of(environment: &[(&str, &str)]) -> CredentialsSource {
         let make: Make = Box::new(|| {
             let credentials = Credentials::new("AKIA", "secret", None, None, "test");
             Box::pin(async move { SharedCredentialsProvider::new(credentials) })
         });
-        Source::new(make, |name| {
+        CredentialsSource::new(make, |name| {
             environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         })
     }

@@ -7,8 +7,8 @@ use std::hash::Hash;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, UnitWeighter};
 
-/// Returns a cache of at most `limit` entries. It has one shard, because a shard that is full evicts although others
-/// are not; the lock is held for a lookup only.
+/// Returns a cache of at most `limit` entries. It has one shard: of several shards, a full one would evict
+/// entries while others have room. One lock suffices, because it is held for a lookup only.
 pub(super) fn cache<K: Clone + Eq + Hash, V: Clone>(limit: usize) -> Cache<K, V> {
     let mut options = OptionsBuilder::new();
     options.shards(1).estimated_items_capacity(limit).weight_capacity(limit as u64);
