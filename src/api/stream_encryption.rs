@@ -71,7 +71,7 @@ pub struct StreamEncryptionSpec {
     /// Whether the stream is encrypted. Disabled requires a policy that allows it. Default: Enabled.
     #[serde(default)]
     pub encryption: Encryption,
-    /// Enforce makes the stream match the spec and corrects drift. Observe only reports how the stream differs and never calls Start or Stop. Default: Enforce.
+    /// Enforce makes the stream match the spec and corrects drift. Observe never calls Start or Stop, and only reports how the stream differs. With verification: PutRecord it still writes test records. Default: Enforce.
     #[serde(default)]
     pub mode: Mode,
     /// What happens in AWS when this resource is deleted. Retain leaves the stream as it is. Disable disables encryption first and requires a policy that allows it. Default: Retain.
@@ -80,7 +80,7 @@ pub struct StreamEncryptionSpec {
     /// While true, the operator neither describes nor changes the stream. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
-    /// Verification in addition to the state that AWS reports. PutRecord writes a test record into the stream after each change, and further test records until AWS reports one as encrypted. Test records reach the stream's consumers or destination. Default: None.
+    /// Verification in addition to the state that AWS reports. PutRecord writes a test record into the stream when the stream first matches the spec and after each change, and further test records until AWS reports one as encrypted. Test records reach the stream's consumers or destination. Default: None.
     #[serde(default)]
     pub verification: Verification,
 }

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use super::generations::Generations;
 use super::presence::Presence;
-use super::request::{get_opt, with_timeout};
+use super::request::with_timeout;
 use super::trimmed::Trimmed;
 use super::watches;
 
@@ -58,9 +58,7 @@ pub(super) async fn of(
     namespace: &str,
 ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
     let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(client.clone());
-    // If the kind is not installed, there is no policy.
-    let mut stored =
-        get_opt(api.list(&ListParams::default())).await?.map(|list| list.items).unwrap_or_default();
+    let mut stored = with_timeout(api.list(&ListParams::default())).await?.items;
     planned.apply(&mut stored);
     let policies = candidates(default, &stored);
     let labels = match planned.namespaces.get(namespace) {

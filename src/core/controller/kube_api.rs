@@ -140,6 +140,6 @@ pub enum KubeError {
     #[error("{0}")]
     Rejected(String),
     /// The API server does not respond, or not in time.
-    #[error("the API server did not respond: {0}")]
+    #[error("the API server is unavailable: {0}")]
     Unavailable(String),
 }

@@ -64,7 +64,7 @@ While the operator confirms what AWS reports, the message ends with one of these
 
 ";
 const ACTIVE_KEY: &str = "
-A message about the encryption of records can have one of these sentences. The lists below show only one of them.
+Many messages contain one sentence about the encryption of records. The lists below show each such message once, with one of these sentences. The actual message may have another of them in that place.
 
 ";
 const OUTDATED: &str = "
