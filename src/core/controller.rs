@@ -7,8 +7,8 @@
 //! read. The description of an earlier reconcile suffices for a status, but never for a call or a test record.
 //!
 //! The resource, the policies and the ledger come from the caches of watches. A stale cache cannot cause a
-//! wrong change: immediately before a call, a test record and the removal of the finalizer, the API server is
-//! asked again, and every write names the version that was read.
+//! wrong change: immediately before a call and a test record, the API server is asked again. So it is, about policies
+//! and ledger, before the finalizer is removed because of them. Every write names the version that was read.
 
 use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
@@ -118,7 +118,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         Err(why) => {
             let is_final = matches!(why, ResolveError::Spec(_));
             let wake = report::unresolved(context, resource, &last, why).await;
-            // A later reconcile can resolve the resource, and needs the notice.
+            // The notice is kept if a later reconcile can resolve this spec.
             if is_final {
                 context.memory.events.finish(resource, &notice, CallsOutcome::NotOwned);
             }
@@ -133,7 +133,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     if ledger.record_events(&notice.calls, may_claim, context.clock.now()) && last.remembered.take().is_some()
     {
         is_for_event = true;
-        // The first resolve used the key's metadata of the same earlier reconcile, so the key is described again, too.
+        // The description that was just discarded came with the key's metadata, which the first resolve has used. So the
+        // key is described again, too.
         let resolved = end.unless_ended(resolve::resolve(context, resource, &last, from)).await;
         spec = match resolved.ok_or(Interruption::Ended(context.clock.now()))? {
             Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,
@@ -155,7 +156,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     execute::execute(context, resource, &mut state, &decision).await?;
     // At the end of the term, the outcome of a call is still reported.
     end.unless_ended(observe::describe_active_key(context, &mut state)).await;
-    // The key of the ledger: KMS may not have answered.
+    // The active key according to the ledger, not `state.active_key`, which is missing if KMS did not answer.
     let active_key = status_fields::active_customer_key(&state.input());
     event_interest::replace(context, resource, &state.spec, active_key);
     let calls = match state.ledger.ownership {

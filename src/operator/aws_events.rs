@@ -1,5 +1,5 @@
-//! Receives AWS's events: takes the messages of the queue, wakes the resources that an event concerns, and deletes each
-//! message once no reconcile needs it any more.
+//! Receives AWS's events: takes the messages of the queue, and wakes the resources that an event concerns. It deletes a
+//! message about a call once no reconcile needs it any more, and each other message at once.
 //!
 //! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file
 //! must never delete a message about a call before a reconcile has entered the call in the ledger, unless no listed

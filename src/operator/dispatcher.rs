@@ -170,7 +170,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
                 // No reconcile will enter the calls that AWS's events report.
                 context.memory.events.evict(&key.to_string());
             }
-            Some(work(context, &resource?))
+            Some(work_of(context, &resource?))
         };
         while let Some(key) = self.queue.next(self.start.elapsed(), work) {
             self.running.spawn(reconcile_resource(self.reconciler.clone(), key, end.clone()));
@@ -210,7 +210,7 @@ fn places(scope: &AwsLimit, concurrency: usize, limits: &RateLimiter) -> usize {
     }
 }
 
-fn work<A: StreamApi, R: KubeApi>(context: &Context<A, R>, resource: &Guarded) -> Work<AwsLimit> {
+fn work_of<A: StreamApi, R: KubeApi>(context: &Context<A, R>, resource: &Guarded) -> Work<AwsLimit> {
     match &resource.0 {
         Ok(resource) => due_work(context, resource),
         Err(invalid) => Work {

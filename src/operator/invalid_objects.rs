@@ -1,4 +1,4 @@
-//! Invalid and huge resources, as the watch delivers them: each is reported in its status, and none stops the
+//! Tests: invalid and huge resources, as the watch delivers them. Each is reported in its status, and none stops the
 //! operator.
 
 use std::sync::atomic::Ordering;

@@ -111,7 +111,11 @@ impl PolicyStatuses {
                 Err(KubeError::Conflict) => {
                     debug!(policy = meta.name, "the policy has changed since it was read");
                 }
-                Err(error) => {
+                // A permission is missing, or a webhook refuses it: the next event leads to the next write.
+                Err(error @ KubeError::Rejected(_)) => {
+                    warn!(policy = meta.name, %error, "failed to write the status of a policy");
+                }
+                Err(error @ KubeError::Unavailable(_)) => {
                     warn!(policy = meta.name, %error, "failed to write the status of a policy");
                     self.changed.notify_one();
                 }

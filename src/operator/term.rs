@@ -75,7 +75,11 @@ impl Term {
             Some(queue) => {
                 let resources = (store.clone(), listed.clone());
                 let (receiver, events) = aws_events::receiver(queue.clone(), shared.clone(), resources);
-                background.spawn(receiver);
+                let until = end.clone();
+                // After the end another replica handles the events.
+                background.spawn(async move {
+                    let _ = until.run_until_cancelled(receiver).await;
+                });
                 select_all([sources.triggers, events.boxed()]).boxed()
             }
             None => sources.triggers,

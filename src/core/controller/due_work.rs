@@ -25,7 +25,7 @@ pub enum AwsLimit {
 /// Returns the scope, the lane and the namespace of a due resource.
 pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> Work<AwsLimit> {
     let namespace = resource.metadata.namespace.clone().unwrap_or_default();
-    let (has_description, last) = context.memory.outlook(resource, context.clock.now());
+    let (has_description, last) = context.memory.scheduling_state(resource, context.clock.now());
     let is_noticed = context.memory.events.is_noticed(resource);
     if has_description && !is_noticed {
         return Work { scope: AwsLimit::NoRequest, lane: Lane::New, namespace };

@@ -3,8 +3,8 @@
 //!
 //! An event leads to a Describe, and never to anything else: what happened is decided by what AWS then reports. A call
 //! that an event reports is entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the
-//! process, which is safe: the queue delivers again what no reconcile has finished, and checks by interval remain.
-//! What a sender of forged events can make this module hold is bounded by the resources.
+//! process, which is safe: the queue delivers the calls again that no reconcile has entered, a new process describes every
+//! stream, and checks by interval remain. What a sender of forged events can make this module hold is bounded by the resources.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -72,7 +72,7 @@ pub enum CallsOutcome {
     /// A stored ledger holds them, except those that it must leave out.
     Entered,
     /// The resource neither owns the ledger nor may claim the stream. Another resource of the stream may own the ledger,
-    /// so the calls are kept until all of them are reconciled.
+    /// so the calls are kept until every resource of the stream is reconciled.
     NotOwned,
     /// The ledger could not be read or written. The calls are kept for a later reconcile.
     NotEntered,

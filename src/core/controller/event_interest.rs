@@ -6,8 +6,8 @@ use super::context::Context;
 use super::resolve::ResolvedSpec;
 use crate::model::arn::{KeyArn, KmsKeyId};
 
-/// Records the stream and the desired key of a resource before they are described, if the operator receives AWS's
-/// events: what happens after the description must not be missed.
+/// Records the stream of a resource before it is described, if the operator receives AWS's events: what happens after the
+/// description must not be missed. Also records the desired key, which the resolve step has just described.
 pub(super) fn add_desired<A, R>(context: &Context<A, R>, resource: &StreamEncryption, spec: &ResolvedSpec) {
     if context.config.drift_interval_with_events.is_some() {
         context.memory.events.extend(resource, &spec.stream, &spec.key_names().collect::<Vec<_>>());

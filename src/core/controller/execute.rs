@@ -54,8 +54,8 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // Before the next record is due, an old description suffices: `execute` then writes no record. Once it
-        // is due, the stream is described first.
+        // `describe_due` is when the next test record is due. Before it, a remembered description suffices, because
+        // `execute` writes no record without a new one.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })

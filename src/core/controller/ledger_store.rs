@@ -21,7 +21,6 @@ use crate::model::arn::{AwsAccount, StreamArn};
 use crate::model::aws_event::CallEvent;
 use crate::model::decision::Ownership;
 use crate::model::ledger::{self, external};
-use crate::model::permission::Denial;
 
 /// A stream's ledger: as it was read, and as it is to be written.
 #[derive(Clone, Debug)]
@@ -59,7 +58,8 @@ pub(super) fn resource_identity_of(read: &ObjectMeta) -> Owner {
 pub struct Claim<'a> {
     /// The stream.
     pub stream: &'a StreamArn,
-    /// The operator's account, which the word `own` means in a policy without a role. With one, it is the role's account.
+    /// The operator's account. The word `own` stands for it in a policy without a role; in a policy with a role, `own`
+    /// stands for the role's account.
     pub own: &'a AwsAccount,
     /// Whether the claim may be made.
     pub allowed: bool,
@@ -81,7 +81,8 @@ pub(super) async fn open<A, R: KubeApi>(
     let me = resource_identity(resource);
     let empty = ledger::new(stream, me.clone());
     let reported = resource.status.as_ref().and_then(|status| status.calls.as_ref());
-    // The calls of others are not those of the operator. AWS's refusal corrects the budget.
+    // External calls are left out, because a rebuilt ledger records calls as the operator's own. The budget may then be
+    // too large; AWS's refusal corrects that.
     let reported_calls = reported.map_or(0, |calls| calls.used.saturating_sub(calls.external.unwrap_or(0)));
     let stored = match read(kube, &name, known, reported_calls, from).await {
         Ok(stored) => stored,
@@ -143,7 +144,7 @@ async fn holds<R: KubeApi>(kube: &R, owner: &Owner, claim: &Claim<'_>) -> Result
         Err(error) => return Err(error),
     }
     match permission_in(kube, &owner.namespace, claim.own.clone(), ReadFrom::ApiServer).await {
-        Ok(permission) => Ok(permission.role_for(claim.stream) != Err(Denial::Stream)),
+        Ok(permission) => Ok(permission.allows(claim.stream)),
         Err(KubeError::Rejected(why)) => {
             warn!(namespace = owner.namespace, why, "failed to read the policies of the stream's owner");
             Ok(true)
@@ -260,7 +261,8 @@ impl LedgerHandle {
         Ok(())
     }
 
-    /// Discards what could not be written to this ledger, which the resource owns.
+    /// Returns to the ledger as it is stored, after a write has failed. Undoes the `LedgerInvalid` that `save` sets: the
+    /// resource owns the stored ledger.
     pub(super) fn discard_changes(&mut self) {
         if let Some(stored) = &self.stored {
             self.spec.clone_from(&stored.spec);

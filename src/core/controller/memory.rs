@@ -133,9 +133,9 @@ impl Memory {
         last
     }
 
-    /// Returns whether [`recall_unexpired`](Self::recall_unexpired) would return responses of AWS, and what
-    /// `due_work::lane` needs.
-    pub fn outlook(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, Urgency) {
+    /// Returns what the queue needs to know of a resource: whether [`recall_unexpired`](Self::recall_unexpired) would return
+    /// responses of AWS, and the urgency.
+    pub fn scheduling_state(&self, resource: &StreamEncryption, now: Timestamp) -> (bool, Urgency) {
         let entries = self.lock();
         let Some(last) = entries.get(uid(resource)) else { return (false, Urgency::default()) };
         let validity = last.remembered.as_ref().map(|remembered| remembered.validity(resource, now));

@@ -76,8 +76,14 @@ pub(super) async fn describe_active_key<A: StreamApi, R: KubeApi>(
         state.active_key = Some((arn, metadata.problem(stream)));
         return;
     }
+    if let Some((KmsKeyId::Arn(name), None)) = &state.spec.described_key
+        && *name == arn
+    {
+        state.active_key = Some((arn, Some(KeyProblem::NotFound)));
+        return;
+    }
     if state.spec.desired.encryption == DesiredEncryption::Key(Key::Customer(arn.clone())) {
-        // KMS has refused to describe it in the resolve step.
+        // The resolve step has not received an answer about it.
         return;
     }
     let (name, principal) = (KmsKeyId::Arn(arn.clone()), &state.spec.principal);

@@ -64,6 +64,13 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
         || last.status.as_ref().map(Packed::read).is_none_or(|reported| reported != make(&reported));
     let mut unacknowledged_write = last.unacknowledged_write;
     let mut version = read.resource_version.clone();
+    if stored == Some(&status) && last.unacknowledged_write.is_some() {
+        // The API server has applied that write after all. Its transition has no event yet.
+        let reported = last.status.as_ref().map(Packed::read).unwrap_or_default();
+        if reported != status {
+            publish_transition(context, read, &reported, &status).await;
+        }
+    }
     if stored != Some(&status) && may_repeat {
         match context.kube.write_status(read, &status).await {
             Ok(written) => {
@@ -155,22 +162,24 @@ async fn publish_transition<A: StreamApi, R: KubeApi>(
         return;
     }
     let event = transition(&before.conditions, &status.conditions);
-    let Some(event) = event.or_else(|| retried_in_vain(before, status)) else { return };
+    let Some(event) = event.or_else(|| retried_without_change(before, status)) else { return };
     let me = resource_identity_of(read);
     info!(namespace = me.namespace, name = me.name, reason = event.reason, note = event.note, "status");
     context.publish_event(&me, &event).await;
 }
 
-/// Returns the event for a retry that changed nothing; `None` if no new retry was handled. A retry that
-/// changed something is reported by the event for that change.
-fn retried_in_vain(
+/// Returns the event for a retry that did not change the reason of `Ready`; `None` if no new retry was handled. A retry
+/// that changed it is reported by the event for that change.
+fn retried_without_change(
     before: &StreamEncryptionStatus,
     status: &StreamEncryptionStatus,
 ) -> Option<ReconcileEvent> {
     let retry = status.last_handled_retry.as_ref();
     let retry = retry.filter(|retry| before.last_handled_retry.as_ref() != Some(*retry))?;
     let ready = find(&status.conditions, ConditionType::Ready).map_or("", |ready| &ready.message);
-    let note = format!("The retry {retry:?} of the annotation {RETRY_ANNOTATION} changed nothing: {ready}");
+    let note = format!(
+        "The retry {retry:?} of the annotation {RETRY_ANNOTATION} was handled, and the reason is the same: {ready}"
+    );
     Some(ReconcileEvent { warning: false, reason: "RetryHandled".to_owned(), action: "Retry", note })
 }
 

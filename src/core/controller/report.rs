@@ -27,7 +27,6 @@ use crate::model::desired::DesiredEncryption;
 use crate::model::key::KeyProblem;
 use crate::model::message;
 use crate::model::observation::Observation;
-use crate::model::permission::Denial;
 use crate::model::previous_key;
 use crate::model::schedule;
 use crate::model::service::profile;
@@ -337,8 +336,7 @@ fn stream(
     let old = before.stream.clone().filter(|old| old.arn.as_ref() == Some(&arn.to_string()));
     // A stream given by name is in the operator's own account, which is not disclosed to a namespace for which no
     // policy allows the stream.
-    let may_disclose =
-        resource.spec.stream.arn.is_some() || state.spec.permission.role_for(arn) != Err(Denial::Stream);
+    let may_disclose = resource.spec.stream.arn.is_some() || state.spec.permission.allows(arn);
     let description = state.description().filter(|description| description.arn == *arn);
     let is_observed = state.described_at().is_some();
     let (source, state) = match (description, old) {

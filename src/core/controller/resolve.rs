@@ -4,7 +4,7 @@
 //! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that
 //! key. An invalid spec is detected before any request to AWS. So is a denial of the stream or of disabling
 //! encryption, if the stream is given by its ARN and the policies do not depend on the operator's account. In all
-//! other cases the operator's identity is read first, once an hour: the word `own` in a policy stands for its
+//! other cases the operator's identity is needed first: the word `own` in a policy without a role stands for its
 //! account, in the policies of this namespace and in those of the namespace whose resource owns the ledger. No request
 //! is sent about a stream or a key that is not allowed, or whose resource is suspended; an alias is resolved if the
 //! alias is allowed. After this step the raw spec of the stream is read only to name the stream as the user does, and
@@ -177,8 +177,8 @@ pub(super) async fn resolve<A: StreamApi, R: KubeApi>(
 }
 
 /// Returns whether it is certain without the operator's account that the stream will not be described: the resource is
-/// suspended, or the policies deny the stream or disabling encryption. A key is described in KMS even if they deny only
-/// disabling.
+/// suspended, or the policies deny the stream or disabling encryption. This is about the stream only: if the policies deny
+/// only disabling, the desired key is still described in KMS.
 fn is_decided_without_identity(stream: &StreamArn, policies: &[Policy], desired: &DesiredState) -> bool {
     if policies.iter().any(|policy| policy.depends_on_operator(stream)) {
         return false;

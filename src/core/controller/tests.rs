@@ -424,3 +424,32 @@ fn call_is_released_if_another_client_keeps_the_deleted_resource() {
     run(reconcile(&context, &resource)).unwrap();
     assert!(!context.memory.events.holds(&event));
 }
+
+#[test]
+fn active_key_that_is_gone_is_reported_as_unusable() {
+    let mut resource = resource();
+    resource.spec.key =
+        Some(serde_json::from_value(json!({"type": "CUSTOMER_MANAGED_CMK", "arn": KEY})).unwrap());
+    let world = World::new(resource);
+    world.state().encryption = ReportedEncryption::On(Key::Customer(KEY.parse().unwrap()));
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(&world.context(), &cached)).unwrap();
+    let status = world.state().resource.clone().unwrap().status.unwrap();
+    let ready = find(&status.conditions, ConditionType::Ready).map(|ready| ready.reason.as_str());
+    assert_eq!(ready, Some("KeyNotFound"), "{:?}", status.conditions);
+    assert!(status.active_key_unusable_since_time.is_some());
+}
+
+#[test]
+fn event_is_published_once_although_the_response_is_lost() {
+    let world = World::new(resource());
+    world.state().loses_status_response = true;
+    let (context, cached) = (world.context(), || world.state().resource.clone().unwrap());
+    assert!(run(reconcile(&context, &cached())).is_err());
+    assert_eq!(world.state().events, []);
+    for _ in 0..3 {
+        run(reconcile(&context, &cached())).unwrap();
+    }
+    let reasons: Vec<_> = world.state().events.iter().map(|(reason, _)| reason.clone()).collect();
+    assert_eq!(reasons, ["Enabling"]);
+}

@@ -130,6 +130,12 @@ impl EffectivePolicy {
         Ok(policy.role.as_ref())
     }
 
+    /// Returns whether a policy allows the stream, even if several policies name different roles for it.
+    #[must_use]
+    pub fn allows(&self, stream: &StreamArn) -> bool {
+        self.role_for(stream) != Err(Denial::Stream)
+    }
+
     /// Returns an error if this key may not be used for the stream.
     pub fn check_key(&self, stream: &StreamArn, key: &Key) -> Result<(), Denial> {
         self.check_key_patterns(stream, |pattern, own_account| pattern.matches(key, own_account))

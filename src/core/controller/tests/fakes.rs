@@ -79,6 +79,8 @@ pub struct State {
     pub kms_fails: bool,
     /// Whether AWS refuses each call because the calls of the stream are used up.
     pub refuses_calls: bool,
+    /// Whether the response of the API server to each write of a status is lost.
+    pub loses_status_response: bool,
     /// Whether the API server refuses each write of a status.
     pub refuses_status: bool,
     /// Whether the rate limiter grants permits for calls.
@@ -115,6 +117,7 @@ impl World {
             identity: Identity::Known,
             kms_fails: false,
             refuses_calls: false,
+            loses_status_response: false,
             refuses_status: false,
             grants_permits: true,
             requests: Vec::new(),
@@ -344,6 +347,9 @@ impl KubeApi for World {
         }
         resource.metadata.resource_version.clone_from(&version);
         resource.status = Some(status.clone());
+        if state.loses_status_response {
+            return Err(KubeError::Unavailable("no response".to_owned()));
+        }
         Ok(version)
     }
 

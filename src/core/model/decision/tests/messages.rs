@@ -105,9 +105,9 @@ const FROM_CONTROLLER: [(&str, &str, &str); 6] = [
         "\"Drift detected. {was} The operator is correcting it.\"",
     ),
     (
-        "The retry \"VALUE\" of the annotation streamencryption.dev/retry changed nothing: MESSAGE",
+        "The retry \"VALUE\" of the annotation streamencryption.dev/retry was handled, and the reason is the same: MESSAGE",
         include_str!("../../../controller/publish.rs"),
-        "\"The retry {retry:?} of the annotation {RETRY_ANNOTATION} changed nothing: {ready}\"",
+        "\"The retry {retry:?} of the annotation {RETRY_ANNOTATION} was handled, and the reason is the same: {ready}\"",
     ),
     (
         "MESSAGE The resource is deleted, and the encryption of its stream is unchanged.",
