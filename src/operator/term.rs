@@ -78,7 +78,7 @@ impl Term {
                 let until = end.clone();
                 // After the end another replica handles the events.
                 background.spawn(async move {
-                    let _ = until.run_until_cancelled(receiver).await;
+                    let _ = until.run_until_cancelled(Box::pin(receiver)).await;
                 });
                 select_all([sources.triggers, events.boxed()]).boxed()
             }
