@@ -63,6 +63,18 @@ impl OperatorProcess {
         signal_to(self.0.id(), signal);
     }
 
+    /// Returns whether SIGSTOP has reached all of its threads: on a busy machine, one may still run for a while.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id())) else {
+            // Without procfs it cannot be told.
+            return true;
+        };
+        threads.flatten().all(|thread| {
+            let state = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            state.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+        })
+    }
+
     /// Returns its process id.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()

@@ -30,6 +30,7 @@ async fn process_paused_after_reservation_does_not_send_call() {
     site.ask_for_encryption().await;
     site.kubernetes.held(1).await;
     first.signal("-STOP");
+    eventually("all of its threads are stopped", 10, async || first.is_stopped()).await;
     site.kubernetes.release();
 
     // A second replica sees the reservation, and that its call may still arrive.
