@@ -10,8 +10,8 @@
 //! Credentials are replaced early if a file that they come from has changed, or if AWS rejects them. The provider is
 //! then created again, because it caches the files that it has read. A rejection may also concern one region or one
 //! request only. So the previous credentials stay in use until the provider returns other ones, or until they expire.
-//! Credentials without an expiry are used until the provider would be queried again. A session of 6 hours or more then still signs reads;
-//! only `StartDeliveryStreamEncryption` with a customer managed key is not sent with it.
+//! Credentials without an expiry are used until the provider would be queried again. A session of 6 hours or more then
+//! still signs reads; only `StartDeliveryStreamEncryption` with a customer managed key is not sent with it.
 //!
 //! One query of the provider runs at a time, in a task of its own. The requests that wait for it share its result. The
 //! deadline of a request ends the wait of that request, not the query.

@@ -112,8 +112,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     }
     // Each finalizer step ends the reconcile if it changed the resource.
     finalize::remove_unwanted_finalizer(context, resource).await?;
-    let resolved = end.unless_ended(resolve::resolve(context, resource, &last, from)).await;
-    let mut spec = match resolved.ok_or(Interruption::Ended(context.clock.now()))? {
+    let resolving = resolve::resolve(context, resource, &last, from);
+    let mut spec = match end.in_term(&context.clock, resolving).await? {
         Ok(spec) => spec,
         Err(why) => {
             let is_final = matches!(why, ResolveError::Spec(_));
@@ -135,8 +135,8 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         is_for_event = true;
         // The description that was just discarded came with the key's metadata, which the first resolve has used. So the
         // key is described again, too.
-        let resolved = end.unless_ended(resolve::resolve(context, resource, &last, from)).await;
-        spec = match resolved.ok_or(Interruption::Ended(context.clock.now()))? {
+        let resolving = resolve::resolve(context, resource, &last, from);
+        spec = match end.in_term(&context.clock, resolving).await? {
             Ok(again) if again.stream == spec.stream && again.permission == spec.permission => again,
             Ok(_) => return Err(Interruption::Outdated),
             Err(why) => return report::unresolved(context, resource, &last, why).await,

@@ -111,13 +111,12 @@ impl PolicyStatuses {
                 Err(KubeError::Conflict) => {
                     debug!(policy = meta.name, "the policy has changed since it was read");
                 }
-                // A permission is missing, or a webhook refuses it: the next event leads to the next write.
-                Err(error @ KubeError::Rejected(_)) => {
+                Err(error) => {
                     warn!(policy = meta.name, %error, "failed to write the status of a policy");
-                }
-                Err(error @ KubeError::Unavailable(_)) => {
-                    warn!(policy = meta.name, %error, "failed to write the status of a policy");
-                    self.changed.notify_one();
+                    // After a refusal, by a missing permission or a webhook, the next event leads to the next write.
+                    if matches!(error, KubeError::Unavailable(_)) {
+                        self.changed.notify_one();
+                    }
                 }
             }
         }

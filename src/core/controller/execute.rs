@@ -72,9 +72,7 @@ async fn acquire_permit<A: StreamApi, R: KubeApi>(
     let Some(signer) = &state.signer else { return Ok(false) };
     let (stream, principal) = (&state.spec.stream, &state.spec.principal);
     let permit = context.aws.acquire_permit(stream, action, principal, signer);
-    let Some(signs) = state.end.unless_ended(permit).await else {
-        return Err(Interruption::Ended(context.clock.now()));
-    };
+    let signs = state.end.in_term(&context.clock, permit).await?;
     state.permit = Some(action);
     Ok(signs && state.age(context.clock.monotonic()) <= MAX_STATE_AGE)
 }
@@ -220,9 +218,7 @@ async fn verify<A: StreamApi, R: KubeApi>(
     save_ledger(context, resource, state).await?;
     let Some(signer) = &state.signer else { return Ok(()) };
     let permit = context.aws.acquire_record_permit(&state.spec.stream, &state.spec.principal, signer);
-    let Some(signs) = state.end.unless_ended(permit).await else {
-        return Err(Interruption::Ended(context.clock.now()));
-    };
+    let signs = state.end.in_term(&context.clock, permit).await?;
     if !signs {
         info!(stream = %state.spec.stream, "no test record: the credentials have changed since the Describe");
         return Ok(());

@@ -35,10 +35,8 @@ pub(super) async fn describe_stream<A: StreamApi, R: KubeApi>(
     }
     send_describe(context, resource, state).await?;
     if state.spec_age(context.clock.monotonic()) > MAX_STATE_AGE {
-        let end = state.end.clone();
-        let resolved =
-            end.unless_ended(resolve::resolve(context, resource, &state.last, ReadFrom::ApiServer)).await;
-        match resolved.ok_or(Interruption::Ended(context.clock.now()))? {
+        let resolving = resolve::resolve(context, resource, &state.last, ReadFrom::ApiServer);
+        match state.end.in_term(&context.clock, resolving).await? {
             Ok(spec) => state.replace_spec(spec)?,
             Err(ResolveError::Kubernetes(error)) => return Err(error.into()),
             // The next reconcile reports it.

@@ -42,6 +42,13 @@ pub(super) struct StatusWrite {
     pub(super) failed: Option<KubeError>,
 }
 
+impl StatusWrite {
+    /// Returns the number of consecutive failures after this write, which follows `last`.
+    pub(super) fn failures(&self, last: &LastReconcile) -> u32 {
+        if self.failed.is_some() { last.failures } else { 0 }
+    }
+}
+
 /// Writes the status that `make` computes if it differs from the `stored` one. The status that this process
 /// reported last is not repeated, with three exceptions: the process has just described the stream
 /// (`described`); a client that is no replica wrote the stored status; or the stored status may be an
@@ -136,7 +143,7 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
         ..StreamEncryptionStatus::default()
     };
     let written = update_status(context, read, stored, &last, false, make).await;
-    let failures = if written.failed.is_some() { last.failures } else { 0 };
+    let failures = written.failures(&last);
     context.memory.keep_status(uid(read), written.status, written.unacknowledged_write, failures);
     if let Some(error) = written.failed {
         return Err(error);

@@ -55,6 +55,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     // or written, its current version is unknown, so the version that was seen last is kept.
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
     let changing_at = follow_change(context, &state, &decision);
+    let failures = written.failures(&state.last);
     let last = LastReconcile {
         remembered: remembered(resource, &state, &decision).filter(|_| is_recorded),
         ledger_version: if is_recorded {
@@ -69,7 +70,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         unanswered,
         changing_at,
         verified: state.spec.desired.verified,
-        failures: if written.failed.is_some() { state.last.failures } else { 0 },
+        failures,
         retry_due: None,
         is_interrupted: false,
         is_removal_reported: state.last.is_removal_reported,
@@ -189,6 +190,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     } else {
         schedule::poll_interval(since, now, schedule::POLL_AWS_ERROR)
     };
+    let failures = written.failures(last);
     let last = LastReconcile {
         reason: Some((reason, since)),
         status: written.status,
@@ -196,7 +198,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         version: written.version,
         unanswered,
         remembered: None,
-        failures: if written.failed.is_some() { last.failures } else { 0 },
+        failures,
         is_interrupted: false,
         ..last.clone()
     };

@@ -9,6 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use super::context::Clock;
+use super::interruption::Interruption;
+
 type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The end of a term. The default never comes.
@@ -22,6 +25,15 @@ impl TermEnd {
         wait: impl Fn() -> F + Send + Sync + 'static,
     ) -> Self {
         Self(Some(Arc::new(move || Box::pin(wait()))))
+    }
+
+    /// Waits for `request`. Ends the reconcile if the term ends first, or has ended.
+    pub(super) async fn in_term<T>(
+        &self,
+        clock: &Clock,
+        request: impl Future<Output = T> + Send,
+    ) -> Result<T, Interruption> {
+        self.unless_ended(request).await.ok_or_else(|| Interruption::Ended(clock.now()))
     }
 
     /// Waits for `request`. Returns `None` if the term ends first, or has ended. The request is on the heap,

@@ -237,6 +237,12 @@ fn suspended_resource_gets_the_finalizer_if_policies_permit_disabling() {
     assert_eq!(world.count(Request::Describe), 0);
 }
 
+/// Reconciles the resource as it is stored.
+fn reconcile_stored(world: &World, context: &Context<World, World>) {
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(context, &cached)).unwrap();
+}
+
 fn stop_by_others() -> AwsEvent {
     let stream = ARN.parse().unwrap();
     let call = CallEvent {
@@ -254,10 +260,7 @@ fn stop_by_others() -> AwsEvent {
 fn call_of_others_is_entered_while_the_resource_is_suspended() {
     let world = World::new(resource());
     let context = world.context();
-    let reconciled = || {
-        let cached = world.state().resource.clone().unwrap();
-        run(reconcile(&context, &cached)).unwrap();
-    };
+    let reconciled = || reconcile_stored(&world, &context);
     reconciled();
     world.state().resource.as_mut().unwrap().spec.suspend = true;
     world.state().identity = Identity::Fails;
@@ -278,10 +281,7 @@ fn call_of_others_is_entered_while_the_resource_is_suspended() {
 fn call_of_others_waits_until_the_ledger_can_be_written() {
     let world = World::new(resource());
     let context = world.context();
-    let reconciled = || {
-        let cached = world.state().resource.clone().unwrap();
-        run(reconcile(&context, &cached)).unwrap();
-    };
+    let reconciled = || reconcile_stored(&world, &context);
     reconciled();
     let event = stop_by_others();
     let _ = context.memory.events.receive(&event, world.state().elapsed, Duration::ZERO);

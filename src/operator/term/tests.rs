@@ -16,14 +16,18 @@ use crate::aws::rate_limit::RateLimiter;
 use crate::kubernetes::store;
 use crate::metrics::Metrics;
 
+fn resource() -> Guarded {
+    let metadata = json!({"name": "orders", "namespace": "data", "uid": "1"});
+    let object = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata,
+        "spec": {"stream": {"arn": ARN}},
+    });
+    serde_json::from_value(object).unwrap()
+}
+
 #[tokio::test(start_paused = true)]
 async fn memory_of_deleted_resources_is_evicted_hourly() {
-    let metadata = json!({"name": "orders", "namespace": "data", "uid": "1"});
-    let spec = json!({"stream": {"arn": ARN}});
-    let object = json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata, "spec": spec,
-    });
-    let resource: Guarded = serde_json::from_value(object).unwrap();
+    let resource = resource();
     let context = fakes::context(None);
     for uid in ["1", "2"] {
         context.memory.keep_status(uid, Some(Packed::of(&StreamEncryptionStatus::default())), None, 0);
@@ -48,12 +52,7 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
 
 #[tokio::test(start_paused = true)]
 async fn term_ends_although_a_call_waits_for_its_permit() {
-    let metadata = json!({"name": "orders", "namespace": "data", "uid": "1"});
-    let object = json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata,
-        "spec": {"stream": {"arn": ARN}},
-    });
-    let resource: Guarded = serde_json::from_value(object).unwrap();
+    let resource = resource();
     let mut context = fakes::context(resource.0.as_ref().ok().cloned());
     context.aws.waiting = Some(Notify::new());
     let context = Arc::new(context);
@@ -75,12 +74,7 @@ async fn term_ends_although_a_call_waits_for_its_permit() {
 
 #[tokio::test(start_paused = true)]
 async fn event_about_a_resource_is_expected_until_its_deletion() {
-    let metadata = json!({"name": "orders", "namespace": "data", "uid": "1"});
-    let object = json!({
-        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata,
-        "spec": {"stream": {"arn": ARN}},
-    });
-    let resource: Guarded = serde_json::from_value(object).unwrap();
+    let resource = resource();
     let mut context = fakes::context(resource.0.as_ref().ok().cloned());
     context.config.drift_interval_with_events = Some(jiff::SignedDuration::from_mins(60));
     let context = Arc::new(context);
