@@ -22,7 +22,9 @@ use tracing::warn;
 
 use caches::{Caches, NotCurrent};
 use events::Recorder;
+use policies::GuardedPolicy;
 pub use policies::Planned;
+use shared_read::SharedRead;
 
 pub mod caches;
 pub mod connection;
@@ -36,6 +38,7 @@ pub mod policy_status;
 mod presence;
 mod request;
 mod resources;
+mod shared_read;
 pub mod store;
 pub mod triggers;
 mod trimmed;
@@ -52,6 +55,8 @@ pub struct Cluster {
     caches: Arc<Mutex<Option<Caches>>>,
     default_policy: Option<StreamEncryptionPolicySpec>,
     planned: Arc<Planned>,
+    /// The live policies, with the planned ones.
+    policies: Arc<SharedRead<Vec<GuardedPolicy>>>,
     recorder: Arc<Recorder>,
     large_object_permits: Arc<Semaphore>,
 }
@@ -82,6 +87,7 @@ impl Cluster {
             caches: Arc::default(),
             default_policy,
             planned: Arc::default(),
+            policies: Arc::default(),
             recorder,
             large_object_permits: Arc::new(Semaphore::new(LARGE_OBJECTS)),
         }
@@ -97,7 +103,7 @@ impl Cluster {
     /// Returns the same access to a cluster as it would be once these objects are applied.
     #[must_use]
     pub fn with_planned(self, planned: Planned) -> Self {
-        Self { planned: planned.into(), ..self }
+        Self { planned: planned.into(), policies: Arc::default(), ..self }
     }
 
     /// Sets the caches that reads may use; `None` while nothing fills them.
@@ -198,8 +204,10 @@ impl KubeApi for Cluster {
         if let Some(cached) = self.cached(from, |caches| caches.policies(default, namespace)) {
             return Ok(cached);
         }
-        let _permit = self.acquire_large_object_permit().await?;
-        policies::of(&self.client, default, &self.planned, namespace).await
+        // One list for all reconciles that are about to change a stream: the API server answers only about a hundred
+        // such lists per second.
+        let listed = self.policies.read(|| policies::list(&self.client, &self.planned)).await?;
+        policies::of(&self.client, &listed, default, &self.planned, namespace).await
     }
 
     async fn referenced_key(

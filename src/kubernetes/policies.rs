@@ -49,18 +49,24 @@ impl Planned {
     }
 }
 
-/// Reads the policies that select `namespace` from the API server, with `default` if it does, and as they would be with
-/// `planned`.
+/// Lists the policies, live, as they would be with `planned`.
+pub(super) async fn list(client: &Client, planned: &Planned) -> Result<Vec<GuardedPolicy>, KubeError> {
+    let api: Api<GuardedPolicy> = Api::all(client.clone());
+    let mut stored = with_timeout(api.list(&ListParams::default())).await?.items;
+    planned.apply(&mut stored);
+    Ok(stored)
+}
+
+/// Returns those of the listed policies that select `namespace`, with `default` if it does. Reads the labels of the
+/// namespace, live, as they would be with `planned`.
 pub(super) async fn of(
     client: &Client,
+    listed: &[GuardedPolicy],
     default: Option<&StreamEncryptionPolicySpec>,
     planned: &Planned,
     namespace: &str,
 ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
-    let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(client.clone());
-    let mut stored = with_timeout(api.list(&ListParams::default())).await?.items;
-    planned.apply(&mut stored);
-    let policies = candidates(default, &stored);
+    let policies = candidates(default, listed);
     let labels = match planned.namespaces.get(namespace) {
         Some(labels) => labels.clone(),
         None if depend_on_labels(&policies) => labels(client, namespace).await?,
