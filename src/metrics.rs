@@ -59,7 +59,7 @@ pub struct Metrics {
 pub enum ReconcileResult {
     /// The reconciliation succeeded.
     ok,
-    /// Another writer was first: the reconciliation starts again.
+    /// What the reconciliation was based on has changed or grown old: it starts again.
     conflict,
     /// A request to the API server failed.
     error,

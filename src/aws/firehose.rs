@@ -23,7 +23,7 @@ use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
 use stream_encryption_core::model::arn::{Region, StreamArn};
-use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind, UNRESOLVED_KEY};
 use stream_encryption_core::model::credentials::CredentialsProblem;
 use stream_encryption_core::model::key::Key;
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
@@ -101,12 +101,7 @@ impl Firehose {
     ) -> Result<Accepted, AwsError> {
         let operation = Operation::StartDeliveryStreamEncryption;
         let input = encryption_input(key).ok_or_else(|| {
-            not_sent(
-                operation,
-                ErrorKind::Invalid,
-                "UnresolvedKey",
-                &format!("{key} is not the ARN of a key"),
-            )
+            not_sent(operation, ErrorKind::Invalid, UNRESOLVED_KEY, &format!("{key} is not the ARN of a key"))
         })?;
         let client = self.client(&stream.region);
         let request = client.start_delivery_stream_encryption().delivery_stream_name(stream.name());

@@ -21,7 +21,7 @@ use quick_cache::sync::Cache;
 use stream_encryption_api::stream_encryption::Service;
 use stream_encryption_core::controller::stream_api::{Priority, Signer};
 use stream_encryption_core::model::arn::{KeyArn, Region, StreamArn};
-use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind};
+use stream_encryption_core::model::aws_error::{Accepted, AwsError, ErrorKind, UNRESOLVED_KEY};
 use stream_encryption_core::model::key::{KINESIS_ALIAS, Key};
 use stream_encryption_core::model::observation::{ReportedEncryption, StreamDescription, StreamState};
 use stream_encryption_core::model::principal::Principal;
@@ -111,7 +111,7 @@ impl Kinesis {
             Key::Customer(arn) => arn.to_string(),
             Key::Unresolved(name) => {
                 let message = format!("{name} is not the ARN of a key");
-                return Err(not_sent(operation, ErrorKind::Invalid, "UnresolvedKey", &message));
+                return Err(not_sent(operation, ErrorKind::Invalid, UNRESOLVED_KEY, &message));
             }
         };
         let request = self.client(&stream.region).start_stream_encryption().stream_arn(stream.to_string());

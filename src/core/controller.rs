@@ -6,13 +6,14 @@
 //! in the simulation. A call or a test record requires a Describe that is newer than the ledger that was
 //! read. The description of an earlier reconcile suffices for a status, but never for a call or a test record.
 //!
-//! The resource, the policies and the ledger come from the caches of watches. A stale cache cannot cause a
-//! wrong change: immediately before a call and a test record, the API server is asked again. So it is, about policies
-//! and ledger, before the finalizer is removed because of them. Every write names the version that was read.
+//! The resource, the policies and the ledger come from the caches of watches. A stale cache cannot cause a wrong
+//! change: immediately before a call or a test record, the resource, the policies and (for a test record) the ledger
+//! are read from the API server again. If the policies or the ledger are the reason for removing the finalizer, both are
+//! read from the API server again before that, too. Every write names the version that was read.
 
 use jiff::Timestamp;
 use stream_encryption_api::stream_encryption::StreamEncryption;
-use tracing::{Instrument as _, debug, info_span};
+use tracing::{Instrument as _, debug, info_span, warn};
 
 use crate::model::decision::Ownership;
 use crate::model::schedule;
@@ -64,7 +65,16 @@ pub async fn reconcile<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     cached: &StreamEncryption,
 ) -> Result<Timestamp, KubeError> {
-    reconcile_in_term(context, cached, &TermEnd::default()).await
+    reconcile_in_term(context, cached, &TermEnd::default()).await.map(|reconciled| reconciled.wake)
+}
+
+/// The end of a reconcile.
+#[derive(Clone, Copy, Debug)]
+pub struct Reconciled {
+    /// When the resource is to be reconciled again.
+    pub wake: Timestamp,
+    /// Whether the reconcile was given up: what it was based on was no longer current.
+    pub is_outdated: bool,
 }
 
 /// Reconciles as [`reconcile`] does, but ends early if the term ends while the reconcile waits for AWS.
@@ -72,24 +82,38 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     cached: &StreamEncryption,
     end: &TermEnd,
-) -> Result<Timestamp, KubeError> {
+) -> Result<Reconciled, KubeError> {
     let of = ledger_store::resource_identity(cached);
     let from = context.memory.read_from(cached);
+    let at = |wake| Reconciled { wake, is_outdated: false };
     let Some(resource) = &context.kube.resource(&of.namespace, &of.name, from).await? else {
-        return Ok(context.clock.now() + context.config.drift_interval);
+        return Ok(at(context.clock.now() + context.config.drift_interval));
     };
     let span = info_span!("reconcile", namespace = of.namespace, resource = of.name);
     match run_steps(context, resource, from, end).instrument(span).await {
-        Ok(wake) | Err(Interruption::Ended(wake)) => Ok(wake),
+        Ok(wake) | Err(Interruption::Ended(wake)) => Ok(at(wake)),
         Err(Interruption::Outdated) => {
-            debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
+            // Its uid is another one if the resource was deleted and created again.
+            let uid = ledger_store::resource_identity(resource).uid;
             context.memory.describe_again(resource);
-            context.memory.read_again(&of.uid);
-            Ok(context.clock.now() + schedule::AFTER_CONFLICT)
+            context.memory.read_again(&uid);
+            let conflicts = context.memory.count_failure(&uid);
+            let wait = schedule::after_conflict(&uid, conflicts);
+            if wait == schedule::AFTER_CONFLICT {
+                debug!(namespace = of.namespace, name = of.name, "state changed, requeueing");
+            } else {
+                warn!(
+                    namespace = of.namespace,
+                    name = of.name,
+                    conflicts,
+                    "state changed again, or the API server is too slow; requeueing later"
+                );
+            }
+            Ok(Reconciled { wake: context.clock.now() + wait, is_outdated: true })
         }
         Err(Interruption::DescriptionNotFresh) => {
             context.memory.describe_again(resource);
-            Ok(context.clock.now())
+            Ok(at(context.clock.now()))
         }
         Err(Interruption::Kubernetes(error)) => Err(error),
     }
@@ -105,13 +129,15 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
 ) -> Result<Timestamp, Interruption> {
     let mut last = context.memory.recall_unexpired(resource, context.clock.now());
     let notice = context.memory.events.take_notice(resource);
-    let mut is_for_event = notice.must_describe && last.remembered.take().is_some();
+    let mut is_for_event = notice.must_describe && last.discard_description();
     if finalize::needs_no_disabling(resource) {
-        // Another client may keep the resource for a long time. Nothing is entered for it any more.
+        // The finalizer of another client may keep this resource for a long time. Its reconciles end here and enter no
+        // calls into the ledger, so the notice must not wait for them.
         context.memory.events.finish(resource, &notice, CallsOutcome::NotOwned);
     }
-    // Each finalizer step ends the reconcile if it changed the resource.
-    finalize::remove_unwanted_finalizer(context, resource).await?;
+    // Each finalizer step ends the reconcile if it changed the resource. A refused change is reported as an error at the
+    // end, after everything else was done.
+    let mut refused = finalize::remove_unwanted_finalizer(context, resource).await?;
     let resolving = resolve::resolve(context, resource, &last, from);
     let mut spec = match end.in_term(&context.clock, resolving).await? {
         Ok(spec) => spec,
@@ -125,13 +151,12 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
             return wake;
         }
     };
-    finalize::sync_finalizer(context, resource, &spec).await?;
+    refused = refused.or(finalize::sync_finalizer(context, resource, &spec).await?);
     event_interest::add_desired(context, resource, &spec);
     let mut ledger =
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
     let may_claim = spec.claim().allowed;
-    if ledger.record_events(&notice.calls, may_claim, context.clock.now()) && last.remembered.take().is_some()
-    {
+    if ledger.record_events(&notice.calls, may_claim, context.clock.now()) && last.discard_description() {
         is_for_event = true;
         // The description that was just discarded came with the key's metadata, which the first resolve has used. So the
         // key is described again, too.
@@ -145,6 +170,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let expected = context.memory.change_times().expected(spec.stream.service);
     let mut state = ReconcileState::new(context.clock.now(), spec, ledger, last, resource, expected);
     state.end = end.clone();
+    state.finalizer_refusal = refused;
     state.is_for_event = is_for_event;
     let decision = loop {
         let decision = (context.decide)(&state.input());

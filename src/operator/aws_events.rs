@@ -47,7 +47,7 @@ pub(super) fn receiver(
         let inbox = &shared.context.memory.events;
         resources.for_each(|resource| {
             if let Ok(resource) = &resource.0 {
-                inbox.expect(resource);
+                inbox.register_from_status(resource);
             }
         });
         receive(&queue, &shared, triggers).await;

@@ -16,7 +16,9 @@ use kube::ResourceExt as _;
 use stream_encryption_core::controller::due_work::{AwsLimit, due_work};
 use stream_encryption_core::controller::kube_api::{KubeApi, KubeError};
 use stream_encryption_core::controller::stream_api::StreamApi;
-use stream_encryption_core::controller::{Context, TermEnd, reconcile_in_term, report_invalid_object};
+use stream_encryption_core::controller::{
+    Context, Reconciled, TermEnd, reconcile_in_term, report_invalid_object,
+};
 use stream_encryption_core::model::schedule;
 use stream_encryption_core::work_queue::{Lane, Work, WorkQueue};
 use tokio::sync::SetOnce;
@@ -140,7 +142,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         let now = self.start.elapsed();
         match trigger {
             Trigger::One(key) => {
-                self.expect_events(&key);
+                self.register_for_events(&key);
                 self.queue.schedule(key, now);
             }
             Trigger::All => {
@@ -152,12 +154,12 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     }
 
     /// Registers a changed resource for AWS's events, which may arrive before its reconcile.
-    fn expect_events(&self, key: &Key) {
+    fn register_for_events(&self, key: &Key) {
         let Reconciler { context, resources, .. } = &self.reconciler;
         if context.config.drift_interval_with_events.is_some()
             && let Some(resource) = resources.get(key).and_then(|resource| resource.0.ok())
         {
-            context.memory.events.expect(&resource);
+            context.memory.events.register_from_status(&resource);
         }
     }
 
@@ -232,31 +234,39 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
     let begin = std::time::Instant::now();
     let outcome = reconcile_or_report(&resource, &reconciler.context, &end).await;
     let result = match &outcome {
-        Ok(_) => ReconcileResult::ok,
+        Ok((result, _)) => *result,
         Err(KubeError::Conflict) => ReconcileResult::conflict,
         Err(_) => ReconcileResult::error,
     };
     reconciler.metrics.reconciled(result, begin.elapsed());
-    (key, outcome.unwrap_or_else(|error| Some(after_error(&reconciler.context, &resource, &error))))
+    let wait = match outcome {
+        Ok((_, wait)) => wait,
+        Err(error) => Some(after_error(&reconciler.context, &resource, &error)),
+    };
+    (key, wait)
 }
 
+/// Reconciles a valid resource, or reports an invalid one. Returns the result for the metrics, and the time until the
+/// next reconcile.
 async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
     resource: &Guarded,
     context: &Context<A, R>,
     end: &TermEnd,
-) -> Result<Option<Duration>, KubeError> {
-    let wake = match &resource.0 {
+) -> Result<(ReconcileResult, Option<Duration>), KubeError> {
+    let reconciled = match &resource.0 {
         // On the heap: a future of this size would be copied into its task.
         Ok(resource) => Box::pin(reconcile_in_term(context, resource, end)).await?,
         Err(invalid) => {
             let read = &invalid.metadata;
             warn!(namespace = read.namespace, name = read.name, error = %invalid.error, "invalid resource");
             Box::pin(report_invalid_object(context, read, &invalid.error)).await?;
-            return Ok(None);
+            return Ok((ReconcileResult::ok, None));
         }
     };
+    let Reconciled { wake, is_outdated } = reconciled;
     let wait = schedule::after_reconcile(context.config.longest_drift_interval(), context.clock.now(), wake);
-    Ok(Some(wait.unsigned_abs()))
+    let result = if is_outdated { ReconcileResult::conflict } else { ReconcileResult::ok };
+    Ok((result, Some(wait.unsigned_abs())))
 }
 
 /// Returns the wait after a conflict, or after a failed request to Kubernetes.

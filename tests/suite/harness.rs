@@ -315,7 +315,7 @@ impl Harness {
     /// The status in the operator's cache.
     pub(crate) async fn kept_status(&self, name: &str) -> Option<StreamEncryptionStatus> {
         let uid = self.resource(name).await?.metadata.uid?;
-        self.operator.memory.recall_all(&uid).status.map(|status| status.read())
+        self.operator.memory.recall_with_expired(&uid).status.map(|status| status.read())
     }
 
     /// Applies a resource with this spec as the user of the namespace.

@@ -39,7 +39,8 @@ pub trait ReconcileMetrics: Send + Sync {
     /// Counts a Describe of a stream, by whether AWS answered it.
     fn described(&self, _: Service, _answered: bool) {}
 
-    /// Counts a Start or Stop that was sent, by its outcome: accepted, or the kind of the error.
+    /// Counts a Start or Stop that was reserved, by its outcome: accepted, or the kind of the error. The error may be
+    /// that the operator could not send the call.
     fn called(&self, _: Service, _: Action, _outcome: Result<(), ErrorKind>) {}
 
     /// Records how long a stream's records were in plaintext, once AWS reports them as encrypted.

@@ -15,7 +15,7 @@ use crate::work_queue::{Lane, Work};
 /// The AWS limit for which a due resource waits. Resources with the same scope share places in the queue.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AwsLimit {
-    /// Nothing of AWS: the last description still suffices.
+    /// Nothing of AWS: the last description still suffices, or the resource is invalid.
     NoRequest,
     /// The limit of the Describes of a service in an account and region. `None` stands for the account of the
     /// operator, in which streams without an ARN lie.
@@ -45,10 +45,12 @@ pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> W
 pub(super) fn lane(resource: &StreamEncryption, last: Urgency) -> Lane {
     let Some(status) = &resource.status else { return Lane::New };
     let is_handled = status.observed_generation == resource.metadata.generation
-        && status.last_handled_retry == retry_token(resource)
-        && resource.metadata.deletion_timestamp.is_none();
+        && status.last_handled_retry == retry_token(resource);
     if !is_handled || last.is_interrupted {
         return Lane::New;
+    }
+    if resource.metadata.deletion_timestamp.is_some() {
+        return Lane::InProgress;
     }
     // A process that has just started continues with what the status reports.
     let reported = || find(&status.conditions, ConditionType::Ready)?.reason.parse().ok();
@@ -128,9 +130,11 @@ mod tests {
         let mut deleted = encrypted.clone();
         deleted.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
-        for resource in [changed, retried, deleted] {
+        for resource in [changed, retried] {
             assert_eq!(lane_of(&resource, Some(Reason::Encrypted)), Lane::New);
         }
+        // The deletion has increased the generation, so this one was described since.
+        assert_eq!(lane_of(&deleted, Some(Reason::DisablingFailed)), Lane::InProgress);
         let interrupted = Urgency { reason: Some(Reason::Encrypted), is_interrupted: true };
         assert_eq!(lane(&encrypted, interrupted), Lane::New);
     }

@@ -5,7 +5,7 @@
 //! that an event reports is entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the
 //! process, which is safe: the queue delivers the calls again that no reconcile has entered, a new process describes
 //! every stream, and checks by interval remain. What a sender of forged events can make this module hold is bounded by
-//! the resources.
+//! the resources of the term.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -82,7 +82,7 @@ pub enum CallsOutcome {
 impl EventInbox {
     /// Records on which stream and keys a resource depends according to its spec and its status, before its first
     /// reconcile: after a start, events may arrive earlier.
-    pub fn expect(&self, resource: &StreamEncryption) {
+    pub fn register_from_status(&self, resource: &StreamEncryption) {
         let status = resource.status.as_ref();
         let reported = || status?.stream.as_ref()?.arn.as_ref();
         let stream = resource.spec.stream.arn.as_ref().or_else(reported);
@@ -95,11 +95,11 @@ impl EventInbox {
         ];
         let arns = arns.into_iter().flatten().filter_map(|arn| arn.parse().ok()).map(KmsKeyId::Arn);
         let alias = key.and_then(|key| key.alias.clone()).map(KmsKeyId::Alias);
-        self.extend(resource, &stream, &arns.chain(alias).collect::<Vec<_>>());
+        self.add_dependencies(resource, &stream, &arns.chain(alias).collect::<Vec<_>>());
     }
 
     /// Records what a resource depends on, in addition to what was recorded before.
-    pub fn extend(&self, resource: &StreamEncryption, stream: &StreamArn, keys: &[KmsKeyId]) {
+    pub fn add_dependencies(&self, resource: &StreamEncryption, stream: &StreamArn, keys: &[KmsKeyId]) {
         let (mut state, name) = (self.lock(), name_of(resource));
         let mut subjects = subjects_of(stream, keys);
         subjects.extend(state.resources.get(&name).iter().flat_map(|registered| &registered.subjects));
@@ -107,7 +107,7 @@ impl EventInbox {
     }
 
     /// Records what a resource depends on, instead of what was recorded before.
-    pub fn register(&self, resource: &StreamEncryption, stream: &StreamArn, keys: &[KmsKeyId]) {
+    pub fn replace_dependencies(&self, resource: &StreamEncryption, stream: &StreamArn, keys: &[KmsKeyId]) {
         self.lock().register(&name_of(resource), subjects_of(stream, keys), EventScope::of(stream));
     }
 
@@ -124,8 +124,8 @@ impl EventInbox {
         *self.lock() = State::default();
     }
 
-    /// Takes an event that arrived at `now` on the monotonic clock, this long (`age`) after it happened. Returns the
-    /// resources that are due because of it. An old event does not show that events arrive: the queue delivers again what
+    /// Takes an event. `now` is the time of its arrival on the monotonic clock, `age` is the time between the event and its
+    /// arrival. Returns the resources that are due because of it. An old event does not show that events arrive: the queue delivers again what
     /// nobody has deleted.
     pub fn receive(&self, event: &AwsEvent, now: Duration, age: Duration) -> Vec<ResourceName> {
         let mut state = self.lock();
@@ -158,8 +158,8 @@ impl EventInbox {
         state.record(resources, call.is_none())
     }
 
-    /// Returns the resources of the accounts and regions whose events have not arrived for [`SILENCE`]: what happened
-    /// to them meanwhile is unknown. Each loss is returned once.
+    /// Returns the resources of the accounts and regions from which no event has arrived for [`SILENCE`]. What has happened
+    /// to these resources since then is unknown. An account and region is reported once, until its events arrive again.
     pub fn find_silent(&self, now: Duration) -> Vec<ResourceName> {
         let mut state = self.lock();
         let is_silent =

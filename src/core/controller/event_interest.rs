@@ -10,11 +10,12 @@ use crate::model::arn::{KeyArn, KmsKeyId};
 /// description must not be missed. Also records the desired key, which the resolve step has just described.
 pub(super) fn add_desired<A, R>(context: &Context<A, R>, resource: &StreamEncryption, spec: &ResolvedSpec) {
     if context.config.drift_interval_with_events.is_some() {
-        context.memory.events.extend(resource, &spec.stream, &spec.key_names().collect::<Vec<_>>());
+        context.memory.events.add_dependencies(resource, &spec.stream, &spec.key_names().collect::<Vec<_>>());
     }
 }
 
-/// Records the stream, the desired key and the active key of a resource, and nothing else that it depended on before.
+/// Records the stream, the desired key and the active key of a resource, and nothing else that it depended on before. If
+/// KMS has not answered about the desired key, that is added instead: the name of the key is not known here.
 pub(super) fn replace<A, R>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -24,6 +25,11 @@ pub(super) fn replace<A, R>(
     if context.config.drift_interval_with_events.is_some() {
         let active_key = active_key.map(KmsKeyId::Arn);
         let keys: Vec<KmsKeyId> = spec.key_names().chain(active_key).collect();
-        context.memory.events.register(resource, &spec.stream, &keys);
+        let inbox = &context.memory.events;
+        if spec.error.is_some() {
+            inbox.add_dependencies(resource, &spec.stream, &keys);
+        } else {
+            inbox.replace_dependencies(resource, &spec.stream, &keys);
+        }
     }
 }

@@ -19,8 +19,8 @@ use super::finalize;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, KubeError, ReconcileEvent};
 use super::ledger_store::resource_identity;
-use super::recheck::{ensure_policies_unchanged, ensure_spec_unchanged};
-use super::state::{MAX_AGE_FOR_CALL, MAX_STATE_AGE, ReconcileState};
+use super::recheck::{ensure_owner_lost_stream, ensure_policies_unchanged, ensure_spec_unchanged};
+use super::state::{MAX_AGE_FOR_CALL, MAX_CHECK_DURATION, MAX_STATE_AGE, ReconcileState};
 use super::stream_api::{Signer, StreamApi};
 use crate::model::aws_error::{Accepted, AwsError, ErrorKind, OPERATOR_PAUSED};
 use crate::model::decision::{self, Decision, Ownership, Step};
@@ -54,8 +54,8 @@ pub(super) async fn prepare<A: StreamApi, R: KubeApi>(
             true
         }
         Step::ChangeEncryption(call) => acquire_permit(context, state, call.target.action).await?,
-        // `describe_due` is when the next test record is due. Before it, a remembered description suffices, because
-        // `execute` writes no record without a new one.
+        // For this step, `describe_due` is the time of the next test record. Before that time `execute` only saves the
+        // ledger, so the remembered description suffices.
         Step::Verify => state.is_fresh() || decision.describe_due > state.now,
         Step::RemoveFinalizer | Step::Wait => true,
     })
@@ -125,9 +125,10 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
     let start = context.clock.monotonic();
     ensure_spec_unchanged(context, resource).await?;
     ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
+    ensure_owner_lost_stream(context, state).await?;
     let is_late = |state: &ReconcileState| {
         let now = context.clock.monotonic();
-        now.saturating_sub(start) > MAX_STATE_AGE || state.age(now) > MAX_AGE_FOR_CALL
+        now.saturating_sub(start) > MAX_CHECK_DURATION || state.age(now) > MAX_AGE_FOR_CALL
     };
     if is_late(state) {
         return Err(Interruption::Outdated);
@@ -189,7 +190,7 @@ async fn change_encryption<A: StreamApi, R: KubeApi>(
 
 /// Writes the updated ledger, without a call. If the update depends on the spec, the resource must be unchanged.
 /// If it claims the stream, the policies must be unchanged, too: a resource that no policy allows any more must
-/// not claim a stream.
+/// not claim a stream. An owner from whom it takes the stream over must still have lost it.
 async fn save_ledger<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -203,6 +204,7 @@ async fn save_ledger<A: StreamApi, R: KubeApi>(
     }
     if state.ledger.claims() {
         ensure_policies_unchanged(context, resource, &state.spec.permission).await?;
+        ensure_owner_lost_stream(context, state).await?;
     }
     Ok(state.ledger.save(&context.kube).await?)
 }

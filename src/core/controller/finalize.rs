@@ -1,8 +1,9 @@
 //! The finalizer: set only if the deletion of the resource is to disable encryption, and removed once encryption
 //! is disabled.
 //!
-//! A step that needs no response from AWS does not wait for AWS: if encryption is not to be disabled, the
-//! finalizer is removed regardless of AWS's responses.
+//! A step that needs no response from AWS does not wait for AWS: with `deletionPolicy: Retain`, the finalizer is removed
+//! regardless of AWS's responses. A finalizer that the API server refuses to change must never keep a stream from
+//! being encrypted.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -28,23 +29,23 @@ pub(super) fn has_finalizer(read: &ObjectMeta) -> bool {
 }
 
 /// Removes the finalizer if the spec requires none. Ends the reconcile in two cases: it removed the finalizer, or the
-/// resource is being deleted and has no finalizer of the operator. Sends no request to AWS.
+/// resource is being deleted and has no finalizer of the operator. Returns the error if the API server refused the
+/// removal from a resource that is not being deleted. Sends no request to AWS.
 pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
-) -> Result<(), Interruption> {
+) -> Result<Option<KubeError>, Interruption> {
     let has_finalizer = has_finalizer(&resource.metadata);
     if needs_no_disabling(resource) {
         if has_finalizer {
             release(context, &resource.metadata).await?;
         }
-        return Err(released(context));
+        return Err(end_as_released(context));
     }
     if has_finalizer && resource.spec.deletion_policy == DeletionPolicy::Retain {
-        set_finalizer(context, &resource.metadata, false).await?;
-        return Err(changed(context));
+        return change_finalizer(context, &resource.metadata, false).await.map(Some);
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Returns whether the resource is being deleted and encryption need not be disabled before: the spec does not
@@ -54,32 +55,49 @@ pub(super) fn needs_no_disabling(resource: &StreamEncryption) -> bool {
     resource.metadata.deletion_timestamp.is_some() && !(is_wanted && has_finalizer(&resource.metadata))
 }
 
-/// Adds the finalizer if the spec requires it and the policies allow disabling encryption, otherwise removes
-/// it. Ends the reconcile if it changed anything. The finalizer of a resource that is being deleted is left to
-/// the decision.
+/// Adds the finalizer if the spec requires it and the policies allow disabling encryption. Removes it if the spec
+/// requires it and the policies do not allow that. Ends the reconcile if it changed anything; returns the error if the API server refused the change. The finalizer
+/// of a resource that is being deleted is left to the decision.
 pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
     spec: &ResolvedSpec,
-) -> Result<(), Interruption> {
-    if spec.desired.deleting {
-        return Ok(());
+) -> Result<Option<KubeError>, Interruption> {
+    if spec.desired.deleting || !spec.desired.disable_on_deletion {
+        return Ok(None);
     }
-    let wanted = spec.desired.disable_on_deletion && spec.permission.check_disable(&spec.stream).is_ok();
-    if spec.desired.disable_on_deletion && !wanted {
+    let wanted = spec.permission.check_disable(&spec.stream).is_ok();
+    if !wanted {
         // Without the finalizer, a deletion leaves the stream encrypted.
         ensure_policies_unchanged(context, resource, &spec.permission).await?;
     }
     if wanted == has_finalizer(&resource.metadata) {
-        return Ok(());
+        return Ok(None);
     }
-    set_finalizer(context, &resource.metadata, wanted).await?;
-    Err(changed(context))
+    change_finalizer(context, &resource.metadata, wanted).await.map(Some)
+}
+
+/// Adds or removes the finalizer of a resource that is not being deleted. Ends the reconcile if it did, or returns the
+/// error if the API server refused: an admission policy or a webhook may refuse nothing else than this change.
+async fn change_finalizer<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    read: &ObjectMeta,
+    present: bool,
+) -> Result<KubeError, Interruption> {
+    match set_finalizer(context, read, present).await {
+        // The resource has another version now, which the next reconcile handles.
+        Ok(_) => Err(Interruption::Ended(context.clock.now())),
+        Err(error @ KubeError::Rejected(_)) => {
+            warn!(namespace = read.namespace, name = read.name, %error, present, "the API server refuses the finalizer");
+            Ok(error)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Removes the finalizer as decided: AWS has disabled the encryption, or the operator may not, or need not.
-/// Ends the reconcile, which began with an earlier version of the resource: a status of that version would be refused,
-/// and the reconcile's entry in the memory would replace the version that this step has recorded.
+/// Always ends the reconcile. The removal gives the resource a new version: a status write would name the old one and be
+/// refused, and `Memory::keep` would replace the new version with the old one.
 pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -94,7 +112,7 @@ pub(super) async fn remove_decided_finalizer<A: StreamApi, R: KubeApi>(
     } else {
         release(context, &resource.metadata).await?;
     }
-    Err(released(context))
+    Err(end_as_released(context))
 }
 
 /// Removes the finalizer of a deleted resource whose spec is invalid. Encryption cannot be disabled for a stream
@@ -109,13 +127,8 @@ pub(super) async fn release_unresolved<A: StreamApi, R: KubeApi>(
     Ok(context.clock.now() + context.config.drift_interval)
 }
 
-/// The resource has another version now, which the next reconcile handles.
-fn changed<A, R>(context: &Context<A, R>) -> Interruption {
-    Interruption::Ended(context.clock.now())
-}
-
-/// The resource is being deleted, and no step is left.
-fn released<A, R>(context: &Context<A, R>) -> Interruption {
+/// Returns the end of the reconcile of a resource that is being deleted and for which no step is left.
+fn end_as_released<A, R>(context: &Context<A, R>) -> Interruption {
     Interruption::Ended(context.clock.now() + context.config.drift_interval)
 }
 
@@ -185,7 +198,12 @@ pub(super) async fn release_leaving_encryption<A: StreamApi, R: KubeApi>(
         "deleted with deletionPolicy: Disable, leaving the encryption unchanged"
     );
     context.metrics.encryption_left_on();
-    let note = format!("{why} The resource is deleted, and the encryption of its stream is unchanged.");
+    let note = match &released {
+        Ok(_) => format!("{why} The resource is deleted, and the encryption of its stream is unchanged."),
+        Err(_) => format!(
+            "{why} The API server did not confirm that the finalizer is removed. If the resource is deleted, the encryption of its stream is unchanged."
+        ),
+    };
     let event =
         ReconcileEvent { warning: true, reason: ENCRYPTION_LEFT_ON.to_owned(), action: "Release", note };
     context.publish_event(&me, &event).await;

@@ -134,9 +134,9 @@ async fn read<R: KubeApi>(
     if from == ReadFrom::Cache && lags { kube.ledger(name, ReadFrom::ApiServer).await } else { Ok(found) }
 }
 
-/// Returns whether the owner of a ledger still holds the stream: the resource exists, and a policy of its
-/// namespace allows the stream. In every case of doubt the owner keeps the stream.
-async fn holds<R: KubeApi>(kube: &R, owner: &Owner, claim: &Claim<'_>) -> Result<bool, KubeError> {
+/// Returns whether the owner of a ledger holds the stream: the resource exists, and a policy of its namespace allows
+/// the stream. In every case of doubt the owner keeps the stream.
+pub(super) async fn holds<R: KubeApi>(kube: &R, owner: &Owner, claim: &Claim<'_>) -> Result<bool, KubeError> {
     match is_gone(kube, owner).await {
         Ok(true) => return Ok(false),
         // The resource exists, or may exist: it cannot be read.
@@ -223,6 +223,11 @@ impl LedgerHandle {
     /// Returns whether the change claims the stream.
     pub(super) fn claims(&self) -> bool {
         self.is_changed() && self.stored.as_ref().is_none_or(|stored| stored.spec.owner != self.spec.owner)
+    }
+
+    /// Returns the owner from whom the change takes the stream over.
+    pub(super) fn replaced_owner(&self) -> Option<&Owner> {
+        Some(&self.stored.as_ref().filter(|_| self.claims())?.spec.owner)
     }
 
     /// Returns whether the change depends on the spec: it claims the stream, begins or ends attempts, or records

@@ -59,10 +59,11 @@ pub struct LastReconcile {
     /// still be. `None` if there is none, after two minutes, or after a later acknowledged write: the earlier one names an
     /// old version, so the API server refuses it.
     pub unacknowledged_write: Option<Timestamp>,
-    /// When a test record was last encrypted, as this process has seen or read it. The status may lack it: its write
-    /// may have failed.
+    /// The latest time at which a test record was encrypted: this process has observed it, or has read it from the status.
+    /// The stored status may not have this time, because the write of the status may have failed.
     pub verified: Option<Timestamp>,
-    /// Number of consecutive reconciles in which a request to Kubernetes failed.
+    /// Number of consecutive reconciles in which a request to Kubernetes failed, or which were given up because of a
+    /// conflict.
     pub failures: u32,
     /// Number of consecutive reconciles that could not describe the stream: AWS did not answer the Describe, or a
     /// request before it.
@@ -83,8 +84,8 @@ pub struct LastReconcile {
 #[derive(Clone, Debug)]
 pub struct Remembered {
     /// The time of the request and the response of the Describe; the response is `None` if the stream does not exist.
-    /// The outer `None`: only the key was described, because the stream may not be described (for example, another
-    /// resource manages it).
+    /// The outer `None`: only the key was described. Describing the stream is not allowed, for example because another
+    /// resource manages it.
     pub stream: Option<(Timestamp, Option<StreamDescription>)>,
     /// The metadata that KMS returned for the desired key, by the requested name. Boxed, because it is absent for keys
     /// of AWS.
@@ -108,6 +109,14 @@ pub struct Urgency {
     pub is_interrupted: bool,
 }
 
+impl LastReconcile {
+    /// Discards the responses of AWS, so that the reconcile describes the stream. Returns whether there were any.
+    pub fn discard_description(&mut self) -> bool {
+        self.retry_due = None;
+        self.remembered.take().is_some()
+    }
+}
+
 impl From<&LastReconcile> for Urgency {
     fn from(last: &LastReconcile) -> Self {
         Self { reason: last.reason.map(|(reason, _)| reason), is_interrupted: last.is_interrupted }
@@ -119,7 +128,7 @@ impl Memory {
     /// if a user has deleted the resource or changed the retry annotation, and a write that can no longer be
     /// applied.
     pub fn recall_unexpired(&self, resource: &StreamEncryption, now: Timestamp) -> LastReconcile {
-        let mut last = self.recall_all(uid(resource));
+        let mut last = self.recall_with_expired(uid(resource));
         let may_be_applied = |sent: &Timestamp| now < saturating_add(*sent, MAY_BE_APPLIED) && *sent <= now;
         last.unacknowledged_write = last.unacknowledged_write.filter(may_be_applied);
         last.retry_due = None;
@@ -149,7 +158,7 @@ impl Memory {
 
     /// Returns the entry of the resource with this uid, including what has expired. The resource may be invalid.
     #[must_use]
-    pub fn recall_all(&self, uid: &str) -> LastReconcile {
+    pub fn recall_with_expired(&self, uid: &str) -> LastReconcile {
         self.lock().get(uid).map(|last| LastReconcile::clone(last)).unwrap_or_default()
     }
 
@@ -201,8 +210,8 @@ impl Memory {
         last.is_interrupted = true;
     }
 
-    /// Records that a reconcile of the resource with this uid has failed because of a request to Kubernetes. Returns
-    /// how many have failed in succession.
+    /// Records that a reconcile of the resource with this uid has failed because of a request to Kubernetes, or was given
+    /// up because of a conflict. Returns how many have in succession.
     pub fn count_failure(&self, uid: &str) -> u32 {
         let mut entries = self.lock();
         let last = entries.entry(uid.to_owned()).or_default();
@@ -390,6 +399,6 @@ mod tests {
     fn first_reconcile_of_a_process_can_be_interrupted() {
         let memory = Memory::default();
         memory.describe_again(&resource(false));
-        assert!(memory.recall_all("uid-1").is_interrupted);
+        assert!(memory.recall_with_expired("uid-1").is_interrupted);
     }
 }

@@ -106,7 +106,7 @@ pub async fn preview<A: StreamApi, R: KubeApi>(
         }
         observe::describe_stream(context, resource, &mut state).await.map_err(PreviewError::of)?;
     };
-    // Only a reconcile that waits depends on the active key.
+    // The active key affects the result only if the step is `Wait`: it may then change the reason.
     let decision = if matches!(decision.step, Step::Wait) {
         observe::describe_active_key(context, &mut state).await;
         (context.decide)(&state.input())

@@ -24,7 +24,7 @@ use super::ledger_store::resource_identity_of;
 use super::memory::{LastReconcile, UNKNOWN_VERSION};
 use super::previous_status::{changed_by_another, previous_status};
 use super::stream_api::StreamApi;
-use crate::model::schedule::{AFTER_CONFLICT, REREAD};
+use crate::model::schedule;
 use crate::packed::Packed;
 
 /// The result of a status update.
@@ -40,20 +40,17 @@ pub(super) struct StatusWrite {
     pub(super) again: Option<Timestamp>,
     /// The error, if the write failed for another reason than a conflict.
     pub(super) failed: Option<KubeError>,
+    /// The number of consecutive failures and conflicts. Whoever handles `failed` counts it.
+    pub(super) failures: u32,
 }
 
-impl StatusWrite {
-    /// Returns the number of consecutive failures after this write, which follows `last`.
-    pub(super) fn failures(&self, last: &LastReconcile) -> u32 {
-        if self.failed.is_some() { last.failures } else { 0 }
-    }
-}
-
-/// Writes the status that `make` computes if it differs from the `stored` one. The status that this process
-/// reported last is not repeated, with three exceptions: the process has just described the stream
-/// (`described`); a client that is no replica wrote the stored status; or the stored status may be an
-/// unacknowledged write of this process. A write that fails does not end the reconcile: what AWS has returned is
-/// kept in the memory, or each attempt would describe the stream again and write another test record.
+/// Writes the status that `make` computes if it differs from the `stored` one. If `make` computes the same status as in
+/// the last reconcile and the stored one differs, another replica has written the stored one, and nothing is written.
+/// There are three exceptions: this process has just described the stream (`described`); a client that is no replica
+/// wrote the stored status; or the stored status may be an unacknowledged write of this process.
+///
+/// A write that fails does not end the reconcile: what AWS has returned is kept in the memory, or each attempt would
+/// describe the stream again and write another test record.
 pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     read: &ObjectMeta,
@@ -87,13 +84,15 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
             }
             Err(error) => {
                 let now = context.clock.now();
-                let (unacknowledged_write, again, failed) = match error {
-                    KubeError::Conflict => (unacknowledged_write, Some(now + AFTER_CONFLICT), None),
-                    KubeError::Rejected(_) => (unacknowledged_write, None, Some(error)),
-                    KubeError::Unavailable(_) => (Some(now), None, Some(error)),
+                let conflicts = last.failures.saturating_add(1);
+                let after_conflict = now + schedule::after_conflict(uid(read), conflicts);
+                let (unacknowledged_write, again, failed, failures) = match error {
+                    KubeError::Conflict => (unacknowledged_write, Some(after_conflict), None, conflicts),
+                    KubeError::Rejected(_) => (unacknowledged_write, None, Some(error), last.failures),
+                    KubeError::Unavailable(_) => (Some(now), None, Some(error), last.failures),
                 };
                 let (status, version) = (last.status.clone(), UNKNOWN_VERSION);
-                return StatusWrite { status, unacknowledged_write, version, again, failed };
+                return StatusWrite { status, unacknowledged_write, version, again, failed, failures };
             }
         }
     }
@@ -104,10 +103,10 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
     let status = Some(packed);
     if unacknowledged_write.is_some() {
         // The earlier write may still change the status.
-        let again = Some(context.clock.now() + REREAD);
-        return StatusWrite { status, unacknowledged_write, version: UNKNOWN_VERSION, again, failed: None };
+        let (version, again) = (UNKNOWN_VERSION, Some(context.clock.now() + schedule::REREAD));
+        return StatusWrite { status, unacknowledged_write, version, again, failed: None, failures: 0 };
     }
-    StatusWrite { status, unacknowledged_write, version, again: None, failed: None }
+    StatusWrite { status, unacknowledged_write, version, again: None, failed: None, failures: 0 }
 }
 
 /// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
@@ -129,7 +128,7 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     let words = format!(
         "Invalid resource: {why}. The stored resource does not match the schema of this operator version: correct it and apply it again."
     );
-    let last = context.memory.recall_all(uid(read));
+    let last = context.memory.recall_with_expired(uid(read));
     let now = context.clock.now();
     let reported = last.status.as_ref().map(Packed::read);
     // The stored status is known only if it is the one that was written last.
@@ -143,8 +142,8 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
         ..StreamEncryptionStatus::default()
     };
     let written = update_status(context, read, stored, &last, false, make).await;
-    let failures = written.failures(&last);
-    context.memory.keep_status(uid(read), written.status, written.unacknowledged_write, failures);
+    let StatusWrite { status, unacknowledged_write, failures, .. } = written;
+    context.memory.keep_status(uid(read), status, unacknowledged_write, failures);
     if let Some(error) = written.failed {
         return Err(error);
     }

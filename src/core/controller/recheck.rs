@@ -10,8 +10,9 @@ use super::annotations::{is_suspended, retry_token};
 use super::context::Context;
 use super::interruption::Interruption;
 use super::kube_api::{KubeApi, ReadFrom};
-use super::ledger_store::resource_identity;
+use super::ledger_store::{self, resource_identity};
 use super::permitted::permission_in;
+use super::state::ReconcileState;
 use super::stream_api::StreamApi;
 use crate::model::permission::EffectivePolicy;
 
@@ -45,4 +46,15 @@ pub(super) async fn ensure_policies_unchanged<A: StreamApi, R: KubeApi>(
     let own = permission.own_account().clone();
     let now = permission_in(&context.kube, namespace, own, ReadFrom::ApiServer).await?;
     if now == *permission { Ok(()) } else { Err(Interruption::Outdated) }
+}
+
+/// Returns [`Interruption::Outdated`] if the write of the ledger would take the stream over from an owner that holds it
+/// again: its policy may have been away only for a moment.
+pub(super) async fn ensure_owner_lost_stream<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    state: &ReconcileState,
+) -> Result<(), Interruption> {
+    let Some(owner) = state.ledger.replaced_owner() else { return Ok(()) };
+    let holds = ledger_store::holds(&context.kube, owner, &state.spec.claim()).await?;
+    if holds { Err(Interruption::Outdated) } else { Ok(()) }
 }

@@ -55,7 +55,6 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     // or written, its current version is unknown, so the version that was seen last is kept.
     let is_recorded = state.ledger.ownership != Ownership::LedgerInvalid;
     let changing_at = follow_change(context, &state, &decision);
-    let failures = written.failures(&state.last);
     let last = LastReconcile {
         remembered: remembered(resource, &state, &decision).filter(|_| is_recorded),
         ledger_version: if is_recorded {
@@ -70,7 +69,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         unanswered,
         changing_at,
         verified: state.spec.desired.verified,
-        failures,
+        failures: if state.finalizer_refusal.is_some() { state.last.failures } else { written.failures },
         retry_due: None,
         is_interrupted: false,
         is_removal_reported: state.last.is_removal_reported,
@@ -78,7 +77,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     let wake =
         [written.again, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
     context.memory.keep(resource, last);
-    match written.failed {
+    match written.failed.or(state.finalizer_refusal) {
         Some(error) => Err(Interruption::Kubernetes(error)),
         None => Ok(wake),
     }
@@ -190,7 +189,6 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
     } else {
         schedule::poll_interval(since, now, schedule::POLL_AWS_ERROR)
     };
-    let failures = written.failures(last);
     let last = LastReconcile {
         reason: Some((reason, since)),
         status: written.status,
@@ -198,7 +196,7 @@ pub(super) async fn unresolved<A: StreamApi, R: KubeApi>(
         version: written.version,
         unanswered,
         remembered: None,
-        failures,
+        failures: written.failures,
         is_interrupted: false,
         ..last.clone()
     };

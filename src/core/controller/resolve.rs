@@ -4,11 +4,12 @@
 //! Reads the namespace's policies, the key that an alias or a reference stands for, and the state of that
 //! key. An invalid spec is detected before any request to AWS. So is a denial of the stream or of disabling
 //! encryption, if the stream is given by its ARN and the policies do not depend on the operator's account. In all
-//! other cases the operator's identity is needed first: the word `own` in a policy without a role stands for its
-//! account, in the policies of this namespace and in those of the namespace whose resource owns the ledger. No request
-//! is sent about a stream or a key that is not allowed, or whose resource is suspended; an alias is resolved if the
-//! alias is allowed. After this step the raw spec of the stream is read only to name the stream as the user does, and
-//! to tell whether the user knows its account.
+//! other cases the operator's identity is needed first, because the word `own` in a policy without a role stands for the
+//! operator's account. That account also decides whether the policies of another namespace still allow the stream to
+//! the resource that owns the ledger (`ledger_store::holds`). No request is sent about a stream or a key that is not
+//! allowed, or whose resource is suspended; an alias is resolved if the alias is allowed. After this step `spec.stream` is
+//! read for two purposes only: to quote it in messages, and to see whether it contains an ARN, in which case the
+//! status may show the account.
 
 use std::time::Duration;
 
@@ -60,7 +61,8 @@ pub(super) struct ResolvedSpec {
 }
 
 impl ResolvedSpec {
-    /// Returns the names of the desired key: the one that the spec sets, and the one that it stands for.
+    /// Returns the name with which KMS has answered about the desired key, and the key that it stands for. Returns none if
+    /// KMS has not answered about an alias.
     pub(super) fn key_names(&self) -> impl Iterator<Item = KmsKeyId> {
         let named = self.described_key.as_ref().map(|(name, _)| name.clone());
         let resolved = match &self.desired.encryption {

@@ -9,6 +9,7 @@ use stream_encryption_api::ledger::Action;
 use stream_encryption_api::stream_encryption::{StreamEncryption, StreamEncryptionStatus};
 
 use super::interruption::Interruption;
+use super::kube_api::KubeError;
 use super::ledger_store::LedgerHandle;
 use super::memory::LastReconcile;
 use super::previous_status::previous_status;
@@ -22,12 +23,15 @@ use crate::model::key::{Key, KeyProblem};
 use crate::model::observation::{Observation, StreamDescription};
 use crate::model::status_fields;
 
-/// Two limits: the maximum age of the description and of the resolved spec after the wait for the rate limiter, and the
-/// maximum duration of the last checks and the reservation, up to the call.
+/// Maximum age of the description and of the resolved spec after the wait for the rate limiter.
 pub(super) const MAX_STATE_AGE: Duration = Duration::from_secs(10);
-/// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A
-/// process that was paused for longer does not send the call. Only a pause during the second Describe of a
-/// reconcile is not detected: it cannot be told from that Describe's wait for the rate limiter.
+/// Maximum duration of the last checks and the reservation, up to the call.
+pub(super) const MAX_CHECK_DURATION: Duration = Duration::from_secs(10);
+/// Maximum age of the description and the resolved spec when the call is reserved, and when it is sent. A process that
+/// was paused for longer does not send the call. Three pauses are not detected: one during the second Describe of a
+/// reconcile, which cannot be told from that Describe's wait for the rate limiter; one after the last check; and that of
+/// a suspended machine, whose monotonic clock stands still. AWS refuses a call that arrives more than 15 minutes after
+/// its reservation.
 pub(super) const MAX_AGE_FOR_CALL: Duration = Duration::from_secs(20);
 
 /// Everything that a reconcile has gathered.
@@ -43,8 +47,8 @@ pub(super) struct ReconcileState {
     /// The time of the request of the last Describe in this reconcile that AWS answered; `None` if AWS answered none. It
     /// is kept if a later request to KMS fails and `observed` becomes `Failed`.
     pub(super) answered_request: Option<Timestamp>,
-    /// From when the age of this reconcile's description is counted, on the monotonic clock: from its request, or for the
-    /// second Describe, after the permit for the call, from its response.
+    /// The time, on the monotonic clock, from which the age of the description is counted. For the first Describe it is
+    /// the time of the request. For a second one, which follows the permit for the call, it is the time of the response.
     pub(super) description_start: Duration,
     /// Whether the stream is described only because an event of AWS reports something. Such a Describe must not compete
     /// with changes, because somebody may be able to forge events.
@@ -58,6 +62,9 @@ pub(super) struct ReconcileState {
     pub(super) active_key: Option<(KeyArn, Option<KeyProblem>)>,
     /// The result of the last reconcile.
     pub(super) last: LastReconcile,
+    /// The error of the API server if it refused to add or remove the finalizer. The reconcile fails with it after its
+    /// report.
+    pub(super) finalizer_refusal: Option<KubeError>,
     /// The time that AWS is expected to take to change the encryption.
     pub(super) expected_change: SignedDuration,
     /// The end of the term in which the reconcile runs.
@@ -134,6 +141,7 @@ impl ReconcileState {
             signer: None,
             active_key,
             last,
+            finalizer_refusal: None,
             expected_change,
             end: TermEnd::default(),
         }

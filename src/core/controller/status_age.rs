@@ -1,4 +1,5 @@
-//! The age of a status: since when the resource is suspended, and when the last answered Describe was requested.
+//! The parts of a status that depend on what is no longer observed: the whole status of a suspended resource, the
+//! `Encrypted` condition of a stream that AWS does not describe any more, and the time of the last answered Describe.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

@@ -26,6 +26,7 @@ use crate::model::schedule;
 use fakes::{Identity, Request, World, run};
 
 mod fakes;
+mod interrupted;
 
 const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
 
@@ -299,7 +300,7 @@ fn unacknowledged_status_does_not_delay_the_next_attempt() {
     let (context, cached) = (world.context(), || world.state().resource.clone().unwrap());
     run(reconcile(&context, &cached())).unwrap();
     let now = context.clock.now();
-    let last = context.memory.recall_all("uid-1");
+    let last = context.memory.recall_with_expired("uid-1");
     context.memory.keep(&cached(), LastReconcile { unacknowledged_write: Some(now), ..last });
     let wake = run(reconcile(&context, &cached())).unwrap();
     assert_eq!(wake, now + schedule::poll_interval(now, now, schedule::POLL_AWS_ERROR));
@@ -389,7 +390,7 @@ fn rejected_status_is_not_expected_to_be_applied_later() {
     world.before(Request::WriteStatus, |_| Err(KubeError::Rejected("forbidden".to_owned())));
     let (context, cached) = (world.context(), world.state().resource.clone().unwrap());
     assert!(matches!(run(reconcile(&context, &cached)), Err(KubeError::Rejected(_))));
-    assert_eq!(context.memory.recall_all("uid-1").unacknowledged_write, None);
+    assert_eq!(context.memory.recall_with_expired("uid-1").unacknowledged_write, None);
 }
 
 #[test]

@@ -113,10 +113,11 @@ pub struct Accepted {
 }
 
 impl AwsError {
-    /// Returns whether the operator held back a call that was ready, so that AWS never received it.
+    /// Returns whether the operator did not send the request: it had no usable credentials, or held the request back.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        matches!(self.code.as_deref(), Some(OPERATOR_PAUSED | SIGNER_CHANGED))
+        self.kind == ErrorKind::NoCredentials
+            || matches!(self.code.as_deref(), Some(OPERATOR_PAUSED | SIGNER_CHANGED | UNRESOLVED_KEY))
     }
 
     /// Returns whether the error gives no information about the rate of requests in the account: a shard of the stream
@@ -161,6 +162,8 @@ pub enum RawError<'a> {
 pub const OPERATOR_PAUSED: &str = "OperatorPaused";
 /// The operator's own code for a call that was not sent because the credentials changed after the Describe.
 pub const SIGNER_CHANGED: &str = "SignerChanged";
+/// The operator's own code for a call that was not sent because its key is not the ARN of a key.
+pub const UNRESOLVED_KEY: &str = "UnresolvedKey";
 /// AWS's code for an unknown access key, and for an unknown account.
 const UNRECOGNIZED: &str = "UnrecognizedClientException";
 /// Kinesis' code for a shard that receives more than it can hold.

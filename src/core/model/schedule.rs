@@ -105,8 +105,10 @@ pub fn change_poll_interval(since: Timestamp, now: Timestamp, expected: SignedDu
 
 /// Shortest pause between two steps for one stream, such as a call that AWS refused and the next one.
 pub const AFTER_STEP: SignedDuration = SignedDuration::from_secs(2);
-/// The wait after a conflict, before everything is read and decided again.
+/// The wait after one of the first conflicts, before everything is read and decided again.
 pub const AFTER_CONFLICT: SignedDuration = SignedDuration::from_secs(1);
+/// Number of conflicts in succession that are ordinary: another writer was first.
+const ORDINARY_CONFLICTS: u32 = 2;
 /// Minimum age of a description before a change of the retry annotation alone causes another Describe.
 pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 /// Interval at which a resource is read again while a write without an acknowledgement may still be applied. It
@@ -135,6 +137,17 @@ pub fn after_kube_error(uid: &str, failures: u32) -> SignedDuration {
     let spread = i64::from(uid.bytes().fold(0_u8, u8::wrapping_add));
     let doublings = failures.saturating_sub(1).min(3);
     SignedDuration::from_millis((3000 + spread * 20) << doublings)
+}
+
+/// Returns the wait after this many reconciles in succession were given up because of a conflict, or because what they
+/// were based on had changed or grown old. After more than two of them, a slow API server is the likely cause. Each
+/// attempt sends its most expensive requests, so the wait is that after failed requests.
+#[must_use]
+pub fn after_conflict(uid: &str, conflicts: u32) -> SignedDuration {
+    match conflicts.saturating_sub(ORDINARY_CONFLICTS) {
+        0 => AFTER_CONFLICT,
+        failures => after_kube_error(uid, failures),
+    }
 }
 
 /// Returns the drift interval of one resource: up to a tenth shorter or longer, always the same for the same

@@ -34,7 +34,7 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     }
     let store = Store::default();
     store.apply(&Event::Apply(resource.clone()));
-    let known = || ["1", "2"].map(|uid| context.memory.recall_all(uid).status.is_some());
+    let known = || ["1", "2"].map(|uid| context.memory.recall_with_expired(uid).status.is_some());
     let keeping = repeat_housekeeping(&context, &store);
     tokio::pin!(keeping);
 

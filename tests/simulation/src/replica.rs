@@ -92,7 +92,7 @@ impl<P: Wiring> Replica<P> {
         let previous = std::mem::replace(cache, resources.clone());
         if self.operator.config.drift_interval_with_events.is_some() {
             for resource in resources.values() {
-                self.operator.memory.events.expect(resource);
+                self.operator.memory.events.register_from_status(resource);
             }
         }
         for (name, resource) in resources {
@@ -240,7 +240,7 @@ impl<P: Wiring> Replica<P> {
     pub fn add_to_fingerprint(&self, uids: &[&str], add: &mut dyn FnMut(&dyn Debug)) {
         add(&(self.process, self.delivered, &self.queue, self.operator.memory.change_times()));
         for uid in uids {
-            add(&self.operator.memory.recall_all(uid));
+            add(&self.operator.memory.recall_with_expired(uid));
         }
     }
 

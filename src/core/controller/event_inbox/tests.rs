@@ -47,7 +47,7 @@ fn inbox(names: &[&str]) -> EventInbox {
     let inbox = EventInbox::default();
     let alias = KmsKeyId::Alias("alias/orders".to_owned());
     for name in names {
-        inbox.register(&resource(name), &stream(name), &[key(1), alias.clone()]);
+        inbox.replace_dependencies(&resource(name), &stream(name), &[key(1), alias.clone()]);
     }
     inbox
 }
@@ -149,11 +149,11 @@ fn flood_of_refused_calls_does_not_hide_an_accepted_one() {
 fn changed_key_replaces_the_earlier_one() {
     let inbox = inbox(&["orders"]);
     let (KmsKeyId::Arn(one), KmsKeyId::Arn(two)) = (key(1), key(2)) else { unreachable!() };
-    inbox.register(&resource("orders"), &stream("orders"), &[key(2)]);
+    inbox.replace_dependencies(&resource("orders"), &stream("orders"), &[key(2)]);
     assert!(due(&inbox, Subject::Key(one)).is_empty());
     assert_eq!(due(&inbox, Subject::Key(two)), ["data/orders"]);
     assert!(inbox.is_noticed(&resource("orders")));
-    inbox.register(&resource("orders"), &stream("orders"), &[]);
+    inbox.replace_dependencies(&resource("orders"), &stream("orders"), &[]);
     assert!(inbox.is_noticed(&resource("orders")), "what was noticed remains");
     inbox.evict("data/orders");
     let state = inbox.lock();
@@ -197,8 +197,8 @@ fn change_of_keys_keeps_the_calls_of_the_stream() {
     let (inbox, stopped) = (inbox(&["orders"]), call("orders", 1));
     inbox.receive(&stopped, MINUTE, NOW);
     // A reconcile first knows only the desired key, then the active one, too.
-    inbox.extend(&resource("orders"), &stream("orders"), &[key(2)]);
-    inbox.register(&resource("orders"), &stream("orders"), &[key(2), key(3)]);
+    inbox.add_dependencies(&resource("orders"), &stream("orders"), &[key(2)]);
+    inbox.replace_dependencies(&resource("orders"), &stream("orders"), &[key(2), key(3)]);
     assert!(inbox.holds(&stopped) && inbox.is_noticed(&resource("orders")));
     assert_eq!(inbox.take_notice(&resource("orders")).calls.len(), 1);
     let KmsKeyId::Arn(before) = key(1) else { unreachable!() };
@@ -208,7 +208,7 @@ fn change_of_keys_keeps_the_calls_of_the_stream() {
 #[test]
 fn extension_keeps_what_the_resource_depended_on() {
     let (inbox, KmsKeyId::Arn(active)) = (inbox(&["orders"]), key(1)) else { unreachable!() };
-    inbox.extend(&resource("orders"), &stream("orders"), &[key(2)]);
+    inbox.add_dependencies(&resource("orders"), &stream("orders"), &[key(2)]);
     assert_eq!(due(&inbox, Subject::Key(active)), ["data/orders"]);
 }
 
@@ -217,7 +217,7 @@ fn other_resource_of_a_stream_does_not_end_the_calls_of_its_owner() {
     let inbox = EventInbox::default();
     let (owner, other) = (resource("orders"), resource("rival"));
     for resource in [&owner, &other] {
-        inbox.register(resource, &stream("orders"), &[]);
+        inbox.replace_dependencies(resource, &stream("orders"), &[]);
     }
     let stopped = call("orders", 1);
     assert_eq!(inbox.receive(&stopped, MINUTE, NOW).len(), 2);
@@ -253,7 +253,7 @@ fn listed_resource_is_woken_before_its_first_reconcile() {
     let key_arn = "arn:aws:kms:eu-west-1:111122223333:key/1";
     let status = serde_json::json!({"activeKey": {"type": "CUSTOMER_MANAGED_CMK", "arn": key_arn}});
     orders.status = Some(serde_json::from_value(status).unwrap());
-    inbox.expect(&orders);
+    inbox.register_from_status(&orders);
     assert_eq!(inbox.receive(&call("orders", 1), MINUTE, NOW).len(), 1);
     inbox.finish(&orders, &inbox.take_notice(&orders), CallsOutcome::Entered);
     let KmsKeyId::Arn(active) = key(1) else { unreachable!() };
@@ -279,7 +279,7 @@ fn other_resource_releases_the_calls_of_a_deleted_owner() {
     let inbox = EventInbox::default();
     let (owner, other) = (resource("orders"), resource("rival"));
     for resource in [&owner, &other] {
-        inbox.register(resource, &stream("orders"), &[]);
+        inbox.replace_dependencies(resource, &stream("orders"), &[]);
     }
     let stopped = call("orders", 1);
     inbox.receive(&stopped, MINUTE, NOW);
@@ -295,7 +295,7 @@ fn new_term_begins_with_an_empty_inbox() {
     let inbox = inbox(&["orders"]);
     inbox.receive(&event(Subject::Heartbeat), MINUTE, NOW);
     inbox.clear();
-    inbox.register(&resource("orders"), &stream("orders"), &[]);
+    inbox.replace_dependencies(&resource("orders"), &stream("orders"), &[]);
     assert!(inbox.find_silent(MINUTE + SILENCE * 2).is_empty(), "an event of an earlier term is no arrival");
 }
 

@@ -27,6 +27,9 @@ use crate::model::observation::{ReportedEncryption, StreamDescription, StreamSta
 use crate::model::principal::Principal;
 use crate::model::service::Operation;
 
+/// The namespace of the other resource.
+pub const RIVALS: &str = "web";
+
 /// A request of a reconcile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -70,8 +73,12 @@ pub struct State {
     pub resource: Option<StreamEncryption>,
     /// The resource in a cache that lags; `None` if the cache is current.
     pub lagging: Option<StreamEncryption>,
+    /// Another resource, in the namespace `web`.
+    pub rival: Option<StreamEncryption>,
     pub ledger: Option<StreamLedger>,
     pub policies: Vec<StreamEncryptionPolicySpec>,
+    /// Whether no policy selects the namespace `web`.
+    pub denies_rival: bool,
     pub encryption: ReportedEncryption,
     /// What AWS returns for the identity of the operator's credentials.
     pub identity: Identity,
@@ -111,7 +118,9 @@ impl World {
             elapsed: Duration::ZERO,
             resource: Some(resource),
             lagging: None,
+            rival: None,
             ledger: None,
+            denies_rival: false,
             policies: vec![StreamEncryptionPolicySpec::own_account()],
             encryption: ReportedEncryption::Off,
             identity: Identity::Known,
@@ -150,6 +159,14 @@ impl World {
         self.before(Request::Permit, move |state| {
             state.hooks.push((Request::Monotonic, Box::new(|_| Ok(()))));
             state.hooks.push((Request::Monotonic, pause(seconds)));
+            Ok(())
+        });
+    }
+
+    /// Lets time pass in the checks that follow the wait for a permit.
+    pub fn pause_in_checks(&self, seconds: u64) {
+        self.before(Request::Permit, move |state| {
+            state.hooks.push((Request::ReadResource(ReadFrom::ApiServer), pause(seconds)));
             Ok(())
         });
     }
@@ -287,11 +304,14 @@ impl StreamApi for World {
 impl KubeApi for World {
     async fn resource(
         &self,
-        _: &str,
+        namespace: &str,
         _: &str,
         from: ReadFrom,
     ) -> Result<Option<StreamEncryption>, KubeError> {
         let state = self.request(Request::ReadResource(from))?;
+        if namespace == RIVALS {
+            return Ok(state.rival.clone());
+        }
         let lagging = state.lagging.clone().filter(|_| from == ReadFrom::Cache);
         Ok(lagging.or_else(|| state.resource.clone()))
     }
@@ -374,8 +394,16 @@ impl KubeApi for World {
         Ok(version)
     }
 
-    async fn policies(&self, _: &str, from: ReadFrom) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
-        Ok(self.request(Request::ReadPolicies(from))?.policies.clone())
+    async fn policies(
+        &self,
+        namespace: &str,
+        from: ReadFrom,
+    ) -> Result<Vec<StreamEncryptionPolicySpec>, KubeError> {
+        let state = self.request(Request::ReadPolicies(from))?;
+        if namespace == RIVALS && state.denies_rival {
+            return Ok(Vec::new());
+        }
+        Ok(state.policies.clone())
     }
 
     async fn referenced_key(&self, _: &str, _: &KeyObjectReference) -> Result<ReferencedKey, KubeError> {

@@ -1,0 +1,151 @@
+//! Reconciles that are given up, or that the API server refuses a step of.
+
+use serde_json::json;
+use stream_encryption_api::RETRY_ANNOTATION;
+use stream_encryption_api::ledger::StreamLedger;
+use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption};
+
+use super::fakes::{RIVALS, Request, World, run};
+use super::{ARN, deleted, reconcile_stored, resource, woken_by};
+use crate::controller::kube_api::{ENCRYPTION_LEFT_ON, KubeError};
+use crate::controller::{ledger_store, reconcile};
+use crate::model::aws_event::Subject;
+use crate::model::{ledger, schedule};
+
+/// Returns another resource, which owns the stream.
+fn rival() -> StreamEncryption {
+    let mut rival = resource();
+    rival.metadata.namespace = Some(RIVALS.to_owned());
+    rival.metadata.uid = Some("uid-2".to_owned());
+    rival
+}
+
+/// Creates a world whose ledger names `rival` as the owner, which no policy allows the stream.
+fn world_with_rival() -> World {
+    let world = World::new(resource());
+    let stream = ARN.parse().unwrap();
+    let spec = ledger::new(&stream, ledger_store::resource_identity(&rival()));
+    let mut ledger = StreamLedger::new(&ledger::name(&stream), spec);
+    ledger.metadata.resource_version = Some("0".to_owned());
+    let mut state = world.state();
+    state.ledger = Some(ledger);
+    state.rival = Some(rival());
+    state.denies_rival = true;
+    drop(state);
+    world
+}
+
+#[test]
+fn stream_is_taken_over_only_while_its_owner_is_denied() {
+    for (is_permitted_again, owner) in [(false, "uid-1"), (true, "uid-2")] {
+        let world = world_with_rival();
+        world.before(Request::Permit, move |state| {
+            state.denies_rival = !is_permitted_again;
+            Ok(())
+        });
+        reconcile_stored(&world, &world.context());
+        assert_eq!(world.state().ledger.clone().unwrap().spec.owner.uid, owner);
+        assert_eq!(world.count(Request::Start), usize::from(!is_permitted_again));
+    }
+}
+
+#[test]
+fn reconciles_given_up_in_succession_wait_longer_and_longer() {
+    let world = World::new(resource());
+    let context = world.context();
+    let reconciled = || {
+        let cached = world.state().resource.clone().unwrap();
+        run(reconcile(&context, &cached)).unwrap().duration_since(context.clock.now())
+    };
+    let waits: Vec<_> = (0..6)
+        .map(|_| {
+            world.pause_in_checks(11);
+            reconciled()
+        })
+        .collect();
+    let failed = |count| schedule::after_kube_error("uid-1", count);
+    let conflict = schedule::AFTER_CONFLICT;
+    assert_eq!(waits, [conflict, conflict, failed(1), failed(2), failed(3), failed(4)]);
+    assert_eq!(world.count(Request::Start), 0);
+    reconciled();
+    assert_eq!(world.count(Request::Start), 1);
+    assert_eq!(context.memory.recall_with_expired("uid-1").failures, 0);
+}
+
+#[test]
+fn stream_is_encrypted_although_its_finalizer_is_refused() {
+    let mut added = resource();
+    added.spec.deletion_policy = DeletionPolicy::Disable;
+    let mut removed = deleted();
+    removed.spec.deletion_policy = DeletionPolicy::Retain;
+    removed.metadata.deletion_timestamp = None;
+    for resource in [added, removed] {
+        let world = World::new(resource);
+        world.state().policies[0].allow_disable = true;
+        let refusal = KubeError::Rejected("a webhook refuses it".to_owned());
+        let error = refusal.clone();
+        world.before(Request::SetFinalizer, move |_| Err(error));
+        let cached = world.state().resource.clone().unwrap();
+        assert_eq!(run(reconcile(&world.context(), &cached)), Err(refusal));
+        let sent = [Request::Start, Request::WriteStatus].map(|kind| world.count(kind));
+        assert_eq!(sent, [1, 1]);
+    }
+}
+
+#[test]
+fn refused_finalizer_is_retried_less_and_less_often() {
+    let mut resource = resource();
+    resource.spec.deletion_policy = DeletionPolicy::Disable;
+    let world = World::new(resource);
+    world.state().policies[0].allow_disable = true;
+    let context = world.context();
+    for failures in 1..4 {
+        world.before(Request::SetFinalizer, |_| Err(KubeError::Rejected("no".to_owned())));
+        let cached = world.state().resource.clone().unwrap();
+        assert!(run(reconcile(&context, &cached)).is_err());
+        assert_eq!(context.memory.count_failure("uid-1"), failures);
+    }
+}
+
+#[test]
+fn unconfirmed_removal_of_the_finalizer_is_reported_as_such() {
+    let world = World::new(deleted());
+    world.state().policies.clear();
+    world.before(Request::SetFinalizer, |_| Err(KubeError::Unavailable("no response".to_owned())));
+    let cached = world.state().resource.clone().unwrap();
+    assert!(run(reconcile(&world.context(), &cached)).is_err());
+    let events = world.state().events.clone();
+    let [(reason, note)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(reason, ENCRYPTION_LEFT_ON);
+    assert!(note.contains("did not confirm"), "{note}");
+}
+
+#[test]
+fn retry_is_handled_with_a_description_for_an_event() {
+    let world = World::new(resource());
+    let context = world.context();
+    reconcile_stored(&world, &context);
+    let annotation = (RETRY_ANNOTATION.to_owned(), "1".to_owned());
+    world.state().resource.as_mut().unwrap().metadata.annotations = Some([annotation].into());
+    assert_eq!(woken_by(&context, Subject::Stream(ARN.parse().unwrap())), 1);
+    reconcile_stored(&world, &context);
+    assert_eq!(world.count(Request::Describe), 2);
+    let status = world.state().resource.clone().unwrap().status.unwrap();
+    assert_eq!(status.last_handled_retry.as_deref(), Some("1"));
+}
+
+#[test]
+fn alias_wakes_its_resource_while_kms_does_not_resolve_it() {
+    let mut resource = resource();
+    let key = json!({"type": "CUSTOMER_MANAGED_CMK", "alias": "alias/orders"});
+    resource.spec.key = Some(serde_json::from_value(key).unwrap());
+    let world = World::new(resource);
+    let mut context = world.context();
+    context.config.drift_interval_with_events = Some(context.config.drift_interval);
+    reconcile_stored(&world, &context);
+    world.state().kms_fails = true;
+    world.state().elapsed += std::time::Duration::from_hours(1);
+    reconcile_stored(&world, &context);
+    assert_eq!(world.count(Request::DescribeKey), 2);
+    assert_eq!(woken_by(&context, Subject::Alias("alias/orders".parse().unwrap())), 1);
+}
