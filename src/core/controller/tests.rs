@@ -196,6 +196,21 @@ fn wait_for_identity_ends_with_the_term() {
 }
 
 #[test]
+fn wait_for_the_active_key_ends_with_the_term_and_a_report() {
+    let world = World::new(resource());
+    world.state().encryption = ReportedEncryption::On(Key::Customer(KEY.parse().unwrap()));
+    world.state().kms_hangs = true;
+    let cached = world.state().resource.clone().unwrap();
+    let (context, (end, has_ended)) = (world.context(), term_end());
+    let mut reconcile = pin!(reconcile_in_term(&context, &cached, &end));
+    let mut poll = || reconcile.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
+    assert!(poll().is_pending());
+    has_ended.store(true, Ordering::Relaxed);
+    assert!(matches!(poll(), Poll::Ready(Ok(_))));
+    assert_eq!(world.count(Request::WriteStatus), 1);
+}
+
+#[test]
 fn refused_status_leads_to_no_further_describe_or_record() {
     let mut resource = resource();
     resource.spec.verification = Verification::PutRecord;

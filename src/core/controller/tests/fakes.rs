@@ -84,6 +84,8 @@ pub struct State {
     pub identity: Identity,
     /// Whether KMS does not answer.
     pub kms_fails: bool,
+    /// Whether KMS never answers, and the connection stays open.
+    pub kms_hangs: bool,
     /// Whether AWS refuses each call because the calls of the stream are used up.
     pub refuses_calls: bool,
     /// Whether the response of the API server to each write of a status is lost.
@@ -125,6 +127,7 @@ impl World {
             encryption: ReportedEncryption::Off,
             identity: Identity::Known,
             kms_fails: false,
+            kms_hangs: false,
             refuses_calls: false,
             loses_status_response: false,
             refuses_status: false,
@@ -259,7 +262,13 @@ impl StreamApi for World {
         _: &Principal,
         _: Priority,
     ) -> Result<Option<KeyMetadata>, AwsError> {
-        let fails = self.to_aws(Request::DescribeKey).kms_fails;
+        let (fails, hangs) = {
+            let state = self.to_aws(Request::DescribeKey);
+            (state.kms_fails, state.kms_hangs)
+        };
+        if hangs {
+            std::future::pending::<()>().await;
+        }
         if fails { Err(refusal(Operation::DescribeKey, ErrorKind::Transient)) } else { Ok(None) }
     }
 
