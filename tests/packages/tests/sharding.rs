@@ -8,8 +8,8 @@ use test_cluster::TestCluster;
 use crate::documents::blocks;
 use crate::install::{follow, run};
 
-/// Returns the Leases and the selectors of all Deployments, by name.
-async fn shards(cluster: &TestCluster) -> Vec<(String, String, String)> {
+/// Returns the Leases, the selectors, the regions and the default policies of all Deployments, by name.
+async fn shards(cluster: &TestCluster) -> Vec<[String; 5]> {
     let get = ["get", "deployments", "-n", NAMESPACE, "-o", "json"];
     let list: Value = serde_json::from_str(&cluster.kubectl(&get).await.expect("a list")).expect("JSON");
     let items = list["items"].as_array().expect("items");
@@ -20,7 +20,11 @@ async fn shards(cluster: &TestCluster) -> Vec<(String, String, String)> {
         variable.and_then(|variable| variable["value"].as_str()).unwrap_or_default().to_owned()
     };
     let name = |deployment: &Value| deployment["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    let shard = |one: &Value| (name(one), of(one, "LEASE_NAME"), of(one, "WATCH_LABEL_SELECTOR"));
+    let shard = |one: &Value| {
+        let [lease, selector, region, policy] =
+            ["LEASE_NAME", "WATCH_LABEL_SELECTOR", "AWS_REGION", "DEFAULT_POLICY"].map(|name| of(one, name));
+        [name(one), lease, selector, region, policy]
+    };
     items.iter().map(shard).collect()
 }
 
@@ -28,6 +32,9 @@ async fn shards(cluster: &TestCluster) -> Vec<(String, String, String)> {
 async fn sharding_page_commands_divide_an_installation() {
     let cluster = TestCluster::start().await.expect("a cluster");
     follow(&cluster, "## By Helm").await;
+    let disable = "helm upgrade stream-encryption-operator charts/stream-encryption-operator \
+                   -n stream-encryption-system --reset-then-reuse-values --set defaultPolicy.enabled=false";
+    run(&cluster, &[disable]).await;
     let established = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"];
     cluster.kubectl(&established).await.expect("established");
     cluster.kubectl(&["create", "namespace", "data"]).await.expect("a namespace");
@@ -41,7 +48,10 @@ async fn sharding_page_commands_divide_an_installation() {
     let commands = blocks(&page, "sh");
     assert_eq!(commands.len(), 2);
     run(&cluster, &commands).await;
-    let shard = |name: &str, selector: &str| (name.to_owned(), name.to_owned(), selector.to_owned());
+    let without_default_policy = "";
+    let shard = |name: &str, selector: &str| {
+        [name, name, selector, "eu-west-1", without_default_policy].map(str::to_owned)
+    };
     let expected = [
         shard("shard-a-stream-encryption-operator", "shard=a"),
         shard("shard-b-stream-encryption-operator", "shard=b"),
