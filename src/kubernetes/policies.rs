@@ -190,7 +190,7 @@ pub fn spec_changes(
             Some(false) if has_default => info!("found no StreamEncryptionPolicy, using the default policy"),
             Some(false) => warn!(
                 "no StreamEncryptionPolicy exists and no default policy is set: every resource is NotPermitted, and no AWS \
-                 request is sent for it; create a policy, for example config/policies/own-account.yaml"
+                 request is sent for it; create a policy, for example from config/policies/data-team.yaml"
             ),
             None => {}
         }

@@ -119,6 +119,15 @@ fn tests_of_row<'a>(page: &'a str, row: &str) -> Vec<&'a str> {
     names
 }
 
+/// That policy allows every namespace every stream of the account, so an administrator must choose it knowingly.
+#[test]
+fn no_remedy_names_the_policy_that_allows_everything() {
+    let mut code = String::new();
+    sources(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src"), &mut code);
+    assert!(code.contains("config/policies/data-team.yaml"), "the sources are read wrongly");
+    assert!(!code.contains("config/policies/own-account.yaml"));
+}
+
 #[test]
 fn settings_page_lists_every_variable_with_its_flag() {
     let (settings, code) = (page("docs/settings.md"), page("src/settings.rs"));

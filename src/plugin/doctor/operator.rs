@@ -95,10 +95,17 @@ async fn leader(cluster: &Cluster) -> Check {
 async fn policies(cluster: &Cluster, has_default: bool) -> Check {
     let name = "policies";
     let api: Api<DeserializeGuard<StreamEncryptionPolicy>> = Api::all(cluster.client.clone());
-    let found = match api.list(&ListParams::default()).await {
-        Ok(found) => found.items,
-        Err(error) => return Check::not_checked(name, readable(error).to_string()),
-    };
+    match api.list(&ListParams::default()).await {
+        Ok(found) => policies_check(name, &found.items, has_default),
+        Err(error) => Check::not_checked(name, readable(error).to_string()),
+    }
+}
+
+fn policies_check(
+    name: &'static str,
+    found: &[DeserializeGuard<StreamEncryptionPolicy>],
+    has_default: bool,
+) -> Check {
     let refused: Vec<String> = found
         .iter()
         .filter(|policy| match &policy.0 {
@@ -113,17 +120,39 @@ async fn policies(cluster: &Cluster, has_default: bool) -> Check {
         return Check::failed(
             name,
             format!("{} allow less than they say: {}", refused.len(), refused.join(", ")),
-            "See why: kubectl get strencpol -o wide",
+            "See why: kubectl describe strencpol NAME",
         );
     }
     match (found.len(), has_default) {
         (0, false) => Check::warning(
             name,
             "there is none, and no default policy is known: without a policy, every resource is NotPermitted",
-            "Apply one, such as config/policies/own-account.yaml; docs/policies.md.",
+            "Adapt config/policies/data-team.yaml, and apply it; docs/policies.md.",
         ),
         (0, true) => Check::good(name, "the default policy"),
         (count, false) => Check::good(name, format!("{count} accepted")),
         (count, true) => Check::good(name, format!("{count} accepted, and the default policy")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn remedy_for_refused_policy_shows_its_message() {
+        let policy = json!({
+            "metadata": {"name": "data-team"},
+            "spec": {"namespaceSelector": {}, "streams": ["orders"], "keys": []},
+            "status": {"conditions": [{
+                "type": "Accepted", "status": "False", "reason": "InvalidPattern", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]},
+        });
+        let policy = DeserializeGuard(Ok(serde_json::from_value(policy).unwrap()));
+        let check = policies_check("policies", &[policy], true);
+        assert_eq!(check.remedy, "See why: kubectl describe strencpol NAME", "{check:?}");
     }
 }
