@@ -136,6 +136,31 @@ async fn secret_credentials_are_mounted_as_sdk_file() {
     );
 }
 
+/// EKS reads the annotations of the service account only when a pod is created.
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_service_account_annotations_replace_pods() {
+    let template = async |role: Option<&str>| {
+        let annotations = role.map(|role| json!({"eks.amazonaws.com/role-arn": role}));
+        let values = json!({"serviceAccount": {"annotations": annotations.unwrap_or(json!({}))}});
+        only(&chart(values).await, "Deployment")["spec"]["template"].clone()
+    };
+    let [none, one, other] = [
+        template(None).await,
+        template(Some("arn:aws:iam::111122223333:role/one")).await,
+        template(Some("arn:aws:iam::111122223333:role/other")).await,
+    ];
+    assert!(none != one && one != other && none != other, "{none}, {one}, {other}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn network_policy_allows_ipv4_and_ipv6_credential_sources() {
+    let objects = chart(json!({"networkPolicy": {"enabled": true}})).await;
+    let policy = only(&objects, "NetworkPolicy").to_string();
+    for address in ["169.254.170.23/32", "fd00:ec2::23/128", "169.254.169.254/32", "fd00:ec2::254/128"] {
+        assert!(policy.contains(&format!("\"{address}\"")), "{address}: {policy}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_service_and_test_use_listen_port() {
     let objects = chart(json!({"metrics": {"listen": {"port": 9090}, "service": {"port": 80}}})).await;
