@@ -143,7 +143,25 @@ fn streams_application_tolerates_missing_definitions() {
     let options = spec["syncPolicy"]["syncOptions"].as_array().expect("options");
     assert!(options.iter().any(|option| option == "SkipDryRunOnMissingResource=true"), "{options:?}");
     assert!(spec["syncPolicy"]["retry"]["limit"].as_i64() > Some(5));
-    assert_eq!(spec["source"]["directory"], json!({"recurse": true}));
+}
+
+/// With `directory`, Argo CD reads each YAML and JSON file, and fails at the kustomization and the IAM policies.
+#[test]
+fn streams_application_accepts_the_folder_of_adopt() {
+    let source = &application("application-streams.yaml")["spec"]["source"];
+    assert!(
+        source["path"].is_string() && source["directory"].is_null(),
+        "Argo CD detects a kustomization: {source}"
+    );
+}
+
+#[test]
+fn operator_application_has_the_role_of_the_install_page() {
+    const INSTALL: &str = include_str!("../../../docs/install.md");
+    let values = &application("application-operator.yaml")["spec"]["source"]["helm"]["valuesObject"];
+    let role =
+        values["serviceAccount"]["annotations"]["eks.amazonaws.com/role-arn"].as_str().expect("a role");
+    assert!(INSTALL.contains(&format!("eks.amazonaws.com/role-arn: {role}\n")), "{role}");
 }
 
 /// A Flux Kustomization, with the fields that the page uses.

@@ -61,7 +61,7 @@ if suspended_by ~= nil then
   if ready ~= nil and ready.reason == "Suspended" then
     hs.message = ready.message
   elseif ready ~= nil then
-    hs.message = hs.message .. " Previous message: " .. ready.message
+    hs.message = hs.message .. " Message of Ready: " .. ready.message
   end
   return hs
 end
