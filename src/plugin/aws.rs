@@ -44,12 +44,17 @@ impl AwsArguments {
     /// Returns the region: of the flag, of the operator, or of the environment.
     pub(super) fn region(&self, of_operator: Option<&str>) -> anyhow::Result<Region> {
         let of_environment = std::env::var("AWS_REGION").ok();
-        let region = [self.region.as_deref(), of_operator, of_environment.as_deref()]
-            .into_iter()
-            .flatten()
-            .find(|region| !region.is_empty())
+        let region = self
+            .known_region(of_operator)
+            .or(of_environment.as_deref().filter(|region| !region.is_empty()))
             .context("the region is not known: use --region, such as --region eu-west-1")?;
         Ok(region.parse()?)
+    }
+
+    /// Returns the region of the flag or of the operator. On EKS, the pods may have a region that the Deployment does
+    /// not have.
+    pub(super) fn known_region<'a>(&'a self, of_operator: Option<&'a str>) -> Option<&'a str> {
+        [self.region.as_deref(), of_operator].into_iter().flatten().find(|region| !region.is_empty())
     }
 
     /// Creates the adapter; sends no request yet.

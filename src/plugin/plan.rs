@@ -251,6 +251,13 @@ async fn operator(
     };
     let default_policy = arguments.default_policy.clone().or(settings.default_policy);
     let region = arguments.aws.region(settings.region.as_deref())?;
+    let depends_on_region = manifests.resources.iter().any(names_no_region);
+    if depends_on_region && arguments.aws.known_region(settings.region.as_deref()).is_none() {
+        eprintln!(
+            "The operator's region is not known: streams that are named without a region are planned in {region}, the \
+             AWS_REGION of your environment. If that is not the operator's region, use --region."
+        );
+    }
     let planned = Planned { policies: manifests.policies.clone(), namespaces: manifests.namespaces.clone() };
     let access =
         kubernetes::Cluster::new(cluster.client.clone(), &cluster.operator_namespace, default_policy);
@@ -267,6 +274,12 @@ async fn operator(
         memory: Memory::default(),
         metrics: Box::new(NoMetrics),
     })
+}
+
+/// Returns whether the operator's region decides which stream the resource names.
+fn names_no_region(resource: &DynamicObject) -> bool {
+    let stream = &resource.data["spec"]["stream"];
+    stream["arn"].is_null() && stream["region"].is_null()
 }
 
 /// Returns the message about a namespace with no Deployment of the operator, or with those of several shards.

@@ -304,9 +304,18 @@ async fn planned_refusals(shell: &Shell) {
         object("StreamEncryption", &metadata, "{stream: {service: Firehose, name: shared}}")
     });
     std::fs::write(shell.folder().join("both.yaml"), both.concat()).expect("a file");
+    std::fs::write(shell.folder().join("by-arn.yaml"), &text[3]).expect("a file");
     let (code, output, errors) = shell.run("kubectl streamencryption plan -f both.yaml").await;
     assert_eq!(code, 0, "{output}{errors}");
     assert!(errors.contains("deliverystream/shared: data/one, data/two. Each is planned"), "{errors}");
+
+    // The Deployment has no region, as on EKS with an empty aws.region.
+    let in_environment = "planned in eu-west-1, the AWS_REGION of your environment";
+    assert!(errors.contains(in_environment), "{errors}");
+    let (_, _, errors) = shell.run("kubectl streamencryption plan -f both.yaml --region eu-west-1").await;
+    assert!(!errors.contains(in_environment), "{errors}");
+    let (_, _, errors) = shell.run("kubectl streamencryption plan -f by-arn.yaml").await;
+    assert!(!errors.contains(in_environment), "{errors}");
 
     // The default policy is that of the only Deployment of the operator. Shards have several.
     let plan = "kubectl streamencryption plan -f both.yaml --region eu-west-1 --operator-namespace data";
