@@ -185,6 +185,7 @@ async fn pages_show_what_their_commands_print() {
     assert!(report.contains("deliverystream/payments"));
     exit_codes(&shell).await;
     planned_refusals(&shell).await;
+    permissions_of_plan(&cluster, &shell).await;
     surveyed_report(&shell, &aws).await;
     let seen = shell.folder().join("watched");
     let watch = format!("exec kubectl-streamencryption status -n data --watch > {}", seen.display());
@@ -259,6 +260,39 @@ async fn surveyed_report(shell: &Shell, aws: &SimulatedAws) {
     let found = streams.iter().find(|stream| stream["stream"] == *forgotten).expect("the stream");
     assert!(found["resource"].is_null() && found["state"] == "Plaintext", "{found}");
     assert!(found["controls"].as_array().expect("controls").iter().all(|one| one["result"] == "Failed"));
+}
+
+/// A team with the role `edit` can plan once it has the `ClusterRole` of the page.
+async fn permissions_of_plan(cluster: &TestCluster, shell: &Shell) {
+    let policy = "apiVersion: streamencryption.dev/v1alpha1\nkind: StreamEncryptionPolicy\nmetadata: {name: team}\n\
+                  spec: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: data}}, keys: [AWS_OWNED_CMK], \
+                  streams: ['arn:aws:firehose:*:own:deliverystream/*']}\n---\n";
+    let sample = repository().join("config/samples/01-firehose-aws-owned-key.yaml");
+    let sample = std::fs::read_to_string(sample).expect("a sample");
+    std::fs::write(shell.folder().join("team.yaml"), format!("{policy}{sample}")).expect("a file");
+    shell.output("kubectl create serviceaccount team -n data").await;
+    // No controller of this cluster aggregates these to the role `edit`.
+    for role in ["system:aggregate-to-view", "stream-encryption-operator-edit"] {
+        let binding = role.replace(':', "-");
+        let bind = format!("kubectl create rolebinding {binding} -n data --serviceaccount=data:team");
+        shell.output(&format!("{bind} --clusterrole={role}")).await;
+    }
+    let kubeconfig = cluster.service_account_kubeconfig("data", "team").await.expect("a kubeconfig");
+    let plan = format!(
+        "kubectl streamencryption plan -f team.yaml -o json --region eu-west-1 --kubeconfig {}",
+        kubeconfig.display()
+    );
+    let refused = shell.json(&plan).await;
+    let message = refused[0]["message"].as_str().expect("a message");
+    assert!(message.contains("The plan failed"), "{refused}");
+
+    let page = std::fs::read_to_string(repository().join("docs/kubectl-plugin.md")).expect("the page");
+    let [role] = crate::readme::blocks(&page, "yaml")[..] else { panic!("one ClusterRole") };
+    cluster.kubectl_with_input(&["apply", "-f", "-"], role).await.expect("the ClusterRole");
+    let bind = "kubectl create clusterrolebinding team --clusterrole=stream-encryption-plan";
+    shell.output(&format!("{bind} --serviceaccount=data:team")).await;
+    let plan = shell.json(&plan).await;
+    assert_eq!((&plan[0]["refused"], &plan[0]["change"]), (&json!(false), &json!("Unchanged")), "{plan}");
 }
 
 /// The URL of the API server in an output; it differs in each run.

@@ -21,7 +21,9 @@ pub(super) struct Control {
     fails_not_encryptable: bool,
 }
 
-/// Every control: [Kinesis.1](https://docs.aws.amazon.com/securityhub/latest/userguide/kinesis-controls.html), the rules of
+/// Every control: [Kinesis.1](https://docs.aws.amazon.com/securityhub/latest/userguide/kinesis-controls.html),
+/// [DataFirehose.1](https://docs.aws.amazon.com/securityhub/latest/userguide/datafirehose-controls.html), which uses
+/// the rule of AWS Config, the rules of
 /// [AWS Config](https://docs.aws.amazon.com/config/latest/developerguide/managed-rules-by-aws-config.html), and the checks of
 /// [Prowler](https://hub.prowler.com/check).
 pub(super) const CONTROLS: &[Control] = &[
@@ -42,6 +44,12 @@ pub(super) const CONTROLS: &[Control] = &[
         framework: "Prowler",
         service: Service::Kinesis,
         fails_not_encryptable: false,
+    },
+    Control {
+        id: "DataFirehose.1",
+        framework: "AWS Security Hub",
+        service: Service::Firehose,
+        fails_not_encryptable: true,
     },
     Control {
         id: "kinesis-firehose-delivery-stream-encrypted",
@@ -120,7 +128,7 @@ mod tests {
             (State::NotEncryptable, Verdict::NotApplicable),
             (State::Unknown, Verdict::Unknown),
         ] {
-            for (service, count) in [(Service::Kinesis, 3), (Service::Firehose, 2)] {
+            for (service, count) in [(Service::Kinesis, 3), (Service::Firehose, 3)] {
                 let results = results(service, state);
                 assert_eq!(results.len(), count);
                 assert!(results.iter().all(|one| one.result == verdict), "{state:?}: {results:?}");

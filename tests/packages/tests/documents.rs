@@ -21,6 +21,7 @@ async fn documented_values_and_objects_are_accepted() {
         ("events", 2),
         ("iam", 1),
         ("install", 2),
+        ("kubectl-plugin", 1),
         ("metrics", 2),
         ("performance", 1),
         ("policies", 5),
