@@ -1,5 +1,5 @@
 //! Tests that each runbook begins with commands that list the streams concerned: one of the kubectl plugin, and
-//! one of kubectl alone, which the tests run.
+//! one of kubectl alone, which the tests run. If no stream is the cause, an explanation precedes the commands.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,10 +26,12 @@ fn runbooks() -> BTreeMap<String, (String, String)> {
             let page = text(&format!("docs/runbooks/{file}"));
             let [plugin, kubectl] = [0, 1].map(|index| blocks(&page, "sh")[index].trim_end().to_owned());
             let name = file.trim_end_matches(".md").to_owned();
-            let beginning = format!(
-                "# {name}\n\n```sh\n{plugin}\n```\n\nWithout the plugin:\n\n```sh\n{kubectl}\n```\n\n"
-            );
-            assert!(page.starts_with(&beginning), "{file} does not begin with the two commands");
+            let commands =
+                format!("```sh\n{plugin}\n```\n\nWithout the plugin:\n\n```sh\n{kubectl}\n```\n\n");
+            let (before, _) = page.split_once(&commands).unwrap_or_else(|| panic!("{file}: two commands"));
+            let explanation = before.strip_prefix(&format!("# {name}\n\n")).expect("a heading");
+            assert_eq!(!explanation.is_empty(), plugin.ends_with(" reconciling"), "{file}: {explanation}");
+            assert!(!explanation.contains("## "), "{file} begins with the two commands");
             (name, (plugin, kubectl))
         })
         .collect()
