@@ -28,6 +28,7 @@ mod matrix;
 mod memory_limits;
 mod moto_events;
 mod moto_iam;
+mod move_cluster;
 mod plugin;
 mod policies;
 mod policy_status;
