@@ -15,7 +15,7 @@ use stream_encryption_api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::kube_api::{
-    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+    KubeApi, KubeError, LedgerPage, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::warn;
@@ -156,12 +156,12 @@ impl KubeApi for Cluster {
         ledgers::read(&self.ledgers, name).await
     }
 
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
-        let mut ledgers = ledgers::list(&self.ledgers).await?;
+    async fn ledgers(&self, after: Option<&str>) -> Result<LedgerPage, KubeError> {
+        let mut page = ledgers::page(self.client.clone(), &self.ledger_namespace, after).await?;
         if !self.watched.is_empty() {
-            ledgers.retain(|ledger| self.watched.contains(&ledger.spec.owner.namespace));
+            page.ledgers.retain(|ledger| self.watched.contains(&ledger.spec.owner.namespace));
         }
-        Ok(ledgers)
+        Ok(page)
     }
 
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {

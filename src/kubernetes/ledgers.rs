@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, Status};
 use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource as _};
 use stream_encryption_api::FIELD_MANAGER;
 use stream_encryption_api::ledger::{StreamLedger, StreamLedgerSpec};
-use stream_encryption_core::controller::kube_api::KubeError;
+use stream_encryption_core::controller::kube_api::{KubeError, LedgerPage};
 
 use super::request::{get_opt, with_timeout};
 use super::watches;
@@ -46,21 +46,40 @@ pub(super) async fn read(api: &Api<StreamLedger>, name: &str) -> Result<Option<S
 /// Number of ledgers in one page of a list.
 const PAGE_SIZE: u32 = 50;
 
-/// Lists all ledgers.
-pub(super) async fn list(api: &Api<StreamLedger>) -> Result<Vec<StreamLedger>, KubeError> {
-    let mut ledgers = Vec::new();
-    let mut page = ListParams::default().limit(PAGE_SIZE);
-    loop {
-        let read = with_timeout(api.list(&page)).await?;
-        ledgers.extend(read.items.into_iter().map(|mut ledger| {
-            ledger.metadata.managed_fields = None;
-            ledger
-        }));
-        match read.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page.continue_token = Some(token),
-            None => return Ok(ledgers),
+/// Lists one page of the ledgers: the first one, or the one `after` another. It lacks invalid ledgers, such as one of a
+/// later version of the operator: a page with such a ledger must not fail.
+pub(super) async fn page(
+    client: Client,
+    namespace: &str,
+    after: Option<&str>,
+) -> Result<LedgerPage, KubeError> {
+    let api: Api<GuardedLedger> = Api::namespaced(client, namespace);
+    let list = async |token: Option<String>| {
+        let page = ListParams { continue_token: token, ..ListParams::default() };
+        api.list(&page.limit(PAGE_SIZE)).await
+    };
+    let request = async {
+        match list(after.map(str::to_owned)).await {
+            // The work on the pages before has taken longer than the API server keeps the state of the list. It then
+            // offers the rest of the list in the current state.
+            Err(kube::Error::Api(status)) if let Some(token) = token_of_expired(&status) => {
+                list(Some(token)).await
+            }
+            listed => listed,
         }
+    };
+    let read = with_timeout(request).await?;
+    let mut ledgers: Vec<StreamLedger> = read.items.into_iter().filter_map(|ledger| ledger.0.ok()).collect();
+    for ledger in &mut ledgers {
+        ledger.metadata.managed_fields = None;
     }
+    Ok(LedgerPage { ledgers, next: read.metadata.continue_.filter(|token| !token.is_empty()) })
+}
+
+/// Returns the token with which a list can continue whose own token has expired.
+fn token_of_expired(status: &Status) -> Option<String> {
+    let offered = status.metadata.as_ref()?.continue_.clone()?;
+    (status.code == 410 && !offered.is_empty()).then_some(offered)
 }
 
 /// Creates a ledger.
@@ -95,4 +114,69 @@ pub(super) async fn delete(api: &Api<StreamLedger>, ledger: &StreamLedger) -> Re
         resource_version: ledger.metadata.resource_version.clone(),
     };
     get_opt(api.delete(name, &DeleteParams::default().preconditions(unchanged))).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::http::StatusCode;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Returns a client whose API server answers each request, given as its query, with a status code and an object.
+    fn client(answer: impl Fn(&str) -> (u16, Value) + Clone + Send + Sync + 'static) -> Client {
+        let handler = async move |request: Request| {
+            let (code, object) = answer(request.uri().query().unwrap_or_default());
+            (StatusCode::from_u16(code).unwrap(), object.to_string())
+        };
+        Client::new(Router::new().fallback(handler), "default")
+    }
+
+    fn list(ledgers: &[Value], next: &str) -> (u16, Value) {
+        let list = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedgerList",
+            "metadata": {"continue": next}, "items": ledgers,
+        });
+        (200, list)
+    }
+
+    fn ledger(name: &str, owner: &Value) -> Value {
+        json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedger", "metadata": {"name": name},
+            "spec": {"streamARN": "arn", "owner": owner},
+        })
+    }
+
+    fn names(page: &LedgerPage) -> Vec<&str> {
+        page.ledgers.iter().filter_map(|ledger| ledger.metadata.name.as_deref()).collect()
+    }
+
+    #[tokio::test]
+    async fn page_lacks_invalid_ledgers_only() {
+        let owner = json!({"namespace": "data", "name": "orders", "uid": "1"});
+        let ledgers = [ledger("of-later-version", &json!({"team": "data"})), ledger("valid", &owner)];
+        let client = client(move |query| list(&ledgers, if query.contains("continue=") { "" } else { "2" }));
+        let first = page(client.clone(), "default", None).await.unwrap();
+        assert_eq!((names(&first), first.next.as_deref()), (vec!["valid"], Some("2")));
+        let last = page(client, "default", Some("2")).await.unwrap();
+        assert_eq!((names(&last), last.next.as_deref()), (vec!["valid"], None));
+    }
+
+    #[tokio::test]
+    async fn list_with_expired_token_continues_in_current_state() {
+        let owner = json!({"namespace": "data", "name": "orders", "uid": "1"});
+        let client = client(move |query| {
+            if query.contains("continue=new") {
+                return list(&[ledger("valid", &owner)], "");
+            }
+            let expired = json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410,
+                "message": "The provided continue parameter is too old", "metadata": {"continue": "new"},
+            });
+            (410, expired)
+        });
+        assert_eq!(names(&page(client, "default", Some("old")).await.unwrap()), ["valid"]);
+    }
 }

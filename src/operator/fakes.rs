@@ -1,7 +1,7 @@
 //! Fakes of the two ports: an AWS in which every request succeeds, and a cluster with one resource.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +13,7 @@ use stream_encryption_api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::kube_api::{
-    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+    KubeApi, KubeError, LedgerPage, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
@@ -35,6 +35,10 @@ pub(super) struct Plaintext {
     /// Notified of each call that waits for a permit, which is never granted; `None` if each permit is
     /// granted at once.
     pub(super) waiting: Option<Notify>,
+    /// Number of requests that verify the clock.
+    pub(super) clock_requests: AtomicU32,
+    /// Time until AWS confirms the clock.
+    pub(super) clock_delay: Duration,
 }
 
 impl StreamApi for Plaintext {
@@ -42,6 +46,8 @@ impl StreamApi for Plaintext {
         Ok(AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() })
     }
     async fn verify_clock(&self) -> Result<(), AwsError> {
+        self.clock_requests.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(self.clock_delay).await;
         Ok(())
     }
     async fn describe_stream(
@@ -128,8 +134,8 @@ impl KubeApi for FakeCluster {
         let ledgers = self.ledgers.lock().unwrap();
         Ok(ledgers.iter().find(|ledger| ledger.metadata.name.as_deref() == Some(name)).cloned())
     }
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
-        Ok(self.ledgers.lock().unwrap().clone())
+    async fn ledgers(&self, _: Option<&str>) -> Result<LedgerPage, KubeError> {
+        Ok(LedgerPage { ledgers: self.ledgers.lock().unwrap().clone(), next: None })
     }
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
         let ledger = StreamLedger::new(name, spec.clone());

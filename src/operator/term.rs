@@ -8,9 +8,10 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::select_all;
 use kube::ResourceExt as _;
+use stream_encryption_core::controller::Context;
 use stream_encryption_core::controller::kube_api::KubeApi;
+use stream_encryption_core::controller::ledger_gc::LedgerGc;
 use stream_encryption_core::controller::stream_api::StreamApi;
-use stream_encryption_core::controller::{Context, ledger_gc};
 use tokio::sync::SetOnce;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -113,14 +114,15 @@ async fn housekeeping(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<Se
     repeat_housekeeping(&shared.context, &store).await;
 }
 
-/// Deletes expired ledgers and evicts the memory of deleted resources: now, and then every hour. The dispatcher has
-/// evicted their events.
+/// Evicts the memory of deleted resources and deletes expired ledgers: now, and then every hour. It does not touch the
+/// inbox of AWS's events: the dispatcher evicts a deleted resource from it at once.
 async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(context: &Context<A, R>, store: &Store<Guarded>) {
+    let mut ledgers = LedgerGc::default();
     let mut every = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     loop {
         every.tick().await;
-        if let Err(error) = ledger_gc::collect_expired(context).await {
-            warn!(%error, "failed to list ledgers");
+        if let Err(error) = ledgers.collect_expired(context).await {
+            warn!(%error, "failed to clean up ledgers");
         }
         let alive: HashSet<String> = store.select(|resource| resource.uid()).into_iter().collect();
         context.memory.retain(|uid| alive.contains(uid));

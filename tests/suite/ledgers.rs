@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use simulated_aws::world::{Fault, Rule};
-use stream_encryption_core::controller::{Clock, ledger_gc};
+use stream_encryption_core::controller::Clock;
+use stream_encryption_core::controller::ledger_gc::LedgerGc;
 use stream_encryption_core::model::ledger;
 
 use crate::harness::{Harness, firehose, message, spec};
@@ -58,7 +59,7 @@ async fn deleted_invalid_ledger_leaves_calls_counted() {
 async fn ledger_is_deleted_once_owner_is_gone_and_calls_expired() {
     let harness = encrypted(stage().await).await;
     let operator = harness.replica();
-    let retired = async || ledger_gc::collect_expired(&operator).await.expect("Kubernetes answers");
+    let retired = async || LedgerGc::default().collect_expired(&operator).await.expect("Kubernetes answers");
 
     harness.let_pass("orders", SignedDuration::from_hours(30)).await;
     assert_eq!(retired().await, 0, "its owner exists");
@@ -80,14 +81,14 @@ async fn ledger_is_kept_unless_aws_confirms_the_clock() {
     let mut harness = encrypted(stage().await).await;
     harness.kubectl(&["delete", "strenc", "orders"]).await;
     let retired = async |harness: &Harness| {
-        ledger_gc::collect_expired(&harness.replica()).await.expect("Kubernetes answers")
+        LedgerGc::default().collect_expired(&harness.replica()).await.expect("Kubernetes answers")
     };
 
     // By this clock AWS no longer counts the call, but AWS refuses all requests that are dated by it.
     let aws = harness.aws.clone();
     let ahead = move || aws.now() + SignedDuration::from_hours(48);
     let fast = harness.replica_with_clock(Clock::new(ahead, || Duration::ZERO));
-    assert_eq!(ledger_gc::collect_expired(&fast).await.expect("Kubernetes answers"), 0);
+    assert_eq!(LedgerGc::default().collect_expired(&fast).await.expect("Kubernetes answers"), 0);
 
     harness.aws.advance(SignedDuration::from_hours(25));
     for fault in [Fault::ServerError { status: 503 }, Fault::LoseRequest, Fault::AccessDenied] {
@@ -112,7 +113,7 @@ async fn ledger_with_invalid_owner_does_not_block_deletion_of_others() {
     edit_ledger(&harness, &json!({"spec": {"owner": {"name": "../orders"}}})).await;
     harness.kubectl(&["delete", "strenc", "--all"]).await;
     harness.aws.advance(SignedDuration::from_hours(25));
-    let retired = ledger_gc::collect_expired(&harness.replica()).await.expect("Kubernetes answers");
+    let retired = LedgerGc::default().collect_expired(&harness.replica()).await.expect("Kubernetes answers");
     assert!(retired >= 4, "{retired} ledgers with a valid owner were deleted");
     for stream in ["a", "b", "c", "d"] {
         assert!(harness.ledger(&firehose(stream)).await.is_none(), "{stream}");

@@ -234,7 +234,7 @@ async fn ledgers_of_unwatched_namespaces_are_not_collected() {
     let namespace = harness.namespace.clone();
     let seen = async |watched: &[String]| {
         let records = Cluster::new(harness.client.clone(), &namespace, None).watching(watched);
-        records.ledgers().await.expect("a list").len()
+        records.ledgers(None).await.expect("a list").ledgers.len()
     };
     assert_eq!(seen(&[]).await, 1);
     assert_eq!(seen(&["data".to_owned(), namespace.clone()]).await, 1);

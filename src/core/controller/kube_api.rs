@@ -45,8 +45,9 @@ pub trait KubeApi: Send + Sync + 'static {
         from: ReadFrom,
     ) -> impl Future<Output = Result<Option<StreamLedger>, KubeError>> + Send;
 
-    /// Returns every ledger whose owner is in a watched namespace, in its current state.
-    fn ledgers(&self) -> impl Future<Output = Result<Vec<StreamLedger>, KubeError>> + Send;
+    /// Returns a page of the ledgers whose owners are in a watched namespace, from the API server. `after` is the
+    /// [`next`](LedgerPage::next) of the page before; `None` returns the first page.
+    fn ledgers(&self, after: Option<&str>) -> impl Future<Output = Result<LedgerPage, KubeError>> + Send;
 
     /// Creates a ledger, which claims its stream. Returns [`KubeError::Conflict`] if the ledger already
     /// exists.
@@ -104,6 +105,15 @@ pub trait KubeApi: Send + Sync + 'static {
         namespace: &str,
         reference: &KeyObjectReference,
     ) -> impl Future<Output = Result<ReferencedKey, KubeError>> + Send;
+}
+
+/// A page of the ledgers.
+#[derive(Debug, Default)]
+pub struct LedgerPage {
+    /// The ledgers of the page, which may be none.
+    pub ledgers: Vec<StreamLedger>,
+    /// A token for the next page; `None` if this is the last one.
+    pub next: Option<String>,
 }
 
 /// The state of the object that `key.objectRef` names.

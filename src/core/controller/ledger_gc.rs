@@ -2,11 +2,19 @@
 //! calls counts any more.
 //!
 //! If a ledger were deleted too early, calls that AWS still counts would be lost, so a ledger is kept in
-//! every case of doubt. The operator's clock may be wrong, too. So before the deletion of a ledger with
+//! every case of doubt. Its owner is always read from the API server before the deletion, and the deletion names the
+//! version that was checked. The operator's clock may be wrong, too. So before the deletion of a ledger with
 //! calls, AWS must have accepted a request that is dated by this clock.
+//!
+//! There may be a hundred thousand ledgers, and almost all of their owners exist. So one page of ledgers is in memory at
+//! a time, and the API server is asked neither about an owner that is in the cache, nor twice a day about one that another
+//! operator manages.
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use stream_encryption_api::ledger::{Owner, StreamLedgerSpec};
+use stream_encryption_api::ledger::{Owner, StreamLedger, StreamLedgerSpec};
 use tracing::{info, warn};
 
 use super::context::Context;
@@ -15,49 +23,105 @@ use super::ledger_store::is_gone;
 use super::stream_api::StreamApi;
 use crate::model::ledger::{expires_at, external};
 
-/// Checks every ledger once, deletes the expired ones, and returns their number.
-pub async fn collect_expired<A: StreamApi, R: KubeApi>(context: &Context<A, R>) -> Result<usize, KubeError> {
-    let mut retired = 0;
-    for ledger in context.kube.ledgers().await? {
-        let now = context.clock.now();
-        if any_call_counts(&ledger.spec, now) {
-            continue;
-        }
-        if is_cached(&context.kube, &ledger.spec.owner).await {
-            continue;
-        }
-        match is_gone(&context.kube, &ledger.spec.owner).await {
-            Ok(true) => {}
-            Ok(false) => continue,
-            // An owner that was written by hand may be impossible to look up; the other ledgers are still
-            // checked.
-            Err(error) => {
-                warn!(stream = ledger.spec.stream_arn, %error, "failed to look up the owner of a ledger");
-                continue;
+/// How long an owner that the API server has returned is not looked up again. Ledgers of owners that are deleted
+/// meanwhile are deleted later by at most this time.
+const LOOKUP_INTERVAL: Duration = Duration::from_hours(24);
+
+/// The cleanup of ledgers, and the owners that it has found.
+#[derive(Default)]
+pub struct LedgerGc {
+    /// The ledgers whose owners exist although no cache holds them, by name, with the monotonic time of the next
+    /// lookup. Such an owner is managed by another operator, which watches other labels.
+    next_lookups: HashMap<String, Duration>,
+}
+
+impl LedgerGc {
+    /// Checks every ledger once, deletes the expired ones, and returns their number.
+    ///
+    /// # Errors
+    /// The API server does not respond, or refuses to list the ledgers. The remaining ledgers are then not checked: for
+    /// each of them, another request could wait until its deadline. The same holds, without an error, if AWS does not
+    /// confirm the clock.
+    pub async fn collect_expired<A: StreamApi, R: KubeApi>(
+        &mut self,
+        context: &Context<A, R>,
+    ) -> Result<usize, KubeError> {
+        let now = context.clock.monotonic();
+        self.next_lookups.retain(|_, next| *next > now);
+        let (mut deleted, mut after) = (0, None);
+        loop {
+            let page = context.kube.ledgers(after.as_deref()).await?;
+            for ledger in page.ledgers {
+                if !self.is_expired(context, &ledger).await? {
+                    continue;
+                }
+                if !is_clock_confirmed(context, &ledger.spec).await {
+                    warn!("failed to verify the clock with AWS, keeping the remaining expired ledgers");
+                    return Ok(deleted);
+                }
+                // The clock may have been set during the request to AWS.
+                if !any_call_counts(&ledger.spec, context.clock.now()) && delete(context, &ledger).await? {
+                    deleted += 1;
+                }
             }
-        }
-        // The clock may have been set during the request to AWS.
-        if !clock_is_right(context, &ledger.spec).await || any_call_counts(&ledger.spec, context.clock.now())
-        {
-            continue;
-        }
-        match context.kube.delete_ledger(&ledger).await {
-            Ok(()) => {
-                info!(stream = ledger.spec.stream_arn, "expired ledger deleted");
-                retired += 1;
-            }
-            // A resource has just claimed the ledger.
-            Err(KubeError::Conflict) => {}
-            Err(error) => {
-                warn!(stream = ledger.spec.stream_arn, %error, "failed to delete an expired ledger");
+            after = page.next;
+            if after.is_none() {
+                return Ok(deleted);
             }
         }
     }
-    Ok(retired)
+
+    /// Returns whether a ledger has no call that counts, and no owner.
+    async fn is_expired<A: StreamApi, R: KubeApi>(
+        &mut self,
+        context: &Context<A, R>,
+        ledger: &StreamLedger,
+    ) -> Result<bool, KubeError> {
+        let name = ledger.metadata.name.as_deref().unwrap_or_default();
+        let owner = &ledger.spec.owner;
+        if any_call_counts(&ledger.spec, context.clock.now())
+            || self.next_lookups.contains_key(name)
+            || is_cached(&context.kube, owner).await
+        {
+            return Ok(false);
+        }
+        match is_gone(&context.kube, owner).await {
+            Ok(false) => {
+                self.next_lookups.insert(name.to_owned(), context.clock.monotonic() + LOOKUP_INTERVAL);
+                Ok(false)
+            }
+            // An owner that was written by hand may be impossible to look up; the other ledgers are still
+            // checked.
+            Err(error @ (KubeError::Rejected(_) | KubeError::Conflict)) => {
+                warn!(stream = ledger.spec.stream_arn, %error, "failed to look up the owner of a ledger");
+                Ok(false)
+            }
+            other => other,
+        }
+    }
 }
 
-/// Returns whether the cache holds the owner. A cache that lags only delays a deletion, and in a fleet almost every ledger
-/// has an owner: the API server is asked only about the others.
+/// Deletes a ledger. Returns whether it was deleted.
+async fn delete<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    ledger: &StreamLedger,
+) -> Result<bool, KubeError> {
+    match context.kube.delete_ledger(ledger).await {
+        Ok(()) => {
+            info!(stream = ledger.spec.stream_arn, "expired ledger deleted");
+            Ok(true)
+        }
+        // A resource has just claimed the ledger.
+        Err(KubeError::Conflict) => Ok(false),
+        Err(error @ KubeError::Rejected(_)) => {
+            warn!(stream = ledger.spec.stream_arn, %error, "failed to delete an expired ledger");
+            Ok(false)
+        }
+        Err(error @ KubeError::Unavailable(_)) => Err(error),
+    }
+}
+
+/// Returns whether the cache holds the owner. A cache that lags only delays a deletion.
 async fn is_cached<R: KubeApi>(kube: &R, owner: &Owner) -> bool {
     let cached = kube.resource(&owner.namespace, &owner.name, ReadFrom::Cache).await;
     matches!(cached, Ok(Some(resource)) if resource.metadata.uid.as_deref() == Some(&owner.uid))
@@ -71,7 +135,7 @@ fn any_call_counts(ledger: &StreamLedgerSpec, now: Timestamp) -> bool {
 
 /// Returns whether AWS accepts the operator's clock. A ledger without calls requires no check. The stream is
 /// not described: no resource requests the stream any more, so there is no principal for a Describe.
-async fn clock_is_right<A: StreamApi, R: KubeApi>(
+async fn is_clock_confirmed<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     ledger: &StreamLedgerSpec,
 ) -> bool {

@@ -16,7 +16,7 @@ use stream_encryption_api::stream_encryption::{DeletionPolicy, StreamEncryption,
 
 use super::kube_api::{ENCRYPTION_LEFT_ON, KubeError, ReadFrom};
 use super::memory::LastReconcile;
-use super::{Context, TermEnd, ledger_gc, ledger_store, reconcile, reconcile_in_term};
+use super::{Context, TermEnd, ledger_store, reconcile, reconcile_in_term};
 use crate::model::aws_error::OPERATOR_PAUSED;
 use crate::model::aws_event::{AwsEvent, CallEvent, EventScope, Subject};
 use crate::model::key::Key;
@@ -27,6 +27,7 @@ use fakes::{Identity, Request, World, run};
 
 mod fakes;
 mod interrupted;
+mod ledger_gc;
 
 const ARN: &str = "arn:aws:firehose:eu-west-1:111122223333:deliverystream/orders";
 
@@ -468,22 +469,4 @@ fn event_is_published_once_although_the_response_is_lost() {
     }
     let reasons: Vec<_> = world.state().events.iter().map(|(reason, _)| reason.clone()).collect();
     assert_eq!(reasons, ["Enabling"]);
-}
-
-#[test]
-fn cleanup_asks_only_about_owners_that_no_cache_holds() {
-    let world = World::new(resource());
-    let context = world.context();
-    let cached = world.state().resource.clone().unwrap();
-    run(reconcile(&context, &cached)).unwrap();
-    world.state().elapsed += Duration::from_hours(48);
-    let live = || world.count(Request::ReadResource(ReadFrom::ApiServer));
-    let before = live();
-    assert_eq!(run(ledger_gc::collect_expired(&context)), Ok(0));
-    assert_eq!(live(), before);
-    world.state().resource = None;
-    world.state().lagging = Some(cached);
-    assert_eq!(run(ledger_gc::collect_expired(&context)), Ok(0), "a cache that lags delays a deletion");
-    world.state().lagging = None;
-    assert_eq!(run(ledger_gc::collect_expired(&context)), Ok(1));
 }

@@ -8,7 +8,7 @@ use stream_encryption_api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::kube_api::{
-    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+    KubeApi, KubeError, LedgerPage, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 
 use crate::kubernetes::Cluster;
@@ -42,8 +42,8 @@ impl KubeApi for PlannedCluster {
         self.cluster.ledger(name, from).await
     }
 
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
-        self.cluster.ledgers().await
+    async fn ledgers(&self, after: Option<&str>) -> Result<LedgerPage, KubeError> {
+        self.cluster.ledgers(after).await
     }
 
     async fn create_ledger(&self, _: &str, _: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {

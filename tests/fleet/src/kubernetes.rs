@@ -18,7 +18,7 @@ use stream_encryption_api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::kube_api::{
-    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+    KubeApi, KubeError, LedgerPage, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 use stream_encryption_operator::kubernetes::store::{Key, Store};
 use stream_encryption_operator::kubernetes::watches::Guarded;
@@ -164,9 +164,9 @@ impl KubeApi for FleetKube {
         Ok(self.state().ledgers.get(name).cloned())
     }
 
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
+    async fn ledgers(&self, _: Option<&str>) -> Result<LedgerPage, KubeError> {
         self.request().await;
-        Ok(self.state().ledgers.values().cloned().collect())
+        Ok(LedgerPage { ledgers: self.state().ledgers.values().cloned().collect(), next: None })
     }
 
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {

@@ -15,7 +15,7 @@ use stream_encryption_api::stream_encryption::{
     KeyObjectReference, Service, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::kube_api::{
-    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+    KubeApi, KubeError, LedgerPage, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 use stream_encryption_core::controller::stream_api::{Priority, Signer, StreamApi};
 use stream_encryption_core::model::arn::{AwsAccount, KmsKeyId, StreamArn};
@@ -337,10 +337,10 @@ impl KubeApi for KubernetesPort {
             .await
     }
 
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
+    async fn ledgers(&self, _: Option<&str>) -> Result<LedgerPage, KubeError> {
         self.0
             .send_to_kubernetes(KubernetesRequest::ListLedgers, |state| {
-                Ok(state.store.ledgers().cloned().collect())
+                Ok(LedgerPage { ledgers: state.store.ledgers().cloned().collect(), next: None })
             })
             .await
     }

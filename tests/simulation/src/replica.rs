@@ -15,9 +15,10 @@ use jiff::{SignedDuration, Timestamp};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::event_inbox::ResourceName;
 use stream_encryption_core::controller::kube_api::KubeError;
+use stream_encryption_core::controller::ledger_gc::LedgerGc;
 use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::trigger::trigger_hash;
-use stream_encryption_core::controller::{Config, Context, NoMetrics, ledger_gc, reconcile};
+use stream_encryption_core::controller::{Config, Context, NoMetrics, reconcile};
 use stream_encryption_core::model::aws_event::AwsEvent;
 use stream_encryption_core::model::schedule;
 
@@ -249,7 +250,7 @@ impl<P: Wiring> Replica<P> {
         let operator = self.operator.clone();
         let future = Box::pin(async move {
             // A failed cleanup is retried an hour later.
-            let _ = ledger_gc::collect_expired(&operator).await;
+            let _ = LedgerGc::default().collect_expired(&operator).await;
             TaskOutcome::LedgersCollected
         });
         Task { process: self.process, name: None, future }

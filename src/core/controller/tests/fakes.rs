@@ -15,7 +15,7 @@ use stream_encryption_api::stream_encryption::{
     KeyObjectReference, StreamEncryption, StreamEncryptionStatus,
 };
 
-use crate::controller::kube_api::{KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey};
+use crate::controller::kube_api::{KubeApi, KubeError, LedgerPage, ReadFrom, ReconcileEvent, ReferencedKey};
 use crate::controller::memory::Memory;
 use crate::controller::stream_api::{Priority, Signer, StreamApi};
 use crate::controller::{Clock, Config, Context, NoMetrics};
@@ -36,6 +36,7 @@ pub enum Request {
     ReadResource(ReadFrom),
     ReadLedger(ReadFrom),
     WriteLedger,
+    DeleteLedger,
     WriteStatus,
     SetFinalizer,
     ReadPolicies(ReadFrom),
@@ -44,6 +45,7 @@ pub enum Request {
     Permit,
     Start,
     PutRecord,
+    VerifyClock,
     /// No request, but a look at the monotonic clock.
     Monotonic,
 }
@@ -75,7 +77,11 @@ pub struct State {
     pub lagging: Option<StreamEncryption>,
     /// Another resource, in the namespace `web`.
     pub rival: Option<StreamEncryption>,
+    /// Whether another operator manages the resource, so that this operator's cache does not hold it.
+    pub is_foreign: bool,
     pub ledger: Option<StreamLedger>,
+    /// The ledgers of other streams.
+    pub other_ledgers: Vec<StreamLedger>,
     pub policies: Vec<StreamEncryptionPolicySpec>,
     /// Whether no policy selects the namespace `web`.
     pub denies_rival: bool,
@@ -86,6 +92,8 @@ pub struct State {
     pub kms_fails: bool,
     /// Whether KMS never answers, and the connection stays open.
     pub kms_hangs: bool,
+    /// Whether AWS does not confirm the clock.
+    pub refuses_clock: bool,
     /// Whether AWS refuses each call because the calls of the stream are used up.
     pub refuses_calls: bool,
     /// Whether the response of the API server to each write of a status is lost.
@@ -121,13 +129,16 @@ impl World {
             resource: Some(resource),
             lagging: None,
             rival: None,
-            ledger: None,
             denies_rival: false,
+            is_foreign: false,
+            ledger: None,
+            other_ledgers: Vec::new(),
             policies: vec![StreamEncryptionPolicySpec::own_account()],
             encryption: ReportedEncryption::Off,
             identity: Identity::Known,
             kms_fails: false,
             kms_hangs: false,
+            refuses_clock: false,
             refuses_calls: false,
             loses_status_response: false,
             refuses_status: false,
@@ -233,7 +244,12 @@ impl StreamApi for World {
     }
 
     async fn verify_clock(&self) -> Result<(), AwsError> {
-        Ok(())
+        let refuses = self.to_aws(Request::VerifyClock).refuses_clock;
+        if refuses {
+            Err(refusal(Operation::GetCallerIdentity, ErrorKind::CredentialsRejected))
+        } else {
+            Ok(())
+        }
     }
 
     async fn describe_stream(
@@ -321,16 +337,24 @@ impl KubeApi for World {
         if namespace == RIVALS {
             return Ok(state.rival.clone());
         }
-        let lagging = state.lagging.clone().filter(|_| from == ReadFrom::Cache);
-        Ok(lagging.or_else(|| state.resource.clone()))
+        Ok(match from {
+            ReadFrom::Cache if state.is_foreign => None,
+            ReadFrom::Cache => state.lagging.clone().or_else(|| state.resource.clone()),
+            ReadFrom::ApiServer => state.resource.clone(),
+        })
     }
 
     async fn ledger(&self, _: &str, from: ReadFrom) -> Result<Option<StreamLedger>, KubeError> {
         Ok(self.request(Request::ReadLedger(from))?.ledger.clone())
     }
 
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
-        Ok(self.state().ledger.iter().cloned().collect())
+    /// Returns one ledger. The token is the name of the next one.
+    async fn ledgers(&self, after: Option<&str>) -> Result<LedgerPage, KubeError> {
+        let state = self.state();
+        let is_before = |ledger: &&StreamLedger| after.is_some() && ledger.metadata.name.as_deref() != after;
+        let mut ledgers = state.ledger.iter().chain(&state.other_ledgers).skip_while(is_before);
+        let page = ledgers.next().cloned().into_iter().collect();
+        Ok(LedgerPage { ledgers: page, next: ledgers.next().and_then(|next| next.metadata.name.clone()) })
     }
 
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {
@@ -356,8 +380,11 @@ impl KubeApi for World {
         Ok(ledger)
     }
 
-    async fn delete_ledger(&self, _: &StreamLedger) -> Result<(), KubeError> {
-        self.state().ledger = None;
+    async fn delete_ledger(&self, ledger: &StreamLedger) -> Result<(), KubeError> {
+        let mut state = self.request(Request::DeleteLedger)?;
+        let is_other = |other: &StreamLedger| other.metadata.name != ledger.metadata.name;
+        state.ledger = state.ledger.take().filter(is_other);
+        state.other_ledgers.retain(is_other);
         Ok(())
     }
 

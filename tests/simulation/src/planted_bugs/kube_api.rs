@@ -14,7 +14,7 @@ use stream_encryption_api::stream_encryption::{
     DeletionPolicy, EncryptionStatus, KeyObjectReference, Mode, StreamEncryption, StreamEncryptionStatus,
 };
 use stream_encryption_core::controller::kube_api::{
-    KubeApi, KubeError, ReadFrom, ReconcileEvent, ReferencedKey,
+    KubeApi, KubeError, LedgerPage, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 use stream_encryption_core::controller::ledger_store::resource_identity;
 use stream_encryption_core::model::ledger::{self, DAY, expires_at};
@@ -298,14 +298,14 @@ impl KubeApi for BuggyKubeApi {
         }
     }
 
-    async fn ledgers(&self) -> Result<Vec<StreamLedger>, KubeError> {
-        let mut ledgers = self.port.ledgers().await?;
+    async fn ledgers(&self, after: Option<&str>) -> Result<LedgerPage, KubeError> {
+        let mut page = self.port.ledgers(after).await?;
         if self.bug == Bug::LedgerDeletedEarly {
-            for ledger in &mut ledgers {
+            for ledger in &mut page.ledgers {
                 ledger.spec.calls.clear();
             }
         }
-        Ok(ledgers)
+        Ok(page)
     }
 
     async fn create_ledger(&self, name: &str, spec: &StreamLedgerSpec) -> Result<StreamLedger, KubeError> {

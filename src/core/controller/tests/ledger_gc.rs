@@ -1,0 +1,135 @@
+//! The cleanup of ledgers: which ledgers are deleted, and how many requests that needs.
+
+use std::time::Duration;
+
+use super::fakes::{Request, World, run};
+use super::{reconcile, resource};
+use crate::controller::Context;
+use crate::controller::kube_api::{KubeError, ReadFrom};
+use crate::controller::ledger_gc::LedgerGc;
+
+/// Returns a world with one ledger, whose owner exists, and the context of the operator that has made its call. No call
+/// counts any more.
+fn with_old_ledger() -> (World, Context<World, World>) {
+    let world = World::new(resource());
+    let context = world.context();
+    let cached = world.state().resource.clone().unwrap();
+    run(reconcile(&context, &cached)).unwrap();
+    let mut state = world.state();
+    assert_eq!(state.ledger.as_ref().unwrap().spec.calls.len(), 1);
+    state.elapsed += Duration::from_hours(48);
+    state.requests.clear();
+    drop(state);
+    (world, context)
+}
+
+/// Adds copies of the ledger, for other streams.
+fn add_ledgers(world: &World, number: usize) {
+    let mut state = world.state();
+    let ledger = state.ledger.clone().unwrap();
+    state.other_ledgers.extend((0..number).map(|number| {
+        let mut other = ledger.clone();
+        other.metadata.name = Some(format!("stream-{number}"));
+        other
+    }));
+}
+
+/// Returns the number of reads of a resource from the API server.
+fn lookups(world: &World) -> usize {
+    world.count(Request::ReadResource(ReadFrom::ApiServer))
+}
+
+#[test]
+fn cached_owner_is_not_looked_up() {
+    let (world, context) = with_old_ledger();
+    let mut gc = LedgerGc::default();
+    assert_eq!(run(gc.collect_expired(&context)), Ok(0));
+    assert_eq!(lookups(&world), 0);
+    let lagging = world.state().resource.take();
+    world.state().lagging = lagging;
+    assert_eq!(run(gc.collect_expired(&context)), Ok(0), "a cache that lags delays a deletion");
+    world.state().lagging = None;
+    assert_eq!(run(gc.collect_expired(&context)), Ok(1));
+}
+
+#[test]
+fn owner_of_another_operator_is_looked_up_once_a_day() {
+    let (world, context) = with_old_ledger();
+    world.state().is_foreign = true;
+    add_ledgers(&world, 2);
+    let mut gc = LedgerGc::default();
+    for hour in 0..24 {
+        assert_eq!(run(gc.collect_expired(&context)), Ok(0));
+        assert_eq!(lookups(&world), 3, "after {hour} h");
+        world.state().elapsed += Duration::from_hours(1);
+    }
+    assert_eq!(run(gc.collect_expired(&context)), Ok(0));
+    assert_eq!(lookups(&world), 6);
+    world.state().resource = None;
+    world.state().elapsed += Duration::from_hours(24);
+    assert_eq!(run(gc.collect_expired(&context)), Ok(3), "their owners are gone");
+}
+
+#[test]
+fn every_page_of_ledgers_is_cleaned_up() {
+    let (world, context) = with_old_ledger();
+    add_ledgers(&world, 3);
+    world.state().resource = None;
+    assert_eq!(run(LedgerGc::default().collect_expired(&context)), Ok(4));
+    assert!(world.state().ledger.is_none() && world.state().other_ledgers.is_empty());
+}
+
+#[test]
+fn ledger_that_was_just_claimed_is_kept() {
+    let (world, context) = with_old_ledger();
+    add_ledgers(&world, 1);
+    world.state().resource = None;
+    world.before(Request::DeleteLedger, |_| Err(KubeError::Conflict));
+    assert_eq!(run(LedgerGc::default().collect_expired(&context)), Ok(1));
+    assert!(world.state().ledger.is_some());
+}
+
+#[test]
+fn ledger_with_a_counted_call_costs_no_request() {
+    let (world, context) = with_old_ledger();
+    world.state().resource = None;
+    world.state().elapsed -= Duration::from_hours(47);
+    assert_eq!(run(LedgerGc::default().collect_expired(&context)), Ok(0));
+    assert_eq!(world.state().requests, [Request::Monotonic], "it only reads the clock");
+}
+
+#[test]
+fn refused_clock_ends_the_cleanup() {
+    let (world, context) = with_old_ledger();
+    add_ledgers(&world, 2);
+    world.state().resource = None;
+    world.state().refuses_clock = true;
+    assert_eq!(run(LedgerGc::default().collect_expired(&context)), Ok(0));
+    assert_eq!(world.count(Request::VerifyClock), 1);
+    assert_eq!(world.count(Request::DeleteLedger), 0);
+}
+
+#[test]
+fn unavailable_api_server_ends_the_cleanup() {
+    for request in [Request::ReadResource(ReadFrom::ApiServer), Request::DeleteLedger] {
+        let (world, context) = with_old_ledger();
+        add_ledgers(&world, 2);
+        world.state().resource = None;
+        let unavailable = KubeError::Unavailable("no response".to_owned());
+        let error = unavailable.clone();
+        world.before(request, |_| Err(error));
+        assert_eq!(run(LedgerGc::default().collect_expired(&context)), Err(unavailable));
+        assert_eq!(world.count(request), 1);
+    }
+}
+
+#[test]
+fn owner_that_cannot_be_read_does_not_end_the_cleanup() {
+    let (world, context) = with_old_ledger();
+    add_ledgers(&world, 1);
+    world.state().resource = None;
+    let lookup = Request::ReadResource(ReadFrom::ApiServer);
+    world.before(lookup, |_| Err(KubeError::Rejected("invalid name".to_owned())));
+    assert_eq!(run(LedgerGc::default().collect_expired(&context)), Ok(1));
+    assert!(world.state().ledger.is_some());
+}
