@@ -11,6 +11,7 @@ use kube::ResourceExt as _;
 use stream_encryption_core::controller::Context;
 use stream_encryption_core::controller::kube_api::KubeApi;
 use stream_encryption_core::controller::ledger_gc::LedgerGc;
+use stream_encryption_core::controller::memory::Memory;
 use stream_encryption_core::controller::stream_api::StreamApi;
 use tokio::sync::SetOnce;
 use tokio::task::JoinSet;
@@ -26,7 +27,7 @@ use crate::aws::EventQueue;
 use crate::kubernetes::store::Store;
 use crate::kubernetes::watches::Guarded;
 
-/// Interval at which expired ledgers are deleted and the memory of deleted resources is evicted.
+/// The time between two runs of the housekeeping.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
 
 /// How long the first reconciles wait for the first lists of all caches.
@@ -118,15 +119,20 @@ async fn housekeeping(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<Se
 /// inbox of AWS's events: the dispatcher evicts a deleted resource from it at once.
 async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(context: &Context<A, R>, store: &Store<Guarded>) {
     let mut ledgers = LedgerGc::default();
-    let mut every = tokio::time::interval(HOUSEKEEPING_INTERVAL);
     loop {
-        every.tick().await;
+        evict_deleted(&context.memory, store);
         if let Err(error) = ledgers.collect_expired(context).await {
             warn!(%error, "failed to clean up ledgers");
         }
-        let alive: HashSet<String> = store.select(|resource| resource.uid()).into_iter().collect();
-        context.memory.retain(|uid| alive.contains(uid));
+        // The pause follows even a cleanup that has taken hours.
+        tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
     }
+}
+
+/// Evicts the resources that are not in the store.
+fn evict_deleted(memory: &Memory, store: &Store<Guarded>) {
+    let alive: HashSet<String> = store.select(|resource| resource.uid()).into_iter().collect();
+    memory.retain(|uid| alive.contains(uid));
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What runs beside the reconciles of a term, and its end.
 
+use std::sync::atomic::Ordering;
+
 use futures_util::stream;
 use kube::runtime::watcher::Event;
 use serde_json::json;
@@ -48,6 +50,34 @@ async fn memory_of_deleted_resources_is_evicted_hourly() {
     assert_eq!(known(), [true, false]);
     wait(&mut keeping, Duration::from_secs(10)).await;
     assert_eq!(known(), [false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_cleanup_delays_no_eviction_and_is_followed_by_a_pause() {
+    let mut context = fakes::context(None);
+    context.aws.clock_delay = HOUSEKEEPING_INTERVAL.saturating_mul(5);
+    let ledger = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamLedger", "metadata": {"name": "stream-1"},
+        "spec": {
+            "streamARN": ARN,
+            "owner": {"namespace": "data", "name": "orders", "uid": "1"},
+            "calls": [{
+                "id": "1", "target": {"action": "Stop"}, "time": "2025-01-01T00:00:00.000000Z", "outcome": "Accepted",
+            }],
+        },
+    });
+    context.kube.ledgers.lock().unwrap().push(serde_json::from_value(ledger).unwrap());
+    context.memory.keep_status("1", Some(Packed::of(&StreamEncryptionStatus::default())), None, 0);
+    let store = Store::default();
+    let started = || context.aws.clock_requests.load(Ordering::Relaxed);
+    let keeping = repeat_housekeeping(&context, &store);
+    tokio::pin!(keeping);
+    let second = Duration::from_secs(1);
+    for (time, cleanups) in [(second, 1), (context.aws.clock_delay, 1), (HOUSEKEEPING_INTERVAL, 2)] {
+        tokio::time::timeout(time, &mut keeping).await.expect_err("it ends never");
+        assert!(context.memory.recall_all("1").status.is_none(), "the cleanup is not awaited");
+        assert_eq!(started(), cleanups, "{time:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
