@@ -116,12 +116,10 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
         may_start: &SetOnce<()>,
         end: &CancellationToken,
     ) {
-        let token = end.clone();
-        let term_end = TermEnd::new(move || token.clone().cancelled_owned());
         while !end.is_cancelled() {
             let is_started = may_start.initialized();
             if is_started {
-                self.start_due(&term_end);
+                self.start_due(end);
             }
             let due = self.queue.next_due().filter(|_| is_started).map(|due| self.start + due);
             tokio::select! {
@@ -164,7 +162,7 @@ impl<A: StreamApi, R: KubeApi> Dispatcher<A, R> {
     }
 
     /// Starts as many reconciles as are due and may start.
-    fn start_due(&mut self, end: &TermEnd) {
+    fn start_due(&mut self, end: &CancellationToken) {
         let Reconciler { context, resources, .. } = &self.reconciler;
         let work = |key: &Key| {
             let resource = resources.get(key);
@@ -223,13 +221,18 @@ fn work_of<A: StreamApi, R: KubeApi>(context: &Context<A, R>, resource: &Guarded
     }
 }
 
-/// Reconciles one resource, and returns its key and the time until the next reconcile; `None` if only a change leads
-/// to one.
+/// Reconciles one resource, unless `end` is cancelled. Returns its key and the time until the next reconcile; `None` if
+/// only a change leads to one.
 async fn reconcile_resource<A: StreamApi, R: KubeApi>(
     reconciler: Reconciler<A, R>,
     key: Key,
-    end: TermEnd,
+    end: CancellationToken,
 ) -> (Key, Option<Duration>) {
+    // The term may have ended before the first poll of this task.
+    if end.is_cancelled() {
+        return (key, None);
+    }
+    let end = TermEnd::new(move || end.clone().cancelled_owned());
     let Some(resource) = reconciler.resources.get(&key) else { return (key, None) };
     let begin = std::time::Instant::now();
     let outcome = reconcile_or_report(&resource, &reconciler.context, &end).await;

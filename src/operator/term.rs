@@ -2,6 +2,7 @@
 //! term's token is cancelled.
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub(super) struct Term {
 }
 
 impl Term {
-    /// Reconciles until `end` is cancelled. Then waits until the running reconciles have ended. A reconcile that still
+    /// Reconciles until `end` is cancelled. Then stops everything beside the reconciles, and waits until the running reconciles have ended. A reconcile that still
     /// waits for AWS ends at once, without a call.
     pub(super) async fn run(&self, shared: Arc<Shared>, end: CancellationToken) {
         // The memory of an earlier term is older than the statuses that another replica may have written
@@ -77,21 +78,48 @@ impl Term {
             Some(queue) => {
                 let resources = (store.clone(), listed.clone());
                 let (receiver, events) = aws_events::receiver(queue.clone(), shared.clone(), resources);
-                let until = end.clone();
-                // After the end another replica handles the events.
-                background.spawn(async move {
-                    let _ = until.run_until_cancelled(Box::pin(receiver)).await;
-                });
+                // On the heap: a future of this size would be copied into its task.
+                background.spawn(Box::pin(receiver));
                 select_all([sources.triggers, events.boxed()]).boxed()
             }
             None => sources.triggers,
         };
-        dispatcher.run(triggers, &may_start, &end).await;
-        drop(background);
-        shared.context.kube.use_caches(None);
-        shared.set_store(None);
+        let stop_caches = || {
+            shared.context.kube.use_caches(None);
+            shared.set_store(None);
+        };
+        run_until_end(dispatcher.run(triggers, &may_start, &end), background, stop_caches, &end).await;
         shared.metrics.leads(false);
     }
+}
+
+/// Runs the `reconciles` and the `background` tasks until `end` is cancelled. Then another replica takes over the work of
+/// the tasks, and nothing fills the caches any more, so it calls `stop_caches` and stops the tasks, before it waits until
+/// the `reconciles` have ended.
+///
+/// A task that panics ends the process, as a reconcile that panics does: without one of them, drift would remain
+/// undetected for as long as the term lasts.
+async fn run_until_end(
+    reconciles: impl Future<Output = ()>,
+    mut background: JoinSet<()>,
+    stop_caches: impl FnOnce(),
+    end: &CancellationToken,
+) {
+    let tasks = async {
+        loop {
+            tokio::select! {
+                () = end.cancelled() => break,
+                Some(ended) = background.join_next() => {
+                    if let Err(error) = ended {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                }
+            }
+        }
+        stop_caches();
+        background.shutdown().await;
+    };
+    tokio::join!(reconciles, tasks);
 }
 
 /// Sets `may_start` when the first list of each cache is complete, or after [`FIRST_LISTS`]: until then each

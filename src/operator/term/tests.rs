@@ -134,3 +134,71 @@ async fn event_about_a_resource_is_expected_until_its_deletion() {
     };
     tokio::join!(dispatcher.run(triggers, &may_start, &end), check);
 }
+
+#[tokio::test(start_paused = true)]
+async fn tasks_and_caches_stop_before_running_reconciles_end() {
+    let mut background = JoinSet::new();
+    let is_running = Arc::new(());
+    let task = is_running.clone();
+    background.spawn(async move {
+        std::future::pending::<()>().await;
+        drop(task);
+    });
+    let (reconciles, end) = (Notify::new(), CancellationToken::new());
+    let stopped = std::cell::Cell::new(false);
+    let term = run_until_end(reconciles.notified(), background, || stopped.set(true), &end);
+    tokio::pin!(term);
+    let second = Duration::from_secs(1);
+    for has_ended in [false, true] {
+        if has_ended {
+            end.cancel();
+        }
+        tokio::time::timeout(second, &mut term).await.expect_err("a reconcile is running");
+        assert_eq!(stopped.get(), has_ended);
+        assert_eq!(Arc::strong_count(&is_running), if has_ended { 1 } else { 2 });
+    }
+    reconciles.notify_one();
+    term.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn panic_of_a_task_ends_the_term_with_a_panic() {
+    let mut background = JoinSet::new();
+    background.spawn(std::future::ready(()));
+    background.spawn(async { panic!("a task has failed") });
+    let term = tokio::spawn(async move {
+        let reconciles = std::future::pending();
+        run_until_end(reconciles, background, || {}, &CancellationToken::new()).await;
+    });
+    let ended = tokio::time::timeout(Duration::from_secs(1), term).await.expect("the term ends");
+    assert!(ended.unwrap_err().is_panic());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_reconcile_begins_after_the_end_of_the_term() {
+    let invalid = json!({
+        "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
+        "metadata": {"name": "orders", "namespace": "data", "uid": "1"}, "spec": 7,
+    });
+    let invalid: Guarded = serde_json::from_value(invalid).unwrap();
+    for ends_early in [false, true] {
+        let context = Arc::new(fakes::context(None));
+        let store = Store::default();
+        store.apply(&Event::Apply(invalid.clone()));
+        let reconciler =
+            Reconciler { context: context.clone(), resources: store, metrics: Metrics::default() };
+        let dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
+        let (may_start, end) = (SetOnce::new_with(Some(())), CancellationToken::new());
+        let trigger = Trigger::One(store::Key::of(&invalid));
+        let triggers = stream::iter([trigger]).chain(stream::pending()).boxed();
+        let stop = async {
+            // With one thread, the task of the reconcile exists here, but was not polled yet.
+            if !ends_early {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            end.cancel();
+        };
+        tokio::join!(dispatcher.run(triggers, &may_start, &end), stop);
+        assert_eq!(context.kube.status.lock().unwrap().is_none(), ends_early);
+    }
+}
