@@ -272,12 +272,13 @@ async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
     Ok((result, Some(wait.unsigned_abs())))
 }
 
-/// Returns the wait after a conflict, or after a failed request to Kubernetes.
+/// Returns the wait after a failed request to Kubernetes, which grows with the number of failures in succession. A
+/// conflict is one of them: only invalid resources return it, and their metadata is that of the cache, which may be behind
+/// for as long as its watch fails.
 fn after_error<A, R>(context: &Context<A, R>, resource: &Guarded, error: &KubeError) -> Duration {
-    if matches!(error, KubeError::Conflict) {
-        return schedule::AFTER_CONFLICT.unsigned_abs();
+    if !matches!(error, KubeError::Conflict) {
+        warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "request to the API server failed");
     }
-    warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "request to the API server failed");
     let uid = resource.uid().unwrap_or_default();
     schedule::after_kube_error(&uid, context.memory.count_failure(&uid)).unsigned_abs()
 }

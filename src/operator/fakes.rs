@@ -120,10 +120,21 @@ pub(super) struct FakeCluster {
     pub(super) status: Mutex<Option<StreamEncryptionStatus>>,
     /// Whether a write is stored but not acknowledged.
     pub(super) silent: AtomicBool,
+    /// Whether the metadata of each write is outdated.
+    pub(super) conflicts: AtomicBool,
+    /// Number of writes of the status or the finalizer.
+    pub(super) writes: AtomicU32,
     /// Whether the resource no longer exists.
     pub(super) gone: AtomicBool,
     /// The reasons of the events.
     pub(super) events: Mutex<Vec<String>>,
+}
+
+impl FakeCluster {
+    fn count_write(&self) -> Result<(), KubeError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        if self.conflicts.load(Ordering::Relaxed) { Err(KubeError::Conflict) } else { Ok(()) }
+    }
 }
 
 impl KubeApi for FakeCluster {
@@ -156,6 +167,7 @@ impl KubeApi for FakeCluster {
         _: &ObjectMeta,
         status: &StreamEncryptionStatus,
     ) -> Result<Option<String>, KubeError> {
+        self.count_write()?;
         *self.status.lock().unwrap() = Some(status.clone());
         let silent = self.silent.load(Ordering::Relaxed);
         if silent { Err(KubeError::Unavailable("no answer".to_owned())) } else { Ok(None) }
@@ -165,6 +177,7 @@ impl KubeApi for FakeCluster {
         Ok(())
     }
     async fn set_finalizer(&self, _: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
+        self.count_write()?;
         if let Some(resource) = &mut *self.resource.lock().unwrap() {
             resource.metadata.finalizers = present.then(|| vec![FINALIZER.to_owned()]);
         }

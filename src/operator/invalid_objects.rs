@@ -1,10 +1,14 @@
 //! Tests: invalid and huge resources, as the watch delivers them. Each is reported in its status, and none stops the
 //! operator.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::runtime::watcher::Event;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use stream_encryption_api::FINALIZER;
@@ -12,10 +16,16 @@ use stream_encryption_api::condition::{ConditionType, MAX_MESSAGE_BYTES, Reason,
 use stream_encryption_core::controller::kube_api::ENCRYPTION_LEFT_ON;
 use stream_encryption_core::controller::{Context, reconcile, report_invalid_object};
 use stream_encryption_core::model::ledger;
+use tokio::sync::SetOnce;
+use tokio_util::sync::CancellationToken;
 
+use super::dispatcher::{Dispatcher, Reconciler, Trigger, Waiting};
 use super::fakes::{self, ARN, FakeCluster, Plaintext};
+use crate::aws::rate_limit::RateLimiter;
 use crate::json_mutation::{mutated, mutations};
+use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::watches::Guarded;
+use crate::metrics::Metrics;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
 
@@ -202,6 +212,41 @@ async fn encryption_left_on_is_reported_once() {
             let _ = report_invalid_object(&context, &read, "stream is missing").await;
         }
         assert_eq!(*context.kube.events.lock().unwrap(), [ENCRYPTION_LEFT_ON], "{silent}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_writes_are_repeated_with_growing_waits() {
+    for deleted in [false, true] {
+        let object = json!({
+            "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "spec": 7,
+            "metadata": {
+                "name": "orders", "namespace": "data", "uid": "1", "finalizers": [FINALIZER],
+                "deletionTimestamp": deleted.then_some("2025-12-31T00:00:00Z"),
+            },
+        });
+        let resource: Guarded = serde_json::from_value(object).unwrap();
+        let context = Arc::new(fakes::context(None));
+        context.kube.conflicts.store(true, Ordering::Relaxed);
+        let resources = Store::default();
+        resources.apply(&Event::Apply(resource.clone()));
+        let reconciler = Reconciler { context: context.clone(), resources, metrics: Metrics::default() };
+        let dispatcher = Dispatcher::new(reconciler, RateLimiter::new(80), 4, Waiting::default());
+        let (may_start, end) = (SetOnce::new_with(Some(())), CancellationToken::new());
+        let trigger = Trigger::One(Key::of(&resource));
+        let triggers = stream::iter([trigger]).chain(stream::pending()).boxed();
+        let writes = || context.kube.writes.load(Ordering::Relaxed);
+        let check = async {
+            tokio::time::sleep(Duration::from_mins(10)).await;
+            assert!((10..30).contains(&writes()), "{} writes", writes());
+            context.kube.conflicts.store(false, Ordering::Relaxed);
+            let refused = writes();
+            tokio::time::sleep(Duration::from_mins(10)).await;
+            assert_eq!(writes(), refused + 1, "the write succeeds");
+            assert!(deleted || context.memory.recall_all("1").failures == 0);
+            end.cancel();
+        };
+        tokio::join!(dispatcher.run(triggers, &may_start, &end), check);
     }
 }
 

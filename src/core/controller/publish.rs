@@ -110,8 +110,12 @@ pub(super) async fn update_status<A: StreamApi, R: KubeApi>(
 }
 
 /// Reports a resource whose content does not match its schema, or removes its finalizer if it is being deleted:
-/// encryption cannot be disabled without the spec, and nobody would apply the resource again. The status of such a resource cannot be parsed
-/// either, so the last written status is kept in memory: the next reconcile must not lead to another write.
+/// encryption cannot be disabled without the spec, and nobody would apply the resource again. The status of such a
+/// resource cannot be parsed either, so the last written status is kept in memory: the next reconcile must not lead to
+/// another write.
+///
+/// The metadata is that of the cache, because the API server's response cannot be parsed. A conflict is therefore a
+/// failure, which the caller counts: the next attempt succeeds only once the cache is current.
 pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     read: &ObjectMeta,
@@ -142,8 +146,9 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
         ..StreamEncryptionStatus::default()
     };
     let written = update_status(context, read, stored, &last, false, make).await;
-    let StatusWrite { status, unacknowledged_write, failures, .. } = written;
-    context.memory.keep_status(uid(read), status, unacknowledged_write, failures);
+    let StatusWrite { status, unacknowledged_write, again, failures, .. } = &written;
+    let failures = if again.is_some() { last.failures } else { *failures };
+    context.memory.keep_status(uid(read), status.clone(), *unacknowledged_write, failures);
     if let Some(error) = written.failed {
         return Err(error);
     }
