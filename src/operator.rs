@@ -64,7 +64,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     let scope = WatchScope {
         client,
-        server: cluster.cluster_url.to_string(),
         namespaces: settings.watch_namespaces.clone(),
         selector: settings.watch_label_selector.clone(),
         ledger_namespace: settings.namespace.clone(),
@@ -73,7 +72,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let queue = settings.events_queue.as_ref().map(|queue| shared.context.aws.event_queue(queue));
     let term = Term { scope, queue, concurrency: settings.concurrency };
-    info!(namespace = settings.namespace, version = env!("CARGO_PKG_VERSION"), "operator started");
+    let server = cluster.cluster_url.to_string();
+    info!(namespace = settings.namespace, server, version = env!("CARGO_PKG_VERSION"), "operator started");
     if settings.leader_election {
         let (namespace, lease) = (&settings.namespace, &settings.lease);
         let election = LeaderElection::new(&cluster, namespace, lease, settings.identity.clone())?;

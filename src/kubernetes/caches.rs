@@ -234,8 +234,8 @@ impl Watches {
     /// Processes a failure of a watch. Its first list is not awaited any more if another watch has been listed. Before
     /// that, the API server itself may be unavailable, and the next attempt may list everything.
     fn fail(&self, part: usize, kind: &str, error: &watcher::Error) {
-        let condition = &self.parts[part].1;
-        condition.fails(kind, error);
+        let (namespace, condition) = &self.parts[part];
+        condition.fails(kind, namespace.as_deref(), error);
         if self.parts.iter().any(|(_, condition)| condition.listed.initialized()) {
             // The flag is already set if this is a later failure.
             let _ = condition.skipped.set(());
@@ -267,14 +267,19 @@ impl WatchCondition {
         self.failure().failed_at = None;
     }
 
-    fn fails(&self, kind: &str, error: &watcher::Error) {
+    /// Processes a failure, and logs it if the last one was logged at least [`WARN_EVERY`] ago: a watch is restarted every
+    /// few seconds. `namespace` is that of the watch; `None` if it watches all.
+    fn fails(&self, kind: &str, namespace: Option<&str>, error: &watcher::Error) {
         let now = Instant::now();
         let mut failure = self.failure();
         failure.failed_at = Some(now);
         if failure.warned_at.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY) {
             failure.warned_at = Some(now);
             let cause = watches::explain(error, kind);
-            warn!(kind, cause, "failed to watch, reading from the API server instead of the cache");
+            warn!(
+                namespace,
+                cause, "failed to watch {kind}, reading from the API server instead of the cache"
+            );
         }
     }
 
@@ -312,13 +317,13 @@ mod tests {
         assert!(!condition.is_current(), "the list is incomplete");
         no_object(&Event::InitDone);
         assert!(condition.is_current());
-        condition.fails("policies", &failure());
+        condition.fails("policies", None, &failure());
         assert!(!condition.is_current(), "the watch has failed");
         no_object(&Event::Init);
         assert!(!condition.is_current(), "a new list has begun");
         no_object(&Event::InitDone);
         assert!(condition.is_current(), "the new list is complete");
-        condition.fails("policies", &failure());
+        condition.fails("policies", None, &failure());
         tokio::time::advance(DISTRUSTED).await;
         assert!(condition.is_current(), "the watch goes on, without a list and without changes");
     }

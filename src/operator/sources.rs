@@ -1,7 +1,8 @@
 //! The sources of a term: the watches with the caches that they fill, and the changes that wake resources.
 //!
-//! The policies and the ledgers have one watch each, which everything in the process shares. The resources and the
-//! labels of the namespaces have one watch each too, or one for each watched namespace. This module only reads.
+//! The policies and the ledgers have one watch each, which everything in the process shares. The resources, the labels
+//! of the namespaces and the key objects of each provider have one watch each too, or one for each watched namespace. The
+//! key objects are not cached: their changes only wake resources. This module only reads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use kube::Client;
 use kube::core::Selector;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::Notify;
-use tracing::{debug, error};
+use tracing::debug;
 
 use super::dispatcher::Trigger;
 use crate::kubernetes::caches::{Cache, Caches};
@@ -30,8 +31,6 @@ const RELIST_INTERVALS: u32 = 6;
 /// The scope of the watches.
 pub(super) struct WatchScope {
     pub(super) client: Client,
-    /// The URL of the API server, for messages.
-    pub(super) server: String,
     /// The watched namespaces; empty for all namespaces.
     pub(super) namespaces: Vec<String>,
     /// Selects the resources by their labels; `None` for all resources.
@@ -100,14 +99,15 @@ impl Sources {
         // The reconciles work without this watch: an RBAC role of an earlier version does not allow it.
         let rarely = EverySeconds(30);
         let events = ledgers::events(client.clone(), &scope.ledger_namespace, relist_every, rarely);
-        // No number in the statuses of policies depends on ledgers.
+        // `changed` wakes the task that writes the statuses of policies. They do not depend on ledgers, so the ledgers notify
+        // nothing.
         let (ledgers_cache, ledgers) = Cache::of(vec![(None, events)], "StreamLedgers", &Arc::default());
         let store = resources_cache.store();
         let namespaces = policies::namespace_changes(namespaces);
         let keys = scope.each(|namespace| keys::changes(client, namespace, &again()).boxed());
         let keys = select_all(keys.into_iter().map(|(_, changes)| changes));
         let triggers: [BoxStream<'static, Trigger>; 4] = [
-            changed_resources(resources, scope.server.clone()).boxed(),
+            changed_resources(resources).boxed(),
             resources_in_namespace(namespaces, store.clone()).map(Trigger::One).boxed(),
             resources_using_key(keys, store).map(Trigger::One).boxed(),
             policies::spec_changes(policies, scope.has_default_policy).map(|()| Trigger::All).boxed(),
@@ -126,21 +126,13 @@ impl Sources {
     }
 }
 
-/// Returns a stream of the resources that have changed. Logs the errors of their watch.
+/// Returns a stream of the resources that have changed. The cache logs the errors of their watch.
 fn changed_resources(
     events: impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static,
-    server: String,
 ) -> impl Stream<Item = Trigger> + Send + 'static {
     let mut triggers = Triggers::default();
     events.flat_map(move |event| {
-        let changed = match event {
-            Ok(event) => triggers.observe(&event),
-            Err(error) => {
-                let cause = watches::explain(&error, "StreamEncryptions");
-                error!(server, cause, "failed to watch StreamEncryptions");
-                Vec::new()
-            }
-        };
+        let changed = event.map(|event| triggers.observe(&event)).unwrap_or_default();
         futures_util::stream::iter(changed.into_iter().map(Trigger::One))
     })
 }
@@ -185,6 +177,8 @@ fn resources_in_namespace(
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
+    use std::io;
+    use std::sync::Mutex;
 
     use serde_json::{Value, json};
 
@@ -225,5 +219,39 @@ mod tests {
         let mut unpacked = unpacked.into_inner();
         unpacked.sort_unstable();
         assert_eq!(unpacked, ["other-group", "other-key", "user"]);
+    }
+    /// Collects the lines of the log.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_watch_is_logged_once_a_minute_with_its_namespace() {
+        let failures = futures_util::stream::repeat_with(|| Err(watcher::Error::NoResourceVersion));
+        let failures = failures.then(async |failure| {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            failure
+        });
+        let log = Log::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(lines);
+        let watches = vec![(Some("data".to_owned()), failures)];
+        let (_, events) = Cache::of(watches, "StreamEncryptions", &Arc::default());
+        let polled = changed_resources(events).for_each(|_| std::future::ready(()));
+        let _ = tokio::time::timeout(Duration::from_secs(122), polled).await;
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> =
+            text.lines().filter(|line| line.contains("failed to watch StreamEncryptions")).collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(lines[0].contains("data"), "{text}");
     }
 }
