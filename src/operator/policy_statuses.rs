@@ -32,6 +32,8 @@ use crate::kubernetes::watches::Guarded;
 
 /// The pause after a change, so that many changes at a time lead to one write of each status.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause. It doubles while the API server does not respond: each attempt computes all statuses again.
+const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 
 /// The caches that the statuses are computed from.
 pub(super) struct PolicyStatuses {
@@ -65,14 +67,16 @@ impl PolicyStatuses {
         for listed in &self.listed {
             listed.wait().await;
         }
+        let mut attempts = Attempts::new(&self.changed);
         loop {
-            self.changed.notified().await;
-            tokio::time::sleep(PAUSE).await;
-            self.write_all(context, &mut reported).await;
+            attempts.wait().await;
+            attempts.record(self.write_all(context, &mut reported).await);
         }
     }
 
-    async fn write_all(&self, context: &Context<Aws, Cluster>, reported: &mut Reported) {
+    /// Writes each status that differs from the stored one.
+    async fn write_all(&self, context: &Context<Aws, Cluster>, reported: &mut Reported) -> Written {
+        let mut all = Written::Answered;
         let policies = self.policies.select(Some);
         let streams = self.resources.select(|one| stream_of(one.0.as_ref().ok()?));
         let operator_account = operator_account(context, &policies, &streams).await;
@@ -115,11 +119,12 @@ impl PolicyStatuses {
                     warn!(policy = meta.name, %error, "failed to write the status of a policy");
                     // After a refusal, by a missing permission or a webhook, the next event leads to the next write.
                     if matches!(error, KubeError::Unavailable(_)) {
-                        self.changed.notify_one();
+                        all = Written::Unanswered;
                     }
                 }
             }
         }
+        all
     }
 
     fn status(
@@ -144,6 +149,44 @@ impl PolicyStatuses {
         }
         selected.sort_unstable();
         Ok(selected)
+    }
+}
+
+/// The result of an attempt to write the statuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    /// The API server has answered every write.
+    Answered,
+    /// The API server has not answered a write, which is therefore repeated without a change.
+    Unanswered,
+}
+
+/// The times of the attempts: after each change, and again with growing pauses while a write is not answered.
+struct Attempts<'a> {
+    changed: &'a Notify,
+    /// The pause before the next attempt; [`PAUSE`] if a change is awaited first.
+    pause: Duration,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(changed: &'a Notify) -> Self {
+        Self { changed, pause: PAUSE }
+    }
+
+    /// Waits until the next attempt.
+    async fn wait(&self) {
+        if self.pause == PAUSE {
+            self.changed.notified().await;
+        }
+        tokio::time::sleep(self.pause).await;
+    }
+
+    /// Records the result of an attempt.
+    fn record(&mut self, written: Written) {
+        self.pause = match written {
+            Written::Answered => PAUSE,
+            Written::Unanswered => self.pause.saturating_mul(2).min(LONGEST_PAUSE),
+        };
     }
 }
 
@@ -221,5 +264,22 @@ mod tests {
         reported.record(&policy(1), &Ok(()));
         assert!(reported.holds(&policy(1)));
         assert!(!reported.holds(&policy(2)), "it has changed");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn unanswered_write_is_repeated_with_growing_pauses() {
+        let changed = Notify::new();
+        let mut attempts = Attempts::new(&changed);
+        for pauses in [&[5, 10, 20, 40, 80, 120, 120][..], &[5]] {
+            let waiting = tokio::time::timeout(Duration::from_hours(1), attempts.wait());
+            waiting.await.expect_err("nothing has changed");
+            changed.notify_one();
+            for pause in pauses {
+                let start = tokio::time::Instant::now();
+                attempts.wait().await;
+                assert_eq!(start.elapsed().as_secs(), *pause);
+                attempts.record(Written::Unanswered);
+            }
+            attempts.record(Written::Answered);
+        }
     }
 }
