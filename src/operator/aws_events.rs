@@ -16,7 +16,7 @@ use stream_encryption_core::controller::event_inbox::{EventInbox, ResourceName};
 use stream_encryption_core::model::aws_event::{self, AwsEvent, EventError, Subject};
 use tokio::sync::SetOnce;
 use tokio::sync::mpsc::{self, UnboundedSender};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
 use super::Shared;
@@ -30,8 +30,12 @@ use crate::metrics::{AwsEventKind, Metrics};
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// The first and the longest wait after a request to the queue failed.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// Maximum number of messages that wait for a reconcile. With more, the operator receives none until some are deleted.
+/// While so many messages wait for a reconcile, the operator receives none, also no heartbeat. The last batch may exceed
+/// this number. These messages report calls that no reconcile has entered yet: because reconciles are slow, or because the
+/// ledger of a stream is invalid, for which up to 64 calls wait.
 const MAX_HELD: usize = 1000;
+/// Minimum time between two warnings that the operator receives no messages.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// Returns the task that receives the events, and the triggers that result from them. It begins when the `resources`
 /// are `listed`: an event about a resource that is not listed yet would be deleted. A namespace that cannot be listed
@@ -60,7 +64,7 @@ async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<
     let mut handler = MessageHandler { shared, triggers, held: HashMap::new(), finished: Vec::new() };
     let mut tidy = interval(TIDY_INTERVAL);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failures = 0;
+    let (mut failures, mut room) = (0, Room::default());
     let mut next = pin!(next_messages(queue, 0, true));
     loop {
         tokio::select! {
@@ -76,12 +80,35 @@ async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<
                     failures += 1;
                     shared.metrics.event_queue_failed();
                 }
-                next.set(next_messages(queue, failures, handler.held.len() < MAX_HELD));
+                next.set(next_messages(queue, failures, room.has_room(handler.held.len())));
             }
             _ = tidy.tick() => handler.find_silent(),
         }
         handler.release();
         handler.delete_finished(queue).await;
+    }
+}
+
+/// The room for further messages.
+#[derive(Default)]
+struct Room {
+    warned_at: Option<Instant>,
+}
+
+impl Room {
+    /// Returns whether there is room while so many messages are held. Logs that there is none.
+    fn has_room(&mut self, held: usize) -> bool {
+        if held < MAX_HELD {
+            return true;
+        }
+        if self.warned_at.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
+            self.warned_at = Some(Instant::now());
+            warn!(
+                held,
+                "receiving no events of AWS, because too many calls are not entered in their ledgers yet"
+            );
+        }
+        false
     }
 }
 
@@ -193,4 +220,22 @@ fn count(metrics: &Metrics, event: &AwsEvent, now: jiff::Timestamp) {
         Subject::Heartbeat => AwsEventKind::heartbeat,
     };
     metrics.aws_event(kind, Some(now.duration_since(event.time)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fakes::Log;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn full_inbox_is_logged_once_a_minute() {
+        let (log, _guard) = Log::capture();
+        let mut room = Room::default();
+        for second in 0..121 {
+            let is_full = second % 2 == 0;
+            assert_eq!(room.has_room(if is_full { MAX_HELD } else { MAX_HELD - 1 }), !is_full);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(log.lines_with("receiving no events of AWS").len(), 3, "{}", log.text());
+    }
 }

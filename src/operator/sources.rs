@@ -177,11 +177,10 @@ fn resources_in_namespace(
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::io;
-    use std::sync::Mutex;
 
     use serde_json::{Value, json};
 
+    use super::super::fakes::Log;
     use super::*;
 
     fn resource(namespace: &str, name: &str, object_ref: &Value) -> Guarded {
@@ -220,19 +219,6 @@ mod tests {
         unpacked.sort_unstable();
         assert_eq!(unpacked, ["other-group", "other-key", "user"]);
     }
-    /// Collects the lines of the log.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn failed_watch_is_logged_once_a_minute_with_its_namespace() {
         let failures = futures_util::stream::repeat_with(|| Err(watcher::Error::NoResourceVersion));
@@ -240,18 +226,13 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(3)).await;
             failure
         });
-        let log = Log::default();
-        let writer = log.clone();
-        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        let _guard = tracing::subscriber::set_default(lines);
+        let (log, _guard) = Log::capture();
         let watches = vec![(Some("data".to_owned()), failures)];
         let (_, events) = Cache::of(watches, "StreamEncryptions", &Arc::default());
         let polled = changed_resources(events).for_each(|_| std::future::ready(()));
         let _ = tokio::time::timeout(Duration::from_secs(122), polled).await;
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-        let lines: Vec<_> =
-            text.lines().filter(|line| line.contains("failed to watch StreamEncryptions")).collect();
-        assert_eq!(lines.len(), 2, "{text}");
-        assert!(lines[0].contains("data"), "{text}");
+        let lines = log.lines_with("failed to watch StreamEncryptions");
+        assert_eq!(lines.len(), 2, "{}", log.text());
+        assert!(lines[0].contains("data"), "{}", log.text());
     }
 }
