@@ -43,7 +43,7 @@ struct Shared {
     context: Arc<Context<Aws, Cluster>>,
     metrics: Metrics,
     readiness: Readiness,
-    /// The resources that are due and wait for a request to AWS.
+    /// The numbers of resources that are due and wait for a request to AWS, for the metrics.
     waiting: Waiting,
     /// The store of the resources; `None` while this replica does not lead.
     resources: Mutex<Option<Store<Guarded>>>,

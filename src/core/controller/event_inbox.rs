@@ -4,8 +4,8 @@
 //! An event leads to a Describe, and never to anything else: what happened is decided by what AWS then reports. A call
 //! that an event reports is entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the
 //! process, which is safe: the queue delivers the calls again that no reconcile has entered, a new process describes
-//! every stream, and checks by interval remain. What a sender of forged events can make this module hold is bounded by
-//! the resources of the term.
+//! every stream, and checks by interval remain. A sender of forged events can make this module hold no more than the
+//! resources of the term so far permit.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
