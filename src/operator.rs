@@ -28,8 +28,6 @@ mod aws_events;
 pub mod dispatcher;
 #[cfg(test)]
 mod fakes;
-#[cfg(test)]
-mod invalid_objects;
 mod policy_statuses;
 mod sources;
 mod term;
@@ -176,4 +174,9 @@ impl Shared {
         });
         ScrapeInput { rate_limiter_waiting, fleet, event_regions }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    mod invalid_objects;
 }

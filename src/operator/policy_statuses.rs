@@ -35,8 +35,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause. It doubles while the API server does not respond: each attempt computes all statuses again.
 const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 
-/// The caches that the statuses are computed from.
-pub(super) struct PolicyStatuses {
+/// Writes the statuses of the policies, which it computes from caches.
+pub(super) struct PolicyStatusWriter {
     client: Client,
     policies: Store<GuardedPolicy>,
     namespaces: Store<NamespaceLabels>,
@@ -47,8 +47,8 @@ pub(super) struct PolicyStatuses {
     changed: Arc<Notify>,
 }
 
-impl PolicyStatuses {
-    /// Returns the statuses of the policies in these sources.
+impl PolicyStatusWriter {
+    /// Creates the writer of the statuses of the policies in these sources.
     pub(super) fn new(client: Client, sources: &Sources) -> Self {
         let caches = &sources.caches;
         Self {

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 use super::Shared;
 use super::aws_events;
 use super::dispatcher::{Dispatcher, Reconciler};
-use super::policy_statuses::PolicyStatuses;
+use super::policy_statuses::PolicyStatusWriter;
 use super::sources::{Sources, WatchScope};
 use crate::aws::EventQueue;
 use crate::kubernetes::store::Store;
@@ -53,7 +53,7 @@ impl Term {
         shared.context.memory.events.clear();
         let sources = Sources::watch(&self.scope);
         let (store, listed) = (sources.caches.resources.store(), sources.caches.resources.listed());
-        let statuses = PolicyStatuses::new(self.scope.client.clone(), &sources);
+        let policy_statuses = PolicyStatusWriter::new(self.scope.client.clone(), &sources);
         info!(watching = %self.scope, "controller started");
         shared.metrics.leads(true);
         shared.set_store(Some(store.clone()));
@@ -64,7 +64,7 @@ impl Term {
         background.spawn(wait_for_first_lists(sources.caches.listed(), may_start.clone()));
         if self.scope.is_everything() {
             let shared = shared.clone();
-            background.spawn(async move { statuses.keep_current(&shared.context).await });
+            background.spawn(async move { policy_statuses.keep_current(&shared.context).await });
         }
         shared.context.kube.use_caches(Some(sources.caches));
         let limits = shared.context.aws.rate_limiter().clone();

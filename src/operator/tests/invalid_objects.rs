@@ -19,8 +19,8 @@ use stream_encryption_core::model::ledger;
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
-use super::dispatcher::{Dispatcher, Reconciler, Trigger, Waiting};
-use super::fakes::{self, ARN, FakeCluster, Plaintext};
+use super::super::dispatcher::{Dispatcher, Reconciler, Trigger, Waiting};
+use super::super::fakes::{self, ARN, FakeCluster, Plaintext};
 use crate::aws::rate_limit::RateLimiter;
 use crate::json_mutation::{mutated, mutations};
 use crate::kubernetes::store::{Key, Store};
