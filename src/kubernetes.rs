@@ -22,7 +22,7 @@ use tracing::warn;
 
 use caches::{Caches, NotCurrent};
 use events::Recorder;
-use policies::GuardedPolicy;
+use policies::MaybeInvalidPolicy;
 pub use policies::Planned;
 use shared_read::SharedRead;
 
@@ -56,7 +56,7 @@ pub struct Cluster {
     default_policy: Option<StreamEncryptionPolicySpec>,
     planned: Arc<Planned>,
     /// The live policies, with the planned ones.
-    policies: Arc<SharedRead<Vec<GuardedPolicy>>>,
+    policies: Arc<SharedRead<Vec<MaybeInvalidPolicy>>>,
     recorder: Arc<Recorder>,
     large_object_permits: Arc<Semaphore>,
 }

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use crate::admin::{Admin, Readiness};
 use crate::aws::{Aws, AwsConfig};
 use crate::kubernetes::store::Store;
-use crate::kubernetes::watches::Guarded;
+use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::kubernetes::{Cluster, connection};
 use crate::leader::LeaderElection;
 use crate::metrics::{EventRegions, FleetSnapshot, Metrics, ScrapeInput};
@@ -44,7 +44,7 @@ struct Shared {
     /// The numbers of resources that are due and wait for a request to AWS, for the metrics.
     waiting: Waiting,
     /// The store of the resources; `None` while this replica does not lead.
-    resources: Mutex<Option<Store<Guarded>>>,
+    resources: Mutex<Option<Store<MaybeInvalidResource>>>,
 }
 
 /// Runs until SIGTERM or SIGINT, and then until the running reconciles have ended. A reconcile that still waits for AWS
@@ -145,7 +145,7 @@ fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 
 impl Shared {
     /// Sets the store of the resources; `None` when this replica stops leading.
-    fn set_store(&self, resources: Option<Store<Guarded>>) {
+    fn set_store(&self, resources: Option<Store<MaybeInvalidResource>>) {
         *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
     }
 

@@ -19,11 +19,11 @@ use tokio::sync::{Notify, SetOnce};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::ledgers::GuardedLedger;
+use super::ledgers::MaybeInvalidLedger;
 use super::parts::{Parts, WatchedNamespace, covers};
-use super::policies::{self, GuardedPolicy, NamespaceLabels};
+use super::policies::{self, MaybeInvalidPolicy, NamespaceLabels};
 use super::store::{Key, Kind, Store};
-use super::watches::{self, Guarded};
+use super::watches::{self, MaybeInvalidResource};
 
 /// How long a cache is not read after its watch has failed. Longer than the wait before the restart (at most 30 s), the
 /// connect timeout (30 s) and the read timeout (90 s) together: a restart that hangs has failed again by then, and the
@@ -36,13 +36,13 @@ const WARN_EVERY: Duration = Duration::from_mins(1);
 #[derive(Clone)]
 pub struct Caches {
     /// The resources.
-    pub resources: Cache<Guarded>,
+    pub resources: Cache<MaybeInvalidResource>,
     /// The policies.
-    pub policies: Cache<GuardedPolicy>,
+    pub policies: Cache<MaybeInvalidPolicy>,
     /// The namespaces, with their labels.
     pub namespaces: Cache<NamespaceLabels>,
     /// The ledgers.
-    pub ledgers: Cache<GuardedLedger>,
+    pub ledgers: Cache<MaybeInvalidLedger>,
 }
 
 /// The cache of one kind.

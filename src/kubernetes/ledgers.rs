@@ -22,8 +22,9 @@ fn post() -> PostParams {
     PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) }
 }
 
-/// A ledger, which may be invalid: one such object must not stop the watch of the others.
-pub type GuardedLedger = DeserializeGuard<StreamLedger>;
+/// A ledger as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid object must
+/// not stop the watch of the others.
+pub type MaybeInvalidLedger = DeserializeGuard<StreamLedger>;
 
 /// Returns every event of the ledgers. The stream never ends; `again` is the backoff of a failed watch.
 pub fn events(
@@ -31,8 +32,8 @@ pub fn events(
     namespace: &str,
     relist_every: Duration,
     again: impl Backoff + 'static,
-) -> impl Stream<Item = watcher::Result<watcher::Event<GuardedLedger>>> + Send + 'static {
-    let api: Api<GuardedLedger> = Api::namespaced(client, namespace);
+) -> impl Stream<Item = watcher::Result<watcher::Event<MaybeInvalidLedger>>> + Send + 'static {
+    let api: Api<MaybeInvalidLedger> = Api::namespaced(client, namespace);
     let config = watches::config().page_size(PAGE_SIZE);
     let events = watches::relisted(relist_every, move || watcher::watcher(api.clone(), config.clone()));
     events.backoff(again).modify(|ledger| ledger.meta_mut().managed_fields = None)
@@ -53,7 +54,7 @@ pub(super) async fn page(
     namespace: &str,
     after: Option<&str>,
 ) -> Result<LedgerPage, KubeError> {
-    let api: Api<GuardedLedger> = Api::namespaced(client, namespace);
+    let api: Api<MaybeInvalidLedger> = Api::namespaced(client, namespace);
     let list = async |token: Option<String>| {
         let page = ListParams { continue_token: token, ..ListParams::default() };
         api.list(&page.limit(PAGE_SIZE)).await

@@ -41,7 +41,7 @@ pub struct Planned {
 
 impl Planned {
     /// Replaces the stored policies of the same names, and adds the others.
-    fn apply(&self, stored: &mut Vec<GuardedPolicy>) {
+    fn apply(&self, stored: &mut Vec<MaybeInvalidPolicy>) {
         let name = |meta: &ObjectMeta| meta.name.clone().unwrap_or_default();
         let planned: Vec<String> = self.policies.iter().map(|policy| name(&policy.metadata)).collect();
         stored.retain(|policy| !planned.contains(&name(policy.meta())));
@@ -50,8 +50,8 @@ impl Planned {
 }
 
 /// Lists the policies, live, as they would be with `planned`.
-pub(super) async fn list(client: &Client, planned: &Planned) -> Result<Vec<GuardedPolicy>, KubeError> {
-    let api: Api<GuardedPolicy> = Api::all(client.clone());
+pub(super) async fn list(client: &Client, planned: &Planned) -> Result<Vec<MaybeInvalidPolicy>, KubeError> {
+    let api: Api<MaybeInvalidPolicy> = Api::all(client.clone());
     let mut stored = with_timeout(api.list(&ListParams::default())).await?.items;
     planned.apply(&mut stored);
     Ok(stored)
@@ -61,7 +61,7 @@ pub(super) async fn list(client: &Client, planned: &Planned) -> Result<Vec<Guard
 /// namespace, live, as they would be with `planned`.
 pub(super) async fn of(
     client: &Client,
-    listed: &[GuardedPolicy],
+    listed: &[MaybeInvalidPolicy],
     default: Option<&StreamEncryptionPolicySpec>,
     planned: &Planned,
     namespace: &str,
@@ -78,7 +78,7 @@ pub(super) async fn of(
 /// Returns the specs of the valid policies, and `default`.
 pub(super) fn candidates<'a>(
     default: Option<&'a StreamEncryptionPolicySpec>,
-    stored: impl IntoIterator<Item = &'a GuardedPolicy>,
+    stored: impl IntoIterator<Item = &'a MaybeInvalidPolicy>,
 ) -> Vec<&'a StreamEncryptionPolicySpec> {
     let valid = stored.into_iter().filter_map(|policy| Some(&policy.0.as_ref().ok()?.spec));
     default.into_iter().chain(valid).collect()
@@ -131,7 +131,7 @@ struct ReportedPolicies(HashMap<String, Option<i64>>);
 impl ReportedPolicies {
     /// Processes an event. Returns the name and the error of an invalid policy, once for each generation: each list and
     /// each write of the status delivers the policy again, and each reconcile reads it from the cache.
-    fn observe(&mut self, event: &Event<GuardedPolicy>) -> Option<(String, String)> {
+    fn observe(&mut self, event: &Event<MaybeInvalidPolicy>) -> Option<(String, String)> {
         let (policy, error) = match event {
             Event::Init | Event::InitDone => return None,
             Event::Delete(policy) => (policy, None),
@@ -149,15 +149,16 @@ impl ReportedPolicies {
 }
 
 /// Returns the error in a policy; `None` if the policy is valid.
-fn error_in(policy: &GuardedPolicy) -> Option<String> {
+fn error_in(policy: &MaybeInvalidPolicy) -> Option<String> {
     match &policy.0 {
         Ok(policy) => selector_error(&policy.spec),
         Err(invalid) => Some(invalid.error.clone()),
     }
 }
 
-/// A policy, which may be invalid: one such object must not stop the watch of the others.
-pub type GuardedPolicy = DeserializeGuard<StreamEncryptionPolicy>;
+/// A policy as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid object must
+/// not stop the watch of the others.
+pub type MaybeInvalidPolicy = DeserializeGuard<StreamEncryptionPolicy>;
 
 /// A namespace, of which only the name and the labels are kept.
 pub type NamespaceLabels = PartialObjectMeta<Namespace>;
@@ -167,8 +168,8 @@ pub fn events(
     client: Client,
     relist_every: Duration,
     again: impl Backoff + 'static,
-) -> impl Stream<Item = watcher::Result<Event<GuardedPolicy>>> + Send + 'static {
-    let api: Api<Trimmed<GuardedPolicy>> = Api::all(client);
+) -> impl Stream<Item = watcher::Result<Event<MaybeInvalidPolicy>>> + Send + 'static {
+    let api: Api<Trimmed<MaybeInvalidPolicy>> = Api::all(client);
     let events = watches::relisted(relist_every, move || watcher(api.clone(), watches::config()));
     events.map_ok(watches::untrimmed).backoff(again)
 }
@@ -177,7 +178,7 @@ pub fn events(
 /// changed, or it was deleted. Changes of a policy's status are ignored. Logs a warning about an invalid policy, and if
 /// there is no policy in the cluster and no default policy.
 pub fn spec_changes(
-    events: impl Stream<Item = watcher::Result<Event<GuardedPolicy>>> + Send + 'static,
+    events: impl Stream<Item = watcher::Result<Event<MaybeInvalidPolicy>>> + Send + 'static,
     has_default: bool,
 ) -> impl Stream<Item = ()> + Send + 'static {
     let mut presence = Presence::default();
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn invalid_policy_is_reported_once_per_generation() {
-        let policy = |generation: i64, spec: &serde_json::Value| -> GuardedPolicy {
+        let policy = |generation: i64, spec: &serde_json::Value| -> MaybeInvalidPolicy {
             let policy = json!({
                 "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
                 "metadata": {"name": "team", "uid": "1", "generation": generation},

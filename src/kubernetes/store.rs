@@ -19,7 +19,7 @@ use stream_encryption_api::ledger::StreamLedger;
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::packed::Packed;
 
-use super::policies::{GuardedPolicy, NamespaceLabels};
+use super::policies::{MaybeInvalidPolicy, NamespaceLabels};
 
 /// The name of an object and of its namespace, which is empty if the object lies in none: `data/orders`. Neither
 /// contains a slash. Clones share the text.
@@ -79,7 +79,7 @@ pub trait Kind: Resource<DynamicType = ()> + Clone {
 }
 
 /// An object as a watch returned it: valid and packed, or invalid.
-type Guarded<K> = Result<Packed<K>, Arc<DeserializeGuard<K>>>;
+type PackedOrInvalid<K> = Result<Packed<K>, Arc<DeserializeGuard<K>>>;
 
 /// A kind with many objects, which are read one at a time and are therefore packed.
 pub trait Many:
@@ -91,7 +91,7 @@ impl Many for StreamEncryption {}
 impl Many for StreamLedger {}
 
 impl<K: Many> Kind for DeserializeGuard<K> {
-    type Kept = Guarded<K>;
+    type Kept = PackedOrInvalid<K>;
     type Read = Self;
 
     fn keep(&self, earlier: Option<&Self::Kept>) -> Self::Kept {
@@ -128,7 +128,7 @@ macro_rules! shared {
     )+};
 }
 
-shared!(GuardedPolicy, NamespaceLabels);
+shared!(MaybeInvalidPolicy, NamespaceLabels);
 
 /// The objects of one kind. Clones share them.
 pub struct Store<K: Kind>(Arc<RwLock<HashMap<Key, K::Kept>>>);
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
     use crate::kubernetes::watches;
 
-    fn resource(name: &str, stream: &Value) -> watches::Guarded {
+    fn resource(name: &str, stream: &Value) -> watches::MaybeInvalidResource {
         let resource = json!({
             "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
             "metadata": {"name": name, "namespace": "data", "uid": name, "resourceVersion": "1"},

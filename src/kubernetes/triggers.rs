@@ -12,7 +12,7 @@ use kube::runtime::watcher::Event;
 use stream_encryption_core::controller::trigger::trigger_hash;
 
 use super::store::Key;
-use super::watches::Guarded;
+use super::watches::MaybeInvalidResource;
 
 /// What is known of the resources.
 #[derive(Default)]
@@ -27,7 +27,7 @@ impl Triggers {
     ///
     /// A deleted resource is forgotten: if only its labels did not match for a while, it returns unchanged, and must be
     /// reconciled then.
-    pub fn observe(&mut self, event: &Event<Guarded>) -> Vec<Key> {
+    pub fn observe(&mut self, event: &Event<MaybeInvalidResource>) -> Vec<Key> {
         match event {
             Event::Init => Vec::new(),
             Event::InitApply(resource) => {
@@ -45,7 +45,7 @@ impl Triggers {
         }
     }
 
-    fn changed(&mut self, resource: &Guarded) -> Option<Key> {
+    fn changed(&mut self, resource: &MaybeInvalidResource) -> Option<Key> {
         let error = resource.0.as_ref().err().map_or("", |invalid| &invalid.error);
         let mut hasher = DefaultHasher::new();
         // Another resource of the same name has another uid.
@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
 
-    fn resource(name: &str, uid: &str) -> Guarded {
+    fn resource(name: &str, uid: &str) -> MaybeInvalidResource {
         let resource = json!({
             "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
             "metadata": {"name": name, "namespace": "data", "uid": uid, "generation": 1},
@@ -70,7 +70,7 @@ mod tests {
         serde_json::from_value(resource).unwrap()
     }
 
-    fn names(triggers: &mut Triggers, events: &[Event<Guarded>]) -> Vec<String> {
+    fn names(triggers: &mut Triggers, events: &[Event<MaybeInvalidResource>]) -> Vec<String> {
         events.iter().flat_map(|event| triggers.observe(event)).map(|key| key.name().to_owned()).collect()
     }
 
@@ -99,8 +99,8 @@ mod tests {
     fn listed_resources_are_returned_when_list_is_complete() {
         let mut triggers = Triggers::default();
         let [one, two] = ["one", "two"].map(|name| resource(name, name));
-        let list = |objects: &[&Guarded]| {
-            let objects = objects.iter().map(|object| Event::InitApply(Guarded::clone(object)));
+        let list = |objects: &[&MaybeInvalidResource]| {
+            let objects = objects.iter().map(|object| Event::InitApply(MaybeInvalidResource::clone(object)));
             [Event::Init].into_iter().chain(objects).collect::<Vec<_>>()
         };
         // The list fails, and begins again.

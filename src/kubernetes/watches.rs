@@ -73,8 +73,9 @@ impl Backoff for EverySeconds {
     fn reset(&mut self) {}
 }
 
-/// A resource, which may be invalid: one such object must not stop the watch of the others.
-pub type Guarded = DeserializeGuard<StreamEncryption>;
+/// A resource as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid object must
+/// not stop the watch of the others.
+pub type MaybeInvalidResource = DeserializeGuard<StreamEncryption>;
 
 /// Returns every event of the resources in one namespace, or in all, whose labels match the selector. For a
 /// resource whose labels no longer match, the API server returns the event of a deletion. The stream never ends;
@@ -85,8 +86,8 @@ pub fn resources(
     selector: Option<&Selector>,
     relist_every: Duration,
     again: impl Backoff + 'static,
-) -> impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static {
-    let api: Api<Trimmed<Guarded>> = match namespace {
+) -> impl Stream<Item = watcher::Result<Event<MaybeInvalidResource>>> + Send + 'static {
+    let api: Api<Trimmed<MaybeInvalidResource>> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };

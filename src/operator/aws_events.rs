@@ -23,7 +23,7 @@ use super::Shared;
 use super::dispatcher::Trigger;
 use crate::aws::{EventQueue, MAX_MESSAGES, Message};
 use crate::kubernetes::store::{Key, Store};
-use crate::kubernetes::watches::Guarded;
+use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::metrics::{AwsEventKind, Metrics};
 
 /// Interval at which messages that are no longer needed are deleted, and silence is noticed.
@@ -43,7 +43,7 @@ const WARN_EVERY: Duration = Duration::from_mins(1);
 pub(super) fn receiver(
     queue: EventQueue,
     shared: Arc<Shared>,
-    (resources, listed): (Store<Guarded>, Arc<SetOnce<()>>),
+    (resources, listed): (Store<MaybeInvalidResource>, Arc<SetOnce<()>>),
 ) -> (impl Future<Output = ()> + Send + 'static, impl Stream<Item = Trigger> + Send + 'static) {
     let (triggers, mut received) = mpsc::unbounded_channel();
     let task = async move {

@@ -29,7 +29,7 @@ use tracing::warn;
 
 use crate::aws::rate_limit::RateLimiter;
 use crate::kubernetes::store::{Key, Store};
-use crate::kubernetes::watches::Guarded;
+use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::metrics::{Metrics, ReconcileResult};
 
 /// How many reconciles of one AWS limit run at a time beyond the Describes that the limit allows per second: while some
@@ -68,7 +68,7 @@ pub struct Reconciler<A, R> {
     /// The context of the reconciles.
     pub context: Arc<Context<A, R>>,
     /// The resources, as the watches deliver them.
-    pub resources: Store<Guarded>,
+    pub resources: Store<MaybeInvalidResource>,
     /// Counts the reconciles.
     pub metrics: Metrics,
 }
@@ -210,7 +210,10 @@ fn places(scope: &AwsLimit, concurrency: usize, limits: &RateLimiter) -> usize {
     }
 }
 
-fn work_of<A: StreamApi, R: KubeApi>(context: &Context<A, R>, resource: &Guarded) -> Work<AwsLimit> {
+fn work_of<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    resource: &MaybeInvalidResource,
+) -> Work<AwsLimit> {
     match &resource.0 {
         Ok(resource) => due_work(context, resource),
         Err(invalid) => Work {
@@ -252,7 +255,7 @@ async fn reconcile_resource<A: StreamApi, R: KubeApi>(
 /// Reconciles a valid resource, or reports an invalid one. Returns the result for the metrics, and the time until the
 /// next reconcile.
 async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
-    resource: &Guarded,
+    resource: &MaybeInvalidResource,
     context: &Context<A, R>,
     end: &TermEnd,
 ) -> Result<(ReconcileResult, Option<Duration>), KubeError> {
@@ -275,7 +278,11 @@ async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
 /// Returns the wait after a failed request to Kubernetes, which grows with the number of failures in succession. A
 /// conflict is one of them: only invalid resources return it, and their metadata is that of the cache, which may be behind
 /// for as long as its watch fails.
-fn after_error<A, R>(context: &Context<A, R>, resource: &Guarded, error: &KubeError) -> Duration {
+fn after_error<A, R>(
+    context: &Context<A, R>,
+    resource: &MaybeInvalidResource,
+    error: &KubeError,
+) -> Duration {
     if !matches!(error, KubeError::Conflict) {
         warn!(name = resource.name_any(), namespace = resource.namespace(), %error, "request to the API server failed");
     }

@@ -25,10 +25,10 @@ use tracing::{debug, warn};
 use super::sources::Sources;
 use crate::aws::Aws;
 use crate::kubernetes::Cluster;
-use crate::kubernetes::policies::{GuardedPolicy, NamespaceLabels, is_selected};
+use crate::kubernetes::policies::{MaybeInvalidPolicy, NamespaceLabels, is_selected};
 use crate::kubernetes::policy_status::write;
 use crate::kubernetes::store::Store;
-use crate::kubernetes::watches::Guarded;
+use crate::kubernetes::watches::MaybeInvalidResource;
 
 /// The pause after a change, so that many changes at a time lead to one write of each status.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -38,9 +38,9 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 /// Writes the statuses of the policies, which it computes from caches.
 pub(super) struct PolicyStatusWriter {
     client: Client,
-    policies: Store<GuardedPolicy>,
+    policies: Store<MaybeInvalidPolicy>,
     namespaces: Store<NamespaceLabels>,
-    resources: Store<Guarded>,
+    resources: Store<MaybeInvalidResource>,
     /// Set when each of the caches holds its first list: an incomplete cache would lead to wrong numbers.
     listed: [Arc<SetOnce<()>>; 3],
     /// Notified of every change of these caches.
@@ -196,7 +196,7 @@ struct Reported(HashMap<String, Option<i64>>);
 
 impl Reported {
     /// Removes the policies that no longer exist.
-    fn retain(&mut self, policies: &[Arc<GuardedPolicy>]) {
+    fn retain(&mut self, policies: &[Arc<MaybeInvalidPolicy>]) {
         self.0.retain(|uid, _| policies.iter().any(|policy| uid_of(metadata_of(policy)) == uid));
     }
 
@@ -217,7 +217,7 @@ impl Reported {
 /// Returns the operator's account if the number of resources of any policy depends on it.
 async fn operator_account(
     context: &Context<Aws, Cluster>,
-    policies: &[Arc<GuardedPolicy>],
+    policies: &[Arc<MaybeInvalidPolicy>],
     streams: &[(String, StreamArn)],
 ) -> Option<AwsAccount> {
     let mut valid = policies.iter().filter_map(|policy| Policy::read(&policy.0.as_ref().ok()?.spec).0);
@@ -234,7 +234,7 @@ fn stream_of(resource: &StreamEncryption) -> Option<(String, StreamArn)> {
     Some((resource.metadata.namespace.clone()?, arn.parse().ok()?))
 }
 
-fn metadata_of(policy: &GuardedPolicy) -> &ObjectMeta {
+fn metadata_of(policy: &MaybeInvalidPolicy) -> &ObjectMeta {
     match &policy.0 {
         Ok(policy) => &policy.metadata,
         Err(invalid) => &invalid.metadata,

@@ -19,10 +19,10 @@ use tracing::debug;
 use super::dispatcher::Trigger;
 use crate::kubernetes::caches::{Cache, Caches};
 use crate::kubernetes::keys::KeyObject;
-use crate::kubernetes::ledgers::GuardedLedger;
+use crate::kubernetes::ledgers::MaybeInvalidLedger;
 use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::triggers::Triggers;
-use crate::kubernetes::watches::{EverySeconds, Guarded};
+use crate::kubernetes::watches::{EverySeconds, MaybeInvalidResource};
 use crate::kubernetes::{keys, ledgers, policies, watches};
 
 /// Number of drift intervals after which the watches list everything again, in case that they lost a change.
@@ -73,7 +73,7 @@ pub(super) struct Sources {
     /// The changes that lead to reconciles.
     pub(super) triggers: BoxStream<'static, Trigger>,
     /// The events of the ledgers, which wake no resource.
-    pub(super) ledgers: BoxStream<'static, watcher::Result<Event<GuardedLedger>>>,
+    pub(super) ledgers: BoxStream<'static, watcher::Result<Event<MaybeInvalidLedger>>>,
     /// Notified of every change of the resources, the policies and the namespaces.
     pub(super) changed: Arc<Notify>,
 }
@@ -128,7 +128,7 @@ impl Sources {
 
 /// Returns a stream of the resources that have changed. The cache logs the errors of their watch.
 fn changed_resources(
-    events: impl Stream<Item = watcher::Result<Event<Guarded>>> + Send + 'static,
+    events: impl Stream<Item = watcher::Result<Event<MaybeInvalidResource>>> + Send + 'static,
 ) -> impl Stream<Item = Trigger> + Send + 'static {
     let mut triggers = Triggers::default();
     events.flat_map(move |event| {
@@ -140,7 +140,7 @@ fn changed_resources(
 /// Returns a stream of the resources that reference a changed key object.
 fn resources_using_key(
     changes: impl Stream<Item = KeyObject> + Send + 'static,
-    store: Store<Guarded>,
+    store: Store<MaybeInvalidResource>,
 ) -> impl Stream<Item = Key> + Send + 'static {
     changes.flat_map(move |key| {
         let found = users_of(&key, store.keys(), |resource| store.get(resource));
@@ -151,7 +151,11 @@ fn resources_using_key(
 
 /// Returns those of the resources that reference a key object. `get` unpacks a resource. It is called only for those in
 /// the namespace of the key object, because the dispatcher does nothing else meanwhile.
-fn users_of(object: &KeyObject, resources: Vec<Key>, get: impl Fn(&Key) -> Option<Guarded>) -> Vec<Key> {
+fn users_of(
+    object: &KeyObject,
+    resources: Vec<Key>,
+    get: impl Fn(&Key) -> Option<MaybeInvalidResource>,
+) -> Vec<Key> {
     let mut users = resources;
     users.retain(|resource| resource.namespace() == object.namespace);
     users.retain(|resource| {
@@ -165,7 +169,7 @@ fn users_of(object: &KeyObject, resources: Vec<Key>, get: impl Fn(&Key) -> Optio
 /// Returns a stream of the resources in a changed namespace: other policies may select the namespace now.
 fn resources_in_namespace(
     changes: impl Stream<Item = String> + Send + 'static,
-    store: Store<Guarded>,
+    store: Store<MaybeInvalidResource>,
 ) -> impl Stream<Item = Key> + Send + 'static {
     changes.flat_map(move |namespace| {
         let mut found = store.keys();
@@ -183,7 +187,7 @@ mod tests {
     use super::super::fakes::Log;
     use super::*;
 
-    fn resource(namespace: &str, name: &str, object_ref: &Value) -> Guarded {
+    fn resource(namespace: &str, name: &str, object_ref: &Value) -> MaybeInvalidResource {
         let resource = json!({
             "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
             "metadata": {"name": name, "namespace": namespace, "uid": name},

@@ -26,7 +26,7 @@ use super::policy_statuses::PolicyStatusWriter;
 use super::sources::{Sources, WatchScope};
 use crate::aws::EventQueue;
 use crate::kubernetes::store::Store;
-use crate::kubernetes::watches::Guarded;
+use crate::kubernetes::watches::MaybeInvalidResource;
 
 /// The time between two runs of the housekeeping.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_hours(1);
@@ -137,7 +137,7 @@ async fn wait_for_first_lists(listed: [Arc<SetOnce<()>>; 4], may_start: Arc<SetO
 }
 
 /// Reports readiness when the resources are `listed`, then runs the housekeeping.
-async fn housekeeping(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<SetOnce<()>>) {
+async fn housekeeping(shared: Arc<Shared>, store: Store<MaybeInvalidResource>, listed: Arc<SetOnce<()>>) {
     listed.wait().await;
     shared.readiness.mark_ready();
     repeat_housekeeping(&shared.context, &store).await;
@@ -145,7 +145,10 @@ async fn housekeeping(shared: Arc<Shared>, store: Store<Guarded>, listed: Arc<Se
 
 /// Evicts the memory of deleted resources and deletes expired ledgers: now, and then every hour. It does not touch the
 /// inbox of AWS's events: the dispatcher evicts a deleted resource from it at once.
-async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(context: &Context<A, R>, store: &Store<Guarded>) {
+async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(
+    context: &Context<A, R>,
+    store: &Store<MaybeInvalidResource>,
+) {
     let mut ledgers = LedgerGc::default();
     loop {
         evict_deleted(&context.memory, store);
@@ -158,7 +161,7 @@ async fn repeat_housekeeping<A: StreamApi, R: KubeApi>(context: &Context<A, R>, 
 }
 
 /// Evicts the resources that are not in the store.
-fn evict_deleted(memory: &Memory, store: &Store<Guarded>) {
+fn evict_deleted(memory: &Memory, store: &Store<MaybeInvalidResource>) {
     let alive: HashSet<String> = store.select(|resource| resource.uid()).into_iter().collect();
     memory.retain(|uid| alive.contains(uid));
 }

@@ -185,11 +185,11 @@ impl Cluster {
 
 impl Found {
     /// Takes an object of a list or of a watch.
-    pub(super) fn of(guarded: DeserializeGuard<StreamEncryption>) -> Self {
-        let meta = guarded.meta();
+    pub(super) fn of(delivered: DeserializeGuard<StreamEncryption>) -> Self {
+        let meta = delivered.meta();
         let (namespace, name) =
             (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-        let resource = guarded.0.map(Box::new).map_err(|invalid| invalid.error);
+        let resource = delivered.0.map(Box::new).map_err(|invalid| invalid.error);
         Self { namespace, name, resource }
     }
 }

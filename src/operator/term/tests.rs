@@ -18,7 +18,7 @@ use crate::aws::rate_limit::RateLimiter;
 use crate::kubernetes::store;
 use crate::metrics::Metrics;
 
-fn resource() -> Guarded {
+fn resource() -> MaybeInvalidResource {
     let metadata = json!({"name": "orders", "namespace": "data", "uid": "1"});
     let object = json!({
         "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption", "metadata": metadata,
@@ -180,7 +180,7 @@ async fn no_reconcile_begins_after_the_end_of_the_term() {
         "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryption",
         "metadata": {"name": "orders", "namespace": "data", "uid": "1"}, "spec": 7,
     });
-    let invalid: Guarded = serde_json::from_value(invalid).unwrap();
+    let invalid: MaybeInvalidResource = serde_json::from_value(invalid).unwrap();
     for ends_early in [false, true] {
         let context = Arc::new(fakes::context(None));
         let store = Store::default();

@@ -24,7 +24,7 @@ use super::super::fakes::{self, ARN, FakeCluster, Plaintext};
 use crate::aws::rate_limit::RateLimiter;
 use crate::json_mutation::{mutated, mutations};
 use crate::kubernetes::store::{Key, Store};
-use crate::kubernetes::watches::Guarded;
+use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::metrics::Metrics;
 
 const KEY: &str = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
@@ -113,13 +113,13 @@ fn suspicious() -> impl Strategy<Value = Value> {
 
 /// Reconciles a resource three times, as the runtime does: one of them may only add the finalizer. Returns
 /// the parsed resource and the operator's context.
-fn reconciled(object: &Value) -> (Guarded, Context<Plaintext, FakeCluster>) {
-    let guarded: Guarded = serde_json::from_value(object.clone()).unwrap();
-    let context = fakes::context(guarded.0.as_ref().ok().cloned());
+fn reconciled(object: &Value) -> (MaybeInvalidResource, Context<Plaintext, FakeCluster>) {
+    let delivered: MaybeInvalidResource = serde_json::from_value(object.clone()).unwrap();
+    let context = fakes::context(delivered.0.as_ref().ok().cloned());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         for _ in 0..3 {
-            match &guarded.0 {
+            match &delivered.0 {
                 Ok(resource) => {
                     let wake = Box::pin(reconcile(&context, resource)).await.unwrap();
                     assert!(wake >= context.clock.now());
@@ -130,7 +130,7 @@ fn reconciled(object: &Value) -> (Guarded, Context<Plaintext, FakeCluster>) {
             }
         }
     });
-    (guarded, context)
+    (delivered, context)
 }
 
 proptest! {
@@ -139,16 +139,16 @@ proptest! {
     #[test]
     fn status_of_random_resource_matches_its_state(object in suspicious()) {
         prop_assume!(object.is_object());
-        let (guarded, context) = reconciled(&object);
+        let (delivered, context) = reconciled(&object);
         let written = context.kube.status.lock().unwrap().clone();
         // The status of a suspended resource is not written if it was already right.
-        let status = written.or_else(|| guarded.0.as_ref().ok().and_then(|resource| resource.status.clone()));
+        let status = written.or_else(|| delivered.0.as_ref().ok().and_then(|resource| resource.status.clone()));
         let conditions = status.unwrap().conditions;
         let ready = find(&conditions, ConditionType::Ready).unwrap();
-        if guarded.0.is_err() {
+        if delivered.0.is_err() {
             prop_assert_eq!(&ready.reason, Reason::SpecInvalid.as_str());
         }
-        if !guarded.0.as_ref().is_ok_and(|resource| resource.spec.suspend) {
+        if !delivered.0.as_ref().is_ok_and(|resource| resource.spec.suspend) {
             for condition in &conditions {
                 prop_assert!(!condition.message.is_empty() && condition.message.len() <= MAX_MESSAGE_BYTES);
                 prop_assert!(condition.reason.parse::<Reason>().is_ok(), "{}", condition.reason);
@@ -162,12 +162,12 @@ proptest! {
     #[test]
     fn calls_of_random_resources_are_in_their_ledgers(object in suspicious()) {
         prop_assume!(object.is_object());
-        let (guarded, context) = reconciled(&object);
+        let (delivered, context) = reconciled(&object);
         let called = context.aws.called.lock().unwrap().clone();
         let ledgers = context.kube.ledgers.lock().unwrap().clone();
         prop_assert!(called.len() <= 1, "the second reconcile waits for the first call");
         for stream in called {
-            let spec = &guarded.0.as_ref().unwrap().spec;
+            let spec = &delivered.0.as_ref().unwrap().spec;
             let named = spec.stream.arn.clone().or_else(|| spec.stream.name.clone()).unwrap();
             prop_assert!(stream.to_string().ends_with(&named));
             prop_assert_eq!(stream.account.as_str(), "111122223333");
@@ -225,7 +225,7 @@ async fn refused_writes_are_repeated_with_growing_waits() {
                 "deletionTimestamp": deleted.then_some("2025-12-31T00:00:00Z"),
             },
         });
-        let resource: Guarded = serde_json::from_value(object).unwrap();
+        let resource: MaybeInvalidResource = serde_json::from_value(object).unwrap();
         let context = Arc::new(fakes::context(None));
         context.kube.conflicts.store(true, Ordering::Relaxed);
         let resources = Store::default();
@@ -261,9 +261,9 @@ fn random_resources_cover_calls_reasons_and_parse_errors() {
     for _ in 0..200 {
         let object = resources.new_tree(&mut runner).unwrap().current();
         if object.is_object() {
-            let (guarded, context) = reconciled(&object);
+            let (delivered, context) = reconciled(&object);
             let calls = context.aws.called.lock().unwrap().len();
-            *(if guarded.0.is_err() {
+            *(if delivered.0.is_err() {
                 &mut unreadable
             } else if calls == 0 {
                 &mut reported

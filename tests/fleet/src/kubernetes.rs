@@ -21,7 +21,7 @@ use stream_encryption_core::controller::kube_api::{
     KubeApi, KubeError, LedgerPage, ReadFrom, ReconcileEvent, ReferencedKey,
 };
 use stream_encryption_operator::kubernetes::store::{Key, Store};
-use stream_encryption_operator::kubernetes::watches::Guarded;
+use stream_encryption_operator::kubernetes::watches::MaybeInvalidResource;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
@@ -30,7 +30,7 @@ const LATENCY: Duration = Duration::from_millis(4);
 
 /// The API server.
 pub struct FleetKube {
-    store: Store<Guarded>,
+    store: Store<MaybeInvalidResource>,
     state: Mutex<State>,
     policies: HashMap<String, StreamEncryptionPolicySpec>,
     requests: AtomicU64,
@@ -77,7 +77,7 @@ impl FleetKube {
 
     /// Returns the store of the resources.
     #[must_use]
-    pub fn store(&self) -> Store<Guarded> {
+    pub fn store(&self) -> Store<MaybeInvalidResource> {
         self.store.clone()
     }
 
