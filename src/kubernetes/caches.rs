@@ -267,8 +267,8 @@ impl WatchCondition {
         self.failure().failed_at = None;
     }
 
-    /// Processes a failure, and logs it if the last one was logged at least [`WARN_EVERY`] ago: a watch is restarted every
-    /// few seconds. `namespace` is that of the watch; `None` if it watches all.
+    /// Processes a failure, and logs it if the last one was logged at least [`WARN_EVERY`] ago: a watch is restarted
+    /// every few seconds. `namespace` is that of the watch; `None` if it watches all.
     fn fails(&self, kind: &str, namespace: Option<&str>, error: &watcher::Error) {
         let now = Instant::now();
         let mut failure = self.failure();

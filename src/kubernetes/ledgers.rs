@@ -22,8 +22,8 @@ fn post() -> PostParams {
     PostParams { dry_run: false, field_manager: Some(FIELD_MANAGER.to_owned()) }
 }
 
-/// A ledger as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid object must
-/// not stop the watch of the others.
+/// A ledger as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid object
+/// must not stop the watch of the others.
 pub type MaybeInvalidLedger = DeserializeGuard<StreamLedger>;
 
 /// Returns every event of the ledgers. The stream never ends; `again` is the backoff of a failed watch.

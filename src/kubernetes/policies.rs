@@ -156,8 +156,8 @@ fn error_in(policy: &MaybeInvalidPolicy) -> Option<String> {
     }
 }
 
-/// A policy as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid object must
-/// not stop the watch of the others.
+/// A policy as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid object
+/// must not stop the watch of the others.
 pub type MaybeInvalidPolicy = DeserializeGuard<StreamEncryptionPolicy>;
 
 /// A namespace, of which only the name and the labels are kept.

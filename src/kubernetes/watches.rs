@@ -73,8 +73,8 @@ impl Backoff for EverySeconds {
     fn reset(&mut self) {}
 }
 
-/// A resource as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid object must
-/// not stop the watch of the others.
+/// A resource as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid
+/// object must not stop the watch of the others.
 pub type MaybeInvalidResource = DeserializeGuard<StreamEncryption>;
 
 /// Returns every event of the resources in one namespace, or in all, whose labels match the selector. For a

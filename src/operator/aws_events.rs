@@ -30,9 +30,9 @@ use crate::metrics::{AwsEventKind, Metrics};
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
 /// The first and the longest wait after a request to the queue failed.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// While so many messages wait for a reconcile, the operator receives none, also no heartbeat. The last batch may exceed
-/// this number. These messages report calls that no reconcile has entered yet: because reconciles are slow, or because the
-/// ledger of a stream is invalid, for which up to 64 calls wait.
+/// While so many messages wait for a reconcile, the operator receives none, not even heartbeats. The last batch may
+/// exceed this number. These messages report calls that no reconcile has entered yet: because reconciles are slow, or
+/// because the ledger of a stream is invalid, for which up to 64 calls wait.
 const MAX_HELD: usize = 1000;
 /// Minimum time between two warnings that the operator receives no messages.
 const WARN_EVERY: Duration = Duration::from_mins(1);

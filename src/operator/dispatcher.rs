@@ -276,8 +276,8 @@ async fn reconcile_or_report<A: StreamApi, R: KubeApi>(
 }
 
 /// Returns the wait after a failed request to Kubernetes, which grows with the number of failures in succession. A
-/// conflict is one of them: only invalid resources return it, and their metadata is that of the cache, which may be behind
-/// for as long as its watch fails.
+/// conflict is one of them: only invalid resources return it, and their metadata is that of the cache, which may be
+/// behind for as long as its watch fails.
 fn after_error<A, R>(
     context: &Context<A, R>,
     resource: &MaybeInvalidResource,

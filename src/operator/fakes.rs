@@ -1,5 +1,5 @@
-//! Fakes of the two ports: an AWS in which every request succeeds, and a cluster with one resource. And a log that a test
-//! can read.
+//! Fakes of the two ports: an AWS in which every request succeeds, and a cluster with one resource. And a log that a
+//! test can read.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

@@ -1,8 +1,8 @@
 //! The sources of a term: the watches with the caches that they fill, and the changes that wake resources.
 //!
 //! The policies and the ledgers have one watch each, which everything in the process shares. The resources, the labels
-//! of the namespaces and the key objects of each provider have one watch each too, or one for each watched namespace. The
-//! key objects are not cached: their changes only wake resources. This module only reads.
+//! of the namespaces and the key objects of each provider have one watch each too, or one for each watched namespace.
+//! The key objects are not cached: their changes only wake resources. This module only reads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -99,8 +99,8 @@ impl Sources {
         // The reconciles work without this watch: an RBAC role of an earlier version does not allow it.
         let rarely = EverySeconds(30);
         let events = ledgers::events(client.clone(), &scope.ledger_namespace, relist_every, rarely);
-        // `changed` wakes the task that writes the statuses of policies. They do not depend on ledgers, so the ledgers notify
-        // nothing.
+        // `changed` wakes the task that writes the statuses of policies. They do not depend on ledgers, so the ledgers
+        // notify nothing.
         let (ledgers_cache, ledgers) = Cache::of(vec![(None, events)], "StreamLedgers", &Arc::default());
         let store = resources_cache.store();
         let namespaces = policies::namespace_changes(namespaces);

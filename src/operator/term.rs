@@ -1,5 +1,5 @@
 //! One term: the dispatcher and the tasks beside it, from the time at which this replica may reconcile until the
-//! term's token is cancelled.
+//! term's token is cancelled. Only the reconciles that are running then may continue, without the caches.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -44,8 +44,8 @@ pub(super) struct Term {
 }
 
 impl Term {
-    /// Reconciles until `end` is cancelled. Then stops everything beside the reconciles, and waits until the running reconciles have ended. A reconcile that still
-    /// waits for AWS ends at once, without a call.
+    /// Reconciles until `end` is cancelled. Then stops everything beside the reconciles, and waits until the running
+    /// reconciles have ended. A reconcile that still waits for AWS ends at once, without a call.
     pub(super) async fn run(&self, shared: Arc<Shared>, end: CancellationToken) {
         // The memory of an earlier term is older than the statuses that another replica may have written
         // since.
@@ -93,9 +93,9 @@ impl Term {
     }
 }
 
-/// Runs the `reconciles` and the `background` tasks until `end` is cancelled. Then another replica takes over the work of
-/// the tasks, and nothing fills the caches any more, so it calls `stop_caches` and stops the tasks, before it waits until
-/// the `reconciles` have ended.
+/// Runs the `reconciles` and the `background` tasks until `end` is cancelled. Then another replica takes over the work
+/// of the tasks, and nothing fills the caches any more, so it calls `stop_caches` and stops the tasks, before it waits
+/// until the `reconciles` have ended.
 ///
 /// A task that panics ends the process, as a reconcile that panics does: without one of them, drift would remain
 /// undetected for as long as the term lasts.

@@ -6,9 +6,9 @@
 //! version that was checked. The operator's clock may be wrong, too. So before the deletion of a ledger with
 //! calls, AWS must have accepted a request that is dated by this clock.
 //!
-//! There may be a hundred thousand ledgers, and almost all of their owners exist. So one page of ledgers is in memory at
-//! a time, and the API server is asked neither about an owner that is in the cache, nor twice a day about one that another
-//! operator manages.
+//! There may be a hundred thousand ledgers, and almost all of their owners exist. So only one page of ledgers is in
+//! memory at a time. An owner that is in the cache is not looked up. An owner that another operator manages is looked up
+//! once a day.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use super::ledger_store::is_gone;
 use super::stream_api::StreamApi;
 use crate::model::ledger::{expires_at, external};
 
-/// How long an owner that the API server has returned is not looked up again. Ledgers of owners that are deleted
-/// meanwhile are deleted later by at most this time.
+/// Time during which an owner that the API server has returned is not looked up again. If the owner is deleted
+/// meanwhile, its ledger is deleted later by at most this time.
 const LOOKUP_INTERVAL: Duration = Duration::from_hours(24);
 
-/// The cleanup of ledgers, and the owners that it has found.
+/// The cleanup of ledgers, with its memory of the owners that exist.
 #[derive(Default)]
 pub struct LedgerGc {
     /// The ledgers whose owners exist although no cache holds them, by name, with the monotonic time of the next
@@ -39,9 +39,9 @@ impl LedgerGc {
     /// Checks every ledger once, deletes the expired ones, and returns their number.
     ///
     /// # Errors
-    /// The API server does not respond, or refuses to list the ledgers. The remaining ledgers are then not checked: for
-    /// each of them, another request could wait until its deadline. The same holds, without an error, if AWS does not
-    /// confirm the clock.
+    /// The API server does not respond, or refuses to list the ledgers. The remaining ledgers are then not checked,
+    /// because a request for each of them could wait until its deadline. They are not checked either if AWS does not
+    /// confirm the clock, which is not an error.
     pub async fn collect_expired<A: StreamApi, R: KubeApi>(
         &mut self,
         context: &Context<A, R>,
