@@ -105,7 +105,7 @@ impl Room {
             self.warned_at = Some(Instant::now());
             warn!(
                 held,
-                "receiving no events of AWS, because too many calls are not entered in their ledgers yet"
+                "not receiving AWS's events, because too many calls are not entered in their ledgers yet"
             );
         }
         false
@@ -236,6 +236,6 @@ mod tests {
             assert_eq!(room.has_room(if is_full { MAX_HELD } else { MAX_HELD - 1 }), !is_full);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        assert_eq!(log.lines_with("receiving no events of AWS").len(), 3, "{}", log.text());
+        assert_eq!(log.lines_with("not receiving AWS's events").len(), 3, "{}", log.text());
     }
 }
