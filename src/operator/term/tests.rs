@@ -75,7 +75,7 @@ async fn long_cleanup_delays_no_eviction_and_is_followed_by_a_pause() {
     let second = Duration::from_secs(1);
     for (time, cleanups) in [(second, 1), (context.aws.clock_delay, 1), (HOUSEKEEPING_INTERVAL, 2)] {
         tokio::time::timeout(time, &mut keeping).await.expect_err("it ends never");
-        assert!(context.memory.recall_all("1").status.is_none(), "the cleanup is not awaited");
+        assert!(context.memory.recall_with_expired("1").status.is_none(), "the cleanup is not awaited");
         assert_eq!(started(), cleanups, "{time:?}");
     }
 }
