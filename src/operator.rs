@@ -177,6 +177,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    mod invalid_objects;
-}
+mod tests;

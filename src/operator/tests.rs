@@ -1,0 +1,3 @@
+//! Tests of the dispatcher and the reconciles together.
+
+mod invalid_objects;
