@@ -29,5 +29,5 @@ mod timestamp;
 
 pub use adapter::{Aws, AwsConfig, InvalidAwsConfig};
 pub use event_queue::{EventQueue, InvalidQueueUrl, MAX_MESSAGES, Message, QueueState, QueueUrl};
-pub use identity::Caller;
+pub use identity::{CredentialsReport, Holder};
 pub use pages::Tag;

@@ -38,7 +38,7 @@ use super::credentials_source::CredentialsSource;
 use super::event_queue::{EventQueue, QueueUrl};
 use super::firehose::Firehose;
 use super::http_client;
-use super::identity::{Caller, IdentityClient};
+use super::identity::{CredentialsReport, IdentityClient};
 use super::kinesis::Kinesis;
 use super::kms::Kms;
 use super::rate_limit::{DEFAULT_RATE_PERCENT, QuotaScope, RateLimiter};
@@ -48,13 +48,13 @@ use super::signed_request_sender::SignedRequestSender;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The endpoints of AWS, and the share of its limits that the operator may use.
+/// The operator's settings for AWS: the endpoint, and the share of the limits that it may use.
 #[derive(Clone, Debug)]
 pub struct AwsConfig {
     /// The operator's own region: for STS, and for streams that are given without a region.
     pub region: Region,
-    /// A URL that replaces every service's endpoint. With `None`, the endpoint is that of `AWS_ENDPOINT_URL`,
-    /// otherwise AWS's own.
+    /// A URL that replaces every service's endpoint. With `None`, the SDK determines the endpoint of each service: from
+    /// `AWS_ENDPOINT_URL_<SERVICE>`, `AWS_ENDPOINT_URL` or the profile, otherwise AWS's own. That of the queue is in its URL.
     pub endpoint_url: Option<String>,
     /// Share of AWS's limits in requests per second that the operator may use, in percent: 1 to 100.
     pub rate_percent: u8,
@@ -112,18 +112,18 @@ impl Aws {
     /// Creates an instance with the credentials of the
     /// [default chain](https://docs.aws.amazon.com/sdk-for-rust/latest/dg/credproviders.html). It sends no
     /// request to AWS yet, so missing credentials are reported by the first request.
-    pub async fn new(endpoints: AwsConfig) -> Result<Self, InvalidAwsConfig> {
-        endpoints.check()?;
+    pub async fn new(settings: AwsConfig) -> Result<Self, InvalidAwsConfig> {
+        settings.check()?;
         if std::env::var_os("AWS_CA_BUNDLE").is_some_and(|bundle| !bundle.is_empty()) {
             warn!("the AWS SDK for Rust ignores AWS_CA_BUNDLE; set SSL_CERT_FILE instead");
         }
-        let config = loader(&endpoints).http_client(http_client::shared()).load().await;
-        let limits = endpoints.request_limits.clone();
-        let rate_limiter = RateLimiter::with_limits(endpoints.rate_percent, limits);
-        let region = endpoints.region.clone();
+        let config = loader(&settings).http_client(http_client::shared()).load().await;
+        let limits = settings.request_limits.clone();
+        let rate_limiter = RateLimiter::with_limits(settings.rate_percent, limits);
+        let region = settings.region.clone();
         let http_client = config.http_client();
         let make = move || -> BoxFuture<'static, _> {
-            let loader = loader(&endpoints);
+            let loader = loader(&settings);
             let loader = match &http_client {
                 Some(http_client) => loader.http_client(http_client.clone()),
                 None => loader,
@@ -175,8 +175,8 @@ impl Aws {
     }
 
     /// Returns who the credentials belong to, and what is known of their age and of AWS's clock.
-    pub async fn caller(&self) -> Result<Caller, AwsError> {
-        self.caller.caller().await
+    pub async fn report_credentials(&self) -> CredentialsReport {
+        self.caller.report_credentials().await
     }
 
     /// Returns the rate limiter, for the metrics.
@@ -286,17 +286,17 @@ fn provider(config: &SdkConfig) -> SharedCredentialsProvider {
         .unwrap_or_else(|| unreachable!("the default credentials chain is always set"))
 }
 
-fn loader(endpoints: &AwsConfig) -> ConfigLoader {
+fn loader(settings: &AwsConfig) -> ConfigLoader {
     let deadlines = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(DEADLINE)
         .operation_timeout(DEADLINE)
         .build();
     let loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .region(aws_config::Region::new(endpoints.region.as_str().to_owned()))
+        .region(aws_config::Region::new(settings.region.as_str().to_owned()))
         .retry_config(RetryConfig::disabled())
         .timeout_config(deadlines);
-    match &endpoints.endpoint_url {
+    match &settings.endpoint_url {
         Some(url) => loader.endpoint_url(url),
         None => loader,
     }

@@ -10,8 +10,9 @@
 //! Credentials are replaced early if a file that they come from has changed, or if AWS rejects them. The provider is
 //! then created again, because it caches the files that it has read. A rejection may also concern one region or one
 //! request only. So the previous credentials stay in use until the provider returns other ones, or until they expire.
-//! Credentials without an expiry are used until the provider would be queried again. A session of 6 hours or more then
-//! still signs reads; only `StartDeliveryStreamEncryption` with a customer managed key is not sent with it.
+//! Credentials without an expiry are used until the provider would be queried again. While the provider fails, a session
+//! may become older than 6 hours. It then still signs reads; only `StartDeliveryStreamEncryption` with a customer managed
+//! key is not sent with it.
 //!
 //! One query of the provider runs at a time, in a task of its own. The requests that wait for it share its result. The
 //! deadline of a request ends the wait of that request, not the query.
@@ -49,7 +50,8 @@ const QUERY_DEADLINE: Duration = Duration::from_secs(20);
 /// Time for which a failure is cached before the source is queried again: every reconciliation of every
 /// resource needs a session.
 const FAILURE_CACHE_TTL: Duration = Duration::from_secs(5);
-/// Time for which credentials that the source has returned again are not requested again.
+/// Time for which credentials that the source has returned again are not requested again. If they are about to expire
+/// or have expired, it is [`FAILURE_CACHE_TTL`].
 const MIN_QUERY_INTERVAL: Duration = Duration::from_mins(1);
 /// Minimum time between two queries because AWS rejected the credentials.
 pub(super) const MIN_REPLACEMENT_INTERVAL: Duration = Duration::from_mins(1);
@@ -210,7 +212,8 @@ impl BaseCredentials {
             Ok(Err(failure)) => failure,
             Err(_) => {
                 let failure = timed_out(DEADLINE);
-                // The requests that can use the previous session need not wait for this query, too.
+                // From now on, requests that can use the previous session use it at once instead of waiting for this
+                // query: `cached_or_queried` returns this failure to them.
                 state.failed.get_or_insert((now, failure.clone()));
                 failure
             }
@@ -228,7 +231,7 @@ impl BaseCredentials {
 
     /// Has `session`, which AWS rejected, replaced by the next query. The session stays in use if the provider does not
     /// return another one. Returns whether the next session may be a different one.
-    pub(super) fn replace(&self, session: &Session) -> bool {
+    pub(super) fn mark_rejected(&self, session: &Session) -> bool {
         let now = self.now();
         let mut state = self.state();
         if !state.cached.as_ref().is_some_and(|cached| cached.is_of(session)) {
@@ -250,7 +253,8 @@ impl BaseCredentials {
     async fn cached_or_queried(&self, min_lifetime: Duration) -> Result<Session, NoSession> {
         let mut query = {
             let mut files = self.0.files.lock().await;
-            // A change that is detected during a query would count as answered by its result.
+            // Not while a query runs: its end clears `is_stale`, but its provider may have read the files before they
+            // changed.
             if self.state().running_query().is_none() {
                 self.read_files(&mut files).await;
             }
@@ -349,8 +353,11 @@ impl State {
     fn current_session(&self, now: SystemTime, min_lifetime: Duration) -> Option<Session> {
         let cached = self.cached.as_ref().filter(|_| !self.is_stale)?;
         cached.session(now, min_lifetime).or_else(|| {
-            let was_returned_again = is_within(MIN_QUERY_INTERVAL, self.returned_again, now);
-            (was_returned_again && cached.outlasts(now + DEADLINE)).then(|| cached.session_at(now))
+            // An expired session is used, too: the SDK returns that of an instance again while the metadata service fails,
+            // and AWS accepts it then.
+            let outlasts = cached.outlasts(now + DEADLINE);
+            let interval = if outlasts { MIN_QUERY_INTERVAL } else { FAILURE_CACHE_TTL };
+            is_within(interval, self.returned_again, now).then(|| cached.session_at(now))
         })
     }
 
@@ -372,7 +379,10 @@ impl State {
     ) -> Result<Session, NoSession> {
         match answer {
             Ok(credentials) => {
-                if self.last_logged_cause.take().is_some() {
+                let has_expired = credentials.expiry().is_some_and(|expiry| expiry <= now);
+                if has_expired {
+                    self.log_once("the source returned credentials that have expired", "CredentialsExpired");
+                } else if self.last_logged_cause.take().is_some() {
                     info!("obtained AWS credentials again");
                 }
                 (self.is_stale, self.failed) = (false, None);
@@ -387,14 +397,18 @@ impl State {
                 if failure.problem != CredentialsProblem::TimedOut {
                     self.provider = None;
                 }
-                if self.last_logged_cause.as_ref() != Some(&failure.cause) {
-                    let code = failure.problem.code();
-                    warn!(code, cause = failure.cause, "failed to obtain AWS credentials");
-                    self.last_logged_cause = Some(failure.cause.clone());
-                }
+                self.log_once(&failure.cause, failure.problem.code());
                 self.failed = Some((now, failure.clone()));
                 Err(failure)
             }
+        }
+    }
+
+    /// Logs why there are no new credentials, unless that was logged last.
+    fn log_once(&mut self, cause: &str, code: &str) {
+        if self.last_logged_cause.as_deref() != Some(cause) {
+            warn!(code, cause, "failed to obtain AWS credentials");
+            self.last_logged_cause = Some(cause.to_owned());
         }
     }
 

@@ -61,14 +61,27 @@ impl std::str::FromStr for QueueUrl {
         let host = host.unwrap_or_default();
         let mut labels = host.split('.');
         let region = labels.find(|label| matches!(*label, "sqs" | "sqs-fips")).and_then(|_| labels.next());
-        let region: Option<Region> = region.and_then(|region| region.parse().ok());
-        let is_standard = region.as_ref().is_some_and(|region| {
-            ["amazonaws.com", "amazonaws.com.cn"]
-                .iter()
-                .any(|suffix| host == format!("sqs.{region}.{suffix}"))
-        });
+        let of_former_host = region_of_former_host(host);
+        let region: Option<Region> = of_former_host.or(region).and_then(|region| region.parse().ok());
+        let is_standard = of_former_host.is_some()
+            || region.as_ref().is_some_and(|region| {
+                ["amazonaws.com", "amazonaws.com.cn"]
+                    .iter()
+                    .any(|suffix| host == format!("sqs.{region}.{suffix}"))
+            });
         let endpoint = text.split_once(host).map(|(scheme, _)| format!("{scheme}{host}"));
         Ok(Self { url: text.to_owned(), region, endpoint: endpoint.filter(|_| !is_standard) })
+    }
+}
+
+/// Returns the region of a host that SQS had before: `REGION.queue.amazonaws.com`, or `queue.amazonaws.com` for
+/// us-east-1. Old tools still print such URLs.
+fn region_of_former_host(host: &str) -> Option<&str> {
+    let rest = host.strip_suffix(".cn").unwrap_or(host).strip_suffix("queue.amazonaws.com")?;
+    if rest.is_empty() {
+        Some("us-east-1")
+    } else {
+        rest.strip_suffix('.').filter(|region| !region.contains('.'))
     }
 }
 

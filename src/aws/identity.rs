@@ -1,8 +1,9 @@
 //! The account and partition of the operator's credentials, by `GetCallerIdentity`
 //! ([GetCallerIdentity](https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html)).
 //!
-//! The identity of an access key is cached for an hour, and only one request at a time obtains it. If that request
-//! fails, every reconcile that waited for it fails, too. The identity is always that of the operator itself; the account of a
+//! The identity is requested again every hour, and only one request at a time obtains it. If that request fails, the
+//! identity that is known of the same access key stays in use. If none is known, every reconcile that waited fails, too. The
+//! identity is always that of the operator itself; the account of a
 //! role is in the role's ARN.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,14 +23,18 @@ use stream_encryption_core::model::aws_error::AwsError;
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::error::{aws_error, invalid_response};
 use super::rate_limit::QuotaScope;
 use super::signed_request_sender::SignedRequestSender;
 
 const OPERATION: Operation = Operation::GetCallerIdentity;
-/// Time for which the identity is cached: the account of an access key does not change.
+/// Time after which the identity is requested again.
 const IDENTITY_TTL: Duration = Duration::from_hours(1);
+/// Time for which a known identity is used after STS has failed to confirm it. The account of an access key does not
+/// change, so an outage of STS must not stop what needs nothing else of STS.
+const FAILURE_TTL: Duration = Duration::from_mins(1);
 
 /// A client that identifies the caller by STS.
 pub(super) struct IdentityClient {
@@ -53,8 +58,8 @@ struct KnownIdentity {
     identity: AwsAccount,
     /// The access key that signed the request.
     access_key_id: String,
-    /// The time at which STS returned the identity.
-    since: Instant,
+    /// The time from which the identity is requested again.
+    refresh_at: Instant,
 }
 
 impl IdentityClient {
@@ -65,15 +70,17 @@ impl IdentityClient {
     }
 
     /// Returns the account and partition of the caller. While STS is unavailable, this takes no longer than one
-    /// request and its repetitions, however many reconciles wait.
+    /// request and its repetitions, however many reconciles wait, and only once a minute if the identity is known.
     pub(super) async fn identity(&self) -> Result<AwsAccount, AwsError> {
         let failures_before = self.failures.load(Ordering::Relaxed);
         // Other credentials may belong to another account. Without credentials, the account is still the last one.
         let session = self.sender.session(OPERATION, &Principal::operator()).await.ok();
         let mut cache = self.cache.lock().await;
-        if let Some(known) = &cache.known
-            && known.since.elapsed() < IDENTITY_TTL
-            && session.is_none_or(|session| session.credentials.access_key_id() == known.access_key_id)
+        let is_of = |known: &KnownIdentity| {
+            session.as_ref().is_none_or(|session| session.credentials.access_key_id() == known.access_key_id)
+        };
+        if let Some(known) = cache.known.as_ref().filter(|known| is_of(known))
+            && Instant::now() < known.refresh_at
         {
             return Ok(known.identity.clone());
         }
@@ -86,10 +93,20 @@ impl IdentityClient {
         // priority.
         match self.get_caller_identity(Priority::Call).await {
             Ok((identity, access_key_id)) => {
-                let known = KnownIdentity { identity, access_key_id, since: Instant::now() };
+                let refresh_at = Instant::now() + IDENTITY_TTL;
+                let known = KnownIdentity { identity, access_key_id, refresh_at };
                 Ok(cache.known.insert(known).identity.clone())
             }
             Err(error) => {
+                if let Some(known) = cache.known.as_mut().filter(|known| is_of(known)) {
+                    warn!(
+                        code = error.code,
+                        message = error.message,
+                        "STS does not confirm the account of the AWS credentials"
+                    );
+                    known.refresh_at = Instant::now() + FAILURE_TTL;
+                    return Ok(known.identity.clone());
+                }
                 cache.last_error = Some(error.clone());
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Err(error)
@@ -102,13 +119,21 @@ impl IdentityClient {
         self.get_caller_identity(Priority::Drift).await.map(drop)
     }
 
-    /// Returns who the credentials belong to, how old the session is, and how AWS's clock differs: for a person who
-    /// searches for the cause of a problem. The response is not cached.
-    pub(super) async fn caller(&self) -> Result<Caller, AwsError> {
+    /// Returns who the credentials belong to and how old the session is, and how AWS's clock differs: for a person who
+    /// searches for the cause of a problem. AWS's clock is known even if AWS rejects the request because of the
+    /// difference. The response is not cached.
+    pub(super) async fn report_credentials(&self) -> CredentialsReport {
+        let date = Arc::new(Mutex::new(None));
+        let holder = self.holder(&date).await;
+        let clock_ahead = *date.lock().unwrap_or_else(PoisonError::into_inner);
+        CredentialsReport { holder, clock_ahead }
+    }
+
+    async fn holder(&self, date: &Arc<Mutex<Option<SignedDuration>>>) -> Result<Holder, AwsError> {
         let quota = QuotaScope { operation: OPERATION, account: None, region: self.region.clone() };
         self.sender
             .read(&quota, &Principal::operator(), Priority::Call, async |session| {
-                let (signer, date) = (session.signer(), Arc::new(Mutex::new(None)));
+                let signer = session.signer();
                 let overrides = Builder::default().credentials_provider(session.credentials);
                 let reader = DateReader(date.clone());
                 let request = self
@@ -119,8 +144,7 @@ impl IdentityClient {
                     .interceptor(reader);
                 let answer = request.send().await.map_err(|error| aws_error(OPERATION, &error))?;
                 let arn = answer.arn().ok_or_else(|| invalid_response(OPERATION, "Arn"))?.to_owned();
-                let clock_ahead = *date.lock().unwrap_or_else(PoisonError::into_inner);
-                Ok(Caller { arn, session_age: signer.session_age, clock_ahead })
+                Ok(Holder { arn, session_age: signer.session_age })
             })
             .await
     }
@@ -142,15 +166,22 @@ impl IdentityClient {
     }
 }
 
+/// What AWS reports about the credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialsReport {
+    /// Who they belong to, or the error of AWS.
+    pub holder: Result<Holder, AwsError>,
+    /// By how much this machine's clock is ahead of AWS's, which has whole seconds; `None` if AWS sent no date.
+    pub clock_ahead: Option<SignedDuration>,
+}
+
 /// Who the credentials belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub struct Holder {
     /// The ARN of the user or of the assumed role.
     pub arn: String,
     /// The age of the session, as a lower bound; `None` for credentials without a session.
     pub session_age: Option<SignedDuration>,
-    /// By how much this machine's clock is ahead of AWS's, which has whole seconds; `None` if AWS sent no date.
-    pub clock_ahead: Option<SignedDuration>,
 }
 
 /// Reads AWS's clock from the header of a response.
@@ -194,7 +225,7 @@ mod tests {
     use aws_credential_types::credential_fn::provide_credentials_fn;
     use aws_credential_types::provider::SharedCredentialsProvider;
     use aws_sdk_sts::config::SharedHttpClient;
-    use aws_smithy_http_client::test_util::NeverClient;
+    use aws_smithy_http_client::test_util::{NeverClient, infallible_client_fn};
     use stream_encryption_core::model::aws_error::ErrorKind;
 
     use super::super::rate_limit::RateLimiter;
@@ -286,9 +317,48 @@ mod tests {
             for outcome in futures_util::future::join_all((0..20).map(|_| caller.identity())).await {
                 assert_eq!(outcome.unwrap_err().kind, ErrorKind::Transient);
             }
-            // One request and its two repetitions, of 10 seconds each.
-            assert_eq!((start.elapsed().as_secs(), never.num_calls()), (30, requests));
+            // One request and its two repetitions, of 10 seconds each, and the pauses between them.
+            assert_eq!((start.elapsed().as_secs(), never.num_calls()), (31, requests));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn identity_stays_in_use_while_sts_fails() {
+        let arn = "arn:aws:iam::111122223333:user/operator";
+        let failure =
+            || (500, "<ErrorResponse><Error><Code>InternalFailure</Code></Error></ErrorResponse>".to_owned());
+        let recorded = ReplayClient::answers([answer(arn), failure(), failure(), failure(), answer(arn)]);
+        let caller = caller(&recorded);
+        let known = caller.identity().await.unwrap();
+        tokio::time::advance(Duration::from_hours(2)).await;
+        for _ in 0..50 {
+            assert_eq!(caller.identity().await, Ok(known.clone()));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        // One request and its repetitions in the first minute.
+        assert_eq!(recorded.sent().len(), 4);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(caller.identity().await, Ok(known));
+        assert_eq!(recorded.sent().len(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rejected_clock_is_reported_with_its_difference() {
+        let client = infallible_client_fn(|_| {
+            let ahead = Timestamp::now() + SignedDuration::from_mins(20);
+            let date =
+                jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&ahead).unwrap();
+            let body = "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>";
+            http::Response::builder().status(403).header("date", date).body(body).unwrap()
+        });
+        let config = replay::config(client);
+        let caller = IdentityClient::new(&config, sender(), "eu-west-1".parse().unwrap());
+        let report = caller.report_credentials().await;
+        assert!(report.holder.is_err());
+        assert_eq!(
+            report.clock_ahead.map(|ahead| ahead.round(jiff::Unit::Minute).unwrap().as_mins()),
+            Some(-20)
+        );
     }
 
     #[tokio::test(start_paused = true)]

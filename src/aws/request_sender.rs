@@ -13,8 +13,9 @@ use super::rate_limit::{QueueKey, QuotaScope, RateLimiter};
 
 /// Deadline of every request but `ReceiveMessage`, from its signature to the last byte of the response.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// Maximum number of times that a read is sent before its error is returned.
-const MAX_READ_ATTEMPTS: u32 = 3;
+/// The pauses before a read is sent again because of a temporary error, such as a refused connection. A throttled read
+/// waits for the rate limiter instead.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
 
 /// Sends requests through a rate limiter.
 #[derive(Clone)]
@@ -39,13 +40,17 @@ impl RequestSender {
     where
         F: Future<Output = Result<T, AwsError>>,
     {
-        let mut tries = 1;
-        loop {
+        for pause in PAUSES {
             match self.send_queued(quota, queue_key, &send).await {
-                Err(error) if tries < MAX_READ_ATTEMPTS && may_help(quota, &error) => tries += 1,
+                Err(error) if may_help(quota, &error) => {
+                    if error.kind == ErrorKind::Transient {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
                 outcome => return outcome,
             }
         }
+        self.send_queued(quota, queue_key, &send).await
     }
 
     /// Sends a request once, after the rate limiter has granted a permit.

@@ -41,17 +41,17 @@ pub(super) struct Sessions(Arc<Inner>);
 struct Inner {
     base: BaseCredentials,
     assume: RoleAssumer,
-    assumed: Cache<Principal, Assumed>,
+    role_sessions: Cache<Principal, SharedRoleSession>,
     clock: Clock,
 }
 
 /// A role's session for one principal; empty until a request has obtained the session. The lock is held meanwhile,
 /// so that only one request at a time obtains it.
-type Assumed = Arc<Mutex<DiscardableCache>>;
+type SharedRoleSession = Arc<Mutex<RoleSession>>;
 
 /// The cached credentials of one principal, and the time at which some were last discarded.
 #[derive(Default)]
-struct DiscardableCache {
+struct RoleSession {
     cached: Option<CachedCredentials>,
     last_discarded: Option<SystemTime>,
 }
@@ -79,7 +79,7 @@ impl Sessions {
     ) -> Self {
         let base = BaseCredentials::new(source, clock.clone());
         let assume = RoleAssumer::new(config, region, sender, base.clone());
-        Self(Arc::new(Inner { base, assume, assumed: bounded_cache::cache(limit), clock }))
+        Self(Arc::new(Inner { base, assume, role_sessions: bounded_cache::cache(limit), clock }))
     }
 
     /// Returns the session with which a principal may send `operation`, with at least `min_lifetime` left if
@@ -100,7 +100,7 @@ impl Sessions {
 
     /// Has `session` replaced if `error` shows that AWS rejected it. Returns whether the next session may be a different
     /// one.
-    pub(super) async fn replace_if_rejected(
+    pub(super) async fn mark_if_rejected(
         &self,
         principal: &Principal,
         session: &Session,
@@ -111,10 +111,10 @@ impl Sessions {
         }
         match &principal.role {
             Some(_) => {
-                let cache = self.0.cache_of(principal);
+                let cache = self.0.role_session_of(principal);
                 cache.lock().await.discard(session, (self.0.clock)())
             }
-            None => self.0.base.replace(session),
+            None => self.0.base.mark_rejected(session),
         }
     }
 
@@ -126,7 +126,7 @@ impl Sessions {
         min_lifetime: Duration,
     ) -> Result<Session, AwsError> {
         let Inner { assume, clock, .. } = &*self.0;
-        let cache = self.0.cache_of(principal);
+        let cache = self.0.role_session_of(principal);
         let mut cache = cache.lock().await;
         if let Some(session) = cache.cached.as_ref().and_then(|cached| cached.session(clock(), min_lifetime))
         {
@@ -144,14 +144,15 @@ impl Sessions {
 }
 
 impl Inner {
-    fn cache_of(&self, principal: &Principal) -> Assumed {
-        let Ok(cache) =
-            self.assumed.get_or_insert_with(principal, || Ok::<_, Infallible>(Assumed::default()));
+    fn role_session_of(&self, principal: &Principal) -> SharedRoleSession {
+        let Ok(cache) = self
+            .role_sessions
+            .get_or_insert_with(principal, || Ok::<_, Infallible>(SharedRoleSession::default()));
         cache
     }
 }
 
-impl DiscardableCache {
+impl RoleSession {
     /// Discards `session`, which AWS rejected, unless another one was discarded shortly before. Returns whether the
     /// next session may be a different one.
     fn discard(&mut self, session: &Session, now: SystemTime) -> bool {

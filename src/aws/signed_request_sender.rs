@@ -57,7 +57,7 @@ impl SignedRequestSender {
         let send = async || {
             let cached = session().await?;
             let outcome = send(cached.clone()).await;
-            if self.sessions.replace_if_rejected(principal, &cached, outcome.as_ref().err()).await {
+            if self.sessions.mark_if_rejected(principal, &cached, outcome.as_ref().err()).await {
                 let other = session().await?;
                 if !other.is_same(&cached) {
                     return send(other).await;
@@ -65,11 +65,10 @@ impl SignedRequestSender {
             }
             outcome
         };
-        // Requests that wait for a source of credentials should not hold permits: they would be sent all at once. A request
-        // that is queued before the session has to be renewed may still do so.
-        if principal.role.is_none() {
-            session().await?;
-        }
+        // Requests that wait for a source of credentials or for STS should not hold permits: they would be sent all at once.
+        // A request that was queued while the session was still valid may nevertheless hold its permit while it waits for a
+        // new session.
+        session().await?;
         self.sender.read(quota, &QueueKey::of(principal, priority), send).await
     }
 
@@ -103,7 +102,7 @@ impl SignedRequestSender {
                 return Err(signer_changed(quota.operation));
             }
             let outcome = send(session.clone()).await;
-            self.sessions.replace_if_rejected(principal, &session, outcome.as_ref().err()).await;
+            self.sessions.mark_if_rejected(principal, &session, outcome.as_ref().err()).await;
             outcome
         };
         self.sender.send_now(quota, send).await
@@ -121,7 +120,7 @@ impl SignedRequestSender {
         let operator = Principal::operator();
         let session = self.session(operation, &operator).await?;
         let outcome = send(session.clone()).await;
-        self.sessions.replace_if_rejected(&operator, &session, outcome.as_ref().err()).await;
+        self.sessions.mark_if_rejected(&operator, &session, outcome.as_ref().err()).await;
         outcome
     }
 

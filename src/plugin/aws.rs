@@ -15,7 +15,7 @@ use stream_encryption_core::model::observation::StreamDescription;
 use stream_encryption_core::model::principal::Principal;
 use stream_encryption_core::model::service::Operation;
 
-use crate::aws::{Aws, AwsConfig, Caller, QueueState, QueueUrl};
+use crate::aws::{Aws, AwsConfig, CredentialsReport, QueueState, QueueUrl};
 
 /// The flags of every verb that reads from AWS.
 #[derive(Args, Clone, Debug)]
@@ -71,8 +71,8 @@ impl AwsArguments {
 
 impl ReadOnly {
     /// Returns who the credentials belong to.
-    pub(super) async fn caller(&self) -> Result<Caller, AwsError> {
-        self.aws.caller().await
+    pub(super) async fn report_credentials(&self) -> CredentialsReport {
+        self.aws.report_credentials().await
     }
 
     /// Returns the state of a queue of AWS's events.

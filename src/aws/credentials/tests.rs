@@ -134,6 +134,27 @@ async fn session_that_is_returned_again_is_queried_once_a_minute() {
 }
 
 #[tokio::test]
+async fn expired_session_that_is_returned_again_is_queried_rarely() {
+    let (seconds, queries) = (Seconds::default(), Arc::new(AtomicUsize::new(0)));
+    let (expiry, count) = (seconds.clock()() + HOUR, queries.clone());
+    let provider = provide_credentials_fn(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        async move { Ok(session(0, Some(expiry))) }
+    });
+    let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
+    own.session(SOON).await.unwrap();
+    seconds.pass(7200);
+    for _ in 0..30 {
+        for _ in 0..20 {
+            own.session(SOON).await.unwrap();
+        }
+        seconds.pass(1);
+    }
+    // One query in each 5 seconds.
+    assert_eq!(queries.load(Ordering::Relaxed), 7);
+}
+
+#[tokio::test]
 async fn longer_required_lifetime_requests_a_new_session() {
     let hours = Hours::default();
     let made = Arc::new(AtomicU64::new(0));
@@ -331,18 +352,18 @@ async fn rejected_credentials_are_replaced_once_a_minute() {
     });
     let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
     let first = own.session(SOON).await.unwrap();
-    assert!(own.replace(&first));
+    assert!(own.mark_rejected(&first));
     let second = own.session(SOON).await.unwrap();
     assert_eq!(second.credentials.access_key_id(), "ASIA1");
     // A late rejection of the first session does not affect the second one.
-    assert!(own.replace(&first));
+    assert!(own.mark_rejected(&first));
     for _ in 0..59 {
         seconds.pass(1);
-        assert!(!own.replace(&second));
+        assert!(!own.mark_rejected(&second));
         assert_eq!(key(&own).await, "ASIA1");
     }
     seconds.pass(1);
-    assert!(own.replace(&second));
+    assert!(own.mark_rejected(&second));
     assert_eq!(key(&own).await, "ASIA2");
     assert_eq!(made.load(Ordering::Relaxed), 3);
 }

@@ -103,6 +103,9 @@ fn region_of_the_queue_is_that_of_its_url() {
         ("https://sqs-fips.us-gov-west-1.amazonaws.com/111122223333/events", Some("us-gov-west-1")),
         ("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/events", Some("cn-north-1")),
         ("https://vpce-0a1b-2c3d.sqs.eu-west-1.vpce.amazonaws.com/111122223333/events", Some("eu-west-1")),
+        ("https://eu-west-2.queue.amazonaws.com/111122223333/events", Some("eu-west-2")),
+        ("https://cn-north-1.queue.amazonaws.com.cn/111122223333/events", Some("cn-north-1")),
+        ("https://queue.amazonaws.com/111122223333/events", Some("us-east-1")),
         ("http://127.0.0.1:4566/111122223333/events", None),
     ] {
         let queue: QueueUrl = url.parse().unwrap();

@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use stream_encryption_core::model::message;
 
 use super::{Check, events};
+use crate::aws::{CredentialsReport, Holder};
 use crate::plugin::age::short;
 use crate::plugin::aws::AwsArguments;
 use crate::plugin::operator_settings::OperatorSettings;
@@ -27,14 +28,20 @@ pub(super) async fn all(
         Ok(aws) => aws,
         Err(error) => return vec![Check::not_checked(name, format!("{error:#}"))],
     };
-    let caller = match aws.caller().await {
-        Ok(caller) => caller,
-        Err(error) => return vec![Check::not_checked(name, message::identity(&error))],
-    };
-    let age = caller.session_age.map(|age| format!(", session at least {} old", short(age)));
-    let whose = format!("{} in {region}{}", caller.arn, age.unwrap_or_default());
-    let mut checks = vec![Check::good(name, whose)];
-    checks.extend(caller.clock_ahead.map(clock));
+    let CredentialsReport { holder, clock_ahead } = aws.report_credentials().await;
+    let is_known = holder.is_ok();
+    let mut checks = vec![match holder {
+        Ok(Holder { arn, session_age }) => {
+            let age = session_age.map(|age| format!(", session at least {} old", short(age)));
+            Check::good(name, format!("{arn} in {region}{}", age.unwrap_or_default()))
+        }
+        Err(error) => Check::not_checked(name, message::identity(&error)),
+    }];
+    // A wrong clock may be the reason why AWS rejects the credentials.
+    checks.extend(clock_ahead.map(clock));
+    if !is_known {
+        return checks;
+    }
     if let Some(url) = queue {
         checks.push(events::queue(&aws, url).await);
     }

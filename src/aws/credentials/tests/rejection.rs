@@ -21,7 +21,7 @@ fn answering(answers: &[Option<u64>]) -> (BaseCredentials, Seconds, Arc<AtomicUs
 async fn rejected_session_stays_in_use_while_the_source_fails() {
     let (own, seconds, _) = answering(&[Some(0), None, None, Some(1)]);
     let first = own.session(SOON).await.unwrap();
-    assert!(own.replace(&first));
+    assert!(own.mark_rejected(&first));
     for _ in 0..2 {
         assert_eq!(key(&own).await, "ASIA0");
     }
@@ -39,10 +39,10 @@ async fn session_that_the_source_returns_again_is_kept_a_minute() {
     let (own, seconds, queries) = answering(&[Some(0)]);
     let first = own.session(SOON).await.unwrap();
     for minute in 1..4 {
-        assert!(own.replace(&first));
+        assert!(own.mark_rejected(&first));
         for _ in 0..60 {
             assert_eq!(key(&own).await, "ASIA0");
-            assert!(!own.replace(&first));
+            assert!(!own.mark_rejected(&first));
             seconds.pass(1);
         }
         assert_eq!(queries.load(Ordering::Relaxed), 1 + minute);
@@ -57,5 +57,5 @@ async fn rejection_after_an_unchanged_renewal_queries_nothing() {
     seconds.pass(3 * 60 * 60 - 5);
     assert_eq!(key(&own).await, "ASIA0");
     assert_eq!(queries.load(Ordering::Relaxed), 2);
-    assert!(!own.replace(&first));
+    assert!(!own.mark_rejected(&first));
 }
