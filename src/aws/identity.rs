@@ -7,7 +7,7 @@
 //! role is in the role's ARN.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -41,19 +41,14 @@ pub(super) struct IdentityClient {
     client: Client,
     sender: SignedRequestSender,
     region: Region,
-    /// Locked while a request obtains the identity.
-    cache: tokio::sync::Mutex<IdentityCache>,
+    known: Mutex<Option<KnownIdentity>>,
+    /// Locked while a request obtains the identity. Holds the error of the last request that failed.
+    last_error: tokio::sync::Mutex<Option<AwsError>>,
     /// Number of requests that failed to obtain the identity.
     failures: AtomicU64,
 }
 
-#[derive(Default)]
-struct IdentityCache {
-    known: Option<KnownIdentity>,
-    /// The error of the last request that failed.
-    last_error: Option<AwsError>,
-}
-
+#[derive(Clone)]
 struct KnownIdentity {
     identity: AwsAccount,
     /// The access key that signed the request.
@@ -62,56 +57,75 @@ struct KnownIdentity {
     refresh_at: Instant,
 }
 
+impl KnownIdentity {
+    /// Returns whether this is the identity of an access key, or of the last one if there are no credentials.
+    fn is_of(&self, access_key_id: Option<&str>) -> bool {
+        access_key_id.is_none_or(|id| id == self.access_key_id)
+    }
+}
+
 impl IdentityClient {
     /// Creates a client with the endpoint of `config`, in `region`.
     pub(super) fn new(config: &SdkConfig, sender: SignedRequestSender, region: Region) -> Self {
-        let (cache, failures) = Default::default();
-        Self { client: Client::new(config), sender, region, cache, failures }
+        let (known, last_error, failures) = Default::default();
+        Self { client: Client::new(config), sender, region, known, last_error, failures }
     }
 
     /// Returns the account and partition of the caller. While STS is unavailable, this takes no longer than one
-    /// request and its repetitions, however many reconciles wait, and only once a minute if the identity is known.
+    /// request and its repetitions, however many reconciles wait. If the identity is known, only one of them waits, once a
+    /// minute.
     pub(super) async fn identity(&self) -> Result<AwsAccount, AwsError> {
         let failures_before = self.failures.load(Ordering::Relaxed);
         // Other credentials may belong to another account. Without credentials, the account is still the last one.
         let session = self.sender.session(OPERATION, &Principal::operator()).await.ok();
-        let mut cache = self.cache.lock().await;
-        let is_of = |known: &KnownIdentity| {
-            session.as_ref().is_none_or(|session| session.credentials.access_key_id() == known.access_key_id)
+        let key = session.as_ref().map(|session| session.credentials.access_key_id());
+        let is_fresh = |known: &KnownIdentity| Instant::now() < known.refresh_at;
+        let mut last_error = match self.known_of(key) {
+            Some(known) if is_fresh(&known) => return Ok(known.identity),
+            Some(known) => match self.last_error.try_lock() {
+                Ok(guard) => guard,
+                Err(_) => return Ok(known.identity),
+            },
+            None => self.last_error.lock().await,
         };
-        if let Some(known) = cache.known.as_ref().filter(|known| is_of(known))
-            && Instant::now() < known.refresh_at
-        {
-            return Ok(known.identity.clone());
+        if let Some(known) = self.known_of(key).filter(is_fresh) {
+            return Ok(known.identity);
         }
         if self.failures.load(Ordering::Relaxed) != failures_before
-            && let Some(error) = &cache.last_error
+            && let Some(error) = &*last_error
         {
             return Err(error.clone());
         }
         // The reconciles that wait for the identity cannot continue without it, so the request has the highest
         // priority.
-        match self.get_caller_identity(Priority::Call).await {
-            Ok((identity, access_key_id)) => {
+        let answer = self.get_caller_identity(Priority::Call).await;
+        let mut stored = self.stored();
+        match (answer, stored.as_mut().filter(|known| known.is_of(key))) {
+            (Ok((identity, access_key_id)), _) => {
                 let refresh_at = Instant::now() + IDENTITY_TTL;
-                let known = KnownIdentity { identity, access_key_id, refresh_at };
-                Ok(cache.known.insert(known).identity.clone())
+                Ok(stored.insert(KnownIdentity { identity, access_key_id, refresh_at }).identity.clone())
             }
-            Err(error) => {
-                if let Some(known) = cache.known.as_mut().filter(|known| is_of(known)) {
-                    warn!(
-                        code = error.code,
-                        message = error.message,
-                        "STS does not confirm the account of the AWS credentials"
-                    );
-                    known.refresh_at = Instant::now() + FAILURE_TTL;
-                    return Ok(known.identity.clone());
-                }
-                cache.last_error = Some(error.clone());
+            (Err(error), Some(known)) => {
+                let AwsError { code, message, .. } = error;
+                warn!(code, message, "STS does not confirm the account of the AWS credentials");
+                known.refresh_at = Instant::now() + FAILURE_TTL;
+                Ok(known.identity.clone())
+            }
+            (Err(error), None) => {
+                *last_error = Some(error.clone());
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 Err(error)
             }
         }
+    }
+
+    /// Returns the identity that is known of an access key, or of the last one if there are no credentials.
+    fn known_of(&self, access_key_id: Option<&str>) -> Option<KnownIdentity> {
+        self.stored().clone().filter(|known| known.is_of(access_key_id))
+    }
+
+    fn stored(&self) -> MutexGuard<'_, Option<KnownIdentity>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks the operator's clock: STS rejects a request with a wrong date. The cached identity is not used.
@@ -340,6 +354,25 @@ mod tests {
         tokio::time::advance(Duration::from_secs(10)).await;
         assert_eq!(caller.identity().await, Ok(known));
         assert_eq!(recorded.sent().len(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_reconcile_waits_for_sts_if_the_identity_is_known() {
+        let never = NeverClient::new();
+        let config = replay::config(SharedHttpClient::new(never.clone()));
+        let caller = IdentityClient::new(&config, sender(), "eu-west-1".parse().unwrap());
+        let identity =
+            AwsAccount { account: "111122223333".parse().unwrap(), partition: "aws".parse().unwrap() };
+        let access_key_id = replay::credentials().access_key_id().to_owned();
+        let known = KnownIdentity { identity: identity.clone(), access_key_id, refresh_at: Instant::now() };
+        *caller.stored() = Some(known);
+        let start = Instant::now();
+        let asked = (0..20).map(|_| async {
+            assert_eq!(caller.identity().await, Ok(identity.clone()));
+            start.elapsed()
+        });
+        let waits = futures_util::future::join_all(asked).await;
+        assert_eq!(waits.iter().filter(|wait| !wait.is_zero()).count(), 1, "{waits:?}");
     }
 
     #[tokio::test(start_paused = true)]
