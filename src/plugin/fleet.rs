@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 use stream_encryption_api::condition::{ConditionStatus, ConditionType, Reason, Remedy, find};
 use stream_encryption_api::stream_encryption::{
-    EncryptionStatus, KeyIdentity, Service, StreamEncryption, StreamEncryptionStatus, UNSEEN,
+    EncryptionStatus, KeyIdentity, KeyType, Service, StreamEncryption, StreamEncryptionStatus, UNSEEN,
 };
 use stream_encryption_core::controller::annotations::is_suspended;
 use stream_encryption_core::model::arn::StreamArn;
@@ -17,8 +17,9 @@ use super::output::Columns;
 /// Calls left at which a budget is about to run out; the alert `StreamEncryptionFewCallsLeft` has the same number.
 pub(super) const FEW_CALLS: u32 = 3;
 
-/// How a key that AWS owns is named, as in the spec.
+/// How a key without an ARN is named, as in the spec.
 const AWS_OWNED: &str = "AWS_OWNED_CMK";
+const CUSTOMER_MANAGED: &str = "CUSTOMER_MANAGED_CMK";
 
 /// Whether the records of a stream are encrypted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -62,10 +63,10 @@ pub(super) struct Entry {
     pub(super) encryption_status: Option<EncryptionStatus>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source: Option<String>,
-    /// The ARN of the active key, or `AWS_OWNED_CMK`.
+    /// The ARN of the active key; its type if it is a key of AWS, or if no policy allows the namespace to use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) active_key: Option<String>,
-    /// The ARN of the desired key, or `AWS_OWNED_CMK`.
+    /// The ARN of the desired key, or its type as for the active key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) desired_key: Option<String>,
     /// The status of the condition Ready.
@@ -321,9 +322,14 @@ fn status_word(status: &str) -> &'static str {
     }
 }
 
-/// Returns the ARN of a key; the word `AWS_OWNED_CMK` for that of AWS.
+/// Returns the ARN of a key. Without an ARN, returns the type: the status has no ARN for a key of AWS, and for a
+/// customer managed key that no policy allows the namespace to use.
 pub(super) fn key(identity: &KeyIdentity) -> String {
-    identity.arn.clone().unwrap_or_else(|| AWS_OWNED.to_owned())
+    let kind = match identity.kind {
+        KeyType::AwsOwned => AWS_OWNED,
+        KeyType::CustomerManaged => CUSTOMER_MANAGED,
+    };
+    identity.arn.clone().unwrap_or_else(|| kind.to_owned())
 }
 
 #[cfg(test)]
@@ -372,6 +378,16 @@ mod tests {
         let other = condition("Ready", "False", "SourceNotDirectPut");
         assert_eq!(entry(&json!({"conditions": [other]})).state, State::NotEncryptable);
         assert_eq!(entry(&json!({"observedGeneration": -1})).state, State::Unknown);
+    }
+
+    /// An auditor reads the column, and whoever retires a key counts by it.
+    #[test]
+    fn key_without_arn_is_named_by_its_type() {
+        for kind in ["AWS_OWNED_CMK", "CUSTOMER_MANAGED_CMK"] {
+            let key = json!({"type": kind});
+            let entry = entry(&json!({"activeKey": key, "desiredKey": key}));
+            assert_eq!((entry.active_key.as_deref(), entry.desired_key.as_deref()), (Some(kind), Some(kind)));
+        }
     }
 
     #[test]

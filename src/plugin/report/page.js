@@ -86,6 +86,7 @@
   // A value that a newer program wrote counts as Unknown.
   const known = (set, value) => (Object.hasOwn(set, value ?? "") ? value : "Unknown");
   const keyWords = (key, service) => {
+    if (key === "CUSTOMER_MANAGED_CMK") return "customer managed key that no policy allows";
     if (key !== "AWS_OWNED_CMK") return key ?? "";
     return service === "Kinesis" ? "AWS managed key alias/aws/kinesis" : "AWS-owned key";
   };
