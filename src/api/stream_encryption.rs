@@ -247,7 +247,7 @@ pub struct StreamEncryptionStatus {
     /// Since when the active key is unusable. Meanwhile, a Firehose stream does not deliver its records and loses records that are older than 24 hours, and a Kinesis stream can be neither written nor read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_key_unusable_since_time: Option<Time>,
-    /// The customer managed key that was active before, and how long that key must stay enabled. Keys that were active earlier are not required longer than that key.
+    /// The customer managed key that was active before, and how long that key must stay enabled. Keys that were active earlier are not required longer than that key. Absent does not mean that no key is required: the field is removed as soon as no policy allows the namespace to use the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_key: Option<PreviousKey>,
     /// The last failed attempt, and its cause.
