@@ -57,6 +57,12 @@ fn resources(entries: &[Entry]) -> Check {
 /// What the statuses tell of the operator's own credentials, which nobody else can see.
 fn credentials(entries: &[Entry]) -> Check {
     let name = "operator's AWS access";
+    if entries.iter().all(|entry| entry.reason.is_none()) {
+        return Check::not_checked(
+            name,
+            "the operator uses its AWS credentials only for a resource, and none is reconciled yet",
+        );
+    }
     let reasons = [
         Reason::NoCredentials,
         Reason::CredentialsRejected,
@@ -145,5 +151,25 @@ fn budgets(entries: &[Entry]) -> Check {
             ),
             "See why: kubectl streamencryption explain NAME; docs/runbooks/StreamEncryptionFewCallsLeft.md",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::doctor::Health;
+
+    #[test]
+    fn credentials_are_not_checked_before_the_first_reconcile() {
+        let reconciled =
+            |reason: Option<&str>| Entry { reason: reason.map(ToOwned::to_owned), ..Entry::default() };
+        for (entries, expected) in [
+            (vec![], Health::NotChecked),
+            (vec![reconciled(None)], Health::NotChecked),
+            (vec![reconciled(None), reconciled(Some("Encrypted"))], Health::Good),
+            (vec![reconciled(None), reconciled(Some("NoCredentials"))], Health::Failed),
+        ] {
+            assert_eq!(credentials(&entries).result, expected, "{entries:?}");
+        }
     }
 }
