@@ -17,7 +17,7 @@ pub fn advice(failure: &str) -> &'static str {
             "The key's current state does not allow encryption. Enable it, or set another key."
         }
         "CREATE_KMS_GRANT_FAILED" => {
-            "Firehose could not create a grant on the key. Allow kms:CreateGrant to the operator's role."
+            "Firehose could not create a grant on the key. Allow kms:CreateGrant to the operator's role, or renew its session, which may be older than 6 hours."
         }
         "RETIRE_KMS_GRANT_FAILED" => {
             "Firehose could not retire its grant on the old key. Revoke the grant in KMS if it is no longer needed."
