@@ -14,7 +14,11 @@ use crate::stage::chart;
 
 /// Returns the dashboard from the chart's `ConfigMap`.
 async fn dashboard() -> Value {
-    let objects = chart(json!({"grafanaDashboard": {"enabled": true}})).await;
+    dashboard_with(json!({"enabled": true})).await
+}
+
+async fn dashboard_with(values: Value) -> Value {
+    let objects = chart(json!({"grafanaDashboard": values})).await;
     let map = only(&objects, "ConfigMap");
     assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
     serde_json::from_str(word(&map["data"]["stream-encryption-operator.json"])).expect("JSON")
@@ -100,6 +104,15 @@ async fn links_lead_to_existing_pages_and_alert_list() {
     for page in pages {
         assert!(path(page.split('#').next().unwrap_or_default()).exists(), "{page}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_to_pages_follow_docs_base_url() {
+    const DOCS: &str = "https://git.example.com/operator/docs";
+    let dashboard = dashboard_with(json!({"enabled": true, "docsBaseUrl": DOCS})).await;
+    let links = dashboard["links"].as_array().expect("links");
+    let pages: Vec<&str> = links.iter().filter_map(|link| word(&link["url"]).strip_prefix(DOCS)).collect();
+    assert_eq!(pages, ["/runbooks", "/conditions.md#reasons", "/metrics.md"]);
 }
 
 /// A runbook names a panel in quotes.

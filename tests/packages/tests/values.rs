@@ -106,6 +106,7 @@ async fn invalid_values_are_rejected() {
         ("serviceMonitor.interval", json!("half a minute")),
         ("prometheusRule.callsLeft", json!(26)),
         ("prometheusRule.runbookBaseUrl", json!("runbooks/")),
+        ("grafanaDashboard.docsBaseUrl", json!("docs/")),
         ("commonLabels", json!({"cost-center": 42})),
         ("resources", json!({"request": {}})),
         ("tolerations", json!({})),
