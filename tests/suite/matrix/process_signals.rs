@@ -46,7 +46,7 @@ async fn process_paused_after_reservation_does_not_send_call() {
     // out while it was paused, it does not know whether it holds a reservation, and describes the stream.
     eventually("the process continues", 40, async || {
         let first = site.outcomes().await.into_iter().next();
-        first.is_some_and(|first| first == "Refused NotSent") || site.calls(DESCRIBE) > looks
+        first.is_some_and(|first| first == "Refused OperatorPaused") || site.calls(DESCRIBE) > looks
     })
     .await;
     // The wait after the dropped call may already be over. A Start is then a call with an entry of its own.
