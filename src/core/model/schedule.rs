@@ -120,12 +120,13 @@ const LONGEST_REST: SignedDuration = SignedDuration::from_mins(10);
 const SHORTEST_REST: SignedDuration = SignedDuration::from_millis(10);
 
 /// Returns the wait after a reconcile that requested `wake`. Every reconcile requests a time within the drift
-/// interval or ten minutes. A much later time was computed before the clock was set back; without a maximum wait,
-/// the resource would not be reconciled for days.
+/// interval or ten minutes. A much later time was computed before the clock was set back. What is right by the present
+/// clock is decided by the next reconcile, so it follows after ten minutes at the latest.
 #[must_use]
 pub fn after_reconcile(drift_interval: SignedDuration, now: Timestamp, wake: Timestamp) -> SignedDuration {
     let longest = drift_interval.max(LONGEST_REST).saturating_mul(2);
-    wake.duration_since(now).clamp(SHORTEST_REST, longest)
+    let wait = wake.duration_since(now).max(SHORTEST_REST);
+    if wait > longest { LONGEST_REST } else { wait }
 }
 
 /// Returns the wait after a request to the API server has failed in this many reconciles in succession: first 3 to 8
@@ -166,11 +167,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requeue_is_capped_when_clock_goes_backwards() {
+    fn requeue_is_early_if_the_clock_was_set_back() {
         let now = Timestamp::UNIX_EPOCH;
         let wait = |wake| after_reconcile(SignedDuration::from_mins(30), now, now + wake);
         assert_eq!(wait(SignedDuration::from_mins(33)), SignedDuration::from_mins(33));
-        assert_eq!(wait(SignedDuration::from_hours(48)), SignedDuration::from_hours(1));
+        assert_eq!(wait(SignedDuration::from_mins(60)), SignedDuration::from_mins(60));
+        assert_eq!(wait(SignedDuration::from_hours(48)), LONGEST_REST);
         assert_eq!(wait(SignedDuration::from_hours(-48)), SHORTEST_REST);
     }
 
