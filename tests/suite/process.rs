@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
+use jsonpath_rust::JsonPath as _;
 use serde_json::{Value, json};
 use simulated_aws::world::{Calls as _, Fault, PlantedKey, PlantedStream, Rule, Settings, World};
 use simulated_aws::{Clock, SimulatedAws};
@@ -16,7 +17,7 @@ use stream_encryption_api::policy::StreamEncryptionPolicySpec;
 use test_cluster::TestCluster;
 
 use crate::harness::{
-    LEDGERS, cluster, firehose, fresh_namespace, manifest, operators_kubeconfig, own_cluster, spec,
+    LEDGERS, client, cluster, firehose, fresh_namespace, manifest, operators_kubeconfig, own_cluster, spec,
 };
 
 pub(crate) const START: &str = "StartDeliveryStreamEncryption";
@@ -193,10 +194,24 @@ pub(crate) async fn until_it_says(
     eventually(&format!("{namespace}/{name}: {reason}"), seconds, says_it).await;
 }
 
-/// Returns one field of a resource, by kubectl's jsonpath.
+/// Returns fields of a resource as text, in the form of kubectl's jsonpath: `{.status.calls.used}/{.status.calls.limit}`.
+/// Returns nothing if it cannot be read. Tests ask ten times a second, which kubectl would take too long for.
 pub(crate) async fn field(cluster: &TestCluster, namespace: &str, name: &str, path: &str) -> String {
-    let path = format!("jsonpath={path}");
-    cluster.kubectl(&["get", "strenc", name, "-n", namespace, "-o", &path]).await.unwrap_or_default()
+    let url = format!("/apis/streamencryption.dev/v1alpha1/namespaces/{namespace}/streamencryptions/{name}");
+    let request = http::Request::get(url).body(Vec::new()).expect("a request");
+    let read = client(cluster.kubeconfig()).await.request::<Value>(request).await;
+    let Ok(resource) = read else { return String::new() };
+    let mut text = String::new();
+    for (number, part) in path.split(['{', '}']).enumerate() {
+        if number % 2 == 0 {
+            text.push_str(part);
+            continue;
+        }
+        for found in resource.query(&format!("${part}")).expect("a JSONPath") {
+            text.push_str(&found.as_str().map_or_else(|| found.to_string(), str::to_owned));
+        }
+    }
+    text
 }
 
 pub(crate) const REASON: &str = "{.status.conditions[?(@.type=='Ready')].reason}";
