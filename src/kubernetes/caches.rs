@@ -26,7 +26,7 @@ use super::store::{Key, Kind, Store};
 use super::watches::{self, MaybeInvalidResource};
 
 /// How long a cache is not read after its watch has failed. Longer than the wait before the restart (at most 30 s), the
-/// connect timeout (30 s) and the read timeout (90 s) together: a restart that hangs has failed again by then, and the
+/// connect timeout (30 s) and the read timeout (79 s) together: a restart that hangs has failed again by then, and the
 /// cache stays unread.
 const DISTRUSTED: Duration = Duration::from_mins(3);
 /// Minimum time between two warnings about the same watch.

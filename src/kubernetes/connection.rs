@@ -17,8 +17,13 @@ use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 /// How long a connection may stay silent while the operator waits for a response or for the next event of a watch. A
-/// longer silence is a failure. Otherwise the cache of a watch that hangs would grow old unnoticed.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(90);
+/// longer silence is a failure, and the cache of the watch is not read for some time.
+///
+/// It is longer than a watch, which may be silent until its regular end: the API server may end it 4 s late. It is
+/// shorter than the silence after which kube begins a watch anew without an error (the length of a watch and 5 s).
+/// Otherwise no watch that was accepted would ever fail, and a load balancer that accepts each watch and delivers
+/// nothing would keep the cache in use, however old it is.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(79);
 
 /// How long a watch lasts, in seconds. It then begins anew where it ended. A watch may be silent for all of that time: the
 /// API server sends no bookmark while its cache of the kind has not advanced since the watch began.
@@ -139,12 +144,13 @@ mod tests {
     use axum::Router;
     use axum::body::Body;
     use axum::http::Request;
-    use futures_util::StreamExt as _;
+    use futures_util::{FutureExt as _, StreamExt as _};
     use k8s_openapi::api::core::v1::Namespace;
     use kube::Client;
     use kube::api::Api;
     use kube::runtime::watcher;
     use tokio::net::TcpListener;
+    use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::*;
 
@@ -174,12 +180,18 @@ mod tests {
         get("/slow").await.unwrap();
     }
 
-    /// Watches failed on quiet clusters, because the API server sends no bookmark if there is no newer version.
-    #[tokio::test]
-    async fn silent_watch_ends_before_it_counts_as_hung() {
+    /// Returns a client whose API server lists no namespaces and sends no event to a watch. It calls `end` with the length
+    /// that the client has requested for the watch, in seconds, and ends the watch when the future is complete. The
+    /// channel has an item for each watch.
+    async fn silent_server<E>(
+        end: impl Fn(u64) -> E + Clone + Send + Sync + 'static,
+    ) -> (Client, UnboundedReceiver<()>)
+    where
+        E: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
+        let (begins, begun) = tokio::sync::mpsc::unbounded_channel();
         let server = Router::new().fallback(async move |request: Request<Body>| {
             let query = request.uri().query().unwrap_or_default();
             if !query.contains("watch=true") {
@@ -187,18 +199,24 @@ mod tests {
                 return Body::from(list);
             }
             let seconds = query.split('&').find_map(|pair| pair.strip_prefix("timeoutSeconds=")?.parse().ok());
-            let seconds: u64 = seconds.unwrap();
             begins.send(()).unwrap();
-            let silence = async move {
-                for _ in 0..seconds {
-                    pass(1).await;
-                }
-                Ok::<_, std::convert::Infallible>(Vec::new())
-            };
+            let silence = end(seconds.unwrap()).map(|()| Ok::<_, std::convert::Infallible>(Vec::new()));
             Body::from_stream(futures_util::stream::once(silence))
         });
         tokio::spawn(async move { axum::serve(listener, server).await });
-        let client = Client::try_from(with_timeouts(Config::new(url.parse().unwrap()))).unwrap();
+        (Client::try_from(with_timeouts(Config::new(url.parse().unwrap()))).unwrap(), begun)
+    }
+
+    async fn pass_one_by_one(seconds: u64) {
+        for _ in 0..seconds {
+            pass(1).await;
+        }
+    }
+
+    /// Watches failed on quiet clusters, because the API server sends no bookmark if there is no newer version.
+    #[tokio::test]
+    async fn silent_watch_that_ends_three_seconds_late_is_resumed() {
+        let (client, mut begun) = silent_server(|seconds| pass_one_by_one(seconds + 3)).await;
         let namespaces: Api<Namespace> = Api::all(client);
         let mut events = std::pin::pin!(watcher(namespaces, super::super::watches::config()));
         let mut watches = 0;
@@ -208,6 +226,24 @@ mod tests {
                 Some(()) = begun.recv() => watches += 1,
             }
         }
+    }
+
+    /// kube itself begins such a watch anew, without an error.
+    #[tokio::test]
+    async fn silent_watch_without_regular_end_fails() {
+        let (client, mut begun) =
+            silent_server(|seconds| pass_one_by_one(seconds + 30).then(|()| std::future::pending())).await;
+        let namespaces: Api<Namespace> = Api::all(client);
+        let mut events = std::pin::pin!(watcher(namespaces, super::super::watches::config()));
+        let mut watches = 0;
+        let failure = loop {
+            tokio::select! {
+                Some(event) = events.next() => if let Err(failure) = event { break failure },
+                Some(()) = begun.recv() => watches += 1,
+            }
+            assert!(watches < 2, "the watch was begun anew");
+        };
+        assert!(matches!(failure, watcher::Error::WatchFailed(_)), "{failure}");
     }
 
     fn proxy(server: &str, variables: &[(&str, &str)]) -> Option<String> {
