@@ -55,7 +55,7 @@ pub struct Cluster {
     caches: Arc<Mutex<Option<Caches>>>,
     default_policy: Option<StreamEncryptionPolicySpec>,
     planned: Arc<Planned>,
-    /// The live policies, with the planned ones.
+    /// Reads the live policies, with the planned ones.
     policies: Arc<SharedRead<Vec<MaybeInvalidPolicy>>>,
     recorder: Arc<Recorder>,
     large_object_permits: Arc<Semaphore>,
@@ -206,7 +206,8 @@ impl KubeApi for Cluster {
         }
         // One list for all reconciles that are about to change a stream: the API server answers only about a hundred
         // such lists per second.
-        let listed = self.policies.read(|| policies::list(&self.client, &self.planned)).await?;
+        let (client, planned) = (self.client.clone(), self.planned.clone());
+        let listed = self.policies.read(move || policies::list(client, planned)).await?;
         policies::of(&self.client, &listed, default, &self.planned, namespace).await
     }
 

@@ -4,6 +4,7 @@
 //! An invalid policy or selector allows nothing; the other policies stay in effect.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
@@ -50,11 +51,14 @@ impl Planned {
 }
 
 /// Lists the policies, live, as they would be with `planned`.
-pub(super) async fn list(client: &Client, planned: &Planned) -> Result<Vec<MaybeInvalidPolicy>, KubeError> {
-    let api: Api<MaybeInvalidPolicy> = Api::all(client.clone());
-    let mut stored = with_timeout(api.list(&ListParams::default())).await?.items;
-    planned.apply(&mut stored);
-    Ok(stored)
+pub(super) async fn list(
+    client: Client,
+    planned: Arc<Planned>,
+) -> Result<Vec<MaybeInvalidPolicy>, KubeError> {
+    let api: Api<MaybeInvalidPolicy> = Api::all(client);
+    let mut policies = with_timeout(api.list(&ListParams::default())).await?.items;
+    planned.apply(&mut policies);
+    Ok(policies)
 }
 
 /// Returns those of the listed policies that select `namespace`, with `default` if it does. Reads the labels of the

@@ -1,63 +1,84 @@
 //! One read for all who ask at about the same time.
 //!
 //! A fleet's reconciles read the same list immediately before their calls, and each may only use a response to a request
-//! that was sent after it has asked. At most one request runs at a time here: those who ask meanwhile share the next one,
-//! which is sent when it ends. A response must never reach a reader that asked after its request was sent.
+//! that was sent after it has asked. While a request runs, those who ask share the next one, which is sent when the
+//! running one ends, or after [`MAX_WAIT`]: a request that hangs must not delay the others until its deadline. A response
+//! must never reach a reader that asked after its request was sent. It stays in memory only while a reader waits for it.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared, WeakShared};
 use stream_encryption_core::controller::kube_api::KubeError;
-use tokio::sync::Mutex;
 
-/// A read that many share. The last response stays in memory.
+/// How long the next request waits for the end of the running one. The checks before a call, of which this read is one,
+/// may take 10 s in total.
+const MAX_WAIT: Duration = Duration::from_secs(3);
+
+type Response<T> = Result<Arc<T>, KubeError>;
+
+/// A read that many share.
 pub(super) struct SharedRead<T> {
-    /// How many reads have been asked for. The number of a read is the count after it has asked.
-    asked: AtomicU64,
-    /// Locked while a request runs.
-    last: Mutex<Last<T>>,
+    /// The request that is not sent yet. It is dropped with its last reader.
+    next: Mutex<Option<WeakShared<BoxFuture<'static, Response<T>>>>>,
+    /// Locked while a request runs, except by one that has waited [`MAX_WAIT`] for it.
+    running: tokio::sync::Mutex<()>,
 }
 
-/// The last request.
-struct Last<T> {
-    /// The number of the last read that had asked before the request was sent; 0 before the first one.
-    serves: u64,
-    response: Result<Arc<T>, KubeError>,
-}
-
-impl<T: Default> Default for SharedRead<T> {
+impl<T> Default for SharedRead<T> {
     fn default() -> Self {
-        Self { asked: AtomicU64::new(0), last: Mutex::new(Last { serves: 0, response: Ok(Arc::default()) }) }
+        Self { next: Mutex::default(), running: tokio::sync::Mutex::default() }
     }
 }
 
-impl<T> SharedRead<T> {
-    /// Returns the response to a request that is sent after this call, by `send` or by another reader.
+impl<T: Send + Sync + 'static> SharedRead<T> {
+    /// Returns the response to a request that is sent after this call, by `send` or by that of another reader.
     ///
     /// # Errors
     /// That of the request, for all who share it: they do not wait for the deadlines of further requests.
-    pub(super) async fn read<S>(&self, send: impl FnOnce() -> S) -> Result<Arc<T>, KubeError>
+    pub(super) async fn read<S>(self: &Arc<Self>, send: impl FnOnce() -> S + Send + 'static) -> Response<T>
     where
-        S: Future<Output = Result<T, KubeError>>,
+        S: Future<Output = Result<T, KubeError>> + Send,
     {
-        let number = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut last = self.last.lock().await;
-        if last.serves < number {
-            let serves = self.asked.load(Ordering::SeqCst);
-            // If this reader is dropped here, the next one sends a request of its own.
-            let response = send().await.map(Arc::new);
-            *last = Last { serves, response };
+        self.next_request(send).await
+    }
+
+    /// Returns the request that is not sent yet, or creates it.
+    fn next_request<S>(
+        self: &Arc<Self>,
+        send: impl FnOnce() -> S + Send + 'static,
+    ) -> Shared<BoxFuture<'static, Response<T>>>
+    where
+        S: Future<Output = Result<T, KubeError>> + Send,
+    {
+        let mut next = self.next();
+        if let Some(request) = next.as_ref().and_then(WeakShared::upgrade) {
+            return request;
         }
-        last.response.clone()
+        let shared = self.clone();
+        let request = async move {
+            let _running = tokio::time::timeout(MAX_WAIT, shared.running.lock()).await;
+            // From now on, no further reader shares this request.
+            *shared.next() = None;
+            send().await.map(Arc::new)
+        };
+        let request = request.boxed().shared();
+        *next = request.downgrade();
+        request
+    }
+
+    fn next(&self) -> MutexGuard<'_, Option<WeakShared<BoxFuture<'static, Response<T>>>>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
-    use futures_util::FutureExt as _;
     use futures_util::future::join_all;
     use tokio::sync::Semaphore;
 
@@ -71,15 +92,19 @@ mod tests {
     }
 
     impl Server {
-        fn held() -> Self {
-            Self { answers: Some(Semaphore::new(0)), ..Self::default() }
+        fn held() -> Arc<Self> {
+            Arc::new(Self { answers: Some(Semaphore::new(0)), ..Self::default() })
         }
 
         fn answer_one(&self) {
             self.answers.as_ref().unwrap().add_permits(1);
         }
 
-        async fn request(&self) -> Result<u64, KubeError> {
+        fn requests(&self) -> u64 {
+            self.requests.load(Ordering::SeqCst)
+        }
+
+        async fn request(self: Arc<Self>) -> Result<u64, KubeError> {
             let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
             if let Some(answers) = &self.answers {
                 answers.acquire().await.unwrap().forget();
@@ -88,35 +113,40 @@ mod tests {
         }
     }
 
+    async fn read(shared: &Arc<SharedRead<u64>>, server: &Arc<Server>) -> Response<u64> {
+        let server = server.clone();
+        shared.read(|| server.request()).await
+    }
+
     #[tokio::test]
     async fn readers_during_a_request_share_the_next() {
-        let (server, shared) = (Server::held(), SharedRead::default());
-        let mut first = pin!(shared.read(|| server.request()));
+        let (server, shared) = (Server::held(), Arc::new(SharedRead::default()));
+        let mut first = pin!(read(&shared, &server));
         assert_eq!(first.as_mut().now_or_never(), None);
-        let mut others = pin!(join_all((0..20).map(|_| shared.read(|| server.request()))));
+        let mut others = pin!(join_all((0..20).map(|_| read(&shared, &server))));
         assert_eq!(others.as_mut().now_or_never(), None);
         server.answer_one();
         assert_eq!(first.await, Ok(Arc::new(1)));
         assert_eq!(others.as_mut().now_or_never(), None);
         server.answer_one();
         assert_eq!(others.await, vec![Ok(Arc::new(2)); 20]);
-        assert_eq!(server.requests.load(Ordering::SeqCst), 2);
+        assert_eq!(server.requests(), 2);
     }
 
     #[tokio::test]
     async fn reader_never_gets_a_response_to_an_earlier_request() {
-        let (server, shared) = (Server::default(), SharedRead::default());
+        let (server, shared) = (Arc::new(Server::default()), Arc::new(SharedRead::default()));
         for number in 1..=3 {
-            assert_eq!(shared.read(|| server.request()).await, Ok(Arc::new(number)));
+            assert_eq!(read(&shared, &server).await, Ok(Arc::new(number)));
         }
     }
 
     #[tokio::test]
     async fn dropped_reader_leaves_the_request_to_the_next() {
-        let (server, shared) = (Server::held(), SharedRead::default());
-        let mut dropped = Box::pin(shared.read(|| server.request()));
+        let (server, shared) = (Server::held(), Arc::new(SharedRead::default()));
+        let mut dropped = Box::pin(read(&shared, &server));
         assert_eq!(dropped.as_mut().now_or_never(), None);
-        let mut next = pin!(shared.read(|| server.request()));
+        let mut next = pin!(read(&shared, &server));
         assert_eq!(next.as_mut().now_or_never(), None);
         drop(dropped);
         assert_eq!(next.as_mut().now_or_never(), None);
@@ -126,17 +156,44 @@ mod tests {
 
     #[tokio::test]
     async fn failure_reaches_all_who_share_the_request() {
-        let (server, shared) = (Server::held(), SharedRead::default());
+        let (server, shared) = (Server::held(), Arc::new(SharedRead::default()));
         let failure = KubeError::Unavailable("no response".to_owned());
-        let mut first = pin!(shared.read(|| server.request()));
+        let mut first = pin!(read(&shared, &server));
         assert_eq!(first.as_mut().now_or_never(), None);
-        let failing = || shared.read(|| server.request().map(|_| Err(failure.clone())));
+        let failing = || {
+            let (server, failure) = (server.clone(), failure.clone());
+            shared.read(|| server.request().map(|_| Err(failure)))
+        };
         let mut others = pin!(join_all((0..3).map(|_| failing())));
         assert_eq!(others.as_mut().now_or_never(), None);
         server.answer_one();
         server.answer_one();
         assert_eq!(first.await, Ok(Arc::new(1)));
         assert_eq!(others.await, vec![Err(failure.clone()); 3]);
-        assert_eq!(server.requests.load(Ordering::SeqCst), 2);
+        assert_eq!(server.requests(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hung_request_delays_readers_by_three_seconds() {
+        let (server, shared) = (Server::held(), Arc::new(SharedRead::default()));
+        let mut hung = pin!(read(&shared, &server));
+        assert_eq!(hung.as_mut().now_or_never(), None);
+        for requests in 2..=3 {
+            let mut readers = pin!(join_all((0..20).map(|_| read(&shared, &server))));
+            let waited =
+                tokio::time::timeout(MAX_WAIT.saturating_sub(Duration::from_millis(10)), readers.as_mut());
+            assert!(waited.await.is_err());
+            assert_eq!(server.requests(), requests - 1, "they wait for the request that hangs");
+            let waited = tokio::time::timeout(Duration::from_millis(20), readers.as_mut());
+            assert!(waited.await.is_err());
+            assert_eq!(server.requests(), requests, "they share one more request");
+        }
+    }
+
+    #[tokio::test]
+    async fn response_is_dropped_with_its_last_reader() {
+        let (server, shared) = (Arc::new(Server::default()), Arc::new(SharedRead::default()));
+        let response = read(&shared, &server).await.unwrap();
+        assert_eq!(Arc::strong_count(&response), 1);
     }
 }
