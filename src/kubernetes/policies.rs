@@ -50,13 +50,15 @@ impl Planned {
     }
 }
 
-/// Lists the policies, live, as they would be with `planned`.
+/// Lists the policies, live, as they would be with `planned`. The list is not paged: it is read before every call, and
+/// only administrators write policies.
 pub(super) async fn list(
     client: Client,
     planned: Arc<Planned>,
 ) -> Result<Vec<MaybeInvalidPolicy>, KubeError> {
-    let api: Api<MaybeInvalidPolicy> = Api::all(client);
-    let mut policies = with_timeout(api.list(&ListParams::default())).await?.items;
+    let api: Api<Trimmed<MaybeInvalidPolicy>> = Api::all(client);
+    let listed = with_timeout(api.list(&ListParams::default())).await?.items;
+    let mut policies = listed.into_iter().map(|policy| policy.0).collect();
     planned.apply(&mut policies);
     Ok(policies)
 }
@@ -258,9 +260,31 @@ pub fn namespace_changes(
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
     use serde_json::json;
 
     use super::*;
+
+    #[tokio::test]
+    async fn live_policies_lack_unused_metadata() {
+        let server = Router::new().fallback(|| async {
+            let policy = json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicy",
+                "metadata": {"name": "team", "labels": {"team": "data"}, "annotations": {"last-applied": "x"}},
+                "spec": {"namespaceSelector": {}, "streams": [], "keys": []},
+            });
+            let list = json!({
+                "apiVersion": "streamencryption.dev/v1alpha1", "kind": "StreamEncryptionPolicyList",
+                "metadata": {"resourceVersion": "1"}, "items": [policy],
+            });
+            list.to_string()
+        });
+        let listed = list(Client::new(server, "default"), Arc::default()).await.unwrap();
+        let [policy] = &listed[..] else { panic!("{listed:?}") };
+        let policy = policy.0.as_ref().unwrap();
+        assert_eq!(policy.metadata.name.as_deref(), Some("team"));
+        assert_eq!((&policy.metadata.labels, &policy.metadata.annotations), (&None, &Some(BTreeMap::new())));
+    }
 
     #[test]
     fn selector_requires_all_labels_and_expressions() {
