@@ -12,9 +12,9 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
 use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{PredicateConfig, WatchStreamExt, predicates};
 use kube::{Client, Resource as _};
 use stream_encryption_api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
 use stream_encryption_core::controller::kube_api::KubeError;
@@ -25,11 +25,6 @@ use super::presence::Presence;
 use super::request::with_timeout;
 use super::trimmed::Trimmed;
 use super::watches;
-
-/// How long after its last event kube remembers the labels of a namespace. Those of deleted namespaces use memory for
-/// that time, so it is short. When a forgotten namespace is listed again, its resources are reconciled once without
-/// need; that sends no request.
-const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// Objects that are not applied yet, for a plan: they replace those of the same name.
 #[derive(Clone, Debug, Default)]
@@ -246,16 +241,6 @@ pub fn namespace_events(
             ..ObjectMeta::default()
         };
     })
-}
-
-/// Returns a stream of the name of every namespace that appears or whose labels change: they determine which
-/// policies select it. The stream never ends.
-pub fn namespace_changes(
-    events: impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static,
-) -> impl Stream<Item = String> + Send + 'static {
-    let remembered = PredicateConfig::default().ttl(REMEMBERED);
-    let relabelled = watches::changes(events).predicate_filter(predicates::labels, remembered);
-    relabelled.filter_map(async |namespace| namespace.ok()?.metadata.name)
 }
 
 #[cfg(test)]

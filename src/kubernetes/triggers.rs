@@ -1,58 +1,89 @@
-//! Which resources are to be reconciled because they have changed themselves, according to the events of their watches.
+//! Which objects have changed in a way that leads to reconciles, according to the events of their watches: resources that
+//! are due because they themselves have changed, and namespaces with other labels.
 //!
-//! It compares and remembers a hash of each resource ([`trigger_hash`]), nothing else: the reconcile reads the resource from
-//! the cache. The resources of a list are returned when the list is complete, because reconciles do not use the cache
-//! before.
+//! It compares and keeps a hash of each object, until the object is deleted. The reconcile reads the object from the cache.
+//! The changed objects of a list are returned when the list is complete, because reconciles do not use the cache before.
+//! If several watches list at the same time, those of all of them are returned when the first list is complete; the
+//! reconciles of the others then read from the API server.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use kube::Resource as _;
 use kube::runtime::watcher::Event;
 use stream_encryption_core::controller::trigger::trigger_hash;
 
-use super::store::Key;
+use super::policies::NamespaceLabels;
+use super::store::{Key, Kind};
 use super::watches::MaybeInvalidResource;
 
-/// What is known of the resources.
-#[derive(Default)]
-pub struct Triggers {
+/// What is known of the objects of a kind.
+pub struct Triggers<K> {
+    /// Returns a hash of the properties whose change leads to reconciles.
+    hash: fn(&K) -> u64,
     hashes: HashMap<Key, u64>,
-    /// The changed resources of the lists that are not complete.
+    /// The changed objects of the lists that are not complete.
     listed: Vec<Key>,
 }
 
-impl Triggers {
-    /// Processes an event after its effect on the cache. Returns the resources that are to be reconciled now.
+impl Triggers<MaybeInvalidResource> {
+    /// Creates the triggers of resources, which no event has reported yet.
+    #[must_use]
+    pub fn of_resources() -> Self {
+        Self::new(|resource| {
+            let error = resource.0.as_ref().err().map_or("", |invalid| &invalid.error);
+            trigger_hash(resource.meta(), error)
+        })
+    }
+}
+
+impl Triggers<NamespaceLabels> {
+    /// Creates the triggers of namespaces, which no event has reported yet. Their labels determine which policies select
+    /// them.
+    #[must_use]
+    pub fn of_namespaces() -> Self {
+        Self::new(|namespace| hash(&namespace.metadata.labels))
+    }
+}
+
+impl<K: Kind> Triggers<K> {
+    fn new(hash: fn(&K) -> u64) -> Self {
+        Self { hash, hashes: HashMap::new(), listed: Vec::new() }
+    }
+
+    /// Processes an event after its effect on the cache. Returns the objects that lead to reconciles now.
     ///
-    /// A deleted resource is forgotten: if only its labels did not match for a while, it returns unchanged, and must be
-    /// reconciled then.
-    pub fn observe(&mut self, event: &Event<MaybeInvalidResource>) -> Vec<Key> {
+    /// The hash of a deleted object is removed: if only the labels of a resource did not match for a while, it returns
+    /// unchanged, and must be reconciled then.
+    pub fn observe(&mut self, event: &Event<K>) -> Vec<Key> {
         match event {
             Event::Init => Vec::new(),
-            Event::InitApply(resource) => {
-                let changed = self.changed(resource);
+            Event::InitApply(object) => {
+                let changed = self.changed(object);
                 self.listed.extend(changed);
                 Vec::new()
             }
             Event::InitDone => std::mem::take(&mut self.listed),
-            Event::Apply(resource) => self.changed(resource).into_iter().collect(),
-            Event::Delete(resource) => {
-                let key = Key::of(resource);
+            Event::Apply(object) => self.changed(object).into_iter().collect(),
+            Event::Delete(object) => {
+                let key = Key::of(object);
                 self.hashes.remove(&key);
                 vec![key]
             }
         }
     }
 
-    fn changed(&mut self, resource: &MaybeInvalidResource) -> Option<Key> {
-        let error = resource.0.as_ref().err().map_or("", |invalid| &invalid.error);
-        let mut hasher = DefaultHasher::new();
-        // Another resource of the same name has another uid.
-        (&resource.meta().uid, trigger_hash(resource.meta(), error)).hash(&mut hasher);
-        let (key, hash) = (Key::of(resource), hasher.finish());
+    fn changed(&mut self, object: &K) -> Option<Key> {
+        // Another object of the same name has another uid.
+        let (key, hash) = (Key::of(object), hash(&(&object.meta().uid, (self.hash)(object))));
         (self.hashes.insert(key.clone(), hash) != Some(hash)).then_some(key)
     }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -70,7 +101,10 @@ mod tests {
         serde_json::from_value(resource).unwrap()
     }
 
-    fn names(triggers: &mut Triggers, events: &[Event<MaybeInvalidResource>]) -> Vec<String> {
+    fn names(
+        triggers: &mut Triggers<MaybeInvalidResource>,
+        events: &[Event<MaybeInvalidResource>],
+    ) -> Vec<String> {
         events.iter().flat_map(|event| triggers.observe(event)).map(|key| key.name().to_owned()).collect()
     }
 
@@ -86,18 +120,18 @@ mod tests {
             Event::Apply(other),
             Event::Apply(moved),
         ];
-        assert_eq!(names(&mut Triggers::default(), &events), ["moved", "other", "moved", "moved"]);
+        assert_eq!(names(&mut Triggers::of_resources(), &events), ["moved", "other", "moved", "moved"]);
     }
 
     #[test]
     fn resource_created_again_is_reconciled_again() {
         let events = ["1", "1", "2"].map(|uid| Event::Apply(resource("orders", uid)));
-        assert_eq!(names(&mut Triggers::default(), &events), ["orders", "orders"]);
+        assert_eq!(names(&mut Triggers::of_resources(), &events), ["orders", "orders"]);
     }
 
     #[test]
     fn listed_resources_are_returned_when_list_is_complete() {
-        let mut triggers = Triggers::default();
+        let mut triggers = Triggers::of_resources();
         let [one, two] = ["one", "two"].map(|name| resource(name, name));
         let list = |objects: &[&MaybeInvalidResource]| {
             let objects = objects.iter().map(|object| Event::InitApply(MaybeInvalidResource::clone(object)));
@@ -109,5 +143,29 @@ mod tests {
         assert_eq!(names(&mut triggers, &[Event::InitDone]), ["one", "two"]);
         assert!(names(&mut triggers, &list(&[&one, &two])).is_empty());
         assert!(names(&mut triggers, &[Event::InitDone]).is_empty(), "nothing has changed");
+    }
+
+    /// The watches list all namespaces again every hour.
+    #[test]
+    fn namespace_with_the_same_labels_changes_nothing() {
+        let namespace = |team: &str| -> NamespaceLabels {
+            let metadata = json!({"name": "data", "uid": "1", "labels": {"team": team}});
+            serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        };
+        let mut triggers = Triggers::of_namespaces();
+        for (event, changed) in [
+            (Event::Init, false),
+            (Event::InitApply(namespace("data")), false),
+            (Event::InitDone, true),
+            (Event::Apply(namespace("data")), false),
+            (Event::Init, false),
+            (Event::InitApply(namespace("data")), false),
+            (Event::InitDone, false),
+            (Event::Apply(namespace("web")), true),
+            (Event::Delete(namespace("web")), true),
+            (Event::Apply(namespace("web")), true),
+        ] {
+            assert_eq!(!triggers.observe(&event).is_empty(), changed, "{event:?}");
+        }
     }
 }

@@ -98,19 +98,6 @@ pub fn resources(
     relisted(relist_every, move || watch(api.clone(), config.clone())).map_ok(untrimmed).backoff(again)
 }
 
-/// Returns every object that appears, changes or is deleted, once the cache that the same events fill holds
-/// the change.
-pub fn changes<K: Send + 'static>(
-    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-) -> impl Stream<Item = watcher::Result<K>> + Send + 'static {
-    events.try_filter_map(|event| {
-        std::future::ready(Ok(match event {
-            Event::Init | Event::InitDone => None,
-            Event::InitApply(object) | Event::Apply(object) | Event::Delete(object) => Some(object),
-        }))
-    })
-}
-
 /// Returns the same event with the object inside.
 pub(super) fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
     match event {

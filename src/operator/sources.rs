@@ -20,6 +20,7 @@ use super::dispatcher::Trigger;
 use crate::kubernetes::caches::{Cache, Caches};
 use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::ledgers::MaybeInvalidLedger;
+use crate::kubernetes::policies::NamespaceLabels;
 use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::triggers::Triggers;
 use crate::kubernetes::watches::{EverySeconds, MaybeInvalidResource};
@@ -103,12 +104,11 @@ impl Sources {
         // notify nothing.
         let (ledgers_cache, ledgers) = Cache::of(vec![(None, events)], "StreamLedgers", &Arc::default());
         let store = resources_cache.store();
-        let namespaces = policies::namespace_changes(namespaces);
         let keys = scope.each(|namespace| keys::changes(client, namespace, &again()).boxed());
         let keys = select_all(keys.into_iter().map(|(_, changes)| changes));
         let triggers: [BoxStream<'static, Trigger>; 4] = [
             changed_resources(resources).boxed(),
-            resources_in_namespace(namespaces, store.clone()).map(Trigger::One).boxed(),
+            resources_in_namespace(changed_namespaces(namespaces), store.clone()).map(Trigger::One).boxed(),
             resources_using_key(keys, store).map(Trigger::One).boxed(),
             policies::spec_changes(policies, scope.has_default_policy).map(|()| Trigger::All).boxed(),
         ];
@@ -130,10 +130,21 @@ impl Sources {
 fn changed_resources(
     events: impl Stream<Item = watcher::Result<Event<MaybeInvalidResource>>> + Send + 'static,
 ) -> impl Stream<Item = Trigger> + Send + 'static {
-    let mut triggers = Triggers::default();
+    let mut triggers = Triggers::of_resources();
     events.flat_map(move |event| {
         let changed = event.map(|event| triggers.observe(&event)).unwrap_or_default();
         futures_util::stream::iter(changed.into_iter().map(Trigger::One))
+    })
+}
+
+/// Returns a stream of the name of every namespace that appears, changes its labels or is deleted.
+fn changed_namespaces(
+    events: impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static,
+) -> impl Stream<Item = String> + Send + 'static {
+    let mut triggers = Triggers::of_namespaces();
+    events.flat_map(move |event| {
+        let changed = event.map(|event| triggers.observe(&event)).unwrap_or_default();
+        futures_util::stream::iter(changed.into_iter().map(|namespace| namespace.name().to_owned()))
     })
 }
 

@@ -71,8 +71,8 @@ async fn view_and_edit_roles_grant_no_status_and_no_ledgers() {
 /// missing one.
 const USED: [(&str, &str, &str, &str, &str); 29] = [
     ("", "namespaces", "get", "src/kubernetes/policies.rs", "get_metadata("),
-    ("", "namespaces", "list", "src/kubernetes/policies.rs", "fn namespace_changes("),
-    ("", "namespaces", "watch", "src/kubernetes/policies.rs", "fn namespace_changes("),
+    ("", "namespaces", "list", "src/kubernetes/policies.rs", "fn namespace_events("),
+    ("", "namespaces", "watch", "src/kubernetes/policies.rs", "fn namespace_events("),
     ("coordination.k8s.io", "leases", "create", "src/leader.rs", "LeaseManagerBuilder"),
     ("coordination.k8s.io", "leases", "get", "src/leader.rs", "LeaseManagerBuilder"),
     ("coordination.k8s.io", "leases", "patch", "src/leader.rs", "LeaseManagerBuilder"),
