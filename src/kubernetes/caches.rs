@@ -23,14 +23,12 @@ use super::ledgers::MaybeInvalidLedger;
 use super::parts::{Parts, WatchedNamespace, covers};
 use super::policies::{self, MaybeInvalidPolicy, NamespaceLabels};
 use super::store::{Key, Kind, Store};
-use super::watches::{self, MaybeInvalidResource};
+use super::watches::{self, MaybeInvalidResource, Warnings};
 
-/// How long a cache is not read after its watch has failed. Longer than the wait before the restart (at most 30 s), the
+/// How long a cache is not read after its watch has failed. Longer than the pause before the restart (at most 30 s), the
 /// connect timeout (30 s) and the read timeout (79 s) together: a restart that hangs has failed again by then, and the
 /// cache stays unread.
 const DISTRUSTED: Duration = Duration::from_mins(3);
-/// Minimum time between two warnings about the same watch.
-const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// The caches of one term.
 #[derive(Clone)]
@@ -83,7 +81,7 @@ struct WatchCondition {
 #[derive(Clone, Copy, Default)]
 struct Failure {
     failed_at: Option<Instant>,
-    warned_at: Option<Instant>,
+    warnings: Warnings,
 }
 
 impl Caches {
@@ -267,14 +265,11 @@ impl WatchCondition {
         self.failure().failed_at = None;
     }
 
-    /// Processes a failure, and logs it if the last one was logged at least [`WARN_EVERY`] ago: a watch is restarted
-    /// every few seconds. `namespace` is that of the watch; `None` if it watches all.
+    /// Processes a failure, and logs it at most once a minute. `namespace` is that of the watch; `None` if it watches all.
     fn fails(&self, kind: &str, namespace: Option<&str>, error: &watcher::Error) {
-        let now = Instant::now();
         let mut failure = self.failure();
-        failure.failed_at = Some(now);
-        if failure.warned_at.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY) {
-            failure.warned_at = Some(now);
+        failure.failed_at = Some(Instant::now());
+        if failure.warnings.is_due() {
             let cause = watches::explain(error, kind);
             warn!(
                 namespace,
@@ -301,6 +296,7 @@ mod tests {
     use watcher::Event;
 
     use super::super::connection::READ_TIMEOUT;
+    use super::super::watches::WatchBackoff;
     use super::*;
 
     fn failure() -> watcher::Error {
@@ -331,7 +327,8 @@ mod tests {
     #[test]
     fn cache_is_unread_until_a_hanging_restart_fails() {
         let config = kube::Config::new("https://kubernetes.invalid".parse().unwrap());
-        let (until_restart, connect) = (Duration::from_secs(30), config.connect_timeout.unwrap());
+        let until_restart = WatchBackoff::default().take(1000).max().unwrap();
+        let connect = config.connect_timeout.unwrap();
         assert!(DISTRUSTED > until_restart + connect + READ_TIMEOUT);
     }
 

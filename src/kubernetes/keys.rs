@@ -6,18 +6,19 @@
 
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
 use kube::core::{ObjectMeta, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use stream_encryption_api::stream_encryption::KeyObjectReference;
 use stream_encryption_core::controller::kube_api::{KubeError, ReferencedKey};
 use stream_encryption_core::model::object::is_dns_subdomain;
+use tracing::warn;
 
 use super::request::with_timeout;
 use super::trimmed::Trimmed;
-use super::watches::{self, EverySeconds};
+use super::watches::{self, Warnings, WatchBackoff};
 
 /// A controller whose `Key` objects can be referenced.
 struct Provider {
@@ -85,31 +86,39 @@ pub(super) async fn arn(
     with_timeout(request).await
 }
 
-/// Time until a kind that is not installed is listed again. Meanwhile a resource that names such an object checks
-/// the object itself.
+/// Time until a kind that is not installed is requested again. Meanwhile a resource that names such an object checks the
+/// object itself.
 const UNTIL_INSTALLED: Duration = Duration::from_mins(5);
 
-/// Returns a stream of every key object that appears, changes or is deleted. The stream never ends; `again` is
-/// the backoff of a failed watch.
-pub fn changes(
-    client: &Client,
-    namespace: Option<&str>,
-    again: &EverySeconds,
-) -> impl Stream<Item = KeyObject> + Send + 'static {
+/// Returns a stream of every key object that appears, changes or is deleted. The stream never ends.
+///
+/// The watches do not list again at intervals: every reconcile reads its key object live, so a change that a watch has
+/// lost is found by the next one.
+pub fn changes(client: &Client, namespace: Option<&str>) -> impl Stream<Item = KeyObject> + Send + 'static {
     let watches = PROVIDERS.map(|provider| {
         let api: Api<Trimmed<PartialObjectMeta<DynamicObject>>> = match namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &provider.kind()),
             None => Api::all_with(client.clone(), &provider.kind()),
         };
-        // Without this delay, a missing kind would be listed as often as `again` permits: each attempt begins with
-        // an event, which resets a growing backoff.
         let events = watcher(api, watches::config()).then(|event| async {
             if event.as_ref().is_err_and(is_missing_kind) {
                 tokio::time::sleep(UNTIL_INSTALLED).await;
             }
             event
         });
-        events.backoff(again.clone()).touched_objects().filter_map(move |touched| {
+        let mut warnings = Warnings::default();
+        let namespace = namespace.map(str::to_owned);
+        let events = events.backoff(WatchBackoff::default()).inspect_err(move |error| {
+            if !is_missing_kind(error) && warnings.is_due() {
+                let kind = format!("keys.{}", provider.group);
+                let cause = watches::explain(error, &kind);
+                warn!(
+                    namespace,
+                    cause, "failed to watch {kind}, reconciling no resource when its key changes"
+                );
+            }
+        });
+        events.touched_objects().filter_map(move |touched| {
             std::future::ready(touched.ok().and_then(|touched| {
                 let ObjectMeta { namespace, name, .. } = touched.0.metadata;
                 Some(KeyObject { group: provider.group, namespace: namespace?, name: name? })
@@ -120,38 +129,64 @@ pub fn changes(
     futures_util::stream::select(ack, crossplane)
 }
 
-/// Returns whether a watch failed because its kind is not installed.
+/// Returns whether a watch failed because its kind is not installed, or not any more.
 fn is_missing_kind(error: &watcher::Error) -> bool {
     // The response to an unknown path is no Status object, and has no reason.
-    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
+    watches::status_of(error).is_some_and(|status| status.code == 404)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use axum::Router;
+    use axum::extract::Request;
     use axum::http::StatusCode;
     use kube::Config;
     use serde_json::{Value, json};
 
     use super::*;
 
+    /// Returns the number of requests in one hour of the watches, for an API server that responds to each request, given
+    /// as its query, with a status code and a body.
+    async fn requests_in_an_hour(
+        respond: impl Fn(&str) -> (StatusCode, &'static str) + Clone + Send + Sync + 'static,
+    ) -> usize {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = requests.clone();
+        let server = Router::new().fallback(async move |request: Request| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            respond(request.uri().query().unwrap_or_default())
+        });
+        let changes = changes(&Client::new(server, "default"), None).collect::<Vec<_>>();
+        assert!(
+            tokio::time::timeout(Duration::from_hours(1), changes).await.is_err(),
+            "the stream never ends"
+        );
+        requests.load(Ordering::Relaxed)
+    }
+
     /// A cluster without key controllers must not be asked for their kinds all the time.
     #[tokio::test(start_paused = true)]
-    async fn missing_kind_is_listed_every_five_minutes() {
-        static REQUESTS: AtomicUsize = AtomicUsize::new(0);
-        let server = Router::new().fallback(|| async {
-            REQUESTS.fetch_add(1, Ordering::Relaxed);
-            (StatusCode::NOT_FOUND, "404 page not found")
-        });
-        let client = Client::new(server, "default");
-        let changes = changes(&client, None, &EverySeconds(3)).collect::<Vec<_>>();
-        let hour = Duration::from_hours(1);
-        assert!(tokio::time::timeout(hour, changes).await.is_err(), "the stream never ends");
-        let requests = REQUESTS.load(Ordering::Relaxed);
-        // Two kinds, twelve times an hour, with three seconds between.
+    async fn missing_kind_is_requested_every_five_minutes() {
+        let requests = requests_in_an_hour(|_| (StatusCode::NOT_FOUND, "404 page not found")).await;
+        // Two kinds, twelve times an hour.
         assert!((22..=26).contains(&requests), "{requests} requests in an hour");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kind_that_is_removed_is_requested_every_five_minutes() {
+        let requests = requests_in_an_hour(|query| {
+            if query.contains("watch=true") {
+                return (StatusCode::NOT_FOUND, "404 page not found");
+            }
+            let list = r#"{"apiVersion":"v1","kind":"List","metadata":{"resourceVersion":"1"},"items":[]}"#;
+            (StatusCode::OK, list)
+        });
+        let requests = requests.await;
+        // Two lists more.
+        assert!((24..=28).contains(&requests), "{requests} requests in an hour");
     }
 
     fn reference(name: &str) -> KeyObjectReference {

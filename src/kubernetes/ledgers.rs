@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures_util::Stream;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::core::{DeserializeGuard, Status};
-use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource as _};
 use stream_encryption_api::FIELD_MANAGER;
@@ -26,17 +25,16 @@ fn post() -> PostParams {
 /// must not stop the watch of the others.
 pub type MaybeInvalidLedger = DeserializeGuard<StreamLedger>;
 
-/// Returns every event of the ledgers. The stream never ends; `again` is the backoff of a failed watch.
+/// Returns every event of the ledgers. The stream never ends.
 pub fn events(
     client: Client,
     namespace: &str,
     relist_every: Duration,
-    again: impl Backoff + 'static,
 ) -> impl Stream<Item = watcher::Result<watcher::Event<MaybeInvalidLedger>>> + Send + 'static {
     let api: Api<MaybeInvalidLedger> = Api::namespaced(client, namespace);
     let config = watches::config().page_size(PAGE_SIZE);
     let events = watches::relisted(relist_every, move || watcher::watcher(api.clone(), config.clone()));
-    events.backoff(again).modify(|ledger| ledger.meta_mut().managed_fields = None)
+    events.modify(|ledger| ledger.meta_mut().managed_fields = None)
 }
 
 /// Reads a ledger, live.

@@ -13,7 +13,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta, Selector, SelectorExt};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource as _};
 use stream_encryption_api::policy::{NamespaceSelector, StreamEncryptionPolicy, StreamEncryptionPolicySpec};
@@ -164,15 +163,14 @@ pub type MaybeInvalidPolicy = DeserializeGuard<StreamEncryptionPolicy>;
 /// A namespace, of which only the name and the labels are kept.
 pub type NamespaceLabels = PartialObjectMeta<Namespace>;
 
-/// Returns every event of the policies. The stream never ends; `again` is the backoff of a failed watch.
+/// Returns every event of the policies. The stream never ends.
 pub fn events(
     client: Client,
     relist_every: Duration,
-    again: impl Backoff + 'static,
 ) -> impl Stream<Item = watcher::Result<Event<MaybeInvalidPolicy>>> + Send + 'static {
     let api: Api<Trimmed<MaybeInvalidPolicy>> = Api::all(client);
     let events = watches::relisted(relist_every, move || watcher(api.clone(), watches::config()));
-    events.map_ok(watches::untrimmed).backoff(again)
+    events.map_ok(watches::untrimmed)
 }
 
 /// Returns a stream with an item whenever the permissions of namespaces may have changed: a policy appeared, its spec
@@ -209,7 +207,6 @@ pub fn namespace_events(
     client: Client,
     namespace: Option<&str>,
     relist_every: Duration,
-    again: impl Backoff + 'static,
 ) -> impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static {
     let api: Api<NamespaceLabels> = Api::all(client);
     let config = match namespace {
@@ -219,7 +216,7 @@ pub fn namespace_events(
     let events = watches::relisted(relist_every, move || watcher(api.clone(), config.clone()));
     let only = namespace.map(str::to_owned);
     let mut presence = Presence::default();
-    let events = events.backoff(again).inspect_ok(move |event| {
+    let events = events.inspect_ok(move |event| {
         let Some(namespace) = &only else { return };
         match presence.observe(event) {
             Some(true) => info!(namespace, "the watched namespace exists"),

@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use kube::Client;
 use kube::api::Api;
-use kube::core::{DeserializeGuard, Selector};
+use kube::core::{DeserializeGuard, Selector, Status};
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tokio::sync::SetOnce;
+use tokio::time::Instant;
 
 use super::connection::WATCH_SECONDS;
 use super::trimmed::Trimmed;
@@ -27,9 +28,10 @@ pub(super) fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE_SIZE)
 }
 
-/// Returns the events of a watch that begins anew after each interval `every`, with a list: a watch that has lost a
-/// change never reports it, and every reconcile reads from its cache. `begin` begins a watch. The interval begins when
-/// the list is complete, however long the list takes.
+/// Returns the events of a watch that begins anew, with a list, after each interval `every`. Otherwise a change that the
+/// watch has lost would never be seen, because every reconcile reads from the cache that the watch fills. `begin` begins
+/// a watch. The interval begins when the list is complete, however long the list takes. A failed watch goes on after a
+/// pause. The stream never ends.
 pub(super) fn relisted<K, W>(
     every: Duration,
     begin: impl Fn() -> W,
@@ -54,23 +56,47 @@ where
         });
         events.take_until(is_over)
     };
-    stream::repeat_with(begin).flatten()
+    stream::repeat_with(begin).flatten().backoff(WatchBackoff::default())
 }
 
-/// A constant delay in seconds before a failed watch is restarted. The delay is short because the CRDs may
-/// just have been installed or the API server restarted, and the requests of one operator are no load.
-#[derive(Clone, Debug)]
-pub struct EverySeconds(pub u64);
+/// The pauses before a failed watch begins anew: half of kube's own, so they grow from less than a second to 15 to 30 s,
+/// at random. An operator may have hundreds of watches, which an outage of the API server ends at the same time.
+#[derive(Default)]
+pub(super) struct WatchBackoff(DefaultBackoff);
 
-impl Iterator for EverySeconds {
+impl Iterator for WatchBackoff {
     type Item = Duration;
+
     fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_secs(self.0))
+        self.0.next().map(|pause| pause / 2)
     }
 }
 
-impl Backoff for EverySeconds {
+impl Backoff for WatchBackoff {
+    /// Does nothing. Each attempt to list begins with an event that is no error, and the pauses would never grow if it
+    /// reset them. kube's backoff resets itself two minutes after the last failure.
     fn reset(&mut self) {}
+}
+
+/// Minimum time between two warnings about the same watch.
+const WARN_EVERY: Duration = Duration::from_mins(1);
+
+/// Limits the warnings about the failures of one watch.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Warnings {
+    warned_at: Option<Instant>,
+}
+
+impl Warnings {
+    /// Returns whether a failure is to be logged now: the last one was logged at least [`WARN_EVERY`] ago.
+    pub(super) fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let is_due = self.warned_at.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY);
+        if is_due {
+            self.warned_at = Some(now);
+        }
+        is_due
+    }
 }
 
 /// A resource as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid
@@ -78,14 +104,12 @@ impl Backoff for EverySeconds {
 pub type MaybeInvalidResource = DeserializeGuard<StreamEncryption>;
 
 /// Returns every event of the resources in one namespace, or in all, whose labels match the selector. For a
-/// resource whose labels no longer match, the API server returns the event of a deletion. The stream never ends;
-/// `again` is the backoff of a failed watch.
+/// resource whose labels no longer match, the API server returns the event of a deletion. The stream never ends.
 pub fn resources(
     client: Client,
     namespace: Option<&str>,
     selector: Option<&Selector>,
     relist_every: Duration,
-    again: impl Backoff + 'static,
 ) -> impl Stream<Item = watcher::Result<Event<MaybeInvalidResource>>> + Send + 'static {
     let api: Api<Trimmed<MaybeInvalidResource>> = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
@@ -95,7 +119,7 @@ pub fn resources(
         Some(selector) => config().labels_from(selector),
         None => config(),
     };
-    relisted(relist_every, move || watch(api.clone(), config.clone())).map_ok(untrimmed).backoff(again)
+    relisted(relist_every, move || watch(api.clone(), config.clone())).map_ok(untrimmed)
 }
 
 /// Returns the same event with the object inside.
@@ -113,12 +137,8 @@ pub(super) fn untrimmed<K>(event: Event<Trimmed<K>>) -> Event<K> {
 /// of the kind.
 #[must_use]
 pub fn explain(error: &watcher::Error, kind: &str) -> String {
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status,
-        other => return format!("no valid response from the API server: {}", error_chain(other)),
+    let Some(status) = status_of(error) else {
+        return format!("no valid response from the API server: {}", error_chain(error));
     };
     match status.code {
         // If the path does not exist, the response of the API server is not a Status object.
@@ -126,6 +146,17 @@ pub fn explain(error: &watcher::Error, kind: &str) -> String {
         401 => format!("the API server does not accept the operator's credentials: {}", status.message),
         403 => format!("the operator is not allowed to list or watch {kind}: {}", status.message),
         code => format!("the API server returned {code}: {}", status.message),
+    }
+}
+
+/// Returns the status with which the API server rejected a list or a watch; `None` if it has not responded.
+pub(super) fn status_of(error: &watcher::Error) -> Option<&Status> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status),
+        _ => None,
     }
 }
 
@@ -166,5 +197,26 @@ mod tests {
             event.expect("the list completes").unwrap().unwrap();
             assert_eq!(start.elapsed(), minute.saturating_mul(minutes));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_between_failed_lists_grow() {
+        let begin = || stream::iter([Ok(Event::<()>::Init), Err(watcher::Error::NoResourceVersion)]);
+        let failures = relisted(Duration::from_hours(1), begin).filter(|event| {
+            let failed = event.is_err();
+            async move { failed }
+        });
+        let start = tokio::time::Instant::now();
+        let times: Vec<Duration> = failures.map(|_| start.elapsed()).take(100).collect().await;
+        assert!(times[1] < Duration::from_secs(1), "{times:?}");
+        let [next, last] = [times[98], times[99]];
+        assert!(last >= next + Duration::from_secs(15), "{times:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_watches_begin_anew_at_different_times() {
+        let pauses = |_| WatchBackoff::default().take(10).collect::<Vec<_>>();
+        let [one, other] = [0, 1].map(pauses);
+        assert_ne!(one, other);
     }
 }

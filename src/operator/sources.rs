@@ -23,7 +23,7 @@ use crate::kubernetes::ledgers::MaybeInvalidLedger;
 use crate::kubernetes::policies::NamespaceLabels;
 use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::triggers::Triggers;
-use crate::kubernetes::watches::{EverySeconds, MaybeInvalidResource};
+use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::kubernetes::{keys, ledgers, policies, watches};
 
 /// Number of drift intervals after which the watches list everything again, in case that they lost a change.
@@ -85,26 +85,22 @@ impl Sources {
         let (client, selector) = (&scope.client, scope.selector.as_ref());
         let changed = Arc::new(Notify::new());
         let relist_every = scope.drift_interval.saturating_mul(RELIST_INTERVALS);
-        let again = || EverySeconds(3);
-        let events = scope.each(|namespace| {
-            watches::resources(client.clone(), namespace, selector, relist_every, again()).boxed()
-        });
+        let events = scope
+            .each(|namespace| watches::resources(client.clone(), namespace, selector, relist_every).boxed());
         let (resources_cache, resources) = Cache::of(events, "StreamEncryptions", &changed);
-        let events = policies::events(client.clone(), relist_every, again());
+        let events = policies::events(client.clone(), relist_every);
         let (policies_cache, policies) =
             Cache::of(vec![(None, events)], "StreamEncryptionPolicies", &changed);
-        let events = scope.each(|namespace| {
-            policies::namespace_events(client.clone(), namespace, relist_every, again()).boxed()
-        });
+        let events = scope
+            .each(|namespace| policies::namespace_events(client.clone(), namespace, relist_every).boxed());
         let (namespaces_cache, namespaces) = Cache::of(events, "namespaces", &changed);
         // The reconciles work without this watch: an RBAC role of an earlier version does not allow it.
-        let rarely = EverySeconds(30);
-        let events = ledgers::events(client.clone(), &scope.ledger_namespace, relist_every, rarely);
+        let events = ledgers::events(client.clone(), &scope.ledger_namespace, relist_every);
         // `changed` wakes the task that writes the statuses of policies. They do not depend on ledgers, so the ledgers
         // notify nothing.
         let (ledgers_cache, ledgers) = Cache::of(vec![(None, events)], "StreamLedgers", &Arc::default());
         let store = resources_cache.store();
-        let keys = scope.each(|namespace| keys::changes(client, namespace, &again()).boxed());
+        let keys = scope.each(|namespace| keys::changes(client, namespace).boxed());
         let keys = select_all(keys.into_iter().map(|(_, changes)| changes));
         let triggers: [BoxStream<'static, Trigger>; 4] = [
             changed_resources(resources).boxed(),
@@ -193,6 +189,8 @@ fn resources_in_namespace(
 mod tests {
     use std::cell::RefCell;
 
+    use axum::Router;
+    use axum::http::StatusCode;
     use serde_json::{Value, json};
 
     use super::super::fakes::Log;
@@ -234,6 +232,7 @@ mod tests {
         unpacked.sort_unstable();
         assert_eq!(unpacked, ["other-group", "other-key", "user"]);
     }
+
     #[tokio::test(start_paused = true)]
     async fn failed_watch_is_logged_once_a_minute_with_its_namespace() {
         let failures = futures_util::stream::repeat_with(|| Err(watcher::Error::NoResourceVersion));
@@ -249,5 +248,19 @@ mod tests {
         let lines = log.lines_with("failed to watch StreamEncryptions");
         assert_eq!(lines.len(), 2, "{}", log.text());
         assert!(lines[0].contains("data"), "{}", log.text());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn forbidden_watch_of_keys_is_logged_once_a_minute() {
+        let server = Router::new().fallback(|| async { (StatusCode::FORBIDDEN, "no") });
+        let (log, _guard) = Log::capture();
+        let changes = keys::changes(&Client::new(server, "default"), Some("data"));
+        let polled = changes.for_each(|_| std::future::ready(()));
+        let _ = tokio::time::timeout(Duration::from_mins(10), polled).await;
+        for group in ["kms.services.k8s.aws", "kms.aws.m.upbound.io"] {
+            let lines = log.lines_with(&format!("failed to watch keys.{group}"));
+            assert!((7..=10).contains(&lines.len()), "{}", log.text());
+            assert!(lines[0].contains("data") && lines[0].contains("not allowed"), "{}", log.text());
+        }
     }
 }
