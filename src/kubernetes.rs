@@ -1,8 +1,9 @@
 //! Kubernetes: the port [`KubeApi`] on the API server, and the caches of its watches. Only four files write.
 //!
-//! `resources` writes the status and the finalizer, `policy_status` the status of policies (by `resources`), `events`
-//! the events, `ledgers` the operator's ledgers. Every request has a deadline, except for the lists and watches of the
-//! caches. The client does not retry: the next reconciliation does, with the state at that time.
+//! `resources` writes the status and the finalizer of resources. `policy_status` writes the status of policies, with the
+//! function of `resources`. `events` writes events, `ledgers` the operator's ledgers. Every request has a deadline, except
+//! for lists and watches that run all the time: their connections may be silent for at most 79 s. The client does not
+//! retry: the next reconciliation does, with the state at that time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -93,8 +94,8 @@ impl Cluster {
         }
     }
 
-    /// Returns the same access for an operator that watches these namespaces only; all, if the list is empty. It
-    /// may be unable to read resources in other namespaces.
+    /// Returns the same access, whose [`ledgers`](KubeApi::ledgers) omits the ledgers of owners outside these namespaces:
+    /// the operator may be unable to look up such an owner. An empty list stands for all namespaces.
     #[must_use]
     pub fn watching(self, namespaces: &[String]) -> Self {
         Self { watched: namespaces.into(), ..self }
@@ -124,9 +125,10 @@ impl Cluster {
     async fn acquire_large_object_permit(&self) -> Result<SemaphorePermit<'_>, KubeError> {
         match tokio::time::timeout(request::DEADLINE, self.large_object_permits.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
-            _ => Err(KubeError::Unavailable(
-                "all permitted requests are still waiting for a response".to_owned(),
-            )),
+            _ => Err(KubeError::Unavailable(format!(
+                "{LARGE_OBJECTS} requests for objects that users write are running, and none of them has ended within {} s",
+                request::DEADLINE.as_secs()
+            ))),
         }
     }
 

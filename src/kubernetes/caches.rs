@@ -1,9 +1,10 @@
 //! The caches of the watches: the resources, the policies, the labels of the namespaces, and the ledgers.
 //!
 //! A cache may lag behind the API server, and its reader must be able to tolerate that. A cache is not read
-//! before its first list is complete, nor while its watch fails: nobody would notice how old it is. The reader
-//! then asks the API server. A cache of several watches, one for each watched namespace, is read for those of
-//! them that work. This module only reads; a namespace that cannot be listed must never delay the others without limit.
+//! before its first list is complete, nor while its watch fails: nothing would show how old it is. The reader then reads
+//! from the API server. A cache may have several watches, one for each watched namespace. An object is read from it while
+//! the watch of its namespace works; a read of all objects requires that all of them work. This module only reads; a
+//! namespace that cannot be listed must never delay the others without limit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -174,8 +175,8 @@ impl<K: Kind + Send + 'static> Cache<K> {
         self.store.clone()
     }
 
-    /// Returns a flag that is set when the store holds the first list of each watch, except for those of several
-    /// watches that failed after the list of another one. A single watch is awaited until its list is complete.
+    /// Returns a flag that is set when no first list is awaited any more. A single watch is awaited until its first list
+    /// is complete. Of several watches, one that fails after another one has been listed is no longer awaited.
     #[must_use]
     pub fn listed(&self) -> Arc<SetOnce<()>> {
         self.watches.listed.clone()

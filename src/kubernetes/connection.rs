@@ -1,5 +1,5 @@
-//! The connection to the API server: by a kubeconfig like kubectl, or in a pod directly, regardless of any
-//! proxy in the environment.
+//! The connection to the API server. With a kubeconfig it is that of kubectl, with the proxy of the environment. In a pod
+//! it is direct, whatever proxy the environment names.
 //!
 //! kube reads `HTTPS_PROXY` itself, but compares `NO_PROXY` with the proxy's address instead of the API
 //! server's.

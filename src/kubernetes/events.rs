@@ -1,4 +1,5 @@
-//! Events on the API server: one for each note, for a resource of any name, and with every loss reported.
+//! Publishes events. Two events with different notes are two objects, the name of the resource may have any length, and
+//! a lost event is logged.
 //!
 //! The recorder of kube-runtime treats two events that differ only in their note as the same one, and
 //! increments the count of the first. It also names an event after its resource, which leaves no room if the

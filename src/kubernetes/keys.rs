@@ -52,8 +52,8 @@ pub struct KeyObject {
     pub name: String,
 }
 
-/// Returns the ARN in the status of a key object. A missing permission is an error, as of every other request: the log
-/// then has its cause, and the next reconcile tries again.
+/// Returns the ARN in the status of a key object. If the operator lacks the permission, this returns the error, as every
+/// other request does. The log then has the cause, and the next reconcile tries again.
 pub(super) async fn arn(
     client: &Client,
     namespace: &str,

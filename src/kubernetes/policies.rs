@@ -129,8 +129,8 @@ pub(super) fn selector_error(policy: &StreamEncryptionPolicySpec) -> Option<Stri
 struct ReportedPolicies(HashMap<String, Option<i64>>);
 
 impl ReportedPolicies {
-    /// Processes an event. Returns the name and the error of an invalid policy, once for each generation: each list and
-    /// each write of the status delivers the policy again, and each reconcile reads it from the cache.
+    /// Processes an event. Returns the name and the error of an invalid policy, once for each generation, because each
+    /// list and each write of the status delivers the policy again.
     fn observe(&mut self, event: &Event<MaybeInvalidPolicy>) -> Option<(String, String)> {
         let (policy, error) = match event {
             Event::Init | Event::InitDone => return None,

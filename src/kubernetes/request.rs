@@ -7,7 +7,7 @@ use stream_encryption_core::controller::kube_api::KubeError;
 
 use crate::telemetry::error_chain;
 
-/// Deadline of every request, except for the lists and watches of the caches.
+/// Deadline of every request, except for lists and watches that run all the time.
 pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Sends a request with the deadline, and converts its error.

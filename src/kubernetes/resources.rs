@@ -23,8 +23,8 @@ pub(super) async fn read(
     Ok(get_opt(api.get(name)).await?.map(|read| read.0))
 }
 
-/// Replaces the whole status, if the resource is still the version that was read. An observation of another
-/// version, or from before a pause, therefore does not overwrite later writes of others.
+/// Replaces the whole status, if the resource is still the version that was read. A status that was computed for an
+/// earlier version, or before the process was paused, therefore does not overwrite what others have written since.
 ///
 /// This is not a server-side apply, which would keep the fields of other field managers: after a restore, or
 /// once `managedFields` are lost, old conditions and times would stay beside the operator's own. It is not an
