@@ -33,7 +33,7 @@ mod events;
 mod generations;
 pub mod keys;
 pub mod ledgers;
-mod parts;
+mod merged_watches;
 pub mod policies;
 pub mod policy_status;
 mod presence;
@@ -180,21 +180,21 @@ impl KubeApi for Cluster {
 
     async fn write_status(
         &self,
-        read: &ObjectMeta,
+        metadata: &ObjectMeta,
         status: &StreamEncryptionStatus,
     ) -> Result<Option<String>, KubeError> {
         let _permit = self.acquire_large_object_permit().await?;
-        resources::write_status::<StreamEncryption>(&self.client, read, status).await
+        resources::write_status::<StreamEncryption>(&self.client, metadata, status).await
     }
 
     async fn publish_event(&self, resource: &Owner, event: &ReconcileEvent) -> Result<(), KubeError> {
         self.recorder.publish(resource, event).await
     }
 
-    async fn set_finalizer(&self, read: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
+    async fn set_finalizer(&self, metadata: &ObjectMeta, present: bool) -> Result<Option<String>, KubeError> {
         let _permit = self.acquire_large_object_permit().await?;
-        let namespace = read.namespace.as_deref().unwrap_or_default();
-        resources::set_finalizer(&self.resources(namespace), read, present).await
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        resources::set_finalizer(&self.resources(namespace), metadata, present).await
     }
 
     async fn policies(
@@ -210,7 +210,7 @@ impl KubeApi for Cluster {
         // such lists per second.
         let (client, planned) = (self.client.clone(), self.planned.clone());
         let listed = self.policies.read(move || policies::list(client, planned)).await?;
-        policies::of(&self.client, &listed, default, &self.planned, namespace).await
+        policies::live_in_namespace(&self.client, &listed, default, &self.planned, namespace).await
     }
 
     async fn referenced_key(

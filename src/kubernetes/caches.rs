@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::ledgers::MaybeInvalidLedger;
-use super::parts::{Parts, WatchedNamespace, covers};
+use super::merged_watches::{MergedWatches, WatchedNamespace, covers};
 use super::policies::{self, MaybeInvalidPolicy, NamespaceLabels};
 use super::store::{Key, Kind, Store};
 use super::watches::{self, MaybeInvalidResource, Warnings};
@@ -59,9 +59,9 @@ impl<K: Kind> Clone for Cache<K> {
 /// The watches that fill a cache.
 struct Watches {
     /// One watch of everything, or one for each watched namespace.
-    parts: Vec<(WatchedNamespace, WatchCondition)>,
+    conditions: Vec<(WatchedNamespace, WatchCondition)>,
     /// Set when no first list is awaited any more.
-    listed: Arc<SetOnce<()>>,
+    first_lists_over: Arc<SetOnce<()>>,
 }
 
 /// The cache cannot be read now: it holds no complete list, or its watch has failed recently.
@@ -86,10 +86,16 @@ struct Failure {
 }
 
 impl Caches {
-    /// Returns the flag of each cache, as [`Cache::listed`] does.
+    /// Returns the flag of each cache, as [`Cache::first_lists_over`] does.
     #[must_use]
-    pub fn listed(&self) -> [Arc<SetOnce<()>>; 4] {
-        [self.resources.listed(), self.policies.listed(), self.namespaces.listed(), self.ledgers.listed()]
+    pub fn first_lists_over(&self) -> [Arc<SetOnce<()>>; 4] {
+        let Self { resources, policies, namespaces, ledgers } = self;
+        [
+            resources.first_lists_over(),
+            policies.first_lists_over(),
+            namespaces.first_lists_over(),
+            ledgers.first_lists_over(),
+        ]
     }
 
     /// Returns a resource; `None` if it does not exist. An invalid one is not returned, as if the cache were not
@@ -143,24 +149,24 @@ impl<K: Kind + Send + 'static> Cache<K> {
         S: Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
     {
         let store = Store::default();
-        let (parts, events): (Vec<WatchedNamespace>, Vec<S>) = watches.into_iter().unzip();
-        let mut merged = Parts::new(parts.clone());
-        let watches = Arc::new(Watches::new(parts));
+        let (covered, events): (Vec<WatchedNamespace>, Vec<S>) = watches.into_iter().unzip();
+        let mut merged = MergedWatches::new(covered.clone());
+        let watches = Arc::new(Watches::new(covered));
         let cache = Self { store: store.clone(), watches: watches.clone() };
         let changed = changed.clone();
-        let numbered = |(part, events): (usize, S)| events.map(move |event| (part, event)).boxed();
+        let numbered = |(watch, events): (usize, S)| events.map(move |event| (watch, event)).boxed();
         let all = stream::select_all(events.into_iter().enumerate().map(numbered));
-        let events = all.flat_map(move |(part, event)| {
+        let events = all.flat_map(move |(watch, event)| {
             let effects = match event {
                 Ok(event) => {
                     let news = WatchNews::of(&event);
-                    let events = merged.apply(&store, part, event);
-                    watches.work(part, news);
+                    let events = merged.apply(&store, watch, event);
+                    watches.record_event(watch, news);
                     changed.notify_one();
                     events.into_iter().map(Ok).collect()
                 }
                 Err(error) => {
-                    watches.fail(part, kind, &error);
+                    watches.record_failure(watch, kind, &error);
                     vec![Err(error)]
                 }
             };
@@ -178,21 +184,21 @@ impl<K: Kind + Send + 'static> Cache<K> {
     /// Returns a flag that is set when no first list is awaited any more. A single watch is awaited until its first list
     /// is complete. Of several watches, one that fails after another one has been listed is no longer awaited.
     #[must_use]
-    pub fn listed(&self) -> Arc<SetOnce<()>> {
-        self.watches.listed.clone()
+    pub fn first_lists_over(&self) -> Arc<SetOnce<()>> {
+        self.watches.first_lists_over.clone()
     }
 
     /// Returns an object; `None` if it does not exist.
     fn get(&self, key: &Key) -> Result<Option<K::Read>, NotCurrent> {
         // An object that no watch covers is not known.
-        let watch = self.watches.parts.iter().find(|(part, _)| covers(part, key));
+        let watch = self.watches.conditions.iter().find(|(watched, _)| covers(watched, key));
         let is_current = watch.is_some_and(|(_, condition)| condition.is_current());
         if is_current { Ok(self.store.get(key)) } else { Err(NotCurrent) }
     }
 
     /// Returns all objects.
     fn all(&self) -> Result<Vec<K::Read>, NotCurrent> {
-        let is_current = self.watches.parts.iter().all(|(_, condition)| condition.is_current());
+        let is_current = self.watches.conditions.iter().all(|(_, condition)| condition.is_current());
         if is_current { Ok(self.store.select(Some)) } else { Err(NotCurrent) }
     }
 }
@@ -219,33 +225,33 @@ impl WatchNews {
 }
 
 impl Watches {
-    fn new(parts: Vec<WatchedNamespace>) -> Self {
-        let parts = parts.into_iter().map(|part| (part, WatchCondition::default())).collect();
-        Self { parts, listed: Arc::default() }
+    fn new(covered: Vec<WatchedNamespace>) -> Self {
+        let conditions = covered.into_iter().map(|watched| (watched, WatchCondition::default())).collect();
+        Self { conditions, first_lists_over: Arc::default() }
     }
 
-    /// Processes an event of a watch that works.
-    fn work(&self, part: usize, news: WatchNews) {
-        self.parts[part].1.works(news);
-        self.set_listed();
+    /// Processes an event of a watch.
+    fn record_event(&self, watch: usize, news: WatchNews) {
+        self.conditions[watch].1.record_event(news);
+        self.set_first_lists_over();
     }
 
     /// Processes a failure of a watch. Its first list is not awaited any more if another watch has been listed. Before
     /// that, the API server itself may be unavailable, and the next attempt may list everything.
-    fn fail(&self, part: usize, kind: &str, error: &watcher::Error) {
-        let (namespace, condition) = &self.parts[part];
-        condition.fails(kind, namespace.as_deref(), error);
-        if self.parts.iter().any(|(_, condition)| condition.listed.initialized()) {
+    fn record_failure(&self, watch: usize, kind: &str, error: &watcher::Error) {
+        let (namespace, condition) = &self.conditions[watch];
+        condition.record_failure(kind, namespace.as_deref(), error);
+        if self.conditions.iter().any(|(_, condition)| condition.listed.initialized()) {
             // The flag is already set if this is a later failure.
             let _ = condition.skipped.set(());
-            self.set_listed();
+            self.set_first_lists_over();
         }
     }
 
     /// Sets the flag if no first list is awaited any more. The flag may be set already.
-    fn set_listed(&self) {
-        if self.parts.iter().all(|(_, condition)| condition.is_not_awaited()) {
-            let _ = self.listed.set(());
+    fn set_first_lists_over(&self) {
+        if self.conditions.iter().all(|(_, condition)| condition.is_not_awaited()) {
+            let _ = self.first_lists_over.set(());
         }
     }
 }
@@ -256,7 +262,7 @@ impl WatchCondition {
         self.listed.initialized() || self.skipped.initialized()
     }
 
-    fn works(&self, news: WatchNews) {
+    fn record_event(&self, news: WatchNews) {
         match news {
             WatchNews::Listing => return,
             // The flag is already set if this is a later list.
@@ -267,7 +273,7 @@ impl WatchCondition {
     }
 
     /// Processes a failure, and logs it at most once a minute. `namespace` is that of the watch; `None` if it watches all.
-    fn fails(&self, kind: &str, namespace: Option<&str>, error: &watcher::Error) {
+    fn record_failure(&self, kind: &str, namespace: Option<&str>, error: &watcher::Error) {
         let mut failure = self.failure();
         failure.failed_at = Some(Instant::now());
         if failure.warnings.is_due() {
@@ -307,20 +313,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn cache_is_read_only_after_list_and_while_watch_works() {
         let condition = WatchCondition::default();
-        let no_object = |event: &Event<()>| condition.works(WatchNews::of(event));
+        let no_object = |event: &Event<()>| condition.record_event(WatchNews::of(event));
         assert!(!condition.is_current(), "nothing has been listed");
         no_object(&Event::Init);
         no_object(&Event::InitApply(()));
         assert!(!condition.is_current(), "the list is incomplete");
         no_object(&Event::InitDone);
         assert!(condition.is_current());
-        condition.fails("policies", None, &failure());
+        condition.record_failure("policies", None, &failure());
         assert!(!condition.is_current(), "the watch has failed");
         no_object(&Event::Init);
         assert!(!condition.is_current(), "a new list has begun");
         no_object(&Event::InitDone);
         assert!(condition.is_current(), "the new list is complete");
-        condition.fails("policies", None, &failure());
+        condition.record_failure("policies", None, &failure());
         tokio::time::advance(DISTRUSTED).await;
         assert!(condition.is_current(), "the watch goes on, without a list and without changes");
     }
@@ -354,7 +360,7 @@ mod tests {
         let (cache, events) = Cache::of(watches, "namespaces", &Arc::default());
         let polled = tokio::time::timeout(Duration::from_secs(4), events.collect::<Vec<_>>());
         assert!(polled.await.is_err(), "the watch of b is restarted");
-        assert!(cache.listed().initialized());
+        assert!(cache.first_lists_over().initialized());
         let get = |name: &str| cache.get(&Key::new("", name)).map(|found| found.is_some());
         assert_eq!(get("a"), Ok(true));
         assert_eq!(get("b"), Err(NotCurrent), "it may exist");
@@ -366,24 +372,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_lists_are_awaited_until_one_is_complete() {
         let watches = Watches::new(vec![Some("a".to_owned()), Some("b".to_owned())]);
-        for part in [0, 1] {
-            watches.fail(part, "namespaces", &failure());
+        for watch in [0, 1] {
+            watches.record_failure(watch, "namespaces", &failure());
         }
-        watches.work(0, WatchNews::Listed);
-        assert!(!watches.listed.initialized(), "b is listed next");
-        watches.work(1, WatchNews::Listed);
-        assert!(watches.listed.initialized());
+        watches.record_event(0, WatchNews::Listed);
+        assert!(!watches.first_lists_over.initialized(), "b is listed next");
+        watches.record_event(1, WatchNews::Listed);
+        assert!(watches.first_lists_over.initialized());
     }
 
     #[tokio::test(start_paused = true)]
     async fn list_of_a_single_watch_is_awaited_if_it_fails() {
         let watches = Watches::new(vec![None]);
         for _ in 0..3 {
-            watches.fail(0, "StreamEncryptions", &failure());
-            watches.work(0, WatchNews::Listing);
+            watches.record_failure(0, "StreamEncryptions", &failure());
+            watches.record_event(0, WatchNews::Listing);
         }
-        assert!(!watches.listed.initialized());
-        watches.work(0, WatchNews::Listed);
-        assert!(watches.listed.initialized());
+        assert!(!watches.first_lists_over.initialized());
+        watches.record_event(0, WatchNews::Listed);
+        assert!(watches.first_lists_over.initialized());
     }
 }

@@ -23,7 +23,7 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_core::controller::kube_api::{KubeError, ReconcileEvent};
 use tracing::{debug, warn};
 
-use super::request::{get_opt, with_timeout};
+use super::request::{none_if_missing, with_timeout};
 
 /// Maximum length of an event's note, in bytes: the API server rejects a longer one.
 const LONGEST_NOTE: usize = 1024;
@@ -89,7 +89,8 @@ impl Recorder {
         if let Some(Published { name, count, .. }) = known {
             let count = count.saturating_add(1);
             let series = json!({"series": {"count": count, "lastObservedTime": MicroTime(now)}});
-            let patched = get_opt(api.patch(&name, &PatchParams::default(), &Patch::Merge(&series))).await?;
+            let patched =
+                none_if_missing(api.patch(&name, &PatchParams::default(), &Patch::Merge(&series))).await?;
             if patched.is_some() {
                 self.published().insert(key, Published { name, count, last: now });
                 return Ok(());

@@ -14,7 +14,7 @@ use stream_encryption_api::FIELD_MANAGER;
 use stream_encryption_api::ledger::{StreamLedger, StreamLedgerSpec};
 use stream_encryption_core::controller::kube_api::{KubeError, LedgerPage};
 
-use super::request::{get_opt, with_timeout};
+use super::request::{none_if_missing, with_timeout};
 use super::watches;
 
 fn post() -> PostParams {
@@ -39,7 +39,7 @@ pub fn events(
 
 /// Reads a ledger, live.
 pub(super) async fn read(api: &Api<StreamLedger>, name: &str) -> Result<Option<StreamLedger>, KubeError> {
-    get_opt(api.get(name)).await
+    none_if_missing(api.get(name)).await
 }
 
 /// Number of ledgers in one page of a list.
@@ -98,7 +98,7 @@ pub(super) async fn replace(
     let ObjectMeta { name: Some(name), resource_version: Some(_), .. } = &ledger.metadata else {
         return Err(KubeError::Conflict);
     };
-    match get_opt(api.replace(name, &post(), ledger)).await? {
+    match none_if_missing(api.replace(name, &post(), ledger)).await? {
         Some(replaced) => Ok(replaced),
         // The ledger was deleted: its old content must not be written back as if it were current.
         None => Err(KubeError::Conflict),
@@ -112,7 +112,7 @@ pub(super) async fn delete(api: &Api<StreamLedger>, ledger: &StreamLedger) -> Re
         uid: ledger.metadata.uid.clone(),
         resource_version: ledger.metadata.resource_version.clone(),
     };
-    get_opt(api.delete(name, &DeleteParams::default().preconditions(unchanged))).await.map(|_| ())
+    none_if_missing(api.delete(name, &DeleteParams::default().preconditions(unchanged))).await.map(|_| ())
 }
 
 #[cfg(test)]

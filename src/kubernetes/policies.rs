@@ -59,7 +59,7 @@ pub(super) async fn list(
 
 /// Returns those of the listed policies that select `namespace`, with `default` if it does. Reads the labels of the
 /// namespace, live, as they would be with `planned`.
-pub(super) async fn of(
+pub(super) async fn live_in_namespace(
     client: &Client,
     listed: &[MaybeInvalidPolicy],
     default: Option<&StreamEncryptionPolicySpec>,

@@ -7,11 +7,11 @@ use stream_encryption_core::controller::kube_api::KubeError;
 
 use super::resources;
 
-/// Replaces the status of the policy whose metadata is `read`, if the policy is still that version.
+/// Replaces the status of the policy with this metadata, if the policy is still that version.
 pub async fn write(
     client: &Client,
-    read: &ObjectMeta,
+    metadata: &ObjectMeta,
     status: &StreamEncryptionPolicyStatus,
 ) -> Result<(), KubeError> {
-    resources::write_status::<StreamEncryptionPolicy>(client, read, status).await.map(drop)
+    resources::write_status::<StreamEncryptionPolicy>(client, metadata, status).await.map(drop)
 }

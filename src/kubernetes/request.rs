@@ -19,7 +19,7 @@ pub(super) async fn with_timeout<T>(request: impl Future<Output = kube::Result<T
 }
 
 /// Sends a request for an object; returns `None` if the object does not exist.
-pub(super) async fn get_opt<T>(
+pub(super) async fn none_if_missing<T>(
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<Option<T>, KubeError> {
     let request = async {

@@ -10,7 +10,7 @@ use stream_encryption_api::stream_encryption::StreamEncryption;
 use stream_encryption_api::{FIELD_MANAGER, FINALIZER};
 use stream_encryption_core::controller::kube_api::KubeError;
 
-use super::request::get_opt;
+use super::request::none_if_missing;
 use super::trimmed::Trimmed;
 
 /// Reads a resource, live, without the metadata that the operator does not use.
@@ -20,7 +20,7 @@ pub(super) async fn read(
     name: &str,
 ) -> Result<Option<StreamEncryption>, KubeError> {
     let api: Api<Trimmed<StreamEncryption>> = Api::namespaced(client.clone(), namespace);
-    Ok(get_opt(api.get(name)).await?.map(|read| read.0))
+    Ok(none_if_missing(api.get(name)).await?.map(|read| read.0))
 }
 
 /// Replaces the whole status, if the resource is still the version that was read. A status that was computed for an
@@ -33,13 +33,13 @@ pub(super) async fn read(
 /// invalid, so only the version is read from the response; `None` means that the resource does not exist.
 pub(super) async fn write_status<K: Resource<DynamicType = ()>>(
     client: &Client,
-    read: &ObjectMeta,
+    metadata: &ObjectMeta,
     status: &impl Serialize,
 ) -> Result<Option<String>, KubeError> {
-    let (name, namespace) = (read.name.as_deref().unwrap_or_default(), read.namespace.as_deref());
+    let (name, namespace) = (metadata.name.as_deref().unwrap_or_default(), metadata.namespace.as_deref());
     let operations = json!([
         // The API server compares this version with the stored one.
-        {"op": "replace", "path": "/metadata/resourceVersion", "value": read.resource_version},
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata.resource_version},
         {"op": "add", "path": "/status", "value": status},
     ]);
     let request = async {
@@ -49,7 +49,7 @@ pub(super) async fn write_status<K: Resource<DynamicType = ()>>(
             .map_err(kube::Error::BuildRequest)?;
         client.request::<Versioned>(request).await
     };
-    Ok(get_opt(request).await?.map(|written| written.metadata.resource_version))
+    Ok(none_if_missing(request).await?.map(|written| written.metadata.resource_version))
 }
 
 /// The version of an object, in the API server's response.
@@ -74,12 +74,12 @@ fn as_operator() -> PatchParams {
 /// not kept in the cache. Only metadata is requested: the spec may be invalid.
 pub(super) async fn set_finalizer(
     api: &Api<StreamEncryption>,
-    read: &ObjectMeta,
+    metadata: &ObjectMeta,
     present: bool,
 ) -> Result<Option<String>, KubeError> {
-    let name = read.name.as_deref().unwrap_or_default();
-    let Some(current) = get_opt(api.get_metadata(name)).await? else { return Ok(None) };
-    if current.metadata.resource_version != read.resource_version {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let Some(current) = none_if_missing(api.get_metadata(name)).await? else { return Ok(None) };
+    if current.metadata.resource_version != metadata.resource_version {
         return Err(KubeError::Conflict);
     }
     let mut finalizers = current.metadata.finalizers.unwrap_or_default();
@@ -89,8 +89,8 @@ pub(super) async fn set_finalizer(
     }
     let body = json!({"metadata": {
         "finalizers": finalizers,
-        "resourceVersion": read.resource_version,
+        "resourceVersion": metadata.resource_version,
     }});
-    let written = get_opt(api.patch_metadata(name, &as_operator(), &Patch::Merge(&body))).await?;
+    let written = none_if_missing(api.patch_metadata(name, &as_operator(), &Patch::Merge(&body))).await?;
     Ok(written.map(|written| written.metadata.resource_version.unwrap_or_default()))
 }

@@ -2,7 +2,7 @@
 //!
 //! It holds what the events of the watches say and decides nothing. kube's store would keep each object as a Rust
 //! value, with a second key and, during a list, a second copy of everything. Here a valid object is [`Packed`], and a
-//! list replaces one object after the other; what a complete list lacks is removed by `parts.rs`.
+//! list replaces one object after the other; what a complete list lacks is removed by `merged_watches.rs`.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -82,15 +82,15 @@ pub trait Kind: Resource<DynamicType = ()> + Clone {
 type PackedOrInvalid<K> = Result<Packed<K>, Arc<DeserializeGuard<K>>>;
 
 /// A kind with many objects, which are read one at a time and are therefore packed.
-pub trait Many:
+pub trait PackedKind:
     Resource<DynamicType = ()> + Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync
 {
 }
 
-impl Many for StreamEncryption {}
-impl Many for StreamLedger {}
+impl PackedKind for StreamEncryption {}
+impl PackedKind for StreamLedger {}
 
-impl<K: Many> Kind for DeserializeGuard<K> {
+impl<K: PackedKind> Kind for DeserializeGuard<K> {
     type Kept = PackedOrInvalid<K>;
     type Read = Self;
 
@@ -111,7 +111,7 @@ impl<K: Many> Kind for DeserializeGuard<K> {
 }
 
 /// Implements [`Kind`] for kinds with few objects, which every reconcile reads: the store shares them.
-macro_rules! shared {
+macro_rules! shared_kinds {
     ($($kind:ty),+) => {$(
         impl Kind for $kind {
             type Kept = Arc<Self>;
@@ -128,7 +128,7 @@ macro_rules! shared {
     )+};
 }
 
-shared!(MaybeInvalidPolicy, NamespaceLabels);
+shared_kinds!(MaybeInvalidPolicy, NamespaceLabels);
 
 /// The objects of one kind. Clones share them.
 pub struct Store<K: Kind>(Arc<RwLock<HashMap<Key, K::Kept>>>);
@@ -174,7 +174,8 @@ impl<K: Kind> Store<K> {
         self.read().keys().cloned().collect()
     }
 
-    /// Applies an event of a watch. A list changes only the objects that it holds.
+    /// Applies an event of a watch. The events of a list add and replace objects. What the list lacks is removed by
+    /// `merged_watches.rs`.
     pub fn apply(&self, event: &Event<K>) {
         match event {
             Event::Apply(object) | Event::InitApply(object) => {

@@ -56,7 +56,11 @@ impl PolicyStatusWriter {
             policies: caches.policies.store(),
             namespaces: caches.namespaces.store(),
             resources: caches.resources.store(),
-            listed: [caches.resources.listed(), caches.policies.listed(), caches.namespaces.listed()],
+            listed: [
+                caches.resources.first_lists_over(),
+                caches.policies.first_lists_over(),
+                caches.namespaces.first_lists_over(),
+            ],
             changed: sources.changed.clone(),
         }
     }

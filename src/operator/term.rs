@@ -52,7 +52,7 @@ impl Term {
         shared.context.memory.retain(|_| false);
         shared.context.memory.events.clear();
         let sources = Sources::watch(&self.scope);
-        let (store, listed) = (sources.caches.resources.store(), sources.caches.resources.listed());
+        let (store, listed) = (sources.caches.resources.store(), sources.caches.resources.first_lists_over());
         let policy_statuses = PolicyStatusWriter::new(self.scope.client.clone(), &sources);
         info!(watching = %self.scope, "controller started");
         shared.metrics.leads(true);
@@ -61,7 +61,7 @@ impl Term {
         let mut background = JoinSet::new();
         background.spawn(sources.ledgers.for_each(|_| std::future::ready(())));
         background.spawn(housekeeping(shared.clone(), store.clone(), listed.clone()));
-        background.spawn(wait_for_first_lists(sources.caches.listed(), may_start.clone()));
+        background.spawn(wait_for_first_lists(sources.caches.first_lists_over(), may_start.clone()));
         if self.scope.is_everything() {
             let shared = shared.clone();
             background.spawn(async move { policy_statuses.keep_current(&shared.context).await });

@@ -23,27 +23,32 @@ pub(super) fn covers(watched: &WatchedNamespace, object: &Key) -> bool {
 }
 
 /// The state of the watches that fill one store.
-pub(super) struct Parts {
+pub(super) struct MergedWatches {
     covered: Vec<WatchedNamespace>,
     /// The objects of the list that each watch has begun.
     lists: Vec<HashSet<Key>>,
 }
 
-impl Parts {
+impl MergedWatches {
     pub(super) fn new(covered: Vec<WatchedNamespace>) -> Self {
         let lists = covered.iter().map(|_| HashSet::new()).collect();
         Self { covered, lists }
     }
 
     /// Applies an event of one watch to the store. Returns it, after the deletions that follow from it.
-    pub(super) fn apply<K: Kind>(&mut self, store: &Store<K>, part: usize, event: Event<K>) -> Vec<Event<K>> {
+    pub(super) fn apply<K: Kind>(
+        &mut self,
+        store: &Store<K>,
+        watch: usize,
+        event: Event<K>,
+    ) -> Vec<Event<K>> {
         let mut events = Vec::new();
         match &event {
-            Event::Init => self.lists[part].clear(),
-            Event::InitApply(object) => drop(self.lists[part].insert(Key::of(object))),
+            Event::Init => self.lists[watch].clear(),
+            Event::InitApply(object) => drop(self.lists[watch].insert(Key::of(object))),
             Event::InitDone => {
-                let listed = std::mem::take(&mut self.lists[part]);
-                let is_gone = |key: &Key| covers(&self.covered[part], key) && !listed.contains(key);
+                let listed = std::mem::take(&mut self.lists[watch]);
+                let is_gone = |key: &Key| covers(&self.covered[watch], key) && !listed.contains(key);
                 let gone = store.with_keys(is_gone);
                 events.extend(gone.iter().map(|object| Event::Delete(object.borrow().clone())));
             }
@@ -63,17 +68,17 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use kube::core::DeserializeGuard;
 
-    use super::super::store::Many;
+    use super::super::store::PackedKind;
     use super::*;
 
     type Object = DeserializeGuard<ConfigMap>;
 
-    impl Many for ConfigMap {}
+    impl PackedKind for ConfigMap {}
 
     /// The store, and what fills it.
     struct Filled {
         store: Store<Object>,
-        parts: Parts,
+        watches: MergedWatches,
     }
 
     fn object(namespace: &str, name: &str) -> Object {
@@ -86,9 +91,9 @@ mod tests {
     }
 
     impl Filled {
-        fn by(parts: &[Option<&str>]) -> Self {
-            let parts = parts.iter().map(|part| part.map(str::to_owned)).collect();
-            Self { store: Store::default(), parts: Parts::new(parts) }
+        fn by(watches: &[Option<&str>]) -> Self {
+            let watches = watches.iter().map(|watch| watch.map(str::to_owned)).collect();
+            Self { store: Store::default(), watches: MergedWatches::new(watches) }
         }
 
         /// The watches of the namespaces `a` and `b`, with their first lists.
@@ -100,8 +105,8 @@ mod tests {
         }
 
         /// Returns what happened, in words.
-        fn event(&mut self, part: usize, event: Event<Object>) -> Vec<String> {
-            let events = self.parts.apply(&self.store, part, event);
+        fn event(&mut self, watch: usize, event: Event<Object>) -> Vec<String> {
+            let events = self.watches.apply(&self.store, watch, event);
             let word = |word: &str, object: &Object| format!("{word} {}", text(object));
             let words = events.iter().map(|event| match event {
                 Event::Init => "init".to_owned(),
@@ -113,12 +118,12 @@ mod tests {
             words.collect()
         }
 
-        fn list(&mut self, part: usize, objects: &[Object]) -> Vec<String> {
-            self.event(part, Event::Init);
+        fn list(&mut self, watch: usize, objects: &[Object]) -> Vec<String> {
+            self.event(watch, Event::Init);
             for object in objects {
-                self.event(part, Event::InitApply(object.clone()));
+                self.event(watch, Event::InitApply(object.clone()));
             }
-            self.event(part, Event::InitDone)
+            self.event(watch, Event::InitDone)
         }
 
         /// The stored objects, as `namespace/name`, sorted.
@@ -162,8 +167,8 @@ mod tests {
 
     #[test]
     fn list_replaces_objects_one_after_the_other() {
-        for part in [None, Some("a")] {
-            let mut filled = Filled::by(&[part]);
+        for watch in [None, Some("a")] {
+            let mut filled = Filled::by(&[watch]);
             assert_eq!(filled.event(0, Event::Init), ["init"]);
             assert_eq!(filled.event(0, Event::InitApply(object("a", "one"))), ["listed a/one"]);
             assert_eq!(filled.event(0, Event::InitDone), ["done"]);
@@ -177,11 +182,11 @@ mod tests {
 
     #[test]
     fn watch_of_a_namespace_covers_it_and_its_objects() {
-        let part = Some("a".to_owned());
-        assert!(covers(&part, &Key::new("a", "one")));
-        assert!(!covers(&part, &Key::new("b", "a")));
-        assert!(covers(&part, &Key::new("", "a")), "a namespace lies in none");
-        assert!(!covers(&part, &Key::new("", "b")));
+        let watch = Some("a".to_owned());
+        assert!(covers(&watch, &Key::new("a", "one")));
+        assert!(!covers(&watch, &Key::new("b", "a")));
+        assert!(covers(&watch, &Key::new("", "a")), "a namespace lies in none");
+        assert!(!covers(&watch, &Key::new("", "b")));
         assert!(covers(&None, &Key::new("b", "one")));
     }
 }
