@@ -1,9 +1,9 @@
 //! Kubernetes: the port [`KubeApi`] on the API server, and the caches of its watches. Only four files write.
 //!
-//! `resources` writes the status and the finalizer of resources. `policy_status` writes the status of policies, with the
-//! function of `resources`. `events` writes events, `ledgers` the operator's ledgers. Every request has a deadline, except
-//! for lists and watches that run all the time: their connections may be silent for at most 79 s. The client does not
-//! retry: the next reconciliation does, with the state at that time.
+//! `resources` writes the status and the finalizer of resources. `policy_status` writes the status of policies, with
+//! the function of `resources`. `events` writes events, `ledgers` the operator's ledgers. Every request has a deadline,
+//! except for lists and watches that run all the time: their connections may be silent for at most 79 s. The client
+//! does not retry: the next reconciliation does, with the state at that time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -94,8 +94,8 @@ impl Cluster {
         }
     }
 
-    /// Returns the same access, whose [`ledgers`](KubeApi::ledgers) omits the ledgers of owners outside these namespaces:
-    /// the operator may be unable to look up such an owner. An empty list stands for all namespaces.
+    /// Returns the same access, whose [`ledgers`](KubeApi::ledgers) omits the ledgers of owners outside these
+    /// namespaces: the operator may be unable to look up such an owner. An empty list stands for all namespaces.
     #[must_use]
     pub fn watching(self, namespaces: &[String]) -> Self {
         Self { watched: namespaces.into(), ..self }

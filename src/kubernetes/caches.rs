@@ -1,9 +1,9 @@
 //! The caches of the watches: the resources, the policies, the labels of the namespaces, and the ledgers.
 //!
-//! A cache may lag behind the API server, and its reader must be able to tolerate that. A cache is not read
-//! before its first list is complete, nor while its watch fails: nothing would show how old it is. The reader then reads
-//! from the API server. A cache may have several watches, one for each watched namespace. An object is read from it while
-//! the watch of its namespace works; a read of all objects requires that all of them work. This module only reads; a
+//! A cache may lag behind the API server, and its reader must be able to tolerate that. A cache is not read before its
+//! first list is complete, nor while its watch fails: nothing would show how old it is. The reader then reads from the
+//! API server. A cache may have several watches, one for each watched namespace. An object is read from it while the
+//! watch of its namespace works; a read of all objects requires that all of them work. This module only reads; a
 //! namespace that cannot be listed must never delay the others without limit.
 
 use std::collections::BTreeMap;
@@ -26,9 +26,9 @@ use super::policies::{self, MaybeInvalidPolicy, NamespaceLabels};
 use super::store::{Key, Kind, Store};
 use super::watches::{self, MaybeInvalidResource, Warnings};
 
-/// How long a cache is not read after its watch has failed. Longer than the pause before the restart (at most 30 s), the
-/// connect timeout (30 s) and the read timeout (79 s) together: a restart that hangs has failed again by then, and the
-/// cache stays unread.
+/// How long a cache is not read after its watch has failed. Longer than the pause before the restart (at most 30 s),
+/// the connect timeout (30 s) and the read timeout (79 s) together: a restart that hangs has failed again by then, and
+/// the cache stays unread.
 const DISTRUSTED: Duration = Duration::from_mins(3);
 
 /// The caches of one term.
@@ -181,8 +181,8 @@ impl<K: Kind + Send + 'static> Cache<K> {
         self.store.clone()
     }
 
-    /// Returns a flag that is set when no first list is awaited any more. A single watch is awaited until its first list
-    /// is complete. Of several watches, one that fails after another one has been listed is no longer awaited.
+    /// Returns a flag that is set when no first list is awaited any more. A single watch is awaited until its first
+    /// list is complete. Of several watches, one that fails after another one has been listed is no longer awaited.
     #[must_use]
     pub fn first_lists_over(&self) -> Arc<SetOnce<()>> {
         self.watches.first_lists_over.clone()
@@ -272,7 +272,8 @@ impl WatchCondition {
         self.failure().failed_at = None;
     }
 
-    /// Processes a failure, and logs it at most once a minute. `namespace` is that of the watch; `None` if it watches all.
+    /// Processes a failure, and logs it at most once a minute. `namespace` is that of the watch; `None` if it watches
+    /// all.
     fn record_failure(&self, kind: &str, namespace: Option<&str>, error: &watcher::Error) {
         let mut failure = self.failure();
         failure.failed_at = Some(Instant::now());

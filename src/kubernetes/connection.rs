@@ -1,5 +1,5 @@
-//! The connection to the API server. With a kubeconfig it is that of kubectl, with the proxy of the environment. In a pod
-//! it is direct, whatever proxy the environment names.
+//! The connection to the API server. With a kubeconfig it is that of kubectl, with the proxy of the environment. In a
+//! pod it is direct, whatever proxy the environment names.
 //!
 //! kube reads `HTTPS_PROXY` itself, but compares `NO_PROXY` with the proxy's address instead of the API
 //! server's.
@@ -25,8 +25,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 /// nothing would keep the cache in use, however old it is.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(79);
 
-/// How long a watch lasts, in seconds. It then begins anew where it ended. A watch may be silent for all of that time: the
-/// API server sends no bookmark while its cache of the kind has not advanced since the watch began.
+/// How long a watch lasts, in seconds. It then begins anew where it ended. A watch may be silent for all of that time:
+/// the API server sends no bookmark while its cache of the kind has not advanced since the watch began.
 pub const WATCH_SECONDS: u32 = 75;
 
 /// Returns the connection that KUBECONFIG or `~/.kube/config` describes, otherwise that of the pod's service
@@ -180,9 +180,9 @@ mod tests {
         get("/slow").await.unwrap();
     }
 
-    /// Returns a client whose API server lists no namespaces and sends no event to a watch. It calls `end` with the length
-    /// that the client has requested for the watch, in seconds, and ends the watch when the future is complete. The
-    /// channel has an item for each watch.
+    /// Returns a client whose API server lists no namespaces and sends no event to a watch. It calls `end` with the
+    /// length that the client has requested for the watch, in seconds, and ends the watch when the future is complete.
+    /// The channel has an item for each watch.
     async fn silent_server<E>(
         end: impl Fn(u64) -> E + Clone + Send + Sync + 'static,
     ) -> (Client, UnboundedReceiver<()>)

@@ -52,8 +52,8 @@ pub struct KeyObject {
     pub name: String,
 }
 
-/// Returns the ARN in the status of a key object. If the operator lacks the permission, this returns the error, as every
-/// other request does. The log then has the cause, and the next reconcile tries again.
+/// Returns the ARN in the status of a key object. If the operator lacks the permission, this returns the error, as
+/// every other request does. The log then has the cause, and the next reconcile tries again.
 pub(super) async fn arn(
     client: &Client,
     namespace: &str,
@@ -86,8 +86,8 @@ pub(super) async fn arn(
     with_timeout(request).await
 }
 
-/// Time until a kind that is not installed is requested again. Meanwhile a resource that names such an object checks the
-/// object itself.
+/// Time until a kind that is not installed is requested again. Meanwhile a resource that names such an object checks
+/// the object itself.
 const UNTIL_INSTALLED: Duration = Duration::from_mins(5);
 
 /// Returns a stream of every key object that appears, changes or is deleted. The stream never ends.
@@ -148,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns the number of requests in one hour of the watches, for an API server that responds to each request, given
-    /// as its query, with a status code and a body.
+    /// Returns the number of requests in one hour of the watches, for an API server that responds to each request,
+    /// given as its query, with a status code and a body.
     async fn requests_in_an_hour(
         respond: impl Fn(&str) -> (StatusCode, &'static str) + Clone + Send + Sync + 'static,
     ) -> usize {

@@ -1,9 +1,10 @@
 //! One read for all who ask at about the same time.
 //!
-//! A fleet's reconciles read the same list immediately before their calls, and each may only use a response to a request
-//! that was sent after it has asked. While a request runs, those who ask share the next one, which is sent when the
-//! running one ends, or after [`MAX_WAIT`]: a request that hangs must not delay the others until its deadline. A response
-//! must never reach a reader that asked after its request was sent. It stays in memory only while a reader waits for it.
+//! A fleet's reconciles read the same list immediately before their calls, and each may only use a response to a
+//! request that was sent after it has asked. While a request runs, those who ask share the next one, which is sent when
+//! the running one ends, or after [`MAX_WAIT`]: a request that hangs must not delay the others until its deadline. A
+//! response must never reach a reader that asked after its request was sent. It stays in memory only while a reader
+//! waits for it.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,10 +1,10 @@
-//! Which objects have changed in a way that leads to reconciles, according to the events of their watches: resources that
-//! are due because they themselves have changed, and namespaces with other labels.
+//! Which objects have changed in a way that leads to reconciles, according to the events of their watches: resources
+//! that are due because they themselves have changed, and namespaces with other labels.
 //!
-//! It compares and keeps a hash of each object, until the object is deleted. The reconcile reads the object from the cache.
-//! The changed objects of a list are returned when the list is complete, because reconciles do not use the cache before.
-//! If several watches list at the same time, those of all of them are returned when the first list is complete; the
-//! reconciles of the others then read from the API server.
+//! It compares and keeps a hash of each object, until the object is deleted. The reconcile reads the object from the
+//! cache. The changed objects of a list are returned when the list is complete, because reconciles do not use the cache
+//! before. If several watches list at the same time, those of all of them are returned when the first list is complete;
+//! the reconciles of the others then read from the API server.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -38,8 +38,8 @@ impl Triggers<MaybeInvalidResource> {
 }
 
 impl Triggers<NamespaceLabels> {
-    /// Creates the triggers of namespaces, which no event has reported yet. Their labels determine which policies select
-    /// them.
+    /// Creates the triggers of namespaces, which no event has reported yet. Their labels determine which policies
+    /// select them.
     #[must_use]
     pub fn of_namespaces() -> Self {
         Self::new(|namespace| hash(&namespace.metadata.labels))

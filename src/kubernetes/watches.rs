@@ -28,10 +28,10 @@ pub(super) fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS).page_size(PAGE_SIZE)
 }
 
-/// Returns the events of a watch that begins anew, with a list, after each interval `every`. Otherwise a change that the
-/// watch has lost would never be seen, because every reconcile reads from the cache that the watch fills. `begin` begins
-/// a watch. The interval begins when the list is complete, however long the list takes. A failed watch goes on after a
-/// pause. The stream never ends.
+/// Returns the events of a watch that begins anew, with a list, after each interval `every`. Otherwise a change that
+/// the watch has lost would never be seen, because every reconcile reads from the cache that the watch fills. `begin`
+/// begins a watch. The interval begins when the list is complete, however long the list takes. A failed watch goes on
+/// after a pause. The stream never ends.
 ///
 /// While it lists, no watch runs, and a change is seen once the list is complete; calls are checked live. A list beside
 /// the earlier watch would not be safe: a late event of the watch could replace a newer object of the list, and the
@@ -63,8 +63,8 @@ where
     stream::repeat_with(begin).flatten().backoff(WatchBackoff::default())
 }
 
-/// The pauses before a failed watch begins anew: half of kube's own, so they grow from less than a second to 15 to 30 s,
-/// at random. An operator may have hundreds of watches, which an outage of the API server ends at the same time.
+/// The pauses before a failed watch begins anew: half of kube's own, so they grow from less than a second to 15 to 30
+/// s, at random. An operator may have hundreds of watches, which an outage of the API server ends at the same time.
 #[derive(Default)]
 pub(super) struct WatchBackoff(DefaultBackoff);
 
