@@ -156,8 +156,9 @@ impl Bug {
     pub fn first_seed(self) -> u64 {
         match self {
             // The owner must be deleted and created again while only one replica's watch of the resources is
-            // frozen, and while another resource waits for the same stream.
-            Self::CachedOwner => 6_000,
+            // frozen, and while another resource waits for the same stream. The watch must stay frozen until the owner
+            // is looked up again, before the takeover is written.
+            Self::CachedOwner => 64_000,
             _ => 0,
         }
     }
