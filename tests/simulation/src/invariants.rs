@@ -60,6 +60,8 @@ pub struct Invariants {
     counted_calls: BTreeMap<(AwsService, String, &'static str), VecDeque<Timestamp>>,
     /// The calls of other callers that AWS received, by the service and name of their stream.
     external_calls: BTreeMap<(AwsService, String), Vec<LoggedCall>>,
+    /// The forged request ids that ledgers of a stream have held.
+    forged_requests: BTreeMap<(AwsService, String), BTreeSet<String>>,
     /// The number of entries of AWS's log that have been read.
     log_entries_read: usize,
     /// The number of requests for streams that were checked against the policies.

@@ -57,10 +57,12 @@ impl Invariants {
         let reported =
             || after.external_calls.iter().filter_map(|call| Some((logged_call(&call.event_id)?, call)));
         // A forged event can stand for a call of the operator that received no response. The event of that call then
-        // counts as one of another caller.
+        // counts as one of another caller, and may count for longer than the call itself.
         let is_forged = |id: &String| logged_request(id).is_none();
-        let forged =
-            after.calls.iter().filter_map(|call| call.request_id.as_ref()).filter(|id| is_forged(id)).count();
+        let ids = after.calls.iter().filter_map(|call| call.request_id.clone()).filter(is_forged);
+        let forged = self.forged_requests.entry(key).or_default();
+        forged.extend(ids);
+        let forged = forged.len();
         if reported().count() > logged.len() + forged {
             let (count, calls) = (reported().count(), logged.len());
             self.record_violation("P1", now, || {
