@@ -93,7 +93,8 @@ pub async fn reconcile_in_term<A: StreamApi, R: KubeApi>(
     match run_steps(context, resource, from, end).instrument(span).await {
         Ok(wake) | Err(Interruption::Ended(wake)) => Ok(at(wake)),
         Err(Interruption::Outdated) => {
-            // Its uid is another one if the resource was deleted and created again.
+            // The uid of the resource that was read, which differs from the cached one if the resource was deleted and
+            // created again.
             let uid = ledger_store::resource_identity(resource).uid;
             context.memory.describe_again(resource);
             context.memory.read_again(&uid);
@@ -135,9 +136,9 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
         // calls into the ledger, so the notice must not wait for them.
         context.memory.events.finish(resource, &notice, CallsOutcome::NotOwned);
     }
-    // Each finalizer step ends the reconcile if it changed the resource. A refused change is reported as an error at the
-    // end, after everything else was done.
-    let mut refused = finalize::remove_unwanted_finalizer(context, resource).await?;
+    // Each finalizer step ends the reconcile if it changed the resource. A change that fails is reported as an error at
+    // the end, after everything else was done.
+    let mut finalizer_failure = finalize::remove_unwanted_finalizer(context, resource).await?;
     let resolving = resolve::resolve(context, resource, &last, from);
     let mut spec = match end.in_term(&context.clock, resolving).await? {
         Ok(spec) => spec,
@@ -151,7 +152,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
             return wake;
         }
     };
-    refused = refused.or(finalize::sync_finalizer(context, resource, &spec).await?);
+    finalizer_failure = finalizer_failure.or(finalize::sync_finalizer(context, resource, &spec).await?);
     event_interest::add_desired(context, resource, &spec);
     let mut ledger =
         ledger_store::open(context, resource, &spec.claim(), last.ledger_version.as_deref(), from).await?;
@@ -170,7 +171,7 @@ async fn run_steps<A: StreamApi, R: KubeApi>(
     let expected = context.memory.change_times().expected(spec.stream.service);
     let mut state = ReconcileState::new(context.clock.now(), spec, ledger, last, resource, expected);
     state.end = end.clone();
-    state.finalizer_refusal = refused;
+    state.finalizer_failure = finalizer_failure;
     state.is_for_event = is_for_event;
     let decision = loop {
         let decision = (context.decide)(&state.input());

@@ -24,7 +24,7 @@ type Response<T> = Result<Arc<T>, KubeError>;
 pub(super) struct SharedRead<T> {
     /// The request that is not sent yet. It is dropped with its last reader.
     next: Mutex<Option<WeakShared<BoxFuture<'static, Response<T>>>>>,
-    /// Locked while a request runs, except by one that has waited [`MAX_WAIT`] for it.
+    /// A request holds this lock while it runs. A request that has waited [`MAX_WAIT`] for the lock runs without it.
     running: tokio::sync::Mutex<()>,
 }
 

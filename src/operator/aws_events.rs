@@ -4,8 +4,8 @@
 //! An event never leads to more than a reconcile. A message that cannot be parsed is counted and deleted. This file
 //! must never delete a message about a call before a reconcile has entered the call in the ledger: after a crash, the
 //! queue delivers the message again. The exception is a call of a stream whose ledger no resource of this operator may
-//! write. Two resources count as such: one that names its stream without an ARN, before its first reconcile, and one
-//! that is being deleted and whose encryption need not be disabled. AWS's refusal corrects a budget that lacks such a call.
+//! write. Not counted among the resources that may write it are one that names its stream without an ARN, before its
+//! first reconcile, and one that is being deleted and whose encryption need not be disabled. AWS's refusal corrects a budget that lacks such a call.
 
 use std::collections::HashMap;
 use std::future::Future;

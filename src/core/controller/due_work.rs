@@ -12,7 +12,8 @@ use super::memory::Urgency;
 use crate::model::arn::{Account, Region, StreamArn};
 use crate::work_queue::{Lane, Work};
 
-/// The AWS limit for which a due resource waits. Resources with the same scope share places in the queue.
+/// The AWS limit for which a due resource waits. Resources with the same limit form one scope of the work queue, of
+/// which only a number run at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AwsLimit {
     /// Nothing of AWS: the last description still suffices, or the resource is invalid.
@@ -30,7 +31,7 @@ pub fn due_work<A, R>(context: &Context<A, R>, resource: &StreamEncryption) -> W
     if has_description && !is_noticed {
         return Work { scope: AwsLimit::NoRequest, lane: Lane::New, namespace };
     }
-    let scope = scope(resource, &context.config.region).unwrap_or(AwsLimit::NoRequest);
+    let scope = describe_limit(resource, &context.config.region).unwrap_or(AwsLimit::NoRequest);
     let lane = match lane(resource, last) {
         Lane::New => Lane::New,
         // Without the event, nothing of AWS would be due.
@@ -62,7 +63,7 @@ pub(super) fn lane(resource: &StreamEncryption, last: Urgency) -> Lane {
 }
 
 /// Returns the limit that the Describe of the resource's stream needs; `None` if the spec is invalid.
-fn scope(resource: &StreamEncryption, own_region: &Region) -> Option<AwsLimit> {
+fn describe_limit(resource: &StreamEncryption, own_region: &Region) -> Option<AwsLimit> {
     let stream = &resource.spec.stream;
     let of = |arn: StreamArn| AwsLimit::Describe(arn.service, Some(arn.account), arn.region);
     if let Some(arn) = &stream.arn {
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn scope_is_the_account_and_region_of_the_stream() {
         let own_region = "eu-west-2".parse().unwrap();
-        let of = |stream: &Value, status: &Value| scope(&resource(stream, status), &own_region);
+        let of = |stream: &Value, status: &Value| describe_limit(&resource(stream, status), &own_region);
         let describe = |account: Option<&str>, region: &str| {
             let account = account.map(|account| account.parse().unwrap());
             Some(AwsLimit::Describe(Service::Firehose, account, region.parse().unwrap()))

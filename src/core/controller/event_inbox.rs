@@ -4,8 +4,9 @@
 //! An event leads to a Describe, and never to anything else: what happened is decided by what AWS then reports. A call
 //! that an event reports is entered in the ledger by the reconcile of the ledger's owner. All of this is lost with the
 //! process, which is safe: the queue delivers the calls again that no reconcile has entered, a new process describes
-//! every stream, and checks by interval remain. A sender of forged events can make this module hold no more than the
-//! resources of the term so far permit.
+//! every stream, and checks by interval remain. A sender of forged events cannot make this module grow without limit: it
+//! holds calls and arrivals only for streams, accounts and regions that a resource has named in this term, and a bounded
+//! number of calls of each stream.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -278,7 +279,8 @@ impl EventInbox {
 }
 
 impl State {
-    /// Records a new event of these resources. Returns those that do not wait for a reconcile because of an earlier one.
+    /// Records a new event of these resources. Returns those that are not due yet: those of an earlier event that no
+    /// reconcile has begun to take into account are due already.
     fn record(&mut self, resources: Vec<ResourceName>, must_describe: bool) -> Vec<ResourceName> {
         self.counter += 1;
         let mut due = Vec::new();

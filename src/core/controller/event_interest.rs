@@ -15,7 +15,8 @@ pub(super) fn add_desired<A, R>(context: &Context<A, R>, resource: &StreamEncryp
 }
 
 /// Records the stream, the desired key and the active key of a resource, and nothing else that it depended on before. If
-/// KMS has not answered about the desired key, that is added instead: the name of the key is not known here.
+/// KMS has not answered about the desired key, nothing is removed: an alias is not known here then, and an earlier
+/// reconcile has recorded it.
 pub(super) fn replace<A, R>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

@@ -2,8 +2,7 @@
 //! is disabled.
 //!
 //! A step that needs no response from AWS does not wait for AWS: with `deletionPolicy: Retain`, the finalizer is removed
-//! regardless of AWS's responses. A finalizer that the API server refuses to change must never keep a stream from
-//! being encrypted.
+//! regardless of AWS's responses. A finalizer that cannot be changed must never keep a stream from being encrypted.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -29,8 +28,8 @@ pub(super) fn has_finalizer(read: &ObjectMeta) -> bool {
 }
 
 /// Removes the finalizer if the spec requires none. Ends the reconcile in two cases: it removed the finalizer, or the
-/// resource is being deleted and has no finalizer of the operator. Returns the error if the API server refused the
-/// removal from a resource that is not being deleted. Sends no request to AWS.
+/// resource is being deleted and has no finalizer of the operator. Returns the error if the
+/// removal from a resource that is not being deleted has failed. Sends no request to AWS.
 pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -56,7 +55,7 @@ pub(super) fn needs_no_disabling(resource: &StreamEncryption) -> bool {
 }
 
 /// Adds the finalizer if the spec requires it and the policies allow disabling encryption. Removes it if the spec
-/// requires it and the policies do not allow that. Ends the reconcile if it changed anything; returns the error if the API server refused the change. The finalizer
+/// requires it and the policies do not allow that. Ends the reconcile if it changed anything; returns the error if the change has failed. The finalizer
 /// of a resource that is being deleted is left to the decision.
 pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
@@ -77,8 +76,9 @@ pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     change_finalizer(context, &resource.metadata, wanted).await.map(Some)
 }
 
-/// Adds or removes the finalizer of a resource that is not being deleted. Ends the reconcile if it did, or returns the
-/// error if the API server refused: an admission policy or a webhook may refuse nothing else than this change.
+/// Adds or removes the finalizer of a resource that is not being deleted, which ends the reconcile. Returns the error if
+/// that fails. The reconcile then goes on: possibly an admission policy or a webhook refuses only this change, or does
+/// not answer, and the API server accepts the writes of the ledger and the status.
 async fn change_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     read: &ObjectMeta,
@@ -87,11 +87,11 @@ async fn change_finalizer<A: StreamApi, R: KubeApi>(
     match set_finalizer(context, read, present).await {
         // The resource has another version now, which the next reconcile handles.
         Ok(_) => Err(Interruption::Ended(context.clock.now())),
-        Err(error @ KubeError::Rejected(_)) => {
-            warn!(namespace = read.namespace, name = read.name, %error, present, "the API server refuses the finalizer");
+        Err(KubeError::Conflict) => Err(Interruption::Outdated),
+        Err(error) => {
+            warn!(namespace = read.namespace, name = read.name, %error, present, "failed to change the finalizer");
             Ok(error)
         }
-        Err(error) => Err(error.into()),
     }
 }
 

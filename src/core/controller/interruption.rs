@@ -13,7 +13,8 @@ pub(super) enum Interruption {
     /// holds the response of KMS with which the key was resolved, so a new Describe alone does not suffice. The next
     /// reconcile begins without a remembered description.
     DescriptionNotFresh,
-    /// Nothing is left to be done before this time, or in this term.
+    /// The reconcile ends here, and the next one follows at this time: at once if it must begin with a new version of the
+    /// resource, later if nothing is left to do. At the end of the term, the next leader does it.
     Ended(Timestamp),
     /// A request to Kubernetes failed.
     Kubernetes(KubeError),

@@ -27,6 +27,9 @@ use crate::model::ledger::{expires_at, external};
 /// meanwhile, its ledger is deleted later by at most this time.
 const LOOKUP_INTERVAL: Duration = Duration::from_hours(24);
 
+/// Number of unanswered requests after which a cleanup ends.
+const MAX_UNANSWERED: usize = 3;
+
 /// The cleanup of ledgers, with its memory of the owners that exist.
 #[derive(Default)]
 pub struct LedgerGc {
@@ -39,29 +42,38 @@ impl LedgerGc {
     /// Checks every ledger once, deletes the expired ones, and returns their number.
     ///
     /// # Errors
-    /// The API server does not respond, or refuses to list the ledgers. The remaining ledgers are then not checked,
-    /// because a request for each of them could wait until its deadline. They are not checked either if AWS does not
-    /// confirm the clock, which is not an error.
+    /// The API server does not respond to a list or to several other requests, or refuses to list the ledgers. The
+    /// remaining ledgers are then not checked, because a request for each of them could wait until its deadline. They are
+    /// not checked either if AWS does not confirm the clock, which is not an error.
     pub async fn collect_expired<A: StreamApi, R: KubeApi>(
         &mut self,
         context: &Context<A, R>,
     ) -> Result<usize, KubeError> {
         let now = context.clock.monotonic();
         self.next_lookups.retain(|_, next| *next > now);
-        let (mut deleted, mut after) = (0, None);
+        let (mut deleted, mut unanswered, mut after) = (0, 0, None);
         loop {
             let page = context.kube.ledgers(after.as_deref()).await?;
             for ledger in page.ledgers {
-                if !self.is_expired(context, &ledger).await? {
-                    continue;
+                match self.is_expired(context, &ledger).await {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(error) => {
+                        tolerate(&mut unanswered, error)?;
+                        continue;
+                    }
                 }
                 if !is_clock_confirmed(context, &ledger.spec).await {
                     warn!("failed to verify the clock with AWS, keeping the remaining expired ledgers");
                     return Ok(deleted);
                 }
                 // The clock may have been set during the request to AWS.
-                if !any_call_counts(&ledger.spec, context.clock.now()) && delete(context, &ledger).await? {
-                    deleted += 1;
+                if any_call_counts(&ledger.spec, context.clock.now()) {
+                    continue;
+                }
+                match delete(context, &ledger).await {
+                    Ok(is_deleted) => deleted += usize::from(is_deleted),
+                    Err(error) => tolerate(&mut unanswered, error)?,
                 }
             }
             after = page.next;
@@ -99,6 +111,17 @@ impl LedgerGc {
             other => other,
         }
     }
+}
+
+/// Logs a request that the API server did not answer. Returns the error after several of them: the API server itself is
+/// unavailable then. One may fail for ever, for example because of a webhook, and must not keep the others.
+fn tolerate(unanswered: &mut usize, error: KubeError) -> Result<(), KubeError> {
+    *unanswered += 1;
+    if *unanswered >= MAX_UNANSWERED {
+        return Err(error);
+    }
+    warn!(%error, "no response about a ledger, keeping it");
+    Ok(())
 }
 
 /// Deletes a ledger. Returns whether it was deleted.

@@ -40,7 +40,8 @@ pub(super) struct StatusWrite {
     pub(super) again: Option<Timestamp>,
     /// The error, if the write failed for another reason than a conflict.
     pub(super) failed: Option<KubeError>,
-    /// The number of consecutive failures and conflicts. Whoever handles `failed` counts it.
+    /// The number of consecutive failures and conflicts. A conflict of this write is included. `failed` is not: the
+    /// dispatcher adds it with `Memory::count_failure`.
     pub(super) failures: u32,
 }
 

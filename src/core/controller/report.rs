@@ -69,7 +69,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
         unanswered,
         changing_at,
         verified: state.spec.desired.verified,
-        failures: if state.finalizer_refusal.is_some() { state.last.failures } else { written.failures },
+        failures: if state.finalizer_failure.is_some() { state.last.failures } else { written.failures },
         retry_due: None,
         is_interrupted: false,
         is_removal_reported: state.last.is_removal_reported,
@@ -77,7 +77,7 @@ pub(super) async fn report<A: StreamApi, R: KubeApi>(
     let wake =
         [written.again, state.last.retry_due].into_iter().flatten().fold(decision.wake, Timestamp::min);
     context.memory.keep(resource, last);
-    match written.failed.or(state.finalizer_refusal) {
+    match written.failed.or(state.finalizer_failure) {
         Some(error) => Err(Interruption::Kubernetes(error)),
         None => Ok(wake),
     }

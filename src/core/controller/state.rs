@@ -62,9 +62,8 @@ pub(super) struct ReconcileState {
     pub(super) active_key: Option<(KeyArn, Option<KeyProblem>)>,
     /// The result of the last reconcile.
     pub(super) last: LastReconcile,
-    /// The error of the API server if it refused to add or remove the finalizer. The reconcile fails with it after its
-    /// report.
-    pub(super) finalizer_refusal: Option<KubeError>,
+    /// The error if the finalizer could not be added or removed. The reconcile fails with it after its report.
+    pub(super) finalizer_failure: Option<KubeError>,
     /// The time that AWS is expected to take to change the encryption.
     pub(super) expected_change: SignedDuration,
     /// The end of the term in which the reconcile runs.
@@ -141,7 +140,7 @@ impl ReconcileState {
             signer: None,
             active_key,
             last,
-            finalizer_refusal: None,
+            finalizer_failure: None,
             expected_change,
             end: TermEnd::default(),
         }

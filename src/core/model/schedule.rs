@@ -114,19 +114,22 @@ pub const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 /// Interval at which a resource is read again while a write without an acknowledgement may still be applied. It
 /// triggers no other reconcile: the operator's own status is no trigger.
 pub const REREAD: SignedDuration = SignedDuration::from_secs(30);
-/// Longest wait that a reconcile requests if the drift interval is shorter.
-const LONGEST_REST: SignedDuration = SignedDuration::from_mins(10);
+/// The longest wait that a reconcile requests, except for the drift interval.
+const LONGEST_POLL: SignedDuration = SignedDuration::from_mins(10);
+/// The wait after a reconcile that requested an impossible time.
+const AFTER_SET_BACK: SignedDuration = SignedDuration::from_mins(10);
 /// Shortest wait between two reconciles of one resource.
 const SHORTEST_REST: SignedDuration = SignedDuration::from_millis(10);
 
-/// Returns the wait after a reconcile that requested `wake`. Every reconcile requests a time within the drift
-/// interval or ten minutes. A much later time was computed before the clock was set back. What is right by the present
-/// clock is decided by the next reconcile, so it follows after ten minutes at the latest.
+/// Returns the wait after a reconcile that requested `wake`. Every reconcile requests a time within the drift interval,
+/// with its jitter of a tenth, or within ten minutes, whichever is longer. A wait of more than twice that can only come
+/// from a clock that was set back after the time was computed. The next reconcile then follows after ten minutes, and
+/// decides by the present clock.
 #[must_use]
 pub fn after_reconcile(drift_interval: SignedDuration, now: Timestamp, wake: Timestamp) -> SignedDuration {
-    let longest = drift_interval.max(LONGEST_REST).saturating_mul(2);
+    let longest = drift_interval.max(LONGEST_POLL).saturating_mul(2);
     let wait = wake.duration_since(now).max(SHORTEST_REST);
-    if wait > longest { LONGEST_REST } else { wait }
+    if wait > longest { AFTER_SET_BACK } else { wait }
 }
 
 /// Returns the wait after a request to the API server has failed in this many reconciles in succession: first 3 to 8
@@ -172,7 +175,7 @@ mod tests {
         let wait = |wake| after_reconcile(SignedDuration::from_mins(30), now, now + wake);
         assert_eq!(wait(SignedDuration::from_mins(33)), SignedDuration::from_mins(33));
         assert_eq!(wait(SignedDuration::from_mins(60)), SignedDuration::from_mins(60));
-        assert_eq!(wait(SignedDuration::from_hours(48)), LONGEST_REST);
+        assert_eq!(wait(SignedDuration::from_hours(48)), AFTER_SET_BACK);
         assert_eq!(wait(SignedDuration::from_hours(-48)), SHORTEST_REST);
     }
 

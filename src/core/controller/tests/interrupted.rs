@@ -73,16 +73,21 @@ fn reconciles_given_up_in_succession_wait_longer_and_longer() {
 }
 
 #[test]
-fn stream_is_encrypted_although_its_finalizer_is_refused() {
+fn stream_is_encrypted_although_its_finalizer_fails() {
     let mut added = resource();
     added.spec.deletion_policy = DeletionPolicy::Disable;
     let mut removed = deleted();
     removed.spec.deletion_policy = DeletionPolicy::Retain;
     removed.metadata.deletion_timestamp = None;
-    for resource in [added, removed] {
+    let refusals = ["a webhook refuses it", "a webhook does not answer"].map(str::to_owned);
+    let [refused, unanswered] = refusals;
+    for (resource, refusal) in [
+        (added.clone(), KubeError::Rejected(refused.clone())),
+        (removed, KubeError::Rejected(refused)),
+        (added, KubeError::Unavailable(unanswered)),
+    ] {
         let world = World::new(resource);
         world.state().policies[0].allow_disable = true;
-        let refusal = KubeError::Rejected("a webhook refuses it".to_owned());
         let error = refusal.clone();
         world.before(Request::SetFinalizer, move |_| Err(error));
         let cached = world.state().resource.clone().unwrap();
