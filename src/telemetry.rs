@@ -12,8 +12,10 @@ use crate::settings::LogFormat;
 
 #[cfg(feature = "otlp")]
 mod traces;
+mod warnings;
 mod words;
 
+pub use warnings::Warnings;
 use words::Lines;
 pub use words::error_chain;
 

@@ -3,8 +3,7 @@
 //!
 //! The identity is requested again every hour, and only one request at a time obtains it. If that request fails, the
 //! identity that is known of the same access key stays in use. If none is known, every reconcile that waited fails, too. The
-//! identity is always that of the operator itself; the account of a
-//! role is in the role's ARN.
+//! identity is always that of the operator itself; the account of a role is in the role's ARN.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

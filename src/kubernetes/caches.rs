@@ -24,7 +24,8 @@ use super::ledgers::MaybeInvalidLedger;
 use super::merged_watches::{MergedWatches, WatchedNamespace, covers};
 use super::policies::{self, MaybeInvalidPolicy, NamespaceLabels};
 use super::store::{Key, Kind, Store};
-use super::watches::{self, MaybeInvalidResource, Warnings};
+use super::watches::{self, MaybeInvalidResource};
+use crate::telemetry::Warnings;
 
 /// How long a cache is not read after its watch has failed. Longer than the pause before the restart (at most 30 s),
 /// the connect timeout (30 s) and the read timeout (79 s) together: a restart that hangs has failed again by then, and

@@ -18,7 +18,8 @@ use tracing::warn;
 
 use super::request::with_timeout;
 use super::trimmed::Trimmed;
-use super::watches::{self, Warnings, WatchBackoff};
+use super::watches::{self, WatchBackoff};
+use crate::telemetry::Warnings;
 
 /// A controller whose `Key` objects can be referenced.
 struct Provider {

@@ -13,7 +13,6 @@ use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use stream_encryption_api::stream_encryption::StreamEncryption;
 use tokio::sync::SetOnce;
-use tokio::time::Instant;
 
 use super::connection::WATCH_SECONDS;
 use super::trimmed::Trimmed;
@@ -80,27 +79,6 @@ impl Backoff for WatchBackoff {
     /// Does nothing. Each attempt to list begins with an event that is no error, and the pauses would never grow if it
     /// reset them. kube's backoff resets itself two minutes after the last failure.
     fn reset(&mut self) {}
-}
-
-/// Minimum time between two warnings about the same watch.
-const WARN_EVERY: Duration = Duration::from_mins(1);
-
-/// Limits the warnings about the failures of one watch.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Warnings {
-    warned_at: Option<Instant>,
-}
-
-impl Warnings {
-    /// Returns whether a failure is to be logged now: the last one was logged at least [`WARN_EVERY`] ago.
-    pub(super) fn is_due(&mut self) -> bool {
-        let now = Instant::now();
-        let is_due = self.warned_at.is_none_or(|warned| now.duration_since(warned) >= WARN_EVERY);
-        if is_due {
-            self.warned_at = Some(now);
-        }
-        is_due
-    }
 }
 
 /// A resource as the API server delivered it: valid, or the metadata of an invalid one with the error. One invalid

@@ -5,7 +5,8 @@
 //! must never delete a message about a call before a reconcile has entered the call in the ledger: after a crash, the
 //! queue delivers the message again. The exception is a call of a stream whose ledger no resource of this operator may
 //! write. Not counted among the resources that may write it are one that names its stream without an ARN, before its
-//! first reconcile, and one that is being deleted and whose encryption need not be disabled. AWS's refusal corrects a budget that lacks such a call.
+//! first reconcile, and one that is being deleted and whose encryption need not be disabled. AWS's refusal corrects a
+//! budget that lacks such a call.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,7 +19,7 @@ use stream_encryption_core::controller::event_inbox::{EventInbox, ResourceName};
 use stream_encryption_core::model::aws_event::{self, AwsEvent, EventError, Subject};
 use tokio::sync::SetOnce;
 use tokio::sync::mpsc::{self, UnboundedSender};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
 use super::Shared;
@@ -27,6 +28,7 @@ use crate::aws::{EventQueue, MAX_MESSAGES, Message};
 use crate::kubernetes::store::{Key, Store};
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::metrics::{AwsEventKind, Metrics};
+use crate::telemetry::Warnings;
 
 /// Interval at which messages that are no longer needed are deleted, and silence is noticed.
 const TIDY_INTERVAL: Duration = Duration::from_secs(1);
@@ -36,8 +38,6 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins
 /// exceed this number. These messages report calls that no reconcile has entered yet: because reconciles are slow, or
 /// because the ledger of a stream is invalid, for which up to 64 calls wait.
 const MAX_HELD: usize = 1000;
-/// Minimum time between two warnings that the operator receives no messages.
-const WARN_EVERY: Duration = Duration::from_mins(1);
 
 /// Returns the task that receives the events, and the triggers that result from them. It begins when the `resources`
 /// are `listed`: an event about a resource that is not listed yet would be deleted. A namespace that cannot be listed
@@ -66,7 +66,7 @@ async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<
     let mut handler = MessageHandler { shared, triggers, held: HashMap::new(), finished: Vec::new() };
     let mut tidy = interval(TIDY_INTERVAL);
     tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut failures, mut room) = (0, Room::default());
+    let (mut failures, mut warnings) = (0, Warnings::default());
     let mut next = pin!(next_messages(queue, 0, true));
     loop {
         tokio::select! {
@@ -82,7 +82,7 @@ async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<
                     failures += 1;
                     shared.metrics.event_queue_failed();
                 }
-                next.set(next_messages(queue, failures, room.has_room(handler.held.len())));
+                next.set(next_messages(queue, failures, has_room(handler.held.len(), &mut warnings)));
             }
             _ = tidy.tick() => handler.find_silent(),
         }
@@ -91,27 +91,18 @@ async fn receive(queue: &EventQueue, shared: &Shared, triggers: UnboundedSender<
     }
 }
 
-/// The room for further messages.
-#[derive(Default)]
-struct Room {
-    warned_at: Option<Instant>,
-}
-
-impl Room {
-    /// Returns whether there is room while so many messages are held. Logs that there is none.
-    fn has_room(&mut self, held: usize) -> bool {
-        if held < MAX_HELD {
-            return true;
-        }
-        if self.warned_at.is_none_or(|warned| warned.elapsed() >= WARN_EVERY) {
-            self.warned_at = Some(Instant::now());
-            warn!(
-                held,
-                "not receiving AWS's events, because too many calls are not entered in their ledgers yet"
-            );
-        }
-        false
+/// Returns whether there is room for further messages while so many are held. Logs that there is none.
+fn has_room(held: usize, warnings: &mut Warnings) -> bool {
+    if held < MAX_HELD {
+        return true;
     }
+    if warnings.is_due() {
+        warn!(
+            held,
+            "not receiving AWS's events, because too many calls are not entered in their ledgers yet"
+        );
+    }
+    false
 }
 
 /// Returns the next messages, after a wait that grows with the number of failures.
@@ -232,10 +223,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn full_inbox_is_logged_once_a_minute() {
         let (log, _guard) = Log::capture();
-        let mut room = Room::default();
+        let mut warnings = Warnings::default();
         for second in 0..121 {
             let is_full = second % 2 == 0;
-            assert_eq!(room.has_room(if is_full { MAX_HELD } else { MAX_HELD - 1 }), !is_full);
+            let held = if is_full { MAX_HELD } else { MAX_HELD - 1 };
+            assert_eq!(has_room(held, &mut warnings), !is_full);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert_eq!(log.lines_with("not receiving AWS's events").len(), 3, "{}", log.text());

@@ -269,6 +269,7 @@ mod tests {
         assert!(reported.holds(&policy(1)));
         assert!(!reported.holds(&policy(2)), "it has changed");
     }
+
     #[tokio::test(start_paused = true)]
     async fn unanswered_write_is_repeated_with_growing_pauses() {
         let changed = Notify::new();

@@ -21,7 +21,7 @@ use crate::kubernetes::caches::{Cache, Caches};
 use crate::kubernetes::keys::KeyObject;
 use crate::kubernetes::ledgers::MaybeInvalidLedger;
 use crate::kubernetes::policies::NamespaceLabels;
-use crate::kubernetes::store::{Key, Store};
+use crate::kubernetes::store::{Key, Kind, Store};
 use crate::kubernetes::triggers::Triggers;
 use crate::kubernetes::watches::MaybeInvalidResource;
 use crate::kubernetes::{keys, ledgers, policies, watches};
@@ -126,21 +126,24 @@ impl Sources {
 fn changed_resources(
     events: impl Stream<Item = watcher::Result<Event<MaybeInvalidResource>>> + Send + 'static,
 ) -> impl Stream<Item = Trigger> + Send + 'static {
-    let mut triggers = Triggers::of_resources();
-    events.flat_map(move |event| {
-        let changed = event.map(|event| triggers.observe(&event)).unwrap_or_default();
-        futures_util::stream::iter(changed.into_iter().map(Trigger::One))
-    })
+    changed(events, Triggers::of_resources()).map(Trigger::One)
 }
 
 /// Returns a stream of the name of every namespace that appears, changes its labels or is deleted.
 fn changed_namespaces(
     events: impl Stream<Item = watcher::Result<Event<NamespaceLabels>>> + Send + 'static,
 ) -> impl Stream<Item = String> + Send + 'static {
-    let mut triggers = Triggers::of_namespaces();
+    changed(events, Triggers::of_namespaces()).map(|namespace| namespace.name().to_owned())
+}
+
+/// Returns a stream of the objects that have changed according to `triggers`.
+fn changed<K: Kind + Send + 'static>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
+    mut triggers: Triggers<K>,
+) -> impl Stream<Item = Key> + Send + 'static {
     events.flat_map(move |event| {
         let changed = event.map(|event| triggers.observe(&event)).unwrap_or_default();
-        futures_util::stream::iter(changed.into_iter().map(|namespace| namespace.name().to_owned()))
+        futures_util::stream::iter(changed)
     })
 }
 

@@ -8,7 +8,7 @@ use test_cluster::TestCluster;
 
 use crate::harness::{LEDGERS, firehose, own_cluster};
 use crate::process::{OperatorProcess, START, apply, eventually, field, until_it_says, world};
-use crate::readme::blocks;
+use crate::readme::{blocks, run_in};
 
 const INSTALL: &str = include_str!("../../docs/install.md");
 const STOP: &str = "StopDeliveryStreamEncryption";
@@ -16,17 +16,7 @@ const STOP: &str = "StopDeliveryStreamEncryption";
 /// Runs the command of the page in this language, in the folder of the old cluster, as the administrator of `cluster`.
 async fn run(cluster: &TestCluster, folder: &std::path::Path, language: &str) {
     let [command] = blocks(INSTALL, language)[..] else { panic!("one block {language}") };
-    let programs = cluster.programs().kubectl.parent().expect("a folder").display().to_string();
-    let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
-    let done = tokio::process::Command::new("sh")
-        .args(["-ec", command])
-        .current_dir(folder)
-        .env("KUBECONFIG", cluster.kubeconfig())
-        .env("PATH", path)
-        .output()
-        .await
-        .expect("sh");
-    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+    run_in(folder, cluster, command).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

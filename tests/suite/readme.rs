@@ -126,15 +126,20 @@ async fn readme_yaml_and_kubectl_commands_work_in_order() {
 
 /// Runs a line in the repository as a reader would, with the cluster's own kubectl.
 pub(crate) async fn run(cluster: &TestCluster, line: &str) {
+    run_in(std::path::Path::new(env!("CARGO_MANIFEST_DIR")), cluster, line).await;
+}
+
+/// Runs commands in a folder as a reader would, with the cluster's own kubectl. The first one that fails ends them.
+pub(crate) async fn run_in(folder: &std::path::Path, cluster: &TestCluster, commands: &str) {
     let programs = cluster.programs().kubectl.parent().expect("a folder").display().to_string();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap_or_default());
     let done = tokio::process::Command::new("sh")
-        .args(["-c", line])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["-ec", commands])
+        .current_dir(folder)
         .env("KUBECONFIG", cluster.kubeconfig())
         .env("PATH", path)
         .output()
         .await
         .expect("sh");
-    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(done.status.success(), "{commands}: {}", String::from_utf8_lossy(&done.stderr));
 }

@@ -109,17 +109,24 @@ async fn session_that_is_returned_again_keeps_its_age() {
     }
 }
 
+/// Returns the credentials of a source that always returns the same session, which expires after `lifetime`, and the
+/// number of queries.
+fn same_session(seconds: &Seconds, lifetime: Duration) -> (BaseCredentials, Arc<AtomicUsize>) {
+    let queries = Arc::new(AtomicUsize::new(0));
+    let (expiry, count) = (seconds.clock()() + lifetime, queries.clone());
+    let provider = provide_credentials_fn(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        async move { Ok(session(0, Some(expiry))) }
+    });
+    (BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock()), queries)
+}
+
 #[tokio::test]
 async fn session_that_is_returned_again_is_queried_once_a_minute() {
     // Older than 5 hours, and within a minute of its expiry.
     for (lifetime, age) in [(12 * HOUR, 6 * HOUR), (HOUR, Duration::from_secs(3_550))] {
-        let (seconds, queries) = (Seconds::default(), Arc::new(AtomicUsize::new(0)));
-        let (expiry, count) = (seconds.clock()() + lifetime, queries.clone());
-        let provider = provide_credentials_fn(move || {
-            count.fetch_add(1, Ordering::Relaxed);
-            async move { Ok(session(0, Some(expiry))) }
-        });
-        let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
+        let seconds = Seconds::default();
+        let (own, queries) = same_session(&seconds, lifetime);
         own.session(SOON).await.unwrap();
         seconds.pass(age.as_secs());
         for _ in 0..30 {
@@ -135,13 +142,8 @@ async fn session_that_is_returned_again_is_queried_once_a_minute() {
 
 #[tokio::test]
 async fn expired_session_that_is_returned_again_is_queried_rarely() {
-    let (seconds, queries) = (Seconds::default(), Arc::new(AtomicUsize::new(0)));
-    let (expiry, count) = (seconds.clock()() + HOUR, queries.clone());
-    let provider = provide_credentials_fn(move || {
-        count.fetch_add(1, Ordering::Relaxed);
-        async move { Ok(session(0, Some(expiry))) }
-    });
-    let own = BaseCredentials::new(SharedCredentialsProvider::new(provider), seconds.clock());
+    let seconds = Seconds::default();
+    let (own, queries) = same_session(&seconds, HOUR);
     own.session(SOON).await.unwrap();
     seconds.pass(7200);
     for _ in 0..30 {

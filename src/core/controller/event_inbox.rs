@@ -125,9 +125,9 @@ impl EventInbox {
         *self.lock() = State::default();
     }
 
-    /// Takes an event. `now` is the time of its arrival on the monotonic clock, `age` is the time between the event and its
-    /// arrival. Returns the resources that are due because of it. An old event does not show that events arrive: the queue delivers again what
-    /// nobody has deleted.
+    /// Takes an event. `now` is the time of its arrival on the monotonic clock, `age` is the time between the event and
+    /// its arrival. Returns the resources that are due because of it. An old event does not show that events arrive: the
+    /// queue delivers again what nobody has deleted.
     pub fn receive(&self, event: &AwsEvent, now: Duration, age: Duration) -> Vec<ResourceName> {
         let mut state = self.lock();
         if age < SILENCE {

@@ -28,8 +28,8 @@ pub(super) fn has_finalizer(read: &ObjectMeta) -> bool {
 }
 
 /// Removes the finalizer if the spec requires none. Ends the reconcile in two cases: it removed the finalizer, or the
-/// resource is being deleted and has no finalizer of the operator. Returns the error if the
-/// removal from a resource that is not being deleted has failed. Sends no request to AWS.
+/// resource is being deleted and has no finalizer of the operator. Returns the error if the removal from a resource that
+/// is not being deleted has failed. Sends no request to AWS.
 pub(super) async fn remove_unwanted_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,
@@ -55,8 +55,8 @@ pub(super) fn needs_no_disabling(resource: &StreamEncryption) -> bool {
 }
 
 /// Adds the finalizer if the spec requires it and the policies allow disabling encryption. Removes it if the spec
-/// requires it and the policies do not allow that. Ends the reconcile if it changed anything; returns the error if the change has failed. The finalizer
-/// of a resource that is being deleted is left to the decision.
+/// requires it and the policies do not allow that. Ends the reconcile if it changed anything; returns the error if the
+/// change has failed. The finalizer of a resource that is being deleted is left to the decision.
 pub(super) async fn sync_finalizer<A: StreamApi, R: KubeApi>(
     context: &Context<A, R>,
     resource: &StreamEncryption,

@@ -97,7 +97,7 @@ impl LedgerGc {
         {
             return Ok(false);
         }
-        match is_gone(&context.kube, owner).await {
+        match is_gone(&context.kube, owner, ReadFrom::ApiServer).await {
             Ok(false) => {
                 self.next_lookups.insert(name.to_owned(), context.clock.monotonic() + LOOKUP_INTERVAL);
                 Ok(false)
@@ -146,8 +146,7 @@ async fn delete<A: StreamApi, R: KubeApi>(
 
 /// Returns whether the cache holds the owner. A cache that lags only delays a deletion.
 async fn is_cached<R: KubeApi>(kube: &R, owner: &Owner) -> bool {
-    let cached = kube.resource(&owner.namespace, &owner.name, ReadFrom::Cache).await;
-    matches!(cached, Ok(Some(resource)) if resource.metadata.uid.as_deref() == Some(&owner.uid))
+    is_gone(kube, owner, ReadFrom::Cache).await == Ok(false)
 }
 
 /// Returns whether AWS still counts a call of the ledger at `now`.

@@ -137,7 +137,7 @@ async fn read<R: KubeApi>(
 /// Returns whether the owner of a ledger holds the stream: the resource exists, and a policy of its namespace allows
 /// the stream. In every case of doubt the owner keeps the stream.
 pub(super) async fn holds<R: KubeApi>(kube: &R, owner: &Owner, claim: &Claim<'_>) -> Result<bool, KubeError> {
-    match is_gone(kube, owner).await {
+    match is_gone(kube, owner, ReadFrom::ApiServer).await {
         Ok(true) => return Ok(false),
         // The resource exists, or may exist: it cannot be read.
         Ok(false) | Err(KubeError::Rejected(_)) => {}
@@ -153,10 +153,11 @@ pub(super) async fn holds<R: KubeApi>(kube: &R, owner: &Owner, claim: &Claim<'_>
     }
 }
 
-/// Returns whether the resource that owns a ledger no longer exists, or another one exists under its name.
-pub(super) async fn is_gone<R: KubeApi>(kube: &R, owner: &Owner) -> Result<bool, KubeError> {
-    let live = kube.resource(&owner.namespace, &owner.name, ReadFrom::ApiServer).await?;
-    Ok(live.is_none_or(|live| live.metadata.uid.as_deref() != Some(&owner.uid)))
+/// Returns whether the resource that owns a ledger no longer exists according to this source, or another one exists
+/// under its name.
+pub(super) async fn is_gone<R: KubeApi>(kube: &R, owner: &Owner, from: ReadFrom) -> Result<bool, KubeError> {
+    let found = kube.resource(&owner.namespace, &owner.name, from).await?;
+    Ok(found.is_none_or(|found| found.metadata.uid.as_deref() != Some(&owner.uid)))
 }
 
 impl LedgerHandle {

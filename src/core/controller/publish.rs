@@ -147,13 +147,13 @@ pub async fn report_invalid_object<A: StreamApi, R: KubeApi>(
         ..StreamEncryptionStatus::default()
     };
     let written = update_status(context, read, stored, &last, false, make).await;
-    let StatusWrite { status, unacknowledged_write, again, failures, .. } = &written;
-    let failures = if again.is_some() { last.failures } else { *failures };
-    context.memory.keep_status(uid(read), status.clone(), *unacknowledged_write, failures);
-    if let Some(error) = written.failed {
+    let StatusWrite { status, unacknowledged_write, again, failed, failures, .. } = written;
+    let failures = if again.is_some() { last.failures } else { failures };
+    context.memory.keep_status(uid(read), status, unacknowledged_write, failures);
+    if let Some(error) = failed {
         return Err(error);
     }
-    if written.again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
+    if again.is_some() { Err(KubeError::Conflict) } else { Ok(()) }
 }
 
 fn uid(read: &ObjectMeta) -> &str {

@@ -165,20 +165,27 @@ fn term_end() -> (TermEnd, Arc<AtomicBool>) {
     (end, has_ended)
 }
 
-#[test]
-fn wait_for_permit_ends_with_the_term_without_a_call() {
-    let world = World::new(resource());
-    world.state().grants_permits = false;
+/// Reconciles until the reconcile waits, ends the term after `meanwhile`, and requires that the reconcile ends.
+fn end_term_while_waiting(world: &World, meanwhile: impl FnOnce()) {
     let cached = world.state().resource.clone().unwrap();
     let (context, (end, has_ended)) = (world.context(), term_end());
     let mut reconcile = pin!(reconcile_in_term(&context, &cached, &end));
     let mut poll = || reconcile.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
     assert!(poll().is_pending());
-    assert_eq!(world.count(Request::Permit), 1);
-    // Even a permit that is granted meanwhile leads to no call.
-    world.state().grants_permits = true;
+    meanwhile();
     has_ended.store(true, Ordering::Relaxed);
     assert!(matches!(poll(), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn wait_for_permit_ends_with_the_term_without_a_call() {
+    let world = World::new(resource());
+    world.state().grants_permits = false;
+    end_term_while_waiting(&world, || {
+        assert_eq!(world.count(Request::Permit), 1);
+        // Even a permit that is granted meanwhile leads to no call.
+        world.state().grants_permits = true;
+    });
     let sent = [Request::WriteLedger, Request::Start, Request::WriteStatus].map(|kind| world.count(kind));
     assert_eq!(sent, [0, 0, 0]);
 }
@@ -187,13 +194,7 @@ fn wait_for_permit_ends_with_the_term_without_a_call() {
 fn wait_for_identity_ends_with_the_term() {
     let world = World::new(resource());
     world.state().identity = Identity::Hangs;
-    let cached = world.state().resource.clone().unwrap();
-    let (context, (end, has_ended)) = (world.context(), term_end());
-    let mut reconcile = pin!(reconcile_in_term(&context, &cached, &end));
-    let mut poll = || reconcile.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
-    assert!(poll().is_pending());
-    has_ended.store(true, Ordering::Relaxed);
-    assert!(matches!(poll(), Poll::Ready(Ok(_))));
+    end_term_while_waiting(&world, || {});
 }
 
 #[test]
@@ -201,13 +202,7 @@ fn wait_for_the_active_key_ends_with_the_term_and_a_report() {
     let world = World::new(resource());
     world.state().encryption = ReportedEncryption::On(Key::Customer(KEY.parse().unwrap()));
     world.state().kms_hangs = true;
-    let cached = world.state().resource.clone().unwrap();
-    let (context, (end, has_ended)) = (world.context(), term_end());
-    let mut reconcile = pin!(reconcile_in_term(&context, &cached, &end));
-    let mut poll = || reconcile.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
-    assert!(poll().is_pending());
-    has_ended.store(true, Ordering::Relaxed);
-    assert!(matches!(poll(), Poll::Ready(Ok(_))));
+    end_term_while_waiting(&world, || {});
     assert_eq!(world.count(Request::WriteStatus), 1);
 }
 
